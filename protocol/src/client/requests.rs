@@ -1,0 +1,262 @@
+//! Requests that wait for their answer.
+//!
+//! Some messages are answered only if they are rejected. Behind those a ping is sent: the server works in order, so a
+//! pong without a rejection before it means *accepted*.
+
+use std::time::{Duration, Instant};
+
+use super::{Client, ClientError, LIBRARY_NONCES_FROM};
+use crate::{
+    messages::{ChatScope, ClientMessage, RoomFilter, RoomId, RoomSummary, ServerMessage, Snapshot},
+    session::{SESSION_NONCE, SessionError},
+};
+
+/// A room to be created.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewRoom {
+    /// Name of the game.
+    pub game: String,
+    /// Name of the room.
+    pub name: String,
+    /// Whoever joins must know it.
+    pub passcode: Option<String>,
+    /// Number of seats; 0 means as many as the game can have.
+    pub seats: u8,
+    /// The game's encoded options; empty means its defaults.
+    pub options: Vec<u8>,
+}
+
+impl NewRoom {
+    /// A public room with as many seats as the game can have, and the game's default options.
+    pub fn new(game: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            game: game.into(),
+            name: name.into(),
+            passcode: None,
+            seats: 0,
+            options: Vec::new(),
+        }
+    }
+}
+
+/// Each of these waits at most [`reply_timeout`](super::ClientOptions::reply_timeout) and fails with
+/// [`ClientError::Rejected`] if the server refuses, [`ClientError::Timeout`] or [`ClientError::AnswerLost`] if no
+/// answer comes, and otherwise as [`Client::receive_where`] and [`Client::send`] do.
+impl Client {
+    /// One page of the rooms that pass `filter`, and what to give as `after` for the next page, if there is one.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn list_rooms(
+        &mut self,
+        filter: RoomFilter,
+        after: Option<RoomId>,
+    ) -> Result<(Vec<RoomSummary>, Option<RoomId>), ClientError> {
+        match self.request(|request| ClientMessage::ListRooms {
+            request,
+            filter,
+            after,
+        })? {
+            ServerMessage::Rooms { rooms, next, .. } => Ok((rooms, next)),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Creates a room and takes a seat in it.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn create_room(&mut self, room: NewRoom) -> Result<Snapshot, ClientError> {
+        let NewRoom {
+            game,
+            name,
+            passcode,
+            seats,
+            options,
+        } = room;
+        self.enter(|request| ClientMessage::CreateRoom {
+            request,
+            game,
+            name,
+            passcode,
+            seats,
+            options,
+        })
+    }
+
+    /// Takes a seat in a room.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn join_room(&mut self, room: RoomId, passcode: Option<&str>) -> Result<Snapshot, ClientError> {
+        let passcode = passcode.map(str::to_owned);
+        self.enter(|request| ClientMessage::JoinRoom {
+            request,
+            room,
+            passcode,
+        })
+    }
+
+    /// Takes a seat in any open room of this game, or in a new one with these options.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn quick_match(
+        &mut self,
+        game: impl Into<String>,
+        options: Vec<u8>,
+    ) -> Result<Snapshot, ClientError> {
+        self.enter(|request| ClientMessage::QuickMatch {
+            request,
+            game: game.into(),
+            options,
+        })
+    }
+
+    /// Watches a room.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn spectate(&mut self, room: RoomId, passcode: Option<&str>) -> Result<Snapshot, ClientError> {
+        let passcode = passcode.map(str::to_owned);
+        self.enter(|request| ClientMessage::Spectate {
+            request,
+            room,
+            passcode,
+        })
+    }
+
+    /// Leaves the room.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn leave(&mut self) -> Result<(), ClientError> {
+        match self.request(|request| ClientMessage::Leave { request })? {
+            ServerMessage::Left { .. } => Ok(()),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Says whether this seat is ready to start.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn ready(&mut self, ready: bool) -> Result<(), ClientError> {
+        self.unless_rejected(|request| ClientMessage::Ready { request, ready })
+    }
+
+    /// Makes a move. What comes of it are events, which stay queued.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn act(&mut self, action: Vec<u8>) -> Result<(), ClientError> {
+        self.unless_rejected(|request| ClientMessage::Act { request, action })
+    }
+
+    /// Says something.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn chat(&mut self, scope: ChatScope, text: impl Into<String>) -> Result<(), ClientError> {
+        self.unless_rejected(|request| ClientMessage::Chat {
+            request,
+            scope,
+            text: text.into(),
+        })
+    }
+
+    /// Asks for another match.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn rematch(&mut self) -> Result<(), ClientError> {
+        self.unless_rejected(|request| ClientMessage::Rematch { request })
+    }
+
+    /// Asks for a sign of life and returns how long the answer took.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn ping(&mut self) -> Result<Duration, ClientError> {
+        let start = Instant::now();
+        self.wait_for_pong()?;
+        Ok(start.elapsed())
+    }
+
+    fn enter(&mut self, message: impl FnOnce(u32) -> ClientMessage) -> Result<Snapshot, ClientError> {
+        match self.request(message)? {
+            ServerMessage::Joined { snapshot, .. } => Ok(snapshot),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Sends a message that is always answered, and waits for the answer.
+    fn request(&mut self, message: impl FnOnce(u32) -> ClientMessage) -> Result<ServerMessage, ClientError> {
+        let gaps = self.counters().gaps;
+        let request = self.send_request(message)?;
+        let timeout = self.options.reply_timeout;
+        match self.receive_where(timeout, |answer| answer.request() == Some(request))? {
+            Some(ServerMessage::Rejected { code, text, .. }) => Err(ClientError::Rejected { code, text }),
+            Some(answer) => Ok(answer),
+            None => Err(self.no_answer_since(gaps)),
+        }
+    }
+
+    /// Sends a message that is answered only if it is rejected, and waits until it is clear that it was not.
+    fn unless_rejected(&mut self, message: impl FnOnce(u32) -> ClientMessage) -> Result<(), ClientError> {
+        let gaps = self.counters().gaps;
+        let request = self.send_request(message)?;
+        self.wait_for_pong()?;
+        let is_answer = |answer: &ServerMessage| answer.request() == Some(request);
+        match self
+            .queue
+            .iter()
+            .position(is_answer)
+            .and_then(|index| self.queue.remove(index))
+        {
+            Some(ServerMessage::Rejected { code, text, .. }) => Err(ClientError::Rejected { code, text }),
+            Some(_) => Err(wrong_answer()),
+            None if self.counters().gaps != gaps => Err(ClientError::AnswerLost),
+            None => Ok(()),
+        }
+    }
+
+    fn wait_for_pong(&mut self) -> Result<(), ClientError> {
+        let gaps = self.counters().gaps;
+        let nonce = self.next_nonce;
+        self.next_nonce = if nonce + 1 == SESSION_NONCE {
+            LIBRARY_NONCES_FROM
+        } else {
+            nonce + 1
+        };
+        self.send(&ClientMessage::Ping { nonce })?;
+        let deadline = Instant::now() + self.options.reply_timeout;
+        while self.last_pong != Some(nonce) {
+            self.check_before_waiting()?;
+            if Instant::now() >= deadline {
+                return Err(self.no_answer_since(gaps));
+            }
+            self.step(deadline)?;
+        }
+        Ok(())
+    }
+
+    fn send_request(&mut self, message: impl FnOnce(u32) -> ClientMessage) -> Result<u32, ClientError> {
+        let request = self.next_request;
+        self.next_request = request.wrapping_add(1);
+        self.send(&message(request))?;
+        Ok(request)
+    }
+
+    fn no_answer_since(&self, gaps: u64) -> ClientError {
+        if self.counters().gaps == gaps {
+            ClientError::Timeout(self.options.reply_timeout)
+        } else {
+            ClientError::AnswerLost
+        }
+    }
+}
+
+fn wrong_answer() -> ClientError {
+    SessionError::Violation("an answer of the wrong kind").into()
+}

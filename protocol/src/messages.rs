@@ -1,0 +1,606 @@
+//! What client and server say to each other.
+//!
+//! The order of the variants is the wire format: a variant's position is its discriminant, and new ones go to the
+//! end with a new protocol version. `WIRE.md` is the specification. Actions, events, views and options of games are
+//! opaque bytes here; the games themselves encode them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{bytes, list};
+
+/// Identifies a room for as long as the server lives; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct RoomId(pub u64);
+
+/// Identifies a player for as long as the server lives; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct PlayerId(pub u64);
+
+impl fmt::Display for RoomId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, formatter)
+    }
+}
+
+impl fmt::Display for PlayerId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, formatter)
+    }
+}
+
+/// The secret with which a player comes back after its connection was lost. Whoever has it, is the player: it is
+/// never shown, not even by `Debug`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Token(pub [u8; 16]);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token(secret)")
+    }
+}
+
+/// What a client says. `request` is a number of the client's choice that the answer repeats.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ClientMessage {
+    /// First frame of a new player, before its stream begins. Answer: `Welcome` or `Error`.
+    Hello {
+        /// The player's name; the server cleans it, see [`crate::text::player_name`].
+        name: String,
+        /// Program and version of the client, for the operator's eyes; at most
+        /// [`CLIENT_NAME_BYTES_MAX`](crate::limits::CLIENT_NAME_BYTES_MAX) bytes.
+        client: String,
+    },
+    /// First frame of a player who comes back. Answer: `Resumed` or `Error`.
+    Resume {
+        /// From the `Welcome`.
+        token: Token,
+        /// Bytes of the server's stream that the client has received and kept: where it wants to go on.
+        received: u64,
+    },
+    /// Asks for one page of rooms. Answer: `Rooms`.
+    ListRooms {
+        /// Repeated in the answer.
+        request: u32,
+        /// Which rooms.
+        filter: RoomFilter,
+        /// Only rooms after this one: `next` of the page before.
+        after: Option<RoomId>,
+    },
+    /// Creates a room and takes a seat in it. Answer: `Joined` or `Rejected`.
+    CreateRoom {
+        /// Repeated in the answer.
+        request: u32,
+        /// Name of the game, one of those in the `Welcome`.
+        game: String,
+        /// The room's name; the server cleans it, see [`crate::text::room_name`].
+        name: String,
+        /// Whoever joins must know it. The room stays listed, marked as having one.
+        passcode: Option<String>,
+        /// Number of seats; 0 means as many as the game can have.
+        seats: u8,
+        /// The game's options; empty means the game's defaults.
+        #[serde(with = "bytes")]
+        options: Vec<u8>,
+    },
+    /// Takes a seat. Answer: `Joined` or `Rejected`.
+    JoinRoom {
+        /// Repeated in the answer.
+        request: u32,
+        /// Which room.
+        room: RoomId,
+        /// The room's passcode, if it has one.
+        passcode: Option<String>,
+    },
+    /// Takes a seat in some open room of this game, or in a new one. Answer: `Joined` or `Rejected`.
+    QuickMatch {
+        /// Repeated in the answer.
+        request: u32,
+        /// Name of the game.
+        game: String,
+        /// The game's options, should a room have to be created.
+        #[serde(with = "bytes")]
+        options: Vec<u8>,
+    },
+    /// Watches a room without a seat. Answer: `Joined` (with no seat) or `Rejected`.
+    Spectate {
+        /// Repeated in the answer.
+        request: u32,
+        /// Which room.
+        room: RoomId,
+        /// The room's passcode, if it has one.
+        passcode: Option<String>,
+    },
+    /// Leaves the room for good. Answer: `Left` or `Rejected`.
+    Leave {
+        /// Repeated in the answer.
+        request: u32,
+    },
+    /// Says whether this seat is ready to start. Seen by all in the room as an event; answered only if rejected.
+    Ready {
+        /// Repeated in the rejection.
+        request: u32,
+        /// Ready, or no longer.
+        ready: bool,
+    },
+    /// A move in the game. Its consequences are events; answered only if rejected.
+    Act {
+        /// Repeated in the rejection.
+        request: u32,
+        /// What the game defines.
+        #[serde(with = "bytes")]
+        action: Vec<u8>,
+    },
+    /// Says something. Answered only if rejected.
+    Chat {
+        /// Repeated in the rejection.
+        request: u32,
+        /// To whom.
+        scope: ChatScope,
+        /// At most [`CHAT_BYTES_MAX`](crate::limits::CHAT_BYTES_MAX) bytes; see [`crate::text::chat`].
+        text: String,
+    },
+    /// Asks for another match in the same room once one is over. Answered only if rejected.
+    Rematch {
+        /// Repeated in the rejection.
+        request: u32,
+    },
+    /// Tells how far the server's stream has been processed, so that the server can forget that part.
+    Confirm {
+        /// Bytes of the server's stream, from its beginning.
+        received: u64,
+    },
+    /// Sign of life. Answer: `Pong`.
+    Ping {
+        /// Repeated in the answer.
+        nonce: u64,
+    },
+    /// The player leaves for good: seat and token are given up at once, then the server closes.
+    Goodbye,
+}
+
+impl ClientMessage {
+    /// The request number, of messages that have one.
+    pub fn request(&self) -> Option<u32> {
+        match self {
+            Self::ListRooms { request, .. }
+            | Self::CreateRoom { request, .. }
+            | Self::JoinRoom { request, .. }
+            | Self::QuickMatch { request, .. }
+            | Self::Spectate { request, .. }
+            | Self::Leave { request }
+            | Self::Ready { request, .. }
+            | Self::Act { request, .. }
+            | Self::Chat { request, .. }
+            | Self::Rematch { request } => Some(*request),
+            Self::Hello { .. }
+            | Self::Resume { .. }
+            | Self::Confirm { .. }
+            | Self::Ping { .. }
+            | Self::Goodbye => None,
+        }
+    }
+}
+
+/// What the server says. `request` repeats the number of the message that is answered.
+///
+/// `Welcome`, `Resumed` and `Error` stand outside the server's stream: their bytes are not counted in its offsets.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ServerMessage {
+    /// Answer to `Hello`; the streams of both sides begin after it.
+    Welcome {
+        /// The protocol version of this connection.
+        version: u16,
+        /// For `Resume`.
+        token: Token,
+        /// Who the client is now.
+        player: PlayerId,
+        /// The name as the server cleaned it.
+        name: String,
+        /// What this server allows.
+        limits: Limits,
+        /// What can be played here.
+        #[serde(with = "list")]
+        games: Vec<GameInfo>,
+    },
+    /// Answer to `Resume`; the streams of both sides go on after it.
+    Resumed {
+        /// Bytes of the client's stream that the server has taken in for good: the client sends again from there.
+        received: u64,
+        /// Offset in the server's stream of the byte that follows this frame. If it is not the one asked for, bytes
+        /// were lost and a `Resync` follows.
+        resuming_at: u64,
+    },
+    /// One page of rooms.
+    Rooms {
+        /// Whose answer this is.
+        request: u32,
+        /// In order of their ids.
+        #[serde(with = "list")]
+        rooms: Vec<RoomSummary>,
+        /// There are more: ask again with this as `after`.
+        next: Option<RoomId>,
+    },
+    /// You are in a room now.
+    Joined {
+        /// Whose answer this is.
+        request: u32,
+        /// The room as you find it.
+        snapshot: Snapshot,
+    },
+    /// Something happened in your room.
+    Event {
+        /// Counts up by one within a room, except for events that are not for this viewer.
+        number: u64,
+        /// What happened.
+        event: RoomEvent,
+    },
+    /// Events (or more) were lost on the way to you; here is what is true now.
+    Resync {
+        /// Your room, or nothing if you are in none.
+        snapshot: Option<Snapshot>,
+    },
+    /// A request was refused and changed nothing.
+    Rejected {
+        /// Whose answer this is.
+        request: u32,
+        /// Why, for programs.
+        code: RejectCode,
+        /// Why, for people.
+        text: String,
+    },
+    /// You have left the room.
+    Left {
+        /// Whose answer this is.
+        request: u32,
+    },
+    /// Somebody says something to the lobby or to you. (In a room it is a [`RoomEvent::Chat`].)
+    Chat {
+        /// To whom it was said; of a whisper, the name of its addressee.
+        scope: ChatScope,
+        /// Who says it.
+        from: String,
+        /// What.
+        text: String,
+    },
+    /// Answer to `Ping`.
+    Pong {
+        /// From the `Ping`.
+        nonce: u64,
+        /// Bytes of the client's stream that the server has taken in for good; the client may forget them.
+        received: u64,
+    },
+    /// The connection ends after this frame, and why.
+    Error {
+        /// Why, for programs; [`ErrorCode::may_resume`] tells whether to come back.
+        code: ErrorCode,
+        /// Why, for people.
+        text: String,
+    },
+    /// The server is about to stop.
+    ShuttingDown {
+        /// For people.
+        text: String,
+    },
+    /// The match in your room has begun.
+    Started {
+        /// The room with your own view of the match.
+        snapshot: Snapshot,
+    },
+}
+
+impl ServerMessage {
+    /// The request that this answers, if it answers one.
+    pub fn request(&self) -> Option<u32> {
+        match self {
+            Self::Rooms { request, .. }
+            | Self::Joined { request, .. }
+            | Self::Rejected { request, .. }
+            | Self::Left { request } => Some(*request),
+            _ => None,
+        }
+    }
+}
+
+/// Which rooms a list shall have; conditions that are `None` or `false` let all pass.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RoomFilter {
+    /// Only rooms of this game.
+    pub game: Option<String>,
+    /// Only rooms whose name contains this.
+    pub name_contains: Option<String>,
+    /// Only rooms with a free seat and no match under way that would keep one from it.
+    pub joinable: bool,
+}
+
+/// Who shall read a chat text.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ChatScope {
+    /// All in the room.
+    Room,
+    /// All who are on the server.
+    Lobby,
+    /// One player.
+    Whisper {
+        /// The player's name.
+        to: String,
+    },
+}
+
+/// What happens in a room, in the order in which it happened for everybody.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RoomEvent {
+    /// Somebody took a seat.
+    Joined {
+        /// Which.
+        seat: u8,
+        /// Who.
+        name: String,
+    },
+    /// A seat was vacated for good.
+    Left {
+        /// Which.
+        seat: u8,
+    },
+    /// A seated player's connection was lost, or is back. The seat is kept for the grace time.
+    Connection {
+        /// Which.
+        seat: u8,
+        /// Back, or lost.
+        connected: bool,
+    },
+    /// A seat is ready to start, or no longer.
+    Ready {
+        /// Which.
+        seat: u8,
+        /// Ready, or no longer.
+        ready: bool,
+    },
+    /// The match began. Never on the wire: every member gets [`ServerMessage::Started`] with its own view instead.
+    Started,
+    /// An event of the game.
+    Game {
+        /// What the game defines.
+        #[serde(with = "bytes")]
+        data: Vec<u8>,
+    },
+    /// Somebody in the room says something.
+    Chat {
+        /// Who.
+        from: String,
+        /// What.
+        text: String,
+    },
+    /// The match is over.
+    Finished {
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// How a match ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// These seats won.
+    Won {
+        /// In ascending order.
+        #[serde(with = "bytes")]
+        seats: Vec<u8>,
+    },
+    /// Nobody did.
+    Draw,
+    /// It was broken off.
+    Abandoned,
+}
+
+/// A room as one viewer sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Which room.
+    pub room: RoomId,
+    /// Name of its game.
+    pub game: String,
+    /// The room's own name.
+    pub name: String,
+    /// Where the match stands.
+    pub phase: Phase,
+    /// The viewer's seat; `None` for a spectator.
+    pub seat: Option<u8>,
+    /// All seats in order; `None` is a free one.
+    #[serde(with = "list")]
+    pub seats: Vec<Option<SeatInfo>>,
+    /// How many watch.
+    pub spectators: u32,
+    /// Number of the last event that is contained; events after it apply to this picture.
+    pub event: u64,
+    /// The game's view for this viewer; empty while there is no match.
+    #[serde(with = "bytes")]
+    pub view: Vec<u8>,
+}
+
+/// Where a room's match stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Phase {
+    /// It has not begun.
+    Waiting,
+    /// It is being played.
+    Playing,
+    /// It is over.
+    Finished,
+}
+
+/// A taken seat.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SeatInfo {
+    /// The player's name.
+    pub name: String,
+    /// Whether the player has a connection now.
+    pub connected: bool,
+    /// Whether the player is ready to start.
+    pub ready: bool,
+}
+
+/// A room in a list.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RoomSummary {
+    /// Which room.
+    pub room: RoomId,
+    /// Name of its game.
+    pub game: String,
+    /// The room's own name.
+    pub name: String,
+    /// Where the match stands.
+    pub phase: Phase,
+    /// Number of seats.
+    pub seats: u8,
+    /// How many of them are taken.
+    pub taken: u8,
+    /// How many watch.
+    pub spectators: u32,
+    /// Whether one needs a passcode.
+    pub passcode: bool,
+}
+
+/// A game that the server offers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GameInfo {
+    /// Its name.
+    pub name: String,
+    /// Fewest seats of a room.
+    pub seats_min: u8,
+    /// Most seats of a room.
+    pub seats_max: u8,
+    /// 0: turn by turn.
+    pub ticks_per_second: u16,
+}
+
+/// What this server allows, and what it expects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of a frame's body.
+    pub frame_bytes_max: u32,
+    /// Bytes of a player's name.
+    pub name_bytes_max: u32,
+    /// Bytes of a chat text.
+    pub chat_bytes_max: u32,
+    /// The client confirms at least once in so many bytes of the server's stream.
+    pub confirm_every_bytes: u32,
+    /// A client that completes no frame for so long is taken for gone.
+    pub heartbeat_timeout_ms: u32,
+    /// How long a seat is kept for a player without a connection.
+    pub seat_grace_ms: u32,
+}
+
+/// Why a connection ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum ErrorCode {
+    /// The first bytes are no preamble.
+    BadPreamble,
+    /// No version in common.
+    VersionUnsupported,
+    /// A frame announces more than the limit.
+    FrameTooLarge,
+    /// A frame does not contain one whole message and nothing else.
+    Malformed,
+    /// A valid message that has no place here, such as a second `Hello`.
+    WrongState,
+    /// The greeting did not come in time.
+    HandshakeTimeout,
+    /// No sign of life for longer than the heartbeat allows.
+    Silent,
+    /// The client does not read what it is sent.
+    NotReading,
+    /// Nothing is left of the name after cleaning, or too much.
+    NameInvalid,
+    /// Somebody has this name now.
+    NameTaken,
+    /// No room for another player.
+    ServerFull,
+    /// No player has this token (any more).
+    TokenUnknown,
+    /// The same player came back on another connection.
+    Replaced,
+    /// An operator removed the player.
+    Kicked,
+    /// The server stops.
+    ShuttingDown,
+    /// A fault of the server; the player's seat keeps its grace.
+    InternalError,
+}
+
+impl ErrorCode {
+    /// Whether a client that has a token may expect a `Resume` to succeed, now or a little later. With any other
+    /// code coming back is pointless, or would take the player from the connection that has it now.
+    pub fn may_resume(self) -> bool {
+        match self {
+            Self::HandshakeTimeout
+            | Self::Silent
+            | Self::NotReading
+            | Self::ServerFull
+            | Self::InternalError => true,
+            Self::BadPreamble
+            | Self::VersionUnsupported
+            | Self::FrameTooLarge
+            | Self::Malformed
+            | Self::WrongState
+            | Self::NameInvalid
+            | Self::NameTaken
+            | Self::TokenUnknown
+            | Self::Replaced
+            | Self::Kicked
+            | Self::ShuttingDown => false,
+        }
+    }
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum RejectCode {
+    /// No such game here.
+    UnknownGame,
+    /// Nothing is left of the room's name after cleaning, or too much.
+    RoomNameInvalid,
+    /// No such room (any more).
+    RoomNotFound,
+    /// No free seat.
+    RoomFull,
+    /// The server has as many rooms as it can.
+    RoomsFull,
+    /// The passcode is missing or wrong.
+    WrongPasscode,
+    /// Leave your room first.
+    AlreadyInRoom,
+    /// You are in no room.
+    NotInRoom,
+    /// There is no match under way.
+    NotPlaying,
+    /// The match has begun.
+    AlreadyStarted,
+    /// Another seat is to move.
+    NotYourTurn,
+    /// The rules forbid this move.
+    IllegalAction,
+    /// The bytes are no action of this game.
+    BadAction,
+    /// The bytes are no options of this game, or impossible ones.
+    BadOptions,
+    /// The game is not played with so many seats.
+    SeatsOutOfRange,
+    /// The game's code failed; the match is as it was before.
+    GameFailed,
+    /// More than the limit.
+    ChatTooLong,
+    /// Nothing is left of the text after cleaning.
+    TextInvalid,
+    /// Nobody has this name now.
+    UnknownPlayer,
+    /// The addressee has too many messages waiting.
+    MailboxFull,
+    /// Spectators cannot do this.
+    Spectating,
+    /// The match is not over yet.
+    NotOver,
+    /// The match would need more memory than a room has.
+    StateTooLarge,
+}

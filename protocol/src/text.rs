@@ -1,0 +1,198 @@
+//! What people type: names and chat, cleaned the same way by the server and by a client that wants to know first.
+//!
+//! Cleaning removes what cannot be seen (control characters, direction overrides, zero-width characters), so that no
+//! text can forge a line of a log or a terminal and no two names look alike only because one hides something; it
+//! makes one space of any run of white space, and removes white space at both ends.
+
+use thiserror::Error;
+
+use crate::limits::{
+    CHAT_BYTES_MAX, PLAYER_NAME_BYTES_MAX, PLAYER_NAME_CHARACTERS_MAX, ROOM_NAME_BYTES_MAX,
+    ROOM_NAME_CHARACTERS_MAX,
+};
+
+/// Why a text is not accepted even after cleaning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum TextError {
+    /// Nothing that can be seen is left.
+    #[error("nothing is left of it without invisible characters")]
+    Empty,
+    /// Too many characters.
+    #[error("it has {characters} characters, at most {characters_max} are allowed")]
+    TooManyCharacters {
+        /// How many are left after cleaning.
+        characters: usize,
+        /// The limit.
+        characters_max: usize,
+    },
+    /// Too many bytes in UTF-8.
+    #[error("it has {bytes} bytes, at most {bytes_max} are allowed")]
+    TooManyBytes {
+        /// How many are left after cleaning.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+/// Cleans a player's name.
+///
+/// # Errors
+/// Any of [`TextError`]; the limits are [`PLAYER_NAME_CHARACTERS_MAX`] and [`PLAYER_NAME_BYTES_MAX`].
+pub fn player_name(name: &str) -> Result<String, TextError> {
+    checked(
+        clean(name, is_invisible),
+        PLAYER_NAME_CHARACTERS_MAX,
+        PLAYER_NAME_BYTES_MAX,
+    )
+}
+
+/// Cleans a room's name.
+///
+/// # Errors
+/// Any of [`TextError`]; the limits are [`ROOM_NAME_CHARACTERS_MAX`] and [`ROOM_NAME_BYTES_MAX`].
+pub fn room_name(name: &str) -> Result<String, TextError> {
+    checked(
+        clean(name, is_invisible),
+        ROOM_NAME_CHARACTERS_MAX,
+        ROOM_NAME_BYTES_MAX,
+    )
+}
+
+/// Cleans a chat text. Joiners and variation selectors stay, since scripts and emoji need them.
+///
+/// # Errors
+/// [`TextError::Empty`], or [`TextError::TooManyBytes`]; the limit is [`CHAT_BYTES_MAX`].
+pub fn chat(text: &str) -> Result<String, TextError> {
+    let invisible = |character| is_invisible(character) && !shapes_its_neighbours(character);
+    checked(clean(text, invisible), CHAT_BYTES_MAX, CHAT_BYTES_MAX)
+}
+
+fn clean(text: &str, invisible: impl Fn(char) -> bool) -> String {
+    let mut cleaned = String::new();
+    let mut space_before = false;
+    for character in text.chars() {
+        if character.is_whitespace() {
+            space_before = !cleaned.is_empty();
+        } else if !invisible(character) {
+            if std::mem::take(&mut space_before) {
+                cleaned.push(' ');
+            }
+            cleaned.push(character);
+        }
+    }
+    cleaned
+}
+
+fn checked(text: String, characters_max: usize, bytes_max: usize) -> Result<String, TextError> {
+    // Joiners alone make nothing visible.
+    if !text.chars().any(|character| !is_invisible(character)) {
+        return Err(TextError::Empty);
+    }
+    let bytes = text.len();
+    if bytes > bytes_max {
+        return Err(TextError::TooManyBytes { bytes, bytes_max });
+    }
+    let characters = text.chars().count();
+    if characters > characters_max {
+        return Err(TextError::TooManyCharacters {
+            characters,
+            characters_max,
+        });
+    }
+    Ok(text)
+}
+
+/// Control characters, and characters that Unicode says to render as nothing (Default_Ignorable_Code_Point, and the
+/// format characters that change direction or annotate), and the blank braille pattern.
+fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{AD}'
+                | '\u{34F}'
+                | '\u{61C}'
+                | '\u{115F}'..='\u{1160}'
+                | '\u{17B4}'..='\u{17B5}'
+                | '\u{180B}'..='\u{180F}'
+                | '\u{200B}'..='\u{200F}'
+                | '\u{2028}'..='\u{202E}'
+                | '\u{2060}'..='\u{206F}'
+                | '\u{2800}'
+                | '\u{3164}'
+                | '\u{FE00}'..='\u{FE0F}'
+                | '\u{FEFF}'
+                | '\u{FFA0}'
+                | '\u{FFF0}'..='\u{FFFB}'
+                | '\u{1BCA0}'..='\u{1BCA3}'
+                | '\u{1D173}'..='\u{1D17A}'
+                | '\u{E0000}'..='\u{E0FFF}'
+        )
+}
+
+/// Zero-width joiner and non-joiner, and variation selectors.
+fn shapes_its_neighbours(character: char) -> bool {
+    matches!(character, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_loses_what_cannot_be_seen() {
+        assert_eq!(
+            player_name("  An\u{202E}n\u{200B} \t\r\n  B\u{7}o\u{1B}b\u{9B} "),
+            Ok("Ann Bob".into())
+        );
+        assert_eq!(player_name("A\u{200D}nn"), Ok("Ann".into()));
+        assert_eq!(player_name("Zoë-Ωλ 名前"), Ok("Zoë-Ωλ 名前".into()));
+    }
+
+    #[test]
+    fn nothing_visible_is_no_name() {
+        for name in ["", " ", "\u{200B}\u{2800}", "\u{3000}\n", "\u{3164}"] {
+            assert_eq!(player_name(name), Err(TextError::Empty), "{name:?}");
+        }
+        assert_eq!(chat("\u{200D}"), Err(TextError::Empty));
+    }
+
+    #[test]
+    fn lengths_count_after_cleaning() {
+        assert_eq!(
+            player_name(&format!("  {}\u{200B}", "n".repeat(24))),
+            Ok("n".repeat(24))
+        );
+        let too_long = player_name(&"n".repeat(25));
+        assert_eq!(
+            too_long,
+            Err(TextError::TooManyCharacters {
+                characters: 25,
+                characters_max: 24
+            })
+        );
+        assert_eq!(
+            room_name(&"😀".repeat(31)),
+            Err(TextError::TooManyBytes {
+                bytes: 124,
+                bytes_max: 120
+            })
+        );
+        assert_eq!(
+            chat(&"c".repeat(501)),
+            Err(TextError::TooManyBytes {
+                bytes: 501,
+                bytes_max: 500
+            })
+        );
+    }
+
+    #[test]
+    fn chat_keeps_joined_emoji_and_stays_on_one_line() {
+        assert_eq!(
+            chat("👩\u{200D}🚀 \u{2764}\u{FE0F}\nok"),
+            Ok("👩\u{200D}🚀 \u{2764}\u{FE0F} ok".into())
+        );
+        assert_eq!(chat("a\u{2028}b\u{85}c\u{202E}d"), Ok("a b cd".into()));
+    }
+}
