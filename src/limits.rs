@@ -1,0 +1,218 @@
+//! Every bound of the server, in one place, with its unit in its name.
+//!
+//! Reaching a bound gives a typed error to whoever caused it and nothing to anybody else. Bounds that clients know about
+//! too are those of [`forkade_protocol::limits`]; what an operator may change has its default here and its range in
+//! [`config`](crate::config). How the bounds depend on each other is checked below, when the crate is compiled.
+
+pub use forkade_protocol::limits::{
+    CHAT_BYTES_MAX, CLIENT_NAME_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES,
+    FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, PASSCODE_BYTES_MAX, PLAYER_NAME_BYTES_MAX,
+    ROOM_NAME_BYTES_MAX,
+};
+
+// --- Capacity ---------------------------------------------------------------------------------------------------
+
+/// Players that exist at once, connected or in their grace, unless configured.
+pub const PLAYERS_MAX_DEFAULT: u32 = 2000;
+
+/// Rooms that exist at once, unless configured.
+pub const ROOMS_MAX_DEFAULT: u32 = 1000;
+
+/// Most players or rooms that can be configured: far above what one machine serves with a process per client, and low
+/// enough that no size in the mapping overflows.
+pub const PLAYERS_OR_ROOMS_MAX: u32 = 200_000;
+
+/// Connections beyond the players, unless configured: those that are not greeted yet, the old ones of players who
+/// resume, and consoles.
+pub const CONNECTIONS_BEYOND_PLAYERS_DEFAULT: u32 = 100;
+
+/// Connections of one keeper: `waitpid` and fork cost it more with each child and each open file.
+pub const CONNECTIONS_PER_KEEPER_MAX: usize = 1000;
+
+/// Keepers; their slots lie in the header of the shared memory.
+pub const KEEPERS_MAX: usize = 128;
+
+/// Processes that the supervisor itself forks: keepers, listener, ticker, and those to come.
+pub const ROLES_MAX: usize = KEEPERS_MAX + 8;
+
+/// Console connections at once: operators, not clients.
+pub const CONSOLE_CONNECTIONS_MAX: usize = 16;
+
+/// Connections that the kernel holds until they are accepted, unless configured; `net.core.somaxconn` caps it.
+pub const BACKLOG_DEFAULT: u32 = 1024;
+
+/// Open files of a process besides those that grow with the capacity: standard streams, polls, signals, pipes to
+/// other processes, listening sockets.
+pub const OPEN_FILES_BASE: u64 = 64;
+
+/// Memory of one connection's process, everything counted: page tables, kernel stack, private pages, socket
+/// (96 to 137 KiB were measured).
+pub const MEMORY_PER_CONNECTION_BYTES: u64 = 140 * 1024;
+
+// --- A player's bytes -------------------------------------------------------------------------------------------
+
+/// What a player has sent and nobody has processed yet.
+pub const INPUT_RING_BYTES: usize = 16 * 1024;
+
+/// What a player was sent and has not confirmed yet.
+pub const OUTPUT_RING_BYTES: usize = 64 * 1024;
+
+/// Bytes of a greeting: preamble and first frame (`Hello` or `Resume`).
+pub const HANDSHAKE_BYTES_MAX: usize = 512;
+
+/// Bytes of the answer to a greeting: the frame `Welcome`, `Resumed` or `Error`.
+pub const GREETING_BYTES_MAX: usize = 1024;
+
+/// Bytes of the frame that ends a connection: an `Error` or `ShuttingDown` with its text.
+pub const FAREWELL_BYTES_MAX: usize = 256;
+
+/// Options of a room, as its game encodes them.
+pub const GAME_OPTIONS_BYTES_MAX: usize = 64;
+
+/// Send buffer (`SO_SNDBUF`) of each connection, unless configured: a client that never reads fills no more of the
+/// kernel's memory than twice this (the kernel doubles it for its own book-keeping).
+pub const SEND_BUFFER_BYTES_DEFAULT: u32 = 64 * 1024;
+
+/// Rooms in one answer to `ListRooms`.
+pub const ROOMS_PER_PAGE_MAX: usize = 40;
+
+// --- Rooms and games --------------------------------------------------------------------------------------------
+
+/// Seats of a room: a snapshot with all their names and the longest view still fits a frame.
+pub const SEATS_MAX: u8 = 32;
+
+/// Games that a server offers; all of them are listed in the `Welcome`.
+pub const GAMES_MAX: usize = 16;
+
+/// A room's events that slow readers can still catch up with; who falls further behind gets a snapshot.
+pub const ROOM_LOG_BYTES: usize = 32 * 1024;
+
+/// A game's encoded state; a room has two slots of this size.
+pub const GAME_STATE_BYTES_MAX: usize = 8 * 1024;
+
+/// A viewer's encoded picture of a game.
+pub const GAME_VIEW_BYTES_MAX: usize = 4 * 1024;
+
+/// An encoded action: a frame less its longest envelope.
+pub const ACTION_BYTES_MAX: usize = FRAME_BYTES_MAX - 64;
+
+/// An encoded event of a game: a frame less its longest envelope. More than an action, so that a game can pass one on.
+pub const GAME_EVENT_BYTES_MAX: usize = FRAME_BYTES_MAX - 32;
+
+/// Events that one call of a game can give out.
+pub const OUTBOX_EVENTS_MAX: usize = 256;
+
+/// Bytes of events that one call of a game can give out, with [`OUTBOX_EVENT_HEADER_BYTES`] each.
+pub const OUTBOX_BYTES_MAX: usize = 16 * 1024;
+
+/// What an event in an outbox needs besides its own bytes: audience and length.
+pub const OUTBOX_EVENT_HEADER_BYTES: usize = 4;
+
+/// Bytes of the text of a rejection; what is longer is cut.
+pub const REJECTION_TEXT_BYTES_MAX: usize = 200;
+
+// --- Transactions -----------------------------------------------------------------------------------------------
+
+/// The undo journal beside a lock: half a page, so that it and the lock's own figures share one.
+pub const JOURNAL_BYTES: usize = 2048;
+
+/// A wait for a lock that lasts so long is counted, and the wait goes on.
+pub const LOCK_WAIT_REPORT_MS: u64 = 1000;
+
+/// An announced head that lags behind its log for longer than this is announced and rung for again.
+pub const RING_AGAIN_AFTER_MS: u64 = 20;
+
+// --- Patience with peers ----------------------------------------------------------------------------------------
+
+/// Time for a connection to say who it is, unless configured.
+pub const HANDSHAKE_TIMEOUT_MS_DEFAULT: u64 = 10_000;
+
+/// A client that completes no frame for so long is taken for gone, unless configured.
+pub const HEARTBEAT_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+
+/// How long a seat is kept for a player without a connection, unless configured.
+pub const SEAT_GRACE_MS_DEFAULT: u64 = 60_000;
+
+/// A client that takes nothing of what waits for it for so long is taken for gone.
+pub const WRITE_STALL_TIMEOUT_MS: u64 = 30_000;
+
+/// How long a refused connection is read from after its error was sent, so that the error is not lost to a reset.
+pub const REFUSAL_LINGER_MS: u64 = 1000;
+
+/// Time for a console connection between two lines.
+pub const CONSOLE_IDLE_TIMEOUT_MS: u64 = 600_000;
+
+/// A line on the console.
+pub const CONSOLE_LINE_BYTES_MAX: usize = 1024;
+
+// --- Patience with our own processes ----------------------------------------------------------------------------
+
+/// Time for a role to report ready.
+pub const ROLE_READY_TIMEOUT_MS: u64 = 10_000;
+
+/// Delay before a role that died is started again: doubled with each death in a row, up to the maximum.
+pub const RESTART_BACKOFF_MS_MIN: u64 = 10;
+
+/// See [`RESTART_BACKOFF_MS_MIN`].
+pub const RESTART_BACKOFF_MS_MAX: u64 = 5000;
+
+/// A role that has lived so long begins with the shortest delay again.
+pub const RESTART_BACKOFF_RESET_AFTER_MS: u64 = 10_000;
+
+/// Deaths of handlers in the same frame, within [`DEATHS_WINDOW_MS`], after which its connection is closed.
+pub const DEATHS_SAME_FRAME_MAX: u32 = 3;
+
+/// See [`DEATHS_SAME_FRAME_MAX`].
+pub const DEATHS_WINDOW_MS: u64 = 5000;
+
+/// How long an orderly stop waits for what is still on its way to clients, unless configured.
+pub const DRAIN_TIMEOUT_MS_DEFAULT: u64 = 5000;
+
+/// Time between being asked to end and being killed, for a process of the server.
+pub const TERMINATE_TIMEOUT_MS: u64 = 5000;
+
+/// The ticker's step: how often it looks for seats whose grace is over, lagging bells and what the dead left behind.
+pub const TICK_MS: u64 = 10;
+
+/// How long accepting rests after it failed for want of descriptors or memory.
+pub const ACCEPT_RETRY_MS: u64 = 100;
+
+// --- Logging ----------------------------------------------------------------------------------------------------
+
+/// A log record with its line end: what Linux writes to a pipe in one piece (`PIPE_BUF`).
+pub const LOG_RECORD_BYTES_MAX: usize = 4096;
+
+// --- How they depend on each other ------------------------------------------------------------------------------
+// Integers are taken at their longest encoding: 1 byte for the tag, the full width behind it.
+
+const TAG: usize = 1;
+const LENGTH: usize = 3;
+const U32: usize = 5;
+const U64: usize = 9;
+
+const ROOM_SUMMARY_BYTES: usize =
+    U64 + (1 + GAME_NAME_BYTES_MAX) + (1 + ROOM_NAME_BYTES_MAX) + TAG + 1 + 1 + U32 + 1;
+const SEAT_INFO_BYTES: usize = TAG + (1 + PLAYER_NAME_BYTES_MAX) + 1 + 1;
+const SNAPSHOT_BYTES: usize = (U64 + (1 + GAME_NAME_BYTES_MAX) + (1 + ROOM_NAME_BYTES_MAX) + TAG + TAG + 1)
+    + (1 + SEATS_MAX as usize * SEAT_INFO_BYTES)
+    + (U32 + U64 + LENGTH + GAME_VIEW_BYTES_MAX);
+const GAME_INFO_BYTES: usize = 1 + GAME_NAME_BYTES_MAX + 1 + 1 + 3;
+const WELCOME_BYTES: usize =
+    (TAG + 3 + 16 + U64 + 1 + PLAYER_NAME_BYTES_MAX + 6 * U32) + (1 + GAMES_MAX * GAME_INFO_BYTES);
+const HELLO_BYTES: usize = TAG + (1 + PLAYER_NAME_BYTES_MAX) + (1 + CLIENT_NAME_BYTES_MAX);
+
+/// Every message fits its frame at its longest, and every frame the ring or record it waits in.
+const _: () = {
+    assert!(FRAME_TOTAL_BYTES_MAX <= INPUT_RING_BYTES);
+    assert!(2 * FRAME_TOTAL_BYTES_MAX <= OUTPUT_RING_BYTES);
+    assert!(TAG + U32 + SNAPSHOT_BYTES <= FRAME_BYTES_MAX);
+    assert!(TAG + U32 + LENGTH + ROOMS_PER_PAGE_MAX * ROOM_SUMMARY_BYTES + TAG + U64 <= FRAME_BYTES_MAX);
+    assert!(TAG + U32 + LENGTH + ACTION_BYTES_MAX <= FRAME_BYTES_MAX);
+    assert!(TAG + U64 + TAG + LENGTH + GAME_EVENT_BYTES_MAX <= FRAME_BYTES_MAX);
+    assert!(FRAME_HEADER_BYTES + WELCOME_BYTES <= GREETING_BYTES_MAX);
+    assert!(FRAME_HEADER_BYTES + HELLO_BYTES + 8 <= HANDSHAKE_BYTES_MAX);
+    // One call's events never push each other out of the log, whatever the log needs for each (32 bytes are plenty).
+    assert!(OUTBOX_BYTES_MAX + 32 * OUTBOX_EVENTS_MAX <= ROOM_LOG_BYTES);
+    assert!(GAME_EVENT_BYTES_MAX + OUTBOX_EVENT_HEADER_BYTES <= OUTBOX_BYTES_MAX);
+    assert!(PLAYERS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX && ROOMS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX);
+};

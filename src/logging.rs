@@ -1,0 +1,183 @@
+//! Logging: one record is one line in one write, and neither a client nor a reader of stderr can do harm through it.
+//!
+//! - **Who.** Each record names the role, the pid and, in a handler, the player: [`set_role`] and [`set_player`] are
+//!   process-wide and called again after every fork. (No lock can be held across a fork: processes have one thread.)
+//! - **No forgery.** Control characters, line separators and what reorders text on a screen are escaped, in the message
+//!   and in the player's name, so whatever a client sends stays inside its own record.
+//! - **No stall.** A process blocked on stderr would stall its player, and under a lock the whole lobby. So stderr is
+//!   non-blocking; a record that does not fit is dropped, counted (see [`set_drop_counter`]), and reported by the next
+//!   record that gets through.
+//! - **Panics.** The hook runs wherever the panic happens, perhaps under a lock, so it only keeps message, place and the
+//!   raw backtrace. Whoever catches the panic ([`catch_panic`], [`log_panic`]) logs it once the lock is let go.
+//!
+//! Never log while a lock of the lobby is held: formatting takes time that others wait for.
+
+mod line;
+mod outlet;
+mod panics;
+
+use std::cell::Cell;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use log::{LevelFilter, Record};
+
+use line::Line;
+use outlet::Outlet;
+
+pub(crate) use line::Escaped;
+pub use panics::Panic;
+pub(crate) use panics::{catch_panic, log_panic};
+
+/// Sends records to stderr and installs the panic hook. Called once, by the first process, before any fork.
+///
+/// # Errors
+///
+/// When the process has a logger already.
+pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
+    env_logger::Builder::new()
+        // The level is decided by `set_level` alone, so that it can be changed while running.
+        .filter_level(LevelFilter::Trace)
+        .format(|out, record| {
+            let dropped = UNREPORTED.load(Ordering::Relaxed);
+            REPORTING.set(dropped);
+            out.write_all(line_of(record, dropped).as_bytes())
+        })
+        .target(env_logger::Target::Pipe(Box::new(Sink(Outlet::stderr()))))
+        .try_init()?;
+    set_level(level);
+    panics::install_hook();
+    Ok(())
+}
+
+/// From now on records up to `level` are written.
+pub(crate) fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
+}
+
+/// Names what this process is, in each of its records. Called first thing after a fork: it also forgets the parent's
+/// player and the parent's count of dropped records.
+pub(crate) fn set_role(role: &'static str) {
+    *identity() = Identity { role, player: None };
+    UNREPORTED.store(0, Ordering::Relaxed);
+}
+
+/// Names the player that this process works for at the moment, in each of its records.
+pub(crate) fn set_player(player: Option<&str>) {
+    identity().player = player.map(str::to_owned);
+}
+
+/// Counts records that were dropped in `counter` from now on: one counter in shared memory sums up all processes.
+/// The first call counts for good, with what was dropped before it.
+pub(crate) fn set_drop_counter(counter: &'static AtomicU64) {
+    if DROPPED.set(counter).is_ok() {
+        counter.fetch_add(UNREPORTED.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+struct Identity {
+    role: &'static str,
+    player: Option<String>,
+}
+
+static IDENTITY: Mutex<Identity> = Mutex::new(Identity {
+    role: "forkade",
+    player: None,
+});
+
+/// Dropped records, all processes together.
+static DROPPED: OnceLock<&'static AtomicU64> = OnceLock::new();
+
+/// Records this process has dropped since the last one that got through.
+static UNREPORTED: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// How many dropped records the line being written reports.
+    static REPORTING: Cell<u64> = const { Cell::new(0) };
+}
+
+fn identity() -> std::sync::MutexGuard<'static, Identity> {
+    IDENTITY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn line_of(record: &Record<'_>, dropped: u64) -> Line {
+    let mut line = Line::new();
+    {
+        // Let go before the message is formatted: its `Display` may do anything, even log.
+        let identity = identity();
+        line.head(
+            record.level(),
+            identity.role,
+            identity.player.as_deref(),
+            record.target(),
+        );
+    }
+    line.message(record.args());
+    line.end(dropped);
+    line
+}
+
+/// What env_logger writes to; it hands over one whole record at a time.
+struct Sink(Outlet<io::Stderr>);
+
+impl Write for Sink {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        if self.0.write_record(record) {
+            UNREPORTED.fetch_sub(REPORTING.take(), Ordering::Relaxed);
+        } else {
+            UNREPORTED.fetch_add(1, Ordering::Relaxed);
+            if let Some(counter) = DROPPED.get() {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // A dropped record is done with, too: an error would only make env_logger try the rest of it.
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(message: &str, dropped: u64) -> String {
+        let record = format_args!("{message}").as_str().map(str::to_owned);
+        assert!(
+            record.is_none() || message.is_empty(),
+            "the message must be formatted, not a literal"
+        );
+        let line = line_of(
+            &Record::builder()
+                .level(log::Level::Info)
+                .target("forkade::handler")
+                .args(format_args!("{message}"))
+                .build(),
+            dropped,
+        );
+        String::from_utf8(line.as_bytes().to_vec()).expect("a line is UTF-8")
+    }
+
+    #[test]
+    fn a_record_names_role_pid_and_player() {
+        set_role("handler");
+        set_player(Some("an\"n\n"));
+        let text = line("moved", 0);
+        set_player(None);
+        let expected = format!(
+            " INFO  handler[{}] player=\"an\\\"n\\n\" forkade::handler: moved\n",
+            std::process::id()
+        );
+        assert!(text.ends_with(&expected), "{text:?} does not end in {expected:?}");
+        assert!(line("alone", 0).ends_with("] forkade::handler: alone\n"));
+    }
+
+    #[test]
+    fn a_record_reports_what_was_dropped_before_it() {
+        assert!(line("x", 1).ends_with(": x [1 record dropped before this one]\n"));
+        assert!(line("x", 12).ends_with(": x [12 records dropped before this one]\n"));
+    }
+}

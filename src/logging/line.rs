@@ -1,0 +1,244 @@
+//! One log record as one line of text: bounded, and nothing in it can end the line, move a cursor or reorder the text.
+
+use std::fmt::{self, Write as _};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::Level;
+
+use crate::limits::LOG_RECORD_BYTES_MAX;
+
+/// Shown where a message was too long; its bytes and those of the longest report of dropped records are kept free.
+const CUT: &str = "… [cut]";
+const END_BYTES_MAX: usize = CUT.len() + " [18446744073709551615 records dropped before this one]\n".len();
+
+/// A line under construction: head, then message, then end.
+pub(super) struct Line {
+    bytes: [u8; LOG_RECORD_BYTES_MAX],
+    length: usize,
+    /// How far text may reach now.
+    limit: usize,
+}
+
+impl Line {
+    pub(super) fn new() -> Self {
+        Line {
+            bytes: [0; LOG_RECORD_BYTES_MAX],
+            length: 0,
+            limit: LOG_RECORD_BYTES_MAX - END_BYTES_MAX,
+        }
+    }
+
+    /// Writes time, level, process and origin.
+    pub(super) fn head(&mut self, level: Level, role: &str, player: Option<&str>, target: &str) {
+        // Of the three texts two are our own and the third, a name, is bounded: this always fits.
+        let _ = write!(
+            self,
+            "{} {level:<5} {role}[{}] ",
+            Timestamp::now(),
+            std::process::id()
+        );
+        if let Some(player) = player {
+            let _ = write!(
+                self,
+                "player=\"{}\" ",
+                Escaped(&player.replace('\\', "\\\\").replace('"', "\\\""))
+            );
+        }
+        let _ = write!(self, "{}: ", Escaped(target));
+    }
+
+    /// Writes the message, escaped, or as much of it as fits.
+    pub(super) fn message(&mut self, message: &fmt::Arguments<'_>) {
+        // The error stops a long message's formatting where the line is full.
+        let complete = Escaping(&mut *self).write_fmt(*message).is_ok();
+        self.limit = LOG_RECORD_BYTES_MAX;
+        if !complete {
+            let _ = self.write_str(CUT);
+        }
+    }
+
+    /// Writes how many records were dropped before this one, and ends the line.
+    pub(super) fn end(&mut self, dropped: u64) {
+        self.limit = LOG_RECORD_BYTES_MAX;
+        let _ = match dropped {
+            0 => self.write_str("\n"),
+            1 => self.write_str(" [1 record dropped before this one]\n"),
+            _ => writeln!(self, " [{dropped} records dropped before this one]"),
+        };
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length + text.len();
+        if end > self.limit {
+            return Err(fmt::Error);
+        }
+        self.bytes[self.length..end].copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+/// Text from outside, shown so that it can neither end a line, control a terminal, nor hide or reorder its neighbours.
+/// For the log and for the console.
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaping(out).write_str(self.0)
+    }
+}
+
+/// Passes text on, escaped.
+struct Escaping<W>(W);
+
+impl<W: fmt::Write> fmt::Write for Escaping<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some((at, found)) = rest.char_indices().find(|&(_, character)| is_harmful(character)) {
+            self.plain(&rest[..at])?;
+            match found {
+                '\n' => self.0.write_str("\\n")?,
+                '\r' => self.0.write_str("\\r")?,
+                '\t' => self.0.write_str("\\t")?,
+                other => write!(self.0, "\\u{{{:x}}}", u32::from(other))?,
+            }
+            rest = &rest[at + found.len_utf8()..];
+        }
+        self.plain(rest)
+    }
+}
+
+impl<W: fmt::Write> Escaping<W> {
+    /// Character by character, so that a line that is full ends where the text no longer fits, not before all of it.
+    fn plain(&mut self, text: &str) -> fmt::Result {
+        if self.0.write_str(text).is_ok() {
+            return Ok(());
+        }
+        text.chars()
+            .try_for_each(|character| self.0.write_char(character))
+    }
+}
+
+/// Whether a terminal or a reader of logs could take `character` for something other than a visible part of its text.
+fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}'     // soft hyphen, Arabic letter mark, invisible spaces
+            | '\u{200b}'..='\u{200f}'                          // zero width, left-to-right and right-to-left marks
+            | '\u{2028}'..='\u{202e}'                          // line and paragraph separators, embeddings, overrides
+            | '\u{2060}'..='\u{206f}'                          // invisible operators, isolates
+            | '\u{fff9}'..='\u{fffb}'                          // interlinear annotation
+            | '\u{e0000}'..='\u{e0fff}') // tags
+}
+
+/// A moment, shown in UTC with milliseconds: `2026-01-31T23:59:59.999Z`.
+struct Timestamp {
+    ms_since_1970: u64,
+}
+
+impl Timestamp {
+    fn now() -> Self {
+        // A clock set before 1970 is shown as 1970.
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp {
+            ms_since_1970: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, ms) = (self.ms_since_1970 / 1000, self.ms_since_1970 % 1000);
+        let (year, month, day) = date(seconds / 86_400);
+        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        write!(
+            out,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z"
+        )
+    }
+}
+
+/// Year, month and day of the day that is `days` after 1970-01-01 (Howard Hinnant's `civil_from_days`, whose years
+/// begin in March so that the leap day comes last).
+fn date(days: u64) -> (u64, u64, u64) {
+    const DAYS_FROM_MARCH_OF_YEAR_0: u64 = 719_468;
+    const DAYS_PER_ERA: u64 = 146_097;
+    let days = days + DAYS_FROM_MARCH_OF_YEAR_0;
+    let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(player: Option<&str>, message: &str, dropped: u64) -> String {
+        let mut line = Line::new();
+        line.head(Level::Warn, "handler", player, "forkade::handler");
+        line.message(&format_args!("{message}"));
+        line.end(dropped);
+        String::from_utf8(line.as_bytes().to_vec()).expect("a line is UTF-8")
+    }
+
+    #[test]
+    fn what_could_forge_a_line_is_escaped() {
+        assert_eq!(Escaped("a\r\nb\tc").to_string(), "a\\r\\nb\\tc");
+        assert_eq!(
+            Escaped("\u{1b}[2J\u{9b}H\u{7f}").to_string(),
+            "\\u{1b}[2J\\u{9b}H\\u{7f}"
+        );
+        assert_eq!(
+            Escaped("\u{202e}live\u{2028}").to_string(),
+            "\\u{202e}live\\u{2028}"
+        );
+        assert_eq!(Escaped("Zoë 🎲 日本").to_string(), "Zoë 🎲 日本");
+    }
+
+    #[test]
+    fn a_message_too_long_is_cut_and_says_so() {
+        let text = line(None, &"é".repeat(10_000), u64::MAX);
+        assert!(text.ends_with("é… [cut] [18446744073709551615 records dropped before this one]\n"));
+        assert!(text.len() <= LOG_RECORD_BYTES_MAX && text.len() > LOG_RECORD_BYTES_MAX - 4);
+    }
+
+    #[test]
+    fn times_are_shown_in_utc() {
+        let at = |ms_since_1970| Timestamp { ms_since_1970 }.to_string();
+        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(at(1_769_903_999_999), "2026-01-31T23:59:59.999Z");
+        assert_eq!(at(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_logged_stays_inside_one_line(
+            player in proptest::option::of(proptest::collection::vec(any::<char>(), 0..24)),
+            message in proptest::collection::vec(any::<char>(), 0..6000),
+            dropped in any::<u64>(),
+        ) {
+            let player = player.map(|characters| characters.into_iter().collect::<String>());
+            let text = line(player.as_deref(), &message.into_iter().collect::<String>(), dropped);
+            prop_assert!(text.len() <= LOG_RECORD_BYTES_MAX);
+            let body = text.strip_suffix('\n').expect("a line ends");
+            prop_assert!(!body.chars().any(is_harmful), "{body:?}");
+        }
+    }
+}
