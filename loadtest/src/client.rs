@@ -1,0 +1,215 @@
+//! One client: a session and the non-blocking connection that carries it now.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+
+use forkade_protocol::{ClientMessage, ClientSession, ServerMessage, SessionError};
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+/// What is read at once. All clients share one buffer.
+pub(crate) const READ_BYTES: usize = 64 * 1024;
+
+/// A client of the swarm.
+#[derive(Debug)]
+pub(crate) struct Client {
+    session: ClientSession,
+    link: Link,
+    /// What the session could not take yet: the server has too much of this client's to take in.
+    waiting: VecDeque<ClientMessage>,
+    /// When something was last sent, in nanoseconds.
+    pub(crate) last_sent_ns: u64,
+    /// Connections tried in a row that came to nothing.
+    pub(crate) failed_attempts: u32,
+    /// Intended time of a timer that could not fire because of what is `waiting`.
+    pub(crate) deferred: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Link {
+    None,
+    Connecting(TcpStream),
+    Open(TcpStream),
+}
+
+/// Why a connection is gone.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Loss {
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("the connection failed: {0}")]
+    Failed(io::Error),
+    #[error("the server closed the connection")]
+    Closed,
+    #[error("{0}")]
+    Session(SessionError),
+}
+
+impl Client {
+    pub(crate) fn new(name: String) -> Self {
+        Self {
+            session: ClientSession::new(name, concat!("forkade-loadtest ", env!("CARGO_PKG_VERSION"))),
+            link: Link::None,
+            waiting: VecDeque::new(),
+            last_sent_ns: 0,
+            failed_attempts: 0,
+            deferred: None,
+        }
+    }
+
+    pub(crate) fn session(&self) -> &ClientSession {
+        &self.session
+    }
+
+    /// Whether the session has more to send than it may hold.
+    pub(crate) fn is_congested(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether there is a connection, or one is being made.
+    pub(crate) fn has_connection(&self) -> bool {
+        !matches!(self.link, Link::None)
+    }
+
+    /// Begins to connect.
+    ///
+    /// # Errors
+    /// When that fails at once.
+    pub(crate) fn connect(
+        &mut self,
+        registry: &Registry,
+        server: SocketAddr,
+        token: Token,
+    ) -> Result<(), Loss> {
+        let mut stream = TcpStream::connect(server).map_err(Loss::Connect)?;
+        registry
+            .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
+            .map_err(Loss::Connect)?;
+        self.link = Link::Connecting(stream);
+        Ok(())
+    }
+
+    /// Gives up the connection (a closed descriptor leaves the poll by itself). The session stays.
+    pub(crate) fn disconnect(&mut self) {
+        self.link = Link::None;
+        self.session.connection_lost();
+    }
+
+    /// Queues a message. What the session cannot hold now waits here.
+    ///
+    /// # Errors
+    /// When the session can never send it.
+    pub(crate) fn send(&mut self, message: ClientMessage) -> Result<(), SessionError> {
+        self.waiting.push_back(message);
+        self.send_waiting()
+    }
+
+    /// Queues a sign of life, unless so much is queued that there are enough already.
+    pub(crate) fn ping(&mut self) {
+        if self.session.is_established() {
+            // The only errors are a full buffer and the session's end, and both make a ping needless.
+            let _ = self.session.ping();
+        }
+    }
+
+    fn send_waiting(&mut self) -> Result<(), SessionError> {
+        while let Some(message) = self.waiting.front() {
+            match self.session.send(message) {
+                Ok(()) => drop(self.waiting.pop_front()),
+                Err(SessionError::BufferFull { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the poll reported: completes the connection, reads all there is and appends the messages to `messages`
+    /// (also when the connection is found lost after them).
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub(crate) fn ready(
+        &mut self,
+        event: &Event,
+        buffer: &mut [u8],
+        messages: &mut Vec<ServerMessage>,
+    ) -> Result<(), Loss> {
+        if !self.is_connected()? {
+            return Ok(());
+        }
+        // Edge-triggered: reading must go on until nothing is left. A short read shows that, too; only an end that has
+        // been announced already would bring no further event.
+        let end_announced = event.is_read_closed() || event.is_error();
+        while let Link::Open(stream) = &mut self.link {
+            match stream.read(buffer) {
+                Ok(0) => return Err(Loss::Closed),
+                Ok(count) => {
+                    self.session.receive(&buffer[..count]).map_err(Loss::Session)?;
+                    while let Some(message) = self.session.next_message().map_err(Loss::Session)? {
+                        messages.push(message);
+                    }
+                    if count < buffer.len() && !end_announced {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Loss::Failed(error)),
+            }
+        }
+        self.send_waiting().map_err(Loss::Session)
+    }
+
+    /// Writes what the session has, as far as the connection takes it. (The poll reports when it takes more.)
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub(crate) fn flush(&mut self, now_ns: u64) -> Result<(), Loss> {
+        let Link::Open(stream) = &mut self.link else {
+            return Ok(());
+        };
+        while !self.session.bytes().is_empty() {
+            match stream.write(self.session.bytes()) {
+                Ok(0) => return Err(Loss::Failed(io::ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    self.session.advance(count);
+                    self.last_sent_ns = now_ns;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Loss::Failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the connection stands; one that has just come to stand is greeted.
+    fn is_connected(&mut self) -> Result<bool, Loss> {
+        match std::mem::replace(&mut self.link, Link::None) {
+            Link::None => Ok(false),
+            Link::Open(stream) => {
+                self.link = Link::Open(stream);
+                Ok(true)
+            }
+            Link::Connecting(stream) => {
+                if let Some(error) = stream.take_error().map_err(Loss::Connect)? {
+                    return Err(Loss::Connect(error));
+                }
+                match stream.peer_addr() {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                        self.link = Link::Connecting(stream);
+                        return Ok(false);
+                    }
+                    Err(error) => return Err(Loss::Connect(error)),
+                }
+                stream.set_nodelay(true).map_err(Loss::Connect)?;
+                self.session.begin().map_err(Loss::Session)?;
+                self.link = Link::Open(stream);
+                Ok(true)
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Asks the server's console for its counters and its processes.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// A console that does not answer within this time has a reason that the run should not wait for.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+const REPLY_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// One connection to a console.
+#[derive(Debug)]
+pub(crate) struct Console {
+    stream: BufReader<TcpStream>,
+}
+
+/// What `status --json` answers, as far as it matters here.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Status {
+    pub takeovers_total: u64,
+}
+
+/// One entry of what `processes --json` answers.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Process {
+    pub role: String,
+    pub pid: u32,
+    /// Nothing: this process serves no player.
+    #[serde(default)]
+    pub player: Option<serde_json::Value>,
+}
+
+/// Why a console could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConsoleError {
+    #[error("cannot connect to the console at {address}: {cause}")]
+    Connect { address: SocketAddr, cause: io::Error },
+    #[error("the console did not answer `{command}`: {cause}")]
+    Reply { command: &'static str, cause: io::Error },
+    #[error("the console answered `{command}` with: {reply}")]
+    Refused { command: &'static str, reply: String },
+    #[error("the console's answer to `{command}` is not what was expected: {cause}")]
+    Unexpected {
+        command: &'static str,
+        cause: serde_json::Error,
+    },
+}
+
+impl Console {
+    /// Connects to the console at `address`.
+    ///
+    /// # Errors
+    /// When nothing accepts there.
+    pub(crate) fn connect(address: SocketAddr) -> Result<Self, ConsoleError> {
+        let connect = || {
+            let stream = TcpStream::connect_timeout(&address, REPLY_TIMEOUT)?;
+            stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+            stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
+            stream.set_nodelay(true)?;
+            Ok(Self {
+                stream: BufReader::new(stream),
+            })
+        };
+        connect().map_err(|cause| ConsoleError::Connect { address, cause })
+    }
+
+    /// The server's counters.
+    ///
+    /// # Errors
+    /// When the console is gone or answers otherwise.
+    pub(crate) fn status(&mut self) -> Result<Status, ConsoleError> {
+        self.ask("status --json")
+    }
+
+    /// All of the server's processes.
+    ///
+    /// # Errors
+    /// When the console is gone or answers otherwise.
+    pub(crate) fn processes(&mut self) -> Result<Vec<Process>, ConsoleError> {
+        self.ask("processes --json")
+    }
+
+    fn ask<Answer: DeserializeOwned>(&mut self, command: &'static str) -> Result<Answer, ConsoleError> {
+        let line = self
+            .exchange(command)
+            .map_err(|cause| ConsoleError::Reply { command, cause })?;
+        let json = line.map_err(|reply| ConsoleError::Refused { command, reply })?;
+        serde_json::from_str(&json).map_err(|cause| ConsoleError::Unexpected { command, cause })
+    }
+
+    /// Sends a command and reads lines up to the `OK` that ends every reply; gives the one before it, or the line `ERR …`.
+    fn exchange(&mut self, command: &str) -> io::Result<Result<String, String>> {
+        self.stream
+            .get_mut()
+            .write_all(format!("{command}\r\n").as_bytes())?;
+        let mut limited = (&mut self.stream).take(REPLY_BYTES_MAX);
+        let mut before = String::new();
+        loop {
+            let mut line = String::new();
+            if limited.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match line.trim_end() {
+                "OK" => return Ok(Ok(before)),
+                refused if refused.starts_with("ERR") => return Ok(Err(refused.to_owned())),
+                other => before = other.to_owned(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A console that has been told what it will be asked and what to say.
+    fn console_that_answers(replies: &'static [&'static str]) -> Console {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            for reply in replies {
+                stream.read_line(&mut String::new()).unwrap();
+                stream.get_mut().write_all(reply.as_bytes()).unwrap();
+            }
+        });
+        Console::connect(address).unwrap()
+    }
+
+    #[test]
+    fn answers_are_read_up_to_their_ok() {
+        let mut console = console_that_answers(&[
+            "{\"takeovers_total\":3,\"players\":9}\r\nOK\r\n",
+            "[{\"role\":\"handler\",\"pid\":7,\"player\":\"anna\"},{\"role\":\"keeper\",\"pid\":8,\"player\":null}]\nOK\n",
+        ]);
+        assert_eq!(console.status().unwrap().takeovers_total, 3);
+        let processes = console.processes().unwrap();
+        assert!(processes[0].player.is_some());
+        assert_eq!((processes[1].role.as_str(), processes[1].pid), ("keeper", 8));
+        assert!(processes[1].player.is_none());
+    }
+
+    #[test]
+    fn a_refusal_nonsense_and_a_closed_console_are_errors_that_say_so() {
+        let mut console = console_that_answers(&["ERR busy\n", "what?\nOK\n"]);
+        assert!(matches!(console.status(), Err(ConsoleError::Refused { reply, .. }) if reply == "ERR busy"));
+        assert!(matches!(console.status(), Err(ConsoleError::Unexpected { .. })));
+        assert!(matches!(console.status(), Err(ConsoleError::Reply { .. })));
+    }
+}

@@ -1,0 +1,277 @@
+//! Brings all clients into their rooms: the first of each room makes it, the others join it. Decides only; the swarm acts.
+
+use forkade_protocol::{ClientMessage, GameInfo, RejectCode, RoomId, ServerMessage};
+
+use crate::options::{Shape, WorkloadKind};
+use crate::workload::{Actions, ClientIndex, create_room};
+
+/// No client has another request under way before it is in its room.
+const REQUEST: u32 = 0;
+
+/// How far each client is on its way into its room.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    workload: WorkloadKind,
+    shape: Shape,
+    /// Clients from here on have not been started.
+    next: ClientIndex,
+    places: Vec<Place>,
+    rooms: Vec<Option<RoomId>>,
+    inside: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Outside,
+    /// Welcomed by the server; the room may not exist yet.
+    Welcomed,
+    Inside,
+}
+
+/// Why clients cannot enter.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EntryError {
+    #[error("the server has no game {0:?}")]
+    NoSuchGame(&'static str),
+    #[error("the server's {game} has {seats_min} to {seats_max} seats: rooms of {room_size} are impossible")]
+    RoomSize {
+        game: &'static str,
+        seats_min: u8,
+        seats_max: u8,
+        room_size: u32,
+    },
+    #[error("the server refused to let client {client} into its room: {code:?}: {text}")]
+    Refused {
+        client: ClientIndex,
+        code: RejectCode,
+        text: String,
+    },
+}
+
+impl Entry {
+    pub(crate) fn new(workload: WorkloadKind, shape: Shape) -> Self {
+        Self {
+            workload,
+            shape,
+            next: 0,
+            places: vec![Place::Outside; shape.clients as usize],
+            rooms: vec![None; shape.rooms as usize],
+            inside: 0,
+        }
+    }
+
+    /// How many clients are in their rooms.
+    pub(crate) fn inside(&self) -> u32 {
+        self.inside
+    }
+
+    /// Whether all are.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.inside == self.shape.clients
+    }
+
+    /// The next client that should connect, while fewer than `connecting` are on their way. Clients start in order, so
+    /// that whoever waits for a room waits for one that is being made.
+    pub(crate) fn start_next(&mut self, connecting: u32) -> Option<ClientIndex> {
+        let client = self.next;
+        let may_start = client < self.shape.clients && client - self.inside < connecting;
+        may_start.then(|| {
+            self.next += 1;
+            client
+        })
+    }
+
+    /// The server said something to a client that is on its way.
+    ///
+    /// # Errors
+    /// When it cannot get where it should.
+    pub(crate) fn received(
+        &mut self,
+        client: ClientIndex,
+        message: ServerMessage,
+        actions: &mut Actions,
+    ) -> Result<(), EntryError> {
+        match message {
+            ServerMessage::Welcome { games, .. } => {
+                self.check_game(&games)?;
+                self.places[client as usize] = Place::Welcomed;
+                self.ask(client, actions);
+            }
+            ServerMessage::Joined { snapshot, .. }
+            | ServerMessage::Resync {
+                snapshot: Some(snapshot),
+            } => {
+                self.entered(client, snapshot.room, actions);
+            }
+            ServerMessage::Rejected { code, text, .. } => {
+                return Err(EntryError::Refused { client, code, text });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_game(&self, games: &[GameInfo]) -> Result<(), EntryError> {
+        let game = self.workload.game();
+        let info = games
+            .iter()
+            .find(|info| info.name == game)
+            .ok_or(EntryError::NoSuchGame(game))?;
+        let (seats_min, seats_max, room_size) = (info.seats_min, info.seats_max, self.shape.room_size);
+        if (u32::from(seats_min)..=u32::from(seats_max)).contains(&room_size) {
+            Ok(())
+        } else {
+            Err(EntryError::RoomSize {
+                game,
+                seats_min,
+                seats_max,
+                room_size,
+            })
+        }
+    }
+
+    /// A welcomed client makes its room, or joins it if it is there.
+    fn ask(&self, client: ClientIndex, actions: &mut Actions) {
+        let number = client / self.shape.room_size;
+        let message = if client.is_multiple_of(self.shape.room_size) {
+            let seats = u8::try_from(self.shape.room_size).expect("the command line allows at most 255");
+            create_room(REQUEST, self.workload.game(), number, seats)
+        } else if let Some(room) = self.rooms[number as usize] {
+            ClientMessage::JoinRoom {
+                request: REQUEST,
+                room,
+                passcode: None,
+            }
+        } else {
+            return;
+        };
+        actions.sends.push((client, message));
+    }
+
+    fn entered(&mut self, client: ClientIndex, room: RoomId, actions: &mut Actions) {
+        let place = std::mem::replace(&mut self.places[client as usize], Place::Inside);
+        if place == Place::Inside {
+            return;
+        }
+        self.inside += 1;
+        let number = client / self.shape.room_size;
+        if self.rooms[number as usize].replace(room).is_none() {
+            for mate in client + 1..client + self.shape.room_size {
+                if self.places[mate as usize] == Place::Welcomed {
+                    self.ask(mate, actions);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use forkade_protocol::{Limits, Phase, PlayerId, Snapshot, Token};
+
+    fn entry(arguments: &[&str]) -> Entry {
+        let (options, shape) = Options::for_test(arguments);
+        Entry::new(options.workload, shape)
+    }
+
+    fn welcome() -> ServerMessage {
+        let games = vec![GameInfo {
+            name: "relay".to_owned(),
+            seats_min: 1,
+            seats_max: 4,
+            ticks_per_second: 0,
+        }];
+        let limits = Limits {
+            frame_bytes_max: 8192,
+            name_bytes_max: 96,
+            chat_bytes_max: 500,
+            confirm_every_bytes: 4096,
+            heartbeat_timeout_ms: 30_000,
+            seat_grace_ms: 30_000,
+        };
+        let (token, player) = (Token([0; 16]), PlayerId(1));
+        ServerMessage::Welcome {
+            version: 1,
+            token,
+            player,
+            name: "load".to_owned(),
+            limits,
+            games,
+        }
+    }
+
+    fn joined(room: u64) -> ServerMessage {
+        let snapshot = Snapshot {
+            room: RoomId(room),
+            game: "relay".to_owned(),
+            name: "load 0".to_owned(),
+            phase: Phase::Playing,
+            seat: Some(0),
+            seats: Vec::new(),
+            spectators: 0,
+            event: 1,
+            view: Vec::new(),
+        };
+        ServerMessage::Joined {
+            request: REQUEST,
+            snapshot,
+        }
+    }
+
+    #[test]
+    fn whoever_is_welcomed_before_the_room_is_there_joins_once_it_is() {
+        let mut entry = entry(&["--clients", "3", "--room-size", "3"]);
+        let mut actions = Actions::default();
+        for client in [1, 0] {
+            entry.received(client, welcome(), &mut actions).unwrap();
+        }
+        assert!(matches!(
+            actions.sends[..],
+            [(0, ClientMessage::CreateRoom { seats: 3, .. })]
+        ));
+        actions.sends.clear();
+        entry.received(0, joined(7), &mut actions).unwrap();
+        assert!(matches!(
+            actions.sends[..],
+            [(1, ClientMessage::JoinRoom { room: RoomId(7), .. })]
+        ));
+        actions.sends.clear();
+        entry.received(2, welcome(), &mut actions).unwrap();
+        assert!(matches!(
+            actions.sends[..],
+            [(2, ClientMessage::JoinRoom { room: RoomId(7), .. })]
+        ));
+        for client in [1, 2] {
+            assert!(!entry.is_complete());
+            entry.received(client, joined(7), &mut actions).unwrap();
+        }
+        assert!(entry.is_complete());
+    }
+
+    #[test]
+    fn only_so_many_are_on_their_way_at_once() {
+        let mut entry = entry(&["--clients", "4"]);
+        assert_eq!(entry.start_next(2), Some(0));
+        assert_eq!(entry.start_next(2), Some(1));
+        assert_eq!(entry.start_next(2), None);
+        entry.received(0, joined(1), &mut Actions::default()).unwrap();
+        assert_eq!(entry.start_next(2), Some(2));
+        assert_eq!(entry.start_next(2), None);
+        assert_eq!(entry.start_next(9), Some(3));
+        assert_eq!(entry.start_next(9), None);
+    }
+
+    #[test]
+    fn a_server_that_cannot_hold_the_rooms_is_told_apart() {
+        let too_large =
+            entry(&["--clients", "5", "--room-size", "5"]).received(0, welcome(), &mut Actions::default());
+        assert!(matches!(
+            too_large,
+            Err(EntryError::RoomSize { seats_max: 4, .. })
+        ));
+        let unknown = entry(&["--workload", "tictactoe"]).received(0, welcome(), &mut Actions::default());
+        assert!(matches!(unknown, Err(EntryError::NoSuchGame("tictactoe"))));
+    }
+}

@@ -1,0 +1,191 @@
+//! What a tree of processes uses, read from `/proc`.
+//!
+//! Memory is the sum of what each process is charged for in user space (`Pss` of `smaps_rollup`: shared pages are
+//! divided among those who map them, where RSS counts them in every process) and of what the kernel holds for it: page
+//! tables (`VmPTE` of `status`) and one kernel stack per thread. Slab memory (task structures, sockets, open files; about
+//! 28 KiB a process) and socket buffers are in no per-process file and are not counted.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+
+/// Kernel stack of one thread, in KiB: THREAD_SIZE of x86-64 and arm64.
+const KERNEL_STACK_KIB: u64 = 16;
+
+/// What a tree of processes uses now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct TreeFigures {
+    pub processes: u64,
+    /// User space and kernel together, as the file's header says.
+    pub memory_kib: u64,
+    /// CPU time that the tree and its ended, reaped members have used, in seconds of one core times
+    /// [`ticks_per_second`].
+    pub cpu_ticks: u64,
+}
+
+/// Reads the figures of `root` and all its descendants. A process that ends meanwhile is left out.
+///
+/// # Errors
+/// When `/proc` or `root` itself cannot be read.
+pub(crate) fn tree(root: u32) -> io::Result<TreeFigures> {
+    let mut figures = TreeFigures::default();
+    for stat in members(root)? {
+        figures.processes += 1;
+        figures.cpu_ticks += stat.cpu_ticks;
+        figures.memory_kib += memory_kib(stat.pid).unwrap_or(0);
+    }
+    Ok(figures)
+}
+
+/// CPU time of `root`, all its descendants and their reaped children, in ticks.
+///
+/// # Errors
+/// When `/proc` or `root` itself cannot be read.
+pub(crate) fn cpu_ticks(root: u32) -> io::Result<u64> {
+    Ok(members(root)?.iter().map(|stat| stat.cpu_ticks).sum())
+}
+
+/// Whether `pid` is `root` or one of its descendants.
+pub(crate) fn is_member(root: u32, mut pid: u32) -> bool {
+    while pid > 1 {
+        if pid == root {
+            return true;
+        }
+        match Stat::of(pid) {
+            Ok(stat) => pid = stat.parent,
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// Unit of `cpu_ticks`: this many make a second.
+pub(crate) fn ticks_per_second() -> u64 {
+    rustix::param::clock_ticks_per_second()
+}
+
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn members(root: u32) -> io::Result<Vec<Stat>> {
+    let mut children: HashMap<u32, Vec<Stat>> = HashMap::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        if let Some(stat) = name
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .and_then(|pid| Stat::of(pid).ok())
+        {
+            children.entry(stat.parent).or_default().push(stat);
+        }
+    }
+    let mut members = vec![Stat::of(root)?];
+    let mut next = 0;
+    while let Some(parent) = members.get(next) {
+        members.extend(children.remove(&parent.pid).unwrap_or_default());
+        next += 1;
+    }
+    Ok(members)
+}
+
+fn memory_kib(pid: u32) -> io::Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |text, name| labelled_number(text, name).unwrap_or(0);
+    Ok(field(&rollup, "Pss:") + field(&status, "VmPTE:") + field(&status, "Threads:") * KERNEL_STACK_KIB)
+}
+
+/// The number after `label` at the start of a line, as in `Pss:    1234 kB`.
+fn labelled_number(text: &str, label: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(label))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// The fields needed of `/proc/PID/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    pid: u32,
+    parent: u32,
+    /// utime, stime and those of reaped children.
+    cpu_ticks: u64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> io::Result<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown format of /proc/PID/stat"))
+    }
+
+    /// The name in parentheses may contain anything, `)` and spaces included, so fields are counted after the last one.
+    fn parse(line: &str) -> Option<Self> {
+        let (before, after) = line.rsplit_once(')')?;
+        let pid = before.split_once(" (")?.0.parse().ok()?;
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        // proc_pid_stat(5) counts from 1 and `fields` begins with its third: state, ppid (4), …, utime (14) to cstime (17).
+        let parent = fields.get(1)?.parse().ok()?;
+        let cpu_ticks = fields
+            .get(11..15)?
+            .iter()
+            .map(|field| field.parse::<u64>().ok())
+            .sum::<Option<u64>>()?;
+        Some(Self {
+            pid,
+            parent,
+            cpu_ticks,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
+        let line = "4711 (a) b (c d) S 42 4711 42 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 1 2 3";
+        assert_eq!(
+            Stat::parse(line),
+            Some(Stat {
+                pid: 4711,
+                parent: 42,
+                cpu_ticks: 100
+            })
+        );
+        assert_eq!(Stat::parse("4711 (short) S 42"), None);
+        assert_eq!(Stat::parse(""), None);
+    }
+
+    #[test]
+    fn labels_match_whole_and_at_the_start() {
+        let text = "Rss:   9 kB\nSwapPss:   7 kB\nPss_Dirty: 5 kB\nPss:   1234 kB\n";
+        assert_eq!(labelled_number(text, "Pss:"), Some(1234));
+        assert_eq!(labelled_number(text, "VmPTE:"), None);
+    }
+
+    #[test]
+    fn this_process_is_in_its_own_tree_with_its_memory() {
+        let own = std::process::id();
+        let figures = tree(own).unwrap();
+        assert!(figures.processes >= 1);
+        assert!(figures.memory_kib > 100, "{figures:?}");
+        assert!(is_member(own, own));
+        assert!(!is_member(own, Stat::of(own).unwrap().parent));
+        assert!(!is_member(own, u32::MAX));
+    }
+
+    #[test]
+    fn children_belong_to_the_tree() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let own = std::process::id();
+        assert!(members(own).unwrap().iter().any(|stat| stat.pid == child.id()));
+        assert!(is_member(own, child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,86 @@
+//! Live progress on stderr: one line that changes on a terminal, a line every few seconds elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::engine::Live;
+
+/// How often a terminal's line is worth changing.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
+const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shows how far the run is.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    phase: &'static str,
+    phase_began: Instant,
+    last_line: Option<Instant>,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}").ok();
+            let bar = ProgressBar::new_spinner();
+            if let Some(style) = style {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self {
+            bar,
+            phase: "starting",
+            phase_began: Instant::now(),
+            last_line: None,
+        }
+    }
+
+    /// A new phase begins.
+    pub(crate) fn phase(&mut self, phase: &'static str, live: &Live) {
+        (self.phase, self.phase_began, self.last_line) = (phase, Instant::now(), None);
+        self.show(live);
+    }
+
+    /// Shows the counts as they are now, if it is time to.
+    pub(crate) fn show(&mut self, live: &Live) {
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let mut line = format!(
+            "{} ({:.0} s): {} in rooms, sent {}, received {}",
+            self.phase,
+            self.phase_began.elapsed().as_secs_f64(),
+            count(&live.inside),
+            count(&live.sent),
+            count(&live.received),
+        );
+        for (name, value) in [
+            ("matches", count(&live.matches)),
+            ("disconnects", count(&live.disconnects)),
+        ] {
+            if value > 0 {
+                line += &format!(", {name} {value}");
+            }
+        }
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(line);
+                bar.tick();
+            }
+            None if self.last_line.is_none_or(|last| last.elapsed() >= PLAIN_INTERVAL) => {
+                eprintln!("{line}");
+                self.last_line = Some(Instant::now());
+            }
+            None => {}
+        }
+    }
+
+    /// Takes the line off the terminal.
+    pub(crate) fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! Relay: every client sends numbered messages on a schedule, the server hands each to all members of the room, and each
+//! of them checks the number and the content.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
+
+use super::{Actions, ClientIndex, Counts, Figures, Workload};
+use crate::checker::{Observation, SequenceChecker};
+use crate::latency::Latency;
+use crate::options::{Options, Shape};
+use crate::random::Random;
+use crate::schedule::Schedule;
+
+/// Sender, number and intended time at the beginning of every payload.
+pub(crate) const HEADER_BYTES: u32 = 4 + 8 + 8;
+/// Longest payload: the frame limit less the longest envelope that the server puts around it.
+pub(crate) const PAYLOAD_BYTES_MAX: u32 = 8_192 - 64;
+
+/// The relay workload.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    clients: u32,
+    room_size: u32,
+    payload_bytes: usize,
+    /// Per client and second; 0 is a closed loop.
+    rate: f64,
+    end_ns: u64,
+    stopped: bool,
+    senders: Vec<Sender>,
+    /// Of receiver r from member m of its room: entry r × room size + m.
+    checkers: Vec<SequenceChecker>,
+    /// Spreads the schedules of the clients over the first interval.
+    random: Random,
+    counts: Counts,
+    /// Receipts still to come, as far as known.
+    under_way: u64,
+    latency: Latency,
+    round_trip: Latency,
+}
+
+#[derive(Debug, Default)]
+struct Sender {
+    /// Number of the next message; so many were sent.
+    sent: u64,
+    refused: BTreeSet<u64>,
+    /// Open loop only.
+    schedule: Option<Schedule>,
+}
+
+impl Relay {
+    pub(crate) fn new(options: &Options, shape: Shape) -> Self {
+        let receivers = shape.clients as usize;
+        Self {
+            clients: shape.clients,
+            room_size: shape.room_size,
+            payload_bytes: options.payload as usize,
+            rate: options.rate,
+            end_ns: 0,
+            stopped: false,
+            senders: std::iter::repeat_with(Sender::default).take(receivers).collect(),
+            checkers: std::iter::repeat_with(SequenceChecker::default)
+                .take(receivers * shape.room_size as usize)
+                .collect(),
+            random: Random::new(options.seed, 0),
+            counts: Counts::default(),
+            under_way: 0,
+            latency: Latency::new(),
+            round_trip: Latency::new(),
+        }
+    }
+
+    fn send(&mut self, client: ClientIndex, intended_ns: u64, actions: &mut Actions) {
+        let sender = &mut self.senders[client as usize];
+        let header = Header {
+            sender: client,
+            number: sender.sent,
+            intended_ns,
+        };
+        let message = ClientMessage::Act {
+            request: request_of(header.number),
+            action: header.payload(self.payload_bytes),
+        };
+        sender.sent += 1;
+        self.counts.sent += 1;
+        self.under_way += u64::from(self.room_size);
+        actions.sends.push((client, message));
+    }
+
+    /// Closed loop: the next message follows when the last one has come to its end, whichever.
+    fn go_on(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
+        if self.rate == 0.0 && now_ns < self.end_ns && !self.stopped {
+            self.send(client, now_ns, actions);
+        }
+    }
+
+    fn relayed(&mut self, receiver: ClientIndex, data: &[u8], now_ns: u64, actions: &mut Actions) {
+        let Some(header) = self.checked(receiver, data) else {
+            self.counts.mismatches += 1;
+            return;
+        };
+        self.counts.received += 1;
+        let pair = receiver * self.room_size + header.sender % self.room_size;
+        match self.checkers[pair as usize].observe(header.number) {
+            Observation::Duplicated => {
+                self.counts.duplicated += 1;
+                return;
+            }
+            Observation::Reordered => self.counts.reordered += 1,
+            Observation::InOrder => {}
+        }
+        self.under_way = self.under_way.saturating_sub(1);
+        self.latency.record(header.intended_ns, now_ns);
+        if header.sender == receiver {
+            self.round_trip.record(header.intended_ns, now_ns);
+            // One that arrives late, after a resync, has been given up already.
+            if header.number + 1 == self.senders[receiver as usize].sent {
+                self.go_on(receiver, now_ns, actions);
+            }
+        }
+    }
+
+    /// The header of relayed bytes, if somebody in the receiver's room has sent just these.
+    fn checked(&self, receiver: ClientIndex, data: &[u8]) -> Option<Header> {
+        let (_seat, payload): (u8, Vec<u8>) = codec::decode(data).ok()?;
+        let header = Header::parse(&payload)?;
+        let sent_by_room_mate = self.room_of(receiver).contains(&header.sender)
+            && header.number < self.senders.get(header.sender as usize)?.sent;
+        (sent_by_room_mate && header.payload(self.payload_bytes) == payload).then_some(header)
+    }
+
+    fn room_of(&self, client: ClientIndex) -> Range<ClientIndex> {
+        let first = client - client % self.room_size;
+        first..first + self.room_size
+    }
+
+    fn refused(&mut self, client: ClientIndex, request: u32, now_ns: u64, actions: &mut Actions) {
+        self.counts.rejected += 1;
+        let sender = &mut self.senders[client as usize];
+        match number_of(request, sender.sent) {
+            Some(number) => {
+                sender.refused.insert(number);
+                self.under_way = self.under_way.saturating_sub(u64::from(self.room_size));
+                self.go_on(client, now_ns, actions);
+            }
+            None => self.counts.mismatches += 1,
+        }
+    }
+}
+
+impl Workload for Relay {
+    fn start(&mut self, now_ns: u64, end_ns: u64, actions: &mut Actions) {
+        self.end_ns = end_ns;
+        for client in 0..self.clients {
+            if self.rate == 0.0 {
+                self.send(client, now_ns, actions);
+                continue;
+            }
+            let phase_ns = self
+                .random
+                .below(Schedule::new(0, self.rate).interval_ns().max(1));
+            let schedule = Schedule::new(now_ns + phase_ns, self.rate);
+            actions.timers.push((schedule.intended(), client));
+            self.senders[client as usize].schedule = Some(schedule);
+        }
+    }
+
+    fn due(&mut self, client: ClientIndex, intended_ns: u64, _now_ns: u64, actions: &mut Actions) {
+        if intended_ns >= self.end_ns || self.stopped {
+            return;
+        }
+        if let Some(schedule) = &mut self.senders[client as usize].schedule {
+            schedule.advance();
+            actions.timers.push((schedule.intended(), client));
+        }
+        self.send(client, intended_ns, actions);
+    }
+
+    fn received(&mut self, client: ClientIndex, message: ServerMessage, now_ns: u64, actions: &mut Actions) {
+        match message {
+            ServerMessage::Event {
+                event: RoomEvent::Game { data },
+                ..
+            } => {
+                self.relayed(client, &data, now_ns, actions);
+            }
+            ServerMessage::Rejected { request, .. } => self.refused(client, request, now_ns, actions),
+            // What was skipped shows as numbers that never come. If the own copy is among them, nothing else would.
+            ServerMessage::Resync { .. } => self.go_on(client, now_ns, actions),
+            _ => {}
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    fn is_settled(&self) -> bool {
+        self.under_way == 0
+    }
+
+    fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn figures(&self) -> Figures {
+        let size = self.room_size as usize;
+        let lost = self.checkers.iter().enumerate().map(|(pair, checker)| {
+            let (receiver, member) = (pair / size, pair % size);
+            let sender = &self.senders[receiver / size * size + member];
+            checker.lost(sender.sent, &sender.refused)
+        });
+        let schedules = self.senders.iter().filter_map(|sender| sender.schedule.as_ref());
+        Figures {
+            counts: self.counts,
+            lost: lost.sum(),
+            unsent: schedules
+                .map(|schedule| schedule.remaining_before(self.end_ns))
+                .sum(),
+            latency: self.latency.clone(),
+            round_trip: self.round_trip.clone(),
+        }
+    }
+}
+
+/// What every payload begins with; the rest of it follows from sender and number, so that altered bytes are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Header {
+    sender: ClientIndex,
+    number: u64,
+    intended_ns: u64,
+}
+
+impl Header {
+    /// `payload_bytes` is at least [`HEADER_BYTES`].
+    fn payload(&self, payload_bytes: usize) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(payload_bytes);
+        payload.extend(self.sender.to_le_bytes());
+        payload.extend(self.number.to_le_bytes());
+        payload.extend(self.intended_ns.to_le_bytes());
+        let mut filler = self
+            .number
+            .wrapping_mul(31)
+            .wrapping_add(u64::from(self.sender))
+            .to_le_bytes()[0];
+        payload.resize_with(payload_bytes, || {
+            filler = filler.wrapping_add(1);
+            filler
+        });
+        payload
+    }
+
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let (sender, rest) = payload.split_first_chunk()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        let (intended_ns, _) = rest.split_first_chunk()?;
+        Some(Self {
+            sender: ClientIndex::from_le_bytes(*sender),
+            number: u64::from_le_bytes(*number),
+            intended_ns: u64::from_le_bytes(*intended_ns),
+        })
+    }
+}
+
+/// The request number of a sender's message: the lower half of its number.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+fn request_of(number: u64) -> u32 {
+    number as u32
+}
+
+/// The number of the latest message before `sent` that had this request number.
+fn number_of(request: u32, sent: u64) -> Option<u64> {
+    let back = request_of(sent).wrapping_sub(request);
+    sent.checked_sub(u64::from(back)).filter(|_| back > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forkade_protocol::RejectCode;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn relay(arguments: &[&str]) -> Relay {
+        let (options, shape) = Options::for_test(arguments);
+        Relay::new(&options, shape)
+    }
+
+    fn action((_, message): &(ClientIndex, ClientMessage)) -> Vec<u8> {
+        match message {
+            ClientMessage::Act { action, .. } => action.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn event(payload: Vec<u8>) -> ServerMessage {
+        let data = codec::encode(&(0_u8, payload)).unwrap();
+        ServerMessage::Event {
+            number: 1,
+            event: RoomEvent::Game { data },
+        }
+    }
+
+    /// Starts a load of `end_ns`, lets all timers before `until_ns` fire, and gives what was sent.
+    fn run(relay: &mut Relay, end_ns: u64, until_ns: u64) -> Vec<(ClientIndex, ClientMessage)> {
+        let mut actions = Actions::default();
+        relay.start(0, end_ns, &mut actions);
+        let mut sends = std::mem::take(&mut actions.sends);
+        while let Some(next) = actions
+            .timers
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, timer)| **timer)
+            .map(|(at, _)| at)
+        {
+            let (due, client) = actions.timers.swap_remove(next);
+            if due >= until_ns {
+                break;
+            }
+            relay.due(client, due, due, &mut actions);
+            sends.append(&mut actions.sends);
+        }
+        sends
+    }
+
+    #[test]
+    fn an_open_loop_sends_its_rate_and_settles_when_everybody_has_everything() {
+        let mut relay = relay(&["--clients", "4", "--rate", "5"]);
+        let sends = run(&mut relay, 2 * SECOND, 2 * SECOND);
+        assert_eq!(sends.len(), 4 * 5 * 2);
+        relay.stop();
+        for send in &sends {
+            assert!(!relay.is_settled());
+            let first = send.0 / 2 * 2;
+            for receiver in first..first + 2 {
+                relay.received(receiver, event(action(send)), 2 * SECOND, &mut Actions::default());
+            }
+        }
+        assert!(relay.is_settled());
+        let figures = relay.figures();
+        assert_eq!((figures.lost, figures.unsent), (0, 0));
+        assert_eq!((figures.counts.sent, figures.counts.received), (40, 80));
+        assert_eq!((figures.counts.mismatches, figures.counts.reordered), (0, 0));
+    }
+
+    #[test]
+    fn what_was_due_and_not_sent_is_counted() {
+        let mut relay = relay(&["--clients", "2", "--rate", "10"]);
+        let sends = run(&mut relay, 3 * SECOND, SECOND);
+        assert_eq!(relay.figures().unsent, 60 - sends.len() as u64);
+    }
+
+    #[test]
+    fn losses_doubles_and_disorder_are_told_apart() {
+        let mut relay = relay(&["--clients", "2", "--rate", "4"]);
+        let sends = run(&mut relay, SECOND, SECOND);
+        let mine: Vec<_> = sends.iter().filter(|send| send.0 == 0).map(action).collect();
+        for number in [0, 2, 1, 1] {
+            relay.received(1, event(mine[number].clone()), SECOND, &mut Actions::default());
+        }
+        let figures = relay.figures();
+        assert_eq!((figures.counts.duplicated, figures.counts.reordered), (1, 1));
+        assert_eq!(figures.lost, 16 - 3, "8 messages go to both");
+    }
+
+    #[test]
+    fn foreign_and_altered_payloads_are_mismatches() {
+        let mut relay = relay(&["--clients", "4", "--rate", "1", "--payload", "64"]);
+        let sends = run(&mut relay, SECOND, SECOND);
+        let of_room_0 = action(sends.iter().find(|send| send.0 < 2).unwrap());
+        let mut altered = of_room_0.clone();
+        altered[50] ^= 1;
+        let mut never_sent = of_room_0.clone();
+        never_sent[4] = 9;
+        for (receiver, payload) in [
+            (0, altered),
+            (0, never_sent),
+            (2, of_room_0.clone()),
+            (0, of_room_0[..63].to_vec()),
+            (0, vec![]),
+        ] {
+            relay.received(receiver, event(payload), SECOND, &mut Actions::default());
+        }
+        assert_eq!((relay.counts().mismatches, relay.counts().received), (5, 0));
+    }
+
+    #[test]
+    fn a_closed_loop_has_one_message_outstanding() {
+        let mut relay = relay(&["--clients", "2", "--rate", "0"]);
+        let first = run(&mut relay, SECOND, SECOND);
+        assert_eq!(first.len(), 2);
+        let mut actions = Actions::default();
+        relay.received(1, event(action(&first[0])), 5, &mut actions);
+        assert!(
+            actions.sends.is_empty(),
+            "the other's message is nothing to wait for"
+        );
+        relay.received(0, event(action(&first[0])), 5, &mut actions);
+        assert_eq!(actions.sends.len(), 1);
+        relay.received(0, event(action(&first[0])), 6, &mut actions);
+        assert_eq!(actions.sends.len(), 1, "a doubled message starts no second chain");
+    }
+
+    #[test]
+    fn a_refused_message_is_not_lost_and_the_closed_loop_goes_on() {
+        let mut relay = relay(&["--clients", "2", "--rate", "0"]);
+        run(&mut relay, SECOND, SECOND);
+        let mut actions = Actions::default();
+        let refusal = ServerMessage::Rejected {
+            request: 0,
+            code: RejectCode::GameFailed,
+            text: String::new(),
+        };
+        relay.received(0, refusal, 5, &mut actions);
+        assert_eq!(actions.sends.len(), 1);
+        assert_eq!(
+            (relay.counts().rejected, relay.figures().lost),
+            (1, 4),
+            "sent 3, one of them refused"
+        );
+    }
+
+    #[test]
+    fn request_numbers_wrap() {
+        let sent = (1 << 32) + 1;
+        assert_eq!(number_of(0, sent), Some(1 << 32));
+        assert_eq!(number_of(u32::MAX, sent), Some((1 << 32) - 1));
+        assert_eq!(number_of(7, 7), None);
+        assert_eq!(number_of(9, 7), None);
+    }
+}

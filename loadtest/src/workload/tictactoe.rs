@@ -1,0 +1,101 @@
+//! Tic-tac-toe: pairs play random legal matches, one after the other. Every client keeps a board of its own from the
+//! events it gets, moves when that board says that it is to move, and checks each event against what was really played
+//! and each result against its board. After a match a pair starts the next one, now by a rematch, now in a new room.
+
+mod board;
+mod pair;
+
+use forkade_protocol::ServerMessage;
+
+use self::pair::Pair;
+use super::{Actions, ClientIndex, Counts, Figures, Workload};
+use crate::latency::Latency;
+use crate::options::{Options, Shape};
+use crate::schedule::Schedule;
+
+/// The tic-tac-toe workload. Clients 2i and 2i + 1 are pair i.
+#[derive(Debug)]
+pub(crate) struct Tictactoe {
+    pairs: Vec<Pair>,
+    tally: Tally,
+}
+
+/// What all pairs share.
+#[derive(Debug)]
+struct Tally {
+    /// Least time between two moves of one client, in nanoseconds; 0: none.
+    move_interval_ns: u64,
+    /// No move after this time.
+    end_ns: u64,
+    stopped: bool,
+    counts: Counts,
+    latency: Latency,
+    round_trip: Latency,
+}
+
+impl Tictactoe {
+    pub(crate) fn new(options: &Options, shape: Shape) -> Self {
+        let capped = options.rate > 0.0;
+        Self {
+            pairs: (0..shape.rooms)
+                .map(|number| Pair::new(number, options.seed))
+                .collect(),
+            tally: Tally {
+                move_interval_ns: if capped {
+                    Schedule::new(0, options.rate).interval_ns()
+                } else {
+                    0
+                },
+                end_ns: 0,
+                stopped: false,
+                counts: Counts::default(),
+                latency: Latency::new(),
+                round_trip: Latency::new(),
+            },
+        }
+    }
+}
+
+impl Workload for Tictactoe {
+    fn start(&mut self, now_ns: u64, end_ns: u64, actions: &mut Actions) {
+        self.tally.end_ns = end_ns;
+        for pair in &mut self.pairs {
+            pair.start(now_ns, &self.tally, actions);
+        }
+    }
+
+    fn due(&mut self, client: ClientIndex, intended_ns: u64, _now_ns: u64, actions: &mut Actions) {
+        let (pair, member) = (client as usize / 2, client as usize % 2);
+        self.pairs[pair].make_move(member, intended_ns, &mut self.tally, actions);
+    }
+
+    fn received(&mut self, client: ClientIndex, message: ServerMessage, now_ns: u64, actions: &mut Actions) {
+        let (pair, member) = (client as usize / 2, client as usize % 2);
+        self.pairs[pair].received(member, message, now_ns, &mut self.tally, actions);
+    }
+
+    fn stop(&mut self) {
+        self.tally.stopped = true;
+    }
+
+    fn is_settled(&self) -> bool {
+        self.pairs.iter().all(Pair::is_at_rest)
+    }
+
+    fn counts(&self) -> Counts {
+        self.tally.counts
+    }
+
+    fn figures(&self) -> Figures {
+        let mut counts = self.tally.counts;
+        // A pair that still waits for the server now would do so for ever.
+        counts.mismatches += self.pairs.iter().filter(|pair| !pair.is_at_rest()).count() as u64;
+        Figures {
+            counts,
+            lost: self.pairs.iter().map(Pair::lost).sum(),
+            unsent: 0,
+            latency: self.tally.latency.clone(),
+            round_trip: self.tally.round_trip.clone(),
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Two clients who play each other: what they do next, and whether what they are told is what was played.
+
+use std::collections::BTreeSet;
+
+use forkade_protocol::{ClientMessage, Outcome, Phase, RoomEvent, RoomId, ServerMessage, Snapshot, codec};
+
+use super::Tally;
+use super::board::{Board, GameEvent};
+use crate::checker::{Observation, SequenceChecker};
+use crate::options::WorkloadKind;
+use crate::random::Random;
+use crate::workload::{Actions, ClientIndex, create_room};
+
+/// A pair of clients, members 0 and 1.
+#[derive(Debug)]
+pub(super) struct Pair {
+    number: u32,
+    stage: Stage,
+    players: [Player; 2],
+    /// The current match as it was really played: the moves that were sent.
+    moves: Vec<Move>,
+    board: Board,
+    /// Moves of all matches before. A move's number is this plus its place in `moves`.
+    moves_before: u64,
+    /// Numbers of moves that the server refused.
+    refused: BTreeSet<u64>,
+    /// Receipts of moves still to come, as far as known.
+    under_way: u64,
+    random: Random,
+}
+
+/// What a pair is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Both have said that they want to play; not both have seen the match begin.
+    Starting,
+    Playing,
+    /// The match is over and there will be no further one.
+    Resting,
+    /// Both leave the room; so many are still in it.
+    Leaving {
+        inside: u8,
+    },
+    /// Member 0 makes a new room.
+    Creating,
+    /// Member 1 joins it.
+    Joining,
+    /// Something happened that must not (counted as a mismatch): these two play no more.
+    Broken,
+}
+
+/// One member's own picture of the match.
+#[derive(Debug)]
+struct Player {
+    client: ClientIndex,
+    seat: u8,
+    board: Board,
+    /// Whether it has seen the current match begin, and end.
+    started: bool,
+    finished: bool,
+    /// It has decided to move and has not seen that move come back.
+    moving: bool,
+    /// Not before this time may it move again, in nanoseconds.
+    may_move_ns: u64,
+    checker: SequenceChecker,
+    last_request: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Move {
+    seat: u8,
+    cell: u8,
+    intended_ns: u64,
+}
+
+impl Pair {
+    pub(super) fn new(number: u32, seed: u64) -> Self {
+        let player = |member| Player {
+            client: number * 2 + member,
+            seat: 0,
+            board: Board::empty(0),
+            started: false,
+            finished: false,
+            moving: false,
+            may_move_ns: 0,
+            checker: SequenceChecker::default(),
+            last_request: 0,
+        };
+        Self {
+            number,
+            stage: Stage::Resting,
+            players: [player(0), player(1)],
+            moves: Vec::new(),
+            board: Board::empty(0),
+            moves_before: 0,
+            refused: BTreeSet::new(),
+            under_way: 0,
+            random: Random::new(seed, u64::from(number)),
+        }
+    }
+
+    /// Begins the first match, in the room where both are.
+    pub(super) fn start(&mut self, now_ns: u64, tally: &Tally, actions: &mut Actions) {
+        for player in &mut self.players {
+            // Spread over the interval: otherwise all pairs would move at once.
+            player.may_move_ns = now_ns + self.random.below(tally.move_interval_ns.max(1));
+        }
+        self.get_ready(actions);
+    }
+
+    /// Sends the move that the member decided to make at `intended_ns`.
+    pub(super) fn make_move(
+        &mut self,
+        member: usize,
+        intended_ns: u64,
+        tally: &mut Tally,
+        actions: &mut Actions,
+    ) {
+        let player = &mut self.players[member];
+        if tally.stopped || intended_ns >= tally.end_ns || self.stage == Stage::Broken {
+            return;
+        }
+        let Some(cell) = self.random.pick(&player.board.free_cells()).copied() else {
+            return;
+        };
+        let seat = player.seat;
+        if !self.board.place(seat, cell) {
+            // The member's picture allowed this move, so the picture is wrong.
+            self.break_off(tally);
+            return;
+        }
+        player.may_move_ns = intended_ns + tally.move_interval_ns;
+        self.moves.push(Move {
+            seat,
+            cell,
+            intended_ns,
+        });
+        self.under_way += 2;
+        tally.counts.sent += 1;
+        let action = codec::encode(&cell).expect("a number can be encoded");
+        self.send(member, actions, |request| ClientMessage::Act { request, action });
+    }
+
+    pub(super) fn received(
+        &mut self,
+        member: usize,
+        message: ServerMessage,
+        now_ns: u64,
+        tally: &mut Tally,
+        actions: &mut Actions,
+    ) {
+        if self.stage == Stage::Broken {
+            return;
+        }
+        match message {
+            ServerMessage::Started { snapshot } => self.started(member, &snapshot, now_ns, tally),
+            ServerMessage::Event {
+                event: RoomEvent::Game { data },
+                ..
+            } => {
+                self.placed(member, &data, now_ns, tally);
+            }
+            ServerMessage::Event {
+                event: RoomEvent::Finished { outcome },
+                ..
+            } => {
+                self.finished(member, Some(&outcome), tally, actions);
+            }
+            ServerMessage::Left { .. } => self.left(tally, actions),
+            ServerMessage::Joined { snapshot, .. } => self.entered(snapshot.room, tally, actions),
+            ServerMessage::Resync { snapshot } => self.resynced(member, snapshot, tally, actions),
+            ServerMessage::Rejected { .. } => self.rejected(member, tally),
+            _ => {}
+        }
+        self.consider_move(member, now_ns, tally, actions);
+    }
+
+    /// Whether nothing is awaited from the server (but what only follows from a further move).
+    pub(super) fn is_at_rest(&self) -> bool {
+        match self.stage {
+            Stage::Playing => self.under_way == 0 && self.board.outcome().is_none(),
+            Stage::Resting | Stage::Broken => true,
+            Stage::Starting | Stage::Leaving { .. } | Stage::Creating | Stage::Joining => false,
+        }
+    }
+
+    /// Receipts of moves that have not come.
+    pub(super) fn lost(&self) -> u64 {
+        let sent = self.moves_before + self.moves.len() as u64;
+        self.players
+            .iter()
+            .map(|player| player.checker.lost(sent, &self.refused))
+            .sum()
+    }
+
+    fn get_ready(&mut self, actions: &mut Actions) {
+        self.stage = Stage::Starting;
+        for member in 0..2 {
+            self.send(member, actions, |request| ClientMessage::Ready {
+                request,
+                ready: true,
+            });
+        }
+    }
+
+    /// The match begins for one member. Its picture may contain moves already: the other may have seen it begin earlier.
+    fn started(&mut self, member: usize, snapshot: &Snapshot, now_ns: u64, tally: &mut Tally) {
+        let Some(contained) = self.take_picture(member, snapshot, tally) else {
+            return;
+        };
+        for place in 0..contained {
+            self.observe(member, place, now_ns, tally);
+        }
+    }
+
+    fn placed(&mut self, member: usize, data: &[u8], now_ns: u64, tally: &mut Tally) {
+        let Ok(GameEvent::Placed { seat, cell }) = codec::decode(data) else {
+            return self.break_off(tally);
+        };
+        let was_played = |played: &Move| played.seat == seat && played.cell == cell;
+        let Some(place) = self.moves.iter().position(was_played) else {
+            return self.break_off(tally);
+        };
+        if self.observe(member, place, now_ns, tally) == Observation::InOrder
+            && !self.players[member].board.place(seat, cell)
+        {
+            self.break_off(tally);
+        }
+    }
+
+    /// One member has been told of the move at `place`.
+    fn observe(&mut self, member: usize, place: usize, now_ns: u64, tally: &mut Tally) -> Observation {
+        let (player, played) = (&mut self.players[member], self.moves[place]);
+        let observation = player.checker.observe(self.moves_before + place as u64);
+        tally.counts.received += 1;
+        match observation {
+            Observation::Duplicated => {
+                tally.counts.duplicated += 1;
+                return observation;
+            }
+            Observation::Reordered => tally.counts.reordered += 1,
+            Observation::InOrder => {}
+        }
+        self.under_way = self.under_way.saturating_sub(1);
+        tally.latency.record(played.intended_ns, now_ns);
+        if played.seat == player.seat {
+            player.moving = false;
+            tally.round_trip.record(played.intended_ns, now_ns);
+        }
+        observation
+    }
+
+    /// The match is over for one member; `outcome` is what it was told. When it is for both, the next one begins.
+    fn finished(
+        &mut self,
+        member: usize,
+        outcome: Option<&Outcome>,
+        tally: &mut Tally,
+        actions: &mut Actions,
+    ) {
+        let player = &mut self.players[member];
+        let expected = player.board.outcome();
+        if expected.is_none()
+            || outcome.is_some_and(|told| Some(told) != expected.as_ref())
+            || player.finished
+        {
+            return self.break_off(tally);
+        }
+        player.finished = true;
+        if self.players.iter().all(|player| player.finished) {
+            tally.counts.matches += 1;
+            self.after_the_match(tally, actions);
+        }
+    }
+
+    fn after_the_match(&mut self, tally: &Tally, actions: &mut Actions) {
+        for player in &mut self.players {
+            (player.started, player.finished, player.moving) = (false, false, false);
+        }
+        if tally.stopped {
+            self.stage = Stage::Resting;
+        } else if self.random.below(2) == 0 {
+            self.stage = Stage::Starting;
+            for member in 0..2 {
+                self.send(member, actions, |request| ClientMessage::Rematch { request });
+            }
+        } else {
+            self.stage = Stage::Leaving { inside: 2 };
+            for member in 0..2 {
+                self.send(member, actions, |request| ClientMessage::Leave { request });
+            }
+        }
+    }
+
+    fn left(&mut self, tally: &mut Tally, actions: &mut Actions) {
+        match self.stage {
+            Stage::Leaving { inside: 2 } => self.stage = Stage::Leaving { inside: 1 },
+            Stage::Leaving { .. } if tally.stopped => self.stage = Stage::Resting,
+            Stage::Leaving { .. } => {
+                self.stage = Stage::Creating;
+                let number = self.number;
+                self.send(0, actions, |request| {
+                    create_room(request, WorkloadKind::Tictactoe.game(), number, 2)
+                });
+            }
+            _ => self.break_off(tally),
+        }
+    }
+
+    fn entered(&mut self, room: RoomId, tally: &mut Tally, actions: &mut Actions) {
+        match self.stage {
+            Stage::Creating => {
+                self.stage = Stage::Joining;
+                self.send(1, actions, |request| ClientMessage::JoinRoom {
+                    request,
+                    room,
+                    passcode: None,
+                });
+            }
+            Stage::Joining => self.get_ready(actions),
+            _ => self.break_off(tally),
+        }
+    }
+
+    /// The member was told where it stands instead of what happened. The checker sees what was skipped as lost; here
+    /// the pair only finds its way back.
+    fn resynced(
+        &mut self,
+        member: usize,
+        snapshot: Option<Snapshot>,
+        tally: &mut Tally,
+        actions: &mut Actions,
+    ) {
+        let Some(snapshot) = snapshot else {
+            return self.left(tally, actions);
+        };
+        match (self.stage, snapshot.phase) {
+            (Stage::Creating | Stage::Joining, _) => self.entered(snapshot.room, tally, actions),
+            (Stage::Leaving { .. }, _) | (Stage::Starting, Phase::Waiting) => {}
+            (Stage::Starting | Stage::Playing, Phase::Playing | Phase::Finished) => {
+                let known = self.players[member].checker.next();
+                let Some(contained) = self.take_picture(member, &snapshot, tally) else {
+                    return;
+                };
+                let skipped = (self.moves_before + contained as u64).saturating_sub(known);
+                self.under_way = self.under_way.saturating_sub(skipped);
+                if snapshot.phase == Phase::Finished && !self.players[member].finished {
+                    self.finished(member, None, tally, actions);
+                }
+            }
+            _ => self.break_off(tally),
+        }
+    }
+
+    /// Puts a member into the match as the server pictures it, and gives how many of the moves played are contained.
+    fn take_picture(&mut self, member: usize, snapshot: &Snapshot, tally: &mut Tally) -> Option<usize> {
+        let view = codec::decode::<Board>(&snapshot.view).ok();
+        let (Some(view), Some(seat)) = (view, snapshot.seat) else {
+            self.break_off(tally);
+            return None;
+        };
+        if !self.players.iter().any(|player| player.started) {
+            // A new match: nobody can have moved in it.
+            self.moves_before += self.moves.len() as u64;
+            self.moves.clear();
+            self.board = Board::empty(view.next);
+        }
+        let contained = view.cells.iter().flatten().count();
+        let first_mover = if self.moves.len().is_multiple_of(2) {
+            self.board.next
+        } else {
+            1 - self.board.next
+        };
+        let mut replayed = Board::empty(first_mover);
+        for played in self.moves.iter().take(contained) {
+            replayed.place(played.seat, played.cell);
+        }
+        let over = replayed.outcome().is_some();
+        if replayed.cells != view.cells || (replayed.next != view.next && !over) || seat > 1 {
+            self.break_off(tally);
+            return None;
+        }
+        let player = &mut self.players[member];
+        (player.seat, player.board, player.started) = (seat, replayed, true);
+        if self.players.iter().all(|player| player.started) {
+            self.stage = Stage::Playing;
+        }
+        Some(contained)
+    }
+
+    /// The server refused something, and everything asked of it was legal.
+    fn rejected(&mut self, member: usize, tally: &mut Tally) {
+        let player = &self.players[member];
+        tally.counts.rejected += 1;
+        if player.moving && self.moves.last().is_some_and(|last| last.seat == player.seat) {
+            self.refused
+                .insert(self.moves_before + self.moves.len() as u64 - 1);
+        }
+        self.break_off(tally);
+    }
+
+    fn break_off(&mut self, tally: &mut Tally) {
+        tally.counts.mismatches += 1;
+        self.stage = Stage::Broken;
+    }
+
+    /// If it is the member's turn, by its own picture, it will move as soon as its rate allows.
+    fn consider_move(&mut self, member: usize, now_ns: u64, tally: &mut Tally, actions: &mut Actions) {
+        let player = &mut self.players[member];
+        let is_to_move = player.started
+            && !player.moving
+            && player.board.next == player.seat
+            && player.board.outcome().is_none();
+        if !is_to_move || self.stage == Stage::Broken {
+            return;
+        }
+        player.moving = true;
+        if player.may_move_ns > now_ns {
+            actions.timers.push((player.may_move_ns, player.client));
+        } else {
+            self.make_move(member, now_ns, tally, actions);
+        }
+    }
+
+    fn send(&mut self, member: usize, actions: &mut Actions, message: impl FnOnce(u32) -> ClientMessage) {
+        let player = &mut self.players[member];
+        player.last_request = player.last_request.wrapping_add(1);
+        actions.sends.push((player.client, message(player.last_request)));
+    }
+}
