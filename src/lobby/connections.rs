@@ -1,0 +1,223 @@
+//! Connection records: what a successor needs to go on with the same TCP connection.
+//!
+//! A connection's bytes are, in each direction: the greeting (what comes before the session's byte stream), a part of the stream,
+//! and at the end perhaps a farewell (an error that belongs to this connection alone). How many bytes have passed is known by the
+//! kernel; what they mean is written here:
+//!
+//! ```text
+//! from the client:  preamble, Hello or Resume │ stream from `input_base` on …
+//! to the client:    Welcome, Resumed or Error │ stream from `output_base` to `stream_end` │ farewell
+//! ```
+//!
+//! Keepers claim a slot of their own range and give it back; everything guarded belongs to the handler that animates the record.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::memory::{ConnectionRef, Memory, PlayerRef};
+use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, FAREWELL_BYTES_MAX, GREETING_BYTES_MAX, HANDSHAKE_BYTES_MAX};
+use crate::shared_record;
+use crate::shm::transaction::Animated;
+use crate::sys::memory::{Guarded, SharedBytes};
+use crate::sys::process::ProcessId;
+
+shared_record! {
+    /// One TCP connection.
+    pub struct ConnectionRecord {
+        noted_lock: AtomicU64,
+        /// A [`Claim`].
+        claim: AtomicU32,
+        /// Which occupant of the slot this is, counted from 1.
+        generation: AtomicU32,
+        /// Epoch of the keeper that holds the connection.
+        keeper_epoch: AtomicU32,
+        kind: AtomicU32,
+        handler_pid: AtomicU32,
+        peer_port: AtomicU32,
+        handler_start_time: AtomicU64,
+        peer_address: [AtomicU64; 2],
+        /// When the connection was accepted, in milliseconds of the monotonic clock.
+        pub accepted_at_ms: AtomicU64,
+        /// When the last whole frame arrived: who is silent for too long is taken for gone.
+        pub last_frame_at_ms: AtomicU64,
+        /// Offset + 1 of the frame that is being handled; 0 between frames. For blame, when the handler dies.
+        pub working_on: AtomicU64,
+        /// Which generation the guarded fields belong to: they are reset by the first handler of a new occupant.
+        pub occupant: Guarded<u32>,
+        /// A [`Phase`].
+        pub phase: Guarded<u32>,
+        /// Nonzero if the player leaves for good when the connection has closed, instead of keeping the seat for the grace.
+        pub leaves: Guarded<u32>,
+        /// Bytes from the client before its stream begins.
+        pub handshake_bytes: Guarded<u32>,
+        /// Bytes to the client before the session's stream begins.
+        pub greeting_bytes: Guarded<u32>,
+        /// Bytes to the client after the stream's end.
+        pub farewell_bytes: Guarded<u32>,
+        /// The session that this connection carries or asks for.
+        pub player: Guarded<PlayerRef>,
+        /// Stream offset of the first byte after the handshake.
+        pub input_base: Guarded<u64>,
+        /// Stream offset of the first byte after the greeting.
+        pub output_base: Guarded<u64>,
+        /// Stream offset at which this connection's part of the output ends; `u64::MAX` while it is open.
+        pub stream_end: Guarded<u64>,
+        /// When the phase [`Phase::CLOSING`] was entered, in milliseconds of the monotonic clock.
+        pub closing_since_ms: Guarded<u64>,
+        /// Received straight from the socket.
+        pub handshake: SharedBytes<{ HANDSHAKE_BYTES_MAX / 8 }>,
+        /// Sent straight from here.
+        pub greeting: SharedBytes<{ GREETING_BYTES_MAX / 8 }>,
+        /// Sent straight from here.
+        pub farewell: SharedBytes<{ FAREWELL_BYTES_MAX / 8 }>,
+    }
+}
+
+impl Animated for ConnectionRecord {
+    fn noted_lock(&self) -> &AtomicU64 {
+        &self.noted_lock
+    }
+}
+
+/// Who is responsible for a connection slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Claim {
+    /// Nobody: a keeper may take it.
+    Free = 0,
+    /// A keeper holds the socket's duplicate and restarts the handler.
+    Held = 1,
+    /// Its keeper is gone or has given up; the ticker frees what the connection held once its handler is dead.
+    Abandoned = 2,
+}
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phase(u32);
+
+impl Phase {
+    /// The preamble and the first frame are awaited.
+    pub const HANDSHAKE: Self = Self(0);
+    /// A valid token was shown; the session's record is awaited from its former handler. `player` is asked for, not animated, and
+    /// `output_base` holds the offset that the client asks for.
+    pub const RESUMING: Self = Self(1);
+    /// The session's stream flows.
+    pub const OPEN: Self = Self(2);
+    /// Nothing is read any more; what is left to send is sent, and the connection shut down.
+    pub const CLOSING: Self = Self(3);
+    /// The connection holds nothing any more.
+    pub const DONE: Self = Self(4);
+
+    /// From the raw number in a [`ConnectionRecord`].
+    pub fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// To the raw number in a [`ConnectionRecord`].
+    pub fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A player.
+    Game,
+    /// An operator.
+    Console,
+}
+
+impl ConnectionRecord {
+    /// Takes a free slot for a connection that was just accepted. Only the slot's keeper may ask.
+    pub fn claim(&self, kind: Kind, peer: SocketAddr, keeper_epoch: u32, now_ms: u64) -> bool {
+        let (free, held) = (Claim::Free as u32, Claim::Held as u32);
+        if self.claim.compare_exchange(free, held, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return false;
+        }
+        // Whoever dies here leaves a held slot with the phase DONE: nobody's handler, nothing to free.
+        let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        self.generation.store(generation, Ordering::Relaxed);
+        self.keeper_epoch.store(keeper_epoch, Ordering::Relaxed);
+        self.kind.store(u32::from(kind == Kind::Console), Ordering::Relaxed);
+        self.accepted_at_ms.store(now_ms, Ordering::Relaxed);
+        self.last_frame_at_ms.store(now_ms, Ordering::Relaxed);
+        self.working_on.store(0, Ordering::Relaxed);
+        let address = match peer.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        };
+        for (word, half) in self.peer_address.iter().zip(address.as_chunks::<8>().0) {
+            word.store(u64::from_be_bytes(*half), Ordering::Relaxed);
+        }
+        self.peer_port.store(u32::from(peer.port()), Ordering::Relaxed);
+        true
+    }
+
+    /// Gives the slot back, by its keeper or by the ticker, when no process animates it.
+    pub fn free(&self) {
+        self.handler_pid.store(0, Ordering::Relaxed);
+        self.claim.store(Claim::Free as u32, Ordering::Release);
+    }
+
+    /// The keeper cannot go on with this connection: the ticker is to free what it held.
+    pub fn abandon(&self) {
+        self.claim.store(Claim::Abandoned as u32, Ordering::Release);
+    }
+
+    /// Who is responsible for the slot.
+    pub fn claimed(&self) -> Claim {
+        match self.claim.load(Ordering::Acquire) {
+            0 => Claim::Free,
+            1 => Claim::Held,
+            _ => Claim::Abandoned,
+        }
+    }
+
+    /// Epoch of the keeper that claimed the slot.
+    pub fn keeper_epoch(&self) -> u32 {
+        self.keeper_epoch.load(Ordering::Relaxed)
+    }
+
+    /// What the connection speaks.
+    pub fn kind(&self) -> Kind {
+        if self.kind.load(Ordering::Relaxed) == 0 { Kind::Game } else { Kind::Console }
+    }
+
+    /// Where the client connects from.
+    pub fn peer(&self) -> SocketAddr {
+        let [high, low] = self.peer_address.each_ref().map(|half| half.load(Ordering::Relaxed));
+        let address = Ipv6Addr::from((u128::from(high) << 64) | u128::from(low));
+        let port = u16::try_from(self.peer_port.load(Ordering::Relaxed)).unwrap_or(0);
+        SocketAddr::new(address.to_canonical(), port)
+    }
+
+    /// The process that animates the connection, as it or its keeper has entered it.
+    pub fn handler(&self) -> Option<ProcessId> {
+        let pid = self.handler_pid.load(Ordering::Acquire);
+        let start_time = self.handler_start_time.load(Ordering::Relaxed);
+        (pid != 0).then_some(ProcessId { pid, start_time })
+    }
+
+    /// Enters the process that animates the connection.
+    pub fn set_handler(&self, handler: ProcessId) {
+        self.handler_start_time.store(handler.start_time, Ordering::Relaxed);
+        self.handler_pid.store(handler.pid, Ordering::Release);
+    }
+
+    /// The reference to the slot's present occupant.
+    pub fn reference(&self, index: u32) -> ConnectionRef {
+        ConnectionRef::new(index, self.generation.load(Ordering::Relaxed))
+    }
+}
+
+impl Memory {
+    /// Leaves word that a connection's handler should look at its flags; gives the keeper whose bell is to be rung.
+    pub fn call_attention(&self, connection: ConnectionRef) -> u32 {
+        let slots = CONNECTIONS_PER_KEEPER_MAX as u32;
+        let (keeper, slot) = (connection.index() / slots, connection.index() % slots);
+        let word = &self.header.keepers[keeper as usize].attention[slot as usize / 64];
+        word.fetch_or(1 << (slot % 64), Ordering::AcqRel);
+        keeper
+    }
+}

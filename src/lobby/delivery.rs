@@ -1,0 +1,200 @@
+//! From a room's log to the output of each of its players: who writes never waits for who reads.
+//!
+//! A log's entries are whole frames, ready to be sent; delivering is copying. The reader's place in the log is part of the
+//! player's record, and moves in the same transaction in which the frames become output.
+
+use std::sync::atomic::Ordering;
+
+use forkade_protocol::{RoomEvent, ServerMessage, frame};
+
+use super::Rejection;
+use super::rooms::{RoomRecord, RoomTx, is_open, snapshot};
+use super::session::{CURSOR_LOST, Session};
+use crate::games::Audience;
+use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
+use crate::shm::event_log::{Appender, Read};
+
+/// For everybody in the room.
+const TO_ALL: u32 = u32::MAX;
+/// Not an event to pass on: each player is to be shown the beginning match as seen from the own seat.
+const MATCH_STARTED: u32 = u32::MAX - 1;
+
+/// Entries that one transaction delivers at most.
+const BATCH_MAX: usize = 64;
+
+/// Why delivery paused.
+enum Pause {
+    /// Nothing more to deliver, or no space for more.
+    Idle,
+    /// The batch is full.
+    Batch,
+    /// The match has started: the player gets a picture of it.
+    Started,
+    /// The log has moved on without this player.
+    Lost,
+}
+
+impl Session {
+    /// Moves what has happened in the player's room into the player's output, as far as there is space. Says whether anything moved.
+    ///
+    /// # Errors
+    ///
+    /// A snapshot that fits no transaction, which is a mistake of this program's.
+    pub fn deliver(&mut self) -> Result<bool, Rejection> {
+        let mut moved = false;
+        loop {
+            let Some(own) = self.own() else { return Ok(moved) };
+            let cursor = self.lobby.hand.own(&own.player.log_cursor);
+            let Some((room, seat)) = self.membership().place() else {
+                if cursor == CURSOR_LOST && self.output_space() >= FRAME_TOTAL_BYTES_MAX as u64 {
+                    self.show_lobby()?;
+                    return Ok(true);
+                }
+                return Ok(moved);
+            };
+            let record = self.lobby.memory.rooms.at(room.index());
+            match self.copy_events(record, cursor, seat)? {
+                Pause::Idle => return Ok(moved),
+                Pause::Batch => {}
+                Pause::Started => {
+                    if !self.show_room(|snapshot| ServerMessage::Started { snapshot })? {
+                        return Ok(moved);
+                    }
+                }
+                Pause::Lost => {
+                    if !self.show_room(|snapshot| ServerMessage::Resync { snapshot: Some(snapshot) })? {
+                        return Ok(moved);
+                    }
+                    self.lobby.memory.header.resyncs_total.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            moved = true;
+        }
+    }
+
+    fn copy_events(&mut self, record: &'static RoomRecord, cursor: u64, seat: Option<u8>) -> Result<Pause, Rejection> {
+        if cursor == CURSOR_LOST {
+            return Ok(Pause::Lost);
+        }
+        if record.log.is_read_up_to(cursor) {
+            return Ok(Pause::Idle);
+        }
+        let Some(own) = self.own() else { return Ok(Pause::Idle) };
+        let mut space = self.output_space();
+        let mut frame = [0; FRAME_TOTAL_BYTES_MAX];
+        let mut tx = self.lobby.hand.begin(own.player);
+        let mut next_cursor = cursor;
+        let mut pause = Pause::Batch;
+        let mut output = own.begin_output(&tx);
+        for _ in 0..BATCH_MAX {
+            if space < FRAME_TOTAL_BYTES_MAX as u64 {
+                pause = Pause::Idle;
+                break;
+            }
+            match record.log.read(next_cursor, &mut frame) {
+                Read::Entry { audience: MATCH_STARTED, .. } => {
+                    pause = Pause::Started;
+                    break;
+                }
+                Read::Entry { audience, length, next } => {
+                    if audience == TO_ALL || seat.is_some_and(|seat| audience == u32::from(seat)) {
+                        output.put(&mut tx, &frame[..length]);
+                        space -= length as u64;
+                    }
+                    next_cursor = next;
+                }
+                Read::End => {
+                    pause = Pause::Idle;
+                    break;
+                }
+                Read::Lost => {
+                    pause = Pause::Lost;
+                    break;
+                }
+            }
+        }
+        output.finish(&mut tx);
+        tx.set(&own.player.log_cursor, next_cursor);
+        tx.commit()?;
+        Ok(pause)
+    }
+
+    /// Gives the player a snapshot of the room; the next event delivered is the one after it. False: no space yet.
+    fn show_room(
+        &mut self,
+        message: impl FnOnce(forkade_protocol::Snapshot) -> ServerMessage,
+    ) -> Result<bool, Rejection> {
+        let (Some(own), Some((room, seat))) = (self.own(), self.membership().place()) else { return Ok(false) };
+        if self.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
+            return Ok(false);
+        }
+        let games = self.lobby.games;
+        let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
+        assert!(is_open(&tx, room), "a room with a player in it is open");
+        let snapshot = snapshot(&tx, room, games, seat);
+        let head = tx.record().log.head(&tx);
+        own.reply(&mut tx, &message(snapshot));
+        tx.set(&own.player.log_cursor, head);
+        tx.commit()?;
+        Ok(true)
+    }
+
+    /// Tells a player who lost bytes that there is no room to be in.
+    fn show_lobby(&mut self) -> Result<(), Rejection> {
+        let Some(own) = self.own() else { return Ok(()) };
+        let mut tx = self.lobby.hand.begin(own.player);
+        own.reply(&mut tx, &ServerMessage::Resync { snapshot: None });
+        tx.set(&own.player.log_cursor, 0);
+        tx.commit()?;
+        self.lobby.memory.header.resyncs_total.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The events of one transaction, on their way into the room's log.
+pub(super) struct Events<'l>(Appender<'l, { ROOM_LOG_BYTES / 8 }>);
+
+impl Events<'_> {
+    /// Begins to write to the log of the transaction's room.
+    pub(super) fn begin(tx: &RoomTx<'_>) -> Events<'static> {
+        Events(tx.record().log.append(tx))
+    }
+
+    /// An event for everybody.
+    pub(super) fn tell_all(&mut self, tx: &mut RoomTx<'_>, event: RoomEvent) -> Result<(), Rejection> {
+        self.tell(tx, TO_ALL, event)
+    }
+
+    /// An event that a game gave out.
+    pub(super) fn tell_of_game(
+        &mut self,
+        tx: &mut RoomTx<'_>,
+        audience: Audience,
+        data: &[u8],
+    ) -> Result<(), Rejection> {
+        let audience = match audience {
+            Audience::All => TO_ALL,
+            Audience::Seat(seat) => u32::from(seat),
+        };
+        self.tell(tx, audience, RoomEvent::Game { data: data.to_vec() })
+    }
+
+    /// The match begins.
+    pub(super) fn start_match(&mut self, tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
+        Ok(self.0.push(tx, MATCH_STARTED, &[])?)
+    }
+
+    /// Makes the events part of the transaction.
+    pub(super) fn finish(self, tx: &mut RoomTx<'_>) {
+        self.0.finish(tx);
+    }
+
+    fn tell(&mut self, tx: &mut RoomTx<'_>, audience: u32, event: RoomEvent) -> Result<(), Rejection> {
+        let message = ServerMessage::Event { number: self.0.next_number(), event };
+        let mut buffer = [0; FRAME_TOTAL_BYTES_MAX];
+        let length = frame::write_frame_into(&message, &mut buffer).map_err(|error| {
+            Rejection::new(forkade_protocol::RejectCode::StateTooLarge, format!("an event that fits no frame: {error}"))
+        })?;
+        Ok(self.0.push(tx, audience, &buffer[..length])?)
+    }
+}

@@ -1,0 +1,101 @@
+//! What rooms there are: read one room at a time, so that a list never holds anybody up.
+
+use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomFilter, RoomId, RoomSummary, ServerMessage};
+
+use super::membership::NewRoom;
+use super::memory::RoomRef;
+use super::rooms::{is_open, summary};
+use super::session::Session;
+use super::{Lobby, Rejection};
+use crate::games::Start;
+use crate::limits::ROOMS_PER_PAGE_MAX;
+
+impl Session {
+    /// Answers with a page of the rooms that pass the filter, from the one behind `after` on.
+    ///
+    /// # Errors
+    ///
+    /// If the answer does not fit, which is a mistake of this program's.
+    pub fn list_rooms(&mut self, request: u32, filter: &RoomFilter, after: Option<RoomId>) -> Result<(), Rejection> {
+        let first = after.map_or(0, |room| RoomRef::from_id(room.0).index().saturating_add(1));
+        let mut rooms = self.lobby.rooms_from(first, filter, ROOMS_PER_PAGE_MAX + 1);
+        // The page ends with a room only if there is one behind it.
+        let more = rooms.len() > ROOMS_PER_PAGE_MAX;
+        rooms.truncate(ROOMS_PER_PAGE_MAX);
+        let next = rooms.last().filter(|_| more).map(|room| room.room);
+        self.consume_and_reply(Some(&ServerMessage::Rooms { request, rooms, next }))
+    }
+
+    /// Joins any public room of the game that has a seat free, or opens one.
+    ///
+    /// # Errors
+    ///
+    /// As for creating a room.
+    pub fn quick_match(&mut self, request: u32, game: &str, options: &[u8]) -> Result<(), Rejection> {
+        let filter = RoomFilter { game: Some(game.to_owned()), name_contains: None, joinable: true };
+        let mut first = 0;
+        // Whoever comes first gets the seat: a room that was full by then is passed over.
+        while let Some(candidate) = self.lobby.rooms_from(first, &filter, 1).first() {
+            match self.join_room(request, candidate.room, None, false) {
+                Err(Rejection { code, .. }) if lost_the_race(code) => {}
+                decided => return decided,
+            }
+            first = RoomRef::from_id(candidate.room.0).index() + 1;
+        }
+        let name = format!("{game} for anybody");
+        self.create_room(request, &NewRoom { game, name: &name, passcode: None, seats: 0, options })
+    }
+}
+
+impl Lobby {
+    /// At most `count` rooms that pass the filter, in the order of their records from `first` on.
+    pub fn rooms_from(&mut self, first: u32, filter: &RoomFilter, count: usize) -> Vec<RoomSummary> {
+        let touched = self.rooms_touched();
+        let mut found = Vec::new();
+        for index in first..touched {
+            if found.len() == count {
+                break;
+            }
+            found.extend(self.room_summary(index).filter(|room| self.passes(room, filter)));
+        }
+        found
+    }
+
+    /// The line of the room that is open in a record, if one is.
+    pub fn room_summary(&mut self, index: u32) -> Option<RoomSummary> {
+        let (record, games) = (self.memory.rooms.get(index)?, self.games);
+        let room = RoomRef::new(index, record.open_generation()?);
+        let tx = self.hand.begin(record);
+        is_open(&tx, room).then(|| summary(&tx, room, games))
+    }
+
+    /// Room records from this index on were never used.
+    pub fn rooms_touched(&mut self) -> u32 {
+        let directory = self.memory.directory;
+        let tx = self.hand.begin(directory.record);
+        tx.get(&directory.record.rooms_touched)
+    }
+
+    fn passes(&self, room: &RoomSummary, filter: &RoomFilter) -> bool {
+        let game_fits = filter.game.as_ref().is_none_or(|game| *game == room.game);
+        let name_fits = filter
+            .name_contains
+            .as_ref()
+            .is_none_or(|part| room.name.to_lowercase().contains(&part.to_lowercase()));
+        game_fits && name_fits && (!filter.joinable || self.is_joinable(room))
+    }
+
+    /// Whether somebody without a passcode could take a seat.
+    fn is_joinable(&self, room: &RoomSummary) -> bool {
+        let starts_at_once =
+            self.games.find(&room.game).is_some_and(|(_, game)| game.start_rule() == Start::AtOnce);
+        room.taken < room.seats && !room.passcode && (room.phase != MatchPhase::Playing || starts_at_once)
+    }
+}
+
+fn lost_the_race(code: RejectCode) -> bool {
+    matches!(
+        code,
+        RejectCode::RoomFull | RejectCode::RoomNotFound | RejectCode::AlreadyStarted | RejectCode::WrongPasscode
+    )
+}

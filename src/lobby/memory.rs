@@ -1,0 +1,280 @@
+//! What lies where in the shared mapping, and how it is made.
+//!
+//! ```text
+//! header │ directory: lobby lock, identities, room entries, name buckets │ connections │ players │ rooms
+//! ```
+//!
+//! The directory is one region under the lobby's lock. Each player and room record begins with its own lock. What one process
+//! touches lies together, and untouched records cost no memory.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::connections::ConnectionRecord;
+use super::directory::{Directory, DirectoryRecord, Identity, RoomEntry};
+use super::players::PlayerRecord;
+use super::rooms::RoomRecord;
+use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX};
+use crate::shared_record;
+use crate::shm::table::{LayoutPlan, Table};
+use crate::shm::transaction::{Hand, Record};
+use crate::sys::clock::now_ms;
+use crate::sys::memory::{Guarded, Mapping};
+use crate::sys::process::ProcessId;
+
+/// A reference to a connection's present occupant.
+pub type ConnectionRef = crate::shm::table::Reference<ConnectionRecord>;
+/// A reference to a player.
+pub type PlayerRef = crate::shm::table::Reference<PlayerRecord>;
+/// A reference to a room's present life.
+pub type RoomRef = crate::shm::table::Reference<RoomRecord>;
+
+shared_record! {
+    /// The head of the mapping: what all processes may read at any time, without a lock.
+    pub struct Header {
+        /// Of the record types and the capacity: a process built otherwise must not touch the mapping.
+        pub layout_hash: AtomicU64,
+        /// When the server started, in milliseconds of the monotonic clock.
+        pub started_at_ms: AtomicU64,
+        /// Milliseconds that a disconnected player's seat is kept.
+        pub seat_grace_ms: AtomicU64,
+        /// Milliseconds of silence after which a client is taken for gone.
+        pub heartbeat_timeout_ms: AtomicU64,
+        /// Milliseconds that a client has to greet.
+        pub handshake_timeout_ms: AtomicU64,
+        /// Nonzero from the moment that the server begins to stop.
+        pub stopping: AtomicU32,
+        /// Process id of the supervisor.
+        pub supervisor_pid: AtomicU32,
+        /// Connections that were accepted and given to a keeper.
+        pub accepted_total: AtomicU64,
+        /// Connections that were refused, with a typed error.
+        pub refused_total: AtomicU64,
+        /// Connections that were accepted but lost before a keeper had them.
+        pub lost_before_greeting_total: AtomicU64,
+        /// Handlers that were replaced on a living connection.
+        pub takeovers_total: AtomicU64,
+        /// Transactions of dead processes that were undone or found complete by the next taker of their lock.
+        pub recoveries_total: AtomicU64,
+        /// Game connections that exist now.
+        pub connections_open: AtomicU64,
+        /// Console connections that exist now.
+        pub consoles_open: AtomicU64,
+        /// Sessions that went on on a new connection.
+        pub resumes_total: AtomicU64,
+        /// Players who fell out of their room's log and were given a snapshot.
+        pub resyncs_total: AtomicU64,
+        /// Connections that were closed because their handler kept dying in the same frame.
+        pub blamed_total: AtomicU64,
+        /// Bells that the ticker rang again.
+        pub bells_rung_again_total: AtomicU64,
+        /// Log records that were dropped because nobody read stderr.
+        pub log_records_dropped_total: AtomicU64,
+        /// The processes that the supervisor forked.
+        pub roles: [RoleSlot; ROLES_MAX],
+        /// One per keeper.
+        pub keepers: [KeeperSlot; KEEPERS_MAX],
+    }
+}
+
+shared_record! {
+    /// A process of the supervisor's.
+    pub struct RoleSlot {
+        /// Its id; 0 while there is none.
+        pub pid: AtomicU32,
+        /// How often it was started again.
+        pub restarts: AtomicU32,
+        /// When it was started: see [`ProcessId`].
+        pub start_time: AtomicU64,
+        /// Nonzero once the process has reported ready.
+        pub ready: AtomicU32,
+    }
+}
+
+shared_record! {
+    /// What others leave for a keeper to find.
+    pub struct KeeperSlot {
+        /// One bit per connection slot whose handler should look at its flags.
+        pub attention: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64)],
+        /// Connections that the keeper holds.
+        pub connections: AtomicU32,
+        /// Counts the processes that have held this slot, so that connections of a dead keeper are known.
+        pub epoch: AtomicU32,
+    }
+}
+
+/// How many of everything there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Players, connected or in their grace.
+    pub players: u32,
+    /// Rooms.
+    pub rooms: u32,
+    /// Keepers, each with [`CONNECTIONS_PER_KEEPER_MAX`] connections.
+    pub keepers: u32,
+}
+
+/// The shared memory of one server.
+pub struct Memory {
+    /// The mapping itself.
+    pub mapping: &'static Mapping,
+    /// What can be read without a lock.
+    pub header: &'static Header,
+    /// What the lobby's lock guards.
+    pub directory: Directory,
+    /// Transport state, in a fixed range of slots per keeper.
+    pub connections: Table<ConnectionRecord>,
+    /// Sessions.
+    pub players: Table<PlayerRecord>,
+    /// Rooms.
+    pub rooms: Table<RoomRecord>,
+}
+
+impl Memory {
+    /// How many bytes of (virtual) memory the capacity needs.
+    pub fn bytes_needed(capacity: Capacity) -> usize {
+        Plan::new(capacity).bytes
+    }
+
+    /// Creates the memory of a new server. To be called before the first fork.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Mapping::create`].
+    pub fn create(capacity: Capacity) -> std::io::Result<&'static Self> {
+        let plan = Plan::new(capacity);
+        let memory = Self::laid_over(Mapping::create("forkade", plan.bytes)?, capacity);
+        let header = memory.header;
+        header.layout_hash.store(plan.hash, Ordering::Relaxed);
+        header.started_at_ms.store(now_ms(), Ordering::Relaxed);
+        header.supervisor_pid.store(ProcessId::of_self().pid, Ordering::Relaxed);
+        memory.directory.prepare(plan.directory_bytes());
+        Ok(memory)
+    }
+
+    /// Lays the tables over a mapping that was created for the same capacity.
+    pub fn laid_over(mapping: &'static Mapping, capacity: Capacity) -> &'static Self {
+        let plan = Plan::new(capacity);
+        let connections = connections_of(capacity);
+        Box::leak(Box::new(Self {
+            mapping,
+            header: mapping.record(plan.header),
+            directory: Directory {
+                record: mapping.record(plan.directory),
+                identities: LayoutPlan::table(mapping, plan.identities, capacity.players),
+                rooms: LayoutPlan::table(mapping, plan.room_entries, capacity.rooms),
+                name_buckets: LayoutPlan::table(mapping, plan.name_buckets, name_buckets_of(capacity)),
+            },
+            connections: LayoutPlan::table(mapping, plan.connections, connections),
+            players: LayoutPlan::table(mapping, plan.players, capacity.players),
+            rooms: LayoutPlan::table(mapping, plan.rooms, capacity.rooms),
+        }))
+    }
+
+    /// The calling process's access to shared state. To be called once per process, after its fork.
+    pub fn attach(&self) -> Hand {
+        Hand::new(self.mapping, &self.header.recoveries_total)
+    }
+
+    /// Decides what a dead process left under the lock that lies at `offset`, as noted in a record it animated.
+    pub fn settle(&self, hand: &mut Hand, offset: u64) {
+        if offset == self.mapping.offset_of(self.directory.record.guarded_addresses().start) as u64 {
+            hand.settle(self.directory.record);
+        } else if let Some(index) = self.players.index_of_offset(offset) {
+            hand.settle(self.players.at(index));
+        } else if let Some(index) = self.rooms.index_of_offset(offset) {
+            hand.settle(self.rooms.at(index));
+        } else {
+            assert_eq!(offset, 0, "a noted lock is the lobby's, a player's or a room's");
+        }
+    }
+
+    /// In a copy of another server's mapping: decides every open transaction as its holder's death would have it decided.
+    #[doc(hidden)]
+    pub fn adopt_copy(&self) {
+        self.directory.record.lock().adopt_copy(self.mapping);
+        for (_, player) in self.players.iter() {
+            player.lock().adopt_copy(self.mapping);
+        }
+        for (_, room) in self.rooms.iter() {
+            room.lock().adopt_copy(self.mapping);
+        }
+    }
+
+    /// The connection slots that belong to a keeper.
+    pub fn connections_of_keeper(&self, keeper: u32) -> std::ops::Range<u32> {
+        let first = keeper * CONNECTIONS_PER_KEEPER_MAX as u32;
+        first..(first + CONNECTIONS_PER_KEEPER_MAX as u32).min(self.connections.len())
+    }
+}
+
+fn connections_of(capacity: Capacity) -> u32 {
+    capacity.keepers * CONNECTIONS_PER_KEEPER_MAX as u32
+}
+
+fn name_buckets_of(capacity: Capacity) -> u32 {
+    capacity.players.next_power_of_two()
+}
+
+struct Plan {
+    header: usize,
+    directory: usize,
+    identities: usize,
+    room_entries: usize,
+    name_buckets: usize,
+    connections: usize,
+    players: usize,
+    rooms: usize,
+    bytes: usize,
+    hash: u64,
+}
+
+impl Plan {
+    fn new(capacity: Capacity) -> Self {
+        let mut plan = LayoutPlan::default();
+        Self {
+            header: plan.place::<Header>(1),
+            directory: plan.place::<DirectoryRecord>(1),
+            identities: plan.place::<Identity>(capacity.players),
+            room_entries: plan.place::<RoomEntry>(capacity.rooms),
+            name_buckets: plan.place::<Guarded<u32>>(name_buckets_of(capacity)),
+            connections: plan.place::<ConnectionRecord>(connections_of(capacity)),
+            players: plan.place::<PlayerRecord>(capacity.players),
+            rooms: plan.place::<RoomRecord>(capacity.rooms),
+            bytes: plan.bytes(),
+            hash: layout_hash(capacity),
+        }
+    }
+
+    /// The directory's region ends where the connections begin.
+    fn directory_bytes(&self) -> usize {
+        self.connections - self.directory
+    }
+}
+
+/// FNV-1a over the fields of every record and the capacity: equal layouts have equal hashes.
+fn layout_hash(capacity: Capacity) -> u64 {
+    let records = [
+        Header::FINGERPRINT,
+        DirectoryRecord::FINGERPRINT,
+        Identity::FINGERPRINT,
+        RoomEntry::FINGERPRINT,
+        ConnectionRecord::FINGERPRINT,
+        PlayerRecord::FINGERPRINT,
+        RoomRecord::FINGERPRINT,
+    ];
+    let sizes = [
+        size_of::<Header>(),
+        size_of::<DirectoryRecord>(),
+        size_of::<Identity>(),
+        size_of::<RoomEntry>(),
+        size_of::<ConnectionRecord>(),
+        size_of::<PlayerRecord>(),
+        size_of::<RoomRecord>(),
+        capacity.players as usize,
+        capacity.rooms as usize,
+        capacity.keepers as usize,
+    ];
+    let text = records.iter().flat_map(|fields| fields.bytes());
+    let numbers = sizes.iter().flat_map(|size| size.to_le_bytes());
+    text.chain(numbers).fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+}

@@ -1,0 +1,90 @@
+//! The lobby: an API over shared state. Every change is a transaction under exactly one lock.
+//!
+//! * [`memory`]: what lies where; [`directory`], [`connections`], [`players`], [`rooms`]: the records;
+//! * [`session`]: one connection and its player, as animated by a handler: [greeting](session::Session::greet), resume, end;
+//! * [`membership`]: create, join, watch, leave; [`play`]: ready, act, chat; [`listing`]: what rooms there are;
+//! * [`delivery`]: from the room's log to the player's output;
+//! * [`sweep`]: what happens by time, and what dead processes left;
+//! * [`check`]: whether all of it is consistent.
+//!
+//! What concerns the lobby *and* a room takes two transactions with a lasting state in between, which whoever finds it can
+//! complete or undo: a [player opening a room](players::Membership::opening), a [room that
+//! closes](rooms::RoomLife::CLOSING), a [player who leaves for good](directory::Presence::EXPIRING).
+
+pub mod check;
+pub mod connections;
+pub mod delivery;
+pub mod directory;
+pub mod listing;
+pub mod membership;
+pub mod memory;
+pub mod play;
+pub mod players;
+pub mod rooms;
+pub mod session;
+pub mod sweep;
+pub mod text;
+pub mod transport;
+
+use forkade_protocol::RejectCode;
+
+use crate::games::{ErasedOutbox, GameError, Games};
+use crate::shm::transaction::Hand;
+use memory::Memory;
+
+/// One process's access to the lobby.
+pub struct Lobby {
+    /// The shared memory.
+    pub memory: &'static Memory,
+    /// The games that this server offers.
+    pub games: &'static Games,
+    pub(crate) hand: Hand,
+    /// The events of one call of a game; used again and again.
+    pub(super) outbox: ErasedOutbox,
+}
+
+impl Lobby {
+    /// The calling process's access. To be called once per process, after its fork.
+    pub fn attach(memory: &'static Memory, games: &'static Games) -> Self {
+        Self { memory, games, hand: memory.attach(), outbox: ErasedOutbox::new() }
+    }
+}
+
+/// Why a request changed nothing: goes to the client who made it.
+#[derive(Debug, thiserror::Error)]
+#[error("{code:?}: {text}")]
+pub struct Rejection {
+    /// For programs.
+    pub code: RejectCode,
+    /// For people.
+    pub text: String,
+    /// What failed in the game's own code, for the server's log: to be shown when no lock is held.
+    pub fault: Option<Box<GameError>>,
+}
+
+impl Rejection {
+    /// A rejection with its reason.
+    pub fn new(code: RejectCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), fault: None }
+    }
+}
+
+impl From<GameError> for Rejection {
+    fn from(error: GameError) -> Self {
+        let rejection = error.rejection();
+        let fault = (!error.is_rejection()).then(|| Box::new(error));
+        Self { code: rejection.code(), text: rejection.text().to_owned(), fault }
+    }
+}
+
+impl From<crate::shm::journal::JournalFull> for Rejection {
+    fn from(full: crate::shm::journal::JournalFull) -> Self {
+        Self::new(RejectCode::StateTooLarge, full.to_string())
+    }
+}
+
+impl From<crate::shm::event_log::EntryTooLarge> for Rejection {
+    fn from(error: crate::shm::event_log::EntryTooLarge) -> Self {
+        Self::new(RejectCode::StateTooLarge, error.to_string())
+    }
+}

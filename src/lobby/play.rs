@@ -1,0 +1,238 @@
+//! Playing: ready, act, chat, the passing of time, and the end of a match. All of it under the room's own lock.
+//!
+//! Game code runs inside the transaction and may fail or panic: then the transaction never happened, and the request is rejected.
+
+use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
+
+use super::delivery::Events;
+use super::memory::RoomRef;
+use super::membership::fresh_seed;
+use super::rooms::{RoomTx, game_of, is_open, occupants, phase_of, raw_phase, read_state, write_state};
+use super::session::Session;
+use super::{Lobby, Rejection};
+use crate::games::{ErasedOutbox, GameError, Games, Start, Step};
+use crate::limits::GAME_STATE_BYTES_MAX;
+use crate::sys::clock::now_ms;
+
+impl Session {
+    /// Says whether the player is ready for the match. When all seats are, it begins.
+    ///
+    /// # Errors
+    ///
+    /// In no room, only watching, or the match under way.
+    pub fn ready(&mut self, ready: bool) -> Result<(), Rejection> {
+        self.set_ready(ready, |phase| match phase {
+            MatchPhase::Playing => Err(Rejection::new(RejectCode::AlreadyStarted, "the match has begun")),
+            MatchPhase::Waiting | MatchPhase::Finished => Ok(()),
+        })
+    }
+
+    /// Asks for another match in the same seats: ready, once the last match is over.
+    ///
+    /// # Errors
+    ///
+    /// In no room, only watching, or no match that is over.
+    pub fn rematch(&mut self) -> Result<(), Rejection> {
+        self.set_ready(true, |phase| match phase {
+            MatchPhase::Finished => Ok(()),
+            MatchPhase::Waiting | MatchPhase::Playing => {
+                Err(Rejection::new(RejectCode::NotOver, "there is no finished match to repeat"))
+            }
+        })
+    }
+
+    /// Makes a move.
+    ///
+    /// # Errors
+    ///
+    /// In no room, only watching, no match, or the game refuses or fails.
+    pub fn act(&mut self, action: &[u8]) -> Result<(), Rejection> {
+        let Some(own) = self.own() else { return Ok(()) };
+        let (room, seat) = self.must_have_seat()?;
+        let lobby = &mut self.lobby;
+        let mut tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+        must_be_open(&tx, room)?;
+        if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
+            return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
+        }
+        let (mut state, mut next) = ([0; GAME_STATE_BYTES_MAX], [0; GAME_STATE_BYTES_MAX]);
+        let state = read_state(&tx, &mut state);
+        let step = game_of(&tx, lobby.games).act(state, seat, action, &mut lobby.outbox, &mut next)?;
+        apply(&mut tx, &step, &next, &lobby.outbox)?;
+        own.consume(&mut tx);
+        tx.commit()?;
+        self.bells.push(room.index());
+        Ok(())
+    }
+
+    /// Says something to everybody in the room. The text is validated.
+    ///
+    /// # Errors
+    ///
+    /// If the player is in no room.
+    pub fn chat_in_room(&mut self, text: &str) -> Result<(), Rejection> {
+        let Some(own) = self.own() else { return Ok(()) };
+        let (room, _) = self.must_be_in_room()?;
+        let from = self.name().as_str().to_owned();
+        let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
+        must_be_open(&tx, room)?;
+        let mut events = Events::begin(&tx);
+        events.tell_all(&mut tx, RoomEvent::Chat { from, text: text.to_owned() })?;
+        events.finish(&mut tx);
+        own.consume(&mut tx);
+        tx.commit()?;
+        self.bells.push(room.index());
+        Ok(())
+    }
+
+    fn set_ready(
+        &mut self,
+        ready: bool,
+        allowed: impl FnOnce(MatchPhase) -> Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
+        let Some(own) = self.own() else { return Ok(()) };
+        let (room, seat) = self.must_have_seat()?;
+        let (seed, games) = (fresh_seed()?, self.lobby.games);
+        let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
+        must_be_open(&tx, room)?;
+        let record = tx.record();
+        allowed(phase_of(tx.get(&record.phase)))?;
+        let (bits, bit) = (tx.get(&record.ready), 1 << seat);
+        tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
+        let mut events = Events::begin(&tx);
+        events.tell_all(&mut tx, RoomEvent::Ready { seat, ready })?;
+        events.finish(&mut tx);
+        start_if_all_are_ready(&mut tx, games, seed)?;
+        own.consume(&mut tx);
+        tx.commit()?;
+        self.bells.push(room.index());
+        Ok(())
+    }
+
+    fn must_have_seat(&self) -> Result<(RoomRef, u8), Rejection> {
+        let (room, seat) = self.must_be_in_room()?;
+        let seat = seat.ok_or_else(|| Rejection::new(RejectCode::Spectating, "you are only watching"))?;
+        Ok((room, seat))
+    }
+}
+
+impl Lobby {
+    /// Lets time pass in a room whose game is due for a tick. Says whether it was.
+    ///
+    /// # Errors
+    ///
+    /// If the game fails: its ticks then stop until the next match.
+    pub fn tick(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+        let mut tx = self.hand.begin(self.memory.rooms.at(index));
+        let record = tx.record();
+        let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
+        let due = tx.get(&record.next_tick_at_ms);
+        if !playing || due > now_ms {
+            return Ok(false);
+        }
+        let game = game_of(&tx, self.games);
+        let (mut state, mut next) = ([0; GAME_STATE_BYTES_MAX], [0; GAME_STATE_BYTES_MAX]);
+        let ticked = game.tick(read_state(&tx, &mut state), &mut self.outbox, &mut next).map_err(Rejection::from);
+        let ticked = ticked.and_then(|step| apply(&mut tx, &step, &next, &self.outbox));
+        if let Err(rejection) = ticked {
+            drop(tx);
+            self.stop_ticks(index)?;
+            return Err(rejection);
+        }
+        if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
+            // A ticker that was away does not make up for what it missed: time in the game stood still.
+            let period = 1000 / u64::from(game.ticks_per_second().max(1));
+            tx.set(&record.next_tick_at_ms, (due + period).max(now_ms));
+        }
+        tx.commit()?;
+        Ok(true)
+    }
+
+    fn stop_ticks(&mut self, index: u32) -> Result<(), Rejection> {
+        let mut tx = self.hand.begin(self.memory.rooms.at(index));
+        tx.set(&tx.record().next_tick_at_ms, u64::MAX);
+        Ok(tx.commit()?)
+    }
+}
+
+/// A seat was vacated for good while the match was being played: the game decides, and a game that cannot is over.
+pub(super) fn player_left(
+    tx: &mut RoomTx<'_>,
+    games: &Games,
+    outbox: &mut ErasedOutbox,
+    seat: u8,
+) -> Result<(), Rejection> {
+    let game = game_of(tx, games);
+    let (mut state, mut next) = ([0; GAME_STATE_BYTES_MAX], [0; GAME_STATE_BYTES_MAX]);
+    let left: Result<Step, GameError> = game.leave(read_state(tx, &mut state), seat, outbox, &mut next);
+    let too_few = occupants(tx).count() < usize::from(*game.seats().start());
+    match left {
+        Ok(step) => apply(tx, &step, &next, outbox)?,
+        Err(_) => return finish(tx, Outcome::Abandoned),
+    }
+    let playing = phase_of(tx.get(&tx.record().phase)) == MatchPhase::Playing;
+    if playing && too_few && game.start_rule() == Start::WhenSeatsReady {
+        finish(tx, Outcome::Abandoned)?;
+    }
+    Ok(())
+}
+
+/// Enters when a match that begins now is to be ticked first.
+pub(super) fn schedule_first_tick(tx: &mut RoomTx<'_>, ticks_per_second: u16) {
+    let first = match ticks_per_second {
+        0 => u64::MAX,
+        rate => now_ms() + 1000 / u64::from(rate),
+    };
+    tx.set(&tx.record().next_tick_at_ms, first);
+}
+
+fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Result<(), Rejection> {
+    let record = tx.record();
+    let (capacity, ready) = (tx.get(&record.capacity), tx.get(&record.ready));
+    if u32::try_from(occupants(tx).count()) != Ok(capacity) || ready.count_ones() != capacity {
+        return Ok(());
+    }
+    let game = game_of(tx, games);
+    let mut state = [0; GAME_STATE_BYTES_MAX];
+    let options = tx.get(&record.options);
+    let seats = u8::try_from(capacity).unwrap_or(u8::MAX);
+    let step = game.start(options.as_slice(), seats, seed, &mut state)?;
+    write_state(tx, &state[..step.state_bytes]);
+    tx.set(&record.phase, raw_phase(MatchPhase::Playing));
+    tx.set(&record.ready, 0);
+    schedule_first_tick(tx, game.ticks_per_second());
+    let mut events = Events::begin(tx);
+    events.start_match(tx)?;
+    events.finish(tx);
+    step.outcome.map_or(Ok(()), |outcome| finish(tx, outcome))
+}
+
+/// Makes what a call of the game led to part of the transaction.
+fn apply(tx: &mut RoomTx<'_>, step: &Step, next: &[u8], outbox: &ErasedOutbox) -> Result<(), Rejection> {
+    write_state(tx, &next[..step.state_bytes]);
+    let mut events = Events::begin(tx);
+    for (audience, data) in outbox.iter() {
+        events.tell_of_game(tx, audience, data)?;
+    }
+    events.finish(tx);
+    step.outcome.clone().map_or(Ok(()), |outcome| finish(tx, outcome))
+}
+
+fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Rejection> {
+    let record = tx.record();
+    tx.set(&record.phase, raw_phase(MatchPhase::Finished));
+    tx.set(&record.ready, 0);
+    tx.set(&record.next_tick_at_ms, u64::MAX);
+    let mut events = Events::begin(tx);
+    events.tell_all(tx, RoomEvent::Finished { outcome })?;
+    events.finish(tx);
+    Ok(())
+}
+
+fn must_be_open(tx: &RoomTx<'_>, room: RoomRef) -> Result<(), Rejection> {
+    if is_open(tx, room) {
+        Ok(())
+    } else {
+        Err(Rejection::new(RejectCode::RoomNotFound, "the room is gone"))
+    }
+}

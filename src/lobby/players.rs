@@ -1,0 +1,120 @@
+//! Player records: a session's bytes and where its player is. They outlive connections and processes.
+//!
+//! Who the player *is* (name, token, presence) lies in the [`Identity`](super::directory::Identity), under the lobby's lock. What lies
+//! here belongs to the one process that animates the player, and is changed under whatever lock that process holds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::directory::Name;
+use super::memory::RoomRef;
+use crate::limits::{INPUT_RING_BYTES, OUTPUT_RING_BYTES};
+use crate::shared_record;
+use crate::shm::byte_ring::ByteRing;
+use crate::shm::lock::Lock;
+use crate::shm::transaction::{Animated, Hand, Record, Tx, View};
+use crate::sys::memory::Guarded;
+
+/// The ring of what the player has sent.
+pub type InputRing = ByteRing<{ INPUT_RING_BYTES / 8 }>;
+/// The ring of what the player is sent.
+pub type OutputRing = ByteRing<{ OUTPUT_RING_BYTES / 8 }>;
+
+shared_record! {
+    /// A player's session.
+    pub struct PlayerRecord {
+        lock: Lock,
+        noted_lock: AtomicU64,
+        /// The player's name, as in the identity.
+        pub name: Guarded<Name>,
+        /// Where the player is.
+        pub membership: Guarded<Membership>,
+        /// Offset in the room's log behind the last event that was put into the output ring.
+        pub log_cursor: Guarded<u64>,
+        /// Stream offset up to which the input was handled: always the end of a frame.
+        pub consumed: Guarded<u64>,
+        /// Stream offset behind the last byte of output: always the end of a frame.
+        pub output_head: Guarded<u64>,
+        /// Stream offset of the oldest byte of output that is still kept for a resume. It is advanced for good before the byte is
+        /// overwritten, outside the journal.
+        pub output_kept_from: AtomicU64,
+        /// What the player has sent.
+        pub input: InputRing,
+        /// What the player is sent.
+        pub output: OutputRing,
+    }
+}
+
+impl Record for PlayerRecord {
+    fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    /// Nobody else reads a player's record.
+    fn publish(&'static self, _view: &View<'_>) {}
+}
+
+impl Animated for PlayerRecord {
+    fn noted_lock(&self) -> &AtomicU64 {
+        &self.noted_lock
+    }
+}
+
+/// Where a player is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Membership {
+    state: u32,
+    seat: u32,
+    /// The room, unless the player is in the lobby.
+    pub room: RoomRef,
+}
+
+/// In a [`Membership`]: no seat, but watching.
+const WATCHING: u32 = u32::MAX;
+
+impl Membership {
+    /// In the lobby.
+    pub const LOBBY: Self = Self { state: 0, seat: 0, room: RoomRef::NOBODY };
+
+    /// The room record was given to this player, who has yet to open it: whoever finds this completes or undoes it.
+    pub fn opening(room: RoomRef) -> Self {
+        Self { state: 1, seat: 0, room }
+    }
+
+    /// In a room: in a seat, or watching.
+    pub fn in_room(room: RoomRef, seat: Option<u8>) -> Self {
+        Self { state: 2, seat: seat.map_or(WATCHING, u32::from), room }
+    }
+
+    /// The room that this player is about to open.
+    pub fn being_opened(self) -> Option<RoomRef> {
+        (self.state == 1).then_some(self.room)
+    }
+
+    /// The room this player is in, and the seat unless watching.
+    pub fn place(self) -> Option<(RoomRef, Option<u8>)> {
+        (self.state == 2).then(|| (self.room, u8::try_from(self.seat).ok()))
+    }
+}
+
+impl PlayerRecord {
+    /// Makes the record a new player's, in the transaction that gives it out.
+    pub(super) fn reset<R: Record>(&self, tx: &mut Tx<'_, R>, name: Name) {
+        tx.set(&self.name, name);
+        tx.set(&self.membership, Membership::LOBBY);
+        tx.set(&self.log_cursor, 0);
+        tx.set(&self.consumed, 0);
+        tx.set(&self.output_head, 0);
+        self.input.rebase(tx, 0);
+        self.output.rebase(tx, 0);
+        // Not journaled: until the commit the record is nobody's.
+        self.output_kept_from.store(0, Ordering::Release);
+    }
+
+    /// The bytes of output that are kept, from the oldest to the head.
+    pub(crate) fn kept_output(&self, hand: &Hand) -> std::ops::Range<u64> {
+        self.output_kept_from.load(Ordering::Acquire)..hand.own(&self.output_head)
+    }
+}

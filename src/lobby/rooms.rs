@@ -1,0 +1,297 @@
+//! Room records: seats, the game's state, and the log of events.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use forkade_protocol::{RoomId, RoomSummary, SeatInfo, Snapshot};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::directory::Name;
+use super::memory::{PlayerRef, RoomRef};
+use super::text::{ShortBytes, Text};
+use crate::games::{AnyGame, Games, Viewer};
+use crate::limits::{GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX, SEATS_MAX};
+use crate::shared_record;
+use crate::shm::event_log::EventLog;
+use crate::shm::lock::Lock;
+use crate::shm::transaction::{Record, Tx, View};
+use crate::sys::memory::{Guarded, SharedBytes};
+
+shared_record! {
+    /// A room. Everything guarded is guarded by the room's own lock.
+    pub struct RoomRecord {
+        lock: Lock,
+        /// Which life of the record this is; [`RoomEntry`](super::directory::RoomEntry) says which was given out last.
+        pub generation: Guarded<u32>,
+        /// A [`RoomLife`].
+        pub life: Guarded<u32>,
+        /// A phase of the match: see [`phase_of`].
+        pub phase: Guarded<u32>,
+        /// Index of the game among the server's games.
+        pub game: Guarded<u32>,
+        /// How many seats the room has.
+        pub capacity: Guarded<u32>,
+        /// How many players watch without a seat.
+        pub spectators: Guarded<u32>,
+        /// Bit per seat: its player's connection is alive.
+        pub connected: Guarded<u64>,
+        /// Bit per seat: its player is ready for the next match.
+        pub ready: Guarded<u64>,
+        /// Which of the two states is the current one.
+        pub state_slot: Guarded<u32>,
+        /// Length of the current state, in bytes. A state may well have none.
+        pub state_bytes: Guarded<u32>,
+        /// Nonzero if there is a state: a match that is being played or was.
+        pub has_state: Guarded<u32>,
+        /// The options the room was created with, as its game encodes them.
+        pub options: Guarded<RoomOptions>,
+        /// When the game's next tick is due, in milliseconds of the monotonic clock.
+        pub next_tick_at_ms: Guarded<u64>,
+        /// The room's name.
+        pub name: Guarded<RoomName>,
+        /// The passcode's salt and hash, if it has one.
+        pub passcode: Guarded<Passcode>,
+        /// Who sits where.
+        pub seats: [Guarded<Seat>; SEATS_MAX as usize],
+        /// The room's reference while it is open, else 0; for readers without the lock.
+        open: AtomicU64,
+        /// When the next tick is due, in milliseconds of the monotonic clock; `u64::MAX` if none is; for the ticker.
+        tick_due_ms: AtomicU64,
+        /// What happened, for everybody in the room.
+        pub log: EventLog<{ ROOM_LOG_BYTES / 8 }>,
+        /// The encoded game, twice: a change is written to the slot that is not current.
+        pub states: [SharedBytes<{ GAME_STATE_BYTES_MAX / 8 }>; 2],
+    }
+}
+
+/// A transaction under a room's lock.
+pub type RoomTx<'h> = Tx<'h, RoomRecord>;
+/// A room's options, as plain data.
+pub type RoomOptions = ShortBytes<GAME_OPTIONS_BYTES_MAX>;
+/// A room's name, as plain data.
+pub type RoomName = Text<ROOM_NAME_BYTES_MAX>;
+
+/// Who sits in a seat.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Seat {
+    /// The player; nobody if the seat is free.
+    pub player: PlayerRef,
+    /// The player's name.
+    pub name: Name,
+    padding: [u8; 7],
+}
+
+impl Seat {
+    /// A free seat.
+    pub const FREE: Self = Self::of(PlayerRef::NOBODY, Name::EMPTY);
+
+    /// A taken seat.
+    pub const fn of(player: PlayerRef, name: Name) -> Self {
+        Self { player, name, padding: [0; 7] }
+    }
+}
+
+/// A room's passcode as it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Passcode {
+    /// Nonzero if there is one.
+    pub set: u8,
+    /// Random, so that equal passcodes do not look equal.
+    pub salt: [u8; 15],
+    /// SHA-256 of salt and passcode.
+    pub hash: [u8; 32],
+}
+
+impl Passcode {
+    /// None is asked for.
+    pub const NONE: Self = Self { set: 0, salt: [0; 15], hash: [0; 32] };
+
+    /// Hashes a passcode with a fresh salt.
+    ///
+    /// SHA-256 is quick to guess through for who can read the server's memory; it lives no longer than its room, and
+    /// a slow hash would let anybody who asks to join burn the server's time.
+    pub fn new(text: &str) -> Self {
+        let mut salt = [0; 15];
+        getrandom::fill(&mut salt).expect("the kernel gives random bytes");
+        Self { set: 1, salt, hash: hash_of(&salt, text) }
+    }
+
+    /// Whether somebody who gives `text` may come in.
+    pub fn admits(&self, text: Option<&str>) -> bool {
+        self.set == 0 || text.is_some_and(|text| hash_of(&self.salt, text) == self.hash)
+    }
+}
+
+fn hash_of(salt: &[u8], text: &str) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::new().chain_update(salt).chain_update(text.as_bytes()).finalize().into()
+}
+
+/// Whether a room exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomLife(u32);
+
+impl RoomLife {
+    /// Not opened, or not yet again.
+    pub const CLOSED: Self = Self(0);
+    /// Can be seen and joined.
+    pub const OPEN: Self = Self(1);
+    /// Everybody has left; the record is to be taken back by whoever finds this.
+    pub const CLOSING: Self = Self(2);
+
+    /// From the raw number in a [`RoomRecord`].
+    pub fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// To the raw number in a [`RoomRecord`].
+    pub fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+/// The phase of a match that a room's raw number stands for.
+pub fn phase_of(raw: u32) -> forkade_protocol::Phase {
+    match raw {
+        1 => forkade_protocol::Phase::Playing,
+        2 => forkade_protocol::Phase::Finished,
+        _ => forkade_protocol::Phase::Waiting,
+    }
+}
+
+/// The raw number in a room's record for a phase of the match.
+pub fn raw_phase(phase: forkade_protocol::Phase) -> u32 {
+    match phase {
+        forkade_protocol::Phase::Waiting => 0,
+        forkade_protocol::Phase::Playing => 1,
+        forkade_protocol::Phase::Finished => 2,
+    }
+}
+
+impl Record for RoomRecord {
+    fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    fn publish(&'static self, view: &View<'_>) {
+        // `open` names only a generation; the index is the reader's, who found the record by it.
+        let open = view.get(&self.life) == RoomLife::OPEN.raw();
+        self.open.store(if open { u64::from(view.get(&self.generation)) } else { 0 }, Ordering::Release);
+        self.tick_due_ms.store(if open { view.get(&self.next_tick_at_ms) } else { u64::MAX }, Ordering::Release);
+        self.log.publish(view);
+    }
+}
+
+impl RoomRecord {
+    /// The generation of the room that is open in this record, without the lock: it may be gone the next moment.
+    pub fn open_generation(&self) -> Option<u32> {
+        u32::try_from(self.open.load(Ordering::Acquire)).ok().filter(|generation| *generation != 0)
+    }
+
+    /// Whether the room's game is due for a tick, without the lock.
+    pub fn tick_is_due(&self, now_ms: u64) -> bool {
+        self.open_generation().is_some() && self.tick_due_ms.load(Ordering::Acquire) <= now_ms
+    }
+}
+
+/// The room's game.
+///
+/// # Panics
+///
+/// If the server does not offer it: rooms are created with a game that it does, and all its processes offer the same.
+pub fn game_of<'g>(tx: &RoomTx<'_>, games: &'g Games) -> &'g dyn AnyGame {
+    let index = u16::try_from(tx.get(&tx.record().game)).unwrap_or(u16::MAX);
+    games.get(index).expect("a room's game is one of the server's")
+}
+
+/// Whether the transaction's room is still the one that `room` names.
+pub fn is_open(tx: &RoomTx<'_>, room: RoomRef) -> bool {
+    let record = tx.record();
+    tx.get(&record.generation) == room.generation() && tx.get(&record.life) == RoomLife::OPEN.raw()
+}
+
+/// The seats that the room has and their present occupants.
+pub fn occupants(tx: &RoomTx<'_>) -> impl Iterator<Item = (u8, Seat)> {
+    let record = tx.record();
+    let capacity = tx.get(&record.capacity) as usize;
+    let seats: Vec<Seat> = record.seats.iter().take(capacity).map(|seat| tx.get(seat)).collect();
+    (0..).zip(seats).filter(|(_, seat)| seat.player.is_somebody())
+}
+
+/// Copies the current state of the game.
+pub fn read_state<'b>(tx: &RoomTx<'_>, buffer: &'b mut [u8]) -> &'b [u8] {
+    let record = tx.record();
+    let length = (tx.get(&record.state_bytes) as usize).min(GAME_STATE_BYTES_MAX);
+    let state = &mut buffer[..length];
+    record.states[tx.get(&record.state_slot) as usize % 2].copy_out(0, state);
+    state
+}
+
+/// Makes `state` the current state: written to the other slot, which nothing refers to until the commit.
+pub fn write_state(tx: &mut RoomTx<'_>, state: &[u8]) {
+    let record = tx.record();
+    let slot = 1 - tx.get(&record.state_slot) % 2;
+    tx.write(&record.states[slot as usize], 0, state);
+    tx.set(&record.state_slot, slot);
+    tx.set(&record.state_bytes, u32::try_from(state.len()).expect("a state fits its slot"));
+    tx.set(&record.has_state, 1);
+}
+
+/// The room as somebody in it sees it, up to the last event.
+pub fn snapshot(tx: &RoomTx<'_>, room: RoomRef, games: &Games, seat: Option<u8>) -> Snapshot {
+    let record = tx.record();
+    let game = game_of(tx, games);
+    let (connected, ready) = (tx.get(&record.connected), tx.get(&record.ready));
+    let mut seats = vec![None; tx.get(&record.capacity) as usize];
+    for (number, seat) in occupants(tx) {
+        let bit = 1 << number;
+        seats[usize::from(number)] = Some(SeatInfo {
+            name: seat.name.as_str().to_owned(),
+            connected: connected & bit != 0,
+            ready: ready & bit != 0,
+        });
+    }
+    Snapshot {
+        room: RoomId(room.to_id()),
+        game: game.name().to_owned(),
+        name: tx.get(&record.name).as_str().to_owned(),
+        phase: phase_of(tx.get(&record.phase)),
+        seat,
+        seats,
+        spectators: tx.get(&record.spectators),
+        event: record.log.next_number(tx) - 1,
+        view: view_for(tx, games, seat),
+    }
+}
+
+/// What the game shows to a seat or a spectator; empty while there is no match.
+fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Vec<u8> {
+    let record = tx.record();
+    let mut state = [0; GAME_STATE_BYTES_MAX];
+    let state = read_state(tx, &mut state);
+    if tx.get(&record.has_state) == 0 {
+        return Vec::new();
+    }
+    let viewer = seat.map_or(Viewer::Spectator, Viewer::Seat);
+    let mut view = vec![0; GAME_VIEW_BYTES_MAX];
+    // A game that fails to draw itself leaves its viewer without a picture, not without a room.
+    let length = game_of(tx, games).view(state, viewer, &mut view).unwrap_or(0);
+    view.truncate(length);
+    view
+}
+
+/// The room's line in a list.
+pub fn summary(tx: &RoomTx<'_>, room: RoomRef, games: &Games) -> RoomSummary {
+    let record = tx.record();
+    RoomSummary {
+        room: RoomId(room.to_id()),
+        game: game_of(tx, games).name().to_owned(),
+        name: tx.get(&record.name).as_str().to_owned(),
+        phase: phase_of(tx.get(&record.phase)),
+        seats: u8::try_from(tx.get(&record.capacity)).unwrap_or(u8::MAX),
+        taken: u8::try_from(occupants(tx).count()).unwrap_or(u8::MAX),
+        spectators: tx.get(&record.spectators),
+        passcode: tx.get(&record.passcode).set != 0,
+    }
+}

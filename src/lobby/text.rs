@@ -1,0 +1,67 @@
+//! Short texts and bytes as plain data.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// At most `BYTES` bytes, held in place.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct ShortBytes<const BYTES: usize> {
+    length: u8,
+    bytes: [u8; BYTES],
+}
+
+impl<const BYTES: usize> ShortBytes<BYTES> {
+    /// None.
+    pub const EMPTY: Self = Self { length: 0, bytes: [0; BYTES] };
+
+    /// Holds `bytes`, or `None` if they are more than `BYTES`.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let mut held = Self::EMPTY;
+        held.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        held.length = u8::try_from(bytes.len()).ok()?;
+        Some(held)
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+/// At most `BYTES` bytes of UTF-8, held in place.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(transparent)]
+pub struct Text<const BYTES: usize>(ShortBytes<BYTES>);
+
+impl<const BYTES: usize> Text<BYTES> {
+    /// No text.
+    pub const EMPTY: Self = Self(ShortBytes::EMPTY);
+
+    /// Holds `text`, or `None` if it is longer than `BYTES` bytes.
+    pub fn new(text: &str) -> Option<Self> {
+        ShortBytes::new(text.as_bytes()).map(Self)
+    }
+
+    /// The text. Bytes that are no text, which only a taken-over process could write, show as nothing.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.0.as_slice()).unwrap_or_default()
+    }
+}
+
+impl<const BYTES: usize> std::fmt::Debug for Text<BYTES> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_str().fmt(formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Text;
+
+    #[test]
+    fn text_is_held_up_to_its_bytes_and_not_beyond() {
+        assert_eq!(Text::<4>::new("löw").expect("four bytes").as_str(), "löw");
+        assert!(Text::<4>::new("löwe").is_none());
+        assert_eq!(Text::<4>::EMPTY.as_str(), "");
+    }
+}

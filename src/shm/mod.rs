@@ -1,0 +1,17 @@
+//! Safe abstractions over the shared mapping: what makes "killed at any instruction" survivable.
+//!
+//! * [`lock`]: a robust mutex with its undo journal beside it;
+//! * [`transaction`]: the only way to change shared state — one lock, all or nothing;
+//! * [`journal`]: the undo journal;
+//! * [`byte_ring`]: a player's bytes, in and out, by absolute offsets;
+//! * [`event_log`]: a room's events, written under its lock and read without;
+//! * [`bell`]: how one process makes others look;
+//! * [`table`]: records by index and generation, and where they lie.
+
+pub mod bell;
+pub mod byte_ring;
+pub mod event_log;
+pub mod journal;
+pub mod lock;
+pub mod table;
+pub mod transaction;
