@@ -23,10 +23,11 @@ pub(super) struct Board {
     pub(super) next: u8,
 }
 
-/// An event of the game.
+/// The game's event: a seat has marked a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum GameEvent {
-    Placed { seat: u8, cell: u8 },
+pub(super) struct Placed {
+    pub(super) seat: u8,
+    pub(super) cell: u8,
 }
 
 impl Board {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use forkade_protocol::{ClientMessage, Outcome, Phase, RoomEvent, RoomId, ServerMessage, Snapshot, codec};
 
 use super::Tally;
-use super::board::{Board, GameEvent};
+use super::board::{Board, Placed};
 use crate::checker::{Observation, SequenceChecker};
 use crate::options::WorkloadKind;
 use crate::random::Random;
@@ -214,7 +214,7 @@ impl Pair {
     }
 
     fn placed(&mut self, member: usize, data: &[u8], now_ns: u64, tally: &mut Tally) {
-        let Ok(GameEvent::Placed { seat, cell }) = codec::decode(data) else {
+        let Ok(Placed { seat, cell }) = codec::decode(data) else {
             return self.break_off(tally);
         };
         let was_played = |played: &Move| played.seat == seat && played.cell == cell;
