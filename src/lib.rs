@@ -11,3 +11,4 @@ pub mod lobby;
 mod logging;
 pub mod shm;
 pub mod sys;
+mod wiring;

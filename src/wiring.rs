@@ -1,0 +1,88 @@
+//! What the processes of one server inherit from the supervisor: channels, bells, and the lifeline.
+//!
+//! All of it is made before the first fork, and the supervisor keeps all of it, so that a role that is started again finds what its
+//! predecessor had, with everything that was sent to it meanwhile. Each role closes what it must not have.
+
+use std::io;
+use std::net::TcpListener;
+
+use crate::shm::bell;
+use crate::shm::event_log::EventLog;
+use crate::sys::eventfd::EventFd;
+use crate::sys::process::{Lifeline, LifelineHolder, lifeline};
+use crate::sys::sockets::Channel;
+
+/// Everything that is inherited.
+#[derive(Debug)]
+pub struct Wiring {
+    /// Where players connect.
+    pub game: TcpListener,
+    /// Where operators connect.
+    pub console: Option<TcpListener>,
+    /// Held by the supervisor alone: when it ends, so do all others.
+    pub lifeline_holder: LifelineHolder,
+    /// The other end, which everybody watches.
+    pub lifeline: Lifeline,
+    /// One per keeper: from the listener, with a socket in each message.
+    pub keepers: Vec<KeeperWiring>,
+    /// One per room, rung when its log has something new. Kept by the ticker, who hands them out.
+    pub room_bells: Vec<EventFd>,
+    /// Who needs a room's bell asks here, with a channel for the answer.
+    pub bell_requests: ChannelPair,
+}
+
+/// What concerns one keeper.
+#[derive(Debug)]
+pub struct KeeperWiring {
+    /// From the listener to the keeper.
+    pub connections: ChannelPair,
+    /// Rung when a handler of the keeper's should look at its flags.
+    pub bell: EventFd,
+}
+
+/// Both ends of a channel.
+#[derive(Debug)]
+pub struct ChannelPair {
+    /// Where messages are sent.
+    pub sender: Channel,
+    /// Where they are received.
+    pub receiver: Channel,
+}
+
+impl ChannelPair {
+    fn new() -> io::Result<Self> {
+        let (sender, receiver) = Channel::pair()?;
+        Ok(Self { sender, receiver })
+    }
+}
+
+impl Wiring {
+    /// Makes everything that is to be inherited.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor or no memory left.
+    pub fn new(game: TcpListener, console: Option<TcpListener>, keepers: u32, rooms: u32) -> io::Result<Self> {
+        let (lifeline_holder, lifeline) = lifeline()?;
+        let keeper = |_| Ok(KeeperWiring { connections: ChannelPair::new()?, bell: EventFd::new()? });
+        Ok(Self {
+            game,
+            console,
+            lifeline_holder,
+            lifeline,
+            keepers: (0..keepers).map(keeper).collect::<io::Result<_>>()?,
+            room_bells: (0..rooms).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
+            bell_requests: ChannelPair::new()?,
+        })
+    }
+
+    /// Makes a handler of that keeper's look at its flags.
+    pub fn ring_keeper(&self, keeper: u32) {
+        self.keepers[keeper as usize].bell.ring();
+    }
+
+    /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room bells.
+    pub fn ring_room<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
+        bell::ring(log, &self.room_bells[room as usize]);
+    }
+}
