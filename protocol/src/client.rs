@@ -277,16 +277,9 @@ impl Client {
         loop {
             self.queue.clear();
             match self.ended.take() {
-                // The server knows the token no more: the goodbye arrived before its connection was lost.
-                Some(
-                    SessionError::Ended
-                    | SessionError::Closed {
-                        code: ErrorCode::TokenUnknown,
-                        ..
-                    },
-                ) => {
-                    return Ok(());
-                }
+                // However the server ended it, the player is gone. (The token is unknown if the connection was lost
+                // after the goodbye had arrived.)
+                Some(SessionError::Ended | SessionError::Closed { .. }) => return Ok(()),
                 Some(error) => return Err(error.into()),
                 None if Instant::now() >= deadline => {
                     return Err(ClientError::Timeout(self.options.reply_timeout));

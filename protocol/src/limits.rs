@@ -12,6 +12,9 @@ pub const FRAME_BYTES_MAX: usize = 8192;
 /// Bytes of a whole frame: header and the longest body.
 pub const FRAME_TOTAL_BYTES_MAX: usize = FRAME_HEADER_BYTES + FRAME_BYTES_MAX;
 
+/// Bytes of the greeting that a client opens a connection with: preamble and first frame together.
+pub const HANDSHAKE_BYTES_MAX: usize = 512;
+
 /// Bytes that decoding one message may account for. The codec charges an integer at its full width (8 bytes for a
 /// length) even where it takes one byte on the wire, so that eight times the frame accepts every frame.
 pub const DECODE_BYTES_MAX: usize = 8 * FRAME_BYTES_MAX;

@@ -13,14 +13,15 @@
 //!
 //! Memory is bounded: at most [`INPUT_BYTES_MAX`] unprocessed input and `unconfirmed_bytes_max` of output.
 
-use thiserror::Error;
+mod error;
 
+pub use self::error::SessionError;
 use crate::{
     byte_queue::ByteQueue,
-    codec::{self, CodecError},
+    codec,
     frame::{self, Split},
     limits::{CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX},
-    messages::{ClientMessage, ErrorCode, GameInfo, Limits, PlayerId, ServerMessage, Token},
+    messages::{ClientMessage, GameInfo, Limits, PlayerId, ServerMessage, Token},
     preamble,
 };
 
@@ -35,59 +36,6 @@ pub const SESSION_NONCE: u64 = u64::MAX;
 
 /// Bytes of `unconfirmed_bytes_max` that only the session's own confirms and pings may use.
 const CONTROL_BYTES_RESERVED: usize = 256;
-
-/// Why a session cannot do what was asked, or why its connection has to end.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum SessionError {
-    /// The message cannot be sent: it is longer than a frame may be.
-    #[error("the message cannot be sent")]
-    Unsendable(#[source] CodecError),
-    /// `Hello`, `Resume`, `Confirm` and pings with [`SESSION_NONCE`] are the session's own business.
-    #[error("the session sends this message itself")]
-    Reserved,
-    /// The server has yet to take in so much that this message cannot be kept. Receive, then try again.
-    #[error("{unconfirmed} of {bytes_max} bytes wait for the server to take them in")]
-    BufferFull {
-        /// Bytes kept now.
-        unconfirmed: usize,
-        /// The limit.
-        bytes_max: usize,
-    },
-    /// More input than [`INPUT_BYTES_MAX`]: fetch the messages before receiving more.
-    #[error("received bytes have to be fetched as messages before more can be received")]
-    InputFull,
-    /// The session is over: it said goodbye, or was ended by an earlier error.
-    #[error("the session is over")]
-    Ended,
-    /// The server ended the connection.
-    #[error("the server ended the connection: {code:?}: {text}")]
-    Closed {
-        /// Why, for programs.
-        code: ErrorCode,
-        /// Why, for people.
-        text: String,
-    },
-    /// The server sent something that is no message.
-    #[error("the server sent something that is no message")]
-    Undecodable(#[source] CodecError),
-    /// The server announced a frame beyond the limit.
-    #[error("the server announced a frame of {announced} bytes")]
-    FrameTooLarge {
-        /// Bytes announced.
-        announced: usize,
-    },
-    /// The server broke the protocol.
-    #[error("the server broke the protocol: {0}")]
-    Violation(&'static str),
-    /// The server lost client bytes that it had already confirmed, so they are no longer kept here.
-    #[error("the server wants the stream from byte {wanted}, but it is kept only from byte {kept_from}")]
-    Unresumable {
-        /// Where the server wants to go on.
-        wanted: u64,
-        /// The first byte kept.
-        kept_from: u64,
-    },
-}
 
 /// Who the server says the client is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -287,7 +235,7 @@ impl ClientSession {
     }
 
     /// The next message that was received whole. `Welcome` and `Resumed` are among them; answers to the session's own
-    /// pings are not.
+    /// pings are not. After a `ShuttingDown` the session has ended.
     ///
     /// # Errors
     /// [`SessionError::Closed`] if the server ended the connection, others if it broke the protocol. In each case the
@@ -416,13 +364,16 @@ impl ClientSession {
     }
 
     fn process(&mut self, message: &ServerMessage, total: u64) -> Result<(), SessionError> {
-        if let ServerMessage::Error { code, text } = message {
-            return Err(SessionError::Closed {
+        match (self.stage, message) {
+            (_, ServerMessage::Error { code, text }) => Err(SessionError::Closed {
                 code: *code,
                 text: text.clone(),
-            });
-        }
-        match (self.stage, message) {
+            }),
+            (_, ServerMessage::ShuttingDown { .. }) => {
+                self.connected = false;
+                self.stage = Stage::Ended;
+                Ok(())
+            }
             (Stage::Introducing, ServerMessage::Welcome { .. }) => self.welcomed(message),
             (
                 Stage::Resuming,

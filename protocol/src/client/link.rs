@@ -253,6 +253,12 @@ impl Client {
                 ServerMessage::Pong { nonce, .. } if nonce >= LIBRARY_NONCES_FROM => {
                     self.last_pong = Some(nonce)
                 }
+                ServerMessage::ShuttingDown { text } => {
+                    self.queue
+                        .push_back(ServerMessage::ShuttingDown { text: text.clone() });
+                    let code = ErrorCode::ShuttingDown;
+                    return Err(LinkError::Session(SessionError::Closed { code, text }));
+                }
                 message => self.queue.push_back(message),
             }
         }

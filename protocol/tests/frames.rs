@@ -1,0 +1,204 @@
+//! Messages become bytes and come back, however the bytes are cut; and no bytes do harm.
+
+#[path = "support/arbitrary.rs"]
+mod arbitrary;
+
+use arbitrary::{client_message, server_message};
+use forkade_protocol::{
+    ClientMessage, ClientSession, ServerMessage, SessionError,
+    codec::{self, CodecError},
+    frame::{self, Split},
+    limits::{FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX},
+    preamble::{self, Opening},
+};
+use proptest::{collection::vec, prelude::*, sample::Index};
+use serde::Serialize;
+
+fn framed<Message: Serialize>(messages: &[Message]) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for message in messages {
+        frame::append_frame(message, &mut stream).expect("generated messages fit a frame");
+    }
+    stream
+}
+
+proptest! {
+    #[test]
+    fn every_client_message_survives_the_way(message in client_message()) {
+        let bytes = codec::encode(&message).expect("it can be encoded");
+        prop_assert_eq!(codec::decode(&bytes), Ok(message));
+    }
+
+    #[test]
+    fn every_server_message_survives_the_way(message in server_message()) {
+        let bytes = codec::encode(&message).expect("it can be encoded");
+        prop_assert_eq!(codec::decode(&bytes), Ok(message));
+    }
+
+    #[test]
+    fn a_message_cut_short_or_prolonged_is_refused(message in client_message(), cut: Index, more: u8) {
+        let mut bytes = codec::encode(&message).expect("it can be encoded");
+        prop_assert_eq!(codec::decode::<ClientMessage>(&bytes[..cut.index(bytes.len())]), Err(CodecError::Truncated));
+        bytes.push(more);
+        prop_assert_eq!(codec::decode::<ClientMessage>(&bytes), Err(CodecError::TrailingBytes { count: 1 }));
+    }
+
+    #[test]
+    fn a_stream_gives_the_same_messages_however_it_is_cut(
+        messages in vec(server_message().prop_filter("not in a stream", is_streamed), 1..10),
+        cuts in vec(1..100_usize, 1..20),
+    ) {
+        let mut session = established();
+        let mut stream = &framed(&messages)[..];
+        let mut received = Vec::new();
+        for length in cuts.iter().cycle() {
+            let (piece, rest) = stream.split_at(stream.len().min(*length));
+            session.receive(piece).expect("there is room");
+            while let Some(message) = session.next_message().expect("the stream is valid") {
+                received.push(message);
+            }
+            stream = rest;
+            if stream.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(received, messages);
+    }
+
+    #[test]
+    fn what_a_frame_needs_is_told_exactly(message in client_message(), cut: Index) {
+        let frame = framed(&[message]);
+        let partial = &frame[..cut.index(frame.len())];
+        match frame::split(partial, FRAME_BYTES_MAX) {
+            Split::Incomplete { needed } => {
+                prop_assert!(partial.len() < needed && needed <= frame.len());
+                prop_assert!(partial.len() < 4 || needed == frame.len());
+            }
+            other => prop_assert!(false, "{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_buffer_too_small_is_an_error_and_nothing_else(message in client_message(), size in 0..400_usize) {
+        let frame = framed(std::slice::from_ref(&message));
+        let mut buffer = vec![0; size];
+        match frame::write_frame_into(&message, &mut buffer) {
+            Ok(length) => prop_assert_eq!(&buffer[..length], &frame[..]),
+            Err(error) => {
+                prop_assert!(size < frame.len());
+                prop_assert_eq!(error, CodecError::BufferFull { capacity: size });
+            }
+        }
+    }
+
+    #[test]
+    fn no_opening_bytes_panic(bytes in vec(prop_oneof![any::<u8>(), Just(0xF7), Just(b'F'), Just(b'K')], 0..12)) {
+        match preamble::classify(&bytes) {
+            Opening::NeedMore => prop_assert!(bytes.len() < preamble::PREAMBLE_BYTES),
+            Opening::Text(first) => prop_assert!(bytes[0] == first && first != preamble::MAGIC[0]),
+            Opening::Preamble { min, max } => prop_assert_eq!(&bytes[..8], &preamble::build(min, max)[..]),
+            Opening::Bad => prop_assert_eq!(bytes[0], preamble::MAGIC[0]),
+        }
+    }
+}
+
+fn is_streamed(message: &ServerMessage) -> bool {
+    use ServerMessage::*;
+    !matches!(
+        message,
+        Welcome { .. } | Resumed { .. } | Error { .. } | ShuttingDown { .. } | Pong { .. }
+    )
+}
+
+fn established() -> ClientSession {
+    let mut session = ClientSession::from_token(forkade_protocol::Token([0; 16]));
+    session.begin().expect("a new session can begin");
+    let resumed = ServerMessage::Resumed {
+        received: 0,
+        resuming_at: 0,
+    };
+    session.receive(&framed(&[resumed])).expect("there is room");
+    session
+        .next_message()
+        .expect("the greeting is valid")
+        .expect("the greeting is whole");
+    session
+}
+
+#[test]
+fn a_message_beyond_the_limit_cannot_be_sent() {
+    let of = |length| ClientMessage::Act {
+        request: 0,
+        action: vec![7; length],
+    };
+    let mut buffer = [0; FRAME_TOTAL_BYTES_MAX + 100];
+    let longest = FRAME_BYTES_MAX - 5;
+    assert_eq!(
+        frame::write_frame_into(&of(longest), &mut buffer),
+        Ok(FRAME_TOTAL_BYTES_MAX)
+    );
+    let too_large = Err(CodecError::MessageTooLarge {
+        bytes_max: FRAME_BYTES_MAX,
+    });
+    assert_eq!(frame::write_frame_into(&of(longest + 1), &mut buffer), too_large);
+    let mut stream = vec![1];
+    assert_eq!(frame::append_frame(&of(longest + 1), &mut stream), too_large);
+    assert_eq!(stream, [1]);
+}
+
+#[test]
+fn a_frame_beyond_the_limit_is_told_by_its_header() {
+    let announced = FRAME_BYTES_MAX + 1;
+    let header = u32::try_from(announced).expect("small").to_le_bytes();
+    assert_eq!(
+        frame::split(&header, FRAME_BYTES_MAX),
+        Split::TooLarge { announced }
+    );
+    assert_eq!(
+        frame::split(&u32::MAX.to_le_bytes(), FRAME_BYTES_MAX),
+        Split::TooLarge {
+            announced: 0xFFFF_FFFF
+        }
+    );
+    let mut session = established();
+    session.receive(&header).expect("there is room");
+    assert_eq!(
+        session.next_message(),
+        Err(SessionError::FrameTooLarge { announced })
+    );
+    assert!(session.is_ended());
+}
+
+#[test]
+fn versions_meet_at_the_highest_common_one() {
+    assert_eq!(preamble::negotiate(1, 1), Some(1));
+    assert_eq!(preamble::negotiate(0, u16::MAX), Some(1));
+    assert_eq!(preamble::negotiate(2, 7), None);
+    assert_eq!(preamble::negotiate(0, 0), None);
+    assert_eq!(preamble::classify(&preamble::build(2, 1)), Opening::Bad);
+}
+
+#[test]
+fn a_frame_full_of_small_numbers_is_within_the_decode_limit() {
+    let free = vec![None; FRAME_BYTES_MAX - 40];
+    let snapshot = forkade_protocol::Snapshot {
+        room: forkade_protocol::RoomId(1),
+        game: String::new(),
+        name: String::new(),
+        phase: forkade_protocol::Phase::Waiting,
+        seat: None,
+        seats: free,
+        spectators: 0,
+        event: 0,
+        view: Vec::new(),
+    };
+    let message = ServerMessage::Started { snapshot };
+    let bytes = codec::encode(&message).expect("it can be encoded");
+    assert!(bytes.len() <= FRAME_BYTES_MAX);
+    assert_eq!(codec::decode(&bytes), Ok(message));
+    let numbers = vec![1_u64; FRAME_BYTES_MAX - 16];
+    assert_eq!(
+        codec::decode(&codec::encode(&numbers).expect("it can be encoded")),
+        Ok(numbers)
+    );
+}

@@ -1,0 +1,201 @@
+//! Any message, for property tests.
+
+use forkade_protocol::*;
+use proptest::{collection::vec, option, prelude::*};
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,20}"
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..300)
+}
+
+fn token() -> impl Strategy<Value = Token> {
+    any::<[u8; 16]>().prop_map(Token)
+}
+
+fn room() -> impl Strategy<Value = RoomId> {
+    any::<u64>().prop_map(RoomId)
+}
+
+fn scope() -> impl Strategy<Value = ChatScope> {
+    prop_oneof![
+        Just(ChatScope::Room),
+        Just(ChatScope::Lobby),
+        text().prop_map(|to| ChatScope::Whisper { to })
+    ]
+}
+
+fn phase() -> impl Strategy<Value = Phase> {
+    prop_oneof![Just(Phase::Waiting), Just(Phase::Playing), Just(Phase::Finished)]
+}
+
+prop_compose! {
+    fn filter()(game in option::of(text()), name_contains in option::of(text()), joinable: bool) -> RoomFilter {
+        RoomFilter { game, name_contains, joinable }
+    }
+}
+
+prop_compose! {
+    fn seat()(name in text(), connected: bool, ready: bool) -> SeatInfo {
+        SeatInfo { name, connected, ready }
+    }
+}
+
+prop_compose! {
+    fn snapshot()(
+        (room, game, name, phase) in (room(), text(), text(), phase()),
+        seat: Option<u8>,
+        seats in vec(option::of(seat()), 0..5),
+        spectators: u32,
+        event: u64,
+        view in bytes(),
+    ) -> Snapshot {
+        Snapshot { room, game, name, phase, seat, seats, spectators, event, view }
+    }
+}
+
+prop_compose! {
+    fn summary()(
+        (room, game, name, phase) in (room(), text(), text(), phase()),
+        seats: u8,
+        taken: u8,
+        spectators: u32,
+        passcode: bool,
+    ) -> RoomSummary {
+        RoomSummary { room, game, name, phase, seats, taken, spectators, passcode }
+    }
+}
+
+prop_compose! {
+    fn game()(name in text(), seats_min: u8, seats_max: u8, ticks_per_second: u16) -> GameInfo {
+        GameInfo { name, seats_min, seats_max, ticks_per_second }
+    }
+}
+
+prop_compose! {
+    fn limits()(limit: [u32; 6]) -> Limits {
+        Limits {
+            frame_bytes_max: limit[0],
+            name_bytes_max: limit[1],
+            chat_bytes_max: limit[2],
+            confirm_every_bytes: limit[3],
+            heartbeat_timeout_ms: limit[4],
+            seat_grace_ms: limit[5],
+        }
+    }
+}
+
+fn event() -> impl Strategy<Value = RoomEvent> {
+    let outcome = prop_oneof![
+        bytes().prop_map(|seats| Outcome::Won { seats }),
+        Just(Outcome::Draw),
+        Just(Outcome::Abandoned)
+    ];
+    prop_oneof![
+        (any::<u8>(), text()).prop_map(|(seat, name)| RoomEvent::Joined { seat, name }),
+        any::<u8>().prop_map(|seat| RoomEvent::Left { seat }),
+        any::<(u8, bool)>().prop_map(|(seat, connected)| RoomEvent::Connection { seat, connected }),
+        any::<(u8, bool)>().prop_map(|(seat, ready)| RoomEvent::Ready { seat, ready }),
+        Just(RoomEvent::Started),
+        bytes().prop_map(|data| RoomEvent::Game { data }),
+        (text(), text()).prop_map(|(from, text)| RoomEvent::Chat { from, text }),
+        outcome.prop_map(|outcome| RoomEvent::Finished { outcome }),
+    ]
+}
+
+pub(crate) fn client_message() -> impl Strategy<Value = ClientMessage> {
+    use ClientMessage as C;
+    let create = (
+        any::<u32>(),
+        text(),
+        text(),
+        option::of(text()),
+        any::<u8>(),
+        bytes(),
+    );
+    prop_oneof![
+        (text(), text()).prop_map(|(name, client)| C::Hello { name, client }),
+        (token(), any::<u64>()).prop_map(|(token, received)| C::Resume { token, received }),
+        (any::<u32>(), filter(), option::of(room())).prop_map(|(request, filter, after)| C::ListRooms {
+            request,
+            filter,
+            after
+        }),
+        create.prop_map(|(request, game, name, passcode, seats, options)| C::CreateRoom {
+            request,
+            game,
+            name,
+            passcode,
+            seats,
+            options
+        }),
+        (any::<u32>(), room(), option::of(text())).prop_map(|(request, room, passcode)| C::JoinRoom {
+            request,
+            room,
+            passcode
+        }),
+        (any::<u32>(), text(), bytes()).prop_map(|(request, game, options)| C::QuickMatch {
+            request,
+            game,
+            options
+        }),
+        (any::<u32>(), room(), option::of(text())).prop_map(|(request, room, passcode)| C::Spectate {
+            request,
+            room,
+            passcode
+        }),
+        any::<u32>().prop_map(|request| C::Leave { request }),
+        any::<(u32, bool)>().prop_map(|(request, ready)| C::Ready { request, ready }),
+        (any::<u32>(), bytes()).prop_map(|(request, action)| C::Act { request, action }),
+        (any::<u32>(), scope(), text()).prop_map(|(request, scope, text)| C::Chat { request, scope, text }),
+        any::<u32>().prop_map(|request| C::Rematch { request }),
+        any::<u64>().prop_map(|received| C::Confirm { received }),
+        any::<u64>().prop_map(|nonce| C::Ping { nonce }),
+        Just(C::Goodbye),
+    ]
+}
+
+/// Error and reject codes come from a few; the vectors have them all.
+pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
+    use ServerMessage as S;
+    let reject = prop_oneof![Just(RejectCode::UnknownGame), Just(RejectCode::StateTooLarge)];
+    let error = prop_oneof![Just(ErrorCode::BadPreamble), Just(ErrorCode::InternalError)];
+    prop_oneof![
+        (
+            any::<u16>(),
+            token(),
+            any::<u64>(),
+            text(),
+            limits(),
+            vec(game(), 0..5)
+        )
+            .prop_map(|(version, token, player, name, limits, games)| {
+                S::Welcome {
+                    version,
+                    token,
+                    player: PlayerId(player),
+                    name,
+                    limits,
+                    games,
+                }
+            }),
+        any::<(u64, u64)>().prop_map(|(received, resuming_at)| S::Resumed {
+            received,
+            resuming_at
+        }),
+        (any::<u32>(), vec(summary(), 0..5), option::of(room()))
+            .prop_map(|(request, rooms, next)| S::Rooms { request, rooms, next }),
+        (any::<u32>(), snapshot()).prop_map(|(request, snapshot)| S::Joined { request, snapshot }),
+        (any::<u64>(), event()).prop_map(|(number, event)| S::Event { number, event }),
+        option::of(snapshot()).prop_map(|snapshot| S::Resync { snapshot }),
+        (any::<u32>(), reject, text()).prop_map(|(request, code, text)| S::Rejected { request, code, text }),
+        any::<u32>().prop_map(|request| S::Left { request }),
+        (scope(), text(), text()).prop_map(|(scope, from, text)| S::Chat { scope, from, text }),
+        any::<(u64, u64)>().prop_map(|(nonce, received)| S::Pong { nonce, received }),
+        (error, text()).prop_map(|(code, text)| S::Error { code, text }),
+        text().prop_map(|text| S::ShuttingDown { text }),
+        snapshot().prop_map(|snapshot| S::Started { snapshot }),
+    ]
+}

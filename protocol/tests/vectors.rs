@@ -1,0 +1,159 @@
+//! `vectors.json` and this crate agree, byte by byte. (The vectors were written by another encoder.)
+
+use forkade_protocol::{
+    ClientMessage, ServerMessage,
+    codec::{self, CodecError},
+    frame::{self, Split},
+    limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX},
+    preamble::{self, Opening},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vectors {
+    about: String,
+    varints: Vec<Varint>,
+    preambles: Vec<Preamble>,
+    client_frames: Vec<Frame<ClientMessage>>,
+    server_frames: Vec<Frame<ServerMessage>>,
+    refused_bodies: Vec<Refused>,
+    games: Vec<GameBytes>,
+}
+
+#[derive(Deserialize)]
+struct Varint {
+    value: u64,
+    hex: String,
+}
+
+#[derive(Deserialize)]
+struct Preamble {
+    min: u16,
+    max: u16,
+    hex: String,
+}
+
+#[derive(Deserialize)]
+struct Frame<Message> {
+    message: Message,
+    hex: String,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    from: String,
+    why: String,
+    hex: String,
+}
+
+#[derive(Deserialize)]
+struct GameBytes {
+    game: String,
+    kind: String,
+    means: String,
+    hex: String,
+}
+
+fn vectors() -> Vectors {
+    let vectors: Vectors =
+        serde_json::from_str(include_str!("../vectors.json")).expect("vectors.json is valid");
+    assert!(!vectors.about.is_empty());
+    vectors
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    assert!(hex.len().is_multiple_of(2), "{hex}");
+    (0..hex.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect(hex))
+        .collect()
+}
+
+fn check_frames<Message>(frames: &[Frame<Message>], variants: u8)
+where
+    Message: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    for Frame { message, hex } in frames {
+        let expected = bytes(hex);
+        let mut buffer = [0; FRAME_TOTAL_BYTES_MAX];
+        let length = frame::write_frame_into(message, &mut buffer).expect(hex);
+        assert_eq!(buffer[..length], expected, "{message:?}");
+        let mut appended = vec![7];
+        assert_eq!(frame::append_frame(message, &mut appended), Ok(length));
+        assert_eq!(appended[1..], expected, "{message:?}");
+
+        let Split::Frame { body, total } = frame::split(&expected, FRAME_BYTES_MAX) else {
+            panic!("{hex}")
+        };
+        assert_eq!(total, expected.len());
+        assert_eq!(codec::decode::<Message>(body).as_ref(), Ok(message), "{hex}");
+    }
+    for variant in 0..variants {
+        let is_variant = |frame: &Frame<Message>| bytes(&frame.hex)[FRAME_HEADER_BYTES] == variant;
+        assert!(frames.iter().any(is_variant), "no vector has variant {variant}");
+    }
+}
+
+#[test]
+fn client_frames_encode_and_decode_as_written() {
+    check_frames(&vectors().client_frames, 15);
+}
+
+#[test]
+fn server_frames_encode_and_decode_as_written() {
+    check_frames(&vectors().server_frames, 13);
+}
+
+#[test]
+fn integers_encode_and_decode_as_written() {
+    for Varint { value, hex } in vectors().varints {
+        assert_eq!(codec::encode(&value), Ok(bytes(&hex)));
+        assert_eq!(codec::decode(&bytes(&hex)), Ok(value));
+    }
+}
+
+#[test]
+fn preambles_are_built_and_recognised_as_written() {
+    for Preamble { min, max, hex } in vectors().preambles {
+        assert_eq!(preamble::build(min, max)[..], bytes(&hex));
+        assert_eq!(preamble::classify(&bytes(&hex)), Opening::Preamble { min, max });
+    }
+}
+
+#[test]
+fn bodies_that_are_no_message_are_refused() {
+    for Refused { from, why, hex } in vectors().refused_bodies {
+        let body = bytes(&hex);
+        let error: CodecError = match from.as_str() {
+            "client" => codec::decode::<ClientMessage>(&body).expect_err(&why),
+            "server" => codec::decode::<ServerMessage>(&body).expect_err(&why),
+            other => panic!("{other} is no side"),
+        };
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+#[test]
+fn bytes_of_games_mean_what_is_written() {
+    for GameBytes {
+        game,
+        kind,
+        means,
+        hex,
+    } in vectors().games
+    {
+        let bytes = bytes(&hex);
+        let encoded_again = match (game.as_str(), kind.as_str()) {
+            ("relay", "action") => Ok(bytes.clone()),
+            ("relay", "event") => codec::encode(&codec::decode::<(u8, Vec<u8>)>(&bytes).expect(&means)),
+            ("tictactoe", "action") => codec::encode(&codec::decode::<u8>(&bytes).expect(&means)),
+            ("tictactoe", "event") => codec::encode(&codec::decode::<(u8, u8)>(&bytes).expect(&means)),
+            ("tictactoe", "view") => {
+                codec::encode(&codec::decode::<([Option<u8>; 9], u8)>(&bytes).expect(&means))
+            }
+            other => panic!("{other:?} is not known"),
+        };
+        assert_eq!(encoded_again, Ok(bytes), "{means}");
+    }
+}
