@@ -20,7 +20,7 @@ pub const ROOMS_MAX_DEFAULT: u32 = 1000;
 
 /// Most players or rooms that can be configured: far above what one machine serves with a process per client, and low
 /// enough that no size in the mapping overflows.
-pub const PLAYERS_OR_ROOMS_MAX: u32 = 200_000;
+pub const PLAYERS_OR_ROOMS_MAX: u32 = 100_000;
 
 /// Connections beyond the players, unless configured: those that are not greeted yet, the old ones of players who
 /// resume, and consoles.
@@ -48,6 +48,9 @@ pub const OPEN_FILES_BASE: u64 = 64;
 /// Memory of one connection's process, everything counted: page tables, kernel stack, private pages, socket
 /// (96 to 137 KiB were measured).
 pub const MEMORY_PER_CONNECTION_BYTES: u64 = 140 * 1024;
+
+/// Bytes of a configuration file.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 // --- A player's bytes -------------------------------------------------------------------------------------------
 
@@ -125,13 +128,13 @@ pub const RING_AGAIN_AFTER_MS: u64 = 20;
 // --- Patience with peers ----------------------------------------------------------------------------------------
 
 /// Time for a connection to say who it is, unless configured.
-pub const HANDSHAKE_TIMEOUT_MS_DEFAULT: u64 = 10_000;
+pub const HANDSHAKE_TIMEOUT_MS_DEFAULT: u32 = 10_000;
 
 /// A client that completes no frame for so long is taken for gone, unless configured.
-pub const HEARTBEAT_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+pub const HEARTBEAT_TIMEOUT_MS_DEFAULT: u32 = 30_000;
 
 /// How long a seat is kept for a player without a connection, unless configured.
-pub const SEAT_GRACE_MS_DEFAULT: u64 = 60_000;
+pub const SEAT_GRACE_MS_DEFAULT: u32 = 60_000;
 
 /// A client that takes nothing of what waits for it for so long is taken for gone.
 pub const WRITE_STALL_TIMEOUT_MS: u64 = 30_000;
@@ -166,7 +169,7 @@ pub const DEATHS_SAME_FRAME_MAX: u32 = 3;
 pub const DEATHS_WINDOW_MS: u64 = 5000;
 
 /// How long an orderly stop waits for what is still on its way to clients, unless configured.
-pub const DRAIN_TIMEOUT_MS_DEFAULT: u64 = 5000;
+pub const DRAIN_TIMEOUT_MS_DEFAULT: u32 = 5000;
 
 /// Time between being asked to end and being killed, for a process of the server.
 pub const TERMINATE_TIMEOUT_MS: u64 = 5000;
@@ -215,4 +218,8 @@ const _: () = {
     assert!(OUTBOX_BYTES_MAX + 32 * OUTBOX_EVENTS_MAX <= ROOM_LOG_BYTES);
     assert!(GAME_EVENT_BYTES_MAX + OUTBOX_EVENT_HEADER_BYTES <= OUTBOX_BYTES_MAX);
     assert!(PLAYERS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX && ROOMS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX);
+    assert!(
+        (PLAYERS_OR_ROOMS_MAX + CONNECTIONS_BEYOND_PLAYERS_DEFAULT) as usize
+            <= KEEPERS_MAX * CONNECTIONS_PER_KEEPER_MAX
+    );
 };

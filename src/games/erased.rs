@@ -31,7 +31,7 @@ pub enum GameError {
     /// The game refused.
     #[error("rejected: {0}")]
     Rejected(Rejection),
-    /// The game panicked. Log it once no lock is held: showing the backtrace takes milliseconds.
+    /// The game panicked. Log it once no lock is held: showing the backtrace can take a tenth of a second.
     #[error("{0}")]
     Panicked(Panic),
     /// The game gave out more events than it may.

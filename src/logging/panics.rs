@@ -1,7 +1,7 @@
 //! Panics, kept until it is safe to log them.
 //!
 //! The hook runs at the place of the panic, perhaps under a lock of the lobby. Resolving a backtrace reads debug
-//! information for milliseconds, so there it only captures the addresses; names are looked up when the panic is shown.
+//! information for a tenth of a second, so there it only captures the addresses; names are looked up when the panic is shown.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
-/// A panic that was caught. Shown as one line: place, message and backtrace. Showing it takes milliseconds (the
+/// A panic that was caught. Shown as one line: place, message and backtrace. Showing it can take a tenth of a second (the
 /// backtrace's names are looked up only then), so it is not done under a lock.
 #[derive(Debug)]
 pub struct Panic {
@@ -105,40 +105,23 @@ impl fmt::Display for Panic {
     }
 }
 
-/// The frames of `text`, a displayed backtrace, innermost first, as `function (file:line:column)`; without those of the
-/// panic machinery and the run-time, which are the same every time and would push the others off the end of the record.
+/// The frames of `text`, a displayed backtrace, innermost first, as `function (file:line:column)`; without those of Rust's
+/// own libraries and of the hook, which are the same every time and would push the others off the end of the record.
 fn frames(text: &str) -> Vec<String> {
-    let mut frames: Vec<String> = Vec::new();
-    let mut shown = false;
-    for line in text.lines().map(str::trim) {
-        if let Some(place) = line.strip_prefix("at ") {
-            if let (true, Some(frame)) = (shown, frames.last_mut()) {
-                *frame += &format!(" ({place})");
-            }
-        } else if let Some((_, function)) = line.split_once(": ") {
-            shown = !is_machinery(function);
-            if shown {
-                frames.push(function.to_owned());
-            }
+    let mut frames = Vec::new();
+    let mut lines = text.lines().map(str::trim).peekable();
+    while let Some(line) = lines.next() {
+        let place = lines
+            .next_if(|next| next.starts_with("at "))
+            .map(|next| &next["at ".len()..]);
+        let function = line.split_once(": ").map_or(line, |(_index, function)| function);
+        let is_of_rust = place.is_some_and(|place| place.contains("/rustc/") || place.contains("/rustlib/"));
+        let is_hook = frames.is_empty() && function.ends_with("keep");
+        if !is_of_rust && !is_hook {
+            frames.push(place.map_or_else(|| function.to_owned(), |place| format!("{function} ({place})")));
         }
     }
     frames
-}
-
-fn is_machinery(function: &str) -> bool {
-    const MACHINERY: [&str; 9] = [
-        "std::",
-        "core::",
-        "alloc::",
-        "__rust",
-        "rust_begin_unwind",
-        "_start",
-        "__libc_start",
-        "main",
-        "forkade::logging::panics::keep",
-    ];
-    let function = function.trim_start_matches(['<', '&']);
-    MACHINERY.iter().any(|prefix| function.starts_with(prefix))
 }
 
 #[cfg(test)]

@@ -1,0 +1,418 @@
+//! What an operator can choose: one table of [`SETTINGS`], and three places to choose in. The command line goes before the
+//! environment (`FORKADE_*`), the environment before a TOML file, and that before the default.
+//!
+//! A mistake in any of them is an error that says what to do, all mistakes at once; nothing is guessed. Whether this
+//! machine can hold what was chosen is decided in [`capacity`].
+
+pub mod capacity;
+mod sources;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use log::LevelFilter;
+
+use crate::limits::{
+    BACKLOG_DEFAULT, CONNECTIONS_BEYOND_PLAYERS_DEFAULT, CONNECTIONS_PER_KEEPER_MAX,
+    DRAIN_TIMEOUT_MS_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT, HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX,
+    PLAYERS_MAX_DEFAULT, PLAYERS_OR_ROOMS_MAX, ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT,
+    SEND_BUFFER_BYTES_DEFAULT,
+};
+
+pub use sources::load;
+
+/// What the server runs with. See [`SETTINGS`] for what each means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients connect; port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+    /// Where operators connect.
+    pub console: Option<SocketAddr>,
+    /// Players at once, connected or in their grace.
+    pub players_max: u32,
+    /// Rooms at once.
+    pub rooms_max: u32,
+    /// Connections at once, greeted or not.
+    pub connections_max: u32,
+    /// Keeper processes.
+    pub keepers: u32,
+    /// Connections that wait in the kernel to be accepted.
+    pub backlog: u32,
+    /// Silence after which a client is taken for gone.
+    pub heartbeat_timeout_ms: u32,
+    /// How long a seat is kept for a player without a connection.
+    pub seat_grace_ms: u32,
+    /// Time that a connection has to greet.
+    pub handshake_timeout_ms: u32,
+    /// How long an orderly stop waits for what is on its way to clients.
+    pub drain_timeout_ms: u32,
+    /// `SO_SNDBUF` of each connection.
+    pub send_buffer_bytes: u32,
+    /// Least important records that are logged.
+    pub log: LevelFilter,
+}
+
+/// Stands for "to be derived from the others" until [`Config::complete`].
+const AUTOMATIC: u32 = 0;
+
+impl Default for Config {
+    /// The defaults. Those that depend on others or on the machine are not derived yet.
+    fn default() -> Self {
+        Config {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)),
+            console: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4001))),
+            players_max: PLAYERS_MAX_DEFAULT,
+            rooms_max: ROOMS_MAX_DEFAULT,
+            connections_max: AUTOMATIC,
+            keepers: AUTOMATIC,
+            backlog: BACKLOG_DEFAULT,
+            heartbeat_timeout_ms: HEARTBEAT_TIMEOUT_MS_DEFAULT,
+            seat_grace_ms: SEAT_GRACE_MS_DEFAULT,
+            handshake_timeout_ms: HANDSHAKE_TIMEOUT_MS_DEFAULT,
+            drain_timeout_ms: DRAIN_TIMEOUT_MS_DEFAULT,
+            send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
+            log: LevelFilter::Info,
+        }
+    }
+}
+
+impl Config {
+    /// Derives what is automatic.
+    fn complete(&mut self, cores: u32) {
+        if self.connections_max == AUTOMATIC {
+            self.connections_max = self.players_max + CONNECTIONS_BEYOND_PLAYERS_DEFAULT;
+        }
+        if self.keepers == AUTOMATIC {
+            self.keepers = self.keepers_min().max(cores).min(number(KEEPERS_MAX));
+        }
+    }
+
+    /// Fewest keepers for so many connections.
+    fn keepers_min(&self) -> u32 {
+        self.connections_max.div_ceil(number(CONNECTIONS_PER_KEEPER_MAX))
+    }
+
+    /// What is wrong with the values taken together.
+    fn contradictions(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.keepers < self.keepers_min() {
+            problems.push(Problem::error(
+                format!(
+                    "{} keepers cannot hold {} connections: each holds at most {CONNECTIONS_PER_KEEPER_MAX}",
+                    self.keepers, self.connections_max
+                ),
+                format!("set keepers to {} or more, or leave it out", self.keepers_min()),
+            ));
+        }
+        if let Some(console) = self.console.filter(|console| overlap(*console, self.listen)) {
+            problems.push(Problem::error(
+                format!(
+                    "listen ({}) and console ({console}) want the same port",
+                    self.listen
+                ),
+                "give the console another port, or switch it off with `none`",
+            ));
+        }
+        problems
+    }
+}
+
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_host = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && same_host
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the server.
+    Serve,
+    /// Say what is wrong with the configuration, and whether this machine can hold it.
+    Check,
+}
+
+/// A complete and consistent configuration, and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The values.
+    pub config: Config,
+    /// Where each of [`SETTINGS`] came from, in their order.
+    pub sources: [ConfigSource; SETTINGS.len()],
+    /// The configuration file, if there is one.
+    pub file: Option<PathBuf>,
+    /// What looks like a mistake but need not be one.
+    pub warnings: Vec<Problem>,
+}
+
+impl Settings {
+    /// Each setting with its value and where that came from.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static Setting, String, ConfigSource)> {
+        SETTINGS
+            .iter()
+            .zip(self.sources)
+            .map(|(setting, source)| (setting, setting.shown(self.config), source))
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigSource {
+    /// Nobody chose it.
+    Default,
+    /// The TOML file.
+    File,
+    /// A `FORKADE_*` variable.
+    Environment,
+    /// An option.
+    CommandLine,
+}
+
+impl fmt::Display for ConfigSource {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            ConfigSource::Default => "default",
+            ConfigSource::File => "file",
+            ConfigSource::Environment => "environment",
+            ConfigSource::CommandLine => "command line",
+        })
+    }
+}
+
+/// Something that is wrong, or looks wrong, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether the server refuses to start with it.
+    pub is_error: bool,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Problem {
+    fn error(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Problem {
+            is_error: true,
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Problem {
+            is_error: false,
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = if self.is_error { "error" } else { "warning" };
+        write!(out, "{severity}: {}\n  {}", self.what, self.remedy)
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The command line is wrong, or asked for nothing but help or the version.
+    #[error(transparent)]
+    CommandLine(#[from] clap::Error),
+    /// Values are wrong: all that are.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Invalid(Vec<Problem>),
+}
+
+impl ConfigError {
+    /// Tells whoever started the program, and gives its exit status: 0 after help, 2 after an error.
+    pub fn report(&self) -> ExitCode {
+        match self {
+            // Help goes to stdout, and errors to stderr. With neither of them there is nobody left to tell.
+            ConfigError::CommandLine(error) => {
+                let _ = error.print();
+                u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+            }
+            ConfigError::Invalid(_) => {
+                eprintln!("{self}");
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+/// One thing that can be chosen.
+#[derive(Debug)]
+pub struct Setting {
+    /// `--flag` on the command line. The key in the file has `_` for `-`, and the variable is in capitals after
+    /// `FORKADE_`.
+    pub flag: &'static str,
+    value_name: &'static str,
+    help: &'static str,
+    kind: Kind,
+}
+
+/// What values a setting has, and the field they go to.
+#[derive(Debug)]
+enum Kind {
+    Address(fn(&mut Config) -> &mut SocketAddr),
+    AddressOrNone(fn(&mut Config) -> &mut Option<SocketAddr>),
+    Number(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
+    NumberOrAutomatic(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
+    Level(fn(&mut Config) -> &mut LevelFilter),
+}
+
+const DAY_MS: u32 = 86_400_000;
+
+/// All that can be chosen.
+pub const SETTINGS: [Setting; 13] = [
+    Setting {
+        flag: "listen",
+        value_name: "IP:PORT",
+        help: "Where clients connect; port 0 lets the system choose",
+        kind: Kind::Address(|config| &mut config.listen),
+    },
+    Setting {
+        flag: "console",
+        value_name: "IP:PORT|none",
+        help: "Where operators connect. The console has no password: keep it on a loopback address",
+        kind: Kind::AddressOrNone(|config| &mut config.console),
+    },
+    Setting {
+        flag: "players-max",
+        value_name: "NUMBER",
+        help: "Players at once, connected or in their grace",
+        kind: Kind::Number(|config| &mut config.players_max, 1..=PLAYERS_OR_ROOMS_MAX),
+    },
+    Setting {
+        flag: "rooms-max",
+        value_name: "NUMBER",
+        help: "Rooms at once",
+        kind: Kind::Number(|config| &mut config.rooms_max, 1..=PLAYERS_OR_ROOMS_MAX),
+    },
+    Setting {
+        flag: "connections-max",
+        value_name: "NUMBER|auto",
+        help: "Connections at once, greeted or not; `auto` leaves some beyond players-max",
+        kind: Kind::NumberOrAutomatic(
+            |config| &mut config.connections_max,
+            1..=number(KEEPERS_MAX * CONNECTIONS_PER_KEEPER_MAX),
+        ),
+    },
+    Setting {
+        flag: "keepers",
+        value_name: "NUMBER|auto",
+        help: "Processes that keep connections, 1000 each at most; `auto`: one per core, and as many as it takes",
+        kind: Kind::NumberOrAutomatic(|config| &mut config.keepers, 1..=number(KEEPERS_MAX)),
+    },
+    Setting {
+        flag: "backlog",
+        value_name: "NUMBER",
+        help: "Connections that wait in the kernel to be accepted",
+        kind: Kind::Number(|config| &mut config.backlog, 1..=65_535),
+    },
+    Setting {
+        flag: "heartbeat-timeout-ms",
+        value_name: "MS",
+        help: "A client that sends nothing for so long is taken for gone",
+        kind: Kind::Number(|config| &mut config.heartbeat_timeout_ms, 100..=DAY_MS),
+    },
+    Setting {
+        flag: "seat-grace-ms",
+        value_name: "MS",
+        help: "How long a seat is kept for a player who lost the connection",
+        kind: Kind::Number(|config| &mut config.seat_grace_ms, 0..=DAY_MS),
+    },
+    Setting {
+        flag: "handshake-timeout-ms",
+        value_name: "MS",
+        help: "Time that a connection has to say who it is",
+        kind: Kind::Number(|config| &mut config.handshake_timeout_ms, 100..=DAY_MS),
+    },
+    Setting {
+        flag: "drain-timeout-ms",
+        value_name: "MS",
+        help: "How long an orderly stop waits for what is on its way to clients",
+        kind: Kind::Number(|config| &mut config.drain_timeout_ms, 0..=DAY_MS),
+    },
+    Setting {
+        flag: "send-buffer-bytes",
+        value_name: "BYTES",
+        help: "What the kernel buffers for a client that does not read (SO_SNDBUF)",
+        kind: Kind::Number(|config| &mut config.send_buffer_bytes, 4096..=16 << 20),
+    },
+    Setting {
+        flag: "log",
+        value_name: "LEVEL",
+        help: "What is logged on stderr: off, error, warn, info, debug or trace",
+        kind: Kind::Level(|config| &mut config.log),
+    },
+];
+
+impl Setting {
+    /// Its key in the configuration file.
+    pub fn key(&self) -> String {
+        self.flag.replace('-', "_")
+    }
+
+    /// Its environment variable.
+    pub fn variable(&self) -> String {
+        format!("{}{}", sources::VARIABLE_PREFIX, self.key().to_uppercase())
+    }
+
+    /// Its value in `config`, in the form in which it is given.
+    pub fn shown(&self, mut config: Config) -> String {
+        match &self.kind {
+            Kind::Address(field) => field(&mut config).to_string(),
+            Kind::AddressOrNone(field) => {
+                field(&mut config).map_or("none".to_owned(), |address| address.to_string())
+            }
+            Kind::NumberOrAutomatic(field, _) if *field(&mut config) == AUTOMATIC => "auto".to_owned(),
+            Kind::Number(field, _) | Kind::NumberOrAutomatic(field, _) => field(&mut config).to_string(),
+            Kind::Level(field) => field(&mut config).to_string().to_lowercase(),
+        }
+    }
+
+    /// Puts the value that `text` says into `config`; else says what a value would be.
+    fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
+        const ADDRESS: &str = "an address with its port, like 127.0.0.1:4000, 0.0.0.0:4000 or [::1]:4000";
+        let number = |range: &RangeInclusive<u32>| text.parse().ok().filter(|value| range.contains(value));
+        let numbers =
+            |range: &RangeInclusive<u32>| format!("a number from {} to {}", range.start(), range.end());
+        match &self.kind {
+            Kind::Address(field) => *field(config) = text.parse().map_err(|_| ADDRESS.to_owned())?,
+            Kind::AddressOrNone(field) => {
+                *field(config) = match text {
+                    "none" => None,
+                    address => Some(address.parse().map_err(|_| format!("{ADDRESS}, or `none`"))?),
+                }
+            }
+            Kind::Number(field, range) => *field(config) = number(range).ok_or_else(|| numbers(range))?,
+            Kind::NumberOrAutomatic(field, range) => {
+                *field(config) = match text {
+                    "auto" => AUTOMATIC,
+                    _ => number(range).ok_or_else(|| numbers(range) + ", or `auto`")?,
+                }
+            }
+            Kind::Level(field) => {
+                let level = text
+                    .parse()
+                    .map_err(|_| "one of off, error, warn, info, debug and trace".to_owned());
+                *field(config) = level?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A limit as a setting has it.
+const fn number(limit: usize) -> u32 {
+    assert!(limit <= u32::MAX as usize);
+    #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
+    let number = limit as u32;
+    number
+}
