@@ -1,0 +1,95 @@
+//! Signals as events of a poll: blocked in the mask and read from a signalfd, never handled where they strike.
+//!
+//! After a fork: the mask is inherited, pending signals are not. An inherited signalfd reads the signals of the *reading*
+//! process, but an inherited epoll reports those of the process that registered it. So a child makes its own poll
+//! and its own [`Signals`], and the parent's stay out of it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+pub use nix::sys::signal::Signal;
+
+/// Signals that arrive as something to read.
+#[derive(Debug)]
+pub struct Signals(SignalFd);
+
+/// One signal that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Which one. Of several of the same kind that were not read yet, the kernel keeps only the first.
+    pub signal: Signal,
+    /// Who sent it, or whose end it tells of (SIGCHLD); 0 if the kernel did.
+    pub sender_pid: u32,
+}
+
+impl Signals {
+    /// From now on, exactly `signals` are blocked, and read here instead. Those that were blocked before are no longer.
+    ///
+    /// For a process with one thread; when the value is dropped, the signals stay blocked.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor left.
+    pub fn block(signals: &[Signal]) -> io::Result<Self> {
+        let set: SigSet = signals.iter().copied().collect();
+        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&set), None)?;
+        Ok(Self(descriptor))
+    }
+
+    /// The next signal that has arrived, or `None`. Read until there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of read(2), which this descriptor has no cause to give.
+    pub fn read(&self) -> io::Result<Option<Received>> {
+        loop {
+            return match self.0.read_signal() {
+                Ok(None) => Ok(None),
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => Err(error.into()),
+                Ok(Some(info)) => {
+                    // Only signals of the closed list `Signal` can have been asked for.
+                    let signal = Signal::try_from(info.ssi_signo.cast_signed())?;
+                    Ok(Some(Received {
+                        signal,
+                        sender_pid: info.ssi_pid,
+                    }))
+                }
+            };
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Lets all signals strike again, as a new program expects it. Those that were pending strike at once.
+///
+/// # Errors
+///
+/// Those of pthread_sigmask(3), which has no cause to give any.
+pub fn unblock_all() -> io::Result<()> {
+    Ok(pthread_sigmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::empty()),
+        None,
+    )?)
+}
+
+/// Makes writing to a pipe without a reader an error instead of death. Inherited by children.
+///
+/// # Errors
+///
+/// Those of sigaction(2), which has no cause to give any.
+pub fn ignore_broken_pipes() -> io::Result<()> {
+    // SAFETY: ignoring a signal installs no code that could run at a bad moment.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
+    Ok(())
+}
