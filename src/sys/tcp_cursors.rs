@@ -370,6 +370,31 @@ mod tests {
     }
 
     #[test]
+    fn our_fin_is_not_among_the_unacknowledged_bytes() {
+        for (state, acknowledged, queued_out) in [
+            (ESTABLISHED, 100, 50),
+            (CLOSE_WAIT, 100, 50),
+            (FIN_WAIT1, 100, 51),
+            (CLOSING, 100, 51),
+            (LAST_ACK, 100, 51),
+            (FIN_WAIT2, 151, 0),
+        ] {
+            let counted = Counted {
+                state,
+                received: 0,
+                acknowledged,
+            };
+            let cursors = counted.cursors(0, queued_out).expect("connected");
+            assert_eq!(cursors.handed_over, 150, "in state {state}");
+            assert_eq!(
+                cursors.unacknowledged,
+                if state == FIN_WAIT2 { 0 } else { 50 },
+                "in state {state}"
+            );
+        }
+    }
+
+    #[test]
     fn an_urgent_byte_counts_like_any_other() {
         let mut connection = Connection::open();
         connection.peer_sends(5);
