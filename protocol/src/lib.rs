@@ -23,4 +23,5 @@ pub use messages::{
     ChatScope, ClientMessage, ErrorCode, GameInfo, Limits, Outcome, Phase, PlayerId, RejectCode, RoomEvent,
     RoomFilter, RoomId, RoomSummary, SeatInfo, ServerMessage, Snapshot, Token,
 };
+pub use preamble::{VERSION_MAX, VERSION_MIN};
 pub use session::{ClientSession, SessionError};

@@ -220,7 +220,7 @@ pub enum ServerMessage {
     Rooms {
         /// Whose answer this is.
         request: u32,
-        /// In order of their ids.
+        /// In the server's order, which pages keep.
         #[serde(with = "list")]
         rooms: Vec<RoomSummary>,
         /// There are more: ask again with this as `after`.
@@ -235,7 +235,7 @@ pub enum ServerMessage {
     },
     /// Something happened in your room.
     Event {
-        /// Counts up by one within a room, except for events that are not for this viewer.
+        /// Goes up within a room, by one with each event; numbers are left out where an event was for others only.
         number: u64,
         /// What happened.
         event: RoomEvent,
@@ -312,9 +312,10 @@ impl ServerMessage {
 pub struct RoomFilter {
     /// Only rooms of this game.
     pub game: Option<String>,
-    /// Only rooms whose name contains this.
+    /// Only rooms whose name contains this, in capital or small letters.
     pub name_contains: Option<String>,
-    /// Only rooms with a free seat and no match under way that would keep one from it.
+    /// Only rooms in which anybody can take a seat now: one is free, there is no passcode, and no match under way keeps
+    /// one from it.
     pub joinable: bool,
 }
 

@@ -27,7 +27,7 @@ pub enum TextError {
     },
     /// Too many bytes in UTF-8.
     #[error("it has {bytes} bytes, at most {bytes_max} are allowed")]
-    TooManyBytes {
+    TooLong {
         /// How many are left after cleaning.
         bytes: usize,
         /// The limit.
@@ -62,7 +62,7 @@ pub fn room_name(name: &str) -> Result<String, TextError> {
 /// Cleans a chat text. Joiners and variation selectors stay, since scripts and emoji need them.
 ///
 /// # Errors
-/// [`TextError::Empty`], or [`TextError::TooManyBytes`]; the limit is [`CHAT_BYTES_MAX`].
+/// [`TextError::Empty`], or [`TextError::TooLong`]; the limit is [`CHAT_BYTES_MAX`].
 pub fn chat(text: &str) -> Result<String, TextError> {
     let invisible = |character| is_invisible(character) && !shapes_its_neighbours(character);
     checked(clean(text, invisible), CHAT_BYTES_MAX, CHAT_BYTES_MAX)
@@ -91,7 +91,7 @@ fn checked(text: String, characters_max: usize, bytes_max: usize) -> Result<Stri
     }
     let bytes = text.len();
     if bytes > bytes_max {
-        return Err(TextError::TooManyBytes { bytes, bytes_max });
+        return Err(TextError::TooLong { bytes, bytes_max });
     }
     let characters = text.chars().count();
     if characters > characters_max {
@@ -173,14 +173,14 @@ mod tests {
         );
         assert_eq!(
             room_name(&"😀".repeat(31)),
-            Err(TextError::TooManyBytes {
+            Err(TextError::TooLong {
                 bytes: 124,
                 bytes_max: 120
             })
         );
         assert_eq!(
             chat(&"c".repeat(501)),
-            Err(TextError::TooManyBytes {
+            Err(TextError::TooLong {
                 bytes: 501,
                 bytes_max: 500
             })

@@ -113,4 +113,6 @@ pub enum RejectCode {
     NotOver,
     /// The match would need more memory than a room has.
     StateTooLarge,
+    /// This server does not offer it.
+    NotOffered,
 }
