@@ -47,6 +47,13 @@ pub(crate) enum Loss {
     Session(SessionError),
 }
 
+impl Loss {
+    /// Whether nobody listens at the server's address.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 impl Client {
     pub(crate) fn new(name: String) -> Self {
         Self {

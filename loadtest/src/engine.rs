@@ -358,7 +358,9 @@ impl Engine {
         }
         self.connections.disconnects += 1;
         *self.connections.losses.entry(loss.to_string()).or_default() += 1;
-        if client.session().is_ended() {
+        // Where nobody listens, and nobody ever has, trying again changes nothing.
+        let nobody_there = loss.is_refused() && self.heartbeat_timeout_ns.is_none();
+        if client.session().is_ended() || nobody_there {
             self.connections.sessions_lost += 1;
             return if entered {
                 Ok(())
@@ -378,7 +380,7 @@ impl Engine {
     /// The first welcome tells how often the server wants to hear from a client.
     fn expect_heartbeats(&mut self, message: &ServerMessage, now_ns: u64) {
         if let (ServerMessage::Welcome { limits, .. }, None) = (message, self.heartbeat_timeout_ns) {
-            let timeout_ns = u64::from(limits.heartbeat_timeout_ms) * 1_000_000;
+            let timeout_ns = u64::from(limits.heartbeat_timeout_ms.max(1)) * 1_000_000;
             self.heartbeat_timeout_ns = Some(timeout_ns);
             self.timers
                 .set(now_ns + self.heartbeat_pause_ns(), Task::Heartbeat);

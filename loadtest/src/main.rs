@@ -33,10 +33,11 @@ mod workload;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::options::Options;
+use crate::control::ControlError;
+use crate::options::{Options, Shape};
 use crate::report::Report;
 
 const THRESHOLD_BROKEN: u8 = 1;
@@ -51,30 +52,48 @@ fn main() -> ExitCode {
         return server_process::serve(arguments);
     }
     let (options, shape) = Options::from_command_line();
-    let report = match control::run(&options, shape) {
-        Ok(report) => report,
+    match measure(&options, shape) {
+        Ok(report) if report.failures.is_empty() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(THRESHOLD_BROKEN),
         Err(error) => {
             eprintln!("forkade-loadtest: {error}");
-            return ExitCode::from(NOT_MEASURED);
+            ExitCode::from(NOT_MEASURED)
         }
-    };
-    // Whoever closed stdout does not want the table.
-    let _ = write!(io::stdout(), "{report}");
-    if let Some(path) = &options.json
-        && let Err(error) = write_json(&report, path)
-    {
-        eprintln!("forkade-loadtest: cannot write {}: {error}", path.display());
-        return ExitCode::from(NOT_MEASURED);
-    }
-    if report.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(THRESHOLD_BROKEN)
     }
 }
 
-fn write_json(report: &Report, path: &Path) -> io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
+/// Why there are no figures, or nowhere to put them.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("cannot write {path}: {cause}")]
+    Json { path: PathBuf, cause: io::Error },
+}
+
+fn measure(options: &Options, shape: Shape) -> Result<Report, Failure> {
+    let failed = |cause| Failure::Json {
+        path: options.json.clone().unwrap_or_default(),
+        cause,
+    };
+    // Opened first: a path that cannot be written to should not show only when the run is over.
+    let json = options
+        .json
+        .as_ref()
+        .map(File::create)
+        .transpose()
+        .map_err(failed)?;
+    let report = control::run(options, shape)?;
+    // Whoever closed stdout does not want the table.
+    let _ = write!(io::stdout(), "{report}");
+    json.map(|file| write_json(&report, file))
+        .transpose()
+        .map_err(failed)?;
+    Ok(report)
+}
+
+fn write_json(report: &Report, file: File) -> io::Result<()> {
+    let mut file = BufWriter::new(file);
     serde_json::to_writer_pretty(&mut file, report)?;
     writeln!(file)?;
     file.flush()

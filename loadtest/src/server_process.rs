@@ -26,8 +26,7 @@ pub(crate) fn serve(arguments: Vec<OsString>) -> ExitCode {
         eprintln!("cannot tie the server to its load generator: {cause}");
         return ExitCode::from(2);
     }
-    let _ = arguments;
-    ExitCode::from(2)
+    forkade::Server::standard().main_from(arguments)
 }
 
 /// A running server that was started here. Dropping it kills it; [`ServerProcess::stop`] is the orderly way.
