@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -325,16 +325,32 @@ fn a_killed_load_generator_takes_its_server_with_it() {
         .stdout(Stdio::null())
         .spawn()
         .expect("it can be started");
-    let pause = || std::thread::sleep(Duration::from_millis(20));
-    let server = loop {
-        match children(loadtest.id()).first() {
-            Some(server) if !children(*server).is_empty() => break *server,
-            _ => pause(),
-        }
-    };
+    let server = await_some(|| {
+        let server = *children(loadtest.id()).first()?;
+        (!children(server).is_empty()).then_some(server)
+    });
     loadtest.kill().expect("it runs");
     loadtest.wait().expect("it ends");
-    while Path::new(&format!("/proc/{server}")).exists() {
-        pause();
+    // Whoever adopts the server may be slow to reap it.
+    await_some(|| match fs::read_to_string(format!("/proc/{server}/stat")) {
+        Ok(stat) => stat
+            .rsplit_once(')')?
+            .1
+            .trim_start()
+            .starts_with('Z')
+            .then_some(()),
+        Err(_) => Some(()),
+    });
+}
+
+/// Waits until there is something. The limit only keeps a failing test from hanging.
+fn await_some<Thing>(look: impl Fn() -> Option<Thing>) -> Thing {
+    let began = Instant::now();
+    loop {
+        match look() {
+            Some(thing) => return thing,
+            None => assert!(began.elapsed() < Duration::from_secs(120), "it does not come"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
