@@ -26,9 +26,7 @@ pub(crate) fn serve(arguments: Vec<OsString>) -> ExitCode {
         eprintln!("cannot tie the server to its load generator: {cause}");
         return ExitCode::from(2);
     }
-    // The library's entry point goes here as soon as there is one.
-    drop(arguments);
-    ExitCode::from(2)
+    forkade::Server::standard().main_from(arguments)
 }
 
 /// A running server that was started here. Dropping it kills it; [`ServerProcess::stop`] is the orderly way.
