@@ -227,6 +227,13 @@ proptest! {
         let lost = world.heard.len() as u64 != world.said;
         prop_assert_eq!(lost, world.session.counters().gaps > 0);
         prop_assert_eq!(lost, world.session.counters().resyncs > 0);
+        // And it goes on: what the session wanted to know when bytes were lost, it asks again.
+        for _ in 0..10 {
+            let sent = world.sent;
+            world.send(3000);
+            prop_assert_eq!(world.sent, sent + 1);
+            world.settle();
+        }
     }
 }
 

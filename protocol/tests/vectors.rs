@@ -1,7 +1,7 @@
 //! `vectors.json` and this crate agree, byte by byte. (The vectors were written by another encoder.)
 
 use forkade_protocol::{
-    ClientMessage, ServerMessage,
+    ClientMessage, ClientSession, ServerMessage,
     codec::{self, CodecError},
     frame::{self, Split},
     limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX},
@@ -156,4 +156,64 @@ fn bytes_of_games_mean_what_is_written() {
         };
         assert_eq!(encoded_again, Ok(bytes), "{means}");
     }
+}
+
+/// Plays the client's side of the example in `WIRE.md` and compares every byte and every offset.
+#[test]
+fn the_session_in_the_specification_is_how_a_session_goes() {
+    let specification = include_str!("../WIRE.md");
+    let (_, example) = specification
+        .split_once("```session\n")
+        .expect("there is an example");
+    let (example, _) = example.split_once("```").expect("the example ends");
+    let mut session = ClientSession::new("Ann", "demo 1.0");
+    session.begin().expect("it can begin");
+    for line in joined_lines(example) {
+        let mut words = line.split_whitespace();
+        let (side, offset) = (
+            words.next(),
+            words.next().and_then(|offset| offset.parse::<u64>().ok()),
+        );
+        let bytes = bytes(&words.collect::<String>());
+        match side {
+            Some("C") => {
+                if offset == Some(session.sent()) {
+                    let message = codec::decode(&bytes[FRAME_HEADER_BYTES..]).expect(&line);
+                    session.send(&message).expect(&line);
+                } else if let Some(offset) = offset {
+                    // What was lost on the way is sent again, by the session itself.
+                    assert_eq!(session.sent(), offset + bytes.len() as u64, "{line}");
+                }
+                assert_eq!(&session.bytes()[..bytes.len()], bytes, "{line}");
+                session.advance(bytes.len());
+            }
+            Some("S") => {
+                if let Some(offset) = offset {
+                    assert_eq!(session.received(), offset, "{line}");
+                }
+                session.receive(&bytes).expect(&line);
+                session.next_message().expect(&line).expect(&line);
+            }
+            Some("LOST") => {
+                session.connection_lost();
+                session.begin().expect("the session goes on");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(session.is_leaving());
+    assert_eq!(session.counters().resumes, 1);
+    assert_eq!(session.counters().gaps, 0);
+}
+
+/// Without comments, and with the continuation of long lines (which begin with a space) joined.
+fn joined_lines(example: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in example.lines().filter(|line| !line.starts_with('#')) {
+        match lines.last_mut() {
+            Some(last) if line.starts_with(' ') => last.push_str(line),
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    lines
 }
