@@ -2,13 +2,52 @@
 //!
 //! > State lives in shared memory, connections live in the kernel, processes only animate them — so any process can be
 //! > killed at any instruction and no player notices.
+//!
+//! A game developer writes one [`Game`](games::Game) and links this library:
+//!
+//! ```no_run
+//! use forkade::games::{relay::Relay, tictactoe::TicTacToe};
+//!
+//! fn main() -> std::process::ExitCode {
+//!     forkade::Server::new().game::<TicTacToe>().game::<Relay>().main()
+//! }
+//! ```
+//!
+//! # The story, in the order in which a connection meets it
+//!
+//! 1. `server` reads the [configuration](config); the `supervisor` creates the [shared memory](lobby::memory) and the sockets, and forks
+//!    the roles in the table of `role`. `wiring` is what they inherit.
+//! 2. The `listener` accepts a connection, asks [`admission`], and sends the socket to a keeper.
+//! 3. The `keeper` forks a `handler` for it, and another whenever that one dies.
+//! 4. The `handler` lets [`player`] shake hands, and then turn frames into calls of the [`lobby`].
+//! 5. Every such call is a [transaction](shm::transaction) on a room, the player, or the directory. [Games](games) run inside.
+//! 6. What happened lies in the room's [log](shm::event_log). A bell wakes the others in the room, who
+//!    [deliver](lobby::delivery) it to their players. (`room_bell` is a handler's, the `ticker` rings what was not rung.)
+//! 7. Operators look in through the `console`.
+//!
+//! Below all that lie [`shm`], the safe abstractions over the mapping, and [`sys`], the only unsafe code. All bounds are in
+//! [`limits`].
 #![deny(unsafe_code)]
 
+pub mod admission;
 pub mod config;
+mod console;
 pub mod games;
+mod handler;
+mod keeper;
 pub mod limits;
+mod listener;
 pub mod lobby;
 mod logging;
+pub mod player;
+mod role;
+mod room_bell;
+mod server;
 pub mod shm;
+mod supervisor;
 pub mod sys;
+pub mod telnet;
+mod ticker;
 mod wiring;
+
+pub use server::Server;

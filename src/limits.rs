@@ -142,6 +142,18 @@ pub const WRITE_STALL_TIMEOUT_MS: u64 = 30_000;
 /// How long a refused connection is read from after its error was sent, so that the error is not lost to a reset.
 pub const REFUSAL_LINGER_MS: u64 = 1000;
 
+/// Refused connections that linger at once; beyond them the oldest is closed early.
+pub const REFUSED_LINGERING_MAX: usize = 256;
+
+/// How long a closing connection may take for what waits to be sent, and then for the client to close its side.
+pub const CLOSING_TIMEOUT_MS: u64 = 2000;
+
+/// How long a session's former handler may take to let go of it before it is killed for the newer connection's sake.
+pub const YIELD_TIMEOUT_MS: u64 = 1000;
+
+/// How long a connection waits for the session it asks to resume.
+pub const RESUME_TIMEOUT_MS: u64 = 10_000;
+
 /// Time for a console connection between two lines.
 pub const CONSOLE_IDLE_TIMEOUT_MS: u64 = 600_000;
 
@@ -168,6 +180,10 @@ pub const DEATHS_SAME_FRAME_MAX: u32 = 3;
 /// See [`DEATHS_SAME_FRAME_MAX`].
 pub const DEATHS_WINDOW_MS: u64 = 5000;
 
+/// Deaths of one connection's handlers within [`DEATHS_WINDOW_MS`], other than by SIGKILL, after which it is given up: a fault that
+/// strikes outside frames would otherwise fork for ever.
+pub const DEATHS_ANYWHERE_MAX: u32 = 10;
+
 /// How long an orderly stop waits for what is still on its way to clients, unless configured.
 pub const DRAIN_TIMEOUT_MS_DEFAULT: u32 = 5000;
 
@@ -176,6 +192,13 @@ pub const TERMINATE_TIMEOUT_MS: u64 = 5000;
 
 /// The ticker's step: how often it looks for seats whose grace is over, lagging bells and what the dead left behind.
 pub const TICK_MS: u64 = 10;
+
+/// How often the ticker looks at what changes slowly: graces, closed rooms, orphaned connections.
+pub const SWEEP_MS: u64 = 100;
+
+/// How long a connection must have been without keeper and handler before the ticker frees it: one that was just forked has not
+/// entered itself yet.
+pub const ORPHAN_AFTER_MS: u64 = 1000;
 
 /// How long accepting rests after it failed for want of descriptors or memory.
 pub const ACCEPT_RETRY_MS: u64 = 100;

@@ -27,6 +27,8 @@ pub struct Wiring {
     pub keepers: Vec<KeeperWiring>,
     /// One per room, rung when its log has something new. Kept by the ticker, who hands them out.
     pub room_bells: Vec<EventFd>,
+    /// Rung by a role that has come up.
+    pub ready: EventFd,
     /// Who needs a room's bell asks here, with a channel for the answer.
     pub bell_requests: ChannelPair,
 }
@@ -72,6 +74,7 @@ impl Wiring {
             lifeline,
             keepers: (0..keepers).map(keeper).collect::<io::Result<_>>()?,
             room_bells: (0..rooms).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
+            ready: EventFd::new()?,
             bell_requests: ChannelPair::new()?,
         })
     }

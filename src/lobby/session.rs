@@ -20,11 +20,12 @@ use super::players::{Membership, PlayerRecord};
 use super::transport::Passed;
 use super::{Lobby, Rejection};
 use crate::limits::{
-    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, FAREWELL_BYTES_MAX, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, GREETING_BYTES_MAX,
+    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, FAREWELL_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, GREETING_BYTES_MAX,
     HANDSHAKE_BYTES_MAX, PLAYER_NAME_BYTES_MAX,
 };
 use crate::shm::transaction::{Record, Tx};
 use crate::sys::clock::now_ms;
+use crate::sys::process::ProcessId;
 
 /// In a player's log cursor: the player must be given a snapshot before any further event.
 pub(super) const CURSOR_LOST: u64 = u64::MAX;
@@ -543,9 +544,77 @@ impl Session {
         Some(Own { player, frame_end: self.frame_end, received: self.input_received(), sent: self.output_sent() })
     }
 
-    /// The frame that ends at stream offset `end` is being handled: the next transaction consumes it.
-    pub fn begin_frame(&mut self, end: u64) {
+    /// The next frame of the input, if it has arrived whole: it is being handled from now on, and consumed by the transaction that
+    /// does what it asks for.
+    ///
+    /// # Errors
+    ///
+    /// The announced length, if it is over the limit.
+    pub fn next_frame<'b>(&mut self, buffer: &'b mut [u8; FRAME_BYTES_MAX]) -> Result<Option<&'b [u8]>, usize> {
+        let Some((_, player)) = self.player else { return Ok(None) };
+        let (consumed, received) = (self.lobby.hand.own(&player.consumed), self.input_received());
+        let input = player.input.placement(&self.lobby.hand);
+        let body_start = consumed + FRAME_HEADER_BYTES as u64;
+        if received < body_start {
+            return Ok(None);
+        }
+        let mut header = [0; FRAME_HEADER_BYTES];
+        input.read(consumed, &mut header);
+        let length = u32::from_le_bytes(header) as usize;
+        let body = buffer.get_mut(..length).ok_or(length)?;
+        let end = body_start + length as u64;
+        if received < end {
+            return Ok(None);
+        }
+        input.read(body_start, body);
         self.frame_end = Some(end);
+        self.record.working_on.store(end, Ordering::Release);
+        self.record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
+        Ok(Some(body))
+    }
+
+    /// The frame was handled.
+    pub fn end_frame(&mut self) {
+        self.frame_end = None;
+        self.record.working_on.store(0, Ordering::Release);
+    }
+
+    /// The client has received the output stream up to this offset: it need not be kept any longer.
+    ///
+    /// # Errors
+    ///
+    /// How much was sent, if less than is confirmed.
+    pub fn confirm(&mut self, received: u64) -> Result<Result<(), Rejection>, u64> {
+        let sent = self.output_sent();
+        if received > sent {
+            return Err(sent);
+        }
+        if let Some((_, player)) = self.player {
+            // For good: what the client has said it has does not depend on the transaction.
+            player.output_kept_from.fetch_max(received, Ordering::AcqRel);
+        }
+        Ok(self.consume_and_reply(None))
+    }
+
+    /// Answers a ping, with how much of the client's stream is taken in for good: up to the end of the ping itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Session::consume_and_reply`].
+    pub fn pong(&mut self, nonce: u64) -> Result<(), Rejection> {
+        let received = self.frame_end.unwrap_or_default();
+        self.consume_and_reply(Some(&ServerMessage::Pong { nonce, received }))
+    }
+
+    /// The process that holds the session which this connection asks to resume, if one does.
+    pub fn holder_of_session(&mut self) -> Option<ProcessId> {
+        let memory = self.lobby.memory;
+        let player = self.lobby.hand.own(&self.record.player);
+        let tx = self.lobby.hand.begin(memory.directory.record);
+        let holder = tx.get(&memory.directory.identity(&tx, player)?.connection);
+        drop(tx);
+        let record = memory.connections.get(holder.index())?;
+        (holder.is_somebody() && record.reference(holder.index()) == holder).then(|| record.handler()).flatten()
     }
 
     /// Consumes the frame in a transaction of its own, and writes `reply`, if any.
@@ -561,7 +630,6 @@ impl Session {
         }
         own.consume(&mut tx);
         tx.commit()?;
-        self.frame_end = None;
         Ok(())
     }
 }

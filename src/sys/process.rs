@@ -80,7 +80,7 @@ impl NewProcess {
     /// # Errors
     ///
     /// Those of close_range(2): a kernel before Linux 5.9, or a system-call filter.
-    pub fn keep_only(self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub fn keep_only(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         kept.sort_unstable();
         let mut next = 3;

@@ -1,0 +1,86 @@
+//! Who may come in: a pure decision from what is known about the load.
+
+/// What the listener knows when a connection has been accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Load<'a> {
+    /// The server has begun to stop.
+    pub stopping: bool,
+    /// Connections of each keeper, consoles included.
+    pub keepers: &'a [u32],
+    /// Most connections of one keeper.
+    pub keeper_max: u32,
+    /// Connections of the kind that asks, now.
+    pub open: u64,
+    /// Most connections of that kind.
+    pub open_max: u64,
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// The keeper of this index is to have it.
+    Admit {
+        /// Index of the keeper.
+        keeper: u32,
+    },
+    /// It is told why not, and closed.
+    Refuse(Refusal),
+}
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// As many connections as the server is configured for.
+    Full,
+    /// The server is about to end.
+    Stopping,
+    /// The machine gives no process or no descriptor.
+    NoResources,
+}
+
+impl Refusal {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Full => "the server is full; try again later",
+            Self::Stopping => "the server is stopping",
+            Self::NoResources => "the server's machine is short of resources; try again later",
+        }
+    }
+}
+
+/// Decides about one connection: it goes to the keeper with the fewest, so that forking is shared between the cores.
+pub fn decide(load: Load<'_>) -> Admission {
+    if load.stopping {
+        return Admission::Refuse(Refusal::Stopping);
+    }
+    if load.open >= load.open_max {
+        return Admission::Refuse(Refusal::Full);
+    }
+    (0..)
+        .zip(load.keepers)
+        .filter(|(_, connections)| **connections < load.keeper_max)
+        .min_by_key(|(_, connections)| **connections)
+        .map_or(Admission::Refuse(Refusal::Full), |(keeper, _)| Admission::Admit { keeper })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Load<'_> = Load { stopping: false, keepers: &[2, 1, 1], keeper_max: 3, open: 4, open_max: 5 };
+
+    #[test]
+    fn the_least_busy_keeper_gets_the_connection() {
+        assert_eq!(decide(QUIET), Admission::Admit { keeper: 1 });
+        assert_eq!(decide(Load { keepers: &[3, 2], ..QUIET }), Admission::Admit { keeper: 1 });
+    }
+
+    #[test]
+    fn nobody_comes_in_beyond_a_limit() {
+        assert_eq!(decide(Load { open: 5, ..QUIET }), Admission::Refuse(Refusal::Full));
+        assert_eq!(decide(Load { keepers: &[3, 3], ..QUIET }), Admission::Refuse(Refusal::Full));
+        assert_eq!(decide(Load { keepers: &[], ..QUIET }), Admission::Refuse(Refusal::Full));
+        assert_eq!(decide(Load { stopping: true, ..QUIET }), Admission::Refuse(Refusal::Stopping));
+    }
+}

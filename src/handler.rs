@@ -1,0 +1,464 @@
+//! A handler: animates one connection and its player. Bytes in, transactions, bytes out.
+//!
+//! It must never keep anything that a successor would need anywhere but in shared memory: it can be killed between any two
+//! instructions, and the next one goes on from what the kernel and the records say.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use forkade_protocol::ErrorCode;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::Signal;
+
+use crate::limits::{
+    CLOSING_TIMEOUT_MS, RESUME_TIMEOUT_MS, RING_AGAIN_AFTER_MS, WRITE_STALL_TIMEOUT_MS, YIELD_TIMEOUT_MS,
+};
+use crate::lobby::Lobby;
+use crate::lobby::connections::{Kind, Phase};
+use crate::lobby::session::{Farewell, Resume, Session, Wanted};
+use crate::lobby::transport::Passed;
+use crate::player::{self, Handshake, Next};
+use crate::role::Context;
+use crate::room_bell::RoomBell;
+use crate::sys::clock::now_ms;
+use crate::sys::process::{NewProcess, ProcessId, set_name};
+use crate::sys::signals::Signals;
+use crate::sys::sockets::shut_down;
+use crate::sys::tcp_cursors::{CursorError, TcpCursors};
+use crate::{console, logging};
+
+const SOCKET: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const LIFELINE: Token = Token(2);
+const ROOM_BELL: Token = Token(3);
+const BELL_ANSWER: Token = Token(4);
+
+/// What a keeper gives to a handler.
+pub(crate) struct Inheritance<'a> {
+    pub(crate) context: Context,
+    /// Index of the connection.
+    pub(crate) connection: u32,
+    pub(crate) socket: &'a OwnedFd,
+    /// Another handler has animated the connection before.
+    pub(crate) is_successor: bool,
+}
+
+/// Runs in the process that was just forked for the connection. Exit status 0 means that the connection has come to its end.
+pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance<'_>) -> u8 {
+    logging::set_role("handler");
+    let record = inheritance.context.memory.connections.at(inheritance.connection);
+    record.set_handler(ProcessId::of_self());
+    match serve(new_process, &inheritance) {
+        Ok(status) => status,
+        Err(error) => {
+            log::error!("cannot go on: {error}");
+            1
+        }
+    }
+}
+
+fn serve(new_process: &NewProcess, inheritance: &Inheritance<'_>) -> io::Result<u8> {
+    let Context { memory, games, wiring, .. } = inheritance.context;
+    let record = memory.connections.at(inheritance.connection);
+    let mut keep = vec![inheritance.socket.as_fd(), wiring.lifeline.as_fd(), wiring.bell_requests.sender.as_fd()];
+    keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
+    new_process.keep_only(&keep)?;
+    set_name("handler")?;
+    let lobby = Lobby::attach(memory, games);
+    if record.kind() == Kind::Console {
+        return Ok(console::run(lobby, inheritance.connection, inheritance.socket.try_clone()?, wiring));
+    }
+    let (passed, over) = match inheritance.is_successor.then(|| TcpCursors::read(inheritance.socket)) {
+        None => (Passed::default(), None),
+        Some(Ok(cursors)) => (Passed { received: cursors.received, sent: cursors.handed_over }, None),
+        Some(Err(error)) => (Passed::default(), Some(error)),
+    };
+    let (session, plausible) = Session::attach(lobby, inheritance.connection, passed);
+    let mut handler = Handler::new(inheritance, session)?;
+    match (over, plausible) {
+        (Some(CursorError::ConnectionOver), _) => handler.end(),
+        (Some(error), _) => {
+            log::error!("the connection cannot be taken over: {error}");
+            handler.end();
+        }
+        (None, Err(implausible)) => {
+            log::error!("the connection cannot be taken over: {implausible}");
+            handler.end();
+        }
+        (None, Ok(())) => handler.run()?,
+    }
+    handler.linger()?;
+    Ok(u8::from(handler.supervisor_is_gone))
+}
+
+struct Handler<'a> {
+    context: Context,
+    session: Session,
+    socket: &'a OwnedFd,
+    poll: Poll,
+    signals: Signals,
+    bell: RoomBell,
+    /// The socket may have bytes: true until it says that it has not.
+    readable: bool,
+    /// The socket may take bytes: true until it says that it does not.
+    writable: bool,
+    /// The client has ended its direction, and everything was received.
+    client_has_ended: bool,
+    /// Somebody may want something of this connection.
+    look_at_flags: bool,
+    /// When the client last took bytes, or nothing waited for it.
+    last_taken_ms: u64,
+    supervisor_is_gone: bool,
+}
+
+impl<'a> Handler<'a> {
+    fn new(inheritance: &Inheritance<'a>, session: Session) -> io::Result<Self> {
+        let signals = Signals::block(&[Signal::SIGUSR1, Signal::SIGTERM])?;
+        let poll = Poll::new()?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        for (descriptor, token, interest) in [
+            (inheritance.socket.as_fd(), SOCKET, both),
+            (signals.as_fd(), SIGNALS, Interest::READABLE),
+            (inheritance.context.wiring.lifeline.as_fd(), LIFELINE, Interest::READABLE),
+        ] {
+            poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
+        }
+        Ok(Self {
+            context: inheritance.context,
+            session,
+            socket: inheritance.socket,
+            poll,
+            signals,
+            bell: RoomBell::new(ROOM_BELL, BELL_ANSWER),
+            readable: true,
+            writable: true,
+            client_has_ended: false,
+            // What a predecessor was told, its successor has to find by itself.
+            look_at_flags: inheritance.is_successor,
+            last_taken_ms: now_ms(),
+            supervisor_is_gone: false,
+        })
+    }
+
+    /// Serves until the connection holds nothing any more.
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(8);
+        self.begin();
+        while !self.supervisor_is_gone {
+            self.work()?;
+            if self.session.phase() == Phase::DONE {
+                return Ok(());
+            }
+            match self.poll.poll(&mut events, Some(self.patience())) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            for event in &events {
+                match event.token() {
+                    SOCKET => {
+                        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+                        self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+                    }
+                    SIGNALS => {
+                        while self.signals.read()?.is_some() {
+                            self.look_at_flags = true;
+                        }
+                    }
+                    // Nothing to clear: all members of the room share the bell, and each ring is a new edge.
+                    ROOM_BELL => {}
+                    BELL_ANSWER => self.bell.take_answer(&self.poll)?,
+                    LIFELINE => self.supervisor_is_gone = true,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a successor makes up for.
+    fn begin(&mut self) {
+        if self.session.phase() == Phase::OPEN {
+            let name = self.session.name();
+            logging::set_player(Some(name.as_str()));
+            self.session.show_connected(true);
+        }
+    }
+
+    /// Does what can be done without waiting.
+    fn work(&mut self) -> io::Result<()> {
+        loop {
+            if std::mem::take(&mut self.look_at_flags) {
+                self.do_what_is_wanted();
+            }
+            let phase = self.session.phase();
+            let mut moved = match phase {
+                Phase::HANDSHAKE => self.shake_hands(),
+                Phase::RESUMING => self.resume(),
+                Phase::OPEN => self.play(),
+                Phase::DONE => return Ok(()),
+                _ => false,
+            };
+            self.ring_bells()?;
+            moved |= self.send();
+            self.watch_time();
+            if !moved && self.session.phase() == phase {
+                return Ok(());
+            }
+        }
+    }
+
+    fn shake_hands(&mut self) -> bool {
+        let received = self.receive();
+        match player::shake_hands(&mut self.session) {
+            Handshake::Incomplete if self.client_has_ended => self.end(),
+            Handshake::Incomplete => return received,
+            Handshake::Greeted => {
+                let name = self.session.name();
+                logging::set_player(Some(name.as_str()));
+                log::debug!("greeted, from {}", self.session.record().peer());
+            }
+            Handshake::Resuming(keeper) => self.ring_keeper(keeper),
+            Handshake::Refused(farewell) => self.session.close(false, &farewell),
+            Handshake::Text => {
+                let word = "this port speaks the Forkade protocol; operators telnet to the console's port";
+                self.session.close(false, &Farewell::Error(ErrorCode::BadPreamble, word.into()));
+            }
+        }
+        true
+    }
+
+    fn resume(&mut self) -> bool {
+        let refuse = |session: &mut Session, code, text: &str| {
+            session.close(false, &Farewell::Error(code, text.to_owned()));
+        };
+        match self.session.try_resume() {
+            Resume::NotYet => {
+                self.wait_for_session();
+                return false;
+            }
+            Resume::Done => {
+                log::debug!("resumed, from {}", self.session.record().peer());
+                self.begin();
+            }
+            Resume::Superseded => {
+                refuse(&mut self.session, ErrorCode::Replaced, "your session goes on on a newer connection");
+            }
+            Resume::Gone => refuse(&mut self.session, ErrorCode::TokenUnknown, "the session has come to its end"),
+            Resume::BeyondTheEnd => {
+                refuse(&mut self.session, ErrorCode::Malformed, "more bytes were claimed received than were sent");
+            }
+        }
+        true
+    }
+
+    /// The session's former handler has not let go yet. One that does not answer is killed: its successor will let go at once.
+    fn wait_for_session(&mut self) {
+        let waited = now_ms().saturating_sub(self.session.record().last_frame_at_ms.load(Ordering::Relaxed));
+        if waited >= RESUME_TIMEOUT_MS {
+            let text = "the session is still held by its former connection; try again";
+            self.session.close(false, &Farewell::Error(ErrorCode::InternalError, text.to_owned()));
+        } else if waited >= YIELD_TIMEOUT_MS
+            && let Some(holder) = self.session.holder_of_session()
+        {
+            log::warn!("handler {holder} does not let go of the session: killed");
+            if let Err(error) = holder.send_signal(Signal::SIGKILL) {
+                log::error!("cannot kill handler {holder}: {error}");
+            }
+        }
+    }
+
+    /// Frames in, events out.
+    fn play(&mut self) -> bool {
+        let mut moved = self.receive();
+        loop {
+            match player::handle_next_frame(&mut self.session) {
+                Next::Handled => moved = true,
+                Next::Wait => break,
+                Next::Close { leaves, farewell } => {
+                    if farewell != Farewell::None {
+                        log::info!("closing the connection from {}: {farewell:?}", self.session.record().peer());
+                    }
+                    self.session.close(leaves, &farewell);
+                    return true;
+                }
+            }
+        }
+        match self.session.deliver() {
+            Ok(delivered) => moved |= delivered,
+            Err(rejection) => log::error!("cannot deliver the room's events: {rejection}"),
+        }
+        if self.client_has_ended && !moved {
+            // It will send nothing more, and all it sent was handled.
+            self.session.close(false, &Farewell::None);
+            return true;
+        }
+        moved
+    }
+
+    /// Receives what there is and what there is space for. Says whether anything came.
+    fn receive(&mut self) -> bool {
+        let mut moved = false;
+        while self.readable {
+            match self.session.receive(self.socket) {
+                Ok(Some(0)) => {
+                    self.client_has_ended = true;
+                    self.readable = false;
+                }
+                Ok(Some(_)) => moved = true,
+                // Full: what is there must be handled first.
+                Ok(None) => break,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => self.readable = false,
+                    io::ErrorKind::Interrupted => {}
+                    _ => {
+                        self.end();
+                        return true;
+                    }
+                },
+            }
+        }
+        moved
+    }
+
+    /// Sends what there is, as far as the kernel takes it. Says whether anything went.
+    fn send(&mut self) -> bool {
+        let mut moved = false;
+        while self.writable {
+            match self.session.send(self.socket) {
+                Ok(None) => break,
+                Ok(Some(_)) => moved = true,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => self.writable = false,
+                    io::ErrorKind::Interrupted => {}
+                    _ => {
+                        self.end();
+                        return true;
+                    }
+                },
+            }
+        }
+        if moved || self.session.all_sent() {
+            self.last_taken_ms = now_ms();
+        }
+        moved
+    }
+
+    fn do_what_is_wanted(&mut self) {
+        let phase = self.session.phase();
+        let wanted = self.session.wanted();
+        match (phase, wanted) {
+            (Phase::CLOSING | Phase::DONE, _) | (_, Wanted::Nothing) => {}
+            (_, Wanted::Stop) => self.session.close(false, &Farewell::ShuttingDown("the server is stopping".into())),
+            (Phase::OPEN, Wanted::Kick) => {
+                let farewell = Farewell::Error(ErrorCode::Kicked, "an operator has sent you out".into());
+                self.session.close(true, &farewell);
+            }
+            (Phase::OPEN, Wanted::Yield) => {
+                let keeper = self.session.yield_to_claimant();
+                self.ring_keeper(keeper);
+            }
+            _ => {}
+        }
+    }
+
+    fn ring_bells(&mut self) -> io::Result<()> {
+        let memory = self.context.memory;
+        for room in self.session.take_bells() {
+            // A bell that is not here (yet) is rung by the ticker, who has them all.
+            self.bell.ring(room, &memory.rooms.at(room).log);
+        }
+        let room = self.session.membership().place().map(|(room, _)| room.index());
+        self.bell.follow(room, &self.poll, &self.context.wiring.bell_requests.sender)
+    }
+
+    fn ring_keeper(&self, keeper: Option<u32>) {
+        if let Some(keeper) = keeper {
+            self.context.wiring.ring_keeper(keeper);
+        }
+    }
+
+    /// Ends what has taken too long.
+    fn watch_time(&mut self) {
+        let (now, header) = (now_ms(), self.context.memory.header);
+        let record = self.session.record();
+        let age = now.saturating_sub(record.accepted_at_ms.load(Ordering::Relaxed));
+        let silence = now.saturating_sub(record.last_frame_at_ms.load(Ordering::Relaxed));
+        let close = |session: &mut Session, code, text: &str| session.close(false, &Farewell::Error(code, text.into()));
+        match self.session.phase() {
+            Phase::HANDSHAKE if age >= header.handshake_timeout_ms.load(Ordering::Relaxed) => {
+                close(&mut self.session, ErrorCode::HandshakeTimeout, "you did not greet in time");
+            }
+            Phase::OPEN if silence >= header.heartbeat_timeout_ms.load(Ordering::Relaxed) => {
+                close(&mut self.session, ErrorCode::Silent, "nothing was heard of you for too long");
+            }
+            Phase::OPEN if now.saturating_sub(self.last_taken_ms) >= WRITE_STALL_TIMEOUT_MS => {
+                close(&mut self.session, ErrorCode::NotReading, "you did not read for too long");
+            }
+            Phase::CLOSING => {
+                let late = now.saturating_sub(self.session.closing_since_ms()) >= CLOSING_TIMEOUT_MS;
+                if late || self.session.all_sent() {
+                    self.end();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How long nothing needs to be done, if nothing happens.
+    fn patience(&self) -> Duration {
+        let (now, header) = (now_ms(), self.context.memory.header);
+        let record = self.session.record();
+        let until_ms = match self.session.phase() {
+            Phase::HANDSHAKE => {
+                record.accepted_at_ms.load(Ordering::Relaxed) + header.handshake_timeout_ms.load(Ordering::Relaxed)
+            }
+            Phase::RESUMING => now + RING_AGAIN_AFTER_MS,
+            Phase::CLOSING => self.session.closing_since_ms() + CLOSING_TIMEOUT_MS,
+            _ => {
+                let silent_at =
+                    record.last_frame_at_ms.load(Ordering::Relaxed) + header.heartbeat_timeout_ms.load(Ordering::Relaxed);
+                let stalled_at = if self.session.all_sent() { u64::MAX } else { self.last_taken_ms + WRITE_STALL_TIMEOUT_MS };
+                silent_at.min(stalled_at)
+            }
+        };
+        Duration::from_millis(until_ms.saturating_sub(now).max(1))
+    }
+
+    /// Ends the connection's hold on everything.
+    fn end(&mut self) {
+        let keeper = self.session.finish();
+        self.ring_keeper(keeper);
+        // The room is told by the bell it has, or, where that is not here, by the ticker.
+        for room in self.session.take_bells() {
+            self.bell.ring(room, &self.context.memory.rooms.at(room).log);
+        }
+    }
+
+    /// Shuts the connection down, and reads on for a moment: closed with unread bytes, the kernel would send a reset, and the
+    /// client could lose what it has not read yet.
+    fn linger(&mut self) -> io::Result<()> {
+        // For all duplicates: the keeper's would keep the connection open.
+        shut_down(self.socket, Shutdown::Write)?;
+        let give_up_at = now_ms() + CLOSING_TIMEOUT_MS;
+        let mut events = Events::with_capacity(8);
+        let mut ignored = [0; 4096];
+        while !self.client_has_ended && !self.supervisor_is_gone && now_ms() < give_up_at {
+            match crate::sys::sockets::receive_into(self.socket, &mut ignored) {
+                crate::sys::sockets::Received::Bytes(_) => continue,
+                crate::sys::sockets::Received::WouldBlock => {}
+                _ => break,
+            }
+            let patience = Duration::from_millis(give_up_at.saturating_sub(now_ms()));
+            match self.poll.poll(&mut events, Some(patience)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                polled => polled?,
+            }
+            self.supervisor_is_gone |= events.iter().any(|event| event.token() == LIFELINE);
+        }
+        shut_down(self.socket, Shutdown::Both)
+    }
+}

@@ -1,0 +1,442 @@
+//! A keeper: holds a duplicate of each of its clients' sockets, and forks a handler for each, again and again if need be.
+//!
+//! It must never register a client's socket in its poll (events would wake it for every byte of a thousand clients), never take
+//! a lock (a stuck lobby must not keep handlers from being replaced), and never run game or protocol code (nothing a client
+//! sends can kill it). It keeps few pages and few files, since every fork copies them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::Signal;
+
+use crate::admission::Refusal;
+use crate::handler::{self, Inheritance};
+use crate::limits::{DEATHS_ANYWHERE_MAX, DEATHS_SAME_FRAME_MAX, DEATHS_WINDOW_MS};
+use crate::listener::send_refusal;
+use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
+use crate::logging;
+use crate::role::{Context, Start};
+use crate::sys::clock::now_ms;
+use crate::sys::process::{Exit, ProcessId, Reaped, fork, reap};
+use crate::sys::signals::Signals;
+use crate::sys::sockets::{ReceiveOutcome, shut_down};
+
+const CONNECTIONS: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const BELL: Token = Token(2);
+const LIFELINE: Token = Token(3);
+
+/// The role's entry.
+pub(crate) fn run(start: &Start) -> io::Result<u8> {
+    let wiring = start.context.wiring;
+    let mine = &wiring.keepers[start.index as usize];
+    let mut keep = vec![
+        mine.connections.receiver.as_fd(),
+        wiring.lifeline.as_fd(),
+        wiring.ready.as_fd(),
+        wiring.bell_requests.sender.as_fd(),
+    ];
+    // The handlers will ring any keeper.
+    keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
+    start.keep_only(&keep)?;
+    // SIGUSR1 is blocked for the handlers' sake: they inherit the mask, and may be sent it before they listen.
+    let signals = Signals::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1])?;
+    let mut keeper = Keeper::new(start, signals)?;
+    start.report_ready();
+    keeper.serve()
+}
+
+struct Keeper {
+    context: Context,
+    index: u32,
+    epoch: u32,
+    signals: Signals,
+    poll: Poll,
+    /// By the connection's index.
+    kept: HashMap<u32, Kept>,
+    /// From a handler's pid to its connection's index.
+    handlers: HashMap<u32, u32>,
+    /// Slots that were free when this process last looked.
+    free: Vec<u32>,
+    /// When what is left is killed; set when the server stops.
+    stop_by_ms: Option<u64>,
+}
+
+/// A connection in this keeper's hands.
+struct Kept {
+    socket: OwnedFd,
+    handler: ProcessId,
+    deaths: Deaths,
+}
+
+/// What there is to do.
+enum Event {
+    Connections,
+    Children,
+    Attention,
+    Stop,
+    SupervisorGone,
+}
+
+impl Keeper {
+    fn new(start: &Start, signals: Signals) -> io::Result<Self> {
+        let context = start.context;
+        let mine = &context.wiring.keepers[start.index as usize];
+        let slot = &context.memory.header.keepers[start.index as usize];
+        // From here on the connections of a predecessor are known to be nobody's.
+        let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+        let claimed = |index: &u32| context.memory.connections.at(*index).claimed() != Claim::Free;
+        let still_claimed = context.memory.connections_of_keeper(start.index).filter(claimed).count();
+        slot.connections.store(u32::try_from(still_claimed).unwrap_or(u32::MAX), Ordering::Release);
+        let poll = Poll::new()?;
+        for (descriptor, token) in [
+            (mine.connections.receiver.as_fd(), CONNECTIONS),
+            (signals.as_fd(), SIGNALS),
+            (mine.bell.as_fd(), BELL),
+            (context.wiring.lifeline.as_fd(), LIFELINE),
+        ] {
+            poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        Ok(Self {
+            context,
+            index: start.index,
+            epoch,
+            signals,
+            poll,
+            kept: HashMap::new(),
+            handlers: HashMap::new(),
+            free: Vec::new(),
+            stop_by_ms: None,
+        })
+    }
+
+    fn serve(&mut self) -> io::Result<u8> {
+        let mut events = Events::with_capacity(16);
+        self.take_connections()?;
+        loop {
+            match self.poll.poll(&mut events, self.patience()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            let tokens: Vec<Token> = events.iter().map(mio::event::Event::token).collect();
+            for token in tokens {
+                for event in self.meaning(token)? {
+                    match event {
+                        Event::Connections => self.take_connections()?,
+                        Event::Children => self.reap_handlers(),
+                        Event::Attention => self.pass_on_attention(),
+                        Event::Stop => self.stop(),
+                        Event::SupervisorGone => return Ok(1),
+                    }
+                }
+            }
+            if let Some(stop_by_ms) = self.stop_by_ms {
+                if self.kept.is_empty() {
+                    return Ok(0);
+                }
+                if stop_by_ms <= now_ms() {
+                    self.kill_handlers();
+                }
+            }
+        }
+    }
+
+    fn meaning(&self, token: Token) -> io::Result<Vec<Event>> {
+        Ok(match token {
+            CONNECTIONS => vec![Event::Connections],
+            BELL => vec![Event::Attention],
+            LIFELINE => vec![Event::SupervisorGone],
+            _ => {
+                let mut events = Vec::new();
+                while let Some(received) = self.signals.read()? {
+                    match received.signal {
+                        Signal::SIGCHLD => events.push(Event::Children),
+                        Signal::SIGTERM => events.push(Event::Stop),
+                        _ => {}
+                    }
+                }
+                events
+            }
+        })
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        let stop_by_ms = self.stop_by_ms?;
+        Some(Duration::from_millis(stop_by_ms.saturating_sub(now_ms()).max(10)))
+    }
+
+    fn take_connections(&mut self) -> io::Result<()> {
+        let wiring = self.context.wiring;
+        let channel = &wiring.keepers[self.index as usize].connections.receiver;
+        let mut message = [0; 16];
+        loop {
+            match channel.receive(&mut message) {
+                Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
+                    let kind = if message[..bytes] == [1] { Kind::Console } else { Kind::Game };
+                    for socket in descriptors {
+                        self.take_in(kind, socket);
+                    }
+                }
+                Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => return Ok(()),
+                // The socket is lost with its descriptor; the client sees a reset and tries again.
+                Err(error) => {
+                    log::error!("a connection was lost on its way from the listener: {error}");
+                    self.context.memory.header.lost_before_greeting_total.fetch_add(1, Ordering::Relaxed);
+                    self.forget_one(Kind::Game);
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, kind: Kind, socket: OwnedFd) {
+        let socket = TcpStream::from(socket);
+        // A client that has gone already has no address any more.
+        let peer = socket.peer_addr().unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        let socket = OwnedFd::from(socket);
+        let Some((index, record)) = self.claim_slot(kind, peer) else {
+            log::error!("no connection slot is free");
+            send_refusal(kind, &socket, Refusal::Full);
+            self.forget_one(kind);
+            return;
+        };
+        match self.fork_handler(index, record, &socket, false) {
+            Ok(handler) => {
+                self.handlers.insert(handler.pid, index);
+                self.kept.insert(index, Kept { socket, handler, deaths: Deaths::default() });
+            }
+            Err(error) => {
+                log::error!("cannot fork a handler: {error}");
+                self.context.memory.header.refused_total.fetch_add(1, Ordering::Relaxed);
+                send_refusal(kind, &socket, Refusal::NoResources);
+                record.free();
+                self.free.push(index);
+                self.forget_one(kind);
+            }
+        }
+    }
+
+    fn claim_slot(&mut self, kind: Kind, peer: SocketAddr) -> Option<(u32, &'static ConnectionRecord)> {
+        let memory = self.context.memory;
+        if self.free.is_empty() {
+            let is_free = |index: &u32| memory.connections.at(*index).claimed() == Claim::Free;
+            // In descending order, so that the lowest, whose pages were touched before, are taken first.
+            self.free.extend(memory.connections_of_keeper(self.index).rev().filter(is_free));
+        }
+        while let Some(index) = self.free.pop() {
+            let record = memory.connections.at(index);
+            if record.claim(kind, peer, self.epoch, now_ms()) {
+                return Some((index, record));
+            }
+        }
+        None
+    }
+
+    fn fork_handler(
+        &self,
+        index: u32,
+        record: &ConnectionRecord,
+        socket: &OwnedFd,
+        is_successor: bool,
+    ) -> Result<ProcessId, crate::sys::process::ForkError> {
+        let context = self.context;
+        let handler = fork(logging::log_panic, |new_process| {
+            handler::run(&new_process, Inheritance { context, connection: index, socket, is_successor })
+        })?;
+        record.set_handler(handler);
+        Ok(handler)
+    }
+
+    fn reap_handlers(&mut self) {
+        for Reaped { pid, exit } in reap() {
+            let Some(index) = self.handlers.remove(&pid) else { continue };
+            match exit {
+                Exit::Code(0) => self.let_go(index),
+                exit => self.replace(index, exit),
+            }
+        }
+    }
+
+    /// The handler has ended the connection and what it held.
+    fn let_go(&mut self, index: u32) {
+        self.kept.remove(&index);
+        let record = self.context.memory.connections.at(index);
+        let kind = record.kind();
+        record.free();
+        self.free.push(index);
+        self.forget_one(kind);
+    }
+
+    /// The handler has died: another goes on with the same connection.
+    fn replace(&mut self, index: u32, exit: Exit) {
+        let Some(mut kept) = self.kept.remove(&index) else { return };
+        let record = self.context.memory.connections.at(index);
+        let verdict = kept.deaths.enter(now_ms(), record.working_on.load(Ordering::Acquire), exit);
+        if verdict == Verdict::GiveUp {
+            log::error!("handler {} {exit}, again and again: its connection is given up", kept.handler);
+            self.context.memory.header.blamed_total.fetch_add(1, Ordering::Relaxed);
+            return self.give_up(record, &kept);
+        }
+        match self.fork_handler(index, record, &kept.socket, true) {
+            Ok(successor) => {
+                log::warn!("handler {} {exit}: replaced by {successor}", kept.handler);
+                self.context.memory.header.takeovers_total.fetch_add(1, Ordering::Relaxed);
+                self.handlers.insert(successor.pid, index);
+                kept.handler = successor;
+                self.kept.insert(index, kept);
+            }
+            Err(error) => {
+                log::error!("handler {} {exit}, and no other can be forked: {error}", kept.handler);
+                self.give_up(record, &kept);
+            }
+        }
+    }
+
+    /// The connection ends; the ticker frees what it held. The client may resume on a new one.
+    fn give_up(&self, record: &ConnectionRecord, kept: &Kept) {
+        if let Err(error) = shut_down(&kept.socket, Shutdown::Both) {
+            log::warn!("cannot shut a connection down: {error}");
+        }
+        let kind = record.kind();
+        record.abandon();
+        self.forget_one(kind);
+    }
+
+    /// A connection that the listener has counted is gone.
+    fn forget_one(&self, kind: Kind) {
+        let header = self.context.memory.header;
+        let open = match kind {
+            Kind::Game => &header.connections_open,
+            Kind::Console => &header.consoles_open,
+        };
+        let mine = &header.keepers[self.index as usize].connections;
+        // A keeper that has died may have left the counts behind what is there: never below nothing.
+        let _ = open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+        let _ = mine.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+    }
+
+    /// Makes the handlers look at their flags for whom somebody has left word.
+    fn pass_on_attention(&self) {
+        self.context.wiring.keepers[self.index as usize].bell.clear();
+        let first = self.context.memory.connections_of_keeper(self.index).start;
+        let words = &self.context.memory.header.keepers[self.index as usize].attention;
+        for (word_index, word) in (0_u32..).zip(words) {
+            let mut bits = word.swap(0, Ordering::AcqRel);
+            while bits != 0 {
+                self.nudge(first + word_index * 64 + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
+    }
+
+    /// Sends a handler the signal that makes it look at its flags: one of this process's, or a predecessor's that lives on.
+    fn nudge(&self, index: u32) {
+        let Some(handler) = self.context.memory.connections.at(index).handler() else { return };
+        // One that is dead needs no nudge: its successor looks at everything.
+        if let Err(error) = handler.send_signal(Signal::SIGUSR1) {
+            log::warn!("cannot signal handler {handler}: {error}");
+        }
+    }
+
+    fn stop(&mut self) {
+        let patience_ms = u64::from(self.context.config.drain_timeout_ms);
+        self.stop_by_ms.get_or_insert(now_ms() + patience_ms);
+        for index in self.context.memory.connections_of_keeper(self.index) {
+            if self.context.memory.connections.at(index).claimed() != Claim::Free {
+                self.nudge(index);
+            }
+        }
+    }
+
+    /// The server stops, and these have not come to an end in time.
+    fn kill_handlers(&mut self) {
+        for (index, kept) in self.kept.drain() {
+            log::warn!("handler {} of connection {index} did not end in time: killed", kept.handler);
+            let _ = kept.handler.send_signal(Signal::SIGKILL);
+            let _ = kept.handler.wait();
+        }
+    }
+}
+
+/// How a connection's handlers have died lately.
+#[derive(Debug, Default)]
+struct Deaths {
+    window_began_ms: u64,
+    anywhere: u32,
+    frame: u64,
+    in_frame: u32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Replace,
+    GiveUp,
+}
+
+impl Deaths {
+    /// Enters a death while the frame `working_on` (0: none) was being handled.
+    fn enter(&mut self, now_ms: u64, working_on: u64, exit: Exit) -> Verdict {
+        if now_ms.saturating_sub(self.window_began_ms) > DEATHS_WINDOW_MS {
+            *self = Self { window_began_ms: now_ms, ..Self::default() };
+        }
+        if working_on != 0 && working_on == self.frame {
+            self.in_frame += 1;
+        } else {
+            (self.frame, self.in_frame) = (working_on, u32::from(working_on != 0));
+        }
+        // Who is killed has done nothing wrong.
+        self.anywhere += u32::from(exit != Exit::Signal(libc::SIGKILL));
+        if self.in_frame >= DEATHS_SAME_FRAME_MAX || self.anywhere >= DEATHS_ANYWHERE_MAX {
+            Verdict::GiveUp
+        } else {
+            Verdict::Replace
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CRASH: Exit = Exit::Signal(libc::SIGSEGV);
+    const KILL: Exit = Exit::Signal(libc::SIGKILL);
+
+    #[test]
+    fn three_deaths_in_the_same_frame_are_enough() {
+        let mut deaths = Deaths::default();
+        assert_eq!(deaths.enter(1, 7, CRASH), Verdict::Replace);
+        assert_eq!(deaths.enter(2, 7, CRASH), Verdict::Replace);
+        assert_eq!(deaths.enter(3, 7, CRASH), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn deaths_in_different_frames_or_at_long_intervals_are_forgiven() {
+        let mut deaths = Deaths::default();
+        for (time, frame) in (0..9).zip([7, 8, 7, 8, 9, 7, 8, 9, 7]) {
+            assert_eq!(deaths.enter(time, frame, CRASH), Verdict::Replace);
+        }
+        for time in 1..20 {
+            assert_eq!(deaths.enter(time * (DEATHS_WINDOW_MS + 1), 7, CRASH), Verdict::Replace);
+        }
+    }
+
+    #[test]
+    fn being_killed_between_frames_is_never_blamed() {
+        let mut deaths = Deaths::default();
+        for time in 0..1000 {
+            assert_eq!(deaths.enter(time, 0, KILL), Verdict::Replace);
+        }
+    }
+
+    #[test]
+    fn crashing_outside_frames_is_given_up_at_last() {
+        let mut deaths = Deaths::default();
+        let verdicts: Vec<_> = (0..DEATHS_ANYWHERE_MAX).map(|time| deaths.enter(time.into(), 0, CRASH)).collect();
+        assert_eq!(verdicts.last(), Some(&Verdict::GiveUp));
+    }
+}

@@ -1,0 +1,207 @@
+//! A player's state machine: bytes of the handshake and frames in, lobby calls out. No sockets and no clock.
+//!
+//! Whatever a client sends, the worst that comes of it is a typed error and the end of its own connection.
+
+use forkade_protocol::preamble::{self, Opening};
+use forkade_protocol::text::TextError;
+use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
+
+use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, HANDSHAKE_BYTES_MAX};
+use crate::lobby::Rejection;
+use crate::lobby::directory::Name;
+use crate::lobby::membership::NewRoom;
+use crate::lobby::session::{Farewell, Session};
+
+/// What the handshake has led to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// More bytes are needed.
+    Incomplete,
+    /// The client is a player now.
+    Greeted,
+    /// A session was asked for; the keeper whose bell is to be rung.
+    Resuming(Option<u32>),
+    /// The connection is to be closed with this word.
+    Refused(Farewell),
+    /// The client speaks text, not the binary protocol.
+    Text,
+}
+
+/// Looks at the bytes of the handshake that have arrived, and acts when they are complete.
+pub fn shake_hands(session: &mut Session) -> Handshake {
+    let bytes = session.handshake();
+    let (min, max) = match preamble::classify(&bytes) {
+        Opening::NeedMore => return Handshake::Incomplete,
+        Opening::Preamble { min, max } => (min, max),
+        Opening::Bad => return refused(ErrorCode::BadPreamble, "this is no preamble of the Forkade protocol"),
+        Opening::Text(_) => return Handshake::Text,
+    };
+    let Some(version) = preamble::negotiate(min, max) else {
+        let text = format!(
+            "this server speaks versions {} to {}, you speak {min} to {max}",
+            preamble::VERSION_MIN,
+            preamble::VERSION_MAX
+        );
+        return refused(ErrorCode::VersionUnsupported, text);
+    };
+    let rest = &bytes[preamble::PREAMBLE_BYTES..];
+    let first_frame_max = HANDSHAKE_BYTES_MAX - preamble::PREAMBLE_BYTES - FRAME_HEADER_BYTES;
+    let (body, total) = match frame::split(rest, first_frame_max) {
+        frame::Split::Incomplete { .. } => return Handshake::Incomplete,
+        frame::Split::TooLarge { .. } => {
+            return refused(ErrorCode::FrameTooLarge, format!("a greeting has at most {first_frame_max} bytes"));
+        }
+        frame::Split::Frame { body, total } => (body, total),
+    };
+    let used = preamble::PREAMBLE_BYTES + total;
+    match codec::decode::<ClientMessage>(body) {
+        Err(error) => refused(ErrorCode::Malformed, format!("the greeting is malformed: {error}")),
+        Ok(ClientMessage::Hello { name, .. }) => greet(session, version, &name, used),
+        Ok(ClientMessage::Resume { .. }) if bytes.len() > used => {
+            refused(ErrorCode::WrongState, "after Resume, wait for Resumed: only then it is known what to send")
+        }
+        Ok(ClientMessage::Resume { token, received }) => match session.ask_to_resume(token, received, used) {
+            Ok(keeper) => Handshake::Resuming(keeper),
+            Err(code) => refused(code, "no session has this token (any more)"),
+        },
+        Ok(_) => refused(ErrorCode::WrongState, "the first message is Hello or Resume"),
+    }
+}
+
+fn greet(session: &mut Session, version: u16, name: &str, used: usize) -> Handshake {
+    let cleaned = text::player_name(name);
+    let held = cleaned.map(|cleaned| Name::new(&cleaned));
+    let name = match held {
+        Ok(Some(name)) => name,
+        Ok(None) => return refused(ErrorCode::NameInvalid, "the name is too long"),
+        Err(error) => return refused(ErrorCode::NameInvalid, format!("the name cannot be used: {error}")),
+    };
+    match session.greet(version, name, used) {
+        Ok(()) => Handshake::Greeted,
+        Err(code @ ErrorCode::NameTaken) => refused(code, "somebody here has this name; choose another"),
+        Err(code @ ErrorCode::ServerFull) => refused(code, "the server has as many players as it can; try again later"),
+        Err(code) => refused(code, "the server failed; nothing was changed"),
+    }
+}
+
+fn refused(code: ErrorCode, text: impl Into<String>) -> Handshake {
+    Handshake::Refused(Farewell::Error(code, text.into()))
+}
+
+/// What is next in the input.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A frame was handled.
+    Handled,
+    /// No whole frame is there, or no space for its reply.
+    Wait,
+    /// The connection is to be closed with this word; `leaves`: and the player leaves for good.
+    Close {
+        /// Whether the player leaves for good.
+        leaves: bool,
+        /// What the client is told.
+        farewell: Farewell,
+    },
+}
+
+/// Handles the next frame of the player's input, if it has arrived whole and there is space for the largest reply.
+pub fn handle_next_frame(session: &mut Session) -> Next {
+    if session.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
+        return Next::Wait;
+    }
+    let mut buffer = [0; FRAME_BYTES_MAX];
+    let body = match session.next_frame(&mut buffer) {
+        Ok(Some(body)) => body,
+        Ok(None) => return Next::Wait,
+        Err(length) => {
+            let text = format!("a frame of {length} bytes was announced; the limit is {FRAME_BYTES_MAX}");
+            return close(ErrorCode::FrameTooLarge, text);
+        }
+    };
+    match codec::decode::<ClientMessage>(body) {
+        Ok(message) => handle(session, message),
+        Err(error) => close(ErrorCode::Malformed, format!("a message is malformed: {error}")),
+    }
+}
+
+fn close(code: ErrorCode, text: impl Into<String>) -> Next {
+    Next::Close { leaves: false, farewell: Farewell::Error(code, text.into()) }
+}
+
+fn handle(session: &mut Session, message: ClientMessage) -> Next {
+    let request = message.request();
+    let result = match message {
+        ClientMessage::Hello { .. } | ClientMessage::Resume { .. } => {
+            return close(ErrorCode::WrongState, "you have greeted already");
+        }
+        ClientMessage::Goodbye => return Next::Close { leaves: true, farewell: Farewell::None },
+        ClientMessage::Confirm { received } => match session.confirm(received) {
+            Ok(confirmed) => confirmed,
+            Err(sent) => {
+                let text = format!("{received} bytes were confirmed, of {sent} that were sent");
+                return close(ErrorCode::Malformed, text);
+            }
+        },
+        ClientMessage::Ping { nonce } => session.pong(nonce),
+        ClientMessage::ListRooms { request, filter, after } => session.list_rooms(request, &filter, after),
+        ClientMessage::CreateRoom { request, game, name, passcode, seats, options } => {
+            let passcode = passcode.as_deref();
+            room_name(&name).and_then(|name| {
+                session.create_room(request, &NewRoom { game: &game, name: &name, passcode, seats, options: &options })
+            })
+        }
+        ClientMessage::JoinRoom { request, room, passcode } => {
+            session.join_room(request, room, passcode.as_deref(), false)
+        }
+        ClientMessage::Spectate { request, room, passcode } => {
+            session.join_room(request, room, passcode.as_deref(), true)
+        }
+        ClientMessage::QuickMatch { request, game, options } => session.quick_match(request, &game, &options),
+        ClientMessage::Leave { request } => session.leave_room(request),
+        ClientMessage::Ready { ready, .. } => session.ready(ready),
+        ClientMessage::Rematch { .. } => session.rematch(),
+        ClientMessage::Act { action, .. } => session.act(&action),
+        ClientMessage::Chat { scope, text, .. } => chat(session, &scope, &text),
+    };
+    match (result, request) {
+        (Ok(()), _) => {}
+        (Err(rejection), Some(request)) => reject(session, request, rejection),
+        // Confirm and Ping ask for nothing that could be refused.
+        (Err(rejection), None) => {
+            log::error!("a message without a request was rejected: {rejection}");
+            return close(ErrorCode::InternalError, "the server failed; the session can be resumed");
+        }
+    }
+    session.end_frame();
+    Next::Handled
+}
+
+fn reject(session: &mut Session, request: u32, rejection: Rejection) {
+    // No lock is held here: showing a panic's backtrace takes its time.
+    if let Some(fault) = &rejection.fault {
+        log::warn!("the game's code failed in {}'s request: {fault}", session.name().as_str());
+    }
+    let Rejection { code, text, .. } = rejection;
+    let reply = ServerMessage::Rejected { request, code, text };
+    session.consume_and_reply(Some(&reply)).expect("a rejection fits its transaction");
+}
+
+fn chat(session: &mut Session, scope: &ChatScope, said: &str) -> Result<(), Rejection> {
+    let said = text::chat(said).map_err(|error| {
+        let code = match error {
+            TextError::TooManyCharacters { .. } | TextError::TooLong { .. } => RejectCode::ChatTooLong,
+            TextError::Empty => RejectCode::TextInvalid,
+        };
+        Rejection::new(code, error.to_string())
+    })?;
+    match scope {
+        ChatScope::Room => session.chat_in_room(&said),
+        ChatScope::Lobby | ChatScope::Whisper { .. } => {
+            Err(Rejection::new(RejectCode::NotOffered, "this server carries chat in rooms only"))
+        }
+    }
+}
+
+fn room_name(name: &str) -> Result<String, Rejection> {
+    text::room_name(name).map_err(|error| Rejection::new(RejectCode::RoomNameInvalid, error.to_string()))
+}

@@ -1,0 +1,104 @@
+//! The table of the supervisor's processes, and what each of them does first.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+
+use crate::config::Config;
+use crate::games::Games;
+use crate::lobby::memory::{Memory, RoleSlot};
+use crate::sys::process::{NewProcess, set_name};
+use crate::wiring::Wiring;
+use crate::{keeper, listener, logging, ticker};
+
+/// What every process of the server is given.
+#[derive(Clone, Copy)]
+pub(crate) struct Context {
+    pub(crate) memory: &'static Memory,
+    pub(crate) games: &'static Games,
+    pub(crate) wiring: &'static Wiring,
+    pub(crate) config: &'static Config,
+}
+
+/// One kind of process.
+#[derive(Clone, Copy)]
+pub(crate) struct Role {
+    /// For logs, `ps` and the console.
+    pub(crate) name: &'static str,
+    /// How many there are.
+    pub(crate) count: fn(&Config) -> u32,
+    /// What it runs; gives its exit status.
+    entry: fn(&Start) -> io::Result<u8>,
+}
+
+/// All roles, in the order in which they are started. Each is started again whenever it ends before the server does.
+pub(crate) const ROLES: [Role; 3] = [
+    Role { name: "ticker", count: |_| 1, entry: ticker::run },
+    Role { name: "keeper", count: |config| config.keepers, entry: keeper::run },
+    Role { name: "listener", count: |_| 1, entry: listener::run },
+];
+
+/// One process of a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Post {
+    /// Index of the role in [`ROLES`].
+    pub(crate) role: usize,
+    /// Which one of its kind.
+    pub(crate) index: u32,
+    /// Index of its slot in the header.
+    pub(crate) slot: usize,
+}
+
+impl Post {
+    /// All posts of a server, in the order in which they are filled.
+    pub(crate) fn all(config: &Config) -> Vec<Self> {
+        let each = ROLES.iter().enumerate().flat_map(|(role, kind)| (0..(kind.count)(config)).map(move |i| (role, i)));
+        each.enumerate().map(|(slot, (role, index))| Self { role, index, slot }).collect()
+    }
+
+    /// For logs and the console: `listener`, `keeper 0`.
+    pub(crate) fn name(self, config: &Config) -> String {
+        let role = ROLES[self.role];
+        if (role.count)(config) == 1 { role.name.to_owned() } else { format!("{} {}", role.name, self.index) }
+    }
+
+    /// What others see of the post.
+    pub(crate) fn slot(self, memory: &Memory) -> &'static RoleSlot {
+        &memory.header.roles[self.slot]
+    }
+}
+
+/// A process of a role at its beginning.
+pub(crate) struct Start {
+    pub(crate) context: Context,
+    pub(crate) index: u32,
+    post: Post,
+    new_process: NewProcess,
+}
+
+impl Start {
+    /// Runs the role in the process that was just forked for it. Gives the exit status.
+    pub(crate) fn run(context: Context, post: Post, new_process: NewProcess) -> u8 {
+        let role = ROLES[post.role];
+        logging::set_role(role.name);
+        let start = Self { context, index: post.index, post, new_process };
+        match set_name(role.name).and_then(|()| (role.entry)(&start)) {
+            Ok(status) => status,
+            Err(error) => {
+                log::error!("cannot go on: {error}");
+                1
+            }
+        }
+    }
+
+    /// Closes everything but the standard streams and `keep`.
+    pub(crate) fn keep_only(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.new_process.keep_only(keep)
+    }
+
+    /// Tells the supervisor that the role has come up.
+    pub(crate) fn report_ready(&self) {
+        self.post.slot(self.context.memory).ready.store(1, Ordering::Release);
+        self.context.wiring.ready.ring();
+    }
+}

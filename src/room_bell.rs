@@ -1,0 +1,102 @@
+//! The bell of the room that a handler's player is in.
+//!
+//! All members poll the same eventfd, edge-triggered: one write wakes all. The supervisor made one for each room, and the
+//! ticker, who keeps them all, hands them out. Until the answer comes, the ticker also rings for this process.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
+
+use crate::shm::bell;
+use crate::shm::event_log::EventLog;
+use crate::sys::eventfd::EventFd;
+use crate::sys::sockets::{Channel, ReceiveOutcome, SendOutcome};
+
+/// Where a handler listens for its room, or is about to.
+pub(crate) struct RoomBell {
+    bell_token: Token,
+    answer_token: Token,
+    held: Option<(u32, EventFd)>,
+    asked: Option<(u32, Channel)>,
+}
+
+impl RoomBell {
+    /// No room, no bell.
+    pub(crate) fn new(bell_token: Token, answer_token: Token) -> Self {
+        Self { bell_token, answer_token, held: None, asked: None }
+    }
+
+    /// Wakes the members of `room`, if its bell is the one held.
+    pub(crate) fn ring<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
+        if let Some((held, eventfd)) = &self.held
+            && *held == room
+        {
+            bell::ring(log, eventfd);
+        }
+    }
+
+    /// Listens for `room` from now on, or for none. Asks for its bell if it is not held.
+    pub(crate) fn follow(&mut self, room: Option<u32>, poll: &Poll, requests: &Channel) -> io::Result<()> {
+        let held = self.held.as_ref().map(|(held, _)| *held);
+        if held != room
+            && let Some((_, eventfd)) = self.held.take()
+        {
+            poll.registry().deregister(&mut SourceFd(&eventfd.as_fd().as_raw_fd()))?;
+        }
+        let asked = self.asked.as_ref().map(|(asked, _)| *asked);
+        if asked.is_some()
+            && asked != room
+            && let Some((_, answers)) = self.asked.take()
+        {
+            poll.registry().deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
+        }
+        match room {
+            Some(room) if self.held.is_none() && self.asked.is_none() => self.ask(room, poll, requests),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the bell that was asked for, if it has come.
+    pub(crate) fn take_answer(&mut self, poll: &Poll) -> io::Result<()> {
+        let Some((room, answers)) = self.asked.take() else { return Ok(()) };
+        match answers.receive(&mut [0; 8]) {
+            Ok(ReceiveOutcome::WouldBlock) => self.asked = Some((room, answers)),
+            Ok(ReceiveOutcome::Message { descriptors, .. }) => {
+                poll.registry().deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
+                if let Some(descriptor) = descriptors.into_iter().next() {
+                    self.hold(room, descriptor, poll)?;
+                }
+            }
+            // The ticker died over the question: it is asked again.
+            Ok(ReceiveOutcome::PeerGone) | Err(_) => {
+                poll.registry().deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, room: u32, descriptor: OwnedFd, poll: &Poll) -> io::Result<()> {
+        let eventfd = EventFd::from(descriptor);
+        let raw = eventfd.as_fd().as_raw_fd();
+        poll.registry().register(&mut SourceFd(&raw), self.bell_token, Interest::READABLE)?;
+        self.held = Some((room, eventfd));
+        Ok(())
+    }
+
+    fn ask(&mut self, room: u32, poll: &Poll, requests: &Channel) -> io::Result<()> {
+        let (mine, theirs) = Channel::pair()?;
+        match requests.send(&room.to_le_bytes(), &[theirs.as_fd()]) {
+            Ok(SendOutcome::Sent) => {
+                let raw = mine.as_fd().as_raw_fd();
+                poll.registry().register(&mut SourceFd(&raw), self.answer_token, Interest::READABLE)?;
+                self.asked = Some((room, mine));
+            }
+            // So many ask at once. The ticker rings for this room meanwhile; the next turn of the loop asks again.
+            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
+            Err(error) => log::warn!("cannot ask for the bell of room {room}: {error}"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! The server as a program: which games it offers, what the command line says, and what comes of it.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::config::capacity::{self, Machine};
+use crate::config::{self, Command, Settings};
+use crate::games::relay::Relay;
+use crate::games::tictactoe::TicTacToe;
+use crate::games::{Game, Games, GamesError};
+use crate::lobby::memory::{Capacity, Memory};
+use crate::{logging, supervisor};
+
+/// Exit status when the command line, the environment or the configuration file is at fault, or the machine cannot hold what they ask for.
+const BAD_CONFIGURATION: u8 = 2;
+
+/// A server and the games it offers.
+///
+/// ```no_run
+/// use forkade::games::tictactoe::TicTacToe;
+///
+/// fn main() -> std::process::ExitCode {
+///     forkade::Server::new().game::<TicTacToe>().main()
+/// }
+/// ```
+#[derive(Default)]
+pub struct Server {
+    games: Games,
+    fault: Option<GamesError>,
+}
+
+impl Server {
+    /// A server without games.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A server with the games that come with Forkade.
+    pub fn standard() -> Self {
+        Self::new().game::<TicTacToe>().game::<Relay>()
+    }
+
+    /// Offers a game as well. Two of the same name, or too many, are reported when the server is run.
+    #[must_use]
+    pub fn game<G: Game>(mut self) -> Self {
+        if let Err(error) = self.games.add::<G>() {
+            self.fault.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Does what this program's command line says: serves, or checks the configuration.
+    pub fn main(self) -> ExitCode {
+        self.main_from(std::env::args_os())
+    }
+
+    /// Does what `arguments` say; the first is the program's name.
+    pub fn main_from(self, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+        if let Some(fault) = self.fault {
+            eprintln!("forkade: {fault}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+        let (command, settings) = match config::load(arguments, std::env::vars_os()) {
+            Ok(loaded) => loaded,
+            Err(error) => return error.report(),
+        };
+        let machine = match Machine::read() {
+            Ok(machine) => machine,
+            Err(error) => {
+                eprintln!("forkade: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        match command {
+            Command::Check => check(&settings, &machine),
+            Command::Serve => serve(self.games, settings, &machine),
+        }
+    }
+}
+
+fn check(settings: &Settings, machine: &Machine) -> ExitCode {
+    let (report, can_start) = capacity::report(settings, machine, mapping_bytes(settings));
+    print!("{report}");
+    if can_start { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) }
+}
+
+fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
+    if let Err(error) = logging::start(settings.config.log) {
+        eprintln!("forkade: {error}");
+        return ExitCode::FAILURE;
+    }
+    logging::set_role("supervisor");
+    let problems = capacity::problems(&settings.config, machine, mapping_bytes(&settings));
+    for problem in settings.warnings.iter().chain(&problems) {
+        log::log!(if problem.is_error { log::Level::Error } else { log::Level::Warn }, "{problem}");
+    }
+    if problems.iter().any(|problem| problem.is_error) {
+        return ExitCode::from(BAD_CONFIGURATION);
+    }
+    // They live as long as the process: every role inherits them.
+    let config = Box::leak(Box::new(settings.config));
+    match supervisor::run(config, Box::leak(Box::new(games))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Virtual size of the shared memory.
+fn mapping_bytes(settings: &Settings) -> u64 {
+    let config = settings.config;
+    let capacity = Capacity { players: config.players_max, rooms: config.rooms_max, keepers: config.keepers };
+    Memory::bytes_needed(capacity) as u64
+}

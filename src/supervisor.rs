@@ -1,0 +1,355 @@
+//! The supervisor: creates the memory and the listening sockets, forks the roles, starts them again when they end, and stops all.
+//!
+//! It must never take a lock (nobody could free it from one that is stuck), read a byte a client sent, hold a client's socket or start a
+//! thread: what it does not touch cannot kill it, and its end is everybody's.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::Signal;
+
+use crate::config::Config;
+use crate::games::Games;
+use crate::limits::{
+    RESTART_BACKOFF_MS_MAX, RESTART_BACKOFF_MS_MIN, RESTART_BACKOFF_RESET_AFTER_MS, ROLE_READY_TIMEOUT_MS,
+    TERMINATE_TIMEOUT_MS,
+};
+use crate::lobby::memory::{Capacity, Memory};
+use crate::logging;
+use crate::role::{Context, Post, ROLES, Start};
+use crate::sys::clock::now_ms;
+use crate::sys::process::{
+    ForkError, ProcessId, Reaped, become_subreaper, disable_core_dumps, fork, raise_open_file_limit, reap, set_name,
+};
+use crate::sys::signals::{Signals, ignore_broken_pipes};
+use crate::sys::sockets::{ListenError, ListenOptions, listen};
+use crate::wiring::Wiring;
+
+const SIGNALS: Token = Token(0);
+const READY: Token = Token(1);
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It cannot listen.
+    #[error("{0}")]
+    Listen(#[from] ListenError),
+    /// A step of the start failed.
+    #[error("{step}: {source}")]
+    Step {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A role's process was not forked.
+    #[error("cannot fork the {role}: {source}")]
+    Fork {
+        /// Its name.
+        role: String,
+        /// Why not.
+        #[source]
+        source: ForkError,
+    },
+    /// A role's process ended before it reported ready, or did not report in time.
+    #[error("the {role} did not come up: {why}")]
+    NotReady {
+        /// Its name.
+        role: String,
+        /// What became of it.
+        why: String,
+    },
+}
+
+fn step(step: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Step { step, source }
+}
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+///
+/// [`StartError`]; whatever was started has been stopped again.
+pub fn run(config: &'static Config, games: &'static Games) -> Result<(), StartError> {
+    disable_core_dumps().map_err(step("cannot switch core dumps off"))?;
+    raise_open_file_limit().map_err(step("cannot raise the limit of open files"))?;
+    become_subreaper().map_err(step("cannot become the reaper of orphaned processes"))?;
+    ignore_broken_pipes().map_err(step("cannot ignore SIGPIPE"))?;
+    set_name("forkade").map_err(step("cannot set the process's name"))?;
+    let options = ListenOptions { backlog: config.backlog, send_buffer_bytes: config.send_buffer_bytes };
+    let game = listen(config.listen, options)?;
+    let console = config.console.map(|address| listen(address, options)).transpose()?;
+    let game_address = game.local_addr().map_err(step("cannot tell the game's address"))?;
+    let console_address = console
+        .as_ref()
+        .map(std::net::TcpListener::local_addr)
+        .transpose()
+        .map_err(step("cannot tell the console's address"))?;
+    let capacity = Capacity { players: config.players_max, rooms: config.rooms_max, keepers: config.keepers };
+    let memory = Memory::create(capacity).map_err(step("cannot create the shared memory"))?;
+    configure(memory, config);
+    let wiring = Wiring::new(game, console, config.keepers, config.rooms_max);
+    let wiring = Box::leak(Box::new(wiring.map_err(step("cannot make the channels between processes"))?));
+    let signals = Signals::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1]);
+    let signals = signals.map_err(step("cannot receive signals"))?;
+
+    let context = Context { memory, games, wiring, config };
+    let mut supervisor = Supervisor::new(context, signals).map_err(step("cannot poll"))?;
+    if let Err(error) = supervisor.start_all() {
+        supervisor.stop_all();
+        return Err(error);
+    }
+    announce(game_address, console_address);
+    log::info!("serving players on {game_address} with {} keepers", config.keepers);
+    supervisor.supervise();
+    supervisor.stop_all();
+    log::info!("stopped");
+    Ok(())
+}
+
+/// Puts the configuration where every process reads it.
+fn configure(memory: &Memory, config: &Config) {
+    let header = memory.header;
+    logging::set_drop_counter(&header.log_records_dropped_total);
+    header.seat_grace_ms.store(config.seat_grace_ms.into(), Ordering::Relaxed);
+    header.heartbeat_timeout_ms.store(config.heartbeat_timeout_ms.into(), Ordering::Relaxed);
+    header.handshake_timeout_ms.store(config.handshake_timeout_ms.into(), Ordering::Relaxed);
+}
+
+/// Tells whoever started the server that it can be connected to.
+fn announce(game: SocketAddr, console: Option<SocketAddr>) {
+    let ready = serde_json::json!({
+        "event": "ready",
+        "game": game.to_string(),
+        "console": console.map(|console| console.to_string()),
+        "pid": std::process::id(),
+    });
+    // Nobody needs to be listening.
+    let _ = writeln!(io::stdout(), "{ready}");
+}
+
+struct Supervisor {
+    context: Context,
+    signals: Signals,
+    poll: Poll,
+    posts: Vec<Filled>,
+    /// How often the server was told to stop.
+    told_to_stop: u32,
+}
+
+/// A post and who fills it.
+struct Filled {
+    post: Post,
+    process: Option<ProcessId>,
+    started_at_ms: u64,
+    /// When the post is to be filled again.
+    restart_at_ms: u64,
+    backoff_ms: u64,
+}
+
+impl Supervisor {
+    fn new(context: Context, signals: Signals) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        for (descriptor, token) in [(signals.as_fd(), SIGNALS), (context.wiring.ready.as_fd(), READY)] {
+            poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        let unfilled =
+            |post| Filled { post, process: None, started_at_ms: 0, restart_at_ms: 0, backoff_ms: RESTART_BACKOFF_MS_MIN };
+        let posts = Post::all(context.config).into_iter().map(unfilled).collect();
+        Ok(Self { context, signals, poll, posts, told_to_stop: 0 })
+    }
+
+    /// Fills all posts, one role after the other: each must be ready before the next is started.
+    fn start_all(&mut self) -> Result<(), StartError> {
+        for role in 0..ROLES.len() {
+            let of_role: Vec<usize> =
+                (0..self.posts.len()).filter(|index| self.posts[*index].post.role == role).collect();
+            for index in &of_role {
+                self.fill(*index)
+                    .map_err(|source| StartError::Fork { role: self.name(*index), source })?;
+            }
+            let give_up_at_ms = now_ms() + ROLE_READY_TIMEOUT_MS;
+            for index in of_role {
+                self.await_ready(index, give_up_at_ms)
+                    .map_err(|why| StartError::NotReady { role: self.name(index), why })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, index: usize) -> Result<(), ForkError> {
+        let (context, post) = (self.context, self.posts[index].post);
+        let slot = post.slot(context.memory);
+        slot.ready.store(0, Ordering::Release);
+        let process = fork(logging::log_panic, |new_process| Start::run(context, post, new_process))?;
+        slot.start_time.store(process.start_time, Ordering::Relaxed);
+        slot.pid.store(process.pid, Ordering::Release);
+        let filled = &mut self.posts[index];
+        filled.process = Some(process);
+        filled.started_at_ms = now_ms();
+        Ok(())
+    }
+
+    fn await_ready(&mut self, index: usize, give_up_at_ms: u64) -> Result<(), String> {
+        let slot = self.posts[index].post.slot(self.context.memory);
+        while slot.ready.load(Ordering::Acquire) == 0 {
+            if self.posts[index].process.is_none() {
+                return Err("it ended at once; its last words are in the log".into());
+            }
+            let now = now_ms();
+            if now >= give_up_at_ms {
+                return Err(format!("it did not report within {ROLE_READY_TIMEOUT_MS} ms"));
+            }
+            self.wait(Some(give_up_at_ms - now));
+            if self.told_to_stop > 0 {
+                return Err("the server was told to stop".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps all posts filled until the server is told to stop.
+    fn supervise(&mut self) {
+        while self.told_to_stop == 0 {
+            let vacant = self.posts.iter().filter(|filled| filled.process.is_none());
+            let next_ms = vacant.map(|filled| filled.restart_at_ms).min();
+            self.wait(next_ms.map(|at| at.saturating_sub(now_ms())));
+            let now = now_ms();
+            for index in 0..self.posts.len() {
+                if self.posts[index].process.is_none() && self.posts[index].restart_at_ms <= now {
+                    self.refill(index);
+                }
+            }
+        }
+    }
+
+    fn refill(&mut self, index: usize) {
+        let name = self.name(index);
+        match self.fill(index) {
+            Ok(()) => {
+                self.posts[index].post.slot(self.context.memory).restarts.fetch_add(1, Ordering::Relaxed);
+                log::info!("the {name} was started again");
+            }
+            Err(error) => {
+                log::error!("cannot fork the {name}: {error}");
+                self.vacate(index);
+            }
+        }
+    }
+
+    /// Waits for signals, for the time given at most, and takes note of what they say.
+    fn wait(&mut self, patience_ms: Option<u64>) {
+        let mut events = Events::with_capacity(4);
+        match self.poll.poll(&mut events, patience_ms.map(Duration::from_millis)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Without a poll there is nothing to go on with.
+            Err(error) => panic!("cannot poll: {error}"),
+        }
+        self.context.wiring.ready.clear();
+        while let Ok(Some(received)) = self.signals.read() {
+            match received.signal {
+                Signal::SIGTERM | Signal::SIGINT => self.told_to_stop += 1,
+                Signal::SIGCHLD => self.take_note_of_deaths(),
+                _ => {}
+            }
+        }
+    }
+
+    fn take_note_of_deaths(&mut self) {
+        for Reaped { pid, exit } in reap() {
+            let is_it = |filled: &Filled| filled.process.is_some_and(|process| process.pid == pid);
+            let Some(index) = self.posts.iter().position(is_it) else {
+                log::debug!("process {pid}, whose keeper had died, ended: {exit}");
+                continue;
+            };
+            let name = self.name(index);
+            if self.told_to_stop == 0 {
+                log::warn!("the {name} (process {pid}) ended: {exit}");
+            }
+            self.vacate(index);
+        }
+    }
+
+    /// The post is to be filled again, the later the more often it has been lately.
+    fn vacate(&mut self, index: usize) {
+        let now = now_ms();
+        let filled = &mut self.posts[index];
+        filled.post.slot(self.context.memory).pid.store(0, Ordering::Release);
+        filled.process = None;
+        if now.saturating_sub(filled.started_at_ms) >= RESTART_BACKOFF_RESET_AFTER_MS {
+            filled.backoff_ms = RESTART_BACKOFF_MS_MIN;
+        }
+        filled.restart_at_ms = now + filled.backoff_ms;
+        filled.backoff_ms = (filled.backoff_ms * 2).min(RESTART_BACKOFF_MS_MAX);
+    }
+
+    /// Stops all processes in the order in which nothing is lost: no new connections, then the handlers, then the rest.
+    fn stop_all(&mut self) {
+        self.told_to_stop = 1;
+        self.context.memory.header.stopping.store(1, Ordering::Release);
+        for role in (0..ROLES.len()).rev() {
+            let patience_ms = match ROLES[role].name {
+                "keeper" => u64::from(self.context.config.drain_timeout_ms) + TERMINATE_TIMEOUT_MS,
+                _ => TERMINATE_TIMEOUT_MS,
+            };
+            self.signal_role(role, Signal::SIGTERM);
+            self.await_end_of_role(role, now_ms() + patience_ms);
+        }
+        self.await_orphans();
+    }
+
+    fn signal_role(&self, role: usize, signal: Signal) {
+        for process in self.posts.iter().filter(|filled| filled.post.role == role).filter_map(|filled| filled.process) {
+            if let Err(error) = process.send_signal(signal) {
+                log::error!("cannot signal process {process}: {error}");
+            }
+        }
+    }
+
+    fn await_end_of_role(&mut self, role: usize, give_up_at_ms: u64) {
+        let mut killed = false;
+        while self.posts.iter().any(|filled| filled.post.role == role && filled.process.is_some()) {
+            let now = now_ms();
+            // A second word to stop means at once.
+            if !killed && (now >= give_up_at_ms || self.told_to_stop > 1) {
+                log::warn!("the {} did not end in time: killed", ROLES[role].name);
+                self.signal_role(role, Signal::SIGKILL);
+                killed = true;
+            }
+            self.wait(Some(if killed { 100 } else { give_up_at_ms.saturating_sub(now).clamp(1, 100) }));
+        }
+    }
+
+    /// Handlers whose keeper had died are this process's children. They were told to stop, or end when the lifeline is cut.
+    fn await_orphans(&mut self) {
+        let give_up_at_ms = now_ms() + TERMINATE_TIMEOUT_MS;
+        loop {
+            let orphans: Vec<ProcessId> = self.living_handlers();
+            if orphans.is_empty() {
+                return;
+            }
+            if now_ms() >= give_up_at_ms || self.told_to_stop > 1 {
+                for orphan in &orphans {
+                    let _ = orphan.send_signal(Signal::SIGKILL);
+                }
+            }
+            self.wait(Some(20));
+        }
+    }
+
+    fn living_handlers(&self) -> Vec<ProcessId> {
+        let handlers = self.context.memory.connections.iter().filter_map(|(_, record)| record.handler());
+        handlers.filter(|handler| handler.is_alive().unwrap_or(false)).collect()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.posts[index].post.name(self.context.config)
+    }
+}

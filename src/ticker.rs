@@ -1,0 +1,182 @@
+//! The ticker: what happens by time and not by message. It lets players go whose grace is over, takes back what dead processes
+//! held, lets time pass in games, and rings again where a bell was lost. It also hands out the rooms' bells.
+//!
+//! It must never hold two locks, and never one while it waits.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::Signal;
+
+use crate::limits::{ORPHAN_AFTER_MS, RING_AGAIN_AFTER_MS, SWEEP_MS, TICK_MS};
+use crate::lobby::Lobby;
+use crate::role::{Context, Start};
+use crate::sys::clock::now_ms;
+use crate::sys::signals::Signals;
+use crate::sys::sockets::{Channel, ReceiveOutcome};
+
+const SIGNALS: Token = Token(0);
+const LIFELINE: Token = Token(1);
+const BELL_REQUESTS: Token = Token(2);
+
+/// The role's entry.
+pub(crate) fn run(start: &Start) -> io::Result<u8> {
+    let wiring = start.context.wiring;
+    let mut keep = vec![wiring.lifeline.as_fd(), wiring.ready.as_fd(), wiring.bell_requests.receiver.as_fd()];
+    keep.extend(wiring.room_bells.iter().map(AsFd::as_fd));
+    keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
+    start.keep_only(&keep)?;
+    let signals = Signals::block(&[Signal::SIGTERM])?;
+    let mut ticker = Ticker::new(start.context, signals)?;
+    start.report_ready();
+    ticker.serve()
+}
+
+struct Ticker {
+    context: Context,
+    /// `None` only while it is lent out.
+    lobby: Option<Lobby>,
+    signals: Signals,
+    poll: Poll,
+    /// Rooms with unannounced events, and since when.
+    lagging: HashMap<u32, u64>,
+    /// Connections that seem to be nobody's, and since when.
+    orphans: HashMap<u32, u64>,
+    next_sweep_ms: u64,
+}
+
+impl Ticker {
+    fn new(context: Context, signals: Signals) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        for (descriptor, token) in [
+            (signals.as_fd(), SIGNALS),
+            (context.wiring.lifeline.as_fd(), LIFELINE),
+            (context.wiring.bell_requests.receiver.as_fd(), BELL_REQUESTS),
+        ] {
+            poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        let lobby = Some(Lobby::attach(context.memory, context.games));
+        Ok(Self { context, lobby, signals, poll, lagging: HashMap::new(), orphans: HashMap::new(), next_sweep_ms: 0 })
+    }
+
+    fn serve(&mut self) -> io::Result<u8> {
+        let mut events = Events::with_capacity(8);
+        self.hand_out_bells();
+        loop {
+            match self.poll.poll(&mut events, Some(Duration::from_millis(TICK_MS))) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            for event in &events {
+                match event.token() {
+                    BELL_REQUESTS => self.hand_out_bells(),
+                    SIGNALS if self.signals.read()?.is_some() => return Ok(0),
+                    LIFELINE => return Ok(1),
+                    _ => {}
+                }
+            }
+            self.tick(now_ms());
+        }
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        let mut lobby = self.lobby.take().expect("lent out only within a call");
+        let touched = lobby.rooms_touched();
+        for index in 0..touched {
+            let record = self.context.memory.rooms.at(index);
+            if record.tick_is_due(now_ms) {
+                match lobby.tick(index, now_ms) {
+                    Ok(_) => self.context.wiring.ring_room(index, &record.log),
+                    Err(rejection) => log::error!("the game in room {index} cannot tick: {rejection}"),
+                }
+            }
+            self.ring_again(index, now_ms);
+        }
+        self.ring_keepers_again();
+        if now_ms >= self.next_sweep_ms {
+            self.next_sweep_ms = now_ms + SWEEP_MS;
+            for room in lobby.sweep_players(now_ms) {
+                self.context.wiring.ring_room(room, &self.context.memory.rooms.at(room).log);
+            }
+            lobby.sweep_rooms();
+            lobby = self.free_orphans(lobby, now_ms);
+        }
+        self.lobby = Some(lobby);
+    }
+
+    /// Rings for a room whose events have been waiting for their bell for too long: whoever was to ring it has died.
+    fn ring_again(&mut self, index: u32, now_ms: u64) {
+        let log = &self.context.memory.rooms.at(index).log;
+        if log.unannounced().is_none() {
+            self.lagging.remove(&index);
+        } else if now_ms - *self.lagging.entry(index).or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
+            self.context.wiring.ring_room(index, log);
+            self.context.memory.header.bells_rung_again_total.fetch_add(1, Ordering::Relaxed);
+            self.lagging.remove(&index);
+        }
+    }
+
+    /// Rings for keepers who have word to pass on: the bell may have been lost with whoever left it.
+    fn ring_keepers_again(&self) {
+        for (keeper, slot) in (0..).zip(&self.context.memory.header.keepers[..self.context.wiring.keepers.len()]) {
+            if slot.attention.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
+                self.context.wiring.ring_keeper(keeper);
+            }
+        }
+    }
+
+    fn free_orphans(&mut self, mut lobby: Lobby, now_ms: u64) -> Lobby {
+        let orphaned = lobby.orphaned_connections();
+        self.orphans.retain(|index, _| orphaned.contains(index));
+        for index in orphaned {
+            if now_ms - *self.orphans.entry(index).or_insert(now_ms) < ORPHAN_AFTER_MS {
+                continue;
+            }
+            self.orphans.remove(&index);
+            log::info!("freeing connection {index}, which no process has any more");
+            let keeper;
+            (lobby, keeper) = lobby.free_connection(index);
+            if let Some(keeper) = keeper {
+                self.context.wiring.ring_keeper(keeper);
+            }
+        }
+        lobby
+    }
+
+    /// Answers those who ask for the bell of a room.
+    fn hand_out_bells(&self) {
+        let requests = &self.context.wiring.bell_requests.receiver;
+        loop {
+            let mut room = [0; 4];
+            match requests.receive(&mut room) {
+                Ok(ReceiveOutcome::Message { bytes: 4, descriptors }) => {
+                    let room = u32::from_le_bytes(room);
+                    for answers in descriptors.into_iter().map(Channel::from) {
+                        self.hand_out(room, &answers);
+                    }
+                }
+                Ok(ReceiveOutcome::Message { .. }) => log::error!("a question for a bell was malformed"),
+                Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => return,
+                // Who asked sees its channel closed, and asks again.
+                Err(error) => log::error!("a question for a bell was lost: {error}"),
+            }
+        }
+    }
+
+    fn hand_out(&self, room: u32, answers: &Channel) {
+        let Some(bell) = self.context.wiring.room_bells.get(room as usize) else {
+            log::error!("the bell of room {room} was asked for, which does not exist");
+            return;
+        };
+        if let Err(error) = answers.send(&[1], &[bell.as_fd()]) {
+            log::warn!("cannot hand out the bell of room {room}: {error}");
+        }
+        // The one who asked may have come in with news for the others, and no bell to ring.
+        self.context.wiring.ring_room(room, &self.context.memory.rooms.at(room).log);
+    }
+}
