@@ -2,18 +2,21 @@
 //!
 //! [`check_directory`] holds the lobby's lock and may be called on a living server. [`check_all`] also compares what lies under
 //! different locks, which is only true at a moment at which nobody changes anything: on a copy, or when all is quiet.
-//! [`picture`] is everything a player could notice, for comparing states before and after.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::sync::atomic::Ordering;
+
+use forkade_protocol::Phase as MatchPhase;
 
 use super::Lobby;
-use super::directory::{LobbyTx, Presence};
-use super::memory::{PlayerRef, RoomRef};
-use super::rooms::{RoomLife, is_open, occupants, read_state};
-use crate::limits::{FRAME_TOTAL_BYTES_MAX, GAME_STATE_BYTES_MAX, OUTPUT_RING_BYTES};
+use super::connections::{Claim, Phase};
+use super::directory::{Directory, LobbyTx, Name, Presence};
+use super::memory::{ConnectionRef, PlayerRef, RoomRef};
+use super::rooms::{RoomLife, RoomTx, occupants, phase_of};
+use super::session::CURSOR_LOST;
+use crate::limits::{FRAME_TOTAL_BYTES_MAX, OUTPUT_RING_BYTES};
 use crate::shm::event_log::Read;
-
 
 /// Rebuilds the free lists, counts and the index of names from the identities and room entries, under the lobby's lock, and
 /// gives a sentence for each difference.
@@ -27,6 +30,8 @@ pub fn check_directory(lobby: &mut Lobby) -> Vec<String> {
         .filter(|index| tx.get(&directory.identities.at(*index).presence) != Presence::FREE.raw())
         .collect();
     faults.compare("players present", present.len(), tx.get(&directory.record.players_present) as usize);
+    let published = directory.record.players_published.load(Ordering::Relaxed);
+    faults.compare("players present, as published", published, present.len() as u64);
     let next_of = |index: u32| tx.get(&directory.identities.at(index).next);
     let free = faults.walk("free identities", tx.get(&directory.record.free_identity), touched, next_of);
     faults.compare("free identities", free.into_iter().collect(), (0..touched).filter(|i| !present.contains(i)).collect::<BTreeSet<_>>());
@@ -51,92 +56,192 @@ pub fn check_directory(lobby: &mut Lobby) -> Vec<String> {
     faults.0
 }
 
-fn check_room_entries(directory: super::directory::Directory, tx: &LobbyTx<'_>, faults: &mut Faults) {
+fn check_room_entries(directory: Directory, tx: &LobbyTx<'_>, faults: &mut Faults) {
     let touched = tx.get(&directory.record.rooms_touched);
     let given: BTreeSet<u32> = (0..touched).filter(|index| tx.get(&directory.rooms.at(*index).given) != 0).collect();
     faults.compare("rooms given out", given.len(), tx.get(&directory.record.rooms_given) as usize);
+    let published = directory.record.rooms_published.load(Ordering::Relaxed);
+    faults.compare("rooms given out, as published", published, given.len() as u64);
     let next_of = |index: u32| tx.get(&directory.rooms.at(index).next);
     let free = faults.walk("free rooms", tx.get(&directory.record.free_room), touched, next_of);
     faults.compare("free rooms", free.into_iter().collect(), (0..touched).filter(|i| !given.contains(i)).collect::<BTreeSet<_>>());
 }
 
 /// Checks everything, on a mapping that nobody else changes meanwhile.
+///
+/// States between the transactions of one operation are no faults: a player who is [opening a
+/// room](super::players::Membership::opening), a [room that closes](RoomLife::CLOSING), a player who is
+/// [expiring](Presence::EXPIRING). What dead processes left under a lock must have been decided before.
 pub fn check_all(lobby: &mut Lobby) -> Vec<String> {
     let mut faults = Faults(check_directory(lobby));
-    let memory = lobby.memory;
-    let players = present_players(lobby);
-    let mut places = BTreeMap::new();
-    let mut opening = BTreeSet::new();
-    for player in &players {
-        let record = memory.players.at(player.index());
-        lobby.hand.animate(record);
-        let membership = lobby.hand.own(&record.membership);
-        if let Some((room, seat)) = membership.place() {
-            places.insert(player.to_id(), (room, seat));
-        }
-        opening.extend(membership.being_opened().map(RoomRef::index));
-        let kept = record.kept_output(&lobby.hand);
-        if kept.start > kept.end || kept.end - kept.start > OUTPUT_RING_BYTES as u64 {
-            faults.0.push(format!("player {player:?} keeps the output {kept:?}"));
-        }
-        lobby.hand.let_go(record);
+    let mut believed = Believed::default();
+    let mut carried = carried_players(lobby, &mut faults);
+    for player in present_players(lobby) {
+        check_player(lobby, player, &mut carried, &mut believed, &mut faults);
+    }
+    for (player, connection) in carried {
+        faults.0.push(format!("connection {connection:?} carries player {player:x}, who does not know"));
     }
     for index in 0..lobby.rooms_touched() {
-        check_room(lobby, index, &opening, &mut places, &mut faults);
+        check_room(lobby, index, &mut believed, &mut faults);
     }
-    for (player, place) in places {
+    for (player, place) in believed.places {
         faults.0.push(format!("player {player:x} believes to be in {place:?}, which does not know"));
     }
     faults.0
 }
 
-fn check_room(
+/// What the players' records say about rooms.
+#[derive(Default)]
+struct Believed {
+    /// By the player's id: where the player is, and up to where in the room's log.
+    places: BTreeMap<u64, (RoomRef, Option<u8>)>,
+    cursors: BTreeMap<u64, u64>,
+    names: BTreeMap<u64, Name>,
+    /// By the room's index: who is about to open it.
+    opening: BTreeMap<u32, (RoomRef, PlayerRef)>,
+}
+
+/// By the player's id: the connection that carries the session.
+fn carried_players(lobby: &mut Lobby, faults: &mut Faults) -> BTreeMap<u64, ConnectionRef> {
+    let mut carried = BTreeMap::new();
+    for (index, record) in lobby.memory.connections.iter().filter(|(_, record)| record.claimed() != Claim::Free) {
+        let connection = record.reference(index);
+        lobby.hand.animate(record);
+        let (occupant, phase) = (lobby.hand.own(&record.occupant), Phase::from_raw(lobby.hand.own(&record.phase)));
+        let player = lobby.hand.own(&record.player);
+        lobby.hand.let_go(record);
+        if occupant != connection.generation() || !player.is_somebody() || phase == Phase::RESUMING {
+            continue;
+        }
+        if let Some(other) = carried.insert(player.to_id(), connection) {
+            faults.0.push(format!("connections {other:?} and {connection:?} both carry player {player:?}"));
+        }
+    }
+    carried
+}
+
+fn check_player(
     lobby: &mut Lobby,
-    index: u32,
-    opening: &BTreeSet<u32>,
-    places: &mut BTreeMap<u64, (RoomRef, Option<u8>)>,
+    player: PlayerRef,
+    carried: &mut BTreeMap<u64, ConnectionRef>,
+    believed: &mut Believed,
     faults: &mut Faults,
 ) {
+    let (memory, id) = (lobby.memory, player.to_id());
+    let tx = lobby.hand.begin(memory.directory.record);
+    let identity = memory.directory.identities.at(player.index());
+    let (presence, connection) = (Presence::from_raw(tx.get(&identity.presence)), tx.get(&identity.connection));
+    let name = tx.get(&identity.name);
+    drop(tx);
+    let carrier = carried.remove(&id).unwrap_or(ConnectionRef::NOBODY);
+    faults.compare("connection that carries a player", carrier, connection);
+    if presence == Presence::ATTACHED && !connection.is_somebody() || presence == Presence::DETACHED && connection.is_somebody() {
+        faults.0.push(format!("player {player:?} is {presence:?} with connection {connection:?}"));
+    }
+
+    let record = memory.players.at(player.index());
+    lobby.hand.animate(record);
+    let (membership, cursor) = (lobby.hand.own(&record.membership), lobby.hand.own(&record.log_cursor));
+    faults.compare("name of a player", lobby.hand.own(&record.name).as_str(), name.as_str());
+    let kept = record.kept_output(&lobby.hand);
+    lobby.hand.let_go(record);
+    if kept.start > kept.end || kept.end - kept.start > OUTPUT_RING_BYTES as u64 {
+        faults.0.push(format!("player {player:?} keeps the output {kept:?}"));
+    }
+    if let Some((room, seat)) = membership.place() {
+        believed.places.insert(id, (room, seat));
+        believed.cursors.insert(id, cursor);
+        believed.names.insert(id, name);
+    }
+    if let Some(room) = membership.being_opened()
+        && let Some((_, other)) = believed.opening.insert(room.index(), (room, player))
+    {
+        faults.0.push(format!("players {player:?} and {other:?} are both opening room {room:?}"));
+    }
+}
+
+fn check_room(lobby: &mut Lobby, index: u32, believed: &mut Believed, faults: &mut Faults) {
     let memory = lobby.memory;
-    let (given, generation) = {
-        let tx = lobby.hand.begin(memory.directory.record);
-        let entry = memory.directory.rooms.at(index);
-        (tx.get(&entry.given) != 0, tx.get(&entry.generation))
-    };
+    let tx = lobby.hand.begin(memory.directory.record);
+    let entry = memory.directory.rooms.at(index);
+    let (given, generation, opener) = (tx.get(&entry.given) != 0, tx.get(&entry.generation), tx.get(&entry.opener));
+    drop(tx);
+    let room = RoomRef::new(index, generation);
     let record = memory.rooms.at(index);
     let tx = lobby.hand.begin(record);
     let life = RoomLife::from_raw(tx.get(&record.life));
     let current = tx.get(&record.generation) == generation;
+    let opening = believed.opening.remove(&index);
     match (given, life) {
         (false, RoomLife::OPEN) => faults.0.push(format!("room {index} is open but in the free list")),
-        (true, RoomLife::OPEN | RoomLife::CLOSING) if current => {}
-        (true, _) if opening.contains(&index) => {}
+        (true, RoomLife::OPEN | RoomLife::CLOSING) if current && opening.is_none() => {}
+        (true, _) if !current && opening == Some((room, opener)) => {}
         (true, _) => faults.0.push(format!("room {index} is given out, but neither open nor being opened")),
         (false, _) => {}
     }
-    if life != RoomLife::OPEN {
-        return;
+    if let Some((opened, player)) = opening.filter(|opening| *opening != (room, opener)) {
+        faults.0.push(format!("player {player:?} is opening {opened:?}, which is {room:?} and given to {opener:?}"));
     }
-    let room = RoomRef::new(index, generation);
-    let (connected, ready) = (tx.get(&record.connected), tx.get(&record.ready));
-    let mut taken = 0_u64;
-    for (number, seat) in occupants(&tx) {
-        taken |= 1 << number;
-        let believed = places.remove(&seat.player.to_id());
-        faults.compare("place of a player in a seat", believed, Some((room, Some(number))));
-    }
-    if (connected | ready) & !taken != 0 {
-        faults.0.push(format!("room {index} has free seats that are connected or ready"));
-    }
-    let watching: Vec<u64> =
-        places.iter().filter(|(_, place)| **place == (room, None)).map(|(player, _)| *player).collect();
-    faults.compare("spectators", watching.len(), tx.get(&record.spectators) as usize);
-    for player in watching {
-        places.remove(&player);
+    let open = life == RoomLife::OPEN;
+    faults.compare("room that others see", record.open_generation(), open.then_some(generation));
+    check_log(&tx, faults);
+    if open {
+        check_open_room(&tx, room, believed, faults);
     }
 }
 
-fn present_players(lobby: &mut Lobby) -> Vec<PlayerRef> {
+fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faults: &mut Faults) {
+    let record = tx.record();
+    let (connected, ready) = (tx.get(&record.connected), tx.get(&record.ready));
+    let head = record.log.head(tx);
+    let mut taken = 0_u64;
+    for (number, seat) in occupants(tx) {
+        taken |= 1 << number;
+        let id = seat.player.to_id();
+        faults.compare("place of a player in a seat", believed.places.remove(&id), Some((room, Some(number))));
+        let name = believed.names.get(&id).map(Name::as_str);
+        faults.compare("name on a seat", seat.name.as_str(), name.unwrap_or_default());
+        faults.check_cursor(room, believed.cursors.get(&id), head);
+    }
+    if (connected | ready) & !taken != 0 {
+        faults.0.push(format!("room {room:?} has free seats that are connected or ready"));
+    }
+    let watching: Vec<u64> =
+        believed.places.iter().filter(|(_, place)| **place == (room, None)).map(|(player, _)| *player).collect();
+    faults.compare("spectators", watching.len(), tx.get(&record.spectators) as usize);
+    if taken == 0 && watching.is_empty() {
+        faults.0.push(format!("room {room:?} is open and empty"));
+    }
+    for player in watching {
+        believed.places.remove(&player);
+        faults.check_cursor(room, believed.cursors.get(&player), head);
+    }
+    let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
+    if playing && tx.get(&record.has_state) == 0 {
+        faults.0.push(format!("room {room:?} plays without a state"));
+    }
+    if !playing && tx.get(&record.next_tick_at_ms) != u64::MAX {
+        faults.0.push(format!("room {room:?} is ticked without a match"));
+    }
+}
+
+/// The log's entries lead from the window's beginning to its end, and that is published.
+fn check_log(tx: &RoomTx<'_>, faults: &mut Faults) {
+    let log = &tx.record().log;
+    let (mut cursor, published) = log.window();
+    faults.compare("end of a log", published, log.head(tx));
+    let mut event = [0; FRAME_TOTAL_BYTES_MAX];
+    loop {
+        match log.read(cursor, &mut event) {
+            Read::Entry { next, .. } => cursor = next,
+            Read::End => return,
+            Read::Lost => return faults.0.push(format!("the log cannot be read at {cursor} of {published}")),
+        }
+    }
+}
+
+pub(super) fn present_players(lobby: &mut Lobby) -> Vec<PlayerRef> {
     let directory = lobby.memory.directory;
     let tx = lobby.hand.begin(directory.record);
     let touched = tx.get(&directory.record.identities_touched);
@@ -146,116 +251,16 @@ fn present_players(lobby: &mut Lobby) -> Vec<PlayerRef> {
         .collect()
 }
 
-/// Everything that somebody could notice, as text: two states with equal pictures are the same state.
-///
-/// Left out is what means nothing: unreferenced bytes, figures, marks of time. Events are shown only from `log_from` (room
-/// index → offset) on, because the window's beginning may move without anything having happened.
-#[doc(hidden)]
-pub fn picture(lobby: &mut Lobby, connection: u32) -> Vec<String> {
-    let memory = lobby.memory;
-    let mut lines = Vec::new();
-    for player in present_players(lobby) {
-        let tx = lobby.hand.begin(memory.directory.record);
-        let identity = memory.directory.identities.at(player.index());
-        lines.push(format!(
-            "player {player:?} {:?} presence {} kicked {} connection {:?} claimant {:?} token {:?}",
-            tx.get(&identity.name),
-            tx.get(&identity.presence),
-            tx.get(&identity.kicked),
-            tx.get(&identity.connection),
-            tx.get(&identity.claimant),
-            tx.get(&identity.token_hash),
-        ));
-        drop(tx);
-        lines.push(picture_of_player(lobby, player));
-    }
-    for index in 0..lobby.rooms_touched() {
-        lines.extend(picture_of_room(lobby, index));
-    }
-    let record = memory.connections.at(connection);
-    lobby.hand.animate(record);
-    let hand = &lobby.hand;
-    lines.push(format!(
-        "connection phase {} leaves {} handshake {} greeting {} farewell {} player {:?} bases {} {} end {}",
-        hand.own(&record.phase),
-        hand.own(&record.leaves),
-        hand.own(&record.handshake_bytes),
-        hand.own(&record.greeting_bytes),
-        hand.own(&record.farewell_bytes),
-        hand.own(&record.player),
-        hand.own(&record.input_base),
-        hand.own(&record.output_base),
-        hand.own(&record.stream_end),
-    ));
-    lobby.hand.let_go(record);
-    lines
-}
-
-fn picture_of_player(lobby: &mut Lobby, player: PlayerRef) -> String {
-    let record = lobby.memory.players.at(player.index());
-    lobby.hand.animate(record);
-    let hand = &lobby.hand;
-    let head = hand.own(&record.output_head);
-    // The window's beginning moves for good, outside the transaction; the bytes before the head are the promise.
-    let last = usize::try_from(head).unwrap_or(usize::MAX).min(FRAME_TOTAL_BYTES_MAX);
-    let mut output = vec![0; last];
-    record.output.placement(hand).read(head - last as u64, &mut output);
-    let line = format!(
-        "  membership {:?} cursor {} consumed {} head {head} output {output:?}",
-        hand.own(&record.membership),
-        hand.own(&record.log_cursor),
-        hand.own(&record.consumed),
-    );
-    lobby.hand.let_go(record);
-    line
-}
-
-fn picture_of_room(lobby: &mut Lobby, index: u32) -> Vec<String> {
-    let memory = lobby.memory;
-    let entry = memory.directory.rooms.at(index);
-    let tx = lobby.hand.begin(memory.directory.record);
-    let given = (tx.get(&entry.given), tx.get(&entry.generation), tx.get(&entry.opener));
-    drop(tx);
-    let record = memory.rooms.at(index);
-    let tx = lobby.hand.begin(record);
-    let mut lines = vec![format!("room {index} given {given:?} life {}", tx.get(&record.life))];
-    if is_open(&tx, RoomRef::new(index, tx.get(&record.generation))) {
-        let mut state = [0; GAME_STATE_BYTES_MAX];
-        lines.push(format!(
-            "  phase {} game {} capacity {} spectators {} connected {:b} ready {:b} name {:?} has state {} {:?} tick {}",
-            tx.get(&record.phase),
-            tx.get(&record.game),
-            tx.get(&record.capacity),
-            tx.get(&record.spectators),
-            tx.get(&record.connected),
-            tx.get(&record.ready),
-            tx.get(&record.name),
-            tx.get(&record.has_state),
-            read_state(&tx, &mut state),
-            tx.get(&record.next_tick_at_ms) != u64::MAX,
-        ));
-        lines.extend(occupants(&tx).map(|(number, seat)| format!("  seat {number} {seat:?}")));
-    }
-    let head = record.log.head(&tx);
-    drop(tx);
-    lines.push(format!("  log up to {head}"));
-    let (mut cursor, _) = record.log.window();
-    let mut event = [0; FRAME_TOTAL_BYTES_MAX];
-    let mut events = Vec::new();
-    while let Read::Entry { audience, length, next } = record.log.read(cursor, &mut event) {
-        events.push(format!("  at {cursor} for {audience}: {:?}", &event[..length]));
-        cursor = next;
-    }
-    // The oldest events may go for good before the transaction that needs their place is decided.
-    let recent = events.len().saturating_sub(4);
-    lines.extend(events.split_off(recent));
-    lines
-}
-
 #[derive(Default)]
 struct Faults(Vec<String>);
 
 impl Faults {
+    fn check_cursor(&mut self, room: RoomRef, cursor: Option<&u64>, head: u64) {
+        if cursor.is_some_and(|cursor| *cursor > head && *cursor != CURSOR_LOST) {
+            self.0.push(format!("a reader of room {room:?} is at {cursor:?}, beyond the end {head}"));
+        }
+    }
+
     fn compare<T: PartialEq + Debug>(&mut self, what: &str, found: T, expected: T) {
         if found != expected {
             self.0.push(format!("{what}: {found:?} where {expected:?} was derived"));
@@ -277,4 +282,3 @@ impl Faults {
         indices
     }
 }
-

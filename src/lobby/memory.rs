@@ -188,15 +188,13 @@ impl Memory {
         }
     }
 
-    /// In a copy of another server's mapping: decides every open transaction as its holder's death would have it decided.
+    /// In a copy of another server's mapping, which is nobody else's: leaves every lock as its holder's death would.
     #[doc(hidden)]
-    pub fn adopt_copy(&self) {
-        self.directory.record.lock().adopt_copy(self.mapping);
-        for (_, player) in self.players.iter() {
-            player.lock().adopt_copy(self.mapping);
-        }
-        for (_, room) in self.rooms.iter() {
-            room.lock().adopt_copy(self.mapping);
+    pub fn abandon_copy(&self) {
+        let players = self.players.iter().map(|(_, player)| player.lock());
+        let rooms = self.rooms.iter().map(|(_, room)| room.lock());
+        for lock in players.chain(rooms).chain([self.directory.record.lock()]) {
+            lock.abandon_copy();
         }
     }
 

@@ -5,7 +5,7 @@
 //! * [`membership`]: create, join, watch, leave; [`play`]: ready, act, chat; [`listing`]: what rooms there are;
 //! * [`delivery`]: from the room's log to the player's output;
 //! * [`sweep`]: what happens by time, and what dead processes left;
-//! * [`check`]: whether all of it is consistent.
+//! * [`check`]: whether all of it is consistent; [`picture`]: what it shows, for proofs.
 //!
 //! What concerns the lobby *and* a room takes two transactions with a lasting state in between, which whoever finds it can
 //! complete or undo: a [player opening a room](players::Membership::opening), a [room that
@@ -18,6 +18,8 @@ pub mod directory;
 pub mod listing;
 pub mod membership;
 pub mod memory;
+#[doc(hidden)]
+pub mod picture;
 pub mod play;
 pub mod players;
 pub mod rooms;

@@ -101,12 +101,11 @@ impl Lock {
         Taken { held: Some(held), lock: self, recovered }
     }
 
-    /// In a copy of a mapping that is nobody else's: forgets who held the lock, as after the holder's death, and undoes its changes.
+    /// In a copy of a mapping that is nobody else's: leaves the lock as the death of its holder, if it has one, would leave it.
     #[doc(hidden)]
-    pub fn adopt_copy(&self, mapping: &Mapping) {
+    pub fn abandon_copy(&self) {
         if self.is_prepared() {
-            self.mutex.initialise().expect("the C library can initialise a robust mutex");
-            self.journal.roll_back(mapping);
+            self.mutex.abandon_copy();
         }
     }
 

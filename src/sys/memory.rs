@@ -6,6 +6,7 @@
 
 use std::cell::UnsafeCell;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -252,31 +253,51 @@ impl Mapping {
         }
     }
 
-    /// Overwrites this mapping with the content of another of the same size, at one moment at which nobody writes to either.
+    /// Overwrites a part of this mapping with the same part of another of the same size, at one moment at which nobody writes to
+    /// either.
     ///
-    /// For proofs that look at the memory of a stopped process. The locks in the copy are nobody's: see
-    /// [`Lock::adopt_copy`](crate::shm::lock::Lock::adopt_copy).
+    /// For proofs that look at the memory of a stopped process. The locks in the copy are those of the original: see
+    /// [`RobustMutex::abandon_copy`](super::mutex::RobustMutex::abandon_copy).
     ///
     /// # Panics
     ///
-    /// If the sizes differ.
+    /// If the sizes differ or the part lies outside.
     #[doc(hidden)]
-    pub fn copy_from(&self, other: &Self) {
-        assert_eq!(self.bytes, other.bytes, "mappings of different size");
-        // SAFETY: both ranges are whole mappings of that size, and two mappings do not overlap.
-        unsafe { self.start.copy_from_nonoverlapping(other.start, self.bytes) };
+    pub fn copy_from(&self, other: &Self, part: Range<usize>) {
+        let length = self.part(other, &part);
+        // SAFETY: the part was found to lie inside both.
+        let target = unsafe { self.start.add(part.start) };
+        // SAFETY: as above.
+        let source = unsafe { other.start.add(part.start) };
+        // SAFETY: both are valid for that length, and what is copied to is plain data of a mapping of its own.
+        unsafe { target.copy_from(source, length) };
     }
 
-    /// Whether the content equals another's, at one moment at which nobody writes to either.
+    /// Whether a part equals the same part of another mapping of the same size, at one moment at which nobody writes to either.
+    ///
+    /// # Panics
+    ///
+    /// If the sizes differ or the part lies outside.
     #[doc(hidden)]
-    pub fn same_as(&self, other: &Self) -> bool {
-        // SAFETY: the range is the whole mapping, of plain bytes.
-        let mine = unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) };
+    pub fn same_as(&self, other: &Self, part: Range<usize>) -> bool {
+        let length = self.part(other, &part);
+        // SAFETY: the part was found to lie inside both.
+        let mine = unsafe { self.start.add(part.start) };
         // SAFETY: as above.
-        let theirs = unsafe { std::slice::from_raw_parts(other.start.as_ptr(), other.bytes) };
+        let theirs = unsafe { other.start.add(part.start) };
+        // SAFETY: valid for that length, plain bytes.
+        let mine = unsafe { std::slice::from_raw_parts(mine.as_ptr(), length) };
+        // SAFETY: as above.
+        let theirs = unsafe { std::slice::from_raw_parts(theirs.as_ptr(), length) };
         mine == theirs
     }
 
+    /// The length of a part of two mappings.
+    fn part(&self, other: &Self, part: &Range<usize>) -> usize {
+        assert_eq!(self.bytes, other.bytes, "mappings of different size");
+        assert!(part.start <= part.end && part.end <= self.bytes, "part outside the mapping");
+        part.end - part.start
+    }
 }
 
 impl AsFd for Mapping {

@@ -11,6 +11,7 @@ use std::cell::UnsafeCell;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::memory::Shared;
@@ -101,6 +102,21 @@ impl RobustMutex {
         match unsafe { libc::pthread_mutex_timedlock(self.0.get(), &raw const deadline) } {
             libc::ETIMEDOUT => Err(LockError::TimedOut(limit)),
             code => self.acquired(code),
+        }
+    }
+
+    /// In a copy of a mapping: does to the mutex what the kernel does to the original when its holder dies.
+    ///
+    /// The kernel looks at nothing but the mutex's first word, which holds the holder's thread id and two flags (`futex(2)`; the C
+    /// library's robust mutexes keep to it). The copy must be nobody else's.
+    #[doc(hidden)]
+    pub fn abandon_copy(&self) {
+        const { assert!(size_of::<libc::pthread_mutex_t>() >= size_of::<AtomicU32>()) };
+        // SAFETY: inside the mutex, aligned as it is (8), and any bits are a number.
+        let word = unsafe { AtomicU32::from_ptr(self.0.get().cast()) };
+        let value = word.load(Ordering::Relaxed);
+        if value & libc::FUTEX_TID_MASK != 0 {
+            word.store(value & libc::FUTEX_WAITERS | libc::FUTEX_OWNER_DIED, Ordering::Relaxed);
         }
     }
 
