@@ -280,7 +280,12 @@ impl ClientSession {
             ClientMessage::Ping { nonce: SESSION_NONCE } => return Err(SessionError::Reserved),
             _ => {}
         }
-        self.append(message, self.unconfirmed_bytes_max - CONTROL_BYTES_RESERVED)?;
+        let appended = self.append(message, self.unconfirmed_bytes_max - CONTROL_BYTES_RESERVED);
+        if let Err(SessionError::BufferFull { .. }) = appended {
+            // A large message can meet a full buffer before it was half full.
+            self.ask();
+        }
+        appended?;
         self.leaving = matches!(message, ClientMessage::Goodbye);
         self.ask_if_half_full();
         Ok(())
@@ -439,7 +444,9 @@ impl ClientSession {
         self.forget_output_before(received);
         if resuming_at > self.received {
             self.counters.gaps += 1;
+            // The answer may be among what was lost.
             self.asked = false;
+            self.ask_if_half_full();
         }
         self.received = resuming_at;
         self.confirmed = resuming_at;
@@ -495,14 +502,17 @@ impl ClientSession {
 
     /// Half of the room is used up: asks how far the server is, so that the answer makes room before it is needed.
     fn ask_if_half_full(&mut self) {
-        if !self.asked && !self.leaving && self.output.len() >= self.unconfirmed_bytes_max / 2 {
-            // Without room for the question an earlier one is on its way.
-            self.asked = self
-                .append(
-                    &ClientMessage::Ping { nonce: SESSION_NONCE },
-                    self.unconfirmed_bytes_max,
-                )
-                .is_ok();
+        if self.output.len() >= self.unconfirmed_bytes_max / 2 {
+            self.ask();
+        }
+    }
+
+    /// Asks how far the server is, unless an answer is due.
+    fn ask(&mut self) {
+        if !self.asked && !self.leaving {
+            let ping = ClientMessage::Ping { nonce: SESSION_NONCE };
+            // Without room for the question there is an earlier one among what waits to be sent.
+            self.asked = self.append(&ping, self.unconfirmed_bytes_max).is_ok();
         }
     }
 

@@ -266,6 +266,11 @@ fn a_full_buffer_is_a_typed_error_and_empties_by_itself() {
         world.session.send(&message),
         Err(SessionError::BufferFull { .. })
     ));
+    assert_eq!(
+        world.session.ping(),
+        Ok(()),
+        "signs of life have room of their own"
+    );
     world.settle();
     assert!(
         world.session.unconfirmed() < UNCONFIRMED_BYTES_MAX / 2,
@@ -273,6 +278,25 @@ fn a_full_buffer_is_a_typed_error_and_empties_by_itself() {
         world.session.unconfirmed()
     );
     assert_eq!(world.session.send(&message), Ok(()));
+}
+
+#[test]
+fn a_large_message_that_meets_a_full_buffer_makes_the_session_ask() {
+    let mut world = World::new(usize::MAX);
+    world.settle();
+    // Not yet half full, and yet too full for the largest message.
+    world.send(UNCONFIRMED_BYTES_MAX / 2 - 200);
+    world.settle();
+    let largest = ClientMessage::Act {
+        request: 1,
+        action: vec![0; 8180],
+    };
+    assert!(matches!(
+        world.session.send(&largest),
+        Err(SessionError::BufferFull { .. })
+    ));
+    world.settle();
+    assert_eq!(world.session.send(&largest), Ok(()));
 }
 
 #[test]
