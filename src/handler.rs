@@ -70,7 +70,7 @@ fn serve(new_process: &NewProcess, inheritance: &Inheritance<'_>) -> io::Result<
     set_name("handler")?;
     let lobby = Lobby::attach(memory, games);
     if record.kind() == Kind::Console {
-        return Ok(console::run(lobby, inheritance.connection, inheritance.socket.try_clone()?, wiring));
+        return Ok(console::run(lobby, inheritance.connection, inheritance.socket.try_clone()?, inheritance.context));
     }
     let (passed, over) = match inheritance.is_successor.then(|| TcpCursors::read(inheritance.socket)) {
         None => (Passed::default(), None),

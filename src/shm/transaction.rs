@@ -101,7 +101,7 @@ impl Hand {
             self.recoveries_total.fetch_add(1, Ordering::Relaxed);
         }
         let recovered = taken.recovered;
-        let tx = Tx { record, taken, view: View { hand: self, record_range }, full: false };
+        let tx = Tx { record, _taken: taken, view: View { hand: self, record_range }, full: false };
         if recovered {
             record.publish(&tx.view);
         }
@@ -147,7 +147,7 @@ impl View<'_> {
 pub struct Tx<'h, R: Record> {
     view: View<'h>,
     record: &'static R,
-    taken: Taken,
+    _taken: Taken,
     full: bool,
 }
 

@@ -1,0 +1,193 @@
+//! What the integration tests share: a server of their own, and clients of it.
+#![allow(dead_code, unreachable_pub)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use forkade_protocol::client::{Client, ClientOptions};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long a condition is waited for before a test fails: much longer than it ever takes.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The real server, on ports of the kernel's choice. Dropped, it is told to stop, and must do so in order.
+pub struct Server {
+    child: Child,
+    pub game: SocketAddr,
+    pub console: SocketAddr,
+    log: Arc<Mutex<String>>,
+    expects_clean_end: bool,
+}
+
+impl Server {
+    /// Starts it with more arguments.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_forkade"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server's binary can be run");
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut stderr = child.stderr.take().expect("piped");
+        let written = Arc::clone(&log);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = stderr.read(&mut buffer) {
+                written.lock().expect("no panic under it").push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+        });
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("the server's stdout can be read");
+        let ready: serde_json::Value = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("no ready line, but {line:?}; log: {}", log.lock().expect("no panic under it")));
+        let address = |key: &str| ready[key].as_str().expect("an address").parse().expect("an address");
+        Self { game: address("game"), console: address("console"), child, log, expects_clean_end: true }
+    }
+
+    /// Process id of the supervisor.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no panic under it").clone()
+    }
+
+    /// A client that has greeted as `name`.
+    pub fn client(&self, name: &str) -> Client {
+        Client::connect(self.game, name, patient())
+            .unwrap_or_else(|error| panic!("{name} cannot connect: {error:?}; log: {}", self.log()))
+    }
+
+    /// A bare connection to the game's port.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.game).expect("the server accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream
+    }
+
+    /// The lines of the console's reply to `command`, without the closing `OK`.
+    pub fn ask(&self, command: &str) -> String {
+        let mut console = TcpStream::connect(self.console).expect("the console accepts");
+        console.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        console.write_all(format!("{command}\n").as_bytes()).expect("the console reads");
+        let mut reply = String::new();
+        for line in BufReader::new(console).lines() {
+            let line = line.expect("the console replies in time");
+            assert!(!line.starts_with("ERR"), "the console's answer to {command:?}: {line}");
+            if line == "OK" {
+                return reply;
+            }
+            if !line.starts_with('#') {
+                reply.push_str(&line);
+                reply.push('\n');
+            }
+        }
+        panic!("the console's reply to {command:?} had no end: {reply:?}");
+    }
+
+    /// The console's reply to a query, as JSON.
+    pub fn ask_json(&self, query: &str) -> serde_json::Value {
+        let reply = self.ask(&format!("{query} --json"));
+        serde_json::from_str(&reply).unwrap_or_else(|error| panic!("{query}: {error}: {reply:?}"))
+    }
+
+    /// A number of the console's `status`.
+    pub fn status(&self, key: &str) -> u64 {
+        self.ask_json("status")[key].as_u64().unwrap_or_else(|| panic!("status has no number {key}"))
+    }
+
+    /// Process id of a player's handler, if it has one.
+    pub fn handler_of(&self, player: &str) -> Option<u32> {
+        let processes = self.ask_json("processes");
+        let is_it = |process: &&serde_json::Value| process["role"] == "handler" && process["player"] == player;
+        let found = processes.as_array().expect("a list").iter().find(is_it)?;
+        found["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
+    }
+
+    /// Kills a process of this server's.
+    pub fn kill(&self, pid: u32) {
+        self.signal(pid, Signal::SIGKILL);
+    }
+
+    /// Signals a process of this server's.
+    pub fn signal(&self, pid: u32, signal: Signal) {
+        kill(Pid::from_raw(pid.cast_signed()), signal).expect("the process exists");
+    }
+
+    /// The server will not end with status 0, and the test knows.
+    pub fn expect_any_end(&mut self) {
+        self.expects_clean_end = false;
+    }
+
+    /// Waits for the server's end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("it is a child") {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the server did not end; log: {}", self.log());
+    }
+
+    /// Tells the server to stop, and waits for its end.
+    pub fn stop(&mut self) -> ExitStatus {
+        if self.child.try_wait().expect("it is a child").is_none() {
+            self.signal(self.pid(), Signal::SIGTERM);
+        }
+        self.wait()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the server's log ---\n{}---", self.log());
+        }
+        let processes = processes_below(self.pid());
+        let status = self.stop();
+        if std::thread::panicking() {
+            return;
+        }
+        assert!(!self.expects_clean_end || status.success(), "the server ended with {status}; log: {}", self.log());
+        eventually("every process of the server is gone", || processes.iter().all(|pid| !is_alive(*pid)));
+    }
+}
+
+/// Options of a client that waits long enough for a busy machine.
+pub fn patient() -> ClientOptions {
+    ClientOptions { connect_timeout: PATIENCE, reply_timeout: PATIENCE, reconnect_timeout: PATIENCE, ..ClientOptions::default() }
+}
+
+/// Waits until a condition holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "in {PATIENCE:?} it did not come true that {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// All descendants of a process.
+pub fn processes_below(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children: Vec<u32> = children.split_whitespace().filter_map(|child| child.parse().ok()).collect();
+    children.iter().flat_map(|child| processes_below(*child)).chain(children.iter().copied()).collect()
+}
+
+/// Whether a process exists and has not ended.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
