@@ -35,7 +35,7 @@ const READY: Token = Token(1);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// It cannot listen.
     #[error("{0}")]
     Listen(#[from] ListenError),
@@ -76,7 +76,7 @@ fn step(step: &'static str) -> impl FnOnce(io::Error) -> StartError {
 /// # Errors
 ///
 /// [`StartError`]; whatever was started has been stopped again.
-pub fn run(config: &'static Config, games: &'static Games) -> Result<(), StartError> {
+pub(crate) fn run(config: &'static Config, games: &'static Games) -> Result<(), StartError> {
     disable_core_dumps().map_err(step("cannot switch core dumps off"))?;
     raise_open_file_limit().map_err(step("cannot raise the limit of open files"))?;
     become_subreaper().map_err(step("cannot become the reaper of orphaned processes"))?;

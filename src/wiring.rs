@@ -14,41 +14,41 @@ use crate::sys::sockets::Channel;
 
 /// Everything that is inherited.
 #[derive(Debug)]
-pub struct Wiring {
+pub(crate) struct Wiring {
     /// Where players connect.
-    pub game: TcpListener,
+    pub(crate) game: TcpListener,
     /// Where operators connect.
-    pub console: Option<TcpListener>,
+    pub(crate) console: Option<TcpListener>,
     /// Held by the supervisor alone: when it ends, so do all others.
-    pub lifeline_holder: LifelineHolder,
+    _lifeline_holder: LifelineHolder,
     /// The other end, which everybody watches.
-    pub lifeline: Lifeline,
+    pub(crate) lifeline: Lifeline,
     /// One per keeper: from the listener, with a socket in each message.
-    pub keepers: Vec<KeeperWiring>,
+    pub(crate) keepers: Vec<KeeperWiring>,
     /// One per room, rung when its log has something new. Kept by the ticker, who hands them out.
-    pub room_bells: Vec<EventFd>,
+    pub(crate) room_bells: Vec<EventFd>,
     /// Rung by a role that has come up.
-    pub ready: EventFd,
+    pub(crate) ready: EventFd,
     /// Who needs a room's bell asks here, with a channel for the answer.
-    pub bell_requests: ChannelPair,
+    pub(crate) bell_requests: ChannelPair,
 }
 
 /// What concerns one keeper.
 #[derive(Debug)]
-pub struct KeeperWiring {
+pub(crate) struct KeeperWiring {
     /// From the listener to the keeper.
-    pub connections: ChannelPair,
+    pub(crate) connections: ChannelPair,
     /// Rung when a handler of the keeper's should look at its flags.
-    pub bell: EventFd,
+    pub(crate) bell: EventFd,
 }
 
 /// Both ends of a channel.
 #[derive(Debug)]
-pub struct ChannelPair {
+pub(crate) struct ChannelPair {
     /// Where messages are sent.
-    pub sender: Channel,
+    pub(crate) sender: Channel,
     /// Where they are received.
-    pub receiver: Channel,
+    pub(crate) receiver: Channel,
 }
 
 impl ChannelPair {
@@ -64,13 +64,13 @@ impl Wiring {
     /// # Errors
     ///
     /// No descriptor or no memory left.
-    pub fn new(game: TcpListener, console: Option<TcpListener>, keepers: u32, rooms: u32) -> io::Result<Self> {
+    pub(crate) fn new(game: TcpListener, console: Option<TcpListener>, keepers: u32, rooms: u32) -> io::Result<Self> {
         let (lifeline_holder, lifeline) = lifeline()?;
         let keeper = |_| Ok(KeeperWiring { connections: ChannelPair::new()?, bell: EventFd::new()? });
         Ok(Self {
             game,
             console,
-            lifeline_holder,
+            _lifeline_holder: lifeline_holder,
             lifeline,
             keepers: (0..keepers).map(keeper).collect::<io::Result<_>>()?,
             room_bells: (0..rooms).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
@@ -80,12 +80,12 @@ impl Wiring {
     }
 
     /// Makes a handler of that keeper's look at its flags.
-    pub fn ring_keeper(&self, keeper: u32) {
+    pub(crate) fn ring_keeper(&self, keeper: u32) {
         self.keepers[keeper as usize].bell.ring();
     }
 
     /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room bells.
-    pub fn ring_room<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
+    pub(crate) fn ring_room<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
         bell::ring(log, &self.room_bells[room as usize]);
     }
 }
