@@ -61,26 +61,61 @@ pub fn decide(load: Load<'_>) -> Admission {
         .zip(load.keepers)
         .filter(|(_, connections)| **connections < load.keeper_max)
         .min_by_key(|(_, connections)| **connections)
-        .map_or(Admission::Refuse(Refusal::Full), |(keeper, _)| Admission::Admit { keeper })
+        .map_or(Admission::Refuse(Refusal::Full), |(keeper, _)| Admission::Admit {
+            keeper,
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const QUIET: Load<'_> = Load { stopping: false, keepers: &[2, 1, 1], keeper_max: 3, open: 4, open_max: 5 };
+    const QUIET: Load<'_> = Load {
+        stopping: false,
+        keepers: &[2, 1, 1],
+        keeper_max: 3,
+        open: 4,
+        open_max: 5,
+    };
 
     #[test]
     fn the_least_busy_keeper_gets_the_connection() {
         assert_eq!(decide(QUIET), Admission::Admit { keeper: 1 });
-        assert_eq!(decide(Load { keepers: &[3, 2], ..QUIET }), Admission::Admit { keeper: 1 });
+        assert_eq!(
+            decide(Load {
+                keepers: &[3, 2],
+                ..QUIET
+            }),
+            Admission::Admit { keeper: 1 }
+        );
     }
 
     #[test]
     fn nobody_comes_in_beyond_a_limit() {
-        assert_eq!(decide(Load { open: 5, ..QUIET }), Admission::Refuse(Refusal::Full));
-        assert_eq!(decide(Load { keepers: &[3, 3], ..QUIET }), Admission::Refuse(Refusal::Full));
-        assert_eq!(decide(Load { keepers: &[], ..QUIET }), Admission::Refuse(Refusal::Full));
-        assert_eq!(decide(Load { stopping: true, ..QUIET }), Admission::Refuse(Refusal::Stopping));
+        assert_eq!(
+            decide(Load { open: 5, ..QUIET }),
+            Admission::Refuse(Refusal::Full)
+        );
+        assert_eq!(
+            decide(Load {
+                keepers: &[3, 3],
+                ..QUIET
+            }),
+            Admission::Refuse(Refusal::Full)
+        );
+        assert_eq!(
+            decide(Load {
+                keepers: &[],
+                ..QUIET
+            }),
+            Admission::Refuse(Refusal::Full)
+        );
+        assert_eq!(
+            decide(Load {
+                stopping: true,
+                ..QUIET
+            }),
+            Admission::Refuse(Refusal::Stopping)
+        );
     }
 }

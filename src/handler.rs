@@ -62,19 +62,42 @@ pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance<'_>) -> u8 
 }
 
 fn serve(new_process: &NewProcess, inheritance: &Inheritance<'_>) -> io::Result<u8> {
-    let Context { memory, games, wiring, .. } = inheritance.context;
+    let Context {
+        memory,
+        games,
+        wiring,
+        ..
+    } = inheritance.context;
     let record = memory.connections.at(inheritance.connection);
-    let mut keep = vec![inheritance.socket.as_fd(), wiring.lifeline.as_fd(), wiring.bell_requests.sender.as_fd()];
+    let mut keep = vec![
+        inheritance.socket.as_fd(),
+        wiring.lifeline.as_fd(),
+        wiring.bell_requests.sender.as_fd(),
+    ];
     keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
     new_process.keep_only(&keep)?;
     set_name("handler")?;
     let lobby = Lobby::attach(memory, games);
     if record.kind() == Kind::Console {
-        return Ok(console::run(lobby, inheritance.connection, inheritance.socket.try_clone()?, inheritance.context));
+        return Ok(console::run(
+            lobby,
+            inheritance.connection,
+            inheritance.socket.try_clone()?,
+            inheritance.context,
+        ));
     }
-    let (passed, over) = match inheritance.is_successor.then(|| TcpCursors::read(inheritance.socket)) {
+    let (passed, over) = match inheritance
+        .is_successor
+        .then(|| TcpCursors::read(inheritance.socket))
+    {
         None => (Passed::default(), None),
-        Some(Ok(cursors)) => (Passed { received: cursors.received, sent: cursors.handed_over }, None),
+        Some(Ok(cursors)) => (
+            Passed {
+                received: cursors.received,
+                sent: cursors.handed_over,
+            },
+            None,
+        ),
         Some(Err(error)) => (Passed::default(), Some(error)),
     };
     let (session, plausible) = Session::attach(lobby, inheritance.connection, passed);
@@ -123,9 +146,14 @@ impl<'a> Handler<'a> {
         for (descriptor, token, interest) in [
             (inheritance.socket.as_fd(), SOCKET, both),
             (signals.as_fd(), SIGNALS, Interest::READABLE),
-            (inheritance.context.wiring.lifeline.as_fd(), LIFELINE, Interest::READABLE),
+            (
+                inheritance.context.wiring.lifeline.as_fd(),
+                LIFELINE,
+                Interest::READABLE,
+            ),
         ] {
-            poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
+            poll.registry()
+                .register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
         }
         Ok(Self {
             context: inheritance.context,
@@ -225,7 +253,8 @@ impl<'a> Handler<'a> {
             Handshake::Refused(farewell) => self.session.close(false, &farewell),
             Handshake::Text => {
                 let word = "this port speaks the Forkade protocol; operators telnet to the console's port";
-                self.session.close(false, &Farewell::Error(ErrorCode::BadPreamble, word.into()));
+                self.session
+                    .close(false, &Farewell::Error(ErrorCode::BadPreamble, word.into()));
             }
         }
         true
@@ -245,11 +274,23 @@ impl<'a> Handler<'a> {
                 self.begin();
             }
             Resume::Superseded => {
-                refuse(&mut self.session, ErrorCode::Replaced, "your session goes on on a newer connection");
+                refuse(
+                    &mut self.session,
+                    ErrorCode::Replaced,
+                    "your session goes on on a newer connection",
+                );
             }
-            Resume::Gone => refuse(&mut self.session, ErrorCode::TokenUnknown, "the session has come to its end"),
+            Resume::Gone => refuse(
+                &mut self.session,
+                ErrorCode::TokenUnknown,
+                "the session has come to its end",
+            ),
             Resume::BeyondTheEnd => {
-                refuse(&mut self.session, ErrorCode::Malformed, "more bytes were claimed received than were sent");
+                refuse(
+                    &mut self.session,
+                    ErrorCode::Malformed,
+                    "more bytes were claimed received than were sent",
+                );
             }
         }
         true
@@ -260,7 +301,8 @@ impl<'a> Handler<'a> {
         let waited = now_ms().saturating_sub(self.session.record().last_frame_at_ms.load(Ordering::Relaxed));
         if waited >= RESUME_TIMEOUT_MS {
             let text = "the session is still held by its former connection; try again";
-            self.session.close(false, &Farewell::Error(ErrorCode::InternalError, text.to_owned()));
+            self.session
+                .close(false, &Farewell::Error(ErrorCode::InternalError, text.to_owned()));
         } else if waited >= YIELD_TIMEOUT_MS
             && let Some(holder) = self.session.holder_of_session()
         {
@@ -280,7 +322,10 @@ impl<'a> Handler<'a> {
                 Next::Wait => break,
                 Next::Close { leaves, farewell } => {
                     if farewell != Farewell::None {
-                        log::info!("closing the connection from {}: {farewell:?}", self.session.record().peer());
+                        log::info!(
+                            "closing the connection from {}: {farewell:?}",
+                            self.session.record().peer()
+                        );
                     }
                     self.session.close(leaves, &farewell);
                     return true;
@@ -352,7 +397,9 @@ impl<'a> Handler<'a> {
         let wanted = self.session.wanted();
         match (phase, wanted) {
             (Phase::CLOSING | Phase::DONE, _) | (_, Wanted::Nothing) => {}
-            (_, Wanted::Stop) => self.session.close(false, &Farewell::ShuttingDown("the server is stopping".into())),
+            (_, Wanted::Stop) => self
+                .session
+                .close(false, &Farewell::ShuttingDown("the server is stopping".into())),
             (Phase::OPEN, Wanted::Kick) => {
                 let farewell = Farewell::Error(ErrorCode::Kicked, "an operator has sent you out".into());
                 self.session.close(true, &farewell);
@@ -372,7 +419,8 @@ impl<'a> Handler<'a> {
             self.bell.ring(room, &memory.rooms.at(room).log);
         }
         let room = self.session.membership().place().map(|(room, _)| room.index());
-        self.bell.follow(room, &self.poll, &self.context.wiring.bell_requests.sender)
+        self.bell
+            .follow(room, &self.poll, &self.context.wiring.bell_requests.sender)
     }
 
     fn ring_keeper(&self, keeper: Option<u32>) {
@@ -387,16 +435,30 @@ impl<'a> Handler<'a> {
         let record = self.session.record();
         let age = now.saturating_sub(record.accepted_at_ms.load(Ordering::Relaxed));
         let silence = now.saturating_sub(record.last_frame_at_ms.load(Ordering::Relaxed));
-        let close = |session: &mut Session, code, text: &str| session.close(false, &Farewell::Error(code, text.into()));
+        let close = |session: &mut Session, code, text: &str| {
+            session.close(false, &Farewell::Error(code, text.into()))
+        };
         match self.session.phase() {
             Phase::HANDSHAKE if age >= header.handshake_timeout_ms.load(Ordering::Relaxed) => {
-                close(&mut self.session, ErrorCode::HandshakeTimeout, "you did not greet in time");
+                close(
+                    &mut self.session,
+                    ErrorCode::HandshakeTimeout,
+                    "you did not greet in time",
+                );
             }
             Phase::OPEN if silence >= header.heartbeat_timeout_ms.load(Ordering::Relaxed) => {
-                close(&mut self.session, ErrorCode::Silent, "nothing was heard of you for too long");
+                close(
+                    &mut self.session,
+                    ErrorCode::Silent,
+                    "nothing was heard of you for too long",
+                );
             }
             Phase::OPEN if now.saturating_sub(self.last_taken_ms) >= WRITE_STALL_TIMEOUT_MS => {
-                close(&mut self.session, ErrorCode::NotReading, "you did not read for too long");
+                close(
+                    &mut self.session,
+                    ErrorCode::NotReading,
+                    "you did not read for too long",
+                );
             }
             Phase::CLOSING => {
                 let late = now.saturating_sub(self.session.closing_since_ms()) >= CLOSING_TIMEOUT_MS;
@@ -414,14 +476,19 @@ impl<'a> Handler<'a> {
         let record = self.session.record();
         let until_ms = match self.session.phase() {
             Phase::HANDSHAKE => {
-                record.accepted_at_ms.load(Ordering::Relaxed) + header.handshake_timeout_ms.load(Ordering::Relaxed)
+                record.accepted_at_ms.load(Ordering::Relaxed)
+                    + header.handshake_timeout_ms.load(Ordering::Relaxed)
             }
             Phase::RESUMING => now + RING_AGAIN_AFTER_MS,
             Phase::CLOSING => self.session.closing_since_ms() + CLOSING_TIMEOUT_MS,
             _ => {
-                let silent_at =
-                    record.last_frame_at_ms.load(Ordering::Relaxed) + header.heartbeat_timeout_ms.load(Ordering::Relaxed);
-                let stalled_at = if self.session.all_sent() { u64::MAX } else { self.last_taken_ms + WRITE_STALL_TIMEOUT_MS };
+                let silent_at = record.last_frame_at_ms.load(Ordering::Relaxed)
+                    + header.heartbeat_timeout_ms.load(Ordering::Relaxed);
+                let stalled_at = if self.session.all_sent() {
+                    u64::MAX
+                } else {
+                    self.last_taken_ms + WRITE_STALL_TIMEOUT_MS
+                };
                 silent_at.min(stalled_at)
             }
         };

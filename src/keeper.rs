@@ -92,8 +92,15 @@ impl Keeper {
         // From here on the connections of a predecessor are known to be nobody's.
         let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         let claimed = |index: &u32| context.memory.connections.at(*index).claimed() != Claim::Free;
-        let still_claimed = context.memory.connections_of_keeper(start.index).filter(claimed).count();
-        slot.connections.store(u32::try_from(still_claimed).unwrap_or(u32::MAX), Ordering::Release);
+        let still_claimed = context
+            .memory
+            .connections_of_keeper(start.index)
+            .filter(claimed)
+            .count();
+        slot.connections.store(
+            u32::try_from(still_claimed).unwrap_or(u32::MAX),
+            Ordering::Release,
+        );
         let poll = Poll::new()?;
         for (descriptor, token) in [
             (mine.connections.receiver.as_fd(), CONNECTIONS),
@@ -101,7 +108,8 @@ impl Keeper {
             (mine.bell.as_fd(), BELL),
             (context.wiring.lifeline.as_fd(), LIFELINE),
         ] {
-            poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+            poll.registry()
+                .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
         }
         Ok(Self {
             context,
@@ -178,7 +186,11 @@ impl Keeper {
         loop {
             match channel.receive(&mut message) {
                 Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
-                    let kind = if message[..bytes] == [1] { Kind::Console } else { Kind::Game };
+                    let kind = if message[..bytes] == [1] {
+                        Kind::Console
+                    } else {
+                        Kind::Game
+                    };
                     for socket in descriptors {
                         self.take_in(kind, socket);
                     }
@@ -187,7 +199,11 @@ impl Keeper {
                 // The socket is lost with its descriptor; the client sees a reset and tries again.
                 Err(error) => {
                     log::error!("a connection was lost on its way from the listener: {error}");
-                    self.context.memory.header.lost_before_greeting_total.fetch_add(1, Ordering::Relaxed);
+                    self.context
+                        .memory
+                        .header
+                        .lost_before_greeting_total
+                        .fetch_add(1, Ordering::Relaxed);
                     self.forget_one(Kind::Game);
                 }
             }
@@ -197,7 +213,9 @@ impl Keeper {
     fn take_in(&mut self, kind: Kind, socket: OwnedFd) {
         let socket = TcpStream::from(socket);
         // A client that has gone already has no address any more.
-        let peer = socket.peer_addr().unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        let peer = socket
+            .peer_addr()
+            .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
         let socket = OwnedFd::from(socket);
         let Some((index, record)) = self.claim_slot(kind, peer) else {
             log::error!("no connection slot is free");
@@ -208,11 +226,22 @@ impl Keeper {
         match self.fork_handler(index, record, &socket, false) {
             Ok(handler) => {
                 self.handlers.insert(handler.pid, index);
-                self.kept.insert(index, Kept { socket, handler, deaths: Deaths::default() });
+                self.kept.insert(
+                    index,
+                    Kept {
+                        socket,
+                        handler,
+                        deaths: Deaths::default(),
+                    },
+                );
             }
             Err(error) => {
                 log::error!("cannot fork a handler: {error}");
-                self.context.memory.header.refused_total.fetch_add(1, Ordering::Relaxed);
+                self.context
+                    .memory
+                    .header
+                    .refused_total
+                    .fetch_add(1, Ordering::Relaxed);
                 send_refusal(kind, &socket, Refusal::NoResources);
                 record.free();
                 self.free.push(index);
@@ -226,7 +255,8 @@ impl Keeper {
         if self.free.is_empty() {
             let is_free = |index: &u32| memory.connections.at(*index).claimed() == Claim::Free;
             // In descending order, so that the lowest, whose pages were touched before, are taken first.
-            self.free.extend(memory.connections_of_keeper(self.index).rev().filter(is_free));
+            self.free
+                .extend(memory.connections_of_keeper(self.index).rev().filter(is_free));
         }
         while let Some(index) = self.free.pop() {
             let record = memory.connections.at(index);
@@ -246,7 +276,15 @@ impl Keeper {
     ) -> Result<ProcessId, crate::sys::process::ForkError> {
         let context = self.context;
         let handler = fork(logging::log_panic, |new_process| {
-            handler::run(&new_process, Inheritance { context, connection: index, socket, is_successor })
+            handler::run(
+                &new_process,
+                Inheritance {
+                    context,
+                    connection: index,
+                    socket,
+                    is_successor,
+                },
+            )
         })?;
         record.set_handler(handler);
         Ok(handler)
@@ -254,7 +292,9 @@ impl Keeper {
 
     fn reap_handlers(&mut self) {
         for Reaped { pid, exit } in reap() {
-            let Some(index) = self.handlers.remove(&pid) else { continue };
+            let Some(index) = self.handlers.remove(&pid) else {
+                continue;
+            };
             match exit {
                 Exit::Code(0) => self.let_go(index),
                 exit => self.replace(index, exit),
@@ -274,24 +314,42 @@ impl Keeper {
 
     /// The handler has died: another goes on with the same connection.
     fn replace(&mut self, index: u32, exit: Exit) {
-        let Some(mut kept) = self.kept.remove(&index) else { return };
+        let Some(mut kept) = self.kept.remove(&index) else {
+            return;
+        };
         let record = self.context.memory.connections.at(index);
-        let verdict = kept.deaths.enter(now_ms(), record.working_on.load(Ordering::Acquire), exit);
+        let verdict = kept
+            .deaths
+            .enter(now_ms(), record.working_on.load(Ordering::Acquire), exit);
         if verdict == Verdict::GiveUp {
-            log::error!("handler {} {exit}, again and again: its connection is given up", kept.handler);
-            self.context.memory.header.blamed_total.fetch_add(1, Ordering::Relaxed);
+            log::error!(
+                "handler {} {exit}, again and again: its connection is given up",
+                kept.handler
+            );
+            self.context
+                .memory
+                .header
+                .blamed_total
+                .fetch_add(1, Ordering::Relaxed);
             return self.give_up(record, &kept);
         }
         match self.fork_handler(index, record, &kept.socket, true) {
             Ok(successor) => {
                 log::warn!("handler {} {exit}: replaced by {successor}", kept.handler);
-                self.context.memory.header.takeovers_total.fetch_add(1, Ordering::Relaxed);
+                self.context
+                    .memory
+                    .header
+                    .takeovers_total
+                    .fetch_add(1, Ordering::Relaxed);
                 self.handlers.insert(successor.pid, index);
                 kept.handler = successor;
                 self.kept.insert(index, kept);
             }
             Err(error) => {
-                log::error!("handler {} {exit}, and no other can be forked: {error}", kept.handler);
+                log::error!(
+                    "handler {} {exit}, and no other can be forked: {error}",
+                    kept.handler
+                );
                 self.give_up(record, &kept);
             }
         }
@@ -336,7 +394,9 @@ impl Keeper {
 
     /// Sends a handler the signal that makes it look at its flags: one of this process's, or a predecessor's that lives on.
     fn nudge(&self, index: u32) {
-        let Some(handler) = self.context.memory.connections.at(index).handler() else { return };
+        let Some(handler) = self.context.memory.connections.at(index).handler() else {
+            return;
+        };
         // One that is dead needs no nudge: its successor looks at everything.
         if let Err(error) = handler.send_signal(Signal::SIGUSR1) {
             log::warn!("cannot signal handler {handler}: {error}");
@@ -356,7 +416,10 @@ impl Keeper {
     /// The server stops, and these have not come to an end in time.
     fn kill_handlers(&mut self) {
         for (index, kept) in self.kept.drain() {
-            log::warn!("handler {} of connection {index} did not end in time: killed", kept.handler);
+            log::warn!(
+                "handler {} of connection {index} did not end in time: killed",
+                kept.handler
+            );
             let _ = kept.handler.send_signal(Signal::SIGKILL);
             let _ = kept.handler.wait();
         }
@@ -382,7 +445,10 @@ impl Deaths {
     /// Enters a death while the frame `working_on` (0: none) was being handled.
     fn enter(&mut self, now_ms: u64, working_on: u64, exit: Exit) -> Verdict {
         if now_ms.saturating_sub(self.window_began_ms) > DEATHS_WINDOW_MS {
-            *self = Self { window_began_ms: now_ms, ..Self::default() };
+            *self = Self {
+                window_began_ms: now_ms,
+                ..Self::default()
+            };
         }
         if working_on != 0 && working_on == self.frame {
             self.in_frame += 1;
@@ -421,7 +487,10 @@ mod tests {
             assert_eq!(deaths.enter(time, frame, CRASH), Verdict::Replace);
         }
         for time in 1..20 {
-            assert_eq!(deaths.enter(time * (DEATHS_WINDOW_MS + 1), 7, CRASH), Verdict::Replace);
+            assert_eq!(
+                deaths.enter(time * (DEATHS_WINDOW_MS + 1), 7, CRASH),
+                Verdict::Replace
+            );
         }
     }
 
@@ -436,7 +505,9 @@ mod tests {
     #[test]
     fn crashing_outside_frames_is_given_up_at_last() {
         let mut deaths = Deaths::default();
-        let verdicts: Vec<_> = (0..DEATHS_ANYWHERE_MAX).map(|time| deaths.enter(time.into(), 0, CRASH)).collect();
+        let verdicts: Vec<_> = (0..DEATHS_ANYWHERE_MAX)
+            .map(|time| deaths.enter(time.into(), 0, CRASH))
+            .collect();
         assert_eq!(verdicts.last(), Some(&Verdict::GiveUp));
     }
 }

@@ -18,8 +18,8 @@ use nix::sys::signal::Signal;
 
 use crate::admission::{Admission, Load, Refusal, decide};
 use crate::limits::{
-    ACCEPT_RETRY_MS, CONNECTIONS_PER_KEEPER_MAX, CONSOLE_CONNECTIONS_MAX, FAREWELL_BYTES_MAX, REFUSAL_LINGER_MS,
-    REFUSED_LINGERING_MAX,
+    ACCEPT_RETRY_MS, CONNECTIONS_PER_KEEPER_MAX, CONSOLE_CONNECTIONS_MAX, FAREWELL_BYTES_MAX,
+    REFUSAL_LINGER_MS, REFUSED_LINGERING_MAX,
 };
 use crate::lobby::connections::Kind;
 use crate::role::{Context, Start};
@@ -37,7 +37,12 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
     let wiring = start.context.wiring;
     let mut keep = vec![wiring.game.as_fd(), wiring.lifeline.as_fd(), wiring.ready.as_fd()];
     keep.extend(wiring.console.as_ref().map(AsFd::as_fd));
-    keep.extend(wiring.keepers.iter().map(|keeper| keeper.connections.sender.as_fd()));
+    keep.extend(
+        wiring
+            .keepers
+            .iter()
+            .map(|keeper| keeper.connections.sender.as_fd()),
+    );
     start.keep_only(&keep)?;
     let signals = Signals::block(&[Signal::SIGTERM])?;
     let mut listener = Listener::new(start.context, signals)?;
@@ -74,14 +79,28 @@ impl Listener {
         let mut console = None;
         if let Some(inherited) = &context.wiring.console {
             let mut listener = TcpListener::from_std(inherited.try_clone()?);
-            poll.registry().register(&mut listener, CONSOLE, Interest::READABLE)?;
+            poll.registry()
+                .register(&mut listener, CONSOLE, Interest::READABLE)?;
             console = Some(listener);
         }
-        for (descriptor, token) in [(signals.as_fd(), SIGNALS), (context.wiring.lifeline.as_fd(), LIFELINE)] {
-            poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+        for (descriptor, token) in [
+            (signals.as_fd(), SIGNALS),
+            (context.wiring.lifeline.as_fd(), LIFELINE),
+        ] {
+            poll.registry()
+                .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
         }
         let spare = Some(spare_descriptor(&context)?);
-        Ok(Self { context, signals, poll, game, console, spare, refused: VecDeque::new(), rest_until_ms: None })
+        Ok(Self {
+            context,
+            signals,
+            poll,
+            game,
+            console,
+            spare,
+            refused: VecDeque::new(),
+            rest_until_ms: None,
+        })
     }
 
     fn serve(&mut self) -> io::Result<u8> {
@@ -124,7 +143,11 @@ impl Listener {
 
     fn keep_time(&mut self) -> io::Result<()> {
         let now = now_ms();
-        while self.refused.pop_front_if(|(until_ms, _)| *until_ms <= now).is_some() {}
+        while self
+            .refused
+            .pop_front_if(|(until_ms, _)| *until_ms <= now)
+            .is_some()
+        {}
         if self.rest_until_ms.is_some_and(|until_ms| until_ms <= now) {
             self.rest_until_ms = None;
             self.accept_all(Kind::Game)?;
@@ -159,7 +182,10 @@ impl Listener {
     fn admit(&mut self, kind: Kind, socket: TcpStream) {
         let header = self.context.memory.header;
         let (open, open_max) = match kind {
-            Kind::Game => (&header.connections_open, u64::from(self.context.config.connections_max)),
+            Kind::Game => (
+                &header.connections_open,
+                u64::from(self.context.config.connections_max),
+            ),
             Kind::Console => (&header.consoles_open, CONSOLE_CONNECTIONS_MAX as u64),
         };
         let mut full = vec![false; self.context.wiring.keepers.len()];
@@ -168,7 +194,13 @@ impl Listener {
                 .keepers
                 .iter()
                 .zip(&full)
-                .map(|(keeper, full)| if *full { u32::MAX } else { keeper.connections.load(Ordering::Acquire) })
+                .map(|(keeper, full)| {
+                    if *full {
+                        u32::MAX
+                    } else {
+                        keeper.connections.load(Ordering::Acquire)
+                    }
+                })
                 .collect();
             let admission = decide(Load {
                 stopping: header.stopping.load(Ordering::Acquire) != 0,
@@ -202,7 +234,11 @@ impl Listener {
     }
 
     fn refuse(&mut self, kind: Kind, socket: TcpStream, refusal: Refusal) {
-        self.context.memory.header.refused_total.fetch_add(1, Ordering::Relaxed);
+        self.context
+            .memory
+            .header
+            .refused_total
+            .fetch_add(1, Ordering::Relaxed);
         send_refusal(kind, &socket, refusal);
         // Closed at once, with the client's greeting unread, the kernel would send a reset, and the reason could be lost.
         if self.refused.len() == REFUSED_LINGERING_MAX {
@@ -220,7 +256,11 @@ impl Listener {
             _ => self.game.accept(),
         };
         if let Ok((socket, _)) = accepted {
-            self.context.memory.header.refused_total.fetch_add(1, Ordering::Relaxed);
+            self.context
+                .memory
+                .header
+                .refused_total
+                .fetch_add(1, Ordering::Relaxed);
             send_refusal(kind, &socket, Refusal::NoResources);
         }
         self.spare = spare_descriptor(&self.context).ok();
@@ -240,7 +280,10 @@ pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
         Refusal::Stopping => ErrorCode::ShuttingDown,
         Refusal::Full | Refusal::NoResources => ErrorCode::ServerFull,
     };
-    let message = ServerMessage::Error { code, text: refusal.text().to_owned() };
+    let message = ServerMessage::Error {
+        code,
+        text: refusal.text().to_owned(),
+    };
     let sent = match kind {
         Kind::Game => {
             let length = frame::write_frame_into(&message, &mut buffer).expect("a refusal is short");

@@ -33,7 +33,12 @@ pub fn shake_hands(session: &mut Session) -> Handshake {
     let (min, max) = match preamble::classify(&bytes) {
         Opening::NeedMore => return Handshake::Incomplete,
         Opening::Preamble { min, max } => (min, max),
-        Opening::Bad => return refused(ErrorCode::BadPreamble, "this is no preamble of the Forkade protocol"),
+        Opening::Bad => {
+            return refused(
+                ErrorCode::BadPreamble,
+                "this is no preamble of the Forkade protocol",
+            );
+        }
         Opening::Text(_) => return Handshake::Text,
     };
     let Some(version) = preamble::negotiate(min, max) else {
@@ -49,17 +54,24 @@ pub fn shake_hands(session: &mut Session) -> Handshake {
     let (body, total) = match frame::split(rest, first_frame_max) {
         frame::Split::Incomplete { .. } => return Handshake::Incomplete,
         frame::Split::TooLarge { .. } => {
-            return refused(ErrorCode::FrameTooLarge, format!("a greeting has at most {first_frame_max} bytes"));
+            return refused(
+                ErrorCode::FrameTooLarge,
+                format!("a greeting has at most {first_frame_max} bytes"),
+            );
         }
         frame::Split::Frame { body, total } => (body, total),
     };
     let used = preamble::PREAMBLE_BYTES + total;
     match codec::decode::<ClientMessage>(body) {
-        Err(error) => refused(ErrorCode::Malformed, format!("the greeting is malformed: {error}")),
+        Err(error) => refused(
+            ErrorCode::Malformed,
+            format!("the greeting is malformed: {error}"),
+        ),
         Ok(ClientMessage::Hello { name, .. }) => greet(session, version, &name, used),
-        Ok(ClientMessage::Resume { .. }) if bytes.len() > used => {
-            refused(ErrorCode::WrongState, "after Resume, wait for Resumed: only then it is known what to send")
-        }
+        Ok(ClientMessage::Resume { .. }) if bytes.len() > used => refused(
+            ErrorCode::WrongState,
+            "after Resume, wait for Resumed: only then it is known what to send",
+        ),
         Ok(ClientMessage::Resume { token, received }) => match session.ask_to_resume(token, received, used) {
             Ok(keeper) => Handshake::Resuming(keeper),
             Err(code) => refused(code, "no session has this token (any more)"),
@@ -74,12 +86,19 @@ fn greet(session: &mut Session, version: u16, name: &str, used: usize) -> Handsh
     let name = match held {
         Ok(Some(name)) => name,
         Ok(None) => return refused(ErrorCode::NameInvalid, "the name is too long"),
-        Err(error) => return refused(ErrorCode::NameInvalid, format!("the name cannot be used: {error}")),
+        Err(error) => {
+            return refused(
+                ErrorCode::NameInvalid,
+                format!("the name cannot be used: {error}"),
+            );
+        }
     };
     match session.greet(version, name, used) {
         Ok(()) => Handshake::Greeted,
         Err(code @ ErrorCode::NameTaken) => refused(code, "somebody here has this name; choose another"),
-        Err(code @ ErrorCode::ServerFull) => refused(code, "the server has as many players as it can; try again later"),
+        Err(code @ ErrorCode::ServerFull) => {
+            refused(code, "the server has as many players as it can; try again later")
+        }
         Err(code) => refused(code, "the server failed; nothing was changed"),
     }
 }
@@ -125,7 +144,10 @@ pub fn handle_next_frame(session: &mut Session) -> Next {
 }
 
 fn close(code: ErrorCode, text: impl Into<String>) -> Next {
-    Next::Close { leaves: false, farewell: Farewell::Error(code, text.into()) }
+    Next::Close {
+        leaves: false,
+        farewell: Farewell::Error(code, text.into()),
+    }
 }
 
 fn handle(session: &mut Session, message: ClientMessage) -> Next {
@@ -134,7 +156,12 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
         ClientMessage::Hello { .. } | ClientMessage::Resume { .. } => {
             return close(ErrorCode::WrongState, "you have greeted already");
         }
-        ClientMessage::Goodbye => return Next::Close { leaves: true, farewell: Farewell::None },
+        ClientMessage::Goodbye => {
+            return Next::Close {
+                leaves: true,
+                farewell: Farewell::None,
+            };
+        }
         ClientMessage::Confirm { received } => match session.confirm(received) {
             Ok(confirmed) => confirmed,
             Err(sent) => {
@@ -143,20 +170,48 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
             }
         },
         ClientMessage::Ping { nonce } => session.pong(nonce),
-        ClientMessage::ListRooms { request, filter, after } => session.list_rooms(request, &filter, after),
-        ClientMessage::CreateRoom { request, game, name, passcode, seats, options } => {
+        ClientMessage::ListRooms {
+            request,
+            filter,
+            after,
+        } => session.list_rooms(request, &filter, after),
+        ClientMessage::CreateRoom {
+            request,
+            game,
+            name,
+            passcode,
+            seats,
+            options,
+        } => {
             let passcode = passcode.as_deref();
             room_name(&name).and_then(|name| {
-                session.create_room(request, &NewRoom { game: &game, name: &name, passcode, seats, options: &options })
+                session.create_room(
+                    request,
+                    &NewRoom {
+                        game: &game,
+                        name: &name,
+                        passcode,
+                        seats,
+                        options: &options,
+                    },
+                )
             })
         }
-        ClientMessage::JoinRoom { request, room, passcode } => {
-            session.join_room(request, room, passcode.as_deref(), false)
-        }
-        ClientMessage::Spectate { request, room, passcode } => {
-            session.join_room(request, room, passcode.as_deref(), true)
-        }
-        ClientMessage::QuickMatch { request, game, options } => session.quick_match(request, &game, &options),
+        ClientMessage::JoinRoom {
+            request,
+            room,
+            passcode,
+        } => session.join_room(request, room, passcode.as_deref(), false),
+        ClientMessage::Spectate {
+            request,
+            room,
+            passcode,
+        } => session.join_room(request, room, passcode.as_deref(), true),
+        ClientMessage::QuickMatch {
+            request,
+            game,
+            options,
+        } => session.quick_match(request, &game, &options),
         ClientMessage::Leave { request } => session.leave_room(request),
         ClientMessage::Ready { ready, .. } => session.ready(ready),
         ClientMessage::Rematch { .. } => session.rematch(),
@@ -169,7 +224,10 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
         // Confirm and Ping ask for nothing that could be refused.
         (Err(rejection), None) => {
             log::error!("a message without a request was rejected: {rejection}");
-            return close(ErrorCode::InternalError, "the server failed; the session can be resumed");
+            return close(
+                ErrorCode::InternalError,
+                "the server failed; the session can be resumed",
+            );
         }
     }
     session.end_frame();
@@ -179,11 +237,16 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
 fn reject(session: &mut Session, request: u32, rejection: Rejection) {
     // No lock is held here: showing a panic's backtrace takes its time.
     if let Some(fault) = &rejection.fault {
-        log::warn!("the game's code failed in {}'s request: {fault}", session.name().as_str());
+        log::warn!(
+            "the game's code failed in {}'s request: {fault}",
+            session.name().as_str()
+        );
     }
     let Rejection { code, text, .. } = rejection;
     let reply = ServerMessage::Rejected { request, code, text };
-    session.consume_and_reply(Some(&reply)).expect("a rejection fits its transaction");
+    session
+        .consume_and_reply(Some(&reply))
+        .expect("a rejection fits its transaction");
 }
 
 fn chat(session: &mut Session, scope: &ChatScope, said: &str) -> Result<(), Rejection> {
@@ -196,9 +259,10 @@ fn chat(session: &mut Session, scope: &ChatScope, said: &str) -> Result<(), Reje
     })?;
     match scope {
         ChatScope::Room => session.chat_in_room(&said),
-        ChatScope::Lobby | ChatScope::Whisper { .. } => {
-            Err(Rejection::new(RejectCode::NotOffered, "this server carries chat in rooms only"))
-        }
+        ChatScope::Lobby | ChatScope::Whisper { .. } => Err(Rejection::new(
+            RejectCode::NotOffered,
+            "this server carries chat in rooms only",
+        )),
     }
 }
 

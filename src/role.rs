@@ -33,9 +33,21 @@ pub(crate) struct Role {
 
 /// All roles, in the order in which they are started. Each is started again whenever it ends before the server does.
 pub(crate) const ROLES: [Role; 3] = [
-    Role { name: "ticker", count: |_| 1, entry: ticker::run },
-    Role { name: "keeper", count: |config| config.keepers, entry: keeper::run },
-    Role { name: "listener", count: |_| 1, entry: listener::run },
+    Role {
+        name: "ticker",
+        count: |_| 1,
+        entry: ticker::run,
+    },
+    Role {
+        name: "keeper",
+        count: |config| config.keepers,
+        entry: keeper::run,
+    },
+    Role {
+        name: "listener",
+        count: |_| 1,
+        entry: listener::run,
+    },
 ];
 
 /// One process of a role.
@@ -52,14 +64,23 @@ pub(crate) struct Post {
 impl Post {
     /// All posts of a server, in the order in which they are filled.
     pub(crate) fn all(config: &Config) -> Vec<Self> {
-        let each = ROLES.iter().enumerate().flat_map(|(role, kind)| (0..(kind.count)(config)).map(move |i| (role, i)));
-        each.enumerate().map(|(slot, (role, index))| Self { role, index, slot }).collect()
+        let each = ROLES
+            .iter()
+            .enumerate()
+            .flat_map(|(role, kind)| (0..(kind.count)(config)).map(move |i| (role, i)));
+        each.enumerate()
+            .map(|(slot, (role, index))| Self { role, index, slot })
+            .collect()
     }
 
     /// For logs and the console: `listener`, `keeper 0`.
     pub(crate) fn name(self, config: &Config) -> String {
         let role = ROLES[self.role];
-        if (role.count)(config) == 1 { role.name.to_owned() } else { format!("{} {}", role.name, self.index) }
+        if (role.count)(config) == 1 {
+            role.name.to_owned()
+        } else {
+            format!("{} {}", role.name, self.index)
+        }
     }
 
     /// What others see of the post.
@@ -81,7 +102,12 @@ impl Start {
     pub(crate) fn run(context: Context, post: Post, new_process: NewProcess) -> u8 {
         let role = ROLES[post.role];
         logging::set_role(role.name);
-        let start = Self { context, index: post.index, post, new_process };
+        let start = Self {
+            context,
+            index: post.index,
+            post,
+            new_process,
+        };
         match set_name(role.name).and_then(|()| (role.entry)(&start)) {
             Ok(status) => status,
             Err(error) => {
@@ -98,7 +124,10 @@ impl Start {
 
     /// Tells the supervisor that the role has come up.
     pub(crate) fn report_ready(&self) {
-        self.post.slot(self.context.memory).ready.store(1, Ordering::Release);
+        self.post
+            .slot(self.context.memory)
+            .ready
+            .store(1, Ordering::Release);
         self.context.wiring.ready.ring();
     }
 }

@@ -25,7 +25,12 @@ pub(crate) struct RoomBell {
 impl RoomBell {
     /// No room, no bell.
     pub(crate) fn new(bell_token: Token, answer_token: Token) -> Self {
-        Self { bell_token, answer_token, held: None, asked: None }
+        Self {
+            bell_token,
+            answer_token,
+            held: None,
+            asked: None,
+        }
     }
 
     /// Wakes the members of `room`, if its bell is the one held.
@@ -43,14 +48,16 @@ impl RoomBell {
         if held != room
             && let Some((_, eventfd)) = self.held.take()
         {
-            poll.registry().deregister(&mut SourceFd(&eventfd.as_fd().as_raw_fd()))?;
+            poll.registry()
+                .deregister(&mut SourceFd(&eventfd.as_fd().as_raw_fd()))?;
         }
         let asked = self.asked.as_ref().map(|(asked, _)| *asked);
         if asked.is_some()
             && asked != room
             && let Some((_, answers)) = self.asked.take()
         {
-            poll.registry().deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
+            poll.registry()
+                .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
         }
         match room {
             Some(room) if self.held.is_none() && self.asked.is_none() => self.ask(room, poll, requests),
@@ -60,18 +67,22 @@ impl RoomBell {
 
     /// Takes the bell that was asked for, if it has come.
     pub(crate) fn take_answer(&mut self, poll: &Poll) -> io::Result<()> {
-        let Some((room, answers)) = self.asked.take() else { return Ok(()) };
+        let Some((room, answers)) = self.asked.take() else {
+            return Ok(());
+        };
         match answers.receive(&mut [0; 8]) {
             Ok(ReceiveOutcome::WouldBlock) => self.asked = Some((room, answers)),
             Ok(ReceiveOutcome::Message { descriptors, .. }) => {
-                poll.registry().deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
+                poll.registry()
+                    .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
                 if let Some(descriptor) = descriptors.into_iter().next() {
                     self.hold(room, descriptor, poll)?;
                 }
             }
             // The ticker died over the question: it is asked again.
             Ok(ReceiveOutcome::PeerGone) | Err(_) => {
-                poll.registry().deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
+                poll.registry()
+                    .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
             }
         }
         Ok(())
@@ -80,7 +91,8 @@ impl RoomBell {
     fn hold(&mut self, room: u32, descriptor: OwnedFd, poll: &Poll) -> io::Result<()> {
         let eventfd = EventFd::from(descriptor);
         let raw = eventfd.as_fd().as_raw_fd();
-        poll.registry().register(&mut SourceFd(&raw), self.bell_token, Interest::READABLE)?;
+        poll.registry()
+            .register(&mut SourceFd(&raw), self.bell_token, Interest::READABLE)?;
         self.held = Some((room, eventfd));
         Ok(())
     }
@@ -90,7 +102,8 @@ impl RoomBell {
         match requests.send(&room.to_le_bytes(), &[theirs.as_fd()]) {
             Ok(SendOutcome::Sent) => {
                 let raw = mine.as_fd().as_raw_fd();
-                poll.registry().register(&mut SourceFd(&raw), self.answer_token, Interest::READABLE)?;
+                poll.registry()
+                    .register(&mut SourceFd(&raw), self.answer_token, Interest::READABLE)?;
                 self.asked = Some((room, mine));
             }
             // So many ask at once. The ticker rings for this room meanwhile; the next turn of the loop asks again.

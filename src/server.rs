@@ -81,7 +81,11 @@ impl Server {
 fn check(settings: &Settings, machine: &Machine) -> ExitCode {
     let (report, can_start) = capacity::report(settings, machine, mapping_bytes(settings));
     print!("{report}");
-    if can_start { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) }
+    if can_start {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(BAD_CONFIGURATION)
+    }
 }
 
 fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
@@ -92,7 +96,14 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
     logging::set_role("supervisor");
     let problems = capacity::problems(&settings.config, machine, mapping_bytes(&settings));
     for problem in settings.warnings.iter().chain(&problems) {
-        log::log!(if problem.is_error { log::Level::Error } else { log::Level::Warn }, "{problem}");
+        log::log!(
+            if problem.is_error {
+                log::Level::Error
+            } else {
+                log::Level::Warn
+            },
+            "{problem}"
+        );
     }
     if problems.iter().any(|problem| problem.is_error) {
         return ExitCode::from(BAD_CONFIGURATION);
@@ -111,6 +122,10 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
 /// Virtual size of the shared memory.
 fn mapping_bytes(settings: &Settings) -> u64 {
     let config = settings.config;
-    let capacity = Capacity { players: config.players_max, rooms: config.rooms_max, keepers: config.keepers };
+    let capacity = Capacity {
+        players: config.players_max,
+        rooms: config.rooms_max,
+        keepers: config.keepers,
+    };
     Memory::bytes_needed(capacity) as u64
 }

@@ -24,7 +24,8 @@ use crate::logging;
 use crate::role::{Context, Post, ROLES, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::process::{
-    ForkError, ProcessId, Reaped, become_subreaper, disable_core_dumps, fork, raise_open_file_limit, reap, set_name,
+    ForkError, ProcessId, Reaped, become_subreaper, disable_core_dumps, fork, raise_open_file_limit, reap,
+    set_name,
 };
 use crate::sys::signals::{Signals, ignore_broken_pipes};
 use crate::sys::sockets::{ListenError, ListenOptions, listen};
@@ -82,31 +83,53 @@ pub(crate) fn run(config: &'static Config, games: &'static Games) -> Result<(), 
     become_subreaper().map_err(step("cannot become the reaper of orphaned processes"))?;
     ignore_broken_pipes().map_err(step("cannot ignore SIGPIPE"))?;
     set_name("forkade").map_err(step("cannot set the process's name"))?;
-    let options = ListenOptions { backlog: config.backlog, send_buffer_bytes: config.send_buffer_bytes };
+    let options = ListenOptions {
+        backlog: config.backlog,
+        send_buffer_bytes: config.send_buffer_bytes,
+    };
     let game = listen(config.listen, options)?;
-    let console = config.console.map(|address| listen(address, options)).transpose()?;
-    let game_address = game.local_addr().map_err(step("cannot tell the game's address"))?;
+    let console = config
+        .console
+        .map(|address| listen(address, options))
+        .transpose()?;
+    let game_address = game
+        .local_addr()
+        .map_err(step("cannot tell the game's address"))?;
     let console_address = console
         .as_ref()
         .map(std::net::TcpListener::local_addr)
         .transpose()
         .map_err(step("cannot tell the console's address"))?;
-    let capacity = Capacity { players: config.players_max, rooms: config.rooms_max, keepers: config.keepers };
+    let capacity = Capacity {
+        players: config.players_max,
+        rooms: config.rooms_max,
+        keepers: config.keepers,
+    };
     let memory = Memory::create(capacity).map_err(step("cannot create the shared memory"))?;
     configure(memory, config);
     let wiring = Wiring::new(game, console, config.keepers, config.rooms_max);
-    let wiring = Box::leak(Box::new(wiring.map_err(step("cannot make the channels between processes"))?));
+    let wiring = Box::leak(Box::new(
+        wiring.map_err(step("cannot make the channels between processes"))?,
+    ));
     let signals = Signals::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1]);
     let signals = signals.map_err(step("cannot receive signals"))?;
 
-    let context = Context { memory, games, wiring, config };
+    let context = Context {
+        memory,
+        games,
+        wiring,
+        config,
+    };
     let mut supervisor = Supervisor::new(context, signals).map_err(step("cannot poll"))?;
     if let Err(error) = supervisor.start_all() {
         supervisor.stop_all();
         return Err(error);
     }
     announce(game_address, console_address);
-    log::info!("serving players on {game_address} with {} keepers", config.keepers);
+    log::info!(
+        "serving players on {game_address} with {} keepers",
+        config.keepers
+    );
     supervisor.supervise();
     supervisor.stop_all();
     log::info!("stopped");
@@ -117,9 +140,15 @@ pub(crate) fn run(config: &'static Config, games: &'static Games) -> Result<(), 
 fn configure(memory: &Memory, config: &Config) {
     let header = memory.header;
     logging::set_drop_counter(&header.log_records_dropped_total);
-    header.seat_grace_ms.store(config.seat_grace_ms.into(), Ordering::Relaxed);
-    header.heartbeat_timeout_ms.store(config.heartbeat_timeout_ms.into(), Ordering::Relaxed);
-    header.handshake_timeout_ms.store(config.handshake_timeout_ms.into(), Ordering::Relaxed);
+    header
+        .seat_grace_ms
+        .store(config.seat_grace_ms.into(), Ordering::Relaxed);
+    header
+        .heartbeat_timeout_ms
+        .store(config.heartbeat_timeout_ms.into(), Ordering::Relaxed);
+    header
+        .handshake_timeout_ms
+        .store(config.handshake_timeout_ms.into(), Ordering::Relaxed);
 }
 
 /// Tells whoever started the server that it can be connected to.
@@ -157,27 +186,45 @@ impl Supervisor {
     fn new(context: Context, signals: Signals) -> io::Result<Self> {
         let poll = Poll::new()?;
         for (descriptor, token) in [(signals.as_fd(), SIGNALS), (context.wiring.ready.as_fd(), READY)] {
-            poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+            poll.registry()
+                .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
         }
-        let unfilled =
-            |post| Filled { post, process: None, started_at_ms: 0, restart_at_ms: 0, backoff_ms: RESTART_BACKOFF_MS_MIN };
+        let unfilled = |post| Filled {
+            post,
+            process: None,
+            started_at_ms: 0,
+            restart_at_ms: 0,
+            backoff_ms: RESTART_BACKOFF_MS_MIN,
+        };
         let posts = Post::all(context.config).into_iter().map(unfilled).collect();
-        Ok(Self { context, signals, poll, posts, told_to_stop: 0 })
+        Ok(Self {
+            context,
+            signals,
+            poll,
+            posts,
+            told_to_stop: 0,
+        })
     }
 
     /// Fills all posts, one role after the other: each must be ready before the next is started.
     fn start_all(&mut self) -> Result<(), StartError> {
         for role in 0..ROLES.len() {
-            let of_role: Vec<usize> =
-                (0..self.posts.len()).filter(|index| self.posts[*index].post.role == role).collect();
+            let of_role: Vec<usize> = (0..self.posts.len())
+                .filter(|index| self.posts[*index].post.role == role)
+                .collect();
             for index in &of_role {
-                self.fill(*index)
-                    .map_err(|source| StartError::Fork { role: self.name(*index), source })?;
+                self.fill(*index).map_err(|source| StartError::Fork {
+                    role: self.name(*index),
+                    source,
+                })?;
             }
             let give_up_at_ms = now_ms() + ROLE_READY_TIMEOUT_MS;
             for index in of_role {
                 self.await_ready(index, give_up_at_ms)
-                    .map_err(|why| StartError::NotReady { role: self.name(index), why })?;
+                    .map_err(|why| StartError::NotReady {
+                        role: self.name(index),
+                        why,
+                    })?;
             }
         }
         Ok(())
@@ -187,7 +234,9 @@ impl Supervisor {
         let (context, post) = (self.context, self.posts[index].post);
         let slot = post.slot(context.memory);
         slot.ready.store(0, Ordering::Release);
-        let process = fork(logging::log_panic, |new_process| Start::run(context, post, new_process))?;
+        let process = fork(logging::log_panic, |new_process| {
+            Start::run(context, post, new_process)
+        })?;
         slot.start_time.store(process.start_time, Ordering::Relaxed);
         slot.pid.store(process.pid, Ordering::Release);
         let filled = &mut self.posts[index];
@@ -233,7 +282,11 @@ impl Supervisor {
         let name = self.name(index);
         match self.fill(index) {
             Ok(()) => {
-                self.posts[index].post.slot(self.context.memory).restarts.fetch_add(1, Ordering::Relaxed);
+                self.posts[index]
+                    .post
+                    .slot(self.context.memory)
+                    .restarts
+                    .fetch_add(1, Ordering::Relaxed);
                 log::info!("the {name} was started again");
             }
             Err(error) => {
@@ -246,7 +299,10 @@ impl Supervisor {
     /// Waits for signals, for the time given at most, and takes note of what they say.
     fn wait(&mut self, patience_ms: Option<u64>) {
         let mut events = Events::with_capacity(4);
-        match self.poll.poll(&mut events, patience_ms.map(Duration::from_millis)) {
+        match self
+            .poll
+            .poll(&mut events, patience_ms.map(Duration::from_millis))
+        {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Without a poll there is nothing to go on with.
@@ -281,7 +337,11 @@ impl Supervisor {
     fn vacate(&mut self, index: usize) {
         let now = now_ms();
         let filled = &mut self.posts[index];
-        filled.post.slot(self.context.memory).pid.store(0, Ordering::Release);
+        filled
+            .post
+            .slot(self.context.memory)
+            .pid
+            .store(0, Ordering::Release);
         filled.process = None;
         if now.saturating_sub(filled.started_at_ms) >= RESTART_BACKOFF_RESET_AFTER_MS {
             filled.backoff_ms = RESTART_BACKOFF_MS_MIN;
@@ -306,7 +366,12 @@ impl Supervisor {
     }
 
     fn signal_role(&self, role: usize, signal: Signal) {
-        for process in self.posts.iter().filter(|filled| filled.post.role == role).filter_map(|filled| filled.process) {
+        for process in self
+            .posts
+            .iter()
+            .filter(|filled| filled.post.role == role)
+            .filter_map(|filled| filled.process)
+        {
             if let Err(error) = process.send_signal(signal) {
                 log::error!("cannot signal process {process}: {error}");
             }
@@ -315,7 +380,11 @@ impl Supervisor {
 
     fn await_end_of_role(&mut self, role: usize, give_up_at_ms: u64) {
         let mut killed = false;
-        while self.posts.iter().any(|filled| filled.post.role == role && filled.process.is_some()) {
+        while self
+            .posts
+            .iter()
+            .any(|filled| filled.post.role == role && filled.process.is_some())
+        {
             let now = now_ms();
             // A second word to stop means at once.
             if !killed && (now >= give_up_at_ms || self.told_to_stop > 1) {
@@ -323,7 +392,11 @@ impl Supervisor {
                 self.signal_role(role, Signal::SIGKILL);
                 killed = true;
             }
-            self.wait(Some(if killed { 100 } else { give_up_at_ms.saturating_sub(now).clamp(1, 100) }));
+            self.wait(Some(if killed {
+                100
+            } else {
+                give_up_at_ms.saturating_sub(now).clamp(1, 100)
+            }));
         }
     }
 
@@ -345,8 +418,15 @@ impl Supervisor {
     }
 
     fn living_handlers(&self) -> Vec<ProcessId> {
-        let handlers = self.context.memory.connections.iter().filter_map(|(_, record)| record.handler());
-        handlers.filter(|handler| handler.is_alive().unwrap_or(false)).collect()
+        let handlers = self
+            .context
+            .memory
+            .connections
+            .iter()
+            .filter_map(|(_, record)| record.handler());
+        handlers
+            .filter(|handler| handler.is_alive().unwrap_or(false))
+            .collect()
     }
 
     fn name(&self, index: usize) -> String {

@@ -27,7 +27,11 @@ const BELL_REQUESTS: Token = Token(2);
 /// The role's entry.
 pub(crate) fn run(start: &Start) -> io::Result<u8> {
     let wiring = start.context.wiring;
-    let mut keep = vec![wiring.lifeline.as_fd(), wiring.ready.as_fd(), wiring.bell_requests.receiver.as_fd()];
+    let mut keep = vec![
+        wiring.lifeline.as_fd(),
+        wiring.ready.as_fd(),
+        wiring.bell_requests.receiver.as_fd(),
+    ];
     keep.extend(wiring.room_bells.iter().map(AsFd::as_fd));
     keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
     start.keep_only(&keep)?;
@@ -58,10 +62,19 @@ impl Ticker {
             (context.wiring.lifeline.as_fd(), LIFELINE),
             (context.wiring.bell_requests.receiver.as_fd(), BELL_REQUESTS),
         ] {
-            poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+            poll.registry()
+                .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
         }
         let lobby = Some(Lobby::attach(context.memory, context.games));
-        Ok(Self { context, lobby, signals, poll, lagging: HashMap::new(), orphans: HashMap::new(), next_sweep_ms: 0 })
+        Ok(Self {
+            context,
+            lobby,
+            signals,
+            poll,
+            lagging: HashMap::new(),
+            orphans: HashMap::new(),
+            next_sweep_ms: 0,
+        })
     }
 
     fn serve(&mut self) -> io::Result<u8> {
@@ -101,7 +114,9 @@ impl Ticker {
         if now_ms >= self.next_sweep_ms {
             self.next_sweep_ms = now_ms + SWEEP_MS;
             for room in lobby.sweep_players(now_ms) {
-                self.context.wiring.ring_room(room, &self.context.memory.rooms.at(room).log);
+                self.context
+                    .wiring
+                    .ring_room(room, &self.context.memory.rooms.at(room).log);
             }
             lobby.sweep_rooms();
             lobby = self.free_orphans(lobby, now_ms);
@@ -116,15 +131,25 @@ impl Ticker {
             self.lagging.remove(&index);
         } else if now_ms - *self.lagging.entry(index).or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
             self.context.wiring.ring_room(index, log);
-            self.context.memory.header.bells_rung_again_total.fetch_add(1, Ordering::Relaxed);
+            self.context
+                .memory
+                .header
+                .bells_rung_again_total
+                .fetch_add(1, Ordering::Relaxed);
             self.lagging.remove(&index);
         }
     }
 
     /// Rings for keepers who have word to pass on: the bell may have been lost with whoever left it.
     fn ring_keepers_again(&self) {
-        for (keeper, slot) in (0..).zip(&self.context.memory.header.keepers[..self.context.wiring.keepers.len()]) {
-            if slot.attention.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
+        for (keeper, slot) in
+            (0..).zip(&self.context.memory.header.keepers[..self.context.wiring.keepers.len()])
+        {
+            if slot
+                .attention
+                .iter()
+                .any(|word| word.load(Ordering::Relaxed) != 0)
+            {
                 self.context.wiring.ring_keeper(keeper);
             }
         }
@@ -154,7 +179,10 @@ impl Ticker {
         loop {
             let mut room = [0; 4];
             match requests.receive(&mut room) {
-                Ok(ReceiveOutcome::Message { bytes: 4, descriptors }) => {
+                Ok(ReceiveOutcome::Message {
+                    bytes: 4,
+                    descriptors,
+                }) => {
                     let room = u32::from_le_bytes(room);
                     for answers in descriptors.into_iter().map(Channel::from) {
                         self.hand_out(room, &answers);
@@ -177,6 +205,8 @@ impl Ticker {
             log::warn!("cannot hand out the bell of room {room}: {error}");
         }
         // The one who asked may have come in with news for the others, and no bell to ring.
-        self.context.wiring.ring_room(room, &self.context.memory.rooms.at(room).log);
+        self.context
+            .wiring
+            .ring_room(room, &self.context.memory.rooms.at(room).log);
     }
 }

@@ -64,9 +64,19 @@ impl Wiring {
     /// # Errors
     ///
     /// No descriptor or no memory left.
-    pub(crate) fn new(game: TcpListener, console: Option<TcpListener>, keepers: u32, rooms: u32) -> io::Result<Self> {
+    pub(crate) fn new(
+        game: TcpListener,
+        console: Option<TcpListener>,
+        keepers: u32,
+        rooms: u32,
+    ) -> io::Result<Self> {
         let (lifeline_holder, lifeline) = lifeline()?;
-        let keeper = |_| Ok(KeeperWiring { connections: ChannelPair::new()?, bell: EventFd::new()? });
+        let keeper = |_| {
+            Ok(KeeperWiring {
+                connections: ChannelPair::new()?,
+                bell: EventFd::new()?,
+            })
+        };
         Ok(Self {
             game,
             console,

@@ -9,7 +9,10 @@ use forkade_protocol::{Outcome, Phase, RoomEvent, ServerMessage};
 /// Waits for the next event that `wanted` picks from.
 fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T {
     let is_wanted = |message: &ServerMessage| matches!(message, ServerMessage::Event { event, .. } if wanted(event).is_some());
-    match client.receive_where(PATIENCE, is_wanted).expect("the session lives") {
+    match client
+        .receive_where(PATIENCE, is_wanted)
+        .expect("the session lives")
+    {
         Some(ServerMessage::Event { event, .. }) => wanted(&event).expect("it was picked"),
         other => panic!("no such event, but {other:?}"),
     }
@@ -17,7 +20,9 @@ fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T 
 
 fn started(client: &mut Client) {
     let is_start = |message: &ServerMessage| matches!(message, ServerMessage::Started { .. });
-    let message = client.receive_where(PATIENCE, is_start).expect("the session lives");
+    let message = client
+        .receive_where(PATIENCE, is_start)
+        .expect("the session lives");
     assert!(matches!(message, Some(ServerMessage::Started { snapshot }) if snapshot.phase == Phase::Playing));
 }
 
@@ -25,7 +30,10 @@ fn started(client: &mut Client) {
 fn two_players_play_a_match_to_its_end() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
-    let room = ann.create_room(NewRoom::new("tictactoe", "The corner")).expect("a room is free").room;
+    let room = ann
+        .create_room(NewRoom::new("tictactoe", "The corner"))
+        .expect("a room is free")
+        .room;
     let joined = bob.join_room(room, None).expect("a seat is free");
     assert_eq!(joined.seat, Some(1));
     ann.ready(true).expect("not yet started");

@@ -29,12 +29,27 @@ pub fn check_directory(lobby: &mut Lobby) -> Vec<String> {
     let present: BTreeSet<u32> = (0..touched)
         .filter(|index| tx.get(&directory.identities.at(*index).presence) != Presence::FREE.raw())
         .collect();
-    faults.compare("players present", present.len(), tx.get(&directory.record.players_present) as usize);
+    faults.compare(
+        "players present",
+        present.len(),
+        tx.get(&directory.record.players_present) as usize,
+    );
     let published = directory.record.players_published.load(Ordering::Relaxed);
     faults.compare("players present, as published", published, present.len() as u64);
     let next_of = |index: u32| tx.get(&directory.identities.at(index).next);
-    let free = faults.walk("free identities", tx.get(&directory.record.free_identity), touched, next_of);
-    faults.compare("free identities", free.into_iter().collect(), (0..touched).filter(|i| !present.contains(i)).collect::<BTreeSet<_>>());
+    let free = faults.walk(
+        "free identities",
+        tx.get(&directory.record.free_identity),
+        touched,
+        next_of,
+    );
+    faults.compare(
+        "free identities",
+        free.into_iter().collect(),
+        (0..touched)
+            .filter(|i| !present.contains(i))
+            .collect::<BTreeSet<_>>(),
+    );
 
     let mut indexed = BTreeMap::new();
     for (bucket, head) in directory.name_buckets.iter() {
@@ -42,12 +57,22 @@ pub fn check_directory(lobby: &mut Lobby) -> Vec<String> {
             indexed.insert(index, bucket);
         }
     }
-    faults.compare("names in the index", indexed.keys().copied().collect(), present.clone());
+    faults.compare(
+        "names in the index",
+        indexed.keys().copied().collect(),
+        present.clone(),
+    );
     let mut names = BTreeSet::new();
     for index in &present {
         let name = tx.get(&directory.identities.at(*index).name);
-        let bucket = indexed.get(index).map(|bucket| directory.name_buckets.at(*bucket).address());
-        faults.compare("bucket of a name", bucket, Some(directory.bucket(name.as_str()).address()));
+        let bucket = indexed
+            .get(index)
+            .map(|bucket| directory.name_buckets.at(*bucket).address());
+        faults.compare(
+            "bucket of a name",
+            bucket,
+            Some(directory.bucket(name.as_str()).address()),
+        );
         if !names.insert(name.as_str().to_lowercase()) {
             faults.0.push(format!("the name {name:?} is taken twice"));
         }
@@ -58,13 +83,30 @@ pub fn check_directory(lobby: &mut Lobby) -> Vec<String> {
 
 fn check_room_entries(directory: Directory, tx: &LobbyTx<'_>, faults: &mut Faults) {
     let touched = tx.get(&directory.record.rooms_touched);
-    let given: BTreeSet<u32> = (0..touched).filter(|index| tx.get(&directory.rooms.at(*index).given) != 0).collect();
-    faults.compare("rooms given out", given.len(), tx.get(&directory.record.rooms_given) as usize);
+    let given: BTreeSet<u32> = (0..touched)
+        .filter(|index| tx.get(&directory.rooms.at(*index).given) != 0)
+        .collect();
+    faults.compare(
+        "rooms given out",
+        given.len(),
+        tx.get(&directory.record.rooms_given) as usize,
+    );
     let published = directory.record.rooms_published.load(Ordering::Relaxed);
     faults.compare("rooms given out, as published", published, given.len() as u64);
     let next_of = |index: u32| tx.get(&directory.rooms.at(index).next);
-    let free = faults.walk("free rooms", tx.get(&directory.record.free_room), touched, next_of);
-    faults.compare("free rooms", free.into_iter().collect(), (0..touched).filter(|i| !given.contains(i)).collect::<BTreeSet<_>>());
+    let free = faults.walk(
+        "free rooms",
+        tx.get(&directory.record.free_room),
+        touched,
+        next_of,
+    );
+    faults.compare(
+        "free rooms",
+        free.into_iter().collect(),
+        (0..touched)
+            .filter(|i| !given.contains(i))
+            .collect::<BTreeSet<_>>(),
+    );
 }
 
 /// Checks everything, on a mapping that nobody else changes meanwhile.
@@ -80,13 +122,17 @@ pub fn check_all(lobby: &mut Lobby) -> Vec<String> {
         check_player(lobby, player, &mut carried, &mut believed, &mut faults);
     }
     for (player, connection) in carried {
-        faults.0.push(format!("connection {connection:?} carries player {player:x}, who does not know"));
+        faults.0.push(format!(
+            "connection {connection:?} carries player {player:x}, who does not know"
+        ));
     }
     for index in 0..lobby.rooms_touched() {
         check_room(lobby, index, &mut believed, &mut faults);
     }
     for (player, place) in believed.places {
-        faults.0.push(format!("player {player:x} believes to be in {place:?}, which does not know"));
+        faults.0.push(format!(
+            "player {player:x} believes to be in {place:?}, which does not know"
+        ));
     }
     faults.0
 }
@@ -105,17 +151,27 @@ struct Believed {
 /// By the player's id: the connection that carries the session.
 fn carried_players(lobby: &mut Lobby, faults: &mut Faults) -> BTreeMap<u64, ConnectionRef> {
     let mut carried = BTreeMap::new();
-    for (index, record) in lobby.memory.connections.iter().filter(|(_, record)| record.claimed() != Claim::Free) {
+    for (index, record) in lobby
+        .memory
+        .connections
+        .iter()
+        .filter(|(_, record)| record.claimed() != Claim::Free)
+    {
         let connection = record.reference(index);
         lobby.hand.animate(record);
-        let (occupant, phase) = (lobby.hand.own(&record.occupant), Phase::from_raw(lobby.hand.own(&record.phase)));
+        let (occupant, phase) = (
+            lobby.hand.own(&record.occupant),
+            Phase::from_raw(lobby.hand.own(&record.phase)),
+        );
         let player = lobby.hand.own(&record.player);
         lobby.hand.let_go(record);
         if occupant != connection.generation() || !player.is_somebody() || phase == Phase::RESUMING {
             continue;
         }
         if let Some(other) = carried.insert(player.to_id(), connection) {
-            faults.0.push(format!("connections {other:?} and {connection:?} both carry player {player:?}"));
+            faults.0.push(format!(
+                "connections {other:?} and {connection:?} both carry player {player:?}"
+            ));
         }
     }
     carried
@@ -131,23 +187,39 @@ fn check_player(
     let (memory, id) = (lobby.memory, player.to_id());
     let tx = lobby.hand.begin(memory.directory.record);
     let identity = memory.directory.identities.at(player.index());
-    let (presence, connection) = (Presence::from_raw(tx.get(&identity.presence)), tx.get(&identity.connection));
+    let (presence, connection) = (
+        Presence::from_raw(tx.get(&identity.presence)),
+        tx.get(&identity.connection),
+    );
     let name = tx.get(&identity.name);
     drop(tx);
     let carrier = carried.remove(&id).unwrap_or(ConnectionRef::NOBODY);
     faults.compare("connection that carries a player", carrier, connection);
-    if presence == Presence::ATTACHED && !connection.is_somebody() || presence == Presence::DETACHED && connection.is_somebody() {
-        faults.0.push(format!("player {player:?} is {presence:?} with connection {connection:?}"));
+    if presence == Presence::ATTACHED && !connection.is_somebody()
+        || presence == Presence::DETACHED && connection.is_somebody()
+    {
+        faults.0.push(format!(
+            "player {player:?} is {presence:?} with connection {connection:?}"
+        ));
     }
 
     let record = memory.players.at(player.index());
     lobby.hand.animate(record);
-    let (membership, cursor) = (lobby.hand.own(&record.membership), lobby.hand.own(&record.log_cursor));
-    faults.compare("name of a player", lobby.hand.own(&record.name).as_str(), name.as_str());
+    let (membership, cursor) = (
+        lobby.hand.own(&record.membership),
+        lobby.hand.own(&record.log_cursor),
+    );
+    faults.compare(
+        "name of a player",
+        lobby.hand.own(&record.name).as_str(),
+        name.as_str(),
+    );
     let kept = record.kept_output(&lobby.hand);
     lobby.hand.let_go(record);
     if kept.start > kept.end || kept.end - kept.start > OUTPUT_RING_BYTES as u64 {
-        faults.0.push(format!("player {player:?} keeps the output {kept:?}"));
+        faults
+            .0
+            .push(format!("player {player:?} keeps the output {kept:?}"));
     }
     if let Some((room, seat)) = membership.place() {
         believed.places.insert(id, (room, seat));
@@ -157,7 +229,9 @@ fn check_player(
     if let Some(room) = membership.being_opened()
         && let Some((_, other)) = believed.opening.insert(room.index(), (room, player))
     {
-        faults.0.push(format!("players {player:?} and {other:?} are both opening room {room:?}"));
+        faults.0.push(format!(
+            "players {player:?} and {other:?} are both opening room {room:?}"
+        ));
     }
 }
 
@@ -165,7 +239,11 @@ fn check_room(lobby: &mut Lobby, index: u32, believed: &mut Believed, faults: &m
     let memory = lobby.memory;
     let tx = lobby.hand.begin(memory.directory.record);
     let entry = memory.directory.rooms.at(index);
-    let (given, generation, opener) = (tx.get(&entry.given) != 0, tx.get(&entry.generation), tx.get(&entry.opener));
+    let (given, generation, opener) = (
+        tx.get(&entry.given) != 0,
+        tx.get(&entry.generation),
+        tx.get(&entry.opener),
+    );
     drop(tx);
     let room = RoomRef::new(index, generation);
     let record = memory.rooms.at(index);
@@ -174,17 +252,27 @@ fn check_room(lobby: &mut Lobby, index: u32, believed: &mut Believed, faults: &m
     let current = tx.get(&record.generation) == generation;
     let opening = believed.opening.remove(&index);
     match (given, life) {
-        (false, RoomLife::OPEN) => faults.0.push(format!("room {index} is open but in the free list")),
+        (false, RoomLife::OPEN) => faults
+            .0
+            .push(format!("room {index} is open but in the free list")),
         (true, RoomLife::OPEN | RoomLife::CLOSING) if current && opening.is_none() => {}
         (true, _) if !current && opening == Some((room, opener)) => {}
-        (true, _) => faults.0.push(format!("room {index} is given out, but neither open nor being opened")),
+        (true, _) => faults.0.push(format!(
+            "room {index} is given out, but neither open nor being opened"
+        )),
         (false, _) => {}
     }
     if let Some((opened, player)) = opening.filter(|opening| *opening != (room, opener)) {
-        faults.0.push(format!("player {player:?} is opening {opened:?}, which is {room:?} and given to {opener:?}"));
+        faults.0.push(format!(
+            "player {player:?} is opening {opened:?}, which is {room:?} and given to {opener:?}"
+        ));
     }
     let open = life == RoomLife::OPEN;
-    faults.compare("room that others see", record.open_generation(), open.then_some(generation));
+    faults.compare(
+        "room that others see",
+        record.open_generation(),
+        open.then_some(generation),
+    );
     check_log(&tx, faults);
     if open {
         check_open_room(&tx, room, believed, faults);
@@ -199,16 +287,26 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
     for (number, seat) in occupants(tx) {
         taken |= 1 << number;
         let id = seat.player.to_id();
-        faults.compare("place of a player in a seat", believed.places.remove(&id), Some((room, Some(number))));
+        faults.compare(
+            "place of a player in a seat",
+            believed.places.remove(&id),
+            Some((room, Some(number))),
+        );
         let name = believed.names.get(&id).map(Name::as_str);
         faults.compare("name on a seat", seat.name.as_str(), name.unwrap_or_default());
         faults.check_cursor(room, believed.cursors.get(&id), head);
     }
     if (connected | ready) & !taken != 0 {
-        faults.0.push(format!("room {room:?} has free seats that are connected or ready"));
+        faults.0.push(format!(
+            "room {room:?} has free seats that are connected or ready"
+        ));
     }
-    let watching: Vec<u64> =
-        believed.places.iter().filter(|(_, place)| **place == (room, None)).map(|(player, _)| *player).collect();
+    let watching: Vec<u64> = believed
+        .places
+        .iter()
+        .filter(|(_, place)| **place == (room, None))
+        .map(|(player, _)| *player)
+        .collect();
     faults.compare("spectators", watching.len(), tx.get(&record.spectators) as usize);
     if taken == 0 && watching.is_empty() {
         faults.0.push(format!("room {room:?} is open and empty"));
@@ -236,7 +334,11 @@ fn check_log(tx: &RoomTx<'_>, faults: &mut Faults) {
         match log.read(cursor, &mut event) {
             Read::Entry { next, .. } => cursor = next,
             Read::End => return,
-            Read::Lost => return faults.0.push(format!("the log cannot be read at {cursor} of {published}")),
+            Read::Lost => {
+                return faults
+                    .0
+                    .push(format!("the log cannot be read at {cursor} of {published}"));
+            }
         }
     }
 }
@@ -257,13 +359,16 @@ struct Faults(Vec<String>);
 impl Faults {
     fn check_cursor(&mut self, room: RoomRef, cursor: Option<&u64>, head: u64) {
         if cursor.is_some_and(|cursor| *cursor > head && *cursor != CURSOR_LOST) {
-            self.0.push(format!("a reader of room {room:?} is at {cursor:?}, beyond the end {head}"));
+            self.0.push(format!(
+                "a reader of room {room:?} is at {cursor:?}, beyond the end {head}"
+            ));
         }
     }
 
     fn compare<T: PartialEq + Debug>(&mut self, what: &str, found: T, expected: T) {
         if found != expected {
-            self.0.push(format!("{what}: {found:?} where {expected:?} was derived"));
+            self.0
+                .push(format!("{what}: {found:?} where {expected:?} was derived"));
         }
     }
 
@@ -273,7 +378,10 @@ impl Faults {
         let mut link = first;
         while let Some(index) = link.checked_sub(1) {
             if index >= touched || indices.len() >= touched as usize {
-                self.0.push(format!("{what}: the list leads to {index} after {} links", indices.len()));
+                self.0.push(format!(
+                    "{what}: the list leads to {index} after {} links",
+                    indices.len()
+                ));
                 break;
             }
             indices.push(index);

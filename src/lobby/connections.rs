@@ -15,7 +15,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::memory::{ConnectionRef, Memory, PlayerRef};
-use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, FAREWELL_BYTES_MAX, GREETING_BYTES_MAX, HANDSHAKE_BYTES_MAX};
+use crate::limits::{
+    CONNECTIONS_PER_KEEPER_MAX, FAREWELL_BYTES_MAX, GREETING_BYTES_MAX, HANDSHAKE_BYTES_MAX,
+};
 use crate::shared_record;
 use crate::shm::transaction::Animated;
 use crate::sys::memory::{Guarded, SharedBytes};
@@ -132,14 +134,19 @@ impl ConnectionRecord {
     /// Takes a free slot for a connection that was just accepted. Only the slot's keeper may ask.
     pub fn claim(&self, kind: Kind, peer: SocketAddr, keeper_epoch: u32, now_ms: u64) -> bool {
         let (free, held) = (Claim::Free as u32, Claim::Held as u32);
-        if self.claim.compare_exchange(free, held, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if self
+            .claim
+            .compare_exchange(free, held, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
             return false;
         }
         // Whoever dies here leaves a held slot with the phase DONE: nobody's handler, nothing to free.
         let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1).max(1);
         self.generation.store(generation, Ordering::Relaxed);
         self.keeper_epoch.store(keeper_epoch, Ordering::Relaxed);
-        self.kind.store(u32::from(kind == Kind::Console), Ordering::Relaxed);
+        self.kind
+            .store(u32::from(kind == Kind::Console), Ordering::Relaxed);
         self.accepted_at_ms.store(now_ms, Ordering::Relaxed);
         self.last_frame_at_ms.store(now_ms, Ordering::Relaxed);
         self.working_on.store(0, Ordering::Relaxed);
@@ -181,12 +188,19 @@ impl ConnectionRecord {
 
     /// What the connection speaks.
     pub fn kind(&self) -> Kind {
-        if self.kind.load(Ordering::Relaxed) == 0 { Kind::Game } else { Kind::Console }
+        if self.kind.load(Ordering::Relaxed) == 0 {
+            Kind::Game
+        } else {
+            Kind::Console
+        }
     }
 
     /// Where the client connects from.
     pub fn peer(&self) -> SocketAddr {
-        let [high, low] = self.peer_address.each_ref().map(|half| half.load(Ordering::Relaxed));
+        let [high, low] = self
+            .peer_address
+            .each_ref()
+            .map(|half| half.load(Ordering::Relaxed));
         let address = Ipv6Addr::from((u128::from(high) << 64) | u128::from(low));
         let port = u16::try_from(self.peer_port.load(Ordering::Relaxed)).unwrap_or(0);
         SocketAddr::new(address.to_canonical(), port)
@@ -201,7 +215,8 @@ impl ConnectionRecord {
 
     /// Enters the process that animates the connection.
     pub fn set_handler(&self, handler: ProcessId) {
-        self.handler_start_time.store(handler.start_time, Ordering::Relaxed);
+        self.handler_start_time
+            .store(handler.start_time, Ordering::Relaxed);
         self.handler_pid.store(handler.pid, Ordering::Release);
     }
 

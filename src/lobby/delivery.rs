@@ -62,24 +62,37 @@ impl Session {
                     }
                 }
                 Pause::Lost => {
-                    if !self.show_room(|snapshot| ServerMessage::Resync { snapshot: Some(snapshot) })? {
+                    if !self.show_room(|snapshot| ServerMessage::Resync {
+                        snapshot: Some(snapshot),
+                    })? {
                         return Ok(moved);
                     }
-                    self.lobby.memory.header.resyncs_total.fetch_add(1, Ordering::Relaxed);
+                    self.lobby
+                        .memory
+                        .header
+                        .resyncs_total
+                        .fetch_add(1, Ordering::Relaxed);
                 }
             }
             moved = true;
         }
     }
 
-    fn copy_events(&mut self, record: &'static RoomRecord, cursor: u64, seat: Option<u8>) -> Result<Pause, Rejection> {
+    fn copy_events(
+        &mut self,
+        record: &'static RoomRecord,
+        cursor: u64,
+        seat: Option<u8>,
+    ) -> Result<Pause, Rejection> {
         if cursor == CURSOR_LOST {
             return Ok(Pause::Lost);
         }
         if record.log.is_read_up_to(cursor) {
             return Ok(Pause::Idle);
         }
-        let Some(own) = self.own() else { return Ok(Pause::Idle) };
+        let Some(own) = self.own() else {
+            return Ok(Pause::Idle);
+        };
         let mut space = self.output_space();
         let mut frame = [0; FRAME_TOTAL_BYTES_MAX];
         let mut tx = self.lobby.hand.begin(own.player);
@@ -92,11 +105,18 @@ impl Session {
                 break;
             }
             match record.log.read(next_cursor, &mut frame) {
-                Read::Entry { audience: MATCH_STARTED, .. } => {
+                Read::Entry {
+                    audience: MATCH_STARTED,
+                    ..
+                } => {
                     pause = Pause::Started;
                     break;
                 }
-                Read::Entry { audience, length, next } => {
+                Read::Entry {
+                    audience,
+                    length,
+                    next,
+                } => {
                     if audience == TO_ALL || seat.is_some_and(|seat| audience == u32::from(seat)) {
                         output.put(&mut tx, &frame[..length]);
                         space -= length as u64;
@@ -124,7 +144,9 @@ impl Session {
         &mut self,
         message: impl FnOnce(forkade_protocol::Snapshot) -> ServerMessage,
     ) -> Result<bool, Rejection> {
-        let (Some(own), Some((room, seat))) = (self.own(), self.membership().place()) else { return Ok(false) };
+        let (Some(own), Some((room, seat))) = (self.own(), self.membership().place()) else {
+            return Ok(false);
+        };
         if self.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
             return Ok(false);
         }
@@ -146,7 +168,11 @@ impl Session {
         own.reply(&mut tx, &ServerMessage::Resync { snapshot: None });
         tx.set(&own.player.log_cursor, 0);
         tx.commit()?;
-        self.lobby.memory.header.resyncs_total.fetch_add(1, Ordering::Relaxed);
+        self.lobby
+            .memory
+            .header
+            .resyncs_total
+            .fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -190,10 +216,16 @@ impl Events<'_> {
     }
 
     fn tell(&mut self, tx: &mut RoomTx<'_>, audience: u32, event: RoomEvent) -> Result<(), Rejection> {
-        let message = ServerMessage::Event { number: self.0.next_number(), event };
+        let message = ServerMessage::Event {
+            number: self.0.next_number(),
+            event,
+        };
         let mut buffer = [0; FRAME_TOTAL_BYTES_MAX];
         let length = frame::write_frame_into(&message, &mut buffer).map_err(|error| {
-            Rejection::new(forkade_protocol::RejectCode::StateTooLarge, format!("an event that fits no frame: {error}"))
+            Rejection::new(
+                forkade_protocol::RejectCode::StateTooLarge,
+                format!("an event that fits no frame: {error}"),
+            )
         })?;
         Ok(self.0.push(tx, audience, &buffer[..length])?)
     }

@@ -121,8 +121,10 @@ impl Record for DirectoryRecord {
     }
 
     fn publish(&'static self, view: &View<'_>) {
-        self.players_published.store(u64::from(view.get(&self.players_present)), Ordering::Relaxed);
-        self.rooms_published.store(u64::from(view.get(&self.rooms_given)), Ordering::Relaxed);
+        self.players_published
+            .store(u64::from(view.get(&self.players_present)), Ordering::Relaxed);
+        self.rooms_published
+            .store(u64::from(view.get(&self.rooms_given)), Ordering::Relaxed);
     }
 }
 
@@ -145,10 +147,15 @@ pub struct Directory {
 impl Directory {
     /// Makes zeroed memory a directory, before the first fork.
     pub(super) fn prepare(&self, region_bytes: usize) {
-        self.record.region_bytes.store(region_bytes as u64, Ordering::Relaxed);
+        self.record
+            .region_bytes
+            .store(region_bytes as u64, Ordering::Relaxed);
         for key in &self.record.name_hash_key {
             // A key that nobody outside knows: players cannot choose names that all fall into one bucket.
-            key.store(getrandom::u64().expect("the kernel gives random bytes"), Ordering::Relaxed);
+            key.store(
+                getrandom::u64().expect("the kernel gives random bytes"),
+                Ordering::Relaxed,
+            );
         }
         self.record.lock.prepare();
     }
@@ -219,7 +226,10 @@ impl Directory {
         let identity = self.identities.at(player.index());
         let mut link = self.bucket(tx.get(&identity.name).as_str());
         while tx.get(link) != player.index() + 1 {
-            let index = tx.get(link).checked_sub(1).expect("a present player is in the name index");
+            let index = tx
+                .get(link)
+                .checked_sub(1)
+                .expect("a present player is in the name index");
             link = &self.identities.at(index).next;
         }
         tx.set(link, tx.get(&identity.next));
@@ -271,11 +281,16 @@ impl Directory {
 
     /// The bucket of the index in which a name belongs.
     pub(super) fn bucket(&self, name: &str) -> &'static Guarded<u32> {
-        let [key0, key1] = self.record.name_hash_key.each_ref().map(|key| key.load(Ordering::Relaxed));
+        let [key0, key1] = self
+            .record
+            .name_hash_key
+            .each_ref()
+            .map(|key| key.load(Ordering::Relaxed));
         let mut hasher = SipHasher13::new_with_keys(key0, key1);
         hasher.write(name.to_lowercase().as_bytes());
         let mask = u64::from(self.name_buckets.len() - 1);
-        self.name_buckets.at(u32::try_from(hasher.finish() & mask).expect("masked to the number of buckets"))
+        self.name_buckets
+            .at(u32::try_from(hasher.finish() & mask).expect("masked to the number of buckets"))
     }
 }
 

@@ -16,7 +16,12 @@ impl Session {
     /// # Errors
     ///
     /// If the answer does not fit, which is a mistake of this program's.
-    pub fn list_rooms(&mut self, request: u32, filter: &RoomFilter, after: Option<RoomId>) -> Result<(), Rejection> {
+    pub fn list_rooms(
+        &mut self,
+        request: u32,
+        filter: &RoomFilter,
+        after: Option<RoomId>,
+    ) -> Result<(), Rejection> {
         let first = after.map_or(0, |room| RoomRef::from_id(room.0).index().saturating_add(1));
         let mut rooms = self.lobby.rooms_from(first, filter, ROOMS_PER_PAGE_MAX + 1);
         // The page ends with a room only if there is one behind it.
@@ -32,7 +37,11 @@ impl Session {
     ///
     /// As for creating a room.
     pub fn quick_match(&mut self, request: u32, game: &str, options: &[u8]) -> Result<(), Rejection> {
-        let filter = RoomFilter { game: Some(game.to_owned()), name_contains: None, joinable: true };
+        let filter = RoomFilter {
+            game: Some(game.to_owned()),
+            name_contains: None,
+            joinable: true,
+        };
         let mut first = 0;
         // Whoever comes first gets the seat: a room that was full by then is passed over.
         while let Some(candidate) = self.lobby.rooms_from(first, &filter, 1).first() {
@@ -43,7 +52,16 @@ impl Session {
             first = RoomRef::from_id(candidate.room.0).index() + 1;
         }
         let name = format!("{game} for anybody");
-        self.create_room(request, &NewRoom { game, name: &name, passcode: None, seats: 0, options })
+        self.create_room(
+            request,
+            &NewRoom {
+                game,
+                name: &name,
+                passcode: None,
+                seats: 0,
+                options,
+            },
+        )
     }
 }
 
@@ -87,8 +105,10 @@ impl Lobby {
 
     /// Whether somebody without a passcode could take a seat.
     fn is_joinable(&self, room: &RoomSummary) -> bool {
-        let starts_at_once =
-            self.games.find(&room.game).is_some_and(|(_, game)| game.start_rule() == Start::AtOnce);
+        let starts_at_once = self
+            .games
+            .find(&room.game)
+            .is_some_and(|(_, game)| game.start_rule() == Start::AtOnce);
         room.taken < room.seats && !room.passcode && (room.phase != MatchPhase::Playing || starts_at_once)
     }
 }
@@ -96,6 +116,9 @@ impl Lobby {
 fn lost_the_race(code: RejectCode) -> bool {
     matches!(
         code,
-        RejectCode::RoomFull | RejectCode::RoomNotFound | RejectCode::AlreadyStarted | RejectCode::WrongPasscode
+        RejectCode::RoomFull
+            | RejectCode::RoomNotFound
+            | RejectCode::AlreadyStarted
+            | RejectCode::WrongPasscode
     )
 }

@@ -6,8 +6,8 @@ use super::delivery::Events;
 use super::memory::{PlayerRef, RoomRef};
 use super::players::Membership;
 use super::rooms::{
-    Passcode, RoomLife, RoomName, RoomOptions, RoomTx, Seat, game_of, is_open, occupants, phase_of, raw_phase, snapshot,
-    write_state,
+    Passcode, RoomLife, RoomName, RoomOptions, RoomTx, Seat, game_of, is_open, occupants, phase_of,
+    raw_phase, snapshot, write_state,
 };
 use super::session::Session;
 use super::{Lobby, Rejection};
@@ -37,18 +37,33 @@ impl Session {
     ///
     /// The game unknown, its options or the number of seats not to its liking, no room record free, or already in a room.
     pub fn create_room(&mut self, request: u32, wish: &NewRoom<'_>) -> Result<(), Rejection> {
-        let Some((player, own)) = self.player().zip(self.own()) else { return Ok(()) };
+        let Some((player, own)) = self.player().zip(self.own()) else {
+            return Ok(());
+        };
         self.must_be_in_lobby()?;
         let (memory, games) = (self.lobby.memory, self.lobby.games);
         let (game_index, game) = games.find(wish.game).ok_or_else(|| {
-            Rejection::new(RejectCode::UnknownGame, format!("no game is called \"{}\"", wish.game.escape_debug()))
+            Rejection::new(
+                RejectCode::UnknownGame,
+                format!("no game is called \"{}\"", wish.game.escape_debug()),
+            )
         })?;
-        let seats = if wish.seats == 0 { (*game.seats().end()).min(SEATS_MAX) } else { wish.seats };
+        let seats = if wish.seats == 0 {
+            (*game.seats().end()).min(SEATS_MAX)
+        } else {
+            wish.seats
+        };
         if seats > SEATS_MAX {
-            return Err(Rejection::new(RejectCode::SeatsOutOfRange, format!("a room has at most {SEATS_MAX} seats")));
+            return Err(Rejection::new(
+                RejectCode::SeatsOutOfRange,
+                format!("a room has at most {SEATS_MAX} seats"),
+            ));
         }
         let options = RoomOptions::new(wish.options).ok_or_else(|| {
-            Rejection::new(RejectCode::BadOptions, format!("options have at most {GAME_OPTIONS_BYTES_MAX} bytes"))
+            Rejection::new(
+                RejectCode::BadOptions,
+                format!("options have at most {GAME_OPTIONS_BYTES_MAX} bytes"),
+            )
         })?;
         let name = RoomName::new(wish.name)
             .ok_or_else(|| Rejection::new(RejectCode::RoomNameInvalid, "the room's name is too long"))?;
@@ -103,7 +118,9 @@ impl Session {
         passcode: Option<&str>,
         watch: bool,
     ) -> Result<(), Rejection> {
-        let Some((player, own)) = self.player().zip(self.own()) else { return Ok(()) };
+        let Some((player, own)) = self.player().zip(self.own()) else {
+            return Ok(());
+        };
         self.must_be_in_lobby()?;
         let (room, games, name) = (RoomRef::from_id(room.0), self.lobby.games, self.name());
         let not_found = || Rejection::new(RejectCode::RoomNotFound, "there is no such room (any more)");
@@ -116,7 +133,11 @@ impl Session {
             return Err(not_found());
         }
         if !tx.get(&record.passcode).admits(passcode) {
-            let text = if passcode.is_some() { "wrong passcode" } else { "this room asks for a passcode" };
+            let text = if passcode.is_some() {
+                "wrong passcode"
+            } else {
+                "this room asks for a passcode"
+            };
             return Err(Rejection::new(RejectCode::WrongPasscode, text));
         }
         let seat = if watch { None } else { Some(free_seat(&tx, games)?) };
@@ -125,7 +146,13 @@ impl Session {
             tx.set(&record.seats[usize::from(number)], Seat::of(player, name));
             tx.set(&record.connected, tx.get(&record.connected) | 1 << number);
             tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));
-            events.tell_all(&mut tx, RoomEvent::Joined { seat: number, name: name.as_str().to_owned() })?;
+            events.tell_all(
+                &mut tx,
+                RoomEvent::Joined {
+                    seat: number,
+                    name: name.as_str().to_owned(),
+                },
+            )?;
         } else {
             tx.set(&record.spectators, tx.get(&record.spectators).saturating_add(1));
         }
@@ -146,7 +173,9 @@ impl Session {
     ///
     /// If the player is in none.
     pub fn leave_room(&mut self, request: u32) -> Result<(), Rejection> {
-        let Some((player, own)) = self.player().zip(self.own()) else { return Ok(()) };
+        let Some((player, own)) = self.player().zip(self.own()) else {
+            return Ok(());
+        };
         let (room, seat) = self.must_be_in_room()?;
         let lobby = &mut self.lobby;
         let mut tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
@@ -178,7 +207,10 @@ impl Session {
     fn must_be_in_lobby(&self) -> Result<(), Rejection> {
         match self.membership().place() {
             None => Ok(()),
-            Some(_) => Err(Rejection::new(RejectCode::AlreadyInRoom, "leave the room you are in first")),
+            Some(_) => Err(Rejection::new(
+                RejectCode::AlreadyInRoom,
+                "leave the room you are in first",
+            )),
         }
     }
 
@@ -213,7 +245,13 @@ impl Lobby {
     }
 
     /// Enters into the room whether a player's connection is alive, and tells all. Says whether that was news.
-    pub(super) fn show_connected(&mut self, player: PlayerRef, room: RoomRef, seat: u8, connected: bool) -> bool {
+    pub(super) fn show_connected(
+        &mut self,
+        player: PlayerRef,
+        room: RoomRef,
+        seat: u8,
+        connected: bool,
+    ) -> bool {
         let mut tx = self.hand.begin(self.memory.rooms.at(room.index()));
         let record = tx.record();
         let bit = 1 << seat;
@@ -225,7 +263,10 @@ impl Lobby {
             return false;
         }
         let bits = tx.get(&record.connected);
-        tx.set(&record.connected, if connected { bits | bit } else { bits & !bit });
+        tx.set(
+            &record.connected,
+            if connected { bits | bit } else { bits & !bit },
+        );
         let mut events = Events::begin(&tx);
         let told = events.tell_all(&mut tx, RoomEvent::Connection { seat, connected });
         events.finish(&mut tx);
@@ -273,7 +314,10 @@ fn free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Rejection> {
     let record = tx.record();
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
     if playing && game_of(tx, games).start_rule() == Start::WhenSeatsReady {
-        return Err(Rejection::new(RejectCode::AlreadyStarted, "the match has begun; you may watch it"));
+        return Err(Rejection::new(
+            RejectCode::AlreadyStarted,
+            "the match has begun; you may watch it",
+        ));
     }
     let capacity = tx.get(&record.capacity) as usize;
     (0..)
@@ -285,6 +329,10 @@ fn free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Rejection> {
 
 /// A seed for a match, from the kernel: forked processes would draw the same from a generator of their own.
 pub(super) fn fresh_seed() -> Result<u64, Rejection> {
-    getrandom::u64()
-        .map_err(|error| Rejection::new(RejectCode::GameFailed, format!("the kernel gave no random seed: {error}")))
+    getrandom::u64().map_err(|error| {
+        Rejection::new(
+            RejectCode::GameFailed,
+            format!("the kernel gave no random seed: {error}"),
+        )
+    })
 }

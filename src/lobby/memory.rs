@@ -146,7 +146,9 @@ impl Memory {
         let header = memory.header;
         header.layout_hash.store(plan.hash, Ordering::Relaxed);
         header.started_at_ms.store(now_ms(), Ordering::Relaxed);
-        header.supervisor_pid.store(ProcessId::of_self().pid, Ordering::Relaxed);
+        header
+            .supervisor_pid
+            .store(ProcessId::of_self().pid, Ordering::Relaxed);
         memory.directory.prepare(plan.directory_bytes());
         Ok(memory)
     }
@@ -177,7 +179,11 @@ impl Memory {
 
     /// Decides what a dead process left under the lock that lies at `offset`, as noted in a record it animated.
     pub fn settle(&self, hand: &mut Hand, offset: u64) {
-        if offset == self.mapping.offset_of(self.directory.record.guarded_addresses().start) as u64 {
+        if offset
+            == self
+                .mapping
+                .offset_of(self.directory.record.guarded_addresses().start) as u64
+        {
             hand.settle(self.directory.record);
         } else if let Some(index) = self.players.index_of_offset(offset) {
             hand.settle(self.players.at(index));
@@ -274,5 +280,7 @@ fn layout_hash(capacity: Capacity) -> u64 {
     ];
     let text = records.iter().flat_map(|fields| fields.bytes());
     let numbers = sizes.iter().flat_map(|size| size.to_le_bytes());
-    text.chain(numbers).fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+    text.chain(numbers).fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
 }

@@ -48,7 +48,12 @@ pub struct Lobby {
 impl Lobby {
     /// The calling process's access. To be called once per process, after its fork.
     pub fn attach(memory: &'static Memory, games: &'static Games) -> Self {
-        Self { memory, games, hand: memory.attach(), outbox: ErasedOutbox::new() }
+        Self {
+            memory,
+            games,
+            hand: memory.attach(),
+            outbox: ErasedOutbox::new(),
+        }
     }
 }
 
@@ -67,7 +72,11 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection with its reason.
     pub fn new(code: RejectCode, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), fault: None }
+        Self {
+            code,
+            text: text.into(),
+            fault: None,
+        }
     }
 }
 
@@ -75,7 +84,11 @@ impl From<GameError> for Rejection {
     fn from(error: GameError) -> Self {
         let rejection = error.rejection();
         let fault = (!error.is_rejection()).then(|| Box::new(error));
-        Self { code: rejection.code(), text: rejection.text().to_owned(), fault }
+        Self {
+            code: rejection.code(),
+            text: rejection.text().to_owned(),
+            fault,
+        }
     }
 }
 

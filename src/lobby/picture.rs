@@ -23,7 +23,11 @@ const EVENTS_SHOWN: usize = 4;
 pub fn settle(lobby: &mut Lobby) {
     let memory = lobby.memory;
     lobby.hand.settle(memory.directory.record);
-    for (_, player) in memory.players.iter().filter(|(_, player)| player.lock().is_prepared()) {
+    for (_, player) in memory
+        .players
+        .iter()
+        .filter(|(_, player)| player.lock().is_prepared())
+    {
         lobby.hand.settle(player);
     }
     for (_, room) in memory.rooms.iter().filter(|(_, room)| room.lock().is_prepared()) {
@@ -55,7 +59,10 @@ pub fn of_everything(lobby: &mut Lobby, passed: &[Passed]) -> Vec<String> {
         if carried {
             lobby.hand.animate(player_record);
         }
-        lines.push(format!("connection {index} {}", of_connection(&lobby.hand, record, *passed)));
+        lines.push(format!(
+            "connection {index} {}",
+            of_connection(&lobby.hand, record, *passed)
+        ));
         lines.extend(carried.then(|| pending_input(&lobby.hand, record, player_record, *passed)));
         lobby.hand.let_go(player_record);
         lobby.hand.let_go(record);
@@ -91,8 +98,11 @@ fn identity(lobby: &mut Lobby, player: PlayerRef) -> String {
 
 fn of_player(hand: &Hand, record: &PlayerRecord) -> String {
     let kept = record.kept_output(hand);
-    let shown = kept.start.max(kept.end.saturating_sub(FRAME_TOTAL_BYTES_MAX as u64))..kept.end;
-    let mut output = vec![0; usize::try_from(shown.end.saturating_sub(shown.start)).expect("at most a frame")];
+    let shown = kept
+        .start
+        .max(kept.end.saturating_sub(FRAME_TOTAL_BYTES_MAX as u64))..kept.end;
+    let mut output =
+        vec![0; usize::try_from(shown.end.saturating_sub(shown.start)).expect("at most a frame")];
     record.output.placement(hand).read(shown.start, &mut output);
     format!(
         "  {:?} membership {:?} cursor {} consumed {} output up to {}: {output:?}",
@@ -140,7 +150,11 @@ fn of_room(lobby: &mut Lobby, index: u32, lines: &mut Vec<String>) {
     let memory = lobby.memory;
     let entry = memory.directory.rooms.at(index);
     let tx = lobby.hand.begin(memory.directory.record);
-    let given = (tx.get(&entry.given), tx.get(&entry.generation), tx.get(&entry.opener));
+    let given = (
+        tx.get(&entry.given),
+        tx.get(&entry.generation),
+        tx.get(&entry.opener),
+    );
     drop(tx);
     let record = memory.rooms.at(index);
     let tx = lobby.hand.begin(record);
@@ -175,8 +189,16 @@ fn of_room(lobby: &mut Lobby, index: u32, lines: &mut Vec<String>) {
     let (mut cursor, _) = record.log.window();
     let mut event = [0; FRAME_TOTAL_BYTES_MAX];
     let mut events = Vec::new();
-    while let Read::Entry { audience, length, next } = record.log.read(cursor, &mut event) {
-        events.push(format!("  event at {cursor} for {audience}: {:?}", &event[..length]));
+    while let Read::Entry {
+        audience,
+        length,
+        next,
+    } = record.log.read(cursor, &mut event)
+    {
+        events.push(format!(
+            "  event at {cursor} for {audience}: {:?}",
+            &event[..length]
+        ));
         cursor = next;
     }
     lines.extend(events.split_off(events.len().saturating_sub(EVENTS_SHOWN)));

@@ -5,8 +5,8 @@
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 
 use super::delivery::Events;
-use super::memory::RoomRef;
 use super::membership::fresh_seed;
+use super::memory::RoomRef;
 use super::rooms::{RoomTx, game_of, is_open, occupants, phase_of, raw_phase, read_state, write_state};
 use super::session::Session;
 use super::{Lobby, Rejection};
@@ -35,9 +35,10 @@ impl Session {
     pub fn rematch(&mut self) -> Result<(), Rejection> {
         self.set_ready(true, |phase| match phase {
             MatchPhase::Finished => Ok(()),
-            MatchPhase::Waiting | MatchPhase::Playing => {
-                Err(Rejection::new(RejectCode::NotOver, "there is no finished match to repeat"))
-            }
+            MatchPhase::Waiting | MatchPhase::Playing => Err(Rejection::new(
+                RejectCode::NotOver,
+                "there is no finished match to repeat",
+            )),
         })
     }
 
@@ -77,7 +78,13 @@ impl Session {
         let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
         must_be_open(&tx, room)?;
         let mut events = Events::begin(&tx);
-        events.tell_all(&mut tx, RoomEvent::Chat { from, text: text.to_owned() })?;
+        events.tell_all(
+            &mut tx,
+            RoomEvent::Chat {
+                from,
+                text: text.to_owned(),
+            },
+        )?;
         events.finish(&mut tx);
         own.consume(&mut tx);
         tx.commit()?;
@@ -132,7 +139,9 @@ impl Lobby {
         }
         let game = game_of(&tx, self.games);
         let (mut state, mut next) = ([0; GAME_STATE_BYTES_MAX], [0; GAME_STATE_BYTES_MAX]);
-        let ticked = game.tick(read_state(&tx, &mut state), &mut self.outbox, &mut next).map_err(Rejection::from);
+        let ticked = game
+            .tick(read_state(&tx, &mut state), &mut self.outbox, &mut next)
+            .map_err(Rejection::from);
         let ticked = ticked.and_then(|step| apply(&mut tx, &step, &next, &self.outbox));
         if let Err(rejection) = ticked {
             drop(tx);

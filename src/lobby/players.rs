@@ -76,16 +76,28 @@ const WATCHING: u32 = u32::MAX;
 
 impl Membership {
     /// In the lobby.
-    pub const LOBBY: Self = Self { state: 0, seat: 0, room: RoomRef::NOBODY };
+    pub const LOBBY: Self = Self {
+        state: 0,
+        seat: 0,
+        room: RoomRef::NOBODY,
+    };
 
     /// The room record was given to this player, who has yet to open it: whoever finds this completes or undoes it.
     pub fn opening(room: RoomRef) -> Self {
-        Self { state: 1, seat: 0, room }
+        Self {
+            state: 1,
+            seat: 0,
+            room,
+        }
     }
 
     /// In a room: in a seat, or watching.
     pub fn in_room(room: RoomRef, seat: Option<u8>) -> Self {
-        Self { state: 2, seat: seat.map_or(WATCHING, u32::from), room }
+        Self {
+            state: 2,
+            seat: seat.map_or(WATCHING, u32::from),
+            room,
+        }
     }
 
     /// The room that this player is about to open.

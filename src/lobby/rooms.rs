@@ -9,7 +9,10 @@ use super::directory::Name;
 use super::memory::{PlayerRef, RoomRef};
 use super::text::{ShortBytes, Text};
 use crate::games::{AnyGame, Games, Viewer};
-use crate::limits::{GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX, SEATS_MAX};
+use crate::limits::{
+    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX,
+    SEATS_MAX,
+};
 use crate::shared_record;
 use crate::shm::event_log::EventLog;
 use crate::shm::lock::Lock;
@@ -87,7 +90,11 @@ impl Seat {
 
     /// A taken seat.
     pub const fn of(player: PlayerRef, name: Name) -> Self {
-        Self { player, name, padding: [0; 7] }
+        Self {
+            player,
+            name,
+            padding: [0; 7],
+        }
     }
 }
 
@@ -105,7 +112,11 @@ pub struct Passcode {
 
 impl Passcode {
     /// None is asked for.
-    pub const NONE: Self = Self { set: 0, salt: [0; 15], hash: [0; 32] };
+    pub const NONE: Self = Self {
+        set: 0,
+        salt: [0; 15],
+        hash: [0; 32],
+    };
 
     /// Hashes a passcode with a fresh salt.
     ///
@@ -114,7 +125,11 @@ impl Passcode {
     pub fn new(text: &str) -> Self {
         let mut salt = [0; 15];
         getrandom::fill(&mut salt).expect("the kernel gives random bytes");
-        Self { set: 1, salt, hash: hash_of(&salt, text) }
+        Self {
+            set: 1,
+            salt,
+            hash: hash_of(&salt, text),
+        }
     }
 
     /// Whether somebody who gives `text` may come in.
@@ -125,7 +140,11 @@ impl Passcode {
 
 fn hash_of(salt: &[u8], text: &str) -> [u8; 32] {
     use sha2::{Digest, Sha256};
-    Sha256::new().chain_update(salt).chain_update(text.as_bytes()).finalize().into()
+    Sha256::new()
+        .chain_update(salt)
+        .chain_update(text.as_bytes())
+        .finalize()
+        .into()
 }
 
 /// Whether a room exists.
@@ -177,8 +196,22 @@ impl Record for RoomRecord {
     fn publish(&'static self, view: &View<'_>) {
         // `open` names only a generation; the index is the reader's, who found the record by it.
         let open = view.get(&self.life) == RoomLife::OPEN.raw();
-        self.open.store(if open { u64::from(view.get(&self.generation)) } else { 0 }, Ordering::Release);
-        self.tick_due_ms.store(if open { view.get(&self.next_tick_at_ms) } else { u64::MAX }, Ordering::Release);
+        self.open.store(
+            if open {
+                u64::from(view.get(&self.generation))
+            } else {
+                0
+            },
+            Ordering::Release,
+        );
+        self.tick_due_ms.store(
+            if open {
+                view.get(&self.next_tick_at_ms)
+            } else {
+                u64::MAX
+            },
+            Ordering::Release,
+        );
         self.log.publish(view);
     }
 }
@@ -186,7 +219,9 @@ impl Record for RoomRecord {
 impl RoomRecord {
     /// The generation of the room that is open in this record, without the lock: it may be gone the next moment.
     pub fn open_generation(&self) -> Option<u32> {
-        u32::try_from(self.open.load(Ordering::Acquire)).ok().filter(|generation| *generation != 0)
+        u32::try_from(self.open.load(Ordering::Acquire))
+            .ok()
+            .filter(|generation| *generation != 0)
     }
 
     /// Whether the room's game is due for a tick, without the lock.
@@ -215,7 +250,12 @@ pub fn is_open(tx: &RoomTx<'_>, room: RoomRef) -> bool {
 pub fn occupants(tx: &RoomTx<'_>) -> impl Iterator<Item = (u8, Seat)> {
     let record = tx.record();
     let capacity = tx.get(&record.capacity) as usize;
-    let seats: Vec<Seat> = record.seats.iter().take(capacity).map(|seat| tx.get(seat)).collect();
+    let seats: Vec<Seat> = record
+        .seats
+        .iter()
+        .take(capacity)
+        .map(|seat| tx.get(seat))
+        .collect();
     (0..).zip(seats).filter(|(_, seat)| seat.player.is_somebody())
 }
 
@@ -234,7 +274,10 @@ pub fn write_state(tx: &mut RoomTx<'_>, state: &[u8]) {
     let slot = 1 - tx.get(&record.state_slot) % 2;
     tx.write(&record.states[slot as usize], 0, state);
     tx.set(&record.state_slot, slot);
-    tx.set(&record.state_bytes, u32::try_from(state.len()).expect("a state fits its slot"));
+    tx.set(
+        &record.state_bytes,
+        u32::try_from(state.len()).expect("a state fits its slot"),
+    );
     tx.set(&record.has_state, 1);
 }
 

@@ -20,8 +20,8 @@ use super::players::{Membership, PlayerRecord};
 use super::transport::Passed;
 use super::{Lobby, Rejection};
 use crate::limits::{
-    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, FAREWELL_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, GREETING_BYTES_MAX,
-    HANDSHAKE_BYTES_MAX, PLAYER_NAME_BYTES_MAX,
+    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, FAREWELL_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES,
+    FRAME_TOTAL_BYTES_MAX, GREETING_BYTES_MAX, HANDSHAKE_BYTES_MAX, PLAYER_NAME_BYTES_MAX,
 };
 use crate::shm::transaction::{Record, Tx};
 use crate::sys::clock::now_ms;
@@ -101,10 +101,21 @@ impl Session {
     pub fn attach(lobby: Lobby, index: u32, passed: Passed) -> (Self, Result<(), Implausible>) {
         let record = lobby.memory.connections.at(index);
         let connection = record.reference(index);
-        let mut session =
-            Self { lobby, connection, passed, record, player: None, frame_end: None, bells: Vec::with_capacity(2) };
+        let mut session = Self {
+            lobby,
+            connection,
+            passed,
+            record,
+            player: None,
+            frame_end: None,
+            bells: Vec::with_capacity(2),
+        };
         session.take_over();
-        let plausible = if session.passed_is_plausible() { Ok(()) } else { Err(Implausible(passed)) };
+        let plausible = if session.passed_is_plausible() {
+            Ok(())
+        } else {
+            Err(Implausible(passed))
+        };
         (session, plausible)
     }
 
@@ -121,7 +132,10 @@ impl Session {
         let player = lobby.hand.own(&self.record.player);
         if player.is_somebody() && self.phase() != Phase::RESUMING {
             let player_record = self.lobby.memory.players.at(player.index());
-            settle(&mut self.lobby, player_record.noted_lock().load(Ordering::Relaxed));
+            settle(
+                &mut self.lobby,
+                player_record.noted_lock().load(Ordering::Relaxed),
+            );
             self.lobby.hand.animate(player_record);
             self.player = Some((player, player_record));
             if let Some((room, _)) = self.membership().place() {
@@ -138,7 +152,11 @@ impl Session {
         tx.set(&record.occupant, generation);
         tx.set(&record.phase, Phase::HANDSHAKE.raw());
         tx.set(&record.leaves, 0);
-        for count in [&record.handshake_bytes, &record.greeting_bytes, &record.farewell_bytes] {
+        for count in [
+            &record.handshake_bytes,
+            &record.greeting_bytes,
+            &record.farewell_bytes,
+        ] {
             tx.set(count, 0);
         }
         tx.set(&record.player, PlayerRef::NOBODY);
@@ -165,12 +183,15 @@ impl Session {
 
     /// The player's name; empty before the greeting.
     pub fn name(&self) -> Name {
-        self.player.map_or(Name::EMPTY, |(_, record)| self.lobby.hand.own(&record.name))
+        self.player
+            .map_or(Name::EMPTY, |(_, record)| self.lobby.hand.own(&record.name))
     }
 
     /// Where the player is.
     pub fn membership(&self) -> Membership {
-        self.player.map_or(Membership::LOBBY, |(_, record)| self.lobby.hand.own(&record.membership))
+        self.player.map_or(Membership::LOBBY, |(_, record)| {
+            self.lobby.hand.own(&record.membership)
+        })
     }
 
     /// Since when the connection has been closing, in milliseconds of the monotonic clock.
@@ -185,7 +206,9 @@ impl Session {
 
     /// The bytes of the handshake that have arrived.
     pub fn handshake(&self) -> Vec<u8> {
-        let length = usize::try_from(self.passed.received).unwrap_or(usize::MAX).min(HANDSHAKE_BYTES_MAX);
+        let length = usize::try_from(self.passed.received)
+            .unwrap_or(usize::MAX)
+            .min(HANDSHAKE_BYTES_MAX);
         let mut bytes = vec![0; length];
         self.record.handshake.copy_out(0, &mut bytes);
         bytes
@@ -241,11 +264,20 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorCode::TokenUnknown`]; nothing was changed for anybody.
-    pub fn ask_to_resume(&mut self, token: Token, received: u64, used: usize) -> Result<Option<u32>, ErrorCode> {
+    pub fn ask_to_resume(
+        &mut self,
+        token: Token,
+        received: u64,
+        used: usize,
+    ) -> Result<Option<u32>, ErrorCode> {
         let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
         let (index, hash) = (index_of_token(token), hash_of_token(token));
         let mut tx = self.lobby.hand.begin(memory.directory.record);
-        let identity = memory.directory.identities.get(index).ok_or(ErrorCode::TokenUnknown)?;
+        let identity = memory
+            .directory
+            .identities
+            .get(index)
+            .ok_or(ErrorCode::TokenUnknown)?;
         let presence = Presence::from_raw(tx.get(&identity.presence));
         let resumable = [Presence::ATTACHED, Presence::DETACHED].contains(&presence);
         if !resumable || tx.get(&identity.token_hash) != hash {
@@ -253,7 +285,10 @@ impl Session {
         }
         let former_claimant = tx.get(&identity.claimant);
         tx.set(&identity.claimant, connection);
-        tx.set(&record.player, PlayerRef::new(index, tx.get(&identity.generation)));
+        tx.set(
+            &record.player,
+            PlayerRef::new(index, tx.get(&identity.generation)),
+        );
         tx.set(&record.phase, Phase::RESUMING.raw());
         tx.set(&record.handshake_bytes, u32::try_from(used).unwrap_or(u32::MAX));
         tx.set(&record.output_base, received);
@@ -273,7 +308,9 @@ impl Session {
         let player = self.lobby.hand.own(&record.player);
         let asked = self.lobby.hand.own(&record.output_base);
         let mut tx = self.lobby.hand.begin(memory.directory.record);
-        let Some(identity) = memory.directory.identity(&tx, player) else { return Resume::Gone };
+        let Some(identity) = memory.directory.identity(&tx, player) else {
+            return Resume::Gone;
+        };
         if tx.get(&identity.claimant) != connection {
             return Resume::Superseded;
         }
@@ -285,7 +322,10 @@ impl Session {
         let player_record = memory.players.at(player.index());
         // The session was detached under the lobby's lock, which is held: nothing of it is undecided.
         tx.animate(player_record);
-        let (consumed, head) = (tx.get(&player_record.consumed), tx.get(&player_record.output_head));
+        let (consumed, head) = (
+            tx.get(&player_record.consumed),
+            tx.get(&player_record.output_head),
+        );
         let kept_from = player_record.output_kept_from.load(Ordering::Acquire);
         if asked > head {
             drop(tx);
@@ -301,12 +341,17 @@ impl Session {
         tx.set(&identity.claimant, ConnectionRef::NOBODY);
         player_record.input.rebase(&mut tx, consumed);
         let used = tx.get(&record.handshake_bytes) as usize;
-        let resumed = ServerMessage::Resumed { received: consumed, resuming_at };
+        let resumed = ServerMessage::Resumed {
+            received: consumed,
+            resuming_at,
+        };
         open(&mut tx, record, player, used, (consumed, resuming_at), &resumed)
             .expect("Resumed fits the greeting");
         tx.commit().expect("resuming fits the journal");
         // Confirmed by the client, so not needed any more. Not before the commit: another claimant might yet ask for more.
-        player_record.output_kept_from.fetch_max(resuming_at, Ordering::AcqRel);
+        player_record
+            .output_kept_from
+            .fetch_max(resuming_at, Ordering::AcqRel);
         memory.header.resumes_total.fetch_add(1, Ordering::Relaxed);
         self.player = Some((player, player_record));
         Resume::Done
@@ -318,9 +363,13 @@ impl Session {
         if memory.header.stopping.load(Ordering::Acquire) != 0 {
             return Wanted::Stop;
         }
-        let Some((player, _)) = self.player else { return Wanted::Nothing };
+        let Some((player, _)) = self.player else {
+            return Wanted::Nothing;
+        };
         let tx = self.lobby.hand.begin(memory.directory.record);
-        let Some(identity) = memory.directory.identity(&tx, player) else { return Wanted::Kick };
+        let Some(identity) = memory.directory.identity(&tx, player) else {
+            return Wanted::Kick;
+        };
         if tx.get(&identity.kicked) != 0 {
             Wanted::Kick
         } else if tx.get(&identity.claimant).is_somebody() {
@@ -357,10 +406,13 @@ impl Session {
     /// Lets go of the session for the newer connection that has shown its token, and tells this one's client.
     /// Gives the keeper whose bell is to be rung.
     pub fn yield_to_claimant(&mut self) -> Option<u32> {
-        let farewell = Farewell::Error(ErrorCode::Replaced, "your session goes on on a newer connection".into());
-        let whole_frames = self.player.is_some_and(|(_, player)| {
-            self.output_sent() == self.lobby.hand.own(&player.output_head)
-        });
+        let farewell = Farewell::Error(
+            ErrorCode::Replaced,
+            "your session goes on on a newer connection".into(),
+        );
+        let whole_frames = self
+            .player
+            .is_some_and(|(_, player)| self.output_sent() == self.lobby.hand.own(&player.output_head));
         // A frame that was cut off cannot be followed by another.
         self.close(false, if whole_frames { &farewell } else { &Farewell::None });
         self.detach(Phase::CLOSING)
@@ -385,7 +437,9 @@ impl Session {
     /// Tells the room whether this player's connection is alive, if it does not know.
     pub fn show_connected(&mut self, connected: bool) {
         let Some((player, _)) = self.player else { return };
-        let Some((room, Some(seat))) = self.membership().place() else { return };
+        let Some((room, Some(seat))) = self.membership().place() else {
+            return;
+        };
         if self.lobby.show_connected(player, room, seat, connected) {
             self.bells.push(room.index());
         }
@@ -413,7 +467,9 @@ impl Session {
 
     fn leave_for_good(&mut self) {
         let record = self.record;
-        let Some((player, player_record)) = self.player else { return };
+        let Some((player, player_record)) = self.player else {
+            return;
+        };
         if let Some((room, _)) = self.membership().place() {
             self.bells.push(room.index());
         }
@@ -474,8 +530,14 @@ fn open(
     let mut buffer = [0; GREETING_BYTES_MAX];
     let length = frame::write_frame_into(greeting, &mut buffer)?;
     tx.write(&record.greeting, 0, &buffer[..length]);
-    tx.set(&record.greeting_bytes, u32::try_from(length).expect("a greeting is small"));
-    tx.set(&record.handshake_bytes, u32::try_from(used).expect("a handshake is small"));
+    tx.set(
+        &record.greeting_bytes,
+        u32::try_from(length).expect("a greeting is small"),
+    );
+    tx.set(
+        &record.handshake_bytes,
+        u32::try_from(used).expect("a handshake is small"),
+    );
     tx.set(&record.player, player);
     tx.set(&record.input_base, input_base);
     tx.set(&record.output_base, output_base);
@@ -493,7 +555,10 @@ fn enter_closing<R: Record>(
     farewell: &[u8],
 ) {
     tx.write(&record.farewell, 0, farewell);
-    tx.set(&record.farewell_bytes, u32::try_from(farewell.len()).expect("a farewell is small"));
+    tx.set(
+        &record.farewell_bytes,
+        u32::try_from(farewell.len()).expect("a farewell is small"),
+    );
     tx.set(&record.phase, Phase::CLOSING.raw());
     tx.set(&record.leaves, u32::from(leaves));
     tx.set(&record.stream_end, stream_end);
@@ -503,7 +568,10 @@ fn enter_closing<R: Record>(
 fn farewell_frame<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
     let message = match farewell {
         Farewell::None => return &[],
-        Farewell::Error(code, text) => ServerMessage::Error { code: *code, text: text.clone() },
+        Farewell::Error(code, text) => ServerMessage::Error {
+            code: *code,
+            text: text.clone(),
+        },
         Farewell::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
     };
     let length = frame::write_frame_into(&message, buffer).expect("farewells are short");
@@ -541,7 +609,12 @@ impl Session {
     /// What the next transaction of the player's needs. `None` before the greeting.
     pub(super) fn own(&self) -> Option<Own> {
         let (_, player) = self.player?;
-        Some(Own { player, frame_end: self.frame_end, received: self.input_received(), sent: self.output_sent() })
+        Some(Own {
+            player,
+            frame_end: self.frame_end,
+            received: self.input_received(),
+            sent: self.output_sent(),
+        })
     }
 
     /// The next frame of the input, if it has arrived whole: it is being handled from now on, and consumed by the transaction that
@@ -550,8 +623,13 @@ impl Session {
     /// # Errors
     ///
     /// The announced length, if it is over the limit.
-    pub fn next_frame<'b>(&mut self, buffer: &'b mut [u8; FRAME_BYTES_MAX]) -> Result<Option<&'b [u8]>, usize> {
-        let Some((_, player)) = self.player else { return Ok(None) };
+    pub fn next_frame<'b>(
+        &mut self,
+        buffer: &'b mut [u8; FRAME_BYTES_MAX],
+    ) -> Result<Option<&'b [u8]>, usize> {
+        let Some((_, player)) = self.player else {
+            return Ok(None);
+        };
         let (consumed, received) = (self.lobby.hand.own(&player.consumed), self.input_received());
         let input = player.input.placement(&self.lobby.hand);
         let body_start = consumed + FRAME_HEADER_BYTES as u64;
@@ -614,7 +692,9 @@ impl Session {
         let holder = tx.get(&memory.directory.identity(&tx, player)?.connection);
         drop(tx);
         let record = memory.connections.get(holder.index())?;
-        (holder.is_somebody() && record.reference(holder.index()) == holder).then(|| record.handler()).flatten()
+        (holder.is_somebody() && record.reference(holder.index()) == holder)
+            .then(|| record.handler())
+            .flatten()
     }
 
     /// Consumes the frame in a transaction of its own, and writes `reply`, if any.
@@ -665,7 +745,11 @@ impl Own {
 
     /// Begins to write several frames.
     pub(super) fn begin_output<R: Record>(&self, tx: &Tx<'_, R>) -> Output {
-        Output { player: self.player, sent: self.sent, head: tx.get(&self.player.output_head) }
+        Output {
+            player: self.player,
+            sent: self.sent,
+            head: tx.get(&self.player.output_head),
+        }
     }
 }
 
@@ -681,9 +765,16 @@ impl Output {
     pub(super) fn put<R: Record>(&mut self, tx: &mut Tx<'_, R>, frame: &[u8]) {
         let next = self.head + frame.len() as u64;
         let oldest = next.saturating_sub(super::players::OutputRing::BYTES);
-        assert!(oldest <= self.sent, "output that was not sent would be overwritten");
+        assert!(
+            oldest <= self.sent,
+            "output that was not sent would be overwritten"
+        );
         // For good: what is overwritten can not be kept for a resume, whatever becomes of the transaction.
-        let kept_from = self.player.output_kept_from.fetch_max(oldest, Ordering::AcqRel).max(oldest);
+        let kept_from = self
+            .player
+            .output_kept_from
+            .fetch_max(oldest, Ordering::AcqRel)
+            .max(oldest);
         if kept_from == self.head {
             self.player.output.rebase(tx, self.head);
         }

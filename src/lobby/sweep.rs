@@ -3,8 +3,8 @@
 use super::Lobby;
 use super::connections::Claim;
 use super::directory::{LobbyTx, Presence};
-use super::memory::{ConnectionRef, PlayerRef, RoomRef};
 use super::membership::vacate;
+use super::memory::{ConnectionRef, PlayerRef, RoomRef};
 use super::players::Membership;
 use super::rooms::RoomLife;
 use super::session::Session;
@@ -25,9 +25,15 @@ impl Lobby {
             let (leaving, next) = self.players_to_let_go(first, now_ms);
             for player in leaving {
                 let record = self.memory.players.at(player.index());
-                self.memory.settle(&mut self.hand, record.noted_lock().load(Ordering::Relaxed));
+                self.memory
+                    .settle(&mut self.hand, record.noted_lock().load(Ordering::Relaxed));
                 self.hand.animate(record);
-                bells.extend(self.hand.own(&record.membership).place().map(|(room, _)| room.index()));
+                bells.extend(
+                    self.hand
+                        .own(&record.membership)
+                        .place()
+                        .map(|(room, _)| room.index()),
+                );
                 self.expire(player, |_| {});
                 self.hand.let_go(record);
             }
@@ -54,7 +60,8 @@ impl Lobby {
                 continue;
             }
             let over = presence == Presence::DETACHED
-                && (now_ms.saturating_sub(tx.get(&identity.detached_at_ms)) >= grace_ms || tx.get(&identity.kicked) != 0);
+                && (now_ms.saturating_sub(tx.get(&identity.detached_at_ms)) >= grace_ms
+                    || tx.get(&identity.kicked) != 0);
             if over {
                 tx.set(&identity.presence, Presence::EXPIRING.raw());
             }
@@ -90,7 +97,9 @@ impl Lobby {
         }
         let mut tx = self.hand.begin(memory.directory.record);
         if let Some(room) = membership.being_opened() {
-            memory.directory.take_room_back(&mut tx, room.index(), room.generation());
+            memory
+                .directory
+                .take_room_back(&mut tx, room.index(), room.generation());
         }
         tx.set(&record.membership, Membership::LOBBY);
         if memory.directory.identity(&tx, player).is_some() {
@@ -161,7 +170,9 @@ impl Lobby {
         tx.set(&identity.kicked, 1);
         let connection: ConnectionRef = tx.get(&identity.connection);
         tx.commit().expect("one mark fits the journal");
-        Ok(connection.is_somebody().then(|| self.memory.call_attention(connection)))
+        Ok(connection
+            .is_somebody()
+            .then(|| self.memory.call_attention(connection)))
     }
 
     /// Connections that need freeing: their keeper has given them up or is dead, and so is their handler.
@@ -175,9 +186,14 @@ impl Lobby {
                 Claim::Abandoned => true,
                 Claim::Held => record.keeper_epoch() != keeper.epoch.load(Ordering::Acquire),
             };
-            given_up && !record.handler().is_some_and(|handler| handler.is_alive().unwrap_or(true))
+            given_up
+                && !record
+                    .handler()
+                    .is_some_and(|handler| handler.is_alive().unwrap_or(true))
         };
-        (0..self.memory.connections.len()).filter(|index| is_orphan(*index)).collect()
+        (0..self.memory.connections.len())
+            .filter(|index| is_orphan(*index))
+            .collect()
     }
 }
 

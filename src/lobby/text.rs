@@ -12,7 +12,10 @@ pub struct ShortBytes<const BYTES: usize> {
 
 impl<const BYTES: usize> ShortBytes<BYTES> {
     /// None.
-    pub const EMPTY: Self = Self { length: 0, bytes: [0; BYTES] };
+    pub const EMPTY: Self = Self {
+        length: 0,
+        bytes: [0; BYTES],
+    };
 
     /// Holds `bytes`, or `None` if they are more than `BYTES`.
     pub fn new(bytes: &[u8]) -> Option<Self> {

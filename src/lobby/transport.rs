@@ -5,9 +5,9 @@
 use super::connections::{ConnectionRecord, Phase};
 use super::players::PlayerRecord;
 use super::session::Session;
+use crate::limits::{HANDSHAKE_BYTES_MAX, INPUT_RING_BYTES};
 use crate::shm::transaction::Hand;
 use crate::sys::shared_io;
-use crate::limits::{HANDSHAKE_BYTES_MAX, INPUT_RING_BYTES};
 
 /// What has passed on this connection in each direction, in bytes since it was accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,7 +46,8 @@ impl Session {
         let hand = &self.lobby.hand;
         let received = if let Some((_, player)) = self.player {
             let (from, consumed) = (self.input_received(), hand.own(&player.consumed));
-            let space = INPUT_RING_BYTES - usize::try_from(from - consumed).expect("the ring holds what was not consumed");
+            let space = INPUT_RING_BYTES
+                - usize::try_from(from - consumed).expect("the ring holds what was not consumed");
             let placement = player.input.placement(hand);
             let range = placement.range(from, space);
             if range.is_empty() {
@@ -76,7 +77,8 @@ impl Session {
             Some(Piece::Farewell(range)) => shared_io::send(socket, &self.record.farewell, range)?,
             Some(Piece::Stream(player, stream)) => {
                 let placement = player.output.placement(&self.lobby.hand);
-                let length = usize::try_from(stream.end - stream.start).expect("the ring holds what was not sent");
+                let length =
+                    usize::try_from(stream.end - stream.start).expect("the ring holds what was not sent");
                 shared_io::send(socket, placement.bytes(), placement.range(stream.start, length))?
             }
         };
@@ -138,4 +140,3 @@ pub(super) fn stream_sent(hand: &Hand, record: &ConnectionRecord, sent: u64) -> 
 fn small(count: u64) -> usize {
     usize::try_from(count).expect("a count of bytes in a record is small")
 }
-

@@ -33,7 +33,10 @@ impl<const WORDS: usize> ByteRing<WORDS> {
 
     /// Where the stream's bytes from `offset` on lie: see [`Placement`].
     pub fn placement(&self, hand: &Hand) -> Placement<'_, WORDS> {
-        Placement { bytes: &self.bytes, base: hand.own(&self.base) }
+        Placement {
+            bytes: &self.bytes,
+            base: hand.own(&self.base),
+        }
     }
 
     /// Writes stream bytes that nothing committed refers to yet, from `offset` on.
@@ -83,6 +86,7 @@ impl<'a, const WORDS: usize> Placement<'a, WORDS> {
 fn contiguous<const WORDS: usize>(base: u64, offset: u64, length: usize) -> Range<usize> {
     let size = ByteRing::<WORDS>::BYTES;
     assert!(length as u64 <= size, "more bytes than the ring holds");
-    let position = usize::try_from(offset.wrapping_sub(base) % size).expect("a position in the ring is small");
+    let position =
+        usize::try_from(offset.wrapping_sub(base) % size).expect("a position in the ring is small");
     position..(position + length).min(SharedBytes::<WORDS>::BYTES)
 }

@@ -56,14 +56,23 @@ impl<const WORDS: usize> Appender<'_, WORDS> {
     /// # Errors
     ///
     /// [`EntryTooLarge`].
-    pub fn push<R: Record>(&mut self, tx: &mut Tx<'_, R>, audience: u32, event: &[u8]) -> Result<(), EntryTooLarge> {
+    pub fn push<R: Record>(
+        &mut self,
+        tx: &mut Tx<'_, R>,
+        audience: u32,
+        event: &[u8],
+    ) -> Result<(), EntryTooLarge> {
         if event.len() > EventLog::<WORDS>::EVENT_BYTES_MAX {
             return Err(EntryTooLarge { bytes: event.len() });
         }
         let next = self.head + HEADER_BYTES + (event.len() as u64).next_multiple_of(8);
         self.log.make_room(next);
         let header = u64::from(audience) << 32 | event.len() as u64;
-        tx.write(&self.log.bytes, position::<WORDS>(self.head), &header.to_ne_bytes());
+        tx.write(
+            &self.log.bytes,
+            position::<WORDS>(self.head),
+            &header.to_ne_bytes(),
+        );
         let start = position::<WORDS>(self.head + HEADER_BYTES);
         let (first, second) = event.split_at(event.len().min(SharedBytes::<WORDS>::BYTES - start));
         tx.write(&self.log.bytes, start, first);
@@ -114,7 +123,11 @@ impl<const WORDS: usize> EventLog<WORDS> {
 
     /// Begins to append events, under the room's lock. Readers see them after the commit.
     pub fn append<R: Record>(&self, tx: &Tx<'_, R>) -> Appender<'_, WORDS> {
-        Appender { log: self, head: tx.get(&self.head), last_number: tx.get(&self.last_number) }
+        Appender {
+            log: self,
+            head: tx.get(&self.head),
+            last_number: tx.get(&self.last_number),
+        }
     }
 
     /// The number that the next event gets.
@@ -148,8 +161,7 @@ impl<const WORDS: usize> EventLog<WORDS> {
             return Read::Lost;
         }
         let start = position::<WORDS>(cursor + HEADER_BYTES);
-        let (first, second) =
-            target[..length].split_at_mut(length.min(SharedBytes::<WORDS>::BYTES - start));
+        let (first, second) = target[..length].split_at_mut(length.min(SharedBytes::<WORDS>::BYTES - start));
         self.bytes.copy_out(start, first);
         self.bytes.copy_out(0, second);
         fence(Ordering::Acquire);
@@ -157,7 +169,11 @@ impl<const WORDS: usize> EventLog<WORDS> {
             return Read::Lost;
         }
         let next = cursor + HEADER_BYTES + (length as u64).next_multiple_of(8);
-        Read::Entry { audience: (header >> 32) as u32, length, next }
+        Read::Entry {
+            audience: (header >> 32) as u32,
+            length,
+            next,
+        }
     }
 
     /// Whether there is nothing behind `cursor`. No lock is needed.
@@ -179,7 +195,10 @@ impl<const WORDS: usize> EventLog<WORDS> {
     /// The oldest readable offset and the end, for the consistency check and proofs.
     #[doc(hidden)]
     pub fn window(&self) -> (u64, u64) {
-        (self.tail.load(Ordering::Acquire), self.published.load(Ordering::Acquire))
+        (
+            self.tail.load(Ordering::Acquire),
+            self.published.load(Ordering::Acquire),
+        )
     }
 
     fn header(&self, offset: u64) -> u64 {

@@ -82,8 +82,13 @@ impl Journal {
         while end > 0 {
             let header = self.words[end - 1].load(Ordering::Relaxed);
             let (offset, length) = ((header >> 16) as usize, (header & 0xFFFF) as usize);
-            assert!(length <= CELL_BYTES_MAX, "journal damaged: entry of {length} bytes");
-            let start = (end - 1).checked_sub(length.div_ceil(8)).expect("journal damaged: entry begins before it");
+            assert!(
+                length <= CELL_BYTES_MAX,
+                "journal damaged: entry of {length} bytes"
+            );
+            let start = (end - 1)
+                .checked_sub(length.div_ceil(8))
+                .expect("journal damaged: entry begins before it");
             let mut old = [0; CELL_BYTES_MAX];
             for (word, chunk) in self.words[start..end - 1].iter().zip(old.as_chunks_mut::<8>().0) {
                 *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
@@ -95,7 +100,9 @@ impl Journal {
     }
 
     fn used(&self) -> usize {
-        usize::try_from(self.used_words.load(Ordering::Relaxed)).unwrap_or(usize::MAX).min(WORDS)
+        usize::try_from(self.used_words.load(Ordering::Relaxed))
+            .unwrap_or(usize::MAX)
+            .min(WORDS)
     }
 
     fn set_used(&self, words: usize) {

@@ -51,7 +51,9 @@ impl Lock {
     /// the allocation of records. Killed half-way, the next caller does it again.
     pub fn prepare(&self) {
         if self.prepared.load(Ordering::Acquire) == 0 {
-            self.mutex.initialise().expect("the C library can initialise a robust mutex");
+            self.mutex
+                .initialise()
+                .expect("the C library can initialise a robust mutex");
             self.prepared.store(1, Ordering::Release);
         }
     }
@@ -98,7 +100,11 @@ impl Lock {
         if recovered {
             self.recoveries.fetch_add(1, Ordering::Relaxed);
         }
-        Taken { held: Some(held), lock: self, recovered }
+        Taken {
+            held: Some(held),
+            lock: self,
+            recovered,
+        }
     }
 
     /// In a copy of a mapping that is nobody else's: leaves the lock as the death of its holder, if it has one, would leave it.
@@ -121,7 +127,9 @@ impl Lock {
                 Err(LockError::TimedOut(waited)) => {
                     self.long_waits.fetch_add(1, Ordering::Relaxed);
                     let holder = self.holder_pid.load(Ordering::Relaxed);
-                    log::warn!("still waiting, after another {waited:?}, for a lock that process {holder} holds");
+                    log::warn!(
+                        "still waiting, after another {waited:?}, for a lock that process {holder} holds"
+                    );
                 }
                 Err(error) => panic!("cannot take a lock: {error}"),
             }

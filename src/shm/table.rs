@@ -48,7 +48,10 @@ impl<R> Reference<R> {
 
     /// The reference that a client's id stands for. It may be stale or point nowhere.
     pub const fn from_id(id: u64) -> Self {
-        Self { packed: id, table: PhantomData }
+        Self {
+            packed: id,
+            table: PhantomData,
+        }
     }
 }
 
@@ -134,7 +137,9 @@ pub struct LayoutPlan {
 impl LayoutPlan {
     /// Reserves the place for `len` records and gives its offset.
     pub fn place<R: Shared>(&mut self, len: u32) -> usize {
-        let offset = self.bytes.next_multiple_of(rustix::param::page_size().max(align_of::<R>()));
+        let offset = self
+            .bytes
+            .next_multiple_of(rustix::param::page_size().max(align_of::<R>()));
         self.bytes = offset + size_of::<R>() * len as usize;
         offset
     }
@@ -146,7 +151,15 @@ impl LayoutPlan {
 
     /// The table whose place was reserved at `offset`.
     pub fn table<R: Shared>(mapping: &'static Mapping, offset: usize, len: u32) -> Table<R> {
-        assert!(offset + size_of::<R>() * len as usize <= mapping.bytes(), "table beyond the mapping");
-        Table { mapping, offset, len, record: PhantomData }
+        assert!(
+            offset + size_of::<R>() * len as usize <= mapping.bytes(),
+            "table beyond the mapping"
+        );
+        Table {
+            mapping,
+            offset,
+            len,
+            record: PhantomData,
+        }
     }
 }

@@ -55,7 +55,12 @@ pub struct Hand {
 impl Hand {
     /// The hand of the calling process. A process has only one: see [`Memory::attach`](crate::lobby::memory::Memory::attach).
     pub(crate) fn new(mapping: &'static Mapping, recoveries_total: &'static AtomicU64) -> Self {
-        Self { mapping, me: ProcessId::of_self(), recoveries_total, animated: Vec::with_capacity(2) }
+        Self {
+            mapping,
+            me: ProcessId::of_self(),
+            recoveries_total,
+            animated: Vec::with_capacity(2),
+        }
     }
 
     /// The process this is the hand of.
@@ -83,7 +88,10 @@ impl Hand {
     ///
     /// If the cell lies elsewhere.
     pub fn own<T: Plain>(&self, cell: &Guarded<T>) -> T {
-        assert!(self.animates(cell.address(), size_of::<T>()), "a cell read as one's own that is not");
+        assert!(
+            self.animates(cell.address(), size_of::<T>()),
+            "a cell read as one's own that is not"
+        );
         cell.load()
     }
 
@@ -101,7 +109,15 @@ impl Hand {
             self.recoveries_total.fetch_add(1, Ordering::Relaxed);
         }
         let recovered = taken.recovered;
-        let tx = Tx { record, _taken: taken, view: View { hand: self, record_range }, full: false };
+        let tx = Tx {
+            record,
+            _taken: taken,
+            view: View {
+                hand: self,
+                record_range,
+            },
+            full: false,
+        };
         if recovered {
             record.publish(&tx.view);
         }
@@ -114,7 +130,9 @@ impl Hand {
     }
 
     fn animates(&self, address: usize, bytes: usize) -> bool {
-        self.animated.iter().any(|(range, _)| contains(range, address, bytes))
+        self.animated
+            .iter()
+            .any(|(range, _)| contains(range, address, bytes))
     }
 }
 
@@ -188,7 +206,10 @@ impl<'h, R: Record> Tx<'h, R> {
     ///
     /// If the bytes are neither guarded by the held lock nor animated by this process, or do not fit.
     pub fn write<const WORDS: usize>(&mut self, target: &SharedBytes<WORDS>, at: usize, bytes: &[u8]) {
-        self.view.check(std::ptr::from_ref(target) as usize, size_of::<SharedBytes<WORDS>>());
+        self.view.check(
+            std::ptr::from_ref(target) as usize,
+            size_of::<SharedBytes<WORDS>>(),
+        );
         target.copy_in(at, bytes);
     }
 

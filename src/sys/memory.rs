@@ -117,7 +117,10 @@ impl<const WORDS: usize> SharedBytes<WORDS> {
     ///
     /// If they do not fit: the caller has mistaken an offset.
     pub fn copy_in(&self, at: usize, bytes: &[u8]) {
-        assert!(at <= Self::BYTES && bytes.len() <= Self::BYTES - at, "write beyond shared bytes");
+        assert!(
+            at <= Self::BYTES && bytes.len() <= Self::BYTES - at,
+            "write beyond shared bytes"
+        );
         let (mut word, skip) = (at / 8, at % 8);
         let (first, rest) = bytes.split_at(bytes.len().min((8 - skip) % 8));
         if !first.is_empty() {
@@ -139,7 +142,10 @@ impl<const WORDS: usize> SharedBytes<WORDS> {
     ///
     /// If there are not that many: the caller has mistaken an offset.
     pub fn copy_out(&self, at: usize, target: &mut [u8]) {
-        assert!(at <= Self::BYTES && target.len() <= Self::BYTES - at, "read beyond shared bytes");
+        assert!(
+            at <= Self::BYTES && target.len() <= Self::BYTES - at,
+            "read beyond shared bytes"
+        );
         let (mut word, skip) = (at / 8, at % 8);
         let (first, rest) = target.split_at_mut(target.len().min((8 - skip) % 8));
         if !first.is_empty() {
@@ -199,12 +205,24 @@ impl Mapping {
         fcntl_add_seals(&descriptor, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
         let start = unsafe {
-            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &descriptor, 0)?
+            mmap(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &descriptor,
+                0,
+            )?
         };
         // SAFETY: the range is the mapping just made; the advice keeps its content.
         unsafe { madvise(start, bytes, Advice::LinuxDontDump)? };
-        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mmap gave the null address"))?;
-        Ok(Box::leak(Box::new(Self { start, bytes, descriptor })))
+        let start =
+            NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mmap gave the null address"))?;
+        Ok(Box::leak(Box::new(Self {
+            start,
+            bytes,
+            descriptor,
+        })))
     }
 
     /// The mapping's size in bytes.
@@ -218,7 +236,9 @@ impl Mapping {
     ///
     /// If it would lie outside the mapping or not be aligned: the layout is wrong.
     pub fn record<T: Shared>(&'static self, offset: usize) -> &'static T {
-        let end = offset.checked_add(size_of::<T>()).expect("the record's end is a number");
+        let end = offset
+            .checked_add(size_of::<T>())
+            .expect("the record's end is a number");
         assert!(end <= self.bytes, "record beyond the mapping");
         // SAFETY: the offset was just found to lie inside.
         let record = unsafe { self.start.add(offset) }.cast::<T>();
@@ -244,7 +264,10 @@ impl Mapping {
     ///
     /// If they would not lie inside the mapping: the journal is damaged.
     pub(crate) fn restore(&self, offset: usize, old: &[u8]) {
-        assert!(offset <= self.bytes && old.len() <= self.bytes - offset, "journal entry outside the mapping");
+        assert!(
+            offset <= self.bytes && old.len() <= self.bytes - offset,
+            "journal entry outside the mapping"
+        );
         for (index, byte) in old.iter().enumerate() {
             // SAFETY: the range was just found to lie inside.
             let target = unsafe { self.start.add(offset + index) };
@@ -295,7 +318,10 @@ impl Mapping {
     /// The length of a part of two mappings.
     fn part(&self, other: &Self, part: &Range<usize>) -> usize {
         assert_eq!(self.bytes, other.bytes, "mappings of different size");
-        assert!(part.start <= part.end && part.end <= self.bytes, "part outside the mapping");
+        assert!(
+            part.start <= part.end && part.end <= self.bytes,
+            "part outside the mapping"
+        );
         part.end - part.start
     }
 }

@@ -116,13 +116,19 @@ impl RobustMutex {
         let word = unsafe { AtomicU32::from_ptr(self.0.get().cast()) };
         let value = word.load(Ordering::Relaxed);
         if value & libc::FUTEX_TID_MASK != 0 {
-            word.store(value & libc::FUTEX_WAITERS | libc::FUTEX_OWNER_DIED, Ordering::Relaxed);
+            word.store(
+                value & libc::FUTEX_WAITERS | libc::FUTEX_OWNER_DIED,
+                Ordering::Relaxed,
+            );
         }
     }
 
     fn acquired(&self, code: i32) -> Result<Acquired<'_>, LockError> {
         match code {
-            0 => Ok(Acquired::Clean(Held { mutex: self, not_send: PhantomData })),
+            0 => Ok(Acquired::Clean(Held {
+                mutex: self,
+                not_send: PhantomData,
+            })),
             libc::EOWNERDEAD => Ok(Acquired::Abandoned(Abandoned { mutex: self })),
             libc::ENOTRECOVERABLE => Err(LockError::Unusable),
             code => Err(LockError::Refused(io::Error::from_raw_os_error(code))),
@@ -155,7 +161,10 @@ impl<'a> Abandoned<'a> {
     ///
     /// A panic in `repair` aborts the process. The repairer may itself be killed at any instruction: then the next taker repairs.
     pub fn repair(self, repair: impl FnOnce(&Held<'a>)) -> Held<'a> {
-        let held = Held { mutex: self.mutex, not_send: PhantomData };
+        let held = Held {
+            mutex: self.mutex,
+            not_send: PhantomData,
+        };
         std::mem::forget(self);
         // Declared after `held`, so dropped before it: unwinding aborts and never unlocks.
         let unrepaired = AbortUnlessRepaired;
@@ -184,5 +193,9 @@ impl Drop for AbortUnlessRepaired {
 }
 
 fn checked(code: i32) -> io::Result<()> {
-    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(code))
+    }
 }

@@ -22,13 +22,22 @@ pub fn receive<const WORDS: usize>(
     bytes: &SharedBytes<WORDS>,
     range: Range<usize>,
 ) -> io::Result<usize> {
-    assert!(range.start <= range.end && range.end <= SharedBytes::<WORDS>::BYTES, "receive beyond shared bytes");
+    assert!(
+        range.start <= range.end && range.end <= SharedBytes::<WORDS>::BYTES,
+        "receive beyond shared bytes"
+    );
     // SAFETY: the start was just found to lie inside.
     let start = unsafe { bytes.as_ptr().add(range.start) };
     let flags = libc::MSG_DONTWAIT;
     // SAFETY: the kernel writes at most the range's length there, into atomics, which may change under any reference.
-    let received =
-        unsafe { libc::recv(socket.as_fd().as_raw_fd(), start.cast(), range.end - range.start, flags) };
+    let received = unsafe {
+        libc::recv(
+            socket.as_fd().as_raw_fd(),
+            start.cast(),
+            range.end - range.start,
+            flags,
+        )
+    };
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
@@ -46,12 +55,21 @@ pub fn send<const WORDS: usize>(
     bytes: &SharedBytes<WORDS>,
     range: Range<usize>,
 ) -> io::Result<usize> {
-    assert!(range.start <= range.end && range.end <= SharedBytes::<WORDS>::BYTES, "send beyond shared bytes");
+    assert!(
+        range.start <= range.end && range.end <= SharedBytes::<WORDS>::BYTES,
+        "send beyond shared bytes"
+    );
     // SAFETY: the start was just found to lie inside.
     let start = unsafe { bytes.as_ptr().add(range.start) };
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the kernel reads at most the range's length there.
-    let sent =
-        unsafe { libc::send(socket.as_fd().as_raw_fd(), start.cast_const().cast(), range.end - range.start, flags) };
+    let sent = unsafe {
+        libc::send(
+            socket.as_fd().as_raw_fd(),
+            start.cast_const().cast(),
+            range.end - range.start,
+            flags,
+        )
+    };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }

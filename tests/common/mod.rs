@@ -39,16 +39,37 @@ impl Server {
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = stderr.read(&mut buffer) {
-                written.lock().expect("no panic under it").push_str(&String::from_utf8_lossy(&buffer[..length]));
+                written
+                    .lock()
+                    .expect("no panic under it")
+                    .push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
         });
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
-        stdout.read_line(&mut line).expect("the server's stdout can be read");
-        let ready: serde_json::Value = serde_json::from_str(&line)
-            .unwrap_or_else(|_| panic!("no ready line, but {line:?}; log: {}", log.lock().expect("no panic under it")));
-        let address = |key: &str| ready[key].as_str().expect("an address").parse().expect("an address");
-        Self { game: address("game"), console: address("console"), child, log, expects_clean_end: true }
+        stdout
+            .read_line(&mut line)
+            .expect("the server's stdout can be read");
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| {
+            panic!(
+                "no ready line, but {line:?}; log: {}",
+                log.lock().expect("no panic under it")
+            )
+        });
+        let address = |key: &str| {
+            ready[key]
+                .as_str()
+                .expect("an address")
+                .parse()
+                .expect("an address")
+        };
+        Self {
+            game: address("game"),
+            console: address("console"),
+            child,
+            log,
+            expects_clean_end: true,
+        }
     }
 
     /// Process id of the supervisor.
@@ -70,19 +91,28 @@ impl Server {
     /// A bare connection to the game's port.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.game).expect("the server accepts");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
         stream
     }
 
     /// The lines of the console's reply to `command`, without the closing `OK`.
     pub fn ask(&self, command: &str) -> String {
         let mut console = TcpStream::connect(self.console).expect("the console accepts");
-        console.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        console.write_all(format!("{command}\n").as_bytes()).expect("the console reads");
+        console
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
+        console
+            .write_all(format!("{command}\n").as_bytes())
+            .expect("the console reads");
         let mut reply = String::new();
         for line in BufReader::new(console).lines() {
             let line = line.expect("the console replies in time");
-            assert!(!line.starts_with("ERR"), "the console's answer to {command:?}: {line}");
+            assert!(
+                !line.starts_with("ERR"),
+                "the console's answer to {command:?}: {line}"
+            );
             if line == "OK" {
                 return reply;
             }
@@ -102,13 +132,16 @@ impl Server {
 
     /// A number of the console's `status`.
     pub fn status(&self, key: &str) -> u64 {
-        self.ask_json("status")[key].as_u64().unwrap_or_else(|| panic!("status has no number {key}"))
+        self.ask_json("status")[key]
+            .as_u64()
+            .unwrap_or_else(|| panic!("status has no number {key}"))
     }
 
     /// Process id of a player's handler, if it has one.
     pub fn handler_of(&self, player: &str) -> Option<u32> {
         let processes = self.ask_json("processes");
-        let is_it = |process: &&serde_json::Value| process["role"] == "handler" && process["player"] == player;
+        let is_it =
+            |process: &&serde_json::Value| process["role"] == "handler" && process["player"] == player;
         let found = processes.as_array().expect("a list").iter().find(is_it)?;
         found["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
     }
@@ -159,21 +192,35 @@ impl Drop for Server {
         if std::thread::panicking() {
             return;
         }
-        assert!(!self.expects_clean_end || status.success(), "the server ended with {status}; log: {}", self.log());
-        eventually("every process of the server is gone", || processes.iter().all(|pid| !is_alive(*pid)));
+        assert!(
+            !self.expects_clean_end || status.success(),
+            "the server ended with {status}; log: {}",
+            self.log()
+        );
+        eventually("every process of the server is gone", || {
+            processes.iter().all(|pid| !is_alive(*pid))
+        });
     }
 }
 
 /// Options of a client that waits long enough for a busy machine.
 pub fn patient() -> ClientOptions {
-    ClientOptions { connect_timeout: PATIENCE, reply_timeout: PATIENCE, reconnect_timeout: PATIENCE, ..ClientOptions::default() }
+    ClientOptions {
+        connect_timeout: PATIENCE,
+        reply_timeout: PATIENCE,
+        reconnect_timeout: PATIENCE,
+        ..ClientOptions::default()
+    }
 }
 
 /// Waits until a condition holds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "in {PATIENCE:?} it did not come true that {what}");
+        assert!(
+            Instant::now() < deadline,
+            "in {PATIENCE:?} it did not come true that {what}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -181,8 +228,15 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// All descendants of a process.
 pub fn processes_below(pid: u32) -> Vec<u32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let children: Vec<u32> = children.split_whitespace().filter_map(|child| child.parse().ok()).collect();
-    children.iter().flat_map(|child| processes_below(*child)).chain(children.iter().copied()).collect()
+    let children: Vec<u32> = children
+        .split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .collect();
+    children
+        .iter()
+        .flat_map(|child| processes_below(*child))
+        .chain(children.iter().copied())
+        .collect()
 }
 
 /// Whether a process exists and has not ended.
