@@ -122,9 +122,9 @@ impl Subject {
             .map_err(ControlError::Proc)
     }
 
-    fn cpu_ticks(&self) -> Result<Option<u64>, ControlError> {
+    fn cpu_seconds(&self) -> Result<Option<f64>, ControlError> {
         self.root
-            .map(proc_figures::cpu_ticks)
+            .map(proc_figures::cpu_seconds)
             .transpose()
             .map_err(ControlError::Proc)
     }
@@ -139,8 +139,8 @@ struct Observed {
     takeovers_after: Option<u64>,
     join_seconds: f64,
     /// CPU time so far, and when that was read: at the beginning and at the end of the load.
-    cpu_began: Option<(u64, Instant)>,
-    cpu_ended: Option<(u64, Instant)>,
+    cpu_began: Option<(f64, Instant)>,
+    cpu_ended: Option<(f64, Instant)>,
     handlers_killed: u64,
 }
 
@@ -193,7 +193,7 @@ fn watch(
         match milestones.recv_timeout(progress::INTERVAL.min(next_kill)) {
             Ok(Milestone::Inside { seconds }) => {
                 observed.join_seconds = seconds;
-                observed.cpu_began = subject.cpu_ticks()?.map(|ticks| (ticks, Instant::now()));
+                observed.cpu_began = subject.cpu_seconds()?.map(|seconds| (seconds, Instant::now()));
                 let rate = options.kill_handlers_per_second;
                 killer = subject
                     .root
@@ -204,7 +204,7 @@ fn watch(
             }
             Ok(Milestone::LoadEnded) => {
                 observed.handlers_killed = killer.take().map_or(0, |killer| killer.killed());
-                observed.cpu_ended = subject.cpu_ticks()?.map(|ticks| (ticks, Instant::now()));
+                observed.cpu_ended = subject.cpu_seconds()?.map(|seconds| (seconds, Instant::now()));
                 progress.phase("draining", live);
             }
             Ok(Milestone::Settled) => {
@@ -297,15 +297,10 @@ fn report(options: &Options, shape: Shape, observed: &Observed, outcome: Outcome
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn server_figures(shape: Shape, observed: &Observed) -> ServerFigures {
-    let cpu_percent =
-        observed
-            .cpu_began
-            .zip(observed.cpu_ended)
-            .map(|((ticks, began), (ticks_after, ended))| {
-                let cpu_seconds =
-                    ticks_after.saturating_sub(ticks) as f64 / proc_figures::ticks_per_second() as f64;
-                cpu_seconds / (ended - began).as_secs_f64() * 100.0
-            });
+    let cpu_percent = observed
+        .cpu_began
+        .zip(observed.cpu_ended)
+        .map(|((before, began), (after, ended))| (after - before) / (ended - began).as_secs_f64() * 100.0);
     let memory_added = observed.before.zip(observed.after).map(|(before, after)| {
         let added_kib = after.memory_kib as f64 - before.memory_kib as f64;
         added_kib / f64::from(shape.clients)

@@ -24,6 +24,7 @@ const SECONDS_MAX: f64 = 86_400.0;
 #[derive(Debug, Clone, Parser)]
 #[command(
     version,
+    allow_negative_numbers = true,
     after_help = "Exit status: 0 when every threshold held, 1 when one was broken, 2 when nothing could be measured."
 )]
 pub(crate) struct Options {
