@@ -92,7 +92,7 @@ impl Config {
 
     /// Fewest keepers for so many connections.
     fn keepers_min(&self) -> u32 {
-        self.connections_max.div_ceil(number(CONNECTIONS_PER_KEEPER_MAX))
+        self.connections_max.div_ceil(CONNECTIONS_PER_KEEPER_MAX)
     }
 
     /// What is wrong with the values taken together.
@@ -300,7 +300,7 @@ pub const SETTINGS: [Setting; 13] = [
         help: "Connections at once, greeted or not; `auto` leaves some beyond players-max",
         kind: Kind::NumberOrAutomatic(
             |config| &mut config.connections_max,
-            1..=number(KEEPERS_MAX * CONNECTIONS_PER_KEEPER_MAX),
+            1..=number(KEEPERS_MAX) * CONNECTIONS_PER_KEEPER_MAX,
         ),
     },
     Setting {

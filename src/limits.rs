@@ -27,7 +27,7 @@ pub const PLAYERS_OR_ROOMS_MAX: u32 = 100_000;
 pub const CONNECTIONS_BEYOND_PLAYERS_DEFAULT: u32 = 100;
 
 /// Connections of one keeper: `waitpid` and fork cost it more with each child and each open file.
-pub const CONNECTIONS_PER_KEEPER_MAX: usize = 1000;
+pub const CONNECTIONS_PER_KEEPER_MAX: u32 = 1000;
 
 /// Keepers; their slots lie in the header of the shared memory.
 pub const KEEPERS_MAX: usize = 128;
@@ -243,6 +243,6 @@ const _: () = {
     assert!(PLAYERS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX && ROOMS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX);
     assert!(
         (PLAYERS_OR_ROOMS_MAX + CONNECTIONS_BEYOND_PLAYERS_DEFAULT) as usize
-            <= KEEPERS_MAX * CONNECTIONS_PER_KEEPER_MAX
+            <= KEEPERS_MAX * CONNECTIONS_PER_KEEPER_MAX as usize
     );
 };

@@ -143,11 +143,10 @@ impl Listener {
 
     fn keep_time(&mut self) -> io::Result<()> {
         let now = now_ms();
-        while self
-            .refused
-            .pop_front_if(|(until_ms, _)| *until_ms <= now)
-            .is_some()
-        {}
+        let is_over = |(until_ms, _): &(u64, TcpStream)| *until_ms <= now;
+        while self.refused.front().is_some_and(is_over) {
+            self.refused.pop_front();
+        }
         if self.rest_until_ms.is_some_and(|until_ms| until_ms <= now) {
             self.rest_until_ms = None;
             self.accept_all(Kind::Game)?;
@@ -205,7 +204,7 @@ impl Listener {
             let admission = decide(Load {
                 stopping: header.stopping.load(Ordering::Acquire) != 0,
                 keepers: &keepers,
-                keeper_max: CONNECTIONS_PER_KEEPER_MAX as u32,
+                keeper_max: CONNECTIONS_PER_KEEPER_MAX,
                 open: open.load(Ordering::Acquire),
                 open_max,
             });

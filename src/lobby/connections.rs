@@ -229,7 +229,7 @@ impl ConnectionRecord {
 impl Memory {
     /// Leaves word that a connection's handler should look at its flags; gives the keeper whose bell is to be rung.
     pub fn call_attention(&self, connection: ConnectionRef) -> u32 {
-        let slots = CONNECTIONS_PER_KEEPER_MAX as u32;
+        let slots = CONNECTIONS_PER_KEEPER_MAX;
         let (keeper, slot) = (connection.index() / slots, connection.index() % slots);
         let word = &self.header.keepers[keeper as usize].attention[slot as usize / 64];
         word.fetch_or(1 << (slot % 64), Ordering::AcqRel);

@@ -94,7 +94,7 @@ shared_record! {
     /// What others leave for a keeper to find.
     pub struct KeeperSlot {
         /// One bit per connection slot whose handler should look at its flags.
-        pub attention: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64)],
+        pub attention: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
         /// Connections that the keeper holds.
         pub connections: AtomicU32,
         /// Counts the processes that have held this slot, so that connections of a dead keeper are known.
@@ -206,13 +206,13 @@ impl Memory {
 
     /// The connection slots that belong to a keeper.
     pub fn connections_of_keeper(&self, keeper: u32) -> std::ops::Range<u32> {
-        let first = keeper * CONNECTIONS_PER_KEEPER_MAX as u32;
-        first..(first + CONNECTIONS_PER_KEEPER_MAX as u32).min(self.connections.len())
+        let first = keeper * CONNECTIONS_PER_KEEPER_MAX;
+        first..(first + CONNECTIONS_PER_KEEPER_MAX).min(self.connections.len())
     }
 }
 
 fn connections_of(capacity: Capacity) -> u32 {
-    capacity.keepers * CONNECTIONS_PER_KEEPER_MAX as u32
+    capacity.keepers * CONNECTIONS_PER_KEEPER_MAX
 }
 
 fn name_buckets_of(capacity: Capacity) -> u32 {

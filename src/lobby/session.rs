@@ -504,10 +504,10 @@ impl Session {
             u32::try_from(value.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
         };
         Limits {
-            frame_bytes_max: FRAME_BYTES_MAX as u32,
-            name_bytes_max: PLAYER_NAME_BYTES_MAX as u32,
-            chat_bytes_max: CHAT_BYTES_MAX as u32,
-            confirm_every_bytes: CONFIRM_EVERY_BYTES as u32,
+            frame_bytes_max: wire(FRAME_BYTES_MAX),
+            name_bytes_max: wire(PLAYER_NAME_BYTES_MAX),
+            chat_bytes_max: wire(CHAT_BYTES_MAX),
+            confirm_every_bytes: CONFIRM_EVERY_BYTES,
             heartbeat_timeout_ms: milliseconds(&header.heartbeat_timeout_ms),
             seat_grace_ms: milliseconds(&header.seat_grace_ms),
         }
@@ -516,6 +516,11 @@ impl Session {
     fn games(&self) -> Vec<GameInfo> {
         self.lobby.games.infos()
     }
+}
+
+/// A limit as clients are told it.
+fn wire(limit: usize) -> u32 {
+    u32::try_from(limit).expect("limits are small")
 }
 
 /// Opens the session's stream on the connection, with `greeting` in front of it.

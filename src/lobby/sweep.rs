@@ -177,7 +177,7 @@ impl Lobby {
 
     /// Connections that need freeing: their keeper has given them up or is dead, and so is their handler.
     pub fn orphaned_connections(&self) -> Vec<u32> {
-        let slots = crate::limits::CONNECTIONS_PER_KEEPER_MAX as u32;
+        let slots = crate::limits::CONNECTIONS_PER_KEEPER_MAX;
         let is_orphan = |index: u32| {
             let record = self.memory.connections.at(index);
             let keeper = &self.memory.header.keepers[(index / slots) as usize];

@@ -155,7 +155,7 @@ impl<const WORDS: usize> EventLog<WORDS> {
             return Read::Lost;
         }
         let header = self.header(cursor);
-        let length = (header & u64::from(u32::MAX)) as usize;
+        let length = usize::try_from(header & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         if length > Self::EVENT_BYTES_MAX || length > target.len() {
             // Torn by a writer that has overtaken us: a whole header is never that long.
             return Read::Lost;
@@ -227,5 +227,5 @@ impl<const WORDS: usize> EventLog<WORDS> {
 
 /// Entries are whole words, so a header never wraps.
 fn position<const WORDS: usize>(offset: u64) -> usize {
-    (offset % (WORDS as u64 * 8)) as usize
+    usize::try_from(offset % (WORDS as u64 * 8)).expect("a position in the log is small")
 }

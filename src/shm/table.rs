@@ -28,7 +28,7 @@ impl<R> Reference<R> {
 
     /// The record's index in its table.
     pub fn index(self) -> u32 {
-        (self.packed & u64::from(u32::MAX)) as u32
+        u32::try_from(self.packed & u64::from(u32::MAX)).expect("masked to 32 bits")
     }
 
     /// Which of the record's occupants, counted from 1.
