@@ -66,6 +66,20 @@ struct Player {
     last_request: u32,
 }
 
+impl Player {
+    /// When it may move. With a rate that is one of its own evenly spaced times: if whoever had to wait for the server
+    /// moved at once, one stall would make all pairs move in step from then on.
+    fn next_due_ns(&self, now_ns: u64, interval_ns: u64) -> u64 {
+        match now_ns.checked_sub(self.may_move_ns) {
+            Some(late_ns) if interval_ns > 0 => {
+                self.may_move_ns + late_ns.div_ceil(interval_ns) * interval_ns
+            }
+            Some(_) => now_ns,
+            None => self.may_move_ns,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Move {
     seat: u8,
@@ -415,8 +429,9 @@ impl Pair {
             return;
         }
         player.moving = true;
-        if player.may_move_ns > now_ns {
-            actions.timers.push((player.may_move_ns, player.client));
+        let due_ns = player.next_due_ns(now_ns, tally.move_interval_ns);
+        if due_ns > now_ns {
+            actions.timers.push((due_ns, player.client));
         } else {
             self.make_move(member, now_ns, tally, actions);
         }
