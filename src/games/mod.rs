@@ -45,6 +45,7 @@ pub use forkade_protocol::Outcome;
 pub use outbox::{Audience, ErasedOutbox, Outbox, OutboxError};
 pub use registry::{Games, GamesError};
 pub use rejection::Rejection;
+pub(crate) use rejection::length_that_fits;
 
 pub use crate::logging::Panic;
 

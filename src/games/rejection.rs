@@ -58,14 +58,18 @@ impl Rejection {
     }
 
     pub(super) fn new(code: RejectCode, mut text: Cow<'static, str>) -> Self {
-        if text.len() > REJECTION_TEXT_BYTES_MAX {
-            let fits = (0..=REJECTION_TEXT_BYTES_MAX)
-                .rev()
-                .find(|&end| text.is_char_boundary(end));
-            text.to_mut().truncate(fits.unwrap_or(0));
+        let fits = length_that_fits(&text);
+        if fits < text.len() {
+            text.to_mut().truncate(fits);
         }
         Rejection { code, text }
     }
+}
+
+/// How much of a rejection's text is kept, in bytes.
+pub(crate) fn length_that_fits(text: &str) -> usize {
+    let longest = text.len().min(REJECTION_TEXT_BYTES_MAX);
+    (0..=longest).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub mod transport;
 
 use forkade_protocol::RejectCode;
 
-use crate::games::{ErasedOutbox, GameError, Games};
+use crate::games::{ErasedOutbox, GameError, Games, length_that_fits};
 use crate::shm::transaction::Hand;
 use memory::Memory;
 
@@ -70,11 +70,14 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection with its reason.
+    /// A rejection with its reason, which is cut at [`REJECTION_TEXT_BYTES_MAX`](crate::limits::REJECTION_TEXT_BYTES_MAX):
+    /// it may repeat what the client sent.
     pub fn new(code: RejectCode, text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        text.truncate(length_that_fits(&text));
         Self {
             code,
-            text: text.into(),
+            text,
             fault: None,
         }
     }
