@@ -1,6 +1,10 @@
 //! What the integration tests share: a server of their own, and clients of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod bystanders;
+pub mod footprint;
+pub mod raw;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -26,9 +30,12 @@ pub struct Server {
 impl Server {
     /// Starts it with more arguments.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_forkade"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
-            .args(arguments)
+        Self::run(&mut command(arguments))
+    }
+
+    /// Starts what `command` says, which must be a server.
+    pub fn run(command: &mut Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -201,6 +208,15 @@ impl Drop for Server {
             processes.iter().all(|pid| !is_alive(*pid))
         });
     }
+}
+
+/// What starts the server on ports of the kernel's choice, with more arguments.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
+        .args(arguments);
+    command
 }
 
 /// Options of a client that waits long enough for a busy machine.

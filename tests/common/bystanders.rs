@@ -1,0 +1,113 @@
+//! Two players whom nothing concerns: they talk to each other all the time, and notice anything that is lost, repeated or
+//! reordered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use forkade_protocol::client::{Client, NewRoom};
+use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
+
+use super::{PATIENCE, Server, eventually};
+
+/// Two players in a relay room of their own, in a thread of their own.
+pub struct Bystanders {
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Bystanders {
+    /// Begins the conversation.
+    pub fn start(server: &Server) -> Self {
+        let mut players = [server.client("bystander one"), server.client("bystander two")];
+        let room = players[0]
+            .create_room(NewRoom {
+                seats: 2,
+                ..NewRoom::new("relay", "apart")
+            })
+            .expect("a room")
+            .room;
+        players[1].join_room(room, None).expect("a seat is free");
+        let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (told, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
+        let thread = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                round(&mut players, counted.load(Ordering::Relaxed));
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            for player in players {
+                let counters = player.counters();
+                assert_eq!(
+                    (counters.resumes, counters.gaps, counters.resyncs),
+                    (0, 0, 0),
+                    "a bystander was disturbed"
+                );
+                player.goodbye().expect("said in order");
+            }
+        });
+        let bystanders = Self { stop, rounds, thread };
+        bystanders.expect_progress();
+        bystanders
+    }
+
+    /// The conversation goes on at this moment.
+    pub fn expect_progress(&self) {
+        let before = self.rounds.load(Ordering::Relaxed);
+        let goes_on = || self.rounds.load(Ordering::Relaxed) > before + 1 || self.thread.is_finished();
+        eventually("the bystanders go on talking", goes_on);
+        assert!(!self.thread.is_finished(), "a bystander noticed something");
+    }
+
+    /// Ends the conversation; nothing of it was lost, repeated or reordered, and nobody had to come back.
+    pub fn finish(self) {
+        self.expect_progress();
+        self.stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = self.thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Each says the number of the round, and both hear both.
+fn round(players: &mut [Client; 2], round: u64) {
+    for player in &mut *players {
+        let action = round.to_le_bytes().to_vec();
+        player
+            .send(&ClientMessage::Act { request: 0, action })
+            .expect("the session lives");
+    }
+    for player in players {
+        let mut heard = [next_word(player), next_word(player)];
+        heard.sort_unstable();
+        assert_eq!(heard, [(0, round), (1, round)]);
+    }
+}
+
+/// Who says what next.
+fn next_word(player: &mut Client) -> (u8, u64) {
+    loop {
+        match player
+            .receive(PATIENCE)
+            .expect("the session lives")
+            .expect("an event in time")
+        {
+            ServerMessage::Event {
+                event: RoomEvent::Game { data },
+                ..
+            } => {
+                let (seat, payload): (u8, Vec<u8>) = codec::decode(&data).expect("an event of the relay");
+                return (
+                    seat,
+                    u64::from_le_bytes(payload.try_into().expect("eight bytes were sent")),
+                );
+            }
+            // The second one's coming in.
+            ServerMessage::Event {
+                event: RoomEvent::Joined { .. },
+                ..
+            } => {}
+            other => panic!("a bystander was told {other:?}"),
+        }
+    }
+}
