@@ -252,9 +252,9 @@ impl<'a> Handler<'a> {
             Handshake::Resuming(keeper) => self.ring_keeper(keeper),
             Handshake::Refused(farewell) => self.session.close(false, &farewell),
             Handshake::Text => {
-                let word = "this port speaks the Forkade protocol; operators telnet to the console's port";
-                self.session
-                    .close(false, &Farewell::Error(ErrorCode::BadPreamble, word.into()));
+                let line =
+                    "This port speaks Forkade's binary protocol; operators telnet to the console's port.";
+                self.session.close(false, &Farewell::Line(line.into()));
             }
         }
         true
@@ -396,6 +396,8 @@ impl<'a> Handler<'a> {
         let phase = self.session.phase();
         let wanted = self.session.wanted();
         match (phase, wanted) {
+            // What the old connection was still to get, the new one will.
+            (Phase::CLOSING, Wanted::Yield) => self.end(),
             (Phase::CLOSING | Phase::DONE, _) | (_, Wanted::Nothing) => {}
             (_, Wanted::Stop) => self
                 .session

@@ -91,16 +91,18 @@ impl Keeper {
         let slot = &context.memory.header.keepers[start.index as usize];
         // From here on the connections of a predecessor are known to be nobody's.
         let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
-        let claimed = |index: &u32| context.memory.connections.at(*index).claimed() != Claim::Free;
-        let still_claimed = context
-            .memory
-            .connections_of_keeper(start.index)
-            .filter(claimed)
-            .count();
-        slot.connections.store(
-            u32::try_from(still_claimed).unwrap_or(u32::MAX),
-            Ordering::Release,
-        );
+        for kind in [Kind::Game, Kind::Console] {
+            let is_held = |index: &u32| {
+                let record = context.memory.connections.at(*index);
+                record.kind() == kind && record.claimed() == Claim::Held
+            };
+            let held = context
+                .memory
+                .touched_connections_of_keeper(start.index)
+                .filter(is_held)
+                .count();
+            slot.set_open(kind, u32::try_from(held).unwrap_or(u32::MAX));
+        }
         let poll = Poll::new()?;
         for (descriptor, token) in [
             (mine.connections.receiver.as_fd(), CONNECTIONS),
@@ -254,9 +256,19 @@ impl Keeper {
         let memory = self.context.memory;
         if self.free.is_empty() {
             let is_free = |index: &u32| memory.connections.at(*index).claimed() == Claim::Free;
-            // In descending order, so that the lowest, whose pages were touched before, are taken first.
             self.free
-                .extend(memory.connections_of_keeper(self.index).rev().filter(is_free));
+                .extend(memory.touched_connections_of_keeper(self.index).filter(is_free));
+        }
+        if self.free.is_empty() {
+            let (all, touched) = (
+                memory.connections_of_keeper(self.index),
+                memory.touched_connections_of_keeper(self.index),
+            );
+            let next = touched.end;
+            if next < all.end {
+                memory.keeper_of(next).set_slots_touched(next + 1 - all.start);
+                self.free.push(next);
+            }
         }
         while let Some(index) = self.free.pop() {
             let record = memory.connections.at(index);
@@ -367,15 +379,7 @@ impl Keeper {
 
     /// A connection that the listener has counted is gone.
     fn forget_one(&self, kind: Kind) {
-        let header = self.context.memory.header;
-        let open = match kind {
-            Kind::Game => &header.connections_open,
-            Kind::Console => &header.consoles_open,
-        };
-        let mine = &header.keepers[self.index as usize].connections;
-        // A keeper that has died may have left the counts behind what is there: never below nothing.
-        let _ = open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
-        let _ = mine.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+        self.context.memory.header.keepers[self.index as usize].leave(kind);
     }
 
     /// Makes the handlers look at their flags for whom somebody has left word.
@@ -406,7 +410,7 @@ impl Keeper {
     fn stop(&mut self) {
         let patience_ms = u64::from(self.context.config.drain_timeout_ms);
         self.stop_by_ms.get_or_insert(now_ms() + patience_ms);
-        for index in self.context.memory.connections_of_keeper(self.index) {
+        for index in self.context.memory.touched_connections_of_keeper(self.index) {
             if self.context.memory.connections.at(index).claimed() != Claim::Free {
                 self.nudge(index);
             }

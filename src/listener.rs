@@ -180,12 +180,9 @@ impl Listener {
 
     fn admit(&mut self, kind: Kind, socket: TcpStream) {
         let header = self.context.memory.header;
-        let (open, open_max) = match kind {
-            Kind::Game => (
-                &header.connections_open,
-                u64::from(self.context.config.connections_max),
-            ),
-            Kind::Console => (&header.consoles_open, CONSOLE_CONNECTIONS_MAX as u64),
+        let open_max = match kind {
+            Kind::Game => u64::from(self.context.config.connections_max),
+            Kind::Console => CONSOLE_CONNECTIONS_MAX as u64,
         };
         let mut full = vec![false; self.context.wiring.keepers.len()];
         loop {
@@ -197,7 +194,7 @@ impl Listener {
                     if *full {
                         u32::MAX
                     } else {
-                        keeper.connections.load(Ordering::Acquire)
+                        keeper.open(Kind::Game) + keeper.open(Kind::Console)
                     }
                 })
                 .collect();
@@ -205,7 +202,7 @@ impl Listener {
                 stopping: header.stopping.load(Ordering::Acquire) != 0,
                 keepers: &keepers,
                 keeper_max: CONNECTIONS_PER_KEEPER_MAX,
-                open: open.load(Ordering::Acquire),
+                open: self.context.memory.open_connections(kind),
                 open_max,
             });
             let keeper = match admission {
@@ -214,8 +211,7 @@ impl Listener {
             };
             // Counted before it is sent: the keeper may be done with it before this process runs again.
             let slot = &header.keepers[keeper as usize];
-            slot.connections.fetch_add(1, Ordering::AcqRel);
-            open.fetch_add(1, Ordering::AcqRel);
+            slot.enter(kind);
             let channel = &self.context.wiring.keepers[keeper as usize].connections.sender;
             match channel.send(&[u8::from(kind == Kind::Console)], &[socket.as_fd()]) {
                 Ok(SendOutcome::Sent) => {
@@ -226,8 +222,7 @@ impl Listener {
                 Ok(_) => {}
                 Err(error) => log::warn!("cannot hand a connection to keeper {keeper}: {error}"),
             }
-            slot.connections.fetch_sub(1, Ordering::AcqRel);
-            open.fetch_sub(1, Ordering::AcqRel);
+            slot.leave(kind);
             full[keeper as usize] = true;
         }
     }

@@ -421,8 +421,7 @@ impl Supervisor {
         let handlers = self
             .context
             .memory
-            .connections
-            .iter()
+            .touched_connections()
             .filter_map(|(_, record)| record.handler());
         handlers
             .filter(|handler| handler.is_alive().unwrap_or(false))

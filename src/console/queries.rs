@@ -50,9 +50,9 @@ pub(super) fn status(lobby: &Lobby, context: Context) -> Vec<(&'static str, Valu
         ("players_max", json!(context.config.players_max)),
         ("rooms", count(&directory.record.rooms_published)),
         ("rooms_max", json!(context.config.rooms_max)),
-        ("handlers", count(&header.connections_open)),
+        ("handlers", json!(lobby.memory.open_connections(Kind::Game))),
         ("connections_max", json!(context.config.connections_max)),
-        ("consoles", count(&header.consoles_open)),
+        ("consoles", json!(lobby.memory.open_connections(Kind::Console))),
         ("keepers", json!(context.config.keepers)),
         ("accepted_total", count(&header.accepted_total)),
         ("refused_total", count(&header.refused_total)),
@@ -94,7 +94,13 @@ const MEMORY_COLUMNS: usize = 2;
 pub(super) fn processes(context: Context, memory: bool) -> List {
     let posts = Post::all(context.config);
     let connections = context.memory.connections;
-    let count = 1 + number(posts.len()) + connections.len();
+    // Looking at a slot that was never claimed would give it memory.
+    let claimed: Vec<u32> = context
+        .memory
+        .touched_connections()
+        .map(|(index, _)| index)
+        .collect();
+    let count = 1 + number(posts.len()) + number(claimed.len());
     let row = move |_: &mut Lobby, players: &HashMap<u32, Value>, index: u32| {
         let (pid, mut row) = match index.checked_sub(1) {
             None => {
@@ -107,7 +113,7 @@ pub(super) fn processes(context: Context, memory: bool) -> List {
             Some(index) => match posts.get(index as usize) {
                 Some(post) => row_of_post(*post, context)?,
                 None => {
-                    let index = index - number(posts.len());
+                    let index = *claimed.get(index as usize - posts.len())?;
                     row_of_connection(connections.at(index), players.get(&index))?
                 }
             },

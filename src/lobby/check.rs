@@ -153,8 +153,7 @@ fn carried_players(lobby: &mut Lobby, faults: &mut Faults) -> BTreeMap<u64, Conn
     let mut carried = BTreeMap::new();
     for (index, record) in lobby
         .memory
-        .connections
-        .iter()
+        .touched_connections()
         .filter(|(_, record)| record.claimed() != Claim::Free)
     {
         let connection = record.reference(index);

@@ -7,9 +7,10 @@
 //! The directory is one region under the lobby's lock. Each player and room record begins with its own lock. What one process
 //! touches lies together, and untouched records cost no memory.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::connections::ConnectionRecord;
+use super::connections::{ConnectionRecord, Kind};
 use super::directory::{Directory, DirectoryRecord, Identity, RoomEntry};
 use super::players::PlayerRecord;
 use super::rooms::RoomRecord;
@@ -55,10 +56,6 @@ shared_record! {
         pub takeovers_total: AtomicU64,
         /// Transactions of dead processes that were undone or found complete by the next taker of their lock.
         pub recoveries_total: AtomicU64,
-        /// Game connections that exist now.
-        pub connections_open: AtomicU64,
-        /// Console connections that exist now.
-        pub consoles_open: AtomicU64,
         /// Sessions that went on on a new connection.
         pub resumes_total: AtomicU64,
         /// Players who fell out of their room's log and were given a snapshot.
@@ -95,10 +92,55 @@ shared_record! {
     pub struct KeeperSlot {
         /// One bit per connection slot whose handler should look at its flags.
         pub attention: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
-        /// Connections that the keeper holds.
-        pub connections: AtomicU32,
+        /// Connections of players that the keeper holds or is being sent.
+        games: AtomicU32,
+        /// Connections of operators, likewise.
+        consoles: AtomicU32,
+        /// Connection slots from this one on were never claimed: their pages cost no memory until somebody looks.
+        slots_touched: AtomicU32,
         /// Counts the processes that have held this slot, so that connections of a dead keeper are known.
         pub epoch: AtomicU32,
+    }
+}
+
+impl KeeperSlot {
+    /// How many connections of the kind the keeper holds or is being sent.
+    pub fn open(&self, kind: Kind) -> u32 {
+        self.count(kind).load(Ordering::Acquire)
+    }
+
+    /// A connection is about to be sent to the keeper.
+    pub fn enter(&self, kind: Kind) {
+        self.count(kind).fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A connection is no more.
+    pub fn leave(&self, kind: Kind) {
+        let count = self.count(kind);
+        // A keeper that was started again counts what it finds, and may find less than is under way: never below nothing.
+        let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+    }
+
+    /// What a keeper finds when it is started again.
+    pub fn set_open(&self, kind: Kind, connections: u32) {
+        self.count(kind).store(connections, Ordering::Release);
+    }
+
+    /// The slot from which on none was ever claimed, counted from the keeper's first.
+    pub fn slots_touched(&self) -> u32 {
+        self.slots_touched.load(Ordering::Acquire)
+    }
+
+    /// Claims are about to reach up to `slots`.
+    pub fn set_slots_touched(&self, slots: u32) {
+        self.slots_touched.store(slots, Ordering::Release);
+    }
+
+    fn count(&self, kind: Kind) -> &AtomicU32 {
+        match kind {
+            Kind::Game => &self.games,
+            Kind::Console => &self.consoles,
+        }
     }
 }
 
@@ -205,9 +247,40 @@ impl Memory {
     }
 
     /// The connection slots that belong to a keeper.
-    pub fn connections_of_keeper(&self, keeper: u32) -> std::ops::Range<u32> {
+    pub fn connections_of_keeper(&self, keeper: u32) -> Range<u32> {
         let first = keeper * CONNECTIONS_PER_KEEPER_MAX;
         first..(first + CONNECTIONS_PER_KEEPER_MAX).min(self.connections.len())
+    }
+
+    /// Those of a keeper's slots that were ever claimed.
+    pub fn touched_connections_of_keeper(&self, keeper: u32) -> Range<u32> {
+        let all = self.connections_of_keeper(keeper);
+        all.start
+            ..all
+                .end
+                .min(all.start + self.header.keepers[keeper as usize].slots_touched())
+    }
+
+    /// The connection slots that were ever claimed, with their indices.
+    pub fn touched_connections(&self) -> impl Iterator<Item = (u32, &'static ConnectionRecord)> {
+        let keepers = 0..self.connections.len().div_ceil(CONNECTIONS_PER_KEEPER_MAX);
+        keepers
+            .flat_map(|keeper| self.touched_connections_of_keeper(keeper))
+            .map(|index| (index, self.connections.at(index)))
+    }
+
+    /// The slot of the keeper that a connection belongs to.
+    pub fn keeper_of(&self, connection: u32) -> &'static KeeperSlot {
+        &self.header.keepers[(connection / CONNECTIONS_PER_KEEPER_MAX) as usize]
+    }
+
+    /// How many connections of the kind there are.
+    pub fn open_connections(&self, kind: Kind) -> u64 {
+        self.header
+            .keepers
+            .iter()
+            .map(|keeper| u64::from(keeper.open(kind)))
+            .sum()
     }
 }
 

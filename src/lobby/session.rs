@@ -60,6 +60,8 @@ pub enum Farewell {
     Error(ErrorCode, String),
     /// The server stops.
     ShuttingDown(String),
+    /// To somebody who speaks text.
+    Line(String),
 }
 
 /// What other processes want of this connection's handler.
@@ -578,6 +580,13 @@ fn farewell_frame<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
             text: text.clone(),
         },
         Farewell::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
+        Farewell::Line(text) => {
+            let line = buffer.get_mut(..text.len() + 2).expect("farewells are short");
+            let (words, end) = line.split_at_mut(text.len());
+            words.copy_from_slice(text.as_bytes());
+            end.copy_from_slice(b"\r\n");
+            return line;
+        }
     };
     let length = frame::write_frame_into(&message, buffer).expect("farewells are short");
     &buffer[..length]

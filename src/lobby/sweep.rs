@@ -1,7 +1,7 @@
 //! What happens by time, and what dead processes left behind: the ticker's work, one small transaction at a time.
 
 use super::Lobby;
-use super::connections::Claim;
+use super::connections::{Claim, ConnectionRecord};
 use super::directory::{LobbyTx, Presence};
 use super::membership::vacate;
 use super::memory::{ConnectionRef, PlayerRef, RoomRef};
@@ -152,7 +152,11 @@ impl Lobby {
     /// back. To be called only when the handler is dead. Gives the keepers whose bell is to be rung.
     #[must_use]
     pub fn free_connection(self, index: u32) -> (Self, Option<u32>) {
-        let record = self.memory.connections.at(index);
+        let (memory, record) = (self.memory, self.memory.connections.at(index));
+        if record.claimed() == Claim::Held {
+            // A keeper that gave it up has counted it off; one that died has not.
+            memory.keeper_of(index).leave(record.kind());
+        }
         let (mut session, _) = Session::attach(self, index, Passed::default());
         let keeper = session.finish();
         let mut lobby = session.lobby;
@@ -177,22 +181,23 @@ impl Lobby {
 
     /// Connections that need freeing: their keeper has given them up or is dead, and so is their handler.
     pub fn orphaned_connections(&self) -> Vec<u32> {
-        let slots = crate::limits::CONNECTIONS_PER_KEEPER_MAX;
-        let is_orphan = |index: u32| {
-            let record = self.memory.connections.at(index);
-            let keeper = &self.memory.header.keepers[(index / slots) as usize];
+        let is_orphan = |(index, record): &(u32, &ConnectionRecord)| {
             let given_up = match record.claimed() {
                 Claim::Free => false,
                 Claim::Abandoned => true,
-                Claim::Held => record.keeper_epoch() != keeper.epoch.load(Ordering::Acquire),
+                Claim::Held => {
+                    record.keeper_epoch() != self.memory.keeper_of(*index).epoch.load(Ordering::Acquire)
+                }
             };
             given_up
                 && !record
                     .handler()
                     .is_some_and(|handler| handler.is_alive().unwrap_or(true))
         };
-        (0..self.memory.connections.len())
-            .filter(|index| is_orphan(*index))
+        self.memory
+            .touched_connections()
+            .filter(is_orphan)
+            .map(|(index, _)| index)
             .collect()
     }
 }
