@@ -335,7 +335,7 @@ impl Keeper {
             .enter(now_ms(), record.working_on.load(Ordering::Acquire), exit);
         if verdict == Verdict::GiveUp {
             log::error!(
-                "handler {} {exit}, again and again: its connection is given up",
+                "handler {} died ({exit}), again and again: its connection is given up",
                 kept.handler
             );
             self.context
@@ -347,7 +347,7 @@ impl Keeper {
         }
         match self.fork_handler(index, record, &kept.socket, true) {
             Ok(successor) => {
-                log::warn!("handler {} {exit}: replaced by {successor}", kept.handler);
+                log::warn!("handler {} died ({exit}): replaced by {successor}", kept.handler);
                 self.context
                     .memory
                     .header
@@ -359,7 +359,7 @@ impl Keeper {
             }
             Err(error) => {
                 log::error!(
-                    "handler {} {exit}, and no other can be forked: {error}",
+                    "handler {} died ({exit}), and no other can be forked: {error}",
                     kept.handler
                 );
                 self.give_up(record, &kept);
