@@ -23,7 +23,9 @@ pub(crate) struct Client {
     pub(crate) last_sent_ns: u64,
     /// Connections tried in a row that came to nothing.
     pub(crate) failed_attempts: u32,
-    /// Intended time of a timer that could not fire because of what is `waiting`.
+    /// It has lost its connection and will try another one.
+    pub(crate) is_coming_back: bool,
+    /// Intended time of a call of the workload that could not be made because of what is `waiting`.
     pub(crate) deferred: Option<u64>,
 }
 
@@ -62,6 +64,7 @@ impl Client {
             waiting: VecDeque::new(),
             last_sent_ns: 0,
             failed_attempts: 0,
+            is_coming_back: false,
             deferred: None,
         }
     }
@@ -75,9 +78,9 @@ impl Client {
         !self.waiting.is_empty()
     }
 
-    /// Whether there is a connection, or one is being made.
-    pub(crate) fn has_connection(&self) -> bool {
-        !matches!(self.link, Link::None)
+    /// Whether there is a connection, or will be one.
+    pub(crate) fn is_around(&self) -> bool {
+        self.is_coming_back || !matches!(self.link, Link::None)
     }
 
     /// Begins to connect.

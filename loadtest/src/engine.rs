@@ -59,7 +59,11 @@ pub(crate) struct Engine {
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
-    Workload(ClientIndex),
+    /// A call of [`Workload::due`], with its intended time. (The timer's own is later if it was set too late for that.)
+    Workload {
+        client: ClientIndex,
+        intended_ns: u64,
+    },
     Connect(ClientIndex),
     Heartbeat,
     /// Nothing but a turn of the loop at this time.
@@ -235,12 +239,9 @@ impl Engine {
         &self.connections
     }
 
-    /// Connections that stand, or are being made.
-    pub(crate) fn open_connections(&self) -> u64 {
-        self.clients
-            .iter()
-            .filter(|client| client.has_connection())
-            .count() as u64
+    /// Clients that have a connection, or are about to make one.
+    pub(crate) fn clients_around(&self) -> u64 {
+        self.clients.iter().filter(|client| client.is_around()).count() as u64
     }
 
     /// The sums of all sessions' counters.
@@ -264,13 +265,13 @@ impl Engine {
         let now_ns = self.now_ns();
         while let Some((due_ns, task)) = self.timers.pop_due(now_ns) {
             match task {
-                Task::Workload(client) if self.client(client).is_congested() => {
-                    self.client(client).deferred = Some(due_ns);
+                Task::Workload { client, intended_ns } if self.client(client).is_congested() => {
+                    self.client(client).deferred = Some(intended_ns);
                 }
-                Task::Workload(client) => {
+                Task::Workload { client, intended_ns } => {
                     self.note_lag(due_ns);
                     let mut actions = Actions::default();
-                    self.workload.due(client, due_ns, now_ns, &mut actions);
+                    self.workload.due(client, intended_ns, now_ns, &mut actions);
                     self.apply(actions)?;
                 }
                 Task::Connect(client) => self.connect(client)?,
@@ -291,9 +292,9 @@ impl Engine {
             self.received(index, message, now_ns, &mut actions)?;
         }
         let client = self.client(index);
-        if let (false, Some(due_ns)) = (client.is_congested(), client.deferred) {
+        if let (false, Some(intended_ns)) = (client.is_congested(), client.deferred) {
             client.deferred = None;
-            self.timers.set(due_ns, Task::Workload(index));
+            actions.timers.push((intended_ns, index));
         }
         match result.and_then(|()| self.client(index).flush(now_ns)) {
             Ok(()) => {}
@@ -322,8 +323,10 @@ impl Engine {
     }
 
     fn apply(&mut self, actions: Actions) -> Result<(), EngineError> {
-        for (due_ns, client) in actions.timers {
-            self.timers.set(due_ns, Task::Workload(client));
+        let now_ns = self.now_ns();
+        for (intended_ns, client) in actions.timers {
+            self.timers
+                .set(intended_ns.max(now_ns), Task::Workload { client, intended_ns });
         }
         for (index, message) in actions.sends {
             let now_ns = self.now_ns();
@@ -342,6 +345,7 @@ impl Engine {
 
     fn connect(&mut self, index: ClientIndex) -> Result<(), EngineError> {
         let client = &mut self.clients[index as usize];
+        client.is_coming_back = false;
         match client.connect(self.poll.registry(), self.server, Token(index as usize)) {
             Ok(()) => Ok(()),
             Err(loss) => self.lost(index, loss),
@@ -370,6 +374,7 @@ impl Engine {
         }
         let longest_ns = BACK_OFF_NS_MIN << client.failed_attempts.min(BACK_OFF_DOUBLINGS_MAX);
         client.failed_attempts += 1;
+        client.is_coming_back = true;
         // Those who were cut off together must not come back together.
         let pause_ns = longest_ns / 2 + self.random.below(longest_ns / 2);
         let due_ns = self.now_ns() + pause_ns;

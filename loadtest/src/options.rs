@@ -37,7 +37,7 @@ pub(crate) struct Options {
     /// Allow a server that is not on this machine.
     #[arg(long, requires = "server")]
     pub allow_remote: bool,
-    /// Argument handed to the server that is started (repeatable).
+    /// Argument handed to the server that is started (repeatable), such as --server-arg=--players-max=5000.
     #[arg(
         long,
         value_name = "ARG",
@@ -77,10 +77,10 @@ pub(crate) struct Options {
     /// Most clients on their way into a room at once.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connecting: u32,
-    /// Give up when not all clients are in their rooms after this many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120.0, value_parser = seconds)]
+    /// Give up when for this many seconds no further client gets into its room.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20.0, value_parser = seconds)]
     pub join_timeout: f64,
-    /// After the load, wait at most this many seconds for what is still under way before counting it as lost.
+    /// After the load, count as lost what has not come when nothing has come for this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub drain_timeout: f64,
     /// Kill this many random handler processes of the started server per second, by SIGKILL, during the load.

@@ -55,7 +55,9 @@ pub(crate) struct Outcome {
 pub(crate) enum SwarmError {
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("only {inside} of {clients} clients were in their rooms after {seconds:.0} seconds{because}")]
+    #[error(
+        "{inside} of {clients} clients are in their rooms, and in {seconds} seconds no other has come in{because}"
+    )]
     JoinTimeout {
         inside: u32,
         clients: u32,
@@ -138,17 +140,20 @@ impl Swarm {
     /// Brings all clients into their rooms; gives the seconds that took.
     fn enter(&mut self) -> Result<f64, SwarmError> {
         let began = Instant::now();
+        let (mut inside, mut last_progress) = (0, began);
         loop {
-            let inside = self.engine.enter()?;
-            let seconds = began.elapsed().as_secs_f64();
-            if inside == self.clients {
-                return Ok(seconds);
+            let inside_now = self.engine.enter()?;
+            if inside_now == self.clients {
+                return Ok(began.elapsed().as_secs_f64());
             }
-            if began.elapsed() > self.join_timeout {
+            if inside_now > inside {
+                (inside, last_progress) = (inside_now, Instant::now());
+            } else if last_progress.elapsed() > self.join_timeout {
                 let losses = self.engine.connections().losses.iter();
                 let because = losses
                     .map(|(reason, times)| format!("; {times} × {reason}"))
                     .collect();
+                let seconds = self.join_timeout.as_secs_f64();
                 return Err(SwarmError::JoinTimeout {
                     inside,
                     clients: self.clients,
@@ -188,10 +193,10 @@ impl Swarm {
     fn say_goodbye(&mut self) -> Result<u64, SwarmError> {
         self.engine.say_goodbye()?;
         let began = Instant::now();
-        while self.engine.open_connections() > 0 && began.elapsed() < GOODBYE_TIMEOUT {
+        while self.engine.clients_around() > 0 && began.elapsed() < GOODBYE_TIMEOUT {
             self.engine.turn()?;
         }
-        Ok(self.engine.open_connections())
+        Ok(self.engine.clients_around())
     }
 
     /// Keeps the clients alive until told to go on.
