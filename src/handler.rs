@@ -20,7 +20,7 @@ use crate::limits::{
 use crate::lobby::Lobby;
 use crate::lobby::connections::{Kind, Phase};
 use crate::lobby::session::{Farewell, Resume, Session, Wanted};
-use crate::lobby::transport::Passed;
+use crate::lobby::transport::{Passed, Receipt};
 use crate::player::{self, Handshake, Next};
 use crate::role::Context;
 use crate::room_bell::RoomBell;
@@ -129,6 +129,8 @@ struct Handler<'a> {
     readable: bool,
     /// The socket may take bytes: true until it says that it does not.
     writable: bool,
+    /// The poll has told of the client's end: behind what there is to receive, there is the end.
+    client_is_ending: bool,
     /// The client has ended its direction, and everything was received.
     client_has_ended: bool,
     /// Somebody may want something of this connection.
@@ -164,6 +166,7 @@ impl<'a> Handler<'a> {
             bell: RoomBell::new(ROOM_BELL, BELL_ANSWER),
             readable: true,
             writable: true,
+            client_is_ending: false,
             client_has_ended: false,
             // What a predecessor was told, its successor has to find by itself.
             look_at_flags: inheritance.is_successor,
@@ -188,6 +191,7 @@ impl<'a> Handler<'a> {
             for event in &events {
                 match event.token() {
                     SOCKET => {
+                        self.client_is_ending |= event.is_read_closed();
                         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
                         self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
                     }
@@ -349,11 +353,15 @@ impl<'a> Handler<'a> {
         let mut moved = false;
         while self.readable {
             match self.session.receive(self.socket) {
-                Ok(Some(0)) => {
+                Ok(Some(Receipt { bytes: 0, .. })) => {
                     self.client_has_ended = true;
                     self.readable = false;
                 }
-                Ok(Some(_)) => moved = true,
+                Ok(Some(receipt)) => {
+                    moved = true;
+                    // An end that was announced together with these bytes is not announced again.
+                    self.readable = !receipt.was_all || self.client_is_ending;
+                }
                 // Full: what is there must be handled first.
                 Ok(None) => break,
                 Err(error) => match error.kind() {

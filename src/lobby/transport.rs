@@ -18,6 +18,15 @@ pub struct Passed {
     pub sent: u64,
 }
 
+/// What one call has received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// How many bytes; none means that the client has ended its direction.
+    pub bytes: usize,
+    /// There was space for more: what arrives from now on, the poll will tell.
+    pub was_all: bool,
+}
+
 /// The next piece of output.
 enum Piece<'a> {
     Greeting(std::ops::Range<usize>),
@@ -37,14 +46,14 @@ impl Session {
         stream_sent(&self.lobby.hand, self.record, self.passed.sent)
     }
 
-    /// Receives once from the socket, straight into shared memory. `Ok(None)`: no room until something is handled.
+    /// Receives once from the socket, straight into shared memory. `Ok(None)`: no space until something is handled.
     ///
     /// # Errors
     ///
     /// Those of recv(2).
-    pub fn receive(&mut self, socket: &impl std::os::fd::AsFd) -> std::io::Result<Option<usize>> {
+    pub fn receive(&mut self, socket: &impl std::os::fd::AsFd) -> std::io::Result<Option<Receipt>> {
         let hand = &self.lobby.hand;
-        let received = if let Some((_, player)) = self.player {
+        let (received, space) = if let Some((_, player)) = self.player {
             let (from, consumed) = (self.input_received(), hand.own(&player.consumed));
             let space = INPUT_RING_BYTES
                 - usize::try_from(from - consumed).expect("the ring holds what was not consumed");
@@ -53,16 +62,26 @@ impl Session {
             if range.is_empty() {
                 return Ok(None);
             }
-            shared_io::receive(socket, placement.bytes(), range)?
+            (
+                shared_io::receive(socket, placement.bytes(), range.clone())?,
+                range.len(),
+            )
         } else {
             let from = usize::try_from(self.passed.received).unwrap_or(usize::MAX);
             if from >= HANDSHAKE_BYTES_MAX {
                 return Ok(None);
             }
-            shared_io::receive(socket, &self.record.handshake, from..HANDSHAKE_BYTES_MAX)?
+            let range = from..HANDSHAKE_BYTES_MAX;
+            (
+                shared_io::receive(socket, &self.record.handshake, range.clone())?,
+                range.len(),
+            )
         };
         self.passed.received += received as u64;
-        Ok(Some(received))
+        Ok(Some(Receipt {
+            bytes: received,
+            was_all: received < space,
+        }))
     }
 
     /// Hands the next piece of output to the kernel. `Ok(None)`: there is nothing to send.
