@@ -4,11 +4,33 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
 
+use super::footprint::Footprint;
 use super::{PATIENCE, Server, eventually};
+
+/// Runs a server, and on it `attack`, while two bystanders talk: they must not notice, nothing may be left of the attack, and
+/// no process may have died of it.
+pub fn attacked(arguments: &[&str], attack: impl FnOnce(&Server)) {
+    // Nobody's seat is kept for long, so that it can be seen that all is given back.
+    let arguments = [&["--seat-grace-ms", "100"], arguments].concat();
+    let server = Server::start(&arguments);
+    let bystanders = Bystanders::start(&server);
+    let before = Footprint::settled(&server);
+    attack(&server);
+    before.expect_again(&server);
+    bystanders.finish();
+    assert_eq!(
+        server.status("takeovers_total"),
+        0,
+        "a handler died; log: {}",
+        server.log()
+    );
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
 
 /// Two players in a relay room of their own, in a thread of their own.
 pub struct Bystanders {
@@ -34,6 +56,8 @@ impl Bystanders {
         let thread = std::thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
                 round(&mut players, counted.load(Ordering::Relaxed));
+                // They are to notice what happens, not to be what happens.
+                std::thread::sleep(Duration::from_millis(1));
                 counted.fetch_add(1, Ordering::Relaxed);
             }
             for player in players {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use forkade_protocol::frame::{Split, append_frame, split};
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, codec, preamble};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{PATIENCE, Server};
 
@@ -61,7 +61,19 @@ impl Raw {
 
     /// As [`Raw::connect`].
     pub fn connect_to(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the server accepts");
+        Self::over(TcpStream::connect(address).expect("the server accepts"))
+    }
+
+    /// Connects with as little room for what the server sends as the kernel allows near `bytes`.
+    pub fn with_receive_buffer(server: &Server, bytes: usize) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // Only before connecting does it bound what the server is told that it may send.
+        socket.set_recv_buffer_size(bytes).expect("an option can be set");
+        socket.connect(&server.game.into()).expect("the server accepts");
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream
             .set_read_timeout(Some(PATIENCE))
             .expect("a timeout can be set");
