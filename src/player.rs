@@ -6,7 +6,10 @@ use forkade_protocol::preamble::{self, Opening};
 use forkade_protocol::text::TextError;
 use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
 
-use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, HANDSHAKE_BYTES_MAX};
+use crate::limits::{
+    CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, HANDSHAKE_BYTES_MAX,
+    PASSCODE_BYTES_MAX,
+};
 use crate::lobby::Rejection;
 use crate::lobby::directory::Name;
 use crate::lobby::membership::NewRoom;
@@ -66,6 +69,10 @@ pub fn shake_hands(session: &mut Session) -> Handshake {
         Err(error) => refused(
             ErrorCode::Malformed,
             format!("the greeting is malformed: {error}"),
+        ),
+        Ok(ClientMessage::Hello { client, .. }) if client.len() > CLIENT_NAME_BYTES_MAX => refused(
+            ErrorCode::NameInvalid,
+            format!("the client's name for itself has more than {CLIENT_NAME_BYTES_MAX} bytes"),
         ),
         Ok(ClientMessage::Hello { name, .. }) => greet(session, version, &name, used),
         Ok(ClientMessage::Resume { .. }) if bytes.len() > used => refused(
@@ -183,8 +190,8 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
             seats,
             options,
         } => {
-            let passcode = passcode.as_deref();
-            room_name(&name).and_then(|name| {
+            let checked = room_name(&name).and_then(|name| Ok((name, bounded(passcode.as_deref())?)));
+            checked.and_then(|(name, passcode)| {
                 session.create_room(
                     request,
                     &NewRoom {
@@ -201,12 +208,15 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
             request,
             room,
             passcode,
-        } => session.join_room(request, room, passcode.as_deref(), false),
+        } => bounded(passcode.as_deref())
+            .and_then(|passcode| session.join_room(request, room, passcode, false)),
         ClientMessage::Spectate {
             request,
             room,
             passcode,
-        } => session.join_room(request, room, passcode.as_deref(), true),
+        } => {
+            bounded(passcode.as_deref()).and_then(|passcode| session.join_room(request, room, passcode, true))
+        }
         ClientMessage::QuickMatch {
             request,
             game,
@@ -264,6 +274,15 @@ fn chat(session: &mut Session, scope: &ChatScope, said: &str) -> Result<(), Reje
             "this server carries chat in rooms only",
         )),
     }
+}
+
+/// A passcode that is short enough to be looked at: hashing takes its time.
+fn bounded(passcode: Option<&str>) -> Result<Option<&str>, Rejection> {
+    if passcode.is_some_and(|passcode| passcode.len() > PASSCODE_BYTES_MAX) {
+        let text = format!("a passcode has at most {PASSCODE_BYTES_MAX} bytes");
+        return Err(Rejection::new(RejectCode::WrongPasscode, text));
+    }
+    Ok(passcode)
 }
 
 fn room_name(name: &str) -> Result<String, Rejection> {

@@ -120,6 +120,26 @@ fn a_frame_as_long_as_the_limit_is_handled() {
 }
 
 #[test]
+fn a_greeting_with_too_much_of_a_name_is_refused() {
+    attacked(&[], |server| {
+        let hello = |name: &str, client: &str| ClientMessage::Hello {
+            name: name.to_owned(),
+            client: client.to_owned(),
+        };
+        let refused = [
+            hello(&"n".repeat(25), ""),
+            hello(" \u{202e}\n", ""),
+            hello("Ann", &"c".repeat(65)),
+        ];
+        for refused in refused {
+            let mut raw = Raw::connect(server);
+            raw.send(&[&greeting_preamble()[..], &frame(&refused)].concat());
+            raw.expect_error(ErrorCode::NameInvalid);
+        }
+    });
+}
+
+#[test]
 fn a_body_that_is_not_one_message_is_malformed() {
     attacked(&[], |server| {
         let ping = codec::encode(&ClientMessage::Ping { nonce: 1 }).expect("encodes");
@@ -349,6 +369,14 @@ fn requests_at_their_longest_are_rejected_with_a_short_reason() {
                     request,
                     room: RoomId(u64::MAX),
                     passcode: Some(long(almost_a_frame)),
+                },
+                RejectCode::WrongPasscode,
+            ),
+            (
+                ClientMessage::Spectate {
+                    request,
+                    room: RoomId(u64::MAX),
+                    passcode: None,
                 },
                 RejectCode::RoomNotFound,
             ),
