@@ -122,6 +122,7 @@ impl Session {
             return Ok(());
         };
         self.must_be_in_lobby()?;
+        self.give_up_opening()?;
         let (room, games, name) = (RoomRef::from_id(room.0), self.lobby.games, self.name());
         let not_found = || Rejection::new(RejectCode::RoomNotFound, "there is no such room (any more)");
         let record = self.lobby.memory.rooms.get(room.index()).ok_or_else(not_found)?;
@@ -212,6 +213,19 @@ impl Session {
                 "leave the room you are in first",
             )),
         }
+    }
+
+    /// Gives back the room record that a predecessor was given and did not open: the player goes elsewhere, or the record would be
+    /// nobody's for ever.
+    fn give_up_opening(&mut self) -> Result<(), Rejection> {
+        let Some((own, room)) = self.own().zip(self.membership().being_opened()) else {
+            return Ok(());
+        };
+        let directory = self.lobby.memory.directory;
+        let mut tx = self.lobby.hand.begin(directory.record);
+        directory.take_room_back(&mut tx, room.index(), room.generation());
+        tx.set(&own.player.membership, Membership::LOBBY);
+        Ok(tx.commit()?)
     }
 
     /// A room record for this player to open. If a predecessor died between taking and opening, it is the same one.
