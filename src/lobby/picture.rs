@@ -166,25 +166,27 @@ fn of_room(lobby: &mut Lobby, index: u32, lines: &mut Vec<String>) {
         record.log.head(&tx),
         record.log.next_number(&tx),
     ));
-    if life == RoomLife::OPEN {
-        let mut state = [0; GAME_STATE_BYTES_MAX];
-        lines.push(format!(
-            "  phase {} game {} capacity {} spectators {} connected {:b} ready {:b} name {:?} passcode {:?} options {:?} has state {} {:?} tick {}",
-            tx.get(&record.phase),
-            tx.get(&record.game),
-            tx.get(&record.capacity),
-            tx.get(&record.spectators),
-            tx.get(&record.connected),
-            tx.get(&record.ready),
-            tx.get(&record.name),
-            tx.get(&record.passcode),
-            tx.get(&record.options).as_slice(),
-            tx.get(&record.has_state),
-            read_state(&tx, &mut state),
-            tx.get(&record.next_tick_at_ms) != u64::MAX,
-        ));
-        lines.extend(occupants(&tx).map(|(number, seat)| format!("  seat {number} {seat:?}")));
+    if life != RoomLife::OPEN {
+        // Nobody is there who could read the log of a closed room.
+        return;
     }
+    let mut state = [0; GAME_STATE_BYTES_MAX];
+    lines.push(format!(
+        "  phase {} game {} capacity {} spectators {} connected {:b} ready {:b} name {:?} passcode {:?} options {:?} has state {} {:?} tick {}",
+        tx.get(&record.phase),
+        tx.get(&record.game),
+        tx.get(&record.capacity),
+        tx.get(&record.spectators),
+        tx.get(&record.connected),
+        tx.get(&record.ready),
+        tx.get(&record.name),
+        tx.get(&record.passcode),
+        tx.get(&record.options).as_slice(),
+        tx.get(&record.has_state),
+        read_state(&tx, &mut state),
+        tx.get(&record.next_tick_at_ms) != u64::MAX,
+    ));
+    lines.extend(occupants(&tx).map(|(number, seat)| format!("  seat {number} {seat:?}")));
     drop(tx);
     let (mut cursor, _) = record.log.window();
     let mut event = [0; FRAME_TOTAL_BYTES_MAX];

@@ -1,0 +1,280 @@
+//! Clients and their handlers without processes and without TCP, for tests that drive the lobby itself.
+//!
+//! An [`Actor`] is both sides of one connection: the session that a handler would animate, over the server's own code, and the
+//! client at the other end of a socket pair. Nothing happens but what the test makes happen, in the order in which it does.
+
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::os::unix::net::UnixStream;
+
+use forkade::games::relay::Relay;
+use forkade::games::tictactoe::TicTacToe;
+use forkade::games::{Game, Games, Outbox, Outcome, Rejection, Start, Viewer};
+use forkade::limits::FRAME_BYTES_MAX;
+use forkade::lobby::Lobby;
+use forkade::lobby::connections::{Kind, Phase};
+use forkade::lobby::memory::{Capacity, Memory};
+use forkade::lobby::session::Session;
+use forkade::lobby::transport::Passed;
+use forkade::player::{self, Handshake, Next};
+use forkade_protocol::frame::{self, Split};
+use forkade_protocol::{ClientMessage, ServerMessage, Token, codec, preamble};
+use serde::{Deserialize, Serialize};
+
+/// A game that goes on by time: counts its ticks aloud, and ends by itself. It panics when it is asked to.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Clock {
+    ticks: u32,
+    /// After this many ticks the match is over.
+    last: u32,
+}
+
+impl Game for Clock {
+    type Options = u32;
+    type Action = bool;
+    type Event = u32;
+    type View = u32;
+
+    const NAME: &'static str = "clock";
+    const SEATS: RangeInclusive<u8> = 1..=2;
+    const TICKS_PER_SECOND: u16 = 1;
+    const START: Start = Start::AtOnce;
+
+    fn new(last: u32, _seats: u8, _seed: u64) -> Result<Self, Rejection> {
+        Ok(Self { ticks: 0, last })
+    }
+
+    fn act(&mut self, _seat: u8, panics: bool, _out: &mut Outbox<u32>) -> Result<(), Rejection> {
+        assert!(!panics, "on purpose");
+        Ok(())
+    }
+
+    fn tick(&mut self, out: &mut Outbox<u32>) {
+        self.ticks += 1;
+        out.to_all(&self.ticks);
+    }
+
+    fn view(&self, _viewer: Viewer) -> u32 {
+        self.ticks
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        (self.ticks == self.last).then_some(Outcome::Draw)
+    }
+
+    fn parse_action(_text: &str) -> Result<bool, Rejection> {
+        Ok(false)
+    }
+
+    fn draw(view: &u32) -> String {
+        format!("{view}\n")
+    }
+}
+
+/// The memory of one server, and the games it offers.
+#[derive(Clone, Copy)]
+pub(crate) struct World {
+    pub(crate) memory: &'static Memory,
+    pub(crate) games: &'static Games,
+}
+
+impl World {
+    pub(crate) fn new(capacity: Capacity) -> Self {
+        let mut games = Games::new();
+        games.add::<Relay>().expect("a name of its own");
+        games.add::<TicTacToe>().expect("a name of its own");
+        games.add::<Clock>().expect("a name of its own");
+        let memory = Memory::create(capacity).expect("memory for a small server");
+        Self {
+            memory,
+            games: Box::leak(Box::new(games)),
+        }
+    }
+
+    pub(crate) fn lobby(self) -> Lobby {
+        Lobby::attach(self.memory, self.games)
+    }
+
+    /// Claims the connection slot for a new connection, as its keeper does.
+    pub(crate) fn claim(self, slot: u32) {
+        let keeper = self.memory.keeper_of(slot);
+        keeper.set_slots_touched(keeper.slots_touched().max(slot + 1));
+        let record = self.memory.connections.at(slot);
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        assert!(record.claim(Kind::Game, peer, 0, 0), "slot {slot} is not free");
+    }
+}
+
+/// One connection, with both its ends.
+pub(crate) struct Actor {
+    pub(crate) session: Session,
+    pub(crate) slot: u32,
+    server_end: UnixStream,
+    client_end: UnixStream,
+    /// What the client has received and not yet taken for a message.
+    unread: Vec<u8>,
+    /// Bytes of the server's stream that the client has taken for messages.
+    pub(crate) received: u64,
+    pub(crate) token: Option<Token>,
+}
+
+impl Actor {
+    /// A new connection in a free slot, with its first handler.
+    pub(crate) fn connect(world: World, slot: u32) -> Self {
+        world.claim(slot);
+        let (server_end, client_end) = UnixStream::pair().expect("descriptors");
+        for end in [&server_end, &client_end] {
+            end.set_nonblocking(true).expect("sockets can be so");
+        }
+        let (session, plausible) = Session::attach(world.lobby(), slot, Passed::default());
+        plausible.expect("a new connection is plausible");
+        Self {
+            session,
+            slot,
+            server_end,
+            client_end,
+            unread: Vec::new(),
+            received: 0,
+            token: None,
+        }
+    }
+
+    /// A new player.
+    pub(crate) fn greeted(world: World, slot: u32, name: &str) -> Self {
+        let mut actor = Self::connect(world, slot);
+        actor.say_hello(name);
+        assert_eq!(
+            player::shake_hands(&mut actor.session),
+            player::Handshake::Greeted
+        );
+        actor.hear();
+        actor
+    }
+
+    /// The client sends its preamble and `Hello`, and the handler receives it.
+    pub(crate) fn say_hello(&mut self, name: &str) {
+        self.send(&preamble::build(1, 1));
+        self.say(&ClientMessage::Hello {
+            name: name.into(),
+            client: String::new(),
+        });
+    }
+
+    /// The client sends its preamble and `Resume`, and the handler receives it.
+    pub(crate) fn say_resume(&mut self, token: Token, received: u64) {
+        self.send(&preamble::build(1, 1));
+        self.say(&ClientMessage::Resume { token, received });
+        self.token = Some(token);
+    }
+
+    /// The client sends a message, and the handler receives it but does not look at it yet.
+    pub(crate) fn say(&mut self, message: &ClientMessage) {
+        let mut bytes = Vec::new();
+        frame::append_frame(message, &mut bytes).expect("a message fits a frame");
+        self.send(&bytes);
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.client_end.write_all(bytes).expect("the socket has room");
+        loop {
+            match self.session.receive(&self.server_end) {
+                Ok(None) => return,
+                Ok(Some(receipt)) if receipt.was_all => return,
+                Ok(Some(_)) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => panic!("cannot receive: {error}"),
+            }
+        }
+    }
+
+    /// The handler handles a message that the client says.
+    pub(crate) fn ask(&mut self, message: &ClientMessage) -> Next {
+        self.say(message);
+        player::handle_next_frame(&mut self.session)
+    }
+
+    /// The handler delivers the room's events and sends all it has; gives what the client makes of it.
+    pub(crate) fn hear(&mut self) -> Vec<ServerMessage> {
+        if self.session.phase() == Phase::OPEN {
+            self.session.deliver().expect("events fit");
+        }
+        self.flush();
+        let mut messages = Vec::new();
+        loop {
+            match frame::split(&self.unread, FRAME_BYTES_MAX) {
+                Split::Incomplete { .. } => return messages,
+                Split::TooLarge { announced } => panic!("the server sent a frame of {announced} bytes"),
+                Split::Frame { body, total } => {
+                    let message: ServerMessage = codec::decode(body).expect("the server sends messages");
+                    self.unread.drain(..total);
+                    match message {
+                        ServerMessage::Welcome { token, .. } => self.token = Some(token),
+                        ServerMessage::Resumed { resuming_at, .. } => self.received = resuming_at,
+                        ServerMessage::Error { .. } | ServerMessage::ShuttingDown { .. } => {}
+                        _ => self.received += total as u64,
+                    }
+                    messages.push(message);
+                }
+            }
+        }
+    }
+
+    /// The handler sends what there is, and the client receives it.
+    pub(crate) fn flush(&mut self) {
+        loop {
+            match self.session.send(&self.server_end) {
+                Ok(None) => break,
+                Ok(Some(_)) => self.take_in(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.take_in(),
+                Err(error) => panic!("cannot send: {error}"),
+            }
+        }
+        self.take_in();
+    }
+
+    fn take_in(&mut self) {
+        let mut buffer = [0; 65536];
+        loop {
+            match self.client_end.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => self.unread.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => panic!("cannot read: {error}"),
+            }
+        }
+    }
+
+    /// The handler handles a message that the client says, and goes on.
+    pub(crate) fn asks(&mut self, message: &ClientMessage) {
+        assert_eq!(self.ask(message), Next::Handled, "{message:?}");
+    }
+
+    /// The handler handles a message after which it closes the connection.
+    pub(crate) fn ask_and_close(&mut self, message: &ClientMessage) {
+        match self.ask(message) {
+            Next::Close { leaves, farewell } => self.session.close(leaves, &farewell),
+            other => panic!("{message:?}: {other:?}"),
+        }
+    }
+
+    /// The player says goodbye, the connection ends, and the keeper gives its slot back.
+    pub(crate) fn leave_for_good(&mut self) {
+        self.ask_and_close(&ClientMessage::Goodbye);
+        self.end();
+    }
+
+    /// The connection ends, and the keeper gives its slot back.
+    pub(crate) fn end(&mut self) {
+        self.session.finish();
+        assert_eq!(self.session.phase(), Phase::DONE);
+        self.session.record().free();
+    }
+
+    /// The handler answers the client's greeting.
+    pub(crate) fn shake_hands(&mut self) -> Handshake {
+        player::shake_hands(&mut self.session)
+    }
+}

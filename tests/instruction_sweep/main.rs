@@ -1,0 +1,345 @@
+//! The instruction sweep: a process is killed after every single instruction of every kind of operation.
+//!
+//! Not really killed, which would need a process for each: a child is single-stepped through the operation with ptrace, and whenever
+//! an instruction has changed the shared memory, the memory is copied, the copy's locks are marked as the kernel marks those of
+//! the dead, and recovery is run on the copy by the same code that runs in the server. Then
+//!
+//! - every state is one of those that the operation goes through when nobody dies, and their order is kept: before, after, and,
+//!   where an operation takes several transactions, the lasting states between them. Compared is everything that somebody could
+//!   notice ([`forkade::lobby::picture`]);
+//! - all of it is consistent ([`forkade::lobby::check`]);
+//! - a successor that has taken the connection over sees nothing that is undecided, although it settles only the locks noted in
+//!   its own records;
+//! - when it goes on and does the same again, it comes to the same end as if nobody had died: nothing is lost, nothing is done
+//!   twice.
+//!
+//! - and when nobody takes over, the ticker's sweeps free all it held.
+//!
+//! Recovery is swept in the same way. From the state just before each commit, when the journal is fullest, a successor is
+//! stepped through the roll-back, and from states between transactions through the rest of the operation, too. It may die in
+//! turn at every instruction.
+//!
+//! What runs is optimised code, as in the product: the development profile optimises, and with `--release` it is the
+//! product's own. An argument selects operations by a part of their name:
+//!
+//! ```text
+//! cargo test --release --test instruction_sweep -- resume
+//! ```
+//!
+//! **Broken on purpose.** With `--features sabotage` each operation is also swept with a journal that keeps nothing, and with a commit
+//! that takes two stores. The sweep must report violations then, or it proves nothing:
+//!
+//! ```text
+//! cargo test --release --features sabotage --test instruction_sweep
+//! ```
+//!
+//! Where this machine does not let processes be traced, nothing is proved, and the test says so and succeeds.
+
+#[path = "../actors/mod.rs"]
+mod actors;
+mod examiner;
+mod operations;
+mod stage;
+mod stepper;
+mod sweep;
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use forkade::sys::memory::Mapping;
+use forkade::sys::process::{Exit, fork};
+
+use operations::{OPERATIONS, Operation};
+use stepper::StepError;
+use sweep::{Findings, sweep, sweep_recovery};
+
+/// Exit status of a worker that may not trace.
+const NOT_PERMITTED: u8 = 77;
+
+/// Violations of one operation that are shown in full.
+const SHOWN_MAX: usize = 3;
+
+/// A way to break the transactions on purpose, in the process that is stepped through.
+struct Sabotage {
+    name: &'static str,
+    begin: fn(),
+}
+
+#[cfg(feature = "sabotage")]
+const SABOTAGES: &[Sabotage] = &[
+    Sabotage {
+        name: "journal skipped",
+        begin: || forkade::shm::journal::sabotage::SKIP_JOURNAL.store(true, Ordering::Relaxed),
+    },
+    Sabotage {
+        name: "commit in two stores",
+        begin: || forkade::shm::journal::sabotage::COMMIT_IN_TWO_STORES.store(true, Ordering::Relaxed),
+    },
+];
+#[cfg(not(feature = "sabotage"))]
+const SABOTAGES: &[Sabotage] = &[];
+
+/// What the workers have found about one operation. In shared memory, so all numbers.
+#[derive(Default)]
+struct Row {
+    done: u64,
+    instructions: u64,
+    states: u64,
+    recovery_instructions: u64,
+    recovery_states: u64,
+    violations: u64,
+    /// By sabotage: what was reported.
+    caught: [u64; 2],
+}
+
+const COLUMNS: usize = 8;
+const ROWS_MAX: usize = 128;
+type Cells = [[AtomicU64; COLUMNS]; ROWS_MAX];
+
+fn main() -> ExitCode {
+    without_repeated_instructions();
+    be_brief_about_panics();
+    let selection = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'))
+        .unwrap_or_default();
+    let selected: Vec<&Operation> = OPERATIONS
+        .iter()
+        .filter(|operation| operation.name.contains(&selection))
+        .collect();
+    assert!(selected.len() <= ROWS_MAX, "more operations than rows");
+    let begun = Instant::now();
+    let results =
+        Mapping::create("sweep-results", size_of::<Cells>() + size_of::<AtomicU64>()).expect("a page or two");
+    let cells: &'static Cells = results.record(0);
+    let next: &'static AtomicU64 = results.record(size_of::<Cells>());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let children: Vec<_> = (0..workers)
+        .map(|_| fork(|| {}, |_| work(&selected, cells, next)).expect("a worker can be forked"))
+        .collect();
+    let exits: Vec<Exit> = children
+        .into_iter()
+        .map(|child| child.wait().expect("a worker ends"))
+        .collect();
+    if exits.contains(&Exit::Code(NOT_PERMITTED)) {
+        println!(
+            "NOTHING WAS PROVED: this machine does not let processes be traced (ptrace). Run the sweep where it does."
+        );
+        return ExitCode::SUCCESS;
+    }
+    let rows: Vec<Row> = cells[..selected.len()].iter().map(Row::load).collect();
+    show(&selected, &rows);
+    println!("{:.1} s in {workers} processes", begun.elapsed().as_secs_f64());
+    verdict(&selected, &rows, &exits)
+}
+
+/// One instruction that copies or fills a range is stepped through once for each byte. The C library has other instructions for the
+/// same, which it is told to use: the buffers they fill are not shared, and the sweep takes a quarter of the time.
+fn without_repeated_instructions() {
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+    if std::env::var_os(TUNABLES).is_some() {
+        return;
+    }
+    let never = usize::MAX / 16;
+    let tunables =
+        format!("glibc.cpu.x86_rep_stosb_threshold={never}:glibc.cpu.x86_rep_movsb_threshold={never}");
+    let itself = std::env::current_exe().expect("a process knows its program");
+    let error = Command::new(itself)
+        .args(std::env::args_os().skip(1))
+        .env(TUNABLES, tunables)
+        .exec();
+    panic!("cannot start again: {error}");
+}
+
+/// Some operations make games panic, and sabotaged ones whoever looks.
+fn be_brief_about_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.to_string();
+        if !text.ends_with("on purpose") {
+            eprintln!("{}", text.lines().take(4).collect::<Vec<_>>().join(" "));
+        }
+    }));
+}
+
+fn work(selected: &[&Operation], cells: &Cells, next: &AtomicU64) -> u8 {
+    loop {
+        let number = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).expect("a few");
+        let Some(operation) = selected.get(number) else {
+            return 0;
+        };
+        match examine(operation) {
+            Ok(row) => row.store(&cells[number]),
+            Err(StepError::NotPermitted) => return NOT_PERMITTED,
+            Err(error) => {
+                eprintln!("{}: cannot be stepped through: {error}", operation.name);
+                return 1;
+            }
+        }
+    }
+}
+
+fn examine(operation: &Operation) -> Result<Row, StepError> {
+    let subject = operation.set_up();
+    let found = sweep(&subject, operation.states..=operation.states, || {})?;
+    report(operation, "", &found);
+    let mut row = Row {
+        done: 1,
+        instructions: found.instructions,
+        states: found.states,
+        ..Row::default()
+    };
+    row.violations = found.violations.len() as u64;
+    for (committed, undecided) in found.undecided.into_iter().enumerate() {
+        let found = sweep_recovery(&subject, undecided, operation.states - committed, committed == 0)?;
+        report(operation, ", in recovery", &found);
+        row.recovery_instructions += found.instructions;
+        row.recovery_states += found.states;
+        row.violations += found.violations.len() as u64;
+    }
+    for (sabotage, caught) in SABOTAGES.iter().zip(&mut row.caught) {
+        *caught = match sweep(
+            &operation.set_up(),
+            operation.states..=operation.states,
+            sabotage.begin,
+        ) {
+            Ok(found) => found.violations.len() as u64,
+            // It has run into its own broken state: that was noticed, too.
+            Err(StepError::Ended(_)) => 1,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(row)
+}
+
+fn report(operation: &Operation, when: &str, found: &Findings) {
+    for violation in found.violations.iter().take(SHOWN_MAX) {
+        eprintln!("VIOLATION: {}{when}: {violation}", operation.name);
+    }
+}
+
+impl Row {
+    fn numbers(&self) -> [u64; COLUMNS] {
+        let Self {
+            done,
+            instructions,
+            states,
+            recovery_instructions,
+            recovery_states,
+            violations,
+            caught,
+        } = *self;
+        [
+            done,
+            instructions,
+            states,
+            recovery_instructions,
+            recovery_states,
+            violations,
+            caught[0],
+            caught[1],
+        ]
+    }
+
+    fn store(&self, cells: &[AtomicU64; COLUMNS]) {
+        for (cell, number) in cells.iter().zip(self.numbers()) {
+            cell.store(number, Ordering::Release);
+        }
+    }
+
+    fn load(cells: &[AtomicU64; COLUMNS]) -> Self {
+        let [
+            done,
+            instructions,
+            states,
+            recovery_instructions,
+            recovery_states,
+            violations,
+            first,
+            second,
+        ] = cells.each_ref().map(|cell| cell.load(Ordering::Acquire));
+        let caught = [first, second];
+        Self {
+            done,
+            instructions,
+            states,
+            recovery_instructions,
+            recovery_states,
+            violations,
+            caught,
+        }
+    }
+}
+
+fn show(selected: &[&Operation], rows: &[Row]) {
+    print!(
+        "\n{:58} transactions  instructions  states  recovery: instructions  states  violations",
+        "operation"
+    );
+    for sabotage in SABOTAGES {
+        print!("  {}", sabotage.name);
+    }
+    println!();
+    let mut total = Row::default();
+    let mut transactions = 0;
+    for (operation, row) in selected.iter().zip(rows) {
+        show_row(operation.name, operation.states - 1, row);
+        transactions += operation.states - 1;
+        total.instructions += row.instructions;
+        total.states += row.states;
+        total.recovery_instructions += row.recovery_instructions;
+        total.recovery_states += row.recovery_states;
+        total.violations += row.violations;
+        for (sum, caught) in total.caught.iter_mut().zip(row.caught) {
+            *sum += caught;
+        }
+    }
+    show_row("all", transactions, &total);
+}
+
+fn show_row(name: &str, transactions: usize, row: &Row) {
+    let Row {
+        instructions,
+        states,
+        recovery_instructions,
+        recovery_states,
+        violations,
+        caught,
+        ..
+    } = row;
+    print!(
+        "{name:58} {transactions:12}  {instructions:12}  {states:6}  {recovery_instructions:22}  {recovery_states:6}  {violations:10}"
+    );
+    for (sabotage, caught) in SABOTAGES.iter().zip(caught) {
+        print!("  {caught:width$}", width = sabotage.name.len());
+    }
+    println!();
+}
+
+fn verdict(selected: &[&Operation], rows: &[Row], exits: &[Exit]) -> ExitCode {
+    let mut failed = exits.iter().any(|exit| *exit != Exit::Code(0));
+    for (operation, row) in selected.iter().zip(rows) {
+        if row.done == 0 || row.violations > 0 {
+            println!("FAILED: {}", operation.name);
+            failed = true;
+        }
+    }
+    for (number, sabotage) in SABOTAGES.iter().enumerate() {
+        if rows.iter().all(|row| row.caught[number] == 0) {
+            println!(
+                "FAILED: nobody has noticed that the transactions were broken ({})",
+                sabotage.name
+            );
+            failed = true;
+        }
+    }
+    if SABOTAGES.is_empty() {
+        println!("Not broken on purpose: that needs `--features sabotage`.");
+    }
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}

@@ -1,0 +1,434 @@
+//! The operations that are swept, and the lobby that each of them begins with.
+//!
+//! An operation is what a handler does about one frame or in one phase, what the ticker does in one go, or what an operator's
+//! command does. `states` counts the pictures that it shows one after the other: one more than it has transactions that somebody
+//! could notice. What was done before happens at full speed, by the same code.
+
+use forkade::lobby::connections::Phase;
+use forkade::lobby::session::Farewell;
+use forkade::lobby::transport::Passed;
+use forkade_protocol::{ClientMessage, RoomFilter};
+
+use crate::stage::{
+    ROOM, Stage, chat, create, finish, handle_frame, join, place, quick_match, ready, relayed, resume,
+    shake_hands, tick,
+};
+use crate::sweep::{Act, Subject};
+
+/// One operation.
+pub(crate) struct Operation {
+    pub(crate) name: &'static str,
+    /// How many pictures it shows.
+    pub(crate) states: usize,
+    /// Makes the lobby and says what is done to it.
+    prepare: fn(&mut Stage) -> Act,
+    /// Whether a successor that does it again comes to the same end. (It does not where chance is part of it, as in tokens, or
+    /// where the handler goes on in another way.)
+    repeatable: bool,
+}
+
+impl Operation {
+    const fn new(name: &'static str, states: usize, prepare: fn(&mut Stage) -> Act) -> Self {
+        Self {
+            name,
+            states,
+            prepare,
+            repeatable: true,
+        }
+    }
+
+    /// A successor comes to another end.
+    const fn once(mut self) -> Self {
+        self.repeatable = false;
+        self
+    }
+
+    /// A new lobby in which the operation is about to happen.
+    pub(crate) fn set_up(&self) -> Subject {
+        let mut stage = Stage::new();
+        let act = (self.prepare)(&mut stage);
+        stage.subject_doing(act, self.repeatable)
+    }
+}
+
+/// All of them, in the order of a connection's life.
+pub(crate) const OPERATIONS: &[Operation] = &[
+    Operation::new("reset a slot that was used before", 2, |stage| {
+        stage.player("ann");
+        stage.actors[0].leave_for_good();
+        stage.world.claim(0);
+        stage.actors[0].session.passed = Passed::default();
+        Act::Attach
+    }),
+    Operation::new("greet", 2, |stage| {
+        stage.player("ann");
+        stage.newcomer(|bob| bob.say_hello("bob"));
+        Act::session(shake_hands)
+    })
+    .once(),
+    Operation::new("greet in a record that was used before", 2, |stage| {
+        stage.player("ann");
+        stage.actors[0].leave_for_good();
+        stage.newcomer(|bob| bob.say_hello("bob"));
+        Act::session(shake_hands)
+    })
+    .once(),
+    Operation::new("greet and send a frame behind it", 2, |stage| {
+        stage.newcomer(|ann| {
+            ann.say_hello("ann");
+            ann.say(&ClientMessage::Ping { nonce: 7 });
+        });
+        Act::session(shake_hands)
+    })
+    .once(),
+    Operation::new("refuse a name that is taken", 2, |stage| {
+        stage.player("ann");
+        stage.newcomer(|other| other.say_hello("ANN"));
+        Act::session(shake_hands)
+    }),
+    Operation::new("ask to resume", 2, |stage| {
+        let confirmed = stage.detached_in_room();
+        stage.comes_back(0, confirmed);
+        Act::session(shake_hands)
+    }),
+    Operation::new("ask to resume what lives elsewhere", 2, |stage| {
+        stage.players(["ann"]);
+        stage.comes_back(0, 0);
+        Act::session(shake_hands)
+    }),
+    // The third picture: what the client has received is forgotten, after the commit; a successor leaves that to a `Confirm`.
+    Operation::new("resume", 3, |stage| {
+        stage.detached_in_room();
+        let received = stage.actors[0].received;
+        stage.comes_back(0, received);
+        stage.subject().shake_hands();
+        Act::session(resume)
+    })
+    .once(),
+    Operation::new("resume when bytes were lost", 3, |stage| {
+        let confirmed = stage.detached_in_room();
+        stage.comes_back(0, confirmed - 1);
+        stage.subject().shake_hands();
+        Act::session(resume)
+    })
+    .once(),
+    Operation::new("show that a player is back", 2, |stage| {
+        let confirmed = stage.detached_in_room();
+        stage.comes_back(0, confirmed);
+        stage.subject().shake_hands();
+        resume(&mut stage.subject().session);
+        Act::session(|session| session.show_connected(true))
+    }),
+    Operation::new("yield to a newer connection", 3, |stage| {
+        stage.players(["ann"]);
+        stage.comes_back(0, 0);
+        stage.subject().shake_hands();
+        stage.subject = 0;
+        Act::session(|session| {
+            if session.phase() == Phase::OPEN {
+                session.yield_to_claimant();
+            }
+        })
+    })
+    .once(),
+    Operation::new("create a room", 3, |stage| {
+        stage.players(["ann"]);
+        stage.says(0, &create("tictactoe", None))
+    }),
+    // The salt of a passcode is chance.
+    Operation::new("create a room with a passcode", 3, |stage| {
+        stage.players(["ann"]);
+        stage.says(0, &create("relay", Some("sesame")))
+    })
+    .once(),
+    Operation::new("create a room in a record that was used before", 3, |stage| {
+        stage.players(["ann"]);
+        stage.actors[0].asks(&create("relay", None));
+        stage.actors[0].asks(&ClientMessage::Leave { request: 2 });
+        stage.says(0, &create("tictactoe", None))
+    }),
+    Operation::new("quick match, into a new room", 3, |stage| {
+        stage.players(["ann"]);
+        stage.says(0, &quick_match())
+    }),
+    Operation::new("quick match, into a room that is there", 2, |stage| {
+        stage.room_of("tictactoe", ["ann"]);
+        stage.player("bob");
+        stage.says(1, &quick_match())
+    }),
+    Operation::new("join", 2, |stage| {
+        stage.room_of("tictactoe", ["ann"]);
+        stage.player("bob");
+        stage.says(1, &join())
+    }),
+    Operation::new("join a match that is on", 2, |stage| {
+        stage.room_of("relay", ["ann"]);
+        stage.player("bob");
+        stage.says(1, &join())
+    }),
+    // There was no room to join yet when the predecessor died between being given one and opening it.
+    Operation::new(
+        "quick match, after a predecessor had begun to open a room",
+        3,
+        |stage| {
+            stage.players(["ann", "bob"]);
+            let act = stage.says(1, &quick_match());
+            stage.dies_opening_a_room(act);
+            stage.actors[0].asks(&create("tictactoe", None));
+            stage.subject = 1;
+            handle_frame()
+        },
+    ),
+    Operation::new("be refused a seat", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.player("cyd");
+        stage.says(2, &join())
+    }),
+    Operation::new("watch", 2, |stage| {
+        stage.match_of(["ann", "bob"]);
+        stage.player("cyd");
+        stage.says(
+            2,
+            &ClientMessage::Spectate {
+                request: 2,
+                room: ROOM,
+                passcode: None,
+            },
+        )
+    }),
+    Operation::new("leave", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.says(0, &ClientMessage::Leave { request: 3 })
+    }),
+    Operation::new("leave in the middle of a match", 2, |stage| {
+        stage.match_of(["ann", "bob"]);
+        stage.says(0, &ClientMessage::Leave { request: 3 })
+    }),
+    Operation::new("leave as the last one", 3, |stage| {
+        stage.room_of("tictactoe", ["ann"]);
+        stage.says(0, &ClientMessage::Leave { request: 3 })
+    }),
+    Operation::new("be ready", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.says(0, &ready())
+    }),
+    Operation::new("be ready, so that the match starts", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.actors[0].asks(&ready());
+        stage.says(1, &ready())
+    }),
+    Operation::new("act", 2, |stage| {
+        stage.match_of(["ann", "bob"]);
+        stage.says(0, &place(4))
+    }),
+    Operation::new("act and win", 2, |stage| {
+        stage.match_of(["ann", "bob"]);
+        stage.moves(&[0, 3, 1, 4]);
+        stage.says(0, &place(2))
+    }),
+    Operation::new("act against the rules", 2, |stage| {
+        stage.match_of(["ann", "bob"]);
+        stage.says(1, &place(4))
+    }),
+    Operation::new("act so that the game panics", 2, |stage| {
+        stage.clock(1000);
+        stage.says(
+            0,
+            &ClientMessage::Act {
+                request: 4,
+                action: vec![1],
+            },
+        )
+    }),
+    Operation::new("act with thousands of bytes", 2, |stage| {
+        stage.room_of("relay", ["ann"]);
+        // The log holds 32 KiB: this one is written across its end, over the oldest.
+        for _ in 0..5 {
+            stage.actors[0].asks(&relayed(6000));
+        }
+        stage.says(0, &relayed(6000))
+    }),
+    Operation::new("ask for a rematch", 2, |stage| {
+        stage.match_of(["ann", "bob"]);
+        stage.moves(&[0, 3, 1, 4, 2]);
+        stage.says(0, &ClientMessage::Rematch { request: 9 })
+    }),
+    Operation::new("chat", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.says(0, &chat(5))
+    }),
+    Operation::new("chat, with another frame behind it", 2, |stage| {
+        stage.room_of("tictactoe", ["ann"]);
+        let act = stage.says(0, &chat(5));
+        stage.actors[0].say(&chat(6));
+        act
+    })
+    .once(),
+    Operation::new("chat over the oldest events", 2, |stage| {
+        stage.room_of("tictactoe", ["ann"]);
+        for _ in 0..70 {
+            stage.actors[0].asks(&chat(500));
+        }
+        stage.says(0, &chat(500))
+    }),
+    Operation::new("deliver events", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        for _ in 0..3 {
+            stage.actors[0].asks(&chat(40));
+        }
+        stage.delivers(1)
+    }),
+    Operation::new("deliver the start of a match", 3, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.actors[0].asks(&ready());
+        stage.actors[1].asks(&ready());
+        stage.delivers(0)
+    }),
+    Operation::new("deliver more than the log still has", 2, |stage| {
+        stage.room_of("relay", ["ann", "bob"]);
+        for _ in 0..6 {
+            stage.actors[0].ask(&relayed(6000));
+        }
+        stage.delivers(1)
+    }),
+    Operation::new("deliver over output that is still kept", 2, |stage| {
+        stage.room_of("relay", ["ann", "bob"]);
+        // The output ring holds 64 KiB, and nobody confirms.
+        for _ in 0..14 {
+            stage.actors[0].ask(&relayed(5000));
+            stage.actors[1].hear();
+        }
+        stage.actors[0].ask(&relayed(5000));
+        stage.delivers(1)
+    }),
+    Operation::new("tell who lost bytes that there is no room", 2, |stage| {
+        stage.players(["ann"]);
+        stage.actors[0].asks(&ClientMessage::Ping { nonce: 1 });
+        stage.confirms(0);
+        stage.actors[0].session.finish();
+        stage.comes_back(0, 0);
+        stage.subject().shake_hands();
+        resume(&mut stage.subject().session);
+        stage.delivers(1)
+    }),
+    Operation::new("answer a ping", 2, |stage| {
+        stage.players(["ann"]);
+        stage.says(0, &ClientMessage::Ping { nonce: 7 })
+    }),
+    Operation::new("answer when all output was confirmed", 2, |stage| {
+        stage.players(["ann"]);
+        stage.actors[0].asks(&ClientMessage::Ping { nonce: 1 });
+        stage.confirms(0);
+        stage.says(0, &ClientMessage::Ping { nonce: 2 })
+    }),
+    // What the client has is forgotten for good, and then the frame is consumed.
+    Operation::new("confirm", 3, |stage| {
+        stage.players(["ann"]);
+        stage.actors[0].asks(&ClientMessage::Ping { nonce: 1 });
+        stage.actors[0].hear();
+        let received = stage.actors[0].received;
+        stage.says(0, &ClientMessage::Confirm { received })
+    }),
+    Operation::new("list rooms", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        let filter = RoomFilter {
+            game: None,
+            name_contains: None,
+            joinable: false,
+        };
+        stage.says(
+            0,
+            &ClientMessage::ListRooms {
+                request: 4,
+                filter,
+                after: None,
+            },
+        )
+    }),
+    Operation::new("say goodbye", 2, |stage| {
+        stage.players(["ann"]);
+        stage.says(0, &ClientMessage::Goodbye)
+    }),
+    Operation::new("end a connection that carries nobody", 2, |stage| {
+        stage.newcomer(|stranger| stranger.session.close(false, &Farewell::None));
+        finish()
+    }),
+    Operation::new("end a connection that waits for a session", 2, |stage| {
+        stage.players(["ann"]);
+        stage.comes_back(0, 0);
+        stage.subject().shake_hands();
+        finish()
+    }),
+    Operation::new("detach a player in the lobby", 2, |stage| {
+        stage.players(["ann"]);
+        finish()
+    }),
+    Operation::new("detach a player with a seat", 3, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        finish()
+    }),
+    Operation::new("leave for good, from the lobby", 3, |stage| {
+        stage.players(["ann"]);
+        stage.actors[0].ask_and_close(&ClientMessage::Goodbye);
+        finish()
+    }),
+    Operation::new("leave for good, from a match", 4, |stage| {
+        stage.match_of(["ann", "bob"]);
+        stage.actors[0].ask_and_close(&ClientMessage::Goodbye);
+        finish()
+    }),
+    Operation::new("leave for good, as the last in a room", 5, |stage| {
+        stage.room_of("tictactoe", ["ann"]);
+        stage.actors[0].ask_and_close(&ClientMessage::Goodbye);
+        finish()
+    }),
+    Operation::new("leave for good, while opening a room", 3, |stage| {
+        stage.players(["ann"]);
+        let act = stage.says(0, &create("relay", None));
+        stage.dies_opening_a_room(act);
+        stage.actors[0].session.close(true, &Farewell::None);
+        finish()
+    }),
+    Operation::new("free a connection without processes", 3, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.actors[0].session.record().abandon();
+        Act::lobby(|lobby| lobby.free_connection(0).0)
+    }),
+    // Two are marked in one transaction; each then leaves room and lobby, and the last one's room is taken back.
+    Operation::new("let players go whose grace is over", 7, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.actors[0].session.finish();
+        stage.actors[1].session.finish();
+        Act::lobby(|mut lobby| {
+            lobby.sweep_players(u64::MAX);
+            lobby.sweep_rooms();
+            lobby
+        })
+    }),
+    Operation::new("take back a room that has closed", 2, |stage| {
+        stage.room_of("tictactoe", ["ann"]);
+        let record = stage.world.memory.rooms.at(0);
+        let leave = stage.says(0, &ClientMessage::Leave { request: 3 });
+        stage.dies_when(leave, || record.open_generation().is_none());
+        Act::lobby(|mut lobby| {
+            lobby.sweep_rooms();
+            lobby
+        })
+    }),
+    Operation::new("kick", 2, |stage| {
+        stage.players(["ann"]);
+        Act::lobby(|mut lobby| {
+            lobby.kick("ann").expect("she is here");
+            lobby
+        })
+    }),
+    Operation::new("tick", 2, |stage| {
+        stage.clock(1000);
+        Act::lobby(tick)
+    })
+    .once(),
+    Operation::new("tick that ends the match", 2, |stage| {
+        stage.clock(1);
+        Act::lobby(tick)
+    }),
+];

@@ -1,0 +1,241 @@
+//! One sweep: a process is stopped after every instruction of an operation, and its death there is tried out.
+
+use std::ops::{Range, RangeInclusive};
+use std::rc::Rc;
+
+use forkade::lobby::Lobby;
+use forkade::lobby::memory::Capacity;
+use forkade::lobby::picture;
+use forkade::lobby::session::Session;
+use forkade::lobby::transport::Passed;
+use forkade::sys::memory::Mapping;
+
+use crate::actors::World;
+use crate::examiner::{Examined, Examiner, Picture, difference, laid_over, new_mapping};
+use crate::stepper::{StepError, Stepper};
+
+/// As small as it gets: all of it is copied for every state that is examined.
+pub(crate) const CAPACITY: Capacity = Capacity {
+    players: 4,
+    rooms: 2,
+    keepers: 1,
+};
+
+/// Pages that were not expected to change are looked at so often.
+const INSTRUCTIONS_PER_FULL_LOOK: u64 = 4096;
+
+/// What is done while every instruction is looked at.
+pub(crate) enum Act {
+    /// A handler begins to animate the connection.
+    Attach,
+    /// A handler that animates the connection does this.
+    Session(Rc<dyn Fn(&mut Session)>),
+    /// The ticker, or an operator's console, does this.
+    Lobby(Rc<dyn Fn(Lobby) -> Lobby>),
+}
+
+impl Act {
+    pub(crate) fn session(act: impl Fn(&mut Session) + 'static) -> Self {
+        Self::Session(Rc::new(act))
+    }
+
+    pub(crate) fn lobby(act: impl Fn(Lobby) -> Lobby + 'static) -> Self {
+        Self::Lobby(Rc::new(act))
+    }
+}
+
+/// A lobby, and what is about to be done to it.
+pub(crate) struct Subject {
+    pub(crate) world: World,
+    /// Slot of the connection that it is done on.
+    pub(crate) slot: u32,
+    /// What has passed on each connection, from the first slot on.
+    pub(crate) passed: Vec<Passed>,
+    pub(crate) act: Act,
+    /// Whether the handler's attaching is looked at, too.
+    pub(crate) attach_is_stepped: bool,
+    /// A successor that does it again comes to the same end.
+    pub(crate) repeatable: bool,
+}
+
+impl Subject {
+    /// Does everything up to the first instruction that is to be looked at.
+    pub(crate) fn prepare<'s>(&'s self, world: World) -> Box<dyn FnOnce() -> Option<Session> + 's> {
+        let lobby = world.lobby();
+        match &self.act {
+            Act::Attach => Box::new(move || Some(self.attach(lobby))),
+            Act::Session(act) if self.attach_is_stepped => Box::new(move || {
+                let mut session = self.attach(lobby);
+                act(&mut session);
+                Some(session)
+            }),
+            Act::Session(act) => {
+                let mut session = self.attach(lobby);
+                Box::new(move || {
+                    act(&mut session);
+                    Some(session)
+                })
+            }
+            Act::Lobby(act) => Box::new(move || {
+                act(lobby);
+                None
+            }),
+        }
+    }
+
+    pub(crate) fn attach(&self, lobby: Lobby) -> Session {
+        let (session, plausible) = Session::attach(lobby, self.slot, self.passed[self.slot as usize]);
+        plausible.expect("a successor finds the kernel's counts plausible");
+        session
+    }
+}
+
+/// What a sweep has found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// Instructions that were stepped through.
+    pub(crate) instructions: u64,
+    /// States in which a death was tried out: the first, and those after instructions that had changed the memory.
+    pub(crate) states: u64,
+    pub(crate) violations: Vec<String>,
+    /// The memory just before each commit that somebody could notice, when the journal is fullest.
+    pub(crate) undecided: Vec<&'static Mapping>,
+}
+
+/// Steps through the operation. `expected` is how many different pictures it shows, the first and the last included; `sabotage` is
+/// called in the process that is stepped through.
+///
+/// # Errors
+///
+/// If there is no process to step through, or it ends before the operation does.
+pub(crate) fn sweep(
+    subject: &Subject,
+    expected: RangeInclusive<usize>,
+    sabotage: fn(),
+) -> Result<Findings, StepError> {
+    let live = subject.world.memory.mapping;
+    let examiner = Examiner::new(subject);
+    let undisturbed = examiner.undisturbed();
+    let (shadow, before) = (new_mapping(live), new_mapping(live));
+    let mut stepper = Stepper::start(|| {
+        sabotage();
+        subject.prepare(subject.world)
+    })?;
+    examiner.copy(shadow, live);
+    examiner.copy(before, live);
+    let (mut findings, mut seen) = (Findings::default(), Vec::new());
+    findings.enter(
+        &examiner.examine(shadow, &undisturbed.end),
+        &mut seen,
+        *expected.end(),
+    );
+    while stepper.step()? {
+        findings.instructions += 1;
+        if findings.instructions % INSTRUCTIONS_PER_FULL_LOOK == 0 {
+            examiner.expect_no_change_beyond(&undisturbed.pages, live, shadow);
+        }
+        let has_changed = |page: &&Range<usize>| !shadow.same_as(live, (*page).clone());
+        let changed: Vec<_> = undisturbed.pages.iter().filter(has_changed).cloned().collect();
+        if changed.is_empty() {
+            continue;
+        }
+        for page in &changed {
+            shadow.copy_from(live, page.clone());
+        }
+        if findings.enter(
+            &examiner.examine(shadow, &undisturbed.end),
+            &mut seen,
+            *expected.end(),
+        ) {
+            let undecided = new_mapping(live);
+            examiner.copy(undecided, before);
+            findings.undecided.push(undecided);
+        }
+        for page in &changed {
+            before.copy_from(shadow, page.clone());
+        }
+    }
+    examiner.expect_no_change_beyond(&undisturbed.pages, live, shadow);
+    if !expected.contains(&seen.len()) {
+        findings
+            .violations
+            .push(format!("{} states were seen, not {expected:?}", seen.len()));
+    }
+    if subject.repeatable && seen.last() != Some(&undisturbed.last) {
+        findings
+            .violations
+            .push("the operation comes to another end than on a copy".into());
+    }
+    Ok(findings)
+}
+
+/// Steps through what a successor does with a memory that [`sweep`] has found just before a commit: takes the lock that its
+/// predecessor left, and undoes the changes. It may die in turn, at every instruction of that. `pictures` is how many the
+/// operation would still have shown.
+///
+/// If a transaction of the operation was committed before, the state in between is one that others can find: then it is stepped
+/// through the rest of the operation as well. (If none was, the rest is the operation, which is swept anyway.)
+///
+/// # Errors
+///
+/// Those of [`sweep`].
+pub(crate) fn sweep_recovery(
+    subject: &Subject,
+    undecided: &'static Mapping,
+    pictures: usize,
+    is_first: bool,
+) -> Result<Findings, StepError> {
+    let world = World {
+        memory: laid_over(undecided),
+        games: subject.world.games,
+    };
+    world.memory.abandon_copy();
+    let goes_on = subject.repeatable && !is_first;
+    let act = match &subject.act {
+        Act::Session(act) if goes_on => Act::Session(Rc::clone(act)),
+        Act::Lobby(act) if goes_on => Act::Lobby(Rc::clone(act)),
+        Act::Session(_) => Act::Attach,
+        Act::Attach | Act::Lobby(_) => Act::lobby(|mut lobby| {
+            picture::settle(&mut lobby);
+            lobby
+        }),
+    };
+    let (slot, passed) = (subject.slot, subject.passed.clone());
+    let successor = Subject {
+        world,
+        slot,
+        passed,
+        act,
+        attach_is_stepped: true,
+        repeatable: true,
+    };
+    sweep(&successor, 1..=if goes_on { pictures } else { 1 }, || {})
+}
+
+impl Findings {
+    /// Enters what a death in the present state leads to. Says whether it leads to another picture than one before.
+    fn enter(&mut self, examined: &Examined, seen: &mut Vec<Picture>, pictures_max: usize) -> bool {
+        self.states += 1;
+        let place = format!("after instruction {}", self.instructions);
+        self.violations
+            .extend(examined.faults.iter().map(|fault| format!("{place}: {fault}")));
+        let Some(last) = seen.last() else {
+            seen.push(examined.picture.clone());
+            return false;
+        };
+        if *last == examined.picture {
+            return false;
+        }
+        if seen.contains(&examined.picture) {
+            self.violations
+                .push(format!("{place}: a former state has come back"));
+        } else if seen.len() >= pictures_max {
+            self.violations.push(format!(
+                "{place}: a state too many: {}",
+                difference(last, &examined.picture)
+            ));
+        }
+        seen.push(examined.picture.clone());
+        true
+    }
+}
