@@ -169,9 +169,14 @@ impl Engine {
         Ok(end_ns)
     }
 
-    /// Begins nothing new from here on.
-    pub(crate) fn stop_load(&mut self) {
+    /// Does what was due before the end, and begins nothing new from here on.
+    ///
+    /// # Errors
+    /// As [`Engine::turn`].
+    pub(crate) fn stop_load(&mut self) -> Result<(), EngineError> {
+        self.fire_timers()?;
         self.workload.stop();
+        Ok(())
     }
 
     /// All clients leave for good.

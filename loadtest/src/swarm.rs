@@ -172,7 +172,7 @@ impl Swarm {
         while self.engine.now_ns() < end_ns {
             self.engine.turn()?;
         }
-        self.engine.stop_load();
+        self.engine.stop_load()?;
         Ok(self.engine.take_lag_ns_max())
     }
 
