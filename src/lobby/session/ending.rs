@@ -1,0 +1,185 @@
+//! How a connection ends, and what becomes of its session.
+
+use forkade_protocol::{ErrorCode, ServerMessage, frame};
+
+use super::Session;
+use crate::limits::FAREWELL_BYTES_MAX;
+use crate::lobby::connections::{ConnectionRecord, Phase};
+use crate::lobby::directory::Presence;
+use crate::lobby::memory::{ConnectionRef, PlayerRef};
+use crate::lobby::transport;
+use crate::shm::transaction::{Record, Tx};
+use crate::sys::clock::now_ms;
+
+/// Why a connection ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Farewell {
+    /// Without a word: the client said goodbye or is gone.
+    None,
+    /// With an error to the client.
+    Error(ErrorCode, String),
+    /// The server stops.
+    ShuttingDown(String),
+    /// To somebody who speaks text.
+    Line(String),
+}
+
+impl Session {
+    /// Begins to end the connection: what waits is still sent, then the farewell. With `leaves` the player then leaves for good.
+    pub fn close(&mut self, leaves: bool, farewell: &Farewell) {
+        let record = self.record;
+        let stream_end = match self.player {
+            Some((_, player)) => self.lobby.hand.own(&player.output_head),
+            None => transport::stream_sent(&self.lobby.hand, record, self.passed.sent),
+        };
+        let mut buffer = [0; FAREWELL_BYTES_MAX];
+        let farewell = farewell_frame(farewell, &mut buffer);
+        let now = now_ms();
+        match self.player {
+            Some((_, player)) => {
+                let mut tx = self.lobby.hand.begin(player);
+                enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
+                tx.commit().expect("closing fits the journal");
+            }
+            None => {
+                let mut tx = self.lobby.hand.begin(self.lobby.memory.directory.record);
+                enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
+                tx.commit().expect("closing fits the journal");
+            }
+        }
+    }
+
+    /// Lets go of the session for the newer connection that has shown its token, and tells this one's client.
+    /// Gives the keeper whose bell is to be rung.
+    pub fn yield_to_claimant(&mut self) -> Option<u32> {
+        let farewell = Farewell::Error(
+            ErrorCode::Replaced,
+            "your session goes on on a newer connection".into(),
+        );
+        let whole_frames = self
+            .player
+            .is_some_and(|(_, player)| self.output_sent() == self.lobby.hand.own(&player.output_head));
+        // A frame that was cut off cannot be followed by another.
+        self.close(false, if whole_frames { &farewell } else { &Farewell::None });
+        self.detach(Phase::CLOSING)
+    }
+
+    /// Ends the connection's hold on everything, when its last bytes are out or nobody waits for them.
+    /// Gives the keeper whose bell is to be rung.
+    pub fn finish(&mut self) -> Option<u32> {
+        match self.player {
+            Some(_) if self.lobby.hand.own(&self.record.leaves) != 0 => {
+                self.leave_for_good();
+                None
+            }
+            Some(_) => {
+                self.show_connected(false);
+                self.detach(Phase::DONE)
+            }
+            None => self.drop_claim(),
+        }
+    }
+
+    /// Tells the room whether this player's connection is alive, if it does not know.
+    pub fn show_connected(&mut self, connected: bool) {
+        let Some((player, _)) = self.player else { return };
+        let Some((room, Some(seat))) = self.membership().place() else {
+            return;
+        };
+        if self.lobby.show_connected(player, room, seat, connected) {
+            self.bells.push(room.index());
+        }
+    }
+
+    /// The player keeps the seat for the grace; the session waits for a resume.
+    fn detach(&mut self, phase: Phase) -> Option<u32> {
+        let (memory, record) = (self.lobby.memory, self.record);
+        let (player, player_record) = self.player?;
+        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let mut claimant = ConnectionRef::NOBODY;
+        if let Some(identity) = memory.directory.identity(&tx, player) {
+            claimant = tx.get(&identity.claimant);
+            tx.set(&identity.presence, Presence::DETACHED.raw());
+            tx.set(&identity.connection, ConnectionRef::NOBODY);
+            tx.set(&identity.detached_at_ms, now_ms());
+        }
+        tx.set(&record.player, PlayerRef::NOBODY);
+        tx.set(&record.phase, phase.raw());
+        tx.commit().expect("detaching fits the journal");
+        self.lobby.hand.let_go(player_record);
+        self.player = None;
+        claimant.is_somebody().then(|| memory.call_attention(claimant))
+    }
+
+    fn leave_for_good(&mut self) {
+        let record = self.record;
+        let Some((player, player_record)) = self.player else {
+            return;
+        };
+        if let Some((room, _)) = self.membership().place() {
+            self.bells.push(room.index());
+        }
+        self.lobby.begin_to_expire(player);
+        self.lobby.expire(player, |tx| {
+            tx.set(&record.player, PlayerRef::NOBODY);
+            tx.set(&record.phase, Phase::DONE.raw());
+        });
+        self.lobby.hand.let_go(player_record);
+        self.player = None;
+    }
+
+    /// Ends a connection that carries no session; one it had asked for is not asked for any more.
+    fn drop_claim(&mut self) -> Option<u32> {
+        let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
+        let player = self.lobby.hand.own(&record.player);
+        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        if let Some(identity) = memory.directory.identity(&tx, player)
+            && tx.get(&identity.claimant) == connection
+        {
+            tx.set(&identity.claimant, ConnectionRef::NOBODY);
+        }
+        tx.set(&record.player, PlayerRef::NOBODY);
+        tx.set(&record.phase, Phase::DONE.raw());
+        tx.commit().expect("ending a connection fits the journal");
+        None
+    }
+}
+
+fn enter_closing<R: Record>(
+    tx: &mut Tx<'_, R>,
+    record: &'static ConnectionRecord,
+    leaves: bool,
+    stream_end: u64,
+    now_ms: u64,
+    farewell: &[u8],
+) {
+    tx.write(&record.farewell, 0, farewell);
+    tx.set(
+        &record.farewell_bytes,
+        u32::try_from(farewell.len()).expect("a farewell is small"),
+    );
+    tx.set(&record.phase, Phase::CLOSING.raw());
+    tx.set(&record.leaves, u32::from(leaves));
+    tx.set(&record.stream_end, stream_end);
+    tx.set(&record.closing_since_ms, now_ms);
+}
+
+fn farewell_frame<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
+    let message = match farewell {
+        Farewell::None => return &[],
+        Farewell::Error(code, text) => ServerMessage::Error {
+            code: *code,
+            text: text.clone(),
+        },
+        Farewell::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
+        Farewell::Line(text) => {
+            let line = buffer.get_mut(..text.len() + 2).expect("farewells are short");
+            let (words, end) = line.split_at_mut(text.len());
+            words.copy_from_slice(text.as_bytes());
+            end.copy_from_slice(b"\r\n");
+            return line;
+        }
+    };
+    let length = frame::write_frame_into(&message, buffer).expect("farewells are short");
+    &buffer[..length]
+}

@@ -1,0 +1,191 @@
+//! Frames of the client's stream, and what every transaction of the player's does besides its purpose: it consumes the frame
+//! that asked for it, and writes to the output.
+
+use std::sync::atomic::Ordering;
+
+use forkade_protocol::{ServerMessage, frame};
+
+use super::Session;
+use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX};
+use crate::lobby::Rejection;
+use crate::lobby::players::{OutputRing, PlayerRecord};
+use crate::shm::transaction::{Record, Tx};
+use crate::sys::clock::now_ms;
+
+impl Session {
+    /// What the next transaction of the player's needs. `None` before the greeting.
+    pub(in crate::lobby) fn own(&self) -> Option<Own> {
+        let (_, player) = self.player?;
+        Some(Own {
+            player,
+            frame_end: self.frame_end,
+            received: self.input_received(),
+            sent: self.output_sent(),
+        })
+    }
+
+    /// The next frame of the input, if it has arrived whole: it is being handled from now on, and consumed by the transaction that
+    /// does what it asks for.
+    ///
+    /// # Errors
+    ///
+    /// The announced length, if it is over the limit.
+    pub fn next_frame<'b>(
+        &mut self,
+        buffer: &'b mut [u8; FRAME_BYTES_MAX],
+    ) -> Result<Option<&'b [u8]>, usize> {
+        let Some((_, player)) = self.player else {
+            return Ok(None);
+        };
+        let (consumed, received) = (self.lobby.hand.own(&player.consumed), self.input_received());
+        let input = player.input.placement(&self.lobby.hand);
+        let body_start = consumed + FRAME_HEADER_BYTES as u64;
+        if received < body_start {
+            return Ok(None);
+        }
+        let mut header = [0; FRAME_HEADER_BYTES];
+        input.read(consumed, &mut header);
+        let length = u32::from_le_bytes(header) as usize;
+        let body = buffer.get_mut(..length).ok_or(length)?;
+        let end = body_start + length as u64;
+        if received < end {
+            return Ok(None);
+        }
+        input.read(body_start, body);
+        self.frame_end = Some(end);
+        self.record.working_on.store(end, Ordering::Release);
+        self.record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
+        Ok(Some(body))
+    }
+
+    /// The frame was handled.
+    pub fn end_frame(&mut self) {
+        self.frame_end = None;
+        self.record.working_on.store(0, Ordering::Release);
+    }
+
+    /// The client has received the output stream up to this offset: it need not be kept any longer.
+    ///
+    /// # Errors
+    ///
+    /// How much was sent, if less than is confirmed.
+    pub fn confirm(&mut self, received: u64) -> Result<Result<(), Rejection>, u64> {
+        let sent = self.output_sent();
+        if received > sent {
+            return Err(sent);
+        }
+        if let Some((_, player)) = self.player {
+            // For good: what the client has said it has does not depend on the transaction.
+            player.output_kept_from.fetch_max(received, Ordering::AcqRel);
+        }
+        Ok(self.consume_and_reply(None))
+    }
+
+    /// Answers a ping, with how much of the client's stream is taken in for good: up to the end of the ping itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Session::consume_and_reply`].
+    pub fn pong(&mut self, nonce: u64) -> Result<(), Rejection> {
+        let received = self.frame_end.unwrap_or_default();
+        self.consume_and_reply(Some(&ServerMessage::Pong { nonce, received }))
+    }
+
+    /// Consumes the frame in a transaction of its own, and writes `reply`, if any.
+    ///
+    /// # Errors
+    ///
+    /// If the reply does not fit a frame, which is a mistake of this program's.
+    pub fn consume_and_reply(&mut self, reply: Option<&ServerMessage>) -> Result<(), Rejection> {
+        let Some(own) = self.own() else { return Ok(()) };
+        let mut tx = self.lobby.hand.begin(own.player);
+        if let Some(reply) = reply {
+            own.reply(&mut tx, reply);
+        }
+        own.consume(&mut tx);
+        tx.commit()?;
+        Ok(())
+    }
+}
+
+/// What a transaction of the player's does besides its purpose.
+#[derive(Clone, Copy)]
+pub(in crate::lobby) struct Own {
+    pub(in crate::lobby) player: &'static PlayerRecord,
+    frame_end: Option<u64>,
+    received: u64,
+    sent: u64,
+}
+
+impl Own {
+    /// The frame is handled by this transaction.
+    pub(in crate::lobby) fn consume<R: Record>(&self, tx: &mut Tx<'_, R>) {
+        if let Some(end) = self.frame_end {
+            tx.set(&self.player.consumed, end);
+            if end == self.received {
+                self.player.input.rebase(tx, end);
+            }
+        }
+    }
+
+    /// Puts a message into the output stream.
+    ///
+    /// # Panics
+    ///
+    /// If the message does not fit a frame: what goes into messages is bounded so that it does (see [`limits`](crate::limits)).
+    pub(in crate::lobby) fn reply<R: Record>(&self, tx: &mut Tx<'_, R>, message: &ServerMessage) {
+        let mut buffer = [0; FRAME_TOTAL_BYTES_MAX];
+        let length = frame::write_frame_into(message, &mut buffer).expect("every message fits a frame");
+        self.put(tx, &buffer[..length]);
+    }
+
+    /// Puts a whole frame into the output stream. The caller has checked the [space](Session::output_space).
+    pub(in crate::lobby) fn put<R: Record>(&self, tx: &mut Tx<'_, R>, frame: &[u8]) {
+        let mut output = self.begin_output(tx);
+        output.put(tx, frame);
+        output.finish(tx);
+    }
+
+    /// Begins to write several frames.
+    pub(in crate::lobby) fn begin_output<R: Record>(&self, tx: &Tx<'_, R>) -> Output {
+        Output {
+            player: self.player,
+            sent: self.sent,
+            head: tx.get(&self.player.output_head),
+        }
+    }
+}
+
+/// Frames on their way into the output stream; nothing of it counts before [`Output::finish`] and the commit.
+#[must_use]
+pub(in crate::lobby) struct Output {
+    player: &'static PlayerRecord,
+    sent: u64,
+    head: u64,
+}
+
+impl Output {
+    pub(in crate::lobby) fn put<R: Record>(&mut self, tx: &mut Tx<'_, R>, frame: &[u8]) {
+        let next = self.head + frame.len() as u64;
+        let oldest = next.saturating_sub(OutputRing::BYTES);
+        assert!(
+            oldest <= self.sent,
+            "output that was not sent would be overwritten"
+        );
+        // For good: what is overwritten can not be kept for a resume, whatever becomes of the transaction.
+        let kept_from = self
+            .player
+            .output_kept_from
+            .fetch_max(oldest, Ordering::AcqRel)
+            .max(oldest);
+        if kept_from == self.head {
+            self.player.output.rebase(tx, self.head);
+        }
+        self.player.output.write(tx, self.head, frame);
+        self.head = next;
+    }
+
+    pub(in crate::lobby) fn finish<R: Record>(self, tx: &mut Tx<'_, R>) {
+        tx.set(&self.player.output_head, self.head);
+    }
+}
