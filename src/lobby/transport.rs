@@ -120,15 +120,21 @@ impl Session {
     /// Whether the kernel's counts fit the records. If not, this connection cannot be continued (the session can).
     pub(super) fn passed_is_plausible(&self) -> bool {
         let hand = &self.lobby.hand;
+        let has_ended = [Phase::CLOSING, Phase::DONE].contains(&self.phase());
         let Some((_, player)) = self.player else {
-            return self.passed.received <= HANDSHAKE_BYTES_MAX as u64;
+            // Who has let go of a session may have received any number of bytes, and receives no more.
+            return has_ended || self.passed.received <= HANDSHAKE_BYTES_MAX as u64;
         };
         let (consumed, head) = (hand.own(&player.consumed), hand.own(&player.output_head));
         let (received, sent) = (self.input_received(), self.output_sent());
-        let end = head.min(hand.own(&self.record.stream_end));
+        // Behind the stream's end the farewell is counted.
+        let end = match has_ended {
+            true => hand.own(&self.record.stream_end) + u64::from(hand.own(&self.record.farewell_bytes)),
+            false => head,
+        };
         (consumed..=consumed + INPUT_RING_BYTES as u64).contains(&received)
             && sent <= end
-            && head - sent <= super::players::OutputRing::BYTES
+            && head.saturating_sub(sent) <= super::players::OutputRing::BYTES
     }
 
     fn next_piece(&self) -> Option<Piece<'static>> {
