@@ -181,6 +181,9 @@ impl<'a> Handler<'a> {
         self.begin();
         while !self.supervisor_is_gone {
             self.work()?;
+            for fault in self.session.lobby.take_faults() {
+                log::warn!("the game's code failed: {fault}");
+            }
             if self.session.phase() == Phase::DONE {
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use crate::limits::{ORPHAN_AFTER_MS, RING_AGAIN_AFTER_MS, SWEEP_MS, TICK_MS};
-use crate::lobby::Lobby;
+use crate::lobby::{Lobby, Rejection};
 use crate::role::{Context, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::signals::Signals;
@@ -105,7 +105,12 @@ impl Ticker {
             if record.tick_is_due(now_ms) {
                 match lobby.tick(index, now_ms) {
                     Ok(_) => self.context.wiring.ring_room(index, &record.log),
-                    Err(rejection) => log::error!("the game in room {index} cannot tick: {rejection}"),
+                    Err(Rejection {
+                        fault: Some(fault), ..
+                    }) => {
+                        log::error!("the game in room {index} ticks no more, its code failed: {fault}");
+                    }
+                    Err(rejection) => log::error!("the game in room {index} ticks no more: {rejection}"),
                 }
             }
             self.ring_again(index, now_ms);
@@ -117,6 +122,9 @@ impl Ticker {
                 self.context
                     .wiring
                     .ring_room(room, &self.context.memory.rooms.at(room).log);
+            }
+            for fault in lobby.take_faults() {
+                log::warn!("the game's code failed when a player was gone: {fault}");
             }
             lobby.sweep_rooms();
             lobby = self.free_orphans(lobby, now_ms);

@@ -153,7 +153,7 @@ impl Session {
         let games = self.lobby.games;
         let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
         assert!(is_open(&tx, room), "a room with a player in it is open");
-        let snapshot = snapshot(&tx, room, games, seat);
+        let snapshot = snapshot(&tx, room, games, seat, &mut self.lobby.faults);
         let head = tx.record().log.head(&tx);
         own.reply(&mut tx, &message(snapshot));
         tx.set(&own.player.log_cursor, head);

@@ -11,7 +11,7 @@ use super::rooms::{
 };
 use super::session::Session;
 use super::{Lobby, Rejection};
-use crate::games::{ErasedOutbox, Games, Start};
+use crate::games::{ErasedOutbox, GameError, Games, Start};
 use crate::limits::{GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, SEATS_MAX};
 use crate::shm::transaction::Record;
 
@@ -99,7 +99,7 @@ impl Session {
         }
         tx.set(&own.player.membership, Membership::in_room(room, Some(0)));
         tx.set(&own.player.log_cursor, record.log.head(&tx));
-        let snapshot = snapshot(&tx, room, games, Some(0));
+        let snapshot = snapshot(&tx, room, games, Some(0), &mut self.lobby.faults);
         own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
         own.consume(&mut tx);
         tx.commit()?;
@@ -160,7 +160,7 @@ impl Session {
         events.finish(&mut tx);
         tx.set(&own.player.membership, Membership::in_room(room, seat));
         tx.set(&own.player.log_cursor, record.log.head(&tx));
-        let snapshot = snapshot(&tx, room, games, seat);
+        let snapshot = snapshot(&tx, room, games, seat, &mut self.lobby.faults);
         own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
         own.consume(&mut tx);
         tx.commit()?;
@@ -180,7 +180,14 @@ impl Session {
         let (room, seat) = self.must_be_in_room()?;
         let lobby = &mut self.lobby;
         let mut tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
-        vacate(&mut tx, lobby.games, &mut lobby.outbox, room, player, seat)?;
+        vacate(
+            &mut tx,
+            lobby.games,
+            (&mut lobby.outbox, &mut lobby.faults),
+            room,
+            player,
+            seat,
+        )?;
         let closing = tx.get(&tx.record().life) == RoomLife::CLOSING.raw();
         tx.set(&own.player.membership, Membership::LOBBY);
         tx.set(&own.player.log_cursor, 0);
@@ -292,7 +299,7 @@ impl Lobby {
 pub(super) fn vacate(
     tx: &mut RoomTx<'_>,
     games: &Games,
-    outbox: &mut ErasedOutbox,
+    (outbox, faults): (&mut ErasedOutbox, &mut Vec<GameError>),
     room: RoomRef,
     player: PlayerRef,
     seat: Option<u8>,
@@ -313,7 +320,7 @@ pub(super) fn vacate(
         events.tell_all(tx, RoomEvent::Left { seat: number })?;
         events.finish(tx);
         if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
-            super::play::player_left(tx, games, outbox, number)?;
+            super::play::player_left(tx, games, (outbox, faults), number)?;
         }
     } else {
         tx.set(&record.spectators, tx.get(&record.spectators).saturating_sub(1));

@@ -43,6 +43,8 @@ pub struct Lobby {
     pub(crate) hand: Hand,
     /// The events of one call of a game; used again and again.
     pub(super) outbox: ErasedOutbox,
+    /// See [`Lobby::take_faults`].
+    pub(super) faults: Vec<GameError>,
 }
 
 impl Lobby {
@@ -53,7 +55,13 @@ impl Lobby {
             games,
             hand: memory.attach(),
             outbox: ErasedOutbox::new(),
+            faults: Vec::new(),
         }
+    }
+
+    /// What has failed in games' code where nobody's request could be rejected for it. For the log, when no lock is held.
+    pub fn take_faults(&mut self) -> Vec<GameError> {
+        std::mem::take(&mut self.faults)
     }
 }
 

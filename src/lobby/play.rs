@@ -168,7 +168,7 @@ impl Lobby {
 pub(super) fn player_left(
     tx: &mut RoomTx<'_>,
     games: &Games,
-    outbox: &mut ErasedOutbox,
+    (outbox, faults): (&mut ErasedOutbox, &mut Vec<GameError>),
     seat: u8,
 ) -> Result<(), Rejection> {
     let game = game_of(tx, games);
@@ -177,7 +177,10 @@ pub(super) fn player_left(
     let too_few = occupants(tx).count() < usize::from(*game.seats().start());
     match left {
         Ok(step) => apply(tx, &step, &next, outbox)?,
-        Err(_) => return finish(tx, Outcome::Abandoned),
+        Err(fault) => {
+            faults.push(fault);
+            return finish(tx, Outcome::Abandoned);
+        }
     }
     let playing = phase_of(tx.get(&tx.record().phase)) == MatchPhase::Playing;
     if playing && too_few && game.start_rule() == Start::WhenSeatsReady {

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::directory::Name;
 use super::memory::{PlayerRef, RoomRef};
 use super::text::{ShortBytes, Text};
-use crate::games::{AnyGame, Games, Viewer};
+use crate::games::{AnyGame, GameError, Games, Viewer};
 use crate::limits::{
     GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX,
     SEATS_MAX,
@@ -281,8 +281,14 @@ pub fn write_state(tx: &mut RoomTx<'_>, state: &[u8]) {
     tx.set(&record.has_state, 1);
 }
 
-/// The room as somebody in it sees it, up to the last event.
-pub fn snapshot(tx: &RoomTx<'_>, room: RoomRef, games: &Games, seat: Option<u8>) -> Snapshot {
+/// The room as somebody in it sees it, up to the last event. If the game fails to show itself, `faults` says how.
+pub fn snapshot(
+    tx: &RoomTx<'_>,
+    room: RoomRef,
+    games: &Games,
+    seat: Option<u8>,
+    faults: &mut Vec<GameError>,
+) -> Snapshot {
     let record = tx.record();
     let game = game_of(tx, games);
     let (connected, ready) = (tx.get(&record.connected), tx.get(&record.ready));
@@ -304,24 +310,27 @@ pub fn snapshot(tx: &RoomTx<'_>, room: RoomRef, games: &Games, seat: Option<u8>)
         seats,
         spectators: tx.get(&record.spectators),
         event: record.log.next_number(tx) - 1,
-        view: view_for(tx, games, seat),
+        // A game that fails to draw itself leaves its viewer without a picture, not without a room.
+        view: view_for(tx, games, seat).unwrap_or_else(|fault| {
+            faults.push(fault);
+            Vec::new()
+        }),
     }
 }
 
 /// What the game shows to a seat or a spectator; empty while there is no match.
-fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Vec<u8> {
+fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Result<Vec<u8>, GameError> {
     let record = tx.record();
     let mut state = [0; GAME_STATE_BYTES_MAX];
     let state = read_state(tx, &mut state);
     if tx.get(&record.has_state) == 0 {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let viewer = seat.map_or(Viewer::Spectator, Viewer::Seat);
     let mut view = vec![0; GAME_VIEW_BYTES_MAX];
-    // A game that fails to draw itself leaves its viewer without a picture, not without a room.
-    let length = game_of(tx, games).view(state, viewer, &mut view).unwrap_or(0);
+    let length = game_of(tx, games).view(state, viewer, &mut view)?;
     view.truncate(length);
-    view
+    Ok(view)
 }
 
 /// The room's line in a list.

@@ -113,7 +113,14 @@ impl Lobby {
         let memory = self.memory;
         let record = memory.players.at(player.index());
         let mut tx = self.hand.begin(memory.rooms.at(room.index()));
-        let vacated = vacate(&mut tx, self.games, &mut self.outbox, room, player, seat);
+        let vacated = vacate(
+            &mut tx,
+            self.games,
+            (&mut self.outbox, &mut self.faults),
+            room,
+            player,
+            seat,
+        );
         tx.set(&record.membership, Membership::LOBBY);
         let closing = tx.get(&tx.record().life) == RoomLife::CLOSING.raw();
         let committed = vacated.and_then(|()| Ok(tx.commit()?));
