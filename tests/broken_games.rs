@@ -1,0 +1,467 @@
+//! Promise: a game whose code fails harms nobody: the request is rejected, the match is as it was before, and the room and the
+//! process that served it live on. If the code kills its process, it costs the connection that asked for it and no other.
+//!
+//! Without the test harness, since this program is also the server: started with `serve` it offers games that fail.
+
+mod common;
+
+use std::ops::RangeInclusive;
+use std::process::{Command, ExitCode};
+
+use common::{PATIENCE, Server, eventually};
+use forkade::games::relay::Relay;
+use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
+use forkade_protocol::client::{Client, ClientError, NewRoom};
+use forkade_protocol::{ClientMessage, Outcome, RejectCode, RoomEvent, RoomId, ServerMessage, codec};
+use serde::{Deserialize, Serialize};
+
+/// A sum that everybody adds to, and many ways to fail.
+#[derive(Serialize, Deserialize)]
+struct Fragile {
+    sum: u32,
+    fails_in: FailsIn,
+    padding: Vec<u8>,
+}
+
+/// A place for a failure that no action leads to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum FailsIn {
+    #[default]
+    Nothing,
+    New,
+    View,
+    Leave,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Deed {
+    Add(u32),
+    Panic(String),
+    PanicAfterEvents,
+    GrowTooLarge,
+    SaySoMuch,
+    WinWithoutASeat,
+    Abort,
+}
+
+impl Game for Fragile {
+    type Options = FailsIn;
+    type Action = Deed;
+    type Event = u32;
+    type View = u32;
+
+    const NAME: &'static str = "fragile";
+    const SEATS: RangeInclusive<u8> = 1..=4;
+    const TICKS_PER_SECOND: u16 = 0;
+    const START: Start = Start::AtOnce;
+
+    fn new(fails_in: FailsIn, _seats: u8, _seed: u64) -> Result<Self, Rejection> {
+        assert!(fails_in != FailsIn::New, "cannot be made");
+        Ok(Self {
+            sum: 0,
+            fails_in,
+            padding: Vec::new(),
+        })
+    }
+
+    fn act(&mut self, _seat: u8, deed: Deed, out: &mut Outbox<u32>) -> Result<(), Rejection> {
+        // What it has changed before it fails must be undone.
+        self.sum += 1000;
+        match deed {
+            Deed::Add(addend) => {
+                self.sum = self.sum - 1000 + addend;
+                out.to_all(&self.sum);
+            }
+            Deed::Panic(text) => panic!("{text}"),
+            Deed::PanicAfterEvents => {
+                out.to_all(&self.sum);
+                self.sum = self
+                    .padding
+                    .first()
+                    .copied()
+                    .map(u32::from)
+                    .expect("nothing is there");
+            }
+            Deed::GrowTooLarge => self.padding.resize(1 << 20, 0),
+            Deed::SaySoMuch => (0..100_000).for_each(|number| out.to_all(&number)),
+            Deed::WinWithoutASeat => self.sum = u32::MAX,
+            Deed::Abort => std::process::abort(),
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, _seat: u8, _out: &mut Outbox<u32>) {
+        assert!(self.fails_in != FailsIn::Leave, "cannot be left");
+    }
+
+    fn view(&self, _viewer: Viewer) -> u32 {
+        assert!(self.fails_in != FailsIn::View, "cannot be seen");
+        self.sum
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        (self.sum == u32::MAX).then(|| Outcome::Won { seats: vec![200] })
+    }
+
+    fn parse_action(_text: &str) -> Result<Deed, Rejection> {
+        Err(Rejection::bad_action("this game is not for people"))
+    }
+
+    fn draw(_view: &u32) -> String {
+        String::new()
+    }
+}
+
+/// Counts its ticks, and panics in the one that its options name.
+#[derive(Serialize, Deserialize)]
+struct Clock {
+    ticks: u32,
+    fails_at: u32,
+}
+
+impl Game for Clock {
+    type Options = u32;
+    type Action = ();
+    type Event = u32;
+    type View = u32;
+
+    const NAME: &'static str = "clock";
+    const SEATS: RangeInclusive<u8> = 1..=2;
+    const TICKS_PER_SECOND: u16 = 100;
+    const START: Start = Start::AtOnce;
+
+    fn new(fails_at: u32, _seats: u8, _seed: u64) -> Result<Self, Rejection> {
+        Ok(Self { ticks: 0, fails_at })
+    }
+
+    fn act(&mut self, _seat: u8, (): (), _out: &mut Outbox<u32>) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    fn tick(&mut self, out: &mut Outbox<u32>) {
+        self.ticks += 1;
+        assert!(self.ticks != self.fails_at, "the spring is broken");
+        out.to_all(&self.ticks);
+    }
+
+    fn view(&self, _viewer: Viewer) -> u32 {
+        self.ticks
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        None
+    }
+
+    fn parse_action(_text: &str) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    fn draw(view: &u32) -> String {
+        format!("{view}\n")
+    }
+}
+
+/// Runs this program as a server.
+fn start() -> Server {
+    let this_program = std::env::current_exe().expect("a running program has a file");
+    Server::run(Command::new(this_program).args([
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--console",
+        "127.0.0.1:0",
+    ]))
+}
+
+/// Ann and Bob in a room of the fragile game.
+fn together(server: &Server) -> (Client, Client, RoomId) {
+    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
+    let room = ann
+        .create_room(NewRoom::new("fragile", "china shop"))
+        .expect("a room is free")
+        .room;
+    bob.join_room(room, None).expect("a seat is free");
+    (ann, bob, room)
+}
+
+fn deed(deed: &Deed) -> Vec<u8> {
+    codec::encode(deed).expect("encodes")
+}
+
+/// The next number that the game says.
+fn number(client: &mut Client) -> u32 {
+    let is_game = |message: &ServerMessage| {
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Game { .. },
+                ..
+            }
+        )
+    };
+    match client
+        .receive_where(PATIENCE, is_game)
+        .expect("the session lives")
+    {
+        Some(ServerMessage::Event {
+            event: RoomEvent::Game { data },
+            ..
+        }) => codec::decode(&data).expect("a number"),
+        other => panic!("the game says nothing, but {other:?}"),
+    }
+}
+
+fn rejection<T: std::fmt::Debug>(result: Result<T, ClientError>) -> RejectCode {
+    let error = result.expect_err("it should have been rejected");
+    error
+        .reject_code()
+        .unwrap_or_else(|| panic!("not rejected, but {error}"))
+}
+
+fn room_failing_in(fails_in: FailsIn) -> NewRoom {
+    NewRoom {
+        options: codec::encode(&fails_in).expect("encodes"),
+        ..NewRoom::new("fragile", "china shop")
+    }
+}
+
+/// Every line of the log is a record, and one of them contains all of `parts`.
+fn expect_logged(server: &Server, parts: &[&str]) {
+    let is_it = |line: &str| parts.iter().all(|part| line.contains(part));
+    eventually("the failure is in one record of the log", || {
+        server.log().lines().any(is_it)
+    });
+    for line in server.log().lines() {
+        assert!(
+            line.contains(&format!("[{}]", pid_in(line))),
+            "no record: {line:?}"
+        );
+    }
+}
+
+/// What stands in the first brackets of a record.
+fn pid_in(line: &str) -> u32 {
+    let pid = line
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']')?.0.parse().ok());
+    pid.unwrap_or_else(|| panic!("no record: {line:?}"))
+}
+
+fn an_action_that_panics_is_rejected_and_room_and_process_live_on() {
+    let server = start();
+    let (mut ann, mut bob, room) = together(&server);
+    let handler = server.handler_of("Ann").expect("she is served");
+    ann.act(deed(&Deed::Add(5))).expect("legal");
+    let failing = [
+        (
+            Deed::Panic("a cup\nfell \u{1b}[31mdown".to_owned()),
+            RejectCode::GameFailed,
+        ),
+        (Deed::PanicAfterEvents, RejectCode::GameFailed),
+        (Deed::SaySoMuch, RejectCode::GameFailed),
+        (Deed::WinWithoutASeat, RejectCode::GameFailed),
+        (Deed::GrowTooLarge, RejectCode::StateTooLarge),
+    ];
+    for (failing, expected) in failing {
+        assert_eq!(rejection(ann.act(deed(&failing))), expected, "{failing:?}");
+    }
+    bob.act(deed(&Deed::Add(2))).expect("legal");
+    for client in [&mut ann, &mut bob] {
+        // Nothing of what failed was heard, and nothing of it counts.
+        assert_eq!([number(client), number(client)], [5, 7]);
+    }
+    let seen = server
+        .client("Carol")
+        .spectate(room, None)
+        .expect("anybody may watch");
+    assert_eq!(codec::decode::<u32>(&seen.view), Ok(7));
+    assert_eq!(
+        server.handler_of("Ann"),
+        Some(handler),
+        "the process that ran the code lives on"
+    );
+    assert_eq!(server.status("takeovers_total"), 0);
+    let record = [
+        "handler",
+        "player=\"Ann\"",
+        "panicked at tests/broken_games.rs",
+        "a cup\\nfell \\u{1b}[31mdown",
+        "called from",
+    ];
+    expect_logged(&server, &record);
+    expect_logged(&server, &["handler", "nothing is there", "called from", "act"]);
+}
+
+fn a_game_that_cannot_be_made_leaves_no_room_behind() {
+    let server = start();
+    let mut ann = server.client("Ann");
+    for _ in 0..3 {
+        assert_eq!(
+            rejection(ann.create_room(room_failing_in(FailsIn::New))),
+            RejectCode::GameFailed
+        );
+    }
+    assert_eq!(server.status("rooms"), 0);
+    ann.create_room(NewRoom::new("fragile", "china shop"))
+        .expect("a room is free");
+    expect_logged(&server, &["handler", "cannot be made"]);
+}
+
+fn a_game_that_cannot_be_seen_leaves_its_viewers_without_a_picture_and_not_without_a_room() {
+    let server = start();
+    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
+    let room = ann
+        .create_room(room_failing_in(FailsIn::View))
+        .expect("a room is free");
+    assert!(room.view.is_empty());
+    assert!(
+        bob.join_room(room.room, None)
+            .expect("a seat is free")
+            .view
+            .is_empty()
+    );
+    ann.act(deed(&Deed::Add(1))).expect("legal");
+    assert_eq!((number(&mut ann), number(&mut bob)), (1, 1));
+    expect_logged(&server, &["handler", "cannot be seen"]);
+}
+
+fn a_game_that_cannot_be_left_is_over_and_lets_its_player_go() {
+    let server = start();
+    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
+    let room = ann
+        .create_room(room_failing_in(FailsIn::Leave))
+        .expect("a room is free")
+        .room;
+    bob.join_room(room, None).expect("a seat is free");
+    bob.leave().expect("in the room");
+    let is_end = |message: &ServerMessage| {
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Finished { .. },
+                ..
+            }
+        )
+    };
+    let end = ann.receive_where(PATIENCE, is_end).expect("the session lives");
+    assert!(
+        matches!(
+            end,
+            Some(ServerMessage::Event {
+                event: RoomEvent::Finished {
+                    outcome: Outcome::Abandoned
+                },
+                ..
+            })
+        ),
+        "{end:?}"
+    );
+    bob.create_room(NewRoom::new("relay", "elsewhere"))
+        .expect("a room is free");
+    expect_logged(&server, &["handler", "cannot be left"]);
+}
+
+fn a_tick_that_panics_stops_one_clock_and_no_other() {
+    let server = start();
+    let ticker = |server: &Server| {
+        let processes = server.ask_json("processes");
+        let is_it = |process: &&serde_json::Value| process["role"] == "ticker";
+        processes
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(is_it)
+            .expect("there is one")["pid"]
+            .clone()
+    };
+    let before = ticker(&server);
+    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
+    let clock = |fails_at: u32| NewRoom {
+        options: codec::encode(&fails_at).expect("encodes"),
+        ..NewRoom::new("clock", "tower")
+    };
+    bob.create_room(clock(0)).expect("a room is free");
+    ann.create_room(clock(3)).expect("a room is free");
+    assert_eq!([number(&mut ann), number(&mut ann)], [1, 2]);
+    let seen = number(&mut bob);
+    while number(&mut bob) < seen + 20 {}
+    ann.act(vec![]).expect("the match is on, as before the tick");
+    ann.leave().expect("in the room");
+    let after = ann.create_room(clock(0)).expect("a room is free");
+    assert_eq!(after.phase, forkade_protocol::Phase::Playing);
+    assert_eq!(number(&mut ann), 1);
+    assert_eq!(ticker(&server), before, "the ticker lives on");
+    expect_logged(
+        &server,
+        &[
+            "ticker",
+            "panicked at tests/broken_games.rs",
+            "the spring is broken",
+            "called from",
+        ],
+    );
+}
+
+fn an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_other() {
+    let server = start();
+    let (mut ann, mut bob, _) = together(&server);
+    let bobs_handler = server.handler_of("Bob").expect("he is served");
+    ann.act(deed(&Deed::Add(5))).expect("legal");
+    ann.send(&ClientMessage::Act {
+        request: 9,
+        action: deed(&Deed::Abort),
+    })
+    .expect("the session lives");
+    // Bob is told, and the game is as it was before.
+    let is_loss = |message: &ServerMessage| {
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Connection {
+                    seat: 0,
+                    connected: false
+                },
+                ..
+            }
+        )
+    };
+    assert_eq!(number(&mut bob), 5);
+    assert!(
+        bob.receive_where(PATIENCE, is_loss)
+            .expect("the session lives")
+            .is_some()
+    );
+    bob.act(deed(&Deed::Add(2))).expect("legal");
+    assert_eq!(number(&mut bob), 7);
+    assert_eq!(server.handler_of("Bob"), Some(bobs_handler));
+    assert_eq!(server.status("blamed_total"), 1);
+    assert_eq!(bob.counters().resumes, 0);
+}
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("serve") {
+        return forkade::Server::new()
+            .game::<Fragile>()
+            .game::<Clock>()
+            .game::<Relay>()
+            .main();
+    }
+    run![
+        an_action_that_panics_is_rejected_and_room_and_process_live_on,
+        a_game_that_cannot_be_made_leaves_no_room_behind,
+        a_game_that_cannot_be_seen_leaves_its_viewers_without_a_picture_and_not_without_a_room,
+        a_game_that_cannot_be_left_is_over_and_lets_its_player_go,
+        a_tick_that_panics_stops_one_clock_and_no_other,
+        an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_other,
+    ];
+    ExitCode::SUCCESS
+}
+
+/// Runs tests one after the other. A panic ends the program, with a status that says so.
+macro_rules! run {
+    ($($test:ident),* $(,)?) => {$(
+        println!("test {} ...", stringify!($test));
+        $test();
+    )*};
+}
+use run;
