@@ -5,8 +5,8 @@ use forkade_protocol::{ErrorCode, ServerMessage, frame};
 use super::Session;
 use crate::limits::FAREWELL_BYTES_MAX;
 use crate::lobby::connections::{ConnectionRecord, Phase};
-use crate::lobby::directory::Presence;
-use crate::lobby::memory::{ConnectionRef, PlayerRef};
+use crate::lobby::directory::{LobbyTx, Presence};
+use crate::lobby::memory::{ConnectionRef, Memory, PlayerRef};
 use crate::lobby::transport;
 use crate::shm::transaction::{Record, Tx};
 use crate::sys::clock::now_ms;
@@ -42,7 +42,10 @@ impl Session {
                 tx.commit().expect("closing fits the journal");
             }
             None => {
+                let asked_for = self.lobby.hand.own(&record.player);
                 let mut tx = self.lobby.hand.begin(self.lobby.memory.directory.record);
+                // Now, with the phase by which a successor knows that the session is only asked for: it would animate it.
+                drop_claim(&mut tx, self.lobby.memory, self.connection, record, asked_for);
                 enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
                 tx.commit().expect("closing fits the journal");
             }
@@ -76,7 +79,7 @@ impl Session {
                 self.show_connected(false);
                 self.detach(Phase::DONE)
             }
-            None => self.drop_claim(),
+            None => self.end_without_session(),
         }
     }
 
@@ -128,21 +131,32 @@ impl Session {
         self.player = None;
     }
 
-    /// Ends a connection that carries no session; one it had asked for is not asked for any more.
-    fn drop_claim(&mut self) -> Option<u32> {
-        let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
-        let player = self.lobby.hand.own(&record.player);
+    /// Ends a connection that carries no session.
+    fn end_without_session(&mut self) -> Option<u32> {
+        let (memory, record) = (self.lobby.memory, self.record);
+        let asked_for = self.lobby.hand.own(&record.player);
         let mut tx = self.lobby.hand.begin(memory.directory.record);
-        if let Some(identity) = memory.directory.identity(&tx, player)
-            && tx.get(&identity.claimant) == connection
-        {
-            tx.set(&identity.claimant, ConnectionRef::NOBODY);
-        }
-        tx.set(&record.player, PlayerRef::NOBODY);
+        drop_claim(&mut tx, memory, self.connection, record, asked_for);
         tx.set(&record.phase, Phase::DONE.raw());
         tx.commit().expect("ending a connection fits the journal");
         None
     }
+}
+
+/// The session that the connection had asked for, if any, is not asked for any more.
+fn drop_claim(
+    tx: &mut LobbyTx<'_>,
+    memory: &Memory,
+    connection: ConnectionRef,
+    record: &'static ConnectionRecord,
+    player: PlayerRef,
+) {
+    if let Some(identity) = memory.directory.identity(tx, player)
+        && tx.get(&identity.claimant) == connection
+    {
+        tx.set(&identity.claimant, ConnectionRef::NOBODY);
+    }
+    tx.set(&record.player, PlayerRef::NOBODY);
 }
 
 fn enter_closing<R: Record>(
