@@ -87,8 +87,10 @@ pub const SEATS_MAX: u8 = 32;
 /// Games that a server offers; all of them are listed in the `Welcome`.
 pub const GAMES_MAX: usize = 16;
 
-/// A room's events that slow readers can still catch up with; who falls further behind gets a snapshot.
-pub const ROOM_LOG_BYTES: usize = 32 * 1024;
+/// A room's events that slow readers can still catch up with; who falls further behind gets a snapshot. Two players who do nothing but
+/// play 70,000 times a second fill it in 70 ms, which a reader's process may have to wait for its turn on a crowded machine (with 32 KiB
+/// such readers fell out). It costs memory only in rooms whose readers do not keep up.
+pub const ROOM_LOG_BYTES: usize = 256 * 1024;
 
 /// A game's encoded state; a room has two slots of this size.
 pub const GAME_STATE_BYTES_MAX: usize = 8 * 1024;

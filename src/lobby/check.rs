@@ -295,6 +295,7 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
         faults.compare("name on a seat", seat.name.as_str(), name.unwrap_or_default());
         faults.check_cursor(room, believed.cursors.get(&id), head);
     }
+    faults.compare("seats taken", tx.get(&record.taken), taken);
     if (connected | ready) & !taken != 0 {
         faults.0.push(format!(
             "room {room:?} has free seats that are connected or ready"

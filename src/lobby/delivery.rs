@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use forkade_protocol::{RoomEvent, ServerMessage, frame};
 
 use super::Rejection;
-use super::rooms::{RoomRecord, RoomTx, is_open, snapshot};
+use super::rooms::{RoomRecord, RoomTx, all_was_read, is_open, snapshot};
 use super::session::{CURSOR_LOST, Session};
 use crate::games::Audience;
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
@@ -136,6 +136,9 @@ impl Session {
         output.finish(&mut tx);
         tx.set(&own.player.log_cursor, next_cursor);
         tx.commit()?;
+        if let Some(seat) = seat {
+            record.set_read_up_to(seat, next_cursor);
+        }
         Ok(pause)
     }
 
@@ -157,7 +160,11 @@ impl Session {
         let head = tx.record().log.head(&tx);
         own.reply(&mut tx, &message(snapshot));
         tx.set(&own.player.log_cursor, head);
+        let record = tx.record();
         tx.commit()?;
+        if let Some(seat) = seat {
+            record.set_read_up_to(seat, head);
+        }
         Ok(true)
     }
 
@@ -182,8 +189,9 @@ pub(super) struct Events<'l>(Appender<'l, { ROOM_LOG_BYTES / 8 }>);
 
 impl Events<'_> {
     /// Begins to write to the log of the transaction's room.
-    pub(super) fn begin(tx: &RoomTx<'_>) -> Events<'static> {
-        Events(tx.record().log.append(tx))
+    pub(super) fn begin(tx: &mut RoomTx<'_>) -> Events<'static> {
+        let all_was_read = all_was_read(tx);
+        Events(tx.record().log.append(tx, all_was_read))
     }
 
     /// An event for everybody.

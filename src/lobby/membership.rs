@@ -81,6 +81,7 @@ impl Session {
         tx.set(&record.game, u32::from(game_index));
         tx.set(&record.capacity, u32::from(seats));
         tx.set(&record.spectators, 0);
+        tx.set(&record.taken, 1);
         tx.set(&record.connected, 1);
         tx.set(&record.ready, 0);
         tx.set(&record.has_state, 0);
@@ -142,9 +143,10 @@ impl Session {
             return Err(Rejection::new(RejectCode::WrongPasscode, text));
         }
         let seat = if watch { None } else { Some(free_seat(&tx, games)?) };
-        let mut events = Events::begin(&tx);
+        let mut events = Events::begin(&mut tx);
         if let Some(number) = seat {
             tx.set(&record.seats[usize::from(number)], Seat::of(player, name));
+            tx.set(&record.taken, tx.get(&record.taken) | 1 << number);
             tx.set(&record.connected, tx.get(&record.connected) | 1 << number);
             tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));
             events.tell_all(
@@ -288,7 +290,7 @@ impl Lobby {
             &record.connected,
             if connected { bits | bit } else { bits & !bit },
         );
-        let mut events = Events::begin(&tx);
+        let mut events = Events::begin(&mut tx);
         let told = events.tell_all(&mut tx, RoomEvent::Connection { seat, connected });
         events.finish(&mut tx);
         told.is_ok() && tx.commit().is_ok()
@@ -314,6 +316,7 @@ pub(super) fn vacate(
             return Ok(());
         }
         tx.set(cell, Seat::FREE);
+        tx.set(&record.taken, tx.get(&record.taken) & !(1 << number));
         tx.set(&record.connected, tx.get(&record.connected) & !(1 << number));
         tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));
         let mut events = Events::begin(tx);

@@ -77,7 +77,7 @@ impl Session {
         let from = self.name().as_str().to_owned();
         let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
         must_be_open(&tx, room)?;
-        let mut events = Events::begin(&tx);
+        let mut events = Events::begin(&mut tx);
         events.tell_all(
             &mut tx,
             RoomEvent::Chat {
@@ -106,7 +106,7 @@ impl Session {
         allowed(phase_of(tx.get(&record.phase)))?;
         let (bits, bit) = (tx.get(&record.ready), 1 << seat);
         tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
-        let mut events = Events::begin(&tx);
+        let mut events = Events::begin(&mut tx);
         events.tell_all(&mut tx, RoomEvent::Ready { seat, ready })?;
         events.finish(&mut tx);
         start_if_all_are_ready(&mut tx, games, seed)?;

@@ -35,6 +35,8 @@ shared_record! {
         pub capacity: Guarded<u32>,
         /// How many players watch without a seat.
         pub spectators: Guarded<u32>,
+        /// Bit per seat: somebody sits there.
+        pub taken: Guarded<u64>,
         /// Bit per seat: its player's connection is alive.
         pub connected: Guarded<u64>,
         /// Bit per seat: its player is ready for the next match.
@@ -59,6 +61,9 @@ shared_record! {
         open: AtomicU64,
         /// When the next tick is due, in milliseconds of the monotonic clock; `u64::MAX` if none is; for the ticker.
         tick_due_ms: AtomicU64,
+        /// Offset in the log up to which the seat's player was given the events, or less; for the writer, who need not keep what
+        /// all have read.
+        read_up_to: [AtomicU64; SEATS_MAX as usize],
         /// What happened, for everybody in the room.
         pub log: EventLog<{ ROOM_LOG_BYTES / 8 }>,
         /// The encoded game, twice: a change is written to the slot that is not current.
@@ -224,10 +229,30 @@ impl RoomRecord {
             .filter(|generation| *generation != 0)
     }
 
+    /// The seat's player was given the events up to `offset`, for good.
+    pub fn set_read_up_to(&self, seat: u8, offset: u64) {
+        self.read_up_to[usize::from(seat)].store(offset, Ordering::Release);
+    }
+
     /// Whether the room's game is due for a tick, without the lock.
     pub fn tick_is_due(&self, now_ms: u64) -> bool {
         self.open_generation().is_some() && self.tick_due_ms.load(Ordering::Acquire) <= now_ms
     }
+}
+
+/// Whether nobody needs the events in the room's log any more: all are connected, and were given them. (How far those who only
+/// watch have read is not known.)
+pub fn all_was_read(tx: &RoomTx<'_>) -> bool {
+    let record = tx.record();
+    let taken = tx.get(&record.taken);
+    let head = record.log.head(tx);
+    // Offsets only grow, so what a former occupant of the seat had read is never more than what the present one has.
+    let has_read =
+        |(seat, offset): (u32, &AtomicU64)| taken >> seat & 1 == 0 || offset.load(Ordering::Acquire) == head;
+    taken != 0
+        && tx.get(&record.spectators) == 0
+        && taken == tx.get(&record.connected)
+        && (0..).zip(&record.read_up_to).all(has_read)
 }
 
 /// The room's game.

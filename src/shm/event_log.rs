@@ -4,6 +4,9 @@
 //! The writer never waits for readers: before it overwrites the oldest entries it advances the tail *for good*, outside
 //! the journal. A reader copies an entry and then looks whether the tail has passed it: if so it had fallen out of the
 //! window, and must resynchronise.
+//!
+//! The entry at `offset` lies at `(offset − base) mod BYTES`. Whenever all readers have read everything, the writer may begin
+//! anew at the first byte: so a log whose readers keep up uses one page, and a long log costs memory only while somebody needs it.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -16,12 +19,16 @@ const HEADER_BYTES: u64 = 8;
 shared_record! {
     /// The last `8 × WORDS` bytes of events.
     pub struct EventLog<const WORDS: usize> {
+        /// Offset of the entry that lies, or would lie, at the first byte.
+        base: Guarded<u64>,
         /// Offset after the last committed entry.
         head: Guarded<u64>,
         /// Number of the last committed event; events count from 1.
         last_number: Guarded<u64>,
         /// Offset of the oldest entry that is still whole.
         tail: AtomicU64,
+        /// `base`, published after the commit for readers, before `head` is.
+        published_base: AtomicU64,
         /// `head`, published after the commit for readers.
         published: AtomicU64,
         /// `published` when the bell was last rung. Behind `published`: somebody may be asleep who should look.
@@ -41,6 +48,7 @@ pub struct EntryTooLarge {
 #[must_use]
 pub struct Appender<'l, const WORDS: usize> {
     log: &'l EventLog<WORDS>,
+    base: u64,
     head: u64,
     last_number: u64,
 }
@@ -66,14 +74,14 @@ impl<const WORDS: usize> Appender<'_, WORDS> {
             return Err(EntryTooLarge { bytes: event.len() });
         }
         let next = self.head + HEADER_BYTES + (event.len() as u64).next_multiple_of(8);
-        self.log.make_room(next);
+        self.log.make_room(self.base, next);
         let header = u64::from(audience) << 32 | event.len() as u64;
         tx.write(
             &self.log.bytes,
-            position::<WORDS>(self.head),
+            position::<WORDS>(self.base, self.head),
             &header.to_ne_bytes(),
         );
-        let start = position::<WORDS>(self.head + HEADER_BYTES);
+        let start = position::<WORDS>(self.base, self.head + HEADER_BYTES);
         let (first, second) = event.split_at(event.len().min(SharedBytes::<WORDS>::BYTES - start));
         tx.write(&self.log.bytes, start, first);
         tx.write(&self.log.bytes, 0, second);
@@ -113,19 +121,28 @@ impl<const WORDS: usize> EventLog<WORDS> {
     /// Longest event, in bytes: so that one entry never pushes out more than half of the log.
     pub const EVENT_BYTES_MAX: usize = WORDS * 4 - 8;
 
-    /// Empties the log and gives its offsets a fresh start at `offset`, for a room that is opened.
+    /// Empties the log, for a room that is opened. Offsets go on: what a reader of the former room remembers stays lost.
     pub fn reset<R: Record>(&self, tx: &mut Tx<'_, R>) {
         // The window closes first: readers of the former room's events must find nothing they may take.
         let head = tx.get(&self.head);
         self.close_window(head);
+        tx.set(&self.base, head);
         tx.set(&self.last_number, 0);
     }
 
-    /// Begins to append events, under the room's lock. Readers see them after the commit.
-    pub fn append<R: Record>(&self, tx: &Tx<'_, R>) -> Appender<'_, WORDS> {
+    /// Begins to append events, under the room's lock. Readers see them after the commit. With `all_was_read`, nobody needs what
+    /// is in the log, and the events go to its first bytes.
+    pub fn append<R: Record>(&self, tx: &mut Tx<'_, R>, all_was_read: bool) -> Appender<'_, WORDS> {
+        let head = tx.get(&self.head);
+        if all_was_read && tx.get(&self.base) != head {
+            // For good, as always: what lies there will be written over, whatever becomes of the transaction.
+            self.close_window(head);
+            tx.set(&self.base, head);
+        }
         Appender {
             log: self,
-            head: tx.get(&self.head),
+            base: tx.get(&self.base),
+            head,
             last_number: tx.get(&self.last_number),
         }
     }
@@ -142,6 +159,7 @@ impl<const WORDS: usize> EventLog<WORDS> {
 
     /// To be called from [`Record::publish`].
     pub fn publish(&self, view: &View<'_>) {
+        self.published_base.store(view.get(&self.base), Ordering::Release);
         self.published.store(view.get(&self.head), Ordering::Release);
     }
 
@@ -154,13 +172,14 @@ impl<const WORDS: usize> EventLog<WORDS> {
         if cursor > end || cursor < self.tail.load(Ordering::Acquire) {
             return Read::Lost;
         }
-        let header = self.header(cursor);
+        let base = self.published_base.load(Ordering::Acquire);
+        let header = self.header(base, cursor);
         let length = usize::try_from(header & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         if length > Self::EVENT_BYTES_MAX || length > target.len() {
             // Torn by a writer that has overtaken us: a whole header is never that long.
             return Read::Lost;
         }
-        let start = position::<WORDS>(cursor + HEADER_BYTES);
+        let start = position::<WORDS>(base, cursor + HEADER_BYTES);
         let (first, second) = target[..length].split_at_mut(length.min(SharedBytes::<WORDS>::BYTES - start));
         self.bytes.copy_out(start, first);
         self.bytes.copy_out(0, second);
@@ -201,17 +220,17 @@ impl<const WORDS: usize> EventLog<WORDS> {
         )
     }
 
-    fn header(&self, offset: u64) -> u64 {
+    fn header(&self, base: u64, offset: u64) -> u64 {
         let mut header = [0; 8];
-        self.bytes.copy_out(position::<WORDS>(offset), &mut header);
+        self.bytes.copy_out(position::<WORDS>(base, offset), &mut header);
         u64::from_ne_bytes(header)
     }
 
     /// Advances the tail over whole entries until everything up to `next` fits.
-    fn make_room(&self, next: u64) {
+    fn make_room(&self, base: u64, next: u64) {
         let mut tail = self.tail.load(Ordering::Relaxed);
         while next - tail > Self::BYTES {
-            let length = self.header(tail) & u64::from(u32::MAX);
+            let length = self.header(base, tail) & u64::from(u32::MAX);
             tail += HEADER_BYTES + length.next_multiple_of(8);
         }
         self.close_window(tail);
@@ -226,6 +245,6 @@ impl<const WORDS: usize> EventLog<WORDS> {
 }
 
 /// Entries are whole words, so a header never wraps.
-fn position<const WORDS: usize>(offset: u64) -> usize {
-    usize::try_from(offset % (WORDS as u64 * 8)).expect("a position in the log is small")
+fn position<const WORDS: usize>(base: u64, offset: u64) -> usize {
+    usize::try_from(offset.wrapping_sub(base) % (WORDS as u64 * 8)).expect("a position in the log is small")
 }
