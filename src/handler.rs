@@ -129,8 +129,9 @@ struct Handler<'a> {
     readable: bool,
     /// The socket may take bytes: true until it says that it does not.
     writable: bool,
-    /// The poll has told of the client's end: behind what there is to receive, there is the end.
-    client_is_ending: bool,
+    /// The poll has told of the client's end, or of an urgent byte, before which receiving stops: behind what is received at once
+    /// there is more, and it will not be told again.
+    more_behind: bool,
     /// The client has ended its direction, and everything was received.
     client_has_ended: bool,
     /// Somebody may want something of this connection.
@@ -144,9 +145,9 @@ impl<'a> Handler<'a> {
     fn new(inheritance: &Inheritance<'a>, session: Session) -> io::Result<Self> {
         let signals = Signals::block(&[Signal::SIGUSR1, Signal::SIGTERM])?;
         let poll = Poll::new()?;
-        let both = Interest::READABLE | Interest::WRITABLE;
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         for (descriptor, token, interest) in [
-            (inheritance.socket.as_fd(), SOCKET, both),
+            (inheritance.socket.as_fd(), SOCKET, all),
             (signals.as_fd(), SIGNALS, Interest::READABLE),
             (
                 inheritance.context.wiring.lifeline.as_fd(),
@@ -166,7 +167,7 @@ impl<'a> Handler<'a> {
             bell: RoomBell::new(ROOM_BELL, BELL_ANSWER),
             readable: true,
             writable: true,
-            client_is_ending: false,
+            more_behind: false,
             client_has_ended: false,
             // What a predecessor was told, its successor has to find by itself.
             look_at_flags: inheritance.is_successor,
@@ -194,7 +195,7 @@ impl<'a> Handler<'a> {
             for event in &events {
                 match event.token() {
                     SOCKET => {
-                        self.client_is_ending |= event.is_read_closed();
+                        self.more_behind |= event.is_read_closed() || event.is_priority();
                         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
                         self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
                     }
@@ -362,8 +363,7 @@ impl<'a> Handler<'a> {
                 }
                 Ok(Some(receipt)) => {
                     moved = true;
-                    // An end that was announced together with these bytes is not announced again.
-                    self.readable = !receipt.was_all || self.client_is_ending;
+                    self.readable = !receipt.was_all || self.more_behind;
                 }
                 // Full: what is there must be handled first.
                 Ok(None) => break,
