@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Clock {
     ticks: u32,
-    /// After this many ticks the match is over.
+    /// After this many ticks the match is over; 0: never.
     last: u32,
 }
 
@@ -62,7 +62,7 @@ impl Game for Clock {
     }
 
     fn outcome(&self) -> Option<Outcome> {
-        (self.ticks == self.last).then_some(Outcome::Draw)
+        (self.last != 0 && self.ticks == self.last).then_some(Outcome::Draw)
     }
 
     fn parse_action(_text: &str) -> Result<bool, Rejection> {
@@ -190,36 +190,45 @@ impl Actor {
         }
     }
 
+    /// The handler looks at the next frame.
+    pub(crate) fn handle(&mut self) -> Next {
+        player::handle_next_frame(&mut self.session)
+    }
+
     /// The handler handles a message that the client says.
     pub(crate) fn ask(&mut self, message: &ClientMessage) -> Next {
         self.say(message);
-        player::handle_next_frame(&mut self.session)
+        self.handle()
     }
 
     /// The handler delivers the room's events and sends all it has; gives what the client makes of it.
     pub(crate) fn hear(&mut self) -> Vec<ServerMessage> {
-        if self.session.phase() == Phase::OPEN {
-            self.session.deliver().expect("events fit");
-        }
-        self.flush();
         let mut messages = Vec::new();
         loop {
-            match frame::split(&self.unread, FRAME_BYTES_MAX) {
-                Split::Incomplete { .. } => return messages,
-                Split::TooLarge { announced } => panic!("the server sent a frame of {announced} bytes"),
-                Split::Frame { body, total } => {
-                    let message: ServerMessage = codec::decode(body).expect("the server sends messages");
-                    self.unread.drain(..total);
-                    match message {
-                        ServerMessage::Welcome { token, .. } => self.token = Some(token),
-                        ServerMessage::Resumed { resuming_at, .. } => self.received = resuming_at,
-                        ServerMessage::Error { .. } | ServerMessage::ShuttingDown { .. } => {}
-                        _ => self.received += total as u64,
-                    }
-                    messages.push(message);
-                }
+            // Events may have to wait until there is space for them.
+            let moved = self.session.phase() == Phase::OPEN && self.session.deliver().expect("events fit");
+            self.flush();
+            messages.extend(std::iter::from_fn(|| self.first_message()));
+            if !moved {
+                return messages;
             }
         }
+    }
+
+    /// The first message that the client has received and not looked at yet.
+    pub(crate) fn first_message(&mut self) -> Option<ServerMessage> {
+        let Split::Frame { body, total } = frame::split(&self.unread, FRAME_BYTES_MAX) else {
+            return None;
+        };
+        let message: ServerMessage = codec::decode(body).expect("the server sends messages");
+        self.unread.drain(..total);
+        match message {
+            ServerMessage::Welcome { token, .. } => self.token = Some(token),
+            ServerMessage::Resumed { resuming_at, .. } => self.received = resuming_at,
+            ServerMessage::Error { .. } | ServerMessage::ShuttingDown { .. } => {}
+            _ => self.received += total as u64,
+        }
+        Some(message)
     }
 
     /// The handler sends what there is, and the client receives it.
@@ -276,5 +285,12 @@ impl Actor {
     /// The handler answers the client's greeting.
     pub(crate) fn shake_hands(&mut self) -> Handshake {
         player::shake_hands(&mut self.session)
+    }
+
+    /// The handler dies, and the keeper forks another for the same connection.
+    pub(crate) fn replace_handler(&mut self, world: World) {
+        let (session, plausible) = Session::attach(world.lobby(), self.slot, self.session.passed);
+        plausible.expect("what has passed is what was counted");
+        self.session = session;
     }
 }

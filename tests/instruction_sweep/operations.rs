@@ -5,9 +5,9 @@
 //! could notice. What was done before happens at full speed, by the same code.
 
 use forkade::lobby::connections::Phase;
-use forkade::lobby::session::Farewell;
+use forkade::lobby::session::{Farewell, Resume};
 use forkade::lobby::transport::Passed;
-use forkade_protocol::{ClientMessage, RoomFilter};
+use forkade_protocol::{ClientMessage, ErrorCode, RoomFilter};
 
 use crate::stage::{
     ROOM, Stage, chat, create, finish, handle_frame, join, place, quick_match, ready, relayed, resume,
@@ -131,6 +131,26 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         })
     })
     .once(),
+    Operation::new("be told that a still newer connection resumes", 2, |stage| {
+        stage.players(["ann"]);
+        stage.comes_back(0, 0);
+        stage.subject().shake_hands();
+        stage.comes_back(0, 0);
+        stage.subject().shake_hands();
+        stage.subject = 1;
+        Act::session(|session| {
+            if session.phase() == Phase::RESUMING {
+                assert_eq!(session.try_resume(), Resume::Superseded);
+                session.close(false, &Farewell::Error(ErrorCode::Replaced, "elsewhere".into()));
+            }
+        })
+    }),
+    Operation::new("give up waiting for a session", 2, |stage| {
+        stage.players(["ann"]);
+        stage.comes_back(0, 0);
+        stage.subject().shake_hands();
+        Act::session(|session| session.close(false, &Farewell::None))
+    }),
     Operation::new("create a room", 3, |stage| {
         stage.players(["ann"]);
         stage.says(0, &create("tictactoe", None))

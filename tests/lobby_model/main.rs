@@ -1,0 +1,52 @@
+//! The lobby against a simple model: thousands of random requests, deaths, resumes and sweeps.
+//!
+//! Every operation is done to the real lobby, by the code that handlers and the ticker run, and to a model made of ordinary
+//! collections. After each of them the shared memory must be consistent ([`forkade::lobby::check`]), who is where must be as in the
+//! model, and every client must have been told exactly what the model says has happened: each event once, in order, across lost
+//! connections and replaced handlers.
+//!
+//! A run follows from its seed. A failure names it. To repeat that run, or to make more of them:
+//!
+//! ```text
+//! FORKADE_TEST_SEED=7 cargo test --test lobby_model
+//! FORKADE_TEST_RUNS=1000 cargo test --release --test lobby_model
+//! ```
+
+#[path = "../actors/mod.rs"]
+mod actors;
+mod model;
+mod random;
+mod run;
+mod view;
+
+use run::Run;
+
+/// Runs that are the same every time.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
+/// Runs that nobody has tried yet, unless `FORKADE_TEST_RUNS` says otherwise.
+const RUNS: u64 = 4;
+const OPERATIONS: usize = 20_000;
+
+#[test]
+fn the_lobby_agrees_with_its_model_whatever_happens() {
+    // Games are made to panic, and that is no news.
+    std::panic::set_hook(Box::new(|info| {
+        if !info.to_string().ends_with("on purpose") {
+            eprintln!("{info}");
+        }
+    }));
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse().expect("a number in the environment"))
+    };
+    if let Some(seed) = number("FORKADE_TEST_SEED") {
+        return Run::new(seed).go(OPERATIONS);
+    }
+    for seed in SEEDS {
+        Run::new(seed).go(OPERATIONS);
+    }
+    for _ in 0..number("FORKADE_TEST_RUNS").unwrap_or(RUNS) {
+        Run::new(getrandom::u64().expect("the kernel gives random bytes")).go(OPERATIONS);
+    }
+}

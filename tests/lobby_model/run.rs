@@ -1,0 +1,642 @@
+//! One run: what happens is drawn from the seed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use forkade::lobby::Lobby;
+use forkade::lobby::check::check_all;
+use forkade::lobby::connections::Phase;
+use forkade::lobby::memory::Capacity;
+use forkade::lobby::session::{Farewell, Resume, Wanted};
+use forkade::player::{Handshake, Next};
+use forkade_protocol::{
+    ChatScope, ClientMessage, ErrorCode, RoomFilter, RoomId, RoomSummary, ServerMessage, Token, codec,
+};
+
+use crate::actors::{Actor, World};
+use crate::model::{Effect, Model, Player};
+use crate::random::Random;
+use crate::view::View;
+
+const PLAYERS: u32 = 6;
+const ROOMS: u32 = 3;
+/// More than there are players: some connections are refused, some wait for a session.
+const SLOTS: u32 = 10;
+const NAMES: [&str; 8] = ["Ann", "bob", "Cyd", "dan", "eve", "fay", "Gus", "hal"];
+/// Long enough that nobody's grace is over but by a sweep at the end of time.
+const SEAT_GRACE_MS: u64 = 60_000;
+
+/// A client who has a session.
+struct Person {
+    /// As given in the greeting.
+    name: String,
+    token: Token,
+    /// Index of the player's record.
+    record: u64,
+    /// Bytes of the server's stream that the client has made use of.
+    received: u64,
+    view: Option<View>,
+    /// Slot of the connection, while there is one.
+    slot: Option<u32>,
+}
+
+pub(crate) struct Run {
+    seed: u64,
+    random: Random,
+    world: World,
+    /// The ticker's and the operator's.
+    lobby: Option<Lobby>,
+    model: Model,
+    /// By name in small letters.
+    people: BTreeMap<String, Person>,
+    actors: BTreeMap<u32, Actor>,
+    request: u32,
+    /// The ticker's time.
+    now_ms: u64,
+    done: Vec<String>,
+}
+
+impl Run {
+    pub(crate) fn new(seed: u64) -> Self {
+        let world = World::new(Capacity {
+            players: PLAYERS,
+            rooms: ROOMS,
+            keepers: 1,
+        });
+        world
+            .memory
+            .header
+            .seat_grace_ms
+            .store(SEAT_GRACE_MS, Ordering::Relaxed);
+        Self {
+            seed,
+            random: Random::new(seed),
+            world,
+            lobby: Some(world.lobby()),
+            model: Model::new(PLAYERS as usize, ROOMS as usize),
+            people: BTreeMap::new(),
+            actors: BTreeMap::new(),
+            request: 0,
+            now_ms: 0,
+            done: Vec::new(),
+        }
+    }
+
+    pub(crate) fn go(mut self, operations: usize) {
+        for _ in 0..operations {
+            self.do_something();
+            self.some_listen();
+            self.check();
+        }
+        while let Some(who) = self.people.keys().next().cloned() {
+            self.lose_connection(&who);
+            self.grace_is_over();
+            self.check();
+        }
+        let directory = self.world.memory.directory.record;
+        assert_eq!(directory.players_published.load(Ordering::Relaxed), 0);
+        assert_eq!(
+            directory.rooms_published.load(Ordering::Relaxed),
+            0,
+            "rooms are left behind"
+        );
+    }
+
+    fn do_something(&mut self) {
+        let attached: Vec<String> = self
+            .people
+            .iter()
+            .filter(|(_, person)| person.slot.is_some())
+            .map(|(who, _)| who.clone())
+            .collect();
+        let all: Vec<String> = self.people.keys().cloned().collect();
+        let somebody = |random: &mut Random, from: &[String]| {
+            (!from.is_empty()).then(|| from[random.below(from.len())].clone())
+        };
+        let (here, anybody) = (
+            somebody(&mut self.random, &attached),
+            somebody(&mut self.random, &all),
+        );
+        match (self.random.below(100), here, anybody) {
+            (0..=7, ..) => self.hello(),
+            (8..=69, Some(who), _) => self.asks(&who),
+            (70..=72, Some(who), _) => self.says_goodbye(&who),
+            (73..=77, Some(who), _) => self.lose_connection(&who),
+            (78..=79, Some(who), _) => self.lose_processes(&who),
+            (80..=84, Some(who), _) => self.replace_handler(&who),
+            (85..=92, _, Some(who)) => self.resume(&who),
+            (93, _, Some(who)) => self.kick(&who),
+            (94, ..) => self.grace_is_over(),
+            (95..=97, ..) => self.tick(),
+            (98, ..) => self.show_bad_token(),
+            (99, ..) => self.lobby().sweep_rooms(),
+            _ => self.hello(),
+        }
+    }
+
+    fn note(&mut self, what: String) {
+        // Enough to recognise it: long actions are all the same.
+        self.done.push(what.chars().take(120).collect());
+    }
+
+    fn lobby(&mut self) -> &mut Lobby {
+        self.lobby.as_mut().expect("lent out only within a call")
+    }
+
+    fn free_slot(&self) -> u32 {
+        (0..SLOTS)
+            .find(|slot| !self.actors.contains_key(slot))
+            .expect("more slots than connections")
+    }
+
+    fn connect(&mut self) -> Actor {
+        Actor::connect(self.world, self.free_slot())
+    }
+
+    fn hello(&mut self) {
+        let name = self.random.pick(&NAMES).expect("names").to_owned();
+        let name = if self.random.one_in(3) {
+            name.to_uppercase()
+        } else {
+            name
+        };
+        self.note(format!("{name} says hello"));
+        let who = name.to_lowercase();
+        let mut actor = self.connect();
+        actor.say_hello(&name);
+        let refusal = if self.model.players.contains_key(&who) {
+            Some(ErrorCode::NameTaken)
+        } else if self.model.players.len() == self.model.players_max {
+            Some(ErrorCode::ServerFull)
+        } else {
+            None
+        };
+        match (actor.shake_hands(), refusal) {
+            (Handshake::Greeted, None) => {}
+            (Handshake::Refused(Farewell::Error(code, text)), Some(expected)) if code == expected => {
+                return self.refuse(actor, &Farewell::Error(code, text));
+            }
+            (answer, expected) => panic!("{name} is answered {answer:?}, not {expected:?}"),
+        }
+        let (token, record) = match &actor.hear()[..] {
+            [
+                ServerMessage::Welcome {
+                    token,
+                    player,
+                    name: held,
+                    ..
+                },
+            ] if *held == name => (*token, player.0 & 0xFFFF_FFFF),
+            other => panic!("{name} is welcomed by {other:?}"),
+        };
+        self.model.players.insert(
+            who.clone(),
+            Player {
+                connected: true,
+                place: None,
+            },
+        );
+        let slot = Some(actor.slot);
+        let person = Person {
+            name,
+            token,
+            record,
+            received: 0,
+            view: None,
+            slot,
+        };
+        assert!(self.people.insert(who, person).is_none());
+        self.actors.insert(actor.slot, actor);
+    }
+
+    /// The connection is told why, and ends.
+    fn refuse(&mut self, mut actor: Actor, farewell: &Farewell) {
+        if self.random.one_in(3) {
+            actor.replace_handler(self.world);
+        }
+        actor.session.close(false, farewell);
+        if self.random.one_in(3) {
+            actor.replace_handler(self.world);
+        }
+        let Farewell::Error(expected, _) = farewell else {
+            panic!("a refusal has a reason")
+        };
+        match &actor.hear()[..] {
+            [ServerMessage::Error { code, .. }] if code == expected => {}
+            other => panic!("instead of {expected:?} the client hears {other:?}"),
+        }
+        actor.end();
+    }
+
+    fn asks(&mut self, who: &str) {
+        self.request += 1;
+        let (request, name) = (self.request, self.people[who].name.clone());
+        let message = self.some_request(who, request);
+        self.note(format!("{name} asks {message:?}"));
+        let expected = self.model.request(&name, &message);
+        let slot = self.people[who].slot.expect("attached");
+        self.actors.get_mut(&slot).expect("an actor").say(&message);
+        if self.random.one_in(10) {
+            self.replace_handler(who);
+        }
+        let next = self.actors.get_mut(&slot).expect("an actor").handle();
+        assert_eq!(next, Next::Handled);
+        let answers: Vec<ServerMessage> = self
+            .listen(who)
+            .into_iter()
+            .filter(|answer| answer.request() == Some(request))
+            .collect();
+        match (expected, &answers[..]) {
+            (Err(expected), [ServerMessage::Rejected { code, .. }]) if *code == expected => {}
+            (Ok(Effect::Opens(room)), [ServerMessage::Joined { snapshot, .. }]) => {
+                self.model.opened(&name, snapshot.room, *room);
+            }
+            (
+                Ok(Effect::Done),
+                [
+                    ServerMessage::Rooms {
+                        rooms, next: None, ..
+                    },
+                ],
+            ) => self.compare_list(rooms),
+            (Ok(Effect::Done), [ServerMessage::Joined { .. } | ServerMessage::Left { .. }] | []) => {}
+            (expected, answers) => {
+                panic!(
+                    "{answers:?} instead of {:?}",
+                    expected.map(|effect| matches!(effect, Effect::Opens(_)))
+                )
+            }
+        }
+    }
+
+    fn some_request(&mut self, who: &str, request: u32) -> ClientMessage {
+        let passcode = self.random.one_in(5).then(|| "sesame".to_owned());
+        let game = self
+            .random
+            .pick(&["relay", "tictactoe", "tictactoe", "clock", "chess"])
+            .expect("games");
+        let options = if game == "clock" {
+            codec::encode(&3_u32).expect("a number")
+        } else {
+            Vec::new()
+        };
+        let game = game.to_owned();
+        let rooms: Vec<RoomId> = self.model.rooms.keys().copied().collect();
+        let room = self.random.pick(&rooms).unwrap_or(RoomId(7 << 32 | 1));
+        match self.random.below(24) {
+            0..=1 => {
+                let seats = u8::try_from(self.random.below(4)).expect("few");
+                ClientMessage::CreateRoom {
+                    request,
+                    game,
+                    name: "Here".into(),
+                    passcode,
+                    seats,
+                    options,
+                }
+            }
+            2..=3 => ClientMessage::QuickMatch {
+                request,
+                game,
+                options,
+            },
+            4..=6 => ClientMessage::JoinRoom {
+                request,
+                room,
+                passcode,
+            },
+            7 => ClientMessage::Spectate {
+                request,
+                room,
+                passcode,
+            },
+            8 => ClientMessage::Leave { request },
+            9..=11 => ClientMessage::Ready {
+                request,
+                ready: !self.random.one_in(5),
+            },
+            12..=17 => ClientMessage::Act {
+                request,
+                action: self.some_action(who),
+            },
+            18 => ClientMessage::Rematch { request },
+            19..=20 => {
+                let text = "x".repeat(1 + self.random.below(500));
+                ClientMessage::Chat {
+                    request,
+                    scope: ChatScope::Room,
+                    text,
+                }
+            }
+            21 => ClientMessage::ListRooms {
+                request,
+                filter: RoomFilter::default(),
+                after: None,
+            },
+            22 => ClientMessage::Ping { nonce: 5 },
+            _ => ClientMessage::Confirm {
+                received: self.people[who].received,
+            },
+        }
+    }
+
+    fn some_action(&mut self, who: &str) -> Vec<u8> {
+        let place = self.model.player(who).place;
+        match place.map(|(room, _)| self.model.rooms[&room].game) {
+            // Enough that slow readers fall out of the log's window, and unconfirmed output out of the ring.
+            Some("relay") => vec![7; self.random.below(7000)],
+            Some("clock") => vec![u8::from(self.random.one_in(4))],
+            _ => vec![u8::try_from(self.random.below(10)).expect("few")],
+        }
+    }
+
+    fn compare_list(&self, rooms: &[RoomSummary]) {
+        assert_eq!(rooms.len(), self.model.rooms.len());
+        for summary in rooms {
+            let room = &self.model.rooms[&summary.room];
+            assert_eq!(summary.game, room.game);
+            assert_eq!(summary.phase, room.phase);
+            assert_eq!(usize::from(summary.seats), room.seats.len());
+            assert_eq!(usize::from(summary.taken), room.seats.iter().flatten().count());
+            assert_eq!(summary.spectators as usize, room.spectators.len());
+            assert_eq!(summary.passcode, room.passcode.is_some());
+        }
+    }
+
+    fn says_goodbye(&mut self, who: &str) {
+        self.note(format!("{who} says goodbye"));
+        let mut actor = self.take_actor(who);
+        actor.ask_and_close(&ClientMessage::Goodbye);
+        if self.random.one_in(3) {
+            actor.replace_handler(self.world);
+        }
+        actor.flush();
+        actor.end();
+        self.forget(who);
+    }
+
+    /// What the client has not made use of is lost, and so is what the handler has not handled.
+    fn lose_connection(&mut self, who: &str) {
+        if self.people[who].slot.is_none() {
+            return;
+        }
+        self.note(format!("{who}'s connection is lost"));
+        let mut actor = self.take_actor(who);
+        if self.random.one_in(2) {
+            actor.hear();
+        }
+        if self.random.one_in(4) {
+            actor.say(&ClientMessage::Leave { request: 0 });
+        }
+        if self.random.one_in(4) {
+            actor.session.close(
+                false,
+                &Farewell::Error(ErrorCode::Silent, "nothing was heard".into()),
+            );
+        }
+        actor.end();
+        self.model.connected(who, false);
+    }
+
+    /// Handler and keeper die: the ticker frees what the connection held.
+    fn lose_processes(&mut self, who: &str) {
+        self.note(format!("{who}'s handler and keeper die"));
+        let actor = self.take_actor(who);
+        actor.session.record().abandon();
+        let lobby = self.lobby.take().expect("lent out only here");
+        let (lobby, _) = lobby.free_connection(actor.slot);
+        self.lobby = Some(lobby);
+        self.model.connected(who, false);
+    }
+
+    fn replace_handler(&mut self, who: &str) {
+        self.note(format!("{who}'s handler is replaced"));
+        let slot = self.people[who].slot.expect("attached");
+        self.actors
+            .get_mut(&slot)
+            .expect("an actor")
+            .replace_handler(self.world);
+    }
+
+    fn resume(&mut self, who: &str) {
+        let (token, mut received) = (self.people[who].token, self.people[who].received);
+        let forgot = self.random.one_in(8);
+        if forgot {
+            received = 0;
+        }
+        self.note(format!("{who} resumes from {received}"));
+        let mut actor = self.connect();
+        self.ask_to_resume(&mut actor, token, received);
+        if self.random.one_in(6) {
+            actor = self.supersede(actor, token, received);
+        }
+        if self.people[who].slot.is_some() {
+            assert_eq!(actor.session.try_resume(), Resume::NotYet);
+            self.yields(who);
+        }
+        assert_eq!(actor.session.try_resume(), Resume::Done);
+        if self.random.one_in(4) {
+            actor.replace_handler(self.world);
+        }
+        actor.session.show_connected(true);
+        self.model.connected(who, true);
+        let person = self.people.get_mut(who).expect("a person");
+        person.slot = Some(actor.slot);
+        actor.received = received;
+        actor.flush();
+        match actor.first_message() {
+            Some(ServerMessage::Resumed { resuming_at, .. }) => {
+                if resuming_at != received || forgot {
+                    person.view = None;
+                }
+                assert!(resuming_at >= received, "sent again what was received");
+            }
+            other => panic!("{who} resumes and hears {other:?}"),
+        }
+        self.actors.insert(actor.slot, actor);
+        self.listen(who);
+    }
+
+    fn ask_to_resume(&mut self, actor: &mut Actor, token: Token, received: u64) {
+        actor.say_resume(token, received);
+        let answer = actor.shake_hands();
+        assert!(matches!(answer, Handshake::Resuming(_)), "{answer:?}");
+    }
+
+    /// A still newer connection shows the token, too.
+    fn supersede(&mut self, mut older: Actor, token: Token, received: u64) -> Actor {
+        self.actors.insert(older.slot, Actor::connect(self.world, SLOTS));
+        let mut newer = self.connect();
+        self.actors.remove(&older.slot).expect("just inserted").end();
+        self.ask_to_resume(&mut newer, token, received);
+        assert_eq!(older.session.try_resume(), Resume::Superseded);
+        let farewell = Farewell::Error(ErrorCode::Replaced, "your session goes on elsewhere".into());
+        if self.random.one_in(2) {
+            older.replace_handler(self.world);
+        }
+        self.refuse(older, &farewell);
+        newer
+    }
+
+    /// The player's present connection lets go of the session.
+    fn yields(&mut self, who: &str) {
+        let mut actor = self.take_actor(who);
+        if self.random.one_in(4) {
+            actor.replace_handler(self.world);
+        }
+        assert_eq!(actor.session.wanted(), Wanted::Yield);
+        if self.random.one_in(2) {
+            actor.flush();
+        }
+        actor.session.yield_to_claimant();
+        if self.random.one_in(2) {
+            actor.replace_handler(self.world);
+        }
+        actor.flush();
+        actor.end();
+    }
+
+    fn kick(&mut self, who: &str) {
+        self.note(format!("{who} is kicked"));
+        let name = self.people[who].name.clone();
+        let keeper = self.lobby().kick(&name).expect("the player is here");
+        if self.people[who].slot.is_some() {
+            assert_eq!(keeper, Some(0));
+            let mut actor = self.take_actor(who);
+            assert_eq!(actor.session.wanted(), Wanted::Kick);
+            actor
+                .session
+                .close(true, &Farewell::Error(ErrorCode::Kicked, "out".into()));
+            actor.flush();
+            actor.end();
+        } else {
+            assert_eq!(keeper, None);
+            // Nobody's grace is over at the beginning of time, but who was kicked has none.
+            self.lobby().sweep_players(0);
+        }
+        self.forget(who);
+    }
+
+    fn grace_is_over(&mut self) {
+        self.note("the grace is over".into());
+        self.lobby().sweep_players(u64::MAX);
+        let gone = self.people.iter().filter(|(_, person)| person.slot.is_none());
+        let mut gone: Vec<(u64, String)> = gone.map(|(who, person)| (person.record, who.clone())).collect();
+        // The ticker goes through the records.
+        gone.sort();
+        for (_, who) in gone {
+            self.forget(&who);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.note("the clocks tick".into());
+        // Far beyond what is due, again and again.
+        self.now_ms += 1 << 40;
+        let now_ms = self.now_ms;
+        for index in 0..ROOMS {
+            if self.world.memory.rooms.at(index).tick_is_due(now_ms) {
+                assert!(self.lobby().tick(index, now_ms).expect("clocks do not fail"));
+            }
+        }
+        self.model.tick();
+    }
+
+    fn show_bad_token(&mut self) {
+        let mut bytes = [0; 16];
+        bytes[0] = u8::try_from(self.random.below(8)).expect("few");
+        bytes[15] = u8::try_from(self.random.below(256)).expect("a byte");
+        self.note(format!("somebody shows the token {bytes:?}"));
+        let mut actor = self.connect();
+        actor.say_resume(Token(bytes), 0);
+        match actor.shake_hands() {
+            Handshake::Refused(farewell @ Farewell::Error(ErrorCode::TokenUnknown, _)) => {
+                self.refuse(actor, &farewell)
+            }
+            other => panic!("a bad token is answered by {other:?}"),
+        }
+    }
+
+    /// The player has left for good.
+    fn forget(&mut self, who: &str) {
+        self.people.remove(who);
+        self.model.remove(who);
+    }
+
+    /// The actor of a player whose connection is about to end.
+    fn take_actor(&mut self, who: &str) -> Actor {
+        let slot = self
+            .people
+            .get_mut(who)
+            .expect("a person")
+            .slot
+            .take()
+            .expect("attached");
+        self.actors.remove(&slot).expect("an actor")
+    }
+
+    fn some_listen(&mut self) {
+        for who in self.people.keys().cloned().collect::<Vec<_>>() {
+            if self.people[&who].slot.is_some() && self.random.one_in(6) {
+                self.listen(&who);
+            }
+        }
+    }
+
+    /// The client hears all there is, and then knows all there is to know.
+    fn listen(&mut self, who: &str) -> Vec<ServerMessage> {
+        let person = self.people.get_mut(who).expect("a person");
+        let actor = self
+            .actors
+            .get_mut(&person.slot.expect("attached"))
+            .expect("an actor");
+        assert_eq!(actor.session.phase(), Phase::OPEN);
+        let messages = actor.hear();
+        for message in &messages {
+            View::hear(&mut person.view, message, |id| self.model.rooms.get(&id));
+        }
+        person.received = actor.received;
+        if let (Some(view), Some((id, seat))) = (&person.view, self.model.players[who].place) {
+            assert_eq!((view.room, view.seat), (id, seat));
+            view.compare(&self.model.rooms[&id]);
+        }
+        messages
+    }
+
+    fn check(&mut self) {
+        let faults = check_all(self.lobby());
+        assert!(faults.is_empty(), "{faults:#?}");
+        let directory = self.world.memory.directory.record;
+        assert_eq!(
+            directory.players_published.load(Ordering::Relaxed),
+            self.model.players.len() as u64
+        );
+        assert_eq!(
+            directory.rooms_published.load(Ordering::Relaxed),
+            self.model.rooms.len() as u64
+        );
+        for (who, person) in &self.people {
+            let Some(slot) = person.slot else { continue };
+            let place = self.actors[&slot]
+                .session
+                .membership()
+                .place()
+                .map(|(room, seat)| (RoomId(room.to_id()), seat));
+            assert_eq!(place, self.model.players[who].place, "where {who} is");
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let last = self.done.len().saturating_sub(12);
+            eprintln!(
+                "the run with FORKADE_TEST_SEED={} has failed in operation {}, after",
+                self.seed,
+                self.done.len()
+            );
+            self.done[last..].iter().for_each(|what| eprintln!("  {what}"));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a client knows of its room, from what it was sent.
+
+use forkade_protocol::{Phase, RoomEvent, RoomId, SeatInfo, ServerMessage, Snapshot};
+
+use crate::model::Room;
+
+/// A room as one client has pieced it together: a snapshot, and all events since.
+pub(crate) struct View {
+    pub(crate) room: RoomId,
+    pub(crate) seat: Option<u8>,
+    phase: Phase,
+    seats: Vec<Option<SeatInfo>>,
+    /// Number of the last event.
+    event: u64,
+}
+
+impl View {
+    /// Takes note of a message of the server's stream. `room_of` gives the rooms of the model.
+    pub(crate) fn hear<'m>(
+        view: &mut Option<Self>,
+        message: &ServerMessage,
+        room_of: impl Fn(RoomId) -> Option<&'m Room>,
+    ) {
+        match message {
+            ServerMessage::Joined { snapshot, .. }
+            | ServerMessage::Started { snapshot }
+            | ServerMessage::Resync {
+                snapshot: Some(snapshot),
+            } => {
+                if let (ServerMessage::Started { .. }, Some(before)) = (message, view.as_ref()) {
+                    assert!(
+                        snapshot.event > before.event,
+                        "a match that started before the last event"
+                    );
+                }
+                *view = Some(Self::of(snapshot));
+            }
+            ServerMessage::Left { .. } | ServerMessage::Resync { snapshot: None } => *view = None,
+            ServerMessage::Event { number, event } => {
+                let view = view.as_mut().expect("events come in rooms");
+                assert_eq!(*number, view.event + 1, "an event was lost or repeated");
+                if let Some(room) = room_of(view.room) {
+                    let index = usize::try_from(*number - 1).expect("few events");
+                    assert_eq!(room.events.get(index), Some(event), "event {number}");
+                }
+                view.event = *number;
+                view.apply(event);
+            }
+            _ => {}
+        }
+    }
+
+    fn of(snapshot: &Snapshot) -> Self {
+        let Snapshot {
+            room,
+            phase,
+            seat,
+            seats,
+            event,
+            ..
+        } = snapshot;
+        Self {
+            room: *room,
+            seat: *seat,
+            phase: *phase,
+            seats: seats.clone(),
+            event: *event,
+        }
+    }
+
+    fn apply(&mut self, event: &RoomEvent) {
+        match event {
+            RoomEvent::Joined { seat, name } => {
+                self.seats[usize::from(*seat)] = Some(SeatInfo {
+                    name: name.clone(),
+                    connected: true,
+                    ready: false,
+                });
+            }
+            RoomEvent::Left { seat } => self.seats[usize::from(*seat)] = None,
+            RoomEvent::Connection { seat, connected } => self.info(*seat).connected = *connected,
+            RoomEvent::Ready { seat, ready } => self.info(*seat).ready = *ready,
+            RoomEvent::Finished { .. } => {
+                self.phase = Phase::Finished;
+                self.seats
+                    .iter_mut()
+                    .flatten()
+                    .for_each(|info| info.ready = false);
+            }
+            RoomEvent::Game { .. } | RoomEvent::Chat { .. } => {}
+            RoomEvent::Started => panic!("never on the wire"),
+        }
+    }
+
+    fn info(&mut self, seat: u8) -> &mut SeatInfo {
+        self.seats[usize::from(seat)]
+            .as_mut()
+            .expect("news of a taken seat")
+    }
+
+    /// Compares what the client knows, having heard all, with what is.
+    pub(crate) fn compare(&self, room: &Room) {
+        assert_eq!(self.event, room.events.len() as u64, "the last event");
+        assert_eq!(self.phase, room.phase, "the phase");
+        assert_eq!(self.seats, room.seats, "the seats");
+    }
+}
