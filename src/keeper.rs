@@ -330,9 +330,9 @@ impl Keeper {
             return;
         };
         let record = self.context.memory.connections.at(index);
-        let verdict = kept
-            .deaths
-            .enter(now_ms(), record.working_on.load(Ordering::Acquire), exit);
+        // Taken away: a successor that dies before it has come to any frame must not be blamed on the same one again.
+        let working_on = record.working_on.swap(0, Ordering::AcqRel);
+        let verdict = kept.deaths.enter(now_ms(), working_on, exit);
         if verdict == Verdict::GiveUp {
             log::error!(
                 "handler {} died ({exit}), again and again: its connection is given up",
