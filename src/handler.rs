@@ -344,7 +344,7 @@ impl<'a> Handler<'a> {
             Ok(delivered) => moved |= delivered,
             Err(rejection) => log::error!("cannot deliver the room's events: {rejection}"),
         }
-        if self.client_has_ended && !moved {
+        if self.client_has_ended && !moved && !self.session.is_held_up() {
             // It will send nothing more, and all it sent was handled.
             self.session.close(false, &Farewell::None);
             return true;

@@ -7,8 +7,7 @@ use forkade_protocol::text::TextError;
 use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
 
 use crate::limits::{
-    CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, HANDSHAKE_BYTES_MAX,
-    PASSCODE_BYTES_MAX,
+    CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX, PASSCODE_BYTES_MAX,
 };
 use crate::lobby::Rejection;
 use crate::lobby::directory::Name;
@@ -119,7 +118,7 @@ fn refused(code: ErrorCode, text: impl Into<String>) -> Handshake {
 pub enum Next {
     /// A frame was handled.
     Handled,
-    /// No whole frame is there, or no space for its reply.
+    /// No whole frame is there, or what it leads to has [no space](Session::is_held_up).
     Wait,
     /// The connection is to be closed with this word; `leaves`: and the player leaves for good.
     Close {
@@ -130,9 +129,9 @@ pub enum Next {
     },
 }
 
-/// Handles the next frame of the player's input, if it has arrived whole and there is space for the largest reply.
+/// Handles the next frame of the player's input, if it has arrived whole and there is space for what it leads to.
 pub fn handle_next_frame(session: &mut Session) -> Next {
-    if session.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
+    if session.is_held_up() {
         return Next::Wait;
     }
     let mut buffer = [0; FRAME_BYTES_MAX];

@@ -22,6 +22,9 @@ const MATCH_STARTED: u32 = u32::MAX - 1;
 /// Entries that one transaction delivers at most.
 const BATCH_MAX: usize = 64;
 
+/// A player's frames wait while more than this of the room's log waits for space in the player's own output.
+const UNDELIVERED_BYTES_MAX: u64 = ROOM_LOG_BYTES as u64 / 4;
+
 /// Why delivery paused.
 enum Pause {
     /// Nothing more to deliver, or no space for more.
@@ -76,6 +79,21 @@ impl Session {
             }
             moved = true;
         }
+    }
+
+    /// Whether the next frame must wait: because there may be no space for its reply, or because so many events wait for space that
+    /// those it leads to could push them out of the log. Who does not read is not read from.
+    pub fn is_held_up(&self) -> bool {
+        let Some((_, player)) = self.player else {
+            return true;
+        };
+        let undelivered = || {
+            let (room, _) = self.membership().place()?;
+            let cursor = self.lobby.hand.own(&player.log_cursor);
+            Some(self.lobby.memory.rooms.at(room.index()).log.unread(cursor))
+        };
+        self.output_space() < FRAME_TOTAL_BYTES_MAX as u64
+            || undelivered().is_some_and(|bytes| bytes > UNDELIVERED_BYTES_MAX)
     }
 
     fn copy_events(

@@ -200,6 +200,11 @@ impl<const WORDS: usize> EventLog<WORDS> {
         self.published.load(Ordering::Acquire) == cursor
     }
 
+    /// How many bytes of entries there are behind `cursor`. No lock is needed.
+    pub fn unread(&self, cursor: u64) -> u64 {
+        self.published.load(Ordering::Acquire).saturating_sub(cursor)
+    }
+
     /// Whether events were published that the bell has not been rung for; the offset up to which.
     pub fn unannounced(&self) -> Option<u64> {
         let published = self.published.load(Ordering::Acquire);
