@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use crate::config::capacity::{self, Machine};
 use crate::config::{self, Command, Settings};
+use crate::games::connect4::Connect4;
+use crate::games::eights::Eights;
 use crate::games::relay::Relay;
 use crate::games::tictactoe::TicTacToe;
 use crate::games::{Game, Games, GamesError};
@@ -37,7 +39,11 @@ impl Server {
 
     /// A server with the games that come with Forkade.
     pub fn standard() -> Self {
-        Self::new().game::<TicTacToe>().game::<Relay>()
+        Self::new()
+            .game::<TicTacToe>()
+            .game::<Relay>()
+            .game::<Connect4>()
+            .game::<Eights>()
     }
 
     /// Offers a game as well. Two of the same name, or too many, are reported when the server is run.

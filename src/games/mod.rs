@@ -27,6 +27,8 @@
 //! # Ok::<(), forkade::games::Rejection>(())
 //! ```
 
+pub mod connect4;
+pub mod eights;
 mod erased;
 mod outbox;
 mod registry;
