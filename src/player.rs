@@ -134,8 +134,7 @@ pub fn handle_next_frame(session: &mut Session) -> Next {
     if session.is_held_up() {
         return Next::Wait;
     }
-    let mut buffer = [0; FRAME_BYTES_MAX];
-    let body = match session.next_frame(&mut buffer) {
+    let body = match session.next_frame() {
         Ok(Some(body)) => body,
         Ok(None) => return Next::Wait,
         Err(length) => {
@@ -143,7 +142,7 @@ pub fn handle_next_frame(session: &mut Session) -> Next {
             return close(ErrorCode::FrameTooLarge, text);
         }
     };
-    match codec::decode::<ClientMessage>(body) {
+    match codec::decode::<ClientMessage>(&body) {
         Ok(message) => handle(session, message),
         Err(error) => close(ErrorCode::Malformed, format!("a message is malformed: {error}")),
     }

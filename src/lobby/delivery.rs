@@ -5,11 +5,11 @@
 
 use std::sync::atomic::Ordering;
 
-use forkade_protocol::{RoomEvent, ServerMessage, frame};
+use forkade_protocol::{RejectCode, RoomEvent, ServerMessage, frame};
 
-use super::Rejection;
 use super::rooms::{RoomRecord, RoomTx, all_was_read, is_open, snapshot};
 use super::session::{CURSOR_LOST, Session};
+use super::{Rejection, scratch};
 use crate::games::Audience;
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
 use crate::shm::event_log::{Appender, Read};
@@ -112,45 +112,36 @@ impl Session {
             return Ok(Pause::Idle);
         };
         let mut space = self.output_space();
-        let mut frame = [0; FRAME_TOTAL_BYTES_MAX];
         let mut tx = self.lobby.hand.begin(own.player);
         let mut next_cursor = cursor;
-        let mut pause = Pause::Batch;
         let mut output = own.begin_output(&tx);
-        for _ in 0..BATCH_MAX {
-            if space < FRAME_TOTAL_BYTES_MAX as u64 {
-                pause = Pause::Idle;
-                break;
-            }
-            match record.log.read(next_cursor, &mut frame) {
-                Read::Entry {
-                    audience: MATCH_STARTED,
-                    ..
-                } => {
-                    pause = Pause::Started;
-                    break;
+        let pause = scratch::with_frame(|frame| {
+            for _ in 0..BATCH_MAX {
+                if space < FRAME_TOTAL_BYTES_MAX as u64 {
+                    return Pause::Idle;
                 }
-                Read::Entry {
-                    audience,
-                    length,
-                    next,
-                } => {
-                    if audience == TO_ALL || seat.is_some_and(|seat| audience == u32::from(seat)) {
-                        output.put(&mut tx, &frame[..length]);
-                        space -= length as u64;
+                match record.log.read(next_cursor, frame) {
+                    Read::Entry {
+                        audience: MATCH_STARTED,
+                        ..
+                    } => return Pause::Started,
+                    Read::Entry {
+                        audience,
+                        length,
+                        next,
+                    } => {
+                        if audience == TO_ALL || seat.is_some_and(|seat| audience == u32::from(seat)) {
+                            output.put(&mut tx, &frame[..length]);
+                            space -= length as u64;
+                        }
+                        next_cursor = next;
                     }
-                    next_cursor = next;
-                }
-                Read::End => {
-                    pause = Pause::Idle;
-                    break;
-                }
-                Read::Lost => {
-                    pause = Pause::Lost;
-                    break;
+                    Read::End => return Pause::Idle,
+                    Read::Lost => return Pause::Lost,
                 }
             }
-        }
+            Pause::Batch
+        });
         output.finish(&mut tx);
         tx.set(&own.player.log_cursor, next_cursor);
         tx.commit()?;
@@ -246,13 +237,14 @@ impl Events<'_> {
             number: self.0.next_number(),
             event,
         };
-        let mut buffer = [0; FRAME_TOTAL_BYTES_MAX];
-        let length = frame::write_frame_into(&message, &mut buffer).map_err(|error| {
-            Rejection::new(
-                forkade_protocol::RejectCode::StateTooLarge,
-                format!("an event that fits no frame: {error}"),
-            )
-        })?;
-        Ok(self.0.push(tx, audience, &buffer[..length])?)
+        scratch::with_frame(|buffer| {
+            let length = frame::write_frame_into(&message, buffer).map_err(|error| {
+                Rejection::new(
+                    RejectCode::StateTooLarge,
+                    format!("an event that fits no frame: {error}"),
+                )
+            })?;
+            Ok(self.0.push(tx, audience, &buffer[..length])?)
+        })
     }
 }

@@ -10,9 +10,9 @@ use super::rooms::{
     raw_phase, snapshot, write_state,
 };
 use super::session::Session;
-use super::{Lobby, Rejection};
+use super::{Lobby, Rejection, scratch};
 use crate::games::{ErasedOutbox, GameError, Games, Start};
-use crate::limits::{GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, SEATS_MAX};
+use crate::limits::{GAME_OPTIONS_BYTES_MAX, SEATS_MAX};
 use crate::shm::transaction::Record;
 
 /// What a room is to be like.
@@ -68,8 +68,11 @@ impl Session {
         let name = RoomName::new(wish.name)
             .ok_or_else(|| Rejection::new(RejectCode::RoomNameInvalid, "the room's name is too long"))?;
         // The game says now, before anything is changed, whether it likes options and seats.
-        let mut state = [0; GAME_STATE_BYTES_MAX];
-        let first = game.start(wish.options, seats, fresh_seed()?, &mut state)?;
+        let seed = fresh_seed()?;
+        let first_state = scratch::with_state(|state| {
+            let first = game.start(wish.options, seats, seed, state)?;
+            Ok::<_, GameError>(state[..first.state_bytes].to_vec())
+        })?;
         let passcode = wish.passcode.map_or(Passcode::NONE, Passcode::new);
 
         let room = self.take_room(player)?;
@@ -92,7 +95,7 @@ impl Session {
         tx.set(&record.seats[0], Seat::of(player, player_name));
         record.log.reset(&mut tx);
         if game.start_rule() == Start::AtOnce {
-            write_state(&mut tx, &state[..first.state_bytes]);
+            write_state(&mut tx, &first_state);
             tx.set(&record.phase, raw_phase(MatchPhase::Playing));
             super::play::schedule_first_tick(&mut tx, game.ticks_per_second());
         } else {

@@ -23,6 +23,7 @@ pub mod picture;
 pub mod play;
 pub mod players;
 pub mod rooms;
+mod scratch;
 pub mod session;
 pub mod sweep;
 pub mod text;

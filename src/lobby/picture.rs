@@ -11,7 +11,7 @@ use super::players::PlayerRecord;
 use super::rooms::{RoomLife, occupants, read_state};
 use super::session::Session;
 use super::transport::Passed;
-use crate::limits::{FRAME_TOTAL_BYTES_MAX, GAME_STATE_BYTES_MAX};
+use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::shm::event_log::Read;
 use crate::shm::transaction::{Hand, Record};
 use crate::sys::memory::SharedBytes;
@@ -170,7 +170,6 @@ fn of_room(lobby: &mut Lobby, index: u32, lines: &mut Vec<String>) {
         // Nobody is there who could read the log of a closed room.
         return;
     }
-    let mut state = [0; GAME_STATE_BYTES_MAX];
     lines.push(format!(
         "  phase {} game {} capacity {} spectators {} connected {:b} ready {:b} name {:?} passcode {:?} options {:?} has state {} {:?} tick {}",
         tx.get(&record.phase),
@@ -183,7 +182,7 @@ fn of_room(lobby: &mut Lobby, index: u32, lines: &mut Vec<String>) {
         tx.get(&record.passcode),
         tx.get(&record.options).as_slice(),
         tx.get(&record.has_state),
-        read_state(&tx, &mut state),
+        read_state(&tx),
         tx.get(&record.next_tick_at_ms) != u64::MAX,
     ));
     lines.extend(occupants(&tx).map(|(number, seat)| format!("  seat {number} {seat:?}")));

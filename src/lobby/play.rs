@@ -9,9 +9,8 @@ use super::membership::fresh_seed;
 use super::memory::RoomRef;
 use super::rooms::{RoomTx, game_of, is_open, occupants, phase_of, raw_phase, read_state, write_state};
 use super::session::Session;
-use super::{Lobby, Rejection};
-use crate::games::{ErasedOutbox, GameError, Games, Start, Step};
-use crate::limits::GAME_STATE_BYTES_MAX;
+use super::{Lobby, Rejection, scratch};
+use crate::games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use crate::sys::clock::now_ms;
 
 impl Session {
@@ -56,10 +55,12 @@ impl Session {
         if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
             return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
         }
-        let (mut state, mut next) = ([0; GAME_STATE_BYTES_MAX], [0; GAME_STATE_BYTES_MAX]);
-        let state = read_state(&tx, &mut state);
-        let step = game_of(&tx, lobby.games).act(state, seat, action, &mut lobby.outbox, &mut next)?;
-        apply(&mut tx, &step, &next, &lobby.outbox)?;
+        call_game(
+            &mut tx,
+            lobby.games,
+            &mut lobby.outbox,
+            |game, state, out, next| game.act(state, seat, action, out, next),
+        )??;
         own.consume(&mut tx);
         tx.commit()?;
         self.bells.push(room.index());
@@ -137,20 +138,17 @@ impl Lobby {
         if !playing || due > now_ms {
             return Ok(false);
         }
-        let game = game_of(&tx, self.games);
-        let (mut state, mut next) = ([0; GAME_STATE_BYTES_MAX], [0; GAME_STATE_BYTES_MAX]);
-        let ticked = game
-            .tick(read_state(&tx, &mut state), &mut self.outbox, &mut next)
-            .map_err(Rejection::from);
-        let ticked = ticked.and_then(|step| apply(&mut tx, &step, &next, &self.outbox));
-        if let Err(rejection) = ticked {
+        let ticked = call_game(&mut tx, self.games, &mut self.outbox, |game, state, out, next| {
+            game.tick(state, out, next)
+        });
+        if let Err(rejection) = ticked.map_err(Rejection::from).flatten() {
             drop(tx);
             self.stop_ticks(index)?;
             return Err(rejection);
         }
         if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
             // A ticker that was away does not make up for what it missed: time in the game stood still.
-            let period = 1000 / u64::from(game.ticks_per_second().max(1));
+            let period = 1000 / u64::from(game_of(&tx, self.games).ticks_per_second().max(1));
             tx.set(&record.next_tick_at_ms, (due + period).max(now_ms));
         }
         tx.commit()?;
@@ -172,11 +170,12 @@ pub(super) fn player_left(
     seat: u8,
 ) -> Result<(), Rejection> {
     let game = game_of(tx, games);
-    let (mut state, mut next) = ([0; GAME_STATE_BYTES_MAX], [0; GAME_STATE_BYTES_MAX]);
-    let left: Result<Step, GameError> = game.leave(read_state(tx, &mut state), seat, outbox, &mut next);
     let too_few = occupants(tx).count() < usize::from(*game.seats().start());
+    let left = call_game(tx, games, outbox, |game, state, out, next| {
+        game.leave(state, seat, out, next)
+    });
     match left {
-        Ok(step) => apply(tx, &step, &next, outbox)?,
+        Ok(applied) => applied?,
         Err(fault) => {
             faults.push(fault);
             return finish(tx, Outcome::Abandoned);
@@ -205,11 +204,13 @@ fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Resu
         return Ok(());
     }
     let game = game_of(tx, games);
-    let mut state = [0; GAME_STATE_BYTES_MAX];
     let options = tx.get(&record.options);
     let seats = u8::try_from(capacity).unwrap_or(u8::MAX);
-    let step = game.start(options.as_slice(), seats, seed, &mut state)?;
-    write_state(tx, &state[..step.state_bytes]);
+    let step = scratch::with_state(|state| {
+        let step = game.start(options.as_slice(), seats, seed, state)?;
+        write_state(tx, &state[..step.state_bytes]);
+        Ok::<_, GameError>(step)
+    })?;
     tx.set(&record.phase, raw_phase(MatchPhase::Playing));
     tx.set(&record.ready, 0);
     schedule_first_tick(tx, game.ticks_per_second());
@@ -217,6 +218,20 @@ fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Resu
     events.start_match(tx)?;
     events.finish(tx);
     step.outcome.map_or(Ok(()), |outcome| finish(tx, outcome))
+}
+
+/// Calls the game and makes what it led to part of the transaction. The outer error is the game's, the inner one the room's.
+fn call_game(
+    tx: &mut RoomTx<'_>,
+    games: &Games,
+    outbox: &mut ErasedOutbox,
+    call: impl FnOnce(&dyn AnyGame, &[u8], &mut ErasedOutbox, &mut [u8]) -> Result<Step, GameError>,
+) -> Result<Result<(), Rejection>, GameError> {
+    let state = read_state(tx);
+    scratch::with_state(|next| {
+        let step = call(game_of(tx, games), &state, outbox, next)?;
+        Ok(apply(tx, &step, next, outbox))
+    })
 }
 
 /// Makes what a call of the game led to part of the transaction.

@@ -285,11 +285,10 @@ pub fn occupants(tx: &RoomTx<'_>) -> impl Iterator<Item = (u8, Seat)> {
 }
 
 /// Copies the current state of the game.
-pub fn read_state<'b>(tx: &RoomTx<'_>, buffer: &'b mut [u8]) -> &'b [u8] {
+pub fn read_state(tx: &RoomTx<'_>) -> Vec<u8> {
     let record = tx.record();
-    let length = (tx.get(&record.state_bytes) as usize).min(GAME_STATE_BYTES_MAX);
-    let state = &mut buffer[..length];
-    record.states[tx.get(&record.state_slot) as usize % 2].copy_out(0, state);
+    let mut state = vec![0; (tx.get(&record.state_bytes) as usize).min(GAME_STATE_BYTES_MAX)];
+    record.states[tx.get(&record.state_slot) as usize % 2].copy_out(0, &mut state);
     state
 }
 
@@ -346,14 +345,12 @@ pub fn snapshot(
 /// What the game shows to a seat or a spectator; empty while there is no match.
 fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Result<Vec<u8>, GameError> {
     let record = tx.record();
-    let mut state = [0; GAME_STATE_BYTES_MAX];
-    let state = read_state(tx, &mut state);
     if tx.get(&record.has_state) == 0 {
         return Ok(Vec::new());
     }
     let viewer = seat.map_or(Viewer::Spectator, Viewer::Seat);
     let mut view = vec![0; GAME_VIEW_BYTES_MAX];
-    let length = game_of(tx, games).view(state, viewer, &mut view)?;
+    let length = game_of(tx, games).view(&read_state(tx), viewer, &mut view)?;
     view.truncate(length);
     Ok(view)
 }

@@ -5,7 +5,7 @@
 //! [`NewProcess::keep_only`].
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -368,12 +368,10 @@ impl AsFd for Lifeline {
 }
 
 fn is_alone() -> io::Result<bool> {
-    let mut threads = 0;
-    for entry in fs::read_dir("/proc/self/task")?.take(2) {
-        entry?;
-        threads += 1;
-    }
-    Ok(threads == 1)
+    // The kernel counts the threads in the folder's links, beside its own two. (Reading the folder would dirty a buffer before
+    // every fork, and each child would keep pages of it.)
+    let links = rustix::fs::stat("/proc/self/task")?.st_nlink;
+    Ok(links == 3)
 }
 
 fn run_child(on_panic: fn(), child: impl FnOnce(NewProcess) -> u8) -> u8 {

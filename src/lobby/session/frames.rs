@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use forkade_protocol::{ServerMessage, frame};
 
 use super::Session;
-use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX};
-use crate::lobby::Rejection;
+use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::lobby::players::{OutputRing, PlayerRecord};
+use crate::lobby::{Rejection, scratch};
 use crate::shm::transaction::{Record, Tx};
 use crate::sys::clock::now_ms;
 
@@ -30,10 +30,7 @@ impl Session {
     /// # Errors
     ///
     /// The announced length, if it is over the limit.
-    pub fn next_frame<'b>(
-        &mut self,
-        buffer: &'b mut [u8; FRAME_BYTES_MAX],
-    ) -> Result<Option<&'b [u8]>, usize> {
+    pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, usize> {
         let Some((_, player)) = self.player else {
             return Ok(None);
         };
@@ -46,12 +43,15 @@ impl Session {
         let mut header = [0; FRAME_HEADER_BYTES];
         input.read(consumed, &mut header);
         let length = u32::from_le_bytes(header) as usize;
-        let body = buffer.get_mut(..length).ok_or(length)?;
+        if length > FRAME_BYTES_MAX {
+            return Err(length);
+        }
         let end = body_start + length as u64;
         if received < end {
             return Ok(None);
         }
-        input.read(body_start, body);
+        let mut body = vec![0; length];
+        input.read(body_start, &mut body);
         self.frame_end = Some(end);
         self.record.working_on.store(end, Ordering::Release);
         self.record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
@@ -134,9 +134,10 @@ impl Own {
     ///
     /// If the message does not fit a frame: what goes into messages is bounded so that it does (see [`limits`](crate::limits)).
     pub(in crate::lobby) fn reply<R: Record>(&self, tx: &mut Tx<'_, R>, message: &ServerMessage) {
-        let mut buffer = [0; FRAME_TOTAL_BYTES_MAX];
-        let length = frame::write_frame_into(message, &mut buffer).expect("every message fits a frame");
-        self.put(tx, &buffer[..length]);
+        scratch::with_frame(|buffer| {
+            let length = frame::write_frame_into(message, buffer).expect("every message fits a frame");
+            self.put(tx, &buffer[..length]);
+        });
     }
 
     /// Puts a whole frame into the output stream. The caller has checked the [space](Session::output_space).
