@@ -134,6 +134,63 @@ fn bodies_that_are_no_message_are_refused() {
     }
 }
 
+#[derive(Serialize, Deserialize)]
+enum Suit {
+    Clubs,
+    Diamonds,
+    Hearts,
+    Spades,
+}
+
+#[derive(Serialize, Deserialize)]
+enum EightsAction {
+    Play { card: u8, named: Option<Suit> },
+    Draw,
+    Pass,
+}
+
+#[derive(Serialize, Deserialize)]
+enum EightsEvent {
+    Played {
+        seat: u8,
+        card: u8,
+        follow: Suit,
+        next: u8,
+    },
+    Drew {
+        seat: u8,
+    },
+    Got {
+        card: u8,
+    },
+    Passed {
+        seat: u8,
+        next: u8,
+    },
+    Turned {
+        stock: u8,
+    },
+    Left {
+        seat: u8,
+        stock: u8,
+        next: u8,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct EightsView {
+    seat: Option<u8>,
+    hand: Vec<u8>,
+    counts: Vec<Option<u8>>,
+    top: u8,
+    follow: Suit,
+    stock: u8,
+    beneath: u8,
+    next: u8,
+    has_drawn: bool,
+    over: bool,
+}
+
 #[test]
 fn bytes_of_games_mean_what_is_written() {
     for GameBytes {
@@ -152,6 +209,14 @@ fn bytes_of_games_mean_what_is_written() {
             ("tictactoe", "view") => {
                 codec::encode(&codec::decode::<([Option<u8>; 9], u8)>(&bytes).expect(&means))
             }
+            ("connect4", "action") => codec::encode(&codec::decode::<u8>(&bytes).expect(&means)),
+            ("connect4", "event") => codec::encode(&codec::decode::<(u8, u8, u8)>(&bytes).expect(&means)),
+            ("connect4", "view") => {
+                codec::encode(&codec::decode::<([[Option<u8>; 7]; 6], u8)>(&bytes).expect(&means))
+            }
+            ("eights", "action") => codec::encode(&codec::decode::<EightsAction>(&bytes).expect(&means)),
+            ("eights", "event") => codec::encode(&codec::decode::<EightsEvent>(&bytes).expect(&means)),
+            ("eights", "view") => codec::encode(&codec::decode::<EightsView>(&bytes).expect(&means)),
             other => panic!("{other:?} is not known"),
         };
         assert_eq!(encoded_again, Ok(bytes), "{means}");

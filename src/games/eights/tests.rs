@@ -296,19 +296,18 @@ fn it_looks_as_documented_on_the_wire() {
     );
     let game = Eights {
         hands: vec![Some(vec![card, eight_of_hearts]), None, Some(vec![card])],
-        top: card,
-        follow,
+        stock: Card::pack().take(46).collect(),
+        top: Card::try_from(12).expect("a card"),
+        beneath: vec![card; 2],
+        follow: Suit::Clubs,
+        next: 2,
+        has_drawn: true,
         ..new(3, 0)
     };
     let view = |viewer| codec::encode(&game.view(viewer)).expect("it encodes");
-    assert_eq!(
-        view(Viewer::Seat(0)),
-        [1, 0, 2, 33, 51, 3, 1, 2, 0, 1, 1, 51, 3, 36, 0, 0, 0, 0]
-    );
-    assert_eq!(
-        view(Viewer::Spectator),
-        [0, 0, 3, 1, 2, 0, 1, 1, 51, 3, 36, 0, 0, 0, 0]
-    );
+    let public = [3, 1, 2, 0, 1, 1, 12, 0, 46, 2, 2, 1, 0];
+    assert_eq!(view(Viewer::Seat(0)), [&[1, 0, 2, 33, 51], &public[..]].concat());
+    assert_eq!(view(Viewer::Spectator), [&[0, 0], &public[..]].concat());
 }
 
 proptest! {
