@@ -18,7 +18,7 @@
 //! 1. `server` reads the [configuration](config); the `supervisor` creates the [shared memory](lobby::memory) and the sockets, and forks
 //!    the roles in the table of `role`. `wiring` is what they inherit.
 //! 2. The `listener` accepts a connection, asks [`admission`], and sends the socket to a keeper.
-//! 3. The `keeper` forks a `handler` for it, and another whenever that one dies.
+//! 3. The `keeper` forks a `handler` for it, and another whenever that one dies (unless [`deaths`] says that it is hopeless).
 //! 4. The `handler` lets [`player`] shake hands, and then turn frames into calls of the [`lobby`].
 //! 5. Every such call is a [transaction](shm::transaction) on a room, the player, or the directory. [Games](games) run inside.
 //! 6. What happened lies in the room's [log](shm::event_log). A bell wakes the others in the room, who
@@ -32,6 +32,7 @@
 pub mod admission;
 pub mod config;
 mod console;
+pub mod deaths;
 pub mod games;
 mod handler;
 mod keeper;
