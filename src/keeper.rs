@@ -18,8 +18,9 @@ use nix::sys::signal::Signal;
 use crate::admission::Refusal;
 use crate::deaths::{Deaths, Verdict};
 use crate::handler::{self, Inheritance};
-use crate::listener::send_refusal;
+use crate::listener::{Shipment, send_refusal};
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
+use crate::lobby::memory::KeeperSlot;
 use crate::logging;
 use crate::role::{Context, Start};
 use crate::sys::clock::now_ms;
@@ -91,18 +92,8 @@ impl Keeper {
         let slot = &context.memory.header.keepers[start.index as usize];
         // From here on the connections of a predecessor are known to be nobody's.
         let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
-        for kind in [Kind::Game, Kind::Console] {
-            let is_held = |index: &u32| {
-                let record = context.memory.connections.at(*index);
-                record.kind() == kind && record.claimed() == Claim::Held
-            };
-            let held = context
-                .memory
-                .touched_connections_of_keeper(start.index)
-                .filter(is_held)
-                .count();
-            slot.set_open(kind, u32::try_from(held).unwrap_or(u32::MAX));
-        }
+        context.memory.count_outliving(start.index);
+        slot.hold_none();
         let poll = Poll::new()?;
         for (descriptor, token) in [
             (mine.connections.receiver.as_fd(), CONNECTIONS),
@@ -184,20 +175,20 @@ impl Keeper {
     fn take_connections(&mut self) -> io::Result<()> {
         let wiring = self.context.wiring;
         let channel = &wiring.keepers[self.index as usize].connections.receiver;
-        let mut message = [0; 16];
+        let slot = self.slot();
+        let kinds = [Kind::Game, Kind::Console];
+        let sent_before = kinds.map(|kind| slot.sent(kind));
+        let mut message = [0; Shipment::BYTES];
         loop {
             match channel.receive(&mut message) {
-                Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
-                    let kind = if message[..bytes] == [1] {
-                        Kind::Console
-                    } else {
-                        Kind::Game
-                    };
+                Ok(ReceiveOutcome::Message { descriptors, .. }) => {
+                    let Shipment { kind, number } = Shipment::from_bytes(message);
                     for socket in descriptors {
                         self.take_in(kind, socket);
                     }
+                    slot.set_taken_up_to(kind, number);
                 }
-                Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => return Ok(()),
+                Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => break,
                 // The socket is lost with its descriptor; the client sees a reset and tries again.
                 Err(error) => {
                     log::error!("a connection was lost on its way from the listener: {error}");
@@ -206,10 +197,14 @@ impl Keeper {
                         .header
                         .lost_before_greeting_total
                         .fetch_add(1, Ordering::Relaxed);
-                    self.forget_one(Kind::Game);
                 }
             }
         }
+        // All that were sent before have come, or will not: a predecessor has died over them.
+        for (kind, sent) in kinds.into_iter().zip(sent_before) {
+            slot.set_taken_up_to(kind, sent);
+        }
+        Ok(())
     }
 
     fn take_in(&mut self, kind: Kind, socket: OwnedFd) {
@@ -221,12 +216,12 @@ impl Keeper {
         let socket = OwnedFd::from(socket);
         let Some((index, record)) = self.claim_slot(kind, peer) else {
             log::error!("no connection slot is free");
-            send_refusal(kind, &socket, Refusal::Full);
-            self.forget_one(kind);
+            self.refuse(kind, &socket, Refusal::Full);
             return;
         };
         match self.fork_handler(index, record, &socket, false) {
             Ok(handler) => {
+                self.slot().hold(kind);
                 self.handlers.insert(handler.pid, index);
                 self.kept.insert(
                     index,
@@ -239,17 +234,20 @@ impl Keeper {
             }
             Err(error) => {
                 log::error!("cannot fork a handler: {error}");
-                self.context
-                    .memory
-                    .header
-                    .refused_total
-                    .fetch_add(1, Ordering::Relaxed);
-                send_refusal(kind, &socket, Refusal::NoResources);
+                self.refuse(kind, &socket, Refusal::NoResources);
                 record.free();
                 self.free.push(index);
-                self.forget_one(kind);
             }
         }
+    }
+
+    fn refuse(&self, kind: Kind, socket: &OwnedFd, refusal: Refusal) {
+        self.context
+            .memory
+            .header
+            .refused_total
+            .fetch_add(1, Ordering::Relaxed);
+        send_refusal(kind, socket, refusal);
     }
 
     fn claim_slot(&mut self, kind: Kind, peer: SocketAddr) -> Option<(u32, &'static ConnectionRecord)> {
@@ -321,7 +319,7 @@ impl Keeper {
         let kind = record.kind();
         record.free();
         self.free.push(index);
-        self.forget_one(kind);
+        self.slot().let_go(kind);
     }
 
     /// The handler has died: another goes on with the same connection.
@@ -374,19 +372,19 @@ impl Keeper {
         }
         let kind = record.kind();
         record.abandon();
-        self.forget_one(kind);
+        self.slot().let_go(kind);
     }
 
-    /// A connection that the listener has counted is gone.
-    fn forget_one(&self, kind: Kind) {
-        self.context.memory.header.keepers[self.index as usize].leave(kind);
+    /// What others see of this keeper.
+    fn slot(&self) -> &'static KeeperSlot {
+        &self.context.memory.header.keepers[self.index as usize]
     }
 
     /// Makes the handlers look at their flags for whom somebody has left word.
     fn pass_on_attention(&self) {
         self.context.wiring.keepers[self.index as usize].bell.clear();
         let first = self.context.memory.connections_of_keeper(self.index).start;
-        let words = &self.context.memory.header.keepers[self.index as usize].attention;
+        let words = &self.slot().attention;
         for (word_index, word) in (0_u32..).zip(words) {
             let mut bits = word.swap(0, Ordering::AcqRel);
             while bits != 0 {

@@ -209,12 +209,12 @@ impl Listener {
                 Admission::Refuse(refusal) => return self.refuse(kind, socket, refusal),
                 Admission::Admit { keeper } => keeper,
             };
-            // Counted before it is sent: the keeper may be done with it before this process runs again.
             let slot = &header.keepers[keeper as usize];
-            slot.enter(kind);
+            let number = slot.sent(kind).wrapping_add(1);
             let channel = &self.context.wiring.keepers[keeper as usize].connections.sender;
-            match channel.send(&[u8::from(kind == Kind::Console)], &[socket.as_fd()]) {
+            match channel.send(&Shipment { kind, number }.to_bytes(), &[socket.as_fd()]) {
                 Ok(SendOutcome::Sent) => {
+                    slot.set_sent(kind, number);
                     header.accepted_total.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
@@ -222,7 +222,6 @@ impl Listener {
                 Ok(_) => {}
                 Err(error) => log::warn!("cannot hand a connection to keeper {keeper}: {error}"),
             }
-            slot.leave(kind);
             full[keeper as usize] = true;
         }
     }
@@ -264,6 +263,36 @@ impl Listener {
     fn rest(&mut self, error: &io::Error) {
         log::error!("cannot accept connections: {error}; trying again in {ACCEPT_RETRY_MS} ms");
         self.rest_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
+    }
+}
+
+/// What goes with a socket from the listener to a keeper.
+pub(crate) struct Shipment {
+    pub(crate) kind: Kind,
+    /// Which one of its kind for this keeper: counted on, so that one that is lost does not stay counted as under way.
+    pub(crate) number: u32,
+}
+
+impl Shipment {
+    /// Length of its form on the channel.
+    pub(crate) const BYTES: usize = 5;
+
+    fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let [a, b, c, d] = self.number.to_le_bytes();
+        [self.kind as u8, a, b, c, d]
+    }
+
+    /// From the form on the channel.
+    pub(crate) fn from_bytes([kind, number @ ..]: [u8; Self::BYTES]) -> Self {
+        let kind = if kind == Kind::Console as u8 {
+            Kind::Console
+        } else {
+            Kind::Game
+        };
+        Self {
+            kind,
+            number: u32::from_le_bytes(number),
+        }
     }
 }
 
