@@ -2,7 +2,10 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod bystanders;
+pub mod exact;
 pub mod footprint;
+pub mod killer;
+pub mod random;
 pub mod raw;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -142,6 +145,13 @@ impl Server {
         self.ask_json("status")[key]
             .as_u64()
             .unwrap_or_else(|| panic!("status has no number {key}"))
+    }
+
+    /// Nothing has gone wrong so far that the operator should know about.
+    pub fn expect_no_errors(&self) {
+        let log = self.log();
+        let errors: Vec<_> = log.lines().filter(|line| line.contains(" ERROR ")).collect();
+        assert!(errors.is_empty(), "the server has logged {errors:?}");
     }
 
     /// Process id of a player's handler, if it has one.

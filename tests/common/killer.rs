@@ -1,0 +1,105 @@
+//! Who kills handlers: all at once, or one after the other at random moments, as fast as their successors come up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::random::Random;
+use super::{Server, processes_below};
+
+/// How many handlers a test kills: its share of a run of `kills_total` kills, which `FORKADE_TEST_KILLS` sets.
+pub fn kills(share_percent: usize) -> usize {
+    let total = std::env::var("FORKADE_TEST_KILLS").map_or(500, |kills| kills.parse().expect("a number"));
+    total * share_percent / 100
+}
+
+/// Finds the handlers of a server, without asking the server. (Consoles are among them: use none meanwhile.)
+#[derive(Debug, Clone)]
+pub struct Handlers {
+    keepers: Vec<u32>,
+}
+
+impl Handlers {
+    pub fn of(server: &Server) -> Self {
+        let is_keeper = |pid: &u32| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            name.is_ok_and(|name| name.trim_end() == "keeper")
+        };
+        let keepers = processes_below(server.pid()).into_iter().filter(is_keeper);
+        Self {
+            keepers: keepers.collect(),
+        }
+    }
+
+    /// Their process ids. One that is just coming up, or was killed and not yet replaced, is among them.
+    pub fn pids(&self) -> Vec<u32> {
+        self.keepers
+            .iter()
+            .flat_map(|keeper| processes_below(*keeper))
+            .collect()
+    }
+
+    /// Sends all of them a signal. Says how many there were.
+    pub fn signal_all(&self, signal: Signal) -> usize {
+        let pids = self.pids();
+        pids.iter().filter(|pid| send(**pid, signal)).count()
+    }
+}
+
+/// Signals a process that may have ended just now.
+pub fn send(pid: u32, signal: Signal) -> bool {
+    kill(Pid::from_raw(pid.cast_signed()), signal).is_ok()
+}
+
+/// A thread that kills one handler after the other.
+pub struct Killer {
+    stop: Arc<AtomicBool>,
+    killed: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Killer {
+    /// Begins to kill, with pauses of up to `pause_max` after a successor has come up, and often with none. Ends by itself after
+    /// `kills`.
+    pub fn start(server: &Server, mut random: Random, kills: usize, pause_max: Duration) -> Self {
+        let handlers = Handlers::of(server);
+        let (stop, killed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (told, counted) = (Arc::clone(&stop), Arc::clone(&killed));
+        let pause_us = usize::try_from(pause_max.as_micros()).expect("short") + 1;
+        let thread = std::thread::spawn(move || {
+            let mut last = 0;
+            while !told.load(Ordering::Relaxed) && counted.load(Ordering::Relaxed) < kills {
+                let pids = handlers.pids();
+                if pids.is_empty() || pids == [last] {
+                    std::thread::sleep(Duration::from_micros(50));
+                    continue;
+                }
+                let victim = *random.choose(&pids);
+                if !random.chance(25) {
+                    std::thread::sleep(Duration::from_micros(random.below(pause_us) as u64));
+                }
+                if victim != last && send(victim, Signal::SIGKILL) {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    last = victim;
+                }
+            }
+        });
+        Self { stop, killed, thread }
+    }
+
+    /// Whether it has killed as many as it was to.
+    pub fn is_done(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// No more kills from here on; says how many there were.
+    pub fn stop(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("killing does not fail");
+        self.killed.load(Ordering::Relaxed)
+    }
+}
