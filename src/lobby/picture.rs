@@ -3,6 +3,8 @@
 //! A picture is everything that somebody could notice, as text: two states with equal pictures are the same state. Left out is
 //! what means nothing: unreferenced bytes, figures, marks of time. Take one at a moment at which nobody changes anything.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use super::Lobby;
 use super::check::present_players;
 use super::connections::{ConnectionRecord, Phase};
@@ -16,7 +18,8 @@ use crate::shm::event_log::Read;
 use crate::shm::transaction::{Hand, Record};
 use crate::sys::memory::SharedBytes;
 
-/// Events that a picture shows of each room. The oldest may go for good before the transaction that needs their place is decided.
+/// Events that a picture shows of each room, of those that a player has yet to be given. The oldest may go for good before the
+/// transaction that needs their place is decided.
 const EVENTS_SHOWN: usize = 4;
 
 /// Decides what dead processes have left under any lock, by taking and releasing them all.
@@ -39,15 +42,26 @@ pub fn settle(lobby: &mut Lobby) {
 pub fn of_everything(lobby: &mut Lobby, passed: &[Passed]) -> Vec<String> {
     let memory = lobby.memory;
     let mut lines = Vec::new();
+    // By the room's index: the offset in its log from which on somebody needs the events.
+    let mut needed = BTreeMap::new();
     for player in present_players(lobby) {
         lines.push(identity(lobby, player));
         let record = memory.players.at(player.index());
         lobby.hand.animate(record);
         lines.push(of_player(&lobby.hand, record));
+        if let Some((room, _)) = lobby.hand.own(&record.membership).place() {
+            let from = needed.entry(room.index()).or_insert(u64::MAX);
+            *from = lobby.hand.own(&record.log_cursor).min(*from);
+        }
         lobby.hand.let_go(record);
     }
     for index in 0..lobby.rooms_touched() {
-        of_room(lobby, index, &mut lines);
+        of_room(
+            lobby,
+            index,
+            needed.get(&index).copied().unwrap_or(u64::MAX),
+            &mut lines,
+        );
     }
     for (index, passed) in (0..).zip(passed) {
         let record = memory.connections.at(index);
@@ -146,7 +160,7 @@ fn beginning_of<const WORDS: usize>(bytes: &SharedBytes<WORDS>, length: u32) -> 
     beginning
 }
 
-fn of_room(lobby: &mut Lobby, index: u32, lines: &mut Vec<String>) {
+fn of_room(lobby: &mut Lobby, index: u32, needed_from: u64, lines: &mut Vec<String>) {
     let memory = lobby.memory;
     let entry = memory.directory.rooms.at(index);
     let tx = lobby.hand.begin(memory.directory.record);
@@ -189,18 +203,21 @@ fn of_room(lobby: &mut Lobby, index: u32, lines: &mut Vec<String>) {
     drop(tx);
     let (mut cursor, _) = record.log.window();
     let mut event = [0; FRAME_TOTAL_BYTES_MAX];
-    let mut events = Vec::new();
+    let mut events = VecDeque::new();
     while let Read::Entry {
         audience,
         length,
         next,
     } = record.log.read(cursor, &mut event)
     {
-        events.push(format!(
-            "  event at {cursor} for {audience}: {:?}",
-            &event[..length]
-        ));
+        if cursor >= needed_from {
+            events.push_back((cursor, audience, event[..length].to_vec()));
+            if events.len() > EVENTS_SHOWN {
+                events.pop_front();
+            }
+        }
         cursor = next;
     }
-    lines.extend(events.split_off(events.len().saturating_sub(EVENTS_SHOWN)));
+    let show = |(cursor, audience, event)| format!("  event at {cursor} for {audience}: {event:?}");
+    lines.extend(events.into_iter().map(show));
 }

@@ -4,6 +4,7 @@
 //! command does. `states` counts the pictures that it shows one after the other: one more than it has transactions that somebody
 //! could notice. What was done before happens at full speed, by the same code.
 
+use forkade::limits::OUTPUT_RING_BYTES;
 use forkade::lobby::connections::Phase;
 use forkade::lobby::session::{Farewell, Resume};
 use forkade::lobby::transport::Passed;
@@ -260,13 +261,11 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             },
         )
     }),
+    // Written across the end of the log and over the oldest events, which bob has not been given.
     Operation::new("act with thousands of bytes", 2, |stage| {
-        stage.room_of("relay", ["ann"]);
-        // The log holds 32 KiB: this one is written across its end, over the oldest.
-        for _ in 0..5 {
-            stage.actors[0].asks(&relayed(6000));
-        }
-        stage.says(0, &relayed(6000))
+        stage.room_of("relay", ["ann", "bob"]);
+        stage.fills_log();
+        stage.says(0, &relayed(3000, b'!'))
     }),
     Operation::new("ask for a rematch", 2, |stage| {
         stage.match_of(["ann", "bob"]);
@@ -285,10 +284,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     })
     .once(),
     Operation::new("chat over the oldest events", 2, |stage| {
-        stage.room_of("tictactoe", ["ann"]);
-        for _ in 0..70 {
-            stage.actors[0].asks(&chat(500));
-        }
+        stage.room_of("relay", ["ann", "bob"]);
+        stage.fills_log();
         stage.says(0, &chat(500))
     }),
     Operation::new("deliver events", 2, |stage| {
@@ -306,19 +303,18 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     }),
     Operation::new("deliver more than the log still has", 2, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
-        for _ in 0..6 {
-            stage.actors[0].ask(&relayed(6000));
-        }
+        stage.fills_log();
+        stage.tells(&relayed(3000, b'!'));
         stage.delivers(1)
     }),
     Operation::new("deliver over output that is still kept", 2, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
-        // The output ring holds 64 KiB, and nobody confirms.
-        for _ in 0..14 {
-            stage.actors[0].ask(&relayed(5000));
+        // Nobody confirms.
+        for _ in 0..=OUTPUT_RING_BYTES / 3000 {
+            stage.tells(&relayed(3000, b'.'));
             stage.actors[1].hear();
         }
-        stage.actors[0].ask(&relayed(5000));
+        stage.tells(&relayed(3000, b'!'));
         stage.delivers(1)
     }),
     Operation::new("tell who lost bytes that there is no room", 2, |stage| {

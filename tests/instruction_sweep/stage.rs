@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use forkade::limits::ROOM_LOG_BYTES;
 use forkade::lobby::Lobby;
 use forkade::lobby::connections::Phase;
 use forkade::lobby::session::{Resume, Session};
@@ -94,6 +95,19 @@ impl Stage {
             self.actors[number % 2].asks(&place(*cell));
         }
         self.all_hear();
+    }
+
+    /// The first one says this, it is handled, and the first one alone hears of it.
+    pub(crate) fn tells(&mut self, message: &ClientMessage) {
+        self.actors[0].asks(message);
+        self.actors[0].hear();
+    }
+
+    /// The first one says so much that the next thousands of bytes will not fit the room's log. Nobody else hears.
+    pub(crate) fn fills_log(&mut self) {
+        for _ in 0..ROOM_LOG_BYTES / 3000 - 1 {
+            self.tells(&relayed(3000, b'.'));
+        }
     }
 
     pub(crate) fn all_hear(&mut self) {
@@ -215,10 +229,10 @@ pub(crate) fn place(cell: u8) -> ClientMessage {
     }
 }
 
-pub(crate) fn relayed(bytes: usize) -> ClientMessage {
+pub(crate) fn relayed(bytes: usize, byte: u8) -> ClientMessage {
     ClientMessage::Act {
         request: 4,
-        action: vec![b'.'; bytes],
+        action: vec![byte; bytes],
     }
 }
 
