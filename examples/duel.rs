@@ -17,7 +17,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let server = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:4000".to_owned());
+    let server = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:4000".to_owned());
     let mut ann = Client::connect(&server, "Ann", ClientOptions::default())?;
     let mut bob = Client::connect(&server, "Bob", ClientOptions::default())?;
     let room = ann.create_room(NewRoom::new("tictactoe", "A duel"))?.room;
@@ -28,18 +30,31 @@ fn main() -> Result<(), Box<dyn Error>> {
     bob.ready(true)?;
     for (turn, cell) in [4_u8, 0, 2, 6, 3, 5, 1, 7, 8].into_iter().enumerate() {
         std::thread::sleep(PAUSE);
-        let (name, mover) = if turn % 2 == 0 { ("Ann", &mut ann) } else { ("Bob", &mut bob) };
+        let (name, mover) = if turn % 2 == 0 {
+            ("Ann", &mut ann)
+        } else {
+            ("Bob", &mut bob)
+        };
         mover.act(codec::encode(&cell)?)?;
         println!("{name} takes {cell}:\n{}", board(&eve.spectate(room, None)?)?);
         eve.leave()?;
     }
     let is_end = |message: &ServerMessage| {
-        matches!(message, ServerMessage::Event { event: RoomEvent::Finished { .. }, .. })
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Finished { .. },
+                ..
+            }
+        )
     };
     if let Some(ServerMessage::Event { number, event }) = ann.receive_where(PATIENCE, is_end)? {
         println!("event {number}: {event:?}");
     }
-    println!("Ann's connection was made again {} times.", ann.counters().resumes);
+    println!(
+        "Ann's connection was made again {} times.",
+        ann.counters().resumes
+    );
     for client in [ann, bob, eve] {
         client.goodbye()?;
     }
