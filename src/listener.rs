@@ -26,6 +26,7 @@ use crate::role::{Context, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::signals::Signals;
 use crate::sys::sockets::{SendOutcome, Sent, send_from, shut_down};
+use crate::wiring::Delivery;
 
 const GAME: Token = Token(0);
 const CONSOLE: Token = Token(1);
@@ -213,7 +214,7 @@ impl Listener {
             let slot = &header.keepers[keeper as usize];
             slot.enter(kind);
             let channel = &self.context.wiring.keepers[keeper as usize].connections.sender;
-            match channel.send(&[u8::from(kind == Kind::Console)], &[socket.as_fd()]) {
+            match channel.send(&Delivery::New(kind).encode(), &[socket.as_fd()]) {
                 Ok(SendOutcome::Sent) => {
                     header.accepted_total.fetch_add(1, Ordering::Relaxed);
                     return;

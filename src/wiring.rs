@@ -6,6 +6,7 @@
 use std::io;
 use std::net::TcpListener;
 
+use crate::lobby::connections::Kind;
 use crate::shm::bell;
 use crate::shm::event_log::EventLog;
 use crate::sys::eventfd::EventFd;
@@ -97,5 +98,39 @@ impl Wiring {
     /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room bells.
     pub(crate) fn ring_room<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
         bell::ring(log, &self.room_bells[room as usize]);
+    }
+}
+
+/// What a message to a keeper says about the socket that it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// From the listener: a connection that was just accepted.
+    New(Kind),
+    /// From a handler whose keeper has died: a duplicate of its connection's socket.
+    Adopt {
+        /// Index of the connection.
+        connection: u32,
+    },
+}
+
+impl Delivery {
+    /// The message.
+    pub(crate) fn encode(self) -> Vec<u8> {
+        match self {
+            Self::New(Kind::Game) => vec![0],
+            Self::New(Kind::Console) => vec![1],
+            Self::Adopt { connection } => connection.to_le_bytes().to_vec(),
+        }
+    }
+
+    /// What the message says; `None` for one that no process of this server sends.
+    pub(crate) fn decode(message: &[u8]) -> Option<Self> {
+        match message {
+            [0] => Some(Self::New(Kind::Game)),
+            [1] => Some(Self::New(Kind::Console)),
+            _ => Some(Self::Adopt {
+                connection: u32::from_le_bytes(message.try_into().ok()?),
+            }),
+        }
     }
 }

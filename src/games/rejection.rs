@@ -69,7 +69,10 @@ impl Rejection {
 /// How much of a rejection's text is kept, in bytes.
 pub(crate) fn length_that_fits(text: &str) -> usize {
     let longest = text.len().min(REJECTION_TEXT_BYTES_MAX);
-    (0..=longest).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0)
+    (0..=longest)
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
