@@ -531,7 +531,12 @@ impl<'a> Handler<'a> {
                 } else {
                     self.last_taken_ms + WRITE_STALL_TIMEOUT_MS
                 };
-                silent_at.min(stalled_at)
+                let look_again_at = if self.bell.is_out_of_reach() {
+                    now + RING_AGAIN_AFTER_MS
+                } else {
+                    u64::MAX
+                };
+                silent_at.min(stalled_at).min(look_again_at)
             }
         };
         Duration::from_millis(until_ms.saturating_sub(now).max(1))

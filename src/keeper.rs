@@ -21,6 +21,7 @@ use crate::handler::{self, Inheritance};
 use crate::limits::ADOPT_AGAIN_MS;
 use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
+use crate::lobby::memory::KeeperSlot;
 use crate::logging;
 use crate::role::{Context, Start};
 use crate::sys::clock::now_ms;
@@ -101,18 +102,8 @@ impl Keeper {
         let slot = &context.memory.header.keepers[start.index as usize];
         // From here on the connections of a predecessor are known to be nobody's.
         let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
-        for kind in [Kind::Game, Kind::Console] {
-            let is_held = |index: &u32| {
-                let record = context.memory.connections.at(*index);
-                record.kind() == kind && record.claimed() == Claim::Held
-            };
-            let held = context
-                .memory
-                .touched_connections_of_keeper(start.index)
-                .filter(is_held)
-                .count();
-            slot.set_open(kind, u32::try_from(held).unwrap_or(u32::MAX));
-        }
+        context.memory.count_outliving(start.index);
+        slot.hold_none();
         // An operator's connection is not adopted: it holds nothing, and is made again in a moment.
         let is_held = |index: &u32| {
             let record = context.memory.connections.at(*index);
@@ -219,20 +210,26 @@ impl Keeper {
     fn take_connections(&mut self) -> io::Result<()> {
         let wiring = self.context.wiring;
         let channel = &wiring.keepers[self.index as usize].connections.receiver;
-        let mut message = [0; 16];
+        let slot = self.slot();
+        let kinds = [Kind::Game, Kind::Console];
+        let sent_before = kinds.map(|kind| slot.sent(kind));
+        let mut message = [0; Delivery::BYTES_MAX];
         loop {
             match channel.receive(&mut message) {
                 Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
                     let delivery = Delivery::decode(&message[..bytes]);
                     for socket in descriptors {
                         match delivery {
-                            Some(Delivery::New(kind)) => self.take_in(kind, socket),
+                            Some(Delivery::New { kind, number }) => {
+                                self.take_in(kind, socket);
+                                slot.set_taken_up_to(kind, number);
+                            }
                             Some(Delivery::Adopt { connection }) => self.adopt(connection, socket)?,
                             None => log::error!("a message to the keeper was malformed"),
                         }
                     }
                 }
-                Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => return Ok(()),
+                Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => break,
                 // The socket is lost with its descriptor; the client sees a reset and tries again.
                 Err(error) => {
                     log::error!("a connection was lost on its way from the listener: {error}");
@@ -241,10 +238,14 @@ impl Keeper {
                         .header
                         .lost_before_greeting_total
                         .fetch_add(1, Ordering::Relaxed);
-                    self.forget_one(Kind::Game);
                 }
             }
         }
+        // All that were sent before have come, or will not: a predecessor has died over them.
+        for (kind, sent) in kinds.into_iter().zip(sent_before) {
+            slot.set_taken_up_to(kind, sent);
+        }
+        Ok(())
     }
 
     fn take_in(&mut self, kind: Kind, socket: OwnedFd) {
@@ -256,12 +257,12 @@ impl Keeper {
         let socket = OwnedFd::from(socket);
         let Some((index, record)) = self.claim_slot(kind, peer) else {
             log::error!("no connection slot is free");
-            send_refusal(kind, &socket, Refusal::Full);
-            self.forget_one(kind);
+            self.refuse(kind, &socket, Refusal::Full);
             return;
         };
         match self.fork_handler(index, record, &socket, false) {
             Ok(handler) => {
+                self.slot().hold(kind);
                 self.handlers.insert(handler.pid, index);
                 self.kept.insert(
                     index,
@@ -275,17 +276,20 @@ impl Keeper {
             }
             Err(error) => {
                 log::error!("cannot fork a handler: {error}");
-                self.context
-                    .memory
-                    .header
-                    .refused_total
-                    .fetch_add(1, Ordering::Relaxed);
-                send_refusal(kind, &socket, Refusal::NoResources);
+                self.refuse(kind, &socket, Refusal::NoResources);
                 record.free();
                 self.free.push(index);
-                self.forget_one(kind);
             }
         }
+    }
+
+    fn refuse(&self, kind: Kind, socket: &OwnedFd, refusal: Refusal) {
+        self.context
+            .memory
+            .header
+            .refused_total
+            .fetch_add(1, Ordering::Relaxed);
+        send_refusal(kind, socket, refusal);
     }
 
     fn claim_slot(&mut self, kind: Kind, peer: SocketAddr) -> Option<(u32, &'static ConnectionRecord)> {
@@ -382,6 +386,8 @@ impl Keeper {
             return Ok(());
         };
         record.set_keeper_epoch(self.epoch);
+        self.slot().hold(record.kind());
+        self.context.memory.count_outliving(self.index);
         let pidfd = handler.open_pidfd()?;
         if let Some(pidfd) = &pidfd {
             let token = Token(FIRST_ADOPTED + index as usize);
@@ -427,7 +433,7 @@ impl Keeper {
         let kind = record.kind();
         record.free();
         self.free.push(index);
-        self.forget_one(kind);
+        self.slot().let_go(kind);
     }
 
     /// The handler has died: another goes on with the same connection.
@@ -481,19 +487,19 @@ impl Keeper {
         }
         let kind = record.kind();
         record.abandon();
-        self.forget_one(kind);
+        self.slot().let_go(kind);
     }
 
-    /// A connection that the listener has counted is gone.
-    fn forget_one(&self, kind: Kind) {
-        self.context.memory.header.keepers[self.index as usize].leave(kind);
+    /// What others see of this keeper.
+    fn slot(&self) -> &'static KeeperSlot {
+        &self.context.memory.header.keepers[self.index as usize]
     }
 
     /// Makes the handlers look at their flags for whom somebody has left word.
     fn pass_on_attention(&self) {
         self.context.wiring.keepers[self.index as usize].bell.clear();
         let first = self.context.memory.connections_of_keeper(self.index).start;
-        let words = &self.context.memory.header.keepers[self.index as usize].attention;
+        let words = &self.slot().attention;
         for (word_index, word) in (0_u32..).zip(words) {
             let mut bits = word.swap(0, Ordering::AcqRel);
             while bits != 0 {

@@ -210,12 +210,12 @@ impl Listener {
                 Admission::Refuse(refusal) => return self.refuse(kind, socket, refusal),
                 Admission::Admit { keeper } => keeper,
             };
-            // Counted before it is sent: the keeper may be done with it before this process runs again.
             let slot = &header.keepers[keeper as usize];
-            slot.enter(kind);
+            let number = slot.sent(kind).wrapping_add(1);
             let channel = &self.context.wiring.keepers[keeper as usize].connections.sender;
-            match channel.send(&Delivery::New(kind).encode(), &[socket.as_fd()]) {
+            match channel.send(&Delivery::New { kind, number }.encode(), &[socket.as_fd()]) {
                 Ok(SendOutcome::Sent) => {
+                    slot.set_sent(kind, number);
                     header.accepted_total.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
@@ -223,7 +223,6 @@ impl Listener {
                 Ok(_) => {}
                 Err(error) => log::warn!("cannot hand a connection to keeper {keeper}: {error}"),
             }
-            slot.leave(kind);
             full[keeper as usize] = true;
         }
     }

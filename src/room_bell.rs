@@ -20,6 +20,8 @@ pub(crate) struct RoomBell {
     answer_token: Token,
     held: Option<(u32, EventFd)>,
     asked: Option<(u32, Channel)>,
+    /// It could not even be asked for.
+    asked_in_vain: bool,
 }
 
 impl RoomBell {
@@ -30,7 +32,13 @@ impl RoomBell {
             answer_token,
             held: None,
             asked: None,
+            asked_in_vain: false,
         }
+    }
+
+    /// Nothing will wake this process when something happens in its room, and it must look again soon.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        self.asked_in_vain
     }
 
     /// Wakes the members of `room`, if its bell is the one held.
@@ -59,6 +67,7 @@ impl RoomBell {
             poll.registry()
                 .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
         }
+        self.asked_in_vain = false;
         match room {
             Some(room) if self.held.is_none() && self.asked.is_none() => self.ask(room, poll, requests),
             _ => Ok(()),
@@ -106,9 +115,12 @@ impl RoomBell {
                     .register(&mut SourceFd(&raw), self.answer_token, Interest::READABLE)?;
                 self.asked = Some((room, mine));
             }
-            // So many ask at once. The ticker rings for this room meanwhile; the next turn of the loop asks again.
-            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
-            Err(error) => log::warn!("cannot ask for the bell of room {room}: {error}"),
+            // So many ask at once.
+            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => self.asked_in_vain = true,
+            Err(error) => {
+                log::warn!("cannot ask for the bell of room {room}: {error}");
+                self.asked_in_vain = true;
+            }
         }
         Ok(())
     }

@@ -178,6 +178,7 @@ impl Ticker {
                 self.context.wiring.ring_keeper(keeper);
             }
         }
+        (0..self.context.config.keepers).for_each(|keeper| self.context.memory.count_outliving(keeper));
         lobby
     }
 

@@ -105,7 +105,12 @@ impl Wiring {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// From the listener: a connection that was just accepted.
-    New(Kind),
+    New {
+        /// What it speaks.
+        kind: Kind,
+        /// Which one of its kind for this keeper: counted on, so that one that is lost does not stay counted as under way.
+        number: u32,
+    },
     /// From a handler whose keeper has died: a duplicate of its connection's socket.
     Adopt {
         /// Index of the connection.
@@ -113,24 +118,31 @@ pub(crate) enum Delivery {
     },
 }
 
+/// In place of a [`Kind`]: the connection is not new.
+const ADOPT: u8 = u8::MAX;
+
 impl Delivery {
+    /// Length of the longest message.
+    pub(crate) const BYTES_MAX: usize = 5;
+
     /// The message.
-    pub(crate) fn encode(self) -> Vec<u8> {
-        match self {
-            Self::New(Kind::Game) => vec![0],
-            Self::New(Kind::Console) => vec![1],
-            Self::Adopt { connection } => connection.to_le_bytes().to_vec(),
-        }
+    pub(crate) fn encode(self) -> [u8; Self::BYTES_MAX] {
+        let (tag, number) = match self {
+            Self::New { kind, number } => (kind as u8, number),
+            Self::Adopt { connection } => (ADOPT, connection),
+        };
+        let [a, b, c, d] = number.to_le_bytes();
+        [tag, a, b, c, d]
     }
 
     /// What the message says; `None` for one that no process of this server sends.
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
-        match message {
-            [0] => Some(Self::New(Kind::Game)),
-            [1] => Some(Self::New(Kind::Console)),
-            _ => Some(Self::Adopt {
-                connection: u32::from_le_bytes(message.try_into().ok()?),
-            }),
-        }
+        let (tag, number) = message.split_first()?;
+        let number = u32::from_le_bytes(number.try_into().ok()?);
+        [Kind::Game, Kind::Console]
+            .into_iter()
+            .find(|kind| *kind as u8 == *tag)
+            .map(|kind| Self::New { kind, number })
+            .or_else(|| (*tag == ADOPT).then_some(Self::Adopt { connection: number }))
     }
 }

@@ -132,6 +132,11 @@ pub enum Kind {
     Console,
 }
 
+impl Kind {
+    /// How many kinds there are.
+    pub const COUNT: usize = 2;
+}
+
 impl ConnectionRecord {
     /// Takes a free slot for a connection that was just accepted. Only the slot's keeper may ask.
     pub fn claim(&self, kind: Kind, peer: SocketAddr, keeper_epoch: u32, now_ms: u64) -> bool {

@@ -10,7 +10,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::connections::{ConnectionRecord, Kind};
+use super::connections::{Claim, ConnectionRecord, Kind};
 use super::directory::{Directory, DirectoryRecord, Identity, RoomEntry};
 use super::players::PlayerRecord;
 use super::rooms::RoomRecord;
@@ -92,10 +92,15 @@ shared_record! {
     pub struct KeeperSlot {
         /// One bit per connection slot whose handler should look at its flags.
         pub attention: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
-        /// Connections of players that the keeper holds or is being sent.
-        games: AtomicU32,
-        /// Connections of operators, likewise.
-        consoles: AtomicU32,
+        /// By kind: number of the last connection that the listener has sent. Only the listener writes it.
+        sent: [AtomicU32; Kind::COUNT],
+        /// By kind: number of the last connection that the keeper has taken. Only the keeper writes it.
+        taken: [AtomicU32; Kind::COUNT],
+        /// By kind: connections that the keeper holds. Only the keeper writes it.
+        held: [AtomicU32; Kind::COUNT],
+        /// By kind: connections whose handlers live on without a keeper. The ticker writes it, and a keeper at its start; both count
+        /// anew, so that whatever happens between them is made good.
+        outliving: [AtomicU32; Kind::COUNT],
         /// Connection slots from this one on were never claimed: their pages cost no memory until somebody looks.
         slots_touched: AtomicU32,
         /// Counts the processes that have held this slot, so that connections of a dead keeper are known.
@@ -104,26 +109,48 @@ shared_record! {
 }
 
 impl KeeperSlot {
-    /// How many connections of the kind the keeper holds or is being sent.
+    /// How many connections of the kind the keeper holds or is being sent, and how many live on without one.
     pub fn open(&self, kind: Kind) -> u32 {
-        self.count(kind).load(Ordering::Acquire)
+        let load = |counts: &[AtomicU32; Kind::COUNT]| counts[kind as usize].load(Ordering::Acquire);
+        // The keeper may have taken what the listener has yet to enter as sent.
+        let under_way = load(&self.sent)
+            .wrapping_sub(load(&self.taken))
+            .cast_signed()
+            .max(0);
+        under_way.cast_unsigned() + load(&self.held) + load(&self.outliving)
     }
 
-    /// A connection is about to be sent to the keeper.
-    pub fn enter(&self, kind: Kind) {
-        self.count(kind).fetch_add(1, Ordering::AcqRel);
+    /// Number of the last connection that the listener has entered as sent.
+    pub fn sent(&self, kind: Kind) -> u32 {
+        self.sent[kind as usize].load(Ordering::Acquire)
     }
 
-    /// A connection is no more.
-    pub fn leave(&self, kind: Kind) {
-        let count = self.count(kind);
-        // A keeper that was started again counts what it finds, and may find less than is under way: never below nothing.
-        let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+    /// The listener has sent the connection of this number: one more than the last.
+    pub fn set_sent(&self, kind: Kind, number: u32) {
+        self.sent[kind as usize].store(number, Ordering::Release);
     }
 
-    /// What a keeper finds when it is started again.
-    pub fn set_open(&self, kind: Kind, connections: u32) {
-        self.count(kind).store(connections, Ordering::Release);
+    /// The keeper has taken all connections up to this number, or they were lost with its predecessor.
+    pub fn set_taken_up_to(&self, kind: Kind, number: u32) {
+        let taken = &self.taken[kind as usize];
+        if number.wrapping_sub(taken.load(Ordering::Relaxed)).cast_signed() > 0 {
+            taken.store(number, Ordering::Release);
+        }
+    }
+
+    /// The keeper holds one more.
+    pub fn hold(&self, kind: Kind) {
+        self.held[kind as usize].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The keeper holds one less.
+    pub fn let_go(&self, kind: Kind) {
+        self.held[kind as usize].fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// A new keeper begins. Those that its predecessor held have been counted as living on.
+    pub fn hold_none(&self) {
+        self.held.iter().for_each(|held| held.store(0, Ordering::Release));
     }
 
     /// The slot from which on none was ever claimed, counted from the keeper's first.
@@ -134,13 +161,6 @@ impl KeeperSlot {
     /// Claims are about to reach up to `slots`.
     pub fn set_slots_touched(&self, slots: u32) {
         self.slots_touched.store(slots, Ordering::Release);
-    }
-
-    fn count(&self, kind: Kind) -> &AtomicU32 {
-        match kind {
-            Kind::Game => &self.games,
-            Kind::Console => &self.consoles,
-        }
     }
 }
 
@@ -277,6 +297,27 @@ impl Memory {
     /// The slot of the keeper that a connection belongs to.
     pub fn keeper_of(&self, connection: u32) -> &'static KeeperSlot {
         &self.header.keepers[self.keeper_index_of(connection) as usize]
+    }
+
+    /// Counts the connections of a keeper's slots whose handlers live on though that keeper, or the one that was, is dead.
+    pub fn count_outliving(&self, keeper: u32) {
+        let slot = &self.header.keepers[keeper as usize];
+        let epoch = slot.epoch.load(Ordering::Acquire);
+        let mut outliving = [0; Kind::COUNT];
+        // The first keeper has no predecessor.
+        if epoch > 1 {
+            let records = self
+                .touched_connections_of_keeper(keeper)
+                .map(|index| self.connections.at(index));
+            for record in
+                records.filter(|record| record.claimed() == Claim::Held && record.keeper_epoch() != epoch)
+            {
+                outliving[record.kind() as usize] += 1;
+            }
+        }
+        for (count, outliving) in slot.outliving.iter().zip(outliving) {
+            count.store(outliving, Ordering::Release);
+        }
     }
 
     /// How many connections of the kind there are.

@@ -159,11 +159,7 @@ impl Lobby {
     /// back. To be called only when the handler is dead. Gives the keepers whose bell is to be rung.
     #[must_use]
     pub fn free_connection(self, index: u32) -> (Self, Option<u32>) {
-        let (memory, record) = (self.memory, self.memory.connections.at(index));
-        if record.claimed() == Claim::Held {
-            // A keeper that gave it up has counted it off; one that died has not.
-            memory.keeper_of(index).leave(record.kind());
-        }
+        let record = self.memory.connections.at(index);
         let (mut session, _) = Session::attach(self, index, Passed::default());
         let keeper = session.finish();
         let mut lobby = session.lobby;

@@ -206,10 +206,11 @@ impl Actor {
         let mut messages = Vec::new();
         loop {
             // Events may have to wait until there is space for them.
-            let moved = self.session.phase() == Phase::OPEN && self.session.deliver().expect("events fit");
-            self.flush();
+            let delivered =
+                self.session.phase() == Phase::OPEN && self.session.deliver().expect("events fit");
+            let sent = self.flush();
             messages.extend(std::iter::from_fn(|| self.first_message()));
-            if !moved {
+            if !delivered && !sent {
                 return messages;
             }
         }
@@ -231,8 +232,9 @@ impl Actor {
         Some(message)
     }
 
-    /// The handler sends what there is, and the client receives it.
-    pub(crate) fn flush(&mut self) {
+    /// The handler sends what there is, and the client receives it. Says whether there was anything.
+    pub(crate) fn flush(&mut self) -> bool {
+        let before = self.session.passed.sent;
         loop {
             match self.session.send(&self.server_end) {
                 Ok(None) => break,
@@ -242,6 +244,7 @@ impl Actor {
             }
         }
         self.take_in();
+        self.session.passed.sent != before
     }
 
     fn take_in(&mut self) {

@@ -1,0 +1,364 @@
+//! Promise: the server starts and stops in order, replaces whatever of its own dies, and leaves nothing behind: no process, no zombie,
+//! no descriptor, no port.
+
+mod common;
+
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use common::bystanders::Bystanders;
+use common::footprint::{Footprint, held, processes};
+use common::raw::{End, Raw, frame, greeting};
+use common::{PATIENCE, Server, eventually, is_alive, processes_below};
+use forkade_protocol::client::{Client, NewRoom};
+use forkade_protocol::{ClientMessage, RoomEvent, RoomId, ServerMessage};
+use nix::sys::signal::Signal;
+
+/// Process ids of all that fill a role.
+fn pids(server: &Server, role: &str) -> Vec<u32> {
+    let processes = server.ask_json("processes");
+    let of_role = processes
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|process| process["role"] == role);
+    of_role
+        .map(|process| u32::try_from(process["pid"].as_u64().expect("a pid")).expect("a pid"))
+        .collect()
+}
+
+fn is_zombie(pid: &u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with('Z'))
+}
+
+fn expect_no_zombies(server: &Server) {
+    eventually("all that has ended is reaped", || {
+        !processes_below(server.pid()).iter().any(is_zombie)
+    });
+}
+
+#[test]
+fn told_to_stop_it_answers_what_it_has_taken_in_and_tells_everybody_and_ends_well() {
+    let mut server = Server::start(&[]);
+    let mut ann = server.client("Ann");
+    ann.create_room(NewRoom::new("relay", "den"))
+        .expect("a room is free");
+    let mut silent = Raw::connect(&server);
+    // Its answers wait in the server, since it has no room for them.
+    let mut behind = Raw::with_receive_buffer(&server, 4096);
+    behind.send(&greeting("Behind"));
+    let pings: Vec<u8> = (1..=4000)
+        .flat_map(|nonce| frame(&ClientMessage::Ping { nonce }))
+        .collect();
+    behind.send(&pings);
+    ann.ping().expect("served");
+
+    server.signal(server.pid(), Signal::SIGTERM);
+    let (words, end) = behind.rest();
+    assert!(matches!(words.first(), Some(ServerMessage::Welcome { .. })));
+    assert!(
+        matches!(words.last(), Some(ServerMessage::ShuttingDown { .. })),
+        "{:?}",
+        words.last()
+    );
+    assert_eq!(end, End::Closed);
+    for (nonce, word) in (1..).zip(&words[1..words.len() - 1]) {
+        assert!(
+            matches!(word, ServerMessage::Pong { nonce: answered, .. } if *answered == nonce),
+            "{word:?}"
+        );
+    }
+    assert!(words.len() > 1000, "only {} words came", words.len());
+    let (words, end) = silent.rest();
+    assert!(
+        matches!(words[..], [ServerMessage::ShuttingDown { .. }]) && end == End::Closed,
+        "{words:?} {end:?}"
+    );
+    let is_last_word = |message: &ServerMessage| matches!(message, ServerMessage::ShuttingDown { .. });
+    assert!(
+        ann.receive_where(PATIENCE, is_last_word)
+            .expect("told before the end")
+            .is_some()
+    );
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn an_interrupt_stops_it_as_well() {
+    let mut server = Server::start(&[]);
+    server.signal(server.pid(), Signal::SIGINT);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn told_to_stop_again_it_waits_for_nobody() {
+    let mut server = Server::start(&["--drain-timeout-ms", "3600000"]);
+    let (mut ann, _bob) = (server.client("Ann"), server.client("Bob"));
+    let stuck = server.handler_of("Bob").expect("he is served");
+    let everybody = processes_below(server.pid());
+    server.signal(stuck, Signal::SIGSTOP);
+    server.signal(server.pid(), Signal::SIGTERM);
+    let is_last_word = |message: &ServerMessage| matches!(message, ServerMessage::ShuttingDown { .. });
+    assert!(
+        ann.receive_where(PATIENCE, is_last_word)
+            .expect("told before the end")
+            .is_some()
+    );
+    assert!(is_alive(server.pid()) && is_alive(stuck), "once told, it waits");
+    server.signal(server.pid(), Signal::SIGTERM);
+    server.expect_any_end();
+    server.wait();
+    eventually("nothing is left running", || {
+        !everybody.iter().any(|pid| is_alive(*pid))
+    });
+}
+
+#[test]
+fn who_is_stuck_is_not_waited_for_beyond_the_drain() {
+    let mut server = Server::start(&["--drain-timeout-ms", "300"]);
+    let _bob = server.client("Bob");
+    server.signal(server.handler_of("Bob").expect("he is served"), Signal::SIGSTOP);
+    server.signal(server.pid(), Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(
+        server.log().contains("did not end in time: killed"),
+        "{}",
+        server.log()
+    );
+}
+
+#[test]
+fn its_port_can_be_bound_again_at_once() {
+    let mut server = Server::start(&[]);
+    let (game, console) = (server.game.to_string(), server.console.to_string());
+    for _ in 0..3 {
+        let clients = ["Ann", "Bob"].map(|name| server.client(name));
+        assert_eq!(server.stop().code(), Some(0));
+        // The server has closed first, so the kernel remembers the connections for a minute.
+        server = Server::start(&["--listen", &game, "--console", &console]);
+        drop(clients);
+    }
+    server.client("Ann").goodbye().expect("served");
+}
+
+#[test]
+fn a_supervisor_that_is_killed_leaves_nothing_running() {
+    let mut server = Server::start(&[]);
+    let mut ann = server.client("Ann");
+    ann.create_room(NewRoom::new("relay", "den"))
+        .expect("a room is free");
+    let _bob = server.client("Bob");
+    let _silent = Raw::connect(&server);
+    let _operator = std::net::TcpStream::connect(server.console).expect("the console accepts");
+    // The one that is asked here is a console, too.
+    eventually("all are served", || {
+        server.status("handlers") == 3 && server.status("consoles") == 2
+    });
+    // Those whose keeper is gone are the supervisor's own children.
+    let keeper = pids(&server, "keeper")[0];
+    server.kill(keeper);
+    eventually("the keeper is replaced", || {
+        !pids(&server, "keeper").contains(&keeper)
+    });
+    let everybody = processes_below(server.pid());
+    assert!(everybody.len() > 8, "{everybody:?}");
+    server.kill(server.pid());
+    server.expect_any_end();
+    server.wait();
+    eventually("nothing is left running", || {
+        !everybody.iter().any(|pid| is_alive(*pid))
+    });
+    let refused = std::net::TcpStream::connect(server.game).expect_err("nobody listens any more");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// Kills the processes of a role one after the other, beside two bystanders; afterwards everything is as before.
+fn killed_and_replaced(role: &str) {
+    let server = Server::start(&["--seat-grace-ms", "100"]);
+    let bystanders = Bystanders::start(&server);
+    let before = Footprint::settled(&server);
+    for (round, victim) in pids(&server, role).into_iter().cycle().take(4).enumerate() {
+        // The victims of the first turn have successors by the second.
+        let victim = if is_alive(victim) {
+            victim
+        } else {
+            pids(&server, role)[0]
+        };
+        server.kill(victim);
+        // Whoever comes just now may have to wait, and is served.
+        let mut guest = server.client(&format!("Guest {round}"));
+        guest
+            .create_room(NewRoom::new("relay", "den"))
+            .expect("a room is free");
+        guest.act(vec![1]).expect("legal");
+        guest.goodbye().expect("served");
+        bystanders.expect_progress();
+        let filled = || {
+            pids(&server, role)
+                .iter()
+                .filter(|pid| **pid != 0 && is_alive(**pid))
+                .count()
+        };
+        eventually("the post is filled again", || {
+            filled() == before.processes[role].0
+        });
+    }
+    expect_no_zombies(&server);
+    assert_eq!(held(&server), before.held);
+    bystanders.finish();
+    eventually("nobody holds anything any more", || held(&server) == [0, 0, 0]);
+    eventually("no handler is left", || {
+        !processes(&server).contains_key("handler")
+    });
+    expect_no_zombies(&server);
+    assert!(server.log().contains(&format!("the {role}")), "{}", server.log());
+}
+
+#[test]
+fn a_listener_that_is_killed_is_replaced_and_nobody_notices() {
+    killed_and_replaced("listener");
+}
+
+#[test]
+fn a_ticker_that_is_killed_is_replaced_and_nobody_notices() {
+    killed_and_replaced("ticker");
+}
+
+#[test]
+fn a_keeper_that_is_killed_is_replaced_and_its_players_play_on() {
+    killed_and_replaced("keeper");
+}
+
+#[test]
+fn connections_of_dead_keepers_are_counted_until_they_end_and_no_longer() {
+    let server = Server::start(&[
+        "--connections-max",
+        "8",
+        "--keepers",
+        "2",
+        "--seat-grace-ms",
+        "100",
+    ]);
+    for round in 0..3 {
+        let clients: Vec<Client> = (0..6)
+            .map(|number| server.client(&format!("Client {number}")))
+            .collect();
+        let keepers = pids(&server, "keeper");
+        keepers.iter().for_each(|keeper| server.kill(*keeper));
+        eventually("the keepers are replaced", || {
+            let now = pids(&server, "keeper");
+            now.len() == 2 && now.iter().all(|keeper| *keeper != 0 && !keepers.contains(keeper))
+        });
+        let more: Vec<Client> = (6..8)
+            .map(|number| server.client(&format!("Client {number}")))
+            .collect();
+        assert_eq!(held(&server)[2], 8, "round {round}");
+        Raw::connect(&server).expect_error(forkade_protocol::ErrorCode::ServerFull);
+        for client in clients.into_iter().chain(more) {
+            client.goodbye().expect("served to the end");
+        }
+        eventually("all connections are given back", || held(&server) == [0, 0, 0]);
+    }
+}
+
+/// How a client can go.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Goodbye,
+    Close,
+    Reset,
+    HalfClose,
+    Silence,
+}
+
+#[test]
+fn a_client_that_goes_in_whatever_way_gives_back_all_it_held() {
+    let server = Server::start(&["--seat-grace-ms", "300", "--heartbeat-timeout-ms", "1000"]);
+    let mut host = server.client("Host");
+    let room = host
+        .create_room(NewRoom {
+            seats: 2,
+            ..NewRoom::new("relay", "den")
+        })
+        .expect("a room is free")
+        .room;
+    let heard = all_events(host);
+    let before = Footprint::settled(&server);
+    for way in [Way::Goodbye, Way::Close, Way::Reset, Way::HalfClose, Way::Silence] {
+        // The same name and the only seat each time: both must be free again.
+        let guest = guest_in(&server, room);
+        let went_at = Instant::now();
+        match way {
+            Way::Goodbye => {
+                let mut guest = guest;
+                guest.say(&ClientMessage::Goodbye);
+                assert_eq!(guest.rest().1, End::Closed);
+            }
+            Way::Close => drop(guest),
+            Way::Reset => guest.reset(),
+            Way::HalfClose => {
+                guest.half_close();
+                let mut guest = guest;
+                assert_eq!(guest.rest().1, End::Closed);
+            }
+            Way::Silence => {
+                let mut guest = guest;
+                guest.expect_error(forkade_protocol::ErrorCode::Silent);
+            }
+        }
+        let mut seen = Vec::new();
+        while !seen.contains(&RoomEvent::Left { seat: 1 }) {
+            seen.push(heard.recv_timeout(PATIENCE).expect("the host hears of it"));
+        }
+        let joined = RoomEvent::Joined {
+            seat: 1,
+            name: "Guest".to_owned(),
+        };
+        let lost = RoomEvent::Connection {
+            seat: 1,
+            connected: false,
+        };
+        let left = RoomEvent::Left { seat: 1 };
+        match way {
+            Way::Goodbye => assert_eq!(seen, [joined, left]),
+            _ => {
+                assert_eq!(seen, [joined, lost, left], "{way:?}");
+                assert!(
+                    went_at.elapsed() >= Duration::from_millis(300),
+                    "the seat was kept for the grace"
+                );
+            }
+        }
+        before.expect_again(&server);
+    }
+    expect_no_zombies(&server);
+}
+
+/// What happens in the client's room, which it listens to in a thread of its own, giving signs of life.
+fn all_events(mut client: Client) -> Receiver<RoomEvent> {
+    let (events, heard) = channel();
+    std::thread::spawn(move || {
+        while let Ok(message) = client.receive(PATIENCE) {
+            if let Some(ServerMessage::Event { event, .. }) = message
+                && events.send(event).is_err()
+            {
+                return;
+            }
+        }
+    });
+    heard
+}
+
+fn guest_in(server: &Server, room: RoomId) -> Raw {
+    let mut guest = Raw::greet(server, "Guest");
+    guest.say(&ClientMessage::JoinRoom {
+        request: 1,
+        room,
+        passcode: None,
+    });
+    let joined = guest.next_message();
+    assert!(matches!(joined, Ok(ServerMessage::Joined { .. })), "{joined:?}");
+    guest
+}
