@@ -43,6 +43,8 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
     let mine = &wiring.keepers[start.index as usize];
     let mut keep = vec![
         mine.connections.receiver.as_fd(),
+        // For the handlers: who outlives this process offers itself to the next.
+        mine.connections.sender.as_fd(),
         wiring.lifeline.as_fd(),
         wiring.ready.as_fd(),
         wiring.bell_requests.sender.as_fd(),
@@ -445,7 +447,7 @@ impl Keeper {
         // Taken away: a successor that dies before it has come to any frame must not be blamed on the same one again.
         let working_on = record.working_on.swap(0, Ordering::AcqRel);
         let verdict = kept.deaths.enter(now_ms(), working_on, exit);
-        let exit = exit.map_or_else(|| "adopted".to_owned(), |exit| exit.to_string());
+        let exit = exit.map_or_else(|| "adopted: exit status unknown".to_owned(), |exit| exit.to_string());
         if verdict == Verdict::GiveUp {
             log::error!(
                 "handler {} died ({exit}), again and again: its connection is given up",
