@@ -25,8 +25,8 @@ pub enum Verdict {
 }
 
 impl Deaths {
-    /// Enters a death while the frame `working_on` (0: none) was being handled.
-    pub fn enter(&mut self, now_ms: u64, working_on: u64, exit: Exit) -> Verdict {
+    /// Enters a death while the frame `working_on` (0: none) was being handled; `exit` is not known of a process that is not one's own.
+    pub fn enter(&mut self, now_ms: u64, working_on: u64, exit: Option<Exit>) -> Verdict {
         if now_ms.saturating_sub(self.window_began_ms) > DEATHS_WINDOW_MS {
             *self = Self {
                 window_began_ms: now_ms,
@@ -39,7 +39,7 @@ impl Deaths {
             (self.frame, self.in_frame) = (working_on, u32::from(working_on != 0));
         }
         // Who is killed has done nothing wrong.
-        self.anywhere += u32::from(exit != Exit::Signal(libc::SIGKILL));
+        self.anywhere += u32::from(exit.is_some_and(|exit| exit != Exit::Signal(libc::SIGKILL)));
         if self.in_frame >= DEATHS_SAME_FRAME_MAX || self.anywhere >= DEATHS_ANYWHERE_MAX {
             Verdict::GiveUp
         } else {
@@ -52,8 +52,8 @@ impl Deaths {
 mod tests {
     use super::*;
 
-    const CRASH: Exit = Exit::Signal(libc::SIGSEGV);
-    const KILL: Exit = Exit::Signal(libc::SIGKILL);
+    const CRASH: Option<Exit> = Some(Exit::Signal(libc::SIGSEGV));
+    const KILL: Option<Exit> = Some(Exit::Signal(libc::SIGKILL));
 
     #[test]
     fn three_deaths_in_the_same_frame_are_enough() {

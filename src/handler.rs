@@ -27,8 +27,9 @@ use crate::room_bell::RoomBell;
 use crate::sys::clock::now_ms;
 use crate::sys::process::{NewProcess, ProcessId, set_name};
 use crate::sys::signals::Signals;
-use crate::sys::sockets::shut_down;
+use crate::sys::sockets::{SendOutcome, shut_down};
 use crate::sys::tcp_cursors::{CursorError, TcpCursors};
+use crate::wiring::Delivery;
 use crate::{console, logging};
 
 const SOCKET: Token = Token(0);
@@ -53,7 +54,12 @@ pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance<'_>) -> u8 
     let record = inheritance.context.memory.connections.at(inheritance.connection);
     record.set_handler(ProcessId::of_self());
     match serve(new_process, &inheritance) {
-        Ok(status) => status,
+        Ok(status) => {
+            if status == 0 {
+                record.set_over();
+            }
+            status
+        }
         Err(error) => {
             log::error!("cannot go on: {error}");
             1
@@ -73,6 +79,10 @@ fn serve(new_process: &NewProcess, inheritance: &Inheritance<'_>) -> io::Result<
         inheritance.socket.as_fd(),
         wiring.lifeline.as_fd(),
         wiring.bell_requests.sender.as_fd(),
+        wiring.keepers[memory.keeper_index_of(inheritance.connection) as usize]
+            .connections
+            .sender
+            .as_fd(),
     ];
     keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
     new_process.keep_only(&keep)?;
@@ -228,6 +238,7 @@ impl<'a> Handler<'a> {
     fn work(&mut self) -> io::Result<()> {
         loop {
             if std::mem::take(&mut self.look_at_flags) {
+                self.offer_to_keeper();
                 self.do_what_is_wanted();
             }
             let phase = self.session.phase();
@@ -401,6 +412,24 @@ impl<'a> Handler<'a> {
             self.last_taken_ms = now_ms();
         }
         moved
+    }
+
+    /// If the keeper is another than the one that forked this process, gives it a duplicate of the socket: it adopts the connection.
+    fn offer_to_keeper(&mut self) {
+        let (connection, memory) = (self.session.connection.index(), self.context.memory);
+        let keeper = memory.keeper_of(connection);
+        if self.session.record().keeper_epoch() == keeper.epoch.load(Ordering::Acquire) {
+            return;
+        }
+        let channel = &self.context.wiring.keepers[memory.keeper_index_of(connection) as usize]
+            .connections
+            .sender;
+        match channel.send(&Delivery::Adopt { connection }.encode(), &[self.socket.as_fd()]) {
+            Ok(SendOutcome::Sent) => {}
+            // A thousand offer themselves at once: the keeper asks again those whose offer it has not had.
+            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
+            Err(error) => log::warn!("cannot offer the connection to the keeper: {error}"),
+        }
     }
 
     fn do_what_is_wanted(&mut self) {

@@ -18,7 +18,8 @@ use nix::sys::signal::Signal;
 use crate::admission::Refusal;
 use crate::deaths::{Deaths, Verdict};
 use crate::handler::{self, Inheritance};
-use crate::listener::{Shipment, send_refusal};
+use crate::limits::ADOPT_AGAIN_MS;
+use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
 use crate::lobby::memory::KeeperSlot;
 use crate::logging;
@@ -27,11 +28,14 @@ use crate::sys::clock::now_ms;
 use crate::sys::process::{Exit, ProcessId, Reaped, fork, reap};
 use crate::sys::signals::Signals;
 use crate::sys::sockets::{ReceiveOutcome, shut_down};
+use crate::wiring::Delivery;
 
 const CONNECTIONS: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const BELL: Token = Token(2);
 const LIFELINE: Token = Token(3);
+/// From here on: the end of an adopted handler, by its connection's index.
+const FIRST_ADOPTED: usize = 16;
 
 /// The role's entry.
 pub(crate) fn run(start: &Start) -> io::Result<u8> {
@@ -39,6 +43,8 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
     let mine = &wiring.keepers[start.index as usize];
     let mut keep = vec![
         mine.connections.receiver.as_fd(),
+        // For the handlers: who outlives this process offers itself to the next.
+        mine.connections.sender.as_fd(),
         wiring.lifeline.as_fd(),
         wiring.ready.as_fd(),
         wiring.bell_requests.sender.as_fd(),
@@ -65,6 +71,9 @@ struct Keeper {
     handlers: HashMap<u32, u32>,
     /// Slots that were free when this process last looked.
     free: Vec<u32>,
+    /// Connections whose handlers live on after a former keeper's death, until they have offered their sockets.
+    to_adopt: Vec<u32>,
+    ask_again_at_ms: u64,
     /// When what is left is killed; set when the server stops.
     stop_by_ms: Option<u64>,
 }
@@ -73,6 +82,8 @@ struct Keeper {
 struct Kept {
     socket: OwnedFd,
     handler: ProcessId,
+    /// Tells of the handler's end, where it is not this process's child.
+    pidfd: Option<OwnedFd>,
     deaths: Deaths,
 }
 
@@ -80,6 +91,7 @@ struct Kept {
 enum Event {
     Connections,
     Children,
+    AdoptedEnded(u32),
     Attention,
     Stop,
     SupervisorGone,
@@ -94,6 +106,16 @@ impl Keeper {
         let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         context.memory.count_outliving(start.index);
         slot.hold_none();
+        // An operator's connection is not adopted: it holds nothing, and is made again in a moment.
+        let is_held = |index: &u32| {
+            let record = context.memory.connections.at(*index);
+            record.kind() == Kind::Game && record.claimed() == Claim::Held
+        };
+        let to_adopt = context
+            .memory
+            .touched_connections_of_keeper(start.index)
+            .filter(is_held)
+            .collect();
         let poll = Poll::new()?;
         for (descriptor, token) in [
             (mine.connections.receiver.as_fd(), CONNECTIONS),
@@ -113,6 +135,8 @@ impl Keeper {
             kept: HashMap::new(),
             handlers: HashMap::new(),
             free: Vec::new(),
+            to_adopt,
+            ask_again_at_ms: 0,
             stop_by_ms: None,
         })
     }
@@ -121,6 +145,7 @@ impl Keeper {
         let mut events = Events::with_capacity(16);
         self.take_connections()?;
         loop {
+            self.ask_for_offers();
             match self.poll.poll(&mut events, self.patience()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -131,6 +156,7 @@ impl Keeper {
                     match event {
                         Event::Connections => self.take_connections()?,
                         Event::Children => self.reap_handlers(),
+                        Event::AdoptedEnded(index) => self.adopted_handler_ended(index),
                         Event::Attention => self.pass_on_attention(),
                         Event::Stop => self.stop(),
                         Event::SupervisorGone => return Ok(1),
@@ -153,6 +179,10 @@ impl Keeper {
             CONNECTIONS => vec![Event::Connections],
             BELL => vec![Event::Attention],
             LIFELINE => vec![Event::SupervisorGone],
+            Token(adopted @ FIRST_ADOPTED..) => u32::try_from(adopted - FIRST_ADOPTED)
+                .map(Event::AdoptedEnded)
+                .into_iter()
+                .collect(),
             _ => {
                 let mut events = Vec::new();
                 while let Some(received) = self.signals.read()? {
@@ -168,8 +198,15 @@ impl Keeper {
     }
 
     fn patience(&self) -> Option<Duration> {
-        let stop_by_ms = self.stop_by_ms?;
-        Some(Duration::from_millis(stop_by_ms.saturating_sub(now_ms()).max(10)))
+        let ask_again_ms = (!self.to_adopt.is_empty()).then_some(ADOPT_AGAIN_MS);
+        let stop_ms = self
+            .stop_by_ms
+            .map(|stop_by_ms| stop_by_ms.saturating_sub(now_ms()).max(10));
+        ask_again_ms
+            .into_iter()
+            .chain(stop_ms)
+            .min()
+            .map(Duration::from_millis)
     }
 
     fn take_connections(&mut self) -> io::Result<()> {
@@ -178,15 +215,21 @@ impl Keeper {
         let slot = self.slot();
         let kinds = [Kind::Game, Kind::Console];
         let sent_before = kinds.map(|kind| slot.sent(kind));
-        let mut message = [0; Shipment::BYTES];
+        let mut message = [0; Delivery::BYTES_MAX];
         loop {
             match channel.receive(&mut message) {
-                Ok(ReceiveOutcome::Message { descriptors, .. }) => {
-                    let Shipment { kind, number } = Shipment::from_bytes(message);
+                Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
+                    let delivery = Delivery::decode(&message[..bytes]);
                     for socket in descriptors {
-                        self.take_in(kind, socket);
+                        match delivery {
+                            Some(Delivery::New { kind, number }) => {
+                                self.take_in(kind, socket);
+                                slot.set_taken_up_to(kind, number);
+                            }
+                            Some(Delivery::Adopt { connection }) => self.adopt(connection, socket)?,
+                            None => log::error!("a message to the keeper was malformed"),
+                        }
                     }
-                    slot.set_taken_up_to(kind, number);
                 }
                 Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => break,
                 // The socket is lost with its descriptor; the client sees a reset and tries again.
@@ -228,6 +271,7 @@ impl Keeper {
                     Kept {
                         socket,
                         handler,
+                        pidfd: None,
                         deaths: Deaths::default(),
                     },
                 );
@@ -307,8 +351,80 @@ impl Keeper {
             };
             match exit {
                 Exit::Code(0) => self.let_go(index),
-                exit => self.replace(index, exit),
+                exit => self.replace(index, Some(exit)),
             }
+        }
+    }
+
+    /// Makes handlers whose keeper has died offer their sockets.
+    fn ask_for_offers(&mut self) {
+        let (memory, now) = (self.context.memory, now_ms());
+        if self.to_adopt.is_empty() || now < self.ask_again_at_ms {
+            return;
+        }
+        self.ask_again_at_ms = now + ADOPT_AGAIN_MS;
+        let lives_on = |index: &u32| {
+            let record = memory.connections.at(*index);
+            record.claimed() == Claim::Held
+                && record.keeper_epoch() != self.epoch
+                && record
+                    .handler()
+                    .is_some_and(|handler| handler.is_alive().unwrap_or(false))
+        };
+        self.to_adopt.retain(lives_on);
+        for index in &self.to_adopt {
+            self.nudge(*index);
+        }
+    }
+
+    /// Takes over the keeping of a connection whose handler lives on.
+    fn adopt(&mut self, index: u32, socket: OwnedFd) -> io::Result<()> {
+        let Some(record) = self.context.memory.connections.get(index) else {
+            return Ok(());
+        };
+        let handler = record.handler().filter(|_| record.claimed() == Claim::Held);
+        let (Some(handler), false) = (handler, self.kept.contains_key(&index)) else {
+            // Freed, or offered twice.
+            return Ok(());
+        };
+        record.set_keeper_epoch(self.epoch);
+        self.slot().hold(record.kind());
+        self.context.memory.count_outliving(self.index);
+        let pidfd = handler.open_pidfd()?;
+        if let Some(pidfd) = &pidfd {
+            let token = Token(FIRST_ADOPTED + index as usize);
+            let raw = pidfd.as_raw_fd();
+            self.poll
+                .registry()
+                .register(&mut SourceFd(&raw), token, Interest::READABLE)?;
+        }
+        let has_ended = pidfd.is_none();
+        self.kept.insert(
+            index,
+            Kept {
+                socket,
+                handler,
+                pidfd,
+                deaths: Deaths::default(),
+            },
+        );
+        if has_ended {
+            self.adopted_handler_ended(index);
+        }
+        Ok(())
+    }
+
+    /// Its exit status is the supervisor's to see, who was given the orphan; but the record tells whether it was done.
+    fn adopted_handler_ended(&mut self, index: u32) {
+        let Some(kept) = self.kept.get_mut(&index) else {
+            return;
+        };
+        // Closed, it leaves the poll.
+        kept.pidfd = None;
+        if self.context.memory.connections.at(index).is_over() {
+            self.let_go(index);
+        } else {
+            self.replace(index, None);
         }
     }
 
@@ -323,7 +439,7 @@ impl Keeper {
     }
 
     /// The handler has died: another goes on with the same connection.
-    fn replace(&mut self, index: u32, exit: Exit) {
+    fn replace(&mut self, index: u32, exit: Option<Exit>) {
         let Some(mut kept) = self.kept.remove(&index) else {
             return;
         };
@@ -331,6 +447,7 @@ impl Keeper {
         // Taken away: a successor that dies before it has come to any frame must not be blamed on the same one again.
         let working_on = record.working_on.swap(0, Ordering::AcqRel);
         let verdict = kept.deaths.enter(now_ms(), working_on, exit);
+        let exit = exit.map_or_else(|| "adopted: exit status unknown".to_owned(), |exit| exit.to_string());
         if verdict == Verdict::GiveUp {
             log::error!(
                 "handler {} died ({exit}), again and again: its connection is given up",

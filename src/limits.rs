@@ -186,6 +186,9 @@ pub const DEATHS_WINDOW_MS: u64 = 5000;
 /// strikes outside frames would otherwise fork for ever.
 pub const DEATHS_ANYWHERE_MAX: u32 = 10;
 
+/// How often a keeper that took a dead one's place asks the handlers that live on for their sockets.
+pub const ADOPT_AGAIN_MS: u64 = 50;
+
 /// How long an orderly stop waits for what is still on its way to clients, unless configured.
 pub const DRAIN_TIMEOUT_MS_DEFAULT: u32 = 5000;
 

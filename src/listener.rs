@@ -26,6 +26,7 @@ use crate::role::{Context, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::signals::Signals;
 use crate::sys::sockets::{SendOutcome, Sent, send_from, shut_down};
+use crate::wiring::Delivery;
 
 const GAME: Token = Token(0);
 const CONSOLE: Token = Token(1);
@@ -212,7 +213,7 @@ impl Listener {
             let slot = &header.keepers[keeper as usize];
             let number = slot.sent(kind).wrapping_add(1);
             let channel = &self.context.wiring.keepers[keeper as usize].connections.sender;
-            match channel.send(&Shipment { kind, number }.to_bytes(), &[socket.as_fd()]) {
+            match channel.send(&Delivery::New { kind, number }.encode(), &[socket.as_fd()]) {
                 Ok(SendOutcome::Sent) => {
                     slot.set_sent(kind, number);
                     header.accepted_total.fetch_add(1, Ordering::Relaxed);
@@ -263,36 +264,6 @@ impl Listener {
     fn rest(&mut self, error: &io::Error) {
         log::error!("cannot accept connections: {error}; trying again in {ACCEPT_RETRY_MS} ms");
         self.rest_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
-    }
-}
-
-/// What goes with a socket from the listener to a keeper.
-pub(crate) struct Shipment {
-    pub(crate) kind: Kind,
-    /// Which one of its kind for this keeper: counted on, so that one that is lost does not stay counted as under way.
-    pub(crate) number: u32,
-}
-
-impl Shipment {
-    /// Length of its form on the channel.
-    pub(crate) const BYTES: usize = 5;
-
-    fn to_bytes(&self) -> [u8; Self::BYTES] {
-        let [a, b, c, d] = self.number.to_le_bytes();
-        [self.kind as u8, a, b, c, d]
-    }
-
-    /// From the form on the channel.
-    pub(crate) fn from_bytes([kind, number @ ..]: [u8; Self::BYTES]) -> Self {
-        let kind = if kind == Kind::Console as u8 {
-            Kind::Console
-        } else {
-            Kind::Game
-        };
-        Self {
-            kind,
-            number: u32::from_le_bytes(number),
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::TcpListener;
 
+use crate::lobby::connections::Kind;
 use crate::shm::bell;
 use crate::shm::event_log::EventLog;
 use crate::sys::eventfd::EventFd;
@@ -97,5 +98,51 @@ impl Wiring {
     /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room bells.
     pub(crate) fn ring_room<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
         bell::ring(log, &self.room_bells[room as usize]);
+    }
+}
+
+/// What a message to a keeper says about the socket that it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// From the listener: a connection that was just accepted.
+    New {
+        /// What it speaks.
+        kind: Kind,
+        /// Which one of its kind for this keeper: counted on, so that one that is lost does not stay counted as under way.
+        number: u32,
+    },
+    /// From a handler whose keeper has died: a duplicate of its connection's socket.
+    Adopt {
+        /// Index of the connection.
+        connection: u32,
+    },
+}
+
+/// In place of a [`Kind`]: the connection is not new.
+const ADOPT: u8 = u8::MAX;
+
+impl Delivery {
+    /// Length of the longest message.
+    pub(crate) const BYTES_MAX: usize = 5;
+
+    /// The message.
+    pub(crate) fn encode(self) -> [u8; Self::BYTES_MAX] {
+        let (tag, number) = match self {
+            Self::New { kind, number } => (kind as u8, number),
+            Self::Adopt { connection } => (ADOPT, connection),
+        };
+        let [a, b, c, d] = number.to_le_bytes();
+        [tag, a, b, c, d]
+    }
+
+    /// What the message says; `None` for one that no process of this server sends.
+    pub(crate) fn decode(message: &[u8]) -> Option<Self> {
+        let (tag, number) = message.split_first()?;
+        let number = u32::from_le_bytes(number.try_into().ok()?);
+        [Kind::Game, Kind::Console]
+            .into_iter()
+            .find(|kind| *kind as u8 == *tag)
+            .map(|kind| Self::New { kind, number })
+            .or_else(|| (*tag == ADOPT).then_some(Self::Adopt { connection: number }))
     }
 }

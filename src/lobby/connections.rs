@@ -38,6 +38,8 @@ shared_record! {
         peer_port: AtomicU32,
         handler_start_time: AtomicU64,
         peer_address: [AtomicU64; 2],
+        /// Nonzero once the handler has brought the connection to its end: what is left is to be dropped.
+        over: AtomicU32,
         /// When the connection was accepted, in milliseconds of the monotonic clock.
         pub accepted_at_ms: AtomicU64,
         /// When the last whole frame arrived: who is silent for too long is taken for gone.
@@ -155,6 +157,7 @@ impl ConnectionRecord {
         self.accepted_at_ms.store(now_ms, Ordering::Relaxed);
         self.last_frame_at_ms.store(now_ms, Ordering::Relaxed);
         self.working_on.store(0, Ordering::Relaxed);
+        self.over.store(0, Ordering::Relaxed);
         let address = match peer.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             IpAddr::V6(address) => address.octets(),
@@ -189,6 +192,21 @@ impl ConnectionRecord {
     /// Epoch of the keeper that claimed the slot.
     pub fn keeper_epoch(&self) -> u32 {
         self.keeper_epoch.load(Ordering::Relaxed)
+    }
+
+    /// A keeper holds the connection whose predecessor had claimed the slot.
+    pub fn set_keeper_epoch(&self, epoch: u32) {
+        self.keeper_epoch.store(epoch, Ordering::Release);
+    }
+
+    /// The handler has brought the connection to its end. For keepers that are not its parent and cannot see its exit status.
+    pub fn set_over(&self) {
+        self.over.store(1, Ordering::Release);
+    }
+
+    /// Whether the connection has come to its end.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire) != 0
     }
 
     /// What the connection speaks.

@@ -289,9 +289,14 @@ impl Memory {
             .map(|index| (index, self.connections.at(index)))
     }
 
+    /// The index of the keeper that a connection belongs to.
+    pub fn keeper_index_of(&self, connection: u32) -> u32 {
+        connection / CONNECTIONS_PER_KEEPER_MAX
+    }
+
     /// The slot of the keeper that a connection belongs to.
     pub fn keeper_of(&self, connection: u32) -> &'static KeeperSlot {
-        &self.header.keepers[(connection / CONNECTIONS_PER_KEEPER_MAX) as usize]
+        &self.header.keepers[self.keeper_index_of(connection) as usize]
     }
 
     /// Counts the connections of a keeper's slots whose handlers live on though that keeper, or the one that was, is dead.
