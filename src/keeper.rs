@@ -444,8 +444,12 @@ impl Keeper {
             return;
         };
         let record = self.context.memory.connections.at(index);
-        // Taken away: a successor that dies before it has come to any frame must not be blamed on the same one again.
-        let working_on = record.working_on.swap(0, Ordering::AcqRel);
+        let working_on = match record.kind() {
+            // Taken away: a successor that dies before it has come to any frame must not be blamed on the same one again.
+            Kind::Game => record.working_on.swap(0, Ordering::AcqRel),
+            // An operator is told by the successor that something was lost.
+            Kind::Console => record.working_on.load(Ordering::Acquire),
+        };
         let verdict = kept.deaths.enter(now_ms(), working_on, exit);
         let exit = exit.map_or_else(|| "adopted: exit status unknown".to_owned(), |exit| exit.to_string());
         if verdict == Verdict::GiveUp {
