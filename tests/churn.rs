@@ -15,7 +15,7 @@ use forkade_protocol::ClientMessage;
 const VISITORS: usize = 4;
 
 /// What the memory of the whole server may differ by between two moments: it depends on how many there were at once.
-const MEMORY_NOISE_KIB: u64 = 2048;
+const MEMORY_NOISE_KIB: u64 = 4096;
 
 /// How many come and go: enough that a page lost with each would be seen, or as many as `FORKADE_TEST_VISITS` says.
 fn visits() -> usize {
