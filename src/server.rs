@@ -108,7 +108,9 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
             } else {
                 log::Level::Warn
             },
-            "{problem}"
+            "{}: {}",
+            problem.what,
+            problem.remedy
         );
     }
     if problems.iter().any(|problem| problem.is_error) {

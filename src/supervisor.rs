@@ -105,7 +105,9 @@ pub(crate) fn run(config: &'static Config, games: &'static Games) -> Result<(), 
         rooms: config.rooms_max,
         keepers: config.keepers,
     };
-    let memory = Memory::create(capacity).map_err(step("cannot create the shared memory"))?;
+    let memory = Memory::create(capacity).map_err(step(
+        "cannot create the shared memory (lower players_max and rooms_max, or raise the limits of memory)",
+    ))?;
     configure(memory, config);
     let wiring = Wiring::new(game, console, config.keepers, config.rooms_max);
     let wiring = Box::leak(Box::new(

@@ -118,10 +118,13 @@ fn open_files(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, n
                 "{} rooms need {} open files, and a process may have {max}",
                 config.rooms_max, needs.ticker_open_files
             ),
-            format!(
-                "{}, or set rooms_max to {for_peers} or less",
-                raise(needs.ticker_open_files)
-            ),
+            match for_peers {
+                0 => raise(needs.ticker_open_files),
+                _ => format!(
+                    "{}, or set rooms_max to {for_peers} or less",
+                    raise(needs.ticker_open_files)
+                ),
+            },
         ));
     }
 }
