@@ -59,12 +59,31 @@ impl<const BYTES: usize> std::fmt::Debug for Text<BYTES> {
 
 #[cfg(test)]
 mod tests {
-    use super::Text;
+    use proptest::prelude::*;
+
+    use super::{ShortBytes, Text};
 
     #[test]
     fn text_is_held_up_to_its_bytes_and_not_beyond() {
         assert_eq!(Text::<4>::new("löw").expect("four bytes").as_str(), "löw");
         assert!(Text::<4>::new("löwe").is_none());
         assert_eq!(Text::<4>::EMPTY.as_str(), "");
+    }
+
+    proptest! {
+        #[test]
+        fn what_fits_is_held_as_it_is(bytes in proptest::collection::vec(any::<u8>(), 0..40), text in "\\PC{0,20}") {
+            let held = ShortBytes::<24>::new(&bytes);
+            prop_assert_eq!(held.as_ref().map(ShortBytes::as_slice), (bytes.len() <= 24).then_some(&bytes[..]));
+            let held = Text::<24>::new(&text);
+            prop_assert_eq!(held.as_ref().map(Text::as_str), (text.len() <= 24).then_some(&text[..]));
+        }
+
+        #[test]
+        fn any_bytes_in_memory_are_some_text(bytes in proptest::collection::vec(any::<u8>(), 25)) {
+            use zerocopy::FromBytes;
+            let held = Text::<24>::read_from_bytes(&bytes).expect("the size is right");
+            prop_assert!(held.as_str().len() <= 24);
+        }
     }
 }

@@ -15,3 +15,6 @@ pub mod journal;
 pub mod lock;
 pub mod table;
 pub mod transaction;
+
+#[cfg(test)]
+mod tests;

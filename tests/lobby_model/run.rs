@@ -334,7 +334,7 @@ impl Run {
                 after: None,
             },
             // Some never confirm what they have received.
-            22 if self.people[who].record % 2 == 0 => ClientMessage::Confirm {
+            22 if self.people[who].record.is_multiple_of(2) => ClientMessage::Confirm {
                 received: self.people[who].received,
             },
             _ => ClientMessage::Ping { nonce: 5 },
