@@ -5,8 +5,8 @@
 //! - **No forgery.** Control characters, line separators and what reorders text on a screen are escaped, in the message
 //!   and in the player's name, so whatever a client sends stays inside its own record.
 //! - **No stall.** A process blocked on stderr would stall its player, and under a lock the whole lobby. So stderr is
-//!   non-blocking; a record that does not fit is dropped, counted (see [`set_drop_counter`]), and reported by the next
-//!   record that gets through.
+//!   non-blocking; a record that does not fit is dropped, counted (see [`set_drop_counters`]), and reported by the next
+//!   record that gets through, of whatever process.
 //! - **Panics.** The hook runs wherever the panic happens, perhaps under a lock, so it only keeps message, place and the
 //!   raw backtrace. Whoever catches the panic ([`catch_panic`], [`log_panic`]) logs it once the lock is let go.
 //!
@@ -40,9 +40,10 @@ pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
         // The level is decided by `set_level` alone, so that it can be changed while running.
         .filter_level(LevelFilter::Trace)
         .format(|out, record| {
-            let dropped = UNREPORTED.load(Ordering::Relaxed);
+            let dropped = drop_counters().unreported.swap(0, Ordering::Relaxed);
+            let line = line_of(record, dropped);
             REPORTING.set(dropped);
-            out.write_all(line_of(record, dropped).as_bytes())
+            out.write_all(line.as_bytes())
         })
         .target(env_logger::Target::Pipe(Box::new(Sink(Outlet::stderr()))))
         .try_init()?;
@@ -57,10 +58,9 @@ pub(crate) fn set_level(level: LevelFilter) {
 }
 
 /// Names what this process is, in each of its records. Called first thing after a fork: it also forgets the parent's
-/// player and the parent's count of dropped records.
+/// player.
 pub(crate) fn set_role(role: &'static str) {
     *identity() = Identity { role, player: None };
-    UNREPORTED.store(0, Ordering::Relaxed);
 }
 
 /// Names the player that this process works for at the moment, in each of its records.
@@ -68,12 +68,35 @@ pub(crate) fn set_player(player: Option<&str>) {
     identity().player = player.map(str::to_owned);
 }
 
-/// Counts records that were dropped in `counter` from now on: one counter in shared memory sums up all processes.
-/// The first call counts for good, with what was dropped before it.
-pub(crate) fn set_drop_counter(counter: &'static AtomicU64) {
-    if DROPPED.set(counter).is_ok() {
-        counter.fetch_add(UNREPORTED.load(Ordering::Relaxed), Ordering::Relaxed);
+/// Where dropped records are counted.
+#[derive(Clone, Copy)]
+pub(crate) struct DropCounters {
+    /// All of them.
+    pub(crate) total: &'static AtomicU64,
+    /// Those that no record has reported yet.
+    pub(crate) unreported: &'static AtomicU64,
+}
+
+/// Counts records that were dropped in shared memory from now on: most processes live too short to report what they drop
+/// themselves, so the next record that gets through reports for all. The first call counts for good, with what was
+/// dropped before it.
+pub(crate) fn set_drop_counters(shared: DropCounters) {
+    if SHARED_COUNTERS.set(shared).is_ok() {
+        shared
+            .total
+            .fetch_add(OWN_TOTAL.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        shared
+            .unreported
+            .fetch_add(OWN_UNREPORTED.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
+}
+
+fn drop_counters() -> DropCounters {
+    let own = DropCounters {
+        total: &OWN_TOTAL,
+        unreported: &OWN_UNREPORTED,
+    };
+    SHARED_COUNTERS.get().copied().unwrap_or(own)
 }
 
 struct Identity {
@@ -86,11 +109,11 @@ static IDENTITY: Mutex<Identity> = Mutex::new(Identity {
     player: None,
 });
 
-/// Dropped records, all processes together.
-static DROPPED: OnceLock<&'static AtomicU64> = OnceLock::new();
+static SHARED_COUNTERS: OnceLock<DropCounters> = OnceLock::new();
 
-/// Records this process has dropped since the last one that got through.
-static UNREPORTED: AtomicU64 = AtomicU64::new(0);
+// Until there is shared memory.
+static OWN_TOTAL: AtomicU64 = AtomicU64::new(0);
+static OWN_UNREPORTED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     /// How many dropped records the line being written reports.
@@ -123,13 +146,11 @@ struct Sink(Outlet<io::Stderr>);
 
 impl Write for Sink {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        if self.0.write_record(record) {
-            UNREPORTED.fetch_sub(REPORTING.take(), Ordering::Relaxed);
-        } else {
-            UNREPORTED.fetch_add(1, Ordering::Relaxed);
-            if let Some(counter) = DROPPED.get() {
-                counter.fetch_add(1, Ordering::Relaxed);
-            }
+        let reported = REPORTING.take();
+        if !self.0.write_record(record) {
+            let counters = drop_counters();
+            counters.total.fetch_add(1, Ordering::Relaxed);
+            counters.unreported.fetch_add(reported + 1, Ordering::Relaxed);
         }
         // A dropped record is done with, too: an error would only make env_logger try the rest of it.
         Ok(record.len())

@@ -20,7 +20,7 @@ use crate::limits::{
     TERMINATE_TIMEOUT_MS,
 };
 use crate::lobby::memory::{Capacity, Memory};
-use crate::logging;
+use crate::logging::{self, DropCounters};
 use crate::role::{Context, Post, ROLES, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::process::{
@@ -141,7 +141,10 @@ pub(crate) fn run(config: &'static Config, games: &'static Games) -> Result<(), 
 /// Puts the configuration where every process reads it.
 fn configure(memory: &Memory, config: &Config) {
     let header = memory.header;
-    logging::set_drop_counter(&header.log_records_dropped_total);
+    logging::set_drop_counters(DropCounters {
+        total: &header.log_records_dropped_total,
+        unreported: &header.log_records_unreported,
+    });
     header
         .seat_grace_ms
         .store(config.seat_grace_ms.into(), Ordering::Relaxed);

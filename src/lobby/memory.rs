@@ -66,6 +66,8 @@ shared_record! {
         pub bells_rung_again_total: AtomicU64,
         /// Log records that were dropped because nobody read stderr.
         pub log_records_dropped_total: AtomicU64,
+        /// Those of them that no later record has reported yet.
+        pub log_records_unreported: AtomicU64,
         /// The processes that the supervisor forked.
         pub roles: [RoleSlot; ROLES_MAX],
         /// One per keeper.
