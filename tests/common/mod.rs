@@ -38,15 +38,21 @@ impl Server {
 
     /// Starts what `command` says, which must be a server.
     pub fn run(command: &mut Command) -> Self {
+        Self::run_with_stderr(command, Stdio::piped())
+    }
+
+    /// As [`Server::run`]; what is not piped cannot be seen in the [log](Server::log).
+    pub fn run_with_stderr(command: &mut Command, stderr: Stdio) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the server's binary can be run");
         let log = Arc::new(Mutex::new(String::new()));
-        let mut stderr = child.stderr.take().expect("piped");
+        let stderr = child.stderr.take();
         let written = Arc::clone(&log);
         std::thread::spawn(move || {
+            let Some(mut stderr) = stderr else { return };
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = stderr.read(&mut buffer) {
                 written
