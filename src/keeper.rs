@@ -4,6 +4,8 @@
 //! a lock (a stuck lobby must not keep handlers from being replaced), and never run game or protocol code (nothing a client
 //! sends can kill it). It keeps few pages and few files, since every fork copies them.
 
+mod adoption;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -356,78 +358,6 @@ impl Keeper {
         }
     }
 
-    /// Makes handlers whose keeper has died offer their sockets.
-    fn ask_for_offers(&mut self) {
-        let (memory, now) = (self.context.memory, now_ms());
-        if self.to_adopt.is_empty() || now < self.ask_again_at_ms {
-            return;
-        }
-        self.ask_again_at_ms = now + ADOPT_AGAIN_MS;
-        let lives_on = |index: &u32| {
-            let record = memory.connections.at(*index);
-            record.claimed() == Claim::Held
-                && record.keeper_epoch() != self.epoch
-                && record
-                    .handler()
-                    .is_some_and(|handler| handler.is_alive().unwrap_or(false))
-        };
-        self.to_adopt.retain(lives_on);
-        for index in &self.to_adopt {
-            self.nudge(*index);
-        }
-    }
-
-    /// Takes over the keeping of a connection whose handler lives on.
-    fn adopt(&mut self, index: u32, socket: OwnedFd) -> io::Result<()> {
-        let Some(record) = self.context.memory.connections.get(index) else {
-            return Ok(());
-        };
-        let handler = record.handler().filter(|_| record.claimed() == Claim::Held);
-        let (Some(handler), false) = (handler, self.kept.contains_key(&index)) else {
-            // Freed, or offered twice.
-            return Ok(());
-        };
-        record.set_keeper_epoch(self.epoch);
-        self.slot().hold(record.kind());
-        self.context.memory.count_outliving(self.index);
-        let pidfd = handler.open_pidfd()?;
-        if let Some(pidfd) = &pidfd {
-            let token = Token(FIRST_ADOPTED + index as usize);
-            let raw = pidfd.as_raw_fd();
-            self.poll
-                .registry()
-                .register(&mut SourceFd(&raw), token, Interest::READABLE)?;
-        }
-        let has_ended = pidfd.is_none();
-        self.kept.insert(
-            index,
-            Kept {
-                socket,
-                handler,
-                pidfd,
-                deaths: Deaths::default(),
-            },
-        );
-        if has_ended {
-            self.adopted_handler_ended(index);
-        }
-        Ok(())
-    }
-
-    /// Its exit status is the supervisor's to see, who was given the orphan; but the record tells whether it was done.
-    fn adopted_handler_ended(&mut self, index: u32) {
-        let Some(kept) = self.kept.get_mut(&index) else {
-            return;
-        };
-        // Closed, it leaves the poll.
-        kept.pidfd = None;
-        if self.context.memory.connections.at(index).is_over() {
-            self.let_go(index);
-        } else {
-            self.replace(index, None);
-        }
-    }
-
     /// The handler has ended the connection and what it held.
     fn let_go(&mut self, index: u32) {
         self.kept.remove(&index);
@@ -451,7 +381,10 @@ impl Keeper {
             Kind::Console => record.working_on.load(Ordering::Acquire),
         };
         let verdict = kept.deaths.enter(now_ms(), working_on, exit);
-        let exit = exit.map_or_else(|| "adopted: exit status unknown".to_owned(), |exit| exit.to_string());
+        let exit = exit.map_or_else(
+            || "adopted: exit status unknown".to_owned(),
+            |exit| exit.to_string(),
+        );
         if verdict == Verdict::GiveUp {
             log::error!(
                 "handler {} died ({exit}), again and again: its connection is given up",

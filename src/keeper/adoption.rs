@@ -1,0 +1,90 @@
+//! What a keeper does that takes a dead one's place: it adopts the connections whose handlers live on.
+//!
+//! The handlers were given to the supervisor when their parent died, so their end is seen by pidfd. Asked by signal, each offers a
+//! duplicate of its socket.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::{FIRST_ADOPTED, Keeper, Kept};
+use crate::deaths::Deaths;
+use crate::limits::ADOPT_AGAIN_MS;
+use crate::lobby::connections::Claim;
+use crate::sys::clock::now_ms;
+
+impl Keeper {
+    /// Makes handlers whose keeper has died offer their sockets.
+    pub(super) fn ask_for_offers(&mut self) {
+        let (memory, now) = (self.context.memory, now_ms());
+        if self.to_adopt.is_empty() || now < self.ask_again_at_ms {
+            return;
+        }
+        self.ask_again_at_ms = now + ADOPT_AGAIN_MS;
+        let lives_on = |index: &u32| {
+            let record = memory.connections.at(*index);
+            record.claimed() == Claim::Held
+                && record.keeper_epoch() != self.epoch
+                && record
+                    .handler()
+                    .is_some_and(|handler| handler.is_alive().unwrap_or(false))
+        };
+        self.to_adopt.retain(lives_on);
+        for index in &self.to_adopt {
+            self.nudge(*index);
+        }
+    }
+
+    /// Takes over the keeping of a connection whose handler lives on.
+    pub(super) fn adopt(&mut self, index: u32, socket: OwnedFd) -> io::Result<()> {
+        let Some(record) = self.context.memory.connections.get(index) else {
+            return Ok(());
+        };
+        let handler = record.handler().filter(|_| record.claimed() == Claim::Held);
+        let (Some(handler), false) = (handler, self.kept.contains_key(&index)) else {
+            // Freed, or offered twice.
+            return Ok(());
+        };
+        record.set_keeper_epoch(self.epoch);
+        self.slot().hold(record.kind());
+        self.context.memory.count_outliving(self.index);
+        let pidfd = handler.open_pidfd()?;
+        if let Some(pidfd) = &pidfd {
+            let token = Token(FIRST_ADOPTED + index as usize);
+            let raw = pidfd.as_raw_fd();
+            self.poll
+                .registry()
+                .register(&mut SourceFd(&raw), token, Interest::READABLE)?;
+        }
+        let has_ended = pidfd.is_none();
+        self.kept.insert(
+            index,
+            Kept {
+                socket,
+                handler,
+                pidfd,
+                deaths: Deaths::default(),
+            },
+        );
+        if has_ended {
+            self.adopted_handler_ended(index);
+        }
+        Ok(())
+    }
+
+    /// Its exit status is the supervisor's to see, who was given the orphan; but the record tells whether it was done.
+    pub(super) fn adopted_handler_ended(&mut self, index: u32) {
+        let Some(kept) = self.kept.get_mut(&index) else {
+            return;
+        };
+        // Closed, it leaves the poll.
+        kept.pidfd = None;
+        if self.context.memory.connections.at(index).is_over() {
+            self.let_go(index);
+        } else {
+            self.replace(index, None);
+        }
+    }
+}
