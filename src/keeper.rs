@@ -224,8 +224,8 @@ impl Keeper {
                     let delivery = Delivery::decode(&message[..bytes]);
                     for socket in descriptors {
                         match delivery {
-                            Some(Delivery::New { kind, number }) => {
-                                self.take_in(kind, socket);
+                            Some(Delivery::New { kind, number, order }) => {
+                                self.take_in(kind, order, socket);
                                 slot.set_taken_up_to(kind, number);
                             }
                             Some(Delivery::Adopt { connection }) => self.adopt(connection, socket)?,
@@ -252,7 +252,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn take_in(&mut self, kind: Kind, socket: OwnedFd) {
+    fn take_in(&mut self, kind: Kind, order: u64, socket: OwnedFd) {
         let socket = TcpStream::from(socket);
         // A client that has gone already has no address any more.
         let peer = socket
@@ -264,6 +264,7 @@ impl Keeper {
             self.refuse(kind, &socket, Refusal::Full);
             return;
         };
+        record.set_order(order);
         match self.fork_handler(index, record, &socket, false) {
             Ok(handler) => {
                 self.slot().hold(kind);

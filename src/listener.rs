@@ -213,7 +213,8 @@ impl Listener {
             let slot = &header.keepers[keeper as usize];
             let number = slot.sent(kind).wrapping_add(1);
             let channel = &self.context.wiring.keepers[keeper as usize].connections.sender;
-            match channel.send(&Delivery::New { kind, number }.encode(), &[socket.as_fd()]) {
+            let order = header.accepted_total.load(Ordering::Relaxed) + 1;
+            match channel.send(&Delivery::New { kind, number, order }.encode(), &[socket.as_fd()]) {
                 Ok(SendOutcome::Sent) => {
                     slot.set_sent(kind, number);
                     header.accepted_total.fetch_add(1, Ordering::Relaxed);

@@ -110,6 +110,8 @@ pub(crate) enum Delivery {
         kind: Kind,
         /// Which one of its kind for this keeper: counted on, so that one that is lost does not stay counted as under way.
         number: u32,
+        /// Which one of all: who was accepted later has a greater one.
+        order: u64,
     },
     /// From a handler whose keeper has died: a duplicate of its connection's socket.
     Adopt {
@@ -123,26 +125,30 @@ const ADOPT: u8 = u8::MAX;
 
 impl Delivery {
     /// Length of the longest message.
-    pub(crate) const BYTES_MAX: usize = 5;
+    pub(crate) const BYTES_MAX: usize = 13;
 
     /// The message.
     pub(crate) fn encode(self) -> [u8; Self::BYTES_MAX] {
-        let (tag, number) = match self {
-            Self::New { kind, number } => (kind as u8, number),
-            Self::Adopt { connection } => (ADOPT, connection),
+        let (tag, number, order) = match self {
+            Self::New { kind, number, order } => (kind as u8, number, order),
+            Self::Adopt { connection } => (ADOPT, connection, 0),
         };
-        let [a, b, c, d] = number.to_le_bytes();
-        [tag, a, b, c, d]
+        let mut message = [tag; Self::BYTES_MAX];
+        message[1..5].copy_from_slice(&number.to_le_bytes());
+        message[5..].copy_from_slice(&order.to_le_bytes());
+        message
     }
 
     /// What the message says; `None` for one that no process of this server sends.
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
-        let (tag, number) = message.split_first()?;
-        let number = u32::from_le_bytes(number.try_into().ok()?);
+        let (tag, numbers) = message.split_first()?;
+        let (number, order) = numbers.split_first_chunk()?;
+        let number = u32::from_le_bytes(*number);
+        let order = u64::from_le_bytes(order.try_into().ok()?);
         [Kind::Game, Kind::Console]
             .into_iter()
             .find(|kind| *kind as u8 == *tag)
-            .map(|kind| Self::New { kind, number })
+            .map(|kind| Self::New { kind, number, order })
             .or_else(|| (*tag == ADOPT).then_some(Self::Adopt { connection: number }))
     }
 }

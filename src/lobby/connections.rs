@@ -40,6 +40,7 @@ shared_record! {
         peer_address: [AtomicU64; 2],
         /// Nonzero once the handler has brought the connection to its end: what is left is to be dropped.
         over: AtomicU32,
+        order: AtomicU64,
         /// When the connection was accepted, in milliseconds of the monotonic clock.
         pub accepted_at_ms: AtomicU64,
         /// When the last whole frame arrived: who is silent for too long is taken for gone.
@@ -207,6 +208,16 @@ impl ConnectionRecord {
     /// Whether the connection has come to its end.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire) != 0
+    }
+
+    /// Enters the connection's place in the order in which all were accepted. Only the slot's keeper may, before its first handler.
+    pub fn set_order(&self, order: u64) {
+        self.order.store(order, Ordering::Relaxed);
+    }
+
+    /// Whether this connection was accepted later than `other`, which may be just as old if a listener has died in between.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        self.order.load(Ordering::Relaxed) > other.order.load(Ordering::Relaxed)
     }
 
     /// What the connection speaks.

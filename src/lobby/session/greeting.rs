@@ -11,7 +11,7 @@ use crate::limits::{
 };
 use crate::lobby::connections::{ConnectionRecord, Phase};
 use crate::lobby::directory::{LobbyTx, Name, Presence};
-use crate::lobby::memory::{ConnectionRef, PlayerRef};
+use crate::lobby::memory::{ConnectionRef, Memory, PlayerRef};
 use crate::shm::transaction::Record;
 use crate::sys::process::ProcessId;
 
@@ -80,7 +80,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::TokenUnknown`]; nothing was changed for anybody.
+    /// [`ErrorCode::TokenUnknown`], or [`ErrorCode::Replaced`] if a newer connection has the session or asks for it; nothing was
+    /// changed for anybody.
     pub fn ask_to_resume(
         &mut self,
         token: Token,
@@ -100,7 +101,14 @@ impl Session {
         if !resumable || tx.get(&identity.token_hash) != hash {
             return Err(ErrorCode::TokenUnknown);
         }
-        let former_claimant = tx.get(&identity.claimant);
+        let (former_claimant, holder) = (tx.get(&identity.claimant), tx.get(&identity.connection));
+        // A client's former attempt, overtaken by the next one, must not take the session from it again.
+        if [former_claimant, holder]
+            .into_iter()
+            .any(|other| is_newer(memory, other, record))
+        {
+            return Err(ErrorCode::Replaced);
+        }
         tx.set(&identity.claimant, connection);
         tx.set(
             &record.player,
@@ -109,7 +117,6 @@ impl Session {
         tx.set(&record.phase, Phase::RESUMING.raw());
         tx.set(&record.handshake_bytes, u32::try_from(used).unwrap_or(u32::MAX));
         tx.set(&record.output_base, received);
-        let holder = tx.get(&identity.connection);
         tx.commit().map_err(|_| ErrorCode::InternalError)?;
         for other in [former_claimant, holder] {
             if other.is_somebody() && other != connection {
@@ -205,6 +212,16 @@ impl Session {
 /// A limit as clients are told it.
 fn wire(limit: usize) -> u32 {
     u32::try_from(limit).expect("limits are small")
+}
+
+/// Whether `other` still exists, and was accepted later than `this`.
+fn is_newer(memory: &Memory, other: ConnectionRef, this: &ConnectionRecord) -> bool {
+    let present = memory.connections.get(other.index());
+    let is_it = |record: &&ConnectionRecord| record.reference(other.index()) == other;
+    other.is_somebody()
+        && present
+            .filter(is_it)
+            .is_some_and(|record| record.is_newer_than(this))
 }
 
 /// Opens the session's stream on the connection, with `greeting` in front of it.
