@@ -2,11 +2,13 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod bystanders;
+pub mod cutting_proxy;
 pub mod exact;
 pub mod footprint;
 pub mod killer;
 pub mod random;
 pub mod raw;
+pub mod streams;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

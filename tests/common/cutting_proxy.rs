@@ -1,0 +1,105 @@
+//! A network that cuts connections: it passes bytes on between clients and the server, and ends each connection after a random
+//! number of bytes in either direction, in the middle of whatever was on its way.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::random::Random;
+
+/// See the module's documentation. It works until the process ends.
+#[derive(Clone)]
+pub struct CuttingProxy {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    cuts: Arc<AtomicUsize>,
+    is_rough: Arc<AtomicBool>,
+}
+
+impl CuttingProxy {
+    /// Begins to pass on. When it is [rough](Self::be_rough), a connection carries up to `bytes_max` in each direction.
+    pub fn start(server: SocketAddr, mut random: Random, bytes_max: usize) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let proxy = Self {
+            address: listener.local_addr().expect("bound"),
+            cuts: Arc::default(),
+            is_rough: Arc::default(),
+        };
+        let this = proxy.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let client = client.expect("it can be accepted");
+                let server = TcpStream::connect(server).expect("the server accepts");
+                for stream in [&client, &server] {
+                    stream.set_nodelay(true).expect("an option can be set");
+                }
+                let pair = Arc::new(Pair {
+                    ends: [client, server],
+                    is_reset: AtomicBool::new(false),
+                });
+                for from in [0, 1] {
+                    let (this, pair) = (this.clone(), Arc::clone(&pair));
+                    let (bytes, reset) = (1 + random.below(bytes_max), random.chance(50));
+                    std::thread::spawn(move || this.pump(&pair, from, bytes, reset));
+                }
+            }
+        });
+        proxy
+    }
+
+    /// How many connections were cut.
+    pub fn cuts(&self) -> usize {
+        self.cuts.load(Ordering::Relaxed)
+    }
+
+    /// Cuts connections from here on, or no more.
+    pub fn be_rough(&self, is_rough: bool) {
+        self.is_rough.store(is_rough, Ordering::Relaxed);
+    }
+
+    fn pump(&self, pair: &Pair, from: usize, mut left: usize, reset: bool) {
+        let mut buffer = [0; 2048];
+        let (mut source, mut target) = (&pair.ends[from], &pair.ends[1 - from]);
+        while left > 0 {
+            let is_rough = self.is_rough.load(Ordering::Relaxed);
+            let space = if is_rough {
+                left.min(buffer.len())
+            } else {
+                buffer.len()
+            };
+            match source.read(&mut buffer[..space]) {
+                Ok(count @ 1..) if target.write_all(&buffer[..count]).is_ok() => {
+                    left -= if is_rough { count } else { 0 };
+                }
+                _ => {
+                    // It has ended by itself, or by the other direction's end.
+                    if !pair.is_reset.load(Ordering::SeqCst) {
+                        let _ = target.shutdown(Shutdown::Write);
+                    }
+                    return;
+                }
+            }
+        }
+        self.cuts.fetch_add(1, Ordering::Relaxed);
+        pair.is_reset.fetch_or(reset, Ordering::SeqCst);
+        for end in &pair.ends {
+            if reset {
+                // Sent when the other direction's thread, woken here, has let go as well.
+                let _ = SockRef::from(end).set_linger(Some(Duration::ZERO));
+                let _ = end.shutdown(Shutdown::Read);
+            } else {
+                let _ = end.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
+/// Both ends of what a client takes for its connection to the server.
+struct Pair {
+    ends: [TcpStream; 2],
+    is_reset: AtomicBool,
+}
