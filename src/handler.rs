@@ -15,7 +15,8 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use crate::limits::{
-    CLOSING_TIMEOUT_MS, RESUME_TIMEOUT_MS, RING_AGAIN_AFTER_MS, WRITE_STALL_TIMEOUT_MS, YIELD_TIMEOUT_MS,
+    CLOSING_TIMEOUT_MS, RESUME_AGAIN_MS, RESUME_TIMEOUT_MS, RING_AGAIN_AFTER_MS, WRITE_STALL_TIMEOUT_MS,
+    YIELD_TIMEOUT_MS,
 };
 use crate::lobby::Lobby;
 use crate::lobby::connections::{Kind, Phase};
@@ -179,8 +180,8 @@ impl<'a> Handler<'a> {
             writable: true,
             more_behind: false,
             client_has_ended: false,
-            // What a predecessor was told, its successor has to find by itself.
-            look_at_flags: inheritance.is_successor,
+            // What a predecessor was told, its successor has to find by itself; and the server may be stopping.
+            look_at_flags: true,
             last_taken_ms: now_ms(),
             supervisor_is_gone: false,
         })
@@ -329,6 +330,9 @@ impl<'a> Handler<'a> {
             if let Err(error) = holder.send_signal(Signal::SIGKILL) {
                 log::error!("cannot kill handler {holder}: {error}");
             }
+        } else {
+            let keeper = self.session.remind_holder_of_session();
+            self.ring_keeper(keeper);
         }
     }
 
@@ -521,7 +525,7 @@ impl<'a> Handler<'a> {
                 record.accepted_at_ms.load(Ordering::Relaxed)
                     + header.handshake_timeout_ms.load(Ordering::Relaxed)
             }
-            Phase::RESUMING => now + RING_AGAIN_AFTER_MS,
+            Phase::RESUMING => now + RESUME_AGAIN_MS,
             Phase::CLOSING => self.session.closing_since_ms() + CLOSING_TIMEOUT_MS,
             _ => {
                 let silent_at = record.last_frame_at_ms.load(Ordering::Relaxed)

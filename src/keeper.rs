@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use crate::admission::Refusal;
 use crate::deaths::{Deaths, Verdict};
 use crate::handler::{self, Inheritance};
-use crate::limits::ADOPT_AGAIN_MS;
+use crate::limits::{ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX};
 use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
 use crate::lobby::memory::KeeperSlot;
@@ -29,7 +29,7 @@ use crate::role::{Context, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::process::{Exit, ProcessId, Reaped, fork, reap};
 use crate::sys::signals::Signals;
-use crate::sys::sockets::{ReceiveOutcome, shut_down};
+use crate::sys::sockets::{ReceiveOutcome, receive_into, shut_down};
 use crate::wiring::Delivery;
 
 const CONNECTIONS: Token = Token(0);
@@ -160,6 +160,8 @@ impl Keeper {
                         Event::Children => self.reap_handlers(),
                         Event::AdoptedEnded(index) => self.adopted_handler_ended(index),
                         Event::Attention => self.pass_on_attention(),
+                        // Told by somebody else than the supervisor, it ends alone; the next keeper adopts what it held.
+                        Event::Stop if !self.server_is_stopping() => return Ok(0),
                         Event::Stop => self.stop(),
                         Event::SupervisorGone => return Ok(1),
                     }
@@ -295,6 +297,9 @@ impl Keeper {
             .refused_total
             .fetch_add(1, Ordering::Relaxed);
         send_refusal(kind, socket, refusal);
+        // Closed with bytes unread, the kernel would send a reset, and the reason could be lost.
+        let mut ignored = [0; HANDSHAKE_BYTES_MAX];
+        let _ = receive_into(socket, &mut ignored);
     }
 
     fn claim_slot(&mut self, kind: Kind, peer: SocketAddr) -> Option<(u32, &'static ConnectionRecord)> {
@@ -458,6 +463,10 @@ impl Keeper {
         if let Err(error) = handler.send_signal(Signal::SIGUSR1) {
             log::warn!("cannot signal handler {handler}: {error}");
         }
+    }
+
+    fn server_is_stopping(&self) -> bool {
+        self.context.memory.header.stopping.load(Ordering::Acquire) != 0
     }
 
     fn stop(&mut self) {

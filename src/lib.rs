@@ -25,8 +25,8 @@
 //!    [deliver](lobby::delivery) it to their players. (`room_bell` is a handler's, the `ticker` rings what was not rung.)
 //! 7. Operators look in through the `console`.
 //!
-//! Below all that lie [`shm`], the safe abstractions over the mapping, and [`sys`], the only unsafe code. All bounds are in
-//! [`limits`].
+//! Below all that lie [`shm`], the safe abstractions over the mapping, and [`sys`], the only unsafe code. The bounds that
+//! clients and operators can meet are in [`limits`].
 #![deny(unsafe_code)]
 
 pub mod admission;

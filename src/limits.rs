@@ -6,8 +6,8 @@
 
 pub use forkade_protocol::limits::{
     CHAT_BYTES_MAX, CLIENT_NAME_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES,
-    FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, PASSCODE_BYTES_MAX, PLAYER_NAME_BYTES_MAX,
-    ROOM_NAME_BYTES_MAX,
+    FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, HANDSHAKE_BYTES_MAX, PASSCODE_BYTES_MAX,
+    PLAYER_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX,
 };
 
 // --- Capacity ---------------------------------------------------------------------------------------------------
@@ -59,9 +59,6 @@ pub const INPUT_RING_BYTES: usize = 16 * 1024;
 
 /// What a player was sent and has not confirmed yet.
 pub const OUTPUT_RING_BYTES: usize = 64 * 1024;
-
-/// Bytes of a greeting: preamble and first frame (`Hello` or `Resume`).
-pub const HANDSHAKE_BYTES_MAX: usize = 512;
 
 /// Bytes of the answer to a greeting: the frame `Welcome`, `Resumed` or `Error`.
 pub const GREETING_BYTES_MAX: usize = 1024;
@@ -152,6 +149,9 @@ pub const CLOSING_TIMEOUT_MS: u64 = 2000;
 
 /// How long a session's former handler may take to let go of it before it is killed for the newer connection's sake.
 pub const YIELD_TIMEOUT_MS: u64 = 1000;
+
+/// How often a connection that waits for a session looks whether it is free, should the word be lost.
+pub const RESUME_AGAIN_MS: u64 = 20;
 
 /// How long a connection waits for the session it asks to resume.
 pub const RESUME_TIMEOUT_MS: u64 = 10_000;

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::games::Games;
 use crate::lobby::memory::{Memory, RoleSlot};
 use crate::sys::process::{NewProcess, set_name};
+use crate::sys::signals::ignore_interrupts;
 use crate::wiring::Wiring;
 use crate::{keeper, listener, logging, ticker};
 
@@ -108,7 +109,9 @@ impl Start {
             post,
             new_process,
         };
-        match set_name(role.name).and_then(|()| (role.entry)(&start)) {
+        // The supervisor alone decides how the server ends: its roles, and the handlers after them, wait for its word.
+        let begun = set_name(role.name).and_then(|()| ignore_interrupts());
+        match begun.and_then(|()| (role.entry)(&start)) {
             Ok(status) => status,
             Err(error) => {
                 log::error!("cannot go on: {error}");

@@ -355,11 +355,15 @@ impl Supervisor {
         filled.backoff_ms = (filled.backoff_ms * 2).min(RESTART_BACKOFF_MS_MAX);
     }
 
-    /// Stops all processes in the order in which nothing is lost: no new connections, then the handlers, then the rest.
+    /// Stops all processes in the order in which nothing is lost: the keepers with their handlers first, while the listener tells those
+    /// who come that they come too late.
     fn stop_all(&mut self) {
-        self.told_to_stop = 1;
+        self.told_to_stop = self.told_to_stop.max(1);
         self.context.memory.header.stopping.store(1, Ordering::Release);
-        for role in (0..ROLES.len()).rev() {
+        let (keepers, others): (Vec<usize>, Vec<usize>) = (0..ROLES.len())
+            .rev()
+            .partition(|role| ROLES[*role].name == "keeper");
+        for role in keepers.into_iter().chain(others) {
             let patience_ms = match ROLES[role].name {
                 "keeper" => u64::from(self.context.config.drain_timeout_ms) + TERMINATE_TIMEOUT_MS,
                 _ => TERMINATE_TIMEOUT_MS,

@@ -108,9 +108,13 @@ impl Ticker {
                     Err(Rejection {
                         fault: Some(fault), ..
                     }) => {
-                        log::error!("the game in room {index} ticks no more, its code failed: {fault}");
+                        log::error!(
+                            "the game in room {index} failed in its tick, and the match is abandoned: {fault}"
+                        );
                     }
-                    Err(rejection) => log::error!("the game in room {index} ticks no more: {rejection}"),
+                    Err(rejection) => log::error!(
+                        "the game in room {index} failed in its tick, and the match is abandoned: {rejection}"
+                    ),
                 }
             }
             self.ring_again(index, now_ms);

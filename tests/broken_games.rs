@@ -385,7 +385,18 @@ fn a_tick_that_panics_stops_one_clock_and_no_other() {
     assert_eq!([number(&mut ann), number(&mut ann)], [1, 2]);
     let seen = number(&mut bob);
     while number(&mut bob) < seen + 20 {}
-    ann.act(vec![]).expect("the match is on, as before the tick");
+    let end = ann.receive_where(PATIENCE, |message| {
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Finished {
+                    outcome: Outcome::Abandoned
+                },
+                ..
+            }
+        )
+    });
+    assert!(matches!(end, Ok(Some(_))), "the players are told: {end:?}");
     ann.leave().expect("in the room");
     let after = ann.create_room(clock(0)).expect("a room is free");
     assert_eq!(after.phase, forkade_protocol::Phase::Playing);

@@ -65,6 +65,8 @@ shared_record! {
         pub input_base: Guarded<u64>,
         /// Stream offset of the first byte after the greeting.
         pub output_base: Guarded<u64>,
+        /// How much of the output stream the client has, as it says when it asks to resume.
+        pub asked_from: Guarded<u64>,
         /// Stream offset at which this connection's part of the output ends; `u64::MAX` while it is open.
         pub stream_end: Guarded<u64>,
         /// When the phase [`Phase::CLOSING`] was entered, in milliseconds of the monotonic clock.
@@ -104,7 +106,7 @@ impl Phase {
     /// The preamble and the first frame are awaited.
     pub const HANDSHAKE: Self = Self(0);
     /// A valid token was shown; the session's record is awaited from its former handler. `player` is asked for, not animated, and
-    /// `output_base` holds the offset that the client asks for.
+    /// `asked_from` holds the offset that the client asks for.
     pub const RESUMING: Self = Self(1);
     /// The session's stream flows.
     pub const OPEN: Self = Self(2);

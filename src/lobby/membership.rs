@@ -69,9 +69,9 @@ impl Session {
             .ok_or_else(|| Rejection::new(RejectCode::RoomNameInvalid, "the room's name is too long"))?;
         // The game says now, before anything is changed, whether it likes options and seats.
         let seed = fresh_seed()?;
-        let first_state = scratch::with_state(|state| {
+        let (first_state, first_outcome) = scratch::with_state(|state| {
             let first = game.start(wish.options, seats, seed, state)?;
-            Ok::<_, GameError>(state[..first.state_bytes].to_vec())
+            Ok::<_, GameError>((state[..first.state_bytes].to_vec(), first.outcome))
         })?;
         let passcode = wish.passcode.map_or(Passcode::NONE, Passcode::new);
 
@@ -98,6 +98,9 @@ impl Session {
             write_state(&mut tx, &first_state);
             tx.set(&record.phase, raw_phase(MatchPhase::Playing));
             super::play::schedule_first_tick(&mut tx, game.ticks_per_second());
+            if let Some(outcome) = first_outcome {
+                super::play::finish(&mut tx, outcome)?;
+            }
         } else {
             tx.set(&record.phase, raw_phase(MatchPhase::Waiting));
         }

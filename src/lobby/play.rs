@@ -7,7 +7,9 @@ use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 use super::delivery::Events;
 use super::membership::fresh_seed;
 use super::memory::RoomRef;
-use super::rooms::{RoomTx, game_of, is_open, occupants, phase_of, raw_phase, read_state, write_state};
+use super::rooms::{
+    RoomLife, RoomTx, game_of, is_open, occupants, phase_of, raw_phase, read_state, write_state,
+};
 use super::session::Session;
 use super::{Lobby, Rejection, scratch};
 use crate::games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
@@ -129,13 +131,14 @@ impl Lobby {
     ///
     /// # Errors
     ///
-    /// If the game fails: its ticks then stop until the next match.
+    /// If the game fails: the match is then over, abandoned.
     pub fn tick(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
         let mut tx = self.hand.begin(self.memory.rooms.at(index));
         let record = tx.record();
         let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
         let due = tx.get(&record.next_tick_at_ms);
-        if !playing || due > now_ms {
+        let open = tx.get(&record.life) == RoomLife::OPEN.raw();
+        if !open || !playing || due > now_ms {
             return Ok(false);
         }
         let ticked = call_game(&mut tx, self.games, &mut self.outbox, |game, state, out, next| {
@@ -143,7 +146,7 @@ impl Lobby {
         });
         if let Err(rejection) = ticked.map_err(Rejection::from).flatten() {
             drop(tx);
-            self.stop_ticks(index)?;
+            self.abandon_match(index)?;
             return Err(rejection);
         }
         if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
@@ -155,9 +158,9 @@ impl Lobby {
         Ok(true)
     }
 
-    fn stop_ticks(&mut self, index: u32) -> Result<(), Rejection> {
+    fn abandon_match(&mut self, index: u32) -> Result<(), Rejection> {
         let mut tx = self.hand.begin(self.memory.rooms.at(index));
-        tx.set(&tx.record().next_tick_at_ms, u64::MAX);
+        finish(&mut tx, Outcome::Abandoned)?;
         Ok(tx.commit()?)
     }
 }
@@ -245,7 +248,7 @@ fn apply(tx: &mut RoomTx<'_>, step: &Step, next: &[u8], outbox: &ErasedOutbox) -
     step.outcome.clone().map_or(Ok(()), |outcome| finish(tx, outcome))
 }
 
-fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Rejection> {
+pub(super) fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Rejection> {
     let record = tx.record();
     tx.set(&record.phase, raw_phase(MatchPhase::Finished));
     tx.set(&record.ready, 0);

@@ -134,6 +134,7 @@ impl Session {
         tx.set(&record.player, PlayerRef::NOBODY);
         tx.set(&record.input_base, 0);
         tx.set(&record.output_base, 0);
+        tx.set(&record.asked_from, 0);
         tx.set(&record.stream_end, u64::MAX);
         tx.commit().expect("resetting a record fits the journal");
     }

@@ -9,11 +9,14 @@ use super::players::Membership;
 use super::rooms::RoomLife;
 use super::session::Session;
 use super::transport::Passed;
+use crate::limits::JOURNAL_BYTES;
 use crate::shm::transaction::Animated;
 use std::sync::atomic::Ordering;
 
 /// Identities looked at in one transaction: the lobby's lock is held for microseconds.
 const IDENTITIES_PER_LOOK: u32 = 64;
+/// A mark is one word in the journal, and one that says where it belongs.
+const _: () = assert!(IDENTITIES_PER_LOOK as usize * 16 <= JOURNAL_BYTES);
 
 impl Lobby {
     /// Lets players go whose grace is over at `now_ms`, and completes the leave of those whose process died over it.
@@ -69,10 +72,7 @@ impl Lobby {
                 leaving.push(PlayerRef::new(index, tx.get(&identity.generation)));
             }
         }
-        if tx.commit().is_err() {
-            // Fewer at a time will fit: nothing was marked, and the next look begins here again.
-            return (Vec::new(), None);
-        }
+        tx.commit().expect("the marks of one look fit the journal");
         (leaving, (end < touched).then_some(end))
     }
 

@@ -83,6 +83,17 @@ pub fn unblock_all() -> io::Result<()> {
     )?)
 }
 
+/// Makes Ctrl-C on the terminal, which goes to all processes at once, a matter of others. Inherited by children.
+///
+/// # Errors
+///
+/// Those of sigaction(2), which has no cause to give any.
+pub fn ignore_interrupts() -> io::Result<()> {
+    // SAFETY: ignoring a signal installs no code that could run at a bad moment.
+    unsafe { nix::sys::signal::signal(Signal::SIGINT, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
 /// Makes writing to a pipe without a reader an error instead of death. Inherited by children.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use forkade_protocol::{ErrorCode, ServerMessage, frame};
 
 use super::Session;
+use crate::games::length_that_fits;
 use crate::limits::FAREWELL_BYTES_MAX;
 use crate::lobby::connections::{ConnectionRecord, Phase};
 use crate::lobby::directory::{LobbyTx, Presence};
@@ -183,7 +184,7 @@ fn farewell_frame<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
         Farewell::None => return &[],
         Farewell::Error(code, text) => ServerMessage::Error {
             code: *code,
-            text: text.clone(),
+            text: text[..length_that_fits(text)].to_owned(),
         },
         Farewell::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
         Farewell::Line(text) => {

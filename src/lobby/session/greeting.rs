@@ -13,6 +13,7 @@ use crate::lobby::connections::{ConnectionRecord, Phase};
 use crate::lobby::directory::{LobbyTx, Name, Presence};
 use crate::lobby::memory::{ConnectionRef, Memory, PlayerRef};
 use crate::shm::transaction::Record;
+use crate::sys::clock::now_ms;
 use crate::sys::process::ProcessId;
 
 /// Where a resume stands.
@@ -69,7 +70,10 @@ impl Session {
             .map_err(|_| ErrorCode::InternalError)
             .and_then(|()| tx.commit().map_err(|_| ErrorCode::InternalError));
         match done {
-            Ok(()) => self.player = Some((player, player_record)),
+            Ok(()) => {
+                record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
+                self.player = Some((player, player_record));
+            }
             Err(_) => self.lobby.hand.let_go(player_record),
         }
         done
@@ -98,7 +102,9 @@ impl Session {
             .ok_or(ErrorCode::TokenUnknown)?;
         let presence = Presence::from_raw(tx.get(&identity.presence));
         let resumable = [Presence::ATTACHED, Presence::DETACHED].contains(&presence);
-        if !resumable || tx.get(&identity.token_hash) != hash {
+        // Who was sent out is not to come back in before the ticker has come by.
+        let welcome = resumable && tx.get(&identity.kicked) == 0;
+        if !welcome || tx.get(&identity.token_hash) != hash {
             return Err(ErrorCode::TokenUnknown);
         }
         let (former_claimant, holder) = (tx.get(&identity.claimant), tx.get(&identity.connection));
@@ -116,21 +122,22 @@ impl Session {
         );
         tx.set(&record.phase, Phase::RESUMING.raw());
         tx.set(&record.handshake_bytes, u32::try_from(used).unwrap_or(u32::MAX));
-        tx.set(&record.output_base, received);
+        tx.set(&record.asked_from, received);
         tx.commit().map_err(|_| ErrorCode::InternalError)?;
-        for other in [former_claimant, holder] {
-            if other.is_somebody() && other != connection {
-                return Ok(Some(memory.call_attention(other)));
-            }
+        // From now on the session's former holder has its time to let go.
+        record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
+        if former_claimant.is_somebody() {
+            // It would find out by itself, but somewhat later. Its keeper may be rung with the holder's.
+            memory.call_attention(former_claimant);
         }
-        Ok(None)
+        Ok(holder.is_somebody().then(|| memory.call_attention(holder)))
     }
 
     /// Goes on with the session that was asked for, once its former handler has let go: sends `Resumed`.
     pub fn try_resume(&mut self) -> Resume {
         let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
         let player = self.lobby.hand.own(&record.player);
-        let asked = self.lobby.hand.own(&record.output_base);
+        let asked = self.lobby.hand.own(&record.asked_from);
         let mut tx = self.lobby.hand.begin(memory.directory.record);
         let Some(identity) = memory.directory.identity(&tx, player) else {
             return Resume::Gone;
@@ -139,6 +146,7 @@ impl Session {
             return Resume::Superseded;
         }
         match Presence::from_raw(tx.get(&identity.presence)) {
+            _ if tx.get(&identity.kicked) != 0 => return Resume::Gone,
             Presence::DETACHED => {}
             Presence::ATTACHED => return Resume::NotYet,
             _ => return Resume::Gone,
@@ -177,21 +185,33 @@ impl Session {
             .output_kept_from
             .fetch_max(resuming_at, Ordering::AcqRel);
         memory.header.resumes_total.fetch_add(1, Ordering::Relaxed);
+        record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
         self.player = Some((player, player_record));
         Resume::Done
     }
 
     /// The process that holds the session which this connection asks to resume, if one does.
     pub fn holder_of_session(&mut self) -> Option<ProcessId> {
+        let holder = self.connection_of_session()?;
+        let record = self.lobby.memory.connections.get(holder.index())?;
+        (record.reference(holder.index()) == holder)
+            .then(|| record.handler())
+            .flatten()
+    }
+
+    /// Leaves word again for who holds the session: a predecessor may have died before it did. Gives the keeper whose bell is to be
+    /// rung.
+    pub fn remind_holder_of_session(&mut self) -> Option<u32> {
+        let holder = self.connection_of_session()?;
+        Some(self.lobby.memory.call_attention(holder))
+    }
+
+    fn connection_of_session(&mut self) -> Option<ConnectionRef> {
         let memory = self.lobby.memory;
         let player = self.lobby.hand.own(&self.record.player);
         let tx = self.lobby.hand.begin(memory.directory.record);
         let holder = tx.get(&memory.directory.identity(&tx, player)?.connection);
-        drop(tx);
-        let record = memory.connections.get(holder.index())?;
-        (holder.is_somebody() && record.reference(holder.index()) == holder)
-            .then(|| record.handler())
-            .flatten()
+        holder.is_somebody().then_some(holder)
     }
 
     fn limits(&self) -> Limits {
