@@ -1,20 +1,21 @@
 //! One run: what happens is drawn from the seed.
 
+mod sessions;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use forkade::lobby::Lobby;
 use forkade::lobby::check::check_all;
-use forkade::lobby::connections::Phase;
+use forkade::lobby::connections::{Claim, Phase};
 use forkade::lobby::memory::Capacity;
-use forkade::lobby::session::{Farewell, Resume, Wanted};
-use forkade::player::{Handshake, Next};
+use forkade::player::Next;
 use forkade_protocol::{
-    ChatScope, ClientMessage, ErrorCode, RoomFilter, RoomId, RoomSummary, ServerMessage, Token, codec,
+    ChatScope, ClientMessage, RoomFilter, RoomId, RoomSummary, ServerMessage, Token, codec,
 };
 
 use crate::actors::{Actor, World};
-use crate::model::{Effect, Model, Player};
+use crate::model::{Effect, Model};
 use crate::random::Random;
 use crate::view::View;
 
@@ -144,88 +145,12 @@ impl Run {
     }
 
     fn free_slot(&self) -> u32 {
-        (0..SLOTS)
-            .find(|slot| !self.actors.contains_key(slot))
-            .expect("more slots than connections")
+        let is_free = |slot: &u32| self.world.memory.connections.at(*slot).claimed() == Claim::Free;
+        (0..SLOTS).find(is_free).expect("more slots than connections")
     }
 
     fn connect(&mut self) -> Actor {
         Actor::connect(self.world, self.free_slot())
-    }
-
-    fn hello(&mut self) {
-        let name = self.random.pick(&NAMES).expect("names").to_owned();
-        let name = if self.random.one_in(3) {
-            name.to_uppercase()
-        } else {
-            name
-        };
-        self.note(format!("{name} says hello"));
-        let who = name.to_lowercase();
-        let mut actor = self.connect();
-        actor.say_hello(&name);
-        let refusal = if self.model.players.contains_key(&who) {
-            Some(ErrorCode::NameTaken)
-        } else if self.model.players.len() == self.model.players_max {
-            Some(ErrorCode::ServerFull)
-        } else {
-            None
-        };
-        match (actor.shake_hands(), refusal) {
-            (Handshake::Greeted, None) => {}
-            (Handshake::Refused(Farewell::Error(code, text)), Some(expected)) if code == expected => {
-                return self.refuse(actor, &Farewell::Error(code, text));
-            }
-            (answer, expected) => panic!("{name} is answered {answer:?}, not {expected:?}"),
-        }
-        let (token, record) = match &actor.hear()[..] {
-            [
-                ServerMessage::Welcome {
-                    token,
-                    player,
-                    name: held,
-                    ..
-                },
-            ] if *held == name => (*token, player.0 & 0xFFFF_FFFF),
-            other => panic!("{name} is welcomed by {other:?}"),
-        };
-        self.model.players.insert(
-            who.clone(),
-            Player {
-                connected: true,
-                place: None,
-            },
-        );
-        let slot = Some(actor.slot);
-        let person = Person {
-            name,
-            token,
-            record,
-            received: 0,
-            view: None,
-            slot,
-        };
-        assert!(self.people.insert(who, person).is_none());
-        self.actors.insert(actor.slot, actor);
-    }
-
-    /// The connection is told why, and ends.
-    fn refuse(&mut self, mut actor: Actor, farewell: &Farewell) {
-        if self.random.one_in(3) {
-            actor.replace_handler(self.world);
-        }
-        actor.session.close(false, farewell);
-        if self.random.one_in(3) {
-            actor.replace_handler(self.world);
-        }
-        let Farewell::Error(expected, _) = farewell else {
-            panic!("a refusal has a reason")
-        };
-        match &actor.hear()[..] {
-            [ServerMessage::Error { code, .. }] if code == expected => {}
-            other => panic!("instead of {expected:?} the client hears {other:?}"),
-        }
-        actor.end();
     }
 
     fn asks(&mut self, who: &str) {
@@ -364,160 +289,6 @@ impl Run {
         }
     }
 
-    fn says_goodbye(&mut self, who: &str) {
-        self.note(format!("{who} says goodbye"));
-        let mut actor = self.take_actor(who);
-        actor.ask_and_close(&ClientMessage::Goodbye);
-        if self.random.one_in(3) {
-            actor.replace_handler(self.world);
-        }
-        actor.flush();
-        actor.end();
-        self.forget(who);
-    }
-
-    /// What the client has not made use of is lost, and so is what the handler has not handled.
-    fn lose_connection(&mut self, who: &str) {
-        if self.people[who].slot.is_none() {
-            return;
-        }
-        self.note(format!("{who}'s connection is lost"));
-        let mut actor = self.take_actor(who);
-        if self.random.one_in(2) {
-            actor.hear();
-        }
-        if self.random.one_in(4) {
-            actor.say(&ClientMessage::Leave { request: 0 });
-        }
-        if self.random.one_in(4) {
-            actor.session.close(
-                false,
-                &Farewell::Error(ErrorCode::Silent, "nothing was heard".into()),
-            );
-        }
-        actor.end();
-        self.model.connected(who, false);
-    }
-
-    /// Handler and keeper die: the ticker frees what the connection held.
-    fn lose_processes(&mut self, who: &str) {
-        self.note(format!("{who}'s handler and keeper die"));
-        let actor = self.take_actor(who);
-        actor.session.record().abandon();
-        let lobby = self.lobby.take().expect("lent out only here");
-        let (lobby, _) = lobby.free_connection(actor.slot);
-        self.lobby = Some(lobby);
-        self.model.connected(who, false);
-    }
-
-    fn replace_handler(&mut self, who: &str) {
-        self.note(format!("{who}'s handler is replaced"));
-        let slot = self.people[who].slot.expect("attached");
-        self.actors
-            .get_mut(&slot)
-            .expect("an actor")
-            .replace_handler(self.world);
-    }
-
-    fn resume(&mut self, who: &str) {
-        let (token, mut received) = (self.people[who].token, self.people[who].received);
-        let forgot = self.random.one_in(8);
-        if forgot {
-            received = 0;
-        }
-        self.note(format!("{who} resumes from {received}"));
-        let mut actor = self.connect();
-        self.ask_to_resume(&mut actor, token, received);
-        if self.random.one_in(6) {
-            actor = self.supersede(actor, token, received);
-        }
-        if self.people[who].slot.is_some() {
-            assert_eq!(actor.session.try_resume(), Resume::NotYet);
-            self.yields(who);
-        }
-        assert_eq!(actor.session.try_resume(), Resume::Done);
-        if self.random.one_in(4) {
-            actor.replace_handler(self.world);
-        }
-        actor.session.show_connected(true);
-        self.model.connected(who, true);
-        let person = self.people.get_mut(who).expect("a person");
-        person.slot = Some(actor.slot);
-        actor.received = received;
-        actor.flush();
-        match actor.first_message() {
-            Some(ServerMessage::Resumed { resuming_at, .. }) => {
-                if resuming_at != received || forgot {
-                    person.view = None;
-                }
-                assert!(resuming_at >= received, "sent again what was received");
-            }
-            other => panic!("{who} resumes and hears {other:?}"),
-        }
-        self.actors.insert(actor.slot, actor);
-        self.listen(who);
-    }
-
-    fn ask_to_resume(&mut self, actor: &mut Actor, token: Token, received: u64) {
-        actor.say_resume(token, received);
-        let answer = actor.shake_hands();
-        assert!(matches!(answer, Handshake::Resuming(_)), "{answer:?}");
-    }
-
-    /// A still newer connection shows the token, too.
-    fn supersede(&mut self, mut older: Actor, token: Token, received: u64) -> Actor {
-        self.actors.insert(older.slot, Actor::connect(self.world, SLOTS));
-        let mut newer = self.connect();
-        self.actors.remove(&older.slot).expect("just inserted").end();
-        self.ask_to_resume(&mut newer, token, received);
-        assert_eq!(older.session.try_resume(), Resume::Superseded);
-        let farewell = Farewell::Error(ErrorCode::Replaced, "your session goes on elsewhere".into());
-        if self.random.one_in(2) {
-            older.replace_handler(self.world);
-        }
-        self.refuse(older, &farewell);
-        newer
-    }
-
-    /// The player's present connection lets go of the session.
-    fn yields(&mut self, who: &str) {
-        let mut actor = self.take_actor(who);
-        if self.random.one_in(4) {
-            actor.replace_handler(self.world);
-        }
-        assert_eq!(actor.session.wanted(), Wanted::Yield);
-        if self.random.one_in(2) {
-            actor.flush();
-        }
-        actor.session.yield_to_claimant();
-        if self.random.one_in(2) {
-            actor.replace_handler(self.world);
-        }
-        actor.flush();
-        actor.end();
-    }
-
-    fn kick(&mut self, who: &str) {
-        self.note(format!("{who} is kicked"));
-        let name = self.people[who].name.clone();
-        let keeper = self.lobby().kick(&name).expect("the player is here");
-        if self.people[who].slot.is_some() {
-            assert_eq!(keeper, Some(0));
-            let mut actor = self.take_actor(who);
-            assert_eq!(actor.session.wanted(), Wanted::Kick);
-            actor
-                .session
-                .close(true, &Farewell::Error(ErrorCode::Kicked, "out".into()));
-            actor.flush();
-            actor.end();
-        } else {
-            assert_eq!(keeper, None);
-            // Nobody's grace is over at the beginning of time, but who was kicked has none.
-            self.lobby().sweep_players(0);
-        }
-        self.forget(who);
-    }
-
     fn grace_is_over(&mut self) {
         self.note("the grace is over".into());
         self.lobby().sweep_players(u64::MAX);
@@ -541,21 +312,6 @@ impl Run {
             }
         }
         self.model.tick();
-    }
-
-    fn show_bad_token(&mut self) {
-        let mut bytes = [0; 16];
-        bytes[0] = u8::try_from(self.random.below(8)).expect("few");
-        bytes[15] = u8::try_from(self.random.below(256)).expect("a byte");
-        self.note(format!("somebody shows the token {bytes:?}"));
-        let mut actor = self.connect();
-        actor.say_resume(Token(bytes), 0);
-        match actor.shake_hands() {
-            Handshake::Refused(farewell @ Farewell::Error(ErrorCode::TokenUnknown, _)) => {
-                self.refuse(actor, &farewell)
-            }
-            other => panic!("a bad token is answered by {other:?}"),
-        }
     }
 
     /// The player has left for good.
