@@ -217,9 +217,9 @@ impl ConnectionRecord {
         self.order.store(order, Ordering::Relaxed);
     }
 
-    /// Whether this connection was accepted later than `other`, which may be just as old if a listener has died in between.
-    pub fn is_newer_than(&self, other: &Self) -> bool {
-        self.order.load(Ordering::Relaxed) > other.order.load(Ordering::Relaxed)
+    /// The connection's place in the order in which all were accepted. (Two are in the same place if the listener died between them.)
+    pub fn order(&self) -> u64 {
+        self.order.load(Ordering::Relaxed)
     }
 
     /// What the connection speaks.

@@ -60,6 +60,8 @@ shared_record! {
         pub connection: Guarded<ConnectionRef>,
         /// A newer connection that has shown the token and waits for the record.
         pub claimant: Guarded<ConnectionRef>,
+        /// Place of the newest connection that has had or asked for the session, in the order in which connections were accepted.
+        pub newest: Guarded<u64>,
         /// When the player was detached, in milliseconds of the monotonic clock.
         pub detached_at_ms: Guarded<u64>,
         /// The player's name.
@@ -188,7 +190,7 @@ impl Directory {
         &self,
         tx: &mut LobbyTx<'_>,
         name: Name,
-        connection: ConnectionRef,
+        (connection, order): (ConnectionRef, u64),
         token_hash_of: impl FnOnce(u32) -> [u8; 32],
     ) -> Option<PlayerRef> {
         let head = self.record;
@@ -212,6 +214,7 @@ impl Directory {
         tx.set(&identity.token_hash, token_hash_of(index));
         tx.set(&identity.connection, connection);
         tx.set(&identity.claimant, ConnectionRef::NOBODY);
+        tx.set(&identity.newest, order);
         tx.set(&identity.name, name);
         let bucket = self.bucket(name.as_str());
         tx.set(&identity.next, tx.get(bucket));

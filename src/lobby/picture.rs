@@ -100,12 +100,13 @@ fn identity(lobby: &mut Lobby, player: PlayerRef) -> String {
     let tx = lobby.hand.begin(directory.record);
     let identity = directory.identities.at(player.index());
     format!(
-        "player {player:?} {:?} presence {} kicked {} connection {:?} claimant {:?} token {:?}",
+        "player {player:?} {:?} presence {} kicked {} connection {:?} claimant {:?} newest {} token {:?}",
         tx.get(&identity.name),
         tx.get(&identity.presence),
         tx.get(&identity.kicked),
         tx.get(&identity.connection),
         tx.get(&identity.claimant),
+        tx.get(&identity.newest),
         tx.get(&identity.token_hash),
     )
 }

@@ -11,7 +11,7 @@ use crate::limits::{
 };
 use crate::lobby::connections::{ConnectionRecord, Phase};
 use crate::lobby::directory::{LobbyTx, Name, Presence};
-use crate::lobby::memory::{ConnectionRef, Memory, PlayerRef};
+use crate::lobby::memory::{ConnectionRef, PlayerRef};
 use crate::shm::transaction::Record;
 use crate::sys::clock::now_ms;
 use crate::sys::process::ProcessId;
@@ -50,7 +50,10 @@ impl Session {
             return Err(ErrorCode::NameTaken);
         }
         let hash_of = |index| hash_of_token(token_of(index, secret));
-        let Some(player) = memory.directory.add_player(&mut tx, name, connection, hash_of) else {
+        let Some(player) = memory
+            .directory
+            .add_player(&mut tx, name, (connection, record.order()), hash_of)
+        else {
             return Err(ErrorCode::ServerFull);
         };
         let player_record = memory.players.at(player.index());
@@ -84,7 +87,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::TokenUnknown`], or [`ErrorCode::Replaced`] if a newer connection has the session or asks for it; nothing was
+    /// [`ErrorCode::TokenUnknown`], or [`ErrorCode::Replaced`] if a newer connection has had the session or asked for it; nothing was
     /// changed for anybody.
     pub fn ask_to_resume(
         &mut self,
@@ -107,14 +110,13 @@ impl Session {
         if !welcome || tx.get(&identity.token_hash) != hash {
             return Err(ErrorCode::TokenUnknown);
         }
-        let (former_claimant, holder) = (tx.get(&identity.claimant), tx.get(&identity.connection));
-        // A client's former attempt, overtaken by the next one, must not take the session from it again.
-        if [former_claimant, holder]
-            .into_iter()
-            .any(|other| is_newer(memory, other, record))
-        {
+        // A client's former attempt, overtaken by the next one, must not take the session from it again, nor have it go on from where it
+        // was then.
+        if record.order() < tx.get(&identity.newest) {
             return Err(ErrorCode::Replaced);
         }
+        let (former_claimant, holder) = (tx.get(&identity.claimant), tx.get(&identity.connection));
+        tx.set(&identity.newest, record.order());
         tx.set(&identity.claimant, connection);
         tx.set(
             &record.player,
@@ -232,16 +234,6 @@ impl Session {
 /// A limit as clients are told it.
 fn wire(limit: usize) -> u32 {
     u32::try_from(limit).expect("limits are small")
-}
-
-/// Whether `other` still exists, and was accepted later than `this`.
-fn is_newer(memory: &Memory, other: ConnectionRef, this: &ConnectionRecord) -> bool {
-    let present = memory.connections.get(other.index());
-    let is_it = |record: &&ConnectionRecord| record.reference(other.index()) == other;
-    other.is_somebody()
-        && present
-            .filter(is_it)
-            .is_some_and(|record| record.is_newer_than(this))
 }
 
 /// Opens the session's stream on the connection, with `greeting` in front of it.
