@@ -79,7 +79,7 @@ impl Wanderer {
             }
             6..9 => self
                 .streams
-                .read(1 + self.random.below(3000), Duration::from_micros(500)),
+                .read(1 + self.random.below(3000), Duration::ZERO),
             _ => self.streams.confirm(),
         }
         while let Some(message) = self.streams.next_message() {
@@ -96,7 +96,7 @@ impl Wanderer {
         let (kept_from, received) = (self.streams.confirmed(), self.streams.received());
         let from = match self.random.below(4) {
             // The end of a frame, as the library does it.
-            0 => self.streams.processed(),
+            0 => self.streams.processed().max(kept_from),
             // Something that has come already, once more.
             1 => kept_from + self.random.next() % (received - kept_from + 1),
             _ => received,

@@ -85,19 +85,18 @@ impl Streams {
 
     /// Adds the confirmation of what was processed.
     pub fn confirm(&mut self) {
-        let received = self.processed();
+        // Not what is about to come once more.
+        let received = self.parsed.min(self.position) as u64;
         self.say(&frame(&ClientMessage::Confirm { received }));
-        self.confirmed = received;
+        self.confirmed = self.confirmed.max(received);
     }
 
     /// Writes at most so many bytes of what was said. Says whether anything is left to write.
     pub fn write(&mut self, bytes_max: usize) -> bool {
         let end = self.said.len().min(self.written.saturating_add(bytes_max));
-        // Short of space only if the server waits for us to read.
         let stream = self.stream.as_mut().expect("there is a connection");
-        stream
-            .set_write_timeout(Some(Duration::from_millis(10)))
-            .expect("a timeout can be set");
+        // Short of space only if the server waits for us to read.
+        stream.set_nonblocking(true).expect("an option can be set");
         match stream.write(&self.said[self.written..end]) {
             Ok(count) => self.written += count,
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
@@ -105,12 +104,17 @@ impl Streams {
         self.written < self.said.len()
     }
 
-    /// Reads at most so many bytes, waiting for the first for so long.
+    /// Reads at most so many bytes, waiting for the first for so long. (The kernel counts such times in steps of milliseconds.)
     pub fn read(&mut self, bytes_max: usize, patience: Duration) {
         let stream = self.stream.as_mut().expect("there is a connection");
         stream
-            .set_read_timeout(Some(patience.max(Duration::from_micros(1))))
-            .expect("a timeout can be set");
+            .set_nonblocking(patience.is_zero())
+            .expect("an option can be set");
+        if !patience.is_zero() {
+            stream
+                .set_read_timeout(Some(patience))
+                .expect("an option can be set");
+        }
         let mut buffer = vec![0; bytes_max];
         match stream.read(&mut buffer) {
             Ok(0) => panic!("the server has closed at {}", self.position),
@@ -158,7 +162,7 @@ impl Streams {
                 self.said.len()
             );
             let more_to_write = self.written < self.said.len() && self.write(usize::MAX);
-            let patience = if more_to_write { Duration::ZERO } else { PATIENCE };
+            let patience = if more_to_write { Duration::from_millis(1) } else { PATIENCE };
             self.read(16 * 1024, patience);
         }
     }
