@@ -82,6 +82,9 @@ pub fn shake_hands(session: &mut Session) -> Handshake {
             Ok(keeper) => Handshake::Resuming(keeper),
             Err(code @ ErrorCode::Replaced) => refused(code, "your session goes on on a newer connection"),
             Err(code @ ErrorCode::TokenUnknown) => refused(code, "no session has this token (any more)"),
+            Err(code @ ErrorCode::Malformed) => {
+                refused(code, "more bytes were claimed received than were sent")
+            }
             Err(code) => refused(code, "the server failed; nothing was changed"),
         },
         Ok(_) => refused(ErrorCode::WrongState, "the first message is Hello or Resume"),

@@ -39,6 +39,9 @@ shared_record! {
         /// Stream offset of the oldest byte of output that is still kept for a resume. It is advanced for good before the byte is
         /// overwritten, outside the journal.
         pub output_kept_from: AtomicU64,
+        /// Stream offset beyond which no byte of output was ever written, and so none received. It is advanced for good before one is,
+        /// outside the journal: others look at it, without a lock that guards the player's record.
+        pub output_reached: AtomicU64,
         /// What the player has sent.
         pub input: InputRing,
         /// What the player is sent.
@@ -123,6 +126,7 @@ impl PlayerRecord {
         self.output.rebase(tx, 0);
         // Not journaled: until the commit the record is nobody's.
         self.output_kept_from.store(0, Ordering::Release);
+        self.output_reached.store(0, Ordering::Release);
     }
 
     /// The bytes of output that are kept, from the oldest to the head.

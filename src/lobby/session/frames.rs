@@ -182,6 +182,7 @@ impl Output {
         if kept_from == self.head {
             self.player.output.rebase(tx, self.head);
         }
+        self.player.output_reached.fetch_max(next, Ordering::AcqRel);
         self.player.output.write(tx, self.head, frame);
         self.head = next;
     }

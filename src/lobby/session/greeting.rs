@@ -87,8 +87,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::TokenUnknown`], or [`ErrorCode::Replaced`] if a newer connection has had the session or asked for it; nothing was
-    /// changed for anybody.
+    /// [`ErrorCode::TokenUnknown`]; [`ErrorCode::Replaced`] if a newer connection has had the session or asked for it;
+    /// [`ErrorCode::Malformed`] if more was never sent than `received`. Nothing was changed for anybody.
     pub fn ask_to_resume(
         &mut self,
         token: Token,
@@ -114,6 +114,10 @@ impl Session {
         // was then.
         if record.order() < tx.get(&identity.newest) {
             return Err(ErrorCode::Replaced);
+        }
+        // Found out only when the session's holder has let go, it would cost a rightful connection.
+        if received > memory.players.at(index).output_reached.load(Ordering::Acquire) {
+            return Err(ErrorCode::Malformed);
         }
         let (former_claimant, holder) = (tx.get(&identity.claimant), tx.get(&identity.connection));
         tx.set(&identity.newest, record.order());
