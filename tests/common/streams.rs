@@ -162,7 +162,11 @@ impl Streams {
                 self.said.len()
             );
             let more_to_write = self.written < self.said.len() && self.write(usize::MAX);
-            let patience = if more_to_write { Duration::from_millis(1) } else { PATIENCE };
+            let patience = if more_to_write {
+                Duration::from_millis(1)
+            } else {
+                PATIENCE
+            };
             self.read(16 * 1024, patience);
         }
     }
@@ -238,7 +242,8 @@ impl Streams {
         self.confirmed = self.confirmed.max(from);
     }
 
-    fn go_on_with(&mut self, stream: TcpStream, received: u64, resuming_at: u64) {
+    /// Goes on with a connection on which the token was shown and answered.
+    pub fn go_on_with(&mut self, stream: TcpStream, received: u64, resuming_at: u64) {
         self.stream = Some(stream);
         self.written = usize::try_from(received).expect("fits into memory");
         assert!(
