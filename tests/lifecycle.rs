@@ -151,7 +151,14 @@ fn its_port_can_be_bound_again_at_once() {
 
 #[test]
 fn a_supervisor_that_is_killed_leaves_nothing_running() {
-    let mut server = Server::start(&[]);
+    // Nobody goes because of a client's silence.
+    let forever = "86400000";
+    let mut server = Server::start(&[
+        "--heartbeat-timeout-ms",
+        forever,
+        "--handshake-timeout-ms",
+        forever,
+    ]);
     let mut ann = server.client("Ann");
     ann.create_room(NewRoom::new("relay", "den"))
         .expect("a room is free");

@@ -77,9 +77,7 @@ impl Wanderer {
             4..6 => {
                 self.streams.write(1 + self.random.below(600));
             }
-            6..9 => self
-                .streams
-                .read(1 + self.random.below(3000), Duration::ZERO),
+            6..9 => self.streams.read(1 + self.random.below(3000), Duration::ZERO),
             _ => self.streams.confirm(),
         }
         while let Some(message) = self.streams.next_message() {
