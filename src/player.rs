@@ -189,11 +189,10 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
             request,
             game,
             name,
-            passcode,
-            seats,
-            options,
+            settings,
         } => {
-            let checked = room_name(&name).and_then(|name| Ok((name, bounded(passcode.as_deref())?)));
+            let checked =
+                room_name(&name).and_then(|name| Ok((name, bounded(settings.passcode.as_deref())?)));
             checked.and_then(|(name, passcode)| {
                 session.create_room(
                     request,
@@ -201,8 +200,8 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
                         game: &game,
                         name: &name,
                         passcode,
-                        seats,
-                        options: &options,
+                        seats: settings.seats,
+                        options: &settings.options,
                     },
                 )
             })
@@ -230,6 +229,15 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
         ClientMessage::Rematch { .. } => session.rematch(),
         ClientMessage::Act { action, .. } => session.act(&action),
         ClientMessage::Chat { scope, text, .. } => chat(session, &scope, &text),
+        ClientMessage::JoinByInvite { .. }
+        | ClientMessage::Configure { .. }
+        | ClientMessage::Invite { .. }
+        | ClientMessage::Reserve { .. }
+        | ClientMessage::Kick { .. }
+        | ClientMessage::HandOver { .. } => Err(Rejection::new(
+            RejectCode::NotOffered,
+            "this server's rooms have no owners",
+        )),
     };
     match (result, request) {
         (Ok(()), _) => {}

@@ -12,7 +12,9 @@ use common::{PATIENCE, Server, eventually};
 use forkade::games::relay::Relay;
 use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
 use forkade_protocol::client::{Client, ClientError, NewRoom};
-use forkade_protocol::{ClientMessage, Outcome, RejectCode, RoomEvent, RoomId, ServerMessage, codec};
+use forkade_protocol::{
+    ClientMessage, Outcome, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage, codec,
+};
 use serde::{Deserialize, Serialize};
 
 /// A sum that everybody adds to, and many ways to fail.
@@ -220,7 +222,10 @@ fn rejection<T: std::fmt::Debug>(result: Result<T, ClientError>) -> RejectCode {
 
 fn room_failing_in(fails_in: FailsIn) -> NewRoom {
     NewRoom {
-        options: codec::encode(&fails_in).expect("encodes"),
+        settings: RoomSettings {
+            options: codec::encode(&fails_in).expect("encodes"),
+            ..RoomSettings::default()
+        },
         ..NewRoom::new("fragile", "china shop")
     }
 }
@@ -377,7 +382,10 @@ fn a_tick_that_panics_stops_one_clock_and_no_other() {
     let before = ticker(&server);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     let clock = |fails_at: u32| NewRoom {
-        options: codec::encode(&fails_at).expect("encodes"),
+        settings: RoomSettings {
+            options: codec::encode(&fails_at).expect("encodes"),
+            ..RoomSettings::default()
+        },
         ..NewRoom::new("clock", "tower")
     };
     bob.create_room(clock(0)).expect("a room is free");

@@ -29,9 +29,7 @@ fn visit(server: &Server, number: usize) {
         request: 1,
         game: "relay".to_owned(),
         name: "for a moment".to_owned(),
-        passcode: None,
-        seats: 0,
-        options: vec![],
+        settings: forkade_protocol::RoomSettings::default(),
     };
     let mut raw = Raw::connect(server);
     match number % 7 {

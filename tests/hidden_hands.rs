@@ -5,7 +5,7 @@ mod common;
 use common::{PATIENCE, Server};
 use forkade::games::eights::{Action, Event, Suit, Table};
 use forkade_protocol::client::{Client, NewRoom};
-use forkade_protocol::{RoomEvent, ServerMessage, codec};
+use forkade_protocol::{RoomEvent, RoomSettings, ServerMessage, codec};
 
 /// A client, and the table as it must look to it by what it was told.
 struct Player {
@@ -96,7 +96,10 @@ fn cards_are_told_to_nobody_but_those_who_hold_them() {
     let mut clients = names.map(|name| server.client(name));
     let room = clients[0]
         .create_room(NewRoom {
-            seats: 3,
+            settings: RoomSettings {
+                seats: 3,
+                ..RoomSettings::default()
+            },
             ..NewRoom::new("eights", "Cards")
         })
         .expect("a room is free")

@@ -11,8 +11,8 @@ use common::eventually;
 use common::raw::{End, Raw, frame, framed, greeting, greeting_preamble};
 use forkade_protocol::limits::{FRAME_BYTES_MAX, HANDSHAKE_BYTES_MAX};
 use forkade_protocol::{
-    ChatScope, ClientMessage, ErrorCode, RejectCode, RoomFilter, RoomId, ServerMessage, Token, codec,
-    preamble,
+    ChatScope, ClientMessage, ErrorCode, RejectCode, RoomFilter, RoomId, RoomSettings, ServerMessage, Token,
+    codec, preamble,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -317,9 +317,10 @@ fn requests_at_their_longest_are_rejected_with_a_short_reason() {
             request,
             game: game.to_owned(),
             name: name.to_owned(),
-            passcode: None,
-            seats: 0,
-            options,
+            settings: RoomSettings {
+                options,
+                ..RoomSettings::default()
+            },
         };
         let expected = [
             (
@@ -442,9 +443,11 @@ fn valid_frames() -> impl Strategy<Value = Vec<u8>> {
             request,
             game: "tictactoe".to_owned(),
             name: "fuzz".to_owned(),
-            passcode: Some("code".to_owned()),
-            seats: 2,
-            options: vec![]
+            settings: RoomSettings {
+                passcode: Some("code".to_owned()),
+                seats: 2,
+                ..RoomSettings::default()
+            }
         }),
         Just(ClientMessage::QuickMatch {
             request,

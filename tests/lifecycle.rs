@@ -11,7 +11,7 @@ use common::footprint::{Footprint, held, processes};
 use common::raw::{End, Raw, frame};
 use common::{PATIENCE, Server, eventually, is_alive, processes_below};
 use forkade_protocol::client::{Client, NewRoom};
-use forkade_protocol::{ClientMessage, RoomEvent, RoomId, ServerMessage};
+use forkade_protocol::{ClientMessage, RoomEvent, RoomId, RoomSettings, ServerMessage};
 use nix::sys::signal::Signal;
 
 /// Process ids of all that fill a role.
@@ -292,7 +292,10 @@ fn a_client_that_goes_in_whatever_way_gives_back_all_it_held() {
     let mut host = server.client("Host");
     let room = host
         .create_room(NewRoom {
-            seats: 2,
+            settings: RoomSettings {
+                seats: 2,
+                ..RoomSettings::default()
+            },
             ..NewRoom::new("relay", "den")
         })
         .expect("a room is free")

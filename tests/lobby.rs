@@ -9,8 +9,8 @@ use common::{PATIENCE, Server, eventually, patient};
 use forkade_protocol::client::{Client, ClientError, NewRoom};
 use forkade_protocol::limits::ROOM_NAME_BYTES_MAX;
 use forkade_protocol::{
-    ChatScope, ClientMessage, ErrorCode, Phase, RejectCode, RoomEvent, RoomFilter, RoomId, RoomSummary,
-    ServerMessage,
+    ChatScope, ClientMessage, ErrorCode, Phase, RejectCode, RoomEvent, RoomFilter, RoomId, RoomSettings,
+    RoomSummary, ServerMessage,
 };
 
 /// Why the server does not take a player of this name.
@@ -235,11 +235,17 @@ fn a_list_has_the_rooms_that_pass_its_filter() {
     let server = Server::start(&[]);
     let mut hosts = ["One", "Two", "Three", "Four"].map(|name| server.client(name));
     let secret = NewRoom {
-        passcode: Some("sesame".to_owned()),
+        settings: RoomSettings {
+            passcode: Some("sesame".to_owned()),
+            ..RoomSettings::default()
+        },
         ..NewRoom::new("relay", "A secret place")
     };
     let full = NewRoom {
-        seats: 1,
+        settings: RoomSettings {
+            seats: 1,
+            ..RoomSettings::default()
+        },
         ..NewRoom::new("relay", "Öde Insel")
     };
     let wishes = [
@@ -303,7 +309,10 @@ fn a_room_with_a_passcode_opens_to_who_knows_it() {
     let server = Server::start(&[]);
     let (mut host, mut guest) = (server.client("Host"), server.client("Guest"));
     let wish = NewRoom {
-        passcode: Some("sesame".to_owned()),
+        settings: RoomSettings {
+            passcode: Some("sesame".to_owned()),
+            ..RoomSettings::default()
+        },
         ..NewRoom::new("relay", "cave")
     };
     let room = host.create_room(wish).expect("a room is free").room;
@@ -405,21 +414,30 @@ fn a_wish_that_cannot_be_granted_is_rejected_with_its_reason() {
         ),
         (
             NewRoom {
-                seats: 33,
+                settings: RoomSettings {
+                    seats: 33,
+                    ..RoomSettings::default()
+                },
                 ..NewRoom::new("relay", "r")
             },
             RejectCode::SeatsOutOfRange,
         ),
         (
             NewRoom {
-                seats: 3,
+                settings: RoomSettings {
+                    seats: 3,
+                    ..RoomSettings::default()
+                },
                 ..NewRoom::new("tictactoe", "r")
             },
             RejectCode::SeatsOutOfRange,
         ),
         (
             NewRoom {
-                options: vec![1],
+                settings: RoomSettings {
+                    options: vec![1],
+                    ..RoomSettings::default()
+                },
                 ..NewRoom::new("relay", "r")
             },
             RejectCode::BadOptions,
@@ -457,7 +475,10 @@ fn who_is_matched_quickly_meets_who_waits() {
     let mut players = ["One", "Two", "Three", "Four"].map(|name| server.client(name));
     let mut host = server.client("Host");
     let secret = NewRoom {
-        passcode: Some("sesame".to_owned()),
+        settings: RoomSettings {
+            passcode: Some("sesame".to_owned()),
+            ..RoomSettings::default()
+        },
         ..NewRoom::new("tictactoe", "secret")
     };
     let secret = host.create_room(secret).expect("a room is free").room;

@@ -10,7 +10,7 @@ use common::bystanders::Bystanders;
 use common::raw::{Raw, framed, greeting, greeting_preamble};
 use common::{Server, command, eventually, processes_below};
 use forkade_protocol::client::NewRoom;
-use forkade_protocol::{ChatScope, ErrorCode};
+use forkade_protocol::{ChatScope, ErrorCode, RoomSettings};
 
 const ROLES: [&str; 7] = [
     "supervisor",
@@ -137,7 +137,10 @@ fn nothing_a_client_sends_can_forge_a_record() {
         eventually("the name is free again", || server.status("players") == 0);
         let mut client = server.client(name);
         let room = NewRoom {
-            passcode: Some("open-sesame".to_owned()),
+            settings: RoomSettings {
+                passcode: Some("open-sesame".to_owned()),
+                ..RoomSettings::default()
+            },
             ..NewRoom::new("relay", format!("r\n{name}"))
         };
         client.create_room(room).expect("a room is free");

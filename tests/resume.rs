@@ -14,7 +14,7 @@ use common::raw::frame;
 use common::streams::{Cut, Streams};
 use common::{PATIENCE, Server, patient};
 use forkade_protocol::client::{Client, NewRoom};
-use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
+use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
 
 const ELSEWHERE: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
 
@@ -38,9 +38,10 @@ impl Wanderer {
             request: 1,
             game: "relay".into(),
             name: "alone".into(),
-            passcode: None,
-            seats: 1,
-            options: Vec::new(),
+            settings: RoomSettings {
+                seats: 1,
+                ..RoomSettings::default()
+            },
         }));
         Self {
             streams,

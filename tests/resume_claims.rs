@@ -13,7 +13,8 @@ use common::streams::{Cut, Resumed, Streams, connect, read_greeting, resume_gree
 use common::{PATIENCE, Server, eventually};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{
-    ChatScope, ClientMessage, ErrorCode, Phase, RoomEvent, RoomId, ServerMessage, Snapshot, Token, codec,
+    ChatScope, ClientMessage, ErrorCode, Phase, RoomEvent, RoomId, RoomSettings, ServerMessage, Snapshot,
+    Token, codec,
 };
 use nix::sys::signal::Signal;
 
@@ -454,7 +455,10 @@ fn a_seat_is_kept_for_the_grace_and_free_afterwards() {
     let server = Server::start(&["--seat-grace-ms", "2500"]);
     let mut ann = server.client("Ann");
     let room = NewRoom {
-        seats: 2,
+        settings: RoomSettings {
+            seats: 2,
+            ..RoomSettings::default()
+        },
         ..NewRoom::new("relay", "Two")
     };
     let room = ann.create_room(room).expect("a room is free").room;

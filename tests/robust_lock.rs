@@ -29,7 +29,7 @@ use forkade::player::{self, Next};
 use forkade::shm::transaction::{Hand, Record};
 use forkade::sys::memory::Mapping;
 use forkade::sys::process::{Exit, ProcessId, fork};
-use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
+use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
 use nix::sys::signal::Signal;
 
 use actors::{Actor, World};
@@ -253,9 +253,7 @@ fn play_a_round(killer: &mut Killer, world: World) {
         request: 1,
         game,
         name,
-        passcode: None,
-        seats: 0,
-        options: Vec::new(),
+        settings: RoomSettings::default(),
     });
     let room = match &actors[0].hear()[..] {
         [ServerMessage::Joined { snapshot, .. }] => snapshot.room,

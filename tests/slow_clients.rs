@@ -10,7 +10,7 @@ use common::footprint::memory_kib;
 use common::raw::{End, Raw, frame, greeting, greeting_preamble};
 use common::{PATIENCE, Server, eventually};
 use forkade_protocol::client::NewRoom;
-use forkade_protocol::{ClientMessage, ErrorCode, RoomEvent, RoomId, ServerMessage};
+use forkade_protocol::{ClientMessage, ErrorCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[test]
@@ -21,9 +21,10 @@ fn a_session_works_byte_by_byte() {
             request: 1,
             game: "relay".to_owned(),
             name: "slow".to_owned(),
-            passcode: None,
-            seats: 1,
-            options: vec![],
+            settings: RoomSettings {
+                seats: 1,
+                ..RoomSettings::default()
+            },
         };
         let said = [
             create,
@@ -109,9 +110,10 @@ fn in_relay(raw: &mut Raw, seats: u8, room: Option<RoomId>) -> RoomId {
             request: 1,
             game: "relay".to_owned(),
             name: "flooded".to_owned(),
-            passcode: None,
-            seats,
-            options: vec![],
+            settings: RoomSettings {
+                seats,
+                ..RoomSettings::default()
+            },
         },
     });
     match raw.next_where(|message| message.request() == Some(1)) {

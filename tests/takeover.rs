@@ -16,7 +16,7 @@ use common::random::{Random, seed};
 use common::raw::{Raw, frame};
 use common::{PATIENCE, Server, eventually, processes_below};
 use forkade_protocol::client::{Client, NewRoom};
-use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
+use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
@@ -265,7 +265,10 @@ fn all_handlers_of_a_hundred_players_die_at_once() {
         let mut player = server.client(&format!("Player {index}"));
         if index % u64::from(SEATS) == 0 {
             let room = NewRoom {
-                seats: SEATS,
+                settings: RoomSettings {
+                    seats: SEATS,
+                    ..RoomSettings::default()
+                },
                 ..NewRoom::new("relay", format!("Room {index}"))
             };
             player.create_room(room).expect("a room is free");

@@ -169,7 +169,7 @@ impl Entry {
 mod tests {
     use super::*;
     use crate::options::Options;
-    use forkade_protocol::{Limits, Phase, PlayerId, Snapshot, Token};
+    use forkade_protocol::{Limits, Phase, PlayerId, RoomRules, RoomSettings, Snapshot, Token};
 
     fn entry(arguments: &[&str]) -> Entry {
         let (options, shape) = Options::for_test(arguments);
@@ -213,6 +213,10 @@ mod tests {
             spectators: 0,
             event: 1,
             view: Vec::new(),
+            owner: Some(0),
+            rules: RoomRules::default(),
+            reservations: Vec::new(),
+            turn: None,
         };
         ServerMessage::Joined {
             request: REQUEST,
@@ -229,7 +233,13 @@ mod tests {
         }
         assert!(matches!(
             actions.sends[..],
-            [(0, ClientMessage::CreateRoom { seats: 3, .. })]
+            [(
+                0,
+                ClientMessage::CreateRoom {
+                    settings: RoomSettings { seats: 3, .. },
+                    ..
+                }
+            )]
         ));
         actions.sends.clear();
         entry.received(0, joined(7), &mut actions).unwrap();

@@ -37,6 +37,12 @@ pub const ROOM_NAME_BYTES_MAX: usize = 120;
 /// Bytes of a room's passcode.
 pub const PASSCODE_BYTES_MAX: usize = 64;
 
+/// Bytes of an invite code as the server writes it: twelve letters and digits in groups of four.
+pub const INVITE_CODE_BYTES: usize = 14;
+
+/// Seconds that a turn may be given by a room's settings.
+pub const TURN_SECONDS_MAX: u16 = 3600;
+
 /// Bytes of one chat text in UTF-8, after cleaning.
 pub const CHAT_BYTES_MAX: usize = 500;
 

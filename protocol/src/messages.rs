@@ -79,13 +79,8 @@ pub enum ClientMessage {
         game: String,
         /// The room's name; the server cleans it, see [`crate::text::room_name`].
         name: String,
-        /// Whoever joins must know it. The room stays listed, marked as having one.
-        passcode: Option<String>,
-        /// Number of seats; 0 means as many as the game can have.
-        seats: u8,
-        /// The game's options; empty means the game's defaults.
-        #[serde(with = "bytes")]
-        options: Vec<u8>,
+        /// What the room is to be like.
+        settings: RoomSettings,
     },
     /// Takes a seat. Answer: `Joined` or `Rejected`.
     JoinRoom {
@@ -161,6 +156,54 @@ pub enum ClientMessage {
     },
     /// The player leaves for good: seat and token are given up at once, then the server closes.
     Goodbye,
+    /// Takes a seat, or a place to watch, with a room's invite code, which stands in for id and passcode. Answer: `Joined`
+    /// or `Rejected`.
+    JoinByInvite {
+        /// Repeated in the answer.
+        request: u32,
+        /// From an `Invitation` or `Invited`; capital or small letters, with or without its hyphens.
+        code: String,
+        /// Watch instead of taking a seat.
+        watch: bool,
+    },
+    /// The owner changes the room's settings, all of them at once, while no match is being played. Seen by all in the room
+    /// as an event; answered only if rejected.
+    Configure {
+        /// Repeated in the rejection.
+        request: u32,
+        /// What the room is to be like from now on.
+        settings: RoomSettings,
+    },
+    /// The owner asks for the room's invite code. Answer: `Invitation` or `Rejected`.
+    Invite {
+        /// Repeated in the answer.
+        request: u32,
+        /// Make a new code: the one before it is worth nothing any more.
+        renew: bool,
+    },
+    /// The owner keeps a free seat for a player for a while, who is told by `Invited`. Seen by all in the room as an event;
+    /// answered only if rejected. For a player who has a seat kept already, its time begins anew.
+    Reserve {
+        /// Repeated in the rejection.
+        request: u32,
+        /// The player's name.
+        player: String,
+    },
+    /// The owner takes the seat from a player, who cannot come back to this room. Seen by all in the room as an event;
+    /// answered only if rejected.
+    Kick {
+        /// Repeated in the rejection.
+        request: u32,
+        /// Whose.
+        seat: u8,
+    },
+    /// The owner makes another player the room's owner. Seen by all in the room as an event; answered only if rejected.
+    HandOver {
+        /// Repeated in the rejection.
+        request: u32,
+        /// Which player.
+        seat: u8,
+    },
 }
 
 impl ClientMessage {
@@ -176,7 +219,13 @@ impl ClientMessage {
             | Self::Ready { request, .. }
             | Self::Act { request, .. }
             | Self::Chat { request, .. }
-            | Self::Rematch { request } => Some(*request),
+            | Self::Rematch { request }
+            | Self::JoinByInvite { request, .. }
+            | Self::Configure { request, .. }
+            | Self::Invite { request, .. }
+            | Self::Reserve { request, .. }
+            | Self::Kick { request, .. }
+            | Self::HandOver { request, .. } => Some(*request),
             Self::Hello { .. }
             | Self::Resume { .. }
             | Self::Confirm { .. }
@@ -292,6 +341,40 @@ pub enum ServerMessage {
         /// The room with your own view of the match.
         snapshot: Snapshot,
     },
+    /// Your room's invite code.
+    Invitation {
+        /// Whose answer this is.
+        request: u32,
+        /// With it, anybody can come in as long as the room has a free seat.
+        code: String,
+    },
+    /// A seat is kept for you in somebody's room.
+    Invited {
+        /// Which room.
+        room: RoomId,
+        /// Name of its game.
+        game: String,
+        /// The room's own name.
+        name: String,
+        /// Who keeps the seat for you.
+        from: String,
+        /// For `JoinByInvite`.
+        code: String,
+        /// For how long.
+        seconds: u16,
+    },
+    /// You are no longer in the room, by no wish of yours.
+    Removed {
+        /// Which room.
+        room: RoomId,
+        /// Why, for people.
+        text: String,
+    },
+    /// Lines of the lobby's chat were lost on the way to you: you read more slowly than they came.
+    ChatMissed {
+        /// How many.
+        lines: u64,
+    },
 }
 
 impl ServerMessage {
@@ -301,7 +384,8 @@ impl ServerMessage {
             Self::Rooms { request, .. }
             | Self::Joined { request, .. }
             | Self::Rejected { request, .. }
-            | Self::Left { request } => Some(*request),
+            | Self::Left { request }
+            | Self::Invitation { request, .. } => Some(*request),
             _ => None,
         }
     }
@@ -382,6 +466,45 @@ pub enum RoomEvent {
         /// How it ended.
         outcome: Outcome,
     },
+    /// The room has another owner.
+    Owner {
+        /// Who has this seat.
+        seat: u8,
+    },
+    /// The owner has taken the seat from its player.
+    Kicked {
+        /// Which.
+        seat: u8,
+    },
+    /// A free seat is kept for a player.
+    Reserved {
+        /// Which.
+        seat: u8,
+        /// For whom.
+        name: String,
+    },
+    /// A seat is free for anybody again: its player did not come in time.
+    ReservationOver {
+        /// Which.
+        seat: u8,
+    },
+    /// The owner has changed the room's settings.
+    Configured {
+        /// What holds from now on.
+        rules: RoomRules,
+    },
+    /// A turn has begun, and its clock with it. Only in rooms that have a turn clock.
+    Turn {
+        /// Whose turn it is.
+        seat: u8,
+        /// How long it may take.
+        milliseconds: u32,
+    },
+    /// A turn has taken too long; what that means is the game's to say.
+    TurnTimedOut {
+        /// Whose turn it was.
+        seat: u8,
+    },
 }
 
 /// How a match ended.
@@ -422,6 +545,73 @@ pub struct Snapshot {
     /// The game's view for this viewer; empty while there is no match.
     #[serde(with = "bytes")]
     pub view: Vec<u8>,
+    /// The owner's seat; `None` if nobody has a seat.
+    pub owner: Option<u8>,
+    /// The room's settings.
+    pub rules: RoomRules,
+    /// Free seats that are kept for somebody.
+    #[serde(with = "list")]
+    pub reservations: Vec<Reservation>,
+    /// Whose clock is running, if one is.
+    pub turn: Option<Turn>,
+}
+
+/// What the owner of a room can choose.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RoomSettings {
+    /// Whoever joins must know it; at most [`PASSCODE_BYTES_MAX`](crate::limits::PASSCODE_BYTES_MAX) bytes. The room stays
+    /// listed, marked as having one.
+    pub passcode: Option<String>,
+    /// Number of seats; 0 means as many as the game can have.
+    pub seats: u8,
+    /// The game's options; empty means the game's defaults.
+    #[serde(with = "bytes")]
+    pub options: Vec<u8>,
+    /// In no list and no quick match: one comes in by its number or an invite code.
+    pub unlisted: bool,
+    /// Nobody may watch.
+    pub no_spectators: bool,
+    /// How long a turn may take, in seconds, up to [`TURN_SECONDS_MAX`](crate::limits::TURN_SECONDS_MAX); 0: as long as it
+    /// takes. Only for games in which seats move in turn.
+    pub turn_seconds: u16,
+}
+
+/// A room's settings as everybody in it may know them.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RoomRules {
+    /// Number of seats.
+    pub seats: u8,
+    /// Whether one needs a passcode.
+    pub passcode: bool,
+    /// The game's options; empty means the game's defaults.
+    #[serde(with = "bytes")]
+    pub options: Vec<u8>,
+    /// In no list and no quick match.
+    pub unlisted: bool,
+    /// Nobody may watch.
+    pub no_spectators: bool,
+    /// How long a turn may take, in seconds; 0: as long as it takes.
+    pub turn_seconds: u16,
+}
+
+/// A seat that is kept for a player who is to come.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reservation {
+    /// Which seat.
+    pub seat: u8,
+    /// The player's name.
+    pub name: String,
+    /// For how much longer.
+    pub milliseconds: u32,
+}
+
+/// A turn whose clock is running.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Turn {
+    /// Whose turn it is.
+    pub seat: u8,
+    /// How much longer it may take.
+    pub milliseconds: u32,
 }
 
 /// Where a room's match stands.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forkade_protocol::{RoomId, RoomSummary, SeatInfo, Snapshot};
+use forkade_protocol::{RoomId, RoomRules, RoomSummary, SeatInfo, Snapshot};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::directory::Name;
@@ -339,6 +339,15 @@ pub fn snapshot(
             faults.push(fault);
             Vec::new()
         }),
+        owner: occupants(tx).next().map(|(number, _)| number),
+        rules: RoomRules {
+            seats: u8::try_from(tx.get(&record.capacity)).unwrap_or(u8::MAX),
+            passcode: tx.get(&record.passcode).set != 0,
+            options: tx.get(&record.options).as_slice().to_vec(),
+            ..RoomRules::default()
+        },
+        reservations: Vec::new(),
+        turn: None,
     }
 }
 

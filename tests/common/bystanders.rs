@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use forkade_protocol::client::{Client, NewRoom};
-use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
+use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
 
 use super::footprint::Footprint;
 use super::{PATIENCE, Server, eventually};
@@ -45,7 +45,10 @@ impl Bystanders {
         let mut players = [server.client("bystander one"), server.client("bystander two")];
         let room = players[0]
             .create_room(NewRoom {
-                seats: 2,
+                settings: RoomSettings {
+                    seats: 2,
+                    ..RoomSettings::default()
+                },
                 ..NewRoom::new("relay", "apart")
             })
             .expect("a room")

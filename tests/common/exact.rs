@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use forkade_protocol::frame::{Split, append_frame, split};
 use forkade_protocol::limits::FRAME_BYTES_MAX;
-use forkade_protocol::{ClientMessage, Phase, RoomEvent, ServerMessage, codec};
+use forkade_protocol::{ClientMessage, Phase, RoomEvent, RoomSettings, ServerMessage, codec};
 use socket2::SockRef;
 
 use super::random::Random;
@@ -69,9 +69,10 @@ pub fn beginning(name: &str) -> Vec<u8> {
         request: 1,
         game: "relay".into(),
         name: "alone".into(),
-        passcode: None,
-        seats: 1,
-        options: Vec::new(),
+        settings: RoomSettings {
+            seats: 1,
+            ..RoomSettings::default()
+        },
     };
     [greeting(name), frame(&create)].concat()
 }

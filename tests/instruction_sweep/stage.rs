@@ -7,7 +7,7 @@ use forkade::lobby::Lobby;
 use forkade::lobby::connections::Phase;
 use forkade::lobby::session::{Resume, Session};
 use forkade::player::{self, Handshake, Next};
-use forkade_protocol::{ChatScope, ClientMessage, RoomId, codec};
+use forkade_protocol::{ChatScope, ClientMessage, RoomId, RoomSettings, codec};
 
 use crate::actors::{Actor, World};
 use crate::stepper::Stepper;
@@ -84,9 +84,10 @@ impl Stage {
             request: 1,
             game: "clock".into(),
             name,
-            passcode: None,
-            seats: 0,
-            options,
+            settings: RoomSettings {
+                options,
+                ..RoomSettings::default()
+            },
         });
     }
 
@@ -193,9 +194,10 @@ pub(crate) fn create(game: &str, passcode: Option<&str>) -> ClientMessage {
         request: 1,
         game: game.into(),
         name: "Here".into(),
-        passcode: passcode.map(str::to_owned),
-        seats: 0,
-        options: Vec::new(),
+        settings: RoomSettings {
+            passcode: passcode.map(str::to_owned),
+            ..RoomSettings::default()
+        },
     }
 }
 

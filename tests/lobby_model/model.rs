@@ -56,14 +56,14 @@ impl Model {
     /// What the server is to do about a request.
     pub(crate) fn request(&mut self, who: &str, message: &ClientMessage) -> Result<Effect, RejectCode> {
         match message {
-            ClientMessage::CreateRoom {
-                game,
-                passcode,
-                seats,
-                options,
-                ..
-            } => self
-                .create(who, game, passcode.clone(), *seats, options)
+            ClientMessage::CreateRoom { game, settings, .. } => self
+                .create(
+                    who,
+                    game,
+                    settings.passcode.clone(),
+                    settings.seats,
+                    &settings.options,
+                )
                 .map(|room| Effect::Opens(Box::new(room))),
             ClientMessage::QuickMatch { game, options, .. } => self.quick_match(who, game, options),
             ClientMessage::JoinRoom { room, passcode, .. } => {
@@ -97,9 +97,7 @@ impl Model {
             ClientMessage::ListRooms { .. } | ClientMessage::Ping { .. } | ClientMessage::Confirm { .. } => {
                 Ok(Effect::Done)
             }
-            ClientMessage::Hello { .. } | ClientMessage::Resume { .. } | ClientMessage::Goodbye => {
-                unreachable!("not a request")
-            }
+            other => unreachable!("not asked for: {other:?}"),
         }
     }
 

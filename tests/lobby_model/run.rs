@@ -11,7 +11,7 @@ use forkade::lobby::connections::{Claim, Phase};
 use forkade::lobby::memory::Capacity;
 use forkade::player::Next;
 use forkade_protocol::{
-    ChatScope, ClientMessage, RoomFilter, RoomId, RoomSummary, ServerMessage, Token, codec,
+    ChatScope, ClientMessage, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage, Token, codec,
 };
 
 use crate::actors::{Actor, World};
@@ -215,9 +215,12 @@ impl Run {
                     request,
                     game,
                     name: "Here".into(),
-                    passcode,
-                    seats,
-                    options,
+                    settings: RoomSettings {
+                        passcode,
+                        seats,
+                        options,
+                        ..RoomSettings::default()
+                    },
                 }
             }
             2..=3 => ClientMessage::QuickMatch {

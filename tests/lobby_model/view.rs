@@ -77,7 +77,7 @@ impl View {
                     ready: false,
                 });
             }
-            RoomEvent::Left { seat } => self.seats[usize::from(*seat)] = None,
+            RoomEvent::Left { seat } | RoomEvent::Kicked { seat } => self.seats[usize::from(*seat)] = None,
             RoomEvent::Connection { seat, connected } => self.info(*seat).connected = *connected,
             RoomEvent::Ready { seat, ready } => self.info(*seat).ready = *ready,
             RoomEvent::Finished { .. } => {
@@ -87,7 +87,14 @@ impl View {
                     .flatten()
                     .for_each(|info| info.ready = false);
             }
-            RoomEvent::Game { .. } | RoomEvent::Chat { .. } => {}
+            RoomEvent::Game { .. }
+            | RoomEvent::Chat { .. }
+            | RoomEvent::Owner { .. }
+            | RoomEvent::Reserved { .. }
+            | RoomEvent::ReservationOver { .. }
+            | RoomEvent::Configured { .. }
+            | RoomEvent::Turn { .. }
+            | RoomEvent::TurnTimedOut { .. } => {}
             RoomEvent::Started => panic!("never on the wire"),
         }
     }

@@ -4,7 +4,7 @@
 pub(crate) mod relay;
 pub(crate) mod tictactoe;
 
-use forkade_protocol::{ClientMessage, ServerMessage};
+use forkade_protocol::{ClientMessage, RoomSettings, ServerMessage};
 
 use crate::latency::Latency;
 use crate::options::{Options, Shape, WorkloadKind};
@@ -88,8 +88,9 @@ pub(crate) fn create_room(request: u32, game: &str, number: u32, seats: u8) -> C
         request,
         game: game.to_owned(),
         name,
-        passcode: None,
-        seats,
-        options: Vec::new(),
+        settings: RoomSettings {
+            seats,
+            ..RoomSettings::default()
+        },
     }
 }

@@ -104,7 +104,9 @@ impl Workload for Tictactoe {
 mod tests {
     use std::collections::VecDeque;
 
-    use forkade_protocol::{ClientMessage, Outcome, Phase, RejectCode, RoomEvent, RoomId, Snapshot, codec};
+    use forkade_protocol::{
+        ClientMessage, Outcome, Phase, RejectCode, RoomEvent, RoomId, RoomRules, Snapshot, codec,
+    };
 
     use super::board::{Board, Placed};
     use super::*;
@@ -145,6 +147,10 @@ mod tests {
                 spectators: 0,
                 event: 0,
                 view,
+                owner: Some(0),
+                rules: RoomRules::default(),
+                reservations: Vec::new(),
+                turn: None,
             }
         }
 

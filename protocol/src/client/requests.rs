@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::{Client, ClientError, LIBRARY_NONCES_FROM};
 use crate::{
-    messages::{ChatScope, ClientMessage, RoomFilter, RoomId, RoomSummary, ServerMessage, Snapshot},
+    messages::{
+        ChatScope, ClientMessage, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage, Snapshot,
+    },
     session::{SESSION_NONCE, SessionError},
 };
 
@@ -18,12 +20,8 @@ pub struct NewRoom {
     pub game: String,
     /// Name of the room.
     pub name: String,
-    /// Whoever joins must know it.
-    pub passcode: Option<String>,
-    /// Number of seats; 0 means as many as the game can have.
-    pub seats: u8,
-    /// The game's encoded options; empty means its defaults.
-    pub options: Vec<u8>,
+    /// What it is to be like.
+    pub settings: RoomSettings,
 }
 
 impl NewRoom {
@@ -32,9 +30,7 @@ impl NewRoom {
         Self {
             game: game.into(),
             name: name.into(),
-            passcode: None,
-            seats: 0,
-            options: Vec::new(),
+            settings: RoomSettings::default(),
         }
     }
 }
@@ -67,20 +63,12 @@ impl Client {
     /// # Errors
     /// As for all requests.
     pub fn create_room(&mut self, room: NewRoom) -> Result<Snapshot, ClientError> {
-        let NewRoom {
-            game,
-            name,
-            passcode,
-            seats,
-            options,
-        } = room;
+        let NewRoom { game, name, settings } = room;
         self.enter(|request| ClientMessage::CreateRoom {
             request,
             game,
             name,
-            passcode,
-            seats,
-            options,
+            settings,
         })
     }
 

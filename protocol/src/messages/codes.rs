@@ -115,4 +115,18 @@ pub enum RejectCode {
     StateTooLarge,
     /// This server does not offer it.
     NotOffered,
+    /// Only the room's owner may do this.
+    NotOwner,
+    /// The owner of this room has sent you out.
+    Banned,
+    /// No room has this invite code (any more).
+    InviteUnknown,
+    /// No such seat, or not as you think it is: nobody sits there, or it is your own.
+    NoSuchSeat,
+    /// Wait a little before you say more.
+    ChatTooFast,
+    /// Nobody may watch this room.
+    NoSpectators,
+    /// The room cannot be like this.
+    BadSettings,
 }

@@ -44,15 +44,48 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn settings()(
+        passcode in option::of(text()),
+        options in bytes(),
+        (seats, unlisted, no_spectators, turn_seconds) in any::<(u8, bool, bool, u16)>(),
+    ) -> RoomSettings {
+        RoomSettings { passcode, seats, options, unlisted, no_spectators, turn_seconds }
+    }
+}
+
+prop_compose! {
+    fn rules()(
+        options in bytes(),
+        (seats, passcode, unlisted, no_spectators, turn_seconds) in any::<(u8, bool, bool, bool, u16)>(),
+    ) -> RoomRules {
+        RoomRules { seats, passcode, options, unlisted, no_spectators, turn_seconds }
+    }
+}
+
+prop_compose! {
+    fn reservation()(seat: u8, name in text(), milliseconds: u32) -> Reservation {
+        Reservation { seat, name, milliseconds }
+    }
+}
+
+prop_compose! {
+    fn turn()(seat: u8, milliseconds: u32) -> Turn {
+        Turn { seat, milliseconds }
+    }
+}
+
+prop_compose! {
     fn snapshot()(
         (room, game, name, phase) in (room(), text(), text(), phase()),
         seat: Option<u8>,
         seats in vec(option::of(seat()), 0..5),
         spectators: u32,
         event: u64,
-        view in bytes(),
+        (view, owner, rules) in (bytes(), any::<Option<u8>>(), rules()),
+        reservations in vec(reservation(), 0..3),
+        turn in option::of(turn()),
     ) -> Snapshot {
-        Snapshot { room, game, name, phase, seat, seats, spectators, event, view }
+        Snapshot { room, game, name, phase, seat, seats, spectators, event, view, owner, rules, reservations, turn }
     }
 }
 
@@ -102,19 +135,18 @@ fn event() -> impl Strategy<Value = RoomEvent> {
         bytes().prop_map(|data| RoomEvent::Game { data }),
         (text(), text()).prop_map(|(from, text)| RoomEvent::Chat { from, text }),
         outcome.prop_map(|outcome| RoomEvent::Finished { outcome }),
+        any::<u8>().prop_map(|seat| RoomEvent::Owner { seat }),
+        any::<u8>().prop_map(|seat| RoomEvent::Kicked { seat }),
+        (any::<u8>(), text()).prop_map(|(seat, name)| RoomEvent::Reserved { seat, name }),
+        any::<u8>().prop_map(|seat| RoomEvent::ReservationOver { seat }),
+        rules().prop_map(|rules| RoomEvent::Configured { rules }),
+        any::<(u8, u32)>().prop_map(|(seat, milliseconds)| RoomEvent::Turn { seat, milliseconds }),
+        any::<u8>().prop_map(|seat| RoomEvent::TurnTimedOut { seat }),
     ]
 }
 
 pub(crate) fn client_message() -> impl Strategy<Value = ClientMessage> {
     use ClientMessage as C;
-    let create = (
-        any::<u32>(),
-        text(),
-        text(),
-        option::of(text()),
-        any::<u8>(),
-        bytes(),
-    );
     prop_oneof![
         (text(), text()).prop_map(|(name, client)| C::Hello { name, client }),
         (token(), any::<u64>()).prop_map(|(token, received)| C::Resume { token, received }),
@@ -123,13 +155,13 @@ pub(crate) fn client_message() -> impl Strategy<Value = ClientMessage> {
             filter,
             after
         }),
-        create.prop_map(|(request, game, name, passcode, seats, options)| C::CreateRoom {
-            request,
-            game,
-            name,
-            passcode,
-            seats,
-            options
+        (any::<u32>(), text(), text(), settings()).prop_map(|(request, game, name, settings)| {
+            C::CreateRoom {
+                request,
+                game,
+                name,
+                settings,
+            }
         }),
         (any::<u32>(), room(), option::of(text())).prop_map(|(request, room, passcode)| C::JoinRoom {
             request,
@@ -154,6 +186,16 @@ pub(crate) fn client_message() -> impl Strategy<Value = ClientMessage> {
         any::<u64>().prop_map(|received| C::Confirm { received }),
         any::<u64>().prop_map(|nonce| C::Ping { nonce }),
         Just(C::Goodbye),
+        (any::<u32>(), text(), any::<bool>()).prop_map(|(request, code, watch)| C::JoinByInvite {
+            request,
+            code,
+            watch
+        }),
+        (any::<u32>(), settings()).prop_map(|(request, settings)| C::Configure { request, settings }),
+        any::<(u32, bool)>().prop_map(|(request, renew)| C::Invite { request, renew }),
+        (any::<u32>(), text()).prop_map(|(request, player)| C::Reserve { request, player }),
+        any::<(u32, u8)>().prop_map(|(request, seat)| C::Kick { request, seat }),
+        any::<(u32, u8)>().prop_map(|(request, seat)| C::HandOver { request, seat }),
     ]
 }
 
@@ -197,5 +239,18 @@ pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
         (error, text()).prop_map(|(code, text)| S::Error { code, text }),
         text().prop_map(|text| S::ShuttingDown { text }),
         snapshot().prop_map(|snapshot| S::Started { snapshot }),
+        (any::<u32>(), text()).prop_map(|(request, code)| S::Invitation { request, code }),
+        (room(), text(), text(), text(), text(), any::<u16>()).prop_map(
+            |(room, game, name, from, code, seconds)| S::Invited {
+                room,
+                game,
+                name,
+                from,
+                code,
+                seconds
+            }
+        ),
+        (room(), text()).prop_map(|(room, text)| S::Removed { room, text }),
+        any::<u64>().prop_map(|lines| S::ChatMissed { lines }),
     ]
 }
