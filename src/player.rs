@@ -225,6 +225,7 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
             options,
         } => session.quick_match(request, &game, &options),
         ClientMessage::Leave { request } => session.leave_room(request),
+        ClientMessage::Look { request } => session.look(request),
         ClientMessage::Ready { ready, .. } => session.ready(ready),
         ClientMessage::Rematch { .. } => session.rematch(),
         ClientMessage::Act { action, .. } => session.act(&action),

@@ -204,6 +204,12 @@ pub enum ClientMessage {
         /// Which player.
         seat: u8,
     },
+    /// Asks how the room looks now, with the game's view of it: events of a game say what happened, and what that makes of the
+    /// view only the game itself knows. Answer: `Picture` or `Rejected`.
+    Look {
+        /// Repeated in the answer.
+        request: u32,
+    },
 }
 
 impl ClientMessage {
@@ -225,7 +231,8 @@ impl ClientMessage {
             | Self::Invite { request, .. }
             | Self::Reserve { request, .. }
             | Self::Kick { request, .. }
-            | Self::HandOver { request, .. } => Some(*request),
+            | Self::HandOver { request, .. }
+            | Self::Look { request } => Some(*request),
             Self::Hello { .. }
             | Self::Resume { .. }
             | Self::Confirm { .. }
@@ -375,6 +382,13 @@ pub enum ServerMessage {
         /// How many.
         lines: u64,
     },
+    /// Your room as it looks now. Events that are contained in it may still be on their way to you: their numbers tell.
+    Picture {
+        /// Whose answer this is.
+        request: u32,
+        /// The room.
+        snapshot: Snapshot,
+    },
 }
 
 impl ServerMessage {
@@ -385,7 +399,8 @@ impl ServerMessage {
             | Self::Joined { request, .. }
             | Self::Rejected { request, .. }
             | Self::Left { request }
-            | Self::Invitation { request, .. } => Some(*request),
+            | Self::Invitation { request, .. }
+            | Self::Picture { request, .. } => Some(*request),
             _ => None,
         }
     }

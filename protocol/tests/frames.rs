@@ -191,6 +191,10 @@ fn a_frame_full_of_small_numbers_is_within_the_decode_limit() {
         spectators: 0,
         event: 0,
         view: Vec::new(),
+        owner: None,
+        rules: forkade_protocol::RoomRules::default(),
+        reservations: Vec::new(),
+        turn: None,
     };
     let message = ServerMessage::Started { snapshot };
     let bytes = codec::encode(&message).expect("it can be encoded");

@@ -16,6 +16,7 @@ pub mod connections;
 pub mod delivery;
 pub mod directory;
 pub mod listing;
+mod look;
 pub mod membership;
 pub mod memory;
 #[doc(hidden)]

@@ -311,6 +311,11 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.fills_log();
         stage.says(0, &chat(500))
     }),
+    Operation::new("look, with an event not yet delivered", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.actors[1].asks(&chat(5));
+        stage.says(0, &ClientMessage::Look { request: 3 })
+    }),
     Operation::new("deliver events", 2, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
         for _ in 0..3 {

@@ -141,6 +141,17 @@ impl Client {
         self.unless_rejected(|request| ClientMessage::Act { request, action })
     }
 
+    /// The room as it looks now, with the game's view. Events that it contains may still be in the queue.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn look(&mut self) -> Result<Snapshot, ClientError> {
+        match self.request(|request| ClientMessage::Look { request })? {
+            ServerMessage::Picture { snapshot, .. } => Ok(snapshot),
+            _ => Err(wrong_answer()),
+        }
+    }
+
     /// Says something.
     ///
     /// # Errors

@@ -196,6 +196,7 @@ pub(crate) fn client_message() -> impl Strategy<Value = ClientMessage> {
         (any::<u32>(), text()).prop_map(|(request, player)| C::Reserve { request, player }),
         any::<(u32, u8)>().prop_map(|(request, seat)| C::Kick { request, seat }),
         any::<(u32, u8)>().prop_map(|(request, seat)| C::HandOver { request, seat }),
+        any::<u32>().prop_map(|request| C::Look { request }),
     ]
 }
 
@@ -252,5 +253,6 @@ pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
         ),
         (room(), text()).prop_map(|(room, text)| S::Removed { room, text }),
         any::<u64>().prop_map(|lines| S::ChatMissed { lines }),
+        (any::<u32>(), snapshot()).prop_map(|(request, snapshot)| S::Picture { request, snapshot }),
     ]
 }
