@@ -27,6 +27,16 @@ fn pids(server: &Server, role: &str) -> Vec<u32> {
         .collect()
 }
 
+/// Process ids of all that bear a name, as the kernel lists them.
+fn running(server: &Server, name: &str) -> Vec<u32> {
+    let bears_it = |pid: &u32| {
+        let bears = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        bears.is_ok_and(|bears| bears.trim_end() == name)
+    };
+    let processes = processes_below(server.pid()).into_iter();
+    processes.filter(|pid| bears_it(pid) && is_alive(*pid)).collect()
+}
+
 fn is_zombie(pid: &u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
@@ -159,24 +169,30 @@ fn a_supervisor_that_is_killed_leaves_nothing_running() {
         "--handshake-timeout-ms",
         forever,
     ]);
+    // Before anybody comes: a process is called as the keeper that forked it until it says what it is.
+    let keepers = running(&server, "keeper");
     let mut ann = server.client("Ann");
     ann.create_room(NewRoom::new("relay", "den"))
         .expect("a room is free");
     let _bob = server.client("Bob");
     let _silent = Raw::connect(&server);
     let _operator = std::net::TcpStream::connect(server.console).expect("the console accepts");
-    // The one that is asked here is a console, too.
-    eventually("all are served", || {
-        server.status("handlers") == 3 && server.status("consoles") == 2
-    });
+    // The kernel is asked and not the console, which would be among the processes that it counts.
+    let all_are_there = || {
+        let [handlers, consoles] = ["handler", "console"].map(|name| running(&server, name).len());
+        let roles = ["keeper", "listener", "ticker"].map(|name| running(&server, name).len());
+        (handlers, consoles) == (3, 1) && roles == [keepers.len(), 1, 1]
+    };
+    // Whoever is only on the way to a keeper would be lost with it.
+    eventually("all are served", all_are_there);
     // Those whose keeper is gone are the supervisor's own children.
-    let keeper = pids(&server, "keeper")[0];
-    server.kill(keeper);
+    server.kill(keepers[0]);
+    // Until its successor is forked nobody is in its place.
     eventually("the keeper is replaced", || {
-        !pids(&server, "keeper").contains(&keeper)
+        !running(&server, "keeper").contains(&keepers[0]) && all_are_there()
     });
     let everybody = processes_below(server.pid());
-    assert!(everybody.len() > 8, "{everybody:?}");
+    assert_eq!(everybody.len(), keepers.len() + 2 + 4, "{everybody:?}");
     server.kill(server.pid());
     server.expect_any_end();
     server.wait();
