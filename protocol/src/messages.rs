@@ -166,8 +166,8 @@ pub enum ClientMessage {
         /// Watch instead of taking a seat.
         watch: bool,
     },
-    /// The owner changes the room's settings, all of them at once, while no match is being played. Seen by all in the room
-    /// as an event; answered only if rejected.
+    /// The owner changes the room's settings, all of them at once; while a match is being played, what it depends on must stay
+    /// as it is (seats, options, turn clock). Seen by all in the room as an event; answered only if rejected.
     Configure {
         /// Repeated in the rejection.
         request: u32,
@@ -182,7 +182,8 @@ pub enum ClientMessage {
         renew: bool,
     },
     /// The owner keeps a free seat for a player for a while, who is told by `Invited`. Seen by all in the room as an event;
-    /// answered only if rejected. For a player who has a seat kept already, its time begins anew.
+    /// answered only if rejected. For a player who has a seat kept already, its time begins anew; one who was sent out is
+    /// welcome again.
     Reserve {
         /// Repeated in the rejection.
         request: u32,
@@ -486,7 +487,7 @@ pub enum RoomEvent {
         /// Who has this seat.
         seat: u8,
     },
-    /// The owner has taken the seat from its player.
+    /// The owner has taken the seat from its player, who gets [`ServerMessage::Removed`] instead.
     Kicked {
         /// Which.
         seat: u8,
@@ -503,7 +504,7 @@ pub enum RoomEvent {
         /// Which.
         seat: u8,
     },
-    /// The owner has changed the room's settings.
+    /// The owner has changed the room's settings. No seat is ready any more.
     Configured {
         /// What holds from now on.
         rules: RoomRules,

@@ -97,12 +97,12 @@ where
 
 #[test]
 fn client_frames_encode_and_decode_as_written() {
-    check_frames(&vectors().client_frames, 15);
+    check_frames(&vectors().client_frames, 22);
 }
 
 #[test]
 fn server_frames_encode_and_decode_as_written() {
-    check_frames(&vectors().server_frames, 13);
+    check_frames(&vectors().server_frames, 18);
 }
 
 #[test]

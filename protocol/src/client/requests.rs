@@ -172,6 +172,64 @@ impl Client {
         self.unless_rejected(|request| ClientMessage::Rematch { request })
     }
 
+    /// Takes a seat with a room's invite code, or with `watch` a place to look on.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn join_by_invite(&mut self, code: impl Into<String>, watch: bool) -> Result<Snapshot, ClientError> {
+        self.enter(|request| ClientMessage::JoinByInvite {
+            request,
+            code: code.into(),
+            watch,
+        })
+    }
+
+    /// As the room's owner, changes all its settings.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn configure(&mut self, settings: RoomSettings) -> Result<(), ClientError> {
+        self.unless_rejected(|request| ClientMessage::Configure { request, settings })
+    }
+
+    /// As the room's owner, asks for its invite code; with `renew` for a new one, and all before are worth nothing.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn invite(&mut self, renew: bool) -> Result<String, ClientError> {
+        match self.request(|request| ClientMessage::Invite { request, renew })? {
+            ServerMessage::Invitation { code, .. } => Ok(code),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// As the room's owner, keeps a seat for the player of this name for a while.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn reserve(&mut self, player: impl Into<String>) -> Result<(), ClientError> {
+        self.unless_rejected(|request| ClientMessage::Reserve {
+            request,
+            player: player.into(),
+        })
+    }
+
+    /// As the room's owner, sends the player in this seat out for good.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn kick(&mut self, seat: u8) -> Result<(), ClientError> {
+        self.unless_rejected(|request| ClientMessage::Kick { request, seat })
+    }
+
+    /// As the room's owner, makes the player in this seat its owner.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn hand_over(&mut self, seat: u8) -> Result<(), ClientError> {
+        self.unless_rejected(|request| ClientMessage::HandOver { request, seat })
+    }
+
     /// Asks for a sign of life and returns how long the answer took.
     ///
     /// # Errors
