@@ -3,6 +3,8 @@
 //! It must never keep anything that a successor would need anywhere but in shared memory: it can be killed between any two
 //! instructions, and the next one goes on from what the kernel and the records say.
 
+mod patience;
+
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,10 +16,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
-use crate::limits::{
-    CLOSING_TIMEOUT_MS, RESUME_AGAIN_MS, RESUME_TIMEOUT_MS, RING_AGAIN_AFTER_MS, WRITE_STALL_TIMEOUT_MS,
-    YIELD_TIMEOUT_MS,
-};
+use self::patience::{Deadline, Meaning, Times, next_deadline};
+use crate::limits::{CLOSING_TIMEOUT_MS, RESUME_TIMEOUT_MS, YIELD_TIMEOUT_MS};
 use crate::lobby::Lobby;
 use crate::lobby::connections::{Kind, Phase};
 use crate::lobby::session::{Farewell, Resume, Session, Wanted};
@@ -199,7 +199,7 @@ impl<'a> Handler<'a> {
             if self.session.phase() == Phase::DONE {
                 return Ok(());
             }
-            match self.poll.poll(&mut events, Some(self.patience())) {
+            match self.poll.poll(&mut events, self.patience()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
@@ -477,73 +477,41 @@ impl<'a> Handler<'a> {
 
     /// Ends what has taken too long.
     fn watch_time(&mut self) {
-        let (now, header) = (now_ms(), self.context.memory.header);
-        let record = self.session.record();
-        let age = now.saturating_sub(record.accepted_at_ms.load(Ordering::Relaxed));
-        let silence = now.saturating_sub(record.last_frame_at_ms.load(Ordering::Relaxed));
-        let close = |session: &mut Session, code, text: &str| {
-            session.close(false, &Farewell::Error(code, text.into()))
+        let farewell = |code, text: &str| Farewell::Error(code, text.into());
+        let passed = self
+            .next_deadline()
+            .filter(|deadline| deadline.at_ms <= now_ms())
+            .map(|deadline| deadline.meaning);
+        let farewell = match passed {
+            Some(Meaning::NotGreeted) => farewell(ErrorCode::HandshakeTimeout, "you did not greet in time"),
+            Some(Meaning::Silent) => farewell(ErrorCode::Silent, "nothing was heard of you for too long"),
+            Some(Meaning::NotReading) => farewell(ErrorCode::NotReading, "you did not read for too long"),
+            Some(Meaning::NotClosing) => return self.end(),
+            None if self.session.phase() == Phase::CLOSING && self.session.all_sent() => return self.end(),
+            Some(Meaning::LookAgain) | None => return,
         };
-        match self.session.phase() {
-            Phase::HANDSHAKE if age >= header.handshake_timeout_ms.load(Ordering::Relaxed) => {
-                close(
-                    &mut self.session,
-                    ErrorCode::HandshakeTimeout,
-                    "you did not greet in time",
-                );
-            }
-            Phase::OPEN if silence >= header.heartbeat_timeout_ms.load(Ordering::Relaxed) => {
-                close(
-                    &mut self.session,
-                    ErrorCode::Silent,
-                    "nothing was heard of you for too long",
-                );
-            }
-            Phase::OPEN if now.saturating_sub(self.last_taken_ms) >= WRITE_STALL_TIMEOUT_MS => {
-                close(
-                    &mut self.session,
-                    ErrorCode::NotReading,
-                    "you did not read for too long",
-                );
-            }
-            Phase::CLOSING => {
-                let late = now.saturating_sub(self.session.closing_since_ms()) >= CLOSING_TIMEOUT_MS;
-                if late || self.session.all_sent() {
-                    self.end();
-                }
-            }
-            _ => {}
-        }
+        self.session.close(false, &farewell);
     }
 
     /// How long nothing needs to be done, if nothing happens.
-    fn patience(&self) -> Duration {
-        let (now, header) = (now_ms(), self.context.memory.header);
-        let record = self.session.record();
-        let until_ms = match self.session.phase() {
-            Phase::HANDSHAKE => {
-                record.accepted_at_ms.load(Ordering::Relaxed)
-                    + header.handshake_timeout_ms.load(Ordering::Relaxed)
-            }
-            Phase::RESUMING => now + RESUME_AGAIN_MS,
-            Phase::CLOSING => self.session.closing_since_ms() + CLOSING_TIMEOUT_MS,
-            _ => {
-                let silent_at = record.last_frame_at_ms.load(Ordering::Relaxed)
-                    + header.heartbeat_timeout_ms.load(Ordering::Relaxed);
-                let stalled_at = if self.session.all_sent() {
-                    u64::MAX
-                } else {
-                    self.last_taken_ms + WRITE_STALL_TIMEOUT_MS
-                };
-                let look_again_at = if self.bell.is_out_of_reach() {
-                    now + RING_AGAIN_AFTER_MS
-                } else {
-                    u64::MAX
-                };
-                silent_at.min(stalled_at).min(look_again_at)
-            }
+    fn patience(&self) -> Option<Duration> {
+        let wait_ms = self.next_deadline()?.at_ms.saturating_sub(now_ms());
+        Some(Duration::from_millis(wait_ms.max(1)))
+    }
+
+    fn next_deadline(&self) -> Option<Deadline> {
+        let (record, header) = (self.session.record(), self.context.memory.header);
+        let times = Times {
+            now_ms: now_ms(),
+            accepted_at_ms: record.accepted_at_ms.load(Ordering::Relaxed),
+            last_frame_at_ms: record.last_frame_at_ms.load(Ordering::Relaxed),
+            not_taking_since_ms: (!self.session.all_sent()).then_some(self.last_taken_ms),
+            closing_since_ms: self.session.closing_since_ms(),
+            bell_is_out_of_reach: self.bell.is_out_of_reach(),
+            handshake_timeout_ms: header.handshake_timeout_ms.load(Ordering::Relaxed),
+            heartbeat_timeout_ms: header.heartbeat_timeout_ms.load(Ordering::Relaxed),
         };
-        Duration::from_millis(until_ms.saturating_sub(now).max(1))
+        next_deadline(self.session.phase(), &times)
     }
 
     /// Ends the connection's hold on everything.
