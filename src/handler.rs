@@ -440,8 +440,7 @@ impl<'a> Handler<'a> {
         let phase = self.session.phase();
         let wanted = self.session.wanted();
         match (phase, wanted) {
-            // What the old connection was still to get, the new one will.
-            (Phase::CLOSING, Wanted::Yield) => self.end(),
+            (Phase::CLOSING | Phase::OPEN, Wanted::Yield) => self.let_go_of_session(),
             (Phase::CLOSING | Phase::DONE, _) | (_, Wanted::Nothing) => {}
             (_, Wanted::Stop) => self
                 .session
@@ -450,10 +449,21 @@ impl<'a> Handler<'a> {
                 let farewell = Farewell::Error(ErrorCode::Kicked, "an operator has sent you out".into());
                 self.session.close(true, &farewell);
             }
-            (Phase::OPEN, Wanted::Yield) => {
+            _ => {}
+        }
+    }
+
+    /// A newer connection is to have the session. What this one was still to get of it, that one will.
+    fn let_go_of_session(&mut self) {
+        // A predecessor may have died over it, and behind half a frame nothing can be said.
+        self.send();
+        match self.session.phase() {
+            Phase::OPEN => {
                 let keeper = self.session.yield_to_claimant();
                 self.ring_keeper(keeper);
             }
+            Phase::CLOSING => self.end(),
+            // The client is gone.
             _ => {}
         }
     }

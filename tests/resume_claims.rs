@@ -5,13 +5,16 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::killer::Handlers;
+use common::killer::{Handlers, kills, send};
+use common::random::{Random, seed};
 use common::raw::frame;
 use common::streams::{Cut, Resumed, Streams, connect, read_greeting, resume_greeting};
 use common::{PATIENCE, Server, eventually};
 use forkade_protocol::client::{Client, NewRoom};
+use forkade_protocol::frame::{Split, split};
+use forkade_protocol::limits::FRAME_BYTES_MAX;
 use forkade_protocol::{
     ChatScope, ClientMessage, ErrorCode, Phase, RoomEvent, RoomId, RoomSettings, ServerMessage, Snapshot,
     Token, codec,
@@ -344,26 +347,38 @@ fn claiming_more_than_was_ever_sent_is_refused_and_harms_nobody() {
 }
 
 /// All that is left to read is that the session goes on elsewhere.
-fn expect_replaced(mut stream: TcpStream) {
+#[track_caller]
+fn expect_replaced(stream: TcpStream) {
+    let rest = rest_of(stream);
+    assert!(rest.len() == 1 && is_replaced(&rest[0]), "{rest:?}");
+}
+
+fn is_replaced(message: &ServerMessage) -> bool {
+    matches!(
+        message,
+        ServerMessage::Error {
+            code: ErrorCode::Replaced,
+            ..
+        }
+    )
+}
+
+/// All that is left to read, whole frames up to the end.
+#[track_caller]
+fn rest_of(mut stream: TcpStream) -> Vec<ServerMessage> {
     let mut rest = Vec::new();
     stream.set_nonblocking(false).expect("an option can be set");
     stream
         .set_read_timeout(Some(PATIENCE))
         .expect("an option can be set");
     stream.read_to_end(&mut rest).expect("the server closes in order");
-    let length = u32::from_le_bytes(rest[..4].try_into().expect("a frame")) as usize;
-    assert_eq!(rest.len(), 4 + length, "one frame");
-    let message: ServerMessage = codec::decode(&rest[4..]).expect("a message");
-    assert!(
-        matches!(
-            message,
-            ServerMessage::Error {
-                code: ErrorCode::Replaced,
-                ..
-            }
-        ),
-        "{message:?}"
-    );
+    let (mut messages, mut parsed) = (Vec::new(), 0);
+    while let Split::Frame { body, total } = split(&rest[parsed..], FRAME_BYTES_MAX) {
+        messages.push(codec::decode(body).expect("a message"));
+        parsed += total;
+    }
+    assert_eq!(parsed, rest.len(), "whole frames");
+    messages
 }
 
 #[test]
@@ -385,6 +400,61 @@ fn the_newer_connection_wins_and_the_older_is_told() {
         // Nobody saw him go: there was always a connection.
         assert_eq!(next_event(&mut ann).1, word(&[round]));
     }
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_handler_that_is_killed_while_it_lets_go_still_tells_its_client_and_nobody_else() {
+    let server = Server::start(&[]);
+    let mut random = Random::new(seed(), 0);
+    let (mut ann, room) = ann_in_a_room(&server, "relay");
+    let mut bob = bob_in_room(&server, room);
+    let mut usual = Duration::from_micros(300);
+    for round in 0..kills(100) {
+        let holder = server.handler_of("Bob").expect("he is served");
+        let old = bob.cut(Cut::Abandon).expect("it was not ended");
+        let number = &round.to_le_bytes()[..];
+        // Perhaps on its way to Bob when his handler is killed.
+        ann.act(number.to_vec()).expect("accepted");
+        let mut new = connect(server.game, None);
+        let greeting = resume_greeting(bob.token, bob.received());
+        let began = Instant::now();
+        new.write_all(&greeting).expect("the server reads");
+        // The handler lets go somewhat after the middle of the time until the answer.
+        let kill_at = usual.mul_f64(0.3 + random.below(600) as f64 / 1000.0);
+        let is_killed = round % 3 != 0;
+        if is_killed {
+            while began.elapsed() < kill_at {
+                std::hint::spin_loop();
+            }
+            send(holder, Signal::SIGKILL);
+        }
+        let resumed = read_greeting(&mut new).expect("an answer");
+        if !is_killed {
+            usual = (usual * 3 + began.elapsed()) / 4;
+        }
+        let ServerMessage::Resumed {
+            received,
+            resuming_at,
+        } = resumed
+        else {
+            panic!("{resumed:?}")
+        };
+        let last_words = rest_of(old);
+        assert!(
+            last_words.last().is_some_and(is_replaced),
+            "round {round}, killed after {kill_at:?}: {last_words:?}"
+        );
+        bob.go_on_with(new, received, resuming_at);
+        let heard = bob.wait_for_message();
+        let ServerMessage::Event { event, .. } = heard else {
+            panic!("{heard:?}")
+        };
+        assert_eq!(event, word(number));
+        // Nobody saw him go: there was always a connection.
+        assert_eq!(next_event(&mut ann).1, word(number), "round {round}");
+    }
+    assert!(server.status("takeovers_total") > 0);
     server.expect_no_errors();
 }
 

@@ -143,7 +143,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         resume(&mut stage.subject().session);
         Act::session(|session| session.show_connected(true))
     }),
-    Operation::new("yield to a newer connection", 3, |stage| {
+    Operation::new("yield to a newer connection", 2, |stage| {
         stage.players(["ann"]);
         stage.comes_back(0, 0);
         stage.subject().shake_hands();
@@ -153,8 +153,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
                 session.yield_to_claimant();
             }
         })
-    })
-    .once(),
+    }),
     Operation::new("be told that a still newer connection resumes", 2, |stage| {
         stage.players(["ann"]);
         stage.comes_back(0, 0);

@@ -53,19 +53,22 @@ impl Session {
         }
     }
 
-    /// Lets go of the session for the newer connection that has shown its token, and tells this one's client.
-    /// Gives the keeper whose bell is to be rung.
+    /// Lets go of the session for the newer connection that has shown its token, and tells this one's client, in one transaction:
+    /// whoever dies over it has done both or neither. The caller has sent what could be sent: a frame that was cut off cannot be
+    /// followed by a farewell. Gives the keeper whose bell is to be rung.
     pub fn yield_to_claimant(&mut self) -> Option<u32> {
-        let farewell = Farewell::Error(
-            ErrorCode::Replaced,
-            "your session goes on on a newer connection".into(),
-        );
-        let whole_frames = self
-            .player
-            .is_some_and(|(_, player)| self.output_sent() == self.lobby.hand.own(&player.output_head));
-        // A frame that was cut off cannot be followed by another.
-        self.close(false, if whole_frames { &farewell } else { &Farewell::None });
-        self.detach(Phase::CLOSING)
+        let (_, player) = self.player?;
+        let stream_end = self.lobby.hand.own(&player.output_head);
+        let farewell = if self.output_sent() == stream_end {
+            let text = "your session goes on on a newer connection";
+            Farewell::Error(ErrorCode::Replaced, text.into())
+        } else {
+            Farewell::None
+        };
+        let mut buffer = [0; FAREWELL_BYTES_MAX];
+        let farewell = farewell_frame(&farewell, &mut buffer);
+        let (record, now) = (self.record, now_ms());
+        self.detach(|tx| enter_closing(tx, record, false, stream_end, now, farewell))
     }
 
     /// Ends the connection's hold on everything, when its last bytes are out or nobody waits for them.
@@ -78,7 +81,8 @@ impl Session {
             }
             Some(_) => {
                 self.show_connected(false);
-                self.detach(Phase::DONE)
+                let record = self.record;
+                self.detach(|tx| tx.set(&record.phase, Phase::DONE.raw()))
             }
             None => self.end_without_session(),
         }
@@ -95,8 +99,9 @@ impl Session {
         }
     }
 
-    /// The player keeps the seat for the grace; the session waits for a resume.
-    fn detach(&mut self, phase: Phase) -> Option<u32> {
+    /// The player keeps the seat for the grace; the session waits for a resume. `also` is done in the same transaction, and ends the
+    /// connection's phase [`Phase::OPEN`].
+    fn detach(&mut self, also: impl FnOnce(&mut LobbyTx<'_>)) -> Option<u32> {
         let (memory, record) = (self.lobby.memory, self.record);
         let (player, player_record) = self.player?;
         let mut tx = self.lobby.hand.begin(memory.directory.record);
@@ -108,7 +113,7 @@ impl Session {
             tx.set(&identity.detached_at_ms, now_ms());
         }
         tx.set(&record.player, PlayerRef::NOBODY);
-        tx.set(&record.phase, phase.raw());
+        also(&mut tx);
         tx.commit().expect("detaching fits the journal");
         self.lobby.hand.let_go(player_record);
         self.player = None;
