@@ -16,10 +16,10 @@ use std::process::ExitCode;
 use log::LevelFilter;
 
 use crate::limits::{
-    BACKLOG_DEFAULT, CONNECTIONS_BEYOND_PLAYERS_DEFAULT, CONNECTIONS_PER_KEEPER_MAX,
-    DRAIN_TIMEOUT_MS_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT, HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX,
-    PLAYERS_MAX_DEFAULT, PLAYERS_OR_ROOMS_MAX, ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT,
-    SEND_BUFFER_BYTES_DEFAULT,
+    BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CONNECTIONS_BEYOND_PLAYERS_DEFAULT,
+    CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
+    HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, PLAYERS_MAX_DEFAULT, PLAYERS_OR_ROOMS_MAX, ROOMS_MAX_DEFAULT,
+    SEAT_GRACE_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
 };
 
 pub use sources::load;
@@ -49,6 +49,10 @@ pub struct Config {
     pub handshake_timeout_ms: u32,
     /// How long an orderly stop waits for what is on its way to clients.
     pub drain_timeout_ms: u32,
+    /// Lines that a player may say at once.
+    pub chat_burst: u32,
+    /// Lines that a player may say in a minute in the long run; 0: any number.
+    pub chat_per_minute: u32,
     /// `SO_SNDBUF` of each connection.
     pub send_buffer_bytes: u32,
     /// Least important records that are logged.
@@ -73,6 +77,8 @@ impl Default for Config {
             seat_grace_ms: SEAT_GRACE_MS_DEFAULT,
             handshake_timeout_ms: HANDSHAKE_TIMEOUT_MS_DEFAULT,
             drain_timeout_ms: DRAIN_TIMEOUT_MS_DEFAULT,
+            chat_burst: CHAT_BURST_DEFAULT,
+            chat_per_minute: CHAT_PER_MINUTE_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
             log: LevelFilter::Info,
         }
@@ -269,7 +275,7 @@ enum Kind {
 const DAY_MS: u32 = 86_400_000;
 
 /// All that can be chosen.
-pub const SETTINGS: [Setting; 13] = [
+pub const SETTINGS: [Setting; 15] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -338,6 +344,18 @@ pub const SETTINGS: [Setting; 13] = [
         value_name: "MS",
         help: "How long an orderly stop waits for what is on its way to clients",
         kind: Kind::Number(|config| &mut config.drain_timeout_ms, 0..=DAY_MS),
+    },
+    Setting {
+        flag: "chat-burst",
+        value_name: "NUMBER",
+        help: "Lines that a player may say at once, to whomever",
+        kind: Kind::Number(|config| &mut config.chat_burst, 1..=1000),
+    },
+    Setting {
+        flag: "chat-per-minute",
+        value_name: "NUMBER",
+        help: "Lines that a player may say in a minute in the long run; 0: any number",
+        kind: Kind::Number(|config| &mut config.chat_per_minute, 0..=60_000),
     },
     Setting {
         flag: "send-buffer-bytes",

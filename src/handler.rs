@@ -38,6 +38,7 @@ const SIGNALS: Token = Token(1);
 const LIFELINE: Token = Token(2);
 const ROOM_BELL: Token = Token(3);
 const BELL_ANSWER: Token = Token(4);
+const CHAT_BELL: Token = Token(5);
 
 /// What a keeper gives to a handler.
 pub(crate) struct Inheritance<'a> {
@@ -80,6 +81,7 @@ fn serve(new_process: &NewProcess, inheritance: &Inheritance<'_>) -> io::Result<
         inheritance.socket.as_fd(),
         wiring.lifeline.as_fd(),
         wiring.bell_requests.sender.as_fd(),
+        wiring.chat_bell.as_fd(),
         wiring.keepers[memory.keeper_index_of(inheritance.connection) as usize]
             .connections
             .sender
@@ -145,6 +147,8 @@ struct Handler<'a> {
     more_behind: bool,
     /// The client has ended its direction, and everything was received.
     client_has_ended: bool,
+    /// The chat's bell wakes this process.
+    hears_chat_bell: bool,
     /// Somebody may want something of this connection.
     look_at_flags: bool,
     /// When the client last took bytes, or nothing waited for it.
@@ -180,6 +184,7 @@ impl<'a> Handler<'a> {
             writable: true,
             more_behind: false,
             client_has_ended: false,
+            hears_chat_bell: false,
             // What a predecessor was told, its successor has to find by itself; and the server may be stopping.
             look_at_flags: true,
             last_taken_ms: now_ms(),
@@ -190,7 +195,7 @@ impl<'a> Handler<'a> {
     /// Serves until the connection holds nothing any more.
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(8);
-        self.begin();
+        self.begin()?;
         while !self.supervisor_is_gone {
             self.work()?;
             for fault in self.session.lobby.take_faults() {
@@ -215,8 +220,8 @@ impl<'a> Handler<'a> {
                             self.look_at_flags = true;
                         }
                     }
-                    // Nothing to clear: all members of the room share the bell, and each ring is a new edge.
-                    ROOM_BELL => {}
+                    // Nothing to clear: all who listen share the bell, and each ring is a new edge.
+                    ROOM_BELL | CHAT_BELL => {}
                     BELL_ANSWER => self.bell.take_answer(&self.poll)?,
                     LIFELINE => self.supervisor_is_gone = true,
                     _ => {}
@@ -227,12 +232,26 @@ impl<'a> Handler<'a> {
     }
 
     /// What a successor makes up for.
-    fn begin(&mut self) {
+    fn begin(&mut self) -> io::Result<()> {
         if self.session.phase() == Phase::OPEN {
             let name = self.session.name();
             logging::set_player(Some(name.as_str()));
+            self.listen_to_chat()?;
             self.session.show_connected(true);
+            // There may be mail, which came while nobody was here to be told.
+            self.look_at_flags = true;
         }
+        Ok(())
+    }
+
+    /// From now on this process is woken when something is said to the lobby.
+    fn listen_to_chat(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.hears_chat_bell, true) {
+            let bell = self.context.wiring.chat_bell.as_fd().as_raw_fd();
+            let registry = self.poll.registry();
+            registry.register(&mut SourceFd(&bell), CHAT_BELL, Interest::READABLE)?;
+        }
+        Ok(())
     }
 
     /// Does what can be done without waiting.
@@ -244,8 +263,8 @@ impl<'a> Handler<'a> {
             }
             let phase = self.session.phase();
             let mut moved = match phase {
-                Phase::HANDSHAKE => self.shake_hands(),
-                Phase::RESUMING => self.resume(),
+                Phase::HANDSHAKE => self.shake_hands()?,
+                Phase::RESUMING => self.resume()?,
                 Phase::OPEN => self.play(),
                 Phase::DONE => return Ok(()),
                 _ => false,
@@ -259,12 +278,13 @@ impl<'a> Handler<'a> {
         }
     }
 
-    fn shake_hands(&mut self) -> bool {
+    fn shake_hands(&mut self) -> io::Result<bool> {
         let received = self.receive();
         match player::shake_hands(&mut self.session) {
             Handshake::Incomplete if self.client_has_ended => self.end(),
-            Handshake::Incomplete => return received,
+            Handshake::Incomplete => return Ok(received),
             Handshake::Greeted => {
+                self.listen_to_chat()?;
                 let name = self.session.name();
                 logging::set_player(Some(name.as_str()));
                 log::debug!("greeted, from {}", self.session.record().peer());
@@ -277,21 +297,21 @@ impl<'a> Handler<'a> {
                 self.session.close(false, &Farewell::Line(line.into()));
             }
         }
-        true
+        Ok(true)
     }
 
-    fn resume(&mut self) -> bool {
+    fn resume(&mut self) -> io::Result<bool> {
         let refuse = |session: &mut Session, code, text: &str| {
             session.close(false, &Farewell::Error(code, text.to_owned()));
         };
         match self.session.try_resume() {
             Resume::NotYet => {
                 self.wait_for_session();
-                return false;
+                return Ok(false);
             }
             Resume::Done => {
                 log::debug!("resumed, from {}", self.session.record().peer());
-                self.begin();
+                self.begin()?;
             }
             Resume::Superseded => {
                 refuse(
@@ -313,7 +333,7 @@ impl<'a> Handler<'a> {
                 );
             }
         }
-        true
+        Ok(true)
     }
 
     /// The session's former handler has not let go yet. One that does not answer is killed: its successor will let go at once.
@@ -470,6 +490,12 @@ impl<'a> Handler<'a> {
 
     fn ring_bells(&mut self) -> io::Result<()> {
         let memory = self.context.memory;
+        if self.session.take_chat_bell() {
+            self.context.wiring.ring_chat(memory.chat);
+        }
+        for keeper in self.session.take_keeper_bells() {
+            self.context.wiring.ring_keeper(keeper);
+        }
         for room in self.session.take_bells() {
             // A bell that is not here (yet) is rung by the ticker, who has them all.
             self.bell.ring(room, &memory.rooms.at(room).log);

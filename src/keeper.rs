@@ -50,6 +50,7 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
         wiring.lifeline.as_fd(),
         wiring.ready.as_fd(),
         wiring.bell_requests.sender.as_fd(),
+        wiring.chat_bell.as_fd(),
     ];
     // The handlers will ring any keeper.
     keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));

@@ -89,6 +89,19 @@ pub const GAMES_MAX: usize = 16;
 /// such readers fell out). It costs memory only in rooms whose readers do not keep up.
 pub const ROOM_LOG_BYTES: usize = 256 * 1024;
 
+/// The lobby's chat that slow readers can still catch up with; who falls further behind is told how many lines were missed. Some 190 of
+/// the longest lines, or 1,500 of the usual.
+pub const CHAT_LOG_BYTES: usize = 128 * 1024;
+
+/// What waits for one player, in whole frames: whispers and invitations. Eleven of the longest whispers, or a hundred of the usual.
+pub const MAILBOX_BYTES: usize = 8 * 1024;
+
+/// Lines that a player may say at once, in all scopes together, unless configured.
+pub const CHAT_BURST_DEFAULT: u32 = 10;
+
+/// Lines that a player may say in a minute in the long run, unless configured.
+pub const CHAT_PER_MINUTE_DEFAULT: u32 = 60;
+
 /// A game's encoded state; a room has two slots of this size.
 pub const GAME_STATE_BYTES_MAX: usize = 8 * 1024;
 
@@ -230,6 +243,8 @@ const SNAPSHOT_BYTES: usize = (U64 + (1 + GAME_NAME_BYTES_MAX) + (1 + ROOM_NAME_
 const GAME_INFO_BYTES: usize = 1 + GAME_NAME_BYTES_MAX + 1 + 1 + 3;
 const WELCOME_BYTES: usize =
     (TAG + 3 + 16 + U64 + 1 + PLAYER_NAME_BYTES_MAX + 6 * U32) + (1 + GAMES_MAX * GAME_INFO_BYTES);
+const CHAT_LINE_BYTES: usize =
+    TAG + (TAG + 1 + PLAYER_NAME_BYTES_MAX) + (1 + PLAYER_NAME_BYTES_MAX) + LENGTH + CHAT_BYTES_MAX;
 const HELLO_BYTES: usize = TAG + (1 + PLAYER_NAME_BYTES_MAX) + (1 + CLIENT_NAME_BYTES_MAX);
 
 /// Every message fits its frame at its longest, and every frame the ring or record it waits in.
@@ -240,6 +255,9 @@ const _: () = {
     assert!(TAG + U32 + LENGTH + ROOMS_PER_PAGE_MAX * ROOM_SUMMARY_BYTES + TAG + U64 <= FRAME_BYTES_MAX);
     assert!(TAG + U32 + LENGTH + ACTION_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(TAG + U64 + TAG + LENGTH + GAME_EVENT_BYTES_MAX <= FRAME_BYTES_MAX);
+    // Frames of both kinds wait whole, and a reader of the log has a moment before it falls out.
+    assert!(100 * (FRAME_HEADER_BYTES + CHAT_LINE_BYTES) <= CHAT_LOG_BYTES);
+    assert!(8 * (FRAME_HEADER_BYTES + CHAT_LINE_BYTES) <= MAILBOX_BYTES);
     assert!(FRAME_HEADER_BYTES + WELCOME_BYTES <= GREETING_BYTES_MAX);
     assert!(FRAME_HEADER_BYTES + HELLO_BYTES + 8 <= HANDSHAKE_BYTES_MAX);
     // One call's events never push each other out of the log, whatever the log needs for each (32 bytes are plenty).

@@ -3,13 +3,13 @@
 //! Whatever a client sends, the worst that comes of it is a typed error and the end of its own connection.
 
 use forkade_protocol::preamble::{self, Opening};
-use forkade_protocol::text::TextError;
 use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
 
 use crate::limits::{
     CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX, PASSCODE_BYTES_MAX,
 };
 use crate::lobby::Rejection;
+use crate::lobby::chat::clean_line;
 use crate::lobby::directory::Name;
 use crate::lobby::membership::NewRoom;
 use crate::lobby::session::{Farewell, Session};
@@ -272,19 +272,11 @@ fn reject(session: &mut Session, request: u32, rejection: Rejection) {
 }
 
 fn chat(session: &mut Session, scope: &ChatScope, said: &str) -> Result<(), Rejection> {
-    let said = text::chat(said).map_err(|error| {
-        let code = match error {
-            TextError::TooManyCharacters { .. } | TextError::TooLong { .. } => RejectCode::ChatTooLong,
-            TextError::Empty => RejectCode::TextInvalid,
-        };
-        Rejection::new(code, error.to_string())
-    })?;
+    let said = clean_line(said)?;
     match scope {
         ChatScope::Room => session.chat_in_room(&said),
-        ChatScope::Lobby | ChatScope::Whisper { .. } => Err(Rejection::new(
-            RejectCode::NotOffered,
-            "this server carries chat in rooms only",
-        )),
+        ChatScope::Lobby => session.chat_in_lobby(&said),
+        ChatScope::Whisper { to } => session.whisper(to, &said),
     }
 }
 

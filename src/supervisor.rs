@@ -154,6 +154,12 @@ fn configure(memory: &Memory, config: &Config) {
     header
         .handshake_timeout_ms
         .store(config.handshake_timeout_ms.into(), Ordering::Relaxed);
+    header
+        .chat_burst
+        .store(config.chat_burst.into(), Ordering::Relaxed);
+    header
+        .chat_per_minute
+        .store(config.chat_per_minute.into(), Ordering::Relaxed);
 }
 
 /// Tells whoever started the server that it can be connected to.

@@ -31,6 +31,7 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
         wiring.lifeline.as_fd(),
         wiring.ready.as_fd(),
         wiring.bell_requests.receiver.as_fd(),
+        wiring.chat_bell.as_fd(),
     ];
     keep.extend(wiring.room_bells.iter().map(AsFd::as_fd));
     keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
@@ -49,6 +50,8 @@ struct Ticker {
     poll: Poll,
     /// Rooms with unannounced events, and since when.
     lagging: HashMap<u32, u64>,
+    /// Since when something that was said to the lobby has been unannounced.
+    chat_lags_since_ms: Option<u64>,
     /// Connections that seem to be nobody's, and since when.
     orphans: HashMap<u32, u64>,
     next_sweep_ms: u64,
@@ -72,6 +75,7 @@ impl Ticker {
             signals,
             poll,
             lagging: HashMap::new(),
+            chat_lags_since_ms: None,
             orphans: HashMap::new(),
             next_sweep_ms: 0,
         })
@@ -119,6 +123,7 @@ impl Ticker {
             }
             self.ring_again(index, now_ms);
         }
+        self.ring_chat_again(now_ms);
         self.ring_keepers_again();
         if now_ms >= self.next_sweep_ms {
             self.next_sweep_ms = now_ms + SWEEP_MS;
@@ -149,6 +154,22 @@ impl Ticker {
                 .bells_rung_again_total
                 .fetch_add(1, Ordering::Relaxed);
             self.lagging.remove(&index);
+        }
+    }
+
+    /// As [`Ticker::ring_again`], for the lobby's chat.
+    fn ring_chat_again(&mut self, now_ms: u64) {
+        let chat = self.context.memory.chat;
+        if chat.log.unannounced().is_none() {
+            self.chat_lags_since_ms = None;
+        } else if now_ms - *self.chat_lags_since_ms.get_or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
+            self.context.wiring.ring_chat(chat);
+            self.context
+                .memory
+                .header
+                .bells_rung_again_total
+                .fetch_add(1, Ordering::Relaxed);
+            self.chat_lags_since_ms = None;
         }
     }
 

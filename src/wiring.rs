@@ -6,6 +6,7 @@
 use std::io;
 use std::net::TcpListener;
 
+use crate::lobby::chat::ChatRecord;
 use crate::lobby::connections::Kind;
 use crate::shm::bell;
 use crate::shm::event_log::EventLog;
@@ -28,6 +29,8 @@ pub(crate) struct Wiring {
     pub(crate) keepers: Vec<KeeperWiring>,
     /// One per room, rung when its log has something new. Kept by the ticker, who hands them out.
     pub(crate) room_bells: Vec<EventFd>,
+    /// Rung when something was said to the lobby. Every handler listens.
+    pub(crate) chat_bell: EventFd,
     /// Rung by a role that has come up.
     pub(crate) ready: EventFd,
     /// Who needs a room's bell asks here, with a channel for the answer.
@@ -85,6 +88,7 @@ impl Wiring {
             lifeline,
             keepers: (0..keepers).map(keeper).collect::<io::Result<_>>()?,
             room_bells: (0..rooms).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
+            chat_bell: EventFd::new()?,
             ready: EventFd::new()?,
             bell_requests: ChannelPair::new()?,
         })
@@ -93,6 +97,11 @@ impl Wiring {
     /// Makes a handler of that keeper's look at its flags.
     pub(crate) fn ring_keeper(&self, keeper: u32) {
         self.keepers[keeper as usize].bell.ring();
+    }
+
+    /// Wakes everybody on the server, if something was said to the lobby that nobody was woken for.
+    pub(crate) fn ring_chat(&self, chat: &ChatRecord) {
+        bell::ring(&chat.log, &self.chat_bell);
     }
 
     /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room bells.

@@ -101,6 +101,8 @@ fn every_limit_is_documented_as_it_is() {
         ("seats of a room", limits::SEATS_MAX.into(), "seats"),
         ("rooms in one answer", limits::ROOMS_PER_PAGE_MAX, "rooms"),
         ("unread events of a room", limits::ROOM_LOG_BYTES, "bytes"),
+        ("unread chat of the lobby", limits::CHAT_LOG_BYTES, "bytes"),
+        ("mail of a player", limits::MAILBOX_BYTES, "bytes"),
         ("input not handled yet", limits::INPUT_RING_BYTES, "bytes"),
         ("output kept for a resume", limits::OUTPUT_RING_BYTES, "bytes"),
         (

@@ -363,7 +363,7 @@ fn requests_at_their_longest_are_rejected_with_a_short_reason() {
                     },
                     text: "t".to_owned(),
                 },
-                RejectCode::NotOffered,
+                RejectCode::UnknownPlayer,
             ),
             (
                 ClientMessage::JoinRoom {
@@ -472,17 +472,21 @@ fn valid_frames() -> impl Strategy<Value = Vec<u8>> {
         any::<bool>().prop_map(move |ready| ClientMessage::Ready { request, ready }),
         prop::collection::vec(any::<u8>(), 0..3)
             .prop_map(move |action| ClientMessage::Act { request, action }),
-        ".{0,20}".prop_map(move |text| ClientMessage::Chat {
-            request,
-            scope: ChatScope::Room,
-            text
-        }),
+        (scope(), ".{0,20}").prop_map(move |(scope, text)| ClientMessage::Chat { request, scope, text }),
         Just(ClientMessage::Leave { request }),
         Just(ClientMessage::Rematch { request }),
         (0..200_u64).prop_map(move |received| ClientMessage::Confirm { received }),
         any::<u64>().prop_map(move |nonce| ClientMessage::Ping { nonce }),
     ];
     prop::collection::vec(message, 1..12).prop_map(|messages| messages.iter().flat_map(frame).collect())
+}
+
+fn scope() -> impl Strategy<Value = ChatScope> {
+    prop_oneof![
+        Just(ChatScope::Room),
+        Just(ChatScope::Lobby),
+        ".{0,9}".prop_map(|to| ChatScope::Whisper { to }),
+    ]
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn of_a_hundred_messages_to_somebody_who_is_away_a_hundred_arrive() {
 
 #[test]
 fn who_confirms_nothing_can_go_back_so_far_and_beyond_that_is_shown_what_is_true() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--chat-per-minute", "0"]);
     let (mut ann, room) = ann_in_a_room(&server, "tictactoe");
     let mut bob = bob_in_room(&server, room);
     ann.ready(true).expect("not yet started");

@@ -64,6 +64,12 @@ pub(super) fn status(lobby: &Lobby, context: Context) -> Vec<(&'static str, Valu
         ("recoveries_total", count(&header.recoveries_total)),
         ("resumes_total", count(&header.resumes_total)),
         ("resyncs_total", count(&header.resyncs_total)),
+        ("lobby_lines_total", count(&header.lobby_lines_total)),
+        (
+            "lobby_lines_missed_total",
+            count(&header.lobby_lines_missed_total),
+        ),
+        ("whispers_total", count(&header.whispers_total)),
         ("blamed_total", count(&header.blamed_total)),
         ("bells_rung_again_total", count(&header.bells_rung_again_total)),
         (

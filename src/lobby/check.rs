@@ -7,16 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 
-use forkade_protocol::Phase as MatchPhase;
+use forkade_protocol::{Phase as MatchPhase, ServerMessage, codec};
 
 use super::Lobby;
+use super::chat::ChatPlace;
 use super::connections::{Claim, Phase};
 use super::directory::{Directory, LobbyTx, Name, Presence};
 use super::memory::{ConnectionRef, PlayerRef, RoomRef};
 use super::rooms::{RoomLife, RoomTx, occupants, phase_of};
 use super::session::CURSOR_LOST;
-use crate::limits::{FRAME_TOTAL_BYTES_MAX, OUTPUT_RING_BYTES};
-use crate::shm::event_log::Read;
+use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, OUTPUT_RING_BYTES};
+use crate::shm::event_log::{EventLog, Read};
 
 /// Rebuilds the free lists, counts and the index of names from the identities and room entries, under the lobby's lock, and
 /// gives a sentence for each difference.
@@ -78,6 +79,16 @@ pub fn check_directory(lobby: &mut Lobby) -> Vec<String> {
         }
     }
     check_room_entries(lobby.memory.directory, &tx, &mut faults);
+    for index in present {
+        let is_message =
+            |frame: &Vec<u8>| codec::decode::<ServerMessage>(&frame[FRAME_HEADER_BYTES..]).is_ok();
+        let mail = lobby.memory.mail_of(&tx, index);
+        if !mail.is_some_and(|frames| frames.iter().all(is_message)) {
+            faults.0.push(format!(
+                "the mailbox of player {index} holds more than whole messages"
+            ));
+        }
+    }
     faults.0
 }
 
@@ -129,6 +140,7 @@ pub fn check_all(lobby: &mut Lobby) -> Vec<String> {
     for index in 0..lobby.rooms_touched() {
         check_room(lobby, index, &mut believed, &mut faults);
     }
+    check_chat(lobby, &believed, &mut faults);
     for (player, place) in believed.places {
         faults.0.push(format!(
             "player {player:x} believes to be in {place:?}, which does not know"
@@ -144,6 +156,8 @@ struct Believed {
     places: BTreeMap<u64, (RoomRef, Option<u8>)>,
     cursors: BTreeMap<u64, u64>,
     names: BTreeMap<u64, Name>,
+    /// By the player's id: up to where in the lobby's chat.
+    chat: BTreeMap<u64, ChatPlace>,
     /// By the room's index: who is about to open it.
     opening: BTreeMap<u32, (RoomRef, PlayerRef)>,
 }
@@ -213,6 +227,11 @@ fn check_player(
         lobby.hand.own(&record.name).as_str(),
         name.as_str(),
     );
+    let chat = ChatPlace {
+        cursor: lobby.hand.own(&record.chat_cursor),
+        line: lobby.hand.own(&record.chat_line),
+    };
+    believed.chat.insert(id, chat);
     let kept = record.kept_output(&lobby.hand);
     lobby.hand.let_go(record);
     if kept.start > kept.end || kept.end - kept.start > OUTPUT_RING_BYTES as u64 {
@@ -272,7 +291,7 @@ fn check_room(lobby: &mut Lobby, index: u32, believed: &mut Believed, faults: &m
         record.open_generation(),
         open.then_some(generation),
     );
-    check_log(&tx, faults);
+    check_log(&record.log, record.log.head(&tx), faults);
     if open {
         check_open_room(&tx, room, believed, faults);
     }
@@ -324,21 +343,48 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
     }
 }
 
-/// The log's entries lead from the window's beginning to its end, and that is published.
-fn check_log(tx: &RoomTx<'_>, faults: &mut Faults) {
-    let log = &tx.record().log;
+/// The log's entries lead from the window's beginning to its end, and that is published. Gives each entry's audience, and the
+/// offset behind it.
+fn check_log<const WORDS: usize>(log: &EventLog<WORDS>, head: u64, faults: &mut Faults) -> Vec<(u32, u64)> {
     let (mut cursor, published) = log.window();
-    faults.compare("end of a log", published, log.head(tx));
-    let mut event = [0; FRAME_TOTAL_BYTES_MAX];
+    faults.compare("end of a log", published, head);
+    let (mut event, mut entries) = ([0; FRAME_TOTAL_BYTES_MAX], Vec::new());
     loop {
         match log.read(cursor, &mut event) {
-            Read::Entry { next, .. } => cursor = next,
-            Read::End => return,
+            Read::Entry { audience, next, .. } => {
+                entries.push((audience, next));
+                cursor = next;
+            }
+            Read::End => return entries,
             Read::Lost => {
-                return faults
+                faults
                     .0
                     .push(format!("the log cannot be read at {cursor} of {published}"));
+                return entries;
             }
+        }
+    }
+}
+
+/// The lines of the lobby's chat are numbered without a gap, and each reader knows the number of the line that it has read last.
+fn check_chat(lobby: &mut Lobby, believed: &Believed, faults: &mut Faults) {
+    let tx = lobby.hand.begin(lobby.memory.chat);
+    let log = &tx.record().log;
+    let (head, last_number) = (log.head(&tx), log.last_number(&tx));
+    let entries = check_log(log, head, faults);
+    let mut numbers = BTreeMap::new();
+    for ((audience, next), number) in entries.iter().rev().zip((0..=last_number).rev()) {
+        faults.compare("number of a line", u64::from(*audience), number);
+        numbers.insert(*next, number);
+    }
+    for (player, place) in &believed.chat {
+        if place.cursor > head || place.line > last_number {
+            faults.0.push(format!(
+                "player {player:x} has read the chat up to {place:?}, beyond the end {head}, line {last_number}"
+            ));
+        }
+        if let Some(number) = numbers.get(&place.cursor) {
+            faults.compare("line that a reader is at", place.line, *number);
         }
     }
 }

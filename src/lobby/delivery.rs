@@ -1,4 +1,5 @@
-//! From a room's log to the output of each of its players: who writes never waits for who reads.
+//! From a room's log to the output of each of its players: who writes never waits for who reads. What was said to the lobby and
+//! what lies in the player's mailbox comes in between, so that none of the three starves the others.
 //!
 //! A log's entries are whole frames, ready to be sent; delivering is copying. The reader's place in the log is part of the
 //! player's record, and moves in the same transaction in which the frames become output.
@@ -38,12 +39,29 @@ enum Pause {
 }
 
 impl Session {
-    /// Moves what has happened in the player's room into the player's output, as far as there is space. Says whether anything moved.
+    /// Moves what has happened in the player's room, what was said to the lobby, and what was said to this player, into the player's
+    /// output, as far as there is space. Says whether anything moved.
     ///
     /// # Errors
     ///
     /// A snapshot that fits no transaction, which is a mistake of this program's.
     pub fn deliver(&mut self) -> Result<bool, Rejection> {
+        let mut moved = self.deliver_mail()?;
+        loop {
+            // Whose turn it is to be first where space is short.
+            self.chat_goes_first = !self.chat_goes_first;
+            let mut moved_now = self.chat_goes_first && self.deliver_chat()?;
+            moved_now |= self.deliver_room()?;
+            moved_now |= !self.chat_goes_first && self.deliver_chat()?;
+            if !moved_now {
+                return Ok(moved);
+            }
+            moved = true;
+        }
+    }
+
+    /// Moves the room's events, a batch at most. Says whether there may be more to move.
+    fn deliver_room(&mut self) -> Result<bool, Rejection> {
         let mut moved = false;
         loop {
             let Some(own) = self.own() else { return Ok(moved) };
@@ -58,7 +76,7 @@ impl Session {
             let record = self.lobby.memory.rooms.at(room.index());
             match self.copy_events(record, cursor, seat)? {
                 Pause::Idle => return Ok(moved),
-                Pause::Batch => {}
+                Pause::Batch => return Ok(true),
                 Pause::Started => {
                     if !self.show_room(|snapshot| ServerMessage::Started { snapshot })? {
                         return Ok(moved);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use siphasher::sip::SipHasher13;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::mailbox::Mailbox;
 use super::memory::{ConnectionRef, PlayerRef};
 use super::text::Text;
 use crate::limits::PLAYER_NAME_BYTES_MAX;
@@ -64,6 +65,10 @@ shared_record! {
         pub newest: Guarded<u64>,
         /// When the player was detached, in milliseconds of the monotonic clock.
         pub detached_at_ms: Guarded<u64>,
+        /// Offset of the oldest frame in the player's mailbox.
+        pub mail_tail: Guarded<u64>,
+        /// Offset behind the newest frame in the player's mailbox; where it equals the tail, there is no mail.
+        pub mail_head: Guarded<u64>,
         /// The player's name.
         pub name: Guarded<Name>,
     }
@@ -144,6 +149,8 @@ pub struct Directory {
     pub rooms: Table<RoomEntry>,
     /// Index + 1 of the first identity whose name hashes to the bucket; 0 for none. As many as a power of two.
     pub name_buckets: Table<Guarded<u32>>,
+    /// One per player record; the identity says what of it is mail.
+    pub mailboxes: Table<Mailbox>,
 }
 
 impl Directory {
@@ -215,6 +222,8 @@ impl Directory {
         tx.set(&identity.connection, connection);
         tx.set(&identity.claimant, ConnectionRef::NOBODY);
         tx.set(&identity.newest, order);
+        tx.set(&identity.mail_tail, 0);
+        tx.set(&identity.mail_head, 0);
         tx.set(&identity.name, name);
         let bucket = self.bucket(name.as_str());
         tx.set(&identity.next, tx.get(bucket));

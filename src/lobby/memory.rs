@@ -1,17 +1,20 @@
 //! What lies where in the shared mapping, and how it is made.
 //!
 //! ```text
-//! header │ directory: lobby lock, identities, room entries, name buckets │ connections │ players │ rooms
+//! header │ directory: lobby lock, identities, room entries, name buckets, mailboxes │ connections │ players │ rooms │ chat
 //! ```
 //!
-//! The directory is one region under the lobby's lock. Each player and room record begins with its own lock. What one process
+//! The directory is one region under the lobby's lock. The lobby's chat and each player and room record begin with
+//! their own lock. What one process
 //! touches lies together, and untouched records cost no memory.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::chat::ChatRecord;
 use super::connections::{Claim, ConnectionRecord, Kind};
 use super::directory::{Directory, DirectoryRecord, Identity, RoomEntry};
+use super::mailbox::Mailbox;
 use super::players::PlayerRecord;
 use super::rooms::RoomRecord;
 use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX};
@@ -42,6 +45,10 @@ shared_record! {
         pub heartbeat_timeout_ms: AtomicU64,
         /// Milliseconds that a client has to greet.
         pub handshake_timeout_ms: AtomicU64,
+        /// Lines that a player may say at once.
+        pub chat_burst: AtomicU64,
+        /// Lines that a player may say in a minute in the long run; 0: any number.
+        pub chat_per_minute: AtomicU64,
         /// Nonzero from the moment that the server begins to stop.
         pub stopping: AtomicU32,
         /// Process id of the supervisor.
@@ -60,6 +67,12 @@ shared_record! {
         pub resumes_total: AtomicU64,
         /// Players who fell out of their room's log and were given a snapshot.
         pub resyncs_total: AtomicU64,
+        /// Lines said to the lobby.
+        pub lobby_lines_total: AtomicU64,
+        /// Lines said to the lobby that were lost on the way to somebody, once for each.
+        pub lobby_lines_missed_total: AtomicU64,
+        /// Lines said to one player.
+        pub whispers_total: AtomicU64,
         /// Connections that were closed because their handler kept dying in the same frame.
         pub blamed_total: AtomicU64,
         /// Bells that the ticker rang again.
@@ -191,6 +204,8 @@ pub struct Memory {
     pub players: Table<PlayerRecord>,
     /// Rooms.
     pub rooms: Table<RoomRecord>,
+    /// What is said to the lobby.
+    pub chat: &'static ChatRecord,
 }
 
 impl Memory {
@@ -214,6 +229,7 @@ impl Memory {
             .supervisor_pid
             .store(ProcessId::of_self().pid, Ordering::Relaxed);
         memory.directory.prepare(plan.directory_bytes());
+        memory.chat.lock().prepare();
         Ok(memory)
     }
 
@@ -229,10 +245,12 @@ impl Memory {
                 identities: LayoutPlan::table(mapping, plan.identities, capacity.players),
                 rooms: LayoutPlan::table(mapping, plan.room_entries, capacity.rooms),
                 name_buckets: LayoutPlan::table(mapping, plan.name_buckets, name_buckets_of(capacity)),
+                mailboxes: LayoutPlan::table(mapping, plan.mailboxes, capacity.players),
             },
             connections: LayoutPlan::table(mapping, plan.connections, connections),
             players: LayoutPlan::table(mapping, plan.players, capacity.players),
             rooms: LayoutPlan::table(mapping, plan.rooms, capacity.rooms),
+            chat: mapping.record(plan.chat),
         }))
     }
 
@@ -243,18 +261,20 @@ impl Memory {
 
     /// Decides what a dead process left under the lock that lies at `offset`, as noted in a record it animated.
     pub fn settle(&self, hand: &mut Hand, offset: u64) {
-        if offset
-            == self
-                .mapping
-                .offset_of(self.directory.record.guarded_addresses().start) as u64
-        {
+        let offset_of = |addresses: Range<usize>| self.mapping.offset_of(addresses.start) as u64;
+        if offset == offset_of(self.directory.record.guarded_addresses()) {
             hand.settle(self.directory.record);
+        } else if offset == offset_of(self.chat.guarded_addresses()) {
+            hand.settle(self.chat);
         } else if let Some(index) = self.players.index_of_offset(offset) {
             hand.settle(self.players.at(index));
         } else if let Some(index) = self.rooms.index_of_offset(offset) {
             hand.settle(self.rooms.at(index));
         } else {
-            assert_eq!(offset, 0, "a noted lock is the lobby's, a player's or a room's");
+            assert_eq!(
+                offset, 0,
+                "a noted lock is the lobby's, the chat's, a player's or a room's"
+            );
         }
     }
 
@@ -263,7 +283,8 @@ impl Memory {
     pub fn abandon_copy(&self) {
         let players = self.players.iter().map(|(_, player)| player.lock());
         let rooms = self.rooms.iter().map(|(_, room)| room.lock());
-        for lock in players.chain(rooms).chain([self.directory.record.lock()]) {
+        let others = [self.directory.record.lock(), self.chat.lock()];
+        for lock in players.chain(rooms).chain(others) {
             lock.abandon_copy();
         }
     }
@@ -346,9 +367,11 @@ struct Plan {
     identities: usize,
     room_entries: usize,
     name_buckets: usize,
+    mailboxes: usize,
     connections: usize,
     players: usize,
     rooms: usize,
+    chat: usize,
     bytes: usize,
     hash: u64,
 }
@@ -362,9 +385,11 @@ impl Plan {
             identities: plan.place::<Identity>(capacity.players),
             room_entries: plan.place::<RoomEntry>(capacity.rooms),
             name_buckets: plan.place::<Guarded<u32>>(name_buckets_of(capacity)),
+            mailboxes: plan.place::<Mailbox>(capacity.players),
             connections: plan.place::<ConnectionRecord>(connections_of(capacity)),
             players: plan.place::<PlayerRecord>(capacity.players),
             rooms: plan.place::<RoomRecord>(capacity.rooms),
+            chat: plan.place::<ChatRecord>(1),
             bytes: plan.bytes(),
             hash: layout_hash(capacity),
         }
@@ -383,18 +408,22 @@ fn layout_hash(capacity: Capacity) -> u64 {
         DirectoryRecord::FINGERPRINT,
         Identity::FINGERPRINT,
         RoomEntry::FINGERPRINT,
+        Mailbox::FINGERPRINT,
         ConnectionRecord::FINGERPRINT,
         PlayerRecord::FINGERPRINT,
         RoomRecord::FINGERPRINT,
+        ChatRecord::FINGERPRINT,
     ];
     let sizes = [
         size_of::<Header>(),
         size_of::<DirectoryRecord>(),
         size_of::<Identity>(),
         size_of::<RoomEntry>(),
+        size_of::<Mailbox>(),
         size_of::<ConnectionRecord>(),
         size_of::<PlayerRecord>(),
         size_of::<RoomRecord>(),
+        size_of::<ChatRecord>(),
         capacity.players as usize,
         capacity.rooms as usize,
         capacity.keepers as usize,

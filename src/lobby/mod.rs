@@ -2,8 +2,9 @@
 //!
 //! * [`memory`]: what lies where; [`directory`], [`connections`], [`players`], [`rooms`]: the records;
 //! * [`session`]: one connection and its player, as animated by a handler: [greeting](session::Session::greet), resume, end;
-//! * [`membership`]: create, join, watch, leave; [`play`]: ready, act, chat; [`listing`]: what rooms there are;
-//! * [`delivery`]: from the room's log to the player's output;
+//! * [`membership`]: create, join, watch, leave; [`play`]: ready, act; [`listing`]: what rooms there are;
+//! * [`chat`]: what is said, to whom and how fast; [`mailbox`]: what waits for one player;
+//! * [`delivery`]: from the room's log, the lobby's chat and the mailbox to the player's output;
 //! * [`sweep`]: what happens by time, and what dead processes left;
 //! * [`check`]: whether all of it is consistent; [`picture`]: what it shows, for proofs.
 //!
@@ -11,12 +12,14 @@
 //! complete or undo: a [player opening a room](players::Membership::opening), a [room that
 //! closes](rooms::RoomLife::CLOSING), a [player who leaves for good](directory::Presence::EXPIRING).
 
+pub mod chat;
 pub mod check;
 pub mod connections;
 pub mod delivery;
 pub mod directory;
 pub mod listing;
 mod look;
+pub mod mailbox;
 pub mod membership;
 pub mod memory;
 #[doc(hidden)]

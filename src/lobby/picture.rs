@@ -14,7 +14,7 @@ use super::rooms::{RoomLife, occupants, read_state};
 use super::session::Session;
 use super::transport::Passed;
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
-use crate::shm::event_log::Read;
+use crate::shm::event_log::{EventLog, Read};
 use crate::shm::transaction::{Hand, Record};
 use crate::sys::memory::SharedBytes;
 
@@ -26,6 +26,7 @@ const EVENTS_SHOWN: usize = 4;
 pub fn settle(lobby: &mut Lobby) {
     let memory = lobby.memory;
     lobby.hand.settle(memory.directory.record);
+    lobby.hand.settle(memory.chat);
     for (_, player) in memory
         .players
         .iter()
@@ -44,6 +45,7 @@ pub fn of_everything(lobby: &mut Lobby, passed: &[Passed]) -> Vec<String> {
     let mut lines = Vec::new();
     // By the room's index: the offset in its log from which on somebody needs the events.
     let mut needed = BTreeMap::new();
+    let mut chat_needed = u64::MAX;
     for player in present_players(lobby) {
         lines.push(identity(lobby, player));
         let record = memory.players.at(player.index());
@@ -53,8 +55,10 @@ pub fn of_everything(lobby: &mut Lobby, passed: &[Passed]) -> Vec<String> {
             let from = needed.entry(room.index()).or_insert(u64::MAX);
             *from = lobby.hand.own(&record.log_cursor).min(*from);
         }
+        chat_needed = lobby.hand.own(&record.chat_cursor).min(chat_needed);
         lobby.hand.let_go(record);
     }
+    lines.extend(of_chat(lobby, chat_needed));
     for index in 0..lobby.rooms_touched() {
         of_room(
             lobby,
@@ -100,7 +104,7 @@ fn identity(lobby: &mut Lobby, player: PlayerRef) -> String {
     let tx = lobby.hand.begin(directory.record);
     let identity = directory.identities.at(player.index());
     format!(
-        "player {player:?} {:?} presence {} kicked {} connection {:?} claimant {:?} newest {} token {:?}",
+        "player {player:?} {:?} presence {} kicked {} connection {:?} claimant {:?} newest {} token {:?} mail {:?}",
         tx.get(&identity.name),
         tx.get(&identity.presence),
         tx.get(&identity.kicked),
@@ -108,6 +112,7 @@ fn identity(lobby: &mut Lobby, player: PlayerRef) -> String {
         tx.get(&identity.claimant),
         tx.get(&identity.newest),
         tx.get(&identity.token_hash),
+        lobby.memory.mail_of(&tx, player.index()),
     )
 }
 
@@ -120,10 +125,12 @@ fn of_player(hand: &Hand, record: &PlayerRecord) -> String {
         vec![0; usize::try_from(shown.end.saturating_sub(shown.start)).expect("at most a frame")];
     record.output.placement(hand).read(shown.start, &mut output);
     format!(
-        "  {:?} membership {:?} cursor {} consumed {} output up to {}: {output:?}",
+        "  {:?} membership {:?} cursor {} chat {} line {} consumed {} output up to {}: {output:?}",
         hand.own(&record.name),
         hand.own(&record.membership),
         hand.own(&record.log_cursor),
+        hand.own(&record.chat_cursor),
+        hand.own(&record.chat_line),
         hand.own(&record.consumed),
         shown.end,
     )
@@ -202,14 +209,32 @@ fn of_room(lobby: &mut Lobby, index: u32, needed_from: u64, lines: &mut Vec<Stri
     ));
     lines.extend(occupants(&tx).map(|(number, seat)| format!("  seat {number} {seat:?}")));
     drop(tx);
-    let (mut cursor, _) = record.log.window();
+    lines.extend(of_log(&record.log, needed_from));
+}
+
+/// What was said to the lobby.
+fn of_chat(lobby: &mut Lobby, needed_from: u64) -> Vec<String> {
+    let tx = lobby.hand.begin(lobby.memory.chat);
+    let log = &tx.record().log;
+    let mut lines = vec![format!(
+        "chat up to {} line {}",
+        log.head(&tx),
+        log.last_number(&tx)
+    )];
+    lines.extend(of_log(log, needed_from));
+    lines
+}
+
+/// The last of the events that somebody has yet to be given.
+fn of_log<const WORDS: usize>(log: &EventLog<WORDS>, needed_from: u64) -> Vec<String> {
+    let (mut cursor, _) = log.window();
     let mut event = [0; FRAME_TOTAL_BYTES_MAX];
     let mut events = VecDeque::new();
     while let Read::Entry {
         audience,
         length,
         next,
-    } = record.log.read(cursor, &mut event)
+    } = log.read(cursor, &mut event)
     {
         if cursor >= needed_from {
             events.push_back((cursor, audience, event[..length].to_vec()));
@@ -220,5 +245,5 @@ fn of_room(lobby: &mut Lobby, index: u32, needed_from: u64, lines: &mut Vec<Stri
         cursor = next;
     }
     let show = |(cursor, audience, event)| format!("  event at {cursor} for {audience}: {event:?}");
-    lines.extend(events.into_iter().map(show));
+    events.into_iter().map(show).collect()
 }

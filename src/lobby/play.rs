@@ -1,4 +1,4 @@
-//! Playing: ready, act, chat, the passing of time, and the end of a match. All of it under the room's own lock.
+//! Playing: ready, act, the passing of time, and the end of a match. All of it under the room's own lock.
 //!
 //! Game code runs inside the transaction and may fail or panic: then the transaction never happened, and the request is rejected.
 
@@ -63,32 +63,6 @@ impl Session {
             &mut lobby.outbox,
             |game, state, out, next| game.act(state, seat, action, out, next),
         )??;
-        own.consume(&mut tx);
-        tx.commit()?;
-        self.bells.push(room.index());
-        Ok(())
-    }
-
-    /// Says something to everybody in the room. The text is validated.
-    ///
-    /// # Errors
-    ///
-    /// If the player is in no room.
-    pub fn chat_in_room(&mut self, text: &str) -> Result<(), Rejection> {
-        let Some(own) = self.own() else { return Ok(()) };
-        let (room, _) = self.must_be_in_room()?;
-        let from = self.name().as_str().to_owned();
-        let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
-        must_be_open(&tx, room)?;
-        let mut events = Events::begin(&mut tx);
-        events.tell_all(
-            &mut tx,
-            RoomEvent::Chat {
-                from,
-                text: text.to_owned(),
-            },
-        )?;
-        events.finish(&mut tx);
         own.consume(&mut tx);
         tx.commit()?;
         self.bells.push(room.index());
@@ -259,7 +233,7 @@ pub(super) fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Reject
     Ok(())
 }
 
-fn must_be_open(tx: &RoomTx<'_>, room: RoomRef) -> Result<(), Rejection> {
+pub(super) fn must_be_open(tx: &RoomTx<'_>, room: RoomRef) -> Result<(), Rejection> {
     if is_open(tx, room) {
         Ok(())
     } else {

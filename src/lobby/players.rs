@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::chat::ChatPlace;
 use super::directory::Name;
 use super::memory::RoomRef;
 use crate::limits::{INPUT_RING_BYTES, OUTPUT_RING_BYTES};
@@ -32,6 +33,12 @@ shared_record! {
         pub membership: Guarded<Membership>,
         /// Offset in the room's log behind the last event that was put into the output ring.
         pub log_cursor: Guarded<u64>,
+        /// Offset in the lobby's chat behind the last line that was put into the output ring.
+        pub chat_cursor: Guarded<u64>,
+        /// Number of that line, or of the last one before the player came.
+        pub chat_line: Guarded<u64>,
+        /// Until when the lines that the player has said are paid for, in microseconds of the monotonic clock.
+        pub chat_paid_until_us: Guarded<u64>,
         /// Stream offset up to which the input was handled: always the end of a frame.
         pub consumed: Guarded<u64>,
         /// Stream offset behind the last byte of output: always the end of a frame.
@@ -116,10 +123,13 @@ impl Membership {
 
 impl PlayerRecord {
     /// Makes the record a new player's, in the transaction that gives it out.
-    pub(super) fn reset<R: Record>(&self, tx: &mut Tx<'_, R>, name: Name) {
+    pub(super) fn reset<R: Record>(&self, tx: &mut Tx<'_, R>, name: Name, chat: ChatPlace) {
         tx.set(&self.name, name);
         tx.set(&self.membership, Membership::LOBBY);
         tx.set(&self.log_cursor, 0);
+        tx.set(&self.chat_cursor, chat.cursor);
+        tx.set(&self.chat_line, chat.line);
+        tx.set(&self.chat_paid_until_us, 0);
         tx.set(&self.consumed, 0);
         tx.set(&self.output_head, 0);
         self.input.rebase(tx, 0);

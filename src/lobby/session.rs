@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use super::Lobby;
 use super::connections::{ConnectionRecord, Phase};
 use super::directory::Name;
+use super::mailbox::has_mail;
 use super::memory::{ConnectionRef, PlayerRef};
 use super::players::{Membership, PlayerRecord};
 use super::transport::Passed;
@@ -42,6 +43,14 @@ pub struct Session {
     pub(super) frame_end: Option<u64>,
     /// Rooms whose log this process has written to, and whose bell is to be rung.
     pub(super) bells: Vec<u32>,
+    /// This process has written to the lobby's chat, whose bell is to be rung.
+    pub(super) chat_bell: bool,
+    /// Keepers for one of whose handlers this process has left word, and whose bell is to be rung.
+    pub(super) keeper_bells: Vec<u32>,
+    /// There is, or may be, mail for the player.
+    pub(super) mail_waits: bool,
+    /// What is delivered first this time, the lobby's chat or the room's events.
+    pub(super) chat_goes_first: bool,
 }
 
 /// The connection is beyond saving; the session is not.
@@ -81,6 +90,10 @@ impl Session {
             player: None,
             frame_end: None,
             bells: Vec::with_capacity(2),
+            chat_bell: false,
+            keeper_bells: Vec::new(),
+            mail_waits: false,
+            chat_goes_first: false,
         };
         session.take_over();
         let plausible = if session.passed_is_plausible() {
@@ -110,8 +123,9 @@ impl Session {
             );
             self.lobby.hand.animate(player_record);
             self.player = Some((player, player_record));
+            // The predecessor may have died between commit and bell.
+            self.chat_bell = true;
             if let Some((room, _)) = self.membership().place() {
-                // The predecessor may have died between commit and bell.
                 self.bells.push(room.index());
             }
         }
@@ -177,6 +191,11 @@ impl Session {
         std::mem::take(&mut self.bells)
     }
 
+    /// Keepers whose bell should be rung; asking empties the list.
+    pub fn take_keeper_bells(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.keeper_bells)
+    }
+
     /// The bytes of the handshake that have arrived.
     pub fn handshake(&self) -> Vec<u8> {
         let length = usize::try_from(self.passed.received)
@@ -187,7 +206,7 @@ impl Session {
         bytes
     }
 
-    /// What others want of this connection.
+    /// What others want of this connection. Also finds out whether there is mail for the player.
     pub fn wanted(&mut self) -> Wanted {
         let memory = self.lobby.memory;
         if memory.header.stopping.load(Ordering::Acquire) != 0 {
@@ -200,6 +219,7 @@ impl Session {
         let Some(identity) = memory.directory.identity(&tx, player) else {
             return Wanted::Kick;
         };
+        self.mail_waits = has_mail(&tx, identity);
         if tx.get(&identity.kicked) != 0 {
             Wanted::Kick
         } else if tx.get(&identity.claimant).is_somebody() {

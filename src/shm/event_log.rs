@@ -216,6 +216,17 @@ impl<const WORDS: usize> EventLog<WORDS> {
         self.announced.store(offset, Ordering::Release);
     }
 
+    /// Number of the last event, under the lock.
+    pub fn last_number<R: Record>(&self, tx: &Tx<'_, R>) -> u64 {
+        tx.get(&self.last_number)
+    }
+
+    /// Where a reader can go on who has fallen out of the window and need not know what it has missed. No lock is needed: the next
+    /// moment it may be lost again.
+    pub fn oldest(&self) -> u64 {
+        self.tail.load(Ordering::Acquire)
+    }
+
     /// The oldest readable offset and the end, for the consistency check and proofs.
     #[doc(hidden)]
     pub fn window(&self) -> (u64, u64) {

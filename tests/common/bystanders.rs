@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use forkade_protocol::client::{Client, NewRoom};
-use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
+use forkade_protocol::{ChatScope, ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
 
 use super::footprint::Footprint;
 use super::{PATIENCE, Server, eventually};
@@ -129,6 +129,12 @@ fn next_word(player: &mut Client) -> (u8, u64) {
                     u64::from_le_bytes(payload.try_into().expect("eight bytes were sent")),
                 );
             }
+            // To everybody, and so to them.
+            ServerMessage::Chat {
+                scope: ChatScope::Lobby,
+                ..
+            }
+            | ServerMessage::ChatMissed { .. } => {}
             // The second one's coming in.
             ServerMessage::Event {
                 event: RoomEvent::Joined { .. },

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use forkade::limits::MAILBOX_BYTES;
 use forkade::lobby::check::check_all;
 use forkade::lobby::connections::Claim;
 use forkade::lobby::memory::Memory;
@@ -76,13 +77,19 @@ impl<'s> Examiner<'s> {
         drop(self.subject.prepare(self.copy)());
         // Figures and marks may change for a moment and change back: they lie in what all share and at the heads of records.
         let (shared, heads) = (self.parts[0].end, self.heads());
+        let mailboxes = &self.copy.memory.directory.mailboxes;
+        let is_mail = |page: &Range<usize>| {
+            let first = offset(self.copy.memory, mailboxes.at(0));
+            (first..first + MAILBOX_BYTES * mailboxes.len() as usize).contains(&page.start)
+        };
         let is_head = |page: &Range<usize>| {
             heads
                 .iter()
                 .any(|head| head.start < page.end && page.start < head.end)
         };
         let changes = |page: &Range<usize>| !self.copy.memory.mapping.same_as(original, page.clone());
-        let may_change = |page: &Range<usize>| page.start < shared || is_head(page) || changes(page);
+        let may_change =
+            |page: &Range<usize>| page.start < shared && !is_mail(page) || is_head(page) || changes(page);
         let pages = self.pages().filter(may_change).collect();
         let last = self.look().picture;
         self.copy.lobby().sweep_rooms();
@@ -212,9 +219,11 @@ impl<'s> Examiner<'s> {
         let player = |record: &'static PlayerRecord| offset(memory, record)..offset(memory, &record.input);
         let room =
             |record: &'static RoomRecord| offset(memory, record)..offset(memory, &record.log) + PAGE_BYTES;
+        let chat = offset(memory, memory.chat)..offset(memory, &memory.chat.log) + PAGE_BYTES;
         let players = memory.players.iter().map(|(_, record)| player(record));
         players
             .chain(memory.rooms.iter().map(|(_, record)| room(record)))
+            .chain([chat])
             .collect()
     }
 }

@@ -42,6 +42,7 @@ mod operations;
 mod stage;
 mod stepper;
 mod sweep;
+mod talk;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -54,6 +55,7 @@ use forkade::sys::process::{Exit, fork};
 use operations::{OPERATIONS, Operation};
 use stepper::StepError;
 use sweep::{Findings, sweep, sweep_recovery};
+use talk::TALK;
 
 /// Exit status of a worker that may not trace.
 const NOT_PERMITTED: u8 = 77;
@@ -112,6 +114,7 @@ fn main() -> ExitCode {
         .unwrap_or_default();
     let selected: Vec<&Operation> = OPERATIONS
         .iter()
+        .chain(TALK)
         .filter(|operation| operation.name.contains(&selection))
         .collect();
     assert!(selected.len() <= ROWS_MAX, "more operations than rows");

@@ -33,7 +33,7 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    const fn new(name: &'static str, states: usize, prepare: fn(&mut Stage) -> Act) -> Self {
+    pub(crate) const fn new(name: &'static str, states: usize, prepare: fn(&mut Stage) -> Act) -> Self {
         Self {
             name,
             states,
@@ -44,13 +44,13 @@ impl Operation {
     }
 
     /// A successor comes to another end.
-    const fn once(mut self) -> Self {
+    pub(crate) const fn once(mut self) -> Self {
         self.repeatable = false;
         self
     }
 
     /// It changes one cell.
-    const fn one_cell(mut self) -> Self {
+    pub(crate) const fn one_cell(mut self) -> Self {
         self.is_one_cell = true;
         self
     }

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use forkade::limits::ROOM_LOG_BYTES;
+use forkade::limits::{CHAT_BYTES_MAX, CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX, MAILBOX_BYTES, ROOM_LOG_BYTES};
 use forkade::lobby::Lobby;
 use forkade::lobby::connections::Phase;
-use forkade::lobby::session::{Resume, Session};
+use forkade::lobby::session::{Resume, Session, Wanted};
 use forkade::player::{self, Handshake, Next};
 use forkade_protocol::{ChatScope, ClientMessage, RoomId, RoomSettings, codec};
 
@@ -111,6 +111,33 @@ impl Stage {
         }
     }
 
+    /// The first one says so much to the lobby that the next long line will not fit the chat's log. Nobody else hears.
+    pub(crate) fn fills_chat(&mut self) {
+        let line = "x".repeat(CHAT_BYTES_MAX);
+        let entry_bytes = CHAT_BYTES_MAX + 24;
+        for _ in 0..CHAT_LOG_BYTES / entry_bytes {
+            self.tells(&say(&line));
+        }
+    }
+
+    /// The actor has so much mail, of which some was delivered, that the next long whisper goes on at the mailbox's beginning. The
+    /// actor's output is as good as full.
+    pub(crate) fn fills_mailbox(&mut self, actor: usize, to: &str) {
+        let space_left = FRAME_TOTAL_BYTES_MAX + CHAT_BYTES_MAX / 2;
+        while self.actors[actor].session.output_space() > space_left as u64 {
+            self.actors[actor].asks(&ClientMessage::Ping { nonce: 1 });
+        }
+        let line = whisper(to, &"x".repeat(CHAT_BYTES_MAX));
+        for number in 0..MAILBOX_BYTES / (CHAT_BYTES_MAX + 10) - 1 {
+            self.tells(&line);
+            if number == 1 {
+                let session = &mut self.actors[actor].session;
+                assert_eq!(session.wanted(), Wanted::Nothing);
+                assert!(session.deliver().expect("some mail fits"));
+            }
+        }
+    }
+
     pub(crate) fn all_hear(&mut self) {
         for actor in &mut self.actors {
             actor.hear();
@@ -129,6 +156,15 @@ impl Stage {
         self.subject = actor;
         Act::session(|session| {
             session.deliver().expect("events fit");
+        })
+    }
+
+    /// The operation is that the actor's handler looks whether there is mail, and delivers it.
+    pub(crate) fn delivers_mail(&mut self, actor: usize) -> Act {
+        self.subject = actor;
+        Act::session(|session| {
+            assert_eq!(session.wanted(), Wanted::Nothing);
+            session.deliver().expect("mail fits");
         })
     }
 
@@ -243,6 +279,22 @@ pub(crate) fn chat(bytes: usize) -> ClientMessage {
         request: 5,
         scope: ChatScope::Room,
         text: "x".repeat(bytes),
+    }
+}
+
+pub(crate) fn say(text: &str) -> ClientMessage {
+    ClientMessage::Chat {
+        request: 5,
+        scope: ChatScope::Lobby,
+        text: text.into(),
+    }
+}
+
+pub(crate) fn whisper(to: &str, text: &str) -> ClientMessage {
+    ClientMessage::Chat {
+        request: 5,
+        scope: ChatScope::Whisper { to: to.into() },
+        text: text.into(),
     }
 }
 

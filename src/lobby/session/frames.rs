@@ -12,6 +12,9 @@ use crate::lobby::{Rejection, scratch};
 use crate::shm::transaction::{Record, Tx};
 use crate::sys::clock::now_ms;
 
+/// Frame of a message that consists of a few numbers.
+const SHORT_FRAME_BYTES_MAX: usize = 32;
+
 impl Session {
     /// What the next transaction of the player's needs. `None` before the greeting.
     pub(in crate::lobby) fn own(&self) -> Option<Own> {
@@ -185,6 +188,18 @@ impl Output {
         self.player.output_reached.fetch_max(next, Ordering::AcqRel);
         self.player.output.write(tx, self.head, frame);
         self.head = next;
+    }
+
+    /// Puts a short message of the server's own, of at most [`SHORT_FRAME_BYTES_MAX`] bytes. Gives how many it has.
+    pub(in crate::lobby) fn put_short<R: Record>(
+        &mut self,
+        tx: &mut Tx<'_, R>,
+        message: &ServerMessage,
+    ) -> u64 {
+        let mut buffer = [0; SHORT_FRAME_BYTES_MAX];
+        let length = frame::write_frame_into(message, &mut buffer).expect("a short message");
+        self.put(tx, &buffer[..length]);
+        length as u64
     }
 
     pub(in crate::lobby) fn finish<R: Record>(self, tx: &mut Tx<'_, R>) {

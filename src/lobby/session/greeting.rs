@@ -44,6 +44,8 @@ impl Session {
         getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;
         let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
         let (limits, games) = (self.limits(), self.lobby.games.infos());
+        // Of what was said before, the player hears nothing.
+        let chat = self.lobby.end_of_chat();
 
         let mut tx = self.lobby.hand.begin(memory.directory.record);
         if memory.directory.find_name(&tx, name.as_str()).is_some() {
@@ -59,7 +61,7 @@ impl Session {
         let player_record = memory.players.at(player.index());
         player_record.lock().prepare();
         tx.animate(player_record);
-        player_record.reset(&mut tx, name);
+        player_record.reset(&mut tx, name, chat);
         player_record.input.write(&mut tx, 0, &handshake[used..]);
         let welcome = ServerMessage::Welcome {
             version,
