@@ -7,7 +7,7 @@
 pub use forkade_protocol::limits::{
     CHAT_BYTES_MAX, CLIENT_NAME_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES,
     FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, HANDSHAKE_BYTES_MAX, PASSCODE_BYTES_MAX,
-    PLAYER_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX,
+    PLAYER_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX, TURN_SECONDS_MAX,
 };
 
 // --- Capacity ---------------------------------------------------------------------------------------------------
@@ -81,6 +81,9 @@ pub const ROOMS_PER_PAGE_MAX: usize = 40;
 /// Seats of a room: a snapshot with all their names and the longest view still fits a frame.
 pub const SEATS_MAX: u8 = 32;
 
+/// Players that a room remembers as sent out by its owner; beyond them the oldest is forgotten, and could come in again.
+pub const BANS_PER_ROOM_MAX: usize = 16;
+
 /// Games that a server offers; all of them are listed in the `Welcome`.
 pub const GAMES_MAX: usize = 16;
 
@@ -122,6 +125,9 @@ pub const OUTBOX_BYTES_MAX: usize = 16 * 1024;
 
 /// What an event in an outbox needs besides its own bytes: audience and length.
 pub const OUTBOX_EVENT_HEADER_BYTES: usize = 4;
+
+/// Bytes of the text that tells why a seat was lost, at most.
+pub const REMOVAL_TEXT_BYTES: usize = 64;
 
 /// Bytes of the text of a rejection; what is longer is cut.
 pub const REJECTION_TEXT_BYTES_MAX: usize = 200;
@@ -236,10 +242,14 @@ const U64: usize = 9;
 
 const ROOM_SUMMARY_BYTES: usize =
     U64 + (1 + GAME_NAME_BYTES_MAX) + (1 + ROOM_NAME_BYTES_MAX) + TAG + 1 + 1 + U32 + 1;
-const SEAT_INFO_BYTES: usize = TAG + (1 + PLAYER_NAME_BYTES_MAX) + 1 + 1;
+/// A seat is taken, or free and kept for somebody: then it has a tag for itself and a reservation.
+const SEAT_INFO_BYTES: usize = TAG + (1 + PLAYER_NAME_BYTES_MAX) + 1 + U32;
+const RULES_BYTES: usize = 1 + 1 + (LENGTH + GAME_OPTIONS_BYTES_MAX) + 1 + 1 + 3;
 const SNAPSHOT_BYTES: usize = (U64 + (1 + GAME_NAME_BYTES_MAX) + (1 + ROOM_NAME_BYTES_MAX) + TAG + TAG + 1)
-    + (1 + SEATS_MAX as usize * SEAT_INFO_BYTES)
-    + (U32 + U64 + LENGTH + GAME_VIEW_BYTES_MAX);
+    + (1 + 1 + SEATS_MAX as usize * SEAT_INFO_BYTES)
+    + (U32 + U64 + LENGTH + GAME_VIEW_BYTES_MAX)
+    + (TAG + 1 + RULES_BYTES + TAG + 1 + U32);
+const REMOVED_BYTES: usize = TAG + U64 + (1 + REMOVAL_TEXT_BYTES);
 const GAME_INFO_BYTES: usize = 1 + GAME_NAME_BYTES_MAX + 1 + 1 + 3;
 const WELCOME_BYTES: usize =
     (TAG + 3 + 16 + U64 + 1 + PLAYER_NAME_BYTES_MAX + 6 * U32) + (1 + GAMES_MAX * GAME_INFO_BYTES);
@@ -251,7 +261,8 @@ const HELLO_BYTES: usize = TAG + (1 + PLAYER_NAME_BYTES_MAX) + (1 + CLIENT_NAME_
 const _: () = {
     assert!(FRAME_TOTAL_BYTES_MAX <= INPUT_RING_BYTES);
     assert!(2 * FRAME_TOTAL_BYTES_MAX <= OUTPUT_RING_BYTES);
-    assert!(TAG + U32 + SNAPSHOT_BYTES <= FRAME_BYTES_MAX);
+    // Who has lost a seat may learn it by asking to be let in elsewhere.
+    assert!(REMOVED_BYTES + FRAME_HEADER_BYTES + TAG + U32 + SNAPSHOT_BYTES <= FRAME_BYTES_MAX);
     assert!(TAG + U32 + LENGTH + ROOMS_PER_PAGE_MAX * ROOM_SUMMARY_BYTES + TAG + U64 <= FRAME_BYTES_MAX);
     assert!(TAG + U32 + LENGTH + ACTION_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(TAG + U64 + TAG + LENGTH + GAME_EVENT_BYTES_MAX <= FRAME_BYTES_MAX);

@@ -5,9 +5,7 @@
 use forkade_protocol::preamble::{self, Opening};
 use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
 
-use crate::limits::{
-    CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX, PASSCODE_BYTES_MAX,
-};
+use crate::limits::{CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX};
 use crate::lobby::Rejection;
 use crate::lobby::chat::clean_line;
 use crate::lobby::directory::Name;
@@ -190,35 +188,27 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
             game,
             name,
             settings,
-        } => {
-            let checked =
-                room_name(&name).and_then(|name| Ok((name, bounded(settings.passcode.as_deref())?)));
-            checked.and_then(|(name, passcode)| {
-                session.create_room(
-                    request,
-                    &NewRoom {
-                        game: &game,
-                        name: &name,
-                        passcode,
-                        seats: settings.seats,
-                        options: &settings.options,
-                    },
-                )
-            })
-        }
+        } => room_name(&name).and_then(|name| {
+            let settings = &settings;
+            session.create_room(
+                request,
+                &NewRoom {
+                    game: &game,
+                    name: &name,
+                    settings,
+                },
+            )
+        }),
         ClientMessage::JoinRoom {
             request,
             room,
             passcode,
-        } => bounded(passcode.as_deref())
-            .and_then(|passcode| session.join_room(request, room, passcode, false)),
+        } => session.join_room(request, room, passcode.as_deref(), false),
         ClientMessage::Spectate {
             request,
             room,
             passcode,
-        } => {
-            bounded(passcode.as_deref()).and_then(|passcode| session.join_room(request, room, passcode, true))
-        }
+        } => session.join_room(request, room, passcode.as_deref(), true),
         ClientMessage::QuickMatch {
             request,
             game,
@@ -230,15 +220,15 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
         ClientMessage::Rematch { .. } => session.rematch(),
         ClientMessage::Act { action, .. } => session.act(&action),
         ClientMessage::Chat { scope, text, .. } => chat(session, &scope, &text),
-        ClientMessage::JoinByInvite { .. }
-        | ClientMessage::Configure { .. }
-        | ClientMessage::Invite { .. }
-        | ClientMessage::Reserve { .. }
-        | ClientMessage::Kick { .. }
-        | ClientMessage::HandOver { .. } => Err(Rejection::new(
-            RejectCode::NotOffered,
-            "this server's rooms have no owners",
-        )),
+        ClientMessage::Configure { settings, .. } => session.configure(&settings),
+        ClientMessage::Kick { seat, .. } => session.kick_from_seat(seat),
+        ClientMessage::HandOver { seat, .. } => session.hand_over(seat),
+        ClientMessage::JoinByInvite { .. } | ClientMessage::Invite { .. } | ClientMessage::Reserve { .. } => {
+            Err(Rejection::new(
+                RejectCode::NotOffered,
+                "this server does not offer it yet",
+            ))
+        }
     };
     match (result, request) {
         (Ok(()), _) => {}
@@ -278,15 +268,6 @@ fn chat(session: &mut Session, scope: &ChatScope, said: &str) -> Result<(), Reje
         ChatScope::Lobby => session.chat_in_lobby(&said),
         ChatScope::Whisper { to } => session.whisper(to, &said),
     }
-}
-
-/// A passcode that is short enough to be looked at: hashing takes its time.
-fn bounded(passcode: Option<&str>) -> Result<Option<&str>, Rejection> {
-    if passcode.is_some_and(|passcode| passcode.len() > PASSCODE_BYTES_MAX) {
-        let text = format!("a passcode has at most {PASSCODE_BYTES_MAX} bytes");
-        return Err(Rejection::new(RejectCode::WrongPasscode, text));
-    }
-    Ok(passcode)
 }
 
 fn room_name(name: &str) -> Result<String, Rejection> {

@@ -12,7 +12,6 @@ use forkade_protocol::{ChatScope, RejectCode, RoomEvent, ServerMessage, frame, t
 
 use super::delivery::Events;
 use super::mailbox::PostError;
-use super::play::must_be_open;
 use super::players::PlayerRecord;
 use super::session::Session;
 use super::{Lobby, Rejection, scratch};
@@ -63,26 +62,19 @@ impl Session {
     ///
     /// If the player is in no room, or has said too much lately.
     pub fn chat_in_room(&mut self, text: &str) -> Result<(), Rejection> {
-        let Some(own) = self.own() else { return Ok(()) };
-        let (room, _) = self.must_be_in_room()?;
+        self.must_be_in_room()?;
         let paid = self.pay_for_line()?;
-        let from = self.name().as_str().to_owned();
-        let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
-        must_be_open(&tx, room)?;
-        let mut events = Events::begin(&mut tx);
-        events.tell_all(
-            &mut tx,
-            RoomEvent::Chat {
-                from,
-                text: text.to_owned(),
-            },
-        )?;
-        events.finish(&mut tx);
-        paid.enter(&mut tx, own.player);
-        own.consume(&mut tx);
-        tx.commit()?;
-        self.bells.push(room.index());
-        Ok(())
+        let chat = RoomEvent::Chat {
+            from: self.name().as_str().to_owned(),
+            text: text.to_owned(),
+        };
+        self.in_room(|tx, inside| {
+            let mut events = Events::begin(tx);
+            events.tell_all(tx, chat)?;
+            events.finish(tx);
+            paid.enter(tx, inside.own.player);
+            Ok(())
+        })
     }
 
     /// Says something to everybody on the server. The text is validated.

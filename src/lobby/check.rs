@@ -14,6 +14,7 @@ use super::chat::ChatPlace;
 use super::connections::{Claim, Phase};
 use super::directory::{Directory, LobbyTx, Name, Presence};
 use super::memory::{ConnectionRef, PlayerRef, RoomRef};
+use super::ownership::{is_banned, owner_of};
 use super::rooms::{RoomLife, RoomTx, occupants, phase_of};
 use super::session::CURSOR_LOST;
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, OUTPUT_RING_BYTES};
@@ -141,10 +142,16 @@ pub fn check_all(lobby: &mut Lobby) -> Vec<String> {
         check_room(lobby, index, &mut believed, &mut faults);
     }
     check_chat(lobby, &believed, &mut faults);
-    for (player, place) in believed.places {
-        faults.0.push(format!(
-            "player {player:x} believes to be in {place:?}, which does not know"
-        ));
+    for (player, (room, seat)) in believed.places {
+        // Whose seat was taken has yet to read that in the room's log, or to find that the log has moved on.
+        let cursor = believed.cursors[&player];
+        let log = &lobby.memory.rooms.at(room.index()).log;
+        let will_notice = seat.is_some() && (cursor == CURSOR_LOST || !log.is_read_up_to(cursor));
+        if !will_notice {
+            faults.0.push(format!(
+                "player {player:x} believes to be in {room:?} at {seat:?}, which does not know"
+            ));
+        }
     }
     faults.0
 }
@@ -315,6 +322,18 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
         faults.check_cursor(room, believed.cursors.get(&id), head);
     }
     faults.compare("seats taken", tx.get(&record.taken), taken);
+    if owner_of(tx).map_or(taken != 0, |owner| taken >> owner & 1 == 0) {
+        faults.0.push(format!(
+            "room {room:?} is owned by {:?} of {taken:b}",
+            owner_of(tx)
+        ));
+    }
+    if let Some((_, seat)) = occupants(tx).find(|(_, seat)| is_banned(tx, seat.player)) {
+        faults.0.push(format!(
+            "{:?} has a seat in room {room:?}, and was sent out",
+            seat.name
+        ));
+    }
     if (connected | ready) & !taken != 0 {
         faults.0.push(format!(
             "room {room:?} has free seats that are connected or ready"
@@ -335,7 +354,7 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
         faults.check_cursor(room, believed.cursors.get(&player), head);
     }
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
-    if playing && tx.get(&record.has_state) == 0 {
+    if playing && tx.get(&record.match_seats) == 0 {
         faults.0.push(format!("room {room:?} plays without a state"));
     }
     if !playing && tx.get(&record.next_tick_at_ms) != u64::MAX {

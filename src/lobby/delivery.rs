@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use forkade_protocol::{RejectCode, RoomEvent, ServerMessage, frame};
 
-use super::rooms::{RoomRecord, RoomTx, all_was_read, is_open, snapshot};
+use super::rooms::{RoomRecord, RoomTx, all_was_read, is_member, snapshot};
 use super::session::{CURSOR_LOST, Session};
 use super::{Rejection, scratch};
 use crate::games::Audience;
@@ -19,6 +19,9 @@ use crate::shm::event_log::{Appender, Read};
 const TO_ALL: u32 = u32::MAX;
 /// Not an event to pass on: each player is to be shown the beginning match as seen from the own seat.
 const MATCH_STARTED: u32 = u32::MAX - 1;
+
+/// And the number of a seat: its player has lost it, and is told in another way; for all others, an event like any other.
+const TO_ALL_BUT_KICKED: u32 = 1 << 16;
 
 /// Entries that one transaction delivers at most.
 const BATCH_MAX: usize = 64;
@@ -34,6 +37,8 @@ enum Pause {
     Batch,
     /// The match has started: the player gets a picture of it.
     Started,
+    /// The seat was taken from the player.
+    Removed,
     /// The log has moved on without this player.
     Lost,
 }
@@ -82,17 +87,26 @@ impl Session {
                         return Ok(moved);
                     }
                 }
+                Pause::Removed => {
+                    if self.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
+                        return Ok(moved);
+                    }
+                    self.notice_removal()?;
+                }
                 Pause::Lost => {
                     if !self.show_room(|snapshot| ServerMessage::Resync {
                         snapshot: Some(snapshot),
                     })? {
                         return Ok(moved);
                     }
-                    self.lobby
-                        .memory
-                        .header
-                        .resyncs_total
-                        .fetch_add(1, Ordering::Relaxed);
+                    // Else the seat was lost, too.
+                    if self.membership().place().is_some() {
+                        self.lobby
+                            .memory
+                            .header
+                            .resyncs_total
+                            .fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             }
             moved = true;
@@ -148,7 +162,12 @@ impl Session {
                         length,
                         next,
                     } => {
-                        if audience == TO_ALL || seat.is_some_and(|seat| audience == u32::from(seat)) {
+                        let is_for_seat =
+                            |offset: u32| seat.is_some_and(|seat| audience == offset + u32::from(seat));
+                        if is_for_seat(TO_ALL_BUT_KICKED) {
+                            return Pause::Removed;
+                        }
+                        if audience >= TO_ALL_BUT_KICKED || is_for_seat(0) {
                             output.put(&mut tx, &frame[..length]);
                             space -= length as u64;
                         }
@@ -169,7 +188,8 @@ impl Session {
         Ok(pause)
     }
 
-    /// Gives the player a snapshot of the room; the next event delivered is the one after it. False: no space yet.
+    /// Gives the player a snapshot of the room; the next event delivered is the one after it. (Or says that the seat is lost.) False: no
+    /// space yet.
     fn show_room(
         &mut self,
         message: impl FnOnce(forkade_protocol::Snapshot) -> ServerMessage,
@@ -180,9 +200,16 @@ impl Session {
         if self.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
             return Ok(false);
         }
+        let Some(player) = self.player() else {
+            return Ok(false);
+        };
         let games = self.lobby.games;
         let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
-        assert!(is_open(&tx, room), "a room with a player in it is open");
+        if !is_member(&tx, room, player, seat) {
+            drop(tx);
+            self.notice_removal()?;
+            return Ok(true);
+        }
         let snapshot = snapshot(&tx, room, games, seat, &mut self.lobby.faults);
         let head = tx.record().log.head(&tx);
         own.reply(&mut tx, &message(snapshot));
@@ -224,6 +251,15 @@ impl Events<'_> {
     /// An event for everybody.
     pub(super) fn tell_all(&mut self, tx: &mut RoomTx<'_>, event: RoomEvent) -> Result<(), Rejection> {
         self.tell(tx, TO_ALL, event)
+    }
+
+    /// The owner has taken this seat from its player.
+    pub(super) fn tell_of_kick(&mut self, tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
+        self.tell(
+            tx,
+            TO_ALL_BUT_KICKED + u32::from(seat),
+            RoomEvent::Kicked { seat },
+        )
     }
 
     /// An event that a game gave out.

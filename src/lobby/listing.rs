@@ -1,13 +1,14 @@
 //! What rooms there are: read one room at a time, so that a list never holds anybody up.
 
-use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomFilter, RoomId, RoomSummary, ServerMessage};
+use forkade_protocol::{RejectCode, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage};
 
-use super::membership::NewRoom;
+use super::membership::{NewRoom, free_seat};
 use super::memory::RoomRef;
-use super::rooms::{is_open, summary};
+use super::rooms::{RoomTx, is_open, summary};
 use super::session::Session;
+use super::settings::is_unlisted;
 use super::{Lobby, Rejection};
-use crate::games::Start;
+use crate::games::Games;
 use crate::limits::ROOMS_PER_PAGE_MAX;
 
 impl Session {
@@ -57,16 +58,17 @@ impl Session {
             &NewRoom {
                 game,
                 name: &name,
-                passcode: None,
-                seats: 0,
-                options,
+                settings: &RoomSettings {
+                    options: options.to_vec(),
+                    ..RoomSettings::default()
+                },
             },
         )
     }
 }
 
 impl Lobby {
-    /// At most `count` rooms that pass the filter, in the order of their records from `first` on.
+    /// At most `count` listed rooms that pass the filter, in the order of their records from `first` on.
     pub fn rooms_from(&mut self, first: u32, filter: &RoomFilter, count: usize) -> Vec<RoomSummary> {
         let touched = self.rooms_touched();
         let mut found = Vec::new();
@@ -74,7 +76,7 @@ impl Lobby {
             if found.len() == count {
                 break;
             }
-            found.extend(self.room_summary(index).filter(|room| self.passes(room, filter)));
+            found.extend(self.listed_room(index, filter));
         }
         found
     }
@@ -94,23 +96,28 @@ impl Lobby {
         tx.get(&directory.record.rooms_touched)
     }
 
-    fn passes(&self, room: &RoomSummary, filter: &RoomFilter) -> bool {
+    /// The line of the room that is open in a record, if it is listed and passes the filter.
+    fn listed_room(&mut self, index: u32, filter: &RoomFilter) -> Option<RoomSummary> {
+        let (record, games) = (self.memory.rooms.get(index)?, self.games);
+        let room = RoomRef::new(index, record.open_generation()?);
+        let tx = self.hand.begin(record);
+        if !is_open(&tx, room) || is_unlisted(&tx) || filter.joinable && !is_joinable(&tx, games) {
+            return None;
+        }
+        let room = summary(&tx, room, games);
+        drop(tx);
         let game_fits = filter.game.as_ref().is_none_or(|game| *game == room.game);
         let name_fits = filter
             .name_contains
             .as_ref()
             .is_none_or(|part| room.name.to_lowercase().contains(&part.to_lowercase()));
-        game_fits && name_fits && (!filter.joinable || self.is_joinable(room))
+        (game_fits && name_fits).then_some(room)
     }
+}
 
-    /// Whether somebody without a passcode could take a seat.
-    fn is_joinable(&self, room: &RoomSummary) -> bool {
-        let starts_at_once = self
-            .games
-            .find(&room.game)
-            .is_some_and(|(_, game)| game.start_rule() == Start::AtOnce);
-        room.taken < room.seats && !room.passcode && (room.phase != MatchPhase::Playing || starts_at_once)
-    }
+/// Whether anybody, without a passcode, could take a seat.
+fn is_joinable(tx: &RoomTx<'_>, games: &Games) -> bool {
+    tx.get(&tx.record().passcode).set == 0 && free_seat(tx, games).is_ok()
 }
 
 fn lost_the_race(code: RejectCode) -> bool {
@@ -120,5 +127,6 @@ fn lost_the_race(code: RejectCode) -> bool {
             | RejectCode::RoomNotFound
             | RejectCode::AlreadyStarted
             | RejectCode::WrongPasscode
+            | RejectCode::Banned
     )
 }

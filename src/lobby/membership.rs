@@ -1,18 +1,19 @@
 //! Coming into rooms and leaving them. Who gets the last seat is decided by the room's lock.
 
-use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomId, ServerMessage};
+use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
 
 use super::delivery::Events;
 use super::memory::{PlayerRef, RoomRef};
+use super::ownership::{self, is_banned, settle_owner};
 use super::players::Membership;
 use super::rooms::{
-    Passcode, RoomLife, RoomName, RoomOptions, RoomTx, Seat, game_of, is_open, occupants, phase_of,
-    raw_phase, snapshot, write_state,
+    RoomLife, RoomName, RoomTx, Seat, game_of, is_member, is_open, phase_of, raw_phase, snapshot, write_state,
 };
-use super::session::Session;
-use super::{Lobby, Rejection, scratch};
+use super::session::{CURSOR_LOST, Own, Session};
+use super::settings::{self, Settings, may_be_watched};
+use super::{Lobby, Rejection};
 use crate::games::{ErasedOutbox, GameError, Games, Start};
-use crate::limits::{GAME_OPTIONS_BYTES_MAX, SEATS_MAX};
+use crate::limits::REMOVAL_TEXT_BYTES;
 use crate::shm::transaction::Record;
 
 /// What a room is to be like.
@@ -22,12 +23,45 @@ pub struct NewRoom<'a> {
     pub game: &'a str,
     /// Name of the room, validated.
     pub name: &'a str,
-    /// What others must say to come in.
-    pub passcode: Option<&'a str>,
-    /// How many seats; 0 for as many as the game allows.
-    pub seats: u8,
-    /// The game's options, as it encodes them; empty for its defaults.
-    pub options: &'a [u8],
+    /// What its owner chooses.
+    pub settings: &'a RoomSettings,
+}
+
+/// What a client is told whose seat was taken from it.
+const REMOVED: &str = "the room's owner has taken your seat";
+const _: () = assert!(REMOVED.len() <= REMOVAL_TEXT_BYTES);
+
+/// What a transaction on the room that the player is in can use.
+pub(super) struct Inside<'l> {
+    pub(super) own: Own,
+    pub(super) player: PlayerRef,
+    pub(super) room: RoomRef,
+    /// `None`: watching.
+    pub(super) seat: Option<u8>,
+    pub(super) games: &'static Games,
+    pub(super) outbox: &'l mut ErasedOutbox,
+    pub(super) faults: &'l mut Vec<GameError>,
+}
+
+impl Inside<'_> {
+    /// The player's seat.
+    ///
+    /// # Errors
+    ///
+    /// For who only watches.
+    pub(super) fn must_have_seat(&self) -> Result<u8, Rejection> {
+        self.seat
+            .ok_or_else(|| Rejection::new(RejectCode::Spectating, "you are only watching"))
+    }
+}
+
+/// How a seat became free.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// Its player has left, or its grace is over.
+    Left,
+    /// The room's owner has taken it.
+    Kicked,
 }
 
 impl Session {
@@ -48,32 +82,10 @@ impl Session {
                 format!("no game is called \"{}\"", wish.game.escape_debug()),
             )
         })?;
-        let seats = if wish.seats == 0 {
-            (*game.seats().end()).min(SEATS_MAX)
-        } else {
-            wish.seats
-        };
-        if seats > SEATS_MAX {
-            return Err(Rejection::new(
-                RejectCode::SeatsOutOfRange,
-                format!("a room has at most {SEATS_MAX} seats"),
-            ));
-        }
-        let options = RoomOptions::new(wish.options).ok_or_else(|| {
-            Rejection::new(
-                RejectCode::BadOptions,
-                format!("options have at most {GAME_OPTIONS_BYTES_MAX} bytes"),
-            )
-        })?;
         let name = RoomName::new(wish.name)
             .ok_or_else(|| Rejection::new(RejectCode::RoomNameInvalid, "the room's name is too long"))?;
         // The game says now, before anything is changed, whether it likes options and seats.
-        let seed = fresh_seed()?;
-        let (first_state, first_outcome) = scratch::with_state(|state| {
-            let first = game.start(wish.options, seats, seed, state)?;
-            Ok::<_, GameError>((state[..first.state_bytes].to_vec(), first.outcome))
-        })?;
-        let passcode = wish.passcode.map_or(Passcode::NONE, Passcode::new);
+        let (settings, first) = Settings::check(game, wish.settings)?;
 
         let room = self.take_room(player)?;
         let player_name = self.name();
@@ -82,23 +94,24 @@ impl Session {
         tx.set(&record.generation, room.generation());
         tx.set(&record.life, RoomLife::OPEN.raw());
         tx.set(&record.game, u32::from(game_index));
-        tx.set(&record.capacity, u32::from(seats));
+        settings.enter(&mut tx);
+        tx.set(&record.owner, 0);
+        tx.set(&record.bans, ownership::NO_BANS);
         tx.set(&record.spectators, 0);
         tx.set(&record.taken, 1);
         tx.set(&record.connected, 1);
         tx.set(&record.ready, 0);
-        tx.set(&record.has_state, 0);
+        tx.set(&record.match_seats, 0);
         tx.set(&record.next_tick_at_ms, u64::MAX);
         tx.set(&record.name, name);
-        tx.set(&record.passcode, passcode);
-        tx.set(&record.options, options);
         tx.set(&record.seats[0], Seat::of(player, player_name));
         record.log.reset(&mut tx);
         if game.start_rule() == Start::AtOnce {
-            write_state(&mut tx, &first_state);
+            let seats = tx.get(&record.capacity);
+            write_state(&mut tx, &first.state, seats);
             tx.set(&record.phase, raw_phase(MatchPhase::Playing));
             super::play::schedule_first_tick(&mut tx, game.ticks_per_second());
-            if let Some(outcome) = first_outcome {
+            if let Some(outcome) = first.step.outcome {
                 super::play::finish(&mut tx, outcome)?;
             }
         } else {
@@ -117,7 +130,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// No such room, no seat free, the match under way, a wrong passcode, or already in a room.
+    /// No such room, no seat free, the match under way, a wrong passcode, sent out before, nobody to watch, or already in a room.
     pub fn join_room(
         &mut self,
         request: u32,
@@ -128,6 +141,7 @@ impl Session {
         let Some((player, own)) = self.player().zip(self.own()) else {
             return Ok(());
         };
+        let passcode = settings::bounded(passcode)?;
         self.must_be_in_lobby()?;
         self.give_up_opening()?;
         let (room, games, name) = (RoomRef::from_id(room.0), self.lobby.games, self.name());
@@ -148,6 +162,16 @@ impl Session {
             };
             return Err(Rejection::new(RejectCode::WrongPasscode, text));
         }
+        if is_banned(&tx, player) {
+            let text = "the owner of this room has sent you out";
+            return Err(Rejection::new(RejectCode::Banned, text));
+        }
+        if watch && !may_be_watched(&tx) {
+            return Err(Rejection::new(
+                RejectCode::NoSpectators,
+                "nobody may watch this room",
+            ));
+        }
         let seat = if watch { None } else { Some(free_seat(&tx, games)?) };
         let mut events = Events::begin(&mut tx);
         if let Some(number) = seat {
@@ -166,6 +190,7 @@ impl Session {
             tx.set(&record.spectators, tx.get(&record.spectators).saturating_add(1));
         }
         events.finish(&mut tx);
+        settle_owner(&mut tx)?;
         tx.set(&own.player.membership, Membership::in_room(room, seat));
         tx.set(&own.player.log_cursor, record.log.head(&tx));
         let snapshot = snapshot(&tx, room, games, seat, &mut self.lobby.faults);
@@ -182,52 +207,123 @@ impl Session {
     ///
     /// If the player is in none.
     pub fn leave_room(&mut self, request: u32) -> Result<(), Rejection> {
-        let Some((player, own)) = self.player().zip(self.own()) else {
-            return Ok(());
-        };
-        let (room, seat) = self.must_be_in_room()?;
-        let lobby = &mut self.lobby;
-        let mut tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
-        vacate(
-            &mut tx,
-            lobby.games,
-            (&mut lobby.outbox, &mut lobby.faults),
-            room,
-            player,
-            seat,
-        )?;
-        let closing = tx.get(&tx.record().life) == RoomLife::CLOSING.raw();
-        tx.set(&own.player.membership, Membership::LOBBY);
-        tx.set(&own.player.log_cursor, 0);
-        own.reply(&mut tx, &ServerMessage::Left { request });
-        own.consume(&mut tx);
-        tx.commit()?;
-        self.bells.push(room.index());
-        if closing {
-            self.lobby.take_room_back(room);
+        let left = self.in_room(|tx, inside| {
+            let Inside { own, room, .. } = *inside;
+            vacate(
+                tx,
+                inside.games,
+                (inside.outbox, inside.faults),
+                room,
+                inside.player,
+                inside.seat,
+            )?;
+            tx.set(&own.player.membership, Membership::LOBBY);
+            tx.set(&own.player.log_cursor, 0);
+            own.reply(tx, &ServerMessage::Left { request });
+            Ok((tx.get(&tx.record().life) == RoomLife::CLOSING.raw()).then_some(room))
+        })?;
+        if let Some(closing) = left {
+            self.lobby.take_room_back(closing);
         }
         Ok(())
     }
 
-    /// The room that the player is in, and the seat unless watching.
+    /// Does something about the room that the player is in, in one transaction that consumes the frame. The others are to be told.
+    ///
+    /// # Errors
+    ///
+    /// If the player is in none (any more), or what `change` says.
+    pub(super) fn in_room<R>(
+        &mut self,
+        change: impl FnOnce(&mut RoomTx<'_>, &mut Inside<'_>) -> Result<R, Rejection>,
+    ) -> Result<R, Rejection> {
+        let (room, _) = self.must_be_in_room()?;
+        let result = self.look_in_room(|mut tx, inside| {
+            let result = change(&mut tx, inside)?;
+            inside.own.consume(&mut tx);
+            tx.commit()?;
+            Ok(result)
+        })?;
+        self.bells.push(room.index());
+        Ok(result)
+    }
+
+    /// Opens a transaction on the room that the player is in, for sure.
+    ///
+    /// # Errors
+    ///
+    /// If the player is in none (any more), or what `look` says.
+    pub(super) fn look_in_room<R>(
+        &mut self,
+        look: impl FnOnce(RoomTx<'_>, &mut Inside<'_>) -> Result<R, Rejection>,
+    ) -> Result<R, Rejection> {
+        let (room, seat) = self.must_be_in_room()?;
+        let (player, own) = self.player().zip(self.own()).ok_or_else(not_in_room)?;
+        let lobby = &mut self.lobby;
+        let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+        if !is_member(&tx, room, player, seat) {
+            drop(tx);
+            self.notice_removal()?;
+            return Err(not_in_room());
+        }
+        let mut inside = Inside {
+            own,
+            player,
+            room,
+            seat,
+            games: lobby.games,
+            outbox: &mut lobby.outbox,
+            faults: &mut lobby.faults,
+        };
+        look(tx, &mut inside)
+    }
+
+    /// The room that the player is in, and the seat unless watching. The seat may have been lost meanwhile.
     ///
     /// # Errors
     ///
     /// If the player is in none.
     pub(super) fn must_be_in_room(&self) -> Result<(RoomRef, Option<u8>), Rejection> {
-        self.membership()
-            .place()
-            .ok_or_else(|| Rejection::new(RejectCode::NotInRoom, "you are in no room"))
+        self.membership().place().ok_or_else(not_in_room)
     }
 
-    fn must_be_in_lobby(&self) -> Result<(), Rejection> {
-        match self.membership().place() {
-            None => Ok(()),
-            Some(_) => Err(Rejection::new(
-                RejectCode::AlreadyInRoom,
-                "leave the room you are in first",
-            )),
+    fn must_be_in_lobby(&mut self) -> Result<(), Rejection> {
+        let is_in_room = || Rejection::new(RejectCode::AlreadyInRoom, "leave the room you are in first");
+        if self.membership().place().is_none() {
+            return Ok(());
         }
+        match self.look_in_room(|_, _| Ok(())) {
+            Ok(()) => Err(is_in_room()),
+            // The seat was lost, and the player was told.
+            Err(Rejection {
+                code: RejectCode::NotInRoom,
+                ..
+            }) => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The player's seat was taken from it: puts right where the player is, and tells the client.
+    ///
+    /// # Errors
+    ///
+    /// A transaction that does not fit, which is a mistake of this program's.
+    pub(super) fn notice_removal(&mut self) -> Result<(), Rejection> {
+        let Some((own, (room, _))) = self.own().zip(self.membership().place()) else {
+            return Ok(());
+        };
+        let mut tx = self.lobby.hand.begin(own.player);
+        tx.set(&own.player.membership, Membership::LOBBY);
+        // Who lost bytes is still owed the word that there is no room.
+        if tx.get(&own.player.log_cursor) != CURSOR_LOST {
+            tx.set(&own.player.log_cursor, 0);
+        }
+        let removed = ServerMessage::Removed {
+            room: RoomId(room.to_id()),
+            text: REMOVED.to_owned(),
+        };
+        own.reply(&mut tx, &removed);
+        Ok(tx.commit()?)
     }
 
     /// Gives back the room record that a predecessor was given and did not open: the player goes elsewhere, or the record would be
@@ -317,30 +413,55 @@ pub(super) fn vacate(
         return Ok(());
     }
     if let Some(number) = seat {
-        let cell = &record.seats[usize::from(number)];
-        if tx.get(cell).player != player {
+        if tx.get(&record.seats[usize::from(number)]).player != player {
             return Ok(());
         }
-        tx.set(cell, Seat::FREE);
-        tx.set(&record.taken, tx.get(&record.taken) & !(1 << number));
-        tx.set(&record.connected, tx.get(&record.connected) & !(1 << number));
-        tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));
-        let mut events = Events::begin(tx);
-        events.tell_all(tx, RoomEvent::Left { seat: number })?;
-        events.finish(tx);
-        if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
-            super::play::player_left(tx, games, (outbox, faults), number)?;
-        }
+        free(tx, games, (outbox, faults), number, Gone::Left)?;
     } else {
         tx.set(&record.spectators, tx.get(&record.spectators).saturating_sub(1));
     }
-    if occupants(tx).next().is_none() && tx.get(&record.spectators) == 0 {
+    if tx.get(&record.taken) == 0 && tx.get(&record.spectators) == 0 {
         tx.set(&record.life, RoomLife::CLOSING.raw());
     }
     Ok(())
 }
 
-fn free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Rejection> {
+/// Frees a taken seat for good.
+pub(super) fn free(
+    tx: &mut RoomTx<'_>,
+    games: &Games,
+    (outbox, faults): (&mut ErasedOutbox, &mut Vec<GameError>),
+    number: u8,
+    how: Gone,
+) -> Result<(), Rejection> {
+    let record = tx.record();
+    tx.set(&record.seats[usize::from(number)], Seat::FREE);
+    tx.set(&record.taken, tx.get(&record.taken) & !(1 << number));
+    tx.set(&record.connected, tx.get(&record.connected) & !(1 << number));
+    tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));
+    let mut events = Events::begin(tx);
+    match how {
+        Gone::Left => events.tell_all(tx, RoomEvent::Left { seat: number })?,
+        Gone::Kicked => events.tell_of_kick(tx, number)?,
+    }
+    events.finish(tx);
+    settle_owner(tx)?;
+    if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
+        super::play::player_left(tx, games, (outbox, faults), number)?;
+    }
+    Ok(())
+}
+
+fn not_in_room() -> Rejection {
+    Rejection::new(RejectCode::NotInRoom, "you are in no room")
+}
+
+/// The seat that anybody who comes now would get.
+///
+/// # Errors
+///
+/// None is free, or the match is under way.
+pub(super) fn free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Rejection> {
     let record = tx.record();
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
     if playing && game_of(tx, games).start_rule() == Start::WhenSeatsReady {

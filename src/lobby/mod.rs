@@ -2,7 +2,8 @@
 //!
 //! * [`memory`]: what lies where; [`directory`], [`connections`], [`players`], [`rooms`]: the records;
 //! * [`session`]: one connection and its player, as animated by a handler: [greeting](session::Session::greet), resume, end;
-//! * [`membership`]: create, join, watch, leave; [`play`]: ready, act; [`listing`]: what rooms there are;
+//! * [`membership`]: create, join, watch, leave; [`settings`] and [`ownership`]: what a room's owner decides;
+//! * [`play`]: ready, act; [`listing`]: what rooms there are;
 //! * [`chat`]: what is said, to whom and how fast; [`mailbox`]: what waits for one player;
 //! * [`delivery`]: from the room's log, the lobby's chat and the mailbox to the player's output;
 //! * [`sweep`]: what happens by time, and what dead processes left;
@@ -22,6 +23,7 @@ mod look;
 pub mod mailbox;
 pub mod membership;
 pub mod memory;
+mod ownership;
 #[doc(hidden)]
 pub mod picture;
 pub mod play;
@@ -29,6 +31,7 @@ pub mod players;
 pub mod rooms;
 mod scratch;
 pub mod session;
+mod settings;
 pub mod sweep;
 pub mod text;
 pub mod transport;

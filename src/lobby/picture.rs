@@ -193,17 +193,21 @@ fn of_room(lobby: &mut Lobby, index: u32, needed_from: u64, lines: &mut Vec<Stri
         return;
     }
     lines.push(format!(
-        "  phase {} game {} capacity {} spectators {} connected {:b} ready {:b} name {:?} passcode {:?} options {:?} has state {} {:?} tick {}",
+        "  phase {} game {} capacity {} owner {} flags {} turn {} bans {:?} spectators {} connected {:b} ready {:b} name {:?} passcode {:?} options {:?} state of {} {:?} tick {}",
         tx.get(&record.phase),
         tx.get(&record.game),
         tx.get(&record.capacity),
+        tx.get(&record.owner),
+        tx.get(&record.flags),
+        tx.get(&record.turn_seconds),
+        tx.get(&record.bans),
         tx.get(&record.spectators),
         tx.get(&record.connected),
         tx.get(&record.ready),
         tx.get(&record.name),
         tx.get(&record.passcode),
         tx.get(&record.options).as_slice(),
-        tx.get(&record.has_state),
+        tx.get(&record.match_seats),
         read_state(&tx),
         tx.get(&record.next_tick_at_ms) != u64::MAX,
     ));

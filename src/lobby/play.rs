@@ -6,10 +6,7 @@ use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 
 use super::delivery::Events;
 use super::membership::fresh_seed;
-use super::memory::RoomRef;
-use super::rooms::{
-    RoomLife, RoomTx, game_of, is_open, occupants, phase_of, raw_phase, read_state, write_state,
-};
+use super::rooms::{RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state};
 use super::session::Session;
 use super::{Lobby, Rejection, scratch};
 use crate::games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
@@ -49,24 +46,15 @@ impl Session {
     ///
     /// In no room, only watching, no match, or the game refuses or fails.
     pub fn act(&mut self, action: &[u8]) -> Result<(), Rejection> {
-        let Some(own) = self.own() else { return Ok(()) };
-        let (room, seat) = self.must_have_seat()?;
-        let lobby = &mut self.lobby;
-        let mut tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
-        must_be_open(&tx, room)?;
-        if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
-            return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
-        }
-        call_game(
-            &mut tx,
-            lobby.games,
-            &mut lobby.outbox,
-            |game, state, out, next| game.act(state, seat, action, out, next),
-        )??;
-        own.consume(&mut tx);
-        tx.commit()?;
-        self.bells.push(room.index());
-        Ok(())
+        self.in_room(|tx, inside| {
+            let seat = inside.must_have_seat()?;
+            if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
+                return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
+            }
+            call_game(tx, inside.games, inside.outbox, |game, state, out, next| {
+                game.act(state, seat, action, out, next)
+            })?
+        })
     }
 
     fn set_ready(
@@ -74,29 +62,17 @@ impl Session {
         ready: bool,
         allowed: impl FnOnce(MatchPhase) -> Result<(), Rejection>,
     ) -> Result<(), Rejection> {
-        let Some(own) = self.own() else { return Ok(()) };
-        let (room, seat) = self.must_have_seat()?;
-        let (seed, games) = (fresh_seed()?, self.lobby.games);
-        let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
-        must_be_open(&tx, room)?;
-        let record = tx.record();
-        allowed(phase_of(tx.get(&record.phase)))?;
-        let (bits, bit) = (tx.get(&record.ready), 1 << seat);
-        tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
-        let mut events = Events::begin(&mut tx);
-        events.tell_all(&mut tx, RoomEvent::Ready { seat, ready })?;
-        events.finish(&mut tx);
-        start_if_all_are_ready(&mut tx, games, seed)?;
-        own.consume(&mut tx);
-        tx.commit()?;
-        self.bells.push(room.index());
-        Ok(())
-    }
-
-    fn must_have_seat(&self) -> Result<(RoomRef, u8), Rejection> {
-        let (room, seat) = self.must_be_in_room()?;
-        let seat = seat.ok_or_else(|| Rejection::new(RejectCode::Spectating, "you are only watching"))?;
-        Ok((room, seat))
+        let seed = fresh_seed()?;
+        self.in_room(|tx, inside| {
+            let (record, seat) = (tx.record(), inside.must_have_seat()?);
+            allowed(phase_of(tx.get(&record.phase)))?;
+            let (bits, bit) = (tx.get(&record.ready), 1 << seat);
+            tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
+            let mut events = Events::begin(tx);
+            events.tell_all(tx, RoomEvent::Ready { seat, ready })?;
+            events.finish(tx);
+            start_if_all_are_ready(tx, inside.games, seed)
+        })
     }
 }
 
@@ -185,7 +161,7 @@ fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Resu
     let seats = u8::try_from(capacity).unwrap_or(u8::MAX);
     let step = scratch::with_state(|state| {
         let step = game.start(options.as_slice(), seats, seed, state)?;
-        write_state(tx, &state[..step.state_bytes]);
+        write_state(tx, &state[..step.state_bytes], capacity);
         Ok::<_, GameError>(step)
     })?;
     tx.set(&record.phase, raw_phase(MatchPhase::Playing));
@@ -213,7 +189,8 @@ fn call_game(
 
 /// Makes what a call of the game led to part of the transaction.
 fn apply(tx: &mut RoomTx<'_>, step: &Step, next: &[u8], outbox: &ErasedOutbox) -> Result<(), Rejection> {
-    write_state(tx, &next[..step.state_bytes]);
+    let seats = tx.get(&tx.record().match_seats);
+    write_state(tx, &next[..step.state_bytes], seats);
     let mut events = Events::begin(tx);
     for (audience, data) in outbox.iter() {
         events.tell_of_game(tx, audience, data)?;
@@ -231,12 +208,4 @@ pub(super) fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Reject
     events.tell_all(tx, RoomEvent::Finished { outcome })?;
     events.finish(tx);
     Ok(())
-}
-
-pub(super) fn must_be_open(tx: &RoomTx<'_>, room: RoomRef) -> Result<(), Rejection> {
-    if is_open(tx, room) {
-        Ok(())
-    } else {
-        Err(Rejection::new(RejectCode::RoomNotFound, "the room is gone"))
-    }
 }

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forkade_protocol::{RoomId, RoomRules, RoomSummary, SeatInfo, Snapshot};
+use forkade_protocol::{RoomId, RoomSummary, SeatInfo, Snapshot};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::directory::Name;
 use super::memory::{PlayerRef, RoomRef};
+use super::ownership::{Bans, owner_of};
+use super::settings::rules;
 use super::text::{ShortBytes, Text};
 use crate::games::{AnyGame, GameError, Games, Viewer};
 use crate::limits::{
@@ -33,6 +35,12 @@ shared_record! {
         pub game: Guarded<u32>,
         /// How many seats the room has.
         pub capacity: Guarded<u32>,
+        /// The owner's seat; `u32::MAX` if nobody has a seat.
+        pub owner: Guarded<u32>,
+        /// Who may find and watch the room: see [`settings`](super::settings).
+        pub flags: Guarded<u32>,
+        /// How long a turn may take, in seconds; 0: as long as it takes.
+        pub turn_seconds: Guarded<u32>,
         /// How many players watch without a seat.
         pub spectators: Guarded<u32>,
         /// Bit per seat: somebody sits there.
@@ -45,8 +53,8 @@ shared_record! {
         pub state_slot: Guarded<u32>,
         /// Length of the current state, in bytes. A state may well have none.
         pub state_bytes: Guarded<u32>,
-        /// Nonzero if there is a state: a match that is being played or was.
-        pub has_state: Guarded<u32>,
+        /// Nonzero if there is a state: a match that is being played or was. It is the number of its seats.
+        pub match_seats: Guarded<u32>,
         /// The options the room was created with, as its game encodes them.
         pub options: Guarded<RoomOptions>,
         /// When the game's next tick is due, in milliseconds of the monotonic clock.
@@ -55,6 +63,8 @@ shared_record! {
         pub name: Guarded<RoomName>,
         /// The passcode's salt and hash, if it has one.
         pub passcode: Guarded<Passcode>,
+        /// Whom the owner has sent out.
+        pub bans: Guarded<Bans>,
         /// Who sits where.
         pub seats: [Guarded<Seat>; SEATS_MAX as usize],
         /// The room's reference while it is open, else 0; for readers without the lock.
@@ -271,6 +281,12 @@ pub fn is_open(tx: &RoomTx<'_>, room: RoomRef) -> bool {
     tx.get(&record.generation) == room.generation() && tx.get(&record.life) == RoomLife::OPEN.raw()
 }
 
+/// Whether the player is where its own record says. A seat may have been taken from it without its doing.
+pub fn is_member(tx: &RoomTx<'_>, room: RoomRef, player: PlayerRef, seat: Option<u8>) -> bool {
+    let seats = &tx.record().seats;
+    is_open(tx, room) && seat.is_none_or(|seat| tx.get(&seats[usize::from(seat)]).player == player)
+}
+
 /// The seats that the room has and their present occupants.
 pub fn occupants(tx: &RoomTx<'_>) -> impl Iterator<Item = (u8, Seat)> {
     let record = tx.record();
@@ -292,8 +308,9 @@ pub fn read_state(tx: &RoomTx<'_>) -> Vec<u8> {
     state
 }
 
-/// Makes `state` the current state: written to the other slot, which nothing refers to until the commit.
-pub fn write_state(tx: &mut RoomTx<'_>, state: &[u8]) {
+/// Makes `state` the current state, of a match with `seats` seats: written to the other slot, which nothing refers to until the
+/// commit.
+pub fn write_state(tx: &mut RoomTx<'_>, state: &[u8], seats: u32) {
     let record = tx.record();
     let slot = 1 - tx.get(&record.state_slot) % 2;
     tx.write(&record.states[slot as usize], 0, state);
@@ -302,7 +319,7 @@ pub fn write_state(tx: &mut RoomTx<'_>, state: &[u8]) {
         &record.state_bytes,
         u32::try_from(state.len()).expect("a state fits its slot"),
     );
-    tx.set(&record.has_state, 1);
+    tx.set(&record.match_seats, seats);
 }
 
 /// The room as somebody in it sees it, up to the last event. If the game fails to show itself, `faults` says how.
@@ -339,13 +356,8 @@ pub fn snapshot(
             faults.push(fault);
             Vec::new()
         }),
-        owner: occupants(tx).next().map(|(number, _)| number),
-        rules: RoomRules {
-            seats: u8::try_from(tx.get(&record.capacity)).unwrap_or(u8::MAX),
-            passcode: tx.get(&record.passcode).set != 0,
-            options: tx.get(&record.options).as_slice().to_vec(),
-            ..RoomRules::default()
-        },
+        owner: owner_of(tx),
+        rules: rules(tx),
         reservations: Vec::new(),
         turn: None,
     }
@@ -354,9 +366,12 @@ pub fn snapshot(
 /// What the game shows to a seat or a spectator; empty while there is no match.
 fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Result<Vec<u8>, GameError> {
     let record = tx.record();
-    if tx.get(&record.has_state) == 0 {
+    let match_seats = tx.get(&record.match_seats);
+    if match_seats == 0 {
         return Ok(Vec::new());
     }
+    // A room can have grown since its last match: its new seats have nothing of their own to see in that.
+    let seat = seat.filter(|seat| u32::from(*seat) < match_seats);
     let viewer = seat.map_or(Viewer::Spectator, Viewer::Seat);
     let mut view = vec![0; GAME_VIEW_BYTES_MAX];
     let length = game_of(tx, games).view(&read_state(tx), viewer, &mut view)?;

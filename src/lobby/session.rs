@@ -24,6 +24,7 @@ use super::transport::Passed;
 use crate::limits::HANDSHAKE_BYTES_MAX;
 
 pub use ending::Farewell;
+pub(super) use frames::Own;
 pub use greeting::Resume;
 
 /// In a player's log cursor: the player must be given a snapshot before any further event.

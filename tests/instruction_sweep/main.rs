@@ -39,6 +39,7 @@
 mod actors;
 mod examiner;
 mod operations;
+mod owners;
 mod stage;
 mod stepper;
 mod sweep;
@@ -53,6 +54,7 @@ use forkade::sys::memory::Mapping;
 use forkade::sys::process::{Exit, fork};
 
 use operations::{OPERATIONS, Operation};
+use owners::OWNERS;
 use stepper::StepError;
 use sweep::{Findings, sweep, sweep_recovery};
 use talk::TALK;
@@ -112,9 +114,9 @@ fn main() -> ExitCode {
         .skip(1)
         .find(|argument| !argument.starts_with('-'))
         .unwrap_or_default();
-    let selected: Vec<&Operation> = OPERATIONS
-        .iter()
-        .chain(TALK)
+    let selected: Vec<&Operation> = [OPERATIONS, TALK, OWNERS]
+        .into_iter()
+        .flatten()
         .filter(|operation| operation.name.contains(&selection))
         .collect();
     assert!(selected.len() <= ROWS_MAX, "more operations than rows");

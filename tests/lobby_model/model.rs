@@ -1,29 +1,42 @@
 //! The lobby as it is meant to be: ordinary collections, one process, no deaths.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use forkade::games::relay::Relayed;
 use forkade::games::tictactoe::TicTacToe;
 use forkade::games::{Game, Outbox};
-use forkade_protocol::{ClientMessage, Outcome, Phase, RejectCode, RoomEvent, RoomId, SeatInfo, codec};
+use forkade::limits::BANS_PER_ROOM_MAX;
+use forkade_protocol::{
+    ClientMessage, Outcome, Phase, RejectCode, RoomEvent, RoomId, RoomRules, RoomSettings, SeatInfo, codec,
+};
 
 /// Who is here, and which rooms there are.
 pub(crate) struct Model {
     /// By name in small letters.
     pub(crate) players: BTreeMap<String, Player>,
     pub(crate) rooms: BTreeMap<RoomId, Room>,
-    pub(crate) players_max: usize,
-    pub(crate) rooms_max: usize,
+    players_max: usize,
+    rooms_max: usize,
+    /// Players that there have been.
+    players_total: u64,
 }
 
 pub(crate) struct Player {
-    pub(crate) connected: bool,
+    /// Nobody else's, ever.
+    id: u64,
+    connected: bool,
     pub(crate) place: Option<(RoomId, Option<u8>)>,
+    /// The seat that was taken from the player, who was not told yet.
+    pub(crate) lost: Option<(RoomId, Option<u8>)>,
 }
 
 pub(crate) struct Room {
     pub(crate) game: &'static str,
-    pub(crate) passcode: Option<String>,
+    passcode: Option<String>,
+    pub(crate) rules: RoomRules,
+    pub(crate) owner: Option<u8>,
+    /// The ids of those who were sent out, the oldest first.
+    bans: VecDeque<u64>,
     pub(crate) seats: Vec<Option<SeatInfo>>,
     pub(crate) spectators: BTreeSet<String>,
     pub(crate) phase: Phase,
@@ -50,20 +63,32 @@ impl Model {
             rooms: BTreeMap::new(),
             players_max,
             rooms_max,
+            players_total: 0,
         }
+    }
+
+    /// Whether nobody else can come.
+    pub(crate) fn is_full(&self) -> bool {
+        self.players.len() == self.players_max
+    }
+
+    /// A new player.
+    pub(crate) fn add(&mut self, who: String) {
+        self.players_total += 1;
+        let player = Player {
+            id: self.players_total,
+            connected: true,
+            place: None,
+            lost: None,
+        };
+        assert!(self.players.insert(who, player).is_none());
     }
 
     /// What the server is to do about a request.
     pub(crate) fn request(&mut self, who: &str, message: &ClientMessage) -> Result<Effect, RejectCode> {
         match message {
             ClientMessage::CreateRoom { game, settings, .. } => self
-                .create(
-                    who,
-                    game,
-                    settings.passcode.clone(),
-                    settings.seats,
-                    &settings.options,
-                )
+                .create(who, game, settings)
                 .map(|room| Effect::Opens(Box::new(room))),
             ClientMessage::QuickMatch { game, options, .. } => self.quick_match(who, game, options),
             ClientMessage::JoinRoom { room, passcode, .. } => {
@@ -71,6 +96,17 @@ impl Model {
             }
             ClientMessage::Spectate { room, passcode, .. } => {
                 self.join(who, *room, passcode.as_deref(), true)
+            }
+            ClientMessage::Configure { settings, .. } => self.configure(who, settings),
+            ClientMessage::Kick { seat, .. } => {
+                let (id, seat) = self.other_seat(who, *seat)?;
+                self.kick(id, seat);
+                Ok(Effect::Done)
+            }
+            ClientMessage::HandOver { seat, .. } => {
+                let (id, seat) = self.other_seat(who, *seat)?;
+                self.room(id).make_owner(seat);
+                Ok(Effect::Done)
             }
             ClientMessage::Leave { .. } => {
                 self.place(who)?;
@@ -165,43 +201,49 @@ impl Model {
         Ok((id, seat.ok_or(RejectCode::Spectating)?))
     }
 
-    fn create(
-        &mut self,
-        who: &str,
-        game: &str,
-        passcode: Option<String>,
-        seats: u8,
-        options: &[u8],
-    ) -> Result<Room, RejectCode> {
+    /// The room that the player owns.
+    fn own(&mut self, who: &str) -> Result<(RoomId, u8), RejectCode> {
+        let (id, seat) = self.place(who)?;
+        match seat {
+            Some(seat) if self.room(id).owner == Some(seat) => Ok((id, seat)),
+            _ => Err(RejectCode::NotOwner),
+        }
+    }
+
+    /// A seat that somebody else has, in the room that the player owns.
+    fn other_seat(&mut self, who: &str, seat: u8) -> Result<(RoomId, u8), RejectCode> {
+        let (id, own) = self.own(who)?;
+        match self.room(id).seats.get(usize::from(seat)) {
+            Some(Some(_)) if seat != own => Ok((id, seat)),
+            _ => Err(RejectCode::NoSuchSeat),
+        }
+    }
+
+    fn create(&mut self, who: &str, game: &str, settings: &RoomSettings) -> Result<Room, RejectCode> {
         if self.player(who).place.is_some() {
             return Err(RejectCode::AlreadyInRoom);
         }
-        let (game, allowed, starts) = match game {
-            "relay" => ("relay", 1..=32, true),
-            "tictactoe" => ("tictactoe", 2..=2, false),
-            "clock" => ("clock", 1..=2, true),
+        let (game, starts) = match game {
+            "relay" => ("relay", true),
+            "tictactoe" => ("tictactoe", false),
+            "clock" => ("clock", true),
             _ => return Err(RejectCode::UnknownGame),
         };
-        let seats = if seats == 0 { *allowed.end() } else { seats };
-        if !allowed.contains(&seats) {
-            return Err(RejectCode::SeatsOutOfRange);
-        }
+        let rules = rules(game, settings)?;
         if self.rooms.len() == self.rooms_max {
             return Err(RejectCode::RoomsFull);
         }
-        let last = if game == "clock" && !options.is_empty() {
-            codec::decode(options).expect("a number")
-        } else {
-            0
-        };
         let mut room = Room {
             game,
-            passcode,
-            seats: vec![None; usize::from(seats)],
+            passcode: settings.passcode.clone(),
+            seats: vec![None; usize::from(rules.seats)],
+            ticks: (0, last_tick(&rules)),
+            rules,
+            owner: Some(0),
+            bans: VecDeque::new(),
             spectators: BTreeSet::new(),
             phase: if starts { Phase::Playing } else { Phase::Waiting },
             board: None,
-            ticks: (0, last),
             events: Vec::new(),
         };
         room.seats[0] = Some(SeatInfo {
@@ -212,6 +254,47 @@ impl Model {
         Ok(room)
     }
 
+    fn configure(&mut self, who: &str, settings: &RoomSettings) -> Result<Effect, RejectCode> {
+        let (id, _) = self.own(who)?;
+        let room = self.room(id);
+        let rules = rules(room.game, settings)?;
+        let of_the_match = |rules: &RoomRules| (rules.seats, rules.options.clone(), rules.turn_seconds);
+        if room.phase == Phase::Playing && of_the_match(&rules) != of_the_match(&room.rules) {
+            return Err(RejectCode::AlreadyStarted);
+        }
+        if room
+            .seats
+            .iter()
+            .skip(usize::from(rules.seats))
+            .any(Option::is_some)
+        {
+            return Err(RejectCode::BadSettings);
+        }
+        room.seats.resize(usize::from(rules.seats), None);
+        room.clear_ready();
+        room.passcode.clone_from(&settings.passcode);
+        room.ticks.1 = last_tick(&rules);
+        room.rules = rules.clone();
+        room.events.push(RoomEvent::Configured { rules });
+        Ok(Effect::Done)
+    }
+
+    fn kick(&mut self, id: RoomId, seat: u8) {
+        let found = self
+            .players
+            .values_mut()
+            .find(|player| player.place == Some((id, Some(seat))))
+            .expect("somebody has the seat");
+        found.lost = found.place.take();
+        let banned = found.id;
+        let room = self.room(id);
+        room.bans.push_back(banned);
+        if room.bans.len() > BANS_PER_ROOM_MAX {
+            room.bans.pop_front();
+        }
+        room.free(seat, RoomEvent::Kicked { seat });
+    }
+
     fn quick_match(&mut self, who: &str, game: &str, options: &[u8]) -> Result<Effect, RejectCode> {
         if self.player(who).place.is_some() {
             return Err(RejectCode::AlreadyInRoom);
@@ -219,20 +302,26 @@ impl Model {
         let joinable = |room: &Room| {
             let free = room.seats.iter().any(Option::is_none);
             let open = room.phase != Phase::Playing || room.game != "tictactoe";
-            room.game == game && free && open && room.passcode.is_none()
+            room.game == game && free && open && room.passcode.is_none() && !room.rules.unlisted
         };
+        let player = self.player(who).id;
         // The server looks in the order of its records.
         let found = self
             .rooms
             .iter()
-            .filter(|(_, room)| joinable(room))
+            .filter(|(_, room)| joinable(room) && !room.bans.contains(&player))
             .map(|(id, _)| *id)
             .min_by_key(|id| id.0 & 0xFFFF_FFFF);
         match found {
             Some(id) => self.join(who, id, None, false),
-            None => self
-                .create(who, game, None, 0, options)
-                .map(|room| Effect::Opens(Box::new(room))),
+            None => {
+                let settings = RoomSettings {
+                    options: options.to_vec(),
+                    ..RoomSettings::default()
+                };
+                self.create(who, game, &settings)
+                    .map(|room| Effect::Opens(Box::new(room)))
+            }
         }
     }
 
@@ -246,9 +335,16 @@ impl Model {
         if self.player(who).place.is_some() {
             return Err(RejectCode::AlreadyInRoom);
         }
+        let player = self.player(who).id;
         let room = self.rooms.get_mut(&id).ok_or(RejectCode::RoomNotFound)?;
         if room.passcode.is_some() && room.passcode.as_deref() != passcode {
             return Err(RejectCode::WrongPasscode);
+        }
+        if room.bans.contains(&player) {
+            return Err(RejectCode::Banned);
+        }
+        if watch && room.rules.no_spectators {
+            return Err(RejectCode::NoSpectators);
         }
         let seat = if watch {
             room.spectators.insert(who.to_lowercase());
@@ -272,6 +368,7 @@ impl Model {
                 seat,
                 name: who.to_owned(),
             });
+            room.settle_owner();
             Some(seat)
         };
         self.player(who).place = Some((id, seat));
@@ -287,15 +384,7 @@ impl Model {
             None => {
                 room.spectators.remove(&who.to_lowercase());
             }
-            Some(seat) => {
-                room.seats[usize::from(seat)] = None;
-                room.events.push(RoomEvent::Left { seat });
-                if room.phase == Phase::Playing && room.game == "tictactoe" {
-                    room.finish(Outcome::Won {
-                        seats: vec![1 - seat],
-                    });
-                }
-            }
+            Some(seat) => room.free(seat, RoomEvent::Left { seat }),
         }
         if room.seats.iter().all(Option::is_none) && room.spectators.is_empty() {
             self.rooms.remove(&id);
@@ -377,6 +466,43 @@ impl Model {
 }
 
 impl Room {
+    /// Somebody is gone from the seat.
+    fn free(&mut self, seat: u8, how: RoomEvent) {
+        self.seats[usize::from(seat)] = None;
+        self.events.push(how);
+        self.settle_owner();
+        if self.phase == Phase::Playing && self.game == "tictactoe" {
+            self.finish(Outcome::Won {
+                seats: vec![1 - seat],
+            });
+        }
+    }
+
+    fn settle_owner(&mut self) {
+        if self
+            .owner
+            .is_some_and(|seat| self.seats[usize::from(seat)].is_some())
+        {
+            return;
+        }
+        let seats = || {
+            (0..)
+                .zip(&self.seats)
+                .filter_map(|(seat, info)| Some((seat, info.as_ref()?)))
+        };
+        let connected = seats().find(|(_, info)| info.connected);
+        let next = connected.or(seats().next()).map(|(seat, _)| seat);
+        match next {
+            Some(seat) => self.make_owner(seat),
+            None => self.owner = None,
+        }
+    }
+
+    fn make_owner(&mut self, seat: u8) {
+        self.owner = Some(seat);
+        self.events.push(RoomEvent::Owner { seat });
+    }
+
     fn finish(&mut self, outcome: Outcome) {
         self.phase = Phase::Finished;
         self.clear_ready();
@@ -389,4 +515,34 @@ impl Room {
             .flatten()
             .for_each(|info| info.ready = false);
     }
+}
+
+/// What the settings come to for a room of this game.
+fn rules(game: &str, settings: &RoomSettings) -> Result<RoomRules, RejectCode> {
+    let allowed = match game {
+        "relay" => 1..=32,
+        "tictactoe" => 2..=2,
+        _ => 1..=2,
+    };
+    let seats = if settings.seats == 0 {
+        *allowed.end()
+    } else {
+        settings.seats
+    };
+    if !allowed.contains(&seats) {
+        return Err(RejectCode::SeatsOutOfRange);
+    }
+    Ok(RoomRules {
+        seats,
+        passcode: settings.passcode.is_some(),
+        options: settings.options.clone(),
+        unlisted: settings.unlisted,
+        no_spectators: settings.no_spectators,
+        turn_seconds: settings.turn_seconds,
+    })
+}
+
+/// After how many ticks a clock with these options ends.
+fn last_tick(rules: &RoomRules) -> u32 {
+    codec::decode(&rules.options).unwrap_or_default()
 }

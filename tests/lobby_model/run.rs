@@ -200,29 +200,42 @@ impl Run {
             .random
             .pick(&["relay", "tictactoe", "tictactoe", "clock", "chess"])
             .expect("games");
+        let options_of_clock = codec::encode(&3_u32).expect("a number");
         let options = if game == "clock" {
-            codec::encode(&3_u32).expect("a number")
+            options_of_clock.clone()
         } else {
             Vec::new()
         };
         let game = game.to_owned();
         let rooms: Vec<RoomId> = self.model.rooms.keys().copied().collect();
         let room = self.random.pick(&rooms).unwrap_or(RoomId(7 << 32 | 1));
-        match self.random.below(24) {
-            0..=1 => {
-                let seats = u8::try_from(self.random.below(4)).expect("few");
-                ClientMessage::CreateRoom {
+        match self.random.below(30) {
+            0..=1 => ClientMessage::CreateRoom {
+                request,
+                settings: self.some_settings(passcode, options),
+                game,
+                name: "Here".into(),
+            },
+            24..=25 => {
+                let game = self.game_of(who);
+                let options = if game == Some("clock") {
+                    options_of_clock
+                } else {
+                    Vec::new()
+                };
+                ClientMessage::Configure {
                     request,
-                    game,
-                    name: "Here".into(),
-                    settings: RoomSettings {
-                        passcode,
-                        seats,
-                        options,
-                        ..RoomSettings::default()
-                    },
+                    settings: self.some_settings(passcode, options),
                 }
             }
+            26..=27 => ClientMessage::Kick {
+                request,
+                seat: self.some_seat(),
+            },
+            28 => ClientMessage::HandOver {
+                request,
+                seat: self.some_seat(),
+            },
             2..=3 => ClientMessage::QuickMatch {
                 request,
                 game,
@@ -269,9 +282,29 @@ impl Run {
         }
     }
 
-    fn some_action(&mut self, who: &str) -> Vec<u8> {
+    fn some_settings(&mut self, passcode: Option<String>, options: Vec<u8>) -> RoomSettings {
+        RoomSettings {
+            passcode,
+            seats: u8::try_from(self.random.below(4)).expect("few"),
+            options,
+            unlisted: self.random.one_in(6),
+            no_spectators: self.random.one_in(6),
+            turn_seconds: 0,
+        }
+    }
+
+    /// Sometimes one that no room has.
+    fn some_seat(&mut self) -> u8 {
+        [0, 0, 1, 1, 1, 2, 3, 31, 32, 255][self.random.below(10)]
+    }
+
+    fn game_of(&mut self, who: &str) -> Option<&'static str> {
         let place = self.model.player(who).place;
-        match place.map(|(room, _)| self.model.rooms[&room].game) {
+        place.map(|(room, _)| self.model.rooms[&room].game)
+    }
+
+    fn some_action(&mut self, who: &str) -> Vec<u8> {
+        match self.game_of(who) {
             // Enough that slow readers fall out of the log's window, and unconfirmed output out of the ring.
             Some("relay") => vec![7; self.random.below(7000)],
             Some("clock") => vec![u8::from(self.random.one_in(4))],
@@ -280,7 +313,8 @@ impl Run {
     }
 
     fn compare_list(&self, rooms: &[RoomSummary]) {
-        assert_eq!(rooms.len(), self.model.rooms.len());
+        let listed = self.model.rooms.values().filter(|room| !room.rules.unlisted);
+        assert_eq!(rooms.len(), listed.count());
         for summary in rooms {
             let room = &self.model.rooms[&summary.room];
             assert_eq!(summary.game, room.game);
@@ -288,7 +322,8 @@ impl Run {
             assert_eq!(usize::from(summary.seats), room.seats.len());
             assert_eq!(usize::from(summary.taken), room.seats.iter().flatten().count());
             assert_eq!(summary.spectators as usize, room.spectators.len());
-            assert_eq!(summary.passcode, room.passcode.is_some());
+            assert_eq!(summary.passcode, room.rules.passcode);
+            assert!(!room.rules.unlisted);
         }
     }
 
@@ -356,7 +391,9 @@ impl Run {
             View::hear(&mut person.view, message, |id| self.model.rooms.get(&id));
         }
         person.received = actor.received;
-        if let (Some(view), Some((id, seat))) = (&person.view, self.model.players[who].place) {
+        let player = self.model.player(who);
+        player.lost = None;
+        if let (Some(view), Some((id, seat))) = (&person.view, player.place) {
             assert_eq!((view.room, view.seat), (id, seat));
             view.compare(&self.model.rooms[&id]);
         }
@@ -382,7 +419,17 @@ impl Run {
                 .membership()
                 .place()
                 .map(|(room, seat)| (RoomId(room.to_id()), seat));
-            assert_eq!(place, self.model.players[who].place, "where {who} is");
+            let player = &self.model.players[who];
+            if player.lost.is_some() {
+                // A seat that was taken from the player, who was told or is to be.
+                assert!(place == player.place || place == player.lost, "where {who} is");
+            } else {
+                assert_eq!(place, player.place, "where {who} is");
+                assert!(
+                    place.is_some() || person.view.is_none(),
+                    "{who} was not told to be out"
+                );
+            }
         }
     }
 }

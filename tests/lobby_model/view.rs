@@ -1,6 +1,6 @@
 //! What a client knows of its room, from what it was sent.
 
-use forkade_protocol::{Phase, RoomEvent, RoomId, SeatInfo, ServerMessage, Snapshot};
+use forkade_protocol::{Phase, RoomEvent, RoomId, RoomRules, SeatInfo, ServerMessage, Snapshot};
 
 use crate::model::Room;
 
@@ -10,6 +10,8 @@ pub(crate) struct View {
     pub(crate) seat: Option<u8>,
     phase: Phase,
     seats: Vec<Option<SeatInfo>>,
+    owner: Option<u8>,
+    rules: RoomRules,
     /// Number of the last event.
     event: u64,
 }
@@ -36,6 +38,11 @@ impl View {
                 *view = Some(Self::of(snapshot));
             }
             ServerMessage::Left { .. } | ServerMessage::Resync { snapshot: None } => *view = None,
+            ServerMessage::Removed { room, .. } => {
+                if let Some(view) = view.take() {
+                    assert_eq!(view.room, *room, "the room that one is removed from");
+                }
+            }
             ServerMessage::Event { number, event } => {
                 let view = view.as_mut().expect("events come in rooms");
                 assert_eq!(*number, view.event + 1, "an event was lost or repeated");
@@ -57,6 +64,8 @@ impl View {
             seat,
             seats,
             event,
+            owner,
+            rules,
             ..
         } = snapshot;
         Self {
@@ -64,6 +73,8 @@ impl View {
             seat: *seat,
             phase: *phase,
             seats: seats.clone(),
+            owner: *owner,
+            rules: rules.clone(),
             event: *event,
         }
     }
@@ -77,26 +88,40 @@ impl View {
                     ready: false,
                 });
             }
-            RoomEvent::Left { seat } | RoomEvent::Kicked { seat } => self.seats[usize::from(*seat)] = None,
+            RoomEvent::Left { seat } | RoomEvent::Kicked { seat } => {
+                assert_ne!(self.seat, Some(*seat), "who has lost the seat is told otherwise");
+                self.seats[usize::from(*seat)] = None;
+                if self.owner == Some(*seat) {
+                    self.owner = None;
+                }
+            }
+            RoomEvent::Owner { seat } => self.owner = Some(*seat),
+            RoomEvent::Configured { rules } => {
+                self.rules = rules.clone();
+                self.seats.resize(usize::from(rules.seats), None);
+                self.clear_ready();
+            }
             RoomEvent::Connection { seat, connected } => self.info(*seat).connected = *connected,
             RoomEvent::Ready { seat, ready } => self.info(*seat).ready = *ready,
             RoomEvent::Finished { .. } => {
                 self.phase = Phase::Finished;
-                self.seats
-                    .iter_mut()
-                    .flatten()
-                    .for_each(|info| info.ready = false);
+                self.clear_ready();
             }
             RoomEvent::Game { .. }
             | RoomEvent::Chat { .. }
-            | RoomEvent::Owner { .. }
             | RoomEvent::Reserved { .. }
             | RoomEvent::ReservationOver { .. }
-            | RoomEvent::Configured { .. }
             | RoomEvent::Turn { .. }
             | RoomEvent::TurnTimedOut { .. } => {}
             RoomEvent::Started => panic!("never on the wire"),
         }
+    }
+
+    fn clear_ready(&mut self) {
+        self.seats
+            .iter_mut()
+            .flatten()
+            .for_each(|info| info.ready = false);
     }
 
     fn info(&mut self, seat: u8) -> &mut SeatInfo {
@@ -110,5 +135,7 @@ impl View {
         assert_eq!(self.event, room.events.len() as u64, "the last event");
         assert_eq!(self.phase, room.phase, "the phase");
         assert_eq!(self.seats, room.seats, "the seats");
+        assert_eq!(self.owner, room.owner, "the owner");
+        assert_eq!(self.rules, room.rules, "the settings");
     }
 }

@@ -6,7 +6,6 @@ use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token};
 
 use super::{NAMES, Person, Run};
 use crate::actors::Actor;
-use crate::model::Player;
 
 impl Run {
     pub(super) fn hello(&mut self) {
@@ -22,7 +21,7 @@ impl Run {
         actor.say_hello(&name);
         let refusal = if self.model.players.contains_key(&who) {
             Some(ErrorCode::NameTaken)
-        } else if self.model.players.len() == self.model.players_max {
+        } else if self.model.is_full() {
             Some(ErrorCode::ServerFull)
         } else {
             None
@@ -45,13 +44,7 @@ impl Run {
             ] if *held == name => (*token, player.0 & 0xFFFF_FFFF),
             other => panic!("{name} is welcomed by {other:?}"),
         };
-        self.model.players.insert(
-            who.clone(),
-            Player {
-                connected: true,
-                place: None,
-            },
-        );
+        self.model.add(who.clone());
         let slot = Some(actor.slot);
         let person = Person {
             name,

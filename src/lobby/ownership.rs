@@ -1,0 +1,124 @@
+//! A room's owner: who it is, who it is next, and what is the owner's alone.
+
+use forkade_protocol::{RejectCode, RoomEvent};
+
+use super::Rejection;
+use super::delivery::Events;
+use super::membership::{Gone, Inside, free};
+use super::memory::PlayerRef;
+use super::rooms::{RoomTx, Seat};
+use super::session::Session;
+use crate::limits::BANS_PER_ROOM_MAX;
+
+/// In a room's `owner`: nobody has a seat.
+pub(super) const NOBODY: u32 = u32::MAX;
+
+/// The players whom a room's owner has sent out, the last one first. Beyond the limit the oldest is forgotten.
+pub(super) type Bans = [PlayerRef; BANS_PER_ROOM_MAX];
+
+/// Nobody was sent out.
+pub(super) const NO_BANS: Bans = [PlayerRef::NOBODY; BANS_PER_ROOM_MAX];
+
+impl Session {
+    /// Takes the seat from its player, for good: as the owner.
+    ///
+    /// # Errors
+    ///
+    /// In no room, not the owner, or nobody else in that seat.
+    pub fn kick_from_seat(&mut self, seat: u8) -> Result<(), Rejection> {
+        self.in_room(|tx, inside| {
+            inside.must_own(tx)?;
+            let Seat { player, .. } = other_in_seat(tx, inside, seat)?;
+            ban(tx, player);
+            free(
+                tx,
+                inside.games,
+                (inside.outbox, inside.faults),
+                seat,
+                Gone::Kicked,
+            )
+        })
+    }
+
+    /// Makes the player in that seat the room's owner.
+    ///
+    /// # Errors
+    ///
+    /// In no room, not the owner, or nobody else in that seat.
+    pub fn hand_over(&mut self, seat: u8) -> Result<(), Rejection> {
+        self.in_room(|tx, inside| {
+            inside.must_own(tx)?;
+            other_in_seat(tx, inside, seat)?;
+            make_owner(tx, seat)
+        })
+    }
+}
+
+impl Inside<'_> {
+    /// Only for the room's owner.
+    ///
+    /// # Errors
+    ///
+    /// For anybody else.
+    pub(super) fn must_own(&self, tx: &RoomTx<'_>) -> Result<u8, Rejection> {
+        self.seat
+            .filter(|seat| owner_of(tx) == Some(*seat))
+            .ok_or_else(|| Rejection::new(RejectCode::NotOwner, "only the room's owner may do this"))
+    }
+}
+
+/// The seat of the room's owner; `None` if nobody has a seat.
+pub(super) fn owner_of(tx: &RoomTx<'_>) -> Option<u8> {
+    u8::try_from(tx.get(&tx.record().owner)).ok()
+}
+
+/// Sees to it that the room has an owner if anybody has a seat: the lowest, of those with a connection before all others.
+pub(super) fn settle_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
+    let record = tx.record();
+    let (taken, connected) = (tx.get(&record.taken), tx.get(&record.connected));
+    if owner_of(tx).is_some_and(|seat| taken >> seat & 1 != 0) {
+        return Ok(());
+    }
+    let candidates = if taken & connected != 0 {
+        taken & connected
+    } else {
+        taken
+    };
+    if candidates == 0 {
+        tx.set(&record.owner, NOBODY);
+        return Ok(());
+    }
+    make_owner(tx, u8::try_from(candidates.trailing_zeros()).expect("few seats"))
+}
+
+/// Whether the owner has sent this player out.
+pub(super) fn is_banned(tx: &RoomTx<'_>, player: PlayerRef) -> bool {
+    tx.get(&tx.record().bans).contains(&player)
+}
+
+fn make_owner(tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
+    tx.set(&tx.record().owner, u32::from(seat));
+    let mut events = Events::begin(tx);
+    events.tell_all(tx, RoomEvent::Owner { seat })?;
+    events.finish(tx);
+    Ok(())
+}
+
+fn ban(tx: &mut RoomTx<'_>, player: PlayerRef) {
+    let record = tx.record();
+    let mut bans = tx.get(&record.bans);
+    bans.rotate_right(1);
+    bans[0] = player;
+    tx.set(&record.bans, bans);
+}
+
+fn other_in_seat(tx: &RoomTx<'_>, inside: &Inside<'_>, seat: u8) -> Result<Seat, Rejection> {
+    let reject = |text| Err(Rejection::new(RejectCode::NoSuchSeat, text));
+    if inside.seat == Some(seat) {
+        return reject("that is your own seat");
+    }
+    match tx.record().seats.get(usize::from(seat)).map(|cell| tx.get(cell)) {
+        Some(occupant) if occupant.player.is_somebody() => Ok(occupant),
+        _ => reject("nobody sits there"),
+    }
+}

@@ -1,0 +1,166 @@
+//! What a room is like: the settings that its owner chooses, at first and later.
+
+use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomRules, RoomSettings};
+
+use super::delivery::Events;
+use super::membership::fresh_seed;
+use super::rooms::{Passcode, RoomOptions, RoomTx, game_of, phase_of};
+use super::session::Session;
+use super::{Rejection, scratch};
+use crate::games::{AnyGame, GameError, Step};
+use crate::limits::{GAME_OPTIONS_BYTES_MAX, PASSCODE_BYTES_MAX, SEATS_MAX, TURN_SECONDS_MAX};
+
+/// In a room's `flags`: in no list and no quick match.
+const UNLISTED: u32 = 1;
+/// In a room's `flags`: nobody may watch.
+const NO_SPECTATORS: u32 = 2;
+
+/// Settings that the server and the game allow, as a room's record keeps them.
+pub(super) struct Settings {
+    seats: u8,
+    options: RoomOptions,
+    passcode: Passcode,
+    flags: u32,
+    turn_seconds: u16,
+}
+
+/// A match as it would begin with certain settings.
+pub(super) struct FirstStep {
+    /// The encoded state.
+    pub(super) state: Vec<u8>,
+    pub(super) step: Step,
+}
+
+impl Settings {
+    /// Checks settings for a room of `game`, which itself says whether it likes options and seats: it begins a match with them.
+    ///
+    /// Hashes the passcode, so no lock should be held.
+    ///
+    /// # Errors
+    ///
+    /// Too many seats, too long options or passcode, a turn clock that cannot be, or what the game does not like.
+    pub(super) fn check(game: &dyn AnyGame, wish: &RoomSettings) -> Result<(Self, FirstStep), Rejection> {
+        let seats = match wish.seats {
+            0 => (*game.seats().end()).min(SEATS_MAX),
+            seats if seats > SEATS_MAX => {
+                let text = format!("a room has at most {SEATS_MAX} seats");
+                return Err(Rejection::new(RejectCode::SeatsOutOfRange, text));
+            }
+            seats => seats,
+        };
+        let options = RoomOptions::new(&wish.options).ok_or_else(|| {
+            let text = format!("options have at most {GAME_OPTIONS_BYTES_MAX} bytes");
+            Rejection::new(RejectCode::BadOptions, text)
+        })?;
+        let passcode = bounded(wish.passcode.as_deref())?;
+        if wish.turn_seconds > TURN_SECONDS_MAX {
+            let text = format!("a turn may be given at most {TURN_SECONDS_MAX} seconds");
+            return Err(Rejection::new(RejectCode::BadSettings, text));
+        }
+        let seed = fresh_seed()?;
+        let first = scratch::with_state(|state| {
+            let step = game.start(&wish.options, seats, seed, state)?;
+            let state = state[..step.state_bytes].to_vec();
+            Ok::<_, GameError>(FirstStep { state, step })
+        })?;
+        let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+        let settings = Self {
+            seats,
+            options,
+            passcode: passcode.map_or(Passcode::NONE, Passcode::new),
+            flags: flag(wish.unlisted, UNLISTED) | flag(wish.no_spectators, NO_SPECTATORS),
+            turn_seconds: wish.turn_seconds,
+        };
+        Ok((settings, first))
+    }
+
+    /// Makes them the room's.
+    pub(super) fn enter(&self, tx: &mut RoomTx<'_>) {
+        let record = tx.record();
+        tx.set(&record.capacity, u32::from(self.seats));
+        tx.set(&record.options, self.options);
+        tx.set(&record.passcode, self.passcode);
+        tx.set(&record.flags, self.flags);
+        tx.set(&record.turn_seconds, u32::from(self.turn_seconds));
+    }
+
+    /// Whether a match that is being played in the room could go on as if nothing had changed.
+    fn leave_the_match_alone(&self, tx: &RoomTx<'_>) -> bool {
+        let record = tx.record();
+        u32::from(self.seats) == tx.get(&record.capacity)
+            && u32::from(self.turn_seconds) == tx.get(&record.turn_seconds)
+            && self.options.as_slice() == tx.get(&record.options).as_slice()
+    }
+}
+
+impl Session {
+    /// Changes the settings of the room that the player owns.
+    ///
+    /// # Errors
+    ///
+    /// In no room, not the owner, settings that cannot be, or a match under way that they would change.
+    pub fn configure(&mut self, wish: &RoomSettings) -> Result<(), Rejection> {
+        // The passcode is hashed and the game asked without the lock; a room's game never changes.
+        let game = self.look_in_room(|tx, inside| {
+            inside.must_own(&tx)?;
+            Ok(game_of(&tx, inside.games))
+        })?;
+        let (settings, _) = Settings::check(game, wish)?;
+        self.in_room(|tx, inside| {
+            inside.must_own(tx)?;
+            apply(tx, &settings)
+        })
+    }
+}
+
+fn apply(tx: &mut RoomTx<'_>, settings: &Settings) -> Result<(), Rejection> {
+    let record = tx.record();
+    if phase_of(tx.get(&record.phase)) == MatchPhase::Playing && !settings.leave_the_match_alone(tx) {
+        let text = "while a match is being played, seats, options and turn clock must stay as they are";
+        return Err(Rejection::new(RejectCode::AlreadyStarted, text));
+    }
+    let taken = tx.get(&record.taken);
+    if taken >> settings.seats != 0 {
+        let text = "somebody sits in a seat that the room would not have any more";
+        return Err(Rejection::new(RejectCode::BadSettings, text));
+    }
+    settings.enter(tx);
+    tx.set(&record.ready, 0);
+    let mut events = Events::begin(tx);
+    let rules = rules(tx);
+    events.tell_all(tx, RoomEvent::Configured { rules })?;
+    events.finish(tx);
+    Ok(())
+}
+
+/// The room's settings, as everybody in it may know them.
+pub(super) fn rules(tx: &RoomTx<'_>) -> RoomRules {
+    let record = tx.record();
+    RoomRules {
+        seats: u8::try_from(tx.get(&record.capacity)).unwrap_or(u8::MAX),
+        passcode: tx.get(&record.passcode).set != 0,
+        options: tx.get(&record.options).as_slice().to_vec(),
+        unlisted: is_unlisted(tx),
+        no_spectators: !may_be_watched(tx),
+        turn_seconds: u16::try_from(tx.get(&record.turn_seconds)).unwrap_or(u16::MAX),
+    }
+}
+
+/// Whether the room is in no list and no quick match.
+pub(super) fn is_unlisted(tx: &RoomTx<'_>) -> bool {
+    tx.get(&tx.record().flags) & UNLISTED != 0
+}
+
+/// Whether one may watch the room.
+pub(super) fn may_be_watched(tx: &RoomTx<'_>) -> bool {
+    tx.get(&tx.record().flags) & NO_SPECTATORS == 0
+}
+
+/// A passcode that is short enough to be looked at: hashing takes its time.
+pub(crate) fn bounded(passcode: Option<&str>) -> Result<Option<&str>, Rejection> {
+    if passcode.is_some_and(|passcode| passcode.len() > PASSCODE_BYTES_MAX) {
+        let text = format!("a passcode has at most {PASSCODE_BYTES_MAX} bytes");
+        return Err(Rejection::new(RejectCode::WrongPasscode, text));
+    }
+    Ok(passcode)
+}
