@@ -54,7 +54,7 @@ pub(crate) struct Inheritance<'a> {
 pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance<'_>) -> u8 {
     logging::set_role("handler");
     let record = inheritance.context.memory.connections.at(inheritance.connection);
-    record.set_handler(ProcessId::of_self());
+    record.set_handler(ProcessId::of_self(), inheritance.context.build);
     match serve(new_process, &inheritance) {
         Ok(status) => {
             if status == 0 {

@@ -6,7 +6,7 @@
 
 mod adoption;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -77,6 +77,10 @@ struct Keeper {
     /// Connections whose handlers live on after a former keeper's death, until they have offered their sockets.
     to_adopt: Vec<u32>,
     ask_again_at_ms: u64,
+    /// Adopted connections whose handlers run the program before an upgrade.
+    outdated: VecDeque<u32>,
+    /// When the next of them is replaced.
+    replace_outdated_at_ms: u64,
     /// When what is left is killed; set when the server stops.
     stop_by_ms: Option<u64>,
 }
@@ -87,6 +91,8 @@ struct Kept {
     handler: ProcessId,
     /// Tells of the handler's end, where it is not this process's child.
     pidfd: Option<OwnedFd>,
+    /// The handler was killed to be replaced by one of the new program: it is not to blame.
+    is_replaced: bool,
     deaths: Deaths,
 }
 
@@ -140,6 +146,8 @@ impl Keeper {
             free: Vec::new(),
             to_adopt,
             ask_again_at_ms: 0,
+            outdated: VecDeque::new(),
+            replace_outdated_at_ms: 0,
             stop_by_ms: None,
         })
     }
@@ -149,6 +157,7 @@ impl Keeper {
         self.take_connections()?;
         loop {
             self.ask_for_offers();
+            self.replace_outdated();
             match self.poll.poll(&mut events, self.patience()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -204,11 +213,14 @@ impl Keeper {
 
     fn patience(&self) -> Option<Duration> {
         let ask_again_ms = (!self.to_adopt.is_empty()).then_some(ADOPT_AGAIN_MS);
+        let replace_ms =
+            (!self.outdated.is_empty()).then(|| self.replace_outdated_at_ms.saturating_sub(now_ms()).max(1));
         let stop_ms = self
             .stop_by_ms
             .map(|stop_by_ms| stop_by_ms.saturating_sub(now_ms()).max(10));
         ask_again_ms
             .into_iter()
+            .chain(replace_ms)
             .chain(stop_ms)
             .min()
             .map(Duration::from_millis)
@@ -278,6 +290,7 @@ impl Keeper {
                         socket,
                         handler,
                         pidfd: None,
+                        is_replaced: false,
                         deaths: Deaths::default(),
                     },
                 );
@@ -349,7 +362,7 @@ impl Keeper {
                 },
             )
         })?;
-        record.set_handler(handler);
+        record.set_handler(handler, self.context.build);
         Ok(handler)
     }
 
@@ -387,7 +400,12 @@ impl Keeper {
             // An operator is told by the successor that something was lost.
             Kind::Console => record.working_on.load(Ordering::Acquire),
         };
-        let verdict = kept.deaths.enter(now_ms(), working_on, exit);
+        let was_replaced = std::mem::take(&mut kept.is_replaced);
+        let verdict = if was_replaced {
+            Verdict::Replace
+        } else {
+            kept.deaths.enter(now_ms(), working_on, exit)
+        };
         let exit = exit.map_or_else(
             || "adopted: exit status unknown".to_owned(),
             |exit| exit.to_string(),
@@ -406,7 +424,11 @@ impl Keeper {
         }
         match self.fork_handler(index, record, &kept.socket, true) {
             Ok(successor) => {
-                log::warn!("handler {} died ({exit}): replaced by {successor}", kept.handler);
+                if was_replaced {
+                    log::debug!("handler {} is replaced by {successor}", kept.handler);
+                } else {
+                    log::warn!("handler {} died ({exit}): replaced by {successor}", kept.handler);
+                }
                 self.context
                     .memory
                     .header

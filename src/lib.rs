@@ -24,6 +24,7 @@
 //! 6. What happened lies in the room's [log](shm::event_log). A bell wakes the others in the room, who
 //!    [deliver](lobby::delivery) it to their players. (`room_bell` is a handler's, the `ticker` rings what was not rung.)
 //! 7. Operators look in through the `console`.
+//! 8. An `upgrade` puts a new program into the supervisor's process, and then into all others by takeover.
 //!
 //! Below all that lie [`shm`], the safe abstractions over the mapping, and [`sys`], the only unsafe code. The bounds that
 //! clients and operators can meet are in [`limits`].
@@ -49,6 +50,7 @@ mod supervisor;
 pub mod sys;
 pub mod telnet;
 mod ticker;
+mod upgrade;
 mod wiring;
 
 pub use server::Server;

@@ -227,6 +227,21 @@ pub const ORPHAN_AFTER_MS: u64 = 1000;
 /// How long accepting rests after it failed for want of descriptors or memory.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 
+// --- Upgrade in place -------------------------------------------------------------------------------------------
+
+/// Time for a new program to look at the running server's memory and say whether it can go on with it.
+pub const UPGRADE_CHECK_TIMEOUT_MS: u64 = 10_000;
+
+/// What a new program may say about itself, in bytes.
+pub const UPGRADE_TEXT_BYTES: usize = 512;
+
+/// What is handed over to the new program: numbers of descriptors, mostly. In bytes.
+pub const HANDOVER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// After an upgrade each keeper replaces one handler in so many milliseconds: 200 a second, so that forking them does not keep those
+/// who play from the processors.
+pub const UPGRADE_HANDLER_EVERY_MS: u64 = 5;
+
 // --- Logging ----------------------------------------------------------------------------------------------------
 
 /// A log record with its line end: what Linux writes to a pipe in one piece (`PIPE_BUF`).

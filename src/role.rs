@@ -19,6 +19,8 @@ pub(crate) struct Context {
     pub(crate) games: &'static Games,
     pub(crate) wiring: &'static Wiring,
     pub(crate) config: &'static Config,
+    /// Which of the programs that have run this server this process runs: see [`Header::build`](crate::lobby::memory::Header::build).
+    pub(crate) build: u32,
 }
 
 /// One kind of process.

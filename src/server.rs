@@ -1,6 +1,7 @@
 //! The server as a program: which games it offers, what the command line says, and what comes of it.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::process::ExitCode;
 
 use crate::config::capacity::{self, Machine};
@@ -11,7 +12,10 @@ use crate::games::relay::Relay;
 use crate::games::tictactoe::TicTacToe;
 use crate::games::{Game, Games, GamesError};
 use crate::lobby::memory::{Capacity, Memory};
-use crate::{logging, supervisor};
+use crate::supervisor::StartError;
+use crate::sys::memory::Access;
+use crate::upgrade::{Answer, Errand, Handover};
+use crate::{logging, supervisor, upgrade};
 
 /// Exit status when the command line, the environment or the configuration file is at fault, or the machine cannot hold what they ask for.
 const BAD_CONFIGURATION: u8 = 2;
@@ -62,14 +66,32 @@ impl Server {
 
     /// Does what `arguments` say; the first is the program's name.
     pub fn main_from(self, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+        let errand = match upgrade::errand() {
+            Ok(errand) => errand,
+            Err(error) => {
+                eprintln!("forkade: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
         if let Some(fault) = self.fault {
             eprintln!("forkade: {fault}");
             return ExitCode::from(BAD_CONFIGURATION);
         }
-        let (command, settings) = match config::load(arguments, std::env::vars_os()) {
+        let loaded = config::load(arguments, std::env::vars_os());
+        if let Some(Errand::Check(handover, report)) = &errand {
+            let objection = match &loaded {
+                Ok((_, settings)) => objection(handover, settings, &self.games),
+                Err(error) => Some(error.to_string()),
+            };
+            return answer(report, objection);
+        }
+        let (command, settings) = match loaded {
             Ok(loaded) => loaded,
             Err(error) => return error.report(),
         };
+        if let Some(Errand::GoOn(handover)) = &errand {
+            return go_on(handover, self.games, settings);
+        }
         let machine = match Machine::read() {
             Ok(machine) => machine,
             Err(error) => {
@@ -118,7 +140,57 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
     }
     // They live as long as the process: every role inherits them.
     let config = Box::leak(Box::new(settings.config));
-    match supervisor::run(config, Box::leak(Box::new(games))) {
+    ended(supervisor::run(config, Box::leak(Box::new(games))))
+}
+
+/// Why this program cannot go on in the place of the one that runs.
+fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<String> {
+    let config = &settings.config;
+    let machine = match Machine::read() {
+        Ok(machine) => machine,
+        Err(error) => return Some(error.to_string()),
+    };
+    capacity::problems(config, &machine, mapping_bytes(settings))
+        .into_iter()
+        .find(|problem| problem.is_error)
+        .map(|problem| problem.what)
+        .or_else(|| handover.objection(config, games))
+        .or_else(|| {
+            let opened = handover.open_memory(Access::Read, config);
+            opened.err().map(|error| error.to_string())
+        })
+}
+
+/// Tells the program that runs what this one has found.
+fn answer(mut report: &File, objection: Option<String>) -> ExitCode {
+    let answer = Answer {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        objection,
+    };
+    match serde_json::to_writer(&mut report, &answer) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Goes on in the place of the program that ran in this process before.
+fn go_on(handover: &Handover, games: Games, settings: Settings) -> ExitCode {
+    if let Err(error) = logging::start(settings.config.log) {
+        eprintln!("forkade: {error}");
+        return ExitCode::FAILURE;
+    }
+    logging::set_role("supervisor");
+    // They live as long as the process: every role inherits them.
+    let config = Box::leak(Box::new(settings.config));
+    ended(supervisor::upgrade::go_on(
+        handover,
+        config,
+        Box::leak(Box::new(games)),
+    ))
+}
+
+fn ended(result: Result<(), StartError>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");

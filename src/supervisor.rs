@@ -1,11 +1,17 @@
 //! The supervisor: creates the memory and the listening sockets, forks the roles, starts them again when they end, and stops all.
 //!
+//! An upgrade in place puts another program into this process: see [`upgrade`].
+//!
 //! It must never take a lock (nobody could free it from one that is stuck), read a byte a client sent, hold a client's socket or start a
 //! thread: what it does not touch cannot kill it, and its end is everybody's.
 
+pub(crate) mod upgrade;
+
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -29,10 +35,13 @@ use crate::sys::process::{
 };
 use crate::sys::signals::{Signals, ignore_broken_pipes};
 use crate::sys::sockets::{ListenError, ListenOptions, listen};
+use crate::upgrade::HandoverError;
 use crate::wiring::Wiring;
 
 const SIGNALS: Token = Token(0);
 const READY: Token = Token(1);
+/// The new program's answer, while it looks at the memory.
+const ANSWER: Token = Token(2);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +58,9 @@ pub(crate) enum StartError {
         #[source]
         source: io::Error,
     },
+    /// Nothing to go on with was handed over, or nothing that will do.
+    #[error("cannot go on in the place of another program: {0}")]
+    Handover(#[from] HandoverError),
     /// A role's process was not forked.
     #[error("cannot fork the {role}: {source}")]
     Fork {
@@ -78,11 +90,7 @@ fn step(step: &'static str) -> impl FnOnce(io::Error) -> StartError {
 ///
 /// [`StartError`]; whatever was started has been stopped again.
 pub(crate) fn run(config: &'static Config, games: &'static Games) -> Result<(), StartError> {
-    disable_core_dumps().map_err(step("cannot switch core dumps off"))?;
-    raise_open_file_limit().map_err(step("cannot raise the limit of open files"))?;
-    become_subreaper().map_err(step("cannot become the reaper of orphaned processes"))?;
-    ignore_broken_pipes().map_err(step("cannot ignore SIGPIPE"))?;
-    set_name("forkade").map_err(step("cannot set the process's name"))?;
+    prepare_process()?;
     let options = ListenOptions {
         backlog: config.backlog,
         send_buffer_bytes: config.send_buffer_bytes,
@@ -110,19 +118,16 @@ pub(crate) fn run(config: &'static Config, games: &'static Games) -> Result<(), 
     ))?;
     configure(memory, config);
     let wiring = Wiring::new(game, console, config.keepers, config.rooms_max);
-    let wiring = Box::leak(Box::new(
-        wiring.map_err(step("cannot make the channels between processes"))?,
-    ));
-    let signals = Signals::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1]);
-    let signals = signals.map_err(step("cannot receive signals"))?;
-
     let context = Context {
         memory,
         games,
-        wiring,
+        wiring: Box::leak(Box::new(
+            wiring.map_err(step("cannot make the channels between processes"))?,
+        )),
         config,
+        build: 0,
     };
-    let mut supervisor = Supervisor::new(context, signals).map_err(step("cannot poll"))?;
+    let mut supervisor = Supervisor::new(context, own_program())?;
     if let Err(error) = supervisor.start_all() {
         supervisor.stop_all();
         return Err(error);
@@ -132,10 +137,26 @@ pub(crate) fn run(config: &'static Config, games: &'static Games) -> Result<(), 
         "serving players on {game_address} with {} keepers",
         config.keepers
     );
-    supervisor.supervise();
-    supervisor.stop_all();
-    log::info!("stopped");
+    supervisor.serve();
     Ok(())
+}
+
+/// What the process itself needs, whichever program has run in it before.
+fn prepare_process() -> Result<(), StartError> {
+    disable_core_dumps().map_err(step("cannot switch core dumps off"))?;
+    raise_open_file_limit().map_err(step("cannot raise the limit of open files"))?;
+    become_subreaper().map_err(step("cannot become the reaper of orphaned processes"))?;
+    ignore_broken_pipes().map_err(step("cannot ignore SIGPIPE"))?;
+    set_name("forkade").map_err(step("cannot set the process's name"))
+}
+
+/// Where the running program lies: what lies there later is what an upgrade upgrades to.
+fn own_program() -> Option<PathBuf> {
+    let program = std::env::current_exe();
+    if let Err(error) = &program {
+        log::warn!("cannot tell where this program lies, so it cannot be upgraded in place: {error}");
+    }
+    program.ok()
 }
 
 /// Puts the configuration where every process reads it.
@@ -179,6 +200,14 @@ struct Supervisor {
     signals: Signals,
     poll: Poll,
     posts: Vec<Filled>,
+    /// Where the program lies that an upgrade takes.
+    program: Option<PathBuf>,
+    /// A new program that looks at the memory.
+    check: Option<upgrade::Check>,
+    /// Posts that are filled by processes of the program before this one, in the order in which they are replaced.
+    outdated: VecDeque<(usize, ProcessId)>,
+    /// When the first of them, who was told to end, is killed.
+    outdated_by_ms: Option<u64>,
     /// How often the server was told to stop.
     told_to_stop: u32,
 }
@@ -194,11 +223,20 @@ struct Filled {
 }
 
 impl Supervisor {
-    fn new(context: Context, signals: Signals) -> io::Result<Self> {
-        let poll = Poll::new()?;
+    fn new(context: Context, program: Option<PathBuf>) -> Result<Self, StartError> {
+        let signals = Signals::block(&[
+            Signal::SIGCHLD,
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGUSR1,
+            Signal::SIGUSR2,
+        ]);
+        let signals = signals.map_err(step("cannot receive signals"))?;
+        let poll = Poll::new().map_err(step("cannot poll"))?;
         for (descriptor, token) in [(signals.as_fd(), SIGNALS), (context.wiring.ready.as_fd(), READY)] {
             poll.registry()
-                .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+                .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)
+                .map_err(step("cannot poll"))?;
         }
         let unfilled = |post| Filled {
             post,
@@ -213,8 +251,19 @@ impl Supervisor {
             signals,
             poll,
             posts,
+            program,
+            check: None,
+            outdated: VecDeque::new(),
+            outdated_by_ms: None,
             told_to_stop: 0,
         })
+    }
+
+    /// Serves until the server is told to stop, and stops it.
+    fn serve(&mut self) {
+        self.supervise();
+        self.stop_all();
+        log::info!("stopped");
     }
 
     /// Fills all posts, one role after the other: each must be ready before the next is started.
@@ -278,9 +327,13 @@ impl Supervisor {
     fn supervise(&mut self) {
         while self.told_to_stop == 0 {
             let vacant = self.posts.iter().filter(|filled| filled.process.is_none());
-            let next_ms = vacant.map(|filled| filled.restart_at_ms).min();
+            let next_ms = vacant
+                .map(|filled| filled.restart_at_ms)
+                .chain(self.upgrade_due_ms())
+                .min();
             self.wait(next_ms.map(|at| at.saturating_sub(now_ms())));
             let now = now_ms();
+            self.go_on_with_upgrade(now);
             for index in 0..self.posts.len() {
                 if self.posts[index].process.is_none() && self.posts[index].restart_at_ms <= now {
                     self.refill(index);
@@ -323,6 +376,7 @@ impl Supervisor {
         while let Ok(Some(received)) = self.signals.read() {
             match received.signal {
                 Signal::SIGTERM | Signal::SIGINT => self.told_to_stop += 1,
+                Signal::SIGUSR2 => self.begin_upgrade(),
                 Signal::SIGCHLD => self.take_note_of_deaths(),
                 _ => {}
             }
@@ -331,13 +385,18 @@ impl Supervisor {
 
     fn take_note_of_deaths(&mut self) {
         for Reaped { pid, exit } in reap() {
+            if self.check.as_mut().is_some_and(|check| check.note_end(pid, exit)) {
+                continue;
+            }
             let is_it = |filled: &Filled| filled.process.is_some_and(|process| process.pid == pid);
             let Some(index) = self.posts.iter().position(is_it) else {
                 log::debug!("process {pid}, whose keeper had died, ended: {exit}");
                 continue;
             };
             let name = self.name(index);
-            if self.told_to_stop == 0 {
+            if self.is_outdated(index) {
+                log::info!("the {name} (process {pid}) ended, to be replaced: {exit}");
+            } else if self.told_to_stop == 0 {
                 log::warn!("the {name} (process {pid}) ended: {exit}");
             }
             self.vacate(index);
@@ -365,6 +424,7 @@ impl Supervisor {
     /// who come that they come too late.
     fn stop_all(&mut self) {
         self.told_to_stop = self.told_to_stop.max(1);
+        self.give_up_check("the server stops");
         self.context.memory.header.stopping.store(1, Ordering::Release);
         let (keepers, others): (Vec<usize>, Vec<usize>) = (0..ROLES.len())
             .rev()

@@ -5,12 +5,16 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::{AsFd, RawFd};
+
+use serde::{Deserialize, Serialize};
 
 use crate::lobby::chat::ChatRecord;
 use crate::lobby::connections::Kind;
 use crate::shm::bell;
 use crate::shm::event_log::EventLog;
 use crate::sys::eventfd::EventFd;
+use crate::sys::exec;
 use crate::sys::process::{Lifeline, LifelineHolder, lifeline};
 use crate::sys::sockets::Channel;
 
@@ -22,7 +26,7 @@ pub(crate) struct Wiring {
     /// Where operators connect.
     pub(crate) console: Option<TcpListener>,
     /// Held by the supervisor alone: when it ends, so do all others.
-    _lifeline_holder: LifelineHolder,
+    lifeline_holder: LifelineHolder,
     /// The other end, which everybody watches.
     pub(crate) lifeline: Lifeline,
     /// One per keeper: from the listener, with a socket in each message.
@@ -35,6 +39,21 @@ pub(crate) struct Wiring {
     pub(crate) ready: EventFd,
     /// Who needs a room's bell asks here, with a channel for the answer.
     pub(crate) bell_requests: ChannelPair,
+}
+
+/// By which numbers the program that goes on in the supervisor's place finds the [`Wiring`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WiringNumbers {
+    game: RawFd,
+    console: Option<RawFd>,
+    lifeline_holder: RawFd,
+    lifeline: RawFd,
+    /// Sender and receiver of its channel, and its bell.
+    keepers: Vec<([RawFd; 2], RawFd)>,
+    room_bells: Vec<RawFd>,
+    ready: RawFd,
+    bell_requests: [RawFd; 2],
+    chat_bell: RawFd,
 }
 
 /// What concerns one keeper.
@@ -84,13 +103,87 @@ impl Wiring {
         Ok(Self {
             game,
             console,
-            _lifeline_holder: lifeline_holder,
+            lifeline_holder,
             lifeline,
             keepers: (0..keepers).map(keeper).collect::<io::Result<_>>()?,
             room_bells: (0..rooms).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
             chat_bell: EventFd::new()?,
             ready: EventFd::new()?,
             bell_requests: ChannelPair::new()?,
+        })
+    }
+
+    /// Leaves everything open for the program that goes on in the supervisor's place.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`exec::keep_open`].
+    pub(crate) fn keep_open(&self) -> io::Result<WiringNumbers> {
+        let pair = |pair: &ChannelPair| {
+            io::Result::Ok([
+                exec::keep_open(pair.sender.as_fd())?,
+                exec::keep_open(pair.receiver.as_fd())?,
+            ])
+        };
+        let keeper =
+            |keeper: &KeeperWiring| Ok((pair(&keeper.connections)?, exec::keep_open(keeper.bell.as_fd())?));
+        Ok(WiringNumbers {
+            game: exec::keep_open(self.game.as_fd())?,
+            console: self
+                .console
+                .as_ref()
+                .map(|console| exec::keep_open(console.as_fd()))
+                .transpose()?,
+            lifeline_holder: exec::keep_open(self.lifeline_holder.as_fd())?,
+            lifeline: exec::keep_open(self.lifeline.as_fd())?,
+            keepers: self.keepers.iter().map(keeper).collect::<io::Result<_>>()?,
+            room_bells: self
+                .room_bells
+                .iter()
+                .map(|bell| exec::keep_open(bell.as_fd()))
+                .collect::<io::Result<_>>()?,
+            ready: exec::keep_open(self.ready.as_fd())?,
+            bell_requests: pair(&self.bell_requests)?,
+            chat_bell: exec::keep_open(self.chat_bell.as_fd())?,
+        })
+    }
+
+    /// Takes over what the program before this one has left open.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`exec::claim`].
+    pub(crate) fn claim(numbers: &WiringNumbers) -> io::Result<Self> {
+        let pair = |[sender, receiver]: [RawFd; 2]| {
+            io::Result::Ok(ChannelPair {
+                sender: exec::claim(sender)?.into(),
+                receiver: exec::claim(receiver)?.into(),
+            })
+        };
+        let bell = |number| exec::claim(number).map(EventFd::from);
+        let keeper = |(connections, number): &([RawFd; 2], RawFd)| {
+            Ok(KeeperWiring {
+                connections: pair(*connections)?,
+                bell: bell(*number)?,
+            })
+        };
+        Ok(Self {
+            game: exec::claim(numbers.game)?.into(),
+            console: numbers
+                .console
+                .map(|number| exec::claim(number).map(TcpListener::from))
+                .transpose()?,
+            lifeline_holder: exec::claim(numbers.lifeline_holder)?.into(),
+            lifeline: exec::claim(numbers.lifeline)?.into(),
+            keepers: numbers.keepers.iter().map(keeper).collect::<io::Result<_>>()?,
+            room_bells: numbers
+                .room_bells
+                .iter()
+                .map(|number| bell(*number))
+                .collect::<io::Result<_>>()?,
+            ready: bell(numbers.ready)?,
+            bell_requests: pair(numbers.bell_requests)?,
+            chat_bell: bell(numbers.chat_bell)?,
         })
     }
 

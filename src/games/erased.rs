@@ -100,6 +100,9 @@ pub trait AnyGame: Send + Sync {
     /// [`Game::START`].
     fn start_rule(&self) -> Start;
 
+    /// [`Game::STATE_VERSION`].
+    fn state_version(&self) -> u32;
+
     /// What clients are told about the game.
     fn info(&self) -> GameInfo {
         GameInfo {
@@ -204,6 +207,10 @@ impl<G: Game> AnyGame for Erased<G> {
 
     fn start_rule(&self) -> Start {
         G::START
+    }
+
+    fn state_version(&self) -> u32 {
+        G::STATE_VERSION
     }
 
     fn start(&self, options: &[u8], seats: u8, seed: u64, next_state: &mut [u8]) -> Result<Step, GameError> {

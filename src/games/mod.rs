@@ -76,6 +76,9 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     const TICKS_PER_SECOND: u16;
     /// When a match begins.
     const START: Start;
+    /// Version of the encoded state. To be counted up whenever this program would not understand the states of one before it: an
+    /// upgrade in place, which goes on with the matches that are being played, is then refused.
+    const STATE_VERSION: u32 = 1;
 
     /// Begins a match with `seats` seats, a number within [`SEATS`](Game::SEATS). All its chance comes from `seed`.
     ///

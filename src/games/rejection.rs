@@ -58,7 +58,7 @@ impl Rejection {
     }
 
     pub(super) fn new(code: RejectCode, mut text: Cow<'static, str>) -> Self {
-        let fits = length_that_fits(&text);
+        let fits = length_that_fits(&text, REJECTION_TEXT_BYTES_MAX);
         if fits < text.len() {
             text.to_mut().truncate(fits);
         }
@@ -66,9 +66,9 @@ impl Rejection {
     }
 }
 
-/// How much of a rejection's text is kept, in bytes.
-pub(crate) fn length_that_fits(text: &str) -> usize {
-    let longest = text.len().min(REJECTION_TEXT_BYTES_MAX);
+/// How much of a text is kept where there is space for `bytes_max` bytes, in bytes.
+pub(crate) fn length_that_fits(text: &str, bytes_max: usize) -> usize {
+    let longest = text.len().min(bytes_max);
     (0..=longest)
         .rev()
         .find(|&end| text.is_char_boundary(end))

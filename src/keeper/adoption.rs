@@ -8,10 +8,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
+use nix::sys::signal::Signal;
 
 use super::{FIRST_ADOPTED, Keeper, Kept};
 use crate::deaths::Deaths;
-use crate::limits::ADOPT_AGAIN_MS;
+use crate::limits::{ADOPT_AGAIN_MS, UPGRADE_HANDLER_EVERY_MS};
 use crate::lobby::connections::Claim;
 use crate::sys::clock::now_ms;
 
@@ -65,13 +66,40 @@ impl Keeper {
                 socket,
                 handler,
                 pidfd,
+                is_replaced: false,
                 deaths: Deaths::default(),
             },
         );
         if has_ended {
             self.adopted_handler_ended(index);
+        } else if record.handler_build() != self.context.build {
+            self.outdated.push_back(index);
         }
         Ok(())
+    }
+
+    /// Replaces the next handler that runs the program before an upgrade: it is killed, and its successor takes over.
+    pub(super) fn replace_outdated(&mut self) {
+        let now = now_ms();
+        if self.outdated.is_empty() || now < self.replace_outdated_at_ms {
+            return;
+        }
+        self.replace_outdated_at_ms = now + UPGRADE_HANDLER_EVERY_MS;
+        while let Some(index) = self.outdated.pop_front() {
+            let record = self.context.memory.connections.at(index);
+            let Some(kept) = self.kept.get_mut(&index) else {
+                continue;
+            };
+            // It may have died meanwhile, and its successor, or the slot's next occupant, is not outdated.
+            if record.handler_build() == self.context.build {
+                continue;
+            }
+            kept.is_replaced = true;
+            if let Err(error) = kept.handler.send_signal(Signal::SIGKILL) {
+                log::error!("cannot replace handler {}: {error}", kept.handler);
+            }
+            return;
+        }
     }
 
     /// Its exit status is the supervisor's to see, who was given the orphan; but the record tells whether it was done.

@@ -37,6 +37,8 @@ shared_record! {
         handler_pid: AtomicU32,
         peer_port: AtomicU32,
         handler_start_time: AtomicU64,
+        /// Which of the programs that have run this server the handler's process runs, counted up with each upgrade.
+        handler_build: AtomicU32,
         peer_address: [AtomicU64; 2],
         /// Nonzero once the handler has brought the connection to its end: what is left is to be dropped.
         over: AtomicU32,
@@ -249,8 +251,14 @@ impl ConnectionRecord {
         (pid != 0).then_some(ProcessId { pid, start_time })
     }
 
-    /// Enters the process that animates the connection.
-    pub fn set_handler(&self, handler: ProcessId) {
+    /// Which of the programs that have run this server the handler's process runs: see [`Header::build`](super::memory::Header::build).
+    pub fn handler_build(&self) -> u32 {
+        self.handler_build.load(Ordering::Relaxed)
+    }
+
+    /// Enters the process that animates the connection, and which program it runs.
+    pub fn set_handler(&self, handler: ProcessId, build: u32) {
+        self.handler_build.store(build, Ordering::Relaxed);
         self.handler_start_time
             .store(handler.start_time, Ordering::Relaxed);
         self.handler_pid.store(handler.pid, Ordering::Release);

@@ -17,12 +17,13 @@ use super::directory::{Directory, DirectoryRecord, Identity, RoomEntry};
 use super::mailbox::Mailbox;
 use super::players::PlayerRecord;
 use super::rooms::RoomRecord;
-use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX};
+use crate::games::length_that_fits;
+use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX, UPGRADE_TEXT_BYTES};
 use crate::shared_record;
 use crate::shm::table::{LayoutPlan, Table};
 use crate::shm::transaction::{Hand, Record};
 use crate::sys::clock::now_ms;
-use crate::sys::memory::{Guarded, Mapping};
+use crate::sys::memory::{Guarded, Mapping, SharedBytes};
 use crate::sys::process::ProcessId;
 
 /// A reference to a connection's present occupant.
@@ -53,6 +54,10 @@ shared_record! {
         pub stopping: AtomicU32,
         /// Process id of the supervisor.
         pub supervisor_pid: AtomicU32,
+        /// Counts the programs that have run this server: up by one with each upgrade in place.
+        pub build: AtomicU32,
+        /// How far an upgrade has come.
+        pub upgrade: UpgradeSlot,
         /// Connections that were accepted and given to a keeper.
         pub accepted_total: AtomicU64,
         /// Connections that were refused, with a typed error.
@@ -85,6 +90,66 @@ shared_record! {
         pub roles: [RoleSlot; ROLES_MAX],
         /// One per keeper.
         pub keepers: [KeeperSlot; KEEPERS_MAX],
+    }
+}
+
+shared_record! {
+    /// How far the last upgrade has come. Only the supervisor writes it.
+    pub struct UpgradeSlot {
+        /// An [`UpgradeStage`], and in the upper bits how many upgrades were begun.
+        state: AtomicU32,
+        text_bytes: AtomicU32,
+        text: SharedBytes<{ UPGRADE_TEXT_BYTES / 8 }>,
+    }
+}
+
+/// What an upgrade in place is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum UpgradeStage {
+    /// There was none.
+    None = 0,
+    /// The new program is looking at the memory, without touching it.
+    Checking = 1,
+    /// The new program will not do; nothing has changed.
+    Refused = 2,
+    /// The new program runs the supervisor; the other processes are replaced one after another.
+    Replacing = 3,
+    /// All processes run the new program.
+    Done = 4,
+}
+
+impl UpgradeSlot {
+    /// Which upgrade it is, how far it has come, and what there is to say about it.
+    pub fn read(&self) -> (u32, UpgradeStage, String) {
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            let mut text = [0; UPGRADE_TEXT_BYTES];
+            self.text.copy_out(0, &mut text);
+            let length = self.text_bytes.load(Ordering::Acquire) as usize;
+            if self.state.load(Ordering::Acquire) != state {
+                continue;
+            }
+            let stage = match state & 7 {
+                1 => UpgradeStage::Checking,
+                2 => UpgradeStage::Refused,
+                3 => UpgradeStage::Replacing,
+                4 => UpgradeStage::Done,
+                _ => UpgradeStage::None,
+            };
+            let text = String::from_utf8_lossy(&text[..length.min(UPGRADE_TEXT_BYTES)]);
+            return (state >> 3, stage, text.into_owned());
+        }
+    }
+
+    /// Enters how far the upgrade has come. [`UpgradeStage::Checking`] begins another one.
+    pub fn enter(&self, stage: UpgradeStage, text: &str) {
+        let begun = (self.state.load(Ordering::Acquire) >> 3) + u32::from(stage == UpgradeStage::Checking);
+        let length = length_that_fits(text, UPGRADE_TEXT_BYTES);
+        self.text.copy_in(0, &text.as_bytes()[..length]);
+        self.text_bytes
+            .store(u32::try_from(length).expect("cut to less"), Ordering::Release);
+        self.state.store(begun << 3 | stage as u32, Ordering::Release);
     }
 }
 
@@ -231,6 +296,28 @@ impl Memory {
         memory.directory.prepare(plan.directory_bytes());
         memory.chat.lock().prepare();
         Ok(memory)
+    }
+
+    /// What [`Header::layout_hash`] says in the memory of a server with this capacity, made by this program.
+    pub fn layout_hash(capacity: Capacity) -> u64 {
+        layout_hash(capacity)
+    }
+
+    /// The memory of a running server, for a program that is to go on with it.
+    ///
+    /// # Errors
+    ///
+    /// The server has another capacity, or its program lays the memory out otherwise.
+    pub fn open(mapping: &'static Mapping, capacity: Capacity) -> std::io::Result<&'static Self> {
+        let plan = Plan::new(capacity);
+        if mapping.bytes() < plan.bytes {
+            return Err(std::io::Error::other("it is smaller than this program's"));
+        }
+        let header: &Header = mapping.record(plan.header);
+        if header.layout_hash.load(Ordering::Relaxed) != plan.hash {
+            return Err(std::io::Error::other("it is laid out otherwise"));
+        }
+        Ok(Self::laid_over(mapping, capacity))
     }
 
     /// Lays the tables over a mapping that was created for the same capacity.

@@ -90,7 +90,7 @@ impl Rejection {
     /// it may repeat what the client sent.
     pub fn new(code: RejectCode, text: impl Into<String>) -> Self {
         let mut text = text.into();
-        text.truncate(length_that_fits(&text));
+        text.truncate(length_that_fits(&text, crate::limits::REJECTION_TEXT_BYTES_MAX));
         Self {
             code,
             text,

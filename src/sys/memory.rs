@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -187,6 +187,15 @@ pub struct Mapping {
     descriptor: OwnedFd,
 }
 
+/// What a program may do with memory that another one has created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Look.
+    Read,
+    /// Whatever its creator may.
+    ReadAndWrite,
+}
+
 // SAFETY: the mapping is never unmapped, and what it gives out is `Shared`.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
@@ -203,12 +212,34 @@ impl Mapping {
         let descriptor = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&descriptor, bytes as u64)?;
         fcntl_add_seals(&descriptor, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Self::of(descriptor, bytes, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// Maps what another program has created, all of it. To read from what was opened for reading only: the kernel ends who writes.
+    ///
+    /// # Errors
+    ///
+    /// The descriptor is no memory whose size is sealed, or cannot be mapped.
+    pub fn open(descriptor: OwnedFd, access: Access) -> io::Result<&'static Self> {
+        // A file that could be cut short would be no memory to rely on.
+        if !fcntl_get_seals(&descriptor)?.contains(SealFlags::SHRINK | SealFlags::GROW) {
+            return Err(io::Error::other("the size of the shared memory is not sealed"));
+        }
+        let bytes = usize::try_from(fstat(&descriptor)?.st_size).map_err(io::Error::other)?;
+        let protection = match access {
+            Access::Read => ProtFlags::READ,
+            Access::ReadAndWrite => ProtFlags::READ | ProtFlags::WRITE,
+        };
+        Self::of(descriptor, bytes, protection)
+    }
+
+    fn of(descriptor: OwnedFd, bytes: usize, protection: ProtFlags) -> io::Result<&'static Self> {
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
         let start = unsafe {
             mmap(
                 std::ptr::null_mut(),
                 bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
+                protection,
                 MapFlags::SHARED,
                 &descriptor,
                 0,

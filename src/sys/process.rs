@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{self, Pid, PidfdFlags, Resource, Rlimit, WaitOptions, WaitStatus};
+use serde::{Deserialize, Serialize};
 
 /// The exit status of a child whose closure panicked.
 pub const EXIT_STATUS_PANIC: u8 = 101;
@@ -101,7 +102,7 @@ pub fn exit_now(status: u8) -> ! {
 }
 
 /// Which process: pids are used again, a pid together with its start time is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     /// The pid.
     pub pid: u32,
@@ -315,6 +316,17 @@ pub fn set_name(name: &str) -> io::Result<()> {
     Ok(rustix::thread::set_name(&std::ffi::CString::new(name)?)?)
 }
 
+/// Lets the kernel kill this process when its parent ends. For a child that runs another program, which knows nothing of lifelines.
+///
+/// # Errors
+///
+/// Those of prctl(2).
+pub fn die_with_parent() -> io::Result<()> {
+    Ok(process::set_parent_process_death_signal(Some(
+        process::Signal::KILL,
+    ))?)
+}
+
 /// Makes a lifeline: while its holder lives, the other end is quiet.
 ///
 /// # Errors
@@ -322,19 +334,27 @@ pub fn set_name(name: &str) -> io::Result<()> {
 /// No descriptor left.
 pub fn lifeline() -> io::Result<(LifelineHolder, Lifeline)> {
     let (read_end, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    Ok((
-        LifelineHolder {
-            _write_end: write_end,
-        },
-        Lifeline { read_end },
-    ))
+    Ok((LifelineHolder { write_end }, Lifeline { read_end }))
 }
 
 /// The end of a lifeline by whose death it is cut. Every child forked while it exists must close its copy
 /// ([`NewProcess::keep_only`] does): the line is cut when the last copy is gone.
 #[derive(Debug)]
 pub struct LifelineHolder {
-    _write_end: OwnedFd,
+    write_end: OwnedFd,
+}
+
+impl AsFd for LifelineHolder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.write_end.as_fd()
+    }
+}
+
+/// For the program that goes on in the holder's place.
+impl From<OwnedFd> for LifelineHolder {
+    fn from(write_end: OwnedFd) -> Self {
+        Self { write_end }
+    }
 }
 
 /// The end of a lifeline that all processes inherit which must end with its holder: a poll reports it as readable or hung
@@ -358,6 +378,13 @@ impl Lifeline {
         };
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&at_once)))?;
         Ok(poll[0].revents().contains(PollFlags::HUP))
+    }
+}
+
+/// For the program that goes on in the holder's place.
+impl From<OwnedFd> for Lifeline {
+    fn from(read_end: OwnedFd) -> Self {
+        Self { read_end }
     }
 }
 

@@ -189,7 +189,7 @@ fn farewell_frame<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
         Farewell::None => return &[],
         Farewell::Error(code, text) => ServerMessage::Error {
             code: *code,
-            text: text[..length_that_fits(text)].to_owned(),
+            text: text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)].to_owned(),
         },
         Farewell::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
         Farewell::Line(text) => {
