@@ -127,6 +127,15 @@ impl Game for Connect4 {
         });
         drawn
     }
+
+    fn describe(dropped: &Dropped, who: &dyn Fn(u8) -> String) -> String {
+        let Dropped { seat, column, .. } = *dropped;
+        format!("{} drops {} into column {column}.", who(seat), mark(seat))
+    }
+
+    fn seat_label(seat: u8) -> String {
+        mark(seat).to_string()
+    }
 }
 
 impl Grid {

@@ -181,6 +181,20 @@ pub trait AnyGame: Send + Sync {
     ///
     /// A fault of the game's code.
     fn draw(&self, view: &[u8]) -> Result<String, GameError>;
+
+    /// [`Game::describe`] of an encoded event.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn describe(&self, event: &[u8], who: &dyn Fn(u8) -> String) -> Result<String, GameError>;
+
+    /// [`Game::seat_label`].
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn seat_label(&self, seat: u8) -> Result<String, GameError>;
 }
 
 /// The one implementation of [`AnyGame`].
@@ -288,6 +302,17 @@ impl<G: Game> AnyGame for Erased<G> {
 
     fn draw(&self, view: &[u8]) -> Result<String, GameError> {
         isolated(|| Ok(G::draw(&codec::decode(view).map_err(GameError::Undecodable)?)))
+    }
+
+    fn describe(&self, event: &[u8], who: &dyn Fn(u8) -> String) -> Result<String, GameError> {
+        isolated(|| {
+            let event = codec::decode(event).map_err(GameError::Undecodable)?;
+            Ok(G::describe(&event, who))
+        })
+    }
+
+    fn seat_label(&self, seat: u8) -> Result<String, GameError> {
+        isolated(|| Ok(G::seat_label(seat)))
     }
 }
 

@@ -118,6 +118,17 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     /// A view for people, in text mode and on the console: lines of plain text, each ending in `\n`, or nothing.
     fn draw(view: &Self::View) -> String;
 
+    /// What happened, as one line of plain text for people, in text mode; empty if the picture alone shows it. `who` gives the name
+    /// of the player in a seat.
+    fn describe(_event: &Self::Event, _who: &dyn Fn(u8) -> String) -> String {
+        String::new()
+    }
+
+    /// What a seat is called in the game's pictures, for people: its mark or colour, say.
+    fn seat_label(seat: u8) -> String {
+        format!("seat {seat}")
+    }
+
     /// An action from the bytes that a client sent. Only a game whose actions *are* bytes has a reason to replace this,
     /// together with [`encode_action`](Game::encode_action).
     ///

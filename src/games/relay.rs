@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::{Game, Outbox, Outcome, Rejection, Start, Viewer};
 use crate::limits::SEATS_MAX;
 
+/// Bytes of a payload that people are shown.
+const SHOWN_BYTES_MAX: usize = 400;
+
 /// The game.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relay;
@@ -56,6 +59,14 @@ impl Game for Relay {
 
     fn draw((): &()) -> String {
         String::new()
+    }
+
+    fn describe(relayed: &Relayed, who: &dyn Fn(u8) -> String) -> String {
+        let Relayed { seat, payload } = relayed;
+        let (shown, rest) = payload.split_at(payload.len().min(SHOWN_BYTES_MAX));
+        let more = if rest.is_empty() { "" } else { " …" };
+        let shown = String::from_utf8_lossy(shown);
+        format!("{} sends {} bytes: {shown}{more}", who(*seat), payload.len())
     }
 
     fn decode_action(bytes: &[u8]) -> Result<Vec<u8>, Rejection> {

@@ -125,6 +125,19 @@ impl Game for TicTacToe {
         let line = "---+---+---\n";
         [&row(0), line, &row(3), line, &row(6), turn.as_str()].concat()
     }
+
+    fn describe(placed: &Placed, who: &dyn Fn(u8) -> String) -> String {
+        format!(
+            "{} puts {} on {}.",
+            who(placed.seat),
+            mark(placed.seat),
+            placed.cell
+        )
+    }
+
+    fn seat_label(seat: u8) -> String {
+        mark(seat).to_string()
+    }
 }
 
 impl Board {
@@ -258,6 +271,11 @@ mod tests {
         assert_eq!(
             drawn,
             " O | 1 | 2\n---+---+---\n 3 | X | 5\n---+---+---\n 6 | 7 | 8\nX is to move\n"
+        );
+        let who = |seat: u8| ["Ann", "Bob"][usize::from(seat)].to_owned();
+        assert_eq!(
+            TicTacToe::describe(&Placed { seat: 1, cell: 0 }, &who),
+            "Bob puts O on 0."
         );
         for bad in ["", "9", "-1", "middle", "4 4"] {
             assert_eq!(

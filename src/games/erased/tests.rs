@@ -74,6 +74,11 @@ impl Game for Obedient {
     fn draw(view: &String) -> String {
         format!("[{view}]\n")
     }
+
+    fn describe(event: &String, who: &dyn Fn(u8) -> String) -> String {
+        assert!(event != "panic in describe", "as told");
+        format!("{}: {event}", who(3))
+    }
 }
 
 const GAME: Erased<Obedient> = Erased(PhantomData);
@@ -192,4 +197,18 @@ fn people_s_text_and_pictures_go_through_bytes() {
     assert_eq!(act(&action).expect("it is allowed").0, "GO");
     assert_eq!(GAME.draw(&bytes("view")).expect("it is drawn"), "[view]\n");
     assert!(matches!(GAME.draw(&[5, 1]), Err(GameError::Undecodable(_))));
+    let who = |seat: u8| format!("player {seat}");
+    assert_eq!(
+        GAME.describe(&bytes("hello"), &who).expect("it is described"),
+        "player 3: hello"
+    );
+    assert!(matches!(
+        GAME.describe(&[5, 1], &who),
+        Err(GameError::Undecodable(_))
+    ));
+    assert!(matches!(
+        GAME.describe(&bytes("panic in describe"), &who),
+        Err(GameError::Panicked(_))
+    ));
+    assert_eq!(GAME.seat_label(2).expect("it is named"), "seat 2");
 }
