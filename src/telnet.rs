@@ -7,6 +7,8 @@
 //!
 //! In the other direction nothing is to be done: byte 255, which would have to be doubled, never occurs in UTF-8.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 /// "Interpret as command": what follows is not text.
 pub const IAC: u8 = 255;
 
@@ -41,66 +43,71 @@ pub enum Typed {
 /// Separates text from telnet's commands.
 ///
 /// Plain data without a heap: what one process has understood so far, another can go on with.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filter {
-    state: State,
-    /// The last byte of text was CR: an LF or NUL behind it belongs to the same Enter.
-    after_return: bool,
-    /// One bit per option that the client has offered (WILL) and was refused.
-    offers_refused: [u64; 4],
-    /// One bit per option that the client has asked for (DO) and was refused.
-    requests_refused: [u64; 4],
+    /// Where in the stream's grammar the next byte comes.
+    pub place: Place,
+    /// What has been refused.
+    pub refused: Refused,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Text,
-    Command,
-    /// The option of WILL, WONT, DO or DONT is awaited.
-    Option(u8),
-    Subnegotiation,
-    CommandInSubnegotiation,
+/// Where in a telnet stream one is, as plain data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Place {
+    /// One of those below. (Any other, which only a taken-over process could write, counts as text.)
+    state: u8,
+    /// The WILL, WONT, DO or DONT whose option is awaited.
+    verb: u8,
+    /// Nonzero if the last byte of text was CR: an LF or NUL behind it belongs to the same Enter.
+    after_return: u8,
+    padding: u8,
+}
+
+const TEXT: u8 = 0;
+const IN_COMMAND: u8 = 1;
+const AT_OPTION: u8 = 2;
+const IN_SUBNEGOTIATION: u8 = 3;
+const COMMAND_IN_SUBNEGOTIATION: u8 = 4;
+
+/// Options that were refused: a second answer to the same offer would begin a quarrel without end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Refused {
+    /// One bit per option that the client has offered (WILL).
+    offers: [u64; 4],
+    /// One bit per option that the client has asked for (DO).
+    requests: [u64; 4],
 }
 
 impl Filter {
     /// Takes in one byte.
     pub fn push(&mut self, byte: u8) -> Option<Typed> {
-        match self.state {
-            State::Text if byte == IAC => {
-                self.state = State::Command;
-                None
+        let place = &mut self.place;
+        match place.state {
+            IN_COMMAND => return self.command(byte),
+            AT_OPTION => {
+                place.state = TEXT;
+                let verb = place.verb;
+                return self.refused.refuse(verb, byte).map(Typed::Answer);
             }
-            State::Text => self.text(byte),
-            State::Command => self.command(byte),
-            State::Option(verb) => {
-                self.state = State::Text;
-                self.refusal(verb, byte).map(Typed::Answer)
-            }
-            State::Subnegotiation => {
-                if byte == IAC {
-                    self.state = State::CommandInSubnegotiation;
-                }
-                None
-            }
-            State::CommandInSubnegotiation => {
-                self.state = if byte == SUBNEGOTIATION_END {
-                    State::Text
-                } else {
-                    State::Subnegotiation
-                };
-                None
-            }
+            IN_SUBNEGOTIATION if byte == IAC => place.state = COMMAND_IN_SUBNEGOTIATION,
+            IN_SUBNEGOTIATION => {}
+            COMMAND_IN_SUBNEGOTIATION if byte == SUBNEGOTIATION_END => place.state = TEXT,
+            COMMAND_IN_SUBNEGOTIATION => place.state = IN_SUBNEGOTIATION,
+            _ if byte == IAC => place.state = IN_COMMAND,
+            _ => return self.text(byte),
         }
+        None
     }
 
     /// Whether the last command, if any, was complete.
     pub fn is_between_commands(&self) -> bool {
-        self.state == State::Text
+        self.place.state == TEXT
     }
 
     fn text(&mut self, byte: u8) -> Option<Typed> {
-        let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
+        let after_return = std::mem::replace(&mut self.place.after_return, u8::from(byte == b'\r')) != 0;
         match byte {
             b'\n' | 0 if after_return => None,
             b'\r' | b'\n' => Some(Typed::Enter),
@@ -111,11 +118,12 @@ impl Filter {
     }
 
     fn command(&mut self, byte: u8) -> Option<Typed> {
-        self.state = match byte {
-            SUBNEGOTIATION => State::Subnegotiation,
-            WILL | WONT | DO | DONT => State::Option(byte),
-            _ => State::Text,
+        self.place.state = match byte {
+            SUBNEGOTIATION => IN_SUBNEGOTIATION,
+            WILL | WONT | DO | DONT => AT_OPTION,
+            _ => TEXT,
         };
+        self.place.verb = byte;
         match byte {
             IAC => self.text(IAC),
             ERASE_CHARACTER => Some(Typed::EraseCharacter),
@@ -124,12 +132,14 @@ impl Filter {
             _ => None,
         }
     }
+}
 
+impl Refused {
     /// The answer to an offer or a request. That an option is not in use (WONT, DONT) goes without saying.
-    fn refusal(&mut self, verb: u8, option: u8) -> Option<[u8; 3]> {
+    fn refuse(&mut self, verb: u8, option: u8) -> Option<[u8; 3]> {
         let (refused, answer) = match verb {
-            WILL => (&mut self.offers_refused, DONT),
-            DO => (&mut self.requests_refused, WONT),
+            WILL => (&mut self.offers, DONT),
+            DO => (&mut self.requests, WONT),
             _ => return None,
         };
         let (word, bit) = (&mut refused[usize::from(option / 64)], 1 << (option % 64));
@@ -201,7 +211,7 @@ impl LineReader {
 }
 
 /// Takes back the last character, which has up to four bytes.
-fn erase_character(line: &mut Vec<u8>) {
+pub(crate) fn erase_character(line: &mut Vec<u8>) {
     const CHARACTER_BYTES_MAX: usize = 4;
     for _ in 0..CHARACTER_BYTES_MAX {
         let is_continuation = line.pop().is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000);
