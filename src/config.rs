@@ -19,7 +19,7 @@ use crate::limits::{
     BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CONNECTIONS_BEYOND_PLAYERS_DEFAULT,
     CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
     HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, PLAYERS_MAX_DEFAULT, PLAYERS_OR_ROOMS_MAX, ROOMS_MAX_DEFAULT,
-    SEAT_GRACE_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
+    SEAT_GRACE_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT,
 };
 
 pub use sources::load;
@@ -43,6 +43,8 @@ pub struct Config {
     pub backlog: u32,
     /// Silence after which a client is taken for gone.
     pub heartbeat_timeout_ms: u32,
+    /// Time without a key after which somebody in text mode is taken for gone.
+    pub text_idle_timeout_ms: u32,
     /// How long a seat is kept for a player without a connection.
     pub seat_grace_ms: u32,
     /// Time that a connection has to greet.
@@ -74,6 +76,7 @@ impl Default for Config {
             keepers: AUTOMATIC,
             backlog: BACKLOG_DEFAULT,
             heartbeat_timeout_ms: HEARTBEAT_TIMEOUT_MS_DEFAULT,
+            text_idle_timeout_ms: TEXT_IDLE_TIMEOUT_MS_DEFAULT,
             seat_grace_ms: SEAT_GRACE_MS_DEFAULT,
             handshake_timeout_ms: HANDSHAKE_TIMEOUT_MS_DEFAULT,
             drain_timeout_ms: DRAIN_TIMEOUT_MS_DEFAULT,
@@ -275,7 +278,7 @@ enum Kind {
 const DAY_MS: u32 = 86_400_000;
 
 /// All that can be chosen.
-pub const SETTINGS: [Setting; 15] = [
+pub const SETTINGS: [Setting; 16] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -326,6 +329,12 @@ pub const SETTINGS: [Setting; 15] = [
         value_name: "MS",
         help: "A client that sends nothing for so long is taken for gone",
         kind: Kind::Number(|config| &mut config.heartbeat_timeout_ms, 100..=DAY_MS),
+    },
+    Setting {
+        flag: "text-idle-timeout-ms",
+        value_name: "MS",
+        help: "A player in text mode who types nothing for so long is taken for gone",
+        kind: Kind::Number(|config| &mut config.text_idle_timeout_ms, 100..=DAY_MS),
     },
     Setting {
         flag: "seat-grace-ms",

@@ -15,9 +15,10 @@ use forkade_protocol::ErrorCode;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
+use socket2::{SockRef, TcpKeepalive};
 
 use self::patience::{Deadline, Meaning, Times, next_deadline};
-use crate::limits::{CLOSING_TIMEOUT_MS, RESUME_TIMEOUT_MS, YIELD_TIMEOUT_MS};
+use crate::limits::{CLOSING_TIMEOUT_MS, RESUME_TIMEOUT_MS, TEXT_KEEPALIVE_SECONDS, YIELD_TIMEOUT_MS};
 use crate::lobby::Lobby;
 use crate::lobby::connections::{Kind, Phase};
 use crate::lobby::session::{Farewell, Resume, Session, Wanted};
@@ -234,8 +235,7 @@ impl<'a> Handler<'a> {
     /// What a successor makes up for.
     fn begin(&mut self) -> io::Result<()> {
         if self.session.phase() == Phase::OPEN {
-            let name = self.session.name();
-            logging::set_player(Some(name.as_str()));
+            self.enter_player();
             self.listen_to_chat()?;
             self.session.show_connected(true);
             // There may be mail, which came while nobody was here to be told.
@@ -252,6 +252,19 @@ impl<'a> Handler<'a> {
             registry.register(&mut SourceFd(&bell), CHAT_BELL, Interest::READABLE)?;
         }
         Ok(())
+    }
+
+    /// The connection carries a player.
+    fn enter_player(&self) {
+        let name = self.session.name();
+        logging::set_player(Some(name.as_str()));
+        if self.session.is_text() {
+            // Nothing is to be expected of a person's machine for as long as the person thinks.
+            let patience = TcpKeepalive::new().with_time(Duration::from_secs(TEXT_KEEPALIVE_SECONDS));
+            if let Err(error) = SockRef::from(self.socket).set_tcp_keepalive(&patience) {
+                log::warn!("the connection will not be asked whether it lives: {error}");
+            }
+        }
     }
 
     /// Does what can be done without waiting.
@@ -285,17 +298,11 @@ impl<'a> Handler<'a> {
             Handshake::Incomplete => return Ok(received),
             Handshake::Greeted => {
                 self.listen_to_chat()?;
-                let name = self.session.name();
-                logging::set_player(Some(name.as_str()));
+                self.enter_player();
                 log::debug!("greeted, from {}", self.session.record().peer());
             }
             Handshake::Resuming(keeper) => self.ring_keeper(keeper),
             Handshake::Refused(farewell) => self.session.close(false, &farewell),
-            Handshake::Text => {
-                let line =
-                    "This port speaks Forkade's binary protocol; operators telnet to the console's port.";
-                self.session.close(false, &Farewell::Line(line.into()));
-            }
         }
         Ok(true)
     }
@@ -364,7 +371,7 @@ impl<'a> Handler<'a> {
                 Next::Handled => moved = true,
                 Next::Wait => break,
                 Next::Close { leaves, farewell } => {
-                    if farewell != Farewell::None {
+                    if farewell != Farewell::None && !leaves {
                         log::info!(
                             "closing the connection from {}: {farewell:?}",
                             self.session.record().peer()
@@ -398,6 +405,7 @@ impl<'a> Handler<'a> {
                 }
                 Ok(Some(receipt)) => {
                     moved = true;
+                    self.session.note_typing();
                     self.readable = !receipt.was_all || self.more_behind;
                 }
                 // Full: what is there must be handled first.
@@ -434,6 +442,9 @@ impl<'a> Handler<'a> {
         }
         if moved || self.session.all_sent() {
             self.last_taken_ms = now_ms();
+        }
+        if moved {
+            self.session.forget_sent();
         }
         moved
     }
@@ -545,7 +556,7 @@ impl<'a> Handler<'a> {
             closing_since_ms: self.session.closing_since_ms(),
             bell_is_out_of_reach: self.bell.is_out_of_reach(),
             handshake_timeout_ms: header.handshake_timeout_ms.load(Ordering::Relaxed),
-            heartbeat_timeout_ms: header.heartbeat_timeout_ms.load(Ordering::Relaxed),
+            heartbeat_timeout_ms: self.session.silence_max_ms(),
         };
         next_deadline(self.session.phase(), &times)
     }

@@ -49,6 +49,7 @@ pub mod shm;
 mod supervisor;
 pub mod sys;
 pub mod telnet;
+pub mod text_player;
 mod ticker;
 mod upgrade;
 mod wiring;

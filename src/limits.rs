@@ -181,6 +181,33 @@ pub const CONSOLE_IDLE_TIMEOUT_MS: u64 = 600_000;
 /// A line on the console.
 pub const CONSOLE_LINE_BYTES_MAX: usize = 1024;
 
+/// Time for somebody in text mode between two keys that arrive, unless configured: people think longer than programs.
+pub const TEXT_IDLE_TIMEOUT_MS_DEFAULT: u32 = 30 * 60_000;
+
+/// How long nothing may be heard of a text player's machine before it is asked whether it is still there (TCP keepalive).
+pub const TEXT_KEEPALIVE_SECONDS: u64 = 60;
+
+// --- Text mode --------------------------------------------------------------------------------------------------
+
+/// A line that somebody types in text mode, when all that was taken back is gone.
+pub const TEXT_LINE_BYTES_MAX: usize = 1024;
+
+/// The same with all that was taken back, and with telnet's commands in between: it waits in the input ring for its end.
+pub const TEXT_LINE_RAW_BYTES_MAX: usize = INPUT_RING_BYTES / 2;
+
+/// So many bytes of telnet's commands in front of a line are worth a transaction that takes them in.
+pub const TEXT_SKIP_FROM_BYTES: usize = 1024;
+
+/// Answers to telnet's commands that go out together, and not many more.
+pub const TEXT_ANSWERS_BYTES: usize = 1024;
+
+/// What a text player is shown at once: what a frame would take, less what may come with it (the prompt, the word that a seat was
+/// lost).
+pub const TEXT_OUTPUT_BYTES_MAX: usize = FRAME_TOTAL_BYTES_MAX - 256;
+
+/// Names in one answer to `who`.
+pub const TEXT_NAMES_SHOWN_MAX: usize = 50;
+
 // --- Patience with our own processes ----------------------------------------------------------------------------
 
 /// Time for a role to report ready.
@@ -278,6 +305,10 @@ const _: () = {
     assert!(2 * FRAME_TOTAL_BYTES_MAX <= OUTPUT_RING_BYTES);
     // Who has lost a seat may learn it by asking to be let in elsewhere.
     assert!(REMOVED_BYTES + FRAME_HEADER_BYTES + TAG + U32 + SNAPSHOT_BYTES <= FRAME_BYTES_MAX);
+    // Half a line and what is skipped before it leave space for more to arrive.
+    assert!(TEXT_LINE_RAW_BYTES_MAX + 2 * TEXT_SKIP_FROM_BYTES < INPUT_RING_BYTES);
+    assert!(TEXT_LINE_BYTES_MAX < TEXT_LINE_RAW_BYTES_MAX && CHAT_BYTES_MAX < TEXT_LINE_BYTES_MAX);
+    assert!(TEXT_ANSWERS_BYTES + 3 <= TEXT_OUTPUT_BYTES_MAX);
     assert!(TAG + U32 + LENGTH + ROOMS_PER_PAGE_MAX * ROOM_SUMMARY_BYTES + TAG + U64 <= FRAME_BYTES_MAX);
     assert!(TAG + U32 + LENGTH + ACTION_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(TAG + U64 + TAG + LENGTH + GAME_EVENT_BYTES_MAX <= FRAME_BYTES_MAX);

@@ -2,6 +2,8 @@
 //!
 //! Whatever a client sends, the worst that comes of it is a typed error and the end of its own connection.
 
+mod typing;
+
 use forkade_protocol::preamble::{self, Opening};
 use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
 
@@ -23,8 +25,6 @@ pub enum Handshake {
     Resuming(Option<u32>),
     /// The connection is to be closed with this word.
     Refused(Farewell),
-    /// The client speaks text, not the binary protocol.
-    Text,
 }
 
 /// Looks at the bytes of the handshake that have arrived, and acts when they are complete.
@@ -39,7 +39,7 @@ pub fn shake_hands(session: &mut Session) -> Handshake {
                 "this is no preamble of the Forkade protocol",
             );
         }
-        Opening::Text(_) => return Handshake::Text,
+        Opening::Text(_) => return greet_guest(session),
     };
     let Some(version) = preamble::negotiate(min, max) else {
         let text = format!(
@@ -112,6 +112,16 @@ fn greet(session: &mut Session, version: u16, name: &str, used: usize) -> Handsh
     }
 }
 
+/// Anything else than a preamble is somebody at a terminal.
+fn greet_guest(session: &mut Session) -> Handshake {
+    let why = match session.greet_guest() {
+        Ok(()) => return Handshake::Greeted,
+        Err(ErrorCode::ServerFull) => "the server has as many players as it can; try again later",
+        Err(_) => "the server failed; try again",
+    };
+    Handshake::Refused(Farewell::Line(why.into()))
+}
+
 fn refused(code: ErrorCode, text: impl Into<String>) -> Handshake {
     Handshake::Refused(Farewell::Error(code, text.into()))
 }
@@ -132,10 +142,14 @@ pub enum Next {
     },
 }
 
-/// Handles the next frame of the player's input, if it has arrived whole and there is space for what it leads to.
+/// Handles the next frame of the player's input, or what was typed in text mode, if it has arrived whole and there is space for what
+/// it leads to.
 pub fn handle_next_frame(session: &mut Session) -> Next {
     if session.is_held_up() {
         return Next::Wait;
+    }
+    if session.is_text() {
+        return typing::handle_next(session);
     }
     let body = match session.next_frame() {
         Ok(Some(body)) => body,

@@ -173,6 +173,9 @@ fn configure(memory: &Memory, config: &Config) {
         .heartbeat_timeout_ms
         .store(config.heartbeat_timeout_ms.into(), Ordering::Relaxed);
     header
+        .text_idle_timeout_ms
+        .store(config.text_idle_timeout_ms.into(), Ordering::Relaxed);
+    header
         .handshake_timeout_ms
         .store(config.handshake_timeout_ms.into(), Ordering::Relaxed);
     header

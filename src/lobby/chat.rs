@@ -129,6 +129,8 @@ impl Session {
             PostError::Full => error.into(),
         })?;
         paid.enter(&mut tx, own.player);
+        // Programs know what they have asked for.
+        own.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
         own.consume(&mut tx);
         tx.commit()?;
         self.keeper_bells.extend(keeper);

@@ -24,13 +24,13 @@ const MATCH_STARTED: u32 = u32::MAX - 1;
 const TO_ALL_BUT_KICKED: u32 = 1 << 16;
 
 /// Entries that one transaction delivers at most.
-const BATCH_MAX: usize = 64;
+pub(super) const BATCH_MAX: usize = 64;
 
 /// A player's frames wait while more than this of the room's log waits for space in the player's own output.
 const UNDELIVERED_BYTES_MAX: u64 = ROOM_LOG_BYTES as u64 / 4;
 
 /// Why delivery paused.
-enum Pause {
+pub(super) enum Pause {
     /// Nothing more to deliver, or no space for more.
     Idle,
     /// The batch is full.
@@ -79,7 +79,11 @@ impl Session {
                 return Ok(moved);
             };
             let record = self.lobby.memory.rooms.at(room.index());
-            match self.copy_events(record, cursor, seat)? {
+            let copied = match self.is_text() {
+                true => self.tell_events(room, cursor, seat),
+                false => self.copy_events(record, cursor, seat),
+            };
+            match copied? {
                 Pause::Idle => return Ok(moved),
                 Pause::Batch => return Ok(true),
                 Pause::Started => {
@@ -152,29 +156,14 @@ impl Session {
                 if space < FRAME_TOTAL_BYTES_MAX as u64 {
                     return Pause::Idle;
                 }
-                match record.log.read(next_cursor, frame) {
-                    Read::Entry {
-                        audience: MATCH_STARTED,
-                        ..
-                    } => return Pause::Started,
-                    Read::Entry {
-                        audience,
-                        length,
-                        next,
-                    } => {
-                        let is_for_seat =
-                            |offset: u32| seat.is_some_and(|seat| audience == offset + u32::from(seat));
-                        if is_for_seat(TO_ALL_BUT_KICKED) {
-                            return Pause::Removed;
-                        }
-                        if audience >= TO_ALL_BUT_KICKED || is_for_seat(0) {
-                            output.put(&mut tx, &frame[..length]);
-                            space -= length as u64;
-                        }
+                match read_entry(record, next_cursor, seat, frame) {
+                    Entry::Frame { length, next } => {
+                        output.put(&mut tx, &frame[..length]);
+                        space -= length as u64;
                         next_cursor = next;
                     }
-                    Read::End => return Pause::Idle,
-                    Read::Lost => return Pause::Lost,
+                    Entry::ForOthers { next } => next_cursor = next,
+                    Entry::None(pause) => return pause,
                 }
             }
             Pause::Batch
@@ -235,6 +224,44 @@ impl Session {
             .resyncs_total
             .fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// What lies at some place of a room's log, for the player in a seat or who watches.
+pub(super) enum Entry {
+    /// An event, as a frame.
+    Frame {
+        /// Its length, in bytes.
+        length: usize,
+        /// The place behind it.
+        next: u64,
+    },
+    /// Something that is not for this player.
+    ForOthers {
+        /// The place behind it.
+        next: u64,
+    },
+    /// Nothing that could be passed on.
+    None(Pause),
+}
+
+/// Copies the entry at `cursor` into `frame`.
+pub(super) fn read_entry(record: &RoomRecord, cursor: u64, seat: Option<u8>, frame: &mut [u8]) -> Entry {
+    let (audience, length, next) = match record.log.read(cursor, frame) {
+        Read::Entry {
+            audience,
+            length,
+            next,
+        } => (audience, length, next),
+        Read::End => return Entry::None(Pause::Idle),
+        Read::Lost => return Entry::None(Pause::Lost),
+    };
+    let is_for_seat = |offset: u32| seat.is_some_and(|seat| audience == offset + u32::from(seat));
+    match audience {
+        MATCH_STARTED => Entry::None(Pause::Started),
+        _ if is_for_seat(TO_ALL_BUT_KICKED) => Entry::None(Pause::Removed),
+        _ if audience >= TO_ALL_BUT_KICKED || is_for_seat(0) => Entry::Frame { length, next },
+        _ => Entry::ForOthers { next },
     }
 }
 

@@ -225,26 +225,23 @@ impl Directory {
         tx.set(&identity.mail_tail, 0);
         tx.set(&identity.mail_head, 0);
         tx.set(&identity.name, name);
-        let bucket = self.bucket(name.as_str());
-        tx.set(&identity.next, tx.get(bucket));
-        tx.set(bucket, index + 1);
+        self.link_name(tx, player);
         tx.set(&head.players_present, tx.get(&head.players_present) + 1);
         Some(player)
+    }
+
+    /// Gives a present player another name, which must be free.
+    pub(super) fn rename_player(&self, tx: &mut LobbyTx<'_>, player: PlayerRef, name: Name) {
+        self.unlink_name(tx, player);
+        tx.set(&self.identities.at(player.index()).name, name);
+        self.link_name(tx, player);
     }
 
     /// Takes a player's record back.
     pub(super) fn remove_player(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
         let head = self.record;
         let identity = self.identities.at(player.index());
-        let mut link = self.bucket(tx.get(&identity.name).as_str());
-        while tx.get(link) != player.index() + 1 {
-            let index = tx
-                .get(link)
-                .checked_sub(1)
-                .expect("a present player is in the name index");
-            link = &self.identities.at(index).next;
-        }
-        tx.set(link, tx.get(&identity.next));
+        self.unlink_name(tx, player);
         tx.set(&identity.presence, Presence::FREE.raw());
         tx.set(&identity.connection, ConnectionRef::NOBODY);
         tx.set(&identity.claimant, ConnectionRef::NOBODY);
@@ -289,6 +286,28 @@ impl Directory {
         tx.set(&entry.next, tx.get(&head.free_room));
         tx.set(&head.free_room, index + 1);
         tx.set(&head.rooms_given, tx.get(&head.rooms_given) - 1);
+    }
+
+    /// Enters a player into the index of names.
+    fn link_name(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
+        let identity = self.identities.at(player.index());
+        let bucket = self.bucket(tx.get(&identity.name).as_str());
+        tx.set(&identity.next, tx.get(bucket));
+        tx.set(bucket, player.index() + 1);
+    }
+
+    /// Takes a player out of the index of names.
+    fn unlink_name(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
+        let identity = self.identities.at(player.index());
+        let mut link = self.bucket(tx.get(&identity.name).as_str());
+        while tx.get(link) != player.index() + 1 {
+            let index = tx
+                .get(link)
+                .checked_sub(1)
+                .expect("a present player is in the name index");
+            link = &self.identities.at(index).next;
+        }
+        tx.set(link, tx.get(&identity.next));
     }
 
     /// The bucket of the index in which a name belongs.

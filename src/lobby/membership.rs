@@ -287,7 +287,7 @@ impl Session {
         self.membership().place().ok_or_else(not_in_room)
     }
 
-    fn must_be_in_lobby(&mut self) -> Result<(), Rejection> {
+    pub(super) fn must_be_in_lobby(&mut self) -> Result<(), Rejection> {
         let is_in_room = || Rejection::new(RejectCode::AlreadyInRoom, "leave the room you are in first");
         if self.membership().place().is_none() {
             return Ok(());
@@ -435,7 +435,9 @@ pub(super) fn free(
     how: Gone,
 ) -> Result<(), Rejection> {
     let record = tx.record();
-    tx.set(&record.seats[usize::from(number)], Seat::FREE);
+    // The name stays, for those who are yet to be told that its bearer has left.
+    let cell = &record.seats[usize::from(number)];
+    tx.set(cell, Seat::of(PlayerRef::NOBODY, tx.get(cell).name));
     tx.set(&record.taken, tx.get(&record.taken) & !(1 << number));
     tx.set(&record.connected, tx.get(&record.connected) & !(1 << number));
     tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));

@@ -44,6 +44,8 @@ shared_record! {
         pub seat_grace_ms: AtomicU64,
         /// Milliseconds of silence after which a client is taken for gone.
         pub heartbeat_timeout_ms: AtomicU64,
+        /// Milliseconds without a key after which somebody in text mode is taken for gone.
+        pub text_idle_timeout_ms: AtomicU64,
         /// Milliseconds that a client has to greet.
         pub handshake_timeout_ms: AtomicU64,
         /// Lines that a player may say at once.

@@ -6,6 +6,7 @@
 //! * [`play`]: ready, act; [`listing`]: what rooms there are;
 //! * [`chat`]: what is said, to whom and how fast; [`mailbox`]: what waits for one player;
 //! * [`delivery`]: from the room's log, the lobby's chat and the mailbox to the player's output;
+//! * [`text_session`]: what is different with players in text mode;
 //! * [`sweep`]: what happens by time, and what dead processes left;
 //! * [`check`]: whether all of it is consistent; [`picture`]: what it shows, for proofs.
 //!
@@ -34,6 +35,7 @@ pub mod session;
 mod settings;
 pub mod sweep;
 pub mod text;
+pub mod text_session;
 pub mod transport;
 
 use forkade_protocol::RejectCode;

@@ -124,8 +124,15 @@ fn of_player(hand: &Hand, record: &PlayerRecord) -> String {
     let mut output =
         vec![0; usize::try_from(shown.end.saturating_sub(shown.start)).expect("at most a frame")];
     record.output.placement(hand).read(shown.start, &mut output);
+    let text = (hand.own(&record.is_text) != 0).then(|| {
+        (
+            hand.own(&record.text_place),
+            hand.own(&record.telnet_refused),
+            hand.own(&record.telnet_answered),
+        )
+    });
     format!(
-        "  {:?} membership {:?} cursor {} chat {} line {} consumed {} output up to {}: {output:?}",
+        "  {:?} membership {:?} cursor {} chat {} line {} consumed {} text {text:?} output up to {}: {output:?}",
         hand.own(&record.name),
         hand.own(&record.membership),
         hand.own(&record.log_cursor),

@@ -16,6 +16,8 @@ use crate::shm::byte_ring::ByteRing;
 use crate::shm::lock::Lock;
 use crate::shm::transaction::{Animated, Hand, Record, Tx, View};
 use crate::sys::memory::Guarded;
+use crate::telnet::Refused;
+use crate::text_player;
 
 /// The ring of what the player has sent.
 pub type InputRing = ByteRing<{ INPUT_RING_BYTES / 8 }>;
@@ -39,7 +41,7 @@ shared_record! {
         pub chat_line: Guarded<u64>,
         /// Until when the lines that the player has said are paid for, in microseconds of the monotonic clock.
         pub chat_paid_until_us: Guarded<u64>,
-        /// Stream offset up to which the input was handled: always the end of a frame.
+        /// Stream offset up to which the input was handled: always the end of a frame, or of a line.
         pub consumed: Guarded<u64>,
         /// Stream offset behind the last byte of output: always the end of a frame.
         pub output_head: Guarded<u64>,
@@ -49,6 +51,14 @@ shared_record! {
         /// Stream offset beyond which no byte of output was ever written, and so none received. It is advanced for good before one is,
         /// outside the journal: others look at it, without a lock that guards the player's record.
         pub output_reached: AtomicU64,
+        /// Nonzero: somebody in [text mode](crate::text_player).
+        pub is_text: Guarded<u32>,
+        /// Of a text player: what the input that was consumed means for the byte behind it.
+        pub text_place: Guarded<text_player::Place>,
+        /// Of a text player: what telnet options were refused.
+        pub telnet_refused: Guarded<Refused>,
+        /// Of a text player: stream offset up to which telnet's commands were answered.
+        pub telnet_answered: Guarded<u64>,
         /// What the player has sent.
         pub input: InputRing,
         /// What the player is sent.
@@ -132,6 +142,7 @@ impl PlayerRecord {
         tx.set(&self.chat_paid_until_us, 0);
         tx.set(&self.consumed, 0);
         tx.set(&self.output_head, 0);
+        tx.set(&self.is_text, 0);
         self.input.rebase(tx, 0);
         self.output.rebase(tx, 0);
         // Not journaled: until the commit the record is nobody's.

@@ -364,7 +364,7 @@ pub fn snapshot(
 }
 
 /// What the game shows to a seat or a spectator; empty while there is no match.
-fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Result<Vec<u8>, GameError> {
+pub(super) fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Result<Vec<u8>, GameError> {
     let record = tx.record();
     let match_seats = tx.get(&record.match_seats);
     if match_seats == 0 {

@@ -10,7 +10,7 @@
 
 mod ending;
 mod frames;
-mod greeting;
+pub(super) mod greeting;
 
 use std::sync::atomic::Ordering;
 
@@ -22,6 +22,7 @@ use super::memory::{ConnectionRef, PlayerRef};
 use super::players::{Membership, PlayerRecord};
 use super::transport::Passed;
 use crate::limits::HANDSHAKE_BYTES_MAX;
+use crate::text_player::Place;
 
 pub use ending::Farewell;
 pub(super) use frames::Own;
@@ -42,6 +43,8 @@ pub struct Session {
     pub(super) player: Option<(PlayerRef, &'static PlayerRecord)>,
     /// Stream offset behind the frame that is being handled, which the next transaction of the player's consumes.
     pub(super) frame_end: Option<u64>,
+    /// In text mode: what the bytes up to there mean for those behind.
+    pub(super) place_behind: Option<Place>,
     /// Rooms whose log this process has written to, and whose bell is to be rung.
     pub(super) bells: Vec<u32>,
     /// This process has written to the lobby's chat, whose bell is to be rung.
@@ -90,6 +93,7 @@ impl Session {
             record,
             player: None,
             frame_end: None,
+            place_behind: None,
             bells: Vec::with_capacity(2),
             chat_bell: false,
             keeper_bells: Vec::new(),

@@ -11,6 +11,7 @@ use crate::lobby::memory::{ConnectionRef, Memory, PlayerRef};
 use crate::lobby::transport;
 use crate::shm::transaction::{Record, Tx};
 use crate::sys::clock::now_ms;
+use crate::text_player::words;
 
 /// Why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum Farewell {
     Error(ErrorCode, String),
     /// The server stops.
     ShuttingDown(String),
-    /// To somebody who speaks text.
+    /// In words, to somebody in text mode.
     Line(String),
 }
 
@@ -34,7 +35,12 @@ impl Session {
             None => transport::stream_sent(&self.lobby.hand, record, self.passed.sent),
         };
         let mut buffer = [0; FAREWELL_BYTES_MAX];
-        let farewell = farewell_frame(farewell, &mut buffer);
+        let farewell = match self.is_text() {
+            true => farewell_line(farewell, &mut buffer),
+            false => farewell_frame(farewell, &mut buffer),
+        };
+        // Without a token nobody comes back.
+        let leaves = leaves || self.is_text();
         let now = now_ms();
         match self.player {
             Some((_, player)) => {
@@ -192,14 +198,23 @@ fn farewell_frame<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
             text: text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)].to_owned(),
         },
         Farewell::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
-        Farewell::Line(text) => {
-            let line = buffer.get_mut(..text.len() + 2).expect("farewells are short");
-            let (words, end) = line.split_at_mut(text.len());
-            words.copy_from_slice(text.as_bytes());
-            end.copy_from_slice(b"\r\n");
-            return line;
-        }
+        Farewell::Line(_) => return farewell_line(farewell, buffer),
     };
     let length = frame::write_frame_into(&message, buffer).expect("farewells are short");
     &buffer[..length]
+}
+
+/// A farewell for people. It takes the place of the prompt, if there is one.
+fn farewell_line<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
+    let text = match farewell {
+        Farewell::None => return &[],
+        Farewell::Error(_, text) | Farewell::ShuttingDown(text) | Farewell::Line(text) => text,
+    };
+    let text = words::sentence(&text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);
+    let line = [words::OVER_PROMPT, &words::wire(&text)].concat();
+    // Escapes can make it longer.
+    let length = length_that_fits(&line, buffer.len());
+    let target = &mut buffer[..length];
+    target.copy_from_slice(&line.as_bytes()[..length]);
+    target
 }

@@ -3,14 +3,16 @@
 
 use std::sync::atomic::Ordering;
 
-use forkade_protocol::{ServerMessage, frame};
+use forkade_protocol::{ServerMessage, codec, frame};
 
 use super::Session;
+use crate::games::Games;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::lobby::players::{OutputRing, PlayerRecord};
 use crate::lobby::{Rejection, scratch};
 use crate::shm::transaction::{Record, Tx};
 use crate::sys::clock::now_ms;
+use crate::text_player::{Place, words};
 
 /// Frame of a message that consists of a few numbers.
 const SHORT_FRAME_BYTES_MAX: usize = 32;
@@ -24,6 +26,10 @@ impl Session {
             frame_end: self.frame_end,
             received: self.input_received(),
             sent: self.output_sent(),
+            text: self.is_text().then_some(Typing {
+                games: self.lobby.games,
+                place: self.place_behind,
+            }),
         })
     }
 
@@ -64,6 +70,7 @@ impl Session {
     /// The frame was handled.
     pub fn end_frame(&mut self) {
         self.frame_end = None;
+        self.place_behind = None;
         self.record.working_on.store(0, Ordering::Release);
     }
 
@@ -118,6 +125,16 @@ pub(in crate::lobby) struct Own {
     frame_end: Option<u64>,
     received: u64,
     sent: u64,
+    /// In text mode.
+    text: Option<Typing>,
+}
+
+/// What is different with a player in text mode.
+#[derive(Clone, Copy)]
+struct Typing {
+    games: &'static Games,
+    /// What the bytes of the line that is being handled mean for those behind.
+    place: Option<Place>,
 }
 
 impl Own {
@@ -125,25 +142,45 @@ impl Own {
     pub(in crate::lobby) fn consume<R: Record>(&self, tx: &mut Tx<'_, R>) {
         if let Some(end) = self.frame_end {
             tx.set(&self.player.consumed, end);
+            if let Some(Typing {
+                place: Some(place), ..
+            }) = self.text
+            {
+                tx.set(&self.player.text_place, place);
+            }
             if end == self.received {
                 self.player.input.rebase(tx, end);
             }
         }
     }
 
-    /// Puts a message into the output stream.
+    /// Puts a message into the output stream; for a player in text mode in words.
     ///
     /// # Panics
     ///
     /// If the message does not fit a frame: what goes into messages is bounded so that it does (see [`limits`](crate::limits)).
     pub(in crate::lobby) fn reply<R: Record>(&self, tx: &mut Tx<'_, R>, message: &ServerMessage) {
+        if let Some(Typing { games, .. }) = self.text {
+            return self.say(tx, &words::message(games, message));
+        }
         scratch::with_frame(|buffer| {
             let length = frame::write_frame_into(message, buffer).expect("every message fits a frame");
             self.put(tx, &buffer[..length]);
         });
     }
 
-    /// Puts a whole frame into the output stream. The caller has checked the [space](Session::output_space).
+    /// Puts lines into the output stream of a player in text mode, and a prompt behind them. Others are told nothing.
+    pub(in crate::lobby) fn say<R: Record>(&self, tx: &mut Tx<'_, R>, text: &str) {
+        if self.text.is_none() {
+            return;
+        }
+        let mut output = self.begin_output(tx);
+        output.say(tx, text);
+        output.finish(tx);
+    }
+
+    /// Puts a whole frame into the output stream; for a player in text mode what it says. The caller has checked the
+    /// [space](Session::output_space).
     pub(in crate::lobby) fn put<R: Record>(&self, tx: &mut Tx<'_, R>, frame: &[u8]) {
         let mut output = self.begin_output(tx);
         output.put(tx, frame);
@@ -156,6 +193,11 @@ impl Own {
             player: self.player,
             sent: self.sent,
             head: tx.get(&self.player.output_head),
+            text: self.text.map(|Typing { games, .. }| Speech {
+                games,
+                is_asked_for: self.frame_end.is_some(),
+                has_begun: false,
+            }),
         }
     }
 }
@@ -166,10 +208,51 @@ pub(in crate::lobby) struct Output {
     player: &'static PlayerRecord,
     sent: u64,
     head: u64,
+    text: Option<Speech>,
+}
+
+/// Output in words.
+struct Speech {
+    games: &'static Games,
+    /// It answers a line: the cursor is at the beginning of a line of its own, behind what was typed.
+    is_asked_for: bool,
+    /// Some of it has been said: behind all of it there is to be a prompt.
+    has_begun: bool,
 }
 
 impl Output {
+    /// One more frame; for a player in text mode what it says.
     pub(in crate::lobby) fn put<R: Record>(&mut self, tx: &mut Tx<'_, R>, frame: &[u8]) {
+        let Some(Speech { games, .. }) = self.text else {
+            return self.put_bytes(tx, frame);
+        };
+        let message = frame
+            .get(FRAME_HEADER_BYTES..)
+            .map(codec::decode::<ServerMessage>);
+        let message = message
+            .expect("a frame has a header")
+            .expect("frames are made here");
+        self.say(tx, &words::message(games, &message));
+    }
+
+    /// Lines for a player in text mode.
+    pub(in crate::lobby) fn say<R: Record>(&mut self, tx: &mut Tx<'_, R>, text: &str) {
+        let Some(speech) = &mut self.text else { return };
+        let over = !speech.is_asked_for && !text.is_empty() && !speech.has_begun;
+        speech.has_begun |= speech.is_asked_for || !text.is_empty();
+        if over {
+            self.put_bytes(tx, words::OVER_PROMPT.as_bytes());
+        }
+        self.put_bytes(tx, words::wire(text).as_bytes());
+    }
+
+    /// The stream offset behind all that was put.
+    pub(in crate::lobby) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Bytes as they are.
+    pub(in crate::lobby) fn put_bytes<R: Record>(&mut self, tx: &mut Tx<'_, R>, frame: &[u8]) {
         let next = self.head + frame.len() as u64;
         let oldest = next.saturating_sub(OutputRing::BYTES);
         assert!(
@@ -202,7 +285,10 @@ impl Output {
         length as u64
     }
 
-    pub(in crate::lobby) fn finish<R: Record>(self, tx: &mut Tx<'_, R>) {
+    pub(in crate::lobby) fn finish<R: Record>(mut self, tx: &mut Tx<'_, R>) {
+        if self.text.as_ref().is_some_and(|speech| speech.has_begun) {
+            self.put_bytes(tx, words::PROMPT.as_bytes());
+        }
         tx.set(&self.player.output_head, self.head);
     }
 }

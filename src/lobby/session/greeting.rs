@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forkade_protocol::codec::CodecError;
 use forkade_protocol::{ErrorCode, Limits, PlayerId, ServerMessage, Token, frame};
 
 use super::{CURSOR_LOST, Session};
@@ -71,7 +70,9 @@ impl Session {
             limits,
             games,
         };
-        let done = open(&mut tx, record, player, used, (0, 0), &welcome)
+        let mut buffer = [0; GREETING_BYTES_MAX];
+        let done = frame::write_frame_into(&welcome, &mut buffer)
+            .map(|length| open(&mut tx, record, player, used, (0, 0), &buffer[..length]))
             .map_err(|_| ErrorCode::InternalError)
             .and_then(|()| tx.commit().map_err(|_| ErrorCode::InternalError));
         match done {
@@ -185,8 +186,16 @@ impl Session {
             received: consumed,
             resuming_at,
         };
-        open(&mut tx, record, player, used, (consumed, resuming_at), &resumed)
-            .expect("Resumed fits the greeting");
+        let mut buffer = [0; GREETING_BYTES_MAX];
+        let length = frame::write_frame_into(&resumed, &mut buffer).expect("Resumed fits the greeting");
+        open(
+            &mut tx,
+            record,
+            player,
+            used,
+            (consumed, resuming_at),
+            &buffer[..length],
+        );
         tx.commit().expect("resuming fits the journal");
         // Confirmed by the client, so not needed any more. Not before the commit: another claimant might yet ask for more.
         player_record
@@ -243,20 +252,18 @@ fn wire(limit: usize) -> u32 {
 }
 
 /// Opens the session's stream on the connection, with `greeting` in front of it.
-fn open(
+pub(in crate::lobby) fn open(
     tx: &mut LobbyTx<'_>,
     record: &'static ConnectionRecord,
     player: PlayerRef,
     used: usize,
     (input_base, output_base): (u64, u64),
-    greeting: &ServerMessage,
-) -> Result<(), CodecError> {
-    let mut buffer = [0; GREETING_BYTES_MAX];
-    let length = frame::write_frame_into(greeting, &mut buffer)?;
-    tx.write(&record.greeting, 0, &buffer[..length]);
+    greeting: &[u8],
+) {
+    tx.write(&record.greeting, 0, greeting);
     tx.set(
         &record.greeting_bytes,
-        u32::try_from(length).expect("a greeting is small"),
+        u32::try_from(greeting.len()).expect("a greeting is small"),
     );
     tx.set(
         &record.handshake_bytes,
@@ -267,11 +274,10 @@ fn open(
     tx.set(&record.output_base, output_base);
     tx.set(&record.stream_end, u64::MAX);
     tx.set(&record.phase, Phase::OPEN.raw());
-    Ok(())
 }
 
 /// A token is the index of its player's record, in little-endian order, and 12 random bytes. To clients it is opaque.
-fn token_of(index: u32, secret: [u8; 12]) -> Token {
+pub(in crate::lobby) fn token_of(index: u32, secret: [u8; 12]) -> Token {
     let mut token = [0; 16];
     token[..4].copy_from_slice(&index.to_le_bytes());
     token[4..].copy_from_slice(&secret);
@@ -283,7 +289,7 @@ fn index_of_token(token: Token) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-fn hash_of_token(token: Token) -> [u8; 32] {
+pub(in crate::lobby) fn hash_of_token(token: Token) -> [u8; 32] {
     use sha2::{Digest, Sha256};
     Sha256::digest(token.0).into()
 }
