@@ -1,106 +1,103 @@
-//! Kills random handler processes of the server that was started here.
+//! What `--chaos` asks for: how often a process of which role is killed.
 
-use std::io;
-use std::time::{Duration, Instant};
+pub(crate) mod killer;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::str::FromStr;
 
-use crate::console::{Console, ConsoleError};
-use crate::proc_figures;
-use crate::random::Random;
-use crate::schedule::Schedule;
+use crate::plan::check_per_second;
 
-/// The process list is asked for anew when it is older than this. Its replacements for the killed ones are fair game.
-const LIST_AGE_MAX: Duration = Duration::from_secs(1);
+/// The role that everything hangs on: its death is the server's orderly end.
+const SUPERVISOR: &str = "supervisor";
+const HANDLER: &str = "handler";
+const KEEPER: &str = "keeper";
 
-/// Kills handlers on a schedule.
-#[derive(Debug)]
-pub(crate) struct HandlerKiller {
-    root: u32,
-    began: Instant,
-    schedule: Schedule,
-    random: Random,
-    victims: Vec<u32>,
-    listed: Option<Instant>,
-    killed: u64,
+/// Kills per second, by role.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Chaos {
+    rates: Vec<(String, f64)>,
 }
 
-impl HandlerKiller {
-    /// A killer of `rate` handlers per second from now on, below the server's root process.
-    pub(crate) fn new(root: u32, rate: f64, seed: u64) -> Self {
+impl Chaos {
+    /// Only handlers; `rate` is above 0.
+    pub(crate) fn of_handlers(rate: f64) -> Self {
         Self {
-            root,
-            began: Instant::now(),
-            schedule: Schedule::new(0, rate),
-            random: Random::new(seed, u64::MAX - 1),
-            victims: Vec::new(),
-            listed: None,
-            killed: 0,
+            rates: vec![(HANDLER.to_owned(), rate)],
         }
     }
 
-    /// How long it is until the next kill.
-    pub(crate) fn pause(&self) -> Duration {
-        Duration::from_nanos(self.schedule.intended()).saturating_sub(self.began.elapsed())
-    }
-
-    /// Handlers killed so far.
-    pub(crate) fn killed(&self) -> u64 {
-        self.killed
-    }
-
-    /// Kills what is due.
-    ///
-    /// # Errors
-    /// When the console does not say which processes there are.
-    pub(crate) fn kill_due(&mut self, console: &mut Console) -> Result<(), ConsoleError> {
-        while self.pause().is_zero() {
-            self.schedule.advance();
-            if self.victims.is_empty() || self.listed.is_none_or(|listed| listed.elapsed() > LIST_AGE_MAX) {
-                // Handlers without a player are consoles, such as the one that answers here, or have only just begun.
-                let processes = console.processes()?.into_iter();
-                let handlers =
-                    processes.filter(|process| process.role == "handler" && process.player.is_some());
-                self.victims = handlers.map(|handler| handler.pid).collect();
-                self.listed = Some(Instant::now());
-            }
-            if let Some(victim) = self.random.pick(&self.victims).copied() {
-                self.victims.retain(|pid| *pid != victim);
-                self.killed += u64::from(kill_descendant(self.root, victim).is_ok());
-            }
-        }
-        Ok(())
+    /// Each role and how many of its processes are killed per second. No role comes twice, no rate is 0.
+    pub(crate) fn rates(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.rates.iter().map(|(role, rate)| (role.as_str(), *rate))
     }
 }
 
-/// Kills `pid` if it is `root`'s descendant. The descriptor is taken first: a number that has gone to a stranger since it
-/// was listed is found out, and one that goes to a stranger later is not hit.
-fn kill_descendant(root: u32, pid: u32) -> io::Result<()> {
-    let target = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(io::ErrorKind::InvalidInput)?;
-    let process = pidfd_open(target, PidfdFlags::empty())?;
-    if pid == root || !proc_figures::is_member(root, pid) {
-        return Err(io::ErrorKind::NotFound.into());
+impl FromStr for Chaos {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut rates: Vec<(String, f64)> = Vec::new();
+        for term in text.split(',').map(str::trim) {
+            let (role, rate) = term
+                .split_once('=')
+                .ok_or_else(|| format!("{term:?} is not of the form ROLE=N/s"))?;
+            let (role, rate) = (role.trim(), rate.trim());
+            if role.is_empty() || !role.bytes().all(|byte| byte.is_ascii_lowercase()) {
+                return Err(format!(
+                    "{role:?} is no role: roles are named like handler, keeper, listener, ticker"
+                ));
+            }
+            if role == SUPERVISOR {
+                return Err(
+                    "killing the supervisor ends the server, and there is nothing to measure".to_owned(),
+                );
+            }
+            if rates.iter().any(|(known, _)| known == role) {
+                return Err(format!("{role} is there twice"));
+            }
+            let number = rate.strip_suffix("/s").unwrap_or(rate).parse().ok();
+            let rate = number
+                .and_then(|number| check_per_second(number).ok())
+                .filter(|rate| *rate > 0.0)
+                .ok_or_else(|| {
+                    format!("{role}={rate}: how often is a number above 0, such as {role}=0.5/s")
+                })?;
+            rates.push((role.to_owned(), rate));
+        }
+        Ok(Self { rates })
     }
-    Ok(pidfd_send_signal(process, Signal::KILL)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::Command;
 
     #[test]
-    fn only_descendants_are_killed() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let own = std::process::id();
-        assert!(kill_descendant(own, own).is_err());
-        assert!(kill_descendant(child.id(), own).is_err());
-        assert!(kill_descendant(own, 1).is_err());
-        kill_descendant(own, child.id()).unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    fn each_role_has_its_own_rate() {
+        let chaos: Chaos = "handler=20/s, listener=1/s,keeper=0.2".parse().expect("valid");
+        assert_eq!(
+            chaos.rates().collect::<Vec<_>>(),
+            [("handler", 20.0), ("listener", 1.0), ("keeper", 0.2)]
+        );
+        assert_eq!("handler=5/s".parse(), Ok(Chaos::of_handlers(5.0)));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_reason() {
+        for (text, reason) in [
+            ("", "form ROLE=N/s"),
+            ("handler", "form ROLE=N/s"),
+            ("handler=1,", "form ROLE=N/s"),
+            ("handler=0", "above 0"),
+            ("handler=-1/s", "above 0"),
+            ("handler=often", "above 0"),
+            ("handler=1/m", "above 0"),
+            ("=1/s", "no role"),
+            ("Handler=1/s", "no role"),
+            ("handler=1/s,handler=2/s", "twice"),
+            ("supervisor=1/s", "ends the server"),
+        ] {
+            let told = text.parse::<Chaos>().expect_err(text);
+            assert!(told.contains(reason), "{text}: {told}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
+use forkade_protocol::session::Counters;
 use forkade_protocol::{ClientMessage, ClientSession, ServerMessage, SessionError};
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -15,7 +16,13 @@ pub(crate) const READ_BYTES: usize = 64 * 1024;
 /// A client of the swarm.
 #[derive(Debug)]
 pub(crate) struct Client {
+    /// What its players' names begin with.
+    name: String,
+    /// How many players it was before this one.
+    life: u32,
     session: ClientSession,
+    /// What happened to the sessions before this one.
+    former: Counters,
     link: Link,
     /// What the session could not take yet: the server has too much of this client's to take in.
     waiting: VecDeque<ClientMessage>,
@@ -25,6 +32,10 @@ pub(crate) struct Client {
     pub(crate) failed_attempts: u32,
     /// It has lost its connection and will try another one.
     pub(crate) is_coming_back: bool,
+    /// It has said goodbye, to come back as a new player.
+    pub(crate) is_renewing: bool,
+    /// The server has answered the greeting of this connection.
+    is_greeted: bool,
     /// Intended time of a call of the workload that could not be made because of what is `waiting`.
     pub(crate) deferred: Option<u64>,
 }
@@ -59,18 +70,47 @@ impl Loss {
 impl Client {
     pub(crate) fn new(name: String) -> Self {
         Self {
-            session: ClientSession::new(name, concat!("forkade-loadtest ", env!("CARGO_PKG_VERSION"))),
+            session: session(name.clone()),
+            name,
+            life: 0,
+            former: Counters::default(),
             link: Link::None,
             waiting: VecDeque::new(),
             last_sent_ns: 0,
             failed_attempts: 0,
             is_coming_back: false,
+            is_renewing: false,
+            is_greeted: false,
             deferred: None,
         }
     }
 
     pub(crate) fn session(&self) -> &ClientSession {
         &self.session
+    }
+
+    /// The present player's name.
+    pub(crate) fn player(&self) -> Option<&str> {
+        self.session.identity().map(|identity| identity.name.as_str())
+    }
+
+    /// What happened to all its sessions.
+    pub(crate) fn counters(&self) -> Counters {
+        sum(self.former, self.session.counters())
+    }
+
+    /// Whether the server has answered the greeting of this connection.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.is_greeted
+    }
+
+    /// From now on a new player, under another name: the old one may be there still.
+    pub(crate) fn renew(&mut self) {
+        self.life += 1;
+        self.former = self.counters();
+        self.session = session(format!("{}.{}", self.name, self.life));
+        self.waiting.clear();
+        self.is_renewing = false;
     }
 
     /// Whether the session has more to send than it may hold.
@@ -98,6 +138,7 @@ impl Client {
             .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
             .map_err(Loss::Connect)?;
         self.link = Link::Connecting(stream);
+        self.is_greeted = false;
         Ok(())
     }
 
@@ -158,6 +199,7 @@ impl Client {
                 Ok(count) => {
                     self.session.receive(&buffer[..count]).map_err(Loss::Session)?;
                     while let Some(message) = self.session.next_message().map_err(Loss::Session)? {
+                        self.is_greeted = true;
                         messages.push(message);
                     }
                     if count < buffer.len() && !end_announced {
@@ -221,5 +263,17 @@ impl Client {
                 Ok(true)
             }
         }
+    }
+}
+
+fn session(name: String) -> ClientSession {
+    ClientSession::new(name, concat!("forkade-loadtest ", env!("CARGO_PKG_VERSION")))
+}
+
+pub(crate) fn sum(one: Counters, other: Counters) -> Counters {
+    Counters {
+        resumes: one.resumes + other.resumes,
+        gaps: one.gaps + other.gaps,
+        resyncs: one.resyncs + other.resyncs,
     }
 }

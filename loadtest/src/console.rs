@@ -2,18 +2,22 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 /// A console that does not answer within this time has a reason that the run should not wait for.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between a lost connection and the next one.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 const REPLY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// One connection to a console.
+/// A console, and the connection to it. What is asked changes nothing, so that a question whose answer was lost with the
+/// connection is asked again on another one: the console's own processes may be killed, too.
 #[derive(Debug)]
 pub(crate) struct Console {
+    address: SocketAddr,
     stream: BufReader<TcpStream>,
 }
 
@@ -28,9 +32,12 @@ pub(crate) struct Status {
 pub(crate) struct Process {
     pub role: String,
     pub pid: u32,
-    /// Nothing: this process serves no player.
+    /// How often a role's process was started again; nothing for those that serve a connection.
     #[serde(default)]
-    pub player: Option<serde_json::Value>,
+    pub restarts: Option<u64>,
+    /// Name of the player that it serves; nothing if it serves none.
+    #[serde(default)]
+    pub player: Option<String>,
 }
 
 /// Why a console could not be asked.
@@ -55,16 +62,8 @@ impl Console {
     /// # Errors
     /// When nothing accepts there.
     pub(crate) fn connect(address: SocketAddr) -> Result<Self, ConsoleError> {
-        let connect = || {
-            let stream = TcpStream::connect_timeout(&address, REPLY_TIMEOUT)?;
-            stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
-            stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
-            stream.set_nodelay(true)?;
-            Ok(Self {
-                stream: BufReader::new(stream),
-            })
-        };
-        connect().map_err(|cause| ConsoleError::Connect { address, cause })
+        let stream = stream_to(address).map_err(|cause| ConsoleError::Connect { address, cause })?;
+        Ok(Self { address, stream })
     }
 
     /// The server's counters.
@@ -84,9 +83,21 @@ impl Console {
     }
 
     fn ask<Answer: DeserializeOwned>(&mut self, command: &'static str) -> Result<Answer, ConsoleError> {
-        let line = self
-            .exchange(command)
-            .map_err(|cause| ConsoleError::Reply { command, cause })?;
+        let began = Instant::now();
+        let line = loop {
+            match self.exchange(command) {
+                Ok(line) => break line,
+                Err(cause) if began.elapsed() > REPLY_TIMEOUT => {
+                    return Err(ConsoleError::Reply { command, cause });
+                }
+                Err(_) => {
+                    std::thread::sleep(RECONNECT_PAUSE);
+                    let address = self.address;
+                    self.stream =
+                        stream_to(address).map_err(|cause| ConsoleError::Connect { address, cause })?;
+                }
+            }
+        };
         let json = line.map_err(|reply| ConsoleError::Refused { command, reply })?;
         serde_json::from_str(&json).map_err(|cause| ConsoleError::Unexpected { command, cause })
     }
@@ -112,12 +123,21 @@ impl Console {
     }
 }
 
+fn stream_to(address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect_timeout(&address, REPLY_TIMEOUT)?;
+    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+    stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
+    stream.set_nodelay(true)?;
+    Ok(BufReader::new(stream))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpListener;
 
     /// A console that has been told what it will be asked and what to say.
+    /// An empty answer closes the connection.
     fn console_that_answers(replies: &'static [&'static str]) -> Console {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -125,7 +145,12 @@ mod tests {
             let mut stream = BufReader::new(listener.accept().unwrap().0);
             for reply in replies {
                 stream.read_line(&mut String::new()).unwrap();
-                stream.get_mut().write_all(reply.as_bytes()).unwrap();
+                if reply.is_empty() {
+                    drop(stream);
+                    stream = BufReader::new(listener.accept().unwrap().0);
+                } else {
+                    stream.get_mut().write_all(reply.as_bytes()).unwrap();
+                }
             }
         });
         Console::connect(address).unwrap()
@@ -139,7 +164,7 @@ mod tests {
         ]);
         assert_eq!(console.status().unwrap().takeovers_total, 3);
         let processes = console.processes().unwrap();
-        assert!(processes[0].player.is_some());
+        assert_eq!(processes[0].player.as_deref(), Some("anna"));
         assert_eq!((processes[1].role.as_str(), processes[1].pid), ("keeper", 8));
         assert!(processes[1].player.is_none());
     }
@@ -149,6 +174,12 @@ mod tests {
         let mut console = console_that_answers(&["ERR busy\n", "what?\nOK\n"]);
         assert!(matches!(console.status(), Err(ConsoleError::Refused { reply, .. }) if reply == "ERR busy"));
         assert!(matches!(console.status(), Err(ConsoleError::Unexpected { .. })));
-        assert!(matches!(console.status(), Err(ConsoleError::Reply { .. })));
+        assert!(matches!(console.status(), Err(ConsoleError::Connect { .. })));
+    }
+
+    #[test]
+    fn a_question_whose_answer_was_lost_with_the_connection_is_asked_again() {
+        let mut console = console_that_answers(&["", "{\"takeovers_total\":4}\nOK\n"]);
+        assert_eq!(console.status().unwrap().takeovers_total, 4);
     }
 }

@@ -1,11 +1,10 @@
-//! One mio loop that drives all clients. It does what [`Entry`] and the [`Workload`] decide, and brings back clients that
-//! lose their connection.
+//! One mio loop that drives all clients. It does what the [groups](Group) decide, and brings back clients that lose their
+//! connection.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forkade_protocol::session::Counters;
@@ -13,12 +12,18 @@ use forkade_protocol::{ClientMessage, ServerMessage, SessionError};
 use mio::{Events, Poll, Token};
 
 use crate::alarm::Alarm;
-use crate::client::{Client, Loss, READ_BYTES};
-use crate::entry::{Entry, EntryError};
-use crate::options::{Options, Shape};
+use crate::client::{self, Client, Loss, READ_BYTES};
+use crate::connections::Connections;
+use crate::entry::EntryError;
+use crate::group::Group;
+use crate::latency::Latency;
+use crate::options::Options;
+use crate::plan::Part;
 use crate::random::Random;
 use crate::schedule::Timers;
-use crate::workload::{self, Actions, ClientIndex, Workload};
+use crate::thread_figures;
+use crate::timeline::{Point, Timeline, Totals};
+use crate::workload::{Actions, ClientIndex, Counts};
 
 /// What the poll reports is for the client of this index, or for the alarm.
 const ALARM: Token = Token(usize::MAX);
@@ -36,6 +41,10 @@ const HEARTBEATS_PER_TIMEOUT: u64 = 4;
 pub(crate) struct Engine {
     server: SocketAddr,
     connecting: u32,
+    /// Clients come in evenly over this time; 0: as fast as they can.
+    ramp_ns: u64,
+    /// The next time at which the ramp lets somebody in, once a timer is set to it.
+    ramp_timer_ns: u64,
     began: Instant,
     poll: Poll,
     alarm: Alarm,
@@ -43,8 +52,8 @@ pub(crate) struct Engine {
     events: Option<Events>,
     buffer: Vec<u8>,
     clients: Vec<Client>,
-    entry: Entry,
-    workload: Box<dyn Workload + Send>,
+    /// In the order of their clients.
+    groups: Vec<Group>,
     timers: Timers<Task>,
     connections: Connections,
     /// A goodbye was said: connections that end now are meant to.
@@ -52,14 +61,17 @@ pub(crate) struct Engine {
     random: Random,
     heartbeat_group: u32,
     heartbeat_timeout_ns: Option<u64>,
-    lag_ns_max: u64,
+    /// How long what was due, or had arrived, waited for this loop since the load began.
+    lag: Latency,
+    /// While there is load.
+    timeline: Option<Timeline>,
     live: Arc<Live>,
 }
 
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
-    /// A call of [`Workload::due`], with its intended time. (The timer's own is later if it was set too late for that.)
+    /// A call of [`Group::due`], with its intended time. (The timer's own is later if it was set too late for that.)
     Workload {
         client: ClientIndex,
         intended_ns: u64,
@@ -70,20 +82,11 @@ enum Task {
     Turn,
 }
 
-/// What became of the connections.
-#[derive(Debug, Default)]
-pub(crate) struct Connections {
-    /// Connections lost, or refused.
-    pub disconnects: u64,
-    /// Sessions that no connection can bring back.
-    pub sessions_lost: u64,
-    /// Why, and how often.
-    pub losses: BTreeMap<String, u64>,
-}
-
-/// Counts for whoever watches from another thread.
+/// Counts for whoever watches from another thread, and that one's word to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
+    /// The load is to end now.
+    pub interrupted: AtomicBool,
     pub inside: AtomicU64,
     pub sent: AtomicU64,
     pub received: AtomicU64,
@@ -114,46 +117,86 @@ impl Engine {
     pub(crate) fn new(
         server: SocketAddr,
         options: &Options,
-        shape: Shape,
+        parts: Vec<Part>,
         live: Arc<Live>,
     ) -> Result<Self, EngineError> {
         let poll = Poll::new().map_err(EngineError::SetUp)?;
         let alarm = Alarm::new(poll.registry(), ALARM).map_err(EngineError::SetUp)?;
         // Names must differ from those of other load generators on the same server.
         let process = std::process::id();
+        let mut clients = 0;
+        let groups: Vec<Group> = parts
+            .into_iter()
+            .map(|part| {
+                let first = clients;
+                clients += part.shape.clients;
+                Group::new(part, first)
+            })
+            .collect();
         Ok(Self {
             server,
             connecting: options.connecting,
+            ramp_ns: options.ramp_ns(),
+            ramp_timer_ns: 0,
             began: Instant::now(),
             poll,
             alarm,
             events: Some(Events::with_capacity(EVENTS_AT_ONCE)),
             buffer: vec![0; READ_BYTES],
-            clients: (0..shape.clients)
+            clients: (0..clients)
                 .map(|client| Client::new(format!("load-{process}-{client}")))
                 .collect(),
-            entry: Entry::new(options.workload, shape),
-            workload: workload::of(options, shape),
+            groups,
             timers: Timers::new(),
             connections: Connections::default(),
             leaving: false,
             random: Random::new(options.seed, u64::MAX),
             heartbeat_group: 0,
             heartbeat_timeout_ns: None,
-            lag_ns_max: 0,
+            lag: Latency::new(),
+            timeline: None,
             live,
         })
     }
 
-    /// Connects as many clients as may be on their way, and gives how many are in their rooms.
+    /// Connects as many clients as may be on their way, and gives how many are in their rooms. `since_ns` is when the first
+    /// could set out.
     ///
     /// # Errors
     /// When connecting fails in a way that trying again cannot mend.
-    pub(crate) fn enter(&mut self) -> Result<u32, EngineError> {
-        while let Some(client) = self.entry.start_next(self.connecting) {
-            self.connect(client)?;
+    pub(crate) fn enter(&mut self, since_ns: u64) -> Result<u32, EngineError> {
+        let now_ns = self.now_ns();
+        let mut next_ns = u64::MAX;
+        for index in 0..self.groups.len() {
+            while self.on_their_way() < self.connecting {
+                let (group, ramp_ns) = (&mut self.groups[index], self.ramp_ns);
+                let (started, clients) = (group.entry.started(), group.part().shape.clients);
+                let sets_out_ns = since_ns + scaled(ramp_ns, started, clients);
+                if started < clients && sets_out_ns > now_ns {
+                    next_ns = next_ns.min(sets_out_ns);
+                    break;
+                }
+                let first = group.first();
+                let Some(client) = group.entry.start_next() else {
+                    break;
+                };
+                self.connect(first + client)?;
+            }
         }
-        Ok(self.entry.inside())
+        if next_ns != u64::MAX && next_ns != self.ramp_timer_ns {
+            self.timers.set(next_ns, Task::Turn);
+            self.ramp_timer_ns = next_ns;
+        }
+        Ok(self.inside())
+    }
+
+    /// Clients that have set out and are not in their rooms.
+    pub(crate) fn on_their_way(&self) -> u32 {
+        self.groups.iter().map(|group| group.entry.on_their_way()).sum()
+    }
+
+    fn inside(&self) -> u32 {
+        self.groups.iter().map(|group| group.entry.inside()).sum()
     }
 
     /// Starts the workload; gives the time at which it ends.
@@ -161,22 +204,31 @@ impl Engine {
     /// # Errors
     /// As [`Engine::turn`].
     pub(crate) fn start_load(&mut self, duration_ns: u64) -> Result<u64, EngineError> {
-        let (now_ns, mut actions) = (self.now_ns(), Actions::default());
+        let now_ns = self.now_ns();
         let end_ns = now_ns + duration_ns;
         self.timers.set(end_ns, Task::Turn);
-        self.workload.start(now_ns, end_ns, &mut actions);
-        self.apply(actions)?;
+        self.lag = Latency::new();
+        self.timeline = Some(Timeline::start(now_ns, duration_ns, self.totals()));
+        for index in 0..self.groups.len() {
+            let actions = self.groups[index].start(now_ns, end_ns);
+            self.apply(actions)?;
+        }
         Ok(end_ns)
     }
 
-    /// Does what was due before the end, and begins nothing new from here on.
+    /// Does what was due before the end, and begins nothing new from here on. Gives what happened over time.
     ///
     /// # Errors
     /// As [`Engine::turn`].
-    pub(crate) fn stop_load(&mut self) -> Result<(), EngineError> {
+    pub(crate) fn stop_load(&mut self) -> Result<Vec<Point>, EngineError> {
         self.fire_timers()?;
-        self.workload.stop();
-        Ok(())
+        let (now_ns, totals) = (self.now_ns(), self.totals());
+        self.groups.iter_mut().for_each(|group| group.stop(now_ns));
+        let points = self.timeline.take().map(|mut timeline| {
+            timeline.advance(now_ns, totals);
+            timeline.into_points()
+        });
+        Ok(points.unwrap_or_default())
     }
 
     /// All clients leave for good.
@@ -189,7 +241,7 @@ impl Engine {
         let sends = clients.map(|client| (client, ClientMessage::Goodbye)).collect();
         self.apply(Actions {
             sends,
-            timers: Vec::new(),
+            ..Actions::default()
         })
     }
 
@@ -221,12 +273,13 @@ impl Engine {
             match event.token() {
                 ALARM => self.alarm.reported(),
                 Token(index) => {
-                    self.ready(ClientIndex::try_from(index).unwrap_or(ClientIndex::MAX), event)?
+                    self.note_lag(woke_ns);
+                    self.ready(ClientIndex::try_from(index).unwrap_or(ClientIndex::MAX), event)?;
                 }
             }
         }
         self.events = Some(events);
-        self.note_lag(woke_ns);
+        self.keep_time();
         self.publish();
         Ok(())
     }
@@ -236,8 +289,26 @@ impl Engine {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn workload(&self) -> &dyn Workload {
-        &*self.workload
+    /// Each workload and its clients.
+    pub(crate) fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// What all workloads have counted so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.groups.iter().fold(Counts::default(), |sum, group| {
+            sum.plus(group.workload().counts())
+        })
+    }
+
+    /// Whether nothing is under way any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.groups.iter().all(|group| group.workload().is_settled())
+    }
+
+    /// Whether the load is to end before its time.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.live.interrupted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn connections(&self) -> &Connections {
@@ -253,17 +324,13 @@ impl Engine {
     pub(crate) fn session_counters(&self) -> Counters {
         self.clients
             .iter()
-            .map(|client| client.session().counters())
-            .fold(Counters::default(), |sum, one| Counters {
-                resumes: sum.resumes + one.resumes,
-                gaps: sum.gaps + one.gaps,
-                resyncs: sum.resyncs + one.resyncs,
-            })
+            .map(Client::counters)
+            .fold(Counters::default(), client::sum)
     }
 
-    /// The longest time since the last call for which something that was due, or had arrived, had to wait for this loop.
-    pub(crate) fn take_lag_ns_max(&mut self) -> u64 {
-        std::mem::take(&mut self.lag_ns_max)
+    /// How long what was due, or had arrived, had to wait for this loop since the load began.
+    pub(crate) fn lag(&self) -> &Latency {
+        &self.lag
     }
 
     fn fire_timers(&mut self) -> Result<(), EngineError> {
@@ -275,8 +342,7 @@ impl Engine {
                 }
                 Task::Workload { client, intended_ns } => {
                     self.note_lag(due_ns);
-                    let mut actions = Actions::default();
-                    self.workload.due(client, intended_ns, now_ns, &mut actions);
+                    let actions = self.group_of(client).due(client, intended_ns, now_ns);
                     self.apply(actions)?;
                 }
                 Task::Connect(client) => self.connect(client)?,
@@ -292,10 +358,10 @@ impl Engine {
         let client = &mut self.clients[index as usize];
         let result = client.ready(event, &mut self.buffer, &mut messages);
         let now_ns = self.now_ns();
-        let mut actions = Actions::default();
-        for message in messages {
-            self.received(index, message, now_ns, &mut actions)?;
+        if let Some(greeting) = messages.first() {
+            self.greeted(index, greeting, now_ns);
         }
+        let mut actions = self.group_of(index).received(index, messages, now_ns)?;
         let client = self.client(index);
         if let (false, Some(intended_ns)) = (client.is_congested(), client.deferred) {
             client.deferred = None;
@@ -308,27 +374,22 @@ impl Engine {
         self.apply(actions)
     }
 
-    fn received(
-        &mut self,
-        index: ClientIndex,
-        message: ServerMessage,
-        now_ns: u64,
-        actions: &mut Actions,
-    ) -> Result<(), EngineError> {
+    /// If a greeting was answered, the connection stands.
+    fn greeted(&mut self, index: ClientIndex, message: &ServerMessage, now_ns: u64) {
         if let ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. } = message {
             self.client(index).failed_attempts = 0;
-            self.expect_heartbeats(&message, now_ns);
+            self.expect_heartbeats(message, now_ns);
         }
-        if self.entry.is_complete() {
-            self.workload.received(index, message, now_ns, actions);
-        } else {
-            self.entry.received(index, message, actions)?;
-        }
-        Ok(())
     }
 
     fn apply(&mut self, actions: Actions) -> Result<(), EngineError> {
         let now_ns = self.now_ns();
+        if let Some(timeline) = &mut self.timeline {
+            actions
+                .receipts
+                .iter()
+                .for_each(|receipt| timeline.record(receipt.latency_ns));
+        }
         for (intended_ns, client) in actions.timers {
             self.timers
                 .set(intended_ns.max(now_ns), Task::Workload { client, intended_ns });
@@ -345,6 +406,9 @@ impl Engine {
                 self.lost(index, loss)?;
             }
         }
+        for index in actions.renewals {
+            self.renew(index)?;
+        }
         Ok(())
     }
 
@@ -357,33 +421,54 @@ impl Engine {
         }
     }
 
+    /// A client leaves for good, and comes back as somebody else when the server has closed.
+    fn renew(&mut self, index: ClientIndex) -> Result<(), EngineError> {
+        let now_ns = self.now_ns();
+        let client = self.client(index);
+        client.is_renewing = true;
+        match client.send(ClientMessage::Goodbye) {
+            Ok(()) | Err(SessionError::Ended) => {}
+            Err(error) => return Err(EngineError::Unsendable(error)),
+        }
+        client.flush(now_ns).or_else(|loss| self.lost(index, loss))
+    }
+
     /// A connection is over. The client comes back after a pause that grows from time to time, if it can.
     fn lost(&mut self, index: ClientIndex, loss: Loss) -> Result<(), EngineError> {
-        let entered = self.entry.is_complete();
+        let now_ns = self.now_ns();
         let client = &mut self.clients[index as usize];
+        let greeted = client.is_greeted();
         client.disconnect();
         if self.leaving {
             return Ok(());
         }
-        self.connections.disconnects += 1;
-        *self.connections.losses.entry(loss.to_string()).or_default() += 1;
+        if client.is_renewing {
+            client.renew();
+            client.is_coming_back = true;
+            self.timers.set(now_ns, Task::Connect(index));
+            return Ok(());
+        }
+        self.connections.lost(&loss, greeted, client.player());
         // Where nobody listens, and nobody ever has, trying again changes nothing.
         let nobody_there = loss.is_refused() && self.heartbeat_timeout_ns.is_none();
         if client.session().is_ended() || nobody_there {
             self.connections.sessions_lost += 1;
-            return if entered {
+            return if self.group_of(index).entry.is_complete() {
                 Ok(())
             } else {
                 Err(EngineError::TurnedAway { client: index, loss })
             };
+        }
+        if client.session().token().is_none() {
+            // A greeting that the server has read and not answered leaves a player behind, who keeps the name for a while.
+            client.renew();
         }
         let longest_ns = BACK_OFF_NS_MIN << client.failed_attempts.min(BACK_OFF_DOUBLINGS_MAX);
         client.failed_attempts += 1;
         client.is_coming_back = true;
         // Those who were cut off together must not come back together.
         let pause_ns = longest_ns / 2 + self.random.below(longest_ns / 2);
-        let due_ns = self.now_ns() + pause_ns;
-        self.timers.set(due_ns, Task::Connect(index));
+        self.timers.set(now_ns + pause_ns, Task::Connect(index));
         Ok(())
     }
 
@@ -426,14 +511,45 @@ impl Engine {
         &mut self.clients[index as usize]
     }
 
+    fn group_of(&mut self, client: ClientIndex) -> &mut Group {
+        let after = self.groups.partition_point(|group| group.first() <= client);
+        &mut self.groups[after - 1]
+    }
+
     fn note_lag(&mut self, since_ns: u64) {
-        self.lag_ns_max = self.lag_ns_max.max(self.now_ns().saturating_sub(since_ns));
+        let lag_ns = self.now_ns().saturating_sub(since_ns);
+        if let Some(timeline) = &mut self.timeline {
+            self.lag.record(lag_ns);
+            timeline.record_lag(lag_ns);
+        }
+    }
+
+    /// Closes the load's intervals as they pass.
+    fn keep_time(&mut self) {
+        let now_ns = self.now_ns();
+        if self
+            .timeline
+            .as_ref()
+            .is_some_and(|timeline| timeline.is_over(now_ns))
+        {
+            let totals = self.totals();
+            self.timeline
+                .iter_mut()
+                .for_each(|timeline| timeline.advance(now_ns, totals));
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        Totals {
+            counts: self.counts(),
+            cpu_seconds: thread_figures::cpu_seconds(),
+        }
     }
 
     fn publish(&self) {
-        let (live, counts) = (&self.live, self.workload.counts());
+        let (live, counts) = (&self.live, self.counts());
         for (published, value) in [
-            (&live.inside, u64::from(self.entry.inside())),
+            (&live.inside, u64::from(self.inside())),
             (&live.sent, counts.sent),
             (&live.received, counts.received),
             (&live.matches, counts.matches),
@@ -442,4 +558,10 @@ impl Engine {
             published.store(value, Ordering::Relaxed);
         }
     }
+}
+
+/// `part` of `whole` of a time.
+fn scaled(time_ns: u64, part: u32, whole: u32) -> u64 {
+    let scaled = u128::from(time_ns) * u128::from(part) / u128::from(whole.max(1));
+    u64::try_from(scaled).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,9 @@
-//! Brings all clients into their rooms: the first of each room makes it, the others join it. Decides only; the swarm acts.
+//! Brings a workload's clients into their rooms: the first of each room makes it, the others join it. Without rooms, whoever is
+//! greeted is in. Decides only; the swarm acts.
 
 use forkade_protocol::{ClientMessage, GameInfo, RejectCode, RoomId, ServerMessage};
 
-use crate::options::{Shape, WorkloadKind};
+use crate::plan::{Shape, WorkloadKind};
 use crate::workload::{Actions, ClientIndex, create_room};
 
 /// No client has another request under way before it is in its room.
@@ -11,7 +12,8 @@ const REQUEST: u32 = 0;
 /// How far each client is on its way into its room.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    workload: WorkloadKind,
+    /// The game of the rooms; nothing if there are none.
+    game: Option<&'static str>,
     shape: Shape,
     /// Clients from here on have not been started.
     next: ClientIndex,
@@ -51,7 +53,7 @@ pub(crate) enum EntryError {
 impl Entry {
     pub(crate) fn new(workload: WorkloadKind, shape: Shape) -> Self {
         Self {
-            workload,
+            game: workload.game(),
             shape,
             next: 0,
             places: vec![Place::Outside; shape.clients as usize],
@@ -70,12 +72,21 @@ impl Entry {
         self.inside == self.shape.clients
     }
 
-    /// The next client that should connect, while fewer than `connecting` are on their way. Clients start in order, so
-    /// that whoever waits for a room waits for one that is being made.
-    pub(crate) fn start_next(&mut self, connecting: u32) -> Option<ClientIndex> {
+    /// How many are on their way.
+    pub(crate) fn on_their_way(&self) -> u32 {
+        self.next - self.inside
+    }
+
+    /// How many have set out.
+    pub(crate) fn started(&self) -> u32 {
+        self.next
+    }
+
+    /// The next client that should connect. Clients start in order, so that whoever waits for a room waits for one that is
+    /// being made.
+    pub(crate) fn start_next(&mut self) -> Option<ClientIndex> {
         let client = self.next;
-        let may_start = client < self.shape.clients && client - self.inside < connecting;
-        may_start.then(|| {
+        (client < self.shape.clients).then(|| {
             self.next += 1;
             client
         })
@@ -92,11 +103,17 @@ impl Entry {
         actions: &mut Actions,
     ) -> Result<(), EntryError> {
         match message {
-            ServerMessage::Welcome { games, .. } => {
-                self.check_game(&games)?;
-                self.places[client as usize] = Place::Welcomed;
-                self.ask(client, actions);
-            }
+            ServerMessage::Welcome { games, .. } => match self.game {
+                Some(game) => {
+                    self.check_game(game, &games)?;
+                    self.places[client as usize] = Place::Welcomed;
+                    self.ask(game, client, actions);
+                }
+                None => {
+                    let before = std::mem::replace(&mut self.places[client as usize], Place::Inside);
+                    self.inside += u32::from(before != Place::Inside);
+                }
+            },
             ServerMessage::Joined { snapshot, .. }
             | ServerMessage::Resync {
                 snapshot: Some(snapshot),
@@ -111,8 +128,7 @@ impl Entry {
         Ok(())
     }
 
-    fn check_game(&self, games: &[GameInfo]) -> Result<(), EntryError> {
-        let game = self.workload.game();
+    fn check_game(&self, game: &'static str, games: &[GameInfo]) -> Result<(), EntryError> {
         let info = games
             .iter()
             .find(|info| info.name == game)
@@ -131,11 +147,11 @@ impl Entry {
     }
 
     /// A welcomed client makes its room, or joins it if it is there.
-    fn ask(&self, client: ClientIndex, actions: &mut Actions) {
+    fn ask(&self, game: &str, client: ClientIndex, actions: &mut Actions) {
         let number = client / self.shape.room_size;
         let message = if client.is_multiple_of(self.shape.room_size) {
             let seats = u8::try_from(self.shape.room_size).expect("the command line allows at most 255");
-            create_room(REQUEST, self.workload.game(), number, seats)
+            create_room(REQUEST, game, number, seats)
         } else if let Some(room) = self.rooms[number as usize] {
             ClientMessage::JoinRoom {
                 request: REQUEST,
@@ -154,11 +170,12 @@ impl Entry {
             return;
         }
         self.inside += 1;
+        let Some(game) = self.game else { return };
         let number = client / self.shape.room_size;
         if self.rooms[number as usize].replace(room).is_none() {
             for mate in client + 1..client + self.shape.room_size {
                 if self.places[mate as usize] == Place::Welcomed {
-                    self.ask(mate, actions);
+                    self.ask(game, mate, actions);
                 }
             }
         }
@@ -172,8 +189,8 @@ mod tests {
     use forkade_protocol::{Limits, Phase, PlayerId, RoomRules, RoomSettings, Snapshot, Token};
 
     fn entry(arguments: &[&str]) -> Entry {
-        let (options, shape) = Options::for_test(arguments);
-        Entry::new(options.workload, shape)
+        let part = Options::part_for_test(arguments);
+        Entry::new(part.kind, part.shape)
     }
 
     fn welcome() -> ServerMessage {
@@ -261,16 +278,24 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_on_their_way_at_once() {
+    fn clients_set_out_in_order_and_are_on_their_way_until_they_are_in() {
         let mut entry = entry(&["--clients", "4"]);
-        assert_eq!(entry.start_next(2), Some(0));
-        assert_eq!(entry.start_next(2), Some(1));
-        assert_eq!(entry.start_next(2), None);
+        assert_eq!((entry.start_next(), entry.start_next()), (Some(0), Some(1)));
+        assert_eq!((entry.started(), entry.on_their_way()), (2, 2));
         entry.received(0, joined(1), &mut Actions::default()).unwrap();
-        assert_eq!(entry.start_next(2), Some(2));
-        assert_eq!(entry.start_next(2), None);
-        assert_eq!(entry.start_next(9), Some(3));
-        assert_eq!(entry.start_next(9), None);
+        assert_eq!((entry.started(), entry.on_their_way()), (2, 1));
+        assert_eq!([(); 3].map(|()| entry.start_next()), [Some(2), Some(3), None]);
+    }
+
+    #[test]
+    fn without_rooms_whoever_is_greeted_is_in() {
+        let mut entry = entry(&["--workload", "lobby", "--clients", "2"]);
+        let mut actions = Actions::default();
+        for (client, inside) in [(0, 1), (0, 1), (1, 2)] {
+            entry.received(client, welcome(), &mut actions).unwrap();
+            assert_eq!(entry.inside(), inside);
+        }
+        assert!(entry.is_complete() && actions.sends.is_empty());
     }
 
     #[test]

@@ -32,27 +32,48 @@ impl Latency {
         Self { histogram }
     }
 
-    /// Takes note of one receipt, `now_ns`, of what should have been sent at `intended_ns`.
-    pub(crate) fn record(&mut self, intended_ns: u64, now_ns: u64) {
+    /// Takes note of one receipt.
+    pub(crate) fn record(&mut self, latency_ns: u64) {
+        self.histogram.saturating_record(latency_ns.max(1));
+    }
+
+    /// Takes note of all that the other has.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.histogram
-            .saturating_record(now_ns.saturating_sub(intended_ns).max(1));
+            .add(&other.histogram)
+            .expect("all have the same bounds");
+    }
+
+    /// The percentile curve: for each of these shares of all receipts, the time within which they came, in milliseconds. It
+    /// goes from the least to the share that is one receipt short of all, and gets denser towards the end.
+    pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
+        const TICKS_PER_HALVING: u32 = 10;
+        let steps = self.histogram.iter_quantiles(TICKS_PER_HALVING);
+        let points = steps.map(|step| {
+            (
+                step.quantile_iterated_to(),
+                milliseconds(step.value_iterated_to()),
+            )
+        });
+        points.filter(|(quantile, _)| *quantile < 1.0).collect()
     }
 
     /// The figures; nothing when nothing was recorded.
     pub(crate) fn percentiles(&self) -> Option<Percentiles> {
-        let milliseconds = |quantile| {
-            #[expect(clippy::cast_precision_loss, reason = "three digits are significant")]
-            let nanoseconds = self.histogram.value_at_quantile(quantile) as f64;
-            nanoseconds / 1e6
-        };
+        let at = |quantile| milliseconds(self.histogram.value_at_quantile(quantile));
         (!self.histogram.is_empty()).then(|| Percentiles {
-            p50: milliseconds(0.5),
-            p90: milliseconds(0.9),
-            p99: milliseconds(0.99),
-            p999: milliseconds(0.999),
-            max: milliseconds(1.0),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: at(1.0),
         })
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "three digits are significant")]
+fn milliseconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e6
 }
 
 #[cfg(test)]
@@ -68,6 +89,32 @@ mod tests {
     }
 
     #[test]
+    fn the_curve_rises_to_the_last_receipt_but_one() {
+        let mut latency = Latency::new();
+        (1..=1000).for_each(|ms| latency.record(ms * MS));
+        let curve = latency.curve();
+        assert!(
+            curve.is_sorted_by(|one, next| one.0 < next.0 && one.1 <= next.1),
+            "{curve:?}"
+        );
+        let near = |share: f64| {
+            curve
+                .iter()
+                .find(|point| point.0 >= share)
+                .expect("it goes so far")
+                .1
+        };
+        assert!((495.0..560.0).contains(&near(0.5)), "{curve:?}");
+        assert!((985.0..1001.0).contains(&near(0.99)), "{curve:?}");
+        assert!(
+            curve
+                .last()
+                .is_some_and(|(share, _)| *share < 1.0 && *share > 0.998),
+            "{curve:?}"
+        );
+    }
+
+    #[test]
     fn a_stall_counts_for_every_message_that_should_have_been_sent_during_it() {
         // 100 messages a second for 10 seconds, each taking 1 ms; but from 5 s to 6 s everything stands still.
         let mut schedule = Schedule::new(0, 100.0);
@@ -80,8 +127,8 @@ mod tests {
                 sent = 6_000 * MS;
             }
             free = sent + MS;
-            corrected.record(intended, free);
-            blind.record(sent, free);
+            corrected.record(free - intended);
+            blind.record(free - sent);
         }
         let (corrected, blind) = (corrected.percentiles().unwrap(), blind.percentiles().unwrap());
         assert!(

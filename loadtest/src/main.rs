@@ -1,11 +1,12 @@
 //! `forkade-loadtest` measures a Forkade server under load and checks every payload.
 //!
 //! ```text
-//! main ── options ── control (this thread: measures, kills, shows progress) ── report
-//!                      │ server_process, console, proc_figures, chaos
+//! main ── options, mix, plan ── control (this thread: measures, shows progress) ── report: table, JSON, page
+//!                      │ server_process, console, sampler, chaos::killer, interrupt
 //!                      └ swarm (its own thread: the phases) ── engine (one mio loop)
-//!                           ├ entry      how clients get into their rooms     (pure)
-//!                           ├ workload   what they do there, and what is right (pure)
+//!                           ├ group      the clients of one workload
+//!                           │  ├ entry      how they get into their rooms      (pure)
+//!                           │  └ workload   what they do, and what is right    (pure)
 //!                           └ client     a session and its connection
 //! ```
 
@@ -15,19 +16,30 @@ mod alarm;
 mod chaos;
 mod checker;
 mod client;
+mod connections;
 mod console;
 mod control;
 mod engine;
 mod entry;
+mod group;
+mod interrupt;
 mod latency;
+mod machine;
+mod mix;
 mod options;
+mod page;
+mod plan;
 mod proc_figures;
 mod progress;
 mod random;
 mod report;
+mod sampler;
 mod schedule;
+mod server_log;
 mod server_process;
 mod swarm;
+mod thread_figures;
+mod timeline;
 mod workload;
 
 use std::ffi::OsString;
@@ -37,11 +49,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::control::ControlError;
-use crate::options::{Options, Shape};
+use crate::options::Options;
+use crate::plan::Part;
 use crate::report::Report;
 
+// Exit statuses. (Beside those of success, usage and Ctrl-C; `--help` explains them.)
 const THRESHOLD_BROKEN: u8 = 1;
-const NOT_MEASURED: u8 = 2;
+const USAGE: u8 = 2;
+const NOT_MEASURED: u8 = 3;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -51,13 +66,17 @@ fn main() -> ExitCode {
     {
         return server_process::serve(arguments);
     }
-    let (options, shape) = Options::from_command_line();
-    match measure(&options, shape) {
-        Ok(report) if report.failures.is_empty() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(THRESHOLD_BROKEN),
-        Err(error) => {
-            eprintln!("forkade-loadtest: {error}");
-            ExitCode::from(NOT_MEASURED)
+    let (options, parts) = Options::from_command_line();
+    match measure(&options, parts) {
+        Ok(report) if !report.failures.is_empty() => {
+            eprintln!("forkade-loadtest: failed: {}", report.failures.join("; "));
+            ExitCode::from(THRESHOLD_BROKEN)
+        }
+        Ok(report) if report.interrupted => ExitCode::from(interrupt::EXIT_STATUS),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("forkade-loadtest: {failure}");
+            ExitCode::from(failure.exit_status())
         }
     }
 }
@@ -65,36 +84,67 @@ fn main() -> ExitCode {
 /// Why there are no figures, or nowhere to put them.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error(transparent)]
+    #[error("nothing was measured: {0}")]
     Control(#[from] ControlError),
     #[error("cannot write {path}: {cause}")]
-    Json { path: PathBuf, cause: io::Error },
+    Output { path: PathBuf, cause: io::Error },
 }
 
-fn measure(options: &Options, shape: Shape) -> Result<Report, Failure> {
-    let failed = |cause| Failure::Json {
-        path: options.json.clone().unwrap_or_default(),
-        cause,
-    };
-    // Opened first: a path that cannot be written to should not show only when the run is over.
-    let json = options
-        .json
-        .as_ref()
-        .map(File::create)
-        .transpose()
-        .map_err(failed)?;
-    let report = control::run(options, shape)?;
+impl Failure {
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Control(error) if error.is_interrupt() => interrupt::EXIT_STATUS,
+            Self::Control(error) if error.is_too_much() => USAGE,
+            Self::Control(_) => NOT_MEASURED,
+            Self::Output { .. } => USAGE,
+        }
+    }
+}
+
+/// A file that the figures go to.
+struct Output<'a> {
+    path: &'a PathBuf,
+    file: File,
+}
+
+impl<'a> Output<'a> {
+    /// Opened before anything is measured: a path that cannot be written to should not show only when the run is over.
+    fn open(path: Option<&'a PathBuf>) -> Result<Option<Self>, Failure> {
+        let Some(path) = path else { return Ok(None) };
+        match File::create(path) {
+            Ok(file) => Ok(Some(Self { path, file })),
+            Err(cause) => Err(Failure::Output {
+                path: path.clone(),
+                cause,
+            }),
+        }
+    }
+
+    fn write(self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), Failure> {
+        let mut file = BufWriter::new(self.file);
+        write(&mut file)
+            .and_then(|()| file.flush())
+            .map_err(|cause| Failure::Output {
+                path: self.path.clone(),
+                cause,
+            })
+    }
+}
+
+fn measure(options: &Options, parts: Vec<Part>) -> Result<Report, Failure> {
+    let json = Output::open(options.json.as_ref())?;
+    let page = Output::open(options.report.as_ref())?;
+    let report = control::run(options, parts)?;
     // Whoever closed stdout does not want the table.
     let _ = write!(io::stdout(), "{report}");
-    json.map(|file| write_json(&report, file))
-        .transpose()
-        .map_err(failed)?;
+    if let Some(json) = json {
+        json.write(|file| {
+            serde_json::to_writer_pretty(&mut *file, &report)?;
+            writeln!(file)
+        })?;
+    }
+    if let Some(page) = page {
+        page.write(|file| file.write_all(page::render(&report)?.as_bytes()))?;
+    }
     Ok(report)
-}
-
-fn write_json(report: &Report, file: File) -> io::Result<()> {
-    let mut file = BufWriter::new(file);
-    serde_json::to_writer_pretty(&mut file, report)?;
-    writeln!(file)?;
-    file.flush()
 }

@@ -6,71 +6,51 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, ValueEnum};
+use clap::{Args, CommandFactory, Parser};
 
-use crate::workload::relay;
+use crate::chaos::Chaos;
+use crate::mix;
+use crate::plan::{Part, Wish, per_second};
 
-/// Most clients that one load generator drives: each needs a port of its own towards the one server address.
-const CLIENTS_MAX: u32 = 28_000;
-/// Highest `--rate` and `--kill-handlers-per-second`; above it a schedule in nanoseconds means nothing.
-const PER_SECOND_MAX: f64 = 100_000.0;
-/// Lowest one above 0.
-const PER_SECOND_MIN: f64 = 0.001;
 const SECONDS_MAX: f64 = 86_400.0;
+
+const AFTER_HELP: &str = "\
+Exit status:
+  0    measured, and every threshold held
+  1    measured, and a threshold was broken, or something came that must not: the report says what
+  2    the command line, or the file that it names, makes no sense
+  3    nothing could be measured: the server could not be started or reached, or not all clients got in
+  130  interrupted by Ctrl-C; the report shows what was measured until then
+
+Examples:
+  forkade-loadtest --clients 1000 --rate 10 --duration 60 --report report.html
+  forkade-loadtest --workload connect4 --clients 200 --rate 0
+  forkade-loadtest --clients 1000 --chaos handler=20/s,listener=1/s,keeper=0.2/s --max-lost 0
+  forkade-loadtest --mix loadtest/examples/evening.toml --ramp 10 --duration 60 --json figures.json
+  forkade-loadtest --server 127.0.0.1:4000 --console 127.0.0.1:4001 --workload lobby --max-p99-ms 50";
 
 /// Measures a Forkade server under load and checks every payload.
 ///
-/// Without --server it starts a server of its own, on free ports, and stops it at the end.
+/// Without --server it starts a server of its own, on free ports, and stops it at the end. Clients come in, then the load
+/// lasts for --duration, then nothing new is begun and what is under way may arrive. Whatever comes is checked: numbered
+/// messages, boards, results, room lists. In an open loop (--rate above 0) latency counts from when a message should have
+/// been sent, so a stall counts for all that it delayed.
 #[derive(Debug, Clone, Parser)]
-#[command(
-    version,
-    allow_negative_numbers = true,
-    after_help = "Exit status: 0 when every threshold held, 1 when one was broken, 2 when nothing could be measured."
-)]
+#[command(version, allow_negative_numbers = true, after_help = AFTER_HELP)]
 pub(crate) struct Options {
-    /// Address of a running server's game port; without it a server is started.
-    #[arg(long, value_name = "IP:PORT")]
-    pub server: Option<SocketAddr>,
-    /// Address of that server's console, for its process list and takeovers.
-    #[arg(long, value_name = "IP:PORT", requires = "server")]
-    pub console: Option<SocketAddr>,
-    /// Allow a server that is not on this machine.
-    #[arg(long, requires = "server")]
-    pub allow_remote: bool,
-    /// Argument handed to the server that is started (repeatable), such as --server-arg=--players-max=5000.
-    #[arg(
-        long,
-        value_name = "ARG",
-        conflicts_with = "server",
-        allow_hyphen_values = true
-    )]
-    pub server_arg: Vec<OsString>,
-    /// Append the started server's log to this file instead of to stderr.
-    #[arg(long, value_name = "FILE", conflicts_with = "server")]
-    pub server_log: Option<PathBuf>,
-
-    /// What the clients do.
-    #[arg(long, value_enum, default_value = "relay")]
-    pub workload: WorkloadKind,
-    /// Number of clients [default: 100, or rooms × room size].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
-    pub clients: Option<u32>,
-    /// Number of rooms [default: clients / room size].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
-    pub rooms: Option<u32>,
-    /// Members of each room [default: 2, or clients / rooms]; tictactoe knows only 2.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
-    pub room_size: Option<u32>,
-    /// Messages (tictactoe: moves at most) per client and second; 0: the next one when the last has come back.
-    #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = per_second)]
-    pub rate: f64,
+    #[command(flatten)]
+    pub server: ServerOptions,
+    #[command(flatten)]
+    pub wish: Wish,
+    /// Run the workloads that this TOML file lists side by side, instead of one from the command line.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "clients", "rooms", "room_size", "rate", "payload"])]
+    pub mix: Option<PathBuf>,
+    /// Seconds over which the clients come in, evenly; without it as fast as the server lets them.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub ramp: Option<f64>,
     /// Seconds of load, counted from when the last client is in its room.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub duration: f64,
-    /// Bytes of each relay message, its header of 20 included.
-    #[arg(long, value_name = "BYTES", default_value_t = 32,
-          value_parser = clap::value_parser!(u32).range(relay::HEADER_BYTES as i64..=relay::PAYLOAD_BYTES_MAX as i64))]
-    pub payload: u32,
     /// Seed of everything random.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -83,14 +63,49 @@ pub(crate) struct Options {
     /// After the load, count as lost what has not come when nothing has come for this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub drain_timeout: f64,
-    /// Kill this many random handler processes of the started server per second, by SIGKILL, during the load.
-    #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = per_second)]
-    pub kill_handlers_per_second: f64,
+    /// Kill processes of the server during the load, by SIGKILL: so many of each role per second, such as
+    /// "handler=10/s,listener=1/s,keeper=0.2/s". Which of a role's processes, and when within its turn, is random.
+    #[arg(long, value_name = "ROLE=N/s,…", value_parser = clap::value_parser!(Chaos))]
+    pub chaos: Option<Chaos>,
+    /// Short for --chaos handler=N/s.
+    #[arg(long, value_name = "N", conflicts_with = "chaos", value_parser = per_second)]
+    pub kill_handlers_per_second: Option<f64>,
     /// Write the figures to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a page with plots to this file, complete in itself: latency and throughput over time, percentiles, kills,
+    /// what the server used.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
     #[command(flatten)]
     pub thresholds: Thresholds,
+}
+
+/// Which server is measured.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct ServerOptions {
+    /// Address of a running server's game port; without it a server is started.
+    #[arg(long, value_name = "IP:PORT")]
+    pub server: Option<SocketAddr>,
+    /// Address of that server's console, for its processes and counters.
+    #[arg(long, value_name = "IP:PORT", requires = "server")]
+    pub console: Option<SocketAddr>,
+    /// Allow a server outside of the loopback range: one on another machine, which must be yours.
+    #[arg(long, requires = "server")]
+    pub allow_remote: bool,
+    /// Argument handed to the server that is started (repeatable), such as --server-arg=--players-max=5000.
+    #[arg(
+        long,
+        value_name = "ARG",
+        conflicts_with = "server",
+        allow_hyphen_values = true
+    )]
+    pub server_arg: Vec<OsString>,
+    /// Append the started server's log to this file; "-" is stderr. Without it only the last lines are kept, and shown
+    /// when the server does not start or ends early.
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
+    pub server_log: Option<PathBuf>,
 }
 
 /// Figures beyond which the run counts as failed (exit status 1).
@@ -109,9 +124,12 @@ pub(crate) struct Thresholds {
     /// Most messages that may arrive after a later one.
     #[arg(long, value_name = "N")]
     pub max_reordered: Option<u64>,
-    /// Most TCP connections that may be lost.
+    /// Most TCP connections that may be lost once they were greeted.
     #[arg(long, value_name = "N")]
     pub max_disconnects: Option<u64>,
+    /// Most of them that may be lost other than by a double fault of --chaos (handler and keeper at once).
+    #[arg(long, value_name = "N")]
+    pub max_unexplained_disconnects: Option<u64>,
     /// Fewest joins per second.
     #[arg(long, value_name = "N")]
     pub min_joins_per_second: Option<f64>,
@@ -120,146 +138,85 @@ pub(crate) struct Thresholds {
     pub min_received: Option<u64>,
 }
 
-/// What the clients do once they are in their rooms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WorkloadKind {
-    /// Every message goes to all members of the room, numbered and checked.
-    Relay,
-    /// Pairs play random legal matches, one after the other, and check every event and result.
-    Tictactoe,
-}
-
-impl WorkloadKind {
-    /// The game's name on the wire.
-    pub(crate) const fn game(self) -> &'static str {
-        match self {
-            Self::Relay => "relay",
-            Self::Tictactoe => "tictactoe",
-        }
-    }
-}
-
-/// How many clients sit in how many rooms. `clients == rooms * room_size`, none is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape {
-    pub clients: u32,
-    pub rooms: u32,
-    pub room_size: u32,
-}
-
 impl Options {
-    /// The process's arguments, checked. Prints what is wrong and exits with status 2 when they make no sense.
-    pub(crate) fn from_command_line() -> (Self, Shape) {
+    /// The process's arguments, checked, and the workloads that they ask for. Prints what is wrong and exits with status 2
+    /// when they make no sense.
+    pub(crate) fn from_command_line() -> (Self, Vec<Part>) {
         let options = Self::parse();
-        match options.shape().and_then(|shape| options.check().map(|()| shape)) {
-            Ok(shape) => (options, shape),
+        match options.plan() {
+            Ok(parts) => (options, parts),
             Err(reason) => Self::command().error(ErrorKind::ValueValidation, reason).exit(),
         }
     }
 
     /// `--duration` in nanoseconds.
     pub(crate) fn duration_ns(&self) -> u64 {
-        u64::try_from(Duration::from_secs_f64(self.duration).as_nanos()).unwrap_or(u64::MAX)
+        nanoseconds(self.duration)
     }
 
-    /// Completes `--clients`, `--rooms` and `--room-size` from those that were given.
-    fn shape(&self) -> Result<Shape, String> {
-        let paired = self.workload == WorkloadKind::Tictactoe;
-        if paired && self.room_size.is_some_and(|size| size != 2) {
-            return Err("a tictactoe room has two seats: leave out --room-size".to_owned());
-        }
-        let shape = match (self.clients, self.rooms, self.room_size) {
-            (Some(clients), Some(rooms), None) if !paired => Shape {
-                clients,
-                rooms,
-                room_size: clients / rooms,
-            },
-            (None, Some(rooms), size) => {
-                let room_size = size.unwrap_or(2);
-                Shape {
-                    clients: rooms.saturating_mul(room_size),
-                    rooms,
-                    room_size,
-                }
-            }
-            (clients, rooms, size) => {
-                let (clients, room_size) = (clients.unwrap_or(100), size.unwrap_or(2));
-                Shape {
-                    clients,
-                    rooms: rooms.unwrap_or(clients / room_size),
-                    room_size,
-                }
-            }
-        };
-        let Shape {
-            clients,
-            rooms,
-            room_size,
-        } = shape;
-        if clients > CLIENTS_MAX {
-            return Err(format!(
-                "{rooms} rooms of {room_size} make {clients} clients; the most is {CLIENTS_MAX}"
-            ));
-        }
-        if rooms == 0 || rooms.checked_mul(room_size) != Some(clients) {
-            return Err(format!(
-                "{clients} clients do not fill {} rooms of {} exactly",
-                rooms.max(1),
-                room_size.max(1)
-            ));
-        }
-        if room_size > 255 {
-            return Err(format!(
-                "{clients} clients in {rooms} rooms: a room has at most 255 members"
-            ));
-        }
-        Ok(shape)
+    /// `--ramp` in nanoseconds; 0: none.
+    pub(crate) fn ramp_ns(&self) -> u64 {
+        self.ramp.map_or(0, nanoseconds)
     }
 
-    /// The options and shape of a valid command line.
-    #[cfg(test)]
-    pub(crate) fn for_test(arguments: &[&str]) -> (Self, Shape) {
-        let options = Self::parse_from([&["forkade-loadtest"], arguments].concat());
-        let shape = options.shape().expect("a valid shape");
-        (options, shape)
+    /// What is to be killed, by whichever option it was asked for.
+    pub(crate) fn kills(&self) -> Option<Chaos> {
+        let handlers = self.kill_handlers_per_second.filter(|rate| *rate > 0.0);
+        self.chaos.clone().or(handlers.map(Chaos::of_handlers))
     }
 
-    fn check(&self) -> Result<(), String> {
-        for (name, address) in [("--server", self.server), ("--console", self.console)] {
-            if let Some(address) = address.filter(|address| !address.ip().is_loopback() && !self.allow_remote)
-            {
+    /// Checks the options against each other, and completes the workloads.
+    fn plan(&self) -> Result<Vec<Part>, String> {
+        let ServerOptions {
+            server,
+            console,
+            allow_remote,
+            ..
+        } = self.server;
+        for (name, address) in [("--server", server), ("--console", console)] {
+            let is_remote = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+            if let Some(address) = address.filter(|address| is_remote(address) && !allow_remote) {
                 return Err(format!(
-                    "{name} {address} is another machine; add --allow-remote if it is yours"
+                    "{name} {address} is not on this machine's loopback; add --allow-remote if that server is yours"
+                ));
+            }
+            if self.kills().is_some() && address.is_some_and(|address| is_remote(&address)) {
+                return Err(format!(
+                    "{name} {address:?}: processes of another machine cannot be killed from here"
                 ));
             }
         }
-        if self.kill_handlers_per_second > 0.0 && self.server.is_some() {
-            return Err(
-                "--kill-handlers-per-second kills only in a server started here: leave out --server"
-                    .to_owned(),
-            );
+        if self.kills().is_some() && server.is_some() && console.is_none() {
+            return Err("--chaos needs the --console of that server, which lists its processes".to_owned());
         }
-        Ok(())
+        match &self.mix {
+            Some(path) => mix::read(path, self.seed).map_err(|error| error.to_string()),
+            None => {
+                let option = |key: &str| format!("--{}", key.replace('_', "-"));
+                let part = self.wish.fulfil(0, self.seed);
+                let part =
+                    part.map_err(|impossible| format!("{}: {}", option(impossible.key), impossible.reason))?;
+                Ok(vec![part])
+            }
+        }
+    }
+
+    /// The only workload of a valid command line.
+    #[cfg(test)]
+    pub(crate) fn part_for_test(arguments: &[&str]) -> Part {
+        let options = Self::parse_from([&["forkade-loadtest"], arguments].concat());
+        options.plan().expect("a valid command line").remove(0)
     }
 }
 
-fn per_second(text: &str) -> Result<f64, String> {
-    match number_within(text, 0.0, PER_SECOND_MAX) {
-        Ok(number) if number > 0.0 && number < PER_SECOND_MIN => Err(format!(
-            "must be 0 or a number from {PER_SECOND_MIN} to {PER_SECOND_MAX}"
-        )),
-        other => other,
-    }
+fn nanoseconds(seconds: f64) -> u64 {
+    u64::try_from(Duration::from_secs_f64(seconds).as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    number_within(text, 0.001, SECONDS_MAX)
-}
-
-fn number_within(text: &str, min: f64, max: f64) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        _ => Err(format!("must be a number from {min} to {max}")),
+        Ok(number) if (0.001..=SECONDS_MAX).contains(&number) => Ok(number),
+        _ => Err(format!("must be a number from 0.001 to {SECONDS_MAX}")),
     }
 }
 
@@ -267,11 +224,10 @@ fn number_within(text: &str, min: f64, max: f64) -> Result<f64, String> {
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Result<Shape, String> {
+    fn planned(arguments: &[&str]) -> Result<Vec<Part>, String> {
         let options = Options::try_parse_from([&["forkade-loadtest"], arguments].concat())
             .map_err(|error| error.to_string())?;
-        options.check()?;
-        options.shape()
+        options.plan()
     }
 
     #[test]
@@ -280,45 +236,37 @@ mod tests {
     }
 
     #[test]
-    fn any_two_of_clients_rooms_and_size_give_the_third() {
-        let shape = |clients, rooms, room_size| {
-            Ok(Shape {
-                clients,
-                rooms,
-                room_size,
-            })
+    fn killing_handlers_is_a_short_form_of_chaos() {
+        let kills = |arguments: &[&str]| {
+            let options = Options::parse_from([&["forkade-loadtest"], arguments].concat());
+            options.kills()
         };
-        assert_eq!(parsed(&[]), shape(100, 50, 2));
-        assert_eq!(parsed(&["--clients", "10"]), shape(10, 5, 2));
-        assert_eq!(parsed(&["--rooms", "7"]), shape(14, 7, 2));
-        assert_eq!(parsed(&["--rooms", "7", "--room-size", "3"]), shape(21, 7, 3));
-        assert_eq!(parsed(&["--rooms", "5", "--clients", "20"]), shape(20, 5, 4));
+        assert_eq!(kills(&[]), None);
+        assert_eq!(kills(&["--kill-handlers-per-second", "0"]), None);
         assert_eq!(
-            parsed(&["--workload", "tictactoe", "--clients", "20"]),
-            shape(20, 10, 2)
+            kills(&["--kill-handlers-per-second", "5"]),
+            kills(&["--chaos", "handler=5/s"])
         );
     }
 
     #[test]
     fn what_makes_no_sense_is_refused_with_a_reason() {
         for (arguments, reason) in [
-            (&["--clients", "3"][..], "do not fill"),
-            (&["--clients", "1"], "do not fill"),
+            (&["--clients", "3"][..], "--clients: 3 clients do not fill"),
             (&["--clients", "0"], "not in 1..=28000"),
-            (&["--rooms", "28000", "--room-size", "2"], "the most is"),
-            (&["--clients", "600", "--rooms", "2"], "at most 255"),
-            (&["--clients", "10", "--rooms", "20"], "do not fill"),
-            (&["--workload", "tictactoe", "--room-size", "3"], "two seats"),
             (
-                &["--workload", "tictactoe", "--rooms", "2", "--clients", "8"],
-                "do not fill",
+                &["--workload", "tictactoe", "--room-size", "3"],
+                "--room-size: a tictactoe room has two seats",
             ),
             (&["--rate=-1"], "must be a number"),
             (&["--rate", "NaN"], "must be a number"),
             (&["--duration", "0"], "must be a number"),
-            (&["--payload", "19"], "20.."),
+            (&["--ramp", "-2"], "must be a number"),
+            (&["--payload", "19"], "--payload: 19 bytes"),
             (&["--server", "nowhere"], "--server"),
             (&["--server", "192.0.2.1:4000"], "--allow-remote"),
+            (&["--server", "0.0.0.0:4000"], "--allow-remote"),
+            (&["--server", "[::ffff:192.0.2.1]:4000"], "--allow-remote"),
             (
                 &["--server", "127.0.0.1:4000", "--console", "192.0.2.1:4001"],
                 "--allow-remote",
@@ -329,12 +277,39 @@ mod tests {
                 "cannot be used",
             ),
             (
-                &["--server", "127.0.0.1:4000", "--kill-handlers-per-second", "1"],
-                "leave out --server",
+                &["--server", "127.0.0.1:4000", "--chaos", "handler=1/s"],
+                "--console",
             ),
+            (
+                &[
+                    "--server",
+                    "192.0.2.1:4000",
+                    "--console",
+                    "192.0.2.1:4001",
+                    "--allow-remote",
+                    "--chaos",
+                    "handler=1/s",
+                ],
+                "another machine",
+            ),
+            (&["--chaos", "supervisor=1/s"], "ends the server"),
+            (
+                &["--chaos", "handler=1/s", "--kill-handlers-per-second", "1"],
+                "cannot be used",
+            ),
+            (&["--mix", "/nowhere/mix.toml"], "cannot read /nowhere/mix.toml"),
+            (&["--mix", "mix.toml", "--clients", "10"], "cannot be used"),
         ] {
-            let refused = parsed(arguments).expect_err(&format!("{arguments:?} was accepted"));
+            let refused = planned(arguments).expect_err(&format!("{arguments:?} was accepted"));
             assert!(refused.contains(reason), "{arguments:?}: {refused}");
+        }
+        for loopback in [
+            "127.0.0.1:4000",
+            "127.9.9.9:4000",
+            "[::1]:4000",
+            "[::ffff:127.0.0.1]:4000",
+        ] {
+            assert!(planned(&["--server", loopback]).is_ok(), "{loopback}");
         }
     }
 }

@@ -13,6 +13,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Kernel stack of one thread, in KiB: THREAD_SIZE of x86-64 and arm64.
 const KERNEL_STACK_KIB: u64 = 16;
 
@@ -37,12 +39,24 @@ pub(crate) fn tree(root: u32) -> io::Result<TreeFigures> {
     Ok(figures)
 }
 
-/// CPU time of `root`, all its descendants and their reaped children, in seconds.
+/// CPU time of a tree of processes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CpuFigures {
+    pub processes: u64,
+    /// Of all of them and their reaped children.
+    pub cpu_seconds: f64,
+}
+
+/// Reads what `root` and all its descendants have used so far.
 ///
 /// # Errors
 /// When `/proc` or `root` itself cannot be read.
-pub(crate) fn cpu_seconds(root: u32) -> io::Result<f64> {
-    Ok(members(root)?.iter().map(Stat::cpu_seconds).sum())
+pub(crate) fn cpu(root: u32) -> io::Result<CpuFigures> {
+    let members = members(root)?;
+    Ok(CpuFigures {
+        processes: members.len() as u64,
+        cpu_seconds: members.iter().map(Stat::cpu_seconds).sum(),
+    })
 }
 
 /// Whether `pid` is `root` or one of its descendants.
@@ -102,20 +116,35 @@ fn labelled_number(text: &str, label: &str) -> Option<u64> {
         .ok()
 }
 
+/// Clock ticks since the machine was booted, as [`Stat::started_ticks`] counts them.
+pub(crate) fn ticks_since_boot() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    let per_second = rustix::param::clock_ticks_per_second();
+    let part = u64::try_from(time.tv_nsec).unwrap_or(0) * per_second / 1_000_000_000;
+    u64::try_from(time.tv_sec).unwrap_or(0) * per_second + part
+}
+
 /// The fields needed of `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stat {
+pub(crate) struct Stat {
     pid: u32,
-    parent: u32,
+    state: char,
+    pub(crate) parent: u32,
     /// utime and stime.
     own_ticks: u64,
     /// cutime and cstime.
     reaped_ticks: u64,
     threads: u64,
+    /// Clock ticks from the machine's boot to the process's beginning: with the pid, this names a process for good.
+    pub(crate) started_ticks: u64,
 }
 
 impl Stat {
-    fn of(pid: u32) -> io::Result<Self> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub(crate) fn of(pid: u32) -> io::Result<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown format of /proc/PID/stat"))
     }
@@ -129,11 +158,18 @@ impl Stat {
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         Some(Self {
             pid,
+            state: fields.first()?.chars().next()?,
             parent: u32::try_from(field(4)?).ok()?,
             own_ticks: field(14)? + field(15)?,
             reaped_ticks: field(16)? + field(17)?,
             threads: field(20)?,
+            started_ticks: field(22)?,
         })
+    }
+
+    /// Whether it has ended and only waits to be reaped.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
     }
 
     #[expect(
@@ -158,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
-        let line = "4711 (a) b (c d) S 42 4711 42 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 1 2 3";
+        let line = "4711 (a) b (c d) S 42 4711 42 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 777 2 3";
         assert_eq!(
             Stat::parse(line),
             Some(Stat {
@@ -166,7 +202,9 @@ mod tests {
                 parent: 42,
                 own_ticks: 30,
                 reaped_ticks: 70,
-                threads: 1
+                threads: 1,
+                state: 'S',
+                started_ticks: 777,
             })
         );
         assert_eq!(Stat::parse("4711 (short) S 42"), None);
@@ -197,7 +235,7 @@ mod tests {
         let own = std::process::id();
         assert!(members(own).unwrap().iter().any(|stat| stat.pid == child.id()));
         assert!(is_member(own, child.id()));
-        assert!(cpu_seconds(child.id()).unwrap() > 0.0);
+        assert!(cpu(child.id()).unwrap().cpu_seconds > 0.0);
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -1,16 +1,18 @@
 //! Starts a server of its own (this executable, run again as `serve`), waits until it is ready, stops it at the end.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde::Deserialize;
+
+use crate::server_log::{LogError, ServerLog};
 
 /// The hidden first argument that makes this executable a server.
 pub(crate) const SERVE: &str = "serve";
@@ -34,6 +36,7 @@ pub(crate) fn serve(arguments: Vec<OsString>) -> ExitCode {
 pub(crate) struct ServerProcess {
     child: Child,
     ready: Ready,
+    log: ServerLog,
 }
 
 /// The server's ready line.
@@ -48,14 +51,17 @@ struct Ready {
 /// Why a server of one's own could not be started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServerError {
-    #[error("cannot write the server's log to {path}: {cause}")]
-    Log { path: PathBuf, cause: io::Error },
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error("cannot start a server: {cause}")]
     Start { cause: io::Error },
-    #[error("the server ended before it was ready ({status}); its log says why")]
+    #[error("the server ended before it was ready ({status})")]
     EndedEarly { status: ExitStatus },
-    #[error("the server was not ready within {} seconds; its log says why", READY_TIMEOUT.as_secs())]
+    #[error("the server was not ready within {} seconds", READY_TIMEOUT.as_secs())]
     NotReady,
+    /// It did not start, and what it said.
+    #[error("{cause}\n{last_words}")]
+    WithLastWords { cause: Box<Self>, last_words: String },
     #[error("the server's ready line is not what was expected: {line:?} ({cause})")]
     ReadyLine { line: String, cause: serde_json::Error },
     #[error("cannot stop the server (pid {pid}): {cause}")]
@@ -68,23 +74,12 @@ pub(crate) enum ServerError {
 
 impl ServerProcess {
     /// Starts a server on free ports with these further arguments and waits until it is ready. Its log goes to the end
-    /// of `log`, or to stderr.
+    /// of `log`, or to stderr if that is "-", or nowhere.
     ///
     /// # Errors
     /// When it cannot be started, ends, or is not ready in time. Nothing is left running then.
     pub(crate) fn start(arguments: &[OsString], log: Option<&Path>) -> Result<Self, ServerError> {
-        let stderr = match log {
-            None => Stdio::inherit(),
-            Some(path) => File::options()
-                .append(true)
-                .create(true)
-                .open(path)
-                .map_err(|cause| ServerError::Log {
-                    path: path.to_owned(),
-                    cause,
-                })?
-                .into(),
-        };
+        let (mut log, stderr) = ServerLog::open(log)?;
         let own_executable = std::env::current_exe().map_err(|cause| ServerError::Start { cause })?;
         let mut child = Command::new(own_executable)
             .args([SERVE, "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
@@ -92,17 +87,26 @@ impl ServerProcess {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)
+            // A Ctrl-C on the terminal is for the load generator, which stops its server itself.
+            .process_group(0)
             .spawn()
             .map_err(|cause| ServerError::Start { cause })?;
+        log.read_from(child.stderr.take());
         let stdout = child.stdout.take();
         match stdout
             .ok_or(ServerError::NotReady)
             .and_then(|stdout| ready_line(stdout, &mut child))
         {
-            Ok(ready) => Ok(Self { child, ready }),
-            Err(error) => {
+            Ok(ready) => Ok(Self { child, ready, log }),
+            Err(cause) => {
                 end(&mut child);
-                Err(error)
+                Err(match log.last_words() {
+                    Some(last_words) => ServerError::WithLastWords {
+                        cause: Box::new(cause),
+                        last_words,
+                    },
+                    None => cause,
+                })
             }
         }
     }
@@ -115,6 +119,11 @@ impl ServerProcess {
     /// Address of the console, if it has one.
     pub(crate) fn console(&self) -> Option<SocketAddr> {
         self.ready.console
+    }
+
+    /// The last lines of its log, if they are kept anywhere and there are any.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        self.log.last_words()
     }
 
     /// The server's root process.

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-
 use crate::engine::{Engine, EngineError, Live};
-use crate::options::{Options, Shape};
+use crate::group::Group;
+use crate::latency::Latency;
+use crate::options::Options;
+use crate::plan::Part;
+use crate::thread_figures;
+use crate::timeline::Point;
 use crate::workload::Figures;
 
 /// A server that does not close thousands of connections in this time is not going to.
@@ -20,8 +23,8 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) enum Milestone {
     /// All clients are in their rooms, so many seconds after the first began to connect.
     Inside { seconds: f64 },
-    /// No further message is sent.
-    LoadEnded,
+    /// No further message is sent. The load began then.
+    LoadEnded { began: Instant },
     /// Nothing is under way any more, or nothing comes any more.
     Settled,
 }
@@ -33,21 +36,41 @@ pub(crate) struct Go;
 /// What the swarm has to say at the end.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub figures: Figures,
+    pub groups: Vec<GroupOutcome>,
     pub load_seconds: f64,
+    /// The load was ended before its time.
+    pub interrupted: bool,
+    pub timeline: Vec<Point>,
     pub disconnects: u64,
+    /// Connections lost before the server had answered their greeting.
+    pub early_resets: u64,
+    /// Connections not made, or turned away.
+    pub refused: u64,
     pub resumes: u64,
     pub resyncs: u64,
     /// Sessions that could not be resumed.
     pub sessions_lost: u64,
     /// Why connections were lost, and how often.
     pub losses: BTreeMap<String, u64>,
+    /// Whose greeted connections were lost, and when.
+    pub loss_log: Vec<(String, Instant)>,
     /// Connections that the server had not closed in the time that a goodbye is given.
     pub unclosed: u64,
-    /// Longest time that something due had to wait for this loop during the load.
-    pub lag_ms_max: f64,
+    /// How long what was due, or had arrived, had to wait for this loop during the load.
+    pub lag: Latency,
     /// CPU time of this thread during the load.
     pub cpu_seconds: f64,
+    /// Time during the load for which this thread could have run and had no core, if the kernel counts that.
+    pub wait_seconds: Option<f64>,
+}
+
+/// What one workload has to say at the end.
+#[derive(Debug)]
+pub(crate) struct GroupOutcome {
+    pub part: Part,
+    pub figures: Figures,
+    pub latency: Latency,
+    pub round_trip: Latency,
 }
 
 /// Why the swarm could not do its work.
@@ -64,6 +87,8 @@ pub(crate) enum SwarmError {
         seconds: f64,
         because: String,
     },
+    #[error("interrupted when {inside} of {clients} clients were in their rooms, so nothing was measured")]
+    Interrupted { inside: u32, clients: u32 },
     #[error("the run was called off")]
     CalledOff,
 }
@@ -85,12 +110,12 @@ impl Swarm {
     pub(crate) fn new(
         server: SocketAddr,
         options: &Options,
-        shape: Shape,
+        parts: Vec<Part>,
         live: Arc<Live>,
     ) -> Result<Self, SwarmError> {
         Ok(Self {
-            engine: Engine::new(server, options, shape, live)?,
-            clients: shape.clients,
+            clients: parts.iter().map(|part| part.shape.clients).sum(),
+            engine: Engine::new(server, options, parts, live)?,
             duration_ns: options.duration_ns(),
             join_timeout: Duration::from_secs_f64(options.join_timeout),
             drain_timeout: Duration::from_secs_f64(options.drain_timeout),
@@ -110,13 +135,16 @@ impl Swarm {
         report(milestones, Milestone::Inside { seconds })?;
         self.wait_for(orders)?;
 
-        let (load_began, cpu_before) = (Instant::now(), thread_cpu_seconds());
-        let lag_ns_max = self.load()?;
-        let (load_seconds, cpu_after) = (load_began.elapsed().as_secs_f64(), thread_cpu_seconds());
-        report(milestones, Milestone::LoadEnded)?;
+        let began = Instant::now();
+        let (cpu_before, wait_before) = (thread_figures::cpu_seconds(), thread_figures::wait_seconds());
+        let timeline = self.load()?;
+        let load_seconds = began.elapsed().as_secs_f64();
+        let (cpu_after, wait_after) = (thread_figures::cpu_seconds(), thread_figures::wait_seconds());
+        let (lag, interrupted) = (self.engine.lag().clone(), self.engine.is_interrupted());
+        report(milestones, Milestone::LoadEnded { began })?;
 
         self.drain()?;
-        let figures = self.engine.workload().figures();
+        let groups = self.engine.groups().iter().map(GroupOutcome::of).collect();
         report(milestones, Milestone::Settled)?;
         self.wait_for(orders)?;
 
@@ -124,29 +152,42 @@ impl Swarm {
         let sessions = self.engine.session_counters();
         let connections = self.engine.connections();
         Ok(Outcome {
-            figures,
+            groups,
             load_seconds,
+            interrupted,
+            timeline,
             disconnects: connections.disconnects,
+            early_resets: connections.early_resets,
+            refused: connections.refused,
             resumes: sessions.resumes,
             resyncs: sessions.resyncs,
             sessions_lost: connections.sessions_lost,
             losses: connections.losses.clone(),
+            loss_log: connections.log.clone(),
             unclosed,
-            lag_ms_max: Duration::from_nanos(lag_ns_max).as_secs_f64() * 1e3,
+            lag,
             cpu_seconds: cpu_after - cpu_before,
+            wait_seconds: wait_after.zip(wait_before).map(|(after, before)| after - before),
         })
     }
 
     /// Brings all clients into their rooms; gives the seconds that took.
     fn enter(&mut self) -> Result<f64, SwarmError> {
-        let began = Instant::now();
+        let (began, began_ns) = (Instant::now(), self.engine.now_ns());
         let (mut inside, mut last_progress) = (0, began);
         loop {
-            let inside_now = self.engine.enter()?;
+            let inside_now = self.engine.enter(began_ns)?;
             if inside_now == self.clients {
                 return Ok(began.elapsed().as_secs_f64());
             }
-            if inside_now > inside {
+            if self.engine.is_interrupted() {
+                return Err(SwarmError::Interrupted {
+                    inside: inside_now,
+                    clients: self.clients,
+                });
+            }
+            // On a slow ramp there may be nobody to wait for.
+            if inside_now > inside || self.engine.on_their_way() == 0 {
                 (inside, last_progress) = (inside_now, Instant::now());
             } else if last_progress.elapsed() > self.join_timeout {
                 let losses = self.engine.connections().losses.iter();
@@ -165,23 +206,21 @@ impl Swarm {
         }
     }
 
-    /// Loads the server; gives the longest time that something due had to wait here.
-    fn load(&mut self) -> Result<u64, SwarmError> {
-        self.engine.take_lag_ns_max();
+    /// Loads the server; gives what happened over time.
+    fn load(&mut self) -> Result<Vec<Point>, SwarmError> {
         let end_ns = self.engine.start_load(self.duration_ns)?;
-        while self.engine.now_ns() < end_ns {
+        while self.engine.now_ns() < end_ns && !self.engine.is_interrupted() {
             self.engine.turn()?;
         }
-        self.engine.stop_load()?;
-        Ok(self.engine.take_lag_ns_max())
+        Ok(self.engine.stop_load()?)
     }
 
     /// Waits until nothing is under way, or nothing has come for the drain timeout.
     fn drain(&mut self) -> Result<(), SwarmError> {
-        let (mut counts, mut last_progress) = (self.engine.workload().counts(), Instant::now());
-        while !self.engine.workload().is_settled() && last_progress.elapsed() < self.drain_timeout {
+        let (mut counts, mut last_progress) = (self.engine.counts(), Instant::now());
+        while !self.engine.is_settled() && last_progress.elapsed() < self.drain_timeout {
             self.engine.turn()?;
-            let counts_now = self.engine.workload().counts();
+            let counts_now = self.engine.counts();
             if counts != counts_now {
                 (counts, last_progress) = (counts_now, Instant::now());
             }
@@ -215,12 +254,13 @@ fn report(milestones: &Sender<Milestone>, milestone: Milestone) -> Result<(), Sw
     milestones.send(milestone).map_err(|_| SwarmError::CalledOff)
 }
 
-fn thread_cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "seconds and nanoseconds of a process's life"
-    )]
-    let seconds = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
-    seconds
+impl GroupOutcome {
+    fn of(group: &Group) -> Self {
+        Self {
+            part: group.part().clone(),
+            figures: group.workload().figures(),
+            latency: group.latency().clone(),
+            round_trip: group.round_trip().clone(),
+        }
+    }
 }

@@ -1,17 +1,12 @@
 //! Relay: every client sends numbered messages on a schedule, the server hands each to all members of the room, and each
 //! of them checks the number and the content.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
-
 use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
 
+use super::fanout::{Fanout, number_of, request_of};
+use super::pace::Pace;
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
-use crate::checker::{Observation, SequenceChecker};
-use crate::latency::Latency;
-use crate::options::{Options, Shape};
-use crate::random::Random;
-use crate::schedule::Schedule;
+use crate::plan::Part;
 
 /// Sender, number and intended time at the beginning of every payload.
 pub(crate) const HEADER_BYTES: u32 = 4 + 8 + 8;
@@ -21,76 +16,39 @@ pub(crate) const PAYLOAD_BYTES_MAX: u32 = 8_192 - 64;
 /// The relay workload.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    clients: u32,
-    room_size: u32,
     payload_bytes: usize,
-    /// Per client and second; 0 is a closed loop.
-    rate: f64,
-    end_ns: u64,
-    stopped: bool,
-    senders: Vec<Sender>,
-    /// Of receiver r from member m of its room: entry r × room size + m.
-    checkers: Vec<SequenceChecker>,
-    /// Spreads the schedules of the clients over the first interval.
-    random: Random,
+    pace: Pace,
+    fanout: Fanout,
     counts: Counts,
-    /// Receipts still to come, as far as known.
-    under_way: u64,
-    latency: Latency,
-    round_trip: Latency,
-}
-
-#[derive(Debug, Default)]
-struct Sender {
-    /// Number of the next message; so many were sent.
-    sent: u64,
-    refused: BTreeSet<u64>,
-    /// Open loop only.
-    schedule: Option<Schedule>,
 }
 
 impl Relay {
-    pub(crate) fn new(options: &Options, shape: Shape) -> Self {
-        let receivers = shape.clients as usize;
+    pub(crate) fn new(part: &Part) -> Self {
         Self {
-            clients: shape.clients,
-            room_size: shape.room_size,
-            payload_bytes: options.payload as usize,
-            rate: options.rate,
-            end_ns: 0,
-            stopped: false,
-            senders: std::iter::repeat_with(Sender::default).take(receivers).collect(),
-            checkers: std::iter::repeat_with(SequenceChecker::default)
-                .take(receivers * shape.room_size as usize)
-                .collect(),
-            random: Random::new(options.seed, 0),
+            payload_bytes: part.payload_bytes as usize,
+            pace: Pace::new(part),
+            fanout: Fanout::new(part.shape.clients, part.shape.room_size),
             counts: Counts::default(),
-            under_way: 0,
-            latency: Latency::new(),
-            round_trip: Latency::new(),
         }
     }
 
     fn send(&mut self, client: ClientIndex, intended_ns: u64, actions: &mut Actions) {
-        let sender = &mut self.senders[client as usize];
         let header = Header {
             sender: client,
-            number: sender.sent,
+            number: self.fanout.send(client),
             intended_ns,
         };
         let message = ClientMessage::Act {
             request: request_of(header.number),
             action: header.payload(self.payload_bytes),
         };
-        sender.sent += 1;
         self.counts.sent += 1;
-        self.under_way += u64::from(self.room_size);
         actions.sends.push((client, message));
     }
 
     /// Closed loop: the next message follows when the last one has come to its end, whichever.
     fn go_on(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
-        if self.rate == 0.0 && now_ns < self.end_ns && !self.stopped {
+        if self.pace.is_closed_loop(now_ns) {
             self.send(client, now_ns, actions);
         }
     }
@@ -100,24 +58,19 @@ impl Relay {
             self.counts.mismatches += 1;
             return;
         };
-        self.counts.received += 1;
-        let pair = receiver * self.room_size + header.sender % self.room_size;
-        match self.checkers[pair as usize].observe(header.number) {
-            Observation::Duplicated => {
-                self.counts.duplicated += 1;
-                return;
-            }
-            Observation::Reordered => self.counts.reordered += 1,
-            Observation::InOrder => {}
+        let Header {
+            sender,
+            number,
+            intended_ns,
+        } = header;
+        if !self.fanout.receive(receiver, sender, number, &mut self.counts) {
+            return;
         }
-        self.under_way = self.under_way.saturating_sub(1);
-        self.latency.record(header.intended_ns, now_ns);
-        if header.sender == receiver {
-            self.round_trip.record(header.intended_ns, now_ns);
-            // One that arrives late, after a resync, has been given up already.
-            if header.number + 1 == self.senders[receiver as usize].sent {
-                self.go_on(receiver, now_ns, actions);
-            }
+        let own = sender == receiver;
+        actions.receipt(intended_ns, now_ns, own);
+        // One that arrives late, after a resync, has been given up already.
+        if own && number + 1 == self.fanout.sent(receiver) {
+            self.go_on(receiver, now_ns, actions);
         }
     }
 
@@ -125,23 +78,15 @@ impl Relay {
     fn checked(&self, receiver: ClientIndex, data: &[u8]) -> Option<Header> {
         let (_seat, payload): (u8, Vec<u8>) = codec::decode(data).ok()?;
         let header = Header::parse(&payload)?;
-        let sent_by_room_mate = self.room_of(receiver).contains(&header.sender)
-            && header.number < self.senders.get(header.sender as usize)?.sent;
+        let sent_by_room_mate = self.fanout.is_for(receiver, header.sender, header.number);
         (sent_by_room_mate && header.payload(self.payload_bytes) == payload).then_some(header)
-    }
-
-    fn room_of(&self, client: ClientIndex) -> Range<ClientIndex> {
-        let first = client - client % self.room_size;
-        first..first + self.room_size
     }
 
     fn refused(&mut self, client: ClientIndex, request: u32, now_ns: u64, actions: &mut Actions) {
         self.counts.rejected += 1;
-        let sender = &mut self.senders[client as usize];
-        match number_of(request, sender.sent) {
+        match number_of(request, self.fanout.sent(client)) {
             Some(number) => {
-                sender.refused.insert(number);
-                self.under_way = self.under_way.saturating_sub(u64::from(self.room_size));
+                self.fanout.refuse(client, number);
                 self.go_on(client, now_ns, actions);
             }
             None => self.counts.mismatches += 1,
@@ -151,30 +96,15 @@ impl Relay {
 
 impl Workload for Relay {
     fn start(&mut self, now_ns: u64, end_ns: u64, actions: &mut Actions) {
-        self.end_ns = end_ns;
-        for client in 0..self.clients {
-            if self.rate == 0.0 {
-                self.send(client, now_ns, actions);
-                continue;
-            }
-            let phase_ns = self
-                .random
-                .below(Schedule::new(0, self.rate).interval_ns().max(1));
-            let schedule = Schedule::new(now_ns + phase_ns, self.rate);
-            actions.timers.push((schedule.intended(), client));
-            self.senders[client as usize].schedule = Some(schedule);
+        for client in self.pace.start(now_ns, end_ns, actions) {
+            self.send(client, now_ns, actions);
         }
     }
 
     fn due(&mut self, client: ClientIndex, intended_ns: u64, _now_ns: u64, actions: &mut Actions) {
-        if intended_ns >= self.end_ns || self.stopped {
-            return;
+        if self.pace.is_due(client, intended_ns, actions) {
+            self.send(client, intended_ns, actions);
         }
-        if let Some(schedule) = &mut self.senders[client as usize].schedule {
-            schedule.advance();
-            actions.timers.push((schedule.intended(), client));
-        }
-        self.send(client, intended_ns, actions);
     }
 
     fn received(&mut self, client: ClientIndex, message: ServerMessage, now_ns: u64, actions: &mut Actions) {
@@ -192,12 +122,12 @@ impl Workload for Relay {
         }
     }
 
-    fn stop(&mut self) {
-        self.stopped = true;
+    fn stop(&mut self, now_ns: u64) {
+        self.pace.stop(now_ns);
     }
 
     fn is_settled(&self) -> bool {
-        self.under_way == 0
+        self.fanout.is_settled()
     }
 
     fn counts(&self) -> Counts {
@@ -205,21 +135,11 @@ impl Workload for Relay {
     }
 
     fn figures(&self) -> Figures {
-        let size = self.room_size as usize;
-        let lost = self.checkers.iter().enumerate().map(|(pair, checker)| {
-            let (receiver, member) = (pair / size, pair % size);
-            let sender = &self.senders[receiver / size * size + member];
-            checker.lost(sender.sent, &sender.refused)
-        });
-        let schedules = self.senders.iter().filter_map(|sender| sender.schedule.as_ref());
         Figures {
             counts: self.counts,
-            lost: lost.sum(),
-            unsent: schedules
-                .map(|schedule| schedule.remaining_before(self.end_ns))
-                .sum(),
-            latency: self.latency.clone(),
-            round_trip: self.round_trip.clone(),
+            lost: self.fanout.lost(),
+            unsent: self.pace.unsent(),
+            ..Figures::default()
         }
     }
 }
@@ -263,28 +183,16 @@ impl Header {
     }
 }
 
-/// The request number of a sender's message: the lower half of its number.
-#[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
-fn request_of(number: u64) -> u32 {
-    number as u32
-}
-
-/// The number of the latest message before `sent` that had this request number.
-fn number_of(request: u32, sent: u64) -> Option<u64> {
-    let back = request_of(sent).wrapping_sub(request);
-    sent.checked_sub(u64::from(back)).filter(|_| back > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Options;
     use forkade_protocol::RejectCode;
 
     const SECOND: u64 = 1_000_000_000;
 
     fn relay(arguments: &[&str]) -> Relay {
-        let (options, shape) = Options::for_test(arguments);
-        Relay::new(&options, shape)
+        Relay::new(&Options::part_for_test(arguments))
     }
 
     fn action((_, message): &(ClientIndex, ClientMessage)) -> Vec<u8> {
@@ -329,7 +237,7 @@ mod tests {
         let mut relay = relay(&["--clients", "4", "--rate", "5"]);
         let sends = run(&mut relay, 2 * SECOND, 2 * SECOND);
         assert_eq!(sends.len(), 4 * 5 * 2);
-        relay.stop();
+        relay.stop(2 * SECOND);
         for send in &sends {
             assert!(!relay.is_settled());
             let first = send.0 / 2 * 2;
@@ -419,14 +327,5 @@ mod tests {
             (1, 4),
             "sent 3, one of them refused"
         );
-    }
-
-    #[test]
-    fn request_numbers_wrap() {
-        let sent = (1 << 32) + 1;
-        assert_eq!(number_of(0, sent), Some(1 << 32));
-        assert_eq!(number_of(u32::MAX, sent), Some((1 << 32) - 1));
-        assert_eq!(number_of(7, 7), None);
-        assert_eq!(number_of(9, 7), None);
     }
 }

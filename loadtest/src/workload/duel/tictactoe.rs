@@ -1,7 +1,9 @@
 //! The rules of tic-tac-toe, written a second time on purpose: the server's own cannot vouch for themselves.
 
-use forkade_protocol::Outcome;
+use forkade_protocol::{Outcome, codec};
 use serde::{Deserialize, Serialize};
+
+use super::board::{Board, Mark};
 
 const LINES: [[usize; 3]; 8] = [
     [0, 1, 2],
@@ -16,43 +18,56 @@ const LINES: [[usize; 3]; 8] = [
 
 /// A position. Its encoding is the game's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Board {
+pub(crate) struct TicTacToe {
     /// Which seat has marked each cell.
-    pub(super) cells: [Option<u8>; 9],
+    cells: [Option<u8>; 9],
     /// The seat to move, while the match is not over.
-    pub(super) next: u8,
+    next: u8,
 }
 
 /// The game's event: a seat has marked a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Placed {
-    pub(super) seat: u8,
-    pub(super) cell: u8,
+#[derive(Serialize, Deserialize)]
+struct Placed {
+    seat: u8,
+    cell: u8,
 }
 
-impl Board {
-    pub(super) fn empty(next: u8) -> Self {
+impl Board for TicTacToe {
+    const GAME: &'static str = "tictactoe";
+
+    fn empty(next: u8) -> Self {
         Self {
             cells: [None; 9],
             next,
         }
     }
 
-    /// Marks `cell` for `seat`; says whether the rules allow that.
-    pub(super) fn place(&mut self, seat: u8, cell: u8) -> bool {
+    fn next(&self) -> u8 {
+        self.next
+    }
+
+    fn play(&mut self, seat: u8, action: u8) -> Option<Mark> {
         let legal = self.outcome().is_none() && seat == self.next;
-        match self.cells.get_mut(usize::from(cell)) {
+        match self.cells.get_mut(usize::from(action)) {
             Some(free @ None) if legal => {
                 *free = Some(seat);
                 self.next = 1 - seat;
-                true
+                Some(Mark { seat, cell: action })
             }
-            _ => false,
+            _ => None,
         }
     }
 
-    /// How the match has ended, if it has.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
+    fn event(data: &[u8]) -> Option<Mark> {
+        let Placed { seat, cell } = codec::decode(data).ok()?;
+        Some(Mark { seat, cell })
+    }
+
+    fn moves_made(&self) -> usize {
+        self.cells.iter().flatten().count()
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
         let owner = |line: &[usize; 3]| {
             let [first, second, third] = line.map(|cell| self.cells[cell]);
             first.filter(|_| first == second && second == third)
@@ -64,12 +79,18 @@ impl Board {
     }
 
     /// Cells that nobody has marked.
-    pub(super) fn free_cells(&self) -> Vec<u8> {
+    fn actions(&self) -> Vec<u8> {
         (0_u8..)
             .zip(&self.cells)
             .filter(|(_, owner)| owner.is_none())
             .map(|(cell, _)| cell)
             .collect()
+    }
+
+    #[cfg(test)]
+    fn encode_event(mark: Mark) -> Vec<u8> {
+        let Mark { seat, cell } = mark;
+        codec::encode(&Placed { seat, cell }).expect("it encodes")
     }
 }
 
@@ -77,10 +98,14 @@ impl Board {
 mod tests {
     use super::*;
 
-    fn after(cells: &[u8]) -> Board {
-        let mut board = Board::empty(0);
+    fn after(cells: &[u8]) -> TicTacToe {
+        let mut board = TicTacToe::empty(0);
         for cell in cells {
-            assert!(board.place(board.next, *cell), "{cell} of {cells:?}");
+            let mark = Mark {
+                seat: board.next,
+                cell: *cell,
+            };
+            assert_eq!(board.play(mark.seat, *cell), Some(mark), "{cell} of {cells:?}");
         }
         board
     }
@@ -102,10 +127,10 @@ mod tests {
     #[test]
     fn taken_cells_wrong_seats_and_moves_after_the_end_are_illegal() {
         let mut board = after(&[0]);
-        assert!(!board.place(0, 1), "not its turn");
-        assert!(!board.place(1, 0), "taken");
-        assert!(!board.place(1, 9), "no such cell");
-        assert_eq!(board.free_cells(), [1, 2, 3, 4, 5, 6, 7, 8]);
-        assert!(!after(&[0, 3, 1, 4, 2]).place(1, 8), "over");
+        assert_eq!(board.play(0, 1), None, "not its turn");
+        assert_eq!(board.play(1, 0), None, "taken");
+        assert_eq!(board.play(1, 9), None, "no such cell");
+        assert_eq!(board.actions(), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(after(&[0, 3, 1, 4, 2]).play(1, 8), None, "over");
     }
 }

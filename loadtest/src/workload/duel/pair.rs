@@ -5,21 +5,20 @@ use std::collections::BTreeSet;
 use forkade_protocol::{ClientMessage, Outcome, Phase, RoomEvent, RoomId, ServerMessage, Snapshot, codec};
 
 use super::Tally;
-use super::board::{Board, Placed};
+use super::board::{Board, Mark};
 use crate::checker::{Observation, SequenceChecker};
-use crate::options::WorkloadKind;
 use crate::random::Random;
 use crate::workload::{Actions, ClientIndex, create_room};
 
 /// A pair of clients, members 0 and 1.
 #[derive(Debug)]
-pub(super) struct Pair {
+pub(super) struct Pair<B> {
     number: u32,
     stage: Stage,
-    players: [Player; 2],
+    players: [Player<B>; 2],
     /// The current match as it was really played: the moves that were sent.
     moves: Vec<Move>,
-    board: Board,
+    board: B,
     /// Moves of all matches before. A move's number is this plus its place in `moves`.
     moves_before: u64,
     /// Numbers of moves that the server refused.
@@ -51,10 +50,10 @@ enum Stage {
 
 /// One member's own picture of the match.
 #[derive(Debug)]
-struct Player {
+struct Player<B> {
     client: ClientIndex,
     seat: u8,
-    board: Board,
+    board: B,
     /// Whether it has seen the current match begin, and end.
     started: bool,
     finished: bool,
@@ -66,7 +65,7 @@ struct Player {
     last_request: u32,
 }
 
-impl Player {
+impl<B> Player<B> {
     /// When it may move. With a rate that is one of its own evenly spaced times: if whoever had to wait for the server
     /// moved at once, one stall would make all pairs move in step from then on.
     fn next_due_ns(&self, now_ns: u64, interval_ns: u64) -> u64 {
@@ -82,17 +81,17 @@ impl Player {
 
 #[derive(Debug, Clone, Copy)]
 struct Move {
-    seat: u8,
-    cell: u8,
+    mark: Mark,
+    action: u8,
     intended_ns: u64,
 }
 
-impl Pair {
+impl<B: Board> Pair<B> {
     pub(super) fn new(number: u32, seed: u64) -> Self {
         let player = |member| Player {
             client: number * 2 + member,
             seat: 0,
-            board: Board::empty(0),
+            board: B::empty(0),
             started: false,
             finished: false,
             moving: false,
@@ -105,7 +104,7 @@ impl Pair {
             stage: Stage::Resting,
             players: [player(0), player(1)],
             moves: Vec::new(),
-            board: Board::empty(0),
+            board: B::empty(0),
             moves_before: 0,
             refused: BTreeSet::new(),
             under_way: 0,
@@ -134,24 +133,24 @@ impl Pair {
         if tally.stopped || intended_ns >= tally.end_ns || self.stage == Stage::Broken {
             return;
         }
-        let Some(cell) = self.random.pick(&player.board.free_cells()).copied() else {
+        let Some(action) = self.random.pick(&player.board.actions()).copied() else {
             return;
         };
         let seat = player.seat;
-        if !self.board.place(seat, cell) {
+        let Some(mark) = self.board.play(seat, action) else {
             // The member's picture allowed this move, so the picture is wrong.
             self.break_off(tally);
             return;
-        }
+        };
         player.may_move_ns = intended_ns + tally.move_interval_ns;
         self.moves.push(Move {
-            seat,
-            cell,
+            mark,
+            action,
             intended_ns,
         });
         self.under_way += 2;
         tally.counts.sent += 1;
-        let action = codec::encode(&cell).expect("a number can be encoded");
+        let action = codec::encode(&action).expect("a number can be encoded");
         self.send(member, actions, |request| ClientMessage::Act { request, action });
     }
 
@@ -167,12 +166,12 @@ impl Pair {
             return;
         }
         match message {
-            ServerMessage::Started { snapshot } => self.started(member, &snapshot, now_ns, tally),
+            ServerMessage::Started { snapshot } => self.started(member, &snapshot, now_ns, tally, actions),
             ServerMessage::Event {
                 event: RoomEvent::Game { data },
                 ..
             } => {
-                self.placed(member, &data, now_ns, tally);
+                self.placed(member, &data, now_ns, tally, actions);
             }
             ServerMessage::Event {
                 event: RoomEvent::Finished { outcome },
@@ -218,32 +217,46 @@ impl Pair {
     }
 
     /// The match begins for one member. Its picture may contain moves already: the other may have seen it begin earlier.
-    fn started(&mut self, member: usize, snapshot: &Snapshot, now_ns: u64, tally: &mut Tally) {
+    fn started(
+        &mut self,
+        member: usize,
+        snapshot: &Snapshot,
+        now_ns: u64,
+        tally: &mut Tally,
+        actions: &mut Actions,
+    ) {
         let Some(contained) = self.take_picture(member, snapshot, tally) else {
             return;
         };
         for place in 0..contained {
-            self.observe(member, place, now_ns, tally);
+            self.observe(member, place, now_ns, tally, actions);
         }
     }
 
-    fn placed(&mut self, member: usize, data: &[u8], now_ns: u64, tally: &mut Tally) {
-        let Ok(Placed { seat, cell }) = codec::decode(data) else {
+    fn placed(&mut self, member: usize, data: &[u8], now_ns: u64, tally: &mut Tally, actions: &mut Actions) {
+        let Some(mark) = B::event(data) else {
             return self.break_off(tally);
         };
-        let was_played = |played: &Move| played.seat == seat && played.cell == cell;
-        let Some(place) = self.moves.iter().position(was_played) else {
+        let Some(place) = self.moves.iter().position(|played| played.mark == mark) else {
             return self.break_off(tally);
         };
-        if self.observe(member, place, now_ns, tally) == Observation::InOrder
-            && !self.players[member].board.place(seat, cell)
+        let action = self.moves[place].action;
+        if self.observe(member, place, now_ns, tally, actions) == Observation::InOrder
+            && self.players[member].board.play(mark.seat, action) != Some(mark)
         {
             self.break_off(tally);
         }
     }
 
     /// One member has been told of the move at `place`.
-    fn observe(&mut self, member: usize, place: usize, now_ns: u64, tally: &mut Tally) -> Observation {
+    fn observe(
+        &mut self,
+        member: usize,
+        place: usize,
+        now_ns: u64,
+        tally: &mut Tally,
+        actions: &mut Actions,
+    ) -> Observation {
         let (player, played) = (&mut self.players[member], self.moves[place]);
         let observation = player.checker.observe(self.moves_before + place as u64);
         tally.counts.received += 1;
@@ -256,10 +269,10 @@ impl Pair {
             Observation::InOrder => {}
         }
         self.under_way = self.under_way.saturating_sub(1);
-        tally.latency.record(played.intended_ns, now_ns);
-        if played.seat == player.seat {
+        let own = played.mark.seat == player.seat;
+        actions.receipt(played.intended_ns, now_ns, own);
+        if own {
             player.moving = false;
-            tally.round_trip.record(played.intended_ns, now_ns);
         }
         observation
     }
@@ -313,9 +326,7 @@ impl Pair {
             Stage::Leaving { .. } => {
                 self.stage = Stage::Creating;
                 let number = self.number;
-                self.send(0, actions, |request| {
-                    create_room(request, WorkloadKind::Tictactoe.game(), number, 2)
-                });
+                self.send(0, actions, |request| create_room(request, B::GAME, number, 2));
             }
             _ => self.break_off(tally),
         }
@@ -368,7 +379,7 @@ impl Pair {
 
     /// Puts a member into the match as the server pictures it, and gives how many of the moves played are contained.
     fn take_picture(&mut self, member: usize, snapshot: &Snapshot, tally: &mut Tally) -> Option<usize> {
-        let view = codec::decode::<Board>(&snapshot.view).ok();
+        let view = codec::decode::<B>(&snapshot.view).ok();
         let (Some(view), Some(seat)) = (view, snapshot.seat) else {
             self.break_off(tally);
             return None;
@@ -377,20 +388,19 @@ impl Pair {
             // A new match: nobody can have moved in it.
             self.moves_before += self.moves.len() as u64;
             self.moves.clear();
-            self.board = Board::empty(view.next);
+            self.board = B::empty(view.next());
         }
-        let contained = view.cells.iter().flatten().count();
+        let contained = view.moves_made();
         let first_mover = if self.moves.len().is_multiple_of(2) {
-            self.board.next
+            self.board.next()
         } else {
-            1 - self.board.next
+            1 - self.board.next()
         };
-        let mut replayed = Board::empty(first_mover);
+        let mut replayed = B::empty(first_mover);
         for played in self.moves.iter().take(contained) {
-            replayed.place(played.seat, played.cell);
+            replayed.play(played.mark.seat, played.action);
         }
-        let over = replayed.outcome().is_some();
-        if replayed.cells != view.cells || (replayed.next != view.next && !over) || seat > 1 {
+        if replayed != view || seat > 1 {
             self.break_off(tally);
             return None;
         }
@@ -406,7 +416,12 @@ impl Pair {
     fn rejected(&mut self, member: usize, tally: &mut Tally) {
         let player = &self.players[member];
         tally.counts.rejected += 1;
-        if player.moving && self.moves.last().is_some_and(|last| last.seat == player.seat) {
+        if player.moving
+            && self
+                .moves
+                .last()
+                .is_some_and(|last| last.mark.seat == player.seat)
+        {
             self.refused
                 .insert(self.moves_before + self.moves.len() as u64 - 1);
         }
@@ -423,7 +438,7 @@ impl Pair {
         let player = &mut self.players[member];
         let is_to_move = player.started
             && !player.moving
-            && player.board.next == player.seat
+            && player.board.next() == player.seat
             && player.board.outcome().is_none();
         if !is_to_move || self.stage == Stage::Broken {
             return;

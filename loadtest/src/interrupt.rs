@@ -1,0 +1,48 @@
+//! Ctrl-C: the first one ends the load early, and the report tells what was measured; the second one ends the program.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+
+use crate::engine::Live;
+
+/// Exit status of a program that was interrupted: 128 and the signal's number.
+pub(crate) const EXIT_STATUS: u8 = 130;
+
+/// Why nobody could listen for Ctrl-C.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for Ctrl-C: {0}")]
+pub(crate) struct InterruptError(#[from] io::Error);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Interrupt;
+
+impl Interrupt {
+    /// From here on a thread waits for SIGINT and SIGTERM. To be called before there is any other thread.
+    ///
+    /// # Errors
+    /// When the kernel gives no descriptor for it.
+    pub(crate) fn watch(live: Arc<Live>) -> Result<(), InterruptError> {
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGINT);
+        signals.add(Signal::SIGTERM);
+        signals.thread_block().map_err(io::Error::from)?;
+        let descriptor = SignalFd::new(&signals).map_err(io::Error::from)?;
+        std::thread::spawn(move || {
+            if descriptor.read_signal().is_err() {
+                return;
+            }
+            eprintln!("interrupted: what was measured follows (once more: none of it)");
+            live.interrupted.store(true, Ordering::Relaxed);
+            if descriptor.read_signal().is_ok() {
+                // The server that was started here notices, and ends.
+                std::process::exit(i32::from(EXIT_STATUS));
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! Puts a report together from what the swarm and its observer have to say.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::{ChaosReport, KillPoint, OwnFigures, Report, ServerFigures, WorkloadReport};
+use crate::chaos::killer::Kills;
+use crate::control::Observed;
+use crate::latency::Latency;
+use crate::options::Options;
+use crate::proc_figures;
+use crate::sampler::{Sample, ServerPoint};
+use crate::swarm::{GroupOutcome, Outcome};
+use crate::workload::Counts;
+
+/// Kills that are kept one by one.
+const KILLS_LISTED_MAX: usize = 20_000;
+
+impl Report {
+    /// The report of a run, judged.
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    pub(crate) fn of(options: &Options, observed: Observed, outcome: Outcome) -> Self {
+        let load_seconds = outcome.load_seconds;
+        let per_second = |count: u64| count as f64 / load_seconds;
+        let groups = &outcome.groups;
+        let counts = groups
+            .iter()
+            .map(|group| group.figures.counts)
+            .fold(Counts::default(), Counts::plus);
+        let clients = groups.iter().map(|group| group.part.shape.clients).sum();
+        let sum_of = |field: fn(&GroupOutcome) -> u64| groups.iter().map(field).sum::<u64>();
+        let all_of = |field: fn(&GroupOutcome) -> &Latency| {
+            let mut all = Latency::new();
+            groups.iter().for_each(|group| all.add(field(group)));
+            all.percentiles()
+        };
+        let lag = outcome.lag.percentiles().unwrap_or_default();
+        let kills = observed.kills.as_ref();
+        let mut report = Self {
+            workload: match &groups[..] {
+                [only] => only.part.kind.name(),
+                _ => "mix",
+            },
+            workloads: groups.iter().map(WorkloadReport::of).collect(),
+            clients,
+            seed: options.seed,
+            load_seconds,
+            interrupted: outcome.interrupted,
+            join_seconds: observed.join_seconds,
+            joins_per_second: f64::from(clients) / observed.join_seconds,
+            sent: counts.sent,
+            received: counts.received,
+            sent_per_second: per_second(counts.sent),
+            received_per_second: per_second(counts.received),
+            lost: sum_of(|group| group.figures.lost),
+            duplicated: counts.duplicated,
+            reordered: counts.reordered,
+            mismatches: counts.mismatches,
+            rejected: counts.rejected,
+            unsent: sum_of(|group| group.figures.unsent),
+            disconnects: outcome.disconnects,
+            double_faults: kills.map_or(0, |kills| kills.explain(&outcome.loss_log)),
+            early_resets: outcome.early_resets,
+            refused: outcome.refused,
+            resumes: outcome.resumes,
+            resyncs: outcome.resyncs,
+            sessions_lost: outcome.sessions_lost,
+            takeovers: difference(
+                observed.counters_before.takeovers,
+                observed.counters_after.takeovers,
+            ),
+            handlers_killed: kills.map_or(0, |kills| kills.of_role("handler")),
+            chaos: kills.map(|kills| ChaosReport::of(kills, &observed)),
+            matches: counts.matches,
+            matches_per_second: per_second(counts.matches),
+            latency_ms: all_of(|group| &group.latency),
+            round_trip_ms: all_of(|group| &group.round_trip),
+            server: ServerFigures::of(clients, &observed),
+            load_generator: OwnFigures {
+                cpu_percent: outcome.cpu_seconds / load_seconds * 100.0,
+                waiting_percent: outcome.wait_seconds.map(|waited| waited / load_seconds * 100.0),
+                lag_ms_p99: lag.p99,
+                lag_ms_max: lag.max,
+                bottleneck: false,
+            },
+            command: std::env::args_os()
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect(),
+            server_timeline: observed
+                .samples
+                .iter()
+                .filter_map(|sample| ServerPoint::of(sample, observed.load_began?))
+                .collect(),
+            timeline: outcome.timeline,
+            ..Self::default()
+        };
+        let losses = outcome.losses.iter();
+        report
+            .notes
+            .extend(losses.map(|(reason, times)| format!("{times} × connection lost: {reason}")));
+        if outcome.interrupted {
+            report.notes.push(format!(
+                "interrupted: {load_seconds:.1} of {} seconds of load were measured",
+                options.duration
+            ));
+        }
+        if report.unsent > 0 {
+            report.notes.push(format!(
+                "{} messages were due and not sent in time: the server, or this program, did not keep up with the rate",
+                report.unsent
+            ));
+        }
+        if outcome.unclosed > 0 {
+            report.failures.push(format!(
+                "{} connections were not closed after a goodbye",
+                outcome.unclosed
+            ));
+        }
+        report.judge_load_generator(proc_figures::cores());
+        report.judge(&options.thresholds);
+        report
+    }
+}
+
+impl WorkloadReport {
+    fn of(group: &GroupOutcome) -> Self {
+        let (part, figures) = (&group.part, &group.figures);
+        let counts = figures.counts;
+        Self {
+            kind: part.kind.name(),
+            description: part.to_string(),
+            clients: part.shape.clients,
+            rooms: part.shape.rooms,
+            room_size: part.shape.room_size,
+            rate: part.rate,
+            payload_bytes: part.payload_bytes,
+            sent: counts.sent,
+            received: counts.received,
+            lost: figures.lost,
+            duplicated: counts.duplicated,
+            reordered: counts.reordered,
+            mismatches: counts.mismatches,
+            rejected: counts.rejected,
+            unsent: figures.unsent,
+            matches: counts.matches,
+            details: figures.details.iter().copied().collect(),
+            latency_ms: group.latency.percentiles(),
+            round_trip_ms: group.round_trip.percentiles(),
+            latency_curve: group.latency.curve(),
+            mismatch_examples: figures.examples.clone(),
+        }
+    }
+}
+
+impl ChaosReport {
+    fn of(kills: &Kills, observed: &Observed) -> Self {
+        let mut killed = BTreeMap::new();
+        for kill in &kills.log {
+            *killed.entry(kill.role.clone()).or_default() += 1;
+        }
+        let before = &observed.counters_before.restarts;
+        let restarts = observed.counters_after.restarts.iter().map(|(role, after)| {
+            let before = before.get(role).copied().unwrap_or(0);
+            (role.clone(), after.saturating_sub(before))
+        });
+        let since_began = |at: Instant| {
+            let began = observed.load_began?;
+            Some(at.saturating_duration_since(began).as_secs_f64())
+        };
+        Self {
+            killed,
+            missed: kills.missed.clone(),
+            restarts: restarts.filter(|(_, times)| *times > 0).collect(),
+            double_faults: kills.double_faults().count() as u64,
+            kills: kills
+                .log
+                .iter()
+                .take(KILLS_LISTED_MAX)
+                .filter_map(|kill| {
+                    let (seconds, role) = (since_began(kill.at)?, kill.role.clone());
+                    Some(KillPoint { seconds, role })
+                })
+                .collect(),
+        }
+    }
+}
+
+impl ServerFigures {
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    fn of(clients: u32, observed: &Observed) -> Self {
+        let cpu_percent =
+            observed
+                .cpu_began
+                .zip(observed.cpu_ended)
+                .map(|((before, began), (after, ended))| {
+                    (after.cpu_seconds - before.cpu_seconds) / (ended - began).as_secs_f64() * 100.0
+                });
+        let memory_added = observed.before.zip(observed.after).map(|(before, after)| {
+            let added_kib = after.memory_kib as f64 - before.memory_kib as f64;
+            added_kib / f64::from(clients)
+        });
+        Self {
+            processes: observed.after.map(|figures| figures.processes),
+            memory_kib_per_client: memory_added,
+            memory_kib: observed.after.map(|figures| figures.memory_kib),
+            cpu_percent,
+        }
+    }
+}
+
+impl ServerPoint {
+    /// Nothing for what was before the load.
+    fn of(sample: &Sample, load_began: Instant) -> Option<Self> {
+        // The sampler begins a moment earlier.
+        let seconds = sample.at.saturating_duration_since(load_began).as_secs_f64();
+        Some(Self {
+            seconds,
+            processes: sample.processes,
+            cpu_percent: sample.cpu_percent,
+            memory_kib: sample.memory_kib,
+        })
+    }
+}
+
+fn difference(before: Option<u64>, after: Option<u64>) -> Option<u64> {
+    Some(after?.saturating_sub(before?))
+}

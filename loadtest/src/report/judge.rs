@@ -1,0 +1,299 @@
+//! What the figures mean: which thresholds were broken, and whether it was the server that was measured at all.
+
+use super::Report;
+use crate::options::Thresholds;
+
+/// The share of a core beyond which the load generator's thread has no time of its own left.
+const BUSY_PERCENT: f64 = 90.0;
+/// Lateness below this changes no figure that anybody reads.
+const LAG_MS_MIN: f64 = 1.0;
+/// Lateness that makes up so much of the 99th percentile of latency is what was measured.
+const LAG_SHARE: f64 = 0.5;
+
+impl Report {
+    /// Says so if this program, or the machine that both run on, had no more to give. The criteria:
+    ///
+    /// - the load generator: its one thread used more than 90 % of a core; or its own lateness (p99, above 1 ms) makes up half of the
+    ///   latency's p99 or more, and not because it had to wait for a core longer than it worked;
+    /// - the machine: server and load generator together used more than 90 % of all cores; or that lateness came of waiting for a
+    ///   core.
+    pub(crate) fn judge_load_generator(&mut self, cores: usize) {
+        let own = &self.load_generator;
+        let waiting = own.waiting_percent.unwrap_or(0.0);
+        #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
+        let all = cores as f64 * 100.0;
+        let both = own.cpu_percent + self.server.cpu_percent.unwrap_or(0.0);
+        let p99 = self.latency_ms.map_or(0.0, |latency| latency.p99);
+        let is_late = own.lag_ms_p99 > LAG_MS_MIN && own.lag_ms_p99 > p99 * LAG_SHARE;
+        let lateness = format!(
+            "its own lateness (p99 {:.3} ms) makes up most of the latency (p99 {p99:.3} ms)",
+            own.lag_ms_p99
+        );
+        let mut notes = Vec::new();
+        if own.cpu_percent > BUSY_PERCENT {
+            notes.push(format!(
+                "the load generator was the bottleneck: its thread used {:.0} % of a core, so throughput and latency may be its \
+                 limit, not the server's",
+                own.cpu_percent
+            ));
+        } else if is_late && waiting <= own.cpu_percent {
+            notes.push(format!("the load generator was the bottleneck: {lateness}"));
+        }
+        if self.server.cpu_percent.is_some() && both > all * BUSY_PERCENT / 100.0 {
+            notes.push(format!(
+                "the machine was the bottleneck: server and load generator used {both:.0} of the {all:.0} % of its cores"
+            ));
+        } else if is_late && waiting > own.cpu_percent {
+            notes.push(format!(
+                "the machine was the bottleneck: the load generator waited longer for a core ({waiting:.1} % of the time) than it \
+                 used one ({:.1} %), and {lateness}",
+                own.cpu_percent
+            ));
+        }
+        self.load_generator.bottleneck = !notes.is_empty();
+        self.notes.append(&mut notes);
+    }
+
+    /// Adds a sentence to the failures for every threshold that was broken.
+    pub(crate) fn judge(&mut self, thresholds: &Thresholds) {
+        let p99_ms = self.latency_ms.map(|latency| latency.p99);
+        let at_most = |name: &str, value: u64, limit: Option<u64>| {
+            limit
+                .filter(|limit| value > *limit)
+                .map(|limit| format!("{value} {name}, at most {limit} allowed"))
+        };
+        let broken = [
+            at_most("messages lost", self.lost, thresholds.max_lost),
+            at_most("messages duplicated", self.duplicated, thresholds.max_duplicated),
+            at_most("messages reordered", self.reordered, thresholds.max_reordered),
+            at_most("connections lost", self.disconnects, thresholds.max_disconnects),
+            at_most(
+                "connections lost other than by a double fault",
+                self.disconnects - self.double_faults.min(self.disconnects),
+                thresholds.max_unexplained_disconnects,
+            ),
+            at_most(
+                "mismatches (wrong content, boards, results or lists)",
+                self.mismatches,
+                Some(0),
+            ),
+            thresholds.max_p99_ms.and_then(|limit| match p99_ms {
+                None => Some(format!(
+                    "no latency was measured, so the 99th percentile is not below {limit} ms"
+                )),
+                Some(p99) => (p99 > limit).then(|| {
+                    format!("the 99th percentile of latency was {p99:.3} ms, at most {limit} ms allowed")
+                }),
+            }),
+            thresholds
+                .min_joins_per_second
+                .filter(|limit| self.joins_per_second < *limit)
+                .map(|limit| {
+                    format!(
+                        "{:.0} joins per second, at least {limit} wanted",
+                        self.joins_per_second
+                    )
+                }),
+            thresholds
+                .min_received
+                .filter(|limit| self.received < *limit)
+                .map(|limit| format!("{} messages received, at least {limit} wanted", self.received)),
+        ];
+        self.failures.extend(broken.into_iter().flatten());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::OwnFigures;
+    use super::*;
+    use crate::latency::Percentiles;
+
+    fn report() -> Report {
+        let latency = Percentiles {
+            p50: 1.0,
+            p90: 2.0,
+            p99: 3.0,
+            p999: 4.0,
+            max: 5.0,
+        };
+        Report {
+            latency_ms: Some(latency),
+            received: 10,
+            joins_per_second: 100.0,
+            ..Report::default()
+        }
+    }
+
+    fn failures(report: &mut Report, thresholds: Thresholds) -> usize {
+        report.judge(&thresholds);
+        report.failures.len()
+    }
+
+    #[test]
+    fn each_threshold_holds_at_its_limit_and_breaks_beyond() {
+        type Case = (fn(&mut Report), Thresholds);
+        let none = Thresholds::default;
+        let cases: [Case; 9] = [
+            (
+                |report| report.lost += 1,
+                Thresholds {
+                    max_lost: Some(0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.duplicated += 1,
+                Thresholds {
+                    max_duplicated: Some(0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.reordered += 1,
+                Thresholds {
+                    max_reordered: Some(0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.disconnects += 1,
+                Thresholds {
+                    max_disconnects: Some(0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.disconnects += 1,
+                Thresholds {
+                    max_unexplained_disconnects: Some(0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.latency_ms = report.latency_ms.map(|ms| Percentiles { p99: 3.1, ..ms }),
+                Thresholds {
+                    max_p99_ms: Some(3.0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.latency_ms = None,
+                Thresholds {
+                    max_p99_ms: Some(3.0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.joins_per_second = 99.0,
+                Thresholds {
+                    min_joins_per_second: Some(100.0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.received = 9,
+                Thresholds {
+                    min_received: Some(10),
+                    ..none()
+                },
+            ),
+        ];
+        for (break_it, thresholds) in cases {
+            let (mut kept, mut broken) = (report(), report());
+            break_it(&mut broken);
+            assert_eq!(failures(&mut kept, thresholds.clone()), 0, "{thresholds:?}");
+            assert_eq!(failures(&mut broken, thresholds.clone()), 1, "{thresholds:?}");
+        }
+    }
+
+    #[test]
+    fn a_double_fault_explains_a_disconnect() {
+        let mut report = Report {
+            disconnects: 3,
+            double_faults: 3,
+            ..report()
+        };
+        let thresholds = Thresholds {
+            max_unexplained_disconnects: Some(0),
+            ..Thresholds::default()
+        };
+        assert_eq!(failures(&mut report, thresholds), 0);
+    }
+
+    #[test]
+    fn a_mismatch_fails_without_being_asked_for() {
+        let mut report = Report {
+            mismatches: 1,
+            ..report()
+        };
+        assert_eq!(failures(&mut report, Thresholds::default()), 1);
+    }
+
+    #[test]
+    fn an_exhausted_load_generator_or_machine_is_said_to_be_one() {
+        /// Own CPU, waiting for a core, own lateness (p99), the server's CPU, on two cores; the latency's p99 is 3 ms.
+        fn judged(own: f64, waiting: f64, lag: f64, server: Option<f64>) -> Vec<String> {
+            let mut report = report();
+            report.load_generator = OwnFigures {
+                cpu_percent: own,
+                waiting_percent: Some(waiting),
+                lag_ms_p99: lag,
+                ..OwnFigures::default()
+            };
+            report.server.cpu_percent = server;
+            report.judge_load_generator(2);
+            assert_eq!(report.load_generator.bottleneck, !report.notes.is_empty());
+            report.notes
+        }
+        assert!(judged(30.0, 5.0, 0.2, Some(100.0)).is_empty());
+        assert!(judged(30.0, 0.0, 0.9, None).is_empty());
+        assert!(
+            judged(30.0, 0.0, 1.2, None).is_empty(),
+            "a small part of the latency"
+        );
+        let is_said = |notes: Vec<String>, what: &str| notes.len() == 1 && notes[0].starts_with(what);
+        assert!(is_said(
+            judged(95.0, 0.0, 0.2, None),
+            "the load generator was the bottleneck: its thread used 95 %"
+        ));
+        assert!(is_said(
+            judged(30.0, 5.0, 2.0, Some(100.0)),
+            "the load generator was the bottleneck: its own lateness"
+        ));
+        assert!(is_said(
+            judged(60.0, 10.0, 1.2, Some(130.0)),
+            "the machine was the bottleneck: server and"
+        ));
+        assert!(is_said(
+            judged(30.0, 40.0, 2.0, Some(100.0)),
+            "the machine was the bottleneck: the load generator waited"
+        ));
+    }
+
+    #[test]
+    fn the_json_has_the_promised_keys() {
+        let json = serde_json::to_value(report()).unwrap();
+        for key in [
+            "/joins_per_second",
+            "/sent",
+            "/received",
+            "/lost",
+            "/duplicated",
+            "/reordered",
+            "/disconnects",
+            "/resumes",
+            "/takeovers",
+            "/latency_ms/p50",
+            "/latency_ms/p90",
+            "/latency_ms/p99",
+            "/latency_ms/p999",
+            "/latency_ms/max",
+            "/server/processes",
+            "/server/memory_kib_per_client",
+            "/server/cpu_percent",
+        ] {
+            assert!(json.pointer(key).is_some(), "{key}");
+        }
+    }
+}

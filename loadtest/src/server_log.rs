@@ -1,0 +1,172 @@
+//! Where the log of a started server goes, and its last lines, which say why it did not start or ended.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStderr, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What is shown of a log.
+const LINES_SHOWN: usize = 12;
+/// Bytes at the end of a file in which they are looked for, and of a line that is kept.
+const TAIL_BYTES: u64 = 8 * 1024;
+/// How long the reader may take for what a server that has ended left in the pipe.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A file for the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the server's log to {path}: {cause}")]
+pub(crate) struct LogError {
+    path: PathBuf,
+    cause: io::Error,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) enum ServerLog {
+    /// On stderr, seen already.
+    Stderr,
+    /// In a file; the server's part of it begins here.
+    File { path: PathBuf, begins_at: u64 },
+    /// Read here, and only the end kept.
+    Kept {
+        lines: Arc<Mutex<VecDeque<String>>>,
+        reader: Option<JoinHandle<()>>,
+    },
+}
+
+impl ServerLog {
+    /// Opens what `--server-log` names; gives also what the server is to have as its stderr.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub(crate) fn open(path: Option<&Path>) -> Result<(Self, Stdio), LogError> {
+        match path {
+            None => {
+                let lines = Arc::default();
+                Ok((Self::Kept { lines, reader: None }, Stdio::piped()))
+            }
+            Some(path) if path == Path::new("-") => Ok((Self::Stderr, Stdio::inherit())),
+            Some(path) => {
+                let open = || {
+                    let mut file = File::options().append(true).create(true).open(path)?;
+                    Ok((file.seek(SeekFrom::End(0))?, file))
+                };
+                let (begins_at, file) = open().map_err(|cause| LogError {
+                    path: path.to_owned(),
+                    cause,
+                })?;
+                let path = path.to_owned();
+                Ok((Self::File { path, begins_at }, file.into()))
+            }
+        }
+    }
+
+    /// The server runs; its stderr is a pipe if that was asked for.
+    pub(crate) fn read_from(&mut self, pipe: Option<ChildStderr>) {
+        let (Self::Kept { lines, reader }, Some(pipe)) = (self, pipe) else {
+            return;
+        };
+        let lines = lines.clone();
+        *reader = Some(std::thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            // A log that ends, or cannot be read, has no further lines.
+            while let Ok(1..) = pipe.by_ref().take(TAIL_BYTES).read_until(b'\n', &mut line) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                if lines.len() == LINES_SHOWN {
+                    lines.pop_front();
+                }
+                lines.push_back(text);
+                line.clear();
+            }
+        }));
+    }
+
+    /// The last lines, if they are kept and there are any, introduced as such.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        let lines: Vec<String> = match self {
+            Self::Stderr => return None,
+            Self::File { path, begins_at } => tail(path, *begins_at).unwrap_or_default(),
+            Self::Kept { lines, reader } => {
+                let began = Instant::now();
+                // If the server has ended, its words are on their way.
+                while reader.as_ref().is_some_and(|reader| !reader.is_finished())
+                    && began.elapsed() < READ_TIMEOUT
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                lines.iter().cloned().collect()
+            }
+        };
+        (!lines.is_empty()).then(|| format!("The server's last words:\n  {}", lines.join("\n  ")))
+    }
+}
+
+fn tail(path: &Path, begins_at: u64) -> io::Result<Vec<String>> {
+    let mut file = File::open(path)?;
+    let end = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(begins_at.max(end.saturating_sub(TAIL_BYTES))))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+    Ok(shown.iter().map(|line| (*line).to_owned()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::process::Command;
+
+    #[test]
+    fn the_end_of_a_file_is_shown_but_not_what_was_there_before() {
+        let path = std::env::temp_dir().join(format!("forkade-loadtest-{}.log", std::process::id()));
+        std::fs::write(&path, "an earlier run\n").expect("a file");
+        let (log, _) = ServerLog::open(Some(&path)).expect("it opens");
+        assert_eq!(log.last_words(), None);
+        let mut file = File::options().append(true).open(&path).expect("it opens");
+        (0..20).for_each(|line| writeln!(file, "line {line}").expect("it is written"));
+        let words = log.last_words().expect("words");
+        std::fs::remove_file(&path).expect("it is there");
+        assert!(
+            !words.contains("an earlier run") && !words.contains("line 7\n"),
+            "{words}"
+        );
+        assert!(
+            words.contains("line 8\n") && words.ends_with("line 19"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn without_a_file_the_last_lines_are_kept() {
+        let (mut log, stderr) = ServerLog::open(None).expect("nothing to open");
+        let script = "for line in $(seq 30); do echo line $line >&2; done";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stderr(stderr)
+            .spawn()
+            .expect("a shell");
+        log.read_from(child.stderr.take());
+        child.wait().expect("it ends");
+        let words = log.last_words().expect("words");
+        assert!(
+            !words.contains("line 18\n") && words.contains("line 19\n") && words.ends_with("line 30"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
+        let error = ServerLog::open(Some(Path::new("/nowhere/log"))).expect_err("no such folder");
+        assert!(error.to_string().contains("/nowhere/log"));
+    }
+}

@@ -1,0 +1,158 @@
+//! Numbered messages from each client to all of its group: who sent how many, and which of them have come to whom.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::{ClientIndex, Counts};
+use crate::checker::{Observation, SequenceChecker};
+
+/// One stream of numbers per client, each received by every member of the client's group, itself included.
+#[derive(Debug)]
+pub(super) struct Fanout {
+    group_size: u32,
+    senders: Vec<Sender>,
+    /// Of receiver r from member m of its group: entry r × group size + m.
+    checkers: Vec<SequenceChecker>,
+    /// Receipts still to come, as far as known.
+    under_way: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Sender {
+    /// Number of the next message; so many were sent.
+    sent: u64,
+    refused: BTreeSet<u64>,
+}
+
+impl Fanout {
+    /// Groups of `group_size` clients: the first so many, the next so many, and so on.
+    pub(super) fn new(clients: u32, group_size: u32) -> Self {
+        let pairs = clients as usize * group_size as usize;
+        Self {
+            group_size,
+            senders: vec![Sender::default(); clients as usize],
+            checkers: std::iter::repeat_with(SequenceChecker::default)
+                .take(pairs)
+                .collect(),
+            under_way: 0,
+        }
+    }
+
+    /// The number of the next message of `client`, which is sent now.
+    pub(super) fn send(&mut self, client: ClientIndex) -> u64 {
+        let sender = &mut self.senders[client as usize];
+        sender.sent += 1;
+        self.under_way += u64::from(self.group_size);
+        sender.sent - 1
+    }
+
+    /// How many messages `client` has sent.
+    pub(super) fn sent(&self, client: ClientIndex) -> u64 {
+        self.senders.get(client as usize).map_or(0, |sender| sender.sent)
+    }
+
+    /// Whether `sender` has sent this number, and to a group that `receiver` is in.
+    pub(super) fn is_for(&self, receiver: ClientIndex, sender: ClientIndex, number: u64) -> bool {
+        self.group_of(receiver).contains(&sender) && number < self.sent(sender)
+    }
+
+    /// Takes note that `receiver` has got a message which [`Fanout::is_for`] it, and counts it. Says whether it is the first
+    /// time.
+    pub(super) fn receive(
+        &mut self,
+        receiver: ClientIndex,
+        sender: ClientIndex,
+        number: u64,
+        counts: &mut Counts,
+    ) -> bool {
+        counts.received += 1;
+        let pair = receiver as usize * self.group_size as usize + (sender % self.group_size) as usize;
+        match self.checkers[pair].observe(number) {
+            Observation::Duplicated => {
+                counts.duplicated += 1;
+                return false;
+            }
+            Observation::Reordered => counts.reordered += 1,
+            Observation::InOrder => {}
+        }
+        self.under_way = self.under_way.saturating_sub(1);
+        true
+    }
+
+    /// The server said that it did not take a message: nobody is to get it.
+    pub(super) fn refuse(&mut self, client: ClientIndex, number: u64) {
+        self.senders[client as usize].refused.insert(number);
+        self.under_way = self.under_way.saturating_sub(u64::from(self.group_size));
+    }
+
+    /// Whether everybody has everything, as far as known.
+    pub(super) fn is_settled(&self) -> bool {
+        self.under_way == 0
+    }
+
+    /// Receipts that have not come.
+    pub(super) fn lost(&self) -> u64 {
+        let size = self.group_size as usize;
+        let lost = self.checkers.iter().enumerate().map(|(pair, checker)| {
+            let (receiver, member) = (pair / size, pair % size);
+            let sender = &self.senders[receiver / size * size + member];
+            checker.lost(sender.sent, &sender.refused)
+        });
+        lost.sum()
+    }
+
+    fn group_of(&self, client: ClientIndex) -> Range<ClientIndex> {
+        let first = client - client % self.group_size;
+        first..first + self.group_size
+    }
+}
+
+/// The request number of a sender's message: the lower half of its number.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+pub(super) fn request_of(number: u64) -> u32 {
+    number as u32
+}
+
+/// The number of the latest message before `sent` that had this request number.
+pub(super) fn number_of(request: u32, sent: u64) -> Option<u64> {
+    let back = request_of(sent).wrapping_sub(request);
+    sent.checked_sub(u64::from(back)).filter(|_| back > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_members_of_a_group_have_something_to_expect_of_each_other() {
+        let mut fanout = Fanout::new(6, 3);
+        assert_eq!((fanout.send(4), fanout.send(4)), (0, 1));
+        assert!(fanout.is_for(3, 4, 1) && fanout.is_for(4, 4, 0));
+        assert!(!fanout.is_for(2, 4, 0), "another group");
+        assert!(!fanout.is_for(3, 4, 2), "never sent");
+        assert!(!fanout.is_for(5, 99, 0), "no such client");
+    }
+
+    #[test]
+    fn a_refused_message_is_awaited_by_nobody() {
+        let (mut fanout, mut counts) = (Fanout::new(2, 2), Counts::default());
+        fanout.send(0);
+        fanout.send(0);
+        fanout.refuse(0, 0);
+        for receiver in 0..2 {
+            assert!(!fanout.is_settled());
+            assert!(fanout.receive(receiver, 0, 1, &mut counts));
+        }
+        assert!(fanout.is_settled());
+        assert_eq!((fanout.lost(), counts.received), (0, 2));
+    }
+
+    #[test]
+    fn request_numbers_wrap() {
+        let sent = (1 << 32) + 1;
+        assert_eq!(number_of(0, sent), Some(1 << 32));
+        assert_eq!(number_of(u32::MAX, sent), Some((1 << 32) - 1));
+        assert_eq!(number_of(7, 7), None);
+        assert_eq!(number_of(9, 7), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! One client of the lobby workload: where it is, what it has seen there, and what it has asked for.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use forkade_protocol::{RejectCode, RoomEvent, RoomId, Snapshot};
+
+use super::model::{Made, Verdict};
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Member {
+    /// As the server has cleaned it.
+    pub(super) name: String,
+    pub(super) place: Option<Place>,
+    pub(super) pending: Option<Pending>,
+    /// Times at which it should have asked for something and was still waiting for the answer before.
+    pub(super) backlog: VecDeque<u64>,
+    /// Number of the last request.
+    pub(super) request: u32,
+}
+
+/// Where a client is, and the room as it has seen it.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) room: RoomId,
+    /// Number of the last event.
+    event: u64,
+    /// Who sits where.
+    pub(super) seats: Vec<Option<String>>,
+}
+
+/// A request that was not answered.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) request: u32,
+    pub(super) intended_ns: u64,
+    pub(super) asked_ns: u64,
+    pub(super) asked: Asked,
+}
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Create(Made),
+    Enter {
+        room: RoomId,
+        watch: bool,
+    },
+    QuickMatch,
+    Leave {
+        room: RoomId,
+    },
+    /// All rooms whose name contains this one's.
+    Find {
+        room: RoomId,
+        name: String,
+    },
+    /// All rooms of a game, page by page.
+    List {
+        game: &'static str,
+        seen: BTreeSet<RoomId>,
+        began_ns: u64,
+    },
+    /// What must be refused with this code (or because the room is gone).
+    Wrong {
+        code: RejectCode,
+        room: Option<RoomId>,
+    },
+    /// To leave the server and come back as a new player.
+    Renewal,
+}
+
+impl Place {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let name = |seat: &Option<forkade_protocol::SeatInfo>| seat.as_ref().map(|info| info.name.clone());
+        Self {
+            room: snapshot.room,
+            event: snapshot.event,
+            seats: snapshot.seats.iter().map(name).collect(),
+        }
+    }
+
+    /// Something happened in the room.
+    ///
+    /// # Errors
+    /// When that cannot follow on what was seen before.
+    pub(super) fn happens(&mut self, number: u64, event: &RoomEvent) -> Verdict {
+        if number <= self.event {
+            return Err(format!("event {number} came after event {}", self.event));
+        }
+        self.event = number;
+        let (seat, occupant) = match event {
+            RoomEvent::Joined { seat, name } => (seat, Some(name.clone())),
+            RoomEvent::Left { seat } => (seat, None),
+            _ => return Ok(()),
+        };
+        let place = self.seats.get_mut(usize::from(*seat));
+        let place = place.ok_or_else(|| format!("there is no seat {seat} for {event:?}"))?;
+        if place.is_some() == occupant.is_some() {
+            return Err(format!("seat {seat} was {place:?} before {event:?}"));
+        }
+        *place = occupant;
+        Ok(())
+    }
+}

@@ -1,0 +1,475 @@
+//! Clients churn in a lobby that keeps its rules, with requests and answers delayed at random; and in lobbies that lie.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use forkade_protocol::{Phase, RoomRules, SeatInfo};
+
+use super::*;
+use crate::options::Options;
+
+/// Rooms in one answer: few, so that lists have pages.
+const PAGE: usize = 3;
+const CLIENTS: u32 = 12;
+
+/// What somebody hears, or does.
+#[derive(Debug, Clone)]
+enum Heard {
+    Message(ServerMessage),
+    Welcome(String),
+}
+
+#[derive(Debug)]
+struct FakeRoom {
+    game: String,
+    name: String,
+    passcode: Option<String>,
+    seats: Vec<Option<ClientIndex>>,
+    watchers: BTreeSet<ClientIndex>,
+    events: u64,
+}
+
+/// A lobby by the server's rules.
+#[derive(Default)]
+struct FakeServer {
+    rooms: BTreeMap<u64, FakeRoom>,
+    rooms_made: u64,
+    places: BTreeMap<ClientIndex, u64>,
+    names: BTreeMap<ClientIndex, String>,
+    lives: u32,
+    /// What is on its way to each client.
+    outgoing: BTreeMap<ClientIndex, VecDeque<Heard>>,
+}
+
+impl FakeServer {
+    fn tell(&mut self, client: ClientIndex, message: ServerMessage) {
+        self.outgoing
+            .entry(client)
+            .or_default()
+            .push_back(Heard::Message(message));
+    }
+
+    fn greet(&mut self, client: ClientIndex) {
+        self.lives += 1;
+        let name = format!("player {client}.{}", self.lives);
+        self.names.insert(client, name.clone());
+        self.outgoing
+            .entry(client)
+            .or_default()
+            .push_back(Heard::Welcome(name));
+    }
+
+    fn tell_room(&mut self, id: u64, event: &RoomEvent, but: ClientIndex) {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        room.events += 1;
+        let number = room.events;
+        let members: Vec<ClientIndex> = room
+            .seats
+            .iter()
+            .flatten()
+            .chain(&room.watchers)
+            .copied()
+            .collect();
+        for member in members.into_iter().filter(|member| *member != but) {
+            self.tell(
+                member,
+                ServerMessage::Event {
+                    number,
+                    event: event.clone(),
+                },
+            );
+        }
+    }
+
+    fn snapshot(&self, id: u64, seat: Option<u8>) -> Snapshot {
+        let room = &self.rooms[&id];
+        let info = |client: &ClientIndex| SeatInfo {
+            name: self.names[client].clone(),
+            connected: true,
+            ready: false,
+        };
+        Snapshot {
+            room: RoomId(id),
+            game: room.game.clone(),
+            name: room.name.clone(),
+            phase: Phase::Waiting,
+            seat,
+            seats: room.seats.iter().map(|seat| seat.as_ref().map(info)).collect(),
+            spectators: 0,
+            event: room.events,
+            view: Vec::new(),
+            owner: None,
+            rules: RoomRules {
+                seats: u8::try_from(room.seats.len()).expect("few"),
+                ..RoomRules::default()
+            },
+            reservations: Vec::new(),
+            turn: None,
+        }
+    }
+
+    fn create(&mut self, game: String, name: String, passcode: Option<String>, seats: usize) -> u64 {
+        self.rooms_made += 1;
+        let room = FakeRoom {
+            game,
+            name,
+            passcode,
+            seats: vec![None; seats],
+            watchers: BTreeSet::new(),
+            events: 0,
+        };
+        self.rooms.insert(self.rooms_made, room);
+        self.rooms_made
+    }
+
+    fn enter(&mut self, client: ClientIndex, request: u32, id: u64, watch: bool) -> Option<RejectCode> {
+        let room = self.rooms.get_mut(&id).expect("it is there");
+        let seat = if watch {
+            room.watchers.insert(client);
+            None
+        } else {
+            let Some(seat) = room.seats.iter().position(Option::is_none) else {
+                return Some(RejectCode::RoomFull);
+            };
+            room.seats[seat] = Some(client);
+            u8::try_from(seat).ok()
+        };
+        self.places.insert(client, id);
+        if let Some(seat) = seat {
+            let name = self.names[&client].clone();
+            self.tell_room(id, &RoomEvent::Joined { seat, name }, client);
+        }
+        let snapshot = self.snapshot(id, seat);
+        self.tell(client, ServerMessage::Joined { request, snapshot });
+        None
+    }
+
+    fn leave(&mut self, client: ClientIndex, request: u32) -> Option<RejectCode> {
+        let Some(id) = self.places.remove(&client) else {
+            return Some(RejectCode::NotInRoom);
+        };
+        let room = self.rooms.get_mut(&id).expect("it is there");
+        room.watchers.remove(&client);
+        let seat = room.seats.iter().position(|seat| *seat == Some(client));
+        if let Some(seat) = seat {
+            room.seats[seat] = None;
+            let seat = u8::try_from(seat).expect("few");
+            self.tell_room(id, &RoomEvent::Left { seat }, client);
+        }
+        let room = &self.rooms[&id];
+        if room.watchers.is_empty() && room.seats.iter().all(Option::is_none) {
+            self.rooms.remove(&id);
+        }
+        self.tell(client, ServerMessage::Left { request });
+        None
+    }
+
+    fn list(&mut self, client: ClientIndex, request: u32, filter: &RoomFilter, after: Option<RoomId>) {
+        let passes = |room: &FakeRoom| {
+            let has_name = filter
+                .name_contains
+                .as_ref()
+                .is_none_or(|part| room.name.contains(part));
+            has_name && filter.game.as_ref().is_none_or(|game| *game == room.game)
+        };
+        let after = after.map_or(0, |room| room.0);
+        let found = self.rooms.range(after + 1..).filter(|(_, room)| passes(room));
+        let summary = |(id, room): (&u64, &FakeRoom)| RoomSummary {
+            room: RoomId(*id),
+            game: room.game.clone(),
+            name: room.name.clone(),
+            phase: if room.game == "relay" {
+                Phase::Playing
+            } else {
+                Phase::Waiting
+            },
+            seats: u8::try_from(room.seats.len()).expect("few"),
+            taken: u8::try_from(room.seats.iter().flatten().count()).expect("few"),
+            spectators: u32::try_from(room.watchers.len()).expect("few"),
+            passcode: room.passcode.is_some(),
+        };
+        let mut rooms: Vec<RoomSummary> = found.map(summary).take(PAGE + 1).collect();
+        let more = rooms.len() > PAGE;
+        rooms.truncate(PAGE);
+        let next = rooms.last().filter(|_| more).map(|room| room.room);
+        self.tell(client, ServerMessage::Rooms { request, rooms, next });
+    }
+
+    fn take(&mut self, client: ClientIndex, message: ClientMessage) {
+        let request = message.request().expect("it has a number");
+        let is_inside = self.places.contains_key(&client);
+        let refusal = match message {
+            ClientMessage::ListRooms { filter, after, .. } => {
+                self.list(client, request, &filter, after);
+                None
+            }
+            ClientMessage::Leave { .. } => self.leave(client, request),
+            _ if is_inside => Some(RejectCode::AlreadyInRoom),
+            ClientMessage::CreateRoom {
+                game, name, settings, ..
+            } => {
+                let id = self.create(game, name, settings.passcode, usize::from(settings.seats));
+                self.enter(client, request, id, false)
+            }
+            ClientMessage::QuickMatch { game, .. } => {
+                let fits = |room: &FakeRoom| {
+                    room.game == game && room.passcode.is_none() && room.seats.iter().any(Option::is_none)
+                };
+                let found = self.rooms.iter().find(|(_, room)| fits(room)).map(|(id, _)| *id);
+                let name = format!("{game} for anybody");
+                let id = found.unwrap_or_else(|| self.create(game, name, None, 6));
+                self.enter(client, request, id, false)
+            }
+            ClientMessage::JoinRoom { room, passcode, .. } => {
+                self.come(client, request, room, passcode, false)
+            }
+            ClientMessage::Spectate { room, passcode, .. } => {
+                self.come(client, request, room, passcode, true)
+            }
+            other => panic!("{other:?}"),
+        };
+        if let Some(code) = refusal {
+            let text = String::new();
+            self.tell(client, ServerMessage::Rejected { request, code, text });
+        }
+    }
+
+    fn come(
+        &mut self,
+        client: ClientIndex,
+        request: u32,
+        room: RoomId,
+        passcode: Option<String>,
+        watch: bool,
+    ) -> Option<RejectCode> {
+        match self.rooms.get(&room.0) {
+            None => Some(RejectCode::RoomNotFound),
+            Some(room) if room.passcode.is_some() && room.passcode != passcode => {
+                Some(RejectCode::WrongPasscode)
+            }
+            Some(_) => self.enter(client, request, room.0, watch),
+        }
+    }
+}
+
+/// Lets the clients churn for so many steps, then come to rest. `tamper` may change what somebody hears, or drop it.
+fn churn(seed: u64, steps: u64, mut tamper: impl FnMut(ServerMessage) -> Option<ServerMessage>) -> Figures {
+    let mut random = Random::new(seed, 9);
+    let clients = CLIENTS.to_string();
+    let part = Options::part_for_test(&["--workload", "lobby", "--clients", &clients, "--rate", "0"]);
+    let mut workload = Lobby::new(&Part { seed, ..part });
+    let (mut server, mut actions) = (FakeServer::default(), Actions::default());
+    let mut incoming: BTreeMap<ClientIndex, VecDeque<Option<ClientMessage>>> = BTreeMap::new();
+    for client in 0..CLIENTS {
+        server.greet(client);
+        if let Some(Heard::Welcome(name)) = server.outgoing.get_mut(&client).and_then(VecDeque::pop_front) {
+            workload.welcomed(client, &name, 0, &mut actions);
+        }
+    }
+    workload.start(0, u64::MAX, &mut actions);
+    for now_ns in 1.. {
+        for (client, message) in actions.sends.drain(..) {
+            incoming.entry(client).or_default().push_back(Some(message));
+        }
+        for client in actions.renewals.drain(..) {
+            incoming.entry(client).or_default().push_back(None);
+        }
+        if now_ns == steps {
+            workload.stop(now_ns);
+        }
+        // Either some request arrives, or some answer does.
+        let waiting = |queues: &mut dyn Iterator<Item = (ClientIndex, usize)>| -> Vec<ClientIndex> {
+            queues
+                .filter(|(_, length)| *length > 0)
+                .map(|(client, _)| client)
+                .collect()
+        };
+        let requests = waiting(&mut incoming.iter().map(|(client, queue)| (*client, queue.len())));
+        let answers = waiting(
+            &mut server
+                .outgoing
+                .iter()
+                .map(|(client, queue)| (*client, queue.len())),
+        );
+        let take_request = requests.len() > answers.len() || random.below(2) == 0;
+        match (random.pick(&requests), random.pick(&answers)) {
+            (None, None) => break,
+            (Some(client), answer) if take_request || answer.is_none() => {
+                match incoming.get_mut(client).and_then(VecDeque::pop_front).flatten() {
+                    Some(message) => server.take(*client, message),
+                    None => server.greet(*client),
+                }
+            }
+            (_, Some(client)) => match server.outgoing.get_mut(client).and_then(VecDeque::pop_front) {
+                Some(Heard::Welcome(name)) => workload.welcomed(*client, &name, now_ns, &mut actions),
+                Some(Heard::Message(message)) => {
+                    if let Some(message) = tamper(message) {
+                        workload.received(*client, message, now_ns, &mut actions);
+                    }
+                }
+                None => {}
+            },
+            (Some(_), None) => {}
+        }
+    }
+    workload.figures()
+}
+
+#[test]
+fn a_lobby_that_keeps_its_rules_is_never_accused() {
+    for seed in 0..40 {
+        let figures = churn(seed, 4_000, Some);
+        assert_eq!(
+            (figures.counts.mismatches, figures.lost),
+            (0, 0),
+            "seed {seed}: {:?}",
+            figures.examples
+        );
+        assert_eq!(figures.counts.sent, figures.counts.received);
+        assert_eq!(figures.counts.rejected, 0);
+        for what in [
+            "created",
+            "joined",
+            "watched",
+            "matched_quickly",
+            "left",
+            "found",
+            "listed",
+            "refused_as_due",
+            "came_back_as_new",
+        ] {
+            assert!(
+                figures
+                    .details
+                    .iter()
+                    .any(|(name, count)| *name == what && *count > 3),
+                "{what}: {figures:?}"
+            );
+        }
+    }
+}
+
+/// Every `n`th chance to lie is used; the lie must be found out.
+fn assert_is_noticed(lie: impl Fn(&mut ServerMessage) -> bool) {
+    let mut lies = 0;
+    let figures = churn(3, 6_000, |mut message| {
+        lies += u64::from(lie(&mut message));
+        Some(message)
+    });
+    assert!(lies > 0, "there was no occasion");
+    assert!(
+        figures.counts.mismatches > 0,
+        "{lies} lies were believed: {figures:?}"
+    );
+}
+
+#[test]
+fn a_room_that_is_left_out_of_a_list_is_missed() {
+    assert_is_noticed(|message| match message {
+        ServerMessage::Rooms { rooms, .. } => rooms.pop().is_some(),
+        _ => false,
+    });
+}
+
+#[test]
+fn a_wrong_count_in_a_list_is_noticed() {
+    assert_is_noticed(|message| match message {
+        ServerMessage::Rooms { rooms, .. } => rooms.iter_mut().any(|room| {
+            room.spectators += 3;
+            true
+        }),
+        _ => false,
+    });
+    assert_is_noticed(|message| match message {
+        ServerMessage::Rooms { rooms, .. } => {
+            rooms.iter_mut().any(|room| std::mem::take(&mut room.taken) > 0)
+        }
+        _ => false,
+    });
+}
+
+#[test]
+fn a_room_that_is_listed_twice_or_under_another_name_is_noticed() {
+    assert_is_noticed(|message| match message {
+        ServerMessage::Rooms { rooms, .. } => rooms.first().cloned().is_some_and(|first| {
+            rooms.push(first);
+            true
+        }),
+        _ => false,
+    });
+    assert_is_noticed(|message| match message {
+        ServerMessage::Rooms { rooms, .. } => rooms.first_mut().is_some_and(|room| {
+            room.name.push('!');
+            true
+        }),
+        _ => false,
+    });
+}
+
+#[test]
+fn a_room_that_is_said_not_to_be_there_is_noticed() {
+    assert_is_noticed(|message| match message {
+        ServerMessage::Rejected { code, .. } if *code == RejectCode::RoomFull => {
+            *code = RejectCode::RoomNotFound;
+            true
+        }
+        _ => false,
+    });
+}
+
+#[test]
+fn a_seat_shown_as_free_or_given_to_another_is_noticed() {
+    assert_is_noticed(|message| match message {
+        ServerMessage::Joined { snapshot, .. } => {
+            let own = snapshot.seat.map(usize::from);
+            let others = snapshot
+                .seats
+                .iter_mut()
+                .enumerate()
+                .filter(|(seat, _)| Some(*seat) != own);
+            others.fold(false, |lied, (_, seat)| seat.take().is_some() || lied)
+        }
+        _ => false,
+    });
+}
+
+#[test]
+fn an_event_that_is_not_told_shows_at_once_or_in_the_end() {
+    let mut kept_back = 0;
+    let figures = churn(3, 6_000, |message| match &message {
+        ServerMessage::Event {
+            event: RoomEvent::Left { .. },
+            ..
+        } => {
+            kept_back += 1;
+            None
+        }
+        _ => Some(message),
+    });
+    assert!(kept_back > 0 && figures.counts.mismatches > 0, "{figures:?}");
+}
+
+#[test]
+fn an_answer_that_never_comes_is_lost() {
+    let mut kept_back = 0;
+    let figures = churn(3, 6_000, |message| match &message {
+        ServerMessage::Left { .. } if kept_back < 2 => {
+            kept_back += 1;
+            None
+        }
+        _ => Some(message),
+    });
+    assert_eq!((kept_back, figures.lost), (2, 2));
+}
+
+#[test]
+fn an_answer_to_nothing_is_noticed() {
+    assert_is_noticed(|message| match message {
+        ServerMessage::Left { request } => {
+            *request += 1;
+            true
+        }
+        _ => false,
+    });
+}

@@ -1,0 +1,174 @@
+//! Each workload, and several at once, for a short time: everything comes, and what is counted adds up.
+
+use super::{run, temporary};
+
+#[test]
+fn ten_relay_clients_receive_everything_once_and_in_order() {
+    let run = run(
+        "relay",
+        &[
+            "--clients",
+            "10",
+            "--rate",
+            "20",
+            "--duration",
+            "2",
+            "--payload",
+            "200",
+        ],
+    );
+    run.assert_flawless();
+    assert_eq!(run.number("/sent"), 10.0 * 20.0 * 2.0);
+    assert_eq!(run.number("/received"), 2.0 * run.number("/sent"));
+    assert!(run.number("/joins_per_second") > 0.0);
+    for pair in ["p50", "p90", "p99", "p999", "max"].windows(2) {
+        let percentile = |name| run.number(&format!("/latency_ms/{name}"));
+        assert!(percentile(pair[0]) <= percentile(pair[1]));
+    }
+    assert!(run.number("/latency_ms/p50") > 0.0);
+    assert!(
+        run.number("/server/processes") >= 10.0 + 4.0,
+        "one for each client, and the roles"
+    );
+    assert!(run.number("/server/memory_kib_per_client") > 10.0);
+    assert!(run.number("/server/cpu_percent") >= 0.0);
+    assert_eq!(run.number("/takeovers"), 0.0);
+    assert!(
+        run.stdout.contains("0 lost, 0 duplicated, 0 reordered"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn large_rooms_and_a_closed_loop_lose_nothing() {
+    let run = run(
+        "closed_loop",
+        &[
+            "--rooms",
+            "2",
+            "--room-size",
+            "5",
+            "--rate",
+            "0",
+            "--duration",
+            "2",
+        ],
+    );
+    run.assert_flawless();
+    assert!(run.number("/sent") > 10.0);
+    assert_eq!(run.number("/received"), 5.0 * run.number("/sent"));
+}
+
+/// Both games for two.
+#[test]
+fn pairs_play_matches_to_their_right_ends() {
+    for game in ["tictactoe", "connect4"] {
+        let run = run(
+            game,
+            &[
+                "--workload",
+                game,
+                "--clients",
+                "10",
+                "--rate",
+                "0",
+                "--duration",
+                "2",
+            ],
+        );
+        run.assert_flawless();
+        assert!(run.number("/matches") >= 5.0, "{}", run.stdout);
+        assert_eq!(run.number("/received"), 2.0 * run.number("/sent"));
+    }
+}
+
+#[test]
+fn a_churning_lobby_answers_everything_and_never_contradicts_itself() {
+    let run = run(
+        "lobby",
+        &[
+            "--workload",
+            "lobby",
+            "--clients",
+            "20",
+            "--rate",
+            "0",
+            "--duration",
+            "3",
+        ],
+    );
+    run.assert_flawless();
+    assert_eq!(run.number("/received"), run.number("/sent"));
+    for what in [
+        "created",
+        "joined",
+        "watched",
+        "matched_quickly",
+        "left",
+        "found",
+        "listed",
+        "came_back_as_new",
+    ] {
+        assert!(
+            run.number(&format!("/workloads/0/details/{what}")) >= 1.0,
+            "{what}: {}",
+            run.stdout
+        );
+    }
+}
+
+#[test]
+fn every_line_of_chat_comes_to_each_reader_once_and_in_order() {
+    let run = run(
+        "chat",
+        &[
+            "--workload",
+            "chat",
+            "--clients",
+            "12",
+            "--room-size",
+            "4",
+            "--rate",
+            "2",
+            "--duration",
+            "3",
+        ],
+    );
+    run.assert_flawless();
+    let too_fast = run.number("/workloads/0/details/chat_too_fast");
+    assert_eq!(run.number("/received"), 4.0 * (run.number("/sent") - too_fast));
+}
+
+#[test]
+fn workloads_of_a_file_run_side_by_side_and_are_told_apart() {
+    let mix = temporary("mix", "toml");
+    let text = "[[workload]]\nkind = \"relay\"\nclients = 6\nroom_size = 3\nrate = 20\npayload = 100\n\
+                [[workload]]\nkind = \"connect4\"\nrooms = 2\n\
+                [[workload]]\nkind = \"lobby\"\nclients = 5\n";
+    std::fs::write(&mix, text).expect("a file");
+    let mix = mix.to_str().expect("a path in UTF-8");
+    let run = run("mix", &["--mix", mix, "--duration", "2", "--ramp", "0.5"]);
+    run.assert_flawless();
+    assert_eq!(run.number("/clients"), 15.0);
+    assert!(run.number("/join_seconds") >= 0.4, "{}", run.stdout);
+    assert_eq!(
+        run.number("/workloads/0/received"),
+        3.0 * run.number("/workloads/0/sent")
+    );
+    assert_eq!(run.number("/workloads/0/sent"), 6.0 * 20.0 * 2.0);
+    let sums = [0, 1, 2].map(|part| run.number(&format!("/workloads/{part}/received")));
+    assert!(sums.iter().all(|received| *received > 0.0), "{sums:?}");
+    assert_eq!(sums.iter().sum::<f64>(), run.number("/received"));
+}
+
+#[test]
+fn what_happens_is_told_second_by_second() {
+    let run = run("timeline", &["--clients", "4", "--rate", "20", "--duration", "3"]);
+    run.assert_flawless();
+    let seconds = run.json["timeline"].as_array().expect("a list").len();
+    assert!((3..=4).contains(&seconds), "{seconds}");
+    assert!(run.number("/timeline/1/received_per_second") > 0.0);
+    assert!(run.number("/timeline/1/latency_ms/p99") > 0.0);
+    assert!(run.number("/server_timeline/0/memory_kib") > 1000.0);
+}
