@@ -160,6 +160,22 @@ pub fn handle_next_frame(session: &mut Session) -> Next {
         }
     };
     match codec::decode::<ClientMessage>(&body) {
+        // What has happened in the room until now is the player's to know, and cannot be told afterwards.
+        Ok(message @ (ClientMessage::Leave { .. } | ClientMessage::Goodbye)) => match session.catch_up() {
+            Ok(false) if message != ClientMessage::Goodbye => {
+                session.end_frame();
+                Next::Wait
+            }
+            // Who says goodbye and does not read has waived the rest.
+            Ok(_) => handle(session, message),
+            Err(rejection) => {
+                log::error!("cannot deliver the room's events: {rejection}");
+                close(
+                    ErrorCode::InternalError,
+                    "the server failed; the session can be resumed",
+                )
+            }
+        },
         Ok(message) => handle(session, message),
         Err(error) => close(ErrorCode::Malformed, format!("a message is malformed: {error}")),
     }

@@ -44,6 +44,30 @@ pub(super) enum Pause {
 }
 
 impl Session {
+    /// Delivers what has happened in the player's room until now. Says whether that was all of it: false if space is short.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Session::deliver`].
+    pub fn catch_up(&mut self) -> Result<bool, Rejection> {
+        let frame_end = self.frame_end.take();
+        // The frame that is being handled is not consumed by what comes before it.
+        let delivered = loop {
+            match self.deliver_room() {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(rejection) => break Err(rejection),
+            }
+        };
+        self.frame_end = frame_end;
+        delivered?;
+        let Some(((_, player), (room, _))) = self.player.zip(self.membership().place()) else {
+            return Ok(true);
+        };
+        let cursor = self.lobby.hand.own(&player.log_cursor);
+        Ok(self.lobby.memory.rooms.at(room.index()).log.is_read_up_to(cursor))
+    }
+
     /// Moves what has happened in the player's room, what was said to the lobby, and what was said to this player, into the player's
     /// output, as far as there is space. Says whether anything moved.
     ///

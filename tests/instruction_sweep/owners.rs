@@ -1,5 +1,6 @@
 //! The operations of rooms' owners, and of those whom they concern.
 
+use forkade::lobby::session::Farewell;
 use forkade_protocol::{ClientMessage, RoomId, RoomSettings};
 
 use crate::operations::Operation;
@@ -81,7 +82,8 @@ pub(crate) const OWNERS: &[Operation] = &[
     Operation::new("leave for good after a kick", 4, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
         stage.actors[0].asks(&kick());
-        stage.actors[1].ask_and_close(&ClientMessage::Goodbye);
+        // Sent out by an operator, too: who says goodbye has heard of the kick before.
+        stage.actors[1].session.close(true, &Farewell::None);
         stage.subject = 1;
         finish()
     }),
