@@ -292,6 +292,61 @@ fn connections_of_dead_keepers_are_counted_until_they_end_and_no_longer() {
     }
 }
 
+#[test]
+fn handlers_that_outlived_their_keeper_and_die_all_at_once_have_one_successor_each() {
+    const CLIENTS: u64 = 24;
+    let server = Server::start(&["--keepers", "1", "--connections-max", "64"]);
+    let of_its_own = sockets(running(&server, "keeper")[0]);
+    let mut clients: Vec<Client> = (0..CLIENTS)
+        .map(|number| server.client(&format!("Client {number}")))
+        .collect();
+    let mut takeovers = 0;
+    for round in 0..8 {
+        eventually("every client has a handler", || {
+            running(&server, "handler").len() == clients.len()
+        });
+        let handlers = running(&server, "handler");
+        let keeper = running(&server, "keeper")[0];
+        server.kill(keeper);
+        eventually("another keeper holds their sockets", || {
+            let keepers = running(&server, "keeper");
+            keepers.len() == 1 && keepers[0] != keeper && sockets(keepers[0]) == of_its_own + handlers.len()
+        });
+        // Whose end is told twice: when they die, and when the supervisor, whose children they are now, has reaped them.
+        server.signal(server.pid(), Signal::SIGSTOP);
+        for handler in handlers {
+            server.kill(handler);
+        }
+        std::thread::sleep(Duration::from_millis(round));
+        server.signal(server.pid(), Signal::SIGCONT);
+        for client in &mut clients {
+            client.ping().expect("served");
+        }
+        takeovers += CLIENTS;
+        eventually("all successors are counted", || {
+            server.status("takeovers_total") >= takeovers
+        });
+        assert_eq!(server.status("takeovers_total"), takeovers, "round {round}");
+    }
+    for client in clients {
+        assert_eq!(client.counters().resumes, 0, "a connection was lost");
+        client.goodbye().expect("served");
+    }
+    expect_no_zombies(&server);
+}
+
+/// How many sockets a process has open.
+fn sockets(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let targets = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
+}
+
 /// How a client can go.
 #[derive(Debug, Clone, Copy)]
 enum Way {
