@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use common::bystanders::Bystanders;
-use common::footprint::{Footprint, held, processes};
+use common::footprint::{Footprint, held, processes, running};
 use common::raw::{End, Raw, frame};
 use common::{PATIENCE, Server, eventually, is_alive, processes_below};
 use forkade_protocol::client::{Client, NewRoom};
@@ -25,16 +25,6 @@ fn pids(server: &Server, role: &str) -> Vec<u32> {
     of_role
         .map(|process| u32::try_from(process["pid"].as_u64().expect("a pid")).expect("a pid"))
         .collect()
-}
-
-/// Process ids of all that bear a name, as the kernel lists them.
-fn running(server: &Server, name: &str) -> Vec<u32> {
-    let bears_it = |pid: &u32| {
-        let bears = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-        bears.is_ok_and(|bears| bears.trim_end() == name)
-    };
-    let processes = processes_below(server.pid()).into_iter();
-    processes.filter(|pid| bears_it(pid) && is_alive(*pid)).collect()
 }
 
 fn is_zombie(pid: &u32) -> bool {
