@@ -531,7 +531,7 @@ impl<'a> Handler<'a> {
             .map(|deadline| deadline.meaning);
         let farewell = match passed {
             Some(Meaning::NotGreeted) => farewell(ErrorCode::HandshakeTimeout, "you did not greet in time"),
-            Some(Meaning::Silent) => farewell(ErrorCode::Silent, "nothing was heard of you for too long"),
+            Some(Meaning::Silent) => farewell(ErrorCode::Silent, &self.session.why_silent()),
             Some(Meaning::NotReading) => farewell(ErrorCode::NotReading, "you did not read for too long"),
             Some(Meaning::NotClosing) => return self.end(),
             None if self.session.phase() == Phase::CLOSING && self.session.all_sent() => return self.end(),

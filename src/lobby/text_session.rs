@@ -45,6 +45,14 @@ impl Session {
         limit.load(Ordering::Relaxed)
     }
 
+    /// What whoever has been silent for so long is told.
+    pub fn why_silent(&self) -> String {
+        match self.is_text() {
+            true => words::too_quiet(self.silence_max_ms()),
+            false => "nothing was heard of you for too long".into(),
+        }
+    }
+
     /// Something has arrived. What is typed comes in pieces, each a sign of life.
     pub fn note_typing(&self) {
         if self.is_text() {

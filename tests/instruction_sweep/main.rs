@@ -44,6 +44,7 @@ mod stage;
 mod stepper;
 mod sweep;
 mod talk;
+mod typing;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -58,6 +59,7 @@ use owners::OWNERS;
 use stepper::StepError;
 use sweep::{Findings, sweep, sweep_recovery};
 use talk::TALK;
+use typing::TYPING;
 
 /// Exit status of a worker that may not trace.
 const NOT_PERMITTED: u8 = 77;
@@ -114,7 +116,7 @@ fn main() -> ExitCode {
         .skip(1)
         .find(|argument| !argument.starts_with('-'))
         .unwrap_or_default();
-    let selected: Vec<&Operation> = [OPERATIONS, TALK, OWNERS]
+    let selected: Vec<&Operation> = [OPERATIONS, TALK, OWNERS, TYPING]
         .into_iter()
         .flatten()
         .filter(|operation| operation.name.contains(&selection))
