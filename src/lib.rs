@@ -26,6 +26,8 @@
 //! 7. Operators look in through the `console`.
 //! 8. An `upgrade` puts a new program into the supervisor's process, and then into all others by takeover.
 //!
+//! `play` is the other side of all this: a client in a terminal, which has nothing of the server but the games' code.
+//!
 //! Below all that lie [`shm`], the safe abstractions over the mapping, and [`sys`], the only unsafe code. The bounds that
 //! clients and operators can meet are in [`limits`].
 #![deny(unsafe_code)]
@@ -41,6 +43,7 @@ pub mod limits;
 mod listener;
 pub mod lobby;
 mod logging;
+mod play;
 pub mod player;
 mod role;
 mod room_bell;
@@ -52,7 +55,6 @@ pub mod telnet;
 pub mod text_player;
 mod ticker;
 mod upgrade;
-pub mod watchdog;
 mod wiring;
 
 pub use server::Server;

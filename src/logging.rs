@@ -52,6 +52,11 @@ pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
     Ok(())
 }
 
+/// Makes every panic be kept for [`catch_panic`], without anything else of logging: for a program that is no server.
+pub(crate) fn keep_panics() {
+    panics::install_hook();
+}
+
 /// From now on records up to `level` are written.
 pub(crate) fn set_level(level: LevelFilter) {
     log::set_max_level(level);

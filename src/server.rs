@@ -15,7 +15,7 @@ use crate::lobby::memory::{Capacity, Memory};
 use crate::supervisor::StartError;
 use crate::sys::memory::Access;
 use crate::upgrade::{Answer, Errand, Handover};
-use crate::{logging, supervisor, upgrade};
+use crate::{logging, play, supervisor, upgrade};
 
 /// Exit status when the command line, the environment or the configuration file is at fault, or the machine cannot hold what they ask for.
 const BAD_CONFIGURATION: u8 = 2;
@@ -59,7 +59,7 @@ impl Server {
         self
     }
 
-    /// Does what this program's command line says: serves, or checks the configuration.
+    /// Does what this program's command line says: serves, checks the configuration, or plays.
     pub fn main(self) -> ExitCode {
         self.main_from(std::env::args_os())
     }
@@ -76,6 +76,11 @@ impl Server {
         if let Some(fault) = self.fault {
             eprintln!("forkade: {fault}");
             return ExitCode::from(BAD_CONFIGURATION);
+        }
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        // A client has nothing to do with a server's settings, wherever they come from.
+        if arguments.get(1).is_some_and(|first| first == "play") {
+            return play::main(&self.games, &arguments);
         }
         let loaded = config::load(arguments, std::env::vars_os());
         if let Some(Errand::Check(handover, report)) = &errand {

@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{AUTOMATIC, Command, Config, ConfigError, ConfigSource, Problem, SETTINGS, Setting, Settings};
 use crate::limits::CONFIG_FILE_BYTES_MAX;
+use crate::play;
 
 /// Before the name of each environment variable.
 pub(super) const VARIABLE_PREFIX: &str = "FORKADE_";
@@ -31,6 +32,8 @@ pub fn load(
     let matches = command_line().try_get_matches_from(arguments)?;
     let (command, matches) = match matches.subcommand() {
         Some(("check", matches)) => (Command::Check, matches),
+        // It was not the first word, or it would not have come here.
+        Some(("play", _)) => return Err(misplaced_play().into()),
         Some((_, matches)) => (Command::Serve, matches),
         None => (Command::Serve, &matches),
     };
@@ -77,6 +80,12 @@ fn command_line() -> clap::Command {
             clap::Command::new("check")
                 .about("Says what is wrong with the configuration, and whether this machine can hold it"),
         )
+        .subcommand(play::command())
+}
+
+fn misplaced_play() -> clap::Error {
+    let text = "the options of a server mean nothing to `forkade play`: leave them out, or put them behind `play` if they are its own";
+    command_line().error(clap::error::ErrorKind::ArgumentConflict, text)
 }
 
 /// A configuration that is being put together.

@@ -322,6 +322,11 @@ pub fn overview() -> impl Iterator<Item = String> {
         .map(|command| format!("{:30}{}", command.usage, command.summary))
 }
 
+/// The names of all commands.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().map(|command| command.name)
+}
+
 /// What a line means that somebody has typed.
 ///
 /// # Errors

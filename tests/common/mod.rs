@@ -10,6 +10,7 @@ pub mod person;
 pub mod random;
 pub mod raw;
 pub mod streams;
+pub mod terminal;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
