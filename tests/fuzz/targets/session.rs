@@ -1,0 +1,70 @@
+//! Any bytes from a client, binary or text: the player's state machine neither panics nor leaves anything behind, and the lobby is
+//! consistent afterwards. The first byte says where the stream is cut, and whether the handler dies there.
+#![no_main]
+
+#[path = "../../actors/mod.rs"]
+mod actors;
+
+use std::sync::OnceLock;
+
+use actors::{Actor, World};
+use forkade::lobby::connections::Phase;
+use forkade::lobby::memory::Capacity;
+use forkade::player::{Handshake, Next};
+use libfuzzer_sys::fuzz_target;
+
+fn world() -> World {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    *WORLD.get_or_init(|| {
+        World::new(Capacity {
+            players: 4,
+            rooms: 4,
+            keepers: 1,
+        })
+    })
+}
+
+fn go_on(actor: &mut Actor) {
+    actor.send(&[]);
+    if actor.session.phase() == Phase::HANDSHAKE {
+        match actor.shake_hands() {
+            Handshake::Refused(farewell) => actor.session.close(false, &farewell),
+            Handshake::Incomplete | Handshake::Resuming(_) => return,
+            _ => {}
+        }
+    }
+    while actor.session.phase() == Phase::OPEN {
+        actor.send(&[]);
+        match actor.handle() {
+            Next::Handled => {}
+            Next::Wait => break,
+            Next::Close { leaves, farewell } => actor.session.close(leaves, &farewell),
+        }
+    }
+    actor.hear();
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((cut, stream)) = bytes.split_first() else {
+        return;
+    };
+    let (first, second) = stream.split_at(usize::from(*cut / 2).min(stream.len()));
+    let world = world();
+    let mut actor = Actor::connect(world, 0);
+    actor.send(first);
+    go_on(&mut actor);
+    if cut % 2 == 1 {
+        actor.replace_handler(world);
+    }
+    if actor.session.phase() != Phase::CLOSING {
+        actor.send(second);
+        go_on(&mut actor);
+    }
+    actor.end();
+    let mut lobby = world.lobby();
+    // Everybody's grace is over.
+    lobby.sweep_players(u64::MAX);
+    lobby.sweep_rooms();
+    let faults = forkade::lobby::check::check_all(&mut lobby);
+    assert!(faults.is_empty(), "{faults:#?}");
+});
