@@ -19,7 +19,7 @@ use crate::limits::{
     BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CONNECTIONS_BEYOND_PLAYERS_DEFAULT,
     CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
     HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, PLAYERS_MAX_DEFAULT, PLAYERS_OR_ROOMS_MAX, ROOMS_MAX_DEFAULT,
-    SEAT_GRACE_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT,
+    SEAT_GRACE_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
 };
 
 pub use sources::load;
@@ -55,6 +55,8 @@ pub struct Config {
     pub chat_burst: u32,
     /// Lines that a player may say in a minute in the long run; 0: any number.
     pub chat_per_minute: u32,
+    /// Processor time that a process may use over one thing before the watchdog kills it; 0: there is no watchdog.
+    pub watchdog_cpu_ms: u32,
     /// `SO_SNDBUF` of each connection.
     pub send_buffer_bytes: u32,
     /// Least important records that are logged.
@@ -82,6 +84,7 @@ impl Default for Config {
             drain_timeout_ms: DRAIN_TIMEOUT_MS_DEFAULT,
             chat_burst: CHAT_BURST_DEFAULT,
             chat_per_minute: CHAT_PER_MINUTE_DEFAULT,
+            watchdog_cpu_ms: WATCHDOG_CPU_MS_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
             log: LevelFilter::Info,
         }
@@ -278,7 +281,7 @@ enum Kind {
 const DAY_MS: u32 = 86_400_000;
 
 /// All that can be chosen.
-pub const SETTINGS: [Setting; 16] = [
+pub const SETTINGS: [Setting; 17] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -365,6 +368,12 @@ pub const SETTINGS: [Setting; 16] = [
         value_name: "NUMBER",
         help: "Lines that a player may say in a minute in the long run; 0: any number",
         kind: Kind::Number(|config| &mut config.chat_per_minute, 0..=60_000),
+    },
+    Setting {
+        flag: "watchdog-cpu-ms",
+        value_name: "MS",
+        help: "Processor time after which a process that holds others up, or does not get on, is killed; 0: never",
+        kind: Kind::Number(|config| &mut config.watchdog_cpu_ms, 0..=DAY_MS),
     },
     Setting {
         flag: "send-buffer-bytes",

@@ -15,32 +15,69 @@ pub struct Deaths {
     in_frame: u32,
 }
 
+/// How a handler has died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Death {
+    /// The frame that it was handling; 0: none.
+    pub working_on: u64,
+    /// Not known of a process that is not one's own.
+    pub exit: Option<Exit>,
+    /// The watchdog has killed it.
+    pub stuck: Option<Stuck>,
+}
+
+/// What the watchdog has killed a handler for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stuck {
+    /// It did something, and came to no end with it. (Else it was stopped from outside, which is nobody's fault.)
+    pub by_itself: bool,
+    /// How long it had been at it, in milliseconds.
+    pub for_ms: u64,
+}
+
 /// Whether a connection whose handler has died is worth another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It is.
     Replace,
+    /// It is, but the frame that this one died in is to be refused, and the connection closed: all who handled it have died.
+    RefuseFrame,
     /// Its handlers die again and again: it is not.
     GiveUp,
 }
 
+/// In place of a frame: the handler did not come round, and no frame was its reason.
+const NO_FRAME: u64 = u64::MAX;
+
 impl Deaths {
-    /// Enters a death while the frame `working_on` (0: none) was being handled; `exit` is not known of a process that is not one's own.
-    pub fn enter(&mut self, now_ms: u64, working_on: u64, exit: Option<Exit>) -> Verdict {
+    /// Enters a death.
+    pub fn enter(&mut self, now_ms: u64, death: Death) -> Verdict {
+        if let Some(stuck) = death.stuck {
+            // Time in which it did not die, because it was stuck, speaks for nobody.
+            self.window_began_ms = self.window_began_ms.saturating_add(stuck.for_ms).min(now_ms);
+        }
         if now_ms.saturating_sub(self.window_began_ms) > DEATHS_WINDOW_MS {
             *self = Self {
                 window_began_ms: now_ms,
                 ..Self::default()
             };
         }
-        if working_on != 0 && working_on == self.frame {
+        let stuck_by_itself = death.stuck.is_some_and(|stuck| stuck.by_itself);
+        let frame = match death.working_on {
+            0 if stuck_by_itself => NO_FRAME,
+            frame => frame,
+        };
+        if frame != 0 && frame == self.frame {
             self.in_frame += 1;
         } else {
-            (self.frame, self.in_frame) = (working_on, u32::from(working_on != 0));
+            (self.frame, self.in_frame) = (frame, u32::from(frame != 0));
         }
-        // Who is killed has done nothing wrong.
-        self.anywhere += u32::from(exit.is_some_and(|exit| exit != Exit::Signal(libc::SIGKILL)));
-        if self.in_frame >= DEATHS_SAME_FRAME_MAX || self.anywhere >= DEATHS_ANYWHERE_MAX {
+        // Who is killed by somebody else has done nothing wrong.
+        let killed = death.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL));
+        self.anywhere += u32::from(!killed);
+        if self.in_frame == DEATHS_SAME_FRAME_MAX && frame != NO_FRAME {
+            Verdict::RefuseFrame
+        } else if self.in_frame >= DEATHS_SAME_FRAME_MAX || self.anywhere >= DEATHS_ANYWHERE_MAX {
             Verdict::GiveUp
         } else {
             Verdict::Replace
@@ -55,33 +92,77 @@ mod tests {
     const CRASH: Option<Exit> = Some(Exit::Signal(libc::SIGSEGV));
     const KILL: Option<Exit> = Some(Exit::Signal(libc::SIGKILL));
 
+    fn death(working_on: u64, exit: Option<Exit>) -> Death {
+        Death {
+            working_on,
+            exit,
+            stuck: None,
+        }
+    }
+
+    fn stuck(working_on: u64, by_itself: bool, for_ms: u64) -> Death {
+        Death {
+            stuck: Some(Stuck { by_itself, for_ms }),
+            ..death(working_on, KILL)
+        }
+    }
+
     #[test]
-    fn three_deaths_in_the_same_frame_are_enough() {
+    fn after_three_deaths_in_the_same_frame_it_is_refused_and_after_a_fourth_all_is_given_up() {
         let mut deaths = Deaths::default();
-        assert_eq!(deaths.enter(1, 7, CRASH), Verdict::Replace);
-        assert_eq!(deaths.enter(2, 7, CRASH), Verdict::Replace);
-        assert_eq!(deaths.enter(3, 7, CRASH), Verdict::GiveUp);
+        let verdicts: Vec<_> = (1..=4).map(|time| deaths.enter(time, death(7, CRASH))).collect();
+        assert_eq!(
+            verdicts,
+            [
+                Verdict::Replace,
+                Verdict::Replace,
+                Verdict::RefuseFrame,
+                Verdict::GiveUp
+            ]
+        );
     }
 
     #[test]
     fn deaths_in_different_frames_or_at_long_intervals_are_forgiven() {
         let mut deaths = Deaths::default();
         for (time, frame) in (0..9).zip([7, 8, 7, 8, 9, 7, 8, 9, 7]) {
-            assert_eq!(deaths.enter(time, frame, CRASH), Verdict::Replace);
+            assert_eq!(deaths.enter(time, death(frame, CRASH)), Verdict::Replace);
         }
         for time in 1..20 {
             assert_eq!(
-                deaths.enter(time * (DEATHS_WINDOW_MS + 1), 7, CRASH),
+                deaths.enter(time * (DEATHS_WINDOW_MS + 1), death(7, CRASH)),
                 Verdict::Replace
             );
         }
     }
 
     #[test]
-    fn being_killed_between_frames_is_never_blamed() {
+    fn a_frame_in_which_all_get_stuck_is_refused_however_long_each_takes() {
+        for by_itself in [true, false] {
+            let mut deaths = Deaths::default();
+            let hour_ms = 3_600_000;
+            let verdicts =
+                [1, 2, 3].map(|hour| deaths.enter(hour * hour_ms, stuck(7, by_itself, hour_ms - 10)));
+            assert_eq!(
+                verdicts,
+                [Verdict::Replace, Verdict::Replace, Verdict::RefuseFrame]
+            );
+        }
+    }
+
+    #[test]
+    fn a_connection_whose_handlers_loop_without_a_frame_is_given_up() {
+        let mut deaths = Deaths::default();
+        let verdicts = [2000, 4000, 6000].map(|now| deaths.enter(now, stuck(0, true, 1900)));
+        assert_eq!(verdicts, [Verdict::Replace, Verdict::Replace, Verdict::GiveUp]);
+    }
+
+    #[test]
+    fn being_killed_or_stopped_between_frames_is_never_blamed() {
         let mut deaths = Deaths::default();
         for time in 0..1000 {
-            assert_eq!(deaths.enter(time, 0, KILL), Verdict::Replace);
+            assert_eq!(deaths.enter(time, death(0, KILL)), Verdict::Replace);
+            assert_eq!(deaths.enter(time, stuck(0, false, 1)), Verdict::Replace);
         }
     }
 
@@ -89,7 +170,7 @@ mod tests {
     fn crashing_outside_frames_is_given_up_at_last() {
         let mut deaths = Deaths::default();
         let verdicts: Vec<_> = (0..DEATHS_ANYWHERE_MAX)
-            .map(|time| deaths.enter(time.into(), 0, CRASH))
+            .map(|time| deaths.enter(time.into(), death(0, CRASH)))
             .collect();
         assert_eq!(verdicts.last(), Some(&Verdict::GiveUp));
     }

@@ -18,7 +18,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use crate::admission::Refusal;
-use crate::deaths::{Deaths, Verdict};
+use crate::deaths::{Death, Deaths, Stuck, Verdict};
 use crate::handler::{self, Inheritance};
 use crate::limits::{ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX};
 use crate::listener::send_refusal;
@@ -400,27 +400,49 @@ impl Keeper {
             // An operator is told by the successor that something was lost.
             Kind::Console => record.working_on.load(Ordering::Acquire),
         };
+        let now = now_ms();
+        let stuck = record.take_fault().map(|fault| Stuck {
+            by_itself: fault.is_its_own(),
+            for_ms: now.saturating_sub(record.last_frame_at_ms.load(Ordering::Relaxed)),
+        });
+        let death = Death {
+            working_on,
+            exit,
+            stuck,
+        };
         let was_replaced = std::mem::take(&mut kept.is_replaced);
         let verdict = if was_replaced {
             Verdict::Replace
         } else {
-            kept.deaths.enter(now_ms(), working_on, exit)
+            kept.deaths.enter(now, death)
         };
         let exit = exit.map_or_else(
             || "adopted: exit status unknown".to_owned(),
             |exit| exit.to_string(),
         );
-        if verdict == Verdict::GiveUp {
-            log::error!(
-                "handler {} died ({exit}), again and again: its connection is given up",
-                kept.handler
-            );
+        if verdict != Verdict::Replace {
             self.context
                 .memory
                 .header
                 .blamed_total
                 .fetch_add(1, Ordering::Relaxed);
-            return self.give_up(record, &kept);
+        }
+        match verdict {
+            Verdict::Replace => {}
+            Verdict::RefuseFrame => {
+                log::error!(
+                    "handler {} died ({exit}) in a frame in which others have died: it is refused",
+                    kept.handler
+                );
+                record.refused_frame.store(working_on, Ordering::Release);
+            }
+            Verdict::GiveUp => {
+                log::error!(
+                    "handler {} died ({exit}), again and again: its connection is given up",
+                    kept.handler
+                );
+                return self.give_up(record, &kept);
+            }
         }
         match self.fork_handler(index, record, &kept.socket, true) {
             Ok(successor) => {

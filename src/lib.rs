@@ -55,6 +55,7 @@ pub mod telnet;
 pub mod text_player;
 mod ticker;
 mod upgrade;
+pub mod watchdog;
 mod wiring;
 
 pub use server::Server;

@@ -137,8 +137,11 @@ pub const REJECTION_TEXT_BYTES_MAX: usize = 200;
 /// The undo journal beside a lock: half a page, so that it and the lock's own figures share one.
 pub const JOURNAL_BYTES: usize = 2048;
 
-/// A wait for a lock that lasts so long is counted, and the wait goes on.
-pub const LOCK_WAIT_REPORT_MS: u64 = 1000;
+/// A wait for a lock that lasts so long is counted and reported to the watchdog, and the wait goes on.
+pub const LOCK_WAIT_REPORT_MS: u64 = 250;
+
+/// Things that are reported to the watchdog at once; beyond them reports wait until there is space.
+pub const REPORTS_MAX: usize = 64;
 
 /// An announced head that lags behind its log for longer than this is announced and rung for again.
 pub const RING_AGAIN_AFTER_MS: u64 = 20;
@@ -248,6 +251,23 @@ pub const DEATHS_ANYWHERE_MAX: u32 = 10;
 
 /// How often a keeper that took a dead one's place asks the handlers that live on for their sockets.
 pub const ADOPT_AGAIN_MS: u64 = 50;
+
+/// Processor time that a process may use under a lock that others wait for, or without coming round its loop, before the watchdog kills
+/// it, unless configured.
+pub const WATCHDOG_CPU_MS_DEFAULT: u32 = 1000;
+
+/// How often the watchdog looks at those under suspicion.
+pub const WATCHDOG_LOOK_MS: u64 = 100;
+
+/// Looks in a row, [`WATCHDOG_LOOK_MS`] apart, that must find a suspect stopped before it is killed: somebody may be about to continue it.
+pub const WATCHDOG_STOPPED_LOOKS: u32 = 5;
+
+/// Looks in a row that must find the holder of a lock asleep, without having used any processor time, before it is killed: nothing of
+/// this server's sleeps under a lock, but a game's code might.
+pub const WATCHDOG_ASLEEP_LOOKS: u32 = 50;
+
+/// Kills of the watchdog within a second: should it ever be wrong about many, the server lives on.
+pub const WATCHDOG_KILLS_PER_SECOND_MAX: u32 = 10;
 
 /// How long an orderly stop waits for what is still on its way to clients, unless configured.
 pub const DRAIN_TIMEOUT_MS_DEFAULT: u32 = 5000;

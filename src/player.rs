@@ -160,6 +160,7 @@ pub fn handle_next_frame(session: &mut Session) -> Next {
         }
     };
     match codec::decode::<ClientMessage>(&body) {
+        Ok(message) if session.frame_is_refused() => refuse(session, &message),
         // What has happened in the room until now is the player's to know, and cannot be told afterwards.
         Ok(message @ (ClientMessage::Leave { .. } | ClientMessage::Goodbye)) => match session.catch_up() {
             Ok(false) if message != ClientMessage::Goodbye => {
@@ -274,6 +275,19 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
     }
     session.end_frame();
     Next::Handled
+}
+
+/// All who handled this frame have died. It is done with, so that it is not tried again when the client resumes.
+fn refuse(session: &mut Session, message: &ClientMessage) -> Next {
+    let text = "what you asked for has ended every process that tried it; it was not done";
+    match message.request() {
+        Some(request) => reject(session, request, Rejection::new(RejectCode::GameFailed, text)),
+        None => session
+            .consume_and_reply(None)
+            .expect("consuming a frame fits its transaction"),
+    }
+    session.end_frame();
+    close(ErrorCode::InternalError, text)
 }
 
 fn reject(session: &mut Session, request: u32, rejection: Rejection) {

@@ -1,7 +1,8 @@
 //! The bell of the room that a handler's player is in.
 //!
 //! All members poll the same eventfd, edge-triggered: one write wakes all. The supervisor made one for each room, and the
-//! ticker, who keeps them all, hands them out. Until the answer comes, the ticker also rings for this process.
+//! ticker, who keeps them all, hands them out. Until the answer comes, the ticker also rings for this process, which looks by itself
+//! now and then: the ticker may be dead.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -38,7 +39,7 @@ impl RoomBell {
 
     /// Nothing will wake this process when something happens in its room, and it must look again soon.
     pub(crate) fn is_out_of_reach(&self) -> bool {
-        self.asked_in_vain
+        self.asked_in_vain || self.asked.is_some()
     }
 
     /// Wakes the members of `room`, if its bell is the one held.

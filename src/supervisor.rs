@@ -36,6 +36,7 @@ use crate::sys::process::{
 use crate::sys::signals::{Signals, ignore_broken_pipes};
 use crate::sys::sockets::{ListenError, ListenOptions, listen};
 use crate::upgrade::HandoverError;
+use crate::watchdog::Watchdog;
 use crate::wiring::Wiring;
 
 const SIGNALS: Token = Token(0);
@@ -211,6 +212,7 @@ struct Supervisor {
     outdated: VecDeque<(usize, ProcessId)>,
     /// When the first of them, who was told to end, is killed.
     outdated_by_ms: Option<u64>,
+    watchdog: Option<Watchdog>,
     /// How often the server was told to stop.
     told_to_stop: u32,
 }
@@ -258,6 +260,7 @@ impl Supervisor {
             check: None,
             outdated: VecDeque::new(),
             outdated_by_ms: None,
+            watchdog: Watchdog::new(context),
             told_to_stop: 0,
         })
     }
@@ -363,9 +366,14 @@ impl Supervisor {
         }
     }
 
-    /// Waits for signals, for the time given at most, and takes note of what they say.
+    /// Waits for signals, for the time given at most, and takes note of what they say. Meanwhile the watchdog watches.
     fn wait(&mut self, patience_ms: Option<u64>) {
         let mut events = Events::with_capacity(4);
+        let watchdog_ms = self
+            .watchdog
+            .as_ref()
+            .and_then(|watchdog| watchdog.patience_ms(now_ms()));
+        let patience_ms = patience_ms.into_iter().chain(watchdog_ms).min();
         match self
             .poll
             .poll(&mut events, patience_ms.map(Duration::from_millis))
@@ -381,8 +389,12 @@ impl Supervisor {
                 Signal::SIGTERM | Signal::SIGINT => self.told_to_stop += 1,
                 Signal::SIGUSR2 => self.begin_upgrade(),
                 Signal::SIGCHLD => self.take_note_of_deaths(),
+                // The watchdog is told that there is something to look at.
                 _ => {}
             }
+        }
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.look(now_ms());
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use common::bystanders::Bystanders;
-use common::footprint::{Footprint, held, processes};
+use common::footprint::{Footprint, held, processes, running};
 use common::raw::{End, Raw, frame};
 use common::{PATIENCE, Server, eventually, is_alive, processes_below};
 use forkade_protocol::client::{Client, NewRoom};
@@ -25,16 +25,6 @@ fn pids(server: &Server, role: &str) -> Vec<u32> {
     of_role
         .map(|process| u32::try_from(process["pid"].as_u64().expect("a pid")).expect("a pid"))
         .collect()
-}
-
-/// Process ids of all that bear a name, as the kernel lists them.
-fn running(server: &Server, name: &str) -> Vec<u32> {
-    let bears_it = |pid: &u32| {
-        let bears = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-        bears.is_ok_and(|bears| bears.trim_end() == name)
-    };
-    let processes = processes_below(server.pid()).into_iter();
-    processes.filter(|pid| bears_it(pid) && is_alive(*pid)).collect()
 }
 
 fn is_zombie(pid: &u32) -> bool {
@@ -290,6 +280,61 @@ fn connections_of_dead_keepers_are_counted_until_they_end_and_no_longer() {
         }
         eventually("all connections are given back", || held(&server) == [0, 0, 0]);
     }
+}
+
+#[test]
+fn handlers_that_outlived_their_keeper_and_die_all_at_once_have_one_successor_each() {
+    const CLIENTS: u64 = 24;
+    let server = Server::start(&["--keepers", "1", "--connections-max", "64"]);
+    let of_its_own = sockets(running(&server, "keeper")[0]);
+    let mut clients: Vec<Client> = (0..CLIENTS)
+        .map(|number| server.client(&format!("Client {number}")))
+        .collect();
+    let mut takeovers = 0;
+    for round in 0..8 {
+        eventually("every client has a handler", || {
+            running(&server, "handler").len() == clients.len()
+        });
+        let handlers = running(&server, "handler");
+        let keeper = running(&server, "keeper")[0];
+        server.kill(keeper);
+        eventually("another keeper holds their sockets", || {
+            let keepers = running(&server, "keeper");
+            keepers.len() == 1 && keepers[0] != keeper && sockets(keepers[0]) == of_its_own + handlers.len()
+        });
+        // Whose end is told twice: when they die, and when the supervisor, whose children they are now, has reaped them.
+        server.signal(server.pid(), Signal::SIGSTOP);
+        for handler in handlers {
+            server.kill(handler);
+        }
+        std::thread::sleep(Duration::from_millis(round));
+        server.signal(server.pid(), Signal::SIGCONT);
+        for client in &mut clients {
+            client.ping().expect("served");
+        }
+        takeovers += CLIENTS;
+        eventually("all successors are counted", || {
+            server.status("takeovers_total") >= takeovers
+        });
+        assert_eq!(server.status("takeovers_total"), takeovers, "round {round}");
+    }
+    for client in clients {
+        assert_eq!(client.counters().resumes, 0, "a connection was lost");
+        client.goodbye().expect("served");
+    }
+    expect_no_zombies(&server);
+}
+
+/// How many sockets a process has open.
+fn sockets(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let targets = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
 }
 
 /// How a client can go.

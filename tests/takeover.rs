@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::exact::{Alone, Listener, Manner, Script, Speaker, beginning};
-use common::footprint::held;
+use common::footprint::{held, running};
 use common::killer::{Handlers, Killer, kills, send};
 use common::random::{Random, seed};
 use common::raw::{Raw, frame};
-use common::{PATIENCE, Server, eventually, processes_below};
+use common::{PATIENCE, Server, eventually};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
 use nix::sys::signal::Signal;
@@ -438,12 +438,7 @@ fn a_bell_that_could_not_be_asked_for_is_asked_for_again() {
             watcher
         })
         .collect();
-    let ticker = processes_below(server.pid())
-        .into_iter()
-        .find(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "ticker")
-        })
-        .expect("there is a ticker");
+    let ticker = running(&server, "ticker")[0];
     let handlers = Handlers::of(&server);
     // More handlers come up, and ask, than questions fit the channel while nobody answers.
     server.signal(ticker, Signal::SIGSTOP);
@@ -468,6 +463,40 @@ fn a_bell_that_could_not_be_asked_for_is_asked_for_again() {
         watcher.next_where(is_game);
     }
     server.expect_no_errors();
+}
+
+#[test]
+fn who_comes_in_while_no_ticker_is_there_hears_what_is_said() {
+    let server = Server::start(&[]);
+    let mut talker = server.client("Talker");
+    let room = talker
+        .create_room(NewRoom::new("relay", "Stage"))
+        .expect("a room")
+        .room;
+    // It has the room's bell.
+    talker.act(b"first".to_vec()).expect("accepted");
+    let ticker = running(&server, "ticker")[0];
+    server.signal(ticker, Signal::SIGSTOP);
+    let mut late = server.client("Late");
+    late.join_room(room, None).expect("a seat is free");
+    eventually("the newcomer sleeps", || {
+        server.handler_of("Late").is_some_and(sleeps)
+    });
+    talker.act(b"welcome".to_vec()).expect("accepted");
+    let is_said = |message: &ServerMessage| {
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Game { .. },
+                ..
+            }
+        )
+    };
+    let heard = late
+        .receive_where(PATIENCE / 6, is_said)
+        .expect("the session lives");
+    server.signal(ticker, Signal::SIGCONT);
+    assert!(heard.is_some(), "the newcomer slept over it");
 }
 
 fn sleeps(pid: u32) -> bool {

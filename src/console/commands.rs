@@ -101,7 +101,7 @@ const COMMANDS: [Description; 9] = [
         usage: "locks [--all] [--json]",
         summary: "the locks that were ever waited for or left by a dead process, and those held now",
         more: &[
-            "taken: how often. waits: how often somebody found it taken. long_waits: how many of them lasted a second.",
+            "taken: how often. waits: how often somebody found it taken. long_waits: how many of them lasted 250 ms.",
             "recoveries: how often its holder died and the next taker decided the transaction.",
             "record: index of the player's or room's record. The last line sums up all locks, shown or not.",
             "--all shows those of which there is nothing to tell, too.",

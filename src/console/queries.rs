@@ -16,9 +16,11 @@ use crate::lobby::memory::{ConnectionRef, PlayerRef, RoomRef};
 use crate::lobby::rooms::{is_open, occupants, summary};
 use crate::logging::Escaped;
 use crate::role::{Context, Post, ROLES};
+use crate::shm::alarm::Subject;
 use crate::shm::lock::{Lock, LockFigures};
 use crate::shm::transaction::Record;
 use crate::sys::clock::now_ms;
+use crate::watchdog::case::FaultKind;
 
 /// Records that are looked at for one piece of an answer: it stays small, and is on its way soon.
 const RECORDS_PER_STEP: u32 = 32;
@@ -71,12 +73,34 @@ pub(super) fn status(lobby: &Lobby, context: Context) -> Vec<(&'static str, Valu
         ),
         ("whispers_total", count(&header.whispers_total)),
         ("blamed_total", count(&header.blamed_total)),
+        ("lock_waits_reported_total", json!(header.alarm.raised_total())),
+        ("watchdog_kills_total", count(&header.watchdog.kills_total)),
+        ("watchdog_last_kill", last_kill(lobby)),
         ("bells_rung_again_total", count(&header.bells_rung_again_total)),
         (
             "log_records_dropped_total",
             count(&header.log_records_dropped_total),
         ),
     ]
+}
+
+/// Whom the watchdog killed last, and what for.
+fn last_kill(lobby: &Lobby) -> Value {
+    let record = &lobby.memory.header.watchdog;
+    let Some(fault) = FaultKind::from_number(record.last_fault.load(Ordering::Relaxed)) else {
+        return Value::Null;
+    };
+    let pid = record.last_pid.load(Ordering::Relaxed);
+    let seconds = now_ms().saturating_sub(record.last_at_ms.load(Ordering::Relaxed)) / 1000;
+    let over = match Subject::from_word(record.last_subject.load(Ordering::Relaxed)) {
+        Some(Subject::Lock { offset }) => match lobby.memory.lock_at(offset) {
+            Some((_, owner)) => format!("under the lock of {owner}"),
+            None => "under a lock".to_owned(),
+        },
+        Some(Subject::Connection { index }) => format!("as the handler of connection {index}"),
+        Some(Subject::Role { .. }) | None => "in its loop".to_owned(),
+    };
+    json!(format!("process {pid}, {fault} {over}, {seconds} seconds ago"))
 }
 
 // --- Processes --------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ impl Keeper {
             },
         );
         if has_ended {
-            self.adopted_handler_ended(index);
+            self.go_on_without(index);
         } else if record.handler_build() != self.context.build {
             self.outdated.push_back(index);
         }
@@ -102,13 +102,23 @@ impl Keeper {
         }
     }
 
-    /// Its exit status is the supervisor's to see, who was given the orphan; but the record tells whether it was done.
+    /// The end of a handler that this process watches, because it is not its child, is seen.
     pub(super) fn adopted_handler_ended(&mut self, index: u32) {
-        let Some(kept) = self.kept.get_mut(&index) else {
+        let Some(pidfd) = self.kept.get_mut(&index).and_then(|kept| kept.pidfd.take()) else {
+            // The end of this process's own children is seen elsewhere.
             return;
         };
-        // Closed, it leaves the poll.
-        kept.pidfd = None;
+        // To close it is not enough while a handler that was just forked has a copy. The end is told again when the supervisor has reaped
+        // the dead one, and would be taken for its successor's, which lives.
+        let raw = pidfd.as_raw_fd();
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&raw)) {
+            log::error!("cannot leave off watching a handler that has ended: {error}");
+        }
+        self.go_on_without(index);
+    }
+
+    /// Its exit status is the supervisor's to see, who was given the orphan; but the record tells whether it was done.
+    fn go_on_without(&mut self, index: u32) {
         if self.context.memory.connections.at(index).is_over() {
             self.let_go(index);
         } else {

@@ -22,6 +22,7 @@ use crate::shared_record;
 use crate::shm::transaction::Animated;
 use crate::sys::memory::{Guarded, SharedBytes};
 use crate::sys::process::ProcessId;
+use crate::watchdog::case::FaultKind;
 
 shared_record! {
     /// One TCP connection.
@@ -40,6 +41,8 @@ shared_record! {
         /// Which of the programs that have run this server the handler's process runs, counted up with each upgrade.
         handler_build: AtomicU32,
         peer_address: [AtomicU64; 2],
+        /// What the watchdog has killed the handler for, as a [`FaultKind`]'s number; 0 for nothing.
+        fault: AtomicU32,
         /// Nonzero once the handler has brought the connection to its end: what is left is to be dropped.
         over: AtomicU32,
         order: AtomicU64,
@@ -49,6 +52,8 @@ shared_record! {
         pub last_frame_at_ms: AtomicU64,
         /// Offset + 1 of the frame that is being handled; 0 between frames. For blame, when the handler dies.
         pub working_on: AtomicU64,
+        /// The frame, as in `working_on`, that no handler is to handle any more: all who did have died. 0 for none.
+        pub refused_frame: AtomicU64,
         /// Which generation the guarded fields belong to: they are reset by the first handler of a new occupant.
         pub occupant: Guarded<u32>,
         /// A [`Phase`].
@@ -162,7 +167,9 @@ impl ConnectionRecord {
         self.accepted_at_ms.store(now_ms, Ordering::Relaxed);
         self.last_frame_at_ms.store(now_ms, Ordering::Relaxed);
         self.working_on.store(0, Ordering::Relaxed);
+        self.refused_frame.store(0, Ordering::Relaxed);
         self.over.store(0, Ordering::Relaxed);
+        self.fault.store(0, Ordering::Relaxed);
         let address = match peer.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             IpAddr::V6(address) => address.octets(),
@@ -262,6 +269,16 @@ impl ConnectionRecord {
         self.handler_start_time
             .store(handler.start_time, Ordering::Relaxed);
         self.handler_pid.store(handler.pid, Ordering::Release);
+    }
+
+    /// The watchdog is about to kill the handler. Only the supervisor may say so.
+    pub fn set_fault(&self, fault: FaultKind) {
+        self.fault.store(fault.number(), Ordering::Release);
+    }
+
+    /// What the watchdog has killed the handler for, if it was the watchdog. Asking forgets it.
+    pub fn take_fault(&self) -> Option<FaultKind> {
+        FaultKind::from_number(self.fault.swap(0, Ordering::AcqRel))
     }
 
     /// The reference to the slot's present occupant.

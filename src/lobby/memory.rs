@@ -20,6 +20,8 @@ use super::rooms::RoomRecord;
 use crate::games::length_that_fits;
 use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX, UPGRADE_TEXT_BYTES};
 use crate::shared_record;
+use crate::shm::alarm::Alarm;
+use crate::shm::lock::Lock;
 use crate::shm::table::{LayoutPlan, Table};
 use crate::shm::transaction::{Hand, Record};
 use crate::sys::clock::now_ms;
@@ -88,6 +90,10 @@ shared_record! {
         pub log_records_dropped_total: AtomicU64,
         /// Those of them that no later record has reported yet.
         pub log_records_unreported: AtomicU64,
+        /// What seems to be stuck.
+        pub alarm: Alarm,
+        /// What the watchdog has done about it.
+        pub watchdog: WatchdogRecord,
         /// The processes that the supervisor forked.
         pub roles: [RoleSlot; ROLES_MAX],
         /// One per keeper.
@@ -152,6 +158,22 @@ impl UpgradeSlot {
         self.text_bytes
             .store(u32::try_from(length).expect("cut to less"), Ordering::Release);
         self.state.store(begun << 3 | stage as u32, Ordering::Release);
+    }
+}
+
+shared_record! {
+    /// What the watchdog has done, for operators. Only the supervisor writes it.
+    pub struct WatchdogRecord {
+        /// Processes that it has killed.
+        pub kills_total: AtomicU64,
+        /// The last one: its process id, and when it was killed, in milliseconds of the monotonic clock.
+        pub last_pid: AtomicU32,
+        /// See `last_pid`.
+        pub last_at_ms: AtomicU64,
+        /// What was stuck, as the word of a [`Subject`](crate::shm::alarm::Subject).
+        pub last_subject: AtomicU64,
+        /// What it was killed for: the number of a [`FaultKind`](crate::watchdog::case::FaultKind).
+        pub last_fault: AtomicU32,
     }
 }
 
@@ -257,6 +279,30 @@ pub struct Capacity {
     pub keepers: u32,
 }
 
+/// Whose lock it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockOwner {
+    /// The lobby's: the directory.
+    Lobby,
+    /// That of the lobby's chat.
+    Chat,
+    /// That of the player record with this index.
+    Player(u32),
+    /// That of the room record with this index.
+    Room(u32),
+}
+
+impl std::fmt::Display for LockOwner {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lobby => formatter.write_str("the lobby"),
+            Self::Chat => formatter.write_str("the lobby's chat"),
+            Self::Player(index) => write!(formatter, "player {index}"),
+            Self::Room(index) => write!(formatter, "room {index}"),
+        }
+    }
+}
+
 /// The shared memory of one server.
 pub struct Memory {
     /// The mapping itself.
@@ -345,15 +391,14 @@ impl Memory {
 
     /// The calling process's access to shared state. To be called once per process, after its fork.
     pub fn attach(&self) -> Hand {
-        Hand::new(self.mapping, &self.header.recoveries_total)
+        Hand::new(self.mapping, &self.header.recoveries_total, &self.header.alarm)
     }
 
     /// Decides what a dead process left under the lock that lies at `offset`, as noted in a record it animated.
     pub fn settle(&self, hand: &mut Hand, offset: u64) {
-        let offset_of = |addresses: Range<usize>| self.mapping.offset_of(addresses.start) as u64;
-        if offset == offset_of(self.directory.record.guarded_addresses()) {
+        if offset == self.offset_of(self.directory.record) {
             hand.settle(self.directory.record);
-        } else if offset == offset_of(self.chat.guarded_addresses()) {
+        } else if offset == self.offset_of(self.chat) {
             hand.settle(self.chat);
         } else if let Some(index) = self.players.index_of_offset(offset) {
             hand.settle(self.players.at(index));
@@ -365,6 +410,24 @@ impl Memory {
                 "a noted lock is the lobby's, the chat's, a player's or a room's"
             );
         }
+    }
+
+    /// The lock of the record that begins at `offset`, and whose it is; `None` if there is none.
+    pub fn lock_at(&self, offset: u64) -> Option<(&'static Lock, LockOwner)> {
+        if offset == self.offset_of(self.directory.record) {
+            Some((self.directory.record.lock(), LockOwner::Lobby))
+        } else if offset == self.offset_of(self.chat) {
+            Some((self.chat.lock(), LockOwner::Chat))
+        } else if let Some(index) = self.players.index_of_offset(offset) {
+            Some((self.players.at(index).lock(), LockOwner::Player(index)))
+        } else {
+            let index = self.rooms.index_of_offset(offset)?;
+            Some((self.rooms.at(index).lock(), LockOwner::Room(index)))
+        }
+    }
+
+    fn offset_of(&self, record: &'static impl Record) -> u64 {
+        self.mapping.offset_of(record.guarded_addresses().start) as u64
     }
 
     /// In a copy of another server's mapping, which is nobody else's: leaves every lock as its holder's death would.

@@ -77,16 +77,24 @@ impl Lock {
         }
     }
 
-    /// Takes the lock, waiting as long as it takes, and undoes what a dead holder left half done.
+    /// Who holds the lock and which of its holds that is, as far as one can say from outside: a holder that is stopped between
+    /// taking the lock and entering itself is seen, too.
+    pub fn held(&self) -> Option<(u32, u64)> {
+        let pid = self.mutex.holder()?;
+        Some((pid, self.epoch.load(Ordering::Acquire)))
+    }
+
+    /// Takes the lock, waiting as long as it takes, and undoes what a dead holder left half done. Whenever another
+    /// [`LOCK_WAIT_REPORT_MS`] were waited, `report` is called.
     ///
     /// # Panics
     ///
     /// If the lock was never prepared or is unusable: nothing in this program unlocks without repair.
-    pub(super) fn take(&'static self, me: ProcessId, mapping: &Mapping) -> Taken {
+    pub(super) fn take(&'static self, me: ProcessId, mapping: &Mapping, report: impl Fn()) -> Taken {
         assert!(self.is_prepared(), "lock taken before it was prepared");
         let acquired = match self.mutex.try_lock() {
             Ok(Some(acquired)) => acquired,
-            Ok(None) => self.wait(),
+            Ok(None) => self.wait(report),
             Err(error) => panic!("cannot take a lock: {error}"),
         };
         let (held, recovered) = match acquired {
@@ -119,17 +127,15 @@ impl Lock {
         &self.journal
     }
 
-    fn wait(&self) -> Acquired<'_> {
+    fn wait(&self, report: impl Fn()) -> Acquired<'_> {
         self.waits.fetch_add(1, Ordering::Relaxed);
         loop {
             match self.mutex.lock(Duration::from_millis(LOCK_WAIT_REPORT_MS)) {
                 Ok(acquired) => return acquired,
-                Err(LockError::TimedOut(waited)) => {
+                // Not logged here: a thousand may wait for the same lock.
+                Err(LockError::TimedOut(_)) => {
                     self.long_waits.fetch_add(1, Ordering::Relaxed);
-                    let holder = self.holder_pid.load(Ordering::Relaxed);
-                    log::warn!(
-                        "still waiting, after another {waited:?}, for a lock that process {holder} holds"
-                    );
+                    report();
                 }
                 Err(error) => panic!("cannot take a lock: {error}"),
             }

@@ -5,9 +5,11 @@
 //! * [`journal`]: the undo journal;
 //! * [`byte_ring`]: a player's bytes, in and out, by absolute offsets;
 //! * [`event_log`]: a room's events, written under its lock and read without;
+//! * [`alarm`]: how a process that waits in vain reports it;
 //! * [`bell`]: how one process makes others look;
 //! * [`table`]: records by index and generation, and where they lie.
 
+pub mod alarm;
 pub mod bell;
 pub mod byte_ring;
 pub mod event_log;

@@ -18,6 +18,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
+use super::alarm::{Alarm, Subject};
 use super::journal::JournalFull;
 use super::lock::{Lock, Taken};
 use crate::sys::memory::{Guarded, Mapping, Plain, Shared, SharedBytes};
@@ -49,16 +50,22 @@ pub struct Hand {
     mapping: &'static Mapping,
     me: ProcessId,
     recoveries_total: &'static AtomicU64,
+    alarm: &'static Alarm,
     animated: Vec<(Range<usize>, &'static AtomicU64)>,
 }
 
 impl Hand {
     /// The hand of the calling process. A process has only one: see [`Memory::attach`](crate::lobby::memory::Memory::attach).
-    pub(crate) fn new(mapping: &'static Mapping, recoveries_total: &'static AtomicU64) -> Self {
+    pub(crate) fn new(
+        mapping: &'static Mapping,
+        recoveries_total: &'static AtomicU64,
+        alarm: &'static Alarm,
+    ) -> Self {
         Self {
             mapping,
             me: ProcessId::of_self(),
             recoveries_total,
+            alarm,
             animated: Vec::with_capacity(2),
         }
     }
@@ -104,7 +111,10 @@ impl Hand {
         }
         // The note must be in memory before the first write is.
         compiler_fence(Ordering::SeqCst);
-        let taken = record.lock().take(self.me, self.mapping);
+        let alarm = self.alarm;
+        let taken = record.lock().take(self.me, self.mapping, || {
+            alarm.raise(Subject::Lock { offset });
+        });
         if taken.recovered {
             self.recoveries_total.fetch_add(1, Ordering::Relaxed);
         }

@@ -105,15 +105,21 @@ impl RobustMutex {
         }
     }
 
+    /// Who holds the mutex at this moment, from the moment that the kernel counts it as theirs; `None` if nobody does, or the last
+    /// holder died.
+    ///
+    /// The mutex's first word holds the holder's thread id, which in a process of one thread is its pid.
+    pub fn holder(&self) -> Option<u32> {
+        let holder = self.first_word().load(Ordering::Acquire) & libc::FUTEX_TID_MASK;
+        (holder != 0).then_some(holder)
+    }
+
     /// In a copy of a mapping: does to the mutex what the kernel does to the original when its holder dies.
     ///
-    /// The kernel looks at nothing but the mutex's first word, which holds the holder's thread id and two flags (`futex(2)`; the C
-    /// library's robust mutexes keep to it). The copy must be nobody else's.
+    /// The copy must be nobody else's.
     #[doc(hidden)]
     pub fn abandon_copy(&self) {
-        const { assert!(size_of::<libc::pthread_mutex_t>() >= size_of::<AtomicU32>()) };
-        // SAFETY: inside the mutex, aligned as it is (8), and any bits are a number.
-        let word = unsafe { AtomicU32::from_ptr(self.0.get().cast()) };
+        let word = self.first_word();
         let value = word.load(Ordering::Relaxed);
         if value & libc::FUTEX_TID_MASK != 0 {
             word.store(
@@ -121,6 +127,13 @@ impl RobustMutex {
                 Ordering::Relaxed,
             );
         }
+    }
+
+    /// All that the kernel looks at: the holder's thread id and two flags (`futex(2)`; the C library's robust mutexes keep to it).
+    fn first_word(&self) -> &AtomicU32 {
+        const { assert!(size_of::<libc::pthread_mutex_t>() >= size_of::<AtomicU32>()) };
+        // SAFETY: inside the mutex, aligned as it is (8), and any bits are a number.
+        unsafe { AtomicU32::from_ptr(self.0.get().cast()) }
     }
 
     fn acquired(&self, code: i32) -> Result<Acquired<'_>, LockError> {

@@ -4,9 +4,10 @@
 //! parent's code and never runs the parent's destructors. [`fork`] sees to that. What the child does not need, it gives up with
 //! [`NewProcess::keep_only`].
 
+mod stat;
+
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +19,9 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{self, Pid, PidfdFlags, Resource, Rlimit, WaitOptions, WaitStatus};
 use serde::{Deserialize, Serialize};
+
+use stat::ProcessStat;
+pub use stat::{Activity, Condition};
 
 /// The exit status of a child whose closure panicked.
 pub const EXIT_STATUS_PANIC: u8 = 101;
@@ -133,7 +137,7 @@ impl ProcessId {
     /// If `/proc` cannot be read, for want of a descriptor, say: then nothing is known.
     pub fn is_alive(self) -> io::Result<bool> {
         let stat = ProcessStat::of(self.pid)?;
-        Ok(stat.is_some_and(|stat| stat.start_time == self.start_time && !stat.is_dead))
+        Ok(stat.is_some_and(|stat| stat.start_time == self.start_time && !stat.is_dead()))
     }
 
     /// A descriptor of the process, readable when it has ended; `None` if it was reaped already.
@@ -457,61 +461,9 @@ fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     }
 }
 
-/// What `/proc/PID/stat` says.
-struct ProcessStat {
-    start_time: u64,
-    is_dead: bool,
-}
-
-impl ProcessStat {
-    fn of(pid: u32) -> io::Result<Option<Self>> {
-        Self::read(&format!("/proc/{pid}/stat"))
-    }
-
-    /// `None` if there is no such process.
-    fn read(path: &str) -> io::Result<Option<Self>> {
-        // The start time ends within the first 512 bytes: a name of 64 bytes at most, and 20 numbers.
-        let mut text = [0; 1024];
-        let length = match File::open(path).and_then(|mut file| file.read(&mut text)) {
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not as in proc(5)"));
-        Self::parse(&text[..length]).map(Some).ok_or_else(malformed)
-    }
-
-    fn parse(text: &[u8]) -> Option<Self> {
-        // The name stands in parentheses and may contain anything, more of them included: what counts is behind the last one.
-        let behind_name = text.iter().rposition(|byte| *byte == b')')? + 1;
-        let mut fields = str::from_utf8(&text[behind_name..])
-            .ok()?
-            .split_ascii_whitespace();
-        let state = fields.next()?;
-        let start_time = fields.nth(18)?.parse().ok()?;
-        Some(Self {
-            start_time,
-            is_dead: matches!(state, "Z" | "X" | "x"),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_cannot_disguise_the_state_or_the_start_time() {
-        let numbers = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 99";
-        let stat =
-            ProcessStat::parse(format!("7 (x) Z 1 (\u{e9}) ) R {numbers}").as_bytes()).expect("parses");
-        assert_eq!((stat.start_time, stat.is_dead), (4242, false));
-        let stat = ProcessStat::parse(format!("7 (R) Z {numbers}").as_bytes()).expect("parses");
-        assert!(stat.is_dead);
-        assert!(ProcessStat::parse(b"7 (cut off) R 1 2").is_none());
-        assert!(ProcessStat::parse(b"").is_none());
-    }
 
     #[test]
     fn an_exit_is_shown_by_name() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, Server, eventually, processes_below};
+use super::{PATIENCE, Server, eventually, is_alive, processes_below};
 
 /// Looks in a row that must agree before the server counts as at rest.
 const EQUAL_LOOKS: u32 = 3;
@@ -86,6 +86,16 @@ pub fn processes(server: &Server) -> BTreeMap<String, (usize, usize)> {
         *files += open_files(pid);
     }
     processes
+}
+
+/// Process ids of all that live and bear a name, as the kernel lists them.
+pub fn running(server: &Server, name: &str) -> Vec<u32> {
+    let bears_it = |pid: &u32| {
+        let bears = fs::read_to_string(format!("/proc/{pid}/comm"));
+        bears.is_ok_and(|bears| bears.trim_end() == name)
+    };
+    let processes = processes_below(server.pid()).into_iter();
+    processes.filter(|pid| bears_it(pid) && is_alive(*pid)).collect()
 }
 
 /// How many files a process has open.

@@ -67,6 +67,12 @@ impl Session {
         Ok(Some(body))
     }
 
+    /// Whether the frame that is being handled has killed too many of those who handled it.
+    pub fn frame_is_refused(&self) -> bool {
+        let refused = self.record.refused_frame.load(Ordering::Acquire);
+        refused != 0 && self.frame_end == Some(refused)
+    }
+
     /// The frame was handled.
     pub fn end_frame(&mut self) {
         self.frame_end = None;

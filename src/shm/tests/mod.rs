@@ -1,5 +1,6 @@
 //! The abstractions over shared memory against simple models.
 
+mod alarm;
 mod bytes;
 mod event_log;
 mod journal;
@@ -8,6 +9,7 @@ mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::alarm::Alarm;
 use super::byte_ring::ByteRing;
 use super::event_log::EventLog;
 use super::lock::Lock;
@@ -44,6 +46,7 @@ shared_record! {
 shared_record! {
     struct Memory {
         recoveries: AtomicU64,
+        alarm: Alarm,
         bench: Bench,
         other: Bench,
         owned: Owned,
@@ -73,7 +76,7 @@ fn bench() -> (&'static Mapping, &'static Memory, Hand) {
     let memory: &'static Memory = mapping.record(0);
     memory.bench.lock.prepare();
     memory.other.lock.prepare();
-    let mut hand = Hand::new(mapping, &memory.recoveries);
+    let mut hand = Hand::new(mapping, &memory.recoveries, &memory.alarm);
     hand.animate(&memory.owned);
     (mapping, memory, hand)
 }
@@ -85,7 +88,11 @@ fn after_death(original: &Mapping) -> (&'static Mapping, &'static Memory, Hand) 
     let memory: &'static Memory = mapping.record(0);
     memory.bench.lock.abandon_copy();
     memory.other.lock.abandon_copy();
-    (mapping, memory, Hand::new(mapping, &memory.recoveries))
+    (
+        mapping,
+        memory,
+        Hand::new(mapping, &memory.recoveries, &memory.alarm),
+    )
 }
 
 /// Whether `run` panics. (What it prints about that is captured with the test's output.)

@@ -1,0 +1,177 @@
+//! The watchdog: kills who is stuck, and nobody else. It is a part of the supervisor.
+//!
+//! Robust mutexes and takeover help against processes that die. One that is stopped, or runs in an endless loop, does not die: others
+//! would wait for its lock for ever, and its player for an answer. So whoever waits too long [reports](crate::shm::alarm) *what* is
+//! stuck, the watchdog looks at who is to blame for it, [again and again](case), and if need be makes a dead process of a stuck one. The
+//! rest is as for any death.
+//!
+//! That somebody waits proves nothing: on a crowded machine an innocent process may not get its turn for seconds. Who is judged is judged
+//! by the processor time that it has used while it was at one and the same thing, or because it is stopped; never by wall time.
+//!
+//! It must never take a lock: it would wait for those it is to judge. What it reads of shared memory are atomics.
+
+pub mod case;
+mod suspects;
+
+use crate::limits::{REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_LOOK_MS};
+use crate::role::Context;
+use crate::shm::alarm::Subject;
+use crate::sys::process::{Activity, ProcessId};
+
+use self::case::{Case, Fault, Limits};
+use std::sync::atomic::Ordering;
+
+use nix::sys::signal::Signal;
+
+/// The supervisor's watchdog.
+pub(crate) struct Watchdog {
+    context: Context,
+    limits: Limits,
+    open: Vec<OpenCase>,
+    next_look_ms: u64,
+    /// When the present second began, and the kills within it.
+    kills: (u64, u32),
+}
+
+/// A case, and where it was reported.
+struct OpenCase {
+    place: usize,
+    subject: Subject,
+    /// Changes when the accused gets on.
+    mark: u64,
+    case: Case,
+    is_closed: bool,
+}
+
+impl Watchdog {
+    /// A watchdog, which from now on is told what seems to be stuck; `None` if it is not wanted.
+    pub(crate) fn new(context: Context) -> Option<Self> {
+        let cpu_ms = u64::from(context.config.watchdog_cpu_ms);
+        if cpu_ms == 0 {
+            return None;
+        }
+        context.memory.header.alarm.set_judge(ProcessId::of_self());
+        Some(Self {
+            context,
+            limits: Limits::with_cpu_ms(cpu_ms),
+            open: Vec::with_capacity(REPORTS_MAX),
+            next_look_ms: 0,
+            kills: (0, 0),
+        })
+    }
+
+    /// How long it has nothing to do, unless something is reported.
+    pub(crate) fn patience_ms(&self, now_ms: u64) -> Option<u64> {
+        (!self.open.is_empty()).then(|| self.next_look_ms.saturating_sub(now_ms))
+    }
+
+    /// Takes up what was reported, and looks at those under suspicion, if it is time.
+    pub(crate) fn look(&mut self, now_ms: u64) {
+        self.open_cases();
+        if self.open.is_empty() || now_ms < self.next_look_ms {
+            return;
+        }
+        self.next_look_ms = now_ms + WATCHDOG_LOOK_MS;
+        let mut open = std::mem::take(&mut self.open);
+        open.retain_mut(|case| {
+            let goes_on = self.pursue(case, now_ms);
+            if !goes_on {
+                self.context.memory.header.alarm.dismiss(case.place);
+            }
+            goes_on
+        });
+        self.open = open;
+    }
+
+    fn open_cases(&mut self) {
+        let alarm = &self.context.memory.header.alarm;
+        for (place, subject) in alarm.reports() {
+            if self.open.iter().any(|case| case.place == place) {
+                continue;
+            }
+            let is_known = self.open.iter().any(|case| case.subject == subject);
+            let accused = self.accused(subject).filter(|_| !is_known);
+            let Some((pid, mark)) = accused else {
+                alarm.dismiss(place);
+                continue;
+            };
+            match Activity::of(pid) {
+                Ok(Some(activity)) => self.open.push(OpenCase {
+                    place,
+                    subject,
+                    mark,
+                    case: Case::open(activity),
+                    is_closed: false,
+                }),
+                Ok(None) => alarm.dismiss(place),
+                // Nothing is known now; the report stays.
+                Err(error) => log::error!("cannot look at process {pid}: {error}"),
+            }
+        }
+    }
+
+    /// Looks at a suspect; kills it if it is found guilty. Says whether the case goes on.
+    fn pursue(&mut self, open: &mut OpenCase, now_ms: u64) -> bool {
+        let pid = open.case.process().pid;
+        if self.accused(open.subject) != Some((pid, open.mark)) {
+            return false;
+        }
+        let activity = match Activity::of(pid) {
+            Ok(Some(activity)) if activity.process == open.case.process() => activity,
+            Ok(_) => return false,
+            Err(error) => {
+                log::error!("cannot look at process {pid}: {error}");
+                return true;
+            }
+        };
+        if !open.is_closed
+            && let Some(fault) = open.case.judge(activity, self.limits_for(open.subject))
+            && self.may_kill(now_ms)
+        {
+            self.kill(open, fault, now_ms);
+            open.is_closed = true;
+        }
+        true
+    }
+
+    fn limits_for(&self, subject: Subject) -> Limits {
+        match subject {
+            Subject::Lock { .. } => self.limits.under_a_lock(),
+            Subject::Connection { .. } | Subject::Role { .. } => self.limits,
+        }
+    }
+
+    /// Whether another may be killed in this second; counts it.
+    fn may_kill(&mut self, now_ms: u64) -> bool {
+        let (began_ms, count) = &mut self.kills;
+        if now_ms.saturating_sub(*began_ms) >= 1000 {
+            (*began_ms, *count) = (now_ms, 0);
+        }
+        *count += 1;
+        *count <= WATCHDOG_KILLS_PER_SECOND_MAX
+    }
+
+    fn kill(&self, open: &OpenCase, fault: Fault, now_ms: u64) {
+        let (process, memory) = (open.case.process(), self.context.memory);
+        log::error!(
+            "{} {} and {fault}: killed",
+            self.name_of(process),
+            self.accusation(open.subject)
+        );
+        // Before it dies, so that whoever replaces it knows.
+        if let Some((_, record)) = self.connection_of(process) {
+            record.set_fault(fault.kind());
+        }
+        match process.send_signal(Signal::SIGKILL) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return log::error!("cannot kill process {process}: {error}"),
+        }
+        let figures = &memory.header.watchdog;
+        figures.kills_total.fetch_add(1, Ordering::Relaxed);
+        figures.last_pid.store(process.pid, Ordering::Relaxed);
+        figures.last_at_ms.store(now_ms, Ordering::Relaxed);
+        figures.last_subject.store(open.subject.word(), Ordering::Relaxed);
+        figures.last_fault.store(fault.kind().number(), Ordering::Relaxed);
+    }
+}

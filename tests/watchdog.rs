@@ -1,0 +1,419 @@
+//! Promise: a process that is stuck is killed, and then it is as if it had died; and nobody who is innocent is killed, however crowded the
+//! machine is.
+//!
+//! Without the test harness, since this program is also the server: started with `serve` it offers games that get stuck.
+
+mod common;
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use common::bystanders::Bystanders;
+use common::{PATIENCE, Server, eventually};
+use forkade::games::relay::Relay;
+use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
+use forkade_protocol::client::{Client, NewRoom};
+use forkade_protocol::{ClientMessage, Outcome, RejectCode, RoomEvent, ServerMessage, codec};
+use nix::sys::signal::{Signal, raise};
+use serde::{Deserialize, Serialize};
+
+/// A sum that everybody adds to, and many ways to get stuck over it.
+#[derive(Serialize, Deserialize)]
+struct Sticky {
+    sum: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Deed {
+    Add(u32),
+    /// Get stuck, whoever tries it.
+    Stick(How),
+    /// Get stuck if there is this file, which is removed first. What comes after, adds 1.
+    StickOnce(How, PathBuf),
+    /// Use so many milliseconds of processor time, and then add 1.
+    Work(u32),
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum How {
+    Stopped,
+    Looping,
+    Asleep,
+}
+
+impl How {
+    fn stick(self) {
+        match self {
+            How::Stopped => raise(Signal::SIGSTOP).expect("anybody may stop itself"),
+            How::Looping => loop {
+                std::hint::spin_loop();
+            },
+            How::Asleep => std::thread::sleep(Duration::from_secs(86_400)),
+        }
+    }
+}
+
+impl Game for Sticky {
+    type Options = ();
+    type Action = Deed;
+    type Event = u32;
+    type View = u32;
+
+    const NAME: &'static str = "sticky";
+    const SEATS: RangeInclusive<u8> = 1..=8;
+    const TICKS_PER_SECOND: u16 = 0;
+    const START: Start = Start::AtOnce;
+
+    fn new((): (), _seats: u8, _seed: u64) -> Result<Self, Rejection> {
+        Ok(Self { sum: 0 })
+    }
+
+    fn act(&mut self, _seat: u8, deed: Deed, out: &mut Outbox<u32>) -> Result<(), Rejection> {
+        // What is changed by who gets stuck must be undone.
+        let before = self.sum;
+        self.sum += 1_000_000;
+        let addend = match deed {
+            Deed::Add(addend) => addend,
+            Deed::Stick(how) => {
+                how.stick();
+                1
+            }
+            Deed::StickOnce(how, token) => {
+                if std::fs::remove_file(token).is_ok() {
+                    how.stick();
+                }
+                1
+            }
+            Deed::Work(milliseconds) => {
+                use_processor(Duration::from_millis(milliseconds.into()));
+                1
+            }
+        };
+        self.sum = before + addend;
+        out.to_all(&self.sum);
+        Ok(())
+    }
+
+    fn leave(&mut self, _seat: u8, _out: &mut Outbox<u32>) {}
+
+    fn view(&self, _viewer: Viewer) -> u32 {
+        self.sum
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        None
+    }
+
+    fn parse_action(_text: &str) -> Result<Deed, Rejection> {
+        Err(Rejection::bad_action("this game is not for people"))
+    }
+
+    fn draw(_view: &u32) -> String {
+        String::new()
+    }
+}
+
+/// Returns when this process has used so much processor time.
+fn use_processor(time: Duration) {
+    let used = || {
+        let used = nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID);
+        Duration::from(used.expect("every process has this clock"))
+    };
+    let until = used() + time;
+    while used() < until {
+        std::hint::spin_loop();
+    }
+}
+
+const ANY_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"];
+
+fn this_program() -> PathBuf {
+    std::env::current_exe().expect("a running program has a file")
+}
+
+/// This program as a server, with a watchdog that does not take long.
+fn start() -> Server {
+    let arguments = ["serve", "--watchdog-cpu-ms", "200"];
+    Server::run(Command::new(this_program()).args(arguments).args(ANY_PORTS))
+}
+
+/// What starts this program such that it, and all that it starts in turn, has to wait for whatever else the machine has to do.
+fn unimportant() -> Command {
+    let mut command = Command::new("nice");
+    command.args(["-n", "19"]).arg(this_program());
+    command
+}
+
+/// Uses all the processor time that it gets, until whoever started it is gone.
+fn be_busy() -> ! {
+    let parent = std::os::unix::process::parent_id();
+    while std::os::unix::process::parent_id() == parent {
+        use_processor(Duration::from_millis(10));
+    }
+    std::process::exit(0)
+}
+
+/// How often each way to get stuck is tried.
+fn rounds() -> u32 {
+    std::env::var("FORKADE_TEST_STUCK").map_or(20, |rounds| rounds.parse().expect("a number"))
+}
+
+/// Ann and Bob in a room of the sticky game.
+fn together(server: &Server) -> [Client; 2] {
+    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
+    let room = ann
+        .create_room(NewRoom::new("sticky", "fly paper"))
+        .expect("a room is free");
+    bob.join_room(room.room, None).expect("a seat is free");
+    [ann, bob]
+}
+
+fn deed(deed: &Deed) -> Vec<u8> {
+    codec::encode(deed).expect("encodes")
+}
+
+fn send(client: &mut Client, what: &Deed) {
+    let action = deed(what);
+    client
+        .send(&ClientMessage::Act { request: 9, action })
+        .expect("the session lives");
+}
+
+/// The next number that the game says.
+fn number(client: &mut Client) -> u32 {
+    loop {
+        match client.receive(PATIENCE).expect("the session lives") {
+            Some(ServerMessage::Event {
+                event: RoomEvent::Game { data },
+                ..
+            }) => return codec::decode(&data).expect("a number"),
+            Some(ServerMessage::Event { .. } | ServerMessage::Pong { .. }) => {}
+            other => panic!(
+                "the game says nothing, but {other:?}; it was away {:?}",
+                client.counters()
+            ),
+        }
+    }
+}
+
+/// A file that makes one process get stuck.
+struct Token(PathBuf);
+
+impl Token {
+    fn lay(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("forkade-{name}-{}", std::process::id()));
+        std::fs::write(&path, "").expect("a temporary file can be written");
+        Self(path)
+    }
+
+    fn was_taken(&self) -> bool {
+        !self.0.exists()
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Ann's process gets stuck under the lock of her room, once in each round.
+fn stuck_under_a_rooms_lock(how: How, rounds: u32) {
+    let server = start();
+    let [mut ann, mut bob] = together(&server);
+    let bystanders = Bystanders::start(&server);
+    let mut sum = 0;
+    for round in 1..=rounds {
+        let token = Token::lay("stuck");
+        let ann_was = server.handler_of("Ann").expect("she is served");
+        let bob_was = server.handler_of("Bob").expect("he is served");
+        send(&mut ann, &Deed::StickOnce(how, token.0.clone()));
+        eventually("she is stuck", || token.was_taken());
+        // Bob waits for the same lock; others do not.
+        send(&mut bob, &Deed::Add(1));
+        bystanders.expect_progress();
+        for client in [&mut ann, &mut bob] {
+            assert_eq!([number(client), number(client)], [sum + 1, sum + 2], "{how:?}");
+        }
+        sum += 2;
+        assert_eq!(server.status("watchdog_kills_total"), u64::from(round), "{how:?}");
+        assert_ne!(server.handler_of("Ann"), Some(ann_was), "she was taken over");
+        assert_eq!(server.handler_of("Bob"), Some(bob_was), "he was let alone");
+    }
+    for client in [&ann, &bob] {
+        assert_eq!(client.counters().resumes, 0, "nobody lost the connection");
+    }
+    assert_eq!(server.status("takeovers_total"), u64::from(rounds));
+    assert_eq!(server.status("blamed_total"), 0);
+    bystanders.finish();
+    assert!(
+        server.log().contains("keeps others waiting for the lock of room"),
+        "{}",
+        server.log()
+    );
+}
+
+fn a_process_that_is_stopped_under_a_rooms_lock_is_killed_and_its_player_is_taken_over() {
+    stuck_under_a_rooms_lock(How::Stopped, rounds());
+}
+
+fn an_endless_loop_under_a_rooms_lock_is_killed_and_its_player_is_taken_over() {
+    stuck_under_a_rooms_lock(How::Looping, rounds());
+}
+
+fn a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_over() {
+    stuck_under_a_rooms_lock(How::Asleep, 1);
+}
+
+fn a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_other() {
+    for how in [How::Looping, How::Stopped] {
+        let server = start();
+        let [mut ann, mut bob] = together(&server);
+        let bystanders = Bystanders::start(&server);
+        let bob_was = server.handler_of("Bob").expect("he is served");
+        send(&mut bob, &Deed::Add(5));
+        assert_eq!([number(&mut ann), number(&mut bob)], [5, 5]);
+        send(&mut ann, &Deed::Stick(how));
+        let is_refusal = |message: &ServerMessage| matches!(message, ServerMessage::Rejected { .. });
+        let deadline = Instant::now() + PATIENCE;
+        let (mut refusal, mut sum) = (None, 5);
+        while refusal.is_none() && Instant::now() < deadline {
+            // Bob waits for the lock, whoever holds it.
+            send(&mut bob, &Deed::Add(1));
+            sum += 1;
+            assert_eq!(number(&mut bob), sum);
+            let soon = Duration::from_millis(10);
+            refusal = ann.receive_where(soon, is_refusal).expect("the session goes on");
+        }
+        assert!(
+            matches!(
+                refusal,
+                Some(ServerMessage::Rejected {
+                    request: 9,
+                    code: RejectCode::GameFailed,
+                    ..
+                })
+            ),
+            "{refusal:?}"
+        );
+        // Her connection has ended, her session has not: she goes on behind what was refused.
+        eventually("she is back", || {
+            ann.ping().expect("the session goes on");
+            ann.counters().resumes == 1
+        });
+        send(&mut ann, &Deed::Add(1));
+        assert_eq!(number(&mut bob), sum + 1);
+        assert_eq!(server.status("watchdog_kills_total"), 3, "{how:?}");
+        assert_eq!(server.status("blamed_total"), 1);
+        assert_eq!(server.handler_of("Bob"), Some(bob_was));
+        assert_eq!(bob.counters().resumes, 0);
+        bystanders.finish();
+    }
+}
+
+/// Busy processes, as unimportant to the rest of the machine as can be.
+struct Crowd(Vec<Child>);
+
+impl Crowd {
+    fn gather(count: usize) -> Self {
+        let busy = |_| {
+            unimportant()
+                .arg("be-busy")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("this machine can run so many processes")
+        };
+        Self((0..count).map(busy).collect())
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+        }
+        for child in &mut self.0 {
+            let _ = child.wait();
+        }
+    }
+}
+
+fn on_a_crowded_machine_no_innocent_process_is_killed() {
+    let crowd = std::env::var("FORKADE_TEST_CROWD").map_or(300, |crowd| crowd.parse().expect("a number"));
+    // As unimportant as the crowd, so that it has to wait for its turn with them.
+    let server = Server::run(
+        unimportant()
+            .args(["serve", "--heartbeat-timeout-ms", "3600000"])
+            .args(ANY_PORTS),
+    );
+    let mut rooms: Vec<[Client; 2]> = (0..4)
+        .map(|pair| {
+            let (mut one, mut other) = (
+                server.client(&format!("one {pair}")),
+                server.client(&format!("other {pair}")),
+            );
+            let room = one
+                .create_room(NewRoom::new("sticky", "market"))
+                .expect("a room is free");
+            other.join_room(room.room, None).expect("a seat is free");
+            [one, other]
+        })
+        .collect();
+    let crowd = Crowd::gather(crowd);
+    let began = Instant::now();
+    let mut sums = vec![0; rooms.len()];
+    // All work under their room's lock for many turns of the scheduler, and nearly always somebody waits for it.
+    while began.elapsed() < Duration::from_secs(20) {
+        for clients in &mut rooms {
+            for client in clients {
+                send(client, &Deed::Work(20));
+            }
+        }
+        for (clients, sum) in rooms.iter_mut().zip(&mut sums) {
+            for client in clients {
+                assert_eq!([number(client), number(client)], [*sum + 1, *sum + 2]);
+            }
+            *sum += 2;
+        }
+    }
+    drop(crowd);
+    assert!(
+        server.status("lock_waits_reported_total") > 0,
+        "there was nothing to be wrong about: the machine was not crowded"
+    );
+    assert_eq!(server.status("watchdog_kills_total"), 0, "{}", server.log());
+    assert_eq!(server.status("takeovers_total"), 0);
+}
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("serve") => {
+            return forkade::Server::new().game::<Sticky>().game::<Relay>().main();
+        }
+        Some("be-busy") => be_busy(),
+        _ => {}
+    }
+    run![
+        a_process_that_is_stopped_under_a_rooms_lock_is_killed_and_its_player_is_taken_over,
+        an_endless_loop_under_a_rooms_lock_is_killed_and_its_player_is_taken_over,
+        a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_over,
+        a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_other,
+        on_a_crowded_machine_no_innocent_process_is_killed,
+    ];
+    ExitCode::SUCCESS
+}
+
+/// Runs tests one after the other; those whose names contain the first argument, if there is one. A panic ends the program, with a
+/// status that says so.
+macro_rules! run {
+    ($($test:ident),* $(,)?) => {$(
+        if std::env::args().nth(1).is_none_or(|part| stringify!($test).contains(&part)) {
+            println!("test {} ...", stringify!($test));
+            $test();
+        }
+    )*};
+}
+use run;
