@@ -19,7 +19,8 @@ use crate::limits::{
     BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CONNECTIONS_BEYOND_PLAYERS_DEFAULT,
     CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
     HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, PLAYERS_MAX_DEFAULT, PLAYERS_OR_ROOMS_MAX, ROOMS_MAX_DEFAULT,
-    SEAT_GRACE_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
+    SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
+    TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
 };
 
 pub use sources::load;
@@ -47,6 +48,8 @@ pub struct Config {
     pub text_idle_timeout_ms: u32,
     /// How long a seat is kept for a player without a connection.
     pub seat_grace_ms: u32,
+    /// Milliseconds that a seat is kept for a player whom a room's owner has invited.
+    pub seat_reservation_ms: u32,
     /// Time that a connection has to greet.
     pub handshake_timeout_ms: u32,
     /// How long an orderly stop waits for what is on its way to clients.
@@ -80,6 +83,7 @@ impl Default for Config {
             heartbeat_timeout_ms: HEARTBEAT_TIMEOUT_MS_DEFAULT,
             text_idle_timeout_ms: TEXT_IDLE_TIMEOUT_MS_DEFAULT,
             seat_grace_ms: SEAT_GRACE_MS_DEFAULT,
+            seat_reservation_ms: SEAT_RESERVATION_MS_DEFAULT,
             handshake_timeout_ms: HANDSHAKE_TIMEOUT_MS_DEFAULT,
             drain_timeout_ms: DRAIN_TIMEOUT_MS_DEFAULT,
             chat_burst: CHAT_BURST_DEFAULT,
@@ -279,9 +283,10 @@ enum Kind {
 }
 
 const DAY_MS: u32 = 86_400_000;
+const HOUR_MS: u32 = 3_600_000;
 
 /// All that can be chosen.
-pub const SETTINGS: [Setting; 17] = [
+pub const SETTINGS: [Setting; 18] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -344,6 +349,12 @@ pub const SETTINGS: [Setting; 17] = [
         value_name: "MS",
         help: "How long a seat is kept for a player who lost the connection",
         kind: Kind::Number(|config| &mut config.seat_grace_ms, 0..=DAY_MS),
+    },
+    Setting {
+        flag: "seat-reservation-ms",
+        value_name: "MS",
+        help: "How long a seat is kept for a player whom the room's owner has invited",
+        kind: Kind::Number(|config| &mut config.seat_reservation_ms, 100..=HOUR_MS),
     },
     Setting {
         flag: "handshake-timeout-ms",

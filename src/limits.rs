@@ -6,7 +6,7 @@
 
 pub use forkade_protocol::limits::{
     CHAT_BYTES_MAX, CLIENT_NAME_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES,
-    FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, HANDSHAKE_BYTES_MAX, PASSCODE_BYTES_MAX,
+    FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, HANDSHAKE_BYTES_MAX, INVITE_CODE_BYTES, PASSCODE_BYTES_MAX,
     PLAYER_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX, TURN_SECONDS_MAX,
 };
 
@@ -156,6 +156,9 @@ pub const HEARTBEAT_TIMEOUT_MS_DEFAULT: u32 = 30_000;
 
 /// How long a seat is kept for a player without a connection, unless configured.
 pub const SEAT_GRACE_MS_DEFAULT: u32 = 60_000;
+
+/// How long a seat is kept for a player whom the room's owner has invited, unless configured.
+pub const SEAT_RESERVATION_MS_DEFAULT: u32 = 30_000;
 
 /// A client that takes nothing of what waits for it for so long is taken for gone.
 pub const WRITE_STALL_TIMEOUT_MS: u64 = 30_000;
@@ -325,6 +328,11 @@ const SNAPSHOT_BYTES: usize = (U64 + (1 + GAME_NAME_BYTES_MAX) + (1 + ROOM_NAME_
     + (1 + 1 + SEATS_MAX as usize * SEAT_INFO_BYTES)
     + (U32 + U64 + LENGTH + GAME_VIEW_BYTES_MAX)
     + (TAG + 1 + RULES_BYTES + TAG + 1 + U32);
+/// Bytes of the message that tells of a reservation, with its frame, at most.
+pub const INVITED_BYTES_MAX: usize = FRAME_HEADER_BYTES
+    + (TAG + U64 + (1 + GAME_NAME_BYTES_MAX) + (1 + ROOM_NAME_BYTES_MAX))
+    + (1 + PLAYER_NAME_BYTES_MAX)
+    + (1 + INVITE_CODE_BYTES + 3);
 const REMOVED_BYTES: usize = TAG + U64 + (1 + REMOVAL_TEXT_BYTES);
 const GAME_INFO_BYTES: usize = 1 + GAME_NAME_BYTES_MAX + 1 + 1 + 3;
 const WELCOME_BYTES: usize =

@@ -254,12 +254,9 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
         ClientMessage::Configure { settings, .. } => session.configure(&settings),
         ClientMessage::Kick { seat, .. } => session.kick_from_seat(seat),
         ClientMessage::HandOver { seat, .. } => session.hand_over(seat),
-        ClientMessage::JoinByInvite { .. } | ClientMessage::Invite { .. } | ClientMessage::Reserve { .. } => {
-            Err(Rejection::new(
-                RejectCode::NotOffered,
-                "this server does not offer it yet",
-            ))
-        }
+        ClientMessage::Invite { request, renew } => session.invite(request, renew),
+        ClientMessage::JoinByInvite { request, code, watch } => session.join_by_invite(request, &code, watch),
+        ClientMessage::Reserve { player, .. } => session.reserve(&player),
     };
     match (result, request) {
         (Ok(()), _) => {}

@@ -171,6 +171,9 @@ fn configure(memory: &Memory, config: &Config) {
         .seat_grace_ms
         .store(config.seat_grace_ms.into(), Ordering::Relaxed);
     header
+        .seat_reservation_ms
+        .store(config.seat_reservation_ms.into(), Ordering::Relaxed);
+    header
         .heartbeat_timeout_ms
         .store(config.heartbeat_timeout_ms.into(), Ordering::Relaxed);
     header

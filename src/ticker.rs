@@ -1,5 +1,5 @@
 //! The ticker: what happens by time and not by message. It lets players go whose grace is over, takes back what dead processes
-//! held, lets time pass in games, and rings again where a bell was lost. It also hands out the rooms' bells.
+//! held, lets time pass in rooms (ticks, turns, reservations), and rings again where a bell was lost. It also hands out the rooms' bells.
 //!
 //! It must never hold two locks, and never one while it waits.
 
@@ -106,20 +106,21 @@ impl Ticker {
         let touched = lobby.rooms_touched();
         for index in 0..touched {
             let record = self.context.memory.rooms.at(index);
-            if record.tick_is_due(now_ms) {
-                match lobby.tick(index, now_ms) {
-                    Ok(_) => self.context.wiring.ring_room(index, &record.log),
+            if record.is_due(now_ms) {
+                match lobby.pass_time(index, now_ms) {
+                    Ok(_) => {}
                     Err(Rejection {
                         fault: Some(fault), ..
                     }) => {
                         log::error!(
-                            "the game in room {index} failed in its tick, and the match is abandoned: {fault}"
+                            "the game in room {index} failed as time passed, and the match is abandoned: {fault}"
                         );
                     }
                     Err(rejection) => log::error!(
-                        "the game in room {index} failed in its tick, and the match is abandoned: {rejection}"
+                        "the game in room {index} failed as time passed, and the match is abandoned: {rejection}"
                     ),
                 }
+                self.context.wiring.ring_room(index, &record.log);
             }
             self.ring_again(index, now_ms);
         }

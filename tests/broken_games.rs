@@ -33,6 +33,7 @@ enum FailsIn {
     New,
     View,
     Leave,
+    Timeout,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,6 +95,14 @@ impl Game for Fragile {
 
     fn leave(&mut self, _seat: u8, _out: &mut Outbox<u32>) {
         assert!(self.fails_in != FailsIn::Leave, "cannot be left");
+    }
+
+    fn to_move(&self) -> Option<u8> {
+        Some(0)
+    }
+
+    fn turn_timed_out(&mut self, _seat: u8, _out: &mut Outbox<u32>) {
+        assert!(self.fails_in != FailsIn::Timeout, "cannot be waited for");
     }
 
     fn view(&self, _viewer: Viewer) -> u32 {
@@ -366,6 +375,72 @@ fn a_game_that_cannot_be_left_is_over_and_lets_its_player_go() {
     expect_logged(&server, &["handler", "cannot be left"]);
 }
 
+fn a_turn_whose_end_panics_ends_one_match_and_no_other() {
+    let server = start();
+    let mut players = [("Ann", FailsIn::Timeout), ("Bob", FailsIn::Nothing)].map(|(name, fails_in)| {
+        let mut player = server.client(name);
+        let mut wish = room_failing_in(fails_in);
+        wish.settings.turn_seconds = 1;
+        player.create_room(wish).expect("a room is free");
+        player
+    });
+    let mut event = |player: usize, wanted: fn(&RoomEvent) -> bool| {
+        let is_wanted =
+            |message: &ServerMessage| matches!(message, ServerMessage::Event { event, .. } if wanted(event));
+        players[player]
+            .receive_where(PATIENCE, is_wanted)
+            .expect("the session lives")
+            .expect("it comes in time")
+    };
+    event(0, |event| {
+        matches!(
+            event,
+            RoomEvent::Finished {
+                outcome: Outcome::Abandoned
+            }
+        )
+    });
+    // The other one is told to hurry again and again.
+    for _ in 0..2 {
+        event(1, |event| matches!(event, RoomEvent::TurnTimedOut { seat: 0 }));
+        event(1, |event| matches!(event, RoomEvent::Turn { seat: 0, .. }));
+    }
+    expect_logged(&server, &["ticker", "abandoned", "cannot be waited for"]);
+}
+
+fn a_kick_out_of_a_game_that_cannot_be_left_ends_the_match() {
+    let server = start();
+    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
+    let room = ann
+        .create_room(room_failing_in(FailsIn::Leave))
+        .expect("a room is free")
+        .room;
+    bob.join_room(room, None).expect("a seat is free");
+    ann.kick(1).expect("the owner may");
+    let is_removal = |message: &ServerMessage| matches!(message, ServerMessage::Removed { .. });
+    assert!(
+        bob.receive_where(PATIENCE, is_removal)
+            .expect("the session lives")
+            .is_some()
+    );
+    let is_end = |message: &ServerMessage| {
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Finished {
+                    outcome: Outcome::Abandoned
+                },
+                ..
+            }
+        )
+    };
+    assert!(
+        ann.receive_where(PATIENCE, is_end)
+            .expect("the session lives")
+            .is_some()
+    );
+}
+
 fn a_tick_that_panics_stops_one_clock_and_no_other() {
     let server = start();
     let ticker = |server: &Server| {
@@ -470,6 +545,8 @@ fn main() -> ExitCode {
         a_game_that_cannot_be_made_leaves_no_room_behind,
         a_game_that_cannot_be_seen_leaves_its_viewers_without_a_picture_and_not_without_a_room,
         a_game_that_cannot_be_left_is_over_and_lets_its_player_go,
+        a_turn_whose_end_panics_ends_one_match_and_no_other,
+        a_kick_out_of_a_game_that_cannot_be_left_ends_the_match,
         a_tick_that_panics_stops_one_clock_and_no_other,
         an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_other,
     ];

@@ -3,110 +3,15 @@
 
 mod common;
 
-use std::fmt::Debug;
-
-use common::{PATIENCE, Server, eventually};
-use forkade_protocol::client::{Client, ClientError, NewRoom};
-use forkade_protocol::{
-    Outcome, Phase, RejectCode, RoomEvent, RoomFilter, RoomId, RoomRules, RoomSettings, ServerMessage,
-    Snapshot, codec,
+use common::rooms::{
+    event, expect_event, heard, listed, message, picture, public, rejection, removed, room_of, start,
 };
-
-/// Ann's room of a game, with these settings, and everybody else who has joined it in this order.
-fn room_of<const N: usize>(
-    server: &Server,
-    game: &str,
-    settings: RoomSettings,
-    others: [&str; N],
-) -> (Client, [Client; N], RoomId) {
-    let mut ann = server.client("Ann");
-    let wish = NewRoom {
-        settings,
-        ..NewRoom::new(game, "table")
-    };
-    let snapshot = ann.create_room(wish).expect("a room is free");
-    assert_eq!((snapshot.seat, snapshot.owner), (Some(0), Some(0)));
-    let others = others.map(|name| {
-        let mut other = server.client(name);
-        other.join_room(snapshot.room, None).expect("a seat is free");
-        other
-    });
-    (ann, others, snapshot.room)
-}
-
-fn public() -> RoomSettings {
-    RoomSettings::default()
-}
-
-#[track_caller]
-fn rejection<T: Debug>(result: Result<T, ClientError>) -> RejectCode {
-    let error = result.expect_err("it should have been rejected");
-    error
-        .reject_code()
-        .unwrap_or_else(|| panic!("not rejected, but {error}"))
-}
-
-fn message<T>(client: &mut Client, wanted: impl Fn(&ServerMessage) -> Option<T>) -> T {
-    match client
-        .receive_where(PATIENCE, |message| wanted(message).is_some())
-        .expect("the session lives")
-    {
-        Some(message) => wanted(&message).expect("it was picked"),
-        None => panic!("no such message"),
-    }
-}
-
-/// The next event that is one of those wanted, with those before it left out.
-fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T {
-    message(client, |message| match message {
-        ServerMessage::Event { event, .. } => wanted(event),
-        _ => None,
-    })
-}
-
-fn expect_event(client: &mut Client, expected: &RoomEvent) {
-    event(client, |event| (event == expected).then_some(()));
-}
-
-fn removed(client: &mut Client) -> RoomId {
-    message(client, |message| match message {
-        ServerMessage::Removed { room, .. } => Some(*room),
-        _ => None,
-    })
-}
-
-/// What is queued for the client now, having asked for a sign of life.
-fn heard(client: &mut Client) -> Vec<ServerMessage> {
-    client.ping().expect("the session lives");
-    std::iter::from_fn(|| {
-        client
-            .receive(std::time::Duration::ZERO)
-            .expect("the session lives")
-    })
-    .collect()
-}
-
-fn picture(client: &mut Client) -> Snapshot {
-    client.look().expect("in a room")
-}
-
-fn start(clients: &mut [&mut Client]) {
-    for client in clients.iter_mut() {
-        client.ready(true).expect("not yet started");
-    }
-    for client in clients {
-        message(client, |message| {
-            matches!(message, ServerMessage::Started { .. }).then_some(())
-        });
-    }
-}
-
-fn listed(client: &mut Client) -> Vec<RoomId> {
-    let (rooms, _) = client
-        .list_rooms(RoomFilter::default(), None)
-        .expect("lists are for everybody");
-    rooms.into_iter().map(|room| room.room).collect()
-}
+use common::{Server, eventually};
+use forkade_protocol::client::{Client, NewRoom};
+use forkade_protocol::{
+    ClientMessage, Outcome, Phase, RejectCode, RoomEvent, RoomRules, RoomSettings, ServerMessage, codec,
+};
+use nix::sys::signal::Signal;
 
 #[test]
 fn an_unlisted_room_is_found_by_its_number_alone() {
@@ -419,16 +324,16 @@ fn a_request_that_crosses_the_kick_is_rejected_after_the_news() {
     let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
     // Bob's handler is held up while he is kicked and asks for more.
     let handler = server.handler_of("Bob").expect("bob is connected");
-    server.signal(handler, nix::sys::signal::Signal::SIGSTOP);
+    server.signal(handler, Signal::SIGSTOP);
     ann.kick(1).expect("the owner may");
     expect_event(&mut ann, &RoomEvent::Kicked { seat: 1 });
     let requests = [
-        forkade_protocol::ClientMessage::Act {
+        ClientMessage::Act {
             request: 901,
             action: vec![7],
         },
-        forkade_protocol::ClientMessage::Leave { request: 902 },
-        forkade_protocol::ClientMessage::JoinRoom {
+        ClientMessage::Leave { request: 902 },
+        ClientMessage::JoinRoom {
             request: 903,
             room,
             passcode: None,
@@ -437,7 +342,7 @@ fn a_request_that_crosses_the_kick_is_rejected_after_the_news() {
     for request in requests {
         bob.send(&request).expect("the server lives");
     }
-    server.signal(handler, nix::sys::signal::Signal::SIGCONT);
+    server.signal(handler, Signal::SIGCONT);
     let answers: Vec<_> = (0..4)
         .map(|_| {
             message(&mut bob, |message| match message {

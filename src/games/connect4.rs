@@ -1,6 +1,6 @@
 //! Connect four: seven columns of six cells. Two seats drop discs in turn, and each falls to the lowest free cell of its
 //! column. Four in a row, upright, level or slanting, win; a full grid without them is a draw. Seat 0 begins. Who leaves
-//! loses.
+//! loses, and so does who takes too long.
 
 use std::ops::RangeInclusive;
 
@@ -89,6 +89,10 @@ impl Game for Connect4 {
         if self.outcome().is_none() {
             self.forfeited_by = Some(seat);
         }
+    }
+
+    fn to_move(&self) -> Option<u8> {
+        Some(self.grid.next)
     }
 
     fn view(&self, _viewer: Viewer) -> Grid {
@@ -425,7 +429,9 @@ mod tests {
         let (mut first, mut second, mut view) = ([0; 128], [0; 128], [0; 128]);
         let mut out = ErasedOutbox::new();
         let start = game.start(&[], 2, 0, &mut first).expect("it starts");
-        let Step { state_bytes, outcome } = game
+        let Step {
+            state_bytes, outcome, ..
+        } = game
             .act(&first[..start.state_bytes], 0, &[3], &mut out, &mut second)
             .expect("a legal move");
         assert_eq!(outcome, None);

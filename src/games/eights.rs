@@ -15,6 +15,7 @@
 //! - If everybody in turn passes because there is nothing to draw, the match is over too: the fewest cards win. If several
 //!   have them, they have won together; if all have, it is a draw.
 //! - Who leaves is out: the cards of that seat are shuffled into the stock. The last one left has won.
+//! - Who takes too long over a turn draws, if that can be done, and passes.
 //!
 //! # What is hidden
 //!
@@ -205,6 +206,20 @@ impl Game for Eights {
         }
         let (stock, next) = (count(&self.stock), self.next);
         out.to_all(&Event::Left { seat, stock, next });
+    }
+
+    fn to_move(&self) -> Option<u8> {
+        Some(self.next)
+    }
+
+    fn turn_timed_out(&mut self, seat: u8, out: &mut Outbox<Event>) {
+        if self.is_over() || seat != self.next {
+            return;
+        }
+        // Refused if there is nothing to draw or it was drawn already: then one may pass without.
+        let _ = self.draw_card(seat, out);
+        self.pass(seat, out)
+            .expect("who has drawn or cannot draw may pass");
     }
 
     fn view(&self, viewer: Viewer) -> Table {

@@ -23,6 +23,8 @@ pub struct Step {
     pub state_bytes: usize,
     /// How the match ended, if it is over in the new state.
     pub outcome: Option<Outcome>,
+    /// Whose turn it is in the new state: [`Game::to_move`].
+    pub to_move: Option<u8>,
 }
 
 /// Why a call of a game failed. It then has not happened: no new state, no events.
@@ -58,6 +60,9 @@ pub enum GameError {
     /// Winners that are no seats, or not in ascending order.
     #[error("its outcome names impossible seats: {0:?}")]
     BadOutcome(Vec<u8>),
+    /// A seat to move that no match has.
+    #[error("it waits for seat {0}, which there cannot be")]
+    BadTurn(u8),
 }
 
 impl GameError {
@@ -147,6 +152,19 @@ pub trait AnyGame: Send + Sync {
     ///
     /// A fault of the game's code.
     fn leave(
+        &self,
+        state: &[u8],
+        seat: u8,
+        out: &mut ErasedOutbox,
+        next_state: &mut [u8],
+    ) -> Result<Step, GameError>;
+
+    /// [`Game::turn_timed_out`].
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn turn_timed_out(
         &self,
         state: &[u8],
         seat: u8,
@@ -283,6 +301,19 @@ impl<G: Game> AnyGame for Erased<G> {
         })
     }
 
+    fn turn_timed_out(
+        &self,
+        state: &[u8],
+        seat: u8,
+        out: &mut ErasedOutbox,
+        next_state: &mut [u8],
+    ) -> Result<Step, GameError> {
+        change::<G>(state, out, next_state, |game, out| {
+            game.turn_timed_out(seat, out);
+            Ok(())
+        })
+    }
+
     fn view(&self, state: &[u8], viewer: Viewer, view: &mut [u8]) -> Result<usize, GameError> {
         isolated(|| {
             let seen = decode_state::<G>(state)?.view(viewer);
@@ -357,7 +388,15 @@ fn finish<G: Game>(game: &G, next_state: &mut [u8]) -> Result<Step, GameError> {
     let state_bytes = encode_into(game, next_state, GAME_STATE_BYTES_MAX, |bytes_max| {
         GameError::StateTooLarge { bytes_max }
     })?;
-    Ok(Step { state_bytes, outcome })
+    let to_move = if outcome.is_none() { game.to_move() } else { None };
+    if let Some(seat) = to_move.filter(|seat| seat >= G::SEATS.end()) {
+        return Err(GameError::BadTurn(seat));
+    }
+    Ok(Step {
+        state_bytes,
+        outcome,
+        to_move,
+    })
 }
 
 fn outcome_of<G: Game>(game: &G) -> Result<Option<Outcome>, GameError> {

@@ -102,6 +102,19 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     /// its grace.)
     fn leave(&mut self, _seat: u8, _out: &mut Outbox<Self::Event>) {}
 
+    /// The seat whose turn it is, in a game in which the seats move in turn, from the beginning of a match to its end. A room can then
+    /// bound how long a turn takes. `None`: nobody in particular is waited for.
+    fn to_move(&self) -> Option<u8> {
+        None
+    }
+
+    /// `seat`, which was [to move](Game::to_move), has taken longer than the room allows. Unless the game knows better, it is as if the
+    /// seat were given up: a later [`leave`](Game::leave) of the same seat may follow. If the seat is still to move after this, its
+    /// clock begins anew.
+    fn turn_timed_out(&mut self, seat: u8, out: &mut Outbox<Self::Event>) {
+        self.leave(seat, out);
+    }
+
     /// The match as `viewer` may see it: what is hidden from that seat is not in it.
     fn view(&self, viewer: Viewer) -> Self::View;
 

@@ -103,7 +103,8 @@ mod tests {
             step,
             Step {
                 state_bytes: 0,
-                outcome: None
+                outcome: None,
+                to_move: None
             }
         );
         let events: Vec<_> = out.iter().collect();

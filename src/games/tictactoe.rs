@@ -1,4 +1,4 @@
-//! Tic-tac-toe: two seats, nine cells, three in a row. Seat 0 begins. Who leaves loses.
+//! Tic-tac-toe: two seats, nine cells, three in a row. Seat 0 begins. Who leaves loses, and so does who takes too long.
 
 use std::ops::RangeInclusive;
 
@@ -89,6 +89,10 @@ impl Game for TicTacToe {
         if self.outcome().is_none() {
             self.forfeited_by = Some(seat);
         }
+    }
+
+    fn to_move(&self) -> Option<u8> {
+        Some(self.board.next)
     }
 
     fn view(&self, _viewer: Viewer) -> Board {
@@ -348,7 +352,8 @@ mod tests {
             step,
             Step {
                 state_bytes: 12,
-                outcome: None
+                outcome: None,
+                to_move: Some(1)
             }
         );
         assert_eq!(out.iter().collect::<Vec<_>>(), [(Audience::All, &[0, 8][..])]);

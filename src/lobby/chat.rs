@@ -196,7 +196,7 @@ impl Session {
     }
 
     /// What one more line costs the player, who may say it now.
-    fn pay_for_line(&self) -> Result<Paid, Rejection> {
+    pub(super) fn pay_for_line(&self) -> Result<Paid, Rejection> {
         let header = self.lobby.memory.header;
         let rate = Rate {
             burst: header.chat_burst.load(Ordering::Relaxed),
@@ -323,13 +323,13 @@ impl Rate {
 /// A line that the player may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-struct Paid {
+pub(super) struct Paid {
     until_us: Option<u64>,
 }
 
 impl Paid {
     /// The line is said by this transaction.
-    fn enter<R: Record>(self, tx: &mut Tx<'_, R>, player: &'static PlayerRecord) {
+    pub(super) fn enter<R: Record>(self, tx: &mut Tx<'_, R>, player: &'static PlayerRecord) {
         if let Some(until_us) = self.until_us {
             tx.set(&player.chat_paid_until_us, until_us);
         }

@@ -15,8 +15,10 @@ use super::connections::{Claim, Phase};
 use super::directory::{Directory, LobbyTx, Name, Presence};
 use super::memory::{ConnectionRef, PlayerRef, RoomRef};
 use super::ownership::{is_banned, owner_of};
+use super::reservations::{kept_seats, seat_kept_for};
 use super::rooms::{RoomLife, RoomTx, occupants, phase_of};
 use super::session::CURSOR_LOST;
+use super::turns;
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, OUTPUT_RING_BYTES};
 use crate::shm::event_log::{EventLog, Read};
 
@@ -353,7 +355,40 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
         believed.places.remove(&player);
         faults.check_cursor(room, believed.cursors.get(&player), head);
     }
+    let reserved = tx.get(&record.reserved);
+    if reserved & taken != 0 || reserved >> tx.get(&record.capacity) != 0 {
+        faults.0.push(format!(
+            "room {room:?} keeps the seats {reserved:b}, and {taken:b} are taken"
+        ));
+    }
+    for seat in kept_seats(reserved) {
+        let kept_for = tx.get(&record.kept_for[usize::from(seat)]);
+        if is_banned(tx, kept_for.player) || seat_kept_for(tx, kept_for.player) != Some(seat) {
+            faults.0.push(format!(
+                "room {room:?} keeps seat {seat} for {:?}, who is sent out or has another",
+                kept_for.name
+            ));
+        }
+    }
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
+    let (turn_seat, turn_ends_at_ms) = (tx.get(&record.turn_seat), tx.get(&record.turn_ends_at_ms));
+    let has_clock = playing && tx.get(&record.turn_seconds) > 0;
+    if (turn_seat == turns::NOBODY) != (turn_ends_at_ms == u64::MAX)
+        || turn_seat != turns::NOBODY && (!has_clock || turn_seat >= tx.get(&record.match_seats))
+    {
+        faults.0.push(format!(
+            "room {room:?} waits for seat {turn_seat} until {turn_ends_at_ms}"
+        ));
+    }
+    let due_ms = kept_seats(reserved)
+        .map(|seat| tx.get(&record.kept_until_ms[usize::from(seat)]))
+        .chain([turn_ends_at_ms, tx.get(&record.next_tick_at_ms)])
+        .min();
+    faults.compare(
+        "when time makes a difference",
+        record.due_ms(),
+        due_ms.unwrap_or(u64::MAX),
+    );
     if playing && tx.get(&record.match_seats) == 0 {
         faults.0.push(format!("room {room:?} plays without a state"));
     }

@@ -93,6 +93,25 @@ impl Memory {
         Ok(connection.is_somebody().then(|| self.call_attention(connection)))
     }
 
+    /// Whether a message of so many bytes, with its frame, could be posted now.
+    ///
+    /// # Errors
+    ///
+    /// [`PostError`], as posting it would give.
+    pub(super) fn must_have_space(
+        &self,
+        tx: &LobbyTx<'_>,
+        player: PlayerRef,
+        bytes: usize,
+    ) -> Result<(), PostError> {
+        let identity = self.directory.identity(tx, player).ok_or(PostError::Gone)?;
+        let waiting = tx.get(&identity.mail_head) - tx.get(&identity.mail_tail);
+        if waiting + bytes as u64 > MAILBOX_BYTES as u64 {
+            return Err(PostError::Full);
+        }
+        Ok(())
+    }
+
     /// The frames of a player's mail, for the consistency check and proofs; `None` if they are not whole frames.
     pub(super) fn mail_of(&self, tx: &LobbyTx<'_>, index: u32) -> Option<Vec<Vec<u8>>> {
         let identity = self.directory.identities.at(index);

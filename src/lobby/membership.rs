@@ -3,14 +3,17 @@
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
 
 use super::delivery::Events;
+use super::invites::fresh_secret;
 use super::memory::{PlayerRef, RoomRef};
 use super::ownership::{self, is_banned, settle_owner};
 use super::players::Membership;
+use super::reservations::{seat_kept_for, take_up};
 use super::rooms::{
     RoomLife, RoomName, RoomTx, Seat, game_of, is_member, is_open, phase_of, raw_phase, snapshot, write_state,
 };
 use super::session::{CURSOR_LOST, Own, Session};
 use super::settings::{self, Settings, may_be_watched};
+use super::turns::{self, begin_turn};
 use super::{Lobby, Rejection};
 use crate::games::{ErasedOutbox, GameError, Games, Start};
 use crate::limits::REMOVAL_TEXT_BYTES;
@@ -87,6 +90,8 @@ impl Session {
         // The game says now, before anything is changed, whether it likes options and seats.
         let (settings, first) = Settings::check(game, wish.settings)?;
 
+        let invite_secret = fresh_secret()?;
+
         let room = self.take_room(player)?;
         let player_name = self.name();
         let mut tx = self.lobby.hand.begin(memory.rooms.at(room.index()));
@@ -97,6 +102,10 @@ impl Session {
         settings.enter(&mut tx);
         tx.set(&record.owner, 0);
         tx.set(&record.bans, ownership::NO_BANS);
+        tx.set(&record.invite_secret, invite_secret);
+        tx.set(&record.reserved, 0);
+        tx.set(&record.turn_seat, turns::NOBODY);
+        tx.set(&record.turn_ends_at_ms, u64::MAX);
         tx.set(&record.spectators, 0);
         tx.set(&record.taken, 1);
         tx.set(&record.connected, 1);
@@ -111,6 +120,7 @@ impl Session {
             write_state(&mut tx, &first.state, seats);
             tx.set(&record.phase, raw_phase(MatchPhase::Playing));
             super::play::schedule_first_tick(&mut tx, game.ticks_per_second());
+            begin_turn(&mut tx, first.step.to_move);
             if let Some(outcome) = first.step.outcome {
                 super::play::finish(&mut tx, outcome)?;
             }
@@ -138,14 +148,41 @@ impl Session {
         passcode: Option<&str>,
         watch: bool,
     ) -> Result<(), Rejection> {
+        let passcode = settings::bounded(passcode)?;
+        self.come_in(
+            request,
+            Some(RoomRef::from_id(room.0)),
+            watch,
+            |tx, _, is_expected| {
+                if is_expected || tx.get(&tx.record().passcode).admits(passcode) {
+                    return Ok(());
+                }
+                let text = if passcode.is_some() {
+                    "wrong passcode"
+                } else {
+                    "this room asks for a passcode"
+                };
+                Err(Rejection::new(RejectCode::WrongPasscode, text))
+            },
+        )
+    }
+
+    /// Takes a seat in a room, or a place to look on, unless `admit` refuses, which is told whether a seat is kept for the player.
+    pub(super) fn come_in(
+        &mut self,
+        request: u32,
+        room: Option<RoomRef>,
+        watch: bool,
+        admit: impl FnOnce(&RoomTx<'_>, RoomRef, bool) -> Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
         let Some((player, own)) = self.player().zip(self.own()) else {
             return Ok(());
         };
-        let passcode = settings::bounded(passcode)?;
         self.must_be_in_lobby()?;
         self.give_up_opening()?;
-        let (room, games, name) = (RoomRef::from_id(room.0), self.lobby.games, self.name());
+        let (games, name) = (self.lobby.games, self.name());
         let not_found = || Rejection::new(RejectCode::RoomNotFound, "there is no such room (any more)");
+        let room = room.ok_or_else(not_found)?;
         let record = self.lobby.memory.rooms.get(room.index()).ok_or_else(not_found)?;
         // A record that was never opened has no lock to take.
         record.open_generation().ok_or_else(not_found)?;
@@ -154,27 +191,24 @@ impl Session {
         if !is_open(&tx, room) {
             return Err(not_found());
         }
-        if !tx.get(&record.passcode).admits(passcode) {
-            let text = if passcode.is_some() {
-                "wrong passcode"
-            } else {
-                "this room asks for a passcode"
-            };
-            return Err(Rejection::new(RejectCode::WrongPasscode, text));
-        }
+        let kept = seat_kept_for(&tx, player).filter(|_| !watch);
+        admit(&tx, room, kept.is_some())?;
         if is_banned(&tx, player) {
             let text = "the owner of this room has sent you out";
             return Err(Rejection::new(RejectCode::Banned, text));
         }
         if watch && !may_be_watched(&tx) {
-            return Err(Rejection::new(
-                RejectCode::NoSpectators,
-                "nobody may watch this room",
-            ));
+            let text = "nobody may watch this room";
+            return Err(Rejection::new(RejectCode::NoSpectators, text));
         }
-        let seat = if watch { None } else { Some(free_seat(&tx, games)?) };
+        let seat = match kept {
+            Some(seat) => Some(seat),
+            None if watch => None,
+            None => Some(free_seat(&tx, games)?),
+        };
         let mut events = Events::begin(&mut tx);
         if let Some(number) = seat {
+            take_up(&mut tx, number);
             tx.set(&record.seats[usize::from(number)], Seat::of(player, name));
             tx.set(&record.taken, tx.get(&record.taken) | 1 << number);
             tx.set(&record.connected, tx.get(&record.connected) | 1 << number);
@@ -472,12 +506,11 @@ pub(super) fn free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Rejection>
             "the match has begun; you may watch it",
         ));
     }
-    let capacity = tx.get(&record.capacity) as usize;
-    (0..)
-        .zip(record.seats.iter().take(capacity))
-        .find(|(_, seat)| !tx.get(seat).player.is_somebody())
-        .map(|(number, _)| number)
-        .ok_or_else(|| Rejection::new(RejectCode::RoomFull, "all seats are taken"))
+    let occupied = tx.get(&record.taken) | tx.get(&record.reserved);
+    u8::try_from(occupied.trailing_ones())
+        .ok()
+        .filter(|seat| u32::from(*seat) < tx.get(&record.capacity))
+        .ok_or_else(|| Rejection::new(RejectCode::RoomFull, "all seats are taken or kept for somebody"))
 }
 
 /// A seed for a match, from the kernel: forked processes would draw the same from a generator of their own.

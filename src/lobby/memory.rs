@@ -44,6 +44,8 @@ shared_record! {
         pub started_at_ms: AtomicU64,
         /// Milliseconds that a disconnected player's seat is kept.
         pub seat_grace_ms: AtomicU64,
+        /// Milliseconds that a seat is kept for a player who was invited.
+        pub seat_reservation_ms: AtomicU64,
         /// Milliseconds of silence after which a client is taken for gone.
         pub heartbeat_timeout_ms: AtomicU64,
         /// Milliseconds without a key after which somebody in text mode is taken for gone.

@@ -112,6 +112,17 @@ fn ban(tx: &mut RoomTx<'_>, player: PlayerRef) {
     tx.set(&record.bans, bans);
 }
 
+/// The player may come in again.
+pub(super) fn pardon(tx: &mut RoomTx<'_>, player: PlayerRef) {
+    let record = tx.record();
+    let bans = tx.get(&record.bans);
+    if bans.contains(&player) {
+        let mut others = bans.into_iter().filter(|banned| *banned != player);
+        let bans = std::array::from_fn(|_| others.next().unwrap_or(PlayerRef::NOBODY));
+        tx.set(&record.bans, bans);
+    }
+}
+
 fn other_in_seat(tx: &RoomTx<'_>, inside: &Inside<'_>, seat: u8) -> Result<Seat, Rejection> {
     let reject = |text| Err(Rejection::new(RejectCode::NoSuchSeat, text));
     if inside.seat == Some(seat) {

@@ -10,6 +10,7 @@ use super::check::present_players;
 use super::connections::{ConnectionRecord, Phase};
 use super::memory::PlayerRef;
 use super::players::PlayerRecord;
+use super::reservations::kept_seats;
 use super::rooms::{RoomLife, occupants, read_state};
 use super::session::Session;
 use super::transport::Passed;
@@ -200,7 +201,7 @@ fn of_room(lobby: &mut Lobby, index: u32, needed_from: u64, lines: &mut Vec<Stri
         return;
     }
     lines.push(format!(
-        "  phase {} game {} capacity {} owner {} flags {} turn {} bans {:?} spectators {} connected {:b} ready {:b} name {:?} passcode {:?} options {:?} state of {} {:?} tick {}",
+        "  phase {} game {} capacity {} owner {} flags {} turn {} bans {:?} spectators {} connected {:b} ready {:b} name {:?} passcode {:?} options {:?} state of {} {:?} tick {} turn of {}",
         tx.get(&record.phase),
         tx.get(&record.game),
         tx.get(&record.capacity),
@@ -217,7 +218,12 @@ fn of_room(lobby: &mut Lobby, index: u32, needed_from: u64, lines: &mut Vec<Stri
         tx.get(&record.match_seats),
         read_state(&tx),
         tx.get(&record.next_tick_at_ms) != u64::MAX,
+        tx.get(&record.turn_seat),
     ));
+    lines.extend(kept_seats(tx.get(&record.reserved)).map(|number| {
+        let kept_for = tx.get(&record.kept_for[usize::from(number)]);
+        format!("  seat {number} is kept for {kept_for:?}")
+    }));
     lines.extend(occupants(&tx).map(|(number, seat)| format!("  seat {number} {seat:?}")));
     drop(tx);
     lines.extend(of_log(&record.log, needed_from));

@@ -8,6 +8,7 @@ use super::delivery::Events;
 use super::membership::fresh_seed;
 use super::rooms::{RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state};
 use super::session::Session;
+use super::turns::{begin_turn, set_clock};
 use super::{Lobby, Rejection, scratch};
 use crate::games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use crate::sys::clock::now_ms;
@@ -51,9 +52,13 @@ impl Session {
             if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
                 return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
             }
-            call_game(tx, inside.games, inside.outbox, |game, state, out, next| {
-                game.act(state, seat, action, out, next)
-            })?
+            call_game(
+                tx,
+                inside.games,
+                inside.outbox,
+                Some(seat),
+                |game, state, out, next| game.act(state, seat, action, out, next),
+            )?
         })
     }
 
@@ -77,6 +82,17 @@ impl Session {
 }
 
 impl Lobby {
+    /// Does what is due in a room at that time: reservations end, a turn ends, the game ticks. Says whether anything was.
+    ///
+    /// # Errors
+    ///
+    /// If the game fails: the match is then over, abandoned.
+    pub fn pass_time(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+        let ended = self.end_reservations(index, now_ms)?;
+        let timed_out = self.end_turn(index, now_ms)?;
+        Ok(self.tick(index, now_ms)? || timed_out || ended)
+    }
+
     /// Lets time pass in a room whose game is due for a tick. Says whether it was.
     ///
     /// # Errors
@@ -91,9 +107,13 @@ impl Lobby {
         if !open || !playing || due > now_ms {
             return Ok(false);
         }
-        let ticked = call_game(&mut tx, self.games, &mut self.outbox, |game, state, out, next| {
-            game.tick(state, out, next)
-        });
+        let ticked = call_game(
+            &mut tx,
+            self.games,
+            &mut self.outbox,
+            None,
+            |game, state, out, next| game.tick(state, out, next),
+        );
         if let Err(rejection) = ticked.map_err(Rejection::from).flatten() {
             drop(tx);
             self.abandon_match(index)?;
@@ -108,7 +128,7 @@ impl Lobby {
         Ok(true)
     }
 
-    fn abandon_match(&mut self, index: u32) -> Result<(), Rejection> {
+    pub(super) fn abandon_match(&mut self, index: u32) -> Result<(), Rejection> {
         let mut tx = self.hand.begin(self.memory.rooms.at(index));
         finish(&mut tx, Outcome::Abandoned)?;
         Ok(tx.commit()?)
@@ -124,7 +144,7 @@ pub(super) fn player_left(
 ) -> Result<(), Rejection> {
     let game = game_of(tx, games);
     let too_few = occupants(tx).count() < usize::from(*game.seats().start());
-    let left = call_game(tx, games, outbox, |game, state, out, next| {
+    let left = call_game(tx, games, outbox, None, |game, state, out, next| {
         game.leave(state, seat, out, next)
     });
     match left {
@@ -167,28 +187,37 @@ fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Resu
     tx.set(&record.phase, raw_phase(MatchPhase::Playing));
     tx.set(&record.ready, 0);
     schedule_first_tick(tx, game.ticks_per_second());
+    begin_turn(tx, step.to_move);
     let mut events = Events::begin(tx);
     events.start_match(tx)?;
     events.finish(tx);
     step.outcome.map_or(Ok(()), |outcome| finish(tx, outcome))
 }
 
-/// Calls the game and makes what it led to part of the transaction. The outer error is the game's, the inner one the room's.
-fn call_game(
+/// Calls the game about what the seat `mover` has done, if any has, and makes what it led to part of the transaction. The outer error
+/// is the game's, the inner one the room's.
+pub(super) fn call_game(
     tx: &mut RoomTx<'_>,
     games: &Games,
     outbox: &mut ErasedOutbox,
+    mover: Option<u8>,
     call: impl FnOnce(&dyn AnyGame, &[u8], &mut ErasedOutbox, &mut [u8]) -> Result<Step, GameError>,
 ) -> Result<Result<(), Rejection>, GameError> {
     let state = read_state(tx);
     scratch::with_state(|next| {
         let step = call(game_of(tx, games), &state, outbox, next)?;
-        Ok(apply(tx, &step, next, outbox))
+        Ok(apply(tx, &step, next, outbox, mover))
     })
 }
 
 /// Makes what a call of the game led to part of the transaction.
-fn apply(tx: &mut RoomTx<'_>, step: &Step, next: &[u8], outbox: &ErasedOutbox) -> Result<(), Rejection> {
+fn apply(
+    tx: &mut RoomTx<'_>,
+    step: &Step,
+    next: &[u8],
+    outbox: &ErasedOutbox,
+    mover: Option<u8>,
+) -> Result<(), Rejection> {
     let seats = tx.get(&tx.record().match_seats);
     write_state(tx, &next[..step.state_bytes], seats);
     let mut events = Events::begin(tx);
@@ -196,7 +225,10 @@ fn apply(tx: &mut RoomTx<'_>, step: &Step, next: &[u8], outbox: &ErasedOutbox) -
         events.tell_of_game(tx, audience, data)?;
     }
     events.finish(tx);
-    step.outcome.clone().map_or(Ok(()), |outcome| finish(tx, outcome))
+    match step.outcome.clone() {
+        Some(outcome) => finish(tx, outcome),
+        None => set_clock(tx, step.to_move, mover),
+    }
 }
 
 pub(super) fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Rejection> {
@@ -204,6 +236,7 @@ pub(super) fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Reject
     tx.set(&record.phase, raw_phase(MatchPhase::Finished));
     tx.set(&record.ready, 0);
     tx.set(&record.next_tick_at_ms, u64::MAX);
+    begin_turn(tx, None);
     let mut events = Events::begin(tx);
     events.tell_all(tx, RoomEvent::Finished { outcome })?;
     events.finish(tx);

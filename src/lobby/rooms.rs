@@ -8,8 +8,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::directory::Name;
 use super::memory::{PlayerRef, RoomRef};
 use super::ownership::{Bans, owner_of};
+use super::reservations::{kept_seats, reservations};
 use super::settings::rules;
 use super::text::{ShortBytes, Text};
+use super::turns::turn;
 use crate::games::{AnyGame, GameError, Games, Viewer};
 use crate::limits::{
     GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX,
@@ -65,12 +67,25 @@ shared_record! {
         pub passcode: Guarded<Passcode>,
         /// Whom the owner has sent out.
         pub bans: Guarded<Bans>,
+        /// The secret of the room's invite code.
+        pub invite_secret: Guarded<u64>,
+        /// Whose clock is running; `u32::MAX`: nobody's.
+        pub turn_seat: Guarded<u32>,
+        /// When it runs out, in milliseconds of the monotonic clock; `u64::MAX`: never.
+        pub turn_ends_at_ms: Guarded<u64>,
+        /// Bit per seat: it is kept for somebody.
+        pub reserved: Guarded<u64>,
         /// Who sits where.
         pub seats: [Guarded<Seat>; SEATS_MAX as usize],
+        /// For whom seats are kept; means something only where [`reserved`](Self::reserved) says so.
+        pub kept_for: [Guarded<Seat>; SEATS_MAX as usize],
+        /// And until when, in milliseconds of the monotonic clock.
+        pub kept_until_ms: [Guarded<u64>; SEATS_MAX as usize],
         /// The room's reference while it is open, else 0; for readers without the lock.
         open: AtomicU64,
-        /// When the next tick is due, in milliseconds of the monotonic clock; `u64::MAX` if none is; for the ticker.
-        tick_due_ms: AtomicU64,
+        /// When time next makes a difference (a tick, the end of a turn or of a reservation), in milliseconds of the monotonic clock;
+        /// `u64::MAX` if it does not; for the ticker.
+        due_ms: AtomicU64,
         /// Offset in the log up to which the seat's player was given the events, or less; for the writer, who need not keep what
         /// all have read.
         read_up_to: [AtomicU64; SEATS_MAX as usize],
@@ -219,14 +234,14 @@ impl Record for RoomRecord {
             },
             Ordering::Release,
         );
-        self.tick_due_ms.store(
-            if open {
-                view.get(&self.next_tick_at_ms)
-            } else {
-                u64::MAX
-            },
-            Ordering::Release,
-        );
+        let clocks = [view.get(&self.next_tick_at_ms), view.get(&self.turn_ends_at_ms)];
+        let reserved = kept_seats(view.get(&self.reserved));
+        let due_ms = reserved
+            .map(|seat| view.get(&self.kept_until_ms[usize::from(seat)]))
+            .chain(clocks)
+            .filter(|_| open)
+            .min();
+        self.due_ms.store(due_ms.unwrap_or(u64::MAX), Ordering::Release);
         self.log.publish(view);
     }
 }
@@ -244,9 +259,14 @@ impl RoomRecord {
         self.read_up_to[usize::from(seat)].store(offset, Ordering::Release);
     }
 
-    /// Whether the room's game is due for a tick, without the lock.
-    pub fn tick_is_due(&self, now_ms: u64) -> bool {
-        self.open_generation().is_some() && self.tick_due_ms.load(Ordering::Acquire) <= now_ms
+    /// Whether time makes a difference in the room now, without the lock.
+    pub fn is_due(&self, now_ms: u64) -> bool {
+        self.open_generation().is_some() && self.due_ms() <= now_ms
+    }
+
+    /// When time next makes a difference, in milliseconds of the monotonic clock, without the lock.
+    pub(super) fn due_ms(&self) -> u64 {
+        self.due_ms.load(Ordering::Acquire)
     }
 }
 
@@ -358,8 +378,8 @@ pub fn snapshot(
         }),
         owner: owner_of(tx),
         rules: rules(tx),
-        reservations: Vec::new(),
-        turn: None,
+        reservations: reservations(tx),
+        turn: turn(tx),
     }
 }
 

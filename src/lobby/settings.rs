@@ -4,6 +4,7 @@ use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomRules, Ro
 
 use super::delivery::Events;
 use super::membership::fresh_seed;
+use super::reservations::give_up;
 use super::rooms::{Passcode, RoomOptions, RoomTx, game_of, phase_of};
 use super::session::Session;
 use super::{Rejection, scratch};
@@ -63,6 +64,10 @@ impl Settings {
             let state = state[..step.state_bytes].to_vec();
             Ok::<_, GameError>(FirstStep { state, step })
         })?;
+        if wish.turn_seconds > 0 && first.step.to_move.is_none() {
+            let text = "this game does not say whose turn it is, so turns have no end";
+            return Err(Rejection::new(RejectCode::BadSettings, text));
+        }
         let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
         let settings = Self {
             seats,
@@ -126,6 +131,8 @@ fn apply(tx: &mut RoomTx<'_>, settings: &Settings) -> Result<(), Rejection> {
     }
     settings.enter(tx);
     tx.set(&record.ready, 0);
+    let beyond = tx.get(&record.reserved) >> settings.seats << settings.seats;
+    give_up(tx, beyond)?;
     let mut events = Events::begin(tx);
     let rules = rules(tx);
     events.tell_all(tx, RoomEvent::Configured { rules })?;

@@ -9,11 +9,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 
 use forkade::games::relay::Relay;
 use forkade::games::tictactoe::TicTacToe;
 use forkade::games::{Game, Games, Outbox, Outcome, Rejection, Start, Viewer};
-use forkade::limits::FRAME_BYTES_MAX;
+use forkade::limits::{FRAME_BYTES_MAX, SEAT_RESERVATION_MS_DEFAULT};
 use forkade::lobby::Lobby;
 use forkade::lobby::connections::{Kind, Phase};
 use forkade::lobby::memory::{Capacity, Memory};
@@ -88,6 +89,10 @@ impl World {
         games.add::<TicTacToe>().expect("a name of its own");
         games.add::<Clock>().expect("a name of its own");
         let memory = Memory::create(capacity).expect("memory for a small server");
+        memory
+            .header
+            .seat_reservation_ms
+            .store(SEAT_RESERVATION_MS_DEFAULT.into(), Ordering::Relaxed);
         Self {
             memory,
             games: Box::leak(Box::new(games)),

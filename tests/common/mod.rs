@@ -9,6 +9,7 @@ pub mod killer;
 pub mod person;
 pub mod random;
 pub mod raw;
+pub mod rooms;
 pub mod streams;
 pub mod terminal;
 

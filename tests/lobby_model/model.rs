@@ -37,6 +37,12 @@ pub(crate) struct Room {
     pub(crate) owner: Option<u8>,
     /// The ids of those who were sent out, the oldest first.
     bans: VecDeque<u64>,
+    /// Seats that are kept for somebody: id and name.
+    pub(crate) kept: BTreeMap<u8, (u64, String)>,
+    /// Whose clock is running.
+    pub(crate) turn: Option<u8>,
+    /// The invite code, once somebody has asked for it.
+    pub(crate) code: Option<String>,
     pub(crate) seats: Vec<Option<SeatInfo>>,
     pub(crate) spectators: BTreeSet<String>,
     pub(crate) phase: Phase,
@@ -103,6 +109,22 @@ impl Model {
                 self.kick(id, seat);
                 Ok(Effect::Done)
             }
+            ClientMessage::Reserve { player, .. } => self.reserve(who, player),
+            ClientMessage::Invite { .. } => {
+                self.own(who)?;
+                Ok(Effect::Done)
+            }
+            ClientMessage::JoinByInvite { code, watch, .. } => {
+                if self.player(who).place.is_some() {
+                    return Err(RejectCode::AlreadyInRoom);
+                }
+                let found = self
+                    .rooms
+                    .iter()
+                    .find(|(_, room)| room.code.as_ref() == Some(code));
+                let id = *found.ok_or(RejectCode::InviteUnknown)?.0;
+                self.come_in(who, id, *watch, |_, _| Ok(()))
+            }
             ClientMessage::HandOver { seat, .. } => {
                 let (id, seat) = self.other_seat(who, *seat)?;
                 self.room(id).make_owner(seat);
@@ -166,8 +188,19 @@ impl Model {
         self.players.remove(&who.to_lowercase());
     }
 
-    /// A second has passed in all rooms.
+    /// So much time has passed that all that is due by time is.
     pub(crate) fn tick(&mut self) {
+        for room in self.rooms.values_mut() {
+            for (seat, _) in std::mem::take(&mut room.kept) {
+                room.events.push(RoomEvent::ReservationOver { seat });
+            }
+            if let Some(seat) = room.turn {
+                room.events.push(RoomEvent::TurnTimedOut { seat });
+                room.finish(Outcome::Won {
+                    seats: vec![1 - seat],
+                });
+            }
+        }
         for room in self
             .rooms
             .values_mut()
@@ -241,6 +274,9 @@ impl Model {
             rules,
             owner: Some(0),
             bans: VecDeque::new(),
+            kept: BTreeMap::new(),
+            turn: None,
+            code: None,
             spectators: BTreeSet::new(),
             phase: if starts { Phase::Playing } else { Phase::Waiting },
             board: None,
@@ -271,11 +307,41 @@ impl Model {
             return Err(RejectCode::BadSettings);
         }
         room.seats.resize(usize::from(rules.seats), None);
+        for (seat, _) in room.kept.split_off(&rules.seats) {
+            room.events.push(RoomEvent::ReservationOver { seat });
+        }
         room.clear_ready();
         room.passcode.clone_from(&settings.passcode);
         room.ticks.1 = last_tick(&rules);
         room.rules = rules.clone();
         room.events.push(RoomEvent::Configured { rules });
+        Ok(Effect::Done)
+    }
+
+    fn reserve(&mut self, who: &str, name: &str) -> Result<Effect, RejectCode> {
+        let (id, _) = self.own(who)?;
+        let (invited, place) = match self.players.get(&name.to_lowercase()) {
+            Some(player) => (player.id, player.place),
+            None => return Err(RejectCode::UnknownPlayer),
+        };
+        if matches!(place, Some((room, Some(_))) if room == id) {
+            return Err(RejectCode::AlreadyInRoom);
+        }
+        // As it was given in the greeting.
+        let room = self.room(id);
+        let seat = match room.kept_for(invited) {
+            Some(seat) => seat,
+            None if room.phase == Phase::Playing && room.game == "tictactoe" => {
+                return Err(RejectCode::AlreadyStarted);
+            }
+            None => room.free_seat().ok_or(RejectCode::RoomFull)?,
+        };
+        room.bans.retain(|banned| *banned != invited);
+        room.kept.insert(seat, (invited, name.to_owned()));
+        room.events.push(RoomEvent::Reserved {
+            seat,
+            name: name.to_owned(),
+        });
         Ok(Effect::Done)
     }
 
@@ -300,7 +366,7 @@ impl Model {
             return Err(RejectCode::AlreadyInRoom);
         }
         let joinable = |room: &Room| {
-            let free = room.seats.iter().any(Option::is_none);
+            let free = room.free_seat().is_some();
             let open = room.phase != Phase::Playing || room.game != "tictactoe";
             room.game == game && free && open && room.passcode.is_none() && !room.rules.unlisted
         };
@@ -335,11 +401,25 @@ impl Model {
         if self.player(who).place.is_some() {
             return Err(RejectCode::AlreadyInRoom);
         }
+        self.come_in(who, id, watch, |room, is_expected| {
+            if !is_expected && room.passcode.is_some() && room.passcode.as_deref() != passcode {
+                return Err(RejectCode::WrongPasscode);
+            }
+            Ok(())
+        })
+    }
+
+    fn come_in(
+        &mut self,
+        who: &str,
+        id: RoomId,
+        watch: bool,
+        admit: impl FnOnce(&Room, bool) -> Result<(), RejectCode>,
+    ) -> Result<Effect, RejectCode> {
         let player = self.player(who).id;
         let room = self.rooms.get_mut(&id).ok_or(RejectCode::RoomNotFound)?;
-        if room.passcode.is_some() && room.passcode.as_deref() != passcode {
-            return Err(RejectCode::WrongPasscode);
-        }
+        let kept = room.kept_for(player).filter(|_| !watch);
+        admit(room, kept.is_some())?;
         if room.bans.contains(&player) {
             return Err(RejectCode::Banned);
         }
@@ -353,17 +433,13 @@ impl Model {
             if room.phase == Phase::Playing && room.game == "tictactoe" {
                 return Err(RejectCode::AlreadyStarted);
             }
-            let free = room
-                .seats
-                .iter()
-                .position(Option::is_none)
-                .ok_or(RejectCode::RoomFull)?;
-            room.seats[free] = Some(SeatInfo {
+            let seat = kept.or(room.free_seat()).ok_or(RejectCode::RoomFull)?;
+            room.kept.remove(&seat);
+            room.seats[usize::from(seat)] = Some(SeatInfo {
                 name: who.to_owned(),
                 connected: true,
                 ready: false,
             });
-            let seat = u8::try_from(free).expect("few seats");
             room.events.push(RoomEvent::Joined {
                 seat,
                 name: who.to_owned(),
@@ -419,6 +495,7 @@ impl Model {
             room.ticks.0 = 0;
             if room.game == "tictactoe" {
                 room.board = Some(TicTacToe::new((), 2, 0).expect("two can play"));
+                room.turn = (room.rules.turn_seconds > 0).then_some(0);
             }
         }
         Ok(Effect::Done)
@@ -451,13 +528,19 @@ impl Model {
                 board
                     .act(seat, cell, &mut events)
                     .map_err(|rejection| rejection.code())?;
-                let outcome = board.outcome();
+                let (outcome, next) = (board.outcome(), board.to_move());
                 for (_, placed) in events.events() {
                     let data = codec::encode(&placed).expect("two numbers");
                     room.events.push(RoomEvent::Game { data });
                 }
-                if let Some(outcome) = outcome {
-                    room.finish(outcome);
+                match (outcome, next) {
+                    (Some(outcome), _) => room.finish(outcome),
+                    (None, Some(seat)) if room.rules.turn_seconds > 0 => {
+                        room.turn = Some(seat);
+                        let milliseconds = u32::from(room.rules.turn_seconds) * 1000;
+                        room.events.push(RoomEvent::Turn { seat, milliseconds });
+                    }
+                    (None, _) => {}
                 }
             }
         }
@@ -503,8 +586,21 @@ impl Room {
         self.events.push(RoomEvent::Owner { seat });
     }
 
+    /// The seat that anybody would get.
+    fn free_seat(&self) -> Option<u8> {
+        let is_free =
+            |(seat, info): &(u8, &Option<SeatInfo>)| info.is_none() && !self.kept.contains_key(seat);
+        (0..).zip(&self.seats).find(is_free).map(|(seat, _)| seat)
+    }
+
+    fn kept_for(&self, player: u64) -> Option<u8> {
+        let found = self.kept.iter().find(|(_, (kept_for, _))| *kept_for == player);
+        found.map(|(seat, _)| *seat)
+    }
+
     fn finish(&mut self, outcome: Outcome) {
         self.phase = Phase::Finished;
+        self.turn = None;
         self.clear_ready();
         self.events.push(RoomEvent::Finished { outcome });
     }
@@ -531,6 +627,9 @@ fn rules(game: &str, settings: &RoomSettings) -> Result<RoomRules, RejectCode> {
     };
     if !allowed.contains(&seats) {
         return Err(RejectCode::SeatsOutOfRange);
+    }
+    if settings.turn_seconds > 0 && game != "tictactoe" {
+        return Err(RejectCode::BadSettings);
     }
     Ok(RoomRules {
         seats,

@@ -37,6 +37,8 @@ struct Person {
     /// Bytes of the server's stream that the client has made use of.
     received: u64,
     view: Option<View>,
+    /// That the person was sent and has not heard of.
+    invitations: usize,
     /// Slot of the connection, while there is one.
     slot: Option<u32>,
 }
@@ -52,6 +54,8 @@ pub(crate) struct Run {
     people: BTreeMap<String, Person>,
     actors: BTreeMap<u32, Actor>,
     request: u32,
+    /// All invite codes that anybody was told, whether they are worth anything or not.
+    codes: Vec<String>,
     /// The ticker's time.
     now_ms: u64,
     done: Vec<String>,
@@ -78,6 +82,7 @@ impl Run {
             people: BTreeMap::new(),
             actors: BTreeMap::new(),
             request: 0,
+            codes: Vec::new(),
             now_ms: 0,
             done: Vec::new(),
         }
@@ -184,7 +189,20 @@ impl Run {
                     },
                 ],
             ) => self.compare_list(rooms),
-            (Ok(Effect::Done), [ServerMessage::Joined { .. } | ServerMessage::Left { .. }] | []) => {}
+            (Ok(Effect::Done), [ServerMessage::Invitation { code, .. }]) => {
+                let (id, _) = self.model.player(who).place.expect("an owner is in a room");
+                let renewed = matches!(message, ClientMessage::Invite { renew: true, .. });
+                let room = self.model.rooms.get_mut(&id).expect("a room that is open");
+                let former = room.code.replace(code.clone());
+                assert!(former.is_none() || (former.as_ref() != Some(code)) == renewed);
+                self.codes.push(code.clone());
+            }
+            (Ok(Effect::Done), [ServerMessage::Joined { .. } | ServerMessage::Left { .. }] | []) => {
+                if let ClientMessage::Reserve { player, .. } = &message {
+                    let invited = self.people.get_mut(&player.to_lowercase());
+                    invited.expect("a person").invitations += 1;
+                }
+            }
             (expected, answers) => {
                 panic!(
                     "{answers:?} instead of {:?}",
@@ -209,7 +227,7 @@ impl Run {
         let game = game.to_owned();
         let rooms: Vec<RoomId> = self.model.rooms.keys().copied().collect();
         let room = self.random.pick(&rooms).unwrap_or(RoomId(7 << 32 | 1));
-        match self.random.below(30) {
+        match self.random.below(37) {
             0..=1 => ClientMessage::CreateRoom {
                 request,
                 settings: self.some_settings(passcode, options),
@@ -236,6 +254,25 @@ impl Run {
                 request,
                 seat: self.some_seat(),
             },
+            30..=32 => {
+                let people: Vec<&Person> = self.people.values().collect();
+                let invited = self.random.pick(&people).filter(|person| person.invitations < 50);
+                let player = invited.map_or("Nobody", |person| &person.name).to_owned();
+                ClientMessage::Reserve { request, player }
+            }
+            33 => ClientMessage::Invite {
+                request,
+                renew: self.random.one_in(3),
+            },
+            34..=35 => {
+                let codes: Vec<&String> = self.codes.iter().collect();
+                let code = self.random.pick(&codes).cloned();
+                ClientMessage::JoinByInvite {
+                    request,
+                    code: code.unwrap_or_else(|| "0000-0000-0000".into()),
+                    watch: self.random.one_in(4),
+                }
+            }
             2..=3 => ClientMessage::QuickMatch {
                 request,
                 game,
@@ -289,7 +326,7 @@ impl Run {
             options,
             unlisted: self.random.one_in(6),
             no_spectators: self.random.one_in(6),
-            turn_seconds: 0,
+            turn_seconds: [0, 0, 0, 60][self.random.below(4)],
         }
     }
 
@@ -345,8 +382,8 @@ impl Run {
         self.now_ms += 1 << 40;
         let now_ms = self.now_ms;
         for index in 0..ROOMS {
-            if self.world.memory.rooms.at(index).tick_is_due(now_ms) {
-                assert!(self.lobby().tick(index, now_ms).expect("clocks do not fail"));
+            if self.world.memory.rooms.at(index).is_due(now_ms) {
+                assert!(self.lobby().pass_time(index, now_ms).expect("clocks do not fail"));
             }
         }
         self.model.tick();
@@ -386,7 +423,10 @@ impl Run {
             .get_mut(&person.slot.expect("attached"))
             .expect("an actor");
         assert_eq!(actor.session.phase(), Phase::OPEN);
+        // Looks for mail, too.
+        actor.session.wanted();
         let messages = actor.hear();
+        person.invitations = 0;
         for message in &messages {
             View::hear(&mut person.view, message, |id| self.model.rooms.get(&id));
         }

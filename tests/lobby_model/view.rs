@@ -1,5 +1,7 @@
 //! What a client knows of its room, from what it was sent.
 
+use std::collections::BTreeMap;
+
 use forkade_protocol::{Phase, RoomEvent, RoomId, RoomRules, SeatInfo, ServerMessage, Snapshot};
 
 use crate::model::Room;
@@ -12,6 +14,9 @@ pub(crate) struct View {
     seats: Vec<Option<SeatInfo>>,
     owner: Option<u8>,
     rules: RoomRules,
+    /// By seat: for whom it is kept.
+    kept: BTreeMap<u8, String>,
+    turn: Option<u8>,
     /// Number of the last event.
     event: u64,
 }
@@ -66,6 +71,8 @@ impl View {
             event,
             owner,
             rules,
+            reservations,
+            turn,
             ..
         } = snapshot;
         Self {
@@ -75,6 +82,11 @@ impl View {
             seats: seats.clone(),
             owner: *owner,
             rules: rules.clone(),
+            kept: reservations
+                .iter()
+                .map(|kept| (kept.seat, kept.name.clone()))
+                .collect(),
+            turn: turn.map(|turn| turn.seat),
             event: *event,
         }
     }
@@ -82,6 +94,7 @@ impl View {
     fn apply(&mut self, event: &RoomEvent) {
         match event {
             RoomEvent::Joined { seat, name } => {
+                self.kept.remove(seat);
                 self.seats[usize::from(*seat)] = Some(SeatInfo {
                     name: name.clone(),
                     connected: true,
@@ -105,14 +118,16 @@ impl View {
             RoomEvent::Ready { seat, ready } => self.info(*seat).ready = *ready,
             RoomEvent::Finished { .. } => {
                 self.phase = Phase::Finished;
+                self.turn = None;
                 self.clear_ready();
             }
-            RoomEvent::Game { .. }
-            | RoomEvent::Chat { .. }
-            | RoomEvent::Reserved { .. }
-            | RoomEvent::ReservationOver { .. }
-            | RoomEvent::Turn { .. }
-            | RoomEvent::TurnTimedOut { .. } => {}
+            RoomEvent::Reserved { seat, name } => {
+                self.kept.insert(*seat, name.clone());
+            }
+            RoomEvent::ReservationOver { seat } => assert!(self.kept.remove(seat).is_some()),
+            RoomEvent::Turn { seat, .. } => self.turn = Some(*seat),
+            RoomEvent::TurnTimedOut { seat } => assert_eq!(self.turn.take(), Some(*seat)),
+            RoomEvent::Game { .. } | RoomEvent::Chat { .. } => {}
             RoomEvent::Started => panic!("never on the wire"),
         }
     }
@@ -137,5 +152,8 @@ impl View {
         assert_eq!(self.seats, room.seats, "the seats");
         assert_eq!(self.owner, room.owner, "the owner");
         assert_eq!(self.rules, room.rules, "the settings");
+        let kept = room.kept.iter().map(|(seat, (_, name))| (*seat, name.clone()));
+        assert_eq!(self.kept, kept.collect(), "the seats that are kept");
+        assert_eq!(self.turn, room.turn, "whose turn it is");
     }
 }

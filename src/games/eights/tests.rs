@@ -95,6 +95,43 @@ fn play(
     game
 }
 
+proptest! {
+    #[test]
+    fn a_turn_that_times_out_is_drawn_if_that_can_be_done_and_passed(course in courses()) {
+        let check = |game: &Eights| {
+            let (mut late, mut events) = (game.clone(), Outbox::new());
+            late.turn_timed_out(game.next, &mut events);
+            let mut expected = (game.clone(), Vec::new());
+            for action in [Action::Draw, Action::Pass] {
+                if let Ok((next, events)) = attempt(&expected.0, game.next, action) {
+                    expected = (next, [expected.1, events].concat());
+                }
+            }
+            assert_eq!((late, events.events()), expected);
+            // Who is not to move has nothing to be late with.
+            let (mut other, mut events) = (game.clone(), Outbox::new());
+            other.turn_timed_out(game.next + 1, &mut events);
+            assert!(other == *game && events.events().is_empty());
+        };
+        let last = play(&course, |before, _, _, _| check(before));
+        check(&last);
+    }
+
+    #[test]
+    fn a_match_in_which_nobody_does_anything_ends(seats in 2..=6_u8, seed: u64) {
+        let mut game = new(seats, seed);
+        // Each card of the stock is drawn once, and then all pass in turn.
+        for _ in 0..52 + seats {
+            if let Some(seat) = (!game.is_over()).then_some(game.next) {
+                prop_assert_eq!(game.to_move(), Some(seat));
+                game.turn_timed_out(seat, &mut Outbox::new());
+                prop_assert!(game.is_over() || game.next != seat);
+            }
+        }
+        prop_assert!(game.outcome().is_some());
+    }
+}
+
 #[test]
 fn a_match_in_which_nothing_can_be_drawn_ends_with_the_fewest_cards() {
     let mut game = new(3, 8);

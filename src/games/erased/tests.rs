@@ -50,6 +50,10 @@ impl Game for Obedient {
         self.0 += &seat.to_string();
     }
 
+    fn to_move(&self) -> Option<u8> {
+        self.0.strip_prefix("waits for ")?.parse().ok()
+    }
+
     fn view(&self, viewer: Viewer) -> String {
         match self.0.as_str() {
             "panic in view" => panic!("as told"),
@@ -114,10 +118,19 @@ fn a_call_gives_the_new_state_its_events_and_the_outcome() {
         step,
         Step {
             state_bytes: 4,
-            outcome: Some(Outcome::Won { seats: vec![0, 3] })
+            outcome: Some(Outcome::Won { seats: vec![0, 3] }),
+            to_move: None
         }
     );
     assert_eq!(GAME.outcome(&next[..4]).expect("it works"), step.outcome);
+    let step = GAME
+        .act(&bytes(""), 2, &bytes("waits for 3"), &mut out, &mut next)
+        .expect("it is allowed");
+    assert_eq!(step.to_move, Some(3));
+    let step = GAME
+        .turn_timed_out(&bytes("a"), 3, &mut out, &mut next)
+        .expect("unless a game says otherwise, the seat has left");
+    assert_eq!(next[..step.state_bytes], bytes("a3"));
     let step = GAME.tick(&bytes("a"), &mut out, &mut next).expect("it ticks");
     assert_eq!(next[..step.state_bytes], bytes("a+"));
     let step = GAME
@@ -162,6 +175,7 @@ fn whatever_goes_wrong_in_an_action_is_a_typed_error_and_no_event() {
         act(&bytes("won by nobody")),
         Err(GameError::BadOutcome(_))
     ));
+    assert!(matches!(act(&bytes("waits for 4")), Err(GameError::BadTurn(4))));
 }
 
 #[test]

@@ -52,6 +52,7 @@ impl Run {
             record,
             received: 0,
             view: None,
+            invitations: 0,
             slot,
         };
         assert!(self.people.insert(who, person).is_none());

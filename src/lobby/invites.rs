@@ -1,0 +1,214 @@
+//! Invite codes: what stands in for a room's id and passcode, short enough to be read out.
+//!
+//! A code names the room's record and repeats a secret of 40 bits that lies in it, so nothing has to be looked up, and a code that was
+//! renewed or whose room has closed leads nowhere. Guessing at the rate at which one room can be asked takes months for each.
+
+use std::fmt;
+
+use forkade_protocol::limits::INVITE_CODE_BYTES;
+use forkade_protocol::{RejectCode, ServerMessage};
+
+use super::Rejection;
+use super::memory::RoomRef;
+use super::rooms::RoomTx;
+use super::session::Session;
+use crate::limits::PLAYERS_OR_ROOMS_MAX;
+
+/// Crockford's base 32: no letter that could be taken for a digit, and none that makes words.
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Letters and digits of a code, 5 bits each.
+const DIGITS: u32 = 12;
+const DIGITS_PER_GROUP: u32 = 4;
+const SECRET_BITS: u32 = 40;
+const ROOM_BITS: u32 = 5 * DIGITS - SECRET_BITS;
+const _: () = assert!(PLAYERS_OR_ROOMS_MAX <= 1 << ROOM_BITS);
+const _: () = assert!(INVITE_CODE_BYTES == (DIGITS + DIGITS / DIGITS_PER_GROUP - 1) as usize);
+
+/// What a code says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InviteCode {
+    /// Index of the room's record.
+    pub room: u32,
+    /// What the room's record must say, too.
+    pub secret: u64,
+}
+
+impl InviteCode {
+    /// What a text means that somebody may have typed: capital and small letters are the same, as are `O` and `0`, and `I`, `L` and
+    /// `1`; hyphens and spaces may be anywhere. `None`: no code.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bits = 0;
+        let mut digits = 0;
+        for byte in text.bytes().filter(|byte| !b"- ".contains(byte)) {
+            let digit = match byte.to_ascii_uppercase() {
+                b'O' => b'0',
+                b'I' | b'L' => b'1',
+                other => other,
+            };
+            let value = ALPHABET.iter().position(|known| *known == digit)?;
+            digits += 1;
+            if digits > DIGITS {
+                return None;
+            }
+            bits = bits << 5 | value as u64;
+        }
+        let room = u32::try_from(bits >> SECRET_BITS).ok()?;
+        let secret = bits & ((1 << SECRET_BITS) - 1);
+        (digits == DIGITS).then_some(Self { room, secret })
+    }
+}
+
+impl fmt::Display for InviteCode {
+    /// As people are shown it: `00B7-Q2HM-ZK4T`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = u64::from(self.room) << SECRET_BITS | self.secret;
+        for digit in 0..DIGITS {
+            if digit > 0 && digit.is_multiple_of(DIGITS_PER_GROUP) {
+                formatter.write_str("-")?;
+            }
+            let value = bits >> (5 * (DIGITS - 1 - digit)) & 31;
+            let value = usize::try_from(value).expect("five bits");
+            write!(formatter, "{}", char::from(ALPHABET[value]))?;
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Tells the owner the room's invite code; with `renew`, a new one.
+    ///
+    /// # Errors
+    ///
+    /// In no room, or not the owner.
+    pub fn invite(&mut self, request: u32, renew: bool) -> Result<(), Rejection> {
+        let secret = fresh_secret()?;
+        self.in_room(|tx, inside| {
+            inside.must_own(tx)?;
+            if renew {
+                tx.set(&tx.record().invite_secret, secret);
+            }
+            let code = code_of(tx, inside.room).to_string();
+            inside.own.reply(tx, &ServerMessage::Invitation { request, code });
+            Ok(())
+        })
+    }
+
+    /// Takes a seat, or with `watch` a place to look on, in the room that has this code.
+    ///
+    /// # Errors
+    ///
+    /// No room has it, or as for joining; but no passcode is asked for.
+    pub fn join_by_invite(&mut self, request: u32, code: &str, watch: bool) -> Result<(), Rejection> {
+        let unknown = || {
+            let text = "no room has this invite code (any more)";
+            Rejection::new(RejectCode::InviteUnknown, text)
+        };
+        let code = InviteCode::parse(code);
+        let room = code.and_then(|code| {
+            let generation = self.lobby.memory.rooms.get(code.room)?.open_generation()?;
+            Some(RoomRef::new(code.room, generation))
+        });
+        self.come_in(request, room, watch, |tx, room, _| {
+            if Some(code_of(tx, room)) == code {
+                Ok(())
+            } else {
+                Err(unknown())
+            }
+        })
+        .map_err(|rejection| match rejection.code {
+            RejectCode::RoomNotFound => unknown(),
+            _ => rejection,
+        })
+    }
+}
+
+/// The room's invite code.
+pub(super) fn code_of(tx: &RoomTx<'_>, room: RoomRef) -> InviteCode {
+    InviteCode {
+        room: room.index(),
+        secret: tx.get(&tx.record().invite_secret),
+    }
+}
+
+/// The secret of a new code, from the kernel: forked processes would draw the same from a generator of their own.
+pub(super) fn fresh_secret() -> Result<u64, Rejection> {
+    let random = getrandom::u64().map_err(|error| {
+        let text = format!("the kernel gave no random bytes: {error}");
+        Rejection::new(RejectCode::InviteUnknown, text)
+    })?;
+    Ok(random & ((1 << SECRET_BITS) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn code() -> impl Strategy<Value = InviteCode> {
+        (0..1_u32 << ROOM_BITS, 0..1_u64 << SECRET_BITS)
+            .prop_map(|(room, secret)| InviteCode { room, secret })
+    }
+
+    #[test]
+    fn a_code_looks_as_documented() {
+        let code = InviteCode {
+            room: 0x167,
+            secret: 0xB8_A34F_CC9A,
+        };
+        assert_eq!(code.to_string(), "00B7-Q2HM-ZK4T");
+        let last = InviteCode {
+            room: (1 << ROOM_BITS) - 1,
+            secret: (1 << SECRET_BITS) - 1,
+        };
+        assert_eq!(last.to_string(), "ZZZZ-ZZZZ-ZZZZ");
+    }
+
+    #[test]
+    fn what_is_no_code_is_none() {
+        for text in [
+            "",
+            "-",
+            "00B7-Q2HM-ZK4",
+            "00B7-Q2HM-ZK4T0",
+            "00B7-Q2HM-ZK4U",
+            "00B7_Q2HM_ZK4T",
+            "00B7-Q2HM-ZK4\u{e9}",
+            "00B7-Q2HM-ZK4\u{ff14}",
+            &"0".repeat(1000),
+        ] {
+            assert_eq!(InviteCode::parse(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_code_is_understood_however_it_is_typed(code in code(), typing: [u8; 12], ends in "[- ]{0,3}") {
+            let mut typed = ends.clone();
+            for (letter, how) in code.to_string().chars().filter(|letter| *letter != '-').zip(typing) {
+                typed.push(match (letter, how % 4) {
+                    ('0', 0) => 'O',
+                    ('0', 1) => 'o',
+                    ('1', 0) => 'I',
+                    ('1', 1) => 'l',
+                    (other, 2) => other.to_ascii_lowercase(),
+                    (other, _) => other,
+                });
+                if how > 200 {
+                    typed.push('-');
+                }
+            }
+            typed.push_str(&ends);
+            prop_assert_eq!(InviteCode::parse(&typed), Some(code), "{}", typed);
+            prop_assert_eq!(InviteCode::parse(&code.to_string()), Some(code));
+            prop_assert_eq!(code.to_string().len(), INVITE_CODE_BYTES);
+        }
+
+        #[test]
+        fn any_text_is_a_code_or_not(text in "\\PC{0,20}") {
+            if let Some(code) = InviteCode::parse(&text) {
+                prop_assert_eq!(InviteCode::parse(&code.to_string()), Some(code));
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Seats that are kept for somebody: the owner names a player, who is told and finds a seat free for a while.
+//!
+//! A reservation takes two transactions: the room keeps the seat, and then the player's mailbox, under the lobby's lock, is given the
+//! invitation, and the owner's frame is consumed. Who takes over in between handles the frame again: the seat is kept already, and
+//! its time begins anew.
+
+use std::sync::atomic::Ordering;
+
+use forkade_protocol::{RejectCode, Reservation, RoomEvent, RoomId, ServerMessage, text};
+
+use super::delivery::Events;
+use super::directory::Name;
+use super::invites::code_of;
+use super::membership::{Inside, free_seat};
+use super::memory::{PlayerRef, RoomRef};
+use super::ownership::pardon;
+use super::rooms::{RoomLife, RoomTx, Seat, game_of, is_open};
+use super::session::Session;
+use super::turns::time_left;
+use super::{Lobby, Rejection};
+use crate::limits::INVITED_BYTES_MAX;
+use crate::sys::clock::now_ms;
+
+impl Session {
+    /// Keeps a free seat for the player of that name, for a while: as the room's owner. Counts as a line of chat.
+    ///
+    /// # Errors
+    ///
+    /// In no room, not the owner, nobody has the name or has a seat here already, no seat is free, the match under way, or the
+    /// player's mailbox is full.
+    pub fn reserve(&mut self, name: &str) -> Result<(), Rejection> {
+        self.look_in_room(|tx, inside| inside.must_own(&tx))?;
+        let paid = self.pay_for_line()?;
+        let player = self.lobby.find_addressee(name)?;
+        let lasts_ms = self
+            .lobby
+            .memory
+            .header
+            .seat_reservation_ms
+            .load(Ordering::Relaxed);
+        let (room, invited) = self.look_in_room(|mut tx, inside| {
+            inside.must_own(&tx)?;
+            let invited = keep(&mut tx, inside, player, lasts_ms)?;
+            tx.commit()?;
+            Ok((inside.room, invited))
+        })?;
+        self.bells.push(room.index());
+
+        let Some(own) = self.own() else { return Ok(()) };
+        let memory = self.lobby.memory;
+        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        match memory.post(&mut tx, player.0, &invited) {
+            Ok(keeper) => {
+                paid.enter(&mut tx, own.player);
+                own.consume(&mut tx);
+                tx.commit()?;
+                self.keeper_bells.extend(keeper);
+                Ok(())
+            }
+            // Others filled the mailbox meanwhile, or the player has left: the seat is kept for nobody.
+            Err(error) => {
+                drop(tx);
+                self.lobby.withdraw(room, player.0)?;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Keeps a seat for the player, who is no member of the room. Gives what the player is to be told.
+fn keep(
+    tx: &mut RoomTx<'_>,
+    inside: &Inside<'_>,
+    (player, name): (PlayerRef, Name),
+    lasts_ms: u64,
+) -> Result<ServerMessage, Rejection> {
+    let record = tx.record();
+    let is_here = |tx: &RoomTx<'_>| record.seats.iter().any(|seat| tx.get(seat).player == player);
+    if is_here(tx) {
+        return Err(Rejection::new(
+            RejectCode::AlreadyInRoom,
+            "that player has a seat here already",
+        ));
+    }
+    let seat = match seat_kept_for(tx, player) {
+        Some(seat) => seat,
+        None => free_seat(tx, inside.games)?,
+    };
+    pardon(tx, player);
+    tx.set(&record.reserved, tx.get(&record.reserved) | 1 << seat);
+    tx.set(&record.kept_for[usize::from(seat)], Seat::of(player, name));
+    tx.set(&record.kept_until_ms[usize::from(seat)], now_ms() + lasts_ms);
+    let mut events = Events::begin(tx);
+    let name = name.as_str().to_owned();
+    events.tell_all(tx, RoomEvent::Reserved { seat, name })?;
+    events.finish(tx);
+    let owner = inside
+        .seat
+        .map(|seat| tx.get(&record.seats[usize::from(seat)]).name);
+    Ok(ServerMessage::Invited {
+        room: RoomId(inside.room.to_id()),
+        game: game_of(tx, inside.games).name().to_owned(),
+        name: tx.get(&record.name).as_str().to_owned(),
+        from: owner.map_or_else(String::new, |name| name.as_str().to_owned()),
+        code: code_of(tx, inside.room).to_string(),
+        seconds: u16::try_from(lasts_ms.div_ceil(1000)).unwrap_or(u16::MAX),
+    })
+}
+
+impl Lobby {
+    /// The player of that name, who can be invited.
+    fn find_addressee(&mut self, name: &str) -> Result<(PlayerRef, Name), Rejection> {
+        let unknown = || {
+            let text = format!("nobody here is called \"{}\"", name.escape_debug());
+            Rejection::new(RejectCode::UnknownPlayer, text)
+        };
+        // As the names of those who are here were cleaned.
+        let cleaned = text::player_name(name).map_err(|_| unknown())?;
+        let directory = self.memory.directory;
+        let tx = self.hand.begin(directory.record);
+        let player = directory.find_name(&tx, &cleaned).ok_or_else(unknown)?;
+        self.memory.must_have_space(&tx, player, INVITED_BYTES_MAX)?;
+        let name = tx.get(&directory.identities.at(player.index()).name);
+        Ok((player, name))
+    }
+
+    /// No seat is kept for the player any more.
+    fn withdraw(&mut self, room: RoomRef, player: PlayerRef) -> Result<(), Rejection> {
+        let mut tx = self.hand.begin(self.memory.rooms.at(room.index()));
+        if is_open(&tx, room)
+            && let Some(seat) = seat_kept_for(&tx, player)
+        {
+            give_up(&mut tx, 1 << seat)?;
+        }
+        Ok(tx.commit()?)
+    }
+
+    /// Frees the seats in a room that were kept for too long. Says whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// Events that do not fit, which is a mistake of this program's.
+    pub(super) fn end_reservations(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+        let mut tx = self.hand.begin(self.memory.rooms.at(index));
+        let record = tx.record();
+        if tx.get(&record.life) != RoomLife::OPEN.raw() {
+            return Ok(false);
+        }
+        let over = kept_seats(tx.get(&record.reserved))
+            .filter(|seat| tx.get(&record.kept_until_ms[usize::from(*seat)]) <= now_ms)
+            .fold(0, |over, seat| over | 1 << seat);
+        if over == 0 {
+            return Ok(false);
+        }
+        give_up(&mut tx, over)?;
+        tx.commit()?;
+        Ok(true)
+    }
+}
+
+/// The seat that is kept for the player, if one is.
+pub(super) fn seat_kept_for(tx: &RoomTx<'_>, player: PlayerRef) -> Option<u8> {
+    let record = tx.record();
+    kept_seats(tx.get(&record.reserved))
+        .find(|seat| tx.get(&record.kept_for[usize::from(*seat)]).player == player)
+}
+
+/// Whoever it was kept for has come, and sits there.
+pub(super) fn take_up(tx: &mut RoomTx<'_>, seat: u8) {
+    let record = tx.record();
+    tx.set(&record.reserved, tx.get(&record.reserved) & !(1 << seat));
+}
+
+/// These seats are kept no longer, and all are told.
+pub(super) fn give_up(tx: &mut RoomTx<'_>, seats: u64) -> Result<(), Rejection> {
+    let record = tx.record();
+    tx.set(&record.reserved, tx.get(&record.reserved) & !seats);
+    let mut events = Events::begin(tx);
+    for seat in kept_seats(seats) {
+        events.tell_all(tx, RoomEvent::ReservationOver { seat })?;
+    }
+    events.finish(tx);
+    Ok(())
+}
+
+/// The room's reservations, as its members are shown them.
+pub(super) fn reservations(tx: &RoomTx<'_>) -> Vec<Reservation> {
+    let (record, now_ms) = (tx.record(), now_ms());
+    let shown = |seat: u8| Reservation {
+        seat,
+        name: tx
+            .get(&record.kept_for[usize::from(seat)])
+            .name
+            .as_str()
+            .to_owned(),
+        milliseconds: time_left(tx.get(&record.kept_until_ms[usize::from(seat)]), now_ms),
+    };
+    kept_seats(tx.get(&record.reserved)).map(shown).collect()
+}
+
+/// The seats whose bits are set.
+pub(super) fn kept_seats(bits: u64) -> impl Iterator<Item = u8> {
+    (0..64).filter(move |seat| bits >> seat & 1 != 0)
+}

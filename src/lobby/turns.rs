@@ -1,0 +1,103 @@
+//! Turn clocks: in a room that has one, a turn takes so long and no longer.
+//!
+//! The game says after each call whose turn it is. The clock begins when a turn does, and anew whenever the seat to move has done
+//! something. When it has run out, the ticker tells the game, which decides what that means. A ticker that was away is late, but a
+//! clock never runs out early.
+
+use forkade_protocol::{Phase as MatchPhase, RoomEvent, Turn};
+
+use super::delivery::Events;
+use super::play::call_game;
+use super::rooms::{RoomLife, RoomTx, phase_of};
+use super::{Lobby, Rejection};
+use crate::sys::clock::now_ms;
+
+/// In a room's `turn_seat`: no clock is running.
+pub(super) const NOBODY: u32 = u32::MAX;
+
+impl Lobby {
+    /// Ends the turn in a room whose clock has run out. Says whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// If the game fails: the match is then over, abandoned.
+    pub(super) fn end_turn(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+        let mut tx = self.hand.begin(self.memory.rooms.at(index));
+        let record = tx.record();
+        let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
+        let open = tx.get(&record.life) == RoomLife::OPEN.raw();
+        let Some(seat) = seat_to_move(&tx).filter(|_| open && playing) else {
+            return Ok(false);
+        };
+        if tx.get(&record.turn_ends_at_ms) > now_ms {
+            return Ok(false);
+        }
+        let mut events = Events::begin(&mut tx);
+        events.tell_all(&mut tx, RoomEvent::TurnTimedOut { seat })?;
+        events.finish(&mut tx);
+        let ended = call_game(
+            &mut tx,
+            self.games,
+            &mut self.outbox,
+            Some(seat),
+            |game, state, out, next| game.turn_timed_out(state, seat, out, next),
+        );
+        if let Err(rejection) = ended.map_err(Rejection::from).flatten() {
+            drop(tx);
+            self.abandon_match(index)?;
+            return Err(rejection);
+        }
+        tx.commit()?;
+        Ok(true)
+    }
+}
+
+/// Sees to the clock after a call of the game: whose turn it is now, and by whose doing.
+pub(super) fn set_clock(
+    tx: &mut RoomTx<'_>,
+    to_move: Option<u8>,
+    mover: Option<u8>,
+) -> Result<(), Rejection> {
+    let runs_on = to_move == seat_to_move(tx) && mover.is_none_or(|mover| Some(mover) != to_move);
+    if runs_on {
+        return Ok(());
+    }
+    begin_turn(tx, to_move);
+    let Some(seat) = seat_to_move(tx) else {
+        return Ok(());
+    };
+    let milliseconds = tx.get(&tx.record().turn_seconds).saturating_mul(1000);
+    let mut events = Events::begin(tx);
+    events.tell_all(tx, RoomEvent::Turn { seat, milliseconds })?;
+    events.finish(tx);
+    Ok(())
+}
+
+/// Begins a turn without saying so: a match begins, and everybody is shown it. Nobody's turn: the clock stops.
+pub(super) fn begin_turn(tx: &mut RoomTx<'_>, to_move: Option<u8>) {
+    let record = tx.record();
+    let lasts_ms = u64::from(tx.get(&record.turn_seconds)) * 1000;
+    // Only seats that the room has can be waited for.
+    let seat = to_move.filter(|seat| lasts_ms > 0 && u32::from(*seat) < tx.get(&record.match_seats));
+    let ends_at_ms = seat.map_or(u64::MAX, |_| now_ms() + lasts_ms);
+    tx.set(&record.turn_seat, seat.map_or(NOBODY, u32::from));
+    tx.set(&record.turn_ends_at_ms, ends_at_ms);
+}
+
+/// Whose clock is running, and for how much longer.
+pub(super) fn turn(tx: &RoomTx<'_>) -> Option<Turn> {
+    let ends_at_ms = tx.get(&tx.record().turn_ends_at_ms);
+    seat_to_move(tx).map(|seat| Turn {
+        seat,
+        milliseconds: time_left(ends_at_ms, now_ms()),
+    })
+}
+
+fn seat_to_move(tx: &RoomTx<'_>) -> Option<u8> {
+    u8::try_from(tx.get(&tx.record().turn_seat)).ok()
+}
+
+/// Milliseconds until then, as clients are told them.
+pub(super) fn time_left(until_ms: u64, now_ms: u64) -> u32 {
+    u32::try_from(until_ms.saturating_sub(now_ms)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,108 @@
+//! Rooms and their people.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use forkade_protocol::client::{Client, ClientError, NewRoom};
+use forkade_protocol::{RejectCode, RoomEvent, RoomFilter, RoomId, RoomSettings, ServerMessage, Snapshot};
+
+use super::{PATIENCE, Server};
+
+/// Ann's room of a game, with these settings, and everybody else who has joined it in this order.
+pub fn room_of<const N: usize>(
+    server: &Server,
+    game: &str,
+    settings: RoomSettings,
+    others: [&str; N],
+) -> (Client, [Client; N], RoomId) {
+    let mut ann = server.client("Ann");
+    let wish = NewRoom {
+        settings,
+        ..NewRoom::new(game, "table")
+    };
+    let snapshot = ann.create_room(wish).expect("a room is free");
+    assert_eq!((snapshot.seat, snapshot.owner), (Some(0), Some(0)));
+    let others = others.map(|name| {
+        let mut other = server.client(name);
+        other.join_room(snapshot.room, None).expect("a seat is free");
+        other
+    });
+    (ann, others, snapshot.room)
+}
+
+/// As a room is without any wish.
+pub fn public() -> RoomSettings {
+    RoomSettings::default()
+}
+
+/// Why it was rejected.
+#[track_caller]
+pub fn rejection<T: Debug>(result: Result<T, ClientError>) -> RejectCode {
+    let error = result.expect_err("it should have been rejected");
+    error
+        .reject_code()
+        .unwrap_or_else(|| panic!("not rejected, but {error}"))
+}
+
+/// The next message that is one of those wanted; others wait.
+pub fn message<T>(client: &mut Client, wanted: impl Fn(&ServerMessage) -> Option<T>) -> T {
+    match client
+        .receive_where(PATIENCE, |message| wanted(message).is_some())
+        .expect("the session lives")
+    {
+        Some(message) => wanted(&message).expect("it was picked"),
+        None => panic!("no such message"),
+    }
+}
+
+/// The next event that is one of those wanted, with those before it left out.
+pub fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T {
+    message(client, |message| match message {
+        ServerMessage::Event { event, .. } => wanted(event),
+        _ => None,
+    })
+}
+
+/// Waits for an event.
+pub fn expect_event(client: &mut Client, expected: &RoomEvent) {
+    event(client, |event| (event == expected).then_some(()));
+}
+
+/// The room that the client has lost its seat in.
+pub fn removed(client: &mut Client) -> RoomId {
+    message(client, |message| match message {
+        ServerMessage::Removed { room, .. } => Some(*room),
+        _ => None,
+    })
+}
+
+/// What is queued for the client now, having asked for a sign of life.
+pub fn heard(client: &mut Client) -> Vec<ServerMessage> {
+    client.ping().expect("the session lives");
+    std::iter::from_fn(|| client.receive(Duration::ZERO).expect("the session lives")).collect()
+}
+
+/// The room as it is.
+pub fn picture(client: &mut Client) -> Snapshot {
+    client.look().expect("in a room")
+}
+
+/// All are ready, and see the match begin.
+pub fn start(clients: &mut [&mut Client]) {
+    for client in clients.iter_mut() {
+        client.ready(true).expect("not yet started");
+    }
+    for client in clients {
+        message(client, |message| {
+            matches!(message, ServerMessage::Started { .. }).then_some(())
+        });
+    }
+}
+
+/// What rooms there are for everybody.
+pub fn listed(client: &mut Client) -> Vec<RoomId> {
+    let (rooms, _) = client
+        .list_rooms(RoomFilter::default(), None)
+        .expect("lists are for everybody");
+    rooms.into_iter().map(|room| room.room).collect()
+}
