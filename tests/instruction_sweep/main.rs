@@ -33,7 +33,8 @@
 //! cargo test --release --features sabotage --test instruction_sweep
 //! ```
 //!
-//! Where this machine does not let processes be traced, nothing is proved, and the test says so and succeeds.
+//! Where this machine does not let processes be traced, nothing is proved, and the test says so and succeeds; with
+//! `FORKADE_REQUIRE_PTRACE=1`, as in the project's own checks, it fails.
 
 #[path = "../actors/mod.rs"]
 mod actors;
@@ -139,12 +140,22 @@ fn main() -> ExitCode {
         println!(
             "NOTHING WAS PROVED: this machine does not let processes be traced (ptrace). Run the sweep where it does."
         );
-        return ExitCode::SUCCESS;
+        return if proof_is_required() {
+            println!("FAILED: FORKADE_REQUIRE_PTRACE demands a proof.");
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        };
     }
     let rows: Vec<Row> = cells[..selected.len()].iter().map(Row::load).collect();
     show(&selected, &rows);
     println!("{:.1} s in {workers} processes", begun.elapsed().as_secs_f64());
     verdict(&selected, &rows, &exits)
+}
+
+/// Whether it counts as a failure that nothing can be proved on this machine.
+fn proof_is_required() -> bool {
+    std::env::var_os("FORKADE_REQUIRE_PTRACE").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 /// One instruction that copies or fills a range is stepped through once for each byte. The C library has other instructions for the
