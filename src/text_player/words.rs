@@ -49,7 +49,8 @@ pub fn welcome(name: &str, games: &Games) -> String {
     format!(
         "Welcome to Forkade. You are called {name}; \"name NEW\" changes that.\n\
          Games: {}.\n\
-         \"quick {first}\" finds you somebody to play with, \"rooms\" shows who plays, \"help\" lists all commands.\n",
+         \"quick {first}\" finds somebody to play with, \"rooms\" shows who plays,\n\
+         \"help\" lists all commands.\n",
         names.join(", ")
     )
 }
