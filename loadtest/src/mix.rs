@@ -12,7 +12,8 @@
 //! rate = 2
 //! ```
 //!
-//! The keys are the command line's: `kind` (`--workload`), `clients`, `rooms`, `room_size`, `rate`, `payload`.
+//! The keys are the command line's: `kind` (`--workload`), `clients`, `rooms`, `room_size`, `rate`, `payload`, `say`
+//! (a list of `"room"`, `"lobby"`, `"whisper"`).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,6 +24,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::plan::{CLIENTS_MAX, Part, ROOM_SIZE_MAX, Wish, WorkloadKind, check_per_second};
+use crate::workload::chat::Scope;
 
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Workloads in one run: enough for each kind at several sizes.
@@ -74,6 +76,7 @@ struct Entry {
     room_size: Option<Spanned<u32>>,
     rate: Option<Spanned<f64>>,
     payload: Option<Spanned<u32>>,
+    say: Option<Spanned<Vec<Scope>>>,
 }
 
 /// The workloads that the file at `path` lists.
@@ -154,6 +157,7 @@ fn part_of(entry: &Entry, number: u32, seed: u64) -> Result<Part, (&'static str,
         room_size: number_of(&entry.room_size),
         rate: rate.transpose().map_err(|reason| ("rate", reason))?,
         payload: number_of(&entry.payload),
+        say: entry.say.as_ref().map(|say| say.get_ref().clone()),
     };
     wish.fulfil(number, seed)
         .map_err(|impossible| (impossible.key, impossible.reason))
@@ -168,6 +172,7 @@ impl Entry {
             "room_size" => self.room_size.as_ref().map(Spanned::span),
             "rate" => self.rate.as_ref().map(Spanned::span),
             "payload" => self.payload.as_ref().map(Spanned::span),
+            "say" => self.say.as_ref().map(Spanned::span),
             _ => Some(self.kind.span()),
         }
     }
@@ -258,6 +263,12 @@ mod tests {
                 "rooms: lobby makes",
             ),
             (format!("{head}rate = \n"), 4, ""),
+            (format!("{head}say = [\"room\"]\n"), 4, "say: relay says nothing"),
+            (
+                format!("{head}[[workload]]\nkind = \"chat\"\nsay = [\"moon\"]\n"),
+                6,
+                "unknown variant `moon`",
+            ),
             ("duration = 3\n".to_owned(), 1, "unknown field `duration`"),
         ] {
             let told = parsed(&text).expect_err(&text);

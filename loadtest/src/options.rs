@@ -43,7 +43,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     pub wish: Wish,
     /// Run the workloads that this TOML file lists side by side, instead of one from the command line.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "clients", "rooms", "room_size", "rate", "payload"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "clients", "rooms", "room_size", "rate", "payload", "say"])]
     pub mix: Option<PathBuf>,
     /// Seconds over which the clients come in, evenly; without it as fast as the server lets them.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]

@@ -5,7 +5,8 @@ use std::fmt;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::workload::{chat, relay};
+use crate::workload::chat::{self, Scope};
+use crate::workload::relay;
 
 /// Most clients that one load generator drives: each needs a port of its own towards the one server address.
 pub(crate) const CLIENTS_MAX: u32 = 28_000;
@@ -34,7 +35,8 @@ pub(crate) enum WorkloadKind {
     /// Clients list, create, join, watch and leave rooms, match quickly, go and come back as new players; every answer
     /// and every event is checked against who is where.
     Lobby,
-    /// Everybody talks: every line must reach each of its readers once and in its speaker's order.
+    /// Everybody talks, in rooms, in the lobby and to one another: every line must reach each of its readers once and in its
+    /// speaker's order.
     Chat,
 }
 
@@ -53,12 +55,17 @@ pub(crate) struct Wish {
     /// Members of each room [default: 2, or clients / rooms]; two-player games know only 2.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(ROOM_SIZE_MAX)))]
     pub room_size: Option<u32>,
-    /// Messages, moves or requests per client and second [default: 10; chat: 1]; 0: the next one when the last has come back.
+    /// Messages, moves, requests or lines per client and second [default: 10; chat: 0.5]; 0: the next one when the last has come
+    /// back.
     #[arg(long, value_name = "N", value_parser = per_second)]
     pub rate: Option<f64>,
     /// Bytes of each relay message, its header of 20 included, or of each chat line [default: 32; chat: 80].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32))]
     pub payload: Option<u32>,
+    /// To whom chat lines go, in turn: room, lobby (to everybody on the server), whisper [default: all three]. A server refuses
+    /// more than one line a second unless it is told otherwise (--server-arg=--chat-per-minute=0).
+    #[arg(long, value_enum, value_name = "SCOPE,…", value_delimiter = ',', num_args = 1..)]
+    pub say: Option<Vec<Scope>>,
 }
 
 /// One workload of a run. Its clients are numbered from 0 here, whatever their place in the run is.
@@ -71,6 +78,8 @@ pub(crate) struct Part {
     /// Per client and second; 0 is a closed loop.
     pub rate: f64,
     pub payload_bytes: u32,
+    /// To whom chat lines go, in turn; empty if there are none.
+    pub say: Vec<Scope>,
     /// Of everything random in it.
     pub seed: u64,
 }
@@ -164,14 +173,39 @@ impl Wish {
                 );
             }
         };
+        let shape = self.shape(kind)?;
         Ok(Part {
             number,
             kind,
-            shape: self.shape(kind)?,
+            say: self.say(kind, shape)?,
+            shape,
             rate: self.rate.unwrap_or(kind.rate_default()),
             payload_bytes,
             seed: seed.wrapping_add(u64::from(number) << 32),
         })
+    }
+
+    fn say(&self, kind: WorkloadKind, shape: Shape) -> Result<Vec<Scope>, Impossible> {
+        let say = match (kind, &self.say) {
+            (WorkloadKind::Chat, None) => Scope::ALL.to_vec(),
+            (WorkloadKind::Chat, Some(say)) if say.is_empty() => {
+                return impossible("say", "nobody to talk to".to_owned());
+            }
+            (WorkloadKind::Chat, Some(say)) => say.clone(),
+            (_, None) => Vec::new(),
+            (_, Some(_)) => return impossible("say", format!("{kind} says nothing")),
+        };
+        if say.contains(&Scope::Lobby) && shape.clients > chat::LOBBY_CLIENTS_MAX {
+            return impossible(
+                "say",
+                format!(
+                    "everybody hears the lobby, so that {} clients are too many: at most {}",
+                    shape.clients,
+                    chat::LOBBY_CLIENTS_MAX
+                ),
+            );
+        }
+        Ok(say)
     }
 
     /// Completes clients, rooms and room size from those that were given.
@@ -265,10 +299,14 @@ impl fmt::Display for Part {
             write!(formatter, " in {rooms} rooms of {room_size}")?;
         }
         if self.rate > 0.0 {
-            write!(formatter, ", {}/s each", self.rate)
+            write!(formatter, ", {}/s each", self.rate)?;
         } else {
-            formatter.write_str(", closed loop")
+            formatter.write_str(", closed loop")?;
         }
+        for (place, scope) in self.say.iter().enumerate() {
+            write!(formatter, "{} {scope}", if place == 0 { ", to" } else { " /" })?;
+        }
+        Ok(())
     }
 }
 
@@ -341,6 +379,7 @@ mod tests {
             room_size,
             payload,
             rate: None,
+            say: None,
         };
         for (wish, key, reason) in [
             (
@@ -398,6 +437,36 @@ mod tests {
             let impossible = wish.fulfil(0, 1).expect_err(reason);
             assert_eq!(impossible.key, key, "{impossible:?}");
             assert!(impossible.reason.contains(reason), "{impossible:?}");
+        }
+    }
+
+    #[test]
+    fn only_chat_talks_and_not_with_everybody_to_the_lobby() {
+        let say = |kind, clients, say: &[Scope]| {
+            let wish = Wish {
+                kind: Some(kind),
+                clients: Some(clients),
+                say: Some(say.to_vec()),
+                ..Wish::default()
+            };
+            wish.fulfil(0, 1)
+                .map(|part| part.say)
+                .map_err(|impossible| impossible.key)
+        };
+        assert_eq!(
+            wish(WorkloadKind::Chat).fulfil(0, 1).expect("possible").say,
+            Scope::ALL
+        );
+        assert_eq!(
+            say(WorkloadKind::Chat, 4000, &[Scope::Room]),
+            Ok(vec![Scope::Room])
+        );
+        for bad in [
+            say(WorkloadKind::Chat, 4000, &[Scope::Lobby]),
+            say(WorkloadKind::Chat, 4, &[]),
+            say(WorkloadKind::Relay, 4, &[Scope::Room]),
+        ] {
+            assert_eq!(bad, Err("say"));
         }
     }
 

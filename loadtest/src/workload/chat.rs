@@ -1,8 +1,13 @@
-//! Chat: everybody talks on a schedule. Every line is numbered by its speaker, and must come to each of its readers exactly
-//! once, unaltered, under its speaker's name, and after all that the speaker said before.
+//! Chat: everybody talks on a schedule, in turn to the room, to the lobby and to one other. Every line is numbered by its speaker,
+//! and must come to each of its readers exactly once, unaltered, under its speaker's name, and after all that the speaker said
+//! to the same readers before.
 
+use std::fmt;
+
+use clap::ValueEnum;
 use forkade_protocol::limits::CHAT_BYTES_MAX;
 use forkade_protocol::{ChatScope, ClientMessage, RejectCode, RoomEvent, ServerMessage};
+use serde::Deserialize;
 
 use super::fanout::{Fanout, number_of, request_of};
 use super::pace::Pace;
@@ -14,72 +19,169 @@ pub(crate) const LINE_BYTES_MIN: u32 = 80;
 pub(crate) const LINE_BYTES_DEFAULT: u32 = 80;
 pub(crate) const LINE_BYTES_MAX: u32 = 500;
 const _: () = assert!(LINE_BYTES_MAX as usize == CHAT_BYTES_MAX);
-/// What people type at best, and servers allow.
-pub(crate) const RATE_DEFAULT: f64 = 1.0;
+/// Half of what a server allows unless it is told otherwise.
+pub(crate) const RATE_DEFAULT: f64 = 0.5;
+/// Everybody hears the lobby, so what must be kept in mind of it grows with the square of this.
+pub(crate) const LOBBY_CLIENTS_MAX: u32 = 2_000;
+
+/// To whom a line is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scope {
+    /// All in the room, the speaker included.
+    Room,
+    /// All on the server, the speaker included.
+    Lobby,
+    /// The next client, the last one's being the first.
+    Whisper,
+}
+
+impl Scope {
+    pub(crate) const ALL: [Self; 3] = [Self::Room, Self::Lobby, Self::Whisper];
+}
 
 /// The chat workload.
 #[derive(Debug)]
 pub(crate) struct Chat {
+    clients: u32,
     line_bytes: usize,
+    /// Tells this workload's lines in the lobby from others.
+    tag: String,
     pace: Pace,
-    fanout: Fanout,
+    /// Each client speaks to these in turn: its `n`th line goes to the `n % length`th.
+    channels: Vec<Channel>,
     names: Vec<String>,
     counts: Counts,
+    /// Lines that each client has said.
+    said: Vec<u64>,
     /// Lines that the server refused because their speaker talks too fast.
     too_fast: u64,
+    /// Whispers that it refused because too many wait for the addressee.
+    mailbox_full: u64,
+    /// Receipts of lobby lines that it said somebody has missed.
+    missed: u64,
+}
+
+#[derive(Debug)]
+struct Channel {
+    scope: Scope,
+    /// Of whispers, every client is a group of its own: there is one reader, whoever it is.
+    fanout: Fanout,
 }
 
 impl Chat {
     pub(crate) fn new(part: &Part) -> Self {
+        let clients = part.shape.clients;
+        let channel = |scope: &Scope| Channel {
+            scope: *scope,
+            fanout: match scope {
+                Scope::Room => Fanout::new(clients, part.shape.room_size),
+                Scope::Lobby => Fanout::new(clients, clients),
+                Scope::Whisper => Fanout::new(clients, 1),
+            },
+        };
         Self {
+            clients,
             line_bytes: part.payload_bytes as usize,
+            tag: format!("{}.{}", std::process::id(), part.number),
             pace: Pace::new(part),
-            fanout: Fanout::new(part.shape.clients, part.shape.room_size),
-            names: vec![String::new(); part.shape.clients as usize],
+            channels: part.say.iter().map(channel).collect(),
+            names: vec![String::new(); clients as usize],
             counts: Counts::default(),
+            said: vec![0; clients as usize],
             too_fast: 0,
+            mailbox_full: 0,
+            missed: 0,
         }
     }
 
     fn say(&mut self, client: ClientIndex, intended_ns: u64, actions: &mut Actions) {
+        let said = &mut self.said[client as usize];
         let line = Line {
             speaker: client,
-            number: self.fanout.send(client),
+            number: *said,
             intended_ns,
         };
+        *said += 1;
+        let (place, _) = self.turn(line.number);
+        let channel = &mut self.channels[place];
+        channel.fanout.send(client);
         let message = ClientMessage::Chat {
             request: request_of(line.number),
-            scope: ChatScope::Room,
-            text: line.text(self.line_bytes),
+            scope: match channel.scope {
+                Scope::Room => ChatScope::Room,
+                Scope::Lobby => ChatScope::Lobby,
+                Scope::Whisper => ChatScope::Whisper {
+                    to: self.names[self.whispered_to(client) as usize].clone(),
+                },
+            },
+            text: line.text(&self.tag, self.line_bytes),
         };
         self.counts.sent += 1;
         actions.sends.push((client, message));
     }
 
-    fn heard(&mut self, reader: ClientIndex, from: &str, text: &str, now_ns: u64, actions: &mut Actions) {
-        let Some(line) = self.checked(reader, from, text) else {
+    /// Of a client's `number`th line: the channel that it goes to, and how many went there before it.
+    fn turn(&self, number: u64) -> (usize, u64) {
+        let channels = self.channels.len() as u64;
+        let place = usize::try_from(number % channels).expect("fewer than there are channels");
+        (place, number / channels)
+    }
+
+    fn whispered_to(&self, client: ClientIndex) -> ClientIndex {
+        (client + 1) % self.clients
+    }
+
+    fn heard(
+        &mut self,
+        (reader, scope): (ClientIndex, Scope),
+        from: &str,
+        text: &str,
+        now_ns: u64,
+        actions: &mut Actions,
+    ) {
+        if scope == Scope::Lobby && !text.contains(&self.tag) {
+            // The lobby is open to others.
+            return;
+        }
+        let Some((line, place)) = self.checked((reader, scope), from, text) else {
             self.counts.mismatches += 1;
             return;
         };
-        if !self
-            .fanout
-            .receive(reader, line.speaker, line.number, &mut self.counts)
-        {
+        let speaker = line.speaker;
+        let (_, number) = self.turn(line.number);
+        // A whisper is counted as if its speaker had got it.
+        let counted_for = if scope == Scope::Whisper { speaker } else { reader };
+        let fanout = &mut self.channels[place].fanout;
+        if !fanout.receive(counted_for, speaker, number, &mut self.counts) {
             return;
         }
-        let own = line.speaker == reader;
-        actions.receipt(line.intended_ns, now_ns, own);
-        if own && line.number + 1 == self.fanout.sent(reader) {
-            self.go_on(reader, now_ns, actions);
+        actions.receipt(line.intended_ns, now_ns, speaker == reader);
+        if speaker == counted_for && line.number + 1 == self.said[speaker as usize] {
+            self.go_on(speaker, now_ns, actions);
         }
     }
 
-    /// The line, if the one who is said to have said it has said just this, to the reader among others.
-    fn checked(&self, reader: ClientIndex, from: &str, text: &str) -> Option<Line> {
+    /// The line and its channel, if the one who is said to have said it has said just this, to the reader among others.
+    fn checked(
+        &self,
+        (reader, scope): (ClientIndex, Scope),
+        from: &str,
+        text: &str,
+    ) -> Option<(Line, usize)> {
         let line = Line::parse(text)?;
-        let said = self.fanout.is_for(reader, line.speaker, line.number);
-        (said && line.text(self.line_bytes) == text && self.names[line.speaker as usize] == from)
-            .then_some(line)
+        let name = self.names.get(line.speaker as usize)?;
+        let (place, number) = self.turn(line.number);
+        let channel = &self.channels[place];
+        let said_to_reader = match scope {
+            Scope::Whisper => {
+                self.whispered_to(line.speaker) == reader
+                    && channel.fanout.is_for(line.speaker, line.speaker, number)
+            }
+            Scope::Room | Scope::Lobby => channel.fanout.is_for(reader, line.speaker, number),
+        };
+        let is_it = said_to_reader && channel.scope == scope && name == from;
+        (is_it && line.text(&self.tag, self.line_bytes) == text).then_some((line, place))
     }
 
     fn refused(
@@ -87,19 +189,32 @@ impl Chat {
         client: ClientIndex,
         request: u32,
         code: RejectCode,
-        actions: &mut Actions,
         now_ns: u64,
+        actions: &mut Actions,
     ) {
-        match number_of(request, self.fanout.sent(client)) {
-            Some(number) => self.fanout.refuse(client, number),
+        match number_of(request, self.said[client as usize]) {
+            Some(said) => {
+                let (place, number) = self.turn(said);
+                self.channels[place].fanout.refuse(client, number);
+            }
             None => self.counts.mismatches += 1,
         }
-        if code == RejectCode::ChatTooFast {
-            self.too_fast += 1;
-        } else {
-            self.counts.rejected += 1;
+        match code {
+            RejectCode::ChatTooFast => self.too_fast += 1,
+            RejectCode::MailboxFull => self.mailbox_full += 1,
+            _ => self.counts.rejected += 1,
         }
         self.go_on(client, now_ns, actions);
+    }
+
+    /// A reader of the lobby was too slow for so many lines, and was told so.
+    fn missed(&mut self, lines: u64) {
+        self.missed += lines;
+        let lobby = self
+            .channels
+            .iter_mut()
+            .filter(|channel| channel.scope == Scope::Lobby);
+        lobby.for_each(|channel| channel.fanout.give_up(lines));
     }
 
     /// Closed loop: the next line follows when the last one has come to its end, whichever.
@@ -132,9 +247,18 @@ impl Workload for Chat {
             ServerMessage::Event {
                 event: RoomEvent::Chat { from, text },
                 ..
-            } => self.heard(client, &from, &text, now_ns, actions),
+            } => self.heard((client, Scope::Room), &from, &text, now_ns, actions),
+            ServerMessage::Chat { scope, from, text } => {
+                let scope = match scope {
+                    ChatScope::Room => Scope::Room,
+                    ChatScope::Lobby => Scope::Lobby,
+                    ChatScope::Whisper { .. } => Scope::Whisper,
+                };
+                self.heard((client, scope), &from, &text, now_ns, actions);
+            }
+            ServerMessage::ChatMissed { lines } => self.missed(lines),
             ServerMessage::Rejected { request, code, .. } => {
-                self.refused(client, request, code, actions, now_ns);
+                self.refused(client, request, code, now_ns, actions);
             }
             // What was skipped shows as numbers that never come. If the own copy is among them, nothing else would.
             ServerMessage::Resync { .. } => self.go_on(client, now_ns, actions),
@@ -147,7 +271,7 @@ impl Workload for Chat {
     }
 
     fn is_settled(&self) -> bool {
-        self.fanout.is_settled()
+        self.channels.iter().all(|channel| channel.fanout.is_settled())
     }
 
     fn counts(&self) -> Counts {
@@ -157,11 +281,39 @@ impl Workload for Chat {
     fn figures(&self) -> Figures {
         Figures {
             counts: self.counts,
-            lost: self.fanout.lost(),
+            lost: self
+                .channels
+                .iter()
+                .map(|channel| channel.lost(self.missed))
+                .sum(),
             unsent: self.pace.unsent(),
-            details: vec![("chat_too_fast", self.too_fast)],
+            details: vec![
+                ("chat_too_fast", self.too_fast),
+                ("mailbox_full", self.mailbox_full),
+                ("lobby_lines_missed", self.missed),
+            ],
             ..Figures::default()
         }
+    }
+}
+
+impl Channel {
+    /// Receipts that have not come, but for those that the server has said are missing.
+    fn lost(&self, missed: u64) -> u64 {
+        match self.scope {
+            Scope::Lobby => self.fanout.lost().saturating_sub(missed),
+            Scope::Room | Scope::Whisper => self.fanout.lost(),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Room => "room",
+            Self::Lobby => "lobby",
+            Self::Whisper => "whisper",
+        })
     }
 }
 
@@ -169,19 +321,20 @@ impl Workload for Chat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Line {
     speaker: ClientIndex,
+    /// Among all lines of the speaker.
     number: u64,
     intended_ns: u64,
 }
 
 impl Line {
     /// `bytes` is at least [`LINE_BYTES_MIN`].
-    fn text(self, bytes: usize) -> String {
+    fn text(self, tag: &str, bytes: usize) -> String {
         let Self {
             speaker,
             number,
             intended_ns,
         } = self;
-        let mut text = format!("line {number} of {speaker} at {intended_ns}: ");
+        let mut text = format!("line {number} of {speaker} in {tag} at {intended_ns}: ");
         let mut filler = number.wrapping_add(u64::from(speaker));
         while text.len() < bytes {
             text.push(char::from(b'a' + (filler % 26).to_le_bytes()[0]));
@@ -192,12 +345,154 @@ impl Line {
 
     fn parse(text: &str) -> Option<Self> {
         let (number, rest) = text.strip_prefix("line ")?.split_once(" of ")?;
-        let (speaker, rest) = rest.split_once(" at ")?;
+        let (speaker, rest) = rest.split_once(" in ")?;
+        let (_tag, rest) = rest.split_once(" at ")?;
         let (intended_ns, _) = rest.split_once(": ")?;
         Some(Self {
             speaker: speaker.parse().ok()?,
             number: number.parse().ok()?,
             intended_ns: intended_ns.parse().ok()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Four clients in two rooms. Client 1 is called "c1".
+    fn chat(arguments: &[&str]) -> Chat {
+        let all = [&["--workload", "chat", "--clients", "4"], arguments].concat();
+        let mut chat = Chat::new(&Options::part_for_test(&all));
+        for client in 0..4 {
+            chat.welcomed(client, &format!("c{client}"), 0, &mut Actions::default());
+        }
+        chat
+    }
+
+    /// Lets client 0 say its first `lines` lines.
+    fn said(chat: &mut Chat, lines: u64) -> Vec<(ChatScope, String)> {
+        let mut actions = Actions::default();
+        (0..lines).for_each(|line| chat.say(0, line, &mut actions));
+        let text = |(_, message)| match message {
+            ClientMessage::Chat { scope, text, .. } => (scope, text),
+            other => panic!("{other:?}"),
+        };
+        actions.sends.into_iter().map(text).collect()
+    }
+
+    fn hears(chat: &mut Chat, reader: ClientIndex, scope: &ChatScope, from: &str, text: &str) {
+        let (from, text) = (from.to_owned(), text.to_owned());
+        let message = match scope {
+            ChatScope::Room => ServerMessage::Event {
+                number: 1,
+                event: RoomEvent::Chat { from, text },
+            },
+            other => ServerMessage::Chat {
+                scope: other.clone(),
+                from,
+                text,
+            },
+        };
+        chat.received(reader, message, SECOND, &mut Actions::default());
+    }
+
+    fn readers(scope: &ChatScope) -> &'static [ClientIndex] {
+        match scope {
+            ChatScope::Room => &[0, 1],
+            ChatScope::Lobby => &[0, 1, 2, 3],
+            ChatScope::Whisper { .. } => &[1],
+        }
+    }
+
+    #[test]
+    fn all_who_should_hear_a_line_have_heard_all_there_is() {
+        let mut chat = chat(&[]);
+        let lines = said(&mut chat, 6);
+        assert_eq!(lines[2].0, ChatScope::Whisper { to: "c1".to_owned() });
+        for (scope, text) in &lines {
+            for reader in readers(scope) {
+                assert!(!chat.is_settled());
+                hears(&mut chat, *reader, scope, "c0", text);
+            }
+        }
+        assert!(chat.is_settled());
+        let figures = chat.figures();
+        assert_eq!(
+            (figures.lost, figures.counts.sent, figures.counts.received),
+            (0, 6, 14)
+        );
+        assert_eq!((figures.counts.mismatches, figures.counts.reordered), (0, 0));
+    }
+
+    #[test]
+    fn lost_doubled_and_disordered_lines_are_told_apart_within_their_scope() {
+        let mut chat = chat(&["--say", "whisper"]);
+        let lines = said(&mut chat, 4);
+        for line in [0, 2, 1, 1] {
+            let (scope, text) = &lines[line];
+            hears(&mut chat, 1, scope, "c0", text);
+        }
+        let figures = chat.figures();
+        assert_eq!(
+            (figures.counts.reordered, figures.counts.duplicated, figures.lost),
+            (1, 1, 1)
+        );
+    }
+
+    #[test]
+    fn lines_under_a_wrong_name_altered_or_to_the_wrong_ears_are_mismatches() {
+        let mut chat = chat(&[]);
+        let lines = said(&mut chat, 3);
+        let (room, whisper) = (&lines[0], &lines[2]);
+        hears(&mut chat, 1, &room.0, "c1", &room.1);
+        hears(&mut chat, 1, &room.0, "c0", &room.1[..79]);
+        hears(&mut chat, 2, &room.0, "c0", &room.1);
+        hears(&mut chat, 1, &ChatScope::Lobby, "c0", &room.1);
+        hears(&mut chat, 2, &whisper.0, "c0", &whisper.1);
+        hears(&mut chat, 1, &whisper.0, "c0", "psst");
+        assert_eq!((chat.counts().mismatches, chat.counts().received), (6, 0));
+        hears(&mut chat, 1, &ChatScope::Lobby, "a stranger", "good evening");
+        assert_eq!(chat.counts().mismatches, 6, "strangers may talk in the lobby");
+    }
+
+    #[test]
+    fn what_the_server_refuses_or_says_is_missing_is_not_lost() {
+        let mut chat = chat(&["--say", "lobby,whisper"]);
+        let lines = said(&mut chat, 4);
+        for (request, code) in [(0, RejectCode::ChatTooFast), (1, RejectCode::MailboxFull)] {
+            let text = String::new();
+            chat.received(
+                0,
+                ServerMessage::Rejected { request, code, text },
+                1,
+                &mut Actions::default(),
+            );
+        }
+        for reader in 0..3 {
+            hears(&mut chat, reader, &lines[2].0, "c0", &lines[2].1);
+        }
+        hears(&mut chat, 1, &lines[3].0, "c0", &lines[3].1);
+        assert!(!chat.is_settled());
+        chat.received(
+            3,
+            ServerMessage::ChatMissed { lines: 1 },
+            1,
+            &mut Actions::default(),
+        );
+        assert!(chat.is_settled());
+        let figures = chat.figures();
+        assert_eq!((figures.lost, figures.counts.rejected), (0, 0));
+        assert_eq!(
+            figures.details,
+            [
+                ("chat_too_fast", 1),
+                ("mailbox_full", 1),
+                ("lobby_lines_missed", 1)
+            ]
+        );
     }
 }

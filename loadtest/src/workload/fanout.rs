@@ -85,6 +85,11 @@ impl Fanout {
         self.under_way = self.under_way.saturating_sub(u64::from(self.group_size));
     }
 
+    /// So many receipts will not come, and that is known.
+    pub(super) fn give_up(&mut self, receipts: u64) {
+        self.under_way = self.under_way.saturating_sub(receipts);
+    }
+
     /// Whether everybody has everything, as far as known.
     pub(super) fn is_settled(&self) -> bool {
         self.under_way == 0

@@ -136,8 +136,33 @@ fn every_line_of_chat_comes_to_each_reader_once_and_in_order() {
         ],
     );
     run.assert_flawless();
+    // In turn to a room of four, to the lobby of twelve, and to one.
+    let lines = run.number("/sent") / 12.0;
+    assert_eq!(lines, 6.0);
+    assert_eq!(run.number("/received"), 12.0 * (2.0 * 4.0 + 2.0 * 12.0 + 2.0));
+}
+
+#[test]
+fn who_talks_too_fast_is_refused_and_loses_nothing_else() {
+    let run = run(
+        "chat_too_fast",
+        &[
+            "--workload",
+            "chat",
+            "--clients",
+            "4",
+            "--rate",
+            "20",
+            "--duration",
+            "2",
+            "--say",
+            "whisper",
+        ],
+    );
+    run.assert_flawless();
     let too_fast = run.number("/workloads/0/details/chat_too_fast");
-    assert_eq!(run.number("/received"), 4.0 * (run.number("/sent") - too_fast));
+    assert!(too_fast > 0.0, "{}", run.stdout);
+    assert_eq!(run.number("/received"), run.number("/sent") - too_fast);
 }
 
 #[test]
