@@ -13,7 +13,10 @@
 //! meanwhile is not in shared memory, so the successor says that it is lost ([`INTERRUPTED`]), and only if there was anything.
 
 mod actions;
+mod activities;
 mod commands;
+mod describe;
+mod obey;
 mod queries;
 mod replies;
 
@@ -26,11 +29,13 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use socket2::{SockRef, TcpKeepalive};
 
-use self::commands::{Command, Query};
+use self::activities::{Activity, Progress};
 use self::replies::Reply;
 use crate::limits::{
-    CLOSING_TIMEOUT_MS, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_LINE_BYTES_MAX, WRITE_STALL_TIMEOUT_MS,
+    CLOSING_TIMEOUT_MS, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_KEEP_ALIVE_MS, CONSOLE_LINE_BYTES_MAX,
+    WRITE_STALL_TIMEOUT_MS,
 };
 use crate::lobby::Lobby;
 use crate::lobby::connections::Phase;
@@ -48,6 +53,8 @@ use crate::telnet::{Input, LineReader};
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const LIFELINE: Token = Token(2);
+const ROOM_BELL: Token = Token(3);
+const BELL_ANSWER: Token = Token(4);
 
 /// Bytes that are received at once.
 const RECEIVE_BYTES: usize = 4096;
@@ -89,6 +96,10 @@ struct Console {
     output: VecDeque<u8>,
     /// The answer that is being given.
     reply: Option<Reply>,
+    /// What goes on until it is over, or until the operator sends a line.
+    activity: Option<Activity>,
+    /// When it is to be asked again, whatever happens.
+    look_again_at_ms: u64,
     stage: Stage,
     stage_began_ms: u64,
     /// Why the server ends the connection, if it is the server that does.
@@ -132,6 +143,7 @@ impl Console {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
         }
+        keep_alive(&socket)?;
         let interrupted = predecessor_was_interrupted(&mut lobby, connection);
         let (session, _) = Session::attach(lobby, connection, Passed::default());
         let now = now_ms();
@@ -145,6 +157,8 @@ impl Console {
             input: VecDeque::new(),
             output: VecDeque::new(),
             reply: None,
+            activity: None,
+            look_again_at_ms: u64::MAX,
             stage: Stage::Talking,
             stage_began_ms: now,
             farewell: None,
@@ -161,11 +175,16 @@ impl Console {
     fn serve(&mut self) -> io::Result<End> {
         let mut events = Events::with_capacity(8);
         while self.session.phase() != Phase::DONE {
-            let turn = self.take_turn();
+            let turn = self.take_turn()?;
             let patience_ms = self.deadline_ms().saturating_sub(now_ms());
             if turn == Turn::Over || (patience_ms == 0 && self.run_out_of_patience()) {
                 break;
             }
+            let look_again_ms = match self.output.is_empty() {
+                true => self.look_again_at_ms.saturating_sub(now_ms()),
+                false => u64::MAX,
+            };
+            let patience_ms = patience_ms.min(look_again_ms);
             let timeout = Duration::from_millis(if turn == Turn::Wait { patience_ms } else { 0 });
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -176,6 +195,11 @@ impl Console {
                     LIFELINE => return Ok(End::Server),
                     // They only wake the process up; what they are about is looked at in each turn.
                     SIGNALS => while self.signals.read()?.is_some() {},
+                    BELL_ANSWER => {
+                        if let Some(activity) = &mut self.activity {
+                            activity.take_bell(&self.poll)?;
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -185,25 +209,30 @@ impl Console {
     }
 
     /// Does one thing that can be done without waiting.
-    fn take_turn(&mut self) -> Turn {
+    fn take_turn(&mut self) -> io::Result<Turn> {
         if self.stage == Stage::Talking && self.session.wanted() == Wanted::Stop {
-            return self.end_because("the server is stopping");
+            return Ok(self.end_because("the server is stopping"));
         }
         if !self.output.is_empty() {
-            return self.send();
+            return Ok(self.send());
         }
         if let Some(reply) = &mut self.reply {
             if !reply.give_more(&mut self.session.lobby, &mut self.output) {
                 self.reply = None;
             }
-            return Turn::Again;
+            return Ok(Turn::Again);
         }
-        match self.stage {
-            Stage::Talking if self.input.is_empty() => self.receive(),
-            Stage::Talking => self.read_on(),
+        let listens = self.activity.as_ref().is_none_or(Activity::lasts_until_a_line);
+        Ok(match self.stage {
+            Stage::Talking if !listens => self.go_on()?,
+            Stage::Talking if !self.input.is_empty() => self.read_on()?,
+            Stage::Talking => match self.receive() {
+                Turn::Wait => self.go_on()?,
+                turn => turn,
+            },
             Stage::Ending => self.take_leave(),
             Stage::Lingering => self.discard(),
-        }
+        })
     }
 
     fn send(&mut self) -> Turn {
@@ -230,7 +259,7 @@ impl Console {
                 Turn::Again
             }
             Received::WouldBlock => {
-                if self.reader.is_between_lines() {
+                if self.reader.is_between_lines() && self.activity.is_none() {
                     record.working_on.store(0, Ordering::Release);
                 }
                 Turn::Wait
@@ -242,8 +271,14 @@ impl Console {
     }
 
     /// Takes in what was received, up to the first thing that is to be answered.
-    fn read_on(&mut self) -> Turn {
-        while self.output.is_empty() && self.reply.is_none() && self.stage == Stage::Talking {
+    fn read_on(&mut self) -> io::Result<Turn> {
+        let is_free = |console: &Self| {
+            console.output.is_empty()
+                && console.reply.is_none()
+                && console.stage == Stage::Talking
+                && console.activity.as_ref().is_none_or(Activity::lasts_until_a_line)
+        };
+        while is_free(self) {
             let Some(byte) = self.input.pop_front() else { break };
             let Some(input) = self.reader.push(byte) else {
                 continue;
@@ -254,45 +289,52 @@ impl Console {
                 Input::TooLong => {
                     self.refuse(&format!("line too long: at most {CONSOLE_LINE_BYTES_MAX} bytes"))
                 }
+                Input::Line(_) if self.activity.is_some() => {
+                    self.end_activity()?;
+                    self.say(replies::OK);
+                }
                 Input::Line(line) => self.obey(&line),
             }
         }
-        Turn::Again
+        Ok(Turn::Again)
     }
 
-    fn obey(&mut self, line: &[u8]) {
-        let command = match commands::parse(line) {
-            Ok(command) => command,
-            Err(error) => return self.refuse(&error.to_string()),
+    fn answer(&mut self, reply: Reply) {
+        self.reply = Some(reply);
+    }
+
+    fn begin(&mut self, activity: Activity) {
+        self.activity = Some(activity);
+    }
+
+    /// Lets what goes on say what there is to say.
+    fn go_on(&mut self) -> io::Result<Turn> {
+        let Some(activity) = &mut self.activity else {
+            return Ok(Turn::Wait);
         };
-        let lobby = &mut self.session.lobby;
-        match command {
-            Command::Help(None) => self.reply = Some(Reply::Lines(commands::overview())),
-            Command::Help(Some(about)) => self.reply = Some(Reply::Lines(about.explanation())),
-            Command::Query(query, form) => {
-                self.reply = Some(match query {
-                    Query::Status => Reply::object(&queries::status(lobby, self.context), form),
-                    Query::Processes { memory } => {
-                        Reply::list(queries::processes(self.context, memory), form)
-                    }
-                    Query::Players => Reply::list(queries::players(), form),
-                    Query::Rooms => Reply::list(queries::rooms(), form),
-                    Query::Locks { all } => Reply::list(queries::locks(all), form),
-                });
+        match activity.go_on(&mut self.session.lobby, &self.poll)? {
+            Progress::Said(lines) => {
+                // From now on the operator has time to read, however long it was quiet.
+                self.last_active_ms = now_ms();
+                lines.iter().for_each(|line| self.say(line));
             }
-            Command::Kick(name) => match actions::kick(lobby, self.context.wiring, &name) {
-                Ok(()) => self.say(replies::OK),
-                Err(error) => self.refuse(&error.to_string()),
-            },
-            Command::Stop => match actions::stop(self.context) {
-                Ok(()) => self.say(replies::OK),
-                Err(error) => self.refuse(&format!("cannot signal the supervisor: {error}")),
-            },
-            Command::Quit => {
-                self.say(replies::OK);
-                self.enter(Stage::Ending);
+            Progress::Wait { until_ms } => {
+                self.look_again_at_ms = until_ms;
+                return Ok(Turn::Wait);
+            }
+            Progress::Over(reply) => {
+                self.end_activity()?;
+                self.answer(reply);
             }
         }
+        Ok(Turn::Again)
+    }
+
+    fn end_activity(&mut self) -> io::Result<()> {
+        self.look_again_at_ms = u64::MAX;
+        self.activity
+            .take()
+            .map_or(Ok(()), |activity| activity.end(&self.poll))
     }
 
     fn say(&mut self, line: &str) {
@@ -307,6 +349,7 @@ impl Console {
     /// Ends the connection when the answer that is being given, if any, is complete.
     fn end_because(&mut self, why: &str) -> Turn {
         self.farewell = Some(why.to_owned());
+        self.look_again_at_ms = u64::MAX;
         self.enter(Stage::Ending)
     }
 
@@ -339,6 +382,8 @@ impl Console {
     /// When patience with the operator ends.
     fn deadline_ms(&self) -> u64 {
         match self.stage {
+            // It lasts for as long as the operator likes; whether there still is one, the kernel asks.
+            Stage::Talking if self.output.is_empty() && self.activity.is_some() => u64::MAX,
             Stage::Talking if self.output.is_empty() => self.last_active_ms + CONSOLE_IDLE_TIMEOUT_MS,
             Stage::Talking => self.last_active_ms + WRITE_STALL_TIMEOUT_MS,
             Stage::Ending | Stage::Lingering => self.stage_began_ms + CLOSING_TIMEOUT_MS,
@@ -373,6 +418,14 @@ impl Console {
         }
         self.session.record().working_on.store(0, Ordering::Release);
     }
+}
+
+/// Has the kernel find out when the operator's machine is gone, even if nobody says anything.
+fn keep_alive(socket: &OwnedFd) -> io::Result<()> {
+    let keep_alive = TcpKeepalive::new()
+        .with_time(Duration::from_millis(CONSOLE_KEEP_ALIVE_MS))
+        .with_interval(Duration::from_millis(CONSOLE_KEEP_ALIVE_MS / 4));
+    SockRef::from(socket).set_tcp_keepalive(&keep_alive)
 }
 
 /// Whether another process has animated this connection before and died over something that the operator has sent.

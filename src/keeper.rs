@@ -25,7 +25,7 @@ use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
 use crate::lobby::memory::KeeperSlot;
 use crate::logging;
-use crate::role::{Context, Start};
+use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::process::{Exit, ProcessId, Reaped, fork, reap};
 use crate::sys::signals::Signals;
@@ -64,6 +64,7 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
 
 struct Keeper {
     context: Context,
+    life: Life,
     index: u32,
     epoch: u32,
     signals: Signals,
@@ -137,6 +138,7 @@ impl Keeper {
         }
         Ok(Self {
             context,
+            life: start.life(),
             index: start.index,
             epoch,
             signals,
@@ -162,6 +164,7 @@ impl Keeper {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
+            self.life.show();
             let tokens: Vec<Token> = events.iter().map(mio::event::Event::token).collect();
             for token in tokens {
                 for event in self.meaning(token)? {

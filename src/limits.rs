@@ -184,8 +184,23 @@ pub const RESUME_TIMEOUT_MS: u64 = 10_000;
 /// Time for a console connection between two lines.
 pub const CONSOLE_IDLE_TIMEOUT_MS: u64 = 600_000;
 
+/// Silence on a console's connection after which the kernel asks whether the other side is still there.
+pub const CONSOLE_KEEP_ALIVE_MS: u64 = 60_000;
+
 /// A line on the console.
 pub const CONSOLE_LINE_BYTES_MAX: usize = 1024;
+
+/// Characters of a message as the console describes it, before they are escaped; what is longer is cut.
+pub const CONSOLE_DESCRIPTION_CHARACTERS_MAX: usize = 1000;
+
+/// Time that a process has to answer when an operator asks whether it is alive.
+pub const PING_TIMEOUT_MS: u64 = 1000;
+
+/// How often a player's streams are looked at for an operator who follows them.
+pub const TRACE_LOOK_MS: u64 = 4;
+
+/// How often an operator who follows something is told that it has ended or changed, should nothing else happen.
+pub const FOLLOW_LOOK_MS: u64 = 200;
 
 /// Time for somebody in text mode between two keys that arrive, unless configured: people think longer than programs.
 pub const TEXT_IDLE_TIMEOUT_MS_DEFAULT: u32 = 30 * 60_000;

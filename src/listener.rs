@@ -22,7 +22,7 @@ use crate::limits::{
     REFUSAL_LINGER_MS, REFUSED_LINGERING_MAX,
 };
 use crate::lobby::connections::Kind;
-use crate::role::{Context, Start};
+use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::signals::Signals;
 use crate::sys::sockets::{SendOutcome, Sent, send_from, shut_down};
@@ -45,14 +45,15 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
             .map(|keeper| keeper.connections.sender.as_fd()),
     );
     start.keep_only(&keep)?;
-    let signals = Signals::block(&[Signal::SIGTERM])?;
-    let mut listener = Listener::new(start.context, signals)?;
+    let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGUSR1])?;
+    let mut listener = Listener::new(start, signals)?;
     start.report_ready();
     listener.serve()
 }
 
 struct Listener {
     context: Context,
+    life: Life,
     signals: Signals,
     poll: Poll,
     game: TcpListener,
@@ -73,7 +74,8 @@ enum Event {
 }
 
 impl Listener {
-    fn new(context: Context, signals: Signals) -> io::Result<Self> {
+    fn new(start: &Start, signals: Signals) -> io::Result<Self> {
+        let context = start.context;
         let poll = Poll::new()?;
         let mut game = TcpListener::from_std(context.wiring.game.try_clone()?);
         poll.registry().register(&mut game, GAME, Interest::READABLE)?;
@@ -94,6 +96,7 @@ impl Listener {
         let spare = Some(spare_descriptor(&context)?);
         Ok(Self {
             context,
+            life: start.life(),
             signals,
             poll,
             game,
@@ -114,6 +117,7 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
+            self.life.show();
             for event in &events {
                 match self.meaning(event.token())? {
                     Some(Event::Accept(kind)) => self.accept_all(kind)?,
@@ -130,7 +134,14 @@ impl Listener {
         Ok(match token {
             GAME => Some(Event::Accept(Kind::Game)),
             CONSOLE => Some(Event::Accept(Kind::Console)),
-            SIGNALS => self.signals.read()?.map(|_| Event::Stop),
+            // SIGUSR1 only wakes it up.
+            SIGNALS => {
+                let mut told = None;
+                while let Some(received) = self.signals.read()? {
+                    told = told.or((received.signal == Signal::SIGTERM).then_some(Event::Stop));
+                }
+                told
+            }
             _ => Some(Event::SupervisorGone),
         })
     }

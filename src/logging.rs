@@ -7,6 +7,8 @@
 //! - **No stall.** A process blocked on stderr would stall its player, and under a lock the whole lobby. So stderr is
 //!   non-blocking; a record that does not fit is dropped, counted (see [`set_drop_counters`]), and reported by the next
 //!   record that gets through, of whatever process.
+//! - **One level.** What is logged is decided by one number in shared memory (see [`share_level`]), which each process looks at for
+//!   each record: it can be changed for all of them at once, and nobody needs to be told.
 //! - **Panics.** The hook runs wherever the panic happens, perhaps under a lock, so it only keeps message, place and the
 //!   raw backtrace. Whoever catches the panic ([`catch_panic`], [`log_panic`]) logs it once the lock is let go.
 //!
@@ -18,10 +20,10 @@ mod panics;
 
 use std::cell::Cell;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use log::{LevelFilter, Record};
+use log::{LevelFilter, Log, Metadata, Record};
 
 use line::Line;
 use outlet::Outlet;
@@ -36,8 +38,8 @@ pub(crate) use panics::{catch_panic, log_panic};
 ///
 /// When the process has a logger already.
 pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
-    env_logger::Builder::new()
-        // The level is decided by `set_level` alone, so that it can be changed while running.
+    let writer = env_logger::Builder::new()
+        // The level is decided by `Leveled` alone, so that it can be changed while running.
         .filter_level(LevelFilter::Trace)
         .format(|out, record| {
             let dropped = drop_counters().unreported.swap(0, Ordering::Relaxed);
@@ -46,8 +48,10 @@ pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
             out.write_all(line.as_bytes())
         })
         .target(env_logger::Target::Pipe(Box::new(Sink(Outlet::stderr()))))
-        .try_init()?;
-    set_level(level);
+        .build();
+    OWN_LEVEL.store(raw(level), Ordering::Relaxed);
+    log::set_boxed_logger(Box::new(Leveled(writer)))?;
+    log::set_max_level(LevelFilter::Trace);
     panics::install_hook();
     Ok(())
 }
@@ -57,9 +61,57 @@ pub(crate) fn keep_panics() {
     panics::install_hook();
 }
 
-/// From now on records up to `level` are written.
+/// From now on the level is the one in shared memory. If none was set there, it is the one that this process has had; after an upgrade
+/// it stays as it was.
+pub(crate) fn share_level(shared: &'static AtomicU32) {
+    let own = OWN_LEVEL.load(Ordering::Relaxed);
+    let _ = shared.compare_exchange(UNSET, own, Ordering::Relaxed, Ordering::Relaxed);
+    // Said twice, the first one counts.
+    let _ = SHARED_LEVEL.set(shared);
+}
+
+/// From now on records up to `level` are written: by all processes of the server, once the level is shared.
 pub(crate) fn set_level(level: LevelFilter) {
-    log::set_max_level(level);
+    level_cell().store(raw(level), Ordering::Relaxed);
+}
+
+/// The least important records that are written.
+pub(crate) fn level() -> LevelFilter {
+    let set = level_cell().load(Ordering::Relaxed);
+    LevelFilter::iter()
+        .find(|level| raw(*level) == set)
+        .unwrap_or(LevelFilter::Trace)
+}
+
+/// A level as it lies in memory, where 0 is none.
+const fn raw(level: LevelFilter) -> u32 {
+    level as u32 + 1
+}
+
+const UNSET: u32 = 0;
+
+fn level_cell() -> &'static AtomicU32 {
+    SHARED_LEVEL.get().copied().unwrap_or(&OWN_LEVEL)
+}
+
+/// Passes on what the level lets through.
+struct Leveled(env_logger::Logger);
+
+impl Log for Leveled {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        raw(metadata.level().to_level_filter()) <= level_cell().load(Ordering::Relaxed)
+            && self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 /// Names what this process is, in each of its records. Called first thing after a fork: it also forgets the parent's
@@ -115,8 +167,10 @@ static IDENTITY: Mutex<Identity> = Mutex::new(Identity {
 });
 
 static SHARED_COUNTERS: OnceLock<DropCounters> = OnceLock::new();
+static SHARED_LEVEL: OnceLock<&'static AtomicU32> = OnceLock::new();
 
 // Until there is shared memory.
+static OWN_LEVEL: AtomicU32 = AtomicU32::new(raw(LevelFilter::Info));
 static OWN_TOTAL: AtomicU64 = AtomicU64::new(0);
 static OWN_UNREPORTED: AtomicU64 = AtomicU64::new(0);
 

@@ -108,6 +108,9 @@ fn greet(session: &mut Session, version: u16, name: &str, used: usize) -> Handsh
         Err(code @ ErrorCode::ServerFull) => {
             refused(code, "the server has as many players as it can; try again later")
         }
+        Err(code @ ErrorCode::ShuttingDown) => {
+            refused(code, "the server is about to stop and takes no new players")
+        }
         Err(code) => refused(code, "the server failed; nothing was changed"),
     }
 }

@@ -4,7 +4,10 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
-use crate::config::Config;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::config::{Config, Settings};
 use crate::games::Games;
 use crate::lobby::memory::{Memory, RoleSlot};
 use crate::sys::process::{NewProcess, set_name};
@@ -21,6 +24,29 @@ pub(crate) struct Context {
     pub(crate) config: &'static Config,
     /// Which of the programs that have run this server this process runs: see [`Header::build`](crate::lobby::memory::Header::build).
     pub(crate) build: u32,
+    /// Where the configuration came from.
+    pub(crate) settings: &'static Settings,
+}
+
+impl Context {
+    /// Signals the supervisor.
+    ///
+    /// # Errors
+    ///
+    /// Those of pidfd_open(2) and pidfd_send_signal(2); `ESRCH` if it is gone.
+    pub(crate) fn signal_supervisor(self, signal: Signal) -> io::Result<()> {
+        let pid = self.memory.header.supervisor_pid.load(Ordering::Relaxed);
+        let pid = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(Errno::SRCH)?;
+        let supervisor = pidfd_open(pid, PidfdFlags::empty())?;
+        // While the lifeline holds the supervisor lives, so the pid was its own when the descriptor was opened.
+        if self.wiring.lifeline.is_cut()? {
+            return Err(Errno::SRCH.into());
+        }
+        Ok(pidfd_send_signal(supervisor, signal)?)
+    }
 }
 
 /// One kind of process.
@@ -134,5 +160,27 @@ impl Start {
             .ready
             .store(1, Ordering::Release);
         self.context.wiring.ready.ring();
+    }
+
+    /// What answers those who ask whether the process is alive.
+    pub(crate) fn life(&self) -> Life {
+        Life {
+            memory: self.context.memory,
+            slot: self.post.slot(self.context.memory),
+        }
+    }
+}
+
+/// Shows that a process of a role is alive: that it comes round to this.
+#[derive(Clone, Copy)]
+pub(crate) struct Life {
+    memory: &'static Memory,
+    slot: &'static RoleSlot,
+}
+
+impl Life {
+    /// To be called whenever the process wakes up.
+    pub(crate) fn show(self) {
+        self.slot.pong.answer(&self.memory.header.ping);
     }
 }

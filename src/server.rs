@@ -144,8 +144,10 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
         return ExitCode::from(BAD_CONFIGURATION);
     }
     // They live as long as the process: every role inherits them.
-    let config = Box::leak(Box::new(settings.config));
-    ended(supervisor::run(config, Box::leak(Box::new(games))))
+    ended(supervisor::run(
+        Box::leak(Box::new(settings)),
+        Box::leak(Box::new(games)),
+    ))
 }
 
 /// Why this program cannot go on in the place of the one that runs.
@@ -186,10 +188,9 @@ fn go_on(handover: &Handover, games: Games, settings: Settings) -> ExitCode {
     }
     logging::set_role("supervisor");
     // They live as long as the process: every role inherits them.
-    let config = Box::leak(Box::new(settings.config));
     ended(supervisor::upgrade::go_on(
         handover,
-        config,
+        Box::leak(Box::new(settings)),
         Box::leak(Box::new(games)),
     ))
 }

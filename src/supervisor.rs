@@ -19,7 +19,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::games::Games;
 use crate::limits::{
     RESTART_BACKOFF_MS_MAX, RESTART_BACKOFF_MS_MIN, RESTART_BACKOFF_RESET_AFTER_MS, ROLE_READY_TIMEOUT_MS,
@@ -90,7 +90,8 @@ fn step(step: &'static str) -> impl FnOnce(io::Error) -> StartError {
 /// # Errors
 ///
 /// [`StartError`]; whatever was started has been stopped again.
-pub(crate) fn run(config: &'static Config, games: &'static Games) -> Result<(), StartError> {
+pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<(), StartError> {
+    let config = &settings.config;
     prepare_process()?;
     let options = ListenOptions {
         backlog: config.backlog,
@@ -127,6 +128,7 @@ pub(crate) fn run(config: &'static Config, games: &'static Games) -> Result<(), 
         )),
         config,
         build: 0,
+        settings,
     };
     let mut supervisor = Supervisor::new(context, own_program())?;
     if let Err(error) = supervisor.start_all() {
@@ -163,6 +165,7 @@ fn own_program() -> Option<PathBuf> {
 /// Puts the configuration where every process reads it.
 fn configure(memory: &Memory, config: &Config) {
     let header = memory.header;
+    logging::share_level(&header.log_level);
     logging::set_drop_counters(DropCounters {
         total: &header.log_records_dropped_total,
         unreported: &header.log_records_unreported,
@@ -392,12 +395,24 @@ impl Supervisor {
                 Signal::SIGTERM | Signal::SIGINT => self.told_to_stop += 1,
                 Signal::SIGUSR2 => self.begin_upgrade(),
                 Signal::SIGCHLD => self.take_note_of_deaths(),
-                // The watchdog is told that there is something to look at.
+                // The watchdog, too, is told so that there is something to look at.
+                Signal::SIGUSR1 => self.look_at_header(),
                 _ => {}
             }
         }
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.look(now_ms());
+        }
+    }
+
+    /// What other processes want of this one.
+    fn look_at_header(&mut self) {
+        let header = self.context.memory.header;
+        header.supervisor_pong.answer(&header.ping);
+        // Said twice it is the same: two words to stop would mean at once.
+        if header.drained.load(Ordering::Acquire) != 0 && self.told_to_stop == 0 {
+            log::info!("drained");
+            self.told_to_stop = 1;
         }
     }
 

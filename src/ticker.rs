@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 
 use crate::limits::{ORPHAN_AFTER_MS, RING_AGAIN_AFTER_MS, SWEEP_MS, TICK_MS};
 use crate::lobby::{Lobby, Rejection};
-use crate::role::{Context, Start};
+use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::signals::Signals;
 use crate::sys::sockets::{Channel, ReceiveOutcome};
@@ -37,13 +37,14 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
     keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
     start.keep_only(&keep)?;
     let signals = Signals::block(&[Signal::SIGTERM])?;
-    let mut ticker = Ticker::new(start.context, signals)?;
+    let mut ticker = Ticker::new(start, signals)?;
     start.report_ready();
     ticker.serve()
 }
 
 struct Ticker {
     context: Context,
+    life: Life,
     /// `None` only while it is lent out.
     lobby: Option<Lobby>,
     signals: Signals,
@@ -58,7 +59,8 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn new(context: Context, signals: Signals) -> io::Result<Self> {
+    fn new(start: &Start, signals: Signals) -> io::Result<Self> {
+        let context = start.context;
         let poll = Poll::new()?;
         for (descriptor, token) in [
             (signals.as_fd(), SIGNALS),
@@ -71,6 +73,7 @@ impl Ticker {
         let lobby = Some(Lobby::attach(context.memory, context.games));
         Ok(Self {
             context,
+            life: start.life(),
             lobby,
             signals,
             poll,
@@ -89,6 +92,7 @@ impl Ticker {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
+            self.life.show();
             for event in &events {
                 match event.token() {
                     BELL_REQUESTS => self.hand_out_bells(),
@@ -138,6 +142,7 @@ impl Ticker {
             }
             lobby.sweep_rooms();
             lobby = self.free_orphans(lobby, now_ms);
+            self.end_drain(&mut lobby, now_ms);
         }
         self.lobby = Some(lobby);
     }
@@ -186,6 +191,26 @@ impl Ticker {
             {
                 self.context.wiring.ring_keeper(keeper);
             }
+        }
+    }
+
+    /// Has the server stopped when it drains and the last match is over, or its time.
+    fn end_drain(&self, lobby: &mut Lobby, now_ms: u64) {
+        let header = self.context.memory.header;
+        let until_ms = header.drain_until_ms.load(Ordering::Acquire);
+        if until_ms == 0 || header.stopping.load(Ordering::Acquire) != 0 {
+            return;
+        }
+        let matches = lobby.matches_under_way();
+        if matches != 0 && now_ms < until_ms {
+            return;
+        }
+        if header.drained.swap(1, Ordering::AcqRel) == 0 {
+            log::info!("the drain is over, with {matches} matches under way");
+        }
+        // Again and again, until it has been heard.
+        if let Err(error) = self.context.signal_supervisor(rustix::process::Signal::USR1) {
+            log::error!("cannot signal the supervisor: {error}");
         }
     }
 

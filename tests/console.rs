@@ -2,125 +2,28 @@
 
 mod common;
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::Shutdown;
 
+use common::operator::{Operator, console_process, one};
 use common::{PATIENCE, Server, eventually};
 use forkade::limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_LINE_BYTES_MAX};
 use forkade_protocol::ErrorCode;
 use forkade_protocol::client::NewRoom;
 use serde_json::Value;
 
-const QUERIES: [&str; 5] = ["status", "processes", "players", "rooms", "locks"];
+const QUERIES: [&str; 8] = [
+    "status",
+    "processes",
+    "players",
+    "rooms",
+    "locks",
+    "config",
+    "ping",
+    "log",
+];
 
 /// Asks for an answer that proves that all bytes before it were looked at: IAC DO TIMING-MARK, and IAC WONT TIMING-MARK.
 const TIMING_MARK: ([u8; 3], [u8; 3]) = ([255, 253, 6], [255, 252, 6]);
-
-/// A connection to the console.
-struct Operator {
-    stream: TcpStream,
-    /// Received, and not looked at.
-    received: Vec<u8>,
-}
-
-impl Operator {
-    fn new(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.console).expect("the console accepts");
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a timeout can be set");
-        stream.set_nodelay(true).expect("an option can be set");
-        Self {
-            stream,
-            received: Vec::new(),
-        }
-    }
-
-    fn say(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the console reads");
-    }
-
-    /// The next line, which must end as documented; `None` at the end of the connection.
-    fn line(&mut self) -> Option<String> {
-        loop {
-            if let Some(end) = self.received.windows(2).position(|pair| pair == b"\r\n") {
-                let line: Vec<u8> = self.received.drain(..end + 2).take(end).collect();
-                return Some(String::from_utf8(line).expect("the console speaks UTF-8"));
-            }
-            if !self.receive() {
-                assert!(
-                    self.received.is_empty(),
-                    "half a line at the end: {:?}",
-                    self.received
-                );
-                return None;
-            }
-        }
-    }
-
-    fn receive(&mut self) -> bool {
-        let mut buffer = [0; 65_536];
-        let length = match self.stream.read(&mut buffer) {
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                panic!("the console reset the connection")
-            }
-            read => read.expect("the console replies in time"),
-        };
-        self.received.extend(&buffer[..length]);
-        length > 0
-    }
-
-    /// The lines of a reply, the last of which is `OK` or `ERR …`.
-    fn reply(&mut self) -> Vec<String> {
-        let mut lines = Vec::new();
-        loop {
-            let line = self
-                .line()
-                .unwrap_or_else(|| panic!("the reply has no end: {lines:?}"));
-            let is_last = line == "OK" || line.starts_with("ERR ");
-            lines.push(line);
-            if is_last {
-                return lines;
-            }
-        }
-    }
-
-    fn ask(&mut self, command: &str) -> Vec<String> {
-        self.say(format!("{command}\r\n").as_bytes());
-        self.reply()
-    }
-
-    fn ask_json(&mut self, query: &str) -> Value {
-        let lines = self.ask(&format!("{query} --json"));
-        assert!(lines.len() == 2 && lines[1] == "OK", "{query}: {lines:?}");
-        serde_json::from_str(&lines[0]).expect("JSON")
-    }
-
-    /// All that is left.
-    fn rest(&mut self) -> String {
-        while self.receive() {}
-        String::from_utf8(std::mem::take(&mut self.received)).expect("the console speaks UTF-8")
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.stream.local_addr().expect("it is connected")
-    }
-}
-
-/// The first entry of a list that has this value.
-fn one<'l>(list: &'l Value, key: &str, value: Value) -> &'l Value {
-    let entries = list.as_array().expect("a list").iter();
-    entries
-        .clone()
-        .find(|entry| entry[key] == value)
-        .unwrap_or_else(|| panic!("no {key} {value} in {list}"))
-}
-
-/// The process that serves an operator, as another operator sees it.
-fn console_process(server: &Server, operator: &Operator, query: &str) -> Value {
-    let processes = Operator::new(server).ask_json(query);
-    one(&processes, "peer", operator.address().to_string().into()).clone()
-}
 
 #[test]
 fn every_reply_ends_in_ok_or_in_err_with_a_reason() {
@@ -133,7 +36,10 @@ fn every_reply_ends_in_ok_or_in_err_with_a_reason() {
         assert!(wrong[0].starts_with(&format!("ERR usage: {query}")), "{wrong:?}");
     }
     let help = operator.ask("help");
-    for command in QUERIES.iter().chain(&["kick", "stop", "quit", "help"]) {
+    let others = [
+        "player", "room", "watch", "trace", "say", "kick", "drain", "stop", "quit", "help",
+    ];
+    for command in QUERIES.iter().chain(&others) {
         assert!(
             help.iter().any(|line| line.starts_with(command)),
             "{command} is missing in {help:?}"
@@ -144,7 +50,19 @@ fn every_reply_ends_in_ok_or_in_err_with_a_reason() {
         "stutus",
         "help stutus",
         "kick",
+        "say",
+        "say \u{200b}",
         "kick nobody",
+        "player nobody",
+        "player 4294967296",
+        "room 4294967296",
+        "room 18446744073709551615",
+        "room the corner",
+        "watch 4294967296",
+        "trace nobody",
+        "log loud",
+        "drain tomorrow",
+        "drain off",
         "stop now",
         "quit now",
         "status\tnow",

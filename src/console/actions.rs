@@ -3,12 +3,14 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
+use thiserror::Error;
 
-use crate::lobby::Lobby;
+use super::commands::Drain;
 use crate::lobby::sweep::NoSuchPlayer;
+use crate::lobby::{Lobby, Rejection};
 use crate::role::Context;
+use crate::sys::clock::now_ms;
 use crate::wiring::Wiring;
 
 /// Sends a player out. One without a connection is gone when the ticker looks next.
@@ -20,18 +22,47 @@ pub(super) fn kick(lobby: &mut Lobby, wiring: &Wiring, name: &str) -> Result<(),
     Ok(())
 }
 
+/// Tells everybody on the server.
+pub(super) fn say(lobby: &mut Lobby, wiring: &Wiring, text: &str) -> Result<(), Rejection> {
+    lobby.announce(text)?;
+    wiring.ring_chat(lobby.memory.chat);
+    log::info!("an operator has told everybody \"{text}\"");
+    Ok(())
+}
+
 /// Asks the supervisor to end the server.
 pub(super) fn stop(context: Context) -> io::Result<()> {
-    let pid = context.memory.header.supervisor_pid.load(Ordering::Relaxed);
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(Errno::SRCH)?;
-    let supervisor = pidfd_open(pid, PidfdFlags::empty())?;
-    // While the lifeline holds the supervisor lives, so the pid was its own when the descriptor was opened.
-    if context.wiring.lifeline.is_cut()? {
-        return Err(Errno::SRCH.into());
-    }
     log::info!("the server is told to stop");
-    Ok(pidfd_send_signal(supervisor, Signal::TERM)?)
+    context.signal_supervisor(Signal::TERM)
+}
+
+/// Why a drain was not begun or taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(super) enum DrainError {
+    #[error("the server does not drain")]
+    NotDraining,
+    #[error("the drain is over, and the server is stopping")]
+    Over,
+}
+
+/// Refuses new players, and has the ticker stop the server when the last match has ended; or not after all.
+pub(super) fn drain(context: Context, drain: Drain) -> Result<(), DrainError> {
+    let header = context.memory.header;
+    if header.drained.load(Ordering::Acquire) != 0 {
+        return Err(DrainError::Over);
+    }
+    match drain {
+        Drain::On { seconds_max } => {
+            let until_ms = seconds_max.map_or(u64::MAX, |seconds| now_ms() + u64::from(seconds) * 1000);
+            header.drain_until_ms.store(until_ms, Ordering::Release);
+            log::info!("the server drains: it takes no new players, and stops when its matches have ended");
+        }
+        Drain::Off => {
+            if header.drain_until_ms.swap(0, Ordering::AcqRel) == 0 {
+                return Err(DrainError::NotDraining);
+            }
+            log::info!("the server does not drain any more");
+        }
+    }
+    Ok(())
 }

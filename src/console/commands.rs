@@ -1,7 +1,12 @@
-//! The commands: one table of them, and a line made into one. Pure.
+//! The commands: a line made into one. Pure.
 
+mod descriptions;
+
+use log::LevelFilter;
 use thiserror::Error;
 
+use self::descriptions::COMMANDS;
+pub(super) use self::descriptions::Description;
 use crate::logging::Escaped;
 
 /// What an operator wants.
@@ -11,8 +16,20 @@ pub(super) enum Command {
     Help(Option<&'static Description>),
     /// To know something of the server.
     Query(Query, Form),
+    /// To know whether the server's processes are alive.
+    Ping(Form),
+    /// To see a room's events; `hidden`: also those for one seat alone.
+    Watch { room: u64, hidden: bool },
+    /// To see the frames of the player of this name or id.
+    Trace(String),
+    /// Another level of what is logged.
+    Log(LevelFilter),
+    /// Everybody told.
+    Say(String),
     /// The player of this name out.
     Kick(String),
+    /// The server to end when its matches have, or not to after all.
+    Drain(Drain),
     /// The server to end.
     Stop,
     /// The connection to end.
@@ -20,13 +37,35 @@ pub(super) enum Command {
 }
 
 /// What can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Query {
     Status,
-    Processes { memory: bool },
+    Processes {
+        memory: bool,
+    },
     Players,
+    /// By name or id.
+    Player(String),
     Rooms,
-    Locks { all: bool },
+    /// By id; with a seat, as that seat sees the game.
+    Room {
+        id: u64,
+        seat: Option<u8>,
+    },
+    Locks {
+        all: bool,
+    },
+    Config,
+    LogLevel,
+}
+
+/// How the server is to come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// When the last match has ended, or after so many seconds.
+    On { seconds_max: Option<u32> },
+    /// Not at all.
+    Off,
 }
 
 /// For whom an answer is.
@@ -37,97 +76,6 @@ pub(super) enum Form {
     /// For programs: one line.
     Json,
 }
-
-/// A command as `help` describes it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Description {
-    name: &'static str,
-    usage: &'static str,
-    summary: &'static str,
-    more: &'static [&'static str],
-}
-
-const COMMANDS: [Description; 9] = [
-    Description {
-        name: "help",
-        usage: "help [COMMAND]",
-        summary: "what can be said here, or more about one command",
-        more: &[
-            "Every reply ends in a line `OK` or `ERR <why>`.",
-            "An empty line is answered with a hint and `OK`.",
-        ],
-    },
-    Description {
-        name: "status",
-        usage: "status [--json]",
-        summary: "the server's counters",
-        more: &[
-            "`…_total` counts since the server was started; the others are what is there now.",
-            "handlers: processes that serve players, one per connection; consoles have their own.",
-            "takeovers_total: handlers that were replaced on a living connection.",
-            "recoveries_total: locks whose holder died, and whose transaction was undone or found complete.",
-            "blamed_total: connections closed because their handler kept dying over the same input.",
-        ],
-    },
-    Description {
-        name: "processes",
-        usage: "processes [--memory] [--json]",
-        summary: "all processes of the server, and the player each one serves",
-        more: &[
-            "role: supervisor, ticker, keeper, listener, handler (of a player), console (a handler of an operator).",
-            "number: which one of its kind, for roles of which there are several.",
-            "restarts: how often the supervisor has started it again.",
-            "--memory adds each one's state (R running, S sleeping, T stopped …) and its share of memory in KiB (PSS);",
-            "with many processes that takes the kernel a while.",
-        ],
-    },
-    Description {
-        name: "players",
-        usage: "players [--json]",
-        summary: "who is here, connected or not, and where",
-        more: &[
-            "presence: connected; away (the connection is lost, the seat is kept for the grace); leaving.",
-            "seconds: since the connection was accepted, or since it was lost.",
-        ],
-    },
-    Description {
-        name: "rooms",
-        usage: "rooms [--json]",
-        summary: "the rooms, their games and who plays",
-        more: &["events: how many the room has had; its clients count the same."],
-    },
-    Description {
-        name: "locks",
-        usage: "locks [--all] [--json]",
-        summary: "the locks that were ever waited for or left by a dead process, and those held now",
-        more: &[
-            "taken: how often. waits: how often somebody found it taken. long_waits: how many of them lasted 250 ms.",
-            "recoveries: how often its holder died and the next taker decided the transaction.",
-            "record: index of the player's or room's record. The last line sums up all locks, shown or not.",
-            "--all shows those of which there is nothing to tell, too.",
-        ],
-    },
-    Description {
-        name: "kick",
-        usage: "kick PLAYER",
-        summary: "sends a player out of the server, for good (a new greeting is welcome)",
-        more: &["The name is all that follows, spaces included; upper and lower case are the same."],
-    },
-    Description {
-        name: "stop",
-        usage: "stop",
-        summary: "ends the server in order, as SIGTERM does",
-        more: &[
-            "Clients are told and what waits for them is sent. Said a second time, it ends the server at once.",
-        ],
-    },
-    Description {
-        name: "quit",
-        usage: "quit",
-        summary: "ends this connection",
-        more: &[],
-    },
-];
 
 /// Why a line is no command.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -159,33 +107,17 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, CommandError> {
     }
     let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let description = find(name)?;
-    match (description.name, rest.trim_start()) {
-        ("help", "") => Ok(Command::Help(None)),
-        ("help", about) => Ok(Command::Help(Some(find(about)?))),
-        ("stop", "") => Ok(Command::Stop),
-        ("quit", "") => Ok(Command::Quit),
-        ("kick", player) if !player.is_empty() => Ok(Command::Kick(player.to_owned())),
-        (name, flags) => query(name, flags).ok_or(CommandError::Usage(description.usage)),
+    let rest = rest.trim_start();
+    match description.name {
+        "help" if rest.is_empty() => Ok(Command::Help(None)),
+        "help" => Ok(Command::Help(Some(find(rest)?))),
+        name => command(name, rest).ok_or(CommandError::Usage(description.usage)),
     }
 }
 
 /// All commands, one per line.
 pub(super) fn overview() -> Vec<String> {
-    let lines = COMMANDS
-        .iter()
-        .map(|command| format!("{:<32}{}", command.usage, command.summary));
-    lines.collect()
-}
-
-impl Description {
-    /// The command, explained.
-    pub(super) fn explanation(&self) -> Vec<String> {
-        let more = self.more.iter().map(ToString::to_string);
-        [format!("{}: {}", self.usage, self.summary)]
-            .into_iter()
-            .chain(more)
-            .collect()
-    }
+    COMMANDS.iter().map(Description::line).collect()
 }
 
 fn find(name: &str) -> Result<&'static Description, CommandError> {
@@ -195,25 +127,115 @@ fn find(name: &str) -> Result<&'static Description, CommandError> {
     found.ok_or_else(|| CommandError::Unknown(name.to_owned()))
 }
 
-fn query(name: &str, flags: &str) -> Option<Command> {
-    let mut flags: Vec<&str> = flags.split_whitespace().collect();
-    let mut take = |wanted: &str| {
-        let before = flags.len();
-        flags.retain(|flag| *flag != wanted);
-        flags.len() < before
+/// The command of this name with what follows it; `None`: not used like this.
+fn command(name: &str, rest: &str) -> Option<Command> {
+    match name {
+        // A name is all that follows.
+        "kick" => (!rest.is_empty()).then(|| Command::Kick(rest.to_owned())),
+        "say" => (!rest.is_empty()).then(|| Command::Say(rest.to_owned())),
+        "trace" => (!rest.is_empty()).then(|| Command::Trace(rest.to_owned())),
+        "player" => {
+            let (player, form) = match rest.strip_suffix("--json") {
+                Some(player) if player.ends_with(char::is_whitespace) => (player.trim_end(), Form::Json),
+                _ => (rest, Form::Table),
+            };
+            (!player.is_empty()).then(|| Command::Query(Query::Player(player.to_owned()), form))
+        }
+        _ => {
+            let mut words = Words(rest.split_whitespace().collect());
+            let command = with_words(name, &mut words)?;
+            words.0.is_empty().then_some(command)
+        }
+    }
+}
+
+fn with_words(name: &str, words: &mut Words<'_>) -> Option<Command> {
+    let form = |words: &mut Words<'_>| {
+        if words.take_flag("--json") {
+            Form::Json
+        } else {
+            Form::Table
+        }
     };
-    let form = if take("--json") { Form::Json } else { Form::Table };
     let query = match name {
+        "stop" => return Some(Command::Stop),
+        "quit" => return Some(Command::Quit),
+        "drain" => return drain(words.take()).map(Command::Drain),
+        "ping" => return Some(Command::Ping(form(words))),
+        "watch" => {
+            let hidden = words.take_flag("--hidden");
+            let room = words.take()?.parse().ok()?;
+            return Some(Command::Watch { room, hidden });
+        }
+        "log" => match words.0.first() {
+            None | Some(&"--json") => Query::LogLevel,
+            Some(_) => return words.take()?.parse().ok().map(Command::Log),
+        },
         "status" => Query::Status,
         "processes" => Query::Processes {
-            memory: take("--memory"),
+            memory: words.take_flag("--memory"),
         },
         "players" => Query::Players,
         "rooms" => Query::Rooms,
-        "locks" => Query::Locks { all: take("--all") },
+        "room" => {
+            let seat = match words.take_option("--seat") {
+                Some(seat) => Some(seat?.parse().ok()?),
+                None => None,
+            };
+            let form = form(words);
+            let id = words.take()?.parse().ok()?;
+            return Some(Command::Query(Query::Room { id, seat }, form));
+        }
+        "locks" => Query::Locks {
+            all: words.take_flag("--all"),
+        },
+        "config" => Query::Config,
         _ => return None,
     };
-    flags.is_empty().then_some(Command::Query(query, form))
+    let form = form(words);
+    Some(Command::Query(query, form))
+}
+
+fn on_or_off(word: &str) -> Option<bool> {
+    match word.to_ascii_lowercase().as_str() {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn drain(word: Option<&str>) -> Option<Drain> {
+    match word {
+        None => Some(Drain::On { seconds_max: None }),
+        Some(word) if on_or_off(word) == Some(false) => Some(Drain::Off),
+        Some(seconds) => Some(Drain::On {
+            seconds_max: Some(seconds.parse().ok()?),
+        }),
+    }
+}
+
+/// What follows a command and was not understood yet.
+struct Words<'l>(Vec<&'l str>);
+
+impl<'l> Words<'l> {
+    /// The first one.
+    fn take(&mut self) -> Option<&'l str> {
+        (!self.0.is_empty()).then(|| self.0.remove(0))
+    }
+
+    /// Whether the flag is there.
+    fn take_flag(&mut self, flag: &str) -> bool {
+        let before = self.0.len();
+        self.0.retain(|word| *word != flag);
+        self.0.len() < before
+    }
+
+    /// If the option is there, what follows it.
+    fn take_option(&mut self, option: &str) -> Option<Option<&'l str>> {
+        let at = self.0.iter().position(|word| *word == option)?;
+        self.0.remove(at);
+        Some((at < self.0.len()).then(|| self.0.remove(at)))
+    }
 }
 
 #[cfg(test)]
@@ -235,6 +257,23 @@ mod tests {
         for wrong in [
             "status --all",
             "players anna",
+            "room",
+            "room five",
+            "room 5 --seat",
+            "room 5 --seat x",
+            "room 5 6",
+            "watch",
+            "watch five",
+            "watch 5 6",
+            "trace",
+            "player",
+            "log loud",
+            "log info debug",
+            "drain soon",
+            "drain -1",
+            "drain 5 6",
+            "config --all",
+            "ping 127.0.0.1",
             "rooms --json extra",
             "stop now",
             "quit --json",
@@ -254,6 +293,37 @@ mod tests {
             Ok(Command::Kick("Ana María".to_owned()))
         );
         assert_eq!(parse(b"kick --json"), Ok(Command::Kick("--json".to_owned())));
+        assert_eq!(parse(b"trace Ana 2 "), Ok(Command::Trace("Ana 2".to_owned())));
+        let player = |name: &str, form| Ok(Command::Query(Query::Player(name.to_owned()), form));
+        assert_eq!(parse(b"player Ana 2"), player("Ana 2", Form::Table));
+        assert_eq!(parse(b"player Ana 2\t --json"), player("Ana 2", Form::Json));
+        assert_eq!(parse(b"player --json"), player("--json", Form::Table));
+        assert_eq!(parse(b"player Ana--json"), player("Ana--json", Form::Table));
+    }
+
+    #[test]
+    fn arguments_are_understood_wherever_they_stand() {
+        let room = |id, seat, form| Ok(Command::Query(Query::Room { id, seat }, form));
+        assert_eq!(parse(b"room 7"), room(7, None, Form::Table));
+        assert_eq!(parse(b"room --seat 1 7 --json"), room(7, Some(1), Form::Json));
+        assert_eq!(
+            parse(b"watch --hidden 7"),
+            Ok(Command::Watch {
+                room: 7,
+                hidden: true
+            })
+        );
+        assert_eq!(parse(b"log DEBUG"), Ok(Command::Log(LevelFilter::Debug)));
+        assert_eq!(
+            parse(b"log --json"),
+            Ok(Command::Query(Query::LogLevel, Form::Json))
+        );
+        let drain = |seconds_max| Ok(Command::Drain(Drain::On { seconds_max }));
+        assert_eq!(
+            (parse(b"drain"), parse(b"drain 30")),
+            (drain(None), drain(Some(30)))
+        );
+        assert_eq!(parse(b"drain OFF"), Ok(Command::Drain(Drain::Off)));
     }
 
     #[test]
@@ -263,11 +333,11 @@ mod tests {
                 parse(format!("help {}", command.name).as_bytes()),
                 Ok(Command::Help(Some(command)))
             );
-            // "usage" is what a wrong use of any but kick (whose argument may be anything) and help is answered with.
+            // "usage" is what a wrong use of any but those whose argument may be anything, and help, is answered with.
             let wrong = parse(format!("{} --wrong", command.name).as_bytes());
             match command.name {
                 "help" => assert!(matches!(wrong, Err(CommandError::Unknown(_)))),
-                "kick" => assert!(wrong.is_ok()),
+                "kick" | "player" | "trace" | "say" => assert!(wrong.is_ok()),
                 _ => assert_eq!(wrong, Err(CommandError::Usage(command.usage))),
             }
         }

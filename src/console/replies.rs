@@ -28,13 +28,18 @@ pub(super) enum Reply {
 }
 
 impl Reply {
+    /// Text of our own.
+    pub(super) fn lines(lines: Vec<String>) -> Self {
+        Self::Lines(lines)
+    }
+
     /// One thing's values by their names.
     pub(super) fn object(fields: &[(&str, Value)], form: Form) -> Self {
         Self::Lines(match form {
             Form::Json => vec![json_object(fields.iter().map(|(key, value)| (*key, value)))],
             Form::Table => fields
                 .iter()
-                .map(|(key, value)| format!("{key:<32}{}", shown(value)))
+                .flat_map(|(key, value)| table_lines(key, value))
                 .collect(),
         })
     }
@@ -92,6 +97,21 @@ fn write_json(piece: &mut String, list: &List, rows: &[Vec<Value>], given: usize
     }
 }
 
+/// One value for people: beside its name, or, where it has several lines, below it.
+fn table_lines(key: &str, value: &Value) -> Vec<String> {
+    let below = |lines: Vec<String>| {
+        let indented = lines.into_iter().map(|line| format!("  {line}"));
+        std::iter::once(key.to_owned()).chain(indented).collect()
+    };
+    match value {
+        Value::Array(values) if values.iter().any(Value::is_object) => {
+            below(values.iter().map(|value| shown(value).into_owned()).collect())
+        }
+        Value::String(text) if text.contains('\n') => below(text.lines().map(str::to_owned).collect()),
+        value => vec![format!("{key:<32}{}", shown(value))],
+    }
+}
+
 fn json_object<'v>(fields: impl Iterator<Item = (&'v str, &'v Value)>) -> String {
     let mut object = String::new();
     for (key, value) in fields {
@@ -130,6 +150,12 @@ fn shown(value: &Value) -> Cow<'_, str> {
     match value {
         Value::Null => Cow::Borrowed("-"),
         Value::String(text) => Cow::Borrowed(text),
+        Value::Object(fields) => {
+            let field = |(key, value): &(&String, &Value)| format!("{key} {}", shown(value));
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(key, _)| *key != "seat");
+            Cow::Owned(fields.iter().map(field).collect::<Vec<_>>().join(", "))
+        }
         Value::Array(values) => Cow::Owned(values.iter().map(shown).collect::<Vec<_>>().join(", ")),
         other => Cow::Owned(other.to_string()),
     }

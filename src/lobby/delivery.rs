@@ -16,9 +16,9 @@ use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
 use crate::shm::event_log::{Appender, Read};
 
 /// For everybody in the room.
-const TO_ALL: u32 = u32::MAX;
+pub(crate) const TO_ALL: u32 = u32::MAX;
 /// Not an event to pass on: each player is to be shown the beginning match as seen from the own seat.
-const MATCH_STARTED: u32 = u32::MAX - 1;
+pub(crate) const MATCH_STARTED: u32 = u32::MAX - 1;
 
 /// And the number of a seat: its player has lost it, and is told in another way; for all others, an event like any other.
 const TO_ALL_BUT_KICKED: u32 = 1 << 16;

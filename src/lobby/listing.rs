@@ -1,6 +1,6 @@
 //! What rooms there are: read one room at a time, so that a list never holds anybody up.
 
-use forkade_protocol::{RejectCode, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage};
+use forkade_protocol::{Phase, RejectCode, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage};
 
 use super::membership::{NewRoom, free_seat};
 use super::memory::RoomRef;
@@ -94,6 +94,13 @@ impl Lobby {
         let directory = self.memory.directory;
         let tx = self.hand.begin(directory.record);
         tx.get(&directory.record.rooms_touched)
+    }
+
+    /// How many rooms have a match under way.
+    pub fn matches_under_way(&mut self) -> u32 {
+        let rooms = (0..self.rooms_touched()).filter_map(|index| self.room_summary(index));
+        let playing = rooms.filter(|room| room.phase == Phase::Playing).count();
+        u32::try_from(playing).unwrap_or(u32::MAX)
     }
 
     /// The line of the room that is open in a record, if it is listed and passes the filter.

@@ -24,7 +24,7 @@ use crate::shm::alarm::Alarm;
 use crate::shm::lock::Lock;
 use crate::shm::table::{LayoutPlan, Table};
 use crate::shm::transaction::{Hand, Record};
-use crate::sys::clock::now_ms;
+use crate::sys::clock::{now_ms, now_ns};
 use crate::sys::memory::{Guarded, Mapping, SharedBytes};
 use crate::sys::process::ProcessId;
 
@@ -64,6 +64,17 @@ shared_record! {
         pub build: AtomicU32,
         /// How far an upgrade has come.
         pub upgrade: UpgradeSlot,
+        /// Least important log records that are written, as the number of a [`log::LevelFilter`] + 1; 0 until it is set.
+        pub log_level: AtomicU32,
+        /// Nonzero once a drain has come to its end: the supervisor is to stop the server.
+        pub drained: AtomicU32,
+        /// While the server drains: when it ends at the latest, in milliseconds of the monotonic clock (`u64::MAX`: when the last match
+        /// has). 0 while it does not.
+        pub drain_until_ms: AtomicU64,
+        /// Number of the last question for a sign of life: see [`RoleSlot::pong`].
+        pub ping: AtomicU64,
+        /// The supervisor's answer.
+        pub supervisor_pong: Pong,
         /// Connections that were accepted and given to a keeper.
         pub accepted_total: AtomicU64,
         /// Connections that were refused, with a typed error.
@@ -190,6 +201,34 @@ shared_record! {
         pub start_time: AtomicU64,
         /// Nonzero once the process has reported ready.
         pub ready: AtomicU32,
+        /// Its answer to a [`ping`](Header::ping).
+        pub pong: Pong,
+    }
+}
+
+shared_record! {
+    /// A sign of life.
+    pub struct Pong {
+        /// When the process saw it, in nanoseconds of the monotonic clock. Written first.
+        at_ns: AtomicU64,
+        /// The last [`ping`](Header::ping) that the process has seen.
+        seen: AtomicU64,
+    }
+}
+
+impl Pong {
+    /// Answers what was asked; to be called by the process whose answer it is, whenever it wakes up.
+    pub fn answer(&self, asked: &AtomicU64) {
+        let asked = asked.load(Ordering::Acquire);
+        if self.seen.load(Ordering::Relaxed) != asked {
+            self.at_ns.store(now_ns(), Ordering::Relaxed);
+            self.seen.store(asked, Ordering::Release);
+        }
+    }
+
+    /// When the answer to the question `asked`, or to a later one, was given, in nanoseconds of the monotonic clock.
+    pub fn answered(&self, asked: u64) -> Option<u64> {
+        (self.seen.load(Ordering::Acquire) >= asked).then(|| self.at_ns.load(Ordering::Relaxed))
     }
 }
 
@@ -211,6 +250,13 @@ shared_record! {
         slots_touched: AtomicU32,
         /// Counts the processes that have held this slot, so that connections of a dead keeper are known.
         pub epoch: AtomicU32,
+    }
+}
+
+impl Header {
+    /// Whether new players are refused, since the server is to end when its matches have.
+    pub fn is_draining(&self) -> bool {
+        self.drain_until_ms.load(Ordering::Acquire) != 0
     }
 }
 

@@ -7,6 +7,7 @@
 //! * [`chat`]: what is said, to whom and how fast; [`mailbox`]: what waits for one player;
 //! * [`delivery`]: from the room's log, the lobby's chat and the mailbox to the player's output;
 //! * [`text_session`]: what is different with players in text mode;
+//! * [`spyglass`]: an operator's look at a player's streams;
 //! * [`sweep`]: what happens by time, and what dead processes left;
 //! * [`check`]: whether all of it is consistent; [`picture`]: what it shows, for proofs.
 //!
@@ -35,6 +36,7 @@ pub mod rooms;
 mod scratch;
 pub mod session;
 mod settings;
+pub mod spyglass;
 pub mod sweep;
 pub mod text;
 pub mod text_session;

@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::chat::ChatPlace;
 use super::directory::Name;
 use super::memory::RoomRef;
+use super::spyglass::Followed;
 use crate::limits::{INPUT_RING_BYTES, OUTPUT_RING_BYTES};
 use crate::shared_record;
 use crate::shm::byte_ring::ByteRing;
@@ -59,10 +60,38 @@ shared_record! {
         pub telnet_refused: Guarded<Refused>,
         /// Of a text player: stream offset up to which telnet's commands were answered.
         pub telnet_answered: Guarded<u64>,
+        /// Stream offset before which bytes of input may have been overwritten. It is advanced for good before they are.
+        pub(super) input_gone_before: AtomicU64,
+        /// Stream offset before which bytes of output may have been overwritten because the ring was begun anew. As above.
+        pub(super) output_begun_anew_at: AtomicU64,
+        /// Whether an operator follows the streams.
+        pub traced: Followed,
+        /// What an operator is shown.
+        pub(super) shown: Shown,
         /// What the player has sent.
         pub input: InputRing,
         /// What the player is sent.
         pub output: OutputRing,
+    }
+}
+
+shared_record! {
+    /// Where a player's streams were when the player's process was last between two transactions: committed, and never undone.
+    pub(super) struct Shown {
+        /// The player's reference.
+        pub(super) player: AtomicU64,
+        /// The room's reference, if the player is in one.
+        pub(super) room: AtomicU64,
+        /// Nonzero for somebody in text mode.
+        pub(super) is_text: AtomicU64,
+        /// The player's seat + 1; 0 without one.
+        pub(super) seat: AtomicU64,
+        pub(super) input_received: AtomicU64,
+        pub(super) input_base: AtomicU64,
+        pub(super) consumed: AtomicU64,
+        pub(super) output_sent: AtomicU64,
+        pub(super) output_base: AtomicU64,
+        pub(super) output_head: AtomicU64,
     }
 }
 
@@ -148,6 +177,8 @@ impl PlayerRecord {
         // Not journaled: until the commit the record is nobody's.
         self.output_kept_from.store(0, Ordering::Release);
         self.output_reached.store(0, Ordering::Release);
+        self.input_gone_before.store(0, Ordering::Release);
+        self.output_begun_anew_at.store(0, Ordering::Release);
     }
 
     /// The bytes of output that are kept, from the oldest to the head.

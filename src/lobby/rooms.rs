@@ -10,6 +10,7 @@ use super::memory::{PlayerRef, RoomRef};
 use super::ownership::{Bans, owner_of};
 use super::reservations::{kept_seats, reservations};
 use super::settings::rules;
+use super::spyglass::Followed;
 use super::text::{ShortBytes, Text};
 use super::turns::turn;
 use crate::games::{AnyGame, GameError, Games, Viewer};
@@ -86,6 +87,8 @@ shared_record! {
         /// When time next makes a difference (a tick, the end of a turn or of a reservation), in milliseconds of the monotonic clock;
         /// `u64::MAX` if it does not; for the ticker.
         due_ms: AtomicU64,
+        /// Whether an operator watches.
+        pub watched: Followed,
         /// Offset in the log up to which the seat's player was given the events, or less; for the writer, who need not keep what
         /// all have read.
         read_up_to: [AtomicU64; SEATS_MAX as usize],
@@ -280,6 +283,7 @@ pub fn all_was_read(tx: &RoomTx<'_>) -> bool {
     let has_read =
         |(seat, offset): (u32, &AtomicU64)| taken >> seat & 1 == 0 || offset.load(Ordering::Acquire) == head;
     taken != 0
+        && !record.watched.is_followed()
         && tx.get(&record.spectators) == 0
         && taken == tx.get(&record.connected)
         && (0..).zip(&record.read_up_to).all(has_read)

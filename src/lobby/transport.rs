@@ -58,10 +58,18 @@ impl Session {
             let space = INPUT_RING_BYTES
                 - usize::try_from(from - consumed).expect("the ring holds what was not consumed");
             let placement = player.input.placement(hand);
+            let space = if player.traced.is_followed() {
+                // So that it is the oldest bytes that go.
+                space.min(INPUT_RING_BYTES / 4)
+            } else {
+                space
+            };
             let range = placement.range(from, space);
             if range.is_empty() {
                 return Ok(None);
             }
+            let ring_before = (from + range.len() as u64).saturating_sub(INPUT_RING_BYTES as u64);
+            player.input_goes_before(ring_before.max(player.input.base(hand)));
             (
                 shared_io::receive(socket, placement.bytes(), range.clone())?,
                 range.len(),
@@ -90,6 +98,7 @@ impl Session {
     ///
     /// Those of send(2).
     pub fn send(&mut self, socket: &impl std::os::fd::AsFd) -> std::io::Result<Option<usize>> {
+        self.show();
         let sent = match self.next_piece() {
             None => return Ok(None),
             Some(Piece::Greeting(range)) => shared_io::send(socket, &self.record.greeting, range)?,

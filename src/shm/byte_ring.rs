@@ -33,9 +33,19 @@ impl<const WORDS: usize> ByteRing<WORDS> {
 
     /// Where the stream's bytes from `offset` on lie: see [`Placement`].
     pub fn placement(&self, hand: &Hand) -> Placement<'_, WORDS> {
+        self.placed_from(self.base(hand))
+    }
+
+    /// Offset of the byte that lies, or would lie, at the ring's first byte.
+    pub fn base(&self, hand: &Hand) -> u64 {
+        hand.own(&self.base)
+    }
+
+    /// Where the stream's bytes lie if the ring was begun at offset `base`: for who does not animate the record, and was told.
+    pub fn placed_from(&self, base: u64) -> Placement<'_, WORDS> {
         Placement {
             bytes: &self.bytes,
-            base: hand.own(&self.base),
+            base,
         }
     }
 

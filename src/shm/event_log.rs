@@ -227,6 +227,11 @@ impl<const WORDS: usize> EventLog<WORDS> {
         self.tail.load(Ordering::Acquire)
     }
 
+    /// The offset up to which the bell has been rung.
+    pub fn announced(&self) -> u64 {
+        self.announced.load(Ordering::Acquire)
+    }
+
     /// The oldest readable offset and the end, for the consistency check and proofs.
     #[doc(hidden)]
     pub fn window(&self) -> (u64, u64) {

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use super::{ANSWER, Filled, StartError, Supervisor, configure, prepare_process, step};
-use crate::config::Config;
+use crate::config::Settings;
 use crate::games::Games;
 use crate::limits::{TERMINATE_TIMEOUT_MS, UPGRADE_CHECK_TIMEOUT_MS, UPGRADE_TEXT_BYTES};
 use crate::lobby::connections::{Claim, Kind};
@@ -98,9 +98,10 @@ impl Check {
 /// [`StartError`]: then the server has come to its end, for nobody else can go on with it.
 pub(crate) fn go_on(
     handover: &Handover,
-    config: &'static Config,
+    settings: &'static Settings,
     games: &'static Games,
 ) -> Result<(), StartError> {
+    let config = &settings.config;
     prepare_process()?;
     let memory = handover.open_memory(Access::ReadAndWrite, config)?;
     let numbers = handover
@@ -115,6 +116,7 @@ pub(crate) fn go_on(
         games,
         wiring: Box::leak(Box::new(wiring)),
         config,
+        settings,
         build,
     };
     let program = PathBuf::from(std::ffi::OsString::from_vec(handover.program.clone()));

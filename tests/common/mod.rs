@@ -6,6 +6,7 @@ pub mod cutting_proxy;
 pub mod exact;
 pub mod footprint;
 pub mod killer;
+pub mod operator;
 pub mod person;
 pub mod random;
 pub mod raw;

@@ -1,7 +1,7 @@
 //! Frames of the client's stream, and what every transaction of the player's does besides its purpose: it consumes the frame
 //! that asked for it, and writes to the output.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use forkade_protocol::{ServerMessage, codec, frame};
 
@@ -78,6 +78,7 @@ impl Session {
         self.frame_end = None;
         self.place_behind = None;
         self.record.working_on.store(0, Ordering::Release);
+        self.show();
     }
 
     /// The client has received the output stream up to this offset: it need not be kept any longer.
@@ -154,7 +155,7 @@ impl Own {
             {
                 tx.set(&self.player.text_place, place);
             }
-            if end == self.received {
+            if end == self.received && !self.player.traced.is_followed() {
                 self.player.input.rebase(tx, end);
             }
         }
@@ -271,10 +272,13 @@ impl Output {
             .output_kept_from
             .fetch_max(oldest, Ordering::AcqRel)
             .max(oldest);
-        if kept_from == self.head {
+        if kept_from == self.head && !self.player.traced.is_followed() {
+            self.player.output_begins_anew_at(self.head);
             self.player.output.rebase(tx, self.head);
         }
         self.player.output_reached.fetch_max(next, Ordering::AcqRel);
+        // Who sees an overwritten byte sees how far was written.
+        fence(Ordering::Release);
         self.player.output.write(tx, self.head, frame);
         self.head = next;
     }

@@ -36,8 +36,12 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::NameTaken`] or [`ErrorCode::ServerFull`]; nothing was changed.
+    /// [`ErrorCode::NameTaken`], [`ErrorCode::ServerFull`] or, while the server drains, [`ErrorCode::ShuttingDown`]; nothing was
+    /// changed.
     pub fn greet(&mut self, version: u16, name: Name, used: usize) -> Result<(), ErrorCode> {
+        if self.lobby.memory.header.is_draining() {
+            return Err(ErrorCode::ShuttingDown);
+        }
         let handshake = self.handshake();
         let mut secret = [0; 12];
         getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;

@@ -1,0 +1,72 @@
+//! What goes on for a while: a room that is watched, a player who is traced, processes that are asked whether they are alive.
+//!
+//! An activity is asked to go on whenever all that it has said was taken by the operator's system, so it never holds more than one
+//! piece; what happens meanwhile may be missed, and is counted. What it keeps is in this process alone: it ends with it, and the
+//! successor says so.
+
+mod ping;
+mod trace;
+mod typing;
+mod watch;
+
+use std::io;
+
+use mio::Poll;
+
+pub(super) use self::ping::Ping;
+pub(super) use self::trace::Trace;
+pub(super) use self::watch::Watch;
+use super::replies::Reply;
+use crate::lobby::Lobby;
+
+/// Lines that one turn gives at most.
+const LINES_PER_TURN_MAX: usize = 64;
+
+/// Something that goes on.
+pub(super) enum Activity {
+    Watch(Watch),
+    Trace(Trace),
+    Ping(Ping),
+}
+
+/// What a turn has come to.
+pub(super) enum Progress {
+    /// These lines, and perhaps more at once.
+    Said(Vec<String>),
+    /// Nothing to say now. To be asked again when a bell rings, or at this time of the monotonic clock.
+    Wait { until_ms: u64 },
+    /// The end, with this last reply.
+    Over(Reply),
+}
+
+impl Activity {
+    /// Says what there is to say without waiting.
+    pub(super) fn go_on(&mut self, lobby: &mut Lobby, poll: &Poll) -> io::Result<Progress> {
+        match self {
+            Self::Watch(watch) => watch.go_on(lobby, poll),
+            Self::Trace(trace) => Ok(trace.go_on(lobby)),
+            Self::Ping(ping) => Ok(ping.go_on()),
+        }
+    }
+
+    /// The bell that was asked for may have come.
+    pub(super) fn take_bell(&mut self, poll: &Poll) -> io::Result<()> {
+        match self {
+            Self::Watch(watch) => watch.take_bell(poll),
+            Self::Trace(_) | Self::Ping(_) => Ok(()),
+        }
+    }
+
+    /// Whether it goes on until the operator sends a line. Else what the operator sends meanwhile waits.
+    pub(super) fn lasts_until_a_line(&self) -> bool {
+        !matches!(self, Self::Ping(_))
+    }
+
+    /// Leaves nothing behind.
+    pub(super) fn end(self, poll: &Poll) -> io::Result<()> {
+        match self {
+            Self::Watch(watch) => watch.end(poll),
+            Self::Trace(_) | Self::Ping(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! An operator's look at a player's byte streams, without a lock and without the player's process having to do anything for it.
+//!
+//! The bytes lie in the player's rings anyway, at absolute offsets. The process that animates the player [shows](Session::show) where
+//! the streams are whenever it is between two transactions, which costs it some stores; who looks copies what lies up to there and then
+//! sees by two marks, which are advanced for good *before* anything is overwritten, whether the copy is whole. Nobody waits for who
+//! looks, and who looks and is killed leaves nothing behind but a time that passes.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use super::memory::{PlayerRef, RoomRef};
+use super::players::{OutputRing, PlayerRecord};
+use super::session::Session;
+use crate::shared_record;
+use crate::shm::byte_ring::ByteRing;
+use crate::sys::clock::now_ms;
+
+/// How long a ring or log is left as it is after somebody has last looked.
+const FOLLOWED_MS: u64 = 2000;
+
+shared_record! {
+    /// Whether somebody follows what is written to a ring or log. It is not begun anew meanwhile, though all who need to have read it:
+    /// what has passed can be seen for longer.
+    pub struct Followed {
+        /// In milliseconds of the monotonic clock; 0 for nobody.
+        until_ms: AtomicU64,
+    }
+}
+
+impl Followed {
+    /// Says that somebody follows, for a moment from now on.
+    pub fn follow(&self) {
+        self.until_ms.store(now_ms() + FOLLOWED_MS, Ordering::Relaxed);
+    }
+
+    /// Whether somebody does. To be asked by who writes.
+    pub(super) fn is_followed(&self) -> bool {
+        let until_ms = self.until_ms.load(Ordering::Relaxed);
+        if until_ms == 0 {
+            return false;
+        }
+        let is_followed = until_ms > now_ms();
+        if !is_followed {
+            // So that the clock is asked no more. Should somebody just begin, that one says so again in a moment.
+            self.until_ms.store(0, Ordering::Relaxed);
+        }
+        is_followed
+    }
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    In,
+    /// To the client.
+    Out,
+}
+
+/// What a look has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// The stream's bytes from the offset asked for on, up to the end of what was handled. Perhaps none.
+    Bytes(Vec<u8>),
+    /// They were overwritten. The stream goes on at this offset.
+    Missed {
+        /// Where a frame begins.
+        goes_on_at: u64,
+    },
+    /// The record is another player's now.
+    Gone,
+}
+
+/// Where a player's streams are and where the player is. The figures are read one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The room, if the player is in one.
+    pub room: Option<RoomRef>,
+    /// The seat, unless the player only watches.
+    pub seat: Option<u8>,
+    /// Somebody in text mode: the streams are text, not frames.
+    pub is_text: bool,
+    /// Stream offset behind the last byte received.
+    pub input_received: u64,
+    /// Stream offset behind the last frame that was handled.
+    pub consumed: u64,
+    /// Stream offset behind the last byte of output that the kernel has taken.
+    pub output_sent: u64,
+    /// Stream offset behind the last frame of output.
+    pub output_head: u64,
+    /// Stream offset of the oldest byte of output that is kept for a resume.
+    pub output_kept_from: u64,
+}
+
+impl Session {
+    /// Shows where the player's streams are. To be called between two transactions.
+    pub(super) fn show(&self) {
+        let Some((player, record)) = self.player else {
+            return;
+        };
+        let (hand, shown) = (&self.lobby.hand, &record.shown);
+        let place = self.membership().place();
+        let seat = place.and_then(|(_, seat)| seat);
+        let show = |cell: &AtomicU64, value| cell.store(value, Ordering::Relaxed);
+        show(&shown.player, player.to_id());
+        show(&shown.room, place.map_or(0, |(room, _)| room.to_id()));
+        show(&shown.is_text, u64::from(self.is_text()));
+        show(&shown.seat, seat.map_or(0, |seat| u64::from(seat) + 1));
+        show(&shown.input_received, self.input_received());
+        show(&shown.output_sent, self.output_sent());
+        show(&shown.input_base, record.input.base(hand));
+        show(&shown.output_base, record.output.base(hand));
+        // Who sees these sees all that was stored before.
+        shown
+            .consumed
+            .store(hand.own(&record.consumed), Ordering::Release);
+        shown
+            .output_head
+            .store(hand.own(&record.output_head), Ordering::Release);
+    }
+}
+
+impl PlayerRecord {
+    /// Bytes of the input ring are about to be overwritten, so that all before this offset may be gone.
+    pub(super) fn input_goes_before(&self, offset: u64) {
+        self.input_gone_before.fetch_max(offset, Ordering::AcqRel);
+        // Who sees an overwritten byte sees this mark.
+        fence(Ordering::Release);
+    }
+
+    /// The output ring is begun anew: bytes before this offset are about to be overwritten.
+    pub(super) fn output_begins_anew_at(&self, offset: u64) {
+        self.output_begun_anew_at.fetch_max(offset, Ordering::AcqRel);
+        fence(Ordering::Release);
+    }
+
+    /// Where the player and the player's streams are, as last shown; nothing if nothing was shown yet or the record is another's.
+    pub fn standing(&self, player: PlayerRef) -> Option<Standing> {
+        let shown = &self.shown;
+        let load = |cell: &AtomicU64| cell.load(Ordering::Acquire);
+        let room = RoomRef::from_id(load(&shown.room));
+        let standing = Standing {
+            room: room.is_somebody().then_some(room),
+            seat: load(&shown.seat)
+                .checked_sub(1)
+                .and_then(|seat| u8::try_from(seat).ok()),
+            is_text: load(&shown.is_text) != 0,
+            input_received: load(&shown.input_received),
+            consumed: load(&shown.consumed),
+            output_sent: load(&shown.output_sent),
+            output_head: load(&shown.output_head),
+            output_kept_from: load(&self.output_kept_from),
+        };
+        (load(&shown.player) == player.to_id()).then_some(standing)
+    }
+
+    /// Copies the handled bytes of a stream from offset `from` on.
+    pub fn look(&self, player: PlayerRef, direction: Direction, from: u64) -> Look {
+        let shown = &self.shown;
+        if shown.player.load(Ordering::Acquire) != player.to_id() {
+            return Look::Gone;
+        }
+        let seen = match direction {
+            Direction::In => copy(
+                &self.input,
+                (&shown.input_base, &shown.consumed),
+                from,
+                // Read once more when the copy has been made.
+                || self.input_gone_before.load(Ordering::Relaxed),
+            ),
+            Direction::Out => copy(
+                &self.output,
+                (&shown.output_base, &shown.output_head),
+                from,
+                || {
+                    let reached = self.output_reached.load(Ordering::Relaxed);
+                    let begun_anew_at = self.output_begun_anew_at.load(Ordering::Relaxed);
+                    begun_anew_at.max(reached.saturating_sub(OutputRing::BYTES))
+                },
+            ),
+        };
+        if shown.player.load(Ordering::Acquire) != player.to_id() {
+            return Look::Gone;
+        }
+        seen
+    }
+}
+
+fn copy<const WORDS: usize>(
+    ring: &ByteRing<WORDS>,
+    (base, end): (&AtomicU64, &AtomicU64),
+    from: u64,
+    gone_before: impl Fn() -> u64,
+) -> Look {
+    let end = end.load(Ordering::Acquire);
+    let missed = Look::Missed { goes_on_at: end };
+    let base = base.load(Ordering::Relaxed);
+    if from > end {
+        return Look::Gone;
+    }
+    let length = usize::try_from(end - from).unwrap_or(usize::MAX);
+    if length == 0 {
+        return Look::Bytes(Vec::new());
+    }
+    if base > from || gone_before() > from || length as u64 > ByteRing::<WORDS>::BYTES {
+        return missed;
+    }
+    let mut bytes = vec![0; length];
+    ring.placed_from(base).read(from, &mut bytes);
+    fence(Ordering::Acquire);
+    if gone_before() > from {
+        return missed;
+    }
+    Look::Bytes(bytes)
+}

@@ -1,0 +1,114 @@
+//! An operator's connection to the console.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::Value;
+
+use super::{PATIENCE, Server};
+
+/// A connection to the console.
+pub struct Operator {
+    pub stream: TcpStream,
+    /// Received, and not looked at.
+    pub received: Vec<u8>,
+}
+
+impl Operator {
+    pub fn new(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.console).expect("the console accepts");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
+        stream.set_nodelay(true).expect("an option can be set");
+        Self {
+            stream,
+            received: Vec::new(),
+        }
+    }
+
+    pub fn say(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the console reads");
+    }
+
+    /// The next line, which must end as documented; `None` at the end of the connection.
+    pub fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.received.windows(2).position(|pair| pair == b"\r\n") {
+                let line: Vec<u8> = self.received.drain(..end + 2).take(end).collect();
+                return Some(String::from_utf8(line).expect("the console speaks UTF-8"));
+            }
+            if !self.receive() {
+                assert!(
+                    self.received.is_empty(),
+                    "half a line at the end: {:?}",
+                    self.received
+                );
+                return None;
+            }
+        }
+    }
+
+    pub fn receive(&mut self) -> bool {
+        let mut buffer = [0; 65_536];
+        let length = match self.stream.read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                panic!("the console reset the connection")
+            }
+            read => read.expect("the console replies in time"),
+        };
+        self.received.extend(&buffer[..length]);
+        length > 0
+    }
+
+    /// The lines of a reply, the last of which is `OK` or `ERR …`.
+    pub fn reply(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let line = self
+                .line()
+                .unwrap_or_else(|| panic!("the reply has no end: {lines:?}"));
+            let is_last = line == "OK" || line.starts_with("ERR ");
+            lines.push(line);
+            if is_last {
+                return lines;
+            }
+        }
+    }
+
+    pub fn ask(&mut self, command: &str) -> Vec<String> {
+        self.say(format!("{command}\r\n").as_bytes());
+        self.reply()
+    }
+
+    pub fn ask_json(&mut self, query: &str) -> Value {
+        let lines = self.ask(&format!("{query} --json"));
+        assert!(lines.len() == 2 && lines[1] == "OK", "{query}: {lines:?}");
+        serde_json::from_str(&lines[0]).expect("JSON")
+    }
+
+    /// All that is left.
+    pub fn rest(&mut self) -> String {
+        while self.receive() {}
+        String::from_utf8(std::mem::take(&mut self.received)).expect("the console speaks UTF-8")
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("it is connected")
+    }
+}
+
+/// The first entry of a list that has this value.
+pub fn one<'l>(list: &'l Value, key: &str, value: Value) -> &'l Value {
+    let entries = list.as_array().expect("a list").iter();
+    entries
+        .clone()
+        .find(|entry| entry[key] == value)
+        .unwrap_or_else(|| panic!("no {key} {value} in {list}"))
+}
+
+/// The process that serves an operator, as another operator sees it.
+pub fn console_process(server: &Server, operator: &Operator, query: &str) -> Value {
+    let processes = Operator::new(server).ask_json(query);
+    one(&processes, "peer", operator.address().to_string().into()).clone()
+}
