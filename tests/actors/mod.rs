@@ -206,9 +206,11 @@ impl Actor {
         self.handle()
     }
 
-    /// The handler delivers the room's events and sends all it has; gives what the client makes of it.
+    /// The handler delivers mail, the room's events and the lobby's chat, and sends all it has; gives what the client makes of it.
     pub(crate) fn hear(&mut self) -> Vec<ServerMessage> {
         let mut messages = Vec::new();
+        // As after word that was left: there may be mail.
+        self.session.wanted();
         loop {
             // Events may have to wait until there is space for them.
             let delivered =

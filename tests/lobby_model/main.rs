@@ -17,6 +17,7 @@ mod actors;
 mod model;
 mod random;
 mod run;
+mod talk;
 mod view;
 
 use run::Run;

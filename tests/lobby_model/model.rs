@@ -5,16 +5,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use forkade::games::relay::Relayed;
 use forkade::games::tictactoe::TicTacToe;
 use forkade::games::{Game, Outbox};
-use forkade::limits::BANS_PER_ROOM_MAX;
+use forkade::limits::{BANS_PER_ROOM_MAX, INVITED_BYTES_MAX};
 use forkade_protocol::{
-    ClientMessage, Outcome, Phase, RejectCode, RoomEvent, RoomId, RoomRules, RoomSettings, SeatInfo, codec,
+    ChatScope, ClientMessage, Outcome, Phase, RejectCode, RoomEvent, RoomId, RoomRules, RoomSettings,
+    SeatInfo, ServerMessage, codec,
 };
+
+use crate::talk::Talk;
 
 /// Who is here, and which rooms there are.
 pub(crate) struct Model {
     /// By name in small letters.
     pub(crate) players: BTreeMap<String, Player>,
     pub(crate) rooms: BTreeMap<RoomId, Room>,
+    pub(crate) talk: Talk,
     players_max: usize,
     rooms_max: usize,
     /// Players that there have been.
@@ -31,6 +35,7 @@ pub(crate) struct Player {
 }
 
 pub(crate) struct Room {
+    name: String,
     pub(crate) game: &'static str,
     passcode: Option<String>,
     pub(crate) rules: RoomRules,
@@ -67,6 +72,7 @@ impl Model {
         Self {
             players: BTreeMap::new(),
             rooms: BTreeMap::new(),
+            talk: Talk::default(),
             players_max,
             rooms_max,
             players_total: 0,
@@ -143,7 +149,24 @@ impl Model {
             ),
             ClientMessage::Rematch { .. } => self.ready(who, true, &[Phase::Finished], RejectCode::NotOver),
             ClientMessage::Act { action, .. } => self.act(who, action),
-            ClientMessage::Chat { text, .. } => {
+            ClientMessage::Chat {
+                scope: ChatScope::Lobby,
+                text,
+                ..
+            } => {
+                self.talk.say(who, text);
+                Ok(Effect::Done)
+            }
+            ClientMessage::Chat {
+                scope: ChatScope::Whisper { to },
+                text,
+                ..
+            } => self.talk.whisper(who, to, text).map(|()| Effect::Done),
+            ClientMessage::Chat {
+                scope: ChatScope::Room,
+                text,
+                ..
+            } => {
                 let (id, _) = self.place(who)?;
                 let event = RoomEvent::Chat {
                     from: who.to_owned(),
@@ -267,6 +290,7 @@ impl Model {
             return Err(RejectCode::RoomsFull);
         }
         let mut room = Room {
+            name: "Here".to_owned(),
             game,
             passcode: settings.passcode.clone(),
             seats: vec![None; usize::from(rules.seats)],
@@ -324,6 +348,7 @@ impl Model {
             Some(player) => (player.id, player.place),
             None => return Err(RejectCode::UnknownPlayer),
         };
+        self.talk.expect_space(name, INVITED_BYTES_MAX)?;
         if matches!(place, Some((room, Some(_))) if room == id) {
             return Err(RejectCode::AlreadyInRoom);
         }
@@ -342,6 +367,16 @@ impl Model {
             seat,
             name: name.to_owned(),
         });
+        let invited = ServerMessage::Invited {
+            room: id,
+            game: room.game.to_owned(),
+            name: room.name.clone(),
+            from: who.to_owned(),
+            // One is as long as another.
+            code: "0000-0000-0000".to_owned(),
+            seconds: 0,
+        };
+        self.talk.post(name, &invited)?;
         Ok(Effect::Done)
     }
 
@@ -385,8 +420,9 @@ impl Model {
                     options: options.to_vec(),
                     ..RoomSettings::default()
                 };
-                self.create(who, game, &settings)
-                    .map(|room| Effect::Opens(Box::new(room)))
+                let mut room = self.create(who, game, &settings)?;
+                room.name = format!("{game} for anybody");
+                Ok(Effect::Opens(Box::new(room)))
             }
         }
     }

@@ -37,8 +37,6 @@ struct Person {
     /// Bytes of the server's stream that the client has made use of.
     received: u64,
     view: Option<View>,
-    /// That the person was sent and has not heard of.
-    invitations: usize,
     /// Slot of the connection, while there is one.
     slot: Option<u32>,
 }
@@ -134,7 +132,9 @@ impl Run {
             (93, _, Some(who)) => self.kick(&who),
             (94, ..) => self.grace_is_over(),
             (95..=97, ..) => self.tick(),
+            (98, Some(who), Some(other)) if self.random.one_in(3) => self.chatters(&who, &other),
             (98, ..) => self.show_bad_token(),
+            (99, ..) if self.random.one_in(3) => self.announces(),
             (99, ..) => self.lobby().sweep_rooms(),
             _ => self.hello(),
         }
@@ -160,12 +160,16 @@ impl Run {
 
     fn asks(&mut self, who: &str) {
         self.request += 1;
+        let message = self.some_request(who, self.request);
+        self.asks_for(who, &message);
+    }
+
+    fn asks_for(&mut self, who: &str, message: &ClientMessage) {
         let (request, name) = (self.request, self.people[who].name.clone());
-        let message = self.some_request(who, request);
         self.note(format!("{name} asks {message:?}"));
-        let expected = self.model.request(&name, &message);
+        let expected = self.model.request(&name, message);
         let slot = self.people[who].slot.expect("attached");
-        self.actors.get_mut(&slot).expect("an actor").say(&message);
+        self.actors.get_mut(&slot).expect("an actor").say(message);
         if self.random.one_in(10) {
             self.replace_handler(who);
         }
@@ -197,12 +201,7 @@ impl Run {
                 assert!(former.is_none() || (former.as_ref() != Some(code)) == renewed);
                 self.codes.push(code.clone());
             }
-            (Ok(Effect::Done), [ServerMessage::Joined { .. } | ServerMessage::Left { .. }] | []) => {
-                if let ClientMessage::Reserve { player, .. } = &message {
-                    let invited = self.people.get_mut(&player.to_lowercase());
-                    invited.expect("a person").invitations += 1;
-                }
-            }
+            (Ok(Effect::Done), [ServerMessage::Joined { .. } | ServerMessage::Left { .. }] | []) => {}
             (expected, answers) => {
                 panic!(
                     "{answers:?} instead of {:?}",
@@ -227,6 +226,9 @@ impl Run {
         let game = game.to_owned();
         let rooms: Vec<RoomId> = self.model.rooms.keys().copied().collect();
         let room = self.random.pick(&rooms).unwrap_or(RoomId(7 << 32 | 1));
+        if self.random.one_in(6) {
+            return self.some_line(request);
+        }
         match self.random.below(37) {
             0..=1 => ClientMessage::CreateRoom {
                 request,
@@ -256,7 +258,7 @@ impl Run {
             },
             30..=32 => {
                 let people: Vec<&Person> = self.people.values().collect();
-                let invited = self.random.pick(&people).filter(|person| person.invitations < 50);
+                let invited = self.random.pick(&people);
                 let player = invited.map_or("Nobody", |person| &person.name).to_owned();
                 ClientMessage::Reserve { request, player }
             }
@@ -316,6 +318,48 @@ impl Run {
                 received: self.people[who].received,
             },
             _ => ClientMessage::Ping { nonce: 5 },
+        }
+    }
+
+    /// Something to say to the lobby, or to somebody who may be here or not.
+    fn some_line(&mut self, request: u32) -> ClientMessage {
+        let scope = match self.random.below(5) {
+            0..=1 => ChatScope::Lobby,
+            _ => {
+                let to = self.random.pick(&NAMES).expect("names").to_owned();
+                ChatScope::Whisper { to }
+            }
+        };
+        // No two are the same.
+        let text = format!("{request} {}", "x".repeat(self.random.below(490)));
+        ClientMessage::Chat {
+            request,
+            scope,
+            text: text.trim_end().to_owned(),
+        }
+    }
+
+    /// Says so much to one player that the mailbox of somebody who is away may not hold it.
+    fn chatters(&mut self, who: &str, to: &str) {
+        for _ in 0..1 + self.random.below(40) {
+            self.request += 1;
+            let message = ClientMessage::Chat {
+                request: self.request,
+                scope: ChatScope::Whisper { to: to.to_owned() },
+                text: format!("{} {}", self.request, "?".repeat(480)),
+            };
+            self.asks_for(who, &message);
+        }
+    }
+
+    /// The operator says so much that some who do not listen fall out of the log's window.
+    fn announces(&mut self) {
+        let lines = 1 + self.random.below(400);
+        self.note(format!("{lines} lines are announced"));
+        for line in 0..lines {
+            let text = format!("{} {line} {}", self.done.len(), "!".repeat(480));
+            self.lobby().announce(&text).expect("it can be said");
+            self.model.talk.say("", &text);
         }
     }
 
@@ -393,6 +437,7 @@ impl Run {
     fn forget(&mut self, who: &str) {
         self.people.remove(who);
         self.model.remove(who);
+        self.model.talk.remove(who);
     }
 
     /// The actor of a player whose connection is about to end.
@@ -423,13 +468,12 @@ impl Run {
             .get_mut(&person.slot.expect("attached"))
             .expect("an actor");
         assert_eq!(actor.session.phase(), Phase::OPEN);
-        // Looks for mail, too.
-        actor.session.wanted();
         let messages = actor.hear();
-        person.invitations = 0;
         for message in &messages {
             View::hear(&mut person.view, message, |id| self.model.rooms.get(&id));
+            self.model.talk.hear(who, message);
         }
+        self.model.talk.expect_all_heard(who);
         person.received = actor.received;
         let player = self.model.player(who);
         player.lost = None;

@@ -45,6 +45,7 @@ impl Run {
             other => panic!("{name} is welcomed by {other:?}"),
         };
         self.model.add(who.clone());
+        self.model.talk.add(&name);
         let slot = Some(actor.slot);
         let person = Person {
             name,
@@ -52,7 +53,6 @@ impl Run {
             record,
             received: 0,
             view: None,
-            invitations: 0,
             slot,
         };
         assert!(self.people.insert(who, person).is_none());
@@ -99,6 +99,7 @@ impl Run {
         let mut actor = self.take_actor(who);
         if self.random.one_in(2) {
             actor.hear();
+            self.model.talk.mail_was_moved(who);
         }
         if self.random.one_in(4) {
             actor.say(&ClientMessage::Leave { request: 0 });
@@ -163,6 +164,11 @@ impl Run {
             Some(ServerMessage::Resumed { resuming_at, .. }) => {
                 if resuming_at != received || forgot {
                     person.view = None;
+                }
+                if resuming_at != received {
+                    self.model.talk.loses_bytes(who);
+                } else if forgot {
+                    self.model.talk.begins_anew(who);
                 }
                 assert!(resuming_at >= received, "sent again what was received");
             }
