@@ -277,6 +277,26 @@ fn a_whisper_is_heard_by_its_addressee_alone_wherever_that_is() {
 }
 
 #[test]
+fn mail_of_who_never_came_back_is_nobody_elses() {
+    let server = Server::start(&["--seat-grace-ms", "200"]);
+    let mut ann = server.client("Ann");
+    eventually("Bob is away, and mail waits for him", || {
+        server.client("Bob").disconnect_abruptly();
+        eventually("the server knows that Bob is away", || {
+            server.status("handlers") == 1
+        });
+        // On a busy machine the grace may be over already.
+        let waits = ann.chat(to("Bob"), "come back").is_ok();
+        eventually("he has stayed away", || server.status("players") == 1);
+        waits
+    });
+    let mut other = server.client("Bob");
+    ann.chat(to("Bob"), "welcome").expect("he is here");
+    assert_eq!(next_line(&mut other, false).1, "welcome");
+    expect_silence(&mut other);
+}
+
+#[test]
 fn a_whisper_waits_for_who_is_away_until_the_mailbox_is_full() {
     let server = Server::start(&NO_RATE);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
@@ -405,10 +425,10 @@ fn nothing_that_is_said_is_lost_or_repeated_however_often_handlers_are_killed() 
     );
     let mut rounds = 0_u64;
     while !killer.is_done() {
-        for number in 0..PLAYERS {
-            say(&mut players[number], ChatScope::Lobby, &rounds.to_string());
+        for (number, player) in players.iter_mut().enumerate() {
+            say(player, ChatScope::Lobby, &rounds.to_string());
             let next = ((number + 1) % PLAYERS).to_string();
-            say(&mut players[number], to(&next), &format!("whisper {rounds}"));
+            say(player, to(&next), &format!("whisper {rounds}"));
         }
         let mut orders = Vec::new();
         for (number, player) in players.iter_mut().enumerate() {
@@ -456,9 +476,8 @@ fn word_of_a_whisper_is_not_lost_with_a_keeper() {
             .filter_map(|pid| Some((pid, std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?)))
             .filter(|(_, name)| name.trim_end() == "keeper")
             .collect();
-        for number in 0..players.len() {
-            let next = ["Bob", "Cyd", "Dan", "Ann"][number];
-            say(&mut players[number], to(next), &round.to_string());
+        for (number, (player, next)) in players.iter_mut().zip(["Bob", "Cyd", "Dan", "Ann"]).enumerate() {
+            say(player, to(next), &round.to_string());
             for keeper in keepers.keys().filter(|_| number == 1) {
                 assert!(send(*keeper, Signal::SIGKILL));
             }
