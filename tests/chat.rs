@@ -7,6 +7,7 @@ mod common;
 mod actors;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::time::Duration;
 
 use actors::{Actor, World};
@@ -175,6 +176,55 @@ fn who_listens_slowly_misses_as_many_lines_as_it_is_told_and_nobody_waits() {
         Ok(ServerMessage::Chat { text, .. }) => assert_eq!(text, "awake?"),
         other => panic!("the sleeper was told {other:?}"),
     }
+    assert_eq!(server.status("takeovers_total"), 0);
+    server.expect_no_errors();
+}
+
+/// Words take more space than frames do, the more so where something in them has to be shown that cannot be seen.
+#[test]
+fn who_listens_slowly_at_a_terminal_misses_lines_and_no_process_dies_of_it() {
+    const LINES: u64 = 1500;
+    let server = Server::start(&[&NO_RATE[..], &["--send-buffer-bytes", "4096"]].concat());
+    let mut sleeper = Raw::with_receive_buffer(&server, 4096);
+    sleeper.send(b"Sleeper\r\n");
+    let mut ann = server.client("Ann");
+    eventually("the sleeper has come in", || server.status("players") == 2);
+    for line in 0..LINES {
+        say(
+            &mut ann,
+            ChatScope::Lobby,
+            &format!("<{line}>{}", "\u{200d}".repeat(150)),
+        );
+        next_line(&mut ann, true);
+    }
+    ann.chat(ChatScope::Lobby, "the end").expect("said");
+    let (mut heard, mut chunk) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&heard).contains("the end") {
+        let length = sleeper.stream.read(&mut chunk).expect("something comes");
+        assert!(length > 0, "the sleeper was sent out");
+        heard.extend_from_slice(&chunk[..length]);
+    }
+    let heard = String::from_utf8_lossy(&heard);
+    let number = |text: &str| {
+        text.split_once('>')
+            .and_then(|(number, _)| number.parse::<u64>().ok())
+    };
+    let mut next = 0;
+    for line in heard.lines() {
+        if let Some((missed, _)) = line.split_once(" lines of the lobby's chat were lost") {
+            let missed = missed
+                .rsplit(|character: char| !character.is_ascii_digit())
+                .next();
+            next += missed
+                .and_then(|missed| missed.parse::<u64>().ok())
+                .expect("a number");
+        } else if let Some((_, said)) = line.split_once("Ann shouts: <") {
+            assert_eq!(number(said), Some(next), "a line was lost or repeated");
+            next += 1;
+        }
+    }
+    assert_eq!(next, LINES);
+    assert!(server.status("lobby_lines_missed_total") > 0);
     assert_eq!(server.status("takeovers_total"), 0);
     server.expect_no_errors();
 }

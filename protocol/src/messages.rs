@@ -320,7 +320,7 @@ pub enum ServerMessage {
     Chat {
         /// To whom it was said; of a whisper, the name of its addressee.
         scope: ChatScope,
-        /// Who says it.
+        /// Who says it; empty if it is the server itself: an operator.
         from: String,
         /// What.
         text: String,

@@ -149,18 +149,19 @@ impl Session {
         let Some(own) = self.own() else { return Ok(false) };
         let (log, header) = (&self.lobby.memory.chat.log, self.lobby.memory.header);
         let mut cursor = self.lobby.hand.own(&own.player.chat_cursor);
-        let mut space = self.output_space();
+        let space = self.output_space();
         if log.is_read_up_to(cursor) || space < FRAME_TOTAL_BYTES_MAX as u64 {
             return Ok(false);
         }
         let mut tx = self.lobby.hand.begin(own.player);
         let mut line = tx.get(&own.player.chat_line);
         let mut output = own.begin_output(&tx);
+        let space_end = output.head() + space;
         let (before, mut missed_total) = (line, 0);
         scratch::with_frame(|buffer| {
             for _ in 0..BATCH_MAX {
-                // For the line, and for the word that others were missed.
-                if space < FRAME_TOTAL_BYTES_MAX as u64 {
+                // For the line, and for the word that others were missed. (In text mode both take more space than their frames.)
+                if space_end - output.head() < FRAME_TOTAL_BYTES_MAX as u64 {
                     return;
                 }
                 match log.read(cursor, buffer) {
@@ -174,11 +175,10 @@ impl Session {
                         // Numbers are compared as far as the entry tells them.
                         let missed = u64::from(audience.wrapping_sub(low_half(line + 1)));
                         if missed > 0 {
-                            space -= output.put_short(&mut tx, &ServerMessage::ChatMissed { lines: missed });
+                            output.put_short(&mut tx, &ServerMessage::ChatMissed { lines: missed });
                             missed_total += missed;
                         }
                         output.put(&mut tx, &buffer[..length]);
-                        space -= length as u64;
                         line += missed + 1;
                         cursor = next;
                     }

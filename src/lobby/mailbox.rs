@@ -152,7 +152,7 @@ impl Session {
         let (Some((player, _)), Some(own)) = (self.player, self.own()) else {
             return Ok(false);
         };
-        let mut space = self.output_space();
+        let space = self.output_space();
         if !self.mail_waits || space < FRAME_TOTAL_BYTES_MAX as u64 {
             return Ok(false);
         }
@@ -161,13 +161,13 @@ impl Session {
         let identity = memory.directory.identities.at(player.index());
         let (tail, head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
         let (mut offset, mut output) = (tail, own.begin_output(&tx));
+        let space_end = output.head() + space;
         scratch::with_frame(|buffer| {
-            while offset != head && space >= FRAME_TOTAL_BYTES_MAX as u64 {
+            while offset != head && space_end - output.head() >= FRAME_TOTAL_BYTES_MAX as u64 {
                 let length = memory
                     .first_frame(player.index(), offset..head, buffer)
                     .expect("a mailbox holds whole frames");
                 output.put(&mut tx, &buffer[..length]);
-                space -= length as u64;
                 offset += length as u64;
             }
         });

@@ -283,16 +283,11 @@ impl Output {
         self.head = next;
     }
 
-    /// Puts a short message of the server's own, of at most [`SHORT_FRAME_BYTES_MAX`] bytes. Gives how many it has.
-    pub(in crate::lobby) fn put_short<R: Record>(
-        &mut self,
-        tx: &mut Tx<'_, R>,
-        message: &ServerMessage,
-    ) -> u64 {
+    /// Puts a short message of the server's own, of at most [`SHORT_FRAME_BYTES_MAX`] bytes.
+    pub(in crate::lobby) fn put_short<R: Record>(&mut self, tx: &mut Tx<'_, R>, message: &ServerMessage) {
         let mut buffer = [0; SHORT_FRAME_BYTES_MAX];
         let length = frame::write_frame_into(message, &mut buffer).expect("a short message");
         self.put(tx, &buffer[..length]);
-        length as u64
     }
 
     pub(in crate::lobby) fn finish<R: Record>(mut self, tx: &mut Tx<'_, R>) {
