@@ -99,6 +99,11 @@ fn every_limit_is_documented_as_it_is() {
         ("a turn's clock", protocol_limits::TURN_SECONDS_MAX.into(), "s"),
         ("a game's options", limits::GAME_OPTIONS_BYTES_MAX, "bytes"),
         ("seats of a room", limits::SEATS_MAX.into(), "seats"),
+        (
+            "a room's memory of those sent out",
+            limits::BANS_PER_ROOM_MAX,
+            "players",
+        ),
         ("rooms in one answer", limits::ROOMS_PER_PAGE_MAX, "rooms"),
         ("unread events of a room", limits::ROOM_LOG_BYTES, "bytes"),
         ("unread chat of the lobby", limits::CHAT_LOG_BYTES, "bytes"),
