@@ -14,7 +14,7 @@ use common::{PATIENCE, Server, eventually, is_alive};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{
     ChatScope, GameInfo, Limits, Phase, PlayerId, RejectCode, RoomEvent, RoomFilter, RoomId, RoomRules,
-    SeatInfo, ServerMessage, Snapshot, Token, codec, frame,
+    RoomSettings, SeatInfo, ServerMessage, Snapshot, Token, codec, frame,
 };
 use nix::sys::signal::Signal;
 
@@ -300,6 +300,35 @@ fn what_others_choose_does_not_move_the_cursor() {
         assert!(!ann.written().contains(forged), "{forged:?} was written");
     }
     assert_eq!(bob.look().expect("he is in the room").room, room);
+}
+
+#[test]
+fn an_invitation_is_taken_and_a_turn_that_takes_too_long_is_seen() {
+    let server = Server::start(&[]);
+    let mut bob = server.client("Bob");
+    let settings = RoomSettings {
+        unlisted: true,
+        turn_seconds: 5,
+        ..RoomSettings::default()
+    };
+    let room = NewRoom {
+        settings,
+        ..NewRoom::new("tictactoe", "Secret")
+    };
+    bob.create_room(room).expect("a room is free");
+    let code = bob.invite(false).expect("he owns the room");
+    let Some(mut ann) = Terminal::play(server.game, &["--name", "Ann", "--invite", &code]) else {
+        return;
+    };
+    ann.expect("Secret: tictactoe, waiting for players, unlisted, 5 s for a turn");
+    bob.ready(true).expect("the match has not begun");
+    ann.expect("Bob, owner, ready");
+    ann.types("\r");
+    ann.expect_that("a clock that runs for Bob", |screen| {
+        let has_clock = |line: &str| line.contains("Bob, owner, ") && line.contains(" s left");
+        screen.lines().any(has_clock)
+    });
+    ann.expect("Bob took too long.");
 }
 
 /// A server that greets whoever comes, says the same to all, and then reads until the end.

@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use forkade_protocol::text::chat;
 use forkade_protocol::{ClientMessage, Limits};
 
+pub(super) use asking::commands_here;
+
 use super::connection::End;
 use super::input_line::InputLine;
 use super::keys::Key;

@@ -5,11 +5,10 @@
 
 use forkade_protocol::{Phase, RoomSummary};
 
-use super::app::{App, Link, Place};
+use super::app::{App, Link, Place, commands_here};
 use super::listing::Entry;
 use super::room::{Drawing, Room};
 use super::styled::{Line, Style};
-use crate::text_player::commands;
 use crate::text_player::words::room_number;
 
 /// What stands before the line that is typed.
@@ -359,16 +358,19 @@ fn hint(app: &App<'_>) -> Line {
         (None, Place::Lobby, _) => {
             "↑↓ Enter: join or open · F4: watch · F1: help · Ctrl-C: quit · or type a command"
         }
-        (None, Place::Room(room), _) => of_room_hint(room),
+        (None, Place::Room(room), _) => of_room_hint(app, room),
     };
     let scrolled = if app.scrolled > 0 { "(PgDn: newer) " } else { "" };
     Line::of(Style::Dim, scrolled).and(Style::Dim, text)
 }
 
-fn of_room_hint(room: &Room) -> &'static str {
+fn of_room_hint(app: &App<'_>, room: &Room) -> &'static str {
     let is_ready = room.own().is_none_or(|own| own.ready);
     match (room.snapshot().seat, room.snapshot().phase) {
         (None, _) => "type to talk to the room · \"leave\": lobby · F1: help",
+        (Some(_), Phase::Playing) if room.game(app.games).is_none() => {
+            "this program does not know the game · \"say TEXT\": talk · \"leave\": give up · F1: help"
+        }
         (Some(_), Phase::Playing) => {
             "type your move and press Enter · \"say TEXT\": talk · \"leave\": give up · F1: help"
         }
@@ -386,7 +388,7 @@ fn help() -> Vec<Line> {
         Style::Strong,
         "What can be typed; a / before it does no harm",
     )];
-    lines.extend(commands::overview().map(|line| Line::plain(&format!("  {line}"))));
+    lines.extend(commands_here().map(|command| Line::plain(&format!("  {}", command.line()))));
     lines.push(Line::of(Style::Strong, "Anything else"));
     for line in [
         "in a match             your move",

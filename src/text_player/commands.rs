@@ -144,6 +144,16 @@ pub struct Description {
 }
 
 impl Description {
+    /// The command's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its line in a list of commands.
+    pub fn line(&self) -> String {
+        format!("{:30}{}", self.usage, self.summary)
+    }
+
     /// The lines of `help NAME`.
     pub fn explanation(&self) -> impl Iterator<Item = &'static str> {
         [self.usage, self.summary]
@@ -317,14 +327,12 @@ const ALIASES: &[(&str, &str)] = &[
 
 /// The lines of `help`.
 pub fn overview() -> impl Iterator<Item = String> {
-    COMMANDS
-        .iter()
-        .map(|command| format!("{:30}{}", command.usage, command.summary))
+    all().map(Description::line)
 }
 
-/// The names of all commands.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    COMMANDS.iter().map(|command| command.name)
+/// All commands.
+pub fn all() -> impl Iterator<Item = &'static Description> {
+    COMMANDS.iter()
 }
 
 /// What a line means that somebody has typed.

@@ -5,7 +5,7 @@ use forkade_protocol::{ChatScope, ClientMessage, Phase, RoomId, RoomSettings};
 use super::{App, Look, Place};
 use crate::play::listing::Choice;
 use crate::play::styled::Style;
-use crate::text_player::commands::{self, Command, REQUEST, Setting, Whom};
+use crate::text_player::commands::{self, Command, Description, REQUEST, Setting, Whom};
 use crate::text_player::words;
 
 /// The request number of [`ClientMessage::Look`]. (What is typed has [`REQUEST`].)
@@ -13,6 +13,14 @@ pub(super) const LOOK_REQUEST: u32 = 1;
 
 /// Request numbers from here on are those of lists, each another one.
 pub(super) const LIST_REQUESTS_FROM: u32 = 2;
+
+/// Commands of the text mode that make no sense here: the name is chosen at the start, and the protocol lists nobody.
+const ELSEWHERE: [&str; 2] = ["name", "who"];
+
+/// What can be typed here.
+pub(in crate::play) fn commands_here() -> impl Iterator<Item = &'static Description> {
+    commands::all().filter(|command| !ELSEWHERE.contains(&command.name()))
+}
 
 /// The number of the next list.
 pub(super) fn list_request_after(request: u32) -> u32 {
@@ -27,7 +35,11 @@ pub(super) fn completed(line: &str, games: &[&str]) -> Option<String> {
         None => ("", line),
     };
     let (head, word, candidates): (String, &str, Vec<&str>) = match typed.split_once(' ') {
-        None => (slash.to_owned(), typed, commands::names().collect()),
+        None => (
+            slash.to_owned(),
+            typed,
+            commands_here().map(Description::name).collect(),
+        ),
         Some((name @ ("create" | "quick" | "rooms"), game)) => {
             (format!("{slash}{name} "), game, games.to_vec())
         }
