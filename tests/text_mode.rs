@@ -47,9 +47,8 @@ fn match_of_two(server: &Server) -> (Person, Person) {
     bob.types("ready");
     ann.reads("The match begins. You are X.");
     bob.reads("The match begins. You are O.");
-    for person in [&mut ann, &mut bob] {
-        person.reads(" 6 | 7 | 8\r\nX is to move\r\n> ");
-    }
+    ann.reads(" 6 | 7 | 8\r\nX is to move\r\nIt is your move.\r\n> ");
+    bob.reads(" 6 | 7 | 8\r\nX is to move\r\n> ");
     (ann, bob)
 }
 
@@ -80,7 +79,7 @@ fn two_people_at_terminals_play_to_the_end_and_once_more() {
     bob.types("rematch");
     for person in [&mut ann, &mut bob] {
         person.reads("The match begins.");
-        person.reads("X is to move\r\n> ");
+        person.reads("X is to move\r\n");
     }
     play_to_the_end(&mut ann, &mut bob);
     bob.types("quit");
@@ -240,7 +239,7 @@ fn a_person_and_a_program_play_in_one_room() {
     });
     assert_eq!(placed, (0, 4));
     bob.act(vec![8]).expect("a free cell");
-    ann.reads("Bob puts O on 8.\r\n 0 | 1 | 2\r\n---+---+---\r\n 3 | X | 5\r\n---+---+---\r\n 6 | 7 | O\r\nX is to move\r\n> ");
+    ann.reads("Bob puts O on 8.\r\n 0 | 1 | 2\r\n---+---+---\r\n 3 | X | 5\r\n---+---+---\r\n 6 | 7 | O\r\nX is to move\r\nIt is your move.\r\n> ");
     ann.types("say well done");
     let said = event(&mut bob, |event| match event {
         RoomEvent::Chat { from, text } => Some((from.clone(), text.clone())),
@@ -462,6 +461,15 @@ fn the_owner_of_a_room_rules_it_by_typing() {
     ann.types("kick cyd lee");
     cyd.reads("\r\n> ");
     bob.reads("The owner has sent Cyd Lee out.");
+    let mut dan = Person::named(&server, "Dan");
+    ann.types("invite");
+    ann.reads("With the code ");
+    let code = ann.reads(" anybody can come in");
+    ann.types("reserve Dan");
+    dan.reads("Ann keeps a seat for you");
+    dan.types(&format!("join {}", code.to_lowercase()));
+    dan.reads("Dan (you)");
+    ann.reads("Dan takes seat 2.\r\n> ");
     ann.types("owner Bob");
     bob.reads("You own the room now.");
     ann.reads("Bob owns the room now.\r\n> ");

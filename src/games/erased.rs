@@ -186,6 +186,13 @@ pub trait AnyGame: Send + Sync {
     /// A fault of the game's code.
     fn outcome(&self, state: &[u8]) -> Result<Option<Outcome>, GameError>;
 
+    /// [`Game::to_move`], until the match is over.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn to_move(&self, state: &[u8]) -> Result<Option<u8>, GameError>;
+
     /// [`Game::parse_action`], encoded as a client would send it.
     ///
     /// # Errors
@@ -325,6 +332,17 @@ impl<G: Game> AnyGame for Erased<G> {
 
     fn outcome(&self, state: &[u8]) -> Result<Option<Outcome>, GameError> {
         isolated(|| outcome_of(&decode_state::<G>(state)?))
+    }
+
+    fn to_move(&self, state: &[u8]) -> Result<Option<u8>, GameError> {
+        isolated(|| {
+            let game = decode_state::<G>(state)?;
+            Ok(if outcome_of(&game)?.is_none() {
+                game.to_move()
+            } else {
+                None
+            })
+        })
     }
 
     fn parse_action(&self, text: &str) -> Result<Vec<u8>, GameError> {

@@ -10,10 +10,12 @@ use forkade_protocol::{RejectCode, RoomEvent, ServerMessage, frame};
 
 use super::rooms::{RoomRecord, RoomTx, all_was_read, is_member, snapshot};
 use super::session::{CURSOR_LOST, Session};
+use super::text_session::turn_hint;
 use super::{Rejection, scratch};
 use crate::games::Audience;
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
 use crate::shm::event_log::{Appender, Read};
+use crate::text_player::words;
 
 /// For everybody in the room.
 pub(crate) const TO_ALL: u32 = u32::MAX;
@@ -225,7 +227,13 @@ impl Session {
         }
         let snapshot = snapshot(&tx, room, games, seat, &mut self.lobby.faults);
         let head = tx.record().log.head(&tx);
-        own.reply(&mut tx, &message(snapshot));
+        let message = message(snapshot);
+        if own.is_text() {
+            let hint = turn_hint(&tx, games, seat, &mut self.lobby.faults);
+            own.say(&mut tx, &(words::message(games, &message) + hint));
+        } else {
+            own.reply(&mut tx, &message);
+        }
         tx.set(&own.player.log_cursor, head);
         let record = tx.record();
         tx.commit()?;

@@ -5,12 +5,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use forkade_protocol::Phase as MatchPhase;
 use forkade_protocol::{ErrorCode, RejectCode, RoomEvent, RoomId, ServerMessage, Snapshot, codec};
 
 use super::delivery::{BATCH_MAX, Entry, Pause, read_entry};
 use super::directory::{LobbyTx, Name, Presence};
 use super::memory::RoomRef;
-use super::rooms::{RoomTx, Seat, game_of, is_member, snapshot, view_for};
+use super::rooms::{RoomTx, Seat, game_of, is_member, phase_of, read_state, snapshot, view_for};
 use super::session::greeting::{hash_of_token, open, token_of};
 use super::session::{CURSOR_LOST, Session};
 use super::{Lobby, Rejection, scratch};
@@ -378,10 +379,33 @@ fn picture(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>, faults: &mut Vec<Ga
         true => Ok(String::new()),
         false => game_of(tx, games).draw(&view),
     });
-    drawn.unwrap_or_else(|fault| {
+    let drawn = drawn.unwrap_or_else(|fault| {
         faults.push(fault);
         String::new()
-    })
+    });
+    drawn + turn_hint(tx, games, seat, faults)
+}
+
+/// Says so if it is for this seat to move.
+pub(super) fn turn_hint(
+    tx: &RoomTx<'_>,
+    games: &Games,
+    seat: Option<u8>,
+    faults: &mut Vec<GameError>,
+) -> &'static str {
+    if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
+        return "";
+    }
+    let to_move = game_of(tx, games)
+        .to_move(&read_state(tx))
+        .unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        });
+    match to_move {
+        Some(_) if to_move == seat => "It is your move.\n",
+        _ => "",
+    }
 }
 
 /// All seats: who has them, and the names of those who had them last.

@@ -176,6 +176,11 @@ impl Own {
         });
     }
 
+    /// Whether the player is in text mode.
+    pub(in crate::lobby) fn is_text(&self) -> bool {
+        self.text.is_some()
+    }
+
     /// Puts lines into the output stream of a player in text mode, and a prompt behind them. Others are told nothing.
     pub(in crate::lobby) fn say<R: Record>(&self, tx: &mut Tx<'_, R>, text: &str) {
         if self.text.is_none() {
