@@ -157,6 +157,10 @@ pub const HEARTBEAT_TIMEOUT_MS_DEFAULT: u32 = 30_000;
 /// How long a seat is kept for a player without a connection, unless configured.
 pub const SEAT_GRACE_MS_DEFAULT: u32 = 60_000;
 
+/// How long a player in no room, for whom no mail waits, is kept without a connection even if the last place is taken. With more places
+/// free it is longer, up to the grace of a seat.
+pub const LOBBY_GRACE_MS_MIN: u64 = 1000;
+
 /// How long a seat is kept for a player whom the room's owner has invited, unless configured.
 pub const SEAT_RESERVATION_MS_DEFAULT: u32 = 30_000;
 

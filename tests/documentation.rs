@@ -111,6 +111,11 @@ fn every_limit_is_documented_as_it_is() {
         ("input not handled yet", limits::INPUT_RING_BYTES, "bytes"),
         ("output kept for a resume", limits::OUTPUT_RING_BYTES, "bytes"),
         (
+            "nobody's connection, in no room",
+            usize::try_from(limits::LOBBY_GRACE_MS_MIN).expect("fits"),
+            "ms",
+        ),
+        (
             "not reading",
             usize::try_from(limits::WRITE_STALL_TIMEOUT_MS).expect("fits"),
             "ms",

@@ -3,9 +3,11 @@
 mod common;
 
 use std::sync::Barrier;
+use std::time::Duration;
 
 use common::raw::{Raw, greeting};
 use common::{PATIENCE, Server, eventually, patient};
+use forkade::limits::LOBBY_GRACE_MS_MIN;
 use forkade_protocol::client::{Client, ClientError, NewRoom};
 use forkade_protocol::limits::ROOM_NAME_BYTES_MAX;
 use forkade_protocol::{
@@ -351,6 +353,48 @@ fn a_server_with_all_connections_taken_says_so_and_serves_again_when_one_goes() 
     }
     clients.pop().expect("three").goodbye().expect("said in order");
     eventually("there is a place again", || refusal(&server, "Next").is_none());
+}
+
+#[test]
+fn who_only_comes_and_goes_keeps_nobody_out_and_costs_nobody_a_seat_or_mail() {
+    let server = Server::start(&["--players-max", "5", "--seat-grace-ms", "600000"]);
+    let mut seated = server.client("Seated");
+    seated
+        .create_room(NewRoom::new("relay", "kept"))
+        .expect("a room is free");
+    let mut written_to = server.client("Written to");
+    seated.disconnect_abruptly();
+    written_to.disconnect_abruptly();
+    eventually("both are away", || {
+        ["Seated", "Written to"]
+            .iter()
+            .all(|name| server.handler_of(name).is_none())
+    });
+    let mut writer = server.client("Writer");
+    let to = "Written to".to_owned();
+    writer
+        .chat(ChatScope::Whisper { to }, "do not go")
+        .expect("there is room in the mailbox");
+    for number in 0..2 {
+        drop(server.client(&format!("Passer-by {number}")));
+    }
+    let mut newcomers = Vec::new();
+    eventually("there are places for somebody new", || {
+        let name = format!("Newcomer {}", newcomers.len());
+        newcomers.extend(Client::connect(server.game, name, patient()).ok());
+        newcomers.len() == 2
+    });
+    // Nobody is left who only takes a place, however long they are away.
+    std::thread::sleep(Duration::from_millis(2 * LOBBY_GRACE_MS_MIN));
+    assert_eq!(refusal(&server, "One too many"), Some(ErrorCode::ServerFull));
+    let is_mail = |message: &ServerMessage| matches!(message, ServerMessage::Chat { .. });
+    assert!(
+        written_to
+            .receive_where(PATIENCE, is_mail)
+            .expect("still here")
+            .is_some()
+    );
+    seated.act(b"still here".to_vec()).expect("the seat was kept");
 }
 
 #[test]

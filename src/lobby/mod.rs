@@ -31,6 +31,7 @@ mod ownership;
 pub mod picture;
 pub mod play;
 pub mod players;
+mod pressure;
 mod reservations;
 pub mod rooms;
 mod scratch;

@@ -6,6 +6,7 @@ use super::directory::{LobbyTx, Presence};
 use super::membership::vacate;
 use super::memory::{ConnectionRef, PlayerRef, RoomRef};
 use super::players::Membership;
+use super::pressure::lobby_grace_ms;
 use super::rooms::RoomLife;
 use super::session::Session;
 use super::transport::Passed;
@@ -49,12 +50,14 @@ impl Lobby {
 
     /// Marks the players of one stretch of the table whose time is over, and gives them, with where the next stretch begins.
     fn players_to_let_go(&mut self, first: u32, now_ms: u64) -> (Vec<PlayerRef>, Option<u32>) {
-        let directory = self.memory.directory;
-        let grace_ms = self.memory.header.seat_grace_ms.load(Ordering::Relaxed);
+        let (memory, directory) = (self.memory, self.memory.directory);
+        let grace_ms = memory.header.seat_grace_ms.load(Ordering::Relaxed);
         let mut tx = self.hand.begin(directory.record);
+        let places = directory.identities.len();
+        let lobby_grace_ms = lobby_grace_ms(grace_ms, tx.get(&directory.record.players_present), places);
         let touched = tx.get(&directory.record.identities_touched);
         let end = touched.min(first + IDENTITIES_PER_LOOK);
-        let mut leaving = Vec::new();
+        let (mut leaving, mut looked_at) = (Vec::new(), Vec::new());
         for index in first..end {
             let identity = directory.identities.at(index);
             let presence = Presence::from_raw(tx.get(&identity.presence));
@@ -62,9 +65,19 @@ impl Lobby {
             if tx.get(&identity.connection).is_somebody() {
                 continue;
             }
-            let over = presence == Presence::DETACHED
-                && (now_ms.saturating_sub(tx.get(&identity.detached_at_ms)) >= grace_ms
-                    || tx.get(&identity.kicked) != 0);
+            let away_ms = now_ms.saturating_sub(tx.get(&identity.detached_at_ms));
+            let is_detached = presence == Presence::DETACHED;
+            let over = is_detached && (away_ms >= grace_ms || tx.get(&identity.kicked) != 0);
+            let is_awaited = tx.get(&identity.claimant).is_somebody()
+                || tx.get(&identity.mail_head) != tx.get(&identity.mail_tail);
+            let over = over
+                || is_detached && away_ms >= lobby_grace_ms && !is_awaited && {
+                    // It was detached under the lobby's lock, which is held: nothing of it is undecided.
+                    let player_record = memory.players.at(index);
+                    tx.animate(player_record);
+                    looked_at.push(player_record);
+                    tx.get(&player_record.membership) == Membership::LOBBY
+                };
             if over {
                 tx.set(&identity.presence, Presence::EXPIRING.raw());
             }
@@ -73,6 +86,9 @@ impl Lobby {
             }
         }
         tx.commit().expect("the marks of one look fit the journal");
+        for player_record in looked_at {
+            self.hand.let_go(player_record);
+        }
         (leaving, (end < touched).then_some(end))
     }
 

@@ -5,11 +5,13 @@
 //! could notice. What was done before happens at full speed, by the same code.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
 
-use forkade::limits::OUTPUT_RING_BYTES;
+use forkade::limits::{LOBBY_GRACE_MS_MIN, OUTPUT_RING_BYTES};
 use forkade::lobby::connections::{Kind, Phase};
 use forkade::lobby::session::{Farewell, Resume};
 use forkade::lobby::transport::Passed;
+use forkade::sys::clock::now_ms;
 use forkade_protocol::{ClientMessage, ErrorCode, RoomFilter};
 
 use crate::stage::{
@@ -447,6 +449,20 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Act::lobby(|mut lobby| {
             lobby.sweep_players(u64::MAX);
             lobby.sweep_rooms();
+            lobby
+        })
+    }),
+    // She is marked, and leaves the lobby; who has a seat is kept.
+    Operation::new("let a player go whose place is needed", 3, |stage| {
+        stage.room_of("tictactoe", ["ann"]);
+        stage.players(["bob", "cyd", "dan"]);
+        let header = stage.world.memory.header;
+        header.seat_grace_ms.store(3_600_000, Ordering::Relaxed);
+        for actor in &mut stage.actors[..2] {
+            actor.session.finish();
+        }
+        Act::lobby(|mut lobby| {
+            lobby.sweep_players(now_ms() + LOBBY_GRACE_MS_MIN);
             lobby
         })
     }),
