@@ -5,6 +5,7 @@
 //! - With `--json` the answer to a query is one line of JSON. Lists are read from the tables in small steps, each under one lock
 //!   for microseconds, so a list is no picture of one moment: who comes or goes meanwhile may be in it or not.
 //! - A connection that is ended by the server is told why by a last line `ERR <why>`.
+//! - For an operator at a telnet the line can be [edited](editor); scripts and netcat notice nothing of that (see [`terminal`]).
 //! - There is no password: who can connect to the console's port may do all of this. It belongs on a loopback address.
 //!
 //! The process is a handler like any other, with an operator instead of a player. It must never hold a lock while it waits for
@@ -16,9 +17,12 @@ mod actions;
 mod activities;
 mod commands;
 mod describe;
+mod editor;
+mod negotiation;
 mod obey;
 mod queries;
 mod replies;
+mod terminal;
 
 use std::collections::VecDeque;
 use std::io;
@@ -33,6 +37,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use self::activities::{Activity, Progress};
 use self::replies::Reply;
+use self::terminal::{Input, Terminal};
 use crate::limits::{
     CLOSING_TIMEOUT_MS, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_KEEP_ALIVE_MS, CONSOLE_LINE_BYTES_MAX,
     WRITE_STALL_TIMEOUT_MS,
@@ -48,7 +53,6 @@ use crate::sys::clock::now_ms;
 use crate::sys::process::set_name;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::sockets::{Received, Sent, receive_into, send_from, shut_down};
-use crate::telnet::{Input, LineReader};
 
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -89,7 +93,7 @@ struct Console {
     socket: OwnedFd,
     poll: Poll,
     signals: Signals,
-    reader: LineReader,
+    terminal: Terminal,
     /// Received, and not looked at yet.
     input: VecDeque<u8>,
     /// Said, and not taken by the kernel yet.
@@ -144,7 +148,17 @@ impl Console {
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
         }
         keep_alive(&socket)?;
-        let interrupted = predecessor_was_interrupted(&mut lobby, connection);
+        let predecessor = predecessor_of(&mut lobby, connection);
+        let mode = lobby
+            .memory
+            .connections
+            .at(connection)
+            .terminal
+            .load(Ordering::Acquire);
+        let terminal = match predecessor {
+            Predecessor::None => Terminal::new(),
+            _ => Terminal::resumed(mode),
+        };
         let (session, _) = Session::attach(lobby, connection, Passed::default());
         let now = now_ms();
         let mut console = Self {
@@ -153,7 +167,7 @@ impl Console {
             socket,
             poll,
             signals,
-            reader: LineReader::new(CONSOLE_LINE_BYTES_MAX),
+            terminal,
             input: VecDeque::new(),
             output: VecDeque::new(),
             reply: None,
@@ -164,7 +178,7 @@ impl Console {
             farewell: None,
             last_active_ms: now,
         };
-        if interrupted {
+        if predecessor == Predecessor::Interrupted {
             // The predecessor may have said half a line.
             console.say("");
             console.refuse(INTERRUPTED);
@@ -222,6 +236,12 @@ impl Console {
             }
             return Ok(Turn::Again);
         }
+        if self.stage == Stage::Talking && self.activity.is_none() && self.input.is_empty() {
+            self.terminal.prompt(&mut self.output);
+            if !self.output.is_empty() {
+                return Ok(self.send());
+            }
+        }
         let listens = self.activity.as_ref().is_none_or(Activity::lasts_until_a_line);
         Ok(match self.stage {
             Stage::Talking if !listens => self.go_on()?,
@@ -259,7 +279,7 @@ impl Console {
                 Turn::Again
             }
             Received::WouldBlock => {
-                if self.reader.is_between_lines() && self.activity.is_none() {
+                if self.terminal.is_between_lines() && self.activity.is_none() {
                     record.working_on.store(0, Ordering::Release);
                 }
                 Turn::Wait
@@ -280,22 +300,29 @@ impl Console {
         };
         while is_free(self) {
             let Some(byte) = self.input.pop_front() else { break };
-            let Some(input) = self.reader.push(byte) else {
+            let follows = self.activity.is_some();
+            let Some(input) = self.terminal.push(byte, follows, &mut self.output) else {
                 continue;
             };
             self.last_active_ms = now_ms();
             match input {
-                Input::Answer(answer) => self.output.extend(answer),
                 Input::TooLong => {
                     self.refuse(&format!("line too long: at most {CONSOLE_LINE_BYTES_MAX} bytes"))
                 }
-                Input::Line(_) if self.activity.is_some() => {
+                _ if follows => {
                     self.end_activity()?;
                     self.say(replies::OK);
                 }
                 Input::Line(line) => self.obey(&line),
+                Input::Interrupt => {}
+                Input::End => {
+                    self.enter(Stage::Ending);
+                }
             }
         }
+        // A successor finds the operator's terminal as it was left.
+        let mode = self.terminal.mode();
+        self.session.record().terminal.store(mode, Ordering::Release);
         Ok(Turn::Again)
     }
 
@@ -361,6 +388,7 @@ impl Console {
 
     fn take_leave(&mut self) -> Turn {
         if let Some(why) = self.farewell.take() {
+            self.terminal.make_way(&mut self.output);
             self.refuse(&why);
             return Turn::Again;
         }
@@ -428,13 +456,27 @@ fn keep_alive(socket: &OwnedFd) -> io::Result<()> {
     SockRef::from(socket).set_tcp_keepalive(&keep_alive)
 }
 
-/// Whether another process has animated this connection before and died over something that the operator has sent.
-fn predecessor_was_interrupted(lobby: &mut Lobby, connection: u32) -> bool {
+/// Who has animated this connection before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Predecessor {
+    None,
+    /// It had nothing in hand when it died.
+    Rested,
+    /// It died over something that the operator has sent.
+    Interrupted,
+}
+
+fn predecessor_of(lobby: &mut Lobby, connection: u32) -> Predecessor {
     let record = lobby.memory.connections.at(connection);
     lobby
         .memory
         .settle(&mut lobby.hand, record.noted_lock().load(Ordering::Relaxed));
     lobby.hand.animate(record);
-    let is_successor = lobby.hand.own(&record.occupant) == record.reference(connection).generation();
-    is_successor && record.working_on.load(Ordering::Acquire) != 0
+    if lobby.hand.own(&record.occupant) != record.reference(connection).generation() {
+        return Predecessor::None;
+    }
+    match record.working_on.load(Ordering::Acquire) {
+        0 => Predecessor::Rested,
+        _ => Predecessor::Interrupted,
+    }
 }

@@ -188,6 +188,9 @@ pub const RESUME_TIMEOUT_MS: u64 = 10_000;
 /// Time for a console connection between two lines.
 pub const CONSOLE_IDLE_TIMEOUT_MS: u64 = 600_000;
 
+/// Lines that a console remembers for who edits them.
+pub const CONSOLE_HISTORY_LINES_MAX: usize = 100;
+
 /// Silence on a console's connection after which the kernel asks whether the other side is still there.
 pub const CONSOLE_KEEP_ALIVE_MS: u64 = 60_000;
 

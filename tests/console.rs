@@ -37,7 +37,7 @@ fn every_reply_ends_in_ok_or_in_err_with_a_reason() {
     }
     let help = operator.ask("help");
     let others = [
-        "player", "room", "watch", "trace", "say", "kick", "drain", "stop", "quit", "help",
+        "player", "room", "watch", "trace", "say", "kick", "drain", "stop", "edit", "quit", "help",
     ];
     for command in QUERIES.iter().chain(&others) {
         assert!(
@@ -219,9 +219,9 @@ fn a_command_is_the_same_however_it_is_typed_and_cut() {
     assert_eq!(operator.reply(), expected);
     // A telnet client's options before it, in the middle of it and between CR and LF, each byte in a packet of its own.
     let parts: [&[u8]; 6] = [
-        &[255, 251, 31, 255, 250, 31, 0, 80, b'\n', 255, 255, 0, 255, 240],
+        &[255, 251, 24, 255, 250, 24, 0, 80, b'\n', 255, 255, 0, 255, 240],
         b"help",
-        &[255, 253, 1, 255, 251, 31],
+        &[255, 253, 5, 255, 251, 24],
         b" kick\r",
         &[255, 241],
         b"\n",
@@ -229,7 +229,8 @@ fn a_command_is_the_same_however_it_is_typed_and_cut() {
     for byte in parts.concat() {
         operator.say(&[byte]);
     }
-    let refusals = [255, 254, 31, 255, 252, 1];
+    // It negotiates, so it is a telnet, and is offered line editing (which it does not answer).
+    let refusals = [255, 251, 1, 255, 251, 3, 255, 253, 31, 255, 254, 24, 255, 252, 5];
     while operator.received.len() < refusals.len() {
         assert!(operator.receive());
     }

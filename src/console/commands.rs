@@ -32,6 +32,8 @@ pub(super) enum Command {
     Drain(Drain),
     /// The server to end.
     Stop,
+    /// Line editing, or none.
+    Edit(bool),
     /// The connection to end.
     Quit,
 }
@@ -160,6 +162,7 @@ fn with_words(name: &str, words: &mut Words<'_>) -> Option<Command> {
     let query = match name {
         "stop" => return Some(Command::Stop),
         "quit" => return Some(Command::Quit),
+        "edit" => return on_or_off(words.take().unwrap_or("on")).map(Command::Edit),
         "drain" => return drain(words.take()).map(Command::Drain),
         "ping" => return Some(Command::Ping(form(words))),
         "watch" => {
@@ -272,6 +275,7 @@ mod tests {
             "drain soon",
             "drain -1",
             "drain 5 6",
+            "edit please",
             "config --all",
             "ping 127.0.0.1",
             "rooms --json extra",

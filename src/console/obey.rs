@@ -44,6 +44,10 @@ impl Console {
             Command::Stop => {
                 actions::stop(context).map_err(|error| format!("cannot signal the supervisor: {error}"))
             }
+            Command::Edit(on) => {
+                self.terminal.set_editing(on, &mut self.output);
+                Ok(())
+            }
             Command::Quit => {
                 self.say(replies::OK);
                 self.enter(Stage::Ending);

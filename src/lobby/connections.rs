@@ -45,6 +45,8 @@ shared_record! {
         fault: AtomicU32,
         /// Nonzero once the handler has brought the connection to its end: what is left is to be dropped.
         over: AtomicU32,
+        /// Of an operator's connection: what was agreed on with the terminal. See the console.
+        pub terminal: AtomicU32,
         order: AtomicU64,
         /// When the connection was accepted, in milliseconds of the monotonic clock.
         pub accepted_at_ms: AtomicU64,
@@ -169,6 +171,7 @@ impl ConnectionRecord {
         self.working_on.store(0, Ordering::Relaxed);
         self.refused_frame.store(0, Ordering::Relaxed);
         self.over.store(0, Ordering::Relaxed);
+        self.terminal.store(0, Ordering::Relaxed);
         self.fault.store(0, Ordering::Relaxed);
         let address = match peer.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),

@@ -10,7 +10,7 @@ pub(in crate::console) struct Description {
 }
 
 /// All commands, in the order in which they are listed.
-pub(super) const COMMANDS: [Description; 18] = [
+pub(super) const COMMANDS: [Description; 19] = [
     Description {
         name: "help",
         usage: "help [COMMAND]",
@@ -171,6 +171,18 @@ pub(super) const COMMANDS: [Description; 18] = [
         summary: "ends the server in order, as SIGTERM does",
         more: &[
             "Clients are told and what waits for them is sent. Said a second time, it ends the server at once.",
+        ],
+    },
+    Description {
+        name: "edit",
+        usage: "edit [on|off]",
+        summary: "line editing and history, for telnet",
+        more: &[
+            "Asks the telnet client for character mode; netcat and scripts have none, and get bytes they do not expect. It is",
+            "asked by itself if the first line is just Enter in telnet, or if the client begins to negotiate.",
+            "Keys: arrows, Home, End, Delete; Ctrl-A start, Ctrl-E end, Ctrl-K cut to the end, Ctrl-U cut to the start, Ctrl-W cut",
+            "a word, Ctrl-L redraw, Up and Down history, Ctrl-C cancel, Ctrl-D on an empty line quit.",
+            "The history is this process's: when it is replaced, it begins anew.",
         ],
     },
     Description {
