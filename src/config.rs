@@ -148,6 +148,8 @@ pub enum Command {
     Serve,
     /// Say what is wrong with the configuration, and whether this machine can hold it.
     Check,
+    /// Ask a running server to go on in the program that lies where it was started from.
+    Upgrade,
 }
 
 /// A complete and consistent configuration, and where it came from.

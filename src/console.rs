@@ -353,6 +353,10 @@ impl Console {
                 self.end_activity()?;
                 self.answer(reply);
             }
+            Progress::Failed(why) => {
+                self.end_activity()?;
+                self.refuse(&why);
+            }
         }
         Ok(Turn::Again)
     }

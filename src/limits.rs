@@ -319,6 +319,9 @@ pub const ACCEPT_RETRY_MS: u64 = 100;
 /// Time for a new program to look at the running server's memory and say whether it can go on with it.
 pub const UPGRADE_CHECK_TIMEOUT_MS: u64 = 10_000;
 
+/// How often it is looked how far an upgrade has come.
+pub const UPGRADE_LOOK_EVERY_MS: u64 = 20;
+
 /// What a new program may say about itself, in bytes.
 pub const UPGRADE_TEXT_BYTES: usize = 512;
 

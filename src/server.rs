@@ -106,6 +106,7 @@ impl Server {
         };
         match command {
             Command::Check => check(&settings, &machine),
+            Command::Upgrade => upgrade::request::run(settings.config.console),
             Command::Serve => serve(self.games, settings, &machine),
         }
     }

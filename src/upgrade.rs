@@ -12,6 +12,8 @@
 //! go on with is a memory laid out otherwise, games whose states it does not understand, and a configuration that would
 //! need other memory or other sockets: such an upgrade is refused with the reason, and needs a drain and a fresh start.
 
+pub(crate) mod request;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};

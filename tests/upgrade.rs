@@ -58,6 +58,14 @@ impl Upgradable {
         self.server.signal(self.server.pid(), Signal::SIGUSR2);
     }
 
+    /// What `forkade upgrade` makes of it.
+    fn ask_by_command(&self) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_forkade"))
+            .args(["upgrade", "--console", &self.server.console.to_string()])
+            .output()
+            .expect("the program can be run")
+    }
+
     fn times_logged(&self, text: &str) -> usize {
         self.server.log().matches(text).count()
     }
@@ -207,7 +215,13 @@ fn a_program_that_will_not_do_is_refused_and_the_old_one_keeps_serving() {
     ann.ping().expect("she is still served");
     assert!(before.is_subset(&upgradable.pids(None)), "nobody was replaced");
     let _bob = upgradable.server.client("Bob");
+    let asked = upgradable.ask_by_command();
+    assert!(!asked.status.success());
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("refused, and nothing has changed: cannot open"));
     upgradable.install_itself();
+    let asked = upgradable.ask_by_command();
+    assert!(asked.status.success(), "{asked:?}");
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("all processes run version"));
     upgradable.upgrade();
     ann.ping().expect("she is served by the new program");
 }

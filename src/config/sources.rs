@@ -32,6 +32,7 @@ pub fn load(
     let matches = command_line().try_get_matches_from(arguments)?;
     let (command, matches) = match matches.subcommand() {
         Some(("check", matches)) => (Command::Check, matches),
+        Some(("upgrade", matches)) => (Command::Upgrade, matches),
         // It was not the first word, or it would not have come here.
         Some(("play", _)) => return Err(misplaced_play().into()),
         Some((_, matches)) => (Command::Serve, matches),
@@ -79,6 +80,10 @@ fn command_line() -> clap::Command {
         .subcommand(
             clap::Command::new("check")
                 .about("Says what is wrong with the configuration, and whether this machine can hold it"),
+        )
+        .subcommand(
+            clap::Command::new("upgrade")
+                .about("Lets the server whose console this is (--console) go on in a new program, without dropping anybody"),
         )
         .subcommand(play::command())
 }

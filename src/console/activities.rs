@@ -7,6 +7,7 @@
 mod ping;
 mod trace;
 mod typing;
+mod upgrade;
 mod watch;
 
 use std::io;
@@ -15,6 +16,7 @@ use mio::Poll;
 
 pub(super) use self::ping::Ping;
 pub(super) use self::trace::Trace;
+pub(super) use self::upgrade::Upgrade;
 pub(super) use self::watch::Watch;
 use super::replies::Reply;
 use crate::lobby::Lobby;
@@ -27,6 +29,7 @@ pub(super) enum Activity {
     Watch(Watch),
     Trace(Trace),
     Ping(Ping),
+    Upgrade(Upgrade),
 }
 
 /// What a turn has come to.
@@ -37,6 +40,8 @@ pub(super) enum Progress {
     Wait { until_ms: u64 },
     /// The end, with this last reply.
     Over(Reply),
+    /// The end, for this reason.
+    Failed(String),
 }
 
 impl Activity {
@@ -46,6 +51,7 @@ impl Activity {
             Self::Watch(watch) => watch.go_on(lobby, poll),
             Self::Trace(trace) => Ok(trace.go_on(lobby)),
             Self::Ping(ping) => Ok(ping.go_on()),
+            Self::Upgrade(upgrade) => Ok(upgrade.go_on()),
         }
     }
 
@@ -53,20 +59,20 @@ impl Activity {
     pub(super) fn take_bell(&mut self, poll: &Poll) -> io::Result<()> {
         match self {
             Self::Watch(watch) => watch.take_bell(poll),
-            Self::Trace(_) | Self::Ping(_) => Ok(()),
+            Self::Trace(_) | Self::Ping(_) | Self::Upgrade(_) => Ok(()),
         }
     }
 
     /// Whether it goes on until the operator sends a line. Else what the operator sends meanwhile waits.
     pub(super) fn lasts_until_a_line(&self) -> bool {
-        !matches!(self, Self::Ping(_))
+        !matches!(self, Self::Ping(_) | Self::Upgrade(_))
     }
 
     /// Leaves nothing behind.
     pub(super) fn end(self, poll: &Poll) -> io::Result<()> {
         match self {
             Self::Watch(watch) => watch.end(poll),
-            Self::Trace(_) | Self::Ping(_) => Ok(()),
+            Self::Trace(_) | Self::Ping(_) | Self::Upgrade(_) => Ok(()),
         }
     }
 }

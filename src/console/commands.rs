@@ -18,6 +18,8 @@ pub(super) enum Command {
     Query(Query, Form),
     /// To know whether the server's processes are alive.
     Ping(Form),
+    /// The program that lies where this one was started from, in its place.
+    Upgrade,
     /// To see a room's events; `hidden`: also those for one seat alone.
     Watch { room: u64, hidden: bool },
     /// To see the frames of the player of this name or id.
@@ -161,6 +163,7 @@ fn with_words(name: &str, words: &mut Words<'_>) -> Option<Command> {
     };
     let query = match name {
         "stop" => return Some(Command::Stop),
+        "upgrade" => return Some(Command::Upgrade),
         "quit" => return Some(Command::Quit),
         "edit" => return on_or_off(words.take().unwrap_or("on")).map(Command::Edit),
         "drain" => return drain(words.take()).map(Command::Drain),

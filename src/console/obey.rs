@@ -1,6 +1,6 @@
 //! What becomes of each command.
 
-use super::activities::{Activity, Ping, Trace, Watch};
+use super::activities::{Activity, Ping, Trace, Upgrade, Watch};
 use super::commands::{self, Command, Form, Query};
 use super::replies::{self, Reply};
 use super::{Console, Stage, actions, queries};
@@ -41,6 +41,10 @@ impl Console {
                 actions::kick(lobby, context.wiring, &name).map_err(|error| error.to_string())
             }
             Command::Drain(drain) => actions::drain(context, drain).map_err(|error| error.to_string()),
+            Command::Upgrade => match Upgrade::ask(context) {
+                Ok(upgrade) => return self.begin(Activity::Upgrade(upgrade)),
+                Err(error) => Err(error),
+            },
             Command::Stop => {
                 actions::stop(context).map_err(|error| format!("cannot signal the supervisor: {error}"))
             }

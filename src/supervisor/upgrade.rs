@@ -17,7 +17,9 @@ use rustix::pipe::PipeFlags;
 use super::{ANSWER, Filled, StartError, Supervisor, configure, prepare_process, step};
 use crate::config::Settings;
 use crate::games::Games;
-use crate::limits::{TERMINATE_TIMEOUT_MS, UPGRADE_CHECK_TIMEOUT_MS, UPGRADE_TEXT_BYTES};
+use crate::limits::{
+    TERMINATE_TIMEOUT_MS, UPGRADE_CHECK_TIMEOUT_MS, UPGRADE_LOOK_EVERY_MS, UPGRADE_TEXT_BYTES,
+};
 use crate::lobby::connections::{Claim, Kind};
 use crate::lobby::memory::UpgradeStage;
 use crate::logging;
@@ -28,9 +30,6 @@ use crate::sys::memory::Access;
 use crate::sys::process::{Exit, ForkError, ProcessId, die_with_parent, fork};
 use crate::upgrade::{self, Answer, Handover, HandoverError};
 use crate::wiring::Wiring;
-
-/// How often the supervisor looks whether all handlers have been replaced.
-const LOOK_EVERY_MS: u64 = 20;
 
 /// A new program that looks at the memory.
 pub(super) struct Check {
@@ -122,10 +121,14 @@ pub(crate) fn go_on(
     let program = PathBuf::from(std::ffi::OsString::from_vec(handover.program.clone()));
     let mut supervisor = Supervisor::new(context, Some(program))?;
     supervisor.take_over_posts(handover);
-    memory
-        .header
-        .upgrade
-        .enter(UpgradeStage::Replacing, env!("CARGO_PKG_VERSION"));
+    memory.header.upgrade.enter(
+        UpgradeStage::Replacing,
+        concat!(
+            "version ",
+            env!("CARGO_PKG_VERSION"),
+            " goes on; the processes are replaced one after another"
+        ),
+    );
     log::info!(
         "version {} goes on in the place of the program before",
         env!("CARGO_PKG_VERSION")
@@ -216,7 +219,7 @@ impl Supervisor {
     /// When the upgrade needs this process's attention, if nothing happens before.
     pub(super) fn upgrade_due_ms(&self) -> Option<u64> {
         let check = self.check.as_ref().map(|check| check.give_up_at_ms);
-        let look = self.is_replacing().then(|| now_ms() + LOOK_EVERY_MS);
+        let look = self.is_replacing().then(|| now_ms() + UPGRADE_LOOK_EVERY_MS);
         check.into_iter().chain(look).min()
     }
 

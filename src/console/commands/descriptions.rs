@@ -10,7 +10,7 @@ pub(in crate::console) struct Description {
 }
 
 /// All commands, in the order in which they are listed.
-pub(super) const COMMANDS: [Description; 19] = [
+pub(super) const COMMANDS: [Description; 20] = [
     Description {
         name: "help",
         usage: "help [COMMAND]",
@@ -163,6 +163,15 @@ pub(super) const COMMANDS: [Description; 19] = [
             "many seconds, the server ends in order, as by `stop`. Without a number it waits for as long as it takes: matches",
             "that begin meanwhile are waited for too, and a room of a game without an end is never over.",
             "Said again, it changes the time; `drain off` takes it back.",
+        ],
+    },
+    Description {
+        name: "upgrade",
+        usage: "upgrade",
+        summary: "puts the program that lies where this one was started from in its place",
+        more: &[
+            "It is looked at first, and refused with the reason if it cannot go on with what is here. Sockets, lobby and",
+            "connections stay. Your own connection goes on with the old program until it ends.",
         ],
     },
     Description {
