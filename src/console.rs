@@ -189,6 +189,7 @@ impl Console {
     fn serve(&mut self) -> io::Result<End> {
         let mut events = Events::with_capacity(8);
         while self.session.phase() != Phase::DONE {
+            self.session.record().pulse.beat();
             let turn = self.take_turn()?;
             let patience_ms = self.deadline_ms().saturating_sub(now_ms());
             if turn == Turn::Over || (patience_ms == 0 && self.run_out_of_patience()) {

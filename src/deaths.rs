@@ -3,7 +3,7 @@
 //! Being killed is nobody's fault. But a frame that kills whoever handles it would do so for ever, and so would a fault that strikes
 //! every handler of a connection when it comes up.
 
-use crate::limits::{DEATHS_ANYWHERE_MAX, DEATHS_SAME_FRAME_MAX, DEATHS_WINDOW_MS};
+use crate::limits::{DEATHS_ANYWHERE_MAX, DEATHS_SAME_FRAME_MAX, DEATHS_SAME_ROOM_MAX, DEATHS_WINDOW_MS};
 use crate::sys::process::Exit;
 
 /// How a connection's handlers have died lately.
@@ -85,6 +85,31 @@ impl Deaths {
     }
 }
 
+/// How many tickers a room's game has ended lately.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct RoomDeaths {
+    /// When the present window began, in milliseconds of the monotonic clock.
+    pub window_began_ms: u64,
+    /// The deaths within it.
+    pub count: u32,
+}
+
+impl RoomDeaths {
+    /// Enters the death of a ticker that had run the game's code for `ran_for_ms`. [`Verdict::GiveUp`]: the match is to be abandoned.
+    pub fn enter(&mut self, now_ms: u64, ran_for_ms: u64) -> Verdict {
+        // However long the game keeps a ticker, that does not speak for it.
+        self.window_began_ms = self.window_began_ms.saturating_add(ran_for_ms).min(now_ms);
+        if self.count == 0 || now_ms - self.window_began_ms > DEATHS_WINDOW_MS {
+            (self.window_began_ms, self.count) = (now_ms, 0);
+        }
+        self.count += 1;
+        match self.count >= DEATHS_SAME_ROOM_MAX {
+            true => Verdict::GiveUp,
+            false => Verdict::Replace,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +172,19 @@ mod tests {
                 verdicts,
                 [Verdict::Replace, Verdict::Replace, Verdict::RefuseFrame]
             );
+        }
+    }
+
+    #[test]
+    fn a_room_that_ends_three_tickers_is_given_up_however_long_it_keeps_each() {
+        for ran_for_ms in [0, 10, 1_000_000] {
+            let mut deaths = RoomDeaths::default();
+            let verdicts = [1, 2, 3].map(|nth| deaths.enter(nth * (ran_for_ms + 100), ran_for_ms));
+            assert_eq!(verdicts, [Verdict::Replace, Verdict::Replace, Verdict::GiveUp]);
+        }
+        let mut deaths = RoomDeaths::default();
+        for nth in 1..100 {
+            assert_eq!(deaths.enter(nth * (DEATHS_WINDOW_MS + 1), 0), Verdict::Replace);
         }
     }
 

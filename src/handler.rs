@@ -55,6 +55,7 @@ pub(crate) struct Inheritance<'a> {
 pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance<'_>) -> u8 {
     logging::set_role("handler");
     let record = inheritance.context.memory.connections.at(inheritance.connection);
+    record.pulse.beat();
     record.set_handler(ProcessId::of_self(), inheritance.context.build);
     match serve(new_process, &inheritance) {
         Ok(status) => {
@@ -270,6 +271,7 @@ impl<'a> Handler<'a> {
     /// Does what can be done without waiting.
     fn work(&mut self) -> io::Result<()> {
         loop {
+            self.session.record().pulse.beat();
             if std::mem::take(&mut self.look_at_flags) {
                 self.offer_to_keeper();
                 self.do_what_is_wanted();
@@ -580,6 +582,7 @@ impl<'a> Handler<'a> {
         let mut events = Events::with_capacity(8);
         let mut ignored = [0; 4096];
         while !self.client_has_ended && !self.supervisor_is_gone && now_ms() < give_up_at {
+            self.session.record().pulse.beat();
             match crate::sys::sockets::receive_into(self.socket, &mut ignored) {
                 crate::sys::sockets::Received::Bytes(_) => continue,
                 crate::sys::sockets::Received::WouldBlock => {}

@@ -5,6 +5,7 @@
 //! sends can kill it). It keeps few pages and few files, since every fork copies them.
 
 mod adoption;
+mod watching;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -27,7 +28,7 @@ use crate::lobby::memory::KeeperSlot;
 use crate::logging;
 use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
-use crate::sys::process::{Exit, ProcessId, Reaped, fork, reap};
+use crate::sys::process::{Change, Exit, ProcessId, Reaped, changes, fork};
 use crate::sys::signals::Signals;
 use crate::sys::sockets::{ReceiveOutcome, receive_into, shut_down};
 use crate::wiring::Delivery;
@@ -65,6 +66,7 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
 struct Keeper {
     context: Context,
     life: Life,
+    watch: watching::Watch,
     index: u32,
     epoch: u32,
     signals: Signals,
@@ -139,6 +141,7 @@ impl Keeper {
         Ok(Self {
             context,
             life: start.life(),
+            watch: watching::Watch::default(),
             index: start.index,
             epoch,
             signals,
@@ -158,6 +161,7 @@ impl Keeper {
         let mut events = Events::with_capacity(16);
         self.take_connections()?;
         loop {
+            self.watch_handlers();
             self.ask_for_offers();
             self.replace_outdated();
             match self.poll.poll(&mut events, self.patience()) {
@@ -225,6 +229,7 @@ impl Keeper {
             .into_iter()
             .chain(replace_ms)
             .chain(stop_ms)
+            .chain(self.watch_again_ms())
             .min()
             .map(Duration::from_millis)
     }
@@ -237,6 +242,7 @@ impl Keeper {
         let sent_before = kinds.map(|kind| slot.sent(kind));
         let mut message = [0; Delivery::BYTES_MAX];
         loop {
+            self.life.show();
             match channel.receive(&mut message) {
                 Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
                     let delivery = Delivery::decode(&message[..bytes]);
@@ -370,7 +376,17 @@ impl Keeper {
     }
 
     fn reap_handlers(&mut self) {
-        for Reaped { pid, exit } in reap() {
+        for change in changes() {
+            self.life.show();
+            let (pid, exit) = match change {
+                Change::Ended(Reaped { pid, exit }) => (pid, exit),
+                Change::Stopped { pid } => {
+                    if let Some(index) = self.handlers.get(&pid) {
+                        self.report_handler(*index);
+                    }
+                    continue;
+                }
+            };
             let Some(index) = self.handlers.remove(&pid) else {
                 continue;
             };
@@ -406,7 +422,7 @@ impl Keeper {
         let now = now_ms();
         let stuck = record.take_fault().map(|fault| Stuck {
             by_itself: fault.is_its_own(),
-            for_ms: now.saturating_sub(record.last_frame_at_ms.load(Ordering::Relaxed)),
+            for_ms: now.saturating_sub(record.mark()),
         });
         let death = Death {
             working_on,

@@ -268,6 +268,9 @@ pub const RESTART_BACKOFF_RESET_AFTER_MS: u64 = 500;
 /// Deaths of handlers in the same frame, within [`DEATHS_WINDOW_MS`], after which its connection is closed.
 pub const DEATHS_SAME_FRAME_MAX: u32 = 3;
 
+/// Deaths of tickers in the same room's game, within [`DEATHS_WINDOW_MS`], after which its match is abandoned.
+pub const DEATHS_SAME_ROOM_MAX: u32 = 3;
+
 /// See [`DEATHS_SAME_FRAME_MAX`].
 pub const DEATHS_WINDOW_MS: u64 = 5000;
 
@@ -284,6 +287,9 @@ pub const WATCHDOG_CPU_MS_DEFAULT: u32 = 1000;
 
 /// How often the watchdog looks at those under suspicion.
 pub const WATCHDOG_LOOK_MS: u64 = 100;
+
+/// How often keepers look whether their handlers get on, and the watchdog whether the supervisor's own processes do.
+pub const WATCHDOG_PULSE_LOOK_MS: u64 = 1000;
 
 /// Looks in a row, [`WATCHDOG_LOOK_MS`] apart, that must find a suspect stopped before it is killed: somebody may be about to continue it.
 pub const WATCHDOG_STOPPED_LOOKS: u32 = 5;

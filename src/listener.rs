@@ -170,6 +170,7 @@ impl Listener {
     /// Accepts until there is none: the poll tells only once.
     fn accept_all(&mut self, kind: Kind) -> io::Result<()> {
         while self.rest_until_ms.is_none() {
+            self.life.show();
             let accepted = match (kind, &self.console) {
                 (Kind::Game, _) => self.game.accept(),
                 (Kind::Console, Some(console)) => console.accept(),

@@ -277,17 +277,19 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
     Next::Handled
 }
 
+/// What is said of a frame in which all who handled it have died.
+const REFUSED: &str = "what you asked for has ended every process that tried it; it was not done";
+
 /// All who handled this frame have died. It is done with, so that it is not tried again when the client resumes.
 fn refuse(session: &mut Session, message: &ClientMessage) -> Next {
-    let text = "what you asked for has ended every process that tried it; it was not done";
     match message.request() {
-        Some(request) => reject(session, request, Rejection::new(RejectCode::GameFailed, text)),
+        Some(request) => reject(session, request, Rejection::new(RejectCode::GameFailed, REFUSED)),
         None => session
             .consume_and_reply(None)
             .expect("consuming a frame fits its transaction"),
     }
     session.end_frame();
-    close(ErrorCode::InternalError, text)
+    close(ErrorCode::InternalError, REFUSED)
 }
 
 fn reject(session: &mut Session, request: u32, rejection: Rejection) {

@@ -179,8 +179,9 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// To be called whenever the process wakes up.
+    /// To be called whenever the process wakes up, and in whatever takes long.
     pub(crate) fn show(self) {
+        self.slot.pulse.beat();
         self.slot.pong.answer(&self.memory.header.ping);
     }
 }

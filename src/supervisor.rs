@@ -30,8 +30,8 @@ use crate::logging::{self, DropCounters};
 use crate::role::{Context, Post, ROLES, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::process::{
-    ForkError, ProcessId, Reaped, become_subreaper, disable_core_dumps, fork, raise_open_file_limit, reap,
-    set_name,
+    Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
+    raise_open_file_limit, set_name,
 };
 use crate::sys::signals::{Signals, ignore_broken_pipes};
 use crate::sys::sockets::{ListenError, ListenOptions, listen};
@@ -378,7 +378,7 @@ impl Supervisor {
         let watchdog_ms = self
             .watchdog
             .as_ref()
-            .and_then(|watchdog| watchdog.patience_ms(now_ms()));
+            .map(|watchdog| watchdog.patience_ms(now_ms()));
         let patience_ms = patience_ms.into_iter().chain(watchdog_ms).min();
         match self
             .poll
@@ -417,7 +417,16 @@ impl Supervisor {
     }
 
     fn take_note_of_deaths(&mut self) {
-        for Reaped { pid, exit } in reap() {
+        for change in changes() {
+            let Reaped { pid, exit } = match change {
+                Change::Ended(reaped) => reaped,
+                Change::Stopped { pid } => {
+                    if let Some(watchdog) = &mut self.watchdog {
+                        watchdog.note_stopped(pid);
+                    }
+                    continue;
+                }
+            };
             if self.check.as_mut().is_some_and(|check| check.note_end(pid, exit)) {
                 continue;
             }

@@ -14,6 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use crate::limits::{ORPHAN_AFTER_MS, RING_AGAIN_AFTER_MS, SWEEP_MS, TICK_MS};
+use crate::lobby::blame::RoomBlame;
 use crate::lobby::{Lobby, Rejection};
 use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
@@ -86,6 +87,7 @@ impl Ticker {
 
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(8);
+        self.blame_room();
         self.hand_out_bells();
         loop {
             match self.poll.poll(&mut events, Some(Duration::from_millis(TICK_MS))) {
@@ -109,6 +111,8 @@ impl Ticker {
         let mut lobby = self.lobby.take().expect("lent out only within a call");
         let touched = lobby.rooms_touched();
         for index in 0..touched {
+            // A thousand rooms, each of which takes its time, take long.
+            self.life.show();
             let record = self.context.memory.rooms.at(index);
             if record.is_due(now_ms) {
                 match lobby.pass_time(index, now_ms) {
@@ -145,6 +149,27 @@ impl Ticker {
             self.end_drain(&mut lobby, now_ms);
         }
         self.lobby = Some(lobby);
+    }
+
+    /// If the predecessor died of a game's code, that is the room's fault.
+    fn blame_room(&mut self) {
+        let lobby = self.lobby.as_mut().expect("lent out only within a call");
+        match lobby.begin_to_tick() {
+            Ok(None) => {}
+            Ok(Some(RoomBlame::Counted { room, deaths })) => log::warn!(
+                "the ticker before this one ended while it ran the game in room {}, as the {deaths}. of late",
+                room.index()
+            ),
+            Ok(Some(RoomBlame::Abandoned { room })) => {
+                log::error!(
+                    "the game in room {} has ended one ticker after another, and the match is abandoned",
+                    room.index()
+                );
+                let record = self.context.memory.rooms.at(room.index());
+                self.context.wiring.ring_room(room.index(), &record.log);
+            }
+            Err(rejection) => log::error!("a match cannot be abandoned: {rejection}"),
+        }
     }
 
     /// Rings for a room whose events have been waiting for their bell for too long: whoever was to ring it has died.

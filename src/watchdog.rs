@@ -13,10 +13,10 @@
 pub mod case;
 mod suspects;
 
-use crate::limits::{REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_LOOK_MS};
-use crate::role::Context;
+use crate::limits::{REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_LOOK_MS, WATCHDOG_PULSE_LOOK_MS};
+use crate::role::{Context, Post};
 use crate::shm::alarm::Subject;
-use crate::sys::process::{Activity, ProcessId};
+use crate::sys::process::{Activity, Condition, ProcessId};
 
 use self::case::{Case, Fault, Limits};
 use std::sync::atomic::Ordering;
@@ -29,13 +29,17 @@ pub(crate) struct Watchdog {
     limits: Limits,
     open: Vec<OpenCase>,
     next_look_ms: u64,
+    /// By slot: when the supervisor's own processes were last seen to get on.
+    pulses: Vec<u64>,
+    next_pulse_look_ms: u64,
     /// When the present second began, and the kills within it.
     kills: (u64, u32),
 }
 
 /// A case, and where it was reported.
 struct OpenCase {
-    place: usize,
+    /// `None` for what was not reported, but found by the supervisor itself.
+    place: Option<usize>,
     subject: Subject,
     /// Changes when the accused gets on.
     mark: u64,
@@ -56,18 +60,26 @@ impl Watchdog {
             limits: Limits::with_cpu_ms(cpu_ms),
             open: Vec::with_capacity(REPORTS_MAX),
             next_look_ms: 0,
+            pulses: vec![0; Post::all(context.config).len()],
+            next_pulse_look_ms: 0,
             kills: (0, 0),
         })
     }
 
     /// How long it has nothing to do, unless something is reported.
-    pub(crate) fn patience_ms(&self, now_ms: u64) -> Option<u64> {
-        (!self.open.is_empty()).then(|| self.next_look_ms.saturating_sub(now_ms))
+    pub(crate) fn patience_ms(&self, now_ms: u64) -> u64 {
+        let look_ms = (!self.open.is_empty()).then_some(self.next_look_ms);
+        let next_ms = look_ms.map_or(self.next_pulse_look_ms, |at| at.min(self.next_pulse_look_ms));
+        next_ms.saturating_sub(now_ms)
     }
 
     /// Takes up what was reported, and looks at those under suspicion, if it is time.
     pub(crate) fn look(&mut self, now_ms: u64) {
-        self.open_cases();
+        self.take_reports();
+        if now_ms >= self.next_pulse_look_ms {
+            self.next_pulse_look_ms = now_ms + WATCHDOG_PULSE_LOOK_MS;
+            self.feel_pulses();
+        }
         if self.open.is_empty() || now_ms < self.next_look_ms {
             return;
         }
@@ -75,37 +87,83 @@ impl Watchdog {
         let mut open = std::mem::take(&mut self.open);
         open.retain_mut(|case| {
             let goes_on = self.pursue(case, now_ms);
-            if !goes_on {
-                self.context.memory.header.alarm.dismiss(case.place);
+            if let (false, Some(place)) = (goes_on, case.place) {
+                self.context.memory.header.alarm.dismiss(place);
             }
             goes_on
         });
         self.open = open;
     }
 
-    fn open_cases(&mut self) {
-        let alarm = &self.context.memory.header.alarm;
-        for (place, subject) in alarm.reports() {
-            if self.open.iter().any(|case| case.place == place) {
-                continue;
-            }
-            let is_known = self.open.iter().any(|case| case.subject == subject);
-            let accused = self.accused(subject).filter(|_| !is_known);
-            let Some((pid, mark)) = accused else {
-                alarm.dismiss(place);
+    /// A child of the supervisor's was stopped: one of its own processes, or a handler whose keeper has died.
+    pub(crate) fn note_stopped(&mut self, pid: u32) {
+        let posts = Post::all(self.context.config);
+        let slot_of = |post: &Post| post.slot(self.context.memory);
+        let role = (0..)
+            .zip(&posts)
+            .find(|(_, post)| slot_of(post).pid.load(Ordering::Relaxed) == pid);
+        let subject = match role {
+            Some((slot, _)) => Some(Subject::Role { slot }),
+            None => self
+                .connection_with(|handler| handler.pid == pid)
+                .map(|(index, _)| Subject::Connection { index }),
+        };
+        if let Some(subject) = subject {
+            self.open_case(subject, None);
+        }
+    }
+
+    /// Suspects those of the supervisor's own processes that have not come round since the last time, and do not wait for anything.
+    fn feel_pulses(&mut self) {
+        for slot in 0..self.pulses.len() {
+            let Some((pid, pulse)) = self.context.memory.header.roles[slot].gets_on() else {
                 continue;
             };
-            match Activity::of(pid) {
-                Ok(Some(activity)) => self.open.push(OpenCase {
+            if std::mem::replace(&mut self.pulses[slot], pulse) != pulse {
+                continue;
+            }
+            let seen = Activity::of(pid).ok().flatten();
+            if seen.is_some_and(|seen| matches!(seen.condition, Condition::Running | Condition::Stopped)) {
+                let slot = u32::try_from(slot).expect("bounded by the limit of roles");
+                self.open_case(Subject::Role { slot }, None);
+            }
+        }
+    }
+
+    fn take_reports(&mut self) {
+        let alarm = &self.context.memory.header.alarm;
+        for (place, subject) in alarm.reports() {
+            if self.open.iter().any(|case| case.place == Some(place)) {
+                continue;
+            }
+            if !self.open_case(subject, Some(place)) {
+                alarm.dismiss(place);
+            }
+        }
+    }
+
+    /// Opens a case, if there is somebody to suspect. Says whether the report is to stay.
+    fn open_case(&mut self, subject: Subject, place: Option<usize>) -> bool {
+        let is_known = self.open.iter().any(|case| case.subject == subject);
+        let Some((pid, mark)) = self.accused(subject).filter(|_| !is_known) else {
+            return false;
+        };
+        match Activity::of(pid) {
+            Ok(Some(activity)) => {
+                self.open.push(OpenCase {
                     place,
                     subject,
                     mark,
                     case: Case::open(activity),
                     is_closed: false,
-                }),
-                Ok(None) => alarm.dismiss(place),
-                // Nothing is known now; the report stays.
-                Err(error) => log::error!("cannot look at process {pid}: {error}"),
+                });
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                log::error!("cannot look at process {pid}: {error}");
+                // Nothing is known now.
+                true
             }
         }
     }
@@ -124,6 +182,11 @@ impl Watchdog {
                 return true;
             }
         };
+        let holds_lock = matches!(open.subject, Subject::Lock { .. });
+        if activity.condition == Condition::Asleep && !holds_lock {
+            // It waits for something, as is its right.
+            return false;
+        }
         if !open.is_closed
             && let Some(fault) = open.case.judge(activity, self.limits_for(open.subject))
             && self.may_kill(now_ms)
@@ -159,7 +222,7 @@ impl Watchdog {
             self.accusation(open.subject)
         );
         // Before it dies, so that whoever replaces it knows.
-        if let Some((_, record)) = self.connection_of(process) {
+        if let Some((_, record)) = self.connection_with(|handler| handler == process) {
             record.set_fault(fault.kind());
         }
         match process.send_signal(Signal::SIGKILL) {

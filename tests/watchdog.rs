@@ -15,7 +15,7 @@ use common::{PATIENCE, Server, eventually};
 use forkade::games::relay::Relay;
 use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
 use forkade_protocol::client::{Client, NewRoom};
-use forkade_protocol::{ClientMessage, Outcome, RejectCode, RoomEvent, ServerMessage, codec};
+use forkade_protocol::{ClientMessage, Outcome, RejectCode, RoomEvent, RoomSettings, ServerMessage, codec};
 use nix::sys::signal::{Signal, raise};
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +112,57 @@ impl Game for Sticky {
 
     fn draw(_view: &u32) -> String {
         String::new()
+    }
+}
+
+/// Counts its ticks, and gets stuck in its third, if its options say so.
+#[derive(Serialize, Deserialize)]
+struct Metronome {
+    ticks: u32,
+    sticks: Option<How>,
+}
+
+impl Game for Metronome {
+    type Options = Option<How>;
+    type Action = ();
+    type Event = u32;
+    type View = u32;
+
+    const NAME: &'static str = "metronome";
+    const SEATS: RangeInclusive<u8> = 1..=2;
+    const TICKS_PER_SECOND: u16 = 50;
+    const START: Start = Start::AtOnce;
+
+    fn new(sticks: Option<How>, _seats: u8, _seed: u64) -> Result<Self, Rejection> {
+        Ok(Self { ticks: 0, sticks })
+    }
+
+    fn act(&mut self, _seat: u8, (): (), _out: &mut Outbox<u32>) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    fn tick(&mut self, out: &mut Outbox<u32>) {
+        self.ticks += 1;
+        if self.ticks == 3 {
+            self.sticks.into_iter().for_each(How::stick);
+        }
+        out.to_all(&self.ticks);
+    }
+
+    fn view(&self, _viewer: Viewer) -> u32 {
+        self.ticks
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        None
+    }
+
+    fn parse_action(_text: &str) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    fn draw(view: &u32) -> String {
+        format!("{view}\n")
     }
 }
 
@@ -313,6 +364,131 @@ fn a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_oth
     }
 }
 
+fn a_handler_that_is_stopped_is_killed_and_its_player_is_taken_over() {
+    let server = start();
+    let [mut ann, mut bob] = together(&server);
+    let bystanders = Bystanders::start(&server);
+    for round in 1..=rounds() {
+        let stopped = server.handler_of("Ann").expect("she is served");
+        server.signal(stopped, Signal::SIGSTOP);
+        // She says something every other time; and she is told what happens in any case.
+        if round % 2 == 0 {
+            send(&mut ann, &Deed::Add(0));
+            assert_eq!([number(&mut ann), number(&mut bob)], [round - 1; 2]);
+        }
+        send(&mut bob, &Deed::Add(1));
+        assert_eq!([number(&mut bob), number(&mut ann)], [round; 2]);
+        let now = server.handler_of("Ann").expect("she is served");
+        assert_ne!(now, stopped, "she was taken over");
+        assert_eq!(server.status("watchdog_kills_total"), u64::from(round));
+    }
+    assert_eq!((ann.counters().resumes, bob.counters().resumes), (0, 0));
+    assert_eq!(server.status("takeovers_total"), u64::from(rounds()));
+    assert_eq!(
+        server.status("blamed_total"),
+        0,
+        "nobody is to blame for being stopped"
+    );
+    bystanders.finish();
+}
+
+fn a_handler_that_loops_is_killed_also_when_nobody_waits_for_it() {
+    let server = start();
+    let mut ann = server.client("Ann");
+    ann.create_room(NewRoom::new("sticky", "alone"))
+        .expect("a room is free");
+    let bystanders = Bystanders::start(&server);
+    let token = Token::lay("alone");
+    send(&mut ann, &Deed::StickOnce(How::Looping, token.0.clone()));
+    assert_eq!(number(&mut ann), 1);
+    assert_eq!(server.status("watchdog_kills_total"), 1);
+    assert_eq!(server.status("takeovers_total"), 1);
+    // And one that is not worth it is not tried for ever.
+    let refused = ann.act(deed(&Deed::Stick(How::Looping)));
+    let code = refused.expect_err("nobody can do it").reject_code();
+    assert_eq!(code, Some(RejectCode::GameFailed));
+    assert_eq!(server.status("watchdog_kills_total"), 4);
+    bystanders.finish();
+    ann.act(deed(&Deed::Add(1))).expect("the game goes on");
+    assert!(
+        server.log().contains("does not come round its loop"),
+        "{}",
+        server.log()
+    );
+}
+
+fn a_role_that_is_stopped_is_replaced_and_players_do_not_notice() {
+    let server = start();
+    let bystanders = Bystanders::start(&server);
+    let pids = |role: &str| {
+        let processes = server.ask_json("processes");
+        let is_it = |process: &&serde_json::Value| process["role"] == role;
+        let pids = processes.as_array().expect("a list").iter().filter(is_it);
+        pids.map(|process| process["pid"].as_u64().expect("a number"))
+            .collect::<Vec<_>>()
+    };
+    // The keepers last: the console's connection goes with its keeper.
+    for role in ["ticker", "listener", "keeper"] {
+        let before = pids(role);
+        for pid in &before {
+            server.signal(u32::try_from(*pid).expect("a pid"), Signal::SIGSTOP);
+        }
+        eventually("the stopped ones are gone", || {
+            before
+                .iter()
+                .all(|pid| !common::is_alive(u32::try_from(*pid).expect("a pid")))
+        });
+        // Who comes meanwhile, waits and is served.
+        server.client("Carol").goodbye().expect("said in order");
+        eventually("all are replaced", || pids(role).len() == before.len());
+        bystanders.expect_progress();
+    }
+    let stopped = 2 + pids("keeper").len();
+    assert_eq!(server.status("watchdog_kills_total"), stopped as u64);
+    bystanders.finish();
+}
+
+fn a_tick_that_never_ends_costs_its_match_and_no_other() {
+    for how in [How::Looping, How::Stopped] {
+        let server = start();
+        let bystanders = Bystanders::start(&server);
+        let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
+        let metronome = |sticks: Option<How>| NewRoom {
+            settings: RoomSettings {
+                options: codec::encode(&sticks).expect("encodes"),
+                ..RoomSettings::default()
+            },
+            ..NewRoom::new("metronome", "music")
+        };
+        bob.create_room(metronome(None)).expect("a room is free");
+        ann.create_room(metronome(Some(how))).expect("a room is free");
+        assert_eq!([number(&mut ann), number(&mut ann)], [1, 2]);
+        let end = ann.receive_where(PATIENCE, |message| {
+            matches!(
+                message,
+                ServerMessage::Event {
+                    event: RoomEvent::Finished {
+                        outcome: Outcome::Abandoned
+                    },
+                    ..
+                }
+            )
+        });
+        assert!(matches!(end, Ok(Some(_))), "she is told: {end:?}");
+        assert_eq!(server.status("rooms_blamed_total"), 1);
+        assert_eq!(server.status("watchdog_kills_total"), 3, "{how:?}");
+        // Time goes on in the other room.
+        let seen = number(&mut bob);
+        while number(&mut bob) < seen + 20 {}
+        ann.leave().expect("in the room");
+        ann.create_room(metronome(None)).expect("a room is free");
+        assert_eq!(number(&mut ann), 1);
+        assert_eq!((ann.counters().resumes, bob.counters().resumes), (0, 0));
+        assert_eq!(server.status("takeovers_total"), 0);
+        bystanders.finish();
+    }
+}
+
 /// Busy processes, as unimportant to the rest of the machine as can be.
 struct Crowd(Vec<Child>);
 
@@ -391,7 +567,11 @@ fn on_a_crowded_machine_no_innocent_process_is_killed() {
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("serve") => {
-            return forkade::Server::new().game::<Sticky>().game::<Relay>().main();
+            return forkade::Server::new()
+                .game::<Sticky>()
+                .game::<Metronome>()
+                .game::<Relay>()
+                .main();
         }
         Some("be-busy") => be_busy(),
         _ => {}
@@ -401,6 +581,10 @@ fn main() -> ExitCode {
         an_endless_loop_under_a_rooms_lock_is_killed_and_its_player_is_taken_over,
         a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_over,
         a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_other,
+        a_handler_that_is_stopped_is_killed_and_its_player_is_taken_over,
+        a_handler_that_loops_is_killed_also_when_nobody_waits_for_it,
+        a_role_that_is_stopped_is_replaced_and_players_do_not_notice,
+        a_tick_that_never_ends_costs_its_match_and_no_other,
         on_a_crowded_machine_no_innocent_process_is_killed,
     ];
     ExitCode::SUCCESS

@@ -84,6 +84,7 @@ pub(super) fn status(lobby: &Lobby, context: Context) -> Fields {
         ),
         ("whispers_total", count(&header.whispers_total)),
         ("blamed_total", count(&header.blamed_total)),
+        ("rooms_blamed_total", count(&header.rooms_blamed_total)),
         ("lock_waits_reported_total", json!(header.alarm.raised_total())),
         ("watchdog_kills_total", count(&header.watchdog.kills_total)),
         ("watchdog_last_kill", last_kill(lobby)),

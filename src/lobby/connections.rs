@@ -19,6 +19,7 @@ use crate::limits::{
     CONNECTIONS_PER_KEEPER_MAX, FAREWELL_BYTES_MAX, GREETING_BYTES_MAX, HANDSHAKE_BYTES_MAX,
 };
 use crate::shared_record;
+use crate::shm::pulse::Pulse;
 use crate::shm::transaction::Animated;
 use crate::sys::memory::{Guarded, SharedBytes};
 use crate::sys::process::ProcessId;
@@ -52,6 +53,8 @@ shared_record! {
         pub accepted_at_ms: AtomicU64,
         /// When the last whole frame arrived: who is silent for too long is taken for gone.
         pub last_frame_at_ms: AtomicU64,
+        /// That the handler gets on.
+        pub pulse: Pulse,
         /// Offset + 1 of the frame that is being handled; 0 between frames. For blame, when the handler dies.
         pub working_on: AtomicU64,
         /// The frame, as in `working_on`, that no handler is to handle any more: all who did have died. 0 for none.
@@ -272,6 +275,12 @@ impl ConnectionRecord {
         self.handler_start_time
             .store(handler.start_time, Ordering::Relaxed);
         self.handler_pid.store(handler.pid, Ordering::Release);
+    }
+
+    /// When the handler last got on, in milliseconds of the monotonic clock: by coming round its loop, or from one frame to the next.
+    pub fn mark(&self) -> u64 {
+        let last_frame_ms = self.last_frame_at_ms.load(Ordering::Relaxed);
+        self.pulse.last_ms().max(last_frame_ms)
     }
 
     /// The watchdog is about to kill the handler. Only the supervisor may say so.

@@ -11,6 +11,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::blame::GameNote;
 use super::chat::ChatRecord;
 use super::connections::{Claim, ConnectionRecord, Kind};
 use super::directory::{Directory, DirectoryRecord, Identity, RoomEntry};
@@ -22,6 +23,7 @@ use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX, UPGRADE_
 use crate::shared_record;
 use crate::shm::alarm::Alarm;
 use crate::shm::lock::Lock;
+use crate::shm::pulse::Pulse;
 use crate::shm::table::{LayoutPlan, Table};
 use crate::shm::transaction::{Hand, Record};
 use crate::sys::clock::{now_ms, now_ns};
@@ -107,6 +109,10 @@ shared_record! {
         pub alarm: Alarm,
         /// What the watchdog has done about it.
         pub watchdog: WatchdogRecord,
+        /// Whose game's code the ticker runs.
+        pub game_note: GameNote,
+        /// Matches that were abandoned because their game had killed several tickers.
+        pub rooms_blamed_total: AtomicU64,
         /// The processes that the supervisor forked.
         pub roles: [RoleSlot; ROLES_MAX],
         /// One per keeper.
@@ -203,6 +209,8 @@ shared_record! {
         pub ready: AtomicU32,
         /// Its answer to a [`ping`](Header::ping).
         pub pong: Pong,
+        /// That it gets on.
+        pub pulse: Pulse,
     }
 }
 
@@ -229,6 +237,15 @@ impl Pong {
     /// When the answer to the question `asked`, or to a later one, was given, in nanoseconds of the monotonic clock.
     pub fn answered(&self, asked: u64) -> Option<u64> {
         (self.seen.load(Ordering::Acquire) >= asked).then(|| self.at_ns.load(Ordering::Relaxed))
+    }
+}
+
+impl RoleSlot {
+    /// The process, once it has come up, and when it last came round its loop.
+    pub fn gets_on(&self) -> Option<(u32, u64)> {
+        let pid = self.pid.load(Ordering::Acquire);
+        let is_up = pid != 0 && self.ready.load(Ordering::Acquire) != 0;
+        is_up.then(|| (pid, self.pulse.last_ms()))
     }
 }
 

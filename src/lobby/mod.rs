@@ -7,6 +7,7 @@
 //! * [`chat`]: what is said, to whom and how fast; [`mailbox`]: what waits for one player;
 //! * [`delivery`]: from the room's log, the lobby's chat and the mailbox to the player's output;
 //! * [`text_session`]: what is different with players in text mode;
+//! * [`blame`]: rooms whose game kills the ticker;
 //! * [`spyglass`]: an operator's look at a player's streams;
 //! * [`sweep`]: what happens by time, and what dead processes left;
 //! * [`check`]: whether all of it is consistent; [`picture`]: what it shows, for proofs.
@@ -15,6 +16,7 @@
 //! complete or undo: a [player opening a room](players::Membership::opening), a [room that
 //! closes](rooms::RoomLife::CLOSING), a [player who leaves for good](directory::Presence::EXPIRING).
 
+pub mod blame;
 pub mod chat;
 pub mod check;
 pub mod connections;
@@ -59,6 +61,8 @@ pub struct Lobby {
     pub(crate) hand: Hand,
     /// The events of one call of a game; used again and again.
     pub(super) outbox: ErasedOutbox,
+    /// Whether this process is the one that [notes](blame) whose game's code it runs.
+    pub(super) notes_games: bool,
     /// See [`Lobby::take_faults`].
     pub(super) faults: Vec<GameError>,
 }
@@ -71,6 +75,7 @@ impl Lobby {
             games,
             hand: memory.attach(),
             outbox: ErasedOutbox::new(),
+            notes_games: false,
             faults: Vec::new(),
         }
     }

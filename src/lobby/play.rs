@@ -4,8 +4,10 @@
 
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 
+use super::blame::note_game;
 use super::delivery::Events;
 use super::membership::fresh_seed;
+use super::memory::RoomRef;
 use super::rooms::{RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state};
 use super::session::Session;
 use super::turns::{begin_turn, set_clock};
@@ -107,6 +109,8 @@ impl Lobby {
         if !open || !playing || due > now_ms {
             return Ok(false);
         }
+        let room = RoomRef::new(index, tx.get(&record.generation));
+        let noted = note_game(self.memory, self.notes_games, room);
         let ticked = call_game(
             &mut tx,
             self.games,
@@ -125,6 +129,7 @@ impl Lobby {
             tx.set(&record.next_tick_at_ms, (due + period).max(now_ms));
         }
         tx.commit()?;
+        drop(noted);
         Ok(true)
     }
 

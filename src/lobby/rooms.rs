@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use forkade_protocol::{RoomId, RoomSummary, SeatInfo, Snapshot};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::blame::BlameRecord;
 use super::directory::Name;
 use super::memory::{PlayerRef, RoomRef};
 use super::ownership::{Bans, owner_of};
@@ -89,6 +90,8 @@ shared_record! {
         due_ms: AtomicU64,
         /// Whether an operator watches.
         pub watched: Followed,
+        /// What it has cost in tickers.
+        pub blame: BlameRecord,
         /// Offset in the log up to which the seat's player was given the events, or less; for the writer, who need not keep what
         /// all have read.
         read_up_to: [AtomicU64; SEATS_MAX as usize],

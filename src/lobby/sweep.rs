@@ -1,6 +1,7 @@
 //! What happens by time, and what dead processes left behind: the ticker's work, one small transaction at a time.
 
 use super::Lobby;
+use super::blame::note_game;
 use super::connections::{Claim, ConnectionRecord};
 use super::directory::{LobbyTx, Presence};
 use super::membership::vacate;
@@ -129,6 +130,7 @@ impl Lobby {
         let memory = self.memory;
         let record = memory.players.at(player.index());
         let mut tx = self.hand.begin(memory.rooms.at(room.index()));
+        let _noted = note_game(memory, self.notes_games, room);
         let vacated = vacate(
             &mut tx,
             self.games,

@@ -6,7 +6,9 @@
 
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, Turn};
 
+use super::blame::note_game;
 use super::delivery::Events;
+use super::memory::RoomRef;
 use super::play::call_game;
 use super::rooms::{RoomLife, RoomTx, phase_of};
 use super::{Lobby, Rejection};
@@ -35,6 +37,8 @@ impl Lobby {
         let mut events = Events::begin(&mut tx);
         events.tell_all(&mut tx, RoomEvent::TurnTimedOut { seat })?;
         events.finish(&mut tx);
+        let room = RoomRef::new(index, tx.get(&record.generation));
+        let noted = note_game(self.memory, self.notes_games, room);
         let ended = call_game(
             &mut tx,
             self.games,
@@ -48,6 +52,7 @@ impl Lobby {
             return Err(rejection);
         }
         tx.commit()?;
+        drop(noted);
         Ok(true)
     }
 }

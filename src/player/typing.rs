@@ -31,6 +31,7 @@ pub(super) fn handle_next(session: &mut Session) -> Next {
         Found::TooLong { .. } => session.say(&words::refusal(&format!(
             "that line has more than {TEXT_LINE_BYTES_MAX} bytes; it is thrown away up to its end"
         ))),
+        Found::Line { .. } if session.frame_is_refused() => session.say(&words::refusal(super::REFUSED)),
         Found::Line { line, .. } => match obey(session, &line) {
             Ok(next) => return next,
             Err(rejection) => {

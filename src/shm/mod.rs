@@ -7,6 +7,7 @@
 //! * [`event_log`]: a room's events, written under its lock and read without;
 //! * [`alarm`]: how a process that waits in vain reports it;
 //! * [`bell`]: how one process makes others look;
+//! * [`pulse`]: how others see that a process gets on;
 //! * [`table`]: records by index and generation, and where they lie.
 
 pub mod alarm;
@@ -15,6 +16,7 @@ pub mod byte_ring;
 pub mod event_log;
 pub mod journal;
 pub mod lock;
+pub mod pulse;
 pub mod table;
 pub mod transaction;
 

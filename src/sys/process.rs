@@ -241,19 +241,40 @@ pub struct Reaped {
     pub exit: Exit,
 }
 
+/// What has become of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It has ended and is no more.
+    Ended(Reaped),
+    /// It was stopped by a signal.
+    Stopped {
+        /// Which one: it is still there.
+        pid: u32,
+    },
+}
+
 /// Reaps the children that have ended, without waiting. Take all: one SIGCHLD may stand for several.
 ///
 /// Each step costs what `waitpid(-1)` costs, which grows with the children alive (34 µs with 1,000).
 pub fn reap() -> impl Iterator<Item = Reaped> {
+    changes().filter_map(|change| match change {
+        Change::Ended(reaped) => Some(reaped),
+        Change::Stopped { .. } => None,
+    })
+}
+
+/// As [`reap`], and tells as well which children were stopped meanwhile.
+pub fn changes() -> impl Iterator<Item = Change> {
     std::iter::from_fn(|| {
         loop {
-            match process::wait(WaitOptions::NOHANG) {
+            match process::wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
                 Ok(Some((pid, status))) => {
+                    let pid = pid.as_raw_nonzero().get().cast_unsigned();
                     if let Some(exit) = Exit::of(status) {
-                        return Some(Reaped {
-                            pid: pid.as_raw_nonzero().get().cast_unsigned(),
-                            exit,
-                        });
+                        return Some(Change::Ended(Reaped { pid, exit }));
+                    }
+                    if status.stopped() {
+                        return Some(Change::Stopped { pid });
                     }
                 }
                 Err(Errno::INTR) => {}

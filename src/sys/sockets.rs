@@ -147,6 +147,15 @@ pub fn send_from(socket: &impl AsFd, bytes: &[u8]) -> Sent {
         .into()
 }
 
+/// How many bytes have arrived that nobody has received.
+///
+/// # Errors
+///
+/// Those of ioctl(2) with SIOCINQ.
+pub fn bytes_waiting(socket: &impl AsFd) -> io::Result<u64> {
+    Ok(rustix::io::ioctl_fionread(socket)?)
+}
+
 /// Ends one direction of a connection or both, for all processes that have a descriptor of it. One that is over already
 /// stays so.
 ///

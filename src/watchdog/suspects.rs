@@ -1,5 +1,7 @@
 //! Who is to blame for what is stuck, as shared memory tells without a lock.
 
+use std::sync::atomic::Ordering;
+
 use super::Watchdog;
 use crate::lobby::connections::{Claim, ConnectionRecord};
 use crate::role::Post;
@@ -12,7 +14,12 @@ impl Watchdog {
         let memory = self.context.memory;
         match subject {
             Subject::Lock { offset } => memory.lock_at(offset)?.0.held(),
-            Subject::Connection { .. } | Subject::Role { .. } => None,
+            Subject::Connection { index } => {
+                let record = memory.connections.get(index)?;
+                let handler = record.handler().filter(|_| record.claimed() == Claim::Held)?;
+                Some((handler.pid, record.mark()))
+            }
+            Subject::Role { slot } => memory.header.roles.get(slot as usize)?.gets_on(),
         }
     }
 
@@ -23,7 +30,7 @@ impl Watchdog {
                 Some((_, owner)) => format!("keeps others waiting for the lock of {owner}"),
                 None => "keeps others waiting for a lock".to_owned(),
             },
-            Subject::Connection { .. } | Subject::Role { .. } => "does not get on".to_owned(),
+            Subject::Connection { .. } | Subject::Role { .. } => "does not come round its loop".to_owned(),
         }
     }
 
@@ -32,19 +39,24 @@ impl Watchdog {
         let posts = Post::all(self.context.config);
         let is_it = |post: &&Post| {
             let slot = post.slot(self.context.memory);
-            slot.pid.load(std::sync::atomic::Ordering::Relaxed) == process.pid
+            slot.pid.load(Ordering::Relaxed) == process.pid
         };
-        match (posts.iter().find(is_it), self.connection_of(process)) {
-            (Some(post), _) => format!("the {} (process {process})", post.name(self.context.config)),
-            (None, Some((index, _))) => format!("handler {process} of connection {index}"),
-            (None, None) => format!("process {process}"),
+        if let Some(post) = posts.iter().find(is_it) {
+            return format!("the {} (process {process})", post.name(self.context.config));
+        }
+        match self.connection_with(|handler| handler == process) {
+            Some((index, _)) => format!("handler {process} of connection {index}"),
+            None => format!("process {process}"),
         }
     }
 
-    /// The connection that a process animates, if it is a handler. Looks at all that were ever claimed: for the rare case.
-    pub(super) fn connection_of(&self, process: ProcessId) -> Option<(u32, &'static ConnectionRecord)> {
+    /// The connection whose handler is the one that is meant. Looks at all that were ever claimed: for the rare case.
+    pub(super) fn connection_with(
+        &self,
+        is_meant: impl Fn(ProcessId) -> bool,
+    ) -> Option<(u32, &'static ConnectionRecord)> {
         let is_its = |(_, record): &(u32, &ConnectionRecord)| {
-            record.claimed() != Claim::Free && record.handler() == Some(process)
+            record.claimed() != Claim::Free && record.handler().is_some_and(&is_meant)
         };
         self.context.memory.touched_connections().find(is_its)
     }
