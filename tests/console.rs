@@ -7,8 +7,8 @@ use std::net::Shutdown;
 use common::operator::{Operator, console_process, one};
 use common::{PATIENCE, Server, eventually};
 use forkade::limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_LINE_BYTES_MAX};
-use forkade_protocol::ErrorCode;
 use forkade_protocol::client::NewRoom;
+use forkade_protocol::{ChatScope, ErrorCode};
 use serde_json::Value;
 
 const QUERIES: [&str; 8] = [
@@ -184,12 +184,20 @@ fn nothing_a_player_chose_reaches_a_terminal_raw() {
     ann.create_room(NewRoom::new("relay", "a\u{202e}b\rOK\u{7f}\u{2028}c"))
         .expect("a room is free");
     let mut operator = Operator::new(&server);
-    for query in QUERIES {
+    let id = |list: &Value| list[0]["id"].as_u64().expect("a number");
+    let (player, room) = (id(&operator.ask_json("players")), id(&operator.ask_json("rooms")));
+    let mut queries = QUERIES.map(str::to_owned).to_vec();
+    queries.extend([
+        format!("player {player}"),
+        format!("room {room}"),
+        format!("room {room} --seat 0"),
+    ]);
+    let raw = |character: char| {
+        character != '\n' && (character.is_control() || "\u{202e}\u{2028}\u{9b}".contains(character))
+    };
+    for query in &queries {
         for command in [query.to_owned(), format!("{query} --json")] {
             let reply = operator.ask(&command).join("\n");
-            let raw = |character: char| {
-                character != '\n' && (character.is_control() || "\u{202e}\u{2028}".contains(character))
-            };
             assert!(!reply.contains(raw), "{command}: {reply:?}");
         }
     }
@@ -201,6 +209,26 @@ fn nothing_a_player_chose_reaches_a_terminal_raw() {
         )["presence"],
         "connected"
     );
+    // Lines cannot be forged where they are shown as they come: each begins with a figure of the console's own.
+    for command in [format!("watch {room} --hidden"), format!("trace {player}")] {
+        operator.say(format!("{command}\n").as_bytes());
+        operator.line().expect("it begins");
+        let forged = "x\r\nOK\r\nERR\n\u{1b}[2J\u{202e}\u{9b}A".to_owned();
+        ann.chat(ChatScope::Room, forged.clone()).expect("sent");
+        ann.act(forged.into_bytes()).expect("sent");
+        ann.chat(ChatScope::Room, "the end").expect("sent");
+        loop {
+            let line = operator.line().expect("it goes on");
+            assert!(!line.contains(raw), "{command}: {line:?}");
+            let first = line.split_whitespace().next().unwrap_or_default();
+            assert!(first.parse::<f64>().is_ok(), "{command}: {line:?}");
+            if line.contains("the end") {
+                break;
+            }
+        }
+        operator.say(b"\n");
+        while operator.reply().pop().expect("a last line") != "OK" {}
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::commands::Form;
 use super::queries::List;
 use crate::lobby::Lobby;
+use crate::logging::Escaped;
 
 /// What ends each line. Telnet wants both characters, and scripts do not mind.
 pub(super) const LINE_END: &str = "\r\n";
@@ -107,7 +108,9 @@ fn table_lines(key: &str, value: &Value) -> Vec<String> {
         Value::Array(values) if values.iter().any(Value::is_object) => {
             below(values.iter().map(|value| shown(value).into_owned()).collect())
         }
-        Value::String(text) if text.contains('\n') => below(text.lines().map(str::to_owned).collect()),
+        Value::String(text) if text.contains('\n') => {
+            below(text.lines().map(|line| Escaped(line).to_string()).collect())
+        }
         value => vec![format!("{key:<32}{}", shown(value))],
     }
 }
@@ -117,7 +120,7 @@ fn json_object<'v>(fields: impl Iterator<Item = (&'v str, &'v Value)>) -> String
     for (key, value) in fields {
         let before = if object.is_empty() { '{' } else { ',' };
         // Keys are ours: plain words. Values write themselves as JSON.
-        let _ = write!(object, "{before}\"{key}\":{value}");
+        let _ = write!(object, "{before}\"{key}\":{}", harmless(value));
     }
     object + "}"
 }
@@ -145,11 +148,28 @@ fn write_cells<'c>(piece: &mut String, list: &List, cells: impl Iterator<Item = 
     piece.push_str(LINE_END);
 }
 
-/// A value for people.
+/// The value with every text in it escaped, line by line. JSON escapes some characters itself, but none that reorder text.
+fn harmless(value: &Value) -> Value {
+    match value {
+        Value::String(text) => {
+            let lines: Vec<String> = text.split('\n').map(|line| Escaped(line).to_string()).collect();
+            Value::String(lines.join("\n"))
+        }
+        Value::Array(values) => values.iter().map(harmless).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| (key.clone(), harmless(value)))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+/// A value for people. Texts are escaped here whatever they are, and once more is the same as once.
 fn shown(value: &Value) -> Cow<'_, str> {
     match value {
         Value::Null => Cow::Borrowed("-"),
-        Value::String(text) => Cow::Borrowed(text),
+        Value::String(text) => Cow::Owned(Escaped(text).to_string()),
+        Value::Array(values) if values.is_empty() => Cow::Borrowed("-"),
         Value::Object(fields) => {
             let field = |(key, value): &(&String, &Value)| format!("{key} {}", shown(value));
             let mut fields: Vec<_> = fields.iter().collect();
