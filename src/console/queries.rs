@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub(super) use self::config::{config, log_level};
 pub(super) use self::lists::{players, rooms};
 pub(super) use self::locks::locks;
-pub(super) use self::one::{NotFound, find_player, player, room};
+pub(super) use self::one::{NotFound, find_player, open_room, player, room};
 pub(super) use self::processes::processes;
 use crate::lobby::Lobby;
 use crate::lobby::connections::{ConnectionRecord, Kind};

@@ -8,7 +8,7 @@ use mio::Poll;
 
 use super::{LINES_PER_TURN_MAX, Progress};
 use crate::console::describe;
-use crate::console::queries::NotFound;
+use crate::console::queries::{self, NotFound};
 use crate::console::replies::Reply;
 use crate::console::{BELL_ANSWER, ROOM_BELL};
 use crate::games::{AnyGame, Games};
@@ -53,15 +53,7 @@ impl Watch {
         id: u64,
         hidden: bool,
     ) -> Result<Self, NotFound> {
-        let room = RoomRef::from_id(id);
-        let exists = lobby
-            .memory
-            .rooms
-            .get(room.index())
-            .is_some_and(|record| record.open_generation() == Some(room.generation()));
-        if !exists {
-            return Err(NotFound::Room);
-        }
+        let room = queries::open_room(lobby, id)?;
         lobby.memory.rooms.at(room.index()).watched.follow();
         let (cursor, number) = end_of_log(lobby, room).ok_or(NotFound::Room)?;
         let Table { name, game, names } = table(lobby, context.games, room).ok_or(NotFound::Room)?;

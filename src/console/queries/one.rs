@@ -13,7 +13,7 @@ use crate::limits::{INPUT_RING_BYTES, MAILBOX_BYTES, OUTPUT_RING_BYTES};
 use crate::lobby::Lobby;
 use crate::lobby::connections::ConnectionRecord;
 use crate::lobby::memory::{PlayerRef, RoomRef};
-use crate::lobby::rooms::{is_open, occupants, snapshot};
+use crate::lobby::rooms::{RoomRecord, is_open, occupants, snapshot};
 use crate::logging::Escaped;
 use crate::shm::lock::LockFigures;
 use crate::shm::transaction::Record;
@@ -120,17 +120,42 @@ fn room_name(lobby: &mut Lobby, room: Option<RoomRef>) -> Value {
     }
 }
 
+/// The room that has this id and is open, or the one that people call by this [number](crate::text_player::words::room_number).
+///
+/// # Errors
+///
+/// [`NotFound::Room`].
+pub(in crate::console) fn open_room(lobby: &Lobby, id: u64) -> Result<RoomRef, NotFound> {
+    let generation_of = |index| {
+        lobby
+            .memory
+            .rooms
+            .get(index)
+            .and_then(RoomRecord::open_generation)
+    };
+    // No id is so small: generations count from 1.
+    let room = match u32::try_from(id) {
+        Ok(number) => {
+            let index = number.checked_sub(1).ok_or(NotFound::Room)?;
+            RoomRef::new(index, generation_of(index).ok_or(NotFound::Room)?)
+        }
+        Err(_) => RoomRef::from_id(id),
+    };
+    if generation_of(room.index()) == Some(room.generation()) {
+        Ok(room)
+    } else {
+        Err(NotFound::Room)
+    }
+}
+
 /// Everything about a room, with the game as `seat` or a spectator sees it.
 ///
 /// # Errors
 ///
 /// [`NotFound::Room`], [`NotFound::Seat`].
 pub(in crate::console) fn room(lobby: &mut Lobby, id: u64, seat: Option<u8>) -> Result<Fields, NotFound> {
-    let room = RoomRef::from_id(id);
-    let record = lobby.memory.rooms.get(room.index()).ok_or(NotFound::Room)?;
-    if record.open_generation() != Some(room.generation()) {
-        return Err(NotFound::Room);
-    }
+    let room = open_room(lobby, id)?;
+    let record = lobby.memory.rooms.at(room.index());
     let (games, mut faults) = (lobby.games, Vec::new());
     let tx = lobby.hand.begin(record);
     if !is_open(&tx, room) {
