@@ -1,5 +1,7 @@
 //! The lobby as it is meant to be: ordinary collections, one process, no deaths.
 
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use forkade::games::relay::Relayed;
@@ -11,6 +13,8 @@ use forkade_protocol::{
     SeatInfo, ServerMessage, codec,
 };
 
+pub(crate) use self::room::Room;
+use self::room::{last_tick, rules};
 use crate::talk::Talk;
 
 /// Who is here, and which rooms there are.
@@ -32,31 +36,6 @@ pub(crate) struct Player {
     pub(crate) place: Option<(RoomId, Option<u8>)>,
     /// The seat that was taken from the player, who was not told yet.
     pub(crate) lost: Option<(RoomId, Option<u8>)>,
-}
-
-pub(crate) struct Room {
-    name: String,
-    pub(crate) game: &'static str,
-    passcode: Option<String>,
-    pub(crate) rules: RoomRules,
-    pub(crate) owner: Option<u8>,
-    /// The ids of those who were sent out, the oldest first.
-    bans: VecDeque<u64>,
-    /// Seats that are kept for somebody: id and name.
-    pub(crate) kept: BTreeMap<u8, (u64, String)>,
-    /// Whose clock is running.
-    pub(crate) turn: Option<u8>,
-    /// The invite code, once somebody has asked for it.
-    pub(crate) code: Option<String>,
-    pub(crate) seats: Vec<Option<SeatInfo>>,
-    pub(crate) spectators: BTreeSet<String>,
-    pub(crate) phase: Phase,
-    /// The match that is on or was.
-    pub(crate) board: Option<TicTacToe>,
-    /// Ticks of a clock, and after how many it ends.
-    pub(crate) ticks: (u32, u32),
-    /// All that has happened; the first has the number 1.
-    pub(crate) events: Vec<RoomEvent>,
 }
 
 /// What a request leads to.
@@ -582,102 +561,4 @@ impl Model {
         }
         Ok(Effect::Done)
     }
-}
-
-impl Room {
-    /// Somebody is gone from the seat.
-    fn free(&mut self, seat: u8, how: RoomEvent) {
-        self.seats[usize::from(seat)] = None;
-        self.events.push(how);
-        self.settle_owner();
-        if self.phase == Phase::Playing && self.game == "tictactoe" {
-            self.finish(Outcome::Won {
-                seats: vec![1 - seat],
-            });
-        }
-    }
-
-    fn settle_owner(&mut self) {
-        if self
-            .owner
-            .is_some_and(|seat| self.seats[usize::from(seat)].is_some())
-        {
-            return;
-        }
-        let seats = || {
-            (0..)
-                .zip(&self.seats)
-                .filter_map(|(seat, info)| Some((seat, info.as_ref()?)))
-        };
-        let connected = seats().find(|(_, info)| info.connected);
-        let next = connected.or(seats().next()).map(|(seat, _)| seat);
-        match next {
-            Some(seat) => self.make_owner(seat),
-            None => self.owner = None,
-        }
-    }
-
-    fn make_owner(&mut self, seat: u8) {
-        self.owner = Some(seat);
-        self.events.push(RoomEvent::Owner { seat });
-    }
-
-    /// The seat that anybody would get.
-    fn free_seat(&self) -> Option<u8> {
-        let is_free =
-            |(seat, info): &(u8, &Option<SeatInfo>)| info.is_none() && !self.kept.contains_key(seat);
-        (0..).zip(&self.seats).find(is_free).map(|(seat, _)| seat)
-    }
-
-    fn kept_for(&self, player: u64) -> Option<u8> {
-        let found = self.kept.iter().find(|(_, (kept_for, _))| *kept_for == player);
-        found.map(|(seat, _)| *seat)
-    }
-
-    fn finish(&mut self, outcome: Outcome) {
-        self.phase = Phase::Finished;
-        self.turn = None;
-        self.clear_ready();
-        self.events.push(RoomEvent::Finished { outcome });
-    }
-
-    fn clear_ready(&mut self) {
-        self.seats
-            .iter_mut()
-            .flatten()
-            .for_each(|info| info.ready = false);
-    }
-}
-
-/// What the settings come to for a room of this game.
-fn rules(game: &str, settings: &RoomSettings) -> Result<RoomRules, RejectCode> {
-    let allowed = match game {
-        "relay" => 1..=32,
-        "tictactoe" => 2..=2,
-        _ => 1..=2,
-    };
-    let seats = if settings.seats == 0 {
-        *allowed.end()
-    } else {
-        settings.seats
-    };
-    if !allowed.contains(&seats) {
-        return Err(RejectCode::SeatsOutOfRange);
-    }
-    if settings.turn_seconds > 0 && game != "tictactoe" {
-        return Err(RejectCode::BadSettings);
-    }
-    Ok(RoomRules {
-        seats,
-        passcode: settings.passcode.is_some(),
-        options: settings.options.clone(),
-        unlisted: settings.unlisted,
-        no_spectators: settings.no_spectators,
-        turn_seconds: settings.turn_seconds,
-    })
-}
-
-/// After how many ticks a clock with these options ends.
-fn last_tick(rules: &RoomRules) -> u32 {
-    codec::decode(&rules.options).unwrap_or_default()
 }
