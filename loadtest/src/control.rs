@@ -27,6 +27,9 @@ use crate::swarm::{Go, Milestone, Swarm, SwarmError};
 
 /// Open files that are no client's connection.
 const OTHER_FILES: u64 = 32;
+/// A role that was killed is started again within this time, by the server's own limits.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(6);
+const RESTART_POLL: Duration = Duration::from_millis(100);
 /// The role of the server's root process.
 const SUPERVISOR: &str = "supervisor";
 
@@ -184,19 +187,33 @@ impl Subject {
             return Ok(Counters::default());
         };
         let takeovers = console.status()?.takeovers_total;
-        let mut restarts = BTreeMap::new();
+        let (mut restarts, mut posts) = (BTreeMap::new(), 0);
         for Process {
             role, restarts: of, ..
         } in console.processes()?
         {
             if let Some(of) = of {
                 *restarts.entry(role).or_default() += of;
+                posts += 1;
             }
         }
         Ok(Counters {
             takeovers: Some(takeovers),
             restarts,
+            posts,
         })
+    }
+
+    /// The same once all that were there before are there again: one that is being started again is in no list.
+    fn counters_after(&mut self, before: &Counters) -> Result<Counters, ConsoleError> {
+        let began = Instant::now();
+        loop {
+            let counters = self.counters()?;
+            if counters.posts >= before.posts || began.elapsed() > RESTART_TIMEOUT {
+                return Ok(counters);
+            }
+            std::thread::sleep(RESTART_POLL);
+        }
     }
 
     fn figures(&self) -> Result<Option<TreeFigures>, ControlError> {
@@ -221,6 +238,8 @@ impl Subject {
 pub(crate) struct Counters {
     pub takeovers: Option<u64>,
     pub restarts: BTreeMap<String, u64>,
+    /// Processes of roles that are started again when they die.
+    posts: usize,
 }
 
 /// What is observed from outside while the swarm is at work.
@@ -313,7 +332,7 @@ fn watch(
             }
             Ok(Milestone::Settled) => {
                 observed.after = subject.figures()?;
-                observed.counters_after = subject.counters()?;
+                observed.counters_after = subject.counters_after(&observed.counters_before)?;
                 progress.phase("saying goodbye", live);
                 go(orders);
             }

@@ -59,7 +59,7 @@ fn plots(report: &Report) -> Result<Vec<Figure>, PlotError> {
             kills.iter().filter(|(_, other)| other == role).count() <= KILLS_DRAWN_THROUGH_MAX
         });
         let through: Vec<f64> = rare.map(|(at, _)| *at).collect();
-        let mut svg = Plot::over_time(seconds, "ms")
+        let mut svg = Plot::over_time(seconds, plots::MILLISECONDS)
             .logarithmic()
             .draw(&series, &through)?;
         if !kills.is_empty() {
@@ -234,10 +234,13 @@ fn verdict(page: &mut String, report: &Report) -> fmt::Result {
 
 fn tiles(page: &mut String, report: &Report) -> fmt::Result {
     let milliseconds = |of: fn(&Percentiles) -> f64| {
-        report
-            .latency_ms
-            .as_ref()
-            .map_or_else(|| "–".to_owned(), |latency| format!("{:.2} ms", of(latency)))
+        report.latency_ms.as_ref().map_or_else(
+            || "–".to_owned(),
+            |latency| match of(latency) {
+                long if long >= 1000.0 => format!("{:.2} s", long / 1000.0),
+                ms => format!("{ms:.2} ms"),
+            },
+        )
     };
     let mut tiles = vec![
         (

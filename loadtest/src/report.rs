@@ -107,8 +107,8 @@ pub(crate) struct WorkloadReport {
     pub round_trip_ms: Option<Percentiles>,
     /// Shares of all receipts and the milliseconds within which they came.
     pub latency_curve: Vec<(f64, f64)>,
-    /// The first mismatches, in words.
-    pub mismatch_examples: Vec<String>,
+    /// Some of what went wrong, in words.
+    pub examples: Vec<String>,
 }
 
 /// What was killed, and what became of it. The keys are roles.

@@ -10,10 +10,14 @@ const HEIGHT: u32 = 300;
 const STRIP_ROW_HEIGHT: u32 = 18;
 const LABEL_WIDTH: u32 = 76;
 const MARGIN: u32 = 10;
+const LAST_LABEL_WIDTH: u32 = 70;
 const FONT: (&str, u32) = ("sans-serif", 13);
 /// For text and axes, and for the lines behind everything.
 const INK: RGBColor = RGBColor(0x10, 0x10, 0x10);
 const GRID: RGBColor = RGBColor(0xE0, 0xE0, 0xE0);
+
+/// The unit of latencies.
+pub(super) const MILLISECONDS: &str = "ms";
 
 /// A plot could not be drawn.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +112,7 @@ impl Plot {
                 .map(|(_, value)| *value)
         };
         let highest = values().fold(0.0, f64::max);
-        let style = |value: &f64| format!("{} {}", number(*value), self.unit).trim_end().to_owned();
+        let style = |value: &f64| label(*value, self.unit);
         let time = 0.0..self.seconds;
         if self.logarithmic {
             let range = decades(values());
@@ -219,6 +223,8 @@ pub(super) fn percentiles(curves: &[Series<'_>]) -> Result<String, PlotError> {
     svg(HEIGHT, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(MARGIN)
+            // For half of the last label.
+            .margin_right(LAST_LABEL_WIDTH / 2)
             .x_label_area_size(26)
             .y_label_area_size(LABEL_WIDTH)
             .build_cartesian_2d((1.0..furthest).log_scale(), range.log_scale())?;
@@ -230,7 +236,7 @@ pub(super) fn percentiles(curves: &[Series<'_>]) -> Result<String, PlotError> {
             .label_style(FONT.into_font().color(&INK))
             .x_label_formatter(&|at| share(*at))
             .y_labels(6)
-            .y_label_formatter(&|ms| format!("{} ms", number(*ms)))
+            .y_label_formatter(&|ms| label(*ms, MILLISECONDS))
             .draw()?;
         for (colour, points) in &curves {
             chart.draw_series(LineSeries::new(
@@ -278,6 +284,14 @@ fn share(at: f64) -> String {
     )]
     let digits = digits as usize;
     format!("{percent:.digits$} %")
+}
+
+/// A value with its unit: thousands of milliseconds are seconds.
+fn label(value: f64, unit: &str) -> String {
+    match unit {
+        MILLISECONDS if value >= 1000.0 => format!("{} s", number(value / 1000.0)),
+        _ => format!("{} {unit}", number(value)).trim_end().to_owned(),
+    }
 }
 
 /// With as many digits as it takes to tell one label from the next, and no more.
@@ -329,6 +343,11 @@ mod tests {
 
     #[test]
     fn labels_are_short() {
+        assert_eq!(
+            [label(10.0, MILLISECONDS), label(10_000.0, MILLISECONDS)],
+            ["10 ms", "10 s"]
+        );
+        assert_eq!([label(5.0, ""), label(5.0, "%")], ["5", "5 %"]);
         assert_eq!(
             [0.0, 0.5, 100.0, 12_500.0].map(number),
             ["0", "0.5", "100", "12.5 k"]

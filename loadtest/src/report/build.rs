@@ -147,7 +147,7 @@ impl WorkloadReport {
             latency_ms: group.latency.percentiles(),
             round_trip_ms: group.round_trip.percentiles(),
             latency_curve: group.latency.curve(),
-            mismatch_examples: figures.examples.clone(),
+            examples: figures.examples.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use super::{ChaosReport, Report, WorkloadReport};
 use crate::latency::Percentiles;
 
-/// Mismatches that are shown in words.
+/// What went wrong is shown in so many examples.
 const EXAMPLES_SHOWN: usize = 5;
 
 impl fmt::Display for Report {
@@ -161,8 +161,8 @@ impl WorkloadReport {
             let name = if among_others { "" } else { "in detail" };
             rows.push((name, listed(&self.details)));
         }
-        let examples = self.mismatch_examples.iter().take(EXAMPLES_SHOWN);
-        rows.extend(examples.map(|example| ("mismatch", example.clone())));
+        let examples = self.examples.iter().take(EXAMPLES_SHOWN);
+        rows.extend(examples.map(|example| ("for example", example.clone())));
         rows
     }
 }

@@ -217,6 +217,18 @@ impl Chat {
         lobby.for_each(|channel| channel.fanout.give_up(lines));
     }
 
+    /// What went wrong, in words. Numbers are those within a scope.
+    fn examples(&self) -> Vec<String> {
+        let is_told = |channel: &&Channel| channel.scope != Scope::Lobby || channel.lost(self.missed) > 0;
+        let of = |channel: &Channel| {
+            let examples = channel.fanout.examples().into_iter();
+            examples
+                .map(|example| format!("{}: {example}", channel.scope))
+                .collect::<Vec<_>>()
+        };
+        self.channels.iter().filter(is_told).flat_map(of).collect()
+    }
+
     /// Closed loop: the next line follows when the last one has come to its end, whichever.
     fn go_on(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
         if self.pace.is_closed_loop(now_ns) {
@@ -292,7 +304,7 @@ impl Workload for Chat {
                 ("mailbox_full", self.mailbox_full),
                 ("lobby_lines_missed", self.missed),
             ],
-            ..Figures::default()
+            examples: self.examples(),
         }
     }
 }

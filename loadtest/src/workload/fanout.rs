@@ -6,6 +6,9 @@ use std::ops::Range;
 use super::{ClientIndex, Counts};
 use crate::checker::{Observation, SequenceChecker};
 
+/// What went wrong is told in words so many times.
+const EXAMPLES_MAX: usize = 20;
+
 /// One stream of numbers per client, each received by every member of the client's group, itself included.
 #[derive(Debug)]
 pub(super) struct Fanout {
@@ -15,6 +18,8 @@ pub(super) struct Fanout {
     checkers: Vec<SequenceChecker>,
     /// Receipts still to come, as far as known.
     under_way: u64,
+    /// The first messages that came again, or late, in words.
+    examples: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -35,6 +40,7 @@ impl Fanout {
                 .take(pairs)
                 .collect(),
             under_way: 0,
+            examples: Vec::new(),
         }
     }
 
@@ -70,13 +76,46 @@ impl Fanout {
         match self.checkers[pair].observe(number) {
             Observation::Duplicated => {
                 counts.duplicated += 1;
+                self.tell(format!(
+                    "client {receiver} got message {number} of client {sender} again"
+                ));
                 return false;
             }
-            Observation::Reordered => counts.reordered += 1,
+            Observation::Reordered => {
+                counts.reordered += 1;
+                self.tell(format!(
+                    "client {receiver} got message {number} of client {sender} after a later one"
+                ));
+            }
             Observation::InOrder => {}
         }
         self.under_way = self.under_way.saturating_sub(1);
         true
+    }
+
+    fn tell(&mut self, example: String) {
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(example);
+        }
+    }
+
+    /// What came again, or late, or has not come, in words; not all of it.
+    pub(super) fn examples(&self) -> Vec<String> {
+        let size = self.group_size as usize;
+        let missing = self.checkers.iter().enumerate().filter_map(|(pair, checker)| {
+            let (receiver, sender) = (pair / size, pair / size / size * size + pair % size);
+            let Sender { sent, refused } = &self.senders[sender];
+            let lost = checker.lost(*sent, refused);
+            (lost > 0).then(|| {
+                format!("client {receiver} has not got {lost} of the {sent} messages of client {sender}")
+            })
+        });
+        self.examples
+            .iter()
+            .cloned()
+            .chain(missing)
+            .take(EXAMPLES_MAX)
+            .collect()
     }
 
     /// The server said that it did not take a message: nobody is to get it.
@@ -150,6 +189,22 @@ mod tests {
         }
         assert!(fanout.is_settled());
         assert_eq!((fanout.lost(), counts.received), (0, 2));
+        assert!(fanout.examples().is_empty());
+    }
+
+    #[test]
+    fn what_went_wrong_can_be_told_in_words() {
+        let (mut fanout, mut counts) = (Fanout::new(4, 2), Counts::default());
+        fanout.send(2);
+        for _ in 0..2 {
+            fanout.receive(2, 2, 0, &mut counts);
+        }
+        let examples = fanout.examples();
+        assert_eq!(examples[0], "client 2 got message 0 of client 2 again");
+        assert_eq!(
+            examples[1],
+            "client 3 has not got 1 of the 1 messages of client 2"
+        );
     }
 
     #[test]

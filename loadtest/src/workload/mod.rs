@@ -122,7 +122,7 @@ pub(crate) struct Figures {
     pub unsent: u64,
     /// What this kind of workload counts besides, by name.
     pub details: Vec<(&'static str, u64)>,
-    /// The first mismatches, in words.
+    /// Some of what went wrong, in words.
     pub examples: Vec<String>,
 }
 

@@ -139,6 +139,7 @@ impl Workload for Relay {
             counts: self.counts,
             lost: self.fanout.lost(),
             unsent: self.pace.unsent(),
+            examples: self.fanout.examples(),
             ..Figures::default()
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use forkade_protocol::{Phase, RoomRules, SeatInfo};
+use forkade_protocol::{ClientMessage, Phase, RejectCode, RoomFilter, RoomRules, RoomSummary, SeatInfo};
 
 use super::*;
 use crate::options::Options;
