@@ -103,6 +103,8 @@ pub(crate) enum EngineError {
     Loop(io::Error),
     #[error(transparent)]
     Entry(#[from] EntryError),
+    #[error("no server can be reached at {server}: {loss}")]
+    Unreachable { server: SocketAddr, loss: Loss },
     #[error("client {client} cannot enter: {loss}")]
     TurnedAway { client: ClientIndex, loss: Loss },
     #[error("a message cannot be sent: {0}")]
@@ -453,10 +455,11 @@ impl Engine {
         let nobody_there = loss.is_refused() && self.heartbeat_timeout_ns.is_none();
         if client.session().is_ended() || nobody_there {
             self.connections.sessions_lost += 1;
-            return if self.group_of(index).entry.is_complete() {
-                Ok(())
-            } else {
-                Err(EngineError::TurnedAway { client: index, loss })
+            let server = self.server;
+            return match self.group_of(index).entry.is_complete() {
+                true => Ok(()),
+                false if nobody_there => Err(EngineError::Unreachable { server, loss }),
+                false => Err(EngineError::TurnedAway { client: index, loss }),
             };
         }
         if client.session().token().is_none() {

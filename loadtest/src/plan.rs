@@ -296,7 +296,8 @@ impl fmt::Display for Part {
         } = self.shape;
         write!(formatter, "{}: {clients} clients", self.kind)?;
         if rooms > 0 {
-            write!(formatter, " in {rooms} rooms of {room_size}")?;
+            let s = if rooms == 1 { "" } else { "s" };
+            write!(formatter, " in {rooms} room{s} of {room_size}")?;
         }
         if self.rate > 0.0 {
             write!(formatter, ", {}/s each", self.rate)?;

@@ -124,7 +124,7 @@ impl ChaosReport {
     fn rows(&self, takeovers: Option<u64>) -> Vec<(&'static str, String)> {
         let takeovers = measured(takeovers, |takeovers| format!("{takeovers} takeovers"));
         let killed = format!(
-            "{}; {takeovers}, {} of them double faults",
+            "{}; {takeovers}, {} possible double faults",
             listed(&self.killed),
             self.double_faults
         );

@@ -83,7 +83,13 @@ fn a_server_that_does_not_start_or_is_not_there_is_no_measurement() {
     // A port that was free a moment ago, and outside of those that are given out.
     let nobody_there = run("nobody_there", &["--server", "127.0.0.1:1"]);
     assert_eq!(nobody_there.status, Some(3));
-    assert!(nobody_there.stderr.contains("refused"), "{}", nobody_there.stderr);
+    assert!(
+        nobody_there
+            .stderr
+            .contains("reached at 127.0.0.1:1: cannot connect"),
+        "{}",
+        nobody_there.stderr
+    );
 }
 
 #[test]

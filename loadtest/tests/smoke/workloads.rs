@@ -188,8 +188,24 @@ fn workloads_of_a_file_run_side_by_side_and_are_told_apart() {
 }
 
 #[test]
-fn what_happens_is_told_second_by_second() {
-    let run = run("timeline", &["--clients", "4", "--rate", "20", "--duration", "3"]);
+fn what_happens_is_told_second_by_second_also_on_a_page() {
+    let page = temporary("timeline", "html");
+    let to = page.to_str().expect("a path in UTF-8");
+    let run = run(
+        "timeline",
+        &[
+            "--clients",
+            "4",
+            "--rate",
+            "20",
+            "--duration",
+            "3",
+            "--report",
+            to,
+        ],
+    );
+    let page = std::fs::read_to_string(&page).expect("a page");
+    assert!(page.contains("Latency over time") && page.trim_end().ends_with("</html>"));
     run.assert_flawless();
     let seconds = run.json["timeline"].as_array().expect("a list").len();
     assert!((3..=4).contains(&seconds), "{seconds}");
