@@ -349,6 +349,10 @@ fn every_frame_of_a_busy_player_is_either_shown_or_counted_as_missed() {
         let Some((_, text)) = line.split_once(" > ") else {
             continue;
         };
+        assert!(
+            !text.contains("no frame") && !text.contains("no message"),
+            "{text}"
+        );
         if let Some(missed) = text.strip_prefix("(missed ") {
             let bytes: u64 = missed.trim_end_matches(" bytes)").parse().expect("a number");
             // Confirmations may be among them, and they are shorter.

@@ -212,3 +212,78 @@ fn copy<const WORDS: usize>(
     }
     Look::Bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lobby::memory::{Capacity, Memory};
+
+    /// A player whose process has shown that both streams begin at `base` in their rings and were handled up to `end`.
+    fn player(base: u64, end: u64) -> (&'static PlayerRecord, PlayerRef) {
+        let capacity = Capacity {
+            players: 1,
+            rooms: 1,
+            keepers: 1,
+        };
+        let record = Memory::create(capacity).expect("there is memory").players.at(0);
+        let (player, shown) = (PlayerRef::new(0, 1), &record.shown);
+        shown.player.store(player.to_id(), Ordering::Relaxed);
+        for cell in [&shown.input_base, &shown.output_base] {
+            cell.store(base, Ordering::Relaxed);
+        }
+        for cell in [&shown.consumed, &shown.output_head, &record.output_reached] {
+            cell.store(end, Ordering::Relaxed);
+        }
+        (record, player)
+    }
+
+    #[test]
+    fn bytes_are_shown_until_they_may_have_been_overwritten() {
+        let (record, player) = player(1000, 1040);
+        let frame = *b"twenty bytes, or so.";
+        record.input.placed_from(1000).bytes().copy_in(20, &frame);
+        record.output.placed_from(1000).bytes().copy_in(20, &frame);
+        let look = |direction, from| record.look(player, direction, from);
+        let (whole, missed) = (Look::Bytes(frame.to_vec()), Look::Missed { goes_on_at: 1040 });
+        for direction in [Direction::In, Direction::Out] {
+            assert_eq!(look(direction, 1020), whole);
+            assert_eq!(look(direction, 1040), Look::Bytes(Vec::new()));
+            assert_eq!(
+                (look(direction, 999), look(direction, 1041)),
+                (missed.clone(), Look::Gone)
+            );
+        }
+        record.input_goes_before(1020);
+        assert_eq!(
+            (look(Direction::In, 1020), look(Direction::In, 1019)),
+            (whole.clone(), missed.clone())
+        );
+        // Written so far that the ring has come round.
+        record
+            .output_reached
+            .store(1020 + OutputRing::BYTES, Ordering::Relaxed);
+        assert_eq!(
+            (look(Direction::Out, 1020), look(Direction::Out, 1019)),
+            (whole, missed.clone())
+        );
+        record.output_begins_anew_at(1040);
+        assert_eq!(look(Direction::Out, 1020), missed);
+        let another = PlayerRef::new(0, 2);
+        assert_eq!(record.look(another, Direction::In, 1020), Look::Gone);
+        assert_eq!(
+            (record.standing(another), record.standing(player).is_some()),
+            (None, true)
+        );
+    }
+
+    #[test]
+    fn who_follows_is_noticed_for_a_while() {
+        let (record, _) = player(0, 0);
+        assert!(!record.traced.is_followed());
+        record.traced.follow();
+        assert!(record.traced.is_followed());
+        record.traced.until_ms.store(1, Ordering::Relaxed);
+        assert!(!record.traced.is_followed());
+        assert_eq!(record.traced.until_ms.load(Ordering::Relaxed), 0);
+    }
+}
