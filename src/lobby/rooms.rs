@@ -41,7 +41,7 @@ shared_record! {
         pub capacity: Guarded<u32>,
         /// The owner's seat; `u32::MAX` if nobody has a seat.
         pub owner: Guarded<u32>,
-        /// Who may find and watch the room: see [`settings`](super::settings).
+        /// Who may find and watch the room: see the settings.
         pub flags: Guarded<u32>,
         /// How long a turn may take, in seconds; 0: as long as it takes.
         pub turn_seconds: Guarded<u32>,

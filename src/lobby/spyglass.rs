@@ -1,6 +1,6 @@
 //! An operator's look at a player's byte streams, without a lock and without the player's process having to do anything for it.
 //!
-//! The bytes lie in the player's rings anyway, at absolute offsets. The process that animates the player [shows](Session::show) where
+//! The bytes lie in the player's rings anyway, at absolute offsets. The process that animates the player shows (`Session::show`) where
 //! the streams are whenever it is between two transactions, which costs it some stores; who looks copies what lies up to there and then
 //! sees by two marks, which are advanced for good *before* anything is overwritten, whether the copy is whole. Nobody waits for who
 //! looks, and who looks and is killed leaves nothing behind but a time that passes.
