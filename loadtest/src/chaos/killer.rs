@@ -151,29 +151,32 @@ impl Kills {
     }
 
     /// The handlers that were killed while perhaps nobody was there to replace them, or whose keeper was killed before it
-    /// can have done so: what may cost a connection.
-    pub(crate) fn double_faults(&self) -> impl Iterator<Item = &Kill> {
+    /// can have done so: what may cost a connection. `slack` is what the machine's own slowness adds to the times that such
+    /// things take.
+    pub(crate) fn double_faults(&self, slack: Duration) -> impl Iterator<Item = &Kill> {
         self.log
             .iter()
-            .filter(|kill| kill.role == super::HANDLER && self.is_double_fault(kill))
+            .filter(move |kill| kill.role == super::HANDLER && self.is_double_fault(kill, slack))
     }
 
-    fn is_double_fault(&self, handler: &Kill) -> bool {
+    fn is_double_fault(&self, handler: &Kill, slack: Duration) -> bool {
         let may_have_kept =
             |kill: &&Kill| kill.role == super::KEEPER && (kill.pid == handler.parent || handler.orphan);
         let at_once = |kill: &Kill| match kill.at.checked_duration_since(handler.at) {
-            Some(after) => after < TAKEOVER_TIME,
-            None => handler.at - kill.at < ADOPTION_TIME,
+            Some(after) => after < TAKEOVER_TIME + slack,
+            None => handler.at - kill.at < ADOPTION_TIME + slack,
         };
         self.log.iter().filter(may_have_kept).any(at_once)
     }
 
     /// How many of these losses (whose connection, and when) a double fault explains.
-    pub(crate) fn explain(&self, losses: &[(String, Instant)]) -> u64 {
-        let doubles: Vec<&Kill> = self.double_faults().collect();
+    pub(crate) fn explain(&self, losses: &[(String, Instant)], slack: Duration) -> u64 {
+        let doubles: Vec<&Kill> = self.double_faults(slack).collect();
         let explained = |(name, at): &&(String, Instant)| {
             doubles.iter().any(|kill| {
-                kill.player.as_ref() == Some(name) && *at >= kill.at && *at - kill.at < LOSS_NOTICED_WITHIN
+                kill.player.as_ref() == Some(name)
+                    && *at >= kill.at
+                    && *at - kill.at < LOSS_NOTICED_WITHIN + slack
             })
         };
         losses.iter().filter(explained).count() as u64
@@ -398,19 +401,26 @@ mod tests {
             log,
             missed: BTreeMap::new(),
         };
-        let doubles: Vec<u32> = kills.double_faults().map(|kill| kill.pid).collect();
+        let doubles: Vec<u32> = kills.double_faults(Duration::ZERO).map(|kill| kill.pid).collect();
         assert_eq!(
             doubles,
             [61, 63],
             "60 had long been replaced, 62 and 64 have another keeper, and 65 had long been adopted"
         );
         let loss = |pid: u32, ms| (format!("player {pid}"), at(ms));
-        assert_eq!(kills.explain(&[loss(61, 960), loss(63, 1300)]), 2);
-        assert_eq!(kills.explain(&[loss(60, 10), loss(62, 960), loss(99, 960)]), 0);
+        let explain = |losses: &[(String, Instant)]| kills.explain(losses, Duration::ZERO);
+        assert_eq!(explain(&[loss(61, 960), loss(63, 1300)]), 2);
+        assert_eq!(explain(&[loss(60, 10), loss(62, 960), loss(99, 960)]), 0);
         assert_eq!(
-            kills.explain(&[loss(61, 940), loss(61, 60_000)]),
+            explain(&[loss(61, 940), loss(61, 60_000)]),
             0,
             "before it, and long after"
+        );
+        let slow = Duration::from_secs(3);
+        assert_eq!(
+            kills.explain(&[loss(60, 10), loss(65, 3100)], slow),
+            2,
+            "on a slow machine"
         );
     }
 }

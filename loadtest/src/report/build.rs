@@ -1,7 +1,7 @@
 //! Puts a report together from what the swarm and its observer have to say.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{ChaosReport, KillPoint, OwnFigures, Report, ServerFigures, WorkloadReport};
 use crate::chaos::killer::Kills;
@@ -13,6 +13,9 @@ use crate::sampler::{Sample, ServerPoint};
 use crate::swarm::{GroupOutcome, Outcome};
 use crate::workload::Counts;
 
+/// A keeper that is started again, and adopts, waits for a core several times; each wait is as long as the load generator's own
+/// lateness.
+const LAG_TO_SLACK: u32 = 10;
 /// Kills that are kept one by one.
 const KILLS_LISTED_MAX: usize = 20_000;
 
@@ -36,6 +39,8 @@ impl Report {
         };
         let lag = outcome.lag.percentiles().unwrap_or_default();
         let kills = observed.kills.as_ref();
+        // The server's processes wait for the same cores.
+        let slack = Duration::from_secs_f64(lag.p99 / 1e3) * LAG_TO_SLACK;
         let mut report = Self {
             workload: match &groups[..] {
                 [only] => only.part.kind.name(),
@@ -59,7 +64,7 @@ impl Report {
             rejected: counts.rejected,
             unsent: sum_of(|group| group.figures.unsent),
             disconnects: outcome.disconnects,
-            double_faults: kills.map_or(0, |kills| kills.explain(&outcome.loss_log)),
+            double_faults: kills.map_or(0, |kills| kills.explain(&outcome.loss_log, slack)),
             early_resets: outcome.early_resets,
             refused: outcome.refused,
             resumes: outcome.resumes,
@@ -70,7 +75,7 @@ impl Report {
                 observed.counters_after.takeovers,
             ),
             handlers_killed: kills.map_or(0, |kills| kills.of_role("handler")),
-            chaos: kills.map(|kills| ChaosReport::of(kills, &observed)),
+            chaos: kills.map(|kills| ChaosReport::of(kills, &observed, slack)),
             matches: counts.matches,
             matches_per_second: per_second(counts.matches),
             latency_ms: all_of(|group| &group.latency),
@@ -153,7 +158,7 @@ impl WorkloadReport {
 }
 
 impl ChaosReport {
-    fn of(kills: &Kills, observed: &Observed) -> Self {
+    fn of(kills: &Kills, observed: &Observed, slack: Duration) -> Self {
         let mut killed = BTreeMap::new();
         for kill in &kills.log {
             *killed.entry(kill.role.clone()).or_default() += 1;
@@ -171,7 +176,7 @@ impl ChaosReport {
             killed,
             missed: kills.missed.clone(),
             restarts: restarts.filter(|(_, times)| *times > 0).collect(),
-            double_faults: kills.double_faults().count() as u64,
+            double_faults: kills.double_faults(slack).count() as u64,
             kills: kills
                 .log
                 .iter()

@@ -5,6 +5,8 @@ use crate::options::Thresholds;
 
 /// The share of a core beyond which the load generator's thread has no time of its own left.
 const BUSY_PERCENT: f64 = 90.0;
+/// Waiting for a core longer than this share of the time, and longer than using one, makes everything late.
+const WAITING_PERCENT: f64 = 20.0;
 /// Lateness below this changes no figure that anybody reads.
 const LAG_MS_MIN: f64 = 1.0;
 /// Lateness that makes up so much of the 99th percentile of latency is what was measured.
@@ -15,8 +17,8 @@ impl Report {
     ///
     /// - the load generator: its one thread used more than 90 % of a core; or its own lateness (p99, above 1 ms) makes up half of the
     ///   latency's p99 or more, and not because it had to wait for a core longer than it worked;
-    /// - the machine: server and load generator together used more than 90 % of all cores; or that lateness came of waiting for a
-    ///   core.
+    /// - the machine: server and load generator together used more than 90 % of all cores; or the load generator waited longer for a
+    ///   core than it used one, and that for more than 20 % of the time or with that lateness.
     pub(crate) fn judge_load_generator(&mut self, cores: usize) {
         let own = &self.load_generator;
         let waiting = own.waiting_percent.unwrap_or(0.0);
@@ -43,10 +45,15 @@ impl Report {
             notes.push(format!(
                 "the machine was the bottleneck: server and load generator used {both:.0} of the {all:.0} % of its cores"
             ));
-        } else if is_late && waiting > own.cpu_percent {
+        } else if waiting > own.cpu_percent && (is_late || waiting > WAITING_PERCENT) {
+            let so_that = if is_late {
+                format!(", and {lateness}")
+            } else {
+                String::new()
+            };
             notes.push(format!(
                 "the machine was the bottleneck: the load generator waited longer for a core ({waiting:.1} % of the time) than it \
-                 used one ({:.1} %), and {lateness}",
+                 used one ({:.1} %){so_that}",
                 own.cpu_percent
             ));
         }
@@ -247,6 +254,10 @@ mod tests {
             report.notes
         }
         assert!(judged(30.0, 5.0, 0.2, Some(100.0)).is_empty());
+        assert!(
+            judged(3.0, 15.0, 0.2, None).is_empty(),
+            "a load generator that has little to do"
+        );
         assert!(judged(30.0, 0.0, 0.9, None).is_empty());
         assert!(
             judged(30.0, 0.0, 1.2, None).is_empty(),
@@ -264,6 +275,10 @@ mod tests {
         assert!(is_said(
             judged(60.0, 10.0, 1.2, Some(130.0)),
             "the machine was the bottleneck: server and"
+        ));
+        assert!(is_said(
+            judged(30.0, 40.0, 0.2, Some(100.0)),
+            "the machine was the bottleneck: the load generator waited longer for a core (40.0 % of the time) than"
         ));
         assert!(is_said(
             judged(30.0, 40.0, 2.0, Some(100.0)),
