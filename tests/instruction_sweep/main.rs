@@ -34,7 +34,7 @@
 //! ```
 //!
 //! Where this machine does not let processes be traced, nothing is proved, and the test says so and succeeds; with
-//! `FORKADE_REQUIRE_PTRACE=1`, as in the project's own checks, it fails.
+//! `REQUIRE_PTRACE=1`, as in the project's own checks, it fails.
 
 #[path = "../actors/mod.rs"]
 mod actors;
@@ -141,7 +141,7 @@ fn main() -> ExitCode {
             "NOTHING WAS PROVED: this machine does not let processes be traced (ptrace). Run the sweep where it does."
         );
         return if proof_is_required() {
-            println!("FAILED: FORKADE_REQUIRE_PTRACE demands a proof.");
+            println!("FAILED: REQUIRE_PTRACE demands a proof.");
             ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS
@@ -155,7 +155,7 @@ fn main() -> ExitCode {
 
 /// Whether it counts as a failure that nothing can be proved on this machine.
 fn proof_is_required() -> bool {
-    std::env::var_os("FORKADE_REQUIRE_PTRACE").is_some_and(|value| !value.is_empty() && value != "0")
+    std::env::var_os("REQUIRE_PTRACE").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 /// One instruction that copies or fills a range is stepped through once for each byte. The C library has other instructions for the
