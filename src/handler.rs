@@ -34,6 +34,9 @@ use crate::sys::tcp_cursors::{CursorError, TcpCursors};
 use crate::wiring::Delivery;
 use crate::{console, logging};
 
+/// Rounds of work after which a process looks at its signals, however much there still is to do.
+const ROUNDS_PER_LOOK: u32 = 64;
+
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const LIFELINE: Token = Token(2);
@@ -147,6 +150,8 @@ struct Handler<'a> {
     /// The poll has told of the client's end, or of an urgent byte, before which receiving stops: behind what is received at once
     /// there is more, and it will not be told again.
     more_behind: bool,
+    /// There was no end of what could be done without waiting.
+    more_to_do: bool,
     /// The client has ended its direction, and everything was received.
     client_has_ended: bool,
     /// The chat's bell wakes this process.
@@ -185,6 +190,7 @@ impl<'a> Handler<'a> {
             readable: true,
             writable: true,
             more_behind: false,
+            more_to_do: false,
             client_has_ended: false,
             hears_chat_bell: false,
             // What a predecessor was told, its successor has to find by itself; and the server may be stopping.
@@ -206,7 +212,12 @@ impl<'a> Handler<'a> {
             if self.session.phase() == Phase::DONE {
                 return Ok(());
             }
-            match self.poll.poll(&mut events, self.patience()) {
+            let patience = if std::mem::take(&mut self.more_to_do) {
+                Some(Duration::ZERO)
+            } else {
+                self.patience()
+            };
+            match self.poll.poll(&mut events, patience) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
@@ -270,7 +281,7 @@ impl<'a> Handler<'a> {
 
     /// Does what can be done without waiting.
     fn work(&mut self) -> io::Result<()> {
-        loop {
+        for _ in 0..ROUNDS_PER_LOOK {
             self.session.record().pulse.beat();
             if std::mem::take(&mut self.look_at_flags) {
                 self.offer_to_keeper();
@@ -291,6 +302,9 @@ impl<'a> Handler<'a> {
                 return Ok(());
             }
         }
+        // A client that never stops sending must not keep this process from its signals and its lifeline.
+        self.more_to_do = true;
+        Ok(())
     }
 
     fn shake_hands(&mut self) -> io::Result<bool> {

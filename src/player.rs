@@ -120,6 +120,7 @@ fn greet_guest(session: &mut Session) -> Handshake {
     let why = match session.greet_guest() {
         Ok(()) => return Handshake::Greeted,
         Err(ErrorCode::ServerFull) => "the server has as many players as it can; try again later",
+        Err(ErrorCode::ShuttingDown) => "the server is about to stop and takes in nobody new",
         Err(_) => "the server failed; try again",
     };
     Handshake::Refused(Farewell::Line(why.into()))

@@ -4,6 +4,7 @@
 mod common;
 
 use std::io::{PipeReader, Read, pipe};
+use std::net::Shutdown;
 use std::process::Stdio;
 
 use common::bystanders::Bystanders;
@@ -157,6 +158,8 @@ fn nothing_a_client_sends_can_forge_a_record() {
     for bytes in [forged.as_bytes(), b"\nERROR keeper[1] a: b\n", b"\xf7\n\n\n\n"] {
         let mut raw = Raw::connect(&server);
         raw.send(bytes);
+        // What is no preamble is somebody who types, and stays for as long as that lasts.
+        raw.stream.shutdown(Shutdown::Write).expect("it is connected");
         let mut answer = Vec::new();
         raw.stream
             .read_to_end(&mut answer)

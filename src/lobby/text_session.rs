@@ -67,6 +67,9 @@ impl Session {
     ///
     /// [`ErrorCode::ServerFull`], or [`ErrorCode::NameTaken`] if all names that were tried are; nothing was changed.
     pub fn greet_guest(&mut self) -> Result<(), ErrorCode> {
+        if self.lobby.memory.header.is_draining() {
+            return Err(ErrorCode::ShuttingDown);
+        }
         let typed = self.handshake();
         let mut secret = [0; 12];
         // Nobody is ever shown the token; but nobody shall guess it either.

@@ -199,6 +199,8 @@ impl App<'_> {
     }
 
     fn hear_chat(&mut self, scope: &ChatScope, from: &str, text: &str) {
+        // What nobody has said, the server says.
+        let from = if from.is_empty() { "The server" } else { from };
         let line = Line::of(Style::Strong, from);
         self.add_to_log(match scope {
             ChatScope::Room => line.and(Style::Plain, &format!(": {text}")),
