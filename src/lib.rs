@@ -47,6 +47,8 @@ mod play;
 pub mod player;
 mod role;
 mod room_bell;
+#[doc(hidden)]
+pub mod sabotage;
 mod server;
 pub mod shm;
 mod supervisor;

@@ -17,6 +17,7 @@ use crate::limits::{ORPHAN_AFTER_MS, RING_AGAIN_AFTER_MS, SWEEP_MS, TICK_MS};
 use crate::lobby::blame::RoomBlame;
 use crate::lobby::{Lobby, Rejection};
 use crate::role::{Context, Life, Start};
+use crate::sabotage::Switch;
 use crate::sys::clock::now_ms;
 use crate::sys::signals::Signals;
 use crate::sys::sockets::{Channel, ReceiveOutcome};
@@ -175,7 +176,7 @@ impl Ticker {
     /// Rings for a room whose events have been waiting for their bell for too long: whoever was to ring it has died.
     fn ring_again(&mut self, index: u32, now_ms: u64) {
         let log = &self.context.memory.rooms.at(index).log;
-        if log.unannounced().is_none() {
+        if log.unannounced().is_none() || Switch::NoSecondBell.is_on() {
             self.lagging.remove(&index);
         } else if now_ms - *self.lagging.entry(index).or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
             self.context.wiring.ring_room(index, log);
@@ -290,8 +291,10 @@ impl Ticker {
             log::warn!("cannot hand out the bell of room {room}: {error}");
         }
         // The one who asked may have come in with news for the others, and no bell to ring.
-        self.context
-            .wiring
-            .ring_room(room, &self.context.memory.rooms.at(room).log);
+        if !Switch::NoSecondBell.is_on() {
+            self.context
+                .wiring
+                .ring_room(room, &self.context.memory.rooms.at(room).log);
+        }
     }
 }

@@ -22,6 +22,7 @@ use super::memory::{ConnectionRef, PlayerRef};
 use super::players::{Membership, PlayerRecord};
 use super::transport::Passed;
 use crate::limits::HANDSHAKE_BYTES_MAX;
+use crate::sabotage::Switch;
 use crate::text_player::Place;
 
 pub use ending::Farewell;
@@ -128,10 +129,11 @@ impl Session {
             );
             self.lobby.hand.animate(player_record);
             self.player = Some((player, player_record));
-            // The predecessor may have died between commit and bell.
-            self.chat_bell = true;
-            if let Some((room, _)) = self.membership().place() {
-                self.bells.push(room.index());
+            if !Switch::NoSecondBell.is_on() {
+                // The predecessor may have died between commit and bell.
+                self.chat_bell = true;
+                let place = self.membership().place();
+                self.bells.extend(place.map(|(room, _)| room.index()));
             }
         }
     }

@@ -11,6 +11,7 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::transaction::{Record, Tx, View};
+use crate::sabotage::Switch;
 use crate::shared_record;
 use crate::sys::memory::{Guarded, SharedBytes};
 
@@ -92,6 +93,9 @@ impl<const WORDS: usize> Appender<'_, WORDS> {
 
     /// Makes the events part of the transaction.
     pub fn finish<R: Record>(self, tx: &mut Tx<'_, R>) {
+        if Switch::BellBeforeCommit.is_on() {
+            self.log.announced.store(self.head, Ordering::Release);
+        }
         tx.set(&self.log.head, self.head);
         tx.set(&self.log.last_number, self.last_number);
     }

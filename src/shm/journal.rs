@@ -10,6 +10,7 @@
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use crate::limits::JOURNAL_BYTES;
+use crate::sabotage::Switch;
 use crate::shared_record;
 use crate::sys::memory::Mapping;
 
@@ -42,7 +43,7 @@ impl Journal {
     ///
     /// [`JournalFull`]; then nothing was kept and the cell must not be changed.
     pub(super) fn keep(&self, offset: usize, old: &[u8]) -> Result<(), JournalFull> {
-        if sabotage::journal_is_skipped() {
+        if Switch::JournalSkipped.is_on() {
             return Ok(());
         }
         assert!(old.len() <= CELL_BYTES_MAX, "cell too long for the journal");
@@ -65,7 +66,7 @@ impl Journal {
 
     /// Makes the changes final: one store.
     pub(super) fn commit(&self) {
-        if sabotage::commit_is_two_stores() {
+        if Switch::CommitInTwoStores.is_on() {
             self.set_used(self.first_entry_end());
         }
         self.set_used(0);
@@ -123,39 +124,5 @@ impl Journal {
             end = start;
         }
         0
-    }
-}
-
-/// Switches that break the journal on purpose. The proofs must notice; a product is built without.
-#[doc(hidden)]
-pub mod sabotage {
-    #[cfg(feature = "sabotage")]
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    /// Old bytes are not kept.
-    #[cfg(feature = "sabotage")]
-    pub static SKIP_JOURNAL: AtomicBool = AtomicBool::new(false);
-    /// The commit first drops a part of the journal.
-    #[cfg(feature = "sabotage")]
-    pub static COMMIT_IN_TWO_STORES: AtomicBool = AtomicBool::new(false);
-
-    #[cfg(feature = "sabotage")]
-    pub(super) fn journal_is_skipped() -> bool {
-        SKIP_JOURNAL.load(Ordering::Relaxed)
-    }
-
-    #[cfg(feature = "sabotage")]
-    pub(super) fn commit_is_two_stores() -> bool {
-        COMMIT_IN_TWO_STORES.load(Ordering::Relaxed)
-    }
-
-    #[cfg(not(feature = "sabotage"))]
-    pub(super) const fn journal_is_skipped() -> bool {
-        false
-    }
-
-    #[cfg(not(feature = "sabotage"))]
-    pub(super) const fn commit_is_two_stores() -> bool {
-        false
     }
 }

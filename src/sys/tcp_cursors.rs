@@ -8,6 +8,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use crate::sabotage::Switch;
+
 /// Readings that are taken before giving up. Nobody receives from the socket meanwhile, so what keeps changing is bounded by its
 /// buffers; this is some 10 ms.
 const READINGS_MAX: u32 = 10_000;
@@ -152,7 +154,8 @@ impl Counted {
         let (peer_has_ended, we_have_ended) = self.ended()?;
         // The peer's FIN counts as arrived, though never as unread. Our own counts as queued until the peer has acknowledged
         // it (which only FIN_WAIT2 says), and as acknowledged from then on.
-        let arrived = self.received.saturating_sub(u64::from(peer_has_ended));
+        let fin_is_subtracted = peer_has_ended && !Switch::FinCounted.is_on();
+        let arrived = self.received.saturating_sub(u64::from(fin_is_subtracted));
         let queued_and_acknowledged = self.acknowledged + queued_out;
         let our_fin_is_queued = we_have_ended && self.state != FIN_WAIT2;
         Ok(TcpCursors {

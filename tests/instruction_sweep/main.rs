@@ -52,6 +52,8 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+#[cfg(feature = "sabotage")]
+use forkade::sabotage::Switch;
 use forkade::sys::memory::Mapping;
 use forkade::sys::process::{Exit, fork};
 
@@ -80,12 +82,12 @@ struct Sabotage {
 const SABOTAGES: &[Sabotage] = &[
     Sabotage {
         name: "journal skipped",
-        begin: || forkade::shm::journal::sabotage::SKIP_JOURNAL.store(true, Ordering::Relaxed),
+        begin: || Switch::JournalSkipped.turn_on(),
         spares_some: false,
     },
     Sabotage {
         name: "commit in two stores",
-        begin: || forkade::shm::journal::sabotage::COMMIT_IN_TWO_STORES.store(true, Ordering::Relaxed),
+        begin: || Switch::CommitInTwoStores.turn_on(),
         // Between the two stores a death undoes the first change alone, which may be one that nobody notices.
         spares_some: true,
     },
