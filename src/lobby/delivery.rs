@@ -23,7 +23,7 @@ pub(crate) const TO_ALL: u32 = u32::MAX;
 pub(crate) const MATCH_STARTED: u32 = u32::MAX - 1;
 
 /// And the number of a seat: its player has lost it, and is told in another way; for all others, an event like any other.
-const TO_ALL_BUT_KICKED: u32 = 1 << 16;
+pub(crate) const TO_ALL_BUT_KICKED: u32 = 1 << 16;
 
 /// Entries that one transaction delivers at most.
 pub(super) const BATCH_MAX: usize = 64;

@@ -48,9 +48,11 @@ fn without_secrets(line: &[u8]) -> Vec<u8> {
     let mut words = text.split_whitespace();
     let first = words.next().unwrap_or_default().to_lowercase();
     // Commands may be cut short, and misspelt: rather one word too many is left out.
-    let comes_in = ["join", "watch"]
+    // They may have a slash before them, or quotes around them.
+    let bare = first.trim_matches(['/', '"']);
+    let comes_in = ["join", "watch", "spectate"]
         .iter()
-        .any(|command| !first.is_empty() && (command.starts_with(&first) || first.starts_with(command)));
+        .any(|command| !bare.is_empty() && (command.starts_with(bare) || bare.starts_with(command)));
     if comes_in {
         let room = words.next().unwrap_or_default();
         let is_number = !room.is_empty() && room.trim_start_matches('#').parse::<u64>().is_ok();
@@ -138,6 +140,9 @@ mod tests {
             "JOIN sesame",
             "watch 5 sesame",
             "j 5 sesame",
+            "/join 5 sesame",
+            "\"join\" 5 sesame",
+            "spectate 5 sesame",
             "create relay den passcode=sesame",
             "set seats=2 PassCode=sesame",
             "set passcod=sesame",

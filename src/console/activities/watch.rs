@@ -14,7 +14,7 @@ use crate::console::{BELL_ANSWER, ROOM_BELL};
 use crate::games::{AnyGame, Games};
 use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, RING_AGAIN_AFTER_MS};
 use crate::lobby::Lobby;
-use crate::lobby::delivery::{MATCH_STARTED, TO_ALL};
+use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
 use crate::lobby::memory::RoomRef;
 use crate::lobby::rooms::{RoomName, game_of, is_open, occupants};
 use crate::logging::Escaped;
@@ -143,7 +143,8 @@ impl Watch {
             return format!("{number:<6} Started");
         }
         let event = match audience {
-            TO_ALL => self.event(length),
+            // To its player a kick is told in another way, to all others as an event.
+            TO_ALL_BUT_KICKED.. => self.event(length),
             seat if self.hidden => format!("(to seat {seat} only) {}", self.event(length)),
             seat => format!("(to seat {seat} only)"),
         };
