@@ -13,6 +13,8 @@ pub struct Load<'a> {
     pub open: u64,
     /// Most connections of that kind.
     pub open_max: u64,
+    /// Clients share handlers, and should find those whom they play with in the same keeper's hands.
+    pub together: bool,
 }
 
 /// What becomes of a connection.
@@ -49,7 +51,8 @@ impl Refusal {
     }
 }
 
-/// Decides about one connection: it goes to the keeper with the fewest, so that forking is shared between the cores.
+/// Decides about one connection: it goes to the keeper with the fewest, so that forking is shared between the cores; or, where clients
+/// share handlers, to the first that has room.
 pub fn decide(load: Load<'_>) -> Admission {
     if load.stopping {
         return Admission::Refuse(Refusal::Stopping);
@@ -60,7 +63,7 @@ pub fn decide(load: Load<'_>) -> Admission {
     (0..)
         .zip(load.keepers)
         .filter(|(_, connections)| **connections < load.keeper_max)
-        .min_by_key(|(_, connections)| **connections)
+        .min_by_key(|(_, connections)| if load.together { 0 } else { **connections })
         .map_or(Admission::Refuse(Refusal::Full), |(keeper, _)| Admission::Admit {
             keeper,
         })
@@ -76,6 +79,7 @@ mod tests {
         keeper_max: 3,
         open: 4,
         open_max: 5,
+        together: false,
     };
 
     #[test]

@@ -16,7 +16,8 @@ use std::process::ExitCode;
 use log::LevelFilter;
 
 use crate::limits::{
-    BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CONNECTIONS_BEYOND_PLAYERS_DEFAULT,
+    BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CLIENTS_PER_HANDLER_MAX,
+    CONNECTIONS_BEYOND_PLAYERS_DEFAULT, SPARE_HANDLERS_MAX,
     CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
     HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, PLAYERS_MAX_DEFAULT, PLAYERS_OR_ROOMS_MAX, ROOMS_MAX_DEFAULT,
     SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
@@ -40,6 +41,12 @@ pub struct Config {
     pub connections_max: u32,
     /// Keeper processes.
     pub keepers: u32,
+    /// Most clients that one handler serves at once: the isolation dial.
+    pub clients_per_handler: u32,
+    /// Most clients that one handler serves in its life; 0: any number.
+    pub handler_clients_max: u32,
+    /// Handlers that each keeper holds ready for connections to come.
+    pub spare_handlers: Span,
     /// Connections that wait in the kernel to be accepted.
     pub backlog: u32,
     /// Silence after which a client is taken for gone.
@@ -66,6 +73,21 @@ pub struct Config {
     pub log: LevelFilter,
 }
 
+/// A number that goes up and down between two others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The least.
+    pub min: u32,
+    /// The most.
+    pub max: u32,
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}..{}", self.min, self.max)
+    }
+}
+
 /// Stands for "to be derived from the others" until [`Config::complete`].
 const AUTOMATIC: u32 = 0;
 
@@ -79,6 +101,9 @@ impl Default for Config {
             rooms_max: ROOMS_MAX_DEFAULT,
             connections_max: AUTOMATIC,
             keepers: AUTOMATIC,
+            clients_per_handler: 1,
+            handler_clients_max: AUTOMATIC,
+            spare_handlers: Span { min: 0, max: 0 },
             backlog: BACKLOG_DEFAULT,
             heartbeat_timeout_ms: HEARTBEAT_TIMEOUT_MS_DEFAULT,
             text_idle_timeout_ms: TEXT_IDLE_TIMEOUT_MS_DEFAULT,
@@ -102,7 +127,12 @@ impl Config {
             self.connections_max = self.players_max + CONNECTIONS_BEYOND_PLAYERS_DEFAULT;
         }
         if self.keepers == AUTOMATIC {
-            self.keepers = self.keepers_min().max(cores).min(number(KEEPERS_MAX));
+            // Where clients share handlers there is little to fork, and all of a room should have the same keeper.
+            let at_once = if self.clients_per_handler == 1 { cores } else { 1 };
+            self.keepers = self.keepers_min().max(at_once).min(number(KEEPERS_MAX));
+        }
+        if self.handler_clients_max == AUTOMATIC {
+            self.handler_clients_max = self.clients_per_handler;
         }
     }
 
@@ -121,6 +151,15 @@ impl Config {
                     self.keepers, self.connections_max
                 ),
                 format!("set keepers to {} or more, or leave it out", self.keepers_min()),
+            ));
+        }
+        if self.handler_clients_max < self.clients_per_handler {
+            problems.push(Problem::error(
+                format!(
+                    "a handler cannot serve {} clients at once and {} in its life",
+                    self.clients_per_handler, self.handler_clients_max
+                ),
+                "set handler-clients-max to as many as clients-per-handler, or more, or leave it out",
             ));
         }
         if let Some(console) = self.console.filter(|console| overlap(*console, self.listen)) {
@@ -281,6 +320,8 @@ enum Kind {
     AddressOrNone(fn(&mut Config) -> &mut Option<SocketAddr>),
     Number(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
     NumberOrAutomatic(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
+    /// Two numbers up to a greatest one, as `MIN..MAX`.
+    Span(fn(&mut Config) -> &mut Span, u32),
     Level(fn(&mut Config) -> &mut LevelFilter),
 }
 
@@ -288,7 +329,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All that can be chosen.
-pub const SETTINGS: [Setting; 18] = [
+pub const SETTINGS: [Setting; 21] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -327,6 +368,24 @@ pub const SETTINGS: [Setting; 18] = [
         value_name: "NUMBER|auto",
         help: "Processes that keep connections, 1000 each at most; `auto`: one per core, and as many as it takes",
         kind: Kind::NumberOrAutomatic(|config| &mut config.keepers, 1..=number(KEEPERS_MAX)),
+    },
+    Setting {
+        flag: "clients-per-handler",
+        value_name: "NUMBER",
+        help: "Clients that one process serves at once: 1 isolates each from all others, more cost less",
+        kind: Kind::Number(|config| &mut config.clients_per_handler, 1..=CLIENTS_PER_HANDLER_MAX),
+    },
+    Setting {
+        flag: "handler-clients-max",
+        value_name: "NUMBER|auto",
+        help: "Clients that one process serves in its life, at once or one after another; `auto`: clients-per-handler, so that nobody gets a used place",
+        kind: Kind::NumberOrAutomatic(|config| &mut config.handler_clients_max, 1..=u32::MAX),
+    },
+    Setting {
+        flag: "spare-handlers",
+        value_name: "MIN..MAX",
+        help: "Processes that each keeper holds ready for clients to come: as few as MIN when it is quiet, as many as MAX when many come",
+        kind: Kind::Span(|config| &mut config.spare_handlers, SPARE_HANDLERS_MAX),
     },
     Setting {
         flag: "backlog",
@@ -422,6 +481,7 @@ impl Setting {
             }
             Kind::NumberOrAutomatic(field, _) if *field(&mut config) == AUTOMATIC => "auto".to_owned(),
             Kind::Number(field, _) | Kind::NumberOrAutomatic(field, _) => field(&mut config).to_string(),
+            Kind::Span(field, _) => field(&mut config).to_string(),
             Kind::Level(field) => field(&mut config).to_string().to_lowercase(),
         }
     }
@@ -446,6 +506,15 @@ impl Setting {
                     "auto" => AUTOMATIC,
                     _ => number(range).ok_or_else(|| numbers(range) + ", or `auto`")?,
                 }
+            }
+            Kind::Span(field, max) => {
+                let ends = text.split_once("..").unwrap_or((text, text));
+                let number = |text: &str| text.parse().ok().filter(|value| value <= max);
+                let span = number(ends.0)
+                    .zip(number(ends.1))
+                    .filter(|(min, max)| min <= max)
+                    .map(|(min, max)| Span { min, max });
+                *field(config) = span.ok_or_else(|| format!("two numbers up to {max}, the lesser first, like 2..16"))?;
             }
             Kind::Level(field) => {
                 let level = text

@@ -366,7 +366,7 @@ impl Console {
         self.look_again_at_ms = u64::MAX;
         self.activity
             .take()
-            .map_or(Ok(()), |activity| activity.end(&self.poll))
+            .map_or(Ok(()), |activity| activity.end(&self.session.lobby, &self.poll))
     }
 
     fn say(&mut self, line: &str) {

@@ -50,6 +50,11 @@ pub enum Verdict {
 const NO_FRAME: u64 = u64::MAX;
 
 impl Deaths {
+    /// How many have died in the frame in which the last one did, or without a frame, one after another.
+    pub fn in_same_frame(&self) -> u32 {
+        self.in_frame
+    }
+
     /// Enters a death.
     pub fn enter(&mut self, now_ms: u64, death: Death) -> Verdict {
         if let Some(stuck) = death.stuck {
@@ -83,6 +88,36 @@ impl Deaths {
             Verdict::Replace
         }
     }
+}
+
+impl Death {
+    /// Whether somebody or something outside has ended it, which speaks against none of its clients.
+    fn came_from_outside(self) -> bool {
+        let killed = self.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL));
+        killed && !self.stuck.is_some_and(|stuck| stuck.by_itself)
+    }
+}
+
+/// Who is to be served by one process again, after the handler of all of `connections` has died: a fault must not go on to cost those
+/// who have nothing to do with it but their place.
+///
+/// - Killed from outside: all together, unless it was in the frame of a suspect before whom others have died so.
+/// - In a suspect's frame: the suspect alone.
+/// - Without a suspect: each half of them. Whoever it is, is alone after a few times.
+pub fn regroup(connections: Vec<u32>, suspect: Option<u32>, death: Death, deaths_of_suspect: u32) -> Vec<Vec<u32>> {
+    let is_innocent = death.came_from_outside() && deaths_of_suspect < 2;
+    if connections.len() < 2 || is_innocent {
+        return Vec::from_iter((!connections.is_empty()).then_some(connections));
+    }
+    let (one, other): (Vec<_>, Vec<_>) = match suspect {
+        Some(suspect) => connections.into_iter().partition(|index| *index == suspect),
+        None => {
+            let mut first = connections;
+            let second = first.split_off(first.len() / 2);
+            (first, second)
+        }
+    };
+    [one, other].into_iter().filter(|group| !group.is_empty()).collect()
 }
 
 /// How many tickers a room's game has ended lately.
@@ -130,6 +165,38 @@ mod tests {
             stuck: Some(Stuck { by_itself, for_ms }),
             ..death(working_on, KILL)
         }
+    }
+
+    #[test]
+    fn who_is_killed_from_outside_leaves_its_clients_together() {
+        let all = vec![4, 5, 6];
+        for death in [death(0, KILL), death(0, None), stuck(0, false, 10), death(9, KILL)] {
+            assert_eq!(regroup(all.clone(), None, death, 0), [all.clone()]);
+        }
+        assert_eq!(regroup(vec![], None, death(0, KILL), 0), Vec::<Vec<u32>>::new());
+    }
+
+    #[test]
+    fn a_suspect_is_served_alone() {
+        let alone = [vec![5], vec![4, 6]];
+        for death in [death(9, CRASH), stuck(9, true, 10)] {
+            assert_eq!(regroup(vec![4, 5, 6], Some(5), death, 1), alone);
+        }
+        let killed = death(9, KILL);
+        assert_eq!(regroup(vec![4, 5, 6], Some(5), killed, 1), [vec![4, 5, 6]]);
+        assert_eq!(regroup(vec![4, 5, 6], Some(5), killed, 2), alone, "twice in one frame");
+    }
+
+    #[test]
+    fn a_fault_of_nobody_s_is_alone_after_as_many_deaths_as_halving_takes() {
+        let mut group: Vec<u32> = (0..256).collect();
+        for _ in 0..8 {
+            let groups = regroup(group, None, death(0, CRASH), 0);
+            assert_eq!(groups.len(), 2);
+            group = groups.into_iter().find(|group| group.contains(&77)).expect("it is somewhere");
+        }
+        assert_eq!(group, [77]);
+        assert_eq!(regroup(group, None, death(0, CRASH), 0), [[77]]);
     }
 
     #[test]

@@ -1,614 +1,432 @@
-//! A handler: animates one connection and its player. Bytes in, transactions, bytes out.
+//! A handler: animates connections and their players. Bytes in, transactions, bytes out.
+//!
+//! How many it serves is the isolation dial: one, unless configured otherwise, and then it ends with it. One that may serve several is
+//! given them by its keeper over a [channel](Assignment), and they take [turns](client): it is one loop over a set, whose size
+//! may be one.
 //!
 //! It must never keep anything that a successor would need anywhere but in shared memory: it can be killed between any two
 //! instructions, and the next one goes on from what the kernel and the records say.
 
+mod client;
 mod patience;
+mod room_bells;
+mod transfer;
 
 use std::io;
-use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use forkade_protocol::ErrorCode;
+use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
-use socket2::{SockRef, TcpKeepalive};
 
-use self::patience::{Deadline, Meaning, Times, next_deadline};
-use crate::limits::{CLOSING_TIMEOUT_MS, RESUME_TIMEOUT_MS, TEXT_KEEPALIVE_SECONDS, YIELD_TIMEOUT_MS};
+use self::client::{Client, Outcome, Shared};
+use self::room_bells::{FIRST_ANSWER, FIRST_BELL};
+use crate::limits::PULSE_EVERY_MS;
 use crate::lobby::Lobby;
-use crate::lobby::connections::{Kind, Phase};
-use crate::lobby::session::{Farewell, Resume, Session, Wanted};
-use crate::lobby::transport::{Passed, Receipt};
-use crate::player::{self, Handshake, Next};
+use crate::lobby::connections::{Claim, Kind};
+use crate::lobby::memory::ConnectionRef;
 use crate::role::Context;
-use crate::room_bell::RoomBell;
 use crate::sys::clock::now_ms;
 use crate::sys::process::{NewProcess, ProcessId, set_name};
 use crate::sys::signals::Signals;
-use crate::sys::sockets::{SendOutcome, shut_down};
-use crate::sys::tcp_cursors::{CursorError, TcpCursors};
-use crate::wiring::Delivery;
+use crate::sys::sockets::{Channel, ChannelError, ReceiveOutcome, SendOutcome};
+use crate::wiring::{Assignment, Delivery};
 use crate::{console, logging};
 
-/// Rounds of work after which a process looks at its signals, however much there still is to do.
-const ROUNDS_PER_LOOK: u32 = 64;
+const SIGNALS: Token = Token(0);
+const LIFELINE: Token = Token(1);
+const CHAT_BELL: Token = Token(2);
+const ASSIGNMENTS: Token = Token(3);
+/// From here on: sockets, by place.
+const FIRST_SOCKET: usize = 16;
+const _: () = assert!(FIRST_SOCKET + (crate::limits::CLIENTS_PER_HANDLER_MAX as usize) < FIRST_BELL);
 
-const SOCKET: Token = Token(0);
-const SIGNALS: Token = Token(1);
-const LIFELINE: Token = Token(2);
-const ROOM_BELL: Token = Token(3);
-const BELL_ANSWER: Token = Token(4);
-const CHAT_BELL: Token = Token(5);
+/// Events that one look at the poll tells of.
+const EVENTS_MAX: usize = 64;
 
 /// What a keeper gives to a handler.
-pub(crate) struct Inheritance<'a> {
+pub(crate) struct Inheritance {
     pub(crate) context: Context,
-    /// Index of the connection.
-    pub(crate) connection: u32,
-    pub(crate) socket: &'a OwnedFd,
-    /// Another handler has animated the connection before.
+    /// Index of the keeper.
+    pub(crate) keeper: u32,
+    /// Indices of the connections, each with its socket.
+    pub(crate) connections: Vec<(u32, OwnedFd)>,
+    /// Another handler has animated them before.
     pub(crate) is_successor: bool,
+    /// Where more connections come from.
+    pub(crate) assignments: Option<Channel>,
 }
 
-/// Runs in the process that was just forked for the connection. Exit status 0 means that the connection has come to its end.
-pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance<'_>) -> u8 {
+/// Runs in the process that was just forked. Exit status 0 means that there is nothing left to serve.
+pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance) -> u8 {
     logging::set_role("handler");
-    let record = inheritance.context.memory.connections.at(inheritance.connection);
-    record.pulse.beat();
-    record.set_handler(ProcessId::of_self(), inheritance.context.build);
-    match serve(new_process, &inheritance) {
-        Ok(status) => {
-            if status == 0 {
-                record.set_over();
-            }
-            status
-        }
-        Err(error) => {
-            log::error!("cannot go on: {error}");
-            1
-        }
+    let (context, me) = (inheritance.context, ProcessId::of_self());
+    for (index, _) in &inheritance.connections {
+        let record = context.memory.connections.at(*index);
+        record.pulse.beat();
+        record.set_handler(me, context.build);
     }
+    serve(new_process, inheritance, me).unwrap_or_else(|error| {
+        log::error!("cannot go on: {error}");
+        1
+    })
 }
 
-fn serve(new_process: &NewProcess, inheritance: &Inheritance<'_>) -> io::Result<u8> {
-    let Context {
-        memory,
-        games,
-        wiring,
-        ..
-    } = inheritance.context;
-    let record = memory.connections.at(inheritance.connection);
+fn serve(new_process: &NewProcess, inheritance: Inheritance, me: ProcessId) -> io::Result<u8> {
+    let Context { memory, wiring, .. } = inheritance.context;
     let mut keep = vec![
-        inheritance.socket.as_fd(),
         wiring.lifeline.as_fd(),
         wiring.bell_requests.sender.as_fd(),
         wiring.chat_bell.as_fd(),
-        wiring.keepers[memory.keeper_index_of(inheritance.connection) as usize]
-            .connections
-            .sender
-            .as_fd(),
+        inheritance.keeper_channel().as_fd(),
     ];
     keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
+    keep.extend(inheritance.connections.iter().map(|(_, socket)| socket.as_fd()));
+    keep.extend(inheritance.assignments.as_ref().map(AsFd::as_fd));
     new_process.keep_only(&keep)?;
     set_name("handler")?;
-    let lobby = Lobby::attach(memory, games);
-    if record.kind() == Kind::Console {
-        return Ok(console::run(
-            lobby,
-            inheritance.connection,
-            inheritance.socket.try_clone()?,
-            inheritance.context,
-        ));
-    }
-    let (passed, over) = match inheritance
-        .is_successor
-        .then(|| TcpCursors::read(inheritance.socket))
+    let lobby = Lobby::attach(memory, inheritance.context.games);
+    if let [(index, _)] = inheritance.connections[..]
+        && memory.connections.at(index).kind() == Kind::Console
     {
-        None => (Passed::default(), None),
-        Some(Ok(cursors)) => (
-            Passed {
-                received: cursors.received,
-                sent: cursors.handed_over,
-            },
-            None,
-        ),
-        Some(Err(error)) => (Passed::default(), Some(error)),
-    };
-    let (session, plausible) = Session::attach(lobby, inheritance.connection, passed);
-    let mut handler = Handler::new(inheritance, session)?;
-    match (over, plausible) {
-        (Some(CursorError::ConnectionOver), _) => handler.end(),
-        (Some(error), _) => {
-            log::error!("the connection cannot be taken over: {error}");
-            handler.end();
+        let (context, mut connections) = (inheritance.context, inheritance.connections);
+        let (_, socket) = connections.remove(0);
+        let status = console::run(lobby, index, socket, context);
+        if status == 0 {
+            memory.connections.at(index).set_over();
         }
-        (None, Err(implausible)) => {
-            log::error!("the connection cannot be taken over: {implausible}");
-            handler.end();
-        }
-        (None, Ok(())) => handler.run()?,
+        return Ok(status);
     }
-    handler.linger()?;
-    Ok(u8::from(handler.supervisor_is_gone))
+    Handler::new(inheritance, lobby, me)?.serve()
 }
 
-struct Handler<'a> {
-    context: Context,
-    session: Session,
-    socket: &'a OwnedFd,
-    poll: Poll,
+impl Inheritance {
+    /// Where the keeper receives sockets: it, or the one that takes its place.
+    fn keeper_channel(&self) -> &'static Channel {
+        let keepers = &self.context.wiring.keepers;
+        &keepers[self.keeper as usize].connections.sender
+    }
+}
+
+struct Handler {
+    shared: Shared,
+    /// By place. Places are used again.
+    clients: Vec<Option<Client>>,
+    /// By place: when the client's next turn is due at the latest.
+    due_ms: Vec<u64>,
+    /// Places of those who have something to do, each once.
+    ready: Vec<usize>,
     signals: Signals,
-    bell: RoomBell,
-    /// The socket may have bytes: true until it says that it has not.
-    readable: bool,
-    /// The socket may take bytes: true until it says that it does not.
-    writable: bool,
-    /// The poll has told of the client's end, or of an urgent byte, before which receiving stops: behind what is received at once
-    /// there is more, and it will not be told again.
-    more_behind: bool,
-    /// There was no end of what could be done without waiting.
-    more_to_do: bool,
-    /// The client has ended its direction, and everything was received.
-    client_has_ended: bool,
-    /// The chat's bell wakes this process.
-    hears_chat_bell: bool,
-    /// Somebody may want something of this connection.
-    look_at_flags: bool,
-    /// When the client last took bytes, or nothing waited for it.
-    last_taken_ms: u64,
+    assignments: Option<Channel>,
+    next_pulse_ms: u64,
     supervisor_is_gone: bool,
 }
 
-impl<'a> Handler<'a> {
-    fn new(inheritance: &Inheritance<'a>, session: Session) -> io::Result<Self> {
+impl Handler {
+    fn new(inheritance: Inheritance, lobby: Lobby, me: ProcessId) -> io::Result<Self> {
         let signals = Signals::block(&[Signal::SIGUSR1, Signal::SIGTERM])?;
-        let poll = Poll::new()?;
-        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        for (descriptor, token, interest) in [
-            (inheritance.socket.as_fd(), SOCKET, all),
-            (signals.as_fd(), SIGNALS, Interest::READABLE),
-            (
-                inheritance.context.wiring.lifeline.as_fd(),
-                LIFELINE,
-                Interest::READABLE,
-            ),
-        ] {
-            poll.registry()
-                .register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
+        let shared = Shared::new(inheritance.context, inheritance.keeper, lobby, me)?;
+        let mut descriptors = vec![
+            (signals.as_fd(), SIGNALS),
+            (inheritance.context.wiring.lifeline.as_fd(), LIFELINE),
+        ];
+        descriptors.extend(inheritance.assignments.iter().map(|it| (it.as_fd(), ASSIGNMENTS)));
+        for (descriptor, token) in descriptors {
+            register(&shared.poll, descriptor.as_raw_fd(), token, Interest::READABLE)?;
         }
-        Ok(Self {
-            context: inheritance.context,
-            session,
-            socket: inheritance.socket,
-            poll,
+        let mut handler = Self {
+            shared,
+            clients: Vec::new(),
+            due_ms: Vec::new(),
+            ready: Vec::new(),
             signals,
-            bell: RoomBell::new(ROOM_BELL, BELL_ANSWER),
-            readable: true,
-            writable: true,
-            more_behind: false,
-            more_to_do: false,
-            client_has_ended: false,
-            hears_chat_bell: false,
-            // What a predecessor was told, its successor has to find by itself; and the server may be stopping.
-            look_at_flags: true,
-            last_taken_ms: now_ms(),
+            assignments: inheritance.assignments,
+            next_pulse_ms: 0,
             supervisor_is_gone: false,
-        })
+        };
+        for (index, socket) in inheritance.connections {
+            handler.begin_to_serve(index, socket, inheritance.is_successor)?;
+        }
+        Ok(handler)
     }
 
-    /// Serves until the connection holds nothing any more.
-    fn run(&mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(8);
-        self.begin()?;
-        while !self.supervisor_is_gone {
-            self.work()?;
-            for fault in self.session.lobby.take_faults() {
-                log::warn!("the game's code failed: {fault}");
+    /// Serves until there is nobody left, nor will be.
+    fn serve(&mut self) -> io::Result<u8> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        loop {
+            self.show_pulse();
+            self.give_turns()?;
+            if self.supervisor_is_gone {
+                return Ok(1);
             }
-            if self.session.phase() == Phase::DONE {
-                return Ok(());
+            if self.assignments.is_none() && self.clients.iter().all(Option::is_none) {
+                return Ok(0);
             }
-            let patience = if std::mem::take(&mut self.more_to_do) {
-                Some(Duration::ZERO)
-            } else {
-                self.patience()
-            };
-            match self.poll.poll(&mut events, patience) {
+            match self.shared.poll.poll(&mut events, self.patience()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
             for event in &events {
-                match event.token() {
-                    SOCKET => {
-                        self.more_behind |= event.is_read_closed() || event.is_priority();
-                        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-                        self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
-                    }
-                    SIGNALS => {
-                        while self.signals.read()?.is_some() {
-                            self.look_at_flags = true;
-                        }
-                    }
-                    // Nothing to clear: all who listen share the bell, and each ring is a new edge.
-                    ROOM_BELL | CHAT_BELL => {}
-                    BELL_ANSWER => self.bell.take_answer(&self.poll)?,
-                    LIFELINE => self.supervisor_is_gone = true,
-                    _ => {}
+                self.hear(event)?;
+            }
+            self.wake_who_is_due();
+        }
+    }
+
+    fn hear(&mut self, event: &Event) -> io::Result<()> {
+        match event.token() {
+            SIGNALS => {
+                while self.signals.read()?.is_some() {}
+                self.look_who_is_wanted();
+            }
+            LIFELINE => self.supervisor_is_gone = true,
+            CHAT_BELL => (0..self.clients.len()).for_each(|place| self.wake(place)),
+            ASSIGNMENTS => self.take_assignments()?,
+            Token(answer @ FIRST_ANSWER..) => {
+                let room = room_of(answer - FIRST_ANSWER);
+                self.shared.bells.take_answer(room, &self.shared.poll)?;
+                self.wake_room(room);
+            }
+            // Nothing to clear: all who listen share the bell, and each ring is a new edge.
+            Token(bell @ FIRST_BELL..) => self.wake_room(room_of(bell - FIRST_BELL)),
+            Token(socket) => {
+                let place = socket - FIRST_SOCKET;
+                if let Some(Some(client)) = self.clients.get_mut(place) {
+                    client.hear(event);
+                    self.wake(place);
                 }
             }
         }
         Ok(())
     }
 
-    /// What a successor makes up for.
-    fn begin(&mut self) -> io::Result<()> {
-        if self.session.phase() == Phase::OPEN {
-            self.enter_player();
-            self.listen_to_chat()?;
-            self.session.show_connected(true);
-            // There may be mail, which came while nobody was here to be told.
-            self.look_at_flags = true;
-        }
-        Ok(())
-    }
-
-    /// From now on this process is woken when something is said to the lobby.
-    fn listen_to_chat(&mut self) -> io::Result<()> {
-        if !std::mem::replace(&mut self.hears_chat_bell, true) {
-            let bell = self.context.wiring.chat_bell.as_fd().as_raw_fd();
-            let registry = self.poll.registry();
-            registry.register(&mut SourceFd(&bell), CHAT_BELL, Interest::READABLE)?;
-        }
-        Ok(())
-    }
-
-    /// The connection carries a player.
-    fn enter_player(&self) {
-        let name = self.session.name();
-        logging::set_player(Some(name.as_str()));
-        if self.session.is_text() {
-            // Nothing is to be expected of a person's machine for as long as the person thinks.
-            let patience = TcpKeepalive::new().with_time(Duration::from_secs(TEXT_KEEPALIVE_SECONDS));
-            if let Err(error) = SockRef::from(self.socket).set_tcp_keepalive(&patience) {
-                log::warn!("the connection will not be asked whether it lives: {error}");
-            }
-        }
-    }
-
-    /// Does what can be done without waiting.
-    fn work(&mut self) -> io::Result<()> {
-        for _ in 0..ROUNDS_PER_LOOK {
-            self.session.record().pulse.beat();
-            if std::mem::take(&mut self.look_at_flags) {
-                self.offer_to_keeper();
-                self.do_what_is_wanted();
-            }
-            let phase = self.session.phase();
-            let mut moved = match phase {
-                Phase::HANDSHAKE => self.shake_hands()?,
-                Phase::RESUMING => self.resume()?,
-                Phase::OPEN => self.play(),
-                Phase::DONE => return Ok(()),
-                _ => false,
+    /// Everybody who has something to do does a part of it.
+    fn give_turns(&mut self) -> io::Result<()> {
+        let mut turns = std::mem::take(&mut self.ready);
+        for place in turns.drain(..) {
+            let Some(client) = &mut self.clients[place] else {
+                continue;
             };
-            self.ring_bells()?;
-            moved |= self.send();
-            self.watch_time();
-            if !moved && self.session.phase() == phase {
-                return Ok(());
+            client.is_ready = false;
+            let outcome = client.take_turn(place, &mut self.shared)?;
+            self.due_ms[place] = client.due_ms;
+            match outcome {
+                Outcome::Wait => {}
+                Outcome::More => self.wake(place),
+                Outcome::Over => self.end(place)?,
+                Outcome::HandOver => self.hand_over(place)?,
+            }
+            while let Some(woken) = self.shared.woken.pop() {
+                self.wake(woken);
             }
         }
-        // A client that never stops sending must not keep this process from its signals and its lifeline.
-        self.more_to_do = true;
+        // Its space serves the next time.
+        turns.append(&mut self.ready);
+        self.ready = turns;
         Ok(())
     }
 
-    fn shake_hands(&mut self) -> io::Result<bool> {
-        let received = self.receive();
-        match player::shake_hands(&mut self.session) {
-            Handshake::Incomplete if self.client_has_ended => self.end(),
-            Handshake::Incomplete => return Ok(received),
-            Handshake::Greeted => {
-                self.listen_to_chat()?;
-                self.enter_player();
-                log::debug!("greeted, from {}", self.session.record().peer());
-            }
-            Handshake::Resuming(keeper) => self.ring_keeper(keeper),
-            Handshake::Refused(farewell) => self.session.close(false, &farewell),
-        }
-        Ok(true)
-    }
-
-    fn resume(&mut self) -> io::Result<bool> {
-        let refuse = |session: &mut Session, code, text: &str| {
-            session.close(false, &Farewell::Error(code, text.to_owned()));
-        };
-        match self.session.try_resume() {
-            Resume::NotYet => {
-                self.wait_for_session();
-                return Ok(false);
-            }
-            Resume::Done => {
-                log::debug!("resumed, from {}", self.session.record().peer());
-                self.begin()?;
-            }
-            Resume::Superseded => {
-                refuse(
-                    &mut self.session,
-                    ErrorCode::Replaced,
-                    "your session goes on on a newer connection",
-                );
-            }
-            Resume::Gone => refuse(
-                &mut self.session,
-                ErrorCode::TokenUnknown,
-                "the session has come to its end",
-            ),
-            Resume::BeyondTheEnd => {
-                refuse(
-                    &mut self.session,
-                    ErrorCode::Malformed,
-                    "more bytes were claimed received than were sent",
-                );
-            }
-        }
-        Ok(true)
-    }
-
-    /// The session's former handler has not let go yet. One that does not answer is killed: its successor will let go at once.
-    fn wait_for_session(&mut self) {
-        let waited = now_ms().saturating_sub(self.session.record().last_frame_at_ms.load(Ordering::Relaxed));
-        if waited >= RESUME_TIMEOUT_MS {
-            let text = "the session is still held by its former connection; try again";
-            self.session
-                .close(false, &Farewell::Error(ErrorCode::InternalError, text.to_owned()));
-        } else if waited >= YIELD_TIMEOUT_MS
-            && let Some(holder) = self.session.holder_of_session()
+    fn wake(&mut self, place: usize) {
+        if let Some(Some(client)) = self.clients.get_mut(place)
+            && !std::mem::replace(&mut client.is_ready, true)
         {
-            log::warn!("handler {holder} does not let go of the session: killed");
-            if let Err(error) = holder.send_signal(Signal::SIGKILL) {
-                log::error!("cannot kill handler {holder}: {error}");
-            }
-        } else {
-            let keeper = self.session.remind_holder_of_session();
-            self.ring_keeper(keeper);
+            self.ready.push(place);
         }
     }
 
-    /// Frames in, events out.
-    fn play(&mut self) -> bool {
-        let mut moved = self.receive();
-        loop {
-            match player::handle_next_frame(&mut self.session) {
-                Next::Handled => moved = true,
-                Next::Wait => break,
-                Next::Close { leaves, farewell } => {
-                    if farewell != Farewell::None && !leaves {
-                        log::info!(
-                            "closing the connection from {}: {farewell:?}",
-                            self.session.record().peer()
-                        );
-                    }
-                    self.session.close(leaves, &farewell);
-                    return true;
-                }
+    fn wake_room(&mut self, room: u32) {
+        for nth in 0..self.shared.bells.places(room).len() {
+            self.wake(self.shared.bells.places(room)[nth]);
+        }
+    }
+
+    fn wake_who_is_due(&mut self) {
+        let now = now_ms();
+        for place in 0..self.due_ms.len() {
+            if self.due_ms[place] <= now {
+                self.wake(place);
             }
         }
-        match self.session.deliver() {
-            Ok(delivered) => moved |= delivered,
-            Err(rejection) => log::error!("cannot deliver the room's events: {rejection}"),
-        }
-        if self.client_has_ended && !moved && !self.session.is_held_up() {
-            // It will send nothing more, and all it sent was handled.
-            self.session.close(false, &Farewell::None);
-            return true;
-        }
-        moved
-    }
-
-    /// Receives what there is and what there is space for. Says whether anything came.
-    fn receive(&mut self) -> bool {
-        let mut moved = false;
-        while self.readable {
-            match self.session.receive(self.socket) {
-                Ok(Some(Receipt { bytes: 0, .. })) => {
-                    self.client_has_ended = true;
-                    self.readable = false;
-                }
-                Ok(Some(receipt)) => {
-                    moved = true;
-                    self.session.note_typing();
-                    self.readable = !receipt.was_all || self.more_behind;
-                }
-                // Full: what is there must be handled first.
-                Ok(None) => break,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => self.readable = false,
-                    io::ErrorKind::Interrupted => {}
-                    _ => {
-                        self.end();
-                        return true;
-                    }
-                },
-            }
-        }
-        moved
-    }
-
-    /// Sends what there is, as far as the kernel takes it. Says whether anything went.
-    fn send(&mut self) -> bool {
-        let mut moved = false;
-        while self.writable {
-            match self.session.send(self.socket) {
-                Ok(None) => break,
-                Ok(Some(_)) => moved = true,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => self.writable = false,
-                    io::ErrorKind::Interrupted => {}
-                    _ => {
-                        self.end();
-                        return true;
-                    }
-                },
-            }
-        }
-        if moved || self.session.all_sent() {
-            self.last_taken_ms = now_ms();
-        }
-        if moved {
-            self.session.forget_sent();
-        }
-        moved
-    }
-
-    /// If the keeper is another than the one that forked this process, gives it a duplicate of the socket: it adopts the connection.
-    fn offer_to_keeper(&mut self) {
-        let (connection, memory) = (self.session.connection.index(), self.context.memory);
-        let keeper = memory.keeper_of(connection);
-        if self.session.record().keeper_epoch() == keeper.epoch.load(Ordering::Acquire) {
-            return;
-        }
-        let channel = &self.context.wiring.keepers[memory.keeper_index_of(connection) as usize]
-            .connections
-            .sender;
-        match channel.send(&Delivery::Adopt { connection }.encode(), &[self.socket.as_fd()]) {
-            Ok(SendOutcome::Sent) => {}
-            // A thousand offer themselves at once: the keeper asks again those whose offer it has not had.
-            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
-            Err(error) => log::warn!("cannot offer the connection to the keeper: {error}"),
-        }
-    }
-
-    fn do_what_is_wanted(&mut self) {
-        let phase = self.session.phase();
-        let wanted = self.session.wanted();
-        match (phase, wanted) {
-            (Phase::CLOSING | Phase::OPEN, Wanted::Yield) => self.let_go_of_session(),
-            (Phase::CLOSING | Phase::DONE, _) | (_, Wanted::Nothing) => {}
-            (_, Wanted::Stop) => self
-                .session
-                .close(false, &Farewell::ShuttingDown("the server is stopping".into())),
-            (Phase::OPEN, Wanted::Kick) => {
-                let farewell = Farewell::Error(ErrorCode::Kicked, "an operator has sent you out".into());
-                self.session.close(true, &farewell);
-            }
-            _ => {}
-        }
-    }
-
-    /// A newer connection is to have the session. What this one was still to get of it, that one will.
-    fn let_go_of_session(&mut self) {
-        // A predecessor may have died over it, and behind half a frame nothing can be said.
-        self.send();
-        match self.session.phase() {
-            Phase::OPEN => {
-                let keeper = self.session.yield_to_claimant();
-                self.ring_keeper(keeper);
-            }
-            Phase::CLOSING => self.end(),
-            // The client is gone.
-            _ => {}
-        }
-    }
-
-    fn ring_bells(&mut self) -> io::Result<()> {
-        let memory = self.context.memory;
-        if self.session.take_chat_bell() {
-            self.context.wiring.ring_chat(memory.chat);
-        }
-        for keeper in self.session.take_keeper_bells() {
-            self.context.wiring.ring_keeper(keeper);
-        }
-        for room in self.session.take_bells() {
-            // A bell that is not here (yet) is rung by the ticker, who has them all.
-            self.bell.ring(room, &memory.rooms.at(room).log);
-        }
-        let room = self.session.membership().place().map(|(room, _)| room.index());
-        self.bell
-            .follow(room, &self.poll, &self.context.wiring.bell_requests.sender)
-    }
-
-    fn ring_keeper(&self, keeper: Option<u32>) {
-        if let Some(keeper) = keeper {
-            self.context.wiring.ring_keeper(keeper);
-        }
-    }
-
-    /// Ends what has taken too long.
-    fn watch_time(&mut self) {
-        let farewell = |code, text: &str| Farewell::Error(code, text.into());
-        let passed = self
-            .next_deadline()
-            .filter(|deadline| deadline.at_ms <= now_ms())
-            .map(|deadline| deadline.meaning);
-        let farewell = match passed {
-            Some(Meaning::NotGreeted) => farewell(ErrorCode::HandshakeTimeout, "you did not greet in time"),
-            Some(Meaning::Silent) => farewell(ErrorCode::Silent, &self.session.why_silent()),
-            Some(Meaning::NotReading) => farewell(ErrorCode::NotReading, "you did not read for too long"),
-            Some(Meaning::NotClosing) => return self.end(),
-            None if self.session.phase() == Phase::CLOSING && self.session.all_sent() => return self.end(),
-            Some(Meaning::LookAgain) | None => return,
-        };
-        self.session.close(false, &farewell);
     }
 
     /// How long nothing needs to be done, if nothing happens.
     fn patience(&self) -> Option<Duration> {
-        let wait_ms = self.next_deadline()?.at_ms.saturating_sub(now_ms());
-        Some(Duration::from_millis(wait_ms.max(1)))
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let due_ms = self.due_ms.iter().min().filter(|due_ms| **due_ms != u64::MAX)?;
+        Some(Duration::from_millis(due_ms.saturating_sub(now_ms()).max(1)))
     }
 
-    fn next_deadline(&self) -> Option<Deadline> {
-        let (record, header) = (self.session.record(), self.context.memory.header);
-        let times = Times {
-            now_ms: now_ms(),
-            accepted_at_ms: record.accepted_at_ms.load(Ordering::Relaxed),
-            last_frame_at_ms: record.last_frame_at_ms.load(Ordering::Relaxed),
-            not_taking_since_ms: (!self.session.all_sent()).then_some(self.last_taken_ms),
-            closing_since_ms: self.session.closing_since_ms(),
-            bell_is_out_of_reach: self.bell.is_out_of_reach(),
-            handshake_timeout_ms: header.handshake_timeout_ms.load(Ordering::Relaxed),
-            heartbeat_timeout_ms: self.session.silence_max_ms(),
+    /// Some process has left word for clients of this one.
+    fn look_who_is_wanted(&mut self) {
+        let memory = self.shared.context.memory;
+        let stopping = memory.header.stopping.load(Ordering::Acquire) != 0;
+        let epoch = memory.header.keepers[self.shared.keeper as usize]
+            .epoch
+            .load(Ordering::Acquire);
+        for place in 0..self.clients.len() {
+            let Some(client) = &mut self.clients[place] else {
+                continue;
+            };
+            let record = memory.connections.at(client.connection().index());
+            if record.take_attention() || stopping || record.keeper_epoch() != epoch {
+                client.look_at_flags = true;
+                self.wake(place);
+            }
+        }
+    }
+
+    /// Shows, to those who watch whether it does, that this process gets on: all whom it serves come to their turn.
+    fn show_pulse(&mut self) {
+        let now = now_ms();
+        if now < self.next_pulse_ms {
+            return;
+        }
+        self.next_pulse_ms = now + PULSE_EVERY_MS;
+        for client in self.clients.iter().flatten() {
+            let record = self.shared.context.memory.connections.at(client.connection().index());
+            record.pulse.beat();
+        }
+    }
+
+    fn take_assignments(&mut self) -> io::Result<()> {
+        let mut message = [0; Assignment::BYTES];
+        while let Some(channel) = &self.assignments {
+            match channel.receive(&mut message) {
+                Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
+                    match (Assignment::decode(&message[..bytes]), descriptors.into_iter().next()) {
+                        (Some(Assignment::Serve { connection }), Some(socket)) => {
+                            self.take_in(connection, socket)?;
+                        }
+                        (Some(Assignment::HandOver { connection }), None) => self.be_asked_for(connection),
+                        _ => log::error!("a message from the keeper was malformed"),
+                    }
+                }
+                Ok(ReceiveOutcome::WouldBlock) => return Ok(()),
+                // The keeper wants no more served here, or is dead.
+                Ok(ReceiveOutcome::PeerGone) => {
+                    let raw = channel.as_fd().as_raw_fd();
+                    self.shared.poll.registry().deregister(&mut SourceFd(&raw))?;
+                    self.assignments = None;
+                }
+                // The keeper has a duplicate. It finds out by this process's end, so that must come.
+                Err(error @ ChannelError::DescriptorsLost { .. }) => return Err(io::Error::other(error)),
+                Err(error) => log::error!("a message from the keeper was lost: {error}"),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, connection: ConnectionRef, socket: OwnedFd) -> io::Result<()> {
+        let index = connection.index();
+        let record = self.shared.context.memory.connections.at(index);
+        record.set_handler(self.shared.me, self.shared.context.build);
+        if record.claimed() != Claim::Held || record.reference(index) != connection {
+            log::warn!("connection {connection:?} was given up before it was served");
+            record.leave_handler(self.shared.me);
+            return Ok(());
+        }
+        record.pulse.beat();
+        // Whether anybody has animated it before is not known; the kernel is asked in any case.
+        self.begin_to_serve(index, socket, true)
+    }
+
+    fn begin_to_serve(&mut self, index: u32, socket: OwnedFd, is_successor: bool) -> io::Result<()> {
+        let free = self.clients.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.clients.len());
+        if free.is_none() {
+            self.clients.push(None);
+            self.due_ms.push(u64::MAX);
+        }
+        self.shared.serves_several |= place > 0 || self.assignments.is_some();
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        let token = Token(FIRST_SOCKET + place);
+        register(&self.shared.poll, socket.as_raw_fd(), token, all)?;
+        let client = Client::attach(place, index, socket, is_successor, &mut self.shared)?;
+        self.clients[place] = Some(client);
+        self.wake(place);
+        while let Some(woken) = self.shared.woken.pop() {
+            self.wake(woken);
+        }
+        Ok(())
+    }
+
+    /// The keeper wants the connection served by another process.
+    fn be_asked_for(&mut self, connection: ConnectionRef) {
+        let is_it = |client: &Option<Client>| client.as_ref().is_some_and(|it| it.connection() == connection);
+        if let Some(place) = self.clients.iter().position(is_it)
+            && let Some(client) = &mut self.clients[place]
+        {
+            client.is_asked_for = true;
+            self.wake(place);
+        }
+    }
+
+    /// Gives a connection to the keeper, for another process to serve.
+    fn hand_over(&mut self, place: usize) -> io::Result<()> {
+        let Some(client) = &self.clients[place] else {
+            return Ok(());
         };
-        next_deadline(self.session.phase(), &times)
+        let (connection, me) = (client.connection().index(), self.shared.me);
+        let message = Delivery::HandOver {
+            connection,
+            pid: me.pid,
+        };
+        match self
+            .shared
+            .keeper_channel()
+            .send(&message.encode(), &[client.socket.as_fd()])
+        {
+            Ok(SendOutcome::Sent) => {
+                let record = self.shared.context.memory.connections.at(connection);
+                self.forget(place)?;
+                record.leave_handler(me);
+            }
+            // It stays.
+            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
+            Err(error) => log::warn!("cannot hand connection {connection} over: {error}"),
+        }
+        Ok(())
     }
 
-    /// Ends the connection's hold on everything.
-    fn end(&mut self) {
-        let keeper = self.session.finish();
-        self.ring_keeper(keeper);
-        // The room is told by the bell it has, or, where that is not here, by the ticker.
-        for room in self.session.take_bells() {
-            self.bell.ring(room, &self.context.memory.rooms.at(room).log);
+    /// The connection has come to its end.
+    fn end(&mut self, place: usize) -> io::Result<()> {
+        let Some(client) = &self.clients[place] else {
+            return Ok(());
+        };
+        let context = self.shared.context;
+        let connection = client.connection().index();
+        self.forget(place)?;
+        // From here on the slot is the keeper's to give to another.
+        context.memory.connections.at(connection).set_over();
+        if self.assignments.is_some() || self.clients.iter().any(Option::is_some) {
+            context.memory.tell_keeper_of(connection);
+            context.wiring.ring_keeper(self.shared.keeper);
         }
+        Ok(())
     }
 
-    /// Shuts the connection down, and reads on for a moment: closed with unread bytes, the kernel would send a reset, and the
-    /// client could lose what it has not read yet.
-    fn linger(&mut self) -> io::Result<()> {
-        // For all duplicates: the keeper's would keep the connection open.
-        shut_down(self.socket, Shutdown::Write)?;
-        let give_up_at = now_ms() + CLOSING_TIMEOUT_MS;
-        let mut events = Events::with_capacity(8);
-        let mut ignored = [0; 4096];
-        while !self.client_has_ended && !self.supervisor_is_gone && now_ms() < give_up_at {
-            self.session.record().pulse.beat();
-            match crate::sys::sockets::receive_into(self.socket, &mut ignored) {
-                crate::sys::sockets::Received::Bytes(_) => continue,
-                crate::sys::sockets::Received::WouldBlock => {}
-                _ => break,
-            }
-            let patience = Duration::from_millis(give_up_at.saturating_sub(now_ms()));
-            match self.poll.poll(&mut events, Some(patience)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                polled => polled?,
-            }
-            self.supervisor_is_gone |= events.iter().any(|event| event.token() == LIFELINE);
-        }
-        shut_down(self.socket, Shutdown::Both)
+    /// This process has nothing to do with the connection any more.
+    fn forget(&mut self, place: usize) -> io::Result<()> {
+        let Some(client) = self.clients[place].take() else {
+            return Ok(());
+        };
+        self.due_ms[place] = u64::MAX;
+        self.shared.leave_room(place, client.room)?;
+        // While the keeper has a duplicate, closing this one would not end its events.
+        let raw = client.socket.as_raw_fd();
+        self.shared.poll.registry().deregister(&mut SourceFd(&raw))
     }
+}
+
+fn register(poll: &Poll, raw: i32, token: Token, interest: Interest) -> io::Result<()> {
+    poll.registry().register(&mut SourceFd(&raw), token, interest)
+}
+
+fn room_of(distance: usize) -> u32 {
+    u32::try_from(distance).expect("tokens are made from the indices of rooms")
 }

@@ -1,15 +1,19 @@
-//! A keeper: holds a duplicate of each of its clients' sockets, and forks a handler for each, again and again if need be.
+//! A keeper: holds a duplicate of each of its clients' sockets, and sees to it that each has a handler, again and again if need be.
 //!
 //! It must never register a client's socket in its poll (events would wake it for every byte of a thousand clients), never take
 //! a lock (a stuck lobby must not keep handlers from being replaced), and never run game or protocol code (nothing a client
 //! sends can kill it). It keeps few pages and few files, since every fork copies them.
 
 mod adoption;
+mod crew;
+mod hiring;
+mod placing;
+mod spares;
 mod watching;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,26 +22,25 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
+use self::crew::Crew;
+use self::spares::Spares;
 use crate::admission::Refusal;
-use crate::deaths::{Death, Deaths, Stuck, Verdict};
-use crate::handler::{self, Inheritance};
+use crate::deaths::Deaths;
 use crate::limits::{ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX};
 use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
 use crate::lobby::memory::KeeperSlot;
-use crate::logging;
 use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
-use crate::sys::process::{Change, Exit, ProcessId, Reaped, changes, fork};
 use crate::sys::signals::Signals;
-use crate::sys::sockets::{ReceiveOutcome, receive_into, shut_down};
+use crate::sys::sockets::{ChannelError, ReceiveOutcome, receive_into};
 use crate::wiring::Delivery;
 
 const CONNECTIONS: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const BELL: Token = Token(2);
 const LIFELINE: Token = Token(3);
-/// From here on: the end of an adopted handler, by its connection's index.
+/// From here on: the end of an adopted handler, by its pid.
 const FIRST_ADOPTED: usize = 16;
 
 /// The role's entry.
@@ -73,14 +76,14 @@ struct Keeper {
     poll: Poll,
     /// By the connection's index.
     kept: HashMap<u32, Kept>,
-    /// From a handler's pid to its connection's index.
-    handlers: HashMap<u32, u32>,
+    crew: Crew,
+    spares: Spares,
     /// Slots that were free when this process last looked.
     free: Vec<u32>,
     /// Connections whose handlers live on after a former keeper's death, until they have offered their sockets.
     to_adopt: Vec<u32>,
     ask_again_at_ms: u64,
-    /// Adopted connections whose handlers run the program before an upgrade.
+    /// Adopted handlers that run the program before an upgrade, by pid.
     outdated: VecDeque<u32>,
     /// When the next of them is replaced.
     replace_outdated_at_ms: u64,
@@ -91,12 +94,22 @@ struct Keeper {
 /// A connection in this keeper's hands.
 struct Kept {
     socket: OwnedFd,
-    handler: ProcessId,
-    /// Tells of the handler's end, where it is not this process's child.
-    pidfd: Option<OwnedFd>,
-    /// The handler was killed to be replaced by one of the new program: it is not to blame.
-    is_replaced: bool,
+    /// Pid of its handler. 0: it has none at this moment.
+    handler: u32,
+    /// Pid of the handler that is to have it as soon as its present one lets go.
+    moves_to: Option<u32>,
     deaths: Deaths,
+}
+
+impl Kept {
+    fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            handler: 0,
+            moves_to: None,
+            deaths: Deaths::default(),
+        }
+    }
 }
 
 /// What there is to do.
@@ -104,7 +117,7 @@ enum Event {
     Connections,
     Children,
     AdoptedEnded(u32),
-    Attention,
+    Bell,
     Stop,
     SupervisorGone,
 }
@@ -147,7 +160,8 @@ impl Keeper {
             signals,
             poll,
             kept: HashMap::new(),
-            handlers: HashMap::new(),
+            crew: Crew::new(context.config),
+            spares: Spares::new(context.config.spare_handlers, now_ms()),
             free: Vec::new(),
             to_adopt,
             ask_again_at_ms: 0,
@@ -164,6 +178,7 @@ impl Keeper {
             self.watch_handlers();
             self.ask_for_offers();
             self.replace_outdated();
+            self.keep_spares();
             match self.poll.poll(&mut events, self.patience()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -175,8 +190,12 @@ impl Keeper {
                     match event {
                         Event::Connections => self.take_connections()?,
                         Event::Children => self.reap_handlers(),
-                        Event::AdoptedEnded(index) => self.adopted_handler_ended(index),
-                        Event::Attention => self.pass_on_attention(),
+                        Event::AdoptedEnded(pid) => self.adopted_handler_ended(pid),
+                        Event::Bell => {
+                            self.context.wiring.keepers[self.index as usize].bell.clear();
+                            self.pass_on_attention();
+                            self.hear_news();
+                        }
                         // Told by somebody else than the supervisor, it ends alone; the next keeper adopts what it held.
                         Event::Stop if !self.server_is_stopping() => return Ok(0),
                         Event::Stop => self.stop(),
@@ -185,7 +204,7 @@ impl Keeper {
                 }
             }
             if let Some(stop_by_ms) = self.stop_by_ms {
-                if self.kept.is_empty() {
+                if self.kept.is_empty() && self.crew.is_empty() {
                     return Ok(0);
                 }
                 if stop_by_ms <= now_ms() {
@@ -198,7 +217,7 @@ impl Keeper {
     fn meaning(&self, token: Token) -> io::Result<Vec<Event>> {
         Ok(match token {
             CONNECTIONS => vec![Event::Connections],
-            BELL => vec![Event::Attention],
+            BELL => vec![Event::Bell],
             LIFELINE => vec![Event::SupervisorGone],
             Token(adopted @ FIRST_ADOPTED..) => u32::try_from(adopted - FIRST_ADOPTED)
                 .map(Event::AdoptedEnded)
@@ -230,6 +249,7 @@ impl Keeper {
             .chain(replace_ms)
             .chain(stop_ms)
             .chain(self.watch_again_ms())
+            .chain(self.spares_due_ms())
             .min()
             .map(Duration::from_millis)
     }
@@ -253,11 +273,18 @@ impl Keeper {
                                 slot.set_taken_up_to(kind, number);
                             }
                             Some(Delivery::Adopt { connection }) => self.adopt(connection, socket)?,
+                            Some(Delivery::HandOver { connection, pid }) => {
+                                self.handed_over(connection, pid, Some(socket));
+                            }
                             None => log::error!("a message to the keeper was malformed"),
                         }
                     }
                 }
                 Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => break,
+                Err(error) if let Some((connection, pid)) = handed_over_without_socket(&error, &message) => {
+                    log::warn!("the duplicate of a socket that is to move was lost: {error}");
+                    self.handed_over(connection, pid, None);
+                }
                 // The socket is lost with its descriptor; the client sees a reset and tries again.
                 Err(error) => {
                     log::error!("a connection was lost on its way from the listener: {error}");
@@ -274,43 +301,6 @@ impl Keeper {
             slot.set_taken_up_to(kind, sent);
         }
         Ok(())
-    }
-
-    fn take_in(&mut self, kind: Kind, order: u64, socket: OwnedFd) {
-        let socket = TcpStream::from(socket);
-        // A client that has gone already has no address any more.
-        let peer = socket
-            .peer_addr()
-            .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-        let socket = OwnedFd::from(socket);
-        let Some((index, record)) = self.claim_slot(kind, peer) else {
-            log::error!("no connection slot is free");
-            self.refuse(kind, &socket, Refusal::Full);
-            return;
-        };
-        record.set_order(order);
-        match self.fork_handler(index, record, &socket, false) {
-            Ok(handler) => {
-                self.slot().hold(kind);
-                self.handlers.insert(handler.pid, index);
-                self.kept.insert(
-                    index,
-                    Kept {
-                        socket,
-                        handler,
-                        pidfd: None,
-                        is_replaced: false,
-                        deaths: Deaths::default(),
-                    },
-                );
-            }
-            Err(error) => {
-                log::error!("cannot fork a handler: {error}");
-                self.refuse(kind, &socket, Refusal::NoResources);
-                record.free();
-                self.free.push(index);
-            }
-        }
     }
 
     fn refuse(&self, kind: Kind, socket: &OwnedFd, refusal: Refusal) {
@@ -352,153 +342,6 @@ impl Keeper {
         None
     }
 
-    fn fork_handler(
-        &self,
-        index: u32,
-        record: &ConnectionRecord,
-        socket: &OwnedFd,
-        is_successor: bool,
-    ) -> Result<ProcessId, crate::sys::process::ForkError> {
-        let context = self.context;
-        let handler = fork(logging::log_panic, |new_process| {
-            handler::run(
-                &new_process,
-                Inheritance {
-                    context,
-                    connection: index,
-                    socket,
-                    is_successor,
-                },
-            )
-        })?;
-        record.set_handler(handler, self.context.build);
-        Ok(handler)
-    }
-
-    fn reap_handlers(&mut self) {
-        for change in changes() {
-            self.life.show();
-            let (pid, exit) = match change {
-                Change::Ended(Reaped { pid, exit }) => (pid, exit),
-                Change::Stopped { pid } => {
-                    if let Some(index) = self.handlers.get(&pid) {
-                        self.report_handler(*index);
-                    }
-                    continue;
-                }
-            };
-            let Some(index) = self.handlers.remove(&pid) else {
-                continue;
-            };
-            match exit {
-                Exit::Code(0) => self.let_go(index),
-                exit => self.replace(index, Some(exit)),
-            }
-        }
-    }
-
-    /// The handler has ended the connection and what it held.
-    fn let_go(&mut self, index: u32) {
-        self.kept.remove(&index);
-        let record = self.context.memory.connections.at(index);
-        let kind = record.kind();
-        record.free();
-        self.free.push(index);
-        self.slot().let_go(kind);
-    }
-
-    /// The handler has died: another goes on with the same connection.
-    fn replace(&mut self, index: u32, exit: Option<Exit>) {
-        let Some(mut kept) = self.kept.remove(&index) else {
-            return;
-        };
-        let record = self.context.memory.connections.at(index);
-        let working_on = match record.kind() {
-            // Taken away: a successor that dies before it has come to any frame must not be blamed on the same one again.
-            Kind::Game => record.working_on.swap(0, Ordering::AcqRel),
-            // An operator is told by the successor that something was lost.
-            Kind::Console => record.working_on.load(Ordering::Acquire),
-        };
-        let now = now_ms();
-        let stuck = record.take_fault().map(|fault| Stuck {
-            by_itself: fault.is_its_own(),
-            for_ms: now.saturating_sub(record.mark()),
-        });
-        let death = Death {
-            working_on,
-            exit,
-            stuck,
-        };
-        let was_replaced = std::mem::take(&mut kept.is_replaced);
-        let verdict = if was_replaced {
-            Verdict::Replace
-        } else {
-            kept.deaths.enter(now, death)
-        };
-        let exit = exit.map_or_else(
-            || "adopted: exit status unknown".to_owned(),
-            |exit| exit.to_string(),
-        );
-        if verdict != Verdict::Replace {
-            self.context
-                .memory
-                .header
-                .blamed_total
-                .fetch_add(1, Ordering::Relaxed);
-        }
-        match verdict {
-            Verdict::Replace => {}
-            Verdict::RefuseFrame => {
-                log::error!(
-                    "handler {} died ({exit}) in a frame in which others have died: it is refused",
-                    kept.handler
-                );
-                record.refused_frame.store(working_on, Ordering::Release);
-            }
-            Verdict::GiveUp => {
-                log::error!(
-                    "handler {} died ({exit}), again and again: its connection is given up",
-                    kept.handler
-                );
-                return self.give_up(record, &kept);
-            }
-        }
-        match self.fork_handler(index, record, &kept.socket, true) {
-            Ok(successor) => {
-                if was_replaced {
-                    log::debug!("handler {} is replaced by {successor}", kept.handler);
-                } else {
-                    log::warn!("handler {} died ({exit}): replaced by {successor}", kept.handler);
-                }
-                self.context
-                    .memory
-                    .header
-                    .takeovers_total
-                    .fetch_add(1, Ordering::Relaxed);
-                self.handlers.insert(successor.pid, index);
-                kept.handler = successor;
-                self.kept.insert(index, kept);
-            }
-            Err(error) => {
-                log::error!(
-                    "handler {} died ({exit}), and no other can be forked: {error}",
-                    kept.handler
-                );
-                self.give_up(record, &kept);
-            }
-        }
-    }
-
-    /// The connection ends; the ticker frees what it held. The client may resume on a new one.
-    fn give_up(&self, record: &ConnectionRecord, kept: &Kept) {
-        if let Err(error) = shut_down(&kept.socket, Shutdown::Both) {
-            log::warn!("cannot shut a connection down: {error}");
-        }
-        let kind = record.kind();
-        record.abandon();
-        self.slot().let_go(kind);
-    }
-
     /// What others see of this keeper.
     fn slot(&self) -> &'static KeeperSlot {
         &self.context.memory.header.keepers[self.index as usize]
@@ -506,7 +349,6 @@ impl Keeper {
 
     /// Makes the handlers look at their flags for whom somebody has left word.
     fn pass_on_attention(&self) {
-        self.context.wiring.keepers[self.index as usize].bell.clear();
         let first = self.context.memory.connections_of_keeper(self.index).start;
         let words = &self.slot().attention;
         for (word_index, word) in (0_u32..).zip(words) {
@@ -536,22 +378,22 @@ impl Keeper {
     fn stop(&mut self) {
         let patience_ms = u64::from(self.context.config.drain_timeout_ms);
         self.stop_by_ms.get_or_insert(now_ms() + patience_ms);
+        self.let_idle_go(u32::MAX);
         for index in self.context.memory.touched_connections_of_keeper(self.index) {
             if self.context.memory.connections.at(index).claimed() != Claim::Free {
                 self.nudge(index);
             }
         }
     }
+}
 
-    /// The server stops, and these have not come to an end in time.
-    fn kill_handlers(&mut self) {
-        for (index, kept) in self.kept.drain() {
-            log::warn!(
-                "handler {} of connection {index} did not end in time: killed",
-                kept.handler
-            );
-            let _ = kept.handler.send_signal(Signal::SIGKILL);
-            let _ = kept.handler.wait();
-        }
+/// Which connection a handler has let go of, and the handler, if that is what came without the socket that belongs to it.
+fn handed_over_without_socket(error: &ChannelError, message: &[u8]) -> Option<(u32, u32)> {
+    let ChannelError::DescriptorsLost { bytes } = error else {
+        return None;
+    };
+    match Delivery::decode(&message[..*bytes])? {
+        Delivery::HandOver { connection, pid } => Some((connection, pid)),
+        _ => None,
     }
 }

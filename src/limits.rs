@@ -29,6 +29,21 @@ pub const CONNECTIONS_BEYOND_PLAYERS_DEFAULT: u32 = 100;
 /// Connections of one keeper: `waitpid` and fork cost it more with each child and each open file.
 pub const CONNECTIONS_PER_KEEPER_MAX: u32 = 1000;
 
+/// Clients of one handler, at the widest setting of the isolation dial: its successor makes the last of so many wait a few milliseconds.
+pub const CLIENTS_PER_HANDLER_MAX: u32 = 256;
+
+/// Of a handler's places, one in so many is kept from new clients, for those who are moved to where their room is.
+pub const PLACES_FOR_MOVES_ONE_IN: u32 = 8;
+
+/// Handlers that one keeper may hold ready.
+pub const SPARE_HANDLERS_MAX: u32 = 250;
+
+/// Spare handlers that a keeper forks in one go, before it looks at what else there is to do.
+pub const SPARES_AT_ONCE_MAX: u32 = 4;
+
+/// How long no connection must have come in before a keeper holds half as many handlers ready.
+pub const SPARES_SHRINK_AFTER_MS: u64 = 5000;
+
 /// Keepers; their slots lie in the header of the shared memory.
 pub const KEEPERS_MAX: usize = 128;
 
@@ -290,6 +305,9 @@ pub const WATCHDOG_LOOK_MS: u64 = 100;
 
 /// How often keepers look whether their handlers get on, and the watchdog whether the supervisor's own processes do.
 pub const WATCHDOG_PULSE_LOOK_MS: u64 = 1000;
+
+/// How often a handler shows that it gets on, if it does: often enough to be seen at each look.
+pub const PULSE_EVERY_MS: u64 = WATCHDOG_PULSE_LOOK_MS / 4;
 
 /// Looks in a row, [`WATCHDOG_LOOK_MS`] apart, that must find a suspect stopped before it is killed: somebody may be about to continue it.
 pub const WATCHDOG_STOPPED_LOOKS: u32 = 5;

@@ -217,6 +217,7 @@ impl Listener {
                 keeper_max: CONNECTIONS_PER_KEEPER_MAX,
                 open: self.context.memory.open_connections(kind),
                 open_max,
+                together: self.context.config.clients_per_handler > 1,
             });
             let keeper = match admission {
                 Admission::Refuse(refusal) => return self.refuse(kind, socket, refusal),

@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
+use crate::lobby::rooms::RoomRecord;
 use crate::shm::bell;
-use crate::shm::event_log::EventLog;
 use crate::sys::eventfd::EventFd;
 use crate::sys::sockets::{Channel, ReceiveOutcome, SendOutcome};
 
@@ -43,11 +43,11 @@ impl RoomBell {
     }
 
     /// Wakes the members of `room`, if its bell is the one held.
-    pub(crate) fn ring<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
+    pub(crate) fn ring(&self, room: u32, record: &RoomRecord) {
         if let Some((held, eventfd)) = &self.held
             && *held == room
         {
-            bell::ring(log, eventfd);
+            bell::ring(&record.log, eventfd);
         }
     }
 
@@ -108,7 +108,14 @@ impl RoomBell {
     }
 
     fn ask(&mut self, room: u32, poll: &Poll, requests: &Channel) -> io::Result<()> {
-        let (mine, theirs) = Channel::pair()?;
+        let (mine, theirs) = match Channel::pair() {
+            Ok(pair) => pair,
+            Err(error) => {
+                log::warn!("there is no channel to ask for the bell of room {room}: {error}");
+                self.asked_in_vain = true;
+                return Ok(());
+            }
+        };
         match requests.send(&room.to_le_bytes(), &[theirs.as_fd()]) {
             Ok(SendOutcome::Sent) => {
                 let raw = mine.as_fd().as_raw_fd();

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lobby::chat::ChatRecord;
 use crate::lobby::connections::Kind;
+use crate::lobby::memory::ConnectionRef;
 use crate::shm::bell;
 use crate::shm::event_log::EventLog;
 use crate::sys::eventfd::EventFd;
@@ -220,10 +221,20 @@ pub(crate) enum Delivery {
         /// Index of the connection.
         connection: u32,
     },
+    /// From a handler that does not serve the connection any more: another is to. The socket comes with it, since it may be that no
+    /// keeper has it at this moment.
+    HandOver {
+        /// Index of the connection.
+        connection: u32,
+        /// The handler.
+        pid: u32,
+    },
 }
 
 /// In place of a [`Kind`]: the connection is not new.
 const ADOPT: u8 = u8::MAX;
+/// In place of a [`Kind`]: the connection is to be served by another process.
+const HAND_OVER: u8 = u8::MAX - 1;
 
 impl Delivery {
     /// Length of the longest message.
@@ -234,6 +245,7 @@ impl Delivery {
         let (tag, number, order) = match self {
             Self::New { kind, number, order } => (kind as u8, number, order),
             Self::Adopt { connection } => (ADOPT, connection, 0),
+            Self::HandOver { connection, pid } => (HAND_OVER, connection, pid.into()),
         };
         let mut message = [tag; Self::BYTES_MAX];
         message[1..5].copy_from_slice(&number.to_le_bytes());
@@ -247,10 +259,59 @@ impl Delivery {
         let (number, order) = numbers.split_first_chunk()?;
         let number = u32::from_le_bytes(*number);
         let order = u64::from_le_bytes(order.try_into().ok()?);
-        [Kind::Game, Kind::Console]
-            .into_iter()
-            .find(|kind| *kind as u8 == *tag)
-            .map(|kind| Self::New { kind, number, order })
-            .or_else(|| (*tag == ADOPT).then_some(Self::Adopt { connection: number }))
+        let connection = number;
+        match *tag {
+            ADOPT => Some(Self::Adopt { connection }),
+            HAND_OVER => Some(Self::HandOver {
+                connection,
+                pid: order.try_into().ok()?,
+            }),
+            tag => [Kind::Game, Kind::Console]
+                .into_iter()
+                .find(|kind| *kind as u8 == tag)
+                .map(|kind| Self::New { kind, number, order }),
+        }
+    }
+}
+
+/// What a keeper says to a handler of several connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Assignment {
+    /// The handler is to serve the connection, whose socket comes with it.
+    Serve {
+        /// The connection, and which occupant of the slot.
+        connection: ConnectionRef,
+    },
+    /// Another is to serve the connection: see [`Delivery::HandOver`].
+    HandOver {
+        /// The connection.
+        connection: ConnectionRef,
+    },
+}
+
+impl Assignment {
+    /// Length of each message.
+    pub(crate) const BYTES: usize = 9;
+
+    /// The message.
+    pub(crate) fn encode(self) -> [u8; Self::BYTES] {
+        let (tag, connection) = match self {
+            Self::Serve { connection } => (0, connection),
+            Self::HandOver { connection } => (1, connection),
+        };
+        let mut message = [tag; Self::BYTES];
+        message[1..].copy_from_slice(&connection.to_id().to_le_bytes());
+        message
+    }
+
+    /// What the message says; `None` for one that no process of this server sends.
+    pub(crate) fn decode(message: &[u8]) -> Option<Self> {
+        let (tag, id) = message.split_first()?;
+        let connection = ConnectionRef::from_id(u64::from_le_bytes(id.try_into().ok()?));
+        match tag {
+            0 => Some(Self::Serve { connection }),
+            1 => Some(Self::HandOver { connection }),
+            _ => None,
+        }
     }
 }

@@ -11,7 +11,9 @@ use rustix::process::{Resource, geteuid, getrlimit};
 use thiserror::Error;
 
 use super::{Config, Problem, Settings};
-use crate::limits::{MEMORY_PER_CONNECTION_BYTES, OPEN_FILES_BASE};
+use crate::limits::{
+    CONNECTIONS_PER_KEEPER_MAX, MEMORY_PER_CONNECTION_BYTES, OPEN_FILES_BASE, PLACES_FOR_MOVES_ONE_IN,
+};
 
 /// What a machine allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +37,13 @@ pub struct Machine {
 /// What a configuration needs at full capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// Open files of a keeper: one per connection and its own.
+    /// Open files of a keeper: one per connection, as many again for a moment as one handler serves, one per handler that is given
+    /// its connections, and its own.
     pub keeper_open_files: u64,
     /// Open files of supervisor and ticker: one bell per room and their own.
     pub ticker_open_files: u64,
-    /// Processes: one per connection, the keepers, supervisor, listener and ticker.
+    /// Processes: the handlers (as many as it takes where all their places are used but those left for moves), those held ready, the
+    /// keepers, supervisor, listener and ticker.
     pub processes: u64,
     /// Memory: each connection's process, and the shared mapping.
     pub memory_bytes: u64,
@@ -49,10 +53,21 @@ impl Needs {
     /// What `config` needs with a shared mapping of `mapping_bytes`.
     pub fn of(config: &Config, mapping_bytes: u64) -> Self {
         let connections = u64::from(config.connections_max);
+        let keepers = u64::from(config.keepers);
+        let (places, spares) = (u64::from(config.clients_per_handler), u64::from(config.spare_handlers.max));
+        let places_used = places - places / u64::from(PLACES_FOR_MOVES_ONE_IN);
+        let handlers = connections.div_ceil(places_used);
+        let channels = match config.handler_clients_max > 1 || spares > 0 {
+            true => handlers.div_ceil(keepers) + spares,
+            false => 0,
+        };
         Needs {
-            keeper_open_files: connections.div_ceil(config.keepers.into()) + OPEN_FILES_BASE,
+            keeper_open_files: connections.div_ceil(keepers).min(CONNECTIONS_PER_KEEPER_MAX.into())
+                + places
+                + channels
+                + OPEN_FILES_BASE,
             ticker_open_files: u64::from(config.rooms_max) + OPEN_FILES_BASE,
-            processes: connections + u64::from(config.keepers) + 3,
+            processes: handlers + (spares + 1) * keepers + 3,
             memory_bytes: connections * MEMORY_PER_CONNECTION_BYTES + mapping_bytes,
         }
     }

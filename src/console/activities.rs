@@ -69,9 +69,9 @@ impl Activity {
     }
 
     /// Leaves nothing behind.
-    pub(super) fn end(self, poll: &Poll) -> io::Result<()> {
+    pub(super) fn end(self, lobby: &Lobby, poll: &Poll) -> io::Result<()> {
         match self {
-            Self::Watch(watch) => watch.end(poll),
+            Self::Watch(watch) => watch.end(lobby, poll),
             Self::Trace(_) | Self::Ping(_) | Self::Upgrade(_) => Ok(()),
         }
     }

@@ -10,11 +10,12 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use nix::sys::signal::Signal;
 
+use super::crew::Worker;
 use super::{FIRST_ADOPTED, Keeper, Kept};
-use crate::deaths::Deaths;
 use crate::limits::{ADOPT_AGAIN_MS, UPGRADE_HANDLER_EVERY_MS};
 use crate::lobby::connections::Claim;
 use crate::sys::clock::now_ms;
+use crate::sys::process::ProcessId;
 
 impl Keeper {
     /// Makes handlers whose keeper has died offer their sockets.
@@ -24,6 +25,15 @@ impl Keeper {
             return;
         }
         self.ask_again_at_ms = now + ADOPT_AGAIN_MS;
+        let (over, to_adopt) = std::mem::take(&mut self.to_adopt)
+            .into_iter()
+            .partition::<Vec<u32>, _>(|index| memory.connections.at(*index).is_over());
+        self.to_adopt = to_adopt;
+        for index in over {
+            // Nobody has it any more, and its handler lives for others.
+            memory.connections.at(index).free();
+            self.free.push(index);
+        }
         let lives_on = |index: &u32| {
             let record = memory.connections.at(*index);
             record.claimed() == Claim::Held
@@ -51,29 +61,34 @@ impl Keeper {
         record.set_keeper_epoch(self.epoch);
         self.slot().hold(record.kind());
         self.context.memory.count_outliving(self.index);
-        let pidfd = handler.open_pidfd()?;
-        if let Some(pidfd) = &pidfd {
-            let token = Token(FIRST_ADOPTED + index as usize);
+        let mut kept = Kept::new(socket);
+        kept.handler = handler.pid;
+        self.kept.insert(index, kept);
+        let add = |worker: &mut Worker| worker.connections.push(index);
+        if self.crew.change(handler.pid, add).is_none() {
+            self.adopt_handler(handler, index)?;
+        }
+        Ok(())
+    }
+
+    /// From now on this process watches for the end of a handler that is not its child. It cannot give it anybody new to serve.
+    fn adopt_handler(&mut self, handler: ProcessId, first_connection: u32) -> io::Result<()> {
+        let mut worker = Worker::new(handler, vec![first_connection], None, self.context.config);
+        worker.pidfd = handler.open_pidfd()?;
+        if let Some(pidfd) = &worker.pidfd {
+            let token = Token(FIRST_ADOPTED + handler.pid as usize);
             let raw = pidfd.as_raw_fd();
             self.poll
                 .registry()
                 .register(&mut SourceFd(&raw), token, Interest::READABLE)?;
         }
-        let has_ended = pidfd.is_none();
-        self.kept.insert(
-            index,
-            Kept {
-                socket,
-                handler,
-                pidfd,
-                is_replaced: false,
-                deaths: Deaths::default(),
-            },
-        );
+        let has_ended = worker.pidfd.is_none();
+        self.crew.enter(worker);
+        let record = self.context.memory.connections.at(first_connection);
         if has_ended {
-            self.go_on_without(index);
+            self.handler_ended(handler.pid, None);
         } else if record.handler_build() != self.context.build {
-            self.outdated.push_back(index);
+            self.outdated.push_back(handler.pid);
         }
         Ok(())
     }
@@ -85,26 +100,27 @@ impl Keeper {
             return;
         }
         self.replace_outdated_at_ms = now + UPGRADE_HANDLER_EVERY_MS;
-        while let Some(index) = self.outdated.pop_front() {
-            let record = self.context.memory.connections.at(index);
-            let Some(kept) = self.kept.get_mut(&index) else {
+        while let Some(pid) = self.outdated.pop_front() {
+            let is_replaced = |worker: &mut Worker| {
+                // It may have died meanwhile, and another's successor, this process's child, have its pid.
+                let is_it = worker.pidfd.is_some();
+                worker.is_replaced |= is_it;
+                is_it.then_some(worker.process)
+            };
+            let Some(handler) = self.crew.change(pid, is_replaced).flatten() else {
                 continue;
             };
-            // It may have died meanwhile, and its successor, or the slot's next occupant, is not outdated.
-            if record.handler_build() == self.context.build {
-                continue;
-            }
-            kept.is_replaced = true;
-            if let Err(error) = kept.handler.send_signal(Signal::SIGKILL) {
-                log::error!("cannot replace handler {}: {error}", kept.handler);
+            if let Err(error) = handler.send_signal(Signal::SIGKILL) {
+                log::error!("cannot replace handler {handler}: {error}");
             }
             return;
         }
     }
 
     /// The end of a handler that this process watches, because it is not its child, is seen.
-    pub(super) fn adopted_handler_ended(&mut self, index: u32) {
-        let Some(pidfd) = self.kept.get_mut(&index).and_then(|kept| kept.pidfd.take()) else {
+    pub(super) fn adopted_handler_ended(&mut self, pid: u32) {
+        let take_pidfd = |worker: &mut Worker| worker.pidfd.take();
+        let Some(pidfd) = self.crew.change(pid, take_pidfd).flatten() else {
             // The end of this process's own children is seen elsewhere.
             return;
         };
@@ -114,15 +130,7 @@ impl Keeper {
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&raw)) {
             log::error!("cannot leave off watching a handler that has ended: {error}");
         }
-        self.go_on_without(index);
-    }
-
-    /// Its exit status is the supervisor's to see, who was given the orphan; but the record tells whether it was done.
-    fn go_on_without(&mut self, index: u32) {
-        if self.context.memory.connections.at(index).is_over() {
-            self.let_go(index);
-        } else {
-            self.replace(index, None);
-        }
+        // Its exit status is the supervisor's to see, who was given the orphan; but the records tell what it has brought to an end.
+        self.handler_ended(pid, None);
     }
 }

@@ -46,6 +46,10 @@ shared_record! {
         fault: AtomicU32,
         /// Nonzero once the handler has brought the connection to its end: what is left is to be dropped.
         over: AtomicU32,
+        /// Nonzero if somebody has left word for the handler, who should look at what is wanted.
+        attention: AtomicU32,
+        /// Index + 1 of a connection beside which this one would be better served; 0 for none.
+        beside: AtomicU32,
         /// Of an operator's connection: what was agreed on with the terminal. See the console.
         pub terminal: AtomicU32,
         order: AtomicU64,
@@ -174,6 +178,8 @@ impl ConnectionRecord {
         self.working_on.store(0, Ordering::Relaxed);
         self.refused_frame.store(0, Ordering::Relaxed);
         self.over.store(0, Ordering::Relaxed);
+        self.attention.store(0, Ordering::Relaxed);
+        self.beside.store(0, Ordering::Relaxed);
         self.terminal.store(0, Ordering::Relaxed);
         self.fault.store(0, Ordering::Relaxed);
         let address = match peer.ip() {
@@ -277,6 +283,29 @@ impl ConnectionRecord {
         self.handler_pid.store(handler.pid, Ordering::Release);
     }
 
+    /// The handler has handed the connection over, and no other has it yet. Does nothing if one has.
+    pub fn leave_handler(&self, handler: ProcessId) {
+        // Who enters it is the next handler, or the keeper that has forked one.
+        let _ = self
+            .handler_pid
+            .compare_exchange(handler.pid, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Whether somebody has left word since this was last asked.
+    pub fn take_attention(&self) -> bool {
+        self.attention.swap(0, Ordering::AcqRel) != 0
+    }
+
+    /// The handler would rather have the connection served where the other one of this keeper's is.
+    pub fn ask_to_be_beside(&self, other: u32) {
+        self.beside.store(other + 1, Ordering::Release);
+    }
+
+    /// Beside which connection this one should be served, if its handler has said so. Asking forgets it.
+    pub fn take_beside(&self) -> Option<u32> {
+        self.beside.swap(0, Ordering::AcqRel).checked_sub(1)
+    }
+
     /// When the handler last got on, in milliseconds of the monotonic clock: by coming round its loop, or from one frame to the next.
     pub fn mark(&self) -> u64 {
         let last_frame_ms = self.last_frame_at_ms.load(Ordering::Relaxed);
@@ -305,7 +334,19 @@ impl Memory {
         let slots = CONNECTIONS_PER_KEEPER_MAX;
         let (keeper, slot) = (connection.index() / slots, connection.index() % slots);
         let word = &self.header.keepers[keeper as usize].attention[slot as usize / 64];
+        self.connections
+            .at(connection.index())
+            .attention
+            .store(1, Ordering::Release);
         word.fetch_or(1 << (slot % 64), Ordering::AcqRel);
         keeper
+    }
+
+    /// Leaves word for its keeper that there is news of a connection: it is over, or should be served elsewhere. The keeper's bell is to
+    /// be rung.
+    pub fn tell_keeper_of(&self, connection: u32) {
+        let slot = connection % CONNECTIONS_PER_KEEPER_MAX;
+        let word = &self.keeper_of(connection).news[slot as usize / 64];
+        word.fetch_or(1 << (slot % 64), Ordering::AcqRel);
     }
 }

@@ -115,6 +115,7 @@ impl Session {
         tx.set(&record.name, name);
         tx.set(&record.seats[0], Seat::of(player, player_name));
         record.log.reset(&mut tx);
+        record.forget_listeners();
         if game.start_rule() == Start::AtOnce {
             let seats = tx.get(&record.capacity);
             write_state(&mut tx, &first.state, seats);

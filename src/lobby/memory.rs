@@ -254,6 +254,8 @@ shared_record! {
     pub struct KeeperSlot {
         /// One bit per connection slot whose handler should look at its flags.
         pub attention: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
+        /// One bit per connection slot of which a handler has news for the keeper.
+        pub news: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
         /// By kind: number of the last connection that the listener has sent. Only the listener writes it.
         sent: [AtomicU32; Kind::COUNT],
         /// By kind: number of the last connection that the keeper has taken. Only the keeper writes it.

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::blame::BlameRecord;
 use super::directory::Name;
-use super::memory::{PlayerRef, RoomRef};
+use super::memory::{ConnectionRef, PlayerRef, RoomRef};
 use super::ownership::{Bans, owner_of};
 use super::reservations::{kept_seats, reservations};
 use super::settings::rules;
@@ -20,6 +20,7 @@ use crate::limits::{
     SEATS_MAX,
 };
 use crate::shared_record;
+use crate::shm::bell::Listeners;
 use crate::shm::event_log::EventLog;
 use crate::shm::lock::Lock;
 use crate::shm::transaction::{Record, Tx, View};
@@ -88,6 +89,10 @@ shared_record! {
         /// When time next makes a difference (a tick, the end of a turn or of a reservation), in milliseconds of the monotonic clock;
         /// `u64::MAX` if it does not; for the ticker.
         due_ms: AtomicU64,
+        /// Which processes listen for the room's bell.
+        pub listeners: Listeners,
+        /// The connection beside which the room's members are to be served, as a reference's number; 0 for none.
+        home: AtomicU64,
         /// Whether an operator watches.
         pub watched: Followed,
         /// What it has cost in tickers.
@@ -258,6 +263,35 @@ impl RoomRecord {
         u32::try_from(self.open.load(Ordering::Acquire))
             .ok()
             .filter(|generation| *generation != 0)
+    }
+
+    /// Beside which connection the room's members are to be served: if there is none any more, beside `mine` from now on.
+    pub fn home_or(&self, mine: ConnectionRef, is_there: impl Fn(ConnectionRef) -> bool) -> ConnectionRef {
+        let known = self.home.load(Ordering::Acquire);
+        let home = ConnectionRef::from_id(known);
+        if known != 0 && is_there(home) {
+            return home;
+        }
+        match self
+            .home
+            .compare_exchange(known, mine.to_id(), Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => mine,
+            Err(other) => ConnectionRef::from_id(other),
+        }
+    }
+
+    /// The connection is not one of a member any more: the others are to gather elsewhere from now on, if it was beside this one.
+    pub fn leave_home(&self, connection: ConnectionRef) {
+        let _ = self
+            .home
+            .compare_exchange(connection.to_id(), 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Nobody listens yet: the room is about to be opened, under its lock. (When it closed, those who had been in it were to hear of it.)
+    pub(super) fn forget_listeners(&self) {
+        self.home.store(0, Ordering::Release);
+        self.listeners.clear();
     }
 
     /// The seat's player was given the events up to `offset`, for good.

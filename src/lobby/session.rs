@@ -11,6 +11,7 @@
 mod ending;
 mod frames;
 pub(super) mod greeting;
+mod parked;
 
 use std::sync::atomic::Ordering;
 
@@ -28,6 +29,7 @@ use crate::text_player::Place;
 pub use ending::Farewell;
 pub(super) use frames::Own;
 pub use greeting::Resume;
+pub use parked::Parked;
 
 /// In a player's log cursor: the player must be given a snapshot before any further event.
 pub(super) const CURSOR_LOST: u64 = u64::MAX;

@@ -51,8 +51,12 @@ pub struct Hand {
     me: ProcessId,
     recoveries_total: &'static AtomicU64,
     alarm: &'static Alarm,
-    animated: Vec<(Range<usize>, &'static AtomicU64)>,
+    animated: AnimatedRecords,
 }
+
+/// What a hand animates for one of several purposes, while it is busy with another: see [`Hand::exchange_animated`].
+#[derive(Debug, Default)]
+pub struct AnimatedRecords(Vec<(Range<usize>, &'static AtomicU64)>);
 
 impl Hand {
     /// The hand of the calling process. A process has only one: see [`Memory::attach`](crate::lobby::memory::Memory::attach).
@@ -66,7 +70,7 @@ impl Hand {
             me: ProcessId::of_self(),
             recoveries_total,
             alarm,
-            animated: Vec::with_capacity(2),
+            animated: AnimatedRecords(Vec::with_capacity(2)),
         }
     }
 
@@ -78,15 +82,22 @@ impl Hand {
     /// From now on this process, and no other, changes `record`.
     pub(crate) fn animate<A: Animated>(&mut self, record: &'static A) {
         let range = range_of(record);
-        if !self.animated.iter().any(|(other, _)| *other == range) {
-            self.animated.push((range, record.noted_lock()));
+        if !self.animated.0.iter().any(|(other, _)| *other == range) {
+            self.animated.0.push((range, record.noted_lock()));
         }
     }
 
     /// This process does not animate `record` any more.
     pub(crate) fn let_go<A: Animated>(&mut self, record: &'static A) {
         let range = range_of(record);
-        self.animated.retain(|(other, _)| *other != range);
+        self.animated.0.retain(|(other, _)| *other != range);
+    }
+
+    /// Goes over to other records that this process animates. Those it had to do with until now stay its own, and rest: a transaction
+    /// neither notes its lock in them nor can touch them.
+    #[must_use]
+    pub(crate) fn exchange_animated(&mut self, others: AnimatedRecords) -> AnimatedRecords {
+        std::mem::replace(&mut self.animated, others)
     }
 
     /// The value of a cell in a record that this process animates. No lock is needed: nobody else changes it.
@@ -106,7 +117,7 @@ impl Hand {
     pub fn begin<R: Record>(&mut self, record: &'static R) -> Tx<'_, R> {
         let record_range = record.guarded_addresses();
         let offset = self.mapping.offset_of(record_range.start) as u64;
-        for (_, noted) in &self.animated {
+        for (_, noted) in &self.animated.0 {
             noted.store(offset, Ordering::Relaxed);
         }
         // The note must be in memory before the first write is.
@@ -141,6 +152,7 @@ impl Hand {
 
     fn animates(&self, address: usize, bytes: usize) -> bool {
         self.animated
+            .0
             .iter()
             .any(|(range, _)| contains(range, address, bytes))
     }

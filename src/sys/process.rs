@@ -140,6 +140,13 @@ impl ProcessId {
         Ok(stat.is_some_and(|stat| stat.start_time == self.start_time && !stat.is_dead()))
     }
 
+    /// Whether there is no process of this pid any more, neither this one nor another. Costs one short system call; of one that was not
+    /// reaped yet, and of one that may not be signalled, it says no.
+    pub fn pid_is_free(self) -> bool {
+        self.raw()
+            .is_none_or(|pid| matches!(process::test_kill_process(pid), Err(Errno::SRCH)))
+    }
+
     /// A descriptor of the process, readable when it has ended; `None` if it was reaped already.
     ///
     /// # Errors

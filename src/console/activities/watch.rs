@@ -55,6 +55,7 @@ impl Watch {
     ) -> Result<Self, NotFound> {
         let room = queries::open_room(lobby, id)?;
         lobby.memory.rooms.at(room.index()).watched.follow();
+        lobby.memory.rooms.at(room.index()).listeners.enter(lobby.hand.process());
         let (cursor, number) = end_of_log(lobby, room).ok_or(NotFound::Room)?;
         let Table { name, game, names } = table(lobby, context.games, room).ok_or(NotFound::Room)?;
         let opening = format!(
@@ -127,7 +128,9 @@ impl Watch {
         self.bell.take_answer(poll)
     }
 
-    pub(super) fn end(mut self, poll: &Poll) -> io::Result<()> {
+    pub(super) fn end(mut self, lobby: &Lobby, poll: &Poll) -> io::Result<()> {
+        let record = lobby.memory.rooms.at(self.room.index());
+        record.listeners.leave(lobby.hand.process());
         self.bell
             .follow(None, poll, &self.context.wiring.bell_requests.sender)
     }

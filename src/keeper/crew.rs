@@ -1,0 +1,135 @@
+//! A keeper's handlers, and which of them could serve one client more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+
+use crate::config::Config;
+use crate::limits::PLACES_FOR_MOVES_ONE_IN;
+use crate::sys::process::ProcessId;
+use crate::sys::sockets::Channel;
+
+/// A handler.
+pub(super) struct Worker {
+    pub(super) process: ProcessId,
+    /// Indices of the connections that it serves, or has been sent.
+    pub(super) connections: Vec<u32>,
+    /// Where it is given more. `None`: it serves those it has, and ends with them.
+    pub(super) channel: Option<Channel>,
+    /// Tells of its end, where it is not this process's child.
+    pub(super) pidfd: Option<OwnedFd>,
+    /// It was killed to be replaced by one of the new program: nobody is to blame.
+    pub(super) is_replaced: bool,
+    /// Clients that it may yet be given in its life.
+    pub(super) clients_left: u32,
+}
+
+impl Worker {
+    /// One that was given its connections at its birth.
+    pub(super) fn new(process: ProcessId, connections: Vec<u32>, channel: Option<Channel>, config: &Config) -> Self {
+        let taken = u32::try_from(connections.len()).unwrap_or(u32::MAX);
+        Self {
+            process,
+            connections,
+            channel,
+            pidfd: None,
+            is_replaced: false,
+            clients_left: config.handler_clients_max.saturating_sub(taken),
+        }
+    }
+}
+
+/// All handlers of a keeper, by pid.
+pub(super) struct Crew {
+    workers: BTreeMap<u32, Worker>,
+    /// Those with somebody to serve and a place for somebody new.
+    open: BTreeSet<u32>,
+    /// Those with nobody to serve who could have somebody.
+    idle: BTreeSet<u32>,
+    places: usize,
+    places_for_newcomers: usize,
+}
+
+impl Crew {
+    /// Nobody yet.
+    pub(super) fn new(config: &Config) -> Self {
+        let places = config.clients_per_handler;
+        Self {
+            workers: BTreeMap::new(),
+            open: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            places: places as usize,
+            places_for_newcomers: (places - places / PLACES_FOR_MOVES_ONE_IN) as usize,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    pub(super) fn get(&self, pid: u32) -> Option<&Worker> {
+        self.workers.get(&pid)
+    }
+
+    pub(super) fn enter(&mut self, worker: Worker) {
+        let pid = worker.process.pid;
+        self.workers.insert(pid, worker);
+        self.sort(pid);
+    }
+
+    pub(super) fn remove(&mut self, pid: u32) -> Option<Worker> {
+        let worker = self.workers.remove(&pid);
+        self.sort(pid);
+        worker
+    }
+
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Worker> {
+        self.open.clear();
+        self.idle.clear();
+        std::mem::take(&mut self.workers).into_values()
+    }
+
+    /// Changes something about a handler, if it is one of these.
+    pub(super) fn change<R>(&mut self, pid: u32, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
+        let changed = self.workers.get_mut(&pid).map(change);
+        self.sort(pid);
+        changed
+    }
+
+    /// Who is to have somebody new: the first that has others already and a place, so that places are filled before processes are
+    /// used up; else one that is idle.
+    pub(super) fn place_for_newcomer(&self) -> Option<u32> {
+        self.open.first().or(self.idle.first()).copied()
+    }
+
+    /// Whether a client of another handler's could be moved to this one.
+    pub(super) fn has_place_for_move(&self, pid: u32) -> bool {
+        let has_place = |worker: &Worker| {
+            worker.channel.is_some() && worker.clients_left > 0 && worker.connections.len() < self.places
+        };
+        self.workers.get(&pid).is_some_and(has_place)
+    }
+
+    /// How many are idle.
+    pub(super) fn idle(&self) -> u32 {
+        u32::try_from(self.idle.len()).unwrap_or(u32::MAX)
+    }
+
+    /// One that is idle: the one that has been there the longest, as far as pids tell.
+    pub(super) fn first_idle(&self) -> Option<u32> {
+        self.idle.first().copied()
+    }
+
+    fn sort(&mut self, pid: u32) {
+        self.open.remove(&pid);
+        self.idle.remove(&pid);
+        let Some(worker) = self.workers.get(&pid) else { return };
+        if worker.channel.is_none() || worker.clients_left == 0 {
+            return;
+        }
+        if worker.connections.is_empty() {
+            self.idle.insert(pid);
+        } else if worker.connections.len() < self.places_for_newcomers {
+            self.open.insert(pid);
+        }
+    }
+}
