@@ -17,11 +17,10 @@ use log::LevelFilter;
 
 use crate::limits::{
     BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CLIENTS_PER_HANDLER_MAX,
-    CONNECTIONS_BEYOND_PLAYERS_DEFAULT, SPARE_HANDLERS_MAX,
-    CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
-    HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, PLAYERS_MAX_DEFAULT, PLAYERS_OR_ROOMS_MAX, ROOMS_MAX_DEFAULT,
-    SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
-    TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
+    CONNECTIONS_BEYOND_PLAYERS_DEFAULT, CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT,
+    HANDSHAKE_TIMEOUT_MS_DEFAULT, HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, PLAYERS_MAX_DEFAULT,
+    PLAYERS_OR_ROOMS_MAX, ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT,
+    SEND_BUFFER_BYTES_DEFAULT, SPARE_HANDLERS_MAX, TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
 };
 
 pub use sources::load;
@@ -373,7 +372,10 @@ pub const SETTINGS: [Setting; 21] = [
         flag: "clients-per-handler",
         value_name: "NUMBER",
         help: "Clients that one process serves at once: 1 isolates each from all others, more cost less",
-        kind: Kind::Number(|config| &mut config.clients_per_handler, 1..=CLIENTS_PER_HANDLER_MAX),
+        kind: Kind::Number(
+            |config| &mut config.clients_per_handler,
+            1..=CLIENTS_PER_HANDLER_MAX,
+        ),
     },
     Setting {
         flag: "handler-clients-max",
@@ -514,7 +516,8 @@ impl Setting {
                     .zip(number(ends.1))
                     .filter(|(min, max)| min <= max)
                     .map(|(min, max)| Span { min, max });
-                *field(config) = span.ok_or_else(|| format!("two numbers up to {max}, the lesser first, like 2..16"))?;
+                *field(config) =
+                    span.ok_or_else(|| format!("two numbers up to {max}, the lesser first, like 2..16"))?;
             }
             Kind::Level(field) => {
                 let level = text

@@ -104,7 +104,12 @@ impl Death {
 /// - Killed from outside: all together, unless it was in the frame of a suspect before whom others have died so.
 /// - In a suspect's frame: the suspect alone.
 /// - Without a suspect: each half of them. Whoever it is, is alone after a few times.
-pub fn regroup(connections: Vec<u32>, suspect: Option<u32>, death: Death, deaths_of_suspect: u32) -> Vec<Vec<u32>> {
+pub fn regroup(
+    connections: Vec<u32>,
+    suspect: Option<u32>,
+    death: Death,
+    deaths_of_suspect: u32,
+) -> Vec<Vec<u32>> {
     let is_innocent = death.came_from_outside() && deaths_of_suspect < 2;
     if connections.len() < 2 || is_innocent {
         return Vec::from_iter((!connections.is_empty()).then_some(connections));
@@ -117,7 +122,10 @@ pub fn regroup(connections: Vec<u32>, suspect: Option<u32>, death: Death, deaths
             (first, second)
         }
     };
-    [one, other].into_iter().filter(|group| !group.is_empty()).collect()
+    [one, other]
+        .into_iter()
+        .filter(|group| !group.is_empty())
+        .collect()
 }
 
 /// How many tickers a room's game has ended lately.
@@ -170,7 +178,12 @@ mod tests {
     #[test]
     fn who_is_killed_from_outside_leaves_its_clients_together() {
         let all = vec![4, 5, 6];
-        for death in [death(0, KILL), death(0, None), stuck(0, false, 10), death(9, KILL)] {
+        for death in [
+            death(0, KILL),
+            death(0, None),
+            stuck(0, false, 10),
+            death(9, KILL),
+        ] {
             assert_eq!(regroup(all.clone(), None, death, 0), [all.clone()]);
         }
         assert_eq!(regroup(vec![], None, death(0, KILL), 0), Vec::<Vec<u32>>::new());
@@ -184,7 +197,11 @@ mod tests {
         }
         let killed = death(9, KILL);
         assert_eq!(regroup(vec![4, 5, 6], Some(5), killed, 1), [vec![4, 5, 6]]);
-        assert_eq!(regroup(vec![4, 5, 6], Some(5), killed, 2), alone, "twice in one frame");
+        assert_eq!(
+            regroup(vec![4, 5, 6], Some(5), killed, 2),
+            alone,
+            "twice in one frame"
+        );
     }
 
     #[test]
@@ -193,7 +210,10 @@ mod tests {
         for _ in 0..8 {
             let groups = regroup(group, None, death(0, CRASH), 0);
             assert_eq!(groups.len(), 2);
-            group = groups.into_iter().find(|group| group.contains(&77)).expect("it is somewhere");
+            group = groups
+                .into_iter()
+                .find(|group| group.contains(&77))
+                .expect("it is somewhere");
         }
         assert_eq!(group, [77]);
         assert_eq!(regroup(group, None, death(0, CRASH), 0), [[77]]);

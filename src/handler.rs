@@ -288,7 +288,12 @@ impl Handler {
         }
         self.next_pulse_ms = now + PULSE_EVERY_MS;
         for client in self.clients.iter().flatten() {
-            let record = self.shared.context.memory.connections.at(client.connection().index());
+            let record = self
+                .shared
+                .context
+                .memory
+                .connections
+                .at(client.connection().index());
             record.pulse.beat();
         }
     }
@@ -298,7 +303,10 @@ impl Handler {
         while let Some(channel) = &self.assignments {
             match channel.receive(&mut message) {
                 Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
-                    match (Assignment::decode(&message[..bytes]), descriptors.into_iter().next()) {
+                    match (
+                        Assignment::decode(&message[..bytes]),
+                        descriptors.into_iter().next(),
+                    ) {
                         (Some(Assignment::Serve { connection }), Some(socket)) => {
                             self.take_in(connection, socket)?;
                         }

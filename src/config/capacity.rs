@@ -54,7 +54,10 @@ impl Needs {
     pub fn of(config: &Config, mapping_bytes: u64) -> Self {
         let connections = u64::from(config.connections_max);
         let keepers = u64::from(config.keepers);
-        let (places, spares) = (u64::from(config.clients_per_handler), u64::from(config.spare_handlers.max));
+        let (places, spares) = (
+            u64::from(config.clients_per_handler),
+            u64::from(config.spare_handlers.max),
+        );
         let places_used = places - places / u64::from(PLACES_FOR_MOVES_ONE_IN);
         let handlers = connections.div_ceil(places_used);
         let channels = match config.handler_clients_max > 1 || spares > 0 {
@@ -62,7 +65,9 @@ impl Needs {
             false => 0,
         };
         Needs {
-            keeper_open_files: connections.div_ceil(keepers).min(CONNECTIONS_PER_KEEPER_MAX.into())
+            keeper_open_files: connections
+                .div_ceil(keepers)
+                .min(CONNECTIONS_PER_KEEPER_MAX.into())
                 + places
                 + channels
                 + OPEN_FILES_BASE,

@@ -120,7 +120,9 @@ impl Shared {
 
     /// Where the keeper receives sockets: it, or the one that takes its place.
     pub(super) fn keeper_channel(&self) -> &'static Channel {
-        &self.context.wiring.keepers[self.keeper as usize].connections.sender
+        &self.context.wiring.keepers[self.keeper as usize]
+            .connections
+            .sender
     }
 
     /// Nobody in `place` listens for the room any more.
@@ -214,7 +216,11 @@ impl Client {
     /// Does what can be done without waiting, or a good part of it.
     pub(super) fn take_turn(&mut self, place: usize, shared: &mut Shared) -> io::Result<Outcome> {
         let lobby = shared.lobby.take().expect("lent out only within a turn");
-        let session = self.session.take().expect("lent out only within a turn").wake(lobby);
+        let session = self
+            .session
+            .take()
+            .expect("lent out only within a turn")
+            .wake(lobby);
         self.have_turn(place, shared, session, |turn| turn.run())
     }
 
@@ -280,7 +286,8 @@ impl Turn<'_> {
             return Ok(Outcome::More);
         }
         // Others know this one as theirs while it plays, and only then.
-        let is_free_to_go = std::mem::take(&mut self.client.is_asked_for) && self.session.phase() == Phase::OPEN;
+        let is_free_to_go =
+            std::mem::take(&mut self.client.is_asked_for) && self.session.phase() == Phase::OPEN;
         Ok(match is_free_to_go {
             true => Outcome::HandOver,
             false => Outcome::Wait,
@@ -428,6 +435,7 @@ impl Turn<'_> {
                         );
                     }
                     self.session.close(leaves, &farewell);
+                    self.session.end_frame();
                     return true;
                 }
             }
@@ -452,7 +460,10 @@ impl Turn<'_> {
             return;
         }
         let channel = self.shared.keeper_channel();
-        match channel.send(&Delivery::Adopt { connection }.encode(), &[self.client.socket.as_fd()]) {
+        match channel.send(
+            &Delivery::Adopt { connection }.encode(),
+            &[self.client.socket.as_fd()],
+        ) {
             Ok(SendOutcome::Sent) => {}
             // A thousand offer themselves at once: the keeper asks again those whose offer it has not had.
             Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
@@ -516,7 +527,12 @@ impl Turn<'_> {
     }
 
     fn ring_pending(&mut self) {
-        let Shared { context, bells, woken, .. } = &mut *self.shared;
+        let Shared {
+            context,
+            bells,
+            woken,
+            ..
+        } = &mut *self.shared;
         if self.session.take_chat_bell() {
             context.wiring.ring_chat(context.memory.chat);
         }
@@ -531,7 +547,12 @@ impl Turn<'_> {
     /// Asks to be served by the process that serves the others in the room, if there is one of the same keeper's: what they say to each
     /// other then needs no second process.
     fn join_the_others(&self, room: RoomRef) {
-        let Context { memory, config, wiring, .. } = self.shared.context;
+        let Context {
+            memory,
+            config,
+            wiring,
+            ..
+        } = self.shared.context;
         if config.clients_per_handler == 1 {
             return;
         }

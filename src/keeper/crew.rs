@@ -25,7 +25,12 @@ pub(super) struct Worker {
 
 impl Worker {
     /// One that was given its connections at its birth.
-    pub(super) fn new(process: ProcessId, connections: Vec<u32>, channel: Option<Channel>, config: &Config) -> Self {
+    pub(super) fn new(
+        process: ProcessId,
+        connections: Vec<u32>,
+        channel: Option<Channel>,
+        config: &Config,
+    ) -> Self {
         let taken = u32::try_from(connections.len()).unwrap_or(u32::MAX);
         Self {
             process,
@@ -122,7 +127,9 @@ impl Crew {
     fn sort(&mut self, pid: u32) {
         self.open.remove(&pid);
         self.idle.remove(&pid);
-        let Some(worker) = self.workers.get(&pid) else { return };
+        let Some(worker) = self.workers.get(&pid) else {
+            return;
+        };
         if worker.channel.is_none() || worker.clients_left == 0 {
             return;
         }

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use nix::sys::signal::Signal;
 
-use super::crew::Worker;
 use super::Keeper;
+use super::crew::Worker;
 use crate::deaths::{Death, Stuck, Verdict, regroup};
 use crate::handler::{self, Inheritance};
 use crate::lobby::connections::Kind;
@@ -201,7 +201,9 @@ impl Keeper {
             header.blamed_total.fetch_add(1, Ordering::Relaxed);
             let record = self.context.memory.connections.at(index);
             if verdict == Verdict::RefuseFrame {
-                log::error!("handler {dead} died ({how}) in a frame in which others have died: it is refused");
+                log::error!(
+                    "handler {dead} died ({how}) in a frame in which others have died: it is refused"
+                );
                 record.refused_frame.store(death.working_on, Ordering::Release);
             } else {
                 log::error!("handler {dead} died ({how}), again and again: its connection is given up");

@@ -77,7 +77,8 @@ impl Keeper {
         let moves_to = match (self.kept.get_mut(&index), socket) {
             (Some(kept), _) if kept.handler == pid => {
                 kept.handler = 0;
-                self.crew.change(pid, |worker| worker.connections.retain(|other| *other != index));
+                self.crew
+                    .change(pid, |worker| worker.connections.retain(|other| *other != index));
                 kept.moves_to.take()
             }
             // That handler has died meanwhile, and its successor has what it had.
@@ -92,7 +93,8 @@ impl Keeper {
             }
             (None, _) => return,
         };
-        let is_placed = moves_to.is_some_and(|pid| self.crew.has_place_for_move(pid) && self.assign(index, pid))
+        let is_placed = moves_to
+            .is_some_and(|pid| self.crew.has_place_for_move(pid) && self.assign(index, pid))
             || self.assign_to_newcomers_place(index);
         if !is_placed && let Err(error) = self.hire(vec![index], true, true) {
             log::error!("connection {index} can be served by no other process: {error}");

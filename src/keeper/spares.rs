@@ -26,7 +26,9 @@ impl Spares {
     pub(super) fn client_came(&mut self, idle: u32, now_ms: u64) {
         self.quiet_since_ms = now_ms;
         if idle == 0 {
-            self.wanted = (self.wanted * 2).clamp(1, self.span.max.max(1)).min(self.span.max);
+            self.wanted = (self.wanted * 2)
+                .clamp(1, self.span.max.max(1))
+                .min(self.span.max);
         }
     }
 

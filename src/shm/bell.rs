@@ -40,7 +40,12 @@ impl Listeners {
     /// `me` listens from now on. The caller looks at the log afterwards: of what was published before, nobody may have told it.
     pub fn enter(&self, me: ProcessId) {
         let word = word_of(me);
-        if self.known.iter().all(|known| known.load(Ordering::Relaxed) != word) && !self.take_place(word) {
+        if self
+            .known
+            .iter()
+            .all(|known| known.load(Ordering::Relaxed) != word)
+            && !self.take_place(word)
+        {
             self.more.store(1, Ordering::SeqCst);
         }
         // See `is_only`: either this process sees what the writer has published, or the writer sees this process.
@@ -60,13 +65,19 @@ impl Listeners {
         fence(Ordering::SeqCst);
         let (word, load) = (word_of(me), |known: &AtomicU64| known.load(Ordering::Acquire));
         self.more.load(Ordering::Acquire) == 0
-            && self.known.iter().map(load).all(|known| known == 0 || known == word)
+            && self
+                .known
+                .iter()
+                .map(load)
+                .all(|known| known == 0 || known == word)
     }
 
     /// Nobody listens any more, nor is anything published for them.
     pub fn clear(&self) {
         self.more.store(0, Ordering::Release);
-        self.known.iter().for_each(|known| known.store(0, Ordering::Release));
+        self.known
+            .iter()
+            .for_each(|known| known.store(0, Ordering::Release));
     }
 
     fn take_place(&self, word: u64) -> bool {
@@ -98,7 +109,9 @@ mod tests {
     use crate::sys::memory::Mapping;
 
     fn listeners() -> &'static Listeners {
-        Mapping::create("bell-test", 4096).expect("memory is there").record(0)
+        Mapping::create("bell-test", 4096)
+            .expect("memory is there")
+            .record(0)
     }
 
     /// Processes that live: this one, under many names.

@@ -55,7 +55,12 @@ impl Watch {
     ) -> Result<Self, NotFound> {
         let room = queries::open_room(lobby, id)?;
         lobby.memory.rooms.at(room.index()).watched.follow();
-        lobby.memory.rooms.at(room.index()).listeners.enter(lobby.hand.process());
+        lobby
+            .memory
+            .rooms
+            .at(room.index())
+            .listeners
+            .enter(lobby.hand.process());
         let (cursor, number) = end_of_log(lobby, room).ok_or(NotFound::Room)?;
         let Table { name, game, names } = table(lobby, context.games, room).ok_or(NotFound::Room)?;
         let opening = format!(
