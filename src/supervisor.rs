@@ -30,7 +30,7 @@ use crate::logging::{self, DropCounters};
 use crate::role::{Context, Post, ROLES, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::process::{
-    Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
+    Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork, trim_heap,
     raise_open_file_limit, set_name,
 };
 use crate::sys::signals::{Signals, ignore_broken_pipes};
@@ -131,6 +131,8 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
         settings,
     };
     let mut supervisor = Supervisor::new(context, own_program())?;
+    // The configuration has left holes everywhere.
+    trim_heap();
     if let Err(error) = supervisor.start_all() {
         supervisor.stop_all();
         return Err(error);
