@@ -53,7 +53,7 @@ fn expect_noticed(switch: Switch, test: &str, name: &str) {
 fn a_bell_rung_before_the_commit_is_noticed() {
     expect_noticed(
         Switch::BellBeforeCommit,
-        "takeover",
+        "promises",
         "nobody_sleeps_while_there_is_something_to_hear",
     );
 }
@@ -62,7 +62,7 @@ fn a_bell_rung_before_the_commit_is_noticed() {
 fn a_bell_that_nobody_rings_again_is_noticed() {
     expect_noticed(
         Switch::NoSecondBell,
-        "takeover",
+        "promises",
         "nobody_sleeps_while_there_is_something_to_hear",
     );
 }
@@ -71,7 +71,7 @@ fn a_bell_that_nobody_rings_again_is_noticed() {
 fn a_fin_that_counts_as_a_byte_is_noticed() {
     expect_noticed(
         Switch::FinCounted,
-        "takeover",
+        "promises",
         "what_a_client_has_sent_before_it_closed_its_side_is_answered_to_the_last_byte",
     );
 }
@@ -80,7 +80,7 @@ fn a_fin_that_counts_as_a_byte_is_noticed() {
 fn a_mutex_that_is_not_made_consistent_is_noticed() {
     expect_noticed(
         Switch::NeverConsistent,
-        "takeover",
+        "promises",
         "no_byte_is_lost_repeated_or_reordered_however_often_the_handler_is_killed",
     );
 }
