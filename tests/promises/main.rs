@@ -1,6 +1,6 @@
 //! What the server promises, one module per promise. All of it is tried on the real binary, or on the lobby as handlers run it.
 //!
-//! One program, since each would be linked with the whole server: `cargo test --test promises takeover::` runs one module.
+//! One program, since each would be linked with the whole server: `cargo test --test promises chat::` runs one module.
 //! What must not be in here has a program of its own: who forks or is stepped through (a test harness has threads), and who is the
 //! server, with games that fail.
 
@@ -19,7 +19,6 @@ mod console_drain;
 mod console_editing;
 mod console_following;
 mod documentation;
-mod faults;
 mod hidden_hands;
 mod hostile;
 mod invitations;
@@ -34,7 +33,6 @@ mod resume;
 mod resume_claims;
 mod rooms;
 mod slow_clients;
-mod takeover;
 mod text_mode;
 mod turns;
 mod upgrade;

@@ -6,7 +6,7 @@
 //! connection, which is resumed without a loss; that is done on purpose now and then, and counted. Nobody gives a sign of life that
 //! would wake a handler asleep at the wrong time: the one word that is awaited would stay away, and the test fail.
 //!
-//! `FORKADE_TEST_FAULTS=100000 cargo test --release --test promises faults:: -- --nocapture` kills more often.
+//! `FORKADE_TEST_FAULTS=100000 cargo test --release --test kills faults:: -- --nocapture` kills more often.
 
 mod chaos;
 mod talk;
