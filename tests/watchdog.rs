@@ -8,6 +8,7 @@ mod common;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use common::bystanders::Bystanders;
@@ -254,7 +255,10 @@ struct Token(PathBuf);
 
 impl Token {
     fn lay(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("forkade-{name}-{}", std::process::id()));
+        static LAID: AtomicU32 = AtomicU32::new(0);
+        let number = LAID.fetch_add(1, Ordering::Relaxed);
+        let file = format!("forkade-{name}-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(file);
         std::fs::write(&path, "").expect("a temporary file can be written");
         Self(path)
     }
@@ -576,28 +580,46 @@ fn main() -> ExitCode {
         Some("be-busy") => be_busy(),
         _ => {}
     }
-    run![
-        a_process_that_is_stopped_under_a_rooms_lock_is_killed_and_its_player_is_taken_over,
-        an_endless_loop_under_a_rooms_lock_is_killed_and_its_player_is_taken_over,
-        a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_over,
-        a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_other,
-        a_handler_that_is_stopped_is_killed_and_its_player_is_taken_over,
-        a_handler_that_loops_is_killed_also_when_nobody_waits_for_it,
-        a_role_that_is_stopped_is_replaced_and_players_do_not_notice,
-        a_tick_that_never_ends_costs_its_match_and_no_other,
-        on_a_crowded_machine_no_innocent_process_is_killed,
-    ];
+    // What these wait for is mostly that time passes, so they wait beside each other.
+    run_all(&[
+        named!(a_process_that_is_stopped_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
+        named!(an_endless_loop_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
+        named!(a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
+        named!(a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_other),
+        named!(a_handler_that_is_stopped_is_killed_and_its_player_is_taken_over),
+        named!(a_handler_that_loops_is_killed_also_when_nobody_waits_for_it),
+        named!(a_role_that_is_stopped_is_replaced_and_players_do_not_notice),
+        named!(a_tick_that_never_ends_costs_its_match_and_no_other),
+    ]);
+    // This one makes the machine as busy as it can.
+    run_all(&[named!(on_a_crowded_machine_no_innocent_process_is_killed)]);
     ExitCode::SUCCESS
 }
 
-/// Runs tests one after the other; those whose names contain the first argument, if there is one. A panic ends the program, with a
-/// status that says so.
-macro_rules! run {
-    ($($test:ident),* $(,)?) => {$(
-        if std::env::args().nth(1).is_none_or(|part| stringify!($test).contains(&part)) {
-            println!("test {} ...", stringify!($test));
-            $test();
+type Test = (&'static str, fn());
+
+/// Runs tests beside each other; those whose names contain the first argument, if there is one. A panic in one ends the program when
+/// the others have ended, with a status that says so.
+fn run_all(tests: &[Test]) {
+    let part = std::env::args().nth(1).unwrap_or_default();
+    std::thread::scope(|scope| {
+        for (name, test) in tests.iter().filter(|(name, _)| name.contains(&part)) {
+            let run = move || {
+                println!("test {name} ...");
+                let began = Instant::now();
+                test();
+                println!("test {name} ... ok after {:.1?}", began.elapsed());
+            };
+            let thread = std::thread::Builder::new().name((*name).to_owned());
+            thread.spawn_scoped(scope, run).expect("a thread can be started");
         }
-    )*};
+    });
 }
-use run;
+
+/// A test and its name.
+macro_rules! named {
+    ($test:ident) => {
+        (stringify!($test), $test as fn())
+    };
+}
+use named;

@@ -1,0 +1,10 @@
+//! The promise that all others rest on: any process can be killed at any moment, and no player notices. One module per proof;
+//! `cargo test --test kills takeover::` runs one.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod faults;
+#[cfg(feature = "sabotage")]
+mod sabotage;
+mod takeover;

@@ -1,0 +1,503 @@
+//! Promise: a killed handler is replaced by a fresh one on the same TCP connection. Not a byte is lost, repeated or reordered.
+//!
+//! `FORKADE_TEST_KILLS=20000 cargo test --release --test kills takeover:: -- --nocapture` kills more often, and shows the figures.
+
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::common::exact::{Alone, Listener, Manner, Script, Speaker, beginning};
+use crate::common::footprint::{held, running};
+use crate::common::killer::{Handlers, Killer, kills, send};
+use crate::common::random::{Random, seed};
+use crate::common::raw::{Raw, frame};
+use crate::common::{PATIENCE, Server, eventually};
+use forkade_protocol::client::{Client, NewRoom};
+use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
+use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
+
+/// A server that takes nobody for gone: who sleeps in spite of work sleeps on, and the test sees it.
+const NO_HEARTBEAT: [&str; 2] = ["--heartbeat-timeout-ms", "600000"];
+
+/// Pauses between a successor and its death: some die before they have done anything, some do much.
+const PAUSE_MAX: Duration = Duration::from_micros(2500);
+
+/// How one player speaks and listens while handlers die.
+struct Talk {
+    script: Script,
+    speaks: Manner,
+    listens: Manner,
+    /// The client's receive buffer; 0 is the system's choice.
+    receive_buffer_bytes: usize,
+}
+
+impl Talk {
+    /// One player, whose handler is killed all the time from before the greeting, says things to itself.
+    fn hold(&self, server: &Server, random: &Random, kills: usize) {
+        let (stream, killer) = (
+            self.connect(server),
+            Killer::start(server, random.clone(), kills, PAUSE_MAX),
+        );
+        let mut speaker = Speaker {
+            stream: stream.try_clone().expect("a descriptor"),
+            random: Random::new(random.clone().next(), 1),
+            manner: self.speaks,
+        };
+        let mut listener = Listener::new(
+            stream,
+            Random::new(random.clone().next(), 2),
+            self.listens,
+            self.script,
+        );
+        let (received, count) = (listener.received(), Arc::new(AtomicU64::new(u64::MAX)));
+        let awaited = Arc::clone(&count);
+        let listening = std::thread::spawn(move || {
+            listener.be_welcomed();
+            listener.hear(&awaited);
+            listener
+        });
+        speaker.send(&beginning("Talker"));
+        let mut said = 0;
+        while !killer.is_done() && !listening.is_finished() {
+            speaker.send(&self.script.said(said));
+            said += 1;
+            if speaker.random.chance(10) {
+                let received = received.load(Ordering::Relaxed);
+                speaker.send(&frame(&ClientMessage::Confirm { received }));
+            }
+        }
+        count.store(said + 1, Ordering::SeqCst);
+        speaker.send(&self.script.said(said));
+        let mut listener = listening.join().expect("the listener heard what it must");
+        speaker.send(&frame(&ClientMessage::Goodbye));
+        listener.expect_end();
+        println!(
+            "{} handlers killed over {} payloads, {} bytes",
+            killer.stop(),
+            listener.heard,
+            received.load(Ordering::Relaxed)
+        );
+    }
+
+    fn connect(&self, server: &Server) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
+        if self.receive_buffer_bytes > 0 {
+            socket
+                .set_recv_buffer_size(self.receive_buffer_bytes)
+                .expect("an option can be set");
+        }
+        socket.connect(&server.game.into()).expect("the server accepts");
+        socket
+            .set_read_timeout(Some(PATIENCE))
+            .expect("an option can be set");
+        socket
+            .set_write_timeout(Some(PATIENCE))
+            .expect("an option can be set");
+        socket.set_tcp_nodelay(true).expect("an option can be set");
+        socket.into()
+    }
+}
+
+#[test]
+fn no_byte_is_lost_repeated_or_reordered_however_often_the_handler_is_killed() {
+    let random = Random::new(seed(), 1);
+    let talk = Talk {
+        script: Script::new(random.clone().next(), 300),
+        speaks: Manner::FAST,
+        listens: Manner::FAST,
+        receive_buffer_bytes: 0,
+    };
+    talk.hold(&Server::start(&NO_HEARTBEAT), &random, kills(40));
+}
+
+#[test]
+fn no_byte_is_lost_to_a_slow_reader_whose_handler_is_killed() {
+    let random = Random::new(seed(), 2);
+    let talk = Talk {
+        script: Script::new(random.clone().next(), 4000),
+        speaks: Manner::FAST,
+        listens: Manner {
+            piece_bytes_max: 2000,
+            pauses_percent: 90,
+            urgent_percent: 0,
+        },
+        receive_buffer_bytes: 4096,
+    };
+    let server = Server::start(&[&NO_HEARTBEAT[..], &["--send-buffer-bytes", "4096"]].concat());
+    talk.hold(&server, &random, kills(15));
+}
+
+#[test]
+fn urgent_bytes_are_bytes_like_all_others() {
+    let random = Random::new(seed(), 3);
+    let talk = Talk {
+        script: Script::new(random.clone().next(), 100),
+        speaks: Manner {
+            piece_bytes_max: 100,
+            pauses_percent: 20,
+            urgent_percent: 30,
+        },
+        listens: Manner::FAST,
+        receive_buffer_bytes: 0,
+    };
+    talk.hold(&Server::start(&NO_HEARTBEAT), &random, kills(10));
+}
+
+#[test]
+fn a_greeting_in_pieces_is_answered_once_by_whoever_is_left() {
+    let server = Server::start(&NO_HEARTBEAT);
+    let random = Random::new(seed(), 4);
+    let script = Script::new(random.clone().next(), 200);
+    let manner = Manner {
+        piece_bytes_max: 30,
+        pauses_percent: 30,
+        urgent_percent: 0,
+    };
+    let killer = Killer::start(&server, random.clone(), kills(15), PAUSE_MAX);
+    let mut greeted = 0;
+    while !killer.is_done() {
+        let random = Random::new(random.clone().next(), greeted);
+        let mut alone = Alone::enter(
+            server.connect(),
+            &format!("Guest {greeted}"),
+            &random,
+            manner,
+            script,
+        );
+        for _ in 0..5 {
+            alone.say();
+        }
+        alone.hear();
+        alone.leave();
+        greeted += 1;
+    }
+    println!("{} handlers killed over {greeted} greetings", killer.stop());
+    server.expect_no_errors();
+    eventually("nothing is left of them", || held(&server) == [0, 0, 0]);
+}
+
+#[test]
+fn what_a_client_has_sent_before_it_closed_its_side_is_answered_to_the_last_byte() {
+    let server = Server::start(&[&NO_HEARTBEAT[..], &["--seat-grace-ms", "1000"]].concat());
+    let mut random = Random::new(seed(), 5);
+    let script = Script::new(random.clone().next(), 3000);
+    let manner = Manner {
+        piece_bytes_max: 8000,
+        pauses_percent: 20,
+        urgent_percent: 0,
+    };
+    let killer = Killer::start(&server, random.clone(), kills(15), PAUSE_MAX);
+    let mut greeted = 0;
+    while !killer.is_done() {
+        let random = Random::new(random.next(), greeted);
+        let mut alone = Alone::connected(server.connect(), &random, manner, script);
+        alone.speaker.send(&beginning(&format!("Guest {greeted}")));
+        for _ in 0..random.clone().below(60) {
+            alone.say();
+        }
+        alone
+            .speaker
+            .stream
+            .shutdown(Shutdown::Write)
+            .expect("the connection lives");
+        alone.listener.be_welcomed();
+        alone.hear();
+        alone.listener.expect_end();
+        greeted += 1;
+    }
+    println!(
+        "{} handlers killed over {greeted} half-closed connections",
+        killer.stop()
+    );
+    server.expect_no_errors();
+    eventually("nothing is left of them", || held(&server) == [0, 0, 0]);
+}
+
+#[test]
+fn a_handler_may_die_in_any_way() {
+    let server = Server::start(&NO_HEARTBEAT);
+    let random = Random::new(seed(), 6);
+    let script = Script::new(random.clone().next(), 300);
+    let mut alone = Alone::enter(server.connect(), "Cat", &random, Manner::FAST, script);
+    let handlers = Handlers::of(&server);
+    for signal in [
+        Signal::SIGSEGV,
+        Signal::SIGABRT,
+        Signal::SIGBUS,
+        Signal::SIGILL,
+        Signal::SIGFPE,
+        Signal::SIGQUIT,
+        Signal::SIGHUP,
+        Signal::SIGKILL,
+    ] {
+        let [victim] = handlers.pids()[..] else {
+            panic!("the only player has not one handler");
+        };
+        alone.say();
+        send(victim, signal);
+        alone.say();
+        eventually("another process has taken over", || {
+            // Rust's runtime lets the first SIGSEGV pass that no instruction has caused.
+            let dies = handlers.pids().contains(&victim);
+            if dies {
+                send(victim, signal);
+            }
+            !dies
+        });
+        alone.hear();
+    }
+    alone.leave();
+    server.expect_no_errors();
+    assert_eq!(server.status("takeovers_total"), 8);
+}
+
+#[test]
+fn all_handlers_of_a_hundred_players_die_at_once() {
+    const SEATS: u8 = 10;
+    let server = Server::start(&NO_HEARTBEAT);
+    let mut random = Random::new(seed(), 7);
+    let mut players: Vec<Client> = Vec::new();
+    for index in 0..100 {
+        let mut player = server.client(&format!("Player {index}"));
+        if index % u64::from(SEATS) == 0 {
+            let room = NewRoom {
+                settings: RoomSettings {
+                    seats: SEATS,
+                    ..RoomSettings::default()
+                },
+                ..NewRoom::new("relay", format!("Room {index}"))
+            };
+            player.create_room(room).expect("a room is free");
+        } else {
+            player.quick_match("relay", Vec::new()).expect("a seat is free");
+        }
+        players.push(player);
+    }
+    let handlers = Handlers::of(&server);
+    assert_eq!(handlers.pids().len(), 100);
+    let mut killed = 0;
+    for round in 0..4_u64 {
+        let (handlers, pause_us) = (handlers.clone(), random.below(10_000) as u64);
+        let killing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(pause_us));
+            handlers.signal_all(Signal::SIGKILL)
+        });
+        for player in &mut players {
+            let action = round.to_le_bytes().to_vec();
+            player
+                .send(&ClientMessage::Act { request: 0, action })
+                .expect("the session lives");
+        }
+        killed += killing.join().expect("killing does not fail");
+        for player in &mut players {
+            let mut heard: Vec<u8> = (0..SEATS).map(|_| next_word(player, round)).collect();
+            heard.sort_unstable();
+            assert_eq!(heard, (0..SEATS).collect::<Vec<_>>());
+        }
+    }
+    for player in players {
+        let counters = player.counters();
+        assert_eq!((counters.resumes, counters.gaps, counters.resyncs), (0, 0, 0));
+        player.goodbye().expect("said in order");
+    }
+    println!("{killed} handlers killed, all at once in each of 4 rounds");
+    server.expect_no_errors();
+}
+
+/// Who says the word of this round next.
+fn next_word(player: &mut Client, round: u64) -> u8 {
+    loop {
+        let message = player.receive(PATIENCE).expect("the session lives");
+        match message.expect("an event in time") {
+            ServerMessage::Event {
+                event: RoomEvent::Game { data },
+                ..
+            } => {
+                let (seat, payload): (u8, Vec<u8>) = codec::decode(&data).expect("an event of the relay");
+                assert_eq!(payload, round.to_le_bytes());
+                return seat;
+            }
+            ServerMessage::Event {
+                event: RoomEvent::Joined { .. },
+                ..
+            } => {}
+            other => panic!("instead of a word: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn nobody_sleeps_while_there_is_something_to_hear() {
+    let server = Server::start(&NO_HEARTBEAT);
+    let handlers = Handlers::of(&server);
+    let mut random = Random::new(seed(), 8);
+    let mut listener = server.client("Listener");
+    let listeners_handler = handlers.pids();
+    let mut talker = server.client("Talker");
+    let room = talker
+        .create_room(NewRoom::new("relay", "Two"))
+        .expect("a room")
+        .room;
+    listener.join_room(room, None).expect("a seat is free");
+    let mut pauses = Pauses::default();
+    let mut victim_before = 0;
+    for round in 0..kills(10) as u64 {
+        let of_talker = |pid: &u32| !listeners_handler.contains(pid) && *pid != victim_before;
+        let mut victim = None;
+        eventually("the talker has a handler", || {
+            victim = handlers.pids().into_iter().find(of_talker);
+            victim.is_some()
+        });
+        victim_before = victim.expect("found");
+        pauses.measure(|| {
+            let action = round.to_le_bytes().to_vec();
+            talker
+                .send(&ClientMessage::Act { request: 0, action })
+                .expect("the session lives");
+            std::thread::sleep(Duration::from_micros(random.below(300) as u64));
+            send(victim_before, Signal::SIGKILL);
+            assert_eq!(next_word(&mut listener, round), 0);
+        });
+    }
+    pauses.print("a word of somebody whose handler is killed meanwhile");
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_player_sees_a_pause_and_nothing_else() {
+    let server = Server::start(&NO_HEARTBEAT);
+    let handlers = Handlers::of(&server);
+    let random = Random::new(seed(), 9);
+    let script = Script::new(random.clone().next(), 100);
+    let mut alone = Alone::enter(server.connect(), "Cat", &random, Manner::FAST, script);
+    let (mut undisturbed, mut killed) = (Pauses::default(), Pauses::default());
+    for _ in 0..kills(10) {
+        undisturbed.measure(|| {
+            alone.say();
+            alone.hear();
+        });
+        killed.measure(|| {
+            handlers.signal_all(Signal::SIGKILL);
+            alone.say();
+            alone.hear();
+        });
+    }
+    undisturbed.print("an echo");
+    killed.print("an echo whose handler is killed");
+    alone.leave();
+    server.expect_no_errors();
+}
+
+/// How long something took, again and again.
+#[derive(Default)]
+struct Pauses(Vec<Duration>);
+
+impl Pauses {
+    fn measure(&mut self, what: impl FnOnce()) {
+        let began = Instant::now();
+        what();
+        self.0.push(began.elapsed());
+    }
+
+    fn print(mut self, what: &str) {
+        self.0.sort_unstable();
+        let at = |permille: usize| self.0[(self.0.len() - 1) * permille / 1000];
+        println!(
+            "{what}, {} times: p50 {:?}, p90 {:?}, p99 {:?}, longest {:?}",
+            self.0.len(),
+            at(500),
+            at(900),
+            at(990),
+            at(1000)
+        );
+    }
+}
+
+#[test]
+fn a_bell_that_could_not_be_asked_for_is_asked_for_again() {
+    const WATCHERS: u32 = 320;
+    let server = Server::start(&NO_HEARTBEAT);
+    let mut talker = server.client("Talker");
+    let room = talker
+        .create_room(NewRoom::new("relay", "Stage"))
+        .expect("a room")
+        .room;
+    let mut watchers: Vec<Raw> = (0..WATCHERS)
+        .map(|index| {
+            let mut watcher = Raw::greet(&server, &format!("Watcher {index}"));
+            watcher.say(&ClientMessage::Spectate {
+                request: 0,
+                room,
+                passcode: None,
+            });
+            watcher.next_where(|message| matches!(message, ServerMessage::Joined { .. }));
+            watcher
+        })
+        .collect();
+    let ticker = running(&server, "ticker")[0];
+    let handlers = Handlers::of(&server);
+    // More handlers come up, and ask, than questions fit the channel while nobody answers.
+    server.signal(ticker, Signal::SIGSTOP);
+    let before = handlers.pids();
+    handlers.signal_all(Signal::SIGKILL);
+    eventually("all successors sleep", || {
+        let now = handlers.pids();
+        now.len() == before.len() && now.iter().all(|pid| !before.contains(pid) && sleeps(*pid))
+    });
+    server.signal(ticker, Signal::SIGCONT);
+    talker.act(b"listen".to_vec()).expect("accepted");
+    for watcher in &mut watchers {
+        let is_game = |message: &ServerMessage| {
+            matches!(
+                message,
+                ServerMessage::Event {
+                    event: RoomEvent::Game { .. },
+                    ..
+                }
+            )
+        };
+        watcher.next_where(is_game);
+    }
+    server.expect_no_errors();
+}
+
+#[test]
+fn who_comes_in_while_no_ticker_is_there_hears_what_is_said() {
+    let server = Server::start(&[]);
+    let mut talker = server.client("Talker");
+    let room = talker
+        .create_room(NewRoom::new("relay", "Stage"))
+        .expect("a room")
+        .room;
+    // It has the room's bell.
+    talker.act(b"first".to_vec()).expect("accepted");
+    let ticker = running(&server, "ticker")[0];
+    server.signal(ticker, Signal::SIGSTOP);
+    let mut late = server.client("Late");
+    late.join_room(room, None).expect("a seat is free");
+    eventually("the newcomer sleeps", || {
+        server.handler_of("Late").is_some_and(sleeps)
+    });
+    talker.act(b"welcome".to_vec()).expect("accepted");
+    let is_said = |message: &ServerMessage| {
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Game { .. },
+                ..
+            }
+        )
+    };
+    let heard = late
+        .receive_where(PATIENCE / 6, is_said)
+        .expect("the session lives");
+    server.signal(ticker, Signal::SIGCONT);
+    assert!(heard.is_some(), "the newcomer slept over it");
+}
+
+fn sleeps(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.contains("(handler) S")
+}

@@ -1,0 +1,131 @@
+//! Promise: an operator at a telnet edits lines and has a history, whoever is killed meanwhile; a script gets no byte of it.
+
+use crate::common::operator::{Operator, console_process};
+use crate::common::{Server, eventually};
+use forkade_protocol::client::NewRoom;
+
+const OFFER: [u8; 9] = [255, 251, 1, 255, 251, 3, 255, 253, 31];
+const AGREE: [u8; 9] = [255, 253, 1, 255, 253, 3, 255, 251, 31];
+const PROMPT: &str = "forkade> ";
+
+/// What the operator is sent up to `end`.
+fn shown(operator: &mut Operator, end: &str) -> String {
+    loop {
+        let so_far = String::from_utf8_lossy(&operator.received).into_owned();
+        if so_far.ends_with(end) {
+            operator.received.clear();
+            return so_far;
+        }
+        assert!(operator.receive(), "no {end:?} in {so_far:?}");
+    }
+}
+
+/// An operator at a telnet whose window has so many columns.
+fn at_telnet(server: &Server, columns: u16) -> Operator {
+    let mut operator = Operator::new(server);
+    operator.say(b"\r\n");
+    while operator.received.len() < OFFER.len() {
+        assert!(operator.receive());
+    }
+    assert_eq!(operator.received.drain(..OFFER.len()).collect::<Vec<_>>(), OFFER);
+    assert_eq!(operator.reply().pop().expect("a last line"), "OK");
+    operator.say(&AGREE);
+    let [high, low] = columns.to_be_bytes();
+    operator.say(&[255, 250, 31, high, low, 0, 24, 255, 240]);
+    shown(&mut operator, &format!("{PROMPT}\u{1b}[K"));
+    operator
+}
+
+fn kill_console(server: &Server, operator: &Operator) {
+    let takeovers = server.status("takeovers_total");
+    let pid = console_process(server, operator, "processes")["pid"]
+        .as_u64()
+        .expect("a number");
+    server.kill(u32::try_from(pid).expect("a pid"));
+    eventually("another process takes over", || {
+        server.status("takeovers_total") > takeovers
+    });
+}
+
+#[test]
+fn keys_edit_the_line_and_bring_back_the_last_ones() {
+    let server = Server::start(&[]);
+    for columns in [0, 1, 80, 400] {
+        let mut operator = at_telnet(&server, columns);
+        operator.say(b"xelp quix\x7ft\x01\x04h\r\0");
+        let seen = shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
+        assert!(seen.contains("quit: ends this connection"), "{seen:?}");
+        operator.say(b"\x1b[A\r\0");
+        let again = shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
+        assert!(again.contains("quit: ends this connection"), "{again:?}");
+        // Ctrl-C gives the line up, Ctrl-D ends.
+        operator.say(b"stop\x03");
+        shown(&mut operator, &format!("^C\r\n\r{PROMPT}\u{1b}[K"));
+        operator.say(b"\x04");
+        assert!(!operator.rest().contains("ERR"));
+    }
+}
+
+#[test]
+fn a_console_killed_over_a_line_says_so_and_still_edits() {
+    let server = Server::start(&[]);
+    let mut operator = at_telnet(&server, 80);
+    operator.say(b"stat");
+    shown(&mut operator, "stat");
+    kill_console(&server, &operator);
+    let seen = shown(&mut operator, &format!("\r{PROMPT}\u{1b}[K"));
+    assert!(seen.starts_with("\r\nERR interrupted: "), "{seen:?}");
+    operator.say(b"help quix\x7ft\r\0");
+    let seen = shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
+    assert!(seen.contains("quit: ends this connection"), "{seen:?}");
+    // Killed over nothing, it says nothing.
+    eventually("the console rests", || {
+        console_process(&server, &operator, "processes --memory")["state"] == "S"
+    });
+    kill_console(&server, &operator);
+    shown(&mut operator, &format!("\r{PROMPT}\u{1b}[K"));
+    operator.say(b"edit off\r\0");
+    while !operator.received.ends_with(b"OK\r\n") {
+        assert!(operator.receive());
+    }
+    let withdrawal = [255, 252, 1, 255, 252, 3];
+    assert!(operator.received.windows(6).any(|part| part == withdrawal));
+    operator.received.clear();
+    assert_eq!(operator.ask("help quit").len(), 2);
+}
+
+#[test]
+fn keys_end_a_watch_and_do_not_disturb_it() {
+    let server = Server::start(&[]);
+    let mut ann = server.client("Ann");
+    let room = ann
+        .create_room(NewRoom::new("relay", "The corner"))
+        .expect("a room is free")
+        .room;
+    let mut operator = at_telnet(&server, 80);
+    operator.say(format!("watch {room}\r\0").as_bytes());
+    shown(&mut operator, "Enter ends it)\r\n");
+    operator.say(b"abc\x1b[A");
+    ann.ready(true).ok();
+    ann.act(b"payload".to_vec()).expect("sent");
+    let seen = shown(&mut operator, "\r\n");
+    assert!(!seen.contains("abc") && seen.contains("Game"), "{seen:?}");
+    operator.say(b"\x03");
+    shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
+}
+
+#[test]
+fn a_client_that_does_not_answer_the_offer_stays_in_line_mode() {
+    let server = Server::start(&[]);
+    let mut operator = Operator::new(&server);
+    operator.say(b"edit\n");
+    while operator.received.len() < OFFER.len() {
+        assert!(operator.receive());
+    }
+    assert_eq!(operator.received.drain(..OFFER.len()).collect::<Vec<_>>(), OFFER);
+    assert_eq!(operator.reply(), ["OK"]);
+    assert_eq!(operator.ask("help quit").len(), 2);
+    // One that refuses, too.
+    operator.say(&[255, 254, 1, 255, 254, 3, 255, 252, 31]);
+    assert_eq!(operator.ask("help quit").len(), 2);
+}

@@ -1,0 +1,263 @@
+//! Promise: a new program takes over the listening sockets, the lobby and the live connections; one that cannot is refused with the
+//! reason, and the old one keeps serving.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::common::bystanders::Bystanders;
+use crate::common::{Server, command, eventually};
+use nix::sys::signal::Signal;
+
+/// A server whose program lies where this test may put another.
+struct Upgradable {
+    server: Server,
+    folder: PathBuf,
+}
+
+impl Upgradable {
+    fn start(arguments: &[&str]) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("forkade-upgrade-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder can be made");
+        let program = folder.join("forkade");
+        fs::copy(env!("CARGO_BIN_EXE_forkade"), &program).expect("the program can be copied");
+        let mut command_there = Command::new(&program);
+        command_there.args(command(arguments).get_args());
+        Self {
+            server: Server::run(&mut command_there),
+            folder,
+        }
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder.join("forkade")
+    }
+
+    /// Puts another program in the place of the one that runs, as an installation does: the old file lives on without a name.
+    fn install(&self, write: impl FnOnce(&Path)) {
+        let new = self.folder.join("new");
+        write(&new);
+        fs::rename(&new, self.program()).expect("the program can be replaced");
+    }
+
+    fn install_itself(&self) {
+        self.install(|new| {
+            fs::copy(env!("CARGO_BIN_EXE_forkade"), new).expect("the program can be copied");
+        });
+    }
+
+    fn ask_for_upgrade(&self) {
+        self.server.signal(self.server.pid(), Signal::SIGUSR2);
+    }
+
+    /// What `forkade upgrade` makes of it.
+    fn ask_by_command(&self) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_forkade"))
+            .args(["upgrade", "--console", &self.server.console.to_string()])
+            .output()
+            .expect("the program can be run")
+    }
+
+    fn times_logged(&self, text: &str) -> usize {
+        self.server.log().matches(text).count()
+    }
+
+    /// Upgrades, and waits until it is done.
+    fn upgrade(&self) {
+        let done = "upgraded: all processes run";
+        let before = self.times_logged(done);
+        self.ask_for_upgrade();
+        eventually("the upgrade is done", || self.times_logged(done) > before);
+    }
+
+    /// Asks for an upgrade, and gives the reason for which it is refused.
+    fn refusal(&self) -> String {
+        let refused = "the upgrade is refused, and nothing has changed: ";
+        let before = self.times_logged(refused);
+        self.ask_for_upgrade();
+        eventually("the upgrade is refused", || self.times_logged(refused) > before);
+        let log = self.server.log();
+        let reason = log.rsplit(refused).next().expect("it was logged");
+        reason.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// The processes of a role, or of all.
+    fn pids(&self, role: Option<&str>) -> BTreeSet<u64> {
+        let processes = self.server.ask_json("processes");
+        let of_role = |process: &&serde_json::Value| {
+            process["role"] != "console" && role.is_none_or(|role| process["role"] == role)
+        };
+        let listed = processes.as_array().expect("a list").iter().filter(of_role);
+        listed.filter_map(|process| process["pid"].as_u64()).collect()
+    }
+}
+
+impl Drop for Upgradable {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn an_upgrade_replaces_every_process_and_no_player_notices() {
+    let upgradable = Upgradable::start(&[]);
+    let bystanders = Bystanders::start(&upgradable.server);
+    let stop = Arc::new(AtomicBool::new(false));
+    // People come and go all the time.
+    let (stopped, address) = (Arc::clone(&stop), upgradable.server.game);
+    let comers = std::thread::spawn(move || {
+        let mut came = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            let options = crate::common::patient();
+            let client = forkade_protocol::Client::connect(address, format!("comer {came}"), options);
+            client
+                .expect("who comes is served")
+                .goodbye()
+                .expect("who goes may");
+            came += 1;
+        }
+        came
+    });
+    for _ in 0..3 {
+        let supervisor = upgradable.pids(Some("supervisor"));
+        let (rest, playing) = (upgradable.pids(None), upgradable.pids(Some("handler")));
+        assert!(playing.len() >= 2);
+        bystanders.expect_progress();
+        upgradable.install_itself();
+        upgradable.upgrade();
+        assert_eq!(
+            upgradable.pids(Some("supervisor")),
+            supervisor,
+            "the same process"
+        );
+        eventually("nobody runs the old program", || {
+            let now = upgradable.pids(None);
+            now.intersection(&rest).eq(supervisor.iter())
+        });
+        bystanders.expect_progress();
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(comers.join().expect("nobody was refused") > 0);
+    bystanders.finish();
+    upgradable.server.expect_no_errors();
+    assert_eq!(
+        upgradable.server.status("resumes_total"),
+        0,
+        "nobody lost the connection"
+    );
+    assert_eq!(upgradable.server.status("refused_total"), 0);
+}
+
+#[test]
+fn a_program_that_will_not_do_is_refused_and_the_old_one_keeps_serving() {
+    let upgradable = Upgradable::start(&[]);
+    let before = upgradable.pids(None);
+    let mut ann = upgradable.server.client("Ann");
+    let own = fs::read(env!("CARGO_BIN_EXE_forkade")).expect("the program can be read");
+    let expect_refusal = |what: &str, write: &dyn Fn(&Path), because: &[&str]| {
+        upgradable.install(write);
+        let reason = upgradable.refusal();
+        assert!(
+            because.iter().any(|because| reason.contains(because)),
+            "{what}: {reason}"
+        );
+    };
+    let executable = |path: &Path, bytes: &[u8]| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(path, bytes).expect("a file can be written");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    };
+    expect_refusal(
+        "cut short",
+        &|path| executable(path, &own[..own.len() / 20]),
+        &["said nothing", "cannot be executed"],
+    );
+    expect_refusal(
+        "no program",
+        &|path| executable(path, b"not a program\n"),
+        &["cannot be executed"],
+    );
+    expect_refusal(
+        "not executable",
+        &|path| fs::write(path, &own).expect("a file can be written"),
+        &["cannot be executed"],
+    );
+    expect_refusal(
+        "another program",
+        &|path| {
+            fs::copy("/bin/true", path).expect("it is there");
+        },
+        &["said nothing"],
+    );
+    let library = own
+        .windows(10)
+        .position(|bytes| bytes == b"libc.so.6\0")
+        .expect("it links the C library");
+    let mut without_library = own.clone();
+    without_library[library + 3] = b'?';
+    expect_refusal(
+        "a library is missing",
+        &|path| executable(path, &without_library),
+        &["said nothing"],
+    );
+    fs::remove_file(upgradable.program()).expect("it is there");
+    let reason = upgradable.refusal();
+    assert!(reason.contains("cannot open"), "{reason}");
+
+    ann.ping().expect("she is still served");
+    assert!(before.is_subset(&upgradable.pids(None)), "nobody was replaced");
+    let _bob = upgradable.server.client("Bob");
+    let asked = upgradable.ask_by_command();
+    assert!(!asked.status.success());
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("refused, and nothing has changed: cannot open"));
+    upgradable.install_itself();
+    let asked = upgradable.ask_by_command();
+    assert!(asked.status.success(), "{asked:?}");
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("all processes run version"));
+    upgradable.upgrade();
+    ann.ping().expect("she is served by the new program");
+}
+
+#[test]
+fn a_configuration_that_needs_other_memory_is_refused_and_another_one_is_taken() {
+    let file = std::env::temp_dir().join(format!("forkade-upgrade-{}.toml", std::process::id()));
+    fs::write(&file, "rooms_max = 50\nseat_grace_ms = 50000\n").expect("a file can be written");
+    let upgradable = Upgradable::start(&["--config", file.to_str().expect("a name")]);
+    fs::write(&file, "rooms_max = 60\nseat_grace_ms = 50000\n").expect("a file can be written");
+    let reason = upgradable.refusal();
+    assert!(
+        reason.contains("rooms_max would change from 50 to 60"),
+        "{reason}"
+    );
+    fs::write(&file, "rooms_max = \"fifty\"\n").expect("a file can be written");
+    let reason = upgradable.refusal();
+    assert!(
+        reason.contains("rooms_max") && reason.contains("fifty"),
+        "{reason}"
+    );
+    fs::write(&file, "rooms_max = 50\nseat_grace_ms = 70000\n").expect("a file can be written");
+    upgradable.upgrade();
+    let ann = upgradable.server.client("Ann");
+    assert_eq!(
+        ann.identity().expect("greeted").limits.seat_grace_ms,
+        70_000,
+        "the new configuration holds"
+    );
+    fs::remove_file(&file).expect("it is there");
+}
+
+#[test]
+fn a_server_that_was_upgraded_stops_in_order_and_frees_its_port() {
+    let mut upgradable = Upgradable::start(&[]);
+    let _ann = upgradable.server.client("Ann");
+    upgradable.upgrade();
+    assert!(upgradable.server.stop().success());
+    assert!(TcpStream::connect(upgradable.server.game).is_err());
+    std::net::TcpListener::bind(upgradable.server.game).expect("the port is free");
+}
