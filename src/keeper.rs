@@ -179,6 +179,7 @@ impl Keeper {
             self.ask_for_offers();
             self.replace_outdated();
             self.keep_spares();
+            self.show_crew();
             match self.poll.poll(&mut events, self.patience()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -369,6 +370,14 @@ impl Keeper {
         if let Err(error) = handler.send_signal(Signal::SIGUSR1) {
             log::warn!("cannot signal handler {handler}: {error}");
         }
+    }
+
+    /// Shows operators how many handlers there are.
+    fn show_crew(&self) {
+        let slot = self.slot();
+        let for_players = self.crew.len().saturating_sub(slot.held(Kind::Console));
+        slot.handlers.store(for_players, Ordering::Relaxed);
+        slot.spare_handlers.store(self.crew.idle(), Ordering::Relaxed);
     }
 
     fn server_is_stopping(&self) -> bool {

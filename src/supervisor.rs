@@ -30,8 +30,8 @@ use crate::logging::{self, DropCounters};
 use crate::role::{Context, Post, ROLES, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::process::{
-    Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork, trim_heap,
-    raise_open_file_limit, set_name,
+    Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
+    raise_open_file_limit, set_name, trim_heap,
 };
 use crate::sys::signals::{Signals, ignore_broken_pipes};
 use crate::sys::sockets::{ListenError, ListenOptions, listen};

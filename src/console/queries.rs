@@ -8,7 +8,7 @@ mod locks;
 mod one;
 mod processes;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ pub(super) use self::processes::processes;
 use crate::lobby::Lobby;
 use crate::lobby::connections::{ConnectionRecord, Kind};
 use crate::lobby::directory::{Identity, LobbyTx, Name, Presence};
-use crate::lobby::memory::{ConnectionRef, PlayerRef};
+use crate::lobby::memory::{ConnectionRef, KeeperSlot, PlayerRef};
 use crate::logging::Escaped;
 use crate::role::Context;
 use crate::shm::alarm::Subject;
@@ -63,10 +63,15 @@ pub(super) fn status(lobby: &Lobby, context: Context) -> Fields {
         ("players_max", json!(context.config.players_max)),
         ("rooms", count(&directory.record.rooms_published)),
         ("rooms_max", json!(context.config.rooms_max)),
-        ("handlers", json!(lobby.memory.open_connections(Kind::Game))),
+        ("connections", json!(lobby.memory.open_connections(Kind::Game))),
         ("connections_max", json!(context.config.connections_max)),
         ("consoles", json!(lobby.memory.open_connections(Kind::Console))),
         ("keepers", json!(context.config.keepers)),
+        ("handlers", json!(of_keepers(lobby, |keeper| &keeper.handlers))),
+        (
+            "spare_handlers",
+            json!(of_keepers(lobby, |keeper| &keeper.spare_handlers)),
+        ),
         ("accepted_total", count(&header.accepted_total)),
         ("refused_total", count(&header.refused_total)),
         (
@@ -94,6 +99,12 @@ pub(super) fn status(lobby: &Lobby, context: Context) -> Fields {
             count(&header.log_records_dropped_total),
         ),
     ]
+}
+
+/// A count that each keeper shows, over all of them.
+fn of_keepers(lobby: &Lobby, count: impl Fn(&KeeperSlot) -> &AtomicU32) -> u32 {
+    let keepers = lobby.memory.header.keepers.iter();
+    keepers.map(|keeper| count(keeper).load(Ordering::Relaxed)).sum()
 }
 
 /// Whom the watchdog killed last, and what for.

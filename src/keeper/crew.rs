@@ -71,6 +71,10 @@ impl Crew {
         self.workers.is_empty()
     }
 
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn get(&self, pid: u32) -> Option<&Worker> {
         self.workers.get(&pid)
     }

@@ -265,6 +265,10 @@ shared_record! {
         /// By kind: connections whose handlers live on without a keeper. The ticker writes it, and a keeper at its start; both count
         /// anew, so that whatever happens between them is made good.
         outliving: [AtomicU32; Kind::COUNT],
+        /// Handlers of players that are this keeper's, and those of them that serve nobody yet, for operators. Only the keeper writes them.
+        pub handlers: AtomicU32,
+        /// See `handlers`.
+        pub spare_handlers: AtomicU32,
         /// Connection slots from this one on were never claimed: their pages cost no memory until somebody looks.
         slots_touched: AtomicU32,
         /// Counts the processes that have held this slot, so that connections of a dead keeper are known.
@@ -307,6 +311,11 @@ impl KeeperSlot {
         if number.wrapping_sub(taken.load(Ordering::Relaxed)).cast_signed() > 0 {
             taken.store(number, Ordering::Release);
         }
+    }
+
+    /// How many connections of the kind the keeper holds.
+    pub fn held(&self, kind: Kind) -> u32 {
+        self.held[kind as usize].load(Ordering::Relaxed)
     }
 
     /// The keeper holds one more.

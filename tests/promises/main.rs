@@ -18,6 +18,7 @@ mod console_details;
 mod console_drain;
 mod console_editing;
 mod console_following;
+mod dial;
 mod documentation;
 mod hidden_hands;
 mod hostile;

@@ -1,0 +1,348 @@
+//! Promise: the isolation dial. One process serves as many clients as it is allowed to, and what holds for one holds for a set: a killed
+//! process costs none of them a byte, whoever kills it is soon alone with it, and those who play with each other meet in one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use forkade_protocol::client::{Client, NewRoom};
+use forkade_protocol::{RoomEvent, ServerMessage, codec};
+
+use crate::common::rooms::message;
+use crate::common::{Server, command, eventually, processes_below};
+
+/// So that all clients have the same keeper, and the processes can be counted.
+const ONE_KEEPER: [&str; 4] = ["--connections-max", "900", "--keepers", "1"];
+
+fn start(arguments: &[&str]) -> Server {
+    Server::start(&[&ONE_KEEPER[..], arguments].concat())
+}
+
+/// How many clients each process serves.
+fn served(server: &Server) -> BTreeMap<u64, usize> {
+    let mut served = BTreeMap::new();
+    for process in server.ask_json("processes").as_array().expect("a list") {
+        if process["role"] == "handler" {
+            *served.entry(process["pid"].as_u64().expect("a pid")).or_default() += 1;
+        }
+    }
+    served
+}
+
+fn crowd(server: &Server, count: usize) -> Vec<Client> {
+    (0..count)
+        .map(|nth| server.client(&format!("Client{nth}")))
+        .collect()
+}
+
+/// Two clients in a room, who say numbers to each other.
+struct Pair {
+    clients: [Client; 2],
+    said: u32,
+    heard: [u32; 2],
+}
+
+impl Pair {
+    fn meet(mut one: Client, mut other: Client) -> Self {
+        let room = one
+            .create_room(NewRoom::new("relay", "a pair"))
+            .expect("a room is free");
+        other.join_room(room.room, None).expect("a seat is free");
+        Self {
+            clients: [one, other],
+            said: 0,
+            heard: [0; 2],
+        }
+    }
+
+    fn say(&mut self, count: u32) {
+        for _ in 0..count {
+            let speaker = self.said as usize % 2;
+            let action = self.said.to_le_bytes().to_vec();
+            self.clients[speaker].act(action).expect("the session lives");
+            self.said += 1;
+        }
+    }
+
+    /// Both hear what was said, each speaker's words once and in order.
+    fn hear(&mut self) {
+        // Seat 0 says even numbers, seat 1 odd ones; up to now all were heard.
+        let all = self.heard[0];
+        let mut next = [[all.next_multiple_of(2), all / 2 * 2 + 1]; 2];
+        for (listener, client) in self.clients.iter_mut().enumerate() {
+            while self.heard[listener] < self.said {
+                let (seat, word) = message(client, |message| match message {
+                    ServerMessage::Event {
+                        event: RoomEvent::Game { data },
+                        ..
+                    } => codec::decode::<(u8, Vec<u8>)>(data).ok(),
+                    _ => None,
+                });
+                let word = u32::from_le_bytes(word.try_into().expect("a number"));
+                let expected = &mut next[listener][usize::from(seat)];
+                assert_eq!(word, *expected, "from seat {seat}");
+                *expected += 2;
+                self.heard[listener] += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn clients_share_processes_up_to_the_dial_with_a_place_left_for_moves() {
+    let server = start(&["--clients-per-handler", "8"]);
+    let clients = crowd(&server, 20);
+    let served = served(&server);
+    let mut counts: Vec<usize> = served.into_values().collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [6, 7, 7]);
+    for client in clients {
+        client.goodbye().expect("the session lives");
+    }
+    eventually("all places are free again", || self::served(&server).is_empty());
+    server.expect_no_errors();
+}
+
+#[test]
+fn unless_told_otherwise_each_client_has_a_process_of_its_own_and_none_waits_for_nobody() {
+    let server = start(&[]);
+    let clients = crowd(&server, 5);
+    assert_eq!(served(&server).into_values().collect::<Vec<_>>(), [1; 5]);
+    assert_eq!(server.status("spare_handlers"), 0);
+    drop(clients);
+}
+
+#[test]
+fn a_killed_process_costs_none_of_those_it_serves_a_word() {
+    let server = start(&["--clients-per-handler", "16"]);
+    let mut clients = crowd(&server, 14).into_iter();
+    let mut pairs = Vec::new();
+    while let (Some(one), Some(other)) = (clients.next(), clients.next()) {
+        pairs.push(Pair::meet(one, other));
+    }
+    let ports: Vec<_> = pairs.iter().map(|pair| pair.clients[0].local_addr()).collect();
+    for round in 1..=10 {
+        let served = served(&server);
+        assert_eq!(served.len(), 1, "all are in one process again");
+        pairs.iter_mut().for_each(|pair| pair.say(5));
+        for pid in served.keys() {
+            server.kill(u32::try_from(*pid).expect("a pid"));
+        }
+        pairs.iter_mut().for_each(|pair| pair.say(5));
+        pairs.iter_mut().for_each(Pair::hear);
+        assert_eq!(server.status("takeovers_total"), round);
+    }
+    let ports_now: Vec<_> = pairs.iter().map(|pair| pair.clients[0].local_addr()).collect();
+    assert_eq!(ports_now, ports, "nobody had to connect again");
+    server.expect_no_errors();
+}
+
+#[test]
+fn clients_of_one_process_live_on_when_their_keeper_dies_and_then_the_process() {
+    let server = start(&["--clients-per-handler", "8"]);
+    let mut clients = crowd(&server, 6).into_iter();
+    let mut pairs = Vec::new();
+    while let (Some(one), Some(other)) = (clients.next(), clients.next()) {
+        pairs.push(Pair::meet(one, other));
+    }
+    let keeper = |server: &Server| {
+        let processes = server.ask_json("processes");
+        let is_it = |process: &&serde_json::Value| process["role"] == "keeper";
+        let found = processes.as_array().expect("a list").iter().find(is_it).cloned();
+        found.and_then(|keeper| keeper["pid"].as_u64())
+    };
+    for _ in 0..3 {
+        let killed = keeper(&server).expect("there is one");
+        pairs.iter_mut().for_each(|pair| pair.say(3));
+        server.kill(u32::try_from(killed).expect("a pid"));
+        pairs.iter_mut().for_each(|pair| pair.say(3));
+        pairs.iter_mut().for_each(Pair::hear);
+        eventually("another keeper has adopted all", || {
+            keeper(&server).is_some_and(|pid| pid != killed) && server.status("handlers") == 1
+        });
+        let (before, takeovers) = (served(&server), server.status("takeovers_total"));
+        for pid in before.keys() {
+            server.kill(u32::try_from(*pid).expect("a pid"));
+        }
+        pairs.iter_mut().for_each(|pair| pair.say(3));
+        pairs.iter_mut().for_each(Pair::hear);
+        assert_eq!(server.status("takeovers_total"), takeovers + 1);
+    }
+    assert_eq!(server.status("resumes_total"), 0);
+    let mut newcomer = server.client("Newcomer");
+    newcomer.ping().expect("new clients are served");
+}
+
+#[test]
+fn who_enters_a_room_comes_to_be_served_where_the_others_are_in_the_middle_of_their_talk() {
+    let server = start(&["--clients-per-handler", "8"]);
+    let mut clients = crowd(&server, 14);
+    let (last, first) = (clients.pop().expect("14"), clients.remove(0));
+    let (first_name, last_name) = ("Client0", "Client13");
+    assert_ne!(server.handler_of(first_name), server.handler_of(last_name));
+    let port = last.local_addr();
+    let mut pair = Pair::meet(first, last);
+    pair.say(50);
+    pair.hear();
+    eventually("both are served by one process", || {
+        pair.say(2);
+        pair.hear();
+        server.handler_of(first_name) == server.handler_of(last_name)
+    });
+    pair.say(50);
+    pair.hear();
+    assert_eq!(pair.clients[1].local_addr(), port);
+    assert_eq!(
+        (server.status("takeovers_total"), server.status("resumes_total")),
+        (0, 0),
+        "nobody died of it"
+    );
+    server.expect_no_errors();
+}
+
+#[test]
+fn rooms_meet_while_everybody_is_killed_again_and_again() {
+    let server = start(&["--clients-per-handler", "6"]);
+    let mut clients = crowd(&server, 24);
+    let late = clients.split_off(12);
+    let mut pairs: Vec<Pair> = Vec::new();
+    for (one, other) in clients.into_iter().zip(late) {
+        pairs.push(Pair::meet(one, other));
+        for pid in served(&server).into_keys() {
+            // Some have ended by themselves, having nobody left.
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        pairs.iter_mut().for_each(|pair| pair.say(4));
+        pairs.iter_mut().for_each(Pair::hear);
+    }
+    assert_eq!(server.status("resumes_total"), 0, "no connection was lost");
+    for pair in pairs {
+        for client in pair.clients {
+            client.goodbye().expect("the session lives");
+        }
+    }
+    eventually("nobody is left", || server.status("connections") == 0);
+}
+
+#[test]
+fn spare_processes_are_there_before_their_clients_as_many_as_it_takes() {
+    let server = start(&["--spare-handlers", "2..8"]);
+    let spares = || {
+        eventually("as many are ready as should be", || {
+            server.status("spare_handlers") >= 2
+        });
+        processes_below(server.pid())
+    };
+    for nth in 0..6 {
+        let before = spares();
+        let name = format!("Client{nth}");
+        let client = server.client(&name);
+        let handler = server.handler_of(&name).expect("it is served");
+        assert!(before.contains(&handler), "{handler} was not among {before:?}");
+        client.goodbye().expect("the session lives");
+        eventually("its process is not used again", || {
+            !processes_below(server.pid()).contains(&handler)
+        });
+    }
+    // More in one go than there are; none of them says anything.
+    let many: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    eventually("under pressure there are more", || {
+        server.status("spare_handlers") == 8
+    });
+    drop(many);
+    eventually("when it is quiet they go", || {
+        server.status("spare_handlers") == 2
+    });
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_process_that_may_serves_one_client_after_another_and_not_more_than_it_may() {
+    let server = start(&["--handler-clients-max", "3"]);
+    let mut pids = Vec::new();
+    for nth in 0..7 {
+        let name = format!("Client{nth}");
+        let mut client = server.client(&name);
+        client.ping().expect("the session lives");
+        pids.push(server.handler_of(&name).expect("it is served"));
+        let handlers = server.status("handlers");
+        client.goodbye().expect("the session lives");
+        eventually("its place is free", || {
+            server.status("connections") == 0 && server.status("handlers") <= handlers
+        });
+    }
+    let (first, second, third) = (pids[0], pids[3], pids[6]);
+    assert_eq!(pids, [first, first, first, second, second, second, third]);
+    assert!(first != second && second != third);
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_spare_process_that_is_killed_costs_nobody_anything() {
+    let server = start(&["--spare-handlers", "3..3"]);
+    eventually("they are ready", || server.status("spare_handlers") == 3);
+    let of_keeper = |server: &Server| {
+        let processes = server.ask_json("processes");
+        let keeper = processes.as_array().expect("a list").iter();
+        let keeper = keeper.clone().find(|process| process["role"] == "keeper");
+        let pid = keeper
+            .and_then(|keeper| keeper["pid"].as_u64())
+            .expect("there is one");
+        processes_below(u32::try_from(pid).expect("a pid"))
+    };
+    let consoles: Vec<u32> = server
+        .ask_json("processes")
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|process| process["role"] == "console")
+        .filter_map(|process| u32::try_from(process["pid"].as_u64()?).ok())
+        .collect();
+    for pid in of_keeper(&server)
+        .into_iter()
+        .filter(|pid| !consoles.contains(pid))
+    {
+        let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    }
+    let mut clients = crowd(&server, 5);
+    for client in &mut clients {
+        client.ping().expect("it is served");
+    }
+    eventually("others are ready", || server.status("spare_handlers") == 3);
+}
+
+#[test]
+fn a_dial_that_cannot_work_is_refused_with_the_reason() {
+    for (arguments, reason) in [
+        (vec!["--clients-per-handler", "0"], "a number from 1 to 256"),
+        (vec!["--clients-per-handler", "257"], "a number from 1 to 256"),
+        (
+            vec!["--clients-per-handler", "8", "--handler-clients-max", "7"],
+            "cannot serve 8 clients at once and 7 in its life",
+        ),
+        (vec!["--spare-handlers", "5..2"], "the lesser first"),
+        (vec!["--spare-handlers", "many"], "two numbers up to 250"),
+        (vec!["--spare-handlers", "0..251"], "two numbers up to 250"),
+    ] {
+        let output = command(&arguments).output().expect("it can be run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(reason), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn who_says_nothing_more_keeps_a_place_and_no_process() {
+    let server = start(&["--clients-per-handler", "256", "--handshake-timeout-ms", "600000"]);
+    let silent: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    let mut client = server.client("Speaker");
+    for _ in 0..100 {
+        client.ping().expect("nobody is in the way");
+    }
+    assert_eq!(served(&server).len(), 1);
+    drop(silent);
+    eventually("their places are free", || server.status("connections") == 1);
+    std::thread::sleep(Duration::from_millis(10));
+    client.ping().expect("the session lives");
+}
