@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use forkade::sys::process::ProcessId;
 use nix::sys::signal::Signal;
 
 use crate::common::killer::send;
@@ -60,6 +61,8 @@ pub(crate) struct Chaos {
     random: Random,
     next_post: usize,
     next_post_at: Instant,
+    /// The last handler that was killed alone, as it was known before. On a busy machine it may take a while to die.
+    last_struck: Option<ProcessId>,
 }
 
 impl Chaos {
@@ -72,6 +75,7 @@ impl Chaos {
             random,
             next_post: 0,
             next_post_at: Instant::now(),
+            last_struck: None,
         }
     }
 
@@ -122,9 +126,24 @@ impl Chaos {
             // Whose they are that outlived their keeper cannot be told.
             handlers.extend(of_name(&all, "handler"));
         }
-        if !handlers.is_empty() && send(*self.random.choose(&handlers), Signal::SIGKILL) {
+        if handlers.is_empty() {
+            return;
+        }
+        // One at a time: else the keeper of one that is still to die could be killed, which would be two faults at once.
+        eventually("the one that was killed before has died", || {
+            !self.last_is_dying()
+        });
+        let pid = *self.random.choose(&handlers);
+        let Some(start_time) = start_time(pid) else { return };
+        if send(pid, Signal::SIGKILL) {
+            self.last_struck = Some(ProcessId { pid, start_time });
             self.tally.handlers += 1;
         }
+    }
+
+    fn last_is_dying(&self) -> bool {
+        self.last_struck
+            .is_some_and(|struck| start_time(struck.pid) == Some(struck.start_time))
     }
 
     /// Kills a keeper, with so many of its handlers, and others' handlers until it is replaced and has adopted what it had.
@@ -168,6 +187,9 @@ impl Chaos {
     /// Every post of a keeper is filled, every handler that has outlived its keeper was adopted by another, no dead one waits to be
     /// replaced, and no keeper is in the middle of anything.
     fn is_whole(&self) -> bool {
+        if self.last_is_dying() {
+            return false;
+        }
         let looks_whole = || {
             let all = children(self.supervisor);
             let keepers = of_name(&all, "keeper");
@@ -201,6 +223,13 @@ fn of_name(pids: &[u32], name: &str) -> Vec<u32> {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|bears| bears.trim_end() == name)
     };
     pids.iter().filter(bears_it).copied().collect()
+}
+
+/// When the process was started, in clock ticks since boot.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = stat.rsplit_once(") ")?.1;
+    fields.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// As in stat(5): `S` waits for an event, `Z` has ended.
