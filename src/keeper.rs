@@ -205,6 +205,7 @@ impl Keeper {
                 }
             }
             if let Some(stop_by_ms) = self.stop_by_ms {
+                self.let_idle_go(u32::MAX);
                 if self.kept.is_empty() && self.crew.is_empty() {
                     return Ok(0);
                 }
@@ -387,7 +388,6 @@ impl Keeper {
     fn stop(&mut self) {
         let patience_ms = u64::from(self.context.config.drain_timeout_ms);
         self.stop_by_ms.get_or_insert(now_ms() + patience_ms);
-        self.let_idle_go(u32::MAX);
         for index in self.context.memory.touched_connections_of_keeper(self.index) {
             if self.context.memory.connections.at(index).claimed() != Claim::Free {
                 self.nudge(index);

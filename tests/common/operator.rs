@@ -55,6 +55,8 @@ impl Operator {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                 panic!("the console reset the connection")
             }
+            // A timed read is not begun again by itself after a signal.
+            Err(error) if error.kind() == ErrorKind::Interrupted => return self.receive(),
             read => read.expect("the console replies in time"),
         };
         self.received.extend(&buffer[..length]);
