@@ -241,11 +241,19 @@ impl Pong {
 }
 
 impl RoleSlot {
-    /// The process, once it has come up, and when it last came round its loop.
-    pub fn gets_on(&self) -> Option<(u32, u64)> {
+    /// The process; `None` while there is none.
+    pub fn process(&self) -> Option<ProcessId> {
+        // The start time is entered first.
         let pid = self.pid.load(Ordering::Acquire);
-        let is_up = pid != 0 && self.ready.load(Ordering::Acquire) != 0;
-        is_up.then(|| (pid, self.pulse.last_ms()))
+        let start_time = self.start_time.load(Ordering::Relaxed);
+        (pid != 0).then_some(ProcessId { pid, start_time })
+    }
+
+    /// The process, once it has come up, and when it last came round its loop.
+    pub fn gets_on(&self) -> Option<(ProcessId, u64)> {
+        let process = self.process()?;
+        let is_up = self.ready.load(Ordering::Acquire) != 0;
+        is_up.then(|| (process, self.pulse.last_ms()))
     }
 }
 
