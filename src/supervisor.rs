@@ -33,7 +33,7 @@ use crate::sys::process::{
     Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
     raise_open_file_limit, set_name,
 };
-use crate::sys::signals::{Signals, ignore_broken_pipes};
+use crate::sys::signals::{Signals, ignore_broken_pipes, stop_ignoring};
 use crate::sys::sockets::{ListenError, ListenOptions, listen};
 use crate::upgrade::HandoverError;
 use crate::watchdog::Watchdog;
@@ -144,13 +144,19 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
     Ok(())
 }
 
+/// What stays ignored if whoever started the server has had it ignored: the end of the terminal, because of nohup(1), and what a shell's
+/// job control would do to it. All others have their usual effect in all processes, whatever a shell had ignored in the background.
+const KEPT_IGNORED: [Signal; 4] = [Signal::SIGHUP, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+
 /// What the process itself needs, whichever program has run in it before.
 fn prepare_process() -> Result<(), StartError> {
     disable_core_dumps().map_err(step("cannot switch core dumps off"))?;
     raise_open_file_limit().map_err(step("cannot raise the limit of open files"))?;
     become_subreaper().map_err(step("cannot become the reaper of orphaned processes"))?;
+    stop_ignoring(&KEPT_IGNORED).map_err(step("cannot stop ignoring signals"))?;
     ignore_broken_pipes().map_err(step("cannot ignore SIGPIPE"))?;
-    set_name("forkade").map_err(step("cannot set the process's name"))
+    set_name("forkade").map_err(step("cannot set the process's name"))?;
+    Ok(())
 }
 
 /// Where the running program lies: what lies there later is what an upgrade upgrades to.
