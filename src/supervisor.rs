@@ -7,7 +7,6 @@
 
 pub(crate) mod upgrade;
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -220,10 +219,8 @@ struct Supervisor {
     program: Option<PathBuf>,
     /// A new program that looks at the memory.
     check: Option<upgrade::Check>,
-    /// Posts that are filled by processes of the program before this one, in the order in which they are replaced.
-    outdated: VecDeque<(usize, ProcessId)>,
-    /// When the first of them, who was told to end, is killed.
-    outdated_by_ms: Option<u64>,
+    /// After an upgrade, until all processes of the program before are replaced.
+    replacement: Option<upgrade::Replacement>,
     watchdog: Option<Watchdog>,
     /// How often the server was told to stop.
     told_to_stop: u32,
@@ -270,8 +267,7 @@ impl Supervisor {
             posts,
             program,
             check: None,
-            outdated: VecDeque::new(),
-            outdated_by_ms: None,
+            replacement: None,
             watchdog: Watchdog::new(context),
             told_to_stop: 0,
         })
@@ -375,6 +371,7 @@ impl Supervisor {
                 log::error!("cannot fork the {name}: {error}");
                 self.vacate(index);
             }
+                self.note_not_come_up(index, &error.to_string());
         }
     }
 
@@ -436,18 +433,23 @@ impl Supervisor {
             if self.check.as_mut().is_some_and(|check| check.note_end(pid, exit)) {
                 continue;
             }
-            let is_it = |filled: &Filled| filled.process.is_some_and(|process| process.pid == pid);
-            let Some(index) = self.posts.iter().position(is_it) else {
+            let process_of = |filled: &Filled| filled.process.filter(|process| process.pid == pid);
+            let found = self.posts.iter().map(process_of).zip(0..);
+            let Some((process, index)) = found
+                .filter_map(|(process, index)| Some((process?, index)))
+                .next()
+            else {
                 log::debug!("process {pid}, whose keeper had died, ended: {exit}");
                 continue;
             };
             let name = self.name(index);
-            if self.is_outdated(index) {
+            self.vacate(index);
+            if self.note_replaced(index, process) {
                 log::info!("the {name} (process {pid}) ended, to be replaced: {exit}");
             } else if self.told_to_stop == 0 {
                 log::warn!("the {name} (process {pid}) ended: {exit}");
             }
-            self.vacate(index);
+                self.note_not_come_up(index, &exit.to_string());
         }
     }
 

@@ -144,6 +144,9 @@ pub enum UpgradeStage {
     Replacing = 3,
     /// All processes run the new program.
     Done = 4,
+    /// As [`Replacing`](Self::Replacing), but a process of the new program does not come up. It is tried again and again, and another
+    /// upgrade may be begun.
+    Stalled = 5,
 }
 
 impl UpgradeSlot {
@@ -162,6 +165,7 @@ impl UpgradeSlot {
                 2 => UpgradeStage::Refused,
                 3 => UpgradeStage::Replacing,
                 4 => UpgradeStage::Done,
+                5 => UpgradeStage::Stalled,
                 _ => UpgradeStage::None,
             };
             let text = String::from_utf8_lossy(&text[..length.min(UPGRADE_TEXT_BYTES)]);
@@ -411,9 +415,7 @@ impl Memory {
         let header = memory.header;
         header.layout_hash.store(plan.hash, Ordering::Relaxed);
         header.started_at_ms.store(now_ms(), Ordering::Relaxed);
-        header
-            .supervisor_pid
-            .store(ProcessId::of_self().pid, Ordering::Relaxed);
+        header.supervisor_pid.store(std::process::id(), Ordering::Relaxed);
         memory.directory.prepare(plan.directory_bytes());
         memory.chat.lock().prepare();
         Ok(memory)
