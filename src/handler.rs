@@ -29,7 +29,7 @@ use crate::room_bell::RoomBell;
 use crate::sys::clock::now_ms;
 use crate::sys::process::{NewProcess, ProcessId, set_name};
 use crate::sys::signals::Signals;
-use crate::sys::sockets::{SendOutcome, shut_down};
+use crate::sys::sockets::{SendOutcome, is_loss_on_the_way, shut_down};
 use crate::sys::tcp_cursors::{CursorError, TcpCursors};
 use crate::wiring::Delivery;
 use crate::{console, logging};
@@ -59,8 +59,12 @@ pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance<'_>) -> u8 
     logging::set_role("handler");
     let record = inheritance.context.memory.connections.at(inheritance.connection);
     record.pulse.beat();
-    record.set_handler(ProcessId::of_self(), inheritance.context.build);
-    match serve(new_process, &inheritance) {
+    let found = ProcessId::find_itself();
+    let served = found.and_then(|itself| {
+        record.set_handler(itself, inheritance.context.build);
+        serve(new_process, &inheritance)
+    });
+    match served {
         Ok(status) => {
             if status == 0 {
                 record.set_over();
@@ -430,7 +434,7 @@ impl<'a> Handler<'a> {
                     io::ErrorKind::WouldBlock => self.readable = false,
                     io::ErrorKind::Interrupted => {}
                     _ => {
-                        self.end();
+                        self.lose_connection(&error);
                         return true;
                     }
                 },
@@ -450,7 +454,7 @@ impl<'a> Handler<'a> {
                     io::ErrorKind::WouldBlock => self.writable = false,
                     io::ErrorKind::Interrupted => {}
                     _ => {
-                        self.end();
+                        self.lose_connection(&error);
                         return true;
                     }
                 },
@@ -463,6 +467,17 @@ impl<'a> Handler<'a> {
             self.session.forget_sent();
         }
         moved
+    }
+
+    /// The client may resume the session on another connection.
+    fn lose_connection(&mut self, error: &io::Error) {
+        if !is_loss_on_the_way(error) {
+            log::warn!(
+                "the connection from {} is lost: {error}",
+                self.session.record().peer()
+            );
+        }
+        self.end();
     }
 
     /// If the keeper is another than the one that forked this process, gives it a duplicate of the socket: it adopts the connection.
@@ -600,7 +615,13 @@ impl<'a> Handler<'a> {
             match crate::sys::sockets::receive_into(self.socket, &mut ignored) {
                 crate::sys::sockets::Received::Bytes(_) => continue,
                 crate::sys::sockets::Received::WouldBlock => {}
-                _ => break,
+                crate::sys::sockets::Received::Ended => break,
+                crate::sys::sockets::Received::Gone(error) => {
+                    if !is_loss_on_the_way(&error) {
+                        log::warn!("the connection is closed without reading on: {error}");
+                    }
+                    break;
+                }
             }
             let patience = Duration::from_millis(give_up_at.saturating_sub(now_ms()));
             match self.poll.poll(&mut events, Some(patience)) {

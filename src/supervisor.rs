@@ -155,6 +155,7 @@ fn prepare_process() -> Result<(), StartError> {
     stop_ignoring(&KEPT_IGNORED).map_err(step("cannot stop ignoring signals"))?;
     ignore_broken_pipes().map_err(step("cannot ignore SIGPIPE"))?;
     set_name("forkade").map_err(step("cannot set the process's name"))?;
+    ProcessId::find_itself().map_err(step("cannot tell which process this is"))?;
     Ok(())
 }
 
@@ -370,8 +371,8 @@ impl Supervisor {
             Err(error) => {
                 log::error!("cannot fork the {name}: {error}");
                 self.vacate(index);
-            }
                 self.note_not_come_up(index, &error.to_string());
+            }
         }
     }
 
@@ -448,8 +449,8 @@ impl Supervisor {
                 log::info!("the {name} (process {pid}) ended, to be replaced: {exit}");
             } else if self.told_to_stop == 0 {
                 log::warn!("the {name} (process {pid}) ended: {exit}");
-            }
                 self.note_not_come_up(index, &exit.to_string());
+            }
         }
     }
 
