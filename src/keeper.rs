@@ -21,16 +21,16 @@ use nix::sys::signal::Signal;
 use crate::admission::Refusal;
 use crate::deaths::{Death, Deaths, Stuck, Verdict};
 use crate::handler::{self, Inheritance};
-use crate::limits::{ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX};
+use crate::limits::{ACCEPT_RETRY_MS, ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX};
 use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
 use crate::lobby::memory::KeeperSlot;
 use crate::logging;
 use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
-use crate::sys::process::{Change, Exit, ProcessId, Reaped, changes, fork};
+use crate::sys::process::{Change, Exit, ForkError, ProcessId, Reaped, changes, fork};
 use crate::sys::signals::Signals;
-use crate::sys::sockets::{ReceiveOutcome, receive_into, shut_down};
+use crate::sys::sockets::{ChannelError, ReceiveOutcome, receive_into, shut_down};
 use crate::wiring::Delivery;
 
 const CONNECTIONS: Token = Token(0);
@@ -84,6 +84,8 @@ struct Keeper {
     outdated: VecDeque<u32>,
     /// When the next of them is replaced.
     replace_outdated_at_ms: u64,
+    /// When connections are taken again, after that failed for want of resources: those that wait are not announced anew.
+    take_again_at_ms: Option<u64>,
     /// When what is left is killed; set when the server stops.
     stop_by_ms: Option<u64>,
 }
@@ -153,6 +155,7 @@ impl Keeper {
             ask_again_at_ms: 0,
             outdated: VecDeque::new(),
             replace_outdated_at_ms: 0,
+            take_again_at_ms: None,
             stop_by_ms: None,
         })
     }
@@ -164,6 +167,9 @@ impl Keeper {
             self.watch_handlers();
             self.ask_for_offers();
             self.replace_outdated();
+            if self.take_again_at_ms.is_some_and(|at_ms| at_ms <= now_ms()) {
+                self.take_connections()?;
+            }
             match self.poll.poll(&mut events, self.patience()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
@@ -222,12 +228,16 @@ impl Keeper {
         let ask_again_ms = (!self.to_adopt.is_empty()).then_some(ADOPT_AGAIN_MS);
         let replace_ms =
             (!self.outdated.is_empty()).then(|| self.replace_outdated_at_ms.saturating_sub(now_ms()).max(1));
+        let take_again_ms = self
+            .take_again_at_ms
+            .map(|at_ms| at_ms.saturating_sub(now_ms()).max(1));
         let stop_ms = self
             .stop_by_ms
             .map(|stop_by_ms| stop_by_ms.saturating_sub(now_ms()).max(10));
         ask_again_ms
             .into_iter()
             .chain(replace_ms)
+            .chain(take_again_ms)
             .chain(stop_ms)
             .chain(self.watch_again_ms())
             .min()
@@ -241,6 +251,7 @@ impl Keeper {
         let kinds = [Kind::Game, Kind::Console];
         let sent_before = kinds.map(|kind| slot.sent(kind));
         let mut message = [0; Delivery::BYTES_MAX];
+        self.take_again_at_ms = None;
         loop {
             self.life.show();
             match channel.receive(&mut message) {
@@ -252,12 +263,20 @@ impl Keeper {
                                 self.take_in(kind, order, socket);
                                 slot.set_taken_up_to(kind, number);
                             }
-                            Some(Delivery::Adopt { connection }) => self.adopt(connection, socket)?,
+                            Some(Delivery::Adopt { connection }) => self.adopt(connection, socket),
                             None => log::error!("a message to the keeper was malformed"),
                         }
                     }
                 }
                 Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => break,
+                // Nothing is lost: all that wait there are taken in a moment.
+                Err(error @ ChannelError::System { .. }) => {
+                    log::error!(
+                        "cannot take connections from the listener: {error}; trying again in {ACCEPT_RETRY_MS} ms"
+                    );
+                    self.take_again_at_ms = Some(now_ms() + ACCEPT_RETRY_MS);
+                    return Ok(());
+                }
                 // The socket is lost with its descriptor; the client sees a reset and tries again.
                 Err(error) => {
                     log::error!("a connection was lost on its way from the listener: {error}");
@@ -306,9 +325,15 @@ impl Keeper {
             }
             Err(error) => {
                 log::error!("cannot fork a handler: {error}");
-                self.refuse(kind, &socket, Refusal::NoResources);
-                record.free();
-                self.free.push(index);
+                if matches!(error, ForkError::Identify(_)) {
+                    // It was there, and may have greeted: what it held is the ticker's to free. The client comes again.
+                    end_connection(&socket);
+                    record.abandon();
+                } else {
+                    self.refuse(kind, &socket, Refusal::NoResources);
+                    record.free();
+                    self.free.push(index);
+                }
             }
         }
     }
@@ -358,7 +383,7 @@ impl Keeper {
         record: &ConnectionRecord,
         socket: &OwnedFd,
         is_successor: bool,
-    ) -> Result<ProcessId, crate::sys::process::ForkError> {
+    ) -> Result<ProcessId, ForkError> {
         let context = self.context;
         let handler = fork(logging::log_panic, |new_process| {
             handler::run(
@@ -491,9 +516,7 @@ impl Keeper {
 
     /// The connection ends; the ticker frees what it held. The client may resume on a new one.
     fn give_up(&self, record: &ConnectionRecord, kept: &Kept) {
-        if let Err(error) = shut_down(&kept.socket, Shutdown::Both) {
-            log::warn!("cannot shut a connection down: {error}");
-        }
+        end_connection(&kept.socket);
         let kind = record.kind();
         record.abandon();
         self.slot().let_go(kind);
@@ -512,21 +535,27 @@ impl Keeper {
         for (word_index, word) in (0_u32..).zip(words) {
             let mut bits = word.swap(0, Ordering::AcqRel);
             while bits != 0 {
-                self.nudge(first + word_index * 64 + bits.trailing_zeros());
+                if !self.nudge(first + word_index * 64 + bits.trailing_zeros()) {
+                    // The ticker rings again while word is left.
+                    word.fetch_or(bits & bits.wrapping_neg(), Ordering::AcqRel);
+                }
                 bits &= bits - 1;
             }
         }
     }
 
-    /// Sends a handler the signal that makes it look at its flags: one of this process's, or a predecessor's that lives on.
-    fn nudge(&self, index: u32) {
+    /// Sends a handler the signal that makes it look at its flags: one of this process's, or a predecessor's that lives on. False if that
+    /// must be tried again.
+    fn nudge(&self, index: u32) -> bool {
         let Some(handler) = self.context.memory.connections.at(index).handler() else {
-            return;
+            return true;
         };
         // One that is dead needs no nudge: its successor looks at everything.
-        if let Err(error) = handler.send_signal(Signal::SIGUSR1) {
+        let sent = handler.send_signal(Signal::SIGUSR1);
+        if let Err(error) = &sent {
             log::warn!("cannot signal handler {handler}: {error}");
         }
+        sent.is_ok()
     }
 
     fn server_is_stopping(&self) -> bool {
@@ -553,5 +582,11 @@ impl Keeper {
             let _ = kept.handler.send_signal(Signal::SIGKILL);
             let _ = kept.handler.wait();
         }
+    }
+}
+
+fn end_connection(socket: &OwnedFd) {
+    if let Err(error) = shut_down(socket, Shutdown::Both) {
+        log::warn!("cannot shut a connection down: {error}");
     }
 }

@@ -90,7 +90,10 @@ impl RoomBell {
                 }
             }
             // The ticker died over the question: it is asked again.
-            Ok(ReceiveOutcome::PeerGone) | Err(_) => {
+            ended => {
+                if let Err(error) = ended {
+                    log::warn!("the bell of room {room} was lost on its way: {error}");
+                }
                 poll.registry()
                     .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
             }
@@ -108,7 +111,14 @@ impl RoomBell {
     }
 
     fn ask(&mut self, room: u32, poll: &Poll, requests: &Channel) -> io::Result<()> {
-        let (mine, theirs) = Channel::pair()?;
+        let (mine, theirs) = match Channel::pair() {
+            Ok(pair) => pair,
+            Err(error) => {
+                log::warn!("cannot ask for the bell of room {room}: {error}");
+                self.asked_in_vain = true;
+                return Ok(());
+            }
+        };
         match requests.send(&room.to_le_bytes(), &[theirs.as_fd()]) {
             Ok(SendOutcome::Sent) => {
                 let raw = mine.as_fd().as_raw_fd();

@@ -15,6 +15,15 @@ use crate::deaths::Deaths;
 use crate::limits::{ADOPT_AGAIN_MS, UPGRADE_HANDLER_EVERY_MS};
 use crate::lobby::connections::Claim;
 use crate::sys::clock::now_ms;
+use crate::sys::process::ProcessId;
+
+/// Where that cannot be found out it counts as alive: who is left out here is never adopted.
+fn may_be_alive(handler: ProcessId) -> bool {
+    handler.is_alive().unwrap_or_else(|error| {
+        log::warn!("cannot look whether handler {handler} lives: {error}");
+        true
+    })
+}
 
 impl Keeper {
     /// Makes handlers whose keeper has died offer their sockets.
@@ -28,9 +37,7 @@ impl Keeper {
             let record = memory.connections.at(*index);
             record.claimed() == Claim::Held
                 && record.keeper_epoch() != self.epoch
-                && record
-                    .handler()
-                    .is_some_and(|handler| handler.is_alive().unwrap_or(false))
+                && record.handler().is_some_and(may_be_alive)
         };
         self.to_adopt.retain(lives_on);
         for index in &self.to_adopt {
@@ -39,26 +46,23 @@ impl Keeper {
     }
 
     /// Takes over the keeping of a connection whose handler lives on.
-    pub(super) fn adopt(&mut self, index: u32, socket: OwnedFd) -> io::Result<()> {
+    pub(super) fn adopt(&mut self, index: u32, socket: OwnedFd) {
         let Some(record) = self.context.memory.connections.get(index) else {
-            return Ok(());
+            return;
         };
         let handler = record.handler().filter(|_| record.claimed() == Claim::Held);
         let (Some(handler), false) = (handler, self.kept.contains_key(&index)) else {
             // Freed, or offered twice.
-            return Ok(());
+            return;
+        };
+        let pidfd = match self.watch_for_end(index, handler) {
+            Ok(pidfd) => pidfd,
+            // It goes on without a keeper until it is asked again, in a moment.
+            Err(error) => return log::error!("cannot adopt handler {handler} yet: {error}"),
         };
         record.set_keeper_epoch(self.epoch);
         self.slot().hold(record.kind());
         self.context.memory.count_outliving(self.index);
-        let pidfd = handler.open_pidfd()?;
-        if let Some(pidfd) = &pidfd {
-            let token = Token(FIRST_ADOPTED + index as usize);
-            let raw = pidfd.as_raw_fd();
-            self.poll
-                .registry()
-                .register(&mut SourceFd(&raw), token, Interest::READABLE)?;
-        }
         let has_ended = pidfd.is_none();
         self.kept.insert(
             index,
@@ -75,7 +79,17 @@ impl Keeper {
         } else if record.handler_build() != self.context.build {
             self.outdated.push_back(index);
         }
-        Ok(())
+    }
+
+    /// Has the end of a handler told that is not this process's child; `None` if that has ended.
+    fn watch_for_end(&self, index: u32, handler: ProcessId) -> io::Result<Option<OwnedFd>> {
+        let pidfd = handler.open_pidfd()?;
+        if let Some(pidfd) = &pidfd {
+            let (raw, token) = (pidfd.as_raw_fd(), Token(FIRST_ADOPTED + index as usize));
+            let registry = self.poll.registry();
+            registry.register(&mut SourceFd(&raw), token, Interest::READABLE)?;
+        }
+        Ok(pidfd)
     }
 
     /// Replaces the next handler that runs the program before an upgrade: it is killed, and its successor takes over.
