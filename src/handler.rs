@@ -63,13 +63,17 @@ pub(crate) struct Inheritance {
 /// Runs in the process that was just forked. Exit status 0 means that there is nothing left to serve.
 pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance) -> u8 {
     logging::set_role("handler");
-    let (context, me) = (inheritance.context, ProcessId::of_self());
-    for (index, _) in &inheritance.connections {
-        let record = context.memory.connections.at(*index);
-        record.pulse.beat();
-        record.set_handler(me, context.build);
-    }
-    serve(new_process, inheritance, me).unwrap_or_else(|error| {
+    let found = ProcessId::find_itself();
+    let served = found.and_then(|me| {
+        let context = inheritance.context;
+        for (index, _) in &inheritance.connections {
+            let record = context.memory.connections.at(*index);
+            record.pulse.beat();
+            record.set_handler(me, context.build);
+        }
+        serve(new_process, inheritance, me)
+    });
+    served.unwrap_or_else(|error| {
         log::error!("cannot go on: {error}");
         1
     })

@@ -26,7 +26,7 @@ use self::crew::Crew;
 use self::spares::Spares;
 use crate::admission::Refusal;
 use crate::deaths::Deaths;
-use crate::limits::{ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX};
+use crate::limits::{ACCEPT_RETRY_MS, ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX};
 use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
 use crate::lobby::memory::KeeperSlot;
@@ -87,6 +87,8 @@ struct Keeper {
     outdated: VecDeque<u32>,
     /// When the next of them is replaced.
     replace_outdated_at_ms: u64,
+    /// When connections are taken again, after that failed for want of resources: those that wait are not announced anew.
+    take_again_at_ms: Option<u64>,
     /// When what is left is killed; set when the server stops.
     stop_by_ms: Option<u64>,
 }
@@ -167,6 +169,7 @@ impl Keeper {
             ask_again_at_ms: 0,
             outdated: VecDeque::new(),
             replace_outdated_at_ms: 0,
+            take_again_at_ms: None,
             stop_by_ms: None,
         })
     }
@@ -178,6 +181,9 @@ impl Keeper {
             self.watch_handlers();
             self.ask_for_offers();
             self.replace_outdated();
+            if self.take_again_at_ms.is_some_and(|at_ms| at_ms <= now_ms()) {
+                self.take_connections()?;
+            }
             self.keep_spares();
             self.show_crew();
             match self.poll.poll(&mut events, self.patience()) {
@@ -243,12 +249,16 @@ impl Keeper {
         let ask_again_ms = (!self.to_adopt.is_empty()).then_some(ADOPT_AGAIN_MS);
         let replace_ms =
             (!self.outdated.is_empty()).then(|| self.replace_outdated_at_ms.saturating_sub(now_ms()).max(1));
+        let take_again_ms = self
+            .take_again_at_ms
+            .map(|at_ms| at_ms.saturating_sub(now_ms()).max(1));
         let stop_ms = self
             .stop_by_ms
             .map(|stop_by_ms| stop_by_ms.saturating_sub(now_ms()).max(10));
         ask_again_ms
             .into_iter()
             .chain(replace_ms)
+            .chain(take_again_ms)
             .chain(stop_ms)
             .chain(self.watch_again_ms())
             .chain(self.spares_due_ms())
@@ -263,6 +273,7 @@ impl Keeper {
         let kinds = [Kind::Game, Kind::Console];
         let sent_before = kinds.map(|kind| slot.sent(kind));
         let mut message = [0; Delivery::BYTES_MAX];
+        self.take_again_at_ms = None;
         loop {
             self.life.show();
             match channel.receive(&mut message) {
@@ -274,7 +285,7 @@ impl Keeper {
                                 self.take_in(kind, order, socket);
                                 slot.set_taken_up_to(kind, number);
                             }
-                            Some(Delivery::Adopt { connection }) => self.adopt(connection, socket)?,
+                            Some(Delivery::Adopt { connection }) => self.adopt(connection, socket),
                             Some(Delivery::HandOver { connection, pid }) => {
                                 self.handed_over(connection, pid, Some(socket));
                             }
@@ -283,6 +294,14 @@ impl Keeper {
                     }
                 }
                 Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => break,
+                // Nothing is lost: all that wait there are taken in a moment.
+                Err(error @ ChannelError::System { .. }) => {
+                    log::error!(
+                        "cannot take connections from the listener: {error}; trying again in {ACCEPT_RETRY_MS} ms"
+                    );
+                    self.take_again_at_ms = Some(now_ms() + ACCEPT_RETRY_MS);
+                    return Ok(());
+                }
                 Err(error) if let Some((connection, pid)) = handed_over_without_socket(&error, &message) => {
                     log::warn!("the duplicate of a socket that is to move was lost: {error}");
                     self.handed_over(connection, pid, None);
@@ -356,21 +375,27 @@ impl Keeper {
         for (word_index, word) in (0_u32..).zip(words) {
             let mut bits = word.swap(0, Ordering::AcqRel);
             while bits != 0 {
-                self.nudge(first + word_index * 64 + bits.trailing_zeros());
+                if !self.nudge(first + word_index * 64 + bits.trailing_zeros()) {
+                    // The ticker rings again while word is left.
+                    word.fetch_or(bits & bits.wrapping_neg(), Ordering::AcqRel);
+                }
                 bits &= bits - 1;
             }
         }
     }
 
-    /// Sends a handler the signal that makes it look at its flags: one of this process's, or a predecessor's that lives on.
-    fn nudge(&self, index: u32) {
+    /// Sends a handler the signal that makes it look at its flags: one of this process's, or a predecessor's that lives on. False if that
+    /// must be tried again.
+    fn nudge(&self, index: u32) -> bool {
         let Some(handler) = self.context.memory.connections.at(index).handler() else {
-            return;
+            return true;
         };
         // One that is dead needs no nudge: its successor looks at everything.
-        if let Err(error) = handler.send_signal(Signal::SIGUSR1) {
+        let sent = handler.send_signal(Signal::SIGUSR1);
+        if let Err(error) = &sent {
             log::warn!("cannot signal handler {handler}: {error}");
         }
+        sent.is_ok()
     }
 
     /// Shows operators how many handlers there are.

@@ -349,6 +349,12 @@ pub const UPGRADE_LOOK_EVERY_MS: u64 = 20;
 /// What a new program may say about itself, in bytes.
 pub const UPGRADE_TEXT_BYTES: usize = 512;
 
+/// What a new program may say about itself in all, as JSON: a text of [`UPGRADE_TEXT_BYTES`] in any spelling, its version, and the names.
+pub const UPGRADE_ANSWER_BYTES_MAX: usize = 8 * UPGRADE_TEXT_BYTES;
+
+/// Deaths in a row of a new program's process that has not come up, after which the upgrade counts as stalled, and another may be begun.
+pub const UPGRADE_STALLED_AFTER_DEATHS: u32 = 3;
+
 /// What is handed over to the new program: numbers of descriptors, mostly. In bytes.
 pub const HANDOVER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 

@@ -180,7 +180,7 @@ impl Listener {
                 Ok((socket, _)) => self.admit(kind, socket),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return Ok(()),
-                    Some(libc::EMFILE | libc::ENFILE) => self.out_of_descriptors(kind),
+                    Some(libc::EMFILE | libc::ENFILE) => self.out_of_descriptors(kind, &error),
                     Some(libc::ENOMEM | libc::ENOBUFS) => self.rest(&error),
                     // The connection is gone already (ECONNABORTED and its like): the next one may be well.
                     _ if is_about_the_connection(&error) => {}
@@ -234,7 +234,9 @@ impl Listener {
                     return;
                 }
                 // Its channel is full: it has enough to do. The next one may have less.
-                Ok(_) => {}
+                Ok(SendOutcome::WouldBlock) => {}
+                // The supervisor keeps the other end: nobody else could receive there.
+                Ok(SendOutcome::PeerGone) => log::error!("the channel to keeper {keeper} is closed"),
                 Err(error) => log::warn!("cannot hand a connection to keeper {keeper}: {error}"),
             }
             full[keeper as usize] = true;
@@ -256,7 +258,7 @@ impl Listener {
     }
 
     /// With the spare descriptor the connection that waits is accepted and refused; a stalled edge would never be told again.
-    fn out_of_descriptors(&mut self, kind: Kind) {
+    fn out_of_descriptors(&mut self, kind: Kind, error: &io::Error) {
         self.spare = None;
         self.refused.clear();
         let accepted = match (kind, &self.console) {
@@ -272,7 +274,7 @@ impl Listener {
             send_refusal(kind, &socket, Refusal::NoResources);
         }
         self.spare = spare_descriptor(&self.context).ok();
-        self.rest(&io::Error::from_raw_os_error(libc::EMFILE));
+        self.rest(error);
     }
 
     fn rest(&mut self, error: &io::Error) {

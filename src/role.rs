@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::config::{Config, Settings};
 use crate::games::Games;
 use crate::lobby::memory::{Memory, RoleSlot};
-use crate::sys::process::{NewProcess, set_name};
+use crate::sys::process::{NewProcess, ProcessId, set_name};
 use crate::sys::signals::ignore_interrupts;
 use crate::wiring::Wiring;
 use crate::{keeper, listener, logging, ticker};
@@ -139,7 +139,8 @@ impl Start {
         };
         // The supervisor alone decides how the server ends: its roles, and the handlers after them, wait for its word.
         let begun = set_name(role.name).and_then(|()| ignore_interrupts());
-        match begun.and_then(|()| (role.entry)(&start)) {
+        let begun = begun.and_then(|()| ProcessId::find_itself());
+        match begun.and_then(|_| (role.entry)(&start)) {
             Ok(status) => status,
             Err(error) => {
                 log::error!("cannot go on: {error}");

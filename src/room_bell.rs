@@ -90,7 +90,10 @@ impl RoomBell {
                 }
             }
             // The ticker died over the question: it is asked again.
-            Ok(ReceiveOutcome::PeerGone) | Err(_) => {
+            ended => {
+                if let Err(error) = ended {
+                    log::warn!("the bell of room {room} was lost on its way: {error}");
+                }
                 poll.registry()
                     .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
             }

@@ -10,7 +10,8 @@ use crate::games::connect4::Connect4;
 use crate::games::eights::Eights;
 use crate::games::relay::Relay;
 use crate::games::tictactoe::TicTacToe;
-use crate::games::{Game, Games, GamesError};
+use crate::games::{Game, Games, GamesError, length_that_fits};
+use crate::limits::UPGRADE_TEXT_BYTES;
 use crate::lobby::memory::{Capacity, Memory};
 use crate::supervisor::StartError;
 use crate::sys::memory::Access;
@@ -173,7 +174,10 @@ fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<
 fn answer(mut report: &File, objection: Option<String>) -> ExitCode {
     let answer = Answer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        objection,
+        objection: objection.map(|mut text| {
+            text.truncate(length_that_fits(&text, UPGRADE_TEXT_BYTES));
+            text
+        }),
     };
     match serde_json::to_writer(&mut report, &answer) {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,6 @@
 
 pub(crate) mod upgrade;
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -33,7 +32,7 @@ use crate::sys::process::{
     Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
     raise_open_file_limit, set_name, trim_heap,
 };
-use crate::sys::signals::{Signals, ignore_broken_pipes};
+use crate::sys::signals::{Signals, ignore_broken_pipes, stop_ignoring};
 use crate::sys::sockets::{ListenError, ListenOptions, listen};
 use crate::upgrade::HandoverError;
 use crate::watchdog::Watchdog;
@@ -146,13 +145,20 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
     Ok(())
 }
 
+/// What stays ignored if whoever started the server has had it ignored: the end of the terminal, because of nohup(1), and what a shell's
+/// job control would do to it. All others have their usual effect in all processes, whatever a shell had ignored in the background.
+const KEPT_IGNORED: [Signal; 4] = [Signal::SIGHUP, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+
 /// What the process itself needs, whichever program has run in it before.
 fn prepare_process() -> Result<(), StartError> {
     disable_core_dumps().map_err(step("cannot switch core dumps off"))?;
     raise_open_file_limit().map_err(step("cannot raise the limit of open files"))?;
     become_subreaper().map_err(step("cannot become the reaper of orphaned processes"))?;
+    stop_ignoring(&KEPT_IGNORED).map_err(step("cannot stop ignoring signals"))?;
     ignore_broken_pipes().map_err(step("cannot ignore SIGPIPE"))?;
-    set_name("forkade").map_err(step("cannot set the process's name"))
+    set_name("forkade").map_err(step("cannot set the process's name"))?;
+    ProcessId::find_itself().map_err(step("cannot tell which process this is"))?;
+    Ok(())
 }
 
 /// Where the running program lies: what lies there later is what an upgrade upgrades to.
@@ -216,10 +222,8 @@ struct Supervisor {
     program: Option<PathBuf>,
     /// A new program that looks at the memory.
     check: Option<upgrade::Check>,
-    /// Posts that are filled by processes of the program before this one, in the order in which they are replaced.
-    outdated: VecDeque<(usize, ProcessId)>,
-    /// When the first of them, who was told to end, is killed.
-    outdated_by_ms: Option<u64>,
+    /// After an upgrade, until all processes of the program before are replaced.
+    replacement: Option<upgrade::Replacement>,
     watchdog: Option<Watchdog>,
     /// How often the server was told to stop.
     told_to_stop: u32,
@@ -266,8 +270,7 @@ impl Supervisor {
             posts,
             program,
             check: None,
-            outdated: VecDeque::new(),
-            outdated_by_ms: None,
+            replacement: None,
             watchdog: Watchdog::new(context),
             told_to_stop: 0,
         })
@@ -370,6 +373,7 @@ impl Supervisor {
             Err(error) => {
                 log::error!("cannot fork the {name}: {error}");
                 self.vacate(index);
+                self.note_not_come_up(index, &error.to_string());
             }
         }
     }
@@ -432,18 +436,23 @@ impl Supervisor {
             if self.check.as_mut().is_some_and(|check| check.note_end(pid, exit)) {
                 continue;
             }
-            let is_it = |filled: &Filled| filled.process.is_some_and(|process| process.pid == pid);
-            let Some(index) = self.posts.iter().position(is_it) else {
+            let process_of = |filled: &Filled| filled.process.filter(|process| process.pid == pid);
+            let found = self.posts.iter().map(process_of).zip(0..);
+            let Some((process, index)) = found
+                .filter_map(|(process, index)| Some((process?, index)))
+                .next()
+            else {
                 log::debug!("process {pid}, whose keeper had died, ended: {exit}");
                 continue;
             };
             let name = self.name(index);
-            if self.is_outdated(index) {
+            self.vacate(index);
+            if self.note_replaced(index, process) {
                 log::info!("the {name} (process {pid}) ended, to be replaced: {exit}");
             } else if self.told_to_stop == 0 {
                 log::warn!("the {name} (process {pid}) ended: {exit}");
+                self.note_not_come_up(index, &exit.to_string());
             }
-            self.vacate(index);
         }
     }
 

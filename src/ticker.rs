@@ -20,7 +20,7 @@ use crate::role::{Context, Life, Start};
 use crate::sabotage::Switch;
 use crate::sys::clock::now_ms;
 use crate::sys::signals::Signals;
-use crate::sys::sockets::{Channel, ReceiveOutcome};
+use crate::sys::sockets::{Channel, ChannelError, ReceiveOutcome};
 
 const SIGNALS: Token = Token(0);
 const LIFELINE: Token = Token(1);
@@ -58,6 +58,8 @@ struct Ticker {
     /// Connections that seem to be nobody's, and since when.
     orphans: HashMap<u32, u64>,
     next_sweep_ms: u64,
+    /// Questions for bells could not be received, and are not announced anew.
+    bells_are_asked_for: bool,
 }
 
 impl Ticker {
@@ -83,6 +85,7 @@ impl Ticker {
             chat_lags_since_ms: None,
             orphans: HashMap::new(),
             next_sweep_ms: 0,
+            bells_are_asked_for: false,
         })
     }
 
@@ -109,6 +112,9 @@ impl Ticker {
     }
 
     fn tick(&mut self, now_ms: u64) {
+        if self.bells_are_asked_for {
+            self.hand_out_bells();
+        }
         let mut lobby = self.lobby.take().expect("lent out only within a call");
         let touched = lobby.rooms_touched();
         for index in 0..touched {
@@ -260,8 +266,9 @@ impl Ticker {
     }
 
     /// Answers those who ask for the bell of a room.
-    fn hand_out_bells(&self) {
+    fn hand_out_bells(&mut self) {
         let requests = &self.context.wiring.bell_requests.receiver;
+        self.bells_are_asked_for = false;
         loop {
             let mut room = [0; 4];
             match requests.receive(&mut room) {
@@ -276,6 +283,11 @@ impl Ticker {
                 }
                 Ok(ReceiveOutcome::Message { .. }) => log::error!("a question for a bell was malformed"),
                 Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => return,
+                Err(error @ ChannelError::System { .. }) => {
+                    log::error!("cannot receive questions for bells: {error}; trying again in {TICK_MS} ms");
+                    self.bells_are_asked_for = true;
+                    return;
+                }
                 // Who asked sees its channel closed, and asks again.
                 Err(error) => log::error!("a question for a bell was lost: {error}"),
             }

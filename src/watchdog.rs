@@ -19,6 +19,7 @@ use crate::shm::alarm::Subject;
 use crate::sys::process::{Activity, Condition, ProcessId};
 
 use self::case::{Case, Fault, Limits};
+use self::suspects::Accused;
 use std::sync::atomic::Ordering;
 
 use nix::sys::signal::Signal;
@@ -116,14 +117,17 @@ impl Watchdog {
     /// Suspects those of the supervisor's own processes that have not come round since the last time, and do not wait for anything.
     fn feel_pulses(&mut self) {
         for slot in 0..self.pulses.len() {
-            let Some((pid, pulse)) = self.context.memory.header.roles[slot].gets_on() else {
+            let Some((process, pulse)) = self.context.memory.header.roles[slot].gets_on() else {
                 continue;
             };
             if std::mem::replace(&mut self.pulses[slot], pulse) != pulse {
                 continue;
             }
-            let seen = Activity::of(pid).ok().flatten();
-            if seen.is_some_and(|seen| matches!(seen.condition, Condition::Running | Condition::Stopped)) {
+            let seen = Activity::of(process.pid).ok().flatten();
+            let gets_nowhere = |seen: Activity| {
+                seen.process == process && matches!(seen.condition, Condition::Running | Condition::Stopped)
+            };
+            if seen.is_some_and(gets_nowhere) {
                 let slot = u32::try_from(slot).expect("bounded by the limit of roles");
                 self.open_case(Subject::Role { slot }, None);
             }
@@ -145,15 +149,17 @@ impl Watchdog {
     /// Opens a case, if there is somebody to suspect. Says whether the report is to stay.
     fn open_case(&mut self, subject: Subject, place: Option<usize>) -> bool {
         let is_known = self.open.iter().any(|case| case.subject == subject);
-        let Some((pid, mark)) = self.accused(subject).filter(|_| !is_known) else {
+        let Some(accused) = self.accused(subject).filter(|_| !is_known) else {
             return false;
         };
-        match Activity::of(pid) {
+        match Activity::of(accused.pid) {
+            // Another process may have got the pid of one that has ended.
+            Ok(Some(activity)) if !accused.is(activity.process) => false,
             Ok(Some(activity)) => {
                 self.open.push(OpenCase {
                     place,
                     subject,
-                    mark,
+                    mark: accused.mark,
                     case: Case::open(activity),
                     is_closed: false,
                 });
@@ -161,7 +167,7 @@ impl Watchdog {
             }
             Ok(None) => false,
             Err(error) => {
-                log::error!("cannot look at process {pid}: {error}");
+                log::error!("cannot look at process {}: {error}", accused.pid);
                 // Nothing is known now.
                 true
             }
@@ -170,15 +176,16 @@ impl Watchdog {
 
     /// Looks at a suspect; kills it if it is found guilty. Says whether the case goes on.
     fn pursue(&mut self, open: &mut OpenCase, now_ms: u64) -> bool {
-        let pid = open.case.process().pid;
-        if self.accused(open.subject) != Some((pid, open.mark)) {
+        let suspect = open.case.process();
+        let is_still_at_it = |accused: Accused| accused.is(suspect) && accused.mark == open.mark;
+        if !self.accused(open.subject).is_some_and(is_still_at_it) {
             return false;
         }
-        let activity = match Activity::of(pid) {
-            Ok(Some(activity)) if activity.process == open.case.process() => activity,
+        let activity = match Activity::of(suspect.pid) {
+            Ok(Some(activity)) if activity.process == suspect => activity,
             Ok(_) => return false,
             Err(error) => {
-                log::error!("cannot look at process {pid}: {error}");
+                log::error!("cannot look at process {suspect}: {error}");
                 return true;
             }
         };
@@ -236,5 +243,100 @@ impl Watchdog {
         figures.last_at_ms.store(now_ms, Ordering::Relaxed);
         figures.last_subject.store(open.subject.word(), Ordering::Relaxed);
         figures.last_fault.store(fault.kind().number(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command};
+
+    use super::*;
+    use crate::config::{Config, ConfigSource, SETTINGS, Settings};
+    use crate::games::Games;
+    use crate::limits::WATCHDOG_STOPPED_LOOKS;
+    use crate::lobby::memory::{Capacity, Memory};
+    use crate::wiring::Wiring;
+
+    const STOPPED: Subject = Subject::Role { slot: 0 };
+
+    fn context() -> Context {
+        let config = Config {
+            players_max: 1,
+            rooms_max: 1,
+            keepers: 1,
+            watchdog_cpu_ms: 1000,
+            ..Config::default()
+        };
+        let capacity = Capacity {
+            players: config.players_max,
+            rooms: config.rooms_max,
+            keepers: config.keepers,
+        };
+        let game = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let settings: &'static Settings = Box::leak(Box::new(Settings {
+            config,
+            sources: [ConfigSource::Default; SETTINGS.len()],
+            file: None,
+            warnings: Vec::new(),
+        }));
+        Context {
+            memory: Memory::create(capacity).expect("memory"),
+            games: Box::leak(Box::new(Games::new())),
+            wiring: Box::leak(Box::new(
+                Wiring::new(game, None, config.keepers, config.rooms_max).expect("descriptors"),
+            )),
+            config: &settings.config,
+            build: 0,
+            settings,
+        }
+    }
+
+    /// A process that is stopped, and has nothing to do with any server.
+    fn stopped_process() -> (Child, ProcessId) {
+        let child = Command::new("sleep").arg("86400").spawn().expect("it can be run");
+        let activity = || {
+            Activity::of(child.id())
+                .expect("/proc can be read")
+                .expect("it lives")
+        };
+        let process = activity().process;
+        process.send_signal(Signal::SIGSTOP).expect("it is ours");
+        while activity().condition != Condition::Stopped {
+            std::thread::yield_now();
+        }
+        (child, process)
+    }
+
+    /// Lets the watchdog look until it must have judged.
+    fn look_on(watchdog: &mut Watchdog) {
+        let looks = u64::from(2 * WATCHDOG_STOPPED_LOOKS) + 2 * WATCHDOG_PULSE_LOOK_MS / WATCHDOG_LOOK_MS;
+        (1..=looks).for_each(|look| watchdog.look(look * WATCHDOG_LOOK_MS));
+    }
+
+    #[test]
+    fn who_has_the_pid_of_one_that_has_ended_is_not_taken_for_it() {
+        let context = context();
+        let mut watchdog = Watchdog::new(context).expect("it is wanted");
+        let (mut child, process) = stopped_process();
+        let slot = &context.memory.header.roles[0];
+        // A role's process that was started earlier, and had the same pid.
+        slot.start_time.store(process.start_time - 1, Ordering::Relaxed);
+        slot.pid.store(process.pid, Ordering::Release);
+        slot.ready.store(1, Ordering::Release);
+        assert!(!watchdog.open_case(STOPPED, None));
+        look_on(&mut watchdog);
+        assert!(
+            child.try_wait().expect("a child").is_none(),
+            "an innocent was killed"
+        );
+
+        slot.start_time.store(process.start_time, Ordering::Relaxed);
+        let mut watchdog = Watchdog::new(context).expect("it is wanted");
+        assert!(watchdog.open_case(STOPPED, None));
+        look_on(&mut watchdog);
+        let status = child.wait().expect("a child");
+        assert_eq!(status.signal(), Some(libc::SIGKILL));
     }
 }

@@ -7,7 +7,7 @@ use super::client::{Outcome, Turn};
 use crate::limits::CLOSING_TIMEOUT_MS;
 use crate::lobby::transport::Receipt;
 use crate::sys::clock::now_ms;
-use crate::sys::sockets::{Received, receive_into, shut_down};
+use crate::sys::sockets::{Received, is_loss_on_the_way, receive_into, shut_down};
 
 /// Times that bytes are received in one turn to be thrown away.
 const DISCARDS_PER_TURN: u32 = 64;
@@ -33,7 +33,7 @@ impl Turn<'_> {
                     io::ErrorKind::WouldBlock => self.client.flow.readable = false,
                     io::ErrorKind::Interrupted => {}
                     _ => {
-                        self.end();
+                        self.lose_connection(&error);
                         return true;
                     }
                 },
@@ -53,7 +53,7 @@ impl Turn<'_> {
                     io::ErrorKind::WouldBlock => self.client.flow.writable = false,
                     io::ErrorKind::Interrupted => {}
                     _ => {
-                        self.end();
+                        self.lose_connection(&error);
                         return true;
                     }
                 },
@@ -66,6 +66,15 @@ impl Turn<'_> {
             self.session.forget_sent();
         }
         moved
+    }
+
+    /// The client may resume the session on another connection.
+    fn lose_connection(&mut self, error: &io::Error) {
+        if !is_loss_on_the_way(error) {
+            let peer = self.session.record().peer();
+            log::warn!("the connection from {peer} is lost: {error}");
+        }
+        self.end();
     }
 
     /// Shuts the connection down, and reads on for a moment: closed with unread bytes, the kernel would send a reset, and the
@@ -89,7 +98,13 @@ impl Turn<'_> {
             match receive_into(socket, &mut ignored) {
                 Received::Bytes(_) => {}
                 Received::WouldBlock => return Ok(Outcome::Wait),
-                _ => flow.client_has_ended = true,
+                Received::Ended => flow.client_has_ended = true,
+                Received::Gone(error) => {
+                    if !is_loss_on_the_way(&error) {
+                        log::warn!("the connection is closed without reading on: {error}");
+                    }
+                    flow.client_has_ended = true;
+                }
             }
         }
         if !flow.client_has_ended && now_ms() < until_ms {

@@ -17,6 +17,14 @@ use crate::lobby::connections::Claim;
 use crate::sys::clock::now_ms;
 use crate::sys::process::ProcessId;
 
+/// Where that cannot be found out it counts as alive: who is left out here is never adopted.
+fn may_be_alive(handler: ProcessId) -> bool {
+    handler.is_alive().unwrap_or_else(|error| {
+        log::warn!("cannot look whether handler {handler} lives: {error}");
+        true
+    })
+}
+
 impl Keeper {
     /// Makes handlers whose keeper has died offer their sockets.
     pub(super) fn ask_for_offers(&mut self) {
@@ -38,9 +46,7 @@ impl Keeper {
             let record = memory.connections.at(*index);
             record.claimed() == Claim::Held
                 && record.keeper_epoch() != self.epoch
-                && record
-                    .handler()
-                    .is_some_and(|handler| handler.is_alive().unwrap_or(false))
+                && record.handler().is_some_and(may_be_alive)
         };
         self.to_adopt.retain(lives_on);
         for index in &self.to_adopt {
@@ -49,14 +55,24 @@ impl Keeper {
     }
 
     /// Takes over the keeping of a connection whose handler lives on.
-    pub(super) fn adopt(&mut self, index: u32, socket: OwnedFd) -> io::Result<()> {
+    pub(super) fn adopt(&mut self, index: u32, socket: OwnedFd) {
         let Some(record) = self.context.memory.connections.get(index) else {
-            return Ok(());
+            return;
         };
         let handler = record.handler().filter(|_| record.claimed() == Claim::Held);
         let (Some(handler), false) = (handler, self.kept.contains_key(&index)) else {
             // Freed, or offered twice.
-            return Ok(());
+            return;
+        };
+        let is_known = self.crew.get(handler.pid).is_some();
+        let adopted = match is_known {
+            true => Ok(true),
+            false => self.adopt_handler(handler, record.handler_build()),
+        };
+        let lives = match adopted {
+            Ok(lives) => lives,
+            // It goes on without a keeper until it is asked again, in a moment.
+            Err(error) => return log::error!("cannot adopt handler {handler} yet: {error}"),
         };
         record.set_keeper_epoch(self.epoch);
         self.slot().hold(record.kind());
@@ -64,33 +80,30 @@ impl Keeper {
         let mut kept = Kept::new(socket);
         kept.handler = handler.pid;
         self.kept.insert(index, kept);
-        let add = |worker: &mut Worker| worker.connections.push(index);
-        if self.crew.change(handler.pid, add).is_none() {
-            self.adopt_handler(handler, index)?;
+        self.crew
+            .change(handler.pid, |worker| worker.connections.push(index));
+        if !lives {
+            self.handler_ended(handler.pid, None);
         }
-        Ok(())
     }
 
     /// From now on this process watches for the end of a handler that is not its child. It cannot give it anybody new to serve.
-    fn adopt_handler(&mut self, handler: ProcessId, first_connection: u32) -> io::Result<()> {
-        let mut worker = Worker::new(handler, vec![first_connection], None, self.context.config);
+    /// Says whether there is an end to be watched for yet.
+    fn adopt_handler(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
+        let mut worker = Worker::new(handler, Vec::new(), None, self.context.config);
         worker.pidfd = handler.open_pidfd()?;
         if let Some(pidfd) = &worker.pidfd {
             let token = Token(FIRST_ADOPTED + handler.pid as usize);
             let raw = pidfd.as_raw_fd();
-            self.poll
-                .registry()
-                .register(&mut SourceFd(&raw), token, Interest::READABLE)?;
+            let registry = self.poll.registry();
+            registry.register(&mut SourceFd(&raw), token, Interest::READABLE)?;
+            if build != self.context.build {
+                self.outdated.push_back(handler.pid);
+            }
         }
-        let has_ended = worker.pidfd.is_none();
+        let lives = worker.pidfd.is_some();
         self.crew.enter(worker);
-        let record = self.context.memory.connections.at(first_connection);
-        if has_ended {
-            self.handler_ended(handler.pid, None);
-        } else if record.handler_build() != self.context.build {
-            self.outdated.push_back(handler.pid);
-        }
-        Ok(())
+        Ok(lives)
     }
 
     /// Replaces the next handler that runs the program before an upgrade: it is killed, and its successor takes over.

@@ -276,9 +276,7 @@ impl Keeper {
         let Some(kept) = self.kept.remove(&index) else {
             return;
         };
-        if let Err(error) = shut_down(&kept.socket, Shutdown::Both) {
-            log::warn!("cannot shut a connection down: {error}");
-        }
+        end_connection(&kept.socket);
         let record = self.context.memory.connections.at(index);
         let kind = record.kind();
         record.abandon();
@@ -293,5 +291,11 @@ impl Keeper {
             let _ = worker.process.send_signal(Signal::SIGKILL);
             let _ = worker.process.wait();
         }
+    }
+}
+
+fn end_connection(socket: &OwnedFd) {
+    if let Err(error) = shut_down(socket, Shutdown::Both) {
+        log::warn!("cannot shut a connection down: {error}");
     }
 }

@@ -8,10 +8,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
+use super::hiring::HireError;
 use super::{Keeper, Kept};
 use crate::admission::Refusal;
 use crate::lobby::connections::{Claim, Kind};
 use crate::sys::clock::now_ms;
+use crate::sys::process::ForkError;
 use crate::sys::sockets::SendOutcome;
 use crate::wiring::Assignment;
 
@@ -42,6 +44,10 @@ impl Keeper {
         }
         if let Err(error) = self.hire(vec![index], false, shares) {
             log::error!("cannot fork a handler: {error}");
+            if matches!(error, HireError::Fork(ForkError::Identify(_))) {
+                // It was there, and may have greeted: what it held is the ticker's to free. The client comes again.
+                return self.give_up(index);
+            }
             if let Some(kept) = self.kept.remove(&index) {
                 self.refuse(kind, &kept.socket, Refusal::NoResources);
             }

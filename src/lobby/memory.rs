@@ -144,6 +144,9 @@ pub enum UpgradeStage {
     Replacing = 3,
     /// All processes run the new program.
     Done = 4,
+    /// As [`Replacing`](Self::Replacing), but a process of the new program does not come up. It is tried again and again, and another
+    /// upgrade may be begun.
+    Stalled = 5,
 }
 
 impl UpgradeSlot {
@@ -162,6 +165,7 @@ impl UpgradeSlot {
                 2 => UpgradeStage::Refused,
                 3 => UpgradeStage::Replacing,
                 4 => UpgradeStage::Done,
+                5 => UpgradeStage::Stalled,
                 _ => UpgradeStage::None,
             };
             let text = String::from_utf8_lossy(&text[..length.min(UPGRADE_TEXT_BYTES)]);
@@ -241,11 +245,19 @@ impl Pong {
 }
 
 impl RoleSlot {
-    /// The process, once it has come up, and when it last came round its loop.
-    pub fn gets_on(&self) -> Option<(u32, u64)> {
+    /// The process; `None` while there is none.
+    pub fn process(&self) -> Option<ProcessId> {
+        // The start time is entered first.
         let pid = self.pid.load(Ordering::Acquire);
-        let is_up = pid != 0 && self.ready.load(Ordering::Acquire) != 0;
-        is_up.then(|| (pid, self.pulse.last_ms()))
+        let start_time = self.start_time.load(Ordering::Relaxed);
+        (pid != 0).then_some(ProcessId { pid, start_time })
+    }
+
+    /// The process, once it has come up, and when it last came round its loop.
+    pub fn gets_on(&self) -> Option<(ProcessId, u64)> {
+        let process = self.process()?;
+        let is_up = self.ready.load(Ordering::Acquire) != 0;
+        is_up.then(|| (process, self.pulse.last_ms()))
     }
 }
 
@@ -414,9 +426,7 @@ impl Memory {
         let header = memory.header;
         header.layout_hash.store(plan.hash, Ordering::Relaxed);
         header.started_at_ms.store(now_ms(), Ordering::Relaxed);
-        header
-            .supervisor_pid
-            .store(ProcessId::of_self().pid, Ordering::Relaxed);
+        header.supervisor_pid.store(std::process::id(), Ordering::Relaxed);
         memory.directory.prepare(plan.directory_bytes());
         memory.chat.lock().prepare();
         Ok(memory)

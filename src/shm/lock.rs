@@ -27,6 +27,17 @@ shared_record! {
     }
 }
 
+/// Who holds a lock, as far as one can say from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// Its pid, from the moment that the kernel counts the lock as its own.
+    pub pid: u32,
+    /// When it was started; `None` while it has not entered itself yet.
+    pub start_time: Option<u64>,
+    /// Which one of all holds it is.
+    pub epoch: u64,
+}
+
 /// How a lock has fared, for operators. The figures are read one by one, without the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockFigures {
@@ -77,11 +88,15 @@ impl Lock {
         }
     }
 
-    /// Who holds the lock and which of its holds that is, as far as one can say from outside: a holder that is stopped between
-    /// taking the lock and entering itself is seen, too.
-    pub fn held(&self) -> Option<(u32, u64)> {
+    /// Who holds the lock: also a holder that is stopped between taking it and entering itself.
+    pub fn held(&self) -> Option<Holder> {
         let pid = self.mutex.holder()?;
-        Some((pid, self.epoch.load(Ordering::Acquire)))
+        let has_entered_itself = self.holder_pid.load(Ordering::Acquire) == pid;
+        Some(Holder {
+            pid,
+            start_time: has_entered_itself.then(|| self.holder_start_time.load(Ordering::Relaxed)),
+            epoch: self.epoch.load(Ordering::Acquire),
+        })
     }
 
     /// Takes the lock, waiting as long as it takes, and undoes what a dead holder left half done. Whenever another
@@ -102,7 +117,8 @@ impl Lock {
             Acquired::Abandoned(abandoned) => (abandoned.repair(|_| self.journal.roll_back(mapping)), true),
         };
         self.holder_start_time.store(me.start_time, Ordering::Relaxed);
-        self.holder_pid.store(me.pid, Ordering::Relaxed);
+        // Last, so that who sees the one sees the other.
+        self.holder_pid.store(me.pid, Ordering::Release);
         self.taken_at_ms.store(now_ms(), Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
         if recovered {

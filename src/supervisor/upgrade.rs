@@ -1,6 +1,7 @@
 //! The supervisor's side of an upgrade in place: it lets the new program look, puts it into its own process, and, being the new
 //! one by then, replaces the other processes one after another.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -18,7 +19,8 @@ use super::{ANSWER, Filled, StartError, Supervisor, configure, prepare_process, 
 use crate::config::Settings;
 use crate::games::Games;
 use crate::limits::{
-    TERMINATE_TIMEOUT_MS, UPGRADE_CHECK_TIMEOUT_MS, UPGRADE_LOOK_EVERY_MS, UPGRADE_TEXT_BYTES,
+    RESTART_BACKOFF_MS_MIN, ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, UPGRADE_ANSWER_BYTES_MAX,
+    UPGRADE_CHECK_TIMEOUT_MS, UPGRADE_LOOK_EVERY_MS, UPGRADE_STALLED_AFTER_DEATHS,
 };
 use crate::lobby::connections::{Claim, Kind};
 use crate::lobby::memory::UpgradeStage;
@@ -53,20 +55,24 @@ impl Check {
         is_it
     }
 
-    /// Takes in what the program has said by now.
+    /// Takes in what the program has said by now, up to what an answer can have: one that goes on for ever must not keep this process
+    /// from everything else.
     fn listen(&mut self) {
         let mut bytes = [0; 1024];
-        while !self.has_said_all {
+        while !self.has_said_all && !self.has_said_too_much() {
             match self.report.read(&mut bytes) {
-                // A program that says more than an answer can have is none of ours.
                 Ok(0) => self.has_said_all = true,
-                Ok(length) if self.said.len() <= 4 * UPGRADE_TEXT_BYTES => self.said.extend(&bytes[..length]),
-                Ok(_) => {}
+                Ok(length) => self.said.extend(&bytes[..length]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => self.has_said_all = true,
             }
         }
+    }
+
+    /// A program that says more than an answer can have is none of ours.
+    fn has_said_too_much(&self) -> bool {
+        self.said.len() > UPGRADE_ANSWER_BYTES_MAX
     }
 
     /// What the program has said in the end: its version, or why it will not do.
@@ -87,6 +93,24 @@ impl Check {
             )),
             Err(_) => Err("what it said cannot be understood: it is another program".to_owned()),
         }
+    }
+}
+
+/// What there is still to replace after an upgrade. Handlers come after the posts, and are the keepers' to replace.
+#[derive(Default)]
+pub(super) struct Replacement {
+    /// Posts, in the order in which they are replaced, with their processes of the program before; `None`: it had just died.
+    posts: VecDeque<(usize, Option<ProcessId>)>,
+    /// When the first of those processes, who was told to end, is killed.
+    kill_at_ms: Option<u64>,
+    /// How often in a row the first post's new process has not come up.
+    deaths: u32,
+}
+
+impl Replacement {
+    /// The new program does not come up. Another may be put in its place.
+    fn is_stalled(&self) -> bool {
+        self.deaths >= UPGRADE_STALLED_AFTER_DEATHS
     }
 }
 
@@ -140,7 +164,11 @@ pub(crate) fn go_on(
 impl Supervisor {
     /// Lets the program that lies where this one was started from look at the memory.
     pub(super) fn begin_upgrade(&mut self) {
-        if self.told_to_stop > 0 || self.check.is_some() || self.is_replacing() {
+        let is_in_the_middle = self
+            .replacement
+            .as_ref()
+            .is_some_and(|replacement| !replacement.is_stalled());
+        if self.told_to_stop > 0 || self.check.is_some() || is_in_the_middle {
             log::warn!("an upgrade was asked for in the middle of another, or of the stop: not done");
             return;
         }
@@ -174,6 +202,14 @@ impl Supervisor {
         let memory = open(memory.as_ref()).map_err(system("cannot open the memory for reading"))?;
         let (report, answer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .map_err(system("cannot make a pipe for the answer"))?;
+        // Before there is a process: none may be left behind that nobody listens to. (If all else fails, it ends with the descriptor.)
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&report.as_raw_fd()), ANSWER, Interest::READABLE)
+            .map_err(|source| CheckError::System {
+                step: "cannot poll for the answer",
+                source,
+            })?;
         let nothing = open("/dev/null".as_ref()).map_err(system("cannot open /dev/null"))?;
         let handover = self.handover(memory.as_raw_fd()).write()?;
         let run = || -> io::Result<std::convert::Infallible> {
@@ -197,14 +233,6 @@ impl Supervisor {
             let _ = rustix::io::write(&answer, &serde_json::to_vec(&answer_text).unwrap_or_default());
             1
         })?;
-        let raw = report.as_raw_fd();
-        self.poll
-            .registry()
-            .register(&mut SourceFd(&raw), ANSWER, Interest::READABLE)
-            .map_err(|source| CheckError::System {
-                step: "cannot poll",
-                source,
-            })?;
         Ok(Check {
             program,
             process,
@@ -219,7 +247,10 @@ impl Supervisor {
     /// When the upgrade needs this process's attention, if nothing happens before.
     pub(super) fn upgrade_due_ms(&self) -> Option<u64> {
         let check = self.check.as_ref().map(|check| check.give_up_at_ms);
-        let look = self.is_replacing().then(|| now_ms() + UPGRADE_LOOK_EVERY_MS);
+        let look = self
+            .replacement
+            .is_some()
+            .then(|| now_ms() + UPGRADE_LOOK_EVERY_MS);
         check.into_iter().chain(look).min()
     }
 
@@ -227,7 +258,11 @@ impl Supervisor {
     pub(super) fn go_on_with_upgrade(&mut self, now: u64) {
         if let Some(check) = &mut self.check {
             check.listen();
-            if check.has_said_all && check.ended.is_some() {
+            if check.has_said_too_much() {
+                self.give_up_check(&format!(
+                    "it says more than the {UPGRADE_ANSWER_BYTES_MAX} bytes that an answer can have: it is another program"
+                ));
+            } else if check.has_said_all && check.ended.is_some() {
                 match check.verdict() {
                     Ok(version) => self.execute(&version),
                     Err(objection) => self.give_up_check(&objection),
@@ -235,7 +270,7 @@ impl Supervisor {
             } else if check.give_up_at_ms <= now {
                 self.give_up_check("it did not answer in time");
             }
-        } else if self.is_replacing() {
+        } else if self.replacement.is_some() {
             self.replace_next(now);
         }
     }
@@ -310,6 +345,7 @@ impl Supervisor {
     /// The posts are filled by the processes of the program before: each is to be replaced.
     fn take_over_posts(&mut self, handover: &Handover) {
         let now = now_ms();
+        let mut replacement = Replacement::default();
         for index in 0..self.posts.len() {
             let post = self.posts[index].post;
             let is_it = |(role, number, _): &&(String, u32, ProcessId)| {
@@ -327,12 +363,13 @@ impl Supervisor {
                     slot.pid.store(process.pid, Ordering::Release);
                     self.posts[index].process = Some(process);
                     self.posts[index].started_at_ms = now;
-                    self.outdated.push_back((index, process));
                 }
                 // A role that the program before did not have, or whose process had just died.
                 None => slot.pid.store(0, Ordering::Release),
             }
+            replacement.posts.push_back((index, process));
         }
+        self.replacement = Some(replacement);
         let is_known =
             |(role, _, _): &&(String, u32, ProcessId)| ROLES.iter().any(|kind| kind.name == role.as_str());
         for (role, _, process) in handover.processes.iter().filter(|process| !is_known(process)) {
@@ -341,52 +378,110 @@ impl Supervisor {
         }
     }
 
-    fn is_replacing(&self) -> bool {
-        let (_, stage, _) = self.context.memory.header.upgrade.read();
-        stage == UpgradeStage::Replacing
-    }
-
     /// Replaces the processes of the program before, one at a time; the handlers are the keepers' to replace.
     fn replace_next(&mut self, now: u64) {
-        let Some(&(index, old)) = self.outdated.front() else {
-            if !self.some_handler_is_outdated() {
-                let text = format!("all processes run version {}", env!("CARGO_PKG_VERSION"));
-                log::info!("upgraded: {text}");
-                self.context
-                    .memory
-                    .header
-                    .upgrade
-                    .enter(UpgradeStage::Done, &text);
-            }
+        let Some(replacement) = &mut self.replacement else {
             return;
         };
-        let slot = self.posts[index].post.slot(self.context.memory);
-        match (self.posts[index].process, self.outdated_by_ms) {
-            (Some(process), None) if process == old => {
-                self.outdated_by_ms = Some(now + TERMINATE_TIMEOUT_MS);
-                let _ = old.send_signal(Signal::SIGTERM);
-            }
-            (Some(process), Some(by_ms)) if process == old => {
-                if by_ms <= now {
-                    log::warn!("the {} did not end in time: killed", self.name(index));
-                    let _ = old.send_signal(Signal::SIGKILL);
+        let Some(&(index, old)) = replacement.posts.front() else {
+            return self.end_replacement();
+        };
+        let filled = &self.posts[index];
+        let has_come_up = filled
+            .post
+            .slot(self.context.memory)
+            .ready
+            .load(Ordering::Acquire)
+            != 0;
+        match filled.process {
+            Some(process) if Some(process) == old => match replacement.kill_at_ms {
+                None => {
+                    replacement.kill_at_ms = Some(now + TERMINATE_TIMEOUT_MS);
+                    let _ = process.send_signal(Signal::SIGTERM);
+                }
+                Some(kill_at_ms) if kill_at_ms <= now => self.kill_front(process, "end", now),
+                Some(_) => {}
+            },
+            Some(_) if has_come_up => self.leave_post(),
+            Some(process) => {
+                let patience_ends_ms = filled.started_at_ms + ROLE_READY_TIMEOUT_MS;
+                if patience_ends_ms.max(replacement.kill_at_ms.unwrap_or(0)) <= now {
+                    self.kill_front(process, "come up", now);
                 }
             }
-            (Some(_), _) if slot.ready.load(Ordering::Acquire) != 0 => {
-                self.outdated.pop_front();
-                self.outdated_by_ms = None;
-            }
-            (Some(_), _) => {}
-            // It ended because it was told to: its successor need not wait.
-            (None, _) => self.posts[index].restart_at_ms = now,
+            // It is started when its time has come.
+            None => {}
         }
     }
 
-    /// Whether it ends because it is to be replaced by one of the new program.
-    pub(super) fn is_outdated(&self, index: usize) -> bool {
-        self.outdated
-            .front()
-            .is_some_and(|(outdated, _)| *outdated == index)
+    fn kill_front(&mut self, process: ProcessId, what: &str, now: u64) {
+        let Some(replacement) = &mut self.replacement else {
+            return;
+        };
+        replacement.kill_at_ms = Some(now + TERMINATE_TIMEOUT_MS);
+        log::warn!("process {process}, in the course of an upgrade, did not {what} in time: killed");
+        let _ = process.send_signal(Signal::SIGKILL);
+    }
+
+    /// The first post's new process has come up.
+    fn leave_post(&mut self) {
+        let Some(replacement) = &mut self.replacement else {
+            return;
+        };
+        if replacement.is_stalled() {
+            let text = "the new program comes up after all; the processes are replaced one after another";
+            log::info!("{text}");
+            let slot = &self.context.memory.header.upgrade;
+            slot.enter(UpgradeStage::Replacing, text);
+        }
+        replacement.posts.pop_front();
+        (replacement.kill_at_ms, replacement.deaths) = (None, 0);
+    }
+
+    /// All posts are replaced: the upgrade is done once all handlers are, too.
+    fn end_replacement(&mut self) {
+        if self.some_handler_is_outdated() {
+            return;
+        }
+        self.replacement = None;
+        let text = format!("all processes run version {}", env!("CARGO_PKG_VERSION"));
+        log::info!("upgraded: {text}");
+        let slot = &self.context.memory.header.upgrade;
+        slot.enter(UpgradeStage::Done, &text);
+    }
+
+    /// Takes note of the end of a post's process. Says whether it ended because it was to be replaced: its successor need not wait.
+    pub(super) fn note_replaced(&mut self, index: usize, process: ProcessId) -> bool {
+        let Some(replacement) = &self.replacement else {
+            return false;
+        };
+        let was_outdated = replacement.posts.front() == Some(&(index, Some(process)));
+        if was_outdated {
+            self.posts[index].restart_at_ms = now_ms();
+            self.posts[index].backoff_ms = RESTART_BACKOFF_MS_MIN;
+        }
+        was_outdated
+    }
+
+    /// Takes note that a post's new process has ended, or could not be forked: if it is the one that the upgrade waits for, the upgrade
+    /// stalls.
+    pub(super) fn note_not_come_up(&mut self, index: usize, why: &str) {
+        let name = self.name(index);
+        let Some(replacement) = &mut self.replacement else {
+            return;
+        };
+        if replacement.posts.front().is_none_or(|(front, _)| *front != index) {
+            return;
+        }
+        replacement.deaths = replacement.deaths.saturating_add(1);
+        if replacement.deaths == UPGRADE_STALLED_AFTER_DEATHS {
+            let text = format!(
+                "the new {name} does not come up ({why}): it is tried again, ever more rarely, and another upgrade may be begun"
+            );
+            log::error!("the upgrade has stalled: {text}");
+            let slot = &self.context.memory.header.upgrade;
+            slot.enter(UpgradeStage::Stalled, &text);
+        }
     }
 
     fn some_handler_is_outdated(&self) -> bool {

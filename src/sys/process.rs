@@ -11,6 +11,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use nix::sys::signal::Signal;
 use nix::unistd::ForkResult;
@@ -33,13 +34,13 @@ pub enum ForkError {
     #[error("this process has more than one thread: it must not fork")]
     NotAlone,
     /// Whether there are other threads could not be found out.
-    #[error("cannot count this process's threads in /proc/self/task")]
+    #[error("cannot count this process's threads in /proc/self/task: {0}")]
     CountThreads(#[source] io::Error),
     /// fork(2) refused: the limit of processes, or memory.
-    #[error("cannot fork")]
+    #[error("cannot fork: {0}")]
     Fork(#[source] io::Error),
     /// The child's start time could not be read; the child was killed and reaped.
-    #[error("cannot read the new process's start time")]
+    #[error("cannot read the new process's start time: {0}")]
     Identify(#[source] io::Error),
 }
 
@@ -105,6 +106,11 @@ pub fn exit_now(status: u8) -> ! {
     unsafe { libc::_exit(i32::from(status)) }
 }
 
+/// What [`ProcessId::find_itself`] has found; 0: nothing in this process.
+static FOUND_PID: AtomicU32 = AtomicU32::new(0);
+/// See [`FOUND_PID`].
+static FOUND_START_TIME: AtomicU64 = AtomicU64::new(0);
+
 /// Which process: pids are used again, a pid together with its start time is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -115,18 +121,29 @@ pub struct ProcessId {
 }
 
 impl ProcessId {
-    /// This process.
+    /// This process. Once it was found, it is known without looking.
+    ///
+    /// # Errors
+    ///
+    /// If `/proc/self/stat` cannot be read, for want of a descriptor, say.
+    pub fn find_itself() -> io::Result<Self> {
+        let pid = std::process::id();
+        if FOUND_PID.load(Ordering::Acquire) != pid {
+            let stat = ProcessStat::read("/proc/self/stat")?.ok_or(Errno::SRCH)?;
+            FOUND_START_TIME.store(stat.start_time, Ordering::Relaxed);
+            FOUND_PID.store(pid, Ordering::Release);
+        }
+        let start_time = FOUND_START_TIME.load(Ordering::Relaxed);
+        Ok(Self { pid, start_time })
+    }
+
+    /// This process, for who has [found](Self::find_itself) itself.
     ///
     /// # Panics
     ///
-    /// If `/proc/self/stat` cannot be read: without `/proc` nothing here works, and a process attaches before its open files
-    /// run out.
+    /// If it has not, and `/proc/self/stat` cannot be read.
     pub fn of_self() -> Self {
-        let stat = ProcessStat::read("/proc/self/stat").expect("/proc/self/stat can be read");
-        Self {
-            pid: std::process::id(),
-            start_time: stat.expect("this process exists").start_time,
-        }
+        Self::find_itself().expect("/proc/self/stat can be read")
     }
 
     /// Whether it can still execute an instruction. A process that is dead but not reaped cannot: its files are closed by then,
@@ -446,6 +463,8 @@ fn is_alone() -> io::Result<bool> {
 }
 
 fn run_child(on_panic: fn(), child: impl FnOnce(NewProcess) -> u8) -> u8 {
+    // That was the parent, or somebody before it.
+    FOUND_PID.store(0, Ordering::Release);
     // Nothing that a panic could leave half done is ever looked at again: the process ends.
     let result = catch_unwind(AssertUnwindSafe(|| child(NewProcess(()))));
     result.unwrap_or_else(|payload| {

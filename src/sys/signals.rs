@@ -5,7 +5,9 @@
 //! and its own [`Signals`], and the parent's stay out of it.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr;
 
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -83,6 +85,27 @@ pub fn unblock_all() -> io::Result<()> {
     )?)
 }
 
+/// Gives every signal that is ignored its usual effect again, but for those in `keep`. Whoever started this program may have left some
+/// ignored (a shell does so for SIGINT and SIGQUIT in the background): children would not be reaped as they must (SIGCHLD), and who is
+/// to die would live.
+///
+/// # Errors
+///
+/// Those of sigaction(2), which has no cause to give any.
+pub fn stop_ignoring(keep: &[Signal]) -> io::Result<()> {
+    for signal in Signal::iterator() {
+        if keep.contains(&signal) || matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
+            continue;
+        }
+        // Asked first, and changed only if it must be: that would throw away a SIGCHLD that waits to be read.
+        if is_ignored(signal)? {
+            // SAFETY: the default action installs no code that could run at a bad moment.
+            unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes Ctrl-C on the terminal, which goes to all processes at once, a matter of others. Inherited by children.
 ///
 /// # Errors
@@ -92,6 +115,17 @@ pub fn ignore_interrupts() -> io::Result<()> {
     // SAFETY: ignoring a signal installs no code that could run at a bad moment.
     unsafe { nix::sys::signal::signal(Signal::SIGINT, SigHandler::SigIgn) }?;
     Ok(())
+}
+
+fn is_ignored(signal: Signal) -> io::Result<bool> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: nothing is changed, and the kernel's answer fits where the pointer points.
+    if unsafe { libc::sigaction(signal as i32, ptr::null(), action.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has filled it.
+    let action = unsafe { action.assume_init() };
+    Ok(action.sa_sigaction == libc::SIG_IGN)
 }
 
 /// Makes writing to a pipe without a reader an error instead of death. Inherited by children.

@@ -36,7 +36,7 @@ pub enum ListenError {
     #[error("not allowed to listen on {0}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one")]
     NotAllowed(SocketAddr),
     /// The named step failed.
-    #[error("cannot listen on {address}: {step} failed")]
+    #[error("cannot listen on {address}: {step} failed: {source}")]
     System {
         /// The system call.
         step: &'static str,
@@ -154,6 +154,26 @@ pub fn send_from(socket: &impl AsFd, bytes: &[u8]) -> Sent {
 /// Those of ioctl(2) with SIOCINQ.
 pub fn bytes_waiting(socket: &impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
+}
+
+/// Whether a connection that was lost with this error was lost for what happened to the peer or on the way, as happens every day, and not
+/// for want of something on this machine.
+pub fn is_loss_on_the_way(error: &io::Error) -> bool {
+    use ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
+        NotConnected, TimedOut,
+    };
+    matches!(
+        error.kind(),
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkDown
+            | NetworkUnreachable
+            | NotConnected
+            | TimedOut
+    )
 }
 
 /// Ends one direction of a connection or both, for all processes that have a descriptor of it. One that is over already

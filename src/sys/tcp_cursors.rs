@@ -50,7 +50,7 @@ pub enum CursorError {
     #[error("the kernel's TCP_INFO has no byte counts")]
     NotCounted,
     /// The named step failed.
-    #[error("{step} failed")]
+    #[error("{step} failed: {source}")]
     System {
         /// The system call.
         step: &'static str,

@@ -1,25 +1,61 @@
 //! Who is to blame for what is stuck, as shared memory tells without a lock.
 
-use std::sync::atomic::Ordering;
-
 use super::Watchdog;
 use crate::lobby::connections::{Claim, ConnectionRecord};
 use crate::role::Post;
 use crate::shm::alarm::Subject;
 use crate::sys::process::ProcessId;
 
+/// Who is to blame at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Accused {
+    pub(super) pid: u32,
+    /// Not known of who holds a lock and has not entered itself yet.
+    start_time: Option<u64>,
+    /// Changes when it gets on.
+    pub(super) mark: u64,
+}
+
+impl Accused {
+    fn new(process: ProcessId, mark: u64) -> Self {
+        Self {
+            pid: process.pid,
+            start_time: Some(process.start_time),
+            mark,
+        }
+    }
+
+    /// Whether this process is meant, and not one that has got the pid of who is meant.
+    pub(super) fn is(self, process: ProcessId) -> bool {
+        self.pid == process.pid
+            && self
+                .start_time
+                .is_none_or(|start_time| start_time == process.start_time)
+    }
+}
+
 impl Watchdog {
-    /// Who is to blame at this moment, with a mark that changes when it gets on; `None` if nobody is.
-    pub(super) fn accused(&self, subject: Subject) -> Option<(u32, u64)> {
+    /// Who is to blame at this moment; `None` if nobody is.
+    pub(super) fn accused(&self, subject: Subject) -> Option<Accused> {
         let memory = self.context.memory;
         match subject {
-            Subject::Lock { offset } => memory.lock_at(offset)?.0.held(),
+            Subject::Lock { offset } => {
+                let holder = memory.lock_at(offset)?.0.held()?;
+                Some(Accused {
+                    pid: holder.pid,
+                    start_time: holder.start_time,
+                    mark: holder.epoch,
+                })
+            }
             Subject::Connection { index } => {
                 let record = memory.connections.get(index)?;
                 let handler = record.handler().filter(|_| record.claimed() == Claim::Held)?;
-                Some((handler.pid, record.mark()))
+                Some(Accused::new(handler, record.mark()))
             }
-            Subject::Role { slot } => memory.header.roles.get(slot as usize)?.gets_on(),
+            Subject::Role { slot } => {
+                let (process, pulse) = memory.header.roles.get(slot as usize)?.gets_on()?;
+                Some(Accused::new(process, pulse))
+            }
         }
     }
 
@@ -37,10 +73,7 @@ impl Watchdog {
     /// What a process of this server's is, for the log.
     pub(super) fn name_of(&self, process: ProcessId) -> String {
         let posts = Post::all(self.context.config);
-        let is_it = |post: &&Post| {
-            let slot = post.slot(self.context.memory);
-            slot.pid.load(Ordering::Relaxed) == process.pid
-        };
+        let is_it = |post: &&Post| post.slot(self.context.memory).process() == Some(process);
         if let Some(post) = posts.iter().find(is_it) {
             return format!("the {} (process {process})", post.name(self.context.config));
         }

@@ -75,8 +75,13 @@ pub fn held(server: &Server) -> [u64; 3] {
 
 /// By name: how many processes there are, and their open files.
 pub fn processes(server: &Server) -> BTreeMap<String, (usize, usize)> {
+    processes_of(server.pid())
+}
+
+/// As [`processes`], of the server whose supervisor has this process id.
+pub fn processes_of(supervisor: u32) -> BTreeMap<String, (usize, usize)> {
     let mut processes = BTreeMap::new();
-    for pid in processes_below(server.pid()).into_iter().chain([server.pid()]) {
+    for pid in processes_below(supervisor).into_iter().chain([supervisor]) {
         // One that has just ended has no name and no files any more.
         let Ok(name) = fs::read_to_string(format!("/proc/{pid}/comm")) else {
             continue;

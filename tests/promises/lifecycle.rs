@@ -1,6 +1,7 @@
 //! Promise: the server starts and stops in order, replaces whatever of its own dies, and leaves nothing behind: no process, no zombie,
 //! no descriptor, no port.
 
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -131,6 +132,37 @@ fn who_is_stuck_is_not_waited_for_beyond_the_drain() {
         "{}",
         server.log()
     );
+}
+
+#[test]
+fn signals_that_its_starter_ignored_work_as_usual_but_for_the_end_of_the_terminal() {
+    let plain = crate::common::command(&[]);
+    let mut shell = Command::new("bash");
+    shell
+        .args(["-c", "trap '' HUP QUIT CHLD; exec \"$0\" \"$@\""])
+        .arg(plain.get_program())
+        .args(plain.get_args());
+    let server = Server::run(&mut shell);
+    assert!(!ignored(server.pid(), Signal::SIGCHLD));
+    let mut ann = server.client("Ann");
+    let handler = server.handler_of("Ann").expect("she has one");
+    server.signal(handler, Signal::SIGQUIT);
+    eventually("the handler is replaced", || {
+        server.status("takeovers_total") == 1
+    });
+    ann.ping().expect("she plays on");
+    // As under nohup(1).
+    assert!(ignored(server.pid(), Signal::SIGHUP));
+    server.signal(server.pid(), Signal::SIGHUP);
+    let _bob = server.client("Bob");
+    expect_no_zombies(&server);
+}
+
+fn ignored(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is there");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = u64::from_str_radix(mask.expect("as in proc(5)").trim(), 16).expect("a mask");
+    mask & 1 << (signal as i32 - 1) != 0
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::common::bystanders::Bystanders;
+use crate::common::footprint::processes;
 use crate::common::{Server, command, eventually};
 use nix::sys::signal::Signal;
 
@@ -28,6 +29,7 @@ impl Upgradable {
         let program = folder.join("forkade");
         fs::copy(env!("CARGO_BIN_EXE_forkade"), &program).expect("the program can be copied");
         let mut command_there = Command::new(&program);
+        command_there.current_dir(&folder);
         command_there.args(command(arguments).get_args());
         Self {
             server: Server::run(&mut command_there),
@@ -222,6 +224,29 @@ fn a_program_that_will_not_do_is_refused_and_the_old_one_keeps_serving() {
     assert!(String::from_utf8_lossy(&asked.stdout).contains("all processes run version"));
     upgradable.upgrade();
     ann.ping().expect("she is served by the new program");
+}
+
+#[test]
+fn a_program_that_never_stops_talking_is_refused_and_costs_nobody_anything() {
+    let upgradable = Upgradable::start(&[]);
+    let bystanders = Bystanders::start(&upgradable.server);
+    // The shell is told by the server's own arguments which script to run: `serve`.
+    let script = "while :; do echo on and on >&${_FORKADE_HANDOVER##*:}; done\n";
+    fs::write(upgradable.folder.join("serve"), script).expect("a file can be written");
+    upgradable.install(|new| {
+        fs::copy("/bin/bash", new).expect("it is there");
+    });
+    let reason = upgradable.refusal();
+    assert!(reason.contains("it says more than"), "{reason}");
+    bystanders.expect_progress();
+    let is_known =
+        |name: &String| ["forkade", "ticker", "keeper", "listener", "handler"].contains(&name.as_str());
+    eventually("the talker is gone", || {
+        processes(&upgradable.server).keys().all(is_known)
+    });
+    upgradable.install_itself();
+    upgradable.upgrade();
+    bystanders.finish();
 }
 
 #[test]

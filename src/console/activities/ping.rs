@@ -46,18 +46,17 @@ impl Ping {
         }
         for post in Post::all(context.config) {
             let (role, slot) = (ROLES[post.role].name, post.slot(context.memory));
-            let pid = slot.pid.load(Ordering::Acquire);
-            let start_time = slot.start_time.load(Ordering::Relaxed);
-            match role {
-                "keeper" => context.wiring.ring_keeper(post.index),
+            let process = slot.process();
+            match (role, process) {
+                ("keeper", _) => context.wiring.ring_keeper(post.index),
                 // From its first moment it only wakes up from this.
-                "listener" if pid != 0 => wake(ProcessId { pid, start_time }),
+                ("listener", Some(process)) => wake(process),
                 _ => {}
             }
             processes.push(Asked {
                 role,
                 number: Some(post.index),
-                pid,
+                pid: process.map_or(0, |process| process.pid),
                 pong: &slot.pong,
             });
         }

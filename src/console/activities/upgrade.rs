@@ -48,6 +48,7 @@ impl Upgrade {
         }
         match stage {
             UpgradeStage::Refused => Progress::Failed(format!("refused, and nothing has changed: {text}")),
+            UpgradeStage::Stalled => Progress::Failed(format!("stalled: {text}")),
             UpgradeStage::Done => Progress::Over(Reply::lines(vec![text])),
             _ if stage == self.said => wait,
             _ => {

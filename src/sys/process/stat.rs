@@ -69,7 +69,16 @@ impl ProcessStat {
     pub(super) fn read(path: &str) -> io::Result<Option<Self>> {
         // The start time ends within the first 512 bytes: a name of 64 bytes at most, and 20 numbers.
         let mut text = [0; 1024];
-        let length = match File::open(path).and_then(|mut file| file.read(&mut text)) {
+        let mut read = || {
+            let mut file = File::open(path)?;
+            loop {
+                match file.read(&mut text) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    read => return read,
+                }
+            }
+        };
+        let length = match read() {
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),

@@ -65,7 +65,7 @@ pub enum ChannelError {
         bytes: usize,
     },
     /// The system call failed.
-    #[error("{step} failed")]
+    #[error("{step} failed: {source}")]
     System {
         /// The system call.
         step: &'static str,

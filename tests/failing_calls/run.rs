@@ -1,0 +1,535 @@
+//! Rows of the matrix, tried on real servers.
+
+use std::io::PipeReader;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use forkade::sys::process::Exit;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use crate::calls::{Call, FORK, POLL_FOR, Role, Row, Scene};
+use crate::play::{Bystanders, LIMIT, question, visit};
+use crate::subject::{Footprint, Log, Subject, eventually, within};
+use crate::tracer::{Fault, Plan, TraceError, Traced, follow, kill_process};
+
+/// A server of few records, so that what it makes for each of them is made to fail in a short time. Nobody is killed for being slow under
+/// a tracer.
+const ARGUMENTS: [&str; 10] = [
+    "--keepers",
+    "1",
+    "--players-max",
+    "32",
+    "--rooms-max",
+    "16",
+    "--seat-grace-ms",
+    "4000",
+    "--watchdog-cpu-ms",
+    "0",
+];
+
+/// A role that has lived for so long is started again at once.
+const ROLE_IS_TRUSTED_AFTER: Duration = Duration::from_millis(600);
+
+/// Attempts in a second to start a role that has died three times in a row: with the delay doubled each time there are five.
+const FORKS_PER_SECOND_MAX: u32 = 8;
+
+/// A line that was logged is here by then.
+const LOG_ARRIVES_IN: Duration = Duration::from_secs(3);
+
+/// How much of the matrix is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Each error with so many of the calls, spread over all of them.
+    Some(u32),
+    /// Each error with each of the calls.
+    All,
+}
+
+impl Extent {
+    /// Which of `count` calls fail with the error of this place among `errors`.
+    fn choose(self, count: u32, place: u32, errors: u32) -> Vec<u32> {
+        match self {
+            Self::Some(each) if each * errors < count => (0..each)
+                .map(|number| 1 + (number * errors + place) * count / (each * errors))
+                .collect(),
+            _ => (1..=count).collect(),
+        }
+    }
+}
+
+/// What came of a row.
+#[derive(Debug, Default)]
+pub(crate) struct Finding {
+    /// Calls that were made to fail.
+    pub(crate) failed: u32,
+    /// Calls that were not made this time: there were fewer of them.
+    pub(crate) not_made: u32,
+    /// Requests that were refused with a typed error, and then granted.
+    pub(crate) refused: u32,
+    pub(crate) violation: Option<String>,
+}
+
+/// Tries rows, on as few servers as possible: another is started only when one has broken a promise.
+pub(crate) fn run(rows: &[Row], extent: Extent, report: impl Fn(&Row, &Finding)) -> Result<(), TraceError> {
+    let mut rest = rows;
+    while let Some(first) = rest.first() {
+        let findings = match first.scene {
+            Scene::Start => vec![run_starts(first, extent)?],
+            _ => run_on_one_server(rest, extent)?,
+        };
+        for (row, finding) in rest.iter().zip(&findings) {
+            report(row, finding);
+        }
+        rest = &rest[findings.len()..];
+    }
+    Ok(())
+}
+
+/// Runs a server, and beside it `script`, which is given the server if it comes up. Gives the script's result and the server's end.
+fn with_server<T: Send + 'static>(
+    plan: &Arc<Mutex<Plan>>,
+    script: impl FnOnce(Option<Subject>, &Log) -> T + Send + 'static,
+) -> Result<(std::thread::Result<T>, Exit, Vec<u32>), TraceError> {
+    let Traced { pid, stdout, stderr } = Traced::start(&ARGUMENTS)?;
+    let log = Log::default();
+    let collector = log.collect(stderr);
+    let for_script = Arc::clone(plan);
+    let script = std::thread::spawn(move || {
+        let pid = pid.as_raw().cast_unsigned();
+        let end = EndOfServer {
+            pid,
+            plan: Arc::clone(&for_script),
+        };
+        let subject = is_heard_of(&stdout)
+            .then(|| Subject::await_ready(pid, stdout, log.clone(), for_script))
+            .flatten();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| script(subject, &log)));
+        (result, end.bring_about())
+    });
+    let exit = follow(pid, plan)?;
+    let (result, left) = script.join().expect("it catches panics");
+    collector.join().expect("it only collects");
+    await_solitude();
+    Ok((result, exit, left))
+}
+
+/// A thread that was joined may be seen for a moment yet, and who forks must be alone.
+fn await_solitude() {
+    let is_alone = || std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
+    assert!(eventually(is_alone), "a thread is left");
+}
+
+fn is_heard_of(stdout: &PipeReader) -> bool {
+    let timeout = PollTimeout::try_from(LIMIT).expect("not that long");
+    let mut descriptors = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+    poll(&mut descriptors, timeout).is_ok_and(|count| count > 0)
+}
+
+/// Sees to it that no process is left, whatever a script does.
+struct EndOfServer {
+    pid: u32,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl EndOfServer {
+    /// Tells the server to stop. Gives the processes that had to be killed.
+    fn bring_about(self) -> Vec<u32> {
+        let living = || self.plan.lock().map(|plan| plan.living()).unwrap_or_default();
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.pid.cast_signed()),
+            Signal::SIGTERM,
+        );
+        if eventually(|| living().is_empty()) {
+            return Vec::new();
+        }
+        let left = living();
+        left.iter().copied().for_each(kill_process);
+        left
+    }
+}
+
+fn run_on_one_server(rows: &[Row], extent: Extent) -> Result<Vec<Finding>, TraceError> {
+    let plan = Arc::new(Mutex::new(Plan::default()));
+    let rows_of_script: Vec<Row> = rows
+        .iter()
+        .copied()
+        .take_while(|row| row.scene != Scene::Start)
+        .collect();
+    let (result, exit, left) = with_server(&plan, move |subject, log| {
+        let mut findings = Vec::new();
+        match subject.map(Stage::prepare) {
+            Some(Ok(mut stage)) => {
+                for row in &rows_of_script {
+                    findings.push(stage.play(row, extent));
+                    if findings.last().is_some_and(|finding| finding.violation.is_some()) {
+                        return findings;
+                    }
+                }
+                if let Err(error) = stage.bystanders.leave() {
+                    findings.last_mut().expect("a row").violation = Some(format!("bystanders: {error:?}"));
+                }
+            }
+            Some(Err(why)) => findings.push(violation(format!("before anything failed: {why}"))),
+            None => findings.push(violation(format!("the server did not start: {}", log.text()))),
+        }
+        findings
+    })?;
+    let mut findings = result.unwrap_or_else(|panic| vec![violation(text_of(panic.as_ref()))]);
+    let last = findings.last_mut().expect("a row was tried");
+    if last.violation.is_none() && exit != Exit::Code(0) {
+        last.violation = Some(format!("the server ended with {exit}"));
+    }
+    if last.violation.is_none() && !left.is_empty() {
+        last.violation = Some(format!("processes were left: {left:?}"));
+    }
+    Ok(findings)
+}
+
+fn violation(what: String) -> Finding {
+    Finding {
+        violation: Some(what),
+        ..Finding::default()
+    }
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "a panic".to_owned())
+}
+
+/// A server with two bystanders on it, before anything has failed.
+struct Stage {
+    subject: Subject,
+    bystanders: Bystanders,
+    /// What it holds while nothing is going on.
+    at_rest: Footprint,
+    visits: u32,
+    killed_at: Option<Instant>,
+}
+
+impl Stage {
+    fn prepare(subject: Subject) -> Result<Self, String> {
+        let bystanders = Bystanders::enter(&subject).map_err(|error| format!("{error:?}"))?;
+        visit(&subject, 0)?;
+        question(&subject)?;
+        let at_rest = subject.settled();
+        Ok(Self {
+            subject,
+            bystanders,
+            at_rest,
+            visits: 0,
+            killed_at: None,
+        })
+    }
+
+    /// Tries all errors of a row.
+    fn play(&mut self, row: &Row, extent: Extent) -> Finding {
+        let mut finding = Finding::default();
+        finding.violation = self.try_row(row, extent, &mut finding).err();
+        finding
+    }
+
+    fn try_row(&mut self, row: &Row, extent: Extent, finding: &mut Finding) -> Result<(), String> {
+        if row.scene == Scene::StalledUpgrade {
+            return self.stall(row, finding);
+        }
+        self.subject.plan().count_anew();
+        self.enact(row.scene)?;
+        self.expect_rest()?;
+        let count = self.subject.plan().count(row.role, row.call).min(row.nth_max);
+        if count == 0 {
+            return Err("no such call was made".to_owned());
+        }
+        let errors = u32::try_from(row.errors.len()).expect("a few");
+        for (place, errno) in (0..).zip(row.errors) {
+            for nth in extent.choose(count, place, errors) {
+                let tried = self.try_call(row, *errno, nth, finding);
+                tried.map_err(|what| {
+                    let lines: Vec<_> = self
+                        .subject
+                        .log()
+                        .lines()
+                        .rev()
+                        .take(12)
+                        .map(str::to_owned)
+                        .collect();
+                    let lines: Vec<_> = lines.into_iter().rev().collect();
+                    format!(
+                        "{errno:?} at call {nth} of {count}: {what}\n    {}",
+                        lines.join("\n    ")
+                    )
+                })?;
+            }
+        }
+        match finding.failed {
+            0 => Err("no call was made to fail".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes one call fail, and looks at everything that is promised.
+    fn try_call(&mut self, row: &Row, errno: Errno, nth: u32, finding: &mut Finding) -> Result<(), String> {
+        let (log_before, resumes_before) = (self.subject.log().len(), self.bystanders.resumes());
+        let handlers_of_bystanders = self.subject.pids("handler");
+        self.subject.plan().arm(Fault {
+            role: row.role,
+            call: row.call,
+            errno,
+            nth,
+            times: row.times,
+            is_late: row.is_late,
+        });
+        let enacted = self.enact(row.scene);
+        let failed = self.subject.plan().disarm();
+        finding.refused += enacted?;
+        let (what, forks) = (row.call.name, self.subject.plan().count(Role::Supervisor, FORK));
+        if (row.scene, what) == (Scene::Upgrade, POLL_FOR.name) && forks > 0 {
+            return Err("a program was let look that nobody listened to".to_owned());
+        }
+        if failed.is_empty() {
+            finding.not_made += 1;
+            return self.expect_rest();
+        }
+        finding.failed += u32::try_from(failed.len()).expect("a few");
+        // As if nothing had been.
+        let afterwards = match row.scene {
+            Scene::Question => question(&self.subject).map(|()| 0)?,
+            Scene::Upgrade => self.enact(Scene::Upgrade)?,
+            _ => self.visit()?,
+        };
+        if afterwards > 0 {
+            return Err("who came afterwards was refused".to_owned());
+        }
+        self.bystanders.talk()?;
+        self.expect_rest()?;
+        let is_their_own = failed.iter().any(|pid| handlers_of_bystanders.contains(pid));
+        let is_second_fault = matches!(row.scene, Scene::After(_));
+        if self.bystanders.resumes() != resumes_before && !is_their_own && !is_second_fault {
+            return Err("a bystander has lost the connection".to_owned());
+        }
+        self.expect_told(row, errno, log_before)
+    }
+
+    /// Lets happen what is to happen. Gives how often somebody was refused.
+    fn enact(&mut self, scene: Scene) -> Result<u32, String> {
+        match scene {
+            Scene::Visit => {
+                self.bystanders.talk()?;
+                let refused = self.visit()?;
+                self.bystanders.talk()?;
+                Ok(refused)
+            }
+            Scene::After(role) => {
+                self.kill_one(role)?;
+                self.bystanders.talk()?;
+                self.visit()
+            }
+            Scene::Question => question(&self.subject).map(|()| 0),
+            Scene::Upgrade => self.upgrade(),
+            Scene::Start | Scene::StalledUpgrade => unreachable!("played in its own way"),
+        }
+    }
+
+    fn visit(&mut self) -> Result<u32, String> {
+        self.visits += 1;
+        visit(&self.subject, self.visits)
+    }
+
+    fn kill_one(&mut self, role: Role) -> Result<(), String> {
+        let name = match role {
+            Role::Ticker => "ticker",
+            Role::Keeper => "keeper",
+            Role::Listener => "listener",
+            _ => "handler",
+        };
+        if let Some(killed_at) = self.killed_at {
+            std::thread::sleep(ROLE_IS_TRUSTED_AFTER.saturating_sub(killed_at.elapsed()));
+        }
+        let victim = self.subject.pids(name).first().copied().ok_or("nobody to kill")?;
+        kill_process(victim);
+        let is_replaced = || {
+            let pids = self.subject.pids(name);
+            !pids.is_empty() && !pids.contains(&victim)
+        };
+        if !eventually(is_replaced) {
+            return Err(format!("the {name} was not replaced"));
+        }
+        self.killed_at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Asks for an upgrade to the same program, until it is done or refused.
+    fn upgrade(&mut self) -> Result<u32, String> {
+        let before = self.subject.log().len();
+        self.subject.signal(Signal::SIGUSR2);
+        let says = |text: &str| self.subject.log()[before..].contains(text);
+        let done = || says("upgraded: all processes run");
+        if !eventually(|| done() || says("the upgrade is refused")) {
+            return Err("an upgrade is neither done nor refused".to_owned());
+        }
+        let refused = u32::from(!done());
+        self.bystanders.talk()?;
+        Ok(refused)
+    }
+
+    /// A role of the new program does not come up: it is tried ever more rarely, and another upgrade mends it.
+    fn stall(&mut self, row: &Row, finding: &mut Finding) -> Result<(), String> {
+        let errno = row.errors[0];
+        let log_before = self.subject.log().len();
+        self.subject.plan().arm(Fault {
+            role: row.role,
+            call: row.call,
+            errno,
+            nth: 1,
+            times: u32::MAX,
+            is_late: false,
+        });
+        self.begin_upgrade_that_stalls()?;
+        let forks = || self.subject.plan().count(Role::Supervisor, FORK);
+        let forks_before = forks();
+        std::thread::sleep(Duration::from_secs(1));
+        let forks = forks() - forks_before;
+        if forks > FORKS_PER_SECOND_MAX {
+            return Err(format!(
+                "a role that does not come up was forked {forks} times in a second"
+            ));
+        }
+        self.bystanders.talk()?;
+        self.begin_upgrade_that_stalls()?;
+        let log_of_end = self.subject.log().len();
+        finding.failed += u32::try_from(self.subject.plan().disarm().len()).expect("a few");
+        let done = || self.subject.log()[log_of_end..].contains("upgraded: all processes run");
+        if !eventually(done) {
+            return Err("the upgrade does not go on although nothing fails any more".to_owned());
+        }
+        self.bystanders.talk()?;
+        self.visit()?;
+        self.expect_rest()?;
+        self.expect_told(row, errno, log_before)
+    }
+
+    fn begin_upgrade_that_stalls(&self) -> Result<(), String> {
+        let before = self.subject.log().len();
+        self.subject.signal(Signal::SIGUSR2);
+        let says = |text: &str| self.subject.log()[before..].contains(text);
+        match eventually(|| {
+            says("goes on in the place of the program before") && says("the upgrade has stalled")
+        }) {
+            true => Ok(()),
+            false => Err("an upgrade whose role does not come up does not stall".to_owned()),
+        }
+    }
+
+    /// Nothing is left of what was: no process, no zombie, no descriptor.
+    fn expect_rest(&self) -> Result<(), String> {
+        let mut now = Footprint::new();
+        let is_at_rest = || {
+            now = self.subject.footprint();
+            now == self.at_rest
+        };
+        match eventually(is_at_rest) {
+            true => Ok(()),
+            false => Err(format!("it holds {now:?}, and held {:?}", self.at_rest)),
+        }
+    }
+
+    fn expect_told(&self, row: &Row, errno: Errno, log_before: usize) -> Result<(), String> {
+        let since = || self.subject.log()[log_before..].to_owned();
+        if since().contains("panicked") {
+            return Err("somebody panicked".to_owned());
+        }
+        match !row.is_told || within(LOG_ARRIVES_IN, || tells(&since(), errno)) {
+            true => Ok(()),
+            false => Err("the log does not tell".to_owned()),
+        }
+    }
+}
+
+/// Whether a warning or an error names what the kernel said.
+fn tells(log: &str, errno: Errno) -> bool {
+    let what = format!("(os error {})", errno as i32);
+    let is_end = matches!(errno, Errno::EPIPE | Errno::ECONNRESET);
+    log.lines().any(|line| {
+        (line.contains(" ERROR ") || line.contains(" WARN ") || line.starts_with("forkade:"))
+            && (line.contains(&what) || is_end && line.contains("is closed"))
+    })
+}
+
+/// Tries all errors of a row, each on a server that starts.
+fn run_starts(row: &Row, extent: Extent) -> Result<Finding, TraceError> {
+    let mut finding = Finding::default();
+    let plan = Arc::new(Mutex::new(Plan::default()));
+    let (result, _, _) = with_server(&plan, |subject, _| subject.map(|subject| visit(&subject, 0)))?;
+    if !matches!(result, Ok(Some(Ok(_)))) {
+        return Ok(violation(
+            "the server does not start even if nothing fails".to_owned(),
+        ));
+    }
+    let count = count_of_start(row.role, row.call)?.min(row.nth_max);
+    if count == 0 {
+        return Ok(violation("no such call was made".to_owned()));
+    }
+    let errors = u32::try_from(row.errors.len()).expect("a few");
+    for (place, errno) in (0..).zip(row.errors) {
+        for nth in extent.choose(count, place, errors) {
+            if let Err(what) = start_with(row, *errno, nth, &mut finding)? {
+                finding.violation = Some(format!("{errno:?} at call {nth} of {count}: {what}"));
+                return Ok(finding);
+            }
+        }
+    }
+    Ok(finding)
+}
+
+/// How often a call is made before the server can be connected to.
+fn count_of_start(role: Role, call: Call) -> Result<u32, TraceError> {
+    let plan = Arc::new(Mutex::new(Plan::default()));
+    let (result, _, _) = with_server(&plan, move |subject, _| {
+        subject.map_or(0, |subject| subject.plan().count(role, call))
+    })?;
+    Ok(result.unwrap_or(0))
+}
+
+/// The server either says why it does not start, and leaves nothing behind, or serves.
+fn start_with(
+    row: &Row,
+    errno: Errno,
+    nth: u32,
+    finding: &mut Finding,
+) -> Result<Result<(), String>, TraceError> {
+    let plan = Arc::new(Mutex::new(Plan::default()));
+    plan.lock().expect("nobody else has it").arm(Fault {
+        role: row.role,
+        call: row.call,
+        errno,
+        nth,
+        times: row.times,
+        is_late: false,
+    });
+    let (result, exit, left) = with_server(&plan, |subject, log| {
+        let Some(subject) = subject else {
+            return (None, log.clone());
+        };
+        subject.plan().disarm();
+        (Some(visit(&subject, 0)), log.clone())
+    })?;
+    let Ok((served, log)) = result else {
+        return Ok(Err("a panic".to_owned()));
+    };
+    finding.failed += 1;
+    let text = log.text();
+    Ok(match (served, exit) {
+        _ if !left.is_empty() => Err(format!("processes were left: {left:?}\n{text}")),
+        _ if text.contains("panicked") => Err(format!("somebody panicked\n{text}")),
+        (Some(Ok(_)), Exit::Code(0)) => Ok(()),
+        (None, Exit::Code(1..)) if tells(&text, errno) => {
+            finding.refused += 1;
+            Ok(())
+        }
+        (served, exit) => Err(format!("{served:?}, {exit}\n{text}")),
+    })
+}

@@ -1,0 +1,155 @@
+//! A server whose calls fail, as seen from outside.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::common::footprint::processes_of;
+use crate::play::LIMIT;
+use crate::tracer::Plan;
+
+/// Looks in a row that must agree before the server counts as at rest.
+const EQUAL_LOOKS: u32 = 3;
+
+/// By the processes' name: how many there are, and how many files they have open together.
+pub(crate) type Footprint = BTreeMap<String, (usize, usize)>;
+
+/// The server, once it can be connected to.
+pub(crate) struct Subject {
+    pub(crate) pid: u32,
+    pub(crate) game: SocketAddr,
+    pub(crate) console: SocketAddr,
+    log: Log,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl Subject {
+    /// Waits for its ready line; `None` if it ends without one.
+    pub(crate) fn await_ready(
+        pid: u32,
+        stdout: PipeReader,
+        log: Log,
+        plan: Arc<Mutex<Plan>>,
+    ) -> Option<Self> {
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).ok()?;
+        let ready: serde_json::Value = serde_json::from_str(&line).ok()?;
+        let address = |key: &str| ready[key].as_str()?.parse().ok();
+        Some(Self {
+            pid,
+            game: address("game")?,
+            console: address("console")?,
+            log,
+            plan,
+        })
+    }
+
+    pub(crate) fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Process ids of all with a name.
+    pub(crate) fn pids(&self, name: &str) -> Vec<u32> {
+        let has_name = |pid: &u32| {
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            comm.is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let below = crate::common::processes_below(self.pid).into_iter();
+        below
+            .filter(|pid| has_name(pid) && crate::common::is_alive(*pid))
+            .collect()
+    }
+
+    /// What it holds. Of a keeper's descriptors those are left out by which it watches handlers that it has adopted.
+    pub(crate) fn footprint(&self) -> Footprint {
+        let mut footprint = processes_of(self.pid);
+        let orphans = self.orphans();
+        if let Some((_, files)) = footprint.get_mut("keeper") {
+            *files = files.saturating_sub(orphans);
+        }
+        footprint
+    }
+
+    /// How many handlers are the supervisor's children, because their keeper has died.
+    fn orphans(&self) -> usize {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid);
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let children: Vec<u32> = children
+            .split(' ')
+            .filter_map(|pid| pid.trim().parse().ok())
+            .collect();
+        let handlers = self.pids("handler");
+        handlers.iter().filter(|pid| children.contains(pid)).count()
+    }
+
+    /// What it holds when nothing changes any more.
+    pub(crate) fn settled(&self) -> Footprint {
+        let mut last = self.footprint();
+        let mut equal_looks = 0;
+        let settles = eventually(|| {
+            let next = self.footprint();
+            let is_same = next == last && !next.contains_key("console");
+            equal_looks = if is_same { equal_looks + 1 } else { 0 };
+            last = next;
+            equal_looks == EQUAL_LOOKS
+        });
+        assert!(settles, "the server does not come to rest");
+        last
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.pid.cast_signed()), signal);
+    }
+}
+
+/// What the server has logged so far.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    /// Collects until the last process has closed its end.
+    pub(crate) fn collect(&self, mut stderr: PipeReader) -> JoinHandle<()> {
+        let log = self.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = stderr.read(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                log.0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push_str(&text);
+            }
+        })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Waits until a condition holds; false if it does not in all the time that anything may take.
+pub(crate) fn eventually(holds: impl FnMut() -> bool) -> bool {
+    within(LIMIT, holds)
+}
+
+/// As [`eventually`], with another limit.
+pub(crate) fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !holds() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
