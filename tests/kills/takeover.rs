@@ -5,11 +5,12 @@
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::exact::{Alone, Listener, Manner, Script, Speaker, beginning};
 use crate::common::footprint::{held, running};
 use crate::common::killer::{Handlers, Killer, kills, send};
+use crate::common::pauses::Pauses;
 use crate::common::random::{Random, seed};
 use crate::common::raw::{Raw, frame};
 use crate::common::{PATIENCE, Server, eventually};
@@ -388,31 +389,6 @@ fn a_player_sees_a_pause_and_nothing_else() {
     killed.print("an echo whose handler is killed");
     alone.leave();
     server.expect_no_errors();
-}
-
-/// How long something took, again and again.
-#[derive(Default)]
-struct Pauses(Vec<Duration>);
-
-impl Pauses {
-    fn measure(&mut self, what: impl FnOnce()) {
-        let began = Instant::now();
-        what();
-        self.0.push(began.elapsed());
-    }
-
-    fn print(mut self, what: &str) {
-        self.0.sort_unstable();
-        let at = |permille: usize| self.0[(self.0.len() - 1) * permille / 1000];
-        println!(
-            "{what}, {} times: p50 {:?}, p90 {:?}, p99 {:?}, longest {:?}",
-            self.0.len(),
-            at(500),
-            at(900),
-            at(990),
-            at(1000)
-        );
-    }
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //!
 //! `FORKADE_TEST_FAULTS=100000 cargo test --release --test kills faults:: -- --nocapture` kills more often.
 
-mod chaos;
+pub(crate) mod chaos;
 mod talk;
 mod visits;
 
