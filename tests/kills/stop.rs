@@ -12,7 +12,7 @@ use crate::common::killer::{Handlers, send};
 use crate::common::random::{Random, seed};
 use crate::common::raw::{End, Raw};
 
-const PLAYERS: u64 = 12;
+const PLAYERS: usize = 12;
 const ROUNDS: u64 = 8;
 
 #[test]
@@ -34,7 +34,7 @@ fn handlers_that_die_while_the_server_stops_leave_nobody_untold_and_nothing_runn
                 // Each player's handler once: three in a row would be blamed on the player.
                 let pids = handlers.pids();
                 let mortal: Vec<u32> = pids.into_iter().filter(|pid| !killed.contains(pid)).collect();
-                if killed.len() < PLAYERS as usize && !mortal.is_empty() {
+                if killed.len() < PLAYERS && !mortal.is_empty() {
                     let victim = *moments.choose(&mortal);
                     if send(victim, Signal::SIGKILL) {
                         killed.push(victim);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::common::exact::{Alone, Listener, Manner, Script, Speaker, beginning};
 use crate::common::footprint::{held, running};
 use crate::common::killer::{Handlers, Killer, kills, send};
+use crate::common::liveness::expect_nobody_sleeps_over_work;
 use crate::common::pauses::Pauses;
 use crate::common::random::{Random, seed};
 use crate::common::raw::{Raw, frame};
@@ -80,6 +81,7 @@ impl Talk {
             listener.heard,
             received.load(Ordering::Relaxed)
         );
+        expect_nobody_sleeps_over_work(server);
     }
 
     fn connect(&self, server: &Server) -> TcpStream {
@@ -249,6 +251,7 @@ fn a_handler_may_die_in_any_way() {
         });
         alone.hear();
     }
+    expect_nobody_sleeps_over_work(&server);
     alone.leave();
     server.expect_no_errors();
     assert_eq!(server.status("takeovers_total"), 8);
@@ -298,6 +301,7 @@ fn all_handlers_of_a_hundred_players_die_at_once() {
             assert_eq!(heard, (0..SEATS).collect::<Vec<_>>());
         }
     }
+    expect_nobody_sleeps_over_work(&server);
     for player in players {
         let counters = player.counters();
         assert_eq!((counters.resumes, counters.gaps, counters.resyncs), (0, 0, 0));
@@ -363,6 +367,7 @@ fn nobody_sleeps_while_there_is_something_to_hear() {
         });
     }
     pauses.print("a word of somebody whose handler is killed meanwhile");
+    expect_nobody_sleeps_over_work(&server);
     server.expect_no_errors();
 }
 
@@ -387,6 +392,7 @@ fn a_player_sees_a_pause_and_nothing_else() {
     }
     undisturbed.print("an echo");
     killed.print("an echo whose handler is killed");
+    expect_nobody_sleeps_over_work(&server);
     alone.leave();
     server.expect_no_errors();
 }
@@ -436,6 +442,7 @@ fn a_bell_that_could_not_be_asked_for_is_asked_for_again() {
         };
         watcher.next_where(is_game);
     }
+    expect_nobody_sleeps_over_work(&server);
     server.expect_no_errors();
 }
 
@@ -471,6 +478,7 @@ fn who_comes_in_while_no_ticker_is_there_hears_what_is_said() {
         .expect("the session lives");
     server.signal(ticker, Signal::SIGCONT);
     assert!(heard.is_some(), "the newcomer slept over it");
+    expect_nobody_sleeps_over_work(&server);
 }
 
 fn sleeps(pid: u32) -> bool {
