@@ -283,7 +283,9 @@ impl Keeper {
                         match delivery {
                             Some(Delivery::New { kind, number, order }) => {
                                 self.take_in(kind, order, socket);
-                                slot.set_taken_up_to(kind, number);
+                                // One of them is here; whatever is missing before it is so for good.
+                                let new = slot.set_taken_up_to(kind, number);
+                                self.count_lost(new.saturating_sub(1));
                             }
                             Some(Delivery::Adopt { connection }) => self.adopt(connection, socket),
                             Some(Delivery::HandOver { connection, pid }) => {
@@ -307,21 +309,20 @@ impl Keeper {
                     self.handed_over(connection, pid, None);
                 }
                 // The socket is lost with its descriptor; the client sees a reset and tries again.
-                Err(error) => {
-                    log::error!("a connection was lost on its way from the listener: {error}");
-                    self.context
-                        .memory
-                        .header
-                        .lost_before_greeting_total
-                        .fetch_add(1, Ordering::Relaxed);
-                }
+                Err(error) => log::error!("a connection was lost on its way from the listener: {error}"),
             }
         }
         // All that were sent before have come, or will not: a predecessor has died over them.
         for (kind, sent) in kinds.into_iter().zip(sent_before) {
-            slot.set_taken_up_to(kind, sent);
+            self.count_lost(slot.set_taken_up_to(kind, sent));
         }
         Ok(())
+    }
+
+    /// Connections that a predecessor had in hand when it died, or whose descriptor did not come.
+    fn count_lost(&self, connections: u32) {
+        let lost = &self.context.memory.header.lost_before_greeting_total;
+        lost.fetch_add(connections.into(), Ordering::Relaxed);
     }
 
     fn refuse(&self, kind: Kind, socket: &OwnedFd, refusal: Refusal) {

@@ -109,6 +109,7 @@ impl Listener {
 
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(16);
+        self.count_what_was_lost();
         // What has arrived while no listener was there gives no edge to this one.
         self.accept_all(Kind::Game)?;
         self.accept_all(Kind::Console)?;
@@ -171,15 +172,19 @@ impl Listener {
     fn accept_all(&mut self, kind: Kind) -> io::Result<()> {
         while self.rest_until_ms.is_none() {
             self.life.show();
+            self.has_its_hands_full(true);
             let accepted = match (kind, &self.console) {
                 (Kind::Game, _) => self.game.accept(),
                 (Kind::Console, Some(console)) => console.accept(),
-                (Kind::Console, None) => return Ok(()),
+                (Kind::Console, None) => Err(io::ErrorKind::WouldBlock.into()),
             };
             match accepted {
                 Ok((socket, _)) => self.admit(kind, socket),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.has_its_hands_full(false);
+                    return Ok(());
+                }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return Ok(()),
                     Some(libc::EMFILE | libc::ENFILE) => self.out_of_descriptors(kind, &error),
                     Some(libc::ENOMEM | libc::ENOBUFS) => self.rest(&error),
                     // The connection is gone already (ECONNABORTED and its like): the next one may be well.
@@ -187,8 +192,24 @@ impl Listener {
                     _ => return Err(error),
                 },
             }
+            self.has_its_hands_full(false);
         }
         Ok(())
+    }
+
+    /// Notes whether a connection would be lost if this process died now. (Noted before it is accepted: rather one too many.)
+    fn has_its_hands_full(&self, has: bool) {
+        let header = self.context.memory.header;
+        header.in_listeners_hands.store(has.into(), Ordering::Release);
+    }
+
+    /// Counts the connection that a predecessor may have died over. (Who dies here leaves it to be counted twice, not to be forgotten.)
+    fn count_what_was_lost(&self) {
+        let header = self.context.memory.header;
+        if header.in_listeners_hands.load(Ordering::Acquire) != 0 {
+            header.lost_before_greeting_total.fetch_add(1, Ordering::Relaxed);
+            self.has_its_hands_full(false);
+        }
     }
 
     fn admit(&mut self, kind: Kind, socket: TcpStream) {

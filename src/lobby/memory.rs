@@ -81,8 +81,11 @@ shared_record! {
         pub accepted_total: AtomicU64,
         /// Connections that were refused, with a typed error.
         pub refused_total: AtomicU64,
-        /// Connections that were accepted but lost before a keeper had them.
+        /// Connections that were accepted but lost before a handler had them: at most so many, since who died over one may have been
+        /// done with it.
         pub lost_before_greeting_total: AtomicU64,
+        /// 1 while the listener accepts a connection, or has one that it has not handed on: it would be lost with it.
+        pub in_listeners_hands: AtomicU32,
         /// Handlers that were replaced on a living connection.
         pub takeovers_total: AtomicU64,
         /// Transactions of dead processes that were undone or found complete by the next taker of their lock.
@@ -317,12 +320,17 @@ impl KeeperSlot {
         self.sent[kind as usize].store(number, Ordering::Release);
     }
 
-    /// The keeper has taken all connections up to this number, or they were lost with its predecessor.
-    pub fn set_taken_up_to(&self, kind: Kind, number: u32) {
+    /// The keeper has taken all connections up to this number, or they were lost on their way. Says how many are new with that.
+    pub fn set_taken_up_to(&self, kind: Kind, number: u32) -> u32 {
         let taken = &self.taken[kind as usize];
-        if number.wrapping_sub(taken.load(Ordering::Relaxed)).cast_signed() > 0 {
+        let new = number
+            .wrapping_sub(taken.load(Ordering::Relaxed))
+            .cast_signed()
+            .max(0);
+        if new > 0 {
             taken.store(number, Ordering::Release);
         }
+        new.cast_unsigned()
     }
 
     /// How many connections of the kind the keeper holds.

@@ -6,7 +6,9 @@ pub mod cutting_proxy;
 pub mod exact;
 pub mod footprint;
 pub mod killer;
+pub mod liveness;
 pub mod operator;
+pub mod pauses;
 pub mod person;
 pub mod random;
 pub mod raw;
@@ -121,6 +123,16 @@ impl Server {
 
     /// The lines of the console's reply to `command`, without the closing `OK`.
     pub fn ask(&self, command: &str) -> String {
+        self.try_ask(command)
+            .unwrap_or_else(|refusal| panic!("the console's answer to {command:?}: {refusal}"))
+    }
+
+    /// As [`Server::ask`].
+    ///
+    /// # Errors
+    ///
+    /// The line in which the console says why not.
+    pub fn try_ask(&self, command: &str) -> Result<String, String> {
         let mut console = TcpStream::connect(self.console).expect("the console accepts");
         console
             .set_read_timeout(Some(PATIENCE))
@@ -131,12 +143,11 @@ impl Server {
         let mut reply = String::new();
         for line in BufReader::new(console).lines() {
             let line = line.expect("the console replies in time");
-            assert!(
-                !line.starts_with("ERR"),
-                "the console's answer to {command:?}: {line}"
-            );
+            if line.starts_with("ERR") {
+                return Err(line);
+            }
             if line == "OK" {
-                return reply;
+                return Ok(reply);
             }
             if !line.starts_with('#') {
                 reply.push_str(&line);
@@ -182,6 +193,7 @@ impl Server {
 
     /// Signals a process of this server's.
     pub fn signal(&self, pid: u32, signal: Signal) {
+        assert_ne!(pid, 0, "that would be this process and all beside it");
         kill(Pid::from_raw(pid.cast_signed()), signal).expect("the process exists");
     }
 

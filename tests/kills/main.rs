@@ -4,7 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod crowd;
 mod faults;
+mod many;
+mod roles;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod stop;
 mod takeover;

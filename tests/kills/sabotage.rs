@@ -6,15 +6,11 @@
 //! ```
 
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 use forkade::sabotage::Switch;
 
 /// How often a test is run that does not meet with the broken thing every time.
 const ATTEMPTS_MAX: usize = 10;
-
-/// One at a time: what a test meets with depends on how busy the machine is.
-static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs one test of this program in a process of its own, with a switch turned on or with none.
 fn run(test: &str, switch: Option<Switch>) -> Output {
@@ -33,7 +29,6 @@ fn said(output: &Output) -> String {
 
 #[track_caller]
 fn expect_noticed(switch: Switch, test: &str) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let unbroken = run(test, None);
     assert!(
         unbroken.status.success() && said(&unbroken).contains("1 passed"),

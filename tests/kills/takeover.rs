@@ -5,11 +5,13 @@
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::exact::{Alone, Listener, Manner, Script, Speaker, beginning};
 use crate::common::footprint::{held, running};
 use crate::common::killer::{Handlers, Killer, kills, send};
+use crate::common::liveness::expect_nobody_sleeps_over_work;
+use crate::common::pauses::Pauses;
 use crate::common::random::{Random, seed};
 use crate::common::raw::{Raw, frame};
 use crate::common::{PATIENCE, Server, eventually};
@@ -79,6 +81,7 @@ impl Talk {
             listener.heard,
             received.load(Ordering::Relaxed)
         );
+        expect_nobody_sleeps_over_work(server);
     }
 
     fn connect(&self, server: &Server) -> TcpStream {
@@ -248,6 +251,7 @@ fn a_handler_may_die_in_any_way() {
         });
         alone.hear();
     }
+    expect_nobody_sleeps_over_work(&server);
     alone.leave();
     server.expect_no_errors();
     assert_eq!(server.status("takeovers_total"), 8);
@@ -297,6 +301,7 @@ fn all_handlers_of_a_hundred_players_die_at_once() {
             assert_eq!(heard, (0..SEATS).collect::<Vec<_>>());
         }
     }
+    expect_nobody_sleeps_over_work(&server);
     for player in players {
         let counters = player.counters();
         assert_eq!((counters.resumes, counters.gaps, counters.resyncs), (0, 0, 0));
@@ -362,6 +367,7 @@ fn nobody_sleeps_while_there_is_something_to_hear() {
         });
     }
     pauses.print("a word of somebody whose handler is killed meanwhile");
+    expect_nobody_sleeps_over_work(&server);
     server.expect_no_errors();
 }
 
@@ -386,33 +392,9 @@ fn a_player_sees_a_pause_and_nothing_else() {
     }
     undisturbed.print("an echo");
     killed.print("an echo whose handler is killed");
+    expect_nobody_sleeps_over_work(&server);
     alone.leave();
     server.expect_no_errors();
-}
-
-/// How long something took, again and again.
-#[derive(Default)]
-struct Pauses(Vec<Duration>);
-
-impl Pauses {
-    fn measure(&mut self, what: impl FnOnce()) {
-        let began = Instant::now();
-        what();
-        self.0.push(began.elapsed());
-    }
-
-    fn print(mut self, what: &str) {
-        self.0.sort_unstable();
-        let at = |permille: usize| self.0[(self.0.len() - 1) * permille / 1000];
-        println!(
-            "{what}, {} times: p50 {:?}, p90 {:?}, p99 {:?}, longest {:?}",
-            self.0.len(),
-            at(500),
-            at(900),
-            at(990),
-            at(1000)
-        );
-    }
 }
 
 #[test]
@@ -460,6 +442,7 @@ fn a_bell_that_could_not_be_asked_for_is_asked_for_again() {
         };
         watcher.next_where(is_game);
     }
+    expect_nobody_sleeps_over_work(&server);
     server.expect_no_errors();
 }
 
@@ -495,6 +478,7 @@ fn who_comes_in_while_no_ticker_is_there_hears_what_is_said() {
         .expect("the session lives");
     server.signal(ticker, Signal::SIGCONT);
     assert!(heard.is_some(), "the newcomer slept over it");
+    expect_nobody_sleeps_over_work(&server);
 }
 
 fn sleeps(pid: u32) -> bool {

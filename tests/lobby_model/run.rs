@@ -19,11 +19,8 @@ use crate::model::{Effect, Model};
 use crate::random::Random;
 use crate::view::View;
 
-const PLAYERS: u32 = 6;
-const ROOMS: u32 = 3;
-/// More than there are players: some connections are refused, some wait for a session.
-const SLOTS: u32 = 10;
-const NAMES: [&str; 8] = ["Ann", "bob", "Cyd", "dan", "eve", "fay", "Gus", "hal"];
+/// One seed in so many is that of a run with hundreds of players.
+const CROWDED_EVERY: u64 = 4;
 /// Long enough that nobody's grace is over but by a sweep at the end of time.
 const SEAT_GRACE_MS: u64 = 60_000;
 
@@ -41,8 +38,50 @@ struct Person {
     slot: Option<u32>,
 }
 
+/// How much of everything there is in a run. It follows from the seed, as all does.
+struct Size {
+    players: u32,
+    /// As many as fit a page of the list.
+    rooms: u32,
+    /// More than there may be players: some are refused, and some connections wait for a session.
+    names: Vec<String>,
+    /// Of what makes players go only one in so many happens, or they would never be many.
+    calm: usize,
+    /// Operations between two looks at all that is derived. With hundreds of players a look takes much longer than an operation.
+    check_every: usize,
+}
+
+impl Size {
+    fn of(seed: u64) -> Self {
+        const NAMES: [&str; 8] = ["Ann", "bob", "Cyd", "dan", "eve", "fay", "Gus", "hal"];
+        if seed.is_multiple_of(CROWDED_EVERY) {
+            Self {
+                players: 250,
+                rooms: 40,
+                names: (0..1000).map(|number| format!("Player {number}")).collect(),
+                calm: 4,
+                check_every: 20,
+            }
+        } else {
+            Self {
+                players: 6,
+                rooms: 3,
+                names: NAMES.map(str::to_owned).to_vec(),
+                calm: 1,
+                check_every: 1,
+            }
+        }
+    }
+
+    /// Connections at the same time, at most.
+    fn slots(&self) -> u32 {
+        self.players + 4
+    }
+}
+
 pub(crate) struct Run {
     seed: u64,
+    size: Size,
     random: Random,
     world: World,
     /// The ticker's and the operator's.
@@ -61,9 +100,10 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(seed: u64) -> Self {
+        let size = Size::of(seed);
         let world = World::new(Capacity {
-            players: PLAYERS,
-            rooms: ROOMS,
+            players: size.players,
+            rooms: size.rooms,
             keepers: 1,
         });
         world
@@ -76,7 +116,8 @@ impl Run {
             random: Random::new(seed),
             world,
             lobby: Some(world.lobby()),
-            model: Model::new(PLAYERS as usize, ROOMS as usize),
+            model: Model::new(size.players as usize, size.rooms as usize),
+            size,
             people: BTreeMap::new(),
             actors: BTreeMap::new(),
             request: 0,
@@ -87,11 +128,20 @@ impl Run {
     }
 
     pub(crate) fn go(mut self, operations: usize) {
-        for _ in 0..operations {
+        let (mut players_most, mut rooms_most) = (0, 0);
+        for operation in 0..operations {
             self.do_something();
             self.some_listen();
-            self.check();
+            players_most = players_most.max(self.model.players.len());
+            rooms_most = rooms_most.max(self.model.rooms.len());
+            if operation % self.size.check_every == 0 {
+                self.check();
+            }
         }
+        println!(
+            "seed {}: {operations} operations, at most {players_most} players in {rooms_most} rooms",
+            self.seed
+        );
         while let Some(who) = self.people.keys().next().cloned() {
             self.lose_connection(&who);
             self.grace_is_over();
@@ -121,16 +171,18 @@ impl Run {
             somebody(&mut self.random, &attached),
             somebody(&mut self.random, &all),
         );
+        let goes = self.random.one_in(self.size.calm);
         match (self.random.below(100), here, anybody) {
             (0..=7, ..) => self.hello(),
             (8..=71, Some(who), _) => self.asks(&who),
+            (72..=79 | 93, Some(who), _) if !goes => self.asks(&who),
             (72, Some(who), _) => self.says_goodbye(&who),
             (73..=77, Some(who), _) => self.lose_connection(&who),
             (78..=79, Some(who), _) => self.lose_processes(&who),
             (80..=84, Some(who), _) => self.replace_handler(&who),
             (85..=92, _, Some(who)) => self.resume(&who),
             (93, _, Some(who)) => self.kick(&who),
-            (94, ..) => self.grace_is_over(),
+            (94, ..) if goes && self.random.one_in(self.size.calm) => self.grace_is_over(),
             (95..=97, ..) => self.tick(),
             (98, Some(who), Some(other)) if self.random.one_in(3) => self.chatters(&who, &other),
             (98, ..) => self.show_bad_token(),
@@ -145,13 +197,20 @@ impl Run {
         self.done.push(what.chars().take(120).collect());
     }
 
+    /// Of somebody who is here or not.
+    fn some_name(&mut self) -> String {
+        self.size.names[self.random.below(self.size.names.len())].clone()
+    }
+
     fn lobby(&mut self) -> &mut Lobby {
         self.lobby.as_mut().expect("lent out only within a call")
     }
 
     fn free_slot(&self) -> u32 {
         let is_free = |slot: &u32| self.world.memory.connections.at(*slot).claimed() == Claim::Free;
-        (0..SLOTS).find(is_free).expect("more slots than connections")
+        (0..self.size.slots())
+            .find(is_free)
+            .expect("more slots than connections")
     }
 
     fn connect(&mut self) -> Actor {
@@ -326,7 +385,7 @@ impl Run {
         let scope = match self.random.below(5) {
             0..=1 => ChatScope::Lobby,
             _ => {
-                let to = self.random.pick(&NAMES).expect("names").to_owned();
+                let to = self.some_name();
                 ChatScope::Whisper { to }
             }
         };
@@ -425,7 +484,7 @@ impl Run {
         // Far beyond what is due, again and again.
         self.now_ms += 1 << 40;
         let now_ms = self.now_ms;
-        for index in 0..ROOMS {
+        for index in 0..self.size.rooms {
             if self.world.memory.rooms.at(index).is_due(now_ms) {
                 assert!(self.lobby().pass_time(index, now_ms).expect("clocks do not fail"));
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::actors::{Actor, World};
 use crate::common::killer::{Killer, kills, send};
+use crate::common::liveness::expect_nobody_sleeps_over_work;
 use crate::common::random::{Random, seed};
 use crate::common::raw::{Raw, greeting};
 use crate::common::{PATIENCE, Server, eventually, processes_below};
@@ -499,6 +500,7 @@ fn nothing_that_is_said_is_lost_or_repeated_however_often_handlers_are_killed() 
         rounds += 1;
     }
     println!("{} handlers killed over {rounds} rounds", killer.stop());
+    expect_nobody_sleeps_over_work(&server);
     for player in &mut players {
         expect_silence(player);
         let counters = player.counters();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::bystanders::Bystanders;
 use crate::common::footprint::{Footprint, held, processes, running};
+use crate::common::liveness::expect_nobody_sleeps_over_work;
 use crate::common::raw::{End, Raw, frame};
 use crate::common::{PATIENCE, Server, eventually, is_alive, processes_below};
 use forkade_protocol::client::{Client, NewRoom};
@@ -257,6 +258,7 @@ fn killed_and_replaced(role: &str) {
     expect_no_zombies(&server);
     assert_eq!(held(&server), before.held);
     bystanders.finish();
+    expect_nobody_sleeps_over_work(&server);
     eventually("nobody holds anything any more", || held(&server) == [0, 0, 0]);
     eventually("no handler is left", || {
         !processes(&server).contains_key("handler")
@@ -348,6 +350,7 @@ fn handlers_that_outlived_their_keeper_and_die_all_at_once_have_one_successor_ea
         });
         assert_eq!(server.status("takeovers_total"), takeovers, "round {round}");
     }
+    expect_nobody_sleeps_over_work(&server);
     for client in clients {
         assert_eq!(client.counters().resumes, 0, "a connection was lost");
         client.goodbye().expect("served");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::common::cutting_proxy::CuttingProxy;
 use crate::common::exact::Script;
 use crate::common::killer::{Killer, kills};
+use crate::common::liveness::expect_nobody_sleeps_over_work;
 use crate::common::random::{Random, seed};
 use crate::common::raw::frame;
 use crate::common::streams::{Cut, Streams};
@@ -158,6 +159,7 @@ fn every_byte_arrives_exactly_once_even_while_all_handlers_are_being_killed() {
         wanderer.heard,
         wanderer.streams.received()
     );
+    expect_nobody_sleeps_over_work(&server);
     server.expect_no_errors();
 }
 

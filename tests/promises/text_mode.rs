@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::killer::{Handlers, Killer, kills};
+use crate::common::liveness::expect_nobody_sleeps_over_work;
 use crate::common::person::{IAC, Person};
 use crate::common::random::{Random, seed};
 use crate::common::{PATIENCE, Server, eventually};
@@ -101,6 +102,7 @@ fn a_match_goes_on_while_all_handlers_are_killed() {
     }
     assert_eq!(killer.stop(), kills(20));
     play_to_the_end(&mut ann, &mut bob);
+    expect_nobody_sleeps_over_work(&server);
     // Not a word was said twice.
     for person in [&ann, &bob] {
         let heard = String::from_utf8_lossy(&person.heard);

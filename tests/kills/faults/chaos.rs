@@ -210,7 +210,8 @@ impl Chaos {
     }
 }
 
-fn children(pid: u32) -> Vec<u32> {
+/// The direct ones.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     children
         .split_whitespace()
@@ -218,7 +219,8 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-fn of_name(pids: &[u32], name: &str) -> Vec<u32> {
+/// Those of them that bear the name.
+pub(crate) fn of_name(pids: &[u32], name: &str) -> Vec<u32> {
     let bears_it = |pid: &&u32| {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|bears| bears.trim_end() == name)
     };

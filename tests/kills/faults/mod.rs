@@ -8,7 +8,7 @@
 //!
 //! `FORKADE_TEST_FAULTS=100000 cargo test --release --test kills faults:: -- --nocapture` kills more often.
 
-mod chaos;
+pub(crate) mod chaos;
 mod talk;
 mod visits;
 
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::footprint::held;
+use crate::common::liveness::expect_nobody_sleeps_over_work;
 use crate::common::random::{Random, seed};
 use crate::common::{PATIENCE, Server, eventually};
 use chaos::{Chaos, Tally};
@@ -127,6 +128,7 @@ fn whatever_is_killed_every_word_arrives_once_and_nobody_sleeps_over_it() {
     let tally = chaos.tally;
     report(&tally, &mut figures, seconds);
     judge(&server, &tally, &figures);
+    expect_nobody_sleeps_over_work(&server);
     eventually("nobody holds anything any more", || held(&server) == [0, 0, 0]);
     assert!(!server.log().contains("panicked"), "{}", server.log());
     assert_eq!(server.stop().code(), Some(0));

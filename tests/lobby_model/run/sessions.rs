@@ -4,12 +4,12 @@ use forkade::lobby::session::{Farewell, Resume, Wanted};
 use forkade::player::Handshake;
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token};
 
-use super::{NAMES, Person, Run};
+use super::{Person, Run};
 use crate::actors::Actor;
 
 impl Run {
     pub(super) fn hello(&mut self) {
-        let name = self.random.pick(&NAMES).expect("names").to_owned();
+        let name = self.some_name();
         let name = if self.random.one_in(3) {
             name.to_uppercase()
         } else {

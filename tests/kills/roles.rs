@@ -1,0 +1,156 @@
+//! Whatever role dies, and however often, under a stream of new connections: nobody is refused, whoever was greeted notices nothing, and
+//! of those who were not yet greeted no more lose their connection than are counted.
+//!
+//! `FORKADE_TEST_ROLE_KILLS=100 cargo test --release --test kills roles:: -- --nocapture` kills more often, and shows the figures.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use forkade_protocol::{ClientMessage, ServerMessage};
+use nix::sys::signal::Signal;
+
+use crate::common::bystanders::Bystanders;
+use crate::common::footprint::held;
+use crate::common::killer::{Handlers, send};
+use crate::common::liveness::expect_nobody_sleeps_over_work;
+use crate::common::random::{Random, seed};
+use crate::common::raw::{End, Raw, greeting};
+use crate::common::{Server, eventually, is_alive};
+use crate::faults::chaos::{children, of_name};
+
+/// Who come and go at the same time.
+const STREAMS: usize = 4;
+/// Connections that one of them makes at once, so that the listener often has its hands full.
+const AT_ONCE: usize = 6;
+/// Who dies sooner after it was started is started again later and later.
+const LIFE_MS_MIN: u64 = 510;
+
+/// How often a role is killed.
+fn deaths() -> u64 {
+    std::env::var("FORKADE_TEST_ROLE_KILLS").map_or(12, |deaths| deaths.parse().expect("a number"))
+}
+
+/// What became of those who came.
+#[derive(Debug, Default)]
+struct Tally {
+    /// And served to the end.
+    greeted: u64,
+    /// Connections that ended before they were greeted.
+    early_ends: u64,
+}
+
+/// Comes several times at once, is greeted and served, and goes, until told to stop.
+fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
+    let mut tally = Tally::default();
+    while !stop.load(Ordering::Relaxed) {
+        let guests: Vec<Raw> = (0..AT_ONCE).map(|_| Raw::connect_to(game)).collect();
+        for mut guest in guests {
+            // Who was lost may have been entered under its name: the next one has another.
+            let name = format!("guest {stream}-{}", tally.greeted + tally.early_ends);
+            guest.send(&greeting(&name));
+            match guest.next_message() {
+                Ok(ServerMessage::Welcome { .. }) => {}
+                Ok(other) => panic!("{name} was not greeted, but told {other:?}"),
+                Err(_) => {
+                    tally.early_ends += 1;
+                    continue;
+                }
+            }
+            guest.say(&ClientMessage::Ping { nonce: 7 });
+            let pong = guest.next_message();
+            assert!(
+                matches!(pong, Ok(ServerMessage::Pong { nonce: 7, .. })),
+                "{pong:?}"
+            );
+            guest.say(&ClientMessage::Goodbye);
+            assert_eq!(guest.rest(), (Vec::new(), End::Closed), "{name}");
+            tally.greeted += 1;
+        }
+    }
+    tally
+}
+
+/// Kills the processes of a role in turn, while others come and go, and two play on.
+fn dies_again_and_again(role: &str) {
+    let server = Server::start(&["--keepers", "3", "--seat-grace-ms", "500"]);
+    let bystanders = Bystanders::start(&server);
+    let bystanders_handlers = Handlers::of(&server).pids();
+    let stop = Arc::new(AtomicBool::new(false));
+    let streams: Vec<_> = (0..STREAMS)
+        .map(|stream| {
+            let (game, stop) = (server.game, Arc::clone(&stop));
+            std::thread::spawn(move || come_and_go(game, stream, &stop))
+        })
+        .collect();
+    let of_role = || of_name(&children(server.pid()), role);
+    let posts = of_role().len();
+    let mut random = Random::new(seed(), 0);
+    for _ in 0..deaths() {
+        // The one that has been there for longest.
+        let victim = of_role()[0];
+        std::thread::sleep(Duration::from_micros(random.below(20_000) as u64));
+        server.kill(victim);
+        eventually("it is replaced", || {
+            let now = of_role();
+            now.len() == posts && !now.contains(&victim)
+        });
+        bystanders.expect_progress();
+        assert!(
+            streams.iter().all(|stream| !stream.is_finished()),
+            "a guest has failed"
+        );
+        std::thread::sleep(Duration::from_millis(LIFE_MS_MIN / posts as u64));
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut tally = Tally::default();
+    for stream in streams {
+        match stream.join() {
+            Ok(of_stream) => {
+                tally.greeted += of_stream.greeted;
+                tally.early_ends += of_stream.early_ends;
+            }
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+    let counted = server.status("lost_before_greeting_total");
+    println!(
+        "{role} killed {} times: {} connections greeted, {} ended before, {counted} of those counted at most",
+        deaths(),
+        tally.greeted,
+        tally.early_ends
+    );
+    assert!(tally.greeted > deaths(), "nobody came");
+    assert!(
+        tally.early_ends <= counted,
+        "{tally:?}, but {counted} are counted"
+    );
+    assert!(counted <= deaths(), "a death costs one connection at most");
+    // The handlers of those who were there all the time are the same, and somebody still looks after them.
+    assert!(bystanders_handlers.iter().all(|pid| is_alive(*pid)));
+    assert_eq!(server.status("takeovers_total"), 0);
+    for handler in bystanders_handlers {
+        send(handler, Signal::SIGKILL);
+    }
+    bystanders.expect_progress();
+    eventually("both are taken over", || server.status("takeovers_total") == 2);
+    bystanders.finish();
+    eventually("nothing is left of anybody", || held(&server) == [0, 0, 0]);
+    expect_nobody_sleeps_over_work(&server);
+}
+
+#[test]
+fn a_listener_that_dies_again_and_again_costs_no_more_connections_than_it_had_in_hand() {
+    dies_again_and_again("listener");
+}
+
+#[test]
+fn keepers_that_die_again_and_again_cost_no_more_connections_than_they_had_in_hand() {
+    dies_again_and_again("keeper");
+}
+
+#[test]
+fn a_ticker_that_dies_again_and_again_costs_nobody_anything() {
+    dies_again_and_again("ticker");
+}
