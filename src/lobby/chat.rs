@@ -260,7 +260,7 @@ pub fn clean_line(said: &str) -> Result<String, Rejection> {
     text::chat(said).map_err(|error| {
         let code = match error {
             TextError::TooManyCharacters { .. } | TextError::TooLong { .. } => RejectCode::ChatTooLong,
-            TextError::Empty => RejectCode::TextInvalid,
+            TextError::Empty | TextError::Character(_) | TextError::Reserved(_) => RejectCode::TextInvalid,
         };
         Rejection::new(code, error.to_string())
     })

@@ -11,12 +11,19 @@ use super::commands::{self, Description};
 use crate::games::{AnyGame, GameError, Games};
 use crate::limits::TEXT_OUTPUT_BYTES_MAX;
 use crate::logging::Escaped;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// What stands at the beginning of the line on which something may be typed.
 pub const PROMPT: &str = "> ";
 
 /// What a terminal has to be sent before something that was not asked for, so that it takes the prompt's place.
 pub const OVER_PROMPT: &str = "\r";
+
+/// Columns of a line of something that is said: of a terminal of 80, the last one stays free, where some begin a new line.
+const SPOKEN_COLUMNS_MAX: usize = 79;
+
+/// What a line begins with that goes on with what was said in the one before.
+const SPOKEN_INDENT: &str = "    ";
 
 /// What is sent in place of the end of something too long.
 const CUT: &str = "[this was too long to show all of it]\r\n";
@@ -125,14 +132,7 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
         ServerMessage::Picture { snapshot, .. } => format!("You are in {}", room(games, snapshot)),
         ServerMessage::Left { .. } => "You are back in the lobby.\n".into(),
         ServerMessage::Rejected { text, .. } => refusal(text),
-        ServerMessage::Chat { from, text, .. } if from.is_empty() => {
-            one_line(&format!("The server says: {text}"))
-        }
-        ServerMessage::Chat { scope, from, text } => one_line(&match scope {
-            ChatScope::Room => format!("{from} says: {text}"),
-            ChatScope::Lobby => format!("{from} shouts: {text}"),
-            ChatScope::Whisper { to } => format!("{from} tells {to}: {text}"),
-        }),
+        ServerMessage::Chat { scope, from, text } => spoken(&speaker(scope, from), text),
         ServerMessage::Event { event, .. } => {
             let scene = Scene {
                 game: None,
@@ -386,7 +386,7 @@ impl Scene<'_> {
                 Some(game) => game.describe(data, &who)?,
                 None => String::new(),
             },
-            RoomEvent::Chat { from, text } => format!("{from} says: {text}"),
+            RoomEvent::Chat { from, text } => return Ok(spoken(&speaker(&ChatScope::Room, from), text)),
             RoomEvent::Finished { outcome } => {
                 let end = match outcome {
                     Outcome::Won { seats } if self.seat.is_some_and(|seat| seats == &[seat]) => {
@@ -447,6 +447,54 @@ impl Scene<'_> {
 /// One line, whatever is in it: nobody's words become lines that somebody else seems to have said.
 fn one_line(text: &str) -> String {
     format!("{}\n", Escaped(text))
+}
+
+/// What stands in front of something that is said: by whom, and to whom.
+///
+/// Nothing else that is told looks like this, and this looks like nothing else: a [name](forkade_protocol::text::player_name) has no
+/// colon, and does not begin as the server's own words do.
+pub fn speaker(scope: &ChatScope, from: &str) -> String {
+    if from.is_empty() {
+        return "*** The server says: ".into();
+    }
+    match scope {
+        ChatScope::Room => format!("{from} says: "),
+        ChatScope::Lobby => format!("{from} shouts: "),
+        ChatScope::Whisper { to } => format!("{from} tells {to}: "),
+    }
+}
+
+/// What somebody says, broken into lines here rather than by the terminal: what goes on in the next line is indented, and so is not
+/// taken for what somebody else says.
+pub fn spoken(speaker: &str, text: &str) -> String {
+    let mut lines = Escaped(speaker).to_string();
+    let mut column = lines.width();
+    let words = Escaped(text).to_string();
+    for (number, word) in words.split(' ').enumerate() {
+        let space = if number == 0 { "" } else { " " };
+        let is_too_long = column + space.len() + word.width() > SPOKEN_COLUMNS_MAX;
+        if is_too_long && word.width() <= SPOKEN_COLUMNS_MAX - SPOKEN_INDENT.len() {
+            lines.push('\n');
+            lines.push_str(SPOKEN_INDENT);
+            lines.push_str(word);
+            column = SPOKEN_INDENT.len() + word.width();
+            continue;
+        }
+        lines.push_str(space);
+        column += space.len();
+        for character in word.chars() {
+            let columns = character.width().unwrap_or(0);
+            if column + columns > SPOKEN_COLUMNS_MAX {
+                lines.push('\n');
+                lines.push_str(SPOKEN_INDENT);
+                column = SPOKEN_INDENT.len();
+            }
+            lines.push(character);
+            column += columns;
+        }
+    }
+    lines.push('\n');
+    lines
 }
 
 /// With a capital letter.
@@ -606,6 +654,31 @@ mod tests {
         // Sixteen games are as many as there can be.
         assert!(welcome.len() + 16 * (GAME_NAME_BYTES_MAX + 2) <= GREETING_BYTES_MAX);
         assert!(sentence(&"x".repeat(200)).len() + 3 <= FAREWELL_BYTES_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn who_speaks_can_be_told_from_the_line(
+            name in "[A-Za-z '.:*<>_-]{1,24}",
+            other in "(says|tells|shouts|server|[A-Za-z .'-]){1,4}",
+            text in "[ -~]{1,80}",
+        ) {
+            use forkade_protocol::text::{chat, player_name};
+            let (Ok(from), Ok(to), Ok(text)) = (player_name(&name), player_name(&other), chat(&text)) else {
+                return Ok(());
+            };
+            let heads = [
+                (ChatScope::Room, format!("{from} says")),
+                (ChatScope::Lobby, format!("{from} shouts")),
+                (ChatScope::Whisper { to: to.clone() }, format!("{from} tells {to}")),
+            ];
+            for (scope, expected) in heads {
+                let line = spoken(&speaker(&scope, &from), &text);
+                let (head, _) = line.split_once(": ").expect("who says it");
+                prop_assert_eq!(head, expected);
+                prop_assert!(!line.starts_with('*') && !line.to_lowercase().starts_with("the server says"));
+            }
+        }
     }
 
     proptest! {
