@@ -8,7 +8,7 @@ use forkade_protocol::{
 };
 
 use super::commands::{self, Description};
-use crate::games::{AnyGame, GameError, Games};
+use crate::games::{AnyGame, GameError, Games, length_that_fits};
 use crate::limits::TEXT_OUTPUT_BYTES_MAX;
 use crate::logging::Escaped;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -180,6 +180,24 @@ pub fn sentence(text: &str) -> String {
         characters.as_str().trim_end_matches('.')
     )
 }
+
+/// The text of the last frame to somebody of whom nothing is known yet, and who may be a person at a terminal: all of it is a frame to a
+/// program, and a person can read what is in it.
+///
+/// What a terminal makes of the frame's head: its length is a letter, and three bytes that show nothing; then the variant's number is a
+/// line's end; the code may be another, or switch the character set (14), which the first character here takes back; the text's length
+/// is a letter, which the sentence is written over.
+pub fn for_anybody(text: &str) -> String {
+    const BACK_TO_LETTERS: char = '\u{f}';
+    let text = &text[..length_that_fits(text, FOR_ANYBODY_BYTES.end - 10)];
+    let sentence = sentence(text);
+    let line = format!("{BACK_TO_LETTERS}\r{}", Escaped(sentence.trim_end()));
+    let bytes_min = FOR_ANYBODY_BYTES.start - "\r\n".len();
+    format!("{line:bytes_min$}\r\n")
+}
+
+/// Lengths of a text that are visible characters, as is the frame's, which is greater by three.
+const FOR_ANYBODY_BYTES: std::ops::Range<usize> = 32..120;
 
 /// What somebody who types nothing for so long is told.
 pub fn too_quiet(limit_ms: u64) -> String {
@@ -513,7 +531,7 @@ mod tests {
     use crate::games::tictactoe::{Placed, TicTacToe};
     use crate::games::{Game, Viewer};
     use crate::limits::{
-        FAREWELL_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, GREETING_BYTES_MAX,
+        FAREWELL_BYTES_MAX, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, GREETING_BYTES_MAX,
         PLAYER_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX, ROOMS_PER_PAGE_MAX,
     };
 
@@ -623,6 +641,84 @@ mod tests {
         };
         let line = wire(&told(&chat, Some(0)));
         assert_eq!(line, "Eve says: hi\\r\\nAnn says: I give up\\u{1b}[2J\r\n");
+        // Nor by the end of a terminal's line.
+        let filler = "x".repeat(80 - "Eve says: ".len());
+        for text in [
+            format!("{filler}The server says: go home"),
+            format!("{filler} *** The server says: go home"),
+            format!("{} Ann says: I give up", "word ".repeat(14)),
+            "\u{540d}\u{524d}".repeat(60),
+        ] {
+            let from = "Eve".to_owned();
+            let lines = told(&RoomEvent::Chat { from, text }, Some(0));
+            for (number, line) in lines.lines().enumerate() {
+                assert!(line.width() < 80, "{line}");
+                assert!(number == 0 || line.starts_with("    "), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_server_does_not_speak_as_anybody_does() {
+        let said = |from: &str, text: &str| {
+            let (scope, from, text) = (ChatScope::Lobby, from.to_owned(), text.to_owned());
+            message(&tictactoe(), &ServerMessage::Chat { scope, from, text })
+        };
+        assert_eq!(said("", "we close"), "*** The server says: we close\n");
+        assert_eq!(said("Ann", "we close"), "Ann shouts: we close\n");
+    }
+
+    #[test]
+    fn what_is_said_to_anybody_is_a_frame_and_can_be_read() {
+        use forkade_protocol::{ErrorCode, codec, frame};
+        let said = |text: &str| for_anybody(text);
+        let texts = [
+            "x",
+            "the server is stopping",
+            &"\u{e9}".repeat(200),
+            "you did not greet in time",
+        ];
+        let messages = texts.into_iter().flat_map(|text| {
+            let codes = [
+                ErrorCode::ServerFull,
+                ErrorCode::ShuttingDown,
+                ErrorCode::HandshakeTimeout,
+                ErrorCode::InternalError,
+            ];
+            let errors = codes.map(|code| ServerMessage::Error {
+                code,
+                text: said(text),
+            });
+            let stop = ServerMessage::ShuttingDown { text: said(text) };
+            errors.into_iter().chain([stop])
+        });
+        for message in messages {
+            let mut buffer = [0; FAREWELL_BYTES_MAX];
+            let length = frame::write_frame_into(&message, &mut buffer).expect("it fits");
+            let frame::Split::Frame { body, total } = frame::split(&buffer, FRAME_BYTES_MAX) else {
+                panic!("no frame: {message:?}")
+            };
+            assert_eq!((codec::decode(body).as_ref(), total), (Ok(&message), length));
+            let is_visible = |byte: u8| (b' '..=b'~').contains(&byte);
+            let text_at = buffer
+                .windows(2)
+                .position(|bytes| bytes == b"\x0f\r")
+                .expect("it is there");
+            assert!(
+                is_visible(buffer[0]) && is_visible(buffer[text_at - 1]),
+                "{buffer:?}"
+            );
+            assert_eq!(buffer[1..4], [0; 3]);
+            let shown = std::str::from_utf8(&buffer[text_at..length]).expect("text");
+            assert!(
+                shown.starts_with("\u{f}\r") && shown.ends_with("\r\n"),
+                "{shown:?}"
+            );
+        }
+        assert_eq!(
+            said("the server is full; try again later"),
+            "\u{f}\rThe server is full; try again later.\r\n"
+        );
     }
 
     #[test]
