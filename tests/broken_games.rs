@@ -416,7 +416,7 @@ fn a_kick_out_of_a_game_that_cannot_be_left_ends_the_match() {
         .expect("a room is free")
         .room;
     bob.join_room(room, None).expect("a seat is free");
-    ann.kick(1).expect("the owner may");
+    ann.kick(1, "Bob").expect("the owner may");
     let is_removal = |message: &ServerMessage| matches!(message, ServerMessage::Removed { .. });
     assert!(
         bob.receive_where(PATIENCE, is_removal)

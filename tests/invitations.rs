@@ -147,7 +147,7 @@ fn a_code_opens_the_door_but_makes_no_room() {
         rejection(cyd.join_by_invite(code.as_str(), true)),
         RejectCode::NoSpectators
     );
-    ann.kick(1).expect("the owner may");
+    ann.kick(1, "Bob").expect("the owner may");
     removed(&mut bob);
     assert_eq!(
         rejection(bob.join_by_invite(code.as_str(), false)),
@@ -157,7 +157,7 @@ fn a_code_opens_the_door_but_makes_no_room() {
     cyd.leave().expect("in a room");
     // Whoever owns the room has its code.
     dan.join_by_invite(code.as_str(), false).expect("a seat is free");
-    ann.hand_over(1).expect("the owner may");
+    ann.hand_over(1, "Dan").expect("the owner may");
     assert_eq!(rejection(ann.invite(true)), RejectCode::NotOwner);
     assert_eq!(dan.invite(false).expect("the owner may ask"), code);
 }
@@ -262,7 +262,7 @@ fn a_reservation_ends_by_itself_and_begins_anew_when_it_is_made_again() {
 fn a_reservation_finds_who_is_away_and_pardons_who_was_sent_out() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
-    ann.kick(1).expect("the owner may");
+    ann.kick(1, "Bob").expect("the owner may");
     removed(&mut bob);
     bob.disconnect_abruptly();
     eventually("bob is away", || server.handler_of("Bob").is_none());

@@ -8,7 +8,7 @@ use crate::lobby::Rejection;
 use crate::lobby::directory::Name;
 use crate::lobby::session::{Farewell, Session};
 use crate::logging;
-use crate::text_player::commands::{self, Command, REQUEST, Setting, Whom};
+use crate::text_player::commands::{self, Command, REQUEST, Setting};
 use crate::text_player::{Found, words};
 
 /// Handles the next thing that was typed.
@@ -110,14 +110,22 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
             request: REQUEST,
             settings: changed_settings(session, settings)?,
         },
-        Command::Kick(whom) => ClientMessage::Kick {
-            request: REQUEST,
-            seat: seat_of(session, &whom)?,
-        },
-        Command::HandOver(whom) => ClientMessage::HandOver {
-            request: REQUEST,
-            seat: seat_of(session, &whom)?,
-        },
+        Command::Kick(whom) => {
+            let (seat, name) = seat_of(session, &whom)?;
+            ClientMessage::Kick {
+                request: REQUEST,
+                seat,
+                name,
+            }
+        }
+        Command::HandOver(whom) => {
+            let (seat, name) = seat_of(session, &whom)?;
+            ClientMessage::HandOver {
+                request: REQUEST,
+                seat,
+                name,
+            }
+        }
         Command::Move(text) => ClientMessage::Act {
             request: REQUEST,
             action: action(session, &text)?,
@@ -194,19 +202,16 @@ fn changed_settings(session: &mut Session, changes: Vec<Setting>) -> Result<Room
     Ok(settings)
 }
 
-/// The seat that is meant.
-fn seat_of(session: &mut Session, whom: &Whom) -> Result<u8, Rejection> {
-    let name = match whom {
-        Whom::Seat(seat) => return Ok(*seat),
-        Whom::Named(name) => name.to_lowercase(),
-    };
+/// The seat of whoever has this name, and the name as it is written.
+fn seat_of(session: &mut Session, whom: &str) -> Result<(u8, String), Rejection> {
+    let name = whom.to_lowercase();
     let seats = session.room_now()?.seats;
-    let has_name = |(_, info): &(u8, Option<forkade_protocol::SeatInfo>)| {
-        info.as_ref().is_some_and(|info| info.name.to_lowercase() == name)
-    };
-    let found = (0..).zip(seats).find(has_name);
-    found.map(|(seat, _)| seat).ok_or_else(|| {
-        let text = format!("nobody in this room is called {}", words::quoted(&name));
+    let names = (0..)
+        .zip(seats)
+        .filter_map(|(seat, info)| Some((seat, info?.name)));
+    let mut found = names.filter(|(_, other)| other.to_lowercase() == name);
+    found.next().ok_or_else(|| {
+        let text = format!("nobody in this room is called {}", words::quoted(whom));
         Rejection::new(RejectCode::NoSuchSeat, text)
     })
 }

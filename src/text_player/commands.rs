@@ -3,6 +3,8 @@
 use forkade_protocol::{ChatScope, ClientMessage, RoomFilter, RoomSettings};
 use thiserror::Error;
 
+use crate::games::{AnyGame, GameError, Rejection};
+use crate::limits::INVITE_CODE_BYTES;
 use crate::logging::Escaped;
 
 /// The number of every request: an answer is shown when it comes, whatever it answers.
@@ -50,25 +52,16 @@ pub enum Command {
     },
     /// To have the own room like this.
     Set(Vec<Setting>),
-    /// Somebody out of the own room.
-    Kick(Whom),
-    /// Somebody else to own the room.
-    HandOver(Whom),
+    /// Whoever has this name out of the own room. (Not whoever has a seat: that may change while somebody types its number.)
+    Kick(String),
+    /// Whoever has this name to own the room.
+    HandOver(String),
     /// What a program would ask for in the same words.
     Ask(ClientMessage),
     /// A move, in the words of the game.
     Move(String),
     /// To leave the server.
     Quit,
-}
-
-/// Somebody with a seat in the room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whom {
-    /// Who has this seat.
-    Seat(u8),
-    /// Who has this name.
-    Named(String),
 }
 
 /// One thing about a room.
@@ -162,7 +155,13 @@ impl Description {
     }
 }
 
-const SETTINGS: &str = "passcode=WORD seats=NUMBER turn=SECONDS unlisted=yes|no spectators=yes|no";
+/// Groups of an invite code, with a hyphen between two.
+const CODE_GROUPS: usize = 3;
+/// Letters and digits of an invite code.
+const CODE_LETTERS: usize = INVITE_CODE_BYTES - (CODE_GROUPS - 1);
+
+const SETTINGS: &str =
+    "passcode=WORD seats=NUMBER turn=SECONDS unlisted=yes|no spectators=yes|no options=WORD (the game's own)";
 
 const COMMANDS: &[Description] = &[
     Description {
@@ -287,13 +286,13 @@ const COMMANDS: &[Description] = &[
     },
     Description {
         name: "kick",
-        usage: "kick SEAT|NAME",
+        usage: "kick NAME",
         summary: "send somebody out of your room for good",
         more: &[],
     },
     Description {
         name: "owner",
-        usage: "owner SEAT|NAME",
+        usage: "owner NAME",
         summary: "make somebody else the owner of your room",
         more: &[],
     },
@@ -478,8 +477,8 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
             request,
             player: unquoted(&something()?).to_owned(),
         })),
-        "kick" => Ok(Command::Kick(whom(&something()?))),
-        "owner" => Ok(Command::HandOver(whom(&something()?))),
+        "kick" => Ok(Command::Kick(unquoted(&something()?).to_owned())),
+        "owner" => Ok(Command::HandOver(unquoted(&something()?).to_owned())),
         "set" => match settings(&something()?, &no_such)? {
             (words, settings) if words.is_empty() => Ok(Command::Set(settings)),
             (words, _) => Err(no_such(words.first().copied().unwrap_or_default(), "option")),
@@ -528,11 +527,19 @@ fn settings<'l>(
     Ok((words, settings))
 }
 
-fn whom(text: &str) -> Whom {
-    match text.parse() {
-        Ok(seat) => Whom::Seat(seat),
-        Err(_) => Whom::Named(unquoted(text).to_owned()),
-    }
+/// Whether this is an invite code with spaces in it: as many letters and digits as it has, and hyphens.
+fn is_spaced_code(text: &str) -> bool {
+    let letters = text.chars().filter(char::is_ascii_alphanumeric).count();
+    let is_part = |one: char| one == ' ' || one == '-' || one.is_ascii_alphanumeric();
+    letters == CODE_LETTERS && text.chars().all(is_part)
+}
+
+/// Whether it is one as it is read out: in its groups.
+fn is_code_in_groups(text: &str) -> bool {
+    is_spaced_code(text)
+        && text
+            .split_whitespace()
+            .all(|group| group.len() == CODE_LETTERS / CODE_GROUPS)
 }
 
 /// The first word, which may stand in quotes, and what is behind it.

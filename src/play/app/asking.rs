@@ -5,7 +5,7 @@ use forkade_protocol::{ChatScope, ClientMessage, Phase, RoomId, RoomSettings};
 use super::{App, Look, Place};
 use crate::play::listing::Choice;
 use crate::play::styled::Style;
-use crate::text_player::commands::{self, Command, Description, REQUEST, Setting, Whom};
+use crate::text_player::commands::{self, Command, Description, REQUEST, Setting};
 use crate::text_player::words;
 
 /// The request number of [`ClientMessage::Look`]. (What is typed has [`REQUEST`].)
@@ -136,14 +136,16 @@ impl App<'_> {
                 }
             },
             Command::Set(settings) => self.configure(settings),
-            Command::Kick(whom) => self.ask_about(&whom, |seat| ClientMessage::Kick {
+            Command::Kick(whom) => self.ask_about(&whom, |seat, name| ClientMessage::Kick {
                 request: REQUEST,
                 seat,
+                name,
             }),
             Command::HandOver(whom) => {
-                self.ask_about(&whom, |seat| ClientMessage::HandOver {
+                self.ask_about(&whom, |seat, name| ClientMessage::HandOver {
                     request: REQUEST,
                     seat,
+                    name,
                 });
             }
             Command::Ask(ClientMessage::Chat { scope, text, .. }) => self.chat(scope, &text),
@@ -286,13 +288,13 @@ impl App<'_> {
         }
     }
 
-    fn ask_about(&mut self, whom: &Whom, message: impl FnOnce(u8) -> ClientMessage) {
-        let seat = match whom {
-            Whom::Seat(seat) => Some(*seat),
-            Whom::Named(name) => self.room().and_then(|room| room.seat_of(name)),
-        };
+    fn ask_about(&mut self, whom: &str, message: impl FnOnce(u8, String) -> ClientMessage) {
+        let seat = self.room().and_then(|room| {
+            let seat = room.seat_of(whom)?;
+            Some((seat, room.name_of(seat)?.to_owned()))
+        });
         match seat {
-            Some(seat) => self.ask(message(seat)),
+            Some((seat, name)) => self.ask(message(seat, name)),
             None => self.tell(Style::Bad, "Nobody of that name has a seat here."),
         }
     }
