@@ -525,6 +525,8 @@ pub enum RoomEvent {
         /// Whose turn it was.
         seat: u8,
     },
+    /// No clock is running any more, though the match goes on: nobody in particular is waited for.
+    TurnStopped,
 }
 
 /// How a match ended.

@@ -457,6 +457,7 @@ impl Scene<'_> {
             }
             RoomEvent::TurnTimedOut { seat } if own(*seat) => "You took too long.".into(),
             RoomEvent::TurnTimedOut { seat } => format!("{} took too long.", who(*seat)),
+            RoomEvent::TurnStopped => "It is nobody's turn: the clock stands still.".into(),
         };
         Ok(if text.is_empty() { text } else { one_line(&text) })
     }

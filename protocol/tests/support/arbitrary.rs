@@ -142,6 +142,7 @@ fn event() -> impl Strategy<Value = RoomEvent> {
         rules().prop_map(|rules| RoomEvent::Configured { rules }),
         any::<(u8, u32)>().prop_map(|(seat, milliseconds)| RoomEvent::Turn { seat, milliseconds }),
         any::<u8>().prop_map(|seat| RoomEvent::TurnTimedOut { seat }),
+        Just(RoomEvent::TurnStopped),
     ]
 }
 
