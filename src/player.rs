@@ -12,6 +12,7 @@ use crate::lobby::Rejection;
 use crate::lobby::chat::clean_line;
 use crate::lobby::directory::Name;
 use crate::lobby::membership::NewRoom;
+use crate::lobby::rate::has_its_price;
 use crate::lobby::session::{Farewell, Session};
 
 /// What the handshake has led to.
@@ -195,6 +196,14 @@ fn close(code: ErrorCode, text: impl Into<String>) -> Next {
 
 fn handle(session: &mut Session, message: ClientMessage) -> Next {
     let request = message.request();
+    if has_its_price(&message)
+        && let Some(request) = request
+        && let Err(rejection) = session.charge()
+    {
+        reject(session, request, rejection);
+        session.end_frame();
+        return Next::Handled;
+    }
     let result = match message {
         ClientMessage::Hello { .. } | ClientMessage::Resume { .. } => {
             return close(ErrorCode::WrongState, "you have greeted already");
@@ -302,6 +311,7 @@ fn reject(session: &mut Session, request: u32, rejection: Rejection) {
         );
     }
     let Rejection { code, text, .. } = rejection;
+    session.do_not_charge();
     let reply = ServerMessage::Rejected { request, code, text };
     session
         .consume_and_reply(Some(&reply))

@@ -70,10 +70,15 @@ impl Session {
         allowed: impl FnOnce(MatchPhase) -> Result<(), Rejection>,
     ) -> Result<(), Rejection> {
         let seed = fresh_seed()?;
+        let (header, paid) = (self.lobby.memory.header, self.pay_for_request());
         self.in_room(|tx, inside| {
             let (record, seat) = (tx.record(), inside.must_have_seat()?);
             allowed(phase_of(tx.get(&record.phase)))?;
             let (bits, bit) = (tx.get(&record.ready), 1 << seat);
+            // Who becomes ready has taken it back before, which had its price, or has played a match since.
+            if !ready || bits & bit != 0 {
+                paid?.enter(tx, &inside.own.player.requests_paid_until_us);
+            }
             tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
             let mut events = Events::begin(tx);
             events.tell_all(tx, RoomEvent::Ready { seat, ready })?;

@@ -51,7 +51,7 @@ impl Session {
         let mut tx = self.lobby.hand.begin(memory.directory.record);
         match memory.post(&mut tx, player.0, &invited) {
             Ok(keeper) => {
-                paid.enter(&mut tx, own.player);
+                paid.enter(&mut tx, &own.player.chat_paid_until_us);
                 own.consume(&mut tx);
                 tx.commit()?;
                 self.keeper_bells.extend(keeper);

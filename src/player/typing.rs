@@ -69,6 +69,7 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
         Command::Who => return handled(session, Session::who),
         Command::Rename(name) => {
             let name = player_name(&name)?;
+            session.charge()?;
             let renamed = handled(session, |session| session.rename(name))?;
             logging::set_player(Some(name.as_str()));
             return Ok(renamed);
