@@ -166,24 +166,31 @@ pub fn handle_next_frame(session: &mut Session) -> Next {
     };
     match codec::decode::<ClientMessage>(&body) {
         Ok(message) if session.frame_is_refused() => refuse(session, &message),
-        // What has happened in the room until now is the player's to know, and cannot be told afterwards.
-        Ok(message @ (ClientMessage::Leave { .. } | ClientMessage::Goodbye)) => match session.catch_up() {
-            Ok(false) if message != ClientMessage::Goodbye => {
-                session.end_frame();
-                Next::Wait
-            }
-            // Who says goodbye and does not read has waived the rest.
-            Ok(_) => handle(session, message),
-            Err(rejection) => {
-                log::error!("cannot deliver the room's events: {rejection}");
-                close(
-                    ErrorCode::InternalError,
-                    "the server failed; the session can be resumed",
-                )
-            }
-        },
-        Ok(message) => handle(session, message),
+        Ok(message) => handle_when_told(session, message),
         Err(error) => close(ErrorCode::Malformed, format!("a message is malformed: {error}")),
+    }
+}
+
+/// Handles a message; before the player leaves, what has happened in the room until now is delivered: it is the player's to know, and
+/// cannot be told afterwards.
+fn handle_when_told(session: &mut Session, message: ClientMessage) -> Next {
+    if !matches!(message, ClientMessage::Leave { .. } | ClientMessage::Goodbye) {
+        return handle(session, message);
+    }
+    match session.catch_up() {
+        Ok(false) if message != ClientMessage::Goodbye => {
+            session.end_frame();
+            Next::Wait
+        }
+        // Who says goodbye and does not read has waived the rest.
+        Ok(_) => handle(session, message),
+        Err(rejection) => {
+            log::error!("cannot deliver the room's events: {rejection}");
+            close(
+                ErrorCode::InternalError,
+                "the server failed; the session can be resumed",
+            )
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, text};
 
-use super::{Next, handle, reject};
+use super::{Next, reject};
 use crate::limits::TEXT_LINE_BYTES_MAX;
 use crate::lobby::Rejection;
 use crate::lobby::directory::Name;
@@ -137,7 +137,7 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
         Command::Look => ClientMessage::Look { request: REQUEST },
         Command::Ask(message) => message,
     };
-    Ok(handle(session, message))
+    Ok(super::handle_when_told(session, message))
 }
 
 fn say(session: &mut Session, text: &str) -> Result<Next, Rejection> {

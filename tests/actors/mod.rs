@@ -243,6 +243,14 @@ impl Actor {
         Some(message)
     }
 
+    /// The handler sends what there is, which need not be kept; gives what the terminal of somebody in text mode shows of it.
+    #[allow(dead_code, reason = "not every program has people in text mode")]
+    pub(crate) fn shown(&mut self) -> String {
+        self.flush();
+        self.session.forget_sent();
+        String::from_utf8(std::mem::take(&mut self.unread)).expect("text")
+    }
+
     /// The handler sends what there is, and the client receives it. Says whether there was anything.
     pub(crate) fn flush(&mut self) -> bool {
         let before = self.session.passed.sent;
