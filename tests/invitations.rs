@@ -9,6 +9,7 @@ use common::rooms::{expect_event, message, picture, public, rejection, removed, 
 use common::{Server, eventually};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{Phase, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
+use nix::sys::signal::Signal;
 
 fn invited(client: &mut Client) -> (RoomId, String, u16) {
     message(client, |message| match message {
@@ -329,4 +330,23 @@ fn nobody_is_flooded_with_invitations() {
     let kept = picture(&mut ann).reservations.len();
     assert_eq!(kept, 1, "as it was");
     invited(&mut zoe);
+}
+
+#[test]
+fn a_reservation_that_fails_leaves_an_earlier_one_as_it_was() {
+    let server = Server::start(&["--seat-reservation-ms", "60000"]);
+    let (mut ann, [], _) = room_of(&server, "relay", public(), []);
+    let _zoe = server.client("Zoe");
+    ann.reserve("Zoe").expect("the owner may");
+    // She is about to be gone, and cannot be written to any more; her process is held up, so that she is not gone yet.
+    let handler = server.handler_of("Zoe").expect("she has one");
+    server.signal(handler, Signal::SIGSTOP);
+    server.ask("kick Zoe");
+    let left_ms = picture(&mut ann).reservations[0].milliseconds;
+    let refused = ann.reserve("Zoe");
+    let kept = picture(&mut ann).reservations;
+    server.signal(handler, Signal::SIGCONT);
+    assert_eq!(rejection(refused), RejectCode::UnknownPlayer);
+    assert_eq!(kept.len(), 1, "as it was");
+    assert!(kept[0].milliseconds <= left_ms, "and for no longer");
 }
