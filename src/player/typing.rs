@@ -1,6 +1,6 @@
 //! What is typed in text mode, made into calls of the lobby.
 
-use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, text};
+use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, Snapshot, text};
 
 use super::{Next, reject};
 use crate::limits::TEXT_LINE_BYTES_MAX;
@@ -80,8 +80,8 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
                 true => words::name_for_room(session.name().as_str()),
                 false => name,
             },
+            settings: chosen_settings(session, &game, settings)?,
             game,
-            settings,
         },
         Command::Rooms { filter, after } => ClientMessage::ListRooms {
             request: REQUEST,
@@ -179,9 +179,19 @@ fn action(session: &mut Session, text: &str) -> Result<Vec<u8>, Rejection> {
     }
 }
 
+/// What a room of the game is to be like.
+fn chosen_settings(session: &Session, game: &str, chosen: Vec<Setting>) -> Result<RoomSettings, Rejection> {
+    let mut settings = RoomSettings::default();
+    let game = session.lobby.games.find(game).map(|(_, game)| game);
+    for setting in chosen {
+        setting.apply(&mut settings, game)?;
+    }
+    Ok(settings)
+}
+
 /// The room's settings with these changes.
 fn changed_settings(session: &mut Session, changes: Vec<Setting>) -> Result<RoomSettings, Rejection> {
-    let rules = session.room_now()?.rules;
+    let Snapshot { game, rules, .. } = session.room_now()?;
     let says_passcode = changes
         .iter()
         .any(|change| matches!(change, Setting::Passcode(_)));
@@ -199,7 +209,10 @@ fn changed_settings(session: &mut Session, changes: Vec<Setting>) -> Result<Room
         no_spectators: rules.no_spectators,
         turn_seconds: rules.turn_seconds,
     };
-    changes.into_iter().for_each(|change| change.apply(&mut settings));
+    let game = session.lobby.games.find(&game).map(|(_, game)| game);
+    for change in changes {
+        change.apply(&mut settings, game)?;
+    }
     Ok(settings)
 }
 

@@ -31,8 +31,8 @@ pub enum Command {
         game: String,
         /// The room's name; none was given if it is empty.
         name: String,
-        /// What it is to be like.
-        settings: RoomSettings,
+        /// What it is to be like, where that is not as usual.
+        settings: Vec<Setting>,
     },
     /// To come into the room of this [number](super::words::room_number), or id.
     Join {
@@ -77,18 +77,31 @@ pub enum Setting {
     Unlisted(bool),
     /// Nobody may watch.
     NoSpectators(bool),
+    /// What is to be chosen about the game itself, in its own words; nothing any more if it is empty.
+    Options(String),
 }
 
 impl Setting {
-    /// Changes the settings accordingly.
-    pub fn apply(self, settings: &mut RoomSettings) {
+    /// Changes the settings accordingly, of a room of `game`, if that is known here.
+    ///
+    /// # Errors
+    ///
+    /// Options that the game does not understand.
+    pub fn apply(self, settings: &mut RoomSettings, game: Option<&dyn AnyGame>) -> Result<(), GameError> {
         match self {
             Self::Passcode(passcode) => settings.passcode = passcode,
             Self::Seats(seats) => settings.seats = seats,
             Self::TurnSeconds(seconds) => settings.turn_seconds = seconds,
             Self::Unlisted(unlisted) => settings.unlisted = unlisted,
             Self::NoSpectators(none) => settings.no_spectators = none,
+            Self::Options(text) if text.is_empty() => settings.options.clear(),
+            Self::Options(text) => {
+                let unknown =
+                    || Rejection::bad_options("the game is not known here, and so its options are not");
+                settings.options = game.ok_or_else(unknown)?.parse_options(&text)?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -416,16 +429,12 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
         "create" => {
             let (game, rest) = split_word(rest);
             let (words, settings) = settings(rest, &no_such)?;
-            let mut wanted = RoomSettings::default();
-            settings
-                .into_iter()
-                .for_each(|setting| setting.apply(&mut wanted));
             match game {
                 "" => Err(wrong()),
                 game => Ok(Command::Create {
                     game: game.to_lowercase(),
                     name: words.join(" "),
-                    settings: wanted,
+                    settings,
                 }),
             }
         }
@@ -439,17 +448,17 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
             let (which, passcode) = split_word(rest);
             match (which, which.trim_start_matches('#').parse()) {
                 ("", _) => Err(wrong()),
-                (_, Ok(room)) => Ok(Command::Join {
+                // A room of four digits with a passcode of two words is less likely than a code that begins with digits.
+                (_, Ok(room)) if !is_code_in_groups(rest) => Ok(Command::Join {
                     room,
                     passcode: (!passcode.is_empty()).then(|| passcode.to_owned()),
                     watch,
                 }),
-                (code, Err(_)) if passcode.is_empty() => Ok(Command::Ask(ClientMessage::JoinByInvite {
-                    request,
-                    code: code.to_owned(),
-                    watch,
-                })),
-                (found, Err(_)) => Err(no_such(found, "number of a room")),
+                (code, _) if passcode.is_empty() || is_spaced_code(rest) => {
+                    let code = if passcode.is_empty() { code } else { rest }.to_owned();
+                    Ok(Command::Ask(ClientMessage::JoinByInvite { request, code, watch }))
+                }
+                (found, _) => Err(no_such(found, "number of a room")),
             }
         }
         "ready" => nothing(Command::Ask(ClientMessage::Ready { request, ready: true })),
@@ -521,6 +530,7 @@ fn settings<'l>(
             "turn" => Setting::TurnSeconds(value.parse().map_err(|_| no_such(value, "number of seconds"))?),
             "unlisted" => Setting::Unlisted(yes_or_no()?),
             "spectators" => Setting::NoSpectators(!yes_or_no()?),
+            "options" => Setting::Options(value.to_owned()),
             _ => return Err(no_such(key, "option")),
         });
     }

@@ -81,6 +81,11 @@ pub fn quoted(typed: &str) -> String {
     format!("\"{}{more}\"", Escaped(&shown))
 }
 
+/// A room's name, with quotes around it, in which there is no other: it ends where it seems to.
+pub fn titled(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "'"))
+}
+
 /// What a room is called whose opener has not said.
 pub fn name_for_room(opener: &str) -> String {
     // A player's name has at most 24 characters, a room's 40.
@@ -154,7 +159,8 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
             seconds,
             ..
         } => format!(
-            "{from} keeps a seat for you for {seconds} seconds in {name} ({game}): \"join {code}\" takes it.\n"
+            "{from} keeps a seat for you for {seconds} seconds in {} ({game}): \"join {code}\" takes it.\n",
+            titled(name)
         ),
         ServerMessage::Removed { text, .. } => sentence(text),
         ServerMessage::ChatMissed { lines } => format!("{lines} lines of the lobby's chat were lost.\n"),
@@ -217,8 +223,9 @@ pub fn room(games: &Games, snapshot: &Snapshot) -> String {
     };
     let number = room_number(snapshot.room);
     let mut text = format!(
-        "room {number}, \"{}\": {}, {state}.\n",
-        snapshot.name, snapshot.game
+        "room {number}, {}: {}, {state}.\n",
+        titled(&snapshot.name),
+        snapshot.game
     );
     for (seat, info) in (0..).zip(&snapshot.seats) {
         let seat_name = seat_name(game, seat);

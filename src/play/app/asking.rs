@@ -3,6 +3,7 @@
 use forkade_protocol::{ChatScope, ClientMessage, Phase, RoomId, RoomSettings};
 
 use super::{App, Look, Place};
+use crate::games::GameError;
 use crate::play::listing::Choice;
 use crate::play::styled::Style;
 use crate::text_player::commands::{self, Command, Description, REQUEST, Setting};
@@ -121,7 +122,12 @@ impl App<'_> {
                     );
                 }
             }
-            Command::Create { game, name, settings } => self.create(game, name, settings),
+            Command::Create { game, name, settings } => {
+                match self.with_changes(&game, RoomSettings::default(), settings) {
+                    Ok(settings) => self.create(game, name, settings),
+                    Err(why) => self.tell(Style::Bad, &why),
+                }
+            }
             Command::Join {
                 room,
                 passcode,
@@ -312,7 +318,7 @@ impl App<'_> {
             let what = "The room has a passcode that is not known here: say passcode=WORD as well, or passcode= for none.";
             return self.tell(Style::Bad, what);
         }
-        let mut settings = RoomSettings {
+        let settings = RoomSettings {
             passcode: self.passcode_given.clone().filter(|_| rules.passcode),
             seats: rules.seats,
             options: rules.options.clone(),
@@ -320,14 +326,33 @@ impl App<'_> {
             no_spectators: rules.no_spectators,
             turn_seconds: rules.turn_seconds,
         };
-        for change in changes {
-            change.apply(&mut settings);
-        }
+        let game = room.snapshot().game.clone();
+        let settings = match self.with_changes(&game, settings, changes) {
+            Ok(settings) => settings,
+            Err(why) => return self.tell(Style::Bad, &why),
+        };
         self.passcode_given = settings.passcode.clone();
         self.ask(ClientMessage::Configure {
             request: REQUEST,
             settings,
         });
+    }
+
+    /// The settings with these changes. Errors are for people.
+    fn with_changes(
+        &self,
+        game: &str,
+        mut settings: RoomSettings,
+        changes: Vec<Setting>,
+    ) -> Result<RoomSettings, String> {
+        let game = self.games.find(game).map(|(_, game)| game);
+        for change in changes {
+            change.apply(&mut settings, game).map_err(|error| match error {
+                GameError::Rejected(rejection) => format!("These options cannot be: {}.", rejection.text()),
+                other => format!("These options cannot be: {other}."),
+            })?;
+        }
+        Ok(settings)
     }
 
     fn tell_games(&mut self) {
