@@ -1,7 +1,5 @@
 //! The operations of rooms' owners, and of those whom they concern.
 
-use std::sync::atomic::Ordering;
-
 use forkade::lobby::Lobby;
 use forkade::lobby::session::Farewell;
 use forkade_protocol::{ClientMessage, RoomId, RoomSettings, ServerMessage};
@@ -18,15 +16,6 @@ pub(crate) const OWNERS: &[Operation] = &[
     Operation::new("be refused what is the owner's", 2, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
         stage.says(1, &configure())
-    }),
-    Operation::new("be refused what comes too fast", 2, |stage| {
-        stage.room_of("relay", ["ann", "bob"]);
-        let header = stage.world.memory.header;
-        for rate in [&header.requests_burst, &header.requests_per_minute] {
-            rate.store(1, Ordering::Relaxed);
-        }
-        stage.tells(&configure());
-        stage.says(0, &configure())
     }),
     Operation::new("take readiness back", 2, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
