@@ -19,8 +19,9 @@ use crate::limits::{
     BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CLIENTS_PER_HANDLER_MAX,
     CONNECTIONS_BEYOND_PLAYERS_DEFAULT, CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT,
     HANDSHAKE_TIMEOUT_MS_DEFAULT, HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, PLAYERS_MAX_DEFAULT,
-    PLAYERS_OR_ROOMS_MAX, ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT,
-    SEND_BUFFER_BYTES_DEFAULT, SPARE_HANDLERS_MAX, TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
+    PLAYERS_OR_ROOMS_MAX, REQUESTS_BURST_DEFAULT, REQUESTS_PER_MINUTE_DEFAULT, ROOMS_MAX_DEFAULT,
+    SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT, SPARE_HANDLERS_MAX,
+    TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
 };
 
 pub use sources::load;
@@ -64,6 +65,10 @@ pub struct Config {
     pub chat_burst: u32,
     /// Lines that a player may say in a minute in the long run; 0: any number.
     pub chat_per_minute: u32,
+    /// Requests that have their price which a player may make at once.
+    pub requests_burst: u32,
+    /// The same in a minute in the long run; 0: any number.
+    pub requests_per_minute: u32,
     /// Processor time that a process may use over one thing before the watchdog kills it; 0: there is no watchdog.
     pub watchdog_cpu_ms: u32,
     /// `SO_SNDBUF` of each connection.
@@ -112,6 +117,8 @@ impl Default for Config {
             drain_timeout_ms: DRAIN_TIMEOUT_MS_DEFAULT,
             chat_burst: CHAT_BURST_DEFAULT,
             chat_per_minute: CHAT_PER_MINUTE_DEFAULT,
+            requests_burst: REQUESTS_BURST_DEFAULT,
+            requests_per_minute: REQUESTS_PER_MINUTE_DEFAULT,
             watchdog_cpu_ms: WATCHDOG_CPU_MS_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
             log: LevelFilter::Info,
@@ -328,7 +335,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All that can be chosen.
-pub const SETTINGS: [Setting; 21] = [
+pub const SETTINGS: [Setting; 23] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -442,6 +449,18 @@ pub const SETTINGS: [Setting; 21] = [
         value_name: "NUMBER",
         help: "Lines that a player may say in a minute in the long run; 0: any number",
         kind: Kind::Number(|config| &mut config.chat_per_minute, 0..=60_000),
+    },
+    Setting {
+        flag: "requests-burst",
+        value_name: "NUMBER",
+        help: "Requests that leave traces for others (to open, enter or change a room) which a player may make at once",
+        kind: Kind::Number(|config| &mut config.requests_burst, 1..=100_000),
+    },
+    Setting {
+        flag: "requests-per-minute",
+        value_name: "NUMBER",
+        help: "The same in a minute in the long run; 0: any number",
+        kind: Kind::Number(|config| &mut config.requests_per_minute, 0..=6_000_000),
     },
     Setting {
         flag: "watchdog-cpu-ms",

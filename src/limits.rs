@@ -120,6 +120,19 @@ pub const CHAT_BURST_DEFAULT: u32 = 10;
 /// Lines that a player may say in a minute in the long run, unless configured.
 pub const CHAT_PER_MINUTE_DEFAULT: u32 = 60;
 
+/// Requests that leave traces for others (to come into a room, to open or to change one) which a player may make at once, unless
+/// configured: so few that what they lead to fits a room's log.
+pub const REQUESTS_BURST_DEFAULT: u32 = 1000;
+
+/// The same in a minute in the long run, unless configured: more than programs ask for that play match after match, each in a room of its
+/// own, as fast as they can; and a tenth of what one that does nothing else could (its part of the lobby's lock is then some 4 %).
+pub const REQUESTS_PER_MINUTE_DEFAULT: u32 = 60_000;
+
+/// Bytes of the events that one such request leads to, at most: a longest name, and a few numbers.
+const REQUEST_EVENTS_BYTES_MAX: usize = 256;
+
+const _: () = assert!(REQUESTS_BURST_DEFAULT as usize * REQUEST_EVENTS_BYTES_MAX <= ROOM_LOG_BYTES);
+
 /// A game's encoded state; a room has two slots of this size.
 pub const GAME_STATE_BYTES_MAX: usize = 8 * 1024;
 

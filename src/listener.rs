@@ -26,6 +26,7 @@ use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::signals::Signals;
 use crate::sys::sockets::{SendOutcome, Sent, send_from, shut_down};
+use crate::text_player::words;
 use crate::wiring::Delivery;
 
 const GAME: Token = Token(0);
@@ -304,7 +305,8 @@ impl Listener {
     }
 }
 
-/// Tells a client, in the words of its protocol, that it cannot be served. The socket's buffer is empty: nothing waits.
+/// Tells a client that it cannot be served, in the words of its protocol, and so that a person can read it, too: nothing is known of who
+/// it is. The socket's buffer is empty: nothing waits.
 pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
     let mut buffer = [0; FAREWELL_BYTES_MAX];
     let code = match refusal {
@@ -313,7 +315,7 @@ pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
     };
     let message = ServerMessage::Error {
         code,
-        text: refusal.text().to_owned(),
+        text: words::for_anybody(refusal.text()),
     };
     let sent = match kind {
         Kind::Game => {

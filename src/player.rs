@@ -12,6 +12,7 @@ use crate::lobby::Rejection;
 use crate::lobby::chat::clean_line;
 use crate::lobby::directory::Name;
 use crate::lobby::membership::NewRoom;
+use crate::lobby::rate::has_its_price;
 use crate::lobby::session::{Farewell, Session};
 
 /// What the handshake has led to.
@@ -165,24 +166,31 @@ pub fn handle_next_frame(session: &mut Session) -> Next {
     };
     match codec::decode::<ClientMessage>(&body) {
         Ok(message) if session.frame_is_refused() => refuse(session, &message),
-        // What has happened in the room until now is the player's to know, and cannot be told afterwards.
-        Ok(message @ (ClientMessage::Leave { .. } | ClientMessage::Goodbye)) => match session.catch_up() {
-            Ok(false) if message != ClientMessage::Goodbye => {
-                session.end_frame();
-                Next::Wait
-            }
-            // Who says goodbye and does not read has waived the rest.
-            Ok(_) => handle(session, message),
-            Err(rejection) => {
-                log::error!("cannot deliver the room's events: {rejection}");
-                close(
-                    ErrorCode::InternalError,
-                    "the server failed; the session can be resumed",
-                )
-            }
-        },
-        Ok(message) => handle(session, message),
+        Ok(message) => handle_when_told(session, message),
         Err(error) => close(ErrorCode::Malformed, format!("a message is malformed: {error}")),
+    }
+}
+
+/// Handles a message; before the player leaves, what has happened in the room until now is delivered: it is the player's to know, and
+/// cannot be told afterwards.
+fn handle_when_told(session: &mut Session, message: ClientMessage) -> Next {
+    if !matches!(message, ClientMessage::Leave { .. } | ClientMessage::Goodbye) {
+        return handle(session, message);
+    }
+    match session.catch_up() {
+        Ok(false) if message != ClientMessage::Goodbye => {
+            session.end_frame();
+            Next::Wait
+        }
+        // Who says goodbye and does not read has waived the rest.
+        Ok(_) => handle(session, message),
+        Err(rejection) => {
+            log::error!("cannot deliver the room's events: {rejection}");
+            close(
+                ErrorCode::InternalError,
+                "the server failed; the session can be resumed",
+            )
+        }
     }
 }
 
@@ -195,6 +203,14 @@ fn close(code: ErrorCode, text: impl Into<String>) -> Next {
 
 fn handle(session: &mut Session, message: ClientMessage) -> Next {
     let request = message.request();
+    if has_its_price(&message)
+        && let Some(request) = request
+        && let Err(rejection) = session.charge()
+    {
+        reject(session, request, rejection);
+        session.end_frame();
+        return Next::Handled;
+    }
     let result = match message {
         ClientMessage::Hello { .. } | ClientMessage::Resume { .. } => {
             return close(ErrorCode::WrongState, "you have greeted already");
@@ -256,8 +272,8 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
         ClientMessage::Act { action, .. } => session.act(&action),
         ClientMessage::Chat { scope, text, .. } => chat(session, &scope, &text),
         ClientMessage::Configure { settings, .. } => session.configure(&settings),
-        ClientMessage::Kick { seat, .. } => session.kick_from_seat(seat),
-        ClientMessage::HandOver { seat, .. } => session.hand_over(seat),
+        ClientMessage::Kick { seat, name, .. } => session.kick_from_seat(seat, &name),
+        ClientMessage::HandOver { seat, name, .. } => session.hand_over(seat, &name),
         ClientMessage::Invite { request, renew } => session.invite(request, renew),
         ClientMessage::JoinByInvite { request, code, watch } => session.join_by_invite(request, &code, watch),
         ClientMessage::Reserve { player, .. } => session.reserve(&player),
@@ -302,6 +318,7 @@ fn reject(session: &mut Session, request: u32, rejection: Rejection) {
         );
     }
     let Rejection { code, text, .. } = rejection;
+    session.do_not_charge();
     let reply = ServerMessage::Rejected { request, code, text };
     session
         .consume_and_reply(Some(&reply))

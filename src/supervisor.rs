@@ -199,6 +199,12 @@ fn configure(memory: &Memory, config: &Config) {
     header
         .chat_per_minute
         .store(config.chat_per_minute.into(), Ordering::Relaxed);
+    header
+        .requests_burst
+        .store(config.requests_burst.into(), Ordering::Relaxed);
+    header
+        .requests_per_minute
+        .store(config.requests_per_minute.into(), Ordering::Relaxed);
 }
 
 /// Tells whoever started the server that it can be connected to.

@@ -7,6 +7,7 @@ mod common;
 
 use std::ops::RangeInclusive;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use common::{PATIENCE, Server, eventually};
 use forkade::games::relay::Relay;
@@ -35,6 +36,9 @@ enum FailsIn {
     Leave,
     Timeout,
 }
+
+/// The sum at which it is nobody's turn.
+const NOBODYS_TURN: u32 = 77;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Deed {
@@ -98,7 +102,7 @@ impl Game for Fragile {
     }
 
     fn to_move(&self) -> Option<u8> {
-        Some(0)
+        (self.sum != NOBODYS_TURN).then_some(0)
     }
 
     fn turn_timed_out(&mut self, _seat: u8, _out: &mut Outbox<u32>) {
@@ -408,6 +412,38 @@ fn a_turn_whose_end_panics_ends_one_match_and_no_other() {
     expect_logged(&server, &["ticker", "abandoned", "cannot be waited for"]);
 }
 
+fn a_clock_that_stops_says_so() {
+    let server = start();
+    let mut ann = server.client("Ann");
+    let mut wish = room_failing_in(FailsIn::Nothing);
+    wish.settings.turn_seconds = 3600;
+    ann.create_room(wish).expect("a room is free");
+    let mut events_of = |deed_done: Deed| -> Vec<RoomEvent> {
+        ann.act(deed(&deed_done)).expect("legal");
+        let turn = ann.look().expect("in a room").turn.map(|turn| turn.seat);
+        let heard = std::iter::from_fn(|| ann.receive(Duration::ZERO).expect("the session lives"));
+        let events: Vec<RoomEvent> = heard
+            .filter_map(|message| match message {
+                ServerMessage::Event { event, .. } => Some(event),
+                _ => None,
+            })
+            .filter(|event| !matches!(event, RoomEvent::Game { .. }))
+            .collect();
+        let is_running = matches!(events.last(), Some(RoomEvent::Turn { .. }));
+        assert_eq!(turn, is_running.then_some(0), "{events:?}");
+        events
+    };
+    let turn = RoomEvent::Turn {
+        seat: 0,
+        milliseconds: 3_600_000,
+    };
+    let one = || Deed::Add(1);
+    assert_eq!(events_of(one()), std::slice::from_ref(&turn));
+    assert_eq!(events_of(Deed::Add(NOBODYS_TURN - 1)), [RoomEvent::TurnStopped]);
+    assert_eq!(events_of(Deed::Add(0)), [], "it stands still");
+    assert_eq!(events_of(one()), [turn]);
+}
+
 fn a_kick_out_of_a_game_that_cannot_be_left_ends_the_match() {
     let server = start();
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
@@ -416,7 +452,7 @@ fn a_kick_out_of_a_game_that_cannot_be_left_ends_the_match() {
         .expect("a room is free")
         .room;
     bob.join_room(room, None).expect("a seat is free");
-    ann.kick(1).expect("the owner may");
+    ann.kick(1, "Bob").expect("the owner may");
     let is_removal = |message: &ServerMessage| matches!(message, ServerMessage::Removed { .. });
     assert!(
         bob.receive_where(PATIENCE, is_removal)
@@ -546,6 +582,7 @@ fn main() -> ExitCode {
         a_game_that_cannot_be_seen_leaves_its_viewers_without_a_picture_and_not_without_a_room,
         a_game_that_cannot_be_left_is_over_and_lets_its_player_go,
         a_turn_whose_end_panics_ends_one_match_and_no_other,
+        a_clock_that_stops_says_so,
         a_kick_out_of_a_game_that_cannot_be_left_ends_the_match,
         a_tick_that_panics_stops_one_clock_and_no_other,
         an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_other,

@@ -2,6 +2,7 @@
 //! to, shows progress, and puts the report together.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -102,7 +103,7 @@ pub(crate) fn run(options: &Options, parts: Vec<Part>) -> Result<Report, Control
     let own_server = match server.server {
         Some(_) => None,
         None => Some(ServerProcess::start(
-            &server.server_arg,
+            &server_arguments(&server.server_arg, &parts),
             server.server_log.as_deref(),
         )?),
     };
@@ -346,4 +347,16 @@ fn watch(
 /// A swarm that has failed meanwhile tells so itself.
 fn go(orders: &Sender<Go>) {
     let _ = orders.send(Go);
+}
+
+/// What the server that is started is told. One client that asks for the next thing as soon as the last has come is a flood, of which a
+/// server lets each player have its share: a closed loop is there to measure without it.
+fn server_arguments(asked_for: &[OsString], parts: &[Part]) -> Vec<OsString> {
+    const RATE: &str = "--requests-per-minute";
+    let is_said = asked_for
+        .iter()
+        .any(|argument| argument.to_string_lossy().starts_with(RATE));
+    let is_closed_loop = parts.iter().any(|part| part.rate == 0.0);
+    let unbounded = (is_closed_loop && !is_said).then(|| format!("{RATE}=0").into());
+    unbounded.into_iter().chain(asked_for.iter().cloned()).collect()
 }

@@ -197,6 +197,8 @@ pub enum ClientMessage {
         request: u32,
         /// Whose.
         seat: u8,
+        /// The name of the player whom the owner sees in that seat: if somebody else has it by now, nothing happens.
+        name: String,
     },
     /// The owner makes another player the room's owner. Seen by all in the room as an event; answered only if rejected.
     HandOver {
@@ -204,6 +206,8 @@ pub enum ClientMessage {
         request: u32,
         /// Which player.
         seat: u8,
+        /// That player's name, as the owner sees it: if somebody else has the seat by now, nothing happens.
+        name: String,
     },
     /// Asks how the room looks now, with the game's view of it: events of a game say what happened, and what that makes of the
     /// view only the game itself knows. Answer: `Picture` or `Rejected`.
@@ -521,6 +525,8 @@ pub enum RoomEvent {
         /// Whose turn it was.
         seat: u8,
     },
+    /// No clock is running any more, though the match goes on: nobody in particular is waited for.
+    TurnStopped,
 }
 
 /// How a match ended.

@@ -372,7 +372,10 @@ impl ClientSession {
         match (self.stage, message) {
             (_, ServerMessage::Error { code, text }) => Err(SessionError::Closed {
                 code: *code,
-                text: text.clone(),
+                // To somebody of whom the server knew nothing yet, it says it so that a person can read it, too.
+                text: text
+                    .trim_matches(|one: char| one.is_control() || one.is_whitespace())
+                    .to_owned(),
             }),
             (_, ServerMessage::ShuttingDown { .. }) => {
                 self.connected = false;

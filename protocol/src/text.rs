@@ -3,6 +3,9 @@
 //! Cleaning removes what cannot be seen (control characters, direction overrides, zero-width characters), so that no
 //! text can forge a line of a log or a terminal and no two names look alike only because one hides something; it
 //! makes one space of any run of white space, and removes white space at both ends.
+//!
+//! A player's name stands in lines that the server writes, in front of what the player says: so it cannot have in it what ends a name
+//! there (a colon, say), nor be what such lines call the server itself or the one who reads them.
 
 use thiserror::Error;
 
@@ -33,18 +36,53 @@ pub enum TextError {
         /// The limit.
         bytes_max: usize,
     },
+    /// A character that no player's name has: with it, a line could look like somebody else's.
+    #[error("a name cannot have '{0}' in it")]
+    Character(char),
+    /// What the server itself is called, or whoever reads what it says.
+    #[error("nobody can be called \"{0}\" here")]
+    Reserved(&'static str),
 }
+
+/// What no player is called, in capital or small letters, whatever stands between and around them.
+pub const PLAYER_NAMES_RESERVED: [&str; 3] = ["server", "the server", "you"];
+
+/// Characters that no player's name has: what stands behind a name, or around what is said of its bearer, where the server puts names into
+/// lines; an asterisk, with which its own words begin; and whatever looks like a colon or an asterisk.
+pub const PLAYER_NAME_CHARACTERS_FORBIDDEN: &str = ":*,()\
+    \u{2D0}\u{2F8}\u{589}\u{5C3}\u{703}\u{704}\u{16EC}\u{1803}\u{1809}\u{205A}\u{2236}\u{A4FD}\u{A789}\u{FE13}\u{FE30}\u{FE55}\u{FF1A}\
+    \u{66D}\u{204E}\u{2051}\u{2217}\u{2731}\u{2732}\u{2733}\u{FE61}\u{FF0A}";
 
 /// Cleans a player's name.
 ///
 /// # Errors
-/// Any of [`TextError`]; the limits are [`PLAYER_NAME_CHARACTERS_MAX`] and [`PLAYER_NAME_BYTES_MAX`].
+/// Any of [`TextError`]; the limits are [`PLAYER_NAME_CHARACTERS_MAX`] and [`PLAYER_NAME_BYTES_MAX`]. A name has none of
+/// [`PLAYER_NAME_CHARACTERS_FORBIDDEN`], and its letters are none of [`PLAYER_NAMES_RESERVED`].
 pub fn player_name(name: &str) -> Result<String, TextError> {
-    checked(
+    let name = checked(
         clean(name, is_invisible),
         PLAYER_NAME_CHARACTERS_MAX,
         PLAYER_NAME_BYTES_MAX,
-    )
+    )?;
+    if let Some(unfit) = name
+        .chars()
+        .find(|character| PLAYER_NAME_CHARACTERS_FORBIDDEN.contains(*character))
+    {
+        return Err(TextError::Character(unfit));
+    }
+    match PLAYER_NAMES_RESERVED
+        .into_iter()
+        .find(|reserved| letters_of(reserved) == letters_of(&name))
+    {
+        Some(reserved) => Err(TextError::Reserved(reserved)),
+        None => Ok(name),
+    }
+}
+
+/// What is left of a name when it is compared with those that nobody has.
+fn letters_of(name: &str) -> String {
+    let letters = name.chars().filter(|character| character.is_alphanumeric());
+    letters.flat_map(char::to_lowercase).collect()
 }
 
 /// Cleans a room's name.
@@ -147,6 +185,53 @@ mod tests {
         );
         assert_eq!(player_name("A\u{200D}nn"), Ok("Ann".into()));
         assert_eq!(player_name("Zoë-Ωλ 名前"), Ok("Zoë-Ωλ 名前".into()));
+    }
+
+    #[test]
+    fn no_name_can_end_before_it_ends() {
+        for name in [
+            "Ann: I",
+            "Ann\u{FF1A} I",
+            "Ann \u{2236}",
+            "a, b",
+            "*Ann",
+            "\u{2731} Ann",
+            "Ann (you)",
+        ] {
+            assert!(
+                matches!(player_name(name), Err(TextError::Character(_))),
+                "{name:?}"
+            );
+        }
+        for name in [
+            "J. R. O'Neil-Smith_2",
+            "[7] of \"9\"",
+            "\u{1F3B2} Jos\u{e9}",
+            "\u{0928}\u{092E}\u{0903}",
+        ] {
+            assert_eq!(player_name(name), Ok(name.into()));
+        }
+    }
+
+    #[test]
+    fn nobody_is_called_like_the_server_or_like_who_reads() {
+        for name in [
+            "The server",
+            "the  SERVER",
+            "Server",
+            "T.h.e-server",
+            "~ Server ~",
+            "You",
+            "y_o_u",
+        ] {
+            assert!(
+                matches!(player_name(name), Err(TextError::Reserved(_))),
+                "{name:?}"
+            );
+        }
+        for name in ["Serverin", "The servers", "Youssef", "No"] {
+            assert_eq!(player_name(name), Ok(name.into()));
+        }
     }
 
     #[test]

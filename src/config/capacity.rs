@@ -68,7 +68,7 @@ impl Needs {
             keeper_open_files: connections
                 .div_ceil(keepers)
                 .min(CONNECTIONS_PER_KEEPER_MAX.into())
-                + places
+                + (places - 1)
                 + channels
                 + OPEN_FILES_BASE,
             ticker_open_files: u64::from(config.rooms_max) + OPEN_FILES_BASE,

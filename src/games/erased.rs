@@ -200,6 +200,13 @@ pub trait AnyGame: Send + Sync {
     /// Text that means no action, or a fault of the game's code.
     fn parse_action(&self, text: &str) -> Result<Vec<u8>, GameError>;
 
+    /// [`Game::parse_options`].
+    ///
+    /// # Errors
+    ///
+    /// Text that means no options, or a fault of the game's code.
+    fn parse_options(&self, text: &str) -> Result<Vec<u8>, GameError>;
+
     /// [`Game::draw`] of an encoded view.
     ///
     /// # Errors
@@ -347,6 +354,10 @@ impl<G: Game> AnyGame for Erased<G> {
 
     fn parse_action(&self, text: &str) -> Result<Vec<u8>, GameError> {
         isolated(|| Ok(G::encode_action(&G::parse_action(text)?)?))
+    }
+
+    fn parse_options(&self, text: &str) -> Result<Vec<u8>, GameError> {
+        isolated(|| Ok(G::parse_options(text)?))
     }
 
     fn draw(&self, view: &[u8]) -> Result<String, GameError> {

@@ -128,6 +128,16 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     /// Text that means no action; the rejection says what would.
     fn parse_action(text: &str) -> Result<Self::Action, Rejection>;
 
+    /// The encoded options that somebody means who types `options=TEXT` behind `create`: what a client would send for them, made with
+    /// [`codec::encode`].
+    ///
+    /// # Errors
+    ///
+    /// Text that means no options; the rejection says what would. Unless the game has something to choose, any.
+    fn parse_options(_text: &str) -> Result<Vec<u8>, Rejection> {
+        Err(Rejection::bad_options(format!("{} has no options", Self::NAME)))
+    }
+
     /// A view for people, in text mode and on the console: lines of plain text, each ending in `\n`, or nothing.
     fn draw(view: &Self::View) -> String;
 

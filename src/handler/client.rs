@@ -580,7 +580,10 @@ impl Turn<'_> {
             .filter(|deadline| deadline.at_ms <= now_ms())
             .map(|deadline| deadline.meaning);
         let farewell = match passed {
-            Some(Meaning::NotGreeted) => farewell(ErrorCode::HandshakeTimeout, "you did not greet in time"),
+            Some(Meaning::NotGreeted) => farewell(
+                ErrorCode::HandshakeTimeout,
+                "you did not greet in time; people press Enter first",
+            ),
             Some(Meaning::Silent) => farewell(ErrorCode::Silent, &self.session.why_silent()),
             Some(Meaning::NotReading) => farewell(ErrorCode::NotReading, "you did not read for too long"),
             Some(Meaning::NotClosing) => return self.end(),

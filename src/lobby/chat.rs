@@ -1,4 +1,4 @@
-//! What players say: to their room, to the lobby, to one another; and how fast they may.
+//! What players say: to their room, to the lobby, to one another. ([`rate`](super::rate) says how fast they may.)
 //!
 //! What is said to the lobby lies in one log with a lock of its own, as a room's events do in theirs. Everybody on the server hears
 //! it, in the same order: each reader has a place in the log, in the player's record, and copies lines from there without a lock, in
@@ -12,7 +12,6 @@ use forkade_protocol::{ChatScope, RejectCode, RoomEvent, ServerMessage, frame, t
 
 use super::delivery::Events;
 use super::mailbox::PostError;
-use super::players::PlayerRecord;
 use super::session::Session;
 use super::{Lobby, Rejection, scratch};
 use crate::limits::{CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX};
@@ -20,12 +19,9 @@ use crate::shared_record;
 use crate::shm::event_log::{EventLog, Read};
 use crate::shm::lock::Lock;
 use crate::shm::transaction::{Record, Tx, View};
-use crate::sys::clock::now_ns;
 
 /// Lines that one transaction delivers at most.
 const BATCH_MAX: usize = 64;
-
-const MINUTE_US: u64 = 60_000_000;
 
 shared_record! {
     /// What is said to the lobby.
@@ -72,7 +68,7 @@ impl Session {
             let mut events = Events::begin(tx);
             events.tell_all(tx, chat)?;
             events.finish(tx);
-            paid.enter(tx, inside.own.player);
+            paid.enter(tx, &inside.own.player.chat_paid_until_us);
             Ok(())
         })
     }
@@ -88,7 +84,7 @@ impl Session {
         let from = self.name().as_str().to_owned();
         let mut tx = self.lobby.hand.begin(self.lobby.memory.chat);
         append_line(&mut tx, from, text)?;
-        paid.enter(&mut tx, own.player);
+        paid.enter(&mut tx, &own.player.chat_paid_until_us);
         own.consume(&mut tx);
         tx.commit()?;
         self.chat_bell = true;
@@ -128,7 +124,7 @@ impl Session {
             PostError::Gone => unknown(),
             PostError::Full => error.into(),
         })?;
-        paid.enter(&mut tx, own.player);
+        paid.enter(&mut tx, &own.player.chat_paid_until_us);
         // Programs know what they have asked for.
         own.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
         own.consume(&mut tx);
@@ -194,28 +190,6 @@ impl Session {
             .fetch_add(missed_total, Ordering::Relaxed);
         Ok(line != before)
     }
-
-    /// What one more line costs the player, who may say it now.
-    pub(super) fn pay_for_line(&self) -> Result<Paid, Rejection> {
-        let header = self.lobby.memory.header;
-        let rate = Rate {
-            burst: header.chat_burst.load(Ordering::Relaxed),
-            per_minute: header.chat_per_minute.load(Ordering::Relaxed),
-        };
-        let paid_until_us = self
-            .player
-            .map_or(0, |(_, player)| self.lobby.hand.own(&player.chat_paid_until_us));
-        rate.pay(paid_until_us, now_ns() / 1000).map_err(|wait_us| {
-            Rejection::new(
-                RejectCode::ChatTooFast,
-                format!(
-                    "you may say {} lines a minute; wait {:.1} s",
-                    rate.per_minute,
-                    wait_us.div_ceil(100_000) as f64 / 10.0
-                ),
-            )
-        })
-    }
 }
 
 impl Lobby {
@@ -260,7 +234,7 @@ pub fn clean_line(said: &str) -> Result<String, Rejection> {
     text::chat(said).map_err(|error| {
         let code = match error {
             TextError::TooManyCharacters { .. } | TextError::TooLong { .. } => RejectCode::ChatTooLong,
-            TextError::Empty => RejectCode::TextInvalid,
+            TextError::Empty | TextError::Character(_) | TextError::Reserved(_) => RejectCode::TextInvalid,
         };
         Rejection::new(code, error.to_string())
     })
@@ -286,108 +260,4 @@ fn append_line(tx: &mut Tx<'_, ChatRecord>, from: String, text: &str) -> Result<
 /// A line's number, as far as an entry of the log tells it. Nobody misses four thousand million lines.
 fn low_half(number: u64) -> u32 {
     u32::try_from(number & u64::from(u32::MAX)).expect("masked to 32 bits")
-}
-
-/// How fast a player may speak.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    /// Lines at once.
-    burst: u64,
-    /// Lines in the long run; 0: any number.
-    per_minute: u64,
-}
-
-impl Rate {
-    /// Says one more line: each takes its share of a minute to be paid for, and the player may run so far ahead as the burst
-    /// allows. (A token bucket, which fills as time passes, with one number to remember.)
-    ///
-    /// # Errors
-    ///
-    /// How many microseconds there are to wait.
-    fn pay(self, paid_until_us: u64, now_us: u64) -> Result<Paid, u64> {
-        if self.per_minute == 0 {
-            return Ok(Paid { until_us: None });
-        }
-        let share_us = MINUTE_US / self.per_minute;
-        let until_us = paid_until_us.max(now_us) + share_us;
-        let latest_us = now_us + share_us * self.burst.max(1);
-        match until_us.checked_sub(latest_us) {
-            None | Some(0) => Ok(Paid {
-                until_us: Some(until_us),
-            }),
-            Some(wait_us) => Err(wait_us),
-        }
-    }
-}
-
-/// A line that the player may say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub(super) struct Paid {
-    until_us: Option<u64>,
-}
-
-impl Paid {
-    /// The line is said by this transaction.
-    pub(super) fn enter<R: Record>(self, tx: &mut Tx<'_, R>, player: &'static PlayerRecord) {
-        if let Some(until_us) = self.until_us {
-            tx.set(&player.chat_paid_until_us, until_us);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND_US: u64 = 1_000_000;
-
-    /// How many lines are accepted, one after the other, at one moment.
-    fn said_at_once(rate: Rate, paid_until_us: &mut u64, now_us: u64) -> u64 {
-        (0..)
-            .find(|_| match rate.pay(*paid_until_us, now_us) {
-                Ok(paid) => {
-                    *paid_until_us = paid.until_us.expect("there is a limit");
-                    false
-                }
-                Err(_) => true,
-            })
-            .expect("some end")
-    }
-
-    #[test]
-    fn a_burst_is_free_and_comes_back_as_fast_as_the_rate_says() {
-        let rate = Rate {
-            burst: 5,
-            per_minute: 60,
-        };
-        let (mut paid, start_us) = (0, 1_000_000_000);
-        assert_eq!(said_at_once(rate, &mut paid, start_us), 5);
-        assert_eq!(said_at_once(rate, &mut paid, start_us + 999_999), 0);
-        assert_eq!(said_at_once(rate, &mut paid, start_us + SECOND_US), 1);
-        assert_eq!(said_at_once(rate, &mut paid, start_us + 3 * SECOND_US), 2);
-        assert_eq!(said_at_once(rate, &mut paid, start_us + 3600 * SECOND_US), 5);
-    }
-
-    #[test]
-    fn who_is_too_fast_is_told_how_long_to_wait_and_may_speak_then() {
-        let rate = Rate {
-            burst: 2,
-            per_minute: 30,
-        };
-        let mut paid = 0;
-        assert_eq!(said_at_once(rate, &mut paid, 0), 2);
-        let wait_us = rate.pay(paid, 500_000).expect_err("too fast");
-        assert_eq!(wait_us, 1_500_000);
-        assert!(rate.pay(paid, 500_000 + wait_us).is_ok());
-    }
-
-    #[test]
-    fn without_a_rate_there_is_no_limit() {
-        let rate = Rate {
-            burst: 1,
-            per_minute: 0,
-        };
-        assert_eq!(rate.pay(u64::MAX, 0), Ok(Paid { until_us: None }));
-    }
 }

@@ -72,13 +72,15 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// The game unknown, its options or the number of seats not to its liking, no room record free, or already in a room.
+    /// The game unknown, its options or the number of seats not to its liking, no room record free, already in a room, or a server that
+    /// is about to stop.
     pub fn create_room(&mut self, request: u32, wish: &NewRoom<'_>) -> Result<(), Rejection> {
         let Some((player, own)) = self.player().zip(self.own()) else {
             return Ok(());
         };
         self.must_be_in_lobby()?;
         let (memory, games) = (self.lobby.memory, self.lobby.games);
+        super::play::must_not_drain(memory.header)?;
         let (game_index, game) = games.find(wish.game).ok_or_else(|| {
             Rejection::new(
                 RejectCode::UnknownGame,

@@ -58,6 +58,10 @@ shared_record! {
         pub chat_burst: AtomicU64,
         /// Lines that a player may say in a minute in the long run; 0: any number.
         pub chat_per_minute: AtomicU64,
+        /// Requests that [have their price](super::rate) which a player may make at once.
+        pub requests_burst: AtomicU64,
+        /// The same in a minute in the long run; 0: any number.
+        pub requests_per_minute: AtomicU64,
         /// Nonzero from the moment that the server begins to stop.
         pub stopping: AtomicU32,
         /// Process id of the supervisor.

@@ -4,7 +4,7 @@
 //! * [`session`]: one connection and its player, as animated by a handler: [greeting](session::Session::greet), resume, end;
 //! * [`membership`]: create, join, watch, leave; `settings`, `ownership`, [`invites`] and `reservations`: what a room's owner decides;
 //! * [`play`]: ready, act; `turns`: their clocks; [`listing`]: what rooms there are;
-//! * [`chat`]: what is said, to whom and how fast; [`mailbox`]: what waits for one player;
+//! * [`chat`]: what is said, and to whom; [`rate`]: how fast; [`mailbox`]: what waits for one player;
 //! * [`delivery`]: from the room's log, the lobby's chat and the mailbox to the player's output;
 //! * [`text_session`]: what is different with players in text mode;
 //! * [`blame`]: rooms whose game kills the ticker;
@@ -34,6 +34,7 @@ pub mod picture;
 pub mod play;
 pub mod players;
 mod pressure;
+pub mod rate;
 mod reservations;
 pub mod rooms;
 mod scratch;

@@ -20,15 +20,15 @@ pub(super) type Bans = [PlayerRef; BANS_PER_ROOM_MAX];
 pub(super) const NO_BANS: Bans = [PlayerRef::NOBODY; BANS_PER_ROOM_MAX];
 
 impl Session {
-    /// Takes the seat from its player, for good: as the owner.
+    /// Takes the seat from the player of that name, for good: as the owner.
     ///
     /// # Errors
     ///
-    /// In no room, not the owner, or nobody else in that seat.
-    pub fn kick_from_seat(&mut self, seat: u8) -> Result<(), Rejection> {
+    /// In no room, not the owner, nobody else in that seat, or another than the owner has seen there.
+    pub fn kick_from_seat(&mut self, seat: u8, name: &str) -> Result<(), Rejection> {
         self.in_room(|tx, inside| {
             inside.must_own(tx)?;
-            let Seat { player, .. } = other_in_seat(tx, inside, seat)?;
+            let Seat { player, .. } = other_in_seat(tx, inside, seat, name)?;
             ban(tx, player);
             free(
                 tx,
@@ -40,15 +40,15 @@ impl Session {
         })
     }
 
-    /// Makes the player in that seat the room's owner.
+    /// Makes the player of that name, in that seat, the room's owner.
     ///
     /// # Errors
     ///
-    /// In no room, not the owner, or nobody else in that seat.
-    pub fn hand_over(&mut self, seat: u8) -> Result<(), Rejection> {
+    /// In no room, not the owner, nobody else in that seat, or another than the owner has seen there.
+    pub fn hand_over(&mut self, seat: u8, name: &str) -> Result<(), Rejection> {
         self.in_room(|tx, inside| {
             inside.must_own(tx)?;
-            other_in_seat(tx, inside, seat)?;
+            other_in_seat(tx, inside, seat, name)?;
             make_owner(tx, seat)
         })
     }
@@ -123,13 +123,19 @@ pub(super) fn pardon(tx: &mut RoomTx<'_>, player: PlayerRef) {
     }
 }
 
-fn other_in_seat(tx: &RoomTx<'_>, inside: &Inside<'_>, seat: u8) -> Result<Seat, Rejection> {
+/// Who sits there, under the name by which the owner knows them: a seat may change hands while a request is on its way, but a name
+/// belongs to one player at a time, and in a room it stays the same.
+fn other_in_seat(tx: &RoomTx<'_>, inside: &Inside<'_>, seat: u8, name: &str) -> Result<Seat, Rejection> {
     let reject = |text| Err(Rejection::new(RejectCode::NoSuchSeat, text));
     if inside.seat == Some(seat) {
         return reject("that is your own seat");
     }
     match tx.record().seats.get(usize::from(seat)).map(|cell| tx.get(cell)) {
-        Some(occupant) if occupant.player.is_somebody() => Ok(occupant),
+        Some(occupant) if occupant.player.is_somebody() && occupant.name.as_str() == name => Ok(occupant),
+        Some(occupant) if occupant.player.is_somebody() => Err(Rejection::new(
+            RejectCode::SeatChanged,
+            format!("{} sits there now", occupant.name.as_str()),
+        )),
         _ => reject("nobody sits there"),
     }
 }

@@ -132,8 +132,11 @@ fn of_player(hand: &Hand, record: &PlayerRecord) -> String {
             hand.own(&record.telnet_answered),
         )
     });
+    // When it was is another matter each time.
+    let paid =
+        [&record.chat_paid_until_us, &record.requests_paid_until_us].map(|until_us| hand.own(until_us) != 0);
     format!(
-        "  {:?} membership {:?} cursor {} chat {} line {} consumed {} text {text:?} output up to {}: {output:?}",
+        "  {:?} membership {:?} cursor {} chat {} line {} paid {paid:?} consumed {} text {text:?} output up to {}: {output:?}",
         hand.own(&record.name),
         hand.own(&record.membership),
         hand.own(&record.log_cursor),

@@ -7,7 +7,7 @@ use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 use super::blame::note_game;
 use super::delivery::Events;
 use super::membership::fresh_seed;
-use super::memory::RoomRef;
+use super::memory::{Header, RoomRef};
 use super::rooms::{RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state};
 use super::session::Session;
 use super::turns::{begin_turn, set_clock};
@@ -20,7 +20,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// In no room, only watching, or the match under way.
+    /// In no room, only watching, the match under way, or a server that is about to stop.
     pub fn ready(&mut self, ready: bool) -> Result<(), Rejection> {
         self.set_ready(ready, |phase| match phase {
             MatchPhase::Playing => Err(Rejection::new(RejectCode::AlreadyStarted, "the match has begun")),
@@ -32,7 +32,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// In no room, only watching, or no match that is over.
+    /// In no room, only watching, no match that is over, or a server that is about to stop.
     pub fn rematch(&mut self) -> Result<(), Rejection> {
         self.set_ready(true, |phase| match phase {
             MatchPhase::Finished => Ok(()),
@@ -70,10 +70,18 @@ impl Session {
         allowed: impl FnOnce(MatchPhase) -> Result<(), Rejection>,
     ) -> Result<(), Rejection> {
         let seed = fresh_seed()?;
+        let (header, paid) = (self.lobby.memory.header, self.pay_for_request());
         self.in_room(|tx, inside| {
             let (record, seat) = (tx.record(), inside.must_have_seat()?);
             allowed(phase_of(tx.get(&record.phase)))?;
+            if ready {
+                must_not_drain(header)?;
+            }
             let (bits, bit) = (tx.get(&record.ready), 1 << seat);
+            // Who becomes ready has taken it back before, which had its price, or has played a match since.
+            if !ready || bits & bit != 0 {
+                paid?.enter(tx, &inside.own.player.requests_paid_until_us);
+            }
             tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
             let mut events = Events::begin(tx);
             events.tell_all(tx, RoomEvent::Ready { seat, ready })?;
@@ -234,6 +242,19 @@ fn apply(
         Some(outcome) => finish(tx, outcome),
         None => set_clock(tx, step.to_move, mover),
     }
+}
+
+/// No match begins any more once the server is to stop when its matches have ended.
+///
+/// # Errors
+///
+/// [`RejectCode::Draining`].
+pub(super) fn must_not_drain(header: &Header) -> Result<(), Rejection> {
+    if !header.is_draining() {
+        return Ok(());
+    }
+    let text = "the server is about to stop, and no match begins any more";
+    Err(Rejection::new(RejectCode::Draining, text))
 }
 
 pub(super) fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Rejection> {

@@ -42,6 +42,8 @@ shared_record! {
         pub chat_line: Guarded<u64>,
         /// Until when the lines that the player has said are paid for, in microseconds of the monotonic clock.
         pub chat_paid_until_us: Guarded<u64>,
+        /// The same of the requests that [have their price](super::rate).
+        pub requests_paid_until_us: Guarded<u64>,
         /// Stream offset up to which the input was handled: always the end of a frame, or of a line.
         pub consumed: Guarded<u64>,
         /// Stream offset behind the last byte of output: always the end of a frame.
@@ -169,6 +171,7 @@ impl PlayerRecord {
         tx.set(&self.chat_cursor, chat.cursor);
         tx.set(&self.chat_line, chat.line);
         tx.set(&self.chat_paid_until_us, 0);
+        tx.set(&self.requests_paid_until_us, 0);
         tx.set(&self.consumed, 0);
         tx.set(&self.output_head, 0);
         tx.set(&self.is_text, 0);

@@ -38,11 +38,13 @@ impl Session {
             .header
             .seat_reservation_ms
             .load(Ordering::Relaxed);
-        let (room, invited) = self.look_in_room(|mut tx, inside| {
+        let (room, (invited, kept_until_ms)) = self.look_in_room(|mut tx, inside| {
             inside.must_own(&tx)?;
+            let kept_until_ms = seat_kept_for(&tx, player.0)
+                .map(|seat| tx.get(&tx.record().kept_until_ms[usize::from(seat)]));
             let invited = keep(&mut tx, inside, player, lasts_ms)?;
             tx.commit()?;
-            Ok((inside.room, invited))
+            Ok((inside.room, (invited, kept_until_ms)))
         })?;
         self.bells.push(room.index());
 
@@ -51,16 +53,16 @@ impl Session {
         let mut tx = self.lobby.hand.begin(memory.directory.record);
         match memory.post(&mut tx, player.0, &invited) {
             Ok(keeper) => {
-                paid.enter(&mut tx, own.player);
+                paid.enter(&mut tx, &own.player.chat_paid_until_us);
                 own.consume(&mut tx);
                 tx.commit()?;
                 self.keeper_bells.extend(keeper);
                 Ok(())
             }
-            // Others filled the mailbox meanwhile, or the player has left: the seat is kept for nobody.
+            // Others filled the mailbox meanwhile, or the player has left.
             Err(error) => {
                 drop(tx);
-                self.lobby.withdraw(room, player.0)?;
+                self.lobby.withdraw(room, player.0, kept_until_ms)?;
                 Err(error.into())
             }
         }
@@ -124,13 +126,21 @@ impl Lobby {
         Ok((player, name))
     }
 
-    /// No seat is kept for the player any more.
-    fn withdraw(&mut self, room: RoomRef, player: PlayerRef) -> Result<(), Rejection> {
+    /// The seat is kept for the player no longer than it was before: not at all, if it was not.
+    fn withdraw(
+        &mut self,
+        room: RoomRef,
+        player: PlayerRef,
+        kept_until_ms: Option<u64>,
+    ) -> Result<(), Rejection> {
         let mut tx = self.hand.begin(self.memory.rooms.at(room.index()));
         if is_open(&tx, room)
             && let Some(seat) = seat_kept_for(&tx, player)
         {
-            give_up(&mut tx, 1 << seat)?;
+            match kept_until_ms {
+                Some(until_ms) => tx.set(&tx.record().kept_until_ms[usize::from(seat)], until_ms),
+                None => give_up(&mut tx, 1 << seat)?,
+            }
         }
         Ok(tx.commit()?)
     }

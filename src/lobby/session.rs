@@ -21,6 +21,7 @@ use super::directory::Name;
 use super::mailbox::has_mail;
 use super::memory::{ConnectionRef, PlayerRef};
 use super::players::{Membership, PlayerRecord};
+use super::rate::Paid;
 use super::transport::Passed;
 use crate::limits::HANDSHAKE_BYTES_MAX;
 use crate::sabotage::Switch;
@@ -46,6 +47,8 @@ pub struct Session {
     pub(super) player: Option<(PlayerRef, &'static PlayerRecord)>,
     /// Stream offset behind the frame that is being handled, which the next transaction of the player's consumes.
     pub(super) frame_end: Option<u64>,
+    /// What that frame costs.
+    pub(super) paid: Option<Paid>,
     /// In text mode: what the bytes up to there mean for those behind.
     pub(super) place_behind: Option<Place>,
     /// Rooms whose log this process has written to, and whose bell is to be rung.
@@ -96,6 +99,7 @@ impl Session {
             record,
             player: None,
             frame_end: None,
+            paid: None,
             place_behind: None,
             bells: Vec::with_capacity(2),
             chat_bell: false,

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::memory::{PlayerRef, RoomRef};
-use super::players::{OutputRing, PlayerRecord};
+use super::players::{OutputRing, PlayerRecord, Shown};
 use super::session::Session;
 use crate::shared_record;
 use crate::shm::byte_ring::ByteRing;
@@ -16,6 +16,9 @@ use crate::sys::clock::now_ms;
 
 /// How long a ring or log is left as it is after somebody has last looked.
 const FOLLOWED_MS: u64 = 2000;
+
+/// In [`Shown::player`]: what is shown is not all of one player's. No reference has this id.
+const NOBODY: u64 = 0;
 
 shared_record! {
     /// Whether somebody follows what is written to a ring or log. It is not begun anew meanwhile, though all who need to have read it:
@@ -101,7 +104,7 @@ impl Session {
         let place = self.membership().place();
         let seat = place.and_then(|(_, seat)| seat);
         let show = |cell: &AtomicU64, value| cell.store(value, Ordering::Relaxed);
-        show(&shown.player, player.to_id());
+        shown.begin(player);
         show(&shown.room, place.map_or(0, |(room, _)| room.to_id()));
         show(&shown.is_text, u64::from(self.is_text()));
         show(&shown.seat, seat.map_or(0, |seat| u64::from(seat) + 1));
@@ -116,6 +119,30 @@ impl Session {
         shown
             .output_head
             .store(hand.own(&record.output_head), Ordering::Release);
+        shown.end(player);
+    }
+}
+
+impl Shown {
+    /// What is shown from here on is about this player: until all of it is, it is nobody's, lest somebody take the place of the
+    /// record's former player for the new one's.
+    fn begin(&self, player: PlayerRef) {
+        if self.player.load(Ordering::Relaxed) != player.to_id() {
+            self.player.store(NOBODY, Ordering::Relaxed);
+            // Who sees anything of the new player's does not see the former one any more.
+            fence(Ordering::Release);
+        }
+    }
+
+    /// All is shown of this player.
+    fn end(&self, player: PlayerRef) {
+        self.player.store(player.to_id(), Ordering::Release);
+    }
+
+    /// Whether what has been read since `is_of` was last asked, and what will be read, is about this player.
+    fn is_of(&self, player: PlayerRef) -> bool {
+        fence(Ordering::Acquire);
+        self.player.load(Ordering::Acquire) == player.to_id()
     }
 }
 
@@ -137,6 +164,9 @@ impl PlayerRecord {
     pub fn standing(&self, player: PlayerRef) -> Option<Standing> {
         let shown = &self.shown;
         let load = |cell: &AtomicU64| cell.load(Ordering::Acquire);
+        if !shown.is_of(player) {
+            return None;
+        }
         let room = RoomRef::from_id(load(&shown.room));
         let standing = Standing {
             room: room.is_somebody().then_some(room),
@@ -150,13 +180,13 @@ impl PlayerRecord {
             output_head: load(&shown.output_head),
             output_kept_from: load(&self.output_kept_from),
         };
-        (load(&shown.player) == player.to_id()).then_some(standing)
+        shown.is_of(player).then_some(standing)
     }
 
     /// Copies the handled bytes of a stream from offset `from` on.
     pub fn look(&self, player: PlayerRef, direction: Direction, from: u64) -> Look {
         let shown = &self.shown;
-        if shown.player.load(Ordering::Acquire) != player.to_id() {
+        if !shown.is_of(player) {
             return Look::Gone;
         }
         let seen = match direction {
@@ -178,7 +208,7 @@ impl PlayerRecord {
                 },
             ),
         };
-        if shown.player.load(Ordering::Acquire) != player.to_id() {
+        if !shown.is_of(player) {
             return Look::Gone;
         }
         seen
@@ -274,6 +304,53 @@ mod tests {
             (record.standing(another), record.standing(player).is_some()),
             (None, true)
         );
+    }
+
+    #[test]
+    fn nobody_is_shown_another_players_place() {
+        let (record, first) = player(0, 0);
+        let second = PlayerRef::new(0, 2);
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..100_000 {
+                    // One player's figures are all alike, and another's are others.
+                    let (player, value) = if round % 2 == 0 {
+                        (second, 2000)
+                    } else {
+                        (first, 1000)
+                    };
+                    let shown = &record.shown;
+                    let a_while = || (0..20).for_each(|_| std::hint::spin_loop());
+                    shown.begin(player);
+                    a_while();
+                    shown.input_received.store(value, Ordering::Relaxed);
+                    shown.output_sent.store(value, Ordering::Relaxed);
+                    a_while();
+                    shown.consumed.store(value, Ordering::Release);
+                    shown.output_head.store(value, Ordering::Release);
+                    shown.end(player);
+                    a_while();
+                }
+                is_over.store(true, Ordering::Relaxed);
+            });
+            while !is_over.load(Ordering::Relaxed) {
+                for (player, value) in [(first, 1000), (second, 2000)] {
+                    let Some(seen) = record.standing(player) else {
+                        continue;
+                    };
+                    let figures = [
+                        seen.input_received,
+                        seen.output_sent,
+                        seen.consumed,
+                        seen.output_head,
+                    ];
+                    // The record began with figures of nobody's.
+                    let is_one = |figures: [u64; 4]| figures == [value; 4] || figures == [0; 4];
+                    assert!(is_one(figures), "{player:?}: {figures:?}");
+                }
+            }
+        });
     }
 
     #[test]

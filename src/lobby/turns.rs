@@ -67,13 +67,16 @@ pub(super) fn set_clock(
     if runs_on {
         return Ok(());
     }
+    let was_running = seat_to_move(tx).is_some();
     begin_turn(tx, to_move);
-    let Some(seat) = seat_to_move(tx) else {
-        return Ok(());
-    };
     let milliseconds = tx.get(&tx.record().turn_seconds).saturating_mul(1000);
+    let event = match seat_to_move(tx) {
+        Some(seat) => RoomEvent::Turn { seat, milliseconds },
+        None if was_running => RoomEvent::TurnStopped,
+        None => return Ok(()),
+    };
     let mut events = Events::begin(tx);
-    events.tell_all(tx, RoomEvent::Turn { seat, milliseconds })?;
+    events.tell_all(tx, event)?;
     events.finish(tx);
     Ok(())
 }

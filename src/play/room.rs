@@ -143,7 +143,7 @@ impl Room {
                 room.turn = Some(Turn { seat, milliseconds });
                 self.seen_at_ms = now_ms;
             }
-            RoomEvent::TurnTimedOut { .. } => room.turn = None,
+            RoomEvent::TurnTimedOut { .. } | RoomEvent::TurnStopped => room.turn = None,
             RoomEvent::Started | RoomEvent::Game { .. } | RoomEvent::Chat { .. } => {}
         }
         match event {

@@ -1,14 +1,14 @@
 //! What is typed in text mode, made into calls of the lobby.
 
-use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, text};
+use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, Snapshot, text};
 
-use super::{Next, handle, reject};
+use super::{Next, reject};
 use crate::limits::TEXT_LINE_BYTES_MAX;
 use crate::lobby::Rejection;
 use crate::lobby::directory::Name;
 use crate::lobby::session::{Farewell, Session};
 use crate::logging;
-use crate::text_player::commands::{self, Command, REQUEST, Setting, Whom};
+use crate::text_player::commands::{self, Command, REQUEST, Setting};
 use crate::text_player::{Found, words};
 
 /// Handles the next thing that was typed.
@@ -69,6 +69,7 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
         Command::Who => return handled(session, Session::who),
         Command::Rename(name) => {
             let name = player_name(&name)?;
+            session.charge()?;
             let renamed = handled(session, |session| session.rename(name))?;
             logging::set_player(Some(name.as_str()));
             return Ok(renamed);
@@ -79,8 +80,8 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
                 true => words::name_for_room(session.name().as_str()),
                 false => name,
             },
+            settings: chosen_settings(session, &game, settings)?,
             game,
-            settings,
         },
         Command::Rooms { filter, after } => ClientMessage::ListRooms {
             request: REQUEST,
@@ -110,14 +111,22 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
             request: REQUEST,
             settings: changed_settings(session, settings)?,
         },
-        Command::Kick(whom) => ClientMessage::Kick {
-            request: REQUEST,
-            seat: seat_of(session, &whom)?,
-        },
-        Command::HandOver(whom) => ClientMessage::HandOver {
-            request: REQUEST,
-            seat: seat_of(session, &whom)?,
-        },
+        Command::Kick(whom) => {
+            let (seat, name) = seat_of(session, &whom)?;
+            ClientMessage::Kick {
+                request: REQUEST,
+                seat,
+                name,
+            }
+        }
+        Command::HandOver(whom) => {
+            let (seat, name) = seat_of(session, &whom)?;
+            ClientMessage::HandOver {
+                request: REQUEST,
+                seat,
+                name,
+            }
+        }
         Command::Move(text) => ClientMessage::Act {
             request: REQUEST,
             action: action(session, &text)?,
@@ -128,7 +137,7 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
         Command::Look => ClientMessage::Look { request: REQUEST },
         Command::Ask(message) => message,
     };
-    Ok(handle(session, message))
+    Ok(super::handle_when_told(session, message))
 }
 
 fn say(session: &mut Session, text: &str) -> Result<Next, Rejection> {
@@ -170,9 +179,19 @@ fn action(session: &mut Session, text: &str) -> Result<Vec<u8>, Rejection> {
     }
 }
 
+/// What a room of the game is to be like.
+fn chosen_settings(session: &Session, game: &str, chosen: Vec<Setting>) -> Result<RoomSettings, Rejection> {
+    let mut settings = RoomSettings::default();
+    let game = session.lobby.games.find(game).map(|(_, game)| game);
+    for setting in chosen {
+        setting.apply(&mut settings, game)?;
+    }
+    Ok(settings)
+}
+
 /// The room's settings with these changes.
 fn changed_settings(session: &mut Session, changes: Vec<Setting>) -> Result<RoomSettings, Rejection> {
-    let rules = session.room_now()?.rules;
+    let Snapshot { game, rules, .. } = session.room_now()?;
     let says_passcode = changes
         .iter()
         .any(|change| matches!(change, Setting::Passcode(_)));
@@ -190,23 +209,23 @@ fn changed_settings(session: &mut Session, changes: Vec<Setting>) -> Result<Room
         no_spectators: rules.no_spectators,
         turn_seconds: rules.turn_seconds,
     };
-    changes.into_iter().for_each(|change| change.apply(&mut settings));
+    let game = session.lobby.games.find(&game).map(|(_, game)| game);
+    for change in changes {
+        change.apply(&mut settings, game)?;
+    }
     Ok(settings)
 }
 
-/// The seat that is meant.
-fn seat_of(session: &mut Session, whom: &Whom) -> Result<u8, Rejection> {
-    let name = match whom {
-        Whom::Seat(seat) => return Ok(*seat),
-        Whom::Named(name) => name.to_lowercase(),
-    };
+/// The seat of whoever has this name, and the name as it is written.
+fn seat_of(session: &mut Session, whom: &str) -> Result<(u8, String), Rejection> {
+    let name = whom.to_lowercase();
     let seats = session.room_now()?.seats;
-    let has_name = |(_, info): &(u8, Option<forkade_protocol::SeatInfo>)| {
-        info.as_ref().is_some_and(|info| info.name.to_lowercase() == name)
-    };
-    let found = (0..).zip(seats).find(has_name);
-    found.map(|(seat, _)| seat).ok_or_else(|| {
-        let text = format!("nobody in this room is called {}", words::quoted(&name));
+    let names = (0..)
+        .zip(seats)
+        .filter_map(|(seat, info)| Some((seat, info?.name)));
+    let mut found = names.filter(|(_, other)| other.to_lowercase() == name);
+    found.next().ok_or_else(|| {
+        let text = format!("nobody in this room is called {}", words::quoted(whom));
         Rejection::new(RejectCode::NoSuchSeat, text)
     })
 }

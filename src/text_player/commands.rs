@@ -3,6 +3,8 @@
 use forkade_protocol::{ChatScope, ClientMessage, RoomFilter, RoomSettings};
 use thiserror::Error;
 
+use crate::games::{AnyGame, GameError, Rejection};
+use crate::limits::INVITE_CODE_BYTES;
 use crate::logging::Escaped;
 
 /// The number of every request: an answer is shown when it comes, whatever it answers.
@@ -29,8 +31,8 @@ pub enum Command {
         game: String,
         /// The room's name; none was given if it is empty.
         name: String,
-        /// What it is to be like.
-        settings: RoomSettings,
+        /// What it is to be like, where that is not as usual.
+        settings: Vec<Setting>,
     },
     /// To come into the room of this [number](super::words::room_number), or id.
     Join {
@@ -50,25 +52,16 @@ pub enum Command {
     },
     /// To have the own room like this.
     Set(Vec<Setting>),
-    /// Somebody out of the own room.
-    Kick(Whom),
-    /// Somebody else to own the room.
-    HandOver(Whom),
+    /// Whoever has this name out of the own room. (Not whoever has a seat: that may change while somebody types its number.)
+    Kick(String),
+    /// Whoever has this name to own the room.
+    HandOver(String),
     /// What a program would ask for in the same words.
     Ask(ClientMessage),
     /// A move, in the words of the game.
     Move(String),
     /// To leave the server.
     Quit,
-}
-
-/// Somebody with a seat in the room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whom {
-    /// Who has this seat.
-    Seat(u8),
-    /// Who has this name.
-    Named(String),
 }
 
 /// One thing about a room.
@@ -84,18 +77,31 @@ pub enum Setting {
     Unlisted(bool),
     /// Nobody may watch.
     NoSpectators(bool),
+    /// What is to be chosen about the game itself, in its own words; nothing any more if it is empty.
+    Options(String),
 }
 
 impl Setting {
-    /// Changes the settings accordingly.
-    pub fn apply(self, settings: &mut RoomSettings) {
+    /// Changes the settings accordingly, of a room of `game`, if that is known here.
+    ///
+    /// # Errors
+    ///
+    /// Options that the game does not understand.
+    pub fn apply(self, settings: &mut RoomSettings, game: Option<&dyn AnyGame>) -> Result<(), GameError> {
         match self {
             Self::Passcode(passcode) => settings.passcode = passcode,
             Self::Seats(seats) => settings.seats = seats,
             Self::TurnSeconds(seconds) => settings.turn_seconds = seconds,
             Self::Unlisted(unlisted) => settings.unlisted = unlisted,
             Self::NoSpectators(none) => settings.no_spectators = none,
+            Self::Options(text) if text.is_empty() => settings.options.clear(),
+            Self::Options(text) => {
+                let unknown =
+                    || Rejection::bad_options("the game is not known here, and so its options are not");
+                settings.options = game.ok_or_else(unknown)?.parse_options(&text)?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -162,7 +168,13 @@ impl Description {
     }
 }
 
-const SETTINGS: &str = "passcode=WORD seats=NUMBER turn=SECONDS unlisted=yes|no spectators=yes|no";
+/// Groups of an invite code, with a hyphen between two.
+const CODE_GROUPS: usize = 3;
+/// Letters and digits of an invite code.
+const CODE_LETTERS: usize = INVITE_CODE_BYTES - (CODE_GROUPS - 1);
+
+const SETTINGS: &str =
+    "passcode=WORD seats=NUMBER turn=SECONDS unlisted=yes|no spectators=yes|no options=WORD (the game's own)";
 
 const COMMANDS: &[Description] = &[
     Description {
@@ -287,13 +299,13 @@ const COMMANDS: &[Description] = &[
     },
     Description {
         name: "kick",
-        usage: "kick SEAT|NAME",
+        usage: "kick NAME",
         summary: "send somebody out of your room for good",
         more: &[],
     },
     Description {
         name: "owner",
-        usage: "owner SEAT|NAME",
+        usage: "owner NAME",
         summary: "make somebody else the owner of your room",
         more: &[],
     },
@@ -417,16 +429,12 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
         "create" => {
             let (game, rest) = split_word(rest);
             let (words, settings) = settings(rest, &no_such)?;
-            let mut wanted = RoomSettings::default();
-            settings
-                .into_iter()
-                .for_each(|setting| setting.apply(&mut wanted));
             match game {
                 "" => Err(wrong()),
                 game => Ok(Command::Create {
                     game: game.to_lowercase(),
                     name: words.join(" "),
-                    settings: wanted,
+                    settings,
                 }),
             }
         }
@@ -440,17 +448,17 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
             let (which, passcode) = split_word(rest);
             match (which, which.trim_start_matches('#').parse()) {
                 ("", _) => Err(wrong()),
-                (_, Ok(room)) => Ok(Command::Join {
+                // A room of four digits with a passcode of two words is less likely than a code that begins with digits.
+                (_, Ok(room)) if !is_code_in_groups(rest) => Ok(Command::Join {
                     room,
                     passcode: (!passcode.is_empty()).then(|| passcode.to_owned()),
                     watch,
                 }),
-                (code, Err(_)) if passcode.is_empty() => Ok(Command::Ask(ClientMessage::JoinByInvite {
-                    request,
-                    code: code.to_owned(),
-                    watch,
-                })),
-                (found, Err(_)) => Err(no_such(found, "number of a room")),
+                (code, _) if passcode.is_empty() || is_spaced_code(rest) => {
+                    let code = if passcode.is_empty() { code } else { rest }.to_owned();
+                    Ok(Command::Ask(ClientMessage::JoinByInvite { request, code, watch }))
+                }
+                (found, _) => Err(no_such(found, "number of a room")),
             }
         }
         "ready" => nothing(Command::Ask(ClientMessage::Ready { request, ready: true })),
@@ -478,8 +486,8 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
             request,
             player: unquoted(&something()?).to_owned(),
         })),
-        "kick" => Ok(Command::Kick(whom(&something()?))),
-        "owner" => Ok(Command::HandOver(whom(&something()?))),
+        "kick" => Ok(Command::Kick(unquoted(&something()?).to_owned())),
+        "owner" => Ok(Command::HandOver(unquoted(&something()?).to_owned())),
         "set" => match settings(&something()?, &no_such)? {
             (words, settings) if words.is_empty() => Ok(Command::Set(settings)),
             (words, _) => Err(no_such(words.first().copied().unwrap_or_default(), "option")),
@@ -522,17 +530,26 @@ fn settings<'l>(
             "turn" => Setting::TurnSeconds(value.parse().map_err(|_| no_such(value, "number of seconds"))?),
             "unlisted" => Setting::Unlisted(yes_or_no()?),
             "spectators" => Setting::NoSpectators(!yes_or_no()?),
+            "options" => Setting::Options(value.to_owned()),
             _ => return Err(no_such(key, "option")),
         });
     }
     Ok((words, settings))
 }
 
-fn whom(text: &str) -> Whom {
-    match text.parse() {
-        Ok(seat) => Whom::Seat(seat),
-        Err(_) => Whom::Named(unquoted(text).to_owned()),
-    }
+/// Whether this is an invite code with spaces in it: as many letters and digits as it has, and hyphens.
+fn is_spaced_code(text: &str) -> bool {
+    let letters = text.chars().filter(char::is_ascii_alphanumeric).count();
+    let is_part = |one: char| one == ' ' || one == '-' || one.is_ascii_alphanumeric();
+    letters == CODE_LETTERS && text.chars().all(is_part)
+}
+
+/// Whether it is one as it is read out: in its groups.
+fn is_code_in_groups(text: &str) -> bool {
+    is_spaced_code(text)
+        && text
+            .split_whitespace()
+            .all(|group| group.len() == CODE_LETTERS / CODE_GROUPS)
 }
 
 /// The first word, which may stand in quotes, and what is behind it.

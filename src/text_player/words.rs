@@ -8,15 +8,22 @@ use forkade_protocol::{
 };
 
 use super::commands::{self, Description};
-use crate::games::{AnyGame, GameError, Games};
+use crate::games::{AnyGame, GameError, Games, length_that_fits};
 use crate::limits::TEXT_OUTPUT_BYTES_MAX;
 use crate::logging::Escaped;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// What stands at the beginning of the line on which something may be typed.
 pub const PROMPT: &str = "> ";
 
 /// What a terminal has to be sent before something that was not asked for, so that it takes the prompt's place.
 pub const OVER_PROMPT: &str = "\r";
+
+/// Columns of a line of something that is said: of a terminal of 80, the last one stays free, where some begin a new line.
+const SPOKEN_COLUMNS_MAX: usize = 79;
+
+/// What a line begins with that goes on with what was said in the one before.
+const SPOKEN_INDENT: &str = "    ";
 
 /// What is sent in place of the end of something too long.
 const CUT: &str = "[this was too long to show all of it]\r\n";
@@ -74,6 +81,11 @@ pub fn quoted(typed: &str) -> String {
     format!("\"{}{more}\"", Escaped(&shown))
 }
 
+/// A room's name, with quotes around it, in which there is no other: it ends where it seems to.
+pub fn titled(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "'"))
+}
+
 /// What a room is called whose opener has not said.
 pub fn name_for_room(opener: &str) -> String {
     // A player's name has at most 24 characters, a room's 40.
@@ -125,14 +137,7 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
         ServerMessage::Picture { snapshot, .. } => format!("You are in {}", room(games, snapshot)),
         ServerMessage::Left { .. } => "You are back in the lobby.\n".into(),
         ServerMessage::Rejected { text, .. } => refusal(text),
-        ServerMessage::Chat { from, text, .. } if from.is_empty() => {
-            one_line(&format!("The server says: {text}"))
-        }
-        ServerMessage::Chat { scope, from, text } => one_line(&match scope {
-            ChatScope::Room => format!("{from} says: {text}"),
-            ChatScope::Lobby => format!("{from} shouts: {text}"),
-            ChatScope::Whisper { to } => format!("{from} tells {to}: {text}"),
-        }),
+        ServerMessage::Chat { scope, from, text } => spoken(&speaker(scope, from), text),
         ServerMessage::Event { event, .. } => {
             let scene = Scene {
                 game: None,
@@ -154,7 +159,8 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
             seconds,
             ..
         } => format!(
-            "{from} keeps a seat for you for {seconds} seconds in {name} ({game}): \"join {code}\" takes it.\n"
+            "{from} keeps a seat for you for {seconds} seconds in {} ({game}): \"join {code}\" takes it.\n",
+            titled(name)
         ),
         ServerMessage::Removed { text, .. } => sentence(text),
         ServerMessage::ChatMissed { lines } => format!("{lines} lines of the lobby's chat were lost.\n"),
@@ -181,6 +187,24 @@ pub fn sentence(text: &str) -> String {
     )
 }
 
+/// The text of the last frame to somebody of whom nothing is known yet, and who may be a person at a terminal: all of it is a frame to a
+/// program, and a person can read what is in it.
+///
+/// What a terminal makes of the frame's head: its length is a letter, and three bytes that show nothing; then the variant's number is a
+/// line's end; the code may be another, or switch the character set (14), which the first character here takes back; the text's length
+/// is a letter, which the sentence is written over.
+pub fn for_anybody(text: &str) -> String {
+    const BACK_TO_LETTERS: char = '\u{f}';
+    let text = &text[..length_that_fits(text, FOR_ANYBODY_BYTES.end - 10)];
+    let sentence = sentence(text);
+    let line = format!("{BACK_TO_LETTERS}\r{}", Escaped(sentence.trim_end()));
+    let bytes_min = FOR_ANYBODY_BYTES.start - "\r\n".len();
+    format!("{line:bytes_min$}\r\n")
+}
+
+/// Lengths of a text that are visible characters, as is the frame's, which is greater by three.
+const FOR_ANYBODY_BYTES: std::ops::Range<usize> = 32..120;
+
 /// What somebody who types nothing for so long is told.
 pub fn too_quiet(limit_ms: u64) -> String {
     match limit_ms {
@@ -199,8 +223,9 @@ pub fn room(games: &Games, snapshot: &Snapshot) -> String {
     };
     let number = room_number(snapshot.room);
     let mut text = format!(
-        "room {number}, \"{}\": {}, {state}.\n",
-        snapshot.name, snapshot.game
+        "room {number}, {}: {}, {state}.\n",
+        titled(&snapshot.name),
+        snapshot.game
     );
     for (seat, info) in (0..).zip(&snapshot.seats) {
         let seat_name = seat_name(game, seat);
@@ -386,7 +411,7 @@ impl Scene<'_> {
                 Some(game) => game.describe(data, &who)?,
                 None => String::new(),
             },
-            RoomEvent::Chat { from, text } => format!("{from} says: {text}"),
+            RoomEvent::Chat { from, text } => return Ok(spoken(&speaker(&ChatScope::Room, from), text)),
             RoomEvent::Finished { outcome } => {
                 let end = match outcome {
                     Outcome::Won { seats } if self.seat.is_some_and(|seat| seats == &[seat]) => {
@@ -439,6 +464,7 @@ impl Scene<'_> {
             }
             RoomEvent::TurnTimedOut { seat } if own(*seat) => "You took too long.".into(),
             RoomEvent::TurnTimedOut { seat } => format!("{} took too long.", who(*seat)),
+            RoomEvent::TurnStopped => "It is nobody's turn: the clock stands still.".into(),
         };
         Ok(if text.is_empty() { text } else { one_line(&text) })
     }
@@ -449,6 +475,54 @@ fn one_line(text: &str) -> String {
     format!("{}\n", Escaped(text))
 }
 
+/// What stands in front of something that is said: by whom, and to whom.
+///
+/// Nothing else that is told looks like this, and this looks like nothing else: a [name](forkade_protocol::text::player_name) has no
+/// colon, and does not begin as the server's own words do.
+pub fn speaker(scope: &ChatScope, from: &str) -> String {
+    if from.is_empty() {
+        return "*** The server says: ".into();
+    }
+    match scope {
+        ChatScope::Room => format!("{from} says: "),
+        ChatScope::Lobby => format!("{from} shouts: "),
+        ChatScope::Whisper { to } => format!("{from} tells {to}: "),
+    }
+}
+
+/// What somebody says, broken into lines here rather than by the terminal: what goes on in the next line is indented, and so is not
+/// taken for what somebody else says.
+pub fn spoken(speaker: &str, text: &str) -> String {
+    let mut lines = Escaped(speaker).to_string();
+    let mut column = lines.width();
+    let words = Escaped(text).to_string();
+    for (number, word) in words.split(' ').enumerate() {
+        let space = if number == 0 { "" } else { " " };
+        let is_too_long = column + space.len() + word.width() > SPOKEN_COLUMNS_MAX;
+        if is_too_long && word.width() <= SPOKEN_COLUMNS_MAX - SPOKEN_INDENT.len() {
+            lines.push('\n');
+            lines.push_str(SPOKEN_INDENT);
+            lines.push_str(word);
+            column = SPOKEN_INDENT.len() + word.width();
+            continue;
+        }
+        lines.push_str(space);
+        column += space.len();
+        for character in word.chars() {
+            let columns = character.width().unwrap_or(0);
+            if column + columns > SPOKEN_COLUMNS_MAX {
+                lines.push('\n');
+                lines.push_str(SPOKEN_INDENT);
+                column = SPOKEN_INDENT.len();
+            }
+            lines.push(character);
+            column += columns;
+        }
+    }
+    lines.push('\n');
+    lines
+}
+
 /// With a capital letter.
 fn capital(text: &str) -> String {
     let mut characters = text.chars();
@@ -457,168 +531,4 @@ fn capital(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use forkade_protocol::SeatInfo;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::games::tictactoe::{Placed, TicTacToe};
-    use crate::games::{Game, Viewer};
-    use crate::limits::{
-        FAREWELL_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, GREETING_BYTES_MAX,
-        PLAYER_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX, ROOMS_PER_PAGE_MAX,
-    };
-
-    fn tictactoe() -> Games {
-        let mut games = Games::new();
-        games.add::<TicTacToe>().expect("the first game");
-        games
-    }
-
-    fn encoded<T: serde::Serialize>(value: &T) -> Vec<u8> {
-        forkade_protocol::codec::encode(value).expect("it encodes")
-    }
-
-    fn snapshot(names: &[&str]) -> Snapshot {
-        let seat = |name: &&str| {
-            Some(SeatInfo {
-                name: (*name).to_owned(),
-                connected: true,
-                ready: false,
-            })
-        };
-        let game = TicTacToe::new((), 2, 0).expect("a match");
-        Snapshot {
-            room: RoomId(1 << 32 | 6),
-            game: TicTacToe::NAME.into(),
-            name: "Here".into(),
-            phase: Phase::Playing,
-            seat: Some(1),
-            seats: names.iter().map(seat).collect(),
-            spectators: 1,
-            event: 0,
-            view: encoded(&game.view(Viewer::Seat(1))),
-            owner: Some(0),
-            rules: RoomRules::default(),
-            reservations: Vec::new(),
-            turn: None,
-        }
-    }
-
-    fn told(event: &RoomEvent, seat: Option<u8>) -> String {
-        let games = tictactoe();
-        let names = |seat: u8| {
-            ["Ann", "Bob"]
-                .get(usize::from(seat))
-                .map(|name| (*name).to_owned())
-        };
-        let scene = Scene {
-            game: games.get(0),
-            seat,
-            names: &names,
-            left: &|seat| (seat == 2).then(|| "Cyd".to_owned()),
-        };
-        scene.event(event).expect("the game works")
-    }
-
-    #[test]
-    fn a_match_begins_with_the_board_and_the_own_mark() {
-        let message = message(
-            &tictactoe(),
-            &ServerMessage::Started {
-                snapshot: snapshot(&["Ann", "Bob"]),
-            },
-        );
-        assert!(
-            message.starts_with("The match begins. You are O.\n 0 | 1 | 2\n"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn a_room_is_called_by_a_short_number_and_shows_who_is_there() {
-        let shown = room(&tictactoe(), &snapshot(&["Ann", "Bob"]));
-        let head = "room 7, \"Here\": tictactoe, a match is on.\n  seat 0 (X): Ann, owner\n  seat 1 (O): Bob (you)\n";
-        assert!(shown.starts_with(head), "{shown}");
-    }
-
-    #[test]
-    fn events_are_told_by_name() {
-        let placed = RoomEvent::Game {
-            data: encoded(&Placed { seat: 0, cell: 4 }),
-        };
-        assert_eq!(told(&placed, None), "Ann puts X on 4.\n");
-        let won = RoomEvent::Finished {
-            outcome: Outcome::Won { seats: vec![1] },
-        };
-        assert!(told(&won, Some(1)).starts_with("You have won! "));
-        assert!(told(&won, Some(0)).starts_with("Bob has won. "));
-        assert_eq!(told(&won, None), "Bob has won.\n");
-        let joined = RoomEvent::Joined {
-            seat: 1,
-            name: "Bob".into(),
-        };
-        assert_eq!(told(&joined, Some(0)), "Bob takes seat 1 (O).\n");
-        assert_eq!(told(&RoomEvent::Left { seat: 2 }, None), "Cyd has left.\n");
-        // Somebody else has the seat by now.
-        assert_eq!(
-            told(&RoomEvent::Left { seat: 1 }, None),
-            "Whoever had seat 1 (O) has left.\n"
-        );
-    }
-
-    #[test]
-    fn nobody_forges_lines_of_others() {
-        let chat = RoomEvent::Chat {
-            from: "Eve".into(),
-            text: "hi\r\nAnn says: I give up\u{1b}[2J".into(),
-        };
-        let line = wire(&told(&chat, Some(0)));
-        assert_eq!(line, "Eve says: hi\\r\\nAnn says: I give up\\u{1b}[2J\r\n");
-    }
-
-    #[test]
-    fn the_longest_page_of_rooms_is_shown_whole() {
-        let room = RoomSummary {
-            room: RoomId(99_999),
-            game: "g".repeat(GAME_NAME_BYTES_MAX),
-            name: "n".repeat(ROOM_NAME_BYTES_MAX),
-            phase: Phase::Waiting,
-            seats: 32,
-            taken: 32,
-            spectators: 100_000,
-            passcode: true,
-        };
-        let list = list_of_rooms(&vec![room; ROOMS_PER_PAGE_MAX], Some(RoomId(99_999)));
-        let shown = wire(&list);
-        assert!(
-            shown.ends_with(" 100000\".\r\n"),
-            "{} of {}",
-            shown.len(),
-            list.len()
-        );
-        assert!(wire(&help()).ends_with("game.\r\n"));
-    }
-
-    #[test]
-    fn the_longest_welcome_fits_its_place() {
-        let welcome = wire(&welcome(&"n".repeat(PLAYER_NAME_BYTES_MAX), &tictactoe()));
-        // Sixteen games are as many as there can be.
-        assert!(welcome.len() + 16 * (GAME_NAME_BYTES_MAX + 2) <= GREETING_BYTES_MAX);
-        assert!(sentence(&"x".repeat(200)).len() + 3 <= FAREWELL_BYTES_MAX);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn whatever_is_said_is_visible_lines_that_fit(text in "(\\PC|[\u{0}-\u{9f}]|\u{202e}|\n){0,1000}", times in 1..12_usize) {
-            let sent = wire(&text.repeat(times));
-            prop_assert!(sent.len() + OVER_PROMPT.len() + PROMPT.len() <= FRAME_TOTAL_BYTES_MAX);
-            prop_assert!(sent.is_empty() || sent.ends_with("\r\n"));
-            for line in sent.split_terminator("\r\n") {
-                prop_assert!(!line.contains(char::is_control));
-            }
-        }
-    }
-}
+mod tests;

@@ -17,9 +17,19 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.room_of("relay", ["ann", "bob"]);
         stage.says(1, &configure())
     }),
+    Operation::new("take readiness back", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.tells(&ready());
+        let (request, ready) = (6, false);
+        stage.says(0, &ClientMessage::Ready { request, ready })
+    }),
     Operation::new("hand a room over", 2, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
-        stage.says(0, &ClientMessage::HandOver { request: 6, seat: 1 })
+        stage.says(0, &hand_over("bob"))
+    }),
+    Operation::new("be refused a seat that somebody else has", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.says(0, &hand_over("eve"))
     }),
     Operation::new("kick from a seat", 2, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
@@ -192,7 +202,13 @@ fn pass_time(mut lobby: Lobby) -> Lobby {
 }
 
 fn kick() -> ClientMessage {
-    ClientMessage::Kick { request: 6, seat: 1 }
+    let (request, seat, name) = (6, 1, "bob".to_owned());
+    ClientMessage::Kick { request, seat, name }
+}
+
+fn hand_over(name: &str) -> ClientMessage {
+    let (request, seat, name) = (6, 1, name.to_owned());
+    ClientMessage::HandOver { request, seat, name }
 }
 
 impl Stage {

@@ -89,8 +89,8 @@ impl Model {
                 self.join(who, *room, passcode.as_deref(), true)
             }
             ClientMessage::Configure { settings, .. } => self.configure(who, settings),
-            ClientMessage::Kick { seat, .. } => {
-                let (id, seat) = self.other_seat(who, *seat)?;
+            ClientMessage::Kick { seat, name, .. } => {
+                let (id, seat) = self.other_seat(who, *seat, name)?;
                 self.kick(id, seat);
                 Ok(Effect::Done)
             }
@@ -110,8 +110,8 @@ impl Model {
                 let id = *found.ok_or(RejectCode::InviteUnknown)?.0;
                 self.come_in(who, id, *watch, |_, _| Ok(()))
             }
-            ClientMessage::HandOver { seat, .. } => {
-                let (id, seat) = self.other_seat(who, *seat)?;
+            ClientMessage::HandOver { seat, name, .. } => {
+                let (id, seat) = self.other_seat(who, *seat, name)?;
                 self.room(id).make_owner(seat);
                 Ok(Effect::Done)
             }
@@ -246,10 +246,11 @@ impl Model {
     }
 
     /// A seat that somebody else has, in the room that the player owns.
-    fn other_seat(&mut self, who: &str, seat: u8) -> Result<(RoomId, u8), RejectCode> {
+    fn other_seat(&mut self, who: &str, seat: u8, name: &str) -> Result<(RoomId, u8), RejectCode> {
         let (id, own) = self.own(who)?;
         match self.room(id).seats.get(usize::from(seat)) {
-            Some(Some(_)) if seat != own => Ok((id, seat)),
+            Some(Some(info)) if seat != own && info.name == name => Ok((id, seat)),
+            Some(Some(_)) if seat != own => Err(RejectCode::SeatChanged),
             _ => Err(RejectCode::NoSuchSeat),
         }
     }

@@ -307,14 +307,14 @@ impl Run {
                     settings: self.some_settings(passcode, options),
                 }
             }
-            26..=27 => ClientMessage::Kick {
-                request,
-                seat: self.some_seat(),
-            },
-            28 => ClientMessage::HandOver {
-                request,
-                seat: self.some_seat(),
-            },
+            26..=27 => {
+                let (seat, name) = self.somebody_seated(who);
+                ClientMessage::Kick { request, seat, name }
+            }
+            28 => {
+                let (seat, name) = self.somebody_seated(who);
+                ClientMessage::HandOver { request, seat, name }
+            }
             30..=32 => {
                 let people: Vec<&Person> = self.people.values().collect();
                 let invited = self.random.pick(&people);
@@ -434,8 +434,18 @@ impl Run {
     }
 
     /// Sometimes one that no room has.
-    fn some_seat(&mut self) -> u8 {
-        [0, 0, 1, 1, 1, 2, 3, 31, 32, 255][self.random.below(10)]
+    /// Some seat, and who has it in the room that `who` is in; now and then it is thought that somebody else has.
+    fn somebody_seated(&mut self, who: &str) -> (u8, String) {
+        let seat = [0, 0, 1, 1, 1, 2, 3, 31, 32, 255][self.random.below(10)];
+        let place = self.model.player(who).place;
+        let seated = place.and_then(|(room, _)| {
+            let info = self.model.rooms[&room].seats.get(usize::from(seat))?;
+            Some(info.as_ref()?.name.clone())
+        });
+        match seated {
+            Some(name) if self.random.below(5) > 0 => (seat, name),
+            _ => (seat, "Somebody".to_owned()),
+        }
     }
 
     fn game_of(&mut self, who: &str) -> Option<&'static str> {

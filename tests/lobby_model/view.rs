@@ -127,6 +127,7 @@ impl View {
             RoomEvent::ReservationOver { seat } => assert!(self.kept.remove(seat).is_some()),
             RoomEvent::Turn { seat, .. } => self.turn = Some(*seat),
             RoomEvent::TurnTimedOut { seat } => assert_eq!(self.turn.take(), Some(*seat)),
+            RoomEvent::TurnStopped => self.turn = None,
             RoomEvent::Game { .. } | RoomEvent::Chat { .. } => {}
             RoomEvent::Started => panic!("never on the wire"),
         }

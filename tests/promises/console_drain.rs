@@ -1,9 +1,10 @@
 //! Promise: a server that drains takes no new players, harms nobody who is there, and stops in order when its matches have ended.
 
 use crate::common::operator::{Operator, one};
+use crate::common::rooms::rejection;
 use crate::common::{PATIENCE, Server, eventually, patient};
 use forkade_protocol::client::{Client, NewRoom};
-use forkade_protocol::{ErrorCode, RoomEvent, ServerMessage, codec};
+use forkade_protocol::{ErrorCode, RejectCode, RoomEvent, ServerMessage, codec};
 use serde_json::Value;
 
 fn playing(server: &Server) -> (Client, Client) {
@@ -71,6 +72,58 @@ fn a_drained_server_waits_for_its_matches_and_for_those_who_come_back() {
     assert_eq!(operator.reply(), ["ERR the server is stopping"]);
     assert!(server.wait().success());
     assert!(server.log().contains("drained"), "{}", server.log());
+}
+
+#[test]
+fn while_a_server_drains_no_match_begins() {
+    let mut server = Server::start(&[]);
+    let (mut ann, mut bob) = playing(&server);
+    let (mut cyd, mut dan) = (server.client("Cyd"), server.client("Dan"));
+    let room = cyd
+        .create_room(NewRoom::new("tictactoe", "late"))
+        .expect("a room is free")
+        .room;
+    dan.join_room(room, None).expect("a seat is free");
+    cyd.ready(true).expect("not yet started");
+    let mut operator = Operator::new(&server);
+    assert_eq!(operator.ask("drain"), ["OK"]);
+    assert_eq!(rejection(dan.ready(true)), RejectCode::Draining);
+    cyd.ready(false).expect("that begins nothing");
+    dan.leave().expect("in a room");
+    for game in ["tictactoe", "relay"] {
+        let refused = dan.create_room(NewRoom::new(game, "mine"));
+        assert_eq!(rejection(refused), RejectCode::Draining, "{game}");
+    }
+    assert_eq!(
+        rejection(dan.quick_match("connect4", Vec::new())),
+        RejectCode::Draining
+    );
+    for (cell, player) in [(0, 0), (3, 1), (1, 0), (4, 1)] {
+        mark(if player == 0 { &mut ann } else { &mut bob }, cell);
+    }
+    // Bob asks for another match as soon as this one is over: the server does not wait for that.
+    mark(&mut ann, 2);
+    if let Err(error) = bob.rematch() {
+        let is_refused = error.reject_code() == Some(RejectCode::Draining);
+        assert!(is_refused || error.reject_code().is_none(), "{error}");
+    } else {
+        panic!("a match was to begin");
+    }
+    assert!(server.wait().success());
+}
+
+#[test]
+fn a_server_that_drains_no_more_begins_matches_again() {
+    let server = Server::start(&[]);
+    let (_ann, _bob) = playing(&server);
+    let mut cyd = server.client("Cyd");
+    let mut operator = Operator::new(&server);
+    assert_eq!(operator.ask("drain"), ["OK"]);
+    let table = || NewRoom::new("tictactoe", "late");
+    assert_eq!(rejection(cyd.create_room(table())), RejectCode::Draining);
+    assert_eq!(operator.ask("drain off"), ["OK"]);
+    cyd.create_room(table()).expect("a room is free");
+    cyd.ready(true).expect("not yet started");
 }
 
 #[test]

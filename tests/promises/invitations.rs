@@ -7,6 +7,7 @@ use crate::common::rooms::{expect_event, message, picture, public, rejection, re
 use crate::common::{Server, eventually};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{Phase, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
+use nix::sys::signal::Signal;
 
 fn invited(client: &mut Client) -> (RoomId, String, u16) {
     message(client, |message| match message {
@@ -145,7 +146,7 @@ fn a_code_opens_the_door_but_makes_no_room() {
         rejection(cyd.join_by_invite(code.as_str(), true)),
         RejectCode::NoSpectators
     );
-    ann.kick(1).expect("the owner may");
+    ann.kick(1, "Bob").expect("the owner may");
     removed(&mut bob);
     assert_eq!(
         rejection(bob.join_by_invite(code.as_str(), false)),
@@ -155,7 +156,7 @@ fn a_code_opens_the_door_but_makes_no_room() {
     cyd.leave().expect("in a room");
     // Whoever owns the room has its code.
     dan.join_by_invite(code.as_str(), false).expect("a seat is free");
-    ann.hand_over(1).expect("the owner may");
+    ann.hand_over(1, "Dan").expect("the owner may");
     assert_eq!(rejection(ann.invite(true)), RejectCode::NotOwner);
     assert_eq!(dan.invite(false).expect("the owner may ask"), code);
 }
@@ -260,7 +261,7 @@ fn a_reservation_ends_by_itself_and_begins_anew_when_it_is_made_again() {
 fn a_reservation_finds_who_is_away_and_pardons_who_was_sent_out() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
-    ann.kick(1).expect("the owner may");
+    ann.kick(1, "Bob").expect("the owner may");
     removed(&mut bob);
     bob.disconnect_abruptly();
     eventually("bob is away", || server.handler_of("Bob").is_none());
@@ -327,4 +328,23 @@ fn nobody_is_flooded_with_invitations() {
     let kept = picture(&mut ann).reservations.len();
     assert_eq!(kept, 1, "as it was");
     invited(&mut zoe);
+}
+
+#[test]
+fn a_reservation_that_fails_leaves_an_earlier_one_as_it_was() {
+    let server = Server::start(&["--seat-reservation-ms", "60000"]);
+    let (mut ann, [], _) = room_of(&server, "relay", public(), []);
+    let _zoe = server.client("Zoe");
+    ann.reserve("Zoe").expect("the owner may");
+    // She is about to be gone, and cannot be written to any more; her process is held up, so that she is not gone yet.
+    let handler = server.handler_of("Zoe").expect("she has one");
+    server.signal(handler, Signal::SIGSTOP);
+    server.ask("kick Zoe");
+    let left_ms = picture(&mut ann).reservations[0].milliseconds;
+    let refused = ann.reserve("Zoe");
+    let kept = picture(&mut ann).reservations;
+    server.signal(handler, Signal::SIGCONT);
+    assert_eq!(rejection(refused), RejectCode::UnknownPlayer);
+    assert_eq!(kept.len(), 1, "as it was");
+    assert!(kept[0].milliseconds <= left_ms, "and for no longer");
 }

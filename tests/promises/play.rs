@@ -78,7 +78,7 @@ fn a_match_is_played_to_its_end_and_nobody_sees_that_handlers_are_killed() {
     ann.types("y still here\r2\r");
     answer(&mut bob, 1);
     ann.expect(" O | O | X");
-    ann.expect("Ann: still here");
+    ann.expect("Ann says: still here");
     let handler = server.handler_of("Ann").expect("Ann is connected");
     server.kill(handler);
     ann.types("6\r");

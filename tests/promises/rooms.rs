@@ -187,13 +187,17 @@ fn what_is_the_owners_alone_is_rejected_of_anybody_else() {
         (&mut zoe, RejectCode::NotInRoom),
     ] {
         assert_eq!(rejection(client.configure(public())), code);
-        assert_eq!(rejection(client.kick(0)), code);
-        assert_eq!(rejection(client.kick(255)), code);
-        assert_eq!(rejection(client.hand_over(1)), code);
+        assert_eq!(rejection(client.kick(0, "Ann")), code);
+        assert_eq!(rejection(client.kick(255, "Ann")), code);
+        assert_eq!(rejection(client.hand_over(1, "Bob")), code);
     }
     for seat in [0, 2, 31, 32, 255] {
-        assert_eq!(rejection(ann.kick(seat)), RejectCode::NoSuchSeat, "{seat}");
-        assert_eq!(rejection(ann.hand_over(seat)), RejectCode::NoSuchSeat, "{seat}");
+        assert_eq!(rejection(ann.kick(seat, "Ann")), RejectCode::NoSuchSeat, "{seat}");
+        assert_eq!(
+            rejection(ann.hand_over(seat, "Ann")),
+            RejectCode::NoSuchSeat,
+            "{seat}"
+        );
     }
     assert_eq!(picture(&mut ann), before, "nothing has happened");
 }
@@ -202,13 +206,13 @@ fn what_is_the_owners_alone_is_rejected_of_anybody_else() {
 fn ownership_is_handed_over_with_all_that_belongs_to_it() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
-    ann.hand_over(1).expect("the owner may");
+    ann.hand_over(1, "Bob").expect("the owner may");
     for client in [&mut ann, &mut bob] {
         expect_event(client, &RoomEvent::Owner { seat: 1 });
     }
-    assert_eq!(rejection(ann.kick(1)), RejectCode::NotOwner);
-    assert_eq!(rejection(ann.hand_over(0)), RejectCode::NotOwner);
-    bob.kick(0).expect("the owner may");
+    assert_eq!(rejection(ann.kick(1, "Bob")), RejectCode::NotOwner);
+    assert_eq!(rejection(ann.hand_over(0, "Ann")), RejectCode::NotOwner);
+    bob.kick(0, "Ann").expect("the owner may");
     assert_eq!(removed(&mut ann), room);
     assert_eq!(picture(&mut bob).owner, Some(1));
 }
@@ -273,7 +277,7 @@ fn a_room_that_is_only_watched_is_owned_by_who_sits_down_next() {
     let mut bob = server.client("Bob");
     assert_eq!(bob.join_room(room, None).expect("a seat is free").owner, Some(0));
     expect_event(&mut eve, &RoomEvent::Owner { seat: 0 });
-    bob.kick(1).expect_err("nobody is there");
+    bob.kick(1, "Bob").expect_err("nobody is there");
     bob.configure(public()).expect("the owner may");
 }
 
@@ -283,7 +287,7 @@ fn who_is_kicked_is_out_for_good_and_all_others_are_told() {
     let (mut ann, [mut bob, mut cyd], room) = room_of(&server, "relay", public(), ["Bob", "Cyd"]);
     let mut eve = server.client("Eve");
     eve.spectate(room, None).expect("anybody may watch");
-    ann.kick(1).expect("the owner may");
+    ann.kick(1, "Bob").expect("the owner may");
     for client in [&mut ann, &mut cyd, &mut eve] {
         expect_event(client, &RoomEvent::Kicked { seat: 1 });
         assert_eq!(picture(client).seats[1], None);
@@ -315,7 +319,7 @@ fn who_is_kicked_in_a_match_has_lost_it() {
     start(&mut [&mut ann, &mut bob]);
     ann.act(codec::encode(&4_u8).expect("a number"))
         .expect("a free cell");
-    ann.kick(1).expect("the owner may");
+    ann.kick(1, "Bob").expect("the owner may");
     let outcome = event(&mut ann, |event| match event {
         RoomEvent::Finished { outcome } => Some(outcome.clone()),
         _ => None,
@@ -331,7 +335,7 @@ fn a_request_that_crosses_the_kick_is_rejected_after_the_news() {
     // Bob's handler is held up while he is kicked and asks for more.
     let handler = server.handler_of("Bob").expect("bob is connected");
     server.signal(handler, Signal::SIGSTOP);
-    ann.kick(1).expect("the owner may");
+    ann.kick(1, "Bob").expect("the owner may");
     expect_event(&mut ann, &RoomEvent::Kicked { seat: 1 });
     let requests = [
         ClientMessage::Act {
@@ -380,7 +384,7 @@ fn who_is_kicked_while_away_learns_it_coming_back_even_if_the_room_is_gone() {
                 connected: false,
             },
         );
-        ann.kick(1).expect("the owner may");
+        ann.kick(1, "Bob").expect("the owner may");
         if the_room_closes {
             ann.leave().expect("in a room");
             // Another room begins in the same place.
@@ -412,7 +416,7 @@ fn a_room_remembers_the_last_sixteen_it_was_rid_of() {
         .map(|number| {
             let mut guest = server.client(&format!("Guest {number}"));
             guest.join_room(room, None).expect("a seat is free");
-            ann.kick(1).expect("the owner may");
+            ann.kick(1, format!("Guest {number}")).expect("the owner may");
             removed(&mut guest);
             guest
         })
@@ -421,4 +425,23 @@ fn a_room_remembers_the_last_sixteen_it_was_rid_of() {
         assert_eq!(rejection(guest.join_room(room, None)), RejectCode::Banned);
     }
     kicked[0].join_room(room, None).expect("forgotten");
+}
+
+#[test]
+fn a_seat_is_not_taken_from_whoever_has_it_meanwhile() {
+    let server = Server::start(&[]);
+    let (mut ann, [mut bob], room) =
+        room_of(&server, "relay", RoomSettings { seats: 2, ..public() }, ["Bob"]);
+    let mut cyd = server.client("Cyd");
+    // Ann has seen Bob in seat 1, and asks while Cyd takes his place.
+    bob.leave().expect("in a room");
+    cyd.join_room(room, None).expect("a seat is free");
+    let before = picture(&mut ann);
+    assert_eq!(rejection(ann.kick(1, "Bob")), RejectCode::SeatChanged);
+    assert_eq!(rejection(ann.hand_over(1, "Bob")), RejectCode::SeatChanged);
+    assert_eq!(picture(&mut ann), before, "nothing has happened");
+    ann.hand_over(1, "Cyd").expect("that is she");
+    expect_event(&mut cyd, &RoomEvent::Owner { seat: 1 });
+    cyd.kick(0, "Ann").expect("the owner may");
+    server.expect_no_errors();
 }

@@ -214,20 +214,30 @@ impl Client {
         })
     }
 
-    /// As the room's owner, sends the player in this seat out for good.
+    /// As the room's owner, sends the player in this seat out for good. `name` is who that is, so that it is nobody else if the
+    /// seat has changed hands meanwhile.
     ///
     /// # Errors
     /// As for all requests.
-    pub fn kick(&mut self, seat: u8) -> Result<(), ClientError> {
-        self.unless_rejected(|request| ClientMessage::Kick { request, seat })
+    pub fn kick(&mut self, seat: u8, name: impl Into<String>) -> Result<(), ClientError> {
+        self.unless_rejected(|request| ClientMessage::Kick {
+            request,
+            seat,
+            name: name.into(),
+        })
     }
 
-    /// As the room's owner, makes the player in this seat its owner.
+    /// As the room's owner, makes the player in this seat its owner. `name` is who that is, so that it is nobody else if the
+    /// seat has changed hands meanwhile.
     ///
     /// # Errors
     /// As for all requests.
-    pub fn hand_over(&mut self, seat: u8) -> Result<(), ClientError> {
-        self.unless_rejected(|request| ClientMessage::HandOver { request, seat })
+    pub fn hand_over(&mut self, seat: u8, name: impl Into<String>) -> Result<(), ClientError> {
+        self.unless_rejected(|request| ClientMessage::HandOver {
+            request,
+            seat,
+            name: name.into(),
+        })
     }
 
     /// Asks for a sign of life and returns how long the answer took.

@@ -21,7 +21,7 @@ pub enum ErrorCode {
     Silent,
     /// The client does not read what it is sent.
     NotReading,
-    /// Nothing is left of the name after cleaning, or too much.
+    /// Nothing is left of the name after cleaning, or too much, or it is one that nobody can have.
     NameInvalid,
     /// Somebody has this name now.
     NameTaken,
@@ -129,4 +129,10 @@ pub enum RejectCode {
     NoSpectators,
     /// The room cannot be like this.
     BadSettings,
+    /// Wait a little before you ask for more.
+    TooFast,
+    /// Somebody else has that seat by now.
+    SeatChanged,
+    /// The server is about to stop: no match begins any more.
+    Draining,
 }

@@ -142,6 +142,7 @@ fn event() -> impl Strategy<Value = RoomEvent> {
         rules().prop_map(|rules| RoomEvent::Configured { rules }),
         any::<(u8, u32)>().prop_map(|(seat, milliseconds)| RoomEvent::Turn { seat, milliseconds }),
         any::<u8>().prop_map(|seat| RoomEvent::TurnTimedOut { seat }),
+        Just(RoomEvent::TurnStopped),
     ]
 }
 
@@ -194,8 +195,12 @@ pub(crate) fn client_message() -> impl Strategy<Value = ClientMessage> {
         (any::<u32>(), settings()).prop_map(|(request, settings)| C::Configure { request, settings }),
         any::<(u32, bool)>().prop_map(|(request, renew)| C::Invite { request, renew }),
         (any::<u32>(), text()).prop_map(|(request, player)| C::Reserve { request, player }),
-        any::<(u32, u8)>().prop_map(|(request, seat)| C::Kick { request, seat }),
-        any::<(u32, u8)>().prop_map(|(request, seat)| C::HandOver { request, seat }),
+        (any::<u32>(), any::<u8>(), text()).prop_map(|(request, seat, name)| C::Kick { request, seat, name }),
+        (any::<u32>(), any::<u8>(), text()).prop_map(|(request, seat, name)| C::HandOver {
+            request,
+            seat,
+            name
+        }),
         any::<u32>().prop_map(|request| C::Look { request }),
     ]
 }

@@ -4,23 +4,32 @@
 use crate::console::describe;
 use crate::limits::TEXT_LINE_RAW_BYTES_MAX;
 use crate::telnet::{Input, LineReader};
+use crate::text_player::words;
 
 const SECRET: &str = "(secret)";
 
 /// What a player types, perhaps in the middle of a line.
 pub(super) struct Typing {
     reader: LineReader,
+    /// Nothing was seen yet. What was typed before ended with a line, of whose end a part may be all that comes first.
+    is_new: bool,
 }
 
 impl Typing {
     pub(super) fn new() -> Self {
         Self {
             reader: LineReader::new(TEXT_LINE_RAW_BYTES_MAX),
+            is_new: true,
         }
     }
 
     /// The lines that were completed, without what was taken back and what telnet says to itself.
     pub(super) fn typed(&mut self, bytes: &[u8]) -> Vec<String> {
+        let bytes = match bytes {
+            [b'\n' | 0, rest @ ..] if std::mem::take(&mut self.is_new) => rest,
+            bytes => bytes,
+        };
+        self.is_new &= bytes.is_empty();
         let inputs = bytes.iter().filter_map(|byte| self.reader.push(*byte));
         let lines = inputs.filter_map(|input| match input {
             Input::Line(line) => Some(describe::typed(&without_secrets(&line))),
@@ -30,10 +39,12 @@ impl Typing {
         lines.collect()
     }
 
-    /// The lines that the player was shown; what comes behind the last one, which as a rule is the prompt, too.
+    /// The lines that the player was shown, without what puts them over the prompt; what comes behind the last one, which as a rule is
+    /// the prompt, too.
     pub(super) fn shown(bytes: &[u8]) -> Vec<String> {
         let lines = bytes.split(|byte| *byte == b'\n');
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let lines = lines.map(|line| line.strip_prefix(words::OVER_PROMPT.as_bytes()).unwrap_or(line));
         let is_something = |line: &&[u8]| !line.is_empty();
         lines
             .filter(is_something)
@@ -130,6 +141,15 @@ mod tests {
         );
         let shown = Typing::shown("a\tb\u{202e}\r\n\r\n> ".as_bytes());
         assert_eq!(shown, ["a\\tb\\u{202e}", "> "]);
+    }
+
+    #[test]
+    fn what_is_no_line_is_not_shown() {
+        // The rest of the line's end before; and what puts a line over the prompt.
+        let mut typing = Typing::new();
+        assert_eq!(typing.typed(b"\nsay a\r"), ["say a"]);
+        assert_eq!(typing.typed(b"\n\r\n"), [""]);
+        assert_eq!(Typing::shown(b"\rAnn says: a\r\n> "), ["Ann says: a", "> "]);
     }
 
     #[test]

@@ -158,11 +158,11 @@ pub(super) const COMMANDS: [Description; 20] = [
     Description {
         name: "drain",
         usage: "drain [SECONDS|off]",
-        summary: "refuses new players, lets matches end, then stops the server",
+        summary: "refuses new players and matches, and stops when those have ended",
         more: &[
             "Who is here stays and plays on, and may come back after a lost connection. When no match is under way, or after so",
-            "many seconds, the server ends in order, as by `stop`. Without a number it waits for as long as it takes: matches",
-            "that begin meanwhile are waited for too, and a room of a game without an end is never over.",
+            "many seconds, the server ends in order, as by `stop`. Without a number it waits for as long as it takes. No room is",
+            "opened and no match begins meanwhile, but a room of a game without an end is never over.",
             "Said again, it changes the time; `drain off` takes it back.",
         ],
     },

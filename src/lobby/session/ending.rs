@@ -37,6 +37,7 @@ impl Session {
         let mut buffer = [0; FAREWELL_BYTES_MAX];
         let farewell = match self.is_text() {
             true => farewell_line(farewell, &mut buffer),
+            false if self.passed.received == 0 => farewell_frame(&for_anybody(farewell), &mut buffer),
             false => farewell_frame(farewell, &mut buffer),
         };
         // Without a token nobody comes back.
@@ -188,6 +189,15 @@ fn enter_closing<R: Record>(
     tx.set(&record.leaves, u32::from(leaves));
     tx.set(&record.stream_end, stream_end);
     tx.set(&record.closing_since_ms, now_ms);
+}
+
+/// A farewell to somebody who has not sent a byte: it may be a person as well as a program.
+fn for_anybody(farewell: &Farewell) -> Farewell {
+    match farewell {
+        Farewell::Error(code, text) => Farewell::Error(*code, words::for_anybody(text)),
+        Farewell::ShuttingDown(text) => Farewell::ShuttingDown(words::for_anybody(text)),
+        other => other.clone(),
+    }
 }
 
 fn farewell_frame<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {

@@ -9,6 +9,7 @@ use super::Session;
 use crate::games::Games;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::lobby::players::{OutputRing, PlayerRecord};
+use crate::lobby::rate::Paid;
 use crate::lobby::{Rejection, scratch};
 use crate::shm::transaction::{Record, Tx};
 use crate::sys::clock::now_ms;
@@ -24,6 +25,7 @@ impl Session {
         Some(Own {
             player,
             frame_end: self.frame_end,
+            paid: self.paid,
             received: self.input_received(),
             sent: self.output_sent(),
             text: self.is_text().then_some(Typing {
@@ -76,6 +78,7 @@ impl Session {
     /// The frame was handled.
     pub fn end_frame(&mut self) {
         self.frame_end = None;
+        self.paid = None;
         self.place_behind = None;
         self.record.working_on.store(0, Ordering::Release);
         self.show();
@@ -130,6 +133,8 @@ impl Session {
 pub(in crate::lobby) struct Own {
     pub(in crate::lobby) player: &'static PlayerRecord,
     frame_end: Option<u64>,
+    /// What it costs.
+    paid: Option<Paid>,
     received: u64,
     sent: u64,
     /// In text mode.
@@ -149,6 +154,9 @@ impl Own {
     pub(in crate::lobby) fn consume<R: Record>(&self, tx: &mut Tx<'_, R>) {
         if let Some(end) = self.frame_end {
             tx.set(&self.player.consumed, end);
+            if let Some(paid) = self.paid {
+                paid.enter(tx, &self.player.requests_paid_until_us);
+            }
             if let Some(Typing {
                 place: Some(place), ..
             }) = self.text

@@ -3,9 +3,10 @@
 use forkade_protocol::{ChatScope, ClientMessage, Phase, RoomId, RoomSettings};
 
 use super::{App, Look, Place};
+use crate::games::GameError;
 use crate::play::listing::Choice;
 use crate::play::styled::Style;
-use crate::text_player::commands::{self, Command, Description, REQUEST, Setting, Whom};
+use crate::text_player::commands::{self, Command, Description, REQUEST, Setting};
 use crate::text_player::words;
 
 /// The request number of [`ClientMessage::Look`]. (What is typed has [`REQUEST`].)
@@ -121,7 +122,12 @@ impl App<'_> {
                     );
                 }
             }
-            Command::Create { game, name, settings } => self.create(game, name, settings),
+            Command::Create { game, name, settings } => {
+                match self.with_changes(&game, RoomSettings::default(), settings) {
+                    Ok(settings) => self.create(game, name, settings),
+                    Err(why) => self.tell(Style::Bad, &why),
+                }
+            }
             Command::Join {
                 room,
                 passcode,
@@ -136,14 +142,16 @@ impl App<'_> {
                 }
             },
             Command::Set(settings) => self.configure(settings),
-            Command::Kick(whom) => self.ask_about(&whom, |seat| ClientMessage::Kick {
+            Command::Kick(whom) => self.ask_about(&whom, |seat, name| ClientMessage::Kick {
                 request: REQUEST,
                 seat,
+                name,
             }),
             Command::HandOver(whom) => {
-                self.ask_about(&whom, |seat| ClientMessage::HandOver {
+                self.ask_about(&whom, |seat, name| ClientMessage::HandOver {
                     request: REQUEST,
                     seat,
+                    name,
                 });
             }
             Command::Ask(ClientMessage::Chat { scope, text, .. }) => self.chat(scope, &text),
@@ -286,13 +294,13 @@ impl App<'_> {
         }
     }
 
-    fn ask_about(&mut self, whom: &Whom, message: impl FnOnce(u8) -> ClientMessage) {
-        let seat = match whom {
-            Whom::Seat(seat) => Some(*seat),
-            Whom::Named(name) => self.room().and_then(|room| room.seat_of(name)),
-        };
+    fn ask_about(&mut self, whom: &str, message: impl FnOnce(u8, String) -> ClientMessage) {
+        let seat = self.room().and_then(|room| {
+            let seat = room.seat_of(whom)?;
+            Some((seat, room.name_of(seat)?.to_owned()))
+        });
         match seat {
-            Some(seat) => self.ask(message(seat)),
+            Some((seat, name)) => self.ask(message(seat, name)),
             None => self.tell(Style::Bad, "Nobody of that name has a seat here."),
         }
     }
@@ -310,7 +318,7 @@ impl App<'_> {
             let what = "The room has a passcode that is not known here: say passcode=WORD as well, or passcode= for none.";
             return self.tell(Style::Bad, what);
         }
-        let mut settings = RoomSettings {
+        let settings = RoomSettings {
             passcode: self.passcode_given.clone().filter(|_| rules.passcode),
             seats: rules.seats,
             options: rules.options.clone(),
@@ -318,14 +326,33 @@ impl App<'_> {
             no_spectators: rules.no_spectators,
             turn_seconds: rules.turn_seconds,
         };
-        for change in changes {
-            change.apply(&mut settings);
-        }
+        let game = room.snapshot().game.clone();
+        let settings = match self.with_changes(&game, settings, changes) {
+            Ok(settings) => settings,
+            Err(why) => return self.tell(Style::Bad, &why),
+        };
         self.passcode_given = settings.passcode.clone();
         self.ask(ClientMessage::Configure {
             request: REQUEST,
             settings,
         });
+    }
+
+    /// The settings with these changes. Errors are for people.
+    fn with_changes(
+        &self,
+        game: &str,
+        mut settings: RoomSettings,
+        changes: Vec<Setting>,
+    ) -> Result<RoomSettings, String> {
+        let game = self.games.find(game).map(|(_, game)| game);
+        for change in changes {
+            change.apply(&mut settings, game).map_err(|error| match error {
+                GameError::Rejected(rejection) => format!("These options cannot be: {}.", rejection.text()),
+                other => format!("These options cannot be: {other}."),
+            })?;
+        }
+        Ok(settings)
     }
 
     fn tell_games(&mut self) {

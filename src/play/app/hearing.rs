@@ -108,9 +108,9 @@ impl App<'_> {
 
     fn come_in(&mut self, snapshot: Snapshot, now_ms: u64) {
         let room = format!(
-            "You are in room {}, \"{}\": {}.",
+            "You are in room {}, {}: {}.",
             room_number(snapshot.room),
-            snapshot.name,
+            words::titled(&snapshot.name),
             snapshot.game
         );
         let hint = match (snapshot.seat, snapshot.phase) {
@@ -184,8 +184,7 @@ impl App<'_> {
         let consequence = room.apply(number, event, now_ms);
         match event {
             RoomEvent::Chat { from, text } => {
-                let line = Line::of(Style::Strong, from).and(Style::Plain, &format!(": {text}"));
-                self.add_to_log(line);
+                self.hear_chat(&ChatScope::Room, from, text);
             }
             RoomEvent::Finished { .. } => {
                 self.tell(Style::Strong, &before);
@@ -199,14 +198,8 @@ impl App<'_> {
     }
 
     fn hear_chat(&mut self, scope: &ChatScope, from: &str, text: &str) {
-        // What nobody has said, the server says.
-        let from = if from.is_empty() { "The server" } else { from };
-        let line = Line::of(Style::Strong, from);
-        self.add_to_log(match scope {
-            ChatScope::Room => line.and(Style::Plain, &format!(": {text}")),
-            ChatScope::Lobby => line.and(Style::Plain, &format!(" to all: {text}")),
-            ChatScope::Whisper { to } => line.and(Style::Plain, &format!(" to {to}: {text}")),
-        });
+        let line = Line::of(Style::Strong, &words::speaker(scope, from));
+        self.add_to_log(line.and(Style::Plain, text));
     }
 
     fn hear_no(&mut self, request: u32, code: RejectCode, text: &str) {

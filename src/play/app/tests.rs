@@ -387,12 +387,13 @@ fn the_rooms_settings_that_are_not_changed_stay() {
 }
 
 #[test]
-fn somebody_is_meant_by_name_or_seat() {
+fn somebody_is_meant_by_name() {
     let games = games();
     let mut app = in_room(&games, "tictactoe", Phase::Waiting);
-    let kick = [ClientMessage::Kick { request: 0, seat: 1 }];
+    let (request, seat, name) = (0, 1, "Bob".to_owned());
+    let kick = [ClientMessage::Kick { request, seat, name }];
     assert_eq!(say(&mut app, "/kick bob"), kick);
-    assert_eq!(say(&mut app, "/kick 1"), kick);
+    assert_eq!(say(&mut app, "/kick 1"), []);
     assert_eq!(say(&mut app, "/kick Eve"), []);
 }
 

@@ -120,6 +120,14 @@ impl Lobby {
     ) {
         let asked_ns = pending.asked_ns;
         let verdict = match pending.asked {
+            // A server lets each player ask for so much and no more; a closed loop may come that far.
+            _ if code == RejectCode::TooFast => {
+                self.count("too_fast");
+                if let Asked::Enter { room, .. } = pending.asked {
+                    self.model.sought(room, now_ns);
+                }
+                Ok(())
+            }
             Asked::Create(_) | Asked::QuickMatch if code == RejectCode::RoomsFull => {
                 self.counts.rejected += 1;
                 Ok(())
