@@ -250,7 +250,7 @@ impl Watchdog {
 mod tests {
     use std::net::TcpListener;
     use std::os::unix::process::ExitStatusExt;
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
     use crate::config::{Config, ConfigSource, SETTINGS, Settings};
@@ -293,9 +293,23 @@ mod tests {
         }
     }
 
+    /// Killed when the test is over, however it ends.
+    struct Bystander(Child);
+
+    impl Drop for Bystander {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
     /// A process that is stopped, and has nothing to do with any server.
-    fn stopped_process() -> (Child, ProcessId) {
-        let child = Command::new("sleep").arg("86400").spawn().expect("it can be run");
+    fn stopped_process() -> (Bystander, ProcessId) {
+        let child = Command::new("sleep")
+            .arg("86400")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it can be run");
         let activity = || {
             Activity::of(child.id())
                 .expect("/proc can be read")
@@ -306,7 +320,7 @@ mod tests {
         while activity().condition != Condition::Stopped {
             std::thread::yield_now();
         }
-        (child, process)
+        (Bystander(child), process)
     }
 
     /// Lets the watchdog look until it must have judged.
@@ -328,7 +342,7 @@ mod tests {
         assert!(!watchdog.open_case(STOPPED, None));
         look_on(&mut watchdog);
         assert!(
-            child.try_wait().expect("a child").is_none(),
+            child.0.try_wait().expect("a child").is_none(),
             "an innocent was killed"
         );
 
@@ -336,7 +350,7 @@ mod tests {
         let mut watchdog = Watchdog::new(context).expect("it is wanted");
         assert!(watchdog.open_case(STOPPED, None));
         look_on(&mut watchdog);
-        let status = child.wait().expect("a child");
+        let status = child.0.wait().expect("a child");
         assert_eq!(status.signal(), Some(libc::SIGKILL));
     }
 }
