@@ -44,7 +44,7 @@ pub struct Config {
     /// Most clients that one handler serves at once: the isolation dial.
     pub clients_per_handler: u32,
     /// Most clients that one handler serves in its life; 0: any number.
-    pub handler_clients_max: u32,
+    pub handler_life: u32,
     /// Handlers that each keeper holds ready for connections to come.
     pub spare_handlers: Span,
     /// Connections that wait in the kernel to be accepted.
@@ -106,7 +106,7 @@ impl Default for Config {
             connections_max: AUTOMATIC,
             keepers: AUTOMATIC,
             clients_per_handler: 1,
-            handler_clients_max: AUTOMATIC,
+            handler_life: AUTOMATIC,
             spare_handlers: Span { min: 0, max: 0 },
             backlog: BACKLOG_DEFAULT,
             heartbeat_timeout_ms: HEARTBEAT_TIMEOUT_MS_DEFAULT,
@@ -137,8 +137,8 @@ impl Config {
             let at_once = if self.clients_per_handler == 1 { cores } else { 1 };
             self.keepers = self.keepers_min().max(at_once).min(number(KEEPERS_MAX));
         }
-        if self.handler_clients_max == AUTOMATIC {
-            self.handler_clients_max = self.clients_per_handler;
+        if self.handler_life == AUTOMATIC {
+            self.handler_life = self.clients_per_handler;
         }
     }
 
@@ -159,13 +159,13 @@ impl Config {
                 format!("set keepers to {} or more, or leave it out", self.keepers_min()),
             ));
         }
-        if self.handler_clients_max < self.clients_per_handler {
+        if self.handler_life < self.clients_per_handler {
             problems.push(Problem::error(
                 format!(
                     "a handler cannot serve {} clients at once and {} in its life",
-                    self.clients_per_handler, self.handler_clients_max
+                    self.clients_per_handler, self.handler_life
                 ),
-                "set handler-clients-max to as many as clients-per-handler, or more, or leave it out",
+                "set handler-life to as many as clients-per-handler, or more, or leave it out",
             ));
         }
         if let Some(console) = self.console.filter(|console| overlap(*console, self.listen)) {
@@ -385,10 +385,10 @@ pub const SETTINGS: [Setting; 23] = [
         ),
     },
     Setting {
-        flag: "handler-clients-max",
-        value_name: "NUMBER|auto",
-        help: "Clients that one process serves in its life, at once or one after another; `auto`: clients-per-handler, so that nobody gets a used place",
-        kind: Kind::NumberOrAutomatic(|config| &mut config.handler_clients_max, 1..=u32::MAX),
+        flag: "handler-life",
+        value_name: "CLIENTS|auto",
+        help: "Clients that one process serves in its life; `auto`: clients-per-handler, so that nobody gets a used place",
+        kind: Kind::NumberOrAutomatic(|config| &mut config.handler_life, 1..=u32::MAX),
     },
     Setting {
         flag: "spare-handlers",

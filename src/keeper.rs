@@ -339,29 +339,28 @@ impl Keeper {
 
     fn claim_slot(&mut self, kind: Kind, peer: SocketAddr) -> Option<(u32, &'static ConnectionRecord)> {
         let memory = self.context.memory;
-        if self.free.is_empty() {
+        loop {
+            // What was free when it was noted may be in use again.
+            while let Some(index) = self.free.pop() {
+                let record = memory.connections.at(index);
+                if record.claim(kind, peer, self.epoch, now_ms()) {
+                    return Some((index, record));
+                }
+            }
+            let touched = memory.touched_connections_of_keeper(self.index);
             let is_free = |index: &u32| memory.connections.at(*index).claimed() == Claim::Free;
-            self.free
-                .extend(memory.touched_connections_of_keeper(self.index).filter(is_free));
-        }
-        if self.free.is_empty() {
-            let (all, touched) = (
-                memory.connections_of_keeper(self.index),
-                memory.touched_connections_of_keeper(self.index),
-            );
-            let next = touched.end;
-            if next < all.end {
-                memory.keeper_of(next).set_slots_touched(next + 1 - all.start);
-                self.free.push(next);
+            self.free.extend(touched.clone().filter(is_free));
+            if self.free.is_empty() {
+                let all = memory.connections_of_keeper(self.index);
+                if touched.end == all.end {
+                    return None;
+                }
+                memory
+                    .keeper_of(touched.end)
+                    .set_slots_touched(touched.end + 1 - all.start);
+                self.free.push(touched.end);
             }
         }
-        while let Some(index) = self.free.pop() {
-            let record = memory.connections.at(index);
-            if record.claim(kind, peer, self.epoch, now_ms()) {
-                return Some((index, record));
-            }
-        }
-        None
     }
 
     /// What others see of this keeper.

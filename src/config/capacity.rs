@@ -60,7 +60,7 @@ impl Needs {
         );
         let places_used = places - places / u64::from(PLACES_FOR_MOVES_ONE_IN);
         let handlers = connections.div_ceil(places_used);
-        let channels = match config.handler_clients_max > 1 || spares > 0 {
+        let channels = match config.handler_life > 1 || spares > 0 {
             true => handlers.div_ceil(keepers) + spares,
             false => 0,
         };

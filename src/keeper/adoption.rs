@@ -35,7 +35,10 @@ impl Keeper {
         self.ask_again_at_ms = now + ADOPT_AGAIN_MS;
         let (over, to_adopt) = std::mem::take(&mut self.to_adopt)
             .into_iter()
-            .partition::<Vec<u32>, _>(|index| memory.connections.at(*index).is_over());
+            .partition::<Vec<u32>, _>(|index| {
+                let record = memory.connections.at(*index);
+                record.is_over() && record.claimed() == Claim::Held && record.keeper_epoch() != self.epoch
+            });
         self.to_adopt = to_adopt;
         for index in over {
             // Nobody has it any more, and its handler lives for others.

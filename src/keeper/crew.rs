@@ -38,7 +38,7 @@ impl Worker {
             channel,
             pidfd: None,
             is_replaced: false,
-            clients_left: config.handler_clients_max.saturating_sub(taken),
+            clients_left: config.handler_life.saturating_sub(taken),
         }
     }
 }

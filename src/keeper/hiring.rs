@@ -32,7 +32,7 @@ impl Keeper {
     /// Whether handlers are given connections after their birth: they serve several, one after another or at once, or are forked ahead.
     pub(super) fn hands_out(&self) -> bool {
         let config = self.context.config;
-        config.handler_clients_max > 1 || config.spare_handlers.max > 0
+        config.handler_life > 1 || config.spare_handlers.max > 0
     }
 
     /// Forks a handler for connections that this process keeps. With a channel it can be given more.

@@ -258,7 +258,7 @@ fn spare_processes_are_there_before_their_clients_as_many_as_it_takes() {
 
 #[test]
 fn a_process_that_may_serves_one_client_after_another_and_not_more_than_it_may() {
-    let server = start(&["--handler-clients-max", "3"]);
+    let server = start(&["--handler-life", "3"]);
     let mut pids = Vec::new();
     for nth in 0..7 {
         let name = format!("Client{nth}");
@@ -318,7 +318,7 @@ fn a_dial_that_cannot_work_is_refused_with_the_reason() {
         (vec!["--clients-per-handler", "0"], "a number from 1 to 256"),
         (vec!["--clients-per-handler", "257"], "a number from 1 to 256"),
         (
-            vec!["--clients-per-handler", "8", "--handler-clients-max", "7"],
+            vec!["--clients-per-handler", "8", "--handler-life", "7"],
             "cannot serve 8 clients at once and 7 in its life",
         ),
         (vec!["--spare-handlers", "5..2"], "the lesser first"),

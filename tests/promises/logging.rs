@@ -125,9 +125,9 @@ fn nothing_a_client_sends_can_forge_a_record() {
     let server = Server::start(&["--log", "trace", "--seat-grace-ms", "0"]);
     let forged = "2026-01-01T00:00:00.000Z ERROR supervisor[1] forkade::supervisor: the end is near";
     let names = [
-        "a\" ERROR keeper[1] x: y",
-        "\\\" INFO ticker[2] b: c",
-        "a\nWARN listener[3] d: e",
+        "a\" ERROR keeper[1] x",
+        "\\\" INFO ticker[2] b",
+        "a\nWARN listener[3] d",
         "\u{1b}[2K\r\u{202e}live",
         "\\",
     ];
