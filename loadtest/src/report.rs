@@ -65,6 +65,8 @@ pub(crate) struct Report {
     pub latency_ms: Option<Percentiles>,
     /// The same over the senders' own copies.
     pub round_trip_ms: Option<Percentiles>,
+    /// From the intended time of sending until the last of all recipients had it, where that is measured.
+    pub to_the_last_ms: Option<Percentiles>,
     pub server: ServerFigures,
     pub load_generator: OwnFigures,
     pub machine: Machine,

@@ -71,6 +71,7 @@ pub(crate) struct GroupOutcome {
     pub figures: Figures,
     pub latency: Latency,
     pub round_trip: Latency,
+    pub to_the_last: Latency,
 }
 
 /// Why the swarm could not do its work.
@@ -261,6 +262,7 @@ impl GroupOutcome {
             figures: group.workload().figures(),
             latency: group.latency().clone(),
             round_trip: group.round_trip().clone(),
+            to_the_last: group.to_the_last().clone(),
         }
     }
 }

@@ -80,6 +80,7 @@ impl Report {
             matches_per_second: per_second(counts.matches),
             latency_ms: all_of(|group| &group.latency),
             round_trip_ms: all_of(|group| &group.round_trip),
+            to_the_last_ms: all_of(|group| &group.to_the_last),
             server: ServerFigures::of(clients, &observed),
             load_generator: OwnFigures {
                 cpu_percent: outcome.cpu_seconds / load_seconds * 100.0,

@@ -85,6 +85,9 @@ impl Report {
             "round trip",
             measured(self.round_trip_ms, |latency| latency.to_string()),
         ));
+        if let Some(latency) = self.to_the_last_ms {
+            rows.push(("to the last one", latency.to_string()));
+        }
         rows.push((
             "server",
             format!(
