@@ -99,13 +99,10 @@ pub(crate) fn run(options: &Options, parts: Vec<Part>) -> Result<Report, Control
     Interrupt::watch(live.clone())?;
     // The server starts with the limits that it would have without a load generator: it raises its own.
     let server = &options.server;
-    let own_server = match server.server {
-        Some(_) => None,
-        None => Some(ServerProcess::start(
-            &server.server_arg,
-            server.server_log.as_deref(),
-        )?),
-    };
+    let own_server = server
+        .contender()
+        .map(|contender| ServerProcess::start(&contender, server.server_log.as_deref()))
+        .transpose()?;
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,

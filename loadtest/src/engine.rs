@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forkade_protocol::session::Counters;
-use forkade_protocol::{ClientMessage, ServerMessage, SessionError};
+use forkade_protocol::{ClientMessage, ServerMessage};
 use mio::{Events, Poll, Token};
 
 use crate::alarm::Alarm;
@@ -21,6 +21,7 @@ use crate::options::Options;
 use crate::plan::Part;
 use crate::random::Random;
 use crate::schedule::Timers;
+use crate::speech::SpeechError;
 use crate::thread_figures;
 use crate::timeline::{Point, Timeline, Totals};
 use crate::workload::{Actions, ClientIndex, Counts};
@@ -108,7 +109,7 @@ pub(crate) enum EngineError {
     #[error("client {client} cannot enter: {loss}")]
     TurnedAway { client: ClientIndex, loss: Loss },
     #[error("a message cannot be sent: {0}")]
-    Unsendable(SessionError),
+    Unsendable(SpeechError),
 }
 
 impl Engine {
@@ -146,7 +147,7 @@ impl Engine {
             events: Some(Events::with_capacity(EVENTS_AT_ONCE)),
             buffer: vec![0; READ_BYTES],
             clients: (0..clients)
-                .map(|client| Client::new(format!("load-{process}-{client}")))
+                .map(|client| Client::new(format!("load-{process}-{client}"), options.server.manner()))
                 .collect(),
             groups,
             timers: Timers::new(),
@@ -401,7 +402,8 @@ impl Engine {
             let client = self.client(index);
             match client.send(message) {
                 // Whoever has lost its session for good has been counted.
-                Ok(()) | Err(SessionError::Ended) => {}
+                Ok(()) => {}
+                Err(error) if error.is_end() => {}
                 Err(error) => return Err(EngineError::Unsendable(error)),
             }
             if let Err(loss) = client.flush(now_ns) {
@@ -429,7 +431,8 @@ impl Engine {
         let client = self.client(index);
         client.is_renewing = true;
         match client.send(ClientMessage::Goodbye) {
-            Ok(()) | Err(SessionError::Ended) => {}
+            Ok(()) => {}
+            Err(error) if error.is_end() => {}
             Err(error) => return Err(EngineError::Unsendable(error)),
         }
         client.flush(now_ns).or_else(|loss| self.lost(index, loss))
@@ -462,7 +465,7 @@ impl Engine {
                 false => Err(EngineError::TurnedAway { client: index, loss }),
             };
         }
-        if client.session().token().is_none() {
+        if !client.session().is_known() {
             // A greeting that the server has read and not answered leaves a player behind, who keeps the name for a while.
             client.renew();
         }

@@ -28,6 +28,7 @@ mod machine;
 mod mix;
 mod options;
 mod page;
+mod peer;
 mod plan;
 mod proc_figures;
 mod progress;
@@ -37,6 +38,7 @@ mod sampler;
 mod schedule;
 mod server_log;
 mod server_process;
+mod speech;
 mod swarm;
 mod thread_figures;
 mod timeline;
@@ -65,6 +67,9 @@ fn main() -> ExitCode {
         .is_some_and(|first| first == server_process::SERVE)
     {
         return server_process::serve(arguments);
+    }
+    if arguments.get(1).is_some_and(|first| first == peer::FLOOR) {
+        return server_process::serve_floor();
     }
     let (options, parts) = Options::from_command_line();
     match measure(&options, parts) {

@@ -10,7 +10,9 @@ use clap::{Args, CommandFactory, Parser};
 
 use crate::chaos::Chaos;
 use crate::mix;
+use crate::peer::{self, Contender, Peer};
 use crate::plan::{Part, Wish, per_second};
+use crate::speech::Manner;
 
 const SECONDS_MAX: f64 = 86_400.0;
 
@@ -94,6 +96,12 @@ pub(crate) struct ServerOptions {
     /// Allow a server outside of the loopback range: one on another machine, which must be yours.
     #[arg(long, requires = "server")]
     pub allow_remote: bool,
+    /// Start this server instead of Forkade, and measure it by the same workload: see docs/loadtest.md for what it does not do.
+    #[arg(long, value_enum, conflicts_with_all = ["server", "server_arg"])]
+    pub peer: Option<Peer>,
+    /// Where the peers lie [default: loadtest/peers, where this program was built].
+    #[arg(long, value_name = "DIR")]
+    pub peers_dir: Option<PathBuf>,
     /// Argument handed to the server that is started (repeatable), such as --server-arg=--players-max=5000.
     #[arg(
         long,
@@ -136,6 +144,22 @@ pub(crate) struct Thresholds {
     /// Fewest messages received.
     #[arg(long, value_name = "N")]
     pub min_received: Option<u64>,
+}
+
+impl ServerOptions {
+    /// How the server is spoken to.
+    pub(crate) fn manner(&self) -> Manner {
+        self.peer.map_or(Manner::Forkade, Peer::manner)
+    }
+
+    /// What is started, if anything is.
+    pub(crate) fn contender(&self) -> Option<Contender> {
+        match (self.server, self.peer) {
+            (Some(_), _) => None,
+            (None, Some(peer)) => Some(Contender::Peer(peer, peer::directory(self.peers_dir.as_deref()))),
+            (None, None) => Some(Contender::Forkade(self.server_arg.clone())),
+        }
+    }
 }
 
 impl Options {
@@ -189,6 +213,22 @@ impl Options {
         if self.kills().is_some() && server.is_some() && console.is_none() {
             return Err("--chaos needs the --console of that server, which lists its processes".to_owned());
         }
+        let parts = self.parts()?;
+        if let Some(peer) = self.server.peer {
+            if self.kills().is_some() {
+                return Err(format!(
+                    "{} has no console that would say what can be killed",
+                    peer.name()
+                ));
+            }
+            peer.check_installed(&peer::directory(self.server.peers_dir.as_deref()))
+                .map_err(|missing| missing.to_string())?;
+            parts.iter().try_for_each(|part| peer.check(part))?;
+        }
+        Ok(parts)
+    }
+
+    fn parts(&self) -> Result<Vec<Part>, String> {
         match &self.mix {
             Some(path) => mix::read(path, self.seed).map_err(|error| error.to_string()),
             None => {
