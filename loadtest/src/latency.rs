@@ -7,7 +7,7 @@
 //! receipt, and says nothing about messages that it would have liked to send meanwhile.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Latencies in nanoseconds, to three significant digits.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub(crate) struct Latency {
 }
 
 /// A distribution's figures in milliseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     pub p50: f64,
     pub p90: f64,

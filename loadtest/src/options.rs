@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::chaos::Chaos;
+use crate::compare::CompareOptions;
 use crate::mix;
 use crate::peer::{self, Contender, Peer};
 use crate::plan::{Part, Wish, per_second};
@@ -29,6 +30,7 @@ Examples:
   forkade-loadtest --workload connect4 --clients 200 --rate 0
   forkade-loadtest --clients 1000 --chaos handler=20/s,listener=1/s,keeper=0.2/s --max-lost 0
   forkade-loadtest --mix loadtest/examples/evening.toml --ramp 10 --duration 60 --json figures.json
+  forkade-loadtest compare --rounds 3 --report compare.html
   forkade-loadtest --server 127.0.0.1:4000 --console 127.0.0.1:4001 --workload lobby --max-p99-ms 50";
 
 /// Measures a Forkade server under load and checks every payload.
@@ -38,8 +40,10 @@ Examples:
 /// messages, boards, results, room lists. In an open loop (--rate above 0) latency counts from when a message should have
 /// been sent, so a stall counts for all that it delayed.
 #[derive(Debug, Clone, Parser)]
-#[command(version, allow_negative_numbers = true, after_help = AFTER_HELP)]
+#[command(version, allow_negative_numbers = true, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    pub command: Option<Task>,
     #[command(flatten)]
     pub server: ServerOptions,
     #[command(flatten)]
@@ -81,6 +85,12 @@ pub(crate) struct Options {
     pub report: Option<PathBuf>,
     #[command(flatten)]
     pub thresholds: Thresholds,
+}
+
+/// What is done instead of measuring one server once.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Task {
+    Compare(CompareOptions),
 }
 
 /// Which server is measured.
@@ -253,7 +263,8 @@ fn nanoseconds(seconds: f64) -> u64 {
     u64::try_from(Duration::from_secs_f64(seconds).as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+/// For the command line: a time that can be waited for.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if (0.001..=SECONDS_MAX).contains(&number) => Ok(number),
         _ => Err(format!("must be a number from 0.001 to {SECONDS_MAX}")),

@@ -91,13 +91,16 @@ impl Report {
         rows.push((
             "server",
             format!(
-                "{}, {}, {}",
+                "{}, {}{}, {}",
                 measured(self.server.processes, |processes| format!(
                     "{processes} processes"
                 )),
                 measured(self.server.memory_kib_per_client, |kib| format!(
                     "{kib:.1} KiB per client"
                 )),
+                self.server
+                    .memory_all_kib_per_client
+                    .map_or_else(String::new, |kib| format!(" ({kib:.1} with all of the kernel's)")),
                 measured(self.server.cpu_percent, |percent| format!("{percent:.0} % CPU")),
             ),
         ));

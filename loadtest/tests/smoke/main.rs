@@ -1,6 +1,7 @@
 //! The real load generator against a real server: figures, thresholds, exit status, and that nothing is left running.
 
 mod chaos;
+mod compare;
 mod endings;
 mod foreign;
 mod workloads;
