@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use forkade_protocol::session::Counters;
 use forkade_protocol::{ClientMessage, ServerMessage};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 
 use crate::speech::{Manner, Speech, SpeechError};
 
@@ -128,7 +130,7 @@ impl Client {
         self.is_coming_back || !matches!(self.link, Link::None)
     }
 
-    /// Begins to connect.
+    /// Begins to connect, from this address if it matters.
     ///
     /// # Errors
     /// When that fails at once.
@@ -136,9 +138,14 @@ impl Client {
         &mut self,
         registry: &Registry,
         server: SocketAddr,
+        source: Option<IpAddr>,
         token: Token,
     ) -> Result<(), Loss> {
-        let mut stream = TcpStream::connect(server).map_err(Loss::Connect)?;
+        let mut stream = match source {
+            None => TcpStream::connect(server),
+            Some(source) => connect_from(source, server),
+        }
+        .map_err(Loss::Connect)?;
         registry
             .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
             .map_err(Loss::Connect)?;
@@ -272,6 +279,16 @@ impl Client {
                 Ok(true)
             }
         }
+    }
+}
+
+/// As [`TcpStream::connect`], from any port of an address.
+fn connect_from(source: IpAddr, server: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    match socket.connect(&server.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
 

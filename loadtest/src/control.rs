@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::chaos::killer::{ChaosError, Kills, Plot};
 use crate::console::{Console, ConsoleError, Process};
 use crate::engine::Live;
+use crate::fleet::Fleet;
 use crate::interrupt::{Interrupt, InterruptError};
 use crate::machine::Machine;
 use crate::options::Options;
@@ -37,8 +38,8 @@ const SUPERVISOR: &str = "supervisor";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
     #[error(
-        "{clients} clients need {needed} open files, and this process may have {hard}: \
-         use fewer clients, or raise the hard limit (ulimit -Hn)"
+        "{clients} clients need {needed} open files a process, and one may have {hard}: \
+         use fewer clients, more --swarm-processes, or raise the hard limit (ulimit -Hn)"
     )]
     OpenFiles { clients: u32, needed: u64, hard: u64 },
     #[error("cannot raise the limit of open files: {0}")]
@@ -84,8 +85,9 @@ impl ControlError {
 /// When no figures came about. (Broken thresholds are in the report.)
 pub(crate) fn run(options: &Options, parts: Vec<Part>) -> Result<Report, ControlError> {
     let machine = Machine::this();
-    let clients = parts.iter().map(|part| part.shape.clients).sum();
-    let needed = u64::from(clients) + OTHER_FILES;
+    let clients: u32 = parts.iter().map(|part| part.shape.clients).sum();
+    let per_process = clients.div_ceil(options.swarm_processes);
+    let needed = u64::from(per_process) + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
     if let Some(hard) = limit.maximum.filter(|hard| *hard < needed) {
         return Err(ControlError::OpenFiles {
@@ -103,11 +105,7 @@ pub(crate) fn run(options: &Options, parts: Vec<Part>) -> Result<Report, Control
         .contender()
         .map(|contender| ServerProcess::start(&contender, server.server_log.as_deref()))
         .transpose()?;
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).map_err(|error| ControlError::Limit(error.into()))?;
+    raise_open_files()?;
 
     let result = Subject::find(options, own_server.as_ref())
         .and_then(|subject| measure(options, parts, subject, &live))
@@ -119,6 +117,19 @@ pub(crate) fn run(options: &Options, parts: Vec<Part>) -> Result<Report, Control
         report.failures.push(error.to_string());
     }
     Ok(report)
+}
+
+/// As many open files as this process may have.
+///
+/// # Errors
+/// When the kernel does not let it.
+pub(crate) fn raise_open_files() -> Result<(), ControlError> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).map_err(|error| ControlError::Limit(error.into()))
 }
 
 /// What the server said last may say why.
@@ -264,7 +275,6 @@ fn measure(
 ) -> Result<Report, ControlError> {
     let plot = subject.plot(options)?;
     let mut progress = Progress::new();
-    let swarm = Swarm::new(subject.game, options, parts, live.clone())?;
     let (milestone_sender, milestones) = mpsc::channel();
     let (orders, order_receiver) = mpsc::channel();
     let mut observed = Observed {
@@ -273,7 +283,18 @@ fn measure(
         ..Observed::default()
     };
 
-    let swarm = std::thread::spawn(move || swarm.run(&milestone_sender, &order_receiver));
+    let swarm = match parts.as_slice() {
+        [part] if options.swarm_processes > 1 => {
+            let (part, processes) = (part.clone(), options.swarm_processes);
+            let fleet = Fleet::start(subject.game, options, part, processes, live.clone());
+            let fleet = fleet.map_err(SwarmError::from)?;
+            std::thread::spawn(move || fleet.run(&milestone_sender, &order_receiver))
+        }
+        _ => {
+            let swarm = Swarm::new(subject.game, options, parts, live.clone())?;
+            std::thread::spawn(move || swarm.run(&milestone_sender, &order_receiver))
+        }
+    };
     let watched = watch(
         options,
         (&mut subject, plot),

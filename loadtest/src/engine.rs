@@ -2,7 +2,7 @@
 //! connection.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -41,6 +41,8 @@ const HEARTBEATS_PER_TIMEOUT: u64 = 4;
 /// All clients and what drives them.
 pub(crate) struct Engine {
     server: SocketAddr,
+    /// That clients connect from.
+    source: Option<IpAddr>,
     connecting: u32,
     /// Clients come in evenly over this time; 0: as fast as they can.
     ramp_ns: u64,
@@ -138,6 +140,7 @@ impl Engine {
             .collect();
         Ok(Self {
             server,
+            source: options.source,
             connecting: options.connecting,
             ramp_ns: options.ramp_ns(),
             ramp_timer_ns: 0,
@@ -419,7 +422,12 @@ impl Engine {
     fn connect(&mut self, index: ClientIndex) -> Result<(), EngineError> {
         let client = &mut self.clients[index as usize];
         client.is_coming_back = false;
-        match client.connect(self.poll.registry(), self.server, Token(index as usize)) {
+        match client.connect(
+            self.poll.registry(),
+            self.server,
+            self.source,
+            Token(index as usize),
+        ) {
             Ok(()) => Ok(()),
             Err(loss) => self.lost(index, loss),
         }

@@ -8,7 +8,9 @@
 //!                           │  ├ entry      how they get into their rooms      (pure)
 //!                           │  └ workload   what they do, and what is right    (pure)
 //!                           └ client     a session (speech: Forkade's or a peer's) and its connection
-//!      └ compare: this program again, for each server and number of clients
+//!      │                 (or fleet: several processes, each with such a swarm)
+//!      ├ compare: this program again, for each server and number of clients
+//!      └ growth: single clients beside a fleet of few and of many
 //! ```
 
 #![forbid(unsafe_code)]
@@ -23,7 +25,9 @@ mod console;
 mod control;
 mod engine;
 mod entry;
+mod fleet;
 mod group;
+mod growth;
 mod interrupt;
 mod latency;
 mod machine;
@@ -53,6 +57,7 @@ use std::process::ExitCode;
 
 use crate::compare::CompareError;
 use crate::control::ControlError;
+use crate::growth::GrowthError;
 use crate::options::{Options, Task};
 use crate::output::{Output, OutputError};
 use crate::plan::Part;
@@ -78,7 +83,11 @@ fn main() -> ExitCode {
     if let Some(task) = &options.command {
         return match task {
             Task::Compare(compare) => done(compare::run(compare).map_err(Failure::from)),
+            Task::Growth(growth) => done(growth::run(growth).map(|()| true).map_err(Failure::from)),
         };
+    }
+    if let (true, Some(server)) = (options.part_of_a_fleet, options.server.server) {
+        return fleet::run_part(&options, server, parts);
     }
     match measure(&options, parts) {
         Ok(report) if !report.failures.is_empty() => {
@@ -113,6 +122,8 @@ enum Failure {
     Control(#[from] ControlError),
     #[error("nothing was compared: {0}")]
     Compare(#[from] CompareError),
+    #[error("nothing was measured: {0}")]
+    Growth(#[from] GrowthError),
     #[error(transparent)]
     Output(#[from] OutputError),
 }
@@ -123,8 +134,10 @@ impl Failure {
             Self::Control(error) if error.is_interrupt() => interrupt::EXIT_STATUS,
             Self::Control(error) if error.is_too_much() => USAGE,
             Self::Control(_) => NOT_MEASURED,
-            Self::Compare(CompareError::Start(_)) => NOT_MEASURED,
-            Self::Compare(_) | Self::Output(_) => USAGE,
+            Self::Growth(GrowthError::Interrupted { .. }) => interrupt::EXIT_STATUS,
+            Self::Growth(GrowthError::Output(_)) | Self::Output(_) => USAGE,
+            Self::Growth(_) | Self::Compare(CompareError::Start(_)) => NOT_MEASURED,
+            Self::Compare(_) => USAGE,
         }
     }
 }

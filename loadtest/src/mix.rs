@@ -283,11 +283,11 @@ mod tests {
     #[test]
     fn too_little_and_too_much_are_refused() {
         assert!(parsed("").expect_err("empty").contains("no [[workload]]"));
-        let large = "[[workload]]\nkind = \"relay\"\nclients = 20000\n".repeat(2);
+        let large = "[[workload]]\nkind = \"relay\"\nclients = 120000\n".repeat(2);
         assert!(
             parsed(&large)
                 .expect_err("large")
-                .contains("40000 clients together")
+                .contains("240000 clients together")
         );
         let many = "[[workload]]\nkind = \"lobby\"\nclients = 1\n".repeat(33);
         assert!(parsed(&many).expect_err("many").contains("33 workloads"));

@@ -1,7 +1,7 @@
 //! The command line: what to measure, against which server, and which figures count as failure.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::chaos::Chaos;
 use crate::compare::CompareOptions;
+use crate::growth::GrowthOptions;
 use crate::mix;
 use crate::peer::{self, Contender, Peer};
-use crate::plan::{Part, Wish, per_second};
+use crate::plan::{CLIENTS_PER_PROCESS_MAX, Part, Wish, WorkloadKind, per_second};
 use crate::speech::Manner;
 
 const SECONDS_MAX: f64 = 86_400.0;
@@ -31,6 +32,7 @@ Examples:
   forkade-loadtest --clients 1000 --chaos handler=20/s,listener=1/s,keeper=0.2/s --max-lost 0
   forkade-loadtest --mix loadtest/examples/evening.toml --ramp 10 --duration 60 --json figures.json
   forkade-loadtest compare --rounds 3 --report compare.html
+  forkade-loadtest growth --players 100,1000,10000
   forkade-loadtest --server 127.0.0.1:4000 --console 127.0.0.1:4001 --workload lobby --max-p99-ms 50";
 
 /// Measures a Forkade server under load and checks every payload.
@@ -63,6 +65,16 @@ pub(crate) struct Options {
     /// Most clients on their way into a room at once.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connecting: u32,
+    /// Drive the clients from so many processes, each from a loopback address of its own: one has not files and ports enough for more
+    /// than some 20,000. (For the relay workload.)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub swarm_processes: u32,
+    /// Address that the clients connect from [default: the system's choice].
+    #[arg(long, value_name = "IP")]
+    pub source: Option<IpAddr>,
+    /// This process is one of several.
+    #[arg(long, hide = true)]
+    pub part_of_a_fleet: bool,
     /// Give up when for this many seconds no further client gets into its room.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0, value_parser = seconds)]
     pub join_timeout: f64,
@@ -91,6 +103,7 @@ pub(crate) struct Options {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Task {
     Compare(CompareOptions),
+    Growth(GrowthOptions),
 }
 
 /// Which server is measured.
@@ -224,6 +237,7 @@ impl Options {
             return Err("--chaos needs the --console of that server, which lists its processes".to_owned());
         }
         let parts = self.parts()?;
+        self.check_swarm(&parts)?;
         if let Some(peer) = self.server.peer {
             if self.kills().is_some() {
                 return Err(format!(
@@ -238,7 +252,39 @@ impl Options {
         Ok(parts)
     }
 
-    fn parts(&self) -> Result<Vec<Part>, String> {
+    /// Whether the clients can be driven from so many processes, or so few.
+    fn check_swarm(&self, parts: &[Part]) -> Result<(), String> {
+        let clients: u32 = parts.iter().map(|part| part.shape.clients).sum();
+        let processes = self.swarm_processes;
+        if clients.div_ceil(processes) > CLIENTS_PER_PROCESS_MAX {
+            return Err(format!(
+                "--clients: one process has ports for {CLIENTS_PER_PROCESS_MAX} clients; for {clients} it takes --swarm-processes {}",
+                clients.div_ceil(CLIENTS_PER_PROCESS_MAX)
+            ));
+        }
+        if processes == 1 {
+            return Ok(());
+        }
+        let manner = self.server.manner();
+        match parts {
+            [part] if part.kind == WorkloadKind::Relay && part.shape.rooms < processes => {
+                Err(format!("--swarm-processes {processes}: there are only {} rooms", part.shape.rooms))
+            }
+            [part] if part.kind == WorkloadKind::Relay && self.kills().is_none() && manner == Manner::Forkade => {
+                Ok(())
+            }
+            _ => Err(
+                "--swarm-processes is for the relay workload alone, on servers that speak Forkade's protocol, without --chaos"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// The workloads that are asked for.
+    ///
+    /// # Errors
+    /// What is impossible about them.
+    pub(crate) fn parts(&self) -> Result<Vec<Part>, String> {
         match &self.mix {
             Some(path) => mix::read(path, self.seed).map_err(|error| error.to_string()),
             None => {
@@ -304,7 +350,16 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_a_reason() {
         for (arguments, reason) in [
             (&["--clients", "3"][..], "--clients: 3 clients do not fill"),
-            (&["--clients", "0"], "not in 1..=28000"),
+            (&["--clients", "0"], "not in 1..=200000"),
+            (&["--clients", "40000"], "it takes --swarm-processes 2"),
+            (
+                &["--clients", "4", "--swarm-processes", "3"],
+                "there are only 2 rooms",
+            ),
+            (
+                &["--workload", "chat", "--swarm-processes", "2"],
+                "for the relay workload alone",
+            ),
             (
                 &["--workload", "tictactoe", "--room-size", "3"],
                 "--room-size: a tictactoe room has two seats",

@@ -9,8 +9,10 @@ use crate::workload::broadcast;
 use crate::workload::chat::{self, Scope};
 use crate::workload::relay;
 
-/// Most clients that one load generator drives: each needs a port of its own towards the one server address.
-pub(crate) const CLIENTS_MAX: u32 = 28_000;
+/// Most clients of a run.
+pub(crate) const CLIENTS_MAX: u32 = 200_000;
+/// Most clients that one process drives: each needs a port of its own towards the one server address.
+pub(crate) const CLIENTS_PER_PROCESS_MAX: u32 = 28_000;
 /// Most members of a room that the wire can name.
 pub(crate) const ROOM_SIZE_MAX: u32 = 255;
 /// Highest rate; above it a schedule in nanoseconds means nothing.
@@ -419,7 +421,7 @@ mod tests {
                 "do not fill",
             ),
             (
-                of(Relay, clients, Some(28_000), Some(2), payload),
+                of(Relay, clients, Some(150_000), Some(2), payload),
                 "rooms",
                 "the most is",
             ),

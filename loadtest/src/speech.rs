@@ -30,6 +30,10 @@ pub(crate) enum Manner {
 
 /// One client's side of the conversation. It holds no socket; see [`ClientSession`], whose ways it has.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "in a run all are of one kind, and mostly of the large one"
+)]
 pub(crate) enum Speech {
     Forkade(ClientSession),
     Foreign {

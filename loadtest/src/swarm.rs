@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineError, Live};
+use crate::fleet::FleetError;
 use crate::group::Group;
 use crate::latency::Latency;
 use crate::options::Options;
@@ -90,6 +91,8 @@ pub(crate) enum SwarmError {
     },
     #[error("interrupted when {inside} of {clients} clients were in their rooms, so nothing was measured")]
     Interrupted { inside: u32, clients: u32 },
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
     #[error("the run was called off")]
     CalledOff,
 }

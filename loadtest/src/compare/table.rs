@@ -48,6 +48,9 @@ const COLUMNS: [Column; 7] = [
         of: |row| row.memory_all_kib_per_client,
     },
 ];
+/// A server, and its figures with their ratios to those of the first server.
+pub(super) type Row<'a> = (&'a Summary, Vec<(String, String)>);
+
 const FIGURE_WIDTH: usize = 10;
 const RATIO_WIDTH: usize = 7;
 
@@ -72,8 +75,8 @@ impl Comparison {
             .collect()
     }
 
-    /// The column's names, and for each server its figures with their ratios to those of the first.
-    pub(super) fn rows(&self) -> (Vec<&'static str>, Vec<(&Summary, Vec<(String, String)>)>) {
+    /// The columns' names, and each server's row.
+    pub(super) fn rows(&self) -> (Vec<&'static str>, Vec<Row<'_>>) {
         let summaries = self.last();
         let rows = summaries.iter().map(|row| {
             let cells = COLUMNS.iter().map(|column| {

@@ -10,6 +10,7 @@ mod pace;
 pub(crate) mod relay;
 
 use forkade_protocol::{ClientMessage, RoomSettings, ServerMessage};
+use serde::{Deserialize, Serialize};
 
 use crate::plan::{Part, WorkloadKind};
 
@@ -83,7 +84,7 @@ impl Actions {
 }
 
 /// Running counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Messages sent by clients: payloads, moves, requests, lines.
     pub sent: u64,

@@ -4,6 +4,7 @@ mod chaos;
 mod compare;
 mod endings;
 mod foreign;
+mod many;
 mod workloads;
 
 use std::fs;
