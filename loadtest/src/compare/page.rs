@@ -169,7 +169,10 @@ fn write(page: &mut String, comparison: &Comparison, figures: &[Figure]) -> fmt:
 fn table(page: &mut String, comparison: &Comparison) -> fmt::Result {
     let (names, rows) = comparison.rows();
     let clients = rows.first().map_or(0, |(row, _)| row.clients);
-    write!(page, "<section>\n<table>\n<tr><th>{clients} clients</th>")?;
+    write!(
+        page,
+        "<section class=\"wide\">\n<table>\n<tr><th>{clients} clients</th>"
+    )?;
     for name in &names {
         write!(page, "<th>{name}</th>")?;
     }
