@@ -2,13 +2,17 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use forkade_protocol::session::Counters;
-use forkade_protocol::{ClientMessage, ClientSession, ServerMessage, SessionError};
+use forkade_protocol::{ClientMessage, ServerMessage};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
+
+use crate::speech::{Manner, Speech, SpeechError};
 
 /// What is read at once. All clients share one buffer.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
@@ -20,7 +24,8 @@ pub(crate) struct Client {
     name: String,
     /// How many players it was before this one.
     life: u32,
-    session: ClientSession,
+    session: Speech,
+    manner: Manner,
     /// What happened to the sessions before this one.
     former: Counters,
     link: Link,
@@ -57,7 +62,7 @@ pub(crate) enum Loss {
     #[error("the server closed the connection")]
     Closed,
     #[error("{0}")]
-    Session(SessionError),
+    Session(SpeechError),
 }
 
 impl Loss {
@@ -68,9 +73,11 @@ impl Loss {
 }
 
 impl Client {
-    pub(crate) fn new(name: String) -> Self {
+    /// One that speaks in this manner.
+    pub(crate) fn new(name: String, manner: Manner) -> Self {
         Self {
-            session: session(name.clone()),
+            session: Speech::new(manner, name.clone()),
+            manner,
             name,
             life: 0,
             former: Counters::default(),
@@ -85,13 +92,13 @@ impl Client {
         }
     }
 
-    pub(crate) fn session(&self) -> &ClientSession {
+    pub(crate) fn session(&self) -> &Speech {
         &self.session
     }
 
     /// The present player's name.
     pub(crate) fn player(&self) -> Option<&str> {
-        self.session.identity().map(|identity| identity.name.as_str())
+        self.session.player()
     }
 
     /// What happened to all its sessions.
@@ -108,7 +115,7 @@ impl Client {
     pub(crate) fn renew(&mut self) {
         self.life += 1;
         self.former = self.counters();
-        self.session = session(format!("{}.{}", self.name, self.life));
+        self.session = Speech::new(self.manner, format!("{}.{}", self.name, self.life));
         self.waiting.clear();
         self.is_renewing = false;
     }
@@ -123,7 +130,7 @@ impl Client {
         self.is_coming_back || !matches!(self.link, Link::None)
     }
 
-    /// Begins to connect.
+    /// Begins to connect, from this address if it matters.
     ///
     /// # Errors
     /// When that fails at once.
@@ -131,9 +138,14 @@ impl Client {
         &mut self,
         registry: &Registry,
         server: SocketAddr,
+        source: Option<IpAddr>,
         token: Token,
     ) -> Result<(), Loss> {
-        let mut stream = TcpStream::connect(server).map_err(Loss::Connect)?;
+        let mut stream = match source {
+            None => TcpStream::connect(server),
+            Some(source) => connect_from(source, server),
+        }
+        .map_err(Loss::Connect)?;
         registry
             .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
             .map_err(Loss::Connect)?;
@@ -152,24 +164,21 @@ impl Client {
     ///
     /// # Errors
     /// When the session can never send it.
-    pub(crate) fn send(&mut self, message: ClientMessage) -> Result<(), SessionError> {
+    pub(crate) fn send(&mut self, message: ClientMessage) -> Result<(), SpeechError> {
         self.waiting.push_back(message);
         self.send_waiting()
     }
 
     /// Queues a sign of life, unless so much is queued that there are enough already.
     pub(crate) fn ping(&mut self) {
-        if self.session.is_established() {
-            // The only errors are a full buffer and the session's end, and both make a ping needless.
-            let _ = self.session.ping();
-        }
+        self.session.ping();
     }
 
-    fn send_waiting(&mut self) -> Result<(), SessionError> {
+    fn send_waiting(&mut self) -> Result<(), SpeechError> {
         while let Some(message) = self.waiting.front() {
             match self.session.send(message) {
                 Ok(()) => drop(self.waiting.pop_front()),
-                Err(SessionError::BufferFull { .. }) => break,
+                Err(error) if error.is_full() => break,
                 Err(error) => return Err(error),
             }
         }
@@ -190,6 +199,8 @@ impl Client {
         if !self.is_connected()? {
             return Ok(());
         }
+        // A peer that greets nobody is greeted for.
+        self.fetch(messages)?;
         // Edge-triggered: reading must go on until nothing is left. A short read shows that, too; only an end that has
         // been announced already would bring no further event.
         let end_announced = event.is_read_closed() || event.is_error();
@@ -198,10 +209,7 @@ impl Client {
                 Ok(0) => return Err(Loss::Closed),
                 Ok(count) => {
                     self.session.receive(&buffer[..count]).map_err(Loss::Session)?;
-                    while let Some(message) = self.session.next_message().map_err(Loss::Session)? {
-                        self.is_greeted = true;
-                        messages.push(message);
-                    }
+                    self.fetch(messages)?;
                     if count < buffer.len() && !end_announced {
                         break;
                     }
@@ -212,6 +220,14 @@ impl Client {
             }
         }
         self.send_waiting().map_err(Loss::Session)
+    }
+
+    fn fetch(&mut self, messages: &mut Vec<ServerMessage>) -> Result<(), Loss> {
+        while let Some(message) = self.session.next_message().map_err(Loss::Session)? {
+            self.is_greeted = true;
+            messages.push(message);
+        }
+        Ok(())
     }
 
     /// Writes what the session has, as far as the connection takes it. (The poll reports when it takes more.)
@@ -266,8 +282,14 @@ impl Client {
     }
 }
 
-fn session(name: String) -> ClientSession {
-    ClientSession::new(name, concat!("forkade-loadtest ", env!("CARGO_PKG_VERSION")))
+/// As [`TcpStream::connect`], from any port of an address.
+fn connect_from(source: IpAddr, server: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    match socket.connect(&server.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
 }
 
 pub(crate) fn sum(one: Counters, other: Counters) -> Counters {

@@ -15,9 +15,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::chaos::killer::{ChaosError, Kills, Plot};
 use crate::console::{Console, ConsoleError, Process};
 use crate::engine::Live;
+use crate::fleet::Fleet;
 use crate::interrupt::{Interrupt, InterruptError};
 use crate::machine::Machine;
 use crate::options::Options;
+use crate::peer::Contender;
 use crate::plan::Part;
 use crate::proc_figures::{self, CpuFigures, TreeFigures};
 use crate::progress::{self, Progress};
@@ -38,8 +40,8 @@ const SUPERVISOR: &str = "supervisor";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
     #[error(
-        "{clients} clients need {needed} open files, and this process may have {hard}: \
-         use fewer clients, or raise the hard limit (ulimit -Hn)"
+        "{clients} clients need {needed} open files a process, and one may have {hard}: \
+         use fewer clients, more --swarm-processes, or raise the hard limit (ulimit -Hn)"
     )]
     OpenFiles { clients: u32, needed: u64, hard: u64 },
     #[error("cannot raise the limit of open files: {0}")]
@@ -85,8 +87,9 @@ impl ControlError {
 /// When no figures came about. (Broken thresholds are in the report.)
 pub(crate) fn run(options: &Options, parts: Vec<Part>) -> Result<Report, ControlError> {
     let machine = Machine::this();
-    let clients = parts.iter().map(|part| part.shape.clients).sum();
-    let needed = u64::from(clients) + OTHER_FILES;
+    let clients: u32 = parts.iter().map(|part| part.shape.clients).sum();
+    let per_process = clients.div_ceil(options.swarm_processes);
+    let needed = u64::from(per_process) + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
     if let Some(hard) = limit.maximum.filter(|hard| *hard < needed) {
         return Err(ControlError::OpenFiles {
@@ -100,18 +103,14 @@ pub(crate) fn run(options: &Options, parts: Vec<Part>) -> Result<Report, Control
     Interrupt::watch(live.clone())?;
     // The server starts with the limits that it would have without a load generator: it raises its own.
     let server = &options.server;
-    let own_server = match server.server {
-        Some(_) => None,
-        None => Some(ServerProcess::start(
-            &server_arguments(&server.server_arg, &parts),
-            server.server_log.as_deref(),
-        )?),
-    };
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).map_err(|error| ControlError::Limit(error.into()))?;
+    let contender = server.contender().map(|contender| match contender {
+        Contender::Forkade(asked_for) => Contender::Forkade(server_arguments(&asked_for, &parts)),
+        peer => peer,
+    });
+    let own_server = contender
+        .map(|contender| ServerProcess::start(&contender, server.server_log.as_deref()))
+        .transpose()?;
+    raise_open_files()?;
 
     let result = Subject::find(options, own_server.as_ref())
         .and_then(|subject| measure(options, parts, subject, &live))
@@ -123,6 +122,19 @@ pub(crate) fn run(options: &Options, parts: Vec<Part>) -> Result<Report, Control
         report.failures.push(error.to_string());
     }
     Ok(report)
+}
+
+/// As many open files as this process may have.
+///
+/// # Errors
+/// When the kernel does not let it.
+pub(crate) fn raise_open_files() -> Result<(), ControlError> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).map_err(|error| ControlError::Limit(error.into()))
 }
 
 /// What the server said last may say why.
@@ -268,7 +280,6 @@ fn measure(
 ) -> Result<Report, ControlError> {
     let plot = subject.plot(options)?;
     let mut progress = Progress::new();
-    let swarm = Swarm::new(subject.game, options, parts, live.clone())?;
     let (milestone_sender, milestones) = mpsc::channel();
     let (orders, order_receiver) = mpsc::channel();
     let mut observed = Observed {
@@ -277,7 +288,18 @@ fn measure(
         ..Observed::default()
     };
 
-    let swarm = std::thread::spawn(move || swarm.run(&milestone_sender, &order_receiver));
+    let swarm = match parts.as_slice() {
+        [part] if options.swarm_processes > 1 => {
+            let (part, processes) = (part.clone(), options.swarm_processes);
+            let fleet = Fleet::start(subject.game, options, part, processes, live.clone());
+            let fleet = fleet.map_err(SwarmError::from)?;
+            std::thread::spawn(move || fleet.run(&milestone_sender, &order_receiver))
+        }
+        _ => {
+            let swarm = Swarm::new(subject.game, options, parts, live.clone())?;
+            std::thread::spawn(move || swarm.run(&milestone_sender, &order_receiver))
+        }
+    };
     let watched = watch(
         options,
         (&mut subject, plot),

@@ -2,13 +2,13 @@
 //! connection.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forkade_protocol::session::Counters;
-use forkade_protocol::{ClientMessage, ServerMessage, SessionError};
+use forkade_protocol::{ClientMessage, ServerMessage};
 use mio::{Events, Poll, Token};
 
 use crate::alarm::Alarm;
@@ -21,6 +21,7 @@ use crate::options::Options;
 use crate::plan::Part;
 use crate::random::Random;
 use crate::schedule::Timers;
+use crate::speech::SpeechError;
 use crate::thread_figures;
 use crate::timeline::{Point, Timeline, Totals};
 use crate::workload::{Actions, ClientIndex, Counts};
@@ -40,6 +41,8 @@ const HEARTBEATS_PER_TIMEOUT: u64 = 4;
 /// All clients and what drives them.
 pub(crate) struct Engine {
     server: SocketAddr,
+    /// That clients connect from.
+    source: Option<IpAddr>,
     connecting: u32,
     /// Clients come in evenly over this time; 0: as fast as they can.
     ramp_ns: u64,
@@ -108,7 +111,7 @@ pub(crate) enum EngineError {
     #[error("client {client} cannot enter: {loss}")]
     TurnedAway { client: ClientIndex, loss: Loss },
     #[error("a message cannot be sent: {0}")]
-    Unsendable(SessionError),
+    Unsendable(SpeechError),
 }
 
 impl Engine {
@@ -137,6 +140,7 @@ impl Engine {
             .collect();
         Ok(Self {
             server,
+            source: options.source,
             connecting: options.connecting,
             ramp_ns: options.ramp_ns(),
             ramp_timer_ns: 0,
@@ -146,7 +150,7 @@ impl Engine {
             events: Some(Events::with_capacity(EVENTS_AT_ONCE)),
             buffer: vec![0; READ_BYTES],
             clients: (0..clients)
-                .map(|client| Client::new(format!("load-{process}-{client}")))
+                .map(|client| Client::new(format!("load-{process}-{client}"), options.server.manner()))
                 .collect(),
             groups,
             timers: Timers::new(),
@@ -401,7 +405,8 @@ impl Engine {
             let client = self.client(index);
             match client.send(message) {
                 // Whoever has lost its session for good has been counted.
-                Ok(()) | Err(SessionError::Ended) => {}
+                Ok(()) => {}
+                Err(error) if error.is_end() => {}
                 Err(error) => return Err(EngineError::Unsendable(error)),
             }
             if let Err(loss) = client.flush(now_ns) {
@@ -417,7 +422,12 @@ impl Engine {
     fn connect(&mut self, index: ClientIndex) -> Result<(), EngineError> {
         let client = &mut self.clients[index as usize];
         client.is_coming_back = false;
-        match client.connect(self.poll.registry(), self.server, Token(index as usize)) {
+        match client.connect(
+            self.poll.registry(),
+            self.server,
+            self.source,
+            Token(index as usize),
+        ) {
             Ok(()) => Ok(()),
             Err(loss) => self.lost(index, loss),
         }
@@ -429,7 +439,8 @@ impl Engine {
         let client = self.client(index);
         client.is_renewing = true;
         match client.send(ClientMessage::Goodbye) {
-            Ok(()) | Err(SessionError::Ended) => {}
+            Ok(()) => {}
+            Err(error) if error.is_end() => {}
             Err(error) => return Err(EngineError::Unsendable(error)),
         }
         client.flush(now_ns).or_else(|loss| self.lost(index, loss))
@@ -462,7 +473,7 @@ impl Engine {
                 false => Err(EngineError::TurnedAway { client: index, loss }),
             };
         }
-        if client.session().token().is_none() {
+        if !client.session().is_known() {
             // A greeting that the server has read and not answered leaves a player behind, who keeps the name for a while.
             client.renew();
         }

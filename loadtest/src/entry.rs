@@ -12,6 +12,7 @@ const REQUEST: u32 = 0;
 /// How far each client is on its way into its room.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    workload: WorkloadKind,
     /// The game of the rooms; nothing if there are none.
     game: Option<&'static str>,
     shape: Shape,
@@ -53,6 +54,7 @@ pub(crate) enum EntryError {
 impl Entry {
     pub(crate) fn new(workload: WorkloadKind, shape: Shape) -> Self {
         Self {
+            workload,
             game: workload.game(),
             shape,
             next: 0,
@@ -133,7 +135,7 @@ impl Entry {
             .iter()
             .find(|info| info.name == game)
             .ok_or(EntryError::NoSuchGame(game))?;
-        let (seats_min, seats_max, room_size) = (info.seats_min, info.seats_max, self.shape.room_size);
+        let (seats_min, seats_max, room_size) = (info.seats_min, info.seats_max, self.seats());
         if (u32::from(seats_min)..=u32::from(seats_max)).contains(&room_size) {
             Ok(())
         } else {
@@ -150,18 +152,32 @@ impl Entry {
     fn ask(&self, game: &str, client: ClientIndex, actions: &mut Actions) {
         let number = client / self.shape.room_size;
         let message = if client.is_multiple_of(self.shape.room_size) {
-            let seats = u8::try_from(self.shape.room_size).expect("the command line allows at most 255");
+            let seats = u8::try_from(self.seats()).expect("the command line allows at most 255");
             create_room(REQUEST, game, number, seats)
         } else if let Some(room) = self.rooms[number as usize] {
-            ClientMessage::JoinRoom {
-                request: REQUEST,
-                room,
-                passcode: None,
+            let (request, passcode) = (REQUEST, None);
+            if client % self.shape.room_size < self.seats() {
+                ClientMessage::JoinRoom {
+                    request,
+                    room,
+                    passcode,
+                }
+            } else {
+                ClientMessage::Spectate {
+                    request,
+                    room,
+                    passcode,
+                }
             }
         } else {
             return;
         };
         actions.sends.push((client, message));
+    }
+
+    /// Of each room.
+    fn seats(&self) -> u32 {
+        self.workload.seats(self.shape.room_size)
     }
 
     fn entered(&mut self, client: ClientIndex, room: RoomId, actions: &mut Actions) {

@@ -19,6 +19,8 @@ pub(crate) struct Group {
     latency: Latency,
     /// The same, for the sender's own copy alone.
     round_trip: Latency,
+    /// From the intended time of sending until the last recipient had it.
+    to_the_last: Latency,
 }
 
 impl Group {
@@ -30,6 +32,7 @@ impl Group {
             first,
             latency: Latency::new(),
             round_trip: Latency::new(),
+            to_the_last: Latency::new(),
             part,
         }
     }
@@ -52,6 +55,10 @@ impl Group {
 
     pub(crate) fn round_trip(&self) -> &Latency {
         &self.round_trip
+    }
+
+    pub(crate) fn to_the_last(&self) -> &Latency {
+        &self.to_the_last
     }
 
     pub(crate) fn start(&mut self, now_ns: u64, end_ns: u64) -> Actions {
@@ -104,6 +111,10 @@ impl Group {
                 self.round_trip.record(*latency_ns);
             }
         }
+        actions
+            .completions
+            .iter()
+            .for_each(|latency_ns| self.to_the_last.record(*latency_ns));
         let sends = actions.sends.iter_mut().map(|(client, _)| client);
         let timers = actions.timers.iter_mut().map(|(_, client)| client);
         for client in sends.chain(timers).chain(&mut actions.renewals) {

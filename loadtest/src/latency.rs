@@ -7,16 +7,36 @@
 //! receipt, and says nothing about messages that it would have liked to send meanwhile.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// Latencies in nanoseconds, to three significant digits.
-#[derive(Debug, Clone)]
+/// Latencies in nanoseconds, to three significant digits. They are written down as pairs of a value and how often it was recorded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(into = "Vec<(u64, u64)>", from = "Vec<(u64, u64)>")]
 pub(crate) struct Latency {
     histogram: Histogram<u64>,
 }
 
+impl From<Latency> for Vec<(u64, u64)> {
+    fn from(latency: Latency) -> Self {
+        let recorded = latency.histogram.iter_recorded();
+        recorded
+            .map(|step| (step.value_iterated_to(), step.count_at_value()))
+            .collect()
+    }
+}
+
+impl From<Vec<(u64, u64)>> for Latency {
+    fn from(recorded: Vec<(u64, u64)>) -> Self {
+        let mut latency = Self::new();
+        for (value_ns, count) in recorded {
+            latency.histogram.saturating_record_n(value_ns, count);
+        }
+        latency
+    }
+}
+
 /// A distribution's figures in milliseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     pub p50: f64,
     pub p90: f64,
@@ -82,6 +102,16 @@ mod tests {
     use crate::schedule::Schedule;
 
     const MS: u64 = 1_000_000;
+
+    #[test]
+    fn what_was_written_down_is_the_same_distribution() {
+        let mut latency = Latency::new();
+        (1..=1000).for_each(|ms| latency.record(ms * MS));
+        let text = serde_json::to_string(&latency).expect("it is written");
+        let read: Latency = serde_json::from_str(&text).expect("it is read");
+        assert_eq!(read.percentiles(), latency.percentiles());
+        assert_eq!(read.histogram.len(), 1000);
+    }
 
     #[test]
     fn nothing_recorded_has_no_percentiles() {

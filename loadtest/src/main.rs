@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! main ── options, mix, plan ── control (this thread: measures, shows progress) ── report: table, JSON, page
-//!                      │ server_process, console, sampler, chaos::killer, interrupt
+//!                      │ server_process, peer, console, sampler, chaos::killer, interrupt
 //!                      └ swarm (its own thread: the phases) ── engine (one mio loop)
 //!                           ├ group      the clients of one workload
 //!                           │  ├ entry      how they get into their rooms      (pure)
 //!                           │  └ workload   what they do, and what is right    (pure)
-//!                           └ client     a session and its connection
+//!                           └ client     a session (speech: Forkade's or a peer's) and its connection
+//!      │                 (or fleet: several processes, each with such a swarm)
+//!      ├ compare: this program again, for each server and number of clients
+//!      └ growth: single clients beside a fleet of few and of many
 //! ```
 
 #![forbid(unsafe_code)]
@@ -16,18 +19,23 @@ mod alarm;
 mod chaos;
 mod checker;
 mod client;
+mod compare;
 mod connections;
 mod console;
 mod control;
 mod engine;
 mod entry;
+mod fleet;
 mod group;
+mod growth;
 mod interrupt;
 mod latency;
 mod machine;
 mod mix;
 mod options;
+mod output;
 mod page;
+mod peer;
 mod plan;
 mod proc_figures;
 mod progress;
@@ -37,19 +45,21 @@ mod sampler;
 mod schedule;
 mod server_log;
 mod server_process;
+mod speech;
 mod swarm;
 mod thread_figures;
 mod timeline;
 mod workload;
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::compare::CompareError;
 use crate::control::ControlError;
-use crate::options::Options;
+use crate::growth::GrowthError;
+use crate::options::{Options, Task};
+use crate::output::{Output, OutputError};
 use crate::plan::Part;
 use crate::report::Report;
 
@@ -66,7 +76,19 @@ fn main() -> ExitCode {
     {
         return server_process::serve(arguments);
     }
+    if arguments.get(1).is_some_and(|first| first == peer::FLOOR) {
+        return server_process::serve_floor();
+    }
     let (options, parts) = Options::from_command_line();
+    if let Some(task) = &options.command {
+        return match task {
+            Task::Compare(compare) => done(compare::run(compare).map_err(Failure::from)),
+            Task::Growth(growth) => done(growth::run(growth).map(|()| true).map_err(Failure::from)),
+        };
+    }
+    if let (true, Some(server)) = (options.part_of_a_fleet, options.server.server) {
+        return fleet::run_part(&options, server, parts);
+    }
     match measure(&options, parts) {
         Ok(report) if !report.failures.is_empty() => {
             eprintln!("forkade-loadtest: failed: {}", report.failures.join("; "));
@@ -81,13 +103,29 @@ fn main() -> ExitCode {
     }
 }
 
+/// The exit status of a task that measures several things, and says whether it has all.
+fn done(result: Result<bool, Failure>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NOT_MEASURED),
+        Err(failure) => {
+            eprintln!("forkade-loadtest: {failure}");
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}
+
 /// Why there are no figures, or nowhere to put them.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("nothing was measured: {0}")]
     Control(#[from] ControlError),
-    #[error("cannot write {path}: {cause}")]
-    Output { path: PathBuf, cause: io::Error },
+    #[error("nothing was compared: {0}")]
+    Compare(#[from] CompareError),
+    #[error("nothing was measured: {0}")]
+    Growth(#[from] GrowthError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 impl Failure {
@@ -96,38 +134,11 @@ impl Failure {
             Self::Control(error) if error.is_interrupt() => interrupt::EXIT_STATUS,
             Self::Control(error) if error.is_too_much() => USAGE,
             Self::Control(_) => NOT_MEASURED,
-            Self::Output { .. } => USAGE,
+            Self::Growth(GrowthError::Interrupted { .. }) => interrupt::EXIT_STATUS,
+            Self::Growth(GrowthError::Output(_)) | Self::Output(_) => USAGE,
+            Self::Growth(_) | Self::Compare(CompareError::Start(_)) => NOT_MEASURED,
+            Self::Compare(_) => USAGE,
         }
-    }
-}
-
-/// A file that the figures go to.
-struct Output<'a> {
-    path: &'a PathBuf,
-    file: File,
-}
-
-impl<'a> Output<'a> {
-    /// Opened before anything is measured: a path that cannot be written to should not show only when the run is over.
-    fn open(path: Option<&'a PathBuf>) -> Result<Option<Self>, Failure> {
-        let Some(path) = path else { return Ok(None) };
-        match File::create(path) {
-            Ok(file) => Ok(Some(Self { path, file })),
-            Err(cause) => Err(Failure::Output {
-                path: path.clone(),
-                cause,
-            }),
-        }
-    }
-
-    fn write(self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), Failure> {
-        let mut file = BufWriter::new(self.file);
-        write(&mut file)
-            .and_then(|()| file.flush())
-            .map_err(|cause| Failure::Output {
-                path: self.path.clone(),
-                cause,
-            })
     }
 }
 

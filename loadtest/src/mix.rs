@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::plan::{CLIENTS_MAX, Part, ROOM_SIZE_MAX, Wish, WorkloadKind, check_per_second};
+use crate::plan::{CLIENTS_MAX, Part, Wish, WorkloadKind, check_per_second};
 use crate::workload::chat::Scope;
 
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -138,7 +138,7 @@ fn part_of(entry: &Entry, number: u32, seed: u64) -> Result<Part, (&'static str,
     let counts = [
         ("clients", &entry.clients, CLIENTS_MAX),
         ("rooms", &entry.rooms, CLIENTS_MAX),
-        ("room_size", &entry.room_size, ROOM_SIZE_MAX),
+        ("room_size", &entry.room_size, CLIENTS_MAX),
     ];
     for (key, value, most) in counts {
         if let Some(value) = value
@@ -238,8 +238,8 @@ mod tests {
             (format!("{head}rate = nan\n"), 4, "rate: must be a number"),
             (
                 format!("{head}rooms = 2\nroom_size = 300\n"),
-                5,
-                "room_size: 300 is not from 1 to 255",
+                4,
+                "rooms: 600 clients in 2 rooms: a room has at most 255 seats",
             ),
             (format!("{head}payload = 9000\n"), 4, "payload: 9000 bytes"),
             (
@@ -260,7 +260,7 @@ mod tests {
             (
                 format!("{head}[[workload]]\nkind = \"lobby\"\nrooms = 1\n"),
                 6,
-                "rooms: lobby makes",
+                "rooms: lobby has no rooms",
             ),
             (format!("{head}rate = \n"), 4, ""),
             (format!("{head}say = [\"room\"]\n"), 4, "say: relay says nothing"),
@@ -283,11 +283,11 @@ mod tests {
     #[test]
     fn too_little_and_too_much_are_refused() {
         assert!(parsed("").expect_err("empty").contains("no [[workload]]"));
-        let large = "[[workload]]\nkind = \"relay\"\nclients = 20000\n".repeat(2);
+        let large = "[[workload]]\nkind = \"relay\"\nclients = 120000\n".repeat(2);
         assert!(
             parsed(&large)
                 .expect_err("large")
-                .contains("40000 clients together")
+                .contains("240000 clients together")
         );
         let many = "[[workload]]\nkind = \"lobby\"\nclients = 1\n".repeat(33);
         assert!(parsed(&many).expect_err("many").contains("33 workloads"));

@@ -1,16 +1,20 @@
 //! The command line: what to measure, against which server, and which figures count as failure.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::chaos::Chaos;
+use crate::compare::CompareOptions;
+use crate::growth::GrowthOptions;
 use crate::mix;
-use crate::plan::{Part, Wish, per_second};
+use crate::peer::{self, Contender, Peer};
+use crate::plan::{CLIENTS_PER_PROCESS_MAX, Part, Wish, WorkloadKind, per_second};
+use crate::speech::Manner;
 
 const SECONDS_MAX: f64 = 86_400.0;
 
@@ -27,6 +31,8 @@ Examples:
   forkade-loadtest --workload connect4 --clients 200 --rate 0
   forkade-loadtest --clients 1000 --chaos handler=20/s,listener=1/s,keeper=0.2/s --max-lost 0
   forkade-loadtest --mix loadtest/examples/evening.toml --ramp 10 --duration 60 --json figures.json
+  forkade-loadtest compare --rounds 3 --report compare.html
+  forkade-loadtest growth --players 100,1000,10000
   forkade-loadtest --server 127.0.0.1:4000 --console 127.0.0.1:4001 --workload lobby --max-p99-ms 50";
 
 /// Measures a Forkade server under load and checks every payload.
@@ -36,8 +42,10 @@ Examples:
 /// messages, boards, results, room lists. In an open loop (--rate above 0) latency counts from when a message should have
 /// been sent, so a stall counts for all that it delayed.
 #[derive(Debug, Clone, Parser)]
-#[command(version, allow_negative_numbers = true, after_help = AFTER_HELP)]
+#[command(version, allow_negative_numbers = true, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    pub command: Option<Task>,
     #[command(flatten)]
     pub server: ServerOptions,
     #[command(flatten)]
@@ -57,6 +65,16 @@ pub(crate) struct Options {
     /// Most clients on their way into a room at once.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connecting: u32,
+    /// Drive the clients from so many processes, each from a loopback address of its own: one has not files and ports enough for more
+    /// than some 20,000. (For the relay workload.)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub swarm_processes: u32,
+    /// Address that the clients connect from [default: the system's choice].
+    #[arg(long, value_name = "IP")]
+    pub source: Option<IpAddr>,
+    /// This process is one of several.
+    #[arg(long, hide = true)]
+    pub part_of_a_fleet: bool,
     /// Give up when for this many seconds no further client gets into its room.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0, value_parser = seconds)]
     pub join_timeout: f64,
@@ -81,6 +99,13 @@ pub(crate) struct Options {
     pub thresholds: Thresholds,
 }
 
+/// What is done instead of measuring one server once.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Task {
+    Compare(CompareOptions),
+    Growth(GrowthOptions),
+}
+
 /// Which server is measured.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Server")]
@@ -94,6 +119,12 @@ pub(crate) struct ServerOptions {
     /// Allow a server outside of the loopback range: one on another machine, which must be yours.
     #[arg(long, requires = "server")]
     pub allow_remote: bool,
+    /// Start this server instead of Forkade, and measure it by the same workload: see docs/loadtest.md for what it does not do.
+    #[arg(long, value_enum, conflicts_with_all = ["server", "server_arg"])]
+    pub peer: Option<Peer>,
+    /// Where the peers lie [default: loadtest/peers, where this program was built].
+    #[arg(long, value_name = "DIR")]
+    pub peers_dir: Option<PathBuf>,
     /// Argument handed to the server that is started (repeatable), such as --server-arg=--players-max=5000.
     #[arg(
         long,
@@ -136,6 +167,22 @@ pub(crate) struct Thresholds {
     /// Fewest messages received.
     #[arg(long, value_name = "N")]
     pub min_received: Option<u64>,
+}
+
+impl ServerOptions {
+    /// How the server is spoken to.
+    pub(crate) fn manner(&self) -> Manner {
+        self.peer.map_or(Manner::Forkade, Peer::manner)
+    }
+
+    /// What is started, if anything is.
+    pub(crate) fn contender(&self) -> Option<Contender> {
+        match (self.server, self.peer) {
+            (Some(_), _) => None,
+            (None, Some(peer)) => Some(Contender::Peer(peer, peer::directory(self.peers_dir.as_deref()))),
+            (None, None) => Some(Contender::Forkade(self.server_arg.clone())),
+        }
+    }
 }
 
 impl Options {
@@ -189,6 +236,55 @@ impl Options {
         if self.kills().is_some() && server.is_some() && console.is_none() {
             return Err("--chaos needs the --console of that server, which lists its processes".to_owned());
         }
+        let parts = self.parts()?;
+        self.check_swarm(&parts)?;
+        if let Some(peer) = self.server.peer {
+            if self.kills().is_some() {
+                return Err(format!(
+                    "{} has no console that would say what can be killed",
+                    peer.name()
+                ));
+            }
+            peer.check_installed(&peer::directory(self.server.peers_dir.as_deref()))
+                .map_err(|missing| missing.to_string())?;
+            parts.iter().try_for_each(|part| peer.check(part))?;
+        }
+        Ok(parts)
+    }
+
+    /// Whether the clients can be driven from so many processes, or so few.
+    fn check_swarm(&self, parts: &[Part]) -> Result<(), String> {
+        let clients: u32 = parts.iter().map(|part| part.shape.clients).sum();
+        let processes = self.swarm_processes;
+        if clients.div_ceil(processes) > CLIENTS_PER_PROCESS_MAX {
+            return Err(format!(
+                "--clients: one process has ports for {CLIENTS_PER_PROCESS_MAX} clients; for {clients} it takes --swarm-processes {}",
+                clients.div_ceil(CLIENTS_PER_PROCESS_MAX)
+            ));
+        }
+        if processes == 1 {
+            return Ok(());
+        }
+        let manner = self.server.manner();
+        match parts {
+            [part] if part.kind == WorkloadKind::Relay && part.shape.rooms < processes => {
+                Err(format!("--swarm-processes {processes}: there are only {} rooms", part.shape.rooms))
+            }
+            [part] if part.kind == WorkloadKind::Relay && self.kills().is_none() && manner == Manner::Forkade => {
+                Ok(())
+            }
+            _ => Err(
+                "--swarm-processes is for the relay workload alone, on servers that speak Forkade's protocol, without --chaos"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// The workloads that are asked for.
+    ///
+    /// # Errors
+    /// What is impossible about them.
+    pub(crate) fn parts(&self) -> Result<Vec<Part>, String> {
         match &self.mix {
             Some(path) => mix::read(path, self.seed).map_err(|error| error.to_string()),
             None => {
@@ -213,7 +309,8 @@ fn nanoseconds(seconds: f64) -> u64 {
     u64::try_from(Duration::from_secs_f64(seconds).as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+/// For the command line: a time that can be waited for.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if (0.001..=SECONDS_MAX).contains(&number) => Ok(number),
         _ => Err(format!("must be a number from 0.001 to {SECONDS_MAX}")),
@@ -253,7 +350,16 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_a_reason() {
         for (arguments, reason) in [
             (&["--clients", "3"][..], "--clients: 3 clients do not fill"),
-            (&["--clients", "0"], "not in 1..=28000"),
+            (&["--clients", "0"], "not in 1..=200000"),
+            (&["--clients", "40000"], "it takes --swarm-processes 2"),
+            (
+                &["--clients", "4", "--swarm-processes", "3"],
+                "there are only 2 rooms",
+            ),
+            (
+                &["--workload", "chat", "--swarm-processes", "2"],
+                "for the relay workload alone",
+            ),
             (
                 &["--workload", "tictactoe", "--room-size", "3"],
                 "--room-size: a tictactoe room has two seats",

@@ -1,13 +1,14 @@
 //! The report as one HTML page: plots, figures, and what they come from. It needs nothing but itself, and follows the reader's
 //! light or dark scheme.
 
-mod plots;
+pub(crate) mod plots;
 
 use std::fmt::{self, Write};
 use std::io;
 
 use self::plots::{Colour, Plot, PlotError, Series};
 use crate::latency::Percentiles;
+use crate::machine::Machine;
 use crate::report::Report;
 
 const STYLE: &str = include_str!("page/style.css");
@@ -26,11 +27,11 @@ pub(crate) fn render(report: &Report) -> io::Result<String> {
 }
 
 /// A plot, what it shows, and which colour means what.
-struct Figure {
-    title: &'static str,
-    about: &'static str,
-    legend: Vec<(Colour, String)>,
-    svg: String,
+pub(crate) struct Figure {
+    pub title: &'static str,
+    pub about: &'static str,
+    pub legend: Vec<(Colour, String)>,
+    pub svg: String,
 }
 
 fn plots(report: &Report) -> Result<Vec<Figure>, PlotError> {
@@ -169,38 +170,12 @@ fn write(page: &mut String, report: &Report, figures: &[Figure]) -> fmt::Result 
         [only] => only.description.clone(),
         several => format!("{} workloads, {} clients", several.len(), report.clients),
     };
-    let title = Escaped(&title);
-    write!(
-        page,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>forkade-loadtest: {title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <header>\n<p class=\"program\">forkade-loadtest</p>\n<h1>{title}</h1>\n"
-    )?;
+    begin(page, &title)?;
     verdict(page, report)?;
     page.push_str("</header>\n");
     tiles(page, report)?;
-    for Figure {
-        title,
-        about,
-        legend,
-        svg,
-    } in figures
-    {
-        write!(
-            page,
-            "<figure>\n<h2>{title}</h2>\n<p>{about}</p>\n<ul class=\"legend\">"
-        )?;
-        for (colour, name) in legend {
-            write!(
-                page,
-                "<li><i style=\"background:var({})\"></i>{}</li>",
-                colour.variable(),
-                Escaped(name)
-            )?;
-        }
-        write!(page, "</ul>\n{svg}\n</figure>\n")?;
+    for figure in figures {
+        write_figure(page, figure)?;
     }
     page.push_str("<section>\n<h2>All figures</h2>\n<table>\n");
     for (name, text) in report.rows() {
@@ -214,8 +189,48 @@ fn write(page: &mut String, report: &Report, figures: &[Figure]) -> fmt::Result 
     }
     page.push_str("</table>\n</section>\n");
     origin(page, report)?;
-    page.push_str("</body>\n</html>\n");
-    Ok(())
+    end(page)
+}
+
+/// A page's head, and the beginning of its header.
+pub(crate) fn begin(page: &mut String, title: &str) -> fmt::Result {
+    let title = Escaped(title);
+    write!(
+        page,
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>forkade-loadtest: {title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <header>\n<p class=\"program\">forkade-loadtest</p>\n<h1>{title}</h1>\n"
+    )
+}
+
+/// A page's end.
+pub(crate) fn end(page: &mut String) -> fmt::Result {
+    page.write_str("</body>\n</html>\n")
+}
+
+/// A plot with its title and legend.
+pub(crate) fn write_figure(page: &mut String, figure: &Figure) -> fmt::Result {
+    let Figure {
+        title,
+        about,
+        legend,
+        svg,
+    } = figure;
+    write!(
+        page,
+        "<figure>\n<h2>{title}</h2>\n<p>{about}</p>\n<ul class=\"legend\">"
+    )?;
+    for (colour, name) in legend {
+        write!(
+            page,
+            "<li><i style=\"background:var({})\"></i>{}</li>",
+            colour.variable(),
+            Escaped(name)
+        )?;
+    }
+    write!(page, "</ul>\n{svg}\n</figure>\n")
 }
 
 /// Whether the thresholds held, and what to beware of.
@@ -272,7 +287,19 @@ fn tiles(page: &mut String, report: &Report) -> fmt::Result {
 
 /// What was run where.
 fn origin(page: &mut String, report: &Report) -> fmt::Result {
-    let machine = &report.machine;
+    write!(
+        page,
+        "<section>\n<h2>Where they come from</h2>\n<pre>{}</pre>\n<table>\n",
+        Escaped(&command_line(&report.command))
+    )?;
+    facts_of(page, &report.machine)?;
+    writeln!(page, "<tr><th>seed</th><td>{}</td></tr>", report.seed)?;
+    page.push_str("</table>\n</section>\n");
+    Ok(())
+}
+
+/// A machine's rows of a table, and this program's.
+pub(crate) fn facts_of(page: &mut String, machine: &Machine) -> fmt::Result {
     let unknown = || "not known".to_owned();
     let facts = [
         ("processor", machine.cpu.clone().unwrap_or_else(unknown)),
@@ -292,27 +319,17 @@ fn origin(page: &mut String, report: &Report) -> fmt::Result {
         ),
         (
             "load generator",
-            format!(
-                "forkade-loadtest {}, seed {}",
-                env!("CARGO_PKG_VERSION"),
-                report.seed
-            ),
+            format!("forkade-loadtest {}", env!("CARGO_PKG_VERSION")),
         ),
     ];
-    write!(
-        page,
-        "<section>\n<h2>Where they come from</h2>\n<pre>{}</pre>\n<table>\n",
-        Escaped(&command_line(&report.command))
-    )?;
     for (name, fact) in facts {
         writeln!(page, "<tr><th>{name}</th><td>{}</td></tr>", Escaped(&fact))?;
     }
-    page.push_str("</table>\n</section>\n");
     Ok(())
 }
 
 /// The command as one would type it: the program's name without its path, and quotes where they are needed.
-fn command_line(command: &[String]) -> String {
+pub(crate) fn command_line(command: &[String]) -> String {
     let is_plain = |character: char| character.is_alphanumeric() || "-_=./,:+@%".contains(character);
     let quoted = command
         .iter()
@@ -326,7 +343,7 @@ fn command_line(command: &[String]) -> String {
 }
 
 /// Text in HTML.
-struct Escaped<'a>(&'a str);
+pub(crate) struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

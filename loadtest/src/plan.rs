@@ -5,11 +5,14 @@ use std::fmt;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::workload::broadcast;
 use crate::workload::chat::{self, Scope};
 use crate::workload::relay;
 
-/// Most clients that one load generator drives: each needs a port of its own towards the one server address.
-pub(crate) const CLIENTS_MAX: u32 = 28_000;
+/// Most clients of a run.
+pub(crate) const CLIENTS_MAX: u32 = 200_000;
+/// Most clients that one process drives: each needs a port of its own towards the one server address.
+pub(crate) const CLIENTS_PER_PROCESS_MAX: u32 = 28_000;
 /// Most members of a room that the wire can name.
 pub(crate) const ROOM_SIZE_MAX: u32 = 255;
 /// Highest rate; above it a schedule in nanoseconds means nothing.
@@ -38,6 +41,10 @@ pub(crate) enum WorkloadKind {
     /// Everybody talks, in rooms, in the lobby and to one another: every line must reach each of its readers once and in its
     /// speaker's order.
     Chat,
+    /// One seat of each room sends, and all others watch: every message comes to each of them.
+    Broadcast,
+    /// One client speaks to the lobby, and everybody on the server hears it.
+    Announce,
 }
 
 /// One workload as it was asked for.
@@ -52,14 +59,16 @@ pub(crate) struct Wish {
     /// Number of rooms [default: clients / room size].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     pub rooms: Option<u32>,
-    /// Members of each room [default: 2, or clients / rooms]; two-player games know only 2.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(ROOM_SIZE_MAX)))]
+    /// Members of each room [default: 2, or clients / rooms; broadcast: all]; two-player games know only 2.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     pub room_size: Option<u32>,
-    /// Messages, moves, requests or lines per client and second [default: 10; chat: 0.5]; 0: the next one when the last has come
+    /// Messages, moves, requests or lines per client and second [default: 10; chat and announce: 0.5;
+    /// broadcast: 60]; 0: the next one when the last has come
     /// back.
     #[arg(long, value_name = "N", value_parser = per_second)]
     pub rate: Option<f64>,
-    /// Bytes of each relay message, its header of 20 included, or of each chat line [default: 32; chat: 80].
+    /// Bytes of each relay message, its header of 20 included, or of each line [default: 32; chat, broadcast
+    /// and announce: 80].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32))]
     pub payload: Option<u32>,
     /// To whom chat lines go, in turn: room, lobby (to everybody on the server), whisper [default: all three]. A server refuses
@@ -108,6 +117,8 @@ impl WorkloadKind {
             Self::Connect4 => "connect4",
             Self::Lobby => "lobby",
             Self::Chat => "chat",
+            Self::Broadcast => "broadcast",
+            Self::Announce => "announce",
         }
     }
 
@@ -115,10 +126,18 @@ impl WorkloadKind {
     pub(crate) const fn game(self) -> Option<&'static str> {
         match self {
             // Room chat needs a room, whichever.
-            Self::Relay | Self::Chat => Some("relay"),
+            Self::Relay | Self::Chat | Self::Broadcast => Some("relay"),
             Self::Tictactoe => Some("tictactoe"),
             Self::Connect4 => Some("connect4"),
-            Self::Lobby => None,
+            Self::Lobby | Self::Announce => None,
+        }
+    }
+
+    /// How many of a room's members have seats; the others watch.
+    pub(crate) const fn seats(self, room_size: u32) -> u32 {
+        match self {
+            Self::Broadcast => 1,
+            _ => room_size,
         }
     }
 
@@ -140,6 +159,11 @@ impl WorkloadKind {
                 chat::LINE_BYTES_DEFAULT,
                 chat::LINE_BYTES_MAX,
             )),
+            Self::Broadcast | Self::Announce => Some((
+                broadcast::LINE_BYTES_MIN,
+                broadcast::LINE_BYTES_DEFAULT,
+                broadcast::LINE_BYTES_MAX,
+            )),
             Self::Tictactoe | Self::Connect4 | Self::Lobby => None,
         }
     }
@@ -147,6 +171,8 @@ impl WorkloadKind {
     const fn rate_default(self) -> f64 {
         match self {
             Self::Chat => chat::RATE_DEFAULT,
+            Self::Broadcast => broadcast::BROADCAST_RATE_DEFAULT,
+            Self::Announce => broadcast::ANNOUNCE_RATE_DEFAULT,
             Self::Relay | Self::Tictactoe | Self::Connect4 | Self::Lobby => RATE_DEFAULT,
         }
     }
@@ -218,11 +244,12 @@ impl Wish {
         if kind.game().is_none() {
             let given = [("rooms", self.rooms), ("room_size", self.room_size)];
             if let Some((key, _)) = given.iter().find(|(_, given)| given.is_some()) {
-                return impossible(key, format!("{kind} makes and leaves rooms as it goes"));
+                return impossible(key, format!("{kind} has no rooms that its clients stay in"));
             }
             return Ok(with(self.clients.unwrap_or(CLIENTS_DEFAULT), 0, 0));
         }
         let paired = kind.is_paired();
+        let broadcasts = kind == WorkloadKind::Broadcast;
         if paired && self.room_size.is_some_and(|size| size != 2) {
             return impossible("room_size", format!("a {kind} room has two seats"));
         }
@@ -238,7 +265,7 @@ impl Wish {
             }
             (clients, rooms, size) => {
                 let clients = clients.unwrap_or(CLIENTS_DEFAULT);
-                let room_size = size.unwrap_or(ROOM_SIZE_DEFAULT);
+                let room_size = size.unwrap_or(if broadcasts { clients } else { ROOM_SIZE_DEFAULT });
                 with(clients, rooms.unwrap_or(clients / room_size), room_size)
             }
         };
@@ -255,10 +282,10 @@ impl Wish {
                 format!("{clients} clients do not fill {rooms} rooms of {room_size} exactly"),
             );
         }
-        if room_size > ROOM_SIZE_MAX {
+        if kind.seats(room_size) > ROOM_SIZE_MAX {
             return impossible(
                 "rooms",
-                format!("{clients} clients in {rooms} rooms: a room has at most {ROOM_SIZE_MAX} members"),
+                format!("{clients} clients in {rooms} rooms: a room has at most {ROOM_SIZE_MAX} seats"),
             );
         }
         Ok(with(clients, rooms, room_size))
@@ -394,14 +421,14 @@ mod tests {
                 "do not fill",
             ),
             (
-                of(Relay, clients, Some(28_000), Some(2), payload),
+                of(Relay, clients, Some(150_000), Some(2), payload),
                 "rooms",
                 "the most is",
             ),
             (
                 of(Relay, Some(600), Some(2), room_size, payload),
                 "rooms",
-                "at most 255",
+                "at most 255 seats",
             ),
             (
                 of(Relay, Some(10), Some(20), room_size, payload),
@@ -421,7 +448,7 @@ mod tests {
             (
                 of(Lobby, clients, Some(2), room_size, payload),
                 "rooms",
-                "as it goes",
+                "no rooms",
             ),
             (of(Relay, clients, rooms, room_size, Some(19)), "payload", "20 to"),
             (

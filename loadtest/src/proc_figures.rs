@@ -3,7 +3,8 @@
 //! Memory is the sum of what each process is charged for in user space (`Pss` of `smaps_rollup`: shared pages are
 //! divided among those who map them, where RSS counts them in every process) and of what the kernel holds for it: page
 //! tables (`VmPTE` of `status`) and one kernel stack per thread. Slab memory (task structures, sockets, open files; about
-//! 28 KiB a process) and socket buffers are in no per-process file and are not counted.
+//! 28 KiB a process) is in no per-process file: [`TreeFigures::machine_kernel_kib`] has that of the whole machine, of which only a
+//! difference means anything, and only if nobody else comes or goes meanwhile. Socket buffers are in neither.
 //!
 //! CPU time is `schedstat`'s, in nanoseconds, and for children that have been reaped `cutime` and `cstime` of `stat`.
 //! (`utime` and `stime` are rounded down to 10 ms in every process: of a thousand handlers that use 5 ms each, nothing
@@ -17,6 +18,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Kernel stack of one thread, in KiB: THREAD_SIZE of x86-64 and arm64.
 const KERNEL_STACK_KIB: u64 = 16;
+/// Of `/proc/meminfo`: what the kernel holds for processes, sockets and open files.
+const KERNEL_FIELDS: [&str; 3] = ["SUnreclaim:", "KernelStack:", "PageTables:"];
 
 /// What a tree of processes uses now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,6 +27,10 @@ pub(crate) struct TreeFigures {
     pub processes: u64,
     /// User space and kernel together, as the file's header says.
     pub memory_kib: u64,
+    /// User space alone.
+    pub user_kib: u64,
+    /// What the kernel of the whole machine holds and cannot give back.
+    pub machine_kernel_kib: u64,
 }
 
 /// Reads the figures of `root` and all its descendants. A process that ends meanwhile is left out.
@@ -34,8 +41,15 @@ pub(crate) fn tree(root: u32) -> io::Result<TreeFigures> {
     let mut figures = TreeFigures::default();
     for stat in members(root)? {
         figures.processes += 1;
-        figures.memory_kib += memory_kib(stat.pid).unwrap_or(0);
+        let (user_kib, kernel_kib) = memory_kib(stat.pid).unwrap_or((0, 0));
+        figures.memory_kib += user_kib + kernel_kib;
+        figures.user_kib += user_kib;
     }
+    let machine = fs::read_to_string("/proc/meminfo")?;
+    figures.machine_kernel_kib = KERNEL_FIELDS
+        .iter()
+        .filter_map(|field| labelled_number(&machine, field))
+        .sum();
     Ok(figures)
 }
 
@@ -99,11 +113,13 @@ fn members(root: u32) -> io::Result<Vec<Stat>> {
     Ok(members)
 }
 
-fn memory_kib(pid: u32) -> io::Result<u64> {
+/// In user space, and in the kernel as far as it is told of a process.
+fn memory_kib(pid: u32) -> io::Result<(u64, u64)> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let field = |text, name| labelled_number(text, name).unwrap_or(0);
-    Ok(field(&rollup, "Pss:") + field(&status, "VmPTE:") + field(&status, "Threads:") * KERNEL_STACK_KIB)
+    let kernel_kib = field(&status, "VmPTE:") + field(&status, "Threads:") * KERNEL_STACK_KIB;
+    Ok((field(&rollup, "Pss:"), kernel_kib))
 }
 
 /// The number after `label` at the start of a line, as in `Pss:    1234 kB`.
@@ -224,6 +240,10 @@ mod tests {
         let figures = tree(own).unwrap();
         assert!(figures.processes >= 1);
         assert!(figures.memory_kib > 100, "{figures:?}");
+        assert!(
+            figures.user_kib < figures.memory_kib && figures.machine_kernel_kib > 1000,
+            "{figures:?}"
+        );
         assert!(is_member(own, own));
         assert!(!is_member(own, Stat::of(own).unwrap().parent));
         assert!(!is_member(own, u32::MAX));

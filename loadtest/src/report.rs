@@ -65,6 +65,8 @@ pub(crate) struct Report {
     pub latency_ms: Option<Percentiles>,
     /// The same over the senders' own copies.
     pub round_trip_ms: Option<Percentiles>,
+    /// From the intended time of sending until the last of all recipients had it, where that is measured.
+    pub to_the_last_ms: Option<Percentiles>,
     pub server: ServerFigures,
     pub load_generator: OwnFigures,
     pub machine: Machine,
@@ -140,6 +142,9 @@ pub(crate) struct ServerFigures {
     pub processes: Option<u64>,
     /// What the clients added, at the end of the load, over their number.
     pub memory_kib_per_client: Option<f64>,
+    /// The same with all that the machine's kernel holds besides and cannot give back, the load generator's sockets included. Means
+    /// something only if no other program comes or goes meanwhile.
+    pub memory_all_kib_per_client: Option<f64>,
     /// All of it, at the end of the load.
     pub memory_kib: Option<u64>,
     /// During the load; 100 is one core.

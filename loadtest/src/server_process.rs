@@ -1,17 +1,19 @@
-//! Starts a server of its own (this executable, run again as `serve`), waits until it is ready, stops it at the end.
+//! Starts a server of its own (this executable, run again as `serve`) or a [peer](crate::peer), waits until it is ready, stops it at the end.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::SigSet;
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde::Deserialize;
 
+use crate::peer::Contender;
 use crate::server_log::{LogError, ServerLog};
 
 /// The hidden first argument that makes this executable a server.
@@ -22,13 +24,29 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a server in this process, with this process's arguments.
 pub(crate) fn serve(arguments: Vec<OsString>) -> ExitCode {
-    // A load generator that is killed cannot stop its server: the kernel does it then. (Only the server's root process
-    // has this; its forks do not inherit it.)
-    if let Err(cause) = set_parent_process_death_signal(Some(Signal::TERM)) {
-        eprintln!("cannot tie the server to its load generator: {cause}");
+    tied_to_the_load_generator(|| forkade::Server::standard().main_from(arguments))
+}
+
+/// Runs the floor in this process.
+pub(crate) fn serve_floor() -> ExitCode {
+    // The load generator keeps these signals for itself, and who is started by it inherits that. The floor is to end by them.
+    if let Err(cause) = SigSet::empty().thread_set_mask() {
+        eprintln!("cannot be ended by signals: {cause}");
         return ExitCode::from(2);
     }
-    forkade::Server::standard().main_from(arguments)
+    tied_to_the_load_generator(forkade_floor::main)
+}
+
+/// A load generator that is killed cannot stop its server: the kernel does it then. (Only the server's root process has this;
+/// its forks do not inherit it.)
+fn tied_to_the_load_generator(serve: impl FnOnce() -> ExitCode) -> ExitCode {
+    match set_parent_process_death_signal(Some(Signal::TERM)) {
+        Ok(()) => serve(),
+        Err(cause) => {
+            eprintln!("cannot tie the server to its load generator: {cause}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// A running server that was started here. Dropping it kills it; [`ServerProcess::stop`] is the orderly way.
@@ -37,13 +55,15 @@ pub(crate) struct ServerProcess {
     child: Child,
     ready: Ready,
     log: ServerLog,
+    is_forkade: bool,
 }
 
 /// The server's ready line.
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct Ready {
     game: SocketAddr,
-    /// Nothing when an argument has switched it off.
+    /// Nothing when an argument has switched it off, and of a peer.
+    #[serde(default)]
     console: Option<SocketAddr>,
     pid: u32,
 }
@@ -73,17 +93,16 @@ pub(crate) enum ServerError {
 }
 
 impl ServerProcess {
-    /// Starts a server on free ports with these further arguments and waits until it is ready. Its log goes to the end
+    /// Starts a server on free ports and waits until it is ready. Its log goes to the end
     /// of `log`, or to stderr if that is "-", or nowhere.
     ///
     /// # Errors
     /// When it cannot be started, ends, or is not ready in time. Nothing is left running then.
-    pub(crate) fn start(arguments: &[OsString], log: Option<&Path>) -> Result<Self, ServerError> {
+    pub(crate) fn start(contender: &Contender, log: Option<&Path>) -> Result<Self, ServerError> {
         let (mut log, stderr) = ServerLog::open(log)?;
         let own_executable = std::env::current_exe().map_err(|cause| ServerError::Start { cause })?;
-        let mut child = Command::new(own_executable)
-            .args([SERVE, "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
-            .args(arguments)
+        let mut child = contender
+            .command(&own_executable)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)
@@ -97,7 +116,12 @@ impl ServerProcess {
             .ok_or(ServerError::NotReady)
             .and_then(|stdout| ready_line(stdout, &mut child))
         {
-            Ok(ready) => Ok(Self { child, ready, log }),
+            Ok(ready) => Ok(Self {
+                child,
+                ready,
+                log,
+                is_forkade: matches!(contender, Contender::Forkade(_)),
+            }),
             Err(cause) => {
                 end(&mut child);
                 Err(match log.last_words() {
@@ -144,12 +168,17 @@ impl ServerProcess {
         let deadline = Instant::now() + STOP_TIMEOUT;
         loop {
             match self.child.try_wait().map_err(stop_failed)? {
-                Some(status) if status.success() => return Ok(()),
+                Some(status) if self.is_orderly(status) => return Ok(()),
                 Some(status) => return Err(ServerError::BadExit { status }),
                 None if Instant::now() > deadline => return Err(ServerError::NotStopping { pid }),
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
         }
+    }
+
+    /// The floor knows no orderly stop: it has nothing to put in order.
+    fn is_orderly(&self, status: ExitStatus) -> bool {
+        status.success() || !self.is_forkade && status.signal() == Some(Signal::TERM.as_raw())
     }
 }
 

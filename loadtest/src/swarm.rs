@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineError, Live};
+use crate::fleet::FleetError;
 use crate::group::Group;
 use crate::latency::Latency;
 use crate::options::Options;
@@ -71,6 +72,7 @@ pub(crate) struct GroupOutcome {
     pub figures: Figures,
     pub latency: Latency,
     pub round_trip: Latency,
+    pub to_the_last: Latency,
 }
 
 /// Why the swarm could not do its work.
@@ -89,6 +91,8 @@ pub(crate) enum SwarmError {
     },
     #[error("interrupted when {inside} of {clients} clients were in their rooms, so nothing was measured")]
     Interrupted { inside: u32, clients: u32 },
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
     #[error("the run was called off")]
     CalledOff,
 }
@@ -261,6 +265,7 @@ impl GroupOutcome {
             figures: group.workload().figures(),
             latency: group.latency().clone(),
             round_trip: group.round_trip().clone(),
+            to_the_last: group.to_the_last().clone(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What happened in each second of the load.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::workload::Counts;
 
@@ -12,7 +12,7 @@ const LATENCY_NS_MAX: u64 = 3600 * SECOND_NS;
 const POINTS_MAX: u64 = 600;
 
 /// One interval of the load, a second unless the load is long.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Point {
     /// Its end, in seconds since the load began.
     pub seconds: f64,
@@ -27,7 +27,7 @@ pub(crate) struct Point {
 }
 
 /// A distribution in short.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub p50: f64,
     pub p99: f64,

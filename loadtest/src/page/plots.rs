@@ -17,12 +17,12 @@ const INK: RGBColor = RGBColor(0x10, 0x10, 0x10);
 const GRID: RGBColor = RGBColor(0xE0, 0xE0, 0xE0);
 
 /// The unit of latencies.
-pub(super) const MILLISECONDS: &str = "ms";
+pub(crate) const MILLISECONDS: &str = "ms";
 
 /// A plot could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot draw a plot: {0}")]
-pub(super) struct PlotError(String);
+pub(crate) struct PlotError(String);
 
 impl<Cause: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<Cause>> for PlotError {
     fn from(cause: DrawingAreaErrorKind<Cause>) -> Self {
@@ -32,7 +32,7 @@ impl<Cause: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<Cause>> f
 
 /// The colours of lines. `style.css` has them once more, by these values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Colour {
+pub(crate) enum Colour {
     Blue,
     Amber,
     Green,
@@ -42,10 +42,10 @@ pub(super) enum Colour {
 }
 
 /// A line: its colour, its name, its points.
-pub(super) type Series<'a> = (Colour, &'a str, Vec<(f64, f64)>);
+pub(crate) type Series<'a> = (Colour, &'a str, Vec<(f64, f64)>);
 
 impl Colour {
-    pub(super) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Blue,
         Self::Amber,
         Self::Green,
@@ -55,7 +55,7 @@ impl Colour {
     ];
 
     /// Its name in the style sheet.
-    pub(super) const fn variable(self) -> &'static str {
+    pub(crate) const fn variable(self) -> &'static str {
         match self {
             Self::Blue => "--blue",
             Self::Amber => "--amber",
@@ -78,25 +78,37 @@ impl Colour {
     }
 }
 
-/// Something over the seconds of the load.
+/// Something over the seconds of the load, or over numbers of clients.
 #[derive(Debug)]
-pub(super) struct Plot {
-    seconds: f64,
+pub(crate) struct Plot {
+    /// Where the axis along ends.
+    furthest: f64,
+    unit_along: &'static str,
     unit: &'static str,
     logarithmic: bool,
 }
 
 impl Plot {
-    pub(super) fn over_time(seconds: f64, unit: &'static str) -> Self {
+    pub(crate) fn over_time(seconds: f64, unit: &'static str) -> Self {
         Self {
-            seconds,
+            furthest: seconds,
+            unit_along: "s",
+            unit,
+            logarithmic: false,
+        }
+    }
+
+    pub(crate) fn over_clients(most: f64, unit: &'static str) -> Self {
+        Self {
+            furthest: most,
+            unit_along: "",
             unit,
             logarithmic: false,
         }
     }
 
     /// Each step upwards is ten times as much.
-    pub(super) fn logarithmic(self) -> Self {
+    pub(crate) fn logarithmic(self) -> Self {
         Self {
             logarithmic: true,
             ..self
@@ -104,7 +116,7 @@ impl Plot {
     }
 
     /// Draws it, with faint upright lines at `marks`.
-    pub(super) fn draw(&self, series: &[Series<'_>], marks: &[f64]) -> Result<String, PlotError> {
+    pub(crate) fn draw(&self, series: &[Series<'_>], marks: &[f64]) -> Result<String, PlotError> {
         let values = || {
             series
                 .iter()
@@ -113,18 +125,18 @@ impl Plot {
         };
         let highest = values().fold(0.0, f64::max);
         let style = |value: &f64| label(*value, self.unit);
-        let time = 0.0..self.seconds;
+        let along = 0.0..self.furthest;
         if self.logarithmic {
             let range = decades(values());
-            self.draw_on(time, range.log_scale(), series, marks, &style)
+            self.draw_on(along, range.log_scale(), series, marks, &style)
         } else {
-            self.draw_on(time, 0.0..(highest * 1.1).max(1.0), series, marks, &style)
+            self.draw_on(along, 0.0..(highest * 1.1).max(1.0), series, marks, &style)
         }
     }
 
     fn draw_on<Y>(
         &self,
-        time: std::ops::Range<f64>,
+        along: std::ops::Range<f64>,
         range: Y,
         series: &[Series<'_>],
         marks: &[f64],
@@ -139,7 +151,7 @@ impl Plot {
                 .margin(MARGIN)
                 .x_label_area_size(26)
                 .y_label_area_size(LABEL_WIDTH)
-                .build_cartesian_2d(time, range)?;
+                .build_cartesian_2d(along, range)?;
             chart
                 .configure_mesh()
                 .light_line_style(TRANSPARENT)
@@ -147,7 +159,7 @@ impl Plot {
                 .axis_style(GRID)
                 .label_style(FONT.into_font().color(&INK))
                 .x_labels(11)
-                .x_label_formatter(&|second| format!("{second} s"))
+                .x_label_formatter(&|at| format!("{at} {}", self.unit_along).trim_end().to_owned())
                 .y_labels(6)
                 .y_label_formatter(style)
                 .draw()?;
@@ -160,8 +172,10 @@ impl Plot {
             for (colour, _, points) in series {
                 let line = colour.value().stroke_width(2);
                 chart.draw_series(LineSeries::new(points.iter().copied(), line))?;
-                if let [only] = points[..] {
-                    chart.draw_series([Circle::new(only, 3, colour.value().filled())])?;
+                // Over numbers of clients there are few points, and what lies between them was not measured.
+                if points.len() == 1 || self.unit_along.is_empty() {
+                    let mark = |point: &(f64, f64)| Circle::new(*point, 3, colour.value().filled());
+                    chart.draw_series(points.iter().map(mark))?;
                 }
             }
             Ok(())
@@ -170,7 +184,7 @@ impl Plot {
 }
 
 /// For each role a row with a mark at each of these times.
-pub(super) fn strip(seconds: f64, marks: &[(f64, &str)]) -> Result<String, PlotError> {
+pub(crate) fn strip(seconds: f64, marks: &[(f64, &str)]) -> Result<String, PlotError> {
     let mut roles: Vec<&str> = marks.iter().map(|(_, role)| *role).collect();
     roles.sort_unstable();
     roles.dedup();
@@ -205,7 +219,7 @@ pub(super) fn strip(seconds: f64, marks: &[(f64, &str)]) -> Result<String, PlotE
 }
 
 /// Milliseconds over the share of all messages, the axis stretched towards the last ones.
-pub(super) fn percentiles(curves: &[Series<'_>]) -> Result<String, PlotError> {
+pub(crate) fn percentiles(curves: &[Series<'_>]) -> Result<String, PlotError> {
     // The share 0.99 lies at 1 / (1 - 0.99) = 100, 0.999 at 1000.
     let stretched = |points: &Vec<(f64, f64)>| -> Vec<(f64, f64)> {
         points

@@ -8,7 +8,7 @@ use crate::chaos::killer::Kills;
 use crate::control::Observed;
 use crate::latency::Latency;
 use crate::options::Options;
-use crate::proc_figures;
+use crate::proc_figures::{self, TreeFigures};
 use crate::sampler::{Sample, ServerPoint};
 use crate::swarm::{GroupOutcome, Outcome};
 use crate::workload::Counts;
@@ -80,6 +80,7 @@ impl Report {
             matches_per_second: per_second(counts.matches),
             latency_ms: all_of(|group| &group.latency),
             round_trip_ms: all_of(|group| &group.round_trip),
+            to_the_last_ms: all_of(|group| &group.to_the_last),
             server: ServerFigures::of(clients, &observed),
             load_generator: OwnFigures {
                 cpu_percent: outcome.cpu_seconds / load_seconds * 100.0,
@@ -204,9 +205,14 @@ impl ServerFigures {
             let added_kib = after.memory_kib as f64 - before.memory_kib as f64;
             added_kib / f64::from(clients)
         });
+        let all_added = observed.before.zip(observed.after).map(|(before, after)| {
+            let all_kib = |figures: TreeFigures| (figures.user_kib + figures.machine_kernel_kib) as f64;
+            (all_kib(after) - all_kib(before)) / f64::from(clients)
+        });
         Self {
             processes: observed.after.map(|figures| figures.processes),
             memory_kib_per_client: memory_added,
+            memory_all_kib_per_client: all_added,
             memory_kib: observed.after.map(|figures| figures.memory_kib),
             cpu_percent,
         }

@@ -85,16 +85,22 @@ impl Report {
             "round trip",
             measured(self.round_trip_ms, |latency| latency.to_string()),
         ));
+        if let Some(latency) = self.to_the_last_ms {
+            rows.push(("to the last one", latency.to_string()));
+        }
         rows.push((
             "server",
             format!(
-                "{}, {}, {}",
+                "{}, {}{}, {}",
                 measured(self.server.processes, |processes| format!(
                     "{processes} processes"
                 )),
                 measured(self.server.memory_kib_per_client, |kib| format!(
                     "{kib:.1} KiB per client"
                 )),
+                self.server
+                    .memory_all_kib_per_client
+                    .map_or_else(String::new, |kib| format!(" ({kib:.1} with all of the kernel's)")),
                 measured(self.server.cpu_percent, |percent| format!("{percent:.0} % CPU")),
             ),
         ));

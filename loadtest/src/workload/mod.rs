@@ -1,6 +1,7 @@
 //! What clients do. A workload decides and checks; it does no input or output, and knows no time but what it is told:
 //! messages in, [`Actions`] out.
 
+pub(crate) mod broadcast;
 pub(crate) mod chat;
 mod duel;
 mod fanout;
@@ -9,6 +10,7 @@ mod pace;
 pub(crate) mod relay;
 
 use forkade_protocol::{ClientMessage, RoomSettings, ServerMessage};
+use serde::{Deserialize, Serialize};
 
 use crate::plan::{Part, WorkloadKind};
 
@@ -45,6 +47,7 @@ pub(crate) fn of(part: &Part) -> Box<dyn Workload + Send> {
         WorkloadKind::Connect4 => Box::new(duel::Duel::<duel::Connect4>::new(part)),
         WorkloadKind::Lobby => Box::new(lobby::Lobby::new(part)),
         WorkloadKind::Chat => Box::new(chat::Chat::new(part)),
+        WorkloadKind::Broadcast | WorkloadKind::Announce => Box::new(broadcast::Broadcast::new(part)),
     }
 }
 
@@ -57,6 +60,8 @@ pub(crate) struct Actions {
     pub timers: Vec<(u64, ClientIndex)>,
     /// What has come, for the measurement.
     pub receipts: Vec<Receipt>,
+    /// Nanoseconds from when something should have been sent until the last of its recipients had it, where that is measured.
+    pub completions: Vec<u64>,
     /// Clients that leave the server for good and come back as new players. (They are [welcomed](Workload::welcomed) then.)
     pub renewals: Vec<ClientIndex>,
 }
@@ -79,7 +84,7 @@ impl Actions {
 }
 
 /// Running counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Messages sent by clients: payloads, moves, requests, lines.
     pub sent: u64,

@@ -1,8 +1,10 @@
 //! The real load generator against a real server: figures, thresholds, exit status, and that nothing is left running.
 
 mod chaos;
+mod compare;
 mod endings;
 mod foreign;
+mod many;
 mod workloads;
 
 use std::fs;

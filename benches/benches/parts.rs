@@ -1,0 +1,157 @@
+//! The parts below the lobby: codec and frames, rings, the room's log, a lock's recovery.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use forkade::limits::FRAME_BYTES_MAX;
+use forkade::lobby::memory::{Capacity, Memory};
+use forkade::shm::event_log::Read;
+use forkade::shm::transaction::{Hand, Record};
+use forkade_protocol::frame::{self, Split};
+use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
+
+const CAPACITY: Capacity = Capacity {
+    players: 1,
+    rooms: 1,
+    keepers: 1,
+};
+/// Bytes of a relayed payload, as in the load test.
+const PAYLOAD_BYTES: usize = 32;
+/// Bytes of an event with it.
+const EVENT_BYTES: usize = 48;
+
+fn messages() -> (ClientMessage, ServerMessage) {
+    let action = vec![7; PAYLOAD_BYTES];
+    let data = codec::encode(&(1_u8, &action)).expect("it is encoded");
+    let event = ServerMessage::Event {
+        number: 1000,
+        event: RoomEvent::Game { data },
+    };
+    (
+        ClientMessage::Act {
+            request: 1000,
+            action,
+        },
+        event,
+    )
+}
+
+fn codecs(criterion: &mut Criterion) {
+    let (act, event) = messages();
+    let mut group = criterion.benchmark_group("codec, 32-byte payload");
+    let mut buffer = vec![0; FRAME_BYTES_MAX];
+    group.bench_function("frame of an event, written", |bench| {
+        bench.iter(|| frame::write_frame_into(black_box(&event), &mut buffer).expect("it fits"));
+    });
+    let mut framed = Vec::new();
+    frame::append_frame(&act, &mut framed).expect("it fits");
+    group.bench_function("frame of an act, split and decoded", |bench| {
+        bench.iter(|| match frame::split(black_box(&framed), FRAME_BYTES_MAX) {
+            Split::Frame { body, .. } => codec::decode::<ClientMessage>(body).expect("it is one"),
+            other => panic!("{other:?}"),
+        });
+    });
+    group.finish();
+}
+
+fn memory() -> (&'static Memory, Hand) {
+    let memory = Memory::create(CAPACITY).expect("memory for a small lobby");
+    memory.rooms.at(0).lock().prepare();
+    memory.players.at(0).lock().prepare();
+    (memory, memory.attach())
+}
+
+fn rings(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rings, 48 bytes");
+    let (memory, mut hand) = memory();
+    let player = memory.players.at(0);
+    let mut target = [0; EVENT_BYTES];
+    group.bench_function("output ring: written in a transaction, read back", |bench| {
+        let mut offset = 0;
+        bench.iter(|| {
+            let mut tx = hand.begin(player);
+            player.output.write(&mut tx, offset, &[7; EVENT_BYTES]);
+            tx.commit().expect("nothing is journaled");
+            // The ring was never moved to another beginning.
+            player.output.placed_from(0).read(offset, &mut target);
+            offset += EVENT_BYTES as u64;
+            black_box(target[0])
+        });
+    });
+    let room = memory.rooms.at(0);
+    group.bench_function("room's log: pushed in a transaction", |bench| {
+        bench.iter(|| push(&mut hand, memory));
+    });
+    let cursor = push(&mut hand, memory);
+    push(&mut hand, memory);
+    let mut target = [0; EVENT_BYTES];
+    group.bench_function("room's log: one event read", |bench| {
+        bench.iter(|| match room.log.read(black_box(cursor), &mut target) {
+            Read::Entry { next, .. } => next,
+            other => panic!("{other:?}"),
+        });
+    });
+    group.finish();
+}
+
+/// Pushes an event, and gives the offset behind it.
+fn push(hand: &mut Hand, memory: &'static Memory) -> u64 {
+    let room = memory.rooms.at(0);
+    let mut tx = hand.begin(room);
+    let mut log = room.log.append(&mut tx, false);
+    log.push(&mut tx, u32::MAX, &[7; EVENT_BYTES])
+        .expect("a small one");
+    log.finish(&mut tx);
+    let head = room.log.head(&tx);
+    tx.commit().expect("it fits the journal");
+    head
+}
+
+/// A transaction that is left half done, so that its journal is there to be rolled back.
+fn leave_half_done(hand: &mut Hand, memory: &'static Memory, cells: usize) {
+    let room = memory.rooms.at(0);
+    let mut tx = hand.begin(room);
+    for cell in room
+        .kept_until_ms
+        .iter()
+        .chain(std::iter::repeat(&room.ready))
+        .take(cells)
+    {
+        tx.set(cell, 1);
+    }
+    // As a death would: nothing is undone here.
+    std::mem::forget(tx);
+}
+
+fn recovery(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("recovery");
+    for cells in [1, 32, 200] {
+        let (original, mut dead) = memory();
+        leave_half_done(&mut dead, original, cells);
+        let (copy, mut hand) = memory();
+        let everything = 0..original.mapping.bytes();
+        let name = format!("lock of a dead process taken, {cells} cells put back");
+        group.bench_function(name, |bench| {
+            bench.iter_custom(|iterations| {
+                let mut taken = Duration::ZERO;
+                for _ in 0..iterations {
+                    copy.mapping.copy_from(original.mapping, everything.clone());
+                    copy.abandon_copy();
+                    let began = Instant::now();
+                    hand.settle(copy.rooms.at(0));
+                    taken += began.elapsed();
+                }
+                taken
+            });
+        });
+    }
+    let (memory, mut hand) = memory();
+    group.bench_function("for comparison: a lock taken and released", |bench| {
+        bench.iter(|| hand.settle(memory.rooms.at(0)));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, codecs, rings, recovery);
+criterion_main!(benches);

@@ -1,0 +1,163 @@
+//! One measurement: a run of this program in a process of its own, so that none begins with what another has left behind.
+
+use std::io;
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use super::{CompareOptions, Entrant, Measurement, Pacing, ROOM_SIZE};
+use crate::latency::Percentiles;
+
+/// How long a server that is slow to let clients in may take for the next one.
+const JOIN_TIMEOUT_SECONDS: u32 = 60;
+
+/// What is taken from a run's JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    pub joins_per_second: f64,
+    pub sent_per_second: f64,
+    pub received_per_second: f64,
+    pub latency_ms: Option<Percentiles>,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub reordered: u64,
+    pub mismatches: u64,
+    pub unsent: u64,
+    pub disconnects: u64,
+    pub server: Server,
+    pub load_generator: LoadGenerator,
+    pub workloads: Vec<Workload>,
+    pub notes: Vec<String>,
+    pub failures: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Server {
+    pub processes: Option<u64>,
+    pub memory_kib_per_client: Option<f64>,
+    pub memory_all_kib_per_client: Option<f64>,
+    pub cpu_percent: Option<f64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LoadGenerator {
+    pub cpu_percent: f64,
+    pub waiting_percent: Option<f64>,
+    pub bottleneck: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Workload {
+    pub latency_curve: Vec<(f64, f64)>,
+}
+
+/// Why there is not even a failed measurement.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MeasurementError {
+    #[error("cannot start this program again: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// Measures one server once. What goes wrong with the server is in the measurement.
+///
+/// # Errors
+/// When this program cannot be run again.
+pub(super) fn run(
+    options: &CompareOptions,
+    entrant: &Entrant,
+    clients: u32,
+    pacing: Pacing,
+    round: u32,
+) -> Result<Measurement, MeasurementError> {
+    let arguments = arguments(options, entrant, clients, pacing, round);
+    let json = std::env::temp_dir().join(format!("forkade-compare-{}.json", std::process::id()));
+    let output = Command::new(std::env::current_exe()?)
+        .args(&arguments)
+        .arg("--json")
+        .arg(&json)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .output()?;
+    let text = std::fs::read(&json);
+    // It may not be there, and then nothing is left behind.
+    let _ = std::fs::remove_file(&json);
+    let figures: Option<Figures> = text
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .filter(|_| output.status.code().is_some_and(|code| code <= 1));
+    let failure = match &figures {
+        Some(figures) if figures.failures.is_empty() => None,
+        Some(figures) => Some(format!("{}: {}", entrant.name, figures.failures.join("; "))),
+        None => Some(format!(
+            "{} was not measured: {}",
+            entrant.name,
+            told(&output.stderr)
+        )),
+    };
+    let mut command = vec!["forkade-loadtest".to_owned()];
+    command.extend(arguments);
+    Ok(Measurement {
+        entrant: entrant.name.clone(),
+        clients,
+        pacing,
+        round,
+        command,
+        figures,
+        failure,
+    })
+}
+
+fn arguments(
+    options: &CompareOptions,
+    entrant: &Entrant,
+    clients: u32,
+    pacing: Pacing,
+    round: u32,
+) -> Vec<String> {
+    let room_size = entrant
+        .peer
+        .map_or(ROOM_SIZE, |peer| peer.room_size_max().min(ROOM_SIZE));
+    let rate = match pacing {
+        Pacing::Paced => options.rate,
+        Pacing::ClosedLoop => 0.0,
+    };
+    let mut arguments: Vec<String> = [
+        ("workload", "relay".to_owned()),
+        ("clients", clients.to_string()),
+        ("room-size", room_size.to_string()),
+        ("rate", rate.to_string()),
+        ("payload", options.payload.to_string()),
+        ("duration", options.duration.to_string()),
+        ("join-timeout", JOIN_TIMEOUT_SECONDS.to_string()),
+        ("seed", round.to_string()),
+    ]
+    .into_iter()
+    .flat_map(|(name, value)| [format!("--{name}"), value])
+    .collect();
+    match entrant.peer {
+        Some(peer) => {
+            arguments.extend(["--peer".to_owned(), peer.name().to_owned()]);
+            if let Some(directory) = &options.peers_dir {
+                arguments.extend(["--peers-dir".to_owned(), directory.display().to_string()]);
+            }
+        }
+        None => arguments.extend(
+            entrant
+                .arguments
+                .iter()
+                .map(|word| format!("--server-arg={word}")),
+        ),
+    }
+    arguments
+}
+
+/// What a run that came to nothing said last, without its progress.
+fn told(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let from = ["forkade-loadtest: ", "error: "]
+        .iter()
+        .filter_map(|begins| text.rfind(begins))
+        .min();
+    text[from.unwrap_or(0)..].trim().to_owned()
+}

@@ -1,0 +1,404 @@
+//! One speaks and all others listen: a seat of a room that everybody else watches (broadcast), or somebody in the lobby whom
+//! all on the server hear (announce). Every line is numbered, comes to each listener and back to its speaker once and in order,
+//! and counts as delivered when the last one has it.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use forkade_protocol::limits::CHAT_BYTES_MAX;
+use forkade_protocol::{ChatScope, ClientMessage, RoomEvent, ServerMessage, codec};
+
+use super::fanout::{number_of, request_of};
+use super::{Actions, ClientIndex, Counts, Figures, Workload};
+use crate::checker::{Observation, SequenceChecker};
+use crate::plan::{Part, WorkloadKind};
+use crate::schedule::Schedule;
+
+/// Room for the longest numbers.
+pub(crate) const LINE_BYTES_MIN: u32 = 80;
+pub(crate) const LINE_BYTES_DEFAULT: u32 = 80;
+pub(crate) const LINE_BYTES_MAX: u32 = 500;
+const _: () = assert!(LINE_BYTES_MAX as usize == CHAT_BYTES_MAX);
+/// As often as a game that is played in real time says something.
+pub(crate) const BROADCAST_RATE_DEFAULT: f64 = 60.0;
+/// Half of what a server allows unless it is told otherwise.
+pub(crate) const ANNOUNCE_RATE_DEFAULT: f64 = 0.5;
+/// What went wrong is told in words so many times.
+const EXAMPLES_MAX: usize = 20;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Broadcast {
+    over: Over,
+    line_bytes: usize,
+    /// Tells this run's lines from others.
+    tag: u32,
+    rate: f64,
+    end_ns: u64,
+    stopped: bool,
+    /// Clients of one audience, its speaker included, who is the first.
+    audience_size: u32,
+    audiences: Vec<Audience>,
+    /// What each client has heard of its audience's speaker.
+    listeners: Vec<SequenceChecker>,
+    counts: Counts,
+    /// Receipts that a server said will not come.
+    missed: u64,
+    examples: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Room,
+    Lobby,
+}
+
+/// A speaker and what it has said.
+#[derive(Debug, Default)]
+struct Audience {
+    sent: u64,
+    refused: BTreeSet<u64>,
+    /// Lines that not all have, the oldest first, with how many have them not.
+    under_way: VecDeque<u32>,
+    /// Open loop only, once the load has begun.
+    schedule: Option<Schedule>,
+}
+
+impl Broadcast {
+    pub(crate) fn new(part: &Part) -> Self {
+        let (over, audience_size) = match part.kind {
+            WorkloadKind::Announce => (Over::Lobby, part.shape.clients),
+            _ => (Over::Room, part.shape.room_size),
+        };
+        let clients = part.shape.clients as usize;
+        Self {
+            over,
+            line_bytes: part.payload_bytes as usize,
+            tag: std::process::id(),
+            rate: part.rate,
+            end_ns: 0,
+            stopped: false,
+            audience_size,
+            audiences: std::iter::repeat_with(Audience::default)
+                .take(clients / audience_size as usize)
+                .collect(),
+            listeners: std::iter::repeat_with(SequenceChecker::default)
+                .take(clients)
+                .collect(),
+            counts: Counts::default(),
+            missed: 0,
+            examples: Vec::new(),
+        }
+    }
+
+    fn say(&mut self, speaker: ClientIndex, intended_ns: u64, actions: &mut Actions) {
+        let size = self.audience_size;
+        let audience = &mut self.audiences[(speaker / size) as usize];
+        let number = audience.sent;
+        audience.sent += 1;
+        audience.under_way.push_back(size);
+        self.counts.sent += 1;
+        let (request, text) = (request_of(number), self.line(speaker, number, intended_ns));
+        let message = match self.over {
+            Over::Room => ClientMessage::Act {
+                request,
+                action: text.into_bytes(),
+            },
+            Over::Lobby => ClientMessage::Chat {
+                request,
+                scope: ChatScope::Lobby,
+                text,
+            },
+        };
+        actions.sends.push((speaker, message));
+    }
+
+    fn line(&self, speaker: ClientIndex, number: u64, intended_ns: u64) -> String {
+        let words = format!("load {} {speaker} {number} {intended_ns} ", self.tag);
+        format!("{words:.<length$}", length = self.line_bytes)
+    }
+
+    /// Speaker, number and intended time of a line, if it is the very line that was said.
+    fn parsed(&self, text: &str) -> Option<(ClientIndex, u64, u64)> {
+        let mut numbers = text.strip_prefix("load ")?.split(' ');
+        let tag: u32 = numbers.next()?.parse().ok()?;
+        let speaker = numbers.next()?.parse().ok()?;
+        let number = numbers.next()?.parse().ok()?;
+        let intended_ns = numbers.next()?.parse().ok()?;
+        let is_own = tag == self.tag && self.line(speaker, number, intended_ns) == text;
+        is_own.then_some((speaker, number, intended_ns))
+    }
+
+    fn heard(&mut self, listener: ClientIndex, text: &str, now_ns: u64, actions: &mut Actions) {
+        let place = listener / self.audience_size;
+        let speaker = place * self.audience_size;
+        let audience = &mut self.audiences[place as usize];
+        let sent = audience.sent;
+        let Some((of, number, intended_ns)) = self.parsed(text).filter(|line| line.1 < sent) else {
+            self.counts.mismatches += 1;
+            return;
+        };
+        if of != speaker {
+            self.counts.mismatches += 1;
+            return;
+        }
+        self.counts.received += 1;
+        match self.listeners[listener as usize].observe(number) {
+            Observation::InOrder => {}
+            Observation::Duplicated => {
+                self.counts.duplicated += 1;
+                self.tell(format!("client {listener} heard line {number} again"));
+                return;
+            }
+            Observation::Reordered => {
+                self.counts.reordered += 1;
+                self.tell(format!("client {listener} heard line {number} after a later one"));
+            }
+        }
+        actions.receipt(intended_ns, now_ns, listener == speaker);
+        if self.is_delivered(place, number) {
+            actions.completions.push(now_ns.saturating_sub(intended_ns));
+            if self.rate == 0.0 && now_ns < self.end_ns && !self.stopped {
+                self.say(speaker, now_ns, actions);
+            }
+        }
+    }
+
+    /// Takes note of one more who has a line, and says whether that was the last one.
+    fn is_delivered(&mut self, place: u32, number: u64) -> bool {
+        let audience = &mut self.audiences[place as usize];
+        let oldest = audience.sent - audience.under_way.len() as u64;
+        let missing = number
+            .checked_sub(oldest)
+            .and_then(|at| audience.under_way.get_mut(usize::try_from(at).ok()?));
+        let Some(missing) = missing.filter(|missing| **missing > 0) else {
+            return false;
+        };
+        *missing -= 1;
+        let is_last = *missing == 0;
+        audience.forget_delivered();
+        is_last
+    }
+
+    fn refused(&mut self, speaker: ClientIndex, request: u32, now_ns: u64, actions: &mut Actions) {
+        self.counts.rejected += 1;
+        let audience = &mut self.audiences[(speaker / self.audience_size) as usize];
+        let Some(number) = number_of(request, audience.sent) else {
+            self.counts.mismatches += 1;
+            return;
+        };
+        audience.refused.insert(number);
+        let oldest = audience.sent - audience.under_way.len() as u64;
+        let at = number.checked_sub(oldest).and_then(|at| usize::try_from(at).ok());
+        if let Some(missing) = at.and_then(|at| audience.under_way.get_mut(at)) {
+            *missing = 0;
+        }
+        audience.forget_delivered();
+        if self.rate == 0.0 && now_ns < self.end_ns && !self.stopped {
+            self.say(speaker, now_ns, actions);
+        }
+    }
+
+    fn tell(&mut self, example: String) {
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(example);
+        }
+    }
+
+    fn lost_by(&self, listener: usize) -> u64 {
+        let audience = &self.audiences[listener / self.audience_size as usize];
+        self.listeners[listener].lost(audience.sent, &audience.refused)
+    }
+}
+
+impl Audience {
+    fn forget_delivered(&mut self) {
+        while self.under_way.front() == Some(&0) {
+            self.under_way.pop_front();
+        }
+    }
+}
+
+impl Workload for Broadcast {
+    fn start(&mut self, now_ns: u64, end_ns: u64, actions: &mut Actions) {
+        self.end_ns = end_ns;
+        for (speaker, place) in (0..)
+            .step_by(self.audience_size as usize)
+            .zip(0..self.audiences.len())
+        {
+            if self.rate == 0.0 {
+                self.say(speaker, now_ns, actions);
+            } else {
+                let schedule = Schedule::new(now_ns, self.rate);
+                actions.timers.push((schedule.intended(), speaker));
+                self.audiences[place].schedule = Some(schedule);
+            }
+        }
+    }
+
+    fn due(&mut self, speaker: ClientIndex, intended_ns: u64, _now_ns: u64, actions: &mut Actions) {
+        if intended_ns >= self.end_ns || self.stopped {
+            return;
+        }
+        let place = speaker / self.audience_size;
+        if let Some(schedule) = &mut self.audiences[place as usize].schedule {
+            schedule.advance();
+            actions.timers.push((schedule.intended(), speaker));
+        }
+        self.say(speaker, intended_ns, actions);
+    }
+
+    fn received(&mut self, client: ClientIndex, message: ServerMessage, now_ns: u64, actions: &mut Actions) {
+        match (message, self.over) {
+            (
+                ServerMessage::Event {
+                    event: RoomEvent::Game { data },
+                    ..
+                },
+                Over::Room,
+            ) => {
+                let relayed: Option<(u8, Vec<u8>)> = codec::decode(&data).ok();
+                let text = relayed.and_then(|(_seat, payload)| String::from_utf8(payload).ok());
+                self.heard(client, &text.unwrap_or_default(), now_ns, actions);
+            }
+            (
+                ServerMessage::Chat {
+                    scope: ChatScope::Lobby,
+                    text,
+                    ..
+                },
+                Over::Lobby,
+            ) => self.heard(client, &text, now_ns, actions),
+            (ServerMessage::Rejected { request, .. }, _) => self.refused(client, request, now_ns, actions),
+            // What was skipped shows as numbers that never come.
+            (ServerMessage::ChatMissed { lines }, Over::Lobby) => self.missed += lines,
+            _ => {}
+        }
+    }
+
+    fn stop(&mut self, now_ns: u64) {
+        self.stopped = true;
+        self.end_ns = self.end_ns.min(now_ns);
+    }
+
+    fn is_settled(&self) -> bool {
+        self.audiences
+            .iter()
+            .all(|audience| audience.under_way.is_empty())
+    }
+
+    fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn figures(&self) -> Figures {
+        let schedules = self
+            .audiences
+            .iter()
+            .filter_map(|audience| audience.schedule.as_ref());
+        let listeners = 0..self.listeners.len();
+        let missing = listeners.clone().filter_map(|listener| {
+            let lost = self.lost_by(listener);
+            (lost > 0).then(|| format!("client {listener} has not heard {lost} lines"))
+        });
+        Figures {
+            counts: self.counts,
+            lost: listeners.map(|listener| self.lost_by(listener)).sum(),
+            unsent: schedules
+                .map(|schedule| schedule.remaining_before(self.end_ns))
+                .sum(),
+            details: match self.over {
+                Over::Room => Vec::new(),
+                Over::Lobby => vec![("lobby_lines_missed", self.missed)],
+            },
+            examples: self
+                .examples
+                .iter()
+                .cloned()
+                .chain(missing)
+                .take(EXAMPLES_MAX)
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use forkade_protocol::RejectCode;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn broadcast(arguments: &[&str]) -> (Broadcast, Actions) {
+        let mut broadcast = Broadcast::new(&Options::part_for_test(arguments));
+        let mut actions = Actions::default();
+        broadcast.start(0, SECOND, &mut actions);
+        (broadcast, actions)
+    }
+
+    fn event(message: &ClientMessage) -> ServerMessage {
+        let ClientMessage::Act { action, .. } = message else {
+            panic!("{message:?}")
+        };
+        let data = codec::encode(&(0_u8, action)).expect("it is encoded");
+        ServerMessage::Event {
+            number: 1,
+            event: RoomEvent::Game { data },
+        }
+    }
+
+    #[test]
+    fn a_line_is_delivered_when_the_last_listener_has_it() {
+        let (mut broadcast, mut actions) =
+            broadcast(&["--workload", "broadcast", "--clients", "3", "--rate", "2"]);
+        assert_eq!(actions.timers, [(0, 0)], "only the speaker has anything to do");
+        broadcast.due(0, 0, 0, &mut actions);
+        let line = event(&actions.sends[0].1);
+        for (listener, now_ns) in [(2, 5), (0, 6), (1, 9)] {
+            assert!(!broadcast.is_settled() && actions.completions.is_empty());
+            broadcast.received(listener, line.clone(), now_ns, &mut actions);
+        }
+        assert!(broadcast.is_settled());
+        assert_eq!(actions.completions, [9]);
+        assert_eq!(actions.receipts.len(), 3);
+        broadcast.received(1, line, 10, &mut actions);
+        assert_eq!((broadcast.counts.duplicated, broadcast.figures().lost), (1, 0));
+    }
+
+    #[test]
+    fn a_closed_loop_waits_for_the_last_listener() {
+        let (mut broadcast, mut actions) =
+            broadcast(&["--workload", "broadcast", "--clients", "2", "--rate", "0"]);
+        let line = event(&actions.sends[0].1);
+        broadcast.received(0, line.clone(), 5, &mut actions);
+        assert_eq!(actions.sends.len(), 1);
+        broadcast.received(1, line, 6, &mut actions);
+        assert_eq!(actions.sends.len(), 2);
+        assert_eq!(broadcast.figures().lost, 2, "the second line is under way");
+    }
+
+    #[test]
+    fn lines_of_others_are_mismatches_and_refused_ones_are_awaited_by_nobody() {
+        let (mut broadcast, mut actions) =
+            broadcast(&["--workload", "announce", "--clients", "2", "--rate", "1"]);
+        broadcast.due(0, 0, 0, &mut actions);
+        let chat = |text: &str| ServerMessage::Chat {
+            scope: ChatScope::Lobby,
+            from: "load".to_owned(),
+            text: text.to_owned(),
+        };
+        let never_said = broadcast.line(0, 1, 0);
+        for text in ["hello", &never_said] {
+            broadcast.received(1, chat(text), 5, &mut actions);
+        }
+        assert_eq!((broadcast.counts.mismatches, broadcast.counts.received), (2, 0));
+        let refusal = ServerMessage::Rejected {
+            request: 0,
+            code: RejectCode::ChatTooFast,
+            text: String::new(),
+        };
+        broadcast.received(0, refusal, 6, &mut actions);
+        assert!(broadcast.is_settled());
+        assert_eq!(broadcast.figures().lost, 0);
+    }
+}
