@@ -101,6 +101,9 @@ impl<E> Default for Outbox<E> {
     }
 }
 
+/// Bytes that are allocated on first use.
+const OUTBOX_BYTES_FIRST: usize = 256;
+
 /// Encoded events with their audiences. Made once and used for every call; it allocates on first use only.
 #[derive(Debug, Default)]
 pub struct ErasedOutbox {
@@ -174,7 +177,19 @@ impl ErasedOutbox {
         if self.count == OUTBOX_EVENTS_MAX {
             return Err(OutboxError::TooManyEvents);
         }
-        self.bytes.resize(OUTBOX_BYTES_MAX, 0);
+        loop {
+            match self.try_push_into_space(audience, event) {
+                // Most games say little: what is never needed is never touched.
+                Err(OutboxError::TooManyBytes) if self.bytes.len() < OUTBOX_BYTES_MAX => {
+                    let doubled = (self.bytes.len() * 2).clamp(OUTBOX_BYTES_FIRST, OUTBOX_BYTES_MAX);
+                    self.bytes.resize(doubled, 0);
+                }
+                pushed => return pushed,
+            }
+        }
+    }
+
+    fn try_push_into_space(&mut self, audience: Audience, event: &impl Serialize) -> Result<(), OutboxError> {
         let Some((header, space)) = self.bytes[self.used..].split_first_chunk_mut() else {
             return Err(OutboxError::TooManyBytes);
         };
