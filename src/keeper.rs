@@ -23,10 +23,11 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use self::crew::Crew;
+use self::hiring::Unserved;
 use self::spares::Spares;
 use crate::admission::Refusal;
 use crate::deaths::Deaths;
-use crate::limits::{ACCEPT_RETRY_MS, ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX};
+use crate::limits::{ACCEPT_RETRY_MS, ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX, TAKEOVER_AGAIN_MS};
 use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
 use crate::lobby::memory::KeeperSlot;
@@ -77,6 +78,8 @@ struct Keeper {
     /// By the connection's index.
     kept: HashMap<u32, Kept>,
     crew: Crew,
+    /// Connections whose handlers have died, and for which there was no other.
+    unserved: Vec<Unserved>,
     spares: Spares,
     /// Slots that were free when this process last looked.
     free: Vec<u32>,
@@ -163,6 +166,7 @@ impl Keeper {
             poll,
             kept: HashMap::new(),
             crew: Crew::new(context.config),
+            unserved: Vec::new(),
             spares: Spares::new(context.config.spare_handlers, now_ms()),
             free: Vec::new(),
             to_adopt,
@@ -184,6 +188,7 @@ impl Keeper {
             if self.take_again_at_ms.is_some_and(|at_ms| at_ms <= now_ms()) {
                 self.take_connections()?;
             }
+            self.serve_the_unserved();
             self.keep_spares();
             self.show_crew();
             match self.poll.poll(&mut events, self.patience()) {
@@ -262,6 +267,7 @@ impl Keeper {
             .chain(stop_ms)
             .chain(self.watch_again_ms())
             .chain(self.spares_due_ms())
+            .chain((!self.unserved.is_empty()).then_some(TAKEOVER_AGAIN_MS))
             .min()
             .map(Duration::from_millis)
     }

@@ -306,6 +306,13 @@ pub const DEATHS_WINDOW_MS: u64 = 5000;
 /// strikes outside frames would otherwise fork for ever.
 pub const DEATHS_ANYWHERE_MAX: u32 = 10;
 
+/// How soon a keeper tries again to fork a handler for connections whose handler has died, after that failed for want of processes, memory
+/// or descriptors.
+pub const TAKEOVER_AGAIN_MS: u64 = 50;
+
+/// How often it tries in all, before it gives the connections up: 5 s. Their clients resume.
+pub const TAKEOVER_TRIES_MAX: u32 = 100;
+
 /// How often a keeper that took a dead one's place asks the handlers that live on for their sockets.
 pub const ADOPT_AGAIN_MS: u64 = 50;
 

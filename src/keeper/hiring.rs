@@ -11,6 +11,7 @@ use super::Keeper;
 use super::crew::Worker;
 use crate::deaths::{Death, Stuck, Verdict, regroup};
 use crate::handler::{self, Inheritance};
+use crate::limits::{TAKEOVER_AGAIN_MS, TAKEOVER_TRIES_MAX};
 use crate::lobby::connections::Kind;
 use crate::logging;
 use crate::sys::clock::now_ms;
@@ -26,6 +27,15 @@ pub(super) enum HireError {
     Channel(#[source] io::Error),
     #[error("{0}")]
     Fork(#[from] ForkError),
+}
+
+/// Connections that others have animated and nobody does now: they wait for the resources that a process needs.
+pub(super) struct Unserved {
+    pub(super) connections: Vec<u32>,
+    pub(super) with_channel: bool,
+    pub(super) tries_left: u32,
+    /// When the next try is due, in milliseconds of the monotonic clock.
+    pub(super) at_ms: u64,
 }
 
 impl Keeper {
@@ -265,9 +275,44 @@ impl Keeper {
             return;
         }
         let with_channel = self.hands_out() && !(is_suspect && group.len() == 1);
-        if let Err(error) = self.hire(group.clone(), true, with_channel) {
-            log::error!("no other handler can be forked: {error}");
-            group.into_iter().for_each(|index| self.give_up(index));
+        self.serve_again(Unserved {
+            connections: group,
+            with_channel,
+            tries_left: TAKEOVER_TRIES_MAX,
+            at_ms: 0,
+        });
+    }
+
+    /// Gives connections that others have animated a new handler; if that cannot be had now, a little later.
+    pub(super) fn serve_again(&mut self, mut unserved: Unserved) {
+        let Err(error) = self.hire(unserved.connections.clone(), true, unserved.with_channel) else {
+            return;
+        };
+        unserved.tries_left -= 1;
+        if unserved.tries_left == 0 {
+            log::error!("no other handler can be forked: {error}; the connection is given up");
+            unserved
+                .connections
+                .into_iter()
+                .for_each(|index| self.give_up(index));
+            return;
+        }
+        if unserved.tries_left + 1 == TAKEOVER_TRIES_MAX {
+            log::error!("no other handler can be forked: {error}; trying again in {TAKEOVER_AGAIN_MS} ms");
+        }
+        unserved.at_ms = now_ms() + TAKEOVER_AGAIN_MS;
+        self.unserved.push(unserved);
+    }
+
+    /// Tries again for those for whom there was no handler.
+    pub(super) fn serve_the_unserved(&mut self) {
+        let now = now_ms();
+        for unserved in self
+            .unserved
+            .extract_if(.., |unserved| unserved.at_ms <= now)
+            .collect::<Vec<_>>()
+        {
+            self.serve_again(unserved);
         }
     }
 

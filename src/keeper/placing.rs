@@ -8,9 +8,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use super::hiring::HireError;
+use super::hiring::{HireError, Unserved};
 use super::{Keeper, Kept};
 use crate::admission::Refusal;
+use crate::limits::TAKEOVER_TRIES_MAX;
 use crate::lobby::connections::{Claim, Kind};
 use crate::sys::clock::now_ms;
 use crate::sys::process::ForkError;
@@ -102,9 +103,13 @@ impl Keeper {
         let is_placed = moves_to
             .is_some_and(|pid| self.crew.has_place_for_move(pid) && self.assign(index, pid))
             || self.assign_to_newcomers_place(index);
-        if !is_placed && let Err(error) = self.hire(vec![index], true, true) {
-            log::error!("connection {index} can be served by no other process: {error}");
-            self.give_up(index);
+        if !is_placed {
+            self.serve_again(Unserved {
+                connections: vec![index],
+                with_channel: true,
+                tries_left: TAKEOVER_TRIES_MAX,
+                at_ms: 0,
+            });
         }
     }
 

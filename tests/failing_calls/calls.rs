@@ -209,6 +209,7 @@ pub(crate) const MATRIX: &[Row] = &[
     untold(Keeper, RECEIVE_MESSAGE, Visit, &[EINTR]),
     untold(Keeper, POLL, Visit, &[EINTR]),
     // Forking.
+    told(Keeper, DUPLICATE, Visit, NO_DESCRIPTOR),
     told(Keeper, FORK, Visit, &[EAGAIN, ENOMEM]),
     told(Keeper, OPEN, Visit, NO_DESCRIPTOR),
     told(Keeper, STAT, Visit, &[ENOMEM]),
@@ -241,6 +242,7 @@ pub(crate) const MATRIX: &[Row] = &[
     untold(Ticker, PASS, Visit, &[EINTR, EAGAIN, EPIPE]),
     untold(Ticker, POLL, Visit, &[EINTR]),
     // A handler is taken over.
+    told(Keeper, DUPLICATE, After(Handler), NO_DESCRIPTOR),
     told(Keeper, FORK, After(Handler), &[EAGAIN, ENOMEM]),
     told(Keeper, OPEN, After(Handler), NO_DESCRIPTOR),
     told(Keeper, OPEN, After(Handler), NO_DESCRIPTOR).late(),
@@ -279,7 +281,6 @@ pub(crate) const MATRIX: &[Row] = &[
     untold(Handler, PASS, After(Keeper), &[EINTR, EAGAIN, EPIPE]),
     // An operator asks.
     told(Handler, CLOSE_RANGE, Question, &[ENOMEM]),
-    told(Handler, DUPLICATE, Question, &[EMFILE]),
     told(Console, NEW_POLL, Question, NO_DESCRIPTOR),
     told(Console, POLL_FOR, Question, &[ENOMEM]),
     told(Handler, SIGNALFD, Question, NO_DESCRIPTOR),
