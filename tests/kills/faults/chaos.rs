@@ -57,6 +57,8 @@ pub(crate) struct Chaos {
     pub(crate) tally: Tally,
     supervisor: u32,
     keepers: usize,
+    /// Handlers that were killed and may not be gone yet: on a busy machine it takes a while until a process finds the time to die.
+    victims: Vec<u32>,
     random: Random,
     next_post: usize,
     next_post_at: Instant,
@@ -69,6 +71,7 @@ impl Chaos {
             tally: Tally::default(),
             supervisor,
             keepers: of_name(&children(supervisor), "keeper").len(),
+            victims: Vec::new(),
             random,
             next_post: 0,
             next_post_at: Instant::now(),
@@ -122,8 +125,14 @@ impl Chaos {
             // Whose they are that outlived their keeper cannot be told.
             handlers.extend(of_name(&all, "handler"));
         }
-        if !handlers.is_empty() && send(*self.random.choose(&handlers), Signal::SIGKILL) {
+        if handlers.is_empty() {
+            return;
+        }
+        let victim = *self.random.choose(&handlers);
+        if send(victim, Signal::SIGKILL) {
             self.tally.handlers += 1;
+            self.victims.retain(|victim| exists(*victim));
+            self.victims.push(victim);
         }
     }
 
@@ -165,8 +174,8 @@ impl Chaos {
         }
     }
 
-    /// Every post of a keeper is filled, every handler that has outlived its keeper was adopted by another, no dead one waits to be
-    /// replaced, and no keeper is in the middle of anything.
+    /// Every post of a keeper is filled, every handler that has outlived its keeper was adopted by another, nobody is about to die, no
+    /// dead one waits to be replaced, and no keeper is in the middle of anything.
     fn is_whole(&self) -> bool {
         let looks_whole = || {
             let all = children(self.supervisor);
@@ -175,6 +184,7 @@ impl Chaos {
             let adopted: usize = keepers.iter().map(|keeper| pidfds(*keeper)).sum();
             keepers.len() == self.keepers
                 && adopted == orphans
+                && !self.victims.iter().any(|victim| exists(*victim))
                 && keepers.iter().all(|keeper| state(*keeper) == Some('S'))
                 && !processes_below(self.supervisor)
                     .iter()
@@ -203,6 +213,11 @@ pub(crate) fn of_name(pids: &[u32], name: &str) -> Vec<u32> {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|bears| bears.trim_end() == name)
     };
     pids.iter().filter(bears_it).copied().collect()
+}
+
+/// Whether there is a process of this id, be it a dead one that nobody has taken note of.
+fn exists(pid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}")).expect("the kernel says")
 }
 
 /// As in stat(5): `S` waits for an event, `Z` has ended.
