@@ -3,7 +3,6 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use forkade::sys::process::ProcessId;
 use nix::sys::signal::Signal;
 
 use crate::common::killer::send;
@@ -58,11 +57,11 @@ pub(crate) struct Chaos {
     pub(crate) tally: Tally,
     supervisor: u32,
     keepers: usize,
+    /// Handlers that were killed and may not be gone yet: on a busy machine it takes a while until a process finds the time to die.
+    victims: Vec<u32>,
     random: Random,
     next_post: usize,
     next_post_at: Instant,
-    /// The last handler that was killed alone, as it was known before. On a busy machine it may take a while to die.
-    last_struck: Option<ProcessId>,
 }
 
 impl Chaos {
@@ -72,10 +71,10 @@ impl Chaos {
             tally: Tally::default(),
             supervisor,
             keepers: of_name(&children(supervisor), "keeper").len(),
+            victims: Vec::new(),
             random,
             next_post: 0,
             next_post_at: Instant::now(),
-            last_struck: None,
         }
     }
 
@@ -129,21 +128,12 @@ impl Chaos {
         if handlers.is_empty() {
             return;
         }
-        // One at a time: else the keeper of one that is still to die could be killed, which would be two faults at once.
-        eventually("the one that was killed before has died", || {
-            !self.last_is_dying()
-        });
-        let pid = *self.random.choose(&handlers);
-        let Some(start_time) = start_time(pid) else { return };
-        if send(pid, Signal::SIGKILL) {
-            self.last_struck = Some(ProcessId { pid, start_time });
+        let victim = *self.random.choose(&handlers);
+        if send(victim, Signal::SIGKILL) {
             self.tally.handlers += 1;
+            self.victims.retain(|victim| exists(*victim));
+            self.victims.push(victim);
         }
-    }
-
-    fn last_is_dying(&self) -> bool {
-        self.last_struck
-            .is_some_and(|struck| start_time(struck.pid) == Some(struck.start_time))
     }
 
     /// Kills a keeper, with so many of its handlers, and others' handlers until it is replaced and has adopted what it had.
@@ -184,12 +174,9 @@ impl Chaos {
         }
     }
 
-    /// Every post of a keeper is filled, every handler that has outlived its keeper was adopted by another, no dead one waits to be
-    /// replaced, and no keeper is in the middle of anything.
+    /// Every post of a keeper is filled, every handler that has outlived its keeper was adopted by another, nobody is about to die, no
+    /// dead one waits to be replaced, and no keeper is in the middle of anything.
     fn is_whole(&self) -> bool {
-        if self.last_is_dying() {
-            return false;
-        }
         let looks_whole = || {
             let all = children(self.supervisor);
             let keepers = of_name(&all, "keeper");
@@ -197,6 +184,7 @@ impl Chaos {
             let adopted: usize = keepers.iter().map(|keeper| pidfds(*keeper)).sum();
             keepers.len() == self.keepers
                 && adopted == orphans
+                && !self.victims.iter().any(|victim| exists(*victim))
                 && keepers.iter().all(|keeper| state(*keeper) == Some('S'))
                 && !processes_below(self.supervisor)
                     .iter()
@@ -227,11 +215,9 @@ pub(crate) fn of_name(pids: &[u32], name: &str) -> Vec<u32> {
     pids.iter().filter(bears_it).copied().collect()
 }
 
-/// When the process was started, in clock ticks since boot.
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields = stat.rsplit_once(") ")?.1;
-    fields.split_whitespace().nth(19)?.parse().ok()
+/// Whether there is a process of this id, be it a dead one that nobody has taken note of.
+fn exists(pid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}")).expect("the kernel says")
 }
 
 /// As in stat(5): `S` waits for an event, `Z` has ended.
