@@ -355,7 +355,8 @@ pub const SWEEP_MS: u64 = 100;
 /// entered itself yet.
 pub const ORPHAN_AFTER_MS: u64 = 1000;
 
-/// How long accepting rests after it failed for want of descriptors or memory.
+/// How long accepting rests after it failed for want of descriptors or memory, or because every keeper has as much to take as its channel
+/// holds.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 
 // --- Upgrade in place -------------------------------------------------------------------------------------------

@@ -65,6 +65,8 @@ struct Listener {
     refused: VecDeque<(u64, TcpStream)>,
     /// Accepting rests until then, after a failure for want of resources.
     rest_until_ms: Option<u64>,
+    /// Accepted when every keeper already had as much to take as its channel holds. Nobody is accepted before it is handed on.
+    in_hand: Option<(Kind, TcpStream)>,
 }
 
 /// What there is to do.
@@ -105,6 +107,7 @@ impl Listener {
             spare,
             refused: VecDeque::new(),
             rest_until_ms: None,
+            in_hand: None,
         })
     }
 
@@ -163,6 +166,9 @@ impl Listener {
         }
         if self.rest_until_ms.is_some_and(|until_ms| until_ms <= now) {
             self.rest_until_ms = None;
+            if let Some((kind, socket)) = self.in_hand.take() {
+                self.admit(kind, socket);
+            }
             self.accept_all(Kind::Game)?;
             self.accept_all(Kind::Console)?;
         }
@@ -193,7 +199,7 @@ impl Listener {
                     _ => return Err(error),
                 },
             }
-            self.has_its_hands_full(false);
+            self.has_its_hands_full(self.in_hand.is_some());
         }
         Ok(())
     }
@@ -242,6 +248,12 @@ impl Listener {
                 together: self.context.config.clients_per_handler > 1,
             });
             let keeper = match admission {
+                // There are places, and whoever is to give them out is busy: those who come wait, in the kernel's backlog.
+                Admission::Refuse(Refusal::Full) if full.contains(&true) => {
+                    self.in_hand = Some((kind, socket));
+                    self.rest_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
+                    return;
+                }
                 Admission::Refuse(refusal) => return self.refuse(kind, socket, refusal),
                 Admission::Admit { keeper } => keeper,
             };

@@ -1,15 +1,58 @@
 //! Whether anybody sleeps while there is something to do: safety alone is also kept by a server that does nothing.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
-use super::{Server, eventually};
+use super::{PATIENCE, Server};
 
 /// Everything that there is to do gets done, although nobody says anything more: every bell is rung, every byte that clients have sent is
 /// taken in and handled, every byte for them is on its way. To be called when the clients wait, after whatever was killed.
+#[track_caller]
 pub fn expect_nobody_sleeps_over_work(server: &Server) {
-    eventually("all that there was to do is done", || {
-        unread_bytes(server) == 0 && rooms_are_rung_for(server) && players_are_served(server)
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(work) = work_left(server) {
+        assert!(
+            Instant::now() < deadline,
+            "for {PATIENCE:?} nobody has done this: {work}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Something that is still to be done.
+fn work_left(server: &Server) -> Option<String> {
+    let unread = unread_bytes(server);
+    if unread > 0 {
+        return Some(format!("{unread} bytes are to be taken in"));
+    }
+    let asked = |query: String| server.try_ask(&query).ok().map(|reply| (query, reply));
+    let of_rooms = ids(server, "rooms")
+        .into_iter()
+        .map(|id| format!("room {id} --json"));
+    let of_players = ids(server, "players")
+        .into_iter()
+        .map(|id| format!("player {id} --json"));
+    // One that has just gone has nothing left to do.
+    let answers = of_rooms.chain(of_players).filter_map(asked);
+    let mut parsed = answers.map(|(query, reply)| {
+        let answer = serde_json::from_str::<serde_json::Value>(&reply);
+        answer.unwrap_or_else(|error| panic!("{query}: {error}: {reply:?}"))
     });
+    let left = parsed.find(|answer| is_to_be_rung_for(answer) || is_to_be_served(answer));
+    left.map(|answer| answer.to_string())
+}
+
+/// Of a room: its newest event is not the newest that its bell was rung for.
+fn is_to_be_rung_for(answer: &serde_json::Value) -> bool {
+    answer["log"][1] != answer["log"][2]
+}
+
+/// Of a player who is connected: input is not handled, or output not sent. (Of a person at a terminal something may always be left: a line
+/// is handled at its CR, and the LF waits for the next one.)
+fn is_to_be_served(answer: &serde_json::Value) -> bool {
+    let is_some = |what: &str| answer[what].as_u64().is_some_and(|bytes| bytes > 0);
+    answer["presence"] == "connected"
+        && (is_some("output_unsent") || answer["mode"] == "binary" && is_some("input_waiting"))
 }
 
 /// Bytes that lie in the server's sockets, by the kernel: of clients that are connected or have closed their side.
@@ -27,35 +70,8 @@ fn unread_bytes(server: &Server) -> u64 {
     table.lines().filter_map(unread).sum()
 }
 
-/// Of every room, the newest event is one that its bell was rung for.
-fn rooms_are_rung_for(server: &Server) -> bool {
-    ids(server, "rooms").iter().all(|room| {
-        // One that has just closed has nothing to ring for.
-        let Some(room) = asked(server, &format!("room {room}")) else {
-            return true;
-        };
-        room["log"][1] == room["log"][2]
-    })
-}
-
-/// Of everybody who is connected, all input is handled and all output sent.
-fn players_are_served(server: &Server) -> bool {
-    ids(server, "players").iter().all(|player| {
-        let Some(player) = asked(server, &format!("player {player}")) else {
-            return true;
-        };
-        player["presence"] != "connected" || (player["input_waiting"] == 0 && player["output_unsent"] == 0)
-    })
-}
-
 fn ids(server: &Server, query: &str) -> Vec<u64> {
     let rows = server.ask_json(query);
     let rows = rows.as_array().expect("a list");
     rows.iter().filter_map(|row| row["id"].as_u64()).collect()
-}
-
-/// The answer, unless it is that there is no such thing any more.
-fn asked(server: &Server, query: &str) -> Option<serde_json::Value> {
-    let reply = server.try_ask(&format!("{query} --json")).ok()?;
-    Some(serde_json::from_str(&reply).unwrap_or_else(|error| panic!("{query}: {error}: {reply:?}")))
 }

@@ -275,6 +275,23 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// The direct children of a process.
+pub fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children
+        .split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .collect()
+}
+
+/// Those of them that bear the name.
+pub fn of_name(pids: &[u32], name: &str) -> Vec<u32> {
+    let bears_it = |pid: &&u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|bears| bears.trim_end() == name)
+    };
+    pids.iter().filter(bears_it).copied().collect()
+}
+
 /// All descendants of a process.
 pub fn processes_below(pid: u32) -> Vec<u32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();

@@ -5,7 +5,6 @@
 mod common;
 
 mod crowd;
-mod faults;
 mod many;
 mod roles;
 #[cfg(feature = "sabotage")]

@@ -17,8 +17,7 @@ use crate::common::killer::{Handlers, send};
 use crate::common::liveness::expect_nobody_sleeps_over_work;
 use crate::common::random::{Random, seed};
 use crate::common::raw::{End, Raw, greeting};
-use crate::common::{Server, eventually, is_alive};
-use crate::faults::chaos::{children, of_name};
+use crate::common::{Server, children, eventually, is_alive, of_name};
 
 /// Who come and go at the same time.
 const STREAMS: usize = 4;
@@ -153,4 +152,28 @@ fn keepers_that_die_again_and_again_cost_no_more_connections_than_they_had_in_ha
 #[test]
 fn a_ticker_that_dies_again_and_again_costs_nobody_anything() {
     dies_again_and_again("ticker");
+}
+
+#[test]
+fn who_comes_while_keepers_have_more_than_enough_to_do_waits_and_is_not_refused() {
+    // More than fit the channel to a keeper.
+    const GUESTS: usize = 400;
+    let server = Server::start(&["--keepers", "1", "--connections-max", "1000"]);
+    let keeper = of_name(&children(server.pid()), "keeper")[0];
+    server.signal(keeper, Signal::SIGSTOP);
+    let mut guests: Vec<Raw> = (0..GUESTS).map(|_| Raw::connect(&server)).collect();
+    // As long as it takes the listener to find that out.
+    std::thread::sleep(Duration::from_millis(200));
+    server.signal(keeper, Signal::SIGCONT);
+    for (number, guest) in guests.iter_mut().enumerate() {
+        guest.send(&greeting(&format!("guest {number}")));
+    }
+    for guest in &mut guests {
+        let welcome = guest.next_message();
+        assert!(
+            matches!(welcome, Ok(ServerMessage::Welcome { .. })),
+            "{welcome:?}"
+        );
+    }
+    assert_eq!(server.status("refused_total"), 0);
 }

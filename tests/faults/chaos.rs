@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::common::killer::send;
-use crate::common::processes_below;
 use crate::common::random::Random;
 use crate::common::{PATIENCE, eventually};
+use crate::common::{children, of_name, processes_below};
 
 /// Longest pause between two deaths of handlers.
 const PAUSE_US_MAX: usize = 12_000;
@@ -196,23 +196,6 @@ impl Chaos {
             looks_whole()
         }
     }
-}
-
-/// The direct ones.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    children
-        .split_whitespace()
-        .filter_map(|child| child.parse().ok())
-        .collect()
-}
-
-/// Those of them that bear the name.
-pub(crate) fn of_name(pids: &[u32], name: &str) -> Vec<u32> {
-    let bears_it = |pid: &&u32| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|bears| bears.trim_end() == name)
-    };
-    pids.iter().filter(bears_it).copied().collect()
 }
 
 /// Whether there is a process of this id, be it a dead one that nobody has taken note of.

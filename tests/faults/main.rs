@@ -6,9 +6,13 @@
 //! connection, which is resumed without a loss; that is done on purpose now and then, and counted. Nobody gives a sign of life that
 //! would wake a handler asleep at the wrong time: the one word that is awaited would stay away, and the test fail.
 //!
-//! `FORKADE_TEST_FAULTS=100000 cargo test --release --test kills faults:: -- --nocapture` kills more often.
+//! A program of its own: beside other tests it would be seconds until a process that was killed is dead.
+//!
+//! `FORKADE_TEST_FAULTS=100000 cargo test --release --test faults -- --nocapture` kills more often.
 
-pub(crate) mod chaos;
+mod chaos;
+#[path = "../common/mod.rs"]
+mod common;
 mod talk;
 mod visits;
 
