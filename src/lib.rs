@@ -18,8 +18,9 @@
 //! 1. `server` reads the [configuration](config); the `supervisor` creates the [shared memory](lobby::memory) and the sockets, and forks
 //!    the roles in the table of `role`. `wiring` is what they inherit.
 //! 2. The `listener` accepts a connection, asks [`admission`], and sends the socket to a keeper.
-//! 3. The `keeper` forks a `handler` for it, and another whenever that one dies (unless [`deaths`] says that it is hopeless).
-//! 4. The `handler` lets [`player`] shake hands, and then turn frames into calls of the [`lobby`].
+//! 3. The `keeper` forks a `handler` for it, or gives it to one that has a place, and to another whenever that one dies (unless
+//!    [`deaths`] says that it is hopeless).
+//! 4. The `handler` gives its clients turns, in which it lets [`player`] shake hands, and then turn frames into calls of the [`lobby`].
 //! 5. Every such call is a [transaction](shm::transaction) on a room, the player, or the directory. [Games](games) run inside.
 //! 6. What happened lies in the room's [log](shm::event_log). A bell wakes the others in the room, who
 //!    [deliver](lobby::delivery) it to their players. (`room_bell` is a handler's, the `ticker` rings what was not rung.)
