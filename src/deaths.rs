@@ -184,7 +184,7 @@ mod tests {
             stuck(0, false, 10),
             death(9, KILL),
         ] {
-            assert_eq!(regroup(all.clone(), None, death, 0), [all.clone()]);
+            assert_eq!(regroup(all.clone(), None, death, 0), std::slice::from_ref(&all));
         }
         assert_eq!(regroup(vec![], None, death(0, KILL), 0), Vec::<Vec<u32>>::new());
     }

@@ -47,6 +47,9 @@ const _: () = assert!(FIRST_SOCKET + (crate::limits::CLIENTS_PER_HANDLER_MAX as 
 /// Events that one look at the poll tells of.
 const EVENTS_MAX: usize = 64;
 
+/// Times that all who have something to do get a turn between two looks at the poll.
+const PASSES_PER_LOOK: u32 = 4;
+
 /// What a keeper gives to a handler.
 pub(crate) struct Inheritance {
     pub(crate) context: Context,
@@ -162,7 +165,13 @@ impl Handler {
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
             self.show_pulse();
-            self.give_turns()?;
+            // Those whom a turn has woken have theirs before the kernel is asked for more.
+            for _ in 0..PASSES_PER_LOOK {
+                self.give_turns()?;
+                if self.ready.is_empty() {
+                    break;
+                }
+            }
             if self.supervisor_is_gone {
                 return Ok(1);
             }
