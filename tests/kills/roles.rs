@@ -158,7 +158,14 @@ fn a_ticker_that_dies_again_and_again_costs_nobody_anything() {
 fn who_comes_while_keepers_have_more_than_enough_to_do_waits_and_is_not_refused() {
     // More than fit the channel to a keeper.
     const GUESTS: usize = 400;
-    let server = Server::start(&["--keepers", "1", "--connections-max", "1000"]);
+    let server = Server::start(&[
+        "--keepers",
+        "1",
+        "--connections-max",
+        "1000",
+        "--watchdog-cpu-ms",
+        "0",
+    ]);
     let keeper = of_name(&children(server.pid()), "keeper")[0];
     server.signal(keeper, Signal::SIGSTOP);
     let mut guests: Vec<Raw> = (0..GUESTS).map(|_| Raw::connect(&server)).collect();

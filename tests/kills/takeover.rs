@@ -23,6 +23,9 @@ use socket2::{Domain, Socket, Type};
 /// A server that takes nobody for gone: who sleeps in spite of work sleeps on, and the test sees it.
 const NO_HEARTBEAT: [&str; 2] = ["--heartbeat-timeout-ms", "600000"];
 
+/// A server that lets be who is stopped.
+const NO_WATCHDOG: [&str; 2] = ["--watchdog-cpu-ms", "0"];
+
 /// Pauses between a successor and its death: some die before they have done anything, some do much.
 const PAUSE_MAX: Duration = Duration::from_micros(2500);
 
@@ -413,7 +416,7 @@ fn a_player_sees_a_pause_and_nothing_else() {
 #[test]
 fn a_bell_that_could_not_be_asked_for_is_asked_for_again() {
     const WATCHERS: u32 = 320;
-    let server = Server::start(&NO_HEARTBEAT);
+    let server = Server::start(&[&NO_HEARTBEAT[..], &NO_WATCHDOG].concat());
     let mut talker = server.client("Talker");
     let room = talker
         .create_room(NewRoom::new("relay", "Stage"))
@@ -461,7 +464,7 @@ fn a_bell_that_could_not_be_asked_for_is_asked_for_again() {
 
 #[test]
 fn who_comes_in_while_no_ticker_is_there_hears_what_is_said() {
-    let server = Server::start(&[]);
+    let server = Server::start(&NO_WATCHDOG);
     let mut talker = server.client("Talker");
     let room = talker
         .create_room(NewRoom::new("relay", "Stage"))

@@ -91,7 +91,7 @@ fn a_resume_from_beyond_the_end_is_refused_and_the_session_lives() {
 
 #[test]
 fn who_comes_while_the_server_stops_is_told_so() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--watchdog-cpu-ms", "0"]);
     let (_ann, _) = greeted(&server, "Ann");
     let stuck = server.handler_of("Ann").expect("she is served");
     server.signal(stuck, nix::sys::signal::Signal::SIGSTOP);
