@@ -54,7 +54,7 @@ pub struct Hand {
     animated: AnimatedRecords,
 }
 
-/// What a hand animates for one of several purposes, while it is busy with another: see [`Hand::exchange_animated`].
+/// What a hand animates for one of several purposes, while it is busy with another.
 #[derive(Debug, Default)]
 pub struct AnimatedRecords(Vec<(Range<usize>, &'static AtomicU64)>);
 
