@@ -91,10 +91,10 @@ impl Deaths {
 }
 
 impl Death {
-    /// Whether somebody or something outside has ended it, which speaks against none of its clients.
-    fn came_from_outside(self) -> bool {
+    /// Whether somebody or something outside has ended the process, and not twice in one frame of a suspect's.
+    pub fn speaks_against_nobody(self, deaths_of_suspect: u32) -> bool {
         let killed = self.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL));
-        killed && !self.stuck.is_some_and(|stuck| stuck.by_itself)
+        killed && !self.stuck.is_some_and(|stuck| stuck.by_itself) && deaths_of_suspect < 2
     }
 }
 
@@ -110,8 +110,7 @@ pub fn regroup(
     death: Death,
     deaths_of_suspect: u32,
 ) -> Vec<Vec<u32>> {
-    let is_innocent = death.came_from_outside() && deaths_of_suspect < 2;
-    if connections.len() < 2 || is_innocent {
+    if connections.len() < 2 || death.speaks_against_nobody(deaths_of_suspect) {
         return Vec::from_iter((!connections.is_empty()).then_some(connections));
     }
     let (one, other): (Vec<_>, Vec<_>) = match suspect {

@@ -164,7 +164,6 @@ impl Handler {
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
-            self.show_pulse();
             // Those whom a turn has woken have theirs before the kernel is asked for more.
             for _ in 0..PASSES_PER_LOOK {
                 self.give_turns()?;
@@ -220,6 +219,7 @@ impl Handler {
     fn give_turns(&mut self) -> io::Result<()> {
         let mut turns = std::mem::take(&mut self.ready);
         for place in turns.drain(..) {
+            self.show_pulse();
             let Some(client) = &mut self.clients[place] else {
                 continue;
             };
@@ -345,8 +345,12 @@ impl Handler {
     fn take_in(&mut self, connection: ConnectionRef, socket: OwnedFd) -> io::Result<()> {
         let index = connection.index();
         let record = self.shared.context.memory.connections.at(index);
-        record.set_handler(self.shared.me, self.shared.context.build);
-        if record.claimed() != Claim::Held || record.reference(index) != connection {
+        let is_still_there = || record.claimed() == Claim::Held && record.reference(index) == connection;
+        if is_still_there() {
+            record.set_handler(self.shared.me, self.shared.context.build);
+        }
+        // Again: whoever frees it has looked for a handler after that, or is seen here.
+        if !is_still_there() {
             log::warn!("connection {connection:?} was given up before it was served");
             record.leave_handler(self.shared.me);
             return Ok(());

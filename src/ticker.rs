@@ -216,11 +216,8 @@ impl Ticker {
         for (keeper, slot) in
             (0..).zip(&self.context.memory.header.keepers[..self.context.wiring.keepers.len()])
         {
-            if slot
-                .attention
-                .iter()
-                .any(|word| word.load(Ordering::Relaxed) != 0)
-            {
+            let mut words = slot.attention.iter().chain(&slot.news);
+            if words.any(|word| word.load(Ordering::Relaxed) != 0) {
                 self.context.wiring.ring_keeper(keeper);
             }
         }

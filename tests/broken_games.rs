@@ -568,6 +568,52 @@ fn an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_
     assert_eq!(bob.counters().resumes, 0);
 }
 
+fn whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_play_on() {
+    let server = Server::run(
+        Command::new(std::env::current_exe().expect("this program has a path"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
+            .args([
+                "--clients-per-handler",
+                "16",
+                "--connections-max",
+                "900",
+                "--keepers",
+                "1",
+            ]),
+    );
+    let (mut ann, mut bob, _) = together(&server);
+    let (mut cid, mut dan) = (server.client("Cid"), server.client("Dan"));
+    assert_eq!(
+        server.handler_of("Ann"),
+        server.handler_of("Dan"),
+        "all are in one process"
+    );
+    ann.send(&ClientMessage::Act {
+        request: 9,
+        action: deed(&Deed::Abort),
+    })
+    .expect("the session lives");
+    eventually("the frame was refused", || server.status("blamed_total") == 1);
+    bob.act(deed(&Deed::Add(2))).expect("legal");
+    assert_eq!(number(&mut bob), 2);
+    for client in [&mut bob, &mut cid, &mut dan] {
+        client.ping().expect("the session lives");
+        assert_eq!(client.counters().resumes, 0);
+    }
+    assert_eq!(
+        server.handler_of("Bob"),
+        server.handler_of("Dan"),
+        "they are still together"
+    );
+    // It cost the neighbours one process: the second and third were the culprit's own.
+    assert_eq!(
+        server.log().matches("died (SIGABRT): replaced").count(),
+        3,
+        "{}",
+        server.log()
+    );
+}
+
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("serve") {
         return forkade::Server::new()
@@ -586,6 +632,7 @@ fn main() -> ExitCode {
         a_kick_out_of_a_game_that_cannot_be_left_ends_the_match,
         a_tick_that_panics_stops_one_clock_and_no_other,
         an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_other,
+        whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_play_on,
     ];
     ExitCode::SUCCESS
 }

@@ -417,6 +417,12 @@ impl Turn<'_> {
         } else {
             let keeper = self.session.remind_holder_of_session();
             self.shared.ring_keeper(keeper);
+            // Its keeper may be what does not get on.
+            if let Some(holder) = self.session.holder_of_session()
+                && let Err(error) = holder.send_signal(Signal::SIGUSR1)
+            {
+                log::warn!("cannot signal handler {holder}: {error}");
+            }
         }
     }
 

@@ -49,7 +49,8 @@ impl Keeper {
             let record = memory.connections.at(*index);
             record.claimed() == Claim::Held
                 && record.keeper_epoch() != self.epoch
-                && record.handler().is_some_and(may_be_alive)
+                // One without an entry may be on its way to a handler. (If it is not, the ticker frees it in a moment.)
+                && record.handler().is_none_or(may_be_alive)
         };
         self.to_adopt.retain(lives_on);
         for index in &self.to_adopt {
@@ -67,7 +68,8 @@ impl Keeper {
             // Freed, or offered twice.
             return;
         };
-        let is_known = self.crew.get(handler.pid).is_some();
+        let is_it = |worker: &Worker| worker.process == handler;
+        let is_known = self.crew.get(handler.pid).is_some_and(is_it);
         let adopted = match is_known {
             true => Ok(true),
             false => self.adopt_handler(handler, record.handler_build()),
@@ -87,7 +89,21 @@ impl Keeper {
             .change(handler.pid, |worker| worker.connections.push(index));
         if !lives {
             self.handler_ended(handler.pid, None);
+        } else if record.is_over() {
+            // Its end was told before the offer was looked at.
+            self.let_go(index);
         }
+    }
+
+    /// Whether a connection that the handler serves, or may be about to serve, has not been offered yet: it would be lost with it.
+    fn has_more_to_offer(&self, pid: u32) -> bool {
+        let may_be_its = |index: &u32| {
+            let record = self.context.memory.connections.at(*index);
+            record.claimed() == Claim::Held
+                && record.keeper_epoch() != self.epoch
+                && record.handler().is_none_or(|handler| handler.pid == pid)
+        };
+        self.to_adopt.iter().any(may_be_its)
     }
 
     /// From now on this process watches for the end of a handler that is not its child. It cannot give it anybody new to serve.
@@ -116,7 +132,14 @@ impl Keeper {
             return;
         }
         self.replace_outdated_at_ms = now + UPGRADE_HANDLER_EVERY_MS;
-        while let Some(pid) = self.outdated.pop_front() {
+        for _ in 0..self.outdated.len() {
+            let Some(pid) = self.outdated.pop_front() else {
+                return;
+            };
+            if self.has_more_to_offer(pid) {
+                self.outdated.push_back(pid);
+                continue;
+            }
             let is_replaced = |worker: &mut Worker| {
                 // It may have died meanwhile, and another's successor, this process's child, have its pid.
                 let is_it = worker.pidfd.is_some();

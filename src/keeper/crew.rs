@@ -131,9 +131,13 @@ impl Crew {
     fn sort(&mut self, pid: u32) {
         self.open.remove(&pid);
         self.idle.remove(&pid);
-        let Some(worker) = self.workers.get(&pid) else {
+        let Some(worker) = self.workers.get_mut(&pid) else {
             return;
         };
+        if worker.connections.is_empty() && worker.clients_left == 0 {
+            // It ends when it sees that nothing will come.
+            worker.channel = None;
+        }
         if worker.channel.is_none() || worker.clients_left == 0 {
             return;
         }

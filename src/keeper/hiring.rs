@@ -157,6 +157,8 @@ impl Keeper {
         if left.is_empty() {
             if exit.is_some_and(|exit| exit != Exit::Code(0)) {
                 log::warn!("handler {} died, which had nobody to serve", worker.process);
+                // If it could not even begin, nor will the next.
+                self.spares.fork_failed(now_ms());
             }
             return;
         }
@@ -168,13 +170,8 @@ impl Keeper {
         let Some(kept) = self.kept.remove(&index) else {
             return;
         };
-        let without_it = |worker: &mut Worker| {
-            worker.connections.retain(|other| *other != index);
-            worker.connections.is_empty() && worker.clients_left == 0
-        };
-        if self.crew.change(kept.handler, without_it) == Some(true) {
-            self.crew.change(kept.handler, |worker| worker.channel = None);
-        }
+        let without_it = |worker: &mut Worker| worker.connections.retain(|other| *other != index);
+        self.crew.change(kept.handler, without_it);
         let kind = self.context.memory.connections.at(index).kind();
         self.give_slot_back(index, kind);
     }
@@ -220,6 +217,14 @@ impl Keeper {
                 self.give_up(index);
                 left.retain(|other| *other != index);
             }
+        }
+        for index in &left {
+            if let Some(kept) = self.kept.get_mut(index) {
+                kept.handler = 0;
+            }
+        }
+        if let Some(kept) = suspect.and_then(|index| self.kept.get_mut(&index)) {
+            kept.is_suspect |= !is_blameless && !death.speaks_against_nobody(deaths_of_suspect);
         }
         let groups = match is_blameless {
             true => vec![left],
@@ -269,12 +274,17 @@ impl Keeper {
         (suspect.map(|(index, _)| index), death)
     }
 
-    /// Gives connections whose handler has died another. A suspect's gets nobody else to serve.
-    fn replace_for(&mut self, group: Vec<u32>, is_suspect: bool) {
+    /// Gives connections whose handler has died another. It gets nobody else to serve if one of them is a suspect, or may be: if it is
+    /// one of the parts of a set that was split.
+    fn replace_for(&mut self, group: Vec<u32>, is_part: bool) {
         if group.is_empty() {
             return;
         }
-        let with_channel = self.hands_out() && !(is_suspect && group.len() == 1);
+        let may_have_company = |index: &u32| {
+            let is_player = self.context.memory.connections.at(*index).kind() == Kind::Game;
+            is_player && self.kept.get(index).is_some_and(|kept| !kept.is_suspect)
+        };
+        let with_channel = self.hands_out() && !is_part && group.iter().all(may_have_company);
         self.serve_again(Unserved {
             connections: group,
             with_channel,
@@ -331,6 +341,7 @@ impl Keeper {
     /// The server stops, and these have not come to an end in time.
     pub(super) fn kill_handlers(&mut self) {
         self.kept.clear();
+        self.unserved.clear();
         for worker in self.crew.drain() {
             log::warn!("handler {} did not end in time: killed", worker.process);
             let _ = worker.process.send_signal(Signal::SIGKILL);

@@ -84,14 +84,22 @@ impl Keeper {
         let moves_to = match (self.kept.get_mut(&index), socket) {
             (Some(kept), _) if kept.handler == pid => {
                 kept.handler = 0;
-                self.crew
-                    .change(pid, |worker| worker.connections.retain(|other| *other != index));
+                self.crew.change(pid, |worker| {
+                    worker.connections.retain(|other| *other != index);
+                    // Who goes on elsewhere has not used a place up.
+                    worker.clients_left = worker.clients_left.saturating_add(1);
+                });
                 kept.moves_to.take()
             }
             // That handler has died meanwhile, and its successor has what it had.
             (Some(_), _) => return,
             // This keeper's predecessor had asked for it.
-            (None, Some(socket)) if record.claimed() == Claim::Held && !record.is_over() => {
+            (None, Some(socket))
+                if record.claimed() == Claim::Held
+                    && !record.is_over()
+                    // Else that keeper has lived to give it to another.
+                    && record.handler().is_none_or(|handler| handler.pid == pid) =>
+            {
                 self.kept.insert(index, Kept::new(socket));
                 record.set_keeper_epoch(self.epoch);
                 self.slot().hold(record.kind());

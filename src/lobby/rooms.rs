@@ -276,7 +276,7 @@ impl RoomRecord {
             .home
             .compare_exchange(known, mine.to_id(), Ordering::AcqRel, Ordering::Acquire)
         {
-            Ok(_) => mine,
+            Ok(_) | Err(0) => mine,
             Err(other) => ConnectionRef::from_id(other),
         }
     }
@@ -291,7 +291,10 @@ impl RoomRecord {
     /// Nobody listens yet: the room is about to be opened, under its lock. (When it closed, those who had been in it were to hear of it.)
     pub(super) fn forget_listeners(&self) {
         self.home.store(0, Ordering::Release);
-        self.listeners.clear();
+        // Somebody may still have to hear how the former room ended.
+        if self.log.unannounced().is_none() {
+            self.listeners.clear();
+        }
     }
 
     /// The seat's player was given the events up to `offset`, for good.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{RoomEvent, ServerMessage, codec};
 
+use crate::common::operator::Operator;
 use crate::common::rooms::message;
 use crate::common::{Server, command, eventually, processes_below};
 
@@ -222,6 +223,42 @@ fn rooms_meet_while_everybody_is_killed_again_and_again() {
         }
     }
     eventually("nobody is left", || server.status("connections") == 0);
+}
+
+#[test]
+fn a_console_whose_process_was_killed_takes_no_player_in() {
+    let server = start(&["--clients-per-handler", "8"]);
+    let mut operator = Operator::new(&server);
+    operator.ask("status");
+    let processes = operator.ask_json("processes");
+    let console = processes.as_array().expect("a list").iter();
+    let console = console.clone().find(|process| process["role"] == "console");
+    let pid = console
+        .and_then(|console| console["pid"].as_u64())
+        .expect("there is one");
+    server.kill(u32::try_from(pid).expect("a pid"));
+    operator.ask("status");
+    for mut client in crowd(&server, 20) {
+        client.ping().expect("it is served");
+    }
+}
+
+#[test]
+fn processes_whose_clients_have_all_moved_away_or_left_are_gone_and_a_stop_waits_for_none() {
+    let mut server = start(&["--clients-per-handler", "8", "--drain-timeout-ms", "3600000"]);
+    let mut clients = crowd(&server, 14);
+    // Those of the second process go one after another to where the first ones are, and leave with them.
+    while clients.len() > 1 {
+        let (last, first) = (clients.pop().expect("two"), clients.remove(0));
+        let mut pair = Pair::meet(first, last);
+        pair.say(10);
+        pair.hear();
+        for client in pair.clients {
+            client.goodbye().expect("the session lives");
+        }
+    }
+    eventually("nobody is left", || server.status("connections") == 0);
+    assert_eq!(server.stop().code(), Some(0));
 }
 
 #[test]

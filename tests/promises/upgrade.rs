@@ -107,6 +107,38 @@ impl Drop for Upgradable {
 }
 
 #[test]
+fn an_upgrade_of_processes_that_serve_many_costs_none_of_them_the_connection() {
+    let dial = [
+        "--clients-per-handler",
+        "64",
+        "--connections-max",
+        "900",
+        "--keepers",
+        "1",
+    ];
+    let upgradable = Upgradable::start(&dial);
+    let mut clients: Vec<_> = (0..300)
+        .map(|nth| upgradable.server.client(&format!("Client{nth}")))
+        .collect();
+    for _ in 0..2 {
+        let before = upgradable.pids(Some("handler"));
+        assert!(before.len() < 10, "{before:?}");
+        upgradable.install_itself();
+        upgradable.upgrade();
+        for client in &mut clients {
+            client.ping().expect("the session lives");
+            assert_eq!(client.counters().resumes, 0);
+        }
+        let after = upgradable.pids(Some("handler"));
+        assert!(
+            before.is_disjoint(&after) && after.len() == before.len(),
+            "{before:?}, {after:?}"
+        );
+    }
+    upgradable.server.expect_no_errors();
+}
+
+#[test]
 fn an_upgrade_replaces_every_process_and_no_player_notices() {
     let upgradable = Upgradable::start(&[]);
     let bystanders = Bystanders::start(&upgradable.server);
