@@ -259,7 +259,7 @@ pub const TEXT_ANSWERS_BYTES: usize = 1024;
 
 /// What a text player is shown at once: what a frame would take, less what may come with it (the prompt, the word that a seat was
 /// lost).
-pub const TEXT_OUTPUT_BYTES_MAX: usize = FRAME_TOTAL_BYTES_MAX - 256;
+pub const TEXT_OUTPUT_BYTES_MAX: usize = FRAME_TOTAL_BYTES_MAX - 128;
 
 /// Names in one answer to `who`.
 pub const TEXT_NAMES_SHOWN_MAX: usize = 50;

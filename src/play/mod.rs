@@ -217,9 +217,20 @@ impl Player<'_> {
     }
 
     fn send(&mut self) {
-        for message in self.app.take_messages() {
-            if let Err(why) = self.connection.send(&message) {
-                self.app.could_not_send(&why);
+        loop {
+            let messages = self.app.take_messages();
+            if messages.is_empty() {
+                break;
+            }
+            for message in messages {
+                if let Err(why) = self.connection.send(&message) {
+                    self.app.could_not_send(&why);
+                }
+            }
+            // What was queued goes out now rather than when something else happens. An answer may be here at once, and lead to the
+            // next question.
+            for report in self.connection.step(Instant::now()) {
+                self.hear(report);
             }
         }
         if self.app.ending() == Some(&Ending::Quit) && self.said_goodbye.is_none() {
@@ -227,7 +238,6 @@ impl Player<'_> {
             // What cannot be sent has nobody to be told to: we leave in any case.
             let _ = self.connection.send(&ClientMessage::Goodbye);
         }
-        // What was queued goes out now rather than when something else happens.
         for report in self.connection.step(Instant::now()) {
             self.hear(report);
         }

@@ -44,10 +44,13 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Columns and rows; both 0 where the terminal does not know.
+    /// Columns and rows. Where the terminal does not know, or says that it has none, those of the first ones there were.
     pub(super) fn size(&self) -> (usize, usize) {
         let size = rustix::termios::tcgetwinsize(io::stdout());
-        size.map_or((0, 0), |size| (size.ws_col.into(), size.ws_row.into()))
+        match size {
+            Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+            _ => (80, 24),
+        }
     }
 
     /// Where keys come from.

@@ -28,18 +28,20 @@ const SPOKEN_INDENT: &str = "    ";
 /// What is sent in place of the end of something too long.
 const CUT: &str = "[this was too long to show all of it]\r\n";
 
-/// Text as a terminal may be sent it: lines end in CR LF, and whatever else could control a terminal is shown as an escape. At most
+/// Text as a terminal may be sent it: lines end in CR LF, and whatever else could control a terminal is shown as an escape. Lines that
+/// do not fit are [broken](spoken) here: a terminal's edge would make a row of whatever stands there. At most
 /// [`TEXT_OUTPUT_BYTES_MAX`] bytes. (Telnet's byte 255, which would have to be doubled, does not occur in UTF-8.)
 pub fn wire(text: &str) -> String {
     let mut wire = String::with_capacity(text.len() + 64);
-    for line in text.lines() {
-        let line = Escaped(line).to_string();
-        if wire.len() + line.len() + 2 + CUT.len() > TEXT_OUTPUT_BYTES_MAX {
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let rows = spoken("", line).replace('\n', "\r\n");
+        let reserved = if lines.peek().is_some() { CUT.len() } else { 0 };
+        if wire.len() + rows.len() + reserved > TEXT_OUTPUT_BYTES_MAX {
             wire.push_str(CUT);
             break;
         }
-        wire.push_str(&line);
-        wire.push_str("\r\n");
+        wire.push_str(&rows);
     }
     wire
 }
@@ -158,10 +160,10 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
             code,
             seconds,
             ..
-        } => format!(
-            "{from} keeps a seat for you for {seconds} seconds in {} ({game}): \"join {code}\" takes it.\n",
+        } => one_line(&format!(
+            "{from} keeps a seat for you for {seconds} seconds in {} ({game}): \"join {code}\" takes it.",
             titled(name)
-        ),
+        )),
         ServerMessage::Removed { text, .. } => sentence(text),
         ServerMessage::ChatMissed { lines } => format!("{lines} lines of the lobby's chat were lost.\n"),
         // For programs.
@@ -471,8 +473,9 @@ impl Scene<'_> {
 }
 
 /// One line, whatever is in it: nobody's words become lines that somebody else seems to have said.
+/// Where it does not fit a terminal, it is broken here, as what is [said](spoken) is.
 fn one_line(text: &str) -> String {
-    format!("{}\n", Escaped(text))
+    spoken("", text)
 }
 
 /// What stands in front of something that is said: by whom, and to whom.

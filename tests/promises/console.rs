@@ -133,6 +133,10 @@ fn operators_see_who_is_where() {
         .expect("a room is free")
         .room;
     bob.join_room(room, None).expect("a seat is free");
+    // So that each has had a lock of the own record.
+    for client in [&mut ann, &mut bob] {
+        client.ping().expect("the session lives");
+    }
     let mut operator = Operator::new(&server);
 
     let rooms = operator.ask_json("rooms");

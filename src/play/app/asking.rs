@@ -135,8 +135,10 @@ impl App<'_> {
             } => match self.listing.room(room) {
                 Some(id) => self.join(id, passcode, watch),
                 None => {
+                    // It may have been opened since.
+                    self.listing.hurry();
                     let what = format!(
-                        "There is no room {room} in the list; an unlisted one is joined by its invite code."
+                        "There is no room {room} in the list, which is asked for anew: try again. (An unlisted one is joined by its invite code.)"
                     );
                     self.tell(Style::Bad, &what);
                 }

@@ -203,7 +203,8 @@ fn the_longest_page_of_rooms_is_shown_whole() {
     let room = RoomSummary {
         room: RoomId(99_999),
         game: "g".repeat(GAME_NAME_BYTES_MAX),
-        name: "n".repeat(ROOM_NAME_BYTES_MAX),
+        // As many bytes as its characters can have.
+        name: "é".repeat(ROOM_NAME_BYTES_MAX / 2),
         phase: Phase::Waiting,
         seats: 32,
         taken: 32,
@@ -264,6 +265,7 @@ proptest! {
         prop_assert!(sent.is_empty() || sent.ends_with("\r\n"));
         for line in sent.split_terminator("\r\n") {
             prop_assert!(!line.contains(char::is_control));
+            prop_assert!(line.width() < 80, "a row of its own would be made of its end: {line:?}");
         }
     }
 }
