@@ -53,6 +53,7 @@ use crate::sys::clock::now_ms;
 use crate::sys::process::set_name;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::sockets::{Received, Sent, receive_into, send_from, shut_down};
+use crate::text_player::words;
 
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -344,7 +345,15 @@ impl Console {
             Progress::Said(lines) => {
                 // From now on the operator has time to read, however long it was quiet.
                 self.last_active_ms = now_ms();
-                lines.iter().for_each(|line| self.say(line));
+                for line in lines {
+                    // What somebody has said must not begin a row of its own at the terminal's edge, and look like another record.
+                    match self.terminal.columns() {
+                        Some(columns) => words::broken("", &line, columns.saturating_sub(1))
+                            .lines()
+                            .for_each(|row| self.say(row)),
+                        None => self.say(&line),
+                    }
+                }
             }
             Progress::Wait { until_ms } => {
                 self.look_again_at_ms = until_ms;

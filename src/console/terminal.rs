@@ -73,6 +73,11 @@ impl Terminal {
         }
     }
 
+    /// Columns of the operator's terminal, if there is one and it is known to be.
+    pub(super) fn columns(&self) -> Option<usize> {
+        (self.mode() > 1).then(|| usize::from(self.columns))
+    }
+
     /// Nothing has begun that is not complete: neither a line nor a command of telnet's.
     pub(super) fn is_between_lines(&self) -> bool {
         let typed = if self.edits {

@@ -496,13 +496,20 @@ pub fn speaker(scope: &ChatScope, from: &str) -> String {
 /// What somebody says, broken into lines here rather than by the terminal: what goes on in the next line is indented, and so is not
 /// taken for what somebody else says.
 pub fn spoken(speaker: &str, text: &str) -> String {
+    broken(speaker, text, SPOKEN_COLUMNS_MAX)
+}
+
+/// As [`spoken`], for rows of so many columns.
+pub fn broken(speaker: &str, text: &str, columns_max: usize) -> String {
+    // Of a narrower terminal nothing can be expected.
+    let columns_max = columns_max.max(4 * SPOKEN_INDENT.len());
     let mut lines = Escaped(speaker).to_string();
     let mut column = lines.width();
     let words = Escaped(text).to_string();
     for (number, word) in words.split(' ').enumerate() {
         let space = if number == 0 { "" } else { " " };
-        let is_too_long = column + space.len() + word.width() > SPOKEN_COLUMNS_MAX;
-        if is_too_long && word.width() <= SPOKEN_COLUMNS_MAX - SPOKEN_INDENT.len() {
+        let is_too_long = column + space.len() + word.width() > columns_max;
+        if is_too_long && word.width() <= columns_max - SPOKEN_INDENT.len() {
             lines.push('\n');
             lines.push_str(SPOKEN_INDENT);
             lines.push_str(word);
@@ -513,7 +520,7 @@ pub fn spoken(speaker: &str, text: &str) -> String {
         column += space.len();
         for character in word.chars() {
             let columns = character.width().unwrap_or(0);
-            if column + columns > SPOKEN_COLUMNS_MAX {
+            if column + columns > columns_max {
                 lines.push('\n');
                 lines.push_str(SPOKEN_INDENT);
                 column = SPOKEN_INDENT.len();

@@ -10,6 +10,10 @@ use super::{run, temporary};
 
 const PYTHON_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/python/echo_server.py");
 
+/// What is measured of Forkade unless told otherwise: a process for each client, and the isolation dial wide open.
+const FORKADE: &str = "forkade";
+const DIAL: &str = "forkade --clients-per-handler 256";
+
 fn python_runs() -> bool {
     Command::new("python3")
         .arg("--version")
@@ -35,8 +39,8 @@ fn a_comparison_measures_who_is_installed_and_names_who_is_not() {
     assert_eq!(run.status, Some(0), "{}\n{}", run.stdout, run.stderr);
 
     let (installed, skipped) = match python_runs() {
-        true => (&["forkade", "floor", "python"][..], &["colyseus"][..]),
-        false => (&["forkade", "floor"][..], &["python", "colyseus"][..]),
+        true => (&[FORKADE, DIAL, "floor", "python"][..], &["colyseus"][..]),
+        false => (&[FORKADE, DIAL, "floor"][..], &["python", "colyseus"][..]),
     };
     let told: Vec<&str> = run.json["skipped"]
         .as_array()
