@@ -66,8 +66,10 @@ fn a_comparison_measures_who_is_installed_and_names_who_is_not() {
             "memory_kib_per_client",
         ] {
             let measured = summary[figure].as_f64();
+            // What so few clients take may be less than what the process gives back meanwhile.
+            let may_be_less = figure == "memory_kib_per_client";
             assert!(
-                measured.is_some_and(|figure| figure > 0.0),
+                measured.is_some_and(|measured| measured > 0.0 || may_be_less),
                 "{entrant}: {figure} is {measured:?}"
             );
         }
