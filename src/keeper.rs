@@ -27,7 +27,7 @@ use self::hiring::Unserved;
 use self::spares::Spares;
 use crate::admission::Refusal;
 use crate::deaths::Deaths;
-use crate::limits::{ACCEPT_RETRY_MS, ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX, TAKEOVER_AGAIN_MS};
+use crate::limits::{ACCEPT_RETRY_MS, ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX, NEWCOMERS_AT_ONCE_MAX};
 use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
 use crate::lobby::memory::KeeperSlot;
@@ -78,8 +78,8 @@ struct Keeper {
     /// By the connection's index.
     kept: HashMap<u32, Kept>,
     crew: Crew,
-    /// Connections whose handlers have died, and for which there was no other.
-    unserved: Vec<Unserved>,
+    /// Connections that have lost their handlers and have no other yet.
+    unserved: VecDeque<Unserved>,
     spares: Spares,
     /// Slots that were free when this process last looked.
     free: Vec<u32>,
@@ -90,7 +90,8 @@ struct Keeper {
     outdated: VecDeque<u32>,
     /// When the next of them is replaced.
     replace_outdated_at_ms: u64,
-    /// When connections are taken again, after that failed for want of resources: those that wait are not announced anew.
+    /// When connections are taken again, after there were more than one look takes or resources were wanting: those that wait are not
+    /// announced anew.
     take_again_at_ms: Option<u64>,
     /// When what is left is killed; set when the server stops.
     stop_by_ms: Option<u64>,
@@ -169,7 +170,7 @@ impl Keeper {
             poll,
             kept: HashMap::new(),
             crew: Crew::new(context.config),
-            unserved: Vec::new(),
+            unserved: VecDeque::new(),
             spares: Spares::new(context.config.spare_handlers, now_ms()),
             free: Vec::new(),
             to_adopt,
@@ -257,9 +258,7 @@ impl Keeper {
         let ask_again_ms = (!self.to_adopt.is_empty()).then_some(ADOPT_AGAIN_MS);
         let replace_ms =
             (!self.outdated.is_empty()).then(|| self.replace_outdated_at_ms.saturating_sub(now_ms()).max(1));
-        let take_again_ms = self
-            .take_again_at_ms
-            .map(|at_ms| at_ms.saturating_sub(now_ms()).max(1));
+        let take_again_ms = self.take_again_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms()));
         let stop_ms = self
             .stop_by_ms
             .map(|stop_by_ms| stop_by_ms.saturating_sub(now_ms()).max(10));
@@ -270,7 +269,7 @@ impl Keeper {
             .chain(stop_ms)
             .chain(self.watch_again_ms())
             .chain(self.spares_due_ms())
-            .chain((!self.unserved.is_empty()).then_some(TAKEOVER_AGAIN_MS))
+            .chain(self.unserved_due_ms())
             .min()
             .map(Duration::from_millis)
     }
@@ -283,7 +282,12 @@ impl Keeper {
         let sent_before = kinds.map(|kind| slot.sent(kind));
         let mut message = [0; Delivery::BYTES_MAX];
         self.take_again_at_ms = None;
-        loop {
+        for taken in 0.. {
+            if taken == NEWCOMERS_AT_ONCE_MAX {
+                // Whoever has lost a handler comes in between.
+                self.take_again_at_ms = Some(now_ms());
+                return Ok(());
+            }
             self.life.show();
             match channel.receive(&mut message) {
                 Ok(ReceiveOutcome::Message { bytes, descriptors }) => {

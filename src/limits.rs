@@ -313,6 +313,12 @@ pub const TAKEOVER_AGAIN_MS: u64 = 50;
 /// How often it tries in all, before it gives the connections up: 5 s. Their clients resume.
 pub const TAKEOVER_TRIES_MAX: u32 = 100;
 
+/// Successors that a keeper forks in one go, before it looks who else has come.
+pub const TAKEOVERS_AT_ONCE_MAX: u32 = 4;
+
+/// New connections that a keeper takes in one go, before it looks who has lost a handler.
+pub const NEWCOMERS_AT_ONCE_MAX: u32 = 8;
+
 /// How often a keeper that took a dead one's place asks the handlers that live on for their sockets.
 pub const ADOPT_AGAIN_MS: u64 = 50;
 

@@ -41,6 +41,16 @@ impl Worker {
             clients_left: config.handler_life.saturating_sub(taken),
         }
     }
+
+    /// It does not serve this connection any more.
+    pub(super) fn leave_off(&mut self, index: u32) {
+        self.connections.retain(|other| *other != index);
+    }
+
+    /// Whether it may be given somebody, as far as its places do not decide that.
+    fn is_to_be_had(&self) -> bool {
+        self.channel.is_some() && self.clients_left > 0
+    }
 }
 
 /// All handlers of a keeper, by pid.
@@ -112,9 +122,7 @@ impl Crew {
 
     /// Whether a client of another handler's could be moved to this one.
     pub(super) fn has_place_for_move(&self, pid: u32) -> bool {
-        let has_place = |worker: &Worker| {
-            worker.channel.is_some() && worker.clients_left > 0 && worker.connections.len() < self.places
-        };
+        let has_place = |worker: &Worker| worker.is_to_be_had() && worker.connections.len() < self.places;
         self.workers.get(&pid).is_some_and(has_place)
     }
 
@@ -138,7 +146,7 @@ impl Crew {
             // It ends when it sees that nothing will come.
             worker.channel = None;
         }
-        if worker.channel.is_none() || worker.clients_left == 0 {
+        if !worker.is_to_be_had() {
             return;
         }
         if worker.connections.is_empty() {

@@ -11,7 +11,7 @@ use super::Keeper;
 use super::crew::Worker;
 use crate::deaths::{Death, Stuck, Verdict, regroup};
 use crate::handler::{self, Inheritance};
-use crate::limits::{TAKEOVER_AGAIN_MS, TAKEOVER_TRIES_MAX};
+use crate::limits::{TAKEOVER_AGAIN_MS, TAKEOVER_TRIES_MAX, TAKEOVERS_AT_ONCE_MAX};
 use crate::lobby::connections::Kind;
 use crate::logging;
 use crate::sys::clock::now_ms;
@@ -29,13 +29,25 @@ pub(super) enum HireError {
     Fork(#[from] ForkError),
 }
 
-/// Connections that others have animated and nobody does now: they wait for the resources that a process needs.
+/// Connections that others have animated and nobody does now: they wait for their turn, or for the resources that a process needs.
 pub(super) struct Unserved {
-    pub(super) connections: Vec<u32>,
-    pub(super) with_channel: bool,
-    pub(super) tries_left: u32,
+    connections: Vec<u32>,
+    with_channel: bool,
+    tries_left: u32,
     /// When the next try is due, in milliseconds of the monotonic clock.
-    pub(super) at_ms: u64,
+    at_ms: u64,
+}
+
+impl Unserved {
+    /// They get a process as soon as they can. With a channel it can be given more.
+    pub(super) fn new(connections: Vec<u32>, with_channel: bool) -> Self {
+        Self {
+            connections,
+            with_channel,
+            tries_left: TAKEOVER_TRIES_MAX,
+            at_ms: 0,
+        }
+    }
 }
 
 impl Keeper {
@@ -170,8 +182,7 @@ impl Keeper {
         let Some(kept) = self.kept.remove(&index) else {
             return;
         };
-        let without_it = |worker: &mut Worker| worker.connections.retain(|other| *other != index);
-        self.crew.change(kept.handler, without_it);
+        self.crew.change(kept.handler, |worker| worker.leave_off(index));
         let kind = self.context.memory.connections.at(index).kind();
         self.give_slot_back(index, kind);
     }
@@ -285,16 +296,11 @@ impl Keeper {
             is_player && self.kept.get(index).is_some_and(|kept| !kept.is_suspect)
         };
         let with_channel = self.hands_out() && !is_part && group.iter().all(may_have_company);
-        self.serve_again(Unserved {
-            connections: group,
-            with_channel,
-            tries_left: TAKEOVER_TRIES_MAX,
-            at_ms: 0,
-        });
+        self.unserved.push_back(Unserved::new(group, with_channel));
     }
 
     /// Gives connections that others have animated a new handler; if that cannot be had now, a little later.
-    pub(super) fn serve_again(&mut self, mut unserved: Unserved) {
+    fn serve_again(&mut self, mut unserved: Unserved) {
         let Err(error) = self.hire(unserved.connections.clone(), true, unserved.with_channel) else {
             return;
         };
@@ -311,19 +317,31 @@ impl Keeper {
             log::error!("no other handler can be forked: {error}; trying again in {TAKEOVER_AGAIN_MS} ms");
         }
         unserved.at_ms = now_ms() + TAKEOVER_AGAIN_MS;
-        self.unserved.push(unserved);
+        self.unserved.push_back(unserved);
     }
 
-    /// Tries again for those for whom there was no handler.
+    /// Forks handlers for those who have none, a few at a time: when a thousand have died together, whoever comes meanwhile must not wait
+    /// for all their successors.
     pub(super) fn serve_the_unserved(&mut self) {
-        let now = now_ms();
-        for unserved in self
-            .unserved
-            .extract_if(.., |unserved| unserved.at_ms <= now)
-            .collect::<Vec<_>>()
-        {
-            self.serve_again(unserved);
+        let (now, mut forked) = (now_ms(), 0);
+        for _ in 0..self.unserved.len() {
+            if forked == TAKEOVERS_AT_ONCE_MAX {
+                return;
+            }
+            match self.unserved.pop_front() {
+                Some(due) if due.at_ms <= now => {
+                    forked += 1;
+                    self.serve_again(due);
+                }
+                other => self.unserved.extend(other),
+            }
         }
+    }
+
+    /// How long until somebody of those who have no handler is to be given one, in milliseconds.
+    pub(super) fn unserved_due_ms(&self) -> Option<u64> {
+        let due_ms = self.unserved.iter().map(|unserved| unserved.at_ms).min()?;
+        Some(due_ms.saturating_sub(now_ms()))
     }
 
     /// The connection ends; the ticker frees what it held. The client may resume on a new one.

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering;
 use super::hiring::{HireError, Unserved};
 use super::{Keeper, Kept};
 use crate::admission::Refusal;
-use crate::limits::TAKEOVER_TRIES_MAX;
 use crate::lobby::connections::{Claim, Kind};
 use crate::sys::clock::now_ms;
 use crate::sys::process::ForkError;
@@ -85,7 +84,7 @@ impl Keeper {
             (Some(kept), _) if kept.handler == pid => {
                 kept.handler = 0;
                 self.crew.change(pid, |worker| {
-                    worker.connections.retain(|other| *other != index);
+                    worker.leave_off(index);
                     // Who goes on elsewhere has not used a place up.
                     worker.clients_left = worker.clients_left.saturating_add(1);
                 });
@@ -112,12 +111,7 @@ impl Keeper {
             .is_some_and(|pid| self.crew.has_place_for_move(pid) && self.assign(index, pid))
             || self.assign_to_newcomers_place(index);
         if !is_placed {
-            self.serve_again(Unserved {
-                connections: vec![index],
-                with_channel: true,
-                tries_left: TAKEOVER_TRIES_MAX,
-                at_ms: 0,
-            });
+            self.unserved.push_back(Unserved::new(vec![index], true));
         }
     }
 

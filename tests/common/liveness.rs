@@ -1,8 +1,8 @@
 //! Whether anybody sleeps while there is something to do: safety alone is also kept by a server that does nothing.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
+use super::tcp_table::{CLOSE_WAIT, ESTABLISHED, End, ends};
 use super::{PATIENCE, Server};
 
 /// Everything that there is to do gets done, although nobody says anything more: every bell is rung, every byte that clients have sent is
@@ -57,17 +57,13 @@ fn is_to_be_served(answer: &serde_json::Value) -> bool {
 
 /// Bytes that lie in the server's sockets, by the kernel: of clients that are connected or have closed their side.
 fn unread_bytes(server: &Server) -> u64 {
-    const ESTABLISHED: &str = "01";
-    const CLOSE_WAIT: &str = "08";
-    let port = format!(":{:04X}", server.game.port());
-    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel lists connections");
-    let unread = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let is_ours = fields.get(1)?.ends_with(&port) && [ESTABLISHED, CLOSE_WAIT].contains(fields.get(3)?);
-        let (_, received) = fields.get(4)?.split_once(':')?;
-        is_ours.then(|| u64::from_str_radix(received, 16).expect("a number"))
-    };
-    table.lines().filter_map(unread).sum()
+    let is_its =
+        |end: &End| end.local_port == server.game.port() && [ESTABLISHED, CLOSE_WAIT].contains(&end.state);
+    ends()
+        .iter()
+        .filter(|end| is_its(end))
+        .map(|end| end.unread)
+        .sum()
 }
 
 fn ids(server: &Server, query: &str) -> Vec<u64> {

@@ -14,6 +14,7 @@ pub mod random;
 pub mod raw;
 pub mod rooms;
 pub mod streams;
+pub mod tcp_table;
 pub mod terminal;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -308,7 +309,17 @@ pub fn processes_below(pid: u32) -> Vec<u32> {
 
 /// Whether a process exists and has not ended.
 pub fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| state != 'Z' && state != 'X')
+    condition(pid).is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// Whether a process waits for something to happen.
+pub fn is_asleep(pid: u32) -> bool {
+    condition(pid) == Some('S')
+}
+
+/// The letter that the kernel has for what a process does.
+fn condition(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.chars().next()
 }

@@ -54,6 +54,11 @@ pub struct Raw {
 }
 
 impl Raw {
+    /// The port at this end.
+    pub fn port(&self) -> u16 {
+        self.stream.local_addr().expect("connected").port()
+    }
+
     /// Connects and says nothing.
     pub fn connect(server: &Server) -> Self {
         Self::connect_to(server.game)

@@ -17,8 +17,9 @@ use crate::common::killer::{Handlers, send};
 use crate::common::liveness::expect_nobody_sleeps_over_work;
 use crate::common::pauses::Pauses;
 use crate::common::random::{Random, seed};
-use crate::common::raw::Raw;
-use crate::common::{PATIENCE, Server, eventually, is_alive};
+use crate::common::raw::{Raw, greeting};
+use crate::common::tcp_table::server_end;
+use crate::common::{PATIENCE, Server, children, eventually, is_alive, is_asleep, of_name};
 
 /// Between two words of a pair.
 const ROUND: Duration = Duration::from_millis(100);
@@ -229,5 +230,52 @@ fn who_comes_in_while_all_handlers_die_at_once_is_served() {
     }
     assert_eq!(server.status("lost_before_greeting_total"), 0);
     expect_nobody_sleeps_over_work(&server);
+    server.expect_no_errors();
+}
+
+#[test]
+fn who_comes_after_all_handlers_have_died_does_not_wait_for_all_successors() {
+    const PLAYERS: usize = 60;
+    let server = Server::start(&["--heartbeat-timeout-ms", "600000"]);
+    let mut established: Vec<Client> = (0..PLAYERS)
+        .map(|number| server.client(&format!("player {number}")))
+        .collect();
+    let handlers = Handlers::of(&server);
+    let keepers = of_name(&children(server.pid()), "keeper");
+    eventually("all are served", || handlers.pids().len() == PLAYERS);
+    // They are to find all dead, and the newcomer waiting, when they look.
+    for keeper in &keepers {
+        server.signal(*keeper, Signal::SIGSTOP);
+    }
+    assert_eq!(handlers.signal_all(Signal::SIGKILL), PLAYERS);
+    let mut newcomer = Raw::connect(&server);
+    newcomer.send(&greeting("newcomer"));
+    eventually("the listener has accepted the newcomer", || {
+        server_end(server.game.port(), newcomer.port()).is_some_and(|end| end.inode != 0)
+    });
+    eventually("the listener sleeps again", || {
+        of_name(&children(server.pid()), "listener")
+            .iter()
+            .all(|listener| is_asleep(*listener))
+    });
+    for keeper in &keepers {
+        server.signal(*keeper, Signal::SIGCONT);
+    }
+    newcomer.next_where(|message| matches!(message, ServerMessage::Welcome { .. }));
+    for player in &mut established {
+        player.ping().expect("the session lives");
+        assert_eq!(player.counters().resumes, 0, "a connection was lost");
+    }
+    let its_handler = server.handler_of("newcomer").expect("it is served");
+    // In the order of their birth.
+    let beside = keepers.iter().map(|keeper| children(*keeper));
+    let beside = beside.filter(|handlers| handlers.contains(&its_handler));
+    let handlers = beside.last().expect("a keeper has forked it");
+    let after = handlers.iter().skip_while(|pid| **pid != its_handler).count() - 1;
+    assert!(
+        after > handlers.len() / 2,
+        "only {after} of {} successors were forked after the newcomer's handler",
+        handlers.len() - 1
+    );
     server.expect_no_errors();
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::common::bystanders::attacked;
 use crate::common::footprint::memory_kib;
 use crate::common::raw::{End, Raw, frame, greeting, greeting_preamble};
+use crate::common::tcp_table::server_end;
 use crate::common::{PATIENCE, Server, eventually};
 use forkade_protocol::client::NewRoom;
 use forkade_protocol::{ClientMessage, ErrorCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
@@ -199,19 +200,8 @@ fn who_never_reads_holds_up_nobody_and_learns_what_is_true_when_it_reads_again()
 
 /// Bytes that the kernel holds for this client at the server's end.
 fn queued_bytes(server: &Server, raw: &Raw) -> usize {
-    let ports = (
-        server.game.port(),
-        raw.stream.local_addr().expect("connected").port(),
-    );
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel tells");
-    let queued = table.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
-        let (sending, _) = fields[4].split_once(':')?;
-        let same = Some(ports) == port(fields[1]).zip(port(fields[2]));
-        same.then(|| usize::from_str_radix(sending, 16).ok()).flatten()
-    });
-    queued.expect("the connection is in the kernel's table")
+    let end = server_end(server.game.port(), raw.port()).expect("the connection is in the kernel's table");
+    usize::try_from(end.unsent).expect("so many fit")
 }
 
 #[test]
