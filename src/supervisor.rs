@@ -25,12 +25,14 @@ use crate::limits::{
     TERMINATE_TIMEOUT_MS,
 };
 use crate::lobby::memory::{Capacity, Memory};
+use crate::lobby::scratch;
 use crate::logging::{self, DropCounters};
 use crate::role::{Context, Post, ROLES, Start};
 use crate::sys::clock::now_ms;
+use crate::sys::heap::use_up_heap_holes;
 use crate::sys::process::{
     Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
-    raise_open_file_limit, set_name, trim_heap,
+    raise_open_file_limit, set_name,
 };
 use crate::sys::signals::{Signals, ignore_broken_pipes, stop_ignoring};
 use crate::sys::sockets::{ListenError, ListenOptions, listen};
@@ -130,8 +132,6 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
         settings,
     };
     let mut supervisor = Supervisor::new(context, own_program())?;
-    // The configuration has left holes everywhere.
-    trim_heap();
     if let Err(error) = supervisor.start_all() {
         supervisor.stop_all();
         return Err(error);
@@ -207,6 +207,14 @@ fn configure(memory: &Memory, config: &Config) {
         .store(config.requests_per_minute.into(), Ordering::Relaxed);
 }
 
+/// Makes the heap one that costs little to copy: every process will be forked from this one.
+fn prepare_heap() {
+    scratch::prepare();
+    // The configuration has left some everywhere.
+    let used_up = use_up_heap_holes();
+    log::debug!("{used_up} bytes of holes in the heap are used up");
+}
+
 /// Tells whoever started the server that it can be connected to.
 fn announce(game: SocketAddr, console: Option<SocketAddr>) {
     let ready = serde_json::json!({
@@ -269,6 +277,7 @@ impl Supervisor {
             backoff_ms: RESTART_BACKOFF_MS_MIN,
         };
         let posts = Post::all(context.config).into_iter().map(unfilled).collect();
+        prepare_heap();
         Ok(Self {
             context,
             signals,

@@ -89,15 +89,26 @@ impl Turn<'_> {
                 *self.client.lingers_until_ms.insert(now_ms() + CLOSING_TIMEOUT_MS)
             }
         };
+        match self.discard(until_ms) {
+            Outcome::Over => shut_down(&self.client.socket, Shutdown::Both)?,
+            wait_or_more => return Ok(wait_or_more),
+        }
+        Ok(Outcome::Over)
+    }
+
+    /// Reads what the client still sends, and ignores it. (Not inline: its buffer would lie on the stack of every process, and clearing it
+    /// turns that into memory.)
+    #[inline(never)]
+    fn discard(&mut self, until_ms: u64) -> Outcome {
         let flow = &mut self.client.flow;
         let mut ignored = [0; 4096];
         for _ in 0..DISCARDS_PER_TURN {
             if flow.client_has_ended || now_ms() >= until_ms {
-                break;
+                return Outcome::Over;
             }
-            match receive_into(socket, &mut ignored) {
+            match receive_into(&self.client.socket, &mut ignored) {
                 Received::Bytes(_) => {}
-                Received::WouldBlock => return Ok(Outcome::Wait),
+                Received::WouldBlock => return Outcome::Wait,
                 Received::Ended => flow.client_has_ended = true,
                 Received::Gone(error) => {
                     if !is_loss_on_the_way(&error) {
@@ -107,10 +118,9 @@ impl Turn<'_> {
                 }
             }
         }
-        if !flow.client_has_ended && now_ms() < until_ms {
-            return Ok(Outcome::More);
+        match flow.client_has_ended {
+            true => Outcome::Over,
+            false => Outcome::More,
         }
-        shut_down(socket, Shutdown::Both)?;
-        Ok(Outcome::Over)
     }
 }

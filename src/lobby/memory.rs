@@ -446,7 +446,7 @@ impl Memory {
 
     /// What [`Header::layout_hash`] says in the memory of a server with this capacity, made by this program.
     pub fn layout_hash(capacity: Capacity) -> u64 {
-        layout_hash(capacity)
+        Plan::new(capacity).hash
     }
 
     /// The memory of a running server, for a program that is to go on with it.
@@ -611,8 +611,11 @@ fn name_buckets_of(capacity: Capacity) -> u32 {
     capacity.players.next_power_of_two()
 }
 
+/// Where everything lies. What every process touches comes first, and small tables before large ones: each region of 2 MiB in which a
+/// process touches anything costs it a page table.
 struct Plan {
     header: usize,
+    chat: usize,
     directory: usize,
     identities: usize,
     room_entries: usize,
@@ -621,7 +624,6 @@ struct Plan {
     connections: usize,
     players: usize,
     rooms: usize,
-    chat: usize,
     bytes: usize,
     hash: u64,
 }
@@ -629,8 +631,9 @@ struct Plan {
 impl Plan {
     fn new(capacity: Capacity) -> Self {
         let mut plan = LayoutPlan::default();
-        Self {
+        let mut places = Self {
             header: plan.place::<Header>(1),
+            chat: plan.place::<ChatRecord>(1),
             directory: plan.place::<DirectoryRecord>(1),
             identities: plan.place::<Identity>(capacity.players),
             room_entries: plan.place::<RoomEntry>(capacity.rooms),
@@ -639,48 +642,61 @@ impl Plan {
             connections: plan.place::<ConnectionRecord>(connections_of(capacity)),
             players: plan.place::<PlayerRecord>(capacity.players),
             rooms: plan.place::<RoomRecord>(capacity.rooms),
-            chat: plan.place::<ChatRecord>(1),
             bytes: plan.bytes(),
-            hash: layout_hash(capacity),
-        }
+            hash: 0,
+        };
+        places.hash = places.layout_hash(capacity);
+        places
     }
 
     /// The directory's region ends where the connections begin.
     fn directory_bytes(&self) -> usize {
         self.connections - self.directory
     }
-}
 
-/// FNV-1a over the fields of every record and the capacity: equal layouts have equal hashes.
-fn layout_hash(capacity: Capacity) -> u64 {
-    let records = [
-        Header::FINGERPRINT,
-        DirectoryRecord::FINGERPRINT,
-        Identity::FINGERPRINT,
-        RoomEntry::FINGERPRINT,
-        Mailbox::FINGERPRINT,
-        ConnectionRecord::FINGERPRINT,
-        PlayerRecord::FINGERPRINT,
-        RoomRecord::FINGERPRINT,
-        ChatRecord::FINGERPRINT,
-    ];
-    let sizes = [
-        size_of::<Header>(),
-        size_of::<DirectoryRecord>(),
-        size_of::<Identity>(),
-        size_of::<RoomEntry>(),
-        size_of::<Mailbox>(),
-        size_of::<ConnectionRecord>(),
-        size_of::<PlayerRecord>(),
-        size_of::<RoomRecord>(),
-        size_of::<ChatRecord>(),
-        capacity.players as usize,
-        capacity.rooms as usize,
-        capacity.keepers as usize,
-    ];
-    let text = records.iter().flat_map(|fields| fields.bytes());
-    let numbers = sizes.iter().flat_map(|size| size.to_le_bytes());
-    text.chain(numbers).fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-    })
+    /// FNV-1a over the fields of every record, its place and the capacity: equal layouts have equal hashes.
+    fn layout_hash(&self, capacity: Capacity) -> u64 {
+        let records = [
+            Header::FINGERPRINT,
+            DirectoryRecord::FINGERPRINT,
+            Identity::FINGERPRINT,
+            RoomEntry::FINGERPRINT,
+            Mailbox::FINGERPRINT,
+            ConnectionRecord::FINGERPRINT,
+            PlayerRecord::FINGERPRINT,
+            RoomRecord::FINGERPRINT,
+            ChatRecord::FINGERPRINT,
+        ];
+        let sizes = [
+            size_of::<Header>(),
+            size_of::<DirectoryRecord>(),
+            size_of::<Identity>(),
+            size_of::<RoomEntry>(),
+            size_of::<Mailbox>(),
+            size_of::<ConnectionRecord>(),
+            size_of::<PlayerRecord>(),
+            size_of::<RoomRecord>(),
+            size_of::<ChatRecord>(),
+            capacity.players as usize,
+            capacity.rooms as usize,
+            capacity.keepers as usize,
+        ];
+        let places = [
+            self.header,
+            self.chat,
+            self.directory,
+            self.identities,
+            self.room_entries,
+            self.name_buckets,
+            self.mailboxes,
+            self.connections,
+            self.players,
+            self.rooms,
+        ];
+        let text = records.iter().flat_map(|fields| fields.bytes());
+        let numbers = sizes.iter().chain(&places).flat_map(|size| size.to_le_bytes());
+        text.chain(numbers).fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+        })
+    }
 }

@@ -37,7 +37,7 @@ mod pressure;
 pub mod rate;
 mod reservations;
 pub mod rooms;
-mod scratch;
+pub(crate) mod scratch;
 pub mod session;
 mod settings;
 pub mod spyglass;

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod eventfd;
 pub mod exec;
+pub mod heap;
 pub mod memory;
 pub mod mutex;
 pub mod process;

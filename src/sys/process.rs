@@ -318,18 +318,6 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(process::set_child_subreaper(Some(process::getpid()))?)
 }
 
-/// Gives back what this process has freed of its heap. To be called before children are forked: what a child takes from pages that the
-/// heap has used before is a page of its own each time, since the parent's is copied.
-#[cfg(target_env = "gnu")]
-pub fn trim_heap() {
-    // SAFETY: it may be called at any time; it looks at the allocator's own lists, under the allocator's lock.
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// Does nothing: only glibc's allocator keeps what was freed in so many places.
-#[cfg(not(target_env = "gnu"))]
-pub fn trim_heap() {}
-
 /// Switches core dumps off for this process and its children to come: while one is written, the dead process's locks stay held.
 ///
 /// The limit is one byte, not zero: no dump fits in it either, and it is the only one that the kernel obeys where
