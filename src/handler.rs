@@ -8,6 +8,7 @@
 //! instructions, and the next one goes on from what the kernel and the records say.
 
 mod client;
+mod expected;
 mod patience;
 mod room_bells;
 mod transfer;
@@ -23,6 +24,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use self::client::{Client, Outcome, Shared};
+use self::expected::Expected;
 use self::room_bells::{FIRST_ANSWER, FIRST_BELL};
 use crate::limits::PULSE_EVERY_MS;
 use crate::lobby::Lobby;
@@ -32,8 +34,8 @@ use crate::role::Context;
 use crate::sys::clock::now_ms;
 use crate::sys::process::{NewProcess, ProcessId, set_name};
 use crate::sys::signals::Signals;
-use crate::sys::sockets::{Channel, ChannelError, ReceiveOutcome, SendOutcome};
-use crate::wiring::{Assignment, Delivery};
+use crate::sys::sockets::{Channel, ChannelError, ReceiveOutcome};
+use crate::wiring::Assignment;
 use crate::{console, logging};
 
 const SIGNALS: Token = Token(0);
@@ -88,7 +90,7 @@ fn serve(new_process: &NewProcess, inheritance: Inheritance, me: ProcessId) -> i
         wiring.lifeline.as_fd(),
         wiring.bell_requests.sender.as_fd(),
         wiring.chat_bell.as_fd(),
-        inheritance.keeper_channel().as_fd(),
+        wiring.keeper_channel(inheritance.keeper).as_fd(),
     ];
     keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
     keep.extend(inheritance.connections.iter().map(|(_, socket)| socket.as_fd()));
@@ -110,14 +112,6 @@ fn serve(new_process: &NewProcess, inheritance: Inheritance, me: ProcessId) -> i
     Handler::new(inheritance, lobby, me)?.serve()
 }
 
-impl Inheritance {
-    /// Where the keeper receives sockets: it, or the one that takes its place.
-    fn keeper_channel(&self) -> &'static Channel {
-        let keepers = &self.context.wiring.keepers;
-        &keepers[self.keeper as usize].connections.sender
-    }
-}
-
 struct Handler {
     shared: Shared,
     /// By place. Places are used again.
@@ -128,6 +122,8 @@ struct Handler {
     ready: Vec<usize>,
     signals: Signals,
     assignments: Option<Channel>,
+    /// Connections that others are about to hand over.
+    expected: Expected,
     next_pulse_ms: u64,
     supervisor_is_gone: bool,
 }
@@ -151,6 +147,7 @@ impl Handler {
             ready: Vec::new(),
             signals,
             assignments: inheritance.assignments,
+            expected: Expected::default(),
             next_pulse_ms: 0,
             supervisor_is_gone: false,
         };
@@ -174,7 +171,8 @@ impl Handler {
             if self.supervisor_is_gone {
                 return Ok(1);
             }
-            if self.assignments.is_none() && self.clients.iter().all(Option::is_none) {
+            let has_nobody = self.clients.iter().all(Option::is_none) && self.expected.is_empty();
+            if self.assignments.is_none() && has_nobody {
                 return Ok(0);
             }
             match self.shared.poll.poll(&mut events, self.patience()) {
@@ -185,6 +183,9 @@ impl Handler {
                 self.hear(event)?;
             }
             self.wake_who_is_due();
+            if self.expected.due_ms().is_some_and(|due_ms| due_ms <= now_ms()) {
+                self.serve_who_is_handed_over()?;
+            }
         }
     }
 
@@ -193,6 +194,7 @@ impl Handler {
             SIGNALS => {
                 while self.signals.read()?.is_some() {}
                 self.look_who_is_wanted();
+                self.serve_who_is_handed_over()?;
             }
             LIFELINE => self.supervisor_is_gone = true,
             CHAT_BELL => (0..self.clients.len()).for_each(|place| self.wake(place)),
@@ -230,7 +232,7 @@ impl Handler {
                 Outcome::Wait => {}
                 Outcome::More => self.wake(place),
                 Outcome::Over => self.end(place)?,
-                Outcome::HandOver => self.hand_over(place)?,
+                Outcome::HandOver(to) => self.hand_over(place, to)?,
             }
             while let Some(woken) = self.shared.woken.pop() {
                 self.wake(woken);
@@ -270,7 +272,8 @@ impl Handler {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        let due_ms = self.due_ms.iter().min().filter(|due_ms| **due_ms != u64::MAX)?;
+        let due_ms = self.due_ms.iter().copied().chain(self.expected.due_ms());
+        let due_ms = due_ms.min().filter(|due_ms| *due_ms != u64::MAX)?;
         Some(Duration::from_millis(due_ms.saturating_sub(now_ms()).max(1)))
     }
 
@@ -323,7 +326,13 @@ impl Handler {
                         (Some(Assignment::Serve { connection }), Some(socket)) => {
                             self.take_in(connection, socket)?;
                         }
-                        (Some(Assignment::HandOver { connection }), None) => self.be_asked_for(connection),
+                        (Some(Assignment::Expect { connection }), Some(socket)) => {
+                            let record = self.shared.context.memory.connections.at(connection.index());
+                            self.expected.enter(connection, socket, record, now_ms());
+                        }
+                        (Some(Assignment::HandOver { connection, to }), None) => {
+                            self.be_asked_for(connection, to);
+                        }
                         _ => log::error!("a message from the keeper was malformed"),
                     }
                 }
@@ -380,41 +389,49 @@ impl Handler {
         Ok(())
     }
 
+    /// Serves those that were expected, and whose former handlers have said that they are this process's now.
+    fn serve_who_is_handed_over(&mut self) -> io::Result<()> {
+        let (memory, me) = (self.shared.context.memory, self.shared.me);
+        for (connection, socket) in self.expected.handed_over(&memory.connections, me, now_ms()) {
+            let record = memory.connections.at(connection.index());
+            record.set_handler(me, self.shared.context.build);
+            record.pulse.beat();
+            self.begin_to_serve(connection.index(), socket, true)?;
+        }
+        Ok(())
+    }
+
     /// The keeper wants the connection served by another process.
-    fn be_asked_for(&mut self, connection: ConnectionRef) {
+    fn be_asked_for(&mut self, connection: ConnectionRef, to: ProcessId) {
         let is_it = |client: &Option<Client>| client.as_ref().is_some_and(|it| it.connection() == connection);
         if let Some(place) = self.clients.iter().position(is_it)
             && let Some(client) = &mut self.clients[place]
         {
-            client.is_asked_for = true;
+            client.asked_for_by = Some(to);
             self.wake(place);
         }
     }
 
-    /// Gives a connection to the keeper, for another process to serve.
-    fn hand_over(&mut self, place: usize) -> io::Result<()> {
+    /// Lets another process serve a connection: it has the socket already, and waits for this.
+    fn hand_over(&mut self, place: usize, to: ProcessId) -> io::Result<()> {
         let Some(client) = &self.clients[place] else {
             return Ok(());
         };
-        let (connection, me) = (client.connection().index(), self.shared.me);
-        let message = Delivery::HandOver {
-            connection,
-            pid: me.pid,
-        };
-        match self
-            .shared
-            .keeper_channel()
-            .send(&message.encode(), &[client.socket.as_fd()])
-        {
-            Ok(SendOutcome::Sent) => {
-                let record = self.shared.context.memory.connections.at(connection);
-                self.forget(place)?;
-                record.leave_handler(me);
-            }
-            // It stays.
-            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
-            Err(error) => log::warn!("cannot hand connection {connection} over: {error}"),
+        let context = self.shared.context;
+        let connection = client.connection().index();
+        self.forget(place)?;
+        // Up to here it was this process's, and from here on it is the other's: there is nothing between.
+        context
+            .memory
+            .connections
+            .at(connection)
+            .hand_over(self.shared.me, to);
+        // If it cannot be signalled, it looks by itself in a moment; if it is dead, the keeper has a successor for it.
+        if let Err(error) = to.send_signal(Signal::SIGUSR1) {
+            log::warn!("cannot tell handler {to} that connection {connection} is its own now: {error}");
         }
+        context.memory.tell_keeper_of(connection);
+        context.wiring.ring_keeper(self.shared.keeper);
         Ok(())
     }
 

@@ -104,7 +104,7 @@ struct Kept {
     handler: u32,
     /// Others were served by a process that it has cost: it is served alone from now on.
     is_suspect: bool,
-    /// Pid of the handler that is to have it as soon as its present one lets go.
+    /// Pid of the handler that was promised it, and has it as soon as its present one lets go.
     moves_to: Option<u32>,
     deaths: Deaths,
 }
@@ -301,9 +301,6 @@ impl Keeper {
                                 self.count_lost(new.saturating_sub(1));
                             }
                             Some(Delivery::Adopt { connection }) => self.adopt(connection, socket),
-                            Some(Delivery::HandOver { connection, pid }) => {
-                                self.handed_over(connection, pid, Some(socket));
-                            }
                             None => log::error!("a message to the keeper was malformed"),
                         }
                     }
@@ -316,10 +313,6 @@ impl Keeper {
                     );
                     self.take_again_at_ms = Some(now_ms() + ACCEPT_RETRY_MS);
                     return Ok(());
-                }
-                Err(error) if let Some((connection, pid)) = handed_over_without_socket(&error, &message) => {
-                    log::warn!("the duplicate of a socket that is to move was lost: {error}");
-                    self.handed_over(connection, pid, None);
                 }
                 // The socket is lost with its descriptor; the client sees a reset and tries again.
                 Err(error) => log::error!("a connection was lost on its way from the listener: {error}"),
@@ -431,16 +424,5 @@ impl Keeper {
                 self.nudge(index);
             }
         }
-    }
-}
-
-/// Which connection a handler has let go of, and the handler, if that is what came without the socket that belongs to it.
-fn handed_over_without_socket(error: &ChannelError, message: &[u8]) -> Option<(u32, u32)> {
-    let ChannelError::DescriptorsLost { bytes } = error else {
-        return None;
-    };
-    match Delivery::decode(&message[..*bytes])? {
-        Delivery::HandOver { connection, pid } => Some((connection, pid)),
-        _ => None,
     }
 }

@@ -313,6 +313,12 @@ pub const TAKEOVER_AGAIN_MS: u64 = 50;
 /// How often it tries in all, before it gives the connections up: 5 s. Their clients resume.
 pub const TAKEOVER_TRIES_MAX: u32 = 100;
 
+/// How soon a handler looks whether a connection that it has been promised is its own now, if nobody says so.
+pub const EXPECTED_LOOK_MS_MIN: u64 = 20;
+
+/// It waits twice as long each time, and at most so long.
+pub const EXPECTED_LOOK_MS_MAX: u64 = 1000;
+
 /// Successors that a keeper forks in one go, before it looks who else has come.
 pub const TAKEOVERS_AT_ONCE_MAX: u32 = 4;
 

@@ -259,7 +259,7 @@ impl Listener {
             };
             let slot = &header.keepers[keeper as usize];
             let number = slot.sent(kind).wrapping_add(1);
-            let channel = &self.context.wiring.keepers[keeper as usize].connections.sender;
+            let channel = self.context.wiring.keeper_channel(keeper);
             let order = header.accepted_total.load(Ordering::Relaxed) + 1;
             match channel.send(&Delivery::New { kind, number, order }.encode(), &[socket.as_fd()]) {
                 Ok(SendOutcome::Sent) => {

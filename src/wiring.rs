@@ -16,7 +16,7 @@ use crate::shm::bell;
 use crate::shm::event_log::EventLog;
 use crate::sys::eventfd::EventFd;
 use crate::sys::exec;
-use crate::sys::process::{Lifeline, LifelineHolder, lifeline};
+use crate::sys::process::{Lifeline, LifelineHolder, ProcessId, lifeline};
 use crate::sys::sockets::Channel;
 
 /// Everything that is inherited.
@@ -188,6 +188,11 @@ impl Wiring {
         })
     }
 
+    /// Where that keeper receives sockets: it, or the one that takes its place.
+    pub(crate) fn keeper_channel(&self, keeper: u32) -> &Channel {
+        &self.keepers[keeper as usize].connections.sender
+    }
+
     /// Makes a handler of that keeper's look at its flags.
     pub(crate) fn ring_keeper(&self, keeper: u32) {
         self.keepers[keeper as usize].bell.ring();
@@ -221,20 +226,10 @@ pub(crate) enum Delivery {
         /// Index of the connection.
         connection: u32,
     },
-    /// From a handler that does not serve the connection any more: another is to. The socket comes with it, since it may be that no
-    /// keeper has it at this moment.
-    HandOver {
-        /// Index of the connection.
-        connection: u32,
-        /// The handler.
-        pid: u32,
-    },
 }
 
 /// In place of a [`Kind`]: the connection is not new.
 const ADOPT: u8 = u8::MAX;
-/// In place of a [`Kind`]: the connection is to be served by another process.
-const HAND_OVER: u8 = u8::MAX - 1;
 
 impl Delivery {
     /// Length of the longest message.
@@ -245,7 +240,6 @@ impl Delivery {
         let (tag, number, order) = match self {
             Self::New { kind, number, order } => (kind as u8, number, order),
             Self::Adopt { connection } => (ADOPT, connection, 0),
-            Self::HandOver { connection, pid } => (HAND_OVER, connection, pid.into()),
         };
         let mut message = [tag; Self::BYTES_MAX];
         message[1..5].copy_from_slice(&number.to_le_bytes());
@@ -259,13 +253,8 @@ impl Delivery {
         let (number, order) = numbers.split_first_chunk()?;
         let number = u32::from_le_bytes(*number);
         let order = u64::from_le_bytes(order.try_into().ok()?);
-        let connection = number;
         match *tag {
-            ADOPT => Some(Self::Adopt { connection }),
-            HAND_OVER => Some(Self::HandOver {
-                connection,
-                pid: order.try_into().ok()?,
-            }),
+            ADOPT => Some(Self::Adopt { connection: number }),
             tag => [Kind::Game, Kind::Console]
                 .into_iter()
                 .find(|kind| *kind as u8 == tag)
@@ -282,35 +271,47 @@ pub(crate) enum Assignment {
         /// The connection, and which occupant of the slot.
         connection: ConnectionRef,
     },
-    /// Another is to serve the connection: see [`Delivery::HandOver`].
+    /// The handler is to serve the connection, whose socket comes with it, as soon as its present handler says so.
+    Expect {
+        /// The connection.
+        connection: ConnectionRef,
+    },
+    /// Another process is to serve the connection, and has its socket already.
     HandOver {
         /// The connection.
         connection: ConnectionRef,
+        /// The other process.
+        to: ProcessId,
     },
 }
 
 impl Assignment {
     /// Length of each message.
-    pub(crate) const BYTES: usize = 9;
+    pub(crate) const BYTES: usize = 17;
 
     /// The message.
     pub(crate) fn encode(self) -> [u8; Self::BYTES] {
-        let (tag, connection) = match self {
-            Self::Serve { connection } => (0, connection),
-            Self::HandOver { connection } => (1, connection),
+        let (tag, connection, to) = match self {
+            Self::Serve { connection } => (0, connection, 0),
+            Self::Expect { connection } => (1, connection, 0),
+            Self::HandOver { connection, to } => (2, connection, to.to_number()),
         };
         let mut message = [tag; Self::BYTES];
-        message[1..].copy_from_slice(&connection.to_id().to_le_bytes());
+        message[1..9].copy_from_slice(&connection.to_id().to_le_bytes());
+        message[9..].copy_from_slice(&to.to_le_bytes());
         message
     }
 
     /// What the message says; `None` for one that no process of this server sends.
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
-        let (tag, id) = message.split_first()?;
-        let connection = ConnectionRef::from_id(u64::from_le_bytes(id.try_into().ok()?));
-        match tag {
-            0 => Some(Self::Serve { connection }),
-            1 => Some(Self::HandOver { connection }),
+        let (tag, numbers) = message.split_first()?;
+        let (id, to) = numbers.split_first_chunk()?;
+        let connection = ConnectionRef::from_id(u64::from_le_bytes(*id));
+        let to = ProcessId::from_number(u64::from_le_bytes(to.try_into().ok()?));
+        match (tag, to) {
+            (0, None) => Some(Self::Serve { connection }),
+            (1, None) => Some(Self::Expect { connection }),
+            (2, Some(to)) => Some(Self::HandOver { connection, to }),
             _ => None,
         }
     }

@@ -26,7 +26,7 @@ use crate::player::{self, Handshake, Next};
 use crate::role::Context;
 use crate::sys::clock::now_ms;
 use crate::sys::process::ProcessId;
-use crate::sys::sockets::{Channel, SendOutcome};
+use crate::sys::sockets::SendOutcome;
 use crate::sys::tcp_cursors::{CursorError, TcpCursors};
 use crate::wiring::Delivery;
 
@@ -61,8 +61,8 @@ pub(super) struct Client {
     pub(super) is_ready: bool,
     /// Somebody may want something of this connection.
     pub(super) look_at_flags: bool,
-    /// The keeper wants it served by another process.
-    pub(super) is_asked_for: bool,
+    /// The process that the keeper wants it served by.
+    pub(super) asked_for_by: Option<ProcessId>,
     /// When the next turn is due, whatever happens; `u64::MAX`: never.
     pub(super) due_ms: u64,
     /// The room whose bell wakes this client.
@@ -99,8 +99,8 @@ pub(super) enum Outcome {
     More,
     /// Nothing is left of the connection.
     Over,
-    /// Another process may have it now.
-    HandOver,
+    /// Another process is to have it now.
+    HandOver(ProcessId),
 }
 
 impl Shared {
@@ -116,13 +116,6 @@ impl Shared {
             lobby: Some(lobby),
             hears_chat_bell: false,
         })
-    }
-
-    /// Where the keeper receives sockets: it, or the one that takes its place.
-    pub(super) fn keeper_channel(&self) -> &'static Channel {
-        &self.context.wiring.keepers[self.keeper as usize]
-            .connections
-            .sender
     }
 
     /// Nobody in `place` listens for the room any more.
@@ -175,7 +168,7 @@ impl Client {
             is_ready: false,
             // What a predecessor was told, its successor has to find by itself; and the server may be stopping.
             look_at_flags: true,
-            is_asked_for: false,
+            asked_for_by: None,
             due_ms: 0,
             room: None,
             session: None,
@@ -286,11 +279,9 @@ impl Turn<'_> {
             return Ok(Outcome::More);
         }
         // Others know this one as theirs while it plays, and only then.
-        let is_free_to_go =
-            std::mem::take(&mut self.client.is_asked_for) && self.session.phase() == Phase::OPEN;
-        Ok(match is_free_to_go {
-            true => Outcome::HandOver,
-            false => Outcome::Wait,
+        Ok(match self.client.asked_for_by.take() {
+            Some(other) if self.session.phase() == Phase::OPEN => Outcome::HandOver(other),
+            _ => Outcome::Wait,
         })
     }
 
@@ -465,7 +456,7 @@ impl Turn<'_> {
         if self.session.record().keeper_epoch() == keeper.epoch.load(Ordering::Acquire) {
             return;
         }
-        let channel = self.shared.keeper_channel();
+        let channel = self.shared.context.wiring.keeper_channel(self.shared.keeper);
         match channel.send(
             &Delivery::Adopt { connection }.encode(),
             &[self.client.socket.as_fd()],

@@ -68,13 +68,7 @@ impl Keeper {
             // Freed, or offered twice.
             return;
         };
-        let is_it = |worker: &Worker| worker.process == handler;
-        let is_known = self.crew.get(handler.pid).is_some_and(is_it);
-        let adopted = match is_known {
-            true => Ok(true),
-            false => self.adopt_handler(handler, record.handler_build()),
-        };
-        let lives = match adopted {
+        let lives = match self.know_handler(handler, record.handler_build()) {
             Ok(lives) => lives,
             // It goes on without a keeper until it is asked again, in a moment.
             Err(error) => return log::error!("cannot adopt handler {handler} yet: {error}"),
@@ -85,13 +79,32 @@ impl Keeper {
         let mut kept = Kept::new(socket);
         kept.handler = handler.pid;
         self.kept.insert(index, kept);
-        self.crew
-            .change(handler.pid, |worker| worker.connections.push(index));
+        self.crew.change(handler.pid, |worker| worker.take_on(index));
         if !lives {
             self.handler_ended(handler.pid, None);
         } else if record.is_over() {
             // Its end was told before the offer was looked at.
             self.let_go(index);
+        }
+    }
+
+    /// Keeps a connection no more until its handler has offered it, as if this keeper had just begun.
+    pub(super) fn adopt_anew(&mut self, index: u32) {
+        if self.kept.remove(&index).is_none() {
+            return;
+        }
+        let record = self.context.memory.connections.at(index);
+        record.set_keeper_epoch(self.epoch.wrapping_sub(1));
+        self.slot().let_go(record.kind());
+        self.to_adopt.push(index);
+    }
+
+    /// Makes a handler one of this keeper's, if it is not. Says whether its end is still to come.
+    pub(super) fn know_handler(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
+        let is_it = |worker: &Worker| worker.process == handler;
+        match self.crew.get(handler.pid).is_some_and(is_it) {
+            true => Ok(true),
+            false => self.adopt_handler(handler, build),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::sys::sockets::Channel;
 /// A handler.
 pub(super) struct Worker {
     pub(super) process: ProcessId,
-    /// Indices of the connections that it serves, or has been sent.
+    /// Indices of the connections that it serves, or was promised.
     pub(super) connections: Vec<u32>,
     /// Where it is given more. `None`: it serves those it has, and ends with them.
     pub(super) channel: Option<Channel>,
@@ -42,9 +42,23 @@ impl Worker {
         }
     }
 
+    /// It serves this connection, too, or was promised it.
+    pub(super) fn take_on(&mut self, index: u32) {
+        if !self.connections.contains(&index) {
+            self.connections.push(index);
+            self.clients_left = self.clients_left.saturating_sub(1);
+        }
+    }
+
     /// It does not serve this connection any more.
     pub(super) fn leave_off(&mut self, index: u32) {
         self.connections.retain(|other| *other != index);
+    }
+
+    /// The same of one that goes on elsewhere: it has not used a place up.
+    pub(super) fn hand_over(&mut self, index: u32) {
+        self.leave_off(index);
+        self.clients_left = self.clients_left.saturating_add(1);
     }
 
     /// Whether it may be given somebody, as far as its places do not decide that.

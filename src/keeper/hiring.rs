@@ -164,6 +164,7 @@ impl Keeper {
         let (over, left): (Vec<u32>, Vec<u32>) = worker
             .connections
             .iter()
+            .filter(|index| self.was_its(**index, pid))
             .partition(|index| memory.connections.at(**index).is_over());
         over.into_iter().for_each(|index| self.let_go(index));
         if left.is_empty() {
@@ -177,8 +178,20 @@ impl Keeper {
         self.replace(&worker, left, exit);
     }
 
+    /// Whether a dead handler was the one that animated the connection. It may have been promised only, or have handed it over before it
+    /// died.
+    fn was_its(&mut self, index: u32, pid: u32) -> bool {
+        self.follow_move(index);
+        let Some(kept) = self.kept.get_mut(&index) else {
+            return false;
+        };
+        kept.moves_to = kept.moves_to.filter(|promised_to| *promised_to != pid);
+        kept.handler == pid
+    }
+
     /// A connection has come to its end.
     pub(super) fn let_go(&mut self, index: u32) {
+        self.break_promise(index);
         let Some(kept) = self.kept.remove(&index) else {
             return;
         };
@@ -230,6 +243,7 @@ impl Keeper {
             }
         }
         for index in &left {
+            self.break_promise(*index);
             if let Some(kept) = self.kept.get_mut(index) {
                 kept.handler = 0;
             }
@@ -346,6 +360,7 @@ impl Keeper {
 
     /// The connection ends; the ticker frees what it held. The client may resume on a new one.
     pub(super) fn give_up(&mut self, index: u32) {
+        self.break_promise(index);
         let Some(kept) = self.kept.remove(&index) else {
             return;
         };

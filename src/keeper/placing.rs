@@ -1,19 +1,20 @@
 //! Which handler serves which connection, as long as nobody dies.
 //!
 //! Somebody new goes where there is a place, and else to a new process. Whoever enters a room asks to be served where the others in it
-//! are. The keeper then asks the present handler to let go, which sends the socket back; only then has the next one it: two never
-//! animate one connection.
+//! are. The keeper sends the socket to the next handler, and then asks the present one to let go, which says so in the record: two never
+//! animate one connection, and at no moment does nobody.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use super::hiring::{HireError, Unserved};
+use super::crew::Worker;
+use super::hiring::HireError;
 use super::{Keeper, Kept};
 use crate::admission::Refusal;
-use crate::lobby::connections::{Claim, Kind};
+use crate::lobby::connections::Kind;
 use crate::sys::clock::now_ms;
-use crate::sys::process::ForkError;
+use crate::sys::process::{ForkError, ProcessId};
 use crate::sys::sockets::SendOutcome;
 use crate::wiring::Assignment;
 
@@ -67,55 +68,45 @@ impl Keeper {
                 let record = memory.connections.at(index);
                 if record.is_over() {
                     self.let_go(index);
-                } else if let Some(other) = record.take_beside() {
+                    continue;
+                }
+                self.follow_move(index);
+                if let Some(other) = record.take_beside() {
                     self.ask_to_move(index, other);
                 }
             }
         }
     }
 
-    /// The connection's handler has let go of it, so that another may have it. Its socket comes with the news, unless it was lost on the
-    /// way.
-    pub(super) fn handed_over(&mut self, index: u32, pid: u32, socket: Option<OwnedFd>) {
-        let Some(record) = self.context.memory.connections.get(index) else {
+    /// If the connection's handler has handed it over, it is the other's from now on.
+    pub(super) fn follow_move(&mut self, index: u32) {
+        let record = self.context.memory.connections.at(index);
+        let (Some(handler), Some(kept)) = (record.handler(), self.kept.get_mut(&index)) else {
             return;
         };
-        let moves_to = match (self.kept.get_mut(&index), socket) {
-            (Some(kept), _) if kept.handler == pid => {
-                kept.handler = 0;
-                self.crew.change(pid, |worker| {
-                    worker.leave_off(index);
-                    // Who goes on elsewhere has not used a place up.
-                    worker.clients_left = worker.clients_left.saturating_add(1);
-                });
-                kept.moves_to.take()
+        if kept.handler == 0 || kept.handler == handler.pid {
+            return;
+        }
+        let from = std::mem::replace(&mut kept.handler, handler.pid);
+        self.crew.change(from, |worker| worker.hand_over(index));
+        self.break_promise(index);
+        // Promised or not, it has it.
+        match self.know_handler(handler, record.handler_build()) {
+            Ok(lives) => {
+                self.crew.change(handler.pid, |worker| worker.take_on(index));
+                if !lives {
+                    self.handler_ended(handler.pid, None);
+                }
             }
-            // That handler has died meanwhile, and its successor has what it had.
-            (Some(_), _) => return,
-            // This keeper's predecessor had asked for it.
-            (None, Some(socket))
-                if record.claimed() == Claim::Held
-                    && !record.is_over()
-                    // Else that keeper has lived to give it to another.
-                    && record.handler().is_none_or(|handler| handler.pid == pid) =>
-            {
-                self.kept.insert(index, Kept::new(socket));
-                record.set_keeper_epoch(self.epoch);
-                self.slot().hold(record.kind());
-                self.context.memory.count_outliving(self.index);
-                None
+            Err(error) => {
+                log::error!("cannot watch handler {handler}, which has taken a connection over: {error}");
+                self.adopt_anew(index);
             }
-            (None, _) => return,
-        };
-        let is_placed = moves_to
-            .is_some_and(|pid| self.crew.has_place_for_move(pid) && self.assign(index, pid))
-            || self.assign_to_newcomers_place(index);
-        if !is_placed {
-            self.unserved.push_back(Unserved::new(vec![index], true));
         }
     }
 
-    /// A client asks to be served where another one is.
+    /// A client asks to be served where another one is. Its next handler gets the socket before its present one is asked to let go:
+    /// somebody has it at every moment.
     fn ask_to_move(&mut self, index: u32, other: u32) {
         let handler_of = |index| self.kept.get(&index).map(|kept| kept.handler);
         let (Some(from), Some(to)) = (handler_of(index), handler_of(other)) else {
@@ -124,15 +115,40 @@ impl Keeper {
         if from == to || !self.crew.has_place_for_move(to) {
             return;
         }
-        let Some(channel) = self.crew.get(from).and_then(|worker| worker.channel.as_ref()) else {
+        let Some(process) = self.crew.get(to).map(|worker| worker.process) else {
             return;
         };
         let connection = self.context.memory.connections.at(index).reference(index);
-        // If it cannot be asked, the client stays where it is.
-        if let Ok(SendOutcome::Sent) = channel.send(&Assignment::HandOver { connection }.encode(), &[])
-            && let Some(kept) = self.kept.get_mut(&index)
+        if self.crew.get(from).is_none_or(|worker| worker.channel.is_none()) {
+            return;
+        }
+        self.break_promise(index);
+        if self
+            .send_socket(index, to, Assignment::Expect { connection })
+            .is_none()
         {
+            return;
+        }
+        if let Some(kept) = self.kept.get_mut(&index) {
             kept.moves_to = Some(to);
+        }
+        let hand_over = Assignment::HandOver {
+            connection,
+            to: process,
+        }
+        .encode();
+        let asks = self.crew.get(from).and_then(|worker| worker.channel.as_ref());
+        if !asks.is_some_and(|asks| matches!(asks.send(&hand_over, &[]), Ok(SendOutcome::Sent))) {
+            // It stays where it is.
+            self.break_promise(index);
+        }
+    }
+
+    /// A handler that was promised the connection does not get it.
+    pub(super) fn break_promise(&mut self, index: u32) {
+        let promised_to = self.kept.get_mut(&index).and_then(|kept| kept.moves_to.take());
+        if let Some(other) = promised_to {
+            self.crew.change(other, |worker| worker.hand_over(index));
         }
     }
 
@@ -149,15 +165,25 @@ impl Keeper {
 
     /// Gives a connection to a handler that is there. Says whether that was possible.
     fn assign(&mut self, index: u32, pid: u32) -> bool {
-        let Some(kept) = self.kept.get_mut(&index) else {
-            return false;
-        };
         let record = self.context.memory.connections.at(index);
-        let message = Assignment::Serve {
+        let serve = Assignment::Serve {
             connection: record.reference(index),
         };
-        let socket = kept.socket.as_fd();
-        let send = |worker: &mut super::crew::Worker| {
+        let Some(handler) = self.send_socket(index, pid, serve) else {
+            return false;
+        };
+        if let Some(kept) = self.kept.get_mut(&index) {
+            kept.handler = pid;
+        }
+        // Not before it was sent: if this process died in between, the handler would be waited for that had never heard of it.
+        record.set_handler(handler, self.context.build);
+        true
+    }
+
+    /// Sends a connection's socket to a handler, which has one client more from now on.
+    fn send_socket(&mut self, index: u32, pid: u32, message: Assignment) -> Option<ProcessId> {
+        let socket = self.kept.get(&index)?.socket.as_fd();
+        let send = |worker: &mut Worker| {
             let channel = worker.channel.as_ref()?;
             match channel.send(&message.encode(), &[socket]) {
                 Ok(SendOutcome::Sent) => {}
@@ -167,16 +193,9 @@ impl Keeper {
                     return None;
                 }
             }
-            worker.connections.push(index);
-            worker.clients_left = worker.clients_left.saturating_sub(1);
+            worker.take_on(index);
             Some(worker.process)
         };
-        let Some(handler) = self.crew.change(pid, send).flatten() else {
-            return false;
-        };
-        kept.handler = pid;
-        // Not before it was sent: if this process died in between, the handler would be waited for that had never heard of it.
-        record.set_handler(handler, self.context.build);
-        true
+        self.crew.change(pid, send).flatten()
     }
 }

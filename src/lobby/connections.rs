@@ -36,9 +36,9 @@ shared_record! {
         /// Epoch of the keeper that holds the connection.
         keeper_epoch: AtomicU32,
         kind: AtomicU32,
-        handler_pid: AtomicU32,
+        /// The process that animates the connection, [as a number](ProcessId::to_number); 0: none does.
+        handler: AtomicU64,
         peer_port: AtomicU32,
-        handler_start_time: AtomicU64,
         /// Which of the programs that have run this server the handler's process runs, counted up with each upgrade.
         handler_build: AtomicU32,
         peer_address: [AtomicU64; 2],
@@ -195,7 +195,7 @@ impl ConnectionRecord {
 
     /// Gives the slot back, by its keeper or by the ticker, when no process animates it.
     pub fn free(&self) {
-        self.handler_pid.store(0, Ordering::Relaxed);
+        self.handler.store(0, Ordering::Relaxed);
         self.claim.store(Claim::Free as u32, Ordering::Release);
     }
 
@@ -263,11 +263,9 @@ impl ConnectionRecord {
         SocketAddr::new(address.to_canonical(), port)
     }
 
-    /// The process that animates the connection, as it or its keeper has entered it.
+    /// The process that animates the connection: entered by itself, by its keeper, or by the one before it.
     pub fn handler(&self) -> Option<ProcessId> {
-        let pid = self.handler_pid.load(Ordering::Acquire);
-        let start_time = self.handler_start_time.load(Ordering::Relaxed);
-        (pid != 0).then_some(ProcessId { pid, start_time })
+        ProcessId::from_number(self.handler.load(Ordering::Acquire))
     }
 
     /// Which of the programs that have run this server the handler's process runs: see [`Header::build`](super::memory::Header::build).
@@ -278,17 +276,24 @@ impl ConnectionRecord {
     /// Enters the process that animates the connection, and which program it runs.
     pub fn set_handler(&self, handler: ProcessId, build: u32) {
         self.handler_build.store(build, Ordering::Relaxed);
-        self.handler_start_time
-            .store(handler.start_time, Ordering::Relaxed);
-        self.handler_pid.store(handler.pid, Ordering::Release);
+        self.handler.store(handler.to_number(), Ordering::Release);
     }
 
-    /// The handler has handed the connection over, and no other has it yet. Does nothing if one has.
+    /// The handler does not serve the connection after all.
     pub fn leave_handler(&self, handler: ProcessId) {
-        // Who enters it is the next handler, or the keeper that has forked one.
+        self.exchange_handler(handler.to_number(), 0);
+    }
+
+    /// From here on another process animates the connection, which has its socket already. Only who animates it may say so.
+    pub fn hand_over(&self, from: ProcessId, to: ProcessId) {
+        self.exchange_handler(from.to_number(), to.to_number());
+    }
+
+    /// Does nothing if the entry is another's already: that of a successor.
+    fn exchange_handler(&self, from: u64, to: u64) {
         let _ = self
-            .handler_pid
-            .compare_exchange(handler.pid, 0, Ordering::AcqRel, Ordering::Acquire);
+            .handler
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Whether somebody has left word since this was last asked.

@@ -100,10 +100,10 @@ shared_record! {
         /// Offset in the log up to which the seat's player was given the events, or less; for the writer, who need not keep what
         /// all have read.
         read_up_to: [AtomicU64; SEATS_MAX as usize],
-        /// What happened, for everybody in the room.
-        pub log: EventLog<{ ROOM_LOG_BYTES / 8 }>,
         /// The encoded game, twice: a change is written to the slot that is not current.
         pub states: [SharedBytes<{ GAME_STATE_BYTES_MAX / 8 }>; 2],
+        /// What happened, for everybody in the room.
+        pub log: EventLog<{ ROOM_LOG_BYTES / 8 }>,
     }
 }
 

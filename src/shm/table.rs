@@ -78,6 +78,8 @@ impl<R> std::fmt::Debug for Reference<R> {
 pub struct Table<R> {
     mapping: &'static Mapping,
     offset: usize,
+    /// From the beginning of one record to that of the next.
+    stride: usize,
     len: u32,
     record: PhantomData<fn() -> R>,
 }
@@ -102,7 +104,7 @@ impl<R: Shared> Table<R> {
 
     /// The record at `index`, if there is one.
     pub fn get(&self, index: u32) -> Option<&'static R> {
-        (index < self.len).then(|| self.mapping.record(self.offset + index as usize * size_of::<R>()))
+        (index < self.len).then(|| self.mapping.record(self.offset + index as usize * self.stride))
     }
 
     /// The record at `index`.
@@ -117,14 +119,23 @@ impl<R: Shared> Table<R> {
     /// Index of the record that begins at `offset` of the mapping, if one of this table does.
     pub fn index_of_offset(&self, offset: u64) -> Option<u32> {
         let distance = usize::try_from(offset).ok()?.checked_sub(self.offset)?;
-        let index = u32::try_from(distance / size_of::<R>()).ok()?;
-        (distance % size_of::<R>() == 0 && index < self.len).then_some(index)
+        let index = u32::try_from(distance / self.stride).ok()?;
+        (distance.is_multiple_of(self.stride) && index < self.len).then_some(index)
     }
 
     /// All records with their indices.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &'static R)> {
         let table = *self;
         (0..self.len).map(move |index| (index, table.at(index)))
+    }
+}
+
+/// A record that is larger than a page begins with one: what is touched of it lies at its beginning, and should not be cut in two.
+fn stride<R>() -> usize {
+    let page = rustix::param::page_size();
+    match size_of::<R>() {
+        small if small < page => small,
+        large => large.next_multiple_of(page),
     }
 }
 
@@ -140,7 +151,7 @@ impl LayoutPlan {
         let offset = self
             .bytes
             .next_multiple_of(rustix::param::page_size().max(align_of::<R>()));
-        self.bytes = offset + size_of::<R>() * len as usize;
+        self.bytes = offset + stride::<R>() * len as usize;
         offset
     }
 
@@ -151,13 +162,15 @@ impl LayoutPlan {
 
     /// The table whose place was reserved at `offset`.
     pub fn table<R: Shared>(mapping: &'static Mapping, offset: usize, len: u32) -> Table<R> {
+        let stride = stride::<R>();
         assert!(
-            offset + size_of::<R>() * len as usize <= mapping.bytes(),
+            offset + stride * len as usize <= mapping.bytes(),
             "table beyond the mapping"
         );
         Table {
             mapping,
             offset,
+            stride,
             len,
             record: PhantomData,
         }

@@ -120,7 +120,24 @@ pub struct ProcessId {
     pub start_time: u64,
 }
 
+/// No pid needs more: `PID_MAX_LIMIT` of the kernel is 2²².
+const PID_BITS: u32 = 22;
+
 impl ProcessId {
+    /// As one number, which is 0 for no process. What is left beside the pid counts ticks for a thousand years.
+    pub fn to_number(self) -> u64 {
+        self.start_time << PID_BITS | u64::from(self.pid)
+    }
+
+    /// From [that number](Self::to_number).
+    pub fn from_number(number: u64) -> Option<Self> {
+        let pid = u32::try_from(number & ((1 << PID_BITS) - 1)).expect("masked");
+        (number != 0).then_some(Self {
+            pid,
+            start_time: number >> PID_BITS,
+        })
+    }
+
     /// This process. Once it was found, it is known without looking.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub mod footprint;
 pub mod killer;
 pub mod liveness;
 pub mod operator;
+pub mod pair;
 pub mod pauses;
 pub mod person;
 pub mod random;

@@ -6,6 +6,7 @@ mod common;
 
 mod crowd;
 mod many;
+mod moves;
 mod roles;
 #[cfg(feature = "sabotage")]
 mod sabotage;

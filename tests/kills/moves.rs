@@ -1,0 +1,269 @@
+//! A client that moves from one process to another, since it has entered a room of somebody there: whoever dies in the middle of it, it is
+//! served, by one process, on the same connection.
+//!
+//! Processes are stopped to hold the move at the point where one of them is killed. `FORKADE_TEST_ROLE_KILLS=100` kills more keepers in the
+//! last test.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use forkade_protocol::client::{Client, NewRoom};
+use nix::sys::signal::Signal;
+
+use crate::common::liveness::expect_nobody_sleeps_over_work;
+use crate::common::pair::Pair;
+use crate::common::random::{Random, seed};
+use crate::common::{Server, children, eventually, is_alive, is_asleep, of_name};
+
+const HOST: &str = "Client0";
+const MOVER: &str = "Client7";
+/// A keeper that dies sooner after it was started is started again later and later.
+const LIFE: Duration = Duration::from_millis(510);
+
+/// A client in the middle of a move: its next process has been promised it, its present one is stopped and has not read that it is to
+/// let go.
+struct Move {
+    server: Server,
+    pair: Pair,
+    /// Others that are served by the process that the client moves to.
+    beside: Vec<Client>,
+    ports: [Option<SocketAddr>; 2],
+    keeper: u32,
+    from: u32,
+    to: u32,
+}
+
+impl Move {
+    fn begin() -> Self {
+        let server = Server::start(&[
+            "--connections-max",
+            "900",
+            "--keepers",
+            "1",
+            "--clients-per-handler",
+            "8",
+        ]);
+        // Seven fill a process but for the place that is left for moves.
+        let mut beside: Vec<Client> = (0..8).map(|nth| server.client(&format!("Client{nth}"))).collect();
+        let (mut mover, mut host) = (beside.pop().expect("8"), beside.remove(0));
+        let room = host
+            .create_room(NewRoom::new("relay", "a pair"))
+            .expect("a room is free");
+        let handler_of = |name| server.handler_of(name).expect("it is served");
+        let (from, to) = (handler_of(MOVER), handler_of(HOST));
+        assert_ne!(from, to);
+        let keeper = keeper_of(&server);
+        // So that it does not ask the present process to let go before that is stopped.
+        server.signal(keeper, Signal::SIGSTOP);
+        mover.join_room(room.room, None).expect("a seat is free");
+        eventually("the present process has asked for the move", || is_asleep(from));
+        server.signal(from, Signal::SIGSTOP);
+        server.signal(keeper, Signal::SIGCONT);
+        eventually("the keeper has done what it can", || is_asleep(keeper));
+        Self {
+            ports: [host.local_addr(), mover.local_addr()],
+            pair: Pair::in_room([host, mover]),
+            server,
+            beside,
+            keeper,
+            from,
+            to,
+        }
+    }
+
+    fn kill_keeper(&mut self) {
+        self.server.kill(self.keeper);
+        let keeper = self.keeper;
+        eventually("there is another keeper", || {
+            let keepers = of_name(&children(self.server.pid()), "keeper");
+            keepers.len() == 1 && keepers != [keeper]
+        });
+        self.keeper = keeper_of(&self.server);
+    }
+
+    fn kill(&self, handler: u32) {
+        self.server.kill(handler);
+        eventually("it is dead", || !is_alive(handler));
+    }
+
+    fn let_go_on(&self, process: u32) {
+        self.server.signal(process, Signal::SIGCONT);
+    }
+
+    /// All are served, and are again when all their processes are killed: the keeper knows who serves whom.
+    fn expect_all_are_served(mut self) {
+        for killed in [false, true] {
+            if killed {
+                for handler in [HOST, MOVER].map(|name| self.server.handler_of(name).expect("it is served")) {
+                    // Both may be served by the same.
+                    if is_alive(handler) {
+                        self.kill(handler);
+                    }
+                }
+            }
+            self.pair.say(20);
+            self.pair.hear();
+            for client in &mut self.beside {
+                client.ping().expect("the session lives");
+            }
+        }
+        let ports = self.pair.clients.each_ref().map(Client::local_addr);
+        assert_eq!(ports, self.ports, "nobody has connected again");
+        assert_eq!(self.server.status("resumes_total"), 0);
+        expect_nobody_sleeps_over_work(&self.server);
+        for client in self.beside.into_iter().chain(self.pair.clients) {
+            client.goodbye().expect("the session lives");
+        }
+        eventually("nobody is served any more", || {
+            [HOST, MOVER].map(|name| self.server.handler_of(name)) == [None; 2]
+        });
+        eventually("all handlers have ended", || {
+            let all = children(self.server.pid());
+            let keepers = of_name(&all, "keeper");
+            let beneath = keepers.iter().flat_map(|keeper| children(*keeper));
+            of_name(&all, "handler").is_empty() && beneath.count() == 0
+        });
+        self.server.expect_no_errors();
+    }
+}
+
+fn keeper_of(server: &Server) -> u32 {
+    let [keeper] = of_name(&children(server.pid()), "keeper")[..] else {
+        panic!("there is one keeper");
+    };
+    keeper
+}
+
+#[test]
+fn a_client_moves_when_nobody_dies() {
+    let it = Move::begin();
+    it.let_go_on(it.from);
+    eventually("both are served by one process", || {
+        it.server.handler_of(MOVER) == Some(it.to)
+    });
+    it.expect_all_are_served();
+}
+
+#[test]
+fn it_moves_although_the_keeper_dies_before_its_process_lets_go() {
+    let mut it = Move::begin();
+    it.kill_keeper();
+    it.let_go_on(it.from);
+    eventually("both are served by one process", || {
+        it.server.handler_of(MOVER) == Some(it.to)
+    });
+    it.expect_all_are_served();
+}
+
+#[test]
+fn it_has_moved_although_the_keeper_dies_before_it_hears_so() {
+    let mut it = Move::begin();
+    it.server.signal(it.keeper, Signal::SIGSTOP);
+    it.let_go_on(it.from);
+    // Served without the keeper.
+    it.pair.say(20);
+    it.pair.hear();
+    eventually("the processes have nothing to do", || {
+        is_asleep(it.from) && is_asleep(it.to)
+    });
+    it.kill_keeper();
+    eventually("both are served by one process", || {
+        it.server.handler_of(MOVER) == Some(it.to)
+    });
+    it.expect_all_are_served();
+}
+
+#[test]
+fn it_is_served_although_the_process_it_was_promised_to_dies_first() {
+    let it = Move::begin();
+    it.kill(it.to);
+    it.let_go_on(it.from);
+    it.expect_all_are_served();
+}
+
+#[test]
+fn it_is_served_although_the_process_it_was_promised_to_dies_without_having_looked() {
+    let it = Move::begin();
+    it.server.signal(it.to, Signal::SIGSTOP);
+    it.server.signal(it.keeper, Signal::SIGSTOP);
+    it.let_go_on(it.from);
+    eventually("its process has let it go", || is_asleep(it.from));
+    it.kill(it.to);
+    it.let_go_on(it.keeper);
+    it.expect_all_are_served();
+}
+
+#[test]
+fn it_is_served_although_its_process_dies_before_it_lets_go() {
+    let it = Move::begin();
+    it.kill(it.from);
+    it.expect_all_are_served();
+}
+
+#[test]
+fn it_is_served_although_its_process_dies_and_the_promised_one_too() {
+    let it = Move::begin();
+    it.server.signal(it.keeper, Signal::SIGSTOP);
+    it.kill(it.from);
+    it.kill(it.to);
+    it.let_go_on(it.keeper);
+    it.expect_all_are_served();
+}
+
+#[test]
+fn keepers_die_again_and_again_while_many_move() {
+    const PAIRS: usize = 8;
+    let deaths =
+        std::env::var("FORKADE_TEST_ROLE_KILLS").map_or(12, |deaths| deaths.parse().expect("a number"));
+    let server = Server::start(&[
+        "--connections-max",
+        "900",
+        "--keepers",
+        "1",
+        "--clients-per-handler",
+        "16",
+    ]);
+    let mut random = Random::new(seed(), 0);
+    for round in 0..deaths {
+        // Handlers that have outlived their keeper are given nobody: each round has new ones.
+        let come = |nth| server.client(&format!("Client{round}-{nth}"));
+        let clients: Vec<Client> = (0..2 * PAIRS).map(come).collect();
+        let ports: Vec<Option<SocketAddr>> = clients.iter().map(Client::local_addr).collect();
+        let keeper = keeper_of(&server);
+        let pause = Duration::from_micros(random.below(5000) as u64);
+        let kill = {
+            let server = &server;
+            move || {
+                std::thread::sleep(pause);
+                server.kill(keeper);
+            }
+        };
+        let mut pairs = std::thread::scope(|scope| {
+            scope.spawn(kill);
+            let mut others = clients;
+            let firsts: Vec<Client> = others.drain(..PAIRS).collect();
+            let pairs = firsts.into_iter().zip(others);
+            pairs
+                .map(|(one, other)| Pair::meet(one, other))
+                .collect::<Vec<Pair>>()
+        });
+        eventually("there is another keeper", || {
+            let keepers = of_name(&children(server.pid()), "keeper");
+            keepers.len() == 1 && keepers != [keeper]
+        });
+        pairs.iter_mut().for_each(|pair| pair.say(20));
+        pairs.iter_mut().for_each(Pair::hear);
+        let now = pairs.iter().map(|pair| pair.clients[0].local_addr());
+        let now: Vec<Option<SocketAddr>> = now
+            .chain(pairs.iter().map(|pair| pair.clients[1].local_addr()))
+            .collect();
+        assert_eq!(now, ports, "somebody has connected again");
+        std::thread::sleep(LIFE);
+        expect_nobody_sleeps_over_work(&server);
+        for client in pairs.into_iter().flat_map(|pair| pair.clients) {
+            client.goodbye().expect("the session lives");
+        }
+    }
+    assert_eq!(server.status("resumes_total"), 0);
+    server.expect_no_errors();
+}
