@@ -102,8 +102,6 @@ struct Kept {
     socket: OwnedFd,
     /// Pid of its handler. 0: it has none at this moment.
     handler: u32,
-    /// Others were served by a process that it has cost: it is served alone from now on.
-    is_suspect: bool,
     /// Pid of the handler that was promised it, and has it as soon as its present one lets go.
     moves_to: Option<u32>,
     deaths: Deaths,
@@ -114,7 +112,6 @@ impl Kept {
         Self {
             socket,
             handler: 0,
-            is_suspect: false,
             moves_to: None,
             deaths: Deaths::default(),
         }

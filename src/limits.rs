@@ -60,9 +60,12 @@ pub const BACKLOG_DEFAULT: u32 = 1024;
 /// other processes, listening sockets.
 pub const OPEN_FILES_BASE: u64 = 64;
 
-/// Memory of one connection's process, everything counted: page tables, kernel stack, private pages,
-/// socket (the load test measures 220 to 240 KiB with 1,000 clients, their share of the shared memory included).
-pub const MEMORY_PER_CONNECTION_BYTES: u64 = 224 * 1024;
+/// Memory of one handler, everything counted: page tables, kernel stack, private pages. (The load test measures 200 KiB for each client that
+/// has a process of its own, what it touches of the shared memory included.)
+pub const MEMORY_PER_HANDLER_BYTES: u64 = 176 * 1024;
+
+/// Memory of one connection: what the kernel has for its socket and its descriptors in two processes, as long as nothing waits in it.
+pub const MEMORY_PER_CONNECTION_BYTES: u64 = 16 * 1024;
 
 /// Bytes of a configuration file.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;

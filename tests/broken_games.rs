@@ -6,10 +6,11 @@
 mod common;
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use common::{PATIENCE, Server, eventually};
+use common::{PATIENCE, Server, children, eventually, of_name};
 use forkade::games::relay::Relay;
 use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
 use forkade_protocol::client::{Client, ClientError, NewRoom};
@@ -49,6 +50,8 @@ enum Deed {
     SaySoMuch,
     WinWithoutASeat,
     Abort,
+    /// Abort if there is this file, which is removed first. What comes after, adds 1.
+    AbortOnce(PathBuf),
 }
 
 impl Game for Fragile {
@@ -92,6 +95,13 @@ impl Game for Fragile {
             Deed::GrowTooLarge => self.padding.resize(1 << 20, 0),
             Deed::SaySoMuch => (0..100_000).for_each(|number| out.to_all(&number)),
             Deed::WinWithoutASeat => self.sum = u32::MAX,
+            Deed::AbortOnce(file) => {
+                if std::fs::remove_file(file).is_ok() {
+                    std::process::abort();
+                }
+                self.sum = self.sum - 1000 + 1;
+                out.to_all(&self.sum);
+            }
             Deed::Abort => std::process::abort(),
         }
         Ok(())
@@ -569,18 +579,7 @@ fn an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_
 }
 
 fn whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_play_on() {
-    let server = Server::run(
-        Command::new(std::env::current_exe().expect("this program has a path"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
-            .args([
-                "--clients-per-handler",
-                "16",
-                "--connections-max",
-                "900",
-                "--keepers",
-                "1",
-            ]),
-    );
+    let server = start_with_processes_of_many();
     let (mut ann, mut bob, _) = together(&server);
     let (mut cid, mut dan) = (server.client("Cid"), server.client("Dan"));
     assert_eq!(
@@ -614,6 +613,59 @@ fn whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_play_on() {
     );
 }
 
+fn who_has_killed_a_process_of_many_is_served_alone_also_by_the_next_keeper() {
+    let server = start_with_processes_of_many();
+    let (mut ann, mut bob, _) = together(&server);
+    let file = std::env::temp_dir().join(format!("forkade-abort-once-{}", std::process::id()));
+    std::fs::write(&file, "").expect("a file can be written");
+    ann.act(deed(&Deed::AbortOnce(file)))
+        .expect("the successor does it");
+    assert_eq!((number(&mut ann), number(&mut bob)), (1, 1));
+    assert_ne!(server.handler_of("Ann"), server.handler_of("Bob"), "she is alone");
+    let keeper = || of_name(&children(server.pid()), "keeper");
+    let before = keeper();
+    server.kill(before[0]);
+    eventually("another keeper has adopted both processes", || {
+        keeper().len() == 1 && keeper() != before && server.status("handlers") == 2
+    });
+    for name in ["Ann", "Bob"] {
+        let handler = server.handler_of(name).expect("it is served");
+        server.kill(handler);
+        eventually("it has a successor", || {
+            server.handler_of(name).is_some_and(|pid| pid != handler)
+        });
+    }
+    let others = ["Eve", "Fay", "Gil"].map(|name| server.client(name));
+    for name in ["Eve", "Fay", "Gil"] {
+        assert_eq!(
+            server.handler_of(name),
+            server.handler_of("Bob"),
+            "there is a place"
+        );
+        assert_ne!(server.handler_of(name), server.handler_of("Ann"));
+    }
+    for client in [ann, bob].into_iter().chain(others) {
+        assert_eq!(client.counters().resumes, 0);
+        client.goodbye().expect("the session lives");
+    }
+}
+
+/// Up to sixteen clients have one process, and all are kept by one keeper.
+fn start_with_processes_of_many() -> Server {
+    Server::run(
+        Command::new(std::env::current_exe().expect("this program has a path"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
+            .args([
+                "--clients-per-handler",
+                "16",
+                "--connections-max",
+                "900",
+                "--keepers",
+                "1",
+            ]),
+    )
+}
+
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("serve") {
         return forkade::Server::new()
@@ -633,6 +685,7 @@ fn main() -> ExitCode {
         a_tick_that_panics_stops_one_clock_and_no_other,
         an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_other,
         whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_play_on,
+        who_has_killed_a_process_of_many_is_served_alone_also_by_the_next_keeper,
     ];
     ExitCode::SUCCESS
 }

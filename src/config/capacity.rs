@@ -12,7 +12,8 @@ use thiserror::Error;
 
 use super::{Config, Problem, Settings};
 use crate::limits::{
-    CONNECTIONS_PER_KEEPER_MAX, MEMORY_PER_CONNECTION_BYTES, OPEN_FILES_BASE, PLACES_FOR_MOVES_ONE_IN,
+    CONNECTIONS_PER_KEEPER_MAX, MEMORY_PER_CONNECTION_BYTES, MEMORY_PER_HANDLER_BYTES, OPEN_FILES_BASE,
+    PLACES_FOR_MOVES_ONE_IN,
 };
 
 /// What a machine allows.
@@ -45,7 +46,7 @@ pub struct Needs {
     /// Processes: the handlers (as many as it takes where all their places are used but those left for moves), those held ready, the
     /// keepers, supervisor, listener and ticker.
     pub processes: u64,
-    /// Memory: each connection's process, and the shared mapping.
+    /// Memory: the handlers, the connections, and the shared mapping.
     pub memory_bytes: u64,
 }
 
@@ -73,7 +74,9 @@ impl Needs {
                 + OPEN_FILES_BASE,
             ticker_open_files: u64::from(config.rooms_max) + OPEN_FILES_BASE,
             processes: handlers + (spares + 1) * keepers + 3,
-            memory_bytes: connections * MEMORY_PER_CONNECTION_BYTES + mapping_bytes,
+            memory_bytes: (handlers + spares * keepers) * MEMORY_PER_HANDLER_BYTES
+                + connections * MEMORY_PER_CONNECTION_BYTES
+                + mapping_bytes,
         }
     }
 }

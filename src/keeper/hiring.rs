@@ -248,8 +248,11 @@ impl Keeper {
                 kept.handler = 0;
             }
         }
-        if let Some(kept) = suspect.and_then(|index| self.kept.get_mut(&index)) {
-            kept.is_suspect |= !is_blameless && !death.speaks_against_nobody(deaths_of_suspect);
+        if let Some(index) = suspect
+            && !is_blameless
+            && !death.speaks_against_nobody(deaths_of_suspect)
+        {
+            self.context.memory.connections.at(index).set_suspect();
         }
         let groups = match is_blameless {
             true => vec![left],
@@ -306,8 +309,8 @@ impl Keeper {
             return;
         }
         let may_have_company = |index: &u32| {
-            let is_player = self.context.memory.connections.at(*index).kind() == Kind::Game;
-            is_player && self.kept.get(index).is_some_and(|kept| !kept.is_suspect)
+            let record = self.context.memory.connections.at(*index);
+            record.kind() == Kind::Game && !record.is_suspect()
         };
         let with_channel = self.hands_out() && !is_part && group.iter().all(may_have_company);
         self.unserved.push_back(Unserved::new(group, with_channel));

@@ -115,28 +115,18 @@ impl Keeper {
         if from == to || !self.crew.has_place_for_move(to) {
             return;
         }
-        let Some(process) = self.crew.get(to).map(|worker| worker.process) else {
-            return;
-        };
         let connection = self.context.memory.connections.at(index).reference(index);
         if self.crew.get(from).is_none_or(|worker| worker.channel.is_none()) {
             return;
         }
         self.break_promise(index);
-        if self
-            .send_socket(index, to, Assignment::Expect { connection })
-            .is_none()
-        {
+        let Some(next) = self.send_socket(index, to, Assignment::Expect { connection }) else {
             return;
-        }
+        };
         if let Some(kept) = self.kept.get_mut(&index) {
             kept.moves_to = Some(to);
         }
-        let hand_over = Assignment::HandOver {
-            connection,
-            to: process,
-        }
-        .encode();
+        let hand_over = Assignment::HandOver { connection, to: next }.encode();
         let asks = self.crew.get(from).and_then(|worker| worker.channel.as_ref());
         if !asks.is_some_and(|asks| matches!(asks.send(&hand_over, &[]), Ok(SendOutcome::Sent))) {
             // It stays where it is.

@@ -44,6 +44,8 @@ shared_record! {
         peer_address: [AtomicU64; 2],
         /// What the watchdog has killed the handler for, as a [`FaultKind`]'s number; 0 for nothing.
         fault: AtomicU32,
+        /// Nonzero once the connection has cost a process that served others, too: it is served alone from then on.
+        suspect: AtomicU32,
         /// Nonzero once the handler has brought the connection to its end: what is left is to be dropped.
         over: AtomicU32,
         /// Nonzero if somebody has left word for the handler, who should look at what is wanted.
@@ -178,6 +180,7 @@ impl ConnectionRecord {
         self.working_on.store(0, Ordering::Relaxed);
         self.refused_frame.store(0, Ordering::Relaxed);
         self.over.store(0, Ordering::Relaxed);
+        self.suspect.store(0, Ordering::Relaxed);
         self.attention.store(0, Ordering::Relaxed);
         self.beside.store(0, Ordering::Relaxed);
         self.terminal.store(0, Ordering::Relaxed);
@@ -231,6 +234,16 @@ impl ConnectionRecord {
     /// Whether the connection has come to its end.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire) != 0
+    }
+
+    /// From now on the connection is served by a process of its own. Only its keeper may say so; the next keeper goes by it, too.
+    pub fn set_suspect(&self) {
+        self.suspect.store(1, Ordering::Release);
+    }
+
+    /// Whether it has cost a process that served others, too.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire) != 0
     }
 
     /// Enters the connection's place in the order in which all were accepted. Only the slot's keeper may, before its first handler.
