@@ -1,7 +1,7 @@
 //! A handler: animates connections and their players. Bytes in, transactions, bytes out.
 //!
 //! How many it serves is the isolation dial: one, unless configured otherwise, and then it ends with it. One that may serve several is
-//! given them by its keeper over a [channel](Assignment), and they take [turns](client): it is one loop over a set, whose size
+//! given them by its keeper over a [channel](Assignment), and they take [turns](turn): it is one loop over a set, whose size
 //! may be one.
 //!
 //! It must never keep anything that a successor would need anywhere but in shared memory: it can be killed between any two
@@ -12,6 +12,7 @@ mod expected;
 mod patience;
 mod room_bells;
 mod transfer;
+mod turn;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -23,9 +24,10 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
-use self::client::{Client, Outcome, Shared};
+use self::client::{Client, Shared};
 use self::expected::Expected;
 use self::room_bells::{FIRST_ANSWER, FIRST_BELL};
+use self::turn::Outcome;
 use crate::limits::PULSE_EVERY_MS;
 use crate::lobby::Lobby;
 use crate::lobby::connections::{Claim, Kind};

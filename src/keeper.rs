@@ -30,7 +30,7 @@ use crate::deaths::Deaths;
 use crate::limits::{ACCEPT_RETRY_MS, ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX, NEWCOMERS_AT_ONCE_MAX};
 use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
-use crate::lobby::memory::KeeperSlot;
+use crate::lobby::header::KeeperSlot;
 use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
 use crate::sys::signals::Signals;

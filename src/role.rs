@@ -9,7 +9,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::config::{Config, Settings};
 use crate::games::Games;
-use crate::lobby::memory::{Memory, RoleSlot};
+use crate::lobby::header::RoleSlot;
+use crate::lobby::memory::Memory;
 use crate::sys::process::{NewProcess, ProcessId, set_name};
 use crate::sys::signals::ignore_interrupts;
 use crate::wiring::Wiring;
@@ -22,7 +23,7 @@ pub(crate) struct Context {
     pub(crate) games: &'static Games,
     pub(crate) wiring: &'static Wiring,
     pub(crate) config: &'static Config,
-    /// Which of the programs that have run this server this process runs: see [`Header::build`](crate::lobby::memory::Header::build).
+    /// Which of the programs that have run this server this process runs: see [`Header::build`](crate::lobby::header::Header::build).
     pub(crate) build: u32,
     /// Where the configuration came from.
     pub(crate) settings: &'static Settings,

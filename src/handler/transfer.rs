@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 
-use super::client::{Outcome, Turn};
+use super::turn::{Outcome, Turn};
 use crate::limits::CLOSING_TIMEOUT_MS;
 use crate::lobby::transport::Receipt;
 use crate::sys::clock::now_ms;

@@ -96,6 +96,7 @@ impl Keeper {
         let record = self.context.memory.connections.at(index);
         record.set_keeper_epoch(self.epoch.wrapping_sub(1));
         self.slot().let_go(record.kind());
+        self.context.memory.count_outliving(self.index);
         self.to_adopt.push(index);
     }
 

@@ -281,7 +281,7 @@ impl ConnectionRecord {
         ProcessId::from_number(self.handler.load(Ordering::Acquire))
     }
 
-    /// Which of the programs that have run this server the handler's process runs: see [`Header::build`](super::memory::Header::build).
+    /// Which of the programs that have run this server the handler's process runs: see [`Header::build`](super::header::Header::build).
     pub fn handler_build(&self) -> u32 {
         self.handler_build.load(Ordering::Relaxed)
     }

@@ -1,6 +1,6 @@
 //! The lobby: an API over shared state. Every change is a transaction under exactly one lock.
 //!
-//! * [`memory`]: what lies where; [`directory`], [`connections`], [`players`], [`rooms`]: the records;
+//! * [`memory`]: what lies where; [`header`]: what is read without a lock; [`directory`], [`connections`], [`players`], [`rooms`]: the records;
 //! * [`session`]: one connection and its player, as animated by a handler: [greeting](session::Session::greet), resume, end;
 //! * [`membership`]: create, join, watch, leave; `settings`, `ownership`, [`invites`] and `reservations`: what a room's owner decides;
 //! * [`play`]: ready, act; `turns`: their clocks; [`listing`]: what rooms there are;
@@ -22,6 +22,7 @@ pub mod check;
 pub mod connections;
 pub mod delivery;
 pub mod directory;
+pub mod header;
 pub mod invites;
 pub mod listing;
 mod look;

@@ -6,8 +6,9 @@ use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 
 use super::blame::note_game;
 use super::delivery::Events;
+use super::header::Header;
 use super::membership::fresh_seed;
-use super::memory::{Header, RoomRef};
+use super::memory::RoomRef;
 use super::rooms::{RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state};
 use super::session::Session;
 use super::turns::{begin_turn, set_clock};

@@ -23,7 +23,7 @@ use crate::limits::{
     UPGRADE_CHECK_TIMEOUT_MS, UPGRADE_LOOK_EVERY_MS, UPGRADE_STALLED_AFTER_DEATHS,
 };
 use crate::lobby::connections::{Claim, Kind};
-use crate::lobby::memory::UpgradeStage;
+use crate::lobby::header::UpgradeStage;
 use crate::logging;
 use crate::role::{Context, ROLES};
 use crate::sys::clock::now_ms;

@@ -7,7 +7,7 @@ use crate::console::commands::Form;
 use crate::console::queries::List;
 use crate::console::replies::Reply;
 use crate::limits::PING_TIMEOUT_MS;
-use crate::lobby::memory::Pong;
+use crate::lobby::header::Pong;
 use crate::role::{Context, Post, ROLES};
 use crate::sys::clock::{now_ms, now_ns};
 use crate::sys::process::ProcessId;

@@ -5,7 +5,7 @@ use std::io;
 use super::Progress;
 use crate::console::replies::Reply;
 use crate::limits::UPGRADE_LOOK_EVERY_MS;
-use crate::lobby::memory::{UpgradeSlot, UpgradeStage};
+use crate::lobby::header::{UpgradeSlot, UpgradeStage};
 use crate::role::Context;
 use crate::sys::clock::now_ms;
 
