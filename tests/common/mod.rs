@@ -18,7 +18,7 @@ pub mod streams;
 pub mod tcp_table;
 pub mod terminal;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -53,11 +53,16 @@ impl Server {
 
     /// As [`Server::run`]; what is not piped cannot be seen in the [log](Server::log).
     pub fn run_with_stderr(command: &mut Command, stderr: Stdio) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .expect("the server's binary can be run");
+        command.stdout(Stdio::piped()).stderr(stderr);
+        let mut child = loop {
+            match command.spawn() {
+                // Just copied by a test, while another thread was starting a process: that has the file open for a moment.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                spawned => break spawned.expect("the server's binary can be run"),
+            }
+        };
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take();
         let written = Arc::clone(&log);

@@ -268,9 +268,10 @@ fn who_comes_after_all_handlers_have_died_does_not_wait_for_all_successors() {
     }
     let its_handler = server.handler_of("newcomer").expect("it is served");
     // In the order of their birth.
-    let beside = keepers.iter().map(|keeper| children(*keeper));
-    let beside = beside.filter(|handlers| handlers.contains(&its_handler));
-    let handlers = beside.last().expect("a keeper has forked it");
+    let mut of_keepers = keepers.iter().map(|keeper| children(*keeper));
+    let handlers = of_keepers
+        .find(|handlers| handlers.contains(&its_handler))
+        .expect("a keeper has forked it");
     let after = handlers.iter().skip_while(|pid| **pid != its_handler).count() - 1;
     assert!(
         after > handlers.len() / 2,
