@@ -16,7 +16,7 @@ use crate::shared_record;
 use crate::shm::byte_ring::ByteRing;
 use crate::shm::lock::Lock;
 use crate::shm::transaction::{Animated, Hand, Record, Tx, View};
-use crate::sys::memory::Guarded;
+use crate::sys::memory::{Guarded, PageStart};
 use crate::telnet::Refused;
 use crate::text_player;
 
@@ -72,6 +72,7 @@ shared_record! {
         pub(super) shown: Shown,
         /// What the player has sent.
         pub input: InputRing,
+        output_begins_a_page: PageStart,
         /// What the player is sent.
         pub output: OutputRing,
     }

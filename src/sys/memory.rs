@@ -65,6 +65,12 @@ macro_rules! shared_record {
     };
 }
 
+shared_record! {
+    /// Takes no space. What follows it in a record begins a page (of 4096 bytes): what is touched of it then lies on as few as can be.
+    #[repr(align(4096))]
+    pub struct PageStart {}
+}
+
 /// A cell that only the holder of the lock that guards it may touch.
 ///
 /// Only [`Tx`](crate::shm::transaction::Tx) and [`Hand`](crate::shm::transaction::Hand) look inside, and they check the address
