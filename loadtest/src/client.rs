@@ -9,6 +9,7 @@ use forkade_protocol::{ClientMessage, ServerMessage};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use nix::sys::socket::{setsockopt, sockopt};
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
@@ -285,6 +286,10 @@ impl Client {
 /// As [`TcpStream::connect`], from any port of an address.
 fn connect_from(source: IpAddr, server: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), None)?;
+    // With a port chosen here the kernel would look for one that nobody has, which takes ever longer from 15,000 clients on.
+    if source.is_ipv4() {
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+    }
     socket.bind(&SocketAddr::new(source, 0).into())?;
     match socket.connect(&server.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
