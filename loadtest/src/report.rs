@@ -143,7 +143,7 @@ pub(crate) struct ServerFigures {
     /// What the clients added, at the end of the load, over their number.
     pub memory_kib_per_client: Option<f64>,
     /// The same with all that the machine's kernel holds besides and cannot give back, the load generator's sockets included. Means
-    /// something only if no other program comes or goes meanwhile.
+    /// something only if no other program comes or goes meanwhile; left out where one evidently has.
     pub memory_all_kib_per_client: Option<f64>,
     /// All of it, at the end of the load.
     pub memory_kib: Option<u64>,

@@ -212,7 +212,8 @@ impl ServerFigures {
         Self {
             processes: observed.after.map(|figures| figures.processes),
             memory_kib_per_client: memory_added,
-            memory_all_kib_per_client: all_added,
+            // Less than a part of it: something else has given memory back meanwhile.
+            memory_all_kib_per_client: all_added.filter(|all| memory_added.is_some_and(|part| *all >= part)),
             memory_kib: observed.after.map(|figures| figures.memory_kib),
             cpu_percent,
         }
