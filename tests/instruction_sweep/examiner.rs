@@ -77,11 +77,12 @@ impl<'s> Examiner<'s> {
         drop(self.subject.prepare(self.copy)());
         // Figures and marks may change for a moment and change back: they lie in what all share and at the heads of records.
         let (shared, heads) = (self.parts[0].end, self.heads());
-        let mailboxes = &self.copy.memory.directory.mailboxes;
-        let is_mail = |page: &Range<usize>| {
-            let first = offset(self.copy.memory, mailboxes.at(0));
-            (first..first + MAILBOX_BYTES * mailboxes.len() as usize).contains(&page.start)
-        };
+        // Of what all share, these are large and hardly ever written to.
+        let (memory, mailboxes) = (self.copy.memory, &self.copy.memory.directory.mailboxes);
+        let (mail, chat) = (offset(memory, mailboxes.at(0)), offset(memory, memory.chat));
+        let mail = mail..mail + MAILBOX_BYTES * mailboxes.len() as usize;
+        let chat = chat..chat + size_of_val(memory.chat);
+        let is_large = |page: &Range<usize>| mail.contains(&page.start) || chat.contains(&page.start);
         let is_head = |page: &Range<usize>| {
             heads
                 .iter()
@@ -89,7 +90,7 @@ impl<'s> Examiner<'s> {
         };
         let changes = |page: &Range<usize>| !self.copy.memory.mapping.same_as(original, page.clone());
         let may_change =
-            |page: &Range<usize>| page.start < shared && !is_mail(page) || is_head(page) || changes(page);
+            |page: &Range<usize>| page.start < shared && !is_large(page) || is_head(page) || changes(page);
         let pages = self.pages().filter(may_change).collect();
         let last = self.look().picture;
         self.copy.lobby().sweep_rooms();
@@ -217,12 +218,17 @@ impl<'s> Examiner<'s> {
     fn heads(&self) -> Vec<Range<usize>> {
         let memory = self.copy.memory;
         let player = |record: &'static PlayerRecord| offset(memory, record)..offset(memory, &record.input);
-        let room =
-            |record: &'static RoomRecord| offset(memory, record)..offset(memory, &record.log) + PAGE_BYTES;
+        let room = |record: &'static RoomRecord| {
+            let log = offset(memory, &record.log);
+            [
+                offset(memory, record)..offset(memory, &record.states),
+                log..log + PAGE_BYTES,
+            ]
+        };
         let chat = offset(memory, memory.chat)..offset(memory, &memory.chat.log) + PAGE_BYTES;
         let players = memory.players.iter().map(|(_, record)| player(record));
         players
-            .chain(memory.rooms.iter().map(|(_, record)| room(record)))
+            .chain(memory.rooms.iter().flat_map(|(_, record)| room(record)))
             .chain([chat])
             .collect()
     }
