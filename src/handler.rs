@@ -328,12 +328,11 @@ impl Handler {
                         (Some(Assignment::Serve { connection }), Some(socket)) => {
                             self.take_in(connection, socket)?;
                         }
-                        (Some(Assignment::Expect { connection }), Some(socket)) => {
-                            let record = self.shared.context.memory.connections.at(connection.index());
-                            self.expected.enter(connection, socket, record, now_ms());
+                        (Some(Assignment::Expect { connection, from }), Some(socket)) => {
+                            self.expected.enter(connection, socket, from, now_ms());
                         }
                         (Some(Assignment::HandOver { connection, to }), None) => {
-                            self.be_asked_for(connection, to);
+                            self.be_asked_for(connection, to)?;
                         }
                         _ => log::error!("a message from the keeper was malformed"),
                     }
@@ -395,6 +394,10 @@ impl Handler {
     fn serve_who_is_handed_over(&mut self) -> io::Result<()> {
         let (memory, me) = (self.shared.context.memory, self.shared.me);
         for (connection, socket) in self.expected.handed_over(&memory.connections, me, now_ms()) {
+            // Promised again when it was here already.
+            if self.place_of(connection).is_some() {
+                continue;
+            }
             let record = memory.connections.at(connection.index());
             record.set_handler(me, self.shared.context.build);
             record.pulse.beat();
@@ -404,14 +407,24 @@ impl Handler {
     }
 
     /// The keeper wants the connection served by another process.
-    fn be_asked_for(&mut self, connection: ConnectionRef, to: ProcessId) {
-        let is_it = |client: &Option<Client>| client.as_ref().is_some_and(|it| it.connection() == connection);
-        if let Some(place) = self.clients.iter().position(is_it)
+    fn be_asked_for(&mut self, connection: ConnectionRef, to: ProcessId) -> io::Result<()> {
+        if self.place_of(connection).is_none() {
+            // It may have been handed over just now.
+            self.serve_who_is_handed_over()?;
+        }
+        if let Some(place) = self.place_of(connection)
             && let Some(client) = &mut self.clients[place]
         {
             client.asked_for_by = Some(to);
             self.wake(place);
         }
+        Ok(())
+    }
+
+    /// Where the connection is served, if it is.
+    fn place_of(&self, connection: ConnectionRef) -> Option<usize> {
+        let is_it = |client: &Option<Client>| client.as_ref().is_some_and(|it| it.connection() == connection);
+        self.clients.iter().position(is_it)
     }
 
     /// Lets another process serve a connection: it has the socket already, and waits for this.

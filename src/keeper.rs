@@ -93,6 +93,8 @@ struct Keeper {
     /// When connections are taken again, after there were more than one look takes or resources were wanting: those that wait are not
     /// announced anew.
     take_again_at_ms: Option<u64>,
+    /// Another keeper is to take this one's place, as soon as everybody has a handler.
+    makes_way: bool,
     /// When what is left is killed; set when the server stops.
     stop_by_ms: Option<u64>,
 }
@@ -175,6 +177,7 @@ impl Keeper {
             outdated: VecDeque::new(),
             replace_outdated_at_ms: 0,
             take_again_at_ms: None,
+            makes_way: false,
             stop_by_ms: None,
         })
     }
@@ -190,6 +193,9 @@ impl Keeper {
                 self.take_connections()?;
             }
             self.serve_the_unserved();
+            if self.makes_way && self.unserved.is_empty() {
+                return Ok(0);
+            }
             self.keep_spares();
             self.show_crew();
             match self.poll.poll(&mut events, self.patience()) {
@@ -201,6 +207,8 @@ impl Keeper {
             for token in tokens {
                 for event in self.meaning(token)? {
                     match event {
+                        // If they are to be taken again anyway, others come first.
+                        Event::Connections if self.take_again_at_ms.is_some() => {}
                         Event::Connections => self.take_connections()?,
                         Event::Children => self.reap_handlers(),
                         Event::AdoptedEnded(pid) => self.adopted_handler_ended(pid),
@@ -209,8 +217,11 @@ impl Keeper {
                             self.pass_on_attention();
                             self.hear_news();
                         }
-                        // Told by somebody else than the supervisor, it ends alone; the next keeper adopts what it held.
-                        Event::Stop if !self.server_is_stopping() => return Ok(0),
+                        // The next keeper adopts what this one holds; but only from handlers that live.
+                        Event::Stop if !self.server_is_stopping() => {
+                            self.reap_handlers();
+                            self.makes_way = true;
+                        }
                         Event::Stop => self.stop(),
                         Event::SupervisorGone => return Ok(1),
                     }

@@ -275,6 +275,8 @@ pub(crate) enum Assignment {
     Expect {
         /// The connection.
         connection: ConnectionRef,
+        /// The present handler.
+        from: ProcessId,
     },
     /// Another process is to serve the connection, and has its socket already.
     HandOver {
@@ -291,26 +293,26 @@ impl Assignment {
 
     /// The message.
     pub(crate) fn encode(self) -> [u8; Self::BYTES] {
-        let (tag, connection, to) = match self {
+        let (tag, connection, other) = match self {
             Self::Serve { connection } => (0, connection, 0),
-            Self::Expect { connection } => (1, connection, 0),
+            Self::Expect { connection, from } => (1, connection, from.to_number()),
             Self::HandOver { connection, to } => (2, connection, to.to_number()),
         };
         let mut message = [tag; Self::BYTES];
         message[1..9].copy_from_slice(&connection.to_id().to_le_bytes());
-        message[9..].copy_from_slice(&to.to_le_bytes());
+        message[9..].copy_from_slice(&other.to_le_bytes());
         message
     }
 
     /// What the message says; `None` for one that no process of this server sends.
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
         let (tag, numbers) = message.split_first()?;
-        let (id, to) = numbers.split_first_chunk()?;
+        let (id, other) = numbers.split_first_chunk()?;
         let connection = ConnectionRef::from_id(u64::from_le_bytes(*id));
-        let to = ProcessId::from_number(u64::from_le_bytes(to.try_into().ok()?));
-        match (tag, to) {
+        let other = ProcessId::from_number(u64::from_le_bytes(other.try_into().ok()?));
+        match (tag, other) {
             (0, None) => Some(Self::Serve { connection }),
-            (1, None) => Some(Self::Expect { connection }),
+            (1, Some(from)) => Some(Self::Expect { connection, from }),
             (2, Some(to)) => Some(Self::HandOver { connection, to }),
             _ => None,
         }

@@ -2,6 +2,9 @@
 //!
 //! So a connection that moves from one process to another has an owner at every moment, entered in its record, who has its socket:
 //! whoever is killed meanwhile, somebody goes on with it.
+//!
+//! A keeper that dies between its two messages leaves a promise that nobody will keep. It costs this process a descriptor and a look
+//! per second until the connection ends or changes hands: it cannot be told from one whose second message has not been read yet.
 
 use std::os::fd::OwnedFd;
 
@@ -23,8 +26,8 @@ pub(super) struct Expected {
 struct Arrival {
     connection: ConnectionRef,
     socket: OwnedFd,
-    /// Who animated it when it was announced.
-    from: Option<ProcessId>,
+    /// Who is to hand it over. If anybody else comes to have it, it does not come from there any more.
+    from: ProcessId,
 }
 
 /// What an entry says of an expected connection.
@@ -46,7 +49,7 @@ impl Arrival {
             && !record.is_over();
         match is_there {
             true if handler == Some(me) => State::HandedOver,
-            true if handler == self.from => State::ToCome,
+            true if handler == Some(self.from) => State::ToCome,
             _ => State::Gone,
         }
     }
@@ -63,19 +66,13 @@ impl Expected {
     }
 
     /// The keeper has announced one.
-    pub(super) fn enter(
-        &mut self,
-        connection: ConnectionRef,
-        socket: OwnedFd,
-        record: &ConnectionRecord,
-        now_ms: u64,
-    ) {
+    pub(super) fn enter(&mut self, connection: ConnectionRef, socket: OwnedFd, from: ProcessId, now_ms: u64) {
         // Announced again, it is expected from whoever has it now.
         self.connections.retain(|other| other.connection != connection);
         self.connections.push(Arrival {
             connection,
             socket,
-            from: record.handler(),
+            from,
         });
         // It may have been handed over already.
         self.look_at_ms = now_ms;
@@ -99,8 +96,10 @@ impl Expected {
         self.connections = others;
         // (Looked at once more: what has been handed over meanwhile is kept.)
         self.connections.retain(|arrival| state(arrival) != State::Gone);
-        self.look_at_ms = now_ms + self.pause_ms;
-        self.pause_ms = (self.pause_ms * 2).min(EXPECTED_LOOK_MS_MAX);
+        if self.look_at_ms <= now_ms {
+            self.look_at_ms = now_ms + self.pause_ms;
+            self.pause_ms = (self.pause_ms * 2).min(EXPECTED_LOOK_MS_MAX);
+        }
         arrived
             .into_iter()
             .map(|arrival| (arrival.connection, arrival.socket))

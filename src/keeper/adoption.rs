@@ -80,11 +80,11 @@ impl Keeper {
         kept.handler = handler.pid;
         self.kept.insert(index, kept);
         self.crew.change(handler.pid, |worker| worker.take_on(index));
-        if !lives {
-            self.handler_ended(handler.pid, None);
-        } else if record.is_over() {
+        if record.is_over() {
             // Its end was told before the offer was looked at.
             self.let_go(index);
+        } else if !lives {
+            self.replace_dead(handler, index);
         }
     }
 
@@ -123,20 +123,19 @@ impl Keeper {
     /// From now on this process watches for the end of a handler that is not its child. It cannot give it anybody new to serve.
     /// Says whether there is an end to be watched for yet.
     fn adopt_handler(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
-        let mut worker = Worker::new(handler, Vec::new(), None, self.context.config);
-        worker.pidfd = handler.open_pidfd()?;
-        if let Some(pidfd) = &worker.pidfd {
-            let token = Token(FIRST_ADOPTED + handler.pid as usize);
-            let raw = pidfd.as_raw_fd();
-            let registry = self.poll.registry();
-            registry.register(&mut SourceFd(&raw), token, Interest::READABLE)?;
-            if build != self.context.build {
-                self.outdated.push_back(handler.pid);
-            }
+        let Some(pidfd) = handler.open_pidfd()? else {
+            return Ok(false);
+        };
+        let token = Token(FIRST_ADOPTED + handler.pid as usize);
+        let registry = self.poll.registry();
+        registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)?;
+        if build != self.context.build {
+            self.outdated.push_back(handler.pid);
         }
-        let lives = worker.pidfd.is_some();
+        let mut worker = Worker::new(handler, Vec::new(), None, self.context.config);
+        worker.pidfd = Some(pidfd);
         self.crew.enter(worker);
-        Ok(lives)
+        Ok(true)
     }
 
     /// Replaces the next handler that runs the program before an upgrade: it is killed, and its successor takes over.

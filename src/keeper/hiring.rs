@@ -15,7 +15,7 @@ use crate::limits::{TAKEOVER_AGAIN_MS, TAKEOVER_TRIES_MAX, TAKEOVERS_AT_ONCE_MAX
 use crate::lobby::connections::Kind;
 use crate::logging;
 use crate::sys::clock::now_ms;
-use crate::sys::process::{Change, Exit, ForkError, Reaped, changes, fork};
+use crate::sys::process::{Change, Exit, ForkError, ProcessId, Reaped, changes, fork};
 use crate::sys::sockets::{Channel, shut_down};
 
 /// Why there is no further handler.
@@ -145,7 +145,11 @@ impl Keeper {
             match change {
                 Change::Ended(Reaped { pid, exit }) => self.handler_ended(pid, Some(exit)),
                 Change::Stopped { pid } => {
-                    let its_first = self.crew.get(pid).and_then(|worker| worker.connections.first());
+                    let is_its = |index: &&u32| self.kept.get(index).is_some_and(|kept| kept.handler == pid);
+                    let its_first = self
+                        .crew
+                        .get(pid)
+                        .and_then(|worker| worker.connections.iter().find(is_its));
                     if let Some(index) = its_first {
                         self.report_handler(*index);
                     }
@@ -157,6 +161,15 @@ impl Keeper {
     /// A handler has ended. What it has not brought to an end goes on in others. Of one that was not this process's child it is not
     /// known how it ended.
     pub(super) fn handler_ended(&mut self, pid: u32, exit: Option<Exit>) {
+        let connections = self.crew.get(pid).map(|worker| worker.connections.clone());
+        // It may have been handed some before it died that this process has not heard of, and have handed others over.
+        for index in connections.unwrap_or_default() {
+            self.follow_move(index);
+            if self.kept.get(&index).is_some_and(|kept| kept.handler != pid) {
+                // Who has it may not have been told.
+                self.nudge(index);
+            }
+        }
         let Some(worker) = self.crew.remove(pid) else {
             return;
         };
@@ -178,15 +191,19 @@ impl Keeper {
         self.replace(&worker, left, exit);
     }
 
-    /// Whether a dead handler was the one that animated the connection. It may have been promised only, or have handed it over before it
-    /// died.
+    /// Whether a dead handler was the one that animated the connection. It may have been promised only.
     fn was_its(&mut self, index: u32, pid: u32) -> bool {
-        self.follow_move(index);
         let Some(kept) = self.kept.get_mut(&index) else {
             return false;
         };
         kept.moves_to = kept.moves_to.filter(|promised_to| *promised_to != pid);
         kept.handler == pid
+    }
+
+    /// A connection's handler is found dead, which this process did not know as one of its own.
+    pub(super) fn replace_dead(&mut self, handler: ProcessId, index: u32) {
+        let worker = Worker::new(handler, vec![index], None, self.context.config);
+        self.replace(&worker, vec![index], None);
     }
 
     /// A connection has come to its end.
@@ -318,6 +335,11 @@ impl Keeper {
 
     /// Gives connections that others have animated a new handler; if that cannot be had now, a little later.
     fn serve_again(&mut self, mut unserved: Unserved) {
+        let is_unserved = |index: &u32| self.kept.get(index).is_some_and(|kept| kept.handler == 0);
+        unserved.connections.retain(is_unserved);
+        if unserved.connections.is_empty() {
+            return;
+        }
         let Err(error) = self.hire(unserved.connections.clone(), true, unserved.with_channel) else {
             return;
         };

@@ -66,12 +66,10 @@ impl Keeper {
                 let index = first + word_index * 64 + bits.trailing_zeros();
                 bits &= bits - 1;
                 let record = memory.connections.at(index);
+                self.follow_move(index);
                 if record.is_over() {
                     self.let_go(index);
-                    continue;
-                }
-                self.follow_move(index);
-                if let Some(other) = record.take_beside() {
+                } else if let Some(other) = record.take_beside() {
                     self.ask_to_move(index, other);
                 }
             }
@@ -92,12 +90,10 @@ impl Keeper {
         self.break_promise(index);
         // Promised or not, it has it.
         match self.know_handler(handler, record.handler_build()) {
-            Ok(lives) => {
+            Ok(true) => {
                 self.crew.change(handler.pid, |worker| worker.take_on(index));
-                if !lives {
-                    self.handler_ended(handler.pid, None);
-                }
             }
+            Ok(false) => self.replace_dead(handler, index),
             Err(error) => {
                 log::error!("cannot watch handler {handler}, which has taken a connection over: {error}");
                 self.adopt_anew(index);
@@ -108,19 +104,24 @@ impl Keeper {
     /// A client asks to be served where another one is. Its next handler gets the socket before its present one is asked to let go:
     /// somebody has it at every moment.
     fn ask_to_move(&mut self, index: u32, other: u32) {
-        let handler_of = |index| self.kept.get(&index).map(|kept| kept.handler);
-        let (Some(from), Some(to)) = (handler_of(index), handler_of(other)) else {
+        let (Some(kept), Some(to)) = (self.kept.get(&index), self.kept.get(&other)) else {
             return;
         };
-        if from == to || !self.crew.has_place_for_move(to) {
+        let (from, to) = (kept.handler, to.handler);
+        if from == to || kept.moves_to == Some(to) || !self.crew.has_place_for_move(to) {
             return;
         }
+        let asked = self.crew.get(from).filter(|worker| worker.channel.is_some());
+        let Some(present) = asked.map(|worker| worker.process) else {
+            return;
+        };
         let connection = self.context.memory.connections.at(index).reference(index);
-        if self.crew.get(from).is_none_or(|worker| worker.channel.is_none()) {
-            return;
-        }
         self.break_promise(index);
-        let Some(next) = self.send_socket(index, to, Assignment::Expect { connection }) else {
+        let expect = Assignment::Expect {
+            connection,
+            from: present,
+        };
+        let Some(next) = self.send_socket(index, to, expect) else {
             return;
         };
         if let Some(kept) = self.kept.get_mut(&index) {

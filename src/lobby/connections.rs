@@ -44,7 +44,7 @@ shared_record! {
         peer_address: [AtomicU64; 2],
         /// What the watchdog has killed the handler for, as a [`FaultKind`]'s number; 0 for nothing.
         fault: AtomicU32,
-        /// Nonzero once the connection has cost a process that served others, too: it is served alone from then on.
+        /// Nonzero once what the connection wants has cost a process: it is served alone from then on.
         suspect: AtomicU32,
         /// Nonzero once the handler has brought the connection to its end: what is left is to be dropped.
         over: AtomicU32,
@@ -241,7 +241,7 @@ impl ConnectionRecord {
         self.suspect.store(1, Ordering::Release);
     }
 
-    /// Whether it has cost a process that served others, too.
+    /// Whether what it wants has cost a process.
     pub fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Acquire) != 0
     }

@@ -331,6 +331,8 @@ impl KeeperSlot {
     /// A new keeper begins. Those that its predecessor held have been counted as living on.
     pub fn hold_none(&self) {
         self.held.iter().for_each(|held| held.store(0, Ordering::Release));
+        self.handlers.store(0, Ordering::Release);
+        self.spare_handlers.store(0, Ordering::Release);
     }
 
     /// So many of each kind live on although their keeper is dead.

@@ -4,10 +4,11 @@
 //! that has read its configuration that made 13 pages for the few KiB that a handler needs.
 
 /// Uses up the holes in this process's heap, for good, so that whatever is allocated from now on lies beyond them. To be called before
-/// children are forked. It costs address space; the pages are there already, and no child touches them. Returns the bytes used up.
+/// children are forked. It costs address space; the pages are there already, and no child touches them. Returns the bytes used up. (It asks for
+/// `mallinfo2`, which glibc has since 2.33, of 2021.)
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn use_up_heap_holes() -> usize {
-    /// Larger ones are one mapping each, and leave no hole.
+    /// Larger ones are one mapping each at first, and leave no hole.
     const LARGEST: usize = 128 << 10;
     /// Sizes differ by this much.
     const STEP: usize = 16;

@@ -8,15 +8,28 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use forkade_protocol::client::{Client, NewRoom};
+use forkade_protocol::{ClientMessage, ServerMessage};
 use nix::sys::signal::Signal;
 
 use crate::common::liveness::expect_nobody_sleeps_over_work;
 use crate::common::pair::Pair;
 use crate::common::random::{Random, seed};
+use crate::common::raw::{Raw, frame};
 use crate::common::{Server, children, eventually, is_alive, is_asleep, of_name};
 
 const HOST: &str = "Client0";
 const MOVER: &str = "Client7";
+/// One keeper, whose handlers serve eight. Nobody is judged for being stopped here.
+const SERVER: [&str; 8] = [
+    "--connections-max",
+    "900",
+    "--keepers",
+    "1",
+    "--clients-per-handler",
+    "8",
+    "--watchdog-cpu-ms",
+    "0",
+];
 /// A keeper that dies sooner after it was started is started again later and later.
 const LIFE: Duration = Duration::from_millis(510);
 
@@ -35,14 +48,7 @@ struct Move {
 
 impl Move {
     fn begin() -> Self {
-        let server = Server::start(&[
-            "--connections-max",
-            "900",
-            "--keepers",
-            "1",
-            "--clients-per-handler",
-            "8",
-        ]);
+        let server = Server::start(&SERVER);
         // Seven fill a process but for the place that is left for moves.
         let mut beside: Vec<Client> = (0..8).map(|nth| server.client(&format!("Client{nth}"))).collect();
         let (mut mover, mut host) = (beside.pop().expect("8"), beside.remove(0));
@@ -201,6 +207,81 @@ fn it_is_served_although_its_process_dies_before_it_lets_go() {
 }
 
 #[test]
+fn it_is_served_although_its_process_dies_when_it_has_let_go_and_the_keeper_has_not_heard() {
+    let it = Move::begin();
+    it.server.signal(it.keeper, Signal::SIGSTOP);
+    it.let_go_on(it.from);
+    eventually("its process has let it go", || is_asleep(it.from));
+    it.kill(it.from);
+    it.let_go_on(it.keeper);
+    it.expect_all_are_served();
+}
+
+#[test]
+fn it_is_served_although_both_processes_die_when_it_has_moved_and_the_keeper_has_not_heard() {
+    let mut it = Move::begin();
+    it.server.signal(it.keeper, Signal::SIGSTOP);
+    it.let_go_on(it.from);
+    it.pair.say(20);
+    it.pair.hear();
+    it.kill(it.to);
+    it.kill(it.from);
+    it.let_go_on(it.keeper);
+    it.expect_all_are_served();
+}
+
+#[test]
+fn it_is_served_by_one_process_although_it_hops_from_room_to_room_without_waiting() {
+    const HOPS: usize = 300;
+    let server = Server::start(&SERVER);
+    let mut clients: Vec<Client> = (0..21)
+        .map(|nth| server.client(&format!("Client{nth}")))
+        .collect();
+    // Two rooms at home in one process, and one in another.
+    let rooms = [0, 1, 8].map(|nth| {
+        let host: &mut Client = &mut clients[nth];
+        let room = host.create_room(NewRoom::new("relay", format!("room {nth}")));
+        room.expect("a room is free").room
+    });
+    let mut hopper = Raw::greet(&server, "hopper");
+    let mut random = Random::new(seed(), 0);
+    let hop = |room| {
+        let join = ClientMessage::JoinRoom {
+            request: 1,
+            room,
+            passcode: None,
+        };
+        [frame(&join), frame(&ClientMessage::Leave { request: 2 })].concat()
+    };
+    for nonce in 0..HOPS as u64 {
+        let hops: Vec<u8> = (0..1 + random.below(3))
+            .flat_map(|_| hop(*random.choose(&rooms)))
+            .collect();
+        hopper.send(&hops);
+        hopper.say(&ClientMessage::Ping { nonce });
+        hopper.next_where(
+            |message| matches!(message, ServerMessage::Pong { nonce: back, .. } if *back == nonce),
+        );
+    }
+    let served_by = server.ask_json("processes");
+    let is_hopper = |process: &&serde_json::Value| process["player"] == "hopper";
+    assert_eq!(
+        served_by
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(is_hopper)
+            .count(),
+        1
+    );
+    assert_eq!(server.status("resumes_total"), 0);
+    for mut client in clients {
+        client.ping().expect("the session lives");
+    }
+    server.expect_no_errors();
+}
+
+#[test]
 fn it_is_served_although_its_process_dies_and_the_promised_one_too() {
     let it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
@@ -212,17 +293,10 @@ fn it_is_served_although_its_process_dies_and_the_promised_one_too() {
 
 #[test]
 fn keepers_die_again_and_again_while_many_move() {
-    const PAIRS: usize = 8;
+    const PAIRS: usize = 7;
     let deaths =
         std::env::var("FORKADE_TEST_ROLE_KILLS").map_or(12, |deaths| deaths.parse().expect("a number"));
-    let server = Server::start(&[
-        "--connections-max",
-        "900",
-        "--keepers",
-        "1",
-        "--clients-per-handler",
-        "16",
-    ]);
+    let server = Server::start(&SERVER);
     let mut random = Random::new(seed(), 0);
     for round in 0..deaths {
         // Handlers that have outlived their keeper are given nobody: each round has new ones.
