@@ -232,7 +232,7 @@ fn it_is_served_although_both_processes_die_when_it_has_moved_and_the_keeper_has
 
 #[test]
 fn it_is_served_by_one_process_although_it_hops_from_room_to_room_without_waiting() {
-    const HOPS: usize = 300;
+    const HOPS: usize = 5000;
     let server = Server::start(&SERVER);
     let mut clients: Vec<Client> = (0..21)
         .map(|nth| server.client(&format!("Client{nth}")))
