@@ -281,3 +281,37 @@ fn who_comes_after_all_handlers_have_died_does_not_wait_for_all_successors() {
     );
     server.expect_no_errors();
 }
+
+#[test]
+fn a_keeper_that_is_told_to_end_first_replaces_all_handlers_that_have_died() {
+    const PLAYERS: usize = 30;
+    // Nobody is judged for being stopped here.
+    let server = Server::start(&[
+        "--keepers",
+        "1",
+        "--connections-max",
+        "900",
+        "--watchdog-cpu-ms",
+        "0",
+    ]);
+    let mut players: Vec<Client> = (0..PLAYERS)
+        .map(|number| server.client(&format!("player {number}")))
+        .collect();
+    let handlers = Handlers::of(&server);
+    eventually("all are served", || handlers.pids().len() == PLAYERS);
+    let keepers = || of_name(&children(server.pid()), "keeper");
+    let keeper = keepers()[0];
+    // As in an upgrade. It is to find all of this when it looks.
+    server.signal(keeper, Signal::SIGSTOP);
+    assert_eq!(handlers.signal_all(Signal::SIGKILL), PLAYERS);
+    server.signal(keeper, Signal::SIGTERM);
+    server.signal(keeper, Signal::SIGCONT);
+    eventually("another keeper has taken its place", || {
+        keepers().len() == 1 && keepers() != [keeper]
+    });
+    for player in &mut players {
+        player.ping().expect("the session lives");
+        assert_eq!(player.counters().resumes, 0, "a connection was lost");
+    }
+    server.expect_no_errors();
+}

@@ -140,6 +140,22 @@ fn who_confirms_nothing_can_go_back_so_far_and_beyond_that_is_shown_what_is_true
     assert!(received > KEPT_BYTES + 8192);
 
     bob.cut(Cut::Reset);
+    // Back before the server has seen that he was gone, he would not have been away.
+    let is_gone = |message: &ServerMessage| {
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Connection {
+                    seat: 1,
+                    connected: false
+                },
+                ..
+            }
+        )
+    };
+    ann.receive_where(PATIENCE, is_gone)
+        .expect("the session lives")
+        .expect("he is gone");
     let exact = bob
         .resume(None, received - KEPT_BYTES)
         .expect("the token is good");
