@@ -92,7 +92,7 @@ pub(crate) fn run(rows: &[Row], extent: Extent, report: impl Fn(&Row, &Finding))
 fn with_server<T: Send + 'static>(
     plan: &Arc<Mutex<Plan>>,
     script: impl FnOnce(Option<Subject>, &Log) -> T + Send + 'static,
-) -> Result<(std::thread::Result<T>, Exit, Vec<u32>), TraceError> {
+) -> Result<(std::thread::Result<T>, Exit, Vec<String>), TraceError> {
     let Traced { pid, stdout, stderr } = Traced::start(&ARGUMENTS)?;
     let log = Log::default();
     let collector = log.collect(stderr);
@@ -135,8 +135,8 @@ struct EndOfServer {
 }
 
 impl EndOfServer {
-    /// Tells the server to stop. Gives the processes that had to be killed.
-    fn bring_about(self) -> Vec<u32> {
+    /// Tells the server to stop. Gives the processes that had to be killed, and what they were at.
+    fn bring_about(self) -> Vec<String> {
         let living = || self.plan.lock().map(|plan| plan.living()).unwrap_or_default();
         let _ = nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(self.pid.cast_signed()),
@@ -146,8 +146,12 @@ impl EndOfServer {
             return Vec::new();
         }
         let left = living();
-        left.iter().copied().for_each(kill_process);
-        left
+        let told = left.iter().map(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_else(|_| format!("{pid} is gone"))
+        });
+        let told = told.collect();
+        left.into_iter().for_each(kill_process);
+        told
     }
 }
 

@@ -3,7 +3,7 @@
 //! A system-call filter, put on before the server's program is executed and inherited by all it forks, reports those calls to this
 //! process, which traces all of them. Failing, a call is skipped, and its result is what the kernel would have given.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -176,6 +176,7 @@ pub(crate) fn follow(root: Pid, plan: &Mutex<Plan>) -> Result<Exit, TraceError> 
         root,
         parents: HashMap::from([(root, root)]),
         held: Vec::new(),
+        ended_early: HashSet::new(),
     };
     let mut ended = Exit::Code(NOT_PERMITTED);
     locked(plan).living.insert(root.as_raw());
@@ -208,8 +209,7 @@ pub(crate) fn follow(root: Pid, plan: &Mutex<Plan>) -> Result<Exit, TraceError> 
                     libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
                         if let Ok(child) = ptrace::getevent(pid) {
                             let child = Pid::from_raw(i32::try_from(child).expect("a pid"));
-                            family.parents.insert(child, pid);
-                            locked(plan).living.insert(child.as_raw());
+                            family.enter(child, pid, plan);
                         }
                     }
                     _ => {}
@@ -242,11 +242,22 @@ struct Family {
     parents: HashMap<Pid, Pid>,
     /// Who goes on only after a while.
     held: Vec<(Pid, Instant)>,
+    /// Whose end was told before their birth: what has happened to several processes is told in any order.
+    ended_early: HashSet<Pid>,
 }
 
 impl Family {
+    fn enter(&mut self, child: Pid, parent: Pid, plan: &Mutex<Plan>) {
+        if !self.ended_early.remove(&child) {
+            self.parents.insert(child, parent);
+            locked(plan).living.insert(child.as_raw());
+        }
+    }
+
     fn remove(&mut self, pid: Pid, plan: &Mutex<Plan>) {
-        self.parents.remove(&pid);
+        if self.parents.remove(&pid).is_none() {
+            self.ended_early.insert(pid);
+        }
         locked(plan).living.remove(&pid.as_raw());
     }
 
