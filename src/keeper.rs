@@ -290,9 +290,11 @@ impl Keeper {
         let sent_before = kinds.map(|kind| slot.sent(kind));
         let mut message = [0; Delivery::BYTES_MAX];
         self.take_again_at_ms = None;
-        for taken in 0.. {
-            if taken == NEWCOMERS_AT_ONCE_MAX {
-                // Whoever has lost a handler comes in between.
+        let mut newcomers = 0;
+        loop {
+            // Whoever has lost a handler comes in between. (Who has a handler and is adopted must not wait: if that died now, nobody would
+            // know.)
+            if newcomers == NEWCOMERS_AT_ONCE_MAX {
                 self.take_again_at_ms = Some(now_ms());
                 return Ok(());
             }
@@ -303,6 +305,7 @@ impl Keeper {
                     for socket in descriptors {
                         match delivery {
                             Some(Delivery::New { kind, number, order }) => {
+                                newcomers += 1;
                                 self.take_in(kind, order, socket);
                                 // One of them is here; whatever is missing before it is so for good.
                                 let new = slot.set_taken_up_to(kind, number);
