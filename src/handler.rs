@@ -173,8 +173,7 @@ impl Handler {
             if self.supervisor_is_gone {
                 return Ok(1);
             }
-            let has_nobody = self.clients.iter().all(Option::is_none) && self.expected.is_empty();
-            if self.assignments.is_none() && has_nobody {
+            if self.assignments.is_none() && self.has_nobody() {
                 return Ok(0);
             }
             match self.shared.poll.poll(&mut events, self.patience()) {
@@ -189,6 +188,10 @@ impl Handler {
                 self.serve_who_is_handed_over()?;
             }
         }
+    }
+
+    fn has_nobody(&self) -> bool {
+        self.clients.iter().all(Option::is_none) && self.expected.is_empty()
     }
 
     fn hear(&mut self, event: &Event) -> io::Result<()> {

@@ -27,7 +27,7 @@ use self::hiring::Unserved;
 use self::spares::Spares;
 use crate::admission::Refusal;
 use crate::deaths::Deaths;
-use crate::limits::{ACCEPT_RETRY_MS, ADOPT_AGAIN_MS, HANDSHAKE_BYTES_MAX, NEWCOMERS_AT_ONCE_MAX};
+use crate::limits::{ACCEPT_RETRY_MS, HANDSHAKE_BYTES_MAX, NEWCOMERS_AT_ONCE_MAX};
 use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
 use crate::lobby::header::KeeperSlot;
@@ -85,6 +85,9 @@ struct Keeper {
     free: Vec<u32>,
     /// Connections whose handlers live on after a former keeper's death, until they have offered their sockets.
     to_adopt: Vec<u32>,
+    /// Those of them whose handlers have not been asked in this round.
+    to_ask: VecDeque<u32>,
+    /// When the next round begins.
     ask_again_at_ms: u64,
     /// Adopted handlers that run the program before an upgrade, by pid.
     outdated: VecDeque<u32>,
@@ -173,6 +176,7 @@ impl Keeper {
             spares: Spares::new(context.config.spare_handlers, now_ms()),
             free: Vec::new(),
             to_adopt,
+            to_ask: VecDeque::new(),
             ask_again_at_ms: 0,
             outdated: VecDeque::new(),
             replace_outdated_at_ms: 0,
@@ -194,6 +198,7 @@ impl Keeper {
             }
             self.serve_the_unserved();
             if self.makes_way && self.unserved.is_empty() {
+                self.hand_on();
                 return Ok(0);
             }
             self.keep_spares();
@@ -217,7 +222,7 @@ impl Keeper {
                             self.pass_on_attention();
                             self.hear_news();
                         }
-                        // The next keeper adopts what this one holds; but only from handlers that live.
+                        // How they have died is known here; the next keeper sees only that they are dead.
                         Event::Stop if !self.server_is_stopping() => {
                             self.reap_handlers();
                             self.makes_way = true;
@@ -263,14 +268,13 @@ impl Keeper {
     }
 
     fn patience(&self) -> Option<Duration> {
-        let ask_again_ms = (!self.to_adopt.is_empty()).then_some(ADOPT_AGAIN_MS);
         let replace_ms =
             (!self.outdated.is_empty()).then(|| self.replace_outdated_at_ms.saturating_sub(now_ms()).max(1));
         let take_again_ms = self.take_again_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms()));
         let stop_ms = self
             .stop_by_ms
             .map(|stop_by_ms| stop_by_ms.saturating_sub(now_ms()).max(10));
-        ask_again_ms
+        self.ask_again_ms()
             .into_iter()
             .chain(replace_ms)
             .chain(take_again_ms)
@@ -301,19 +305,20 @@ impl Keeper {
             self.life.show();
             match channel.receive(&mut message) {
                 Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
-                    let delivery = Delivery::decode(&message[..bytes]);
-                    for socket in descriptors {
-                        match delivery {
-                            Some(Delivery::New { kind, number, order }) => {
+                    match Delivery::decode(&message[..bytes]) {
+                        Some(Delivery::New { kind, number, order }) => {
+                            for socket in descriptors {
                                 newcomers += 1;
                                 self.take_in(kind, order, socket);
                                 // One of them is here; whatever is missing before it is so for good.
                                 let new = slot.set_taken_up_to(kind, number);
                                 self.count_lost(new.saturating_sub(1));
                             }
-                            Some(Delivery::Adopt { connection }) => self.adopt(connection, socket),
-                            None => log::error!("a message to the keeper was malformed"),
                         }
+                        Some(Delivery::Adopt { connections }) => {
+                            self.adopt_all(connections.into_iter().zip(descriptors));
+                        }
+                        None => log::error!("a message to the keeper was malformed"),
                     }
                 }
                 Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => break,

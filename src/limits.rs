@@ -286,14 +286,14 @@ pub const PLAY_ROOMS_MAX: usize = 10 * ROOMS_PER_PAGE_MAX;
 /// Time for a role to report ready.
 pub const ROLE_READY_TIMEOUT_MS: u64 = 10_000;
 
-/// Delay before a role that died is started again: doubled with each death in a row, up to the maximum.
+/// Delay before a role that died, and had not lived long, is started again: doubled with each death in a row, up to the maximum.
 pub const RESTART_BACKOFF_MS_MIN: u64 = 10;
 
 /// See [`RESTART_BACKOFF_MS_MIN`].
 pub const RESTART_BACKOFF_MS_MAX: u64 = 5000;
 
-/// A role that has lived so long begins with the shortest delay again: it could do its work, and starting it twice a second costs
-/// less than players who wait for a listener that is not there.
+/// A role that has lived so long is started again at once: it could do its work, and starting it twice a second costs less than players
+/// who wait for a listener that is not there.
 pub const RESTART_BACKOFF_RESET_AFTER_MS: u64 = 500;
 
 /// Deaths of handlers in the same frame, within [`DEATHS_WINDOW_MS`], after which its connection is closed.
@@ -330,6 +330,9 @@ pub const NEWCOMERS_AT_ONCE_MAX: u32 = 8;
 
 /// How often a keeper that took a dead one's place asks the handlers that live on for their sockets.
 pub const ADOPT_AGAIN_MS: u64 = 50;
+
+/// Connections for whose sockets it asks in one go, before it takes what is offered: the channel holds some 280 offers.
+pub const ADOPTIONS_AT_ONCE_MAX: usize = 64;
 
 /// Processor time that a process may use under a lock that others wait for, or without coming round its loop, before the watchdog kills
 /// it, unless configured.

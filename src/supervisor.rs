@@ -274,7 +274,7 @@ impl Supervisor {
             process: None,
             started_at_ms: 0,
             restart_at_ms: 0,
-            backoff_ms: RESTART_BACKOFF_MS_MIN,
+            backoff_ms: 0,
         };
         let posts = Post::all(context.config).into_iter().map(unfilled).collect();
         prepare_heap();
@@ -482,10 +482,10 @@ impl Supervisor {
             .store(0, Ordering::Release);
         filled.process = None;
         if now.saturating_sub(filled.started_at_ms) >= RESTART_BACKOFF_RESET_AFTER_MS {
-            filled.backoff_ms = RESTART_BACKOFF_MS_MIN;
+            filled.backoff_ms = 0;
         }
         filled.restart_at_ms = now + filled.backoff_ms;
-        filled.backoff_ms = (filled.backoff_ms * 2).min(RESTART_BACKOFF_MS_MAX);
+        filled.backoff_ms = (filled.backoff_ms * 2).clamp(RESTART_BACKOFF_MS_MIN, RESTART_BACKOFF_MS_MAX);
     }
 
     /// Stops all processes in the order in which nothing is lost: the keepers with their handlers first, while the listener tells those

@@ -30,7 +30,7 @@ use crate::lobby::memory::{Capacity, Memory};
 use crate::sys::exec;
 use crate::sys::memory::{Access, Mapping};
 use crate::sys::process::ProcessId;
-use crate::wiring::WiringNumbers;
+use crate::wiring::{MESSAGES_VERSION, WiringNumbers};
 
 /// In the environment of the new program: what it is there for, and the numbers of the descriptors that say the rest. It does not begin
 /// with `FORKADE_`, for it is no setting.
@@ -44,6 +44,8 @@ pub(crate) struct Handover {
     /// The memory.
     memory: RawFd,
     layout_hash: u64,
+    /// [`MESSAGES_VERSION`]: the processes of both programs work together until all are replaced.
+    messages: u32,
     players_max: u32,
     rooms_max: u32,
     keepers: u32,
@@ -102,6 +104,7 @@ impl Handover {
             program,
             memory,
             layout_hash: Memory::layout_hash(capacity_of(config)),
+            messages: MESSAGES_VERSION,
             players_max: config.players_max,
             rooms_max: config.rooms_max,
             keepers: config.keepers,
@@ -189,6 +192,12 @@ impl Handover {
                 Some(_) => {}
                 None => return Some(format!("the game {name} would be missing")),
             }
+        }
+        if self.messages != MESSAGES_VERSION {
+            return Some(
+                "its processes talk to each other otherwise: such a change needs a drain and a fresh start"
+                    .to_owned(),
+            );
         }
         let hash = Memory::layout_hash(capacity_of(config));
         (self.layout_hash != hash).then(|| {
@@ -341,5 +350,8 @@ mod tests {
         let mut other = handover(&games(true));
         other.layout_hash ^= 1;
         assert!(objection(other, &config, &games(true)).contains("lays the shared memory out otherwise"));
+        let mut other = handover(&games(true));
+        other.messages += 1;
+        assert!(objection(other, &config, &games(true)).contains("talk to each other otherwise"));
     }
 }

@@ -17,7 +17,7 @@ use crate::shm::event_log::EventLog;
 use crate::sys::eventfd::EventFd;
 use crate::sys::exec;
 use crate::sys::process::{Lifeline, LifelineHolder, ProcessId, lifeline};
-use crate::sys::sockets::Channel;
+use crate::sys::sockets::{Channel, DESCRIPTORS_PER_MESSAGE_MAX};
 
 /// Everything that is inherited.
 #[derive(Debug)]
@@ -209,8 +209,12 @@ impl Wiring {
     }
 }
 
-/// What a message to a keeper says about the socket that it carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// To be counted on with each change to what processes send each other through the channels here: in the course of an upgrade those of
+/// two programs do.
+pub(crate) const MESSAGES_VERSION: u32 = 1;
+
+/// What a message to a keeper says about the sockets that it carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// From the listener: a connection that was just accepted.
     New {
@@ -221,10 +225,10 @@ pub(crate) enum Delivery {
         /// Which one of all: who was accepted later has a greater one.
         order: u64,
     },
-    /// From a handler whose keeper has died: a duplicate of its connection's socket.
+    /// From a handler whose keeper has died, or from a keeper that makes way for the next: duplicates of connections' sockets.
     Adopt {
-        /// Index of the connection.
-        connection: u32,
+        /// Indices of the connections, in the order of the sockets.
+        connections: Vec<u32>,
     },
 }
 
@@ -232,34 +236,39 @@ pub(crate) enum Delivery {
 const ADOPT: u8 = u8::MAX;
 
 impl Delivery {
+    /// Connections that one message can hand on.
+    pub(crate) const CONNECTIONS_MAX: usize = DESCRIPTORS_PER_MESSAGE_MAX;
     /// Length of the longest message.
-    pub(crate) const BYTES_MAX: usize = 13;
+    pub(crate) const BYTES_MAX: usize = 1 + Self::CONNECTIONS_MAX * size_of::<u32>();
 
     /// The message.
-    pub(crate) fn encode(self) -> [u8; Self::BYTES_MAX] {
-        let (tag, number, order) = match self {
-            Self::New { kind, number, order } => (kind as u8, number, order),
-            Self::Adopt { connection } => (ADOPT, connection, 0),
-        };
-        let mut message = [tag; Self::BYTES_MAX];
-        message[1..5].copy_from_slice(&number.to_le_bytes());
-        message[5..].copy_from_slice(&order.to_le_bytes());
-        message
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::New { kind, number, order } => {
+                [&[*kind as u8][..], &number.to_le_bytes(), &order.to_le_bytes()].concat()
+            }
+            Self::Adopt { connections } => {
+                let indices = connections.iter().flat_map(|index| index.to_le_bytes());
+                std::iter::once(ADOPT).chain(indices).collect()
+            }
+        }
     }
 
     /// What the message says; `None` for one that no process of this server sends.
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
         let (tag, numbers) = message.split_first()?;
+        if *tag == ADOPT {
+            let (indices, rest) = numbers.as_chunks();
+            let connections = indices.iter().map(|index| u32::from_le_bytes(*index)).collect();
+            return rest.is_empty().then_some(Self::Adopt { connections });
+        }
         let (number, order) = numbers.split_first_chunk()?;
         let number = u32::from_le_bytes(*number);
         let order = u64::from_le_bytes(order.try_into().ok()?);
-        match *tag {
-            ADOPT => Some(Self::Adopt { connection: number }),
-            tag => [Kind::Game, Kind::Console]
-                .into_iter()
-                .find(|kind| *kind as u8 == tag)
-                .map(|kind| Self::New { kind, number, order }),
-        }
+        [Kind::Game, Kind::Console]
+            .into_iter()
+            .find(|kind| *kind as u8 == *tag)
+            .map(|kind| Self::New { kind, number, order })
     }
 }
 
@@ -316,5 +325,29 @@ impl Assignment {
             (2, Some(to)) => Some(Self::HandOver { connection, to }),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_is_read_as_it_was_written_and_nothing_else_is() {
+        let kind = Kind::Console;
+        let (number, order) = (u32::MAX, u64::MAX - 1);
+        let most = (0..).take(Delivery::CONNECTIONS_MAX).collect();
+        for delivery in [
+            Delivery::New { kind, number, order },
+            Delivery::Adopt { connections: vec![7] },
+            Delivery::Adopt { connections: most },
+        ] {
+            let message = delivery.encode();
+            assert!(message.len() <= Delivery::BYTES_MAX);
+            assert_eq!(Delivery::decode(&message[..message.len() - 1]), None);
+            assert_eq!(Delivery::decode(&message), Some(delivery));
+        }
+        assert_eq!(Delivery::decode(&[]), None);
+        assert_eq!(Delivery::decode(&[ADOPT - 1; 13]), None);
     }
 }

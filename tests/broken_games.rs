@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use common::{PATIENCE, Server, children, eventually, of_name};
+use common::{PATIENCE, Server, eventually};
 use forkade::games::relay::Relay;
 use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
 use forkade_protocol::client::{Client, ClientError, NewRoom};
@@ -622,12 +622,10 @@ fn who_has_killed_a_process_of_many_is_served_alone_also_by_the_next_keeper() {
         .expect("the successor does it");
     assert_eq!((number(&mut ann), number(&mut bob)), (1, 1));
     assert_ne!(server.handler_of("Ann"), server.handler_of("Bob"), "she is alone");
-    let keeper = || of_name(&children(server.pid()), "keeper");
-    let before = keeper();
-    server.kill(before[0]);
-    eventually("another keeper has adopted both processes", || {
-        keeper().len() == 1 && keeper() != before && server.status("handlers") == 2
-    });
+    let keeper = server.keeper();
+    server.kill(keeper);
+    server.keeper_after(keeper);
+    eventually("it has adopted both processes", || server.status("handlers") == 2);
     for name in ["Ann", "Bob"] {
         let handler = server.handler_of(name).expect("it is served");
         server.kill(handler);

@@ -238,10 +238,10 @@ impl Turn<'_> {
             return;
         }
         let channel = self.shared.context.wiring.keeper_channel(self.shared.keeper);
-        match channel.send(
-            &Delivery::Adopt { connection }.encode(),
-            &[self.client.socket.as_fd()],
-        ) {
+        let offer = Delivery::Adopt {
+            connections: vec![connection],
+        };
+        match channel.send(&offer.encode(), &[self.client.socket.as_fd()]) {
             Ok(SendOutcome::Sent) => {}
             // A thousand offer themselves at once: the keeper asks again those whose offer it has not had.
             Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}

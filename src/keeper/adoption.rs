@@ -1,10 +1,11 @@
-//! What a keeper does that takes a dead one's place: it adopts the connections whose handlers live on.
+//! How the connections of one keeper become the next one's.
 //!
-//! The handlers were given to the supervisor when their parent died, so their end is seen by pidfd. Asked by signal, each offers a
-//! duplicate of its socket.
+//! A keeper that makes way hands on what it holds: no handler notices. One that was killed could not: the handlers were given to the
+//! supervisor when their parent died, so their end is seen by pidfd; and asked by signal, each offers duplicates of its sockets.
 
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -12,10 +13,12 @@ use nix::sys::signal::Signal;
 
 use super::crew::Worker;
 use super::{FIRST_ADOPTED, Keeper, Kept};
-use crate::limits::{ADOPT_AGAIN_MS, UPGRADE_HANDLER_EVERY_MS};
-use crate::lobby::connections::Claim;
+use crate::limits::{ADOPT_AGAIN_MS, ADOPTIONS_AT_ONCE_MAX, UPGRADE_HANDLER_EVERY_MS};
+use crate::lobby::connections::{Claim, Kind};
 use crate::sys::clock::now_ms;
 use crate::sys::process::ProcessId;
+use crate::sys::sockets::SendOutcome;
+use crate::wiring::Delivery;
 
 /// Where that cannot be found out it counts as alive: who is left out here is never adopted.
 fn may_be_alive(handler: ProcessId) -> bool {
@@ -26,13 +29,55 @@ fn may_be_alive(handler: ProcessId) -> bool {
 }
 
 impl Keeper {
-    /// Makes handlers whose keeper has died offer their sockets.
+    /// Hands all connections on to the keeper that takes this one's place.
+    pub(super) fn hand_on(&self) {
+        let memory = self.context.memory;
+        let is_for_players = |index: &&u32| memory.connections.at(**index).kind() == Kind::Game;
+        let kept: Vec<u32> = self.kept.keys().filter(is_for_players).copied().collect();
+        let channel = self.context.wiring.keeper_channel(self.index);
+        for connections in kept.chunks(Delivery::CONNECTIONS_MAX).map(<[u32]>::to_vec) {
+            let sockets: Vec<BorrowedFd<'_>> = connections
+                .iter()
+                .map(|index| self.kept[index].socket.as_fd())
+                .collect();
+            let delivery = Delivery::Adopt { connections };
+            match channel.send(&delivery.encode(), &sockets) {
+                Ok(SendOutcome::Sent) => {}
+                // Their handlers are asked for them.
+                Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {
+                    return log::warn!("the channel to the next keeper is full");
+                }
+                Err(error) => return log::warn!("cannot hand connections on to the next keeper: {error}"),
+            }
+        }
+    }
+
+    /// Makes handlers whose keeper has died offer their sockets: a few at a time, for their offers to find place in the channel.
     pub(super) fn ask_for_offers(&mut self) {
-        let (memory, now) = (self.context.memory, now_ms());
-        if self.to_adopt.is_empty() || now < self.ask_again_at_ms {
+        if self.to_adopt.is_empty() {
             return;
         }
-        self.ask_again_at_ms = now + ADOPT_AGAIN_MS;
+        if self.to_ask.is_empty() && self.ask_again_at_ms <= now_ms() {
+            self.look_who_is_to_be_adopted();
+        }
+        let at_once = self.to_ask.len().min(ADOPTIONS_AT_ONCE_MAX);
+        for index in self.to_ask.drain(..at_once).collect::<Vec<u32>>() {
+            if self.context.memory.connections.at(index).keeper_epoch() != self.epoch {
+                self.nudge(index);
+            }
+        }
+    }
+
+    /// When others are to be asked, in milliseconds from now.
+    pub(super) fn ask_again_ms(&self) -> Option<u64> {
+        let is_due = !self.to_ask.is_empty();
+        let next_round_ms = self.ask_again_at_ms.saturating_sub(now_ms());
+        (!self.to_adopt.is_empty()).then_some(if is_due { 0 } else { next_round_ms })
+    }
+
+    fn look_who_is_to_be_adopted(&mut self) {
+        let memory = self.context.memory;
+        self.ask_again_at_ms = now_ms() + ADOPT_AGAIN_MS;
         let (over, to_adopt) = std::mem::take(&mut self.to_adopt)
             .into_iter()
             .partition::<Vec<u32>, _>(|index| {
@@ -53,25 +98,37 @@ impl Keeper {
                 && record.handler().is_none_or(may_be_alive)
         };
         self.to_adopt.retain(lives_on);
-        for index in &self.to_adopt {
-            self.nudge(*index);
+        self.to_ask.extend(&self.to_adopt);
+    }
+
+    /// Takes over the keeping of connections. Those whose handlers have died meanwhile get others.
+    pub(super) fn adopt_all(&mut self, offered: impl Iterator<Item = (u32, OwnedFd)>) {
+        let mut of_the_dead: HashMap<ProcessId, Vec<u32>> = HashMap::new();
+        for (index, socket) in offered {
+            if let Some(dead) = self.adopt(index, socket) {
+                of_the_dead.entry(dead).or_default().push(index);
+            }
+        }
+        for (dead, connections) in of_the_dead {
+            self.replace_dead(dead, connections);
         }
     }
 
-    /// Takes over the keeping of a connection whose handler lives on.
-    pub(super) fn adopt(&mut self, index: u32, socket: OwnedFd) {
-        let Some(record) = self.context.memory.connections.get(index) else {
-            return;
-        };
-        let handler = record.handler().filter(|_| record.claimed() == Claim::Held);
-        let (Some(handler), false) = (handler, self.kept.contains_key(&index)) else {
-            // Freed, or offered twice.
-            return;
-        };
+    /// Takes over the keeping of a connection. If its handler has died, and will not be reported, gives that.
+    fn adopt(&mut self, index: u32, socket: OwnedFd) -> Option<ProcessId> {
+        let record = self.context.memory.connections.get(index)?;
+        let handler = record.handler().filter(|_| record.claimed() == Claim::Held)?;
+        if self.kept.contains_key(&index) {
+            // Offered twice.
+            return None;
+        }
         let lives = match self.know_handler(handler, record.handler_build()) {
             Ok(lives) => lives,
-            // It goes on without a keeper until it is asked again, in a moment.
-            Err(error) => return log::error!("cannot adopt handler {handler} yet: {error}"),
+            Err(error) => {
+                // It goes on without a keeper until it is asked again, in a moment.
+                log::error!("cannot adopt handler {handler} yet: {error}");
+                return None;
+            }
         };
         record.set_keeper_epoch(self.epoch);
         self.slot().hold(record.kind());
@@ -83,9 +140,9 @@ impl Keeper {
         if record.is_over() {
             // Its end was told before the offer was looked at.
             self.let_go(index);
-        } else if !lives {
-            self.replace_dead(handler, index);
+            return None;
         }
+        (!lives).then_some(handler)
     }
 
     /// Keeps a connection no more until its handler has offered it, as if this keeper had just begun.

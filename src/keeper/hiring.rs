@@ -200,10 +200,10 @@ impl Keeper {
         kept.handler == pid
     }
 
-    /// A connection's handler is found dead, which this process did not know as one of its own.
-    pub(super) fn replace_dead(&mut self, handler: ProcessId, index: u32) {
-        let worker = Worker::new(handler, vec![index], None, self.context.config);
-        self.replace(&worker, vec![index], None);
+    /// The handler of these connections is found dead, which this process did not know as one of its own.
+    pub(super) fn replace_dead(&mut self, handler: ProcessId, connections: Vec<u32>) {
+        let worker = Worker::new(handler, connections.clone(), None, self.context.config);
+        self.replace(&worker, connections, None);
     }
 
     /// A connection has come to its end.

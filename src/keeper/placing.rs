@@ -93,7 +93,7 @@ impl Keeper {
             Ok(true) => {
                 self.crew.change(handler.pid, |worker| worker.take_on(index));
             }
-            Ok(false) => self.replace_dead(handler, index),
+            Ok(false) => self.replace_dead(handler, vec![index]),
             Err(error) => {
                 log::error!("cannot watch handler {handler}, which has taken a connection over: {error}");
                 self.adopt_anew(index);

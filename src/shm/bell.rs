@@ -39,7 +39,7 @@ shared_record! {
 impl Listeners {
     /// `me` listens from now on. The caller looks at the log afterwards: of what was published before, nobody may have told it.
     pub fn enter(&self, me: ProcessId) {
-        let word = word_of(me);
+        let word = me.to_number();
         if self
             .known
             .iter()
@@ -54,7 +54,7 @@ impl Listeners {
 
     /// `me` does not listen any more.
     pub fn leave(&self, me: ProcessId) {
-        let word = word_of(me);
+        let word = me.to_number();
         for known in &self.known {
             let _ = known.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
@@ -63,7 +63,7 @@ impl Listeners {
     /// Whether nobody but `me` has to be told of what was published before this was asked.
     pub fn is_only(&self, me: ProcessId) -> bool {
         fence(Ordering::SeqCst);
-        let (word, load) = (word_of(me), |known: &AtomicU64| known.load(Ordering::Acquire));
+        let (word, load) = (me.to_number(), |known: &AtomicU64| known.load(Ordering::Acquire));
         self.more.load(Ordering::Acquire) == 0
             && self
                 .known
@@ -92,15 +92,9 @@ impl Listeners {
     }
 }
 
-/// Never 0: no process has the pid 0.
-fn word_of(process: ProcessId) -> u64 {
-    process.start_time << 32 | u64::from(process.pid)
-}
-
 /// Whether there is no process of that pid. If there is, it may be another: then a place is wasted, no more.
 fn is_gone(word: u64) -> bool {
-    let pid = u32::try_from(word & u64::from(u32::MAX)).expect("masked to 32 bits");
-    ProcessId { pid, start_time: 0 }.pid_is_free()
+    ProcessId::from_number(word).is_none_or(ProcessId::pid_is_free)
 }
 
 #[cfg(test)]

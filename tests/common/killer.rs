@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::random::Random;
-use super::{Server, processes_below};
+use super::{Server, children, of_name, processes_below};
 
 /// How many handlers a test kills: its share of a run of `kills_total` kills, which `FORKADE_TEST_KILLS` sets.
 pub fn kills(share_percent: usize) -> usize {
@@ -25,13 +25,8 @@ pub struct Handlers {
 
 impl Handlers {
     pub fn of(server: &Server) -> Self {
-        let is_keeper = |pid: &u32| {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-            name.is_ok_and(|name| name.trim_end() == "keeper")
-        };
-        let keepers = processes_below(server.pid()).into_iter().filter(is_keeper);
         Self {
-            keepers: keepers.collect(),
+            keepers: of_name(&children(server.pid()), "keeper"),
         }
     }
 

@@ -193,6 +193,23 @@ impl Server {
         found["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
     }
 
+    /// Process id of the keeper, of a server that has one.
+    pub fn keeper(&self) -> u32 {
+        let [keeper] = of_name(&children(self.pid()), "keeper")[..] else {
+            panic!("there is one keeper");
+        };
+        keeper
+    }
+
+    /// Waits until another keeper has taken the place of `former`, the only one, and gives it.
+    pub fn keeper_after(&self, former: u32) -> u32 {
+        eventually("there is another keeper", || {
+            let keepers = of_name(&children(self.pid()), "keeper");
+            keepers.len() == 1 && keepers != [former]
+        });
+        self.keeper()
+    }
+
     /// Kills a process of this server's.
     pub fn kill(&self, pid: u32) {
         self.signal(pid, Signal::SIGKILL);

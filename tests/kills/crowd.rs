@@ -282,10 +282,8 @@ fn who_comes_after_all_handlers_have_died_does_not_wait_for_all_successors() {
     server.expect_no_errors();
 }
 
-#[test]
-fn a_keeper_that_is_told_to_end_first_replaces_all_handlers_that_have_died() {
-    const PLAYERS: usize = 30;
-    // Nobody is judged for being stopped here.
+/// A server with one keeper, where nobody is judged for being stopped, and players on it.
+fn with_one_keeper(players: usize) -> (Server, Vec<Client>, Handlers) {
     let server = Server::start(&[
         "--keepers",
         "1",
@@ -294,21 +292,51 @@ fn a_keeper_that_is_told_to_end_first_replaces_all_handlers_that_have_died() {
         "--watchdog-cpu-ms",
         "0",
     ]);
-    let mut players: Vec<Client> = (0..PLAYERS)
+    let clients: Vec<Client> = (0..players)
         .map(|number| server.client(&format!("player {number}")))
         .collect();
     let handlers = Handlers::of(&server);
-    eventually("all are served", || handlers.pids().len() == PLAYERS);
-    let keepers = || of_name(&children(server.pid()), "keeper");
-    let keeper = keepers()[0];
+    eventually("all are served", || handlers.pids().len() == players);
+    (server, clients, handlers)
+}
+
+#[test]
+fn a_keeper_that_is_told_to_end_first_replaces_all_handlers_that_have_died() {
+    const PLAYERS: usize = 30;
+    let (server, mut players, handlers) = with_one_keeper(PLAYERS);
+    let (keeper, dying) = (server.keeper(), handlers.pids());
     // As in an upgrade. It is to find all of this when it looks.
     server.signal(keeper, Signal::SIGSTOP);
     assert_eq!(handlers.signal_all(Signal::SIGKILL), PLAYERS);
+    eventually("they have died", || !dying.iter().any(|pid| is_alive(*pid)));
     server.signal(keeper, Signal::SIGTERM);
     server.signal(keeper, Signal::SIGCONT);
-    eventually("another keeper has taken its place", || {
-        keepers().len() == 1 && keepers() != [keeper]
-    });
+    server.keeper_after(keeper);
+    for player in &mut players {
+        player.ping().expect("the session lives");
+        assert_eq!(player.counters().resumes, 0, "a connection was lost");
+    }
+    // Only their own keeper knows.
+    let log = server.log();
+    assert_eq!(log.matches("died (SIGKILL): replaced").count(), PLAYERS, "{log}");
+    server.expect_no_errors();
+}
+
+#[test]
+fn handlers_that_die_when_their_keeper_has_ended_and_there_is_no_other_yet_are_replaced() {
+    // More than one message hands on.
+    const PLAYERS: usize = 130;
+    let (server, mut players, handlers) = with_one_keeper(PLAYERS);
+    let (keeper, dying) = (server.keeper(), handlers.pids());
+    // No other is started before it goes on.
+    server.signal(server.pid(), Signal::SIGSTOP);
+    server.signal(keeper, Signal::SIGTERM);
+    eventually("the keeper has ended", || !is_alive(keeper));
+    for handler in &dying {
+        server.kill(*handler);
+    }
+    eventually("they have died", || !dying.iter().any(|pid| is_alive(*pid)));
+    server.signal(server.pid(), Signal::SIGCONT);
     for player in &mut players {
         player.ping().expect("the session lives");
         assert_eq!(player.counters().resumes, 0, "a connection was lost");

@@ -58,7 +58,7 @@ impl Move {
         let handler_of = |name| server.handler_of(name).expect("it is served");
         let (from, to) = (handler_of(MOVER), handler_of(HOST));
         assert_ne!(from, to);
-        let keeper = keeper_of(&server);
+        let keeper = server.keeper();
         // So that it does not ask the present process to let go before that is stopped.
         server.signal(keeper, Signal::SIGSTOP);
         mover.join_room(room.room, None).expect("a seat is free");
@@ -79,12 +79,7 @@ impl Move {
 
     fn kill_keeper(&mut self) {
         self.server.kill(self.keeper);
-        let keeper = self.keeper;
-        eventually("there is another keeper", || {
-            let keepers = of_name(&children(self.server.pid()), "keeper");
-            keepers.len() == 1 && keepers != [keeper]
-        });
-        self.keeper = keeper_of(&self.server);
+        self.keeper = self.server.keeper_after(self.keeper);
     }
 
     fn kill(&self, handler: u32) {
@@ -131,13 +126,6 @@ impl Move {
         });
         self.server.expect_no_errors();
     }
-}
-
-fn keeper_of(server: &Server) -> u32 {
-    let [keeper] = of_name(&children(server.pid()), "keeper")[..] else {
-        panic!("there is one keeper");
-    };
-    keeper
 }
 
 #[test]
@@ -303,7 +291,7 @@ fn keepers_die_again_and_again_while_many_move() {
         let come = |nth| server.client(&format!("Client{round}-{nth}"));
         let clients: Vec<Client> = (0..2 * PAIRS).map(come).collect();
         let ports: Vec<Option<SocketAddr>> = clients.iter().map(Client::local_addr).collect();
-        let keeper = keeper_of(&server);
+        let keeper = server.keeper();
         let pause = Duration::from_micros(random.below(5000) as u64);
         let kill = {
             let server = &server;
@@ -321,10 +309,7 @@ fn keepers_die_again_and_again_while_many_move() {
                 .map(|(one, other)| Pair::meet(one, other))
                 .collect::<Vec<Pair>>()
         });
-        eventually("there is another keeper", || {
-            let keepers = of_name(&children(server.pid()), "keeper");
-            keepers.len() == 1 && keepers != [keeper]
-        });
+        server.keeper_after(keeper);
         pairs.iter_mut().for_each(|pair| pair.say(20));
         pairs.iter_mut().for_each(Pair::hear);
         let now = pairs.iter().map(|pair| pair.clients[0].local_addr());

@@ -10,8 +10,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-/// Descriptors that one message can carry.
-pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 8;
+/// Descriptors that one message can carry. (The kernel would take 253, `SCM_MAX_FD`.)
+pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 120;
 
 /// One end of a channel between two processes: whole messages, in order, each with some descriptors.
 #[derive(Debug)]
