@@ -210,17 +210,18 @@ impl Keeper {
                 self.outdated.push_back(pid);
                 continue;
             }
-            let is_replaced = |worker: &mut Worker| {
-                // It may have died meanwhile, and another's successor, this process's child, have its pid.
-                let is_it = worker.pidfd.is_some();
-                worker.is_replaced |= is_it;
-                is_it.then_some(worker.process)
-            };
-            let Some(handler) = self.crew.change(pid, is_replaced).flatten() else {
+            // It may have died meanwhile, and another's successor, this process's child, have its pid.
+            let Some(worker) = self.crew.get(pid).filter(|worker| worker.pidfd.is_some()) else {
                 continue;
             };
-            if let Err(error) = handler.send_signal(Signal::SIGKILL) {
-                log::error!("cannot replace handler {handler}: {error}");
+            match worker.process.send_signal(Signal::SIGKILL) {
+                Ok(_) => {
+                    self.crew.change(pid, |worker| worker.is_replaced = true);
+                }
+                Err(error) => {
+                    log::error!("cannot replace handler {pid} yet: {error}");
+                    self.outdated.push_back(pid);
+                }
             }
             return;
         }

@@ -295,6 +295,11 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Supervisor, FORK, Upgrade, &[EAGAIN, ENOMEM]),
     told(Beginner, EXECUTE, Upgrade, &[ENOMEM]),
     told(Supervisor, EXECUTE, Upgrade, &[ENOMEM]),
+    // Keepers hand on what they hold.
+    told(Keeper, PASS, Upgrade, &[ENOMEM, ENOBUFS, ETOOMANYREFS]),
+    untold(Keeper, PASS, Upgrade, &[EINTR, EAGAIN]),
+    told(Keeper, RECEIVE_MESSAGE, Upgrade, &[ENOMEM, ENOBUFS]),
+    told(Keeper, PIDFD, Upgrade, NO_DESCRIPTOR),
     told(Ticker, CLOSE_RANGE, StalledUpgrade, &[ENOMEM]),
     told(Keeper, SIGNALFD, StalledUpgrade, &[EMFILE]),
     told(Listener, NEW_POLL, StalledUpgrade, &[EMFILE]),
