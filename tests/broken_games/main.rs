@@ -3,188 +3,25 @@
 //!
 //! Without the test harness, since this program is also the server: started with `serve` it offers games that fail.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod games;
+mod many;
 
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use common::{PATIENCE, Server, eventually};
 use forkade::games::relay::Relay;
-use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
 use forkade_protocol::client::{Client, ClientError, NewRoom};
 use forkade_protocol::{
     ClientMessage, Outcome, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage, codec,
 };
-use serde::{Deserialize, Serialize};
-
-/// A sum that everybody adds to, and many ways to fail.
-#[derive(Serialize, Deserialize)]
-struct Fragile {
-    sum: u32,
-    fails_in: FailsIn,
-    padding: Vec<u8>,
-}
-
-/// A place for a failure that no action leads to.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum FailsIn {
-    #[default]
-    Nothing,
-    New,
-    View,
-    Leave,
-    Timeout,
-}
-
-/// The sum at which it is nobody's turn.
-const NOBODYS_TURN: u32 = 77;
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-enum Deed {
-    Add(u32),
-    Panic(String),
-    PanicAfterEvents,
-    GrowTooLarge,
-    SaySoMuch,
-    WinWithoutASeat,
-    Abort,
-    /// Abort if there is this file, which is removed first. What comes after, adds 1.
-    AbortOnce(PathBuf),
-}
-
-impl Game for Fragile {
-    type Options = FailsIn;
-    type Action = Deed;
-    type Event = u32;
-    type View = u32;
-
-    const NAME: &'static str = "fragile";
-    const SEATS: RangeInclusive<u8> = 1..=4;
-    const TICKS_PER_SECOND: u16 = 0;
-    const START: Start = Start::AtOnce;
-
-    fn new(fails_in: FailsIn, _seats: u8, _seed: u64) -> Result<Self, Rejection> {
-        assert!(fails_in != FailsIn::New, "cannot be made");
-        Ok(Self {
-            sum: 0,
-            fails_in,
-            padding: Vec::new(),
-        })
-    }
-
-    fn act(&mut self, _seat: u8, deed: Deed, out: &mut Outbox<u32>) -> Result<(), Rejection> {
-        // What it has changed before it fails must be undone.
-        self.sum += 1000;
-        match deed {
-            Deed::Add(addend) => {
-                self.sum = self.sum - 1000 + addend;
-                out.to_all(&self.sum);
-            }
-            Deed::Panic(text) => panic!("{text}"),
-            Deed::PanicAfterEvents => {
-                out.to_all(&self.sum);
-                self.sum = self
-                    .padding
-                    .first()
-                    .copied()
-                    .map(u32::from)
-                    .expect("nothing is there");
-            }
-            Deed::GrowTooLarge => self.padding.resize(1 << 20, 0),
-            Deed::SaySoMuch => (0..100_000).for_each(|number| out.to_all(&number)),
-            Deed::WinWithoutASeat => self.sum = u32::MAX,
-            Deed::AbortOnce(file) => {
-                if std::fs::remove_file(file).is_ok() {
-                    std::process::abort();
-                }
-                self.sum = self.sum - 1000 + 1;
-                out.to_all(&self.sum);
-            }
-            Deed::Abort => std::process::abort(),
-        }
-        Ok(())
-    }
-
-    fn leave(&mut self, _seat: u8, _out: &mut Outbox<u32>) {
-        assert!(self.fails_in != FailsIn::Leave, "cannot be left");
-    }
-
-    fn to_move(&self) -> Option<u8> {
-        (self.sum != NOBODYS_TURN).then_some(0)
-    }
-
-    fn turn_timed_out(&mut self, _seat: u8, _out: &mut Outbox<u32>) {
-        assert!(self.fails_in != FailsIn::Timeout, "cannot be waited for");
-    }
-
-    fn view(&self, _viewer: Viewer) -> u32 {
-        assert!(self.fails_in != FailsIn::View, "cannot be seen");
-        self.sum
-    }
-
-    fn outcome(&self) -> Option<Outcome> {
-        (self.sum == u32::MAX).then(|| Outcome::Won { seats: vec![200] })
-    }
-
-    fn parse_action(_text: &str) -> Result<Deed, Rejection> {
-        Err(Rejection::bad_action("this game is not for people"))
-    }
-
-    fn draw(_view: &u32) -> String {
-        String::new()
-    }
-}
-
-/// Counts its ticks, and panics in the one that its options name.
-#[derive(Serialize, Deserialize)]
-struct Clock {
-    ticks: u32,
-    fails_at: u32,
-}
-
-impl Game for Clock {
-    type Options = u32;
-    type Action = ();
-    type Event = u32;
-    type View = u32;
-
-    const NAME: &'static str = "clock";
-    const SEATS: RangeInclusive<u8> = 1..=2;
-    const TICKS_PER_SECOND: u16 = 100;
-    const START: Start = Start::AtOnce;
-
-    fn new(fails_at: u32, _seats: u8, _seed: u64) -> Result<Self, Rejection> {
-        Ok(Self { ticks: 0, fails_at })
-    }
-
-    fn act(&mut self, _seat: u8, (): (), _out: &mut Outbox<u32>) -> Result<(), Rejection> {
-        Ok(())
-    }
-
-    fn tick(&mut self, out: &mut Outbox<u32>) {
-        self.ticks += 1;
-        assert!(self.ticks != self.fails_at, "the spring is broken");
-        out.to_all(&self.ticks);
-    }
-
-    fn view(&self, _viewer: Viewer) -> u32 {
-        self.ticks
-    }
-
-    fn outcome(&self) -> Option<Outcome> {
-        None
-    }
-
-    fn parse_action(_text: &str) -> Result<(), Rejection> {
-        Ok(())
-    }
-
-    fn draw(view: &u32) -> String {
-        format!("{view}\n")
-    }
-}
+use games::{Clock, Deed, FailsIn, Fragile, NOBODYS_TURN};
+use many::{
+    who_has_killed_a_process_of_many_is_served_alone_also_by_the_next_keeper,
+    whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_play_on,
+};
 
 /// Runs this program as a server.
 fn start() -> Server {
@@ -312,7 +149,7 @@ fn an_action_that_panics_is_rejected_and_room_and_process_live_on() {
     let record = [
         "handler",
         "player=\"Ann\"",
-        "panicked at tests/broken_games.rs",
+        "panicked at tests/broken_games/games.rs",
         "a cup\\nfell \\u{1b}[31mdown",
         "called from",
     ];
@@ -535,7 +372,7 @@ fn a_tick_that_panics_stops_one_clock_and_no_other() {
         &server,
         &[
             "ticker",
-            "panicked at tests/broken_games.rs",
+            "panicked at tests/broken_games/games.rs",
             "the spring is broken",
             "called from",
         ],
@@ -576,92 +413,6 @@ fn an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_
     assert_eq!(server.handler_of("Bob"), Some(bobs_handler));
     assert_eq!(server.status("blamed_total"), 1);
     assert_eq!(bob.counters().resumes, 0);
-}
-
-fn whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_play_on() {
-    let server = start_with_processes_of_many();
-    let (mut ann, mut bob, _) = together(&server);
-    let (mut cid, mut dan) = (server.client("Cid"), server.client("Dan"));
-    assert_eq!(
-        server.handler_of("Ann"),
-        server.handler_of("Dan"),
-        "all are in one process"
-    );
-    ann.send(&ClientMessage::Act {
-        request: 9,
-        action: deed(&Deed::Abort),
-    })
-    .expect("the session lives");
-    eventually("the frame was refused", || server.status("blamed_total") == 1);
-    bob.act(deed(&Deed::Add(2))).expect("legal");
-    assert_eq!(number(&mut bob), 2);
-    for client in [&mut bob, &mut cid, &mut dan] {
-        client.ping().expect("the session lives");
-        assert_eq!(client.counters().resumes, 0);
-    }
-    assert_eq!(
-        server.handler_of("Bob"),
-        server.handler_of("Dan"),
-        "they are still together"
-    );
-    // It cost the neighbours one process: the second and third were the culprit's own.
-    assert_eq!(
-        server.log().matches("died (SIGABRT): replaced").count(),
-        3,
-        "{}",
-        server.log()
-    );
-}
-
-fn who_has_killed_a_process_of_many_is_served_alone_also_by_the_next_keeper() {
-    let server = start_with_processes_of_many();
-    let (mut ann, mut bob, _) = together(&server);
-    let file = std::env::temp_dir().join(format!("forkade-abort-once-{}", std::process::id()));
-    std::fs::write(&file, "").expect("a file can be written");
-    ann.act(deed(&Deed::AbortOnce(file)))
-        .expect("the successor does it");
-    assert_eq!((number(&mut ann), number(&mut bob)), (1, 1));
-    assert_ne!(server.handler_of("Ann"), server.handler_of("Bob"), "she is alone");
-    let keeper = server.keeper();
-    server.kill(keeper);
-    server.keeper_after(keeper);
-    eventually("it has adopted both processes", || server.status("handlers") == 2);
-    for name in ["Ann", "Bob"] {
-        let handler = server.handler_of(name).expect("it is served");
-        server.kill(handler);
-        eventually("it has a successor", || {
-            server.handler_of(name).is_some_and(|pid| pid != handler)
-        });
-    }
-    let others = ["Eve", "Fay", "Gil"].map(|name| server.client(name));
-    for name in ["Eve", "Fay", "Gil"] {
-        assert_eq!(
-            server.handler_of(name),
-            server.handler_of("Bob"),
-            "there is a place"
-        );
-        assert_ne!(server.handler_of(name), server.handler_of("Ann"));
-    }
-    for client in [ann, bob].into_iter().chain(others) {
-        assert_eq!(client.counters().resumes, 0);
-        client.goodbye().expect("the session lives");
-    }
-}
-
-/// Up to sixteen clients have one process, and all are kept by one keeper.
-fn start_with_processes_of_many() -> Server {
-    Server::run(
-        Command::new(std::env::current_exe().expect("this program has a path"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
-            .args([
-                "--clients-per-handler",
-                "16",
-                "--connections-max",
-                "900",
-                "--keepers",
-                "1",
-            ]),
-    )
 }
 
 fn main() -> ExitCode {

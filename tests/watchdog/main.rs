@@ -3,182 +3,26 @@
 //!
 //! Without the test harness, since this program is also the server: started with `serve` it offers games that get stuck.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod crowd;
+mod games;
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use common::bystanders::Bystanders;
 use common::{PATIENCE, Server, eventually};
+use crowd::{be_busy, on_a_crowded_machine_no_innocent_process_is_killed};
 use forkade::games::relay::Relay;
-use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{ClientMessage, Outcome, RejectCode, RoomEvent, RoomSettings, ServerMessage, codec};
-use nix::sys::signal::{Signal, raise};
-use serde::{Deserialize, Serialize};
+use games::{Deed, How, Metronome, Sticky};
+use nix::sys::signal::Signal;
 
-/// A sum that everybody adds to, and many ways to get stuck over it.
-#[derive(Serialize, Deserialize)]
-struct Sticky {
-    sum: u32,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-enum Deed {
-    Add(u32),
-    /// Get stuck, whoever tries it.
-    Stick(How),
-    /// Get stuck if there is this file, which is removed first. What comes after, adds 1.
-    StickOnce(How, PathBuf),
-    /// Use so many milliseconds of processor time, and then add 1.
-    Work(u32),
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-enum How {
-    Stopped,
-    Looping,
-    Asleep,
-}
-
-impl How {
-    fn stick(self) {
-        match self {
-            How::Stopped => raise(Signal::SIGSTOP).expect("anybody may stop itself"),
-            How::Looping => loop {
-                std::hint::spin_loop();
-            },
-            How::Asleep => std::thread::sleep(Duration::from_secs(86_400)),
-        }
-    }
-}
-
-impl Game for Sticky {
-    type Options = ();
-    type Action = Deed;
-    type Event = u32;
-    type View = u32;
-
-    const NAME: &'static str = "sticky";
-    const SEATS: RangeInclusive<u8> = 1..=8;
-    const TICKS_PER_SECOND: u16 = 0;
-    const START: Start = Start::AtOnce;
-
-    fn new((): (), _seats: u8, _seed: u64) -> Result<Self, Rejection> {
-        Ok(Self { sum: 0 })
-    }
-
-    fn act(&mut self, _seat: u8, deed: Deed, out: &mut Outbox<u32>) -> Result<(), Rejection> {
-        // What is changed by who gets stuck must be undone.
-        let before = self.sum;
-        self.sum += 1_000_000;
-        let addend = match deed {
-            Deed::Add(addend) => addend,
-            Deed::Stick(how) => {
-                how.stick();
-                1
-            }
-            Deed::StickOnce(how, token) => {
-                if std::fs::remove_file(token).is_ok() {
-                    how.stick();
-                }
-                1
-            }
-            Deed::Work(milliseconds) => {
-                use_processor(Duration::from_millis(milliseconds.into()));
-                1
-            }
-        };
-        self.sum = before + addend;
-        out.to_all(&self.sum);
-        Ok(())
-    }
-
-    fn leave(&mut self, _seat: u8, _out: &mut Outbox<u32>) {}
-
-    fn view(&self, _viewer: Viewer) -> u32 {
-        self.sum
-    }
-
-    fn outcome(&self) -> Option<Outcome> {
-        None
-    }
-
-    fn parse_action(_text: &str) -> Result<Deed, Rejection> {
-        Err(Rejection::bad_action("this game is not for people"))
-    }
-
-    fn draw(_view: &u32) -> String {
-        String::new()
-    }
-}
-
-/// Counts its ticks, and gets stuck in its third, if its options say so.
-#[derive(Serialize, Deserialize)]
-struct Metronome {
-    ticks: u32,
-    sticks: Option<How>,
-}
-
-impl Game for Metronome {
-    type Options = Option<How>;
-    type Action = ();
-    type Event = u32;
-    type View = u32;
-
-    const NAME: &'static str = "metronome";
-    const SEATS: RangeInclusive<u8> = 1..=2;
-    const TICKS_PER_SECOND: u16 = 50;
-    const START: Start = Start::AtOnce;
-
-    fn new(sticks: Option<How>, _seats: u8, _seed: u64) -> Result<Self, Rejection> {
-        Ok(Self { ticks: 0, sticks })
-    }
-
-    fn act(&mut self, _seat: u8, (): (), _out: &mut Outbox<u32>) -> Result<(), Rejection> {
-        Ok(())
-    }
-
-    fn tick(&mut self, out: &mut Outbox<u32>) {
-        self.ticks += 1;
-        if self.ticks == 3 {
-            self.sticks.into_iter().for_each(How::stick);
-        }
-        out.to_all(&self.ticks);
-    }
-
-    fn view(&self, _viewer: Viewer) -> u32 {
-        self.ticks
-    }
-
-    fn outcome(&self) -> Option<Outcome> {
-        None
-    }
-
-    fn parse_action(_text: &str) -> Result<(), Rejection> {
-        Ok(())
-    }
-
-    fn draw(view: &u32) -> String {
-        format!("{view}\n")
-    }
-}
-
-/// Returns when this process has used so much processor time.
-fn use_processor(time: Duration) {
-    let used = || {
-        let used = nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID);
-        Duration::from(used.expect("every process has this clock"))
-    };
-    let until = used() + time;
-    while used() < until {
-        std::hint::spin_loop();
-    }
-}
-
+/// As arguments of a server.
 const ANY_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"];
 
 fn this_program() -> PathBuf {
@@ -189,22 +33,6 @@ fn this_program() -> PathBuf {
 fn start() -> Server {
     let arguments = ["serve", "--watchdog-cpu-ms", "200"];
     Server::run(Command::new(this_program()).args(arguments).args(ANY_PORTS))
-}
-
-/// What starts this program such that it, and all that it starts in turn, has to wait for whatever else the machine has to do.
-fn unimportant() -> Command {
-    let mut command = Command::new("nice");
-    command.args(["-n", "19"]).arg(this_program());
-    command
-}
-
-/// Uses all the processor time that it gets, until whoever started it is gone.
-fn be_busy() -> ! {
-    let parent = std::os::unix::process::parent_id();
-    while std::os::unix::process::parent_id() == parent {
-        use_processor(Duration::from_millis(10));
-    }
-    std::process::exit(0)
 }
 
 /// How often each way to get stuck is tried.
@@ -491,81 +319,6 @@ fn a_tick_that_never_ends_costs_its_match_and_no_other() {
         assert_eq!(server.status("takeovers_total"), 0);
         bystanders.finish();
     }
-}
-
-/// Busy processes, as unimportant to the rest of the machine as can be.
-struct Crowd(Vec<Child>);
-
-impl Crowd {
-    fn gather(count: usize) -> Self {
-        let busy = |_| {
-            unimportant()
-                .arg("be-busy")
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("this machine can run so many processes")
-        };
-        Self((0..count).map(busy).collect())
-    }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-        }
-        for child in &mut self.0 {
-            let _ = child.wait();
-        }
-    }
-}
-
-fn on_a_crowded_machine_no_innocent_process_is_killed() {
-    let crowd = std::env::var("FORKADE_TEST_CROWD").map_or(300, |crowd| crowd.parse().expect("a number"));
-    // As unimportant as the crowd, so that it has to wait for its turn with them.
-    let server = Server::run(
-        unimportant()
-            .args(["serve", "--heartbeat-timeout-ms", "3600000"])
-            .args(ANY_PORTS),
-    );
-    let mut rooms: Vec<[Client; 2]> = (0..4)
-        .map(|pair| {
-            let (mut one, mut other) = (
-                server.client(&format!("one {pair}")),
-                server.client(&format!("other {pair}")),
-            );
-            let room = one
-                .create_room(NewRoom::new("sticky", "market"))
-                .expect("a room is free");
-            other.join_room(room.room, None).expect("a seat is free");
-            [one, other]
-        })
-        .collect();
-    let crowd = Crowd::gather(crowd);
-    let began = Instant::now();
-    let mut sums = vec![0; rooms.len()];
-    // All work under their room's lock for many turns of the scheduler, and nearly always somebody waits for it.
-    while began.elapsed() < Duration::from_secs(10) {
-        for clients in &mut rooms {
-            for client in clients {
-                send(client, &Deed::Work(20));
-            }
-        }
-        for (clients, sum) in rooms.iter_mut().zip(&mut sums) {
-            for client in clients {
-                assert_eq!([number(client), number(client)], [*sum + 1, *sum + 2]);
-            }
-            *sum += 2;
-        }
-    }
-    drop(crowd);
-    assert!(
-        server.status("lock_waits_reported_total") > 0,
-        "there was nothing to be wrong about: the machine was not crowded"
-    );
-    assert_eq!(server.status("watchdog_kills_total"), 0, "{}", server.log());
-    assert_eq!(server.status("takeovers_total"), 0);
 }
 
 fn main() -> ExitCode {

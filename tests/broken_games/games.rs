@@ -1,0 +1,175 @@
+//! Games that fail.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
+use forkade_protocol::Outcome;
+use serde::{Deserialize, Serialize};
+
+/// A sum that everybody adds to, and many ways to fail.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Fragile {
+    sum: u32,
+    fails_in: FailsIn,
+    padding: Vec<u8>,
+}
+
+/// A place for a failure that no action leads to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum FailsIn {
+    #[default]
+    Nothing,
+    New,
+    View,
+    Leave,
+    Timeout,
+}
+
+/// The sum at which it is nobody's turn.
+pub(crate) const NOBODYS_TURN: u32 = 77;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Deed {
+    Add(u32),
+    Panic(String),
+    PanicAfterEvents,
+    GrowTooLarge,
+    SaySoMuch,
+    WinWithoutASeat,
+    Abort,
+    /// Abort if there is this file, which is removed first. What comes after, adds 1.
+    AbortOnce(PathBuf),
+}
+
+impl Game for Fragile {
+    type Options = FailsIn;
+    type Action = Deed;
+    type Event = u32;
+    type View = u32;
+
+    const NAME: &'static str = "fragile";
+    const SEATS: RangeInclusive<u8> = 1..=4;
+    const TICKS_PER_SECOND: u16 = 0;
+    const START: Start = Start::AtOnce;
+
+    fn new(fails_in: FailsIn, _seats: u8, _seed: u64) -> Result<Self, Rejection> {
+        assert!(fails_in != FailsIn::New, "cannot be made");
+        Ok(Self {
+            sum: 0,
+            fails_in,
+            padding: Vec::new(),
+        })
+    }
+
+    fn act(&mut self, _seat: u8, deed: Deed, out: &mut Outbox<u32>) -> Result<(), Rejection> {
+        // What it has changed before it fails must be undone.
+        self.sum += 1000;
+        match deed {
+            Deed::Add(addend) => {
+                self.sum = self.sum - 1000 + addend;
+                out.to_all(&self.sum);
+            }
+            Deed::Panic(text) => panic!("{text}"),
+            Deed::PanicAfterEvents => {
+                out.to_all(&self.sum);
+                self.sum = self
+                    .padding
+                    .first()
+                    .copied()
+                    .map(u32::from)
+                    .expect("nothing is there");
+            }
+            Deed::GrowTooLarge => self.padding.resize(1 << 20, 0),
+            Deed::SaySoMuch => (0..100_000).for_each(|number| out.to_all(&number)),
+            Deed::WinWithoutASeat => self.sum = u32::MAX,
+            Deed::AbortOnce(file) => {
+                if std::fs::remove_file(file).is_ok() {
+                    std::process::abort();
+                }
+                self.sum = self.sum - 1000 + 1;
+                out.to_all(&self.sum);
+            }
+            Deed::Abort => std::process::abort(),
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, _seat: u8, _out: &mut Outbox<u32>) {
+        assert!(self.fails_in != FailsIn::Leave, "cannot be left");
+    }
+
+    fn to_move(&self) -> Option<u8> {
+        (self.sum != NOBODYS_TURN).then_some(0)
+    }
+
+    fn turn_timed_out(&mut self, _seat: u8, _out: &mut Outbox<u32>) {
+        assert!(self.fails_in != FailsIn::Timeout, "cannot be waited for");
+    }
+
+    fn view(&self, _viewer: Viewer) -> u32 {
+        assert!(self.fails_in != FailsIn::View, "cannot be seen");
+        self.sum
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        (self.sum == u32::MAX).then(|| Outcome::Won { seats: vec![200] })
+    }
+
+    fn parse_action(_text: &str) -> Result<Deed, Rejection> {
+        Err(Rejection::bad_action("this game is not for people"))
+    }
+
+    fn draw(_view: &u32) -> String {
+        String::new()
+    }
+}
+
+/// Counts its ticks, and panics in the one that its options name.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Clock {
+    ticks: u32,
+    fails_at: u32,
+}
+
+impl Game for Clock {
+    type Options = u32;
+    type Action = ();
+    type Event = u32;
+    type View = u32;
+
+    const NAME: &'static str = "clock";
+    const SEATS: RangeInclusive<u8> = 1..=2;
+    const TICKS_PER_SECOND: u16 = 100;
+    const START: Start = Start::AtOnce;
+
+    fn new(fails_at: u32, _seats: u8, _seed: u64) -> Result<Self, Rejection> {
+        Ok(Self { ticks: 0, fails_at })
+    }
+
+    fn act(&mut self, _seat: u8, (): (), _out: &mut Outbox<u32>) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    fn tick(&mut self, out: &mut Outbox<u32>) {
+        self.ticks += 1;
+        assert!(self.ticks != self.fails_at, "the spring is broken");
+        out.to_all(&self.ticks);
+    }
+
+    fn view(&self, _viewer: Viewer) -> u32 {
+        self.ticks
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        None
+    }
+
+    fn parse_action(_text: &str) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    fn draw(view: &u32) -> String {
+        format!("{view}\n")
+    }
+}
