@@ -358,11 +358,12 @@ impl Handler {
     fn take_in(&mut self, connection: ConnectionRef, socket: OwnedFd) -> io::Result<()> {
         let index = connection.index();
         let record = self.shared.context.memory.connections.at(index);
-        let is_still_there = || record.claimed() == Claim::Held && record.reference(index) == connection;
+        let is_still_there =
+            || record.claimed_after_entry() == Claim::Held && record.reference(index) == connection;
         if is_still_there() {
             record.set_handler(self.shared.me, self.shared.context.build);
         }
-        // Again: whoever frees it has looked for a handler after that, or is seen here.
+        // Again: whoever gives it up looks for a handler after that, or is seen here.
         if !is_still_there() {
             log::warn!("connection {connection:?} was given up before it was served");
             record.leave_handler(self.shared.me);

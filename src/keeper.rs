@@ -27,12 +27,13 @@ use self::hiring::Unserved;
 use self::spares::Spares;
 use crate::admission::Refusal;
 use crate::deaths::Deaths;
-use crate::limits::{ACCEPT_RETRY_MS, HANDSHAKE_BYTES_MAX, NEWCOMERS_AT_ONCE_MAX};
+use crate::limits::{ACCEPT_RETRY_MS, HANDSHAKE_BYTES_MAX, MAKE_WAY_TIMEOUT_MS, NEWCOMERS_AT_ONCE_MAX};
 use crate::listener::send_refusal;
 use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
 use crate::lobby::header::KeeperSlot;
 use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
+use crate::sys::process::ProcessId;
 use crate::sys::signals::Signals;
 use crate::sys::sockets::{ChannelError, ReceiveOutcome, receive_into};
 use crate::wiring::Delivery;
@@ -50,7 +51,7 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
     let mine = &wiring.keepers[start.index as usize];
     let mut keep = vec![
         mine.connections.receiver.as_fd(),
-        // For the handlers: who outlives this process offers itself to the next.
+        // For the handlers: who outlives this process offers itself to the next. And for this process, which leaves to the next what it holds.
         mine.connections.sender.as_fd(),
         wiring.lifeline.as_fd(),
         wiring.ready.as_fd(),
@@ -83,10 +84,10 @@ struct Keeper {
     spares: Spares,
     /// Slots that were free when this process last looked.
     free: Vec<u32>,
-    /// Connections whose handlers live on after a former keeper's death, until they have offered their sockets.
+    /// Connections of a former keeper's, until their sockets have come: from itself, or from the handlers that live on.
     to_adopt: Vec<u32>,
-    /// Those of them whose handlers have not been asked in this round.
-    to_ask: VecDeque<u32>,
+    /// Connections of theirs whose handlers have not been asked in this round: of each handler the first, and how many it has.
+    to_ask: VecDeque<(u32, usize)>,
     /// When the next round begins.
     ask_again_at_ms: u64,
     /// Adopted handlers that run the program before an upgrade, by pid.
@@ -96,8 +97,8 @@ struct Keeper {
     /// When connections are taken again, after there were more than one look takes or resources were wanting: those that wait are not
     /// announced anew.
     take_again_at_ms: Option<u64>,
-    /// Another keeper is to take this one's place, as soon as everybody has a handler.
-    makes_way: bool,
+    /// Another keeper is to take this one's place, as soon as everybody has a handler, and at this time at the latest.
+    makes_way_by_ms: Option<u64>,
     /// When what is left is killed; set when the server stops.
     stop_by_ms: Option<u64>,
 }
@@ -181,7 +182,7 @@ impl Keeper {
             outdated: VecDeque::new(),
             replace_outdated_at_ms: 0,
             take_again_at_ms: None,
-            makes_way: false,
+            makes_way_by_ms: None,
             stop_by_ms: None,
         })
     }
@@ -197,8 +198,10 @@ impl Keeper {
                 self.take_connections()?;
             }
             self.serve_the_unserved();
-            if self.makes_way && self.unserved.is_empty() {
-                self.hand_on();
+            if let Some(by_ms) = self.makes_way_by_ms
+                && (self.unserved.is_empty() || by_ms <= now_ms())
+            {
+                self.hand_on(by_ms)?;
                 return Ok(0);
             }
             self.keep_spares();
@@ -212,8 +215,9 @@ impl Keeper {
             for token in tokens {
                 for event in self.meaning(token)? {
                     match event {
-                        // If they are to be taken again anyway, others come first.
-                        Event::Connections if self.take_again_at_ms.is_some() => {}
+                        // If they are to be taken again anyway, others come first; if this process makes way, the next takes them.
+                        Event::Connections
+                            if self.take_again_at_ms.is_some() || self.makes_way_by_ms.is_some() => {}
                         Event::Connections => self.take_connections()?,
                         Event::Children => self.reap_handlers(),
                         Event::AdoptedEnded(pid) => self.adopted_handler_ended(pid),
@@ -225,9 +229,13 @@ impl Keeper {
                         // How they have died is known here; the next keeper sees only that they are dead.
                         Event::Stop if !self.server_is_stopping() => {
                             self.reap_handlers();
-                            self.makes_way = true;
+                            self.take_again_at_ms = None;
+                            self.makes_way_by_ms = Some(now_ms() + MAKE_WAY_TIMEOUT_MS);
                         }
-                        Event::Stop => self.stop(),
+                        Event::Stop => {
+                            self.makes_way_by_ms = None;
+                            self.stop();
+                        }
                         Event::SupervisorGone => return Ok(1),
                     }
                 }
@@ -286,7 +294,18 @@ impl Keeper {
             .map(Duration::from_millis)
     }
 
+    /// Takes what waits in the channel: from the listener, from handlers that live on, and from a predecessor.
     fn take_connections(&mut self) -> io::Result<()> {
+        let mut of_the_dead = HashMap::new();
+        let taken = self.receive_connections(&mut of_the_dead);
+        for (dead, connections) in of_the_dead {
+            self.replace_dead(dead, connections);
+        }
+        taken
+    }
+
+    /// Those whose handlers have died meanwhile are collected, so that a set of them has one successor.
+    fn receive_connections(&mut self, of_the_dead: &mut HashMap<ProcessId, Vec<u32>>) -> io::Result<()> {
         let wiring = self.context.wiring;
         let channel = &wiring.keepers[self.index as usize].connections.receiver;
         let slot = self.slot();
@@ -296,8 +315,8 @@ impl Keeper {
         self.take_again_at_ms = None;
         let mut newcomers = 0;
         loop {
-            // Whoever has lost a handler comes in between. (Who has a handler and is adopted must not wait: if that died now, nobody would
-            // know.)
+            // Whoever has lost a handler comes in between. (Who is adopted counts for nothing here: if its handler died now, nobody
+            // would know.)
             if newcomers == NEWCOMERS_AT_ONCE_MAX {
                 self.take_again_at_ms = Some(now_ms());
                 return Ok(());
@@ -316,7 +335,11 @@ impl Keeper {
                             }
                         }
                         Some(Delivery::Adopt { connections }) => {
-                            self.adopt_all(connections.into_iter().zip(descriptors));
+                            for (connection, socket) in connections.into_iter().zip(descriptors) {
+                                if let Some(dead) = self.adopt(connection, socket) {
+                                    of_the_dead.entry(dead).or_default().push(connection.index());
+                                }
+                            }
                         }
                         None => log::error!("a message to the keeper was malformed"),
                     }
@@ -330,14 +353,15 @@ impl Keeper {
                     self.take_again_at_ms = Some(now_ms() + ACCEPT_RETRY_MS);
                     return Ok(());
                 }
-                // The socket is lost with its descriptor; the client sees a reset and tries again.
-                Err(error) => log::error!("a connection was lost on its way from the listener: {error}"),
+                // A new client sees a reset and tries again. Whom a handler serves is asked for again.
+                Err(error) => log::error!("sockets were lost on their way here: {error}"),
             }
         }
         // All that were sent before have come, or will not: a predecessor has died over them.
         for (kind, sent) in kinds.into_iter().zip(sent_before) {
             self.count_lost(slot.set_taken_up_to(kind, sent));
         }
+        slot.settle();
         Ok(())
     }
 

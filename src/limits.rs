@@ -331,7 +331,8 @@ pub const NEWCOMERS_AT_ONCE_MAX: u32 = 8;
 /// How often a keeper that took a dead one's place asks the handlers that live on for their sockets.
 pub const ADOPT_AGAIN_MS: u64 = 50;
 
-/// Connections for whose sockets it asks in one go, before it takes what is offered: the channel holds some 280 offers.
+/// Connections for whose sockets it asks in one go, before it takes what is offered: the channel holds some 280 offers. (A handler that
+/// has more is asked alone, and offers all.)
 pub const ADOPTIONS_AT_ONCE_MAX: usize = 64;
 
 /// Processor time that a process may use under a lock that others wait for, or without coming round its loop, before the watchdog kills
@@ -362,6 +363,9 @@ pub const DRAIN_TIMEOUT_MS_DEFAULT: u32 = 5000;
 
 /// Time between being asked to end and being killed, for a process of the server.
 pub const TERMINATE_TIMEOUT_MS: u64 = 5000;
+
+/// How long a keeper that makes way goes on to replace handlers that have died, before it leaves that to the next.
+pub const MAKE_WAY_TIMEOUT_MS: u64 = TERMINATE_TIMEOUT_MS / 2;
 
 /// The ticker's step: how often it looks for seats whose grace is over, lagging bells and what the dead left behind.
 pub const TICK_MS: u64 = 10;

@@ -67,6 +67,8 @@ struct Listener {
     rest_until_ms: Option<u64>,
     /// Accepted when every keeper already had as much to take as its channel holds. Nobody is accepted before it is handed on.
     in_hand: Option<(Kind, TcpStream)>,
+    /// Another listener is to take this one's place: nobody is accepted any more.
+    is_to_end: bool,
 }
 
 /// What there is to do.
@@ -108,6 +110,7 @@ impl Listener {
             refused: VecDeque::new(),
             rest_until_ms: None,
             in_hand: None,
+            is_to_end: false,
         })
     }
 
@@ -126,12 +129,16 @@ impl Listener {
             for event in &events {
                 match self.meaning(event.token())? {
                     Some(Event::Accept(kind)) => self.accept_all(kind)?,
-                    Some(Event::Stop) => return Ok(0),
+                    Some(Event::Stop) => self.is_to_end = true,
                     Some(Event::SupervisorGone) => return Ok(1),
                     None => {}
                 }
             }
             self.keep_time()?;
+            // Whom it has accepted it hands on; others wait for the next listener.
+            if self.is_to_end && self.in_hand.is_none() {
+                return Ok(0);
+            }
         }
     }
 
@@ -177,7 +184,7 @@ impl Listener {
 
     /// Accepts until there is none: the poll tells only once.
     fn accept_all(&mut self, kind: Kind) -> io::Result<()> {
-        while self.rest_until_ms.is_none() {
+        while self.rest_until_ms.is_none() && !self.is_to_end {
             self.life.show();
             self.has_its_hands_full(true);
             let accepted = match (kind, &self.console) {

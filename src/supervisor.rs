@@ -5,6 +5,7 @@
 //! It must never take a lock (nobody could free it from one that is stuck), read a byte a client sent, hold a client's socket or start a
 //! thread: what it does not touch cannot kill it, and its end is everybody's.
 
+mod backoff;
 pub(crate) mod upgrade;
 
 use std::io::{self, Write};
@@ -18,12 +19,10 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
+use self::backoff::Backoff;
 use crate::config::{Config, Settings};
 use crate::games::Games;
-use crate::limits::{
-    RESTART_BACKOFF_MS_MAX, RESTART_BACKOFF_MS_MIN, RESTART_BACKOFF_RESET_AFTER_MS, ROLE_READY_TIMEOUT_MS,
-    TERMINATE_TIMEOUT_MS,
-};
+use crate::limits::{ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS};
 use crate::lobby::memory::{Capacity, Memory};
 use crate::lobby::scratch;
 use crate::logging::{self, DropCounters};
@@ -250,7 +249,7 @@ struct Filled {
     started_at_ms: u64,
     /// When the post is to be filled again.
     restart_at_ms: u64,
-    backoff_ms: u64,
+    backoff: Backoff,
 }
 
 impl Supervisor {
@@ -274,7 +273,7 @@ impl Supervisor {
             process: None,
             started_at_ms: 0,
             restart_at_ms: 0,
-            backoff_ms: 0,
+            backoff: Backoff::new(),
         };
         let posts = Post::all(context.config).into_iter().map(unfilled).collect();
         prepare_heap();
@@ -334,6 +333,7 @@ impl Supervisor {
         let filled = &mut self.posts[index];
         filled.process = Some(process);
         filled.started_at_ms = now_ms();
+        filled.backoff.started(filled.started_at_ms);
         Ok(())
     }
 
@@ -473,7 +473,6 @@ impl Supervisor {
 
     /// The post is to be filled again, the later the more often it has been lately.
     fn vacate(&mut self, index: usize) {
-        let now = now_ms();
         let filled = &mut self.posts[index];
         filled
             .post
@@ -481,11 +480,7 @@ impl Supervisor {
             .pid
             .store(0, Ordering::Release);
         filled.process = None;
-        if now.saturating_sub(filled.started_at_ms) >= RESTART_BACKOFF_RESET_AFTER_MS {
-            filled.backoff_ms = 0;
-        }
-        filled.restart_at_ms = now + filled.backoff_ms;
-        filled.backoff_ms = (filled.backoff_ms * 2).clamp(RESTART_BACKOFF_MS_MIN, RESTART_BACKOFF_MS_MAX);
+        filled.restart_at_ms = filled.backoff.ended(now_ms());
     }
 
     /// Stops all processes in the order in which nothing is lost: the keepers with their handlers first, while the listener tells those
@@ -543,9 +538,15 @@ impl Supervisor {
         }
     }
 
-    /// Handlers whose keeper had died are this process's children. They were told to stop, or end when the lifeline is cut.
+    /// Handlers that no keeper had adopted are this process's children.
     fn await_orphans(&mut self) {
         let give_up_at_ms = now_ms() + TERMINATE_TIMEOUT_MS;
+        // They look whether the server stops.
+        for orphan in self.living_handlers() {
+            if let Err(error) = orphan.send_signal(Signal::SIGUSR1) {
+                log::error!("cannot tell handler {orphan} that the server stops: {error}");
+            }
+        }
         loop {
             let orphans: Vec<ProcessId> = self.living_handlers();
             if orphans.is_empty() {

@@ -251,6 +251,9 @@ impl Ticker {
                 continue;
             }
             self.orphans.remove(&index);
+            if !lobby.give_up_orphan(index) {
+                continue;
+            }
             log::info!("freeing connection {index}, which no process has any more");
             let keeper;
             (lobby, keeper) = lobby.free_connection(index);

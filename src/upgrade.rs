@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Nothing is given up before the new program has said yes, and if executing it fails the old one goes on. What it cannot
-//! go on with is a memory laid out otherwise, games whose states it does not understand, and a configuration that would
-//! need other memory or other sockets: such an upgrade is refused with the reason, and needs a drain and a fresh start.
+//! go on with is a memory laid out otherwise, processes that talk to each other otherwise, games whose states it does not understand, and
+//! a configuration that would need other memory or other sockets: such an upgrade is refused with the reason, and needs a drain and a fresh start.
 
 pub(crate) mod request;
 
@@ -45,6 +45,7 @@ pub(crate) struct Handover {
     memory: RawFd,
     layout_hash: u64,
     /// [`MESSAGES_VERSION`]: the processes of both programs work together until all are replaced.
+    #[serde(default)]
     messages: u32,
     players_max: u32,
     rooms_max: u32,

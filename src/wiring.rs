@@ -30,7 +30,7 @@ pub(crate) struct Wiring {
     lifeline_holder: LifelineHolder,
     /// The other end, which everybody watches.
     pub(crate) lifeline: Lifeline,
-    /// One per keeper: from the listener, with a socket in each message.
+    /// One per keeper.
     pub(crate) keepers: Vec<KeeperWiring>,
     /// One per room, rung when its log has something new. Kept by the ticker, who hands them out.
     pub(crate) room_bells: Vec<EventFd>,
@@ -60,7 +60,7 @@ pub(crate) struct WiringNumbers {
 /// What concerns one keeper.
 #[derive(Debug)]
 pub(crate) struct KeeperWiring {
-    /// From the listener to the keeper.
+    /// To the keeper, with sockets in each message: from the listener, from handlers whose keeper has died, and from a keeper that makes way.
     pub(crate) connections: ChannelPair,
     /// Rung when a handler of the keeper's should look at its flags.
     pub(crate) bell: EventFd,
@@ -227,8 +227,8 @@ pub(crate) enum Delivery {
     },
     /// From a handler whose keeper has died, or from a keeper that makes way for the next: duplicates of connections' sockets.
     Adopt {
-        /// Indices of the connections, in the order of the sockets.
-        connections: Vec<u32>,
+        /// The connections, in the order of the sockets.
+        connections: Vec<ConnectionRef>,
     },
 }
 
@@ -239,7 +239,7 @@ impl Delivery {
     /// Connections that one message can hand on.
     pub(crate) const CONNECTIONS_MAX: usize = DESCRIPTORS_PER_MESSAGE_MAX;
     /// Length of the longest message.
-    pub(crate) const BYTES_MAX: usize = 1 + Self::CONNECTIONS_MAX * size_of::<u32>();
+    pub(crate) const BYTES_MAX: usize = 1 + Self::CONNECTIONS_MAX * size_of::<u64>();
 
     /// The message.
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -248,8 +248,10 @@ impl Delivery {
                 [&[*kind as u8][..], &number.to_le_bytes(), &order.to_le_bytes()].concat()
             }
             Self::Adopt { connections } => {
-                let indices = connections.iter().flat_map(|index| index.to_le_bytes());
-                std::iter::once(ADOPT).chain(indices).collect()
+                let ids = connections.iter().map(|connection| connection.to_id());
+                std::iter::once(ADOPT)
+                    .chain(ids.flat_map(u64::to_le_bytes))
+                    .collect()
             }
         }
     }
@@ -258,8 +260,9 @@ impl Delivery {
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
         let (tag, numbers) = message.split_first()?;
         if *tag == ADOPT {
-            let (indices, rest) = numbers.as_chunks();
-            let connections = indices.iter().map(|index| u32::from_le_bytes(*index)).collect();
+            let (ids, rest) = numbers.as_chunks();
+            let connection = |id: &[u8; 8]| ConnectionRef::from_id(u64::from_le_bytes(*id));
+            let connections = ids.iter().map(connection).collect();
             return rest.is_empty().then_some(Self::Adopt { connections });
         }
         let (number, order) = numbers.split_first_chunk()?;
@@ -336,10 +339,15 @@ mod tests {
     fn a_delivery_is_read_as_it_was_written_and_nothing_else_is() {
         let kind = Kind::Console;
         let (number, order) = (u32::MAX, u64::MAX - 1);
-        let most = (0..).take(Delivery::CONNECTIONS_MAX).collect();
+        let most = (1..)
+            .map(ConnectionRef::from_id)
+            .take(Delivery::CONNECTIONS_MAX)
+            .collect();
         for delivery in [
             Delivery::New { kind, number, order },
-            Delivery::Adopt { connections: vec![7] },
+            Delivery::Adopt {
+                connections: vec![ConnectionRef::new(7, 3)],
+            },
             Delivery::Adopt { connections: most },
         ] {
             let message = delivery.encode();

@@ -12,8 +12,8 @@ use thiserror::Error;
 
 use super::{Config, Problem, Settings};
 use crate::limits::{
-    CONNECTIONS_PER_KEEPER_MAX, MEMORY_PER_CONNECTION_BYTES, MEMORY_PER_HANDLER_BYTES, OPEN_FILES_BASE,
-    PLACES_FOR_MOVES_ONE_IN,
+    CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, MEMORY_PER_CONNECTION_BYTES, MEMORY_PER_HANDLER_BYTES,
+    OPEN_FILES_BASE, PLACES_FOR_MOVES_ONE_IN,
 };
 
 /// What a machine allows.
@@ -38,8 +38,8 @@ pub struct Machine {
 /// What a configuration needs at full capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// Open files of a keeper: one per connection, as many again for a moment as one handler serves, one per handler that is given
-    /// its connections, and its own.
+    /// Open files of a keeper: one per connection, as many again for a moment as one handler serves, one per handler (the channel by which
+    /// it is given connections, or where a predecessor has forked it what tells of its end), and its own.
     pub keeper_open_files: u64,
     /// Open files of supervisor and ticker: one bell per room and their own.
     pub ticker_open_files: u64,
@@ -61,16 +61,13 @@ impl Needs {
         );
         let places_used = places - places / u64::from(PLACES_FOR_MOVES_ONE_IN);
         let handlers = connections.div_ceil(places_used);
-        let channels = match config.handler_life > 1 || spares > 0 {
-            true => handlers.div_ceil(keepers) + spares,
-            false => 0,
-        };
         Needs {
             keeper_open_files: connections
                 .div_ceil(keepers)
                 .min(CONNECTIONS_PER_KEEPER_MAX.into())
                 + (places - 1)
-                + channels
+                + handlers.div_ceil(keepers).min(CONNECTIONS_PER_KEEPER_MAX.into())
+                + spares
                 + OPEN_FILES_BASE,
             ticker_open_files: u64::from(config.rooms_max) + OPEN_FILES_BASE,
             processes: handlers + (spares + 1) * keepers + 3,
@@ -117,10 +114,16 @@ fn open_files(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, n
     let for_peers = max.saturating_sub(OPEN_FILES_BASE);
     if needs.keeper_open_files > max {
         let each = u64::from(config.connections_max).div_ceil(config.keepers.into());
-        let remedy = match for_peers {
-            0 => raise(needs.keeper_open_files),
-            _ => {
-                let keepers = u64::from(config.connections_max).div_ceil(for_peers);
+        let fits = |keepers: &u32| {
+            let config = Config {
+                keepers: *keepers,
+                ..*config
+            };
+            Needs::of(&config, 0).keeper_open_files <= max
+        };
+        let remedy = match (1..).take(KEEPERS_MAX).find(fits) {
+            None => raise(needs.keeper_open_files),
+            Some(keepers) => {
                 format!(
                     "{}, or set keepers to {keepers} or more",
                     raise(needs.keeper_open_files)
@@ -406,28 +409,28 @@ mod tests {
             },
         );
         let machine_for_rooms = Machine {
-            open_files_max: 1064,
+            open_files_max: 1464,
             ..machine()
         };
         assert!(is_error, "{text}");
         assert!(
-            text.contains("700 connections needs 764 open files, and a process may have 763"),
+            text.contains("700 connections needs 1464 open files, and a process may have 763"),
             "{text}"
         );
         assert!(
-            text.contains("LimitNOFILE") && text.contains("set keepers to 4 or more"),
+            text.contains("LimitNOFILE") && text.contains("set keepers to 7 or more"),
             "{text}"
         );
         assert_eq!(problems(&config(), &machine_for_rooms, MAPPING_BYTES), []);
         let (is_error, text) = problem(
             &Config {
-                rooms_max: 1001,
+                rooms_max: 1401,
                 ..config()
             },
             &machine_for_rooms,
         );
         assert!(
-            is_error && text.contains("set rooms_max to 1000 or less"),
+            is_error && text.contains("set rooms_max to 1400 or less"),
             "{text}"
         );
     }
@@ -512,7 +515,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("open files per process        1064         20000\n"),
+            text.contains("open files per process        1464         20000\n"),
             "{text}"
         );
         assert!(text.contains("warning: the system cuts the backlog"), "{text}");

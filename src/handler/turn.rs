@@ -239,7 +239,7 @@ impl Turn<'_> {
         }
         let channel = self.shared.context.wiring.keeper_channel(self.shared.keeper);
         let offer = Delivery::Adopt {
-            connections: vec![connection],
+            connections: vec![self.session.connection],
         };
         match channel.send(&offer.encode(), &[self.client.socket.as_fd()]) {
             Ok(SendOutcome::Sent) => {}

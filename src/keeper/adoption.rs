@@ -3,7 +3,7 @@
 //! A keeper that makes way hands on what it holds: no handler notices. One that was killed could not: the handlers were given to the
 //! supervisor when their parent died, so their end is seen by pidfd; and asked by signal, each offers duplicates of its sockets.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -15,6 +15,7 @@ use super::crew::Worker;
 use super::{FIRST_ADOPTED, Keeper, Kept};
 use crate::limits::{ADOPT_AGAIN_MS, ADOPTIONS_AT_ONCE_MAX, UPGRADE_HANDLER_EVERY_MS};
 use crate::lobby::connections::{Claim, Kind};
+use crate::lobby::memory::ConnectionRef;
 use crate::sys::clock::now_ms;
 use crate::sys::process::ProcessId;
 use crate::sys::sockets::SendOutcome;
@@ -29,27 +30,40 @@ fn may_be_alive(handler: ProcessId) -> bool {
 }
 
 impl Keeper {
-    /// Hands all connections on to the keeper that takes this one's place.
-    pub(super) fn hand_on(&self) {
+    /// Hands all connections on to the keeper that takes this one's place. Whoever is left then, the handlers are asked for.
+    pub(super) fn hand_on(&mut self, by_ms: u64) -> io::Result<()> {
+        while !self.try_to_hand_on() {
+            if by_ms <= now_ms() {
+                log::warn!("the channel to the next keeper is full");
+                return Ok(());
+            }
+            // It is full of newcomers. (Whoever was handed on behind them already, and is taken here again, is handed on with all others.)
+            self.take_connections()?;
+        }
+        Ok(())
+    }
+
+    /// False if the channel did not take all.
+    fn try_to_hand_on(&self) -> bool {
         let memory = self.context.memory;
-        let is_for_players = |index: &&u32| memory.connections.at(**index).kind() == Kind::Game;
-        let kept: Vec<u32> = self.kept.keys().filter(is_for_players).copied().collect();
+        let is_for_players = |(index, _): &(&u32, &Kept)| memory.connections.at(**index).kind() == Kind::Game;
+        let mut kept: Vec<(&u32, &Kept)> = self.kept.iter().filter(is_for_players).collect();
+        // If a handler dies meanwhile, its successor gets all that it had.
+        kept.sort_by_key(|(_, kept)| kept.handler);
         let channel = self.context.wiring.keeper_channel(self.index);
-        for connections in kept.chunks(Delivery::CONNECTIONS_MAX).map(<[u32]>::to_vec) {
-            let sockets: Vec<BorrowedFd<'_>> = connections
-                .iter()
-                .map(|index| self.kept[index].socket.as_fd())
-                .collect();
-            let delivery = Delivery::Adopt { connections };
+        for part in kept.chunks(Delivery::CONNECTIONS_MAX) {
+            let reference = |(index, _): &(&u32, &Kept)| memory.connections.at(**index).reference(**index);
+            let delivery = Delivery::Adopt {
+                connections: part.iter().map(reference).collect(),
+            };
+            let sockets: Vec<BorrowedFd<'_>> = part.iter().map(|(_, kept)| kept.socket.as_fd()).collect();
             match channel.send(&delivery.encode(), &sockets) {
                 Ok(SendOutcome::Sent) => {}
-                // Their handlers are asked for them.
-                Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {
-                    return log::warn!("the channel to the next keeper is full");
-                }
-                Err(error) => return log::warn!("cannot hand connections on to the next keeper: {error}"),
+                Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => return false,
+                Err(error) => log::warn!("cannot hand connections on to the next keeper: {error}"),
             }
         }
+        true
     }
 
     /// Makes handlers whose keeper has died offer their sockets: a few at a time, for their offers to find place in the channel.
@@ -60,10 +74,13 @@ impl Keeper {
         if self.to_ask.is_empty() && self.ask_again_at_ms <= now_ms() {
             self.look_who_is_to_be_adopted();
         }
-        let at_once = self.to_ask.len().min(ADOPTIONS_AT_ONCE_MAX);
-        for index in self.to_ask.drain(..at_once).collect::<Vec<u32>>() {
+        let mut asked_for = 0;
+        while asked_for < ADOPTIONS_AT_ONCE_MAX
+            && let Some((index, count)) = self.to_ask.pop_front()
+        {
             if self.context.memory.connections.at(index).keeper_epoch() != self.epoch {
                 self.nudge(index);
+                asked_for += count;
             }
         }
     }
@@ -98,26 +115,21 @@ impl Keeper {
                 && record.handler().is_none_or(may_be_alive)
         };
         self.to_adopt.retain(lives_on);
-        self.to_ask.extend(&self.to_adopt);
-    }
-
-    /// Takes over the keeping of connections. Those whose handlers have died meanwhile get others.
-    pub(super) fn adopt_all(&mut self, offered: impl Iterator<Item = (u32, OwnedFd)>) {
-        let mut of_the_dead: HashMap<ProcessId, Vec<u32>> = HashMap::new();
-        for (index, socket) in offered {
-            if let Some(dead) = self.adopt(index, socket) {
-                of_the_dead.entry(dead).or_default().push(index);
+        let mut of_handlers: BTreeMap<u64, (u32, usize)> = BTreeMap::new();
+        for index in &self.to_adopt {
+            if let Some(handler) = memory.connections.at(*index).handler() {
+                of_handlers.entry(handler.to_number()).or_insert((*index, 0)).1 += 1;
             }
         }
-        for (dead, connections) in of_the_dead {
-            self.replace_dead(dead, connections);
-        }
+        self.to_ask = of_handlers.into_values().collect();
     }
 
     /// Takes over the keeping of a connection. If its handler has died, and will not be reported, gives that.
-    fn adopt(&mut self, index: u32, socket: OwnedFd) -> Option<ProcessId> {
+    pub(super) fn adopt(&mut self, connection: ConnectionRef, socket: OwnedFd) -> Option<ProcessId> {
+        let index = connection.index();
         let record = self.context.memory.connections.get(index)?;
-        let handler = record.handler().filter(|_| record.claimed() == Claim::Held)?;
+        let is_still_there = || record.claimed() == Claim::Held && record.reference(index) == connection;
+        let handler = record.handler().filter(|_| is_still_there())?;
         if self.kept.contains_key(&index) {
             // Offered twice.
             return None;
@@ -131,6 +143,11 @@ impl Keeper {
             }
         };
         record.set_keeper_epoch(self.epoch);
+        if record.claimed_after_entry() != Claim::Held {
+            // The ticker has just found it to be nobody's. If it thinks better of that, it is to find it again.
+            record.set_keeper_epoch(self.epoch.wrapping_sub(1));
+            return None;
+        }
         self.slot().hold(record.kind());
         self.context.memory.count_outliving(self.index);
         let mut kept = Kept::new(socket);
@@ -183,6 +200,7 @@ impl Keeper {
         let Some(pidfd) = handler.open_pidfd()? else {
             return Ok(false);
         };
+        self.forget_former(handler);
         let token = Token(FIRST_ADOPTED + handler.pid as usize);
         let registry = self.poll.registry();
         registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)?;
@@ -224,6 +242,17 @@ impl Keeper {
                 }
             }
             return;
+        }
+    }
+
+    /// A process has the pid of a handler that this one has not yet been told the end of.
+    pub(super) fn forget_former(&mut self, process: ProcessId) {
+        if self
+            .crew
+            .get(process.pid)
+            .is_some_and(|worker| worker.process != process)
+        {
+            self.adopted_handler_ended(process.pid);
         }
     }
 

@@ -90,6 +90,7 @@ impl Keeper {
             };
             handler::run(&new_process, inheritance)
         })?;
+        self.forget_former(process);
         for index in &connections {
             let record = context.memory.connections.at(*index);
             record.set_handler(process, context.build);

@@ -12,7 +12,7 @@
 //! Keepers claim a slot of their own range and give it back; everything guarded belongs to the handler that animates the record.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::memory::{ConnectionRef, Memory, PlayerRef};
 use crate::limits::{
@@ -205,6 +205,24 @@ impl ConnectionRecord {
     /// The keeper cannot go on with this connection: the ticker is to free what it held.
     pub fn abandon(&self) {
         self.claim.store(Claim::Abandoned as u32, Ordering::Release);
+    }
+
+    /// Changes who is responsible for the slot, if it is who is thought. Whoever looks afterwards at what others enter before they look
+    /// at this sees it, or they see this.
+    pub fn exchange_claim(&self, from: Claim, to: Claim) -> bool {
+        let exchanged = self
+            .claim
+            .compare_exchange(from as u32, to as u32, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        fence(Ordering::SeqCst);
+        exchanged
+    }
+
+    /// Who is responsible for the slot, for who has entered something that the ticker looks at after it has
+    /// [exchanged](Self::exchange_claim) that.
+    pub fn claimed_after_entry(&self) -> Claim {
+        fence(Ordering::SeqCst);
+        self.claimed()
     }
 
     /// Who is responsible for the slot.

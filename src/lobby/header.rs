@@ -268,6 +268,8 @@ shared_record! {
         slots_touched: AtomicU32,
         /// Counts the processes that have held this slot, so that connections of a dead keeper are known.
         pub epoch: AtomicU32,
+        /// The last epoch whose keeper has taken all that its predecessor had left in the channel.
+        settled_epoch: AtomicU32,
     }
 }
 
@@ -333,6 +335,18 @@ impl KeeperSlot {
         self.held.iter().for_each(|held| held.store(0, Ordering::Release));
         self.handlers.store(0, Ordering::Release);
         self.spare_handlers.store(0, Ordering::Release);
+    }
+
+    /// The keeper has taken all that its predecessor had left for it.
+    pub fn settle(&self) {
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        self.settled_epoch.store(epoch, Ordering::Release);
+    }
+
+    /// The epoch of the keeper; `None` while sockets may lie in the channel that no keeper has yet, or not any more.
+    pub fn settled_epoch(&self) -> Option<u32> {
+        let settled = self.settled_epoch.load(Ordering::Acquire);
+        (settled == self.epoch.load(Ordering::Acquire)).then_some(settled)
     }
 
     /// So many of each kind live on although their keeper is dead.

@@ -202,25 +202,46 @@ impl Lobby {
 
     /// Connections that need freeing: their keeper has given them up or is dead, and so is their handler.
     pub fn orphaned_connections(&self) -> Vec<u32> {
-        let is_orphan = |(index, record): &(u32, &ConnectionRecord)| {
-            let given_up = match record.claimed() {
-                Claim::Free => false,
-                Claim::Abandoned => true,
-                Claim::Held => {
-                    record.keeper_epoch() != self.memory.keeper_of(*index).epoch.load(Ordering::Acquire)
-                }
-            };
-            given_up
-                && !record
-                    .handler()
-                    .is_some_and(|handler| handler.is_alive().unwrap_or(true))
-        };
         self.memory
             .touched_connections()
-            .filter(is_orphan)
+            .filter(|(index, record)| match record.claimed() {
+                Claim::Free => false,
+                Claim::Abandoned => has_no_handler(record),
+                Claim::Held => self.is_without_keeper(*index, record) && has_no_handler(record),
+            })
             .map(|(index, _)| index)
             .collect()
     }
+
+    /// From here on no keeper adopts the connection, and no handler begins to serve it. Says whether none has at the last moment.
+    pub fn give_up_orphan(&self, index: u32) -> bool {
+        let record = self.memory.connections.at(index);
+        if record.claimed() == Claim::Abandoned {
+            return has_no_handler(record);
+        }
+        if !record.exchange_claim(Claim::Held, Claim::Abandoned) {
+            return false;
+        }
+        let is_orphan = self.is_without_keeper(index, record) && has_no_handler(record);
+        if !is_orphan {
+            record.exchange_claim(Claim::Abandoned, Claim::Held);
+        }
+        is_orphan
+    }
+
+    /// Whether no keeper has the connection, nor will have.
+    fn is_without_keeper(&self, index: u32, record: &ConnectionRecord) -> bool {
+        let keeper = self.memory.keeper_of(index);
+        keeper
+            .settled_epoch()
+            .is_some_and(|epoch| record.keeper_epoch() != epoch)
+    }
+}
+
+fn has_no_handler(record: &ConnectionRecord) -> bool {
+    record
+        .handler()
+        .is_none_or(|handler| !handler.is_alive().unwrap_or(true))
 }
 
 /// Nobody here has that name.

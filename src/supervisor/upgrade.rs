@@ -19,8 +19,8 @@ use super::{ANSWER, Filled, StartError, Supervisor, configure, prepare_process, 
 use crate::config::Settings;
 use crate::games::Games;
 use crate::limits::{
-    RESTART_BACKOFF_MS_MIN, ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, UPGRADE_ANSWER_BYTES_MAX,
-    UPGRADE_CHECK_TIMEOUT_MS, UPGRADE_LOOK_EVERY_MS, UPGRADE_STALLED_AFTER_DEATHS,
+    ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, UPGRADE_ANSWER_BYTES_MAX, UPGRADE_CHECK_TIMEOUT_MS,
+    UPGRADE_LOOK_EVERY_MS, UPGRADE_STALLED_AFTER_DEATHS,
 };
 use crate::lobby::connections::{Claim, Kind};
 use crate::lobby::header::UpgradeStage;
@@ -363,6 +363,7 @@ impl Supervisor {
                     slot.pid.store(process.pid, Ordering::Release);
                     self.posts[index].process = Some(process);
                     self.posts[index].started_at_ms = now;
+                    self.posts[index].backoff.started(now);
                 }
                 // A role that the program before did not have, or whose process had just died.
                 None => slot.pid.store(0, Ordering::Release),
@@ -458,7 +459,7 @@ impl Supervisor {
         let was_outdated = replacement.posts.front() == Some(&(index, Some(process)));
         if was_outdated {
             self.posts[index].restart_at_ms = now_ms();
-            self.posts[index].backoff_ms = RESTART_BACKOFF_MS_MIN;
+            self.posts[index].backoff.begin_anew();
         }
         was_outdated
     }

@@ -53,8 +53,9 @@ impl Watchdog {
                 Some(Accused::new(handler, record.mark()))
             }
             Subject::Role { slot } => {
-                let (process, pulse) = memory.header.roles.get(slot as usize)?.gets_on()?;
-                Some(Accused::new(process, pulse))
+                // One that has not come up yet may be stopped, too.
+                let role = memory.header.roles.get(slot as usize)?;
+                Some(Accused::new(role.process()?, role.pulse.last_ms()))
             }
         }
     }
