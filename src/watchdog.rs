@@ -232,13 +232,18 @@ impl Watchdog {
         if let Some((_, record)) = self.connection_with(|handler| handler == process) {
             record.set_fault(fault.kind());
         }
-        match process.send_signal(Signal::SIGKILL) {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return log::error!("cannot kill process {process}: {error}"),
-        }
         let figures = &memory.header.watchdog;
         figures.kills_total.fetch_add(1, Ordering::Relaxed);
+        match process.send_signal(Signal::SIGKILL) {
+            Ok(true) => {}
+            not_killed => {
+                figures.kills_total.fetch_sub(1, Ordering::Relaxed);
+                if let Err(error) = not_killed {
+                    log::error!("cannot kill process {process}: {error}");
+                }
+                return;
+            }
+        }
         figures.last_pid.store(process.pid, Ordering::Relaxed);
         figures.last_at_ms.store(now_ms, Ordering::Relaxed);
         figures.last_subject.store(open.subject.word(), Ordering::Relaxed);

@@ -218,16 +218,21 @@ impl Turn<'_> {
                 }
             }
         }
-        match self.session.deliver() {
-            Ok(delivered) => moved |= delivered,
-            Err(rejection) => log::error!("cannot deliver the room's events: {rejection}"),
-        }
+        moved |= self.deliver();
         if self.client.flow.client_has_ended && !moved && !self.session.is_held_up() {
             // It will send nothing more, and all it sent was handled.
             self.session.close(false, &Farewell::None);
             return true;
         }
         moved
+    }
+
+    /// Says whether there was anything to deliver.
+    fn deliver(&mut self) -> bool {
+        self.session.deliver().unwrap_or_else(|rejection| {
+            log::error!("cannot deliver the room's events: {rejection}");
+            false
+        })
     }
 
     /// If the keeper is another than the one that forked this process, gives it a duplicate of the socket: it adopts the connection.
@@ -255,9 +260,14 @@ impl Turn<'_> {
         match (phase, wanted) {
             (Phase::CLOSING | Phase::OPEN, Wanted::Yield) => self.let_go_of_session(),
             (Phase::CLOSING | Phase::DONE, _) | (_, Wanted::Nothing) => {}
-            (_, Wanted::Stop) => self
-                .session
-                .close(false, &Farewell::ShuttingDown("the server is stopping".into())),
+            (_, Wanted::Stop) => {
+                if phase == Phase::OPEN {
+                    // How the last match has ended, for one.
+                    self.deliver();
+                }
+                self.session
+                    .close(false, &Farewell::ShuttingDown("the server is stopping".into()));
+            }
             (Phase::OPEN, Wanted::Kick) => {
                 let farewell = Farewell::Error(ErrorCode::Kicked, "an operator has sent you out".into());
                 self.session.close(true, &farewell);

@@ -122,3 +122,15 @@ pub fn memory_kib(server: &Server) -> u64 {
         .map(pss)
         .sum()
 }
+
+/// How many sockets a process has open.
+pub fn sockets(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let targets = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
+}

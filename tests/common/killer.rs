@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::random::Random;
-use super::{Server, children, of_name, processes_below};
+use super::{Server, children, is_asleep, of_name, processes_below};
 
 /// How many handlers a test kills: its share of a run of `kills_total` kills, which `FORKADE_TEST_KILLS` sets.
 pub fn kills(share_percent: usize) -> usize {
@@ -50,6 +50,9 @@ pub fn send(pid: u32, signal: Signal) -> bool {
     kill(Pid::from_raw(pid.cast_signed()), signal).is_ok()
 }
 
+/// Longer than any frame takes.
+const GIVEN_TIME: Duration = Duration::from_millis(100);
+
 /// A thread that kills one handler after the other.
 pub struct Killer {
     stop: Arc<AtomicBool>,
@@ -59,14 +62,14 @@ pub struct Killer {
 
 impl Killer {
     /// Begins to kill, with pauses of up to `pause_max` after a successor has come up, and often with none. Ends by itself after
-    /// `kills`.
+    /// `kills`. Of three who die in a row one has come to rest first, or was given time: three deaths in one frame are blamed on it.
     pub fn start(server: &Server, mut random: Random, kills: usize, pause_max: Duration) -> Self {
         let handlers = Handlers::of(server);
         let (stop, killed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (told, counted) = (Arc::clone(&stop), Arc::clone(&killed));
         let pause_us = usize::try_from(pause_max.as_micros()).expect("short") + 1;
         let thread = std::thread::spawn(move || {
-            let mut last = 0;
+            let (mut last, mut in_a_row) = (0, 0);
             while !told.load(Ordering::Relaxed) && counted.load(Ordering::Relaxed) < kills {
                 let pids = handlers.pids();
                 if pids.is_empty() || pids == [last] {
@@ -77,7 +80,15 @@ impl Killer {
                 if !random.chance(25) {
                     std::thread::sleep(Duration::from_micros(random.below(pause_us) as u64));
                 }
+                if in_a_row == 2 {
+                    let until = Instant::now() + GIVEN_TIME;
+                    while !is_asleep(victim) && Instant::now() < until {
+                        std::thread::sleep(Duration::from_micros(200));
+                    }
+                    in_a_row = 0;
+                }
                 if victim != last && send(victim, Signal::SIGKILL) {
+                    in_a_row += 1;
                     counted.fetch_add(1, Ordering::Relaxed);
                     last = victim;
                 }

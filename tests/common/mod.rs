@@ -184,6 +184,11 @@ impl Server {
         assert!(errors.is_empty(), "the server has logged {errors:?}");
     }
 
+    /// The log says this, or will in a moment: who writes it and who reads it may be late.
+    pub fn expect_logged(&self, part: &str) {
+        eventually(&format!("the log says {part:?}"), || self.log().contains(part));
+    }
+
     /// Process id of a player's handler, if it has one.
     pub fn handler_of(&self, player: &str) -> Option<u32> {
         let processes = self.ask_json("processes");

@@ -220,7 +220,8 @@ impl Stage {
         let bystanders = Bystanders::enter(&subject).map_err(|error| format!("{error:?}"))?;
         visit(&subject, 0)?;
         question(&subject)?;
-        let at_rest = subject.settled();
+        // The bystanders alone.
+        let at_rest = subject.settled(2);
         Ok(Self {
             subject,
             bystanders,

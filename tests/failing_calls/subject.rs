@@ -92,13 +92,14 @@ impl Subject {
         handlers.iter().filter(|pid| children.contains(pid)).count()
     }
 
-    /// What it holds when nothing changes any more.
-    pub(crate) fn settled(&self) -> Footprint {
+    /// What it holds when nothing changes any more, and so many are connected.
+    pub(crate) fn settled(&self, clients: usize) -> Footprint {
         let mut last = self.footprint();
         let mut equal_looks = 0;
         let settles = eventually(|| {
             let next = self.footprint();
-            let is_same = next == last && !next.contains_key("console");
+            let handlers = next.get("handler").map_or(0, |(handlers, _)| *handlers);
+            let is_same = next == last && handlers == clients && !next.contains_key("console");
             equal_looks = if is_same { equal_looks + 1 } else { 0 };
             last = next;
             equal_looks == EQUAL_LOOKS

@@ -12,7 +12,7 @@ use forkade_protocol::{ClientMessage, ServerMessage};
 use nix::sys::signal::Signal;
 
 use crate::common::bystanders::Bystanders;
-use crate::common::footprint::held;
+use crate::common::footprint::{held, sockets};
 use crate::common::killer::{Handlers, send};
 use crate::common::liveness::expect_nobody_sleeps_over_work;
 use crate::common::random::{Random, seed};
@@ -74,6 +74,9 @@ fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
 /// Kills the processes of a role in turn, while others come and go, and two play on.
 fn dies_again_and_again(role: &str) {
     let server = Server::start(&["--keepers", "3", "--seat-grace-ms", "500"]);
+    let of_role = |role| of_name(&children(server.pid()), role);
+    let kept = || of_role("keeper").into_iter().map(sockets).sum::<usize>();
+    let kept_of_nobody = kept();
     let bystanders = Bystanders::start(&server);
     let bystanders_handlers = Handlers::of(&server).pids();
     let stop = Arc::new(AtomicBool::new(false));
@@ -83,16 +86,15 @@ fn dies_again_and_again(role: &str) {
             std::thread::spawn(move || come_and_go(game, stream, &stop))
         })
         .collect();
-    let of_role = || of_name(&children(server.pid()), role);
-    let posts = of_role().len();
+    let posts = of_role(role).len();
     let mut random = Random::new(seed(), 0);
     for _ in 0..deaths() {
         // The one that has been there for longest.
-        let victim = of_role()[0];
+        let victim = of_role(role)[0];
         std::thread::sleep(Duration::from_micros(random.below(20_000) as u64));
         server.kill(victim);
         eventually("it is replaced", || {
-            let now = of_role();
+            let now = of_role(role);
             now.len() == posts && !now.contains(&victim)
         });
         bystanders.expect_progress();
@@ -113,6 +115,10 @@ fn dies_again_and_again(role: &str) {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
+    eventually(
+        "the keepers hold the sockets of those who were there all the time",
+        || kept() == kept_of_nobody + 2,
+    );
     let counted = server.status("lost_before_greeting_total");
     println!(
         "{role} killed {} times: {} connections greeted, {} ended before, {counted} of those counted at most",

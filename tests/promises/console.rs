@@ -94,7 +94,9 @@ fn scripts_find_the_promised_figures() {
     for key in numbers {
         assert!(status[key].is_number(), "{key} in {status}");
     }
-    assert_eq!((&status["players"], &status["handlers"]), (&1.into(), &1.into()));
+    assert_eq!(status["players"], 1);
+    // Her keeper may be another than the one that serves the operator.
+    eventually("her handler is counted", || server.status("handlers") == 1);
 
     let processes = operator.ask_json("processes");
     assert_eq!(one(&processes, "role", "supervisor".into())["pid"], server.pid());

@@ -71,7 +71,7 @@ fn a_drained_server_waits_for_its_matches_and_for_those_who_come_back() {
     }
     assert_eq!(operator.reply(), ["ERR the server is stopping"]);
     assert!(server.wait().success());
-    assert!(server.log().contains("drained"), "{}", server.log());
+    server.expect_logged("drained");
 }
 
 #[test]

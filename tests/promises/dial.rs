@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use forkade_protocol::client::Client;
 
+use crate::common::footprint::sockets;
 use crate::common::operator::Operator;
 use crate::common::pair::Pair;
 use crate::common::{Server, command, eventually, processes_below};
@@ -86,26 +87,20 @@ fn a_killed_process_costs_none_of_those_it_serves_a_word() {
 #[test]
 fn clients_of_one_process_live_on_when_their_keeper_dies_and_then_the_process() {
     let server = start(&["--clients-per-handler", "8"]);
+    let of_its_own = sockets(server.keeper());
     let mut clients = crowd(&server, 6).into_iter();
     let mut pairs = Vec::new();
     while let (Some(one), Some(other)) = (clients.next(), clients.next()) {
         pairs.push(Pair::meet(one, other));
     }
-    let keeper = |server: &Server| {
-        let processes = server.ask_json("processes");
-        let is_it = |process: &&serde_json::Value| process["role"] == "keeper";
-        let found = processes.as_array().expect("a list").iter().find(is_it).cloned();
-        found.and_then(|keeper| keeper["pid"].as_u64())
-    };
     for _ in 0..3 {
-        let killed = keeper(&server).expect("there is one");
+        let killed = server.keeper();
         pairs.iter_mut().for_each(|pair| pair.say(3));
-        server.kill(u32::try_from(killed).expect("a pid"));
+        server.kill(killed);
         pairs.iter_mut().for_each(|pair| pair.say(3));
         pairs.iter_mut().for_each(Pair::hear);
-        eventually("another keeper has adopted all", || {
-            keeper(&server).is_some_and(|pid| pid != killed) && server.status("handlers") == 1
-        });
+        let keeper = server.keeper_after(killed);
+        eventually("it has adopted all", || sockets(keeper) == of_its_own + 6);
         let (before, takeovers) = (served(&server), server.status("takeovers_total"));
         for pid in before.keys() {
             server.kill(u32::try_from(*pid).expect("a pid"));

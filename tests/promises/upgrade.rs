@@ -14,6 +14,16 @@ use crate::common::footprint::processes;
 use crate::common::{Server, command, eventually};
 use nix::sys::signal::Signal;
 
+/// Copies a program. Not by this process: what others of its threads start meanwhile would have the new file open for writing, and
+/// then it cannot be executed.
+fn copy(program: &str, to: &Path) {
+    let copied = Command::new("cp").arg(program).arg(to).status();
+    assert!(
+        copied.expect("there is cp").success(),
+        "the program can be copied"
+    );
+}
+
 /// A server whose program lies where this test may put another.
 struct Upgradable {
     server: Server,
@@ -27,7 +37,7 @@ impl Upgradable {
         let folder = std::env::temp_dir().join(format!("forkade-upgrade-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder can be made");
         let program = folder.join("forkade");
-        fs::copy(env!("CARGO_BIN_EXE_forkade"), &program).expect("the program can be copied");
+        copy(env!("CARGO_BIN_EXE_forkade"), &program);
         let mut command_there = Command::new(&program);
         command_there.current_dir(&folder);
         command_there.args(command(arguments).get_args());
@@ -50,7 +60,7 @@ impl Upgradable {
 
     fn install_itself(&self) {
         self.install(|new| {
-            fs::copy(env!("CARGO_BIN_EXE_forkade"), new).expect("the program can be copied");
+            copy(env!("CARGO_BIN_EXE_forkade"), new);
         });
     }
 
@@ -225,7 +235,7 @@ fn a_program_that_will_not_do_is_refused_and_the_old_one_keeps_serving() {
     expect_refusal(
         "another program",
         &|path| {
-            fs::copy("/bin/true", path).expect("it is there");
+            copy("/bin/true", path);
         },
         &["said nothing"],
     );
@@ -266,7 +276,7 @@ fn a_program_that_never_stops_talking_is_refused_and_costs_nobody_anything() {
     let script = "while :; do echo on and on >&${_FORKADE_HANDOVER##*:}; done\n";
     fs::write(upgradable.folder.join("serve"), script).expect("a file can be written");
     upgradable.install(|new| {
-        fs::copy("/bin/bash", new).expect("it is there");
+        copy("/bin/bash", new);
     });
     let reason = upgradable.refusal();
     assert!(reason.contains("it says more than"), "{reason}");

@@ -31,7 +31,7 @@ fn this_program() -> PathBuf {
 
 /// This program as a server, with a watchdog that does not take long.
 fn start() -> Server {
-    let arguments = ["serve", "--watchdog-cpu-ms", "200"];
+    let arguments = ["serve", "--watchdog-cpu-ms", "500"];
     Server::run(Command::new(this_program()).args(arguments).args(ANY_PORTS))
 }
 
@@ -131,11 +131,7 @@ fn stuck_under_a_rooms_lock(how: How, rounds: u32) {
     assert_eq!(server.status("takeovers_total"), u64::from(rounds));
     assert_eq!(server.status("blamed_total"), 0);
     bystanders.finish();
-    assert!(
-        server.log().contains("keeps others waiting for the lock of room"),
-        "{}",
-        server.log()
-    );
+    server.expect_logged("keeps others waiting for the lock of room");
 }
 
 fn a_process_that_is_stopped_under_a_rooms_lock_is_killed_and_its_player_is_taken_over() {
@@ -242,11 +238,7 @@ fn a_handler_that_loops_is_killed_also_when_nobody_waits_for_it() {
     assert_eq!(server.status("watchdog_kills_total"), 4);
     bystanders.finish();
     ann.act(deed(&Deed::Add(1))).expect("the game goes on");
-    assert!(
-        server.log().contains("does not come round its loop"),
-        "{}",
-        server.log()
-    );
+    server.expect_logged("does not come round its loop");
 }
 
 fn a_role_that_is_stopped_is_replaced_and_players_do_not_notice() {
