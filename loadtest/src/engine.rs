@@ -227,9 +227,13 @@ impl Engine {
     /// # Errors
     /// As [`Engine::turn`].
     pub(crate) fn stop_load(&mut self) -> Result<Vec<Point>, EngineError> {
-        self.fire_timers()?;
+        let end_ns = self.now_ns();
+        // In one go each client does one thing, with however many it is late.
+        while self.is_behind(end_ns) {
+            self.fire_timers()?;
+        }
+        self.groups.iter_mut().for_each(|group| group.stop(end_ns));
         let (now_ns, totals) = (self.now_ns(), self.totals());
-        self.groups.iter_mut().for_each(|group| group.stop(now_ns));
         let points = self.timeline.take().map(|mut timeline| {
             timeline.advance(now_ns, totals);
             timeline.into_points()
@@ -337,6 +341,13 @@ impl Engine {
     /// How long what was due, or had arrived, had to wait for this loop since the load began.
     pub(crate) fn lag(&self) -> &Latency {
         &self.lag
+    }
+
+    /// Whether anything that should have been done before `end_ns` has yet to be.
+    fn is_behind(&self, end_ns: u64) -> bool {
+        let is_overdue =
+            |task: &Task| matches!(task, Task::Workload { intended_ns, .. } if *intended_ns < end_ns);
+        self.timers.tasks().any(is_overdue)
     }
 
     fn fire_timers(&mut self) -> Result<(), EngineError> {
@@ -579,3 +590,6 @@ fn scaled(time_ns: u64, part: u32, whole: u32) -> u64 {
     let scaled = u128::from(time_ns) * u128::from(part) / u128::from(whole.max(1));
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -213,7 +213,7 @@ impl Options {
     }
 
     /// Checks the options against each other, and completes the workloads.
-    fn plan(&self) -> Result<Vec<Part>, String> {
+    pub(crate) fn plan(&self) -> Result<Vec<Part>, String> {
         let ServerOptions {
             server,
             console,

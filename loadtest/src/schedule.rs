@@ -85,6 +85,11 @@ impl<Task: Ord> Timers<Task> {
         self.heap.pop().map(|Reverse(due)| due)
     }
 
+    /// All that there is to do, in no order.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.heap.iter().map(|Reverse((_, task))| task)
+    }
+
     /// When the next task is due.
     pub(crate) fn next_due(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse((due_ns, _))| *due_ns)
