@@ -8,6 +8,8 @@ use crate::workload::Counts;
 const SECOND_NS: u64 = 1_000_000_000;
 /// What takes longer than an hour is shown as an hour.
 const LATENCY_NS_MAX: u64 = 3600 * SECOND_NS;
+/// An interval shorter than this says nothing.
+const INTERVAL_NS_MIN: u64 = SECOND_NS / 10;
 /// More points than this show nothing more; a longer load has longer intervals.
 const POINTS_MAX: u64 = 600;
 
@@ -80,18 +82,22 @@ impl Timeline {
         self.lag_ns_max = self.lag_ns_max.max(lag_ns);
     }
 
-    /// Whether the interval is over, so that [`Timeline::advance`] is to be called.
+    /// Whether the interval is over, so that [`Timeline::advance`] is to be called. One that has begun late does not end late: lateness
+    /// that adds up would leave out whole intervals.
     pub(crate) fn is_over(&self, now_ns: u64) -> bool {
-        now_ns >= self.interval_began_ns + self.interval_ns
+        let intervals_before = (self.interval_began_ns - self.start_ns) / self.interval_ns;
+        let end_ns = self.start_ns + (intervals_before + 1) * self.interval_ns;
+        now_ns >= end_ns.max(self.interval_began_ns + INTERVAL_NS_MIN)
     }
 
     /// Ends the interval, be it over or not.
     pub(crate) fn advance(&mut self, now_ns: u64, totals: Totals) {
-        let elapsed = seconds(now_ns - self.interval_began_ns);
-        // What is left of an interval when the load ends may be too short to say anything.
-        if elapsed <= 0.0 || (elapsed < 0.1 && !self.points.is_empty()) {
+        let elapsed_ns = now_ns - self.interval_began_ns;
+        // So may what is left of one when the load ends be.
+        if elapsed_ns == 0 || (elapsed_ns < INTERVAL_NS_MIN && !self.points.is_empty()) {
             return;
         }
+        let elapsed = seconds(elapsed_ns);
         let per_second = |now: u64, before: u64| count(now - before) / elapsed;
         let milliseconds = |quantile| seconds(self.latencies_ns.value_at_quantile(quantile)) * 1e3;
         let (counts, before) = (totals.counts, self.before.counts);
@@ -163,6 +169,22 @@ mod tests {
             (points[1].received_per_second, points[1].latency_ms),
             (10.0, None)
         );
+    }
+
+    #[test]
+    fn lateness_does_not_add_up() {
+        let mut timeline = Timeline::start(0, 3 * SECOND_NS, Totals::default());
+        const MS: u64 = 1_000_000;
+        for late_ms in [1300, 2950] {
+            assert!(timeline.is_over(late_ms * MS));
+            timeline.advance(late_ms * MS, Totals::default());
+        }
+        assert!(
+            !timeline.is_over(3049 * MS) && timeline.is_over(3050 * MS),
+            "at 3000, were it not too short"
+        );
+        timeline.advance(3050 * MS, Totals::default());
+        assert!(!timeline.is_over(3999 * MS) && timeline.is_over(4000 * MS));
     }
 
     #[test]

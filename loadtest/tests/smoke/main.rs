@@ -31,6 +31,26 @@ impl Run {
         value.unwrap_or_else(|| panic!("{pointer} is no number in {:#}", self.json))
     }
 
+    /// The load was told of second by second. What is left of an interval at the end may be one more, and a load generator that stood
+    /// still for most of one has left it out.
+    fn assert_timeline(&self) {
+        let points = self.json["timeline"].as_array().expect("a list");
+        let ends: Vec<f64> = points
+            .iter()
+            .map(|point| point["seconds"].as_f64().expect("a time"))
+            .collect();
+        let load_seconds = self.number("/load_seconds");
+        let stood_still = self.number("/load_generator/lag_ms_max") > 800.0;
+        let least = if stood_still { 1.0 } else { load_seconds.floor() };
+        let told = format!("{ends:?} of {load_seconds}: {}", self.stdout);
+        assert!(
+            (least..=load_seconds + 1.0).contains(&(ends.len() as f64)),
+            "{told}"
+        );
+        assert!(ends.is_sorted_by(|one, next| next - one >= 0.1), "{told}");
+        assert!(ends[0] >= 1.0 && ends[ends.len() - 1] <= load_seconds, "{told}");
+    }
+
     /// Nothing was lost, doubled, disordered, altered or disconnected.
     fn assert_flawless(&self) {
         assert_eq!(self.status, Some(0), "{}\n{}", self.stdout, self.stderr);
