@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 const LINES_SHOWN: usize = 12;
 /// Bytes at the end of a file in which they are looked for, and of a line that is kept.
 const TAIL_BYTES: u64 = 8 * 1024;
-/// How long the reader may take for what a server that has ended left in the pipe.
-const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the reader may take for what a server that has ended left in the pipe. It reads to the end; the limit is for a pipe that
+/// somebody else has open still.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same for a server that runs: its pipe has no end.
+pub(crate) const READ_TIMEOUT_RUNNING: Duration = Duration::from_secs(1);
 
 /// A file for the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -87,16 +90,15 @@ impl ServerLog {
         }));
     }
 
-    /// The last lines, if they are kept and there are any, introduced as such.
-    pub(crate) fn last_words(&self) -> Option<String> {
+    /// The last lines, if they are kept and there are any, introduced as such. Waits for the log's end, but not longer than `timeout`.
+    pub(crate) fn last_words(&self, timeout: Duration) -> Option<String> {
         let lines: Vec<String> = match self {
             Self::Stderr => return None,
             Self::File { path, begins_at } => tail(path, *begins_at).unwrap_or_default(),
             Self::Kept { lines, reader } => {
                 let began = Instant::now();
                 // If the server has ended, its words are on their way.
-                while reader.as_ref().is_some_and(|reader| !reader.is_finished())
-                    && began.elapsed() < READ_TIMEOUT
+                while reader.as_ref().is_some_and(|reader| !reader.is_finished()) && began.elapsed() < timeout
                 {
                     std::thread::sleep(Duration::from_millis(10));
                 }
@@ -131,10 +133,10 @@ mod tests {
         let path = std::env::temp_dir().join(format!("forkade-loadtest-{}.log", std::process::id()));
         std::fs::write(&path, "an earlier run\n").expect("a file");
         let (log, _) = ServerLog::open(Some(&path)).expect("it opens");
-        assert_eq!(log.last_words(), None);
+        assert_eq!(log.last_words(READ_TIMEOUT), None);
         let mut file = File::options().append(true).open(&path).expect("it opens");
         (0..20).for_each(|line| writeln!(file, "line {line}").expect("it is written"));
-        let words = log.last_words().expect("words");
+        let words = log.last_words(READ_TIMEOUT).expect("words");
         std::fs::remove_file(&path).expect("it is there");
         assert!(
             !words.contains("an earlier run") && !words.contains("line 7\n"),
@@ -157,7 +159,7 @@ mod tests {
             .expect("a shell");
         log.read_from(child.stderr.take());
         child.wait().expect("it ends");
-        let words = log.last_words().expect("words");
+        let words = log.last_words(READ_TIMEOUT).expect("words");
         assert!(
             !words.contains("line 18\n") && words.contains("line 19\n") && words.ends_with("line 30"),
             "{words}"

@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use serde::Deserialize;
 
 use crate::peer::Contender;
-use crate::server_log::{LogError, ServerLog};
+use crate::proc_figures::Stat;
+use crate::server_log::{LogError, READ_TIMEOUT, READ_TIMEOUT_RUNNING, ServerLog};
 
 /// The hidden first argument that makes this executable a server.
 pub(crate) const SERVE: &str = "serve";
@@ -124,7 +125,7 @@ impl ServerProcess {
             }),
             Err(cause) => {
                 end(&mut child);
-                Err(match log.last_words() {
+                Err(match log.last_words(READ_TIMEOUT) {
                     Some(last_words) => ServerError::WithLastWords {
                         cause: Box::new(cause),
                         last_words,
@@ -147,7 +148,12 @@ impl ServerProcess {
 
     /// The last lines of its log, if they are kept anywhere and there are any.
     pub(crate) fn last_words(&self) -> Option<String> {
-        self.log.last_words()
+        // It has not been reaped, so this is no other process.
+        let is_running = Stat::of(self.child.id()).is_ok_and(|stat| !stat.is_dead());
+        self.log.last_words(match is_running {
+            true => READ_TIMEOUT_RUNNING,
+            false => READ_TIMEOUT,
+        })
     }
 
     /// The server's root process.
