@@ -1,6 +1,7 @@
 //! How it ends: exit statuses, what is said, and that nothing is left running.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -95,16 +96,18 @@ fn a_server_that_does_not_start_or_is_not_there_is_no_measurement() {
 #[test]
 fn an_interrupted_run_tells_what_it_has_measured_and_stops_its_server() {
     let json = temporary("interrupted", "json");
-    let loadtest = Command::new(LOADTEST)
+    let mut loadtest = Command::new(LOADTEST)
         .args(["--clients", "4", "--duration", "600", "--json"])
         .arg(&json)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("it can be started");
-    let server = await_some(|| children(loadtest.id()).first().copied());
-    // All are in their rooms when as many handlers are there; a little load shall follow.
-    await_some(|| (descendants(server) >= 4 + 4).then_some(()));
+    let mut progress = BufReader::new(loadtest.stderr.take().expect("a pipe")).lines();
+    let load_has_begun = progress.any(|line| line.is_ok_and(|line| line.starts_with("load (")));
+    assert!(load_has_begun, "it ended before");
+    let server = *children(loadtest.id()).first().expect("its server");
+    // A little load shall follow.
     std::thread::sleep(Duration::from_millis(500));
     let kill = Command::new("kill")
         .args(["-INT", &loadtest.id().to_string()])
@@ -163,9 +166,4 @@ fn a_killed_load_generator_takes_its_server_with_it() {
             .then_some(()),
         Err(_) => Some(()),
     });
-}
-
-/// How many processes are below this one.
-fn descendants(root: u32) -> usize {
-    children(root).iter().map(|child| 1 + descendants(*child)).sum()
 }
