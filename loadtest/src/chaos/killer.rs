@@ -1,7 +1,7 @@
 //! Kills processes of the server under load, in a thread of its own. It learns from the console which there are, and kills a
 //! pid only while it still is the process that was listed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -190,8 +190,12 @@ struct Work {
     began: Instant,
     turns: Vec<Turn>,
     random: Random,
+    /// Each process once, and none that was killed already.
     victims: Vec<Victim>,
     listed: Option<Instant>,
+    /// Pids and start times of all that were killed. Such a process is listed until it has been reaped and replaced, and for a while it
+    /// does not even look dead.
+    killed: HashSet<(u32, u64)>,
     kills: Kills,
 }
 
@@ -229,6 +233,7 @@ impl Work {
             random,
             victims: Vec::new(),
             listed: None,
+            killed: HashSet::new(),
             kills: Kills::default(),
         }
     }
@@ -275,6 +280,7 @@ impl Work {
                 self.listed = None;
             }
             if let Ok(parent) = killed {
+                self.killed.insert((victim.process.pid, victim.started_ticks));
                 return Ok(Some(Kill {
                     at: Instant::now(),
                     orphan: parent == self.root,
@@ -289,17 +295,23 @@ impl Work {
     }
 
     /// Asks which processes there are. A process that began after the question may bear the number of another that had ended
-    /// by then; so only those count that are older.
+    /// by then; so only those are victims that are older.
     fn list(&mut self) -> Result<(), ConsoleError> {
         let asked_ticks = proc_figures::ticks_since_boot();
-        let listed = self.console.processes()?.into_iter().filter_map(|process| {
+        let processes = self.console.processes()?;
+        // A handler that serves several is listed for each of them.
+        let mut seen = HashSet::new();
+        let victims = processes.into_iter().filter_map(|process| {
             let started_ticks = Stat::of(process.pid).ok()?.started_ticks;
-            (started_ticks < asked_ticks).then_some(Victim {
+            let is_fair_game = started_ticks < asked_ticks
+                && seen.insert(process.pid)
+                && !self.killed.contains(&(process.pid, started_ticks));
+            is_fair_game.then_some(Victim {
                 process,
                 started_ticks,
             })
         });
-        self.victims = listed.collect();
+        self.victims = victims.collect();
         self.listed = Some(Instant::now());
         Ok(())
     }
@@ -334,17 +346,14 @@ fn kill(root: u32, victim: &Victim) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
     fn victim(pid: u32, started_ticks: u64) -> Victim {
         Victim {
-            process: Process {
-                role: "handler".to_owned(),
-                pid,
-                restarts: None,
-                player: None,
-            },
+            process: listed("handler", pid, None),
             started_ticks,
         }
     }
@@ -422,5 +431,60 @@ mod tests {
             2,
             "on a slow machine"
         );
+    }
+
+    fn listed(role: &str, pid: u32, player: Option<&str>) -> Process {
+        Process {
+            role: role.to_owned(),
+            pid,
+            restarts: None,
+            player: player.map(ToOwned::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_was_killed_is_no_victim_again_although_it_is_listed_and_does_not_look_dead() {
+        let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
+        let pid = child.id();
+        let console = console_that_always_lists(&[
+            listed("handler", pid, Some("ann")),
+            listed("handler", pid, Some("bob")),
+        ]);
+        let mut work = Work::new(Plot {
+            root: std::process::id(),
+            console,
+            rates: Vec::new(),
+            seed: 1,
+        });
+        // The console is asked for what is older than the question, to the hundredth of a second.
+        std::thread::sleep(Duration::from_millis(20));
+        work.list().expect("it answers");
+        assert_eq!(work.victims.len(), 1, "one process that serves two");
+        work.killed.insert((pid, work.victims[0].started_ticks));
+        work.listed = None;
+        assert!(work.kill_one("handler").expect("it answers").is_none());
+        assert!(work.victims.is_empty());
+        child.kill().expect("it was let live");
+        assert_eq!(child.wait().expect("it ends").signal(), Some(9));
+    }
+
+    fn console_that_always_lists(processes: &[Process]) -> Console {
+        let rows = processes.iter().map(|process| {
+            let Process {
+                role, pid, player, ..
+            } = process;
+            serde_json::json!({"role": role, "pid": pid, "player": player})
+        });
+        let answer = format!("{}\r\nOK\r\n", serde_json::Value::from_iter(rows));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("the killer");
+            let mut writer = stream.try_clone().expect("a descriptor");
+            for _ in BufReader::new(stream).lines() {
+                writer.write_all(answer.as_bytes()).expect("it is read");
+            }
+        });
+        Console::connect(address).expect("it listens")
     }
 }
