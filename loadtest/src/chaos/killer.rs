@@ -1,9 +1,10 @@
 //! Kills processes of the server under load, in a thread of its own. It learns from the console which there are, and kills a
 //! pid only while it still is the process that was listed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,10 +21,10 @@ use crate::schedule::Schedule;
 const LIST_AGE_MAX: Duration = Duration::from_secs(1);
 /// A victim that is gone is looked for anew so many times before its turn passes.
 const TRIES: usize = 3;
-/// A keeper that dies so soon after one of its handlers may not have forked the successor yet.
-const TAKEOVER_TIME: Duration = Duration::from_millis(200);
-/// A keeper that was killed has a successor, and that one has adopted the handlers that live on, within this time.
-const ADOPTION_TIME: Duration = Duration::from_secs(1);
+/// A keeper that was killed has a successor, and that one has adopted the handlers that live on, within this time: some ten
+/// milliseconds, and so much that each of those concerned (the dying, the supervisor, the successor, the handlers) may be kept from a core
+/// for hundreds of them.
+const ADOPTION_TIME: Duration = Duration::from_secs(3);
 /// A connection lost to a double fault is noticed by its client within this time.
 const LOSS_NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -43,15 +44,28 @@ pub(crate) enum ChaosError {
 /// One process that was killed.
 #[derive(Debug, Clone)]
 pub(crate) struct Kill {
+    /// A moment before: nothing that comes of it can be earlier.
     pub at: Instant,
     pub role: String,
     pid: u32,
-    /// Whom it served.
-    player: Option<String>,
+    /// Who was served by whom when it was last looked. Of a keeper's kill, that was just before.
+    listing: Arc<Listing>,
     /// Its parent: for a handler the keeper that forked it, or the supervisor if that one has died since.
     parent: u32,
     /// The keeper that forked it is dead; another has adopted it, or is about to.
     orphan: bool,
+}
+
+/// Which handlers serve whom. A handler that has died is there until it has a successor: its keeper enters that one.
+#[derive(Debug)]
+struct Listing {
+    /// When it was asked for.
+    at: Instant,
+    handlers: HashSet<u32>,
+    /// Those of them that may get players besides: all where handlers are shared, else whoever has none yet.
+    open_to_others: HashSet<u32>,
+    /// Pid of the handler of each player.
+    served_by: HashMap<String, u32>,
 }
 
 /// What was killed in the whole run.
@@ -150,37 +164,77 @@ impl Kills {
         self.log.iter().filter(|kill| kill.role == role).count() as u64
     }
 
-    /// The handlers that were killed while perhaps nobody was there to replace them, or whose keeper was killed before it
-    /// can have done so: what may cost a connection. `slack` is what the machine's own slowness adds to the times that such
-    /// things take.
+    /// The handlers that were killed while perhaps nobody was there to replace them, or whose keeper was killed before it had done so:
+    /// what may cost a connection. `slack` is what the machine's own slowness adds to the times that such things take.
     pub(crate) fn double_faults(&self, slack: Duration) -> impl Iterator<Item = &Kill> {
-        self.log
-            .iter()
-            .filter(move |kill| kill.role == super::HANDLER && self.is_double_fault(kill, slack))
-    }
-
-    fn is_double_fault(&self, handler: &Kill, slack: Duration) -> bool {
-        let may_have_kept =
-            |kill: &&Kill| kill.role == super::KEEPER && (kill.pid == handler.parent || handler.orphan);
-        let at_once = |kill: &Kill| match kill.at.checked_duration_since(handler.at) {
-            Some(after) => after < TAKEOVER_TIME + slack,
-            None => handler.at - kill.at < ADOPTION_TIME + slack,
-        };
-        self.log.iter().filter(may_have_kept).any(at_once)
+        self.log.iter().filter(move |kill| {
+            kill.role == super::HANDLER
+                && self
+                    .keepers_of(kill)
+                    .any(|keeper| is_unreplaced(kill, keeper) || is_unadopted(kill, keeper, slack))
+        })
     }
 
     /// How many of these losses (whose connection, and when) a double fault explains.
     pub(crate) fn explain(&self, losses: &[(String, Instant)], slack: Duration) -> u64 {
         let doubles: Vec<&Kill> = self.double_faults(slack).collect();
-        let explained = |(name, at): &&(String, Instant)| {
-            doubles.iter().any(|kill| {
-                kill.player.as_ref() == Some(name)
-                    && *at >= kill.at
-                    && *at - kill.at < LOSS_NOTICED_WITHIN + slack
-            })
+        let explained = |(player, at): &&(String, Instant)| {
+            doubles.iter().any(|kill| self.costs(kill, player, *at, slack))
         };
         losses.iter().filter(explained).count() as u64
     }
+
+    /// Whether this handler's death, together with its keeper's, may have cost the player's connection at that time: when the second of
+    /// both died, or not much later.
+    fn costs(&self, handler: &Kill, player: &str, at: Instant, slack: Duration) -> bool {
+        let follows = |kill: &Kill| {
+            let after = at.checked_duration_since(kill.at);
+            after.is_some_and(|after| after < LOSS_NOTICED_WITHIN + slack)
+        };
+        self.keepers_of(handler).any(|keeper| {
+            let was_left = is_unreplaced(handler, keeper)
+                && keeper.listing.served_by.get(player) == Some(&handler.pid)
+                && follows(keeper);
+            let was_exposed = is_unadopted(handler, keeper, slack)
+                && self.may_have_served(handler, player)
+                && follows(handler);
+            was_left || was_exposed
+        })
+    }
+
+    /// The keepers that were killed and may have kept what the handler served.
+    fn keepers_of(&self, handler: &Kill) -> impl Iterator<Item = &Kill> {
+        self.log
+            .iter()
+            .filter(|kill| kill.role == super::KEEPER && (kill.pid == handler.parent || handler.orphan))
+    }
+
+    /// Whether the player was the handler's when that was killed: it was when it was last looked, or may have come to it since, being new
+    /// or having lost another that was killed.
+    fn may_have_served(&self, handler: &Kill, player: &str) -> bool {
+        let listing = &handler.listing;
+        let is_homeless = |by: u32| {
+            let mut since = self.log.iter().filter(|kill| kill.at >= listing.at);
+            since.any(|kill| kill.pid == by && kill.at <= handler.at)
+        };
+        match listing.served_by.get(player) {
+            Some(pid) if *pid == handler.pid => true,
+            former => {
+                listing.open_to_others.contains(&handler.pid) && former.is_none_or(|pid| is_homeless(*pid))
+            }
+        }
+    }
+}
+
+/// Whether the handler had been killed when the keeper was, and had no successor yet.
+fn is_unreplaced(handler: &Kill, keeper: &Kill) -> bool {
+    handler.at <= keeper.at && keeper.listing.handlers.contains(&handler.pid)
+}
+
+/// Whether the keeper had been killed when the handler was, and that one may not have been adopted yet.
+fn is_unadopted(handler: &Kill, keeper: &Kill, slack: Duration) -> bool {
+    let after = handler.at.checked_duration_since(keeper.at);
+    after.is_some_and(|after| after < ADOPTION_TIME + slack)
 }
 
 /// The killer's own state.
@@ -192,7 +246,8 @@ struct Work {
     random: Random,
     /// Each process once, and none that was killed already.
     victims: Vec<Victim>,
-    listed: Option<Instant>,
+    /// Nothing if it is out of date.
+    listing: Option<Arc<Listing>>,
     /// Pids and start times of all that were killed. Such a process is listed until it has been reaped and replaced, and for a while it
     /// does not even look dead.
     killed: HashSet<(u32, u64)>,
@@ -232,7 +287,7 @@ impl Work {
             turns: turns.collect(),
             random,
             victims: Vec::new(),
-            listed: None,
+            listing: None,
             killed: HashSet::new(),
             kills: Kills::default(),
         }
@@ -263,10 +318,17 @@ impl Work {
     fn kill_one(&mut self, role: &str) -> Result<Option<Kill>, ConsoleError> {
         for _ in 0..TRIES {
             let of_role = |victim: &Victim| victim.process.role == role;
-            let is_old = self.listed.is_none_or(|listed| listed.elapsed() > LIST_AGE_MAX);
-            if is_old || !self.victims.iter().any(of_role) {
-                self.list()?;
-            }
+            // When a keeper dies, it matters for whom it has not found a successor.
+            let listing = self.listing.take().filter(|listing| {
+                role != super::KEEPER
+                    && listing.at.elapsed() <= LIST_AGE_MAX
+                    && self.victims.iter().any(of_role)
+            });
+            let listing = match listing {
+                Some(listing) => listing,
+                None => self.list()?,
+            };
+            self.listing = Some(listing.clone());
             let candidates: Vec<usize> = (0..self.victims.len())
                 .filter(|index| of_role(&self.victims[*index]))
                 .collect();
@@ -274,31 +336,31 @@ impl Work {
                 continue;
             };
             let victim = self.victims.swap_remove(index);
-            // One that has ended since, or whose number has gone to another, is no victim, and the list is out of date.
-            let killed = kill(self.root, &victim);
-            if killed.is_err() {
-                self.listed = None;
-            }
-            if let Ok(parent) = killed {
-                self.killed.insert((victim.process.pid, victim.started_ticks));
-                return Ok(Some(Kill {
-                    at: Instant::now(),
-                    orphan: parent == self.root,
-                    parent,
-                    pid: victim.process.pid,
-                    player: victim.process.player,
-                    role: victim.process.role,
-                }));
-            }
+            let at = Instant::now();
+            let Ok(parent) = kill(self.root, &victim) else {
+                // One that has ended since, or whose number has gone to another, is no victim, and the list is out of date.
+                self.listing = None;
+                continue;
+            };
+            self.killed.insert((victim.process.pid, victim.started_ticks));
+            return Ok(Some(Kill {
+                at,
+                orphan: parent == self.root,
+                parent,
+                pid: victim.process.pid,
+                listing,
+                role: victim.process.role,
+            }));
         }
         Ok(None)
     }
 
     /// Asks which processes there are. A process that began after the question may bear the number of another that had ended
     /// by then; so only those are victims that are older.
-    fn list(&mut self) -> Result<(), ConsoleError> {
-        let asked_ticks = proc_figures::ticks_since_boot();
+    fn list(&mut self) -> Result<Arc<Listing>, ConsoleError> {
+        let (at, asked_ticks) = (Instant::now(), proc_figures::ticks_since_boot());
         let processes = self.console.processes()?;
+        let listing = Listing::of(&processes, at);
         // A handler that serves several is listed for each of them.
         let mut seen = HashSet::new();
         let victims = processes.into_iter().filter_map(|process| {
@@ -312,8 +374,28 @@ impl Work {
             })
         });
         self.victims = victims.collect();
-        self.listed = Some(Instant::now());
-        Ok(())
+        Ok(Arc::new(listing))
+    }
+}
+
+impl Listing {
+    fn of(processes: &[Process], at: Instant) -> Self {
+        let of_handlers = processes.iter().filter(|process| process.role == super::HANDLER);
+        let (mut handlers, mut alone, mut served_by) = (HashSet::new(), HashSet::new(), HashMap::new());
+        let mut are_shared = false;
+        for Process { pid, player, .. } in of_handlers {
+            are_shared |= !handlers.insert(*pid);
+            match player {
+                Some(player) => drop(served_by.insert(player.clone(), *pid)),
+                None => drop(alone.insert(*pid)),
+            }
+        }
+        Self {
+            at,
+            served_by,
+            open_to_others: if are_shared { handlers.clone() } else { alone },
+            handlers,
+        }
     }
 }
 
@@ -377,62 +459,6 @@ mod tests {
         assert!(kill(own, &listed).is_err(), "gone");
     }
 
-    fn handler(at: Instant, pid: u32, parent: u32, orphan: bool) -> Kill {
-        Kill {
-            at,
-            role: "handler".to_owned(),
-            pid,
-            player: Some(format!("player {pid}")),
-            parent,
-            orphan,
-        }
-    }
-
-    #[test]
-    fn a_loss_is_explained_only_by_a_handler_and_its_keeper_at_once() {
-        let began = Instant::now();
-        let at = |ms| began + Duration::from_millis(ms);
-        let keeper = Kill {
-            role: "keeper".to_owned(),
-            player: None,
-            ..handler(at(1000), 50, 1, false)
-        };
-        let log = vec![
-            handler(at(0), 60, 50, false),
-            handler(at(950), 61, 50, false),
-            handler(at(950), 62, 51, false),
-            keeper,
-            handler(at(1001), 63, 1, true),
-            handler(at(1001), 64, 51, false),
-            handler(at(3000), 65, 1, true),
-        ];
-        let kills = Kills {
-            log,
-            missed: BTreeMap::new(),
-        };
-        let doubles: Vec<u32> = kills.double_faults(Duration::ZERO).map(|kill| kill.pid).collect();
-        assert_eq!(
-            doubles,
-            [61, 63],
-            "60 had long been replaced, 62 and 64 have another keeper, and 65 had long been adopted"
-        );
-        let loss = |pid: u32, ms| (format!("player {pid}"), at(ms));
-        let explain = |losses: &[(String, Instant)]| kills.explain(losses, Duration::ZERO);
-        assert_eq!(explain(&[loss(61, 960), loss(63, 1300)]), 2);
-        assert_eq!(explain(&[loss(60, 10), loss(62, 960), loss(99, 960)]), 0);
-        assert_eq!(
-            explain(&[loss(61, 940), loss(61, 60_000)]),
-            0,
-            "before it, and long after"
-        );
-        let slow = Duration::from_secs(3);
-        assert_eq!(
-            kills.explain(&[loss(60, 10), loss(65, 3100)], slow),
-            2,
-            "on a slow machine"
-        );
-    }
-
     fn listed(role: &str, pid: u32, player: Option<&str>) -> Process {
         Process {
             role: role.to_owned(),
@@ -440,6 +466,132 @@ mod tests {
             restarts: None,
             player: player.map(ToOwned::to_owned),
         }
+    }
+
+    /// Each of these handlers serves these players.
+    fn listing(at: Instant, served: &[(u32, &[&str])]) -> Arc<Listing> {
+        let players = |(pid, players): &(u32, &[&str])| -> Vec<Process> {
+            let each = players.iter().map(|player| listed("handler", *pid, Some(player)));
+            each.collect()
+        };
+        let processes: Vec<Process> = served.iter().flat_map(players).collect();
+        Arc::new(Listing::of(&processes, at))
+    }
+
+    /// Kills within one run, at milliseconds from its beginning.
+    struct Story {
+        began: Instant,
+        listing: Arc<Listing>,
+        kills: Kills,
+    }
+
+    impl Story {
+        fn new(served: &[(u32, &[&str])]) -> Self {
+            let began = Instant::now();
+            Self {
+                began,
+                listing: listing(began, served),
+                kills: Kills::default(),
+            }
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.began + Duration::from_millis(ms)
+        }
+
+        fn look(&mut self, ms: u64, served: &[(u32, &[&str])]) {
+            self.listing = listing(self.at(ms), served);
+        }
+
+        fn kill(&mut self, ms: u64, role: &str, pid: u32, parent: u32) {
+            self.kills.log.push(Kill {
+                at: self.at(ms),
+                role: role.to_owned(),
+                pid,
+                listing: self.listing.clone(),
+                parent,
+                orphan: parent == ROOT,
+            });
+        }
+
+        fn double_faults(&self) -> Vec<u32> {
+            let doubles = self.kills.double_faults(Duration::ZERO);
+            doubles.map(|kill| kill.pid).collect()
+        }
+
+        fn is_explained(&self, player: &str, ms: u64) -> bool {
+            let losses = [(player.to_owned(), self.at(ms))];
+            self.kills.explain(&losses, Duration::ZERO) == 1
+        }
+    }
+
+    const ROOT: u32 = 1;
+
+    #[test]
+    fn whoever_had_no_successor_when_the_keeper_died_may_lose_all_its_connections() {
+        let mut story = Story::new(&[(60, &["ann"]), (61, &["bob", "bea"]), (62, &["cid"])]);
+        story.kill(0, "handler", 60, 50);
+        story.kill(100, "handler", 61, 50);
+        story.kill(100, "handler", 62, 51);
+        // However long the keeper takes for it: 60 has a successor now, and 61 has not.
+        story.look(900, &[(70, &["ann"]), (61, &["bob", "bea"]), (62, &["cid"])]);
+        story.kill(901, "keeper", 50, ROOT);
+        assert_eq!(story.double_faults(), [61], "62 has another keeper");
+        assert!(story.is_explained("bob", 901) && story.is_explained("bea", 2000));
+        assert!(
+            !story.is_explained("ann", 950),
+            "it had a handler and lost its connection"
+        );
+        assert!(!story.is_explained("cid", 950), "its keeper lives");
+        assert!(!story.is_explained("bob", 900), "its keeper lived");
+        assert!(!story.is_explained("bob", 60_000), "that was long ago");
+    }
+
+    #[test]
+    fn whoever_dies_before_it_is_adopted_may_lose_its_connections() {
+        let mut story = Story::new(&[(60, &["ann"]), (61, &["bob"]), (62, &["cid"]), (63, &["dan"])]);
+        story.kill(0, "keeper", 50, ROOT);
+        story.kill(1, "handler", 60, 50);
+        story.kill(500, "handler", 61, ROOT);
+        story.kill(501, "handler", 62, 51);
+        story.kill(10_000, "handler", 63, ROOT);
+        assert_eq!(
+            story.double_faults(),
+            [60, 61],
+            "62 has another keeper, 63 had long been adopted"
+        );
+        assert!(story.is_explained("ann", 1) && story.is_explained("bob", 700));
+        assert!(!story.is_explained("bob", 499), "its handler lived");
+        assert!(!story.is_explained("cid", 600) && !story.is_explained("dan", 10_000));
+        let slow = Duration::from_secs(10);
+        let loss = ("dan".to_owned(), story.at(10_000));
+        assert_eq!(story.kills.explain(&[loss], slow), 1, "on a slow machine");
+    }
+
+    #[test]
+    fn a_player_may_have_got_another_handler_since_it_was_last_looked() {
+        let mut shared = Story::new(&[(60, &["ann", "abe"]), (61, &["bob"]), (62, &["cid"])]);
+        let mut own = Story::new(&[(60, &["ann"]), (61, &["bob"]), (62, &["cid"])]);
+        for story in [&mut shared, &mut own] {
+            story.kill(10, "handler", 60, 50);
+            story.kill(500, "keeper", 50, ROOT);
+            story.kill(600, "handler", 61, ROOT);
+        }
+        assert!(shared.is_explained("abe", 600), "61 may have taken over from 60");
+        assert!(shared.is_explained("eve", 600), "she came later");
+        assert!(!shared.is_explained("cid", 600), "62 lives");
+        assert!(!own.is_explained("eve", 600), "61 is bob's alone");
+
+        let mut greeting = Story::new(&[(60, &["ann"])]);
+        let processes = [listed("handler", 61, None), listed("handler", 62, Some("cid"))];
+        greeting.listing = Arc::new(Listing::of(&processes, greeting.at(0)));
+        greeting.kill(500, "keeper", 50, ROOT);
+        greeting.kill(600, "handler", 61, ROOT);
+        assert!(
+            greeting.is_explained("bob", 600),
+            "61 did not know yet whose it was"
+        );
+        assert!(!greeting.is_explained("cid", 600), "62 lives");
     }
 
     #[test]
@@ -461,7 +613,6 @@ mod tests {
         work.list().expect("it answers");
         assert_eq!(work.victims.len(), 1, "one process that serves two");
         work.killed.insert((pid, work.victims[0].started_ticks));
-        work.listed = None;
         assert!(work.kill_one("handler").expect("it answers").is_none());
         assert!(work.victims.is_empty());
         child.kill().expect("it was let live");
