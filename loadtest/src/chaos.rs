@@ -1,6 +1,7 @@
 //! What `--chaos` asks for: how often a process of which role is killed.
 
 pub(crate) mod killer;
+pub(crate) mod kills;
 
 use std::str::FromStr;
 

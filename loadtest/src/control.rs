@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::chaos::killer::{ChaosError, Kills, Plot};
+use crate::chaos::killer::{ChaosError, Plot};
+use crate::chaos::kills::Kills;
 use crate::console::{Console, ConsoleError, Process};
 use crate::engine::Live;
 use crate::fleet::Fleet;

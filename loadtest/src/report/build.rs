@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{ChaosReport, KillPoint, OwnFigures, Report, ServerFigures, WorkloadReport};
-use crate::chaos::killer::Kills;
+use crate::chaos::kills::Kills;
 use crate::control::Observed;
 use crate::latency::Latency;
 use crate::options::Options;
