@@ -29,7 +29,7 @@ use crate::admission::Refusal;
 use crate::deaths::Deaths;
 use crate::limits::{ACCEPT_RETRY_MS, HANDSHAKE_BYTES_MAX, MAKE_WAY_TIMEOUT_MS, NEWCOMERS_AT_ONCE_MAX};
 use crate::listener::send_refusal;
-use crate::lobby::connections::{Claim, ConnectionRecord, Kind};
+use crate::lobby::connections::{Claim, ConnectionRecord, KINDS, Kind};
 use crate::lobby::header::KeeperSlot;
 use crate::role::{Context, Life, Start};
 use crate::sys::clock::now_ms;
@@ -141,8 +141,12 @@ impl Keeper {
         let slot = &context.memory.header.keepers[start.index as usize];
         // From here on the connections of a predecessor are known to be nobody's.
         let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
-        context.memory.count_outliving(start.index);
-        slot.hold_none();
+        let outliving = context.memory.outliving(start.index);
+        for kind in KINDS {
+            slot.occupancy(kind).begin(outliving[kind as usize]);
+        }
+        slot.handlers.store(0, Ordering::Relaxed);
+        slot.spare_handlers.store(0, Ordering::Relaxed);
         // An operator's connection is not adopted: it holds nothing, and is made again in a moment.
         let is_held = |index: &u32| {
             let record = context.memory.connections.at(*index);
@@ -309,8 +313,7 @@ impl Keeper {
         let wiring = self.context.wiring;
         let channel = &wiring.keepers[self.index as usize].connections.receiver;
         let slot = self.slot();
-        let kinds = [Kind::Game, Kind::Console];
-        let sent_before = kinds.map(|kind| slot.sent(kind));
+        let sent_before = KINDS.map(|kind| slot.sent(kind));
         let mut message = [0; Delivery::BYTES_MAX];
         self.take_again_at_ms = None;
         let mut newcomers = 0;
@@ -330,7 +333,7 @@ impl Keeper {
                                 newcomers += 1;
                                 self.take_in(kind, order, socket);
                                 // One of them is here; whatever is missing before it is so for good.
-                                let new = slot.set_taken_up_to(kind, number);
+                                let new = slot.occupancy(kind).set_taken_up_to(number);
                                 self.count_lost(new.saturating_sub(1));
                             }
                         }
@@ -358,8 +361,8 @@ impl Keeper {
             }
         }
         // All that were sent before have come, or will not: a predecessor has died over them.
-        for (kind, sent) in kinds.into_iter().zip(sent_before) {
-            self.count_lost(slot.set_taken_up_to(kind, sent));
+        for (kind, sent) in KINDS.into_iter().zip(sent_before) {
+            self.count_lost(slot.occupancy(kind).set_taken_up_to(sent));
         }
         slot.settle();
         Ok(())
@@ -447,7 +450,10 @@ impl Keeper {
     /// Shows operators how many handlers there are.
     fn show_crew(&self) {
         let slot = self.slot();
-        let for_players = self.crew.len().saturating_sub(slot.held(Kind::Console));
+        let for_players = self
+            .crew
+            .len()
+            .saturating_sub(slot.occupancy(Kind::Console).held());
         slot.handlers.store(for_players, Ordering::Relaxed);
         slot.spare_handlers.store(self.crew.idle(), Ordering::Relaxed);
     }

@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 
 use crate::limits::{ORPHAN_AFTER_MS, RING_AGAIN_AFTER_MS, SWEEP_MS, TICK_MS};
 use crate::lobby::blame::RoomBlame;
+use crate::lobby::connections::KINDS;
 use crate::lobby::{Lobby, Rejection};
 use crate::role::{Context, Life, Start};
 use crate::sabotage::Switch;
@@ -261,8 +262,23 @@ impl Ticker {
                 self.context.wiring.ring_keeper(keeper);
             }
         }
-        (0..self.context.config.keepers).for_each(|keeper| self.context.memory.count_outliving(keeper));
+        self.count_outliving();
         lobby
+    }
+
+    /// Counts anew who lives on without a keeper: some have come to an end without that anybody was there to be told.
+    fn count_outliving(&self) {
+        let memory = self.context.memory;
+        for keeper in 0..self.context.config.keepers {
+            let slot = &memory.header.keepers[keeper as usize];
+            // One that is just beginning counts itself.
+            if slot.settled_epoch().is_some() {
+                let outliving = memory.outliving(keeper);
+                KINDS
+                    .iter()
+                    .for_each(|kind| slot.occupancy(*kind).set_outliving(outliving[*kind as usize]));
+            }
+        }
     }
 
     /// Answers those who ask for the bell of a room.

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, RawFd};
 use serde::{Deserialize, Serialize};
 
 use crate::lobby::chat::ChatRecord;
-use crate::lobby::connections::Kind;
+use crate::lobby::connections::{KINDS, Kind};
 use crate::lobby::memory::ConnectionRef;
 use crate::shm::bell;
 use crate::shm::event_log::EventLog;
@@ -268,7 +268,7 @@ impl Delivery {
         let (number, order) = numbers.split_first_chunk()?;
         let number = u32::from_le_bytes(*number);
         let order = u64::from_le_bytes(order.try_into().ok()?);
-        [Kind::Game, Kind::Console]
+        KINDS
             .into_iter()
             .find(|kind| *kind as u8 == *tag)
             .map(|kind| Self::New { kind, number, order })

@@ -182,9 +182,10 @@ impl Turn<'_> {
         } else if waited >= YIELD_TIMEOUT_MS
             && let Some(holder) = self.session.holder_of_session()
         {
-            log::warn!("handler {holder} does not let go of the session: killed");
-            if let Err(error) = holder.send_signal(Signal::SIGKILL) {
-                log::error!("cannot kill handler {holder}: {error}");
+            // One that is dead already has no keeper just now: it is replaced, or its connection freed, in a moment.
+            match holder.is_alive() {
+                Ok(false) => {}
+                _ => self.kill_holder(holder),
             }
         } else {
             let keeper = self.session.remind_holder_of_session();
@@ -195,6 +196,13 @@ impl Turn<'_> {
             {
                 log::warn!("cannot signal handler {holder}: {error}");
             }
+        }
+    }
+
+    fn kill_holder(&self, holder: ProcessId) {
+        log::warn!("handler {holder} does not let go of the session: killed");
+        if let Err(error) = holder.send_signal(Signal::SIGKILL) {
+            log::error!("cannot kill handler {holder}: {error}");
         }
     }
 

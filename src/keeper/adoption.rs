@@ -148,8 +148,7 @@ impl Keeper {
             record.set_keeper_epoch(self.epoch.wrapping_sub(1));
             return None;
         }
-        self.slot().hold(record.kind());
-        self.context.memory.count_outliving(self.index);
+        self.slot().occupancy(record.kind()).hold_adopted();
         let mut kept = Kept::new(socket);
         kept.handler = handler.pid;
         self.kept.insert(index, kept);
@@ -169,8 +168,7 @@ impl Keeper {
         }
         let record = self.context.memory.connections.at(index);
         record.set_keeper_epoch(self.epoch.wrapping_sub(1));
-        self.slot().let_go(record.kind());
-        self.context.memory.count_outliving(self.index);
+        self.slot().occupancy(record.kind()).let_live_on();
         self.to_adopt.push(index);
     }
 

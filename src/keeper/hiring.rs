@@ -221,7 +221,7 @@ impl Keeper {
     pub(super) fn give_slot_back(&mut self, index: u32, kind: Kind) {
         self.context.memory.connections.at(index).free();
         self.free.push(index);
-        self.slot().let_go(kind);
+        self.slot().occupancy(kind).let_go();
     }
 
     /// A handler has died: others go on with the same connections.
@@ -394,7 +394,7 @@ impl Keeper {
         let record = self.context.memory.connections.at(index);
         let kind = record.kind();
         record.abandon();
-        self.slot().let_go(kind);
+        self.slot().occupancy(kind).let_go();
     }
 
     /// The server stops, and these have not come to an end in time.

@@ -34,7 +34,7 @@ impl Keeper {
         };
         record.set_order(order);
         self.kept.insert(index, Kept::new(socket));
-        self.slot().hold(kind);
+        self.slot().occupancy(kind).hold_new();
         let shares = kind == Kind::Game && self.hands_out();
         if shares && self.assign_to_newcomers_place(index) {
             self.spares.client_came(self.crew.idle(), now_ms());

@@ -153,6 +153,9 @@ pub enum Kind {
     Console,
 }
 
+/// All kinds.
+pub const KINDS: [Kind; Kind::COUNT] = [Kind::Game, Kind::Console];
+
 impl Kind {
     /// How many kinds there are.
     pub const COUNT: usize = 2;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::blame::GameNote;
 use super::connections::Kind;
+use super::occupancy::Occupancy;
 use crate::games::length_that_fits;
 use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX, UPGRADE_TEXT_BYTES};
 use crate::shared_record;
@@ -253,13 +254,8 @@ shared_record! {
         pub news: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
         /// By kind: number of the last connection that the listener has sent. Only the listener writes it.
         sent: [AtomicU32; Kind::COUNT],
-        /// By kind: number of the last connection that the keeper has taken. Only the keeper writes it.
-        taken: [AtomicU32; Kind::COUNT],
-        /// By kind: connections that the keeper holds. Only the keeper writes it.
-        held: [AtomicU32; Kind::COUNT],
-        /// By kind: connections whose handlers live on without a keeper. The ticker writes it, and a keeper at its start; both count
-        /// anew, so that whatever happens between them is made good.
-        outliving: [AtomicU32; Kind::COUNT],
+        /// By kind: connections that the keeper has taken, holds, or is yet to adopt.
+        occupancy: [Occupancy; Kind::COUNT],
         /// Handlers of players that are this keeper's, and those of them that serve nobody yet, for operators. Only the keeper writes them.
         pub handlers: AtomicU32,
         /// See `handlers`.
@@ -283,13 +279,12 @@ impl Header {
 impl KeeperSlot {
     /// How many connections of the kind the keeper holds or is being sent, and how many live on without one.
     pub fn open(&self, kind: Kind) -> u32 {
-        let load = |counts: &[AtomicU32; Kind::COUNT]| counts[kind as usize].load(Ordering::Acquire);
-        // The keeper may have taken what the listener has yet to enter as sent.
-        let under_way = load(&self.sent)
-            .wrapping_sub(load(&self.taken))
-            .cast_signed()
-            .max(0);
-        under_way.cast_unsigned() + load(&self.held) + load(&self.outliving)
+        self.occupancy(kind).open(self.sent(kind))
+    }
+
+    /// What the keeper has of the kind.
+    pub fn occupancy(&self, kind: Kind) -> &Occupancy {
+        &self.occupancy[kind as usize]
     }
 
     /// Number of the last connection that the listener has entered as sent.
@@ -302,41 +297,6 @@ impl KeeperSlot {
         self.sent[kind as usize].store(number, Ordering::Release);
     }
 
-    /// The keeper has taken all connections up to this number, or they were lost on their way. Says how many are new with that.
-    pub fn set_taken_up_to(&self, kind: Kind, number: u32) -> u32 {
-        let taken = &self.taken[kind as usize];
-        let new = number
-            .wrapping_sub(taken.load(Ordering::Relaxed))
-            .cast_signed()
-            .max(0);
-        if new > 0 {
-            taken.store(number, Ordering::Release);
-        }
-        new.cast_unsigned()
-    }
-
-    /// How many connections of the kind the keeper holds.
-    pub fn held(&self, kind: Kind) -> u32 {
-        self.held[kind as usize].load(Ordering::Relaxed)
-    }
-
-    /// The keeper holds one more.
-    pub fn hold(&self, kind: Kind) {
-        self.held[kind as usize].fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// The keeper holds one less.
-    pub fn let_go(&self, kind: Kind) {
-        self.held[kind as usize].fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// A new keeper begins. Those that its predecessor held have been counted as living on.
-    pub fn hold_none(&self) {
-        self.held.iter().for_each(|held| held.store(0, Ordering::Release));
-        self.handlers.store(0, Ordering::Release);
-        self.spare_handlers.store(0, Ordering::Release);
-    }
-
     /// The keeper has taken all that its predecessor had left for it.
     pub fn settle(&self) {
         let epoch = self.epoch.load(Ordering::Relaxed);
@@ -347,13 +307,6 @@ impl KeeperSlot {
     pub fn settled_epoch(&self) -> Option<u32> {
         let settled = self.settled_epoch.load(Ordering::Acquire);
         (settled == self.epoch.load(Ordering::Acquire)).then_some(settled)
-    }
-
-    /// So many of each kind live on although their keeper is dead.
-    pub fn set_outliving(&self, outliving: [u32; Kind::COUNT]) {
-        for (count, outliving) in self.outliving.iter().zip(outliving) {
-            count.store(outliving, Ordering::Release);
-        }
     }
 
     /// The slot from which on none was ever claimed, counted from the keeper's first.

@@ -235,10 +235,9 @@ impl Memory {
         &self.header.keepers[self.keeper_index_of(connection) as usize]
     }
 
-    /// Counts the connections of a keeper's slots whose handlers live on though that keeper, or the one that was, is dead.
-    pub fn count_outliving(&self, keeper: u32) {
-        let slot = &self.header.keepers[keeper as usize];
-        let epoch = slot.epoch.load(Ordering::Acquire);
+    /// How many connections of a keeper's slots live on though that keeper, or the one that was, is dead, by kind.
+    pub fn outliving(&self, keeper: u32) -> [u16; Kind::COUNT] {
+        let epoch = self.header.keepers[keeper as usize].epoch.load(Ordering::Acquire);
         let mut outliving = [0; Kind::COUNT];
         // The first keeper has no predecessor.
         if epoch > 1 {
@@ -251,7 +250,7 @@ impl Memory {
                 outliving[record.kind() as usize] += 1;
             }
         }
-        slot.set_outliving(outliving);
+        outliving
     }
 
     /// How many connections of the kind there are.

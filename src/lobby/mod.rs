@@ -29,6 +29,7 @@ mod look;
 pub mod mailbox;
 pub mod membership;
 pub mod memory;
+pub mod occupancy;
 mod ownership;
 #[doc(hidden)]
 pub mod picture;

@@ -73,7 +73,15 @@ fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
 
 /// Kills the processes of a role in turn, while others come and go, and two play on.
 fn dies_again_and_again(role: &str) {
-    let server = Server::start(&["--keepers", "3", "--seat-grace-ms", "500"]);
+    // Several connect before one greets, and may have to wait for their turn.
+    let server = Server::start(&[
+        "--keepers",
+        "3",
+        "--seat-grace-ms",
+        "500",
+        "--handshake-timeout-ms",
+        "600000",
+    ]);
     let of_role = |role| of_name(&children(server.pid()), role);
     let kept = || of_role("keeper").into_iter().map(sockets).sum::<usize>();
     let kept_of_nobody = kept();

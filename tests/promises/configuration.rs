@@ -259,15 +259,15 @@ fn a_capacity_that_the_limit_of_open_files_cannot_hold_is_refused_with_what_to_d
         (
             "64",
             [
-                "a keeper of 300 connections needs 364 open files",
+                "a keeper of 300 connections needs 664 open files",
                 "100 rooms need 164 open files",
             ],
         ),
         (
             "200",
             [
-                "a keeper of 300 connections needs 364 open files",
-                "or set keepers to 3 or more",
+                "a keeper of 300 connections needs 664 open files",
+                "or set keepers to 5 or more",
             ],
         ),
     ] {
@@ -289,7 +289,7 @@ fn a_capacity_that_the_limit_of_open_files_cannot_hold_is_refused_with_what_to_d
 #[test]
 fn what_the_remedy_says_is_enough() {
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"];
-    let capacity = ["--players-max", "200", "--rooms-max", "100", "--keepers", "3"];
+    let capacity = ["--players-max", "200", "--rooms-max", "100", "--keepers", "5"];
     let server = Server::run(limited("ulimit -n 200", &arguments).args(capacity));
     // As many as there may be, and all are served.
     let clients: Vec<_> = (0..200)
