@@ -87,11 +87,20 @@ impl Watchdog {
         self.next_look_ms = now_ms + WATCHDOG_LOOK_MS;
         let mut open = std::mem::take(&mut self.open);
         open.retain_mut(|case| {
-            let goes_on = self.pursue(case, now_ms);
-            if let (false, Some(place)) = (goes_on, case.place) {
+            if self.pursue(case, now_ms) {
+                return true;
+            }
+            // Who was killed has a successor now. What was reported of that meanwhile has not been heard: the case was open.
+            if case.is_closed
+                && let Ok(Some(next)) = self.case_of(case.subject, case.place)
+            {
+                *case = next;
+                return true;
+            }
+            if let Some(place) = case.place {
                 self.context.memory.header.alarm.dismiss(place);
             }
-            goes_on
+            false
         });
         self.open = open;
     }
@@ -148,30 +157,36 @@ impl Watchdog {
 
     /// Opens a case, if there is somebody to suspect. Says whether the report is to stay.
     fn open_case(&mut self, subject: Subject, place: Option<usize>) -> bool {
-        let is_known = self.open.iter().any(|case| case.subject == subject);
-        let Some(accused) = self.accused(subject).filter(|_| !is_known) else {
+        if self.open.iter().any(|case| case.subject == subject) {
             return false;
-        };
-        match Activity::of(accused.pid) {
-            // Another process may have got the pid of one that has ended.
-            Ok(Some(activity)) if !accused.is(activity.process) => false,
-            Ok(Some(activity)) => {
-                self.open.push(OpenCase {
-                    place,
-                    subject,
-                    mark: accused.mark,
-                    case: Case::open(activity),
-                    is_closed: false,
-                });
+        }
+        match self.case_of(subject, place) {
+            Ok(Some(case)) => {
+                self.open.push(case);
                 true
             }
             Ok(None) => false,
-            Err(error) => {
-                log::error!("cannot look at process {}: {error}", accused.pid);
-                // Nothing is known now.
-                true
-            }
+            // Nothing is known now.
+            Err(()) => true,
         }
+    }
+
+    /// A case against whoever is to blame at this moment, if anybody is. An error is logged.
+    fn case_of(&self, subject: Subject, place: Option<usize>) -> Result<Option<OpenCase>, ()> {
+        let Some(accused) = self.accused(subject) else {
+            return Ok(None);
+        };
+        let activity = Activity::of(accused.pid)
+            .map_err(|error| log::error!("cannot look at process {}: {error}", accused.pid))?;
+        // Another process may have got the pid of one that has ended.
+        let activity = activity.filter(|activity| accused.is(activity.process));
+        Ok(activity.map(|activity| OpenCase {
+            place,
+            subject,
+            mark: accused.mark,
+            case: Case::open(activity),
+            is_closed: false,
+        }))
     }
 
     /// Looks at a suspect; kills it if it is found guilty. Says whether the case goes on.
@@ -357,5 +372,28 @@ mod tests {
         look_on(&mut watchdog);
         let status = child.0.wait().expect("a child");
         assert_eq!(status.signal(), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn a_successor_that_is_stopped_before_the_case_of_its_predecessor_is_closed_is_killed_too() {
+        let context = context();
+        let mut watchdog = Watchdog::new(context).expect("it is wanted");
+        let slot = &context.memory.header.roles[0];
+        let enter = |process: ProcessId| {
+            slot.start_time.store(process.start_time, Ordering::Relaxed);
+            slot.pid.store(process.pid, Ordering::Release);
+        };
+        let (mut first, process) = stopped_process();
+        enter(process);
+        watchdog.note_stopped(process.pid);
+        let looks = u64::from(WATCHDOG_STOPPED_LOOKS) + 1;
+        (1..=looks).for_each(|look| watchdog.look(look * WATCHDOG_LOOK_MS));
+        assert_eq!(first.0.wait().expect("a child").signal(), Some(libc::SIGKILL));
+        let (mut second, process) = stopped_process();
+        enter(process);
+        // Its stop is told only once.
+        watchdog.note_stopped(process.pid);
+        (looks + 1..=3 * looks).for_each(|look| watchdog.look(look * WATCHDOG_LOOK_MS));
+        assert_eq!(second.0.wait().expect("a child").signal(), Some(libc::SIGKILL));
     }
 }
