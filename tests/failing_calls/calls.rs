@@ -302,6 +302,7 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Keeper, PIDFD, Upgrade, NO_DESCRIPTOR),
     told(Ticker, CLOSE_RANGE, StalledUpgrade, &[ENOMEM]),
     told(Keeper, SIGNALFD, StalledUpgrade, &[EMFILE]),
+    told(Keeper, NEW_POLL, StalledUpgrade, &[EMFILE]),
     told(Listener, NEW_POLL, StalledUpgrade, &[EMFILE]),
     // It does not pass so soon.
     told(Listener, ACCEPT, Visit, &[EMFILE, ENOMEM]).times(4),

@@ -205,6 +205,9 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "a panic".to_owned())
 }
 
+/// The ticker takes a connection for nobody's that has had neither a keeper nor a handler for a second.
+const ORPHANS_ARE_FREED_AFTER: Duration = Duration::from_millis(1500);
+
 /// A server with two bystanders on it, before anything has failed.
 struct Stage {
     subject: Subject,
@@ -384,7 +387,7 @@ impl Stage {
     /// A role of the new program does not come up: it is tried ever more rarely, and another upgrade mends it.
     fn stall(&mut self, row: &Row, finding: &mut Finding) -> Result<(), String> {
         let errno = row.errors[0];
-        let log_before = self.subject.log().len();
+        let (log_before, resumes_before) = (self.subject.log().len(), self.bystanders.resumes());
         self.subject.plan().arm(Fault {
             role: row.role,
             call: row.call,
@@ -404,6 +407,12 @@ impl Stage {
             ));
         }
         self.bystanders.talk()?;
+        if row.role == Role::Keeper {
+            // Its client's socket waits where no keeper is there to take it.
+            let handler = self.subject.pids("handler").first().copied();
+            kill_process(handler.ok_or("nobody to kill")?);
+            std::thread::sleep(ORPHANS_ARE_FREED_AFTER);
+        }
         self.begin_upgrade_that_stalls()?;
         let log_of_end = self.subject.log().len();
         finding.failed += u32::try_from(self.subject.plan().disarm().len()).expect("a few");
@@ -412,6 +421,9 @@ impl Stage {
             return Err("the upgrade does not go on although nothing fails any more".to_owned());
         }
         self.bystanders.talk()?;
+        if self.bystanders.resumes() != resumes_before {
+            return Err("a bystander has lost the connection".to_owned());
+        }
         self.visit()?;
         self.expect_rest()?;
         self.expect_told(row, errno, log_before)

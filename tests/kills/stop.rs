@@ -7,10 +7,10 @@ use std::time::Duration;
 use forkade_protocol::ServerMessage;
 use nix::sys::signal::Signal;
 
-use crate::common::Server;
 use crate::common::killer::{Handlers, send};
 use crate::common::random::{Random, seed};
 use crate::common::raw::{End, Raw};
+use crate::common::{Server, children, eventually, is_alive, of_name};
 
 const PLAYERS: usize = 12;
 const ROUNDS: u64 = 8;
@@ -59,4 +59,31 @@ fn handlers_that_die_while_the_server_stops_leave_nobody_untold_and_nothing_runn
         server.expect_no_errors();
     }
     println!("{killed} handlers killed over {ROUNDS} stops");
+}
+
+#[test]
+fn players_whose_keeper_has_just_died_are_told_that_the_server_stops() {
+    let mut server = Server::start(&["--heartbeat-timeout-ms", "600000"]);
+    let mut players: Vec<Raw> = (0..PLAYERS)
+        .map(|player| Raw::greet(&server, &format!("player {player}")))
+        .collect();
+    let keepers = of_name(&children(server.pid()), "keeper");
+    // It hears of all this at once, and puts nobody in their place any more.
+    server.signal(server.pid(), Signal::SIGSTOP);
+    keepers.iter().for_each(|keeper| server.kill(*keeper));
+    eventually("they have died", || {
+        !keepers.iter().any(|keeper| is_alive(*keeper))
+    });
+    server.signal(server.pid(), Signal::SIGTERM);
+    server.signal(server.pid(), Signal::SIGCONT);
+    for player in &mut players {
+        let (messages, end) = player.rest();
+        assert!(
+            matches!(messages[..], [ServerMessage::ShuttingDown { .. }]),
+            "{messages:?}"
+        );
+        assert_eq!(end, End::Closed);
+    }
+    assert_eq!(server.wait().code(), Some(0));
+    server.expect_no_errors();
 }
