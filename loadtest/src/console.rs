@@ -40,6 +40,19 @@ pub(crate) struct Process {
     pub player: Option<String>,
 }
 
+#[cfg(test)]
+impl Process {
+    /// As the console would list it.
+    pub(crate) fn listed(role: &str, pid: u32, player: Option<&str>) -> Self {
+        Self {
+            role: role.to_owned(),
+            pid,
+            restarts: None,
+            player: player.map(ToOwned::to_owned),
+        }
+    }
+}
+
 /// Why a console could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConsoleError {

@@ -292,18 +292,9 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
-    fn listed(role: &str, pid: u32, player: Option<&str>) -> Process {
-        Process {
-            role: role.to_owned(),
-            pid,
-            restarts: None,
-            player: player.map(ToOwned::to_owned),
-        }
-    }
-
     fn victim(pid: u32, started_ticks: u64) -> Victim {
         Victim {
-            process: listed("handler", pid, None),
+            process: Process::listed("handler", pid, None),
             started_ticks,
         }
     }
@@ -332,8 +323,8 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
         let pid = child.id();
         let console = console_that_always_lists(&[
-            listed("handler", pid, Some("ann")),
-            listed("handler", pid, Some("bob")),
+            Process::listed("handler", pid, Some("ann")),
+            Process::listed("handler", pid, Some("bob")),
         ]);
         let mut work = Work::new(Plot {
             root: std::process::id(),

@@ -154,19 +154,12 @@ impl Listing {
 mod tests {
     use super::*;
 
-    fn listed(role: &str, pid: u32, player: Option<&str>) -> Process {
-        Process {
-            role: role.to_owned(),
-            pid,
-            restarts: None,
-            player: player.map(ToOwned::to_owned),
-        }
-    }
-
     /// Each of these handlers serves these players.
     fn listing(at: Instant, served: &[(u32, &[&str])]) -> Arc<Listing> {
         let players = |(pid, players): &(u32, &[&str])| -> Vec<Process> {
-            let each = players.iter().map(|player| listed("handler", *pid, Some(player)));
+            let each = players
+                .iter()
+                .map(|player| Process::listed("handler", *pid, Some(player)));
             each.collect()
         };
         let processes: Vec<Process> = served.iter().flat_map(players).collect();
@@ -278,7 +271,10 @@ mod tests {
         assert!(!own.is_explained("eve", 600), "61 is bob's alone");
 
         let mut greeting = Story::new(&[(60, &["ann"])]);
-        let processes = [listed("handler", 61, None), listed("handler", 62, Some("cid"))];
+        let processes = [
+            Process::listed("handler", 61, None),
+            Process::listed("handler", 62, Some("cid")),
+        ];
         greeting.listing = Arc::new(Listing::of(&processes, greeting.at(0)));
         greeting.kill(500, "keeper", 50, ROOT);
         greeting.kill(600, "handler", 61, ROOT);
