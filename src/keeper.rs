@@ -11,7 +11,7 @@ mod placing;
 mod spares;
 mod watching;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -99,6 +99,8 @@ struct Keeper {
     take_again_at_ms: Option<u64>,
     /// Another keeper is to take this one's place, as soon as everybody has a handler, and at this time at the latest.
     makes_way_by_ms: Option<u64>,
+    /// Connections that it has left in the channel for the next.
+    handed_on: HashSet<u32>,
     /// When what is left is killed; set when the server stops.
     stop_by_ms: Option<u64>,
 }
@@ -187,6 +189,7 @@ impl Keeper {
             replace_outdated_at_ms: 0,
             take_again_at_ms: None,
             makes_way_by_ms: None,
+            handed_on: HashSet::new(),
             stop_by_ms: None,
         })
     }
@@ -237,7 +240,10 @@ impl Keeper {
                             self.makes_way_by_ms = Some(now_ms() + MAKE_WAY_TIMEOUT_MS);
                         }
                         Event::Stop => {
-                            self.makes_way_by_ms = None;
+                            if self.makes_way_by_ms.take().is_some() {
+                                // Those that wait were left for the next keeper, which will not come.
+                                self.take_again_at_ms = Some(now_ms());
+                            }
                             self.stop();
                         }
                         Event::SupervisorGone => return Ok(1),

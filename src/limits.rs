@@ -373,8 +373,8 @@ pub const TICK_MS: u64 = 10;
 /// How often the ticker looks at what changes slowly: graces, closed rooms, orphaned connections.
 pub const SWEEP_MS: u64 = 100;
 
-/// How long a connection must have been without keeper and handler before the ticker frees it: one that was just forked has not
-/// entered itself yet.
+/// How long a connection must have been without keeper and handler before the ticker frees it: a handler that was just forked has not
+/// entered itself yet. (While sockets lie in a channel that no keeper has emptied yet, it has no keeper *yet*, and the time does not count.)
 pub const ORPHAN_AFTER_MS: u64 = 1000;
 
 /// How long accepting rests after it failed for want of descriptors or memory, or because every keeper has as much to take as its channel

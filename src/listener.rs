@@ -175,6 +175,7 @@ impl Listener {
             self.rest_until_ms = None;
             if let Some((kind, socket)) = self.in_hand.take() {
                 self.admit(kind, socket);
+                self.has_its_hands_full(self.in_hand.is_some());
             }
             self.accept_all(Kind::Game)?;
             self.accept_all(Kind::Console)?;

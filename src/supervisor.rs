@@ -246,7 +246,6 @@ struct Supervisor {
 struct Filled {
     post: Post,
     process: Option<ProcessId>,
-    started_at_ms: u64,
     /// When the post is to be filled again.
     restart_at_ms: u64,
     backoff: Backoff,
@@ -271,7 +270,6 @@ impl Supervisor {
         let unfilled = |post| Filled {
             post,
             process: None,
-            started_at_ms: 0,
             restart_at_ms: 0,
             backoff: Backoff::new(),
         };
@@ -332,8 +330,7 @@ impl Supervisor {
         slot.pid.store(process.pid, Ordering::Release);
         let filled = &mut self.posts[index];
         filled.process = Some(process);
-        filled.started_at_ms = now_ms();
-        filled.backoff.started(filled.started_at_ms);
+        filled.backoff.started(now_ms());
         Ok(())
     }
 
@@ -364,6 +361,9 @@ impl Supervisor {
                 .chain(self.upgrade_due_ms())
                 .min();
             self.wait(next_ms.map(|at| at.saturating_sub(now_ms())));
+            if self.told_to_stop > 0 {
+                return;
+            }
             let now = now_ms();
             self.go_on_with_upgrade(now);
             for index in 0..self.posts.len() {

@@ -271,12 +271,11 @@ impl Ticker {
         let memory = self.context.memory;
         for keeper in 0..self.context.config.keepers {
             let slot = &memory.header.keepers[keeper as usize];
-            // One that is just beginning counts itself.
-            if slot.settled_epoch().is_some() {
-                let outliving = memory.outliving(keeper);
-                KINDS
-                    .iter()
-                    .for_each(|kind| slot.occupancy(*kind).set_outliving(outliving[*kind as usize]));
+            let before = KINDS.map(|kind| slot.occupancy(kind).moment());
+            let outliving = memory.outliving(keeper);
+            for (kind, before) in KINDS.into_iter().zip(before) {
+                slot.occupancy(kind)
+                    .set_outliving(outliving[kind as usize], before);
             }
         }
     }

@@ -126,15 +126,23 @@ impl Watchdog {
     /// Suspects those of the supervisor's own processes that have not come round since the last time, and do not wait for anything.
     fn feel_pulses(&mut self) {
         for slot in 0..self.pulses.len() {
-            let Some((process, pulse)) = self.context.memory.header.roles[slot].gets_on() else {
+            let role = &self.context.memory.header.roles[slot];
+            let (Some(process), pulse) = (role.process(), role.pulse.last_ms()) else {
                 continue;
             };
+            let is_up = role.ready.load(Ordering::Acquire) != 0;
             if std::mem::replace(&mut self.pulses[slot], pulse) != pulse {
                 continue;
             }
             let seen = Activity::of(process.pid).ok().flatten();
             let gets_nowhere = |seen: Activity| {
-                seen.process == process && matches!(seen.condition, Condition::Running | Condition::Stopped)
+                seen.process == process
+                    && match seen.condition {
+                        Condition::Stopped => true,
+                        // To come up may take a while.
+                        Condition::Running => is_up,
+                        _ => false,
+                    }
             };
             if seen.is_some_and(gets_nowhere) {
                 let slot = u32::try_from(slot).expect("bounded by the limit of roles");

@@ -3,9 +3,10 @@
 //! A keeper that makes way hands on what it holds: no handler notices. One that was killed could not: the handlers were given to the
 //! supervisor when their parent died, so their end is seen by pidfd; and asked by signal, each offers duplicates of its sockets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -18,8 +19,20 @@ use crate::lobby::connections::{Claim, Kind};
 use crate::lobby::memory::ConnectionRef;
 use crate::sys::clock::now_ms;
 use crate::sys::process::ProcessId;
-use crate::sys::sockets::SendOutcome;
+use crate::sys::sockets::{ChannelError, SendOutcome};
 use crate::wiring::Delivery;
+
+/// Between two tries to hand on.
+const HAND_ON_AGAIN: Duration = Duration::from_millis(5);
+
+/// Why connections could not be handed on.
+#[derive(Debug, thiserror::Error)]
+enum HandOnError {
+    #[error("the channel is full")]
+    Full,
+    #[error("{0}")]
+    Send(#[from] ChannelError),
+}
 
 /// Where that cannot be found out it counts as alive: who is left out here is never adopted.
 fn may_be_alive(handler: ProcessId) -> bool {
@@ -30,40 +43,45 @@ fn may_be_alive(handler: ProcessId) -> bool {
 }
 
 impl Keeper {
-    /// Hands all connections on to the keeper that takes this one's place. Whoever is left then, the handlers are asked for.
+    /// Hands all connections on to the keeper that takes this one's place. Those for which the channel has no place until `by_ms`, their
+    /// handlers are asked for.
     pub(super) fn hand_on(&mut self, by_ms: u64) -> io::Result<()> {
-        while !self.try_to_hand_on() {
+        while let Err(why) = self.hand_on_those_left() {
             if by_ms <= now_ms() {
-                log::warn!("the channel to the next keeper is full");
+                log::warn!("cannot hand all connections on to the next keeper: {why}");
                 return Ok(());
             }
-            // It is full of newcomers. (Whoever was handed on behind them already, and is taken here again, is handed on with all others.)
+            // It is full of newcomers, or too many descriptors are under way.
             self.take_connections()?;
+            std::thread::sleep(HAND_ON_AGAIN);
         }
         Ok(())
     }
 
-    /// False if the channel did not take all.
-    fn try_to_hand_on(&self) -> bool {
+    fn hand_on_those_left(&mut self) -> Result<(), HandOnError> {
         let memory = self.context.memory;
-        let is_for_players = |(index, _): &(&u32, &Kept)| memory.connections.at(**index).kind() == Kind::Game;
-        let mut kept: Vec<(&u32, &Kept)> = self.kept.iter().filter(is_for_players).collect();
+        let is_left = |(index, _): &(&u32, &Kept)| {
+            memory.connections.at(**index).kind() == Kind::Game && !self.handed_on.contains(index)
+        };
+        let mut left: Vec<(&u32, &Kept)> = self.kept.iter().filter(is_left).collect();
         // If a handler dies meanwhile, its successor gets all that it had.
-        kept.sort_by_key(|(_, kept)| kept.handler);
+        left.sort_by_key(|(_, kept)| kept.handler);
         let channel = self.context.wiring.keeper_channel(self.index);
-        for part in kept.chunks(Delivery::CONNECTIONS_MAX) {
+        let mut sent = HashSet::new();
+        let outcome = left.chunks(Delivery::CONNECTIONS_MAX).try_for_each(|part| {
             let reference = |(index, _): &(&u32, &Kept)| memory.connections.at(**index).reference(**index);
             let delivery = Delivery::Adopt {
                 connections: part.iter().map(reference).collect(),
             };
             let sockets: Vec<BorrowedFd<'_>> = part.iter().map(|(_, kept)| kept.socket.as_fd()).collect();
-            match channel.send(&delivery.encode(), &sockets) {
-                Ok(SendOutcome::Sent) => {}
-                Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => return false,
-                Err(error) => log::warn!("cannot hand connections on to the next keeper: {error}"),
+            match channel.send(&delivery.encode(), &sockets)? {
+                SendOutcome::Sent => sent.extend(part.iter().map(|(index, _)| **index)),
+                SendOutcome::WouldBlock | SendOutcome::PeerGone => return Err(HandOnError::Full),
             }
-        }
-        true
+            Ok(())
+        });
+        self.handed_on.extend(sent);
+        outcome
     }
 
     /// Makes handlers whose keeper has died offer their sockets: a few at a time, for their offers to find place in the channel.
@@ -89,7 +107,8 @@ impl Keeper {
     pub(super) fn ask_again_ms(&self) -> Option<u64> {
         let is_due = !self.to_ask.is_empty();
         let next_round_ms = self.ask_again_at_ms.saturating_sub(now_ms());
-        (!self.to_adopt.is_empty()).then_some(if is_due { 0 } else { next_round_ms })
+        // Offers come first.
+        (!self.to_adopt.is_empty()).then_some(if is_due { 1 } else { next_round_ms })
     }
 
     fn look_who_is_to_be_adopted(&mut self) {
@@ -104,8 +123,11 @@ impl Keeper {
         self.to_adopt = to_adopt;
         for index in over {
             // Nobody has it any more, and its handler lives for others.
-            memory.connections.at(index).free();
-            self.free.push(index);
+            let record = memory.connections.at(index);
+            if record.exchange_claim(Claim::Held, Claim::Abandoned) {
+                record.free();
+                self.free.push(index);
+            }
         }
         let lives_on = |index: &u32| {
             let record = memory.connections.at(*index);
@@ -131,7 +153,8 @@ impl Keeper {
         let is_still_there = || record.claimed() == Claim::Held && record.reference(index) == connection;
         let handler = record.handler().filter(|_| is_still_there())?;
         if self.kept.contains_key(&index) {
-            // Offered twice.
+            // Offered twice; or handed on by this keeper itself, which has come upon it again.
+            self.handed_on.remove(&index);
             return None;
         }
         let lives = match self.know_handler(handler, record.handler_build()) {

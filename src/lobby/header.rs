@@ -236,13 +236,6 @@ impl RoleSlot {
         let start_time = self.start_time.load(Ordering::Relaxed);
         (pid != 0).then_some(ProcessId { pid, start_time })
     }
-
-    /// The process, once it has come up, and when it last came round its loop.
-    pub fn gets_on(&self) -> Option<(ProcessId, u64)> {
-        let process = self.process()?;
-        let is_up = self.ready.load(Ordering::Acquire) != 0;
-        is_up.then(|| (process, self.pulse.last_ms()))
-    }
 }
 
 shared_record! {

@@ -12,6 +12,10 @@ shared_record! {
     }
 }
 
+/// What was there at some time.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment(u64);
+
 /// What the word says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counts {
@@ -115,19 +119,29 @@ impl Occupancy {
         is_new(before.taken)
     }
 
-    /// Another keeper begins, which holds nothing yet: so many live on without.
+    /// Another keeper begins, which holds nothing yet: so many live on without. (One that its predecessor was taking is among them.)
     pub fn begin(&self, outliving: u16) {
         self.change(|counts| Counts {
             held: 0,
             outliving,
-            is_taking: false,
             ..counts
         });
     }
 
-    /// So many live on without a keeper.
-    pub fn set_outliving(&self, outliving: u16) {
-        self.change(|counts| Counts { outliving, ..counts });
+    /// As it is now, for who is about to [count anew](Self::set_outliving).
+    pub fn moment(&self) -> Moment {
+        Moment(self.word.load(Ordering::Acquire))
+    }
+
+    /// So many live on without a keeper, if nothing has changed since that moment; else it is to be counted again.
+    pub fn set_outliving(&self, outliving: u16, since: Moment) {
+        let counts = Counts {
+            outliving,
+            ..Counts::of(since.0)
+        };
+        let _ = self
+            .word
+            .compare_exchange(since.0, counts.word(), Ordering::AcqRel, Ordering::Relaxed);
     }
 
     fn counts(&self) -> Counts {
@@ -200,8 +214,25 @@ mod tests {
         occupancy.let_live_on();
         assert_eq!((occupancy.open(3), occupancy.held()), (3, 0));
         occupancy.hold_adopted();
-        occupancy.set_outliving(0);
-        assert_eq!(occupancy.open(3), 1);
+        let moment = occupancy.moment();
+        occupancy.hold_adopted();
+        occupancy.set_outliving(2, moment);
+        assert_eq!(
+            occupancy.open(3),
+            3,
+            "what was counted before that is not true any more"
+        );
+        occupancy.set_outliving(0, occupancy.moment());
+        assert_eq!(occupancy.open(3), 2);
+    }
+
+    #[test]
+    fn who_was_being_taken_when_the_keeper_died_is_counted_once() {
+        let occupancy = occupancy();
+        occupancy.hold_new();
+        occupancy.begin(1);
+        assert_eq!(occupancy.open(1), 1);
+        assert_eq!((occupancy.set_taken_up_to(1), occupancy.open(1)), (1, 1));
     }
 
     #[test]

@@ -23,6 +23,11 @@ impl Backoff {
         self.started_at_ms = Some(now_ms);
     }
 
+    /// When it was started, if it has not ended since.
+    pub(super) fn started_at_ms(&self) -> Option<u64> {
+        self.started_at_ms
+    }
+
     /// It has ended, or could not be started. Gives the time at which it is to be started again.
     pub(super) fn ended(&mut self, now_ms: u64) -> u64 {
         let lived_ms = self

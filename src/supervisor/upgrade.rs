@@ -362,7 +362,6 @@ impl Supervisor {
                     slot.start_time.store(process.start_time, Ordering::Relaxed);
                     slot.pid.store(process.pid, Ordering::Release);
                     self.posts[index].process = Some(process);
-                    self.posts[index].started_at_ms = now;
                     self.posts[index].backoff.started(now);
                 }
                 // A role that the program before did not have, or whose process had just died.
@@ -405,7 +404,8 @@ impl Supervisor {
             },
             Some(_) if has_come_up => self.leave_post(),
             Some(process) => {
-                let patience_ends_ms = filled.started_at_ms + ROLE_READY_TIMEOUT_MS;
+                let started_at_ms = filled.backoff.started_at_ms().unwrap_or(now);
+                let patience_ends_ms = started_at_ms + ROLE_READY_TIMEOUT_MS;
                 if patience_ends_ms.max(replacement.kill_at_ms.unwrap_or(0)) <= now {
                     self.kill_front(process, "come up", now);
                 }

@@ -296,8 +296,12 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Beginner, EXECUTE, Upgrade, &[ENOMEM]),
     told(Supervisor, EXECUTE, Upgrade, &[ENOMEM]),
     // Keepers hand on what they hold.
-    told(Keeper, PASS, Upgrade, &[ENOMEM, ENOBUFS, ETOOMANYREFS]),
-    untold(Keeper, PASS, Upgrade, &[EINTR, EAGAIN]),
+    untold(
+        Keeper,
+        PASS,
+        Upgrade,
+        &[ENOMEM, ENOBUFS, ETOOMANYREFS, EINTR, EAGAIN],
+    ),
     told(Keeper, RECEIVE_MESSAGE, Upgrade, &[ENOMEM, ENOBUFS]),
     told(Keeper, PIDFD, Upgrade, NO_DESCRIPTOR),
     told(Ticker, CLOSE_RANGE, StalledUpgrade, &[ENOMEM]),
@@ -305,6 +309,7 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Keeper, NEW_POLL, StalledUpgrade, &[EMFILE]),
     told(Listener, NEW_POLL, StalledUpgrade, &[EMFILE]),
     // It does not pass so soon.
+    told(Keeper, PASS, Upgrade, &[ETOOMANYREFS]).times(10_000),
     told(Listener, ACCEPT, Visit, &[EMFILE, ENOMEM]).times(4),
     told(Keeper, RECEIVE_MESSAGE, Visit, &[ENOMEM]).times(4),
     told(Ticker, RECEIVE_MESSAGE, Visit, &[ENOMEM]).times(20),

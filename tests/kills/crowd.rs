@@ -169,8 +169,8 @@ fn bystanders_do_not_notice_that_others_handlers_are_killed_all_the_time() {
         "a bystander's handler died"
     );
     let kills = killed.len() as u64;
-    eventually("all who were killed were replaced, and nobody else", || {
-        server.status("takeovers_total") == kills
+    eventually("all who were killed were replaced", || {
+        server.status("takeovers_total") >= kills
     });
     phase.store(STOP, Ordering::SeqCst);
     println!("{players} players, of whom {of_victims} had {kills} handlers killed in {seconds} s");
@@ -188,6 +188,7 @@ fn bystanders_do_not_notice_that_others_handlers_are_killed_all_the_time() {
         calm.print(&format!("a word among {who}, without kills"));
         killing.print(&format!("a word among {who}, with kills   "));
     }
+    assert_eq!(server.status("takeovers_total"), kills, "and nobody else was");
     server.expect_no_errors();
     expect_nobody_sleeps_over_work(&server);
 }
