@@ -131,7 +131,11 @@ fn stuck_under_a_rooms_lock(how: How, rounds: u32) {
     assert_eq!(server.status("takeovers_total"), u64::from(rounds));
     assert_eq!(server.status("blamed_total"), 0);
     bystanders.finish();
-    server.expect_logged("keeps others waiting for the lock of room");
+    server.expect_logged(match how {
+        // Its parent is told of that at once.
+        How::Stopped => "does not come round its loop and is stopped",
+        How::Looping | How::Asleep => "keeps others waiting for the lock of room",
+    });
 }
 
 fn a_process_that_is_stopped_under_a_rooms_lock_is_killed_and_its_player_is_taken_over() {
