@@ -96,7 +96,9 @@ fn scripts_find_the_promised_figures() {
     }
     assert_eq!(status["players"], 1);
     // Her keeper may be another than the one that serves the operator.
-    eventually("her handler is counted", || server.status("handlers") == 1);
+    eventually("her handler is counted", || {
+        operator.ask_json("status")["handlers"] == 1
+    });
 
     let processes = operator.ask_json("processes");
     assert_eq!(one(&processes, "role", "supervisor".into())["pid"], server.pid());
