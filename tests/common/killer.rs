@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::random::Random;
-use super::{Server, children, is_asleep, of_name, processes_below};
+use super::{Server, children, eventually, is_asleep, of_name, processes_below};
 
 /// How many handlers a test kills: its share of a run of `kills_total` kills, which `FORKADE_TEST_KILLS` sets.
 pub fn kills(share_percent: usize) -> usize {
@@ -36,6 +36,16 @@ impl Handlers {
             .iter()
             .flat_map(|keeper| processes_below(*keeper))
             .collect()
+    }
+
+    /// The only one there is. Of one that died, who has answered before it did, the successor may be late.
+    pub fn only(&self) -> u32 {
+        let mut pids = Vec::new();
+        eventually("the only player has one handler", || {
+            pids = self.pids();
+            pids.len() == 1
+        });
+        pids[0]
     }
 
     /// Sends all of them a signal. Says how many there were.

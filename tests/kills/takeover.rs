@@ -244,9 +244,7 @@ fn a_handler_may_die_in_any_way() {
     let mut deaths = 0;
     for signal in deadly {
         deaths += 1;
-        let [victim] = handlers.pids()[..] else {
-            panic!("the only player has not one handler");
-        };
+        let victim = handlers.only();
         alone.say();
         send(victim, signal);
         alone.say();

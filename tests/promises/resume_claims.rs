@@ -520,9 +520,7 @@ fn a_handler_that_hangs_cannot_keep_a_session_from_the_newer_connection() {
     // The newer connection must not depend on somebody else's finding it.
     let server = Server::start(&["--watchdog-cpu-ms", "0"]);
     let mut owner = Streams::enter(server.game, "Owner");
-    let [handler] = Handlers::of(&server).pids()[..] else {
-        panic!("the only player has not one handler");
-    };
+    let handler = Handlers::of(&server).only();
     server.signal(handler, Signal::SIGSTOP);
     // It was said while nobody listened.
     owner.say(&frame(&ClientMessage::Ping { nonce: 1 }));
