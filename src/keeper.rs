@@ -51,7 +51,7 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
     let mine = &wiring.keepers[start.index as usize];
     let mut keep = vec![
         mine.connections.receiver.as_fd(),
-        // For the handlers: who outlives this process offers itself to the next. And for this process, which leaves to the next what it holds.
+        // For the handlers: who outlives this process offers itself to the next. And for this process, when it makes way.
         mine.connections.sender.as_fd(),
         wiring.lifeline.as_fd(),
         wiring.ready.as_fd(),

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Nothing is given up before the new program has said yes, and if executing it fails the old one goes on. What it cannot
-//! go on with is a memory laid out otherwise, processes that talk to each other otherwise, games whose states it does not understand, and
-//! a configuration that would need other memory or other sockets: such an upgrade is refused with the reason, and needs a drain and a fresh start.
+//! go on with is a memory laid out otherwise, processes that talk to each other otherwise, games whose states it does not
+//! understand, and a configuration that would need other memory or other sockets: such an upgrade is refused with the
+//! reason, and needs a drain and a fresh start.
 
 pub(crate) mod request;
 

@@ -127,10 +127,10 @@ impl Watchdog {
     fn feel_pulses(&mut self) {
         for slot in 0..self.pulses.len() {
             let role = &self.context.memory.header.roles[slot];
-            let (Some(process), pulse) = (role.process(), role.pulse.last_ms()) else {
+            let Some(process) = role.process() else {
                 continue;
             };
-            let is_up = role.ready.load(Ordering::Acquire) != 0;
+            let pulse = role.pulse.last_ms();
             if std::mem::replace(&mut self.pulses[slot], pulse) != pulse {
                 continue;
             }
@@ -140,7 +140,7 @@ impl Watchdog {
                     && match seen.condition {
                         Condition::Stopped => true,
                         // To come up may take a while.
-                        Condition::Running => is_up,
+                        Condition::Running => role.ready.load(Ordering::Acquire) != 0,
                         _ => false,
                     }
             };

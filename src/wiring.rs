@@ -60,7 +60,8 @@ pub(crate) struct WiringNumbers {
 /// What concerns one keeper.
 #[derive(Debug)]
 pub(crate) struct KeeperWiring {
-    /// To the keeper, with sockets in each message: from the listener, from handlers whose keeper has died, and from a keeper that makes way.
+    /// To the keeper, with sockets in each message: from the listener, from handlers whose keeper has died, and from a keeper that
+    /// makes way.
     pub(crate) connections: ChannelPair,
     /// Rung when a handler of the keeper's should look at its flags.
     pub(crate) bell: EventFd,

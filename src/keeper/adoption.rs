@@ -3,7 +3,7 @@
 //! A keeper that makes way hands on what it holds: no handler notices. One that was killed could not: the handlers were given to the
 //! supervisor when their parent died, so their end is seen by pidfd; and asked by signal, each offers duplicates of its sockets.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -14,16 +14,13 @@ use nix::sys::signal::Signal;
 
 use super::crew::Worker;
 use super::{FIRST_ADOPTED, Keeper, Kept};
-use crate::limits::{ADOPT_AGAIN_MS, ADOPTIONS_AT_ONCE_MAX, UPGRADE_HANDLER_EVERY_MS};
+use crate::limits::{ADOPT_AGAIN_MS, ADOPTIONS_AT_ONCE_MAX, HAND_ON_AGAIN_MS, UPGRADE_HANDLER_EVERY_MS};
 use crate::lobby::connections::{Claim, Kind};
 use crate::lobby::memory::ConnectionRef;
 use crate::sys::clock::now_ms;
 use crate::sys::process::ProcessId;
 use crate::sys::sockets::{ChannelError, SendOutcome};
 use crate::wiring::Delivery;
-
-/// Between two tries to hand on.
-const HAND_ON_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why connections could not be handed on.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +50,7 @@ impl Keeper {
             }
             // It is full of newcomers, or too many descriptors are under way.
             self.take_connections()?;
-            std::thread::sleep(HAND_ON_AGAIN);
+            std::thread::sleep(Duration::from_millis(HAND_ON_AGAIN_MS));
         }
         Ok(())
     }
@@ -67,21 +64,18 @@ impl Keeper {
         // If a handler dies meanwhile, its successor gets all that it had.
         left.sort_by_key(|(_, kept)| kept.handler);
         let channel = self.context.wiring.keeper_channel(self.index);
-        let mut sent = HashSet::new();
-        let outcome = left.chunks(Delivery::CONNECTIONS_MAX).try_for_each(|part| {
+        for part in left.chunks(Delivery::CONNECTIONS_MAX) {
             let reference = |(index, _): &(&u32, &Kept)| memory.connections.at(**index).reference(**index);
             let delivery = Delivery::Adopt {
                 connections: part.iter().map(reference).collect(),
             };
             let sockets: Vec<BorrowedFd<'_>> = part.iter().map(|(_, kept)| kept.socket.as_fd()).collect();
             match channel.send(&delivery.encode(), &sockets)? {
-                SendOutcome::Sent => sent.extend(part.iter().map(|(index, _)| **index)),
+                SendOutcome::Sent => self.handed_on.extend(part.iter().map(|(index, _)| **index)),
                 SendOutcome::WouldBlock | SendOutcome::PeerGone => return Err(HandOnError::Full),
             }
-            Ok(())
-        });
-        self.handed_on.extend(sent);
-        outcome
+        }
+        Ok(())
     }
 
     /// Makes handlers whose keeper has died offer their sockets: a few at a time, for their offers to find place in the channel.
