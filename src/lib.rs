@@ -32,33 +32,45 @@
 //! Below all that lie [`shm`], the safe abstractions over the mapping, and [`sys`], the only unsafe code. The bounds that
 //! clients and operators can meet are in [`limits`].
 #![deny(unsafe_code)]
+#![cfg_attr(not(feature = "testing"), allow(unreachable_pub, dead_code))]
 
-pub mod admission;
-pub mod config;
-mod console;
-pub mod deaths;
-pub mod games;
-mod handler;
-mod keeper;
+mod config;
+mod frontends;
 pub mod limits;
-mod listener;
-pub mod lobby;
+mod lobby;
 mod logging;
-mod play;
-pub mod player;
-mod role;
-mod room_bell;
-#[doc(hidden)]
-pub mod sabotage;
+mod maintenance;
+mod process;
 mod server;
-pub mod shm;
-mod supervisor;
-pub mod sys;
-pub mod telnet;
-pub mod text_player;
-mod ticker;
-mod upgrade;
-pub mod watchdog;
-mod wiring;
+mod session;
+mod state;
 
+pub use forkade_games as games;
 pub use server::Server;
+
+/// The inside, for this package's own tests. No promise is made about any of it.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing {
+    pub mod config {
+        pub use crate::config::*;
+    }
+    pub mod frontends {
+        pub use crate::frontends::*;
+    }
+    pub mod lobby {
+        pub use crate::lobby::*;
+    }
+    pub mod maintenance {
+        pub use crate::maintenance::*;
+    }
+    pub mod process {
+        pub use crate::process::*;
+    }
+    pub mod session {
+        pub use crate::session::*;
+    }
+    pub mod state {
+        pub use crate::state::*;
+    }
+}

@@ -4,11 +4,11 @@
 //! too are those of [`forkade_protocol::limits`]; what an operator may change has its default here and its range in
 //! [`config`](crate::config). How the bounds depend on each other is checked below, when the crate is compiled.
 
-pub use forkade_protocol::limits::{
-    CHAT_BYTES_MAX, CLIENT_NAME_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES,
-    FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, HANDSHAKE_BYTES_MAX, INVITE_CODE_BYTES, PASSCODE_BYTES_MAX,
-    PLAYER_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX, TURN_SECONDS_MAX,
-};
+pub use forkade_games::limits::*;
+pub use forkade_text::limits::*;
+pub use shmem::limits::*;
+
+pub use forkade_protocol::limits::*;
 
 // --- Capacity ---------------------------------------------------------------------------------------------------
 
@@ -72,38 +72,17 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 // --- A player's bytes -------------------------------------------------------------------------------------------
 
-/// What a player has sent and nobody has processed yet.
-pub const INPUT_RING_BYTES: usize = 16 * 1024;
-
 /// What a player was sent and has not confirmed yet.
 pub const OUTPUT_RING_BYTES: usize = 64 * 1024;
-
-/// Bytes of the answer to a greeting: the frame `Welcome`, `Resumed` or `Error`.
-pub const GREETING_BYTES_MAX: usize = 1024;
-
-/// Bytes of the frame that ends a connection: an `Error` or `ShuttingDown` with its text.
-pub const FAREWELL_BYTES_MAX: usize = 256;
-
-/// Options of a room, as its game encodes them.
-pub const GAME_OPTIONS_BYTES_MAX: usize = 64;
 
 /// Send buffer (`SO_SNDBUF`) of each connection, unless configured: a client that never reads fills no more of the
 /// kernel's memory than twice this (the kernel doubles it for its own book-keeping).
 pub const SEND_BUFFER_BYTES_DEFAULT: u32 = 64 * 1024;
 
-/// Rooms in one answer to `ListRooms`.
-pub const ROOMS_PER_PAGE_MAX: usize = 40;
-
 // --- Rooms and games --------------------------------------------------------------------------------------------
-
-/// Seats of a room: a snapshot with all their names and the longest view still fits a frame.
-pub const SEATS_MAX: u8 = 32;
 
 /// Players that a room remembers as sent out by its owner; beyond them the oldest is forgotten, and could come in again.
 pub const BANS_PER_ROOM_MAX: usize = 16;
-
-/// Games that a server offers; all of them are listed in the `Welcome`.
-pub const GAMES_MAX: usize = 16;
 
 /// A room's events that slow readers can still catch up with; who falls further behind gets a snapshot. Two players who do nothing but
 /// play 70,000 times a second fill it in 70 ms, which a reader's process may have to wait for its turn on a crowded machine (with 32 KiB
@@ -136,43 +115,10 @@ const REQUEST_EVENTS_BYTES_MAX: usize = 256;
 
 const _: () = assert!(REQUESTS_BURST_DEFAULT as usize * REQUEST_EVENTS_BYTES_MAX <= ROOM_LOG_BYTES);
 
-/// A game's encoded state; a room has two slots of this size.
-pub const GAME_STATE_BYTES_MAX: usize = 8 * 1024;
-
-/// A viewer's encoded picture of a game.
-pub const GAME_VIEW_BYTES_MAX: usize = 4 * 1024;
-
-/// An encoded action: a frame less its longest envelope.
-pub const ACTION_BYTES_MAX: usize = FRAME_BYTES_MAX - 64;
-
-/// An encoded event of a game: a frame less its longest envelope. More than an action, so that a game can pass one on.
-pub const GAME_EVENT_BYTES_MAX: usize = FRAME_BYTES_MAX - 32;
-
-/// Events that one call of a game can give out.
-pub const OUTBOX_EVENTS_MAX: usize = 256;
-
-/// Bytes of events that one call of a game can give out, with [`OUTBOX_EVENT_HEADER_BYTES`] each.
-pub const OUTBOX_BYTES_MAX: usize = 16 * 1024;
-
-/// What an event in an outbox needs besides its own bytes: audience and length.
-pub const OUTBOX_EVENT_HEADER_BYTES: usize = 4;
-
 /// Bytes of the text that tells why a seat was lost, at most.
 pub const REMOVAL_TEXT_BYTES: usize = 64;
 
-/// Bytes of the text of a rejection; what is longer is cut.
-pub const REJECTION_TEXT_BYTES_MAX: usize = 200;
-
 // --- Transactions -----------------------------------------------------------------------------------------------
-
-/// The undo journal beside a lock: half a page, so that it and the lock's own figures share one.
-pub const JOURNAL_BYTES: usize = 2048;
-
-/// A wait for a lock that lasts so long is counted and reported to the watchdog, and the wait goes on.
-pub const LOCK_WAIT_REPORT_MS: u64 = 250;
-
-/// Things that are reported to the watchdog at once; beyond them reports wait until there is space.
-pub const REPORTS_MAX: usize = 64;
 
 /// An announced head that lags behind its log for longer than this is announced and rung for again.
 pub const RING_AGAIN_AFTER_MS: u64 = 20;
@@ -248,38 +194,10 @@ pub const TEXT_KEEPALIVE_SECONDS: u64 = 60;
 
 // --- Text mode --------------------------------------------------------------------------------------------------
 
-/// A line that somebody types in text mode, when all that was taken back is gone.
-pub const TEXT_LINE_BYTES_MAX: usize = 1024;
-
-/// The same with all that was taken back, and with telnet's commands in between: it waits in the input ring for its end.
-pub const TEXT_LINE_RAW_BYTES_MAX: usize = INPUT_RING_BYTES / 2;
-
-/// So many bytes of telnet's commands in front of a line are worth a transaction that takes them in.
-pub const TEXT_SKIP_FROM_BYTES: usize = 1024;
-
-/// Answers to telnet's commands that go out together, and not many more.
-pub const TEXT_ANSWERS_BYTES: usize = 1024;
-
-/// What a text player is shown at once: what a frame would take, less what may come with it (the prompt, the word that a seat was
-/// lost).
-pub const TEXT_OUTPUT_BYTES_MAX: usize = FRAME_TOTAL_BYTES_MAX - 128;
-
 /// Names in one answer to `who`.
 pub const TEXT_NAMES_SHOWN_MAX: usize = 50;
 
 // --- The terminal client ----------------------------------------------------------------------------------------
-
-/// Characters of a line that is typed: more than the longest chat text has.
-pub const PLAY_INPUT_CHARACTERS_MAX: usize = 600;
-
-/// Lines typed before that can be called back.
-pub const PLAY_HISTORY_LINES_MAX: usize = 100;
-
-/// Lines of chat and events that can be scrolled back.
-pub const PLAY_LOG_LINES_MAX: usize = 500;
-
-/// Rooms that are shown: pages of the list are asked for until there are so many.
-pub const PLAY_ROOMS_MAX: usize = 10 * ROOMS_PER_PAGE_MAX;
 
 // --- Patience with our own processes ----------------------------------------------------------------------------
 

@@ -4,19 +4,23 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::process::ExitCode;
 
-use crate::config::capacity::{self, Machine};
-use crate::config::{self, Command, Settings};
-use crate::games::connect4::Connect4;
-use crate::games::eights::Eights;
-use crate::games::relay::Relay;
-use crate::games::tictactoe::TicTacToe;
-use crate::games::{Game, Games, GamesError, length_that_fits};
+use crate::config;
+use crate::config::capacity;
+use crate::config::capacity::Machine;
+use crate::config::{Command, Settings};
 use crate::limits::UPGRADE_TEXT_BYTES;
-use crate::lobby::memory::{Capacity, Memory};
-use crate::supervisor::StartError;
-use crate::sys::memory::Access;
-use crate::upgrade::{Answer, Errand, Handover};
-use crate::{logging, play, supervisor, upgrade};
+use crate::logging;
+use crate::process::supervisor::StartError;
+use crate::process::upgrade::{Answer, Errand, Handover};
+use crate::process::{supervisor, upgrade};
+use crate::state::layout::{Capacity, Memory};
+use forkade_games::connect4::Connect4;
+use forkade_games::eights::Eights;
+use forkade_games::relay::Relay;
+use forkade_games::tictactoe::TicTacToe;
+use forkade_games::{Game, Games, GamesError, length_that_fits};
+use forkade_play;
+use shmem::sys::memory::Access;
 
 /// Exit status when the command line, the environment or the configuration file is at fault, or the machine cannot hold what they ask for.
 const BAD_CONFIGURATION: u8 = 2;
@@ -81,7 +85,7 @@ impl Server {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         // A client has nothing to do with a server's settings, wherever they come from.
         if arguments.get(1).is_some_and(|first| first == "play") {
-            return play::main(&self.games, &arguments);
+            return forkade_play::main(&self.games, &arguments);
         }
         let loaded = config::load(arguments, std::env::vars_os());
         if let Some(Errand::Check(handover, report)) = &errand {

@@ -18,19 +18,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forkade::games::relay::Relayed;
-use forkade::lobby::check::check_all;
-use forkade::lobby::directory::Name;
-use forkade::lobby::memory::{Capacity, PlayerRef};
-use forkade::lobby::picture::settle;
-use forkade::lobby::rooms::{RoomRecord, RoomTx, Seat};
-use forkade::lobby::session::Session;
-use forkade::lobby::transport::Passed;
-use forkade::player::{self, Next};
-use forkade::shm::transaction::{Hand, Record};
-use forkade::sys::memory::Mapping;
-use forkade::sys::process::{Exit, ProcessId, fork};
+use forkade::testing::frontends::dispatch;
+use forkade::testing::frontends::dispatch::Next;
+use forkade::testing::maintenance::check::check_all;
+use forkade::testing::maintenance::state_dump::settle;
+use forkade::testing::session::Session;
+use forkade::testing::session::transport::Passed;
+use forkade::testing::state::directory::Name;
+use forkade::testing::state::layout::{Capacity, PlayerRef};
+use forkade::testing::state::rooms::{RoomRecord, RoomTx, Seat};
 use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
 use nix::sys::signal::Signal;
+use shmem::sys::memory::Mapping;
+use shmem::sys::process::{Exit, ProcessId, fork};
+use shmem::transaction::{Hand, Record};
 
 use actors::{Actor, World};
 use random::Random;
@@ -311,7 +312,7 @@ fn handle_all(world: World, connection: u32, passed: Passed) -> u8 {
     let (mut session, plausible) = Session::attach(world.lobby(), connection, passed);
     plausible.expect("what has passed is what was counted");
     loop {
-        match player::handle_next_frame(&mut session) {
+        match dispatch::handle_next_frame(&mut session) {
             Next::Handled => {}
             Next::Wait if !session.deliver().expect("events fit") => return 0,
             Next::Wait => {}

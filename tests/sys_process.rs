@@ -8,15 +8,17 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-use forkade::sys::eventfd::EventFd;
-use forkade::sys::process::{
-    self, EXIT_STATUS_PANIC, Exit, ForkError, NewProcess, ProcessId, Reaped, lifeline, reap,
-};
-use forkade::sys::signals::{self, Signal, Signals};
-use forkade::sys::sockets::{Channel, ChannelError, ReceiveOutcome, SendOutcome};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use shmem::sys::eventfd::EventFd;
+use shmem::sys::process;
+use shmem::sys::process::{
+    EXIT_STATUS_PANIC, Exit, ForkError, NewProcess, ProcessId, Reaped, lifeline, reap,
+};
+use shmem::sys::signals;
+use shmem::sys::signals::{Signal, Signals};
+use shmem::sys::sockets::{Channel, ChannelError, ReceiveOutcome, SendOutcome};
 
 macro_rules! claims {
     ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as fn())),*] };

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use forkade::limits::FRAME_BYTES_MAX;
-use forkade::lobby::memory::{Capacity, Memory};
-use forkade::shm::event_log::Read;
-use forkade::shm::transaction::{Hand, Record};
+use forkade::testing::state::layout::{Capacity, Memory};
+use shmem::event_log::Read;
+use shmem::transaction::{Hand, Record};
 use forkade_protocol::frame::{self, Split};
 use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
 

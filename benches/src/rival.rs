@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forkade::sys::memory::Mapping;
-use forkade::sys::process::{Exit, ProcessId, fork};
+use shmem::sys::memory::Mapping;
+use shmem::sys::process::{Exit, ProcessId, fork};
 
 /// A running rival. Dropping it lets it come to the end of what it is doing, and waits for that.
 pub struct Rival {

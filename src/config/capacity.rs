@@ -10,7 +10,7 @@ use std::{fs, io};
 use rustix::process::{Resource, geteuid, getrlimit};
 use thiserror::Error;
 
-use super::{Config, Problem, Settings};
+use crate::config::{Config, Problem, Settings};
 use crate::limits::{
     CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, MEMORY_PER_CONNECTION_BYTES, MEMORY_PER_HANDLER_BYTES,
     OPEN_FILES_BASE, PLACES_FOR_MOVES_ONE_IN,

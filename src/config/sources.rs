@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches};
 use toml::de::{DeTable, DeValue};
 
-use super::{AUTOMATIC, Command, Config, ConfigError, ConfigSource, Problem, SETTINGS, Setting, Settings};
+use crate::config::{
+    AUTOMATIC, Command, Config, ConfigError, ConfigSource, Problem, SETTINGS, Setting, Settings,
+};
 use crate::limits::CONFIG_FILE_BYTES_MAX;
-use crate::play;
+use forkade_play;
 
 /// Before the name of each environment variable.
-pub(super) const VARIABLE_PREFIX: &str = "FORKADE_";
+pub(crate) const VARIABLE_PREFIX: &str = "FORKADE_";
 
 const CONFIG_FLAG: &str = "config";
 const CONFIG_VARIABLE: &str = "FORKADE_CONFIG";
@@ -85,7 +87,7 @@ fn command_line() -> clap::Command {
             clap::Command::new("upgrade")
                 .about("Lets the server whose console this is (--console) go on in a new program, without dropping anybody"),
         )
-        .subcommand(play::command())
+        .subcommand(forkade_play::command())
 }
 
 fn misplaced_play() -> clap::Error {

@@ -1,4 +1,4 @@
-//! What players say: to their room, to the lobby, to one another. ([`rate`](super::rate) says how fast they may.)
+//! What players say: to their room, to the lobby, to one another. ([`rate`](crate::session::rate) says how fast they may.)
 //!
 //! What is said to the lobby lies in one log with a lock of its own, as a room's events do in theirs. Everybody on the server hears
 //! it, in the same order: each reader has a place in the log, in the player's record, and copies lines from there without a lock, in
@@ -10,15 +10,16 @@ use std::sync::atomic::Ordering;
 use forkade_protocol::text::TextError;
 use forkade_protocol::{ChatScope, RejectCode, RoomEvent, ServerMessage, frame, text};
 
-use super::delivery::Events;
-use super::mailbox::PostError;
-use super::session::Session;
-use super::{Lobby, Rejection, scratch};
 use crate::limits::{CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX};
-use crate::shared_record;
-use crate::shm::event_log::{EventLog, Read};
-use crate::shm::lock::Lock;
-use crate::shm::transaction::{Record, Tx, View};
+use crate::lobby::delivery::Events;
+use crate::lobby::mailbox::PostError;
+use crate::lobby::{Lobby, Rejection};
+use crate::session::Session;
+use crate::state::buffers;
+use shmem::event_log::{EventLog, Read};
+use shmem::lock::Lock;
+use shmem::shared_record;
+use shmem::transaction::{Record, Tx, View};
 
 /// Lines that one transaction delivers at most.
 const BATCH_MAX: usize = 64;
@@ -141,7 +142,7 @@ impl Session {
 
     /// Moves what was said to the lobby into the player's output, as far as there is space, but no more than a batch. Says whether
     /// anything moved.
-    pub(super) fn deliver_chat(&mut self) -> Result<bool, Rejection> {
+    pub(crate) fn deliver_chat(&mut self) -> Result<bool, Rejection> {
         let Some(own) = self.own() else { return Ok(false) };
         let (log, header) = (&self.lobby.memory.chat.log, self.lobby.memory.header);
         let mut cursor = self.lobby.hand.own(&own.player.chat_cursor);
@@ -154,7 +155,7 @@ impl Session {
         let mut output = own.begin_output(&tx);
         let space_end = output.head() + space;
         let (before, mut missed_total) = (line, 0);
-        scratch::with_frame(|buffer| {
+        buffers::with_frame(|buffer| {
             for _ in 0..BATCH_MAX {
                 // For the line, and for the word that others were missed. (In text mode both take more space than their frames.)
                 if space_end - output.head() < FRAME_TOTAL_BYTES_MAX as u64 {
@@ -208,7 +209,7 @@ impl Lobby {
     }
 
     /// The end of the lobby's chat: where somebody begins to hear it who comes in now.
-    pub(super) fn end_of_chat(&mut self) -> ChatPlace {
+    pub(crate) fn end_of_chat(&mut self) -> ChatPlace {
         let tx = self.hand.begin(self.memory.chat);
         let log = &tx.record().log;
         ChatPlace {
@@ -248,7 +249,7 @@ fn append_line(tx: &mut Tx<'_, ChatRecord>, from: String, text: &str) -> Result<
     };
     // Those who are away, or slow, may still want what others have read.
     let mut lines = tx.record().log.append(tx, false);
-    scratch::with_frame(|buffer| {
+    buffers::with_frame(|buffer| {
         let length = frame::write_frame_into(&message, buffer).expect("every line fits a frame");
         let number = low_half(lines.next_number());
         lines.push(tx, number, &buffer[..length])

@@ -8,14 +8,15 @@ use std::sync::atomic::Ordering;
 
 use forkade_protocol::{RejectCode, RoomEvent, ServerMessage, frame};
 
-use super::rooms::{RoomRecord, RoomTx, all_was_read, is_member, snapshot};
-use super::session::{CURSOR_LOST, Session};
-use super::text_session::turn_hint;
-use super::{Rejection, scratch};
-use crate::games::Audience;
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
-use crate::shm::event_log::{Appender, Read};
-use crate::text_player::words;
+use crate::lobby::Rejection;
+use crate::session::text_session::turn_hint;
+use crate::session::{CURSOR_LOST, Session};
+use crate::state::buffers;
+use crate::state::rooms::{RoomRecord, RoomTx, all_was_read, is_member, snapshot};
+use forkade_games::Audience;
+use forkade_text::render;
+use shmem::event_log::{Appender, Read};
 
 /// For everybody in the room.
 pub(crate) const TO_ALL: u32 = u32::MAX;
@@ -26,13 +27,13 @@ pub(crate) const MATCH_STARTED: u32 = u32::MAX - 1;
 pub(crate) const TO_ALL_BUT_KICKED: u32 = 1 << 16;
 
 /// Entries that one transaction delivers at most.
-pub(super) const BATCH_MAX: usize = 64;
+pub(crate) const BATCH_MAX: usize = 64;
 
 /// A player's frames wait while more than this of the room's log waits for space in the player's own output.
 const UNDELIVERED_BYTES_MAX: u64 = ROOM_LOG_BYTES as u64 / 4;
 
 /// Why delivery paused.
-pub(super) enum Pause {
+pub(crate) enum Pause {
     /// Nothing more to deliver, or no space for more.
     Idle,
     /// The batch is full.
@@ -177,7 +178,7 @@ impl Session {
         let mut tx = self.lobby.hand.begin(own.player);
         let mut next_cursor = cursor;
         let mut output = own.begin_output(&tx);
-        let pause = scratch::with_frame(|frame| {
+        let pause = buffers::with_frame(|frame| {
             for _ in 0..BATCH_MAX {
                 if space < FRAME_TOTAL_BYTES_MAX as u64 {
                     return Pause::Idle;
@@ -230,7 +231,7 @@ impl Session {
         let message = message(snapshot);
         if own.is_text() {
             let hint = turn_hint(&tx, games, seat, &mut self.lobby.faults);
-            own.say(&mut tx, &(words::message(games, &message) + hint));
+            own.say(&mut tx, &(render::message(games, &message) + hint));
         } else {
             own.reply(&mut tx, &message);
         }
@@ -260,7 +261,7 @@ impl Session {
 }
 
 /// What lies at some place of a room's log, for the player in a seat or who watches.
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// An event, as a frame.
     Frame {
         /// Its length, in bytes.
@@ -278,7 +279,7 @@ pub(super) enum Entry {
 }
 
 /// Copies the entry at `cursor` into `frame`.
-pub(super) fn read_entry(record: &RoomRecord, cursor: u64, seat: Option<u8>, frame: &mut [u8]) -> Entry {
+pub(crate) fn read_entry(record: &RoomRecord, cursor: u64, seat: Option<u8>, frame: &mut [u8]) -> Entry {
     let (audience, length, next) = match record.log.read(cursor, frame) {
         Read::Entry {
             audience,
@@ -298,22 +299,22 @@ pub(super) fn read_entry(record: &RoomRecord, cursor: u64, seat: Option<u8>, fra
 }
 
 /// The events of one transaction, on their way into the room's log.
-pub(super) struct Events<'l>(Appender<'l, { ROOM_LOG_BYTES / 8 }>);
+pub(crate) struct Events<'l>(Appender<'l, { ROOM_LOG_BYTES / 8 }>);
 
 impl Events<'_> {
     /// Begins to write to the log of the transaction's room.
-    pub(super) fn begin(tx: &mut RoomTx<'_>) -> Events<'static> {
+    pub(crate) fn begin(tx: &mut RoomTx<'_>) -> Events<'static> {
         let all_was_read = all_was_read(tx);
         Events(tx.record().log.append(tx, all_was_read))
     }
 
     /// An event for everybody.
-    pub(super) fn tell_all(&mut self, tx: &mut RoomTx<'_>, event: RoomEvent) -> Result<(), Rejection> {
+    pub(crate) fn tell_all(&mut self, tx: &mut RoomTx<'_>, event: RoomEvent) -> Result<(), Rejection> {
         self.tell(tx, TO_ALL, event)
     }
 
     /// The owner has taken this seat from its player.
-    pub(super) fn tell_of_kick(&mut self, tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
+    pub(crate) fn tell_of_kick(&mut self, tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
         self.tell(
             tx,
             TO_ALL_BUT_KICKED + u32::from(seat),
@@ -322,7 +323,7 @@ impl Events<'_> {
     }
 
     /// An event that a game gave out.
-    pub(super) fn tell_of_game(
+    pub(crate) fn tell_of_game(
         &mut self,
         tx: &mut RoomTx<'_>,
         audience: Audience,
@@ -336,12 +337,12 @@ impl Events<'_> {
     }
 
     /// The match begins.
-    pub(super) fn start_match(&mut self, tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
+    pub(crate) fn start_match(&mut self, tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
         Ok(self.0.push(tx, MATCH_STARTED, &[])?)
     }
 
     /// Makes the events part of the transaction.
-    pub(super) fn finish(self, tx: &mut RoomTx<'_>) {
+    pub(crate) fn finish(self, tx: &mut RoomTx<'_>) {
         self.0.finish(tx);
     }
 
@@ -350,7 +351,7 @@ impl Events<'_> {
             number: self.0.next_number(),
             event,
         };
-        scratch::with_frame(|buffer| {
+        buffers::with_frame(|buffer| {
             let length = frame::write_frame_into(&message, buffer).map_err(|error| {
                 Rejection::new(
                     RejectCode::StateTooLarge,

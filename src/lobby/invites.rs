@@ -8,11 +8,11 @@ use std::fmt;
 use forkade_protocol::limits::INVITE_CODE_BYTES;
 use forkade_protocol::{RejectCode, ServerMessage};
 
-use super::Rejection;
-use super::memory::RoomRef;
-use super::rooms::RoomTx;
-use super::session::Session;
 use crate::limits::PLAYERS_OR_ROOMS_MAX;
+use crate::lobby::Rejection;
+use crate::session::Session;
+use crate::state::layout::RoomRef;
+use crate::state::rooms::RoomTx;
 
 /// Crockford's base 32: no letter that could be taken for a digit, and none that makes words.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -123,7 +123,7 @@ impl Session {
 }
 
 /// The room's invite code.
-pub(super) fn code_of(tx: &RoomTx<'_>, room: RoomRef) -> InviteCode {
+pub(crate) fn code_of(tx: &RoomTx<'_>, room: RoomRef) -> InviteCode {
     InviteCode {
         room: room.index(),
         secret: tx.get(&tx.record().invite_secret),
@@ -131,7 +131,7 @@ pub(super) fn code_of(tx: &RoomTx<'_>, room: RoomRef) -> InviteCode {
 }
 
 /// The secret of a new code, from the kernel: forked processes would draw the same from a generator of their own.
-pub(super) fn fresh_secret() -> Result<u64, Rejection> {
+pub(crate) fn fresh_secret() -> Result<u64, Rejection> {
     let random = getrandom::u64().map_err(|error| {
         let text = format!("the kernel gave no random bytes: {error}");
         Rejection::new(RejectCode::InviteUnknown, text)

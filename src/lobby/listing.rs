@@ -2,14 +2,14 @@
 
 use forkade_protocol::{Phase, RejectCode, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage};
 
-use super::membership::{NewRoom, free_seat};
-use super::memory::RoomRef;
-use super::rooms::{RoomTx, is_open, summary};
-use super::session::Session;
-use super::settings::is_unlisted;
-use super::{Lobby, Rejection};
-use crate::games::Games;
 use crate::limits::ROOMS_PER_PAGE_MAX;
+use crate::lobby::join_leave::{NewRoom, free_seat};
+use crate::lobby::settings::is_unlisted;
+use crate::lobby::{Lobby, Rejection};
+use crate::session::Session;
+use crate::state::layout::RoomRef;
+use crate::state::rooms::{RoomTx, is_open, summary};
+use forkade_games::Games;
 
 impl Session {
     /// Answers with a page of the rooms that pass the filter, from the one behind `after` on.

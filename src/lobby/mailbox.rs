@@ -6,13 +6,14 @@
 
 use forkade_protocol::{RejectCode, ServerMessage, frame};
 
-use super::directory::{Identity, LobbyTx, Presence};
-use super::memory::{Memory, PlayerRef};
-use super::session::Session;
-use super::{Rejection, scratch};
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, MAILBOX_BYTES};
-use crate::shared_record;
-use crate::sys::memory::SharedBytes;
+use crate::lobby::Rejection;
+use crate::session::Session;
+use crate::state::buffers;
+use crate::state::directory::{Identity, LobbyTx, Presence};
+use crate::state::layout::{Memory, PlayerRef};
+use shmem::shared_record;
+use shmem::sys::memory::SharedBytes;
 
 shared_record! {
     /// The bytes of one player's mail; the [`Identity`] says which of them count. The byte at `offset` lies at
@@ -59,7 +60,7 @@ impl Memory {
     /// # Errors
     ///
     /// [`PostError`]; nothing was changed.
-    pub(super) fn post(
+    pub(crate) fn post(
         &self,
         tx: &mut LobbyTx<'_>,
         player: PlayerRef,
@@ -75,7 +76,7 @@ impl Memory {
             (tail, head) = (0, 0);
         }
         let mailbox = self.directory.mailboxes.at(player.index());
-        scratch::with_frame(|buffer| {
+        buffers::with_frame(|buffer| {
             let length = frame::write_frame_into(message, buffer).expect("every message fits a frame");
             let next = head + length as u64;
             if next - tail > MAILBOX_BYTES as u64 {
@@ -98,7 +99,7 @@ impl Memory {
     /// # Errors
     ///
     /// [`PostError`], as posting it would give.
-    pub(super) fn must_have_space(
+    pub(crate) fn must_have_space(
         &self,
         tx: &LobbyTx<'_>,
         player: PlayerRef,
@@ -113,7 +114,7 @@ impl Memory {
     }
 
     /// The frames of a player's mail, for the consistency check and proofs; `None` if they are not whole frames.
-    pub(super) fn mail_of(&self, tx: &LobbyTx<'_>, index: u32) -> Option<Vec<Vec<u8>>> {
+    pub(crate) fn mail_of(&self, tx: &LobbyTx<'_>, index: u32) -> Option<Vec<Vec<u8>>> {
         let identity = self.directory.identities.at(index);
         let (mut offset, head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
         let mut frames = Vec::new();
@@ -148,7 +149,7 @@ impl Memory {
 
 impl Session {
     /// Moves the player's mail to the output, as far as there is space. Says whether any moved.
-    pub(super) fn deliver_mail(&mut self) -> Result<bool, Rejection> {
+    pub(crate) fn deliver_mail(&mut self) -> Result<bool, Rejection> {
         let (Some((player, _)), Some(own)) = (self.player, self.own()) else {
             return Ok(false);
         };
@@ -162,7 +163,7 @@ impl Session {
         let (tail, head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
         let (mut offset, mut output) = (tail, own.begin_output(&tx));
         let space_end = output.head() + space;
-        scratch::with_frame(|buffer| {
+        buffers::with_frame(|buffer| {
             while offset != head && space_end - output.head() >= FRAME_TOTAL_BYTES_MAX as u64 {
                 let length = memory
                     .first_frame(player.index(), offset..head, buffer)
@@ -182,7 +183,7 @@ impl Session {
 }
 
 /// Whether there is mail for the player.
-pub(super) fn has_mail(tx: &LobbyTx<'_>, identity: &Identity) -> bool {
+pub(crate) fn has_mail(tx: &LobbyTx<'_>, identity: &Identity) -> bool {
     tx.get(&identity.mail_tail) != tx.get(&identity.mail_head)
 }
 

@@ -16,44 +16,24 @@
 //! complete or undo: a [player opening a room](players::Membership::opening), a [room that
 //! closes](rooms::RoomLife::CLOSING), a [player who leaves for good](directory::Presence::EXPIRING).
 
-pub mod blame;
 pub mod chat;
-pub mod check;
-pub mod connections;
 pub mod delivery;
-pub mod directory;
-pub mod header;
 pub mod invites;
+pub mod join_leave;
 pub mod listing;
-mod look;
 pub mod mailbox;
-pub mod membership;
-pub mod memory;
-pub mod occupancy;
-mod ownership;
-#[doc(hidden)]
-pub mod picture;
-pub mod play;
-pub mod players;
-mod pressure;
-pub mod rate;
-mod reservations;
-pub mod rooms;
-pub(crate) mod scratch;
-pub mod session;
-mod settings;
-pub mod spyglass;
-pub mod sweep;
-pub mod text;
-pub mod text_session;
-pub mod transport;
-mod turns;
+pub mod match_play;
+pub(crate) mod ownership;
+pub(crate) mod reservations;
+mod room_query;
+pub(crate) mod settings;
+pub(crate) mod turns;
 
 use forkade_protocol::RejectCode;
 
-use crate::games::{ErasedOutbox, GameError, Games, length_that_fits};
-use crate::shm::transaction::Hand;
-use memory::Memory;
+use crate::state::layout::Memory;
+use forkade_games::{ErasedOutbox, GameError, Games, length_that_fits};
+use shmem::transaction::Hand;
 
 /// One process's access to the lobby.
 pub struct Lobby {
@@ -63,11 +43,11 @@ pub struct Lobby {
     pub games: &'static Games,
     pub(crate) hand: Hand,
     /// The events of one call of a game; used again and again.
-    pub(super) outbox: ErasedOutbox,
+    pub(crate) outbox: ErasedOutbox,
     /// Whether this process is the one that [notes](blame) whose game's code it runs.
-    pub(super) notes_games: bool,
+    pub(crate) notes_games: bool,
     /// See [`Lobby::take_faults`].
-    pub(super) faults: Vec<GameError>,
+    pub(crate) faults: Vec<GameError>,
 }
 
 impl Lobby {
@@ -127,14 +107,14 @@ impl From<GameError> for Rejection {
     }
 }
 
-impl From<crate::shm::journal::JournalFull> for Rejection {
-    fn from(full: crate::shm::journal::JournalFull) -> Self {
+impl From<shmem::journal::JournalFull> for Rejection {
+    fn from(full: shmem::journal::JournalFull) -> Self {
         Self::new(RejectCode::StateTooLarge, full.to_string())
     }
 }
 
-impl From<crate::shm::event_log::EntryTooLarge> for Rejection {
-    fn from(error: crate::shm::event_log::EntryTooLarge) -> Self {
+impl From<shmem::event_log::EntryTooLarge> for Rejection {
+    fn from(error: shmem::event_log::EntryTooLarge) -> Self {
         Self::new(RejectCode::StateTooLarge, error.to_string())
     }
 }

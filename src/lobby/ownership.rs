@@ -2,22 +2,22 @@
 
 use forkade_protocol::{RejectCode, RoomEvent};
 
-use super::Rejection;
-use super::delivery::Events;
-use super::membership::{Gone, Inside, free};
-use super::memory::PlayerRef;
-use super::rooms::{RoomTx, Seat};
-use super::session::Session;
 use crate::limits::BANS_PER_ROOM_MAX;
+use crate::lobby::Rejection;
+use crate::lobby::delivery::Events;
+use crate::lobby::join_leave::{Gone, Inside, free};
+use crate::session::Session;
+use crate::state::layout::PlayerRef;
+use crate::state::rooms::{RoomTx, Seat};
 
 /// In a room's `owner`: nobody has a seat.
-pub(super) const NOBODY: u32 = u32::MAX;
+pub(crate) const NOBODY: u32 = u32::MAX;
 
 /// The players whom a room's owner has sent out, the last one first. Beyond the limit the oldest is forgotten.
-pub(super) type Bans = [PlayerRef; BANS_PER_ROOM_MAX];
+pub(crate) type Bans = [PlayerRef; BANS_PER_ROOM_MAX];
 
 /// Nobody was sent out.
-pub(super) const NO_BANS: Bans = [PlayerRef::NOBODY; BANS_PER_ROOM_MAX];
+pub(crate) const NO_BANS: Bans = [PlayerRef::NOBODY; BANS_PER_ROOM_MAX];
 
 impl Session {
     /// Takes the seat from the player of that name, for good: as the owner.
@@ -60,7 +60,7 @@ impl Inside<'_> {
     /// # Errors
     ///
     /// For anybody else.
-    pub(super) fn must_own(&self, tx: &RoomTx<'_>) -> Result<u8, Rejection> {
+    pub(crate) fn must_own(&self, tx: &RoomTx<'_>) -> Result<u8, Rejection> {
         self.seat
             .filter(|seat| owner_of(tx) == Some(*seat))
             .ok_or_else(|| Rejection::new(RejectCode::NotOwner, "only the room's owner may do this"))
@@ -68,12 +68,12 @@ impl Inside<'_> {
 }
 
 /// The seat of the room's owner; `None` if nobody has a seat.
-pub(super) fn owner_of(tx: &RoomTx<'_>) -> Option<u8> {
+pub(crate) fn owner_of(tx: &RoomTx<'_>) -> Option<u8> {
     u8::try_from(tx.get(&tx.record().owner)).ok()
 }
 
 /// Sees to it that the room has an owner if anybody has a seat: the lowest, of those with a connection before all others.
-pub(super) fn settle_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
+pub(crate) fn settle_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
     let record = tx.record();
     let (taken, connected) = (tx.get(&record.taken), tx.get(&record.connected));
     if owner_of(tx).is_some_and(|seat| taken >> seat & 1 != 0) {
@@ -92,7 +92,7 @@ pub(super) fn settle_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
 }
 
 /// Whether the owner has sent this player out.
-pub(super) fn is_banned(tx: &RoomTx<'_>, player: PlayerRef) -> bool {
+pub(crate) fn is_banned(tx: &RoomTx<'_>, player: PlayerRef) -> bool {
     tx.get(&tx.record().bans).contains(&player)
 }
 
@@ -113,7 +113,7 @@ fn ban(tx: &mut RoomTx<'_>, player: PlayerRef) {
 }
 
 /// The player may come in again.
-pub(super) fn pardon(tx: &mut RoomTx<'_>, player: PlayerRef) {
+pub(crate) fn pardon(tx: &mut RoomTx<'_>, player: PlayerRef) {
     let record = tx.record();
     let bans = tx.get(&record.bans);
     if bans.contains(&player) {

@@ -8,18 +8,18 @@ use std::sync::atomic::Ordering;
 
 use forkade_protocol::{RejectCode, Reservation, RoomEvent, RoomId, ServerMessage, text};
 
-use super::delivery::Events;
-use super::directory::Name;
-use super::invites::code_of;
-use super::membership::{Inside, free_seat};
-use super::memory::{PlayerRef, RoomRef};
-use super::ownership::pardon;
-use super::rooms::{RoomLife, RoomTx, Seat, game_of, is_open};
-use super::session::Session;
-use super::turns::time_left;
-use super::{Lobby, Rejection};
 use crate::limits::INVITED_BYTES_MAX;
-use crate::sys::clock::now_ms;
+use crate::lobby::delivery::Events;
+use crate::lobby::invites::code_of;
+use crate::lobby::join_leave::{Inside, free_seat};
+use crate::lobby::ownership::pardon;
+use crate::lobby::turns::time_left;
+use crate::lobby::{Lobby, Rejection};
+use crate::session::Session;
+use crate::state::directory::Name;
+use crate::state::layout::{PlayerRef, RoomRef};
+use crate::state::rooms::{RoomLife, RoomTx, Seat, game_of, is_open};
+use shmem::sys::clock::now_ms;
 
 impl Session {
     /// Keeps a free seat for the player of that name, for a while: as the room's owner. Counts as a line of chat.
@@ -150,7 +150,7 @@ impl Lobby {
     /// # Errors
     ///
     /// Events that do not fit, which is a mistake of this program's.
-    pub(super) fn end_reservations(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+    pub(crate) fn end_reservations(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
         let mut tx = self.hand.begin(self.memory.rooms.at(index));
         let record = tx.record();
         if tx.get(&record.life) != RoomLife::OPEN.raw() {
@@ -169,20 +169,20 @@ impl Lobby {
 }
 
 /// The seat that is kept for the player, if one is.
-pub(super) fn seat_kept_for(tx: &RoomTx<'_>, player: PlayerRef) -> Option<u8> {
+pub(crate) fn seat_kept_for(tx: &RoomTx<'_>, player: PlayerRef) -> Option<u8> {
     let record = tx.record();
     kept_seats(tx.get(&record.reserved))
         .find(|seat| tx.get(&record.kept_for[usize::from(*seat)]).player == player)
 }
 
 /// Whoever it was kept for has come, and sits there.
-pub(super) fn take_up(tx: &mut RoomTx<'_>, seat: u8) {
+pub(crate) fn take_up(tx: &mut RoomTx<'_>, seat: u8) {
     let record = tx.record();
     tx.set(&record.reserved, tx.get(&record.reserved) & !(1 << seat));
 }
 
 /// These seats are kept no longer, and all are told.
-pub(super) fn give_up(tx: &mut RoomTx<'_>, seats: u64) -> Result<(), Rejection> {
+pub(crate) fn give_up(tx: &mut RoomTx<'_>, seats: u64) -> Result<(), Rejection> {
     let record = tx.record();
     tx.set(&record.reserved, tx.get(&record.reserved) & !seats);
     let mut events = Events::begin(tx);
@@ -194,7 +194,7 @@ pub(super) fn give_up(tx: &mut RoomTx<'_>, seats: u64) -> Result<(), Rejection> 
 }
 
 /// The room's reservations, as its members are shown them.
-pub(super) fn reservations(tx: &RoomTx<'_>) -> Vec<Reservation> {
+pub(crate) fn reservations(tx: &RoomTx<'_>) -> Vec<Reservation> {
     let (record, now_ms) = (tx.record(), now_ms());
     let shown = |seat: u8| Reservation {
         seat,
@@ -209,7 +209,7 @@ pub(super) fn reservations(tx: &RoomTx<'_>) -> Vec<Reservation> {
 }
 
 /// The seats whose bits are set.
-pub(super) fn kept_seats(bits: u64) -> impl Iterator<Item = u8> {
+pub(crate) fn kept_seats(bits: u64) -> impl Iterator<Item = u8> {
     // Mostly there are none, and every commit in a room asks.
     let mut rest = bits;
     std::iter::from_fn(move || {

@@ -2,14 +2,15 @@
 
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomRules, RoomSettings};
 
-use super::delivery::Events;
-use super::membership::fresh_seed;
-use super::reservations::give_up;
-use super::rooms::{Passcode, RoomOptions, RoomTx, game_of, phase_of};
-use super::session::Session;
-use super::{Rejection, scratch};
-use crate::games::{AnyGame, GameError, Step};
 use crate::limits::{GAME_OPTIONS_BYTES_MAX, PASSCODE_BYTES_MAX, SEATS_MAX, TURN_SECONDS_MAX};
+use crate::lobby::Rejection;
+use crate::lobby::delivery::Events;
+use crate::lobby::join_leave::fresh_seed;
+use crate::lobby::reservations::give_up;
+use crate::session::Session;
+use crate::state::buffers;
+use crate::state::rooms::{Passcode, RoomOptions, RoomTx, game_of, phase_of};
+use forkade_games::{AnyGame, GameError, Step};
 
 /// In a room's `flags`: in no list and no quick match.
 const UNLISTED: u32 = 1;
@@ -17,7 +18,7 @@ const UNLISTED: u32 = 1;
 const NO_SPECTATORS: u32 = 2;
 
 /// Settings that the server and the game allow, as a room's record keeps them.
-pub(super) struct Settings {
+pub(crate) struct Settings {
     seats: u8,
     options: RoomOptions,
     passcode: Passcode,
@@ -26,10 +27,10 @@ pub(super) struct Settings {
 }
 
 /// A match as it would begin with certain settings.
-pub(super) struct FirstStep {
+pub(crate) struct FirstStep {
     /// The encoded state.
-    pub(super) state: Vec<u8>,
-    pub(super) step: Step,
+    pub(crate) state: Vec<u8>,
+    pub(crate) step: Step,
 }
 
 impl Settings {
@@ -40,7 +41,7 @@ impl Settings {
     /// # Errors
     ///
     /// Too many seats, too long options or passcode, a turn clock that cannot be, or what the game does not like.
-    pub(super) fn check(game: &dyn AnyGame, wish: &RoomSettings) -> Result<(Self, FirstStep), Rejection> {
+    pub(crate) fn check(game: &dyn AnyGame, wish: &RoomSettings) -> Result<(Self, FirstStep), Rejection> {
         let seats = match wish.seats {
             0 => (*game.seats().end()).min(SEATS_MAX),
             seats if seats > SEATS_MAX => {
@@ -59,7 +60,7 @@ impl Settings {
             return Err(Rejection::new(RejectCode::BadSettings, text));
         }
         let seed = fresh_seed()?;
-        let first = scratch::with_state(|state| {
+        let first = buffers::with_state(|state| {
             let step = game.start(&wish.options, seats, seed, state)?;
             let state = state[..step.state_bytes].to_vec();
             Ok::<_, GameError>(FirstStep { state, step })
@@ -80,7 +81,7 @@ impl Settings {
     }
 
     /// Makes them the room's.
-    pub(super) fn enter(&self, tx: &mut RoomTx<'_>) {
+    pub(crate) fn enter(&self, tx: &mut RoomTx<'_>) {
         let record = tx.record();
         tx.set(&record.capacity, u32::from(self.seats));
         tx.set(&record.options, self.options);
@@ -141,7 +142,7 @@ fn apply(tx: &mut RoomTx<'_>, settings: &Settings) -> Result<(), Rejection> {
 }
 
 /// The room's settings, as everybody in it may know them.
-pub(super) fn rules(tx: &RoomTx<'_>) -> RoomRules {
+pub(crate) fn rules(tx: &RoomTx<'_>) -> RoomRules {
     let record = tx.record();
     RoomRules {
         seats: u8::try_from(tx.get(&record.capacity)).unwrap_or(u8::MAX),
@@ -154,12 +155,12 @@ pub(super) fn rules(tx: &RoomTx<'_>) -> RoomRules {
 }
 
 /// Whether the room is in no list and no quick match.
-pub(super) fn is_unlisted(tx: &RoomTx<'_>) -> bool {
+pub(crate) fn is_unlisted(tx: &RoomTx<'_>) -> bool {
     tx.get(&tx.record().flags) & UNLISTED != 0
 }
 
 /// Whether one may watch the room.
-pub(super) fn may_be_watched(tx: &RoomTx<'_>) -> bool {
+pub(crate) fn may_be_watched(tx: &RoomTx<'_>) -> bool {
     tx.get(&tx.record().flags) & NO_SPECTATORS == 0
 }
 

@@ -6,16 +6,16 @@
 
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, Turn};
 
-use super::blame::note_game;
-use super::delivery::Events;
-use super::memory::RoomRef;
-use super::play::call_game;
-use super::rooms::{RoomLife, RoomTx, phase_of};
-use super::{Lobby, Rejection};
-use crate::sys::clock::now_ms;
+use crate::lobby::delivery::Events;
+use crate::lobby::match_play::call_game;
+use crate::lobby::{Lobby, Rejection};
+use crate::maintenance::crash_attribution::note_game;
+use crate::state::layout::RoomRef;
+use crate::state::rooms::{RoomLife, RoomTx, phase_of};
+use shmem::sys::clock::now_ms;
 
 /// In a room's `turn_seat`: no clock is running.
-pub(super) const NOBODY: u32 = u32::MAX;
+pub(crate) const NOBODY: u32 = u32::MAX;
 
 impl Lobby {
     /// Ends the turn in a room whose clock has run out. Says whether there was one.
@@ -23,7 +23,7 @@ impl Lobby {
     /// # Errors
     ///
     /// If the game fails: the match is then over, abandoned.
-    pub(super) fn end_turn(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+    pub(crate) fn end_turn(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
         let mut tx = self.hand.begin(self.memory.rooms.at(index));
         let record = tx.record();
         let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
@@ -58,7 +58,7 @@ impl Lobby {
 }
 
 /// Sees to the clock after a call of the game: whose turn it is now, and by whose doing.
-pub(super) fn set_clock(
+pub(crate) fn set_clock(
     tx: &mut RoomTx<'_>,
     to_move: Option<u8>,
     mover: Option<u8>,
@@ -82,7 +82,7 @@ pub(super) fn set_clock(
 }
 
 /// Begins a turn without saying so: a match begins, and everybody is shown it. Nobody's turn: the clock stops.
-pub(super) fn begin_turn(tx: &mut RoomTx<'_>, to_move: Option<u8>) {
+pub(crate) fn begin_turn(tx: &mut RoomTx<'_>, to_move: Option<u8>) {
     let record = tx.record();
     let lasts_ms = u64::from(tx.get(&record.turn_seconds)) * 1000;
     // Only seats that the room has can be waited for.
@@ -93,7 +93,7 @@ pub(super) fn begin_turn(tx: &mut RoomTx<'_>, to_move: Option<u8>) {
 }
 
 /// Whose clock is running, and for how much longer.
-pub(super) fn turn(tx: &RoomTx<'_>) -> Option<Turn> {
+pub(crate) fn turn(tx: &RoomTx<'_>) -> Option<Turn> {
     let ends_at_ms = tx.get(&tx.record().turn_ends_at_ms);
     seat_to_move(tx).map(|seat| Turn {
         seat,
@@ -106,6 +106,6 @@ fn seat_to_move(tx: &RoomTx<'_>) -> Option<u8> {
 }
 
 /// Milliseconds until then, as clients are told them.
-pub(super) fn time_left(until_ms: u64, now_ms: u64) -> u32 {
+pub(crate) fn time_left(until_ms: u64, now_ms: u64) -> u32 {
     u32::try_from(until_ms.saturating_sub(now_ms)).unwrap_or(u32::MAX)
 }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use forkade_text::escape::{Escaped, Escaper};
 use log::Level;
 
 use crate::limits::LOG_RECORD_BYTES_MAX;
@@ -12,7 +13,7 @@ const CUT: &str = "… [cut]";
 const END_BYTES_MAX: usize = CUT.len() + " [18446744073709551615 records dropped before this one]\n".len();
 
 /// A line under construction: head, then message, then end.
-pub(super) struct Line {
+pub(crate) struct Line {
     bytes: [u8; LOG_RECORD_BYTES_MAX],
     length: usize,
     /// How far text may reach now.
@@ -20,7 +21,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Line {
             bytes: [0; LOG_RECORD_BYTES_MAX],
             length: 0,
@@ -29,7 +30,7 @@ impl Line {
     }
 
     /// Writes time, level, process and origin.
-    pub(super) fn head(&mut self, level: Level, role: &str, player: Option<&str>, target: &str) {
+    pub(crate) fn head(&mut self, level: Level, role: &str, player: Option<&str>, target: &str) {
         // Of the three texts two are our own and the third, a name, is bounded: this always fits.
         let _ = write!(
             self,
@@ -48,9 +49,9 @@ impl Line {
     }
 
     /// Writes the message, escaped, or as much of it as fits.
-    pub(super) fn message(&mut self, message: &fmt::Arguments<'_>) {
+    pub(crate) fn message(&mut self, message: &fmt::Arguments<'_>) {
         // The error stops a long message's formatting where the line is full.
-        let complete = Escaping(&mut *self).write_fmt(*message).is_ok();
+        let complete = Escaper(&mut *self).write_fmt(*message).is_ok();
         self.limit = LOG_RECORD_BYTES_MAX;
         if !complete {
             let _ = self.write_str(CUT);
@@ -58,7 +59,7 @@ impl Line {
     }
 
     /// Writes how many records were dropped before this one, and ends the line.
-    pub(super) fn end(&mut self, dropped: u64) {
+    pub(crate) fn end(&mut self, dropped: u64) {
         self.limit = LOG_RECORD_BYTES_MAX;
         let _ = match dropped {
             0 => self.write_str("\n"),
@@ -67,7 +68,7 @@ impl Line {
         };
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
@@ -82,59 +83,6 @@ impl fmt::Write for Line {
         self.length = end;
         Ok(())
     }
-}
-
-/// Text from outside, shown so that it can neither end a line, control a terminal, nor hide or reorder its neighbours.
-/// For the log and for the console.
-pub(crate) struct Escaped<'a>(pub(crate) &'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Escaping(out).write_str(self.0)
-    }
-}
-
-/// Passes text on, escaped.
-struct Escaping<W>(W);
-
-impl<W: fmt::Write> fmt::Write for Escaping<W> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
-        while let Some((at, found)) = rest.char_indices().find(|&(_, character)| is_harmful(character)) {
-            self.plain(&rest[..at])?;
-            match found {
-                '\n' => self.0.write_str("\\n")?,
-                '\r' => self.0.write_str("\\r")?,
-                '\t' => self.0.write_str("\\t")?,
-                other => write!(self.0, "\\u{{{:x}}}", u32::from(other))?,
-            }
-            rest = &rest[at + found.len_utf8()..];
-        }
-        self.plain(rest)
-    }
-}
-
-impl<W: fmt::Write> Escaping<W> {
-    /// Character by character, so that a line that is full ends where the text no longer fits, not before all of it.
-    fn plain(&mut self, text: &str) -> fmt::Result {
-        if self.0.write_str(text).is_ok() {
-            return Ok(());
-        }
-        text.chars()
-            .try_for_each(|character| self.0.write_char(character))
-    }
-}
-
-/// Whether a terminal or a reader of logs could take `character` for something other than a visible part of its text.
-fn is_harmful(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}'     // soft hyphen, Arabic letter mark, invisible spaces
-            | '\u{200b}'..='\u{200f}'                          // zero width, left-to-right and right-to-left marks
-            | '\u{2028}'..='\u{202e}'                          // line and paragraph separators, embeddings, overrides
-            | '\u{2060}'..='\u{206f}'                          // invisible operators, isolates
-            | '\u{fff9}'..='\u{fffb}'                          // interlinear annotation
-            | '\u{e0000}'..='\u{e0fff}') // tags
 }
 
 /// A moment, shown in UTC with milliseconds: `2026-01-31T23:59:59.999Z`.
@@ -198,20 +146,6 @@ mod tests {
     }
 
     #[test]
-    fn what_could_forge_a_line_is_escaped() {
-        assert_eq!(Escaped("a\r\nb\tc").to_string(), "a\\r\\nb\\tc");
-        assert_eq!(
-            Escaped("\u{1b}[2J\u{9b}H\u{7f}").to_string(),
-            "\\u{1b}[2J\\u{9b}H\\u{7f}"
-        );
-        assert_eq!(
-            Escaped("\u{202e}live\u{2028}").to_string(),
-            "\\u{202e}live\\u{2028}"
-        );
-        assert_eq!(Escaped("Zoë 🎲 日本").to_string(), "Zoë 🎲 日本");
-    }
-
-    #[test]
     fn a_message_too_long_is_cut_and_says_so() {
         let text = line(None, &"é".repeat(10_000), u64::MAX);
         assert!(text.ends_with("é… [cut] [18446744073709551615 records dropped before this one]\n"));
@@ -238,7 +172,7 @@ mod tests {
             let text = line(player.as_deref(), &message.into_iter().collect::<String>(), dropped);
             prop_assert!(text.len() <= LOG_RECORD_BYTES_MAX);
             let body = text.strip_suffix('\n').expect("a line ends");
-            prop_assert!(!body.chars().any(is_harmful), "{body:?}");
+            prop_assert!(!body.chars().any(forkade_text::escape::is_harmful), "{body:?}");
         }
     }
 }

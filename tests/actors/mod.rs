@@ -15,12 +15,13 @@ use forkade::games::relay::Relay;
 use forkade::games::tictactoe::TicTacToe;
 use forkade::games::{Game, Games, Outbox, Outcome, Rejection, Start, Viewer};
 use forkade::limits::{FRAME_BYTES_MAX, SEAT_RESERVATION_MS_DEFAULT};
-use forkade::lobby::Lobby;
-use forkade::lobby::connections::{Kind, Phase};
-use forkade::lobby::memory::{Capacity, Memory};
-use forkade::lobby::session::Session;
-use forkade::lobby::transport::Passed;
-use forkade::player::{self, Handshake, Next};
+use forkade::testing::frontends::dispatch;
+use forkade::testing::frontends::dispatch::{Handshake, Next};
+use forkade::testing::lobby::Lobby;
+use forkade::testing::session::Session;
+use forkade::testing::session::transport::Passed;
+use forkade::testing::state::connections::{Kind, Phase};
+use forkade::testing::state::layout::{Capacity, Memory};
 use forkade_protocol::frame::{self, Split};
 use forkade_protocol::{ClientMessage, ServerMessage, Token, codec, preamble};
 use serde::{Deserialize, Serialize};
@@ -156,8 +157,8 @@ impl Actor {
         let mut actor = Self::connect(world, slot);
         actor.say_hello(name);
         assert_eq!(
-            player::shake_hands(&mut actor.session),
-            player::Handshake::Greeted
+            dispatch::shake_hands(&mut actor.session),
+            dispatch::Handshake::Greeted
         );
         actor.hear();
         actor
@@ -201,7 +202,7 @@ impl Actor {
 
     /// The handler looks at the next frame.
     pub(crate) fn handle(&mut self) -> Next {
-        player::handle_next_frame(&mut self.session)
+        dispatch::handle_next_frame(&mut self.session)
     }
 
     /// The handler handles a message that the client says.
@@ -306,7 +307,7 @@ impl Actor {
 
     /// The handler answers the client's greeting.
     pub(crate) fn shake_hands(&mut self) -> Handshake {
-        player::shake_hands(&mut self.session)
+        dispatch::shake_hands(&mut self.session)
     }
 
     /// The handler dies, and the keeper forks another for the same connection.

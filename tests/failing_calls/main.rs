@@ -65,8 +65,8 @@ mod matrix {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Instant;
 
-    use forkade::sys::memory::Mapping;
-    use forkade::sys::process::{Exit, fork};
+    use shmem::sys::memory::Mapping;
+    use shmem::sys::process::{Exit, fork};
 
     use crate::calls::{MATRIX, Row, Scene};
     use crate::nothing_proved;

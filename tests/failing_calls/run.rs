@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use forkade::sys::process::Exit;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use shmem::sys::process::Exit;
 
 use crate::calls::{Call, FORK, POLL_FOR, Role, Row, Scene};
 use crate::play::{Bystanders, LIMIT, question, visit};

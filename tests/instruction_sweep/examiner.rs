@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use forkade::limits::MAILBOX_BYTES;
-use forkade::lobby::check::check_all;
-use forkade::lobby::connections::Claim;
-use forkade::lobby::memory::Memory;
-use forkade::lobby::picture;
-use forkade::lobby::players::PlayerRecord;
-use forkade::lobby::rooms::RoomRecord;
-use forkade::sys::memory::Mapping;
+use forkade::testing::maintenance::check::check_all;
+use forkade::testing::maintenance::state_dump;
+use forkade::testing::state::connections::Claim;
+use forkade::testing::state::layout::Memory;
+use forkade::testing::state::players::PlayerRecord;
+use forkade::testing::state::rooms::RoomRecord;
+use shmem::sys::memory::Mapping;
 
 use crate::actors::World;
 use crate::sweep::{Act, CAPACITY, Subject};
@@ -141,10 +141,10 @@ impl<'s> Examiner<'s> {
     /// Settles everything in the copy, and looks.
     fn look(&self) -> Examined {
         let mut lobby = self.copy.lobby();
-        picture::settle(&mut lobby);
+        state_dump::settle(&mut lobby);
         let faults = check_all(&mut lobby);
         Examined {
-            picture: picture::of_everything(&mut lobby, &self.subject.passed),
+            picture: state_dump::of_everything(&mut lobby, &self.subject.passed),
             faults,
         }
     }
@@ -157,9 +157,9 @@ impl<'s> Examiner<'s> {
             Act::Attach => drop(self.subject.attach(self.copy.lobby())),
             Act::Session(act) => {
                 let mut session = self.subject.attach(self.copy.lobby());
-                let seen = picture::of_session(&session);
-                picture::settle(&mut session.lobby);
-                let settled = picture::of_session(&session);
+                let seen = state_dump::of_session(&session);
+                state_dump::settle(&mut session.lobby);
+                let settled = state_dump::of_session(&session);
                 if seen != settled {
                     faults.push(format!(
                         "a successor has seen what was undecided: {}",

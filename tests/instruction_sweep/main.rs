@@ -6,8 +6,8 @@
 //!
 //! - every state is one of those that the operation goes through when nobody dies, and their order is kept: before, after, and,
 //!   where an operation takes several transactions, the lasting states between them. Compared is everything that somebody could
-//!   notice ([`forkade::lobby::picture`]);
-//! - all of it is consistent ([`forkade::lobby::check`]);
+//!   notice ([`forkade::testing::maintenance::state_dump`]);
+//! - all of it is consistent ([`forkade::testing::maintenance::check`]);
 //! - a successor that has taken the connection over sees nothing that is undecided, although it settles only the locks noted in
 //!   its own records;
 //! - when it goes on and does the same again, it comes to the same end as if nobody had died: nothing is lost, nothing is done
@@ -52,10 +52,10 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-#[cfg(feature = "sabotage")]
-use forkade::sabotage::Switch;
-use forkade::sys::memory::Mapping;
-use forkade::sys::process::{Exit, fork};
+#[cfg(feature = "mutants")]
+use shmem::mutants::Switch;
+use shmem::sys::memory::Mapping;
+use shmem::sys::process::{Exit, fork};
 
 use operations::{OPERATIONS, Operation};
 use owners::OWNERS;
@@ -78,7 +78,7 @@ struct Sabotage {
     spares_some: bool,
 }
 
-#[cfg(feature = "sabotage")]
+#[cfg(feature = "mutants")]
 const SABOTAGES: &[Sabotage] = &[
     Sabotage {
         name: "journal skipped",
@@ -92,7 +92,7 @@ const SABOTAGES: &[Sabotage] = &[
         spares_some: true,
     },
 ];
-#[cfg(not(feature = "sabotage"))]
+#[cfg(not(feature = "mutants"))]
 const SABOTAGES: &[Sabotage] = &[];
 
 /// What the workers have found about one operation. In shared memory, so all numbers.

@@ -8,11 +8,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 
 use forkade::limits::{LOBBY_GRACE_MS_MIN, OUTPUT_RING_BYTES};
-use forkade::lobby::connections::{Kind, Phase};
-use forkade::lobby::session::{Farewell, Resume};
-use forkade::lobby::transport::Passed;
-use forkade::sys::clock::now_ms;
+use forkade::testing::session::transport::Passed;
+use forkade::testing::session::{Farewell, Resume};
+use forkade::testing::state::connections::{Kind, Phase};
 use forkade_protocol::{ClientMessage, ErrorCode, RoomFilter};
+use shmem::sys::clock::now_ms;
 
 use crate::stage::{
     ROOM, Stage, chat, create, finish, handle_frame, join, place, quick_match, ready, relayed, resume,

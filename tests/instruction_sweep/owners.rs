@@ -1,7 +1,7 @@
 //! The operations of rooms' owners, and of those whom they concern.
 
-use forkade::lobby::Lobby;
-use forkade::lobby::session::Farewell;
+use forkade::testing::lobby::Lobby;
+use forkade::testing::session::Farewell;
 use forkade_protocol::{ClientMessage, RoomId, RoomSettings, ServerMessage};
 
 use crate::operations::Operation;

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use forkade::limits::{CHAT_BYTES_MAX, CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX, MAILBOX_BYTES, ROOM_LOG_BYTES};
-use forkade::lobby::Lobby;
-use forkade::lobby::connections::Phase;
-use forkade::lobby::session::{Resume, Session, Wanted};
-use forkade::player::{self, Handshake, Next};
+use forkade::testing::frontends::dispatch;
+use forkade::testing::frontends::dispatch::{Handshake, Next};
+use forkade::testing::lobby::Lobby;
+use forkade::testing::session::{Resume, Session, Wanted};
+use forkade::testing::state::connections::Phase;
 use forkade_protocol::{ChatScope, ClientMessage, RoomId, RoomSettings, codec};
 
 use crate::actors::{Actor, World};
@@ -301,7 +302,7 @@ pub(crate) fn whisper(to: &str, text: &str) -> ClientMessage {
 /// What a handler does in the phase HANDSHAKE.
 pub(crate) fn shake_hands(session: &mut Session) {
     if session.phase() == Phase::HANDSHAKE
-        && let Handshake::Refused(farewell) = player::shake_hands(session)
+        && let Handshake::Refused(farewell) = dispatch::shake_hands(session)
     {
         session.close(false, &farewell);
     }
@@ -318,7 +319,7 @@ pub(crate) fn resume(session: &mut Session) {
 pub(crate) fn handle_frame() -> Act {
     Act::session(|session| {
         if session.phase() == Phase::OPEN
-            && let Next::Close { leaves, farewell } = player::handle_next_frame(session)
+            && let Next::Close { leaves, farewell } = dispatch::handle_next_frame(session)
         {
             session.close(leaves, &farewell);
         }

@@ -2,12 +2,13 @@
 
 use std::io;
 
-use forkade::sys::process::{self, ForkError, ProcessId};
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
+use shmem::sys::process;
+use shmem::sys::process::{ForkError, ProcessId};
 
 /// Exit status of a child that may not be traced.
 const NOT_PERMITTED: u8 = 77;

@@ -3,12 +3,12 @@
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
-use forkade::lobby::Lobby;
-use forkade::lobby::memory::Capacity;
-use forkade::lobby::picture;
-use forkade::lobby::session::Session;
-use forkade::lobby::transport::Passed;
-use forkade::sys::memory::Mapping;
+use forkade::testing::lobby::Lobby;
+use forkade::testing::maintenance::state_dump;
+use forkade::testing::session::Session;
+use forkade::testing::session::transport::Passed;
+use forkade::testing::state::layout::Capacity;
+use shmem::sys::memory::Mapping;
 
 use crate::actors::World;
 use crate::examiner::{Examined, Examiner, Picture, difference, laid_over, new_mapping};
@@ -196,7 +196,7 @@ pub(crate) fn sweep_recovery(
         Act::Lobby(act) if goes_on => Act::Lobby(Rc::clone(act)),
         Act::Session(_) => Act::Attach,
         Act::Attach | Act::Lobby(_) => Act::lobby(|mut lobby| {
-            picture::settle(&mut lobby);
+            state_dump::settle(&mut lobby);
             lobby
         }),
     };

@@ -1,7 +1,8 @@
 //! The operations of players in text mode.
 
 use forkade::limits::{TEXT_LINE_BYTES_MAX, TEXT_SKIP_FROM_BYTES};
-use forkade::player::{self, Next};
+use forkade::testing::frontends::dispatch;
+use forkade::testing::frontends::dispatch::Next;
 
 use crate::operations::Operation;
 use crate::stage::{chat, create, finish, handle_frame, join, place, ready, shake_hands};
@@ -95,7 +96,7 @@ pub(crate) const TYPING: &[Operation] = &[
         stage.match_with_typist();
         stage.types(0, b"4\r\n");
         Act::session(|session| {
-            player::handle_next_frame(session);
+            dispatch::handle_next_frame(session);
             session.deliver().expect("events fit");
         })
     }),

@@ -7,8 +7,8 @@ mod common;
 mod crowd;
 mod many;
 mod moves;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod roles;
-#[cfg(feature = "sabotage")]
-mod sabotage;
 mod stop;
 mod takeover;

@@ -1,7 +1,7 @@
 //! The lobby against a simple model: thousands of random requests, deaths, resumes and sweeps.
 //!
 //! Every operation is done to the real lobby, by the code that handlers and the ticker run, and to a model made of ordinary
-//! collections. After each of them the shared memory must be consistent ([`forkade::lobby::check`]), who is where must be as in the
+//! collections. After each of them the shared memory must be consistent ([`forkade::testing::maintenance::check`]), who is where must be as in the
 //! model, and every client must have been told exactly what the model says has happened: each event once, in order, across lost
 //! connections and replaced handlers.
 //!

@@ -5,11 +5,11 @@ mod sessions;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use forkade::lobby::Lobby;
-use forkade::lobby::check::check_all;
-use forkade::lobby::connections::{Claim, Phase};
-use forkade::lobby::memory::Capacity;
-use forkade::player::Next;
+use forkade::testing::frontends::dispatch::Next;
+use forkade::testing::lobby::Lobby;
+use forkade::testing::maintenance::check::check_all;
+use forkade::testing::state::connections::{Claim, Phase};
+use forkade::testing::state::layout::Capacity;
 use forkade_protocol::{
     ChatScope, ClientMessage, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage, Token, codec,
 };

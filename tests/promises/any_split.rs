@@ -2,9 +2,9 @@
 //! same of them.
 
 use crate::actors::{Actor, World};
-use forkade::lobby::memory::Capacity;
-use forkade::lobby::session::Farewell;
-use forkade::player::{Handshake, Next};
+use forkade::testing::frontends::dispatch::{Handshake, Next};
+use forkade::testing::session::Farewell;
+use forkade::testing::state::layout::Capacity;
 use forkade_protocol::{
     ChatScope, ClientMessage, RoomFilter, RoomSettings, ServerMessage, Token, frame, preamble,
 };

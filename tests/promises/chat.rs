@@ -12,7 +12,7 @@ use crate::common::random::{Random, seed};
 use crate::common::raw::{Raw, greeting};
 use crate::common::{PATIENCE, Server, eventually, processes_below};
 use forkade::limits::MAILBOX_BYTES;
-use forkade::lobby::memory::Capacity;
+use forkade::testing::state::layout::Capacity;
 use forkade_protocol::client::{Client, ClientError, NewRoom};
 use forkade_protocol::frame::append_frame;
 use forkade_protocol::{ChatScope, ClientMessage, RejectCode, RoomEvent, ServerMessage};

@@ -2,8 +2,8 @@
 
 use crate::actors::{Actor, World};
 use forkade::limits::FRAME_TOTAL_BYTES_MAX;
-use forkade::lobby::memory::Capacity;
-use forkade::player::Next;
+use forkade::testing::frontends::dispatch::Next;
+use forkade::testing::state::layout::Capacity;
 use forkade_protocol::{ChatScope, ClientMessage, RoomId};
 
 /// The room that is opened first.

@@ -123,7 +123,8 @@ fn each_record_is_one_line_with_role_and_pid_and_player() {
 #[test]
 fn nothing_a_client_sends_can_forge_a_record() {
     let server = Server::start(&["--log", "trace", "--seat-grace-ms", "0"]);
-    let forged = "2026-01-01T00:00:00.000Z ERROR supervisor[1] forkade::supervisor: the end is near";
+    let forged =
+        "2026-01-01T00:00:00.000Z ERROR supervisor[1] forkade::testing::process::supervisor: the end is near";
     let names = [
         "a\" ERROR keeper[1] x",
         "\\\" INFO ticker[2] b",

@@ -8,9 +8,9 @@ mod actors;
 use std::sync::OnceLock;
 
 use actors::{Actor, World};
-use forkade::lobby::connections::Phase;
-use forkade::lobby::memory::Capacity;
-use forkade::player::{Handshake, Next};
+use forkade::testing::state::connections::Phase;
+use forkade::testing::state::layout::Capacity;
+use forkade::testing::frontends::dispatch::{Handshake, Next};
 use libfuzzer_sys::fuzz_target;
 
 fn world() -> World {
@@ -65,6 +65,6 @@ fuzz_target!(|bytes: &[u8]| {
     // Everybody's grace is over.
     lobby.sweep_players(u64::MAX);
     lobby.sweep_rooms();
-    let faults = forkade::lobby::check::check_all(&mut lobby);
+    let faults = forkade::testing::maintenance::check::check_all(&mut lobby);
     assert!(faults.is_empty(), "{faults:#?}");
 });

@@ -2,7 +2,7 @@
 #![no_main]
 
 use forkade::limits::CONSOLE_LINE_BYTES_MAX;
-use forkade::telnet::{Input, LineReader};
+use forkade_text::telnet::{Input, LineReader};
 use libfuzzer_sys::fuzz_target;
 
 fn inputs(pieces: &[&[u8]]) -> Vec<Input> {

@@ -1,7 +1,7 @@
 //! How sessions begin, move to other connections, and end.
 
-use forkade::lobby::session::{Farewell, Resume, Wanted};
-use forkade::player::Handshake;
+use forkade::testing::frontends::dispatch::Handshake;
+use forkade::testing::session::{Farewell, Resume, Wanted};
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token};
 
 use super::{Person, Run};

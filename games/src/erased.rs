@@ -1,0 +1,462 @@
+//! A game without its types: what lobby, handlers and ticker call, bytes in and bytes out.
+//!
+//! Game code is not trusted to work. A call decodes the state, runs, and encodes the new state elsewhere, all inside
+//! one `catch_unwind`; whatever goes wrong, the caller's current state has not been touched. (What cannot be caught — an
+//! endless loop, an overflowing stack — costs the process, and is the watchdog's and the keeper's business.)
+
+use std::marker::PhantomData;
+use std::ops::RangeInclusive;
+
+use forkade_protocol::codec::{self, CodecError};
+use forkade_protocol::{GameInfo, Outcome, RejectCode};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::limits::{ACTION_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX, SEATS_MAX};
+use crate::panics::{Panic, catch_panic};
+use crate::{ErasedOutbox, Game, Outbox, OutboxError, Rejection, Start, Viewer};
+
+/// What a call of a game led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Bytes of the new state, at the beginning of the slot it was to go into. A state may well have none.
+    pub state_bytes: usize,
+    /// How the match ended, if it is over in the new state.
+    pub outcome: Option<Outcome>,
+    /// Whose turn it is in the new state: [`Game::to_move`].
+    pub to_move: Option<u8>,
+}
+
+/// Why a call of a game failed. It then has not happened: no new state, no events.
+#[derive(Debug, Error)]
+pub enum GameError {
+    /// The game refused.
+    #[error("rejected: {0}")]
+    Rejected(Rejection),
+    /// The game panicked. Log it once no lock is held: showing the backtrace can take a tenth of a second.
+    #[error("{0}")]
+    Panicked(Panic),
+    /// The game gave out more events than it may.
+    #[error("gave out {0}")]
+    Outbox(OutboxError),
+    /// The new state is too large.
+    #[error("its state would need more than {bytes_max} bytes")]
+    StateTooLarge {
+        /// What there was room for.
+        bytes_max: usize,
+    },
+    /// The view is too large.
+    #[error("its view would need more than {bytes_max} bytes")]
+    ViewTooLarge {
+        /// What there was room for.
+        bytes_max: usize,
+    },
+    /// The stored state is no state of this game, or its `Deserialize` does not understand its `Serialize`.
+    #[error("its state cannot be decoded: {0}")]
+    Undecodable(CodecError),
+    /// A state or view of a type that the codec cannot encode.
+    #[error("its state or view cannot be encoded: {0}")]
+    Unencodable(CodecError),
+    /// Winners that are no seats, or not in ascending order.
+    #[error("its outcome names impossible seats: {0:?}")]
+    BadOutcome(Vec<u8>),
+    /// A seat to move that no match has.
+    #[error("it waits for seat {0}, which there cannot be")]
+    BadTurn(u8),
+}
+
+impl GameError {
+    /// Whether the player asked for what is not allowed, and not the game's own code failed. The latter is worth a
+    /// warning in the log.
+    pub fn is_rejection(&self) -> bool {
+        matches!(self, GameError::Rejected(_))
+    }
+
+    /// What the player is told; of faults in the game's code no more than that.
+    pub fn rejection(&self) -> Rejection {
+        match self {
+            GameError::Rejected(rejection) => rejection.clone(),
+            GameError::StateTooLarge { .. } => Rejection::new(
+                RejectCode::StateTooLarge,
+                "the match would need more memory than a room has; nothing has changed".into(),
+            ),
+            _ => Rejection::new(
+                RejectCode::GameFailed,
+                "the game's code failed; nothing has changed".into(),
+            ),
+        }
+    }
+}
+
+/// A game over bytes, as the server calls it. Every [`Game`] is one: see [`Games::add`](crate::Games::add).
+///
+/// `state` is always the current encoded state, `next_state` the slot for the new one; what is in `next_state` after an
+/// error is of no use. `out` is cleared first, and holds events after an `Ok` only.
+pub trait AnyGame: Send + Sync {
+    /// [`Game::NAME`].
+    fn name(&self) -> &'static str;
+
+    /// [`Game::SEATS`].
+    fn seats(&self) -> RangeInclusive<u8>;
+
+    /// [`Game::TICKS_PER_SECOND`].
+    fn ticks_per_second(&self) -> u16;
+
+    /// [`Game::START`].
+    fn start_rule(&self) -> Start;
+
+    /// [`Game::STATE_VERSION`].
+    fn state_version(&self) -> u32;
+
+    /// What clients are told about the game.
+    fn info(&self) -> GameInfo {
+        GameInfo {
+            name: self.name().to_owned(),
+            seats_min: *self.seats().start(),
+            seats_max: *self.seats().end(),
+            ticks_per_second: self.ticks_per_second(),
+        }
+    }
+
+    /// Begins a match: [`Game::new`], with default options if there are none.
+    ///
+    /// # Errors
+    ///
+    /// Options or number of seats rejected, or a fault of the game's code.
+    fn start(&self, options: &[u8], seats: u8, seed: u64, next_state: &mut [u8]) -> Result<Step, GameError>;
+
+    /// [`Game::act`].
+    ///
+    /// # Errors
+    ///
+    /// The action rejected, or a fault of the game's code.
+    fn act(
+        &self,
+        state: &[u8],
+        seat: u8,
+        action: &[u8],
+        out: &mut ErasedOutbox,
+        next_state: &mut [u8],
+    ) -> Result<Step, GameError>;
+
+    /// [`Game::tick`].
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn tick(&self, state: &[u8], out: &mut ErasedOutbox, next_state: &mut [u8]) -> Result<Step, GameError>;
+
+    /// [`Game::leave`].
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn leave(
+        &self,
+        state: &[u8],
+        seat: u8,
+        out: &mut ErasedOutbox,
+        next_state: &mut [u8],
+    ) -> Result<Step, GameError>;
+
+    /// [`Game::turn_timed_out`].
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn turn_timed_out(
+        &self,
+        state: &[u8],
+        seat: u8,
+        out: &mut ErasedOutbox,
+        next_state: &mut [u8],
+    ) -> Result<Step, GameError>;
+
+    /// [`Game::view`], encoded at the beginning of `view`. Gives its length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn view(&self, state: &[u8], viewer: Viewer, view: &mut [u8]) -> Result<usize, GameError>;
+
+    /// [`Game::outcome`].
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn outcome(&self, state: &[u8]) -> Result<Option<Outcome>, GameError>;
+
+    /// [`Game::to_move`], until the match is over.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn to_move(&self, state: &[u8]) -> Result<Option<u8>, GameError>;
+
+    /// [`Game::parse_action`], encoded as a client would send it.
+    ///
+    /// # Errors
+    ///
+    /// Text that means no action, or a fault of the game's code.
+    fn parse_action(&self, text: &str) -> Result<Vec<u8>, GameError>;
+
+    /// [`Game::parse_options`].
+    ///
+    /// # Errors
+    ///
+    /// Text that means no options, or a fault of the game's code.
+    fn parse_options(&self, text: &str) -> Result<Vec<u8>, GameError>;
+
+    /// [`Game::draw`] of an encoded view.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn draw(&self, view: &[u8]) -> Result<String, GameError>;
+
+    /// [`Game::describe`] of an encoded event.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn describe(&self, event: &[u8], who: &dyn Fn(u8) -> String) -> Result<String, GameError>;
+
+    /// [`Game::seat_label`].
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn seat_label(&self, seat: u8) -> Result<String, GameError>;
+}
+
+/// The one implementation of [`AnyGame`].
+pub(crate) struct Erased<G>(PhantomData<fn() -> G>);
+
+impl<G> Erased<G> {
+    pub(crate) fn new() -> Self {
+        Erased(PhantomData)
+    }
+}
+
+impl<G: Game> AnyGame for Erased<G> {
+    fn name(&self) -> &'static str {
+        G::NAME
+    }
+
+    fn seats(&self) -> RangeInclusive<u8> {
+        G::SEATS
+    }
+
+    fn ticks_per_second(&self) -> u16 {
+        G::TICKS_PER_SECOND
+    }
+
+    fn start_rule(&self) -> Start {
+        G::START
+    }
+
+    fn state_version(&self) -> u32 {
+        G::STATE_VERSION
+    }
+
+    fn start(&self, options: &[u8], seats: u8, seed: u64, next_state: &mut [u8]) -> Result<Step, GameError> {
+        isolated(|| {
+            if !G::SEATS.contains(&seats) {
+                let (min, max) = (*G::SEATS.start(), *G::SEATS.end());
+                let text = format!(
+                    "{} is played with {min} to {max} seats, not with {seats}",
+                    G::NAME
+                );
+                return Err(GameError::Rejected(Rejection::seats_out_of_range(text)));
+            }
+            let options = match options {
+                [] => G::Options::default(),
+                bytes => codec::decode(bytes).map_err(|error| Rejection::bad_options(error.to_string()))?,
+            };
+            finish(&G::new(options, seats, seed)?, next_state)
+        })
+    }
+
+    fn act(
+        &self,
+        state: &[u8],
+        seat: u8,
+        action: &[u8],
+        out: &mut ErasedOutbox,
+        next_state: &mut [u8],
+    ) -> Result<Step, GameError> {
+        change::<G>(state, out, next_state, |game, out| {
+            if action.len() > ACTION_BYTES_MAX {
+                return Err(Rejection::bad_action(format!(
+                    "an action has at most {ACTION_BYTES_MAX} bytes"
+                )));
+            }
+            game.act(seat, G::decode_action(action)?, out)
+        })
+    }
+
+    fn tick(&self, state: &[u8], out: &mut ErasedOutbox, next_state: &mut [u8]) -> Result<Step, GameError> {
+        change::<G>(state, out, next_state, |game, out| {
+            game.tick(out);
+            Ok(())
+        })
+    }
+
+    fn leave(
+        &self,
+        state: &[u8],
+        seat: u8,
+        out: &mut ErasedOutbox,
+        next_state: &mut [u8],
+    ) -> Result<Step, GameError> {
+        change::<G>(state, out, next_state, |game, out| {
+            game.leave(seat, out);
+            Ok(())
+        })
+    }
+
+    fn turn_timed_out(
+        &self,
+        state: &[u8],
+        seat: u8,
+        out: &mut ErasedOutbox,
+        next_state: &mut [u8],
+    ) -> Result<Step, GameError> {
+        change::<G>(state, out, next_state, |game, out| {
+            game.turn_timed_out(seat, out);
+            Ok(())
+        })
+    }
+
+    fn view(&self, state: &[u8], viewer: Viewer, view: &mut [u8]) -> Result<usize, GameError> {
+        isolated(|| {
+            let seen = decode_state::<G>(state)?.view(viewer);
+            encode_into(&seen, view, GAME_VIEW_BYTES_MAX, |bytes_max| {
+                GameError::ViewTooLarge { bytes_max }
+            })
+        })
+    }
+
+    fn outcome(&self, state: &[u8]) -> Result<Option<Outcome>, GameError> {
+        isolated(|| outcome_of(&decode_state::<G>(state)?))
+    }
+
+    fn to_move(&self, state: &[u8]) -> Result<Option<u8>, GameError> {
+        isolated(|| {
+            let game = decode_state::<G>(state)?;
+            Ok(if outcome_of(&game)?.is_none() {
+                game.to_move()
+            } else {
+                None
+            })
+        })
+    }
+
+    fn parse_action(&self, text: &str) -> Result<Vec<u8>, GameError> {
+        isolated(|| Ok(G::encode_action(&G::parse_action(text)?)?))
+    }
+
+    fn parse_options(&self, text: &str) -> Result<Vec<u8>, GameError> {
+        isolated(|| Ok(G::parse_options(text)?))
+    }
+
+    fn draw(&self, view: &[u8]) -> Result<String, GameError> {
+        isolated(|| Ok(G::draw(&codec::decode(view).map_err(GameError::Undecodable)?)))
+    }
+
+    fn describe(&self, event: &[u8], who: &dyn Fn(u8) -> String) -> Result<String, GameError> {
+        isolated(|| {
+            let event = codec::decode(event).map_err(GameError::Undecodable)?;
+            Ok(G::describe(&event, who))
+        })
+    }
+
+    fn seat_label(&self, seat: u8) -> Result<String, GameError> {
+        isolated(|| Ok(G::seat_label(seat)))
+    }
+}
+
+impl From<Rejection> for GameError {
+    fn from(rejection: Rejection) -> Self {
+        GameError::Rejected(rejection)
+    }
+}
+
+/// Runs game code; a panic in it is an error like any other.
+fn isolated<R>(run: impl FnOnce() -> Result<R, GameError>) -> Result<R, GameError> {
+    catch_panic(run).map_err(GameError::Panicked)?
+}
+
+/// One call that may change the state and give out events.
+fn change<G: Game>(
+    state: &[u8],
+    out: &mut ErasedOutbox,
+    next_state: &mut [u8],
+    call: impl FnOnce(&mut G, &mut Outbox<G::Event>) -> Result<(), Rejection>,
+) -> Result<Step, GameError> {
+    out.clear();
+    let mut typed = Outbox::over(std::mem::take(out));
+    let result = isolated(|| {
+        let mut game = decode_state::<G>(state)?;
+        call(&mut game, &mut typed)?;
+        finish(&game, next_state)
+    });
+    *out = typed.into_erased();
+    let result = match (result, out.take_error()) {
+        (Ok(_), Some(error)) => Err(GameError::Outbox(error)),
+        (result, _) => result,
+    };
+    if result.is_err() {
+        out.clear();
+    }
+    result
+}
+
+fn finish<G: Game>(game: &G, next_state: &mut [u8]) -> Result<Step, GameError> {
+    let outcome = outcome_of(game)?;
+    let state_bytes = encode_into(game, next_state, GAME_STATE_BYTES_MAX, |bytes_max| {
+        GameError::StateTooLarge { bytes_max }
+    })?;
+    let to_move = if outcome.is_none() { game.to_move() } else { None };
+    if let Some(seat) = to_move.filter(|seat| seat >= G::SEATS.end()) {
+        return Err(GameError::BadTurn(seat));
+    }
+    Ok(Step {
+        state_bytes,
+        outcome,
+        to_move,
+    })
+}
+
+fn outcome_of<G: Game>(game: &G) -> Result<Option<Outcome>, GameError> {
+    match game.outcome() {
+        Some(Outcome::Won { seats })
+            if !seats.is_sorted_by(|a, b| a < b) || seats.last().is_none_or(|&last| last >= SEATS_MAX) =>
+        {
+            Err(GameError::BadOutcome(seats))
+        }
+        outcome => Ok(outcome),
+    }
+}
+
+fn decode_state<G: Game>(state: &[u8]) -> Result<G, GameError> {
+    // Twice the most that the codec charges for a byte of state (an `u128` that takes one): our own bytes, no attack.
+    const DECODE_BYTES_MAX: usize = 32 * GAME_STATE_BYTES_MAX;
+    codec::decode_within::<DECODE_BYTES_MAX, G>(state).map_err(GameError::Undecodable)
+}
+
+fn encode_into(
+    value: &impl Serialize,
+    buffer: &mut [u8],
+    bytes_max: usize,
+    too_large: impl FnOnce(usize) -> GameError,
+) -> Result<usize, GameError> {
+    let bytes_max = bytes_max.min(buffer.len());
+    codec::encode_into(value, &mut buffer[..bytes_max]).map_err(|error| match error {
+        CodecError::BufferFull { capacity } => too_large(capacity),
+        other => GameError::Unencodable(other),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! Where a game puts its events: [`Outbox`], typed, over [`ErasedOutbox`], a flat buffer that is used again and again.
+
+use std::marker::PhantomData;
+
+use forkade_protocol::codec::{self, CodecError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::limits::{GAME_EVENT_BYTES_MAX, OUTBOX_BYTES_MAX, OUTBOX_EVENT_HEADER_BYTES, OUTBOX_EVENTS_MAX};
+
+/// Who gets an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody in the room, spectators included.
+    All,
+    /// This seat alone.
+    Seat(u8),
+}
+
+/// What one call of a game may not give out. The call fails as a whole and none of its events is seen.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OutboxError {
+    /// More events than a call may give out.
+    #[error("more than {OUTBOX_EVENTS_MAX} events in one call")]
+    TooManyEvents,
+    /// More bytes of events than a call may give out.
+    #[error("more than {OUTBOX_BYTES_MAX} bytes of events in one call")]
+    TooManyBytes,
+    /// An event that is too long for a frame.
+    #[error("an event of more than {GAME_EVENT_BYTES_MAX} bytes")]
+    EventTooLarge,
+    /// An event of a type that the codec cannot encode.
+    #[error("an event that cannot be encoded: {0}")]
+    Unencodable(String),
+}
+
+/// The events of one call of a game, in the order in which everybody will see them.
+///
+/// There is no error to handle: if the limits ([`OUTBOX_EVENTS_MAX`], [`OUTBOX_BYTES_MAX`], [`GAME_EVENT_BYTES_MAX`])
+/// are exceeded, the outbox remembers it and the server fails the whole call with an [`OutboxError`].
+#[derive(Debug)]
+pub struct Outbox<E> {
+    erased: ErasedOutbox,
+    event: PhantomData<fn(&E)>,
+}
+
+impl<E> Outbox<E> {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::over(ErasedOutbox::new())
+    }
+
+    /// What went wrong so far.
+    pub fn error(&self) -> Option<&OutboxError> {
+        self.erased.error()
+    }
+
+    /// What went wrong so far.
+
+    pub(crate) fn over(erased: ErasedOutbox) -> Self {
+        Outbox {
+            erased,
+            event: PhantomData,
+        }
+    }
+
+    pub(crate) fn into_erased(self) -> ErasedOutbox {
+        self.erased
+    }
+}
+
+impl<E: Serialize> Outbox<E> {
+    /// Lets everybody in the room see `event`.
+    pub fn to_all(&mut self, event: &E) {
+        self.erased.push(Audience::All, event);
+    }
+
+    /// Lets `seat` alone see `event`.
+    pub fn to_seat(&mut self, seat: u8, event: &E) {
+        self.erased.push(Audience::Seat(seat), event);
+    }
+}
+
+impl<E: DeserializeOwned> Outbox<E> {
+    /// All events so far, for tests of games.
+    ///
+    /// # Panics
+    ///
+    /// If the event type's `Deserialize` does not understand its `Serialize`.
+    pub fn events(&self) -> Vec<(Audience, E)> {
+        let decoded = |bytes| codec::decode(bytes).expect("an event decodes as it was encoded");
+        self.erased
+            .iter()
+            .map(|(audience, bytes)| (audience, decoded(bytes)))
+            .collect()
+    }
+}
+
+impl<E> Default for Outbox<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Bytes that are allocated on first use.
+const OUTBOX_BYTES_FIRST: usize = 256;
+
+/// Encoded events with their audiences. Made once and used for every call; it allocates on first use only.
+#[derive(Debug, Default)]
+pub struct ErasedOutbox {
+    /// Events one after the other, each behind its header: length (`u16`), 0 or 1 for all or a seat, the seat.
+    bytes: Vec<u8>,
+    used: usize,
+    count: usize,
+    error: Option<OutboxError>,
+}
+
+impl ErasedOutbox {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of events.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are no events.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of all encoded events, their headers included.
+    pub fn bytes_used(&self) -> usize {
+        self.used
+    }
+
+    /// Forgets all events, and what went wrong.
+    pub fn clear(&mut self) {
+        (self.used, self.count, self.error) = (0, 0, None);
+    }
+
+    /// The events in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (Audience, &[u8])> {
+        let mut rest = &self.bytes[..self.used];
+        std::iter::from_fn(move || {
+            let (&[length_low, length_high, is_seat, seat], behind) = rest.split_first_chunk()?;
+            let (event, next) = behind.split_at(u16::from_le_bytes([length_low, length_high]).into());
+            rest = next;
+            Some((
+                if is_seat == 0 {
+                    Audience::All
+                } else {
+                    Audience::Seat(seat)
+                },
+                event,
+            ))
+        })
+    }
+
+    pub(crate) fn error(&self) -> Option<&OutboxError> {
+        self.error.as_ref()
+    }
+
+    pub(crate) fn take_error(&mut self) -> Option<OutboxError> {
+        self.error.take()
+    }
+
+    /// Adds an event, unless something went wrong before: the first error is the one to report.
+    fn push(&mut self, audience: Audience, event: &impl Serialize) {
+        if self.error.is_none() {
+            self.error = self.try_push(audience, event).err();
+        }
+    }
+
+    fn try_push(&mut self, audience: Audience, event: &impl Serialize) -> Result<(), OutboxError> {
+        if self.count == OUTBOX_EVENTS_MAX {
+            return Err(OutboxError::TooManyEvents);
+        }
+        loop {
+            match self.try_push_into_space(audience, event) {
+                // Most games say little: what is never needed is never touched.
+                Err(OutboxError::TooManyBytes) if self.bytes.len() < OUTBOX_BYTES_MAX => {
+                    let doubled = (self.bytes.len() * 2).clamp(OUTBOX_BYTES_FIRST, OUTBOX_BYTES_MAX);
+                    self.bytes.resize(doubled, 0);
+                }
+                pushed => return pushed,
+            }
+        }
+    }
+
+    fn try_push_into_space(&mut self, audience: Audience, event: &impl Serialize) -> Result<(), OutboxError> {
+        let Some((header, space)) = self.bytes[self.used..].split_first_chunk_mut() else {
+            return Err(OutboxError::TooManyBytes);
+        };
+        let space_bytes = space.len().min(GAME_EVENT_BYTES_MAX);
+        let length = codec::encode_into(event, &mut space[..space_bytes]).map_err(|error| match error {
+            CodecError::BufferFull {
+                capacity: GAME_EVENT_BYTES_MAX,
+            } => OutboxError::EventTooLarge,
+            CodecError::BufferFull { .. } => OutboxError::TooManyBytes,
+            other => OutboxError::Unencodable(other.to_string()),
+        })?;
+        let (is_seat, seat) = match audience {
+            Audience::All => (0, 0),
+            Audience::Seat(seat) => (1, seat),
+        };
+        let length_field = u16::try_from(length).expect("GAME_EVENT_BYTES_MAX fits the length field");
+        let [length_low, length_high] = length_field.to_le_bytes();
+        *header = [length_low, length_high, is_seat, seat];
+        self.used += OUTBOX_EVENT_HEADER_BYTES + length;
+        self.count += 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn too_many_events_are_an_error_that_stays() {
+        let mut out = Outbox::new();
+        for number in (0..=u8::MAX).cycle().take(OUTBOX_EVENTS_MAX) {
+            out.to_all(&vec![number]);
+        }
+        assert_eq!(out.error(), None);
+        out.to_all(&vec![0]);
+        assert_eq!(out.error(), Some(&OutboxError::TooManyEvents));
+        out.to_all(&vec![0; GAME_EVENT_BYTES_MAX]);
+        assert_eq!(out.error(), Some(&OutboxError::TooManyEvents));
+    }
+
+    #[test]
+    fn an_event_as_long_as_allowed_goes_in_and_one_byte_more_does_not() {
+        let longest = vec![7_u8; GAME_EVENT_BYTES_MAX - 3];
+        let mut out = Outbox::new();
+        out.to_all(&longest);
+        assert_eq!(
+            (out.error(), out.events()),
+            (None, vec![(Audience::All, longest.clone())])
+        );
+        out.to_all(&[longest, vec![7]].concat());
+        assert_eq!(out.error(), Some(&OutboxError::EventTooLarge));
+    }
+
+    #[test]
+    fn too_many_bytes_are_an_error_and_clear_forgets_it() {
+        let mut out = Outbox::new();
+        let half = vec![7_u8; OUTBOX_BYTES_MAX / 2 - OUTBOX_EVENT_HEADER_BYTES - 3];
+        out.to_all(&half);
+        assert_eq!(
+            out.error(),
+            Some(&OutboxError::EventTooLarge),
+            "half an outbox is more than a frame holds"
+        );
+
+        let mut erased = out.into_erased();
+        erased.clear();
+        let mut out = Outbox::over(erased);
+        let third = vec![7_u8; OUTBOX_BYTES_MAX / 3];
+        for _ in 0..3 {
+            out.to_all(&third);
+        }
+        assert_eq!(
+            (out.error(), out.events().len()),
+            (Some(&OutboxError::TooManyBytes), 2)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_encoded_is_an_error() {
+        struct Unencodable;
+        impl Serialize for Unencodable {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("never"))
+            }
+        }
+        let mut out = Outbox::new();
+        out.to_all(&Unencodable);
+        assert!(matches!(out.error(), Some(OutboxError::Unencodable(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn events_come_out_as_they_went_in(
+            events in proptest::collection::vec(
+                (proptest::option::of(any::<u8>()), proptest::collection::vec(any::<u8>(), 0..50)), 0..100)
+        ) {
+            let mut out = Outbox::new();
+            let mut expected = Vec::new();
+            for (seat, event) in events {
+                match seat {
+                    None => out.to_all(&event),
+                    Some(seat) => out.to_seat(seat, &event),
+                }
+                expected.push((seat.map_or(Audience::All, Audience::Seat), event));
+            }
+            prop_assert_eq!(out.events(), expected.clone());
+            prop_assert_eq!(out.into_erased().len(), expected.len());
+        }
+    }
+}

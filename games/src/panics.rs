@@ -1,0 +1,183 @@
+//! Panics, kept until it is safe to log them.
+//!
+//! The hook runs at the place of the panic, perhaps under a lock of the lobby. Resolving a backtrace reads debug
+//! information for a tenth of a second, so there it only captures the addresses; names are looked up when the panic is shown.
+
+use std::any::Any;
+use std::backtrace::Backtrace;
+use std::cell::RefCell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+
+/// A panic that was caught. Shown as one line: place, message and backtrace. Showing it can take a tenth of a second (the
+/// backtrace's names are looked up only then), so it is not done under a lock.
+#[derive(Debug)]
+pub struct Panic {
+    message: String,
+    /// What only the hook sees; without logging there is no hook.
+    origin: Option<(String, Backtrace)>,
+}
+
+impl Panic {
+    /// The text that the panic was raised with.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+thread_local! {
+    /// The last panic of this thread, until it is taken.
+    static LAST: RefCell<Option<Panic>> = const { RefCell::new(None) };
+}
+
+/// Makes every panic be kept for who catches it, instead of being printed where it happens.
+pub fn install_hook() {
+    std::panic::set_hook(Box::new(keep));
+}
+
+/// Runs `run`; should it panic, gives the panic. What `run` had changed is the caller's to undo or throw away.
+pub fn catch_panic<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
+    let result = catch_unwind(AssertUnwindSafe(run));
+    let kept = take_panic();
+    result.map_err(|payload| {
+        let message = message_of(&*payload).map(str::to_owned);
+        if message.is_none() {
+            // A value of a type we do not know: its drop is not our code and could panic in turn.
+            std::mem::forget(payload);
+        }
+        kept.unwrap_or_else(|| Panic {
+            message: message.unwrap_or_else(no_message),
+            origin: None,
+        })
+    })
+}
+
+/// The last panic of this thread, if nobody has taken it: for who catches panics with [`catch_unwind`].
+pub fn take_panic() -> Option<Panic> {
+    LAST.take()
+}
+
+/// Logs the last panic of this thread, if nobody has taken it. Call it after unwinding, with no lock held.
+pub fn log_panic() {
+    if let Some(panic) = take_panic() {
+        log::error!("{panic}");
+    }
+}
+
+fn keep(info: &PanicHookInfo<'_>) {
+    let message = message_of(info.payload()).map_or_else(no_message, str::to_owned);
+    let place = info
+        .location()
+        .map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let panic = Panic {
+        message,
+        origin: Some((place, Backtrace::force_capture())),
+    };
+    // One is kept already, so this one came while that one unwound, and the runtime is about to abort: it is now or
+    // never. (Or whoever caught the first one forgot to take it; then the log shows both.)
+    if let Ok(Some(first)) = LAST.try_with(|last| last.replace(Some(panic))) {
+        log::error!("{first}");
+        log_panic();
+    }
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> Option<&str> {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+}
+
+fn no_message() -> String {
+    "no message".to_owned()
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((place, backtrace)) = &self.origin else {
+            return write!(out, "panicked: {}", self.message);
+        };
+        write!(out, "panicked at {place}: {}; called from", self.message)?;
+        let mut separator = " ";
+        for frame in frames(&backtrace.to_string()) {
+            write!(out, "{separator}{frame}")?;
+            separator = " < ";
+        }
+        Ok(())
+    }
+}
+
+/// The frames of `text`, a displayed backtrace, innermost first, as `function (file:line:column)`; without those of Rust's
+/// own libraries and of the hook, which are the same every time and would push the others off the end of the record.
+fn frames(text: &str) -> Vec<String> {
+    let mut frames = Vec::new();
+    let mut lines = text.lines().map(str::trim).peekable();
+    while let Some(line) = lines.next() {
+        let place = lines
+            .next_if(|next| next.starts_with("at "))
+            .map(|next| &next["at ".len()..]);
+        let function = line.split_once(": ").map_or(line, |(_index, function)| function);
+        let is_of_rust = place.is_some_and(|place| place.contains("/rustc/") || place.contains("/rustlib/"));
+        let is_hook = frames.is_empty() && function.ends_with("keep");
+        if !is_of_rust && !is_hook {
+            frames.push(place.map_or_else(|| function.to_owned(), |place| format!("{function} ({place})")));
+        }
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{set_hook, take_hook};
+    use std::thread::{self, ThreadId};
+
+    use super::*;
+
+    /// Keeps this thread's panics and leaves those of other tests to the test harness.
+    fn keep_panics_of(thread: ThreadId) {
+        let harness = take_hook();
+        set_hook(Box::new(move |info| {
+            if thread::current().id() == thread {
+                keep(info)
+            } else {
+                harness(info)
+            }
+        }));
+    }
+
+    #[inline(never)]
+    fn break_something(what: &str) {
+        panic!("broke {what}");
+    }
+
+    #[test]
+    fn a_panic_is_kept_and_shown_in_one_line() {
+        keep_panics_of(thread::current().id());
+        let panic = catch_panic(|| break_something("a cup")).expect_err("it panics");
+        assert_eq!(panic.message(), "broke a cup");
+        let text = panic.to_string();
+        assert!(text.starts_with("panicked at src/logging/panics.rs:"), "{text}");
+        assert!(text.contains(": broke a cup; called from "), "{text}");
+        assert!(
+            text.contains("break_something (./src/logging/panics.rs:"),
+            "{text}"
+        );
+        assert!(
+            !text.contains('\n') && !text.contains("rust_begin_unwind"),
+            "{text}"
+        );
+        assert!(take_panic().is_none());
+    }
+
+    #[test]
+    fn a_panic_is_caught_without_the_hook_and_with_a_payload_that_panics_too() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let panic = catch_panic(|| std::panic::resume_unwind(Box::new(Bomb))).expect_err("it panics");
+        assert_eq!(panic.to_string(), "panicked: no message");
+        let panic = catch_panic(|| std::panic::resume_unwind(Box::new("text"))).expect_err("it panics");
+        assert_eq!(panic.to_string(), "panicked: text");
+    }
+}

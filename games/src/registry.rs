@@ -1,0 +1,171 @@
+//! The games of one server, in the order in which they were added.
+
+use std::fmt;
+
+use forkade_protocol::GameInfo;
+use thiserror::Error;
+
+use crate::erased::Erased;
+use crate::limits::{GAMES_MAX, SEATS_MAX};
+use crate::{AnyGame, Game};
+use forkade_protocol::limits::GAME_NAME_BYTES_MAX;
+
+/// Why a game cannot be added.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum GamesError {
+    /// Clients could not tell the two apart.
+    #[error("two games are called {name:?}: give one of them another NAME")]
+    NameTaken {
+        /// The name of both.
+        name: &'static str,
+    },
+    /// The list would not fit the server's greeting.
+    #[error("a server offers at most {GAMES_MAX} games: leave {name:?} out")]
+    TooMany {
+        /// The one too many.
+        name: &'static str,
+    },
+}
+
+/// The games that a server offers. A room keeps the index of its game in shared memory; every process has the same
+/// list, since it is made before the first fork.
+#[derive(Default)]
+pub struct Games {
+    games: Vec<Box<dyn AnyGame>>,
+}
+
+impl Games {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a game. A name or number of seats that cannot be is found by the compiler:
+    ///
+    /// ```compile_fail,E0080
+    /// # use forkade::games::*;
+    /// # use std::ops::RangeInclusive;
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Misnamed;
+    /// # impl Game for Misnamed {
+    /// #     type Options = (); type Action = (); type Event = (); type View = ();
+    /// const NAME: &'static str = "No spaces, no capitals!";
+    /// #     const SEATS: RangeInclusive<u8> = 1..=2;
+    /// #     const TICKS_PER_SECOND: u16 = 0;
+    /// #     const START: Start = Start::AtOnce;
+    /// #     fn new(_: (), _: u8, _: u64) -> Result<Self, Rejection> { Ok(Misnamed) }
+    /// #     fn act(&mut self, _: u8, _: (), _: &mut Outbox<()>) -> Result<(), Rejection> { Ok(()) }
+    /// #     fn view(&self, _: Viewer) {}
+    /// #     fn outcome(&self) -> Option<Outcome> { None }
+    /// #     fn parse_action(_: &str) -> Result<(), Rejection> { Ok(()) }
+    /// #     fn draw(_: &()) -> String { String::new() }
+    /// # }
+    /// # fn main() {
+    /// Games::new().add::<Misnamed>();
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`GamesError`]; the list is as before.
+    pub fn add<G: Game>(&mut self) -> Result<(), GamesError> {
+        const {
+            assert!(is_name(G::NAME), "Game::NAME: 1 to 32 bytes of a-z, 0-9, - and _");
+            assert!(
+                1 <= *G::SEATS.start() && *G::SEATS.start() <= *G::SEATS.end(),
+                "Game::SEATS: at least one"
+            );
+            assert!(
+                *G::SEATS.end() <= SEATS_MAX,
+                "Game::SEATS: at most limits::SEATS_MAX"
+            );
+        }
+        if self.find(G::NAME).is_some() {
+            return Err(GamesError::NameTaken { name: G::NAME });
+        }
+        if self.games.len() == GAMES_MAX {
+            return Err(GamesError::TooMany { name: G::NAME });
+        }
+        self.games.push(Box::new(Erased::<G>::new()));
+        Ok(())
+    }
+
+    /// The game with this index.
+    pub fn get(&self, index: u16) -> Option<&dyn AnyGame> {
+        self.games.get(usize::from(index)).map(Box::as_ref)
+    }
+
+    /// The game with this name, and its index.
+    pub fn find(&self, name: &str) -> Option<(u16, &dyn AnyGame)> {
+        self.iter().find(|(_, game)| game.name() == name)
+    }
+
+    /// All games with their indices.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, &dyn AnyGame)> {
+        (0..).zip(self.games.iter().map(Box::as_ref))
+    }
+
+    /// What clients are told about the games.
+    pub fn infos(&self) -> Vec<GameInfo> {
+        self.games.iter().map(|game| game.info()).collect()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.games.is_empty()
+    }
+}
+
+impl fmt::Debug for Games {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_list()
+            .entries(self.games.iter().map(|game| game.name()))
+            .finish()
+    }
+}
+
+const fn is_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let mut index = 0;
+    while index < bytes.len() {
+        if !matches!(bytes[index], b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_') {
+            return false;
+        }
+        index += 1;
+    }
+    !bytes.is_empty() && bytes.len() <= GAME_NAME_BYTES_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::Relay;
+    use crate::tictactoe::TicTacToe;
+
+    #[test]
+    fn games_are_found_by_name_and_by_index() {
+        let mut games = Games::new();
+        games.add::<Relay>().expect("the first");
+        games.add::<TicTacToe>().expect("the second");
+        let (index, game) = games.find("tictactoe").expect("it is there");
+        assert_eq!((index, game.name(), game.seats()), (1, "tictactoe", 2..=2));
+        assert_eq!(games.get(0).expect("it is there").name(), "relay");
+        assert!(games.get(2).is_none() && games.find("chess").is_none());
+        assert_eq!(games.infos().len(), 2);
+    }
+
+    #[test]
+    fn a_name_is_taken_once() {
+        let mut games = Games::new();
+        games.add::<Relay>().expect("the first");
+        assert_eq!(games.add::<Relay>(), Err(GamesError::NameTaken { name: "relay" }));
+        assert_eq!(games.infos().len(), 1);
+    }
+
+    #[test]
+    fn names_are_short_and_plain() {
+        assert!(is_name("relay") && is_name("4-in_a-row") && is_name(&"x".repeat(32)));
+        for bad in ["", "Relay", "tic tac", "spiel\n", "é", &"x".repeat(33)] {
+            assert!(!is_name(bad), "{bad:?}");
+        }
+    }
+}

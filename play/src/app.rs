@@ -1,0 +1,299 @@
+//! What `forkade play` knows and shows, and what it makes of keys and of the server's words. Pure: time comes in as milliseconds of
+//! the caller's clock, messages go out by [`App::take_messages`], and drawing is the business of [`screen`](crate::screen).
+
+mod commands;
+mod events;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use forkade_protocol::text::chat;
+use forkade_protocol::{ClientMessage, Limits};
+
+pub(crate) use crate::app::commands::commands_here;
+
+use crate::connection::End;
+use crate::input_line::InputLine;
+use crate::keys::Key;
+use crate::limits::PLAY_LOG_LINES_MAX;
+use crate::listing::Listing;
+use crate::room::Room;
+use crate::styled::{Line, Style};
+use forkade_games::Games;
+
+/// Lines by which the log is scrolled.
+const SCROLL_LINES: usize = 5;
+
+/// What to do as soon as the server has greeted us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Look around in the lobby.
+    Nothing,
+    /// A seat wherever one is free.
+    Game(String),
+    /// A room by its number or id.
+    Room { number: u64, watch: bool },
+    /// A room by its invite code.
+    Invite { code: String, watch: bool },
+}
+
+/// How it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// As the player wished.
+    Quit,
+    /// Otherwise, and why.
+    Gone(String),
+}
+
+/// How the connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// There was none yet.
+    Connecting,
+    Up,
+    /// It was lost then, and is made again for so many seconds.
+    Lost {
+        since_ms: u64,
+        tried_for_seconds: u64,
+    },
+}
+
+/// Where the player is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Lobby,
+    Room(Box<Room>),
+}
+
+/// Everything that is shown.
+#[derive(Debug)]
+pub(crate) struct App<'g> {
+    pub games: &'g Games,
+    pub server: String,
+    pub name: String,
+    limits: Option<Limits>,
+    wish: Wish,
+    pub link: Link,
+    pub place: Place,
+    pub listing: Listing,
+    pub input: InputLine,
+    log: VecDeque<Line>,
+    /// Lines of the log below the screen.
+    pub scrolled: usize,
+    /// Whether help is shown in place of everything else, and from which line on.
+    pub help: Option<usize>,
+    /// The next key that would quit, quits.
+    quit_was_asked: bool,
+    messages: Vec<ClientMessage>,
+    next_list_request: u32,
+    /// Whether a picture of the room is awaited, and whether to ask once more when it has come.
+    look: Look,
+    /// The passcode that we came in with, or have set: the server tells nobody.
+    passcode_given: Option<String>,
+    ending: Option<Ending>,
+    wants_suspend: bool,
+    wants_redraw: bool,
+}
+
+/// How the question for the room's picture stands. One at a time is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    None,
+    Awaited,
+    /// Something has happened since it was asked.
+    AwaitedAndStale,
+}
+
+impl<'g> App<'g> {
+    /// Before the first connection.
+    pub(crate) fn new(games: &'g Games, server: &str, wish: Wish) -> Self {
+        Self {
+            games,
+            server: server.to_owned(),
+            name: String::new(),
+            limits: None,
+            wish,
+            link: Link::Connecting,
+            place: Place::Lobby,
+            listing: Listing::default(),
+            input: InputLine::default(),
+            log: VecDeque::new(),
+            scrolled: 0,
+            help: None,
+            quit_was_asked: false,
+            messages: Vec::new(),
+            next_list_request: commands::LIST_REQUESTS_FROM,
+            look: Look::None,
+            passcode_given: None,
+            ending: None,
+            wants_suspend: false,
+            wants_redraw: false,
+        }
+    }
+
+    /// A key was pressed.
+    pub(crate) fn press(&mut self, key: Key, now_ms: u64) {
+        let quit_was_asked = std::mem::take(&mut self.quit_was_asked);
+        match key {
+            Key::Redraw => self.wants_redraw = true,
+            Key::Suspend => self.wants_suspend = true,
+            Key::Interrupt => self.quit_key(quit_was_asked),
+            Key::EndOfInput if self.input.is_empty() => self.quit_key(quit_was_asked),
+            Key::EndOfInput => _ = self.input.edit(Key::Delete),
+            _ if self.help.is_some() => self.turn_help_page(key),
+            Key::Function(1) => self.help = Some(0),
+            Key::Function(4) if self.is_in_lobby() => self.take_choice(true),
+            Key::PageUp => self.scrolled = (self.scrolled + SCROLL_LINES).min(self.log.len()),
+            Key::PageDown => self.scrolled = self.scrolled.saturating_sub(SCROLL_LINES),
+            Key::Enter => self.enter(now_ms),
+            Key::Tab => self.complete(),
+            Key::Up | Key::Down if self.input.is_empty() && self.is_in_lobby() => {
+                self.listing.choose(if key == Key::Up { -1 } else { 1 });
+            }
+            Key::Escape => self.input.replace(""),
+            key => _ = self.input.edit(key),
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn pass_time(&mut self, now_ms: u64) {
+        if self.is_in_lobby() && self.link == Link::Up && self.help.is_none() {
+            let request = self.next_list_request;
+            if let Some(message) = self.listing.ask(request, now_ms) {
+                self.next_list_request = commands::list_request_after(request);
+                self.messages.push(message);
+            }
+        }
+    }
+
+    /// When time has something to change by itself.
+    pub(crate) fn next_change_ms(&self, now_ms: u64) -> Option<u64> {
+        let next_second = now_ms - now_ms % 1000 + 1000;
+        match (&self.link, &self.place) {
+            (Link::Lost { .. }, _) => Some(next_second),
+            (_, Place::Room(room)) => room.has_clock().then_some(next_second),
+            (Link::Up, Place::Lobby) => self.listing.due_ms(),
+            (Link::Connecting, Place::Lobby) => None,
+        }
+    }
+
+    /// What is to be sent.
+    pub(crate) fn take_messages(&mut self) -> Vec<ClientMessage> {
+        std::mem::take(&mut self.messages)
+    }
+
+    /// Whether and how it ends.
+    pub(crate) fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+
+    /// It ends as the player wished, whoever passed the wish on.
+    pub(crate) fn quit(&mut self) {
+        self.ending.get_or_insert(Ending::Quit);
+    }
+
+    /// Whether the terminal is to be given back for a while; asking forgets it.
+    pub(crate) fn takes_a_break(&mut self) -> bool {
+        std::mem::take(&mut self.wants_suspend)
+    }
+
+    /// Whether the screen is to be drawn from scratch; asking forgets it.
+    pub(crate) fn wants_redraw(&mut self) -> bool {
+        std::mem::take(&mut self.wants_redraw)
+    }
+
+    /// Chat and events, the newest last.
+    pub(crate) fn log(&self) -> &VecDeque<Line> {
+        &self.log
+    }
+
+    /// Whether the player is in no room.
+    pub(crate) fn is_in_lobby(&self) -> bool {
+        matches!(self.place, Place::Lobby)
+    }
+
+    /// The room that the player is in.
+    pub(crate) fn room(&self) -> Option<&Room> {
+        match &self.place {
+            Place::Room(room) => Some(room),
+            Place::Lobby => None,
+        }
+    }
+
+    /// Something that could not be sent.
+    pub(crate) fn could_not_send(&mut self, why: &str) {
+        self.tell(Style::Bad, &format!("That could not be sent: {why}."));
+    }
+
+    fn tell(&mut self, style: Style, text: &str) {
+        for line in text.lines() {
+            self.add_to_log(Line::of(style, line));
+        }
+    }
+
+    fn add_to_log(&mut self, line: Line) {
+        if self.log.len() == PLAY_LOG_LINES_MAX {
+            self.log.pop_front();
+        }
+        self.log.push_back(line);
+        // Who reads what was said before, goes on reading it.
+        if self.scrolled > 0 {
+            self.scrolled = (self.scrolled + 1).min(self.log.len());
+        }
+    }
+
+    fn quit_key(&mut self, was_asked: bool) {
+        if was_asked || !self.room().is_some_and(Room::is_playing) {
+            return self.quit();
+        }
+        self.quit_was_asked = true;
+        let warning =
+            "You are in the middle of a match, and would give up your seat. The same key again quits.";
+        self.tell(Style::Bad, warning);
+    }
+
+    fn turn_help_page(&mut self, key: Key) {
+        let from = self.help.unwrap_or(0);
+        self.help = match key {
+            Key::PageDown | Key::Down => Some(from + SCROLL_LINES),
+            Key::PageUp | Key::Up => Some(from.saturating_sub(SCROLL_LINES)),
+            _ => None,
+        };
+    }
+
+    fn complete(&mut self) {
+        let games: Vec<_> = self
+            .listing
+            .offered()
+            .iter()
+            .map(|game| game.name.as_str())
+            .collect();
+        if let Some(line) = commands::completed(&self.input.text(), &games) {
+            self.input.replace(&line);
+        }
+    }
+
+    /// A chat text as the server would take it.
+    fn cleaned_chat(&self, text: &str) -> Result<String, String> {
+        let cleaned = chat(text).map_err(|error| error.to_string())?;
+        let bytes_max = self.limits.map_or(u32::MAX, |limits| limits.chat_bytes_max);
+        match u32::try_from(cleaned.len()) {
+            Ok(bytes) if bytes <= bytes_max => Ok(cleaned),
+            _ => Err(format!(
+                "it has {} bytes, at most {bytes_max} are allowed",
+                cleaned.len()
+            )),
+        }
+    }
+
+    /// There will be no other connection.
+    pub(crate) fn connection_ended(&mut self, end: End) {
+        let why = match end {
+            End::Left => return self.quit(),
+            other => other.to_string(),
+        };
+        self.ending.get_or_insert(Ending::Gone(why));
+    }
+}

@@ -1,0 +1,370 @@
+//! From what is typed to what the server is asked.
+
+use forkade_protocol::{ChatScope, ClientMessage, Phase, RoomId, RoomSettings};
+
+use crate::app::{App, Look, Place};
+use crate::listing::Choice;
+use crate::styled::Style;
+use forkade_games::GameError;
+use forkade_text::commands;
+use forkade_text::commands::{Command, Description, REQUEST, Setting};
+use forkade_text::render;
+
+/// The request number of [`ClientMessage::Look`]. (What is typed has [`REQUEST`].)
+pub(super) const LOOK_REQUEST: u32 = 1;
+
+/// Request numbers from here on are those of lists, each another one.
+pub(super) const LIST_REQUESTS_FROM: u32 = 2;
+
+/// Commands of the text mode that make no sense here: the name is chosen at the start, and the protocol lists nobody.
+const ELSEWHERE: [&str; 2] = ["name", "who"];
+
+/// What can be typed here.
+pub(crate) fn commands_here() -> impl Iterator<Item = &'static Description> {
+    commands::all().filter(|command| !ELSEWHERE.contains(&command.name()))
+}
+
+/// The number of the next list.
+pub(super) fn list_request_after(request: u32) -> u32 {
+    request.checked_add(1).unwrap_or(LIST_REQUESTS_FROM)
+}
+
+/// The line as it goes on: the one command, or behind `create` and `quick` the one game, that begins like this; or what several of
+/// them begin with.
+pub(super) fn completed(line: &str, games: &[&str]) -> Option<String> {
+    let (slash, typed) = match line.strip_prefix('/') {
+        Some(typed) => ("/", typed),
+        None => ("", line),
+    };
+    let (head, word, candidates): (String, &str, Vec<&str>) = match typed.split_once(' ') {
+        None => (
+            slash.to_owned(),
+            typed,
+            commands_here().map(Description::name).collect(),
+        ),
+        Some((name @ ("create" | "quick" | "rooms"), game)) => {
+            (format!("{slash}{name} "), game, games.to_vec())
+        }
+        Some(_) => return None,
+    };
+    let fitting: Vec<_> = candidates
+        .into_iter()
+        .filter(|candidate| candidate.starts_with(word))
+        .collect();
+    match fitting[..] {
+        [] => None,
+        [one] => Some(format!("{head}{one} ")),
+        [first, ..] => {
+            let is_common = |end: &usize| {
+                let part = first.get(..*end);
+                part.is_some() && fitting.iter().all(|other| other.get(..*end) == part)
+            };
+            let end = (0..=first.len()).rev().find(is_common)?;
+            Some(format!("{head}{}", &first[..end]))
+        }
+    }
+}
+
+impl App<'_> {
+    /// Enter was pressed.
+    pub(crate) fn enter(&mut self, now_ms: u64) {
+        self.scrolled = 0;
+        let line = self.input.take();
+        match commands::parse(line.as_bytes()) {
+            Ok(Command::Nothing) => self.do_the_obvious(),
+            Ok(command) => self.obey(command, &line, now_ms),
+            Err(complaint) => self.tell(Style::Bad, &format!("{complaint}.")),
+        }
+    }
+
+    /// What an empty line means: what one would most likely do next.
+    fn do_the_obvious(&mut self) {
+        let Place::Room(room) = &self.place else {
+            return self.take_choice(false);
+        };
+        let is_ready = room.own().is_none_or(|own| own.ready);
+        match room.snapshot().phase {
+            Phase::Waiting if !is_ready => self.ask(ClientMessage::Ready {
+                request: REQUEST,
+                ready: true,
+            }),
+            Phase::Finished if !is_ready => self.ask(ClientMessage::Rematch { request: REQUEST }),
+            _ => {}
+        }
+    }
+
+    fn obey(&mut self, command: Command, line: &str, now_ms: u64) {
+        match command {
+            Command::Nothing => {}
+            Command::Help(None) => self.help = Some(0),
+            Command::Help(Some(description)) => {
+                for line in description.explanation() {
+                    self.tell(Style::Plain, line);
+                }
+            }
+            Command::Rename(_) => self.tell(
+                Style::Bad,
+                "A name is chosen at the start here: forkade play --name NAME.",
+            ),
+            Command::Games => self.tell_games(),
+            Command::Who => self.tell(
+                Style::Bad,
+                "Only the text mode lists who is here: telnet to the same port.",
+            ),
+            Command::Look if self.is_in_lobby() => self.listing.hurry(),
+            Command::Look => self.look(),
+            Command::Rooms { filter, .. } => {
+                self.listing.filter = filter;
+                self.listing.hurry();
+                if !self.is_in_lobby() {
+                    self.tell(
+                        Style::Plain,
+                        "The rooms are shown in the lobby; \"leave\" takes you there.",
+                    );
+                }
+            }
+            Command::Create { game, name, settings } => {
+                match self.with_changes(&game, RoomSettings::default(), settings) {
+                    Ok(settings) => self.create(game, name, settings),
+                    Err(why) => self.tell(Style::Bad, &why),
+                }
+            }
+            Command::Join {
+                room,
+                passcode,
+                watch,
+            } => match self.listing.room(room) {
+                Some(id) => self.join(id, passcode, watch),
+                None => {
+                    // It may have been opened since.
+                    self.listing.hurry();
+                    let what = format!(
+                        "There is no room {room} in the list, which is asked for anew: try again. (An unlisted one is joined by its invite code.)"
+                    );
+                    self.tell(Style::Bad, &what);
+                }
+            },
+            Command::Set(settings) => self.configure(settings),
+            Command::Kick(whom) => self.ask_about(&whom, |seat, name| ClientMessage::Kick {
+                request: REQUEST,
+                seat,
+                name,
+            }),
+            Command::HandOver(whom) => {
+                self.ask_about(&whom, |seat, name| ClientMessage::HandOver {
+                    request: REQUEST,
+                    seat,
+                    name,
+                });
+            }
+            Command::Ask(ClientMessage::Chat { scope, text, .. }) => self.chat(scope, &text),
+            Command::Ask(message) => self.ask(message),
+            Command::Move(text) => self.make_move(&text, line),
+            Command::Quit => self.quit(),
+        }
+        self.pass_time(now_ms);
+    }
+
+    /// What was typed is no command: a move in a match, and else something to say.
+    fn make_move(&mut self, text: &str, line: &str) {
+        if line.trim_start().starts_with('/') {
+            let what = format!("There is no command {}; F1 lists them.", line.trim());
+            return self.tell(Style::Bad, &what);
+        }
+        match &self.place {
+            Place::Room(room) if room.is_playing() => match room.parse_move(text, self.games) {
+                Ok(action) => self.ask(ClientMessage::Act {
+                    request: REQUEST,
+                    action,
+                }),
+                Err(why) => {
+                    let what = format!("That is no move: {why}. To talk, begin with \"say\".");
+                    self.tell(Style::Bad, &what);
+                }
+            },
+            Place::Room(_) => self.chat(ChatScope::Room, text),
+            Place::Lobby => {
+                let what = "That is no command; F1 lists them. \"shout TEXT\" talks to all who are here.";
+                self.tell(Style::Bad, what);
+            }
+        }
+    }
+
+    /// Does what the chosen line of the lobby stands for.
+    pub(crate) fn take_choice(&mut self, watch: bool) {
+        match self.listing.choice(watch, self.games) {
+            None => {}
+            Some(Choice::Sit(room)) => self.join(room, None, false),
+            Some(Choice::Watch(room)) => self.join(room, None, true),
+            Some(Choice::AskPasscode(number)) => {
+                let verb = if watch { "watch" } else { "join" };
+                self.input.replace(&format!("{verb} {number} "));
+                self.tell(
+                    Style::Plain,
+                    "This room asks for a passcode: type it behind the number.",
+                );
+            }
+            Some(Choice::Open(game)) => self.create(game, String::new(), RoomSettings::default()),
+        }
+    }
+
+    /// Asks for the room as it is now, unless that is asked already.
+    pub(crate) fn look(&mut self) {
+        self.look = match self.look {
+            Look::None => {
+                self.messages.push(ClientMessage::Look {
+                    request: LOOK_REQUEST,
+                });
+                Look::Awaited
+            }
+            Look::Awaited | Look::AwaitedAndStale => Look::AwaitedAndStale,
+        };
+    }
+
+    /// Does what the command line asked for.
+    pub(crate) fn grant_wish(&mut self) {
+        use crate::app::Wish;
+        match std::mem::replace(&mut self.wish, Wish::Nothing) {
+            Wish::Nothing => {}
+            Wish::Game(game) => self.ask(ClientMessage::QuickMatch {
+                request: REQUEST,
+                game,
+                options: Vec::new(),
+            }),
+            // Its number says nothing before there is a list.
+            Wish::Room { number, watch }
+                if self.listing.room(number).is_none() && !self.listing.is_known() =>
+            {
+                self.wish = Wish::Room { number, watch };
+            }
+            Wish::Room { number, watch } => match self.listing.room(number) {
+                Some(room) => self.join(room, None, watch),
+                None => self.tell(Style::Bad, &format!("There is no room {number} in the list.")),
+            },
+            Wish::Invite { code, watch } => self.ask(ClientMessage::JoinByInvite {
+                request: REQUEST,
+                code,
+                watch,
+            }),
+        }
+    }
+
+    fn ask(&mut self, message: ClientMessage) {
+        self.messages.push(message);
+    }
+
+    fn create(&mut self, game: String, name: String, settings: RoomSettings) {
+        let name = if name.is_empty() {
+            render::name_for_room(&self.name)
+        } else {
+            name
+        };
+        self.passcode_given = settings.passcode.clone();
+        self.ask(ClientMessage::CreateRoom {
+            request: REQUEST,
+            game,
+            name,
+            settings,
+        });
+    }
+
+    fn join(&mut self, room: RoomId, passcode: Option<String>, watch: bool) {
+        self.passcode_given = passcode.clone();
+        let request = REQUEST;
+        self.ask(if watch {
+            ClientMessage::Spectate {
+                request,
+                room,
+                passcode,
+            }
+        } else {
+            ClientMessage::JoinRoom {
+                request,
+                room,
+                passcode,
+            }
+        });
+    }
+
+    fn chat(&mut self, scope: ChatScope, text: &str) {
+        match self.cleaned_chat(text) {
+            Ok(text) => self.ask(ClientMessage::Chat {
+                request: REQUEST,
+                scope,
+                text,
+            }),
+            Err(why) => self.tell(Style::Bad, &format!("That cannot be said: {why}.")),
+        }
+    }
+
+    fn ask_about(&mut self, whom: &str, message: impl FnOnce(u8, String) -> ClientMessage) {
+        let seat = self.room().and_then(|room| {
+            let seat = room.seat_of(whom)?;
+            Some((seat, room.name_of(seat)?.to_owned()))
+        });
+        match seat {
+            Some((seat, name)) => self.ask(message(seat, name)),
+            None => self.tell(Style::Bad, "Nobody of that name has a seat here."),
+        }
+    }
+
+    /// The room's settings travel together, so those that are not changed are repeated.
+    fn configure(&mut self, changes: Vec<Setting>) {
+        let Some(room) = self.room() else {
+            return self.tell(Style::Bad, "You are in no room.");
+        };
+        let rules = &room.snapshot().rules;
+        let says_passcode = changes
+            .iter()
+            .any(|change| matches!(change, Setting::Passcode(_)));
+        if rules.passcode && self.passcode_given.is_none() && !says_passcode {
+            let what = "The room has a passcode that is not known here: say passcode=WORD as well, or passcode= for none.";
+            return self.tell(Style::Bad, what);
+        }
+        let settings = RoomSettings {
+            passcode: self.passcode_given.clone().filter(|_| rules.passcode),
+            seats: rules.seats,
+            options: rules.options.clone(),
+            unlisted: rules.unlisted,
+            no_spectators: rules.no_spectators,
+            turn_seconds: rules.turn_seconds,
+        };
+        let game = room.snapshot().game.clone();
+        let settings = match self.with_changes(&game, settings, changes) {
+            Ok(settings) => settings,
+            Err(why) => return self.tell(Style::Bad, &why),
+        };
+        self.passcode_given = settings.passcode.clone();
+        self.ask(ClientMessage::Configure {
+            request: REQUEST,
+            settings,
+        });
+    }
+
+    /// The settings with these changes. Errors are for people.
+    fn with_changes(
+        &self,
+        game: &str,
+        mut settings: RoomSettings,
+        changes: Vec<Setting>,
+    ) -> Result<RoomSettings, String> {
+        let game = self.games.find(game).map(|(_, game)| game);
+        for change in changes {
+            change.apply(&mut settings, game).map_err(|error| match error {
+                GameError::Rejected(rejection) => format!("These options cannot be: {}.", rejection.text()),
+                other => format!("These options cannot be: {other}."),
+            })?;
+        }
+        Ok(settings)
+    }
+
+    fn tell_games(&mut self) {
+        let lines: Vec<_> = self
+            .listing
+            .offered()
+            .iter()
+            .map(|game| format!("{}, {} to {} seats", game.name, game.seats_min, game.seats_max))
+            .collect();
+        self.tell(Style::Plain, &lines.join("\n"));
+    }
+}

@@ -1,0 +1,179 @@
+//! The command line of `forkade play`.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, ArgGroup};
+use forkade_protocol::text::player_name;
+
+use crate::app::Wish;
+
+/// Where a server listens unless it is told otherwise.
+const SERVER_DEFAULT: &str = "127.0.0.1:4000";
+
+/// Who one is without a name of one's own.
+const NAME_DEFAULT: &str = "Player";
+
+/// Names to try when the first is taken, unless it was chosen.
+const NAMES_MAX: usize = 9;
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Address and port.
+    pub server: String,
+    /// Names, of which the first that is free is taken.
+    pub names: Vec<String>,
+    /// What to do first.
+    pub wish: Wish,
+}
+
+/// The subcommand as `--help` shows it.
+pub fn command() -> clap::Command {
+    clap::Command::new("play")
+        .about("Plays in this terminal: lists rooms, plays any of the games, chats, and comes back by itself")
+        .long_about(
+            "Plays in this terminal. In the lobby, choose a room or a game with the arrow keys and press Enter; in a match, type your \
+             move. F1 shows all commands and keys.\n\n\
+             When the connection is lost, or the server's process for you is killed, it goes on by itself where it was. The \
+             games that can be played are those that this program was built with.",
+        )
+        .after_help(
+            "Scripts have no terminal: they talk to the same port in text mode, as in `nc 127.0.0.1 4000`.\n\n\
+             Exit status: 0 after quitting, 1 if the session ended otherwise, 2 if the command line or the terminal is at fault, \
+             128 and the signal's number after a signal.",
+        )
+        .arg(
+            Arg::new("server")
+                .value_name("ADDRESS")
+                .default_value(SERVER_DEFAULT)
+                .help("The server: an address or a host's name, with its port"),
+        )
+        .arg(
+            Arg::new("name")
+                .long("name")
+                .value_name("NAME")
+                .help("What others call you [default: your name on this machine, with a number if it is taken]"),
+        )
+        .arg(
+            Arg::new("game")
+                .long("game")
+                .value_name("GAME")
+                .help("Take a seat in any room of this game, or open one"),
+        )
+        .arg(
+            Arg::new("room")
+                .long("room")
+                .value_name("NUMBER")
+                .value_parser(clap::value_parser!(u64))
+                .help("Take a seat in this room"),
+        )
+        .arg(
+            Arg::new("invite")
+                .long("invite")
+                .value_name("CODE")
+                .help("Take a seat in the room with this invite code"),
+        )
+        .group(ArgGroup::new("where").args(["game", "room", "invite"]))
+        .arg(
+            Arg::new("watch")
+                .long("watch")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("game")
+                .requires("where")
+                .help("With --room or --invite: look on instead of taking a seat"),
+        )
+}
+
+/// What `arguments` ask for; the first two are the names of program and subcommand.
+///
+/// # Errors
+///
+/// A command line that does not make sense, and `--help`.
+pub(crate) fn parse(arguments: &[OsString], user: Option<&str>) -> Result<Options, clap::Error> {
+    let mut command = command().bin_name("forkade play");
+    let matches = command.try_get_matches_from_mut(arguments.iter().skip(1))?;
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let watch = matches.get_flag("watch");
+    let wish = if let Some(game) = text("game") {
+        Wish::Game(game)
+    } else if let Some(number) = matches.get_one::<u64>("room") {
+        Wish::Room {
+            number: *number,
+            watch,
+        }
+    } else if let Some(code) = text("invite") {
+        Wish::Invite { code, watch }
+    } else {
+        Wish::Nothing
+    };
+    let names = match text("name") {
+        Some(name) => vec![player_name(&name).map_err(|error| {
+            command.error(
+                clap::error::ErrorKind::ValueValidation,
+                format!("the name cannot be used: {error}"),
+            )
+        })?],
+        None => names_of(user),
+    };
+    let server = text("server").unwrap_or_default();
+    Ok(Options { server, names, wish })
+}
+
+/// The user's own name, and the same with a number.
+fn names_of(user: Option<&str>) -> Vec<String> {
+    let user = user.and_then(|user| player_name(user).ok());
+    let user = user.unwrap_or_else(|| NAME_DEFAULT.to_owned());
+    let numbered = (2..=NAMES_MAX).filter_map(|number| player_name(&format!("{user} {number}")).ok());
+    std::iter::once(user.clone()).chain(numbered).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Options, clap::Error> {
+        let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        parse(&arguments, Some("ann"))
+    }
+
+    #[test]
+    fn the_command_line_says_where_to_go() {
+        let options = parsed("forkade play").expect("nothing is needed");
+        assert_eq!(options.server, SERVER_DEFAULT);
+        assert_eq!(options.names[..2], ["ann", "ann 2"]);
+        assert_eq!(options.wish, Wish::Nothing);
+        let options = parsed("forkade play [::1]:5 --name Bob --room 3 --watch").expect("it makes sense");
+        let room = Wish::Room {
+            number: 3,
+            watch: true,
+        };
+        assert_eq!((options.server.as_str(), options.wish), ("[::1]:5", room));
+        assert_eq!(options.names, ["Bob"]);
+        let game = parsed("forkade play --game connect4")
+            .expect("it makes sense")
+            .wish;
+        assert_eq!(game, Wish::Game("connect4".into()));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "forkade play --watch",
+            "forkade play --game a --room 1",
+            "forkade play --game a --watch",
+            "forkade play --room x",
+            "forkade play --name \u{200b}",
+            "forkade play a b",
+            "forkade play --listen 127.0.0.1:0",
+        ] {
+            assert_eq!(parsed(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_user_without_a_usable_name_is_a_player() {
+        assert_eq!(names_of(Some("\u{1b}"))[0], NAME_DEFAULT);
+        assert_eq!(names_of(None)[0], NAME_DEFAULT);
+        assert_eq!(names_of(Some(&"x".repeat(24))).len(), 1, "a number would not fit");
+    }
+}

@@ -1,0 +1,248 @@
+//! Lines of a screen: text that takes a known number of columns, in a few styles.
+//!
+//! This is the only way for text to the terminal, so it is here that nothing gets through which could do more than be seen:
+//! control and direction characters are shown as escapes, whoever they come from.
+
+use unicode_width::UnicodeWidthChar as _;
+
+use forkade_text::escape::Escaped;
+
+/// Marks on one character that are shown; a pile of them would reach into the lines above.
+const MARKS_MAX: usize = 3;
+
+/// How text looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    Plain,
+    Dim,
+    Strong,
+    /// The entry under the cursor keys.
+    Chosen,
+    Good,
+    Bad,
+}
+
+/// Columns that a character takes; 0 for marks on the one before it.
+pub(crate) fn columns_of_character(character: char) -> usize {
+    character.width().unwrap_or(0)
+}
+
+/// Columns that a text takes.
+pub(crate) fn columns_of(text: &str) -> usize {
+    text.chars().map(columns_of_character).sum()
+}
+
+/// One line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Line {
+    spans: Vec<(Style, String)>,
+    columns: usize,
+}
+
+impl Line {
+    /// A line of one style.
+    pub(crate) fn of(style: Style, text: &str) -> Self {
+        Self::default().and(style, text)
+    }
+
+    /// A plain line.
+    pub(crate) fn plain(text: &str) -> Self {
+        Self::of(Style::Plain, text)
+    }
+
+    /// The same with more text behind it.
+    pub(crate) fn and(mut self, style: Style, text: &str) -> Self {
+        let text = harmless(text);
+        self.columns += columns_of(&text);
+        match self.spans.last_mut() {
+            Some((last, before)) if *last == style => before.push_str(&text),
+            _ => self.spans.push((style, text)),
+        }
+        self
+    }
+
+    /// The same with another line behind it.
+    pub(crate) fn and_line(mut self, other: Self) -> Self {
+        self.columns += other.columns;
+        self.spans.extend(other.spans);
+        self
+    }
+
+    /// The same with spaces behind it, up to so many columns.
+    pub(crate) fn padded(self, columns: usize) -> Self {
+        let missing = columns.saturating_sub(self.columns);
+        self.and(Style::Plain, &" ".repeat(missing))
+    }
+
+    /// What of it fits, with a sign that there is more.
+    pub(crate) fn cut(self, columns: usize) -> Self {
+        if self.columns <= columns {
+            return self;
+        }
+        let Some(room) = columns.checked_sub(1) else {
+            return Self::default();
+        };
+        let (head, _) = self.split(room);
+        head.and(Style::Dim, "…")
+    }
+
+    /// The line in as many lines of so many columns as it takes; those after the first are indented.
+    pub(crate) fn wrapped(self, columns: usize) -> Vec<Self> {
+        const INDENT: usize = 2;
+        let indent = if columns > 4 * INDENT { INDENT } else { 0 };
+        let mut lines = Vec::new();
+        let (mut line, mut room) = (self, columns);
+        while line.columns > room {
+            let at = line.break_before(room);
+            let (head, rest) = line.split(at);
+            if head.columns == 0 {
+                // Not even one character fits.
+                return lines;
+            }
+            lines.push(Self::plain(&" ".repeat(columns - room)).and_line(head));
+            room = columns - indent;
+            line = rest.without_leading_spaces();
+        }
+        if line.columns > 0 || lines.is_empty() {
+            lines.push(Self::plain(&" ".repeat(columns - room)).and_line(line));
+        }
+        lines
+    }
+
+    /// Columns it takes.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Its pieces.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (Style, &str)> {
+        self.spans.iter().map(|(style, text)| (*style, text.as_str()))
+    }
+
+    /// Its text.
+    pub(crate) fn text(&self) -> String {
+        self.spans.iter().map(|(_, text)| text.as_str()).collect()
+    }
+
+    /// After how many columns to begin another line: behind the last space that leaves at least half of the line, or else where
+    /// the line is full.
+    fn break_before(&self, columns: usize) -> usize {
+        let (mut at, mut found) = (0, None);
+        for character in self.text().chars() {
+            at += columns_of_character(character);
+            if at > columns {
+                break;
+            }
+            if character == ' ' && at > columns / 2 {
+                found = Some(at);
+            }
+        }
+        found.unwrap_or(columns)
+    }
+
+    /// The first columns, and the rest. A character that would be cut in two goes to the rest.
+    fn split(self, columns: usize) -> (Self, Self) {
+        let (mut head, mut rest) = (Self::default(), Self::default());
+        for (style, text) in self.spans {
+            let mut used = head.columns;
+            let end = text.char_indices().find(|(_, character)| {
+                used += columns_of_character(*character);
+                used > columns
+            });
+            let end = match end {
+                _ if rest.columns > 0 => 0,
+                Some((end, _)) => end,
+                None => text.len(),
+            };
+            for (part, text) in [(&mut head, &text[..end]), (&mut rest, &text[end..])] {
+                if !text.is_empty() {
+                    part.columns += columns_of(text);
+                    part.spans.push((style, text.to_owned()));
+                }
+            }
+        }
+        (head, rest)
+    }
+
+    fn without_leading_spaces(mut self) -> Self {
+        if let Some((_, first)) = self.spans.first_mut() {
+            let kept = first.trim_start_matches(' ').to_owned();
+            self.columns -= columns_of(first) - columns_of(&kept);
+            *first = kept;
+        }
+        self
+    }
+}
+
+/// Text of which everything can be seen, one character after the other.
+fn harmless(text: &str) -> String {
+    let mut marks = 0;
+    let joins = |character| matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
+    let kept = text.chars().filter(|character| {
+        // Joined or varied characters take columns that terminals do not agree on.
+        if joins(*character) {
+            return false;
+        }
+        let is_mark = columns_of_character(*character) == 0 && !character.is_control();
+        marks = if is_mark { marks + 1 } else { 0 };
+        marks <= MARKS_MAX
+    });
+    Escaped(&kept.collect::<String>()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn texts(lines: &[Line]) -> Vec<String> {
+        lines.iter().map(Line::text).collect()
+    }
+
+    #[test]
+    fn what_would_move_the_cursor_is_shown_instead() {
+        let line = Line::plain("a\x1b[2Jb\rc\u{9b}d\u{202e}e\u{200d}f");
+        assert_eq!(line.text(), "a\\u{1b}[2Jb\\rc\\u{9b}d\\u{202e}ef");
+        assert_eq!(line.columns(), line.text().len());
+        let piled = Line::plain(&format!("a{}", "\u{301}".repeat(50)));
+        assert_eq!(piled.text().chars().count(), 1 + MARKS_MAX);
+    }
+
+    #[test]
+    fn a_line_breaks_between_words_if_it_can() {
+        let wrapped = Line::plain("the quick brown fox").wrapped(10);
+        assert_eq!(texts(&wrapped), ["the quick ", "  brown ", "  fox"]);
+        let wrapped = Line::plain("aaaaaaaaaaaaaaaaaaaa").wrapped(9);
+        assert_eq!(texts(&wrapped), ["aaaaaaaaa", "  aaaaaaa", "  aaaa"]);
+        assert_eq!(texts(&Line::plain("").wrapped(9)), [""]);
+        assert_eq!(texts(&Line::plain("名前").wrapped(1)), [""; 0]);
+    }
+
+    #[test]
+    fn a_wide_character_is_not_cut_in_two() {
+        assert_eq!(Line::plain("名前名").cut(4).text(), "名…");
+        assert_eq!(Line::plain("名前").cut(4).text(), "名前");
+        assert_eq!(Line::plain("abc").cut(0).text(), "");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_gets_control_and_no_line_is_too_long(text in any::<String>(), more in "\\PC{0,40}", columns in 0_usize..40) {
+            let line = Line::plain(&text).and(Style::Good, &more);
+            let mut lines = line.clone().wrapped(columns);
+            lines.push(line.cut(columns));
+            for line in lines {
+                prop_assert!(line.columns() <= columns);
+                prop_assert_eq!(line.columns(), columns_of(&line.text()));
+                prop_assert!(!line.text().chars().any(char::is_control));
+            }
+        }
+
+        #[test]
+        fn nothing_is_lost_by_wrapping(text in "[a-z ]{0,60}", columns in 2_usize..20) {
+            let wrapped = texts(&Line::plain(&text).wrapped(columns)).concat().replace(' ', "");
+            prop_assert_eq!(wrapped, text.replace(' ', ""));
+        }
+    }
+}

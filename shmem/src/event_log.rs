@@ -1,0 +1,275 @@
+//! A room's events: written under the room's lock, read by all members without it.
+//!
+//! An entry is a header word (`audience << 32 | length`) and the event's bytes, ready to be sent, padded to words. Offsets are absolute.
+//! The writer never waits for readers: before it overwrites the oldest entries it advances the tail *for good*, outside
+//! the journal. A reader copies an entry and then looks whether the tail has passed it: if so it had fallen out of the
+//! window, and must resynchronise.
+//!
+//! The entry at `offset` lies at `(offset − base) mod BYTES`. Whenever all readers have read everything, the writer may begin
+//! anew at the first byte: so a log whose readers keep up uses one page, and a long log costs memory only while somebody needs it.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::mutants::Switch;
+use crate::shared_record;
+use crate::sys::memory::{Guarded, SharedBytes};
+use crate::transaction::{Record, Tx, View};
+
+const HEADER_BYTES: u64 = 8;
+
+shared_record! {
+    /// The last `8 × WORDS` bytes of events.
+    pub struct EventLog<const WORDS: usize> {
+        /// Offset of the entry that lies, or would lie, at the first byte.
+        base: Guarded<u64>,
+        /// Offset after the last committed entry.
+        head: Guarded<u64>,
+        /// Number of the last committed event; events count from 1.
+        last_number: Guarded<u64>,
+        /// Offset of the oldest entry that is still whole.
+        tail: AtomicU64,
+        /// `base`, published after the commit for readers, before `head` is.
+        published_base: AtomicU64,
+        /// `head`, published after the commit for readers.
+        published: AtomicU64,
+        /// `published` when the bell was last rung. Behind `published`: somebody may be asleep who should look.
+        announced: AtomicU64,
+        bytes: SharedBytes<WORDS>,
+    }
+}
+
+/// The entry does not fit the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an event of {bytes} bytes does not fit the room's log")]
+pub struct EntryTooLarge {
+    bytes: usize,
+}
+
+/// Appends events; nothing of it counts before [`Appender::finish`] and the commit.
+#[must_use]
+pub struct Appender<'l, const WORDS: usize> {
+    log: &'l EventLog<WORDS>,
+    base: u64,
+    head: u64,
+    last_number: u64,
+}
+
+impl<const WORDS: usize> Appender<'_, WORDS> {
+    /// The number that the next event gets.
+    pub fn next_number(&self) -> u64 {
+        self.last_number + 1
+    }
+
+    /// Appends one event.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryTooLarge`].
+    pub fn push<R: Record>(
+        &mut self,
+        tx: &mut Tx<'_, R>,
+        audience: u32,
+        event: &[u8],
+    ) -> Result<(), EntryTooLarge> {
+        if event.len() > EventLog::<WORDS>::EVENT_BYTES_MAX {
+            return Err(EntryTooLarge { bytes: event.len() });
+        }
+        let next = self.head + HEADER_BYTES + (event.len() as u64).next_multiple_of(8);
+        self.log.make_room(self.base, next);
+        let header = u64::from(audience) << 32 | event.len() as u64;
+        tx.write(
+            &self.log.bytes,
+            position::<WORDS>(self.base, self.head),
+            &header.to_ne_bytes(),
+        );
+        let start = position::<WORDS>(self.base, self.head + HEADER_BYTES);
+        let (first, second) = event.split_at(event.len().min(SharedBytes::<WORDS>::BYTES - start));
+        tx.write(&self.log.bytes, start, first);
+        tx.write(&self.log.bytes, 0, second);
+        self.head = next;
+        self.last_number += 1;
+        Ok(())
+    }
+
+    /// Makes the events part of the transaction.
+    pub fn finish<R: Record>(self, tx: &mut Tx<'_, R>) {
+        if Switch::BellBeforeCommit.is_on() {
+            self.log.announced.store(self.head, Ordering::Release);
+        }
+        tx.set(&self.log.head, self.head);
+        tx.set(&self.log.last_number, self.last_number);
+    }
+}
+
+/// What a reader found at its cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// Nothing new.
+    End,
+    /// An entry, copied to the reader's buffer.
+    Entry {
+        /// For whom it is; the writer's own code.
+        audience: u32,
+        /// Length of the event's bytes.
+        length: usize,
+        /// The cursor behind it.
+        next: u64,
+    },
+    /// The entry at the cursor was overwritten.
+    Lost,
+}
+
+impl<const WORDS: usize> EventLog<WORDS> {
+    /// How many bytes of entries fit.
+    pub const BYTES: u64 = WORDS as u64 * 8;
+    /// Longest event, in bytes: so that one entry never pushes out more than half of the log.
+    pub const EVENT_BYTES_MAX: usize = WORDS * 4 - 8;
+
+    /// Empties the log, for a room that is opened. Offsets go on: what a reader of the former room remembers stays lost.
+    pub fn reset<R: Record>(&self, tx: &mut Tx<'_, R>) {
+        // The window closes first: readers of the former room's events must find nothing they may take.
+        let head = tx.get(&self.head);
+        self.close_window(head);
+        tx.set(&self.base, head);
+        tx.set(&self.last_number, 0);
+    }
+
+    /// Begins to append events, under the room's lock. Readers see them after the commit. With `all_was_read`, nobody needs what
+    /// is in the log, and the events go to its first bytes.
+    pub fn append<R: Record>(&self, tx: &mut Tx<'_, R>, all_was_read: bool) -> Appender<'_, WORDS> {
+        let head = tx.get(&self.head);
+        if all_was_read && tx.get(&self.base) != head {
+            // For good, as always: what lies there will be written over, whatever becomes of the transaction.
+            self.close_window(head);
+            tx.set(&self.base, head);
+        }
+        Appender {
+            log: self,
+            base: tx.get(&self.base),
+            head,
+            last_number: tx.get(&self.last_number),
+        }
+    }
+
+    /// The number that the next event gets.
+    pub fn next_number<R: Record>(&self, tx: &Tx<'_, R>) -> u64 {
+        tx.get(&self.last_number) + 1
+    }
+
+    /// The offset behind the last event: where a reader begins who has just been given a snapshot.
+    pub fn head<R: Record>(&self, tx: &Tx<'_, R>) -> u64 {
+        tx.get(&self.head)
+    }
+
+    /// To be called from [`Record::publish`].
+    pub fn publish(&self, view: &View<'_>) {
+        self.published_base.store(view.get(&self.base), Ordering::Release);
+        self.published.store(view.get(&self.head), Ordering::Release);
+    }
+
+    /// Copies the entry at `cursor` into `target`, which must hold [`EVENT_BYTES_MAX`](Self::EVENT_BYTES_MAX). No lock is needed.
+    pub fn read(&self, cursor: u64, target: &mut [u8]) -> Read {
+        let end = self.published.load(Ordering::Acquire);
+        if cursor == end {
+            return Read::End;
+        }
+        if cursor > end || cursor < self.tail.load(Ordering::Acquire) {
+            return Read::Lost;
+        }
+        let base = self.published_base.load(Ordering::Acquire);
+        let header = self.header(base, cursor);
+        let length = usize::try_from(header & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+        if length > Self::EVENT_BYTES_MAX || length > target.len() {
+            // Torn by a writer that has overtaken us: a whole header is never that long.
+            return Read::Lost;
+        }
+        let start = position::<WORDS>(base, cursor + HEADER_BYTES);
+        let (first, second) = target[..length].split_at_mut(length.min(SharedBytes::<WORDS>::BYTES - start));
+        self.bytes.copy_out(start, first);
+        self.bytes.copy_out(0, second);
+        fence(Ordering::Acquire);
+        if self.tail.load(Ordering::Relaxed) > cursor {
+            return Read::Lost;
+        }
+        let next = cursor + HEADER_BYTES + (length as u64).next_multiple_of(8);
+        Read::Entry {
+            audience: (header >> 32) as u32,
+            length,
+            next,
+        }
+    }
+
+    /// Whether there is nothing behind `cursor`. No lock is needed.
+    pub fn is_read_up_to(&self, cursor: u64) -> bool {
+        self.published.load(Ordering::Acquire) == cursor
+    }
+
+    /// How many bytes of entries there are behind `cursor`. No lock is needed.
+    pub fn unread(&self, cursor: u64) -> u64 {
+        self.published.load(Ordering::Acquire).saturating_sub(cursor)
+    }
+
+    /// Whether events were published that the bell has not been rung for; the offset up to which.
+    pub fn unannounced(&self) -> Option<u64> {
+        let published = self.published.load(Ordering::Acquire);
+        (self.announced.load(Ordering::Acquire) != published).then_some(published)
+    }
+
+    /// The bell has been rung for everything up to `offset`.
+    pub fn set_announced(&self, offset: u64) {
+        self.announced.store(offset, Ordering::Release);
+    }
+
+    /// Number of the last event, under the lock.
+    pub fn last_number<R: Record>(&self, tx: &Tx<'_, R>) -> u64 {
+        tx.get(&self.last_number)
+    }
+
+    /// Where a reader can go on who has fallen out of the window and need not know what it has missed. No lock is needed: the next
+    /// moment it may be lost again.
+    pub fn oldest(&self) -> u64 {
+        self.tail.load(Ordering::Acquire)
+    }
+
+    /// The offset up to which the bell has been rung.
+    pub fn announced(&self) -> u64 {
+        self.announced.load(Ordering::Acquire)
+    }
+
+    /// The oldest readable offset and the end, for the consistency check and proofs.
+    #[doc(hidden)]
+    pub fn window(&self) -> (u64, u64) {
+        (
+            self.tail.load(Ordering::Acquire),
+            self.published.load(Ordering::Acquire),
+        )
+    }
+
+    fn header(&self, base: u64, offset: u64) -> u64 {
+        let mut header = [0; 8];
+        self.bytes.copy_out(position::<WORDS>(base, offset), &mut header);
+        u64::from_ne_bytes(header)
+    }
+
+    /// Advances the tail over whole entries until everything up to `next` fits.
+    fn make_room(&self, base: u64, next: u64) {
+        let mut tail = self.tail.load(Ordering::Relaxed);
+        while next - tail > Self::BYTES {
+            let length = self.header(base, tail) & u64::from(u32::MAX);
+            tail += HEADER_BYTES + length.next_multiple_of(8);
+        }
+        self.close_window(tail);
+    }
+
+    /// Nothing before `tail` may be read from now on, whatever becomes of the transaction.
+    fn close_window(&self, tail: u64) {
+        self.tail.store(tail, Ordering::Release);
+        // Readers must see the new tail before they can see a byte that is written over.
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// Entries are whole words, so a header never wraps.
+fn position<const WORDS: usize>(base: u64, offset: u64) -> usize {
+    usize::try_from(offset.wrapping_sub(base) % (WORDS as u64 * 8)).expect("a position in the log is small")
+}

@@ -1,0 +1,58 @@
+//! The table of reports: nothing is lost while there is space, and nothing is entered twice by one after the other.
+
+use crate::hang_reports::{Alarm, Subject};
+use crate::limits::REPORTS_MAX;
+use crate::tests::bench;
+
+const SUBJECTS: [Subject; 4] = [
+    Subject::Lock { offset: 0 },
+    Subject::Lock { offset: 1 << 47 },
+    Subject::Connection { index: u32::MAX },
+    Subject::Role { slot: 0 },
+];
+
+fn reported(alarm: &Alarm) -> Vec<Subject> {
+    alarm.reports().map(|(_, subject)| subject).collect()
+}
+
+#[test]
+fn a_word_says_what_was_put_into_it() {
+    for subject in SUBJECTS {
+        assert_ne!(subject.word(), 0);
+        assert_eq!(Subject::from_word(subject.word()), Some(subject));
+    }
+    assert_eq!(Subject::from_word(0), None);
+    assert_eq!(Subject::from_word(u64::MAX >> 1), None);
+}
+
+#[test]
+fn what_a_thousand_report_is_entered_once_until_it_is_dismissed() {
+    let alarm = &bench().1.alarm;
+    for _ in 0..1000 {
+        SUBJECTS.iter().for_each(|subject| alarm.raise(*subject));
+    }
+    assert_eq!(reported(alarm), SUBJECTS);
+    // Seen, it is still the same report.
+    alarm.raise(SUBJECTS[1]);
+    assert_eq!(reported(alarm), SUBJECTS);
+    alarm.dismiss(1);
+    assert_eq!(reported(alarm).len(), SUBJECTS.len() - 1);
+    alarm.raise(SUBJECTS[1]);
+    assert_eq!(reported(alarm), SUBJECTS);
+    assert_eq!(alarm.raised_total(), 4002);
+}
+
+#[test]
+fn a_full_table_takes_no_more_and_goes_on_when_there_is_space() {
+    let alarm = &bench().1.alarm;
+    let all = 0..u32::try_from(REPORTS_MAX).expect("small") + 1;
+    let raise_all = || {
+        all.clone()
+            .for_each(|index| alarm.raise(Subject::Connection { index }));
+    };
+    raise_all();
+    assert_eq!(reported(alarm).len(), REPORTS_MAX);
+    alarm.dismiss(0);
+    raise_all();
+    assert_eq!(reported(alarm).len(), REPORTS_MAX);
+}

@@ -1,0 +1,101 @@
+//! The abstractions over shared memory against simple models.
+
+mod bytes;
+mod event_log;
+mod hang_reports;
+mod journal;
+mod rings;
+mod table;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::byte_ring::ByteRing;
+use crate::event_log::EventLog;
+use crate::hang_reports::Alarm;
+use crate::lock::Lock;
+use crate::shared_record;
+use crate::sys::memory::{Guarded, Mapping};
+use crate::transaction::{Animated, Hand, Record, View};
+
+/// Words of the ring and of the log: so few that everything wraps around all the time.
+const WORDS: usize = 16;
+const CELLS: usize = 6;
+
+shared_record! {
+    /// One of everything, under one lock.
+    struct Bench {
+        lock: Lock,
+        cells: [Guarded<u64>; CELLS],
+        wide: Guarded<[u8; 200]>,
+        odd: Guarded<[u8; 3]>,
+        log: EventLog<WORDS>,
+        /// The first cell, as others see it.
+        published: AtomicU64,
+    }
+}
+
+shared_record! {
+    /// What one process animates.
+    struct Owned {
+        noted_lock: AtomicU64,
+        consumed: Guarded<u64>,
+        ring: ByteRing<WORDS>,
+    }
+}
+
+shared_record! {
+    struct Memory {
+        recoveries: AtomicU64,
+        alarm: Alarm,
+        bench: Bench,
+        other: Bench,
+        owned: Owned,
+    }
+}
+
+impl Record for Bench {
+    fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    fn publish(&'static self, view: &View<'_>) {
+        self.published.store(view.get(&self.cells[0]), Ordering::Release);
+        self.log.publish(view);
+    }
+}
+
+impl Animated for Owned {
+    fn noted_lock(&self) -> &AtomicU64 {
+        &self.noted_lock
+    }
+}
+
+/// A mapping of its own, and a hand that animates what can be.
+fn bench() -> (&'static Mapping, &'static Memory, Hand) {
+    let mapping = Mapping::create("shm-tests", size_of::<Memory>()).expect("memory for a test");
+    let memory: &'static Memory = mapping.record(0);
+    memory.bench.lock.prepare();
+    memory.other.lock.prepare();
+    let mut hand = Hand::new(mapping, &memory.recoveries, &memory.alarm);
+    hand.animate(&memory.owned);
+    (mapping, memory, hand)
+}
+
+/// The memory as the death of whoever holds a lock would leave it.
+fn after_death(original: &Mapping) -> (&'static Mapping, &'static Memory, Hand) {
+    let mapping = Mapping::create("shm-tests-copy", original.bytes()).expect("memory for a test");
+    mapping.copy_from(original, 0..original.bytes());
+    let memory: &'static Memory = mapping.record(0);
+    memory.bench.lock.abandon_copy();
+    memory.other.lock.abandon_copy();
+    (
+        mapping,
+        memory,
+        Hand::new(mapping, &memory.recoveries, &memory.alarm),
+    )
+}
+
+/// Whether `run` panics. (What it prints about that is captured with the test's output.)
+fn panics<R>(run: impl FnOnce() -> R) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err()
+}

@@ -1,0 +1,96 @@
+//! A byte ring against the stream that passes through it.
+
+use proptest::prelude::*;
+
+use crate::byte_ring::ByteRing;
+use crate::tests::{WORDS, bench, panics};
+
+const BYTES: usize = WORDS * 8;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// The writer adds as many bytes as there is space for, up to this many.
+    Write(usize),
+    /// The same, in a transaction that comes to nothing.
+    WriteInVain(usize),
+    /// The reader takes up to this many.
+    Take(usize),
+    /// Whoever finds the ring empty moves its base.
+    Rebase,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..=BYTES).prop_map(Step::Write),
+        1 => (0..=BYTES).prop_map(Step::WriteInVain),
+        4 => (0..=BYTES).prop_map(Step::Take),
+        1 => Just(Step::Rebase),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_stream_comes_out_as_it_went_in(
+        start in 0..u64::MAX / 2,
+        steps in proptest::collection::vec(step(), 1..80),
+    ) {
+        let (_, memory, mut hand) = bench();
+        let ring: &ByteRing<WORDS> = &memory.owned.ring;
+        let mut tx = hand.begin(&memory.bench);
+        ring.rebase(&mut tx, start);
+        tx.commit().expect("one cell fits");
+        // The ring holds the stream from `taken` to `end`; byte number n of it is `n * 7` (its lowest byte).
+        let (mut taken, mut end) = (start, start);
+        let stream = |from: u64, length: usize| -> Vec<u8> {
+            (from..).take(length).map(|offset| offset.wrapping_mul(7).to_le_bytes()[0]).collect()
+        };
+        for step in steps {
+            let held = usize::try_from(end - taken).expect("at most the ring");
+            match step {
+                Step::Write(most) => {
+                    let length = most.min(BYTES - held);
+                    let mut tx = hand.begin(&memory.bench);
+                    ring.write(&mut tx, end, &stream(end, length));
+                    tx.commit().expect("nothing is journaled");
+                    end += length as u64;
+                }
+                Step::WriteInVain(most) => {
+                    let length = most.min(BYTES - held);
+                    let mut tx = hand.begin(&memory.bench);
+                    ring.write(&mut tx, end, &vec![0xEE; length]);
+                }
+                Step::Take(most) => {
+                    let mut bytes = vec![0; most.min(held)];
+                    ring.placement(&hand).read(taken, &mut bytes);
+                    prop_assert_eq!(&bytes, &stream(taken, bytes.len()));
+                    taken += bytes.len() as u64;
+                }
+                Step::Rebase if held == 0 => {
+                    let mut tx = hand.begin(&memory.bench);
+                    ring.rebase(&mut tx, end);
+                    tx.commit().expect("one cell fits");
+                    prop_assert_eq!(ring.placement(&hand).range(end, BYTES), 0..BYTES, "a fresh ring begins at its first byte");
+                }
+                Step::Rebase => {}
+            }
+            // All that is held can be read, and in at most two stretches.
+            let held = usize::try_from(end - taken).expect("at most the ring");
+            let placement = ring.placement(&hand);
+            let first = placement.range(taken, held);
+            let second = placement.range(taken + first.len() as u64, held - first.len());
+            prop_assert_eq!(first.len() + second.len(), held);
+            let mut bytes = vec![0; held];
+            placement.read(taken, &mut bytes);
+            prop_assert_eq!(bytes, stream(taken, held));
+        }
+    }
+}
+
+#[test]
+fn more_than_the_ring_holds_is_a_mistake_of_the_caller() {
+    let (_, memory, mut hand) = bench();
+    let mut tx = hand.begin(&memory.bench);
+    assert!(panics(|| memory.owned.ring.write(&mut tx, 0, &[0; BYTES + 1])));
+    drop(tx);
+    assert!(panics(|| memory.owned.ring.placement(&hand).range(0, BYTES + 1)));
+}

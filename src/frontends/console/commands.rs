@@ -1,0 +1,373 @@
+//! The commands: a line made into one. Pure.
+
+mod descriptions;
+
+use log::LevelFilter;
+use thiserror::Error;
+
+use crate::frontends::console::commands::descriptions::COMMANDS;
+pub(crate) use crate::frontends::console::commands::descriptions::Description;
+use forkade_text::escape::Escaped;
+
+/// What an operator wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// To know the commands, or one of them.
+    Help(Option<&'static Description>),
+    /// To know something of the server.
+    Query(Query, Form),
+    /// To know whether the server's processes are alive.
+    Ping(Form),
+    /// The program that lies where this one was started from, in its place.
+    Upgrade,
+    /// To see a room's events; `hidden`: also those for one seat alone.
+    Watch { room: u64, hidden: bool },
+    /// To see the frames of the player of this name or id.
+    Trace(String),
+    /// Another level of what is logged.
+    Log(LevelFilter),
+    /// Everybody told.
+    Say(String),
+    /// The player of this name out.
+    Kick(String),
+    /// The server to end when its matches have, or not to after all.
+    Drain(Drain),
+    /// The server to end.
+    Stop,
+    /// Line editing, or none.
+    Edit(bool),
+    /// The connection to end.
+    Quit,
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Query {
+    Status,
+    Processes {
+        memory: bool,
+    },
+    Players,
+    /// By name or id.
+    Player(String),
+    Rooms,
+    /// By id; with a seat, as that seat sees the game.
+    Room {
+        id: u64,
+        seat: Option<u8>,
+    },
+    Locks {
+        all: bool,
+    },
+    Config,
+    LogLevel,
+}
+
+/// How the server is to come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drain {
+    /// When the last match has ended, or after so many seconds.
+    On { seconds_max: Option<u32> },
+    /// Not at all.
+    Off,
+}
+
+/// For whom an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// For people.
+    Table,
+    /// For programs: one line.
+    Json,
+}
+
+/// Why a line is no command.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum CommandError {
+    #[error("not a command: a line is text in UTF-8, without control characters")]
+    NotText,
+    #[error("unknown command \"{}\": `help` lists them", Escaped(.0))]
+    Unknown(String),
+    #[error("usage: {0}")]
+    Usage(&'static str),
+}
+
+/// What a line asks for. An empty one asks for help.
+///
+/// # Errors
+///
+/// [`CommandError`]: what to say instead.
+pub(crate) fn parse(line: &[u8]) -> Result<Command, CommandError> {
+    let line = std::str::from_utf8(line).map_err(|_| CommandError::NotText)?;
+    if line
+        .chars()
+        .any(|character| character.is_control() && character != '\t')
+    {
+        return Err(CommandError::NotText);
+    }
+    let line = line.trim();
+    if line.is_empty() {
+        return Ok(Command::Help(None));
+    }
+    let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let description = find(name)?;
+    let rest = rest.trim_start();
+    match description.name {
+        "help" if rest.is_empty() => Ok(Command::Help(None)),
+        "help" => Ok(Command::Help(Some(find(rest)?))),
+        name => command(name, rest).ok_or(CommandError::Usage(description.usage)),
+    }
+}
+
+/// All commands, one per line.
+pub(crate) fn overview() -> Vec<String> {
+    COMMANDS.iter().map(Description::line).collect()
+}
+
+fn find(name: &str) -> Result<&'static Description, CommandError> {
+    let found = COMMANDS
+        .iter()
+        .find(|command| command.name.eq_ignore_ascii_case(name));
+    found.ok_or_else(|| CommandError::Unknown(name.to_owned()))
+}
+
+/// The command of this name with what follows it; `None`: not used like this.
+fn command(name: &str, rest: &str) -> Option<Command> {
+    match name {
+        // A name is all that follows.
+        "kick" => (!rest.is_empty()).then(|| Command::Kick(rest.to_owned())),
+        "say" => (!rest.is_empty()).then(|| Command::Say(rest.to_owned())),
+        "trace" => (!rest.is_empty()).then(|| Command::Trace(rest.to_owned())),
+        "player" => {
+            let (player, form) = match rest.strip_suffix("--json") {
+                Some(player) if player.ends_with(char::is_whitespace) => (player.trim_end(), Form::Json),
+                _ => (rest, Form::Table),
+            };
+            (!player.is_empty()).then(|| Command::Query(Query::Player(player.to_owned()), form))
+        }
+        _ => {
+            let mut words = Words(rest.split_whitespace().collect());
+            let command = with_words(name, &mut words)?;
+            words.0.is_empty().then_some(command)
+        }
+    }
+}
+
+fn with_words(name: &str, words: &mut Words<'_>) -> Option<Command> {
+    let form = |words: &mut Words<'_>| {
+        if words.take_flag("--json") {
+            Form::Json
+        } else {
+            Form::Table
+        }
+    };
+    let query = match name {
+        "stop" => return Some(Command::Stop),
+        "upgrade" => return Some(Command::Upgrade),
+        "quit" => return Some(Command::Quit),
+        "edit" => return on_or_off(words.take().unwrap_or("on")).map(Command::Edit),
+        "drain" => return drain(words.take()).map(Command::Drain),
+        "ping" => return Some(Command::Ping(form(words))),
+        "watch" => {
+            let hidden = words.take_flag("--hidden");
+            let room = words.take()?.parse().ok()?;
+            return Some(Command::Watch { room, hidden });
+        }
+        "log" => match words.0.first() {
+            None | Some(&"--json") => Query::LogLevel,
+            Some(_) => return words.take()?.parse().ok().map(Command::Log),
+        },
+        "status" => Query::Status,
+        "processes" => Query::Processes {
+            memory: words.take_flag("--memory"),
+        },
+        "players" => Query::Players,
+        "rooms" => Query::Rooms,
+        "room" => {
+            let seat = match words.take_option("--seat") {
+                Some(seat) => Some(seat?.parse().ok()?),
+                None => None,
+            };
+            let form = form(words);
+            let id = words.take()?.parse().ok()?;
+            return Some(Command::Query(Query::Room { id, seat }, form));
+        }
+        "locks" => Query::Locks {
+            all: words.take_flag("--all"),
+        },
+        "config" => Query::Config,
+        _ => return None,
+    };
+    let form = form(words);
+    Some(Command::Query(query, form))
+}
+
+fn on_or_off(word: &str) -> Option<bool> {
+    match word.to_ascii_lowercase().as_str() {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn drain(word: Option<&str>) -> Option<Drain> {
+    match word {
+        None => Some(Drain::On { seconds_max: None }),
+        Some(word) if on_or_off(word) == Some(false) => Some(Drain::Off),
+        Some(seconds) => Some(Drain::On {
+            seconds_max: Some(seconds.parse().ok()?),
+        }),
+    }
+}
+
+/// What follows a command and was not understood yet.
+struct Words<'l>(Vec<&'l str>);
+
+impl<'l> Words<'l> {
+    /// The first one.
+    fn take(&mut self) -> Option<&'l str> {
+        (!self.0.is_empty()).then(|| self.0.remove(0))
+    }
+
+    /// Whether the flag is there.
+    fn take_flag(&mut self, flag: &str) -> bool {
+        let before = self.0.len();
+        self.0.retain(|word| *word != flag);
+        self.0.len() < before
+    }
+
+    /// If the option is there, what follows it.
+    fn take_option(&mut self, option: &str) -> Option<Option<&'l str>> {
+        let at = self.0.iter().position(|word| *word == option)?;
+        self.0.remove(at);
+        Some((at < self.0.len()).then(|| self.0.remove(at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn queries_take_their_own_flags_in_any_order() {
+        let json = |query| Ok(Command::Query(query, Form::Json));
+        assert_eq!(parse(b"status"), Ok(Command::Query(Query::Status, Form::Table)));
+        assert_eq!(parse(b"  STATUS\t --json "), json(Query::Status));
+        assert_eq!(
+            parse(b"processes --json --memory"),
+            json(Query::Processes { memory: true })
+        );
+        assert_eq!(parse(b"locks --all --json"), json(Query::Locks { all: true }));
+        for wrong in [
+            "status --all",
+            "players anna",
+            "room",
+            "room five",
+            "room 5 --seat",
+            "room 5 --seat x",
+            "room 5 6",
+            "watch",
+            "watch five",
+            "watch 5 6",
+            "trace",
+            "player",
+            "log loud",
+            "log info debug",
+            "drain soon",
+            "drain -1",
+            "drain 5 6",
+            "edit please",
+            "config --all",
+            "ping 127.0.0.1",
+            "rooms --json extra",
+            "stop now",
+            "quit --json",
+            "kick  ",
+        ] {
+            assert!(
+                matches!(parse(wrong.as_bytes()), Err(CommandError::Usage(_))),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_is_all_that_follows() {
+        assert_eq!(
+            parse("kick  Ana María ".as_bytes()),
+            Ok(Command::Kick("Ana María".to_owned()))
+        );
+        assert_eq!(parse(b"kick --json"), Ok(Command::Kick("--json".to_owned())));
+        assert_eq!(parse(b"trace Ana 2 "), Ok(Command::Trace("Ana 2".to_owned())));
+        let player = |name: &str, form| Ok(Command::Query(Query::Player(name.to_owned()), form));
+        assert_eq!(parse(b"player Ana 2"), player("Ana 2", Form::Table));
+        assert_eq!(parse(b"player Ana 2\t --json"), player("Ana 2", Form::Json));
+        assert_eq!(parse(b"player --json"), player("--json", Form::Table));
+        assert_eq!(parse(b"player Ana--json"), player("Ana--json", Form::Table));
+    }
+
+    #[test]
+    fn arguments_are_understood_wherever_they_stand() {
+        let room = |id, seat, form| Ok(Command::Query(Query::Room { id, seat }, form));
+        assert_eq!(parse(b"room 7"), room(7, None, Form::Table));
+        assert_eq!(parse(b"room --seat 1 7 --json"), room(7, Some(1), Form::Json));
+        assert_eq!(
+            parse(b"watch --hidden 7"),
+            Ok(Command::Watch {
+                room: 7,
+                hidden: true
+            })
+        );
+        assert_eq!(parse(b"log DEBUG"), Ok(Command::Log(LevelFilter::Debug)));
+        assert_eq!(
+            parse(b"log --json"),
+            Ok(Command::Query(Query::LogLevel, Form::Json))
+        );
+        let drain = |seconds_max| Ok(Command::Drain(Drain::On { seconds_max }));
+        assert_eq!(
+            (parse(b"drain"), parse(b"drain 30")),
+            (drain(None), drain(Some(30)))
+        );
+        assert_eq!(parse(b"drain OFF"), Ok(Command::Drain(Drain::Off)));
+    }
+
+    #[test]
+    fn each_command_is_found_and_explained() {
+        for command in &COMMANDS {
+            assert_eq!(
+                parse(format!("help {}", command.name).as_bytes()),
+                Ok(Command::Help(Some(command)))
+            );
+            // "usage" is what a wrong use of any but those whose argument may be anything, and help, is answered with.
+            let wrong = parse(format!("{} --wrong", command.name).as_bytes());
+            match command.name {
+                "help" => assert!(matches!(wrong, Err(CommandError::Unknown(_)))),
+                "kick" | "player" | "trace" | "say" => assert!(wrong.is_ok()),
+                _ => assert_eq!(wrong, Err(CommandError::Usage(command.usage))),
+            }
+        }
+        assert_eq!(parse(b""), Ok(Command::Help(None)));
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused_without_repeating_it_raw() {
+        assert_eq!(parse(b"caf\xc3"), Err(CommandError::NotText));
+        assert_eq!(parse(b"stat\x1bus"), Err(CommandError::NotText));
+        let error = parse("\u{202e}pots".as_bytes()).expect_err("no such command");
+        assert_eq!(
+            error.to_string(),
+            "unknown command \"\\u{202e}pots\": `help` lists them"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_more_than_one_line_of_an_error(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Err(error) = parse(&line) {
+                prop_assert!(!error.to_string().chars().any(char::is_control));
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Messages and events as one line of text each, for an operator who looks on.
+//!
+//! What a message *is* comes from its own serialisation, so that a new message, or a new field of one, is shown without anything being
+//! added here. What is secret is recognised by the field's name and left out; everything is escaped, and a line is bounded.
+
+use std::fmt::Write as _;
+
+use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::limits::CONSOLE_DESCRIPTION_CHARACTERS_MAX;
+use forkade_text::escape::Escaped;
+
+/// Shown in place of a secret.
+const SECRET: &str = "(secret)";
+
+/// Names of fields whose text is never shown.
+const SECRET_FIELDS: [&str; 3] = ["passcode", "token", "code"];
+
+/// Messages whose `code` is no secret but the reason why something failed.
+const WITH_OPEN_CODE: [&str; 2] = ["Error", "Rejected"];
+
+/// Fields that only a game understands.
+const BYTE_FIELDS: [&str; 4] = ["data", "view", "action", "options"];
+
+/// Bytes that are shown of a field that only a game understands.
+const BYTES_SHOWN: usize = 32;
+
+/// What a client says; `body` is a whole frame's.
+pub(crate) fn client_frame(body: &[u8]) -> String {
+    match codec::decode::<ClientMessage>(body) {
+        Ok(message) => described(&message),
+        Err(error) => undecodable(body, &error),
+    }
+}
+
+/// What a client is told.
+pub(crate) fn server_frame(body: &[u8]) -> String {
+    match codec::decode::<ServerMessage>(body) {
+        Ok(message) => described(&message),
+        Err(error) => undecodable(body, &error),
+    }
+}
+
+/// What has happened in a room.
+pub(crate) fn event(event: &RoomEvent) -> String {
+    described(event)
+}
+
+/// Bytes of a player who types text.
+pub(crate) fn typed(bytes: &[u8]) -> String {
+    let mut line = String::new();
+    for chunk in bytes.utf8_chunks() {
+        line.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            let _ = write!(line, "\\x{byte:02x}");
+        }
+    }
+    bounded(&line)
+}
+
+fn undecodable(body: &[u8], error: &codec::CodecError) -> String {
+    bounded(&format!("no message ({error}): {}", bytes_shown(body)))
+}
+
+fn described(message: &impl Serialize) -> String {
+    let value = match serde_json::to_value(message) {
+        Ok(value) => value,
+        Err(error) => return bounded(&format!("cannot be shown: {error}")),
+    };
+    let mut line = String::new();
+    match &value {
+        // A variant with fields is an object with one entry.
+        Value::Object(variant) if variant.len() == 1 => {
+            for (name, fields) in variant {
+                line.push_str(name);
+                let open_code = WITH_OPEN_CODE.contains(&name.as_str());
+                if let Value::Object(fields) = fields {
+                    write_fields(&mut line, fields, open_code, " ");
+                } else {
+                    line.push(' ');
+                    write_value(&mut line, fields, open_code);
+                }
+            }
+        }
+        Value::String(name) => line.push_str(name),
+        other => write_value(&mut line, other, false),
+    }
+    bounded(&line)
+}
+
+fn write_fields(line: &mut String, fields: &Map<String, Value>, open_code: bool, before: &str) {
+    // What names the message comes first, what is long last.
+    const FIRST: [&str; 3] = ["request", "number", "room"];
+    let rank = |key: &str, value: &Value| match FIRST.iter().position(|first| *first == key) {
+        Some(place) => place,
+        None if value.is_object() || value.is_array() => usize::MAX,
+        None => FIRST.len(),
+    };
+    let mut ordered: Vec<_> = fields.iter().collect();
+    ordered.sort_by_key(|(key, value)| rank(key, value));
+    for (number, (key, value)) in ordered.into_iter().enumerate() {
+        if number > 0 || before == " " {
+            line.push(' ');
+        }
+        let _ = write!(line, "{key}=");
+        let is_secret = SECRET_FIELDS.contains(&key.as_str()) && !(open_code && key == "code");
+        // Whether there is a passcode is no secret.
+        let is_plain = value.is_null() || value.is_boolean();
+        if is_secret && !is_plain {
+            line.push_str(SECRET);
+        } else if let (true, Some(bytes)) = (BYTE_FIELDS.contains(&key.as_str()), bytes_of(value)) {
+            line.push_str(&bytes_shown(&bytes));
+        } else {
+            write_value(line, value, open_code);
+        }
+    }
+}
+
+fn write_value(line: &mut String, value: &Value, open_code: bool) {
+    match value {
+        Value::Null => line.push('-'),
+        Value::String(text) => {
+            let _ = write!(line, "{text:?}");
+        }
+        Value::Array(values) => {
+            line.push('[');
+            for (number, value) in values.iter().enumerate() {
+                if number > 0 {
+                    line.push_str(", ");
+                }
+                write_value(line, value, open_code);
+            }
+            line.push(']');
+        }
+        Value::Object(fields) => {
+            line.push('(');
+            write_fields(line, fields, open_code, "");
+            line.push(')');
+        }
+        other => {
+            let _ = write!(line, "{other}");
+        }
+    }
+}
+
+fn bytes_of(value: &Value) -> Option<Vec<u8>> {
+    let byte = |value: &Value| value.as_u64().and_then(|number| u8::try_from(number).ok());
+    value.as_array()?.iter().map(byte).collect()
+}
+
+fn bytes_shown(bytes: &[u8]) -> String {
+    let mut shown = format!("{} bytes", bytes.len());
+    if !bytes.is_empty() {
+        shown.push(' ');
+    }
+    for byte in bytes.iter().take(BYTES_SHOWN) {
+        let _ = write!(shown, "{byte:02x}");
+    }
+    if bytes.len() > BYTES_SHOWN {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Escaped, and cut where it is too long.
+fn bounded(text: &str) -> String {
+    // An escaped character is longer than itself, never shorter.
+    let cut = text.char_indices().nth(CONSOLE_DESCRIPTION_CHARACTERS_MAX);
+    let mut shown = Escaped(&text[..cut.map_or(text.len(), |(at, _)| at)]).to_string();
+    if cut.is_some() {
+        shown.push_str("… [cut]");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use forkade_protocol::{
+        ChatScope, ErrorCode, GameInfo, Limits, Outcome, PlayerId, RejectCode, RoomId, RoomSettings, Token,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn client(message: &ClientMessage) -> String {
+        client_frame(&codec::encode(message).expect("it can be encoded"))
+    }
+
+    fn server(message: &ServerMessage) -> String {
+        server_frame(&codec::encode(message).expect("it can be encoded"))
+    }
+
+    #[test]
+    fn messages_are_named_with_what_they_say() {
+        assert_eq!(client(&ClientMessage::Goodbye), "Goodbye");
+        assert_eq!(client(&ClientMessage::Ping { nonce: 7 }), "Ping nonce=7");
+        let act = ClientMessage::Act {
+            request: 3,
+            action: vec![4, 255],
+        };
+        assert_eq!(client(&act), "Act request=3 action=2 bytes 04ff");
+        let whisper = ClientMessage::Chat {
+            request: 4,
+            scope: ChatScope::Whisper { to: "Bob".into() },
+            text: "a \"b\"".into(),
+        };
+        assert_eq!(
+            client(&whisper),
+            r#"Chat request=4 text="a \"b\"" scope=(Whisper=(to="Bob"))"#
+        );
+        let rejected = ServerMessage::Rejected {
+            request: 3,
+            code: RejectCode::RoomFull,
+            text: "full".into(),
+        };
+        assert_eq!(
+            server(&rejected),
+            r#"Rejected request=3 code="RoomFull" text="full""#
+        );
+        let finished = RoomEvent::Finished {
+            outcome: Outcome::Won { seats: vec![1] },
+        };
+        assert_eq!(event(&finished), "Finished outcome=(Won=(seats=[1]))");
+        assert!(
+            client(&ClientMessage::Act {
+                request: 1,
+                action: vec![1; 3000]
+            })
+            .len()
+                < 120
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let passcode = || Some("open sesame".to_owned());
+        let (request, room, code) = (1, RoomId(5), "ABCD-EFGH-JKLM".to_owned());
+        let settings = RoomSettings {
+            passcode: passcode(),
+            ..RoomSettings::default()
+        };
+        let name = "den".to_owned();
+        let token = Token(*b"sesame, open now");
+        let said = [
+            ClientMessage::CreateRoom {
+                request,
+                game: "relay".into(),
+                name,
+                settings: settings.clone(),
+            },
+            ClientMessage::Configure { request, settings },
+            ClientMessage::JoinRoom {
+                request,
+                room,
+                passcode: passcode(),
+            },
+            ClientMessage::Spectate {
+                request,
+                room,
+                passcode: passcode(),
+            },
+            ClientMessage::JoinByInvite {
+                request,
+                code: code.clone(),
+                watch: false,
+            },
+            ClientMessage::Resume { token, received: 0 },
+        ]
+        .map(|message| client(&message));
+        let limits = Limits {
+            frame_bytes_max: 1,
+            name_bytes_max: 1,
+            chat_bytes_max: 1,
+            confirm_every_bytes: 1,
+            heartbeat_timeout_ms: 1,
+            seat_grace_ms: 1,
+        };
+        let welcome = ServerMessage::Welcome {
+            version: 1,
+            token,
+            player: PlayerId(1),
+            name: "Ann".into(),
+            limits,
+            games: Vec::<GameInfo>::new(),
+        };
+        let invited = ServerMessage::Invited {
+            room,
+            game: "relay".into(),
+            name: "den".into(),
+            from: "Ann".into(),
+            code: code.clone(),
+            seconds: 1,
+        };
+        let told =
+            [welcome, invited, ServerMessage::Invitation { request, code }].map(|message| server(&message));
+        for line in said.iter().chain(&told) {
+            assert!(line.contains("(secret)"), "{line}");
+            for secret in ["sesame", "ABCD", "115, 101", "736573"] {
+                assert!(!line.contains(secret), "{line}");
+            }
+        }
+        let error = ServerMessage::Error {
+            code: ErrorCode::Kicked,
+            text: "out".into(),
+        };
+        assert_eq!(server(&error), r#"Error code="Kicked" text="out""#);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_sent_is_one_line_of_visible_text(
+            body in proptest::collection::vec(any::<u8>(), 0..300),
+            text in "\\PC{0,50}[\u{0}-\u{1f}\u{7f}\u{202e}\u{2028}]{0,9}",
+        ) {
+            let chat = event(&RoomEvent::Chat { from: text.clone(), text });
+            for line in [client_frame(&body), server_frame(&body), typed(&body), chat] {
+                let is_raw = |character: char| character.is_control() || "\u{202e}\u{2028}".contains(character);
+                prop_assert!(!line.contains(is_raw));
+                prop_assert!(line.chars().count() <= 9 * CONSOLE_DESCRIPTION_CHARACTERS_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Whether the server's processes come round to anything.
+
+use serde_json::json;
+
+use crate::frontends::console::commands::Form;
+use crate::frontends::console::live_views::Progress;
+use crate::frontends::console::queries::List;
+use crate::frontends::console::replies::Reply;
+use crate::limits::PING_TIMEOUT_MS;
+use crate::process::process_table::{Context, Post, ROLES};
+use crate::state::header::Pong;
+use shmem::sys::clock::{now_ms, now_ns};
+use shmem::sys::process::ProcessId;
+use std::sync::atomic::Ordering;
+
+/// All have been asked, and not all have answered.
+pub(crate) struct Ping {
+    asked: u64,
+    asked_at_ns: u64,
+    give_up_at_ms: u64,
+    form: Form,
+    processes: Vec<Asked>,
+}
+
+struct Asked {
+    role: &'static str,
+    number: Option<u32>,
+    pid: u32,
+    pong: &'static Pong,
+}
+
+impl Ping {
+    /// Asks all of the supervisor's processes.
+    pub(crate) fn ask(context: Context, form: Form) -> Self {
+        let header = context.memory.header;
+        let asked_at_ns = now_ns();
+        let asked = header.ping.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut processes = vec![Asked {
+            role: "supervisor",
+            number: None,
+            pid: header.supervisor_pid.load(Ordering::Relaxed),
+            pong: &header.supervisor_pong,
+        }];
+        if let Err(error) = context.signal_supervisor(rustix::process::Signal::USR1) {
+            log::warn!("cannot wake the supervisor: {error}");
+        }
+        for post in Post::all(context.config) {
+            let (role, slot) = (ROLES[post.role].name, post.slot(context.memory));
+            let process = slot.process();
+            match (role, process) {
+                ("keeper", _) => context.wiring.ring_keeper(post.index),
+                // From its first moment it only wakes up from this.
+                ("listener", Some(process)) => wake(process),
+                _ => {}
+            }
+            processes.push(Asked {
+                role,
+                number: Some(post.index),
+                pid: process.map_or(0, |process| process.pid),
+                pong: &slot.pong,
+            });
+        }
+        Self {
+            asked,
+            asked_at_ns,
+            give_up_at_ms: now_ms() + PING_TIMEOUT_MS,
+            form,
+            processes,
+        }
+    }
+
+    pub(crate) fn go_on(&self) -> Progress {
+        let all_have = self
+            .processes
+            .iter()
+            .all(|process| process.pong.answered(self.asked).is_some());
+        let now = now_ms();
+        if !all_have && now < self.give_up_at_ms {
+            return Progress::Wait { until_ms: now + 1 };
+        }
+        let rows = self.processes.iter().map(|process| {
+            let answered_ns = process.pong.answered(self.asked);
+            let after_ns = answered_ns.map(|at_ns| at_ns.saturating_sub(self.asked_at_ns));
+            let milliseconds = match after_ns {
+                Some(after_ns) => json!((after_ns / 1000) as f64 / 1000.0),
+                None => json!("no answer"),
+            };
+            vec![
+                json!(process.role),
+                json!(process.number),
+                json!((process.pid != 0).then_some(process.pid)),
+                milliseconds,
+            ]
+        });
+        let mut rows = Some(rows.collect());
+        let list = List {
+            columns: &[("pong", 10), ("number", 6), ("pid", 7), ("milliseconds", 12)],
+            next: Box::new(move |_| rows.take()),
+        };
+        Progress::Over(Reply::list(list, self.form))
+    }
+}
+
+fn wake(process: ProcessId) {
+    if let Err(error) = process.send_signal(nix::sys::signal::Signal::SIGUSR1) {
+        log::warn!("cannot wake process {process}: {error}");
+    }
+}

@@ -1,0 +1,172 @@
+//! A player's frames as they pass, read from the player's own rings: see [`crate::session::stream_tap`]. The player's process does not know
+//! of it, so that it goes on whatever becomes of that process or of the connection.
+
+use forkade_protocol::frame;
+
+use crate::frontends::console::format_frame;
+use crate::frontends::console::live_views::typing::Typing;
+use crate::frontends::console::live_views::{LINES_PER_TURN_MAX, Progress};
+use crate::frontends::console::queries::{NotFound, Person, find_player};
+use crate::frontends::console::replies::Reply;
+use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, TRACE_LOOK_MS};
+use crate::lobby::Lobby;
+use crate::session::stream_tap::{Direction, Look};
+use crate::state::connections::ConnectionRecord;
+use crate::state::layout::{ConnectionRef, PlayerRef};
+use crate::state::players::PlayerRecord;
+use forkade_text::escape::Escaped;
+use shmem::sys::clock::now_ms;
+use shmem::sys::process::ProcessId;
+
+/// A player who is traced.
+pub(crate) struct Trace {
+    player: PlayerRef,
+    record: &'static PlayerRecord,
+    began_at_ms: u64,
+    /// Stream offsets of the next frames in and out.
+    cursors: [u64; 2],
+    /// Whose connection it is, as last told.
+    told: Option<(ConnectionRef, ProcessId)>,
+    look_at_person_at_ms: u64,
+    /// Somebody in text mode.
+    is_text: bool,
+    typing: Typing,
+}
+
+const DIRECTIONS: [Direction; 2] = [Direction::In, Direction::Out];
+
+impl Trace {
+    /// Begins with the next frames.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound::Player`].
+    pub(crate) fn begin(lobby: &mut Lobby, whom: &str) -> Result<Self, NotFound> {
+        let player = find_player(lobby, whom)?;
+        let record = lobby.memory.players.at(player.index());
+        record.traced.follow();
+        let standing = record.standing(player);
+        Ok(Self {
+            player,
+            record,
+            began_at_ms: now_ms(),
+            // Who has shown nothing yet has had nothing.
+            cursors: standing.map_or([0, 0], |standing| [standing.consumed, standing.output_head]),
+            told: None,
+            look_at_person_at_ms: 0,
+            is_text: false,
+            typing: Typing::new(),
+        })
+    }
+
+    pub(crate) fn go_on(&mut self, lobby: &mut Lobby) -> Progress {
+        let now = now_ms();
+        self.record.traced.follow();
+        let mut lines = Vec::new();
+        if self.look_at_person_at_ms <= now {
+            self.look_at_person_at_ms = now + FOLLOW_LOOK_MS;
+            let Some(person) = Person::of(lobby, self.player) else {
+                return Progress::Over(Reply::lines(vec![self.line(now, '*', "the player has left")]));
+            };
+            let connection = person.connection(lobby);
+            self.tell_of_connection(&mut lines, &person, connection, now);
+        }
+        // Before it is shown there is nothing to look at.
+        self.is_text = self
+            .record
+            .standing(self.player)
+            .is_some_and(|standing| standing.is_text);
+        for (index, direction) in DIRECTIONS.into_iter().enumerate() {
+            self.look(&mut lines, index, direction, now);
+        }
+        if lines.is_empty() {
+            Progress::Wait {
+                until_ms: now + TRACE_LOOK_MS,
+            }
+        } else {
+            Progress::Said(lines)
+        }
+    }
+
+    fn tell_of_connection(
+        &mut self,
+        lines: &mut Vec<String>,
+        person: &Person,
+        connection: Option<&ConnectionRecord>,
+        now: u64,
+    ) {
+        let is_first = self.began_at_ms == now && self.told.is_none();
+        let handler = connection.and_then(ConnectionRecord::handler);
+        let told = handler.map(|handler| (person.connection, handler));
+        let news = match (self.told, told, connection) {
+            (Some((_, before)), Some((_, handler)), _) if before == handler => None,
+            (Some((former, before)), Some((present, handler)), _) if former == present => {
+                Some(format!("handler {before} was replaced by {handler}"))
+            }
+            (_, Some((_, handler)), Some(connection)) => {
+                Some(format!("connected from {}, handler {handler}", connection.peer()))
+            }
+            (None, _, _) if !is_first => None,
+            _ => Some("not connected".to_owned()),
+        };
+        self.told = told;
+        if let Some(news) = news {
+            let name = Escaped(person.name.as_str());
+            lines.push(self.line(now, '*', &format!("{name}: {news}")));
+        }
+    }
+
+    fn look(&mut self, lines: &mut Vec<String>, index: usize, direction: Direction, now: u64) {
+        let mark = match direction {
+            Direction::In => '>',
+            Direction::Out => '<',
+        };
+        let from = self.cursors[index];
+        match self.record.look(self.player, direction, from) {
+            Look::Bytes(bytes) if bytes.is_empty() => {}
+            Look::Bytes(bytes) if self.is_text => {
+                let said = match direction {
+                    Direction::In => self.typing.typed(&bytes),
+                    Direction::Out => Typing::shown(&bytes),
+                };
+                lines.extend(said.iter().map(|text| self.line(now, mark, text)));
+                self.cursors[index] += bytes.len() as u64;
+            }
+            Look::Bytes(bytes) => {
+                let mut rest = &bytes[..];
+                while lines.len() < LINES_PER_TURN_MAX && !rest.is_empty() {
+                    let (text, length) = match frame::split(rest, FRAME_BYTES_MAX) {
+                        frame::Split::Frame { body, total } => (described(direction, body), total),
+                        // Never, since what was handled is whole frames.
+                        _ => (format!("({} bytes that are no frame)", rest.len()), rest.len()),
+                    };
+                    lines.push(self.line(now, mark, &text));
+                    self.cursors[index] += length as u64;
+                    rest = &rest[length..];
+                }
+            }
+            Look::Missed { goes_on_at } => {
+                let missed = format!("(missed {} bytes)", goes_on_at - from);
+                lines.push(self.line(now, mark, &missed));
+                self.cursors[index] = goes_on_at;
+                if direction == Direction::In {
+                    self.typing = Typing::new();
+                }
+            }
+            // The person will be found to be gone.
+            Look::Gone => {}
+        }
+    }
+
+    fn line(&self, now: u64, mark: char, text: &str) -> String {
+        let after_ms = now - self.began_at_ms;
+        format!("{:>5}.{:03} {mark} {text}", after_ms / 1000, after_ms % 1000)
+    }
+}
+
+fn described(direction: Direction, body: &[u8]) -> String {
+    match direction {
+        Direction::In => format_frame::client_frame(body),
+        Direction::Out => format_frame::server_frame(body),
+    }
+}

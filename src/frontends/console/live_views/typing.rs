@@ -1,0 +1,202 @@
+//! What a player in text mode types and is shown, as lines for an operator who traces. Passcodes and invite codes are left out: they
+//! stand in the middle of what is typed, so they are looked for where the commands have them.
+
+use crate::frontends::console::format_frame;
+use crate::limits::TEXT_LINE_RAW_BYTES_MAX;
+use forkade_text::render;
+use forkade_text::telnet::{Input, LineReader};
+
+const SECRET: &str = "(secret)";
+
+/// What a player types, perhaps in the middle of a line.
+pub(crate) struct Typing {
+    reader: LineReader,
+    /// Nothing was seen yet. What was typed before ended with a line, of whose end a part may be all that comes first.
+    is_new: bool,
+}
+
+impl Typing {
+    pub(crate) fn new() -> Self {
+        Self {
+            reader: LineReader::new(TEXT_LINE_RAW_BYTES_MAX),
+            is_new: true,
+        }
+    }
+
+    /// The lines that were completed, without what was taken back and what telnet says to itself.
+    pub(crate) fn typed(&mut self, bytes: &[u8]) -> Vec<String> {
+        let bytes = match bytes {
+            [b'\n' | 0, rest @ ..] if std::mem::take(&mut self.is_new) => rest,
+            bytes => bytes,
+        };
+        self.is_new &= bytes.is_empty();
+        let inputs = bytes.iter().filter_map(|byte| self.reader.push(*byte));
+        let lines = inputs.filter_map(|input| match input {
+            Input::Line(line) => Some(format_frame::typed(&without_secrets(&line))),
+            Input::TooLong => Some("(a line too long)".to_owned()),
+            Input::Answer(_) => None,
+        });
+        lines.collect()
+    }
+
+    /// The lines that the player was shown, without what puts them over the prompt; what comes behind the last one, which as a rule is
+    /// the prompt, too.
+    pub(crate) fn shown(bytes: &[u8]) -> Vec<String> {
+        let lines = bytes.split(|byte| *byte == b'\n');
+        let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let lines = lines.map(|line| line.strip_prefix(render::OVER_PROMPT.as_bytes()).unwrap_or(line));
+        let is_something = |line: &&[u8]| !line.is_empty();
+        lines
+            .filter(is_something)
+            .map(|line| format_frame::typed(&without_codes(line)))
+            .collect()
+    }
+}
+
+/// A typed line without its secrets.
+fn without_secrets(line: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(line);
+    let mut words = text.split_whitespace();
+    let first = words.next().unwrap_or_default().to_lowercase();
+    // Commands may be cut short, and misspelt: rather one word too many is left out.
+    // They may have a slash before them, or quotes around them.
+    let bare = first.trim_matches(['/', '"']);
+    let comes_in = ["join", "watch", "spectate"]
+        .iter()
+        .any(|command| !bare.is_empty() && (command.starts_with(bare) || bare.starts_with(command)));
+    if comes_in {
+        let room = words.next().unwrap_or_default();
+        let is_number = !room.is_empty() && room.trim_start_matches('#').parse::<u64>().is_ok();
+        let rest = if is_number {
+            words.next()
+        } else {
+            Some(room).filter(|room| !room.is_empty())
+        };
+        let mut shown = first;
+        if is_number {
+            shown.push(' ');
+            shown.push_str(room);
+        }
+        if rest.is_some() {
+            shown.push(' ');
+            shown.push_str(SECRET);
+        }
+        return shown.into_bytes();
+    }
+    if !text.to_lowercase().contains("pass") {
+        return without_codes(line);
+    }
+    let shown: Vec<String> = text
+        .split_whitespace()
+        .map(|word| match word.split_once('=') {
+            Some((key, _)) if key.to_lowercase().starts_with("pass") => format!("{key}={SECRET}"),
+            _ => word.to_owned(),
+        })
+        .collect();
+    without_codes(shown.join(" ").as_bytes())
+}
+
+/// Text without invite codes: three groups of four letters and digits, with hyphens between them.
+fn without_codes(line: &[u8]) -> Vec<u8> {
+    const GROUP: usize = 4;
+    const CODE: usize = 3 * GROUP + 2;
+    let is_code = |part: &[u8]| {
+        part.iter().enumerate().all(|(at, byte)| match at % (GROUP + 1) {
+            GROUP => *byte == b'-',
+            _ => byte.is_ascii_alphanumeric(),
+        })
+    };
+    let mut shown = Vec::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((byte, behind)) = rest.split_first() {
+        match rest.get(..CODE) {
+            Some(part) if is_code(part) => {
+                shown.extend(SECRET.as_bytes());
+                rest = &rest[CODE..];
+            }
+            _ => {
+                shown.push(*byte);
+                rest = behind;
+            }
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn typed(bytes: &[u8]) -> Vec<String> {
+        Typing::new().typed(bytes)
+    }
+
+    #[test]
+    fn lines_are_shown_as_they_were_meant() {
+        assert_eq!(
+            typed(b"say hellp\x08o\x1b[2J\r\n\xff\xfb\x1fmove 4\r\0half"),
+            ["say hello\\u{1b}[2J", "move 4"]
+        );
+        let shown = Typing::shown("a\tb\u{202e}\r\n\r\n> ".as_bytes());
+        assert_eq!(shown, ["a\\tb\\u{202e}", "> "]);
+    }
+
+    #[test]
+    fn what_is_no_line_is_not_shown() {
+        // The rest of the line's end before; and what puts a line over the prompt.
+        let mut typing = Typing::new();
+        assert_eq!(typing.typed(b"\nsay a\r"), ["say a"]);
+        assert_eq!(typing.typed(b"\n\r\n"), [""]);
+        assert_eq!(Typing::shown(b"\rAnn says: a\r\n> "), ["Ann says: a", "> "]);
+    }
+
+    #[test]
+    fn secrets_are_left_out_however_they_are_typed() {
+        for line in [
+            "join 5 sesame",
+            "join #5 sesame open",
+            "JOIN sesame",
+            "watch 5 sesame",
+            "j 5 sesame",
+            "/join 5 sesame",
+            "\"join\" 5 sesame",
+            "spectate 5 sesame",
+            "create relay den passcode=sesame",
+            "set seats=2 PassCode=sesame",
+            "set passcod=sesame",
+        ] {
+            let shown = typed(format!("{line}\r\n").as_bytes());
+            assert!(
+                !shown[0].contains("sesame") && shown[0].contains(SECRET),
+                "{line}: {shown:?}"
+            );
+        }
+        assert_eq!(
+            typed(b"join 5 s\x08sesame\r\njoin 5\r\n"),
+            ["join 5 (secret)", "join 5"]
+        );
+        let told = Typing::shown(
+            b"With the code AB2D-EFGH-JKLM anybody can come in, by \"join AB2D-EFGH-JKLM\".\r\n",
+        );
+        assert_eq!(
+            told,
+            ["With the code (secret) anybody can come in, by \"join (secret)\"."]
+        );
+        assert_eq!(
+            typed(b"say come with AB2D-EFGH-JKLM\n"),
+            ["say come with (secret)"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_typed_or_shown_is_visible_text(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
+            let mut typing = Typing::new();
+            for line in typing.typed(&bytes).into_iter().chain(Typing::shown(&bytes)) {
+                prop_assert!(!line.contains(char::is_control), "{:?}", line);
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! An upgrade in place, as the operator who asked for it sees it.
+
+use std::io;
+
+use crate::frontends::console::live_views::Progress;
+use crate::frontends::console::replies::Reply;
+use crate::limits::UPGRADE_LOOK_EVERY_MS;
+use crate::process::process_table::Context;
+use crate::state::header::{UpgradeSlot, UpgradeStage};
+use shmem::sys::clock::now_ms;
+
+/// The supervisor was asked, and the upgrade is neither done nor refused.
+pub(crate) struct Upgrade {
+    slot: &'static UpgradeSlot,
+    /// How many upgrades had been begun before.
+    begun_before: u32,
+    said: UpgradeStage,
+}
+
+impl Upgrade {
+    /// Asks for an upgrade.
+    ///
+    /// # Errors
+    ///
+    /// Another one is under way, or the supervisor cannot be signalled.
+    pub(crate) fn ask(context: Context) -> Result<Self, String> {
+        let slot = &context.memory.header.upgrade;
+        let (begun_before, stage, _) = slot.read();
+        if matches!(stage, UpgradeStage::Checking | UpgradeStage::Replacing) {
+            return Err("an upgrade is under way".to_owned());
+        }
+        let signalled: io::Result<()> = context.signal_supervisor(rustix::process::Signal::USR2);
+        signalled.map_err(|error| format!("cannot signal the supervisor: {error}"))?;
+        Ok(Self {
+            slot,
+            begun_before,
+            said: UpgradeStage::None,
+        })
+    }
+
+    pub(crate) fn go_on(&mut self) -> Progress {
+        let wait = Progress::Wait {
+            until_ms: now_ms() + UPGRADE_LOOK_EVERY_MS,
+        };
+        let (begun, stage, text) = self.slot.read();
+        if begun == self.begun_before {
+            return wait;
+        }
+        match stage {
+            UpgradeStage::Refused => Progress::Failed(format!("refused, and nothing has changed: {text}")),
+            UpgradeStage::Stalled => Progress::Failed(format!("stalled: {text}")),
+            UpgradeStage::Done => Progress::Over(Reply::lines(vec![text])),
+            _ if stage == self.said => wait,
+            _ => {
+                self.said = stage;
+                Progress::Said(vec![text])
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! A room's events as they happen: one more reader of its log, woken by its bell. The room's writers do not know of it.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use forkade_protocol::{RoomEvent, ServerMessage, codec, frame};
+use mio::Poll;
+
+use crate::frontends::console::format_frame;
+use crate::frontends::console::live_views::{LINES_PER_TURN_MAX, Progress};
+use crate::frontends::console::queries;
+use crate::frontends::console::queries::NotFound;
+use crate::frontends::console::replies::Reply;
+use crate::frontends::console::{BELL_ANSWER, ROOM_BELL};
+use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, RING_AGAIN_AFTER_MS};
+use crate::lobby::Lobby;
+use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
+use crate::process::process_table::Context;
+use crate::process::room_doorbell::RoomBell;
+use crate::state::layout::RoomRef;
+use crate::state::rooms::{RoomName, game_of, is_open, occupants};
+use forkade_games::{AnyGame, Games};
+use forkade_text::escape::Escaped;
+use shmem::event_log::Read;
+use shmem::sys::clock::now_ms;
+
+/// A room that is watched.
+pub(crate) struct Watch {
+    context: Context,
+    room: RoomRef,
+    hidden: bool,
+    /// Offset in the log of the next event.
+    cursor: u64,
+    /// Number of the last event.
+    number: u64,
+    game: &'static dyn AnyGame,
+    /// Of those who sit in the seats.
+    names: BTreeMap<u8, String>,
+    bell: RoomBell,
+    frame: Vec<u8>,
+    /// What is said before the first event.
+    opening: Option<String>,
+}
+
+impl Watch {
+    /// Begins with the next event.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound::Room`].
+    pub(crate) fn begin(
+        lobby: &mut Lobby,
+        context: Context,
+        id: u64,
+        hidden: bool,
+    ) -> Result<Self, NotFound> {
+        let room = queries::open_room(lobby, id)?;
+        lobby.memory.rooms.at(room.index()).watched.follow();
+        lobby
+            .memory
+            .rooms
+            .at(room.index())
+            .listeners
+            .enter(lobby.hand.process());
+        let (cursor, number) = end_of_log(lobby, room).ok_or(NotFound::Room)?;
+        let Table { name, game, names } = table(lobby, context.games, room).ok_or(NotFound::Room)?;
+        let opening = format!(
+            "(watching \"{}\" after event {number}; Enter ends it)",
+            Escaped(name.as_str())
+        );
+        Ok(Self {
+            context,
+            room,
+            hidden,
+            cursor,
+            number,
+            game,
+            names,
+            bell: RoomBell::new(ROOM_BELL, BELL_ANSWER),
+            frame: vec![0; FRAME_TOTAL_BYTES_MAX],
+            opening: Some(opening),
+        })
+    }
+
+    pub(crate) fn go_on(&mut self, lobby: &mut Lobby, poll: &Poll) -> io::Result<Progress> {
+        let requests = &self.context.wiring.bell_requests.sender;
+        self.bell.follow(Some(self.room.index()), poll, requests)?;
+        let record = lobby.memory.rooms.at(self.room.index());
+        record.watched.follow();
+        let mut lines = Vec::from_iter(self.opening.take());
+        while lines.len() < LINES_PER_TURN_MAX {
+            let open = record.open_generation();
+            let read = record.log.read(self.cursor, &mut self.frame);
+            // A room is shown to be another before its first event is.
+            let is_another = record
+                .open_generation()
+                .is_some_and(|generation| generation != self.room.generation());
+            match read {
+                _ if is_another => return Ok(self.over(lines)),
+                Read::Entry {
+                    audience,
+                    length,
+                    next,
+                } => {
+                    self.cursor = next;
+                    self.number += 1;
+                    lines.push(self.line(audience, length));
+                }
+                Read::Lost => match end_of_log(lobby, self.room) {
+                    None => return Ok(self.over(lines)),
+                    Some((cursor, number)) => {
+                        lines.push(format!("(missed {} events)", number.saturating_sub(self.number)));
+                        (self.cursor, self.number) = (cursor, number);
+                    }
+                },
+                Read::End if open != Some(self.room.generation()) => return Ok(self.over(lines)),
+                Read::End => break,
+            }
+        }
+        let until_ms = now_ms()
+            + if self.bell.is_out_of_reach() {
+                RING_AGAIN_AFTER_MS
+            } else {
+                FOLLOW_LOOK_MS
+            };
+        Ok(if lines.is_empty() {
+            Progress::Wait { until_ms }
+        } else {
+            Progress::Said(lines)
+        })
+    }
+
+    pub(crate) fn take_bell(&mut self, poll: &Poll) -> io::Result<()> {
+        self.bell.take_answer(poll)
+    }
+
+    pub(crate) fn end(mut self, lobby: &Lobby, poll: &Poll) -> io::Result<()> {
+        let record = lobby.memory.rooms.at(self.room.index());
+        record.listeners.leave(lobby.hand.process());
+        self.bell
+            .follow(None, poll, &self.context.wiring.bell_requests.sender)
+    }
+
+    fn over(&self, mut lines: Vec<String>) -> Progress {
+        lines.push("(the room has closed)".to_owned());
+        Progress::Over(Reply::lines(lines))
+    }
+
+    fn line(&mut self, audience: u32, length: usize) -> String {
+        let number = self.number;
+        if audience == MATCH_STARTED {
+            return format!("{number:<6} Started");
+        }
+        let event = match audience {
+            // To its player a kick is told in another way, to all others as an event.
+            TO_ALL_BUT_KICKED.. => self.event(length),
+            seat if self.hidden => format!("(to seat {seat} only) {}", self.event(length)),
+            seat => format!("(to seat {seat} only)"),
+        };
+        format!("{number:<6} {event}")
+    }
+
+    fn event(&mut self, length: usize) -> String {
+        let body = match frame::split(&self.frame[..length], FRAME_BYTES_MAX) {
+            frame::Split::Frame { body, .. } => body,
+            _ => &self.frame[..length],
+        };
+        match codec::decode(body) {
+            Ok(ServerMessage::Event { event, .. }) => {
+                self.take_note(&event);
+                self.described(&event)
+                    .unwrap_or_else(|| format_frame::event(&event))
+            }
+            _ => format_frame::server_frame(body),
+        }
+    }
+}
+
+impl Watch {
+    /// Remembers who sits where.
+    fn take_note(&mut self, event: &RoomEvent) {
+        match event {
+            RoomEvent::Joined { seat, name } => {
+                self.names.insert(*seat, name.clone());
+            }
+            RoomEvent::Left { seat } | RoomEvent::Kicked { seat } => {
+                self.names.remove(seat);
+            }
+            _ => {}
+        }
+    }
+
+    /// What the game says of one of its events, if it does.
+    fn described(&self, event: &RoomEvent) -> Option<String> {
+        let RoomEvent::Game { data } = event else {
+            return None;
+        };
+        let who = |seat: u8| {
+            let name = self.names.get(&seat).cloned();
+            name.unwrap_or_else(|| format!("seat {seat}"))
+        };
+        match self.game.describe(data, &who) {
+            Ok(words) if words.is_empty() => None,
+            Ok(words) => Some(format!(
+                "Game {}",
+                format_frame::typed(words.trim_end().as_bytes())
+            )),
+            Err(fault) => {
+                log::warn!("{} cannot describe its event: {fault}", self.game.name());
+                None
+            }
+        }
+    }
+}
+
+/// What a watcher wants to know of a room besides its events.
+struct Table {
+    name: RoomName,
+    game: &'static dyn AnyGame,
+    names: BTreeMap<u8, String>,
+}
+
+fn table(lobby: &mut Lobby, games: &'static Games, room: RoomRef) -> Option<Table> {
+    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+    is_open(&tx, room).then(|| Table {
+        name: tx.get(&tx.record().name),
+        game: game_of(&tx, games),
+        names: occupants(&tx)
+            .map(|(seat, occupant)| (seat, occupant.name.as_str().to_owned()))
+            .collect(),
+    })
+}
+
+/// Where the room's log ends, and the number of the last event in it; nothing if the room is gone.
+fn end_of_log(lobby: &mut Lobby, room: RoomRef) -> Option<(u64, u64)> {
+    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+    let log = &tx.record().log;
+    is_open(&tx, room).then(|| (log.head(&tx), log.next_number(&tx) - 1))
+}

@@ -1,0 +1,238 @@
+//! What an operator can ask: rows read from the tables, a few at a time, each record under its own lock for microseconds.
+//!
+//! Texts in rows are escaped here, once, for both forms: nothing that a player chose reaches a terminal raw.
+
+mod config;
+mod details;
+mod lists;
+mod locks;
+mod processes;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+
+pub(crate) use crate::frontends::console::queries::config::{config, log_level};
+pub(crate) use crate::frontends::console::queries::details::{
+    NotFound, find_player, open_room, player, room,
+};
+pub(crate) use crate::frontends::console::queries::lists::{players, rooms};
+pub(crate) use crate::frontends::console::queries::locks::locks;
+pub(crate) use crate::frontends::console::queries::processes::processes;
+use crate::lobby::Lobby;
+use crate::process::process_table::Context;
+use crate::process::watchdog::hang_detector::FaultKind;
+use crate::state::connections::{ConnectionRecord, Kind};
+use crate::state::directory::{Identity, LobbyTx, Name, Presence};
+use crate::state::header::KeeperSlot;
+use crate::state::layout::{ConnectionRef, PlayerRef};
+use forkade_text::escape::Escaped;
+use shmem::hang_reports::Subject;
+use shmem::sys::clock::now_ms;
+
+/// Records that are looked at for one piece of an answer: it stays small, and is on its way soon.
+const RECORDS_PER_STEP: u32 = 32;
+
+/// A column's name, and its width in characters where it is shown to people.
+pub(crate) type Column = (&'static str, usize);
+
+/// Things of one kind. A row has one value per column.
+pub(crate) struct List {
+    pub(crate) columns: &'static [Column],
+    /// The next rows, perhaps none; `None` after the last.
+    pub(crate) next: Next,
+}
+
+/// One thing's values by their names.
+pub(crate) type Fields = Vec<(&'static str, Value)>;
+
+type Row = Vec<Value>;
+type Next = Box<dyn FnMut(&mut Lobby) -> Option<Vec<Row>>>;
+
+/// The counters of the whole server.
+pub(crate) fn status(lobby: &Lobby, context: Context) -> Fields {
+    let (header, directory) = (lobby.memory.header, lobby.memory.directory);
+    let count = |counter: &AtomicU64| json!(counter.load(Ordering::Relaxed));
+    let uptime_ms = now_ms().saturating_sub(header.started_at_ms.load(Ordering::Relaxed));
+    vec![
+        ("version", json!(env!("CARGO_PKG_VERSION"))),
+        ("pid", json!(header.supervisor_pid.load(Ordering::Relaxed))),
+        ("uptime_seconds", seconds(uptime_ms)),
+        ("stopping", json!(header.stopping.load(Ordering::Relaxed) != 0)),
+        ("draining", json!(header.is_draining())),
+        ("drain_seconds_left", drain_seconds_left(lobby)),
+        ("log", json!(crate::logging::level().as_str().to_lowercase())),
+        ("players", count(&directory.record.players_published)),
+        ("players_max", json!(context.config.players_max)),
+        ("rooms", count(&directory.record.rooms_published)),
+        ("rooms_max", json!(context.config.rooms_max)),
+        ("connections", json!(lobby.memory.open_connections(Kind::Game))),
+        ("connections_max", json!(context.config.connections_max)),
+        ("consoles", json!(lobby.memory.open_connections(Kind::Console))),
+        ("keepers", json!(context.config.keepers)),
+        ("handlers", json!(of_keepers(lobby, |keeper| &keeper.handlers))),
+        (
+            "spare_handlers",
+            json!(of_keepers(lobby, |keeper| &keeper.spare_handlers)),
+        ),
+        ("accepted_total", count(&header.accepted_total)),
+        ("refused_total", count(&header.refused_total)),
+        (
+            "lost_before_greeting_total",
+            count(&header.lost_before_greeting_total),
+        ),
+        ("takeovers_total", count(&header.takeovers_total)),
+        ("recoveries_total", count(&header.recoveries_total)),
+        ("resumes_total", count(&header.resumes_total)),
+        ("resyncs_total", count(&header.resyncs_total)),
+        ("lobby_lines_total", count(&header.lobby_lines_total)),
+        (
+            "lobby_lines_missed_total",
+            count(&header.lobby_lines_missed_total),
+        ),
+        ("whispers_total", count(&header.whispers_total)),
+        ("blamed_total", count(&header.blamed_total)),
+        ("rooms_blamed_total", count(&header.rooms_blamed_total)),
+        ("lock_waits_reported_total", json!(header.alarm.raised_total())),
+        ("watchdog_kills_total", count(&header.watchdog.kills_total)),
+        ("watchdog_last_kill", last_kill(lobby)),
+        ("bells_rung_again_total", count(&header.bells_rung_again_total)),
+        (
+            "log_records_dropped_total",
+            count(&header.log_records_dropped_total),
+        ),
+    ]
+}
+
+/// A count that each keeper shows, over all of them.
+fn of_keepers(lobby: &Lobby, count: impl Fn(&KeeperSlot) -> &AtomicU32) -> u32 {
+    let keepers = lobby.memory.header.keepers.iter();
+    keepers.map(|keeper| count(keeper).load(Ordering::Relaxed)).sum()
+}
+
+/// Whom the watchdog killed last, and what for.
+fn last_kill(lobby: &Lobby) -> Value {
+    let record = &lobby.memory.header.watchdog;
+    let Some(fault) = FaultKind::from_number(record.last_fault.load(Ordering::Relaxed)) else {
+        return Value::Null;
+    };
+    let pid = record.last_pid.load(Ordering::Relaxed);
+    let seconds = now_ms().saturating_sub(record.last_at_ms.load(Ordering::Relaxed)) / 1000;
+    let over = match Subject::from_word(record.last_subject.load(Ordering::Relaxed)) {
+        Some(Subject::Lock { offset }) => match lobby.memory.lock_at(offset) {
+            Some((_, owner)) => format!("under the lock of {owner}"),
+            None => "under a lock".to_owned(),
+        },
+        Some(Subject::Connection { index }) => format!("as the handler of connection {index}"),
+        Some(Subject::Role { .. }) | None => "in its loop".to_owned(),
+    };
+    json!(format!("process {pid}, {fault} {over}, {seconds} seconds ago"))
+}
+
+// --- What they have in common -----------------------------------------------------------------------------------
+
+/// The rows of the records from 0 to what `prepare` says, some at a time. What else it gives is handed to `row`.
+fn in_steps<T: 'static>(
+    prepare: impl Fn(&mut Lobby) -> (u32, T) + 'static,
+    mut row: impl FnMut(&mut Lobby, &T, u32) -> Option<Row> + 'static,
+) -> Next {
+    let (mut first, mut prepared) = (0, None);
+    Box::new(move |lobby| {
+        let (end, known) = prepared.get_or_insert_with(|| prepare(lobby));
+        let step = first..(*end).min(first + RECORDS_PER_STEP);
+        first = step.end;
+        (!step.is_empty()).then(|| step.filter_map(|index| row(lobby, known, index)).collect())
+    })
+}
+
+/// What the directory knows of a player.
+pub(crate) struct Person {
+    player: PlayerRef,
+    pub(crate) name: Name,
+    presence: Presence,
+    pub(crate) connection: ConnectionRef,
+    detached_at_ms: u64,
+    mail_bytes: u64,
+}
+
+fn person(lobby: &mut Lobby, index: u32) -> Option<Person> {
+    let directory = lobby.memory.directory;
+    let tx = lobby.hand.begin(directory.record);
+    let identity = directory.identities.at(index);
+    let is_free = tx.get(&identity.presence) == Presence::FREE.raw();
+    (!is_free).then(|| Person::read(&tx, index, identity))
+}
+
+impl Person {
+    fn read(tx: &LobbyTx<'_>, index: u32, identity: &Identity) -> Self {
+        Self {
+            player: PlayerRef::new(index, tx.get(&identity.generation)),
+            name: tx.get(&identity.name),
+            presence: Presence::from_raw(tx.get(&identity.presence)),
+            connection: tx.get(&identity.connection),
+            detached_at_ms: tx.get(&identity.detached_at_ms),
+            mail_bytes: tx
+                .get(&identity.mail_head)
+                .saturating_sub(tx.get(&identity.mail_tail)),
+        }
+    }
+
+    /// The player that a reference names, unless gone.
+    pub(crate) fn of(lobby: &mut Lobby, player: PlayerRef) -> Option<Self> {
+        let directory = lobby.memory.directory;
+        let tx = lobby.hand.begin(directory.record);
+        let identity = directory.identity(&tx, player)?;
+        Some(Self::read(&tx, player.index(), identity))
+    }
+
+    /// The record of the connection, if there is one now.
+    pub(crate) fn connection(&self, lobby: &Lobby) -> Option<&'static ConnectionRecord> {
+        let record = lobby.memory.connections.get(self.connection.index())?;
+        is_of(self, record).then_some(record)
+    }
+
+    /// For people.
+    pub(crate) fn presence(&self) -> &'static str {
+        match self.presence {
+            Presence::ATTACHED => "connected",
+            Presence::DETACHED => "away",
+            _ => "leaving",
+        }
+    }
+}
+
+/// Player records from this index on were never used.
+fn identities_touched(lobby: &mut Lobby) -> u32 {
+    let directory = lobby.memory.directory.record;
+    let tx = lobby.hand.begin(directory);
+    tx.get(&directory.identities_touched)
+}
+
+/// Whether the connection's record still belongs to the connection that the person had.
+fn is_of(person: &Person, record: &ConnectionRecord) -> bool {
+    person.connection.is_somebody() && record.reference(person.connection.index()) == person.connection
+}
+
+fn drain_seconds_left(lobby: &Lobby) -> Value {
+    match lobby.memory.header.drain_until_ms.load(Ordering::Relaxed) {
+        0 | u64::MAX => Value::Null,
+        until_ms => seconds(until_ms.saturating_sub(now_ms())),
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::String(Escaped(text).to_string())
+}
+
+fn seconds_since(moment_ms: u64) -> Value {
+    seconds(now_ms().saturating_sub(moment_ms))
+}
+
+fn seconds(ms: u64) -> Value {
+    // Exact: no server lives for 2^53 milliseconds.
+    json!(ms as f64 / 1000.0)
+}
+
+fn number(length: usize) -> u32 {
+    u32::try_from(length).expect("bounded by the limit of roles")
+}

@@ -1,0 +1,270 @@
+//! Everything about one player or one room.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use forkade_protocol::{SeatInfo, Snapshot};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::frontends::console::queries::lists::phase_name;
+use crate::frontends::console::queries::{Fields, Person, seconds_since, text};
+use crate::limits::{INPUT_RING_BYTES, MAILBOX_BYTES, OUTPUT_RING_BYTES};
+use crate::lobby::Lobby;
+use crate::state::connections::ConnectionRecord;
+use crate::state::layout::{PlayerRef, RoomRef};
+use crate::state::rooms::{RoomRecord, is_open, occupants, snapshot};
+use forkade_text::escape::Escaped;
+use shmem::lock::LockFigures;
+use shmem::sys::clock::now_ms;
+use shmem::transaction::Record;
+
+/// Why there is nothing to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum NotFound {
+    #[error("nobody here has that id or name")]
+    Player,
+    #[error("no open room has that id: `rooms` lists them")]
+    Room,
+    #[error("the room has no such seat: they count from 0")]
+    Seat,
+}
+
+/// The player whose id, or else whose name, `whom` is.
+///
+/// # Errors
+///
+/// [`NotFound::Player`].
+pub(crate) fn find_player(lobby: &mut Lobby, whom: &str) -> Result<PlayerRef, NotFound> {
+    let directory = lobby.memory.directory;
+    let tx = lobby.hand.begin(directory.record);
+    let by_id = whom.parse().ok().map(PlayerRef::from_id);
+    by_id
+        .filter(|player| directory.identity(&tx, *player).is_some())
+        .or_else(|| directory.find_name(&tx, whom))
+        .ok_or(NotFound::Player)
+}
+
+/// Everything about a player.
+///
+/// # Errors
+///
+/// [`NotFound::Player`].
+pub(crate) fn player(lobby: &mut Lobby, whom: &str) -> Result<Fields, NotFound> {
+    let player = find_player(lobby, whom)?;
+    let person = Person::of(lobby, player).ok_or(NotFound::Player)?;
+    let connection = person.connection(lobby);
+    let record = lobby.memory.players.at(player.index());
+    let standing = record.standing(player);
+    let since_ms = connection.map_or(person.detached_at_ms, |record| {
+        record.accepted_at_ms.load(Ordering::Relaxed)
+    });
+    let idle = connection.map(|record| seconds_since(record.last_frame_at_ms.load(Ordering::Relaxed)));
+    let room = standing.and_then(|standing| standing.room);
+    let mut fields = vec![
+        ("id", json!(player.to_id())),
+        ("name", text(person.name.as_str())),
+        ("presence", json!(person.presence())),
+        ("seconds", seconds_since(since_ms)),
+        ("idle_seconds", json!(idle)),
+        ("peer", json!(connection.map(ConnectionRecord::peer))),
+        ("connection", json!(connection.map(|_| person.connection.index()))),
+        (
+            "pid",
+            json!(
+                connection
+                    .and_then(ConnectionRecord::handler)
+                    .map(|handler| handler.pid)
+            ),
+        ),
+        ("room", json!(room.map(RoomRef::to_id))),
+        ("seat", json!(standing.and_then(|standing| standing.seat))),
+        ("room_name", room_name(lobby, room)),
+        ("mail_waiting", json!(person.mail_bytes)),
+        ("mailbox", json!(MAILBOX_BYTES)),
+    ];
+    if let Some(standing) = standing {
+        let between = |from: u64, to: u64| json!(to.saturating_sub(from));
+        let mode = if standing.is_text { "text" } else { "binary" };
+        fields.extend([
+            ("mode", json!(mode)),
+            ("input_handled", json!(standing.consumed)),
+            (
+                "input_waiting",
+                between(standing.consumed, standing.input_received),
+            ),
+            ("input_ring", json!(INPUT_RING_BYTES)),
+            ("output_written", json!(standing.output_head)),
+            (
+                "output_unsent",
+                between(standing.output_sent, standing.output_head),
+            ),
+            (
+                "output_kept",
+                between(standing.output_kept_from, standing.output_head),
+            ),
+            ("output_ring", json!(OUTPUT_RING_BYTES)),
+        ]);
+    }
+    fields.extend(of_lock(&record.lock().figures()));
+    Ok(fields)
+}
+
+fn room_name(lobby: &mut Lobby, room: Option<RoomRef>) -> Value {
+    let Some(room) = room else { return Value::Null };
+    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+    if is_open(&tx, room) {
+        text(tx.get(&tx.record().name).as_str())
+    } else {
+        Value::Null
+    }
+}
+
+/// The room that has this id and is open, or the one that people call by this [number](forkade_text::render::room_number).
+///
+/// # Errors
+///
+/// [`NotFound::Room`].
+pub(crate) fn open_room(lobby: &Lobby, id: u64) -> Result<RoomRef, NotFound> {
+    let generation_of = |index| {
+        lobby
+            .memory
+            .rooms
+            .get(index)
+            .and_then(RoomRecord::open_generation)
+    };
+    // No id is so small: generations count from 1.
+    let room = match u32::try_from(id) {
+        Ok(number) => {
+            let index = number.checked_sub(1).ok_or(NotFound::Room)?;
+            RoomRef::new(index, generation_of(index).ok_or(NotFound::Room)?)
+        }
+        Err(_) => RoomRef::from_id(id),
+    };
+    if generation_of(room.index()) == Some(room.generation()) {
+        Ok(room)
+    } else {
+        Err(NotFound::Room)
+    }
+}
+
+/// Everything about a room, with the game as `seat` or a spectator sees it.
+///
+/// # Errors
+///
+/// [`NotFound::Room`], [`NotFound::Seat`].
+pub(crate) fn room(lobby: &mut Lobby, id: u64, seat: Option<u8>) -> Result<Fields, NotFound> {
+    let room = open_room(lobby, id)?;
+    let record = lobby.memory.rooms.at(room.index());
+    let (games, mut faults) = (lobby.games, Vec::new());
+    let tx = lobby.hand.begin(record);
+    if !is_open(&tx, room) {
+        return Err(NotFound::Room);
+    }
+    if seat.is_some_and(|seat| u32::from(seat) >= tx.get(&record.capacity)) {
+        return Err(NotFound::Seat);
+    }
+    let snapshot = snapshot(&tx, room, games, seat, &mut faults);
+    let players: Vec<(u8, PlayerRef)> = occupants(&tx)
+        .map(|(number, seat)| (number, seat.player))
+        .collect();
+    let (due_ms, state_bytes) = (tx.get(&record.next_tick_at_ms), tx.get(&record.state_bytes));
+    let has_state = tx.get(&record.match_seats) != 0;
+    drop(tx);
+    for fault in faults {
+        log::warn!("the game in room {id} cannot show itself: {fault}");
+    }
+    let next_tick_ms = (due_ms != u64::MAX && has_state).then(|| due_ms.saturating_sub(now_ms()));
+    let (oldest, newest) = record.log.window();
+    let picture = picture(lobby, &snapshot);
+    let seats: Vec<Value> = (0..)
+        .zip(&snapshot.seats)
+        .map(|(number, taken)| seat_value(number, taken.as_ref(), &players))
+        .collect();
+    let reservations: Vec<Value> = snapshot
+        .reservations
+        .iter()
+        .map(|kept| json!({"seat": kept.seat, "name": text(&kept.name), "milliseconds": kept.milliseconds}))
+        .collect();
+    let rules = &snapshot.rules;
+    let mut fields = vec![
+        ("id", json!(id)),
+        ("name", text(&snapshot.name)),
+        ("game", json!(snapshot.game)),
+        ("phase", json!(phase_name(snapshot.phase))),
+        ("owner", json!(snapshot.owner)),
+        ("seats", json!(seats)),
+        ("reservations", json!(reservations)),
+        ("spectators", json!(snapshot.spectators)),
+        ("passcode", json!(rules.passcode)),
+        ("unlisted", json!(rules.unlisted)),
+        ("no_spectators", json!(rules.no_spectators)),
+        ("turn_seconds", json!(rules.turn_seconds)),
+        ("options", hex(&rules.options)),
+        ("turn_seat", json!(snapshot.turn.map(|turn| turn.seat))),
+        ("turn_ms", json!(snapshot.turn.map(|turn| turn.milliseconds))),
+        ("next_tick_ms", json!(next_tick_ms)),
+        ("state_bytes", json!(has_state.then_some(state_bytes))),
+        ("events", json!(snapshot.event)),
+        ("log", json!([oldest, newest, record.log.announced()])),
+    ];
+    fields.extend(of_lock(&record.lock().figures()));
+    fields.push(("picture", picture));
+    Ok(fields)
+}
+
+fn seat_value(number: u8, taken: Option<&SeatInfo>, players: &[(u8, PlayerRef)]) -> Value {
+    let Some(seat) = taken else {
+        return json!({"seat": number, "player": null});
+    };
+    let player = players.iter().find(|(other, _)| *other == number);
+    json!({
+        "seat": number,
+        "player": player.map(|(_, player)| player.to_id()),
+        "name": text(&seat.name),
+        "connected": seat.connected,
+        "ready": seat.ready,
+    })
+}
+
+/// The game as text. Its code runs on a copy, with no lock held.
+fn picture(lobby: &Lobby, snapshot: &Snapshot) -> Value {
+    if snapshot.view.is_empty() {
+        return Value::Null;
+    }
+    let Some((_, game)) = lobby.games.find(&snapshot.game) else {
+        return Value::Null;
+    };
+    match game.draw(&snapshot.view) {
+        // The lines are the game's own; what is in them may be a player's.
+        Ok(drawn) => Value::String(
+            drawn
+                .lines()
+                .map(|line| Escaped(line).to_string())
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ),
+        Err(fault) => {
+            log::warn!("{} cannot draw itself: {fault}", snapshot.game);
+            Value::Null
+        }
+    }
+}
+
+fn of_lock(figures: &LockFigures) -> [(&'static str, Value); 4] {
+    [
+        ("lock_holder", json!(figures.holder.map(|holder| holder.pid))),
+        ("lock_taken", json!(figures.epoch)),
+        ("lock_waits", json!(figures.waits)),
+        ("lock_recoveries", json!(figures.recoveries)),
+    ]
+}
+
+/// Bytes that mean something to the game alone; nothing if there are none.
+fn hex(bytes: &[u8]) -> Value {
+    let mut text = String::new();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    json!((!bytes.is_empty()).then_some(text))
+}

@@ -1,0 +1,128 @@
+//! The players and the rooms.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use forkade_protocol::Phase;
+use serde_json::json;
+
+use crate::frontends::console::queries::{
+    Column, List, identities_touched, in_steps, person, seconds_since, text,
+};
+use crate::lobby::Lobby;
+use crate::state::connections::ConnectionRecord;
+use crate::state::directory::Name;
+use crate::state::layout::RoomRef;
+use crate::state::rooms::{is_open, occupants, summary};
+
+const PLAYERS: [Column; 8] = [
+    ("id", 12),
+    ("presence", 9),
+    ("seconds", 10),
+    ("pid", 7),
+    ("peer", 21),
+    ("room", 12),
+    ("seat", 4),
+    ("name", 24),
+];
+
+/// Who is here.
+pub(crate) fn players() -> List {
+    let row = |lobby: &mut Lobby, seats: &HashMap<u64, (RoomRef, u8)>, index: u32| {
+        let person = person(lobby, index)?;
+        let record = person.connection(lobby);
+        let since_ms = record.map_or(person.detached_at_ms, |record| {
+            record.accepted_at_ms.load(Ordering::Relaxed)
+        });
+        let seat = seats.get(&person.player.to_id());
+        Some(vec![
+            json!(person.player.to_id()),
+            json!(person.presence()),
+            seconds_since(since_ms),
+            json!(
+                record
+                    .and_then(ConnectionRecord::handler)
+                    .map(|handler| handler.pid)
+            ),
+            json!(record.map(ConnectionRecord::peer)),
+            json!(seat.map(|(room, _)| room.to_id())),
+            json!(seat.map(|(_, seat)| seat)),
+            text(person.name.as_str()),
+        ])
+    };
+    List {
+        columns: &PLAYERS,
+        next: in_steps(|lobby| (identities_touched(lobby), seats(lobby)), row),
+    }
+}
+
+/// Who sits where, by the player's id. (Where a player is stands in the player's own record, too; but that is its handler's alone.)
+fn seats(lobby: &mut Lobby) -> HashMap<u64, (RoomRef, u8)> {
+    let mut seats = HashMap::new();
+    for index in 0..lobby.rooms_touched() {
+        let record = lobby.memory.rooms.at(index);
+        let Some(generation) = record.open_generation() else {
+            continue;
+        };
+        let room = RoomRef::new(index, generation);
+        let tx = lobby.hand.begin(record);
+        if is_open(&tx, room) {
+            seats.extend(occupants(&tx).map(|(number, seat)| (seat.player.to_id(), (room, number))));
+        }
+    }
+    seats
+}
+
+const ROOMS: [Column; 10] = [
+    ("id", 12),
+    ("game", 12),
+    ("phase", 8),
+    ("taken", 5),
+    ("seats", 5),
+    ("spectators", 10),
+    ("passcode", 8),
+    ("events", 8),
+    ("name", 24),
+    ("players", 24),
+];
+
+/// The rooms that are open.
+pub(crate) fn rooms() -> List {
+    let row = |lobby: &mut Lobby, (): &(), index: u32| {
+        let record = lobby.memory.rooms.at(index);
+        let room = RoomRef::new(index, record.open_generation()?);
+        let games = lobby.games;
+        let tx = lobby.hand.begin(record);
+        if !is_open(&tx, room) {
+            return None;
+        }
+        let summary = summary(&tx, room, games);
+        let events = record.log.next_number(&tx) - 1;
+        let names: Vec<Name> = occupants(&tx).map(|(_, seat)| seat.name).collect();
+        drop(tx);
+        Some(vec![
+            json!(summary.room.0),
+            json!(summary.game),
+            json!(phase_name(summary.phase)),
+            json!(summary.taken),
+            json!(summary.seats),
+            json!(summary.spectators),
+            json!(summary.passcode),
+            json!(events),
+            text(&summary.name),
+            names.iter().map(|name| text(name.as_str())).collect(),
+        ])
+    };
+    List {
+        columns: &ROOMS,
+        next: in_steps(|lobby| (lobby.rooms_touched(), ()), row),
+    }
+}
+
+pub(crate) fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Waiting => "waiting",
+        Phase::Playing => "playing",
+        Phase::Finished => "finished",
+    }
+}

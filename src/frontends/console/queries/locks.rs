@@ -1,0 +1,82 @@
+//! The locks, and how they have fared.
+
+use serde_json::json;
+
+use crate::frontends::console::queries::processes::role_of;
+use crate::frontends::console::queries::{Column, List, Row, identities_touched, in_steps};
+use crate::lobby::Lobby;
+use crate::process::process_table::Context;
+use shmem::lock::{Lock, LockFigures};
+use shmem::sys::clock::now_ms;
+use shmem::transaction::Record;
+
+const LOCKS: [Column; 9] = [
+    ("lock", 6),
+    ("record", 7),
+    ("holder", 7),
+    ("role", 10),
+    ("held_ms", 8),
+    ("taken", 12),
+    ("waits", 10),
+    ("long_waits", 10),
+    ("recoveries", 10),
+];
+
+/// The locks: those of which there is something to tell, or `all`, and at the end their sums.
+pub(crate) fn locks(context: Context, all: bool) -> List {
+    let mut sums = LockFigures {
+        holder: None,
+        epoch: 0,
+        taken_at_ms: 0,
+        waits: 0,
+        long_waits: 0,
+        recoveries: 0,
+    };
+    let touched = |lobby: &mut Lobby| {
+        let (players, rooms) = (identities_touched(lobby), lobby.rooms_touched());
+        (players + rooms + 3, (players, rooms))
+    };
+    let row = move |lobby: &mut Lobby, (players, rooms): &(u32, u32), index: u32| {
+        let memory = lobby.memory;
+        let (kind, record, lock): (_, _, &Lock) = if index == 0 {
+            ("lobby", None, memory.directory.record.lock())
+        } else if index <= *players {
+            ("player", Some(index - 1), memory.players.at(index - 1).lock())
+        } else if index <= players + rooms {
+            let room = index - players - 1;
+            ("room", Some(room), memory.rooms.at(room).lock())
+        } else if index == players + rooms + 1 {
+            ("chat", None, memory.chat.lock())
+        } else {
+            return Some(row_of_lock(context, "total", None, &sums));
+        };
+        let figures = lock.figures();
+        sums.epoch += figures.epoch;
+        sums.waits += figures.waits;
+        sums.long_waits += figures.long_waits;
+        sums.recoveries += figures.recoveries;
+        let has_a_story = figures.holder.is_some() || figures.waits + figures.recoveries > 0;
+        (all || has_a_story).then(|| row_of_lock(context, kind, record, &figures))
+    };
+    List {
+        columns: &LOCKS,
+        next: in_steps(touched, row),
+    }
+}
+
+fn row_of_lock(context: Context, kind: &str, record: Option<u32>, figures: &LockFigures) -> Row {
+    let held_ms = figures
+        .holder
+        .map(|_| now_ms().saturating_sub(figures.taken_at_ms));
+    vec![
+        json!(kind),
+        json!(record),
+        json!(figures.holder.map(|holder| holder.pid)),
+        json!(figures.holder.and_then(|holder| role_of(holder.pid, context))),
+        json!(held_ms),
+        json!(figures.epoch),
+        json!(figures.waits),
+        json!(figures.long_waits),
+        json!(figures.recoveries),
+    ]
+}

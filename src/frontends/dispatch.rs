@@ -1,0 +1,337 @@
+//! A player's state machine: bytes of the handshake and frames in, lobby calls out. No sockets and no clock.
+//!
+//! Whatever a client sends, the worst that comes of it is a typed error and the end of its own connection.
+
+use forkade_protocol::preamble::{self, Opening};
+use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
+
+use crate::limits::{CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX};
+use crate::lobby::Rejection;
+use crate::lobby::chat::clean_line;
+use crate::lobby::join_leave::NewRoom;
+use crate::session::rate::has_its_price;
+use crate::session::{Farewell, Session};
+use crate::state::directory::Name;
+
+/// What the handshake has led to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// More bytes are needed.
+    Incomplete,
+    /// The client is a player now.
+    Greeted,
+    /// A session was asked for; the keeper whose bell is to be rung.
+    Resuming(Option<u32>),
+    /// The connection is to be closed with this word.
+    Refused(Farewell),
+}
+
+/// Looks at the bytes of the handshake that have arrived, and acts when they are complete.
+pub fn shake_hands(session: &mut Session) -> Handshake {
+    let bytes = session.handshake();
+    let (min, max) = match preamble::classify(&bytes) {
+        Opening::NeedMore => return Handshake::Incomplete,
+        Opening::Preamble { min, max } => (min, max),
+        Opening::Bad => {
+            return refused(
+                ErrorCode::BadPreamble,
+                "this is no preamble of the Forkade protocol",
+            );
+        }
+        Opening::Text(_) => return greet_guest(session),
+    };
+    let Some(version) = preamble::negotiate(min, max) else {
+        let text = format!(
+            "this server speaks versions {} to {}, you speak {min} to {max}",
+            preamble::VERSION_MIN,
+            preamble::VERSION_MAX
+        );
+        return refused(ErrorCode::VersionUnsupported, text);
+    };
+    let rest = &bytes[preamble::PREAMBLE_BYTES..];
+    let first_frame_max = HANDSHAKE_BYTES_MAX - preamble::PREAMBLE_BYTES - FRAME_HEADER_BYTES;
+    let (body, total) = match frame::split(rest, first_frame_max) {
+        frame::Split::Incomplete { .. } => return Handshake::Incomplete,
+        frame::Split::TooLarge { .. } => {
+            return refused(
+                ErrorCode::FrameTooLarge,
+                format!("a greeting has at most {first_frame_max} bytes"),
+            );
+        }
+        frame::Split::Frame { body, total } => (body, total),
+    };
+    let used = preamble::PREAMBLE_BYTES + total;
+    match codec::decode::<ClientMessage>(body) {
+        Err(error) => refused(
+            ErrorCode::Malformed,
+            format!("the greeting is malformed: {error}"),
+        ),
+        Ok(ClientMessage::Hello { client, .. }) if client.len() > CLIENT_NAME_BYTES_MAX => refused(
+            ErrorCode::NameInvalid,
+            format!("the client's name for itself has more than {CLIENT_NAME_BYTES_MAX} bytes"),
+        ),
+        Ok(ClientMessage::Hello { name, .. }) => greet(session, version, &name, used),
+        Ok(ClientMessage::Resume { .. }) if bytes.len() > used => refused(
+            ErrorCode::WrongState,
+            "after Resume, wait for Resumed: only then it is known what to send",
+        ),
+        Ok(ClientMessage::Resume { token, received }) => match session.ask_to_resume(token, received, used) {
+            Ok(keeper) => Handshake::Resuming(keeper),
+            Err(code @ ErrorCode::Replaced) => refused(code, "your session goes on on a newer connection"),
+            Err(code @ ErrorCode::TokenUnknown) => refused(code, "no session has this token (any more)"),
+            Err(code @ ErrorCode::Malformed) => {
+                refused(code, "more bytes were claimed received than were sent")
+            }
+            Err(code) => refused(code, "the server failed; nothing was changed"),
+        },
+        Ok(_) => refused(ErrorCode::WrongState, "the first message is Hello or Resume"),
+    }
+}
+
+fn greet(session: &mut Session, version: u16, name: &str, used: usize) -> Handshake {
+    let cleaned = text::player_name(name);
+    let held = cleaned.map(|cleaned| Name::new(&cleaned));
+    let name = match held {
+        Ok(Some(name)) => name,
+        Ok(None) => return refused(ErrorCode::NameInvalid, "the name is too long"),
+        Err(error) => {
+            return refused(
+                ErrorCode::NameInvalid,
+                format!("the name cannot be used: {error}"),
+            );
+        }
+    };
+    match session.greet(version, name, used) {
+        Ok(()) => Handshake::Greeted,
+        Err(code @ ErrorCode::NameTaken) => refused(code, "somebody here has this name; choose another"),
+        Err(code @ ErrorCode::ServerFull) => {
+            refused(code, "the server has as many players as it can; try again later")
+        }
+        Err(code @ ErrorCode::ShuttingDown) => {
+            refused(code, "the server is about to stop and takes no new players")
+        }
+        Err(code) => refused(code, "the server failed; nothing was changed"),
+    }
+}
+
+/// Anything else than a preamble is somebody at a terminal.
+fn greet_guest(session: &mut Session) -> Handshake {
+    let why = match session.greet_guest() {
+        Ok(()) => return Handshake::Greeted,
+        Err(ErrorCode::ServerFull) => "the server has as many players as it can; try again later",
+        Err(ErrorCode::ShuttingDown) => "the server is about to stop and takes in nobody new",
+        Err(_) => "the server failed; try again",
+    };
+    Handshake::Refused(Farewell::Line(why.into()))
+}
+
+fn refused(code: ErrorCode, text: impl Into<String>) -> Handshake {
+    Handshake::Refused(Farewell::Error(code, text.into()))
+}
+
+/// What is next in the input.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A frame was handled.
+    Handled,
+    /// No whole frame is there, or what it leads to has [no space](Session::is_held_up).
+    Wait,
+    /// The connection is to be closed with this word; `leaves`: and the player leaves for good.
+    Close {
+        /// Whether the player leaves for good.
+        leaves: bool,
+        /// What the client is told.
+        farewell: Farewell,
+    },
+}
+
+/// Handles the next frame of the player's input, or what was typed in text mode, if it has arrived whole and there is space for what
+/// it leads to.
+pub fn handle_next_frame(session: &mut Session) -> Next {
+    if session.is_held_up() {
+        return Next::Wait;
+    }
+    if session.is_text() {
+        return super::text_dispatch::handle_next(session);
+    }
+    let body = match session.next_frame() {
+        Ok(Some(body)) => body,
+        Ok(None) => return Next::Wait,
+        Err(length) => {
+            let text = format!("a frame of {length} bytes was announced; the limit is {FRAME_BYTES_MAX}");
+            return close(ErrorCode::FrameTooLarge, text);
+        }
+    };
+    match codec::decode::<ClientMessage>(&body) {
+        Ok(message) if session.frame_is_refused() => refuse(session, &message),
+        Ok(message) => handle_when_told(session, message),
+        Err(error) => close(ErrorCode::Malformed, format!("a message is malformed: {error}")),
+    }
+}
+
+/// Handles a message; before the player leaves, what has happened in the room until now is delivered: it is the player's to know, and
+/// cannot be told afterwards.
+pub(crate) fn handle_when_told(session: &mut Session, message: ClientMessage) -> Next {
+    if !matches!(message, ClientMessage::Leave { .. } | ClientMessage::Goodbye) {
+        return handle(session, message);
+    }
+    match session.catch_up() {
+        Ok(false) if message != ClientMessage::Goodbye => {
+            session.end_frame();
+            Next::Wait
+        }
+        // Who says goodbye and does not read has waived the rest.
+        Ok(_) => handle(session, message),
+        Err(rejection) => {
+            log::error!("cannot deliver the room's events: {rejection}");
+            close(
+                ErrorCode::InternalError,
+                "the server failed; the session can be resumed",
+            )
+        }
+    }
+}
+
+fn close(code: ErrorCode, text: impl Into<String>) -> Next {
+    Next::Close {
+        leaves: false,
+        farewell: Farewell::Error(code, text.into()),
+    }
+}
+
+fn handle(session: &mut Session, message: ClientMessage) -> Next {
+    let request = message.request();
+    if has_its_price(&message)
+        && let Some(request) = request
+        && let Err(rejection) = session.charge()
+    {
+        reject(session, request, rejection);
+        session.end_frame();
+        return Next::Handled;
+    }
+    let result = match message {
+        ClientMessage::Hello { .. } | ClientMessage::Resume { .. } => {
+            return close(ErrorCode::WrongState, "you have greeted already");
+        }
+        ClientMessage::Goodbye => {
+            return Next::Close {
+                leaves: true,
+                farewell: Farewell::None,
+            };
+        }
+        ClientMessage::Confirm { received } => match session.confirm(received) {
+            Ok(confirmed) => confirmed,
+            Err(sent) => {
+                let text = format!("{received} bytes were confirmed, of {sent} that were sent");
+                return close(ErrorCode::Malformed, text);
+            }
+        },
+        ClientMessage::Ping { nonce } => session.pong(nonce),
+        ClientMessage::ListRooms {
+            request,
+            filter,
+            after,
+        } => session.list_rooms(request, &filter, after),
+        ClientMessage::CreateRoom {
+            request,
+            game,
+            name,
+            settings,
+        } => room_name(&name).and_then(|name| {
+            let settings = &settings;
+            session.create_room(
+                request,
+                &NewRoom {
+                    game: &game,
+                    name: &name,
+                    settings,
+                },
+            )
+        }),
+        ClientMessage::JoinRoom {
+            request,
+            room,
+            passcode,
+        } => session.join_room(request, room, passcode.as_deref(), false),
+        ClientMessage::Spectate {
+            request,
+            room,
+            passcode,
+        } => session.join_room(request, room, passcode.as_deref(), true),
+        ClientMessage::QuickMatch {
+            request,
+            game,
+            options,
+        } => session.quick_match(request, &game, &options),
+        ClientMessage::Leave { request } => session.leave_room(request),
+        ClientMessage::Look { request } => session.look(request),
+        ClientMessage::Ready { ready, .. } => session.ready(ready),
+        ClientMessage::Rematch { .. } => session.rematch(),
+        ClientMessage::Act { action, .. } => session.act(&action),
+        ClientMessage::Chat { scope, text, .. } => chat(session, &scope, &text),
+        ClientMessage::Configure { settings, .. } => session.configure(&settings),
+        ClientMessage::Kick { seat, name, .. } => session.kick_from_seat(seat, &name),
+        ClientMessage::HandOver { seat, name, .. } => session.hand_over(seat, &name),
+        ClientMessage::Invite { request, renew } => session.invite(request, renew),
+        ClientMessage::JoinByInvite { request, code, watch } => session.join_by_invite(request, &code, watch),
+        ClientMessage::Reserve { player, .. } => session.reserve(&player),
+    };
+    match (result, request) {
+        (Ok(()), _) => {}
+        (Err(rejection), Some(request)) => reject(session, request, rejection),
+        // Confirm and Ping ask for nothing that could be refused.
+        (Err(rejection), None) => {
+            log::error!("a message without a request was rejected: {rejection}");
+            return close(
+                ErrorCode::InternalError,
+                "the server failed; the session can be resumed",
+            );
+        }
+    }
+    session.end_frame();
+    Next::Handled
+}
+
+/// What is said of a frame in which all who handled it have died.
+pub(crate) const REFUSED: &str = "what you asked for has ended every process that tried it; it was not done";
+
+/// All who handled this frame have died. It is done with, so that it is not tried again when the client resumes.
+fn refuse(session: &mut Session, message: &ClientMessage) -> Next {
+    match message.request() {
+        Some(request) => reject(session, request, Rejection::new(RejectCode::GameFailed, REFUSED)),
+        None => session
+            .consume_and_reply(None)
+            .expect("consuming a frame fits its transaction"),
+    }
+    session.end_frame();
+    close(ErrorCode::InternalError, REFUSED)
+}
+
+pub(crate) fn reject(session: &mut Session, request: u32, rejection: Rejection) {
+    // No lock is held here: showing a panic's backtrace takes its time.
+    if let Some(fault) = &rejection.fault {
+        log::warn!(
+            "the game's code failed in {}'s request: {fault}",
+            session.name().as_str()
+        );
+    }
+    let Rejection { code, text, .. } = rejection;
+    session.do_not_charge();
+    let reply = ServerMessage::Rejected { request, code, text };
+    session
+        .consume_and_reply(Some(&reply))
+        .expect("a rejection fits its transaction");
+}
+
+fn chat(session: &mut Session, scope: &ChatScope, said: &str) -> Result<(), Rejection> {
+    let said = clean_line(said)?;
+    match scope {
+        ChatScope::Room => session.chat_in_room(&said),
+        ChatScope::Lobby => session.chat_in_lobby(&said),
+        ChatScope::Whisper { to } => session.whisper(to, &said),
+    }
+}
+
+fn room_name(name: &str) -> Result<String, Rejection> {
+    text::room_name(name).map_err(|error| Rejection::new(RejectCode::RoomNameInvalid, error.to_string()))
+}

@@ -1,0 +1,5 @@
+//! What clients and operators say, turned into calls of the layers below: binary frames, text mode and the console.
+
+pub(crate) mod console;
+pub mod dispatch;
+mod text_dispatch;

@@ -1,0 +1,235 @@
+//! What is typed in text mode, made into calls of the lobby.
+
+use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, Snapshot, text};
+
+use crate::frontends::dispatch::{Next, reject};
+use crate::limits::TEXT_LINE_BYTES_MAX;
+use crate::lobby::Rejection;
+use crate::logging;
+use crate::session::{Farewell, Session};
+use crate::state::directory::Name;
+use forkade_text::commands;
+use forkade_text::commands::{Command, REQUEST, Setting};
+use forkade_text::input::Found;
+use forkade_text::render;
+
+/// Handles the next thing that was typed.
+pub(crate) fn handle_next(session: &mut Session) -> Next {
+    // What the line before has led to is shown before anything that the next one does.
+    if let Err(rejection) = session.deliver() {
+        log::error!("cannot deliver the room's events: {rejection}");
+    }
+    if session.is_held_up() {
+        return Next::Wait;
+    }
+    let done = match session.next_typed() {
+        Found::Nothing => return Next::Wait,
+        Found::Answers {
+            answers,
+            up_to,
+            refused,
+        } => session.answer_telnet(&answers, up_to, refused),
+        Found::Skip { .. } => session.consume_and_reply(None),
+        Found::TooLong { .. } => session.say(&render::refusal(&format!(
+            "that line has more than {TEXT_LINE_BYTES_MAX} bytes; it is thrown away up to its end"
+        ))),
+        Found::Line { .. } if session.frame_is_refused() => {
+            session.say(&render::refusal(crate::frontends::dispatch::REFUSED))
+        }
+        Found::Line { line, .. } => match obey(session, &line) {
+            Ok(next) => return next,
+            Err(rejection) => {
+                reject(session, REQUEST, rejection);
+                Ok(())
+            }
+        },
+    };
+    if let Err(rejection) = done {
+        log::error!("what was typed was rejected as a whole: {rejection}");
+    }
+    session.end_frame();
+    Next::Handled
+}
+
+fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
+    let command = match commands::parse(line) {
+        Ok(command) => command,
+        Err(complaint) => return say(session, &render::refusal(&complaint.to_string())),
+    };
+    let message = match command {
+        Command::Nothing => return say(session, ""),
+        Command::Help(None) => return say(session, &render::help()),
+        Command::Help(Some(about)) => return say(session, &render::explanation(about)),
+        Command::Games => {
+            let games = render::games(session.lobby.games);
+            return say(session, &games);
+        }
+        Command::Quit => {
+            return Ok(Next::Close {
+                leaves: true,
+                farewell: Farewell::Line("goodbye".into()),
+            });
+        }
+        Command::Who => return handled(session, Session::who),
+        Command::Rename(name) => {
+            let name = player_name(&name)?;
+            session.charge()?;
+            let renamed = handled(session, |session| session.rename(name))?;
+            logging::set_player(Some(name.as_str()));
+            return Ok(renamed);
+        }
+        Command::Create { game, name, settings } => ClientMessage::CreateRoom {
+            request: REQUEST,
+            name: match name.is_empty() {
+                true => render::name_for_room(session.name().as_str()),
+                false => name,
+            },
+            settings: chosen_settings(session, &game, settings)?,
+            game,
+        },
+        Command::Rooms { filter, after } => ClientMessage::ListRooms {
+            request: REQUEST,
+            filter,
+            after: after.map(|number| session.room_before(number)),
+        },
+        Command::Join {
+            room,
+            passcode,
+            watch,
+        } => {
+            let (request, room) = (REQUEST, session.room_meant(room));
+            match watch {
+                true => ClientMessage::Spectate {
+                    request,
+                    room,
+                    passcode,
+                },
+                false => ClientMessage::JoinRoom {
+                    request,
+                    room,
+                    passcode,
+                },
+            }
+        }
+        Command::Set(settings) => ClientMessage::Configure {
+            request: REQUEST,
+            settings: changed_settings(session, settings)?,
+        },
+        Command::Kick(whom) => {
+            let (seat, name) = seat_of(session, &whom)?;
+            ClientMessage::Kick {
+                request: REQUEST,
+                seat,
+                name,
+            }
+        }
+        Command::HandOver(whom) => {
+            let (seat, name) = seat_of(session, &whom)?;
+            ClientMessage::HandOver {
+                request: REQUEST,
+                seat,
+                name,
+            }
+        }
+        Command::Move(text) => ClientMessage::Act {
+            request: REQUEST,
+            action: action(session, &text)?,
+        },
+        Command::Look if session.membership().place().is_none() => {
+            return handled(session, Session::look_around);
+        }
+        Command::Look => ClientMessage::Look { request: REQUEST },
+        Command::Ask(message) => message,
+    };
+    Ok(crate::frontends::dispatch::handle_when_told(session, message))
+}
+
+fn say(session: &mut Session, text: &str) -> Result<Next, Rejection> {
+    handled(session, |session| session.say(text))
+}
+
+fn handled(
+    session: &mut Session,
+    act: impl FnOnce(&mut Session) -> Result<(), Rejection>,
+) -> Result<Next, Rejection> {
+    act(session)?;
+    session.end_frame();
+    Ok(Next::Handled)
+}
+
+fn player_name(name: &str) -> Result<Name, Rejection> {
+    let invalid = |why: String| Rejection::new(RejectCode::TextInvalid, why);
+    let cleaned =
+        text::player_name(name).map_err(|error| invalid(format!("the name cannot be used: {error}")))?;
+    Name::new(&cleaned).ok_or_else(|| invalid("the name is too long".into()))
+}
+
+/// Whatever is no command may be a move.
+fn action(session: &mut Session, text: &str) -> Result<Vec<u8>, Rejection> {
+    let what = render::quoted(text);
+    match session.action_of(text) {
+        Err(rejection) if rejection.code == RejectCode::NotInRoom => Err(Rejection::new(
+            RejectCode::NotInRoom,
+            format!("{what} is no command; \"help\" lists them"),
+        )),
+        Err(rejection) if rejection.code == RejectCode::BadAction => Err(Rejection::new(
+            RejectCode::BadAction,
+            format!(
+                "{what} is neither a command (see \"help\") nor a move: {}",
+                rejection.text
+            ),
+        )),
+        decided => decided,
+    }
+}
+
+/// What a room of the game is to be like.
+fn chosen_settings(session: &Session, game: &str, chosen: Vec<Setting>) -> Result<RoomSettings, Rejection> {
+    let mut settings = RoomSettings::default();
+    let game = session.lobby.games.find(game).map(|(_, game)| game);
+    for setting in chosen {
+        setting.apply(&mut settings, game)?;
+    }
+    Ok(settings)
+}
+
+/// The room's settings with these changes.
+fn changed_settings(session: &mut Session, changes: Vec<Setting>) -> Result<RoomSettings, Rejection> {
+    let Snapshot { game, rules, .. } = session.room_now()?;
+    let says_passcode = changes
+        .iter()
+        .any(|change| matches!(change, Setting::Passcode(_)));
+    if rules.passcode && !says_passcode {
+        return Err(Rejection::new(
+            RejectCode::BadSettings,
+            "your room has a passcode, which is not kept in readable form: say it again (passcode=WORD), or \"passcode=\" for none",
+        ));
+    }
+    let mut settings = RoomSettings {
+        passcode: None,
+        seats: rules.seats,
+        options: rules.options,
+        unlisted: rules.unlisted,
+        no_spectators: rules.no_spectators,
+        turn_seconds: rules.turn_seconds,
+    };
+    let game = session.lobby.games.find(&game).map(|(_, game)| game);
+    for change in changes {
+        change.apply(&mut settings, game)?;
+    }
+    Ok(settings)
+}
+
+/// The seat of whoever has this name, and the name as it is written.
+fn seat_of(session: &mut Session, whom: &str) -> Result<(u8, String), Rejection> {
+    let name = whom.to_lowercase();
+    let seats = session.room_now()?.seats;
+    let names = (0..)
+        .zip(seats)
+        .filter_map(|(seat, info)| Some((seat, info?.name)));
+    let mut found = names.filter(|(_, other)| other.to_lowercase() == name);
+    found.next().ok_or_else(|| {
+        let text = format!("nobody in this room is called {}", render::quoted(whom));
+        Rejection::new(RejectCode::NoSuchSeat, text)
+    })
+}

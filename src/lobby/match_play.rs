@@ -1,0 +1,274 @@
+//! Playing: ready, act, the passing of time, and the end of a match. All of it under the room's own lock.
+//!
+//! Game code runs inside the transaction and may fail or panic: then the transaction never happened, and the request is rejected.
+
+use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
+
+use crate::lobby::delivery::Events;
+use crate::lobby::join_leave::fresh_seed;
+use crate::lobby::turns::{begin_turn, set_clock};
+use crate::lobby::{Lobby, Rejection};
+use crate::maintenance::crash_attribution::note_game;
+use crate::session::Session;
+use crate::state::buffers;
+use crate::state::header::Header;
+use crate::state::layout::RoomRef;
+use crate::state::rooms::{
+    RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state,
+};
+use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
+use shmem::sys::clock::now_ms;
+
+impl Session {
+    /// Says whether the player is ready for the match. When all seats are, it begins.
+    ///
+    /// # Errors
+    ///
+    /// In no room, only watching, the match under way, or a server that is about to stop.
+    pub fn ready(&mut self, ready: bool) -> Result<(), Rejection> {
+        self.set_ready(ready, |phase| match phase {
+            MatchPhase::Playing => Err(Rejection::new(RejectCode::AlreadyStarted, "the match has begun")),
+            MatchPhase::Waiting | MatchPhase::Finished => Ok(()),
+        })
+    }
+
+    /// Asks for another match in the same seats: ready, once the last match is over.
+    ///
+    /// # Errors
+    ///
+    /// In no room, only watching, no match that is over, or a server that is about to stop.
+    pub fn rematch(&mut self) -> Result<(), Rejection> {
+        self.set_ready(true, |phase| match phase {
+            MatchPhase::Finished => Ok(()),
+            MatchPhase::Waiting | MatchPhase::Playing => Err(Rejection::new(
+                RejectCode::NotOver,
+                "there is no finished match to repeat",
+            )),
+        })
+    }
+
+    /// Makes a move.
+    ///
+    /// # Errors
+    ///
+    /// In no room, only watching, no match, or the game refuses or fails.
+    pub fn act(&mut self, action: &[u8]) -> Result<(), Rejection> {
+        self.in_room(|tx, inside| {
+            let seat = inside.must_have_seat()?;
+            if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
+                return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
+            }
+            call_game(
+                tx,
+                inside.games,
+                inside.outbox,
+                Some(seat),
+                |game, state, out, next| game.act(state, seat, action, out, next),
+            )?
+        })
+    }
+
+    fn set_ready(
+        &mut self,
+        ready: bool,
+        allowed: impl FnOnce(MatchPhase) -> Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
+        let seed = fresh_seed()?;
+        let (header, paid) = (self.lobby.memory.header, self.pay_for_request());
+        self.in_room(|tx, inside| {
+            let (record, seat) = (tx.record(), inside.must_have_seat()?);
+            allowed(phase_of(tx.get(&record.phase)))?;
+            if ready {
+                must_not_drain(header)?;
+            }
+            let (bits, bit) = (tx.get(&record.ready), 1 << seat);
+            // Who becomes ready has taken it back before, which had its price, or has played a match since.
+            if !ready || bits & bit != 0 {
+                paid?.enter(tx, &inside.own.player.requests_paid_until_us);
+            }
+            tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
+            let mut events = Events::begin(tx);
+            events.tell_all(tx, RoomEvent::Ready { seat, ready })?;
+            events.finish(tx);
+            start_if_all_are_ready(tx, inside.games, seed)
+        })
+    }
+}
+
+impl Lobby {
+    /// Does what is due in a room at that time: reservations end, a turn ends, the game ticks. Says whether anything was.
+    ///
+    /// # Errors
+    ///
+    /// If the game fails: the match is then over, abandoned.
+    pub fn pass_time(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+        let ended = self.end_reservations(index, now_ms)?;
+        let timed_out = self.end_turn(index, now_ms)?;
+        Ok(self.tick(index, now_ms)? || timed_out || ended)
+    }
+
+    /// Lets time pass in a room whose game is due for a tick. Says whether it was.
+    ///
+    /// # Errors
+    ///
+    /// If the game fails: the match is then over, abandoned.
+    pub fn tick(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+        let mut tx = self.hand.begin(self.memory.rooms.at(index));
+        let record = tx.record();
+        let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
+        let due = tx.get(&record.next_tick_at_ms);
+        let open = tx.get(&record.life) == RoomLife::OPEN.raw();
+        if !open || !playing || due > now_ms {
+            return Ok(false);
+        }
+        let room = RoomRef::new(index, tx.get(&record.generation));
+        let noted = note_game(self.memory, self.notes_games, room);
+        let ticked = call_game(
+            &mut tx,
+            self.games,
+            &mut self.outbox,
+            None,
+            |game, state, out, next| game.tick(state, out, next),
+        );
+        if let Err(rejection) = ticked.map_err(Rejection::from).flatten() {
+            drop(tx);
+            self.abandon_match(index)?;
+            return Err(rejection);
+        }
+        if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
+            // A ticker that was away does not make up for what it missed: time in the game stood still.
+            let period = 1000 / u64::from(game_of(&tx, self.games).ticks_per_second().max(1));
+            tx.set(&record.next_tick_at_ms, (due + period).max(now_ms));
+        }
+        tx.commit()?;
+        drop(noted);
+        Ok(true)
+    }
+
+    pub(crate) fn abandon_match(&mut self, index: u32) -> Result<(), Rejection> {
+        let mut tx = self.hand.begin(self.memory.rooms.at(index));
+        finish(&mut tx, Outcome::Abandoned)?;
+        Ok(tx.commit()?)
+    }
+}
+
+/// A seat was vacated for good while the match was being played: the game decides, and a game that cannot is over.
+pub(crate) fn player_left(
+    tx: &mut RoomTx<'_>,
+    games: &Games,
+    (outbox, faults): (&mut ErasedOutbox, &mut Vec<GameError>),
+    seat: u8,
+) -> Result<(), Rejection> {
+    let game = game_of(tx, games);
+    let too_few = occupants(tx).count() < usize::from(*game.seats().start());
+    let left = call_game(tx, games, outbox, None, |game, state, out, next| {
+        game.leave(state, seat, out, next)
+    });
+    match left {
+        Ok(applied) => applied?,
+        Err(fault) => {
+            faults.push(fault);
+            return finish(tx, Outcome::Abandoned);
+        }
+    }
+    let playing = phase_of(tx.get(&tx.record().phase)) == MatchPhase::Playing;
+    if playing && too_few && game.start_rule() == Start::WhenSeatsReady {
+        finish(tx, Outcome::Abandoned)?;
+    }
+    Ok(())
+}
+
+/// Enters when a match that begins now is to be ticked first.
+pub(crate) fn schedule_first_tick(tx: &mut RoomTx<'_>, ticks_per_second: u16) {
+    let first = match ticks_per_second {
+        0 => u64::MAX,
+        rate => now_ms() + 1000 / u64::from(rate),
+    };
+    tx.set(&tx.record().next_tick_at_ms, first);
+}
+
+fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Result<(), Rejection> {
+    let record = tx.record();
+    let (capacity, ready) = (tx.get(&record.capacity), tx.get(&record.ready));
+    if u32::try_from(occupants(tx).count()) != Ok(capacity) || ready.count_ones() != capacity {
+        return Ok(());
+    }
+    let game = game_of(tx, games);
+    let options = tx.get(&record.options);
+    let seats = u8::try_from(capacity).unwrap_or(u8::MAX);
+    let step = buffers::with_state(|state| {
+        let step = game.start(options.as_slice(), seats, seed, state)?;
+        write_state(tx, &state[..step.state_bytes], capacity);
+        Ok::<_, GameError>(step)
+    })?;
+    tx.set(&record.phase, raw_phase(MatchPhase::Playing));
+    tx.set(&record.ready, 0);
+    schedule_first_tick(tx, game.ticks_per_second());
+    begin_turn(tx, step.to_move);
+    let mut events = Events::begin(tx);
+    events.start_match(tx)?;
+    events.finish(tx);
+    step.outcome.map_or(Ok(()), |outcome| finish(tx, outcome))
+}
+
+/// Calls the game about what the seat `mover` has done, if any has, and makes what it led to part of the transaction. The outer error
+/// is the game's, the inner one the room's.
+pub(crate) fn call_game(
+    tx: &mut RoomTx<'_>,
+    games: &Games,
+    outbox: &mut ErasedOutbox,
+    mover: Option<u8>,
+    call: impl FnOnce(&dyn AnyGame, &[u8], &mut ErasedOutbox, &mut [u8]) -> Result<Step, GameError>,
+) -> Result<Result<(), Rejection>, GameError> {
+    let state = read_state(tx);
+    buffers::with_state(|next| {
+        let step = call(game_of(tx, games), &state, outbox, next)?;
+        Ok(apply(tx, &step, next, outbox, mover))
+    })
+}
+
+/// Makes what a call of the game led to part of the transaction.
+fn apply(
+    tx: &mut RoomTx<'_>,
+    step: &Step,
+    next: &[u8],
+    outbox: &ErasedOutbox,
+    mover: Option<u8>,
+) -> Result<(), Rejection> {
+    let seats = tx.get(&tx.record().match_seats);
+    write_state(tx, &next[..step.state_bytes], seats);
+    let mut events = Events::begin(tx);
+    for (audience, data) in outbox.iter() {
+        events.tell_of_game(tx, audience, data)?;
+    }
+    events.finish(tx);
+    match step.outcome.clone() {
+        Some(outcome) => finish(tx, outcome),
+        None => set_clock(tx, step.to_move, mover),
+    }
+}
+
+/// No match begins any more once the server is to stop when its matches have ended.
+///
+/// # Errors
+///
+/// [`RejectCode::Draining`].
+pub(crate) fn must_not_drain(header: &Header) -> Result<(), Rejection> {
+    if !header.is_draining() {
+        return Ok(());
+    }
+    let text = "the server is about to stop, and no match begins any more";
+    Err(Rejection::new(RejectCode::Draining, text))
+}
+
+pub(crate) fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Rejection> {
+    let record = tx.record();
+    tx.set(&record.phase, raw_phase(MatchPhase::Finished));
+    tx.set(&record.ready, 0);
+    tx.set(&record.next_tick_at_ms, u64::MAX);
+    begin_turn(tx, None);
+    let mut events = Events::begin(tx);
+    events.tell_all(tx, RoomEvent::Finished { outcome })?;
+    events.finish(tx);
+    Ok(())
+}

@@ -1,0 +1,492 @@
+//! Whether shared state is consistent: what can be derived is derived again and compared.
+//!
+//! [`check_directory`] holds the lobby's lock and may be called on a living server. [`check_all`] also compares what lies under
+//! different locks, which is only true at a moment at which nobody changes anything: on a copy, or when all is quiet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::atomic::Ordering;
+
+use forkade_protocol::{Phase as MatchPhase, ServerMessage, codec};
+
+use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, OUTPUT_RING_BYTES};
+use crate::lobby::Lobby;
+use crate::lobby::chat::ChatPlace;
+use crate::lobby::ownership::{is_banned, owner_of};
+use crate::lobby::reservations::{kept_seats, seat_kept_for};
+use crate::lobby::turns;
+use crate::session::CURSOR_LOST;
+use crate::state::connections::{Claim, Phase};
+use crate::state::directory::{Directory, LobbyTx, Name, Presence};
+use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
+use crate::state::rooms::{RoomLife, RoomTx, occupants, phase_of};
+use shmem::event_log::{EventLog, Read};
+
+/// Rebuilds the free lists, counts and the index of names from the identities and room entries, under the lobby's lock, and
+/// gives a sentence for each difference.
+pub fn check_directory(lobby: &mut Lobby) -> Vec<String> {
+    let directory = lobby.memory.directory;
+    let tx = lobby.hand.begin(directory.record);
+    let mut faults = Faults::default();
+
+    let touched = tx.get(&directory.record.identities_touched);
+    let present: BTreeSet<u32> = (0..touched)
+        .filter(|index| tx.get(&directory.identities.at(*index).presence) != Presence::FREE.raw())
+        .collect();
+    faults.compare(
+        "players present",
+        present.len(),
+        tx.get(&directory.record.players_present) as usize,
+    );
+    let published = directory.record.players_published.load(Ordering::Relaxed);
+    faults.compare("players present, as published", published, present.len() as u64);
+    let next_of = |index: u32| tx.get(&directory.identities.at(index).next);
+    let free = faults.walk(
+        "free identities",
+        tx.get(&directory.record.free_identity),
+        touched,
+        next_of,
+    );
+    faults.compare(
+        "free identities",
+        free.into_iter().collect(),
+        (0..touched)
+            .filter(|i| !present.contains(i))
+            .collect::<BTreeSet<_>>(),
+    );
+
+    let mut indexed = BTreeMap::new();
+    for (bucket, head) in directory.name_buckets.iter() {
+        for index in faults.walk("names in a bucket", tx.get(head), touched, next_of) {
+            indexed.insert(index, bucket);
+        }
+    }
+    faults.compare(
+        "names in the index",
+        indexed.keys().copied().collect(),
+        present.clone(),
+    );
+    let mut names = BTreeSet::new();
+    for index in &present {
+        let name = tx.get(&directory.identities.at(*index).name);
+        let bucket = indexed
+            .get(index)
+            .map(|bucket| directory.name_buckets.at(*bucket).address());
+        faults.compare(
+            "bucket of a name",
+            bucket,
+            Some(directory.bucket(name.as_str()).address()),
+        );
+        if !names.insert(name.as_str().to_lowercase()) {
+            faults.0.push(format!("the name {name:?} is taken twice"));
+        }
+    }
+    check_room_entries(lobby.memory.directory, &tx, &mut faults);
+    for index in present {
+        let is_message =
+            |frame: &Vec<u8>| codec::decode::<ServerMessage>(&frame[FRAME_HEADER_BYTES..]).is_ok();
+        let mail = lobby.memory.mail_of(&tx, index);
+        if !mail.is_some_and(|frames| frames.iter().all(is_message)) {
+            faults.0.push(format!(
+                "the mailbox of player {index} holds more than whole messages"
+            ));
+        }
+    }
+    faults.0
+}
+
+fn check_room_entries(directory: Directory, tx: &LobbyTx<'_>, faults: &mut Faults) {
+    let touched = tx.get(&directory.record.rooms_touched);
+    let given: BTreeSet<u32> = (0..touched)
+        .filter(|index| tx.get(&directory.rooms.at(*index).given) != 0)
+        .collect();
+    faults.compare(
+        "rooms given out",
+        given.len(),
+        tx.get(&directory.record.rooms_given) as usize,
+    );
+    let published = directory.record.rooms_published.load(Ordering::Relaxed);
+    faults.compare("rooms given out, as published", published, given.len() as u64);
+    let next_of = |index: u32| tx.get(&directory.rooms.at(index).next);
+    let free = faults.walk(
+        "free rooms",
+        tx.get(&directory.record.free_room),
+        touched,
+        next_of,
+    );
+    faults.compare(
+        "free rooms",
+        free.into_iter().collect(),
+        (0..touched)
+            .filter(|i| !given.contains(i))
+            .collect::<BTreeSet<_>>(),
+    );
+}
+
+/// Checks everything, on a mapping that nobody else changes meanwhile.
+///
+/// States between the transactions of one operation are no faults: a player who is [opening a
+/// room](crate::state::players::Membership::opening), a [room that closes](RoomLife::CLOSING), a player who is
+/// [expiring](Presence::EXPIRING). What dead processes left under a lock must have been decided before.
+pub fn check_all(lobby: &mut Lobby) -> Vec<String> {
+    let mut faults = Faults(check_directory(lobby));
+    let mut believed = Believed::default();
+    let mut carried = carried_players(lobby, &mut faults);
+    for player in present_players(lobby) {
+        check_player(lobby, player, &mut carried, &mut believed, &mut faults);
+    }
+    for (player, connection) in carried {
+        faults.0.push(format!(
+            "connection {connection:?} carries player {player:x}, who does not know"
+        ));
+    }
+    for index in 0..lobby.rooms_touched() {
+        check_room(lobby, index, &mut believed, &mut faults);
+    }
+    check_chat(lobby, &believed, &mut faults);
+    for (player, (room, seat)) in believed.places {
+        // Whose seat was taken has yet to read that in the room's log, or to find that the log has moved on.
+        let cursor = believed.cursors[&player];
+        let log = &lobby.memory.rooms.at(room.index()).log;
+        let will_notice = seat.is_some() && (cursor == CURSOR_LOST || !log.is_read_up_to(cursor));
+        if !will_notice {
+            faults.0.push(format!(
+                "player {player:x} believes to be in {room:?} at {seat:?}, which does not know"
+            ));
+        }
+    }
+    faults.0
+}
+
+/// What the players' records say about rooms.
+#[derive(Default)]
+struct Believed {
+    /// By the player's id: where the player is, and up to where in the room's log.
+    places: BTreeMap<u64, (RoomRef, Option<u8>)>,
+    cursors: BTreeMap<u64, u64>,
+    names: BTreeMap<u64, Name>,
+    /// By the player's id: up to where in the lobby's chat.
+    chat: BTreeMap<u64, ChatPlace>,
+    /// By the room's index: who is about to open it.
+    opening: BTreeMap<u32, (RoomRef, PlayerRef)>,
+}
+
+/// By the player's id: the connection that carries the session.
+fn carried_players(lobby: &mut Lobby, faults: &mut Faults) -> BTreeMap<u64, ConnectionRef> {
+    let mut carried = BTreeMap::new();
+    for (index, record) in lobby
+        .memory
+        .touched_connections()
+        .filter(|(_, record)| record.claimed() != Claim::Free)
+    {
+        let connection = record.reference(index);
+        lobby.hand.animate(record);
+        let (occupant, phase) = (
+            lobby.hand.own(&record.occupant),
+            Phase::from_raw(lobby.hand.own(&record.phase)),
+        );
+        let player = lobby.hand.own(&record.player);
+        lobby.hand.let_go(record);
+        if occupant != connection.generation() || !player.is_somebody() || phase == Phase::RESUMING {
+            continue;
+        }
+        if let Some(other) = carried.insert(player.to_id(), connection) {
+            faults.0.push(format!(
+                "connections {other:?} and {connection:?} both carry player {player:?}"
+            ));
+        }
+    }
+    carried
+}
+
+fn check_player(
+    lobby: &mut Lobby,
+    player: PlayerRef,
+    carried: &mut BTreeMap<u64, ConnectionRef>,
+    believed: &mut Believed,
+    faults: &mut Faults,
+) {
+    let (memory, id) = (lobby.memory, player.to_id());
+    let tx = lobby.hand.begin(memory.directory.record);
+    let identity = memory.directory.identities.at(player.index());
+    let (presence, connection) = (
+        Presence::from_raw(tx.get(&identity.presence)),
+        tx.get(&identity.connection),
+    );
+    let name = tx.get(&identity.name);
+    drop(tx);
+    let carrier = carried.remove(&id).unwrap_or(ConnectionRef::NOBODY);
+    faults.compare("connection that carries a player", carrier, connection);
+    if presence == Presence::ATTACHED && !connection.is_somebody()
+        || presence == Presence::DETACHED && connection.is_somebody()
+    {
+        faults.0.push(format!(
+            "player {player:?} is {presence:?} with connection {connection:?}"
+        ));
+    }
+
+    let record = memory.players.at(player.index());
+    lobby.hand.animate(record);
+    let (membership, cursor) = (
+        lobby.hand.own(&record.membership),
+        lobby.hand.own(&record.log_cursor),
+    );
+    faults.compare(
+        "name of a player",
+        lobby.hand.own(&record.name).as_str(),
+        name.as_str(),
+    );
+    let chat = ChatPlace {
+        cursor: lobby.hand.own(&record.chat_cursor),
+        line: lobby.hand.own(&record.chat_line),
+    };
+    believed.chat.insert(id, chat);
+    let kept = record.kept_output(&lobby.hand);
+    lobby.hand.let_go(record);
+    if kept.start > kept.end || kept.end - kept.start > OUTPUT_RING_BYTES as u64 {
+        faults
+            .0
+            .push(format!("player {player:?} keeps the output {kept:?}"));
+    }
+    if let Some((room, seat)) = membership.place() {
+        believed.places.insert(id, (room, seat));
+        believed.cursors.insert(id, cursor);
+        believed.names.insert(id, name);
+    }
+    if let Some(room) = membership.being_opened()
+        && let Some((_, other)) = believed.opening.insert(room.index(), (room, player))
+    {
+        faults.0.push(format!(
+            "players {player:?} and {other:?} are both opening room {room:?}"
+        ));
+    }
+}
+
+fn check_room(lobby: &mut Lobby, index: u32, believed: &mut Believed, faults: &mut Faults) {
+    let memory = lobby.memory;
+    let tx = lobby.hand.begin(memory.directory.record);
+    let entry = memory.directory.rooms.at(index);
+    let (given, generation, opener) = (
+        tx.get(&entry.given) != 0,
+        tx.get(&entry.generation),
+        tx.get(&entry.opener),
+    );
+    drop(tx);
+    let room = RoomRef::new(index, generation);
+    let record = memory.rooms.at(index);
+    let tx = lobby.hand.begin(record);
+    let life = RoomLife::from_raw(tx.get(&record.life));
+    let current = tx.get(&record.generation) == generation;
+    let opening = believed.opening.remove(&index);
+    match (given, life) {
+        (false, RoomLife::OPEN) => faults
+            .0
+            .push(format!("room {index} is open but in the free list")),
+        (true, RoomLife::OPEN | RoomLife::CLOSING) if current && opening.is_none() => {}
+        (true, _) if !current && opening == Some((room, opener)) => {}
+        (true, _) => faults.0.push(format!(
+            "room {index} is given out, but neither open nor being opened"
+        )),
+        (false, _) => {}
+    }
+    if let Some((opened, player)) = opening.filter(|opening| *opening != (room, opener)) {
+        faults.0.push(format!(
+            "player {player:?} is opening {opened:?}, which is {room:?} and given to {opener:?}"
+        ));
+    }
+    let open = life == RoomLife::OPEN;
+    faults.compare(
+        "room that others see",
+        record.open_generation(),
+        open.then_some(generation),
+    );
+    check_log(&record.log, record.log.head(&tx), faults);
+    if open {
+        check_open_room(&tx, room, believed, faults);
+    }
+}
+
+fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faults: &mut Faults) {
+    let record = tx.record();
+    let (connected, ready) = (tx.get(&record.connected), tx.get(&record.ready));
+    let head = record.log.head(tx);
+    let mut taken = 0_u64;
+    for (number, seat) in occupants(tx) {
+        taken |= 1 << number;
+        let id = seat.player.to_id();
+        faults.compare(
+            "place of a player in a seat",
+            believed.places.remove(&id),
+            Some((room, Some(number))),
+        );
+        let name = believed.names.get(&id).map(Name::as_str);
+        faults.compare("name on a seat", seat.name.as_str(), name.unwrap_or_default());
+        faults.check_cursor(room, believed.cursors.get(&id), head);
+    }
+    faults.compare("seats taken", tx.get(&record.taken), taken);
+    if owner_of(tx).map_or(taken != 0, |owner| taken >> owner & 1 == 0) {
+        faults.0.push(format!(
+            "room {room:?} is owned by {:?} of {taken:b}",
+            owner_of(tx)
+        ));
+    }
+    if let Some((_, seat)) = occupants(tx).find(|(_, seat)| is_banned(tx, seat.player)) {
+        faults.0.push(format!(
+            "{:?} has a seat in room {room:?}, and was sent out",
+            seat.name
+        ));
+    }
+    if (connected | ready) & !taken != 0 {
+        faults.0.push(format!(
+            "room {room:?} has free seats that are connected or ready"
+        ));
+    }
+    let watching: Vec<u64> = believed
+        .places
+        .iter()
+        .filter(|(_, place)| **place == (room, None))
+        .map(|(player, _)| *player)
+        .collect();
+    faults.compare("spectators", watching.len(), tx.get(&record.spectators) as usize);
+    if taken == 0 && watching.is_empty() {
+        faults.0.push(format!("room {room:?} is open and empty"));
+    }
+    for player in watching {
+        believed.places.remove(&player);
+        faults.check_cursor(room, believed.cursors.get(&player), head);
+    }
+    let reserved = tx.get(&record.reserved);
+    if reserved & taken != 0 || reserved >> tx.get(&record.capacity) != 0 {
+        faults.0.push(format!(
+            "room {room:?} keeps the seats {reserved:b}, and {taken:b} are taken"
+        ));
+    }
+    for seat in kept_seats(reserved) {
+        let kept_for = tx.get(&record.kept_for[usize::from(seat)]);
+        if is_banned(tx, kept_for.player) || seat_kept_for(tx, kept_for.player) != Some(seat) {
+            faults.0.push(format!(
+                "room {room:?} keeps seat {seat} for {:?}, who is sent out or has another",
+                kept_for.name
+            ));
+        }
+    }
+    let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
+    let (turn_seat, turn_ends_at_ms) = (tx.get(&record.turn_seat), tx.get(&record.turn_ends_at_ms));
+    let has_clock = playing && tx.get(&record.turn_seconds) > 0;
+    if (turn_seat == turns::NOBODY) != (turn_ends_at_ms == u64::MAX)
+        || turn_seat != turns::NOBODY && (!has_clock || turn_seat >= tx.get(&record.match_seats))
+    {
+        faults.0.push(format!(
+            "room {room:?} waits for seat {turn_seat} until {turn_ends_at_ms}"
+        ));
+    }
+    let due_ms = kept_seats(reserved)
+        .map(|seat| tx.get(&record.kept_until_ms[usize::from(seat)]))
+        .chain([turn_ends_at_ms, tx.get(&record.next_tick_at_ms)])
+        .min();
+    faults.compare(
+        "when time makes a difference",
+        record.due_ms(),
+        due_ms.unwrap_or(u64::MAX),
+    );
+    if playing && tx.get(&record.match_seats) == 0 {
+        faults.0.push(format!("room {room:?} plays without a state"));
+    }
+    if !playing && tx.get(&record.next_tick_at_ms) != u64::MAX {
+        faults.0.push(format!("room {room:?} is ticked without a match"));
+    }
+}
+
+/// The log's entries lead from the window's beginning to its end, and that is published. Gives each entry's audience, and the
+/// offset behind it.
+fn check_log<const WORDS: usize>(log: &EventLog<WORDS>, head: u64, faults: &mut Faults) -> Vec<(u32, u64)> {
+    let (mut cursor, published) = log.window();
+    faults.compare("end of a log", published, head);
+    let (mut event, mut entries) = ([0; FRAME_TOTAL_BYTES_MAX], Vec::new());
+    loop {
+        match log.read(cursor, &mut event) {
+            Read::Entry { audience, next, .. } => {
+                entries.push((audience, next));
+                cursor = next;
+            }
+            Read::End => return entries,
+            Read::Lost => {
+                faults
+                    .0
+                    .push(format!("the log cannot be read at {cursor} of {published}"));
+                return entries;
+            }
+        }
+    }
+}
+
+/// The lines of the lobby's chat are numbered without a gap, and each reader knows the number of the line that it has read last.
+fn check_chat(lobby: &mut Lobby, believed: &Believed, faults: &mut Faults) {
+    let tx = lobby.hand.begin(lobby.memory.chat);
+    let log = &tx.record().log;
+    let (head, last_number) = (log.head(&tx), log.last_number(&tx));
+    let entries = check_log(log, head, faults);
+    let mut numbers = BTreeMap::new();
+    for ((audience, next), number) in entries.iter().rev().zip((0..=last_number).rev()) {
+        faults.compare("number of a line", u64::from(*audience), number);
+        numbers.insert(*next, number);
+    }
+    for (player, place) in &believed.chat {
+        if place.cursor > head || place.line > last_number {
+            faults.0.push(format!(
+                "player {player:x} has read the chat up to {place:?}, beyond the end {head}, line {last_number}"
+            ));
+        }
+        if let Some(number) = numbers.get(&place.cursor) {
+            faults.compare("line that a reader is at", place.line, *number);
+        }
+    }
+}
+
+pub(crate) fn present_players(lobby: &mut Lobby) -> Vec<PlayerRef> {
+    let directory = lobby.memory.directory;
+    let tx = lobby.hand.begin(directory.record);
+    let touched = tx.get(&directory.record.identities_touched);
+    (0..touched)
+        .filter(|index| tx.get(&directory.identities.at(*index).presence) != Presence::FREE.raw())
+        .map(|index| PlayerRef::new(index, tx.get(&directory.identities.at(index).generation)))
+        .collect()
+}
+
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn check_cursor(&mut self, room: RoomRef, cursor: Option<&u64>, head: u64) {
+        if cursor.is_some_and(|cursor| *cursor > head && *cursor != CURSOR_LOST) {
+            self.0.push(format!(
+                "a reader of room {room:?} is at {cursor:?}, beyond the end {head}"
+            ));
+        }
+    }
+
+    fn compare<T: PartialEq + Debug>(&mut self, what: &str, found: T, expected: T) {
+        if found != expected {
+            self.0
+                .push(format!("{what}: {found:?} where {expected:?} was derived"));
+        }
+    }
+
+    /// The indices of a linked list of `index + 1`, which must end before it has named every record once.
+    fn walk(&mut self, what: &str, first: u32, touched: u32, next_of: impl Fn(u32) -> u32) -> Vec<u32> {
+        let mut indices = Vec::new();
+        let mut link = first;
+        while let Some(index) = link.checked_sub(1) {
+            if index >= touched || indices.len() >= touched as usize {
+                self.0.push(format!(
+                    "{what}: the list leads to {index} after {} links",
+                    indices.len()
+                ));
+                break;
+            }
+            indices.push(index);
+            link = next_of(index);
+        }
+        indices
+    }
+}

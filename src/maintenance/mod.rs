@@ -1,0 +1,8 @@
+//! What happens by time, and what proofs look at.
+
+pub mod check;
+pub mod crash_attribution;
+mod eviction;
+pub mod expiry;
+#[doc(hidden)]
+pub mod state_dump;

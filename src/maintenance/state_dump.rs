@@ -1,0 +1,269 @@
+//! Pictures of the lobby, for proofs that compare what it was before a change and what it is after.
+//!
+//! A picture is everything that somebody could notice, as text: two states with equal pictures are the same state. Left out is
+//! what means nothing: unreferenced bytes, figures, marks of time. Take one at a moment at which nobody changes anything.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::limits::FRAME_TOTAL_BYTES_MAX;
+use crate::lobby::Lobby;
+use crate::lobby::reservations::kept_seats;
+use crate::maintenance::check::present_players;
+use crate::session::Session;
+use crate::session::transport::Passed;
+use crate::state::connections::{ConnectionRecord, Phase};
+use crate::state::layout::PlayerRef;
+use crate::state::players::PlayerRecord;
+use crate::state::rooms::{RoomLife, occupants, read_state};
+use shmem::event_log::{EventLog, Read};
+use shmem::sys::memory::SharedBytes;
+use shmem::transaction::{Hand, Record};
+
+/// Events that a picture shows of each room, of those that a player has yet to be given. The oldest may go for good before the
+/// transaction that needs their place is decided.
+const EVENTS_SHOWN: usize = 4;
+
+/// Decides what dead processes have left under any lock, by taking and releasing them all.
+pub fn settle(lobby: &mut Lobby) {
+    let memory = lobby.memory;
+    lobby.hand.settle(memory.directory.record);
+    lobby.hand.settle(memory.chat);
+    for (_, player) in memory
+        .players
+        .iter()
+        .filter(|(_, player)| player.lock().is_prepared())
+    {
+        lobby.hand.settle(player);
+    }
+    for (_, room) in memory.rooms.iter().filter(|(_, room)| room.lock().is_prepared()) {
+        lobby.hand.settle(room);
+    }
+}
+
+/// The picture of all of it. `passed` is what has passed on each connection, from the first slot on.
+pub fn of_everything(lobby: &mut Lobby, passed: &[Passed]) -> Vec<String> {
+    let memory = lobby.memory;
+    let mut lines = Vec::new();
+    // By the room's index: the offset in its log from which on somebody needs the events.
+    let mut needed = BTreeMap::new();
+    let mut chat_needed = u64::MAX;
+    for player in present_players(lobby) {
+        lines.push(identity(lobby, player));
+        let record = memory.players.at(player.index());
+        lobby.hand.animate(record);
+        lines.push(of_player(&lobby.hand, record));
+        if let Some((room, _)) = lobby.hand.own(&record.membership).place() {
+            let from = needed.entry(room.index()).or_insert(u64::MAX);
+            *from = lobby.hand.own(&record.log_cursor).min(*from);
+        }
+        chat_needed = lobby.hand.own(&record.chat_cursor).min(chat_needed);
+        lobby.hand.let_go(record);
+    }
+    lines.extend(of_chat(lobby, chat_needed));
+    for index in 0..lobby.rooms_touched() {
+        of_room(
+            lobby,
+            index,
+            needed.get(&index).copied().unwrap_or(u64::MAX),
+            &mut lines,
+        );
+    }
+    for (index, passed) in (0..).zip(passed) {
+        let record = memory.connections.at(index);
+        lobby.hand.animate(record);
+        let player = lobby.hand.own(&record.player);
+        let player_record = memory.players.at(player.index());
+        // A player who is only asked for is animated by another process.
+        let carried = player.is_somebody() && lobby.hand.own(&record.phase) != Phase::RESUMING.raw();
+        if carried {
+            lobby.hand.animate(player_record);
+        }
+        lines.push(format!(
+            "connection {index} {}",
+            of_connection(&lobby.hand, record, *passed)
+        ));
+        lines.extend(carried.then(|| pending_input(&lobby.hand, record, player_record, *passed)));
+        lobby.hand.let_go(player_record);
+        lobby.hand.let_go(record);
+    }
+    lines
+}
+
+/// What one session's own records show, without any lock: a successor sees this when it has attached.
+pub fn of_session(session: &Session) -> Vec<String> {
+    let hand = &session.lobby.hand;
+    let mut lines = vec![of_connection(hand, session.record, session.passed)];
+    if let Some((_, player)) = session.player {
+        lines.push(of_player(hand, player));
+        lines.push(pending_input(hand, session.record, player, session.passed));
+    }
+    lines
+}
+
+fn identity(lobby: &mut Lobby, player: PlayerRef) -> String {
+    let directory = lobby.memory.directory;
+    let tx = lobby.hand.begin(directory.record);
+    let identity = directory.identities.at(player.index());
+    format!(
+        "player {player:?} {:?} presence {} kicked {} connection {:?} claimant {:?} newest {} token {:?} mail {:?}",
+        tx.get(&identity.name),
+        tx.get(&identity.presence),
+        tx.get(&identity.kicked),
+        tx.get(&identity.connection),
+        tx.get(&identity.claimant),
+        tx.get(&identity.newest),
+        tx.get(&identity.token_hash),
+        lobby.memory.mail_of(&tx, player.index()),
+    )
+}
+
+fn of_player(hand: &Hand, record: &PlayerRecord) -> String {
+    let kept = record.kept_output(hand);
+    let shown = kept
+        .start
+        .max(kept.end.saturating_sub(FRAME_TOTAL_BYTES_MAX as u64))..kept.end;
+    let mut output =
+        vec![0; usize::try_from(shown.end.saturating_sub(shown.start)).expect("at most a frame")];
+    record.output.placement(hand).read(shown.start, &mut output);
+    let text = (hand.own(&record.is_text) != 0).then(|| {
+        (
+            hand.own(&record.text_place),
+            hand.own(&record.telnet_refused),
+            hand.own(&record.telnet_answered),
+        )
+    });
+    // When it was is another matter each time.
+    let paid =
+        [&record.chat_paid_until_us, &record.requests_paid_until_us].map(|until_us| hand.own(until_us) != 0);
+    format!(
+        "  {:?} membership {:?} cursor {} chat {} line {} paid {paid:?} consumed {} text {text:?} output up to {}: {output:?}",
+        hand.own(&record.name),
+        hand.own(&record.membership),
+        hand.own(&record.log_cursor),
+        hand.own(&record.chat_cursor),
+        hand.own(&record.chat_line),
+        hand.own(&record.consumed),
+        shown.end,
+    )
+}
+
+fn of_connection(hand: &Hand, record: &ConnectionRecord, passed: Passed) -> String {
+    format!(
+        "occupant {} phase {} leaves {} handshake {} player {:?} bases {} {} end {} passed {passed:?} greeting {:?} farewell {:?}",
+        hand.own(&record.occupant),
+        hand.own(&record.phase),
+        hand.own(&record.leaves),
+        hand.own(&record.handshake_bytes),
+        hand.own(&record.player),
+        hand.own(&record.input_base),
+        hand.own(&record.output_base),
+        hand.own(&record.stream_end),
+        beginning_of(&record.greeting, hand.own(&record.greeting_bytes)),
+        beginning_of(&record.farewell, hand.own(&record.farewell_bytes)),
+    )
+}
+
+/// What the client has sent and nobody has handled yet.
+fn pending_input(hand: &Hand, record: &ConnectionRecord, player: &PlayerRecord, passed: Passed) -> String {
+    let handshake = u64::from(hand.own(&record.handshake_bytes));
+    let received = hand.own(&record.input_base) + passed.received.saturating_sub(handshake);
+    let consumed = hand.own(&player.consumed);
+    let mut input = vec![0; usize::try_from(received.saturating_sub(consumed)).expect("at most a ring")];
+    player.input.placement(hand).read(consumed, &mut input);
+    format!("  input up to {received}: {input:?}")
+}
+
+fn beginning_of<const WORDS: usize>(bytes: &SharedBytes<WORDS>, length: u32) -> Vec<u8> {
+    let mut beginning = vec![0; length as usize];
+    bytes.copy_out(0, &mut beginning);
+    beginning
+}
+
+fn of_room(lobby: &mut Lobby, index: u32, needed_from: u64, lines: &mut Vec<String>) {
+    let memory = lobby.memory;
+    let entry = memory.directory.rooms.at(index);
+    let tx = lobby.hand.begin(memory.directory.record);
+    let given = (
+        tx.get(&entry.given),
+        tx.get(&entry.generation),
+        tx.get(&entry.opener),
+    );
+    drop(tx);
+    let record = memory.rooms.at(index);
+    let tx = lobby.hand.begin(record);
+    let life = RoomLife::from_raw(tx.get(&record.life));
+    let generation = tx.get(&record.generation);
+    lines.push(format!(
+        "room {index} given {given:?} {life:?} generation {generation} seen {:?} log up to {} number {}",
+        record.open_generation(),
+        record.log.head(&tx),
+        record.log.next_number(&tx),
+    ));
+    if life != RoomLife::OPEN {
+        // Nobody is there who could read the log of a closed room.
+        return;
+    }
+    lines.push(format!(
+        "  phase {} game {} capacity {} owner {} flags {} turn {} bans {:?} spectators {} connected {:b} ready {:b} name {:?} passcode {:?} options {:?} state of {} {:?} tick {} turn of {}",
+        tx.get(&record.phase),
+        tx.get(&record.game),
+        tx.get(&record.capacity),
+        tx.get(&record.owner),
+        tx.get(&record.flags),
+        tx.get(&record.turn_seconds),
+        tx.get(&record.bans),
+        tx.get(&record.spectators),
+        tx.get(&record.connected),
+        tx.get(&record.ready),
+        tx.get(&record.name),
+        tx.get(&record.passcode),
+        tx.get(&record.options).as_slice(),
+        tx.get(&record.match_seats),
+        read_state(&tx),
+        tx.get(&record.next_tick_at_ms) != u64::MAX,
+        tx.get(&record.turn_seat),
+    ));
+    lines.extend(kept_seats(tx.get(&record.reserved)).map(|number| {
+        let kept_for = tx.get(&record.kept_for[usize::from(number)]);
+        format!("  seat {number} is kept for {kept_for:?}")
+    }));
+    lines.extend(occupants(&tx).map(|(number, seat)| format!("  seat {number} {seat:?}")));
+    drop(tx);
+    lines.extend(of_log(&record.log, needed_from));
+}
+
+/// What was said to the lobby.
+fn of_chat(lobby: &mut Lobby, needed_from: u64) -> Vec<String> {
+    let tx = lobby.hand.begin(lobby.memory.chat);
+    let log = &tx.record().log;
+    let mut lines = vec![format!(
+        "chat up to {} line {}",
+        log.head(&tx),
+        log.last_number(&tx)
+    )];
+    lines.extend(of_log(log, needed_from));
+    lines
+}
+
+/// The last of the events that somebody has yet to be given.
+fn of_log<const WORDS: usize>(log: &EventLog<WORDS>, needed_from: u64) -> Vec<String> {
+    let (mut cursor, _) = log.window();
+    let mut event = [0; FRAME_TOTAL_BYTES_MAX];
+    let mut events = VecDeque::new();
+    while let Read::Entry {
+        audience,
+        length,
+        next,
+    } = log.read(cursor, &mut event)
+    {
+        if cursor >= needed_from {
+            events.push_back((cursor, audience, event[..length].to_vec()));
+            if events.len() > EVENTS_SHOWN {
+                events.pop_front();
+            }
+        }
+        cursor = next;
+    }
+    let show = |(cursor, audience, event)| format!("  event at {cursor} for {audience}: {event:?}");
+    events.into_iter().map(show).collect()
+}

@@ -1,0 +1,176 @@
+//! How long a handler waits for what: its connection's deadlines, decided by the phase and some times alone.
+
+use crate::limits::{CLOSING_TIMEOUT_MS, RESUME_AGAIN_MS, RING_AGAIN_AFTER_MS, WRITE_STALL_TIMEOUT_MS};
+use crate::state::connections::Phase;
+
+/// What the deadlines depend on besides the phase; all times in milliseconds of the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// The time of this moment.
+    pub(crate) now_ms: u64,
+    /// When the connection was accepted.
+    pub(crate) accepted_at_ms: u64,
+    /// When the client's last whole frame arrived.
+    pub(crate) last_frame_at_ms: u64,
+    /// When the client last took bytes; `None` if nothing waits for it.
+    pub(crate) not_taking_since_ms: Option<u64>,
+    /// When the connection began to close.
+    pub(crate) closing_since_ms: u64,
+    /// Nothing will wake the handler when something happens in its room.
+    pub(crate) bell_is_out_of_reach: bool,
+    /// How long a client may take to greet, in milliseconds.
+    pub(crate) handshake_timeout_ms: u64,
+    /// How long a client may be silent, in milliseconds.
+    pub(crate) heartbeat_timeout_ms: u64,
+}
+
+/// A time at which something is to be done although nothing has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    /// When, in milliseconds of the monotonic clock.
+    pub(crate) at_ms: u64,
+    /// What it means that this time has come.
+    pub(crate) meaning: Meaning,
+}
+
+/// What it means that a deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// The client has not greeted in time.
+    NotGreeted,
+    /// Nothing was heard of the client for too long.
+    Silent,
+    /// The client has taken nothing of what waits for it for too long.
+    NotReading,
+    /// The client has not taken its last words in time.
+    NotClosing,
+    /// It is time to look whether something has happened of which no word comes. Never past: it is always so far ahead.
+    LookAgain,
+}
+
+/// The first deadline of a connection. None of one that has come to its end.
+pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
+    let deadline = |at_ms: u64, meaning| Some(Deadline { at_ms, meaning });
+    match phase {
+        Phase::HANDSHAKE => deadline(
+            times.accepted_at_ms + times.handshake_timeout_ms,
+            Meaning::NotGreeted,
+        ),
+        Phase::RESUMING => deadline(times.now_ms + RESUME_AGAIN_MS, Meaning::LookAgain),
+        Phase::OPEN => {
+            let silent = deadline(
+                times.last_frame_at_ms + times.heartbeat_timeout_ms,
+                Meaning::Silent,
+            );
+            let not_reading = times
+                .not_taking_since_ms
+                .and_then(|since_ms| deadline(since_ms + WRITE_STALL_TIMEOUT_MS, Meaning::NotReading));
+            let look_again = times
+                .bell_is_out_of_reach
+                .then_some(times.now_ms + RING_AGAIN_AFTER_MS)
+                .and_then(|at_ms| deadline(at_ms, Meaning::LookAgain));
+            let all = [silent, not_reading, look_again];
+            all.into_iter().flatten().min_by_key(|deadline| deadline.at_ms)
+        }
+        Phase::CLOSING => deadline(times.closing_since_ms + CLOSING_TIMEOUT_MS, Meaning::NotClosing),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: u64 = 1_000_000;
+
+    /// Of a connection that is well at this moment.
+    fn times() -> Times {
+        Times {
+            now_ms: NOW_MS,
+            accepted_at_ms: NOW_MS - 5000,
+            last_frame_at_ms: NOW_MS - 400,
+            not_taking_since_ms: None,
+            closing_since_ms: NOW_MS - 30,
+            bell_is_out_of_reach: false,
+            handshake_timeout_ms: 10_000,
+            heartbeat_timeout_ms: 20_000,
+        }
+    }
+
+    fn expect(phase: Phase, times: &Times, at_ms: u64, meaning: Meaning) {
+        assert_eq!(next_deadline(phase, times), Some(Deadline { at_ms, meaning }));
+    }
+
+    #[test]
+    fn who_has_not_greeted_is_timed_from_the_accept_whatever_it_sends() {
+        let times = Times {
+            bell_is_out_of_reach: true,
+            not_taking_since_ms: Some(0),
+            ..times()
+        };
+        expect(Phase::HANDSHAKE, &times, NOW_MS + 5000, Meaning::NotGreeted);
+    }
+
+    #[test]
+    fn who_waits_for_a_session_looks_again_soon() {
+        expect(
+            Phase::RESUMING,
+            &times(),
+            NOW_MS + RESUME_AGAIN_MS,
+            Meaning::LookAgain,
+        );
+    }
+
+    #[test]
+    fn who_plays_may_be_silent_for_so_long() {
+        expect(Phase::OPEN, &times(), NOW_MS + 19_600, Meaning::Silent);
+    }
+
+    #[test]
+    fn what_comes_first_decides() {
+        let stalled_first = Times {
+            heartbeat_timeout_ms: WRITE_STALL_TIMEOUT_MS,
+            not_taking_since_ms: Some(NOW_MS - 401),
+            ..times()
+        };
+        let stalled_at_ms = NOW_MS - 401 + WRITE_STALL_TIMEOUT_MS;
+        expect(Phase::OPEN, &stalled_first, stalled_at_ms, Meaning::NotReading);
+        let silent_first = Times {
+            not_taking_since_ms: Some(NOW_MS - 399),
+            ..stalled_first
+        };
+        let silent_at_ms = NOW_MS - 400 + WRITE_STALL_TIMEOUT_MS;
+        expect(Phase::OPEN, &silent_first, silent_at_ms, Meaning::Silent);
+    }
+
+    #[test]
+    fn who_hears_no_bell_looks_again_soon_but_does_not_miss_what_is_due_before() {
+        let deaf = Times {
+            bell_is_out_of_reach: true,
+            ..times()
+        };
+        let soon_ms = NOW_MS + RING_AGAIN_AFTER_MS;
+        expect(Phase::OPEN, &deaf, soon_ms, Meaning::LookAgain);
+        let and_silent = Times {
+            heartbeat_timeout_ms: 300,
+            ..deaf
+        };
+        expect(Phase::OPEN, &and_silent, NOW_MS - 100, Meaning::Silent);
+    }
+
+    #[test]
+    fn who_is_closing_is_not_asked_for_anything_else() {
+        let times = Times {
+            heartbeat_timeout_ms: 300,
+            not_taking_since_ms: Some(0),
+            ..times()
+        };
+        let closed_by_ms = NOW_MS - 30 + CLOSING_TIMEOUT_MS;
+        expect(Phase::CLOSING, &times, closed_by_ms, Meaning::NotClosing);
+    }
+
+    #[test]
+    fn what_is_over_waits_for_nothing() {
+        assert_eq!(next_deadline(Phase::DONE, &times()), None);
+    }
+}

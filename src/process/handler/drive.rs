@@ -1,0 +1,424 @@
+//! What a client's process does in one turn of the client's: bytes in, frames handled, events and answers out.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use forkade_protocol::ErrorCode;
+use nix::sys::signal::Signal;
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::frontends::dispatch;
+use crate::frontends::dispatch::{Handshake, Next};
+use crate::limits::{RESUME_TIMEOUT_MS, TEXT_KEEPALIVE_SECONDS, YIELD_TIMEOUT_MS};
+use crate::logging;
+use crate::process::handler::client::{Client, Shared};
+use crate::process::handler::deadlines::{Deadline, Meaning, Times, next_deadline};
+use crate::process::ipc::Delivery;
+use crate::process::process_table::Context;
+use crate::session::{Farewell, Resume, Session, Wanted};
+use crate::state::connections::{Claim, Phase};
+use crate::state::layout::{ConnectionRef, RoomRef};
+use shmem::sys::clock::now_ms;
+use shmem::sys::process::ProcessId;
+use shmem::sys::sockets::SendOutcome;
+
+/// Rounds of work in one turn, after which others come to theirs, however much there still is to do; and the process looks at its signals
+/// and its lifeline.
+const ROUNDS_PER_TURN: u32 = 64;
+/// The same where others wait for their turn.
+const ROUNDS_PER_SHARED_TURN: u32 = 8;
+
+/// How a turn has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Until something happens, or the time comes that is due.
+    Wait,
+    /// There was no end of what could be done without waiting.
+    More,
+    /// Nothing is left of the connection.
+    Over,
+    /// Another process is to have it now.
+    HandOver(ProcessId),
+}
+
+/// A client while it is being served.
+pub(crate) struct Turn<'a> {
+    pub(crate) place: usize,
+    pub(crate) shared: &'a mut Shared,
+    pub(crate) client: &'a mut Client,
+    pub(crate) session: Session,
+}
+
+impl Turn<'_> {
+    pub(crate) fn run(&mut self) -> io::Result<Outcome> {
+        let has_more = self.client.lingers_until_ms.is_none() && self.work()?;
+        if self.session.phase() == Phase::DONE {
+            return self.linger();
+        }
+        if has_more {
+            return Ok(Outcome::More);
+        }
+        // Others know this one as theirs while it plays, and only then.
+        Ok(match self.client.asked_for_by.take() {
+            Some(other) if self.session.phase() == Phase::OPEN => Outcome::HandOver(other),
+            _ => Outcome::Wait,
+        })
+    }
+
+    /// Does what can be done without waiting. Says whether there is more.
+    fn work(&mut self) -> io::Result<bool> {
+        let rounds = match self.shared.serves_several {
+            true => ROUNDS_PER_SHARED_TURN,
+            false => ROUNDS_PER_TURN,
+        };
+        for _ in 0..rounds {
+            if std::mem::take(&mut self.client.look_at_flags) {
+                self.offer_to_keeper();
+                self.do_what_is_wanted();
+            }
+            let phase = self.session.phase();
+            let mut moved = match phase {
+                Phase::HANDSHAKE => self.shake_hands()?,
+                Phase::RESUMING => self.resume()?,
+                Phase::OPEN => self.play(),
+                Phase::DONE => return Ok(false),
+                _ => false,
+            };
+            moved |= self.ring_bells()?;
+            moved |= self.send();
+            self.watch_time();
+            if !moved && self.session.phase() == phase {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What a successor makes up for.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
+        if self.session.phase() == Phase::OPEN {
+            self.enter_player();
+            self.shared.listen_to_chat()?;
+            self.session.show_connected(true);
+            // There may be mail, which came while nobody was here to be told.
+            self.client.look_at_flags = true;
+        }
+        Ok(())
+    }
+
+    /// The connection carries a player.
+    fn enter_player(&self) {
+        let name = self.session.name();
+        logging::set_player(Some(name.as_str()));
+        if self.session.is_text() {
+            // Nothing is to be expected of a person's machine for as long as the person thinks.
+            let patience = TcpKeepalive::new().with_time(Duration::from_secs(TEXT_KEEPALIVE_SECONDS));
+            if let Err(error) = SockRef::from(&self.client.socket).set_tcp_keepalive(&patience) {
+                log::warn!("the connection will not be asked whether it lives: {error}");
+            }
+        }
+    }
+
+    fn shake_hands(&mut self) -> io::Result<bool> {
+        let received = self.receive();
+        match dispatch::shake_hands(&mut self.session) {
+            Handshake::Incomplete if self.client.flow.client_has_ended => self.end(),
+            Handshake::Incomplete => return Ok(received),
+            Handshake::Greeted => {
+                self.shared.listen_to_chat()?;
+                self.enter_player();
+                log::debug!("greeted, from {}", self.session.record().peer());
+            }
+            Handshake::Resuming(keeper) => self.shared.ring_keeper(keeper),
+            Handshake::Refused(farewell) => self.session.close(false, &farewell),
+        }
+        Ok(true)
+    }
+
+    fn resume(&mut self) -> io::Result<bool> {
+        let refuse = |session: &mut Session, code, text: &str| {
+            session.close(false, &Farewell::Error(code, text.to_owned()));
+        };
+        match self.session.try_resume() {
+            Resume::NotYet => {
+                self.wait_for_session();
+                return Ok(false);
+            }
+            Resume::Done => {
+                log::debug!("resumed, from {}", self.session.record().peer());
+                self.begin()?;
+            }
+            Resume::Superseded => {
+                refuse(
+                    &mut self.session,
+                    ErrorCode::Replaced,
+                    "your session goes on on a newer connection",
+                );
+            }
+            Resume::Gone => refuse(
+                &mut self.session,
+                ErrorCode::TokenUnknown,
+                "the session has come to its end",
+            ),
+            Resume::BeyondTheEnd => {
+                refuse(
+                    &mut self.session,
+                    ErrorCode::Malformed,
+                    "more bytes were claimed received than were sent",
+                );
+            }
+        }
+        Ok(true)
+    }
+
+    /// The session's former handler has not let go yet. One that does not answer is killed: its successor will let go at once.
+    fn wait_for_session(&mut self) {
+        let waited = now_ms().saturating_sub(self.session.record().last_frame_at_ms.load(Ordering::Relaxed));
+        if waited >= RESUME_TIMEOUT_MS {
+            let text = "the session is still held by its former connection; try again";
+            self.session
+                .close(false, &Farewell::Error(ErrorCode::InternalError, text.to_owned()));
+        } else if waited >= YIELD_TIMEOUT_MS
+            && let Some(holder) = self.session.holder_of_session()
+        {
+            // One that is dead already has no keeper just now: it is replaced, or its connection freed, in a moment.
+            match holder.is_alive() {
+                Ok(false) => {}
+                _ => self.kill_holder(holder),
+            }
+        } else {
+            let keeper = self.session.remind_holder_of_session();
+            self.shared.ring_keeper(keeper);
+            // Its keeper may be what does not get on.
+            if let Some(holder) = self.session.holder_of_session()
+                && let Err(error) = holder.send_signal(Signal::SIGUSR1)
+            {
+                log::warn!("cannot signal handler {holder}: {error}");
+            }
+        }
+    }
+
+    fn kill_holder(&self, holder: ProcessId) {
+        log::warn!("handler {holder} does not let go of the session: killed");
+        if let Err(error) = holder.send_signal(Signal::SIGKILL) {
+            log::error!("cannot kill handler {holder}: {error}");
+        }
+    }
+
+    /// Frames in, events out.
+    fn play(&mut self) -> bool {
+        let mut moved = self.receive();
+        loop {
+            match dispatch::handle_next_frame(&mut self.session) {
+                Next::Handled => moved = true,
+                Next::Wait => break,
+                Next::Close { leaves, farewell } => {
+                    if farewell != Farewell::None && !leaves {
+                        log::info!(
+                            "closing the connection from {}: {farewell:?}",
+                            self.session.record().peer()
+                        );
+                    }
+                    self.session.close(leaves, &farewell);
+                    self.session.end_frame();
+                    return true;
+                }
+            }
+        }
+        moved |= self.deliver();
+        if self.client.flow.client_has_ended && !moved && !self.session.is_held_up() {
+            // It will send nothing more, and all it sent was handled.
+            self.session.close(false, &Farewell::None);
+            return true;
+        }
+        moved
+    }
+
+    /// Says whether there was anything to deliver.
+    fn deliver(&mut self) -> bool {
+        self.session.deliver().unwrap_or_else(|rejection| {
+            log::error!("cannot deliver the room's events: {rejection}");
+            false
+        })
+    }
+
+    /// If the keeper is another than the one that forked this process, gives it a duplicate of the socket: it adopts the connection.
+    fn offer_to_keeper(&mut self) {
+        let (connection, memory) = (self.session.connection.index(), self.shared.context.memory);
+        let keeper = memory.keeper_of(connection);
+        if self.session.record().keeper_epoch() == keeper.epoch.load(Ordering::Acquire) {
+            return;
+        }
+        let channel = self.shared.context.wiring.keeper_channel(self.shared.keeper);
+        let offer = Delivery::Adopt {
+            connections: vec![self.session.connection],
+        };
+        match channel.send(&offer.encode(), &[self.client.socket.as_fd()]) {
+            Ok(SendOutcome::Sent) => {}
+            // A thousand offer themselves at once: the keeper asks again those whose offer it has not had.
+            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
+            Err(error) => log::warn!("cannot offer the connection to the keeper: {error}"),
+        }
+    }
+
+    fn do_what_is_wanted(&mut self) {
+        let phase = self.session.phase();
+        let wanted = self.session.wanted();
+        match (phase, wanted) {
+            (Phase::CLOSING | Phase::OPEN, Wanted::Yield) => self.let_go_of_session(),
+            (Phase::CLOSING | Phase::DONE, _) | (_, Wanted::Nothing) => {}
+            (_, Wanted::Stop) => {
+                if phase == Phase::OPEN {
+                    // How the last match has ended, for one.
+                    self.deliver();
+                }
+                self.session
+                    .close(false, &Farewell::ShuttingDown("the server is stopping".into()));
+            }
+            (Phase::OPEN, Wanted::Kick) => {
+                let farewell = Farewell::Error(ErrorCode::Kicked, "an operator has sent you out".into());
+                self.session.close(true, &farewell);
+            }
+            _ => {}
+        }
+    }
+
+    /// A newer connection is to have the session. What this one was still to get of it, that one will.
+    fn let_go_of_session(&mut self) {
+        // A predecessor may have died over it, and behind half a frame nothing can be said.
+        self.send();
+        match self.session.phase() {
+            Phase::OPEN => {
+                let keeper = self.session.yield_to_claimant();
+                self.shared.ring_keeper(keeper);
+            }
+            Phase::CLOSING => self.end(),
+            // The client is gone.
+            _ => {}
+        }
+    }
+
+    /// Wakes whoever is to look at what this client has done, and listens to the room that it is in. Says whether that is another than
+    /// before, at whose log it must look now.
+    pub(crate) fn ring_bells(&mut self) -> io::Result<bool> {
+        self.ring_pending();
+        let room = self.session.membership().place().map(|(room, _)| room);
+        let before = std::mem::replace(&mut self.client.room, room);
+        let requests = &self.shared.context.wiring.bell_requests.sender;
+        self.shared
+            .bells
+            .follow(self.place, (before, room), &self.shared.poll, requests)?;
+        if before == room {
+            return Ok(false);
+        }
+        if let Some(left) = before {
+            let rooms = &self.shared.context.memory.rooms;
+            rooms.at(left.index()).leave_home(self.session.connection);
+        }
+        if let Some(entered) = room {
+            self.join_the_others(entered);
+        }
+        Ok(room.is_some())
+    }
+
+    fn ring_pending(&mut self) {
+        let Shared {
+            context,
+            bells,
+            woken,
+            ..
+        } = &mut *self.shared;
+        if self.session.take_chat_bell() {
+            context.wiring.ring_chat(context.memory.chat);
+        }
+        for keeper in self.session.take_keeper_bells() {
+            context.wiring.ring_keeper(keeper);
+        }
+        for room in self.session.take_bells() {
+            bells.ring(room, |place| woken.push(place));
+        }
+    }
+
+    /// Asks to be served by the process that serves the others in the room, if there is one of the same keeper's: what they say to each
+    /// other then needs no second process.
+    fn join_the_others(&self, room: RoomRef) {
+        let Context {
+            memory,
+            config,
+            wiring,
+            ..
+        } = self.shared.context;
+        if config.clients_per_handler == 1 {
+            return;
+        }
+        let mine = self.session.connection;
+        let is_there = |it: ConnectionRef| {
+            let record = memory.connections.get(it.index());
+            record.is_some_and(|record| record.claimed() == Claim::Held && record.reference(it.index()) == it)
+        };
+        let home = memory.rooms.at(room.index()).home_or(mine, is_there);
+        let handler = memory.connections.at(home.index()).handler();
+        if memory.keeper_index_of(home.index()) == self.shared.keeper
+            && handler.is_some_and(|handler| handler != self.shared.me)
+        {
+            self.session.record().ask_to_be_beside(home.index());
+            memory.tell_keeper_of(mine.index());
+            wiring.ring_keeper(self.shared.keeper);
+        }
+    }
+
+    /// Ends what has taken too long.
+    fn watch_time(&mut self) {
+        let farewell = |code, text: &str| Farewell::Error(code, text.into());
+        let passed = self
+            .next_deadline()
+            .filter(|deadline| deadline.at_ms <= now_ms())
+            .map(|deadline| deadline.meaning);
+        let farewell = match passed {
+            Some(Meaning::NotGreeted) => farewell(
+                ErrorCode::HandshakeTimeout,
+                "you did not greet in time; people press Enter first",
+            ),
+            Some(Meaning::Silent) => farewell(ErrorCode::Silent, &self.session.why_silent()),
+            Some(Meaning::NotReading) => farewell(ErrorCode::NotReading, "you did not read for too long"),
+            Some(Meaning::NotClosing) => return self.end(),
+            None if self.session.phase() == Phase::CLOSING && self.session.all_sent() => return self.end(),
+            Some(Meaning::LookAgain) | None => return,
+        };
+        self.session.close(false, &farewell);
+    }
+
+    fn next_deadline(&self) -> Option<Deadline> {
+        let (record, header) = (self.session.record(), self.shared.context.memory.header);
+        let is_out_of_reach = |room: RoomRef| self.shared.bells.is_out_of_reach(room.index());
+        let times = Times {
+            now_ms: now_ms(),
+            accepted_at_ms: record.accepted_at_ms.load(Ordering::Relaxed),
+            last_frame_at_ms: record.last_frame_at_ms.load(Ordering::Relaxed),
+            not_taking_since_ms: (!self.session.all_sent()).then_some(self.client.flow.last_taken_ms),
+            closing_since_ms: self.session.closing_since_ms(),
+            bell_is_out_of_reach: self.client.room.is_some_and(is_out_of_reach),
+            handshake_timeout_ms: header.handshake_timeout_ms.load(Ordering::Relaxed),
+            heartbeat_timeout_ms: self.session.silence_max_ms(),
+        };
+        next_deadline(self.session.phase(), &times)
+    }
+
+    /// Ends the connection's hold on everything.
+    pub(crate) fn end(&mut self) {
+        let keeper = self.session.finish();
+        self.shared.ring_keeper(keeper);
+        self.ring_pending();
+    }
+
+    /// When the next turn is due, if nothing happens.
+    pub(crate) fn due_ms(&self) -> u64 {
+        let deadline_ms = || self.next_deadline().map(|deadline| deadline.at_ms);
+        self.client
+            .lingers_until_ms
+            .or_else(deadline_ms)
+            .unwrap_or(u64::MAX)
+    }
+}

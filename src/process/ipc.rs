@@ -1,0 +1,362 @@
+//! What the processes of one server inherit from the supervisor: channels, bells, and the lifeline.
+//!
+//! All of it is made before the first fork, and the supervisor keeps all of it, so that a role that is started again finds what its
+//! predecessor had, with everything that was sent to it meanwhile. Each role closes what it must not have.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, RawFd};
+
+use serde::{Deserialize, Serialize};
+
+use crate::lobby::chat::ChatRecord;
+use crate::state::connections::{KINDS, Kind};
+use crate::state::layout::ConnectionRef;
+use shmem::doorbell;
+use shmem::event_log::EventLog;
+use shmem::sys::eventfd::EventFd;
+use shmem::sys::exec;
+use shmem::sys::process::{Lifeline, LifelineHolder, ProcessId, lifeline};
+use shmem::sys::sockets::{Channel, DESCRIPTORS_PER_MESSAGE_MAX};
+
+/// Everything that is inherited.
+#[derive(Debug)]
+pub(crate) struct Wiring {
+    /// Where players connect.
+    pub(crate) game: TcpListener,
+    /// Where operators connect.
+    pub(crate) console: Option<TcpListener>,
+    /// Held by the supervisor alone: when it ends, so do all others.
+    lifeline_holder: LifelineHolder,
+    /// The other end, which everybody watches.
+    pub(crate) lifeline: Lifeline,
+    /// One per keeper.
+    pub(crate) keepers: Vec<KeeperWiring>,
+    /// One per room, rung when its log has something new. Kept by the ticker, who hands them out.
+    pub(crate) room_bells: Vec<EventFd>,
+    /// Rung when something was said to the lobby. Every handler listens.
+    pub(crate) chat_bell: EventFd,
+    /// Rung by a role that has come up.
+    pub(crate) ready: EventFd,
+    /// Who needs a room's bell asks here, with a channel for the answer.
+    pub(crate) bell_requests: ChannelPair,
+}
+
+/// By which numbers the program that goes on in the supervisor's place finds the [`Wiring`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WiringNumbers {
+    game: RawFd,
+    console: Option<RawFd>,
+    lifeline_holder: RawFd,
+    lifeline: RawFd,
+    /// Sender and receiver of its channel, and its bell.
+    keepers: Vec<([RawFd; 2], RawFd)>,
+    room_bells: Vec<RawFd>,
+    ready: RawFd,
+    bell_requests: [RawFd; 2],
+    chat_bell: RawFd,
+}
+
+/// What concerns one keeper.
+#[derive(Debug)]
+pub(crate) struct KeeperWiring {
+    /// To the keeper, with sockets in each message: from the listener, from handlers whose keeper has died, and from a keeper that
+    /// makes way.
+    pub(crate) connections: ChannelPair,
+    /// Rung when a handler of the keeper's should look at its flags.
+    pub(crate) bell: EventFd,
+}
+
+/// Both ends of a channel.
+#[derive(Debug)]
+pub(crate) struct ChannelPair {
+    /// Where messages are sent.
+    pub(crate) sender: Channel,
+    /// Where they are received.
+    pub(crate) receiver: Channel,
+}
+
+impl ChannelPair {
+    fn new() -> io::Result<Self> {
+        let (sender, receiver) = Channel::pair()?;
+        Ok(Self { sender, receiver })
+    }
+}
+
+impl Wiring {
+    /// Makes everything that is to be inherited.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor or no memory left.
+    pub(crate) fn new(
+        game: TcpListener,
+        console: Option<TcpListener>,
+        keepers: u32,
+        rooms: u32,
+    ) -> io::Result<Self> {
+        let (lifeline_holder, lifeline) = lifeline()?;
+        let keeper = |_| {
+            Ok(KeeperWiring {
+                connections: ChannelPair::new()?,
+                bell: EventFd::new()?,
+            })
+        };
+        Ok(Self {
+            game,
+            console,
+            lifeline_holder,
+            lifeline,
+            keepers: (0..keepers).map(keeper).collect::<io::Result<_>>()?,
+            room_bells: (0..rooms).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
+            chat_bell: EventFd::new()?,
+            ready: EventFd::new()?,
+            bell_requests: ChannelPair::new()?,
+        })
+    }
+
+    /// Leaves everything open for the program that goes on in the supervisor's place.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`exec::keep_open`].
+    pub(crate) fn keep_open(&self) -> io::Result<WiringNumbers> {
+        let pair = |pair: &ChannelPair| {
+            io::Result::Ok([
+                exec::keep_open(pair.sender.as_fd())?,
+                exec::keep_open(pair.receiver.as_fd())?,
+            ])
+        };
+        let keeper =
+            |keeper: &KeeperWiring| Ok((pair(&keeper.connections)?, exec::keep_open(keeper.bell.as_fd())?));
+        Ok(WiringNumbers {
+            game: exec::keep_open(self.game.as_fd())?,
+            console: self
+                .console
+                .as_ref()
+                .map(|console| exec::keep_open(console.as_fd()))
+                .transpose()?,
+            lifeline_holder: exec::keep_open(self.lifeline_holder.as_fd())?,
+            lifeline: exec::keep_open(self.lifeline.as_fd())?,
+            keepers: self.keepers.iter().map(keeper).collect::<io::Result<_>>()?,
+            room_bells: self
+                .room_bells
+                .iter()
+                .map(|bell| exec::keep_open(bell.as_fd()))
+                .collect::<io::Result<_>>()?,
+            ready: exec::keep_open(self.ready.as_fd())?,
+            bell_requests: pair(&self.bell_requests)?,
+            chat_bell: exec::keep_open(self.chat_bell.as_fd())?,
+        })
+    }
+
+    /// Takes over what the program before this one has left open.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`exec::claim`].
+    pub(crate) fn claim(numbers: &WiringNumbers) -> io::Result<Self> {
+        let pair = |[sender, receiver]: [RawFd; 2]| {
+            io::Result::Ok(ChannelPair {
+                sender: exec::claim(sender)?.into(),
+                receiver: exec::claim(receiver)?.into(),
+            })
+        };
+        let bell = |number| exec::claim(number).map(EventFd::from);
+        let keeper = |(connections, number): &([RawFd; 2], RawFd)| {
+            Ok(KeeperWiring {
+                connections: pair(*connections)?,
+                bell: bell(*number)?,
+            })
+        };
+        Ok(Self {
+            game: exec::claim(numbers.game)?.into(),
+            console: numbers
+                .console
+                .map(|number| exec::claim(number).map(TcpListener::from))
+                .transpose()?,
+            lifeline_holder: exec::claim(numbers.lifeline_holder)?.into(),
+            lifeline: exec::claim(numbers.lifeline)?.into(),
+            keepers: numbers.keepers.iter().map(keeper).collect::<io::Result<_>>()?,
+            room_bells: numbers
+                .room_bells
+                .iter()
+                .map(|number| bell(*number))
+                .collect::<io::Result<_>>()?,
+            ready: bell(numbers.ready)?,
+            bell_requests: pair(numbers.bell_requests)?,
+            chat_bell: bell(numbers.chat_bell)?,
+        })
+    }
+
+    /// Where that keeper receives sockets: it, or the one that takes its place.
+    pub(crate) fn keeper_channel(&self, keeper: u32) -> &Channel {
+        &self.keepers[keeper as usize].connections.sender
+    }
+
+    /// Makes a handler of that keeper's look at its flags.
+    pub(crate) fn ring_keeper(&self, keeper: u32) {
+        self.keepers[keeper as usize].bell.ring();
+    }
+
+    /// Wakes everybody on the server, if something was said to the lobby that nobody was woken for.
+    pub(crate) fn ring_chat(&self, chat: &ChatRecord) {
+        doorbell::ring(&chat.log, &self.chat_bell);
+    }
+
+    /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room bells.
+    pub(crate) fn ring_room<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
+        doorbell::ring(log, &self.room_bells[room as usize]);
+    }
+}
+
+/// To be counted on with each change to what processes send each other through the channels here: in the course of an upgrade those of
+/// two programs do.
+pub(crate) const MESSAGES_VERSION: u32 = 1;
+
+/// What a message to a keeper says about the sockets that it carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// From the listener: a connection that was just accepted.
+    New {
+        /// What it speaks.
+        kind: Kind,
+        /// Which one of its kind for this keeper: counted on, so that one that is lost does not stay counted as under way.
+        number: u32,
+        /// Which one of all: who was accepted later has a greater one.
+        order: u64,
+    },
+    /// From a handler whose keeper has died, or from a keeper that makes way for the next: duplicates of connections' sockets.
+    Adopt {
+        /// The connections, in the order of the sockets.
+        connections: Vec<ConnectionRef>,
+    },
+}
+
+/// In place of a [`Kind`]: the connection is not new.
+const ADOPT: u8 = u8::MAX;
+
+impl Delivery {
+    /// Connections that one message can hand on.
+    pub(crate) const CONNECTIONS_MAX: usize = DESCRIPTORS_PER_MESSAGE_MAX;
+    /// Length of the longest message.
+    pub(crate) const BYTES_MAX: usize = 1 + Self::CONNECTIONS_MAX * size_of::<u64>();
+
+    /// The message.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::New { kind, number, order } => {
+                [&[*kind as u8][..], &number.to_le_bytes(), &order.to_le_bytes()].concat()
+            }
+            Self::Adopt { connections } => {
+                let ids = connections.iter().map(|connection| connection.to_id());
+                std::iter::once(ADOPT)
+                    .chain(ids.flat_map(u64::to_le_bytes))
+                    .collect()
+            }
+        }
+    }
+
+    /// What the message says; `None` for one that no process of this server sends.
+    pub(crate) fn decode(message: &[u8]) -> Option<Self> {
+        let (tag, numbers) = message.split_first()?;
+        if *tag == ADOPT {
+            let (ids, rest) = numbers.as_chunks();
+            let connection = |id: &[u8; 8]| ConnectionRef::from_id(u64::from_le_bytes(*id));
+            let connections = ids.iter().map(connection).collect();
+            return rest.is_empty().then_some(Self::Adopt { connections });
+        }
+        let (number, order) = numbers.split_first_chunk()?;
+        let number = u32::from_le_bytes(*number);
+        let order = u64::from_le_bytes(order.try_into().ok()?);
+        KINDS
+            .into_iter()
+            .find(|kind| *kind as u8 == *tag)
+            .map(|kind| Self::New { kind, number, order })
+    }
+}
+
+/// What a keeper says to a handler of several connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Assignment {
+    /// The handler is to serve the connection, whose socket comes with it.
+    Serve {
+        /// The connection, and which occupant of the slot.
+        connection: ConnectionRef,
+    },
+    /// The handler is to serve the connection, whose socket comes with it, as soon as its present handler says so.
+    Expect {
+        /// The connection.
+        connection: ConnectionRef,
+        /// The present handler.
+        from: ProcessId,
+    },
+    /// Another process is to serve the connection, and has its socket already.
+    HandOver {
+        /// The connection.
+        connection: ConnectionRef,
+        /// The other process.
+        to: ProcessId,
+    },
+}
+
+impl Assignment {
+    /// Length of each message.
+    pub(crate) const BYTES: usize = 17;
+
+    /// The message.
+    pub(crate) fn encode(self) -> [u8; Self::BYTES] {
+        let (tag, connection, other) = match self {
+            Self::Serve { connection } => (0, connection, 0),
+            Self::Expect { connection, from } => (1, connection, from.to_number()),
+            Self::HandOver { connection, to } => (2, connection, to.to_number()),
+        };
+        let mut message = [tag; Self::BYTES];
+        message[1..9].copy_from_slice(&connection.to_id().to_le_bytes());
+        message[9..].copy_from_slice(&other.to_le_bytes());
+        message
+    }
+
+    /// What the message says; `None` for one that no process of this server sends.
+    pub(crate) fn decode(message: &[u8]) -> Option<Self> {
+        let (tag, numbers) = message.split_first()?;
+        let (id, other) = numbers.split_first_chunk()?;
+        let connection = ConnectionRef::from_id(u64::from_le_bytes(*id));
+        let other = ProcessId::from_number(u64::from_le_bytes(other.try_into().ok()?));
+        match (tag, other) {
+            (0, None) => Some(Self::Serve { connection }),
+            (1, Some(from)) => Some(Self::Expect { connection, from }),
+            (2, Some(to)) => Some(Self::HandOver { connection, to }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_is_read_as_it_was_written_and_nothing_else_is() {
+        let kind = Kind::Console;
+        let (number, order) = (u32::MAX, u64::MAX - 1);
+        let most = (1..)
+            .map(ConnectionRef::from_id)
+            .take(Delivery::CONNECTIONS_MAX)
+            .collect();
+        for delivery in [
+            Delivery::New { kind, number, order },
+            Delivery::Adopt {
+                connections: vec![ConnectionRef::new(7, 3)],
+            },
+            Delivery::Adopt { connections: most },
+        ] {
+            let message = delivery.encode();
+            assert!(message.len() <= Delivery::BYTES_MAX);
+            assert_eq!(Delivery::decode(&message[..message.len() - 1]), None);
+            assert_eq!(Delivery::decode(&message), Some(delivery));
+        }
+        assert_eq!(Delivery::decode(&[]), None);
+        assert_eq!(Delivery::decode(&[ADOPT - 1; 13]), None);
+    }
+}

@@ -1,0 +1,290 @@
+//! How the connections of one keeper become the next one's.
+//!
+//! A keeper that makes way hands on what it holds: no handler notices. One that was killed could not: the handlers were given to the
+//! supervisor when their parent died, so their end is seen by pidfd; and asked by signal, each offers duplicates of its sockets.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use nix::sys::signal::Signal;
+
+use crate::limits::{ADOPT_AGAIN_MS, ADOPTIONS_AT_ONCE_MAX, HAND_ON_AGAIN_MS, UPGRADE_HANDLER_EVERY_MS};
+use crate::process::ipc::Delivery;
+use crate::process::keeper::handlers::Worker;
+use crate::process::keeper::{FIRST_ADOPTED, Keeper, Kept};
+use crate::state::connections::{Claim, Kind};
+use crate::state::layout::ConnectionRef;
+use shmem::sys::clock::now_ms;
+use shmem::sys::process::ProcessId;
+use shmem::sys::sockets::{ChannelError, SendOutcome};
+
+/// Why connections could not be handed on.
+#[derive(Debug, thiserror::Error)]
+enum HandOnError {
+    #[error("the channel is full")]
+    Full,
+    #[error("{0}")]
+    Send(#[from] ChannelError),
+}
+
+/// Where that cannot be found out it counts as alive: who is left out here is never adopted.
+fn may_be_alive(handler: ProcessId) -> bool {
+    handler.is_alive().unwrap_or_else(|error| {
+        log::warn!("cannot look whether handler {handler} lives: {error}");
+        true
+    })
+}
+
+impl Keeper {
+    /// Hands all connections on to the keeper that takes this one's place. Those for which the channel has no place until `by_ms`, their
+    /// handlers are asked for.
+    pub(crate) fn hand_on(&mut self, by_ms: u64) -> io::Result<()> {
+        while let Err(why) = self.hand_on_those_left() {
+            if by_ms <= now_ms() {
+                log::warn!("cannot hand all connections on to the next keeper: {why}");
+                return Ok(());
+            }
+            // It is full of newcomers, or too many descriptors are under way.
+            self.take_connections()?;
+            std::thread::sleep(Duration::from_millis(HAND_ON_AGAIN_MS));
+        }
+        Ok(())
+    }
+
+    fn hand_on_those_left(&mut self) -> Result<(), HandOnError> {
+        let memory = self.context.memory;
+        let is_left = |(index, _): &(&u32, &Kept)| {
+            memory.connections.at(**index).kind() == Kind::Game && !self.handed_on.contains(index)
+        };
+        let mut left: Vec<(&u32, &Kept)> = self.kept.iter().filter(is_left).collect();
+        // If a handler dies meanwhile, its successor gets all that it had.
+        left.sort_by_key(|(_, kept)| kept.handler);
+        let channel = self.context.wiring.keeper_channel(self.index);
+        for part in left.chunks(Delivery::CONNECTIONS_MAX) {
+            let reference = |(index, _): &(&u32, &Kept)| memory.connections.at(**index).reference(**index);
+            let delivery = Delivery::Adopt {
+                connections: part.iter().map(reference).collect(),
+            };
+            let sockets: Vec<BorrowedFd<'_>> = part.iter().map(|(_, kept)| kept.socket.as_fd()).collect();
+            match channel.send(&delivery.encode(), &sockets)? {
+                SendOutcome::Sent => self.handed_on.extend(part.iter().map(|(index, _)| **index)),
+                SendOutcome::WouldBlock | SendOutcome::PeerGone => return Err(HandOnError::Full),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes handlers whose keeper has died offer their sockets: a few at a time, for their offers to find place in the channel.
+    pub(crate) fn ask_for_offers(&mut self) {
+        if self.to_adopt.is_empty() {
+            return;
+        }
+        if self.to_ask.is_empty() && self.ask_again_at_ms <= now_ms() {
+            self.look_who_is_to_be_adopted();
+        }
+        let mut asked_for = 0;
+        while asked_for < ADOPTIONS_AT_ONCE_MAX
+            && let Some((index, count)) = self.to_ask.pop_front()
+        {
+            if self.context.memory.connections.at(index).keeper_epoch() != self.epoch {
+                self.nudge(index);
+                asked_for += count;
+            }
+        }
+    }
+
+    /// When others are to be asked, in milliseconds from now.
+    pub(crate) fn ask_again_ms(&self) -> Option<u64> {
+        let is_due = !self.to_ask.is_empty();
+        let next_round_ms = self.ask_again_at_ms.saturating_sub(now_ms());
+        // Offers come first.
+        (!self.to_adopt.is_empty()).then_some(if is_due { 1 } else { next_round_ms })
+    }
+
+    fn look_who_is_to_be_adopted(&mut self) {
+        let memory = self.context.memory;
+        self.ask_again_at_ms = now_ms() + ADOPT_AGAIN_MS;
+        let (over, to_adopt) = std::mem::take(&mut self.to_adopt)
+            .into_iter()
+            .partition::<Vec<u32>, _>(|index| {
+                let record = memory.connections.at(*index);
+                record.is_over() && record.claimed() == Claim::Held && record.keeper_epoch() != self.epoch
+            });
+        self.to_adopt = to_adopt;
+        for index in over {
+            // Nobody has it any more, and its handler lives for others.
+            let record = memory.connections.at(index);
+            if record.exchange_claim(Claim::Held, Claim::Abandoned) {
+                record.free();
+                self.free.push(index);
+            }
+        }
+        let lives_on = |index: &u32| {
+            let record = memory.connections.at(*index);
+            record.claimed() == Claim::Held
+                && record.keeper_epoch() != self.epoch
+                // One without an entry may be on its way to a handler. (If it is not, the ticker frees it in a moment.)
+                && record.handler().is_none_or(may_be_alive)
+        };
+        self.to_adopt.retain(lives_on);
+        let mut of_handlers: BTreeMap<u64, (u32, usize)> = BTreeMap::new();
+        for index in &self.to_adopt {
+            if let Some(handler) = memory.connections.at(*index).handler() {
+                of_handlers.entry(handler.to_number()).or_insert((*index, 0)).1 += 1;
+            }
+        }
+        self.to_ask = of_handlers.into_values().collect();
+    }
+
+    /// Takes over the keeping of a connection. If its handler has died, and will not be reported, gives that.
+    pub(crate) fn adopt(&mut self, connection: ConnectionRef, socket: OwnedFd) -> Option<ProcessId> {
+        let index = connection.index();
+        let record = self.context.memory.connections.get(index)?;
+        let is_still_there = || record.claimed() == Claim::Held && record.reference(index) == connection;
+        let handler = record.handler().filter(|_| is_still_there())?;
+        if self.kept.contains_key(&index) {
+            // Offered twice; or handed on by this keeper itself, which has come upon it again.
+            self.handed_on.remove(&index);
+            return None;
+        }
+        let lives = match self.know_handler(handler, record.handler_build()) {
+            Ok(lives) => lives,
+            Err(error) => {
+                // It goes on without a keeper until it is asked again, in a moment.
+                log::error!("cannot adopt handler {handler} yet: {error}");
+                return None;
+            }
+        };
+        record.set_keeper_epoch(self.epoch);
+        if record.claimed_after_entry() != Claim::Held {
+            // The ticker has just found it to be nobody's. If it thinks better of that, it is to find it again.
+            record.set_keeper_epoch(self.epoch.wrapping_sub(1));
+            return None;
+        }
+        self.slot().occupancy(record.kind()).hold_adopted();
+        let mut kept = Kept::new(socket);
+        kept.handler = handler.pid;
+        self.kept.insert(index, kept);
+        self.crew.change(handler.pid, |worker| worker.take_on(index));
+        if record.is_over() {
+            // Its end was told before the offer was looked at.
+            self.let_go(index);
+            return None;
+        }
+        (!lives).then_some(handler)
+    }
+
+    /// Keeps a connection no more until its handler has offered it, as if this keeper had just begun.
+    pub(crate) fn adopt_anew(&mut self, index: u32) {
+        if self.kept.remove(&index).is_none() {
+            return;
+        }
+        let record = self.context.memory.connections.at(index);
+        record.set_keeper_epoch(self.epoch.wrapping_sub(1));
+        self.slot().occupancy(record.kind()).let_live_on();
+        self.to_adopt.push(index);
+    }
+
+    /// Makes a handler one of this keeper's, if it is not. Says whether its end is still to come.
+    pub(crate) fn know_handler(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
+        let is_it = |worker: &Worker| worker.process == handler;
+        match self.crew.get(handler.pid).is_some_and(is_it) {
+            true => Ok(true),
+            false => self.adopt_handler(handler, build),
+        }
+    }
+
+    /// Whether a connection that the handler serves, or may be about to serve, has not been offered yet: it would be lost with it.
+    fn has_more_to_offer(&self, pid: u32) -> bool {
+        let may_be_its = |index: &u32| {
+            let record = self.context.memory.connections.at(*index);
+            record.claimed() == Claim::Held
+                && record.keeper_epoch() != self.epoch
+                && record.handler().is_none_or(|handler| handler.pid == pid)
+        };
+        self.to_adopt.iter().any(may_be_its)
+    }
+
+    /// From now on this process watches for the end of a handler that is not its child. It cannot give it anybody new to serve.
+    /// Says whether there is an end to be watched for yet.
+    fn adopt_handler(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
+        let Some(pidfd) = handler.open_pidfd()? else {
+            return Ok(false);
+        };
+        self.forget_former(handler);
+        let token = Token(FIRST_ADOPTED + handler.pid as usize);
+        let registry = self.poll.registry();
+        registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)?;
+        if build != self.context.build {
+            self.outdated.push_back(handler.pid);
+        }
+        let mut worker = Worker::new(handler, Vec::new(), None, self.context.config);
+        worker.pidfd = Some(pidfd);
+        self.crew.enter(worker);
+        Ok(true)
+    }
+
+    /// Replaces the next handler that runs the program before an upgrade: it is killed, and its successor takes over.
+    pub(crate) fn replace_outdated(&mut self) {
+        let now = now_ms();
+        if self.outdated.is_empty() || now < self.replace_outdated_at_ms {
+            return;
+        }
+        self.replace_outdated_at_ms = now + UPGRADE_HANDLER_EVERY_MS;
+        for _ in 0..self.outdated.len() {
+            let Some(pid) = self.outdated.pop_front() else {
+                return;
+            };
+            if self.has_more_to_offer(pid) {
+                self.outdated.push_back(pid);
+                continue;
+            }
+            // It may have died meanwhile, and another's successor, this process's child, have its pid.
+            let Some(worker) = self.crew.get(pid).filter(|worker| worker.pidfd.is_some()) else {
+                continue;
+            };
+            match worker.process.send_signal(Signal::SIGKILL) {
+                Ok(_) => {
+                    self.crew.change(pid, |worker| worker.is_replaced = true);
+                }
+                Err(error) => {
+                    log::error!("cannot replace handler {pid} yet: {error}");
+                    self.outdated.push_back(pid);
+                }
+            }
+            return;
+        }
+    }
+
+    /// A process has the pid of a handler that this one has not yet been told the end of.
+    pub(crate) fn forget_former(&mut self, process: ProcessId) {
+        if self
+            .crew
+            .get(process.pid)
+            .is_some_and(|worker| worker.process != process)
+        {
+            self.adopted_handler_ended(process.pid);
+        }
+    }
+
+    /// The end of a handler that this process watches, because it is not its child, is seen.
+    pub(crate) fn adopted_handler_ended(&mut self, pid: u32) {
+        let take_pidfd = |worker: &mut Worker| worker.pidfd.take();
+        let Some(pidfd) = self.crew.change(pid, take_pidfd).flatten() else {
+            // The end of this process's own children is seen elsewhere.
+            return;
+        };
+        // To close it is not enough while a handler that was just forked has a copy. The end is told again when the supervisor has reaped
+        // the dead one, and would be taken for its successor's, which lives.
+        let raw = pidfd.as_raw_fd();
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&raw)) {
+            log::error!("cannot leave off watching a handler that has ended: {error}");
+        }
+        // Its exit status is the supervisor's to see, who was given the orphan; but the records tell what it has brought to an end.
+        self.handler_ended(pid, None);
+    }
+}

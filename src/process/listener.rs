@@ -1,0 +1,376 @@
+//! The listener: accepts connections and gives each to a keeper, or refuses it with a reason.
+//!
+//! It must never read from a client's socket or register one in its poll: a client has no way to make it busy but by
+//! connecting. It must never wait for a lock, and it never forks: nothing can make it slow.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use forkade_protocol::{ErrorCode, ServerMessage, frame};
+use mio::net::{TcpListener, TcpStream};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::Signal;
+
+use crate::limits::{
+    ACCEPT_RETRY_MS, CONNECTIONS_PER_KEEPER_MAX, CONSOLE_CONNECTIONS_MAX, FAREWELL_BYTES_MAX,
+    REFUSAL_LINGER_MS, REFUSED_LINGERING_MAX,
+};
+use crate::process::admission::{Admission, Load, Refusal, decide};
+use crate::process::ipc::Delivery;
+use crate::process::process_table::{Context, Life, Start};
+use crate::state::connections::Kind;
+use forkade_text::render;
+use shmem::sys::clock::now_ms;
+use shmem::sys::signals::Signals;
+use shmem::sys::sockets::{SendOutcome, Sent, send_from, shut_down};
+
+const GAME: Token = Token(0);
+const CONSOLE: Token = Token(1);
+const SIGNALS: Token = Token(2);
+const LIFELINE: Token = Token(3);
+
+/// The role's entry.
+pub(crate) fn run(start: &Start) -> io::Result<u8> {
+    let wiring = start.context.wiring;
+    let mut keep = vec![wiring.game.as_fd(), wiring.lifeline.as_fd(), wiring.ready.as_fd()];
+    keep.extend(wiring.console.as_ref().map(AsFd::as_fd));
+    keep.extend(
+        wiring
+            .keepers
+            .iter()
+            .map(|keeper| keeper.connections.sender.as_fd()),
+    );
+    start.keep_only(&keep)?;
+    let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGUSR1])?;
+    let mut listener = Listener::new(start, signals)?;
+    start.report_ready();
+    listener.serve()
+}
+
+struct Listener {
+    context: Context,
+    life: Life,
+    signals: Signals,
+    poll: Poll,
+    game: TcpListener,
+    console: Option<TcpListener>,
+    /// Given up for a moment when descriptors run out, so that the next connection can be accepted and refused.
+    spare: Option<OwnedFd>,
+    /// Sockets that were refused, kept open so that the reason is not lost to a reset, each until a time.
+    refused: VecDeque<(u64, TcpStream)>,
+    /// Accepting rests until then, after a failure for want of resources.
+    rest_until_ms: Option<u64>,
+    /// Accepted when every keeper already had as much to take as its channel holds. Nobody is accepted before it is handed on.
+    in_hand: Option<(Kind, TcpStream)>,
+    /// Another listener is to take this one's place: nobody is accepted any more.
+    is_to_end: bool,
+}
+
+/// What there is to do.
+enum Event {
+    Accept(Kind),
+    Stop,
+    SupervisorGone,
+}
+
+impl Listener {
+    fn new(start: &Start, signals: Signals) -> io::Result<Self> {
+        let context = start.context;
+        let poll = Poll::new()?;
+        let mut game = TcpListener::from_std(context.wiring.game.try_clone()?);
+        poll.registry().register(&mut game, GAME, Interest::READABLE)?;
+        let mut console = None;
+        if let Some(inherited) = &context.wiring.console {
+            let mut listener = TcpListener::from_std(inherited.try_clone()?);
+            poll.registry()
+                .register(&mut listener, CONSOLE, Interest::READABLE)?;
+            console = Some(listener);
+        }
+        for (descriptor, token) in [
+            (signals.as_fd(), SIGNALS),
+            (context.wiring.lifeline.as_fd(), LIFELINE),
+        ] {
+            poll.registry()
+                .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        let spare = Some(spare_descriptor(&context)?);
+        Ok(Self {
+            context,
+            life: start.life(),
+            signals,
+            poll,
+            game,
+            console,
+            spare,
+            refused: VecDeque::new(),
+            rest_until_ms: None,
+            in_hand: None,
+            is_to_end: false,
+        })
+    }
+
+    fn serve(&mut self) -> io::Result<u8> {
+        let mut events = Events::with_capacity(16);
+        self.count_what_was_lost();
+        // What has arrived while no listener was there gives no edge to this one.
+        self.accept_all(Kind::Game)?;
+        self.accept_all(Kind::Console)?;
+        loop {
+            match self.poll.poll(&mut events, self.patience()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            self.life.show();
+            for event in &events {
+                match self.meaning(event.token())? {
+                    Some(Event::Accept(kind)) => self.accept_all(kind)?,
+                    Some(Event::Stop) => self.is_to_end = true,
+                    Some(Event::SupervisorGone) => return Ok(1),
+                    None => {}
+                }
+            }
+            self.keep_time()?;
+            // Whom it has accepted it hands on; others wait for the next listener.
+            if self.is_to_end && self.in_hand.is_none() {
+                return Ok(0);
+            }
+        }
+    }
+
+    fn meaning(&self, token: Token) -> io::Result<Option<Event>> {
+        Ok(match token {
+            GAME => Some(Event::Accept(Kind::Game)),
+            CONSOLE => Some(Event::Accept(Kind::Console)),
+            // SIGUSR1 only wakes it up.
+            SIGNALS => {
+                let mut told = None;
+                while let Some(received) = self.signals.read()? {
+                    told = told.or((received.signal == Signal::SIGTERM).then_some(Event::Stop));
+                }
+                told
+            }
+            _ => Some(Event::SupervisorGone),
+        })
+    }
+
+    /// Time until something is to be done that no descriptor announces.
+    fn patience(&self) -> Option<Duration> {
+        let lingering = self.refused.front().map(|(until_ms, _)| *until_ms);
+        let next_ms = [lingering, self.rest_until_ms].into_iter().flatten().min()?;
+        Some(Duration::from_millis(next_ms.saturating_sub(now_ms()) + 1))
+    }
+
+    fn keep_time(&mut self) -> io::Result<()> {
+        let now = now_ms();
+        let is_over = |(until_ms, _): &(u64, TcpStream)| *until_ms <= now;
+        while self.refused.front().is_some_and(is_over) {
+            self.refused.pop_front();
+        }
+        if self.rest_until_ms.is_some_and(|until_ms| until_ms <= now) {
+            self.rest_until_ms = None;
+            if let Some((kind, socket)) = self.in_hand.take() {
+                self.admit(kind, socket);
+                self.has_its_hands_full(self.in_hand.is_some());
+            }
+            self.accept_all(Kind::Game)?;
+            self.accept_all(Kind::Console)?;
+        }
+        Ok(())
+    }
+
+    /// Accepts until there is none: the poll tells only once.
+    fn accept_all(&mut self, kind: Kind) -> io::Result<()> {
+        while self.rest_until_ms.is_none() && !self.is_to_end {
+            self.life.show();
+            self.has_its_hands_full(true);
+            let accepted = match (kind, &self.console) {
+                (Kind::Game, _) => self.game.accept(),
+                (Kind::Console, Some(console)) => console.accept(),
+                (Kind::Console, None) => Err(io::ErrorKind::WouldBlock.into()),
+            };
+            match accepted {
+                Ok((socket, _)) => self.admit(kind, socket),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.has_its_hands_full(false);
+                    return Ok(());
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE) => self.out_of_descriptors(kind, &error),
+                    Some(libc::ENOMEM | libc::ENOBUFS) => self.rest(&error),
+                    // The connection is gone already (ECONNABORTED and its like): the next one may be well.
+                    _ if is_about_the_connection(&error) => {}
+                    _ => return Err(error),
+                },
+            }
+            self.has_its_hands_full(self.in_hand.is_some());
+        }
+        Ok(())
+    }
+
+    /// Notes whether a connection would be lost if this process died now. (Noted before it is accepted: rather one too many.)
+    fn has_its_hands_full(&self, has: bool) {
+        let header = self.context.memory.header;
+        header.in_listeners_hands.store(has.into(), Ordering::Release);
+    }
+
+    /// Counts the connection that a predecessor may have died over. (Who dies here leaves it to be counted twice, not to be forgotten.)
+    fn count_what_was_lost(&self) {
+        let header = self.context.memory.header;
+        if header.in_listeners_hands.load(Ordering::Acquire) != 0 {
+            header.lost_before_greeting_total.fetch_add(1, Ordering::Relaxed);
+            self.has_its_hands_full(false);
+        }
+    }
+
+    fn admit(&mut self, kind: Kind, socket: TcpStream) {
+        let header = self.context.memory.header;
+        let open_max = match kind {
+            Kind::Game => u64::from(self.context.config.connections_max),
+            Kind::Console => CONSOLE_CONNECTIONS_MAX as u64,
+        };
+        let mut full = vec![false; self.context.wiring.keepers.len()];
+        loop {
+            let keepers: Vec<u32> = header
+                .keepers
+                .iter()
+                .zip(&full)
+                .map(|(keeper, full)| {
+                    if *full {
+                        u32::MAX
+                    } else {
+                        keeper.open(Kind::Game) + keeper.open(Kind::Console)
+                    }
+                })
+                .collect();
+            let admission = decide(Load {
+                stopping: header.stopping.load(Ordering::Acquire) != 0,
+                keepers: &keepers,
+                keeper_max: CONNECTIONS_PER_KEEPER_MAX,
+                open: self.context.memory.open_connections(kind),
+                open_max,
+                together: self.context.config.clients_per_handler > 1,
+            });
+            let keeper = match admission {
+                // There are places, and whoever is to give them out is busy: those who come wait, in the kernel's backlog.
+                Admission::Refuse(Refusal::Full) if full.contains(&true) => {
+                    self.in_hand = Some((kind, socket));
+                    self.rest_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
+                    return;
+                }
+                Admission::Refuse(refusal) => return self.refuse(kind, socket, refusal),
+                Admission::Admit { keeper } => keeper,
+            };
+            let slot = &header.keepers[keeper as usize];
+            let number = slot.sent(kind).wrapping_add(1);
+            let channel = self.context.wiring.keeper_channel(keeper);
+            let order = header.accepted_total.load(Ordering::Relaxed) + 1;
+            match channel.send(&Delivery::New { kind, number, order }.encode(), &[socket.as_fd()]) {
+                Ok(SendOutcome::Sent) => {
+                    slot.set_sent(kind, number);
+                    header.accepted_total.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                // Its channel is full: it has enough to do. The next one may have less.
+                Ok(SendOutcome::WouldBlock) => {}
+                // The supervisor keeps the other end: nobody else could receive there.
+                Ok(SendOutcome::PeerGone) => log::error!("the channel to keeper {keeper} is closed"),
+                Err(error) => log::warn!("cannot hand a connection to keeper {keeper}: {error}"),
+            }
+            full[keeper as usize] = true;
+        }
+    }
+
+    fn refuse(&mut self, kind: Kind, socket: TcpStream, refusal: Refusal) {
+        self.context
+            .memory
+            .header
+            .refused_total
+            .fetch_add(1, Ordering::Relaxed);
+        send_refusal(kind, &socket, refusal);
+        // Closed at once, with the client's greeting unread, the kernel would send a reset, and the reason could be lost.
+        if self.refused.len() == REFUSED_LINGERING_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((now_ms() + REFUSAL_LINGER_MS, socket));
+    }
+
+    /// With the spare descriptor the connection that waits is accepted and refused; a stalled edge would never be told again.
+    fn out_of_descriptors(&mut self, kind: Kind, error: &io::Error) {
+        self.spare = None;
+        self.refused.clear();
+        let accepted = match (kind, &self.console) {
+            (Kind::Console, Some(console)) => console.accept(),
+            _ => self.game.accept(),
+        };
+        if let Ok((socket, _)) = accepted {
+            self.context
+                .memory
+                .header
+                .refused_total
+                .fetch_add(1, Ordering::Relaxed);
+            send_refusal(kind, &socket, Refusal::NoResources);
+        }
+        self.spare = spare_descriptor(&self.context).ok();
+        self.rest(error);
+    }
+
+    fn rest(&mut self, error: &io::Error) {
+        log::error!("cannot accept connections: {error}; trying again in {ACCEPT_RETRY_MS} ms");
+        self.rest_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
+    }
+}
+
+/// Tells a client that it cannot be served, in the words of its protocol, and so that a person can read it, too: nothing is known of who
+/// it is. The socket's buffer is empty: nothing waits.
+pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
+    let mut buffer = [0; FAREWELL_BYTES_MAX];
+    let code = match refusal {
+        Refusal::Stopping => ErrorCode::ShuttingDown,
+        Refusal::Full | Refusal::NoResources => ErrorCode::ServerFull,
+    };
+    let message = ServerMessage::Error {
+        code,
+        text: render::for_anybody(refusal.text()),
+    };
+    let sent = match kind {
+        Kind::Game => {
+            let length = frame::write_frame_into(&message, &mut buffer).expect("a refusal is short");
+            send_from(socket, &buffer[..length])
+        }
+        Kind::Console => send_from(socket, format!("ERR {}\n", refusal.text()).as_bytes()),
+    };
+    if matches!(sent, Sent::Bytes(_)) {
+        // Gone or not: it is refused either way.
+        let _ = shut_down(socket, Shutdown::Write);
+    }
+}
+
+fn spare_descriptor(context: &Context) -> io::Result<OwnedFd> {
+    context.wiring.lifeline.as_fd().try_clone_to_owned()
+}
+
+/// Whether accept(2) failed for what happened to the one connection on the network, not to the listening socket.
+fn is_about_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPERM
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENOPROTOOPT
+                | libc::ENONET
+                | libc::EOPNOTSUPP
+                | libc::ETIMEDOUT
+        )
+    )
+}

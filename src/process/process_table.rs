@@ -1,0 +1,190 @@
+//! The table of the supervisor's processes, and what each of them does first.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::config::{Config, Settings};
+use crate::logging;
+use crate::process::ipc::Wiring;
+use crate::process::{keeper, listener, ticker};
+use crate::state::header::RoleSlot;
+use crate::state::layout::Memory;
+use forkade_games::Games;
+use shmem::sys::process::{NewProcess, ProcessId, set_name};
+use shmem::sys::signals::ignore_interrupts;
+
+/// What every process of the server is given.
+#[derive(Clone, Copy)]
+pub(crate) struct Context {
+    pub(crate) memory: &'static Memory,
+    pub(crate) games: &'static Games,
+    pub(crate) wiring: &'static Wiring,
+    pub(crate) config: &'static Config,
+    /// Which of the programs that have run this server this process runs: see [`Header::build`](crate::state::header::Header::build).
+    pub(crate) build: u32,
+    /// Where the configuration came from.
+    pub(crate) settings: &'static Settings,
+}
+
+impl Context {
+    /// Signals the supervisor.
+    ///
+    /// # Errors
+    ///
+    /// Those of pidfd_open(2) and pidfd_send_signal(2); `ESRCH` if it is gone.
+    pub(crate) fn signal_supervisor(self, signal: Signal) -> io::Result<()> {
+        let pid = self.memory.header.supervisor_pid.load(Ordering::Relaxed);
+        let pid = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(Errno::SRCH)?;
+        let supervisor = pidfd_open(pid, PidfdFlags::empty())?;
+        // While the lifeline holds the supervisor lives, so the pid was its own when the descriptor was opened.
+        if self.wiring.lifeline.is_cut()? {
+            return Err(Errno::SRCH.into());
+        }
+        Ok(pidfd_send_signal(supervisor, signal)?)
+    }
+}
+
+/// One kind of process.
+#[derive(Clone, Copy)]
+pub(crate) struct Role {
+    /// For logs, `ps` and the console.
+    pub(crate) name: &'static str,
+    /// How many there are.
+    pub(crate) count: fn(&Config) -> u32,
+    /// What it runs; gives its exit status.
+    entry: fn(&Start) -> io::Result<u8>,
+}
+
+/// All roles, in the order in which they are started. Each is started again whenever it ends before the server does.
+pub(crate) const ROLES: [Role; 3] = [
+    Role {
+        name: "ticker",
+        count: |_| 1,
+        entry: ticker::run,
+    },
+    Role {
+        name: "keeper",
+        count: |config| config.keepers,
+        entry: keeper::run,
+    },
+    Role {
+        name: "listener",
+        count: |_| 1,
+        entry: listener::run,
+    },
+];
+
+/// One process of a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Post {
+    /// Index of the role in [`ROLES`].
+    pub(crate) role: usize,
+    /// Which one of its kind.
+    pub(crate) index: u32,
+    /// Index of its slot in the header.
+    pub(crate) slot: usize,
+}
+
+impl Post {
+    /// All posts of a server, in the order in which they are filled.
+    pub(crate) fn all(config: &Config) -> Vec<Self> {
+        let each = ROLES
+            .iter()
+            .enumerate()
+            .flat_map(|(role, kind)| (0..(kind.count)(config)).map(move |i| (role, i)));
+        each.enumerate()
+            .map(|(slot, (role, index))| Self { role, index, slot })
+            .collect()
+    }
+
+    /// For logs and the console: `listener`, `keeper 0`.
+    pub(crate) fn name(self, config: &Config) -> String {
+        let role = ROLES[self.role];
+        if (role.count)(config) == 1 {
+            role.name.to_owned()
+        } else {
+            format!("{} {}", role.name, self.index)
+        }
+    }
+
+    /// What others see of the post.
+    pub(crate) fn slot(self, memory: &Memory) -> &'static RoleSlot {
+        &memory.header.roles[self.slot]
+    }
+}
+
+/// A process of a role at its beginning.
+pub(crate) struct Start {
+    pub(crate) context: Context,
+    pub(crate) index: u32,
+    post: Post,
+    new_process: NewProcess,
+}
+
+impl Start {
+    /// Runs the role in the process that was just forked for it. Gives the exit status.
+    pub(crate) fn run(context: Context, post: Post, new_process: NewProcess) -> u8 {
+        let role = ROLES[post.role];
+        logging::set_role(role.name);
+        let start = Self {
+            context,
+            index: post.index,
+            post,
+            new_process,
+        };
+        // The supervisor alone decides how the server ends: its roles, and the handlers after them, wait for its word.
+        let begun = set_name(role.name).and_then(|()| ignore_interrupts());
+        let begun = begun.and_then(|()| ProcessId::find_itself());
+        match begun.and_then(|_| (role.entry)(&start)) {
+            Ok(status) => status,
+            Err(error) => {
+                log::error!("cannot go on: {error}");
+                1
+            }
+        }
+    }
+
+    /// Closes everything but the standard streams and `keep`.
+    pub(crate) fn keep_only(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.new_process.keep_only(keep)
+    }
+
+    /// Tells the supervisor that the role has come up.
+    pub(crate) fn report_ready(&self) {
+        self.post
+            .slot(self.context.memory)
+            .ready
+            .store(1, Ordering::Release);
+        self.context.wiring.ready.ring();
+    }
+
+    /// What answers those who ask whether the process is alive.
+    pub(crate) fn life(&self) -> Life {
+        Life {
+            memory: self.context.memory,
+            slot: self.post.slot(self.context.memory),
+        }
+    }
+}
+
+/// Shows that a process of a role is alive: that it comes round to this.
+#[derive(Clone, Copy)]
+pub(crate) struct Life {
+    memory: &'static Memory,
+    slot: &'static RoleSlot,
+}
+
+impl Life {
+    /// To be called whenever the process wakes up, and in whatever takes long.
+    pub(crate) fn show(self) {
+        self.slot.pulse.beat();
+        self.slot.pong.answer(&self.memory.header.ping);
+    }
+}

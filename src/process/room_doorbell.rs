@@ -1,0 +1,138 @@
+//! The bell of the room that a handler's player is in.
+//!
+//! All members poll the same eventfd, edge-triggered: one write wakes all. The supervisor made one for each room, and the
+//! ticker, who keeps them all, hands them out. Until the answer comes, the ticker also rings for this process, which looks by itself
+//! now and then: the ticker may be dead.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
+
+use crate::state::rooms::RoomRecord;
+use shmem::doorbell;
+use shmem::sys::eventfd::EventFd;
+use shmem::sys::sockets::{Channel, ReceiveOutcome, SendOutcome};
+
+/// Where a handler listens for its room, or is about to.
+pub(crate) struct RoomBell {
+    bell_token: Token,
+    answer_token: Token,
+    held: Option<(u32, EventFd)>,
+    asked: Option<(u32, Channel)>,
+    /// It could not even be asked for.
+    asked_in_vain: bool,
+}
+
+impl RoomBell {
+    /// No room, no bell.
+    pub(crate) fn new(bell_token: Token, answer_token: Token) -> Self {
+        Self {
+            bell_token,
+            answer_token,
+            held: None,
+            asked: None,
+            asked_in_vain: false,
+        }
+    }
+
+    /// Nothing will wake this process when something happens in its room, and it must look again soon.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        self.asked_in_vain || self.asked.is_some()
+    }
+
+    /// Wakes the members of `room`, if its bell is the one held.
+    pub(crate) fn ring(&self, room: u32, record: &RoomRecord) {
+        if let Some((held, eventfd)) = &self.held
+            && *held == room
+        {
+            doorbell::ring(&record.log, eventfd);
+        }
+    }
+
+    /// Listens for `room` from now on, or for none. Asks for its bell if it is not held.
+    pub(crate) fn follow(&mut self, room: Option<u32>, poll: &Poll, requests: &Channel) -> io::Result<()> {
+        let held = self.held.as_ref().map(|(held, _)| *held);
+        if held != room
+            && let Some((_, eventfd)) = self.held.take()
+        {
+            poll.registry()
+                .deregister(&mut SourceFd(&eventfd.as_fd().as_raw_fd()))?;
+        }
+        let asked = self.asked.as_ref().map(|(asked, _)| *asked);
+        if asked.is_some()
+            && asked != room
+            && let Some((_, answers)) = self.asked.take()
+        {
+            poll.registry()
+                .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
+        }
+        self.asked_in_vain = false;
+        match room {
+            Some(room) if self.held.is_none() && self.asked.is_none() => self.ask(room, poll, requests),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the bell that was asked for, if it has come.
+    pub(crate) fn take_answer(&mut self, poll: &Poll) -> io::Result<()> {
+        let Some((room, answers)) = self.asked.take() else {
+            return Ok(());
+        };
+        match answers.receive(&mut [0; 8]) {
+            Ok(ReceiveOutcome::WouldBlock) => self.asked = Some((room, answers)),
+            Ok(ReceiveOutcome::Message { descriptors, .. }) => {
+                poll.registry()
+                    .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
+                if let Some(descriptor) = descriptors.into_iter().next() {
+                    self.hold(room, descriptor, poll)?;
+                }
+            }
+            // The ticker died over the question: it is asked again.
+            ended => {
+                if let Err(error) = ended {
+                    log::warn!("the bell of room {room} was lost on its way: {error}");
+                }
+                poll.registry()
+                    .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, room: u32, descriptor: OwnedFd, poll: &Poll) -> io::Result<()> {
+        let eventfd = EventFd::from(descriptor);
+        let raw = eventfd.as_fd().as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&raw), self.bell_token, Interest::READABLE)?;
+        self.held = Some((room, eventfd));
+        Ok(())
+    }
+
+    fn ask(&mut self, room: u32, poll: &Poll, requests: &Channel) -> io::Result<()> {
+        let (mine, theirs) = match Channel::pair() {
+            Ok(pair) => pair,
+            Err(error) => {
+                log::warn!("there is no channel to ask for the bell of room {room}: {error}");
+                self.asked_in_vain = true;
+                return Ok(());
+            }
+        };
+        match requests.send(&room.to_le_bytes(), &[theirs.as_fd()]) {
+            Ok(SendOutcome::Sent) => {
+                let raw = mine.as_fd().as_raw_fd();
+                poll.registry()
+                    .register(&mut SourceFd(&raw), self.answer_token, Interest::READABLE)?;
+                self.asked = Some((room, mine));
+            }
+            // So many ask at once.
+            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => self.asked_in_vain = true,
+            Err(error) => {
+                log::warn!("cannot ask for the bell of room {room}: {error}");
+                self.asked_in_vain = true;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,579 @@
+//! The supervisor: creates the memory and the listening sockets, forks the roles, starts them again when they end, and stops all.
+//!
+//! An upgrade in place puts another program into this process: see [`upgrade`].
+//!
+//! It must never take a lock (nobody could free it from one that is stuck), read a byte a client sent, hold a client's socket or start a
+//! thread: what it does not touch cannot kill it, and its end is everybody's.
+
+mod backoff;
+pub(crate) mod upgrade;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::Signal;
+
+use crate::config::{Config, Settings};
+use crate::limits::{ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS};
+use crate::logging;
+use crate::logging::DropCounters;
+use crate::process::ipc::Wiring;
+use crate::process::process_table::{Context, Post, ROLES, Start};
+use crate::process::supervisor::backoff::Backoff;
+use crate::process::upgrade::HandoverError;
+use crate::process::watchdog::Watchdog;
+use crate::state::buffers;
+use crate::state::layout::{Capacity, Memory};
+use forkade_games::Games;
+use shmem::sys::clock::now_ms;
+use shmem::sys::heap::use_up_heap_holes;
+use shmem::sys::process::{
+    Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
+    raise_open_file_limit, set_name,
+};
+use shmem::sys::signals::{Signals, ignore_broken_pipes, stop_ignoring};
+use shmem::sys::sockets::{ListenError, ListenOptions, listen};
+
+const SIGNALS: Token = Token(0);
+const READY: Token = Token(1);
+/// The new program's answer, while it looks at the memory.
+const ANSWER: Token = Token(2);
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// It cannot listen.
+    #[error("{0}")]
+    Listen(#[from] ListenError),
+    /// A step of the start failed.
+    #[error("{step}: {source}")]
+    Step {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Nothing to go on with was handed over, or nothing that will do.
+    #[error("cannot go on in the place of another program: {0}")]
+    Handover(#[from] HandoverError),
+    /// A role's process was not forked.
+    #[error("cannot fork the {role}: {source}")]
+    Fork {
+        /// Its name.
+        role: String,
+        /// Why not.
+        #[source]
+        source: ForkError,
+    },
+    /// A role's process ended before it reported ready, or did not report in time.
+    #[error("the {role} did not come up: {why}")]
+    NotReady {
+        /// Its name.
+        role: String,
+        /// What became of it.
+        why: String,
+    },
+}
+
+fn step(step: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Step { step, source }
+}
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+///
+/// [`StartError`]; whatever was started has been stopped again.
+pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<(), StartError> {
+    let config = &settings.config;
+    prepare_process()?;
+    let options = ListenOptions {
+        backlog: config.backlog,
+        send_buffer_bytes: config.send_buffer_bytes,
+    };
+    let game = listen(config.listen, options)?;
+    let console = config
+        .console
+        .map(|address| listen(address, options))
+        .transpose()?;
+    let game_address = game
+        .local_addr()
+        .map_err(step("cannot tell the game's address"))?;
+    let console_address = console
+        .as_ref()
+        .map(std::net::TcpListener::local_addr)
+        .transpose()
+        .map_err(step("cannot tell the console's address"))?;
+    let capacity = Capacity {
+        players: config.players_max,
+        rooms: config.rooms_max,
+        keepers: config.keepers,
+    };
+    let memory = Memory::create(capacity).map_err(step(
+        "cannot create the shared memory (lower players_max and rooms_max, or raise the limits of memory)",
+    ))?;
+    configure(memory, config);
+    let wiring = Wiring::new(game, console, config.keepers, config.rooms_max);
+    let context = Context {
+        memory,
+        games,
+        wiring: Box::leak(Box::new(
+            wiring.map_err(step("cannot make the channels between processes"))?,
+        )),
+        config,
+        build: 0,
+        settings,
+    };
+    let mut supervisor = Supervisor::new(context, own_program())?;
+    if let Err(error) = supervisor.start_all() {
+        supervisor.stop_all();
+        return Err(error);
+    }
+    announce(game_address, console_address);
+    log::info!(
+        "serving players on {game_address} with {} keepers",
+        config.keepers
+    );
+    supervisor.serve();
+    Ok(())
+}
+
+/// What stays ignored if whoever started the server has had it ignored: the end of the terminal, because of nohup(1), and what a shell's
+/// job control would do to it. All others have their usual effect in all processes, whatever a shell had ignored in the background.
+const KEPT_IGNORED: [Signal; 4] = [Signal::SIGHUP, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+
+/// What the process itself needs, whichever program has run in it before.
+fn prepare_process() -> Result<(), StartError> {
+    disable_core_dumps().map_err(step("cannot switch core dumps off"))?;
+    raise_open_file_limit().map_err(step("cannot raise the limit of open files"))?;
+    become_subreaper().map_err(step("cannot become the reaper of orphaned processes"))?;
+    stop_ignoring(&KEPT_IGNORED).map_err(step("cannot stop ignoring signals"))?;
+    ignore_broken_pipes().map_err(step("cannot ignore SIGPIPE"))?;
+    set_name("forkade").map_err(step("cannot set the process's name"))?;
+    ProcessId::find_itself().map_err(step("cannot tell which process this is"))?;
+    Ok(())
+}
+
+/// Where the running program lies: what lies there later is what an upgrade upgrades to.
+fn own_program() -> Option<PathBuf> {
+    let program = std::env::current_exe();
+    if let Err(error) = &program {
+        log::warn!("cannot tell where this program lies, so it cannot be upgraded in place: {error}");
+    }
+    program.ok()
+}
+
+/// Puts the configuration where every process reads it.
+fn configure(memory: &Memory, config: &Config) {
+    let header = memory.header;
+    logging::share_level(&header.log_level);
+    logging::set_drop_counters(DropCounters {
+        total: &header.log_records_dropped_total,
+        unreported: &header.log_records_unreported,
+    });
+    header
+        .seat_grace_ms
+        .store(config.seat_grace_ms.into(), Ordering::Relaxed);
+    header
+        .seat_reservation_ms
+        .store(config.seat_reservation_ms.into(), Ordering::Relaxed);
+    header
+        .heartbeat_timeout_ms
+        .store(config.heartbeat_timeout_ms.into(), Ordering::Relaxed);
+    header
+        .text_idle_timeout_ms
+        .store(config.text_idle_timeout_ms.into(), Ordering::Relaxed);
+    header
+        .handshake_timeout_ms
+        .store(config.handshake_timeout_ms.into(), Ordering::Relaxed);
+    header
+        .chat_burst
+        .store(config.chat_burst.into(), Ordering::Relaxed);
+    header
+        .chat_per_minute
+        .store(config.chat_per_minute.into(), Ordering::Relaxed);
+    header
+        .requests_burst
+        .store(config.requests_burst.into(), Ordering::Relaxed);
+    header
+        .requests_per_minute
+        .store(config.requests_per_minute.into(), Ordering::Relaxed);
+}
+
+/// Makes the heap one that costs little to copy: every process will be forked from this one.
+fn prepare_heap() {
+    buffers::prepare();
+    // The configuration has left some everywhere.
+    let used_up = use_up_heap_holes();
+    log::debug!("{used_up} bytes of holes in the heap are used up");
+}
+
+/// Tells whoever started the server that it can be connected to.
+fn announce(game: SocketAddr, console: Option<SocketAddr>) {
+    let ready = serde_json::json!({
+        "event": "ready",
+        "game": game.to_string(),
+        "console": console.map(|console| console.to_string()),
+        "pid": std::process::id(),
+    });
+    // Nobody needs to be listening.
+    let _ = writeln!(io::stdout(), "{ready}");
+}
+
+struct Supervisor {
+    context: Context,
+    signals: Signals,
+    poll: Poll,
+    posts: Vec<Filled>,
+    /// Where the program lies that an upgrade takes.
+    program: Option<PathBuf>,
+    /// A new program that looks at the memory.
+    check: Option<upgrade::Check>,
+    /// After an upgrade, until all processes of the program before are replaced.
+    replacement: Option<upgrade::Replacement>,
+    watchdog: Option<Watchdog>,
+    /// How often the server was told to stop.
+    told_to_stop: u32,
+}
+
+/// A post and who fills it.
+struct Filled {
+    post: Post,
+    process: Option<ProcessId>,
+    /// When the post is to be filled again.
+    restart_at_ms: u64,
+    backoff: Backoff,
+}
+
+impl Supervisor {
+    fn new(context: Context, program: Option<PathBuf>) -> Result<Self, StartError> {
+        let signals = Signals::block(&[
+            Signal::SIGCHLD,
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGUSR1,
+            Signal::SIGUSR2,
+        ]);
+        let signals = signals.map_err(step("cannot receive signals"))?;
+        let poll = Poll::new().map_err(step("cannot poll"))?;
+        for (descriptor, token) in [(signals.as_fd(), SIGNALS), (context.wiring.ready.as_fd(), READY)] {
+            poll.registry()
+                .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)
+                .map_err(step("cannot poll"))?;
+        }
+        let unfilled = |post| Filled {
+            post,
+            process: None,
+            restart_at_ms: 0,
+            backoff: Backoff::new(),
+        };
+        let posts = Post::all(context.config).into_iter().map(unfilled).collect();
+        prepare_heap();
+        Ok(Self {
+            context,
+            signals,
+            poll,
+            posts,
+            program,
+            check: None,
+            replacement: None,
+            watchdog: Watchdog::new(context),
+            told_to_stop: 0,
+        })
+    }
+
+    /// Serves until the server is told to stop, and stops it.
+    fn serve(&mut self) {
+        self.supervise();
+        self.stop_all();
+        log::info!("stopped");
+    }
+
+    /// Fills all posts, one role after the other: each must be ready before the next is started.
+    fn start_all(&mut self) -> Result<(), StartError> {
+        for role in 0..ROLES.len() {
+            let of_role: Vec<usize> = (0..self.posts.len())
+                .filter(|index| self.posts[*index].post.role == role)
+                .collect();
+            for index in &of_role {
+                self.fill(*index).map_err(|source| StartError::Fork {
+                    role: self.name(*index),
+                    source,
+                })?;
+            }
+            let give_up_at_ms = now_ms() + ROLE_READY_TIMEOUT_MS;
+            for index in of_role {
+                self.await_ready(index, give_up_at_ms)
+                    .map_err(|why| StartError::NotReady {
+                        role: self.name(index),
+                        why,
+                    })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, index: usize) -> Result<(), ForkError> {
+        let (context, post) = (self.context, self.posts[index].post);
+        let slot = post.slot(context.memory);
+        slot.ready.store(0, Ordering::Release);
+        let process = fork(forkade_games::panics::log_panic, |new_process| {
+            Start::run(context, post, new_process)
+        })?;
+        slot.start_time.store(process.start_time, Ordering::Relaxed);
+        slot.pid.store(process.pid, Ordering::Release);
+        let filled = &mut self.posts[index];
+        filled.process = Some(process);
+        filled.backoff.started(now_ms());
+        Ok(())
+    }
+
+    fn await_ready(&mut self, index: usize, give_up_at_ms: u64) -> Result<(), String> {
+        let slot = self.posts[index].post.slot(self.context.memory);
+        while slot.ready.load(Ordering::Acquire) == 0 {
+            if self.posts[index].process.is_none() {
+                return Err("it ended at once; its last words are in the log".into());
+            }
+            let now = now_ms();
+            if now >= give_up_at_ms {
+                return Err(format!("it did not report within {ROLE_READY_TIMEOUT_MS} ms"));
+            }
+            self.wait(Some(give_up_at_ms - now));
+            if self.told_to_stop > 0 {
+                return Err("the server was told to stop".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps all posts filled until the server is told to stop.
+    fn supervise(&mut self) {
+        while self.told_to_stop == 0 {
+            let vacant = self.posts.iter().filter(|filled| filled.process.is_none());
+            let next_ms = vacant
+                .map(|filled| filled.restart_at_ms)
+                .chain(self.upgrade_due_ms())
+                .min();
+            self.wait(next_ms.map(|at| at.saturating_sub(now_ms())));
+            if self.told_to_stop > 0 {
+                return;
+            }
+            let now = now_ms();
+            self.go_on_with_upgrade(now);
+            for index in 0..self.posts.len() {
+                if self.posts[index].process.is_none() && self.posts[index].restart_at_ms <= now {
+                    self.refill(index);
+                }
+            }
+        }
+    }
+
+    fn refill(&mut self, index: usize) {
+        let name = self.name(index);
+        match self.fill(index) {
+            Ok(()) => {
+                self.posts[index]
+                    .post
+                    .slot(self.context.memory)
+                    .restarts
+                    .fetch_add(1, Ordering::Relaxed);
+                log::info!("the {name} was started again");
+            }
+            Err(error) => {
+                log::error!("cannot fork the {name}: {error}");
+                self.vacate(index);
+                self.note_not_come_up(index, &error.to_string());
+            }
+        }
+    }
+
+    /// Waits for signals, for the time given at most, and takes note of what they say. Meanwhile the watchdog watches.
+    fn wait(&mut self, patience_ms: Option<u64>) {
+        let mut events = Events::with_capacity(4);
+        let watchdog_ms = self
+            .watchdog
+            .as_ref()
+            .map(|watchdog| watchdog.patience_ms(now_ms()));
+        let patience_ms = patience_ms.into_iter().chain(watchdog_ms).min();
+        match self
+            .poll
+            .poll(&mut events, patience_ms.map(Duration::from_millis))
+        {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Without a poll there is nothing to go on with.
+            Err(error) => panic!("cannot poll: {error}"),
+        }
+        self.context.wiring.ready.clear();
+        while let Ok(Some(received)) = self.signals.read() {
+            match received.signal {
+                Signal::SIGTERM | Signal::SIGINT => self.told_to_stop += 1,
+                Signal::SIGUSR2 => self.begin_upgrade(),
+                Signal::SIGCHLD => self.take_note_of_deaths(),
+                // The watchdog, too, is told so that there is something to look at.
+                Signal::SIGUSR1 => self.look_at_header(),
+                _ => {}
+            }
+        }
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.look(now_ms());
+        }
+    }
+
+    /// What other processes want of this one.
+    fn look_at_header(&mut self) {
+        let header = self.context.memory.header;
+        header.supervisor_pong.answer(&header.ping);
+        // Said twice it is the same: two words to stop would mean at once.
+        if header.drained.load(Ordering::Acquire) != 0 && self.told_to_stop == 0 {
+            log::info!("drained");
+            self.told_to_stop = 1;
+        }
+    }
+
+    fn take_note_of_deaths(&mut self) {
+        for change in changes() {
+            let Reaped { pid, exit } = match change {
+                Change::Ended(reaped) => reaped,
+                Change::Stopped { pid } => {
+                    if let Some(watchdog) = &mut self.watchdog {
+                        watchdog.note_stopped(pid);
+                    }
+                    continue;
+                }
+            };
+            if self.check.as_mut().is_some_and(|check| check.note_end(pid, exit)) {
+                continue;
+            }
+            let process_of = |filled: &Filled| filled.process.filter(|process| process.pid == pid);
+            let found = self.posts.iter().map(process_of).zip(0..);
+            let Some((process, index)) = found
+                .filter_map(|(process, index)| Some((process?, index)))
+                .next()
+            else {
+                log::debug!("process {pid}, whose keeper had died, ended: {exit}");
+                continue;
+            };
+            let name = self.name(index);
+            self.vacate(index);
+            if self.note_replaced(index, process) {
+                log::info!("the {name} (process {pid}) ended, to be replaced: {exit}");
+            } else if self.told_to_stop == 0 {
+                log::warn!("the {name} (process {pid}) ended: {exit}");
+                self.note_not_come_up(index, &exit.to_string());
+            }
+        }
+    }
+
+    /// The post is to be filled again, the later the more often it has been lately.
+    fn vacate(&mut self, index: usize) {
+        let filled = &mut self.posts[index];
+        filled
+            .post
+            .slot(self.context.memory)
+            .pid
+            .store(0, Ordering::Release);
+        filled.process = None;
+        filled.restart_at_ms = filled.backoff.ended(now_ms());
+    }
+
+    /// Stops all processes in the order in which nothing is lost: the keepers with their handlers first, while the listener tells those
+    /// who come that they come too late.
+    fn stop_all(&mut self) {
+        self.told_to_stop = self.told_to_stop.max(1);
+        self.give_up_check("the server stops");
+        self.context.memory.header.stopping.store(1, Ordering::Release);
+        let (keepers, others): (Vec<usize>, Vec<usize>) = (0..ROLES.len())
+            .rev()
+            .partition(|role| ROLES[*role].name == "keeper");
+        for role in keepers.into_iter().chain(others) {
+            let patience_ms = match ROLES[role].name {
+                "keeper" => u64::from(self.context.config.drain_timeout_ms) + TERMINATE_TIMEOUT_MS,
+                _ => TERMINATE_TIMEOUT_MS,
+            };
+            self.signal_role(role, Signal::SIGTERM);
+            self.await_end_of_role(role, now_ms() + patience_ms);
+        }
+        self.await_orphans();
+    }
+
+    fn signal_role(&self, role: usize, signal: Signal) {
+        for process in self
+            .posts
+            .iter()
+            .filter(|filled| filled.post.role == role)
+            .filter_map(|filled| filled.process)
+        {
+            if let Err(error) = process.send_signal(signal) {
+                log::error!("cannot signal process {process}: {error}");
+            }
+        }
+    }
+
+    fn await_end_of_role(&mut self, role: usize, give_up_at_ms: u64) {
+        let mut killed = false;
+        while self
+            .posts
+            .iter()
+            .any(|filled| filled.post.role == role && filled.process.is_some())
+        {
+            let now = now_ms();
+            // A second word to stop means at once.
+            if !killed && (now >= give_up_at_ms || self.told_to_stop > 1) {
+                log::warn!("the {} did not end in time: killed", ROLES[role].name);
+                self.signal_role(role, Signal::SIGKILL);
+                killed = true;
+            }
+            self.wait(Some(if killed {
+                100
+            } else {
+                give_up_at_ms.saturating_sub(now).clamp(1, 100)
+            }));
+        }
+    }
+
+    /// Handlers that no keeper had adopted are this process's children.
+    fn await_orphans(&mut self) {
+        let give_up_at_ms = now_ms() + TERMINATE_TIMEOUT_MS;
+        // They look whether the server stops.
+        for orphan in self.living_handlers() {
+            if let Err(error) = orphan.send_signal(Signal::SIGUSR1) {
+                log::error!("cannot tell handler {orphan} that the server stops: {error}");
+            }
+        }
+        loop {
+            let orphans: Vec<ProcessId> = self.living_handlers();
+            if orphans.is_empty() {
+                return;
+            }
+            if now_ms() >= give_up_at_ms || self.told_to_stop > 1 {
+                for orphan in &orphans {
+                    let _ = orphan.send_signal(Signal::SIGKILL);
+                }
+            }
+            self.wait(Some(20));
+        }
+    }
+
+    fn living_handlers(&self) -> Vec<ProcessId> {
+        let handlers = self
+            .context
+            .memory
+            .touched_connections()
+            .filter_map(|(_, record)| record.handler());
+        handlers
+            .filter(|handler| handler.is_alive().unwrap_or(false))
+            .collect()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.posts[index].post.name(self.context.config)
+    }
+}

@@ -1,0 +1,520 @@
+//! The supervisor's side of an upgrade in place: it lets the new program look, puts it into its own process, and, being the new
+//! one by then, replaces the other processes one after another.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use mio::Interest;
+use mio::unix::SourceFd;
+use nix::sys::signal::Signal;
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+
+use crate::config::Settings;
+use crate::limits::{
+    ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, UPGRADE_ANSWER_BYTES_MAX, UPGRADE_CHECK_TIMEOUT_MS,
+    UPGRADE_LOOK_EVERY_MS, UPGRADE_STALLED_AFTER_DEATHS,
+};
+use crate::logging;
+use crate::process::ipc::Wiring;
+use crate::process::process_table::{Context, ROLES};
+use crate::process::supervisor::{ANSWER, Filled, StartError, Supervisor, configure, prepare_process, step};
+use crate::process::upgrade;
+use crate::process::upgrade::{Answer, Handover, HandoverError};
+use crate::state::connections::{Claim, Kind};
+use crate::state::header::UpgradeStage;
+use forkade_games::Games;
+use shmem::sys::clock::now_ms;
+use shmem::sys::exec;
+use shmem::sys::memory::Access;
+use shmem::sys::process::{Exit, ForkError, ProcessId, die_with_parent, fork};
+
+/// A new program that looks at the memory.
+pub(crate) struct Check {
+    /// Open on the file that is executed in the end, too: nobody can put another in its place meanwhile.
+    program: OwnedFd,
+    process: ProcessId,
+    report: File,
+    said: Vec<u8>,
+    has_said_all: bool,
+    ended: Option<Exit>,
+    give_up_at_ms: u64,
+}
+
+impl Check {
+    /// Takes note of the end of a process, if it is this one.
+    pub(crate) fn note_end(&mut self, pid: u32, exit: Exit) -> bool {
+        let is_it = pid == self.process.pid;
+        if is_it {
+            self.ended = Some(exit);
+        }
+        is_it
+    }
+
+    /// Takes in what the program has said by now, up to what an answer can have: one that goes on for ever must not keep this process
+    /// from everything else.
+    fn listen(&mut self) {
+        let mut bytes = [0; 1024];
+        while !self.has_said_all && !self.has_said_too_much() {
+            match self.report.read(&mut bytes) {
+                Ok(0) => self.has_said_all = true,
+                Ok(length) => self.said.extend(&bytes[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.has_said_all = true,
+            }
+        }
+    }
+
+    /// A program that says more than an answer can have is none of ours.
+    fn has_said_too_much(&self) -> bool {
+        self.said.len() > UPGRADE_ANSWER_BYTES_MAX
+    }
+
+    /// What the program has said in the end: its version, or why it will not do.
+    fn verdict(&self) -> Result<String, String> {
+        let ended = self.ended.map_or_else(String::new, |exit| exit.to_string());
+        match serde_json::from_slice(&self.said) {
+            Ok(Answer {
+                objection: Some(objection),
+                ..
+            }) => Err(objection),
+            Ok(Answer {
+                version,
+                objection: None,
+            }) if self.ended == Some(Exit::Code(0)) => Ok(version),
+            Ok(_) => Err(format!("it said yes, and ended with {ended}")),
+            Err(_) if self.said.is_empty() => Err(format!(
+                "it ended with {ended} and said nothing: it cannot run here, or is another program"
+            )),
+            Err(_) => Err("what it said cannot be understood: it is another program".to_owned()),
+        }
+    }
+}
+
+/// What there is still to replace after an upgrade. Handlers come after the posts, and are the keepers' to replace.
+#[derive(Default)]
+pub(crate) struct Replacement {
+    /// Posts, in the order in which they are replaced, with their processes of the program before; `None`: it had just died.
+    posts: VecDeque<(usize, Option<ProcessId>)>,
+    /// When the first of those processes, who was told to end, is killed.
+    kill_at_ms: Option<u64>,
+    /// How often in a row the first post's new process has not come up.
+    deaths: u32,
+}
+
+impl Replacement {
+    /// The new program does not come up. Another may be put in its place.
+    fn is_stalled(&self) -> bool {
+        self.deaths >= UPGRADE_STALLED_AFTER_DEATHS
+    }
+}
+
+/// Goes on with what the program before this one has handed over, until the server is told to stop.
+///
+/// # Errors
+///
+/// [`StartError`]: then the server has come to its end, for nobody else can go on with it.
+pub(crate) fn go_on(
+    handover: &Handover,
+    settings: &'static Settings,
+    games: &'static Games,
+) -> Result<(), StartError> {
+    let config = &settings.config;
+    prepare_process()?;
+    let memory = handover.open_memory(Access::ReadAndWrite, config)?;
+    let numbers = handover
+        .wiring
+        .as_ref()
+        .ok_or_else(|| step("cannot go on")(io::Error::other("no sockets were handed over")))?;
+    let wiring = Wiring::claim(numbers).map_err(step("cannot take over the sockets and channels"))?;
+    configure(memory, config);
+    let build = memory.header.build.fetch_add(1, Ordering::AcqRel) + 1;
+    let context = Context {
+        memory,
+        games,
+        wiring: Box::leak(Box::new(wiring)),
+        config,
+        settings,
+        build,
+    };
+    let program = PathBuf::from(std::ffi::OsString::from_vec(handover.program.clone()));
+    let mut supervisor = Supervisor::new(context, Some(program))?;
+    supervisor.take_over_posts(handover);
+    memory.header.upgrade.enter(
+        UpgradeStage::Replacing,
+        concat!(
+            "version ",
+            env!("CARGO_PKG_VERSION"),
+            " goes on; the processes are replaced one after another"
+        ),
+    );
+    log::info!(
+        "version {} goes on in the place of the program before",
+        env!("CARGO_PKG_VERSION")
+    );
+    supervisor.serve();
+    Ok(())
+}
+
+impl Supervisor {
+    /// Lets the program that lies where this one was started from look at the memory.
+    pub(crate) fn begin_upgrade(&mut self) {
+        let is_in_the_middle = self
+            .replacement
+            .as_ref()
+            .is_some_and(|replacement| !replacement.is_stalled());
+        if self.told_to_stop > 0 || self.check.is_some() || is_in_the_middle {
+            log::warn!("an upgrade was asked for in the middle of another, or of the stop: not done");
+            return;
+        }
+        let slot = &self.context.memory.header.upgrade;
+        slot.enter(UpgradeStage::Checking, "the new program is looking at the memory");
+        match self.start_check() {
+            Ok(check) => self.check = Some(check),
+            Err(error) => self.refuse_upgrade(&error.to_string()),
+        }
+    }
+
+    fn start_check(&self) -> Result<Check, CheckError> {
+        let path = self.program.as_ref().ok_or(CheckError::Unknown)?;
+        let open =
+            |path: &std::path::Path| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let program = open(path).map_err(|source| CheckError::Open {
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        let system = |step| {
+            move |source: rustix::io::Errno| CheckError::System {
+                step,
+                source: source.into(),
+            }
+        };
+        // The new program gets no descriptor by which it could write to the memory.
+        let memory = format!(
+            "/proc/self/fd/{}",
+            self.context.memory.mapping.as_fd().as_raw_fd()
+        );
+        let memory = open(memory.as_ref()).map_err(system("cannot open the memory for reading"))?;
+        let (report, answer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+            .map_err(system("cannot make a pipe for the answer"))?;
+        // Before there is a process: none may be left behind that nobody listens to. (If all else fails, it ends with the descriptor.)
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&report.as_raw_fd()), ANSWER, Interest::READABLE)
+            .map_err(|source| CheckError::System {
+                step: "cannot poll for the answer",
+                source,
+            })?;
+        let nothing = open("/dev/null".as_ref()).map_err(system("cannot open /dev/null"))?;
+        let handover = self.handover(memory.as_raw_fd()).write()?;
+        let run = || -> io::Result<std::convert::Infallible> {
+            die_with_parent()?;
+            // Standard output is the server's own.
+            rustix::stdio::dup2_stdout(&nothing)?;
+            exec::keep_open(memory.as_fd())?;
+            let environment = upgrade::environment_for_check(&handover, &answer)?;
+            Err(exec::execute(program.as_fd(), std::env::args_os(), environment))
+        };
+        let process = fork(forkade_games::panics::log_panic, |new_process| {
+            logging::set_role("upgrade");
+            let keep = [&program, &memory, &answer, &nothing, &handover].map(AsFd::as_fd);
+            let Err(error) = new_process.keep_only(&keep).and_then(|()| run());
+            log::error!("the new program cannot be executed: {error}");
+            let objection = Some(format!("it cannot be executed: {error}"));
+            let answer_text = Answer {
+                version: String::new(),
+                objection,
+            };
+            let _ = rustix::io::write(&answer, &serde_json::to_vec(&answer_text).unwrap_or_default());
+            1
+        })?;
+        Ok(Check {
+            program,
+            process,
+            report: report.into(),
+            said: Vec::new(),
+            has_said_all: false,
+            ended: None,
+            give_up_at_ms: now_ms() + UPGRADE_CHECK_TIMEOUT_MS,
+        })
+    }
+
+    /// When the upgrade needs this process's attention, if nothing happens before.
+    pub(crate) fn upgrade_due_ms(&self) -> Option<u64> {
+        let check = self.check.as_ref().map(|check| check.give_up_at_ms);
+        let look = self
+            .replacement
+            .is_some()
+            .then(|| now_ms() + UPGRADE_LOOK_EVERY_MS);
+        check.into_iter().chain(look).min()
+    }
+
+    /// Does the next step of an upgrade, if it can be done now.
+    pub(crate) fn go_on_with_upgrade(&mut self, now: u64) {
+        if let Some(check) = &mut self.check {
+            check.listen();
+            if check.has_said_too_much() {
+                self.give_up_check(&format!(
+                    "it says more than the {UPGRADE_ANSWER_BYTES_MAX} bytes that an answer can have: it is another program"
+                ));
+            } else if check.has_said_all && check.ended.is_some() {
+                match check.verdict() {
+                    Ok(version) => self.execute(&version),
+                    Err(objection) => self.give_up_check(&objection),
+                }
+            } else if check.give_up_at_ms <= now {
+                self.give_up_check("it did not answer in time");
+            }
+        } else if self.replacement.is_some() {
+            self.replace_next(now);
+        }
+    }
+
+    /// Ends the check, if there is one, and says why the upgrade is not to be.
+    pub(crate) fn give_up_check(&mut self, why: &str) {
+        if let Some(check) = self.check.take() {
+            if check.ended.is_none() {
+                let _ = check.process.send_signal(Signal::SIGKILL);
+                let _ = check.process.wait();
+            }
+            self.refuse_upgrade(why);
+        }
+    }
+
+    fn refuse_upgrade(&self, why: &str) {
+        log::error!("the upgrade is refused, and nothing has changed: {why}");
+        self.context
+            .memory
+            .header
+            .upgrade
+            .enter(UpgradeStage::Refused, why);
+    }
+
+    /// Puts the new program into this process. Returns only if that fails.
+    fn execute(&mut self, version: &str) {
+        let Some(check) = self.check.take() else { return };
+        log::info!("version {version} can go on: it is put into this process");
+        let memory = self.context.memory.mapping.as_fd();
+        let wiring = self.context.wiring;
+        let attempt = || -> Result<io::Error, HandoverError> {
+            let failed = HandoverError::at("cannot leave the descriptors open");
+            let mut handover = self.handover(memory.as_raw_fd());
+            let left_open = exec::keep_open(memory).and_then(|_| wiring.keep_open());
+            handover.wiring = Some(left_open.map_err(&failed)?);
+            let file = handover.write()?;
+            let environment = upgrade::environment_to_go_on(&file).map_err(&failed)?;
+            Ok(exec::execute(
+                check.program.as_fd(),
+                std::env::args_os(),
+                environment,
+            ))
+        };
+        let why = match attempt() {
+            Ok(error) => format!("it cannot be executed: {error}"),
+            Err(error) => error.to_string(),
+        };
+        // Children of this process close what they do not need by number; only another program would inherit these.
+        self.refuse_upgrade(&why);
+    }
+
+    fn handover(&self, memory: std::os::fd::RawFd) -> Handover {
+        let context = self.context;
+        let name = |filled: &Filled| (ROLES[filled.post.role].name.to_owned(), filled.post.index);
+        let processes = self.posts.iter().filter_map(|filled| {
+            let (role, index) = name(filled);
+            Some((role, index, filled.process?))
+        });
+        let program = self
+            .program
+            .as_ref()
+            .map(|program| program.as_os_str().as_bytes().to_vec());
+        Handover::of(
+            program.unwrap_or_default(),
+            memory,
+            context.config,
+            context.games,
+            processes.collect(),
+        )
+    }
+
+    /// The posts are filled by the processes of the program before: each is to be replaced.
+    fn take_over_posts(&mut self, handover: &Handover) {
+        let now = now_ms();
+        let mut replacement = Replacement::default();
+        for index in 0..self.posts.len() {
+            let post = self.posts[index].post;
+            let is_it = |(role, number, _): &&(String, u32, ProcessId)| {
+                role == ROLES[post.role].name && *number == post.index
+            };
+            let process = handover
+                .processes
+                .iter()
+                .find(is_it)
+                .map(|(_, _, process)| *process);
+            let slot = post.slot(self.context.memory);
+            match process {
+                Some(process) => {
+                    slot.start_time.store(process.start_time, Ordering::Relaxed);
+                    slot.pid.store(process.pid, Ordering::Release);
+                    self.posts[index].process = Some(process);
+                    self.posts[index].backoff.started(now);
+                }
+                // A role that the program before did not have, or whose process had just died.
+                None => slot.pid.store(0, Ordering::Release),
+            }
+            replacement.posts.push_back((index, process));
+        }
+        self.replacement = Some(replacement);
+        let is_known =
+            |(role, _, _): &&(String, u32, ProcessId)| ROLES.iter().any(|kind| kind.name == role.as_str());
+        for (role, _, process) in handover.processes.iter().filter(|process| !is_known(process)) {
+            log::info!("the {role} (process {process}) has no place in this version, and is ended");
+            let _ = process.send_signal(Signal::SIGTERM);
+        }
+    }
+
+    /// Replaces the processes of the program before, one at a time; the handlers are the keepers' to replace.
+    fn replace_next(&mut self, now: u64) {
+        let Some(replacement) = &mut self.replacement else {
+            return;
+        };
+        let Some(&(index, old)) = replacement.posts.front() else {
+            return self.end_replacement();
+        };
+        let filled = &self.posts[index];
+        let has_come_up = filled
+            .post
+            .slot(self.context.memory)
+            .ready
+            .load(Ordering::Acquire)
+            != 0;
+        match filled.process {
+            Some(process) if Some(process) == old => match replacement.kill_at_ms {
+                None => {
+                    replacement.kill_at_ms = Some(now + TERMINATE_TIMEOUT_MS);
+                    let _ = process.send_signal(Signal::SIGTERM);
+                }
+                Some(kill_at_ms) if kill_at_ms <= now => self.kill_front(process, "end", now),
+                Some(_) => {}
+            },
+            Some(_) if has_come_up => self.leave_post(),
+            Some(process) => {
+                let started_at_ms = filled.backoff.started_at_ms().unwrap_or(now);
+                let patience_ends_ms = started_at_ms + ROLE_READY_TIMEOUT_MS;
+                if patience_ends_ms.max(replacement.kill_at_ms.unwrap_or(0)) <= now {
+                    self.kill_front(process, "come up", now);
+                }
+            }
+            // It is started when its time has come.
+            None => {}
+        }
+    }
+
+    fn kill_front(&mut self, process: ProcessId, what: &str, now: u64) {
+        let Some(replacement) = &mut self.replacement else {
+            return;
+        };
+        replacement.kill_at_ms = Some(now + TERMINATE_TIMEOUT_MS);
+        log::warn!("process {process}, in the course of an upgrade, did not {what} in time: killed");
+        let _ = process.send_signal(Signal::SIGKILL);
+    }
+
+    /// The first post's new process has come up.
+    fn leave_post(&mut self) {
+        let Some(replacement) = &mut self.replacement else {
+            return;
+        };
+        if replacement.is_stalled() {
+            let text = "the new program comes up after all; the processes are replaced one after another";
+            log::info!("{text}");
+            let slot = &self.context.memory.header.upgrade;
+            slot.enter(UpgradeStage::Replacing, text);
+        }
+        replacement.posts.pop_front();
+        (replacement.kill_at_ms, replacement.deaths) = (None, 0);
+    }
+
+    /// All posts are replaced: the upgrade is done once all handlers are, too.
+    fn end_replacement(&mut self) {
+        if self.some_handler_is_outdated() {
+            return;
+        }
+        self.replacement = None;
+        let text = format!("all processes run version {}", env!("CARGO_PKG_VERSION"));
+        log::info!("upgraded: {text}");
+        let slot = &self.context.memory.header.upgrade;
+        slot.enter(UpgradeStage::Done, &text);
+    }
+
+    /// Takes note of the end of a post's process. Says whether it ended because it was to be replaced: its successor need not wait.
+    pub(crate) fn note_replaced(&mut self, index: usize, process: ProcessId) -> bool {
+        let Some(replacement) = &self.replacement else {
+            return false;
+        };
+        let was_outdated = replacement.posts.front() == Some(&(index, Some(process)));
+        if was_outdated {
+            self.posts[index].restart_at_ms = now_ms();
+            self.posts[index].backoff.begin_anew();
+        }
+        was_outdated
+    }
+
+    /// Takes note that a post's new process has ended, or could not be forked: if it is the one that the upgrade waits for, the upgrade
+    /// stalls.
+    pub(crate) fn note_not_come_up(&mut self, index: usize, why: &str) {
+        let name = self.name(index);
+        let Some(replacement) = &mut self.replacement else {
+            return;
+        };
+        if replacement.posts.front().is_none_or(|(front, _)| *front != index) {
+            return;
+        }
+        replacement.deaths = replacement.deaths.saturating_add(1);
+        if replacement.deaths == UPGRADE_STALLED_AFTER_DEATHS {
+            let text = format!(
+                "the new {name} does not come up ({why}): it is tried again, ever more rarely, and another upgrade may be begun"
+            );
+            log::error!("the upgrade has stalled: {text}");
+            let slot = &self.context.memory.header.upgrade;
+            slot.enter(UpgradeStage::Stalled, &text);
+        }
+    }
+
+    fn some_handler_is_outdated(&self) -> bool {
+        let memory = self.context.memory;
+        memory.touched_connections().any(|(_, record)| {
+            record.kind() == Kind::Game
+                && record.claimed() == Claim::Held
+                && record.handler_build() != self.context.build
+        })
+    }
+}
+
+/// Why the new program could not be made to look.
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    #[error("it is not known where the program lies")]
+    Unknown,
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{step}: {source}")]
+    System {
+        step: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{0}")]
+    Handover(#[from] HandoverError),
+    #[error("cannot fork: {0}")]
+    Fork(#[from] ForkError),
+}

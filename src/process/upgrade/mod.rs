@@ -1,0 +1,359 @@
+//! Upgrade in place: what the running program hands over to the one that goes on in its place, and how that one finds it.
+//!
+//! ```text
+//! old supervisor ── opens the new program once ── forks ──▶ check: the new program maps the memory for reading,
+//!        │                                                  lays its own tables over it, and says whether it can go on
+//!        └── execve of that same file, same pid ──▶ new supervisor ── claims memory, sockets, bells, children
+//!                                                        │
+//!                              one after another: ticker, keepers, listener; then each handler, by takeover
+//! ```
+//!
+//! Nothing is given up before the new program has said yes, and if executing it fails the old one goes on. What it cannot
+//! go on with is a memory laid out otherwise, processes that talk to each other otherwise, games whose states it does not
+//! understand, and a configuration that would need other memory or other sockets: such an upgrade is refused with the
+//! reason, and needs a drain and a fresh start.
+
+pub(crate) mod request;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::limits::HANDOVER_BYTES_MAX;
+use crate::process::ipc::{MESSAGES_VERSION, WiringNumbers};
+use crate::state::layout::{Capacity, Memory};
+use forkade_games::Games;
+use shmem::sys::exec;
+use shmem::sys::memory::{Access, Mapping};
+use shmem::sys::process::ProcessId;
+
+/// In the environment of the new program: what it is there for, and the numbers of the descriptors that say the rest. It does not begin
+/// with `FORKADE_`, for it is no setting.
+const VARIABLE: &str = "_FORKADE_HANDOVER";
+
+/// What a program is given that is to go on in another's place.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Handover {
+    /// Where the program lies, in bytes: the next upgrade takes what lies there then.
+    pub(crate) program: Vec<u8>,
+    /// The memory.
+    memory: RawFd,
+    layout_hash: u64,
+    /// [`MESSAGES_VERSION`]: the processes of both programs work together until all are replaced.
+    #[serde(default)]
+    messages: u32,
+    players_max: u32,
+    rooms_max: u32,
+    keepers: u32,
+    listen: SocketAddr,
+    console: Option<SocketAddr>,
+    /// Name and version of the state of each game, in their order.
+    games: Vec<(String, u32)>,
+    /// Sockets, channels and bells; not for who only looks.
+    pub(crate) wiring: Option<WiringNumbers>,
+    /// The processes that the supervisor had forked, by role and number of their kind.
+    pub(crate) processes: Vec<(String, u32, ProcessId)>,
+}
+
+/// What this program was started for, when it was started by another in the course of an upgrade.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// To say, by the pipe, whether it could go on.
+    Check(Handover, File),
+    /// To go on.
+    GoOn(Handover),
+}
+
+/// Why a handover cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {source}")]
+pub(crate) struct HandoverError {
+    step: &'static str,
+    #[source]
+    source: io::Error,
+}
+
+impl HandoverError {
+    /// Names the step that failed.
+    pub(crate) fn at(step: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self { step, source }
+    }
+}
+
+fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> HandoverError {
+    move |source| HandoverError {
+        step,
+        source: source.into(),
+    }
+}
+
+impl Handover {
+    /// What a server hands over. The memory's descriptor is left open.
+    pub(crate) fn of(
+        program: Vec<u8>,
+        memory: RawFd,
+        config: &Config,
+        games: &Games,
+        processes: Vec<(String, u32, ProcessId)>,
+    ) -> Self {
+        Self {
+            program,
+            memory,
+            layout_hash: Memory::layout_hash(capacity_of(config)),
+            messages: MESSAGES_VERSION,
+            players_max: config.players_max,
+            rooms_max: config.rooms_max,
+            keepers: config.keepers,
+            listen: config.listen,
+            console: config.console,
+            games: versions(games),
+            wiring: None,
+            processes,
+        }
+    }
+
+    /// Writes it down for the program that follows, and gives what stays open for it, and what its environment is to have.
+    ///
+    /// # Errors
+    ///
+    /// No memory or no descriptor left.
+    pub(crate) fn write(&self) -> Result<OwnedFd, HandoverError> {
+        let file = rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC);
+        let mut file = File::from(file.map_err(step("cannot create the handover"))?);
+        let text = serde_json::to_vec(self).map_err(step("cannot write the handover"))?;
+        file.write_all(&text).map_err(step("cannot write the handover"))?;
+        file.rewind().map_err(step("cannot write the handover"))?;
+        Ok(file.into())
+    }
+
+    fn read(number: RawFd) -> Result<Self, HandoverError> {
+        let file = exec::claim(number).map_err(step("the handover is not there"))?;
+        let mut text = Vec::new();
+        File::from(file)
+            .take(HANDOVER_BYTES_MAX)
+            .read_to_end(&mut text)
+            .map_err(step("cannot read the handover"))?;
+        serde_json::from_slice(&text).map_err(step("the handover is of another form"))
+    }
+
+    /// Maps the memory that is handed over.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or was made by a program that lays it out otherwise.
+    pub(crate) fn open_memory(
+        &self,
+        access: Access,
+        config: &Config,
+    ) -> Result<&'static Memory, HandoverError> {
+        let descriptor = exec::claim(self.memory).map_err(step("the shared memory is not there"))?;
+        let mapping = Mapping::open(descriptor, access).map_err(step("cannot map the shared memory"))?;
+        Memory::open(mapping, capacity_of(config)).map_err(step("cannot use the shared memory"))
+    }
+
+    /// Why this program, with this configuration and these games, cannot go on with what is handed over.
+    pub(crate) fn objection(&self, config: &Config, games: &Games) -> Option<String> {
+        let numbers = [
+            ("players_max", self.players_max, config.players_max),
+            ("rooms_max", self.rooms_max, config.rooms_max),
+            ("keepers", self.keepers, config.keepers),
+        ];
+        if let Some((name, running, new)) = numbers.into_iter().find(|(_, running, new)| running != new) {
+            return Some(format!(
+                "{name} would change from {running} to {new}, for which the memory has no place"
+            ));
+        }
+        if self.listen != config.listen {
+            let (running, new) = (self.listen, config.listen);
+            return Some(format!("listen would change from {running} to {new}"));
+        }
+        if self.console != config.console {
+            let shown = |address: Option<SocketAddr>| {
+                address.map_or("none".to_owned(), |address| address.to_string())
+            };
+            let (running, new) = (shown(self.console), shown(config.console));
+            return Some(format!("console would change from {running} to {new}"));
+        }
+        let new = versions(games);
+        for (index, (name, version)) in self.games.iter().enumerate() {
+            match new.get(index) {
+                Some((new_name, _)) if new_name != name => {
+                    return Some(format!("game {index} is {name}, and would become {new_name}"));
+                }
+                Some((_, new_version)) if new_version != version => {
+                    return Some(format!(
+                        "the states of {name} are of version {version}, and it would read version {new_version}"
+                    ));
+                }
+                Some(_) => {}
+                None => return Some(format!("the game {name} would be missing")),
+            }
+        }
+        if self.messages != MESSAGES_VERSION {
+            return Some(
+                "its processes talk to each other otherwise: such a change needs a drain and a fresh start"
+                    .to_owned(),
+            );
+        }
+        let hash = Memory::layout_hash(capacity_of(config));
+        (self.layout_hash != hash).then(|| {
+            "it lays the shared memory out otherwise: such a change needs a drain and a fresh start"
+                .to_owned()
+        })
+    }
+}
+
+fn capacity_of(config: &Config) -> Capacity {
+    Capacity {
+        players: config.players_max,
+        rooms: config.rooms_max,
+        keepers: config.keepers,
+    }
+}
+
+fn versions(games: &Games) -> Vec<(String, u32)> {
+    games
+        .iter()
+        .map(|(_, game)| (game.name().to_owned(), game.state_version()))
+        .collect()
+}
+
+/// What a program says to the one that asked it to look.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    /// Its version.
+    pub(crate) version: String,
+    /// Why it cannot go on, if it cannot.
+    pub(crate) objection: Option<String>,
+}
+
+/// What this program was started for, if it was started in the course of an upgrade.
+///
+/// # Errors
+///
+/// Somebody else has set the variable, or the other program is of a version that hands over in another form.
+pub(crate) fn errand() -> Result<Option<Errand>, HandoverError> {
+    let Some(value) = std::env::var_os(VARIABLE) else {
+        return Ok(None);
+    };
+    let malformed =
+        || step("the handover is not there")(io::Error::other(format!("{VARIABLE} is malformed")));
+    let value = value.into_string().map_err(|_| malformed())?;
+    let mut words = value.split(':');
+    let what = words.next().ok_or_else(malformed)?;
+    let mut number = || {
+        words
+            .next()
+            .and_then(|word| word.parse().ok())
+            .ok_or_else(malformed)
+    };
+    match what {
+        "check" => {
+            let (handover, report) = (number()?, number()?);
+            let report = exec::claim(report).map_err(step("the way to answer is not there"))?;
+            Ok(Some(Errand::Check(Handover::read(handover)?, report.into())))
+        }
+        "go-on" => Ok(Some(Errand::GoOn(Handover::read(number()?)?))),
+        _ => Err(malformed()),
+    }
+}
+
+/// The environment of a program that is to look: this one's, and where it finds the handover and is to answer.
+///
+/// # Errors
+///
+/// Those of [`exec::keep_open`].
+pub(crate) fn environment_for_check(
+    handover: &OwnedFd,
+    report: &OwnedFd,
+) -> io::Result<impl Iterator<Item = (OsString, OsString)>> {
+    let (handover, report) = (
+        exec::keep_open(handover.as_fd())?,
+        exec::keep_open(report.as_fd())?,
+    );
+    Ok(environment(format!("check:{handover}:{report}")))
+}
+
+/// The environment of the program that is to go on.
+///
+/// # Errors
+///
+/// Those of [`exec::keep_open`].
+pub(crate) fn environment_to_go_on(
+    handover: &OwnedFd,
+) -> io::Result<impl Iterator<Item = (OsString, OsString)>> {
+    Ok(environment(format!(
+        "go-on:{}",
+        exec::keep_open(handover.as_fd())?
+    )))
+}
+
+fn environment(value: String) -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os()
+        .filter(|(name, _)| name != VARIABLE)
+        .chain([(VARIABLE.into(), value.into())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forkade_games::relay::Relay;
+    use forkade_games::tictactoe::TicTacToe;
+
+    fn games(both: bool) -> Games {
+        let mut games = Games::new();
+        games.add::<TicTacToe>().expect("the first");
+        if both {
+            games.add::<Relay>().expect("the second");
+        }
+        games
+    }
+
+    fn handover(games: &Games) -> Handover {
+        Handover::of(b"/forkade".to_vec(), 3, &Config::default(), games, Vec::new())
+    }
+
+    #[test]
+    fn the_same_program_may_go_on_and_so_may_one_with_more_games() {
+        let config = Config::default();
+        assert_eq!(handover(&games(true)).objection(&config, &games(true)), None);
+        assert_eq!(handover(&games(false)).objection(&config, &games(true)), None);
+    }
+
+    #[test]
+    fn a_program_that_would_not_understand_what_is_there_may_not() {
+        let config = Config::default();
+        let objection = |handover: Handover, config: &Config, games: &Games| {
+            handover.objection(config, games).expect("it may not")
+        };
+        assert!(objection(handover(&games(true)), &config, &games(false)).contains("relay would be missing"));
+        let rooms = Config {
+            rooms_max: 7,
+            ..config
+        };
+        assert!(objection(handover(&games(true)), &rooms, &games(true)).contains("rooms_max"));
+        let elsewhere = Config {
+            console: None,
+            ..config
+        };
+        assert!(objection(handover(&games(true)), &elsewhere, &games(true)).contains("console"));
+        let mut other = handover(&games(true));
+        other.games[0].1 += 1;
+        assert!(objection(other, &config, &games(true)).contains("version"));
+        let mut other = handover(&games(true));
+        other.games.swap(0, 1);
+        assert!(objection(other, &config, &games(true)).contains("would become"));
+        let mut other = handover(&games(true));
+        other.layout_hash ^= 1;
+        assert!(objection(other, &config, &games(true)).contains("lays the shared memory out otherwise"));
+        let mut other = handover(&games(true));
+        other.messages += 1;
+        assert!(objection(other, &config, &games(true)).contains("talk to each other otherwise"));
+    }
+}

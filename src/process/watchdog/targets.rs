@@ -1,0 +1,97 @@
+//! Who is to blame for what is stuck, as shared memory tells without a lock.
+
+use crate::process::process_table::Post;
+use crate::process::watchdog::Watchdog;
+use crate::state::connections::{Claim, ConnectionRecord};
+use shmem::hang_reports::Subject;
+use shmem::sys::process::ProcessId;
+
+/// Who is to blame at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Accused {
+    pub(crate) pid: u32,
+    /// Not known of who holds a lock and has not entered itself yet.
+    start_time: Option<u64>,
+    /// Changes when it gets on.
+    pub(crate) mark: u64,
+}
+
+impl Accused {
+    fn new(process: ProcessId, mark: u64) -> Self {
+        Self {
+            pid: process.pid,
+            start_time: Some(process.start_time),
+            mark,
+        }
+    }
+
+    /// Whether this process is meant, and not one that has got the pid of who is meant.
+    pub(crate) fn is(self, process: ProcessId) -> bool {
+        self.pid == process.pid
+            && self
+                .start_time
+                .is_none_or(|start_time| start_time == process.start_time)
+    }
+}
+
+impl Watchdog {
+    /// Who is to blame at this moment; `None` if nobody is.
+    pub(crate) fn accused(&self, subject: Subject) -> Option<Accused> {
+        let memory = self.context.memory;
+        match subject {
+            Subject::Lock { offset } => {
+                let holder = memory.lock_at(offset)?.0.held()?;
+                Some(Accused {
+                    pid: holder.pid,
+                    start_time: holder.start_time,
+                    mark: holder.epoch,
+                })
+            }
+            Subject::Connection { index } => {
+                let record = memory.connections.get(index)?;
+                let handler = record.handler().filter(|_| record.claimed() == Claim::Held)?;
+                Some(Accused::new(handler, record.mark()))
+            }
+            Subject::Role { slot } => {
+                // One that has not come up yet may be stopped, too.
+                let role = memory.header.roles.get(slot as usize)?;
+                Some(Accused::new(role.process()?, role.pulse.last_ms()))
+            }
+        }
+    }
+
+    /// What is said against who is stuck with it, for the log.
+    pub(crate) fn accusation(&self, subject: Subject) -> String {
+        match subject {
+            Subject::Lock { offset } => match self.context.memory.lock_at(offset) {
+                Some((_, owner)) => format!("keeps others waiting for the lock of {owner}"),
+                None => "keeps others waiting for a lock".to_owned(),
+            },
+            Subject::Connection { .. } | Subject::Role { .. } => "does not come round its loop".to_owned(),
+        }
+    }
+
+    /// What a process of this server's is, for the log.
+    pub(crate) fn name_of(&self, process: ProcessId) -> String {
+        let posts = Post::all(self.context.config);
+        let is_it = |post: &&Post| post.slot(self.context.memory).process() == Some(process);
+        if let Some(post) = posts.iter().find(is_it) {
+            return format!("the {} (process {process})", post.name(self.context.config));
+        }
+        match self.connection_with(|handler| handler == process) {
+            Some((index, _)) => format!("handler {process} of connection {index}"),
+            None => format!("process {process}"),
+        }
+    }
+
+    /// The connection whose handler is the one that is meant. Looks at all that were ever claimed: for the rare case.
+    pub(crate) fn connection_with(
+        &self,
+        is_meant: impl Fn(ProcessId) -> bool,
+    ) -> Option<(u32, &'static ConnectionRecord)> {
+        let is_its = |(_, record): &(u32, &ConnectionRecord)| {
+            record.claimed() != Claim::Free && record.handler().is_some_and(&is_meant)
+        };
+        self.context.memory.touched_connections().find(is_its)
+    }
+}

@@ -1,0 +1,230 @@
+//! How a connection ends, and what becomes of its session.
+
+use forkade_protocol::{ErrorCode, ServerMessage, frame};
+
+use crate::limits::FAREWELL_BYTES_MAX;
+use crate::session::Session;
+use crate::session::transport;
+use crate::state::connections::{ConnectionRecord, Phase};
+use crate::state::directory::{LobbyTx, Presence};
+use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
+use forkade_games::length_that_fits;
+use forkade_text::render;
+use shmem::sys::clock::now_ms;
+use shmem::transaction::{Record, Tx};
+
+/// Why a connection ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Farewell {
+    /// Without a word: the client said goodbye or is gone.
+    None,
+    /// With an error to the client.
+    Error(ErrorCode, String),
+    /// The server stops.
+    ShuttingDown(String),
+    /// In words, to somebody in text mode.
+    Line(String),
+}
+
+impl Session {
+    /// Begins to end the connection: what waits is still sent, then the farewell. With `leaves` the player then leaves for good.
+    pub fn close(&mut self, leaves: bool, farewell: &Farewell) {
+        let record = self.record;
+        let stream_end = match self.player {
+            Some((_, player)) => self.lobby.hand.own(&player.output_head),
+            None => transport::stream_sent(&self.lobby.hand, record, self.passed.sent),
+        };
+        let mut buffer = [0; FAREWELL_BYTES_MAX];
+        let farewell = match self.is_text() {
+            true => farewell_line(farewell, &mut buffer),
+            false if self.passed.received == 0 => farewell_frame(&for_anybody(farewell), &mut buffer),
+            false => farewell_frame(farewell, &mut buffer),
+        };
+        // Without a token nobody comes back.
+        let leaves = leaves || self.is_text();
+        let now = now_ms();
+        match self.player {
+            Some((_, player)) => {
+                let mut tx = self.lobby.hand.begin(player);
+                enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
+                tx.commit().expect("closing fits the journal");
+            }
+            None => {
+                let asked_for = self.lobby.hand.own(&record.player);
+                let mut tx = self.lobby.hand.begin(self.lobby.memory.directory.record);
+                // Now, with the phase by which a successor knows that the session is only asked for: it would animate it.
+                drop_claim(&mut tx, self.lobby.memory, self.connection, record, asked_for);
+                enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
+                tx.commit().expect("closing fits the journal");
+            }
+        }
+    }
+
+    /// Lets go of the session for the newer connection that has shown its token, and tells this one's client, in one transaction:
+    /// whoever dies over it has done both or neither. The caller has sent what could be sent: a frame that was cut off cannot be
+    /// followed by a farewell. Gives the keeper whose bell is to be rung.
+    pub fn yield_to_claimant(&mut self) -> Option<u32> {
+        let (_, player) = self.player?;
+        let stream_end = self.lobby.hand.own(&player.output_head);
+        let farewell = if self.output_sent() == stream_end {
+            let text = "your session goes on on a newer connection";
+            Farewell::Error(ErrorCode::Replaced, text.into())
+        } else {
+            Farewell::None
+        };
+        let mut buffer = [0; FAREWELL_BYTES_MAX];
+        let farewell = farewell_frame(&farewell, &mut buffer);
+        let (record, now) = (self.record, now_ms());
+        self.detach(|tx| enter_closing(tx, record, false, stream_end, now, farewell))
+    }
+
+    /// Ends the connection's hold on everything, when its last bytes are out or nobody waits for them.
+    /// Gives the keeper whose bell is to be rung.
+    pub fn finish(&mut self) -> Option<u32> {
+        match self.player {
+            Some(_) if self.lobby.hand.own(&self.record.leaves) != 0 => {
+                self.leave_for_good();
+                None
+            }
+            Some(_) => {
+                self.show_connected(false);
+                let record = self.record;
+                self.detach(|tx| tx.set(&record.phase, Phase::DONE.raw()))
+            }
+            None => self.end_without_session(),
+        }
+    }
+
+    /// Tells the room whether this player's connection is alive, if it does not know.
+    pub fn show_connected(&mut self, connected: bool) {
+        let Some((player, _)) = self.player else { return };
+        let Some((room, Some(seat))) = self.membership().place() else {
+            return;
+        };
+        if self.lobby.show_connected(player, room, seat, connected) {
+            self.bells.push(room.index());
+        }
+    }
+
+    /// The player keeps the seat for the grace; the session waits for a resume. `also` is done in the same transaction, and ends the
+    /// connection's phase [`Phase::OPEN`].
+    fn detach(&mut self, also: impl FnOnce(&mut LobbyTx<'_>)) -> Option<u32> {
+        let (memory, record) = (self.lobby.memory, self.record);
+        let (player, player_record) = self.player?;
+        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let mut claimant = ConnectionRef::NOBODY;
+        if let Some(identity) = memory.directory.identity(&tx, player) {
+            claimant = tx.get(&identity.claimant);
+            tx.set(&identity.presence, Presence::DETACHED.raw());
+            tx.set(&identity.connection, ConnectionRef::NOBODY);
+            tx.set(&identity.detached_at_ms, now_ms());
+        }
+        tx.set(&record.player, PlayerRef::NOBODY);
+        also(&mut tx);
+        tx.commit().expect("detaching fits the journal");
+        self.lobby.hand.let_go(player_record);
+        self.player = None;
+        claimant.is_somebody().then(|| memory.call_attention(claimant))
+    }
+
+    fn leave_for_good(&mut self) {
+        let record = self.record;
+        let Some((player, player_record)) = self.player else {
+            return;
+        };
+        if let Some((room, _)) = self.membership().place() {
+            self.bells.push(room.index());
+        }
+        self.lobby.begin_to_expire(player);
+        self.lobby.expire(player, |tx| {
+            tx.set(&record.player, PlayerRef::NOBODY);
+            tx.set(&record.phase, Phase::DONE.raw());
+        });
+        self.lobby.hand.let_go(player_record);
+        self.player = None;
+    }
+
+    /// Ends a connection that carries no session.
+    fn end_without_session(&mut self) -> Option<u32> {
+        let (memory, record) = (self.lobby.memory, self.record);
+        let asked_for = self.lobby.hand.own(&record.player);
+        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        drop_claim(&mut tx, memory, self.connection, record, asked_for);
+        tx.set(&record.phase, Phase::DONE.raw());
+        tx.commit().expect("ending a connection fits the journal");
+        None
+    }
+}
+
+/// The session that the connection had asked for, if any, is not asked for any more.
+fn drop_claim(
+    tx: &mut LobbyTx<'_>,
+    memory: &Memory,
+    connection: ConnectionRef,
+    record: &'static ConnectionRecord,
+    player: PlayerRef,
+) {
+    if let Some(identity) = memory.directory.identity(tx, player)
+        && tx.get(&identity.claimant) == connection
+    {
+        tx.set(&identity.claimant, ConnectionRef::NOBODY);
+    }
+    tx.set(&record.player, PlayerRef::NOBODY);
+}
+
+fn enter_closing<R: Record>(
+    tx: &mut Tx<'_, R>,
+    record: &'static ConnectionRecord,
+    leaves: bool,
+    stream_end: u64,
+    now_ms: u64,
+    farewell: &[u8],
+) {
+    tx.write(&record.farewell, 0, farewell);
+    tx.set(
+        &record.farewell_bytes,
+        u32::try_from(farewell.len()).expect("a farewell is small"),
+    );
+    tx.set(&record.phase, Phase::CLOSING.raw());
+    tx.set(&record.leaves, u32::from(leaves));
+    tx.set(&record.stream_end, stream_end);
+    tx.set(&record.closing_since_ms, now_ms);
+}
+
+/// A farewell to somebody who has not sent a byte: it may be a person as well as a program.
+fn for_anybody(farewell: &Farewell) -> Farewell {
+    match farewell {
+        Farewell::Error(code, text) => Farewell::Error(*code, render::for_anybody(text)),
+        Farewell::ShuttingDown(text) => Farewell::ShuttingDown(render::for_anybody(text)),
+        other => other.clone(),
+    }
+}
+
+fn farewell_frame<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
+    let message = match farewell {
+        Farewell::None => return &[],
+        Farewell::Error(code, text) => ServerMessage::Error {
+            code: *code,
+            text: text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)].to_owned(),
+        },
+        Farewell::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
+        Farewell::Line(_) => return farewell_line(farewell, buffer),
+    };
+    let length = frame::write_frame_into(&message, buffer).expect("farewells are short");
+    &buffer[..length]
+}
+
+/// A farewell for people. It takes the place of the prompt, if there is one.
+fn farewell_line<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
+    let text = match farewell {
+        Farewell::None => return &[],
+        Farewell::Error(_, text) | Farewell::ShuttingDown(text) | Farewell::Line(text) => text,
+    };
+    let text = render::sentence(&text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);
+    let line = [render::OVER_PROMPT, &render::wire(&text)].concat();
+    // Escapes can make it longer.
+    let length = length_that_fits(&line, buffer.len());
+    let target = &mut buffer[..length];
+    target.copy_from_slice(&line.as_bytes()[..length]);
+    target
+}

@@ -1,0 +1,314 @@
+//! Frames of the client's stream, and what every transaction of the player's does besides its purpose: it consumes the frame
+//! that asked for it, and writes to the output.
+
+use std::sync::atomic::{Ordering, fence};
+
+use forkade_protocol::{ServerMessage, codec, frame};
+
+use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
+use crate::lobby::Rejection;
+use crate::session::Session;
+use crate::session::rate::Paid;
+use crate::state::buffers;
+use crate::state::players::{OutputRing, PlayerRecord};
+use forkade_games::Games;
+use forkade_text::input::Place;
+use forkade_text::render;
+use shmem::sys::clock::now_ms;
+use shmem::transaction::{Record, Tx};
+
+/// Frame of a message that consists of a few numbers.
+const SHORT_FRAME_BYTES_MAX: usize = 32;
+
+impl Session {
+    /// What the next transaction of the player's needs. `None` before the greeting.
+    pub(crate) fn own(&self) -> Option<Own> {
+        let (_, player) = self.player?;
+        Some(Own {
+            player,
+            frame_end: self.frame_end,
+            paid: self.paid,
+            received: self.input_received(),
+            sent: self.output_sent(),
+            text: self.is_text().then_some(Typing {
+                games: self.lobby.games,
+                place: self.place_behind,
+            }),
+        })
+    }
+
+    /// The next frame of the input, if it has arrived whole: it is being handled from now on, and consumed by the transaction that
+    /// does what it asks for.
+    ///
+    /// # Errors
+    ///
+    /// The announced length, if it is over the limit.
+    pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, usize> {
+        let Some((_, player)) = self.player else {
+            return Ok(None);
+        };
+        let (consumed, received) = (self.lobby.hand.own(&player.consumed), self.input_received());
+        let input = player.input.placement(&self.lobby.hand);
+        let body_start = consumed + FRAME_HEADER_BYTES as u64;
+        if received < body_start {
+            return Ok(None);
+        }
+        let mut header = [0; FRAME_HEADER_BYTES];
+        input.read(consumed, &mut header);
+        let length = u32::from_le_bytes(header) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(length);
+        }
+        let end = body_start + length as u64;
+        if received < end {
+            return Ok(None);
+        }
+        let mut body = vec![0; length];
+        input.read(body_start, &mut body);
+        self.frame_end = Some(end);
+        self.record.working_on.store(end, Ordering::Release);
+        self.record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
+        Ok(Some(body))
+    }
+
+    /// Whether the frame that is being handled has killed too many of those who handled it.
+    pub fn frame_is_refused(&self) -> bool {
+        let refused = self.record.refused_frame.load(Ordering::Acquire);
+        refused != 0 && self.frame_end == Some(refused)
+    }
+
+    /// The frame was handled.
+    pub fn end_frame(&mut self) {
+        self.frame_end = None;
+        self.paid = None;
+        self.place_behind = None;
+        self.record.working_on.store(0, Ordering::Release);
+        self.show();
+    }
+
+    /// The client has received the output stream up to this offset: it need not be kept any longer.
+    ///
+    /// # Errors
+    ///
+    /// How much was sent, if less than is confirmed.
+    pub fn confirm(&mut self, received: u64) -> Result<Result<(), Rejection>, u64> {
+        let sent = self.output_sent();
+        if received > sent {
+            return Err(sent);
+        }
+        if let Some((_, player)) = self.player {
+            // For good: what the client has said it has does not depend on the transaction.
+            player.output_kept_from.fetch_max(received, Ordering::AcqRel);
+        }
+        Ok(self.consume_and_reply(None))
+    }
+
+    /// Answers a ping, with how much of the client's stream is taken in for good: up to the end of the ping itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Session::consume_and_reply`].
+    pub fn pong(&mut self, nonce: u64) -> Result<(), Rejection> {
+        let received = self.frame_end.unwrap_or_default();
+        self.consume_and_reply(Some(&ServerMessage::Pong { nonce, received }))
+    }
+
+    /// Consumes the frame in a transaction of its own, and writes `reply`, if any.
+    ///
+    /// # Errors
+    ///
+    /// If the reply does not fit a frame, which is a mistake of this program's.
+    pub fn consume_and_reply(&mut self, reply: Option<&ServerMessage>) -> Result<(), Rejection> {
+        let Some(own) = self.own() else { return Ok(()) };
+        let mut tx = self.lobby.hand.begin(own.player);
+        if let Some(reply) = reply {
+            own.reply(&mut tx, reply);
+        }
+        own.consume(&mut tx);
+        tx.commit()?;
+        Ok(())
+    }
+}
+
+/// What a transaction of the player's does besides its purpose.
+#[derive(Clone, Copy)]
+pub(crate) struct Own {
+    pub(crate) player: &'static PlayerRecord,
+    frame_end: Option<u64>,
+    /// What it costs.
+    paid: Option<Paid>,
+    received: u64,
+    sent: u64,
+    /// In text mode.
+    text: Option<Typing>,
+}
+
+/// What is different with a player in text mode.
+#[derive(Clone, Copy)]
+struct Typing {
+    games: &'static Games,
+    /// What the bytes of the line that is being handled mean for those behind.
+    place: Option<Place>,
+}
+
+impl Own {
+    /// The frame is handled by this transaction.
+    pub(crate) fn consume<R: Record>(&self, tx: &mut Tx<'_, R>) {
+        if let Some(end) = self.frame_end {
+            tx.set(&self.player.consumed, end);
+            if let Some(paid) = self.paid {
+                paid.enter(tx, &self.player.requests_paid_until_us);
+            }
+            if let Some(Typing {
+                place: Some(place), ..
+            }) = self.text
+            {
+                tx.set(&self.player.text_place, place);
+            }
+            if end == self.received && !self.player.traced.is_followed() {
+                self.player.input.rebase(tx, end);
+            }
+        }
+    }
+
+    /// Puts a message into the output stream; for a player in text mode in words.
+    ///
+    /// # Panics
+    ///
+    /// If the message does not fit a frame: what goes into messages is bounded so that it does (see [`limits`](crate::limits)).
+    pub(crate) fn reply<R: Record>(&self, tx: &mut Tx<'_, R>, message: &ServerMessage) {
+        if let Some(Typing { games, .. }) = self.text {
+            return self.say(tx, &render::message(games, message));
+        }
+        buffers::with_frame(|buffer| {
+            let length = frame::write_frame_into(message, buffer).expect("every message fits a frame");
+            self.put(tx, &buffer[..length]);
+        });
+    }
+
+    /// Whether the player is in text mode.
+    pub(crate) fn is_text(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// Puts lines into the output stream of a player in text mode, and a prompt behind them. Others are told nothing.
+    pub(crate) fn say<R: Record>(&self, tx: &mut Tx<'_, R>, text: &str) {
+        if self.text.is_none() {
+            return;
+        }
+        let mut output = self.begin_output(tx);
+        output.say(tx, text);
+        output.finish(tx);
+    }
+
+    /// Puts a whole frame into the output stream; for a player in text mode what it says. The caller has checked the
+    /// [space](Session::output_space).
+    pub(crate) fn put<R: Record>(&self, tx: &mut Tx<'_, R>, frame: &[u8]) {
+        let mut output = self.begin_output(tx);
+        output.put(tx, frame);
+        output.finish(tx);
+    }
+
+    /// Begins to write several frames.
+    pub(crate) fn begin_output<R: Record>(&self, tx: &Tx<'_, R>) -> Output {
+        Output {
+            player: self.player,
+            sent: self.sent,
+            head: tx.get(&self.player.output_head),
+            text: self.text.map(|Typing { games, .. }| Speech {
+                games,
+                is_asked_for: self.frame_end.is_some(),
+                has_begun: false,
+            }),
+        }
+    }
+}
+
+/// Frames on their way into the output stream; nothing of it counts before [`Output::finish`] and the commit.
+#[must_use]
+pub(crate) struct Output {
+    player: &'static PlayerRecord,
+    sent: u64,
+    head: u64,
+    text: Option<Speech>,
+}
+
+/// Output in words.
+struct Speech {
+    games: &'static Games,
+    /// It answers a line: the cursor is at the beginning of a line of its own, behind what was typed.
+    is_asked_for: bool,
+    /// Some of it has been said: behind all of it there is to be a prompt.
+    has_begun: bool,
+}
+
+impl Output {
+    /// One more frame; for a player in text mode what it says.
+    pub(crate) fn put<R: Record>(&mut self, tx: &mut Tx<'_, R>, frame: &[u8]) {
+        let Some(Speech { games, .. }) = self.text else {
+            return self.put_bytes(tx, frame);
+        };
+        let message = frame
+            .get(FRAME_HEADER_BYTES..)
+            .map(codec::decode::<ServerMessage>);
+        let message = message
+            .expect("a frame has a header")
+            .expect("frames are made here");
+        self.say(tx, &render::message(games, &message));
+    }
+
+    /// Lines for a player in text mode.
+    pub(crate) fn say<R: Record>(&mut self, tx: &mut Tx<'_, R>, text: &str) {
+        let Some(speech) = &mut self.text else { return };
+        let over = !speech.is_asked_for && !text.is_empty() && !speech.has_begun;
+        speech.has_begun |= speech.is_asked_for || !text.is_empty();
+        if over {
+            self.put_bytes(tx, render::OVER_PROMPT.as_bytes());
+        }
+        self.put_bytes(tx, render::wire(text).as_bytes());
+    }
+
+    /// The stream offset behind all that was put.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn put_bytes<R: Record>(&mut self, tx: &mut Tx<'_, R>, frame: &[u8]) {
+        let next = self.head + frame.len() as u64;
+        let oldest = next.saturating_sub(OutputRing::BYTES);
+        assert!(
+            oldest <= self.sent,
+            "output that was not sent would be overwritten"
+        );
+        // For good: what is overwritten can not be kept for a resume, whatever becomes of the transaction.
+        let kept_from = self
+            .player
+            .output_kept_from
+            .fetch_max(oldest, Ordering::AcqRel)
+            .max(oldest);
+        if kept_from == self.head && !self.player.traced.is_followed() {
+            self.player.output_begins_anew_at(self.head);
+            self.player.output.rebase(tx, self.head);
+        }
+        self.player.output_reached.fetch_max(next, Ordering::AcqRel);
+        // Who sees an overwritten byte sees how far was written.
+        fence(Ordering::Release);
+        self.player.output.write(tx, self.head, frame);
+        self.head = next;
+    }
+
+    /// Puts a short message of the server's own, of at most [`SHORT_FRAME_BYTES_MAX`] bytes.
+    pub(crate) fn put_short<R: Record>(&mut self, tx: &mut Tx<'_, R>, message: &ServerMessage) {
+        let mut buffer = [0; SHORT_FRAME_BYTES_MAX];
+        let length = frame::write_frame_into(message, &mut buffer).expect("a short message");
+        self.put(tx, &buffer[..length]);
+    }
+
+    pub(crate) fn finish<R: Record>(mut self, tx: &mut Tx<'_, R>) {
+        if self.text.as_ref().is_some_and(|speech| speech.has_begun) {
+            self.put_bytes(tx, render::PROMPT.as_bytes());
+        }
+        tx.set(&self.player.output_head, self.head);
+    }
+}

@@ -1,0 +1,299 @@
+//! How a connection comes to its session: a new one, or one that is resumed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use forkade_protocol::{ErrorCode, Limits, PlayerId, ServerMessage, Token, frame};
+
+use crate::limits::{
+    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, GREETING_BYTES_MAX, PLAYER_NAME_BYTES_MAX,
+};
+use crate::session::{CURSOR_LOST, Session};
+use crate::state::connections::{ConnectionRecord, Phase};
+use crate::state::directory::{LobbyTx, Name, Presence};
+use crate::state::layout::{ConnectionRef, PlayerRef};
+use shmem::sys::clock::now_ms;
+use shmem::sys::process::ProcessId;
+use shmem::transaction::Record;
+
+/// Where a resume stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// The session goes on here.
+    Done,
+    /// Its former handler has not let go of it yet.
+    NotYet,
+    /// A still newer connection asks for it.
+    Superseded,
+    /// The session is gone.
+    Gone,
+    /// The client claims to have received more than was ever sent.
+    BeyondTheEnd,
+}
+
+impl Session {
+    /// Makes the client a new player: answers `Hello`. `used` of the received bytes were the handshake; those behind are the
+    /// first of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::NameTaken`], [`ErrorCode::ServerFull`] or, while the server drains, [`ErrorCode::ShuttingDown`]; nothing was
+    /// changed.
+    pub fn greet(&mut self, version: u16, name: Name, used: usize) -> Result<(), ErrorCode> {
+        if self.lobby.memory.header.is_draining() {
+            return Err(ErrorCode::ShuttingDown);
+        }
+        let handshake = self.handshake();
+        let mut secret = [0; 12];
+        getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;
+        let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
+        let (limits, games) = (self.limits(), self.lobby.games.infos());
+        // Of what was said before, the player hears nothing.
+        let chat = self.lobby.end_of_chat();
+
+        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        if memory.directory.find_name(&tx, name.as_str()).is_some() {
+            return Err(ErrorCode::NameTaken);
+        }
+        let hash_of = |index| hash_of_token(token_of(index, secret));
+        let Some(player) = memory
+            .directory
+            .add_player(&mut tx, name, (connection, record.order()), hash_of)
+        else {
+            return Err(ErrorCode::ServerFull);
+        };
+        let player_record = memory.players.at(player.index());
+        player_record.lock().prepare();
+        tx.animate(player_record);
+        player_record.reset(&mut tx, name, chat);
+        player_record.input.write(&mut tx, 0, &handshake[used..]);
+        let welcome = ServerMessage::Welcome {
+            version,
+            token: token_of(player.index(), secret),
+            player: PlayerId(player.to_id()),
+            name: name.as_str().to_owned(),
+            limits,
+            games,
+        };
+        let mut buffer = [0; GREETING_BYTES_MAX];
+        let done = frame::write_frame_into(&welcome, &mut buffer)
+            .map(|length| open(&mut tx, record, player, used, (0, 0), &buffer[..length]))
+            .map_err(|_| ErrorCode::InternalError)
+            .and_then(|()| tx.commit().map_err(|_| ErrorCode::InternalError));
+        match done {
+            Ok(()) => {
+                record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
+                self.player = Some((player, player_record));
+            }
+            Err(_) => self.lobby.hand.let_go(player_record),
+        }
+        done
+    }
+
+    /// Asks for the session that `token` belongs to: answers `Resume`. Its present handler, if it has one, is asked to yield.
+    /// Gives the keeper whose bell is to be rung.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::TokenUnknown`]; [`ErrorCode::Replaced`] if a newer connection has had the session or asked for it;
+    /// [`ErrorCode::Malformed`] if more was never sent than `received`. Nothing was changed for anybody.
+    pub fn ask_to_resume(
+        &mut self,
+        token: Token,
+        received: u64,
+        used: usize,
+    ) -> Result<Option<u32>, ErrorCode> {
+        let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
+        let (index, hash) = (index_of_token(token), hash_of_token(token));
+        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let identity = memory
+            .directory
+            .identities
+            .get(index)
+            .ok_or(ErrorCode::TokenUnknown)?;
+        let presence = Presence::from_raw(tx.get(&identity.presence));
+        let resumable = [Presence::ATTACHED, Presence::DETACHED].contains(&presence);
+        // Who was sent out is not to come back in before the ticker has come by.
+        let welcome = resumable && tx.get(&identity.kicked) == 0;
+        if !welcome || tx.get(&identity.token_hash) != hash {
+            return Err(ErrorCode::TokenUnknown);
+        }
+        // A client's former attempt, overtaken by the next one, must not take the session from it again, nor have it go on from where it
+        // was then.
+        if record.order() < tx.get(&identity.newest) {
+            return Err(ErrorCode::Replaced);
+        }
+        // Found out only when the session's holder has let go, it would cost a rightful connection.
+        if received > memory.players.at(index).output_reached.load(Ordering::Acquire) {
+            return Err(ErrorCode::Malformed);
+        }
+        let (former_claimant, holder) = (tx.get(&identity.claimant), tx.get(&identity.connection));
+        tx.set(&identity.newest, record.order());
+        tx.set(&identity.claimant, connection);
+        tx.set(
+            &record.player,
+            PlayerRef::new(index, tx.get(&identity.generation)),
+        );
+        tx.set(&record.phase, Phase::RESUMING.raw());
+        tx.set(&record.handshake_bytes, u32::try_from(used).unwrap_or(u32::MAX));
+        tx.set(&record.asked_from, received);
+        tx.commit().map_err(|_| ErrorCode::InternalError)?;
+        // From now on the session's former holder has its time to let go.
+        record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
+        if former_claimant.is_somebody() {
+            // It would find out by itself, but somewhat later. Its keeper may be rung with the holder's.
+            memory.call_attention(former_claimant);
+        }
+        Ok(holder.is_somebody().then(|| memory.call_attention(holder)))
+    }
+
+    /// Goes on with the session that was asked for, once its former handler has let go: sends `Resumed`.
+    pub fn try_resume(&mut self) -> Resume {
+        let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
+        let player = self.lobby.hand.own(&record.player);
+        let asked = self.lobby.hand.own(&record.asked_from);
+        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let Some(identity) = memory.directory.identity(&tx, player) else {
+            return Resume::Gone;
+        };
+        if tx.get(&identity.claimant) != connection {
+            return Resume::Superseded;
+        }
+        match Presence::from_raw(tx.get(&identity.presence)) {
+            _ if tx.get(&identity.kicked) != 0 => return Resume::Gone,
+            Presence::DETACHED => {}
+            Presence::ATTACHED => return Resume::NotYet,
+            _ => return Resume::Gone,
+        }
+        let player_record = memory.players.at(player.index());
+        // The session was detached under the lobby's lock, which is held: nothing of it is undecided.
+        tx.animate(player_record);
+        let (consumed, head) = (
+            tx.get(&player_record.consumed),
+            tx.get(&player_record.output_head),
+        );
+        let kept_from = player_record.output_kept_from.load(Ordering::Acquire);
+        if asked > head {
+            drop(tx);
+            self.lobby.hand.let_go(player_record);
+            return Resume::BeyondTheEnd;
+        }
+        let resuming_at = if asked >= kept_from { asked } else { head };
+        if resuming_at != asked {
+            tx.set(&player_record.log_cursor, CURSOR_LOST);
+        }
+        tx.set(&identity.presence, Presence::ATTACHED.raw());
+        tx.set(&identity.connection, connection);
+        tx.set(&identity.claimant, ConnectionRef::NOBODY);
+        player_record.input.rebase(&mut tx, consumed);
+        let used = tx.get(&record.handshake_bytes) as usize;
+        let resumed = ServerMessage::Resumed {
+            received: consumed,
+            resuming_at,
+        };
+        let mut buffer = [0; GREETING_BYTES_MAX];
+        let length = frame::write_frame_into(&resumed, &mut buffer).expect("Resumed fits the greeting");
+        open(
+            &mut tx,
+            record,
+            player,
+            used,
+            (consumed, resuming_at),
+            &buffer[..length],
+        );
+        tx.commit().expect("resuming fits the journal");
+        // Confirmed by the client, so not needed any more. Not before the commit: another claimant might yet ask for more.
+        player_record
+            .output_kept_from
+            .fetch_max(resuming_at, Ordering::AcqRel);
+        memory.header.resumes_total.fetch_add(1, Ordering::Relaxed);
+        record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
+        self.player = Some((player, player_record));
+        Resume::Done
+    }
+
+    /// The process that holds the session which this connection asks to resume, if one does.
+    pub fn holder_of_session(&mut self) -> Option<ProcessId> {
+        let holder = self.connection_of_session()?;
+        let record = self.lobby.memory.connections.get(holder.index())?;
+        (record.reference(holder.index()) == holder)
+            .then(|| record.handler())
+            .flatten()
+    }
+
+    /// Leaves word again for who holds the session: a predecessor may have died before it did. Gives the keeper whose bell is to be
+    /// rung.
+    pub fn remind_holder_of_session(&mut self) -> Option<u32> {
+        let holder = self.connection_of_session()?;
+        Some(self.lobby.memory.call_attention(holder))
+    }
+
+    fn connection_of_session(&mut self) -> Option<ConnectionRef> {
+        let memory = self.lobby.memory;
+        let player = self.lobby.hand.own(&self.record.player);
+        let tx = self.lobby.hand.begin(memory.directory.record);
+        let holder = tx.get(&memory.directory.identity(&tx, player)?.connection);
+        holder.is_somebody().then_some(holder)
+    }
+
+    fn limits(&self) -> Limits {
+        let header = self.lobby.memory.header;
+        let milliseconds =
+            |value: &AtomicU64| u32::try_from(value.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        Limits {
+            frame_bytes_max: wire(FRAME_BYTES_MAX),
+            name_bytes_max: wire(PLAYER_NAME_BYTES_MAX),
+            chat_bytes_max: wire(CHAT_BYTES_MAX),
+            confirm_every_bytes: CONFIRM_EVERY_BYTES,
+            heartbeat_timeout_ms: milliseconds(&header.heartbeat_timeout_ms),
+            seat_grace_ms: milliseconds(&header.seat_grace_ms),
+        }
+    }
+}
+
+/// A limit as clients are told it.
+fn wire(limit: usize) -> u32 {
+    u32::try_from(limit).expect("limits are small")
+}
+
+/// Opens the session's stream on the connection, with `greeting` in front of it.
+pub(crate) fn open(
+    tx: &mut LobbyTx<'_>,
+    record: &'static ConnectionRecord,
+    player: PlayerRef,
+    used: usize,
+    (input_base, output_base): (u64, u64),
+    greeting: &[u8],
+) {
+    tx.write(&record.greeting, 0, greeting);
+    tx.set(
+        &record.greeting_bytes,
+        u32::try_from(greeting.len()).expect("a greeting is small"),
+    );
+    tx.set(
+        &record.handshake_bytes,
+        u32::try_from(used).expect("a handshake is small"),
+    );
+    tx.set(&record.player, player);
+    tx.set(&record.input_base, input_base);
+    tx.set(&record.output_base, output_base);
+    tx.set(&record.stream_end, u64::MAX);
+    tx.set(&record.phase, Phase::OPEN.raw());
+}
+
+/// A token is the index of its player's record, in little-endian order, and 12 random bytes. To clients it is opaque.
+pub(crate) fn token_of(index: u32, secret: [u8; 12]) -> Token {
+    let mut token = [0; 16];
+    token[..4].copy_from_slice(&index.to_le_bytes());
+    token[4..].copy_from_slice(&secret);
+    Token(token)
+}
+
+fn index_of_token(token: Token) -> u32 {
+    let [a, b, c, d, ..] = token.0;
+    u32::from_le_bytes([a, b, c, d])
+}
+
+pub(crate) fn hash_of_token(token: Token) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(token.0).into()
+}

@@ -1,0 +1,366 @@
+//! An operator's look at a player's byte streams, without a lock and without the player's process having to do anything for it.
+//!
+//! The bytes lie in the player's rings anyway, at absolute offsets. The process that animates the player shows (`Session::show`) where
+//! the streams are whenever it is between two transactions, which costs it some stores; who looks copies what lies up to there and then
+//! sees by two marks, which are advanced for good *before* anything is overwritten, whether the copy is whole. Nobody waits for who
+//! looks, and who looks and is killed leaves nothing behind but a time that passes.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::session::Session;
+use crate::state::layout::{PlayerRef, RoomRef};
+use crate::state::players::{OutputRing, PlayerRecord, Shown};
+use shmem::byte_ring::ByteRing;
+use shmem::shared_record;
+use shmem::sys::clock::now_ms;
+
+/// How long a ring or log is left as it is after somebody has last looked.
+const FOLLOWED_MS: u64 = 2000;
+
+/// In [`Shown::player`]: what is shown is not all of one player's. No reference has this id.
+const NOBODY: u64 = 0;
+
+shared_record! {
+    /// Whether somebody follows what is written to a ring or log. It is not begun anew meanwhile, though all who need to have read it:
+    /// what has passed can be seen for longer.
+    pub struct Followed {
+        /// In milliseconds of the monotonic clock; 0 for nobody.
+        until_ms: AtomicU64,
+    }
+}
+
+impl Followed {
+    /// Says that somebody follows, for a moment from now on.
+    pub fn follow(&self) {
+        self.until_ms.store(now_ms() + FOLLOWED_MS, Ordering::Relaxed);
+    }
+
+    /// Whether somebody does. To be asked by who writes.
+    pub(crate) fn is_followed(&self) -> bool {
+        let until_ms = self.until_ms.load(Ordering::Relaxed);
+        if until_ms == 0 {
+            return false;
+        }
+        let is_followed = until_ms > now_ms();
+        if !is_followed {
+            // So that the clock is asked no more. Should somebody just begin, that one says so again in a moment.
+            self.until_ms.store(0, Ordering::Relaxed);
+        }
+        is_followed
+    }
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    In,
+    /// To the client.
+    Out,
+}
+
+/// What a look has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// The stream's bytes from the offset asked for on, up to the end of what was handled. Perhaps none.
+    Bytes(Vec<u8>),
+    /// They were overwritten. The stream goes on at this offset.
+    Missed {
+        /// Where a frame begins.
+        goes_on_at: u64,
+    },
+    /// The record is another player's now.
+    Gone,
+}
+
+/// Where a player's streams are and where the player is. The figures are read one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The room, if the player is in one.
+    pub room: Option<RoomRef>,
+    /// The seat, unless the player only watches.
+    pub seat: Option<u8>,
+    /// Somebody in text mode: the streams are text, not frames.
+    pub is_text: bool,
+    /// Stream offset behind the last byte received.
+    pub input_received: u64,
+    /// Stream offset behind the last frame that was handled.
+    pub consumed: u64,
+    /// Stream offset behind the last byte of output that the kernel has taken.
+    pub output_sent: u64,
+    /// Stream offset behind the last frame of output.
+    pub output_head: u64,
+    /// Stream offset of the oldest byte of output that is kept for a resume.
+    pub output_kept_from: u64,
+}
+
+impl Session {
+    /// Shows where the player's streams are. To be called between two transactions.
+    pub(crate) fn show(&self) {
+        let Some((player, record)) = self.player else {
+            return;
+        };
+        let (hand, shown) = (&self.lobby.hand, &record.shown);
+        let place = self.membership().place();
+        let seat = place.and_then(|(_, seat)| seat);
+        let show = |cell: &AtomicU64, value| cell.store(value, Ordering::Relaxed);
+        shown.begin(player);
+        show(&shown.room, place.map_or(0, |(room, _)| room.to_id()));
+        show(&shown.is_text, u64::from(self.is_text()));
+        show(&shown.seat, seat.map_or(0, |seat| u64::from(seat) + 1));
+        show(&shown.input_received, self.input_received());
+        show(&shown.output_sent, self.output_sent());
+        show(&shown.input_base, record.input.base(hand));
+        show(&shown.output_base, record.output.base(hand));
+        // Who sees these sees all that was stored before.
+        shown
+            .consumed
+            .store(hand.own(&record.consumed), Ordering::Release);
+        shown
+            .output_head
+            .store(hand.own(&record.output_head), Ordering::Release);
+        shown.end(player);
+    }
+}
+
+impl Shown {
+    /// What is shown from here on is about this player: until all of it is, it is nobody's, lest somebody take the place of the
+    /// record's former player for the new one's.
+    fn begin(&self, player: PlayerRef) {
+        if self.player.load(Ordering::Relaxed) != player.to_id() {
+            self.player.store(NOBODY, Ordering::Relaxed);
+            // Who sees anything of the new player's does not see the former one any more.
+            fence(Ordering::Release);
+        }
+    }
+
+    /// All is shown of this player.
+    fn end(&self, player: PlayerRef) {
+        self.player.store(player.to_id(), Ordering::Release);
+    }
+
+    /// Whether what has been read since `is_of` was last asked, and what will be read, is about this player.
+    fn is_of(&self, player: PlayerRef) -> bool {
+        fence(Ordering::Acquire);
+        self.player.load(Ordering::Acquire) == player.to_id()
+    }
+}
+
+impl PlayerRecord {
+    /// Bytes of the input ring are about to be overwritten, so that all before this offset may be gone.
+    pub(crate) fn input_goes_before(&self, offset: u64) {
+        self.input_gone_before.fetch_max(offset, Ordering::AcqRel);
+        // Who sees an overwritten byte sees this mark.
+        fence(Ordering::Release);
+    }
+
+    /// The output ring is begun anew: bytes before this offset are about to be overwritten.
+    pub(crate) fn output_begins_anew_at(&self, offset: u64) {
+        self.output_begun_anew_at.fetch_max(offset, Ordering::AcqRel);
+        fence(Ordering::Release);
+    }
+
+    /// Where the player and the player's streams are, as last shown; nothing if nothing was shown yet or the record is another's.
+    pub fn standing(&self, player: PlayerRef) -> Option<Standing> {
+        let shown = &self.shown;
+        let load = |cell: &AtomicU64| cell.load(Ordering::Acquire);
+        if !shown.is_of(player) {
+            return None;
+        }
+        let room = RoomRef::from_id(load(&shown.room));
+        let standing = Standing {
+            room: room.is_somebody().then_some(room),
+            seat: load(&shown.seat)
+                .checked_sub(1)
+                .and_then(|seat| u8::try_from(seat).ok()),
+            is_text: load(&shown.is_text) != 0,
+            input_received: load(&shown.input_received),
+            consumed: load(&shown.consumed),
+            output_sent: load(&shown.output_sent),
+            output_head: load(&shown.output_head),
+            output_kept_from: load(&self.output_kept_from),
+        };
+        shown.is_of(player).then_some(standing)
+    }
+
+    /// Copies the handled bytes of a stream from offset `from` on.
+    pub fn look(&self, player: PlayerRef, direction: Direction, from: u64) -> Look {
+        let shown = &self.shown;
+        if !shown.is_of(player) {
+            return Look::Gone;
+        }
+        let seen = match direction {
+            Direction::In => copy(
+                &self.input,
+                (&shown.input_base, &shown.consumed),
+                from,
+                // Read once more when the copy has been made.
+                || self.input_gone_before.load(Ordering::Relaxed),
+            ),
+            Direction::Out => copy(
+                &self.output,
+                (&shown.output_base, &shown.output_head),
+                from,
+                || {
+                    let reached = self.output_reached.load(Ordering::Relaxed);
+                    let begun_anew_at = self.output_begun_anew_at.load(Ordering::Relaxed);
+                    begun_anew_at.max(reached.saturating_sub(OutputRing::BYTES))
+                },
+            ),
+        };
+        if !shown.is_of(player) {
+            return Look::Gone;
+        }
+        seen
+    }
+}
+
+fn copy<const WORDS: usize>(
+    ring: &ByteRing<WORDS>,
+    (base, end): (&AtomicU64, &AtomicU64),
+    from: u64,
+    gone_before: impl Fn() -> u64,
+) -> Look {
+    let end = end.load(Ordering::Acquire);
+    let missed = Look::Missed { goes_on_at: end };
+    let base = base.load(Ordering::Relaxed);
+    if from > end {
+        return Look::Gone;
+    }
+    let length = usize::try_from(end - from).unwrap_or(usize::MAX);
+    if length == 0 {
+        return Look::Bytes(Vec::new());
+    }
+    if base > from || gone_before() > from || length as u64 > ByteRing::<WORDS>::BYTES {
+        return missed;
+    }
+    let mut bytes = vec![0; length];
+    ring.placed_from(base).read(from, &mut bytes);
+    fence(Ordering::Acquire);
+    if gone_before() > from {
+        return missed;
+    }
+    Look::Bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::layout::{Capacity, Memory};
+
+    /// A player whose process has shown that both streams begin at `base` in their rings and were handled up to `end`.
+    fn player(base: u64, end: u64) -> (&'static PlayerRecord, PlayerRef) {
+        let capacity = Capacity {
+            players: 1,
+            rooms: 1,
+            keepers: 1,
+        };
+        let record = Memory::create(capacity).expect("there is memory").players.at(0);
+        let (player, shown) = (PlayerRef::new(0, 1), &record.shown);
+        shown.player.store(player.to_id(), Ordering::Relaxed);
+        for cell in [&shown.input_base, &shown.output_base] {
+            cell.store(base, Ordering::Relaxed);
+        }
+        for cell in [&shown.consumed, &shown.output_head, &record.output_reached] {
+            cell.store(end, Ordering::Relaxed);
+        }
+        (record, player)
+    }
+
+    #[test]
+    fn bytes_are_shown_until_they_may_have_been_overwritten() {
+        let (record, player) = player(1000, 1040);
+        let frame = *b"twenty bytes, or so.";
+        record.input.placed_from(1000).bytes().copy_in(20, &frame);
+        record.output.placed_from(1000).bytes().copy_in(20, &frame);
+        let look = |direction, from| record.look(player, direction, from);
+        let (whole, missed) = (Look::Bytes(frame.to_vec()), Look::Missed { goes_on_at: 1040 });
+        for direction in [Direction::In, Direction::Out] {
+            assert_eq!(look(direction, 1020), whole);
+            assert_eq!(look(direction, 1040), Look::Bytes(Vec::new()));
+            assert_eq!(
+                (look(direction, 999), look(direction, 1041)),
+                (missed.clone(), Look::Gone)
+            );
+        }
+        record.input_goes_before(1020);
+        assert_eq!(
+            (look(Direction::In, 1020), look(Direction::In, 1019)),
+            (whole.clone(), missed.clone())
+        );
+        // Written so far that the ring has come round.
+        record
+            .output_reached
+            .store(1020 + OutputRing::BYTES, Ordering::Relaxed);
+        assert_eq!(
+            (look(Direction::Out, 1020), look(Direction::Out, 1019)),
+            (whole, missed.clone())
+        );
+        record.output_begins_anew_at(1040);
+        assert_eq!(look(Direction::Out, 1020), missed);
+        let another = PlayerRef::new(0, 2);
+        assert_eq!(record.look(another, Direction::In, 1020), Look::Gone);
+        assert_eq!(
+            (record.standing(another), record.standing(player).is_some()),
+            (None, true)
+        );
+    }
+
+    #[test]
+    fn nobody_is_shown_another_players_place() {
+        let (record, first) = player(0, 0);
+        let second = PlayerRef::new(0, 2);
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..100_000 {
+                    // One player's figures are all alike, and another's are others.
+                    let (player, value) = if round % 2 == 0 {
+                        (second, 2000)
+                    } else {
+                        (first, 1000)
+                    };
+                    let shown = &record.shown;
+                    let a_while = || (0..20).for_each(|_| std::hint::spin_loop());
+                    shown.begin(player);
+                    a_while();
+                    shown.input_received.store(value, Ordering::Relaxed);
+                    shown.output_sent.store(value, Ordering::Relaxed);
+                    a_while();
+                    shown.consumed.store(value, Ordering::Release);
+                    shown.output_head.store(value, Ordering::Release);
+                    shown.end(player);
+                    a_while();
+                }
+                is_over.store(true, Ordering::Relaxed);
+            });
+            while !is_over.load(Ordering::Relaxed) {
+                for (player, value) in [(first, 1000), (second, 2000)] {
+                    let Some(seen) = record.standing(player) else {
+                        continue;
+                    };
+                    let figures = [
+                        seen.input_received,
+                        seen.output_sent,
+                        seen.consumed,
+                        seen.output_head,
+                    ];
+                    // The record began with figures of nobody's.
+                    let is_one = |figures: [u64; 4]| figures == [value; 4] || figures == [0; 4];
+                    assert!(is_one(figures), "{player:?}: {figures:?}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn who_follows_is_noticed_for_a_while() {
+        let (record, _) = player(0, 0);
+        assert!(!record.traced.is_followed());
+        record.traced.follow();
+        assert!(record.traced.is_followed());
+        record.traced.until_ms.store(1, Ordering::Relaxed);
+        assert!(!record.traced.is_followed());
+        assert_eq!(record.traced.until_ms.load(Ordering::Relaxed), 0);
+    }
+}

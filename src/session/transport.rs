@@ -1,0 +1,176 @@
+//! Which bytes come next on a connection, computed from what the kernel says has passed and from the records.
+//!
+//! Nothing here is remembered: a successor that asks the kernel computes the same.
+
+use crate::limits::{HANDSHAKE_BYTES_MAX, INPUT_RING_BYTES};
+use crate::session::Session;
+use crate::state::connections::{ConnectionRecord, Phase};
+use crate::state::players::PlayerRecord;
+use shmem::sys::shared_io;
+use shmem::transaction::Hand;
+
+/// What has passed on this connection in each direction, in bytes since it was accepted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Bytes that this server's processes have received.
+    pub received: u64,
+    /// Bytes that the kernel has taken for sending.
+    pub sent: u64,
+}
+
+/// What one call has received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// How many bytes; none means that the client has ended its direction.
+    pub bytes: usize,
+    /// There was space for more: what arrives from now on, the poll will tell.
+    pub was_all: bool,
+}
+
+/// The next piece of output.
+enum Piece<'a> {
+    Greeting(std::ops::Range<usize>),
+    Stream(&'a PlayerRecord, std::ops::Range<u64>),
+    Farewell(std::ops::Range<usize>),
+}
+
+impl Session {
+    /// Stream offset behind the last byte received.
+    pub fn input_received(&self) -> u64 {
+        let handshake = u64::from(self.lobby.hand.own(&self.record.handshake_bytes));
+        self.lobby.hand.own(&self.record.input_base) + self.passed.received.saturating_sub(handshake)
+    }
+
+    /// Stream offset behind the last byte that the kernel has taken.
+    pub fn output_sent(&self) -> u64 {
+        stream_sent(&self.lobby.hand, self.record, self.passed.sent)
+    }
+
+    /// Receives once from the socket, straight into shared memory. `Ok(None)`: no space until something is handled.
+    ///
+    /// # Errors
+    ///
+    /// Those of recv(2).
+    pub fn receive(&mut self, socket: &impl std::os::fd::AsFd) -> std::io::Result<Option<Receipt>> {
+        let hand = &self.lobby.hand;
+        let (received, space) = if let Some((_, player)) = self.player {
+            let (from, consumed) = (self.input_received(), hand.own(&player.consumed));
+            let space = INPUT_RING_BYTES
+                - usize::try_from(from - consumed).expect("the ring holds what was not consumed");
+            let placement = player.input.placement(hand);
+            let space = if player.traced.is_followed() {
+                // So that it is the oldest bytes that go.
+                space.min(INPUT_RING_BYTES / 4)
+            } else {
+                space
+            };
+            let range = placement.range(from, space);
+            if range.is_empty() {
+                return Ok(None);
+            }
+            let ring_before = (from + range.len() as u64).saturating_sub(INPUT_RING_BYTES as u64);
+            player.input_goes_before(ring_before.max(player.input.base(hand)));
+            (
+                shared_io::receive(socket, placement.bytes(), range.clone())?,
+                range.len(),
+            )
+        } else {
+            let from = usize::try_from(self.passed.received).unwrap_or(usize::MAX);
+            if from >= HANDSHAKE_BYTES_MAX {
+                return Ok(None);
+            }
+            let range = from..HANDSHAKE_BYTES_MAX;
+            (
+                shared_io::receive(socket, &self.record.handshake, range.clone())?,
+                range.len(),
+            )
+        };
+        self.passed.received += received as u64;
+        Ok(Some(Receipt {
+            bytes: received,
+            was_all: received < space,
+        }))
+    }
+
+    /// Hands the next piece of output to the kernel. `Ok(None)`: there is nothing to send.
+    ///
+    /// # Errors
+    ///
+    /// Those of send(2).
+    pub fn send(&mut self, socket: &impl std::os::fd::AsFd) -> std::io::Result<Option<usize>> {
+        self.show();
+        let sent = match self.next_piece() {
+            None => return Ok(None),
+            Some(Piece::Greeting(range)) => shared_io::send(socket, &self.record.greeting, range)?,
+            Some(Piece::Farewell(range)) => shared_io::send(socket, &self.record.farewell, range)?,
+            Some(Piece::Stream(player, stream)) => {
+                let placement = player.output.placement(&self.lobby.hand);
+                let length =
+                    usize::try_from(stream.end - stream.start).expect("the ring holds what was not sent");
+                shared_io::send(socket, placement.bytes(), placement.range(stream.start, length))?
+            }
+        };
+        self.passed.sent += sent as u64;
+        Ok(Some(sent))
+    }
+
+    /// Whether everything that this connection is to carry, so far, has been handed to the kernel.
+    pub fn all_sent(&self) -> bool {
+        self.next_piece().is_none()
+    }
+
+    /// Bytes of stream that may be written before anything unsent would be overwritten.
+    pub fn output_space(&self) -> u64 {
+        let Some((_, player)) = self.player else { return 0 };
+        let head = self.lobby.hand.own(&player.output_head);
+        crate::state::players::OutputRing::BYTES - head.saturating_sub(self.output_sent())
+    }
+
+    /// Whether the kernel's counts fit the records. If not, this connection cannot be continued (the session can).
+    pub(crate) fn passed_is_plausible(&self) -> bool {
+        let hand = &self.lobby.hand;
+        let has_ended = [Phase::CLOSING, Phase::DONE].contains(&self.phase());
+        let Some((_, player)) = self.player else {
+            // Who has let go of a session may have received any number of bytes, and receives no more.
+            return has_ended || self.passed.received <= HANDSHAKE_BYTES_MAX as u64;
+        };
+        let (consumed, head) = (hand.own(&player.consumed), hand.own(&player.output_head));
+        let (received, sent) = (self.input_received(), self.output_sent());
+        // Behind the stream's end the farewell is counted.
+        let end = match has_ended {
+            true => hand.own(&self.record.stream_end) + u64::from(hand.own(&self.record.farewell_bytes)),
+            false => head,
+        };
+        (consumed..=consumed + INPUT_RING_BYTES as u64).contains(&received)
+            && sent <= end
+            && head.saturating_sub(sent) <= crate::state::players::OutputRing::BYTES
+    }
+
+    fn next_piece(&self) -> Option<Piece<'static>> {
+        let (hand, record) = (&self.lobby.hand, self.record);
+        let greeting = u64::from(hand.own(&record.greeting_bytes));
+        if self.passed.sent < greeting {
+            return Some(Piece::Greeting(small(self.passed.sent)..small(greeting)));
+        }
+        let (sent, stream_end) = (self.output_sent(), hand.own(&record.stream_end));
+        if let Some((_, player)) = self.player {
+            let end = hand.own(&player.output_head).min(stream_end);
+            if sent < end {
+                return Some(Piece::Stream(player, sent..end));
+            }
+        }
+        let farewell = u64::from(hand.own(&record.farewell_bytes));
+        let closing = hand.own(&record.phase) == Phase::CLOSING.raw();
+        (closing && sent >= stream_end && sent - stream_end < farewell)
+            .then(|| Piece::Farewell(small(sent - stream_end)..small(farewell)))
+    }
+}
+
+/// Stream offset behind the last byte that the kernel has taken. Behind the stream's end it counts the farewell.
+pub(crate) fn stream_sent(hand: &Hand, record: &ConnectionRecord, sent: u64) -> u64 {
+    hand.own(&record.output_base) + sent.saturating_sub(u64::from(hand.own(&record.greeting_bytes)))
+}
+
+fn small(count: u64) -> usize {
+    usize::try_from(count).expect("a count of bytes in a record is small")
+}

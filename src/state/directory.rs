@@ -1,0 +1,331 @@
+//! What the lobby's lock guards: who is here, which rooms are given out, and the index of names.
+//!
+//! The index and the free lists follow from the identities and room entries; [`check`](crate::maintenance::check) rebuilds and compares them.
+
+use std::hash::Hasher;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use siphasher::sip::SipHasher13;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::limits::PLAYER_NAME_BYTES_MAX;
+use crate::lobby::mailbox::Mailbox;
+use crate::state::fixed_string::Text;
+use crate::state::layout::{ConnectionRef, PlayerRef};
+use shmem::lock::Lock;
+use shmem::shared_record;
+use shmem::sys::memory::Guarded;
+use shmem::table::Table;
+use shmem::transaction::{Record, Tx, View};
+
+shared_record! {
+    /// The head of the directory's region, with the lobby's lock.
+    pub struct DirectoryRecord {
+        lock: Lock,
+        region_bytes: AtomicU64,
+        name_hash_key: [AtomicU64; 2],
+        /// Players present: connected, in their grace, or expiring.
+        pub players_present: Guarded<u32>,
+        /// Rooms given out.
+        pub rooms_given: Guarded<u32>,
+        /// Index + 1 of the first free identity that was used before; 0 for none.
+        pub free_identity: Guarded<u32>,
+        /// Identities from this index on were never used.
+        pub identities_touched: Guarded<u32>,
+        /// Index + 1 of the first free room that was used before; 0 for none.
+        pub free_room: Guarded<u32>,
+        /// Rooms from this index on were never used.
+        pub rooms_touched: Guarded<u32>,
+        /// `players_present`, for readers without the lock.
+        pub players_published: AtomicU64,
+        /// `rooms_given`, for readers without the lock.
+        pub rooms_published: AtomicU64,
+    }
+}
+
+shared_record! {
+    /// Who occupies a player record.
+    pub struct Identity {
+        /// Which occupant of the record this is, counted from 1.
+        pub generation: Guarded<u32>,
+        /// A [`Presence`].
+        pub presence: Guarded<u32>,
+        /// Index + 1 of the next identity in the free list or in the bucket of the name index.
+        pub next: Guarded<u32>,
+        /// Nonzero when an operator wants the player out.
+        pub kicked: Guarded<u32>,
+        /// SHA-256 of the resume token.
+        pub token_hash: Guarded<[u8; 32]>,
+        /// The connection whose handler animates the player record.
+        pub connection: Guarded<ConnectionRef>,
+        /// A newer connection that has shown the token and waits for the record.
+        pub claimant: Guarded<ConnectionRef>,
+        /// Place of the newest connection that has had or asked for the session, in the order in which connections were accepted.
+        pub newest: Guarded<u64>,
+        /// When the player was detached, in milliseconds of the monotonic clock.
+        pub detached_at_ms: Guarded<u64>,
+        /// Offset of the oldest frame in the player's mailbox.
+        pub mail_tail: Guarded<u64>,
+        /// Offset behind the newest frame in the player's mailbox; where it equals the tail, there is no mail.
+        pub mail_head: Guarded<u64>,
+        /// The player's name.
+        pub name: Guarded<Name>,
+    }
+}
+
+shared_record! {
+    /// Whether a room record is given out, and in which life.
+    pub struct RoomEntry {
+        /// Which life of the record was given out last. The room's own generation follows when it is opened.
+        pub generation: Guarded<u32>,
+        /// Nonzero while the record is not in the free list.
+        pub given: Guarded<u32>,
+        /// Index + 1 of the next free room.
+        pub next: Guarded<u32>,
+        /// The player it was given to for opening.
+        pub opener: Guarded<PlayerRef>,
+    }
+}
+
+/// A player's name, as plain data.
+pub type Name = Text<PLAYER_NAME_BYTES_MAX>;
+
+/// How present a player is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(transparent)]
+pub struct Presence(u32);
+
+impl Presence {
+    /// Nobody.
+    pub const FREE: Self = Self(0);
+    /// A connection's handler animates the record.
+    pub const ATTACHED: Self = Self(1);
+    /// The connection is gone; the seat is kept for the grace, and a resume is welcome.
+    pub const DETACHED: Self = Self(2);
+    /// The player is leaving for good: whoever finds this completes it.
+    pub const EXPIRING: Self = Self(3);
+
+    /// From the raw number in an [`Identity`].
+    pub fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// To the raw number in an [`Identity`].
+    pub fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl Record for DirectoryRecord {
+    fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    fn guarded_addresses(&self) -> Range<usize> {
+        let start = std::ptr::from_ref(self) as usize;
+        start..start + usize::try_from(self.region_bytes.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    fn publish(&'static self, view: &View<'_>) {
+        self.players_published
+            .store(u64::from(view.get(&self.players_present)), Ordering::Relaxed);
+        self.rooms_published
+            .store(u64::from(view.get(&self.rooms_given)), Ordering::Relaxed);
+    }
+}
+
+/// A transaction under the lobby's lock.
+pub type LobbyTx<'h> = Tx<'h, DirectoryRecord>;
+
+/// The directory's tables.
+#[derive(Clone, Copy)]
+pub struct Directory {
+    /// The head, with the lock.
+    pub record: &'static DirectoryRecord,
+    /// One per player record.
+    pub identities: Table<Identity>,
+    /// One per room record.
+    pub rooms: Table<RoomEntry>,
+    /// Index + 1 of the first identity whose name hashes to the bucket; 0 for none. As many as a power of two.
+    pub name_buckets: Table<Guarded<u32>>,
+    /// One per player record; the identity says what of it is mail.
+    pub mailboxes: Table<Mailbox>,
+}
+
+impl Directory {
+    /// Makes zeroed memory a directory, before the first fork.
+    pub(crate) fn prepare(&self, region_bytes: usize) {
+        self.record
+            .region_bytes
+            .store(region_bytes as u64, Ordering::Relaxed);
+        for key in &self.record.name_hash_key {
+            // A key that nobody outside knows: players cannot choose names that all fall into one bucket.
+            key.store(
+                getrandom::u64().expect("the kernel gives random bytes"),
+                Ordering::Relaxed,
+            );
+        }
+        self.record.lock.prepare();
+    }
+
+    /// The identity that a reference names, unless it has become stale.
+    pub fn identity(&self, tx: &LobbyTx<'_>, player: PlayerRef) -> Option<&'static Identity> {
+        let identity = self.identities.get(player.index())?;
+        let current = player.is_somebody()
+            && tx.get(&identity.generation) == player.generation()
+            && tx.get(&identity.presence) != Presence::FREE.raw();
+        current.then_some(identity)
+    }
+
+    /// The player of that name, upper and lower case being the same.
+    pub fn find_name(&self, tx: &LobbyTx<'_>, name: &str) -> Option<PlayerRef> {
+        let folded = name.to_lowercase();
+        let mut link = tx.get(self.bucket(name));
+        while let Some(index) = link.checked_sub(1) {
+            let identity = self.identities.at(index);
+            if tx.get(&identity.name).as_str().to_lowercase() == folded {
+                return Some(PlayerRef::new(index, tx.get(&identity.generation)));
+            }
+            link = tx.get(&identity.next);
+        }
+        None
+    }
+
+    /// Gives out a player record to a new player; `None` if all are taken. The name must be free.
+    pub(crate) fn add_player(
+        &self,
+        tx: &mut LobbyTx<'_>,
+        name: Name,
+        (connection, order): (ConnectionRef, u64),
+        token_hash_of: impl FnOnce(u32) -> [u8; 32],
+    ) -> Option<PlayerRef> {
+        let head = self.record;
+        let index = match tx.get(&head.free_identity).checked_sub(1) {
+            Some(index) => {
+                tx.set(&head.free_identity, tx.get(&self.identities.at(index).next));
+                index
+            }
+            None => {
+                let index = tx.get(&head.identities_touched);
+                self.identities.get(index)?;
+                tx.set(&head.identities_touched, index + 1);
+                index
+            }
+        };
+        let identity = self.identities.at(index);
+        let player = PlayerRef::new(index, next_generation(tx.get(&identity.generation)));
+        tx.set(&identity.generation, player.generation());
+        tx.set(&identity.presence, Presence::ATTACHED.raw());
+        tx.set(&identity.kicked, 0);
+        tx.set(&identity.token_hash, token_hash_of(index));
+        tx.set(&identity.connection, connection);
+        tx.set(&identity.claimant, ConnectionRef::NOBODY);
+        tx.set(&identity.newest, order);
+        tx.set(&identity.mail_tail, 0);
+        tx.set(&identity.mail_head, 0);
+        tx.set(&identity.name, name);
+        self.link_name(tx, player);
+        tx.set(&head.players_present, tx.get(&head.players_present) + 1);
+        Some(player)
+    }
+
+    /// Gives a present player another name, which must be free.
+    pub(crate) fn rename_player(&self, tx: &mut LobbyTx<'_>, player: PlayerRef, name: Name) {
+        self.unlink_name(tx, player);
+        tx.set(&self.identities.at(player.index()).name, name);
+        self.link_name(tx, player);
+    }
+
+    /// Takes a player's record back.
+    pub(crate) fn remove_player(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
+        let head = self.record;
+        let identity = self.identities.at(player.index());
+        self.unlink_name(tx, player);
+        tx.set(&identity.presence, Presence::FREE.raw());
+        tx.set(&identity.connection, ConnectionRef::NOBODY);
+        tx.set(&identity.claimant, ConnectionRef::NOBODY);
+        tx.set(&identity.next, tx.get(&head.free_identity));
+        tx.set(&head.free_identity, player.index() + 1);
+        tx.set(&head.players_present, tx.get(&head.players_present) - 1);
+    }
+
+    /// Gives out a room record for opening; `None` if all are taken. Gives its index and the generation that the room will have.
+    pub(crate) fn give_room(&self, tx: &mut LobbyTx<'_>, opener: PlayerRef) -> Option<(u32, u32)> {
+        let head = self.record;
+        let index = match tx.get(&head.free_room).checked_sub(1) {
+            Some(index) => {
+                tx.set(&head.free_room, tx.get(&self.rooms.at(index).next));
+                index
+            }
+            None => {
+                let index = tx.get(&head.rooms_touched);
+                self.rooms.get(index)?;
+                tx.set(&head.rooms_touched, index + 1);
+                index
+            }
+        };
+        let entry = self.rooms.at(index);
+        let generation = next_generation(tx.get(&entry.generation));
+        tx.set(&entry.generation, generation);
+        tx.set(&entry.given, 1);
+        tx.set(&entry.opener, opener);
+        tx.set(&head.rooms_given, tx.get(&head.rooms_given) + 1);
+        Some((index, generation))
+    }
+
+    /// Takes a room record back, if it is still given out in that life.
+    pub(crate) fn take_room_back(&self, tx: &mut LobbyTx<'_>, index: u32, generation: u32) {
+        let head = self.record;
+        let entry = self.rooms.at(index);
+        if tx.get(&entry.given) == 0 || tx.get(&entry.generation) != generation {
+            return;
+        }
+        tx.set(&entry.given, 0);
+        tx.set(&entry.opener, PlayerRef::NOBODY);
+        tx.set(&entry.next, tx.get(&head.free_room));
+        tx.set(&head.free_room, index + 1);
+        tx.set(&head.rooms_given, tx.get(&head.rooms_given) - 1);
+    }
+
+    /// Enters a player into the index of names.
+    fn link_name(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
+        let identity = self.identities.at(player.index());
+        let bucket = self.bucket(tx.get(&identity.name).as_str());
+        tx.set(&identity.next, tx.get(bucket));
+        tx.set(bucket, player.index() + 1);
+    }
+
+    /// Takes a player out of the index of names.
+    fn unlink_name(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
+        let identity = self.identities.at(player.index());
+        let mut link = self.bucket(tx.get(&identity.name).as_str());
+        while tx.get(link) != player.index() + 1 {
+            let index = tx
+                .get(link)
+                .checked_sub(1)
+                .expect("a present player is in the name index");
+            link = &self.identities.at(index).next;
+        }
+        tx.set(link, tx.get(&identity.next));
+    }
+
+    /// The bucket of the index in which a name belongs.
+    pub(crate) fn bucket(&self, name: &str) -> &'static Guarded<u32> {
+        let [key0, key1] = self
+            .record
+            .name_hash_key
+            .each_ref()
+            .map(|key| key.load(Ordering::Relaxed));
+        let mut hasher = SipHasher13::new_with_keys(key0, key1);
+        hasher.write(name.to_lowercase().as_bytes());
+        let mask = u64::from(self.name_buckets.len() - 1);
+        self.name_buckets
+            .at(u32::try_from(hasher.finish() & mask).expect("masked to the number of buckets"))
+    }
+}
+
+/// Generations count from 1 and skip 0, which is nobody.
+fn next_generation(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
+}

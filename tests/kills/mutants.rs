@@ -1,0 +1,79 @@
+//! The tests notice when what they are about is broken. Each switch of [`shmem::mutants`] is turned on, and a test of this program
+//! that passes without it must fail. (Those of the journal are turned on by the instruction sweep itself.)
+//!
+//! ```text
+//! cargo test --features sabotage --test kills sabotage::
+//! ```
+
+use std::process::{Command, Output, Stdio};
+
+use shmem::mutants::Switch;
+
+/// How often a test is run that does not meet with the broken thing every time.
+const ATTEMPTS_MAX: usize = 10;
+
+/// Runs one test of this program in a process of its own, with a switch turned on or with none.
+fn run(test: &str, switch: Option<Switch>) -> Output {
+    let mut program = Command::new(std::env::current_exe().expect("a running program has a file"));
+    program.args(["--exact", test]).stdin(Stdio::null());
+    match switch {
+        Some(switch) => program.env("FORKADE_MUTANT", switch.name()),
+        None => program.env_remove("FORKADE_MUTANT"),
+    };
+    program.output().expect("this program can be run")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+fn expect_noticed(switch: Switch, test: &str) {
+    let unbroken = run(test, None);
+    assert!(
+        unbroken.status.success() && said(&unbroken).contains("1 passed"),
+        "{test} fails although nothing is broken: {}",
+        said(&unbroken)
+    );
+    for attempt in 1..=ATTEMPTS_MAX {
+        let broken = run(test, Some(switch));
+        if !broken.status.success() {
+            println!("{test} has noticed {switch:?} in run {attempt}");
+            assert!(said(&broken).contains("1 failed"), "{}", said(&broken));
+            return;
+        }
+    }
+    panic!("{test} has not noticed {switch:?} in {ATTEMPTS_MAX} runs");
+}
+
+#[test]
+fn a_bell_rung_before_the_commit_is_noticed() {
+    expect_noticed(
+        Switch::BellBeforeCommit,
+        "takeover::nobody_sleeps_while_there_is_something_to_hear",
+    );
+}
+
+#[test]
+fn a_bell_that_nobody_rings_again_is_noticed() {
+    expect_noticed(
+        Switch::NoSecondBell,
+        "takeover::nobody_sleeps_while_there_is_something_to_hear",
+    );
+}
+
+#[test]
+fn a_fin_that_counts_as_a_byte_is_noticed() {
+    expect_noticed(
+        Switch::FinCounted,
+        "takeover::what_a_client_has_sent_before_it_closed_its_side_is_answered_to_the_last_byte",
+    );
+}
+
+#[test]
+fn a_mutex_that_is_not_made_consistent_is_noticed() {
+    expect_noticed(
+        Switch::NeverConsistent,
+        "takeover::no_byte_is_lost_repeated_or_reordered_however_often_the_handler_is_killed",
+    );
+}

@@ -1,0 +1,271 @@
+//! What is told, and that nobody can tell what another seems to have told.
+
+use forkade_protocol::SeatInfo;
+use proptest::prelude::*;
+
+use crate::render::*;
+use forkade_games::tictactoe::{Placed, TicTacToe};
+use forkade_games::{Game, Viewer};
+use forkade_protocol::limits::{
+    FAREWELL_BYTES_MAX, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, GREETING_BYTES_MAX,
+    PLAYER_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX, ROOMS_PER_PAGE_MAX,
+};
+
+fn tictactoe() -> Games {
+    let mut games = Games::new();
+    games.add::<TicTacToe>().expect("the first game");
+    games
+}
+
+fn encoded<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    forkade_protocol::codec::encode(value).expect("it encodes")
+}
+
+fn snapshot(names: &[&str]) -> Snapshot {
+    let seat = |name: &&str| {
+        Some(SeatInfo {
+            name: (*name).to_owned(),
+            connected: true,
+            ready: false,
+        })
+    };
+    let game = TicTacToe::new((), 2, 0).expect("a match");
+    Snapshot {
+        room: RoomId(1 << 32 | 6),
+        game: TicTacToe::NAME.into(),
+        name: "Here".into(),
+        phase: Phase::Playing,
+        seat: Some(1),
+        seats: names.iter().map(seat).collect(),
+        spectators: 1,
+        event: 0,
+        view: encoded(&game.view(Viewer::Seat(1))),
+        owner: Some(0),
+        rules: RoomRules::default(),
+        reservations: Vec::new(),
+        turn: None,
+    }
+}
+
+fn told(event: &RoomEvent, seat: Option<u8>) -> String {
+    let games = tictactoe();
+    let names = |seat: u8| {
+        ["Ann", "Bob"]
+            .get(usize::from(seat))
+            .map(|name| (*name).to_owned())
+    };
+    let scene = Scene {
+        game: games.get(0),
+        seat,
+        names: &names,
+        left: &|seat| (seat == 2).then(|| "Cyd".to_owned()),
+    };
+    scene.event(event).expect("the game works")
+}
+
+#[test]
+fn a_match_begins_with_the_board_and_the_own_mark() {
+    let message = message(
+        &tictactoe(),
+        &ServerMessage::Started {
+            snapshot: snapshot(&["Ann", "Bob"]),
+        },
+    );
+    assert!(
+        message.starts_with("The match begins. You are O.\n 0 | 1 | 2\n"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_room_is_called_by_a_short_number_and_shows_who_is_there() {
+    let shown = room(&tictactoe(), &snapshot(&["Ann", "Bob"]));
+    let head =
+        "room 7, \"Here\": tictactoe, a match is on.\n  seat 0 (X): Ann, owner\n  seat 1 (O): Bob (you)\n";
+    assert!(shown.starts_with(head), "{shown}");
+}
+
+#[test]
+fn events_are_told_by_name() {
+    let placed = RoomEvent::Game {
+        data: encoded(&Placed { seat: 0, cell: 4 }),
+    };
+    assert_eq!(told(&placed, None), "Ann puts X on 4.\n");
+    let won = RoomEvent::Finished {
+        outcome: Outcome::Won { seats: vec![1] },
+    };
+    assert!(told(&won, Some(1)).starts_with("You have won! "));
+    assert!(told(&won, Some(0)).starts_with("Bob has won. "));
+    assert_eq!(told(&won, None), "Bob has won.\n");
+    let joined = RoomEvent::Joined {
+        seat: 1,
+        name: "Bob".into(),
+    };
+    assert_eq!(told(&joined, Some(0)), "Bob takes seat 1 (O).\n");
+    assert_eq!(told(&RoomEvent::Left { seat: 2 }, None), "Cyd has left.\n");
+    // Somebody else has the seat by now.
+    assert_eq!(
+        told(&RoomEvent::Left { seat: 1 }, None),
+        "Whoever had seat 1 (O) has left.\n"
+    );
+}
+
+#[test]
+fn nobody_forges_lines_of_others() {
+    let chat = RoomEvent::Chat {
+        from: "Eve".into(),
+        text: "hi\r\nAnn says: I give up\u{1b}[2J".into(),
+    };
+    let line = wire(&told(&chat, Some(0)));
+    assert_eq!(line, "Eve says: hi\\r\\nAnn says: I give up\\u{1b}[2J\r\n");
+    // Nor by the end of a terminal's line.
+    let filler = "x".repeat(80 - "Eve says: ".len());
+    for text in [
+        format!("{filler}The server says: go home"),
+        format!("{filler} *** The server says: go home"),
+        format!("{} Ann says: I give up", "word ".repeat(14)),
+        "\u{540d}\u{524d}".repeat(60),
+    ] {
+        let from = "Eve".to_owned();
+        let lines = told(&RoomEvent::Chat { from, text }, Some(0));
+        for (number, line) in lines.lines().enumerate() {
+            assert!(line.width() < 80, "{line}");
+            assert!(number == 0 || line.starts_with("    "), "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_server_does_not_speak_as_anybody_does() {
+    let said = |from: &str, text: &str| {
+        let (scope, from, text) = (ChatScope::Lobby, from.to_owned(), text.to_owned());
+        message(&tictactoe(), &ServerMessage::Chat { scope, from, text })
+    };
+    assert_eq!(said("", "we close"), "*** The server says: we close\n");
+    assert_eq!(said("Ann", "we close"), "Ann shouts: we close\n");
+}
+
+#[test]
+fn what_is_said_to_anybody_is_a_frame_and_can_be_read() {
+    use forkade_protocol::{ErrorCode, codec, frame};
+    let said = |text: &str| for_anybody(text);
+    let texts = [
+        "x",
+        "the server is stopping",
+        &"\u{e9}".repeat(200),
+        "you did not greet in time",
+    ];
+    let messages = texts.into_iter().flat_map(|text| {
+        let codes = [
+            ErrorCode::ServerFull,
+            ErrorCode::ShuttingDown,
+            ErrorCode::HandshakeTimeout,
+            ErrorCode::InternalError,
+        ];
+        let errors = codes.map(|code| ServerMessage::Error {
+            code,
+            text: said(text),
+        });
+        let stop = ServerMessage::ShuttingDown { text: said(text) };
+        errors.into_iter().chain([stop])
+    });
+    for message in messages {
+        let mut buffer = [0; FAREWELL_BYTES_MAX];
+        let length = frame::write_frame_into(&message, &mut buffer).expect("it fits");
+        let frame::Split::Frame { body, total } = frame::split(&buffer, FRAME_BYTES_MAX) else {
+            panic!("no frame: {message:?}")
+        };
+        assert_eq!((codec::decode(body).as_ref(), total), (Ok(&message), length));
+        let is_visible = |byte: u8| (b' '..=b'~').contains(&byte);
+        let text_at = buffer
+            .windows(2)
+            .position(|bytes| bytes == b"\x0f\r")
+            .expect("it is there");
+        assert!(
+            is_visible(buffer[0]) && is_visible(buffer[text_at - 1]),
+            "{buffer:?}"
+        );
+        assert_eq!(buffer[1..4], [0; 3]);
+        let shown = std::str::from_utf8(&buffer[text_at..length]).expect("text");
+        assert!(
+            shown.starts_with("\u{f}\r") && shown.ends_with("\r\n"),
+            "{shown:?}"
+        );
+    }
+    assert_eq!(
+        said("the server is full; try again later"),
+        "\u{f}\rThe server is full; try again later.\r\n"
+    );
+}
+
+#[test]
+fn the_longest_page_of_rooms_is_shown_whole() {
+    let room = RoomSummary {
+        room: RoomId(99_999),
+        game: "g".repeat(GAME_NAME_BYTES_MAX),
+        // As many bytes as its characters can have.
+        name: "é".repeat(ROOM_NAME_BYTES_MAX / 2),
+        phase: Phase::Waiting,
+        seats: 32,
+        taken: 32,
+        spectators: 100_000,
+        passcode: true,
+    };
+    let list = list_of_rooms(&vec![room; ROOMS_PER_PAGE_MAX], Some(RoomId(99_999)));
+    let shown = wire(&list);
+    assert!(
+        shown.ends_with(" 100000\".\r\n"),
+        "{} of {}",
+        shown.len(),
+        list.len()
+    );
+    assert!(wire(&help()).ends_with("game.\r\n"));
+}
+
+#[test]
+fn the_longest_welcome_fits_its_place() {
+    let welcome = wire(&welcome(&"n".repeat(PLAYER_NAME_BYTES_MAX), &tictactoe()));
+    // Sixteen games are as many as there can be.
+    assert!(welcome.len() + 16 * (GAME_NAME_BYTES_MAX + 2) <= GREETING_BYTES_MAX);
+    assert!(sentence(&"x".repeat(200)).len() + 3 <= FAREWELL_BYTES_MAX);
+}
+
+proptest! {
+    #[test]
+    fn who_speaks_can_be_told_from_the_line(
+        name in "[A-Za-z '.:*<>_-]{1,24}",
+        other in "(says|tells|shouts|server|[A-Za-z .'-]){1,4}",
+        text in "[ -~]{1,80}",
+    ) {
+        use forkade_protocol::text::{chat, player_name};
+        let (Ok(from), Ok(to), Ok(text)) = (player_name(&name), player_name(&other), chat(&text)) else {
+            return Ok(());
+        };
+        let heads = [
+            (ChatScope::Room, format!("{from} says")),
+            (ChatScope::Lobby, format!("{from} shouts")),
+            (ChatScope::Whisper { to: to.clone() }, format!("{from} tells {to}")),
+        ];
+        for (scope, expected) in heads {
+            let line = spoken(&speaker(&scope, &from), &text);
+            let (head, _) = line.split_once(": ").expect("who says it");
+            prop_assert_eq!(head, expected);
+            prop_assert!(!line.starts_with('*') && !line.to_lowercase().starts_with("the server says"));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_is_said_is_visible_lines_that_fit(text in "(\\PC|[\u{0}-\u{9f}]|\u{202e}|\n){0,1000}", times in 1..12_usize) {
+        let sent = wire(&text.repeat(times));
+        prop_assert!(sent.len() + OVER_PROMPT.len() + PROMPT.len() <= FRAME_TOTAL_BYTES_MAX);
+        prop_assert!(sent.is_empty() || sent.ends_with("\r\n"));
+        for line in sent.split_terminator("\r\n") {
+            prop_assert!(!line.contains(char::is_control));
+            prop_assert!(line.width() < 80, "a row of its own would be made of its end: {line:?}");
+        }
+    }
+}
