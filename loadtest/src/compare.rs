@@ -1,4 +1,4 @@
-//! `forkade-loadtest compare`: Forkade and its [peers](crate::peer), one after the other, by the same workload. Each figure comes
+//! `forkade-loadtest compare`: Forkade and its [peers](crate::server::peer), one after the other, by the same workload. Each figure comes
 //! from a run of this program's own, with a command line that anybody can repeat; the rounds go through all contenders in turn,
 //! so that whatever else the machine has to do meets all of them.
 
@@ -8,63 +8,18 @@ mod summary;
 mod table;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
-use clap::Args;
 use serde::Serialize;
 
-use self::measurement::{Figures, MeasurementError};
+use self::measurement::Figures;
 use self::summary::Summary;
 use crate::machine::Machine;
-use crate::output::{Output, OutputError};
-use crate::peer::{self, NotInstalled, Peer};
-use crate::plan::{CLIENTS_MAX, per_second};
-use crate::workload::relay;
+use crate::options::CompareOptions;
+use crate::output::{self, Output, OutputError};
+use crate::server::peer::{self, NotInstalled, Peer};
 
-/// What Forkade is run with unless `--forkade` says otherwise, each by itself.
-const FORKADE_DEFAULT: [&str; 2] = ["", "--clients-per-handler 256"];
 /// Members of a room.
 const ROOM_SIZE: u32 = 2;
-
-/// Measures Forkade and other servers by the same workload, and prints one table.
-///
-/// The workload is `relay`: rooms of two, each message goes to both. At each number of clients it is run once at a fixed pace
-/// (latency) and once in a closed loop with one message outstanding per client (throughput). Peers that are not installed are
-/// skipped, and it is said how to install them.
-#[derive(Debug, Clone, Args)]
-#[command(allow_negative_numbers = true)]
-pub(crate) struct CompareOptions {
-    /// Numbers of clients; the table is of the last one, the plots are of all.
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [100, 300, 1000], value_parser = clap::value_parser!(u32).range(2..=i64::from(CLIENTS_MAX)))]
-    clients: Vec<u32>,
-    /// Arguments of a Forkade server to be measured, in one word (repeatable): --forkade "" --forkade "--keepers 4".
-    #[arg(long, value_name = "ARGS", allow_hyphen_values = true, default_values_t = FORKADE_DEFAULT.map(str::to_owned))]
-    forkade: Vec<String>,
-    /// Which peers to measure.
-    #[arg(long, value_enum, value_name = "PEER,…", value_delimiter = ',', default_values_t = Peer::ALL)]
-    peers: Vec<Peer>,
-    /// Where the peers lie [default: loadtest/peers, where this program was built].
-    #[arg(long, value_name = "DIR")]
-    peers_dir: Option<PathBuf>,
-    /// How often everything is measured; the table has medians.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// Seconds of load of each measurement.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = crate::options::seconds)]
-    duration: f64,
-    /// Messages per client and second, where they are paced.
-    #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = per_second)]
-    rate: f64,
-    /// Bytes of each message, its header of 20 included.
-    #[arg(long, value_name = "BYTES", default_value_t = 32, value_parser = clap::value_parser!(u32).range(i64::from(relay::HEADER_BYTES)..=i64::from(relay::PAYLOAD_BYTES_MAX)))]
-    payload: u32,
-    /// Write all figures to this file as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write a page with plots to this file: latencies, throughput and memory against the number of clients.
-    #[arg(long, value_name = "FILE.html")]
-    report: Option<PathBuf>,
-}
 
 /// Why there is no comparison.
 #[derive(Debug, thiserror::Error)]
@@ -149,19 +104,15 @@ pub(crate) fn run(options: &CompareOptions) -> Result<bool, CompareError> {
     let measurements = measure(options, &entrants)?;
     let comparison = Comparison {
         machine,
-        description: options.description(),
+        description: description(options),
         skipped: skipped.iter().map(NotInstalled::to_string).collect(),
         summaries: summary::of(&entrants, &options.clients, &measurements),
         entrants,
         measurements,
     };
-    // Whoever closed stdout does not want the table.
-    let _ = write!(io::stdout(), "{comparison}");
+    output::print(&comparison);
     if let Some(json) = json {
-        json.write(|file| {
-            serde_json::to_writer_pretty(&mut *file, &comparison)?;
-            writeln!(file)
-        })?;
+        json.write_json(&comparison)?;
     }
     if let Some(page) = page {
         page.write(|file| file.write_all(page::render(&comparison)?.as_bytes()))?;
@@ -172,14 +123,19 @@ pub(crate) fn run(options: &CompareOptions) -> Result<bool, CompareError> {
         .all(|measurement| measurement.failure.is_none()))
 }
 
-impl CompareOptions {
-    fn description(&self) -> String {
-        let s = if self.rounds == 1 { "" } else { "s" };
-        format!(
-            "relay, rooms of {ROOM_SIZE}, {} bytes; paced: {}/s each; closed loop: one outstanding each; {} s each, {} round{s}",
-            self.payload, self.rate, self.duration, self.rounds
-        )
-    }
+/// How the measurements are made, in one line.
+fn description(options: &CompareOptions) -> String {
+    let CompareOptions {
+        payload,
+        rate,
+        duration,
+        rounds,
+        ..
+    } = options;
+    let s = if *rounds == 1 { "" } else { "s" };
+    format!(
+        "relay, rooms of {ROOM_SIZE}, {payload} bytes; paced: {rate}/s each; closed loop: one outstanding each; {duration} s each, {rounds} round{s}"
+    )
 }
 
 /// Who is measured, and who cannot be.
@@ -222,11 +178,8 @@ fn measure(options: &CompareOptions, entrants: &[Entrant]) -> Result<Vec<Measure
                         "round {round} of {}: {}, {clients} clients, {pacing}",
                         options.rounds, entrant.name
                     );
-                    let measurement =
-                        measurement::run(options, entrant, *clients, pacing, round).map_err(|error| {
-                            let MeasurementError::Start(cause) = error;
-                            CompareError::Start(cause)
-                        })?;
+                    let measurement = measurement::run(options, entrant, *clients, pacing, round)
+                        .map_err(CompareError::Start)?;
                     if let Some(failure) = &measurement.failure {
                         eprintln!("{failure}");
                     }

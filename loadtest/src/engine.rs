@@ -1,29 +1,37 @@
 //! One mio loop that drives all clients. It does what the [groups](Group) decide, and brings back clients that lose their
 //! connection.
 
+pub(crate) mod client;
+pub(crate) mod connection_counts;
+pub(crate) mod group;
+pub(crate) mod join_phase;
+mod poll_timer;
+pub(crate) mod timeline;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use forkade_protocol::session::Counters;
 use forkade_protocol::{ClientMessage, ServerMessage};
 use mio::{Events, Poll, Token};
 
-use crate::alarm::Alarm;
-use crate::client::{self, Client, Loss, READ_BYTES};
-use crate::connections::Connections;
-use crate::entry::EntryError;
-use crate::group::Group;
+use self::client::{Client, Loss, READ_BYTES};
+use self::connection_counts::Connections;
+use self::group::Group;
+use self::join_phase::EntryError;
+use self::poll_timer::Alarm;
+use self::timeline::{Point, Timeline, Totals};
+use crate::client_protocol::SpeechError;
 use crate::latency::Latency;
+use crate::machine::thread_usage;
 use crate::options::Options;
 use crate::plan::Part;
 use crate::random::Random;
+use crate::run_state::RunState;
 use crate::schedule::Timers;
-use crate::speech::SpeechError;
-use crate::thread_figures;
-use crate::timeline::{Point, Timeline, Totals};
 use crate::workload::{Actions, ClientIndex, Counts};
 
 /// What the poll reports is for the client of this index, or for the alarm.
@@ -68,7 +76,7 @@ pub(crate) struct Engine {
     lag: Latency,
     /// While there is load.
     timeline: Option<Timeline>,
-    live: Arc<Live>,
+    state: Arc<RunState>,
 }
 
 /// What a timer is for.
@@ -83,18 +91,6 @@ enum Task {
     Heartbeat,
     /// Nothing but a turn of the loop at this time.
     Turn,
-}
-
-/// Counts for whoever watches from another thread, and that one's word to stop.
-#[derive(Debug, Default)]
-pub(crate) struct Live {
-    /// The load is to end now.
-    pub interrupted: AtomicBool,
-    pub inside: AtomicU64,
-    pub sent: AtomicU64,
-    pub received: AtomicU64,
-    pub matches: AtomicU64,
-    pub disconnects: AtomicU64,
 }
 
 /// Why the loop cannot go on.
@@ -123,7 +119,7 @@ impl Engine {
         server: SocketAddr,
         options: &Options,
         parts: Vec<Part>,
-        live: Arc<Live>,
+        state: Arc<RunState>,
     ) -> Result<Self, EngineError> {
         let poll = Poll::new().map_err(EngineError::SetUp)?;
         let alarm = Alarm::new(poll.registry(), ALARM).map_err(EngineError::SetUp)?;
@@ -150,7 +146,7 @@ impl Engine {
             events: Some(Events::with_capacity(EVENTS_AT_ONCE)),
             buffer: vec![0; READ_BYTES],
             clients: (0..clients)
-                .map(|client| Client::new(format!("load-{process}-{client}"), options.server.manner()))
+                .map(|client| Client::new(format!("load-{process}-{client}"), options.server.protocol()))
                 .collect(),
             groups,
             timers: Timers::new(),
@@ -161,7 +157,7 @@ impl Engine {
             heartbeat_timeout_ns: None,
             lag: Latency::new(),
             timeline: None,
-            live,
+            state,
         })
     }
 
@@ -318,7 +314,7 @@ impl Engine {
 
     /// Whether the load is to end before its time.
     pub(crate) fn is_interrupted(&self) -> bool {
-        self.live.interrupted.load(Ordering::Relaxed)
+        self.state.interrupted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn connections(&self) -> &Connections {
@@ -567,18 +563,18 @@ impl Engine {
     fn totals(&self) -> Totals {
         Totals {
             counts: self.counts(),
-            cpu_seconds: thread_figures::cpu_seconds(),
+            cpu_seconds: thread_usage::cpu_seconds(),
         }
     }
 
     fn publish(&self) {
-        let (live, counts) = (&self.live, self.counts());
+        let (state, counts) = (&self.state, self.counts());
         for (published, value) in [
-            (&live.inside, u64::from(self.inside())),
-            (&live.sent, counts.sent),
-            (&live.received, counts.received),
-            (&live.matches, counts.matches),
-            (&live.disconnects, self.connections.disconnects),
+            (&state.joined, u64::from(self.inside())),
+            (&state.sent, counts.sent),
+            (&state.received, counts.received),
+            (&state.matches, counts.matches),
+            (&state.disconnects, self.connections.disconnects),
         ] {
             published.store(value, Ordering::Relaxed);
         }

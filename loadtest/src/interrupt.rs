@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 
-use crate::engine::Live;
+use crate::run_state::RunState;
 
 /// Exit status of a program that was interrupted: 128 and the signal's number.
 pub(crate) const EXIT_STATUS: u8 = 130;
@@ -26,7 +26,7 @@ impl Interrupt {
     ///
     /// # Errors
     /// When the kernel gives no descriptor for it.
-    pub(crate) fn watch(live: Arc<Live>) -> Result<(), InterruptError> {
+    pub(crate) fn watch(state: Arc<RunState>) -> Result<(), InterruptError> {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
         signals.add(Signal::SIGTERM);
@@ -37,7 +37,7 @@ impl Interrupt {
                 return;
             }
             eprintln!("interrupted: what was measured follows (once more: none of it)");
-            live.interrupted.store(true, Ordering::Relaxed);
+            state.interrupted.store(true, Ordering::Relaxed);
             if descriptor.read_signal().is_ok() {
                 // The server that was started here notices, and ends.
                 std::process::exit(i32::from(EXIT_STATUS));

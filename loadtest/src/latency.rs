@@ -6,6 +6,8 @@
 //! In a closed loop (`--rate 0`) there is no schedule: a latency is what one waiting client sees, from sending to
 //! receipt, and says nothing about messages that it would have liked to send meanwhile.
 
+use std::fmt;
+
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +90,22 @@ impl Latency {
             p999: at(0.999),
             max: at(1.0),
         })
+    }
+}
+
+impl fmt::Display for Percentiles {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            p50,
+            p90,
+            p99,
+            p999,
+            max,
+        } = self;
+        write!(
+            formatter,
+            "p50 {p50:.3}  p90 {p90:.3}  p99 {p99:.3}  p99.9 {p999:.3}  max {max:.3} ms"
+        )
     }
 }
 

@@ -1,10 +1,12 @@
 //! What a reader of the figures must know of the machine that they come from.
 
+pub(crate) mod process_tree;
+pub(crate) mod sampler;
+pub(crate) mod thread_usage;
+
 use std::fs;
 
 use serde::Serialize;
-
-use crate::proc_figures;
 
 /// A machine, as far as it matters here. What cannot be read is null.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -29,12 +31,17 @@ impl Machine {
         let load = read("/proc/loadavg");
         Self {
             cpu,
-            cores: proc_figures::cores(),
+            cores: cores(),
             memory_mib: memory_kib.map(|kib| kib / 1024),
             kernel: read("/proc/sys/kernel/osrelease").map(|text| format!("Linux {}", text.trim())),
             load_average: load.and_then(|text| text.split_whitespace().next()?.parse().ok()),
         }
     }
+}
+
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The value of the first line `key : value`.

@@ -1,67 +1,75 @@
 //! `forkade-loadtest` measures a Forkade server under load and checks every payload.
 //!
+//! A run goes through these modules:
+//!
 //! ```text
-//! main ── options, mix, plan ── control (this thread: measures, shows progress) ── report: table, JSON, page
-//!                      │ server_process, peer, console, sampler, chaos::killer, interrupt
-//!                      └ swarm (its own thread: the phases) ── engine (one mio loop)
-//!                           ├ group      the clients of one workload
-//!                           │  ├ entry      how they get into their rooms      (pure)
-//!                           │  └ workload   what they do, and what is right    (pure)
-//!                           └ client     a session (speech: Forkade's or a peer's) and its connection
-//!      │                 (or fleet: several processes, each with such a swarm)
-//!      ├ compare: this program again, for each server and number of clients
-//!      └ growth: single clients beside a fleet of few and of many
+//! options, plan ── measure (main thread) ── report: table, JSON, HTML page
+//!                  │ server     starts the server, or connects to it: process, log, console, peers
+//!                  │ chaos      kills its processes (a thread of its own)
+//!                  │ machine    samples what it uses (a thread of its own)
+//!                  └ clients (a thread of its own: join, load, drain, disconnect) ── engine (one mio loop)
+//!                       ├ group            the clients of one workload
+//!                       │  ├ join_phase    how they get into their rooms      (no input or output)
+//!                       │  └ workload      what they do, and what is right    (no input or output)
+//!                       └ client           a session (client_protocol) and its connection
+//!                  │ (or multiprocess: several worker processes, each with such a thread)
+//!
+//! compare    runs this program once for each server and number of clients
+//! scaling    lets single clients measure beside few players and beside many
 //! ```
+//!
+//! The modules form layers. A module uses only modules of the layers below its own, or of its own layer without a cycle. From
+//! the top down:
+//!
+//! 1. `compare`, `scaling`
+//! 2. `measure`
+//! 3. `report`, `multiprocess`
+//! 4. `clients`, `chaos`
+//! 5. `engine`
+//! 6. `workload`
+//! 7. `client_protocol`
+//! 8. `options`
+//! 9. `server`
+//! 10. `plan`
+//! 11. `machine`, `run_state`, `open_files`, `interrupt`, `progress`, `output`, `latency`, `schedule`, `random`
 
 #![forbid(unsafe_code)]
 
-mod alarm;
 mod chaos;
-mod checker;
-mod client;
+mod client_protocol;
+mod clients;
 mod compare;
-mod connections;
-mod console;
-mod control;
 mod engine;
-mod entry;
-mod fleet;
-mod group;
-mod growth;
 mod interrupt;
 mod latency;
 mod machine;
-mod mix;
+mod measure;
+mod multiprocess;
+mod open_files;
 mod options;
 mod output;
-mod page;
-mod peer;
 mod plan;
-mod proc_figures;
 mod progress;
 mod random;
 mod report;
-mod sampler;
+mod run_state;
+mod scaling;
 mod schedule;
-mod server_log;
-mod server_process;
-mod speech;
-mod swarm;
-mod thread_figures;
-mod timeline;
+mod server;
 mod workload;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::compare::CompareError;
-use crate::control::ControlError;
-use crate::growth::GrowthError;
+use crate::measure::ControlError;
 use crate::options::{Options, Task};
 use crate::output::{Output, OutputError};
 use crate::plan::Part;
-use crate::report::Report;
+use crate::report::{Report, page};
+use crate::scaling::ScalingError;
+use crate::server::{peer, process};
 
 // Exit statuses. (Beside those of success, usage and Ctrl-C; `--help` explains them.)
 const THRESHOLD_BROKEN: u8 = 1;
@@ -70,24 +78,21 @@ const NOT_MEASURED: u8 = 3;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    if arguments
-        .get(1)
-        .is_some_and(|first| first == server_process::SERVE)
-    {
-        return server_process::serve(arguments);
+    if arguments.get(1).is_some_and(|first| first == peer::SERVE) {
+        return process::serve(arguments);
     }
     if arguments.get(1).is_some_and(|first| first == peer::FLOOR) {
-        return server_process::serve_floor();
+        return process::serve_floor();
     }
     let (options, parts) = Options::from_command_line();
     if let Some(task) = &options.command {
         return match task {
             Task::Compare(compare) => done(compare::run(compare).map_err(Failure::from)),
-            Task::Growth(growth) => done(growth::run(growth).map(|()| true).map_err(Failure::from)),
+            Task::Scaling(options) => done(scaling::run(options).map(|()| true).map_err(Failure::from)),
         };
     }
     if let (true, Some(server)) = (options.part_of_a_fleet, options.server.server) {
-        return fleet::run_part(&options, server, parts);
+        return multiprocess::run_worker(&options, server, parts);
     }
     match measure(&options, parts) {
         Ok(report) if !report.failures.is_empty() => {
@@ -123,7 +128,7 @@ enum Failure {
     #[error("nothing was compared: {0}")]
     Compare(#[from] CompareError),
     #[error("nothing was measured: {0}")]
-    Growth(#[from] GrowthError),
+    Scaling(#[from] ScalingError),
     #[error(transparent)]
     Output(#[from] OutputError),
 }
@@ -134,9 +139,9 @@ impl Failure {
             Self::Control(error) if error.is_interrupt() => interrupt::EXIT_STATUS,
             Self::Control(error) if error.is_too_much() => USAGE,
             Self::Control(_) => NOT_MEASURED,
-            Self::Growth(GrowthError::Interrupted { .. }) => interrupt::EXIT_STATUS,
-            Self::Growth(GrowthError::Output(_)) | Self::Output(_) => USAGE,
-            Self::Growth(_) | Self::Compare(CompareError::Start(_)) => NOT_MEASURED,
+            Self::Scaling(ScalingError::Interrupted { .. }) => interrupt::EXIT_STATUS,
+            Self::Scaling(ScalingError::Output(_)) | Self::Output(_) => USAGE,
+            Self::Scaling(_) | Self::Compare(CompareError::Start(_)) => NOT_MEASURED,
             Self::Compare(_) => USAGE,
         }
     }
@@ -145,14 +150,10 @@ impl Failure {
 fn measure(options: &Options, parts: Vec<Part>) -> Result<Report, Failure> {
     let json = Output::open(options.json.as_ref())?;
     let page = Output::open(options.report.as_ref())?;
-    let report = control::run(options, parts)?;
-    // Whoever closed stdout does not want the table.
-    let _ = write!(io::stdout(), "{report}");
+    let report = measure::run(options, parts)?;
+    output::print(&report);
     if let Some(json) = json {
-        json.write(|file| {
-            serde_json::to_writer_pretty(&mut *file, &report)?;
-            writeln!(file)
-        })?;
+        json.write_json(&report)?;
     }
     if let Some(page) = page {
         page.write(|file| file.write_all(page::render(&report)?.as_bytes()))?;

@@ -1,5 +1,10 @@
 //! The command line: what to measure, against which server, and which figures count as failure.
 
+mod compare;
+mod kill_rates;
+mod mix;
+mod scaling;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -8,13 +13,12 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::chaos::Chaos;
-use crate::compare::CompareOptions;
-use crate::growth::GrowthOptions;
-use crate::mix;
-use crate::peer::{self, Contender, Peer};
-use crate::plan::{CLIENTS_PER_PROCESS_MAX, Part, Wish, WorkloadKind, per_second};
-use crate::speech::Manner;
+pub(crate) use self::compare::CompareOptions;
+pub(crate) use self::kill_rates::KillRates;
+pub(crate) use self::scaling::ScalingOptions;
+use crate::plan::{CLIENTS_PER_PROCESS_MAX, Part, WorkloadKind, WorkloadOptions, per_second};
+use crate::server::peer::Protocol;
+use crate::server::peer::{self, Contender, Peer};
 
 const SECONDS_MAX: f64 = 86_400.0;
 
@@ -49,7 +53,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     pub server: ServerOptions,
     #[command(flatten)]
-    pub wish: Wish,
+    pub wish: WorkloadOptions,
     /// Run the workloads that this TOML file lists side by side, instead of one from the command line.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "clients", "rooms", "room_size", "rate", "payload", "say"])]
     pub mix: Option<PathBuf>,
@@ -83,8 +87,8 @@ pub(crate) struct Options {
     pub drain_timeout: f64,
     /// Kill processes of the server during the load, by SIGKILL: so many of each role per second, such as
     /// "handler=10/s,listener=1/s,keeper=0.2/s". Which of a role's processes, and when within its turn, is random.
-    #[arg(long, value_name = "ROLE=N/s,…", value_parser = clap::value_parser!(Chaos))]
-    pub chaos: Option<Chaos>,
+    #[arg(long, value_name = "ROLE=N/s,…", value_parser = clap::value_parser!(KillRates))]
+    pub chaos: Option<KillRates>,
     /// Short for --chaos handler=N/s.
     #[arg(long, value_name = "N", conflicts_with = "chaos", value_parser = per_second)]
     pub kill_handlers_per_second: Option<f64>,
@@ -103,7 +107,8 @@ pub(crate) struct Options {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Task {
     Compare(CompareOptions),
-    Growth(GrowthOptions),
+    #[command(name = "growth")]
+    Scaling(ScalingOptions),
 }
 
 /// Which server is measured.
@@ -171,8 +176,8 @@ pub(crate) struct Thresholds {
 
 impl ServerOptions {
     /// How the server is spoken to.
-    pub(crate) fn manner(&self) -> Manner {
-        self.peer.map_or(Manner::Forkade, Peer::manner)
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.peer.map_or(Protocol::Forkade, Peer::protocol)
     }
 
     /// What is started, if anything is.
@@ -207,9 +212,9 @@ impl Options {
     }
 
     /// What is to be killed, by whichever option it was asked for.
-    pub(crate) fn kills(&self) -> Option<Chaos> {
+    pub(crate) fn kills(&self) -> Option<KillRates> {
         let handlers = self.kill_handlers_per_second.filter(|rate| *rate > 0.0);
-        self.chaos.clone().or(handlers.map(Chaos::of_handlers))
+        self.chaos.clone().or(handlers.map(KillRates::of_handlers))
     }
 
     /// Checks the options against each other, and completes the workloads.
@@ -265,12 +270,12 @@ impl Options {
         if processes == 1 {
             return Ok(());
         }
-        let manner = self.server.manner();
+        let protocol = self.server.protocol();
         match parts {
             [part] if part.kind == WorkloadKind::Relay && part.shape.rooms < processes => {
                 Err(format!("--swarm-processes {processes}: there are only {} rooms", part.shape.rooms))
             }
-            [part] if part.kind == WorkloadKind::Relay && self.kills().is_none() && manner == Manner::Forkade => {
+            [part] if part.kind == WorkloadKind::Relay && self.kills().is_none() && protocol == Protocol::Forkade => {
                 Ok(())
             }
             _ => Err(

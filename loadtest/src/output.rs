@@ -1,8 +1,11 @@
 //! Files that figures go to.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
+
+use serde::Serialize;
 
 /// A file cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -50,4 +53,20 @@ impl<'a> Output<'a> {
                 cause,
             })
     }
+
+    /// Writes `figures` as JSON.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write_json(self, figures: &impl Serialize) -> Result<(), OutputError> {
+        self.write(|file| {
+            serde_json::to_writer_pretty(&mut *file, figures)?;
+            writeln!(file)
+        })
+    }
+}
+
+/// Prints `table` on stdout. A closed stdout is no error: its reader does not want the table.
+pub(crate) fn print(table: &impl Display) {
+    let _ = write!(io::stdout(), "{table}");
 }

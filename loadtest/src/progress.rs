@@ -1,4 +1,4 @@
-//! Live progress on stderr: one line that changes on a terminal, a line every few seconds elsewhere.
+//! RunState progress on stderr: one line that changes on a terminal, a line every few seconds elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::engine::Live;
+use crate::run_state::RunState;
 
 /// How often a terminal's line is worth changing.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
@@ -40,25 +40,25 @@ impl Progress {
     }
 
     /// A new phase begins.
-    pub(crate) fn phase(&mut self, phase: &'static str, live: &Live) {
+    pub(crate) fn phase(&mut self, phase: &'static str, state: &RunState) {
         (self.phase, self.phase_began, self.last_line) = (phase, Instant::now(), None);
-        self.show(live);
+        self.show(state);
     }
 
     /// Shows the counts as they are now, if it is time to.
-    pub(crate) fn show(&mut self, live: &Live) {
+    pub(crate) fn show(&mut self, state: &RunState) {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let mut line = format!(
             "{} ({:.0} s): {} in rooms, sent {}, received {}",
             self.phase,
             self.phase_began.elapsed().as_secs_f64(),
-            count(&live.inside),
-            count(&live.sent),
-            count(&live.received),
+            count(&state.joined),
+            count(&state.sent),
+            count(&state.received),
         );
         for (name, value) in [
-            ("matches", count(&live.matches)),
-            ("disconnects", count(&live.disconnects)),
+            ("matches", count(&state.matches)),
+            ("disconnects", count(&state.disconnects)),
         ] {
             if value > 0 {
                 line += &format!(", {name} {value}");

@@ -1,17 +1,19 @@
 //! The figures of a run: everything that the JSON file, the table and the page show.
 
 mod build;
-mod judge;
+mod observations;
+pub(crate) mod page;
 mod table;
+mod thresholds;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub(crate) use self::observations::Observations;
+use crate::engine::timeline::Point;
 use crate::latency::Percentiles;
 use crate::machine::Machine;
-use crate::sampler::ServerPoint;
-use crate::timeline::Point;
 
 /// Everything that was measured. The JSON file is this, field by field; what could not be measured is null. Counts and
 /// latencies are those of all workloads together.
@@ -149,6 +151,16 @@ pub(crate) struct ServerFigures {
     pub memory_kib: Option<u64>,
     /// During the load; 100 is one core.
     pub cpu_percent: Option<f64>,
+}
+
+/// What the server used at one moment of the load.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct ServerPoint {
+    /// Since the load began.
+    pub seconds: f64,
+    pub processes: u64,
+    pub cpu_percent: Option<f64>,
+    pub memory_kib: Option<u64>,
 }
 
 /// What the load generator itself used.

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::Chaos;
-use super::kills::{Kill, Kills, Listing};
-use crate::console::{Console, ConsoleError, Process};
-use crate::proc_figures::{self, Stat};
+use super::kill_log::{Kill, Kills, Listing};
+use crate::machine::process_tree::{self, Stat};
+use crate::options::KillRates;
 use crate::random::Random;
 use crate::schedule::Schedule;
+use crate::server::console::{Console, ConsoleError, Process};
 
 /// The process list is asked for anew when it is older than this. Replacements for the killed ones are fair game.
 const LIST_AGE_MAX: Duration = Duration::from_secs(1);
@@ -56,11 +56,16 @@ impl Plot {
     ///
     /// # Errors
     /// What is not so.
-    pub(crate) fn new(root: u32, console: SocketAddr, chaos: &Chaos, seed: u64) -> Result<Self, ChaosError> {
+    pub(crate) fn new(
+        root: u32,
+        console: SocketAddr,
+        chaos: &KillRates,
+        seed: u64,
+    ) -> Result<Self, ChaosError> {
         let mut console = Console::connect(console)?;
         let processes = console.processes()?;
         for process in &processes {
-            let is_here = proc_figures::is_member(root, process.pid);
+            let is_here = process_tree::is_member(root, process.pid);
             // Whoever serves a connection may have ended since.
             if !is_here && process.restarts.is_some() {
                 let (role, pid) = (process.role.clone(), process.pid);
@@ -238,7 +243,7 @@ impl Work {
     /// Asks which processes there are. A process that began after the question may bear the number of another that had ended
     /// by then; so only those are victims that are older.
     fn list(&mut self) -> Result<Arc<Listing>, ConsoleError> {
-        let (at, asked_ticks) = (Instant::now(), proc_figures::ticks_since_boot());
+        let (at, asked_ticks) = (Instant::now(), process_tree::ticks_since_boot());
         let processes = self.console.processes()?;
         let listing = Listing::of(&processes, at);
         // A handler that serves several is listed for each of them.
@@ -277,7 +282,7 @@ fn kill(root: u32, victim: &Victim) -> io::Result<u32> {
     let process = pidfd_open(target, PidfdFlags::empty())?;
     let stat = Stat::of(pid)?;
     let is_it = stat.started_ticks == victim.started_ticks && pid != root;
-    if !is_it || stat.is_dead() || !proc_figures::is_member(root, pid) {
+    if !is_it || stat.is_dead() || !process_tree::is_member(root, pid) {
         return Err(io::ErrorKind::NotFound.into());
     }
     pidfd_send_signal(process, Signal::KILL)?;

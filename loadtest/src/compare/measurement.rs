@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CompareOptions, Entrant, Measurement, Pacing, ROOM_SIZE};
+use super::{Entrant, Measurement, Pacing, ROOM_SIZE};
 use crate::latency::Percentiles;
+use crate::options::CompareOptions;
 
 /// How long a server that is slow to let clients in may take for the next one.
 const JOIN_TIMEOUT_SECONDS: u32 = 60;
@@ -51,13 +52,6 @@ pub(crate) struct Workload {
     pub latency_curve: Vec<(f64, f64)>,
 }
 
-/// Why there is not even a failed measurement.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum MeasurementError {
-    #[error("cannot start this program again: {0}")]
-    Start(#[from] io::Error),
-}
-
 /// Measures one server once. What goes wrong with the server is in the measurement.
 ///
 /// # Errors
@@ -68,7 +62,7 @@ pub(super) fn run(
     clients: u32,
     pacing: Pacing,
     round: u32,
-) -> Result<Measurement, MeasurementError> {
+) -> io::Result<Measurement> {
     let arguments = arguments(options, entrant, clients, pacing, round);
     let json = std::env::temp_dir().join(format!("forkade-compare-{}.json", std::process::id()));
     let output = Command::new(std::env::current_exe()?)

@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 use std::io;
 
 use super::{Comparison, Figures, Pacing, Summary};
-use crate::page::plots::{self, Colour, Plot, PlotError, Series};
-use crate::page::{Escaped, Figure, begin, command_line, end, facts_of, write_figure};
+use crate::report::page::plots::{self, Colour, Plot, PlotError, Series};
+use crate::report::page::{Escaped, Figure, begin, command_line, end, facts_of, write_figure};
 
 /// The whole page.
 ///

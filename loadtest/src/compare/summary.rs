@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Entrant, Figures, Measurement, Pacing};
-use crate::peer::Peer;
+use crate::server::peer::Peer;
 
 /// What is told of one server at one number of clients. Nothing where nothing was measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -173,7 +173,7 @@ fn ratio(figure: Option<f64>, of: Option<f64>) -> String {
 mod tests {
     use super::*;
     use crate::machine::Machine;
-    use crate::peer::Peer;
+    use crate::server::peer::Peer;
 
     fn comparison() -> Comparison {
         let row = |entrant: &str, peer, joins, p99| Summary {

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{ChaosReport, KillPoint, OwnFigures, Report, ServerFigures, WorkloadReport};
-use crate::chaos::kills::Kills;
-use crate::control::Observed;
+use super::{
+    ChaosReport, KillPoint, Observations, OwnFigures, Report, ServerFigures, ServerPoint, WorkloadReport,
+};
+use crate::chaos::kill_log::Kills;
+use crate::clients::{GroupOutcome, Outcome};
 use crate::latency::Latency;
+use crate::machine;
+use crate::machine::process_tree::TreeFigures;
+use crate::machine::sampler::Sample;
 use crate::options::Options;
-use crate::proc_figures::{self, TreeFigures};
-use crate::sampler::{Sample, ServerPoint};
-use crate::swarm::{GroupOutcome, Outcome};
 use crate::workload::Counts;
 
 /// A keeper that is started again, and adopts, waits for a core several times; each wait is as long as the load generator's own
@@ -24,7 +26,7 @@ const KILLS_LISTED_MAX: usize = 20_000;
 impl Report {
     /// The report of a run, judged.
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-    pub(crate) fn of(options: &Options, observed: Observed, outcome: Outcome) -> Self {
+    pub(crate) fn of(options: &Options, observed: Observations, outcome: Outcome) -> Self {
         let load_seconds = outcome.load_seconds;
         let per_second = |count: u64| count as f64 / load_seconds;
         let groups = &outcome.groups;
@@ -125,7 +127,7 @@ impl Report {
                 outcome.unclosed
             ));
         }
-        report.judge_load_generator(proc_figures::cores());
+        report.judge_load_generator(machine::cores());
         report.judge(&options.thresholds);
         report
     }
@@ -162,7 +164,7 @@ impl WorkloadReport {
 }
 
 impl ChaosReport {
-    fn of(kills: &Kills, observed: &Observed, slack: Duration) -> Self {
+    fn of(kills: &Kills, observed: &Observations, slack: Duration) -> Self {
         let mut killed = BTreeMap::new();
         for kill in &kills.log {
             *killed.entry(kill.role.clone()).or_default() += 1;
@@ -196,7 +198,7 @@ impl ChaosReport {
 
 impl ServerFigures {
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-    fn of(clients: u32, observed: &Observed) -> Self {
+    fn of(clients: u32, observed: &Observations) -> Self {
         let cpu_percent =
             observed
                 .cpu_began

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{ChaosReport, Report, WorkloadReport};
-use crate::latency::Percentiles;
 
 /// What went wrong is shown in so many examples.
 const EXAMPLES_SHOWN: usize = 5;
@@ -183,22 +182,6 @@ fn listed<Name: fmt::Display>(counts: &BTreeMap<Name, u64>) -> String {
         "none".to_owned()
     } else {
         texts.join(", ")
-    }
-}
-
-impl fmt::Display for Percentiles {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            p50,
-            p90,
-            p99,
-            p999,
-            max,
-        } = self;
-        write!(
-            formatter,
-            "p50 {p50:.3}  p90 {p90:.3}  p99 {p99:.3}  p99.9 {p999:.3}  max {max:.3} ms"
-        )
     }
 }
 

@@ -4,24 +4,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use forkade_protocol::limits::CHAT_BYTES_MAX;
 use forkade_protocol::{ChatScope, ClientMessage, RoomEvent, ServerMessage, codec};
 
 use super::fanout::{number_of, request_of};
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
-use crate::checker::{Observation, SequenceChecker};
 use crate::plan::{Part, WorkloadKind};
 use crate::schedule::Schedule;
+use crate::workload::sequence_checker::{Observation, SequenceChecker};
 
-/// Room for the longest numbers.
-pub(crate) const LINE_BYTES_MIN: u32 = 80;
-pub(crate) const LINE_BYTES_DEFAULT: u32 = 80;
-pub(crate) const LINE_BYTES_MAX: u32 = 500;
-const _: () = assert!(LINE_BYTES_MAX as usize == CHAT_BYTES_MAX);
-/// As often as a game that is played in real time says something.
-pub(crate) const BROADCAST_RATE_DEFAULT: f64 = 60.0;
-/// Half of what a server allows unless it is told otherwise.
-pub(crate) const ANNOUNCE_RATE_DEFAULT: f64 = 0.5;
 /// What went wrong is told in words so many times.
 const EXAMPLES_MAX: usize = 20;
 

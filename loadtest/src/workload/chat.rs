@@ -2,43 +2,12 @@
 //! and must come to each of its readers exactly once, unaltered, under its speaker's name, and after all that the speaker said
 //! to the same readers before.
 
-use std::fmt;
-
-use clap::ValueEnum;
-use forkade_protocol::limits::CHAT_BYTES_MAX;
 use forkade_protocol::{ChatScope, ClientMessage, RejectCode, RoomEvent, ServerMessage};
-use serde::Deserialize;
 
 use super::fanout::{Fanout, number_of, request_of};
 use super::pace::Pace;
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
-use crate::plan::Part;
-
-/// Room for the longest numbers, and some text.
-pub(crate) const LINE_BYTES_MIN: u32 = 80;
-pub(crate) const LINE_BYTES_DEFAULT: u32 = 80;
-pub(crate) const LINE_BYTES_MAX: u32 = 500;
-const _: () = assert!(LINE_BYTES_MAX as usize == CHAT_BYTES_MAX);
-/// Half of what a server allows unless it is told otherwise.
-pub(crate) const RATE_DEFAULT: f64 = 0.5;
-/// Everybody hears the lobby, so what must be kept in mind of it grows with the square of this.
-pub(crate) const LOBBY_CLIENTS_MAX: u32 = 2_000;
-
-/// To whom a line is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Scope {
-    /// All in the room, the speaker included.
-    Room,
-    /// All on the server, the speaker included.
-    Lobby,
-    /// The next client, the last one's being the first.
-    Whisper,
-}
-
-impl Scope {
-    pub(crate) const ALL: [Self; 3] = [Self::Room, Self::Lobby, Self::Whisper];
-}
+use crate::plan::{Part, Scope};
 
 /// The chat workload.
 #[derive(Debug)]
@@ -316,16 +285,6 @@ impl Channel {
             Scope::Lobby => self.fanout.lost().saturating_sub(missed),
             Scope::Room | Scope::Whisper => self.fanout.lost(),
         }
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Room => "room",
-            Self::Lobby => "lobby",
-            Self::Whisper => "whisper",
-        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::{ClientIndex, Counts};
-use crate::checker::{Observation, SequenceChecker};
+use crate::workload::sequence_checker::{Observation, SequenceChecker};
 
 /// What went wrong is told in words so many times.
 const EXAMPLES_MAX: usize = 20;

@@ -2,12 +2,12 @@
 //! and come back as new players. Every answer must come, and be possible, given [what is known](model) of who is where; what
 //! each member sees happening in its room must add up, and agree with what is known when all has come to rest.
 
+mod action_generator;
 mod answers;
 mod member;
 mod model;
 #[cfg(test)]
 mod tests;
-mod whims;
 
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ impl Lobby {
             Asked::Leave { room } => self.model.leave(*room, client),
             _ => {}
         }
-        match whims::message(&asked, request, after, &self.model) {
+        match action_generator::message(&asked, request, after, &self.model) {
             Some(message) => actions.sends.push((client, message)),
             None => actions.renewals.push(client),
         }

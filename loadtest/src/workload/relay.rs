@@ -8,11 +8,6 @@ use super::pace::Pace;
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
 use crate::plan::Part;
 
-/// Sender, number and intended time at the beginning of every payload.
-pub(crate) const HEADER_BYTES: u32 = 4 + 8 + 8;
-/// Longest payload: the frame limit less the longest envelope that the server puts around it.
-pub(crate) const PAYLOAD_BYTES_MAX: u32 = 8_192 - 64;
-
 /// The relay workload.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -154,7 +149,7 @@ struct Header {
 }
 
 impl Header {
-    /// `payload_bytes` is at least [`HEADER_BYTES`].
+    /// `payload_bytes` is at least [`RELAY_HEADER_BYTES`](crate::plan::RELAY_HEADER_BYTES).
     fn payload(&self, payload_bytes: usize) -> Vec<u8> {
         let mut payload = Vec::with_capacity(payload_bytes);
         payload.extend(self.sender.to_le_bytes());

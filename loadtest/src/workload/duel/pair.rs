@@ -6,9 +6,10 @@ use forkade_protocol::{ClientMessage, Outcome, Phase, RoomEvent, RoomId, ServerM
 
 use super::Tally;
 use super::board::{Board, Mark};
-use crate::checker::{Observation, SequenceChecker};
+use crate::client_protocol::create_room;
 use crate::random::Random;
-use crate::workload::{Actions, ClientIndex, create_room};
+use crate::workload::sequence_checker::{Observation, SequenceChecker};
+use crate::workload::{Actions, ClientIndex};
 
 /// A pair of clients, members 0 and 1.
 #[derive(Debug)]

@@ -1,0 +1,287 @@
+//! What was killed in a run, and which lost connections that explains: those of handlers that died together with their keepers.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{HANDLER, KEEPER};
+use crate::server::console::Process;
+
+/// A keeper that was killed has a successor, and that one has adopted the handlers that live on, within this time: some ten
+/// milliseconds, and so much that each of those concerned (the dying, the supervisor, the successor, the handlers) may be kept from a core
+/// for hundreds of them.
+const ADOPTION_TIME: Duration = Duration::from_secs(3);
+/// A connection lost to a double fault is noticed by its client within this time.
+const LOSS_NOTICED_WITHIN: Duration = Duration::from_secs(10);
+
+/// What was killed in the whole run.
+#[derive(Debug, Default)]
+pub(crate) struct Kills {
+    pub log: Vec<Kill>,
+    /// Times that a role's turn came and none of its processes was there to be killed.
+    pub missed: BTreeMap<String, u64>,
+}
+
+/// One process that was killed.
+#[derive(Debug, Clone)]
+pub(crate) struct Kill {
+    /// A moment before: nothing that comes of it can be earlier.
+    pub at: Instant,
+    pub role: String,
+    pub(super) pid: u32,
+    /// Who was served by whom when it was last looked. Of a keeper's kill, that was just before.
+    pub(super) listing: Arc<Listing>,
+    /// Its parent: for a handler the keeper that forked it, or the supervisor if that one has died since.
+    pub(super) parent: u32,
+    /// The keeper that forked it is dead; another has adopted it, or is about to.
+    pub(super) orphan: bool,
+}
+
+/// Which handlers serve whom. A handler that has died is there until it has a successor: its keeper enters that one.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// When it was asked for.
+    pub(super) at: Instant,
+    handlers: HashSet<u32>,
+    /// Those of them that may get players besides: all where handlers are shared, else whoever has none yet.
+    open_to_others: HashSet<u32>,
+    /// Pid of the handler of each player.
+    served_by: HashMap<String, u32>,
+}
+
+impl Kills {
+    /// How many of a role were killed.
+    pub(crate) fn of_role(&self, role: &str) -> u64 {
+        self.log.iter().filter(|kill| kill.role == role).count() as u64
+    }
+
+    /// The handlers that were killed while perhaps nobody was there to replace them, or whose keeper was killed before it had done so:
+    /// what may cost a connection. `slack` is what the machine's own slowness adds to the times that such things take.
+    pub(crate) fn double_faults(&self, slack: Duration) -> impl Iterator<Item = &Kill> {
+        self.log.iter().filter(move |kill| {
+            kill.role == HANDLER
+                && self
+                    .keepers_of(kill)
+                    .any(|keeper| is_unreplaced(kill, keeper) || is_unadopted(kill, keeper, slack))
+        })
+    }
+
+    /// How many of these losses (whose connection, and when) a double fault explains.
+    pub(crate) fn explain(&self, losses: &[(String, Instant)], slack: Duration) -> u64 {
+        let doubles: Vec<&Kill> = self.double_faults(slack).collect();
+        let explained = |(player, at): &&(String, Instant)| {
+            doubles.iter().any(|kill| self.costs(kill, player, *at, slack))
+        };
+        losses.iter().filter(explained).count() as u64
+    }
+
+    /// Whether this handler's death, together with its keeper's, may have cost the player's connection at that time: when the second of
+    /// both died, or not much later.
+    fn costs(&self, handler: &Kill, player: &str, at: Instant, slack: Duration) -> bool {
+        let follows = |kill: &Kill| {
+            let after = at.checked_duration_since(kill.at);
+            after.is_some_and(|after| after < LOSS_NOTICED_WITHIN + slack)
+        };
+        self.keepers_of(handler).any(|keeper| {
+            let was_left = is_unreplaced(handler, keeper)
+                && keeper.listing.served_by.get(player) == Some(&handler.pid)
+                && follows(keeper);
+            let was_exposed = is_unadopted(handler, keeper, slack)
+                && self.may_have_served(handler, player)
+                && follows(handler);
+            was_left || was_exposed
+        })
+    }
+
+    /// The keepers that were killed and may have kept what the handler served.
+    fn keepers_of(&self, handler: &Kill) -> impl Iterator<Item = &Kill> {
+        self.log
+            .iter()
+            .filter(|kill| kill.role == KEEPER && (kill.pid == handler.parent || handler.orphan))
+    }
+
+    /// Whether the player was the handler's when that was killed: it was when it was last looked, or may have come to it since, being new
+    /// or having lost another that was killed.
+    fn may_have_served(&self, handler: &Kill, player: &str) -> bool {
+        let listing = &handler.listing;
+        let is_homeless = |by: u32| {
+            let mut since = self.log.iter().filter(|kill| kill.at >= listing.at);
+            since.any(|kill| kill.pid == by && kill.at <= handler.at)
+        };
+        match listing.served_by.get(player) {
+            Some(pid) if *pid == handler.pid => true,
+            former => {
+                listing.open_to_others.contains(&handler.pid) && former.is_none_or(|pid| is_homeless(*pid))
+            }
+        }
+    }
+}
+
+/// Whether the handler had been killed when the keeper was, and had no successor yet.
+fn is_unreplaced(handler: &Kill, keeper: &Kill) -> bool {
+    handler.at <= keeper.at && keeper.listing.handlers.contains(&handler.pid)
+}
+
+/// Whether the keeper had been killed when the handler was, and that one may not have been adopted yet.
+fn is_unadopted(handler: &Kill, keeper: &Kill, slack: Duration) -> bool {
+    let after = handler.at.checked_duration_since(keeper.at);
+    after.is_some_and(|after| after < ADOPTION_TIME + slack)
+}
+
+impl Listing {
+    /// What the console has answered to a question that was asked then.
+    pub(super) fn of(processes: &[Process], at: Instant) -> Self {
+        let of_handlers = processes.iter().filter(|process| process.role == HANDLER);
+        let (mut handlers, mut alone, mut served_by) = (HashSet::new(), HashSet::new(), HashMap::new());
+        let mut are_shared = false;
+        for Process { pid, player, .. } in of_handlers {
+            are_shared |= !handlers.insert(*pid);
+            match player {
+                Some(player) => drop(served_by.insert(player.clone(), *pid)),
+                None => drop(alone.insert(*pid)),
+            }
+        }
+        Self {
+            at,
+            served_by,
+            open_to_others: if are_shared { handlers.clone() } else { alone },
+            handlers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of these handlers serves these players.
+    fn listing(at: Instant, served: &[(u32, &[&str])]) -> Arc<Listing> {
+        let players = |(pid, players): &(u32, &[&str])| -> Vec<Process> {
+            let each = players
+                .iter()
+                .map(|player| Process::listed("handler", *pid, Some(player)));
+            each.collect()
+        };
+        let processes: Vec<Process> = served.iter().flat_map(players).collect();
+        Arc::new(Listing::of(&processes, at))
+    }
+
+    /// Kills within one run, at milliseconds from its beginning.
+    struct Story {
+        began: Instant,
+        listing: Arc<Listing>,
+        kills: Kills,
+    }
+
+    impl Story {
+        fn new(served: &[(u32, &[&str])]) -> Self {
+            let began = Instant::now();
+            Self {
+                began,
+                listing: listing(began, served),
+                kills: Kills::default(),
+            }
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.began + Duration::from_millis(ms)
+        }
+
+        fn look(&mut self, ms: u64, served: &[(u32, &[&str])]) {
+            self.listing = listing(self.at(ms), served);
+        }
+
+        fn kill(&mut self, ms: u64, role: &str, pid: u32, parent: u32) {
+            self.kills.log.push(Kill {
+                at: self.at(ms),
+                role: role.to_owned(),
+                pid,
+                listing: self.listing.clone(),
+                parent,
+                orphan: parent == ROOT,
+            });
+        }
+
+        fn double_faults(&self) -> Vec<u32> {
+            let doubles = self.kills.double_faults(Duration::ZERO);
+            doubles.map(|kill| kill.pid).collect()
+        }
+
+        fn is_explained(&self, player: &str, ms: u64) -> bool {
+            let losses = [(player.to_owned(), self.at(ms))];
+            self.kills.explain(&losses, Duration::ZERO) == 1
+        }
+    }
+
+    const ROOT: u32 = 1;
+
+    #[test]
+    fn whoever_had_no_successor_when_the_keeper_died_may_lose_all_its_connections() {
+        let mut story = Story::new(&[(60, &["ann"]), (61, &["bob", "bea"]), (62, &["cid"])]);
+        story.kill(0, "handler", 60, 50);
+        story.kill(100, "handler", 61, 50);
+        story.kill(100, "handler", 62, 51);
+        // However long the keeper takes for it: 60 has a successor now, and 61 has not.
+        story.look(900, &[(70, &["ann"]), (61, &["bob", "bea"]), (62, &["cid"])]);
+        story.kill(901, "keeper", 50, ROOT);
+        assert_eq!(story.double_faults(), [61], "62 has another keeper");
+        assert!(story.is_explained("bob", 901) && story.is_explained("bea", 2000));
+        assert!(
+            !story.is_explained("ann", 950),
+            "it had a handler and lost its connection"
+        );
+        assert!(!story.is_explained("cid", 950), "its keeper lives");
+        assert!(!story.is_explained("bob", 900), "its keeper lived");
+        assert!(!story.is_explained("bob", 60_000), "that was long ago");
+    }
+
+    #[test]
+    fn whoever_dies_before_it_is_adopted_may_lose_its_connections() {
+        let mut story = Story::new(&[(60, &["ann"]), (61, &["bob"]), (62, &["cid"]), (63, &["dan"])]);
+        story.kill(0, "keeper", 50, ROOT);
+        story.kill(1, "handler", 60, 50);
+        story.kill(500, "handler", 61, ROOT);
+        story.kill(501, "handler", 62, 51);
+        story.kill(10_000, "handler", 63, ROOT);
+        assert_eq!(
+            story.double_faults(),
+            [60, 61],
+            "62 has another keeper, 63 had long been adopted"
+        );
+        assert!(story.is_explained("ann", 1) && story.is_explained("bob", 700));
+        assert!(!story.is_explained("bob", 499), "its handler lived");
+        assert!(!story.is_explained("cid", 600) && !story.is_explained("dan", 10_000));
+        let slow = Duration::from_secs(10);
+        let loss = ("dan".to_owned(), story.at(10_000));
+        assert_eq!(story.kills.explain(&[loss], slow), 1, "on a slow machine");
+    }
+
+    #[test]
+    fn a_player_may_have_got_another_handler_since_it_was_last_looked() {
+        let mut shared = Story::new(&[(60, &["ann", "abe"]), (61, &["bob"]), (62, &["cid"])]);
+        let mut own = Story::new(&[(60, &["ann"]), (61, &["bob"]), (62, &["cid"])]);
+        for story in [&mut shared, &mut own] {
+            story.kill(10, "handler", 60, 50);
+            story.kill(500, "keeper", 50, ROOT);
+            story.kill(600, "handler", 61, ROOT);
+        }
+        assert!(shared.is_explained("abe", 600), "61 may have taken over from 60");
+        assert!(shared.is_explained("eve", 600), "she came later");
+        assert!(!shared.is_explained("cid", 600), "62 lives");
+        assert!(!own.is_explained("eve", 600), "61 is bob's alone");
+
+        let mut greeting = Story::new(&[(60, &["ann"])]);
+        let processes = [
+            Process::listed("handler", 61, None),
+            Process::listed("handler", 62, Some("cid")),
+        ];
+        greeting.listing = Arc::new(Listing::of(&processes, greeting.at(0)));
+        greeting.kill(500, "keeper", 50, ROOT);
+        greeting.kill(600, "handler", 61, ROOT);
+        assert!(
+            greeting.is_explained("bob", 600),
+            "61 did not know yet whose it was"
+        );
+        assert!(!greeting.is_explained("cid", 600), "62 lives");
+    }
+}

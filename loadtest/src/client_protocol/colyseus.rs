@@ -1,0 +1,358 @@
+//! The speech of a Colyseus server: a POST for a seat in a room, then a web socket on which each message is a code, a type and the
+//! payload. Both go over one connection, which spares the server one accept that its own clients cost it.
+
+use std::io::{self, Read, Write};
+
+use bytes::{Buf, BytesMut};
+use forkade_protocol::{ClientMessage, RoomId};
+use serde::Deserialize;
+use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::{Message, WebSocket};
+
+use super::{Foreign, ForeignError, Queues, joined, relayed};
+
+// Codes of messages, as Colyseus numbers them.
+const JOIN_ROOM: u8 = 10;
+const ERROR: u8 = 11;
+const LEAVE_ROOM: u8 = 12;
+const ROOM_STATE: u8 = 14;
+const ROOM_STATE_PATCH: u8 = 15;
+const ROOM_DATA_BYTES: u8 = 17;
+/// The one type that messages of the room have.
+const MESSAGE: u8 = 0;
+
+const STATUS_OK: u16 = 200;
+const STATUS_SWITCHING_PROTOCOLS: u16 = 101;
+const HEADERS_MAX: usize = 32;
+/// A room's id has so many of these characters: six bits each, so that it fits the 64 of [`RoomId`].
+const ID_CHARACTERS: usize = 9;
+const ID_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+/// Thousands of clients are mostly idle.
+const BUFFER_BYTES: usize = 4096;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Colyseus {
+    queues: Queues,
+    /// Of an HTTP answer that is not whole.
+    input: BytesMut,
+    request: u32,
+    /// Its id as a number, once there is one.
+    room: u64,
+    stage: Stage,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Before,
+    /// A seat was asked for.
+    Asking,
+    /// It was given; the web socket is being opened.
+    Opening,
+    Open(Box<WebSocket<Pipe>>),
+}
+
+/// The web socket's connection: bytes that have come, and bytes that are to go.
+#[derive(Debug, Default)]
+struct Pipe {
+    input: BytesMut,
+    output: BytesMut,
+}
+
+/// A seat that was given.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Seat {
+    session_id: String,
+    room_id: String,
+    process_id: String,
+}
+
+impl Foreign for Colyseus {
+    fn send(&mut self, message: &ClientMessage) -> Result<(), ForeignError> {
+        match (message, &mut self.stage) {
+            (ClientMessage::CreateRoom { request, .. }, Stage::Before) => {
+                self.ask(*request, "create/relay");
+            }
+            (ClientMessage::JoinRoom { request, room, .. }, Stage::Before) => {
+                self.ask(*request, &format!("joinById/{}", characters_of(*room)));
+            }
+            (ClientMessage::Act { action, .. }, Stage::Open(socket)) => {
+                let mut bytes = BytesMut::with_capacity(action.len() + 2);
+                bytes.extend_from_slice(&[ROOM_DATA_BYTES, MESSAGE]);
+                bytes.extend_from_slice(action);
+                say(socket, bytes)?;
+                self.collect();
+            }
+            (ClientMessage::Goodbye, Stage::Open(socket)) => {
+                say(socket, BytesMut::from(&[LEAVE_ROOM][..]))?;
+                self.collect();
+            }
+            _ => return Err(ForeignError::NoSuchThing("this message")),
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, mut bytes: &[u8]) -> Result<(), ForeignError> {
+        if !matches!(self.stage, Stage::Open(_)) {
+            self.input.extend_from_slice(bytes);
+            bytes = &[];
+        }
+        match self.stage {
+            Stage::Before => return Err(ForeignError::Answer("one that nobody asked for".to_owned())),
+            Stage::Asking => self.seat_given()?,
+            Stage::Opening => self.opened()?,
+            Stage::Open(_) => {}
+        }
+        self.listen(bytes)
+    }
+
+    fn queues(&mut self) -> &mut Queues {
+        &mut self.queues
+    }
+
+    fn output(&self) -> &[u8] {
+        &self.queues.output
+    }
+}
+
+impl Colyseus {
+    fn ask(&mut self, request: u32, for_what: &str) {
+        self.request = request;
+        self.stage = Stage::Asking;
+        let ask = format!(
+            "POST /matchmake/{for_what} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\
+             Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        self.queues.output.extend_from_slice(ask.as_bytes());
+    }
+
+    fn seat_given(&mut self) -> Result<(), ForeignError> {
+        let Some(body) = self.answer(STATUS_OK)? else {
+            return Ok(());
+        };
+        let seat: Seat =
+            serde_json::from_slice(&body).map_err(|error| ForeignError::Answer(error.to_string()))?;
+        self.room = number_of(&seat.room_id)?;
+        self.stage = Stage::Opening;
+        let Seat {
+            session_id,
+            room_id,
+            process_id,
+        } = seat;
+        let open = format!(
+            "GET /{process_id}/{room_id}?sessionId={session_id} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: Zm9ya2FkZS1sb2FkdGVzdA==\r\n\r\n"
+        );
+        self.queues.output.extend_from_slice(open.as_bytes());
+        Ok(())
+    }
+
+    fn opened(&mut self) -> Result<(), ForeignError> {
+        if self.answer(STATUS_SWITCHING_PROTOCOLS)?.is_none() {
+            return Ok(());
+        }
+        let pipe = Pipe {
+            input: self.input.split(),
+            output: BytesMut::new(),
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(BUFFER_BYTES)
+            .write_buffer_size(0);
+        let socket = WebSocket::from_raw_socket(pipe, Role::Client, Some(config));
+        self.stage = Stage::Open(Box::new(socket));
+        Ok(())
+    }
+
+    /// The body of the HTTP answer, if it is whole; it must have this status.
+    fn answer(&mut self, status: u16) -> Result<Option<BytesMut>, ForeignError> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut headers);
+        let parsed = response
+            .parse(&self.input)
+            .map_err(|error| ForeignError::Answer(error.to_string()))?;
+        let httparse::Status::Complete(head_bytes) = parsed else {
+            return Ok(None);
+        };
+        let length = response
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case("content-length"));
+        let body_bytes = length
+            .and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok())
+            .unwrap_or(0_usize);
+        let found = response.code;
+        if self.input.len() - head_bytes < body_bytes {
+            return Ok(None);
+        }
+        self.input.advance(head_bytes);
+        let body = self.input.split_to(body_bytes);
+        if found == Some(status) {
+            Ok(Some(body))
+        } else {
+            let found = found.unwrap_or(0);
+            let text = String::from_utf8_lossy(&body);
+            Err(ForeignError::Answer(format!("status {found}: {text}")))
+        }
+    }
+
+    /// Takes what came over the web socket.
+    fn listen(&mut self, bytes: &[u8]) -> Result<(), ForeignError> {
+        let Stage::Open(socket) = &mut self.stage else {
+            return Ok(());
+        };
+        socket.get_mut().input.extend_from_slice(bytes);
+        loop {
+            match socket.read() {
+                Ok(Message::Binary(message)) => match message[..] {
+                    [JOIN_ROOM, ..] => {
+                        say(socket, BytesMut::from(&[JOIN_ROOM][..]))?;
+                        let joined = joined(self.request, RoomId(self.room));
+                        self.queues.messages.push_back(joined);
+                    }
+                    [ROOM_DATA_BYTES, MESSAGE, ref payload @ ..] => {
+                        self.queues.messages.push_back(relayed(payload)?);
+                    }
+                    [ROOM_STATE | ROOM_STATE_PATCH, ..] => {}
+                    [ERROR, ref text @ ..] => {
+                        let text = String::from_utf8_lossy(text).into_owned();
+                        return Err(ForeignError::Answer(text));
+                    }
+                    _ => return Err(ForeignError::Answer(format!("{:?}", &message[..]))),
+                },
+                // Pings are answered by the web socket itself.
+                Ok(_) => {}
+                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The connection's end will say the same.
+                Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed) => break,
+                Err(error) => return Err(Box::new(error).into()),
+            }
+        }
+        self.collect();
+        Ok(())
+    }
+
+    /// Moves what the web socket wants to send to where the client looks for it.
+    fn collect(&mut self) {
+        if let Stage::Open(socket) = &mut self.stage {
+            let output = &mut socket.get_mut().output;
+            self.queues.output.extend_from_slice(output);
+            output.clear();
+        }
+    }
+}
+
+fn say(socket: &mut WebSocket<Pipe>, bytes: BytesMut) -> Result<(), ForeignError> {
+    Ok(socket.send(Message::Binary(bytes.freeze())).map_err(Box::new)?)
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.input.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = buffer.len().min(self.input.len());
+        self.input.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.output.extend_from_slice(buffer);
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A room's id as a number.
+fn number_of(id: &str) -> Result<u64, ForeignError> {
+    let bits = |character: u8| ID_ALPHABET.iter().position(|known| *known == character);
+    let number = id
+        .bytes()
+        .try_fold(0, |number, character| Some(number << 6 | bits(character)? as u64));
+    number
+        .filter(|_| id.len() == ID_CHARACTERS)
+        .ok_or_else(|| ForeignError::Answer(format!("room id {id:?}")))
+}
+
+/// The same back again.
+fn characters_of(RoomId(number): RoomId) -> String {
+    let character = |place: usize| ID_ALPHABET[(number >> (6 * place) & 63) as usize];
+    (0..ID_CHARACTERS)
+        .rev()
+        .map(|place| char::from(character(place)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forkade_protocol::ServerMessage;
+
+    const SEAT: &str = r#"{"name":"relay","sessionId":"S","roomId":"2iRlCFer7","processId":"P"}"#;
+
+    /// A frame as a server sends it: without a mask.
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).expect("a short one");
+        [&[0x82, length], payload].concat()
+    }
+
+    /// A client that has asked for a room, and what it said meanwhile.
+    fn asked() -> Colyseus {
+        let mut client = Colyseus::default();
+        client
+            .send(&crate::client_protocol::create_room(7, "relay", 0, 2))
+            .expect("it asks");
+        client
+    }
+
+    fn said(client: &mut Colyseus) -> String {
+        String::from_utf8_lossy(&client.queues().output.split()).into_owned()
+    }
+
+    #[test]
+    fn a_seat_is_asked_for_and_taken_over_one_connection_in_whatever_pieces() {
+        let mut client = asked();
+        assert!(said(&mut client).starts_with("POST /matchmake/create/relay HTTP/1.1\r\n"));
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{SEAT}", SEAT.len());
+        for byte in answer.as_bytes() {
+            client.receive(&[*byte]).expect("a part of the answer");
+        }
+        assert!(said(&mut client).starts_with("GET /P/2iRlCFer7?sessionId=S HTTP/1.1\r\n"));
+        // The first message comes with the answer.
+        let opened = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+        client
+            .receive(&[&opened[..], &frame(&[JOIN_ROOM, 0, 0])].concat())
+            .expect("a web socket");
+        let room = RoomId(number_of("2iRlCFer7").expect("an id"));
+        assert_eq!(client.queues().messages.pop_front(), Some(joined(7, room)));
+        assert!(!client.output().is_empty(), "the seat is taken by an answer");
+        let message = frame(&[ROOM_DATA_BYTES, MESSAGE, 5, 6]);
+        for byte in message {
+            client.receive(&[byte]).expect("a part of a message");
+        }
+        let relayed: Vec<ServerMessage> = client.queues().messages.drain(..).collect();
+        assert_eq!(relayed, [super::relayed(&[5, 6]).expect("it is encoded")]);
+    }
+
+    #[test]
+    fn a_refusal_is_an_error_with_its_text() {
+        let error = asked()
+            .receive(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 4\r\n\r\nfull")
+            .expect_err("no seat");
+        assert!(error.to_string().contains("status 400: full"), "{error}");
+    }
+
+    #[test]
+    fn room_ids_are_numbers_and_back() {
+        for id in ["2iRlCFer7", "AAAAAAAAA", "---------"] {
+            assert_eq!(characters_of(RoomId(number_of(id).expect("an id"))), id);
+        }
+        assert!(number_of("short").is_err() && number_of("2iRlCFer.").is_err());
+    }
+}

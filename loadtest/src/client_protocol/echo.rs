@@ -1,0 +1,139 @@
+//! The speech of a server that sends back whatever text it gets: payloads are lines of hexadecimal digits.
+
+use std::fmt::Write;
+
+use forkade_protocol::{ClientMessage, RoomId};
+
+use super::{Foreign, ForeignError, Queues, joined, relayed};
+
+/// With what such a server begins each answer, wherever in the text a read of its happened to begin. No digit is among these.
+const ANSWER_BEGINS: u8 = b'E';
+const ANSWER_GOES_ON: u8 = b' ';
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Echo {
+    queues: Queues,
+    /// Digits of a line that is not whole.
+    digits: Vec<u8>,
+    /// Within the words that an answer begins with.
+    is_in_words: bool,
+    /// The one for a room.
+    request: u32,
+}
+
+impl Foreign for Echo {
+    fn send(&mut self, message: &ClientMessage) -> Result<(), ForeignError> {
+        let output = &mut self.queues.output;
+        match message {
+            // Each connection is a room of its own. Whoever gets an empty line back has a process.
+            ClientMessage::CreateRoom { request, .. } => {
+                self.request = *request;
+                output.extend_from_slice(b"\n");
+            }
+            ClientMessage::Act { action, .. } => {
+                for byte in action {
+                    write!(output, "{byte:02x}").map_err(|error| ForeignError::Answer(error.to_string()))?;
+                }
+                output.extend_from_slice(b"\n");
+            }
+            ClientMessage::Goodbye => output.extend_from_slice(b"quit\n"),
+            ClientMessage::JoinRoom { .. } => return Err(ForeignError::NoSuchThing("a room of several")),
+            _ => return Err(ForeignError::NoSuchThing("this message")),
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), ForeignError> {
+        for byte in bytes {
+            match *byte {
+                ANSWER_GOES_ON if self.is_in_words => self.is_in_words = false,
+                _ if self.is_in_words => {}
+                ANSWER_BEGINS => self.is_in_words = true,
+                b'\n' if self.digits.is_empty() => {
+                    let joined = joined(self.request, RoomId(0));
+                    self.queues.messages.push_back(joined);
+                }
+                b'\n' => {
+                    let payload = bytes_of(&self.digits)?;
+                    self.digits.clear();
+                    self.queues.messages.push_back(relayed(&payload)?);
+                }
+                digit if self.digits.len() < LINE_BYTES_MAX => self.digits.push(digit),
+                _ => return Err(ForeignError::Answer("a line without an end".to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    fn queues(&mut self) -> &mut Queues {
+        &mut self.queues
+    }
+
+    fn output(&self) -> &[u8] {
+        &self.queues.output
+    }
+}
+
+/// The bytes that hexadecimal digits stand for.
+fn bytes_of(digits: &[u8]) -> Result<Vec<u8>, ForeignError> {
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
+    bytes
+        .filter(|_| rest.is_empty())
+        .ok_or_else(|| ForeignError::Answer(String::from_utf8_lossy(digits).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forkade_protocol::ServerMessage;
+
+    #[test]
+    fn payloads_go_as_lines_and_come_back_however_the_server_cuts_them() {
+        let mut echo = Echo::default();
+        for action in [vec![0x0e, 0xc4], vec![0xff]] {
+            echo.send(&ClientMessage::Act { request: 0, action })
+                .expect("it is a line");
+        }
+        assert_eq!(&echo.queues().output[..], b"0ec4\nff\n");
+        for piece in ["Ec", "ho: 0e", "Echo: c4\nf", "Echo:", " f\n"] {
+            echo.receive(piece.as_bytes()).expect("it is hexadecimal");
+        }
+        let come: Vec<ServerMessage> = echo.queues().messages.drain(..).collect();
+        let expected = [&[0x0e, 0xc4][..], &[0xff]].map(|payload| relayed(payload).expect("it is encoded"));
+        assert_eq!(come, expected);
+    }
+
+    #[test]
+    fn a_room_is_entered_when_the_server_answers() {
+        let mut echo = Echo::default();
+        echo.send(&crate::client_protocol::create_room(3, "relay", 0, 1))
+            .expect("it is a line");
+        assert!(echo.queues().messages.is_empty());
+        echo.receive(b"Echo: \n").expect("an empty line");
+        assert_eq!(echo.queues().messages.pop_front(), Some(joined(3, RoomId(0))));
+    }
+
+    #[test]
+    fn what_is_no_payload_is_an_error() {
+        for line in ["Echo: xy\n", "Echo: 123\n"] {
+            assert!(Echo::default().receive(line.as_bytes()).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn there_is_nobody_to_share_a_room_with() {
+        let join = ClientMessage::JoinRoom {
+            request: 0,
+            room: RoomId(1),
+            passcode: None,
+        };
+        assert!(matches!(
+            Echo::default().send(&join),
+            Err(ForeignError::NoSuchThing(_))
+        ));
+    }
+}

@@ -1,0 +1,81 @@
+//! What became of the connections.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::engine::client::Loss;
+
+/// Losses beyond this are counted and not kept one by one.
+const LOG_MAX: usize = 10_000;
+
+/// Counts of connections that ended other than by a goodbye.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    /// Lost after the server had answered their greeting.
+    pub disconnects: u64,
+    /// Lost or reset before that; the client has tried again.
+    pub early_resets: u64,
+    /// Not made, or turned away with a reason before the greeting was answered.
+    pub refused: u64,
+    /// Sessions that no connection can bring back.
+    pub sessions_lost: u64,
+    /// Why connections were lost, and how often.
+    pub losses: BTreeMap<String, u64>,
+    /// Whose greeted connections were lost, and when.
+    pub log: Vec<(String, Instant)>,
+}
+
+impl Connections {
+    /// One is lost; `player` had it.
+    pub(crate) fn lost(&mut self, loss: &Loss, greeted: bool, player: Option<&str>) {
+        let reason = match (loss, greeted) {
+            (_, true) => {
+                self.disconnects += 1;
+                if let Some(player) = player.filter(|_| self.log.len() < LOG_MAX) {
+                    self.log.push((player.to_owned(), Instant::now()));
+                }
+                loss.to_string()
+            }
+            (Loss::Closed | Loss::Failed(_), false) => {
+                self.early_resets += 1;
+                format!("{loss}, before it had answered")
+            }
+            (Loss::Connect(_) | Loss::Session(_), false) => {
+                self.refused += 1;
+                loss.to_string()
+            }
+        };
+        *self.losses.entry(reason).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn a_reset_before_the_greeting_is_no_disconnect() {
+        let mut connections = Connections::default();
+        let reset = Loss::Failed(io::ErrorKind::ConnectionReset.into());
+        connections.lost(&reset, false, None);
+        connections.lost(&Loss::Closed, false, Some("anna"));
+        connections.lost(
+            &Loss::Connect(io::ErrorKind::ConnectionRefused.into()),
+            false,
+            None,
+        );
+        assert_eq!(
+            (
+                connections.early_resets,
+                connections.refused,
+                connections.disconnects
+            ),
+            (2, 1, 0)
+        );
+        connections.lost(&reset, true, Some("anna"));
+        assert_eq!(connections.disconnects, 1);
+        assert_eq!(connections.log.len(), 1);
+        assert_eq!(connections.losses.values().sum::<u64>(), 4);
+    }
+}

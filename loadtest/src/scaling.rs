@@ -1,0 +1,278 @@
+//! `forkade-loadtest growth`: what a join, a message, a listing and a takeover cost with a hundred players on the server, and with
+//! thousands. The population plays in rooms of two, each player at a slow pace, and single clients measure beside it.
+
+mod probe;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Instant;
+
+use clap::Parser;
+use serde::Serialize;
+
+use self::probe::{ProbeError, Probes};
+use crate::clients::{Go, Milestone, Outcome};
+use crate::interrupt::{Interrupt, InterruptError};
+use crate::latency::Percentiles;
+use crate::machine::Machine;
+use crate::machine::process_tree;
+use crate::multiprocess::{Fleet, FleetError};
+use crate::options::{Options, ScalingOptions};
+use crate::output::{self, Output, OutputError};
+use crate::run_state::RunState;
+use crate::server::peer::Contender;
+use crate::server::process::{ServerError, ServerProcess};
+
+/// Clients of one process of the swarm: open files and ports are enough for them.
+const PER_PROCESS: u32 = 15_000;
+/// Players beyond the population: the probes, and those of them that are being let go.
+const OTHERS: u32 = 500;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScalingError {
+    #[error(transparent)]
+    Interrupt(#[from] InterruptError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("cannot read what the server uses: {0}")]
+    Proc(io::Error),
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    #[error("with {players} players: {cause}")]
+    Probe { players: u32, cause: ProbeError },
+    #[error("the population did not come in, or did not stay")]
+    NoPopulation,
+    #[error("interrupted with {players} players on the server")]
+    Interrupted { players: u32 },
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+/// What was measured with one number of players.
+#[derive(Debug, Serialize)]
+pub(crate) struct Step {
+    pub players: u32,
+    /// While the population came in.
+    pub joins_per_second: f64,
+    pub probes: Probes,
+    /// Of the population's own messages, while it was measured.
+    pub population_ms: Option<Percentiles>,
+    pub lost: u64,
+    pub memory_kib_per_client: f64,
+    pub memory_all_kib_per_client: f64,
+    /// While it was measured; 100 is one core.
+    pub server_cpu_percent: f64,
+}
+
+/// All of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Growth {
+    pub machine: Machine,
+    pub server_args: Vec<String>,
+    pub steps: Vec<Step>,
+}
+
+/// Measures, prints the table, writes the file.
+///
+/// # Errors
+/// When something could not be measured: then nothing is said of the rest, either.
+pub(crate) fn run(options: &ScalingOptions) -> Result<(), ScalingError> {
+    let json = Output::open(options.json.as_ref())?;
+    let machine = Machine::this();
+    let state = Arc::new(RunState::default());
+    // Before any other thread: all of them leave the signal to this one.
+    Interrupt::watch(state.clone())?;
+    let mut steps = Vec::new();
+    for players in &options.players {
+        eprintln!("{players} players");
+        steps.push(step(options, players.next_multiple_of(2), &state)?);
+    }
+    let growth = Growth {
+        machine,
+        server_args: options
+            .server_arg
+            .iter()
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .collect(),
+        steps,
+    };
+    output::print(&growth);
+    if let Some(json) = json {
+        json.write_json(&growth)?;
+    }
+    Ok(())
+}
+
+/// One server, its population, and what single clients measure.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn step(options: &ScalingOptions, players: u32, state: &Arc<RunState>) -> Result<Step, ScalingError> {
+    let capacity = [
+        format!("--players-max={}", players + OTHERS),
+        format!("--rooms-max={}", players / 2 + OTHERS),
+    ];
+    let arguments = capacity.into_iter().map(OsString::from);
+    let arguments = arguments.chain(options.server_arg.iter().cloned()).collect();
+    let server = ServerProcess::start(&Contender::Forkade(arguments), None)?;
+    let read = |pid| process_tree::tree(pid).map_err(ScalingError::Proc);
+    let before = read(server.pid())?;
+    let population = Population::enter(options, &server, players, state)?;
+    let after = read(server.pid())?;
+    let user_and_kernel = |figures: process_tree::TreeFigures| figures.user_kib + figures.machine_kernel_kib;
+    let added = |after: u64, before: u64| (after as f64 - before as f64) / f64::from(players);
+
+    let cpu = || process_tree::cpu(server.pid()).map_err(ScalingError::Proc);
+    let (cpu_before, began) = (cpu()?, Instant::now());
+    let probes = probe::run(&server, options.probes, options.takeovers, &state.interrupted);
+    let (cpu_after, seconds) = (cpu()?, began.elapsed().as_secs_f64());
+    if state.interrupted.load(Ordering::Relaxed) {
+        return Err(ScalingError::Interrupted { players });
+    }
+    let probes = probes.map_err(|cause| ScalingError::Probe { players, cause })?;
+    let joins_per_second = f64::from(players) / population.join_seconds;
+    let (population_ms, lost) = population.leave()?;
+    server.stop()?;
+    Ok(Step {
+        players,
+        joins_per_second,
+        probes,
+        population_ms,
+        lost,
+        memory_kib_per_client: added(after.memory_kib, before.memory_kib),
+        memory_all_kib_per_client: added(user_and_kernel(after), user_and_kernel(before)),
+        server_cpu_percent: (cpu_after.cpu_seconds - cpu_before.cpu_seconds) / seconds * 100.0,
+    })
+}
+
+/// Players in their rooms, who send at their pace until they are told to leave.
+struct Population {
+    thread: std::thread::JoinHandle<Result<Outcome, FleetError>>,
+    milestones: Receiver<Milestone>,
+    orders: mpsc::Sender<Go>,
+    /// Ends its load.
+    state: Arc<RunState>,
+    join_seconds: f64,
+}
+
+impl Population {
+    fn enter(
+        options: &ScalingOptions,
+        server: &ServerProcess,
+        players: u32,
+        interrupted: &RunState,
+    ) -> Result<Self, ScalingError> {
+        let text = format!(
+            "forkade-loadtest --clients {players} --rate {} --duration 86400 --join-timeout 120",
+            options.rate
+        );
+        let options = Options::parse_from(text.split(' '));
+        let parts = options.parts().map_err(|_| ScalingError::NoPopulation)?;
+        let part = parts.into_iter().next().ok_or(ScalingError::NoPopulation)?;
+        let processes = players.div_ceil(PER_PROCESS);
+        let state = Arc::new(RunState::default());
+        let fleet = Fleet::start(server.game(), &options, part, processes, state.clone())?;
+        let (milestone_sender, milestones) = mpsc::channel();
+        let (orders, order_receiver) = mpsc::channel();
+        let thread = std::thread::spawn(move || fleet.run(&milestone_sender, &order_receiver));
+        let mut population = Self {
+            thread,
+            milestones,
+            orders,
+            state,
+            join_seconds: 0.0,
+        };
+        loop {
+            match population.milestones.recv_timeout(crate::progress::INTERVAL) {
+                Ok(Milestone::Inside { seconds }) => {
+                    population.join_seconds = seconds;
+                    break;
+                }
+                Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if interrupted.interrupted.load(Ordering::Relaxed) {
+                        return Err(ScalingError::Interrupted { players });
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(population.failure()),
+            }
+        }
+        // A fleet that has failed meanwhile tells so itself.
+        let _ = population.orders.send(Go);
+        Ok(population)
+    }
+
+    /// Gives the latencies of its messages, and how many were lost.
+    fn leave(self) -> Result<(Option<Percentiles>, u64), ScalingError> {
+        self.state.interrupted.store(true, Ordering::Relaxed);
+        loop {
+            match self.milestones.recv() {
+                Ok(Milestone::Settled) => break,
+                Ok(_) => {}
+                Err(_) => return Err(self.failure()),
+            }
+        }
+        let _ = self.orders.send(Go);
+        let outcome = self
+            .thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let group = outcome.groups.first().ok_or(ScalingError::NoPopulation)?;
+        Ok((group.latency.percentiles(), group.figures.lost))
+    }
+
+    /// Why it has ended.
+    fn failure(self) -> ScalingError {
+        match self.thread.join() {
+            Ok(Err(error)) => error.into(),
+            Ok(Ok(_)) => ScalingError::NoPopulation,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl fmt::Display for Growth {
+    fn fmt(&self, table: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            table,
+            "forkade {}: p50 (p99) in ms; KiB per client, and with all of the kernel's",
+            self.server_args.join(" ")
+        )?;
+        writeln!(
+            table,
+            "{:>8}  {:>8}  {:>17}  {:>17}  {:>17}  {:>17}  {:>17}  {:>15}  {:>6}",
+            "players", "joins/s", "join", "message", "listing", "search", "takeover", "KiB (all)", "CPU %"
+        )?;
+        for step in &self.steps {
+            let shown = |figures: &Option<Percentiles>| {
+                figures
+                    .as_ref()
+                    .map_or_else(|| "–".to_owned(), |ms| format!("{:.3} ({:.2})", ms.p50, ms.p99))
+            };
+            let probes = &step.probes;
+            let memory = format!(
+                "{:.1} ({:.1})",
+                step.memory_kib_per_client, step.memory_all_kib_per_client
+            );
+            writeln!(
+                table,
+                "{:>8}  {:>8.0}  {:>17}  {:>17}  {:>17}  {:>17}  {:>17}  {memory:>15}  {:>6.0}",
+                step.players,
+                step.joins_per_second,
+                shown(&probes.join_ms),
+                shown(&probes.message_ms),
+                shown(&probes.listing_ms),
+                shown(&probes.search_ms),
+                shown(&probes.takeover_ms),
+                step.server_cpu_percent,
+            )?;
+            if step.lost > 0 {
+                writeln!(table, "{:>8}  {} messages were lost", "", step.lost)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! Starts a server of its own (this executable, run again as `serve`) or a [peer](crate::server::peer), waits until it is ready, stops it at the end.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, ChildStdout, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::SigSet;
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use serde::Deserialize;
+
+use crate::machine::process_tree::Stat;
+use crate::server::log::{LogError, READ_TIMEOUT, READ_TIMEOUT_RUNNING, ServerLog};
+use crate::server::peer::Contender;
+
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A server with thousands of handlers says goodbye to all its clients; beyond this it hangs.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs a server in this process, with this process's arguments.
+pub(crate) fn serve(arguments: Vec<OsString>) -> ExitCode {
+    tied_to_the_load_generator(|| forkade::Server::standard().main_from(arguments))
+}
+
+/// Runs the floor in this process.
+pub(crate) fn serve_floor() -> ExitCode {
+    // The load generator keeps these signals for itself, and who is started by it inherits that. The floor is to end by them.
+    if let Err(cause) = SigSet::empty().thread_set_mask() {
+        eprintln!("cannot be ended by signals: {cause}");
+        return ExitCode::from(2);
+    }
+    tied_to_the_load_generator(forkade_floor::main)
+}
+
+/// A load generator that is killed cannot stop its server: the kernel does it then. (Only the server's root process has this;
+/// its forks do not inherit it.)
+fn tied_to_the_load_generator(serve: impl FnOnce() -> ExitCode) -> ExitCode {
+    match set_parent_process_death_signal(Some(Signal::TERM)) {
+        Ok(()) => serve(),
+        Err(cause) => {
+            eprintln!("cannot tie the server to its load generator: {cause}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A running server that was started here. Dropping it kills it; [`ServerProcess::stop`] is the orderly way.
+#[derive(Debug)]
+pub(crate) struct ServerProcess {
+    child: Child,
+    ready: Ready,
+    log: ServerLog,
+    is_forkade: bool,
+}
+
+/// The server's ready line.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Ready {
+    game: SocketAddr,
+    /// Nothing when an argument has switched it off, and of a peer.
+    #[serde(default)]
+    console: Option<SocketAddr>,
+    pid: u32,
+}
+
+/// Why a server of one's own could not be started or stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("cannot start a server: {cause}")]
+    Start { cause: io::Error },
+    #[error("the server ended before it was ready ({status})")]
+    EndedEarly { status: ExitStatus },
+    #[error("the server was not ready within {} seconds", READY_TIMEOUT.as_secs())]
+    NotReady,
+    /// It did not start, and what it said.
+    #[error("{cause}\n{last_words}")]
+    WithLastWords { cause: Box<Self>, last_words: String },
+    #[error("the server's ready line is not what was expected: {line:?} ({cause})")]
+    ReadyLine { line: String, cause: serde_json::Error },
+    #[error("cannot stop the server (pid {pid}): {cause}")]
+    Stop { pid: u32, cause: io::Error },
+    #[error("the server (pid {pid}) had not stopped {} seconds after SIGTERM and was killed", STOP_TIMEOUT.as_secs())]
+    NotStopping { pid: u32 },
+    #[error("the server did not stop in order: {status}")]
+    BadExit { status: ExitStatus },
+}
+
+impl ServerProcess {
+    /// Starts a server on free ports and waits until it is ready. Its log goes to the end
+    /// of `log`, or to stderr if that is "-", or nowhere.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends, or is not ready in time. Nothing is left running then.
+    pub(crate) fn start(contender: &Contender, log: Option<&Path>) -> Result<Self, ServerError> {
+        let (mut log, stderr) = ServerLog::open(log)?;
+        let own_executable = std::env::current_exe().map_err(|cause| ServerError::Start { cause })?;
+        let mut child = contender
+            .command(&own_executable)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            // A Ctrl-C on the terminal is for the load generator, which stops its server itself.
+            .process_group(0)
+            .spawn()
+            .map_err(|cause| ServerError::Start { cause })?;
+        log.read_from(child.stderr.take());
+        let stdout = child.stdout.take();
+        match stdout
+            .ok_or(ServerError::NotReady)
+            .and_then(|stdout| ready_line(stdout, &mut child))
+        {
+            Ok(ready) => Ok(Self {
+                child,
+                ready,
+                log,
+                is_forkade: matches!(contender, Contender::Forkade(_)),
+            }),
+            Err(cause) => {
+                end(&mut child);
+                Err(match log.last_words(READ_TIMEOUT) {
+                    Some(last_words) => ServerError::WithLastWords {
+                        cause: Box::new(cause),
+                        last_words,
+                    },
+                    None => cause,
+                })
+            }
+        }
+    }
+
+    /// Address of the game port.
+    pub(crate) fn game(&self) -> SocketAddr {
+        self.ready.game
+    }
+
+    /// Address of the console, if it has one.
+    pub(crate) fn console(&self) -> Option<SocketAddr> {
+        self.ready.console
+    }
+
+    /// The last lines of its log, if they are kept anywhere and there are any.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        // It has not been reaped, so this is no other process.
+        let is_running = Stat::of(self.child.id()).is_ok_and(|stat| !stat.is_dead());
+        self.log.last_words(match is_running {
+            true => READ_TIMEOUT_RUNNING,
+            false => READ_TIMEOUT,
+        })
+    }
+
+    /// The server's root process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.ready.pid
+    }
+
+    /// Stops the server by SIGTERM and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end, or not with status 0.
+    pub(crate) fn stop(mut self) -> Result<(), ServerError> {
+        let pid = self.child.id();
+        let stop_failed = |cause| ServerError::Stop { pid, cause };
+        let target = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let target = target.ok_or_else(|| stop_failed(io::ErrorKind::InvalidInput.into()))?;
+        kill_process(target, Signal::TERM).map_err(|cause| stop_failed(cause.into()))?;
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        loop {
+            match self.child.try_wait().map_err(stop_failed)? {
+                Some(status) if self.is_orderly(status) => return Ok(()),
+                Some(status) => return Err(ServerError::BadExit { status }),
+                None if Instant::now() > deadline => return Err(ServerError::NotStopping { pid }),
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// The floor knows no orderly stop: it has nothing to put in order.
+    fn is_orderly(&self, status: ExitStatus) -> bool {
+        status.success() || !self.is_forkade && status.signal() == Some(Signal::TERM.as_raw())
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// Kills and reaps what is still running. (After an orderly stop there is nothing left, and nothing happens.)
+fn end(child: &mut Child) {
+    if let Err(cause) = child.kill().and_then(|()| child.wait()) {
+        eprintln!("cannot end the server, pid {}: {cause}", child.id());
+    }
+}
+
+fn ready_line(stdout: ChildStdout, child: &mut Child) -> Result<Ready, ServerError> {
+    let (sender, receiver) = mpsc::channel();
+    // It reads on to the end, so that whatever else the server prints never blocks it.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // After the first line nobody listens any more.
+            let _ = sender.send(line);
+        }
+    });
+    match receiver.recv_timeout(READY_TIMEOUT) {
+        Ok(line) => serde_json::from_str(&line).map_err(|cause| ServerError::ReadyLine { line, cause }),
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(ServerError::NotReady),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            let status = child.wait().map_err(|cause| ServerError::Start { cause })?;
+            Err(ServerError::EndedEarly { status })
+        }
+    }
+}

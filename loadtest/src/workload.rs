@@ -1,0 +1,133 @@
+//! What clients do. A workload decides and checks; it does no input or output, and knows no time but what it is told:
+//! messages in, [`Actions`] out.
+
+mod broadcast;
+mod chat;
+mod duel;
+mod fanout;
+mod lobby;
+mod pace;
+mod relay;
+mod sequence_checker;
+
+use forkade_protocol::{ClientMessage, ServerMessage};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Part, WorkloadKind};
+
+/// Index of a client within its workload. With rooms: room `client / room_size`, member `client % room_size`; member 0
+/// made the room.
+pub(crate) type ClientIndex = u32;
+
+/// One kind of load, over all its clients. Times are nanoseconds since the program's start.
+pub(crate) trait Workload {
+    /// A client has been greeted as a new player, with this name.
+    fn welcomed(&mut self, _client: ClientIndex, _name: &str, _now_ns: u64, _actions: &mut Actions) {}
+    /// All clients are in their rooms: the load begins. Nothing is due at `end_ns` or later.
+    fn start(&mut self, now_ns: u64, end_ns: u64, actions: &mut Actions);
+    /// A timer that the workload set for `client` is due. `intended_ns` is when it was set to; `now_ns` may be later, if
+    /// this program or the client's connection was congested.
+    fn due(&mut self, client: ClientIndex, intended_ns: u64, now_ns: u64, actions: &mut Actions);
+    /// The server said something to `client`, once all the workload's clients are in their rooms.
+    fn received(&mut self, client: ClientIndex, message: ServerMessage, now_ns: u64, actions: &mut Actions);
+    /// The load ends, at its end or before: nothing new is begun from here on, and what would have been due later is not missed.
+    fn stop(&mut self, now_ns: u64);
+    /// Whether, after [`Workload::stop`], nothing is under way any more.
+    fn is_settled(&self) -> bool;
+    /// What was counted so far; cheap, for the progress display.
+    fn counts(&self) -> Counts;
+    /// The sums at the end, when what has not arrived never will.
+    fn figures(&self) -> Figures;
+}
+
+/// What a part of a run is to do.
+pub(crate) fn of(part: &Part) -> Box<dyn Workload + Send> {
+    match part.kind {
+        WorkloadKind::Relay => Box::new(relay::Relay::new(part)),
+        WorkloadKind::Tictactoe => Box::new(duel::Duel::<duel::TicTacToe>::new(part)),
+        WorkloadKind::Connect4 => Box::new(duel::Duel::<duel::Connect4>::new(part)),
+        WorkloadKind::Lobby => Box::new(lobby::Lobby::new(part)),
+        WorkloadKind::Chat => Box::new(chat::Chat::new(part)),
+        WorkloadKind::Broadcast | WorkloadKind::Announce => Box::new(broadcast::Broadcast::new(part)),
+    }
+}
+
+/// What a workload wants done.
+#[derive(Debug, Default)]
+pub(crate) struct Actions {
+    /// Messages to send, in this order.
+    pub sends: Vec<(ClientIndex, ClientMessage)>,
+    /// Calls of [`Workload::due`], at these times.
+    pub timers: Vec<(u64, ClientIndex)>,
+    /// What has come, for the measurement.
+    pub receipts: Vec<Receipt>,
+    /// Nanoseconds from when something should have been sent until the last of its recipients had it, where that is measured.
+    pub completions: Vec<u64>,
+    /// Clients that leave the server for good and come back as new players. (They are [welcomed](Workload::welcomed) then.)
+    pub renewals: Vec<ClientIndex>,
+}
+
+/// Something sent that has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    /// From the time when it should have been sent.
+    pub latency_ns: u64,
+    /// It came to its own sender: a round trip.
+    pub own: bool,
+}
+
+impl Actions {
+    /// Takes note of what came at `now_ns` and should have been sent at `intended_ns`.
+    pub(crate) fn receipt(&mut self, intended_ns: u64, now_ns: u64, own: bool) {
+        let latency_ns = now_ns.saturating_sub(intended_ns);
+        self.receipts.push(Receipt { latency_ns, own });
+    }
+}
+
+/// Running counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    /// Messages sent by clients: payloads, moves, requests, lines.
+    pub sent: u64,
+    /// Messages received by clients: each that was sent comes to every member of its room; a request has one answer.
+    pub received: u64,
+    /// Received again.
+    pub duplicated: u64,
+    /// Received after a later one of the same sender.
+    pub reordered: u64,
+    /// What must not happen at all: foreign or altered content, a wrong board, a wrong result, a wrong list.
+    pub mismatches: u64,
+    /// Refused by the server, with a reason, although it was right.
+    pub rejected: u64,
+    /// Matches played to their end.
+    pub matches: u64,
+}
+
+impl Counts {
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            received: self.received + other.received,
+            duplicated: self.duplicated + other.duplicated,
+            reordered: self.reordered + other.reordered,
+            mismatches: self.mismatches + other.mismatches,
+            rejected: self.rejected + other.rejected,
+            matches: self.matches + other.matches,
+        }
+    }
+}
+
+/// The sums of a workload.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Figures {
+    pub counts: Counts,
+    /// Receipts that never came.
+    pub lost: u64,
+    /// Messages that were due within the load and could not be sent in it.
+    pub unsent: u64,
+    /// What this kind of workload counts besides, by name.
+    pub details: Vec<(&'static str, u64)>,
+    /// Some of what went wrong, in words.
+    pub examples: Vec<String>,
+}
