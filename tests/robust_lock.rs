@@ -14,6 +14,7 @@ mod actors;
 #[path = "lobby_model/random.rs"]
 mod random;
 
+use forkade::testing::lobby::delivery;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -314,7 +315,7 @@ fn handle_all(world: World, connection: u32, passed: Passed) -> u8 {
     loop {
         match dispatch::handle_next_frame(&mut session) {
             Next::Handled => {}
-            Next::Wait if !session.deliver().expect("events fit") => return 0,
+            Next::Wait if !delivery::deliver(&mut session).expect("events fit") => return 0,
             Next::Wait => {}
             Next::Close { farewell, .. } => panic!("the connection is closed with {farewell:?}"),
         }

@@ -51,12 +51,8 @@ pub struct Hand {
     me: ProcessId,
     recoveries_total: &'static AtomicU64,
     alarm: &'static Alarm,
-    animated: AnimatedRecords,
+    animated: Vec<(Range<usize>, &'static AtomicU64)>,
 }
-
-/// What a hand animates for one of several purposes, while it is busy with another.
-#[derive(Debug, Default)]
-pub struct AnimatedRecords(Vec<(Range<usize>, &'static AtomicU64)>);
 
 impl Hand {
     /// The hand of the calling process. A process has only one: see [`Memory::attach`](crate::state::layout::Memory::attach).
@@ -70,7 +66,7 @@ impl Hand {
             me: ProcessId::of_self(),
             recoveries_total,
             alarm,
-            animated: AnimatedRecords(Vec::with_capacity(2)),
+            animated: Vec::with_capacity(2),
         }
     }
 
@@ -82,22 +78,20 @@ impl Hand {
     /// From now on this process, and no other, changes `record`.
     pub fn animate<A: Animated>(&mut self, record: &'static A) {
         let range = range_of(record);
-        if !self.animated.0.iter().any(|(other, _)| *other == range) {
-            self.animated.0.push((range, record.noted_lock()));
+        if !self.animated.iter().any(|(other, _)| *other == range) {
+            self.animated.push((range, record.noted_lock()));
         }
     }
 
     /// This process does not animate `record` any more.
     pub fn let_go<A: Animated>(&mut self, record: &'static A) {
         let range = range_of(record);
-        self.animated.0.retain(|(other, _)| *other != range);
+        self.animated.retain(|(other, _)| *other != range);
     }
 
-    /// Goes over to other records that this process animates. Those it had to do with until now stay its own, and rest: a transaction
-    /// neither notes its lock in them nor can touch them.
-    #[must_use]
-    pub fn exchange_animated(&mut self, others: AnimatedRecords) -> AnimatedRecords {
-        std::mem::replace(&mut self.animated, others)
+    /// This process animates nothing any more.
+    pub fn let_go_of_all(&mut self) {
+        self.animated.clear();
     }
 
     /// The value of a cell in a record that this process animates. No lock is needed: nobody else changes it.
@@ -117,7 +111,7 @@ impl Hand {
     pub fn begin<R: Record>(&mut self, record: &'static R) -> Tx<'_, R> {
         let record_range = record.guarded_addresses();
         let offset = self.mapping.offset_of(record_range.start) as u64;
-        for (_, noted) in &self.animated.0 {
+        for (_, noted) in &self.animated {
             noted.store(offset, Ordering::Relaxed);
         }
         // The note must be in memory before the first write is.
@@ -152,7 +146,6 @@ impl Hand {
 
     fn animates(&self, address: usize, bytes: usize) -> bool {
         self.animated
-            .0
             .iter()
             .any(|(range, _)| contains(range, address, bytes))
     }

@@ -2,14 +2,24 @@
 //!
 //! Whatever a client sends, the worst that comes of it is a typed error and the end of its own connection.
 
+use crate::lobby::chat;
+use crate::lobby::delivery;
+use crate::lobby::invites;
+use crate::lobby::join_leave;
+use crate::lobby::listing;
+use crate::lobby::match_play;
+use crate::lobby::ownership;
+use crate::lobby::reservations;
+use crate::lobby::room_query;
+use crate::lobby::settings;
 use forkade_protocol::preamble::{self, Opening};
 use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
 
 use crate::limits::{CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX};
-use crate::lobby::Rejection;
 use crate::lobby::chat::clean_line;
 use crate::lobby::join_leave::NewRoom;
 use crate::session::rate::has_its_price;
+use crate::session::rejection::Rejection;
 use crate::session::{Farewell, Session};
 use crate::state::directory::Name;
 
@@ -27,7 +37,7 @@ pub enum Handshake {
 }
 
 /// Looks at the bytes of the handshake that have arrived, and acts when they are complete.
-pub fn shake_hands(session: &mut Session) -> Handshake {
+pub fn shake_hands(session: &mut Session<'_>) -> Handshake {
     let bytes = session.handshake();
     let (min, max) = match preamble::classify(&bytes) {
         Opening::NeedMore => return Handshake::Incomplete,
@@ -88,7 +98,7 @@ pub fn shake_hands(session: &mut Session) -> Handshake {
     }
 }
 
-fn greet(session: &mut Session, version: u16, name: &str, used: usize) -> Handshake {
+fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> Handshake {
     let cleaned = text::player_name(name);
     let held = cleaned.map(|cleaned| Name::new(&cleaned));
     let name = match held {
@@ -115,7 +125,7 @@ fn greet(session: &mut Session, version: u16, name: &str, used: usize) -> Handsh
 }
 
 /// Anything else than a preamble is somebody at a terminal.
-fn greet_guest(session: &mut Session) -> Handshake {
+fn greet_guest(session: &mut Session<'_>) -> Handshake {
     let why = match session.greet_guest() {
         Ok(()) => return Handshake::Greeted,
         Err(ErrorCode::ServerFull) => "the server has as many players as it can; try again later",
@@ -147,8 +157,8 @@ pub enum Next {
 
 /// Handles the next frame of the player's input, or what was typed in text mode, if it has arrived whole and there is space for what
 /// it leads to.
-pub fn handle_next_frame(session: &mut Session) -> Next {
-    if session.is_held_up() {
+pub fn handle_next_frame(session: &mut Session<'_>) -> Next {
+    if delivery::is_held_up(session) {
         return Next::Wait;
     }
     if session.is_text() {
@@ -171,11 +181,11 @@ pub fn handle_next_frame(session: &mut Session) -> Next {
 
 /// Handles a message; before the player leaves, what has happened in the room until now is delivered: it is the player's to know, and
 /// cannot be told afterwards.
-pub(crate) fn handle_when_told(session: &mut Session, message: ClientMessage) -> Next {
+pub(crate) fn handle_when_told(session: &mut Session<'_>, message: ClientMessage) -> Next {
     if !matches!(message, ClientMessage::Leave { .. } | ClientMessage::Goodbye) {
         return handle(session, message);
     }
-    match session.catch_up() {
+    match delivery::catch_up(session) {
         Ok(false) if message != ClientMessage::Goodbye => {
             session.end_frame();
             Next::Wait
@@ -199,7 +209,7 @@ fn close(code: ErrorCode, text: impl Into<String>) -> Next {
     }
 }
 
-fn handle(session: &mut Session, message: ClientMessage) -> Next {
+fn handle(session: &mut Session<'_>, message: ClientMessage) -> Next {
     let request = message.request();
     if has_its_price(&message)
         && let Some(request) = request
@@ -231,7 +241,7 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
             request,
             filter,
             after,
-        } => session.list_rooms(request, &filter, after),
+        } => listing::list_rooms(session, request, &filter, after),
         ClientMessage::CreateRoom {
             request,
             game,
@@ -239,7 +249,8 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
             settings,
         } => room_name(&name).and_then(|name| {
             let settings = &settings;
-            session.create_room(
+            join_leave::create_room(
+                session,
                 request,
                 &NewRoom {
                     game: &game,
@@ -252,29 +263,31 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
             request,
             room,
             passcode,
-        } => session.join_room(request, room, passcode.as_deref(), false),
+        } => join_leave::join_room(session, request, room, passcode.as_deref(), false),
         ClientMessage::Spectate {
             request,
             room,
             passcode,
-        } => session.join_room(request, room, passcode.as_deref(), true),
+        } => join_leave::join_room(session, request, room, passcode.as_deref(), true),
         ClientMessage::QuickMatch {
             request,
             game,
             options,
-        } => session.quick_match(request, &game, &options),
-        ClientMessage::Leave { request } => session.leave_room(request),
-        ClientMessage::Look { request } => session.look(request),
-        ClientMessage::Ready { ready, .. } => session.ready(ready),
-        ClientMessage::Rematch { .. } => session.rematch(),
-        ClientMessage::Act { action, .. } => session.act(&action),
+        } => listing::quick_match(session, request, &game, &options),
+        ClientMessage::Leave { request } => join_leave::leave_room(session, request),
+        ClientMessage::Look { request } => room_query::look(session, request),
+        ClientMessage::Ready { ready, .. } => match_play::ready(session, ready),
+        ClientMessage::Rematch { .. } => match_play::rematch(session),
+        ClientMessage::Act { action, .. } => match_play::act(session, &action),
         ClientMessage::Chat { scope, text, .. } => chat(session, &scope, &text),
-        ClientMessage::Configure { settings, .. } => session.configure(&settings),
-        ClientMessage::Kick { seat, name, .. } => session.kick_from_seat(seat, &name),
-        ClientMessage::HandOver { seat, name, .. } => session.hand_over(seat, &name),
-        ClientMessage::Invite { request, renew } => session.invite(request, renew),
-        ClientMessage::JoinByInvite { request, code, watch } => session.join_by_invite(request, &code, watch),
-        ClientMessage::Reserve { player, .. } => session.reserve(&player),
+        ClientMessage::Configure { settings, .. } => settings::configure(session, &settings),
+        ClientMessage::Kick { seat, name, .. } => ownership::kick_from_seat(session, seat, &name),
+        ClientMessage::HandOver { seat, name, .. } => ownership::hand_over(session, seat, &name),
+        ClientMessage::Invite { request, renew } => invites::invite(session, request, renew),
+        ClientMessage::JoinByInvite { request, code, watch } => {
+            invites::join_by_invite(session, request, &code, watch)
+        }
+        ClientMessage::Reserve { player, .. } => reservations::reserve(session, &player),
     };
     match (result, request) {
         (Ok(()), _) => {}
@@ -296,7 +309,7 @@ fn handle(session: &mut Session, message: ClientMessage) -> Next {
 pub(crate) const REFUSED: &str = "what you asked for has ended every process that tried it; it was not done";
 
 /// All who handled this frame have died. It is done with, so that it is not tried again when the client resumes.
-fn refuse(session: &mut Session, message: &ClientMessage) -> Next {
+fn refuse(session: &mut Session<'_>, message: &ClientMessage) -> Next {
     match message.request() {
         Some(request) => reject(session, request, Rejection::new(RejectCode::GameFailed, REFUSED)),
         None => session
@@ -307,7 +320,7 @@ fn refuse(session: &mut Session, message: &ClientMessage) -> Next {
     close(ErrorCode::InternalError, REFUSED)
 }
 
-pub(crate) fn reject(session: &mut Session, request: u32, rejection: Rejection) {
+pub(crate) fn reject(session: &mut Session<'_>, request: u32, rejection: Rejection) {
     // No lock is held here: showing a panic's backtrace takes its time.
     if let Some(fault) = &rejection.fault {
         log::warn!(
@@ -323,12 +336,12 @@ pub(crate) fn reject(session: &mut Session, request: u32, rejection: Rejection) 
         .expect("a rejection fits its transaction");
 }
 
-fn chat(session: &mut Session, scope: &ChatScope, said: &str) -> Result<(), Rejection> {
+fn chat(session: &mut Session<'_>, scope: &ChatScope, said: &str) -> Result<(), Rejection> {
     let said = clean_line(said)?;
     match scope {
-        ChatScope::Room => session.chat_in_room(&said),
-        ChatScope::Lobby => session.chat_in_lobby(&said),
-        ChatScope::Whisper { to } => session.whisper(to, &said),
+        ChatScope::Room => chat::chat_in_room(session, &said),
+        ChatScope::Lobby => chat::chat_in_lobby(session, &said),
+        ChatScope::Whisper { to } => chat::whisper(session, to, &said),
     }
 }
 

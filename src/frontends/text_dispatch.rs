@@ -1,11 +1,13 @@
 //! What is typed in text mode, made into calls of the lobby.
 
+use crate::lobby::delivery;
+use crate::lobby::text_requests;
 use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, Snapshot, text};
 
 use crate::frontends::dispatch::{Next, reject};
 use crate::limits::TEXT_LINE_BYTES_MAX;
-use crate::lobby::Rejection;
 use crate::logging;
+use crate::session::rejection::Rejection;
 use crate::session::{Farewell, Session};
 use crate::state::directory::Name;
 use forkade_text::commands;
@@ -14,12 +16,12 @@ use forkade_text::input::Found;
 use forkade_text::render;
 
 /// Handles the next thing that was typed.
-pub(crate) fn handle_next(session: &mut Session) -> Next {
+pub(crate) fn handle_next(session: &mut Session<'_>) -> Next {
     // What the line before has led to is shown before anything that the next one does.
-    if let Err(rejection) = session.deliver() {
+    if let Err(rejection) = delivery::deliver(session) {
         log::error!("cannot deliver the room's events: {rejection}");
     }
-    if session.is_held_up() {
+    if delivery::is_held_up(session) {
         return Next::Wait;
     }
     let done = match session.next_typed() {
@@ -51,7 +53,7 @@ pub(crate) fn handle_next(session: &mut Session) -> Next {
     Next::Handled
 }
 
-fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
+fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
     let command = match commands::parse(line) {
         Ok(command) => command,
         Err(complaint) => return say(session, &render::refusal(&complaint.to_string())),
@@ -61,7 +63,7 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
         Command::Help(None) => return say(session, &render::help()),
         Command::Help(Some(about)) => return say(session, &render::explanation(about)),
         Command::Games => {
-            let games = render::games(session.lobby.games);
+            let games = render::games(session.state.games);
             return say(session, &games);
         }
         Command::Quit => {
@@ -70,11 +72,11 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
                 farewell: Farewell::Line("goodbye".into()),
             });
         }
-        Command::Who => return handled(session, Session::who),
+        Command::Who => return handled(session, text_requests::who),
         Command::Rename(name) => {
             let name = player_name(&name)?;
             session.charge()?;
-            let renamed = handled(session, |session| session.rename(name))?;
+            let renamed = handled(session, |session| text_requests::rename(session, name))?;
             logging::set_player(Some(name.as_str()));
             return Ok(renamed);
         }
@@ -90,14 +92,14 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
         Command::Rooms { filter, after } => ClientMessage::ListRooms {
             request: REQUEST,
             filter,
-            after: after.map(|number| session.room_before(number)),
+            after: after.map(|number| text_requests::room_before(session, number)),
         },
         Command::Join {
             room,
             passcode,
             watch,
         } => {
-            let (request, room) = (REQUEST, session.room_meant(room));
+            let (request, room) = (REQUEST, text_requests::room_meant(session, room));
             match watch {
                 true => ClientMessage::Spectate {
                     request,
@@ -136,7 +138,7 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
             action: action(session, &text)?,
         },
         Command::Look if session.membership().place().is_none() => {
-            return handled(session, Session::look_around);
+            return handled(session, text_requests::look_around);
         }
         Command::Look => ClientMessage::Look { request: REQUEST },
         Command::Ask(message) => message,
@@ -144,13 +146,13 @@ fn obey(session: &mut Session, line: &[u8]) -> Result<Next, Rejection> {
     Ok(crate::frontends::dispatch::handle_when_told(session, message))
 }
 
-fn say(session: &mut Session, text: &str) -> Result<Next, Rejection> {
+fn say(session: &mut Session<'_>, text: &str) -> Result<Next, Rejection> {
     handled(session, |session| session.say(text))
 }
 
 fn handled(
-    session: &mut Session,
-    act: impl FnOnce(&mut Session) -> Result<(), Rejection>,
+    session: &mut Session<'_>,
+    act: impl FnOnce(&mut Session<'_>) -> Result<(), Rejection>,
 ) -> Result<Next, Rejection> {
     act(session)?;
     session.end_frame();
@@ -165,9 +167,9 @@ fn player_name(name: &str) -> Result<Name, Rejection> {
 }
 
 /// Whatever is no command may be a move.
-fn action(session: &mut Session, text: &str) -> Result<Vec<u8>, Rejection> {
+fn action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
     let what = render::quoted(text);
-    match session.action_of(text) {
+    match text_requests::action_of(session, text) {
         Err(rejection) if rejection.code == RejectCode::NotInRoom => Err(Rejection::new(
             RejectCode::NotInRoom,
             format!("{what} is no command; \"help\" lists them"),
@@ -184,9 +186,13 @@ fn action(session: &mut Session, text: &str) -> Result<Vec<u8>, Rejection> {
 }
 
 /// What a room of the game is to be like.
-fn chosen_settings(session: &Session, game: &str, chosen: Vec<Setting>) -> Result<RoomSettings, Rejection> {
+fn chosen_settings(
+    session: &Session<'_>,
+    game: &str,
+    chosen: Vec<Setting>,
+) -> Result<RoomSettings, Rejection> {
     let mut settings = RoomSettings::default();
-    let game = session.lobby.games.find(game).map(|(_, game)| game);
+    let game = session.state.games.find(game).map(|(_, game)| game);
     for setting in chosen {
         setting.apply(&mut settings, game)?;
     }
@@ -194,8 +200,8 @@ fn chosen_settings(session: &Session, game: &str, chosen: Vec<Setting>) -> Resul
 }
 
 /// The room's settings with these changes.
-fn changed_settings(session: &mut Session, changes: Vec<Setting>) -> Result<RoomSettings, Rejection> {
-    let Snapshot { game, rules, .. } = session.room_now()?;
+fn changed_settings(session: &mut Session<'_>, changes: Vec<Setting>) -> Result<RoomSettings, Rejection> {
+    let Snapshot { game, rules, .. } = text_requests::room_now(session)?;
     let says_passcode = changes
         .iter()
         .any(|change| matches!(change, Setting::Passcode(_)));
@@ -213,7 +219,7 @@ fn changed_settings(session: &mut Session, changes: Vec<Setting>) -> Result<Room
         no_spectators: rules.no_spectators,
         turn_seconds: rules.turn_seconds,
     };
-    let game = session.lobby.games.find(&game).map(|(_, game)| game);
+    let game = session.state.games.find(&game).map(|(_, game)| game);
     for change in changes {
         change.apply(&mut settings, game)?;
     }
@@ -221,9 +227,9 @@ fn changed_settings(session: &mut Session, changes: Vec<Setting>) -> Result<Room
 }
 
 /// The seat of whoever has this name, and the name as it is written.
-fn seat_of(session: &mut Session, whom: &str) -> Result<(u8, String), Rejection> {
+fn seat_of(session: &mut Session<'_>, whom: &str) -> Result<(u8, String), Rejection> {
     let name = whom.to_lowercase();
-    let seats = session.room_now()?.seats;
+    let seats = text_requests::room_now(session)?.seats;
     let names = (0..)
         .zip(seats)
         .filter_map(|(seat, info)| Some((seat, info?.name)));

@@ -5,225 +5,182 @@
 //! transactions of its own. An entry's audience is the number of its line, so a reader who finds another number than the next one
 //! knows how many lines it has missed.
 
+use crate::lobby::join_leave;
+use crate::state::chat::ChatRecord;
 use std::sync::atomic::Ordering;
 
 use forkade_protocol::text::TextError;
 use forkade_protocol::{ChatScope, RejectCode, RoomEvent, ServerMessage, frame, text};
 
-use crate::limits::{CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX};
+use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::lobby::delivery::Events;
-use crate::lobby::mailbox::PostError;
-use crate::lobby::{Lobby, Rejection};
 use crate::session::Session;
+use crate::session::rejection::Rejection;
 use crate::state::buffers;
-use shmem::event_log::{EventLog, Read};
-use shmem::lock::Lock;
-use shmem::shared_record;
-use shmem::transaction::{Record, Tx, View};
+use crate::state::handle::StateHandle;
+use crate::state::mailbox::PostError;
+use shmem::event_log::Read;
+use shmem::transaction::Tx;
 
 /// Lines that one transaction delivers at most.
 const BATCH_MAX: usize = 64;
 
-shared_record! {
-    /// What is said to the lobby.
-    pub struct ChatRecord {
-        lock: Lock,
-        /// The lines, as frames that are ready to be sent.
-        pub log: EventLog<{ CHAT_LOG_BYTES / 8 }>,
-    }
-}
-
-impl Record for ChatRecord {
-    fn lock(&self) -> &Lock {
-        &self.lock
-    }
-
-    fn publish(&'static self, view: &View<'_>) {
-        self.log.publish(view);
-    }
-}
-
-/// A reader's place in the lobby's chat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChatPlace {
-    /// Offset in the log behind the last line that was read.
-    pub cursor: u64,
-    /// That line's number.
-    pub line: u64,
-}
-
-impl Session {
-    /// Says something to everybody in the room. The text is validated.
-    ///
-    /// # Errors
-    ///
-    /// If the player is in no room, or has said too much lately.
-    pub fn chat_in_room(&mut self, text: &str) -> Result<(), Rejection> {
-        self.must_be_in_room()?;
-        let paid = self.pay_for_line()?;
-        let chat = RoomEvent::Chat {
-            from: self.name().as_str().to_owned(),
-            text: text.to_owned(),
-        };
-        self.in_room(|tx, inside| {
-            let mut events = Events::begin(tx);
-            events.tell_all(tx, chat)?;
-            events.finish(tx);
-            paid.enter(tx, &inside.own.player.chat_paid_until_us);
-            Ok(())
-        })
-    }
-
-    /// Says something to everybody on the server. The text is validated.
-    ///
-    /// # Errors
-    ///
-    /// If the player has said too much lately.
-    pub fn chat_in_lobby(&mut self, text: &str) -> Result<(), Rejection> {
-        let Some(own) = self.own() else { return Ok(()) };
-        let paid = self.pay_for_line()?;
-        let from = self.name().as_str().to_owned();
-        let mut tx = self.lobby.hand.begin(self.lobby.memory.chat);
-        append_line(&mut tx, from, text)?;
-        paid.enter(&mut tx, &own.player.chat_paid_until_us);
-        own.consume(&mut tx);
-        tx.commit()?;
-        self.chat_bell = true;
-        self.lobby.count_line();
+/// Says something to everybody in the room. The text is validated.
+///
+/// # Errors
+///
+/// If the player is in no room, or has said too much lately.
+pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
+    join_leave::must_be_in_room(session)?;
+    let paid = session.pay_for_line()?;
+    let chat = RoomEvent::Chat {
+        from: session.name().as_str().to_owned(),
+        text: text.to_owned(),
+    };
+    join_leave::in_room(session, |tx, inside| {
+        let mut events = Events::begin(tx);
+        events.tell_all(tx, chat)?;
+        events.finish(tx);
+        paid.enter(tx, &inside.own.player.chat_paid_until_us);
         Ok(())
-    }
+    })
+}
 
-    /// Says something to one player, who may be oneself. The text is validated.
-    ///
-    /// # Errors
-    ///
-    /// Nobody has that name, the addressee's mailbox is full, or the player has said too much lately.
-    pub fn whisper(&mut self, to: &str, text: &str) -> Result<(), Rejection> {
-        let Some(own) = self.own() else { return Ok(()) };
-        let unknown = || {
-            Rejection::new(
-                RejectCode::UnknownPlayer,
-                format!("nobody here is called \"{}\"", to.escape_debug()),
-            )
-        };
-        // As the names of those who are here were cleaned.
-        let to_name = text::player_name(to).map_err(|_| unknown())?;
-        let paid = self.pay_for_line()?;
-        let from = self.name().as_str().to_owned();
-        let memory = self.lobby.memory;
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
-        let to = memory.directory.find_name(&tx, &to_name).ok_or_else(unknown)?;
-        let to_name = tx.get(&memory.directory.identities.at(to.index()).name);
-        let message = ServerMessage::Chat {
-            scope: ChatScope::Whisper {
-                to: to_name.as_str().to_owned(),
-            },
-            from,
-            text: text.to_owned(),
-        };
-        let keeper = memory.post(&mut tx, to, &message).map_err(|error| match error {
-            PostError::Gone => unknown(),
-            PostError::Full => error.into(),
-        })?;
-        paid.enter(&mut tx, &own.player.chat_paid_until_us);
-        // Programs know what they have asked for.
-        own.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
-        own.consume(&mut tx);
-        tx.commit()?;
-        self.keeper_bells.extend(keeper);
-        memory.header.whispers_total.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
+/// Says something to everybody on the server. The text is validated.
+///
+/// # Errors
+///
+/// If the player has said too much lately.
+pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
+    let Some(own) = session.own() else { return Ok(()) };
+    let paid = session.pay_for_line()?;
+    let from = session.name().as_str().to_owned();
+    let mut tx = session.state.hand.begin(session.state.memory.chat);
+    append_line(&mut tx, from, text)?;
+    paid.enter(&mut tx, &own.player.chat_paid_until_us);
+    own.consume(&mut tx);
+    tx.commit()?;
+    session.chat_bell = true;
+    count_line(session.state);
+    Ok(())
+}
 
-    /// Whether the lobby's chat is to be rung for; asking says that it will be.
-    pub fn take_chat_bell(&mut self) -> bool {
-        std::mem::take(&mut self.chat_bell)
-    }
+/// Says something to one player, who may be oneself. The text is validated.
+///
+/// # Errors
+///
+/// Nobody has that name, the addressee's mailbox is full, or the player has said too much lately.
+pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Rejection> {
+    let Some(own) = session.own() else { return Ok(()) };
+    let unknown = || {
+        Rejection::new(
+            RejectCode::UnknownPlayer,
+            format!("nobody here is called \"{}\"", to.escape_debug()),
+        )
+    };
+    // As the names of those who are here were cleaned.
+    let to_name = text::player_name(to).map_err(|_| unknown())?;
+    let paid = session.pay_for_line()?;
+    let from = session.name().as_str().to_owned();
+    let memory = session.state.memory;
+    let mut tx = session.state.hand.begin(memory.directory.record);
+    let to = memory.directory.find_name(&tx, &to_name).ok_or_else(unknown)?;
+    let to_name = tx.get(&memory.directory.identities.at(to.index()).name);
+    let message = ServerMessage::Chat {
+        scope: ChatScope::Whisper {
+            to: to_name.as_str().to_owned(),
+        },
+        from,
+        text: text.to_owned(),
+    };
+    let keeper = memory.post(&mut tx, to, &message).map_err(|error| match error {
+        PostError::Gone => unknown(),
+        PostError::Full => error.into(),
+    })?;
+    paid.enter(&mut tx, &own.player.chat_paid_until_us);
+    // Programs know what they have asked for.
+    own.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
+    own.consume(&mut tx);
+    tx.commit()?;
+    session.keeper_bells.extend(keeper);
+    memory.header.whispers_total.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
 
-    /// Moves what was said to the lobby into the player's output, as far as there is space, but no more than a batch. Says whether
-    /// anything moved.
-    pub(crate) fn deliver_chat(&mut self) -> Result<bool, Rejection> {
-        let Some(own) = self.own() else { return Ok(false) };
-        let (log, header) = (&self.lobby.memory.chat.log, self.lobby.memory.header);
-        let mut cursor = self.lobby.hand.own(&own.player.chat_cursor);
-        let space = self.output_space();
-        if log.is_read_up_to(cursor) || space < FRAME_TOTAL_BYTES_MAX as u64 {
-            return Ok(false);
-        }
-        let mut tx = self.lobby.hand.begin(own.player);
-        let mut line = tx.get(&own.player.chat_line);
-        let mut output = own.begin_output(&tx);
-        let space_end = output.head() + space;
-        let (before, mut missed_total) = (line, 0);
-        buffers::with_frame(|buffer| {
-            for _ in 0..BATCH_MAX {
-                // For the line, and for the word that others were missed. (In text mode both take more space than their frames.)
-                if space_end - output.head() < FRAME_TOTAL_BYTES_MAX as u64 {
-                    return;
-                }
-                match log.read(cursor, buffer) {
-                    Read::End => return,
-                    Read::Lost => cursor = log.oldest(),
-                    Read::Entry {
-                        audience,
-                        length,
-                        next,
-                    } => {
-                        // Numbers are compared as far as the entry tells them.
-                        let missed = u64::from(audience.wrapping_sub(low_half(line + 1)));
-                        if missed > 0 {
-                            output.put_short(&mut tx, &ServerMessage::ChatMissed { lines: missed });
-                            missed_total += missed;
-                        }
-                        output.put(&mut tx, &buffer[..length]);
-                        line += missed + 1;
-                        cursor = next;
+/// Moves what was said to the lobby into the player's output, as far as there is space, but no more than a batch. Says whether
+/// anything moved.
+pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection> {
+    let Some(own) = session.own() else {
+        return Ok(false);
+    };
+    let (log, header) = (&session.state.memory.chat.log, session.state.memory.header);
+    let mut cursor = session.state.hand.own(&own.player.chat_cursor);
+    let space = session.output_space();
+    if log.is_read_up_to(cursor) || space < FRAME_TOTAL_BYTES_MAX as u64 {
+        return Ok(false);
+    }
+    let mut tx = session.state.hand.begin(own.player);
+    let mut line = tx.get(&own.player.chat_line);
+    let mut output = own.begin_output(&tx);
+    let space_end = output.head() + space;
+    let (before, mut missed_total) = (line, 0);
+    buffers::with_frame(|buffer| {
+        for _ in 0..BATCH_MAX {
+            // For the line, and for the word that others were missed. (In text mode both take more space than their frames.)
+            if space_end - output.head() < FRAME_TOTAL_BYTES_MAX as u64 {
+                return;
+            }
+            match log.read(cursor, buffer) {
+                Read::End => return,
+                Read::Lost => cursor = log.oldest(),
+                Read::Entry {
+                    audience,
+                    length,
+                    next,
+                } => {
+                    // Numbers are compared as far as the entry tells them.
+                    let missed = u64::from(audience.wrapping_sub(low_half(line + 1)));
+                    if missed > 0 {
+                        output.put_short(&mut tx, &ServerMessage::ChatMissed { lines: missed });
+                        missed_total += missed;
                     }
+                    output.put(&mut tx, &buffer[..length]);
+                    line += missed + 1;
+                    cursor = next;
                 }
             }
-        });
-        output.finish(&mut tx);
-        tx.set(&own.player.chat_cursor, cursor);
-        tx.set(&own.player.chat_line, line);
-        tx.commit()?;
-        header
-            .lobby_lines_missed_total
-            .fetch_add(missed_total, Ordering::Relaxed);
-        Ok(line != before)
-    }
+        }
+    });
+    output.finish(&mut tx);
+    tx.set(&own.player.chat_cursor, cursor);
+    tx.set(&own.player.chat_line, line);
+    tx.commit()?;
+    header
+        .lobby_lines_missed_total
+        .fetch_add(missed_total, Ordering::Relaxed);
+    Ok(line != before)
 }
 
-impl Lobby {
-    /// Says something to everybody on the server, in the server's own name: nobody's. The chat's bell is to be rung then.
-    ///
-    /// # Errors
-    ///
-    /// If nothing can be seen of the text, or it is too long.
-    pub fn announce(&mut self, said: &str) -> Result<(), Rejection> {
-        let said = clean_line(said)?;
-        let mut tx = self.hand.begin(self.memory.chat);
-        append_line(&mut tx, String::new(), &said)?;
-        tx.commit()?;
-        self.count_line();
-        Ok(())
-    }
+/// Says something to everybody on the server, in the server's own name: nobody's. The chat's bell is to be rung then.
+///
+/// # Errors
+///
+/// If nothing can be seen of the text, or it is too long.
+pub fn announce(state: &mut StateHandle, said: &str) -> Result<(), Rejection> {
+    let said = clean_line(said)?;
+    let mut tx = state.hand.begin(state.memory.chat);
+    append_line(&mut tx, String::new(), &said)?;
+    tx.commit()?;
+    count_line(state);
+    Ok(())
+}
 
-    /// The end of the lobby's chat: where somebody begins to hear it who comes in now.
-    pub(crate) fn end_of_chat(&mut self) -> ChatPlace {
-        let tx = self.hand.begin(self.memory.chat);
-        let log = &tx.record().log;
-        ChatPlace {
-            cursor: log.head(&tx),
-            line: log.last_number(&tx),
-        }
-    }
-
-    fn count_line(&self) {
-        self.memory
-            .header
-            .lobby_lines_total
-            .fetch_add(1, Ordering::Relaxed);
-    }
+fn count_line(state: &StateHandle) {
+    state
+        .memory
+        .header
+        .lobby_lines_total
+        .fetch_add(1, Ordering::Relaxed);
 }
 
 /// Cleans what somebody says.

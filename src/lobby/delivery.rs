@@ -4,16 +4,21 @@
 //! A log's entries are whole frames, ready to be sent; delivering is copying. The reader's place in the log is part of the
 //! player's record, and moves in the same transaction in which the frames become output.
 
+use crate::lobby::chat;
+use crate::lobby::join_leave;
+use crate::lobby::mailbox;
+use crate::lobby::text_delivery;
 use std::sync::atomic::Ordering;
 
 use forkade_protocol::{RejectCode, RoomEvent, ServerMessage, frame};
 
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
-use crate::lobby::Rejection;
-use crate::session::text_session::turn_hint;
+use crate::lobby::room_view::snapshot;
+use crate::lobby::text_delivery::turn_hint;
+use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
-use crate::state::rooms::{RoomRecord, RoomTx, all_was_read, is_member, snapshot};
+use crate::state::rooms::{RoomRecord, RoomTx, all_was_read, is_member};
 use forkade_games::Audience;
 use forkade_text::render;
 use shmem::event_log::{Appender, Read};
@@ -46,218 +51,229 @@ pub(crate) enum Pause {
     Lost,
 }
 
-impl Session {
-    /// Delivers what has happened in the player's room until now. Says whether that was all of it: false if space is short.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Session::deliver`].
-    pub fn catch_up(&mut self) -> Result<bool, Rejection> {
-        let frame_end = self.frame_end.take();
-        // The frame that is being handled is not consumed by what comes before it.
-        let delivered = loop {
-            match self.deliver_room() {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(rejection) => break Err(rejection),
-            }
-        };
-        self.frame_end = frame_end;
-        delivered?;
-        let Some(((_, player), (room, _))) = self.player.zip(self.membership().place()) else {
-            return Ok(true);
-        };
-        let cursor = self.lobby.hand.own(&player.log_cursor);
-        Ok(self.lobby.memory.rooms.at(room.index()).log.is_read_up_to(cursor))
-    }
-
-    /// Moves what has happened in the player's room, what was said to the lobby, and what was said to this player, into the player's
-    /// output, as far as there is space. Says whether anything moved.
-    ///
-    /// # Errors
-    ///
-    /// A snapshot that fits no transaction, which is a mistake of this program's.
-    pub fn deliver(&mut self) -> Result<bool, Rejection> {
-        let mut moved = self.deliver_mail()?;
-        loop {
-            // Whose turn it is to be first where space is short.
-            self.chat_goes_first = !self.chat_goes_first;
-            let mut moved_now = self.chat_goes_first && self.deliver_chat()?;
-            moved_now |= self.deliver_room()?;
-            moved_now |= !self.chat_goes_first && self.deliver_chat()?;
-            if !moved_now {
-                return Ok(moved);
-            }
-            moved = true;
+/// Delivers what has happened in the player's room until now. Says whether that was all of it: false if space is short.
+///
+/// # Errors
+///
+/// Those of [`Session::deliver`].
+pub fn catch_up(session: &mut Session<'_>) -> Result<bool, Rejection> {
+    let frame_end = session.frame_end.take();
+    // The frame that is being handled is not consumed by what comes before it.
+    let delivered = loop {
+        match deliver_room(session) {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(rejection) => break Err(rejection),
         }
-    }
+    };
+    session.frame_end = frame_end;
+    delivered?;
+    let Some(((_, player), (room, _))) = session.player.zip(session.membership().place()) else {
+        return Ok(true);
+    };
+    let cursor = session.state.hand.own(&player.log_cursor);
+    Ok(session
+        .state
+        .memory
+        .rooms
+        .at(room.index())
+        .log
+        .is_read_up_to(cursor))
+}
 
-    /// Moves the room's events, a batch at most. Says whether there may be more to move.
-    fn deliver_room(&mut self) -> Result<bool, Rejection> {
-        let mut moved = false;
-        loop {
-            let Some(own) = self.own() else { return Ok(moved) };
-            let cursor = self.lobby.hand.own(&own.player.log_cursor);
-            let Some((room, seat)) = self.membership().place() else {
-                if cursor == CURSOR_LOST && self.output_space() >= FRAME_TOTAL_BYTES_MAX as u64 {
-                    self.show_lobby()?;
-                    return Ok(true);
-                }
-                return Ok(moved);
-            };
-            let record = self.lobby.memory.rooms.at(room.index());
-            let copied = match self.is_text() {
-                true => self.tell_events(room, cursor, seat),
-                false => self.copy_events(record, cursor, seat),
-            };
-            match copied? {
-                Pause::Idle => return Ok(moved),
-                Pause::Batch => return Ok(true),
-                Pause::Started => {
-                    if !self.show_room(|snapshot| ServerMessage::Started { snapshot })? {
-                        return Ok(moved);
-                    }
-                }
-                Pause::Removed => {
-                    if self.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
-                        return Ok(moved);
-                    }
-                    self.notice_removal()?;
-                }
-                Pause::Lost => {
-                    if !self.show_room(|snapshot| ServerMessage::Resync {
-                        snapshot: Some(snapshot),
-                    })? {
-                        return Ok(moved);
-                    }
-                    // Else the seat was lost, too.
-                    if self.membership().place().is_some() {
-                        self.lobby
-                            .memory
-                            .header
-                            .resyncs_total
-                            .fetch_add(1, Ordering::Relaxed);
-                    }
+/// Moves what has happened in the player's room, what was said to the lobby, and what was said to this player, into the player's
+/// output, as far as there is space. Says whether anything moved.
+///
+/// # Errors
+///
+/// A snapshot that fits no transaction, which is a mistake of this program's.
+pub fn deliver(session: &mut Session<'_>) -> Result<bool, Rejection> {
+    let mut moved = mailbox::deliver_mail(session)?;
+    loop {
+        // Whose turn it is to be first where space is short.
+        session.chat_goes_first = !session.chat_goes_first;
+        let mut moved_now = session.chat_goes_first && chat::deliver_chat(session)?;
+        moved_now |= deliver_room(session)?;
+        moved_now |= !session.chat_goes_first && chat::deliver_chat(session)?;
+        if !moved_now {
+            return Ok(moved);
+        }
+        moved = true;
+    }
+}
+
+/// Moves the room's events, a batch at most. Says whether there may be more to move.
+fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
+    let mut moved = false;
+    loop {
+        let Some(own) = session.own() else {
+            return Ok(moved);
+        };
+        let cursor = session.state.hand.own(&own.player.log_cursor);
+        let Some((room, seat)) = session.membership().place() else {
+            if cursor == CURSOR_LOST && session.output_space() >= FRAME_TOTAL_BYTES_MAX as u64 {
+                show_lobby(session)?;
+                return Ok(true);
+            }
+            return Ok(moved);
+        };
+        let record = session.state.memory.rooms.at(room.index());
+        let copied = match session.is_text() {
+            true => text_delivery::tell_events(session, room, cursor, seat),
+            false => copy_events(session, record, cursor, seat),
+        };
+        match copied? {
+            Pause::Idle => return Ok(moved),
+            Pause::Batch => return Ok(true),
+            Pause::Started => {
+                if !show_room(session, |snapshot| ServerMessage::Started { snapshot })? {
+                    return Ok(moved);
                 }
             }
-            moved = true;
-        }
-    }
-
-    /// Whether the next frame must wait: because there may be no space for its reply, or because so many events wait for space that
-    /// those it leads to could push them out of the log. Who does not read is not read from.
-    pub fn is_held_up(&self) -> bool {
-        let Some((_, player)) = self.player else {
-            return true;
-        };
-        let undelivered = || {
-            let (room, _) = self.membership().place()?;
-            let cursor = self.lobby.hand.own(&player.log_cursor);
-            Some(self.lobby.memory.rooms.at(room.index()).log.unread(cursor))
-        };
-        self.output_space() < FRAME_TOTAL_BYTES_MAX as u64
-            || undelivered().is_some_and(|bytes| bytes > UNDELIVERED_BYTES_MAX)
-    }
-
-    fn copy_events(
-        &mut self,
-        record: &'static RoomRecord,
-        cursor: u64,
-        seat: Option<u8>,
-    ) -> Result<Pause, Rejection> {
-        if cursor == CURSOR_LOST {
-            return Ok(Pause::Lost);
-        }
-        if record.log.is_read_up_to(cursor) {
-            return Ok(Pause::Idle);
-        }
-        let Some(own) = self.own() else {
-            return Ok(Pause::Idle);
-        };
-        let mut space = self.output_space();
-        let mut tx = self.lobby.hand.begin(own.player);
-        let mut next_cursor = cursor;
-        let mut output = own.begin_output(&tx);
-        let pause = buffers::with_frame(|frame| {
-            for _ in 0..BATCH_MAX {
-                if space < FRAME_TOTAL_BYTES_MAX as u64 {
-                    return Pause::Idle;
+            Pause::Removed => {
+                if session.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
+                    return Ok(moved);
                 }
-                match read_entry(record, next_cursor, seat, frame) {
-                    Entry::Frame { length, next } => {
-                        output.put(&mut tx, &frame[..length]);
-                        space -= length as u64;
-                        next_cursor = next;
-                    }
-                    Entry::ForOthers { next } => next_cursor = next,
-                    Entry::None(pause) => return pause,
+                join_leave::notice_removal(session)?;
+            }
+            Pause::Lost => {
+                if !show_room(session, |snapshot| ServerMessage::Resync {
+                    snapshot: Some(snapshot),
+                })? {
+                    return Ok(moved);
+                }
+                // Else the seat was lost, too.
+                if session.membership().place().is_some() {
+                    session
+                        .state
+                        .memory
+                        .header
+                        .resyncs_total
+                        .fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Pause::Batch
-        });
-        output.finish(&mut tx);
-        tx.set(&own.player.log_cursor, next_cursor);
-        tx.commit()?;
-        if let Some(seat) = seat {
-            record.set_read_up_to(seat, next_cursor);
         }
-        Ok(pause)
+        moved = true;
     }
+}
 
-    /// Gives the player a snapshot of the room; the next event delivered is the one after it. (Or says that the seat is lost.) False: no
-    /// space yet.
-    fn show_room(
-        &mut self,
-        message: impl FnOnce(forkade_protocol::Snapshot) -> ServerMessage,
-    ) -> Result<bool, Rejection> {
-        let (Some(own), Some((room, seat))) = (self.own(), self.membership().place()) else {
-            return Ok(false);
-        };
-        if self.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
-            return Ok(false);
-        }
-        let Some(player) = self.player() else {
-            return Ok(false);
-        };
-        let games = self.lobby.games;
-        let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
-        if !is_member(&tx, room, player, seat) {
-            drop(tx);
-            self.notice_removal()?;
-            return Ok(true);
-        }
-        let snapshot = snapshot(&tx, room, games, seat, &mut self.lobby.faults);
-        let head = tx.record().log.head(&tx);
-        let message = message(snapshot);
-        if own.is_text() {
-            let hint = turn_hint(&tx, games, seat, &mut self.lobby.faults);
-            own.say(&mut tx, &(render::message(games, &message) + hint));
-        } else {
-            own.reply(&mut tx, &message);
-        }
-        tx.set(&own.player.log_cursor, head);
-        let record = tx.record();
-        tx.commit()?;
-        if let Some(seat) = seat {
-            record.set_read_up_to(seat, head);
-        }
-        Ok(true)
-    }
+/// Whether the next frame must wait: because there may be no space for its reply, or because so many events wait for space that
+/// those it leads to could push them out of the log. Who does not read is not read from.
+pub fn is_held_up(session: &Session<'_>) -> bool {
+    let Some((_, player)) = session.player else {
+        return true;
+    };
+    let undelivered = || {
+        let (room, _) = session.membership().place()?;
+        let cursor = session.state.hand.own(&player.log_cursor);
+        Some(session.state.memory.rooms.at(room.index()).log.unread(cursor))
+    };
+    session.output_space() < FRAME_TOTAL_BYTES_MAX as u64
+        || undelivered().is_some_and(|bytes| bytes > UNDELIVERED_BYTES_MAX)
+}
 
-    /// Tells a player who lost bytes that there is no room to be in.
-    fn show_lobby(&mut self) -> Result<(), Rejection> {
-        let Some(own) = self.own() else { return Ok(()) };
-        let mut tx = self.lobby.hand.begin(own.player);
-        own.reply(&mut tx, &ServerMessage::Resync { snapshot: None });
-        tx.set(&own.player.log_cursor, 0);
-        tx.commit()?;
-        self.lobby
-            .memory
-            .header
-            .resyncs_total
-            .fetch_add(1, Ordering::Relaxed);
-        Ok(())
+fn copy_events(
+    session: &mut Session<'_>,
+    record: &'static RoomRecord,
+    cursor: u64,
+    seat: Option<u8>,
+) -> Result<Pause, Rejection> {
+    if cursor == CURSOR_LOST {
+        return Ok(Pause::Lost);
     }
+    if record.log.is_read_up_to(cursor) {
+        return Ok(Pause::Idle);
+    }
+    let Some(own) = session.own() else {
+        return Ok(Pause::Idle);
+    };
+    let mut space = session.output_space();
+    let mut tx = session.state.hand.begin(own.player);
+    let mut next_cursor = cursor;
+    let mut output = own.begin_output(&tx);
+    let pause = buffers::with_frame(|frame| {
+        for _ in 0..BATCH_MAX {
+            if space < FRAME_TOTAL_BYTES_MAX as u64 {
+                return Pause::Idle;
+            }
+            match read_entry(record, next_cursor, seat, frame) {
+                Entry::Frame { length, next } => {
+                    output.put(&mut tx, &frame[..length]);
+                    space -= length as u64;
+                    next_cursor = next;
+                }
+                Entry::ForOthers { next } => next_cursor = next,
+                Entry::None(pause) => return pause,
+            }
+        }
+        Pause::Batch
+    });
+    output.finish(&mut tx);
+    tx.set(&own.player.log_cursor, next_cursor);
+    tx.commit()?;
+    if let Some(seat) = seat {
+        record.set_read_up_to(seat, next_cursor);
+    }
+    Ok(pause)
+}
+
+/// Gives the player a snapshot of the room; the next event delivered is the one after it. (Or says that the seat is lost.) False: no
+/// space yet.
+fn show_room(
+    session: &mut Session<'_>,
+    message: impl FnOnce(forkade_protocol::Snapshot) -> ServerMessage,
+) -> Result<bool, Rejection> {
+    let (Some(own), Some((room, seat))) = (session.own(), session.membership().place()) else {
+        return Ok(false);
+    };
+    if session.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
+        return Ok(false);
+    }
+    let Some(player) = session.player() else {
+        return Ok(false);
+    };
+    let games = session.state.games;
+    let mut tx = session
+        .state
+        .hand
+        .begin(session.state.memory.rooms.at(room.index()));
+    if !is_member(&tx, room, player, seat) {
+        drop(tx);
+        join_leave::notice_removal(session)?;
+        return Ok(true);
+    }
+    let snapshot = snapshot(&tx, room, games, seat, &mut session.state.faults);
+    let head = tx.record().log.head(&tx);
+    let message = message(snapshot);
+    if own.is_text() {
+        let hint = turn_hint(&tx, games, seat, &mut session.state.faults);
+        own.say(&mut tx, &(render::message(games, &message) + hint));
+    } else {
+        own.reply(&mut tx, &message);
+    }
+    tx.set(&own.player.log_cursor, head);
+    let record = tx.record();
+    tx.commit()?;
+    if let Some(seat) = seat {
+        record.set_read_up_to(seat, head);
+    }
+    Ok(true)
+}
+
+/// Tells a player who lost bytes that there is no room to be in.
+fn show_lobby(session: &mut Session<'_>) -> Result<(), Rejection> {
+    let Some(own) = session.own() else { return Ok(()) };
+    let mut tx = session.state.hand.begin(own.player);
+    own.reply(&mut tx, &ServerMessage::Resync { snapshot: None });
+    tx.set(&own.player.log_cursor, 0);
+    tx.commit()?;
+    session
+        .state
+        .memory
+        .header
+        .resyncs_total
+        .fetch_add(1, Ordering::Relaxed);
+    Ok(())
 }
 
 /// What lies at some place of a room's log, for the player in a seat or who watches.

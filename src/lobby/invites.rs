@@ -3,14 +3,15 @@
 //! A code names the room's record and repeats a secret of 40 bits that lies in it, so nothing has to be looked up, and a code that was
 //! renewed or whose room has closed leads nowhere. Guessing at the rate at which one room can be asked takes months for each.
 
+use crate::lobby::join_leave;
 use std::fmt;
 
 use forkade_protocol::limits::INVITE_CODE_BYTES;
 use forkade_protocol::{RejectCode, ServerMessage};
 
 use crate::limits::PLAYERS_OR_ROOMS_MAX;
-use crate::lobby::Rejection;
 use crate::session::Session;
+use crate::session::rejection::Rejection;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::RoomTx;
 
@@ -74,52 +75,55 @@ impl fmt::Display for InviteCode {
     }
 }
 
-impl Session {
-    /// Tells the owner the room's invite code; with `renew`, a new one.
-    ///
-    /// # Errors
-    ///
-    /// In no room, or not the owner.
-    pub fn invite(&mut self, request: u32, renew: bool) -> Result<(), Rejection> {
-        let secret = fresh_secret()?;
-        self.in_room(|tx, inside| {
-            inside.must_own(tx)?;
-            if renew {
-                tx.set(&tx.record().invite_secret, secret);
-            }
-            let code = code_of(tx, inside.room).to_string();
-            inside.own.reply(tx, &ServerMessage::Invitation { request, code });
-            Ok(())
-        })
-    }
+/// Tells the owner the room's invite code; with `renew`, a new one.
+///
+/// # Errors
+///
+/// In no room, or not the owner.
+pub fn invite(session: &mut Session<'_>, request: u32, renew: bool) -> Result<(), Rejection> {
+    let secret = fresh_secret()?;
+    join_leave::in_room(session, |tx, inside| {
+        inside.must_own(tx)?;
+        if renew {
+            tx.set(&tx.record().invite_secret, secret);
+        }
+        let code = code_of(tx, inside.room).to_string();
+        inside.own.reply(tx, &ServerMessage::Invitation { request, code });
+        Ok(())
+    })
+}
 
-    /// Takes a seat, or with `watch` a place to look on, in the room that has this code.
-    ///
-    /// # Errors
-    ///
-    /// No room has it, or as for joining; but no passcode is asked for.
-    pub fn join_by_invite(&mut self, request: u32, code: &str, watch: bool) -> Result<(), Rejection> {
-        let unknown = || {
-            let text = "no room has this invite code (any more)";
-            Rejection::new(RejectCode::InviteUnknown, text)
-        };
-        let code = InviteCode::parse(code);
-        let room = code.and_then(|code| {
-            let generation = self.lobby.memory.rooms.get(code.room)?.open_generation()?;
-            Some(RoomRef::new(code.room, generation))
-        });
-        self.come_in(request, room, watch, |tx, room, _| {
-            if Some(code_of(tx, room)) == code {
-                Ok(())
-            } else {
-                Err(unknown())
-            }
-        })
-        .map_err(|rejection| match rejection.code {
-            RejectCode::RoomNotFound => unknown(),
-            _ => rejection,
-        })
-    }
+/// Takes a seat, or with `watch` a place to look on, in the room that has this code.
+///
+/// # Errors
+///
+/// No room has it, or as for joining; but no passcode is asked for.
+pub fn join_by_invite(
+    session: &mut Session<'_>,
+    request: u32,
+    code: &str,
+    watch: bool,
+) -> Result<(), Rejection> {
+    let unknown = || {
+        let text = "no room has this invite code (any more)";
+        Rejection::new(RejectCode::InviteUnknown, text)
+    };
+    let code = InviteCode::parse(code);
+    let room = code.and_then(|code| {
+        let generation = session.state.memory.rooms.get(code.room)?.open_generation()?;
+        Some(RoomRef::new(code.room, generation))
+    });
+    join_leave::come_in(session, request, room, watch, |tx, room, _| {
+        if Some(code_of(tx, room)) == code {
+            Ok(())
+        } else {
+            Err(unknown())
+        }
+    })
+    .map_err(|rejection| match rejection.code {
+        RejectCode::RoomNotFound => unknown(),
+        _ => rejection,
+    })
 }
 
 /// The room's invite code.

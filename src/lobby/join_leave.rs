@@ -8,16 +8,18 @@ use crate::lobby::invites::fresh_secret;
 use crate::lobby::ownership;
 use crate::lobby::ownership::{is_banned, settle_owner};
 use crate::lobby::reservations::{seat_kept_for, take_up};
+use crate::lobby::room_view::snapshot;
 use crate::lobby::settings;
 use crate::lobby::settings::{Settings, may_be_watched};
 use crate::lobby::turns;
 use crate::lobby::turns::begin_turn;
-use crate::lobby::{Lobby, Rejection};
+use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, Own, Session};
+use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::players::Membership;
 use crate::state::rooms::{
-    RoomLife, RoomName, RoomTx, Seat, game_of, is_member, is_open, phase_of, raw_phase, snapshot, write_state,
+    RoomLife, RoomName, RoomTx, Seat, game_of, is_member, is_open, phase_of, raw_phase, write_state,
 };
 use forkade_games::{ErasedOutbox, GameError, Games, Start};
 use shmem::transaction::Record;
@@ -70,373 +72,346 @@ pub(crate) enum Gone {
     Kicked,
 }
 
-impl Session {
-    /// Opens a room and takes its first seat.
-    ///
-    /// # Errors
-    ///
-    /// The game unknown, its options or the number of seats not to its liking, no room record free, already in a room, or a server that
-    /// is about to stop.
-    pub fn create_room(&mut self, request: u32, wish: &NewRoom<'_>) -> Result<(), Rejection> {
-        let Some((player, own)) = self.player().zip(self.own()) else {
-            return Ok(());
-        };
-        self.must_be_in_lobby()?;
-        let (memory, games) = (self.lobby.memory, self.lobby.games);
-        crate::lobby::match_play::must_not_drain(memory.header)?;
-        let (game_index, game) = games.find(wish.game).ok_or_else(|| {
-            Rejection::new(
-                RejectCode::UnknownGame,
-                format!("no game is called \"{}\"", wish.game.escape_debug()),
-            )
-        })?;
-        let name = RoomName::new(wish.name)
-            .ok_or_else(|| Rejection::new(RejectCode::RoomNameInvalid, "the room's name is too long"))?;
-        // The game says now, before anything is changed, whether it likes options and seats.
-        let (settings, first) = Settings::check(game, wish.settings)?;
-
-        let invite_secret = fresh_secret()?;
-
-        let room = self.take_room(player)?;
-        let player_name = self.name();
-        let mut tx = self.lobby.hand.begin(memory.rooms.at(room.index()));
-        let record = tx.record();
-        tx.set(&record.generation, room.generation());
-        tx.set(&record.life, RoomLife::OPEN.raw());
-        tx.set(&record.game, u32::from(game_index));
-        settings.enter(&mut tx);
-        tx.set(&record.owner, 0);
-        tx.set(&record.bans, ownership::NO_BANS);
-        tx.set(&record.invite_secret, invite_secret);
-        tx.set(&record.reserved, 0);
-        tx.set(&record.turn_seat, turns::NOBODY);
-        tx.set(&record.turn_ends_at_ms, u64::MAX);
-        tx.set(&record.spectators, 0);
-        tx.set(&record.taken, 1);
-        tx.set(&record.connected, 1);
-        tx.set(&record.ready, 0);
-        tx.set(&record.match_seats, 0);
-        tx.set(&record.next_tick_at_ms, u64::MAX);
-        tx.set(&record.name, name);
-        tx.set(&record.seats[0], Seat::of(player, player_name));
-        record.log.reset(&mut tx);
-        record.forget_listeners();
-        if game.start_rule() == Start::AtOnce {
-            let seats = tx.get(&record.capacity);
-            write_state(&mut tx, &first.state, seats);
-            tx.set(&record.phase, raw_phase(MatchPhase::Playing));
-            crate::lobby::match_play::schedule_first_tick(&mut tx, game.ticks_per_second());
-            begin_turn(&mut tx, first.step.to_move);
-            if let Some(outcome) = first.step.outcome {
-                crate::lobby::match_play::finish(&mut tx, outcome)?;
-            }
-        } else {
-            tx.set(&record.phase, raw_phase(MatchPhase::Waiting));
-        }
-        tx.set(&own.player.membership, Membership::in_room(room, Some(0)));
-        tx.set(&own.player.log_cursor, record.log.head(&tx));
-        let snapshot = snapshot(&tx, room, games, Some(0), &mut self.lobby.faults);
-        own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
-        own.consume(&mut tx);
-        tx.commit()?;
-        Ok(())
-    }
-
-    /// Takes a seat in a room, or with `watch` a place to look on.
-    ///
-    /// # Errors
-    ///
-    /// No such room, no seat free, the match under way, a wrong passcode, sent out before, nobody to watch, or already in a room.
-    pub fn join_room(
-        &mut self,
-        request: u32,
-        room: RoomId,
-        passcode: Option<&str>,
-        watch: bool,
-    ) -> Result<(), Rejection> {
-        let passcode = settings::bounded(passcode)?;
-        self.come_in(
-            request,
-            Some(RoomRef::from_id(room.0)),
-            watch,
-            |tx, _, is_expected| {
-                if is_expected || tx.get(&tx.record().passcode).admits(passcode) {
-                    return Ok(());
-                }
-                let text = if passcode.is_some() {
-                    "wrong passcode"
-                } else {
-                    "this room asks for a passcode"
-                };
-                Err(Rejection::new(RejectCode::WrongPasscode, text))
-            },
+/// Opens a room and takes its first seat.
+///
+/// # Errors
+///
+/// The game unknown, its options or the number of seats not to its liking, no room record free, already in a room, or a server that
+/// is about to stop.
+pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) -> Result<(), Rejection> {
+    let Some((player, own)) = session.player().zip(session.own()) else {
+        return Ok(());
+    };
+    must_be_in_lobby(session)?;
+    let (memory, games) = (session.state.memory, session.state.games);
+    crate::lobby::match_play::must_not_drain(memory.header)?;
+    let (game_index, game) = games.find(wish.game).ok_or_else(|| {
+        Rejection::new(
+            RejectCode::UnknownGame,
+            format!("no game is called \"{}\"", wish.game.escape_debug()),
         )
+    })?;
+    let name = RoomName::new(wish.name)
+        .ok_or_else(|| Rejection::new(RejectCode::RoomNameInvalid, "the room's name is too long"))?;
+    // The game says now, before anything is changed, whether it likes options and seats.
+    let (settings, first) = Settings::check(game, wish.settings)?;
+
+    let invite_secret = fresh_secret()?;
+
+    let room = take_room(session, player)?;
+    let player_name = session.name();
+    let mut tx = session.state.hand.begin(memory.rooms.at(room.index()));
+    let record = tx.record();
+    tx.set(&record.generation, room.generation());
+    tx.set(&record.life, RoomLife::OPEN.raw());
+    tx.set(&record.game, u32::from(game_index));
+    settings.enter(&mut tx);
+    tx.set(&record.owner, 0);
+    tx.set(&record.bans, ownership::NO_BANS);
+    tx.set(&record.invite_secret, invite_secret);
+    tx.set(&record.reserved, 0);
+    tx.set(&record.turn_seat, turns::NOBODY);
+    tx.set(&record.turn_ends_at_ms, u64::MAX);
+    tx.set(&record.spectators, 0);
+    tx.set(&record.taken, 1);
+    tx.set(&record.connected, 1);
+    tx.set(&record.ready, 0);
+    tx.set(&record.match_seats, 0);
+    tx.set(&record.next_tick_at_ms, u64::MAX);
+    tx.set(&record.name, name);
+    tx.set(&record.seats[0], Seat::of(player, player_name));
+    record.log.reset(&mut tx);
+    record.forget_listeners();
+    if game.start_rule() == Start::AtOnce {
+        let seats = tx.get(&record.capacity);
+        write_state(&mut tx, &first.state, seats);
+        tx.set(&record.phase, raw_phase(MatchPhase::Playing));
+        crate::lobby::match_play::schedule_first_tick(&mut tx, game.ticks_per_second());
+        begin_turn(&mut tx, first.step.to_move);
+        if let Some(outcome) = first.step.outcome {
+            crate::lobby::match_play::finish(&mut tx, outcome)?;
+        }
+    } else {
+        tx.set(&record.phase, raw_phase(MatchPhase::Waiting));
     }
+    tx.set(&own.player.membership, Membership::in_room(room, Some(0)));
+    tx.set(&own.player.log_cursor, record.log.head(&tx));
+    let snapshot = snapshot(&tx, room, games, Some(0), &mut session.state.faults);
+    own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
+    own.consume(&mut tx);
+    tx.commit()?;
+    Ok(())
+}
 
-    /// Takes a seat in a room, or a place to look on, unless `admit` refuses, which is told whether a seat is kept for the player.
-    pub(crate) fn come_in(
-        &mut self,
-        request: u32,
-        room: Option<RoomRef>,
-        watch: bool,
-        admit: impl FnOnce(&RoomTx<'_>, RoomRef, bool) -> Result<(), Rejection>,
-    ) -> Result<(), Rejection> {
-        let Some((player, own)) = self.player().zip(self.own()) else {
-            return Ok(());
-        };
-        self.must_be_in_lobby()?;
-        self.give_up_opening()?;
-        let (games, name) = (self.lobby.games, self.name());
-        let not_found = || Rejection::new(RejectCode::RoomNotFound, "there is no such room (any more)");
-        let room = room.ok_or_else(not_found)?;
-        let record = self.lobby.memory.rooms.get(room.index()).ok_or_else(not_found)?;
-        // A record that was never opened has no lock to take.
-        record.open_generation().ok_or_else(not_found)?;
+/// Takes a seat in a room, or with `watch` a place to look on.
+///
+/// # Errors
+///
+/// No such room, no seat free, the match under way, a wrong passcode, sent out before, nobody to watch, or already in a room.
+pub fn join_room(
+    session: &mut Session<'_>,
+    request: u32,
+    room: RoomId,
+    passcode: Option<&str>,
+    watch: bool,
+) -> Result<(), Rejection> {
+    let passcode = settings::bounded(passcode)?;
+    come_in(
+        session,
+        request,
+        Some(RoomRef::from_id(room.0)),
+        watch,
+        |tx, _, is_expected| {
+            if is_expected || tx.get(&tx.record().passcode).admits(passcode) {
+                return Ok(());
+            }
+            let text = if passcode.is_some() {
+                "wrong passcode"
+            } else {
+                "this room asks for a passcode"
+            };
+            Err(Rejection::new(RejectCode::WrongPasscode, text))
+        },
+    )
+}
 
-        let mut tx = self.lobby.hand.begin(record);
-        if !is_open(&tx, room) {
-            return Err(not_found());
-        }
-        let kept = seat_kept_for(&tx, player).filter(|_| !watch);
-        admit(&tx, room, kept.is_some())?;
-        if is_banned(&tx, player) {
-            let text = "the owner of this room has sent you out";
-            return Err(Rejection::new(RejectCode::Banned, text));
-        }
-        if watch && !may_be_watched(&tx) {
-            let text = "nobody may watch this room";
-            return Err(Rejection::new(RejectCode::NoSpectators, text));
-        }
-        let seat = match kept {
-            Some(seat) => Some(seat),
-            None if watch => None,
-            None => Some(free_seat(&tx, games)?),
-        };
-        let mut events = Events::begin(&mut tx);
-        if let Some(number) = seat {
-            take_up(&mut tx, number);
-            tx.set(&record.seats[usize::from(number)], Seat::of(player, name));
-            tx.set(&record.taken, tx.get(&record.taken) | 1 << number);
-            tx.set(&record.connected, tx.get(&record.connected) | 1 << number);
-            tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));
-            events.tell_all(
-                &mut tx,
-                RoomEvent::Joined {
-                    seat: number,
-                    name: name.as_str().to_owned(),
-                },
-            )?;
-        } else {
-            tx.set(&record.spectators, tx.get(&record.spectators).saturating_add(1));
-        }
-        events.finish(&mut tx);
-        settle_owner(&mut tx)?;
-        tx.set(&own.player.membership, Membership::in_room(room, seat));
-        tx.set(&own.player.log_cursor, record.log.head(&tx));
-        let snapshot = snapshot(&tx, room, games, seat, &mut self.lobby.faults);
-        own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
-        own.consume(&mut tx);
-        tx.commit()?;
-        self.bells.push(room.index());
-        Ok(())
+/// Takes a seat in a room, or a place to look on, unless `admit` refuses, which is told whether a seat is kept for the player.
+pub(crate) fn come_in(
+    session: &mut Session<'_>,
+    request: u32,
+    room: Option<RoomRef>,
+    watch: bool,
+    admit: impl FnOnce(&RoomTx<'_>, RoomRef, bool) -> Result<(), Rejection>,
+) -> Result<(), Rejection> {
+    let Some((player, own)) = session.player().zip(session.own()) else {
+        return Ok(());
+    };
+    must_be_in_lobby(session)?;
+    give_up_opening(session)?;
+    let (games, name) = (session.state.games, session.name());
+    let not_found = || Rejection::new(RejectCode::RoomNotFound, "there is no such room (any more)");
+    let room = room.ok_or_else(not_found)?;
+    let record = session
+        .state
+        .memory
+        .rooms
+        .get(room.index())
+        .ok_or_else(not_found)?;
+    // A record that was never opened has no lock to take.
+    record.open_generation().ok_or_else(not_found)?;
+
+    let mut tx = session.state.hand.begin(record);
+    if !is_open(&tx, room) {
+        return Err(not_found());
     }
-
-    /// Leaves the room.
-    ///
-    /// # Errors
-    ///
-    /// If the player is in none.
-    pub fn leave_room(&mut self, request: u32) -> Result<(), Rejection> {
-        let left = self.in_room(|tx, inside| {
-            let Inside { own, room, .. } = *inside;
-            vacate(
-                tx,
-                inside.games,
-                (inside.outbox, inside.faults),
-                room,
-                inside.player,
-                inside.seat,
-            )?;
-            tx.set(&own.player.membership, Membership::LOBBY);
-            tx.set(&own.player.log_cursor, 0);
-            own.reply(tx, &ServerMessage::Left { request });
-            Ok((tx.get(&tx.record().life) == RoomLife::CLOSING.raw()).then_some(room))
-        })?;
-        if let Some(closing) = left {
-            self.lobby.take_room_back(closing);
-        }
-        Ok(())
+    let kept = seat_kept_for(&tx, player).filter(|_| !watch);
+    admit(&tx, room, kept.is_some())?;
+    if is_banned(&tx, player) {
+        let text = "the owner of this room has sent you out";
+        return Err(Rejection::new(RejectCode::Banned, text));
     }
-
-    /// Does something about the room that the player is in, in one transaction that consumes the frame. The others are to be told.
-    ///
-    /// # Errors
-    ///
-    /// If the player is in none (any more), or what `change` says.
-    pub(crate) fn in_room<R>(
-        &mut self,
-        change: impl FnOnce(&mut RoomTx<'_>, &mut Inside<'_>) -> Result<R, Rejection>,
-    ) -> Result<R, Rejection> {
-        let (room, _) = self.must_be_in_room()?;
-        let result = self.look_in_room(|mut tx, inside| {
-            let result = change(&mut tx, inside)?;
-            inside.own.consume(&mut tx);
-            tx.commit()?;
-            Ok(result)
-        })?;
-        self.bells.push(room.index());
-        Ok(result)
+    if watch && !may_be_watched(&tx) {
+        let text = "nobody may watch this room";
+        return Err(Rejection::new(RejectCode::NoSpectators, text));
     }
+    let seat = match kept {
+        Some(seat) => Some(seat),
+        None if watch => None,
+        None => Some(free_seat(&tx, games)?),
+    };
+    let mut events = Events::begin(&mut tx);
+    if let Some(number) = seat {
+        take_up(&mut tx, number);
+        tx.set(&record.seats[usize::from(number)], Seat::of(player, name));
+        tx.set(&record.taken, tx.get(&record.taken) | 1 << number);
+        tx.set(&record.connected, tx.get(&record.connected) | 1 << number);
+        tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));
+        events.tell_all(
+            &mut tx,
+            RoomEvent::Joined {
+                seat: number,
+                name: name.as_str().to_owned(),
+            },
+        )?;
+    } else {
+        tx.set(&record.spectators, tx.get(&record.spectators).saturating_add(1));
+    }
+    events.finish(&mut tx);
+    settle_owner(&mut tx)?;
+    tx.set(&own.player.membership, Membership::in_room(room, seat));
+    tx.set(&own.player.log_cursor, record.log.head(&tx));
+    let snapshot = snapshot(&tx, room, games, seat, &mut session.state.faults);
+    own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
+    own.consume(&mut tx);
+    tx.commit()?;
+    session.bells.push(room.index());
+    Ok(())
+}
 
-    /// Opens a transaction on the room that the player is in, for sure.
-    ///
-    /// # Errors
-    ///
-    /// If the player is in none (any more), or what `look` says.
-    pub(crate) fn look_in_room<R>(
-        &mut self,
-        look: impl FnOnce(RoomTx<'_>, &mut Inside<'_>) -> Result<R, Rejection>,
-    ) -> Result<R, Rejection> {
-        let (room, seat) = self.must_be_in_room()?;
-        let (player, own) = self.player().zip(self.own()).ok_or_else(not_in_room)?;
-        let lobby = &mut self.lobby;
-        let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
-        if !is_member(&tx, room, player, seat) {
-            drop(tx);
-            self.notice_removal()?;
-            return Err(not_in_room());
-        }
-        let mut inside = Inside {
-            own,
-            player,
+/// Leaves the room.
+///
+/// # Errors
+///
+/// If the player is in none.
+pub fn leave_room(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
+    let left = in_room(session, |tx, inside| {
+        let Inside { own, room, .. } = *inside;
+        vacate(
+            tx,
+            inside.games,
+            (inside.outbox, inside.faults),
             room,
-            seat,
-            games: lobby.games,
-            outbox: &mut lobby.outbox,
-            faults: &mut lobby.faults,
-        };
-        look(tx, &mut inside)
-    }
-
-    /// The room that the player is in, and the seat unless watching. The seat may have been lost meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// If the player is in none.
-    pub(crate) fn must_be_in_room(&self) -> Result<(RoomRef, Option<u8>), Rejection> {
-        self.membership().place().ok_or_else(not_in_room)
-    }
-
-    pub(crate) fn must_be_in_lobby(&mut self) -> Result<(), Rejection> {
-        let is_in_room = || Rejection::new(RejectCode::AlreadyInRoom, "leave the room you are in first");
-        if self.membership().place().is_none() {
-            return Ok(());
-        }
-        match self.look_in_room(|_, _| Ok(())) {
-            Ok(()) => Err(is_in_room()),
-            // The seat was lost, and the player was told.
-            Err(Rejection {
-                code: RejectCode::NotInRoom,
-                ..
-            }) => Ok(()),
-            Err(other) => Err(other),
-        }
-    }
-
-    /// The player's seat was taken from it: puts right where the player is, and tells the client.
-    ///
-    /// # Errors
-    ///
-    /// A transaction that does not fit, which is a mistake of this program's.
-    pub(crate) fn notice_removal(&mut self) -> Result<(), Rejection> {
-        let Some((own, (room, _))) = self.own().zip(self.membership().place()) else {
-            return Ok(());
-        };
-        let mut tx = self.lobby.hand.begin(own.player);
+            inside.player,
+            inside.seat,
+        )?;
         tx.set(&own.player.membership, Membership::LOBBY);
-        // Who lost bytes is still owed the word that there is no room.
-        if tx.get(&own.player.log_cursor) != CURSOR_LOST {
-            tx.set(&own.player.log_cursor, 0);
-        }
-        let removed = ServerMessage::Removed {
-            room: RoomId(room.to_id()),
-            text: REMOVED.to_owned(),
-        };
-        own.reply(&mut tx, &removed);
-        Ok(tx.commit()?)
+        tx.set(&own.player.log_cursor, 0);
+        own.reply(tx, &ServerMessage::Left { request });
+        Ok((tx.get(&tx.record().life) == RoomLife::CLOSING.raw()).then_some(room))
+    })?;
+    if let Some(closing) = left {
+        take_room_back(session.state, closing);
     }
+    Ok(())
+}
 
-    /// Gives back the room record that a predecessor was given and did not open: the player goes elsewhere, or the record would be
-    /// nobody's for ever.
-    fn give_up_opening(&mut self) -> Result<(), Rejection> {
-        let Some((own, room)) = self.own().zip(self.membership().being_opened()) else {
-            return Ok(());
-        };
-        let directory = self.lobby.memory.directory;
-        let mut tx = self.lobby.hand.begin(directory.record);
-        directory.take_room_back(&mut tx, room.index(), room.generation());
-        tx.set(&own.player.membership, Membership::LOBBY);
-        Ok(tx.commit()?)
-    }
-
-    /// A room record for this player to open. If a predecessor died between taking and opening, it is the same one.
-    fn take_room(&mut self, player: PlayerRef) -> Result<RoomRef, Rejection> {
-        if let Some(room) = self.membership().being_opened() {
-            return Ok(room);
-        }
-        let (memory, own) = (self.lobby.memory, self.own());
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
-        let (index, generation) = memory
-            .directory
-            .give_room(&mut tx, player)
-            .ok_or_else(|| Rejection::new(RejectCode::RoomsFull, "the server has no room left for rooms"))?;
-        memory.rooms.at(index).lock().prepare();
-        let room = RoomRef::new(index, generation);
-        if let Some(own) = own {
-            tx.set(&own.player.membership, Membership::opening(room));
-        }
+/// Does something about the room that the player is in, in one transaction that consumes the frame. The others are to be told.
+///
+/// # Errors
+///
+/// If the player is in none (any more), or what `change` says.
+pub(crate) fn in_room<R>(
+    session: &mut Session<'_>,
+    change: impl FnOnce(&mut RoomTx<'_>, &mut Inside<'_>) -> Result<R, Rejection>,
+) -> Result<R, Rejection> {
+    let (room, _) = must_be_in_room(session)?;
+    let result = look_in_room(session, |mut tx, inside| {
+        let result = change(&mut tx, inside)?;
+        inside.own.consume(&mut tx);
         tx.commit()?;
-        Ok(room)
+        Ok(result)
+    })?;
+    session.bells.push(room.index());
+    Ok(result)
+}
+
+/// Opens a transaction on the room that the player is in, for sure.
+///
+/// # Errors
+///
+/// If the player is in none (any more), or what `look` says.
+pub(crate) fn look_in_room<R>(
+    session: &mut Session<'_>,
+    look: impl FnOnce(RoomTx<'_>, &mut Inside<'_>) -> Result<R, Rejection>,
+) -> Result<R, Rejection> {
+    let (room, seat) = must_be_in_room(session)?;
+    let (player, own) = session.player().zip(session.own()).ok_or_else(not_in_room)?;
+    let lobby = &mut session.state;
+    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+    if !is_member(&tx, room, player, seat) {
+        drop(tx);
+        notice_removal(session)?;
+        return Err(not_in_room());
+    }
+    let mut inside = Inside {
+        own,
+        player,
+        room,
+        seat,
+        games: lobby.games,
+        outbox: &mut lobby.outbox,
+        faults: &mut lobby.faults,
+    };
+    look(tx, &mut inside)
+}
+
+/// The room that the player is in, and the seat unless watching. The seat may have been lost meanwhile.
+///
+/// # Errors
+///
+/// If the player is in none.
+pub(crate) fn must_be_in_room(session: &Session<'_>) -> Result<(RoomRef, Option<u8>), Rejection> {
+    session.membership().place().ok_or_else(not_in_room)
+}
+
+pub(crate) fn must_be_in_lobby(session: &mut Session<'_>) -> Result<(), Rejection> {
+    let is_in_room = || Rejection::new(RejectCode::AlreadyInRoom, "leave the room you are in first");
+    if session.membership().place().is_none() {
+        return Ok(());
+    }
+    match look_in_room(session, |_, _| Ok(())) {
+        Ok(()) => Err(is_in_room()),
+        // The seat was lost, and the player was told.
+        Err(Rejection {
+            code: RejectCode::NotInRoom,
+            ..
+        }) => Ok(()),
+        Err(other) => Err(other),
     }
 }
 
-impl Lobby {
-    /// Takes back the record of a room that has closed, if nobody has done so yet.
-    pub(crate) fn take_room_back(&mut self, room: RoomRef) {
-        let directory = self.memory.directory;
-        let mut tx = self.hand.begin(directory.record);
-        directory.take_room_back(&mut tx, room.index(), room.generation());
-        tx.commit().expect("taking a room back fits the journal");
+/// The player's seat was taken from it: puts right where the player is, and tells the client.
+///
+/// # Errors
+///
+/// A transaction that does not fit, which is a mistake of this program's.
+pub(crate) fn notice_removal(session: &mut Session<'_>) -> Result<(), Rejection> {
+    let Some((own, (room, _))) = session.own().zip(session.membership().place()) else {
+        return Ok(());
+    };
+    let mut tx = session.state.hand.begin(own.player);
+    tx.set(&own.player.membership, Membership::LOBBY);
+    // Who lost bytes is still owed the word that there is no room.
+    if tx.get(&own.player.log_cursor) != CURSOR_LOST {
+        tx.set(&own.player.log_cursor, 0);
     }
+    let removed = ServerMessage::Removed {
+        room: RoomId(room.to_id()),
+        text: REMOVED.to_owned(),
+    };
+    own.reply(&mut tx, &removed);
+    Ok(tx.commit()?)
+}
 
-    /// Enters into the room whether a player's connection is alive, and tells all. Says whether that was news.
-    pub(crate) fn show_connected(
-        &mut self,
-        player: PlayerRef,
-        room: RoomRef,
-        seat: u8,
-        connected: bool,
-    ) -> bool {
-        let mut tx = self.hand.begin(self.memory.rooms.at(room.index()));
-        let record = tx.record();
-        let bit = 1 << seat;
-        let known = tx.get(&record.connected) & bit != 0;
-        if known == connected
-            || !is_open(&tx, room)
-            || tx.get(&record.seats[usize::from(seat)]).player != player
-        {
-            return false;
-        }
-        let bits = tx.get(&record.connected);
-        tx.set(
-            &record.connected,
-            if connected { bits | bit } else { bits & !bit },
-        );
-        let mut events = Events::begin(&mut tx);
-        let told = events.tell_all(&mut tx, RoomEvent::Connection { seat, connected });
-        events.finish(&mut tx);
-        told.is_ok() && tx.commit().is_ok()
+/// Gives back the room record that a predecessor was given and did not open: the player goes elsewhere, or the record would be
+/// nobody's for ever.
+fn give_up_opening(session: &mut Session<'_>) -> Result<(), Rejection> {
+    let Some((own, room)) = session.own().zip(session.membership().being_opened()) else {
+        return Ok(());
+    };
+    let directory = session.state.memory.directory;
+    let mut tx = session.state.hand.begin(directory.record);
+    directory.take_room_back(&mut tx, room.index(), room.generation());
+    tx.set(&own.player.membership, Membership::LOBBY);
+    Ok(tx.commit()?)
+}
+
+/// A room record for this player to open. If a predecessor died between taking and opening, it is the same one.
+fn take_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef, Rejection> {
+    if let Some(room) = session.membership().being_opened() {
+        return Ok(room);
     }
+    let (memory, own) = (session.state.memory, session.own());
+    let mut tx = session.state.hand.begin(memory.directory.record);
+    let (index, generation) = memory
+        .directory
+        .give_room(&mut tx, player)
+        .ok_or_else(|| Rejection::new(RejectCode::RoomsFull, "the server has no room left for rooms"))?;
+    memory.rooms.at(index).lock().prepare();
+    let room = RoomRef::new(index, generation);
+    if let Some(own) = own {
+        tx.set(&own.player.membership, Membership::opening(room));
+    }
+    tx.commit()?;
+    Ok(room)
+}
+
+/// Takes back the record of a room that has closed, if nobody has done so yet.
+pub(crate) fn take_room_back(state: &mut StateHandle, room: RoomRef) {
+    let directory = state.memory.directory;
+    let mut tx = state.hand.begin(directory.record);
+    directory.take_room_back(&mut tx, room.index(), room.generation());
+    tx.commit().expect("taking a room back fits the journal");
 }
 
 /// Frees a player's seat or place. In a match that is being played, the game decides what it means. The last one closes the room.

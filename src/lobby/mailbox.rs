@@ -1,192 +1,39 @@
-//! What waits for one player: whispers and invitations, in whole frames, under the lobby's lock.
-//!
-//! Whoever posts a frame leaves word for the addressee's handler, which moves the mail to the player's output as there is space. An
-//! addressee who is away finds the mail when the session is resumed. The word is left *before* the post is committed, but under the
-//! lock that the handler will wait for: should the one who posts die before ringing, the ticker rings for the word that was left.
+//! From a player's mailbox to the player's output.
 
-use forkade_protocol::{RejectCode, ServerMessage, frame};
-
-use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, MAILBOX_BYTES};
-use crate::lobby::Rejection;
+use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::session::Session;
+use crate::session::rejection::Rejection;
 use crate::state::buffers;
-use crate::state::directory::{Identity, LobbyTx, Presence};
-use crate::state::layout::{Memory, PlayerRef};
-use shmem::shared_record;
-use shmem::sys::memory::SharedBytes;
 
-shared_record! {
-    /// The bytes of one player's mail; the [`Identity`] says which of them count. The byte at `offset` lies at
-    /// `offset mod MAILBOX_BYTES`. Offsets begin anew whenever there is no mail, so that little mail touches little memory.
-    pub struct Mailbox {
-        bytes: SharedBytes<{ MAILBOX_BYTES / 8 }>,
+/// Moves the player's mail to the output, as far as there is space. Says whether any moved.
+pub(crate) fn deliver_mail(session: &mut Session<'_>) -> Result<bool, Rejection> {
+    let (Some((player, _)), Some(own)) = (session.player, session.own()) else {
+        return Ok(false);
+    };
+    let space = session.output_space();
+    if !session.mail_waits || space < FRAME_TOTAL_BYTES_MAX as u64 {
+        return Ok(false);
     }
-}
-
-impl Mailbox {
-    fn copy_out(&self, offset: u64, target: &mut [u8]) {
-        let start = position(offset);
-        let (first, second) = target.split_at_mut(target.len().min(MAILBOX_BYTES - start));
-        self.bytes.copy_out(start, first);
-        self.bytes.copy_out(0, second);
-    }
-}
-
-/// A frame that was not posted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PostError {
-    /// The player has left, or is about to.
-    #[error("the player has left")]
-    Gone,
-    /// Too much mail waits already.
-    #[error("too many messages wait for this player already")]
-    Full,
-}
-
-impl From<PostError> for Rejection {
-    fn from(error: PostError) -> Self {
-        let code = match error {
-            PostError::Gone => RejectCode::UnknownPlayer,
-            PostError::Full => RejectCode::MailboxFull,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl Memory {
-    /// Puts a message into a player's mailbox, as a part of the transaction. Gives the keeper whose bell is to be rung after the
-    /// commit; `None`: the player is away, and finds the message with the resume.
-    ///
-    /// # Errors
-    ///
-    /// [`PostError`]; nothing was changed.
-    pub(crate) fn post(
-        &self,
-        tx: &mut LobbyTx<'_>,
-        player: PlayerRef,
-        message: &ServerMessage,
-    ) -> Result<Option<u32>, PostError> {
-        let identity = self.directory.identity(tx, player).ok_or(PostError::Gone)?;
-        let presence = Presence::from_raw(tx.get(&identity.presence));
-        if presence == Presence::EXPIRING || tx.get(&identity.kicked) != 0 {
-            return Err(PostError::Gone);
-        }
-        let (mut tail, mut head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
-        if tail == head {
-            (tail, head) = (0, 0);
-        }
-        let mailbox = self.directory.mailboxes.at(player.index());
-        buffers::with_frame(|buffer| {
-            let length = frame::write_frame_into(message, buffer).expect("every message fits a frame");
-            let next = head + length as u64;
-            if next - tail > MAILBOX_BYTES as u64 {
-                return Err(PostError::Full);
-            }
-            let start = position(head);
-            let (first, second) = buffer[..length].split_at(length.min(MAILBOX_BYTES - start));
-            tx.write(&mailbox.bytes, start, first);
-            tx.write(&mailbox.bytes, 0, second);
-            tx.set(&identity.mail_tail, tail);
-            tx.set(&identity.mail_head, next);
-            Ok(())
-        })?;
-        let connection = tx.get(&identity.connection);
-        Ok(connection.is_somebody().then(|| self.call_attention(connection)))
-    }
-
-    /// Whether a message of so many bytes, with its frame, could be posted now.
-    ///
-    /// # Errors
-    ///
-    /// [`PostError`], as posting it would give.
-    pub(crate) fn must_have_space(
-        &self,
-        tx: &LobbyTx<'_>,
-        player: PlayerRef,
-        bytes: usize,
-    ) -> Result<(), PostError> {
-        let identity = self.directory.identity(tx, player).ok_or(PostError::Gone)?;
-        let waiting = tx.get(&identity.mail_head) - tx.get(&identity.mail_tail);
-        if waiting + bytes as u64 > MAILBOX_BYTES as u64 {
-            return Err(PostError::Full);
-        }
-        Ok(())
-    }
-
-    /// The frames of a player's mail, for the consistency check and proofs; `None` if they are not whole frames.
-    pub(crate) fn mail_of(&self, tx: &LobbyTx<'_>, index: u32) -> Option<Vec<Vec<u8>>> {
-        let identity = self.directory.identities.at(index);
-        let (mut offset, head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
-        let mut frames = Vec::new();
-        while offset != head {
-            let mut frame = [0; FRAME_TOTAL_BYTES_MAX];
-            let length = self.first_frame(index, offset..head, &mut frame)?;
-            frames.push(frame[..length].to_vec());
+    let memory = session.state.memory;
+    let mut tx = session.state.hand.begin(memory.directory.record);
+    let identity = memory.directory.identities.at(player.index());
+    let (tail, head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
+    let (mut offset, mut output) = (tail, own.begin_output(&tx));
+    let space_end = output.head() + space;
+    buffers::with_frame(|buffer| {
+        while offset != head && space_end - output.head() >= FRAME_TOTAL_BYTES_MAX as u64 {
+            let length = memory
+                .first_frame(player.index(), offset..head, buffer)
+                .expect("a mailbox holds whole frames");
+            output.put(&mut tx, &buffer[..length]);
             offset += length as u64;
         }
-        Some(frames)
+    });
+    if offset != tail {
+        output.finish(&mut tx);
+        tx.set(&identity.mail_tail, offset);
+        tx.commit()?;
     }
-
-    /// Copies the first frame of what lies in a player's mailbox, and gives its length; `None` if it is not whole.
-    fn first_frame(
-        &self,
-        index: u32,
-        mail: std::ops::Range<u64>,
-        target: &mut [u8; FRAME_TOTAL_BYTES_MAX],
-    ) -> Option<usize> {
-        let waiting = usize::try_from(mail.end.checked_sub(mail.start)?).ok()?;
-        let mailbox = self.directory.mailboxes.at(index);
-        let mut header = [0; FRAME_HEADER_BYTES];
-        mailbox.copy_out(mail.start, &mut header);
-        let length = usize::try_from(u32::from_le_bytes(header)).ok()? + FRAME_HEADER_BYTES;
-        if waiting > MAILBOX_BYTES || length > waiting || length > target.len() {
-            return None;
-        }
-        mailbox.copy_out(mail.start, &mut target[..length]);
-        Some(length)
-    }
-}
-
-impl Session {
-    /// Moves the player's mail to the output, as far as there is space. Says whether any moved.
-    pub(crate) fn deliver_mail(&mut self) -> Result<bool, Rejection> {
-        let (Some((player, _)), Some(own)) = (self.player, self.own()) else {
-            return Ok(false);
-        };
-        let space = self.output_space();
-        if !self.mail_waits || space < FRAME_TOTAL_BYTES_MAX as u64 {
-            return Ok(false);
-        }
-        let memory = self.lobby.memory;
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
-        let identity = memory.directory.identities.at(player.index());
-        let (tail, head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
-        let (mut offset, mut output) = (tail, own.begin_output(&tx));
-        let space_end = output.head() + space;
-        buffers::with_frame(|buffer| {
-            while offset != head && space_end - output.head() >= FRAME_TOTAL_BYTES_MAX as u64 {
-                let length = memory
-                    .first_frame(player.index(), offset..head, buffer)
-                    .expect("a mailbox holds whole frames");
-                output.put(&mut tx, &buffer[..length]);
-                offset += length as u64;
-            }
-        });
-        if offset != tail {
-            output.finish(&mut tx);
-            tx.set(&identity.mail_tail, offset);
-            tx.commit()?;
-        }
-        self.mail_waits = offset != head;
-        Ok(offset != tail)
-    }
-}
-
-/// Whether there is mail for the player.
-pub(crate) fn has_mail(tx: &LobbyTx<'_>, identity: &Identity) -> bool {
-    tx.get(&identity.mail_tail) != tx.get(&identity.mail_head)
-}
-
-fn position(offset: u64) -> usize {
-    usize::try_from(offset % MAILBOX_BYTES as u64).expect("a position in a mailbox is small")
+    session.mail_waits = offset != head;
+    Ok(offset != tail)
 }

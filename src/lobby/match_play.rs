@@ -2,154 +2,154 @@
 //!
 //! Game code runs inside the transaction and may fail or panic: then the transaction never happened, and the request is rejected.
 
+use crate::lobby::join_leave;
+use crate::lobby::reservations;
+use crate::lobby::turns;
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 
 use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::fresh_seed;
 use crate::lobby::turns::{begin_turn, set_clock};
-use crate::lobby::{Lobby, Rejection};
-use crate::maintenance::crash_attribution::note_game;
 use crate::session::Session;
+use crate::session::rejection::Rejection;
 use crate::state::buffers;
+use crate::state::handle::StateHandle;
 use crate::state::header::Header;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{
     RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state,
 };
+use crate::state::running_game::note_game;
 use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use shmem::sys::clock::now_ms;
 
-impl Session {
-    /// Says whether the player is ready for the match. When all seats are, it begins.
-    ///
-    /// # Errors
-    ///
-    /// In no room, only watching, the match under way, or a server that is about to stop.
-    pub fn ready(&mut self, ready: bool) -> Result<(), Rejection> {
-        self.set_ready(ready, |phase| match phase {
-            MatchPhase::Playing => Err(Rejection::new(RejectCode::AlreadyStarted, "the match has begun")),
-            MatchPhase::Waiting | MatchPhase::Finished => Ok(()),
-        })
-    }
-
-    /// Asks for another match in the same seats: ready, once the last match is over.
-    ///
-    /// # Errors
-    ///
-    /// In no room, only watching, no match that is over, or a server that is about to stop.
-    pub fn rematch(&mut self) -> Result<(), Rejection> {
-        self.set_ready(true, |phase| match phase {
-            MatchPhase::Finished => Ok(()),
-            MatchPhase::Waiting | MatchPhase::Playing => Err(Rejection::new(
-                RejectCode::NotOver,
-                "there is no finished match to repeat",
-            )),
-        })
-    }
-
-    /// Makes a move.
-    ///
-    /// # Errors
-    ///
-    /// In no room, only watching, no match, or the game refuses or fails.
-    pub fn act(&mut self, action: &[u8]) -> Result<(), Rejection> {
-        self.in_room(|tx, inside| {
-            let seat = inside.must_have_seat()?;
-            if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
-                return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
-            }
-            call_game(
-                tx,
-                inside.games,
-                inside.outbox,
-                Some(seat),
-                |game, state, out, next| game.act(state, seat, action, out, next),
-            )?
-        })
-    }
-
-    fn set_ready(
-        &mut self,
-        ready: bool,
-        allowed: impl FnOnce(MatchPhase) -> Result<(), Rejection>,
-    ) -> Result<(), Rejection> {
-        let seed = fresh_seed()?;
-        let (header, paid) = (self.lobby.memory.header, self.pay_for_request());
-        self.in_room(|tx, inside| {
-            let (record, seat) = (tx.record(), inside.must_have_seat()?);
-            allowed(phase_of(tx.get(&record.phase)))?;
-            if ready {
-                must_not_drain(header)?;
-            }
-            let (bits, bit) = (tx.get(&record.ready), 1 << seat);
-            // Who becomes ready has taken it back before, which had its price, or has played a match since.
-            if !ready || bits & bit != 0 {
-                paid?.enter(tx, &inside.own.player.requests_paid_until_us);
-            }
-            tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
-            let mut events = Events::begin(tx);
-            events.tell_all(tx, RoomEvent::Ready { seat, ready })?;
-            events.finish(tx);
-            start_if_all_are_ready(tx, inside.games, seed)
-        })
-    }
+/// Says whether the player is ready for the match. When all seats are, it begins.
+///
+/// # Errors
+///
+/// In no room, only watching, the match under way, or a server that is about to stop.
+pub fn ready(session: &mut Session<'_>, ready: bool) -> Result<(), Rejection> {
+    set_ready(session, ready, |phase| match phase {
+        MatchPhase::Playing => Err(Rejection::new(RejectCode::AlreadyStarted, "the match has begun")),
+        MatchPhase::Waiting | MatchPhase::Finished => Ok(()),
+    })
 }
 
-impl Lobby {
-    /// Does what is due in a room at that time: reservations end, a turn ends, the game ticks. Says whether anything was.
-    ///
-    /// # Errors
-    ///
-    /// If the game fails: the match is then over, abandoned.
-    pub fn pass_time(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-        let ended = self.end_reservations(index, now_ms)?;
-        let timed_out = self.end_turn(index, now_ms)?;
-        Ok(self.tick(index, now_ms)? || timed_out || ended)
-    }
+/// Asks for another match in the same seats: ready, once the last match is over.
+///
+/// # Errors
+///
+/// In no room, only watching, no match that is over, or a server that is about to stop.
+pub fn rematch(session: &mut Session<'_>) -> Result<(), Rejection> {
+    set_ready(session, true, |phase| match phase {
+        MatchPhase::Finished => Ok(()),
+        MatchPhase::Waiting | MatchPhase::Playing => Err(Rejection::new(
+            RejectCode::NotOver,
+            "there is no finished match to repeat",
+        )),
+    })
+}
 
-    /// Lets time pass in a room whose game is due for a tick. Says whether it was.
-    ///
-    /// # Errors
-    ///
-    /// If the game fails: the match is then over, abandoned.
-    pub fn tick(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-        let mut tx = self.hand.begin(self.memory.rooms.at(index));
-        let record = tx.record();
-        let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
-        let due = tx.get(&record.next_tick_at_ms);
-        let open = tx.get(&record.life) == RoomLife::OPEN.raw();
-        if !open || !playing || due > now_ms {
-            return Ok(false);
+/// Makes a move.
+///
+/// # Errors
+///
+/// In no room, only watching, no match, or the game refuses or fails.
+pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
+    join_leave::in_room(session, |tx, inside| {
+        let seat = inside.must_have_seat()?;
+        if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
+            return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
         }
-        let room = RoomRef::new(index, tx.get(&record.generation));
-        let noted = note_game(self.memory, self.notes_games, room);
-        let ticked = call_game(
-            &mut tx,
-            self.games,
-            &mut self.outbox,
-            None,
-            |game, state, out, next| game.tick(state, out, next),
-        );
-        if let Err(rejection) = ticked.map_err(Rejection::from).flatten() {
-            drop(tx);
-            self.abandon_match(index)?;
-            return Err(rejection);
-        }
-        if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
-            // A ticker that was away does not make up for what it missed: time in the game stood still.
-            let period = 1000 / u64::from(game_of(&tx, self.games).ticks_per_second().max(1));
-            tx.set(&record.next_tick_at_ms, (due + period).max(now_ms));
-        }
-        tx.commit()?;
-        drop(noted);
-        Ok(true)
-    }
+        call_game(
+            tx,
+            inside.games,
+            inside.outbox,
+            Some(seat),
+            |game, state, out, next| game.act(state, seat, action, out, next),
+        )?
+    })
+}
 
-    pub(crate) fn abandon_match(&mut self, index: u32) -> Result<(), Rejection> {
-        let mut tx = self.hand.begin(self.memory.rooms.at(index));
-        finish(&mut tx, Outcome::Abandoned)?;
-        Ok(tx.commit()?)
+fn set_ready(
+    session: &mut Session<'_>,
+    ready: bool,
+    allowed: impl FnOnce(MatchPhase) -> Result<(), Rejection>,
+) -> Result<(), Rejection> {
+    let seed = fresh_seed()?;
+    let (header, paid) = (session.state.memory.header, session.pay_for_request());
+    join_leave::in_room(session, |tx, inside| {
+        let (record, seat) = (tx.record(), inside.must_have_seat()?);
+        allowed(phase_of(tx.get(&record.phase)))?;
+        if ready {
+            must_not_drain(header)?;
+        }
+        let (bits, bit) = (tx.get(&record.ready), 1 << seat);
+        // Who becomes ready has taken it back before, which had its price, or has played a match since.
+        if !ready || bits & bit != 0 {
+            paid?.enter(tx, &inside.own.player.requests_paid_until_us);
+        }
+        tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
+        let mut events = Events::begin(tx);
+        events.tell_all(tx, RoomEvent::Ready { seat, ready })?;
+        events.finish(tx);
+        start_if_all_are_ready(tx, inside.games, seed)
+    })
+}
+
+/// Does what is due in a room at that time: reservations end, a turn ends, the game ticks. Says whether anything was.
+///
+/// # Errors
+///
+/// If the game fails: the match is then over, abandoned.
+pub fn pass_time(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+    let ended = reservations::end_reservations(state, index, now_ms)?;
+    let timed_out = turns::end_turn(state, index, now_ms)?;
+    Ok(tick(state, index, now_ms)? || timed_out || ended)
+}
+
+/// Lets time pass in a room whose game is due for a tick. Says whether it was.
+///
+/// # Errors
+///
+/// If the game fails: the match is then over, abandoned.
+pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+    let mut tx = state.hand.begin(state.memory.rooms.at(index));
+    let record = tx.record();
+    let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
+    let due = tx.get(&record.next_tick_at_ms);
+    let open = tx.get(&record.life) == RoomLife::OPEN.raw();
+    if !open || !playing || due > now_ms {
+        return Ok(false);
     }
+    let room = RoomRef::new(index, tx.get(&record.generation));
+    let noted = note_game(state.memory, state.notes_games, room);
+    let ticked = call_game(
+        &mut tx,
+        state.games,
+        &mut state.outbox,
+        None,
+        |game, state, out, next| game.tick(state, out, next),
+    );
+    if let Err(rejection) = ticked.map_err(Rejection::from).flatten() {
+        drop(tx);
+        abandon_match(state, index)?;
+        return Err(rejection);
+    }
+    if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
+        // A ticker that was away does not make up for what it missed: time in the game stood still.
+        let period = 1000 / u64::from(game_of(&tx, state.games).ticks_per_second().max(1));
+        tx.set(&record.next_tick_at_ms, (due + period).max(now_ms));
+    }
+    tx.commit()?;
+    drop(noted);
+    Ok(true)
+}
+
+pub(crate) fn abandon_match(state: &mut StateHandle, index: u32) -> Result<(), Rejection> {
+    let mut tx = state.hand.begin(state.memory.rooms.at(index));
+    finish(&mut tx, Outcome::Abandoned)?;
+    Ok(tx.commit()?)
 }
 
 /// A seat was vacated for good while the match was being played: the game decides, and a game that cannot is over.

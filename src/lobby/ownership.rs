@@ -1,57 +1,54 @@
 //! A room's owner: who it is, who it is next, and what is the owner's alone.
 
+use crate::lobby::join_leave;
+use crate::state::rooms::Bans;
 use forkade_protocol::{RejectCode, RoomEvent};
 
 use crate::limits::BANS_PER_ROOM_MAX;
-use crate::lobby::Rejection;
 use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::{Gone, Inside, free};
 use crate::session::Session;
+use crate::session::rejection::Rejection;
 use crate::state::layout::PlayerRef;
 use crate::state::rooms::{RoomTx, Seat};
 
 /// In a room's `owner`: nobody has a seat.
 pub(crate) const NOBODY: u32 = u32::MAX;
 
-/// The players whom a room's owner has sent out, the last one first. Beyond the limit the oldest is forgotten.
-pub(crate) type Bans = [PlayerRef; BANS_PER_ROOM_MAX];
-
 /// Nobody was sent out.
 pub(crate) const NO_BANS: Bans = [PlayerRef::NOBODY; BANS_PER_ROOM_MAX];
 
-impl Session {
-    /// Takes the seat from the player of that name, for good: as the owner.
-    ///
-    /// # Errors
-    ///
-    /// In no room, not the owner, nobody else in that seat, or another than the owner has seen there.
-    pub fn kick_from_seat(&mut self, seat: u8, name: &str) -> Result<(), Rejection> {
-        self.in_room(|tx, inside| {
-            inside.must_own(tx)?;
-            let Seat { player, .. } = other_in_seat(tx, inside, seat, name)?;
-            ban(tx, player);
-            free(
-                tx,
-                inside.games,
-                (inside.outbox, inside.faults),
-                seat,
-                Gone::Kicked,
-            )
-        })
-    }
+/// Takes the seat from the player of that name, for good: as the owner.
+///
+/// # Errors
+///
+/// In no room, not the owner, nobody else in that seat, or another than the owner has seen there.
+pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
+    join_leave::in_room(session, |tx, inside| {
+        inside.must_own(tx)?;
+        let Seat { player, .. } = other_in_seat(tx, inside, seat, name)?;
+        ban(tx, player);
+        free(
+            tx,
+            inside.games,
+            (inside.outbox, inside.faults),
+            seat,
+            Gone::Kicked,
+        )
+    })
+}
 
-    /// Makes the player of that name, in that seat, the room's owner.
-    ///
-    /// # Errors
-    ///
-    /// In no room, not the owner, nobody else in that seat, or another than the owner has seen there.
-    pub fn hand_over(&mut self, seat: u8, name: &str) -> Result<(), Rejection> {
-        self.in_room(|tx, inside| {
-            inside.must_own(tx)?;
-            other_in_seat(tx, inside, seat, name)?;
-            make_owner(tx, seat)
-        })
-    }
+/// Makes the player of that name, in that seat, the room's owner.
+///
+/// # Errors
+///
+/// In no room, not the owner, nobody else in that seat, or another than the owner has seen there.
+pub fn hand_over(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
+    join_leave::in_room(session, |tx, inside| {
+        inside.must_own(tx)?;
+        other_in_seat(tx, inside, seat, name)?;
+        make_owner(tx, seat)
+    })
 }
 
 impl Inside<'_> {

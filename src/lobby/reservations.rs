@@ -4,6 +4,8 @@
 //! invitation, and the owner's frame is consumed. Who takes over in between handles the frame again: the seat is kept already, and
 //! its time begins anew.
 
+use crate::lobby::join_leave;
+use crate::state::rooms::kept_seats;
 use std::sync::atomic::Ordering;
 
 use forkade_protocol::{RejectCode, Reservation, RoomEvent, RoomId, ServerMessage, text};
@@ -14,57 +16,56 @@ use crate::lobby::invites::code_of;
 use crate::lobby::join_leave::{Inside, free_seat};
 use crate::lobby::ownership::pardon;
 use crate::lobby::turns::time_left;
-use crate::lobby::{Lobby, Rejection};
 use crate::session::Session;
+use crate::session::rejection::Rejection;
 use crate::state::directory::Name;
+use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::rooms::{RoomLife, RoomTx, Seat, game_of, is_open};
 use shmem::sys::clock::now_ms;
 
-impl Session {
-    /// Keeps a free seat for the player of that name, for a while: as the room's owner. Counts as a line of chat.
-    ///
-    /// # Errors
-    ///
-    /// In no room, not the owner, nobody has the name or has a seat here already, no seat is free, the match under way, or the
-    /// player's mailbox is full.
-    pub fn reserve(&mut self, name: &str) -> Result<(), Rejection> {
-        self.look_in_room(|tx, inside| inside.must_own(&tx))?;
-        let paid = self.pay_for_line()?;
-        let player = self.lobby.find_addressee(name)?;
-        let lasts_ms = self
-            .lobby
-            .memory
-            .header
-            .seat_reservation_ms
-            .load(Ordering::Relaxed);
-        let (room, (invited, kept_until_ms)) = self.look_in_room(|mut tx, inside| {
-            inside.must_own(&tx)?;
-            let kept_until_ms = seat_kept_for(&tx, player.0)
-                .map(|seat| tx.get(&tx.record().kept_until_ms[usize::from(seat)]));
-            let invited = keep(&mut tx, inside, player, lasts_ms)?;
-            tx.commit()?;
-            Ok((inside.room, (invited, kept_until_ms)))
-        })?;
-        self.bells.push(room.index());
+/// Keeps a free seat for the player of that name, for a while: as the room's owner. Counts as a line of chat.
+///
+/// # Errors
+///
+/// In no room, not the owner, nobody has the name or has a seat here already, no seat is free, the match under way, or the
+/// player's mailbox is full.
+pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
+    join_leave::look_in_room(session, |tx, inside| inside.must_own(&tx))?;
+    let paid = session.pay_for_line()?;
+    let player = find_addressee(session.state, name)?;
+    let lasts_ms = session
+        .state
+        .memory
+        .header
+        .seat_reservation_ms
+        .load(Ordering::Relaxed);
+    let (room, (invited, kept_until_ms)) = join_leave::look_in_room(session, |mut tx, inside| {
+        inside.must_own(&tx)?;
+        let kept_until_ms =
+            seat_kept_for(&tx, player.0).map(|seat| tx.get(&tx.record().kept_until_ms[usize::from(seat)]));
+        let invited = keep(&mut tx, inside, player, lasts_ms)?;
+        tx.commit()?;
+        Ok((inside.room, (invited, kept_until_ms)))
+    })?;
+    session.bells.push(room.index());
 
-        let Some(own) = self.own() else { return Ok(()) };
-        let memory = self.lobby.memory;
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
-        match memory.post(&mut tx, player.0, &invited) {
-            Ok(keeper) => {
-                paid.enter(&mut tx, &own.player.chat_paid_until_us);
-                own.consume(&mut tx);
-                tx.commit()?;
-                self.keeper_bells.extend(keeper);
-                Ok(())
-            }
-            // Others filled the mailbox meanwhile, or the player has left.
-            Err(error) => {
-                drop(tx);
-                self.lobby.withdraw(room, player.0, kept_until_ms)?;
-                Err(error.into())
-            }
+    let Some(own) = session.own() else { return Ok(()) };
+    let memory = session.state.memory;
+    let mut tx = session.state.hand.begin(memory.directory.record);
+    match memory.post(&mut tx, player.0, &invited) {
+        Ok(keeper) => {
+            paid.enter(&mut tx, &own.player.chat_paid_until_us);
+            own.consume(&mut tx);
+            tx.commit()?;
+            session.keeper_bells.extend(keeper);
+            Ok(())
+        }
+        // Others filled the mailbox meanwhile, or the player has left.
+        Err(error) => {
+            drop(tx);
+            withdraw(session.state, room, player.0, kept_until_ms)?;
+            Err(error.into())
         }
     }
 }
@@ -109,63 +110,61 @@ fn keep(
     })
 }
 
-impl Lobby {
-    /// The player of that name, who can be invited.
-    fn find_addressee(&mut self, name: &str) -> Result<(PlayerRef, Name), Rejection> {
-        let unknown = || {
-            let text = format!("nobody here is called \"{}\"", name.escape_debug());
-            Rejection::new(RejectCode::UnknownPlayer, text)
-        };
-        // As the names of those who are here were cleaned.
-        let cleaned = text::player_name(name).map_err(|_| unknown())?;
-        let directory = self.memory.directory;
-        let tx = self.hand.begin(directory.record);
-        let player = directory.find_name(&tx, &cleaned).ok_or_else(unknown)?;
-        self.memory.must_have_space(&tx, player, INVITED_BYTES_MAX)?;
-        let name = tx.get(&directory.identities.at(player.index()).name);
-        Ok((player, name))
-    }
+/// The player of that name, who can be invited.
+fn find_addressee(state: &mut StateHandle, name: &str) -> Result<(PlayerRef, Name), Rejection> {
+    let unknown = || {
+        let text = format!("nobody here is called \"{}\"", name.escape_debug());
+        Rejection::new(RejectCode::UnknownPlayer, text)
+    };
+    // As the names of those who are here were cleaned.
+    let cleaned = text::player_name(name).map_err(|_| unknown())?;
+    let directory = state.memory.directory;
+    let tx = state.hand.begin(directory.record);
+    let player = directory.find_name(&tx, &cleaned).ok_or_else(unknown)?;
+    state.memory.must_have_space(&tx, player, INVITED_BYTES_MAX)?;
+    let name = tx.get(&directory.identities.at(player.index()).name);
+    Ok((player, name))
+}
 
-    /// The seat is kept for the player no longer than it was before: not at all, if it was not.
-    fn withdraw(
-        &mut self,
-        room: RoomRef,
-        player: PlayerRef,
-        kept_until_ms: Option<u64>,
-    ) -> Result<(), Rejection> {
-        let mut tx = self.hand.begin(self.memory.rooms.at(room.index()));
-        if is_open(&tx, room)
-            && let Some(seat) = seat_kept_for(&tx, player)
-        {
-            match kept_until_ms {
-                Some(until_ms) => tx.set(&tx.record().kept_until_ms[usize::from(seat)], until_ms),
-                None => give_up(&mut tx, 1 << seat)?,
-            }
+/// The seat is kept for the player no longer than it was before: not at all, if it was not.
+fn withdraw(
+    state: &mut StateHandle,
+    room: RoomRef,
+    player: PlayerRef,
+    kept_until_ms: Option<u64>,
+) -> Result<(), Rejection> {
+    let mut tx = state.hand.begin(state.memory.rooms.at(room.index()));
+    if is_open(&tx, room)
+        && let Some(seat) = seat_kept_for(&tx, player)
+    {
+        match kept_until_ms {
+            Some(until_ms) => tx.set(&tx.record().kept_until_ms[usize::from(seat)], until_ms),
+            None => give_up(&mut tx, 1 << seat)?,
         }
-        Ok(tx.commit()?)
     }
+    Ok(tx.commit()?)
+}
 
-    /// Frees the seats in a room that were kept for too long. Says whether there were any.
-    ///
-    /// # Errors
-    ///
-    /// Events that do not fit, which is a mistake of this program's.
-    pub(crate) fn end_reservations(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-        let mut tx = self.hand.begin(self.memory.rooms.at(index));
-        let record = tx.record();
-        if tx.get(&record.life) != RoomLife::OPEN.raw() {
-            return Ok(false);
-        }
-        let over = kept_seats(tx.get(&record.reserved))
-            .filter(|seat| tx.get(&record.kept_until_ms[usize::from(*seat)]) <= now_ms)
-            .fold(0, |over, seat| over | 1 << seat);
-        if over == 0 {
-            return Ok(false);
-        }
-        give_up(&mut tx, over)?;
-        tx.commit()?;
-        Ok(true)
+/// Frees the seats in a room that were kept for too long. Says whether there were any.
+///
+/// # Errors
+///
+/// Events that do not fit, which is a mistake of this program's.
+pub(crate) fn end_reservations(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+    let mut tx = state.hand.begin(state.memory.rooms.at(index));
+    let record = tx.record();
+    if tx.get(&record.life) != RoomLife::OPEN.raw() {
+        return Ok(false);
     }
+    let over = kept_seats(tx.get(&record.reserved))
+        .filter(|seat| tx.get(&record.kept_until_ms[usize::from(*seat)]) <= now_ms)
+        .fold(0, |over, seat| over | 1 << seat);
+    if over == 0 {
+        return Ok(false);
+    }
+    give_up(&mut tx, over)?;
+    tx.commit()?;
+    Ok(true)
 }
 
 /// The seat that is kept for the player, if one is.
@@ -206,15 +205,4 @@ pub(crate) fn reservations(tx: &RoomTx<'_>) -> Vec<Reservation> {
         milliseconds: time_left(tx.get(&record.kept_until_ms[usize::from(seat)]), now_ms),
     };
     kept_seats(tx.get(&record.reserved)).map(shown).collect()
-}
-
-/// The seats whose bits are set.
-pub(crate) fn kept_seats(bits: u64) -> impl Iterator<Item = u8> {
-    // Mostly there are none, and every commit in a room asks.
-    let mut rest = bits;
-    std::iter::from_fn(move || {
-        let seat = (rest != 0).then(|| rest.trailing_zeros())?;
-        rest &= rest - 1;
-        u8::try_from(seat).ok()
-    })
 }

@@ -1,33 +1,32 @@
 //! Looking at the room one is in: the one way for a client that knows a game only by its view to learn what an event has made of it.
 
+use crate::lobby::join_leave;
 use forkade_protocol::ServerMessage;
 
-use crate::lobby::Rejection;
 use crate::lobby::join_leave::Inside;
+use crate::lobby::room_view::snapshot;
 use crate::session::Session;
-use crate::state::rooms::snapshot;
+use crate::session::rejection::Rejection;
 
-impl Session {
-    /// Shows the player the room as it is now. Delivery does not change: events up to now reach the player all the same, before
-    /// or after.
-    ///
-    /// # Errors
-    ///
-    /// If the player is in no room, or no longer has the seat.
-    pub fn look(&mut self, request: u32) -> Result<(), Rejection> {
-        self.look_in_room(|mut tx, inside| {
-            let Inside {
-                own,
-                room,
-                seat,
-                games,
-                ..
-            } = *inside;
-            // Who has lost the seat does not get here, and does not see what whoever has it now may see.
-            let snapshot = snapshot(&tx, room, games, seat, inside.faults);
-            own.reply(&mut tx, &ServerMessage::Picture { request, snapshot });
-            own.consume(&mut tx);
-            Ok(tx.commit()?)
-        })
-    }
+/// Shows the player the room as it is now. Delivery does not change: events up to now reach the player all the same, before
+/// or after.
+///
+/// # Errors
+///
+/// If the player is in no room, or no longer has the seat.
+pub fn look(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
+    join_leave::look_in_room(session, |mut tx, inside| {
+        let Inside {
+            own,
+            room,
+            seat,
+            games,
+            ..
+        } = *inside;
+        // Who has lost the seat does not get here, and does not see what whoever has it now may see.
+        let snapshot = snapshot(&tx, room, games, seat, inside.faults);
+        own.reply(&mut tx, &ServerMessage::Picture { request, snapshot });
+        own.consume(&mut tx);
+        Ok(tx.commit()?)
+    })
 }

@@ -1,13 +1,14 @@
 //! What a room is like: the settings that its owner chooses, at first and later.
 
+use crate::lobby::join_leave;
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomRules, RoomSettings};
 
 use crate::limits::{GAME_OPTIONS_BYTES_MAX, PASSCODE_BYTES_MAX, SEATS_MAX, TURN_SECONDS_MAX};
-use crate::lobby::Rejection;
 use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::fresh_seed;
 use crate::lobby::reservations::give_up;
 use crate::session::Session;
+use crate::session::rejection::Rejection;
 use crate::state::buffers;
 use crate::state::rooms::{Passcode, RoomOptions, RoomTx, game_of, phase_of};
 use forkade_games::{AnyGame, GameError, Step};
@@ -99,24 +100,22 @@ impl Settings {
     }
 }
 
-impl Session {
-    /// Changes the settings of the room that the player owns.
-    ///
-    /// # Errors
-    ///
-    /// In no room, not the owner, settings that cannot be, or a match under way that they would change.
-    pub fn configure(&mut self, wish: &RoomSettings) -> Result<(), Rejection> {
-        // The passcode is hashed and the game asked without the lock; a room's game never changes.
-        let game = self.look_in_room(|tx, inside| {
-            inside.must_own(&tx)?;
-            Ok(game_of(&tx, inside.games))
-        })?;
-        let (settings, _) = Settings::check(game, wish)?;
-        self.in_room(|tx, inside| {
-            inside.must_own(tx)?;
-            apply(tx, &settings)
-        })
-    }
+/// Changes the settings of the room that the player owns.
+///
+/// # Errors
+///
+/// In no room, not the owner, settings that cannot be, or a match under way that they would change.
+pub fn configure(session: &mut Session<'_>, wish: &RoomSettings) -> Result<(), Rejection> {
+    // The passcode is hashed and the game asked without the lock; a room's game never changes.
+    let game = join_leave::look_in_room(session, |tx, inside| {
+        inside.must_own(&tx)?;
+        Ok(game_of(&tx, inside.games))
+    })?;
+    let (settings, _) = Settings::check(game, wish)?;
+    join_leave::in_room(session, |tx, inside| {
+        inside.must_own(tx)?;
+        apply(tx, &settings)
+    })
 }
 
 fn apply(tx: &mut RoomTx<'_>, settings: &Settings) -> Result<(), Rejection> {

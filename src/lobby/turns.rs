@@ -4,57 +4,57 @@
 //! something. When it has run out, the ticker tells the game, which decides what that means. A ticker that was away is late, but a
 //! clock never runs out early.
 
+use crate::lobby::match_play;
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, Turn};
 
 use crate::lobby::delivery::Events;
 use crate::lobby::match_play::call_game;
-use crate::lobby::{Lobby, Rejection};
-use crate::maintenance::crash_attribution::note_game;
+use crate::session::rejection::Rejection;
+use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomLife, RoomTx, phase_of};
+use crate::state::running_game::note_game;
 use shmem::sys::clock::now_ms;
 
 /// In a room's `turn_seat`: no clock is running.
 pub(crate) const NOBODY: u32 = u32::MAX;
 
-impl Lobby {
-    /// Ends the turn in a room whose clock has run out. Says whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// If the game fails: the match is then over, abandoned.
-    pub(crate) fn end_turn(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-        let mut tx = self.hand.begin(self.memory.rooms.at(index));
-        let record = tx.record();
-        let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
-        let open = tx.get(&record.life) == RoomLife::OPEN.raw();
-        let Some(seat) = seat_to_move(&tx).filter(|_| open && playing) else {
-            return Ok(false);
-        };
-        if tx.get(&record.turn_ends_at_ms) > now_ms {
-            return Ok(false);
-        }
-        let mut events = Events::begin(&mut tx);
-        events.tell_all(&mut tx, RoomEvent::TurnTimedOut { seat })?;
-        events.finish(&mut tx);
-        let room = RoomRef::new(index, tx.get(&record.generation));
-        let noted = note_game(self.memory, self.notes_games, room);
-        let ended = call_game(
-            &mut tx,
-            self.games,
-            &mut self.outbox,
-            Some(seat),
-            |game, state, out, next| game.turn_timed_out(state, seat, out, next),
-        );
-        if let Err(rejection) = ended.map_err(Rejection::from).flatten() {
-            drop(tx);
-            self.abandon_match(index)?;
-            return Err(rejection);
-        }
-        tx.commit()?;
-        drop(noted);
-        Ok(true)
+/// Ends the turn in a room whose clock has run out. Says whether there was one.
+///
+/// # Errors
+///
+/// If the game fails: the match is then over, abandoned.
+pub(crate) fn end_turn(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+    let mut tx = state.hand.begin(state.memory.rooms.at(index));
+    let record = tx.record();
+    let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
+    let open = tx.get(&record.life) == RoomLife::OPEN.raw();
+    let Some(seat) = seat_to_move(&tx).filter(|_| open && playing) else {
+        return Ok(false);
+    };
+    if tx.get(&record.turn_ends_at_ms) > now_ms {
+        return Ok(false);
     }
+    let mut events = Events::begin(&mut tx);
+    events.tell_all(&mut tx, RoomEvent::TurnTimedOut { seat })?;
+    events.finish(&mut tx);
+    let room = RoomRef::new(index, tx.get(&record.generation));
+    let noted = note_game(state.memory, state.notes_games, room);
+    let ended = call_game(
+        &mut tx,
+        state.games,
+        &mut state.outbox,
+        Some(seat),
+        |game, state, out, next| game.turn_timed_out(state, seat, out, next),
+    );
+    if let Err(rejection) = ended.map_err(Rejection::from).flatten() {
+        drop(tx);
+        match_play::abandon_match(state, index)?;
+        return Err(rejection);
+    }
+    tx.commit()?;
+    drop(noted);
+    Ok(true)
 }
 
 /// Sees to the clock after a call of the game: whose turn it is now, and by whose doing.

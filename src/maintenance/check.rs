@@ -10,21 +10,22 @@ use std::sync::atomic::Ordering;
 use forkade_protocol::{Phase as MatchPhase, ServerMessage, codec};
 
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, OUTPUT_RING_BYTES};
-use crate::lobby::Lobby;
-use crate::lobby::chat::ChatPlace;
 use crate::lobby::ownership::{is_banned, owner_of};
-use crate::lobby::reservations::{kept_seats, seat_kept_for};
+use crate::lobby::reservations::seat_kept_for;
 use crate::lobby::turns;
 use crate::session::CURSOR_LOST;
+use crate::state::chat::ChatPlace;
 use crate::state::connections::{Claim, Phase};
 use crate::state::directory::{Directory, LobbyTx, Name, Presence};
+use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
+use crate::state::rooms::kept_seats;
 use crate::state::rooms::{RoomLife, RoomTx, occupants, phase_of};
 use shmem::event_log::{EventLog, Read};
 
 /// Rebuilds the free lists, counts and the index of names from the identities and room entries, under the lobby's lock, and
 /// gives a sentence for each difference.
-pub fn check_directory(lobby: &mut Lobby) -> Vec<String> {
+pub fn check_directory(lobby: &mut StateHandle) -> Vec<String> {
     let directory = lobby.memory.directory;
     let tx = lobby.hand.begin(directory.record);
     let mut faults = Faults::default();
@@ -128,7 +129,7 @@ fn check_room_entries(directory: Directory, tx: &LobbyTx<'_>, faults: &mut Fault
 /// States between the transactions of one operation are no faults: a player who is [opening a
 /// room](crate::state::players::Membership::opening), a [room that closes](RoomLife::CLOSING), a player who is
 /// [expiring](Presence::EXPIRING). What dead processes left under a lock must have been decided before.
-pub fn check_all(lobby: &mut Lobby) -> Vec<String> {
+pub fn check_all(lobby: &mut StateHandle) -> Vec<String> {
     let mut faults = Faults(check_directory(lobby));
     let mut believed = Believed::default();
     let mut carried = carried_players(lobby, &mut faults);
@@ -172,7 +173,7 @@ struct Believed {
 }
 
 /// By the player's id: the connection that carries the session.
-fn carried_players(lobby: &mut Lobby, faults: &mut Faults) -> BTreeMap<u64, ConnectionRef> {
+fn carried_players(lobby: &mut StateHandle, faults: &mut Faults) -> BTreeMap<u64, ConnectionRef> {
     let mut carried = BTreeMap::new();
     for (index, record) in lobby
         .memory
@@ -200,7 +201,7 @@ fn carried_players(lobby: &mut Lobby, faults: &mut Faults) -> BTreeMap<u64, Conn
 }
 
 fn check_player(
-    lobby: &mut Lobby,
+    lobby: &mut StateHandle,
     player: PlayerRef,
     carried: &mut BTreeMap<u64, ConnectionRef>,
     believed: &mut Believed,
@@ -262,7 +263,7 @@ fn check_player(
     }
 }
 
-fn check_room(lobby: &mut Lobby, index: u32, believed: &mut Believed, faults: &mut Faults) {
+fn check_room(lobby: &mut StateHandle, index: u32, believed: &mut Believed, faults: &mut Faults) {
     let memory = lobby.memory;
     let tx = lobby.hand.begin(memory.directory.record);
     let entry = memory.directory.rooms.at(index);
@@ -421,7 +422,7 @@ fn check_log<const WORDS: usize>(log: &EventLog<WORDS>, head: u64, faults: &mut 
 }
 
 /// The lines of the lobby's chat are numbered without a gap, and each reader knows the number of the line that it has read last.
-fn check_chat(lobby: &mut Lobby, believed: &Believed, faults: &mut Faults) {
+fn check_chat(lobby: &mut StateHandle, believed: &Believed, faults: &mut Faults) {
     let tx = lobby.hand.begin(lobby.memory.chat);
     let log = &tx.record().log;
     let (head, last_number) = (log.head(&tx), log.last_number(&tx));
@@ -443,7 +444,7 @@ fn check_chat(lobby: &mut Lobby, believed: &Believed, faults: &mut Faults) {
     }
 }
 
-pub(crate) fn present_players(lobby: &mut Lobby) -> Vec<PlayerRef> {
+pub(crate) fn present_players(lobby: &mut StateHandle) -> Vec<PlayerRef> {
     let directory = lobby.memory.directory;
     let tx = lobby.hand.begin(directory.record);
     let touched = tx.get(&directory.record.identities_touched);

@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
-use crate::lobby::Lobby;
-use crate::lobby::reservations::kept_seats;
 use crate::maintenance::check::present_players;
 use crate::session::Session;
 use crate::session::transport::Passed;
 use crate::state::connections::{ConnectionRecord, Phase};
+use crate::state::handle::StateHandle;
 use crate::state::layout::PlayerRef;
 use crate::state::players::PlayerRecord;
+use crate::state::rooms::kept_seats;
 use crate::state::rooms::{RoomLife, occupants, read_state};
 use shmem::event_log::{EventLog, Read};
 use shmem::sys::memory::SharedBytes;
@@ -24,7 +24,7 @@ use shmem::transaction::{Hand, Record};
 const EVENTS_SHOWN: usize = 4;
 
 /// Decides what dead processes have left under any lock, by taking and releasing them all.
-pub fn settle(lobby: &mut Lobby) {
+pub fn settle(lobby: &mut StateHandle) {
     let memory = lobby.memory;
     lobby.hand.settle(memory.directory.record);
     lobby.hand.settle(memory.chat);
@@ -41,7 +41,7 @@ pub fn settle(lobby: &mut Lobby) {
 }
 
 /// The picture of all of it. `passed` is what has passed on each connection, from the first slot on.
-pub fn of_everything(lobby: &mut Lobby, passed: &[Passed]) -> Vec<String> {
+pub fn of_everything(lobby: &mut StateHandle, passed: &[Passed]) -> Vec<String> {
     let memory = lobby.memory;
     let mut lines = Vec::new();
     // By the room's index: the offset in its log from which on somebody needs the events.
@@ -90,8 +90,8 @@ pub fn of_everything(lobby: &mut Lobby, passed: &[Passed]) -> Vec<String> {
 }
 
 /// What one session's own records show, without any lock: a successor sees this when it has attached.
-pub fn of_session(session: &Session) -> Vec<String> {
-    let hand = &session.lobby.hand;
+pub fn of_session(session: &Session<'_>) -> Vec<String> {
+    let hand = &session.state.hand;
     let mut lines = vec![of_connection(hand, session.record, session.passed)];
     if let Some((_, player)) = session.player {
         lines.push(of_player(hand, player));
@@ -100,7 +100,7 @@ pub fn of_session(session: &Session) -> Vec<String> {
     lines
 }
 
-fn identity(lobby: &mut Lobby, player: PlayerRef) -> String {
+fn identity(lobby: &mut StateHandle, player: PlayerRef) -> String {
     let directory = lobby.memory.directory;
     let tx = lobby.hand.begin(directory.record);
     let identity = directory.identities.at(player.index());
@@ -179,7 +179,7 @@ fn beginning_of<const WORDS: usize>(bytes: &SharedBytes<WORDS>, length: u32) -> 
     beginning
 }
 
-fn of_room(lobby: &mut Lobby, index: u32, needed_from: u64, lines: &mut Vec<String>) {
+fn of_room(lobby: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Vec<String>) {
     let memory = lobby.memory;
     let entry = memory.directory.rooms.at(index);
     let tx = lobby.hand.begin(memory.directory.record);
@@ -233,7 +233,7 @@ fn of_room(lobby: &mut Lobby, index: u32, needed_from: u64, lines: &mut Vec<Stri
 }
 
 /// What was said to the lobby.
-fn of_chat(lobby: &mut Lobby, needed_from: u64) -> Vec<String> {
+fn of_chat(lobby: &mut StateHandle, needed_from: u64) -> Vec<String> {
     let tx = lobby.hand.begin(lobby.memory.chat);
     let log = &tx.record().log;
     let mut lines = vec![format!(

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, RawFd};
 
 use serde::{Deserialize, Serialize};
 
-use crate::lobby::chat::ChatRecord;
+use crate::state::chat::ChatRecord;
 use crate::state::connections::{KINDS, Kind};
 use crate::state::layout::ConnectionRef;
 use shmem::doorbell;

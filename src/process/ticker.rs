@@ -3,6 +3,9 @@
 //!
 //! It must never hold two locks, and never one while it waits.
 
+use crate::lobby::listing;
+use crate::lobby::match_play;
+use crate::maintenance::expiry;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,10 +17,12 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use crate::limits::{ORPHAN_AFTER_MS, RING_AGAIN_AFTER_MS, SWEEP_MS, TICK_MS};
-use crate::lobby::{Lobby, Rejection};
+use crate::maintenance::crash_attribution;
 use crate::maintenance::crash_attribution::RoomBlame;
 use crate::process::process_table::{Context, Life, Start};
+use crate::session::rejection::Rejection;
 use crate::state::connections::KINDS;
+use crate::state::handle::StateHandle;
 use shmem::mutants::Switch;
 use shmem::sys::clock::now_ms;
 use shmem::sys::signals::Signals;
@@ -48,8 +53,7 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
 struct Ticker {
     context: Context,
     life: Life,
-    /// `None` only while it is lent out.
-    lobby: Option<Lobby>,
+    state: StateHandle,
     signals: Signals,
     poll: Poll,
     /// Rooms with unannounced events, and since when.
@@ -75,11 +79,11 @@ impl Ticker {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
         }
-        let lobby = Some(Lobby::attach(context.memory, context.games));
+        let state = StateHandle::attach(context.memory, context.games);
         Ok(Self {
             context,
             life: start.life(),
-            lobby,
+            state,
             signals,
             poll,
             lagging: HashMap::new(),
@@ -116,14 +120,13 @@ impl Ticker {
         if self.bells_are_asked_for {
             self.hand_out_bells();
         }
-        let mut lobby = self.lobby.take().expect("lent out only within a call");
-        let touched = lobby.rooms_touched();
+        let touched = self.state.rooms_touched();
         for index in 0..touched {
             // A thousand rooms, each of which takes its time, take long.
             self.life.show();
             let record = self.context.memory.rooms.at(index);
             if record.is_due(now_ms) {
-                match lobby.pass_time(index, now_ms) {
+                match match_play::pass_time(&mut self.state, index, now_ms) {
                     Ok(_) => {}
                     Err(Rejection {
                         fault: Some(fault), ..
@@ -144,25 +147,23 @@ impl Ticker {
         self.ring_keepers_again();
         if now_ms >= self.next_sweep_ms {
             self.next_sweep_ms = now_ms + SWEEP_MS;
-            for room in lobby.sweep_players(now_ms) {
+            for room in expiry::sweep_players(&mut self.state, now_ms) {
                 self.context
                     .wiring
                     .ring_room(room, &self.context.memory.rooms.at(room).log);
             }
-            for fault in lobby.take_faults() {
+            for fault in self.state.take_faults() {
                 log::warn!("the game's code failed when a player was gone: {fault}");
             }
-            lobby.sweep_rooms();
-            lobby = self.free_orphans(lobby, now_ms);
-            self.end_drain(&mut lobby, now_ms);
+            expiry::sweep_rooms(&mut self.state);
+            self.free_orphans(now_ms);
+            self.end_drain(now_ms);
         }
-        self.lobby = Some(lobby);
     }
 
     /// If the predecessor died of a game's code, that is the room's fault.
     fn blame_room(&mut self) {
-        let lobby = self.lobby.as_mut().expect("lent out only within a call");
-        match lobby.begin_to_tick() {
+        match crash_attribution::begin_to_tick(&mut self.state) {
             Ok(None) => {}
             Ok(Some(RoomBlame::Counted { room, deaths })) => log::warn!(
                 "the ticker before this one ended while it ran the game in room {}, as the {deaths}. of late",
@@ -225,13 +226,13 @@ impl Ticker {
     }
 
     /// Has the server stopped when it drains and the last match is over, or its time.
-    fn end_drain(&self, lobby: &mut Lobby, now_ms: u64) {
+    fn end_drain(&mut self, now_ms: u64) {
         let header = self.context.memory.header;
         let until_ms = header.drain_until_ms.load(Ordering::Acquire);
         if until_ms == 0 || header.stopping.load(Ordering::Acquire) != 0 {
             return;
         }
-        let matches = lobby.matches_under_way();
+        let matches = listing::matches_under_way(&mut self.state);
         if matches != 0 && now_ms < until_ms {
             return;
         }
@@ -244,26 +245,23 @@ impl Ticker {
         }
     }
 
-    fn free_orphans(&mut self, mut lobby: Lobby, now_ms: u64) -> Lobby {
-        let orphaned = lobby.orphaned_connections();
+    fn free_orphans(&mut self, now_ms: u64) {
+        let orphaned = expiry::orphaned_connections(&self.state);
         self.orphans.retain(|index, _| orphaned.contains(index));
         for index in orphaned {
             if now_ms - *self.orphans.entry(index).or_insert(now_ms) < ORPHAN_AFTER_MS {
                 continue;
             }
             self.orphans.remove(&index);
-            if !lobby.give_up_orphan(index) {
+            if !expiry::give_up_orphan(&self.state, index) {
                 continue;
             }
             log::info!("freeing connection {index}, which no process has any more");
-            let keeper;
-            (lobby, keeper) = lobby.free_connection(index);
-            if let Some(keeper) = keeper {
+            if let Some(keeper) = expiry::free_connection(&mut self.state, index) {
                 self.context.wiring.ring_keeper(keeper);
             }
         }
         self.count_outliving();
-        lobby
     }
 
     /// Counts anew who lives on without a keeper: some have come to an end without that anybody was there to be told.

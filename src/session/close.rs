@@ -26,13 +26,13 @@ pub enum Farewell {
     Line(String),
 }
 
-impl Session {
+impl Session<'_> {
     /// Begins to end the connection: what waits is still sent, then the farewell. With `leaves` the player then leaves for good.
     pub fn close(&mut self, leaves: bool, farewell: &Farewell) {
         let record = self.record;
         let stream_end = match self.player {
-            Some((_, player)) => self.lobby.hand.own(&player.output_head),
-            None => transport::stream_sent(&self.lobby.hand, record, self.passed.sent),
+            Some((_, player)) => self.state.hand.own(&player.output_head),
+            None => transport::stream_sent(&self.state.hand, record, self.passed.sent),
         };
         let mut buffer = [0; FAREWELL_BYTES_MAX];
         let farewell = match self.is_text() {
@@ -45,15 +45,15 @@ impl Session {
         let now = now_ms();
         match self.player {
             Some((_, player)) => {
-                let mut tx = self.lobby.hand.begin(player);
+                let mut tx = self.state.hand.begin(player);
                 enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
                 tx.commit().expect("closing fits the journal");
             }
             None => {
-                let asked_for = self.lobby.hand.own(&record.player);
-                let mut tx = self.lobby.hand.begin(self.lobby.memory.directory.record);
+                let asked_for = self.state.hand.own(&record.player);
+                let mut tx = self.state.hand.begin(self.state.memory.directory.record);
                 // Now, with the phase by which a successor knows that the session is only asked for: it would animate it.
-                drop_claim(&mut tx, self.lobby.memory, self.connection, record, asked_for);
+                drop_claim(&mut tx, self.state.memory, self.connection, record, asked_for);
                 enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
                 tx.commit().expect("closing fits the journal");
             }
@@ -65,7 +65,7 @@ impl Session {
     /// followed by a farewell. Gives the keeper whose bell is to be rung.
     pub fn yield_to_claimant(&mut self) -> Option<u32> {
         let (_, player) = self.player?;
-        let stream_end = self.lobby.hand.own(&player.output_head);
+        let stream_end = self.state.hand.own(&player.output_head);
         let farewell = if self.output_sent() == stream_end {
             let text = "your session goes on on a newer connection";
             Farewell::Error(ErrorCode::Replaced, text.into())
@@ -78,40 +78,12 @@ impl Session {
         self.detach(|tx| enter_closing(tx, record, false, stream_end, now, farewell))
     }
 
-    /// Ends the connection's hold on everything, when its last bytes are out or nobody waits for them.
-    /// Gives the keeper whose bell is to be rung.
-    pub fn finish(&mut self) -> Option<u32> {
-        match self.player {
-            Some(_) if self.lobby.hand.own(&self.record.leaves) != 0 => {
-                self.leave_for_good();
-                None
-            }
-            Some(_) => {
-                self.show_connected(false);
-                let record = self.record;
-                self.detach(|tx| tx.set(&record.phase, Phase::DONE.raw()))
-            }
-            None => self.end_without_session(),
-        }
-    }
-
-    /// Tells the room whether this player's connection is alive, if it does not know.
-    pub fn show_connected(&mut self, connected: bool) {
-        let Some((player, _)) = self.player else { return };
-        let Some((room, Some(seat))) = self.membership().place() else {
-            return;
-        };
-        if self.lobby.show_connected(player, room, seat, connected) {
-            self.bells.push(room.index());
-        }
-    }
-
     /// The player keeps the seat for the grace; the session waits for a resume. `also` is done in the same transaction, and ends the
     /// connection's phase [`Phase::OPEN`].
-    fn detach(&mut self, also: impl FnOnce(&mut LobbyTx<'_>)) -> Option<u32> {
-        let (memory, record) = (self.lobby.memory, self.record);
+    pub(crate) fn detach(&mut self, also: impl FnOnce(&mut LobbyTx<'_>)) -> Option<u32> {
+        let (memory, record) = (self.state.memory, self.record);
         let (player, player_record) = self.player?;
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let mut tx = self.state.hand.begin(memory.directory.record);
         let mut claimant = ConnectionRef::NOBODY;
         if let Some(identity) = memory.directory.identity(&tx, player) {
             claimant = tx.get(&identity.claimant);
@@ -122,33 +94,16 @@ impl Session {
         tx.set(&record.player, PlayerRef::NOBODY);
         also(&mut tx);
         tx.commit().expect("detaching fits the journal");
-        self.lobby.hand.let_go(player_record);
+        self.state.hand.let_go(player_record);
         self.player = None;
         claimant.is_somebody().then(|| memory.call_attention(claimant))
     }
 
-    fn leave_for_good(&mut self) {
-        let record = self.record;
-        let Some((player, player_record)) = self.player else {
-            return;
-        };
-        if let Some((room, _)) = self.membership().place() {
-            self.bells.push(room.index());
-        }
-        self.lobby.begin_to_expire(player);
-        self.lobby.expire(player, |tx| {
-            tx.set(&record.player, PlayerRef::NOBODY);
-            tx.set(&record.phase, Phase::DONE.raw());
-        });
-        self.lobby.hand.let_go(player_record);
-        self.player = None;
-    }
-
     /// Ends a connection that carries no session.
-    fn end_without_session(&mut self) -> Option<u32> {
-        let (memory, record) = (self.lobby.memory, self.record);
-        let asked_for = self.lobby.hand.own(&record.player);
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+    pub(crate) fn end_without_session(&mut self) -> Option<u32> {
+        let (memory, record) = (self.state.memory, self.record);
+        let asked_for = self.state.hand.own(&record.player);
+        let mut tx = self.state.hand.begin(memory.directory.record);
         drop_claim(&mut tx, memory, self.connection, record, asked_for);
         tx.set(&record.phase, Phase::DONE.raw());
         tx.commit().expect("ending a connection fits the journal");

@@ -1,14 +1,14 @@
 //! Frames of the client's stream, and what every transaction of the player's does besides its purpose: it consumes the frame
 //! that asked for it, and writes to the output.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use forkade_protocol::{ServerMessage, codec, frame};
 
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
-use crate::lobby::Rejection;
 use crate::session::Session;
 use crate::session::rate::Paid;
+use crate::session::rejection::Rejection;
 use crate::state::buffers;
 use crate::state::players::{OutputRing, PlayerRecord};
 use forkade_games::Games;
@@ -20,7 +20,7 @@ use shmem::transaction::{Record, Tx};
 /// Frame of a message that consists of a few numbers.
 const SHORT_FRAME_BYTES_MAX: usize = 32;
 
-impl Session {
+impl Session<'_> {
     /// What the next transaction of the player's needs. `None` before the greeting.
     pub(crate) fn own(&self) -> Option<Own> {
         let (_, player) = self.player?;
@@ -31,7 +31,7 @@ impl Session {
             received: self.input_received(),
             sent: self.output_sent(),
             text: self.is_text().then_some(Typing {
-                games: self.lobby.games,
+                games: self.state.games,
                 place: self.place_behind,
             }),
         })
@@ -47,8 +47,8 @@ impl Session {
         let Some((_, player)) = self.player else {
             return Ok(None);
         };
-        let (consumed, received) = (self.lobby.hand.own(&player.consumed), self.input_received());
-        let input = player.input.placement(&self.lobby.hand);
+        let (consumed, received) = (self.state.hand.own(&player.consumed), self.input_received());
+        let input = player.input.placement(&self.state.hand);
         let body_start = consumed + FRAME_HEADER_BYTES as u64;
         if received < body_start {
             return Ok(None);
@@ -86,6 +86,33 @@ impl Session {
         self.show();
     }
 
+    /// Shows where the player's streams are. To be called between two transactions.
+    pub(crate) fn show(&self) {
+        let Some((player, record)) = self.player else {
+            return;
+        };
+        let (hand, shown) = (&self.state.hand, &record.shown);
+        let place = self.membership().place();
+        let seat = place.and_then(|(_, seat)| seat);
+        let show = |cell: &AtomicU64, value| cell.store(value, Ordering::Relaxed);
+        shown.begin(player);
+        show(&shown.room, place.map_or(0, |(room, _)| room.to_id()));
+        show(&shown.is_text, u64::from(self.is_text()));
+        show(&shown.seat, seat.map_or(0, |seat| u64::from(seat) + 1));
+        show(&shown.input_received, self.input_received());
+        show(&shown.output_sent, self.output_sent());
+        show(&shown.input_base, record.input.base(hand));
+        show(&shown.output_base, record.output.base(hand));
+        // Who sees these sees all that was stored before.
+        shown
+            .consumed
+            .store(hand.own(&record.consumed), Ordering::Release);
+        shown
+            .output_head
+            .store(hand.own(&record.output_head), Ordering::Release);
+        shown.end(player);
+    }
+
     /// The client has received the output stream up to this offset: it need not be kept any longer.
     ///
     /// # Errors
@@ -120,7 +147,7 @@ impl Session {
     /// If the reply does not fit a frame, which is a mistake of this program's.
     pub fn consume_and_reply(&mut self, reply: Option<&ServerMessage>) -> Result<(), Rejection> {
         let Some(own) = self.own() else { return Ok(()) };
-        let mut tx = self.lobby.hand.begin(own.player);
+        let mut tx = self.state.hand.begin(own.player);
         if let Some(reply) = reply {
             own.reply(&mut tx, reply);
         }

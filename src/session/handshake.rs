@@ -30,7 +30,7 @@ pub enum Resume {
     BeyondTheEnd,
 }
 
-impl Session {
+impl Session<'_> {
     /// Makes the client a new player: answers `Hello`. `used` of the received bytes were the handshake; those behind are the
     /// first of the stream.
     ///
@@ -39,18 +39,18 @@ impl Session {
     /// [`ErrorCode::NameTaken`], [`ErrorCode::ServerFull`] or, while the server drains, [`ErrorCode::ShuttingDown`]; nothing was
     /// changed.
     pub fn greet(&mut self, version: u16, name: Name, used: usize) -> Result<(), ErrorCode> {
-        if self.lobby.memory.header.is_draining() {
+        if self.state.memory.header.is_draining() {
             return Err(ErrorCode::ShuttingDown);
         }
         let handshake = self.handshake();
         let mut secret = [0; 12];
         getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;
-        let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
-        let (limits, games) = (self.limits(), self.lobby.games.infos());
+        let (memory, record, connection) = (self.state.memory, self.record, self.connection);
+        let (limits, games) = (self.limits(), self.state.games.infos());
         // Of what was said before, the player hears nothing.
-        let chat = self.lobby.end_of_chat();
+        let chat = self.state.end_of_chat();
 
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let mut tx = self.state.hand.begin(memory.directory.record);
         if memory.directory.find_name(&tx, name.as_str()).is_some() {
             return Err(ErrorCode::NameTaken);
         }
@@ -84,7 +84,7 @@ impl Session {
                 record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
                 self.player = Some((player, player_record));
             }
-            Err(_) => self.lobby.hand.let_go(player_record),
+            Err(_) => self.state.hand.let_go(player_record),
         }
         done
     }
@@ -102,9 +102,9 @@ impl Session {
         received: u64,
         used: usize,
     ) -> Result<Option<u32>, ErrorCode> {
-        let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
+        let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let (index, hash) = (index_of_token(token), hash_of_token(token));
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let mut tx = self.state.hand.begin(memory.directory.record);
         let identity = memory
             .directory
             .identities
@@ -148,10 +148,10 @@ impl Session {
 
     /// Goes on with the session that was asked for, once its former handler has let go: sends `Resumed`.
     pub fn try_resume(&mut self) -> Resume {
-        let (memory, record, connection) = (self.lobby.memory, self.record, self.connection);
-        let player = self.lobby.hand.own(&record.player);
-        let asked = self.lobby.hand.own(&record.asked_from);
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let (memory, record, connection) = (self.state.memory, self.record, self.connection);
+        let player = self.state.hand.own(&record.player);
+        let asked = self.state.hand.own(&record.asked_from);
+        let mut tx = self.state.hand.begin(memory.directory.record);
         let Some(identity) = memory.directory.identity(&tx, player) else {
             return Resume::Gone;
         };
@@ -174,7 +174,7 @@ impl Session {
         let kept_from = player_record.output_kept_from.load(Ordering::Acquire);
         if asked > head {
             drop(tx);
-            self.lobby.hand.let_go(player_record);
+            self.state.hand.let_go(player_record);
             return Resume::BeyondTheEnd;
         }
         let resuming_at = if asked >= kept_from { asked } else { head };
@@ -214,7 +214,7 @@ impl Session {
     /// The process that holds the session which this connection asks to resume, if one does.
     pub fn holder_of_session(&mut self) -> Option<ProcessId> {
         let holder = self.connection_of_session()?;
-        let record = self.lobby.memory.connections.get(holder.index())?;
+        let record = self.state.memory.connections.get(holder.index())?;
         (record.reference(holder.index()) == holder)
             .then(|| record.handler())
             .flatten()
@@ -224,19 +224,19 @@ impl Session {
     /// rung.
     pub fn remind_holder_of_session(&mut self) -> Option<u32> {
         let holder = self.connection_of_session()?;
-        Some(self.lobby.memory.call_attention(holder))
+        Some(self.state.memory.call_attention(holder))
     }
 
     fn connection_of_session(&mut self) -> Option<ConnectionRef> {
-        let memory = self.lobby.memory;
-        let player = self.lobby.hand.own(&self.record.player);
-        let tx = self.lobby.hand.begin(memory.directory.record);
+        let memory = self.state.memory;
+        let player = self.state.hand.own(&self.record.player);
+        let tx = self.state.hand.begin(memory.directory.record);
         let holder = tx.get(&memory.directory.identity(&tx, player)?.connection);
         holder.is_somebody().then_some(holder)
     }
 
     fn limits(&self) -> Limits {
-        let header = self.lobby.memory.header;
+        let header = self.state.memory.header;
         let milliseconds =
             |value: &AtomicU64| u32::try_from(value.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         Limits {

@@ -11,22 +11,21 @@
 mod close;
 mod frames;
 pub(crate) mod handshake;
-mod parked;
 pub mod rate;
-pub mod stream_tap;
+pub mod rejection;
 pub mod text_session;
 pub mod transport;
 
 use std::sync::atomic::Ordering;
 
 use crate::limits::HANDSHAKE_BYTES_MAX;
-use crate::lobby::Lobby;
-use crate::lobby::mailbox::has_mail;
 use crate::session::rate::Paid;
 use crate::session::transport::Passed;
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::Name;
+use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef};
+use crate::state::mailbox::has_mail;
 use crate::state::players::{Membership, PlayerRecord};
 use forkade_text::input::Place;
 use shmem::mutants::Switch;
@@ -34,15 +33,45 @@ use shmem::mutants::Switch;
 pub use crate::session::close::Farewell;
 pub(crate) use crate::session::frames::Own;
 pub use crate::session::handshake::Resume;
-pub use crate::session::parked::Parked;
 
 /// In a player's log cursor: the player must be given a snapshot before any further event.
 pub(crate) const CURSOR_LOST: u64 = u64::MAX;
 
-/// One connection and its player.
-pub struct Session {
-    /// This process's access to the lobby.
-    pub lobby: Lobby,
+/// What a process keeps of a session between two turns. [`IdleSession::activate`] makes it a [`Session`] again.
+#[derive(Clone, Copy)]
+pub struct IdleSession {
+    connection: ConnectionRef,
+    passed: Passed,
+    record: &'static ConnectionRecord,
+    player: Option<(PlayerRef, &'static PlayerRecord)>,
+    mail_waits: bool,
+    chat_goes_first: bool,
+}
+
+impl IdleSession {
+    /// The connection.
+    pub fn connection(&self) -> ConnectionRef {
+        self.connection
+    }
+
+    /// The session's next turn. Until it [ends](Session::park), the process writes to the records of this session alone.
+    pub fn activate(self, state: &mut StateHandle) -> Session<'_> {
+        state.hand.let_go_of_all();
+        state.hand.animate(self.record);
+        if let Some((_, player)) = self.player {
+            state.hand.animate(player);
+        }
+        Session::with(state, self)
+    }
+}
+
+/// One connection and its player, for the duration of a turn.
+///
+/// A process has one handle on the shared state, and so holds at most one lock, however many sessions it serves: a session borrows
+/// the handle while it is active.
+pub struct Session<'s> {
+    /// This process's handle on the shared state.
+    pub state: &'s mut StateHandle,
     /// The connection.
     pub connection: ConnectionRef,
     /// What has passed on the connection: the handler asks the kernel once and counts from there.
@@ -85,7 +114,7 @@ pub enum Wanted {
     Stop,
 }
 
-impl Session {
+impl<'s> Session<'s> {
     /// Begins to animate a connection, as its first handler or as a successor. `passed` is what the kernel says.
     ///
     /// What a predecessor left under a lock is decided first.
@@ -93,24 +122,19 @@ impl Session {
     /// # Errors
     ///
     /// [`Implausible`]; the caller ends the connection, and the client resumes on a new one.
-    pub fn attach(lobby: Lobby, index: u32, passed: Passed) -> (Self, Result<(), Implausible>) {
-        let record = lobby.memory.connections.at(index);
-        let connection = record.reference(index);
-        let mut session = Self {
-            lobby,
-            connection,
-            passed,
-            record,
-            player: None,
-            frame_end: None,
-            paid: None,
-            place_behind: None,
-            bells: Vec::with_capacity(2),
-            chat_bell: false,
-            keeper_bells: Vec::new(),
-            mail_waits: false,
-            chat_goes_first: false,
-        };
+    pub fn attach(state: &'s mut StateHandle, index: u32, passed: Passed) -> (Self, Result<(), Implausible>) {
+        let record = state.memory.connections.at(index);
+        let mut session = Self::with(
+            state,
+            IdleSession {
+                connection: record.reference(index),
+                passed,
+                record,
+                player: None,
+                mail_waits: false,
+                chat_goes_first: false,
+            },
+        );
         session.take_over();
         let plausible = if session.passed_is_plausible() {
             Ok(())
@@ -120,24 +144,63 @@ impl Session {
         (session, plausible)
     }
 
+    fn with(state: &'s mut StateHandle, idle: IdleSession) -> Self {
+        Self {
+            state,
+            connection: idle.connection,
+            passed: idle.passed,
+            record: idle.record,
+            player: idle.player,
+            frame_end: None,
+            paid: None,
+            place_behind: None,
+            bells: Vec::new(),
+            chat_bell: false,
+            keeper_bells: Vec::new(),
+            mail_waits: idle.mail_waits,
+            chat_goes_first: idle.chat_goes_first,
+        }
+    }
+
+    /// Ends the turn: another session may use the handle.
+    ///
+    /// # Panics
+    ///
+    /// If something has been left half done: a frame that is being handled, a bell that is to be rung. A mistake of the caller's.
+    pub fn park(self) -> IdleSession {
+        assert!(self.frame_end.is_none() && self.place_behind.is_none() && self.paid.is_none());
+        assert!(self.bells.is_empty() && self.keeper_bells.is_empty() && !self.chat_bell);
+        self.idle()
+    }
+
+    /// What is to be kept of the session as it stands now.
+    pub fn idle(&self) -> IdleSession {
+        IdleSession {
+            connection: self.connection,
+            passed: self.passed,
+            record: self.record,
+            player: self.player,
+            mail_waits: self.mail_waits,
+            chat_goes_first: self.chat_goes_first,
+        }
+    }
+
     fn take_over(&mut self) {
-        let lobby = &mut self.lobby;
-        let settle = |lobby: &mut Lobby, noted: u64| lobby.memory.settle(&mut lobby.hand, noted);
         use shmem::transaction::Animated;
-        settle(lobby, self.record.noted_lock().load(Ordering::Relaxed));
-        lobby.hand.animate(self.record);
-        if lobby.hand.own(&self.record.occupant) != self.connection.generation() {
+        let record = self.record;
+        self.state.settle(record.noted_lock().load(Ordering::Relaxed));
+        self.state.hand.let_go_of_all();
+        self.state.hand.animate(record);
+        if self.state.hand.own(&record.occupant) != self.connection.generation() {
             self.reset_record();
             return;
         }
-        let player = lobby.hand.own(&self.record.player);
+        let player = self.state.hand.own(&record.player);
         if player.is_somebody() && self.phase() != Phase::RESUMING {
-            let player_record = self.lobby.memory.players.at(player.index());
-            settle(
-                &mut self.lobby,
-                player_record.noted_lock().load(Ordering::Relaxed),
-            );
-            self.lobby.hand.animate(player_record);
+            let player_record = self.state.memory.players.at(player.index());
+            self.state
+                .settle(player_record.noted_lock().load(Ordering::Relaxed));
+            self.state.hand.animate(player_record);
             self.player = Some((player, player_record));
             if !Switch::NoSecondBell.is_on() {
                 // The predecessor may have died between commit and bell.
@@ -151,7 +214,7 @@ impl Session {
     /// The slot has a new occupant: the former's fields mean nothing.
     fn reset_record(&mut self) {
         let (record, generation) = (self.record, self.connection.generation());
-        let mut tx = self.lobby.hand.begin(self.lobby.memory.directory.record);
+        let mut tx = self.state.hand.begin(self.state.memory.directory.record);
         tx.set(&record.occupant, generation);
         tx.set(&record.phase, Phase::HANDSHAKE.raw());
         tx.set(&record.leaves, 0);
@@ -172,7 +235,7 @@ impl Session {
 
     /// Where the connection is in its life.
     pub fn phase(&self) -> Phase {
-        Phase::from_raw(self.lobby.hand.own(&self.record.phase))
+        Phase::from_raw(self.state.hand.own(&self.record.phase))
     }
 
     /// The record of the connection.
@@ -188,24 +251,29 @@ impl Session {
     /// The player's name; empty before the greeting.
     pub fn name(&self) -> Name {
         self.player
-            .map_or(Name::EMPTY, |(_, record)| self.lobby.hand.own(&record.name))
+            .map_or(Name::EMPTY, |(_, record)| self.state.hand.own(&record.name))
     }
 
     /// Where the player is.
     pub fn membership(&self) -> Membership {
         self.player.map_or(Membership::LOBBY, |(_, record)| {
-            self.lobby.hand.own(&record.membership)
+            self.state.hand.own(&record.membership)
         })
     }
 
     /// Since when the connection has been closing, in milliseconds of the monotonic clock.
     pub fn closing_since_ms(&self) -> u64 {
-        self.lobby.hand.own(&self.record.closing_since_ms)
+        self.state.hand.own(&self.record.closing_since_ms)
     }
 
     /// Rooms whose bell should be rung if their log has anything unannounced; asking empties the list.
     pub fn take_bells(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.bells)
+    }
+
+    /// Whether the lobby's chat is to be rung for; asking says that it will be.
+    pub fn take_chat_bell(&mut self) -> bool {
+        std::mem::take(&mut self.chat_bell)
     }
 
     /// Keepers whose bell should be rung; asking empties the list.
@@ -225,14 +293,14 @@ impl Session {
 
     /// What others want of this connection. Also finds out whether there is mail for the player.
     pub fn wanted(&mut self) -> Wanted {
-        let memory = self.lobby.memory;
+        let memory = self.state.memory;
         if memory.header.stopping.load(Ordering::Acquire) != 0 {
             return Wanted::Stop;
         }
         let Some((player, _)) = self.player else {
             return Wanted::Nothing;
         };
-        let tx = self.lobby.hand.begin(memory.directory.record);
+        let tx = self.state.hand.begin(memory.directory.record);
         let Some(identity) = memory.directory.identity(&tx, player) else {
             return Wanted::Kick;
         };

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use forkade_protocol::{ClientMessage, RejectCode};
 
-use crate::lobby::Rejection;
 use crate::session::Session;
+use crate::session::rejection::Rejection;
 use crate::state::players::PlayerRecord;
 use shmem::sys::clock::now_ns;
 use shmem::sys::memory::Guarded;
@@ -21,10 +21,10 @@ use shmem::transaction::{Record, Tx};
 
 const MINUTE_US: u64 = 60_000_000;
 
-impl Session {
+impl Session<'_> {
     /// What one more line costs the player, who may say it now.
     pub(crate) fn pay_for_line(&self) -> Result<Paid, Rejection> {
-        let header = self.lobby.memory.header;
+        let header = self.state.memory.header;
         let rate = Rate::of(&header.chat_burst, &header.chat_per_minute);
         self.pay(rate, |player| &player.chat_paid_until_us)
             .map_err(|wait| {
@@ -35,7 +35,7 @@ impl Session {
 
     /// What one more request costs the player, who may make it now.
     pub(crate) fn pay_for_request(&self) -> Result<Paid, Rejection> {
-        let header = self.lobby.memory.header;
+        let header = self.state.memory.header;
         let rate = Rate::of(&header.requests_burst, &header.requests_per_minute);
         self.pay(rate, |player| &player.requests_paid_until_us)
             .map_err(|wait| {
@@ -62,7 +62,7 @@ impl Session {
     fn pay(&self, rate: Rate, account: impl FnOnce(&PlayerRecord) -> &Guarded<u64>) -> Result<Paid, String> {
         let paid_until_us = self
             .player
-            .map_or(0, |(_, player)| self.lobby.hand.own(account(player)));
+            .map_or(0, |(_, player)| self.state.hand.own(account(player)));
         let paid = rate.pay(paid_until_us, now_ns() / 1000);
         paid.map_err(|wait_us| format!("wait {:.1} s", wait_us.div_ceil(100_000) as f64 / 10.0))
     }

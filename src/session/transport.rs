@@ -34,16 +34,16 @@ enum Piece<'a> {
     Farewell(std::ops::Range<usize>),
 }
 
-impl Session {
+impl Session<'_> {
     /// Stream offset behind the last byte received.
     pub fn input_received(&self) -> u64 {
-        let handshake = u64::from(self.lobby.hand.own(&self.record.handshake_bytes));
-        self.lobby.hand.own(&self.record.input_base) + self.passed.received.saturating_sub(handshake)
+        let handshake = u64::from(self.state.hand.own(&self.record.handshake_bytes));
+        self.state.hand.own(&self.record.input_base) + self.passed.received.saturating_sub(handshake)
     }
 
     /// Stream offset behind the last byte that the kernel has taken.
     pub fn output_sent(&self) -> u64 {
-        stream_sent(&self.lobby.hand, self.record, self.passed.sent)
+        stream_sent(&self.state.hand, self.record, self.passed.sent)
     }
 
     /// Receives once from the socket, straight into shared memory. `Ok(None)`: no space until something is handled.
@@ -52,7 +52,7 @@ impl Session {
     ///
     /// Those of recv(2).
     pub fn receive(&mut self, socket: &impl std::os::fd::AsFd) -> std::io::Result<Option<Receipt>> {
-        let hand = &self.lobby.hand;
+        let hand = &self.state.hand;
         let (received, space) = if let Some((_, player)) = self.player {
             let (from, consumed) = (self.input_received(), hand.own(&player.consumed));
             let space = INPUT_RING_BYTES
@@ -104,7 +104,7 @@ impl Session {
             Some(Piece::Greeting(range)) => shared_io::send(socket, &self.record.greeting, range)?,
             Some(Piece::Farewell(range)) => shared_io::send(socket, &self.record.farewell, range)?,
             Some(Piece::Stream(player, stream)) => {
-                let placement = player.output.placement(&self.lobby.hand);
+                let placement = player.output.placement(&self.state.hand);
                 let length =
                     usize::try_from(stream.end - stream.start).expect("the ring holds what was not sent");
                 shared_io::send(socket, placement.bytes(), placement.range(stream.start, length))?
@@ -122,13 +122,13 @@ impl Session {
     /// Bytes of stream that may be written before anything unsent would be overwritten.
     pub fn output_space(&self) -> u64 {
         let Some((_, player)) = self.player else { return 0 };
-        let head = self.lobby.hand.own(&player.output_head);
+        let head = self.state.hand.own(&player.output_head);
         crate::state::players::OutputRing::BYTES - head.saturating_sub(self.output_sent())
     }
 
     /// Whether the kernel's counts fit the records. If not, this connection cannot be continued (the session can).
     pub(crate) fn passed_is_plausible(&self) -> bool {
-        let hand = &self.lobby.hand;
+        let hand = &self.state.hand;
         let has_ended = [Phase::CLOSING, Phase::DONE].contains(&self.phase());
         let Some((_, player)) = self.player else {
             // Who has let go of a session may have received any number of bytes, and receives no more.
@@ -147,7 +147,7 @@ impl Session {
     }
 
     fn next_piece(&self) -> Option<Piece<'static>> {
-        let (hand, record) = (&self.lobby.hand, self.record);
+        let (hand, record) = (&self.state.hand, self.record);
         let greeting = u64::from(hand.own(&record.greeting_bytes));
         if self.passed.sent < greeting {
             return Some(Piece::Greeting(small(self.passed.sent)..small(greeting)));

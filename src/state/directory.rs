@@ -10,9 +10,9 @@ use siphasher::sip::SipHasher13;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::limits::PLAYER_NAME_BYTES_MAX;
-use crate::lobby::mailbox::Mailbox;
 use crate::state::fixed_string::Text;
 use crate::state::layout::{ConnectionRef, PlayerRef};
+use crate::state::mailbox::Mailbox;
 use shmem::lock::Lock;
 use shmem::shared_record;
 use shmem::sys::memory::Guarded;

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX, UPGRADE_TEXT_BYTES};
-use crate::maintenance::crash_attribution::GameNote;
 use crate::state::connection_counts::Occupancy;
 use crate::state::connections::Kind;
+use crate::state::running_game::GameNote;
 use forkade_games::length_that_fits;
 use shmem::hang_reports::Alarm;
 use shmem::liveness::Pulse;

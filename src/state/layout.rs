@@ -11,11 +11,11 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::limits::CONNECTIONS_PER_KEEPER_MAX;
-use crate::lobby::chat::ChatRecord;
-use crate::lobby::mailbox::Mailbox;
+use crate::state::chat::ChatRecord;
 use crate::state::connections::{Claim, ConnectionRecord, Kind};
 use crate::state::directory::{Directory, DirectoryRecord, Identity, RoomEntry};
 use crate::state::header::{Header, KeeperSlot};
+use crate::state::mailbox::Mailbox;
 use crate::state::players::PlayerRecord;
 use crate::state::rooms::RoomRecord;
 use shmem::lock::Lock;

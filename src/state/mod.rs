@@ -6,11 +6,16 @@
 //! * [`connections`], [`players`], [`rooms`]: the records.
 
 pub(crate) mod buffers;
+pub mod chat;
 pub mod connection_counts;
 pub mod connections;
 pub mod directory;
 pub mod fixed_string;
+pub mod handle;
 pub mod header;
 pub mod layout;
+pub mod mailbox;
 pub mod players;
 pub mod rooms;
+pub mod running_game;
+pub mod stream_tap;

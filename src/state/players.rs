@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::limits::{INPUT_RING_BYTES, OUTPUT_RING_BYTES};
-use crate::lobby::chat::ChatPlace;
-use crate::session::stream_tap::Followed;
+use crate::state::chat::ChatPlace;
 use crate::state::directory::Name;
 use crate::state::layout::RoomRef;
+use crate::state::stream_tap::Followed;
 use forkade_text::input;
 use forkade_text::telnet::Refused;
 use shmem::byte_ring::ByteRing;

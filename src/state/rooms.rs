@@ -1,24 +1,19 @@
 //! Room records: seats, the game's state, and the log of events.
 
+use crate::limits::BANS_PER_ROOM_MAX;
+use crate::state::running_game::BlameRecord;
+use crate::state::stream_tap::Followed;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forkade_protocol::{RoomId, RoomSummary, SeatInfo, Snapshot};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::limits::{
-    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX,
-    SEATS_MAX,
+    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX, SEATS_MAX,
 };
-use crate::lobby::ownership::{Bans, owner_of};
-use crate::lobby::reservations::{kept_seats, reservations};
-use crate::lobby::settings::rules;
-use crate::lobby::turns::turn;
-use crate::maintenance::crash_attribution::BlameRecord;
-use crate::session::stream_tap::Followed;
 use crate::state::directory::Name;
 use crate::state::fixed_string::{ShortBytes, Text};
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
-use forkade_games::{AnyGame, GameError, Games, Viewer};
+use forkade_games::{AnyGame, Games};
 use shmem::doorbell::Listeners;
 use shmem::event_log::EventLog;
 use shmem::lock::Lock;
@@ -113,6 +108,9 @@ pub type RoomTx<'h> = Tx<'h, RoomRecord>;
 pub type RoomOptions = ShortBytes<GAME_OPTIONS_BYTES_MAX>;
 /// A room's name, as plain data.
 pub type RoomName = Text<ROOM_NAME_BYTES_MAX>;
+
+/// The players whom a room's owner has sent out, the last one first. Beyond the limit the oldest is forgotten.
+pub(crate) type Bans = [PlayerRef; BANS_PER_ROOM_MAX];
 
 /// Who sits in a seat.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable)]
@@ -386,74 +384,13 @@ pub fn write_state(tx: &mut RoomTx<'_>, state: &[u8], seats: u32) {
     tx.set(&record.match_seats, seats);
 }
 
-/// The room as somebody in it sees it, up to the last event. If the game fails to show itself, `faults` says how.
-pub fn snapshot(
-    tx: &RoomTx<'_>,
-    room: RoomRef,
-    games: &Games,
-    seat: Option<u8>,
-    faults: &mut Vec<GameError>,
-) -> Snapshot {
-    let record = tx.record();
-    let game = game_of(tx, games);
-    let (connected, ready) = (tx.get(&record.connected), tx.get(&record.ready));
-    let mut seats = vec![None; tx.get(&record.capacity) as usize];
-    for (number, seat) in occupants(tx) {
-        let bit = 1 << number;
-        seats[usize::from(number)] = Some(SeatInfo {
-            name: seat.name.as_str().to_owned(),
-            connected: connected & bit != 0,
-            ready: ready & bit != 0,
-        });
-    }
-    Snapshot {
-        room: RoomId(room.to_id()),
-        game: game.name().to_owned(),
-        name: tx.get(&record.name).as_str().to_owned(),
-        phase: phase_of(tx.get(&record.phase)),
-        seat,
-        seats,
-        spectators: tx.get(&record.spectators),
-        event: record.log.next_number(tx) - 1,
-        // A game that fails to draw itself leaves its viewer without a picture, not without a room.
-        view: view_for(tx, games, seat).unwrap_or_else(|fault| {
-            faults.push(fault);
-            Vec::new()
-        }),
-        owner: owner_of(tx),
-        rules: rules(tx),
-        reservations: reservations(tx),
-        turn: turn(tx),
-    }
-}
-
-/// What the game shows to a seat or a spectator; empty while there is no match.
-pub(crate) fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Result<Vec<u8>, GameError> {
-    let record = tx.record();
-    let match_seats = tx.get(&record.match_seats);
-    if match_seats == 0 {
-        return Ok(Vec::new());
-    }
-    // A room can have grown since its last match: its new seats have nothing of their own to see in that.
-    let seat = seat.filter(|seat| u32::from(*seat) < match_seats);
-    let viewer = seat.map_or(Viewer::Spectator, Viewer::Seat);
-    let mut view = vec![0; GAME_VIEW_BYTES_MAX];
-    let length = game_of(tx, games).view(&read_state(tx), viewer, &mut view)?;
-    view.truncate(length);
-    Ok(view)
-}
-
-/// The room's line in a list.
-pub fn summary(tx: &RoomTx<'_>, room: RoomRef, games: &Games) -> RoomSummary {
-    let record = tx.record();
-    RoomSummary {
-        room: RoomId(room.to_id()),
-        game: game_of(tx, games).name().to_owned(),
-        name: tx.get(&record.name).as_str().to_owned(),
-        phase: phase_of(tx.get(&record.phase)),
-        seats: u8::try_from(tx.get(&record.capacity)).unwrap_or(u8::MAX),
-        taken: u8::try_from(occupants(tx).count()).unwrap_or(u8::MAX),
-        spectators: tx.get(&record.spectators),
-        passcode: tx.get(&record.passcode).set != 0,
-    }
+/// The seats whose bits are set.
+pub(crate) fn kept_seats(bits: u64) -> impl Iterator<Item = u8> {
+    // Mostly there are none, and every commit in a room asks.
+    let mut rest = bits;
+    std::iter::from_fn(move || {
+        let seat = (rest != 0).then(|| rest.trailing_zeros())?;
+        rest &= rest - 1;
+        u8::try_from(seat).ok()
+    })
 }

@@ -17,10 +17,10 @@ use forkade::games::{Game, Games, Outbox, Outcome, Rejection, Start, Viewer};
 use forkade::limits::{FRAME_BYTES_MAX, SEAT_RESERVATION_MS_DEFAULT};
 use forkade::testing::frontends::dispatch;
 use forkade::testing::frontends::dispatch::{Handshake, Next};
-use forkade::testing::lobby::Lobby;
 use forkade::testing::session::Session;
 use forkade::testing::session::transport::Passed;
 use forkade::testing::state::connections::{Kind, Phase};
+use forkade::testing::state::handle::StateHandle;
 use forkade::testing::state::layout::{Capacity, Memory};
 use forkade_protocol::frame::{self, Split};
 use forkade_protocol::{ClientMessage, ServerMessage, Token, codec, preamble};
@@ -104,8 +104,8 @@ impl World {
         }
     }
 
-    pub(crate) fn lobby(self) -> Lobby {
-        Lobby::attach(self.memory, self.games)
+    pub(crate) fn lobby(self) -> StateHandle {
+        StateHandle::attach(self.memory, self.games)
     }
 
     /// Claims the connection slot for a new connection, as its keeper does.

@@ -1,5 +1,6 @@
 //! Tries deaths out on copies of the memory.
 
+use forkade::testing::maintenance::expiry;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -93,7 +94,7 @@ impl<'s> Examiner<'s> {
             |page: &Range<usize>| page.start < shared && !is_large(page) || is_head(page) || changes(page);
         let pages = self.pages().filter(may_change).collect();
         let last = self.look().picture;
-        self.copy.lobby().sweep_rooms();
+        expiry::sweep_rooms(&mut self.copy.lobby());
         let end = self.look().picture;
         Undisturbed { last, end, pages }
     }
@@ -158,7 +159,7 @@ impl<'s> Examiner<'s> {
             Act::Session(act) => {
                 let mut session = self.subject.attach(self.copy.lobby());
                 let seen = state_dump::of_session(&session);
-                state_dump::settle(&mut session.lobby);
+                state_dump::settle(&mut session.state);
                 let settled = state_dump::of_session(&session);
                 if seen != settled {
                     faults.push(format!(
@@ -170,7 +171,7 @@ impl<'s> Examiner<'s> {
             }
         }
         // Where the last to leave a room had died before taking it back, the ticker does.
-        self.copy.lobby().sweep_rooms();
+        expiry::sweep_rooms(&mut self.copy.lobby());
         let looked = self.look();
         faults.extend(
             looked
@@ -191,7 +192,7 @@ impl<'s> Examiner<'s> {
     fn abandon(&self) -> Vec<String> {
         let record = self.copy.memory.connections.at(self.subject.slot);
         record.abandon();
-        let (mut lobby, _) = self.copy.lobby().free_connection(self.subject.slot);
+        let (mut lobby, _) = expiry::free_connection(&mut self.copy.lobby(), self.subject.slot);
         lobby.sweep_players(u64::MAX);
         lobby.sweep_rooms();
         let looked = self.look();

@@ -4,6 +4,7 @@
 //! command does. `states` counts the pictures that it shows one after the other: one more than it has transactions that somebody
 //! could notice. What was done before happens at full speed, by the same code.
 
+use forkade::testing::lobby::departure;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 
@@ -143,7 +144,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.comes_back(0, confirmed);
         stage.subject().shake_hands();
         resume(&mut stage.subject().session);
-        Act::session(|session| session.show_connected(true))
+        Act::session(|session| departure::show_connected(session, true))
     }),
     Operation::new("yield to a newer connection", 2, |stage| {
         stage.players(["ann"]);

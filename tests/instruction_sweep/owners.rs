@@ -1,7 +1,8 @@
 //! The operations of rooms' owners, and of those whom they concern.
 
-use forkade::testing::lobby::Lobby;
+use forkade::testing::lobby::match_play;
 use forkade::testing::session::Farewell;
+use forkade::testing::state::handle::StateHandle;
 use forkade_protocol::{ClientMessage, RoomId, RoomSettings, ServerMessage};
 
 use crate::operations::Operation;
@@ -196,8 +197,8 @@ fn reserve() -> ClientMessage {
 }
 
 /// All that is due by time.
-fn pass_time(mut lobby: Lobby) -> Lobby {
-    lobby.pass_time(0, u64::MAX / 2).expect("no game fails");
+fn pass_time(mut lobby: StateHandle) -> StateHandle {
+    match_play::pass_time(&mut lobby, 0, u64::MAX / 2).expect("no game fails");
     lobby
 }
 

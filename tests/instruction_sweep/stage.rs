@@ -1,13 +1,15 @@
 //! The lobby in which an operation is prepared, and what handlers, clients and the ticker do there.
 
+use forkade::testing::lobby::departure;
+use forkade::testing::lobby::match_play;
 use std::sync::atomic::Ordering;
 
 use forkade::limits::{CHAT_BYTES_MAX, CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX, MAILBOX_BYTES, ROOM_LOG_BYTES};
 use forkade::testing::frontends::dispatch;
 use forkade::testing::frontends::dispatch::{Handshake, Next};
-use forkade::testing::lobby::Lobby;
 use forkade::testing::session::{Resume, Session, Wanted};
 use forkade::testing::state::connections::Phase;
+use forkade::testing::state::handle::StateHandle;
 use forkade_protocol::{ChatScope, ClientMessage, RoomId, RoomSettings, codec};
 
 use crate::actors::{Actor, World};
@@ -300,7 +302,7 @@ pub(crate) fn whisper(to: &str, text: &str) -> ClientMessage {
 }
 
 /// What a handler does in the phase HANDSHAKE.
-pub(crate) fn shake_hands(session: &mut Session) {
+pub(crate) fn shake_hands(session: &mut Session<'_>) {
     if session.phase() == Phase::HANDSHAKE
         && let Handshake::Refused(farewell) = dispatch::shake_hands(session)
     {
@@ -309,7 +311,7 @@ pub(crate) fn shake_hands(session: &mut Session) {
 }
 
 /// What a handler does in the phase RESUMING.
-pub(crate) fn resume(session: &mut Session) {
+pub(crate) fn resume(session: &mut Session<'_>) {
     if session.phase() == Phase::RESUMING {
         assert_eq!(session.try_resume(), Resume::Done);
     }
@@ -330,12 +332,12 @@ pub(crate) fn handle_frame() -> Act {
 pub(crate) fn finish() -> Act {
     Act::session(|session| {
         if session.phase() != Phase::DONE {
-            session.finish();
+            departure::finish(session);
         }
     })
 }
 
-pub(crate) fn tick(mut lobby: Lobby) -> Lobby {
-    lobby.tick(0, u64::MAX / 2).expect("the clock does not fail");
+pub(crate) fn tick(mut lobby: StateHandle) -> StateHandle {
+    match_play::tick(&mut lobby, 0, u64::MAX / 2).expect("the clock does not fail");
     lobby
 }

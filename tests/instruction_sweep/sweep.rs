@@ -3,10 +3,10 @@
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
-use forkade::testing::lobby::Lobby;
 use forkade::testing::maintenance::state_dump;
 use forkade::testing::session::Session;
 use forkade::testing::session::transport::Passed;
+use forkade::testing::state::handle::StateHandle;
 use forkade::testing::state::layout::Capacity;
 use shmem::sys::memory::Mapping;
 
@@ -29,17 +29,17 @@ pub(crate) enum Act {
     /// A handler begins to animate the connection.
     Attach,
     /// A handler that animates the connection does this.
-    Session(Rc<dyn Fn(&mut Session)>),
+    Session(Rc<dyn Fn(&mut Session<'_>)>),
     /// The ticker, or an operator's console, does this.
-    Lobby(Rc<dyn Fn(Lobby) -> Lobby>),
+    Lobby(Rc<dyn Fn(Lobby) -> StateHandle>),
 }
 
 impl Act {
-    pub(crate) fn session(act: impl Fn(&mut Session) + 'static) -> Self {
+    pub(crate) fn session(act: impl Fn(&mut Session<'_>) + 'static) -> Self {
         Self::Session(Rc::new(act))
     }
 
-    pub(crate) fn lobby(act: impl Fn(Lobby) -> Lobby + 'static) -> Self {
+    pub(crate) fn lobby(act: impl Fn(Lobby) -> StateHandle + 'static) -> Self {
         Self::Lobby(Rc::new(act))
     }
 }
@@ -83,7 +83,7 @@ impl Subject {
         }
     }
 
-    pub(crate) fn attach(&self, lobby: Lobby) -> Session {
+    pub(crate) fn attach(&self, lobby: StateHandle) -> Session {
         let (session, plausible) = Session::attach(lobby, self.slot, self.passed[self.slot as usize]);
         plausible.expect("a successor finds the kernel's counts plausible");
         session

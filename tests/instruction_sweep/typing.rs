@@ -3,6 +3,7 @@
 use forkade::limits::{TEXT_LINE_BYTES_MAX, TEXT_SKIP_FROM_BYTES};
 use forkade::testing::frontends::dispatch;
 use forkade::testing::frontends::dispatch::Next;
+use forkade::testing::lobby::delivery;
 
 use crate::operations::Operation;
 use crate::stage::{chat, create, finish, handle_frame, join, place, ready, shake_hands};
@@ -97,7 +98,7 @@ pub(crate) const TYPING: &[Operation] = &[
         stage.types(0, b"4\r\n");
         Act::session(|session| {
             dispatch::handle_next_frame(session);
-            session.deliver().expect("events fit");
+            delivery::deliver(session).expect("events fit");
         })
     }),
     Operation::new("type no move", 2, |stage| {

@@ -2,13 +2,16 @@
 
 mod sessions;
 
+use forkade::testing::lobby::chat;
+use forkade::testing::lobby::match_play;
+use forkade::testing::maintenance::expiry;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use forkade::testing::frontends::dispatch::Next;
-use forkade::testing::lobby::Lobby;
 use forkade::testing::maintenance::check::check_all;
 use forkade::testing::state::connections::{Claim, Phase};
+use forkade::testing::state::handle::StateHandle;
 use forkade::testing::state::layout::Capacity;
 use forkade_protocol::{
     ChatScope, ClientMessage, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage, Token, codec,
@@ -85,7 +88,7 @@ pub(crate) struct Run {
     random: Random,
     world: World,
     /// The ticker's and the operator's.
-    lobby: Option<Lobby>,
+    lobby: Option<StateHandle>,
     model: Model,
     /// By name in small letters.
     people: BTreeMap<String, Person>,
@@ -187,7 +190,7 @@ impl Run {
             (98, Some(who), Some(other)) if self.random.one_in(3) => self.chatters(&who, &other),
             (98, ..) => self.show_bad_token(),
             (99, ..) if self.random.one_in(3) => self.announces(),
-            (99, ..) => self.lobby().sweep_rooms(),
+            (99, ..) => expiry::sweep_rooms(self.lobby()),
             _ => self.hello(),
         }
     }
@@ -202,7 +205,7 @@ impl Run {
         self.size.names[self.random.below(self.size.names.len())].clone()
     }
 
-    fn lobby(&mut self) -> &mut Lobby {
+    fn lobby(&mut self) -> &mut StateHandle {
         self.lobby.as_mut().expect("lent out only within a call")
     }
 
@@ -417,7 +420,7 @@ impl Run {
         self.note(format!("{lines} lines are announced"));
         for line in 0..lines {
             let text = format!("{} {line} {}", self.done.len(), "!".repeat(480));
-            self.lobby().announce(&text).expect("it can be said");
+            chat::announce(self.lobby(), &text).expect("it can be said");
             self.model.talk.say("", &text);
         }
     }
@@ -479,7 +482,7 @@ impl Run {
 
     fn grace_is_over(&mut self) {
         self.note("the grace is over".into());
-        self.lobby().sweep_players(u64::MAX);
+        expiry::sweep_players(self.lobby(), u64::MAX);
         let gone = self.people.iter().filter(|(_, person)| person.slot.is_none());
         let mut gone: Vec<(u64, String)> = gone.map(|(who, person)| (person.record, who.clone())).collect();
         // The ticker goes through the records.
@@ -496,7 +499,7 @@ impl Run {
         let now_ms = self.now_ms;
         for index in 0..self.size.rooms {
             if self.world.memory.rooms.at(index).is_due(now_ms) {
-                assert!(self.lobby().pass_time(index, now_ms).expect("clocks do not fail"));
+                assert!(match_play::pass_time(self.lobby(), index, now_ms).expect("clocks do not fail"));
             }
         }
         self.model.tick();

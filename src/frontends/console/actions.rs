@@ -1,5 +1,7 @@
 //! What an operator does to the server.
 
+use crate::lobby::chat;
+use crate::lobby::departure;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -7,15 +9,16 @@ use rustix::process::Signal;
 use thiserror::Error;
 
 use crate::frontends::console::commands::Drain;
-use crate::lobby::{Lobby, Rejection};
-use crate::maintenance::expiry::NoSuchPlayer;
+use crate::lobby::departure::NoSuchPlayer;
 use crate::process::ipc::Wiring;
 use crate::process::process_table::Context;
+use crate::session::rejection::Rejection;
+use crate::state::handle::StateHandle;
 use shmem::sys::clock::now_ms;
 
 /// Sends a player out. One without a connection is gone when the ticker looks next.
-pub(crate) fn kick(lobby: &mut Lobby, wiring: &Wiring, name: &str) -> Result<(), NoSuchPlayer> {
-    if let Some(keeper) = lobby.kick(name)? {
+pub(crate) fn kick(lobby: &mut StateHandle, wiring: &Wiring, name: &str) -> Result<(), NoSuchPlayer> {
+    if let Some(keeper) = departure::kick(lobby, name)? {
         wiring.ring_keeper(keeper);
     }
     log::info!("player \"{name}\" is sent out");
@@ -23,8 +26,8 @@ pub(crate) fn kick(lobby: &mut Lobby, wiring: &Wiring, name: &str) -> Result<(),
 }
 
 /// Tells everybody on the server.
-pub(crate) fn say(lobby: &mut Lobby, wiring: &Wiring, text: &str) -> Result<(), Rejection> {
-    lobby.announce(text)?;
+pub(crate) fn say(lobby: &mut StateHandle, wiring: &Wiring, text: &str) -> Result<(), Rejection> {
+    chat::announce(lobby, text)?;
     wiring.ring_chat(lobby.memory.chat);
     log::info!("an operator has told everybody \"{text}\"");
     Ok(())

@@ -8,7 +8,7 @@ use crate::frontends::console::replies::Reply;
 use crate::frontends::console::{Console, Stage, actions, queries};
 use crate::logging;
 
-impl Console {
+impl Console<'_> {
     pub(crate) fn obey(&mut self, line: &[u8]) {
         match commands::parse(line) {
             Ok(command) => self.carry_out(command),
@@ -17,7 +17,7 @@ impl Console {
     }
 
     fn carry_out(&mut self, command: Command) {
-        let (context, lobby) = (self.context, &mut self.session.lobby);
+        let (context, lobby) = (self.context, &mut self.session.state);
         let done = match command {
             Command::Help(None) => return self.answer(Reply::lines(commands::overview())),
             Command::Help(Some(about)) => return self.answer(Reply::lines(about.explanation())),
@@ -67,7 +67,7 @@ impl Console {
     }
 
     fn look_up(&mut self, query: Query, form: Form) {
-        let (context, lobby) = (self.context, &mut self.session.lobby);
+        let (context, lobby) = (self.context, &mut self.session.state);
         let fields = match query {
             Query::Processes { memory } => {
                 return self.answer(Reply::list(queries::processes(context, memory), form));

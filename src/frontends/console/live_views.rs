@@ -19,7 +19,7 @@ pub(crate) use crate::frontends::console::live_views::trace::Trace;
 pub(crate) use crate::frontends::console::live_views::upgrade::Upgrade;
 pub(crate) use crate::frontends::console::live_views::watch::Watch;
 use crate::frontends::console::replies::Reply;
-use crate::lobby::Lobby;
+use crate::state::handle::StateHandle;
 
 /// Lines that one turn gives at most.
 const LINES_PER_TURN_MAX: usize = 64;
@@ -46,7 +46,7 @@ pub(crate) enum Progress {
 
 impl Activity {
     /// Says what there is to say without waiting.
-    pub(crate) fn go_on(&mut self, lobby: &mut Lobby, poll: &Poll) -> io::Result<Progress> {
+    pub(crate) fn go_on(&mut self, lobby: &mut StateHandle, poll: &Poll) -> io::Result<Progress> {
         match self {
             Self::Watch(watch) => watch.go_on(lobby, poll),
             Self::Trace(trace) => Ok(trace.go_on(lobby)),
@@ -69,7 +69,7 @@ impl Activity {
     }
 
     /// Leaves nothing behind.
-    pub(crate) fn end(self, lobby: &Lobby, poll: &Poll) -> io::Result<()> {
+    pub(crate) fn end(self, lobby: &StateHandle, poll: &Poll) -> io::Result<()> {
         match self {
             Self::Watch(watch) => watch.end(lobby, poll),
             Self::Trace(_) | Self::Ping(_) | Self::Upgrade(_) => Ok(()),

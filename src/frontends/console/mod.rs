@@ -24,6 +24,7 @@ mod replies;
 mod telnet_options;
 mod terminal;
 
+use crate::lobby::departure;
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
@@ -42,12 +43,12 @@ use crate::limits::{
     CLOSING_TIMEOUT_MS, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_KEEP_ALIVE_MS, CONSOLE_LINE_BYTES_MAX,
     WRITE_STALL_TIMEOUT_MS,
 };
-use crate::lobby::Lobby;
 use crate::logging;
 use crate::process::process_table::Context;
 use crate::session::transport::Passed;
 use crate::session::{Session, Wanted};
 use crate::state::connections::Phase;
+use crate::state::handle::StateHandle;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::set_name;
@@ -69,9 +70,9 @@ const INTERRUPTED: &str = "interrupted: this console's process was replaced; rep
 
 /// Serves an operator, in the process that was forked for the connection. Exit status 0 means that the connection has come to
 /// its end.
-pub(crate) fn run(lobby: Lobby, connection: u32, socket: OwnedFd, context: Context) -> u8 {
+pub(crate) fn run(state: &mut StateHandle, connection: u32, socket: OwnedFd, context: Context) -> u8 {
     logging::set_role("console");
-    let served = Console::attach(lobby, connection, socket, context).and_then(|mut console| console.serve());
+    let served = Console::attach(state, connection, socket, context).and_then(|mut console| console.serve());
     match served {
         Ok(End::Connection) => 0,
         Ok(End::Server) => 1,
@@ -88,9 +89,9 @@ enum End {
     Server,
 }
 
-struct Console {
+struct Console<'s> {
     context: Context,
-    session: Session,
+    session: Session<'s>,
     socket: OwnedFd,
     poll: Poll,
     signals: Signals,
@@ -135,8 +136,13 @@ enum Turn {
     Over,
 }
 
-impl Console {
-    fn attach(mut lobby: Lobby, connection: u32, socket: OwnedFd, context: Context) -> io::Result<Self> {
+impl<'s> Console<'s> {
+    fn attach(
+        state: &'s mut StateHandle,
+        connection: u32,
+        socket: OwnedFd,
+        context: Context,
+    ) -> io::Result<Self> {
         let signals = Signals::block(&[Signal::SIGUSR1, Signal::SIGTERM])?;
         set_name("console")?;
         let poll = Poll::new()?;
@@ -149,8 +155,8 @@ impl Console {
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
         }
         keep_alive(&socket)?;
-        let predecessor = predecessor_of(&mut lobby, connection);
-        let mode = lobby
+        let predecessor = predecessor_of(state, connection);
+        let mode = state
             .memory
             .connections
             .at(connection)
@@ -160,7 +166,7 @@ impl Console {
             Predecessor::None => Terminal::new(),
             _ => Terminal::resumed(mode),
         };
-        let (session, _) = Session::attach(lobby, connection, Passed::default());
+        let (session, _) = Session::attach(state, connection, Passed::default());
         let now = now_ms();
         let mut console = Self {
             context,
@@ -233,7 +239,7 @@ impl Console {
             return Ok(self.send());
         }
         if let Some(reply) = &mut self.reply {
-            if !reply.give_more(&mut self.session.lobby, &mut self.output) {
+            if !reply.give_more(&mut self.session.state, &mut self.output) {
                 self.reply = None;
             }
             return Ok(Turn::Again);
@@ -341,7 +347,7 @@ impl Console {
         let Some(activity) = &mut self.activity else {
             return Ok(Turn::Wait);
         };
-        match activity.go_on(&mut self.session.lobby, &self.poll)? {
+        match activity.go_on(&mut self.session.state, &self.poll)? {
             Progress::Said(lines) => {
                 // From now on the operator has time to read, however long it was quiet.
                 self.last_active_ms = now_ms();
@@ -375,7 +381,7 @@ impl Console {
         self.look_again_at_ms = u64::MAX;
         self.activity
             .take()
-            .map_or(Ok(()), |activity| activity.end(&self.session.lobby, &self.poll))
+            .map_or(Ok(()), |activity| activity.end(&self.session.state, &self.poll))
     }
 
     fn say(&mut self, line: &str) {
@@ -455,7 +461,7 @@ impl Console {
         if let Err(error) = shut_down(&self.socket, Shutdown::Both) {
             log::warn!("cannot shut the connection down: {error}");
         }
-        if let Some(keeper) = self.session.finish() {
+        if let Some(keeper) = departure::finish(&mut self.session) {
             self.context.wiring.ring_keeper(keeper);
         }
         self.session.record().working_on.store(0, Ordering::Release);
@@ -480,13 +486,13 @@ enum Predecessor {
     Interrupted,
 }
 
-fn predecessor_of(lobby: &mut Lobby, connection: u32) -> Predecessor {
-    let record = lobby.memory.connections.at(connection);
-    lobby
+fn predecessor_of(state: &mut StateHandle, connection: u32) -> Predecessor {
+    let record = state.memory.connections.at(connection);
+    state
         .memory
-        .settle(&mut lobby.hand, record.noted_lock().load(Ordering::Relaxed));
-    lobby.hand.animate(record);
-    if lobby.hand.own(&record.occupant) != record.reference(connection).generation() {
+        .settle(&mut state.hand, record.noted_lock().load(Ordering::Relaxed));
+    state.hand.animate(record);
+    if state.hand.own(&record.occupant) != record.reference(connection).generation() {
         return Predecessor::None;
     }
     match record.working_on.load(Ordering::Acquire) {

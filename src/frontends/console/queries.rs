@@ -19,11 +19,11 @@ pub(crate) use crate::frontends::console::queries::details::{
 pub(crate) use crate::frontends::console::queries::lists::{players, rooms};
 pub(crate) use crate::frontends::console::queries::locks::locks;
 pub(crate) use crate::frontends::console::queries::processes::processes;
-use crate::lobby::Lobby;
 use crate::process::process_table::Context;
 use crate::process::watchdog::hang_detector::FaultKind;
 use crate::state::connections::{ConnectionRecord, Kind};
 use crate::state::directory::{Identity, LobbyTx, Name, Presence};
+use crate::state::handle::StateHandle;
 use crate::state::header::KeeperSlot;
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use forkade_text::escape::Escaped;
@@ -47,10 +47,10 @@ pub(crate) struct List {
 pub(crate) type Fields = Vec<(&'static str, Value)>;
 
 type Row = Vec<Value>;
-type Next = Box<dyn FnMut(&mut Lobby) -> Option<Vec<Row>>>;
+type Next = Box<dyn FnMut(&mut StateHandle) -> Option<Vec<Row>>>;
 
 /// The counters of the whole server.
-pub(crate) fn status(lobby: &Lobby, context: Context) -> Fields {
+pub(crate) fn status(lobby: &StateHandle, context: Context) -> Fields {
     let (header, directory) = (lobby.memory.header, lobby.memory.directory);
     let count = |counter: &AtomicU64| json!(counter.load(Ordering::Relaxed));
     let uptime_ms = now_ms().saturating_sub(header.started_at_ms.load(Ordering::Relaxed));
@@ -105,13 +105,13 @@ pub(crate) fn status(lobby: &Lobby, context: Context) -> Fields {
 }
 
 /// A count that each keeper shows, over all of them.
-fn of_keepers(lobby: &Lobby, count: impl Fn(&KeeperSlot) -> &AtomicU32) -> u32 {
+fn of_keepers(lobby: &StateHandle, count: impl Fn(&KeeperSlot) -> &AtomicU32) -> u32 {
     let keepers = lobby.memory.header.keepers.iter();
     keepers.map(|keeper| count(keeper).load(Ordering::Relaxed)).sum()
 }
 
 /// Whom the watchdog killed last, and what for.
-fn last_kill(lobby: &Lobby) -> Value {
+fn last_kill(lobby: &StateHandle) -> Value {
     let record = &lobby.memory.header.watchdog;
     let Some(fault) = FaultKind::from_number(record.last_fault.load(Ordering::Relaxed)) else {
         return Value::Null;
@@ -133,8 +133,8 @@ fn last_kill(lobby: &Lobby) -> Value {
 
 /// The rows of the records from 0 to what `prepare` says, some at a time. What else it gives is handed to `row`.
 fn in_steps<T: 'static>(
-    prepare: impl Fn(&mut Lobby) -> (u32, T) + 'static,
-    mut row: impl FnMut(&mut Lobby, &T, u32) -> Option<Row> + 'static,
+    prepare: impl Fn(&mut StateHandle) -> (u32, T) + 'static,
+    mut row: impl FnMut(&mut StateHandle, &T, u32) -> Option<Row> + 'static,
 ) -> Next {
     let (mut first, mut prepared) = (0, None);
     Box::new(move |lobby| {
@@ -155,7 +155,7 @@ pub(crate) struct Person {
     mail_bytes: u64,
 }
 
-fn person(lobby: &mut Lobby, index: u32) -> Option<Person> {
+fn person(lobby: &mut StateHandle, index: u32) -> Option<Person> {
     let directory = lobby.memory.directory;
     let tx = lobby.hand.begin(directory.record);
     let identity = directory.identities.at(index);
@@ -178,7 +178,7 @@ impl Person {
     }
 
     /// The player that a reference names, unless gone.
-    pub(crate) fn of(lobby: &mut Lobby, player: PlayerRef) -> Option<Self> {
+    pub(crate) fn of(lobby: &mut StateHandle, player: PlayerRef) -> Option<Self> {
         let directory = lobby.memory.directory;
         let tx = lobby.hand.begin(directory.record);
         let identity = directory.identity(&tx, player)?;
@@ -186,7 +186,7 @@ impl Person {
     }
 
     /// The record of the connection, if there is one now.
-    pub(crate) fn connection(&self, lobby: &Lobby) -> Option<&'static ConnectionRecord> {
+    pub(crate) fn connection(&self, lobby: &StateHandle) -> Option<&'static ConnectionRecord> {
         let record = lobby.memory.connections.get(self.connection.index())?;
         is_of(self, record).then_some(record)
     }
@@ -202,7 +202,7 @@ impl Person {
 }
 
 /// Player records from this index on were never used.
-fn identities_touched(lobby: &mut Lobby) -> u32 {
+fn identities_touched(lobby: &mut StateHandle) -> u32 {
     let directory = lobby.memory.directory.record;
     let tx = lobby.hand.begin(directory);
     tx.get(&directory.identities_touched)
@@ -213,7 +213,7 @@ fn is_of(person: &Person, record: &ConnectionRecord) -> bool {
     person.connection.is_somebody() && record.reference(person.connection.index()) == person.connection
 }
 
-fn drain_seconds_left(lobby: &Lobby) -> Value {
+fn drain_seconds_left(lobby: &StateHandle) -> Value {
     match lobby.memory.header.drain_until_ms.load(Ordering::Relaxed) {
         0 | u64::MAX => Value::Null,
         until_ms => seconds(until_ms.saturating_sub(now_ms())),

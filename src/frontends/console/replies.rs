@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::frontends::console::commands::Form;
 use crate::frontends::console::queries::List;
-use crate::lobby::Lobby;
+use crate::state::handle::StateHandle;
 use forkade_text::escape::Escaped;
 
 /// What ends each line. Telnet wants both characters, and scripts do not mind.
@@ -55,7 +55,7 @@ impl Reply {
     }
 
     /// Gives the next piece; says whether there is another one.
-    pub(crate) fn give_more(&mut self, lobby: &mut Lobby, output: &mut VecDeque<u8>) -> bool {
+    pub(crate) fn give_more(&mut self, lobby: &mut StateHandle, output: &mut VecDeque<u8>) -> bool {
         let mut piece = String::new();
         let more = match self {
             Self::Lines(lines) => {

@@ -7,14 +7,14 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 
-use crate::lobby::Lobby;
 use crate::logging;
 use crate::process::handler::CHAT_BELL;
 use crate::process::handler::doorbells::RoomBells;
 use crate::process::handler::drive::{Outcome, Turn};
 use crate::process::process_table::Context;
 use crate::session::transport::Passed;
-use crate::session::{Parked, Session};
+use crate::session::{IdleSession, Session};
+use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, RoomRef};
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
@@ -32,8 +32,6 @@ pub(crate) struct Shared {
     pub(crate) woken: Vec<usize>,
     /// Whether there may be others than the one whose turn it is.
     pub(crate) serves_several: bool,
-    /// Lent to whoever has a turn.
-    lobby: Option<Lobby>,
     /// The chat's bell wakes this process.
     hears_chat_bell: bool,
 }
@@ -51,9 +49,7 @@ pub(crate) struct Client {
     pub(crate) due_ms: u64,
     /// The room whose bell wakes this client.
     pub(crate) room: Option<RoomRef>,
-    /// `None` only during a turn.
-    session: Option<Parked>,
-    connection: ConnectionRef,
+    session: IdleSession,
     pub(crate) flow: Flow,
     /// All is said; what still arrives is thrown away until then, or until the client ends the connection, too.
     pub(crate) lingers_until_ms: Option<u64>,
@@ -75,7 +71,7 @@ pub(crate) struct Flow {
 }
 
 impl Shared {
-    pub(crate) fn new(context: Context, keeper: u32, lobby: Lobby, me: ProcessId) -> io::Result<Self> {
+    pub(crate) fn new(context: Context, keeper: u32, me: ProcessId) -> io::Result<Self> {
         Ok(Self {
             context,
             keeper,
@@ -84,7 +80,6 @@ impl Shared {
             bells: RoomBells::new(context.memory, me),
             woken: Vec::new(),
             serves_several: false,
-            lobby: Some(lobby),
             hears_chat_bell: false,
         })
     }
@@ -120,6 +115,7 @@ impl Client {
         socket: OwnedFd,
         is_successor: bool,
         shared: &mut Shared,
+        state: &mut StateHandle,
     ) -> io::Result<Self> {
         let (passed, over) = match is_successor.then(|| TcpCursors::read(&socket)) {
             None => (Passed::default(), None),
@@ -132,8 +128,7 @@ impl Client {
             ),
             Some(Err(error)) => (Passed::default(), Some(error)),
         };
-        let lobby = shared.lobby.take().expect("lent out only within a turn");
-        let (session, plausible) = Session::attach(lobby, index, passed);
+        let (session, plausible) = Session::attach(state, index, passed);
         let mut client = Self {
             socket,
             is_ready: false,
@@ -142,8 +137,7 @@ impl Client {
             asked_for_by: None,
             due_ms: 0,
             room: None,
-            session: None,
-            connection: session.connection,
+            session: session.idle(),
             flow: Flow::new(),
             lingers_until_ms: None,
         };
@@ -167,7 +161,7 @@ impl Client {
 
     /// Which connection it is.
     pub(crate) fn connection(&self) -> ConnectionRef {
-        self.connection
+        self.session.connection()
     }
 
     /// The poll has told of the socket.
@@ -178,13 +172,13 @@ impl Client {
     }
 
     /// Does what can be done without waiting, or a good part of it.
-    pub(crate) fn take_turn(&mut self, place: usize, shared: &mut Shared) -> io::Result<Outcome> {
-        let lobby = shared.lobby.take().expect("lent out only within a turn");
-        let session = self
-            .session
-            .take()
-            .expect("lent out only within a turn")
-            .wake(lobby);
+    pub(crate) fn take_turn(
+        &mut self,
+        place: usize,
+        shared: &mut Shared,
+        state: &mut StateHandle,
+    ) -> io::Result<Outcome> {
+        let session = self.session.activate(state);
         self.have_turn(place, shared, session, |turn| turn.run())
     }
 
@@ -192,7 +186,7 @@ impl Client {
         &mut self,
         place: usize,
         shared: &mut Shared,
-        session: Session,
+        session: Session<'_>,
         act: impl FnOnce(&mut Turn<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
         if shared.serves_several {
@@ -208,13 +202,10 @@ impl Client {
         // If this fails, so does the process: what its clients have begun, their successors end.
         let done = act(&mut turn)?;
         let due_ms = turn.due_ms();
-        for fault in turn.session.lobby.take_faults() {
+        for fault in turn.session.state.take_faults() {
             log::warn!("the game's code failed: {fault}");
         }
-        let Turn { shared, session, .. } = turn;
-        let (parked, lobby) = session.park();
-        shared.lobby = Some(lobby);
-        self.session = Some(parked);
+        self.session = turn.session.park();
         self.due_ms = due_ms;
         Ok(done)
     }

@@ -1,5 +1,7 @@
 //! What a client's process does in one turn of the client's: bytes in, frames handled, events and answers out.
 
+use crate::lobby::delivery;
+use crate::lobby::departure;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -48,7 +50,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) place: usize,
     pub(crate) shared: &'a mut Shared,
     pub(crate) client: &'a mut Client,
-    pub(crate) session: Session,
+    pub(crate) session: Session<'a>,
 }
 
 impl Turn<'_> {
@@ -101,7 +103,7 @@ impl Turn<'_> {
         if self.session.phase() == Phase::OPEN {
             self.enter_player();
             self.shared.listen_to_chat()?;
-            self.session.show_connected(true);
+            departure::show_connected(&mut self.session, true);
             // There may be mail, which came while nobody was here to be told.
             self.client.look_at_flags = true;
         }
@@ -138,7 +140,7 @@ impl Turn<'_> {
     }
 
     fn resume(&mut self) -> io::Result<bool> {
-        let refuse = |session: &mut Session, code, text: &str| {
+        let refuse = |session: &mut Session<'_>, code, text: &str| {
             session.close(false, &Farewell::Error(code, text.to_owned()));
         };
         match self.session.try_resume() {
@@ -228,7 +230,7 @@ impl Turn<'_> {
             }
         }
         moved |= self.deliver();
-        if self.client.flow.client_has_ended && !moved && !self.session.is_held_up() {
+        if self.client.flow.client_has_ended && !moved && !delivery::is_held_up(&self.session) {
             // It will send nothing more, and all it sent was handled.
             self.session.close(false, &Farewell::None);
             return true;
@@ -238,7 +240,7 @@ impl Turn<'_> {
 
     /// Says whether there was anything to deliver.
     fn deliver(&mut self) -> bool {
-        self.session.deliver().unwrap_or_else(|rejection| {
+        delivery::deliver(&mut self.session).unwrap_or_else(|rejection| {
             log::error!("cannot deliver the room's events: {rejection}");
             false
         })
@@ -408,7 +410,7 @@ impl Turn<'_> {
 
     /// Ends the connection's hold on everything.
     pub(crate) fn end(&mut self) {
-        let keeper = self.session.finish();
+        let keeper = departure::finish(&mut self.session);
         self.shared.ring_keeper(keeper);
         self.ring_pending();
     }

@@ -26,7 +26,6 @@ use nix::sys::signal::Signal;
 
 use crate::frontends::console;
 use crate::limits::PULSE_EVERY_MS;
-use crate::lobby::Lobby;
 use crate::logging;
 use crate::process::handler::client::{Client, Shared};
 use crate::process::handler::doorbells::{FIRST_ANSWER, FIRST_BELL};
@@ -35,6 +34,7 @@ use crate::process::handler::pending_moves::Expected;
 use crate::process::ipc::Assignment;
 use crate::process::process_table::Context;
 use crate::state::connections::{Claim, Kind};
+use crate::state::handle::StateHandle;
 use crate::state::layout::ConnectionRef;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{NewProcess, ProcessId, set_name};
@@ -100,23 +100,24 @@ fn serve(new_process: &NewProcess, inheritance: Inheritance, me: ProcessId) -> i
     keep.extend(inheritance.assignments.as_ref().map(AsFd::as_fd));
     new_process.keep_only(&keep)?;
     set_name("handler")?;
-    let lobby = Lobby::attach(memory, inheritance.context.games);
+    let mut state = StateHandle::attach(memory, inheritance.context.games);
     if let [(index, _)] = inheritance.connections[..]
         && memory.connections.at(index).kind() == Kind::Console
     {
         let (context, mut connections) = (inheritance.context, inheritance.connections);
         let (_, socket) = connections.remove(0);
-        let status = console::run(lobby, index, socket, context);
+        let status = console::run(&mut state, index, socket, context);
         if status == 0 {
             memory.connections.at(index).set_over();
         }
         return Ok(status);
     }
-    Handler::new(inheritance, lobby, me)?.serve()
+    Handler::new(inheritance, state, me)?.serve()
 }
 
 struct Handler {
     shared: Shared,
+    state: StateHandle,
     /// By place. Places are used again.
     clients: Vec<Option<Client>>,
     /// By place: when the client's next turn is due at the latest.
@@ -132,9 +133,9 @@ struct Handler {
 }
 
 impl Handler {
-    fn new(inheritance: Inheritance, lobby: Lobby, me: ProcessId) -> io::Result<Self> {
+    fn new(inheritance: Inheritance, state: StateHandle, me: ProcessId) -> io::Result<Self> {
         let signals = Signals::block(&[Signal::SIGUSR1, Signal::SIGTERM])?;
-        let shared = Shared::new(inheritance.context, inheritance.keeper, lobby, me)?;
+        let shared = Shared::new(inheritance.context, inheritance.keeper, me)?;
         let mut descriptors = vec![
             (signals.as_fd(), SIGNALS),
             (inheritance.context.wiring.lifeline.as_fd(), LIFELINE),
@@ -145,6 +146,7 @@ impl Handler {
         }
         let mut handler = Self {
             shared,
+            state,
             clients: Vec::new(),
             due_ms: Vec::new(),
             ready: Vec::new(),
@@ -232,7 +234,7 @@ impl Handler {
                 continue;
             };
             client.is_ready = false;
-            let outcome = client.take_turn(place, &mut self.shared)?;
+            let outcome = client.take_turn(place, &mut self.shared, &mut self.state)?;
             self.due_ms[place] = client.due_ms;
             match outcome {
                 Outcome::Wait => {}
@@ -386,7 +388,14 @@ impl Handler {
         let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let token = Token(FIRST_SOCKET + place);
         register(&self.shared.poll, socket.as_raw_fd(), token, all)?;
-        let client = Client::attach(place, index, socket, is_successor, &mut self.shared)?;
+        let client = Client::attach(
+            place,
+            index,
+            socket,
+            is_successor,
+            &mut self.shared,
+            &mut self.state,
+        )?;
         self.clients[place] = Some(client);
         self.wake(place);
         while let Some(woken) = self.shared.woken.pop() {

@@ -1,6 +1,8 @@
 //! How sessions begin, move to other connections, and end.
 
 use forkade::testing::frontends::dispatch::Handshake;
+use forkade::testing::lobby::departure;
+use forkade::testing::maintenance::expiry;
 use forkade::testing::session::{Farewell, Resume, Wanted};
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token};
 
@@ -120,7 +122,7 @@ impl Run {
         let actor = self.take_actor(who);
         actor.session.record().abandon();
         let lobby = self.lobby.take().expect("lent out only here");
-        let (lobby, _) = lobby.free_connection(actor.slot);
+        let (lobby, _) = expiry::free_connection(&mut lobby, actor.slot);
         self.lobby = Some(lobby);
         self.model.connected(who, false);
     }
@@ -218,7 +220,7 @@ impl Run {
     pub(super) fn kick(&mut self, who: &str) {
         self.note(format!("{who} is kicked"));
         let name = self.people[who].name.clone();
-        let keeper = self.lobby().kick(&name).expect("the player is here");
+        let keeper = departure::kick(self.lobby(), &name).expect("the player is here");
         if self.people[who].slot.is_some() {
             assert_eq!(keeper, Some(0));
             let mut actor = self.take_actor(who);
@@ -231,7 +233,7 @@ impl Run {
         } else {
             assert_eq!(keeper, None);
             // Nobody's grace is over at the beginning of time, but who was kicked has none.
-            self.lobby().sweep_players(0);
+            expiry::sweep_players(self.lobby(), 0);
         }
         self.forget(who);
     }

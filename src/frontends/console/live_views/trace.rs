@@ -1,4 +1,4 @@
-//! A player's frames as they pass, read from the player's own rings: see [`crate::session::stream_tap`]. The player's process does not know
+//! A player's frames as they pass, read from the player's own rings: see [`crate::state::stream_tap`]. The player's process does not know
 //! of it, so that it goes on whatever becomes of that process or of the connection.
 
 use forkade_protocol::frame;
@@ -9,11 +9,11 @@ use crate::frontends::console::live_views::{LINES_PER_TURN_MAX, Progress};
 use crate::frontends::console::queries::{NotFound, Person, find_player};
 use crate::frontends::console::replies::Reply;
 use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, TRACE_LOOK_MS};
-use crate::lobby::Lobby;
-use crate::session::stream_tap::{Direction, Look};
 use crate::state::connections::ConnectionRecord;
+use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use crate::state::players::PlayerRecord;
+use crate::state::stream_tap::{Direction, Look};
 use forkade_text::escape::Escaped;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
@@ -41,7 +41,7 @@ impl Trace {
     /// # Errors
     ///
     /// [`NotFound::Player`].
-    pub(crate) fn begin(lobby: &mut Lobby, whom: &str) -> Result<Self, NotFound> {
+    pub(crate) fn begin(lobby: &mut StateHandle, whom: &str) -> Result<Self, NotFound> {
         let player = find_player(lobby, whom)?;
         let record = lobby.memory.players.at(player.index());
         record.traced.follow();
@@ -59,7 +59,7 @@ impl Trace {
         })
     }
 
-    pub(crate) fn go_on(&mut self, lobby: &mut Lobby) -> Progress {
+    pub(crate) fn go_on(&mut self, lobby: &mut StateHandle) -> Progress {
         let now = now_ms();
         self.record.traced.follow();
         let mut lines = Vec::new();

@@ -13,10 +13,10 @@ use crate::frontends::console::queries::NotFound;
 use crate::frontends::console::replies::Reply;
 use crate::frontends::console::{BELL_ANSWER, ROOM_BELL};
 use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, RING_AGAIN_AFTER_MS};
-use crate::lobby::Lobby;
 use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
 use crate::process::process_table::Context;
 use crate::process::room_doorbell::RoomBell;
+use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomName, game_of, is_open, occupants};
 use forkade_games::{AnyGame, Games};
@@ -49,7 +49,7 @@ impl Watch {
     ///
     /// [`NotFound::Room`].
     pub(crate) fn begin(
-        lobby: &mut Lobby,
+        lobby: &mut StateHandle,
         context: Context,
         id: u64,
         hidden: bool,
@@ -82,7 +82,7 @@ impl Watch {
         })
     }
 
-    pub(crate) fn go_on(&mut self, lobby: &mut Lobby, poll: &Poll) -> io::Result<Progress> {
+    pub(crate) fn go_on(&mut self, lobby: &mut StateHandle, poll: &Poll) -> io::Result<Progress> {
         let requests = &self.context.wiring.bell_requests.sender;
         self.bell.follow(Some(self.room.index()), poll, requests)?;
         let record = lobby.memory.rooms.at(self.room.index());
@@ -134,7 +134,7 @@ impl Watch {
         self.bell.take_answer(poll)
     }
 
-    pub(crate) fn end(mut self, lobby: &Lobby, poll: &Poll) -> io::Result<()> {
+    pub(crate) fn end(mut self, lobby: &StateHandle, poll: &Poll) -> io::Result<()> {
         let record = lobby.memory.rooms.at(self.room.index());
         record.listeners.leave(lobby.hand.process());
         self.bell
@@ -220,7 +220,7 @@ struct Table {
     names: BTreeMap<u8, String>,
 }
 
-fn table(lobby: &mut Lobby, games: &'static Games, room: RoomRef) -> Option<Table> {
+fn table(lobby: &mut StateHandle, games: &'static Games, room: RoomRef) -> Option<Table> {
     let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
     is_open(&tx, room).then(|| Table {
         name: tx.get(&tx.record().name),
@@ -232,7 +232,7 @@ fn table(lobby: &mut Lobby, games: &'static Games, room: RoomRef) -> Option<Tabl
 }
 
 /// Where the room's log ends, and the number of the last event in it; nothing if the room is gone.
-fn end_of_log(lobby: &mut Lobby, room: RoomRef) -> Option<(u64, u64)> {
+fn end_of_log(lobby: &mut StateHandle, room: RoomRef) -> Option<(u64, u64)> {
     let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
     let log = &tx.record().log;
     is_open(&tx, room).then(|| (log.head(&tx), log.next_number(&tx) - 1))

@@ -10,10 +10,11 @@ use thiserror::Error;
 use crate::frontends::console::queries::lists::phase_name;
 use crate::frontends::console::queries::{Fields, Person, seconds_since, text};
 use crate::limits::{INPUT_RING_BYTES, MAILBOX_BYTES, OUTPUT_RING_BYTES};
-use crate::lobby::Lobby;
+use crate::lobby::room_view::snapshot;
 use crate::state::connections::ConnectionRecord;
+use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
-use crate::state::rooms::{RoomRecord, is_open, occupants, snapshot};
+use crate::state::rooms::{RoomRecord, is_open, occupants};
 use forkade_text::escape::Escaped;
 use shmem::lock::LockFigures;
 use shmem::sys::clock::now_ms;
@@ -35,7 +36,7 @@ pub(crate) enum NotFound {
 /// # Errors
 ///
 /// [`NotFound::Player`].
-pub(crate) fn find_player(lobby: &mut Lobby, whom: &str) -> Result<PlayerRef, NotFound> {
+pub(crate) fn find_player(lobby: &mut StateHandle, whom: &str) -> Result<PlayerRef, NotFound> {
     let directory = lobby.memory.directory;
     let tx = lobby.hand.begin(directory.record);
     let by_id = whom.parse().ok().map(PlayerRef::from_id);
@@ -50,7 +51,7 @@ pub(crate) fn find_player(lobby: &mut Lobby, whom: &str) -> Result<PlayerRef, No
 /// # Errors
 ///
 /// [`NotFound::Player`].
-pub(crate) fn player(lobby: &mut Lobby, whom: &str) -> Result<Fields, NotFound> {
+pub(crate) fn player(lobby: &mut StateHandle, whom: &str) -> Result<Fields, NotFound> {
     let player = find_player(lobby, whom)?;
     let person = Person::of(lobby, player).ok_or(NotFound::Player)?;
     let connection = person.connection(lobby);
@@ -110,7 +111,7 @@ pub(crate) fn player(lobby: &mut Lobby, whom: &str) -> Result<Fields, NotFound> 
     Ok(fields)
 }
 
-fn room_name(lobby: &mut Lobby, room: Option<RoomRef>) -> Value {
+fn room_name(lobby: &mut StateHandle, room: Option<RoomRef>) -> Value {
     let Some(room) = room else { return Value::Null };
     let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
     if is_open(&tx, room) {
@@ -125,7 +126,7 @@ fn room_name(lobby: &mut Lobby, room: Option<RoomRef>) -> Value {
 /// # Errors
 ///
 /// [`NotFound::Room`].
-pub(crate) fn open_room(lobby: &Lobby, id: u64) -> Result<RoomRef, NotFound> {
+pub(crate) fn open_room(lobby: &StateHandle, id: u64) -> Result<RoomRef, NotFound> {
     let generation_of = |index| {
         lobby
             .memory
@@ -153,7 +154,7 @@ pub(crate) fn open_room(lobby: &Lobby, id: u64) -> Result<RoomRef, NotFound> {
 /// # Errors
 ///
 /// [`NotFound::Room`], [`NotFound::Seat`].
-pub(crate) fn room(lobby: &mut Lobby, id: u64, seat: Option<u8>) -> Result<Fields, NotFound> {
+pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result<Fields, NotFound> {
     let room = open_room(lobby, id)?;
     let record = lobby.memory.rooms.at(room.index());
     let (games, mut faults) = (lobby.games, Vec::new());
@@ -228,7 +229,7 @@ fn seat_value(number: u8, taken: Option<&SeatInfo>, players: &[(u8, PlayerRef)])
 }
 
 /// The game as text. Its code runs on a copy, with no lock held.
-fn picture(lobby: &Lobby, snapshot: &Snapshot) -> Value {
+fn picture(lobby: &StateHandle, snapshot: &Snapshot) -> Value {
     if snapshot.view.is_empty() {
         return Value::Null;
     }

@@ -9,11 +9,12 @@ use serde_json::json;
 use crate::frontends::console::queries::{
     Column, List, identities_touched, in_steps, person, seconds_since, text,
 };
-use crate::lobby::Lobby;
+use crate::lobby::room_view::summary;
 use crate::state::connections::ConnectionRecord;
 use crate::state::directory::Name;
+use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
-use crate::state::rooms::{is_open, occupants, summary};
+use crate::state::rooms::{is_open, occupants};
 
 const PLAYERS: [Column; 8] = [
     ("id", 12),
@@ -28,7 +29,7 @@ const PLAYERS: [Column; 8] = [
 
 /// Who is here.
 pub(crate) fn players() -> List {
-    let row = |lobby: &mut Lobby, seats: &HashMap<u64, (RoomRef, u8)>, index: u32| {
+    let row = |lobby: &mut StateHandle, seats: &HashMap<u64, (RoomRef, u8)>, index: u32| {
         let person = person(lobby, index)?;
         let record = person.connection(lobby);
         let since_ms = record.map_or(person.detached_at_ms, |record| {
@@ -57,7 +58,7 @@ pub(crate) fn players() -> List {
 }
 
 /// Who sits where, by the player's id. (Where a player is stands in the player's own record, too; but that is its handler's alone.)
-fn seats(lobby: &mut Lobby) -> HashMap<u64, (RoomRef, u8)> {
+fn seats(lobby: &mut StateHandle) -> HashMap<u64, (RoomRef, u8)> {
     let mut seats = HashMap::new();
     for index in 0..lobby.rooms_touched() {
         let record = lobby.memory.rooms.at(index);
@@ -88,7 +89,7 @@ const ROOMS: [Column; 10] = [
 
 /// The rooms that are open.
 pub(crate) fn rooms() -> List {
-    let row = |lobby: &mut Lobby, (): &(), index: u32| {
+    let row = |lobby: &mut StateHandle, (): &(), index: u32| {
         let record = lobby.memory.rooms.at(index);
         let room = RoomRef::new(index, record.open_generation()?);
         let games = lobby.games;

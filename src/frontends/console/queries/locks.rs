@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::frontends::console::queries::processes::role_of;
 use crate::frontends::console::queries::{Column, List, Row, identities_touched, in_steps};
-use crate::lobby::Lobby;
 use crate::process::process_table::Context;
+use crate::state::handle::StateHandle;
 use shmem::lock::{Lock, LockFigures};
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
@@ -32,11 +32,11 @@ pub(crate) fn locks(context: Context, all: bool) -> List {
         long_waits: 0,
         recoveries: 0,
     };
-    let touched = |lobby: &mut Lobby| {
+    let touched = |lobby: &mut StateHandle| {
         let (players, rooms) = (identities_touched(lobby), lobby.rooms_touched());
         (players + rooms + 3, (players, rooms))
     };
-    let row = move |lobby: &mut Lobby, (players, rooms): &(u32, u32), index: u32| {
+    let row = move |lobby: &mut StateHandle, (players, rooms): &(u32, u32), index: u32| {
         let memory = lobby.memory;
         let (kind, record, lock): (_, _, &Lock) = if index == 0 {
             ("lobby", None, memory.directory.record.lock())

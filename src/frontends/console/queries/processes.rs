@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::frontends::console::queries::{
     Column, List, Row, identities_touched, in_steps, number, person, seconds_since, text,
 };
-use crate::lobby::Lobby;
 use crate::process::process_table::{Context, Post, ROLES};
 use crate::state::connections::{Claim, ConnectionRecord, Kind};
+use crate::state::handle::StateHandle;
 
 const PROCESSES: [Column; 9] = [
     ("state", 5),
@@ -39,7 +39,7 @@ pub(crate) fn processes(context: Context, memory: bool) -> List {
         .map(|(index, _)| index)
         .collect();
     let count = 1 + number(posts.len()) + number(claimed.len());
-    let row = move |_: &mut Lobby, players: &HashMap<u32, Value>, index: u32| {
+    let row = move |_: &mut StateHandle, players: &HashMap<u32, Value>, index: u32| {
         let (pid, mut row) = match index.checked_sub(1) {
             None => {
                 let pid = context.memory.header.supervisor_pid.load(Ordering::Relaxed);
@@ -102,7 +102,7 @@ fn row_of_connection(record: &ConnectionRecord, player: Option<&Value>) -> Optio
 }
 
 /// The names of those who are connected, by the index of their connection.
-fn players_by_connection(lobby: &mut Lobby) -> HashMap<u32, Value> {
+fn players_by_connection(lobby: &mut StateHandle) -> HashMap<u32, Value> {
     let mut players = HashMap::new();
     for index in 0..identities_touched(lobby) {
         let Some(person) = person(lobby, index) else {

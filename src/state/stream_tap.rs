@@ -7,7 +7,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::session::Session;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::players::{OutputRing, PlayerRecord, Shown};
 use shmem::byte_ring::ByteRing;
@@ -94,39 +93,10 @@ pub struct Standing {
     pub output_kept_from: u64,
 }
 
-impl Session {
-    /// Shows where the player's streams are. To be called between two transactions.
-    pub(crate) fn show(&self) {
-        let Some((player, record)) = self.player else {
-            return;
-        };
-        let (hand, shown) = (&self.lobby.hand, &record.shown);
-        let place = self.membership().place();
-        let seat = place.and_then(|(_, seat)| seat);
-        let show = |cell: &AtomicU64, value| cell.store(value, Ordering::Relaxed);
-        shown.begin(player);
-        show(&shown.room, place.map_or(0, |(room, _)| room.to_id()));
-        show(&shown.is_text, u64::from(self.is_text()));
-        show(&shown.seat, seat.map_or(0, |seat| u64::from(seat) + 1));
-        show(&shown.input_received, self.input_received());
-        show(&shown.output_sent, self.output_sent());
-        show(&shown.input_base, record.input.base(hand));
-        show(&shown.output_base, record.output.base(hand));
-        // Who sees these sees all that was stored before.
-        shown
-            .consumed
-            .store(hand.own(&record.consumed), Ordering::Release);
-        shown
-            .output_head
-            .store(hand.own(&record.output_head), Ordering::Release);
-        shown.end(player);
-    }
-}
-
 impl Shown {
     /// What is shown from here on is about this player: until all of it is, it is nobody's, lest somebody take the place of the
     /// record's former player for the new one's.
-    fn begin(&self, player: PlayerRef) {
+    pub(crate) fn begin(&self, player: PlayerRef) {
         if self.player.load(Ordering::Relaxed) != player.to_id() {
             self.player.store(NOBODY, Ordering::Relaxed);
             // Who sees anything of the new player's does not see the former one any more.
@@ -135,7 +105,7 @@ impl Shown {
     }
 
     /// All is shown of this player.
-    fn end(&self, player: PlayerRef) {
+    pub(crate) fn end(&self, player: PlayerRef) {
         self.player.store(player.to_id(), Ordering::Release);
     }
 

@@ -1,0 +1,165 @@
+//! How a connection's hold on its session ends, and how a player leaves for good.
+
+use crate::lobby::join_leave;
+
+use forkade_protocol::RoomEvent;
+
+use crate::lobby::delivery::Events;
+use crate::lobby::join_leave::vacate;
+use crate::session::Session;
+use crate::state::connections::Phase;
+use crate::state::directory::{LobbyTx, Presence};
+use crate::state::handle::StateHandle;
+use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
+use crate::state::players::Membership;
+use crate::state::rooms::{RoomLife, is_open};
+use crate::state::running_game::note_game;
+
+/// Ends the connection's hold on everything, when its last bytes are out or nobody waits for them.
+/// Gives the keeper whose bell is to be rung.
+pub fn finish(session: &mut Session<'_>) -> Option<u32> {
+    match session.player {
+        Some(_) if session.state.hand.own(&session.record.leaves) != 0 => {
+            leave_for_good(session);
+            None
+        }
+        Some(_) => {
+            show_connected(session, false);
+            let record = session.record;
+            session.detach(|tx| tx.set(&record.phase, Phase::DONE.raw()))
+        }
+        None => session.end_without_session(),
+    }
+}
+
+/// Tells the room whether this player's connection is alive, if it does not know.
+pub fn show_connected(session: &mut Session<'_>, connected: bool) {
+    let Some((player, _)) = session.player else { return };
+    let Some((room, Some(seat))) = session.membership().place() else {
+        return;
+    };
+    if enter_connected(&mut session.state, player, room, seat, connected) {
+        session.bells.push(room.index());
+    }
+}
+
+fn leave_for_good(session: &mut Session<'_>) {
+    let record = session.record;
+    let Some((player, player_record)) = session.player else {
+        return;
+    };
+    if let Some((room, _)) = session.membership().place() {
+        session.bells.push(room.index());
+    }
+    begin_to_expire(session.state, player);
+    expire(session.state, player, |tx| {
+        tx.set(&record.player, PlayerRef::NOBODY);
+        tx.set(&record.phase, Phase::DONE.raw());
+    });
+    session.state.hand.let_go(player_record);
+    session.player = None;
+}
+
+/// Marks a player as leaving for good.
+pub(crate) fn begin_to_expire(state: &mut StateHandle, player: PlayerRef) {
+    let directory = state.memory.directory;
+    let mut tx = state.hand.begin(directory.record);
+    if let Some(identity) = directory.identity(&tx, player) {
+        tx.set(&identity.presence, Presence::EXPIRING.raw());
+    }
+    tx.commit().expect("one mark fits the journal");
+}
+
+/// Completes the leave of a player whom this process animates: out of the room, then out of the lobby. `also` is done in
+/// the transaction that takes the record back.
+pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOnce(&mut LobbyTx<'_>)) {
+    let memory = state.memory;
+    let record = memory.players.at(player.index());
+    let membership = state.hand.own(&record.membership);
+    if let Some((room, seat)) = membership.place() {
+        leave_silently(state, player, room, seat);
+    }
+    let mut tx = state.hand.begin(memory.directory.record);
+    if let Some(room) = membership.being_opened() {
+        memory
+            .directory
+            .take_room_back(&mut tx, room.index(), room.generation());
+    }
+    tx.set(&record.membership, Membership::LOBBY);
+    if memory.directory.identity(&tx, player).is_some() {
+        memory.directory.remove_player(&mut tx, player);
+    }
+    also(&mut tx);
+    tx.commit().expect("taking a player back fits the journal");
+}
+
+fn leave_silently(state: &mut StateHandle, player: PlayerRef, room: RoomRef, seat: Option<u8>) {
+    let memory = state.memory;
+    let record = memory.players.at(player.index());
+    let mut tx = state.hand.begin(memory.rooms.at(room.index()));
+    let _noted = note_game(memory, state.notes_games, room);
+    let vacated = vacate(
+        &mut tx,
+        state.games,
+        (&mut state.outbox, &mut state.faults),
+        room,
+        player,
+        seat,
+    );
+    tx.set(&record.membership, Membership::LOBBY);
+    let closing = tx.get(&tx.record().life) == RoomLife::CLOSING.raw();
+    let committed = vacated.and_then(|()| Ok(tx.commit()?));
+    if let Err(rejection) = committed {
+        // Bounds of events and journal are chosen so that leaving always fits: a mistake of this program's.
+        panic!("a player cannot leave the room: {rejection}");
+    }
+    if closing {
+        join_leave::take_room_back(state, room);
+    }
+}
+
+/// Wants a player out; gives the keeper whose bell is to be rung. `None`: nobody is connected, the ticker does it.
+pub fn kick(state: &mut StateHandle, name: &str) -> Result<Option<u32>, NoSuchPlayer> {
+    let directory = state.memory.directory;
+    let mut tx = state.hand.begin(directory.record);
+    let player = directory.find_name(&tx, name).ok_or(NoSuchPlayer)?;
+    let identity = directory.identities.at(player.index());
+    tx.set(&identity.kicked, 1);
+    let connection: ConnectionRef = tx.get(&identity.connection);
+    tx.commit().expect("one mark fits the journal");
+    Ok(connection
+        .is_somebody()
+        .then(|| state.memory.call_attention(connection)))
+}
+
+/// Enters into the room whether a player's connection is alive, and tells all. Says whether that was news.
+pub(crate) fn enter_connected(
+    state: &mut StateHandle,
+    player: PlayerRef,
+    room: RoomRef,
+    seat: u8,
+    connected: bool,
+) -> bool {
+    let mut tx = state.hand.begin(state.memory.rooms.at(room.index()));
+    let record = tx.record();
+    let bit = 1 << seat;
+    let known = tx.get(&record.connected) & bit != 0;
+    if known == connected || !is_open(&tx, room) || tx.get(&record.seats[usize::from(seat)]).player != player
+    {
+        return false;
+    }
+    let bits = tx.get(&record.connected);
+    tx.set(
+        &record.connected,
+        if connected { bits | bit } else { bits & !bit },
+    );
+    let mut events = Events::begin(&mut tx);
+    let told = events.tell_all(&mut tx, RoomEvent::Connection { seat, connected });
+    events.finish(&mut tx);
+    told.is_ok() && tx.commit().is_ok()
+}
+
+/// Nobody here has that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody here has that name")]
+pub struct NoSuchPlayer;

@@ -1,0 +1,84 @@
+//! What a room looks like: to somebody in it, and in a list.
+
+use forkade_protocol::{RoomId, RoomSummary, SeatInfo, Snapshot};
+
+use crate::limits::GAME_VIEW_BYTES_MAX;
+use crate::lobby::ownership::owner_of;
+use crate::lobby::reservations::reservations;
+use crate::lobby::settings::rules;
+use crate::lobby::turns::turn;
+use crate::state::layout::RoomRef;
+use crate::state::rooms::{RoomTx, game_of, occupants, phase_of, read_state};
+use forkade_games::{GameError, Games, Viewer};
+
+/// The room as somebody in it sees it, up to the last event. If the game fails to show itself, `faults` says how.
+pub fn snapshot(
+    tx: &RoomTx<'_>,
+    room: RoomRef,
+    games: &Games,
+    seat: Option<u8>,
+    faults: &mut Vec<GameError>,
+) -> Snapshot {
+    let record = tx.record();
+    let game = game_of(tx, games);
+    let (connected, ready) = (tx.get(&record.connected), tx.get(&record.ready));
+    let mut seats = vec![None; tx.get(&record.capacity) as usize];
+    for (number, seat) in occupants(tx) {
+        let bit = 1 << number;
+        seats[usize::from(number)] = Some(SeatInfo {
+            name: seat.name.as_str().to_owned(),
+            connected: connected & bit != 0,
+            ready: ready & bit != 0,
+        });
+    }
+    Snapshot {
+        room: RoomId(room.to_id()),
+        game: game.name().to_owned(),
+        name: tx.get(&record.name).as_str().to_owned(),
+        phase: phase_of(tx.get(&record.phase)),
+        seat,
+        seats,
+        spectators: tx.get(&record.spectators),
+        event: record.log.next_number(tx) - 1,
+        // A game that fails to draw itself leaves its viewer without a picture, not without a room.
+        view: view_for(tx, games, seat).unwrap_or_else(|fault| {
+            faults.push(fault);
+            Vec::new()
+        }),
+        owner: owner_of(tx),
+        rules: rules(tx),
+        reservations: reservations(tx),
+        turn: turn(tx),
+    }
+}
+
+/// What the game shows to a seat or a spectator; empty while there is no match.
+pub(crate) fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Result<Vec<u8>, GameError> {
+    let record = tx.record();
+    let match_seats = tx.get(&record.match_seats);
+    if match_seats == 0 {
+        return Ok(Vec::new());
+    }
+    // A room can have grown since its last match: its new seats have nothing of their own to see in that.
+    let seat = seat.filter(|seat| u32::from(*seat) < match_seats);
+    let viewer = seat.map_or(Viewer::Spectator, Viewer::Seat);
+    let mut view = vec![0; GAME_VIEW_BYTES_MAX];
+    let length = game_of(tx, games).view(&read_state(tx), viewer, &mut view)?;
+    view.truncate(length);
+    Ok(view)
+}
+
+/// The room's line in a list.
+pub fn summary(tx: &RoomTx<'_>, room: RoomRef, games: &Games) -> RoomSummary {
+    let record = tx.record();
+    RoomSummary {
+        room: RoomId(room.to_id()),
+        game: game_of(tx, games).name().to_owned(),
+        name: tx.get(&record.name).as_str().to_owned(),
+        phase: phase_of(tx.get(&record.phase)),
+        seats: u8::try_from(tx.get(&record.capacity)).unwrap_or(u8::MAX),
+        taken: u8::try_from(occupants(tx).count()).unwrap_or(u8::MAX),
+        spectators: tx.get(&record.spectators),
+        passcode: tx.get(&record.passcode).set != 0,
+    }
+}

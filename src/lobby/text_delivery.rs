@@ -1,0 +1,153 @@
+//! From a room's log to the output of a player in text mode: events in words, and the match as it is drawn.
+
+use forkade_protocol::Phase as MatchPhase;
+use forkade_protocol::{RoomEvent, ServerMessage, codec};
+
+use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX};
+use crate::lobby::delivery::{BATCH_MAX, Entry, Pause, read_entry};
+use crate::lobby::room_view::view_for;
+use crate::session::rejection::Rejection;
+use crate::session::{CURSOR_LOST, Session};
+use crate::state::buffers;
+use crate::state::layout::RoomRef;
+use crate::state::rooms::{RoomTx, Seat, game_of, is_member, phase_of, read_state};
+use forkade_games::{GameError, Games};
+use forkade_text::render::Scene;
+
+/// Puts what has happened in the room into words, with a picture if the game has changed. Under the room's lock: who sits where
+/// is told by names, and the picture belongs to the last event that is told.
+pub(crate) fn tell_events(
+    session: &mut Session<'_>,
+    room: RoomRef,
+    cursor: u64,
+    seat: Option<u8>,
+) -> Result<Pause, Rejection> {
+    let record = session.state.memory.rooms.at(room.index());
+    if cursor == CURSOR_LOST {
+        return Ok(Pause::Lost);
+    }
+    if record.log.is_read_up_to(cursor) {
+        return Ok(Pause::Idle);
+    }
+    let Some((player, own)) = session.player().zip(session.own()) else {
+        return Ok(Pause::Idle);
+    };
+    let space_end = session.output_space() + session.state.hand.own(&own.player.output_head);
+    let (games, faults) = (session.state.games, &mut session.state.faults);
+    let mut tx = session.state.hand.begin(record);
+    let mut next_cursor = cursor;
+    let mut output = own.begin_output(&tx);
+    let seats = seats_with_names(&tx);
+    let named = |seat: u8, is_taken: bool| {
+        let cell = seats.get(usize::from(seat))?;
+        (cell.player.is_somebody() == is_taken).then(|| cell.name.as_str().to_owned())
+    };
+    let game = game_of(&tx, games);
+    let scene = Scene {
+        game: Some(game),
+        seat,
+        names: &|seat| named(seat, true),
+        left: &|seat| named(seat, false),
+    };
+    // Who has lost the seat must not see what whoever has it now may see.
+    let is_there = is_member(&tx, room, player, seat);
+    let mut has_changed = false;
+    let mut entries = 0;
+    let pause = loop {
+        // What is told of one event, the picture, and the prompt.
+        if space_end - output.head() < 2 * FRAME_TOTAL_BYTES_MAX as u64 {
+            break Pause::Idle;
+        }
+        if entries == BATCH_MAX {
+            break Pause::Batch;
+        }
+        entries += 1;
+        let read = buffers::with_frame(|frame| match read_entry(record, next_cursor, seat, frame) {
+            Entry::Frame { length, next } => Ok((Some(event_in(&frame[..length])), next)),
+            Entry::ForOthers { next } => Ok((None, next)),
+            Entry::None(pause) => Err(pause),
+        });
+        let event = match read {
+            Err(pause) => break pause,
+            Ok((event, next)) => {
+                next_cursor = next;
+                event
+            }
+        };
+        let Some(event) = event else { continue };
+        let is_end = matches!(event, RoomEvent::Finished { .. });
+        if is_end && std::mem::take(&mut has_changed) {
+            let picture = picture(&tx, games, seat, faults);
+            output.say(&mut tx, &picture);
+        }
+        // Of a game in real time, which changes all the time, the picture is shown by `look` alone.
+        has_changed |= is_there && matches!(event, RoomEvent::Game { .. }) && game.ticks_per_second() == 0;
+        let told = scene.event(&event).unwrap_or_else(|fault| {
+            faults.push(fault);
+            String::new()
+        });
+        output.say(&mut tx, &told);
+    };
+    if has_changed {
+        let picture = picture(&tx, games, seat, faults);
+        output.say(&mut tx, &picture);
+    }
+    output.finish(&mut tx);
+    tx.set(&own.player.log_cursor, next_cursor);
+    tx.commit()?;
+    if let Some(seat) = seat {
+        record.set_read_up_to(seat, next_cursor);
+    }
+    Ok(pause)
+}
+
+fn event_in(frame: &[u8]) -> RoomEvent {
+    let body = frame.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+    match codec::decode(body) {
+        Ok(ServerMessage::Event { event, .. }) => event,
+        other => panic!("a room's log holds events: {other:?}"),
+    }
+}
+
+/// The match as the player sees it. If the game fails to show itself, `faults` says how.
+fn picture(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>, faults: &mut Vec<GameError>) -> String {
+    let drawn = view_for(tx, games, seat).and_then(|view| match view.is_empty() {
+        true => Ok(String::new()),
+        false => game_of(tx, games).draw(&view),
+    });
+    let drawn = drawn.unwrap_or_else(|fault| {
+        faults.push(fault);
+        String::new()
+    });
+    drawn + turn_hint(tx, games, seat, faults)
+}
+
+/// Says so if it is for this seat to move.
+pub(crate) fn turn_hint(
+    tx: &RoomTx<'_>,
+    games: &Games,
+    seat: Option<u8>,
+    faults: &mut Vec<GameError>,
+) -> &'static str {
+    if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
+        return "";
+    }
+    let to_move = game_of(tx, games)
+        .to_move(&read_state(tx))
+        .unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        });
+    match to_move {
+        Some(_) if to_move == seat => "It is your move.\n",
+        _ => "",
+    }
+}
+
+/// All seats: who has them, and the names of those who had them last.
+fn seats_with_names(tx: &RoomTx<'_>) -> Vec<Seat> {
+    let record = tx.record();
+    let capacity = tx.get(&record.capacity) as usize;
+    let seats = record.seats.iter().take(capacity);
+    seats.map(|seat| tx.get(seat)).collect()
+}

@@ -1,0 +1,138 @@
+//! What only players in text mode ask for: another name, who is here, the lobby, a room by its number.
+
+use crate::lobby::join_leave;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use forkade_protocol::{RejectCode, RoomId, Snapshot};
+
+use crate::limits::TEXT_NAMES_SHOWN_MAX;
+use crate::lobby::room_view::snapshot;
+use crate::session::Session;
+use crate::session::rejection::Rejection;
+use crate::state::directory::{Name, Presence};
+use crate::state::handle::StateHandle;
+use crate::state::layout::RoomRef;
+use crate::state::rooms::game_of;
+
+/// Identities looked at in one transaction of `who`.
+const IDENTITIES_PER_LOOK: u32 = 64;
+
+/// Gives the player another name.
+///
+/// # Errors
+///
+/// In a room, where the others know the player by the old one; or the name taken.
+pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
+    let Some((player, own)) = session.player().zip(session.own()) else {
+        return Ok(());
+    };
+    join_leave::must_be_in_lobby(session)?;
+    let directory = session.state.memory.directory;
+    let mut tx = session.state.hand.begin(directory.record);
+    let holder = directory.find_name(&tx, name.as_str());
+    if holder.is_some_and(|holder| holder != player) {
+        let text = "somebody here has this name; choose another";
+        return Err(Rejection::new(RejectCode::TextInvalid, text));
+    }
+    directory.rename_player(&mut tx, player, name);
+    tx.set(&own.player.name, name);
+    own.say(&mut tx, &format!("You are called {} now.\n", name.as_str()));
+    own.consume(&mut tx);
+    Ok(tx.commit()?)
+}
+
+/// Shows the lobby.
+///
+/// # Errors
+///
+/// A transaction that does not fit, which is a mistake of this program's.
+pub fn look_around(session: &mut Session<'_>) -> Result<(), Rejection> {
+    let head = session.state.memory.directory.record;
+    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let (players, rooms) = (count(&head.players_published), count(&head.rooms_published));
+    let name = session.name();
+    session.say(&format!(
+        "You are {}, in the lobby. Players here: {players}. Rooms: {rooms}.\n",
+        name.as_str()
+    ))
+}
+
+/// Tells who is here.
+///
+/// # Errors
+///
+/// A transaction that does not fit, which is a mistake of this program's.
+pub fn who(session: &mut Session<'_>) -> Result<(), Rejection> {
+    let (names, more) = names_of_players(session.state);
+    let more = if more { " and more" } else { "" };
+    session.say(&format!("Here are {}{more}.\n", names.join(", ")))
+}
+
+/// The room that people mean by a number: the one that is open in that place now, or any by its id.
+pub fn room_meant(session: &Session<'_>, number: u64) -> RoomId {
+    let index = number.checked_sub(1).and_then(|index| u32::try_from(index).ok());
+    let record = index.and_then(|index| Some((index, session.state.memory.rooms.get(index)?)));
+    let open = record.and_then(|(index, record)| Some(RoomRef::new(index, record.open_generation()?)));
+    RoomId(open.map_or(number, RoomRef::to_id))
+}
+
+/// The room behind whose number a list is to begin.
+pub fn room_before(_session: &Session<'_>, number: u64) -> RoomId {
+    match u32::try_from(number) {
+        Ok(number) => RoomId(u64::from(number.saturating_sub(1))),
+        Err(_) => RoomId(number),
+    }
+}
+
+/// An action in the words of the room's game.
+///
+/// # Errors
+///
+/// In no room, or words that mean no action.
+pub fn action_of(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
+    let game = join_leave::look_in_room(session, |tx, inside| Ok(game_of(&tx, inside.games)))?;
+    Ok(game.parse_action(text)?)
+}
+
+/// The player's room as it is now.
+///
+/// # Errors
+///
+/// In no room.
+pub fn room_now(session: &mut Session<'_>) -> Result<Snapshot, Rejection> {
+    join_leave::look_in_room(session, |tx, inside| {
+        Ok(snapshot(
+            &tx,
+            inside.room,
+            inside.games,
+            inside.seat,
+            inside.faults,
+        ))
+    })
+}
+
+/// The names of those who are here, up to a number; and whether there are more.
+fn names_of_players(state: &mut StateHandle) -> (Vec<String>, bool) {
+    let directory = state.memory.directory;
+    let mut names = Vec::new();
+    let mut first = 0;
+    loop {
+        let tx = state.hand.begin(directory.record);
+        let touched = tx.get(&directory.record.identities_touched);
+        let end = touched.min(first + IDENTITIES_PER_LOOK);
+        for identity in (first..end).map(|index| directory.identities.at(index)) {
+            let presence = Presence::from_raw(tx.get(&identity.presence));
+            if presence != Presence::ATTACHED {
+                continue;
+            }
+            if names.len() == TEXT_NAMES_SHOWN_MAX {
+                return (names, true);
+            }
+            names.push(tx.get(&identity.name).as_str().to_owned());
+        }
+        if end == touched {
+            return (names, false);
+        }
+        first = end;
+    }
+}

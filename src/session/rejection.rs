@@ -1,0 +1,66 @@
+//! Why a request changed nothing.
+
+use forkade_protocol::RejectCode;
+
+use crate::state::mailbox::PostError;
+use forkade_games::{GameError, length_that_fits};
+
+/// Why a request changed nothing: goes to the client who made it.
+#[derive(Debug, thiserror::Error)]
+#[error("{code:?}: {text}")]
+pub struct Rejection {
+    /// For programs.
+    pub code: RejectCode,
+    /// For people.
+    pub text: String,
+    /// What failed in the game's own code, for the server's log: to be shown when no lock is held.
+    pub fault: Option<Box<GameError>>,
+}
+
+impl Rejection {
+    /// A rejection with its reason, which is cut at [`REJECTION_TEXT_BYTES_MAX`](crate::limits::REJECTION_TEXT_BYTES_MAX):
+    /// it may repeat what the client sent.
+    pub fn new(code: RejectCode, text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        text.truncate(length_that_fits(&text, crate::limits::REJECTION_TEXT_BYTES_MAX));
+        Self {
+            code,
+            text,
+            fault: None,
+        }
+    }
+}
+
+impl From<GameError> for Rejection {
+    fn from(error: GameError) -> Self {
+        let rejection = error.rejection();
+        let fault = (!error.is_rejection()).then(|| Box::new(error));
+        Self {
+            code: rejection.code(),
+            text: rejection.text().to_owned(),
+            fault,
+        }
+    }
+}
+
+impl From<shmem::journal::JournalFull> for Rejection {
+    fn from(full: shmem::journal::JournalFull) -> Self {
+        Self::new(RejectCode::StateTooLarge, full.to_string())
+    }
+}
+
+impl From<shmem::event_log::EntryTooLarge> for Rejection {
+    fn from(error: shmem::event_log::EntryTooLarge) -> Self {
+        Self::new(RejectCode::StateTooLarge, error.to_string())
+    }
+}
+
+impl From<PostError> for Rejection {
+    fn from(error: PostError) -> Self {
+        let code = match error {
+            PostError::Gone => RejectCode::UnknownPlayer,
+            PostError::Full => RejectCode::MailboxFull,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,51 @@
+//! One process's handle on the shared state.
+
+use crate::state::layout::Memory;
+use forkade_games::{ErasedOutbox, GameError, Games};
+use shmem::transaction::Hand;
+
+/// One process's handle on the shared state: the memory, the attachment by which it takes locks, and the games.
+pub struct StateHandle {
+    /// The shared memory.
+    pub memory: &'static Memory,
+    /// The games that this server offers.
+    pub games: &'static Games,
+    pub(crate) hand: Hand,
+    /// The events of one call of a game; used again and again.
+    pub(crate) outbox: ErasedOutbox,
+    /// Whether this process is the one that [notes](blame) whose game's code it runs.
+    pub(crate) notes_games: bool,
+    /// See [`Lobby::take_faults`].
+    pub(crate) faults: Vec<GameError>,
+}
+
+impl StateHandle {
+    /// The calling process's access. To be called once per process, after its fork.
+    pub fn attach(memory: &'static Memory, games: &'static Games) -> Self {
+        Self {
+            memory,
+            games,
+            hand: memory.attach(),
+            outbox: ErasedOutbox::new(),
+            notes_games: false,
+            faults: Vec::new(),
+        }
+    }
+
+    /// What has failed in games' code where nobody's request could be rejected for it. For the log, when no lock is held.
+    pub fn take_faults(&mut self) -> Vec<GameError> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// Decides what a dead process left under the lock at `offset`, as noted in a record that it wrote to.
+    pub fn settle(&mut self, offset: u64) {
+        self.memory.settle(&mut self.hand, offset);
+    }
+
+    /// Room records from this index on were never used.
+    pub fn rooms_touched(&mut self) -> u32 {
+        let directory = self.memory.directory;
+        let tx = self.hand.begin(directory.record);
+        tx.get(&directory.record.rooms_touched)
+    }
+}
