@@ -159,8 +159,8 @@ fn handled(
 
 fn player_name(name: &str) -> Result<Name, Rejection> {
     let invalid = |why: String| Rejection::new(RejectCode::TextInvalid, why);
-    let cleaned =
-        text::player_name(name).map_err(|error| invalid(format!("the name cannot be used: {error}")))?;
+    let cleaned = text::clean_player_name(name)
+        .map_err(|error| invalid(format!("the name cannot be used: {error}")))?;
     Name::new(&cleaned).ok_or_else(|| invalid("the name is too long".into()))
 }
 

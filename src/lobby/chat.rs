@@ -107,7 +107,7 @@ impl Session {
             )
         };
         // As the names of those who are here were cleaned.
-        let to_name = text::player_name(to).map_err(|_| unknown())?;
+        let to_name = text::clean_player_name(to).map_err(|_| unknown())?;
         let paid = self.pay_for_line()?;
         let from = self.name().as_str().to_owned();
         let memory = self.lobby.memory;
@@ -232,10 +232,12 @@ impl Lobby {
 ///
 /// If nothing can be seen of it, or it is too long.
 pub fn clean_line(said: &str) -> Result<String, Rejection> {
-    text::chat(said).map_err(|error| {
+    text::clean_chat(said).map_err(|error| {
         let code = match error {
-            TextError::TooManyCharacters { .. } | TextError::TooLong { .. } => RejectCode::ChatTooLong,
-            TextError::Empty | TextError::Character(_) | TextError::Reserved(_) => RejectCode::TextInvalid,
+            TextError::TooManyCharacters { .. } | TextError::TooManyBytes { .. } => RejectCode::ChatTooLong,
+            TextError::Empty | TextError::ForbiddenCharacter(_) | TextError::Reserved(_) => {
+                RejectCode::TextInvalid
+            }
         };
         Rejection::new(code, error.to_string())
     })

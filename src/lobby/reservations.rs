@@ -117,7 +117,7 @@ impl Lobby {
             Rejection::new(RejectCode::UnknownPlayer, text)
         };
         // As the names of those who are here were cleaned.
-        let cleaned = text::player_name(name).map_err(|_| unknown())?;
+        let cleaned = text::clean_player_name(name).map_err(|_| unknown())?;
         let directory = self.memory.directory;
         let tx = self.hand.begin(directory.record);
         let player = directory.find_name(&tx, &cleaned).ok_or_else(unknown)?;

@@ -481,7 +481,7 @@ fn one_line(text: &str) -> String {
 
 /// What stands in front of something that is said: by whom, and to whom.
 ///
-/// Nothing else that is told looks like this, and this looks like nothing else: a [name](forkade_protocol::text::player_name) has no
+/// Nothing else that is told looks like this, and this looks like nothing else: a [name](forkade_protocol::text::clean_player_name) has no
 /// colon, and does not begin as the server's own words do.
 pub fn speaker(scope: &ChatScope, from: &str) -> String {
     if from.is_empty() {

@@ -237,8 +237,8 @@ proptest! {
         other in "(says|tells|shouts|server|[A-Za-z .'-]){1,4}",
         text in "[ -~]{1,80}",
     ) {
-        use forkade_protocol::text::{chat, player_name};
-        let (Ok(from), Ok(to), Ok(text)) = (player_name(&name), player_name(&other), chat(&text)) else {
+        use forkade_protocol::text::{clean_chat, clean_player_name};
+        let (Ok(from), Ok(to), Ok(text)) = (clean_player_name(&name), clean_player_name(&other), clean_chat(&text)) else {
             return Ok(());
         };
         let heads = [
