@@ -127,7 +127,7 @@ fn of_player(hand: &Hand, record: &PlayerRecord) -> String {
     record.output.placement(hand).read(shown.start, &mut output);
     let text = (hand.own(&record.is_text) != 0).then(|| {
         (
-            hand.own(&record.text_place),
+            hand.own(&record.input_state),
             hand.own(&record.telnet_refused),
             hand.own(&record.telnet_answered),
         )

@@ -335,7 +335,7 @@ pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
     };
     let message = ServerMessage::Error {
         code,
-        text: render::for_anybody(refusal.text()),
+        text: render::readable_by_any_client(refusal.text()),
     };
     let sent = match kind {
         Kind::Game => {

@@ -194,8 +194,8 @@ fn enter_closing<R: Record>(
 /// A farewell to somebody who has not sent a byte: it may be a person as well as a program.
 fn for_anybody(farewell: &Farewell) -> Farewell {
     match farewell {
-        Farewell::Error(code, text) => Farewell::Error(*code, render::for_anybody(text)),
-        Farewell::ShuttingDown(text) => Farewell::ShuttingDown(render::for_anybody(text)),
+        Farewell::Error(code, text) => Farewell::Error(*code, render::readable_by_any_client(text)),
+        Farewell::ShuttingDown(text) => Farewell::ShuttingDown(render::readable_by_any_client(text)),
         other => other.clone(),
     }
 }
@@ -220,8 +220,8 @@ fn farewell_line<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
         Farewell::None => return &[],
         Farewell::Error(_, text) | Farewell::ShuttingDown(text) | Farewell::Line(text) => text,
     };
-    let text = render::sentence(&text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);
-    let line = [render::OVER_PROMPT, &render::wire(&text)].concat();
+    let text = render::to_sentence(&text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);
+    let line = [render::OVERWRITE_PROMPT, &render::to_terminal(&text)].concat();
     // Escapes can make it longer.
     let length = length_that_fits(&line, buffer.len());
     let target = &mut buffer[..length];

@@ -12,7 +12,7 @@ use crate::session::rate::Paid;
 use crate::state::buffers;
 use crate::state::players::{OutputRing, PlayerRecord};
 use forkade_games::Games;
-use forkade_text::input::Place;
+use forkade_text::input::InputState;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::{Record, Tx};
@@ -32,7 +32,7 @@ impl Session {
             sent: self.output_sent(),
             text: self.is_text().then_some(Typing {
                 games: self.lobby.games,
-                place: self.place_behind,
+                input_state: self.input_state_behind,
             }),
         })
     }
@@ -81,7 +81,7 @@ impl Session {
     pub fn end_frame(&mut self) {
         self.frame_end = None;
         self.paid = None;
-        self.place_behind = None;
+        self.input_state_behind = None;
         self.record.working_on.store(0, Ordering::Release);
         self.show();
     }
@@ -148,7 +148,7 @@ pub(crate) struct Own {
 struct Typing {
     games: &'static Games,
     /// What the bytes of the line that is being handled mean for those behind.
-    place: Option<Place>,
+    input_state: Option<InputState>,
 }
 
 impl Own {
@@ -160,10 +160,11 @@ impl Own {
                 paid.enter(tx, &self.player.requests_paid_until_us);
             }
             if let Some(Typing {
-                place: Some(place), ..
+                input_state: Some(input_state),
+                ..
             }) = self.text
             {
-                tx.set(&self.player.text_place, place);
+                tx.set(&self.player.input_state, input_state);
             }
             if end == self.received && !self.player.traced.is_followed() {
                 self.player.input.rebase(tx, end);
@@ -263,9 +264,9 @@ impl Output {
         let over = !speech.is_asked_for && !text.is_empty() && !speech.has_begun;
         speech.has_begun |= speech.is_asked_for || !text.is_empty();
         if over {
-            self.put_bytes(tx, render::OVER_PROMPT.as_bytes());
+            self.put_bytes(tx, render::OVERWRITE_PROMPT.as_bytes());
         }
-        self.put_bytes(tx, render::wire(text).as_bytes());
+        self.put_bytes(tx, render::to_terminal(text).as_bytes());
     }
 
     /// The stream offset behind all that was put.

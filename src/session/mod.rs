@@ -28,7 +28,7 @@ use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::Name;
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use crate::state::players::{Membership, PlayerRecord};
-use forkade_text::input::Place;
+use forkade_text::input::InputState;
 use shmem::mutants::Switch;
 
 pub use crate::session::close::Farewell;
@@ -54,7 +54,7 @@ pub struct Session {
     /// What that frame costs.
     pub(crate) paid: Option<Paid>,
     /// In text mode: what the bytes up to there mean for those behind.
-    pub(crate) place_behind: Option<Place>,
+    pub(crate) input_state_behind: Option<InputState>,
     /// Rooms whose log this process has written to, and whose bell is to be rung.
     pub(crate) bells: Vec<u32>,
     /// This process has written to the lobby's chat, whose bell is to be rung.
@@ -104,7 +104,7 @@ impl Session {
             player: None,
             frame_end: None,
             paid: None,
-            place_behind: None,
+            input_state_behind: None,
             bells: Vec::with_capacity(2),
             chat_bell: false,
             keeper_bells: Vec::new(),

@@ -29,7 +29,7 @@ impl Session {
     ///
     /// If something has been left half done: a frame that is being handled, a bell that is to be rung. A mistake of the caller's.
     pub fn park(mut self) -> (Parked, Lobby) {
-        assert!(self.frame_end.is_none() && self.place_behind.is_none() && self.paid.is_none());
+        assert!(self.frame_end.is_none() && self.input_state_behind.is_none() && self.paid.is_none());
         assert!(self.bells.is_empty() && self.keeper_bells.is_empty() && !self.chat_bell);
         let animated = self.lobby.hand.exchange_animated(AnimatedRecords::default());
         let parked = Parked {
@@ -57,7 +57,7 @@ impl Parked {
             record: self.record,
             player: self.player,
             frame_end: None,
-            place_behind: None,
+            input_state_behind: None,
             paid: None,
             bells: Vec::new(),
             chat_bell: false,

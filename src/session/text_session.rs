@@ -19,10 +19,10 @@ use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, Seat, game_of, is_member, phase_of, read_state, snapshot, view_for};
 use forkade_games::{GameError, Games};
 use forkade_text::input;
-use forkade_text::input::Found;
+use forkade_text::input::Token;
 use forkade_text::render;
-use forkade_text::render::Scene;
-use forkade_text::telnet::Refused;
+use forkade_text::render::RenderContext;
+use forkade_text::telnet::RefusedOptions;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
@@ -52,7 +52,7 @@ impl Session {
     /// What whoever has been silent for so long is told.
     pub fn why_silent(&self) -> String {
         match self.is_text() {
-            true => render::too_quiet(self.silence_max_ms()),
+            true => render::idle_timeout_text(self.silence_max_ms()),
             false => "nothing was heard of you for too long".into(),
         }
     }
@@ -96,11 +96,11 @@ impl Session {
         tx.animate(player_record);
         player_record.reset(&mut tx, name, chat);
         tx.set(&player_record.is_text, 1);
-        tx.set(&player_record.text_place, input::Place::default());
-        tx.set(&player_record.telnet_refused, Refused::default());
+        tx.set(&player_record.input_state, input::InputState::default());
+        tx.set(&player_record.telnet_refused, RefusedOptions::default());
         tx.set(&player_record.telnet_answered, 0);
         player_record.input.write(&mut tx, 0, &typed);
-        let welcome = render::wire(&render::welcome(name.as_str(), games));
+        let welcome = render::to_terminal(&render::welcome(name.as_str(), games));
         let greeting = welcome.as_bytes();
         let greeting = &greeting[..greeting.len().min(GREETING_BYTES_MAX)];
         open(&mut tx, record, player, 0, (0, 0), greeting);
@@ -119,31 +119,32 @@ impl Session {
 
     /// The next thing in a text player's input. A line is being handled from now on, and consumed by the transaction that does what
     /// it asks for.
-    pub fn next_typed(&mut self) -> Found {
+    pub fn next_typed(&mut self) -> Token {
         let Some((_, player)) = self.player else {
-            return Found::Nothing;
+            return Token::Incomplete;
         };
         let hand = &self.lobby.hand;
         let (consumed, received) = (hand.own(&player.consumed), self.input_received());
         let waiting = usize::try_from(received.saturating_sub(consumed)).unwrap_or(0);
         if waiting == 0 {
-            return Found::Nothing;
+            return Token::Incomplete;
         }
         let mut input = vec![0; waiting];
         player.input.placement(hand).read(consumed, &mut input);
         let answered = hand.own(&player.telnet_answered).saturating_sub(consumed);
-        let found = input::look(
+        let found = input::next_token(
             &input,
-            hand.own(&player.text_place),
+            hand.own(&player.input_state),
             hand.own(&player.telnet_refused),
             usize::try_from(answered).unwrap_or(usize::MAX),
         );
-        if let Found::Line { end, place, .. } | Found::TooLong { end, place } | Found::Skip { end, place } =
-            found
+        if let Token::Line { end, state, .. }
+        | Token::LineTooLong { end, state }
+        | Token::Skip { end, state } = found
         {
             let end = consumed + end as u64;
             self.frame_end = Some(end);
-            self.place_behind = Some(place);
+            self.input_state_behind = Some(state);
             self.record.working_on.store(end, Ordering::Release);
         }
         found
@@ -154,7 +155,12 @@ impl Session {
     /// # Errors
     ///
     /// A transaction that does not fit, which is a mistake of this program's.
-    pub fn answer_telnet(&mut self, answers: &[u8], up_to: usize, refused: Refused) -> Result<(), Rejection> {
+    pub fn answer_telnet(
+        &mut self,
+        answers: &[u8],
+        up_to: usize,
+        refused: RefusedOptions,
+    ) -> Result<(), Rejection> {
         let Some(own) = self.own() else { return Ok(()) };
         let mut tx = self.lobby.hand.begin(own.player);
         let consumed = tx.get(&own.player.consumed);
@@ -311,7 +317,7 @@ impl Session {
             (cell.player.is_somebody() == is_taken).then(|| cell.name.as_str().to_owned())
         };
         let game = game_of(&tx, games);
-        let scene = Scene {
+        let context = RenderContext {
             game: Some(game),
             seat,
             names: &|seat| named(seat, true),
@@ -351,7 +357,7 @@ impl Session {
             // Of a game in real time, which changes all the time, the picture is shown by `look` alone.
             has_changed |=
                 is_there && matches!(event, RoomEvent::Game { .. }) && game.ticks_per_second() == 0;
-            let told = scene.event(&event).unwrap_or_else(|fault| {
+            let told = context.event(&event).unwrap_or_else(|fault| {
                 faults.push(fault);
                 String::new()
             });

@@ -13,7 +13,7 @@ use crate::session::stream_tap::Followed;
 use crate::state::directory::Name;
 use crate::state::layout::RoomRef;
 use forkade_text::input;
-use forkade_text::telnet::Refused;
+use forkade_text::telnet::RefusedOptions;
 use shmem::byte_ring::ByteRing;
 use shmem::lock::Lock;
 use shmem::shared_record;
@@ -57,9 +57,9 @@ shared_record! {
         /// Nonzero: somebody in [text mode](forkade_text::input).
         pub is_text: Guarded<u32>,
         /// Of a text player: what the input that was consumed means for the byte behind it.
-        pub text_place: Guarded<input::Place>,
+        pub input_state: Guarded<input::InputState>,
         /// Of a text player: what telnet options were refused.
-        pub telnet_refused: Guarded<Refused>,
+        pub telnet_refused: Guarded<RefusedOptions>,
         /// Of a text player: stream offset up to which telnet's commands were answered.
         pub telnet_answered: Guarded<u64>,
         /// Stream offset before which bytes of input may have been overwritten. It is advanced for good before they are.

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::limits::{CONSOLE_HISTORY_LINES_MAX, CONSOLE_LINE_BYTES_MAX};
 use forkade_text::escape::Escaped;
-use forkade_text::telnet::Typed;
+use forkade_text::telnet::Event;
 
 /// What stands before the line.
 pub(crate) const PROMPT: &str = "forkade> ";
@@ -93,16 +93,16 @@ impl Editor {
     }
 
     /// Takes in what was typed.
-    pub(crate) fn push(&mut self, typed: Typed, out: &mut String) -> Option<Edited> {
+    pub(crate) fn push(&mut self, typed: Event, out: &mut String) -> Option<Edited> {
         match typed {
-            Typed::Byte(byte) => return self.byte(byte, out),
-            Typed::Enter => return Some(self.enter(out)),
-            Typed::EraseLine => return Some(self.cancel(out)),
-            Typed::EraseCharacter => {
+            Event::Byte(byte) => return self.byte(byte, out),
+            Event::Enter => return Some(self.enter(out)),
+            Event::EraseLine => return Some(self.cancel(out)),
+            Event::EraseCharacter => {
                 self.keys = Keys::Whole;
                 self.remove(self.cursor.saturating_sub(1)..self.cursor, out);
             }
-            Typed::Answer(_) => {}
+            Event::Reply(_) => {}
         }
         None
     }

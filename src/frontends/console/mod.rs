@@ -348,7 +348,7 @@ impl Console {
                 for line in lines {
                     // What somebody has said must not begin a row of its own at the terminal's edge, and look like another record.
                     match self.terminal.columns() {
-                        Some(columns) => render::broken("", &line, columns.saturating_sub(1))
+                        Some(columns) => render::wrap_to("", &line, columns.saturating_sub(1))
                             .lines()
                             .for_each(|row| self.say(row)),
                         None => self.say(&line),

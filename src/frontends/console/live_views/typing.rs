@@ -4,7 +4,7 @@
 use crate::frontends::console::format_frame;
 use crate::limits::TEXT_LINE_RAW_BYTES_MAX;
 use forkade_text::render;
-use forkade_text::telnet::{Input, LineReader};
+use forkade_text::telnet::{LineEvent, LineReader};
 
 const SECRET: &str = "(secret)";
 
@@ -32,9 +32,9 @@ impl Typing {
         self.is_new &= bytes.is_empty();
         let inputs = bytes.iter().filter_map(|byte| self.reader.push(*byte));
         let lines = inputs.filter_map(|input| match input {
-            Input::Line(line) => Some(format_frame::typed(&without_secrets(&line))),
-            Input::TooLong => Some("(a line too long)".to_owned()),
-            Input::Answer(_) => None,
+            LineEvent::Line(line) => Some(format_frame::typed(&without_secrets(&line))),
+            LineEvent::TooLong => Some("(a line too long)".to_owned()),
+            LineEvent::Reply(_) => None,
         });
         lines.collect()
     }
@@ -44,7 +44,10 @@ impl Typing {
     pub(crate) fn shown(bytes: &[u8]) -> Vec<String> {
         let lines = bytes.split(|byte| *byte == b'\n');
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let lines = lines.map(|line| line.strip_prefix(render::OVER_PROMPT.as_bytes()).unwrap_or(line));
+        let lines = lines.map(|line| {
+            line.strip_prefix(render::OVERWRITE_PROMPT.as_bytes())
+                .unwrap_or(line)
+        });
         let is_something = |line: &&[u8]| !line.is_empty();
         lines
             .filter(is_something)
