@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use crate::config;
 use crate::config::capacity;
 use crate::config::capacity::Machine;
-use crate::config::{Command, Settings};
+use crate::config::{Settings, Subcommand};
 use crate::limits::UPGRADE_TEXT_BYTES;
 use crate::logging;
 use crate::process::supervisor::StartError;
@@ -110,9 +110,9 @@ impl Server {
             }
         };
         match command {
-            Command::Check => check(&settings, &machine),
-            Command::Upgrade => upgrade::request::run(settings.config.console),
-            Command::Serve => serve(self.games, settings, &machine),
+            Subcommand::Check => check(&settings, &machine),
+            Subcommand::Upgrade => upgrade::request::run(settings.config.console),
+            Subcommand::Serve => serve(self.games, settings, &machine),
         }
     }
 }

@@ -70,10 +70,13 @@ pub(crate) fn status(lobby: &Lobby, context: Context) -> Fields {
         ("connections_max", json!(context.config.connections_max)),
         ("consoles", json!(lobby.memory.open_connections(Kind::Console))),
         ("keepers", json!(context.config.keepers)),
-        ("handlers", json!(of_keepers(lobby, |keeper| &keeper.handlers))),
+        (
+            "handlers",
+            json!(sum_over_keepers(lobby, |keeper| &keeper.handlers)),
+        ),
         (
             "spare_handlers",
-            json!(of_keepers(lobby, |keeper| &keeper.spare_handlers)),
+            json!(sum_over_keepers(lobby, |keeper| &keeper.spare_handlers)),
         ),
         ("accepted_total", count(&header.accepted_total)),
         ("refused_total", count(&header.refused_total)),
@@ -105,7 +108,7 @@ pub(crate) fn status(lobby: &Lobby, context: Context) -> Fields {
 }
 
 /// A count that each keeper shows, over all of them.
-fn of_keepers(lobby: &Lobby, count: impl Fn(&KeeperSlot) -> &AtomicU32) -> u32 {
+fn sum_over_keepers(lobby: &Lobby, count: impl Fn(&KeeperSlot) -> &AtomicU32) -> u32 {
     let keepers = lobby.memory.header.keepers.iter();
     keepers.map(|keeper| count(keeper).load(Ordering::Relaxed)).sum()
 }
@@ -132,7 +135,7 @@ fn last_kill(lobby: &Lobby) -> Value {
 // --- What they have in common -----------------------------------------------------------------------------------
 
 /// The rows of the records from 0 to what `prepare` says, some at a time. What else it gives is handed to `row`.
-fn in_steps<T: 'static>(
+fn rows_in_steps<T: 'static>(
     prepare: impl Fn(&mut Lobby) -> (u32, T) + 'static,
     mut row: impl FnMut(&mut Lobby, &T, u32) -> Option<Row> + 'static,
 ) -> Next {
@@ -146,7 +149,7 @@ fn in_steps<T: 'static>(
 }
 
 /// What the directory knows of a player.
-pub(crate) struct Person {
+pub(crate) struct PlayerSummary {
     player: PlayerRef,
     pub(crate) name: Name,
     presence: Presence,
@@ -155,15 +158,15 @@ pub(crate) struct Person {
     mail_bytes: u64,
 }
 
-fn person(lobby: &mut Lobby, index: u32) -> Option<Person> {
+fn player_summary(lobby: &mut Lobby, index: u32) -> Option<PlayerSummary> {
     let directory = lobby.memory.directory;
     let tx = lobby.hand.begin(directory.record);
     let identity = directory.identities.at(index);
     let is_free = tx.get(&identity.presence) == Presence::FREE.raw();
-    (!is_free).then(|| Person::read(&tx, index, identity))
+    (!is_free).then(|| PlayerSummary::read(&tx, index, identity))
 }
 
-impl Person {
+impl PlayerSummary {
     fn read(tx: &LobbyTx<'_>, index: u32, identity: &Identity) -> Self {
         Self {
             player: PlayerRef::new(index, tx.get(&identity.generation)),
@@ -188,7 +191,7 @@ impl Person {
     /// The record of the connection, if there is one now.
     pub(crate) fn connection(&self, lobby: &Lobby) -> Option<&'static ConnectionRecord> {
         let record = lobby.memory.connections.get(self.connection.index())?;
-        is_of(self, record).then_some(record)
+        is_connection_of(self, record).then_some(record)
     }
 
     /// For people.
@@ -208,9 +211,9 @@ fn identities_touched(lobby: &mut Lobby) -> u32 {
     tx.get(&directory.identities_touched)
 }
 
-/// Whether the connection's record still belongs to the connection that the person had.
-fn is_of(person: &Person, record: &ConnectionRecord) -> bool {
-    person.connection.is_somebody() && record.reference(person.connection.index()) == person.connection
+/// Whether the connection's record still belongs to the connection of the player.
+fn is_connection_of(summary: &PlayerSummary, record: &ConnectionRecord) -> bool {
+    summary.connection.is_somebody() && record.reference(summary.connection.index()) == summary.connection
 }
 
 fn drain_seconds_left(lobby: &Lobby) -> Value {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::frontends::console::commands::Form;
+use crate::frontends::console::commands::Format;
 use crate::frontends::console::live_views::Progress;
 use crate::frontends::console::queries::List;
 use crate::frontends::console::replies::Reply;
@@ -18,11 +18,11 @@ pub(crate) struct Ping {
     asked: u64,
     asked_at_ns: u64,
     give_up_at_ms: u64,
-    form: Form,
-    processes: Vec<Asked>,
+    format: Format,
+    processes: Vec<PingTarget>,
 }
 
-struct Asked {
+struct PingTarget {
     role: &'static str,
     number: Option<u32>,
     pid: u32,
@@ -31,11 +31,11 @@ struct Asked {
 
 impl Ping {
     /// Asks all of the supervisor's processes.
-    pub(crate) fn ask(context: Context, form: Form) -> Self {
+    pub(crate) fn start(context: Context, format: Format) -> Self {
         let header = context.memory.header;
         let asked_at_ns = now_ns();
         let asked = header.ping.fetch_add(1, Ordering::AcqRel) + 1;
-        let mut processes = vec![Asked {
+        let mut processes = vec![PingTarget {
             role: "supervisor",
             number: None,
             pid: header.supervisor_pid.load(Ordering::Relaxed),
@@ -53,7 +53,7 @@ impl Ping {
                 ("listener", Some(process)) => wake(process),
                 _ => {}
             }
-            processes.push(Asked {
+            processes.push(PingTarget {
                 role,
                 number: Some(post.index),
                 pid: process.map_or(0, |process| process.pid),
@@ -64,12 +64,12 @@ impl Ping {
             asked,
             asked_at_ns,
             give_up_at_ms: now_ms() + PING_TIMEOUT_MS,
-            form,
+            format,
             processes,
         }
     }
 
-    pub(crate) fn go_on(&self) -> Progress {
+    pub(crate) fn advance(&self) -> Progress {
         let all_have = self
             .processes
             .iter()
@@ -97,7 +97,7 @@ impl Ping {
             columns: &[("pong", 10), ("number", 6), ("pid", 7), ("milliseconds", 12)],
             next: Box::new(move |_| rows.take()),
         };
-        Progress::Over(Reply::list(list, self.form))
+        Progress::Finished(Reply::list(list, self.format))
     }
 }
 

@@ -7,7 +7,7 @@ use forkade_protocol::{RoomEvent, ServerMessage, codec, frame};
 use mio::Poll;
 
 use crate::frontends::console::format_frame;
-use crate::frontends::console::live_views::{LINES_PER_TURN_MAX, Progress};
+use crate::frontends::console::live_views::{LINES_PER_STEP_MAX, Progress};
 use crate::frontends::console::queries;
 use crate::frontends::console::queries::NotFound;
 use crate::frontends::console::replies::Reply;
@@ -63,7 +63,7 @@ impl Watch {
             .listeners
             .enter(lobby.hand.process());
         let (cursor, number) = end_of_log(lobby, room).ok_or(NotFound::Room)?;
-        let Table { name, game, names } = table(lobby, context.games, room).ok_or(NotFound::Room)?;
+        let RoomInfo { name, game, names } = room_info(lobby, context.games, room).ok_or(NotFound::Room)?;
         let opening = format!(
             "(watching \"{}\" after event {number}; Enter ends it)",
             Escaped(name.as_str())
@@ -82,13 +82,13 @@ impl Watch {
         })
     }
 
-    pub(crate) fn go_on(&mut self, lobby: &mut Lobby, poll: &Poll) -> io::Result<Progress> {
+    pub(crate) fn advance(&mut self, lobby: &mut Lobby, poll: &Poll) -> io::Result<Progress> {
         let requests = &self.context.wiring.bell_requests.sender;
         self.bell.follow(Some(self.room.index()), poll, requests)?;
         let record = lobby.memory.rooms.at(self.room.index());
         record.watched.follow();
         let mut lines = Vec::from_iter(self.opening.take());
-        while lines.len() < LINES_PER_TURN_MAX {
+        while lines.len() < LINES_PER_STEP_MAX {
             let open = record.open_generation();
             let read = record.log.read(self.cursor, &mut self.frame);
             // A room is shown to be another before its first event is.
@@ -96,7 +96,7 @@ impl Watch {
                 .open_generation()
                 .is_some_and(|generation| generation != self.room.generation());
             match read {
-                _ if is_another => return Ok(self.over(lines)),
+                _ if is_another => return Ok(self.finished(lines)),
                 Read::Entry {
                     audience,
                     length,
@@ -107,13 +107,13 @@ impl Watch {
                     lines.push(self.line(audience, length));
                 }
                 Read::Lost => match end_of_log(lobby, self.room) {
-                    None => return Ok(self.over(lines)),
+                    None => return Ok(self.finished(lines)),
                     Some((cursor, number)) => {
                         lines.push(format!("(missed {} events)", number.saturating_sub(self.number)));
                         (self.cursor, self.number) = (cursor, number);
                     }
                 },
-                Read::End if open != Some(self.room.generation()) => return Ok(self.over(lines)),
+                Read::End if open != Some(self.room.generation()) => return Ok(self.finished(lines)),
                 Read::End => break,
             }
         }
@@ -126,11 +126,11 @@ impl Watch {
         Ok(if lines.is_empty() {
             Progress::Wait { until_ms }
         } else {
-            Progress::Said(lines)
+            Progress::Output(lines)
         })
     }
 
-    pub(crate) fn take_bell(&mut self, poll: &Poll) -> io::Result<()> {
+    pub(crate) fn accept_doorbell(&mut self, poll: &Poll) -> io::Result<()> {
         self.bell.take_answer(poll)
     }
 
@@ -141,9 +141,9 @@ impl Watch {
             .follow(None, poll, &self.context.wiring.bell_requests.sender)
     }
 
-    fn over(&self, mut lines: Vec<String>) -> Progress {
+    fn finished(&self, mut lines: Vec<String>) -> Progress {
         lines.push("(the room has closed)".to_owned());
-        Progress::Over(Reply::lines(lines))
+        Progress::Finished(Reply::lines(lines))
     }
 
     fn line(&mut self, audience: u32, length: usize) -> String {
@@ -152,7 +152,7 @@ impl Watch {
             return format!("{number:<6} Started");
         }
         let event = match audience {
-            // To its player a kick is told in another way, to all others as an event.
+            // To its player a kick is reported in another way, to all others as an event.
             TO_ALL_BUT_KICKED.. => self.event(length),
             seat if self.hidden => format!("(to seat {seat} only) {}", self.event(length)),
             seat => format!("(to seat {seat} only)"),
@@ -167,7 +167,7 @@ impl Watch {
         };
         match codec::decode(body) {
             Ok(ServerMessage::Event { event, .. }) => {
-                self.take_note(&event);
+                self.track_names(&event);
                 self.described(&event)
                     .unwrap_or_else(|| format_frame::event(&event))
             }
@@ -178,7 +178,7 @@ impl Watch {
 
 impl Watch {
     /// Remembers who sits where.
-    fn take_note(&mut self, event: &RoomEvent) {
+    fn track_names(&mut self, event: &RoomEvent) {
         match event {
             RoomEvent::Joined { seat, name } => {
                 self.names.insert(*seat, name.clone());
@@ -214,15 +214,15 @@ impl Watch {
 }
 
 /// What a watcher wants to know of a room besides its events.
-struct Table {
+struct RoomInfo {
     name: RoomName,
     game: &'static dyn AnyGame,
     names: BTreeMap<u8, String>,
 }
 
-fn table(lobby: &mut Lobby, games: &'static Games, room: RoomRef) -> Option<Table> {
+fn room_info(lobby: &mut Lobby, games: &'static Games, room: RoomRef) -> Option<RoomInfo> {
     let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
-    is_open(&tx, room).then(|| Table {
+    is_open(&tx, room).then(|| RoomInfo {
         name: tx.get(&tx.record().name),
         game: game_of(&tx, games),
         names: occupants(&tx)

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::frontends::console::queries::lists::phase_name;
-use crate::frontends::console::queries::{Fields, Person, seconds_since, text};
+use crate::frontends::console::queries::{Fields, PlayerSummary, seconds_since, text};
 use crate::limits::{INPUT_RING_BYTES, MAILBOX_BYTES, OUTPUT_RING_BYTES};
 use crate::lobby::Lobby;
 use crate::state::connections::ConnectionRecord;
@@ -30,18 +30,18 @@ pub(crate) enum NotFound {
     Seat,
 }
 
-/// The player whose id, or else whose name, `whom` is.
+/// The player whose id, or else whose name, `id_or_name` is.
 ///
 /// # Errors
 ///
 /// [`NotFound::Player`].
-pub(crate) fn find_player(lobby: &mut Lobby, whom: &str) -> Result<PlayerRef, NotFound> {
+pub(crate) fn find_player(lobby: &mut Lobby, id_or_name: &str) -> Result<PlayerRef, NotFound> {
     let directory = lobby.memory.directory;
     let tx = lobby.hand.begin(directory.record);
-    let by_id = whom.parse().ok().map(PlayerRef::from_id);
+    let by_id = id_or_name.parse().ok().map(PlayerRef::from_id);
     by_id
         .filter(|player| directory.identity(&tx, *player).is_some())
-        .or_else(|| directory.find_name(&tx, whom))
+        .or_else(|| directory.find_name(&tx, id_or_name))
         .ok_or(NotFound::Player)
 }
 
@@ -50,25 +50,28 @@ pub(crate) fn find_player(lobby: &mut Lobby, whom: &str) -> Result<PlayerRef, No
 /// # Errors
 ///
 /// [`NotFound::Player`].
-pub(crate) fn player(lobby: &mut Lobby, whom: &str) -> Result<Fields, NotFound> {
-    let player = find_player(lobby, whom)?;
-    let person = Person::of(lobby, player).ok_or(NotFound::Player)?;
-    let connection = person.connection(lobby);
+pub(crate) fn player(lobby: &mut Lobby, id_or_name: &str) -> Result<Fields, NotFound> {
+    let player = find_player(lobby, id_or_name)?;
+    let summary = PlayerSummary::of(lobby, player).ok_or(NotFound::Player)?;
+    let connection = summary.connection(lobby);
     let record = lobby.memory.players.at(player.index());
     let standing = record.standing(player);
-    let since_ms = connection.map_or(person.detached_at_ms, |record| {
+    let since_ms = connection.map_or(summary.detached_at_ms, |record| {
         record.accepted_at_ms.load(Ordering::Relaxed)
     });
     let idle = connection.map(|record| seconds_since(record.last_frame_at_ms.load(Ordering::Relaxed)));
     let room = standing.and_then(|standing| standing.room);
     let mut fields = vec![
         ("id", json!(player.to_id())),
-        ("name", text(person.name.as_str())),
-        ("presence", json!(person.presence())),
+        ("name", text(summary.name.as_str())),
+        ("presence", json!(summary.presence())),
         ("seconds", seconds_since(since_ms)),
         ("idle_seconds", json!(idle)),
         ("peer", json!(connection.map(ConnectionRecord::peer))),
-        ("connection", json!(connection.map(|_| person.connection.index()))),
+        (
+            "connection",
+            json!(connection.map(|_| summary.connection.index())),
+        ),
         (
             "pid",
             json!(
@@ -80,7 +83,7 @@ pub(crate) fn player(lobby: &mut Lobby, whom: &str) -> Result<Fields, NotFound> 
         ("room", json!(room.map(RoomRef::to_id))),
         ("seat", json!(standing.and_then(|standing| standing.seat))),
         ("room_name", room_name(lobby, room)),
-        ("mail_waiting", json!(person.mail_bytes)),
+        ("mail_waiting", json!(summary.mail_bytes)),
         ("mailbox", json!(MAILBOX_BYTES)),
     ];
     if let Some(standing) = standing {
@@ -106,7 +109,7 @@ pub(crate) fn player(lobby: &mut Lobby, whom: &str) -> Result<Fields, NotFound> 
             ("output_ring", json!(OUTPUT_RING_BYTES)),
         ]);
     }
-    fields.extend(of_lock(&record.lock().figures()));
+    fields.extend(lock_fields(&record.lock().figures()));
     Ok(fields)
 }
 
@@ -176,7 +179,7 @@ pub(crate) fn room(lobby: &mut Lobby, id: u64, seat: Option<u8>) -> Result<Field
     }
     let next_tick_ms = (due_ms != u64::MAX && has_state).then(|| due_ms.saturating_sub(now_ms()));
     let (oldest, newest) = record.log.window();
-    let picture = picture(lobby, &snapshot);
+    let picture = draw_game(lobby, &snapshot);
     let seats: Vec<Value> = (0..)
         .zip(&snapshot.seats)
         .map(|(number, taken)| seat_value(number, taken.as_ref(), &players))
@@ -208,7 +211,7 @@ pub(crate) fn room(lobby: &mut Lobby, id: u64, seat: Option<u8>) -> Result<Field
         ("events", json!(snapshot.event)),
         ("log", json!([oldest, newest, record.log.announced()])),
     ];
-    fields.extend(of_lock(&record.lock().figures()));
+    fields.extend(lock_fields(&record.lock().figures()));
     fields.push(("picture", picture));
     Ok(fields)
 }
@@ -228,7 +231,7 @@ fn seat_value(number: u8, taken: Option<&SeatInfo>, players: &[(u8, PlayerRef)])
 }
 
 /// The game as text. Its code runs on a copy, with no lock held.
-fn picture(lobby: &Lobby, snapshot: &Snapshot) -> Value {
+fn draw_game(lobby: &Lobby, snapshot: &Snapshot) -> Value {
     if snapshot.view.is_empty() {
         return Value::Null;
     }
@@ -251,7 +254,7 @@ fn picture(lobby: &Lobby, snapshot: &Snapshot) -> Value {
     }
 }
 
-fn of_lock(figures: &LockFigures) -> [(&'static str, Value); 4] {
+fn lock_fields(figures: &LockFigures) -> [(&'static str, Value); 4] {
     [
         ("lock_holder", json!(figures.holder.map(|holder| holder.pid))),
         ("lock_taken", json!(figures.epoch)),

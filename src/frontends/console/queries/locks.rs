@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::frontends::console::queries::processes::role_of;
-use crate::frontends::console::queries::{Column, List, Row, identities_touched, in_steps};
+use crate::frontends::console::queries::processes::role_name;
+use crate::frontends::console::queries::{Column, List, Row, identities_touched, rows_in_steps};
 use crate::lobby::Lobby;
 use crate::process::process_table::Context;
 use shmem::lock::{Lock, LockFigures};
@@ -48,23 +48,23 @@ pub(crate) fn locks(context: Context, all: bool) -> List {
         } else if index == players + rooms + 1 {
             ("chat", None, memory.chat.lock())
         } else {
-            return Some(row_of_lock(context, "total", None, &sums));
+            return Some(lock_row(context, "total", None, &sums));
         };
         let figures = lock.figures();
         sums.epoch += figures.epoch;
         sums.waits += figures.waits;
         sums.long_waits += figures.long_waits;
         sums.recoveries += figures.recoveries;
-        let has_a_story = figures.holder.is_some() || figures.waits + figures.recoveries > 0;
-        (all || has_a_story).then(|| row_of_lock(context, kind, record, &figures))
+        let is_of_interest = figures.holder.is_some() || figures.waits + figures.recoveries > 0;
+        (all || is_of_interest).then(|| lock_row(context, kind, record, &figures))
     };
     List {
         columns: &LOCKS,
-        next: in_steps(touched, row),
+        next: rows_in_steps(touched, row),
     }
 }
 
-fn row_of_lock(context: Context, kind: &str, record: Option<u32>, figures: &LockFigures) -> Row {
+fn lock_row(context: Context, kind: &str, record: Option<u32>, figures: &LockFigures) -> Row {
     let held_ms = figures
         .holder
         .map(|_| now_ms().saturating_sub(figures.taken_at_ms));
@@ -72,7 +72,7 @@ fn row_of_lock(context: Context, kind: &str, record: Option<u32>, figures: &Lock
         json!(kind),
         json!(record),
         json!(figures.holder.map(|holder| holder.pid)),
-        json!(figures.holder.and_then(|holder| role_of(holder.pid, context))),
+        json!(figures.holder.and_then(|holder| role_name(holder.pid, context))),
         json!(held_ms),
         json!(figures.epoch),
         json!(figures.waits),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use crate::frontends::console::queries::{
-    Column, List, Row, identities_touched, in_steps, number, person, seconds_since, text,
+    Column, List, Row, identities_touched, number, player_summary, rows_in_steps, seconds_since, text,
 };
 use crate::lobby::Lobby;
 use crate::process::process_table::{Context, Post, ROLES};
@@ -49,26 +49,26 @@ pub(crate) fn processes(context: Context, memory: bool) -> List {
                 )
             }
             Some(index) => match posts.get(index as usize) {
-                Some(post) => row_of_post(*post, context)?,
+                Some(post) => role_row(*post, context)?,
                 None => {
                     let index = *claimed.get(index as usize - posts.len())?;
-                    row_of_connection(connections.at(index), players.get(&index))?
+                    connection_row(connections.at(index), players.get(&index))?
                 }
             },
         };
         row.resize(PROCESSES.len() - MEMORY_COLUMNS, Value::Null);
         if memory {
-            row.splice(0..0, [state_of(pid), pss_kib_of(pid)]);
+            row.splice(0..0, [process_state(pid), process_pss_kib(pid)]);
         }
         Some(row)
     };
     List {
         columns: &PROCESSES[if memory { 0 } else { MEMORY_COLUMNS }..],
-        next: in_steps(move |lobby| (count, players_by_connection(lobby)), row),
+        next: rows_in_steps(move |lobby| (count, players_by_connection(lobby)), row),
     }
 }
 
-fn row_of_post(post: Post, context: Context) -> Option<(u32, Row)> {
+fn role_row(post: Post, context: Context) -> Option<(u32, Row)> {
     let slot = post.slot(context.memory);
     let (pid, restarts) = (
         slot.pid.load(Ordering::Relaxed),
@@ -87,10 +87,10 @@ fn row_of_post(post: Post, context: Context) -> Option<(u32, Row)> {
     })
 }
 
-fn row_of_connection(record: &ConnectionRecord, player: Option<&Value>) -> Option<(u32, Row)> {
+fn connection_row(record: &ConnectionRecord, player: Option<&Value>) -> Option<(u32, Row)> {
     let handler = record.handler().filter(|_| record.claimed() != Claim::Free)?;
     let row = vec![
-        json!(role_of_connection(record)),
+        json!(connection_role(record)),
         Value::Null,
         json!(handler.pid),
         Value::Null,
@@ -105,35 +105,35 @@ fn row_of_connection(record: &ConnectionRecord, player: Option<&Value>) -> Optio
 fn players_by_connection(lobby: &mut Lobby) -> HashMap<u32, Value> {
     let mut players = HashMap::new();
     for index in 0..identities_touched(lobby) {
-        let Some(person) = person(lobby, index) else {
+        let Some(summary) = player_summary(lobby, index) else {
             continue;
         };
-        if person.connection(lobby).is_some() {
-            players.insert(person.connection.index(), text(person.name.as_str()));
+        if summary.connection(lobby).is_some() {
+            players.insert(summary.connection.index(), text(summary.name.as_str()));
         }
     }
     players
 }
 
-fn state_of(pid: u32) -> Value {
-    let state = proc_value(pid, "status", "State:");
+fn process_state(pid: u32) -> Value {
+    let state = proc_field(pid, "status", "State:");
     json!(state.and_then(|state| state.chars().next()))
 }
 
-fn pss_kib_of(pid: u32) -> Value {
-    let pss = proc_value(pid, "smaps_rollup", "Pss:");
+fn process_pss_kib(pid: u32) -> Value {
+    let pss = proc_field(pid, "smaps_rollup", "Pss:");
     json!(pss.and_then(|pss| pss.trim_end_matches(" kB").parse::<u64>().ok()))
 }
 
 /// What a file of `/proc` says behind a key; nothing if the process has ended meanwhile.
-fn proc_value(pid: u32, file: &str, key: &str) -> Option<String> {
+fn proc_field(pid: u32, file: &str, key: &str) -> Option<String> {
     let content = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
     let value = content.lines().find_map(|line| line.strip_prefix(key))?;
     Some(value.trim().to_owned())
 }
 
 /// What a process of the server's is, for people; nothing if it is none (any more).
-pub(crate) fn role_of(pid: u32, context: Context) -> Option<&'static str> {
+pub(crate) fn role_name(pid: u32, context: Context) -> Option<&'static str> {
     if context.memory.header.supervisor_pid.load(Ordering::Relaxed) == pid {
         return Some("supervisor");
     }
@@ -146,10 +146,10 @@ pub(crate) fn role_of(pid: u32, context: Context) -> Option<&'static str> {
     }
     let is_it = |record: &&ConnectionRecord| record.handler().is_some_and(|handler| handler.pid == pid);
     let mut records = context.memory.touched_connections().map(|(_, record)| record);
-    records.find(is_it).map(role_of_connection)
+    records.find(is_it).map(connection_role)
 }
 
-fn role_of_connection(record: &ConnectionRecord) -> &'static str {
+fn connection_role(record: &ConnectionRecord) -> &'static str {
     match record.kind() {
         Kind::Game => "handler",
         Kind::Console => "console",
