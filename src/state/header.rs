@@ -21,23 +21,27 @@ shared_record! {
         pub layout_hash: AtomicU64,
         /// When the server started, in milliseconds of the monotonic clock.
         pub started_at_ms: AtomicU64,
-        /// Milliseconds that a disconnected player's seat is kept.
+        // The settings that `Welcome` announces or that change what players may do lie here, not only in each process's own
+        // settings. An upgrade in place may change them, and handlers, ticker and consoles are then replaced one after another.
+        // Here the new values hold for all processes at once, so the grace and the heartbeat timeout that one process
+        // announces are those that another one enforces.
+        /// How long the seat of a player without a connection is kept, in milliseconds.
         pub seat_grace_ms: AtomicU64,
-        /// Milliseconds that a seat is kept for a player who was invited.
+        /// How long a seat is kept for an invited player, in milliseconds.
         pub seat_reservation_ms: AtomicU64,
-        /// Milliseconds of silence after which a client is taken for gone.
+        /// Silence after which a client counts as gone, in milliseconds.
         pub heartbeat_timeout_ms: AtomicU64,
-        /// Milliseconds without a key after which somebody in text mode is taken for gone.
+        /// Silence after which a player in text mode counts as gone, in milliseconds.
         pub text_idle_timeout_ms: AtomicU64,
-        /// Milliseconds that a client has to greet.
+        /// Time for a client's handshake, in milliseconds.
         pub handshake_timeout_ms: AtomicU64,
-        /// Lines that a player may say at once.
+        /// Chat lines that a player may send at once.
         pub chat_burst: AtomicU64,
-        /// Lines that a player may say in a minute in the long run; 0: any number.
+        /// Chat lines that a player may send per minute in the long run; 0: no limit.
         pub chat_per_minute: AtomicU64,
-        /// Requests that [have their price](crate::session::rate) which a player may make at once.
+        /// [Rate-limited](crate::session::rate) requests that a player may make at once.
         pub requests_burst: AtomicU64,
-        /// The same in a minute in the long run; 0: any number.
+        /// Rate-limited requests that a player may make per minute in the long run; 0: no limit.
         pub requests_per_minute: AtomicU64,
         /// Nonzero from the moment that the server begins to stop.
         pub stopping: AtomicU32,

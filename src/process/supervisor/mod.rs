@@ -170,7 +170,7 @@ fn own_program() -> Option<PathBuf> {
     program.ok()
 }
 
-/// Puts the configuration where every process reads it.
+/// Enters the settings that all processes read from shared memory: see [`Header`](crate::state::header::Header).
 fn configure(memory: &Memory, config: &Config) {
     let header = memory.header;
     logging::share_level(&header.log_level);
@@ -178,33 +178,19 @@ fn configure(memory: &Memory, config: &Config) {
         total: &header.log_records_dropped_total,
         unreported: &header.log_records_unreported,
     });
-    header
-        .seat_grace_ms
-        .store(config.seat_grace_ms.into(), Ordering::Relaxed);
-    header
-        .seat_reservation_ms
-        .store(config.seat_reservation_ms.into(), Ordering::Relaxed);
-    header
-        .heartbeat_timeout_ms
-        .store(config.heartbeat_timeout_ms.into(), Ordering::Relaxed);
-    header
-        .text_idle_timeout_ms
-        .store(config.text_idle_timeout_ms.into(), Ordering::Relaxed);
-    header
-        .handshake_timeout_ms
-        .store(config.handshake_timeout_ms.into(), Ordering::Relaxed);
-    header
-        .chat_burst
-        .store(config.chat_burst.into(), Ordering::Relaxed);
-    header
-        .chat_per_minute
-        .store(config.chat_per_minute.into(), Ordering::Relaxed);
-    header
-        .requests_burst
-        .store(config.requests_burst.into(), Ordering::Relaxed);
-    header
-        .requests_per_minute
-        .store(config.requests_per_minute.into(), Ordering::Relaxed);
+    for (shared, value) in [
+        (&header.seat_grace_ms, config.seat_grace_ms),
+        (&header.seat_reservation_ms, config.seat_reservation_ms),
+        (&header.heartbeat_timeout_ms, config.heartbeat_timeout_ms),
+        (&header.text_idle_timeout_ms, config.text_idle_timeout_ms),
+        (&header.handshake_timeout_ms, config.handshake_timeout_ms),
+        (&header.chat_burst, config.chat_burst),
+        (&header.chat_per_minute, config.chat_per_minute),
+        (&header.requests_burst, config.requests_burst),
+        (&header.requests_per_minute, config.requests_per_minute),
+    ] {
+        shared.store(value.into(), Ordering::Relaxed);
+    }
 }
 
 /// Makes the heap one that costs little to copy: every process will be forked from this one.
