@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::lobby::match_play::finish;
 use crate::lobby::{Lobby, Rejection};
-use crate::process::crash_policy::{RoomDeaths, Verdict};
+use crate::process::crash_policy::{RestartDecision, RoomCrashHistory};
 use crate::state::layout::{Memory, RoomRef};
 use crate::state::rooms::{RoomLife, is_open, phase_of};
 use forkade_protocol::{Outcome, Phase as MatchPhase};
@@ -76,17 +76,17 @@ impl Lobby {
             return Ok(None);
         };
         let (now, blame) = (now_ms(), &record.blame);
-        let mut deaths = RoomDeaths::default();
+        let mut deaths = RoomCrashHistory::default();
         if blame.generation.swap(room.generation(), Ordering::Relaxed) == room.generation() {
             deaths.window_began_ms = blame.window_began_ms.load(Ordering::Relaxed);
             deaths.count = blame.deaths.load(Ordering::Relaxed);
         }
-        let verdict = deaths.enter(now, now.saturating_sub(note.since_ms.load(Ordering::Relaxed)));
+        let decision = deaths.enter(now, now.saturating_sub(note.since_ms.load(Ordering::Relaxed)));
         blame
             .window_began_ms
             .store(deaths.window_began_ms, Ordering::Relaxed);
         blame.deaths.store(deaths.count, Ordering::Relaxed);
-        if verdict == Verdict::Replace || !self.abandon_match_of(room)? {
+        if decision == RestartDecision::Replace || !self.abandon_match_of(room)? {
             let deaths = deaths.count;
             return Ok(Some(RoomBlame::Counted { room, deaths }));
         }

@@ -16,30 +16,30 @@ use shmem::sys::eventfd::EventFd;
 use shmem::sys::sockets::{Channel, ReceiveOutcome, SendOutcome};
 
 /// Where a handler listens for its room, or is about to.
-pub(crate) struct RoomBell {
-    bell_token: Token,
-    answer_token: Token,
+pub(crate) struct RoomDoorbell {
+    doorbell_token: Token,
+    reply_token: Token,
     held: Option<(u32, EventFd)>,
-    asked: Option<(u32, Channel)>,
+    requested: Option<(u32, Channel)>,
     /// It could not even be asked for.
-    asked_in_vain: bool,
+    request_failed: bool,
 }
 
-impl RoomBell {
+impl RoomDoorbell {
     /// No room, no bell.
-    pub(crate) fn new(bell_token: Token, answer_token: Token) -> Self {
+    pub(crate) fn new(doorbell_token: Token, reply_token: Token) -> Self {
         Self {
-            bell_token,
-            answer_token,
+            doorbell_token,
+            reply_token,
             held: None,
-            asked: None,
-            asked_in_vain: false,
+            requested: None,
+            request_failed: false,
         }
     }
 
     /// Nothing will wake this process when something happens in its room, and it must look again soon.
-    pub(crate) fn is_out_of_reach(&self) -> bool {
-        self.asked_in_vain || self.asked.is_some()
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.request_failed || self.requested.is_some()
     }
 
     /// Wakes the members of `room`, if its bell is the one held.
@@ -60,28 +60,28 @@ impl RoomBell {
             poll.registry()
                 .deregister(&mut SourceFd(&eventfd.as_fd().as_raw_fd()))?;
         }
-        let asked = self.asked.as_ref().map(|(asked, _)| *asked);
-        if asked.is_some()
-            && asked != room
-            && let Some((_, answers)) = self.asked.take()
+        let requested = self.requested.as_ref().map(|(requested, _)| *requested);
+        if requested.is_some()
+            && requested != room
+            && let Some((_, answers)) = self.requested.take()
         {
             poll.registry()
                 .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
         }
-        self.asked_in_vain = false;
+        self.request_failed = false;
         match room {
-            Some(room) if self.held.is_none() && self.asked.is_none() => self.ask(room, poll, requests),
+            Some(room) if self.held.is_none() && self.requested.is_none() => self.ask(room, poll, requests),
             _ => Ok(()),
         }
     }
 
     /// Takes the bell that was asked for, if it has come.
-    pub(crate) fn take_answer(&mut self, poll: &Poll) -> io::Result<()> {
-        let Some((room, answers)) = self.asked.take() else {
+    pub(crate) fn take_reply(&mut self, poll: &Poll) -> io::Result<()> {
+        let Some((room, answers)) = self.requested.take() else {
             return Ok(());
         };
         match answers.receive(&mut [0; 8]) {
-            Ok(ReceiveOutcome::WouldBlock) => self.asked = Some((room, answers)),
+            Ok(ReceiveOutcome::WouldBlock) => self.requested = Some((room, answers)),
             Ok(ReceiveOutcome::Message { descriptors, .. }) => {
                 poll.registry()
                     .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
@@ -105,7 +105,7 @@ impl RoomBell {
         let eventfd = EventFd::from(descriptor);
         let raw = eventfd.as_fd().as_raw_fd();
         poll.registry()
-            .register(&mut SourceFd(&raw), self.bell_token, Interest::READABLE)?;
+            .register(&mut SourceFd(&raw), self.doorbell_token, Interest::READABLE)?;
         self.held = Some((room, eventfd));
         Ok(())
     }
@@ -115,7 +115,7 @@ impl RoomBell {
             Ok(pair) => pair,
             Err(error) => {
                 log::warn!("there is no channel to ask for the bell of room {room}: {error}");
-                self.asked_in_vain = true;
+                self.request_failed = true;
                 return Ok(());
             }
         };
@@ -123,14 +123,14 @@ impl RoomBell {
             Ok(SendOutcome::Sent) => {
                 let raw = mine.as_fd().as_raw_fd();
                 poll.registry()
-                    .register(&mut SourceFd(&raw), self.answer_token, Interest::READABLE)?;
-                self.asked = Some((room, mine));
+                    .register(&mut SourceFd(&raw), self.reply_token, Interest::READABLE)?;
+                self.requested = Some((room, mine));
             }
             // So many ask at once.
-            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => self.asked_in_vain = true,
+            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => self.request_failed = true,
             Err(error) => {
                 log::warn!("cannot ask for the bell of room {room}: {error}");
-                self.asked_in_vain = true;
+                self.request_failed = true;
             }
         }
         Ok(())

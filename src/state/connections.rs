@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::limits::{
     CONNECTIONS_PER_KEEPER_MAX, FAREWELL_BYTES_MAX, GREETING_BYTES_MAX, HANDSHAKE_BYTES_MAX,
 };
-use crate::process::watchdog::hang_detector::FaultKind;
+use crate::process::watchdog::hang_detector::HangKind;
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
 use shmem::liveness::Pulse;
 use shmem::shared_record;
@@ -42,7 +42,7 @@ shared_record! {
         /// Which of the programs that have run this server the handler's process runs, counted up with each upgrade.
         handler_build: AtomicU32,
         peer_address: [AtomicU64; 2],
-        /// What the watchdog has killed the handler for, as a [`FaultKind`]'s number; 0 for nothing.
+        /// What the watchdog has killed the handler for, as a [`HangKind`]'s number; 0 for nothing.
         fault: AtomicU32,
         /// Nonzero once what the connection wants has cost a process: it is served alone from then on.
         suspect: AtomicU32,
@@ -352,13 +352,13 @@ impl ConnectionRecord {
     }
 
     /// The watchdog is about to kill the handler. Only the supervisor may say so.
-    pub fn set_fault(&self, fault: FaultKind) {
+    pub fn set_fault(&self, fault: HangKind) {
         self.fault.store(fault.number(), Ordering::Release);
     }
 
     /// What the watchdog has killed the handler for, if it was the watchdog. Asking forgets it.
-    pub fn take_fault(&self) -> Option<FaultKind> {
-        FaultKind::from_number(self.fault.swap(0, Ordering::AcqRel))
+    pub fn take_fault(&self) -> Option<HangKind> {
+        HangKind::from_number(self.fault.swap(0, Ordering::AcqRel))
     }
 
     /// The reference to the slot's present occupant.

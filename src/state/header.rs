@@ -70,7 +70,7 @@ shared_record! {
         /// done with it.
         pub lost_before_greeting_total: AtomicU64,
         /// 1 while the listener accepts a connection, or has one that it has not handed on: it would be lost with it.
-        pub in_listeners_hands: AtomicU32,
+        pub listener_in_flight: AtomicU32,
         /// Handlers that were replaced on a living connection.
         pub takeovers_total: AtomicU64,
         /// Transactions of dead processes that were undone or found complete by the next taker of their lock.
@@ -183,7 +183,7 @@ shared_record! {
         pub last_at_ms: AtomicU64,
         /// What was stuck, as the word of a [`Subject`](shmem::hang_reports::Subject).
         pub last_subject: AtomicU64,
-        /// What it was killed for: the number of a [`FaultKind`](crate::process::watchdog::hang_detector::FaultKind).
+        /// What it was killed for: the number of a [`HangKind`](crate::process::watchdog::hang_detector::HangKind).
         pub last_fault: AtomicU32,
     }
 }

@@ -143,7 +143,7 @@ impl Console {
         for (descriptor, token, interest) in [
             (socket.as_fd(), SOCKET, Interest::READABLE | Interest::WRITABLE),
             (signals.as_fd(), SIGNALS, Interest::READABLE),
-            (context.wiring.lifeline.as_fd(), LIFELINE, Interest::READABLE),
+            (context.ipc.lifeline.as_fd(), LIFELINE, Interest::READABLE),
         ] {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
@@ -456,7 +456,7 @@ impl Console {
             log::warn!("cannot shut the connection down: {error}");
         }
         if let Some(keeper) = self.session.finish() {
-            self.context.wiring.ring_keeper(keeper);
+            self.context.ipc.ring_keeper(keeper);
         }
         self.session.record().working_on.store(0, Ordering::Release);
     }

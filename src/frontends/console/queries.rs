@@ -21,7 +21,7 @@ pub(crate) use crate::frontends::console::queries::locks::locks;
 pub(crate) use crate::frontends::console::queries::processes::processes;
 use crate::lobby::Lobby;
 use crate::process::process_table::Context;
-use crate::process::watchdog::hang_detector::FaultKind;
+use crate::process::watchdog::hang_detector::HangKind;
 use crate::state::connections::{ConnectionRecord, Kind};
 use crate::state::directory::{Identity, LobbyTx, Name, Presence};
 use crate::state::header::KeeperSlot;
@@ -116,7 +116,7 @@ fn sum_over_keepers(lobby: &Lobby, count: impl Fn(&KeeperSlot) -> &AtomicU32) ->
 /// Whom the watchdog killed last, and what for.
 fn last_kill(lobby: &Lobby) -> Value {
     let record = &lobby.memory.header.watchdog;
-    let Some(fault) = FaultKind::from_number(record.last_fault.load(Ordering::Relaxed)) else {
+    let Some(fault) = HangKind::from_number(record.last_fault.load(Ordering::Relaxed)) else {
         return Value::Null;
     };
     let pid = record.last_pid.load(Ordering::Relaxed);

@@ -9,9 +9,9 @@ use mio::{Interest, Poll};
 
 use crate::lobby::Lobby;
 use crate::logging;
-use crate::process::handler::CHAT_BELL;
-use crate::process::handler::doorbells::RoomBells;
-use crate::process::handler::drive::{Outcome, Turn};
+use crate::process::handler::CHAT_DOORBELL;
+use crate::process::handler::doorbells::RoomDoorbells;
+use crate::process::handler::drive::{DriveOutcome, Driver};
 use crate::process::process_table::Context;
 use crate::session::transport::Passed;
 use crate::session::{Parked, Session};
@@ -21,13 +21,13 @@ use shmem::sys::process::ProcessId;
 use shmem::sys::tcp_progress::{CursorError, TcpCursors};
 
 /// What all clients of a process share.
-pub(crate) struct Shared {
+pub(crate) struct HandlerState {
     pub(crate) context: Context,
     /// Index of the keeper.
     pub(crate) keeper: u32,
     pub(crate) me: ProcessId,
     pub(crate) poll: Poll,
-    pub(crate) bells: RoomBells,
+    pub(crate) doorbells: RoomDoorbells,
     /// Places of clients that have something to do now, through what another one did.
     pub(crate) woken: Vec<usize>,
     /// Whether there may be others than the one whose turn it is.
@@ -44,9 +44,9 @@ pub(crate) struct Client {
     /// In the list of those who have something to do.
     pub(crate) is_ready: bool,
     /// Somebody may want something of this connection.
-    pub(crate) look_at_flags: bool,
+    pub(crate) check_flags: bool,
     /// The process that the keeper wants it served by.
-    pub(crate) asked_for_by: Option<ProcessId>,
+    pub(crate) move_to: Option<ProcessId>,
     /// When the next turn is due, whatever happens; `u64::MAX`: never.
     pub(crate) due_ms: u64,
     /// The room whose bell wakes this client.
@@ -54,13 +54,13 @@ pub(crate) struct Client {
     /// `None` only during a turn.
     session: Option<Parked>,
     connection: ConnectionRef,
-    pub(crate) flow: Flow,
+    pub(crate) readiness: SocketReadiness,
     /// All is said; what still arrives is thrown away until then, or until the client ends the connection, too.
-    pub(crate) lingers_until_ms: Option<u64>,
+    pub(crate) linger_until_ms: Option<u64>,
 }
 
 /// What is known of the socket.
-pub(crate) struct Flow {
+pub(crate) struct SocketReadiness {
     /// The socket may have bytes: true until it says that it has not.
     pub(crate) readable: bool,
     /// The socket may take bytes: true until it says that it does not.
@@ -74,14 +74,14 @@ pub(crate) struct Flow {
     pub(crate) last_taken_ms: u64,
 }
 
-impl Shared {
+impl HandlerState {
     pub(crate) fn new(context: Context, keeper: u32, lobby: Lobby, me: ProcessId) -> io::Result<Self> {
         Ok(Self {
             context,
             keeper,
             me,
             poll: Poll::new()?,
-            bells: RoomBells::new(context.memory, me),
+            doorbells: RoomDoorbells::new(context.memory, me),
             woken: Vec::new(),
             serves_several: false,
             lobby: Some(lobby),
@@ -91,23 +91,23 @@ impl Shared {
 
     /// Nobody in `place` listens for the room any more.
     pub(crate) fn leave_room(&mut self, place: usize, room: Option<RoomRef>) -> io::Result<()> {
-        let requests = &self.context.wiring.bell_requests.sender;
-        self.bells.follow(place, (room, None), &self.poll, requests)
+        let requests = &self.context.ipc.doorbell_requests.sender;
+        self.doorbells.follow(place, (room, None), &self.poll, requests)
     }
 
     /// From now on this process is woken when something is said to the lobby.
     pub(crate) fn listen_to_chat(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.hears_chat_bell, true) {
-            let bell = self.context.wiring.chat_bell.as_fd().as_raw_fd();
+            let bell = self.context.ipc.chat_doorbell.as_fd().as_raw_fd();
             let registry = self.poll.registry();
-            registry.register(&mut SourceFd(&bell), CHAT_BELL, Interest::READABLE)?;
+            registry.register(&mut SourceFd(&bell), CHAT_DOORBELL, Interest::READABLE)?;
         }
         Ok(())
     }
 
     pub(crate) fn ring_keeper(&self, keeper: Option<u32>) {
         if let Some(keeper) = keeper {
-            self.context.wiring.ring_keeper(keeper);
+            self.context.ipc.ring_keeper(keeper);
         }
     }
 }
@@ -119,7 +119,7 @@ impl Client {
         index: u32,
         socket: OwnedFd,
         is_successor: bool,
-        shared: &mut Shared,
+        state: &mut HandlerState,
     ) -> io::Result<Self> {
         let (passed, over) = match is_successor.then(|| TcpCursors::read(&socket)) {
             None => (Passed::default(), None),
@@ -132,22 +132,22 @@ impl Client {
             ),
             Some(Err(error)) => (Passed::default(), Some(error)),
         };
-        let lobby = shared.lobby.take().expect("lent out only within a turn");
+        let lobby = state.lobby.take().expect("lent out only within a turn");
         let (session, plausible) = Session::attach(lobby, index, passed);
         let mut client = Self {
             socket,
             is_ready: false,
             // What a predecessor was told, its successor has to find by itself; and the server may be stopping.
-            look_at_flags: true,
-            asked_for_by: None,
+            check_flags: true,
+            move_to: None,
             due_ms: 0,
             room: None,
             session: None,
             connection: session.connection,
-            flow: Flow::new(),
-            lingers_until_ms: None,
+            readiness: SocketReadiness::new(),
+            linger_until_ms: None,
         };
-        client.have_turn(place, shared, session, |turn| {
+        client.with_driver(place, state, session, |turn| {
             match (over, plausible) {
                 (Some(CursorError::ConnectionOver), _) => turn.end(),
                 (Some(error), _) => {
@@ -171,37 +171,37 @@ impl Client {
     }
 
     /// The poll has told of the socket.
-    pub(crate) fn hear(&mut self, event: &Event) {
-        self.flow.more_behind |= event.is_read_closed() || event.is_priority();
-        self.flow.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.flow.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+    pub(crate) fn on_socket_event(&mut self, event: &Event) {
+        self.readiness.more_behind |= event.is_read_closed() || event.is_priority();
+        self.readiness.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.readiness.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
     }
 
     /// Does what can be done without waiting, or a good part of it.
-    pub(crate) fn take_turn(&mut self, place: usize, shared: &mut Shared) -> io::Result<Outcome> {
-        let lobby = shared.lobby.take().expect("lent out only within a turn");
+    pub(crate) fn drive(&mut self, place: usize, state: &mut HandlerState) -> io::Result<DriveOutcome> {
+        let lobby = state.lobby.take().expect("lent out only within a turn");
         let session = self
             .session
             .take()
             .expect("lent out only within a turn")
             .wake(lobby);
-        self.have_turn(place, shared, session, |turn| turn.run())
+        self.with_driver(place, state, session, |turn| turn.run())
     }
 
-    fn have_turn<R>(
+    fn with_driver<R>(
         &mut self,
         place: usize,
-        shared: &mut Shared,
+        state: &mut HandlerState,
         session: Session,
-        act: impl FnOnce(&mut Turn<'_>) -> io::Result<R>,
+        act: impl FnOnce(&mut Driver<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
-        if shared.serves_several {
+        if state.serves_several {
             let name = session.name();
             logging::set_player(Some(name.as_str()).filter(|name| !name.is_empty()));
         }
-        let mut turn = Turn {
+        let mut turn = Driver {
             place,
-            shared,
+            state,
             client: self,
             session,
         };
@@ -211,16 +211,16 @@ impl Client {
         for fault in turn.session.lobby.take_faults() {
             log::warn!("the game's code failed: {fault}");
         }
-        let Turn { shared, session, .. } = turn;
+        let Driver { state, session, .. } = turn;
         let (parked, lobby) = session.park();
-        shared.lobby = Some(lobby);
+        state.lobby = Some(lobby);
         self.session = Some(parked);
         self.due_ms = due_ms;
         Ok(done)
     }
 }
 
-impl Flow {
+impl SocketReadiness {
     fn new() -> Self {
         Self {
             readable: true,

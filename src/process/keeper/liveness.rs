@@ -15,7 +15,7 @@ use shmem::sys::sockets::bytes_waiting;
 
 /// What the keeper remembers between two looks.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct HandlerMarks {
     /// By the connection's place among this keeper's: its handler's [mark](ConnectionRecord::mark).
     marks: Vec<u64>,
     next_look_ms: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Watch {
 impl Keeper {
     /// How long until the handlers are to be looked at, if there are any.
     pub(crate) fn watch_again_ms(&self) -> Option<u64> {
-        let has_handlers = !(self.kept.is_empty() && self.to_adopt.is_empty());
+        let has_handlers = !(self.held.is_empty() && self.to_adopt.is_empty());
         has_handlers.then(|| self.watch.next_look_ms.saturating_sub(now_ms()))
     }
 
@@ -63,9 +63,9 @@ impl Keeper {
     fn has_something_to_do(&self, index: u32, record: &ConnectionRecord) -> bool {
         record.working_on.load(Ordering::Relaxed) != 0
             || self
-                .kept
+                .held
                 .get(&index)
-                .is_none_or(|kept| bytes_waiting(&kept.socket).is_ok_and(|bytes| bytes > 0))
+                .is_none_or(|held| bytes_waiting(&held.socket).is_ok_and(|bytes| bytes > 0))
     }
 }
 

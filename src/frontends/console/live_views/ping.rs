@@ -7,7 +7,7 @@ use crate::frontends::console::live_views::Progress;
 use crate::frontends::console::queries::List;
 use crate::frontends::console::replies::Reply;
 use crate::limits::PING_TIMEOUT_MS;
-use crate::process::process_table::{Context, Post, ROLES};
+use crate::process::process_table::{Context, ROLES, RoleInstance};
 use crate::state::header::Pong;
 use shmem::sys::clock::{now_ms, now_ns};
 use shmem::sys::process::ProcessId;
@@ -44,18 +44,18 @@ impl Ping {
         if let Err(error) = context.signal_supervisor(rustix::process::Signal::USR1) {
             log::warn!("cannot wake the supervisor: {error}");
         }
-        for post in Post::all(context.config) {
-            let (role, slot) = (ROLES[post.role].name, post.slot(context.memory));
+        for instance in RoleInstance::all(context.config) {
+            let (role, slot) = (ROLES[instance.role].name, instance.slot(context.memory));
             let process = slot.process();
             match (role, process) {
-                ("keeper", _) => context.wiring.ring_keeper(post.index),
+                ("keeper", _) => context.ipc.ring_keeper(instance.index),
                 // From its first moment it only wakes up from this.
                 ("listener", Some(process)) => wake(process),
                 _ => {}
             }
             processes.push(PingTarget {
                 role,
-                number: Some(post.index),
+                number: Some(instance.index),
                 pid: process.map_or(0, |process| process.pid),
                 pong: &slot.pong,
             });

@@ -16,7 +16,7 @@ use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, RING
 use crate::lobby::Lobby;
 use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
 use crate::process::process_table::Context;
-use crate::process::room_doorbell::RoomBell;
+use crate::process::room_doorbell::RoomDoorbell;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomName, game_of, is_open, occupants};
 use forkade_games::{AnyGame, Games};
@@ -36,7 +36,7 @@ pub(crate) struct Watch {
     game: &'static dyn AnyGame,
     /// Of those who sit in the seats.
     names: BTreeMap<u8, String>,
-    bell: RoomBell,
+    bell: RoomDoorbell,
     frame: Vec<u8>,
     /// What is said before the first event.
     opening: Option<String>,
@@ -76,14 +76,14 @@ impl Watch {
             number,
             game,
             names,
-            bell: RoomBell::new(ROOM_BELL, BELL_ANSWER),
+            bell: RoomDoorbell::new(ROOM_BELL, BELL_ANSWER),
             frame: vec![0; FRAME_TOTAL_BYTES_MAX],
             opening: Some(opening),
         })
     }
 
     pub(crate) fn advance(&mut self, lobby: &mut Lobby, poll: &Poll) -> io::Result<Progress> {
-        let requests = &self.context.wiring.bell_requests.sender;
+        let requests = &self.context.ipc.doorbell_requests.sender;
         self.bell.follow(Some(self.room.index()), poll, requests)?;
         let record = lobby.memory.rooms.at(self.room.index());
         record.watched.follow();
@@ -118,7 +118,7 @@ impl Watch {
             }
         }
         let until_ms = now_ms()
-            + if self.bell.is_out_of_reach() {
+            + if self.bell.is_unavailable() {
                 RING_AGAIN_AFTER_MS
             } else {
                 FOLLOW_LOOK_MS
@@ -131,14 +131,14 @@ impl Watch {
     }
 
     pub(crate) fn accept_doorbell(&mut self, poll: &Poll) -> io::Result<()> {
-        self.bell.take_answer(poll)
+        self.bell.take_reply(poll)
     }
 
     pub(crate) fn end(mut self, lobby: &Lobby, poll: &Poll) -> io::Result<()> {
         let record = lobby.memory.rooms.at(self.room.index());
         record.listeners.leave(lobby.hand.process());
         self.bell
-            .follow(None, poll, &self.context.wiring.bell_requests.sender)
+            .follow(None, poll, &self.context.ipc.doorbell_requests.sender)
     }
 
     fn finished(&self, mut lines: Vec<String>) -> Progress {

@@ -10,7 +10,7 @@ use crate::frontends::console::queries::{
     Column, List, Row, identities_touched, number, player_summary, rows_in_steps, seconds_since, text,
 };
 use crate::lobby::Lobby;
-use crate::process::process_table::{Context, Post, ROLES};
+use crate::process::process_table::{Context, ROLES, RoleInstance};
 use crate::state::connections::{Claim, ConnectionRecord, Kind};
 
 const PROCESSES: [Column; 9] = [
@@ -30,7 +30,7 @@ const MEMORY_COLUMNS: usize = 2;
 
 /// All processes: the supervisor, its roles, and one per connection.
 pub(crate) fn processes(context: Context, memory: bool) -> List {
-    let posts = Post::all(context.config);
+    let instances = RoleInstance::all(context.config);
     let connections = context.memory.connections;
     // Looking at a slot that was never claimed would give it memory.
     let claimed: Vec<u32> = context
@@ -38,7 +38,7 @@ pub(crate) fn processes(context: Context, memory: bool) -> List {
         .touched_connections()
         .map(|(index, _)| index)
         .collect();
-    let count = 1 + number(posts.len()) + number(claimed.len());
+    let count = 1 + number(instances.len()) + number(claimed.len());
     let row = move |_: &mut Lobby, players: &HashMap<u32, Value>, index: u32| {
         let (pid, mut row) = match index.checked_sub(1) {
             None => {
@@ -48,10 +48,10 @@ pub(crate) fn processes(context: Context, memory: bool) -> List {
                     vec![json!("supervisor"), Value::Null, json!(pid), Value::Null],
                 )
             }
-            Some(index) => match posts.get(index as usize) {
-                Some(post) => role_row(*post, context)?,
+            Some(index) => match instances.get(index as usize) {
+                Some(instance) => role_row(*instance, context)?,
                 None => {
-                    let index = *claimed.get(index as usize - posts.len())?;
+                    let index = *claimed.get(index as usize - instances.len())?;
                     connection_row(connections.at(index), players.get(&index))?
                 }
             },
@@ -68,8 +68,8 @@ pub(crate) fn processes(context: Context, memory: bool) -> List {
     }
 }
 
-fn role_row(post: Post, context: Context) -> Option<(u32, Row)> {
-    let slot = post.slot(context.memory);
+fn role_row(instance: RoleInstance, context: Context) -> Option<(u32, Row)> {
+    let slot = instance.slot(context.memory);
     let (pid, restarts) = (
         slot.pid.load(Ordering::Relaxed),
         slot.restarts.load(Ordering::Relaxed),
@@ -78,8 +78,8 @@ fn role_row(post: Post, context: Context) -> Option<(u32, Row)> {
         (
             pid,
             vec![
-                json!(ROLES[post.role].name),
-                json!(post.index),
+                json!(ROLES[instance.role].name),
+                json!(instance.index),
                 json!(pid),
                 json!(restarts),
             ],
@@ -137,12 +137,12 @@ pub(crate) fn role_name(pid: u32, context: Context) -> Option<&'static str> {
     if context.memory.header.supervisor_pid.load(Ordering::Relaxed) == pid {
         return Some("supervisor");
     }
-    let posts = Post::all(context.config);
-    let post = posts
+    let instances = RoleInstance::all(context.config);
+    let instance = instances
         .into_iter()
-        .find(|post| post.slot(context.memory).pid.load(Ordering::Relaxed) == pid);
-    if let Some(post) = post {
-        return Some(ROLES[post.role].name);
+        .find(|instance| instance.slot(context.memory).pid.load(Ordering::Relaxed) == pid);
+    if let Some(instance) = instance {
+        return Some(ROLES[instance.role].name);
     }
     let is_it = |record: &&ConnectionRecord| record.handler().is_some_and(|handler| handler.pid == pid);
     let mut records = context.memory.touched_connections().map(|(_, record)| record);
