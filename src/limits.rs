@@ -288,7 +288,7 @@ pub const MAKE_WAY_TIMEOUT_MS: u64 = TERMINATE_TIMEOUT_MS / 2;
 /// How soon it tries again to hand its connections on, when the channel to the next keeper had no place for all.
 pub const HAND_ON_AGAIN_MS: u64 = 5;
 
-/// The ticker's step: how often it looks for seats whose grace is over, lagging bells and what the dead left behind.
+/// The ticker's step: how often it looks for seats whose grace is over, lagging doorbells and what the dead left behind.
 pub const TICK_MS: u64 = 10;
 
 /// How often the ticker looks at what changes slowly: graces, closed rooms, orphaned connections.

@@ -41,7 +41,7 @@ pub struct Requirements {
     /// Open files of a keeper: one per connection, as many again for a moment as one handler serves, one per handler (the channel by which
     /// it is given connections, or where a predecessor has forked it what tells of its end), and its own.
     pub keeper_open_files: u64,
-    /// Open files of supervisor and ticker: one bell per room and their own.
+    /// Open files of supervisor and ticker: one doorbell per room and their own.
     pub ticker_open_files: u64,
     /// Processes: the handlers (as many as it takes where all their places are used but those left for moves), those held ready, the
     /// keepers, supervisor, listener and ticker.

@@ -20,7 +20,7 @@ pub enum Handshake {
     Incomplete,
     /// The client is a player now.
     Greeted,
-    /// A session was asked for; the keeper whose bell is to be rung.
+    /// A session was asked for; the keeper whose doorbell is to be rung.
     Resuming(Option<u32>),
     /// The connection is to be closed with this word.
     Refused(Farewell),

@@ -83,12 +83,12 @@ impl Session {
         let Some(own) = self.own() else { return Ok(()) };
         let paid = self.pay_for_line()?;
         let from = self.name().as_str().to_owned();
-        let mut tx = self.lobby.hand.begin(self.lobby.memory.chat);
+        let mut tx = self.lobby.attachment.begin(self.lobby.memory.chat);
         append_line(&mut tx, from, text)?;
         paid.enter(&mut tx, &own.player.chat_paid_until_us);
         own.consume(&mut tx);
         tx.commit()?;
-        self.chat_bell = true;
+        self.chat_doorbell = true;
         self.lobby.count_line();
         Ok(())
     }
@@ -111,7 +111,7 @@ impl Session {
         let paid = self.pay_for_line()?;
         let from = self.name().as_str().to_owned();
         let memory = self.lobby.memory;
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let mut tx = self.lobby.attachment.begin(memory.directory.record);
         let to = memory.directory.find_name(&tx, &to_name).ok_or_else(unknown)?;
         let to_name = tx.get(&memory.directory.identities.at(to.index()).name);
         let message = ServerMessage::Chat {
@@ -130,14 +130,14 @@ impl Session {
         own.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
         own.consume(&mut tx);
         tx.commit()?;
-        self.keeper_bells.extend(keeper);
+        self.keeper_doorbells.extend(keeper);
         memory.header.whispers_total.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Whether the lobby's chat is to be rung for; asking says that it will be.
-    pub fn take_chat_bell(&mut self) -> bool {
-        std::mem::take(&mut self.chat_bell)
+    pub fn take_chat_doorbell(&mut self) -> bool {
+        std::mem::take(&mut self.chat_doorbell)
     }
 
     /// Moves what was said to the lobby into the player's output, as far as there is space, but no more than a batch. Says whether
@@ -145,12 +145,12 @@ impl Session {
     pub(crate) fn deliver_chat(&mut self) -> Result<bool, Rejection> {
         let Some(own) = self.own() else { return Ok(false) };
         let (log, header) = (&self.lobby.memory.chat.log, self.lobby.memory.header);
-        let mut cursor = self.lobby.hand.own(&own.player.chat_cursor);
+        let mut cursor = self.lobby.attachment.read_own(&own.player.chat_cursor);
         let space = self.output_space();
-        if log.is_read_up_to(cursor) || space < FRAME_TOTAL_BYTES_MAX as u64 {
+        if log.ends_at(cursor) || space < FRAME_TOTAL_BYTES_MAX as u64 {
             return Ok(false);
         }
-        let mut tx = self.lobby.hand.begin(own.player);
+        let mut tx = self.lobby.attachment.begin(own.player);
         let mut line = tx.get(&own.player.chat_line);
         let mut output = own.begin_output(&tx);
         let space_end = output.head() + space;
@@ -194,14 +194,14 @@ impl Session {
 }
 
 impl Lobby {
-    /// Says something to everybody on the server, in the server's own name: nobody's. The chat's bell is to be rung then.
+    /// Says something to everybody on the server, in the server's own name: nobody's. The chat's doorbell is to be rung then.
     ///
     /// # Errors
     ///
     /// If nothing can be seen of the text, or it is too long.
     pub fn announce(&mut self, said: &str) -> Result<(), Rejection> {
         let said = clean_line(said)?;
-        let mut tx = self.hand.begin(self.memory.chat);
+        let mut tx = self.attachment.begin(self.memory.chat);
         append_line(&mut tx, String::new(), &said)?;
         tx.commit()?;
         self.count_line();
@@ -210,7 +210,7 @@ impl Lobby {
 
     /// The end of the lobby's chat: where somebody begins to hear it who comes in now.
     pub(crate) fn end_of_chat(&mut self) -> ChatPlace {
-        let tx = self.hand.begin(self.memory.chat);
+        let tx = self.attachment.begin(self.memory.chat);
         let log = &tx.record().log;
         ChatPlace {
             cursor: log.head(&tx),

@@ -13,7 +13,7 @@ use crate::lobby::Rejection;
 use crate::session::text_session::turn_hint;
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
-use crate::state::rooms::{RoomRecord, RoomTx, all_was_read, is_member, snapshot};
+use crate::state::rooms::{RoomRecord, RoomTx, all_read, is_member, snapshot};
 use forkade_games::Audience;
 use forkade_text::render;
 use shmem::event_log::{Appender, Read};
@@ -67,8 +67,8 @@ impl Session {
         let Some(((_, player), (room, _))) = self.player.zip(self.membership().place()) else {
             return Ok(true);
         };
-        let cursor = self.lobby.hand.own(&player.log_cursor);
-        Ok(self.lobby.memory.rooms.at(room.index()).log.is_read_up_to(cursor))
+        let cursor = self.lobby.attachment.read_own(&player.log_cursor);
+        Ok(self.lobby.memory.rooms.at(room.index()).log.ends_at(cursor))
     }
 
     /// Moves what has happened in the player's room, what was said to the lobby, and what was said to this player, into the player's
@@ -97,7 +97,7 @@ impl Session {
         let mut moved = false;
         loop {
             let Some(own) = self.own() else { return Ok(moved) };
-            let cursor = self.lobby.hand.own(&own.player.log_cursor);
+            let cursor = self.lobby.attachment.read_own(&own.player.log_cursor);
             let Some((room, seat)) = self.membership().place() else {
                 if cursor == CURSOR_LOST && self.output_space() >= FRAME_TOTAL_BYTES_MAX as u64 {
                     self.show_lobby()?;
@@ -152,7 +152,7 @@ impl Session {
         };
         let undelivered = || {
             let (room, _) = self.membership().place()?;
-            let cursor = self.lobby.hand.own(&player.log_cursor);
+            let cursor = self.lobby.attachment.read_own(&player.log_cursor);
             Some(self.lobby.memory.rooms.at(room.index()).log.unread(cursor))
         };
         self.output_space() < FRAME_TOTAL_BYTES_MAX as u64
@@ -168,14 +168,14 @@ impl Session {
         if cursor == CURSOR_LOST {
             return Ok(Pause::Lost);
         }
-        if record.log.is_read_up_to(cursor) {
+        if record.log.ends_at(cursor) {
             return Ok(Pause::Idle);
         }
         let Some(own) = self.own() else {
             return Ok(Pause::Idle);
         };
         let mut space = self.output_space();
-        let mut tx = self.lobby.hand.begin(own.player);
+        let mut tx = self.lobby.attachment.begin(own.player);
         let mut next_cursor = cursor;
         let mut output = own.begin_output(&tx);
         let pause = buffers::with_frame(|frame| {
@@ -220,7 +220,10 @@ impl Session {
             return Ok(false);
         };
         let games = self.lobby.games;
-        let mut tx = self.lobby.hand.begin(self.lobby.memory.rooms.at(room.index()));
+        let mut tx = self
+            .lobby
+            .attachment
+            .begin(self.lobby.memory.rooms.at(room.index()));
         if !is_member(&tx, room, player, seat) {
             drop(tx);
             self.notice_removal()?;
@@ -247,7 +250,7 @@ impl Session {
     /// Tells a player who lost bytes that there is no room to be in.
     fn show_lobby(&mut self) -> Result<(), Rejection> {
         let Some(own) = self.own() else { return Ok(()) };
-        let mut tx = self.lobby.hand.begin(own.player);
+        let mut tx = self.lobby.attachment.begin(own.player);
         own.reply(&mut tx, &ServerMessage::Resync { snapshot: None });
         tx.set(&own.player.log_cursor, 0);
         tx.commit()?;
@@ -304,8 +307,8 @@ pub(crate) struct Events<'l>(Appender<'l, { ROOM_LOG_BYTES / 8 }>);
 impl Events<'_> {
     /// Begins to write to the log of the transaction's room.
     pub(crate) fn begin(tx: &mut RoomTx<'_>) -> Events<'static> {
-        let all_was_read = all_was_read(tx);
-        Events(tx.record().log.append(tx, all_was_read))
+        let all_read = all_read(tx);
+        Events(tx.record().log.append(tx, all_read))
     }
 
     /// An event for everybody.

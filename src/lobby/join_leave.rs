@@ -99,7 +99,7 @@ impl Session {
 
         let room = self.take_room(player)?;
         let player_name = self.name();
-        let mut tx = self.lobby.hand.begin(memory.rooms.at(room.index()));
+        let mut tx = self.lobby.attachment.begin(memory.rooms.at(room.index()));
         let record = tx.record();
         tx.set(&record.generation, room.generation());
         tx.set(&record.life, RoomLife::OPEN.raw());
@@ -109,7 +109,7 @@ impl Session {
         tx.set(&record.bans, ownership::NO_BANS);
         tx.set(&record.invite_secret, invite_secret);
         tx.set(&record.reserved, 0);
-        tx.set(&record.turn_seat, turns::NOBODY);
+        tx.set(&record.turn_seat, turns::NONE);
         tx.set(&record.turn_ends_at_ms, u64::MAX);
         tx.set(&record.spectators, 0);
         tx.set(&record.taken, 1);
@@ -193,7 +193,7 @@ impl Session {
         // A record that was never opened has no lock to take.
         record.open_generation().ok_or_else(not_found)?;
 
-        let mut tx = self.lobby.hand.begin(record);
+        let mut tx = self.lobby.attachment.begin(record);
         if !is_open(&tx, room) {
             return Err(not_found());
         }
@@ -237,7 +237,7 @@ impl Session {
         own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
         own.consume(&mut tx);
         tx.commit()?;
-        self.bells.push(room.index());
+        self.doorbells.push(room.index());
         Ok(())
     }
 
@@ -284,7 +284,7 @@ impl Session {
             tx.commit()?;
             Ok(result)
         })?;
-        self.bells.push(room.index());
+        self.doorbells.push(room.index());
         Ok(result)
     }
 
@@ -300,7 +300,7 @@ impl Session {
         let (room, seat) = self.must_be_in_room()?;
         let (player, own) = self.player().zip(self.own()).ok_or_else(not_in_room)?;
         let lobby = &mut self.lobby;
-        let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+        let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
         if !is_member(&tx, room, player, seat) {
             drop(tx);
             self.notice_removal()?;
@@ -352,7 +352,7 @@ impl Session {
         let Some((own, (room, _))) = self.own().zip(self.membership().place()) else {
             return Ok(());
         };
-        let mut tx = self.lobby.hand.begin(own.player);
+        let mut tx = self.lobby.attachment.begin(own.player);
         tx.set(&own.player.membership, Membership::LOBBY);
         // Who lost bytes is still owed the word that there is no room.
         if tx.get(&own.player.log_cursor) != CURSOR_LOST {
@@ -373,7 +373,7 @@ impl Session {
             return Ok(());
         };
         let directory = self.lobby.memory.directory;
-        let mut tx = self.lobby.hand.begin(directory.record);
+        let mut tx = self.lobby.attachment.begin(directory.record);
         directory.take_room_back(&mut tx, room.index(), room.generation());
         tx.set(&own.player.membership, Membership::LOBBY);
         Ok(tx.commit()?)
@@ -385,7 +385,7 @@ impl Session {
             return Ok(room);
         }
         let (memory, own) = (self.lobby.memory, self.own());
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let mut tx = self.lobby.attachment.begin(memory.directory.record);
         let (index, generation) = memory
             .directory
             .give_room(&mut tx, player)
@@ -404,7 +404,7 @@ impl Lobby {
     /// Takes back the record of a room that has closed, if nobody has done so yet.
     pub(crate) fn take_room_back(&mut self, room: RoomRef) {
         let directory = self.memory.directory;
-        let mut tx = self.hand.begin(directory.record);
+        let mut tx = self.attachment.begin(directory.record);
         directory.take_room_back(&mut tx, room.index(), room.generation());
         tx.commit().expect("taking a room back fits the journal");
     }
@@ -417,7 +417,7 @@ impl Lobby {
         seat: u8,
         connected: bool,
     ) -> bool {
-        let mut tx = self.hand.begin(self.memory.rooms.at(room.index()));
+        let mut tx = self.attachment.begin(self.memory.rooms.at(room.index()));
         let record = tx.record();
         let bit = 1 << seat;
         let known = tx.get(&record.connected) & bit != 0;
@@ -477,7 +477,7 @@ pub(crate) fn free(
     let record = tx.record();
     // The name stays, for those who are yet to be told that its bearer has left.
     let cell = &record.seats[usize::from(number)];
-    tx.set(cell, Seat::of(PlayerRef::NOBODY, tx.get(cell).name));
+    tx.set(cell, Seat::of(PlayerRef::NONE, tx.get(cell).name));
     tx.set(&record.taken, tx.get(&record.taken) & !(1 << number));
     tx.set(&record.connected, tx.get(&record.connected) & !(1 << number));
     tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));

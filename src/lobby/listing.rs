@@ -85,14 +85,14 @@ impl Lobby {
     pub fn room_summary(&mut self, index: u32) -> Option<RoomSummary> {
         let (record, games) = (self.memory.rooms.get(index)?, self.games);
         let room = RoomRef::new(index, record.open_generation()?);
-        let tx = self.hand.begin(record);
+        let tx = self.attachment.begin(record);
         is_open(&tx, room).then(|| summary(&tx, room, games))
     }
 
     /// Room records from this index on were never used.
     pub fn rooms_touched(&mut self) -> u32 {
         let directory = self.memory.directory;
-        let tx = self.hand.begin(directory.record);
+        let tx = self.attachment.begin(directory.record);
         tx.get(&directory.record.rooms_touched)
     }
 
@@ -107,7 +107,7 @@ impl Lobby {
     fn listed_room(&mut self, index: u32, filter: &RoomFilter) -> Option<RoomSummary> {
         let (record, games) = (self.memory.rooms.get(index)?, self.games);
         let room = RoomRef::new(index, record.open_generation()?);
-        let tx = self.hand.begin(record);
+        let tx = self.attachment.begin(record);
         if !is_open(&tx, room) || is_unlisted(&tx) || filter.joinable && !is_joinable(&tx, games) {
             return None;
         }

@@ -54,7 +54,7 @@ impl From<PostError> for Rejection {
 }
 
 impl Memory {
-    /// Puts a message into a player's mailbox, as a part of the transaction. Gives the keeper whose bell is to be rung after the
+    /// Puts a message into a player's mailbox, as a part of the transaction. Gives the keeper whose doorbell is to be rung after the
     /// commit; `None`: the player is away, and finds the message with the resume.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Memory {
             Ok(())
         })?;
         let connection = tx.get(&identity.connection);
-        Ok(connection.is_somebody().then(|| self.call_attention(connection)))
+        Ok(connection.is_some().then(|| self.call_attention(connection)))
     }
 
     /// Whether a message of so many bytes, with its frame, could be posted now.
@@ -158,7 +158,7 @@ impl Session {
             return Ok(false);
         }
         let memory = self.lobby.memory;
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let mut tx = self.lobby.attachment.begin(memory.directory.record);
         let identity = memory.directory.identities.at(player.index());
         let (tail, head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
         let (mut offset, mut output) = (tail, own.begin_output(&tx));

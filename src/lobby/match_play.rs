@@ -113,7 +113,7 @@ impl Lobby {
     ///
     /// If the game fails: the match is then over, abandoned.
     pub fn tick(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-        let mut tx = self.hand.begin(self.memory.rooms.at(index));
+        let mut tx = self.attachment.begin(self.memory.rooms.at(index));
         let record = tx.record();
         let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
         let due = tx.get(&record.next_tick_at_ms);
@@ -146,7 +146,7 @@ impl Lobby {
     }
 
     pub(crate) fn abandon_match(&mut self, index: u32) -> Result<(), Rejection> {
-        let mut tx = self.hand.begin(self.memory.rooms.at(index));
+        let mut tx = self.attachment.begin(self.memory.rooms.at(index));
         finish(&mut tx, Outcome::Abandoned)?;
         Ok(tx.commit()?)
     }

@@ -33,7 +33,7 @@ use forkade_protocol::RejectCode;
 
 use crate::state::layout::Memory;
 use forkade_games::{ErasedOutbox, GameError, Games, length_that_fits};
-use shmem::transaction::Hand;
+use shmem::transaction::Attachment;
 
 /// One process's access to the lobby.
 pub struct Lobby {
@@ -41,7 +41,7 @@ pub struct Lobby {
     pub memory: &'static Memory,
     /// The games that this server offers.
     pub games: &'static Games,
-    pub(crate) hand: Hand,
+    pub(crate) attachment: Attachment,
     /// The events of one call of a game; used again and again.
     pub(crate) outbox: ErasedOutbox,
     /// Whether this process is the one that [notes](blame) whose game's code it runs.
@@ -56,7 +56,7 @@ impl Lobby {
         Self {
             memory,
             games,
-            hand: memory.attach(),
+            attachment: memory.attach(),
             outbox: ErasedOutbox::new(),
             notes_games: false,
             faults: Vec::new(),

@@ -46,17 +46,17 @@ impl Session {
             tx.commit()?;
             Ok((inside.room, (invited, kept_until_ms)))
         })?;
-        self.bells.push(room.index());
+        self.doorbells.push(room.index());
 
         let Some(own) = self.own() else { return Ok(()) };
         let memory = self.lobby.memory;
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let mut tx = self.lobby.attachment.begin(memory.directory.record);
         match memory.post(&mut tx, player.0, &invited) {
             Ok(keeper) => {
                 paid.enter(&mut tx, &own.player.chat_paid_until_us);
                 own.consume(&mut tx);
                 tx.commit()?;
-                self.keeper_bells.extend(keeper);
+                self.keeper_doorbells.extend(keeper);
                 Ok(())
             }
             // Others filled the mailbox meanwhile, or the player has left.
@@ -119,7 +119,7 @@ impl Lobby {
         // As the names of those who are here were cleaned.
         let cleaned = text::clean_player_name(name).map_err(|_| unknown())?;
         let directory = self.memory.directory;
-        let tx = self.hand.begin(directory.record);
+        let tx = self.attachment.begin(directory.record);
         let player = directory.find_name(&tx, &cleaned).ok_or_else(unknown)?;
         self.memory.must_have_space(&tx, player, INVITED_BYTES_MAX)?;
         let name = tx.get(&directory.identities.at(player.index()).name);
@@ -133,7 +133,7 @@ impl Lobby {
         player: PlayerRef,
         kept_until_ms: Option<u64>,
     ) -> Result<(), Rejection> {
-        let mut tx = self.hand.begin(self.memory.rooms.at(room.index()));
+        let mut tx = self.attachment.begin(self.memory.rooms.at(room.index()));
         if is_open(&tx, room)
             && let Some(seat) = seat_kept_for(&tx, player)
         {
@@ -151,7 +151,7 @@ impl Lobby {
     ///
     /// Events that do not fit, which is a mistake of this program's.
     pub(crate) fn end_reservations(&mut self, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-        let mut tx = self.hand.begin(self.memory.rooms.at(index));
+        let mut tx = self.attachment.begin(self.memory.rooms.at(index));
         let record = tx.record();
         if tx.get(&record.life) != RoomLife::OPEN.raw() {
             return Ok(false);

@@ -100,7 +100,7 @@ impl Lobby {
 
     /// Ends the match in a room without asking its game. Says whether there was one.
     fn abandon_match_of(&mut self, room: RoomRef) -> Result<bool, Rejection> {
-        let mut tx = self.hand.begin(self.memory.rooms.at(room.index()));
+        let mut tx = self.attachment.begin(self.memory.rooms.at(room.index()));
         let record = tx.record();
         let is_played = is_open(&tx, room)
             && tx.get(&record.life) == RoomLife::OPEN.raw()

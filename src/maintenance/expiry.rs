@@ -12,7 +12,7 @@ use crate::state::directory::{LobbyTx, Presence};
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
 use crate::state::players::Membership;
 use crate::state::rooms::RoomLife;
-use shmem::transaction::Animated;
+use shmem::transaction::SingleWriter;
 use std::sync::atomic::Ordering;
 
 /// Identities looked at in one transaction: the lobby's lock is held for microseconds.
@@ -22,29 +22,29 @@ const _: () = assert!(IDENTITIES_PER_LOOK as usize * 16 <= JOURNAL_BYTES);
 
 impl Lobby {
     /// Lets players go whose grace is over at `now_ms`, and completes the leave of those whose process died over it.
-    /// Gives the rooms whose bell is to be rung.
+    /// Gives the rooms whose doorbell is to be rung.
     pub fn sweep_players(&mut self, now_ms: u64) -> Vec<u32> {
-        let mut bells = Vec::new();
+        let mut doorbells = Vec::new();
         let mut first = 0;
         loop {
             let (leaving, next) = self.players_to_let_go(first, now_ms);
             for player in leaving {
                 let record = self.memory.players.at(player.index());
                 self.memory
-                    .settle(&mut self.hand, record.noted_lock().load(Ordering::Relaxed));
-                self.hand.animate(record);
-                bells.extend(
-                    self.hand
-                        .own(&record.membership)
+                    .recover(&mut self.attachment, record.noted_lock().load(Ordering::Relaxed));
+                self.attachment.acquire(record);
+                doorbells.extend(
+                    self.attachment
+                        .read_own(&record.membership)
                         .place()
                         .map(|(room, _)| room.index()),
                 );
                 self.expire(player, |_| {});
-                self.hand.let_go(record);
+                self.attachment.release(record);
             }
             match next {
                 Some(next) => first = next,
-                None => return bells,
+                None => return doorbells,
             }
         }
     }
@@ -53,7 +53,7 @@ impl Lobby {
     fn players_to_let_go(&mut self, first: u32, now_ms: u64) -> (Vec<PlayerRef>, Option<u32>) {
         let (memory, directory) = (self.memory, self.memory.directory);
         let grace_ms = memory.header.seat_grace_ms.load(Ordering::Relaxed);
-        let mut tx = self.hand.begin(directory.record);
+        let mut tx = self.attachment.begin(directory.record);
         let places = directory.identities.len();
         let lobby_grace_ms = lobby_grace_ms(grace_ms, tx.get(&directory.record.players_present), places);
         let touched = tx.get(&directory.record.identities_touched);
@@ -63,19 +63,19 @@ impl Lobby {
             let identity = directory.identities.at(index);
             let presence = Presence::from_raw(tx.get(&identity.presence));
             // Who is attached, or leaving while attached, is the business of the connection's handler.
-            if tx.get(&identity.connection).is_somebody() {
+            if tx.get(&identity.connection).is_some() {
                 continue;
             }
             let away_ms = now_ms.saturating_sub(tx.get(&identity.detached_at_ms));
             let is_detached = presence == Presence::DETACHED;
             let over = is_detached && (away_ms >= grace_ms || tx.get(&identity.kicked) != 0);
-            let is_awaited = tx.get(&identity.claimant).is_somebody()
+            let is_awaited = tx.get(&identity.claimant).is_some()
                 || tx.get(&identity.mail_head) != tx.get(&identity.mail_tail);
             let over = over
                 || is_detached && away_ms >= lobby_grace_ms && !is_awaited && {
                     // It was detached under the lobby's lock, which is held: nothing of it is undecided.
                     let player_record = memory.players.at(index);
-                    tx.animate(player_record);
+                    tx.acquire(player_record);
                     looked_at.push(player_record);
                     tx.get(&player_record.membership) == Membership::LOBBY
                 };
@@ -88,7 +88,7 @@ impl Lobby {
         }
         tx.commit().expect("the marks of one look fit the journal");
         for player_record in looked_at {
-            self.hand.let_go(player_record);
+            self.attachment.release(player_record);
         }
         (leaving, (end < touched).then_some(end))
     }
@@ -96,7 +96,7 @@ impl Lobby {
     /// Marks a player as leaving for good.
     pub(crate) fn begin_to_expire(&mut self, player: PlayerRef) {
         let directory = self.memory.directory;
-        let mut tx = self.hand.begin(directory.record);
+        let mut tx = self.attachment.begin(directory.record);
         if let Some(identity) = directory.identity(&tx, player) {
             tx.set(&identity.presence, Presence::EXPIRING.raw());
         }
@@ -108,11 +108,11 @@ impl Lobby {
     pub(crate) fn expire(&mut self, player: PlayerRef, also: impl FnOnce(&mut LobbyTx<'_>)) {
         let memory = self.memory;
         let record = memory.players.at(player.index());
-        let membership = self.hand.own(&record.membership);
+        let membership = self.attachment.read_own(&record.membership);
         if let Some((room, seat)) = membership.place() {
             self.leave_silently(player, room, seat);
         }
-        let mut tx = self.hand.begin(memory.directory.record);
+        let mut tx = self.attachment.begin(memory.directory.record);
         if let Some(room) = membership.being_opened() {
             memory
                 .directory
@@ -129,7 +129,7 @@ impl Lobby {
     fn leave_silently(&mut self, player: PlayerRef, room: RoomRef, seat: Option<u8>) {
         let memory = self.memory;
         let record = memory.players.at(player.index());
-        let mut tx = self.hand.begin(memory.rooms.at(room.index()));
+        let mut tx = self.attachment.begin(memory.rooms.at(room.index()));
         let _noted = note_game(memory, self.notes_games, room);
         let vacated = vacate(
             &mut tx,
@@ -159,11 +159,11 @@ impl Lobby {
             if record.open_generation().is_some() {
                 continue;
             }
-            let tx = self.hand.begin(record);
+            let tx = self.attachment.begin(record);
             let closing = tx.get(&record.life) == RoomLife::CLOSING.raw();
             let generation = tx.get(&record.generation);
             drop(tx);
-            let tx = self.hand.begin(directory.record);
+            let tx = self.attachment.begin(directory.record);
             let entry = directory.rooms.at(index);
             let still_given = tx.get(&entry.given) != 0 && tx.get(&entry.generation) == generation;
             drop(tx);
@@ -174,29 +174,29 @@ impl Lobby {
     }
 
     /// Frees what a connection held that no process animates any more and none will: its player is detached, its slot given
-    /// back. To be called only when the handler is dead. Gives the keepers whose bell is to be rung.
+    /// back. To be called only when the handler is dead. Gives the keepers whose doorbell is to be rung.
     #[must_use]
     pub fn free_connection(self, index: u32) -> (Self, Option<u32>) {
         let record = self.memory.connections.at(index);
         let (mut session, _) = Session::attach(self, index, Passed::default());
         let keeper = session.finish();
         let mut lobby = session.lobby;
-        lobby.hand.let_go(record);
+        lobby.attachment.release(record);
         record.free();
         (lobby, keeper)
     }
 
-    /// Wants a player out; gives the keeper whose bell is to be rung. `None`: nobody is connected, the ticker does it.
+    /// Wants a player out; gives the keeper whose doorbell is to be rung. `None`: nobody is connected, the ticker does it.
     pub fn kick(&mut self, name: &str) -> Result<Option<u32>, NoSuchPlayer> {
         let directory = self.memory.directory;
-        let mut tx = self.hand.begin(directory.record);
+        let mut tx = self.attachment.begin(directory.record);
         let player = directory.find_name(&tx, name).ok_or(NoSuchPlayer)?;
         let identity = directory.identities.at(player.index());
         tx.set(&identity.kicked, 1);
         let connection: ConnectionRef = tx.get(&identity.connection);
         tx.commit().expect("one mark fits the journal");
         Ok(connection
-            .is_somebody()
+            .is_some()
             .then(|| self.memory.call_attention(connection)))
     }
 

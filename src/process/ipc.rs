@@ -1,4 +1,4 @@
-//! What the processes of one server inherit from the supervisor: channels, bells, and the lifeline.
+//! What the processes of one server inherit from the supervisor: channels, doorbells, and the lifeline.
 //!
 //! All of it is made before the first fork, and the supervisor keeps all of it, so that a role that is started again finds what its
 //! predecessor had, with everything that was sent to it meanwhile. Each role closes what it must not have.
@@ -38,7 +38,7 @@ pub(crate) struct IpcHandles {
     pub(crate) chat_doorbell: EventFd,
     /// Rung by a role that has come up.
     pub(crate) ready: EventFd,
-    /// Who needs a room's bell asks here, with a channel for the answer.
+    /// Who needs a room's doorbell asks here, with a channel for the answer.
     pub(crate) doorbell_requests: ChannelPair,
 }
 
@@ -49,14 +49,14 @@ pub(crate) struct IpcDescriptors {
     console: Option<RawFd>,
     lifeline_holder: RawFd,
     lifeline: RawFd,
-    /// Sender and receiver of its channel, and its bell.
+    /// Sender and receiver of its channel, and its doorbell.
     keepers: Vec<([RawFd; 2], RawFd)>,
-    #[serde(rename = "room_bells")]
+    #[serde(rename = "room_doorbells")]
     room_doorbells: Vec<RawFd>,
     ready: RawFd,
-    #[serde(rename = "bell_requests")]
+    #[serde(rename = "doorbell_requests")]
     doorbell_requests: [RawFd; 2],
-    #[serde(rename = "chat_bell")]
+    #[serde(rename = "chat_doorbell")]
     chat_doorbell: RawFd,
 }
 
@@ -161,15 +161,15 @@ impl IpcHandles {
     ///
     /// # Errors
     ///
-    /// Those of [`exec::claim`].
+    /// Those of [`exec::take_inherited`].
     pub(crate) fn claim(numbers: &IpcDescriptors) -> io::Result<Self> {
         let pair = |[sender, receiver]: [RawFd; 2]| {
             io::Result::Ok(ChannelPair {
-                sender: exec::claim(sender)?.into(),
-                receiver: exec::claim(receiver)?.into(),
+                sender: exec::take_inherited(sender)?.into(),
+                receiver: exec::take_inherited(receiver)?.into(),
             })
         };
-        let doorbell = |number| exec::claim(number).map(EventFd::from);
+        let doorbell = |number| exec::take_inherited(number).map(EventFd::from);
         let keeper = |(connections, number): &([RawFd; 2], RawFd)| {
             Ok(KeeperIpc {
                 connections: pair(*connections)?,
@@ -177,13 +177,13 @@ impl IpcHandles {
             })
         };
         Ok(Self {
-            game: exec::claim(numbers.game)?.into(),
+            game: exec::take_inherited(numbers.game)?.into(),
             console: numbers
                 .console
-                .map(|number| exec::claim(number).map(TcpListener::from))
+                .map(|number| exec::take_inherited(number).map(TcpListener::from))
                 .transpose()?,
-            lifeline_holder: exec::claim(numbers.lifeline_holder)?.into(),
-            lifeline: exec::claim(numbers.lifeline)?.into(),
+            lifeline_holder: exec::take_inherited(numbers.lifeline_holder)?.into(),
+            lifeline: exec::take_inherited(numbers.lifeline)?.into(),
             keepers: numbers.keepers.iter().map(keeper).collect::<io::Result<_>>()?,
             room_doorbells: numbers
                 .room_doorbells
@@ -211,7 +211,7 @@ impl IpcHandles {
         doorbell::ring(&chat.log, &self.chat_doorbell);
     }
 
-    /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room bells.
+    /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room doorbells.
     pub(crate) fn ring_room<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
         doorbell::ring(log, &self.room_doorbells[room as usize]);
     }

@@ -141,7 +141,7 @@ impl RoleStart {
         };
         // The supervisor alone decides how the server ends: its roles, and the handlers after them, wait for its word.
         let begun = set_name(role.name).and_then(|()| ignore_interrupts());
-        let begun = begun.and_then(|()| ProcessId::find_itself());
+        let begun = begun.and_then(|()| ProcessId::try_current());
         match begun.and_then(|_| (role.entry)(&start)) {
             Ok(status) => status,
             Err(error) => {
@@ -184,7 +184,7 @@ pub(crate) struct LivenessHandle {
 impl LivenessHandle {
     /// To be called whenever the process wakes up, and in whatever takes long.
     pub(crate) fn report(self) {
-        self.slot.pulse.beat();
+        self.slot.liveness.record_progress();
         self.slot.pong.answer(&self.memory.header.ping);
     }
 }

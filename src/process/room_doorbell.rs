@@ -1,4 +1,4 @@
-//! The bell of the room that a handler's player is in.
+//! The doorbell of the room that a handler's player is in.
 //!
 //! All members poll the same eventfd, edge-triggered: one write wakes all. The supervisor made one for each room, and the
 //! ticker, who keeps them all, hands them out. Until the answer comes, the ticker also rings for this process, which looks by itself
@@ -26,7 +26,7 @@ pub(crate) struct RoomDoorbell {
 }
 
 impl RoomDoorbell {
-    /// No room, no bell.
+    /// No room, no doorbell.
     pub(crate) fn new(doorbell_token: Token, reply_token: Token) -> Self {
         Self {
             doorbell_token,
@@ -42,7 +42,7 @@ impl RoomDoorbell {
         self.request_failed || self.requested.is_some()
     }
 
-    /// Wakes the members of `room`, if its bell is the one held.
+    /// Wakes the members of `room`, if its doorbell is the one held.
     pub(crate) fn ring(&self, room: u32, record: &RoomRecord) {
         if let Some((held, eventfd)) = &self.held
             && *held == room
@@ -51,7 +51,7 @@ impl RoomDoorbell {
         }
     }
 
-    /// Listens for `room` from now on, or for none. Asks for its bell if it is not held.
+    /// Listens for `room` from now on, or for none. Asks for its doorbell if it is not held.
     pub(crate) fn follow(&mut self, room: Option<u32>, poll: &Poll, requests: &Channel) -> io::Result<()> {
         let held = self.held.as_ref().map(|(held, _)| *held);
         if held != room
@@ -75,7 +75,7 @@ impl RoomDoorbell {
         }
     }
 
-    /// Takes the bell that was asked for, if it has come.
+    /// Takes the doorbell that was asked for, if it has come.
     pub(crate) fn take_reply(&mut self, poll: &Poll) -> io::Result<()> {
         let Some((room, answers)) = self.requested.take() else {
             return Ok(());
@@ -92,7 +92,7 @@ impl RoomDoorbell {
             // The ticker died over the question: it is asked again.
             ended => {
                 if let Err(error) = ended {
-                    log::warn!("the bell of room {room} was lost on its way: {error}");
+                    log::warn!("the doorbell of room {room} was lost on its way: {error}");
                 }
                 poll.registry()
                     .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
@@ -114,7 +114,7 @@ impl RoomDoorbell {
         let (mine, theirs) = match Channel::pair() {
             Ok(pair) => pair,
             Err(error) => {
-                log::warn!("there is no channel to ask for the bell of room {room}: {error}");
+                log::warn!("there is no channel to ask for the doorbell of room {room}: {error}");
                 self.request_failed = true;
                 return Ok(());
             }
@@ -129,7 +129,7 @@ impl RoomDoorbell {
             // So many ask at once.
             Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => self.request_failed = true,
             Err(error) => {
-                log::warn!("cannot ask for the bell of room {room}: {error}");
+                log::warn!("cannot ask for the doorbell of room {room}: {error}");
                 self.request_failed = true;
             }
         }

@@ -1,5 +1,5 @@
 //! The ticker: what happens by time and not by message. It lets players go whose grace is over, takes back what dead processes
-//! held, lets time pass in rooms (ticks, turns, reservations), and rings again where a bell was lost. It also hands out the rooms' bells.
+//! held, lets time pass in rooms (ticks, turns, reservations), and rings again where a doorbell was lost. It also hands out the rooms' doorbells.
 //!
 //! It must never hold two locks, and never one while it waits.
 
@@ -18,7 +18,7 @@ use crate::lobby::{Lobby, Rejection};
 use crate::maintenance::crash_attribution::RoomBlame;
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::state::connections::KINDS;
-use shmem::mutants::Switch;
+use shmem::mutants::Mutant;
 use shmem::sys::clock::now_ms;
 use shmem::sys::signals::Signals;
 use shmem::sys::sockets::{Channel, ChannelError, ReceiveOutcome};
@@ -52,14 +52,14 @@ struct Ticker {
     lobby: Option<Lobby>,
     signals: Signals,
     poll: Poll,
-    /// Rooms with unannounced events, and since when.
+    /// Rooms with unannounced_head events, and since when.
     unannounced_since_ms: HashMap<u32, u64>,
-    /// Since when something that was said to the lobby has been unannounced.
+    /// Since when something that was said to the lobby has been unannounced_head.
     chat_unannounced_since_ms: Option<u64>,
     /// Connections that seem to be nobody's, and since when.
     orphans: HashMap<u32, u64>,
     next_sweep_ms: u64,
-    /// Questions for bells could not be received, and are not announced anew.
+    /// Questions for doorbells could not be received, and are not announced anew.
     requests_pending: bool,
 }
 
@@ -180,17 +180,17 @@ impl Ticker {
         }
     }
 
-    /// Rings for a room whose events have been waiting for their bell for too long: whoever was to ring it has died.
+    /// Rings for a room whose events have been waiting for their doorbell for too long: whoever was to ring it has died.
     fn ring_overdue_room(&mut self, index: u32, now_ms: u64) {
         let log = &self.context.memory.rooms.at(index).log;
-        if log.unannounced().is_none() || Switch::NoSecondBell.is_on() {
+        if log.unannounced_head().is_none() || Mutant::NoSecondRing.is_on() {
             self.unannounced_since_ms.remove(&index);
         } else if now_ms - *self.unannounced_since_ms.entry(index).or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
             self.context.ipc.ring_room(index, log);
             self.context
                 .memory
                 .header
-                .bells_rung_again_total
+                .doorbells_rung_again_total
                 .fetch_add(1, Ordering::Relaxed);
             self.unannounced_since_ms.remove(&index);
         }
@@ -199,20 +199,20 @@ impl Ticker {
     /// As [`Ticker::ring_overdue_room`], for the lobby's chat.
     fn ring_overdue_chat(&mut self, now_ms: u64) {
         let chat = self.context.memory.chat;
-        if chat.log.unannounced().is_none() {
+        if chat.log.unannounced_head().is_none() {
             self.chat_unannounced_since_ms = None;
         } else if now_ms - *self.chat_unannounced_since_ms.get_or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
             self.context.ipc.ring_chat(chat);
             self.context
                 .memory
                 .header
-                .bells_rung_again_total
+                .doorbells_rung_again_total
                 .fetch_add(1, Ordering::Relaxed);
             self.chat_unannounced_since_ms = None;
         }
     }
 
-    /// Rings for keepers who have word to pass on: the bell may have been lost with whoever left it.
+    /// Rings for keepers who have word to pass on: the doorbell may have been lost with whoever left it.
     fn ring_overdue_keepers(&self) {
         for (keeper, slot) in (0..).zip(&self.context.memory.header.keepers[..self.context.ipc.keepers.len()])
         {
@@ -279,7 +279,7 @@ impl Ticker {
         }
     }
 
-    /// Answers those who ask for the bell of a room.
+    /// Answers those who ask for the doorbell of a room.
     fn serve_doorbell_requests(&mut self) {
         let requests = &self.context.ipc.doorbell_requests.receiver;
         self.requests_pending = false;
@@ -295,29 +295,31 @@ impl Ticker {
                         self.send_doorbell(room, &answers);
                     }
                 }
-                Ok(ReceiveOutcome::Message { .. }) => log::error!("a question for a bell was malformed"),
+                Ok(ReceiveOutcome::Message { .. }) => log::error!("a question for a doorbell was malformed"),
                 Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => return,
                 Err(error @ ChannelError::System { .. }) => {
-                    log::error!("cannot receive questions for bells: {error}; trying again in {TICK_MS} ms");
+                    log::error!(
+                        "cannot receive questions for doorbells: {error}; trying again in {TICK_MS} ms"
+                    );
                     self.requests_pending = true;
                     return;
                 }
                 // Who asked sees its channel closed, and asks again.
-                Err(error) => log::error!("a question for a bell was lost: {error}"),
+                Err(error) => log::error!("a question for a doorbell was lost: {error}"),
             }
         }
     }
 
     fn send_doorbell(&self, room: u32, answers: &Channel) {
         let Some(doorbell) = self.context.ipc.room_doorbells.get(room as usize) else {
-            log::error!("the bell of room {room} was asked for, which does not exist");
+            log::error!("the doorbell of room {room} was asked for, which does not exist");
             return;
         };
         if let Err(error) = answers.send(&[1], &[doorbell.as_fd()]) {
-            log::warn!("cannot hand out the bell of room {room}: {error}");
+            log::warn!("cannot hand out the doorbell of room {room}: {error}");
         }
-        // The one who asked may have come in with news for the others, and no bell to ring.
-        if !Switch::NoSecondBell.is_on() {
+        // The one who asked may have come in with news for the others, and no doorbell to ring.
+        if !Mutant::NoSecondRing.is_on() {
             self.context
                 .ipc
                 .ring_room(room, &self.context.memory.rooms.at(room).log);

@@ -31,8 +31,8 @@ impl Session {
     pub fn close(&mut self, leaves: bool, farewell: &Farewell) {
         let record = self.record;
         let stream_end = match self.player {
-            Some((_, player)) => self.lobby.hand.own(&player.output_head),
-            None => transport::stream_sent(&self.lobby.hand, record, self.passed.sent),
+            Some((_, player)) => self.lobby.attachment.read_own(&player.output_head),
+            None => transport::stream_sent(&self.lobby.attachment, record, self.passed.sent),
         };
         let mut buffer = [0; FAREWELL_BYTES_MAX];
         let farewell = match self.is_text() {
@@ -45,13 +45,13 @@ impl Session {
         let now = now_ms();
         match self.player {
             Some((_, player)) => {
-                let mut tx = self.lobby.hand.begin(player);
+                let mut tx = self.lobby.attachment.begin(player);
                 enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
                 tx.commit().expect("closing fits the journal");
             }
             None => {
-                let asked_for = self.lobby.hand.own(&record.player);
-                let mut tx = self.lobby.hand.begin(self.lobby.memory.directory.record);
+                let asked_for = self.lobby.attachment.read_own(&record.player);
+                let mut tx = self.lobby.attachment.begin(self.lobby.memory.directory.record);
                 // Now, with the phase by which a successor knows that the session is only asked for: it would animate it.
                 drop_claim(&mut tx, self.lobby.memory, self.connection, record, asked_for);
                 enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
@@ -62,10 +62,10 @@ impl Session {
 
     /// Lets go of the session for the newer connection that has shown its token, and tells this one's client, in one transaction:
     /// whoever dies over it has done both or neither. The caller has sent what could be sent: a frame that was cut off cannot be
-    /// followed by a farewell. Gives the keeper whose bell is to be rung.
+    /// followed by a farewell. Gives the keeper whose doorbell is to be rung.
     pub fn yield_to_claimant(&mut self) -> Option<u32> {
         let (_, player) = self.player?;
-        let stream_end = self.lobby.hand.own(&player.output_head);
+        let stream_end = self.lobby.attachment.read_own(&player.output_head);
         let farewell = if self.output_sent() == stream_end {
             let text = "your session goes on on a newer connection";
             Farewell::Error(ErrorCode::Replaced, text.into())
@@ -79,10 +79,10 @@ impl Session {
     }
 
     /// Ends the connection's hold on everything, when its last bytes are out or nobody waits for them.
-    /// Gives the keeper whose bell is to be rung.
+    /// Gives the keeper whose doorbell is to be rung.
     pub fn finish(&mut self) -> Option<u32> {
         match self.player {
-            Some(_) if self.lobby.hand.own(&self.record.leaves) != 0 => {
+            Some(_) if self.lobby.attachment.read_own(&self.record.leaves) != 0 => {
                 self.leave_for_good();
                 None
             }
@@ -102,7 +102,7 @@ impl Session {
             return;
         };
         if self.lobby.show_connected(player, room, seat, connected) {
-            self.bells.push(room.index());
+            self.doorbells.push(room.index());
         }
     }
 
@@ -111,20 +111,20 @@ impl Session {
     fn detach(&mut self, also: impl FnOnce(&mut LobbyTx<'_>)) -> Option<u32> {
         let (memory, record) = (self.lobby.memory, self.record);
         let (player, player_record) = self.player?;
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
-        let mut claimant = ConnectionRef::NOBODY;
+        let mut tx = self.lobby.attachment.begin(memory.directory.record);
+        let mut claimant = ConnectionRef::NONE;
         if let Some(identity) = memory.directory.identity(&tx, player) {
             claimant = tx.get(&identity.claimant);
             tx.set(&identity.presence, Presence::DETACHED.raw());
-            tx.set(&identity.connection, ConnectionRef::NOBODY);
+            tx.set(&identity.connection, ConnectionRef::NONE);
             tx.set(&identity.detached_at_ms, now_ms());
         }
-        tx.set(&record.player, PlayerRef::NOBODY);
+        tx.set(&record.player, PlayerRef::NONE);
         also(&mut tx);
         tx.commit().expect("detaching fits the journal");
-        self.lobby.hand.let_go(player_record);
+        self.lobby.attachment.release(player_record);
         self.player = None;
-        claimant.is_somebody().then(|| memory.call_attention(claimant))
+        claimant.is_some().then(|| memory.call_attention(claimant))
     }
 
     fn leave_for_good(&mut self) {
@@ -133,22 +133,22 @@ impl Session {
             return;
         };
         if let Some((room, _)) = self.membership().place() {
-            self.bells.push(room.index());
+            self.doorbells.push(room.index());
         }
         self.lobby.begin_to_expire(player);
         self.lobby.expire(player, |tx| {
-            tx.set(&record.player, PlayerRef::NOBODY);
+            tx.set(&record.player, PlayerRef::NONE);
             tx.set(&record.phase, Phase::DONE.raw());
         });
-        self.lobby.hand.let_go(player_record);
+        self.lobby.attachment.release(player_record);
         self.player = None;
     }
 
     /// Ends a connection that carries no session.
     fn end_without_session(&mut self) -> Option<u32> {
         let (memory, record) = (self.lobby.memory, self.record);
-        let asked_for = self.lobby.hand.own(&record.player);
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let asked_for = self.lobby.attachment.read_own(&record.player);
+        let mut tx = self.lobby.attachment.begin(memory.directory.record);
         drop_claim(&mut tx, memory, self.connection, record, asked_for);
         tx.set(&record.phase, Phase::DONE.raw());
         tx.commit().expect("ending a connection fits the journal");
@@ -167,9 +167,9 @@ fn drop_claim(
     if let Some(identity) = memory.directory.identity(tx, player)
         && tx.get(&identity.claimant) == connection
     {
-        tx.set(&identity.claimant, ConnectionRef::NOBODY);
+        tx.set(&identity.claimant, ConnectionRef::NONE);
     }
-    tx.set(&record.player, PlayerRef::NOBODY);
+    tx.set(&record.player, PlayerRef::NONE);
 }
 
 fn enter_closing<R: Record>(

@@ -47,8 +47,11 @@ impl Session {
         let Some((_, player)) = self.player else {
             return Ok(None);
         };
-        let (consumed, received) = (self.lobby.hand.own(&player.consumed), self.input_received());
-        let input = player.input.placement(&self.lobby.hand);
+        let (consumed, received) = (
+            self.lobby.attachment.read_own(&player.consumed),
+            self.input_received(),
+        );
+        let input = player.input.view(&self.lobby.attachment);
         let body_start = consumed + FRAME_HEADER_BYTES as u64;
         if received < body_start {
             return Ok(None);
@@ -120,7 +123,7 @@ impl Session {
     /// If the reply does not fit a frame, which is a mistake of this program's.
     pub fn consume_and_reply(&mut self, reply: Option<&ServerMessage>) -> Result<(), Rejection> {
         let Some(own) = self.own() else { return Ok(()) };
-        let mut tx = self.lobby.hand.begin(own.player);
+        let mut tx = self.lobby.attachment.begin(own.player);
         if let Some(reply) = reply {
             own.reply(&mut tx, reply);
         }

@@ -29,7 +29,7 @@ use crate::state::directory::Name;
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use crate::state::players::{Membership, PlayerRecord};
 use forkade_text::input::InputState;
-use shmem::mutants::Switch;
+use shmem::mutants::Mutant;
 
 pub use crate::session::close::Farewell;
 pub(crate) use crate::session::frames::Own;
@@ -55,12 +55,12 @@ pub struct Session {
     pub(crate) paid: Option<Paid>,
     /// In text mode: what the bytes up to there mean for those behind.
     pub(crate) input_state_behind: Option<InputState>,
-    /// Rooms whose log this process has written to, and whose bell is to be rung.
-    pub(crate) bells: Vec<u32>,
-    /// This process has written to the lobby's chat, whose bell is to be rung.
-    pub(crate) chat_bell: bool,
-    /// Keepers for one of whose handlers this process has left word, and whose bell is to be rung.
-    pub(crate) keeper_bells: Vec<u32>,
+    /// Rooms whose log this process has written to, and whose doorbell is to be rung.
+    pub(crate) doorbells: Vec<u32>,
+    /// This process has written to the lobby's chat, whose doorbell is to be rung.
+    pub(crate) chat_doorbell: bool,
+    /// Keepers for one of whose handlers this process has left word, and whose doorbell is to be rung.
+    pub(crate) keeper_doorbells: Vec<u32>,
     /// There is, or may be, mail for the player.
     pub(crate) mail_waits: bool,
     /// What is delivered first this time, the lobby's chat or the room's events.
@@ -105,9 +105,9 @@ impl Session {
             frame_end: None,
             paid: None,
             input_state_behind: None,
-            bells: Vec::with_capacity(2),
-            chat_bell: false,
-            keeper_bells: Vec::new(),
+            doorbells: Vec::with_capacity(2),
+            chat_doorbell: false,
+            keeper_doorbells: Vec::new(),
             mail_waits: false,
             chat_goes_first: false,
         };
@@ -122,28 +122,28 @@ impl Session {
 
     fn take_over(&mut self) {
         let lobby = &mut self.lobby;
-        let settle = |lobby: &mut Lobby, noted: u64| lobby.memory.settle(&mut lobby.hand, noted);
-        use shmem::transaction::Animated;
+        let settle = |lobby: &mut Lobby, noted: u64| lobby.memory.recover(&mut lobby.attachment, noted);
+        use shmem::transaction::SingleWriter;
         settle(lobby, self.record.noted_lock().load(Ordering::Relaxed));
-        lobby.hand.animate(self.record);
-        if lobby.hand.own(&self.record.occupant) != self.connection.generation() {
+        lobby.attachment.acquire(self.record);
+        if lobby.attachment.read_own(&self.record.occupant) != self.connection.generation() {
             self.reset_record();
             return;
         }
-        let player = lobby.hand.own(&self.record.player);
-        if player.is_somebody() && self.phase() != Phase::RESUMING {
+        let player = lobby.attachment.read_own(&self.record.player);
+        if player.is_some() && self.phase() != Phase::RESUMING {
             let player_record = self.lobby.memory.players.at(player.index());
             settle(
                 &mut self.lobby,
                 player_record.noted_lock().load(Ordering::Relaxed),
             );
-            self.lobby.hand.animate(player_record);
+            self.lobby.attachment.acquire(player_record);
             self.player = Some((player, player_record));
-            if !Switch::NoSecondBell.is_on() {
-                // The predecessor may have died between commit and bell.
-                self.chat_bell = true;
+            if !Mutant::NoSecondRing.is_on() {
+                // The predecessor may have died between commit and doorbell.
+                self.chat_doorbell = true;
                 let place = self.membership().place();
-                self.bells.extend(place.map(|(room, _)| room.index()));
+                self.doorbells.extend(place.map(|(room, _)| room.index()));
             }
         }
     }
@@ -151,7 +151,7 @@ impl Session {
     /// The slot has a new occupant: the former's fields mean nothing.
     fn reset_record(&mut self) {
         let (record, generation) = (self.record, self.connection.generation());
-        let mut tx = self.lobby.hand.begin(self.lobby.memory.directory.record);
+        let mut tx = self.lobby.attachment.begin(self.lobby.memory.directory.record);
         tx.set(&record.occupant, generation);
         tx.set(&record.phase, Phase::HANDSHAKE.raw());
         tx.set(&record.leaves, 0);
@@ -162,7 +162,7 @@ impl Session {
         ] {
             tx.set(count, 0);
         }
-        tx.set(&record.player, PlayerRef::NOBODY);
+        tx.set(&record.player, PlayerRef::NONE);
         tx.set(&record.input_base, 0);
         tx.set(&record.output_base, 0);
         tx.set(&record.asked_from, 0);
@@ -172,7 +172,7 @@ impl Session {
 
     /// Where the connection is in its life.
     pub fn phase(&self) -> Phase {
-        Phase::from_raw(self.lobby.hand.own(&self.record.phase))
+        Phase::from_raw(self.lobby.attachment.read_own(&self.record.phase))
     }
 
     /// The record of the connection.
@@ -187,30 +187,31 @@ impl Session {
 
     /// The player's name; empty before the greeting.
     pub fn name(&self) -> Name {
-        self.player
-            .map_or(Name::EMPTY, |(_, record)| self.lobby.hand.own(&record.name))
+        self.player.map_or(Name::EMPTY, |(_, record)| {
+            self.lobby.attachment.read_own(&record.name)
+        })
     }
 
     /// Where the player is.
     pub fn membership(&self) -> Membership {
         self.player.map_or(Membership::LOBBY, |(_, record)| {
-            self.lobby.hand.own(&record.membership)
+            self.lobby.attachment.read_own(&record.membership)
         })
     }
 
     /// Since when the connection has been closing, in milliseconds of the monotonic clock.
     pub fn closing_since_ms(&self) -> u64 {
-        self.lobby.hand.own(&self.record.closing_since_ms)
+        self.lobby.attachment.read_own(&self.record.closing_since_ms)
     }
 
-    /// Rooms whose bell should be rung if their log has anything unannounced; asking empties the list.
-    pub fn take_bells(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.bells)
+    /// Rooms whose doorbell should be rung if their log has anything unannounced; asking empties the list.
+    pub fn take_doorbells(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.doorbells)
     }
 
-    /// Keepers whose bell should be rung; asking empties the list.
-    pub fn take_keeper_bells(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.keeper_bells)
+    /// Keepers whose doorbell should be rung; asking empties the list.
+    pub fn take_keeper_doorbells(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.keeper_doorbells)
     }
 
     /// The bytes of the handshake that have arrived.
@@ -232,14 +233,14 @@ impl Session {
         let Some((player, _)) = self.player else {
             return Wanted::Nothing;
         };
-        let tx = self.lobby.hand.begin(memory.directory.record);
+        let tx = self.lobby.attachment.begin(memory.directory.record);
         let Some(identity) = memory.directory.identity(&tx, player) else {
             return Wanted::Kick;
         };
         self.mail_waits = has_mail(&tx, identity);
         if tx.get(&identity.kicked) != 0 {
             Wanted::Kick
-        } else if tx.get(&identity.claimant).is_somebody() {
+        } else if tx.get(&identity.claimant).is_some() {
             Wanted::Yield
         } else {
             Wanted::Nothing

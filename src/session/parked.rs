@@ -9,7 +9,7 @@ use crate::session::transport::Passed;
 use crate::state::connections::ConnectionRecord;
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use crate::state::players::PlayerRecord;
-use shmem::transaction::AnimatedRecords;
+use shmem::transaction::OwnedRecords;
 
 /// A [`Session`] without its access to the lobby.
 pub struct Parked {
@@ -17,7 +17,7 @@ pub struct Parked {
     passed: Passed,
     record: &'static ConnectionRecord,
     player: Option<(PlayerRef, &'static PlayerRecord)>,
-    animated: AnimatedRecords,
+    animated: OwnedRecords,
     mail_waits: bool,
     chat_goes_first: bool,
 }
@@ -27,11 +27,11 @@ impl Session {
     ///
     /// # Panics
     ///
-    /// If something has been left half done: a frame that is being handled, a bell that is to be rung. A mistake of the caller's.
+    /// If something has been left half done: a frame that is being handled, a doorbell that is to be rung. A mistake of the caller's.
     pub fn park(mut self) -> (Parked, Lobby) {
         assert!(self.frame_end.is_none() && self.input_state_behind.is_none() && self.paid.is_none());
-        assert!(self.bells.is_empty() && self.keeper_bells.is_empty() && !self.chat_bell);
-        let animated = self.lobby.hand.exchange_animated(AnimatedRecords::default());
+        assert!(self.doorbells.is_empty() && self.keeper_doorbells.is_empty() && !self.chat_doorbell);
+        let animated = self.lobby.attachment.swap_owned(OwnedRecords::default());
         let parked = Parked {
             connection: self.connection,
             passed: self.passed,
@@ -49,7 +49,7 @@ impl Parked {
     /// The session's next turn.
     pub fn wake(self, mut lobby: Lobby) -> Session {
         // What the access animated before was parked with another session, or is nothing.
-        let _ = lobby.hand.exchange_animated(self.animated);
+        let _ = lobby.attachment.swap_owned(self.animated);
         Session {
             lobby,
             connection: self.connection,
@@ -59,9 +59,9 @@ impl Parked {
             frame_end: None,
             input_state_behind: None,
             paid: None,
-            bells: Vec::new(),
-            chat_bell: false,
-            keeper_bells: Vec::new(),
+            doorbells: Vec::new(),
+            chat_doorbell: false,
+            keeper_doorbells: Vec::new(),
             mail_waits: self.mail_waits,
             chat_goes_first: self.chat_goes_first,
         }

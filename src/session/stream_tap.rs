@@ -18,7 +18,7 @@ use shmem::sys::clock::now_ms;
 const FOLLOWED_MS: u64 = 2000;
 
 /// In [`Shown::player`]: what is shown is not all of one player's. No reference has this id.
-const NOBODY: u64 = 0;
+const NONE: u64 = 0;
 
 shared_record! {
     /// Whether somebody follows what is written to a ring or log. It is not begun anew meanwhile, though all who need to have read it:
@@ -100,7 +100,7 @@ impl Session {
         let Some((player, record)) = self.player else {
             return;
         };
-        let (hand, shown) = (&self.lobby.hand, &record.shown);
+        let (attachment, shown) = (&self.lobby.attachment, &record.shown);
         let place = self.membership().place();
         let seat = place.and_then(|(_, seat)| seat);
         let show = |cell: &AtomicU64, value| cell.store(value, Ordering::Relaxed);
@@ -110,15 +110,15 @@ impl Session {
         show(&shown.seat, seat.map_or(0, |seat| u64::from(seat) + 1));
         show(&shown.input_received, self.input_received());
         show(&shown.output_sent, self.output_sent());
-        show(&shown.input_base, record.input.base(hand));
-        show(&shown.output_base, record.output.base(hand));
+        show(&shown.input_base, record.input.base(attachment));
+        show(&shown.output_base, record.output.base(attachment));
         // Who sees these sees all that was stored before.
         shown
             .consumed
-            .store(hand.own(&record.consumed), Ordering::Release);
+            .store(attachment.read_own(&record.consumed), Ordering::Release);
         shown
             .output_head
-            .store(hand.own(&record.output_head), Ordering::Release);
+            .store(attachment.read_own(&record.output_head), Ordering::Release);
         shown.end(player);
     }
 }
@@ -128,7 +128,7 @@ impl Shown {
     /// record's former player for the new one's.
     fn begin(&self, player: PlayerRef) {
         if self.player.load(Ordering::Relaxed) != player.to_id() {
-            self.player.store(NOBODY, Ordering::Relaxed);
+            self.player.store(NONE, Ordering::Relaxed);
             // Who sees anything of the new player's does not see the former one any more.
             fence(Ordering::Release);
         }
@@ -169,7 +169,7 @@ impl PlayerRecord {
         }
         let room = RoomRef::from_id(load(&shown.room));
         let standing = Standing {
-            room: room.is_somebody().then_some(room),
+            room: room.is_some().then_some(room),
             seat: load(&shown.seat)
                 .checked_sub(1)
                 .and_then(|seat| u8::try_from(seat).ok()),
@@ -235,7 +235,7 @@ fn copy<const WORDS: usize>(
         return missed;
     }
     let mut bytes = vec![0; length];
-    ring.placed_from(base).read(from, &mut bytes);
+    ring.view_from(base).read(from, &mut bytes);
     fence(Ordering::Acquire);
     if gone_before() > from {
         return missed;
@@ -271,8 +271,8 @@ mod tests {
     fn bytes_are_shown_until_they_may_have_been_overwritten() {
         let (record, player) = player(1000, 1040);
         let frame = *b"twenty bytes, or so.";
-        record.input.placed_from(1000).bytes().copy_in(20, &frame);
-        record.output.placed_from(1000).bytes().copy_in(20, &frame);
+        record.input.view_from(1000).bytes().copy_in(20, &frame);
+        record.output.view_from(1000).bytes().copy_in(20, &frame);
         let look = |direction, from| record.look(player, direction, from);
         let (whole, missed) = (Look::Bytes(frame.to_vec()), Look::Missed { goes_on_at: 1040 });
         for direction in [Direction::In, Direction::Out] {

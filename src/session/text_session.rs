@@ -36,7 +36,7 @@ impl Session {
     /// Whether the connection carries somebody in text mode.
     pub fn is_text(&self) -> bool {
         self.player
-            .is_some_and(|(_, player)| self.lobby.hand.own(&player.is_text) != 0)
+            .is_some_and(|(_, player)| self.lobby.attachment.read_own(&player.is_text) != 0)
     }
 
     /// Milliseconds of silence after which the player is taken for gone.
@@ -81,7 +81,7 @@ impl Session {
         let games = self.lobby.games;
         // Of what was said before, the player hears nothing.
         let chat = self.lobby.end_of_chat();
-        let mut tx = self.lobby.hand.begin(memory.directory.record);
+        let mut tx = self.lobby.attachment.begin(memory.directory.record);
         let is_free = |tx: &LobbyTx<'_>, name: &Name| memory.directory.find_name(tx, name.as_str()).is_none();
         let name = guest_names(record.order())
             .find(|name| is_free(&tx, name))
@@ -93,7 +93,7 @@ impl Session {
             .ok_or(ErrorCode::ServerFull)?;
         let player_record = memory.players.at(player.index());
         player_record.lock().prepare();
-        tx.animate(player_record);
+        tx.acquire(player_record);
         player_record.reset(&mut tx, name, chat);
         tx.set(&player_record.is_text, 1);
         tx.set(&player_record.input_state, input::InputState::default());
@@ -112,7 +112,7 @@ impl Session {
                 record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
                 self.player = Some((player, player_record));
             }
-            Err(_) => self.lobby.hand.let_go(player_record),
+            Err(_) => self.lobby.attachment.release(player_record),
         }
         done
     }
@@ -123,19 +123,21 @@ impl Session {
         let Some((_, player)) = self.player else {
             return Token::Incomplete;
         };
-        let hand = &self.lobby.hand;
-        let (consumed, received) = (hand.own(&player.consumed), self.input_received());
+        let attachment = &self.lobby.attachment;
+        let (consumed, received) = (attachment.read_own(&player.consumed), self.input_received());
         let waiting = usize::try_from(received.saturating_sub(consumed)).unwrap_or(0);
         if waiting == 0 {
             return Token::Incomplete;
         }
         let mut input = vec![0; waiting];
-        player.input.placement(hand).read(consumed, &mut input);
-        let answered = hand.own(&player.telnet_answered).saturating_sub(consumed);
+        player.input.view(attachment).read(consumed, &mut input);
+        let answered = attachment
+            .read_own(&player.telnet_answered)
+            .saturating_sub(consumed);
         let found = input::next_token(
             &input,
-            hand.own(&player.input_state),
-            hand.own(&player.telnet_refused),
+            attachment.read_own(&player.input_state),
+            attachment.read_own(&player.telnet_refused),
             usize::try_from(answered).unwrap_or(usize::MAX),
         );
         if let Token::Line { end, state, .. }
@@ -162,7 +164,7 @@ impl Session {
         refused: RefusedOptions,
     ) -> Result<(), Rejection> {
         let Some(own) = self.own() else { return Ok(()) };
-        let mut tx = self.lobby.hand.begin(own.player);
+        let mut tx = self.lobby.attachment.begin(own.player);
         let consumed = tx.get(&own.player.consumed);
         tx.set(&own.player.telnet_answered, consumed + up_to as u64);
         tx.set(&own.player.telnet_refused, refused);
@@ -179,7 +181,7 @@ impl Session {
     /// A transaction that does not fit, which is a mistake of this program's.
     pub fn say(&mut self, text: &str) -> Result<(), Rejection> {
         let Some(own) = self.own() else { return Ok(()) };
-        let mut tx = self.lobby.hand.begin(own.player);
+        let mut tx = self.lobby.attachment.begin(own.player);
         own.say(&mut tx, text);
         own.consume(&mut tx);
         Ok(tx.commit()?)
@@ -196,7 +198,7 @@ impl Session {
         };
         self.must_be_in_lobby()?;
         let directory = self.lobby.memory.directory;
-        let mut tx = self.lobby.hand.begin(directory.record);
+        let mut tx = self.lobby.attachment.begin(directory.record);
         let holder = directory.find_name(&tx, name.as_str());
         if holder.is_some_and(|holder| holder != player) {
             let text = "somebody here has this name; choose another";
@@ -300,21 +302,21 @@ impl Session {
         if cursor == CURSOR_LOST {
             return Ok(Pause::Lost);
         }
-        if record.log.is_read_up_to(cursor) {
+        if record.log.ends_at(cursor) {
             return Ok(Pause::Idle);
         }
         let Some((player, own)) = self.player().zip(self.own()) else {
             return Ok(Pause::Idle);
         };
-        let space_end = self.output_space() + self.lobby.hand.own(&own.player.output_head);
+        let space_end = self.output_space() + self.lobby.attachment.read_own(&own.player.output_head);
         let (games, faults) = (self.lobby.games, &mut self.lobby.faults);
-        let mut tx = self.lobby.hand.begin(record);
+        let mut tx = self.lobby.attachment.begin(record);
         let mut next_cursor = cursor;
         let mut output = own.begin_output(&tx);
         let seats = seats_with_names(&tx);
         let named = |seat: u8, is_taken: bool| {
             let cell = seats.get(usize::from(seat))?;
-            (cell.player.is_somebody() == is_taken).then(|| cell.name.as_str().to_owned())
+            (cell.player.is_some() == is_taken).then(|| cell.name.as_str().to_owned())
         };
         let game = game_of(&tx, games);
         let context = RenderContext {
@@ -444,7 +446,7 @@ impl Lobby {
         let mut names = Vec::new();
         let mut first = 0;
         loop {
-            let tx = self.hand.begin(directory.record);
+            let tx = self.attachment.begin(directory.record);
             let touched = tx.get(&directory.record.identities_touched);
             let end = touched.min(first + IDENTITIES_PER_LOOK);
             for identity in (first..end).map(|index| directory.identities.at(index)) {

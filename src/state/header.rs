@@ -7,8 +7,8 @@ use crate::maintenance::crash_attribution::GameNote;
 use crate::state::connection_counts::Occupancy;
 use crate::state::connections::Kind;
 use forkade_games::length_that_fits;
-use shmem::hang_reports::Alarm;
-use shmem::liveness::Pulse;
+use shmem::hang_reports::HangReports;
+use shmem::liveness::Liveness;
 use shmem::shared_record;
 use shmem::sys::clock::now_ns;
 use shmem::sys::memory::SharedBytes;
@@ -87,14 +87,14 @@ shared_record! {
         pub whispers_total: AtomicU64,
         /// Connections that were closed because their handler kept dying in the same frame.
         pub blamed_total: AtomicU64,
-        /// Bells that the ticker rang again.
-        pub bells_rung_again_total: AtomicU64,
+        /// Doorbells that the ticker rang again.
+        pub doorbells_rung_again_total: AtomicU64,
         /// Log records that were dropped because nobody read stderr.
         pub log_records_dropped_total: AtomicU64,
         /// Those of them that no later record has reported yet.
         pub log_records_unreported: AtomicU64,
         /// What seems to be stuck.
-        pub alarm: Alarm,
+        pub hang_reports: HangReports,
         /// What the watchdog has done about it.
         pub watchdog: WatchdogRecord,
         /// Whose game's code the ticker runs.
@@ -202,7 +202,7 @@ shared_record! {
         /// Its answer to a [`ping`](Header::ping).
         pub pong: Pong,
         /// That it gets on.
-        pub pulse: Pulse,
+        pub liveness: Liveness,
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) enum LiveView {
 pub(crate) enum Progress {
     /// These lines, and perhaps more at once.
     Output(Vec<String>),
-    /// Nothing to say now. To be asked again when a bell rings, or at this time of the monotonic clock.
+    /// Nothing to say now. To be asked again when a doorbell rings, or at this time of the monotonic clock.
     Wait { until_ms: u64 },
     /// The end, with this last reply.
     Finished(Reply),
@@ -55,7 +55,7 @@ impl LiveView {
         }
     }
 
-    /// The bell that was asked for may have come.
+    /// The doorbell that was asked for may have come.
     pub(crate) fn accept_doorbell(&mut self, poll: &Poll) -> io::Result<()> {
         match self {
             Self::Watch(watch) => watch.accept_doorbell(poll),

@@ -53,13 +53,13 @@ use shmem::sys::clock::now_ms;
 use shmem::sys::process::set_name;
 use shmem::sys::signals::{Signal, Signals};
 use shmem::sys::sockets::{Received, Sent, receive_into, send_from, shut_down};
-use shmem::transaction::Animated;
+use shmem::transaction::SingleWriter;
 
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const LIFELINE: Token = Token(2);
-const ROOM_BELL: Token = Token(3);
-const BELL_ANSWER: Token = Token(4);
+const ROOM_DOORBELL: Token = Token(3);
+const DOORBELL_ANSWER: Token = Token(4);
 
 /// Bytes that are received at once.
 const RECEIVE_BYTES: usize = 4096;
@@ -190,7 +190,7 @@ impl Console {
     fn serve(&mut self) -> io::Result<Exit> {
         let mut events = Events::with_capacity(8);
         while self.session.phase() != Phase::DONE {
-            self.session.record().pulse.beat();
+            self.session.record().liveness.record_progress();
             let step = self.step()?;
             let timeout_ms = self.deadline_ms().saturating_sub(now_ms());
             if step == Step::Done || (timeout_ms == 0 && self.on_deadline()) {
@@ -211,7 +211,7 @@ impl Console {
                     LIFELINE => return Ok(Exit::Server),
                     // They only wake the process up; what they are about is looked at in each turn.
                     SIGNALS => while self.signals.read()?.is_some() {},
-                    BELL_ANSWER => {
+                    DOORBELL_ANSWER => {
                         if let Some(live_view) = &mut self.live_view {
                             live_view.accept_doorbell(&self.poll)?;
                         }
@@ -484,9 +484,9 @@ fn predecessor_of(lobby: &mut Lobby, connection: u32) -> Predecessor {
     let record = lobby.memory.connections.at(connection);
     lobby
         .memory
-        .settle(&mut lobby.hand, record.noted_lock().load(Ordering::Relaxed));
-    lobby.hand.animate(record);
-    if lobby.hand.own(&record.occupant) != record.reference(connection).generation() {
+        .recover(&mut lobby.attachment, record.noted_lock().load(Ordering::Relaxed));
+    lobby.attachment.acquire(record);
+    if lobby.attachment.read_own(&record.occupant) != record.reference(connection).generation() {
         return Predecessor::None;
     }
     match record.working_on.load(Ordering::Acquire) {

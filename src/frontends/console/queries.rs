@@ -96,10 +96,16 @@ pub(crate) fn status(lobby: &Lobby, context: Context) -> Fields {
         ("whispers_total", count(&header.whispers_total)),
         ("blamed_total", count(&header.blamed_total)),
         ("rooms_blamed_total", count(&header.rooms_blamed_total)),
-        ("lock_waits_reported_total", json!(header.alarm.raised_total())),
+        (
+            "lock_waits_reported_total",
+            json!(header.hang_reports.reported_total()),
+        ),
         ("watchdog_kills_total", count(&header.watchdog.kills_total)),
         ("watchdog_last_kill", last_kill(lobby)),
-        ("bells_rung_again_total", count(&header.bells_rung_again_total)),
+        (
+            "bells_rung_again_total",
+            count(&header.doorbells_rung_again_total),
+        ),
         (
             "log_records_dropped_total",
             count(&header.log_records_dropped_total),
@@ -160,7 +166,7 @@ pub(crate) struct PlayerSummary {
 
 fn player_summary(lobby: &mut Lobby, index: u32) -> Option<PlayerSummary> {
     let directory = lobby.memory.directory;
-    let tx = lobby.hand.begin(directory.record);
+    let tx = lobby.attachment.begin(directory.record);
     let identity = directory.identities.at(index);
     let is_free = tx.get(&identity.presence) == Presence::FREE.raw();
     (!is_free).then(|| PlayerSummary::read(&tx, index, identity))
@@ -183,7 +189,7 @@ impl PlayerSummary {
     /// The player that a reference names, unless gone.
     pub(crate) fn of(lobby: &mut Lobby, player: PlayerRef) -> Option<Self> {
         let directory = lobby.memory.directory;
-        let tx = lobby.hand.begin(directory.record);
+        let tx = lobby.attachment.begin(directory.record);
         let identity = directory.identity(&tx, player)?;
         Some(Self::read(&tx, player.index(), identity))
     }
@@ -207,13 +213,13 @@ impl PlayerSummary {
 /// Player records from this index on were never used.
 fn identities_touched(lobby: &mut Lobby) -> u32 {
     let directory = lobby.memory.directory.record;
-    let tx = lobby.hand.begin(directory);
+    let tx = lobby.attachment.begin(directory);
     tx.get(&directory.identities_touched)
 }
 
 /// Whether the connection's record still belongs to the connection of the player.
 fn is_connection_of(summary: &PlayerSummary, record: &ConnectionRecord) -> bool {
-    summary.connection.is_somebody() && record.reference(summary.connection.index()) == summary.connection
+    summary.connection.is_some() && record.reference(summary.connection.index()) == summary.connection
 }
 
 fn drain_seconds_left(lobby: &Lobby) -> Value {

@@ -18,7 +18,7 @@ use crate::session::{Parked, Session};
 use crate::state::layout::{ConnectionRef, RoomRef};
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
-use shmem::sys::tcp_progress::{CursorError, TcpCursors};
+use shmem::sys::tcp_progress::{TcpProgress, TcpProgressError};
 
 /// What all clients of a process share.
 pub(crate) struct HandlerState {
@@ -34,8 +34,8 @@ pub(crate) struct HandlerState {
     pub(crate) serves_several: bool,
     /// Lent to whoever has a turn.
     lobby: Option<Lobby>,
-    /// The chat's bell wakes this process.
-    hears_chat_bell: bool,
+    /// The chat's doorbell wakes this process.
+    hears_chat_doorbell: bool,
 }
 
 /// One connection, between its turns.
@@ -49,7 +49,7 @@ pub(crate) struct Client {
     pub(crate) move_to: Option<ProcessId>,
     /// When the next turn is due, whatever happens; `u64::MAX`: never.
     pub(crate) due_ms: u64,
-    /// The room whose bell wakes this client.
+    /// The room whose doorbell wakes this client.
     pub(crate) room: Option<RoomRef>,
     /// `None` only during a turn.
     session: Option<Parked>,
@@ -85,7 +85,7 @@ impl HandlerState {
             woken: Vec::new(),
             serves_several: false,
             lobby: Some(lobby),
-            hears_chat_bell: false,
+            hears_chat_doorbell: false,
         })
     }
 
@@ -97,10 +97,10 @@ impl HandlerState {
 
     /// From now on this process is woken when something is said to the lobby.
     pub(crate) fn listen_to_chat(&mut self) -> io::Result<()> {
-        if !std::mem::replace(&mut self.hears_chat_bell, true) {
-            let bell = self.context.ipc.chat_doorbell.as_fd().as_raw_fd();
+        if !std::mem::replace(&mut self.hears_chat_doorbell, true) {
+            let doorbell = self.context.ipc.chat_doorbell.as_fd().as_raw_fd();
             let registry = self.poll.registry();
-            registry.register(&mut SourceFd(&bell), CHAT_DOORBELL, Interest::READABLE)?;
+            registry.register(&mut SourceFd(&doorbell), CHAT_DOORBELL, Interest::READABLE)?;
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Client {
         is_successor: bool,
         state: &mut HandlerState,
     ) -> io::Result<Self> {
-        let (passed, over) = match is_successor.then(|| TcpCursors::read(&socket)) {
+        let (passed, over) = match is_successor.then(|| TcpProgress::read(&socket)) {
             None => (Passed::default(), None),
             Some(Ok(cursors)) => (
                 Passed {
@@ -149,7 +149,7 @@ impl Client {
         };
         client.with_driver(place, state, session, |turn| {
             match (over, plausible) {
-                (Some(CursorError::ConnectionOver), _) => turn.end(),
+                (Some(TcpProgressError::ConnectionOver), _) => turn.end(),
                 (Some(error), _) => {
                     log::error!("the connection cannot be taken over: {error}");
                     turn.end();
@@ -160,7 +160,7 @@ impl Client {
                 }
                 (None, Ok(())) => turn.begin()?,
             }
-            turn.ring_bells().map(drop)
+            turn.ring_doorbells().map(drop)
         })?;
         Ok(client)
     }

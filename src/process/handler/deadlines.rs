@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn who_hears_no_bell_looks_again_soon_but_does_not_miss_what_is_due_before() {
+    fn who_hears_no_doorbell_looks_again_soon_but_does_not_miss_what_is_due_before() {
         let deaf = Times {
             doorbell_is_unavailable: true,
             ..times()

@@ -1,4 +1,4 @@
-//! The bells of the rooms that a handler's players are in: one for each room, however many of them are in it.
+//! The doorbells of the rooms that a handler's players are in: one for each room, however many of them are in it.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,13 +10,13 @@ use crate::state::layout::{Memory, RoomRef};
 use shmem::sys::process::ProcessId;
 use shmem::sys::sockets::Channel;
 
-/// Tokens of bells lie from here on, by room, below those of answers.
+/// Tokens of doorbells lie from here on, by room, below those of answers.
 pub(crate) const FIRST_DOORBELL: usize = 1 << 24;
-/// And those of the channels on which bells arrive that were asked for.
+/// And those of the channels on which doorbells arrive that were asked for.
 pub(crate) const FIRST_REPLY: usize = 1 << 25;
 const _: () = assert!((crate::limits::PLAYERS_OR_ROOMS_MAX as usize) < FIRST_DOORBELL);
 
-/// All bells of one process.
+/// All doorbells of one process.
 pub(crate) struct RoomDoorbells {
     memory: &'static Memory,
     me: ProcessId,
@@ -40,7 +40,7 @@ impl RoomDoorbells {
         }
     }
 
-    /// Whoever has the place goes from one room to another, or stays, and is to hear the room's bell. Who comes to a room looks at its
+    /// Whoever has the place goes from one room to another, or stays, and is to hear the room's doorbell. Who comes to a room looks at its
     /// log afterwards.
     pub(crate) fn follow(
         &mut self,
@@ -55,7 +55,7 @@ impl RoomDoorbells {
         {
             followed.places.retain(|other| *other != place);
             if followed.places.is_empty() {
-                self.memory.rooms.at(left).listeners.leave(self.me);
+                self.memory.rooms.at(left).subscribers.unsubscribe(self.me);
                 followed.doorbell.follow(None, poll, requests)?;
                 self.rooms.remove(&left);
             }
@@ -72,23 +72,23 @@ impl RoomDoorbells {
         });
         if from != to {
             // Again even if this process is entered already: the room may be another one in the same record.
-            self.memory.rooms.at(room).listeners.enter(self.me);
+            self.memory.rooms.at(room).subscribers.subscribe(self.me);
             followed.places.push(place);
         }
         followed.doorbell.follow(Some(room), poll, requests)
     }
 
     /// Tells those in the room, if its log has anything that nobody was told of: the ones in this process by `wake`, and others, if there
-    /// are any, by the bell. A bell that is not here (yet) is rung by the ticker, who has them all.
+    /// are any, by the doorbell. A doorbell that is not here (yet) is rung by the ticker, who has them all.
     pub(crate) fn ring(&self, room: u32, wake: impl FnMut(usize)) {
         let Some(followed) = self.rooms.get(&room) else {
             return;
         };
         let record = self.memory.rooms.at(room);
-        let Some(offset) = record.log.unannounced() else {
+        let Some(offset) = record.log.unannounced_head() else {
             return;
         };
-        if record.listeners.is_only(self.me) {
+        if record.subscribers.is_only_subscriber(self.me) {
             followed.places.iter().copied().for_each(wake);
             record.log.set_announced(offset);
         } else {
@@ -108,7 +108,7 @@ impl RoomDoorbells {
             .is_some_and(|followed| followed.doorbell.is_unavailable())
     }
 
-    /// Takes the bell that was asked for, if it has come.
+    /// Takes the doorbell that was asked for, if it has come.
     pub(crate) fn take_reply(&mut self, room: u32, poll: &Poll) -> io::Result<()> {
         match self.rooms.get_mut(&room) {
             Some(followed) => followed.doorbell.take_reply(poll),

@@ -86,7 +86,7 @@ impl Driver<'_> {
                 Phase::DONE => return Ok(false),
                 _ => false,
             };
-            moved |= self.ring_bells()?;
+            moved |= self.ring_doorbells()?;
             moved |= self.send();
             self.check_deadlines();
             if !moved && self.session.phase() == phase {
@@ -302,7 +302,7 @@ impl Driver<'_> {
 
     /// Wakes whoever is to look at what this client has done, and listens to the room that it is in. Says whether that is another than
     /// before, at whose log it must look now.
-    pub(crate) fn ring_bells(&mut self) -> io::Result<bool> {
+    pub(crate) fn ring_doorbells(&mut self) -> io::Result<bool> {
         self.ring_pending();
         let room = self.session.membership().place().map(|(room, _)| room);
         let before = std::mem::replace(&mut self.client.room, room);
@@ -330,13 +330,13 @@ impl Driver<'_> {
             woken,
             ..
         } = &mut *self.state;
-        if self.session.take_chat_bell() {
+        if self.session.take_chat_doorbell() {
             context.ipc.ring_chat(context.memory.chat);
         }
-        for keeper in self.session.take_keeper_bells() {
+        for keeper in self.session.take_keeper_doorbells() {
             context.ipc.ring_keeper(keeper);
         }
-        for room in self.session.take_bells() {
+        for room in self.session.take_doorbells() {
             doorbells.ring(room, |place| woken.push(place));
         }
     }

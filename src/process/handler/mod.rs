@@ -71,12 +71,12 @@ pub(crate) struct HandlerArgs {
 /// Runs in the process that was just forked. Exit status 0 means that there is nothing left to serve.
 pub(crate) fn run(new_process: &NewProcess, inheritance: HandlerArgs) -> u8 {
     logging::set_role("handler");
-    let found = ProcessId::find_itself();
+    let found = ProcessId::try_current();
     let served = found.and_then(|me| {
         let context = inheritance.context;
         for (index, _) in &inheritance.connections {
             let record = context.memory.connections.at(*index);
-            record.pulse.beat();
+            record.liveness.record_progress();
             record.set_handler(me, context.build);
         }
         serve(new_process, inheritance, me)
@@ -219,7 +219,7 @@ impl Handler {
                 self.state.doorbells.take_reply(room, &self.state.poll)?;
                 self.wake_room(room);
             }
-            // Nothing to clear: all who listen share the bell, and each ring is a new edge.
+            // Nothing to clear: all who listen share the doorbell, and each ring is a new edge.
             Token(doorbell @ FIRST_DOORBELL..) => self.wake_room(room_of(doorbell - FIRST_DOORBELL)),
             Token(socket) => {
                 let place = socket - FIRST_SOCKET;
@@ -325,7 +325,7 @@ impl Handler {
                 .memory
                 .connections
                 .at(client.connection().index());
-            record.pulse.beat();
+            record.liveness.record_progress();
         }
     }
 
@@ -379,7 +379,7 @@ impl Handler {
             record.leave_handler(self.state.me);
             return Ok(());
         }
-        record.pulse.beat();
+        record.liveness.record_progress();
         // Whether anybody has animated it before is not known; the kernel is asked in any case.
         self.start_serving(index, socket, true)
     }
@@ -417,7 +417,7 @@ impl Handler {
             }
             let record = memory.connections.at(connection.index());
             record.set_handler(me, self.state.context.build);
-            record.pulse.beat();
+            record.liveness.record_progress();
             self.start_serving(connection.index(), socket, true)?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use crate::limits::CLOSING_TIMEOUT_MS;
 use crate::process::handler::drive::{DriveOutcome, Driver};
 use crate::session::transport::Receipt;
 use shmem::sys::clock::now_ms;
-use shmem::sys::sockets::{Received, is_loss_on_the_way, receive_into, shut_down};
+use shmem::sys::sockets::{Received, is_remote_failure, receive_into, shut_down};
 
 /// Times that bytes are received in one turn to be thrown away.
 const DISCARDS_PER_TURN: u32 = 64;
@@ -70,7 +70,7 @@ impl Driver<'_> {
 
     /// The client may resume the session on another connection.
     fn lose_connection(&mut self, error: &io::Error) {
-        if !is_loss_on_the_way(error) {
+        if !is_remote_failure(error) {
             let peer = self.session.record().peer();
             log::warn!("the connection from {peer} is lost: {error}");
         }
@@ -111,7 +111,7 @@ impl Driver<'_> {
                 Received::WouldBlock => return DriveOutcome::Wait,
                 Received::Ended => readiness.client_has_ended = true,
                 Received::Gone(error) => {
-                    if !is_loss_on_the_way(&error) {
+                    if !is_remote_failure(&error) {
                         log::warn!("the connection is closed without reading on: {error}");
                     }
                     readiness.client_has_ended = true;

@@ -11,7 +11,7 @@ use crate::state::connections::{Claim, ConnectionRecord};
 use shmem::hang_reports::Subject;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{Activity, Condition, ProcessId};
-use shmem::sys::sockets::bytes_waiting;
+use shmem::sys::sockets::unread_bytes;
 
 /// What the keeper remembers between two looks.
 #[derive(Debug, Default)]
@@ -55,8 +55,8 @@ impl Keeper {
 
     /// Tells the watchdog that a handler does not get on.
     pub(crate) fn report_handler(&self, index: u32) {
-        let alarm = &self.context.memory.header.alarm;
-        alarm.raise(Subject::Connection { index });
+        let hang_reports = &self.context.memory.header.hang_reports;
+        hang_reports.report(Subject::Connection { index });
     }
 
     /// Whether the handler has begun something, has bytes to receive, or is to offer its socket to this keeper.
@@ -65,7 +65,7 @@ impl Keeper {
             || self
                 .held
                 .get(&index)
-                .is_none_or(|held| bytes_waiting(&held.socket).is_ok_and(|bytes| bytes > 0))
+                .is_none_or(|held| unread_bytes(&held.socket).is_ok_and(|bytes| bytes > 0))
     }
 }
 

@@ -131,7 +131,7 @@ enum Event {
     Connections,
     Children,
     AdoptedExited(u32),
-    Bell,
+    Doorbell,
     Stop,
     SupervisorGone,
 }
@@ -228,7 +228,7 @@ impl Keeper {
                         Event::Connections => self.receive_connections()?,
                         Event::Children => self.reap_handlers(),
                         Event::AdoptedExited(pid) => self.on_adopted_exit(pid),
-                        Event::Bell => {
+                        Event::Doorbell => {
                             self.context.ipc.keepers[self.index as usize].doorbell.clear();
                             self.forward_attention();
                             self.process_notifications();
@@ -265,7 +265,7 @@ impl Keeper {
     fn events_of(&self, token: Token) -> io::Result<Vec<Event>> {
         Ok(match token {
             CONNECTIONS => vec![Event::Connections],
-            DOORBELL => vec![Event::Bell],
+            DOORBELL => vec![Event::Doorbell],
             LIFELINE => vec![Event::SupervisorGone],
             Token(adopted @ FIRST_ADOPTED..) => u32::try_from(adopted - FIRST_ADOPTED)
                 .map(Event::AdoptedExited)

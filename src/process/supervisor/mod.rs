@@ -37,7 +37,7 @@ use shmem::sys::process::{
     Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
     raise_open_file_limit, set_name,
 };
-use shmem::sys::signals::{Signals, ignore_broken_pipes, stop_ignoring};
+use shmem::sys::signals::{Signals, ignore_broken_pipes, reset_ignored};
 use shmem::sys::sockets::{ListenError, ListenOptions, listen};
 
 const SIGNALS: Token = Token(0);
@@ -154,10 +154,10 @@ fn prepare_process() -> Result<(), StartError> {
     disable_core_dumps().map_err(step("cannot switch core dumps off"))?;
     raise_open_file_limit().map_err(step("cannot raise the limit of open files"))?;
     become_subreaper().map_err(step("cannot become the reaper of orphaned processes"))?;
-    stop_ignoring(&KEPT_IGNORED).map_err(step("cannot stop ignoring signals"))?;
+    reset_ignored(&KEPT_IGNORED).map_err(step("cannot stop ignoring signals"))?;
     ignore_broken_pipes().map_err(step("cannot ignore SIGPIPE"))?;
     set_name("forkade").map_err(step("cannot set the process's name"))?;
-    ProcessId::find_itself().map_err(step("cannot tell which process this is"))?;
+    ProcessId::try_current().map_err(step("cannot tell which process this is"))?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! old supervisor ── opens the new program once ── forks ──▶ check: the new program maps the memory for reading,
 //!        │                                                  lays its own tables over it, and says whether it can go on
-//!        └── execve of that same file, same pid ──▶ new supervisor ── claims memory, sockets, bells, children
+//!        └── execve of that same file, same pid ──▶ new supervisor ── claims memory, sockets, doorbells, children
 //!                                                        │
 //!                              one after another: ticker, keepers, listener; then each handler, by takeover
 //! ```
@@ -55,7 +55,7 @@ pub(crate) struct Handover {
     console: Option<SocketAddr>,
     /// Name and version of the state of each game, in their order.
     games: Vec<(String, u32)>,
-    /// Sockets, channels and bells; not for who only looks.
+    /// Sockets, channels and doorbells; not for who only looks.
     #[serde(rename = "wiring")]
     pub(crate) ipc: Option<IpcDescriptors>,
     /// The processes that the supervisor had forked, by role and number of their kind.
@@ -134,7 +134,7 @@ impl Handover {
     }
 
     fn read(number: RawFd) -> Result<Self, HandoverError> {
-        let file = exec::claim(number).map_err(step("the handover is not there"))?;
+        let file = exec::take_inherited(number).map_err(step("the handover is not there"))?;
         let mut text = Vec::new();
         File::from(file)
             .take(HANDOVER_BYTES_MAX)
@@ -153,7 +153,7 @@ impl Handover {
         access: Access,
         config: &Config,
     ) -> Result<&'static Memory, HandoverError> {
-        let descriptor = exec::claim(self.memory).map_err(step("the shared memory is not there"))?;
+        let descriptor = exec::take_inherited(self.memory).map_err(step("the shared memory is not there"))?;
         let mapping = Mapping::open(descriptor, access).map_err(step("cannot map the shared memory"))?;
         Memory::open(mapping, capacity_of(config)).map_err(step("cannot use the shared memory"))
     }
@@ -257,7 +257,7 @@ pub(crate) fn start_mode() -> Result<Option<StartMode>, HandoverError> {
     match what {
         "check" => {
             let (handover, report) = (number()?, number()?);
-            let report = exec::claim(report).map_err(step("the way to answer is not there"))?;
+            let report = exec::take_inherited(report).map_err(step("the way to answer is not there"))?;
             Ok(Some(StartMode::Probe(Handover::read(handover)?, report.into())))
         }
         "go-on" => Ok(Some(StartMode::Continue(Handover::read(number()?)?))),

@@ -55,7 +55,11 @@ impl Watchdog {
         if cpu_ms == 0 {
             return None;
         }
-        context.memory.header.alarm.set_judge(ProcessId::of_self());
+        context
+            .memory
+            .header
+            .hang_reports
+            .set_detector(ProcessId::current());
         Some(Self {
             context,
             limits: HangLimits::with_cpu_ms(cpu_ms),
@@ -98,7 +102,7 @@ impl Watchdog {
                 return true;
             }
             if let Some(place) = detector.place {
-                self.context.memory.header.alarm.dismiss(place);
+                self.context.memory.header.hang_reports.clear(place);
             }
             false
         });
@@ -130,8 +134,8 @@ impl Watchdog {
             let Some(process) = role.process() else {
                 continue;
             };
-            let pulse = role.pulse.last_ms();
-            if std::mem::replace(&mut self.pulses[slot], pulse) != pulse {
+            let liveness = role.liveness.last_progress_ms();
+            if std::mem::replace(&mut self.pulses[slot], liveness) != liveness {
                 continue;
             }
             let seen = Activity::of(process.pid).ok().flatten();
@@ -152,13 +156,13 @@ impl Watchdog {
     }
 
     fn collect_reports(&mut self) {
-        let alarm = &self.context.memory.header.alarm;
-        for (place, subject) in alarm.reports() {
+        let hang_reports = &self.context.memory.header.hang_reports;
+        for (place, subject) in hang_reports.pending() {
             if self.open.iter().any(|detector| detector.place == Some(place)) {
                 continue;
             }
             if !self.open_report(subject, Some(place)) {
-                alarm.dismiss(place);
+                hang_reports.clear(place);
             }
         }
     }

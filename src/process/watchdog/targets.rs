@@ -40,7 +40,7 @@ impl Watchdog {
         let memory = self.context.memory;
         match subject {
             Subject::Lock { offset } => {
-                let holder = memory.lock_at(offset)?.0.held()?;
+                let holder = memory.lock_at(offset)?.0.holder()?;
                 Some(Target {
                     pid: holder.pid,
                     start_time: holder.start_time,
@@ -55,7 +55,7 @@ impl Watchdog {
             Subject::Role { slot } => {
                 // One that has not come up yet may be stopped, too.
                 let role = memory.header.roles.get(slot as usize)?;
-                Some(Target::new(role.process()?, role.pulse.last_ms()))
+                Some(Target::new(role.process()?, role.liveness.last_progress_ms()))
             }
         }
     }

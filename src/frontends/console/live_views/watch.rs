@@ -1,4 +1,4 @@
-//! A room's events as they happen: one more reader of its log, woken by its bell. The room's writers do not know of it.
+//! A room's events as they happen: one more reader of its log, woken by its doorbell. The room's writers do not know of it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,7 @@ use crate::frontends::console::live_views::{LINES_PER_STEP_MAX, Progress};
 use crate::frontends::console::queries;
 use crate::frontends::console::queries::NotFound;
 use crate::frontends::console::replies::Reply;
-use crate::frontends::console::{BELL_ANSWER, ROOM_BELL};
+use crate::frontends::console::{DOORBELL_ANSWER, ROOM_DOORBELL};
 use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, RING_AGAIN_AFTER_MS};
 use crate::lobby::Lobby;
 use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
@@ -36,7 +36,7 @@ pub(crate) struct Watch {
     game: &'static dyn AnyGame,
     /// Of those who sit in the seats.
     names: BTreeMap<u8, String>,
-    bell: RoomDoorbell,
+    doorbell: RoomDoorbell,
     frame: Vec<u8>,
     /// What is said before the first event.
     opening: Option<String>,
@@ -60,8 +60,8 @@ impl Watch {
             .memory
             .rooms
             .at(room.index())
-            .listeners
-            .enter(lobby.hand.process());
+            .subscribers
+            .subscribe(lobby.attachment.process());
         let (cursor, number) = end_of_log(lobby, room).ok_or(NotFound::Room)?;
         let RoomInfo { name, game, names } = room_info(lobby, context.games, room).ok_or(NotFound::Room)?;
         let opening = format!(
@@ -76,7 +76,7 @@ impl Watch {
             number,
             game,
             names,
-            bell: RoomDoorbell::new(ROOM_BELL, BELL_ANSWER),
+            doorbell: RoomDoorbell::new(ROOM_DOORBELL, DOORBELL_ANSWER),
             frame: vec![0; FRAME_TOTAL_BYTES_MAX],
             opening: Some(opening),
         })
@@ -84,7 +84,7 @@ impl Watch {
 
     pub(crate) fn advance(&mut self, lobby: &mut Lobby, poll: &Poll) -> io::Result<Progress> {
         let requests = &self.context.ipc.doorbell_requests.sender;
-        self.bell.follow(Some(self.room.index()), poll, requests)?;
+        self.doorbell.follow(Some(self.room.index()), poll, requests)?;
         let record = lobby.memory.rooms.at(self.room.index());
         record.watched.follow();
         let mut lines = Vec::from_iter(self.opening.take());
@@ -118,7 +118,7 @@ impl Watch {
             }
         }
         let until_ms = now_ms()
-            + if self.bell.is_unavailable() {
+            + if self.doorbell.is_unavailable() {
                 RING_AGAIN_AFTER_MS
             } else {
                 FOLLOW_LOOK_MS
@@ -131,13 +131,13 @@ impl Watch {
     }
 
     pub(crate) fn accept_doorbell(&mut self, poll: &Poll) -> io::Result<()> {
-        self.bell.take_reply(poll)
+        self.doorbell.take_reply(poll)
     }
 
     pub(crate) fn end(mut self, lobby: &Lobby, poll: &Poll) -> io::Result<()> {
         let record = lobby.memory.rooms.at(self.room.index());
-        record.listeners.leave(lobby.hand.process());
-        self.bell
+        record.subscribers.unsubscribe(lobby.attachment.process());
+        self.doorbell
             .follow(None, poll, &self.context.ipc.doorbell_requests.sender)
     }
 
@@ -221,7 +221,7 @@ struct RoomInfo {
 }
 
 fn room_info(lobby: &mut Lobby, games: &'static Games, room: RoomRef) -> Option<RoomInfo> {
-    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+    let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
     is_open(&tx, room).then(|| RoomInfo {
         name: tx.get(&tx.record().name),
         game: game_of(&tx, games),
@@ -233,7 +233,7 @@ fn room_info(lobby: &mut Lobby, games: &'static Games, room: RoomRef) -> Option<
 
 /// Where the room's log ends, and the number of the last event in it; nothing if the room is gone.
 fn end_of_log(lobby: &mut Lobby, room: RoomRef) -> Option<(u64, u64)> {
-    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+    let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
     let log = &tx.record().log;
     is_open(&tx, room).then(|| (log.head(&tx), log.next_number(&tx) - 1))
 }

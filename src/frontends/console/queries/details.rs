@@ -15,7 +15,7 @@ use crate::state::connections::ConnectionRecord;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::rooms::{RoomRecord, is_open, occupants, snapshot};
 use forkade_text::escape::Escaped;
-use shmem::lock::LockFigures;
+use shmem::lock::LockStats;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
@@ -37,7 +37,7 @@ pub(crate) enum NotFound {
 /// [`NotFound::Player`].
 pub(crate) fn find_player(lobby: &mut Lobby, id_or_name: &str) -> Result<PlayerRef, NotFound> {
     let directory = lobby.memory.directory;
-    let tx = lobby.hand.begin(directory.record);
+    let tx = lobby.attachment.begin(directory.record);
     let by_id = id_or_name.parse().ok().map(PlayerRef::from_id);
     by_id
         .filter(|player| directory.identity(&tx, *player).is_some())
@@ -109,13 +109,13 @@ pub(crate) fn player(lobby: &mut Lobby, id_or_name: &str) -> Result<Fields, NotF
             ("output_ring", json!(OUTPUT_RING_BYTES)),
         ]);
     }
-    fields.extend(lock_fields(&record.lock().figures()));
+    fields.extend(lock_fields(&record.lock().stats()));
     Ok(fields)
 }
 
 fn room_name(lobby: &mut Lobby, room: Option<RoomRef>) -> Value {
     let Some(room) = room else { return Value::Null };
-    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+    let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
     if is_open(&tx, room) {
         text(tx.get(&tx.record().name).as_str())
     } else {
@@ -160,7 +160,7 @@ pub(crate) fn room(lobby: &mut Lobby, id: u64, seat: Option<u8>) -> Result<Field
     let room = open_room(lobby, id)?;
     let record = lobby.memory.rooms.at(room.index());
     let (games, mut faults) = (lobby.games, Vec::new());
-    let tx = lobby.hand.begin(record);
+    let tx = lobby.attachment.begin(record);
     if !is_open(&tx, room) {
         return Err(NotFound::Room);
     }
@@ -211,7 +211,7 @@ pub(crate) fn room(lobby: &mut Lobby, id: u64, seat: Option<u8>) -> Result<Field
         ("events", json!(snapshot.event)),
         ("log", json!([oldest, newest, record.log.announced()])),
     ];
-    fields.extend(lock_fields(&record.lock().figures()));
+    fields.extend(lock_fields(&record.lock().stats()));
     fields.push(("picture", picture));
     Ok(fields)
 }
@@ -254,7 +254,7 @@ fn draw_game(lobby: &Lobby, snapshot: &Snapshot) -> Value {
     }
 }
 
-fn lock_fields(figures: &LockFigures) -> [(&'static str, Value); 4] {
+fn lock_fields(figures: &LockStats) -> [(&'static str, Value); 4] {
     [
         ("lock_holder", json!(figures.holder.map(|holder| holder.pid))),
         ("lock_taken", json!(figures.epoch)),

@@ -65,7 +65,7 @@ fn seats(lobby: &mut Lobby) -> HashMap<u64, (RoomRef, u8)> {
             continue;
         };
         let room = RoomRef::new(index, generation);
-        let tx = lobby.hand.begin(record);
+        let tx = lobby.attachment.begin(record);
         if is_open(&tx, room) {
             seats.extend(occupants(&tx).map(|(number, seat)| (seat.player.to_id(), (room, number))));
         }
@@ -92,7 +92,7 @@ pub(crate) fn rooms() -> List {
         let record = lobby.memory.rooms.at(index);
         let room = RoomRef::new(index, record.open_generation()?);
         let games = lobby.games;
-        let tx = lobby.hand.begin(record);
+        let tx = lobby.attachment.begin(record);
         if !is_open(&tx, room) {
             return None;
         }

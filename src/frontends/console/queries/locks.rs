@@ -6,7 +6,7 @@ use crate::frontends::console::queries::processes::role_name;
 use crate::frontends::console::queries::{Column, List, Row, identities_touched, rows_in_steps};
 use crate::lobby::Lobby;
 use crate::process::process_table::Context;
-use shmem::lock::{Lock, LockFigures};
+use shmem::lock::{Lock, LockStats};
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
@@ -24,10 +24,10 @@ const LOCKS: [Column; 9] = [
 
 /// The locks: those of which there is something to tell, or `all`, and at the end their sums.
 pub(crate) fn locks(context: Context, all: bool) -> List {
-    let mut sums = LockFigures {
+    let mut sums = LockStats {
         holder: None,
         epoch: 0,
-        taken_at_ms: 0,
+        acquired_at_ms: 0,
         waits: 0,
         long_waits: 0,
         recoveries: 0,
@@ -50,7 +50,7 @@ pub(crate) fn locks(context: Context, all: bool) -> List {
         } else {
             return Some(lock_row(context, "total", None, &sums));
         };
-        let figures = lock.figures();
+        let figures = lock.stats();
         sums.epoch += figures.epoch;
         sums.waits += figures.waits;
         sums.long_waits += figures.long_waits;
@@ -64,10 +64,10 @@ pub(crate) fn locks(context: Context, all: bool) -> List {
     }
 }
 
-fn lock_row(context: Context, kind: &str, record: Option<u32>, figures: &LockFigures) -> Row {
+fn lock_row(context: Context, kind: &str, record: Option<u32>, figures: &LockStats) -> Row {
     let held_ms = figures
         .holder
-        .map(|_| now_ms().saturating_sub(figures.taken_at_ms));
+        .map(|_| now_ms().saturating_sub(figures.acquired_at_ms));
     vec![
         json!(kind),
         json!(record),
