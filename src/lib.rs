@@ -22,8 +22,8 @@
 //!    [`deaths`] says that it is hopeless).
 //! 4. The `handler` gives its clients turns, in which it lets [`player`] shake hands, and then turn frames into calls of the [`lobby`].
 //! 5. Every such call is a [transaction](shm::transaction) on a room, the player, or the directory. [Games](games) run inside.
-//! 6. What happened lies in the room's [log](shm::event_log). A bell wakes the others in the room, who
-//!    [deliver](lobby::delivery) it to their players. (`room_bell` is a handler's, the `ticker` rings what was not rung.)
+//! 6. What happened lies in the room's [log](shm::event_log). A doorbell wakes the others in the room, who
+//!    [deliver](lobby::delivery) it to their players. (`room_doorbell` is a handler's, the `ticker` rings what was not rung.)
 //! 7. Operators look in through the `console`.
 //! 8. An `upgrade` puts a new program into the supervisor's process, and then into all others by takeover.
 //!

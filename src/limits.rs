@@ -288,7 +288,7 @@ pub const MAKE_WAY_TIMEOUT_MS: u64 = TERMINATE_TIMEOUT_MS / 2;
 /// How soon it tries again to hand its connections on, when the channel to the next keeper had no place for all.
 pub const HAND_ON_AGAIN_MS: u64 = 5;
 
-/// The ticker's step: how often it looks for seats whose grace is over, lagging bells and what the dead left behind.
+/// The ticker's step: how often it looks for seats whose grace is over, lagging doorbells and what the dead left behind.
 pub const TICK_MS: u64 = 10;
 
 /// How often the ticker looks at what changes slowly: graces, closed rooms, orphaned connections.
@@ -368,9 +368,9 @@ const _: () = {
     // Who has lost a seat may learn it by asking to be let in elsewhere.
     assert!(REMOVED_BYTES + FRAME_HEADER_BYTES + TAG + U32 + SNAPSHOT_BYTES <= FRAME_BYTES_MAX);
     // Half a line and what is skipped before it leave space for more to arrive.
-    assert!(TEXT_LINE_RAW_BYTES_MAX + 2 * TEXT_SKIP_FROM_BYTES < INPUT_RING_BYTES);
+    assert!(TEXT_LINE_RAW_BYTES_MAX + 2 * TEXT_SKIP_BYTES_MIN < INPUT_RING_BYTES);
     assert!(TEXT_LINE_BYTES_MAX < TEXT_LINE_RAW_BYTES_MAX && CHAT_BYTES_MAX < TEXT_LINE_BYTES_MAX);
-    assert!(TEXT_ANSWERS_BYTES + 3 <= TEXT_OUTPUT_BYTES_MAX);
+    assert!(TELNET_REPLY_BATCH_BYTES + 3 <= TEXT_OUTPUT_BYTES_MAX);
     assert!(TAG + U32 + LENGTH + ROOMS_PER_PAGE_MAX * ROOM_SUMMARY_BYTES + TAG + U64 <= FRAME_BYTES_MAX);
     assert!(TAG + U32 + LENGTH + ACTION_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(TAG + U64 + TAG + LENGTH + GAME_EVENT_BYTES_MAX <= FRAME_BYTES_MAX);

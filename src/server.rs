@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use crate::config;
 use crate::config::capacity;
 use crate::config::capacity::Machine;
-use crate::config::{Command, Settings};
+use crate::config::{Settings, Subcommand};
 use crate::limits::UPGRADE_TEXT_BYTES;
 use crate::logging;
 use crate::process::supervisor::StartError;
-use crate::process::upgrade::{Answer, Errand, Handover};
+use crate::process::upgrade::{Handover, ProbeReply, StartMode};
 use crate::process::{supervisor, upgrade};
 use crate::state::layout::{Capacity, Memory};
 use forkade_games::connect4::Connect4;
@@ -71,8 +71,8 @@ impl Server {
 
     /// Does what `arguments` say; the first is the program's name.
     pub fn main_from(self, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-        let errand = match upgrade::errand() {
-            Ok(errand) => errand,
+        let start_mode = match upgrade::start_mode() {
+            Ok(start_mode) => start_mode,
             Err(error) => {
                 eprintln!("forkade: {error}");
                 return ExitCode::FAILURE;
@@ -88,7 +88,7 @@ impl Server {
             return forkade_play::main(&self.games, &arguments);
         }
         let loaded = config::load(arguments, std::env::vars_os());
-        if let Some(Errand::Check(handover, report)) = &errand {
+        if let Some(StartMode::Probe(handover, report)) = &start_mode {
             let objection = match &loaded {
                 Ok((_, settings)) => objection(handover, settings, &self.games),
                 Err(error) => Some(error.to_string()),
@@ -99,7 +99,7 @@ impl Server {
             Ok(loaded) => loaded,
             Err(error) => return error.report(),
         };
-        if let Some(Errand::GoOn(handover)) = &errand {
+        if let Some(StartMode::Continue(handover)) = &start_mode {
             return go_on(handover, self.games, settings);
         }
         let machine = match Machine::read() {
@@ -110,9 +110,9 @@ impl Server {
             }
         };
         match command {
-            Command::Check => check(&settings, &machine),
-            Command::Upgrade => upgrade::request::run(settings.config.console),
-            Command::Serve => serve(self.games, settings, &machine),
+            Subcommand::Check => check(&settings, &machine),
+            Subcommand::Upgrade => upgrade::request::run(settings.config.console),
+            Subcommand::Serve => serve(self.games, settings, &machine),
         }
     }
 }
@@ -176,7 +176,7 @@ fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<
 
 /// Tells the program that runs what this one has found.
 fn answer(mut report: &File, objection: Option<String>) -> ExitCode {
-    let answer = Answer {
+    let answer = ProbeReply {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         objection: objection.map(|mut text| {
             text.truncate(length_that_fits(&text, UPGRADE_TEXT_BYTES));

@@ -32,7 +32,7 @@ use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, co
 use nix::sys::signal::Signal;
 use shmem::sys::memory::Mapping;
 use shmem::sys::process::{Exit, ProcessId, fork};
-use shmem::transaction::{Hand, Record};
+use shmem::transaction::{Attachment, Record};
 
 use actors::{Actor, World};
 use random::Random;
@@ -146,7 +146,7 @@ fn transactions_are_whole_and_counted_once(killer: &mut Killer) {
             "{count} of {acknowledged}"
         );
     }
-    let figures = room.lock().figures();
+    let figures = room.lock().stats();
     let recoveries = world.memory.header.recoveries_total.load(Ordering::Relaxed);
     println!(
         "{} transactions, {recoveries} deaths in the lock",
@@ -161,14 +161,14 @@ fn transactions_are_whole_and_counted_once(killer: &mut Killer) {
 
 /// Adds one to its own count and to all sums, over and over again, and sees to it that they agree.
 fn count_up(
-    hand: &mut Hand,
+    attachment: &mut Attachment,
     room: &'static RoomRecord,
     acknowledged: &[AtomicU64; WORKERS],
     number: usize,
 ) -> u8 {
     loop {
         let (count, known) = (
-            counts(hand, room)[number],
+            counts(attachment, room)[number],
             acknowledged[number].load(Ordering::Relaxed),
         );
         assert!(
@@ -177,16 +177,16 @@ fn count_up(
         );
         acknowledged[number].store(count, Ordering::Relaxed);
         // The first one comes to nothing.
-        drop(add_one(hand, room, number));
-        add_one(hand, room, number)
+        drop(add_one(attachment, room, number));
+        add_one(attachment, room, number)
             .commit()
             .expect("a few cells fit the journal");
         acknowledged[number].store(count + 1, Ordering::Relaxed);
     }
 }
 
-fn add_one<'h>(hand: &'h mut Hand, room: &'static RoomRecord, number: usize) -> RoomTx<'h> {
-    let mut tx = hand.begin(room);
+fn add_one<'h>(attachment: &'h mut Attachment, room: &'static RoomRecord, number: usize) -> RoomTx<'h> {
+    let mut tx = attachment.begin(room);
     let sum = tx.get(&room.connected) + 1;
     let count = tx.get(&room.seats[number]).player.to_id() + 1;
     tx.set(&room.connected, sum);
@@ -200,8 +200,8 @@ fn add_one<'h>(hand: &'h mut Hand, room: &'static RoomRecord, number: usize) -> 
 }
 
 /// The counts of all workers, under the lock.
-fn counts(hand: &mut Hand, room: &'static RoomRecord) -> [u64; WORKERS] {
-    let tx = hand.begin(room);
+fn counts(attachment: &mut Attachment, room: &'static RoomRecord) -> [u64; WORKERS] {
+    let tx = attachment.begin(room);
     let counts: [u64; WORKERS] = std::array::from_fn(|number| tx.get(&room.seats[number]).player.to_id());
     let sums = [
         tx.get(&room.connected),
@@ -310,7 +310,8 @@ fn play_a_round(killer: &mut Killer, world: World) {
 
 /// What a handler does, without a socket: handles the frames and delivers events, until nothing is left.
 fn handle_all(world: World, connection: u32, passed: Passed) -> u8 {
-    let (mut session, plausible) = Session::attach(world.lobby(), connection, passed);
+    let mut lobby = world.lobby();
+    let (mut session, plausible) = Session::attach(&mut lobby, connection, passed);
     plausible.expect("what has passed is what was counted");
     loop {
         match dispatch::handle_next_frame(&mut session) {

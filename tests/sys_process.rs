@@ -1,4 +1,4 @@
-//! Processes: forking, identity, reaping, lifelines, signals, descriptors and bells between real processes.
+//! Processes: forking, identity, reaping, lifelines, signals, descriptors and doorbells between real processes.
 //!
 //! These tests fork, which only a process with one thread may do: hence no test harness, but a list of functions. An argument
 //! selects those whose name contains it.
@@ -62,7 +62,7 @@ fn a_process_with_a_second_thread_must_not_fork() {
         let (release, wait) = std::sync::mpsc::channel::<()>();
         let second = std::thread::spawn(move || wait.recv());
         let refused = process::fork(no_report, |_| 0);
-        assert!(matches!(refused, Err(ForkError::NotAlone)));
+        assert!(matches!(refused, Err(ForkError::HasThreads)));
         drop(release);
         second.join().expect("no panic").expect_err("nothing was sent");
         0
@@ -72,11 +72,11 @@ fn a_process_with_a_second_thread_must_not_fork() {
 
 fn a_child_that_panics_ends_with_101_and_reports() {
     static REPORTED: OnceLock<EventFd> = OnceLock::new();
-    let bell = REPORTED.get_or_init(|| EventFd::new().expect("a descriptor"));
+    let doorbell = REPORTED.get_or_init(|| EventFd::new().expect("a descriptor"));
     let report = || REPORTED.get().expect("set before the fork").ring();
     let child = quietly(|| process::fork(report, |_| panic!("on purpose")));
     assert_ends(child.expect("forks"), Exit::Code(EXIT_STATUS_PANIC));
-    assert!(bell.clear());
+    assert!(doorbell.clear());
 }
 
 fn a_child_never_runs_its_parents_destructors() {
@@ -86,17 +86,17 @@ fn a_child_never_runs_its_parents_destructors() {
             self.0.ring();
         }
     }
-    let bell = EventFd::new().expect("a descriptor");
-    let parents = RingsWhenDropped(&bell);
+    let doorbell = EventFd::new().expect("a descriptor");
+    let parents = RingsWhenDropped(&doorbell);
     assert_ends(spawn(|_| 0), Exit::Code(0));
     let nothing_to_say: fn() = no_report;
     for report in [nothing_to_say, || panic!("in the report")] {
         let panicking = quietly(|| process::fork(report, |_| panic!("on purpose")));
         assert_ends(panicking.expect("forks"), Exit::Code(EXIT_STATUS_PANIC));
     }
-    assert!(!bell.clear());
+    assert!(!doorbell.clear());
     drop(parents);
-    assert!(bell.clear());
+    assert!(doorbell.clear());
 }
 
 fn what_a_child_owns_is_closed_in_its_parent() {
@@ -189,7 +189,7 @@ fn a_process_is_told_from_another_with_its_pid() {
     let stay = EventFd::new().expect("a descriptor");
     let (ours, theirs) = Channel::pair().expect("descriptors");
     let child = spawn(|_| {
-        let me = ProcessId::of_self();
+        let me = ProcessId::current();
         assert_eq!(
             theirs.send(&me.start_time.to_ne_bytes(), &[]).expect("sends"),
             SendOutcome::Sent
@@ -232,7 +232,7 @@ fn a_process_is_told_from_another_with_its_pid() {
 }
 
 fn a_dead_process_is_not_alive_even_before_it_is_reaped() {
-    assert!(ProcessId::of_self().is_alive().expect("/proc"));
+    assert!(ProcessId::current().is_alive().expect("/proc"));
     let stay = EventFd::new().expect("a descriptor");
     let child = spawn(|_| {
         wait_readable(&stay);
@@ -252,12 +252,12 @@ fn a_dead_process_is_not_alive_even_before_it_is_reaped() {
 }
 
 fn only_the_kept_descriptors_stay_open() {
-    let bells: Vec<EventFd> = (0..20).map(|_| EventFd::new().expect("a descriptor")).collect();
+    let doorbells: Vec<EventFd> = (0..20).map(|_| EventFd::new().expect("a descriptor")).collect();
     let keep = [
-        bells[17].as_fd(),
-        bells[3].as_fd(),
-        bells[4].as_fd(),
-        bells[3].as_fd(),
+        doorbells[17].as_fd(),
+        doorbells[3].as_fd(),
+        doorbells[4].as_fd(),
+        doorbells[3].as_fd(),
     ];
     let child = spawn(|new| {
         new.keep_only(&keep).expect("closes");
@@ -265,12 +265,12 @@ fn only_the_kept_descriptors_stay_open() {
         assert_eq!(open_files(), 3 + 3 + 1);
         keep.iter()
             .for_each(|kept| assert!(rustix::io::fcntl_getfd(kept).is_ok()));
-        assert!(rustix::io::fcntl_getfd(&bells[5]).is_err());
-        bells[17].ring();
+        assert!(rustix::io::fcntl_getfd(&doorbells[5]).is_err());
+        doorbells[17].ring();
         0
     });
     assert_ends(child, Exit::Code(0));
-    assert!(bells[17].clear());
+    assert!(doorbells[17].clear());
     assert_ends(
         spawn(|new| {
             new.keep_only(&[]).expect("closes");
@@ -304,7 +304,7 @@ fn a_killed_holder_cuts_the_lifeline() {
 fn an_inherited_signalfd_reads_the_childs_own_signals() {
     let signals = Signals::block(&[Signal::SIGUSR1]).expect("a descriptor");
     let child = spawn(|_| {
-        let me = ProcessId::of_self();
+        let me = ProcessId::current();
         assert_eq!(signals.read().expect("reads"), None);
         assert!(me.send_signal(Signal::SIGUSR1).expect("signals"));
         let received = signals.read().expect("reads").expect("a signal");
@@ -319,7 +319,7 @@ fn an_inherited_signalfd_reads_the_childs_own_signals() {
 fn a_childs_own_signals_replace_the_inherited_ones() {
     let parents = Signals::block(&[Signal::SIGUSR1]).expect("a descriptor");
     let child = spawn(|_| {
-        let me = ProcessId::of_self();
+        let me = ProcessId::current();
         let own = Signals::block(&[Signal::SIGTERM]).expect("a descriptor");
         assert!(me.send_signal(Signal::SIGTERM).expect("signals"));
         wait_readable(&own);
@@ -333,7 +333,7 @@ fn a_childs_own_signals_replace_the_inherited_ones() {
     assert_ends(child, Exit::Signal(Signal::SIGUSR1 as i32));
     let unblocking = spawn(|_| {
         assert!(
-            ProcessId::of_self()
+            ProcessId::current()
                 .send_signal(Signal::SIGUSR1)
                 .expect("signals")
         );
@@ -371,7 +371,7 @@ fn a_broken_pipe_is_an_error() {
 
 fn descriptors_lost_to_the_open_file_limit_are_an_error() {
     let (ours, theirs) = Channel::pair().expect("descriptors");
-    let bell = EventFd::new().expect("a descriptor");
+    let doorbell = EventFd::new().expect("a descriptor");
     let child = spawn(move |_| {
         wait_readable(&theirs);
         let before = open_files();
@@ -394,7 +394,7 @@ fn descriptors_lost_to_the_open_file_limit_are_an_error() {
         assert_eq!(open_files(), before);
         0
     });
-    let sent = ours.send(b"both", &[bell.as_fd(), bell.as_fd()]);
+    let sent = ours.send(b"both", &[doorbell.as_fd(), doorbell.as_fd()]);
     assert_eq!(sent.expect("sends"), SendOutcome::Sent);
     assert_ends(child, Exit::Code(0));
 }
@@ -402,16 +402,17 @@ fn descriptors_lost_to_the_open_file_limit_are_an_error() {
 fn a_ring_wakes_every_listening_process_every_time() {
     const LISTENERS: usize = 8;
     const RINGS: u8 = 100;
-    let bell = EventFd::new().expect("a descriptor");
+    let doorbell = EventFd::new().expect("a descriptor");
     let listeners: Vec<(ProcessId, Channel)> = (0..LISTENERS)
         .map(|_| {
             let (ours, theirs) = Channel::pair().expect("descriptors");
-            let bell = &bell;
+            let doorbell = &doorbell;
             let child = spawn(move |new| {
-                new.keep_only(&[bell.as_fd(), theirs.as_fd()]).expect("closes");
+                new.keep_only(&[doorbell.as_fd(), theirs.as_fd()])
+                    .expect("closes");
                 let poll = epoll::create(CreateFlags::CLOEXEC).expect("a descriptor");
                 let edges = EventFlags::IN | EventFlags::ET;
-                epoll::add(&poll, bell, EventData::new_u64(0), edges).expect("registers");
+                epoll::add(&poll, doorbell, EventData::new_u64(0), edges).expect("registers");
                 for ring in 0..=RINGS {
                     assert_eq!(theirs.send(&[ring], &[]).expect("sends"), SendOutcome::Sent);
                     if ring < RINGS {
@@ -436,7 +437,7 @@ fn a_ring_wakes_every_listening_process_every_time() {
             ));
             assert_eq!(answer, [ring]);
         }
-        bell.ring();
+        doorbell.ring();
     }
     for (listener, _) in listeners {
         assert_ends(listener, Exit::Code(0));

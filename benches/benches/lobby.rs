@@ -1,6 +1,6 @@
 //! The lobby's transactions, alone and beside a second process; and the same done with Redis and LMDB.
 //!
-//! What is measured of Forkade is what a handler does between receiving a frame and ringing the bell, or the bare transaction inside
+//! What is measured of Forkade is what a handler does between receiving a frame and ringing the doorbell, or the bare transaction inside
 //! of it. A frame is more work than what the others are asked for: it is decoded and checked, the game's code runs,
 //! everybody's event and the player's answer are written, too.
 
@@ -15,7 +15,7 @@ use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use forkade::games::{Game, Games, Outbox, Outcome, Rejection, Start, Viewer};
 use forkade::testing::state::layout::{Capacity, Memory};
 use forkade::testing::state::rooms::{read_state, write_state};
-use shmem::transaction::{Hand, Record};
+use shmem::transaction::{Attachment, Record};
 use forkade_benches::lmdb::Lmdb;
 use forkade_benches::redis_server::{Redis, RedisServer};
 use forkade_benches::{COUNT_AT, ROOM_BYTES, Rival};
@@ -154,8 +154,8 @@ fn times(iterations: u64, mut once: impl FnMut() -> Duration) -> Duration {
     (0..iterations).map(|_| once()).sum()
 }
 
-fn update(hand: &mut Hand, world: World, room: u32) {
-    let mut tx = hand.begin(world.memory.rooms.at(room));
+fn update(attachment: &mut Attachment, world: World, room: u32) {
+    let mut tx = attachment.begin(world.memory.rooms.at(room));
     let mut state = read_state(&tx);
     state[COUNT_AT] = state[COUNT_AT].wrapping_add(1);
     write_state(&mut tx, &state, 1);
@@ -191,21 +191,21 @@ fn state_updates(criterion: &mut Criterion) {
 
 fn bare_transactions(group: &mut BenchmarkGroup<'_, WallTime>, company: Company) {
     let world = world();
-    let mut hand = world.memory.attach();
+    let mut attachment = world.memory.attach();
     for room in [MINE, OTHER] {
         let record = world.memory.rooms.at(room);
         record.lock().prepare();
-        let mut tx = hand.begin(record);
+        let mut tx = attachment.begin(record);
         write_state(&mut tx, &[0; ROOM_BYTES], 1);
         tx.commit().expect("it fits the journal");
     }
     let rival = company.start(|room| {
-        let mut hand = world.memory.attach();
-        move || update(&mut hand, world, room)
+        let mut attachment = world.memory.attach();
+        move || update(&mut attachment, world, room)
     });
     let name = format!("forkade, the transaction/{}", company.name());
     group.bench_function(name, |bench| {
-        bench.iter(|| update(&mut hand, world, MINE));
+        bench.iter(|| update(&mut attachment, world, MINE));
     });
     drop(rival);
 }

@@ -7,7 +7,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use forkade::limits::FRAME_BYTES_MAX;
 use forkade::testing::state::layout::{Capacity, Memory};
 use shmem::event_log::Read;
-use shmem::transaction::{Hand, Record};
+use shmem::transaction::{Attachment, Record};
 use forkade_protocol::frame::{self, Split};
 use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
 
@@ -55,7 +55,7 @@ fn codecs(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn memory() -> (&'static Memory, Hand) {
+fn memory() -> (&'static Memory, Attachment) {
     let memory = Memory::create(CAPACITY).expect("memory for a small lobby");
     memory.rooms.at(0).lock().prepare();
     memory.players.at(0).lock().prepare();
@@ -64,27 +64,27 @@ fn memory() -> (&'static Memory, Hand) {
 
 fn rings(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rings, 48 bytes");
-    let (memory, mut hand) = memory();
+    let (memory, mut attachment) = memory();
     let player = memory.players.at(0);
     let mut target = [0; EVENT_BYTES];
     group.bench_function("output ring: written in a transaction, read back", |bench| {
         let mut offset = 0;
         bench.iter(|| {
-            let mut tx = hand.begin(player);
+            let mut tx = attachment.begin(player);
             player.output.write(&mut tx, offset, &[7; EVENT_BYTES]);
             tx.commit().expect("nothing is journaled");
             // The ring was never moved to another beginning.
-            player.output.placed_from(0).read(offset, &mut target);
+            player.output.view_from(0).read(offset, &mut target);
             offset += EVENT_BYTES as u64;
             black_box(target[0])
         });
     });
     let room = memory.rooms.at(0);
     group.bench_function("room's log: pushed in a transaction", |bench| {
-        bench.iter(|| push(&mut hand, memory));
+        bench.iter(|| push(&mut attachment, memory));
     });
-    let cursor = push(&mut hand, memory);
-    push(&mut hand, memory);
+    let cursor = push(&mut attachment, memory);
+    push(&mut attachment, memory);
     let mut target = [0; EVENT_BYTES];
     group.bench_function("room's log: one event read", |bench| {
         bench.iter(|| match room.log.read(black_box(cursor), &mut target) {
@@ -96,9 +96,9 @@ fn rings(criterion: &mut Criterion) {
 }
 
 /// Pushes an event, and gives the offset behind it.
-fn push(hand: &mut Hand, memory: &'static Memory) -> u64 {
+fn push(attachment: &mut Attachment, memory: &'static Memory) -> u64 {
     let room = memory.rooms.at(0);
-    let mut tx = hand.begin(room);
+    let mut tx = attachment.begin(room);
     let mut log = room.log.append(&mut tx, false);
     log.push(&mut tx, u32::MAX, &[7; EVENT_BYTES])
         .expect("a small one");
@@ -109,9 +109,9 @@ fn push(hand: &mut Hand, memory: &'static Memory) -> u64 {
 }
 
 /// A transaction that is left half done, so that its journal is there to be rolled back.
-fn leave_half_done(hand: &mut Hand, memory: &'static Memory, cells: usize) {
+fn leave_half_done(attachment: &mut Attachment, memory: &'static Memory, cells: usize) {
     let room = memory.rooms.at(0);
-    let mut tx = hand.begin(room);
+    let mut tx = attachment.begin(room);
     for cell in room
         .kept_until_ms
         .iter()
@@ -129,7 +129,7 @@ fn recovery(criterion: &mut Criterion) {
     for cells in [1, 32, 200] {
         let (original, mut dead) = memory();
         leave_half_done(&mut dead, original, cells);
-        let (copy, mut hand) = memory();
+        let (copy, mut attachment) = memory();
         let everything = 0..original.mapping.bytes();
         let name = format!("lock of a dead process taken, {cells} cells put back");
         group.bench_function(name, |bench| {
@@ -139,16 +139,16 @@ fn recovery(criterion: &mut Criterion) {
                     copy.mapping.copy_from(original.mapping, everything.clone());
                     copy.abandon_copy();
                     let began = Instant::now();
-                    hand.settle(copy.rooms.at(0));
+                    attachment.recover(copy.rooms.at(0));
                     taken += began.elapsed();
                 }
                 taken
             });
         });
     }
-    let (memory, mut hand) = memory();
+    let (memory, mut attachment) = memory();
     group.bench_function("for comparison: a lock taken and released", |bench| {
-        bench.iter(|| hand.settle(memory.rooms.at(0)));
+        bench.iter(|| attachment.recover(memory.rooms.at(0)));
     });
     group.finish();
 }

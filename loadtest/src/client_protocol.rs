@@ -200,7 +200,7 @@ impl Speech {
     /// The player's name, as the server has it.
     pub(crate) fn player(&self) -> Option<&str> {
         match self {
-            Self::Forkade(session) => session.identity().map(|identity| identity.name.as_str()),
+            Self::Forkade(session) => session.session_info().map(|info| info.name.as_str()),
             Self::Foreign { .. } => None,
         }
     }

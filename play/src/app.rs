@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use forkade_protocol::text::chat;
+use forkade_protocol::text::clean_chat;
 use forkade_protocol::{ClientMessage, Limits};
 
 pub(crate) use crate::app::commands::commands_here;
@@ -277,7 +277,7 @@ impl<'g> App<'g> {
 
     /// A chat text as the server would take it.
     fn cleaned_chat(&self, text: &str) -> Result<String, String> {
-        let cleaned = chat(text).map_err(|error| error.to_string())?;
+        let cleaned = clean_chat(text).map_err(|error| error.to_string())?;
         let bytes_max = self.limits.map_or(u32::MAX, |limits| limits.chat_bytes_max);
         match u32::try_from(cleaned.len()) {
             Ok(bytes) if bytes <= bytes_max => Ok(cleaned),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgGroup};
-use forkade_protocol::text::player_name;
+use forkade_protocol::text::clean_player_name;
 
 use crate::app::Wish;
 
@@ -107,7 +107,7 @@ pub(crate) fn parse(arguments: &[OsString], user: Option<&str>) -> Result<Option
         Wish::Nothing
     };
     let names = match text("name") {
-        Some(name) => vec![player_name(&name).map_err(|error| {
+        Some(name) => vec![clean_player_name(&name).map_err(|error| {
             command.error(
                 clap::error::ErrorKind::ValueValidation,
                 format!("the name cannot be used: {error}"),
@@ -121,9 +121,9 @@ pub(crate) fn parse(arguments: &[OsString], user: Option<&str>) -> Result<Option
 
 /// The user's own name, and the same with a number.
 fn names_of(user: Option<&str>) -> Vec<String> {
-    let user = user.and_then(|user| player_name(user).ok());
+    let user = user.and_then(|user| clean_player_name(user).ok());
     let user = user.unwrap_or_else(|| NAME_DEFAULT.to_owned());
-    let numbered = (2..=NAMES_MAX).filter_map(|number| player_name(&format!("{user} {number}")).ok());
+    let numbered = (2..=NAMES_MAX).filter_map(|number| clean_player_name(&format!("{user} {number}")).ok());
     std::iter::once(user.clone()).chain(numbered).collect()
 }
 

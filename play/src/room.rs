@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use forkade_protocol::{Phase, Reservation, RoomEvent, RoomId, SeatInfo, Snapshot, Turn};
 
 use forkade_games::{AnyGame, GameError, Games};
-use forkade_text::render::Scene;
+use forkade_text::render::RenderContext;
 
 /// A room.
 #[derive(Debug)]
@@ -84,14 +84,14 @@ impl Room {
             let name = self.name_of(seat).map(str::to_owned);
             name.or_else(|| self.former.get(&seat).cloned())
         };
-        let scene = Scene {
+        let context = RenderContext {
             game: game(&self.snapshot, games),
             seat: self.snapshot.seat,
             names: &name,
             // Told before it is applied: who leaves still has the seat.
             left: &name,
         };
-        match (scene.event(event), event) {
+        match (context.event(event), event) {
             (Ok(told), RoomEvent::Game { data }) if told.is_empty() && self.drawing == Drawing::Unknown => {
                 format!(
                     "(an event of the game, {} bytes: {})",

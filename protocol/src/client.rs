@@ -21,7 +21,7 @@ use self::link::{Link, Outage};
 pub use self::requests::NewRoom;
 use crate::{
     messages::{ClientMessage, ErrorCode, RejectCode, ServerMessage, Token},
-    session::{ClientSession, Counters, Identity, SessionError},
+    session::{ClientSession, Counters, SessionError, SessionInfo},
 };
 
 /// Messages that may wait in the queue while a request waits for its answer.
@@ -320,8 +320,8 @@ impl Client {
     }
 
     /// What the `Welcome` said; `None` for a client made by [`resume`](Self::resume).
-    pub fn identity(&self) -> Option<&Identity> {
-        self.session.identity()
+    pub fn session_info(&self) -> Option<&SessionInfo> {
+        self.session.session_info()
     }
 
     /// The secret for coming back.

@@ -54,7 +54,7 @@ impl fmt::Debug for Token {
 pub enum ClientMessage {
     /// First frame of a new player, before its stream begins. Answer: `Welcome` or `Error`.
     Hello {
-        /// The player's name; the server cleans it, see [`crate::text::player_name`].
+        /// The player's name; the server cleans it, see [`crate::text::clean_player_name`].
         name: String,
         /// Program and version of the client, for the operator's eyes; at most
         /// [`CLIENT_NAME_BYTES_MAX`](crate::limits::CLIENT_NAME_BYTES_MAX) bytes.
@@ -82,7 +82,7 @@ pub enum ClientMessage {
         request: u32,
         /// Name of the game, one of those in the `Welcome`.
         game: String,
-        /// The room's name; the server cleans it, see [`crate::text::room_name`].
+        /// The room's name; the server cleans it, see [`crate::text::clean_room_name`].
         name: String,
         /// What the room is to be like.
         settings: RoomSettings,
@@ -141,7 +141,7 @@ pub enum ClientMessage {
         request: u32,
         /// To whom.
         scope: ChatScope,
-        /// At most [`CHAT_BYTES_MAX`](crate::limits::CHAT_BYTES_MAX) bytes; see [`crate::text::chat`].
+        /// At most [`CHAT_BYTES_MAX`](crate::limits::CHAT_BYTES_MAX) bytes; see [`crate::text::clean_chat`].
         text: String,
     },
     /// Asks for another match in the same room once one is over. Answered only if rejected.

@@ -17,9 +17,9 @@ pub const VERSION_MAX: u16 = 1;
 
 /// What the first bytes of a connection are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Opening {
+pub enum PreambleResult {
     /// A preamble so far, but not all of it.
-    NeedMore,
+    Incomplete,
     /// A whole preamble; the first frame begins after its [`PREAMBLE_BYTES`] bytes.
     Preamble {
         /// Lowest version that the client speaks.
@@ -28,7 +28,7 @@ pub enum Opening {
         max: u16,
     },
     /// It begins like a preamble and is none.
-    Bad,
+    Invalid,
     /// Anything else: text mode.
     Text(u8),
 }
@@ -43,26 +43,26 @@ pub fn build(min: u16, max: u16) -> [u8; PREAMBLE_BYTES] {
 }
 
 /// Says what the first bytes of a connection are, as early as they can be told. Bytes after the preamble are ignored.
-pub fn classify(bytes: &[u8]) -> Opening {
+pub fn classify(bytes: &[u8]) -> PreambleResult {
     match bytes.first() {
-        None => return Opening::NeedMore,
-        Some(&first) if first != MAGIC[0] => return Opening::Text(first),
+        None => return PreambleResult::Incomplete,
+        Some(&first) if first != MAGIC[0] => return PreambleResult::Text(first),
         Some(_) => {}
     }
     if !bytes.iter().zip(&MAGIC).all(|(byte, expected)| byte == expected) {
-        return Opening::Bad;
+        return PreambleResult::Invalid;
     }
     let Some(&[_, _, _, _, min_low, min_high, max_low, max_high]) = bytes.first_chunk() else {
-        return Opening::NeedMore;
+        return PreambleResult::Incomplete;
     };
     let (min, max) = (
         u16::from_le_bytes([min_low, min_high]),
         u16::from_le_bytes([max_low, max_high]),
     );
     if min <= max {
-        Opening::Preamble { min, max }
+        PreambleResult::Preamble { min, max }
     } else {
-        Opening::Bad
+        PreambleResult::Invalid
     }
 }
 

@@ -39,7 +39,7 @@ const CONTROL_BYTES_RESERVED: usize = 256;
 
 /// Who the server says the client is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Identity {
+pub struct SessionInfo {
     /// Protocol version of the connection.
     pub version: u16,
     /// The player.
@@ -84,7 +84,7 @@ pub struct ClientSession {
     name: String,
     client: String,
     token: Option<Token>,
-    identity: Option<Identity>,
+    info: Option<SessionInfo>,
     stage: Stage,
     connected: bool,
     leaving: bool,
@@ -115,7 +115,7 @@ impl ClientSession {
             name: name.into(),
             client: client.into(),
             token: None,
-            identity: None,
+            info: None,
             stage: Stage::New,
             connected: false,
             leaving: false,
@@ -331,8 +331,8 @@ impl ClientSession {
     }
 
     /// What the `Welcome` said; `None` before it, and in a session made from a bare token.
-    pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
+    pub fn session_info(&self) -> Option<&SessionInfo> {
+        self.info.as_ref()
     }
 
     /// Bytes of the server's stream up to which messages were fetched.
@@ -413,7 +413,7 @@ impl ClientSession {
             return Err(SessionError::Violation("a greeting of another kind"));
         };
         self.token = Some(*token);
-        self.identity = Some(Identity {
+        self.info = Some(SessionInfo {
             version: *version,
             player: *player,
             name: name.clone(),
@@ -484,11 +484,9 @@ impl ClientSession {
     }
 
     fn confirm_every_bytes(&self) -> u64 {
-        self.identity
+        self.info
             .as_ref()
-            .map_or(CONFIRM_EVERY_BYTES, |identity| {
-                identity.limits.confirm_every_bytes
-            })
+            .map_or(CONFIRM_EVERY_BYTES, |info| info.limits.confirm_every_bytes)
             .into()
     }
 

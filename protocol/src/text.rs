@@ -30,7 +30,7 @@ pub enum TextError {
     },
     /// Too many bytes in UTF-8.
     #[error("it has {bytes} bytes, at most {bytes_max} are allowed")]
-    TooLong {
+    TooManyBytes {
         /// How many are left after cleaning.
         bytes: usize,
         /// The limit.
@@ -38,7 +38,7 @@ pub enum TextError {
     },
     /// A character that no player's name has: with it, a line could look like somebody else's.
     #[error("a name cannot have '{0}' in it")]
-    Character(char),
+    ForbiddenCharacter(char),
     /// What the server itself is called, or whoever reads what it says.
     #[error("nobody can be called \"{0}\" here")]
     Reserved(&'static str),
@@ -58,7 +58,7 @@ pub const PLAYER_NAME_CHARACTERS_FORBIDDEN: &str = ":*,()\
 /// # Errors
 /// Any of [`TextError`]; the limits are [`PLAYER_NAME_CHARACTERS_MAX`] and [`PLAYER_NAME_BYTES_MAX`]. A name has none of
 /// [`PLAYER_NAME_CHARACTERS_FORBIDDEN`], and its letters are none of [`PLAYER_NAMES_RESERVED`].
-pub fn player_name(name: &str) -> Result<String, TextError> {
+pub fn clean_player_name(name: &str) -> Result<String, TextError> {
     let name = checked(
         clean(name, is_invisible),
         PLAYER_NAME_CHARACTERS_MAX,
@@ -68,7 +68,7 @@ pub fn player_name(name: &str) -> Result<String, TextError> {
         .chars()
         .find(|character| PLAYER_NAME_CHARACTERS_FORBIDDEN.contains(*character))
     {
-        return Err(TextError::Character(unfit));
+        return Err(TextError::ForbiddenCharacter(unfit));
     }
     match PLAYER_NAMES_RESERVED
         .into_iter()
@@ -89,7 +89,7 @@ fn letters_of(name: &str) -> String {
 ///
 /// # Errors
 /// Any of [`TextError`]; the limits are [`ROOM_NAME_CHARACTERS_MAX`] and [`ROOM_NAME_BYTES_MAX`].
-pub fn room_name(name: &str) -> Result<String, TextError> {
+pub fn clean_room_name(name: &str) -> Result<String, TextError> {
     checked(
         clean(name, is_invisible),
         ROOM_NAME_CHARACTERS_MAX,
@@ -100,8 +100,8 @@ pub fn room_name(name: &str) -> Result<String, TextError> {
 /// Cleans a chat text. Joiners and variation selectors stay, since scripts and emoji need them.
 ///
 /// # Errors
-/// [`TextError::Empty`], or [`TextError::TooLong`]; the limit is [`CHAT_BYTES_MAX`].
-pub fn chat(text: &str) -> Result<String, TextError> {
+/// [`TextError::Empty`], or [`TextError::TooManyBytes`]; the limit is [`CHAT_BYTES_MAX`].
+pub fn clean_chat(text: &str) -> Result<String, TextError> {
     let invisible = |character| is_invisible(character) && !shapes_its_neighbours(character);
     checked(clean(text, invisible), CHAT_BYTES_MAX, CHAT_BYTES_MAX)
 }
@@ -129,7 +129,7 @@ fn checked(text: String, characters_max: usize, bytes_max: usize) -> Result<Stri
     }
     let bytes = text.len();
     if bytes > bytes_max {
-        return Err(TextError::TooLong { bytes, bytes_max });
+        return Err(TextError::TooManyBytes { bytes, bytes_max });
     }
     let characters = text.chars().count();
     if characters > characters_max {
@@ -180,11 +180,11 @@ mod tests {
     #[test]
     fn a_name_loses_what_cannot_be_seen() {
         assert_eq!(
-            player_name("  An\u{202E}n\u{200B} \t\r\n  B\u{7}o\u{1B}b\u{9B} "),
+            clean_player_name("  An\u{202E}n\u{200B} \t\r\n  B\u{7}o\u{1B}b\u{9B} "),
             Ok("Ann Bob".into())
         );
-        assert_eq!(player_name("A\u{200D}nn"), Ok("Ann".into()));
-        assert_eq!(player_name("Zoë-Ωλ 名前"), Ok("Zoë-Ωλ 名前".into()));
+        assert_eq!(clean_player_name("A\u{200D}nn"), Ok("Ann".into()));
+        assert_eq!(clean_player_name("Zoë-Ωλ 名前"), Ok("Zoë-Ωλ 名前".into()));
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
             "Ann (you)",
         ] {
             assert!(
-                matches!(player_name(name), Err(TextError::Character(_))),
+                matches!(clean_player_name(name), Err(TextError::ForbiddenCharacter(_))),
                 "{name:?}"
             );
         }
@@ -209,7 +209,7 @@ mod tests {
             "\u{1F3B2} Jos\u{e9}",
             "\u{0928}\u{092E}\u{0903}",
         ] {
-            assert_eq!(player_name(name), Ok(name.into()));
+            assert_eq!(clean_player_name(name), Ok(name.into()));
         }
     }
 
@@ -225,30 +225,30 @@ mod tests {
             "y_o_u",
         ] {
             assert!(
-                matches!(player_name(name), Err(TextError::Reserved(_))),
+                matches!(clean_player_name(name), Err(TextError::Reserved(_))),
                 "{name:?}"
             );
         }
         for name in ["Serverin", "The servers", "Youssef", "No"] {
-            assert_eq!(player_name(name), Ok(name.into()));
+            assert_eq!(clean_player_name(name), Ok(name.into()));
         }
     }
 
     #[test]
     fn nothing_visible_is_no_name() {
         for name in ["", " ", "\u{200B}\u{2800}", "\u{3000}\n", "\u{3164}"] {
-            assert_eq!(player_name(name), Err(TextError::Empty), "{name:?}");
+            assert_eq!(clean_player_name(name), Err(TextError::Empty), "{name:?}");
         }
-        assert_eq!(chat("\u{200D}"), Err(TextError::Empty));
+        assert_eq!(clean_chat("\u{200D}"), Err(TextError::Empty));
     }
 
     #[test]
     fn lengths_count_after_cleaning() {
         assert_eq!(
-            player_name(&format!("  {}\u{200B}", "n".repeat(24))),
+            clean_player_name(&format!("  {}\u{200B}", "n".repeat(24))),
             Ok("n".repeat(24))
         );
-        let too_long = player_name(&"n".repeat(25));
+        let too_long = clean_player_name(&"n".repeat(25));
         assert_eq!(
             too_long,
             Err(TextError::TooManyCharacters {
@@ -257,15 +257,15 @@ mod tests {
             })
         );
         assert_eq!(
-            room_name(&"😀".repeat(31)),
-            Err(TextError::TooLong {
+            clean_room_name(&"😀".repeat(31)),
+            Err(TextError::TooManyBytes {
                 bytes: 124,
                 bytes_max: 120
             })
         );
         assert_eq!(
-            chat(&"c".repeat(501)),
-            Err(TextError::TooLong {
+            clean_chat(&"c".repeat(501)),
+            Err(TextError::TooManyBytes {
                 bytes: 501,
                 bytes_max: 500
             })
@@ -275,9 +275,9 @@ mod tests {
     #[test]
     fn chat_keeps_joined_emoji_and_stays_on_one_line() {
         assert_eq!(
-            chat("👩\u{200D}🚀 \u{2764}\u{FE0F}\nok"),
+            clean_chat("👩\u{200D}🚀 \u{2764}\u{FE0F}\nok"),
             Ok("👩\u{200D}🚀 \u{2764}\u{FE0F} ok".into())
         );
-        assert_eq!(chat("a\u{2028}b\u{85}c\u{202E}d"), Ok("a b cd".into()));
+        assert_eq!(clean_chat("a\u{2028}b\u{85}c\u{202E}d"), Ok("a b cd".into()));
     }
 }

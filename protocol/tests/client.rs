@@ -183,9 +183,9 @@ fn a_client_is_greeted() {
     let client = server.connect();
     assert!(client.is_connected());
     assert_eq!(client.token(), TOKEN);
-    let identity = client.identity().expect("it was welcomed");
-    assert_eq!(identity.name, "Ann");
-    assert_eq!(identity.games[0].name, "relay");
+    let info = client.session_info().expect("it was welcomed");
+    assert_eq!(info.name, "Ann");
+    assert_eq!(info.games[0].name, "relay");
     assert!(client.local_addr().is_some());
 }
 

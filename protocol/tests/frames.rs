@@ -9,7 +9,7 @@ use forkade_protocol::{
     codec::{self, CodecError},
     frame::{self, Split},
     limits::{FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX},
-    preamble::{self, Opening},
+    preamble::{self, PreambleResult},
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde::Serialize;
@@ -94,10 +94,10 @@ proptest! {
     #[test]
     fn no_opening_bytes_panic(bytes in vec(prop_oneof![any::<u8>(), Just(0xF7), Just(b'F'), Just(b'K')], 0..12)) {
         match preamble::classify(&bytes) {
-            Opening::NeedMore => prop_assert!(bytes.len() < preamble::PREAMBLE_BYTES),
-            Opening::Text(first) => prop_assert!(bytes[0] == first && first != preamble::MAGIC[0]),
-            Opening::Preamble { min, max } => prop_assert_eq!(&bytes[..8], &preamble::build(min, max)[..]),
-            Opening::Bad => prop_assert_eq!(bytes[0], preamble::MAGIC[0]),
+            PreambleResult::Incomplete => prop_assert!(bytes.len() < preamble::PREAMBLE_BYTES),
+            PreambleResult::Text(first) => prop_assert!(bytes[0] == first && first != preamble::MAGIC[0]),
+            PreambleResult::Preamble { min, max } => prop_assert_eq!(&bytes[..8], &preamble::build(min, max)[..]),
+            PreambleResult::Invalid => prop_assert_eq!(bytes[0], preamble::MAGIC[0]),
         }
     }
 }
@@ -175,7 +175,10 @@ fn versions_meet_at_the_highest_common_one() {
     assert_eq!(preamble::negotiate(0, u16::MAX), Some(1));
     assert_eq!(preamble::negotiate(2, 7), None);
     assert_eq!(preamble::negotiate(0, 0), None);
-    assert_eq!(preamble::classify(&preamble::build(2, 1)), Opening::Bad);
+    assert_eq!(
+        preamble::classify(&preamble::build(2, 1)),
+        PreambleResult::Invalid
+    );
 }
 
 #[test]

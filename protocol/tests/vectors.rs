@@ -5,7 +5,7 @@ use forkade_protocol::{
     codec::{self, CodecError},
     frame::{self, Split},
     limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX},
-    preamble::{self, Opening},
+    preamble::{self, PreambleResult},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -117,7 +117,10 @@ fn integers_encode_and_decode_as_written() {
 fn preambles_are_built_and_recognised_as_written() {
     for Preamble { min, max, hex } in vectors().preambles {
         assert_eq!(preamble::build(min, max)[..], bytes(&hex));
-        assert_eq!(preamble::classify(&bytes(&hex)), Opening::Preamble { min, max });
+        assert_eq!(
+            preamble::classify(&bytes(&hex)),
+            PreambleResult::Preamble { min, max }
+        );
     }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::shared_record;
 use crate::sys::memory::{Guarded, SharedBytes};
-use crate::transaction::{Hand, Record, Tx};
+use crate::transaction::{Attachment, Record, Tx};
 
 shared_record! {
     /// `8 × WORDS` bytes of a stream, in a record that one process animates.
@@ -31,19 +31,19 @@ impl<const WORDS: usize> ByteRing<WORDS> {
         }
     }
 
-    /// Where the stream's bytes from `offset` on lie: see [`Placement`].
-    pub fn placement(&self, hand: &Hand) -> Placement<'_, WORDS> {
-        self.placed_from(self.base(hand))
+    /// Where the stream's bytes from `offset` on lie: see [`RingView`].
+    pub fn view(&self, attachment: &Attachment) -> RingView<'_, WORDS> {
+        self.view_from(self.base(attachment))
     }
 
     /// Offset of the byte that lies, or would lie, at the ring's first byte.
-    pub fn base(&self, hand: &Hand) -> u64 {
-        hand.own(&self.base)
+    pub fn base(&self, attachment: &Attachment) -> u64 {
+        attachment.read_own(&self.base)
     }
 
     /// Where the stream's bytes lie if the ring was begun at offset `base`: for who does not animate the record, and was told.
-    pub fn placed_from(&self, base: u64) -> Placement<'_, WORDS> {
-        Placement {
+    pub fn view_from(&self, base: u64) -> RingView<'_, WORDS> {
+        RingView {
             bytes: &self.bytes,
             base,
         }
@@ -63,12 +63,12 @@ impl<const WORDS: usize> ByteRing<WORDS> {
 
 /// A ring's bytes and its base, read once: valid until the next transaction that rebases the ring.
 #[derive(Clone, Copy)]
-pub struct Placement<'a, const WORDS: usize> {
+pub struct RingView<'a, const WORDS: usize> {
     bytes: &'a SharedBytes<WORDS>,
     base: u64,
 }
 
-impl<'a, const WORDS: usize> Placement<'a, WORDS> {
+impl<'a, const WORDS: usize> RingView<'a, WORDS> {
     /// The memory, for a system call on one of the [`ranges`](Self::range).
     pub fn bytes(&self) -> &'a SharedBytes<WORDS> {
         self.bytes

@@ -1,10 +1,10 @@
 //! How one process makes others look.
 //!
-//! A bell only says "look": it carries nothing, and ringing twice is the same as once. What was to be announced is in shared
-//! memory, so a bell that was lost, because its ringer died between commit and ringing, is rung again by whoever notices that an
-//! event log is [unannounced](crate::event_log::EventLog::unannounced): a successor, the next writer, or the ticker.
+//! A doorbell only says "look": it carries nothing, and ringing twice is the same as once. What was to be announced is in shared
+//! memory, so a doorbell that was lost, because its ringer died between commit and ringing, is rung again by whoever notices that an
+//! event log is [unannounced_head](crate::event_log::EventLog::unannounced_head): a successor, the next writer, or the ticker.
 //!
-//! Who is the only one to [listen](Listeners) need not ring.
+//! Who is the only one to [listen](Subscribers) need not ring.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -15,10 +15,10 @@ use crate::sys::process::ProcessId;
 
 /// Wakes the readers of `log`, if anything was published since they were last woken.
 ///
-/// The published offset is read before the bell is rung: what is committed in between will be announced by its own writer.
-pub fn ring<const WORDS: usize>(log: &EventLog<WORDS>, bell: &EventFd) {
-    if let Some(offset) = log.unannounced() {
-        bell.ring();
+/// The published offset is read before the doorbell is rung: what is committed in between will be announced by its own writer.
+pub fn ring<const WORDS: usize>(log: &EventLog<WORDS>, doorbell: &EventFd) {
+    if let Some(offset) = log.unannounced_head() {
+        doorbell.ring();
         log.set_announced(offset);
     }
 }
@@ -27,18 +27,18 @@ pub fn ring<const WORDS: usize>(log: &EventLog<WORDS>, bell: &EventFd) {
 const LISTENERS_KNOWN_MAX: usize = 6;
 
 shared_record! {
-    /// Which processes listen for a bell. It may name some that do not any more (they may have been killed), which costs a needless
+    /// Which processes listen for a doorbell. It may name some that do not any more (they may have been killed), which costs a needless
     /// ring, but never leaves out one that does.
-    pub struct Listeners {
+    pub struct Subscribers {
         known: [AtomicU64; LISTENERS_KNOWN_MAX],
         /// Nonzero once there was no place for somebody.
         more: AtomicU64,
     }
 }
 
-impl Listeners {
+impl Subscribers {
     /// `me` listens from now on. The caller looks at the log afterwards: of what was published before, nobody may have told it.
-    pub fn enter(&self, me: ProcessId) {
+    pub fn subscribe(&self, me: ProcessId) {
         let word = me.to_number();
         if self
             .known
@@ -48,12 +48,12 @@ impl Listeners {
         {
             self.more.store(1, Ordering::SeqCst);
         }
-        // See `is_only`: either this process sees what the writer has published, or the writer sees this process.
+        // See `is_only_subscriber`: either this process sees what the writer has published, or the writer sees this process.
         fence(Ordering::SeqCst);
     }
 
     /// `me` does not listen any more.
-    pub fn leave(&self, me: ProcessId) {
+    pub fn unsubscribe(&self, me: ProcessId) {
         let word = me.to_number();
         for known in &self.known {
             let _ = known.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
@@ -61,7 +61,7 @@ impl Listeners {
     }
 
     /// Whether nobody but `me` has to be told of what was published before this was asked.
-    pub fn is_only(&self, me: ProcessId) -> bool {
+    pub fn is_only_subscriber(&self, me: ProcessId) -> bool {
         fence(Ordering::SeqCst);
         let (word, load) = (me.to_number(), |known: &AtomicU64| known.load(Ordering::Acquire));
         self.more.load(Ordering::Acquire) == 0
@@ -102,8 +102,8 @@ mod tests {
     use super::*;
     use crate::sys::memory::Mapping;
 
-    fn listeners() -> &'static Listeners {
-        Mapping::create("bell-test", 4096)
+    fn subscribers() -> &'static Subscribers {
+        Mapping::create("doorbell-test", 4096)
             .expect("memory is there")
             .record(0)
     }
@@ -112,32 +112,37 @@ mod tests {
     fn process(start_time: u64) -> ProcessId {
         ProcessId {
             start_time,
-            ..ProcessId::of_self()
+            ..ProcessId::current()
         }
     }
 
     #[test]
     fn only_who_listens_alone_is_told_so() {
-        let listeners = listeners();
+        let subscribers = subscribers();
         let (one, other) = (process(1), process(2));
-        assert!(listeners.is_only(one), "nobody listens");
-        listeners.enter(one);
-        listeners.enter(one);
-        assert!(listeners.is_only(one) && !listeners.is_only(other));
-        listeners.enter(other);
-        assert!(!listeners.is_only(one) && !listeners.is_only(other));
-        listeners.leave(other);
-        assert!(listeners.is_only(one));
+        assert!(subscribers.is_only_subscriber(one), "nobody listens");
+        subscribers.subscribe(one);
+        subscribers.subscribe(one);
+        assert!(subscribers.is_only_subscriber(one) && !subscribers.is_only_subscriber(other));
+        subscribers.subscribe(other);
+        assert!(!subscribers.is_only_subscriber(one) && !subscribers.is_only_subscriber(other));
+        subscribers.unsubscribe(other);
+        assert!(subscribers.is_only_subscriber(one));
     }
 
     #[test]
     fn where_too_many_listen_nobody_is_alone_until_all_are_forgotten() {
-        let listeners = listeners();
+        let subscribers = subscribers();
         let all: Vec<_> = (1..=LISTENERS_KNOWN_MAX as u64 + 1).map(process).collect();
-        all.iter().for_each(|process| listeners.enter(*process));
-        all[1..].iter().for_each(|process| listeners.leave(*process));
-        assert!(!listeners.is_only(all[0]), "the last one was never known by name");
-        listeners.clear();
-        assert!(listeners.is_only(all[0]));
+        all.iter().for_each(|process| subscribers.subscribe(*process));
+        all[1..]
+            .iter()
+            .for_each(|process| subscribers.unsubscribe(*process));
+        assert!(
+            !subscribers.is_only_subscriber(all[0]),
+            "the last one was never known by name"
+        );
+        subscribers.clear();
+        assert!(subscribers.is_only_subscriber(all[0]));
     }
 }

@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::mutants::Switch;
+use crate::mutants::Mutant;
 use crate::shared_record;
 use crate::sys::memory::{Guarded, SharedBytes};
 use crate::transaction::{Record, Tx, View};
@@ -32,7 +32,7 @@ shared_record! {
         published_base: AtomicU64,
         /// `head`, published after the commit for readers.
         published: AtomicU64,
-        /// `published` when the bell was last rung. Behind `published`: somebody may be asleep who should look.
+        /// `published` when the doorbell was last rung. Behind `published`: somebody may be asleep who should look.
         announced: AtomicU64,
         bytes: SharedBytes<WORDS>,
     }
@@ -93,7 +93,7 @@ impl<const WORDS: usize> Appender<'_, WORDS> {
 
     /// Makes the events part of the transaction.
     pub fn finish<R: Record>(self, tx: &mut Tx<'_, R>) {
-        if Switch::BellBeforeCommit.is_on() {
+        if Mutant::RingBeforeCommit.is_on() {
             self.log.announced.store(self.head, Ordering::Release);
         }
         tx.set(&self.log.head, self.head);
@@ -134,11 +134,11 @@ impl<const WORDS: usize> EventLog<WORDS> {
         tx.set(&self.last_number, 0);
     }
 
-    /// Begins to append events, under the room's lock. Readers see them after the commit. With `all_was_read`, nobody needs what
+    /// Begins to append events, under the room's lock. Readers see them after the commit. With `all_read`, nobody needs what
     /// is in the log, and the events go to its first bytes.
-    pub fn append<R: Record>(&self, tx: &mut Tx<'_, R>, all_was_read: bool) -> Appender<'_, WORDS> {
+    pub fn append<R: Record>(&self, tx: &mut Tx<'_, R>, all_read: bool) -> Appender<'_, WORDS> {
         let head = tx.get(&self.head);
-        if all_was_read && tx.get(&self.base) != head {
+        if all_read && tx.get(&self.base) != head {
             // For good, as always: what lies there will be written over, whatever becomes of the transaction.
             self.close_window(head);
             tx.set(&self.base, head);
@@ -200,7 +200,7 @@ impl<const WORDS: usize> EventLog<WORDS> {
     }
 
     /// Whether there is nothing behind `cursor`. No lock is needed.
-    pub fn is_read_up_to(&self, cursor: u64) -> bool {
+    pub fn ends_at(&self, cursor: u64) -> bool {
         self.published.load(Ordering::Acquire) == cursor
     }
 
@@ -209,13 +209,13 @@ impl<const WORDS: usize> EventLog<WORDS> {
         self.published.load(Ordering::Acquire).saturating_sub(cursor)
     }
 
-    /// Whether events were published that the bell has not been rung for; the offset up to which.
-    pub fn unannounced(&self) -> Option<u64> {
+    /// Whether events were published that the doorbell has not been rung for; the offset up to which.
+    pub fn unannounced_head(&self) -> Option<u64> {
         let published = self.published.load(Ordering::Acquire);
         (self.announced.load(Ordering::Acquire) != published).then_some(published)
     }
 
-    /// The bell has been rung for everything up to `offset`.
+    /// The doorbell has been rung for everything up to `offset`.
     pub fn set_announced(&self, offset: u64) {
         self.announced.store(offset, Ordering::Release);
     }
@@ -231,7 +231,7 @@ impl<const WORDS: usize> EventLog<WORDS> {
         self.tail.load(Ordering::Acquire)
     }
 
-    /// The offset up to which the bell has been rung.
+    /// The offset up to which the doorbell has been rung.
     pub fn announced(&self) -> u64 {
         self.announced.load(Ordering::Acquire)
     }

@@ -1,7 +1,7 @@
 //! How a process that gets nowhere is reported: one word in a small table, and a signal to who judges.
 //!
 //! A report is a single word, so that who reports can be killed at any instruction, and it names only *what* is stuck: who is to blame
-//! for it, the judge finds out. Many may report the same; it is in the table once, or, if they race, a few times.
+//! for it, the detector finds out. Many may report the same; it is in the table once, or, if they race, a few times.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -13,17 +13,17 @@ use crate::sys::process::ProcessId;
 
 shared_record! {
     /// What seems to be stuck. Zeroes are an empty table, and nobody who would look at it.
-    pub struct Alarm {
-        judge_pid: AtomicU32,
-        judge_start_time: AtomicU64,
+    pub struct HangReports {
+        detector_pid: AtomicU32,
+        detector_start_time: AtomicU64,
         /// How often somebody reported.
-        raised_total: AtomicU64,
-        /// Words of [`Subject`]s, with [`SEEN`] once the judge knows; 0 where there is none.
+        reported_total: AtomicU64,
+        /// Words of [`Subject`]s, with [`SEEN`] once the detector knows; 0 where there is none.
         reports: [AtomicU64; REPORTS_MAX],
     }
 }
 
-/// The judge knows about it, and need not be woken.
+/// The detector knows about it, and need not be woken.
 const SEEN: u64 = 1 << 63;
 /// What kind of subject a word names.
 const KIND_SHIFT: u32 = 56;
@@ -74,37 +74,38 @@ impl Subject {
     }
 }
 
-impl Alarm {
+impl HangReports {
     /// Names the process that looks at the table, which is sent SIGUSR1 whenever there is something new in it. Until then reports wake
     /// nobody.
-    pub fn set_judge(&self, judge: ProcessId) {
-        self.judge_start_time.store(judge.start_time, Ordering::Relaxed);
-        self.judge_pid.store(judge.pid, Ordering::Release);
+    pub fn set_detector(&self, detector: ProcessId) {
+        self.detector_start_time
+            .store(detector.start_time, Ordering::Relaxed);
+        self.detector_pid.store(detector.pid, Ordering::Release);
     }
 
     /// Reports. To be repeated while it lasts: where the table is full, a report is dropped.
-    pub fn raise(&self, subject: Subject) {
-        self.raised_total.fetch_add(1, Ordering::Relaxed);
+    pub fn report(&self, subject: Subject) {
+        self.reported_total.fetch_add(1, Ordering::Relaxed);
         if !self.enter(subject.word()) {
             return;
         }
-        let judge = ProcessId {
-            pid: self.judge_pid.load(Ordering::Acquire),
-            start_time: self.judge_start_time.load(Ordering::Relaxed),
+        let detector = ProcessId {
+            pid: self.detector_pid.load(Ordering::Acquire),
+            start_time: self.detector_start_time.load(Ordering::Relaxed),
         };
-        if judge.pid != 0 {
+        if detector.pid != 0 {
             // One that is gone takes this process with it in a moment.
-            let _ = judge.send_signal(Signal::SIGUSR1);
+            let _ = detector.send_signal(Signal::SIGUSR1);
         }
     }
 
     /// How often somebody reported.
-    pub fn raised_total(&self) -> u64 {
-        self.raised_total.load(Ordering::Relaxed)
+    pub fn reported_total(&self) -> u64 {
+        self.reported_total.load(Ordering::Relaxed)
     }
 
-    /// For the judge: what is reported, with the places in the table. What is given is taken for seen; a word that is none is removed.
-    pub fn reports(&self) -> impl Iterator<Item = (usize, Subject)> {
+    /// For the detector: what is reported, with the places in the table. What is given is taken for seen; a word that is none is removed.
+    pub fn pending(&self) -> impl Iterator<Item = (usize, Subject)> {
         self.reports.iter().enumerate().filter_map(|(place, report)| {
             let word = report.load(Ordering::Acquire);
             let subject = Subject::from_word(word);
@@ -117,16 +118,16 @@ impl Alarm {
         })
     }
 
-    /// For the judge: what was reported there is settled. Who still waits reports anew.
-    pub fn dismiss(&self, place: usize) {
+    /// For the detector: what was reported there is settled. Who still waits reports anew.
+    pub fn clear(&self, place: usize) {
         self.reports[place].store(0, Ordering::Release);
     }
 
-    /// Puts the word into the table, if it is not there. Says whether the judge should be woken.
+    /// Puts the word into the table, if it is not there. Says whether the detector should be woken.
     fn enter(&self, word: u64) -> bool {
         for report in &self.reports {
             match report.load(Ordering::Acquire) {
-                // Whoever has entered it may have died before waking the judge.
+                // Whoever has entered it may have died before waking the detector.
                 entered if entered == word => return true,
                 entered if entered == word | SEEN => return false,
                 _ => {}

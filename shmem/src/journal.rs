@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use crate::limits::JOURNAL_BYTES;
-use crate::mutants::Switch;
+use crate::mutants::Mutant;
 use crate::shared_record;
 use crate::sys::memory::Mapping;
 
@@ -43,7 +43,7 @@ impl Journal {
     ///
     /// [`JournalFull`]; then nothing was kept and the cell must not be changed.
     pub fn keep(&self, offset: usize, old: &[u8]) -> Result<(), JournalFull> {
-        if Switch::JournalSkipped.is_on() {
+        if Mutant::JournalSkipped.is_on() {
             return Ok(());
         }
         assert!(old.len() <= CELL_BYTES_MAX, "cell too long for the journal");
@@ -66,7 +66,7 @@ impl Journal {
 
     /// Makes the changes final: one store.
     pub fn commit(&self) {
-        if Switch::CommitInTwoStores.is_on() {
+        if Mutant::CommitInTwoStores.is_on() {
             self.set_used(self.first_entry_end());
         }
         self.set_used(0);

@@ -5,9 +5,9 @@
 //! * [`journal`]: the undo journal;
 //! * [`byte_ring`]: a player's bytes, in and out, by absolute offsets;
 //! * [`event_log`]: a room's events, written under its lock and read without;
-//! * [`alarm`]: how a process that waits in vain reports it;
-//! * [`bell`]: how one process makes others look;
-//! * [`pulse`]: how others see that a process gets on;
+//! * [`hang_reports`]: how a process that waits in vain reports it;
+//! * [`doorbell`]: how one process makes others look;
+//! * [`liveness`]: how others see that a process gets on;
 //! * [`table`]: records by index and generation, and where they lie;
 //! * [`sys`]: the only unsafe code: a thin layer over the kernel and the C library.
 #![deny(unsafe_code)]

@@ -1,4 +1,4 @@
-//! A process's pulse: when it last came round its loop, for those who watch whether it gets on.
+//! A process's liveness: when it last came round its loop, for those who watch whether it gets on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,20 +6,20 @@ use crate::shared_record;
 use crate::sys::clock::now_ms;
 
 shared_record! {
-    /// The pulse of one process. One that waits has none, and need not have: only who has something to do must get on.
-    pub struct Pulse {
-        last_ms: AtomicU64,
+    /// The liveness of one process. One that waits has none, and need not have: only who has something to do must get on.
+    pub struct Liveness {
+        last_progress_ms: AtomicU64,
     }
 }
 
-impl Pulse {
+impl Liveness {
     /// The process gets on.
-    pub fn beat(&self) {
-        self.last_ms.store(now_ms(), Ordering::Relaxed);
+    pub fn record_progress(&self) {
+        self.last_progress_ms.store(now_ms(), Ordering::Relaxed);
     }
 
     /// When it last did, in milliseconds of [`now_ms`].
-    pub fn last_ms(&self) -> u64 {
-        self.last_ms.load(Ordering::Relaxed)
+    pub fn last_progress_ms(&self) -> u64 {
+        self.last_progress_ms.load(Ordering::Relaxed)
     }
 }

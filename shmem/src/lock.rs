@@ -19,7 +19,7 @@ shared_record! {
         holder_pid: AtomicU32,
         holder_start_time: AtomicU64,
         epoch: AtomicU64,
-        taken_at_ms: AtomicU64,
+        acquired_at_ms: AtomicU64,
         waits: AtomicU64,
         long_waits: AtomicU64,
         recoveries: AtomicU64,
@@ -40,13 +40,13 @@ pub struct Holder {
 
 /// How a lock has fared, for operators. The figures are read one by one, without the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LockFigures {
+pub struct LockStats {
     /// Who holds it just now.
     pub holder: Option<ProcessId>,
     /// How often it was taken.
     pub epoch: u64,
     /// When it was last taken, in milliseconds of [`now_ms`].
-    pub taken_at_ms: u64,
+    pub acquired_at_ms: u64,
     /// How often somebody found it taken and waited.
     pub waits: u64,
     /// How often a wait lasted [`LOCK_WAIT_REPORT_MS`] or more.
@@ -75,13 +75,13 @@ impl Lock {
     }
 
     /// The figures for operators.
-    pub fn figures(&self) -> LockFigures {
+    pub fn stats(&self) -> LockStats {
         let pid = self.holder_pid.load(Ordering::Relaxed);
         let start_time = self.holder_start_time.load(Ordering::Relaxed);
-        LockFigures {
+        LockStats {
             holder: (pid != 0).then_some(ProcessId { pid, start_time }),
             epoch: self.epoch.load(Ordering::Relaxed),
-            taken_at_ms: self.taken_at_ms.load(Ordering::Relaxed),
+            acquired_at_ms: self.acquired_at_ms.load(Ordering::Relaxed),
             waits: self.waits.load(Ordering::Relaxed),
             long_waits: self.long_waits.load(Ordering::Relaxed),
             recoveries: self.recoveries.load(Ordering::Relaxed),
@@ -89,7 +89,7 @@ impl Lock {
     }
 
     /// Who holds the lock: also a holder that is stopped between taking it and entering itself.
-    pub fn held(&self) -> Option<Holder> {
+    pub fn holder(&self) -> Option<Holder> {
         let pid = self.mutex.holder()?;
         let has_entered_itself = self.holder_pid.load(Ordering::Acquire) == pid;
         Some(Holder {
@@ -105,7 +105,7 @@ impl Lock {
     /// # Panics
     ///
     /// If the lock was never prepared or is unusable: nothing in this program unlocks without repair.
-    pub fn take(&'static self, me: ProcessId, mapping: &Mapping, report: impl Fn()) -> Taken {
+    pub fn acquire(&'static self, me: ProcessId, mapping: &Mapping, report: impl Fn()) -> LockGuard {
         assert!(self.is_prepared(), "lock taken before it was prepared");
         let acquired = match self.mutex.try_lock() {
             Ok(Some(acquired)) => acquired,
@@ -119,12 +119,12 @@ impl Lock {
         self.holder_start_time.store(me.start_time, Ordering::Relaxed);
         // Last, so that who sees the one sees the other.
         self.holder_pid.store(me.pid, Ordering::Release);
-        self.taken_at_ms.store(now_ms(), Ordering::Relaxed);
+        self.acquired_at_ms.store(now_ms(), Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
         if recovered {
             self.recoveries.fetch_add(1, Ordering::Relaxed);
         }
-        Taken {
+        LockGuard {
             held: Some(held),
             lock: self,
             recovered,
@@ -161,14 +161,14 @@ impl Lock {
 }
 
 /// The lock is held; dropping this releases it.
-pub struct Taken {
+pub struct LockGuard {
     held: Option<Held<'static>>,
     lock: &'static Lock,
     /// Whether a dead holder left something to decide.
     pub recovered: bool,
 }
 
-impl Drop for Taken {
+impl Drop for LockGuard {
     fn drop(&mut self) {
         self.lock.holder_pid.store(0, Ordering::Relaxed);
         drop(self.held.take());

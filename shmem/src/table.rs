@@ -19,7 +19,7 @@ pub struct Reference<R> {
 
 impl<R> Reference<R> {
     /// Refers to nobody.
-    pub const NOBODY: Self = Self::from_id(0);
+    pub const NONE: Self = Self::from_id(0);
 
     /// Refers to the occupant `generation` of the record `index`.
     pub fn new(index: u32, generation: u32) -> Self {
@@ -37,7 +37,7 @@ impl<R> Reference<R> {
     }
 
     /// Whether this refers to somebody.
-    pub fn is_somebody(self) -> bool {
+    pub fn is_some(self) -> bool {
         self.generation() != 0
     }
 
@@ -147,7 +147,7 @@ pub struct LayoutPlan {
 
 impl LayoutPlan {
     /// Reserves the place for `len` records and gives its offset.
-    pub fn place<R: Shared>(&mut self, len: u32) -> usize {
+    pub fn reserve<R: Shared>(&mut self, len: u32) -> usize {
         let offset = self
             .bytes
             .next_multiple_of(rustix::param::page_size().max(align_of::<R>()));

@@ -1,12 +1,12 @@
 //! The only way to change shared state: a transaction, under exactly one lock, that happens as a whole or not at all.
 //!
-//! A process has one [`Hand`]. Beginning a transaction borrows it mutably, so a second lock beside the first does not compile:
+//! A process has one [`Attachment`]. Beginning a transaction borrows it mutably, so a second lock beside the first does not compile:
 //!
 //! ```compile_fail,E0499
-//! # use forkade::shm::transaction::{Hand, Record};
-//! fn two_locks<R: Record>(hand: &mut Hand, one: &'static R, other: &'static R) {
-//!     let first = hand.begin(one);
-//!     let second = hand.begin(other); // error[E0499]: cannot borrow `*hand` as mutable more than once at a time
+//! # use shmem::transaction::{Attachment, Record};
+//! fn two_locks<R: Record>(attachment: &mut Attachment, one: &'static R, other: &'static R) {
+//!     let first = attachment.begin(one);
+//!     let second = attachment.begin(other); // error[E0499]: cannot borrow `*attachment` as mutable more than once at a time
 //!     drop((first, second));
 //! }
 //! ```
@@ -18,9 +18,9 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
-use crate::hang_reports::{Alarm, Subject};
+use crate::hang_reports::{HangReports, Subject};
 use crate::journal::JournalFull;
-use crate::lock::{Lock, Taken};
+use crate::lock::{Lock, LockGuard};
 use crate::sys::memory::{Guarded, Mapping, Plain, Shared, SharedBytes};
 use crate::sys::process::ProcessId;
 
@@ -40,33 +40,33 @@ pub trait Record: Shared + Sized {
 }
 
 /// A record that is changed by one process at a time, under whatever lock that process happens to hold.
-pub trait Animated: Shared + Sized {
+pub trait SingleWriter: Shared + Sized {
     /// Offset of the record whose lock was noted before the animator's last transaction; 0 for none.
     fn noted_lock(&self) -> &AtomicU64;
 }
 
 /// One process's access to shared state.
-pub struct Hand {
+pub struct Attachment {
     mapping: &'static Mapping,
     me: ProcessId,
     recoveries_total: &'static AtomicU64,
-    alarm: &'static Alarm,
-    animated: Vec<(Range<usize>, &'static AtomicU64)>,
+    hang_reports: &'static HangReports,
+    owned: Vec<(Range<usize>, &'static AtomicU64)>,
 }
 
-impl Hand {
+impl Attachment {
     /// The hand of the calling process. A process has only one: see [`Memory::attach`](crate::state::layout::Memory::attach).
     pub fn new(
         mapping: &'static Mapping,
         recoveries_total: &'static AtomicU64,
-        alarm: &'static Alarm,
+        hang_reports: &'static HangReports,
     ) -> Self {
         Self {
             mapping,
-            me: ProcessId::of_self(),
+            me: ProcessId::current(),
             recoveries_total,
-            alarm,
-            animated: Vec::with_capacity(2),
+            hang_reports,
+            owned: Vec::with_capacity(2),
         }
     }
 
@@ -76,22 +76,22 @@ impl Hand {
     }
 
     /// From now on this process, and no other, changes `record`.
-    pub fn animate<A: Animated>(&mut self, record: &'static A) {
+    pub fn acquire<A: SingleWriter>(&mut self, record: &'static A) {
         let range = range_of(record);
-        if !self.animated.iter().any(|(other, _)| *other == range) {
-            self.animated.push((range, record.noted_lock()));
+        if !self.owned.iter().any(|(other, _)| *other == range) {
+            self.owned.push((range, record.noted_lock()));
         }
     }
 
     /// This process does not animate `record` any more.
-    pub fn let_go<A: Animated>(&mut self, record: &'static A) {
+    pub fn release<A: SingleWriter>(&mut self, record: &'static A) {
         let range = range_of(record);
-        self.animated.retain(|(other, _)| *other != range);
+        self.owned.retain(|(other, _)| *other != range);
     }
 
-    /// This process animates nothing any more.
-    pub fn let_go_of_all(&mut self) {
-        self.animated.clear();
+    /// This process owns nothing any more.
+    pub fn release_all(&mut self) {
+        self.owned.clear();
     }
 
     /// The value of a cell in a record that this process animates. No lock is needed: nobody else changes it.
@@ -99,9 +99,9 @@ impl Hand {
     /// # Panics
     ///
     /// If the cell lies elsewhere.
-    pub fn own<T: Plain>(&self, cell: &Guarded<T>) -> T {
+    pub fn read_own<T: Plain>(&self, cell: &Guarded<T>) -> T {
         assert!(
-            self.animates(cell.address(), size_of::<T>()),
+            self.owns(cell.address(), size_of::<T>()),
             "a cell read as one's own that is not"
         );
         cell.load()
@@ -111,24 +111,24 @@ impl Hand {
     pub fn begin<R: Record>(&mut self, record: &'static R) -> Tx<'_, R> {
         let record_range = record.guarded_addresses();
         let offset = self.mapping.offset_of(record_range.start) as u64;
-        for (_, noted) in &self.animated {
+        for (_, noted) in &self.owned {
             noted.store(offset, Ordering::Relaxed);
         }
         // The note must be in memory before the first write is.
         compiler_fence(Ordering::SeqCst);
-        let alarm = self.alarm;
-        let taken = record.lock().take(self.me, self.mapping, || {
-            alarm.raise(Subject::Lock { offset });
+        let hang_reports = self.hang_reports;
+        let guard = record.lock().acquire(self.me, self.mapping, || {
+            hang_reports.report(Subject::Lock { offset });
         });
-        if taken.recovered {
+        if guard.recovered {
             self.recoveries_total.fetch_add(1, Ordering::Relaxed);
         }
-        let recovered = taken.recovered;
+        let recovered = guard.recovered;
         let tx = Tx {
             record,
-            _taken: taken,
+            _guard: guard,
             view: View {
-                hand: self,
+                attachment: self,
                 record_range,
             },
             full: false,
@@ -140,12 +140,12 @@ impl Hand {
     }
 
     /// Decides what a dead process left under this record's lock, by taking and releasing it.
-    pub fn settle<R: Record>(&mut self, record: &'static R) {
+    pub fn recover<R: Record>(&mut self, record: &'static R) {
         drop(self.begin(record));
     }
 
-    fn animates(&self, address: usize, bytes: usize) -> bool {
-        self.animated
+    fn owns(&self, address: usize, bytes: usize) -> bool {
+        self.owned
             .iter()
             .any(|(range, _)| contains(range, address, bytes))
     }
@@ -153,7 +153,7 @@ impl Hand {
 
 /// What a transaction may read.
 pub struct View<'h> {
-    hand: &'h mut Hand,
+    attachment: &'h mut Attachment,
     record_range: Range<usize>,
 }
 
@@ -170,7 +170,7 @@ impl View<'_> {
 
     fn check(&self, address: usize, bytes: usize) {
         assert!(
-            contains(&self.record_range, address, bytes) || self.hand.animates(address, bytes),
+            contains(&self.record_range, address, bytes) || self.attachment.owns(address, bytes),
             "a cell that the held lock does not guard"
         );
     }
@@ -180,7 +180,7 @@ impl View<'_> {
 pub struct Tx<'h, R: Record> {
     view: View<'h>,
     record: &'static R,
-    _taken: Taken,
+    _guard: LockGuard,
     full: bool,
 }
 
@@ -204,7 +204,7 @@ impl<'h, R: Record> Tx<'h, R> {
     /// If neither the held lock guards the cell nor this process animates it.
     pub fn set<T: Plain>(&mut self, cell: &Guarded<T>, value: T) {
         self.view.check(cell.address(), size_of::<T>());
-        let offset = self.view.hand.mapping.offset_of(cell.address());
+        let offset = self.view.attachment.mapping.offset_of(cell.address());
         let old = cell.load();
         if self.full || self.record.lock().journal().keep(offset, old.as_bytes()).is_err() {
             self.full = true;
@@ -230,15 +230,18 @@ impl<'h, R: Record> Tx<'h, R> {
 
     /// From now on this process animates `record` as well, which the open transaction gives to it.
     ///
-    /// If the transaction comes to nothing, the caller must [`Hand::let_go`] of it.
-    pub fn animate<A: Animated>(&mut self, record: &'static A) {
+    /// If the transaction comes to nothing, the caller must [`Attachment::release`] of it.
+    pub fn acquire<A: SingleWriter>(&mut self, record: &'static A) {
         record.noted_lock().store(self.lock_offset(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        self.view.hand.animate(record);
+        self.view.attachment.acquire(record);
     }
 
     fn lock_offset(&self) -> u64 {
-        self.view.hand.mapping.offset_of(self.view.record_range.start) as u64
+        self.view
+            .attachment
+            .mapping
+            .offset_of(self.view.record_range.start) as u64
     }
 
     /// Makes the changes final.
@@ -259,7 +262,10 @@ impl<'h, R: Record> Tx<'h, R> {
 impl<R: Record> Drop for Tx<'_, R> {
     /// Undoes what was not committed; then the lock is released. After a commit there is nothing to undo.
     fn drop(&mut self) {
-        self.record.lock().journal().roll_back(self.view.hand.mapping);
+        self.record
+            .lock()
+            .journal()
+            .roll_back(self.view.attachment.mapping);
     }
 }
 

@@ -37,11 +37,11 @@ pub struct Machine {
 
 /// What a configuration needs at full capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Needs {
+pub struct Requirements {
     /// Open files of a keeper: one per connection, as many again for a moment as one handler serves, one per handler (the channel by which
     /// it is given connections, or where a predecessor has forked it what tells of its end), and its own.
     pub keeper_open_files: u64,
-    /// Open files of supervisor and ticker: one bell per room and their own.
+    /// Open files of supervisor and ticker: one doorbell per room and their own.
     pub ticker_open_files: u64,
     /// Processes: the handlers (as many as it takes where all their places are used but those left for moves), those held ready, the
     /// keepers, supervisor, listener and ticker.
@@ -50,7 +50,7 @@ pub struct Needs {
     pub memory_bytes: u64,
 }
 
-impl Needs {
+impl Requirements {
     /// What `config` needs with a shared mapping of `mapping_bytes`.
     pub fn of(config: &Config, mapping_bytes: u64) -> Self {
         let connections = u64::from(config.connections_max);
@@ -61,7 +61,7 @@ impl Needs {
         );
         let places_used = places - places / u64::from(PLACES_FOR_MOVES_ONE_IN);
         let handlers = connections.div_ceil(places_used);
-        Needs {
+        Requirements {
             keeper_open_files: connections
                 .div_ceil(keepers)
                 .min(CONNECTIONS_PER_KEEPER_MAX.into())
@@ -81,7 +81,7 @@ impl Needs {
 /// What keeps `machine` from holding the capacity of `config` with a shared mapping of `mapping_bytes`, and what else
 /// looks wrong. The server refuses to start with errors.
 pub fn problems(config: &Config, machine: &Machine, mapping_bytes: u64) -> Vec<Problem> {
-    let needs = Needs::of(config, mapping_bytes);
+    let needs = Requirements::of(config, mapping_bytes);
     let mut problems = Vec::new();
     open_files(&mut problems, config, machine, needs);
     processes(&mut problems, config, machine, needs);
@@ -107,7 +107,7 @@ pub fn problems(config: &Config, machine: &Machine, mapping_bytes: u64) -> Vec<P
     problems
 }
 
-fn open_files(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, needs: Needs) {
+fn open_files(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, needs: Requirements) {
     let max = machine.open_files_max;
     let raise =
         |needed| format!("raise the hard limit to {needed} (ulimit -Hn, or LimitNOFILE= in a systemd unit)");
@@ -119,7 +119,7 @@ fn open_files(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, n
                 keepers: *keepers,
                 ..*config
             };
-            Needs::of(&config, 0).keeper_open_files <= max
+            Requirements::of(&config, 0).keeper_open_files <= max
         };
         let remedy = match (1..).take(KEEPERS_MAX).find(fits) {
             None => raise(needs.keeper_open_files),
@@ -155,7 +155,7 @@ fn open_files(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, n
     }
 }
 
-fn processes(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, needs: Needs) {
+fn processes(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, needs: Requirements) {
     let limits = [
         (
             machine.processes_of_user_max,
@@ -183,7 +183,7 @@ fn processes(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, ne
     }
 }
 
-fn memory(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, needs: Needs) {
+fn memory(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, needs: Requirements) {
     let what = |kind, bytes| {
         format!(
             "{} connections, {} players and {} rooms need up to {} of memory, and {} {kind}",
@@ -216,7 +216,7 @@ pub fn report(settings: &Settings, machine: &Machine, mapping_bytes: u64) -> (St
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{:22} = {value:22} # {source}", setting.key());
     }
-    let needs = Needs::of(&settings.config, mapping_bytes);
+    let needs = Requirements::of(&settings.config, mapping_bytes);
     let rows = [
         (
             "open files per process",
@@ -279,32 +279,32 @@ impl Machine {
     ///
     /// When `/proc` is not there or not what it should be.
     pub fn read() -> Result<Self, MachineError> {
-        let pids = number_in("/proc/sys/kernel/pid_max", whole)?;
-        let threads = number_in("/proc/sys/kernel/threads-max", whole)?;
-        let memory_total = number_in("/proc/meminfo", |text| kibibytes(text, "MemTotal:"))?;
-        let memory_free = number_in("/proc/meminfo", |text| kibibytes(text, "MemAvailable:"))?;
+        let pids = read_number("/proc/sys/kernel/pid_max", parse_number)?;
+        let threads = read_number("/proc/sys/kernel/threads-max", parse_number)?;
+        let memory_total = read_number("/proc/meminfo", |text| parse_meminfo(text, "MemTotal:"))?;
+        let memory_free = read_number("/proc/meminfo", |text| parse_meminfo(text, "MemAvailable:"))?;
         let mut machine = Machine {
             open_files_max: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
             processes_of_user_max: getrlimit(Resource::Nproc)
                 .current
                 .filter(|_| !geteuid().is_root()),
             processes_max: pids.min(threads),
-            processes_now: number_in("/proc/loadavg", |text| {
+            processes_now: read_number("/proc/loadavg", |text| {
                 text.split(['/', ' ']).nth(4)?.parse().ok()
             })?,
             memory_bytes: memory_total,
             memory_available_bytes: memory_free,
-            backlog_max: number_in("/proc/sys/net/core/somaxconn", whole)?,
+            backlog_max: read_number("/proc/sys/net/core/somaxconn", parse_number)?,
         };
         for folder in cgroup_folders() {
-            machine.narrow_by_cgroup(&folder);
+            machine.apply_cgroup_limits(&folder);
         }
         Ok(machine)
     }
 
     /// A control group may allow less. (File names of versions 2 and 1.)
-    fn narrow_by_cgroup(&mut self, folder: &Path) {
-        let number = |name| whole(&fs::read_to_string(folder.join(name)).ok()?);
+    fn apply_cgroup_limits(&mut self, folder: &Path) {
+        let number = |name| parse_number(&fs::read_to_string(folder.join(name)).ok()?);
         if let Some(max) = number("pids.max") {
             self.processes_max = self.processes_max.min(max);
         }
@@ -340,7 +340,7 @@ fn cgroup_folders() -> Vec<PathBuf> {
     folders
 }
 
-fn number_in(path: &str, find: impl FnOnce(&str) -> Option<u64>) -> Result<u64, MachineError> {
+fn read_number(path: &str, find: impl FnOnce(&str) -> Option<u64>) -> Result<u64, MachineError> {
     let read = fs::read_to_string(path);
     let number = read.and_then(|text| find(&text).ok_or_else(|| io::Error::other("not what it should be")));
     number.map_err(|cause| MachineError {
@@ -349,13 +349,13 @@ fn number_in(path: &str, find: impl FnOnce(&str) -> Option<u64>) -> Result<u64, 
     })
 }
 
-fn whole(text: &str) -> Option<u64> {
+fn parse_number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
+fn parse_meminfo(meminfo: &str, name: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(whole(line.trim_end_matches("kB"))? << 10)
+    Some(parse_number(line.trim_end_matches("kB"))? << 10)
 }
 
 #[cfg(test)]
@@ -379,7 +379,7 @@ mod tests {
 
     fn config() -> Config {
         let mut config = Config::default();
-        config.complete(2);
+        config.derive_automatic(2);
         config
     }
 
@@ -442,7 +442,7 @@ mod tests {
             processes_max: altogether,
             ..machine()
         };
-        let needed = Needs::of(&config(), 0).processes;
+        let needed = Requirements::of(&config(), 0).processes;
         assert_eq!(needed, 2100 + 3 + 3);
         assert_eq!(
             problems(&config(), &with(Some(needed + 300), needed + 300), 0),
@@ -463,7 +463,7 @@ mod tests {
             memory_available_bytes,
             ..machine()
         };
-        let needed = Needs::of(&config(), MAPPING_BYTES).memory_bytes;
+        let needed = Requirements::of(&config(), MAPPING_BYTES).memory_bytes;
         assert!(problem(&config(), &with(needed - 1, needed - 1)).0);
         assert!(!problem(&config(), &with(needed, needed - 1)).0);
         assert_eq!(problems(&config(), &with(needed, needed), MAPPING_BYTES), []);

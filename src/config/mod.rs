@@ -92,7 +92,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// Stands for "to be derived from the others" until [`Config::complete`].
+/// Stands for "to be derived from the others" until [`Config::derive_automatic`].
 const AUTOMATIC: u32 = 0;
 
 impl Default for Config {
@@ -128,7 +128,7 @@ impl Default for Config {
 
 impl Config {
     /// Derives what is automatic.
-    fn complete(&mut self, cores: u32) {
+    fn derive_automatic(&mut self, cores: u32) {
         if self.connections_max == AUTOMATIC {
             self.connections_max = self.players_max + CONNECTIONS_BEYOND_PLAYERS_DEFAULT;
         }
@@ -148,7 +148,7 @@ impl Config {
     }
 
     /// What is wrong with the values taken together.
-    fn contradictions(&self) -> Vec<Problem> {
+    fn conflicts(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.keepers < self.keepers_min() {
             problems.push(Problem::error(
@@ -188,7 +188,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum Subcommand {
     /// Run the server.
     Serve,
     /// Say what is wrong with the configuration, and whether this machine can hold it.
@@ -216,7 +216,7 @@ impl Settings {
         SETTINGS
             .iter()
             .zip(self.sources)
-            .map(|(setting, source)| (setting, setting.shown(self.config), source))
+            .map(|(setting, source)| (setting, setting.format_value(self.config), source))
     }
 }
 
@@ -316,12 +316,12 @@ pub struct Setting {
     pub flag: &'static str,
     value_name: &'static str,
     help: &'static str,
-    kind: Kind,
+    kind: ValueKind,
 }
 
 /// What values a setting has, and the field they go to.
 #[derive(Debug)]
-enum Kind {
+enum ValueKind {
     Address(fn(&mut Config) -> &mut SocketAddr),
     AddressOrNone(fn(&mut Config) -> &mut Option<SocketAddr>),
     Number(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
@@ -340,31 +340,31 @@ pub const SETTINGS: [Setting; 23] = [
         flag: "listen",
         value_name: "IP:PORT",
         help: "Where clients connect; port 0 lets the system choose",
-        kind: Kind::Address(|config| &mut config.listen),
+        kind: ValueKind::Address(|config| &mut config.listen),
     },
     Setting {
         flag: "console",
         value_name: "IP:PORT|none",
         help: "Where operators connect. The console has no password: keep it on a loopback address",
-        kind: Kind::AddressOrNone(|config| &mut config.console),
+        kind: ValueKind::AddressOrNone(|config| &mut config.console),
     },
     Setting {
         flag: "players-max",
         value_name: "NUMBER",
         help: "Players at once, connected or in their grace",
-        kind: Kind::Number(|config| &mut config.players_max, 1..=PLAYERS_OR_ROOMS_MAX),
+        kind: ValueKind::Number(|config| &mut config.players_max, 1..=PLAYERS_OR_ROOMS_MAX),
     },
     Setting {
         flag: "rooms-max",
         value_name: "NUMBER",
         help: "Rooms at once",
-        kind: Kind::Number(|config| &mut config.rooms_max, 1..=PLAYERS_OR_ROOMS_MAX),
+        kind: ValueKind::Number(|config| &mut config.rooms_max, 1..=PLAYERS_OR_ROOMS_MAX),
     },
     Setting {
         flag: "connections-max",
         value_name: "NUMBER|auto",
         help: "Connections at once, greeted or not; `auto` leaves some beyond players-max",
-        kind: Kind::NumberOrAutomatic(
+        kind: ValueKind::NumberOrAutomatic(
             |config| &mut config.connections_max,
             1..=number(KEEPERS_MAX) * CONNECTIONS_PER_KEEPER_MAX,
         ),
@@ -373,13 +373,13 @@ pub const SETTINGS: [Setting; 23] = [
         flag: "keepers",
         value_name: "NUMBER|auto",
         help: "Processes that keep connections, 1000 each at most; `auto`: one per core, and as many as it takes",
-        kind: Kind::NumberOrAutomatic(|config| &mut config.keepers, 1..=number(KEEPERS_MAX)),
+        kind: ValueKind::NumberOrAutomatic(|config| &mut config.keepers, 1..=number(KEEPERS_MAX)),
     },
     Setting {
         flag: "clients-per-handler",
         value_name: "NUMBER",
         help: "Clients that one process serves at once: 1 isolates each from all others, more cost less",
-        kind: Kind::Number(
+        kind: ValueKind::Number(
             |config| &mut config.clients_per_handler,
             1..=CLIENTS_PER_HANDLER_MAX,
         ),
@@ -388,97 +388,97 @@ pub const SETTINGS: [Setting; 23] = [
         flag: "handler-life",
         value_name: "CLIENTS|auto",
         help: "Clients that one process serves in its life; `auto`: clients-per-handler, so that nobody gets a used place",
-        kind: Kind::NumberOrAutomatic(|config| &mut config.handler_life, 1..=u32::MAX),
+        kind: ValueKind::NumberOrAutomatic(|config| &mut config.handler_life, 1..=u32::MAX),
     },
     Setting {
         flag: "spare-handlers",
         value_name: "MIN..MAX",
         help: "Processes that each keeper holds ready for clients to come: as few as MIN when it is quiet, as many as MAX when many come",
-        kind: Kind::Span(|config| &mut config.spare_handlers, SPARE_HANDLERS_MAX),
+        kind: ValueKind::Span(|config| &mut config.spare_handlers, SPARE_HANDLERS_MAX),
     },
     Setting {
         flag: "backlog",
         value_name: "NUMBER",
         help: "Connections that wait in the kernel to be accepted",
-        kind: Kind::Number(|config| &mut config.backlog, 1..=65_535),
+        kind: ValueKind::Number(|config| &mut config.backlog, 1..=65_535),
     },
     Setting {
         flag: "heartbeat-timeout-ms",
         value_name: "MS",
         help: "A client that sends nothing for so long is taken for gone",
-        kind: Kind::Number(|config| &mut config.heartbeat_timeout_ms, 100..=DAY_MS),
+        kind: ValueKind::Number(|config| &mut config.heartbeat_timeout_ms, 100..=DAY_MS),
     },
     Setting {
         flag: "text-idle-timeout-ms",
         value_name: "MS",
         help: "A player in text mode who types nothing for so long is taken for gone",
-        kind: Kind::Number(|config| &mut config.text_idle_timeout_ms, 100..=DAY_MS),
+        kind: ValueKind::Number(|config| &mut config.text_idle_timeout_ms, 100..=DAY_MS),
     },
     Setting {
         flag: "seat-grace-ms",
         value_name: "MS",
         help: "How long a seat is kept for a player who lost the connection",
-        kind: Kind::Number(|config| &mut config.seat_grace_ms, 0..=DAY_MS),
+        kind: ValueKind::Number(|config| &mut config.seat_grace_ms, 0..=DAY_MS),
     },
     Setting {
         flag: "seat-reservation-ms",
         value_name: "MS",
         help: "How long a seat is kept for a player whom the room's owner has invited",
-        kind: Kind::Number(|config| &mut config.seat_reservation_ms, 100..=HOUR_MS),
+        kind: ValueKind::Number(|config| &mut config.seat_reservation_ms, 100..=HOUR_MS),
     },
     Setting {
         flag: "handshake-timeout-ms",
         value_name: "MS",
         help: "Time that a connection has to say who it is",
-        kind: Kind::Number(|config| &mut config.handshake_timeout_ms, 100..=DAY_MS),
+        kind: ValueKind::Number(|config| &mut config.handshake_timeout_ms, 100..=DAY_MS),
     },
     Setting {
         flag: "drain-timeout-ms",
         value_name: "MS",
         help: "How long an orderly stop waits for what is on its way to clients",
-        kind: Kind::Number(|config| &mut config.drain_timeout_ms, 0..=DAY_MS),
+        kind: ValueKind::Number(|config| &mut config.drain_timeout_ms, 0..=DAY_MS),
     },
     Setting {
         flag: "chat-burst",
         value_name: "NUMBER",
         help: "Lines that a player may say at once, to whomever",
-        kind: Kind::Number(|config| &mut config.chat_burst, 1..=1000),
+        kind: ValueKind::Number(|config| &mut config.chat_burst, 1..=1000),
     },
     Setting {
         flag: "chat-per-minute",
         value_name: "NUMBER",
         help: "Lines that a player may say in a minute in the long run; 0: any number",
-        kind: Kind::Number(|config| &mut config.chat_per_minute, 0..=60_000),
+        kind: ValueKind::Number(|config| &mut config.chat_per_minute, 0..=60_000),
     },
     Setting {
         flag: "requests-burst",
         value_name: "NUMBER",
         help: "Requests that leave traces for others (to open, enter or change a room) which a player may make at once",
-        kind: Kind::Number(|config| &mut config.requests_burst, 1..=100_000),
+        kind: ValueKind::Number(|config| &mut config.requests_burst, 1..=100_000),
     },
     Setting {
         flag: "requests-per-minute",
         value_name: "NUMBER",
         help: "The same in a minute in the long run; 0: any number",
-        kind: Kind::Number(|config| &mut config.requests_per_minute, 0..=6_000_000),
+        kind: ValueKind::Number(|config| &mut config.requests_per_minute, 0..=6_000_000),
     },
     Setting {
         flag: "watchdog-cpu-ms",
         value_name: "MS",
         help: "Processor time after which a process that holds others up, or does not get on, is killed; 0: never",
-        kind: Kind::Number(|config| &mut config.watchdog_cpu_ms, 0..=DAY_MS),
+        kind: ValueKind::Number(|config| &mut config.watchdog_cpu_ms, 0..=DAY_MS),
     },
     Setting {
         flag: "send-buffer-bytes",
         value_name: "BYTES",
         help: "What the kernel buffers for a client that does not read (SO_SNDBUF)",
-        kind: Kind::Number(|config| &mut config.send_buffer_bytes, 4096..=16 << 20),
+        kind: ValueKind::Number(|config| &mut config.send_buffer_bytes, 4096..=16 << 20),
     },
     Setting {
         flag: "log",
         value_name: "LEVEL",
         help: "What is logged on stderr: off, error, warn, info, debug or trace",
-        kind: Kind::Level(|config| &mut config.log),
+        kind: ValueKind::Level(|config| &mut config.log),
     },
 ];
 
@@ -494,16 +494,18 @@ impl Setting {
     }
 
     /// Its value in `config`, in the form in which it is given.
-    pub fn shown(&self, mut config: Config) -> String {
+    pub fn format_value(&self, mut config: Config) -> String {
         match &self.kind {
-            Kind::Address(field) => field(&mut config).to_string(),
-            Kind::AddressOrNone(field) => {
+            ValueKind::Address(field) => field(&mut config).to_string(),
+            ValueKind::AddressOrNone(field) => {
                 field(&mut config).map_or("none".to_owned(), |address| address.to_string())
             }
-            Kind::NumberOrAutomatic(field, _) if *field(&mut config) == AUTOMATIC => "auto".to_owned(),
-            Kind::Number(field, _) | Kind::NumberOrAutomatic(field, _) => field(&mut config).to_string(),
-            Kind::Span(field, _) => field(&mut config).to_string(),
-            Kind::Level(field) => field(&mut config).to_string().to_lowercase(),
+            ValueKind::NumberOrAutomatic(field, _) if *field(&mut config) == AUTOMATIC => "auto".to_owned(),
+            ValueKind::Number(field, _) | ValueKind::NumberOrAutomatic(field, _) => {
+                field(&mut config).to_string()
+            }
+            ValueKind::Span(field, _) => field(&mut config).to_string(),
+            ValueKind::Level(field) => field(&mut config).to_string().to_lowercase(),
         }
     }
 
@@ -514,21 +516,23 @@ impl Setting {
         let numbers =
             |range: &RangeInclusive<u32>| format!("a number from {} to {}", range.start(), range.end());
         match &self.kind {
-            Kind::Address(field) => *field(config) = text.parse().map_err(|_| ADDRESS.to_owned())?,
-            Kind::AddressOrNone(field) => {
+            ValueKind::Address(field) => *field(config) = text.parse().map_err(|_| ADDRESS.to_owned())?,
+            ValueKind::AddressOrNone(field) => {
                 *field(config) = match text {
                     "none" => None,
                     address => Some(address.parse().map_err(|_| format!("{ADDRESS}, or `none`"))?),
                 }
             }
-            Kind::Number(field, range) => *field(config) = number(range).ok_or_else(|| numbers(range))?,
-            Kind::NumberOrAutomatic(field, range) => {
+            ValueKind::Number(field, range) => {
+                *field(config) = number(range).ok_or_else(|| numbers(range))?
+            }
+            ValueKind::NumberOrAutomatic(field, range) => {
                 *field(config) = match text {
                     "auto" => AUTOMATIC,
                     _ => number(range).ok_or_else(|| numbers(range) + ", or `auto`")?,
                 }
             }
-            Kind::Span(field, max) => {
+            ValueKind::Span(field, max) => {
                 let ends = text.split_once("..").unwrap_or((text, text));
                 let number = |text: &str| text.parse().ok().filter(|value| value <= max);
                 let span = number(ends.0)
@@ -538,7 +542,7 @@ impl Setting {
                 *field(config) =
                     span.ok_or_else(|| format!("two numbers up to {max}, the lesser first, like 2..16"))?;
             }
-            Kind::Level(field) => {
+            ValueKind::Level(field) => {
                 let level = text
                     .parse()
                     .map_err(|_| "one of off, error, warn, info, debug and trace".to_owned());

@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches};
 use toml::de::{DeTable, DeValue};
 
 use crate::config::{
-    AUTOMATIC, Command, Config, ConfigError, ConfigSource, Problem, SETTINGS, Setting, Settings,
+    AUTOMATIC, Config, ConfigError, ConfigSource, Problem, SETTINGS, Setting, Settings, Subcommand,
 };
 use crate::limits::CONFIG_FILE_BYTES_MAX;
 use forkade_play;
@@ -30,27 +30,27 @@ const CONFIG_VARIABLE: &str = "FORKADE_CONFIG";
 pub fn load(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<(Command, Settings), ConfigError> {
+) -> Result<(Subcommand, Settings), ConfigError> {
     let matches = command_line().try_get_matches_from(arguments)?;
     let (command, matches) = match matches.subcommand() {
-        Some(("check", matches)) => (Command::Check, matches),
-        Some(("upgrade", matches)) => (Command::Upgrade, matches),
+        Some(("check", matches)) => (Subcommand::Check, matches),
+        Some(("upgrade", matches)) => (Subcommand::Upgrade, matches),
         // It was not the first word, or it would not have come here.
-        Some(("play", _)) => return Err(misplaced_play().into()),
-        Some((_, matches)) => (Command::Serve, matches),
-        None => (Command::Serve, &matches),
+        Some(("play", _)) => return Err(misplaced_play_error().into()),
+        Some((_, matches)) => (Subcommand::Serve, matches),
+        None => (Subcommand::Serve, &matches),
     };
-    let mut loading = Loading::default();
-    let environment = loading.environment(environment);
+    let mut loader = Loader::default();
+    let environment = loader.environment(environment);
     let file = matches.get_one::<PathBuf>(CONFIG_FLAG).cloned();
     let file = file.or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
     // From the weakest to the strongest.
     if let Some(path) = &file {
-        loading.file(path);
+        loader.file(path);
     }
-    loading.variables(&environment);
-    loading.options(matches);
-    Ok((command, loading.finish(file)?))
+    loader.variables(&environment);
+    loader.options(matches);
+    Ok((command, loader.finish(file)?))
 }
 
 fn command_line() -> clap::Command {
@@ -62,7 +62,7 @@ fn command_line() -> clap::Command {
             "TOML file with any of these settings (as players_max = 500) [env: {CONFIG_VARIABLE}]"
         ));
     let settings = SETTINGS.iter().map(|setting| {
-        let (default, variable) = (setting.shown(Config::default()), setting.variable());
+        let (default, variable) = (setting.format_value(Config::default()), setting.variable());
         Arg::new(setting.flag)
             .long(setting.flag)
             .value_name(setting.value_name)
@@ -90,22 +90,22 @@ fn command_line() -> clap::Command {
         .subcommand(forkade_play::command())
 }
 
-fn misplaced_play() -> clap::Error {
+fn misplaced_play_error() -> clap::Error {
     let text = "the options of a server mean nothing to `forkade play`: leave them out, or put them behind `play` if they are its own";
     command_line().error(clap::error::ErrorKind::ArgumentConflict, text)
 }
 
 /// A configuration that is being put together.
-struct Loading {
+struct Loader {
     config: Config,
     sources: [ConfigSource; SETTINGS.len()],
     warnings: Vec<Problem>,
     errors: Vec<Problem>,
 }
 
-impl Default for Loading {
+impl Default for Loader {
     fn default() -> Self {
-        Loading {
+        Loader {
             config: Config::default(),
             sources: [ConfigSource::Default; SETTINGS.len()],
             warnings: Vec::new(),
@@ -114,7 +114,7 @@ impl Default for Loading {
     }
 }
 
-impl Loading {
+impl Loader {
     fn set(&mut self, index: usize, text: &str, source: ConfigSource, origin: &str) {
         match SETTINGS[index].set(&mut self.config, text) {
             Ok(()) => self.sources[index] = source,
@@ -151,7 +151,10 @@ impl Loading {
                 // No error: Kubernetes, for one, sets such variables for a service of that name.
                 _ => self.warnings.push(Problem::warning(
                     format!("{name} is set, but there is no such setting"),
-                    format!("unset it if it is misspelt; there are {}", all(Setting::variable)),
+                    format!(
+                        "unset it if it is misspelt; there are {}",
+                        list_all(Setting::variable)
+                    ),
                 )),
             }
         }
@@ -210,8 +213,10 @@ impl Loading {
                 .position(|setting| setting.key() == **key.get_ref())
             else {
                 let what = format!("{origin}: there is no such setting");
-                self.errors
-                    .push(Problem::error(what, format!("there are {}", all(Setting::key))));
+                self.errors.push(Problem::error(
+                    what,
+                    format!("there are {}", list_all(Setting::key)),
+                ));
                 continue;
             };
             match value.get_ref() {
@@ -221,7 +226,7 @@ impl Loading {
                 }
                 _ => {
                     let what = format!("{origin}: neither a text nor a whole number");
-                    let example = SETTINGS[index].shown(Config::default());
+                    let example = SETTINGS[index].format_value(Config::default());
                     self.errors.push(Problem::error(
                         what,
                         format!("give {} as in {example:?}", SETTINGS[index].value_name),
@@ -234,12 +239,13 @@ impl Loading {
     fn finish(mut self, file: Option<PathBuf>) -> Result<Settings, ConfigError> {
         if self.errors.is_empty() {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            self.config.complete(u32::try_from(cores).unwrap_or(u32::MAX));
+            self.config
+                .derive_automatic(u32::try_from(cores).unwrap_or(u32::MAX));
             debug_assert!(self.config.keepers != AUTOMATIC && self.config.connections_max != AUTOMATIC);
-            self.errors = self.config.contradictions();
+            self.errors = self.config.conflicts();
         }
         if self.errors.is_empty() {
-            let Loading {
+            let Loader {
                 config,
                 sources,
                 warnings,
@@ -258,7 +264,7 @@ impl Loading {
     }
 }
 
-fn all(name: fn(&Setting) -> String) -> String {
+fn list_all(name: fn(&Setting) -> String) -> String {
     SETTINGS.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
@@ -281,7 +287,10 @@ mod tests {
 
     use super::*;
 
-    fn loaded(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(Command, Settings), ConfigError> {
+    fn loaded(
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<(Subcommand, Settings), ConfigError> {
         let arguments = std::iter::once("forkade")
             .chain(arguments.iter().copied())
             .map(OsString::from);
@@ -328,7 +337,7 @@ mod tests {
         let (command, settings) = loaded(&[], &[]).expect("a good configuration");
         assert_eq!(
             (command, settings.sources),
-            (Command::Serve, [ConfigSource::Default; SETTINGS.len()])
+            (Subcommand::Serve, [ConfigSource::Default; SETTINGS.len()])
         );
         let config = settings.config;
         assert_eq!(config.listen.to_string(), "127.0.0.1:4000");
@@ -400,7 +409,7 @@ mod tests {
         );
         assert!(matches!(
             loaded(&["check", "--backlog", "1"], &[]),
-            Ok((Command::Check, _))
+            Ok((Subcommand::Check, _))
         ));
     }
 
@@ -411,7 +420,7 @@ mod tests {
             for config in [Config::default(), settings.config] {
                 let mut again = config;
                 assert_eq!(
-                    setting.set(&mut again, &setting.shown(config)),
+                    setting.set(&mut again, &setting.format_value(config)),
                     Ok(()),
                     "{}",
                     setting.flag

@@ -12,7 +12,7 @@ use crate::lobby::ownership;
 use crate::lobby::reservations;
 use crate::lobby::room_query;
 use crate::lobby::settings;
-use forkade_protocol::preamble::{self, Opening};
+use forkade_protocol::preamble::{self, PreambleResult};
 use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
 
 use crate::limits::{CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX};
@@ -30,7 +30,7 @@ pub enum Handshake {
     Incomplete,
     /// The client is a player now.
     Greeted,
-    /// A session was asked for; the keeper whose bell is to be rung.
+    /// A session was asked for; the keeper whose doorbell is to be rung.
     Resuming(Option<u32>),
     /// The connection is to be closed with this word.
     Refused(Farewell),
@@ -40,15 +40,15 @@ pub enum Handshake {
 pub fn shake_hands(session: &mut Session<'_>) -> Handshake {
     let bytes = session.handshake();
     let (min, max) = match preamble::classify(&bytes) {
-        Opening::NeedMore => return Handshake::Incomplete,
-        Opening::Preamble { min, max } => (min, max),
-        Opening::Bad => {
+        PreambleResult::Incomplete => return Handshake::Incomplete,
+        PreambleResult::Preamble { min, max } => (min, max),
+        PreambleResult::Invalid => {
             return refused(
                 ErrorCode::BadPreamble,
                 "this is no preamble of the Forkade protocol",
             );
         }
-        Opening::Text(_) => return greet_guest(session),
+        PreambleResult::Text(_) => return greet_guest(session),
     };
     let Some(version) = preamble::negotiate(min, max) else {
         let text = format!(
@@ -99,7 +99,7 @@ pub fn shake_hands(session: &mut Session<'_>) -> Handshake {
 }
 
 fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> Handshake {
-    let cleaned = text::player_name(name);
+    let cleaned = text::clean_player_name(name);
     let held = cleaned.map(|cleaned| Name::new(&cleaned));
     let name = match held {
         Ok(Some(name)) => name,
@@ -346,5 +346,6 @@ fn chat(session: &mut Session<'_>, scope: &ChatScope, said: &str) -> Result<(), 
 }
 
 fn room_name(name: &str) -> Result<String, Rejection> {
-    text::room_name(name).map_err(|error| Rejection::new(RejectCode::RoomNameInvalid, error.to_string()))
+    text::clean_room_name(name)
+        .map_err(|error| Rejection::new(RejectCode::RoomNameInvalid, error.to_string()))
 }

@@ -12,7 +12,7 @@ use crate::session::{Farewell, Session};
 use crate::state::directory::Name;
 use forkade_text::commands;
 use forkade_text::commands::{Command, REQUEST, Setting};
-use forkade_text::input::Found;
+use forkade_text::input::Token;
 use forkade_text::render;
 
 /// Handles the next thing that was typed.
@@ -25,20 +25,20 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> Next {
         return Next::Wait;
     }
     let done = match session.next_typed() {
-        Found::Nothing => return Next::Wait,
-        Found::Answers {
+        Token::Incomplete => return Next::Wait,
+        Token::TelnetReply {
             answers,
             up_to,
             refused,
         } => session.answer_telnet(&answers, up_to, refused),
-        Found::Skip { .. } => session.consume_and_reply(None),
-        Found::TooLong { .. } => session.say(&render::refusal(&format!(
+        Token::Skip { .. } => session.consume_and_reply(None),
+        Token::LineTooLong { .. } => session.say(&render::refusal(&format!(
             "that line has more than {TEXT_LINE_BYTES_MAX} bytes; it is thrown away up to its end"
         ))),
-        Found::Line { .. } if session.frame_is_refused() => {
+        Token::Line { .. } if session.frame_is_refused() => {
             session.say(&render::refusal(crate::frontends::dispatch::REFUSED))
         }
-        Found::Line { line, .. } => match obey(session, &line) {
+        Token::Line { line, .. } => match obey(session, &line) {
             Ok(next) => return next,
             Err(rejection) => {
                 reject(session, REQUEST, rejection);
@@ -61,7 +61,7 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
     let message = match command {
         Command::Nothing => return say(session, ""),
         Command::Help(None) => return say(session, &render::help()),
-        Command::Help(Some(about)) => return say(session, &render::explanation(about)),
+        Command::Help(Some(about)) => return say(session, &render::command_help(about)),
         Command::Games => {
             let games = render::games(session.state.games);
             return say(session, &games);
@@ -74,7 +74,7 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
         }
         Command::Who => return handled(session, text_requests::who),
         Command::Rename(name) => {
-            let name = player_name(&name)?;
+            let name = clean_player_name(&name)?;
             session.charge()?;
             let renamed = handled(session, |session| text_requests::rename(session, name))?;
             logging::set_player(Some(name.as_str()));
@@ -83,7 +83,7 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
         Command::Create { game, name, settings } => ClientMessage::CreateRoom {
             request: REQUEST,
             name: match name.is_empty() {
-                true => render::name_for_room(session.name().as_str()),
+                true => render::default_room_name(session.name().as_str()),
                 false => name,
             },
             settings: chosen_settings(session, &game, settings)?,
@@ -159,16 +159,16 @@ fn handled(
     Ok(Next::Handled)
 }
 
-fn player_name(name: &str) -> Result<Name, Rejection> {
+fn clean_player_name(name: &str) -> Result<Name, Rejection> {
     let invalid = |why: String| Rejection::new(RejectCode::TextInvalid, why);
-    let cleaned =
-        text::player_name(name).map_err(|error| invalid(format!("the name cannot be used: {error}")))?;
+    let cleaned = text::clean_player_name(name)
+        .map_err(|error| invalid(format!("the name cannot be used: {error}")))?;
     Name::new(&cleaned).ok_or_else(|| invalid("the name is too long".into()))
 }
 
 /// Whatever is no command may be a move.
 fn action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
-    let what = render::quoted(text);
+    let what = render::quoted_input(text);
     match text_requests::action_of(session, text) {
         Err(rejection) if rejection.code == RejectCode::NotInRoom => Err(Rejection::new(
             RejectCode::NotInRoom,
@@ -235,7 +235,7 @@ fn seat_of(session: &mut Session<'_>, whom: &str) -> Result<(u8, String), Reject
         .filter_map(|(seat, info)| Some((seat, info?.name)));
     let mut found = names.filter(|(_, other)| other.to_lowercase() == name);
     found.next().ok_or_else(|| {
-        let text = format!("nobody in this room is called {}", render::quoted(whom));
+        let text = format!("nobody in this room is called {}", render::quoted_input(whom));
         Rejection::new(RejectCode::NoSuchSeat, text)
     })
 }

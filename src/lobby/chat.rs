@@ -55,12 +55,12 @@ pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Reject
     let Some(own) = session.own() else { return Ok(()) };
     let paid = session.pay_for_line()?;
     let from = session.name().as_str().to_owned();
-    let mut tx = session.state.hand.begin(session.state.memory.chat);
+    let mut tx = session.state.attachment.begin(session.state.memory.chat);
     append_line(&mut tx, from, text)?;
     paid.enter(&mut tx, &own.player.chat_paid_until_us);
     own.consume(&mut tx);
     tx.commit()?;
-    session.chat_bell = true;
+    session.chat_doorbell = true;
     count_line(session.state);
     Ok(())
 }
@@ -79,11 +79,11 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
         )
     };
     // As the names of those who are here were cleaned.
-    let to_name = text::player_name(to).map_err(|_| unknown())?;
+    let to_name = text::clean_player_name(to).map_err(|_| unknown())?;
     let paid = session.pay_for_line()?;
     let from = session.name().as_str().to_owned();
     let memory = session.state.memory;
-    let mut tx = session.state.hand.begin(memory.directory.record);
+    let mut tx = session.state.attachment.begin(memory.directory.record);
     let to = memory.directory.find_name(&tx, &to_name).ok_or_else(unknown)?;
     let to_name = tx.get(&memory.directory.identities.at(to.index()).name);
     let message = ServerMessage::Chat {
@@ -102,7 +102,7 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
     own.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
     own.consume(&mut tx);
     tx.commit()?;
-    session.keeper_bells.extend(keeper);
+    session.keeper_doorbells.extend(keeper);
     memory.header.whispers_total.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
@@ -114,12 +114,12 @@ pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection>
         return Ok(false);
     };
     let (log, header) = (&session.state.memory.chat.log, session.state.memory.header);
-    let mut cursor = session.state.hand.own(&own.player.chat_cursor);
+    let mut cursor = session.state.attachment.read_own(&own.player.chat_cursor);
     let space = session.output_space();
-    if log.is_read_up_to(cursor) || space < FRAME_TOTAL_BYTES_MAX as u64 {
+    if log.ends_at(cursor) || space < FRAME_TOTAL_BYTES_MAX as u64 {
         return Ok(false);
     }
-    let mut tx = session.state.hand.begin(own.player);
+    let mut tx = session.state.attachment.begin(own.player);
     let mut line = tx.get(&own.player.chat_line);
     let mut output = own.begin_output(&tx);
     let space_end = output.head() + space;
@@ -161,14 +161,14 @@ pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection>
     Ok(line != before)
 }
 
-/// Says something to everybody on the server, in the server's own name: nobody's. The chat's bell is to be rung then.
+/// Says something to everybody on the server, in the server's own name: nobody's. The chat's doorbell is to be rung then.
 ///
 /// # Errors
 ///
 /// If nothing can be seen of the text, or it is too long.
 pub fn announce(state: &mut StateHandle, said: &str) -> Result<(), Rejection> {
     let said = clean_line(said)?;
-    let mut tx = state.hand.begin(state.memory.chat);
+    let mut tx = state.attachment.begin(state.memory.chat);
     append_line(&mut tx, String::new(), &said)?;
     tx.commit()?;
     count_line(state);
@@ -189,10 +189,12 @@ fn count_line(state: &StateHandle) {
 ///
 /// If nothing can be seen of it, or it is too long.
 pub fn clean_line(said: &str) -> Result<String, Rejection> {
-    text::chat(said).map_err(|error| {
+    text::clean_chat(said).map_err(|error| {
         let code = match error {
-            TextError::TooManyCharacters { .. } | TextError::TooLong { .. } => RejectCode::ChatTooLong,
-            TextError::Empty | TextError::Character(_) | TextError::Reserved(_) => RejectCode::TextInvalid,
+            TextError::TooManyCharacters { .. } | TextError::TooManyBytes { .. } => RejectCode::ChatTooLong,
+            TextError::Empty | TextError::ForbiddenCharacter(_) | TextError::Reserved(_) => {
+                RejectCode::TextInvalid
+            }
         };
         Rejection::new(code, error.to_string())
     })

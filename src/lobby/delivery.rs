@@ -18,7 +18,7 @@ use crate::lobby::text_delivery::turn_hint;
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
-use crate::state::rooms::{RoomRecord, RoomTx, all_was_read, is_member};
+use crate::state::rooms::{RoomRecord, RoomTx, all_read, is_member};
 use forkade_games::Audience;
 use forkade_text::render;
 use shmem::event_log::{Appender, Read};
@@ -71,14 +71,8 @@ pub fn catch_up(session: &mut Session<'_>) -> Result<bool, Rejection> {
     let Some(((_, player), (room, _))) = session.player.zip(session.membership().place()) else {
         return Ok(true);
     };
-    let cursor = session.state.hand.own(&player.log_cursor);
-    Ok(session
-        .state
-        .memory
-        .rooms
-        .at(room.index())
-        .log
-        .is_read_up_to(cursor))
+    let cursor = session.state.attachment.read_own(&player.log_cursor);
+    Ok(session.state.memory.rooms.at(room.index()).log.ends_at(cursor))
 }
 
 /// Moves what has happened in the player's room, what was said to the lobby, and what was said to this player, into the player's
@@ -109,7 +103,7 @@ fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
         let Some(own) = session.own() else {
             return Ok(moved);
         };
-        let cursor = session.state.hand.own(&own.player.log_cursor);
+        let cursor = session.state.attachment.read_own(&own.player.log_cursor);
         let Some((room, seat)) = session.membership().place() else {
             if cursor == CURSOR_LOST && session.output_space() >= FRAME_TOTAL_BYTES_MAX as u64 {
                 show_lobby(session)?;
@@ -165,7 +159,7 @@ pub fn is_held_up(session: &Session<'_>) -> bool {
     };
     let undelivered = || {
         let (room, _) = session.membership().place()?;
-        let cursor = session.state.hand.own(&player.log_cursor);
+        let cursor = session.state.attachment.read_own(&player.log_cursor);
         Some(session.state.memory.rooms.at(room.index()).log.unread(cursor))
     };
     session.output_space() < FRAME_TOTAL_BYTES_MAX as u64
@@ -181,14 +175,14 @@ fn copy_events(
     if cursor == CURSOR_LOST {
         return Ok(Pause::Lost);
     }
-    if record.log.is_read_up_to(cursor) {
+    if record.log.ends_at(cursor) {
         return Ok(Pause::Idle);
     }
     let Some(own) = session.own() else {
         return Ok(Pause::Idle);
     };
     let mut space = session.output_space();
-    let mut tx = session.state.hand.begin(own.player);
+    let mut tx = session.state.attachment.begin(own.player);
     let mut next_cursor = cursor;
     let mut output = own.begin_output(&tx);
     let pause = buffers::with_frame(|frame| {
@@ -235,7 +229,7 @@ fn show_room(
     let games = session.state.games;
     let mut tx = session
         .state
-        .hand
+        .attachment
         .begin(session.state.memory.rooms.at(room.index()));
     if !is_member(&tx, room, player, seat) {
         drop(tx);
@@ -263,7 +257,7 @@ fn show_room(
 /// Tells a player who lost bytes that there is no room to be in.
 fn show_lobby(session: &mut Session<'_>) -> Result<(), Rejection> {
     let Some(own) = session.own() else { return Ok(()) };
-    let mut tx = session.state.hand.begin(own.player);
+    let mut tx = session.state.attachment.begin(own.player);
     own.reply(&mut tx, &ServerMessage::Resync { snapshot: None });
     tx.set(&own.player.log_cursor, 0);
     tx.commit()?;
@@ -320,8 +314,8 @@ pub(crate) struct Events<'l>(Appender<'l, { ROOM_LOG_BYTES / 8 }>);
 impl Events<'_> {
     /// Begins to write to the log of the transaction's room.
     pub(crate) fn begin(tx: &mut RoomTx<'_>) -> Events<'static> {
-        let all_was_read = all_was_read(tx);
-        Events(tx.record().log.append(tx, all_was_read))
+        let all_read = all_read(tx);
+        Events(tx.record().log.append(tx, all_read))
     }
 
     /// An event for everybody.

@@ -16,10 +16,10 @@ use crate::state::rooms::{RoomLife, is_open};
 use crate::state::running_game::note_game;
 
 /// Ends the connection's hold on everything, when its last bytes are out or nobody waits for them.
-/// Gives the keeper whose bell is to be rung.
+/// Gives the keeper whose doorbell is to be rung.
 pub fn finish(session: &mut Session<'_>) -> Option<u32> {
     match session.player {
-        Some(_) if session.state.hand.own(&session.record.leaves) != 0 => {
+        Some(_) if session.state.attachment.read_own(&session.record.leaves) != 0 => {
             leave_for_good(session);
             None
         }
@@ -39,7 +39,7 @@ pub fn show_connected(session: &mut Session<'_>, connected: bool) {
         return;
     };
     if enter_connected(&mut session.state, player, room, seat, connected) {
-        session.bells.push(room.index());
+        session.doorbells.push(room.index());
     }
 }
 
@@ -49,21 +49,21 @@ fn leave_for_good(session: &mut Session<'_>) {
         return;
     };
     if let Some((room, _)) = session.membership().place() {
-        session.bells.push(room.index());
+        session.doorbells.push(room.index());
     }
     begin_to_expire(session.state, player);
     expire(session.state, player, |tx| {
-        tx.set(&record.player, PlayerRef::NOBODY);
+        tx.set(&record.player, PlayerRef::NONE);
         tx.set(&record.phase, Phase::DONE.raw());
     });
-    session.state.hand.let_go(player_record);
+    session.state.attachment.release(player_record);
     session.player = None;
 }
 
 /// Marks a player as leaving for good.
 pub(crate) fn begin_to_expire(state: &mut StateHandle, player: PlayerRef) {
     let directory = state.memory.directory;
-    let mut tx = state.hand.begin(directory.record);
+    let mut tx = state.attachment.begin(directory.record);
     if let Some(identity) = directory.identity(&tx, player) {
         tx.set(&identity.presence, Presence::EXPIRING.raw());
     }
@@ -75,11 +75,11 @@ pub(crate) fn begin_to_expire(state: &mut StateHandle, player: PlayerRef) {
 pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOnce(&mut LobbyTx<'_>)) {
     let memory = state.memory;
     let record = memory.players.at(player.index());
-    let membership = state.hand.own(&record.membership);
+    let membership = state.attachment.read_own(&record.membership);
     if let Some((room, seat)) = membership.place() {
         leave_silently(state, player, room, seat);
     }
-    let mut tx = state.hand.begin(memory.directory.record);
+    let mut tx = state.attachment.begin(memory.directory.record);
     if let Some(room) = membership.being_opened() {
         memory
             .directory
@@ -96,7 +96,7 @@ pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOn
 fn leave_silently(state: &mut StateHandle, player: PlayerRef, room: RoomRef, seat: Option<u8>) {
     let memory = state.memory;
     let record = memory.players.at(player.index());
-    let mut tx = state.hand.begin(memory.rooms.at(room.index()));
+    let mut tx = state.attachment.begin(memory.rooms.at(room.index()));
     let _noted = note_game(memory, state.notes_games, room);
     let vacated = vacate(
         &mut tx,
@@ -118,17 +118,17 @@ fn leave_silently(state: &mut StateHandle, player: PlayerRef, room: RoomRef, sea
     }
 }
 
-/// Wants a player out; gives the keeper whose bell is to be rung. `None`: nobody is connected, the ticker does it.
+/// Wants a player out; gives the keeper whose doorbell is to be rung. `None`: nobody is connected, the ticker does it.
 pub fn kick(state: &mut StateHandle, name: &str) -> Result<Option<u32>, NoSuchPlayer> {
     let directory = state.memory.directory;
-    let mut tx = state.hand.begin(directory.record);
+    let mut tx = state.attachment.begin(directory.record);
     let player = directory.find_name(&tx, name).ok_or(NoSuchPlayer)?;
     let identity = directory.identities.at(player.index());
     tx.set(&identity.kicked, 1);
     let connection: ConnectionRef = tx.get(&identity.connection);
     tx.commit().expect("one mark fits the journal");
     Ok(connection
-        .is_somebody()
+        .is_some()
         .then(|| state.memory.call_attention(connection)))
 }
 
@@ -140,7 +140,7 @@ pub(crate) fn enter_connected(
     seat: u8,
     connected: bool,
 ) -> bool {
-    let mut tx = state.hand.begin(state.memory.rooms.at(room.index()));
+    let mut tx = state.attachment.begin(state.memory.rooms.at(room.index()));
     let record = tx.record();
     let bit = 1 << seat;
     let known = tx.get(&record.connected) & bit != 0;

@@ -99,8 +99,8 @@ pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) 
     let invite_secret = fresh_secret()?;
 
     let room = take_room(session, player)?;
-    let player_name = session.name();
-    let mut tx = session.state.hand.begin(memory.rooms.at(room.index()));
+    let clean_player_name = session.name();
+    let mut tx = session.state.attachment.begin(memory.rooms.at(room.index()));
     let record = tx.record();
     tx.set(&record.generation, room.generation());
     tx.set(&record.life, RoomLife::OPEN.raw());
@@ -110,7 +110,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) 
     tx.set(&record.bans, ownership::NO_BANS);
     tx.set(&record.invite_secret, invite_secret);
     tx.set(&record.reserved, 0);
-    tx.set(&record.turn_seat, turns::NOBODY);
+    tx.set(&record.turn_seat, turns::NONE);
     tx.set(&record.turn_ends_at_ms, u64::MAX);
     tx.set(&record.spectators, 0);
     tx.set(&record.taken, 1);
@@ -119,7 +119,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) 
     tx.set(&record.match_seats, 0);
     tx.set(&record.next_tick_at_ms, u64::MAX);
     tx.set(&record.name, name);
-    tx.set(&record.seats[0], Seat::of(player, player_name));
+    tx.set(&record.seats[0], Seat::of(player, clean_player_name));
     record.log.reset(&mut tx);
     record.forget_listeners();
     if game.start_rule() == Start::AtOnce {
@@ -200,7 +200,7 @@ pub(crate) fn come_in(
     // A record that was never opened has no lock to take.
     record.open_generation().ok_or_else(not_found)?;
 
-    let mut tx = session.state.hand.begin(record);
+    let mut tx = session.state.attachment.begin(record);
     if !is_open(&tx, room) {
         return Err(not_found());
     }
@@ -244,7 +244,7 @@ pub(crate) fn come_in(
     own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
     own.consume(&mut tx);
     tx.commit()?;
-    session.bells.push(room.index());
+    session.doorbells.push(room.index());
     Ok(())
 }
 
@@ -291,7 +291,7 @@ pub(crate) fn in_room<R>(
         tx.commit()?;
         Ok(result)
     })?;
-    session.bells.push(room.index());
+    session.doorbells.push(room.index());
     Ok(result)
 }
 
@@ -307,7 +307,7 @@ pub(crate) fn look_in_room<R>(
     let (room, seat) = must_be_in_room(session)?;
     let (player, own) = session.player().zip(session.own()).ok_or_else(not_in_room)?;
     let lobby = &mut session.state;
-    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+    let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
     if !is_member(&tx, room, player, seat) {
         drop(tx);
         notice_removal(session)?;
@@ -359,7 +359,7 @@ pub(crate) fn notice_removal(session: &mut Session<'_>) -> Result<(), Rejection>
     let Some((own, (room, _))) = session.own().zip(session.membership().place()) else {
         return Ok(());
     };
-    let mut tx = session.state.hand.begin(own.player);
+    let mut tx = session.state.attachment.begin(own.player);
     tx.set(&own.player.membership, Membership::LOBBY);
     // Who lost bytes is still owed the word that there is no room.
     if tx.get(&own.player.log_cursor) != CURSOR_LOST {
@@ -380,7 +380,7 @@ fn give_up_opening(session: &mut Session<'_>) -> Result<(), Rejection> {
         return Ok(());
     };
     let directory = session.state.memory.directory;
-    let mut tx = session.state.hand.begin(directory.record);
+    let mut tx = session.state.attachment.begin(directory.record);
     directory.take_room_back(&mut tx, room.index(), room.generation());
     tx.set(&own.player.membership, Membership::LOBBY);
     Ok(tx.commit()?)
@@ -392,7 +392,7 @@ fn take_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef, Re
         return Ok(room);
     }
     let (memory, own) = (session.state.memory, session.own());
-    let mut tx = session.state.hand.begin(memory.directory.record);
+    let mut tx = session.state.attachment.begin(memory.directory.record);
     let (index, generation) = memory
         .directory
         .give_room(&mut tx, player)
@@ -409,7 +409,7 @@ fn take_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef, Re
 /// Takes back the record of a room that has closed, if nobody has done so yet.
 pub(crate) fn take_room_back(state: &mut StateHandle, room: RoomRef) {
     let directory = state.memory.directory;
-    let mut tx = state.hand.begin(directory.record);
+    let mut tx = state.attachment.begin(directory.record);
     directory.take_room_back(&mut tx, room.index(), room.generation());
     tx.commit().expect("taking a room back fits the journal");
 }
@@ -452,7 +452,7 @@ pub(crate) fn free(
     let record = tx.record();
     // The name stays, for those who are yet to be told that its bearer has left.
     let cell = &record.seats[usize::from(number)];
-    tx.set(cell, Seat::of(PlayerRef::NOBODY, tx.get(cell).name));
+    tx.set(cell, Seat::of(PlayerRef::NONE, tx.get(cell).name));
     tx.set(&record.taken, tx.get(&record.taken) & !(1 << number));
     tx.set(&record.connected, tx.get(&record.connected) & !(1 << number));
     tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));

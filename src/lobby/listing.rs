@@ -96,7 +96,7 @@ pub fn rooms_from(
 pub fn room_summary(state: &mut StateHandle, index: u32) -> Option<RoomSummary> {
     let (record, games) = (state.memory.rooms.get(index)?, state.games);
     let room = RoomRef::new(index, record.open_generation()?);
-    let tx = state.hand.begin(record);
+    let tx = state.attachment.begin(record);
     is_open(&tx, room).then(|| summary(&tx, room, games))
 }
 
@@ -111,7 +111,7 @@ pub fn matches_under_way(state: &mut StateHandle) -> u32 {
 fn listed_room(state: &mut StateHandle, index: u32, filter: &RoomFilter) -> Option<RoomSummary> {
     let (record, games) = (state.memory.rooms.get(index)?, state.games);
     let room = RoomRef::new(index, record.open_generation()?);
-    let tx = state.hand.begin(record);
+    let tx = state.attachment.begin(record);
     if !is_open(&tx, room) || is_unlisted(&tx) || filter.joinable && !is_joinable(&tx, games) {
         return None;
     }

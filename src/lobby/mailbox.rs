@@ -15,7 +15,7 @@ pub(crate) fn deliver_mail(session: &mut Session<'_>) -> Result<bool, Rejection>
         return Ok(false);
     }
     let memory = session.state.memory;
-    let mut tx = session.state.hand.begin(memory.directory.record);
+    let mut tx = session.state.attachment.begin(memory.directory.record);
     let identity = memory.directory.identities.at(player.index());
     let (tail, head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
     let (mut offset, mut output) = (tail, own.begin_output(&tx));

@@ -114,7 +114,7 @@ pub fn pass_time(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<boo
 ///
 /// If the game fails: the match is then over, abandoned.
 pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-    let mut tx = state.hand.begin(state.memory.rooms.at(index));
+    let mut tx = state.attachment.begin(state.memory.rooms.at(index));
     let record = tx.record();
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
     let due = tx.get(&record.next_tick_at_ms);
@@ -147,7 +147,7 @@ pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Re
 }
 
 pub(crate) fn abandon_match(state: &mut StateHandle, index: u32) -> Result<(), Rejection> {
-    let mut tx = state.hand.begin(state.memory.rooms.at(index));
+    let mut tx = state.attachment.begin(state.memory.rooms.at(index));
     finish(&mut tx, Outcome::Abandoned)?;
     Ok(tx.commit()?)
 }

@@ -13,10 +13,10 @@ use crate::state::layout::PlayerRef;
 use crate::state::rooms::{RoomTx, Seat};
 
 /// In a room's `owner`: nobody has a seat.
-pub(crate) const NOBODY: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// Nobody was sent out.
-pub(crate) const NO_BANS: Bans = [PlayerRef::NOBODY; BANS_PER_ROOM_MAX];
+pub(crate) const NO_BANS: Bans = [PlayerRef::NONE; BANS_PER_ROOM_MAX];
 
 /// Takes the seat from the player of that name, for good: as the owner.
 ///
@@ -82,7 +82,7 @@ pub(crate) fn settle_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
         taken
     };
     if candidates == 0 {
-        tx.set(&record.owner, NOBODY);
+        tx.set(&record.owner, NONE);
         return Ok(());
     }
     make_owner(tx, u8::try_from(candidates.trailing_zeros()).expect("few seats"))
@@ -115,7 +115,7 @@ pub(crate) fn pardon(tx: &mut RoomTx<'_>, player: PlayerRef) {
     let bans = tx.get(&record.bans);
     if bans.contains(&player) {
         let mut others = bans.into_iter().filter(|banned| *banned != player);
-        let bans = std::array::from_fn(|_| others.next().unwrap_or(PlayerRef::NOBODY));
+        let bans = std::array::from_fn(|_| others.next().unwrap_or(PlayerRef::NONE));
         tx.set(&record.bans, bans);
     }
 }
@@ -128,8 +128,8 @@ fn other_in_seat(tx: &RoomTx<'_>, inside: &Inside<'_>, seat: u8, name: &str) -> 
         return reject("that is your own seat");
     }
     match tx.record().seats.get(usize::from(seat)).map(|cell| tx.get(cell)) {
-        Some(occupant) if occupant.player.is_somebody() && occupant.name.as_str() == name => Ok(occupant),
-        Some(occupant) if occupant.player.is_somebody() => Err(Rejection::new(
+        Some(occupant) if occupant.player.is_some() && occupant.name.as_str() == name => Ok(occupant),
+        Some(occupant) if occupant.player.is_some() => Err(Rejection::new(
             RejectCode::SeatChanged,
             format!("{} sits there now", occupant.name.as_str()),
         )),

@@ -48,17 +48,17 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
         tx.commit()?;
         Ok((inside.room, (invited, kept_until_ms)))
     })?;
-    session.bells.push(room.index());
+    session.doorbells.push(room.index());
 
     let Some(own) = session.own() else { return Ok(()) };
     let memory = session.state.memory;
-    let mut tx = session.state.hand.begin(memory.directory.record);
+    let mut tx = session.state.attachment.begin(memory.directory.record);
     match memory.post(&mut tx, player.0, &invited) {
         Ok(keeper) => {
             paid.enter(&mut tx, &own.player.chat_paid_until_us);
             own.consume(&mut tx);
             tx.commit()?;
-            session.keeper_bells.extend(keeper);
+            session.keeper_doorbells.extend(keeper);
             Ok(())
         }
         // Others filled the mailbox meanwhile, or the player has left.
@@ -117,9 +117,9 @@ fn find_addressee(state: &mut StateHandle, name: &str) -> Result<(PlayerRef, Nam
         Rejection::new(RejectCode::UnknownPlayer, text)
     };
     // As the names of those who are here were cleaned.
-    let cleaned = text::player_name(name).map_err(|_| unknown())?;
+    let cleaned = text::clean_player_name(name).map_err(|_| unknown())?;
     let directory = state.memory.directory;
-    let tx = state.hand.begin(directory.record);
+    let tx = state.attachment.begin(directory.record);
     let player = directory.find_name(&tx, &cleaned).ok_or_else(unknown)?;
     state.memory.must_have_space(&tx, player, INVITED_BYTES_MAX)?;
     let name = tx.get(&directory.identities.at(player.index()).name);
@@ -133,7 +133,7 @@ fn withdraw(
     player: PlayerRef,
     kept_until_ms: Option<u64>,
 ) -> Result<(), Rejection> {
-    let mut tx = state.hand.begin(state.memory.rooms.at(room.index()));
+    let mut tx = state.attachment.begin(state.memory.rooms.at(room.index()));
     if is_open(&tx, room)
         && let Some(seat) = seat_kept_for(&tx, player)
     {
@@ -151,7 +151,7 @@ fn withdraw(
 ///
 /// Events that do not fit, which is a mistake of this program's.
 pub(crate) fn end_reservations(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-    let mut tx = state.hand.begin(state.memory.rooms.at(index));
+    let mut tx = state.attachment.begin(state.memory.rooms.at(index));
     let record = tx.record();
     if tx.get(&record.life) != RoomLife::OPEN.raw() {
         return Ok(false);

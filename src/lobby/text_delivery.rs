@@ -12,7 +12,7 @@ use crate::state::buffers;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, Seat, game_of, is_member, phase_of, read_state};
 use forkade_games::{GameError, Games};
-use forkade_text::render::Scene;
+use forkade_text::render::RenderContext;
 
 /// Puts what has happened in the room into words, with a picture if the game has changed. Under the room's lock: who sits where
 /// is told by names, and the picture belongs to the last event that is told.
@@ -26,24 +26,24 @@ pub(crate) fn tell_events(
     if cursor == CURSOR_LOST {
         return Ok(Pause::Lost);
     }
-    if record.log.is_read_up_to(cursor) {
+    if record.log.ends_at(cursor) {
         return Ok(Pause::Idle);
     }
     let Some((player, own)) = session.player().zip(session.own()) else {
         return Ok(Pause::Idle);
     };
-    let space_end = session.output_space() + session.state.hand.own(&own.player.output_head);
+    let space_end = session.output_space() + session.state.attachment.read_own(&own.player.output_head);
     let (games, faults) = (session.state.games, &mut session.state.faults);
-    let mut tx = session.state.hand.begin(record);
+    let mut tx = session.state.attachment.begin(record);
     let mut next_cursor = cursor;
     let mut output = own.begin_output(&tx);
     let seats = seats_with_names(&tx);
     let named = |seat: u8, is_taken: bool| {
         let cell = seats.get(usize::from(seat))?;
-        (cell.player.is_somebody() == is_taken).then(|| cell.name.as_str().to_owned())
+        (cell.player.is_some() == is_taken).then(|| cell.name.as_str().to_owned())
     };
     let game = game_of(&tx, games);
-    let scene = Scene {
+    let context = RenderContext {
         game: Some(game),
         seat,
         names: &|seat| named(seat, true),
@@ -82,7 +82,7 @@ pub(crate) fn tell_events(
         }
         // Of a game in real time, which changes all the time, the picture is shown by `look` alone.
         has_changed |= is_there && matches!(event, RoomEvent::Game { .. }) && game.ticks_per_second() == 0;
-        let told = scene.event(&event).unwrap_or_else(|fault| {
+        let told = context.event(&event).unwrap_or_else(|fault| {
             faults.push(fault);
             String::new()
         });

@@ -28,7 +28,7 @@ pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
     };
     join_leave::must_be_in_lobby(session)?;
     let directory = session.state.memory.directory;
-    let mut tx = session.state.hand.begin(directory.record);
+    let mut tx = session.state.attachment.begin(directory.record);
     let holder = directory.find_name(&tx, name.as_str());
     if holder.is_some_and(|holder| holder != player) {
         let text = "somebody here has this name; choose another";
@@ -117,7 +117,7 @@ fn names_of_players(state: &mut StateHandle) -> (Vec<String>, bool) {
     let mut names = Vec::new();
     let mut first = 0;
     loop {
-        let tx = state.hand.begin(directory.record);
+        let tx = state.attachment.begin(directory.record);
         let touched = tx.get(&directory.record.identities_touched);
         let end = touched.min(first + IDENTITIES_PER_LOOK);
         for identity in (first..end).map(|index| directory.identities.at(index)) {

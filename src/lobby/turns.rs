@@ -17,7 +17,7 @@ use crate::state::running_game::note_game;
 use shmem::sys::clock::now_ms;
 
 /// In a room's `turn_seat`: no clock is running.
-pub(crate) const NOBODY: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// Ends the turn in a room whose clock has run out. Says whether there was one.
 ///
@@ -25,7 +25,7 @@ pub(crate) const NOBODY: u32 = u32::MAX;
 ///
 /// If the game fails: the match is then over, abandoned.
 pub(crate) fn end_turn(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-    let mut tx = state.hand.begin(state.memory.rooms.at(index));
+    let mut tx = state.attachment.begin(state.memory.rooms.at(index));
     let record = tx.record();
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
     let open = tx.get(&record.life) == RoomLife::OPEN.raw();
@@ -88,7 +88,7 @@ pub(crate) fn begin_turn(tx: &mut RoomTx<'_>, to_move: Option<u8>) {
     // Only seats that the room has can be waited for.
     let seat = to_move.filter(|seat| lasts_ms > 0 && u32::from(*seat) < tx.get(&record.match_seats));
     let ends_at_ms = seat.map_or(u64::MAX, |_| now_ms() + lasts_ms);
-    tx.set(&record.turn_seat, seat.map_or(NOBODY, u32::from));
+    tx.set(&record.turn_seat, seat.map_or(NONE, u32::from));
     tx.set(&record.turn_ends_at_ms, ends_at_ms);
 }
 

@@ -25,7 +25,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::logging::line::Line;
-use crate::logging::nonblocking_stderr::Outlet;
+use crate::logging::nonblocking_stderr::NonblockingWriter;
 
 /// Sends records to stderr and installs the panic hook. Called once, by the first process, before any fork.
 ///
@@ -34,7 +34,7 @@ use crate::logging::nonblocking_stderr::Outlet;
 /// When the process has a logger already.
 pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
     let writer = env_logger::Builder::new()
-        // The level is decided by `Leveled` alone, so that it can be changed while running.
+        // The level is decided by `LevelFilterLogger` alone, so that it can be changed while running.
         .filter_level(LevelFilter::Trace)
         .format(|out, record| {
             let dropped = drop_counters().unreported.swap(0, Ordering::Relaxed);
@@ -42,10 +42,12 @@ pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
             REPORTING.set(dropped);
             out.write_all(line.as_bytes())
         })
-        .target(env_logger::Target::Pipe(Box::new(Sink(Outlet::stderr()))))
+        .target(env_logger::Target::Pipe(Box::new(Sink(
+            NonblockingWriter::stderr(),
+        ))))
         .build();
-    OWN_LEVEL.store(raw(level), Ordering::Relaxed);
-    log::set_boxed_logger(Box::new(Leveled(writer)))?;
+    OWN_LEVEL.store(to_raw(level), Ordering::Relaxed);
+    log::set_boxed_logger(Box::new(LevelFilterLogger(writer)))?;
     log::set_max_level(LevelFilter::Trace);
     forkade_games::panics::install_hook();
     Ok(())
@@ -62,19 +64,19 @@ pub(crate) fn share_level(shared: &'static AtomicU32) {
 
 /// From now on records up to `level` are written: by all processes of the server, once the level is shared.
 pub(crate) fn set_level(level: LevelFilter) {
-    level_cell().store(raw(level), Ordering::Relaxed);
+    level_cell().store(to_raw(level), Ordering::Relaxed);
 }
 
 /// The least important records that are written.
 pub(crate) fn level() -> LevelFilter {
     let set = level_cell().load(Ordering::Relaxed);
     LevelFilter::iter()
-        .find(|level| raw(*level) == set)
+        .find(|level| to_raw(*level) == set)
         .unwrap_or(LevelFilter::Trace)
 }
 
 /// A level as it lies in memory, where 0 is none.
-const fn raw(level: LevelFilter) -> u32 {
+const fn to_raw(level: LevelFilter) -> u32 {
     level as u32 + 1
 }
 
@@ -85,11 +87,11 @@ fn level_cell() -> &'static AtomicU32 {
 }
 
 /// Passes on what the level lets through.
-struct Leveled(env_logger::Logger);
+struct LevelFilterLogger(env_logger::Logger);
 
-impl Log for Leveled {
+impl Log for LevelFilterLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        raw(metadata.level().to_level_filter()) <= level_cell().load(Ordering::Relaxed)
+        to_raw(metadata.level().to_level_filter()) <= level_cell().load(Ordering::Relaxed)
             && self.0.enabled(metadata)
     }
 
@@ -107,12 +109,12 @@ impl Log for Leveled {
 /// Names what this process is, in each of its records. Called first thing after a fork: it also forgets the parent's
 /// player.
 pub(crate) fn set_role(role: &'static str) {
-    *identity() = Identity { role, player: None };
+    *label() = ProcessLabel { role, player: None };
 }
 
 /// Names the player that this process works for at the moment, in each of its records.
 pub(crate) fn set_player(player: Option<&str>) {
-    identity().player = player.map(str::to_owned);
+    label().player = player.map(str::to_owned);
 }
 
 /// Where dropped records are counted.
@@ -146,12 +148,12 @@ fn drop_counters() -> DropCounters {
     SHARED_COUNTERS.get().copied().unwrap_or(own)
 }
 
-struct Identity {
+struct ProcessLabel {
     role: &'static str,
     player: Option<String>,
 }
 
-static IDENTITY: Mutex<Identity> = Mutex::new(Identity {
+static PROCESS_LABEL: Mutex<ProcessLabel> = Mutex::new(ProcessLabel {
     role: "forkade",
     player: None,
 });
@@ -160,7 +162,7 @@ static SHARED_COUNTERS: OnceLock<DropCounters> = OnceLock::new();
 static SHARED_LEVEL: OnceLock<&'static AtomicU32> = OnceLock::new();
 
 // Until there is shared memory.
-static OWN_LEVEL: AtomicU32 = AtomicU32::new(raw(LevelFilter::Info));
+static OWN_LEVEL: AtomicU32 = AtomicU32::new(to_raw(LevelFilter::Info));
 static OWN_TOTAL: AtomicU64 = AtomicU64::new(0);
 static OWN_UNREPORTED: AtomicU64 = AtomicU64::new(0);
 
@@ -169,19 +171,19 @@ thread_local! {
     static REPORTING: Cell<u64> = const { Cell::new(0) };
 }
 
-fn identity() -> std::sync::MutexGuard<'static, Identity> {
-    IDENTITY.lock().unwrap_or_else(PoisonError::into_inner)
+fn label() -> std::sync::MutexGuard<'static, ProcessLabel> {
+    PROCESS_LABEL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn line_of(record: &Record<'_>, dropped: u64) -> Line {
     let mut line = Line::new();
     {
         // Let go before the message is formatted: its `Display` may do anything, even log.
-        let identity = identity();
+        let label = label();
         line.head(
             record.level(),
-            identity.role,
-            identity.player.as_deref(),
+            label.role,
+            label.player.as_deref(),
             record.target(),
         );
     }
@@ -191,7 +193,7 @@ fn line_of(record: &Record<'_>, dropped: u64) -> Line {
 }
 
 /// What env_logger writes to; it hands over one whole record at a time.
-struct Sink(Outlet<io::Stderr>);
+struct Sink(NonblockingWriter<io::Stderr>);
 
 impl Write for Sink {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {

@@ -13,50 +13,52 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 /// A descriptor for records and the way to write to it without waiting.
-pub(crate) struct Outlet<F> {
+pub(crate) struct NonblockingWriter<F> {
     descriptor: F,
-    way: Way,
+    mode: WriteMode,
     /// The last record got out in part only: its line must be ended before the next one begins.
-    torn: bool,
+    is_line_partial: bool,
 }
 
 /// How a write is kept from waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum WriteMode {
     /// It never waits: a regular file, or a non-blocking description of our own.
-    Write,
+    Direct,
     /// A socket, which cannot be opened anew, but be told with each message.
     Send,
     /// Anything else is asked before each write. (Another writer can take the room in between; then this one waits.)
     PollFirst,
 }
 
-impl Outlet<Stderr> {
+impl NonblockingWriter<Stderr> {
     /// Stderr, made non-blocking where that needs a description of our own.
     pub(crate) fn stderr() -> Self {
         let stderr = io::stderr();
-        let way = match reopened(stderr.as_fd()) {
+        let mode = match reopen_nonblocking(stderr.as_fd()) {
             // In place of the old one: one descriptor fewer, and none that a role could close by mistake.
-            Ok(Some(own)) => rustix::stdio::dup2_stderr(&own).map_or(Way::PollFirst, |()| Way::Write),
-            Ok(None) => way_to(stderr.as_fd()),
-            Err(_) => Way::PollFirst,
+            Ok(Some(own)) => {
+                rustix::stdio::dup2_stderr(&own).map_or(WriteMode::PollFirst, |()| WriteMode::Direct)
+            }
+            Ok(None) => write_mode_of(stderr.as_fd()),
+            Err(_) => WriteMode::PollFirst,
         };
-        Outlet {
+        NonblockingWriter {
             descriptor: stderr,
-            way,
-            torn: false,
+            mode,
+            is_line_partial: false,
         }
     }
 }
 
-impl<F: AsFd> Outlet<F> {
+impl<F: AsFd> NonblockingWriter<F> {
     /// Writes the record whole, in one write wherever the kernel takes it in one, and without waiting.
     /// `false`: there was no room, or nobody reads; it is lost.
     pub(crate) fn write_record(&mut self, record: &[u8]) -> bool {
-        if self.torn && !self.write_all(b"\n") {
+        if self.is_line_partial && !self.write_all(b"\n") {
             return false;
         }
-        self.torn = false;
+        self.is_line_partial = false;
         self.write_all(record)
     }
 
@@ -67,7 +69,7 @@ impl<F: AsFd> Outlet<F> {
                 Ok(written) if written > 0 => rest = &rest[written..],
                 Err(Errno::INTR) => {}
                 Ok(_) | Err(_) => {
-                    self.torn |= rest.len() < bytes.len();
+                    self.is_line_partial |= rest.len() < bytes.len();
                     return false;
                 }
             }
@@ -77,10 +79,10 @@ impl<F: AsFd> Outlet<F> {
 
     fn write_once(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
         let descriptor = self.descriptor.as_fd();
-        match self.way {
-            Way::Write => rustix::io::write(descriptor, bytes),
-            Way::Send => send(descriptor, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
-            Way::PollFirst => {
+        match self.mode {
+            WriteMode::Direct => rustix::io::write(descriptor, bytes),
+            WriteMode::Send => send(descriptor, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
+            WriteMode::PollFirst => {
                 let now = Timespec {
                     tv_sec: 0,
                     tv_nsec: 0,
@@ -96,7 +98,7 @@ impl<F: AsFd> Outlet<F> {
 
 /// A non-blocking description of our own for the pipe or terminal behind `descriptor`; `None` where none is needed, or
 /// none can be had.
-fn reopened(descriptor: BorrowedFd<'_>) -> rustix::io::Result<Option<OwnedFd>> {
+fn reopen_nonblocking(descriptor: BorrowedFd<'_>) -> rustix::io::Result<Option<OwnedFd>> {
     match file_type(descriptor)? {
         FileType::Fifo | FileType::CharacterDevice => {
             let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
@@ -108,11 +110,11 @@ fn reopened(descriptor: BorrowedFd<'_>) -> rustix::io::Result<Option<OwnedFd>> {
     }
 }
 
-fn way_to(descriptor: BorrowedFd<'_>) -> Way {
+fn write_mode_of(descriptor: BorrowedFd<'_>) -> WriteMode {
     match file_type(descriptor) {
-        Ok(FileType::RegularFile) => Way::Write,
-        Ok(FileType::Socket) => Way::Send,
-        _ => Way::PollFirst,
+        Ok(FileType::RegularFile) => WriteMode::Direct,
+        Ok(FileType::Socket) => WriteMode::Send,
+        _ => WriteMode::PollFirst,
     }
 }
 
@@ -134,7 +136,7 @@ mod tests {
     const RECORD: [u8; 4096] = [b'x'; 4096];
 
     /// Fills what `outlet` writes to until a record is lost; in a thread, so that a write that waits is seen.
-    fn fill<F: AsFd + Send + 'static>(mut outlet: Outlet<F>) -> (Outlet<F>, usize) {
+    fn fill<F: AsFd + Send + 'static>(mut outlet: NonblockingWriter<F>) -> (NonblockingWriter<F>, usize) {
         let (done, filled) = mpsc::channel();
         std::thread::spawn(move || {
             let written = std::iter::repeat_with(|| outlet.write_record(&RECORD))
@@ -150,13 +152,13 @@ mod tests {
     #[test]
     fn a_stalled_pipe_stalls_nobody_and_the_pipe_of_the_others_stays_blocking() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
-        let own = reopened(writer.as_fd())
+        let own = reopen_nonblocking(writer.as_fd())
             .expect("reopened")
             .expect("a pipe is opened anew");
-        let (mut outlet, written) = fill(Outlet {
+        let (mut outlet, written) = fill(NonblockingWriter {
             descriptor: own,
-            way: Way::Write,
-            torn: false,
+            mode: WriteMode::Direct,
+            is_line_partial: false,
         });
         assert!(written > 0);
         assert!(!fcntl_getfl(&writer).expect("flags").contains(OFlags::NONBLOCK));
@@ -171,11 +173,11 @@ mod tests {
     #[test]
     fn a_pipe_that_cannot_be_opened_anew_is_asked_first() {
         let (reader, writer) = io::pipe().expect("a pipe");
-        assert_eq!(way_to(writer.as_fd()), Way::PollFirst);
-        let (mut outlet, written) = fill(Outlet {
+        assert_eq!(write_mode_of(writer.as_fd()), WriteMode::PollFirst);
+        let (mut outlet, written) = fill(NonblockingWriter {
             descriptor: writer,
-            way: Way::PollFirst,
-            torn: false,
+            mode: WriteMode::PollFirst,
+            is_line_partial: false,
         });
         assert!(written > 0);
         drop(reader);
@@ -185,11 +187,11 @@ mod tests {
     #[test]
     fn a_stalled_socket_stalls_nobody_and_a_torn_line_is_ended_before_the_next() {
         let (mut reader, writer) = UnixStream::pair().expect("a socket pair");
-        assert_eq!(way_to(writer.as_fd()), Way::Send);
-        let (mut outlet, written) = fill(Outlet {
+        assert_eq!(write_mode_of(writer.as_fd()), WriteMode::Send);
+        let (mut outlet, written) = fill(NonblockingWriter {
             descriptor: writer,
-            way: Way::Send,
-            torn: false,
+            mode: WriteMode::Send,
+            is_line_partial: false,
         });
         assert!(written > 0);
 
@@ -199,7 +201,7 @@ mod tests {
             reader.read_to_end(&mut drained).map_err(|error| error.kind()),
             Err(io::ErrorKind::WouldBlock)
         );
-        outlet.torn = true;
+        outlet.is_line_partial = true;
         assert!(outlet.write_record(b"next\n"));
         let mut next = [0; 6];
         reader.read_exact(&mut next).expect("the next record");
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn a_regular_file_is_not_opened_anew() {
         let file = std::fs::File::open("/proc/self/exe").expect("a file");
-        assert!(reopened(file.as_fd()).expect("looked at").is_none());
-        assert_eq!(way_to(file.as_fd()), Way::Write);
+        assert!(reopen_nonblocking(file.as_fd()).expect("looked at").is_none());
+        assert_eq!(write_mode_of(file.as_fd()), WriteMode::Direct);
     }
 }

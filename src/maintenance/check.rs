@@ -27,7 +27,7 @@ use shmem::event_log::{EventLog, Read};
 /// gives a sentence for each difference.
 pub fn check_directory(lobby: &mut StateHandle) -> Vec<String> {
     let directory = lobby.memory.directory;
-    let tx = lobby.hand.begin(directory.record);
+    let tx = lobby.attachment.begin(directory.record);
     let mut faults = Faults::default();
 
     let touched = tx.get(&directory.record.identities_touched);
@@ -149,7 +149,7 @@ pub fn check_all(lobby: &mut StateHandle) -> Vec<String> {
         // Whose seat was taken has yet to read that in the room's log, or to find that the log has moved on.
         let cursor = believed.cursors[&player];
         let log = &lobby.memory.rooms.at(room.index()).log;
-        let will_notice = seat.is_some() && (cursor == CURSOR_LOST || !log.is_read_up_to(cursor));
+        let will_notice = seat.is_some() && (cursor == CURSOR_LOST || !log.ends_at(cursor));
         if !will_notice {
             faults.0.push(format!(
                 "player {player:x} believes to be in {room:?} at {seat:?}, which does not know"
@@ -181,14 +181,14 @@ fn carried_players(lobby: &mut StateHandle, faults: &mut Faults) -> BTreeMap<u64
         .filter(|(_, record)| record.claimed() != Claim::Free)
     {
         let connection = record.reference(index);
-        lobby.hand.animate(record);
+        lobby.attachment.acquire(record);
         let (occupant, phase) = (
-            lobby.hand.own(&record.occupant),
-            Phase::from_raw(lobby.hand.own(&record.phase)),
+            lobby.attachment.read_own(&record.occupant),
+            Phase::from_raw(lobby.attachment.read_own(&record.phase)),
         );
-        let player = lobby.hand.own(&record.player);
-        lobby.hand.let_go(record);
-        if occupant != connection.generation() || !player.is_somebody() || phase == Phase::RESUMING {
+        let player = lobby.attachment.read_own(&record.player);
+        lobby.attachment.release(record);
+        if occupant != connection.generation() || !player.is_some() || phase == Phase::RESUMING {
             continue;
         }
         if let Some(other) = carried.insert(player.to_id(), connection) {
@@ -208,7 +208,7 @@ fn check_player(
     faults: &mut Faults,
 ) {
     let (memory, id) = (lobby.memory, player.to_id());
-    let tx = lobby.hand.begin(memory.directory.record);
+    let tx = lobby.attachment.begin(memory.directory.record);
     let identity = memory.directory.identities.at(player.index());
     let (presence, connection) = (
         Presence::from_raw(tx.get(&identity.presence)),
@@ -216,10 +216,10 @@ fn check_player(
     );
     let name = tx.get(&identity.name);
     drop(tx);
-    let carrier = carried.remove(&id).unwrap_or(ConnectionRef::NOBODY);
+    let carrier = carried.remove(&id).unwrap_or(ConnectionRef::NONE);
     faults.compare("connection that carries a player", carrier, connection);
-    if presence == Presence::ATTACHED && !connection.is_somebody()
-        || presence == Presence::DETACHED && connection.is_somebody()
+    if presence == Presence::ATTACHED && !connection.is_some()
+        || presence == Presence::DETACHED && connection.is_some()
     {
         faults.0.push(format!(
             "player {player:?} is {presence:?} with connection {connection:?}"
@@ -227,23 +227,23 @@ fn check_player(
     }
 
     let record = memory.players.at(player.index());
-    lobby.hand.animate(record);
+    lobby.attachment.acquire(record);
     let (membership, cursor) = (
-        lobby.hand.own(&record.membership),
-        lobby.hand.own(&record.log_cursor),
+        lobby.attachment.read_own(&record.membership),
+        lobby.attachment.read_own(&record.log_cursor),
     );
     faults.compare(
         "name of a player",
-        lobby.hand.own(&record.name).as_str(),
+        lobby.attachment.read_own(&record.name).as_str(),
         name.as_str(),
     );
     let chat = ChatPlace {
-        cursor: lobby.hand.own(&record.chat_cursor),
-        line: lobby.hand.own(&record.chat_line),
+        cursor: lobby.attachment.read_own(&record.chat_cursor),
+        line: lobby.attachment.read_own(&record.chat_line),
     };
     believed.chat.insert(id, chat);
-    let kept = record.kept_output(&lobby.hand);
-    lobby.hand.let_go(record);
+    let kept = record.kept_output(&lobby.attachment);
+    lobby.attachment.release(record);
     if kept.start > kept.end || kept.end - kept.start > OUTPUT_RING_BYTES as u64 {
         faults
             .0
@@ -265,7 +265,7 @@ fn check_player(
 
 fn check_room(lobby: &mut StateHandle, index: u32, believed: &mut Believed, faults: &mut Faults) {
     let memory = lobby.memory;
-    let tx = lobby.hand.begin(memory.directory.record);
+    let tx = lobby.attachment.begin(memory.directory.record);
     let entry = memory.directory.rooms.at(index);
     let (given, generation, opener) = (
         tx.get(&entry.given) != 0,
@@ -275,7 +275,7 @@ fn check_room(lobby: &mut StateHandle, index: u32, believed: &mut Believed, faul
     drop(tx);
     let room = RoomRef::new(index, generation);
     let record = memory.rooms.at(index);
-    let tx = lobby.hand.begin(record);
+    let tx = lobby.attachment.begin(record);
     let life = RoomLife::from_raw(tx.get(&record.life));
     let current = tx.get(&record.generation) == generation;
     let opening = believed.opening.remove(&index);
@@ -374,8 +374,8 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
     let (turn_seat, turn_ends_at_ms) = (tx.get(&record.turn_seat), tx.get(&record.turn_ends_at_ms));
     let has_clock = playing && tx.get(&record.turn_seconds) > 0;
-    if (turn_seat == turns::NOBODY) != (turn_ends_at_ms == u64::MAX)
-        || turn_seat != turns::NOBODY && (!has_clock || turn_seat >= tx.get(&record.match_seats))
+    if (turn_seat == turns::NONE) != (turn_ends_at_ms == u64::MAX)
+        || turn_seat != turns::NONE && (!has_clock || turn_seat >= tx.get(&record.match_seats))
     {
         faults.0.push(format!(
             "room {room:?} waits for seat {turn_seat} until {turn_ends_at_ms}"
@@ -423,7 +423,7 @@ fn check_log<const WORDS: usize>(log: &EventLog<WORDS>, head: u64, faults: &mut 
 
 /// The lines of the lobby's chat are numbered without a gap, and each reader knows the number of the line that it has read last.
 fn check_chat(lobby: &mut StateHandle, believed: &Believed, faults: &mut Faults) {
-    let tx = lobby.hand.begin(lobby.memory.chat);
+    let tx = lobby.attachment.begin(lobby.memory.chat);
     let log = &tx.record().log;
     let (head, last_number) = (log.head(&tx), log.last_number(&tx));
     let entries = check_log(log, head, faults);
@@ -446,7 +446,7 @@ fn check_chat(lobby: &mut StateHandle, believed: &Believed, faults: &mut Faults)
 
 pub(crate) fn present_players(lobby: &mut StateHandle) -> Vec<PlayerRef> {
     let directory = lobby.memory.directory;
-    let tx = lobby.hand.begin(directory.record);
+    let tx = lobby.attachment.begin(directory.record);
     let touched = tx.get(&directory.record.identities_touched);
     (0..touched)
         .filter(|index| tx.get(&directory.identities.at(*index).presence) != Presence::FREE.raw())

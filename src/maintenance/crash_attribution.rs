@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::lobby::match_play::finish;
-use crate::process::crash_policy::{RoomDeaths, Verdict};
+use crate::process::crash_policy::{RestartDecision, RoomCrashHistory};
 use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
@@ -45,17 +45,17 @@ pub fn begin_to_tick(state: &mut StateHandle) -> Result<Option<RoomBlame>, Rejec
         return Ok(None);
     };
     let (now, blame) = (now_ms(), &record.blame);
-    let mut deaths = RoomDeaths::default();
+    let mut deaths = RoomCrashHistory::default();
     if blame.generation.swap(room.generation(), Ordering::Relaxed) == room.generation() {
         deaths.window_began_ms = blame.window_began_ms.load(Ordering::Relaxed);
         deaths.count = blame.deaths.load(Ordering::Relaxed);
     }
-    let verdict = deaths.enter(now, now.saturating_sub(note.since_ms.load(Ordering::Relaxed)));
+    let decision = deaths.enter(now, now.saturating_sub(note.since_ms.load(Ordering::Relaxed)));
     blame
         .window_began_ms
         .store(deaths.window_began_ms, Ordering::Relaxed);
     blame.deaths.store(deaths.count, Ordering::Relaxed);
-    if verdict == Verdict::Replace || !abandon_match_of(state, room)? {
+    if decision == RestartDecision::Replace || !abandon_match_of(state, room)? {
         let deaths = deaths.count;
         return Ok(Some(RoomBlame::Counted { room, deaths }));
     }
@@ -70,7 +70,7 @@ pub fn begin_to_tick(state: &mut StateHandle) -> Result<Option<RoomBlame>, Rejec
 
 /// Ends the match in a room without asking its game. Says whether there was one.
 fn abandon_match_of(state: &mut StateHandle, room: RoomRef) -> Result<bool, Rejection> {
-    let mut tx = state.hand.begin(state.memory.rooms.at(room.index()));
+    let mut tx = state.attachment.begin(state.memory.rooms.at(room.index()));
     let record = tx.record();
     let is_played = is_open(&tx, room)
         && tx.get(&record.life) == RoomLife::OPEN.raw()

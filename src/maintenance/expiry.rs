@@ -12,7 +12,7 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::players::Membership;
 use crate::state::rooms::RoomLife;
-use shmem::transaction::Animated;
+use shmem::transaction::SingleWriter;
 use std::sync::atomic::Ordering;
 
 /// Identities looked at in one transaction: the lobby's lock is held for microseconds.
@@ -21,9 +21,9 @@ const IDENTITIES_PER_LOOK: u32 = 64;
 const _: () = assert!(IDENTITIES_PER_LOOK as usize * 16 <= JOURNAL_BYTES);
 
 /// Lets players go whose grace is over at `now_ms`, and completes the leave of those whose process died over it.
-/// Gives the rooms whose bell is to be rung.
+/// Gives the rooms whose doorbell is to be rung.
 pub fn sweep_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
-    let mut bells = Vec::new();
+    let mut doorbells = Vec::new();
     let mut first = 0;
     loop {
         let (leaving, next) = players_to_let_go(state, first, now_ms);
@@ -31,21 +31,21 @@ pub fn sweep_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
             let record = state.memory.players.at(player.index());
             state
                 .memory
-                .settle(&mut state.hand, record.noted_lock().load(Ordering::Relaxed));
-            state.hand.animate(record);
-            bells.extend(
+                .recover(&mut state.attachment, record.noted_lock().load(Ordering::Relaxed));
+            state.attachment.acquire(record);
+            doorbells.extend(
                 state
-                    .hand
-                    .own(&record.membership)
+                    .attachment
+                    .read_own(&record.membership)
                     .place()
                     .map(|(room, _)| room.index()),
             );
             departure::expire(state, player, |_| {});
-            state.hand.let_go(record);
+            state.attachment.release(record);
         }
         match next {
             Some(next) => first = next,
-            None => return bells,
+            None => return doorbells,
         }
     }
 }
@@ -54,7 +54,7 @@ pub fn sweep_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
 fn players_to_let_go(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<PlayerRef>, Option<u32>) {
     let (memory, directory) = (state.memory, state.memory.directory);
     let grace_ms = memory.header.seat_grace_ms.load(Ordering::Relaxed);
-    let mut tx = state.hand.begin(directory.record);
+    let mut tx = state.attachment.begin(directory.record);
     let places = directory.identities.len();
     let lobby_grace_ms = lobby_grace_ms(grace_ms, tx.get(&directory.record.players_present), places);
     let touched = tx.get(&directory.record.identities_touched);
@@ -64,19 +64,19 @@ fn players_to_let_go(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<P
         let identity = directory.identities.at(index);
         let presence = Presence::from_raw(tx.get(&identity.presence));
         // Who is attached, or leaving while attached, is the business of the connection's handler.
-        if tx.get(&identity.connection).is_somebody() {
+        if tx.get(&identity.connection).is_some() {
             continue;
         }
         let away_ms = now_ms.saturating_sub(tx.get(&identity.detached_at_ms));
         let is_detached = presence == Presence::DETACHED;
         let over = is_detached && (away_ms >= grace_ms || tx.get(&identity.kicked) != 0);
-        let is_awaited = tx.get(&identity.claimant).is_somebody()
+        let is_awaited = tx.get(&identity.claimant).is_some()
             || tx.get(&identity.mail_head) != tx.get(&identity.mail_tail);
         let over = over
             || is_detached && away_ms >= lobby_grace_ms && !is_awaited && {
                 // It was detached under the lobby's lock, which is held: nothing of it is undecided.
                 let player_record = memory.players.at(index);
-                tx.animate(player_record);
+                tx.acquire(player_record);
                 looked_at.push(player_record);
                 tx.get(&player_record.membership) == Membership::LOBBY
             };
@@ -89,7 +89,7 @@ fn players_to_let_go(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<P
     }
     tx.commit().expect("the marks of one look fit the journal");
     for player_record in looked_at {
-        state.hand.let_go(player_record);
+        state.attachment.release(player_record);
     }
     (leaving, (end < touched).then_some(end))
 }
@@ -102,11 +102,11 @@ pub fn sweep_rooms(state: &mut StateHandle) {
         if record.open_generation().is_some() {
             continue;
         }
-        let tx = state.hand.begin(record);
+        let tx = state.attachment.begin(record);
         let closing = tx.get(&record.life) == RoomLife::CLOSING.raw();
         let generation = tx.get(&record.generation);
         drop(tx);
-        let tx = state.hand.begin(directory.record);
+        let tx = state.attachment.begin(directory.record);
         let entry = directory.rooms.at(index);
         let still_given = tx.get(&entry.given) != 0 && tx.get(&entry.generation) == generation;
         drop(tx);
@@ -117,13 +117,13 @@ pub fn sweep_rooms(state: &mut StateHandle) {
 }
 
 /// Frees what a connection held that no process animates any more and none will: its player is detached, its slot given
-/// back. To be called only when the handler is dead. Gives the keepers whose bell is to be rung.
+/// back. To be called only when the handler is dead. Gives the keepers whose doorbell is to be rung.
 #[must_use]
 pub fn free_connection(state: &mut StateHandle, index: u32) -> Option<u32> {
     let record = state.memory.connections.at(index);
     let (mut session, _) = Session::attach(state, index, Passed::default());
     let keeper = departure::finish(&mut session);
-    state.hand.let_go(record);
+    state.attachment.release(record);
     record.free();
     keeper
 }

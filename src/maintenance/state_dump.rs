@@ -17,7 +17,7 @@ use crate::state::rooms::kept_seats;
 use crate::state::rooms::{RoomLife, occupants, read_state};
 use shmem::event_log::{EventLog, Read};
 use shmem::sys::memory::SharedBytes;
-use shmem::transaction::{Hand, Record};
+use shmem::transaction::{Attachment, Record};
 
 /// Events that a picture shows of each room, of those that a player has yet to be given. The oldest may go for good before the
 /// transaction that needs their place is decided.
@@ -26,17 +26,17 @@ const EVENTS_SHOWN: usize = 4;
 /// Decides what dead processes have left under any lock, by taking and releasing them all.
 pub fn settle(lobby: &mut StateHandle) {
     let memory = lobby.memory;
-    lobby.hand.settle(memory.directory.record);
-    lobby.hand.settle(memory.chat);
+    lobby.attachment.recover(memory.directory.record);
+    lobby.attachment.recover(memory.chat);
     for (_, player) in memory
         .players
         .iter()
         .filter(|(_, player)| player.lock().is_prepared())
     {
-        lobby.hand.settle(player);
+        lobby.attachment.recover(player);
     }
     for (_, room) in memory.rooms.iter().filter(|(_, room)| room.lock().is_prepared()) {
-        lobby.hand.settle(room);
+        lobby.attachment.recover(room);
     }
 }
 
@@ -50,14 +50,14 @@ pub fn of_everything(lobby: &mut StateHandle, passed: &[Passed]) -> Vec<String> 
     for player in present_players(lobby) {
         lines.push(identity(lobby, player));
         let record = memory.players.at(player.index());
-        lobby.hand.animate(record);
-        lines.push(of_player(&lobby.hand, record));
-        if let Some((room, _)) = lobby.hand.own(&record.membership).place() {
+        lobby.attachment.acquire(record);
+        lines.push(of_player(&lobby.attachment, record));
+        if let Some((room, _)) = lobby.attachment.read_own(&record.membership).place() {
             let from = needed.entry(room.index()).or_insert(u64::MAX);
-            *from = lobby.hand.own(&record.log_cursor).min(*from);
+            *from = lobby.attachment.read_own(&record.log_cursor).min(*from);
         }
-        chat_needed = lobby.hand.own(&record.chat_cursor).min(chat_needed);
-        lobby.hand.let_go(record);
+        chat_needed = lobby.attachment.read_own(&record.chat_cursor).min(chat_needed);
+        lobby.attachment.release(record);
     }
     lines.extend(of_chat(lobby, chat_needed));
     for index in 0..lobby.rooms_touched() {
@@ -70,39 +70,39 @@ pub fn of_everything(lobby: &mut StateHandle, passed: &[Passed]) -> Vec<String> 
     }
     for (index, passed) in (0..).zip(passed) {
         let record = memory.connections.at(index);
-        lobby.hand.animate(record);
-        let player = lobby.hand.own(&record.player);
+        lobby.attachment.acquire(record);
+        let player = lobby.attachment.read_own(&record.player);
         let player_record = memory.players.at(player.index());
         // A player who is only asked for is animated by another process.
-        let carried = player.is_somebody() && lobby.hand.own(&record.phase) != Phase::RESUMING.raw();
+        let carried = player.is_some() && lobby.attachment.read_own(&record.phase) != Phase::RESUMING.raw();
         if carried {
-            lobby.hand.animate(player_record);
+            lobby.attachment.acquire(player_record);
         }
         lines.push(format!(
             "connection {index} {}",
-            of_connection(&lobby.hand, record, *passed)
+            of_connection(&lobby.attachment, record, *passed)
         ));
-        lines.extend(carried.then(|| pending_input(&lobby.hand, record, player_record, *passed)));
-        lobby.hand.let_go(player_record);
-        lobby.hand.let_go(record);
+        lines.extend(carried.then(|| pending_input(&lobby.attachment, record, player_record, *passed)));
+        lobby.attachment.release(player_record);
+        lobby.attachment.release(record);
     }
     lines
 }
 
-/// What one session's own records show, without any lock: a successor sees this when it has attached.
+/// What one session's read_own records show, without any lock: a successor sees this when it has attached.
 pub fn of_session(session: &Session<'_>) -> Vec<String> {
-    let hand = &session.state.hand;
-    let mut lines = vec![of_connection(hand, session.record, session.passed)];
+    let attachment = &session.state.attachment;
+    let mut lines = vec![of_connection(attachment, session.record, session.passed)];
     if let Some((_, player)) = session.player {
-        lines.push(of_player(hand, player));
-        lines.push(pending_input(hand, session.record, player, session.passed));
+        lines.push(of_player(attachment, player));
+        lines.push(pending_input(attachment, session.record, player, session.passed));
     }
     lines
 }
 
 fn identity(lobby: &mut StateHandle, player: PlayerRef) -> String {
     let directory = lobby.memory.directory;
-    let tx = lobby.hand.begin(directory.record);
+    let tx = lobby.attachment.begin(directory.record);
     let identity = directory.identities.at(player.index());
     format!(
         "player {player:?} {:?} presence {} kicked {} connection {:?} claimant {:?} newest {} token {:?} mail {:?}",
@@ -117,59 +117,64 @@ fn identity(lobby: &mut StateHandle, player: PlayerRef) -> String {
     )
 }
 
-fn of_player(hand: &Hand, record: &PlayerRecord) -> String {
-    let kept = record.kept_output(hand);
+fn of_player(attachment: &Attachment, record: &PlayerRecord) -> String {
+    let kept = record.kept_output(attachment);
     let shown = kept
         .start
         .max(kept.end.saturating_sub(FRAME_TOTAL_BYTES_MAX as u64))..kept.end;
     let mut output =
         vec![0; usize::try_from(shown.end.saturating_sub(shown.start)).expect("at most a frame")];
-    record.output.placement(hand).read(shown.start, &mut output);
-    let text = (hand.own(&record.is_text) != 0).then(|| {
+    record.output.view(attachment).read(shown.start, &mut output);
+    let text = (attachment.read_own(&record.is_text) != 0).then(|| {
         (
-            hand.own(&record.text_place),
-            hand.own(&record.telnet_refused),
-            hand.own(&record.telnet_answered),
+            attachment.read_own(&record.input_state),
+            attachment.read_own(&record.telnet_refused),
+            attachment.read_own(&record.telnet_answered),
         )
     });
     // When it was is another matter each time.
-    let paid =
-        [&record.chat_paid_until_us, &record.requests_paid_until_us].map(|until_us| hand.own(until_us) != 0);
+    let paid = [&record.chat_paid_until_us, &record.requests_paid_until_us]
+        .map(|until_us| attachment.read_own(until_us) != 0);
     format!(
         "  {:?} membership {:?} cursor {} chat {} line {} paid {paid:?} consumed {} text {text:?} output up to {}: {output:?}",
-        hand.own(&record.name),
-        hand.own(&record.membership),
-        hand.own(&record.log_cursor),
-        hand.own(&record.chat_cursor),
-        hand.own(&record.chat_line),
-        hand.own(&record.consumed),
+        attachment.read_own(&record.name),
+        attachment.read_own(&record.membership),
+        attachment.read_own(&record.log_cursor),
+        attachment.read_own(&record.chat_cursor),
+        attachment.read_own(&record.chat_line),
+        attachment.read_own(&record.consumed),
         shown.end,
     )
 }
 
-fn of_connection(hand: &Hand, record: &ConnectionRecord, passed: Passed) -> String {
+fn of_connection(attachment: &Attachment, record: &ConnectionRecord, passed: Passed) -> String {
     format!(
         "occupant {} phase {} leaves {} handshake {} player {:?} bases {} {} end {} passed {passed:?} greeting {:?} farewell {:?}",
-        hand.own(&record.occupant),
-        hand.own(&record.phase),
-        hand.own(&record.leaves),
-        hand.own(&record.handshake_bytes),
-        hand.own(&record.player),
-        hand.own(&record.input_base),
-        hand.own(&record.output_base),
-        hand.own(&record.stream_end),
-        beginning_of(&record.greeting, hand.own(&record.greeting_bytes)),
-        beginning_of(&record.farewell, hand.own(&record.farewell_bytes)),
+        attachment.read_own(&record.occupant),
+        attachment.read_own(&record.phase),
+        attachment.read_own(&record.leaves),
+        attachment.read_own(&record.handshake_bytes),
+        attachment.read_own(&record.player),
+        attachment.read_own(&record.input_base),
+        attachment.read_own(&record.output_base),
+        attachment.read_own(&record.stream_end),
+        beginning_of(&record.greeting, attachment.read_own(&record.greeting_bytes)),
+        beginning_of(&record.farewell, attachment.read_own(&record.farewell_bytes)),
     )
 }
 
 /// What the client has sent and nobody has handled yet.
-fn pending_input(hand: &Hand, record: &ConnectionRecord, player: &PlayerRecord, passed: Passed) -> String {
-    let handshake = u64::from(hand.own(&record.handshake_bytes));
-    let received = hand.own(&record.input_base) + passed.received.saturating_sub(handshake);
-    let consumed = hand.own(&player.consumed);
+fn pending_input(
+    attachment: &Attachment,
+    record: &ConnectionRecord,
+    player: &PlayerRecord,
+    passed: Passed,
+) -> String {
+    let handshake = u64::from(attachment.read_own(&record.handshake_bytes));
+    let received = attachment.read_own(&record.input_base) + passed.received.saturating_sub(handshake);
+    let consumed = attachment.read_own(&player.consumed);
     let mut input = vec![0; usize::try_from(received.saturating_sub(consumed)).expect("at most a ring")];
-    player.input.placement(hand).read(consumed, &mut input);
+    player.input.view(attachment).read(consumed, &mut input);
     format!("  input up to {received}: {input:?}")
 }
 
@@ -182,7 +187,7 @@ fn beginning_of<const WORDS: usize>(bytes: &SharedBytes<WORDS>, length: u32) -> 
 fn of_room(lobby: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Vec<String>) {
     let memory = lobby.memory;
     let entry = memory.directory.rooms.at(index);
-    let tx = lobby.hand.begin(memory.directory.record);
+    let tx = lobby.attachment.begin(memory.directory.record);
     let given = (
         tx.get(&entry.given),
         tx.get(&entry.generation),
@@ -190,7 +195,7 @@ fn of_room(lobby: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Ve
     );
     drop(tx);
     let record = memory.rooms.at(index);
-    let tx = lobby.hand.begin(record);
+    let tx = lobby.attachment.begin(record);
     let life = RoomLife::from_raw(tx.get(&record.life));
     let generation = tx.get(&record.generation);
     lines.push(format!(
@@ -234,7 +239,7 @@ fn of_room(lobby: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Ve
 
 /// What was said to the lobby.
 fn of_chat(lobby: &mut StateHandle, needed_from: u64) -> Vec<String> {
-    let tx = lobby.hand.begin(lobby.memory.chat);
+    let tx = lobby.attachment.begin(lobby.memory.chat);
     let log = &tx.record().log;
     let mut lines = vec![format!(
         "chat up to {} line {}",

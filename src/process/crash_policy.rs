@@ -8,7 +8,7 @@ use shmem::sys::process::Exit;
 
 /// How a connection's handlers have died lately.
 #[derive(Debug, Default)]
-pub struct Deaths {
+pub struct CrashHistory {
     window_began_ms: u64,
     anywhere: u32,
     frame: u64,
@@ -17,18 +17,18 @@ pub struct Deaths {
 
 /// How a handler has died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Death {
+pub struct Crash {
     /// The frame that it was handling; 0: none.
     pub working_on: u64,
     /// Not known of a process that is not one's own.
     pub exit: Option<Exit>,
     /// The watchdog has killed it.
-    pub stuck: Option<Stuck>,
+    pub stuck: Option<WatchdogKill>,
 }
 
 /// What the watchdog has killed a handler for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stuck {
+pub struct WatchdogKill {
     /// It did something, and came to no end with it. (Else it was stopped from outside, which is nobody's fault.)
     pub by_itself: bool,
     /// How long it had been at it, in milliseconds.
@@ -37,7 +37,7 @@ pub struct Stuck {
 
 /// Whether a connection whose handler has died is worth another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RestartDecision {
     /// It is.
     Replace,
     /// It is, but the frame that this one died in is to be refused, and the connection closed: all who handled it have died.
@@ -49,15 +49,15 @@ pub enum Verdict {
 /// In place of a frame: the handler did not come round, and no frame was its reason.
 const NO_FRAME: u64 = u64::MAX;
 
-impl Deaths {
+impl CrashHistory {
     /// How many have died in the frame in which the last one did, or without a frame, one after another.
     pub fn in_same_frame(&self) -> u32 {
         self.in_frame
     }
 
     /// Enters a death.
-    pub fn enter(&mut self, now_ms: u64, death: Death) -> Verdict {
-        if let Some(stuck) = death.stuck {
+    pub fn enter(&mut self, now_ms: u64, crash: Crash) -> RestartDecision {
+        if let Some(stuck) = crash.stuck {
             // Time in which it did not die, because it was stuck, speaks for nobody.
             self.window_began_ms = self.window_began_ms.saturating_add(stuck.for_ms).min(now_ms);
         }
@@ -67,8 +67,8 @@ impl Deaths {
                 ..Self::default()
             };
         }
-        let stuck_by_itself = death.stuck.is_some_and(|stuck| stuck.by_itself);
-        let frame = match death.working_on {
+        let stuck_by_itself = crash.stuck.is_some_and(|stuck| stuck.by_itself);
+        let frame = match crash.working_on {
             0 if stuck_by_itself => NO_FRAME,
             frame => frame,
         };
@@ -78,23 +78,23 @@ impl Deaths {
             (self.frame, self.in_frame) = (frame, u32::from(frame != 0));
         }
         // Who is killed by somebody else has done nothing wrong.
-        let killed = death.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL));
+        let killed = crash.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL));
         self.anywhere += u32::from(!killed);
         if self.in_frame == DEATHS_SAME_FRAME_MAX && frame != NO_FRAME {
-            Verdict::RefuseFrame
+            RestartDecision::RefuseFrame
         } else if self.in_frame >= DEATHS_SAME_FRAME_MAX || self.anywhere >= DEATHS_ANYWHERE_MAX {
-            Verdict::GiveUp
+            RestartDecision::GiveUp
         } else {
-            Verdict::Replace
+            RestartDecision::Replace
         }
     }
 }
 
-impl Death {
+impl Crash {
     /// Whether somebody or something outside has ended the process, and not twice in one frame of a suspect's.
-    pub fn speaks_against_nobody(self, deaths_of_suspect: u32) -> bool {
+    pub fn is_external_kill(self, crashes_of_suspect: u32) -> bool {
         let killed = self.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL));
-        killed && !self.stuck.is_some_and(|stuck| stuck.by_itself) && deaths_of_suspect < 2
+        killed && !self.stuck.is_some_and(|stuck| stuck.by_itself) && crashes_of_suspect < 2
     }
 }
 
@@ -107,10 +107,10 @@ impl Death {
 pub fn regroup(
     connections: Vec<u32>,
     suspect: Option<u32>,
-    death: Death,
-    deaths_of_suspect: u32,
+    crash: Crash,
+    crashes_of_suspect: u32,
 ) -> Vec<Vec<u32>> {
-    if connections.len() < 2 || death.speaks_against_nobody(deaths_of_suspect) {
+    if connections.len() < 2 || crash.is_external_kill(crashes_of_suspect) {
         return Vec::from_iter((!connections.is_empty()).then_some(connections));
     }
     let (one, other): (Vec<_>, Vec<_>) = match suspect {
@@ -129,16 +129,16 @@ pub fn regroup(
 
 /// How many tickers a room's game has ended lately.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct RoomDeaths {
+pub struct RoomCrashHistory {
     /// When the present window began, in milliseconds of the monotonic clock.
     pub window_began_ms: u64,
     /// The deaths within it.
     pub count: u32,
 }
 
-impl RoomDeaths {
-    /// Enters the death of a ticker that had run the game's code for `ran_for_ms`. [`Verdict::GiveUp`]: the match is to be abandoned.
-    pub fn enter(&mut self, now_ms: u64, ran_for_ms: u64) -> Verdict {
+impl RoomCrashHistory {
+    /// Enters the death of a ticker that had run the game's code for `ran_for_ms`. [`RestartDecision::GiveUp`]: the match is to be abandoned.
+    pub fn enter(&mut self, now_ms: u64, ran_for_ms: u64) -> RestartDecision {
         // However long the game keeps a ticker, that does not speak for it.
         self.window_began_ms = self.window_began_ms.saturating_add(ran_for_ms).min(now_ms);
         if self.count == 0 || now_ms - self.window_began_ms > DEATHS_WINDOW_MS {
@@ -146,8 +146,8 @@ impl RoomDeaths {
         }
         self.count += 1;
         match self.count >= DEATHS_SAME_ROOM_MAX {
-            true => Verdict::GiveUp,
-            false => Verdict::Replace,
+            true => RestartDecision::GiveUp,
+            false => RestartDecision::Replace,
         }
     }
 }
@@ -159,42 +159,42 @@ mod tests {
     const CRASH: Option<Exit> = Some(Exit::Signal(libc::SIGSEGV));
     const KILL: Option<Exit> = Some(Exit::Signal(libc::SIGKILL));
 
-    fn death(working_on: u64, exit: Option<Exit>) -> Death {
-        Death {
+    fn crash(working_on: u64, exit: Option<Exit>) -> Crash {
+        Crash {
             working_on,
             exit,
             stuck: None,
         }
     }
 
-    fn stuck(working_on: u64, by_itself: bool, for_ms: u64) -> Death {
-        Death {
-            stuck: Some(Stuck { by_itself, for_ms }),
-            ..death(working_on, KILL)
+    fn stuck(working_on: u64, by_itself: bool, for_ms: u64) -> Crash {
+        Crash {
+            stuck: Some(WatchdogKill { by_itself, for_ms }),
+            ..crash(working_on, KILL)
         }
     }
 
     #[test]
     fn who_is_killed_from_outside_leaves_its_clients_together() {
         let all = vec![4, 5, 6];
-        for death in [
-            death(0, KILL),
-            death(0, None),
+        for crash in [
+            crash(0, KILL),
+            crash(0, None),
             stuck(0, false, 10),
-            death(9, KILL),
+            crash(9, KILL),
         ] {
-            assert_eq!(regroup(all.clone(), None, death, 0), std::slice::from_ref(&all));
+            assert_eq!(regroup(all.clone(), None, crash, 0), std::slice::from_ref(&all));
         }
-        assert_eq!(regroup(vec![], None, death(0, KILL), 0), Vec::<Vec<u32>>::new());
+        assert_eq!(regroup(vec![], None, crash(0, KILL), 0), Vec::<Vec<u32>>::new());
     }
 
     #[test]
     fn a_suspect_is_served_alone() {
         let alone = [vec![5], vec![4, 6]];
-        for death in [death(9, CRASH), stuck(9, true, 10)] {
-            assert_eq!(regroup(vec![4, 5, 6], Some(5), death, 1), alone);
+        for crash in [crash(9, CRASH), stuck(9, true, 10)] {
+            assert_eq!(regroup(vec![4, 5, 6], Some(5), crash, 1), alone);
         }
-        let killed = death(9, KILL);
+        let killed = crash(9, KILL);
         assert_eq!(regroup(vec![4, 5, 6], Some(5), killed, 1), [vec![4, 5, 6]]);
         assert_eq!(
             regroup(vec![4, 5, 6], Some(5), killed, 2),
@@ -207,7 +207,7 @@ mod tests {
     fn a_fault_of_nobody_s_is_alone_after_as_many_deaths_as_halving_takes() {
         let mut group: Vec<u32> = (0..256).collect();
         for _ in 0..8 {
-            let groups = regroup(group, None, death(0, CRASH), 0);
+            let groups = regroup(group, None, crash(0, CRASH), 0);
             assert_eq!(groups.len(), 2);
             group = groups
                 .into_iter()
@@ -215,34 +215,34 @@ mod tests {
                 .expect("it is somewhere");
         }
         assert_eq!(group, [77]);
-        assert_eq!(regroup(group, None, death(0, CRASH), 0), [[77]]);
+        assert_eq!(regroup(group, None, crash(0, CRASH), 0), [[77]]);
     }
 
     #[test]
     fn after_three_deaths_in_the_same_frame_it_is_refused_and_after_a_fourth_all_is_given_up() {
-        let mut deaths = Deaths::default();
-        let verdicts: Vec<_> = (1..=4).map(|time| deaths.enter(time, death(7, CRASH))).collect();
+        let mut deaths = CrashHistory::default();
+        let decisions: Vec<_> = (1..=4).map(|time| deaths.enter(time, crash(7, CRASH))).collect();
         assert_eq!(
-            verdicts,
+            decisions,
             [
-                Verdict::Replace,
-                Verdict::Replace,
-                Verdict::RefuseFrame,
-                Verdict::GiveUp
+                RestartDecision::Replace,
+                RestartDecision::Replace,
+                RestartDecision::RefuseFrame,
+                RestartDecision::GiveUp
             ]
         );
     }
 
     #[test]
     fn deaths_in_different_frames_or_at_long_intervals_are_forgiven() {
-        let mut deaths = Deaths::default();
+        let mut deaths = CrashHistory::default();
         for (time, frame) in (0..9).zip([7, 8, 7, 8, 9, 7, 8, 9, 7]) {
-            assert_eq!(deaths.enter(time, death(frame, CRASH)), Verdict::Replace);
+            assert_eq!(deaths.enter(time, crash(frame, CRASH)), RestartDecision::Replace);
         }
         for time in 1..20 {
             assert_eq!(
-                deaths.enter(time * (DEATHS_WINDOW_MS + 1), death(7, CRASH)),
-                Verdict::Replace
+                deaths.enter(time * (DEATHS_WINDOW_MS + 1), crash(7, CRASH)),
+                RestartDecision::Replace
             );
         }
     }
@@ -250,13 +250,17 @@ mod tests {
     #[test]
     fn a_frame_in_which_all_get_stuck_is_refused_however_long_each_takes() {
         for by_itself in [true, false] {
-            let mut deaths = Deaths::default();
+            let mut deaths = CrashHistory::default();
             let hour_ms = 3_600_000;
-            let verdicts =
+            let decisions =
                 [1, 2, 3].map(|hour| deaths.enter(hour * hour_ms, stuck(7, by_itself, hour_ms - 10)));
             assert_eq!(
-                verdicts,
-                [Verdict::Replace, Verdict::Replace, Verdict::RefuseFrame]
+                decisions,
+                [
+                    RestartDecision::Replace,
+                    RestartDecision::Replace,
+                    RestartDecision::RefuseFrame
+                ]
             );
         }
     }
@@ -264,38 +268,55 @@ mod tests {
     #[test]
     fn a_room_that_ends_three_tickers_is_given_up_however_long_it_keeps_each() {
         for ran_for_ms in [0, 10, 1_000_000] {
-            let mut deaths = RoomDeaths::default();
-            let verdicts = [1, 2, 3].map(|nth| deaths.enter(nth * (ran_for_ms + 100), ran_for_ms));
-            assert_eq!(verdicts, [Verdict::Replace, Verdict::Replace, Verdict::GiveUp]);
+            let mut deaths = RoomCrashHistory::default();
+            let decisions = [1, 2, 3].map(|nth| deaths.enter(nth * (ran_for_ms + 100), ran_for_ms));
+            assert_eq!(
+                decisions,
+                [
+                    RestartDecision::Replace,
+                    RestartDecision::Replace,
+                    RestartDecision::GiveUp
+                ]
+            );
         }
-        let mut deaths = RoomDeaths::default();
+        let mut deaths = RoomCrashHistory::default();
         for nth in 1..100 {
-            assert_eq!(deaths.enter(nth * (DEATHS_WINDOW_MS + 1), 0), Verdict::Replace);
+            assert_eq!(
+                deaths.enter(nth * (DEATHS_WINDOW_MS + 1), 0),
+                RestartDecision::Replace
+            );
         }
     }
 
     #[test]
     fn a_connection_whose_handlers_loop_without_a_frame_is_given_up() {
-        let mut deaths = Deaths::default();
-        let verdicts = [2000, 4000, 6000].map(|now| deaths.enter(now, stuck(0, true, 1900)));
-        assert_eq!(verdicts, [Verdict::Replace, Verdict::Replace, Verdict::GiveUp]);
+        let mut deaths = CrashHistory::default();
+        let decisions = [2000, 4000, 6000].map(|now| deaths.enter(now, stuck(0, true, 1900)));
+        assert_eq!(
+            decisions,
+            [
+                RestartDecision::Replace,
+                RestartDecision::Replace,
+                RestartDecision::GiveUp
+            ]
+        );
     }
 
     #[test]
     fn being_killed_or_stopped_between_frames_is_never_blamed() {
-        let mut deaths = Deaths::default();
+        let mut deaths = CrashHistory::default();
         for time in 0..1000 {
-            assert_eq!(deaths.enter(time, death(0, KILL)), Verdict::Replace);
-            assert_eq!(deaths.enter(time, stuck(0, false, 1)), Verdict::Replace);
+            assert_eq!(deaths.enter(time, crash(0, KILL)), RestartDecision::Replace);
+            assert_eq!(deaths.enter(time, stuck(0, false, 1)), RestartDecision::Replace);
         }
     }
 
     #[test]
     fn crashing_outside_frames_is_given_up_at_last() {
-        let mut deaths = Deaths::default();
-        let verdicts: Vec<_> = (0..DEATHS_ANYWHERE_MAX)
-            .map(|time| deaths.enter(time.into(), death(0, CRASH)))
+        let mut deaths = CrashHistory::default();
+        let decisions: Vec<_> = (0..DEATHS_ANYWHERE_MAX)
+            .map(|time| deaths.enter(time.into(), crash(0, CRASH)))
             .collect();
-        assert_eq!(verdicts.last(), Some(&Verdict::GiveUp));
+        assert_eq!(decisions.last(), Some(&RestartDecision::GiveUp));
     }
 }

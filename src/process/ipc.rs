@@ -1,4 +1,4 @@
-//! What the processes of one server inherit from the supervisor: channels, bells, and the lifeline.
+//! What the processes of one server inherit from the supervisor: channels, doorbells, and the lifeline.
 //!
 //! All of it is made before the first fork, and the supervisor keeps all of it, so that a role that is started again finds what its
 //! predecessor had, with everything that was sent to it meanwhile. Each role closes what it must not have.
@@ -21,7 +21,7 @@ use shmem::sys::sockets::{Channel, DESCRIPTORS_PER_MESSAGE_MAX};
 
 /// Everything that is inherited.
 #[derive(Debug)]
-pub(crate) struct Wiring {
+pub(crate) struct IpcHandles {
     /// Where players connect.
     pub(crate) game: TcpListener,
     /// Where operators connect.
@@ -31,40 +31,43 @@ pub(crate) struct Wiring {
     /// The other end, which everybody watches.
     pub(crate) lifeline: Lifeline,
     /// One per keeper.
-    pub(crate) keepers: Vec<KeeperWiring>,
+    pub(crate) keepers: Vec<KeeperIpc>,
     /// One per room, rung when its log has something new. Kept by the ticker, who hands them out.
-    pub(crate) room_bells: Vec<EventFd>,
+    pub(crate) room_doorbells: Vec<EventFd>,
     /// Rung when something was said to the lobby. Every handler listens.
-    pub(crate) chat_bell: EventFd,
+    pub(crate) chat_doorbell: EventFd,
     /// Rung by a role that has come up.
     pub(crate) ready: EventFd,
-    /// Who needs a room's bell asks here, with a channel for the answer.
-    pub(crate) bell_requests: ChannelPair,
+    /// Who needs a room's doorbell asks here, with a channel for the answer.
+    pub(crate) doorbell_requests: ChannelPair,
 }
 
-/// By which numbers the program that goes on in the supervisor's place finds the [`Wiring`].
+/// By which numbers the program that goes on in the supervisor's place finds the [`IpcHandles`].
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct WiringNumbers {
+pub(crate) struct IpcDescriptors {
     game: RawFd,
     console: Option<RawFd>,
     lifeline_holder: RawFd,
     lifeline: RawFd,
-    /// Sender and receiver of its channel, and its bell.
+    /// Sender and receiver of its channel, and its doorbell.
     keepers: Vec<([RawFd; 2], RawFd)>,
-    room_bells: Vec<RawFd>,
+    #[serde(rename = "room_doorbells")]
+    room_doorbells: Vec<RawFd>,
     ready: RawFd,
-    bell_requests: [RawFd; 2],
-    chat_bell: RawFd,
+    #[serde(rename = "doorbell_requests")]
+    doorbell_requests: [RawFd; 2],
+    #[serde(rename = "chat_doorbell")]
+    chat_doorbell: RawFd,
 }
 
 /// What concerns one keeper.
 #[derive(Debug)]
-pub(crate) struct KeeperWiring {
+pub(crate) struct KeeperIpc {
     /// To the keeper, with sockets in each message: from the listener, from handlers whose keeper has died, and from a keeper that
     /// makes way.
     pub(crate) connections: ChannelPair,
     /// Rung when a handler of the keeper's should look at its flags.
-    pub(crate) bell: EventFd,
+    pub(crate) doorbell: EventFd,
 }
 
 /// Both ends of a channel.
@@ -83,7 +86,7 @@ impl ChannelPair {
     }
 }
 
-impl Wiring {
+impl IpcHandles {
     /// Makes everything that is to be inherited.
     ///
     /// # Errors
@@ -97,9 +100,9 @@ impl Wiring {
     ) -> io::Result<Self> {
         let (lifeline_holder, lifeline) = lifeline()?;
         let keeper = |_| {
-            Ok(KeeperWiring {
+            Ok(KeeperIpc {
                 connections: ChannelPair::new()?,
-                bell: EventFd::new()?,
+                doorbell: EventFd::new()?,
             })
         };
         Ok(Self {
@@ -108,10 +111,10 @@ impl Wiring {
             lifeline_holder,
             lifeline,
             keepers: (0..keepers).map(keeper).collect::<io::Result<_>>()?,
-            room_bells: (0..rooms).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
-            chat_bell: EventFd::new()?,
+            room_doorbells: (0..rooms).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
+            chat_doorbell: EventFd::new()?,
             ready: EventFd::new()?,
-            bell_requests: ChannelPair::new()?,
+            doorbell_requests: ChannelPair::new()?,
         })
     }
 
@@ -120,16 +123,20 @@ impl Wiring {
     /// # Errors
     ///
     /// Those of [`exec::keep_open`].
-    pub(crate) fn keep_open(&self) -> io::Result<WiringNumbers> {
+    pub(crate) fn keep_open(&self) -> io::Result<IpcDescriptors> {
         let pair = |pair: &ChannelPair| {
             io::Result::Ok([
                 exec::keep_open(pair.sender.as_fd())?,
                 exec::keep_open(pair.receiver.as_fd())?,
             ])
         };
-        let keeper =
-            |keeper: &KeeperWiring| Ok((pair(&keeper.connections)?, exec::keep_open(keeper.bell.as_fd())?));
-        Ok(WiringNumbers {
+        let keeper = |keeper: &KeeperIpc| {
+            Ok((
+                pair(&keeper.connections)?,
+                exec::keep_open(keeper.doorbell.as_fd())?,
+            ))
+        };
+        Ok(IpcDescriptors {
             game: exec::keep_open(self.game.as_fd())?,
             console: self
                 .console
@@ -139,14 +146,14 @@ impl Wiring {
             lifeline_holder: exec::keep_open(self.lifeline_holder.as_fd())?,
             lifeline: exec::keep_open(self.lifeline.as_fd())?,
             keepers: self.keepers.iter().map(keeper).collect::<io::Result<_>>()?,
-            room_bells: self
-                .room_bells
+            room_doorbells: self
+                .room_doorbells
                 .iter()
-                .map(|bell| exec::keep_open(bell.as_fd()))
+                .map(|doorbell| exec::keep_open(doorbell.as_fd()))
                 .collect::<io::Result<_>>()?,
             ready: exec::keep_open(self.ready.as_fd())?,
-            bell_requests: pair(&self.bell_requests)?,
-            chat_bell: exec::keep_open(self.chat_bell.as_fd())?,
+            doorbell_requests: pair(&self.doorbell_requests)?,
+            chat_doorbell: exec::keep_open(self.chat_doorbell.as_fd())?,
         })
     }
 
@@ -154,38 +161,38 @@ impl Wiring {
     ///
     /// # Errors
     ///
-    /// Those of [`exec::claim`].
-    pub(crate) fn claim(numbers: &WiringNumbers) -> io::Result<Self> {
+    /// Those of [`exec::take_inherited`].
+    pub(crate) fn claim(numbers: &IpcDescriptors) -> io::Result<Self> {
         let pair = |[sender, receiver]: [RawFd; 2]| {
             io::Result::Ok(ChannelPair {
-                sender: exec::claim(sender)?.into(),
-                receiver: exec::claim(receiver)?.into(),
+                sender: exec::take_inherited(sender)?.into(),
+                receiver: exec::take_inherited(receiver)?.into(),
             })
         };
-        let bell = |number| exec::claim(number).map(EventFd::from);
+        let doorbell = |number| exec::take_inherited(number).map(EventFd::from);
         let keeper = |(connections, number): &([RawFd; 2], RawFd)| {
-            Ok(KeeperWiring {
+            Ok(KeeperIpc {
                 connections: pair(*connections)?,
-                bell: bell(*number)?,
+                doorbell: doorbell(*number)?,
             })
         };
         Ok(Self {
-            game: exec::claim(numbers.game)?.into(),
+            game: exec::take_inherited(numbers.game)?.into(),
             console: numbers
                 .console
-                .map(|number| exec::claim(number).map(TcpListener::from))
+                .map(|number| exec::take_inherited(number).map(TcpListener::from))
                 .transpose()?,
-            lifeline_holder: exec::claim(numbers.lifeline_holder)?.into(),
-            lifeline: exec::claim(numbers.lifeline)?.into(),
+            lifeline_holder: exec::take_inherited(numbers.lifeline_holder)?.into(),
+            lifeline: exec::take_inherited(numbers.lifeline)?.into(),
             keepers: numbers.keepers.iter().map(keeper).collect::<io::Result<_>>()?,
-            room_bells: numbers
-                .room_bells
+            room_doorbells: numbers
+                .room_doorbells
                 .iter()
-                .map(|number| bell(*number))
+                .map(|number| doorbell(*number))
                 .collect::<io::Result<_>>()?,
-            ready: bell(numbers.ready)?,
-            bell_requests: pair(numbers.bell_requests)?,
-            chat_bell: bell(numbers.chat_bell)?,
+            ready: doorbell(numbers.ready)?,
+            doorbell_requests: pair(numbers.doorbell_requests)?,
+            chat_doorbell: doorbell(numbers.chat_doorbell)?,
         })
     }
 
@@ -196,17 +203,17 @@ impl Wiring {
 
     /// Makes a handler of that keeper's look at its flags.
     pub(crate) fn ring_keeper(&self, keeper: u32) {
-        self.keepers[keeper as usize].bell.ring();
+        self.keepers[keeper as usize].doorbell.ring();
     }
 
     /// Wakes everybody on the server, if something was said to the lobby that nobody was woken for.
     pub(crate) fn ring_chat(&self, chat: &ChatRecord) {
-        doorbell::ring(&chat.log, &self.chat_bell);
+        doorbell::ring(&chat.log, &self.chat_doorbell);
     }
 
-    /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room bells.
+    /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room doorbells.
     pub(crate) fn ring_room<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
-        doorbell::ring(log, &self.room_bells[room as usize]);
+        doorbell::ring(log, &self.room_doorbells[room as usize]);
     }
 }
 
@@ -216,7 +223,7 @@ pub(crate) const MESSAGES_VERSION: u32 = 1;
 
 /// What a message to a keeper says about the sockets that it carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Delivery {
+pub(crate) enum KeeperMessage {
     /// From the listener: a connection that was just accepted.
     New {
         /// What it speaks.
@@ -236,7 +243,7 @@ pub(crate) enum Delivery {
 /// In place of a [`Kind`]: the connection is not new.
 const ADOPT: u8 = u8::MAX;
 
-impl Delivery {
+impl KeeperMessage {
     /// Connections that one message can hand on.
     pub(crate) const CONNECTIONS_MAX: usize = DESCRIPTORS_PER_MESSAGE_MAX;
     /// Length of the longest message.
@@ -278,21 +285,21 @@ impl Delivery {
 
 /// What a keeper says to a handler of several connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Assignment {
+pub(crate) enum HandlerMessage {
     /// The handler is to serve the connection, whose socket comes with it.
     Serve {
         /// The connection, and which occupant of the slot.
         connection: ConnectionRef,
     },
     /// The handler is to serve the connection, whose socket comes with it, as soon as its present handler says so.
-    Expect {
+    ExpectMove {
         /// The connection.
         connection: ConnectionRef,
         /// The present handler.
         from: ProcessId,
     },
     /// Another process is to serve the connection, and has its socket already.
-    HandOver {
+    MoveTo {
         /// The connection.
         connection: ConnectionRef,
         /// The other process.
@@ -300,7 +307,7 @@ pub(crate) enum Assignment {
     },
 }
 
-impl Assignment {
+impl HandlerMessage {
     /// Length of each message.
     pub(crate) const BYTES: usize = 17;
 
@@ -308,8 +315,8 @@ impl Assignment {
     pub(crate) fn encode(self) -> [u8; Self::BYTES] {
         let (tag, connection, other) = match self {
             Self::Serve { connection } => (0, connection, 0),
-            Self::Expect { connection, from } => (1, connection, from.to_number()),
-            Self::HandOver { connection, to } => (2, connection, to.to_number()),
+            Self::ExpectMove { connection, from } => (1, connection, from.to_number()),
+            Self::MoveTo { connection, to } => (2, connection, to.to_number()),
         };
         let mut message = [tag; Self::BYTES];
         message[1..9].copy_from_slice(&connection.to_id().to_le_bytes());
@@ -325,8 +332,8 @@ impl Assignment {
         let other = ProcessId::from_number(u64::from_le_bytes(other.try_into().ok()?));
         match (tag, other) {
             (0, None) => Some(Self::Serve { connection }),
-            (1, Some(from)) => Some(Self::Expect { connection, from }),
-            (2, Some(to)) => Some(Self::HandOver { connection, to }),
+            (1, Some(from)) => Some(Self::ExpectMove { connection, from }),
+            (2, Some(to)) => Some(Self::MoveTo { connection, to }),
             _ => None,
         }
     }
@@ -342,21 +349,21 @@ mod tests {
         let (number, order) = (u32::MAX, u64::MAX - 1);
         let most = (1..)
             .map(ConnectionRef::from_id)
-            .take(Delivery::CONNECTIONS_MAX)
+            .take(KeeperMessage::CONNECTIONS_MAX)
             .collect();
         for delivery in [
-            Delivery::New { kind, number, order },
-            Delivery::Adopt {
+            KeeperMessage::New { kind, number, order },
+            KeeperMessage::Adopt {
                 connections: vec![ConnectionRef::new(7, 3)],
             },
-            Delivery::Adopt { connections: most },
+            KeeperMessage::Adopt { connections: most },
         ] {
             let message = delivery.encode();
-            assert!(message.len() <= Delivery::BYTES_MAX);
-            assert_eq!(Delivery::decode(&message[..message.len() - 1]), None);
-            assert_eq!(Delivery::decode(&message), Some(delivery));
+            assert!(message.len() <= KeeperMessage::BYTES_MAX);
+            assert_eq!(KeeperMessage::decode(&message[..message.len() - 1]), None);
+            assert_eq!(KeeperMessage::decode(&message), Some(delivery));
         }
-        assert_eq!(Delivery::decode(&[]), None);
-        assert_eq!(Delivery::decode(&[ADOPT - 1; 13]), None);
+        assert_eq!(KeeperMessage::decode(&[]), None);
+        assert_eq!(KeeperMessage::decode(&[ADOPT - 1; 13]), None);
     }
 }

@@ -21,8 +21,8 @@ use crate::limits::{
     REFUSAL_LINGER_MS, REFUSED_LINGERING_MAX,
 };
 use crate::process::admission::{Admission, Load, Refusal, decide};
-use crate::process::ipc::Delivery;
-use crate::process::process_table::{Context, Life, Start};
+use crate::process::ipc::KeeperMessage;
+use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::state::connections::Kind;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
@@ -35,16 +35,11 @@ const SIGNALS: Token = Token(2);
 const LIFELINE: Token = Token(3);
 
 /// The role's entry.
-pub(crate) fn run(start: &Start) -> io::Result<u8> {
-    let wiring = start.context.wiring;
-    let mut keep = vec![wiring.game.as_fd(), wiring.lifeline.as_fd(), wiring.ready.as_fd()];
-    keep.extend(wiring.console.as_ref().map(AsFd::as_fd));
-    keep.extend(
-        wiring
-            .keepers
-            .iter()
-            .map(|keeper| keeper.connections.sender.as_fd()),
-    );
+pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
+    let ipc = start.context.ipc;
+    let mut keep = vec![ipc.game.as_fd(), ipc.lifeline.as_fd(), ipc.ready.as_fd()];
+    keep.extend(ipc.console.as_ref().map(AsFd::as_fd));
+    keep.extend(ipc.keepers.iter().map(|keeper| keeper.connections.sender.as_fd()));
     start.keep_only(&keep)?;
     let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGUSR1])?;
     let mut listener = Listener::new(start, signals)?;
@@ -54,21 +49,21 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
 
 struct Listener {
     context: Context,
-    life: Life,
+    liveness: LivenessHandle,
     signals: Signals,
     poll: Poll,
     game: TcpListener,
     console: Option<TcpListener>,
     /// Given up for a moment when descriptors run out, so that the next connection can be accepted and refused.
-    spare: Option<OwnedFd>,
+    reserve_descriptor: Option<OwnedFd>,
     /// Sockets that were refused, kept open so that the reason is not lost to a reset, each until a time.
     refused: VecDeque<(u64, TcpStream)>,
     /// Accepting rests until then, after a failure for want of resources.
-    rest_until_ms: Option<u64>,
+    paused_until_ms: Option<u64>,
     /// Accepted when every keeper already had as much to take as its channel holds. Nobody is accepted before it is handed on.
-    in_hand: Option<(Kind, TcpStream)>,
+    unsent: Option<(Kind, TcpStream)>,
     /// Another listener is to take this one's place: nobody is accepted any more.
-    is_to_end: bool,
+    is_stopping: bool,
 }
 
 /// What there is to do.
@@ -79,13 +74,13 @@ enum Event {
 }
 
 impl Listener {
-    fn new(start: &Start, signals: Signals) -> io::Result<Self> {
+    fn new(start: &RoleStart, signals: Signals) -> io::Result<Self> {
         let context = start.context;
         let poll = Poll::new()?;
-        let mut game = TcpListener::from_std(context.wiring.game.try_clone()?);
+        let mut game = TcpListener::from_std(context.ipc.game.try_clone()?);
         poll.registry().register(&mut game, GAME, Interest::READABLE)?;
         let mut console = None;
-        if let Some(inherited) = &context.wiring.console {
+        if let Some(inherited) = &context.ipc.console {
             let mut listener = TcpListener::from_std(inherited.try_clone()?);
             poll.registry()
                 .register(&mut listener, CONSOLE, Interest::READABLE)?;
@@ -93,56 +88,56 @@ impl Listener {
         }
         for (descriptor, token) in [
             (signals.as_fd(), SIGNALS),
-            (context.wiring.lifeline.as_fd(), LIFELINE),
+            (context.ipc.lifeline.as_fd(), LIFELINE),
         ] {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
         }
-        let spare = Some(spare_descriptor(&context)?);
+        let reserve_descriptor = Some(new_reserve_descriptor(&context)?);
         Ok(Self {
             context,
-            life: start.life(),
+            liveness: start.liveness(),
             signals,
             poll,
             game,
             console,
-            spare,
+            reserve_descriptor,
             refused: VecDeque::new(),
-            rest_until_ms: None,
-            in_hand: None,
-            is_to_end: false,
+            paused_until_ms: None,
+            unsent: None,
+            is_stopping: false,
         })
     }
 
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(16);
-        self.count_what_was_lost();
+        self.count_lost_in_flight();
         // What has arrived while no listener was there gives no edge to this one.
         self.accept_all(Kind::Game)?;
         self.accept_all(Kind::Console)?;
         loop {
-            match self.poll.poll(&mut events, self.patience()) {
+            match self.poll.poll(&mut events, self.poll_timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
-            self.life.show();
+            self.liveness.report();
             for event in &events {
-                match self.meaning(event.token())? {
+                match self.event_of(event.token())? {
                     Some(Event::Accept(kind)) => self.accept_all(kind)?,
-                    Some(Event::Stop) => self.is_to_end = true,
+                    Some(Event::Stop) => self.is_stopping = true,
                     Some(Event::SupervisorGone) => return Ok(1),
                     None => {}
                 }
             }
-            self.keep_time()?;
+            self.run_timers()?;
             // Whom it has accepted it hands on; others wait for the next listener.
-            if self.is_to_end && self.in_hand.is_none() {
+            if self.is_stopping && self.unsent.is_none() {
                 return Ok(0);
             }
         }
     }
 
-    fn meaning(&self, token: Token) -> io::Result<Option<Event>> {
+    fn event_of(&self, token: Token) -> io::Result<Option<Event>> {
         Ok(match token {
             GAME => Some(Event::Accept(Kind::Game)),
             CONSOLE => Some(Event::Accept(Kind::Console)),
@@ -159,23 +154,23 @@ impl Listener {
     }
 
     /// Time until something is to be done that no descriptor announces.
-    fn patience(&self) -> Option<Duration> {
+    fn poll_timeout(&self) -> Option<Duration> {
         let lingering = self.refused.front().map(|(until_ms, _)| *until_ms);
-        let next_ms = [lingering, self.rest_until_ms].into_iter().flatten().min()?;
+        let next_ms = [lingering, self.paused_until_ms].into_iter().flatten().min()?;
         Some(Duration::from_millis(next_ms.saturating_sub(now_ms()) + 1))
     }
 
-    fn keep_time(&mut self) -> io::Result<()> {
+    fn run_timers(&mut self) -> io::Result<()> {
         let now = now_ms();
         let is_over = |(until_ms, _): &(u64, TcpStream)| *until_ms <= now;
         while self.refused.front().is_some_and(is_over) {
             self.refused.pop_front();
         }
-        if self.rest_until_ms.is_some_and(|until_ms| until_ms <= now) {
-            self.rest_until_ms = None;
-            if let Some((kind, socket)) = self.in_hand.take() {
+        if self.paused_until_ms.is_some_and(|until_ms| until_ms <= now) {
+            self.paused_until_ms = None;
+            if let Some((kind, socket)) = self.unsent.take() {
                 self.admit(kind, socket);
-                self.has_its_hands_full(self.in_hand.is_some());
+                self.set_in_flight(self.unsent.is_some());
             }
             self.accept_all(Kind::Game)?;
             self.accept_all(Kind::Console)?;
@@ -185,9 +180,9 @@ impl Listener {
 
     /// Accepts until there is none: the poll tells only once.
     fn accept_all(&mut self, kind: Kind) -> io::Result<()> {
-        while self.rest_until_ms.is_none() && !self.is_to_end {
-            self.life.show();
-            self.has_its_hands_full(true);
+        while self.paused_until_ms.is_none() && !self.is_stopping {
+            self.liveness.report();
+            self.set_in_flight(true);
             let accepted = match (kind, &self.console) {
                 (Kind::Game, _) => self.game.accept(),
                 (Kind::Console, Some(console)) => console.accept(),
@@ -196,34 +191,34 @@ impl Listener {
             match accepted {
                 Ok((socket, _)) => self.admit(kind, socket),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.has_its_hands_full(false);
+                    self.set_in_flight(false);
                     return Ok(());
                 }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EMFILE | libc::ENFILE) => self.out_of_descriptors(kind, &error),
-                    Some(libc::ENOMEM | libc::ENOBUFS) => self.rest(&error),
+                    Some(libc::EMFILE | libc::ENFILE) => self.refuse_without_descriptors(kind, &error),
+                    Some(libc::ENOMEM | libc::ENOBUFS) => self.pause_accepting(&error),
                     // The connection is gone already (ECONNABORTED and its like): the next one may be well.
-                    _ if is_about_the_connection(&error) => {}
+                    _ if is_per_connection_error(&error) => {}
                     _ => return Err(error),
                 },
             }
-            self.has_its_hands_full(self.in_hand.is_some());
+            self.set_in_flight(self.unsent.is_some());
         }
         Ok(())
     }
 
     /// Notes whether a connection would be lost if this process died now. (Noted before it is accepted: rather one too many.)
-    fn has_its_hands_full(&self, has: bool) {
+    fn set_in_flight(&self, has: bool) {
         let header = self.context.memory.header;
-        header.in_listeners_hands.store(has.into(), Ordering::Release);
+        header.listener_in_flight.store(has.into(), Ordering::Release);
     }
 
     /// Counts the connection that a predecessor may have died over. (Who dies here leaves it to be counted twice, not to be forgotten.)
-    fn count_what_was_lost(&self) {
+    fn count_lost_in_flight(&self) {
         let header = self.context.memory.header;
-        if header.in_listeners_hands.load(Ordering::Acquire) != 0 {
+        if header.listener_in_flight.load(Ordering::Acquire) != 0 {
             header.lost_before_greeting_total.fetch_add(1, Ordering::Relaxed);
-            self.has_its_hands_full(false);
+            self.set_in_flight(false);
         }
     }
 
@@ -233,7 +228,7 @@ impl Listener {
             Kind::Game => u64::from(self.context.config.connections_max),
             Kind::Console => CONSOLE_CONNECTIONS_MAX as u64,
         };
-        let mut full = vec![false; self.context.wiring.keepers.len()];
+        let mut full = vec![false; self.context.ipc.keepers.len()];
         loop {
             let keepers: Vec<u32> = header
                 .keepers
@@ -258,8 +253,8 @@ impl Listener {
             let keeper = match admission {
                 // There are places, and whoever is to give them out is busy: those who come wait, in the kernel's backlog.
                 Admission::Refuse(Refusal::Full) if full.contains(&true) => {
-                    self.in_hand = Some((kind, socket));
-                    self.rest_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
+                    self.unsent = Some((kind, socket));
+                    self.paused_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
                     return;
                 }
                 Admission::Refuse(refusal) => return self.refuse(kind, socket, refusal),
@@ -267,9 +262,12 @@ impl Listener {
             };
             let slot = &header.keepers[keeper as usize];
             let number = slot.sent(kind).wrapping_add(1);
-            let channel = self.context.wiring.keeper_channel(keeper);
+            let channel = self.context.ipc.keeper_channel(keeper);
             let order = header.accepted_total.load(Ordering::Relaxed) + 1;
-            match channel.send(&Delivery::New { kind, number, order }.encode(), &[socket.as_fd()]) {
+            match channel.send(
+                &KeeperMessage::New { kind, number, order }.encode(),
+                &[socket.as_fd()],
+            ) {
                 Ok(SendOutcome::Sent) => {
                     slot.set_sent(kind, number);
                     header.accepted_total.fetch_add(1, Ordering::Relaxed);
@@ -300,8 +298,8 @@ impl Listener {
     }
 
     /// With the spare descriptor the connection that waits is accepted and refused; a stalled edge would never be told again.
-    fn out_of_descriptors(&mut self, kind: Kind, error: &io::Error) {
-        self.spare = None;
+    fn refuse_without_descriptors(&mut self, kind: Kind, error: &io::Error) {
+        self.reserve_descriptor = None;
         self.refused.clear();
         let accepted = match (kind, &self.console) {
             (Kind::Console, Some(console)) => console.accept(),
@@ -315,13 +313,13 @@ impl Listener {
                 .fetch_add(1, Ordering::Relaxed);
             send_refusal(kind, &socket, Refusal::NoResources);
         }
-        self.spare = spare_descriptor(&self.context).ok();
-        self.rest(error);
+        self.reserve_descriptor = new_reserve_descriptor(&self.context).ok();
+        self.pause_accepting(error);
     }
 
-    fn rest(&mut self, error: &io::Error) {
+    fn pause_accepting(&mut self, error: &io::Error) {
         log::error!("cannot accept connections: {error}; trying again in {ACCEPT_RETRY_MS} ms");
-        self.rest_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
+        self.paused_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
     }
 }
 
@@ -335,7 +333,7 @@ pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
     };
     let message = ServerMessage::Error {
         code,
-        text: render::for_anybody(refusal.text()),
+        text: render::readable_by_any_client(refusal.text()),
     };
     let sent = match kind {
         Kind::Game => {
@@ -350,12 +348,12 @@ pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
     }
 }
 
-fn spare_descriptor(context: &Context) -> io::Result<OwnedFd> {
-    context.wiring.lifeline.as_fd().try_clone_to_owned()
+fn new_reserve_descriptor(context: &Context) -> io::Result<OwnedFd> {
+    context.ipc.lifeline.as_fd().try_clone_to_owned()
 }
 
 /// Whether accept(2) failed for what happened to the one connection on the network, not to the listening socket.
-fn is_about_the_connection(error: &io::Error) -> bool {
+fn is_per_connection_error(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(

@@ -9,7 +9,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::config::{Config, Settings};
 use crate::logging;
-use crate::process::ipc::Wiring;
+use crate::process::ipc::IpcHandles;
 use crate::process::{keeper, listener, ticker};
 use crate::state::header::RoleSlot;
 use crate::state::layout::Memory;
@@ -22,7 +22,7 @@ use shmem::sys::signals::ignore_interrupts;
 pub(crate) struct Context {
     pub(crate) memory: &'static Memory,
     pub(crate) games: &'static Games,
-    pub(crate) wiring: &'static Wiring,
+    pub(crate) ipc: &'static IpcHandles,
     pub(crate) config: &'static Config,
     /// Which of the programs that have run this server this process runs: see [`Header::build`](crate::state::header::Header::build).
     pub(crate) build: u32,
@@ -44,7 +44,7 @@ impl Context {
             .ok_or(Errno::SRCH)?;
         let supervisor = pidfd_open(pid, PidfdFlags::empty())?;
         // While the lifeline holds the supervisor lives, so the pid was its own when the descriptor was opened.
-        if self.wiring.lifeline.is_cut()? {
+        if self.ipc.lifeline.is_cut()? {
             return Err(Errno::SRCH.into());
         }
         Ok(pidfd_send_signal(supervisor, signal)?)
@@ -59,7 +59,7 @@ pub(crate) struct Role {
     /// How many there are.
     pub(crate) count: fn(&Config) -> u32,
     /// What it runs; gives its exit status.
-    entry: fn(&Start) -> io::Result<u8>,
+    entry: fn(&RoleStart) -> io::Result<u8>,
 }
 
 /// All roles, in the order in which they are started. Each is started again whenever it ends before the server does.
@@ -83,7 +83,7 @@ pub(crate) const ROLES: [Role; 3] = [
 
 /// One process of a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Post {
+pub(crate) struct RoleInstance {
     /// Index of the role in [`ROLES`].
     pub(crate) role: usize,
     /// Which one of its kind.
@@ -92,7 +92,7 @@ pub(crate) struct Post {
     pub(crate) slot: usize,
 }
 
-impl Post {
+impl RoleInstance {
     /// All posts of a server, in the order in which they are filled.
     pub(crate) fn all(config: &Config) -> Vec<Self> {
         let each = ROLES
@@ -121,27 +121,27 @@ impl Post {
 }
 
 /// A process of a role at its beginning.
-pub(crate) struct Start {
+pub(crate) struct RoleStart {
     pub(crate) context: Context,
     pub(crate) index: u32,
-    post: Post,
+    instance: RoleInstance,
     new_process: NewProcess,
 }
 
-impl Start {
+impl RoleStart {
     /// Runs the role in the process that was just forked for it. Gives the exit status.
-    pub(crate) fn run(context: Context, post: Post, new_process: NewProcess) -> u8 {
-        let role = ROLES[post.role];
+    pub(crate) fn run(context: Context, instance: RoleInstance, new_process: NewProcess) -> u8 {
+        let role = ROLES[instance.role];
         logging::set_role(role.name);
         let start = Self {
             context,
-            index: post.index,
-            post,
+            index: instance.index,
+            instance,
             new_process,
         };
         // The supervisor alone decides how the server ends: its roles, and the handlers after them, wait for its word.
         let begun = set_name(role.name).and_then(|()| ignore_interrupts());
-        let begun = begun.and_then(|()| ProcessId::find_itself());
+        let begun = begun.and_then(|()| ProcessId::try_current());
         match begun.and_then(|_| (role.entry)(&start)) {
             Ok(status) => status,
             Err(error) => {
@@ -158,33 +158,33 @@ impl Start {
 
     /// Tells the supervisor that the role has come up.
     pub(crate) fn report_ready(&self) {
-        self.post
+        self.instance
             .slot(self.context.memory)
             .ready
             .store(1, Ordering::Release);
-        self.context.wiring.ready.ring();
+        self.context.ipc.ready.ring();
     }
 
     /// What answers those who ask whether the process is alive.
-    pub(crate) fn life(&self) -> Life {
-        Life {
+    pub(crate) fn liveness(&self) -> LivenessHandle {
+        LivenessHandle {
             memory: self.context.memory,
-            slot: self.post.slot(self.context.memory),
+            slot: self.instance.slot(self.context.memory),
         }
     }
 }
 
 /// Shows that a process of a role is alive: that it comes round to this.
 #[derive(Clone, Copy)]
-pub(crate) struct Life {
+pub(crate) struct LivenessHandle {
     memory: &'static Memory,
     slot: &'static RoleSlot,
 }
 
-impl Life {
+impl LivenessHandle {
     /// To be called whenever the process wakes up, and in whatever takes long.
-    pub(crate) fn show(self) {
-        self.slot.pulse.beat();
+    pub(crate) fn report(self) {
+        self.slot.liveness.record_progress();
         self.slot.pong.answer(&self.memory.header.ping);
     }
 }

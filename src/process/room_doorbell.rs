@@ -1,4 +1,4 @@
-//! The bell of the room that a handler's player is in.
+//! The doorbell of the room that a handler's player is in.
 //!
 //! All members poll the same eventfd, edge-triggered: one write wakes all. The supervisor made one for each room, and the
 //! ticker, who keeps them all, hands them out. Until the answer comes, the ticker also rings for this process, which looks by itself
@@ -16,33 +16,33 @@ use shmem::sys::eventfd::EventFd;
 use shmem::sys::sockets::{Channel, ReceiveOutcome, SendOutcome};
 
 /// Where a handler listens for its room, or is about to.
-pub(crate) struct RoomBell {
-    bell_token: Token,
-    answer_token: Token,
+pub(crate) struct RoomDoorbell {
+    doorbell_token: Token,
+    reply_token: Token,
     held: Option<(u32, EventFd)>,
-    asked: Option<(u32, Channel)>,
+    requested: Option<(u32, Channel)>,
     /// It could not even be asked for.
-    asked_in_vain: bool,
+    request_failed: bool,
 }
 
-impl RoomBell {
-    /// No room, no bell.
-    pub(crate) fn new(bell_token: Token, answer_token: Token) -> Self {
+impl RoomDoorbell {
+    /// No room, no doorbell.
+    pub(crate) fn new(doorbell_token: Token, reply_token: Token) -> Self {
         Self {
-            bell_token,
-            answer_token,
+            doorbell_token,
+            reply_token,
             held: None,
-            asked: None,
-            asked_in_vain: false,
+            requested: None,
+            request_failed: false,
         }
     }
 
     /// Nothing will wake this process when something happens in its room, and it must look again soon.
-    pub(crate) fn is_out_of_reach(&self) -> bool {
-        self.asked_in_vain || self.asked.is_some()
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.request_failed || self.requested.is_some()
     }
 
-    /// Wakes the members of `room`, if its bell is the one held.
+    /// Wakes the members of `room`, if its doorbell is the one held.
     pub(crate) fn ring(&self, room: u32, record: &RoomRecord) {
         if let Some((held, eventfd)) = &self.held
             && *held == room
@@ -51,7 +51,7 @@ impl RoomBell {
         }
     }
 
-    /// Listens for `room` from now on, or for none. Asks for its bell if it is not held.
+    /// Listens for `room` from now on, or for none. Asks for its doorbell if it is not held.
     pub(crate) fn follow(&mut self, room: Option<u32>, poll: &Poll, requests: &Channel) -> io::Result<()> {
         let held = self.held.as_ref().map(|(held, _)| *held);
         if held != room
@@ -60,28 +60,28 @@ impl RoomBell {
             poll.registry()
                 .deregister(&mut SourceFd(&eventfd.as_fd().as_raw_fd()))?;
         }
-        let asked = self.asked.as_ref().map(|(asked, _)| *asked);
-        if asked.is_some()
-            && asked != room
-            && let Some((_, answers)) = self.asked.take()
+        let requested = self.requested.as_ref().map(|(requested, _)| *requested);
+        if requested.is_some()
+            && requested != room
+            && let Some((_, answers)) = self.requested.take()
         {
             poll.registry()
                 .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
         }
-        self.asked_in_vain = false;
+        self.request_failed = false;
         match room {
-            Some(room) if self.held.is_none() && self.asked.is_none() => self.ask(room, poll, requests),
+            Some(room) if self.held.is_none() && self.requested.is_none() => self.ask(room, poll, requests),
             _ => Ok(()),
         }
     }
 
-    /// Takes the bell that was asked for, if it has come.
-    pub(crate) fn take_answer(&mut self, poll: &Poll) -> io::Result<()> {
-        let Some((room, answers)) = self.asked.take() else {
+    /// Takes the doorbell that was asked for, if it has come.
+    pub(crate) fn take_reply(&mut self, poll: &Poll) -> io::Result<()> {
+        let Some((room, answers)) = self.requested.take() else {
             return Ok(());
         };
         match answers.receive(&mut [0; 8]) {
-            Ok(ReceiveOutcome::WouldBlock) => self.asked = Some((room, answers)),
+            Ok(ReceiveOutcome::WouldBlock) => self.requested = Some((room, answers)),
             Ok(ReceiveOutcome::Message { descriptors, .. }) => {
                 poll.registry()
                     .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
@@ -92,7 +92,7 @@ impl RoomBell {
             // The ticker died over the question: it is asked again.
             ended => {
                 if let Err(error) = ended {
-                    log::warn!("the bell of room {room} was lost on its way: {error}");
+                    log::warn!("the doorbell of room {room} was lost on its way: {error}");
                 }
                 poll.registry()
                     .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
@@ -105,7 +105,7 @@ impl RoomBell {
         let eventfd = EventFd::from(descriptor);
         let raw = eventfd.as_fd().as_raw_fd();
         poll.registry()
-            .register(&mut SourceFd(&raw), self.bell_token, Interest::READABLE)?;
+            .register(&mut SourceFd(&raw), self.doorbell_token, Interest::READABLE)?;
         self.held = Some((room, eventfd));
         Ok(())
     }
@@ -114,8 +114,8 @@ impl RoomBell {
         let (mine, theirs) = match Channel::pair() {
             Ok(pair) => pair,
             Err(error) => {
-                log::warn!("there is no channel to ask for the bell of room {room}: {error}");
-                self.asked_in_vain = true;
+                log::warn!("there is no channel to ask for the doorbell of room {room}: {error}");
+                self.request_failed = true;
                 return Ok(());
             }
         };
@@ -123,14 +123,14 @@ impl RoomBell {
             Ok(SendOutcome::Sent) => {
                 let raw = mine.as_fd().as_raw_fd();
                 poll.registry()
-                    .register(&mut SourceFd(&raw), self.answer_token, Interest::READABLE)?;
-                self.asked = Some((room, mine));
+                    .register(&mut SourceFd(&raw), self.reply_token, Interest::READABLE)?;
+                self.requested = Some((room, mine));
             }
             // So many ask at once.
-            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => self.asked_in_vain = true,
+            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => self.request_failed = true,
             Err(error) => {
-                log::warn!("cannot ask for the bell of room {room}: {error}");
-                self.asked_in_vain = true;
+                log::warn!("cannot ask for the doorbell of room {room}: {error}");
+                self.request_failed = true;
             }
         }
         Ok(())

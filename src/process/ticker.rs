@@ -1,5 +1,5 @@
 //! The ticker: what happens by time and not by message. It lets players go whose grace is over, takes back what dead processes
-//! held, lets time pass in rooms (ticks, turns, reservations), and rings again where a bell was lost. It also hands out the rooms' bells.
+//! held, lets time pass in rooms (ticks, turns, reservations), and rings again where a doorbell was lost. It also hands out the rooms' doorbells.
 //!
 //! It must never hold two locks, and never one while it waits.
 
@@ -19,30 +19,30 @@ use nix::sys::signal::Signal;
 use crate::limits::{ORPHAN_AFTER_MS, RING_AGAIN_AFTER_MS, SWEEP_MS, TICK_MS};
 use crate::maintenance::crash_attribution;
 use crate::maintenance::crash_attribution::RoomBlame;
-use crate::process::process_table::{Context, Life, Start};
+use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::session::rejection::Rejection;
 use crate::state::connections::KINDS;
 use crate::state::handle::StateHandle;
-use shmem::mutants::Switch;
+use shmem::mutants::Mutant;
 use shmem::sys::clock::now_ms;
 use shmem::sys::signals::Signals;
 use shmem::sys::sockets::{Channel, ChannelError, ReceiveOutcome};
 
 const SIGNALS: Token = Token(0);
 const LIFELINE: Token = Token(1);
-const BELL_REQUESTS: Token = Token(2);
+const DOORBELL_REQUESTS: Token = Token(2);
 
 /// The role's entry.
-pub(crate) fn run(start: &Start) -> io::Result<u8> {
-    let wiring = start.context.wiring;
+pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
+    let ipc = start.context.ipc;
     let mut keep = vec![
-        wiring.lifeline.as_fd(),
-        wiring.ready.as_fd(),
-        wiring.bell_requests.receiver.as_fd(),
-        wiring.chat_bell.as_fd(),
+        ipc.lifeline.as_fd(),
+        ipc.ready.as_fd(),
+        ipc.doorbell_requests.receiver.as_fd(),
+        ipc.chat_doorbell.as_fd(),
     ];
-    keep.extend(wiring.room_bells.iter().map(AsFd::as_fd));
-    keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
+    keep.extend(ipc.room_doorbells.iter().map(AsFd::as_fd));
+    keep.extend(ipc.keepers.iter().map(|keeper| keeper.doorbell.as_fd()));
     start.keep_only(&keep)?;
     let signals = Signals::block(&[Signal::SIGTERM])?;
     let mut ticker = Ticker::new(start, signals)?;
@@ -52,29 +52,29 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
 
 struct Ticker {
     context: Context,
-    life: Life,
+    liveness: LivenessHandle,
     state: StateHandle,
     signals: Signals,
     poll: Poll,
-    /// Rooms with unannounced events, and since when.
-    lagging: HashMap<u32, u64>,
-    /// Since when something that was said to the lobby has been unannounced.
-    chat_lags_since_ms: Option<u64>,
+    /// Rooms with unannounced_head events, and since when.
+    unannounced_since_ms: HashMap<u32, u64>,
+    /// Since when something that was said to the lobby has been unannounced_head.
+    chat_unannounced_since_ms: Option<u64>,
     /// Connections that seem to be nobody's, and since when.
     orphans: HashMap<u32, u64>,
     next_sweep_ms: u64,
-    /// Questions for bells could not be received, and are not announced anew.
-    bells_are_asked_for: bool,
+    /// Questions for doorbells could not be received, and are not announced anew.
+    requests_pending: bool,
 }
 
 impl Ticker {
-    fn new(start: &Start, signals: Signals) -> io::Result<Self> {
+    fn new(start: &RoleStart, signals: Signals) -> io::Result<Self> {
         let context = start.context;
         let poll = Poll::new()?;
         for (descriptor, token) in [
             (signals.as_fd(), SIGNALS),
-            (context.wiring.lifeline.as_fd(), LIFELINE),
-            (context.wiring.bell_requests.receiver.as_fd(), BELL_REQUESTS),
+            (context.ipc.lifeline.as_fd(), LIFELINE),
+            (context.ipc.doorbell_requests.receiver.as_fd(), DOORBELL_REQUESTS),
         ] {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
@@ -82,31 +82,31 @@ impl Ticker {
         let state = StateHandle::attach(context.memory, context.games);
         Ok(Self {
             context,
-            life: start.life(),
+            liveness: start.liveness(),
             state,
             signals,
             poll,
-            lagging: HashMap::new(),
-            chat_lags_since_ms: None,
+            unannounced_since_ms: HashMap::new(),
+            chat_unannounced_since_ms: None,
             orphans: HashMap::new(),
             next_sweep_ms: 0,
-            bells_are_asked_for: false,
+            requests_pending: false,
         })
     }
 
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(8);
-        self.blame_room();
-        self.hand_out_bells();
+        self.attribute_predecessor_crash();
+        self.serve_doorbell_requests();
         loop {
             match self.poll.poll(&mut events, Some(Duration::from_millis(TICK_MS))) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
-            self.life.show();
+            self.liveness.report();
             for event in &events {
                 match event.token() {
-                    BELL_REQUESTS => self.hand_out_bells(),
+                    DOORBELL_REQUESTS => self.serve_doorbell_requests(),
                     SIGNALS if self.signals.read()?.is_some() => return Ok(0),
                     LIFELINE => return Ok(1),
                     _ => {}
@@ -117,13 +117,13 @@ impl Ticker {
     }
 
     fn tick(&mut self, now_ms: u64) {
-        if self.bells_are_asked_for {
-            self.hand_out_bells();
+        if self.requests_pending {
+            self.serve_doorbell_requests();
         }
         let touched = self.state.rooms_touched();
         for index in 0..touched {
             // A thousand rooms, each of which takes its time, take long.
-            self.life.show();
+            self.liveness.report();
             let record = self.context.memory.rooms.at(index);
             if record.is_due(now_ms) {
                 match match_play::pass_time(&mut self.state, index, now_ms) {
@@ -139,17 +139,17 @@ impl Ticker {
                         "the game in room {index} failed as time passed, and the match is abandoned: {rejection}"
                     ),
                 }
-                self.context.wiring.ring_room(index, &record.log);
+                self.context.ipc.ring_room(index, &record.log);
             }
-            self.ring_again(index, now_ms);
+            self.ring_overdue_room(index, now_ms);
         }
-        self.ring_chat_again(now_ms);
-        self.ring_keepers_again();
+        self.ring_overdue_chat(now_ms);
+        self.ring_overdue_keepers();
         if now_ms >= self.next_sweep_ms {
             self.next_sweep_ms = now_ms + SWEEP_MS;
             for room in expiry::sweep_players(&mut self.state, now_ms) {
                 self.context
-                    .wiring
+                    .ipc
                     .ring_room(room, &self.context.memory.rooms.at(room).log);
             }
             for fault in self.state.take_faults() {
@@ -157,12 +157,12 @@ impl Ticker {
             }
             expiry::sweep_rooms(&mut self.state);
             self.free_orphans(now_ms);
-            self.end_drain(now_ms);
+            self.finish_drain(now_ms);
         }
     }
 
     /// If the predecessor died of a game's code, that is the room's fault.
-    fn blame_room(&mut self) {
+    fn attribute_predecessor_crash(&mut self) {
         match crash_attribution::begin_to_tick(&mut self.state) {
             Ok(None) => {}
             Ok(Some(RoomBlame::Counted { room, deaths })) => log::warn!(
@@ -175,58 +175,57 @@ impl Ticker {
                     room.index()
                 );
                 let record = self.context.memory.rooms.at(room.index());
-                self.context.wiring.ring_room(room.index(), &record.log);
+                self.context.ipc.ring_room(room.index(), &record.log);
             }
             Err(rejection) => log::error!("a match cannot be abandoned: {rejection}"),
         }
     }
 
-    /// Rings for a room whose events have been waiting for their bell for too long: whoever was to ring it has died.
-    fn ring_again(&mut self, index: u32, now_ms: u64) {
+    /// Rings for a room whose events have been waiting for their doorbell for too long: whoever was to ring it has died.
+    fn ring_overdue_room(&mut self, index: u32, now_ms: u64) {
         let log = &self.context.memory.rooms.at(index).log;
-        if log.unannounced().is_none() || Switch::NoSecondBell.is_on() {
-            self.lagging.remove(&index);
-        } else if now_ms - *self.lagging.entry(index).or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
-            self.context.wiring.ring_room(index, log);
+        if log.unannounced_head().is_none() || Mutant::NoSecondRing.is_on() {
+            self.unannounced_since_ms.remove(&index);
+        } else if now_ms - *self.unannounced_since_ms.entry(index).or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
+            self.context.ipc.ring_room(index, log);
             self.context
                 .memory
                 .header
-                .bells_rung_again_total
+                .doorbells_rung_again_total
                 .fetch_add(1, Ordering::Relaxed);
-            self.lagging.remove(&index);
+            self.unannounced_since_ms.remove(&index);
         }
     }
 
-    /// As [`Ticker::ring_again`], for the lobby's chat.
-    fn ring_chat_again(&mut self, now_ms: u64) {
+    /// As [`Ticker::ring_overdue_room`], for the lobby's chat.
+    fn ring_overdue_chat(&mut self, now_ms: u64) {
         let chat = self.context.memory.chat;
-        if chat.log.unannounced().is_none() {
-            self.chat_lags_since_ms = None;
-        } else if now_ms - *self.chat_lags_since_ms.get_or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
-            self.context.wiring.ring_chat(chat);
+        if chat.log.unannounced_head().is_none() {
+            self.chat_unannounced_since_ms = None;
+        } else if now_ms - *self.chat_unannounced_since_ms.get_or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
+            self.context.ipc.ring_chat(chat);
             self.context
                 .memory
                 .header
-                .bells_rung_again_total
+                .doorbells_rung_again_total
                 .fetch_add(1, Ordering::Relaxed);
-            self.chat_lags_since_ms = None;
+            self.chat_unannounced_since_ms = None;
         }
     }
 
-    /// Rings for keepers who have word to pass on: the bell may have been lost with whoever left it.
-    fn ring_keepers_again(&self) {
-        for (keeper, slot) in
-            (0..).zip(&self.context.memory.header.keepers[..self.context.wiring.keepers.len()])
+    /// Rings for keepers who have word to pass on: the doorbell may have been lost with whoever left it.
+    fn ring_overdue_keepers(&self) {
+        for (keeper, slot) in (0..).zip(&self.context.memory.header.keepers[..self.context.ipc.keepers.len()])
         {
             let mut words = slot.attention.iter().chain(&slot.news);
             if words.any(|word| word.load(Ordering::Relaxed) != 0) {
-                self.context.wiring.ring_keeper(keeper);
+                self.context.ipc.ring_keeper(keeper);
             }
         }
     }
 
     /// Has the server stopped when it drains and the last match is over, or its time.
-    fn end_drain(&mut self, now_ms: u64) {
+    fn finish_drain(&mut self, now_ms: u64) {
         let header = self.context.memory.header;
         let until_ms = header.drain_until_ms.load(Ordering::Acquire);
         if until_ms == 0 || header.stopping.load(Ordering::Acquire) != 0 {
@@ -258,14 +257,14 @@ impl Ticker {
             }
             log::info!("freeing connection {index}, which no process has any more");
             if let Some(keeper) = expiry::free_connection(&mut self.state, index) {
-                self.context.wiring.ring_keeper(keeper);
+                self.context.ipc.ring_keeper(keeper);
             }
         }
-        self.count_outliving();
+        self.recount_orphaned();
     }
 
     /// Counts anew who lives on without a keeper: some have come to an end without that anybody was there to be told.
-    fn count_outliving(&self) {
+    fn recount_orphaned(&self) {
         let memory = self.context.memory;
         for keeper in 0..self.context.config.keepers {
             let slot = &memory.header.keepers[keeper as usize];
@@ -278,10 +277,10 @@ impl Ticker {
         }
     }
 
-    /// Answers those who ask for the bell of a room.
-    fn hand_out_bells(&mut self) {
-        let requests = &self.context.wiring.bell_requests.receiver;
-        self.bells_are_asked_for = false;
+    /// Answers those who ask for the doorbell of a room.
+    fn serve_doorbell_requests(&mut self) {
+        let requests = &self.context.ipc.doorbell_requests.receiver;
+        self.requests_pending = false;
         loop {
             let mut room = [0; 4];
             match requests.receive(&mut room) {
@@ -291,34 +290,36 @@ impl Ticker {
                 }) => {
                     let room = u32::from_le_bytes(room);
                     for answers in descriptors.into_iter().map(Channel::from) {
-                        self.hand_out(room, &answers);
+                        self.send_doorbell(room, &answers);
                     }
                 }
-                Ok(ReceiveOutcome::Message { .. }) => log::error!("a question for a bell was malformed"),
+                Ok(ReceiveOutcome::Message { .. }) => log::error!("a question for a doorbell was malformed"),
                 Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => return,
                 Err(error @ ChannelError::System { .. }) => {
-                    log::error!("cannot receive questions for bells: {error}; trying again in {TICK_MS} ms");
-                    self.bells_are_asked_for = true;
+                    log::error!(
+                        "cannot receive questions for doorbells: {error}; trying again in {TICK_MS} ms"
+                    );
+                    self.requests_pending = true;
                     return;
                 }
                 // Who asked sees its channel closed, and asks again.
-                Err(error) => log::error!("a question for a bell was lost: {error}"),
+                Err(error) => log::error!("a question for a doorbell was lost: {error}"),
             }
         }
     }
 
-    fn hand_out(&self, room: u32, answers: &Channel) {
-        let Some(bell) = self.context.wiring.room_bells.get(room as usize) else {
-            log::error!("the bell of room {room} was asked for, which does not exist");
+    fn send_doorbell(&self, room: u32, answers: &Channel) {
+        let Some(doorbell) = self.context.ipc.room_doorbells.get(room as usize) else {
+            log::error!("the doorbell of room {room} was asked for, which does not exist");
             return;
         };
-        if let Err(error) = answers.send(&[1], &[bell.as_fd()]) {
-            log::warn!("cannot hand out the bell of room {room}: {error}");
+        if let Err(error) = answers.send(&[1], &[doorbell.as_fd()]) {
+            log::warn!("cannot hand out the doorbell of room {room}: {error}");
         }
-        // The one who asked may have come in with news for the others, and no bell to ring.
-        if !Switch::NoSecondBell.is_on() {
+        // The one who asked may have come in with news for the others, and no doorbell to ring.
+        if !Mutant::NoSecondRing.is_on() {
             self.context
-                .wiring
+                .ipc
                 .ring_room(room, &self.context.memory.rooms.at(room).log);
         }
     }

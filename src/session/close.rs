@@ -31,8 +31,8 @@ impl Session<'_> {
     pub fn close(&mut self, leaves: bool, farewell: &Farewell) {
         let record = self.record;
         let stream_end = match self.player {
-            Some((_, player)) => self.state.hand.own(&player.output_head),
-            None => transport::stream_sent(&self.state.hand, record, self.passed.sent),
+            Some((_, player)) => self.state.attachment.read_own(&player.output_head),
+            None => transport::stream_sent(&self.state.attachment, record, self.passed.sent),
         };
         let mut buffer = [0; FAREWELL_BYTES_MAX];
         let farewell = match self.is_text() {
@@ -45,13 +45,13 @@ impl Session<'_> {
         let now = now_ms();
         match self.player {
             Some((_, player)) => {
-                let mut tx = self.state.hand.begin(player);
+                let mut tx = self.state.attachment.begin(player);
                 enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
                 tx.commit().expect("closing fits the journal");
             }
             None => {
-                let asked_for = self.state.hand.own(&record.player);
-                let mut tx = self.state.hand.begin(self.state.memory.directory.record);
+                let asked_for = self.state.attachment.read_own(&record.player);
+                let mut tx = self.state.attachment.begin(self.state.memory.directory.record);
                 // Now, with the phase by which a successor knows that the session is only asked for: it would animate it.
                 drop_claim(&mut tx, self.state.memory, self.connection, record, asked_for);
                 enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
@@ -62,10 +62,10 @@ impl Session<'_> {
 
     /// Lets go of the session for the newer connection that has shown its token, and tells this one's client, in one transaction:
     /// whoever dies over it has done both or neither. The caller has sent what could be sent: a frame that was cut off cannot be
-    /// followed by a farewell. Gives the keeper whose bell is to be rung.
+    /// followed by a farewell. Gives the keeper whose doorbell is to be rung.
     pub fn yield_to_claimant(&mut self) -> Option<u32> {
         let (_, player) = self.player?;
-        let stream_end = self.state.hand.own(&player.output_head);
+        let stream_end = self.state.attachment.read_own(&player.output_head);
         let farewell = if self.output_sent() == stream_end {
             let text = "your session goes on on a newer connection";
             Farewell::Error(ErrorCode::Replaced, text.into())
@@ -83,27 +83,27 @@ impl Session<'_> {
     pub(crate) fn detach(&mut self, also: impl FnOnce(&mut LobbyTx<'_>)) -> Option<u32> {
         let (memory, record) = (self.state.memory, self.record);
         let (player, player_record) = self.player?;
-        let mut tx = self.state.hand.begin(memory.directory.record);
-        let mut claimant = ConnectionRef::NOBODY;
+        let mut tx = self.state.attachment.begin(memory.directory.record);
+        let mut claimant = ConnectionRef::NONE;
         if let Some(identity) = memory.directory.identity(&tx, player) {
             claimant = tx.get(&identity.claimant);
             tx.set(&identity.presence, Presence::DETACHED.raw());
-            tx.set(&identity.connection, ConnectionRef::NOBODY);
+            tx.set(&identity.connection, ConnectionRef::NONE);
             tx.set(&identity.detached_at_ms, now_ms());
         }
-        tx.set(&record.player, PlayerRef::NOBODY);
+        tx.set(&record.player, PlayerRef::NONE);
         also(&mut tx);
         tx.commit().expect("detaching fits the journal");
-        self.state.hand.let_go(player_record);
+        self.state.attachment.release(player_record);
         self.player = None;
-        claimant.is_somebody().then(|| memory.call_attention(claimant))
+        claimant.is_some().then(|| memory.call_attention(claimant))
     }
 
     /// Ends a connection that carries no session.
     pub(crate) fn end_without_session(&mut self) -> Option<u32> {
         let (memory, record) = (self.state.memory, self.record);
-        let asked_for = self.state.hand.own(&record.player);
-        let mut tx = self.state.hand.begin(memory.directory.record);
+        let asked_for = self.state.attachment.read_own(&record.player);
+        let mut tx = self.state.attachment.begin(memory.directory.record);
         drop_claim(&mut tx, memory, self.connection, record, asked_for);
         tx.set(&record.phase, Phase::DONE.raw());
         tx.commit().expect("ending a connection fits the journal");
@@ -122,9 +122,9 @@ fn drop_claim(
     if let Some(identity) = memory.directory.identity(tx, player)
         && tx.get(&identity.claimant) == connection
     {
-        tx.set(&identity.claimant, ConnectionRef::NOBODY);
+        tx.set(&identity.claimant, ConnectionRef::NONE);
     }
-    tx.set(&record.player, PlayerRef::NOBODY);
+    tx.set(&record.player, PlayerRef::NONE);
 }
 
 fn enter_closing<R: Record>(
@@ -149,8 +149,8 @@ fn enter_closing<R: Record>(
 /// A farewell to somebody who has not sent a byte: it may be a person as well as a program.
 fn for_anybody(farewell: &Farewell) -> Farewell {
     match farewell {
-        Farewell::Error(code, text) => Farewell::Error(*code, render::for_anybody(text)),
-        Farewell::ShuttingDown(text) => Farewell::ShuttingDown(render::for_anybody(text)),
+        Farewell::Error(code, text) => Farewell::Error(*code, render::readable_by_any_client(text)),
+        Farewell::ShuttingDown(text) => Farewell::ShuttingDown(render::readable_by_any_client(text)),
         other => other.clone(),
     }
 }
@@ -175,8 +175,8 @@ fn farewell_line<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
         Farewell::None => return &[],
         Farewell::Error(_, text) | Farewell::ShuttingDown(text) | Farewell::Line(text) => text,
     };
-    let text = render::sentence(&text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);
-    let line = [render::OVER_PROMPT, &render::wire(&text)].concat();
+    let text = render::to_sentence(&text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);
+    let line = [render::OVERWRITE_PROMPT, &render::to_terminal(&text)].concat();
     // Escapes can make it longer.
     let length = length_that_fits(&line, buffer.len());
     let target = &mut buffer[..length];

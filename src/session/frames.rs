@@ -12,7 +12,7 @@ use crate::session::rejection::Rejection;
 use crate::state::buffers;
 use crate::state::players::{OutputRing, PlayerRecord};
 use forkade_games::Games;
-use forkade_text::input::Place;
+use forkade_text::input::InputState;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::{Record, Tx};
@@ -32,7 +32,7 @@ impl Session<'_> {
             sent: self.output_sent(),
             text: self.is_text().then_some(Typing {
                 games: self.state.games,
-                place: self.place_behind,
+                input_state: self.input_state_behind,
             }),
         })
     }
@@ -47,8 +47,11 @@ impl Session<'_> {
         let Some((_, player)) = self.player else {
             return Ok(None);
         };
-        let (consumed, received) = (self.state.hand.own(&player.consumed), self.input_received());
-        let input = player.input.placement(&self.state.hand);
+        let (consumed, received) = (
+            self.state.attachment.read_own(&player.consumed),
+            self.input_received(),
+        );
+        let input = player.input.view(&self.state.attachment);
         let body_start = consumed + FRAME_HEADER_BYTES as u64;
         if received < body_start {
             return Ok(None);
@@ -81,7 +84,7 @@ impl Session<'_> {
     pub fn end_frame(&mut self) {
         self.frame_end = None;
         self.paid = None;
-        self.place_behind = None;
+        self.input_state_behind = None;
         self.record.working_on.store(0, Ordering::Release);
         self.show();
     }
@@ -91,7 +94,7 @@ impl Session<'_> {
         let Some((player, record)) = self.player else {
             return;
         };
-        let (hand, shown) = (&self.state.hand, &record.shown);
+        let (attachment, shown) = (&self.state.attachment, &record.shown);
         let place = self.membership().place();
         let seat = place.and_then(|(_, seat)| seat);
         let show = |cell: &AtomicU64, value| cell.store(value, Ordering::Relaxed);
@@ -101,15 +104,15 @@ impl Session<'_> {
         show(&shown.seat, seat.map_or(0, |seat| u64::from(seat) + 1));
         show(&shown.input_received, self.input_received());
         show(&shown.output_sent, self.output_sent());
-        show(&shown.input_base, record.input.base(hand));
-        show(&shown.output_base, record.output.base(hand));
+        show(&shown.input_base, record.input.base(attachment));
+        show(&shown.output_base, record.output.base(attachment));
         // Who sees these sees all that was stored before.
         shown
             .consumed
-            .store(hand.own(&record.consumed), Ordering::Release);
+            .store(attachment.read_own(&record.consumed), Ordering::Release);
         shown
             .output_head
-            .store(hand.own(&record.output_head), Ordering::Release);
+            .store(attachment.read_own(&record.output_head), Ordering::Release);
         shown.end(player);
     }
 
@@ -147,7 +150,7 @@ impl Session<'_> {
     /// If the reply does not fit a frame, which is a mistake of this program's.
     pub fn consume_and_reply(&mut self, reply: Option<&ServerMessage>) -> Result<(), Rejection> {
         let Some(own) = self.own() else { return Ok(()) };
-        let mut tx = self.state.hand.begin(own.player);
+        let mut tx = self.state.attachment.begin(own.player);
         if let Some(reply) = reply {
             own.reply(&mut tx, reply);
         }
@@ -175,7 +178,7 @@ pub(crate) struct Own {
 struct Typing {
     games: &'static Games,
     /// What the bytes of the line that is being handled mean for those behind.
-    place: Option<Place>,
+    input_state: Option<InputState>,
 }
 
 impl Own {
@@ -187,10 +190,11 @@ impl Own {
                 paid.enter(tx, &self.player.requests_paid_until_us);
             }
             if let Some(Typing {
-                place: Some(place), ..
+                input_state: Some(input_state),
+                ..
             }) = self.text
             {
-                tx.set(&self.player.text_place, place);
+                tx.set(&self.player.input_state, input_state);
             }
             if end == self.received && !self.player.traced.is_followed() {
                 self.player.input.rebase(tx, end);
@@ -290,9 +294,9 @@ impl Output {
         let over = !speech.is_asked_for && !text.is_empty() && !speech.has_begun;
         speech.has_begun |= speech.is_asked_for || !text.is_empty();
         if over {
-            self.put_bytes(tx, render::OVER_PROMPT.as_bytes());
+            self.put_bytes(tx, render::OVERWRITE_PROMPT.as_bytes());
         }
-        self.put_bytes(tx, render::wire(text).as_bytes());
+        self.put_bytes(tx, render::to_terminal(text).as_bytes());
     }
 
     /// The stream offset behind all that was put.

@@ -50,7 +50,7 @@ impl Session<'_> {
         // Of what was said before, the player hears nothing.
         let chat = self.state.end_of_chat();
 
-        let mut tx = self.state.hand.begin(memory.directory.record);
+        let mut tx = self.state.attachment.begin(memory.directory.record);
         if memory.directory.find_name(&tx, name.as_str()).is_some() {
             return Err(ErrorCode::NameTaken);
         }
@@ -63,7 +63,7 @@ impl Session<'_> {
         };
         let player_record = memory.players.at(player.index());
         player_record.lock().prepare();
-        tx.animate(player_record);
+        tx.acquire(player_record);
         player_record.reset(&mut tx, name, chat);
         player_record.input.write(&mut tx, 0, &handshake[used..]);
         let welcome = ServerMessage::Welcome {
@@ -84,13 +84,13 @@ impl Session<'_> {
                 record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
                 self.player = Some((player, player_record));
             }
-            Err(_) => self.state.hand.let_go(player_record),
+            Err(_) => self.state.attachment.release(player_record),
         }
         done
     }
 
     /// Asks for the session that `token` belongs to: answers `Resume`. Its present handler, if it has one, is asked to yield.
-    /// Gives the keeper whose bell is to be rung.
+    /// Gives the keeper whose doorbell is to be rung.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl Session<'_> {
     ) -> Result<Option<u32>, ErrorCode> {
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let (index, hash) = (index_of_token(token), hash_of_token(token));
-        let mut tx = self.state.hand.begin(memory.directory.record);
+        let mut tx = self.state.attachment.begin(memory.directory.record);
         let identity = memory
             .directory
             .identities
@@ -122,7 +122,7 @@ impl Session<'_> {
         if record.order() < tx.get(&identity.newest) {
             return Err(ErrorCode::Replaced);
         }
-        // Found out only when the session's holder has let go, it would cost a rightful connection.
+        // Token out only when the session's holder has let go, it would cost a rightful connection.
         if received > memory.players.at(index).output_reached.load(Ordering::Acquire) {
             return Err(ErrorCode::Malformed);
         }
@@ -139,19 +139,19 @@ impl Session<'_> {
         tx.commit().map_err(|_| ErrorCode::InternalError)?;
         // From now on the session's former holder has its time to let go.
         record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
-        if former_claimant.is_somebody() {
+        if former_claimant.is_some() {
             // It would find out by itself, but somewhat later. Its keeper may be rung with the holder's.
             memory.call_attention(former_claimant);
         }
-        Ok(holder.is_somebody().then(|| memory.call_attention(holder)))
+        Ok(holder.is_some().then(|| memory.call_attention(holder)))
     }
 
     /// Goes on with the session that was asked for, once its former handler has let go: sends `Resumed`.
     pub fn try_resume(&mut self) -> Resume {
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
-        let player = self.state.hand.own(&record.player);
-        let asked = self.state.hand.own(&record.asked_from);
-        let mut tx = self.state.hand.begin(memory.directory.record);
+        let player = self.state.attachment.read_own(&record.player);
+        let asked = self.state.attachment.read_own(&record.asked_from);
+        let mut tx = self.state.attachment.begin(memory.directory.record);
         let Some(identity) = memory.directory.identity(&tx, player) else {
             return Resume::Gone;
         };
@@ -166,7 +166,7 @@ impl Session<'_> {
         }
         let player_record = memory.players.at(player.index());
         // The session was detached under the lobby's lock, which is held: nothing of it is undecided.
-        tx.animate(player_record);
+        tx.acquire(player_record);
         let (consumed, head) = (
             tx.get(&player_record.consumed),
             tx.get(&player_record.output_head),
@@ -174,7 +174,7 @@ impl Session<'_> {
         let kept_from = player_record.output_kept_from.load(Ordering::Acquire);
         if asked > head {
             drop(tx);
-            self.state.hand.let_go(player_record);
+            self.state.attachment.release(player_record);
             return Resume::BeyondTheEnd;
         }
         let resuming_at = if asked >= kept_from { asked } else { head };
@@ -183,7 +183,7 @@ impl Session<'_> {
         }
         tx.set(&identity.presence, Presence::ATTACHED.raw());
         tx.set(&identity.connection, connection);
-        tx.set(&identity.claimant, ConnectionRef::NOBODY);
+        tx.set(&identity.claimant, ConnectionRef::NONE);
         player_record.input.rebase(&mut tx, consumed);
         let used = tx.get(&record.handshake_bytes) as usize;
         let resumed = ServerMessage::Resumed {
@@ -220,7 +220,7 @@ impl Session<'_> {
             .flatten()
     }
 
-    /// Leaves word again for who holds the session: a predecessor may have died before it did. Gives the keeper whose bell is to be
+    /// Leaves word again for who holds the session: a predecessor may have died before it did. Gives the keeper whose doorbell is to be
     /// rung.
     pub fn remind_holder_of_session(&mut self) -> Option<u32> {
         let holder = self.connection_of_session()?;
@@ -229,10 +229,10 @@ impl Session<'_> {
 
     fn connection_of_session(&mut self) -> Option<ConnectionRef> {
         let memory = self.state.memory;
-        let player = self.state.hand.own(&self.record.player);
-        let tx = self.state.hand.begin(memory.directory.record);
+        let player = self.state.attachment.read_own(&self.record.player);
+        let tx = self.state.attachment.begin(memory.directory.record);
         let holder = tx.get(&memory.directory.identity(&tx, player)?.connection);
-        holder.is_somebody().then_some(holder)
+        holder.is_some().then_some(holder)
     }
 
     fn limits(&self) -> Limits {

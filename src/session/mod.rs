@@ -27,8 +27,8 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use crate::state::mailbox::has_mail;
 use crate::state::players::{Membership, PlayerRecord};
-use forkade_text::input::Place;
-use shmem::mutants::Switch;
+use forkade_text::input::InputState;
+use shmem::mutants::Mutant;
 
 pub use crate::session::close::Farewell;
 pub(crate) use crate::session::frames::Own;
@@ -56,10 +56,10 @@ impl IdleSession {
 
     /// The session's next turn. Until it [ends](Session::park), the process writes to the records of this session alone.
     pub fn activate(self, state: &mut StateHandle) -> Session<'_> {
-        state.hand.let_go_of_all();
-        state.hand.animate(self.record);
+        state.attachment.release_all();
+        state.attachment.acquire(self.record);
         if let Some((_, player)) = self.player {
-            state.hand.animate(player);
+            state.attachment.acquire(player);
         }
         Session::with(state, self)
     }
@@ -83,13 +83,13 @@ pub struct Session<'s> {
     /// What that frame costs.
     pub(crate) paid: Option<Paid>,
     /// In text mode: what the bytes up to there mean for those behind.
-    pub(crate) place_behind: Option<Place>,
-    /// Rooms whose log this process has written to, and whose bell is to be rung.
-    pub(crate) bells: Vec<u32>,
-    /// This process has written to the lobby's chat, whose bell is to be rung.
-    pub(crate) chat_bell: bool,
-    /// Keepers for one of whose handlers this process has left word, and whose bell is to be rung.
-    pub(crate) keeper_bells: Vec<u32>,
+    pub(crate) input_state_behind: Option<InputState>,
+    /// Rooms whose log this process has written to, and whose doorbell is to be rung.
+    pub(crate) doorbells: Vec<u32>,
+    /// This process has written to the lobby's chat, whose doorbell is to be rung.
+    pub(crate) chat_doorbell: bool,
+    /// Keepers for one of whose handlers this process has left word, and whose doorbell is to be rung.
+    pub(crate) keeper_doorbells: Vec<u32>,
     /// There is, or may be, mail for the player.
     pub(crate) mail_waits: bool,
     /// What is delivered first this time, the lobby's chat or the room's events.
@@ -115,7 +115,7 @@ pub enum Wanted {
 }
 
 impl<'s> Session<'s> {
-    /// Begins to animate a connection, as its first handler or as a successor. `passed` is what the kernel says.
+    /// Begins to acquire a connection, as its first handler or as a successor. `passed` is what the kernel says.
     ///
     /// What a predecessor left under a lock is decided first.
     ///
@@ -153,10 +153,10 @@ impl<'s> Session<'s> {
             player: idle.player,
             frame_end: None,
             paid: None,
-            place_behind: None,
-            bells: Vec::new(),
-            chat_bell: false,
-            keeper_bells: Vec::new(),
+            input_state_behind: None,
+            doorbells: Vec::new(),
+            chat_doorbell: false,
+            keeper_doorbells: Vec::new(),
             mail_waits: idle.mail_waits,
             chat_goes_first: idle.chat_goes_first,
         }
@@ -166,10 +166,10 @@ impl<'s> Session<'s> {
     ///
     /// # Panics
     ///
-    /// If something has been left half done: a frame that is being handled, a bell that is to be rung. A mistake of the caller's.
+    /// If something has been left half done: a frame that is being handled, a doorbell that is to be rung. A mistake of the caller's.
     pub fn park(self) -> IdleSession {
-        assert!(self.frame_end.is_none() && self.place_behind.is_none() && self.paid.is_none());
-        assert!(self.bells.is_empty() && self.keeper_bells.is_empty() && !self.chat_bell);
+        assert!(self.frame_end.is_none() && self.input_state_behind.is_none() && self.paid.is_none());
+        assert!(self.doorbells.is_empty() && self.keeper_doorbells.is_empty() && !self.chat_doorbell);
         self.idle()
     }
 
@@ -186,27 +186,27 @@ impl<'s> Session<'s> {
     }
 
     fn take_over(&mut self) {
-        use shmem::transaction::Animated;
+        use shmem::transaction::SingleWriter;
         let record = self.record;
-        self.state.settle(record.noted_lock().load(Ordering::Relaxed));
-        self.state.hand.let_go_of_all();
-        self.state.hand.animate(record);
-        if self.state.hand.own(&record.occupant) != self.connection.generation() {
+        self.state.recover(record.noted_lock().load(Ordering::Relaxed));
+        self.state.attachment.release_all();
+        self.state.attachment.acquire(record);
+        if self.state.attachment.read_own(&record.occupant) != self.connection.generation() {
             self.reset_record();
             return;
         }
-        let player = self.state.hand.own(&record.player);
-        if player.is_somebody() && self.phase() != Phase::RESUMING {
+        let player = self.state.attachment.read_own(&record.player);
+        if player.is_some() && self.phase() != Phase::RESUMING {
             let player_record = self.state.memory.players.at(player.index());
             self.state
-                .settle(player_record.noted_lock().load(Ordering::Relaxed));
-            self.state.hand.animate(player_record);
+                .recover(player_record.noted_lock().load(Ordering::Relaxed));
+            self.state.attachment.acquire(player_record);
             self.player = Some((player, player_record));
-            if !Switch::NoSecondBell.is_on() {
-                // The predecessor may have died between commit and bell.
-                self.chat_bell = true;
+            if !Mutant::NoSecondRing.is_on() {
+                // The predecessor may have died between commit and doorbell.
+                self.chat_doorbell = true;
                 let place = self.membership().place();
-                self.bells.extend(place.map(|(room, _)| room.index()));
+                self.doorbells.extend(place.map(|(room, _)| room.index()));
             }
         }
     }
@@ -214,7 +214,7 @@ impl<'s> Session<'s> {
     /// The slot has a new occupant: the former's fields mean nothing.
     fn reset_record(&mut self) {
         let (record, generation) = (self.record, self.connection.generation());
-        let mut tx = self.state.hand.begin(self.state.memory.directory.record);
+        let mut tx = self.state.attachment.begin(self.state.memory.directory.record);
         tx.set(&record.occupant, generation);
         tx.set(&record.phase, Phase::HANDSHAKE.raw());
         tx.set(&record.leaves, 0);
@@ -225,7 +225,7 @@ impl<'s> Session<'s> {
         ] {
             tx.set(count, 0);
         }
-        tx.set(&record.player, PlayerRef::NOBODY);
+        tx.set(&record.player, PlayerRef::NONE);
         tx.set(&record.input_base, 0);
         tx.set(&record.output_base, 0);
         tx.set(&record.asked_from, 0);
@@ -235,7 +235,7 @@ impl<'s> Session<'s> {
 
     /// Where the connection is in its life.
     pub fn phase(&self) -> Phase {
-        Phase::from_raw(self.state.hand.own(&self.record.phase))
+        Phase::from_raw(self.state.attachment.read_own(&self.record.phase))
     }
 
     /// The record of the connection.
@@ -250,35 +250,36 @@ impl<'s> Session<'s> {
 
     /// The player's name; empty before the greeting.
     pub fn name(&self) -> Name {
-        self.player
-            .map_or(Name::EMPTY, |(_, record)| self.state.hand.own(&record.name))
+        self.player.map_or(Name::EMPTY, |(_, record)| {
+            self.state.attachment.read_own(&record.name)
+        })
     }
 
     /// Where the player is.
     pub fn membership(&self) -> Membership {
         self.player.map_or(Membership::LOBBY, |(_, record)| {
-            self.state.hand.own(&record.membership)
+            self.state.attachment.read_own(&record.membership)
         })
     }
 
     /// Since when the connection has been closing, in milliseconds of the monotonic clock.
     pub fn closing_since_ms(&self) -> u64 {
-        self.state.hand.own(&self.record.closing_since_ms)
+        self.state.attachment.read_own(&self.record.closing_since_ms)
     }
 
-    /// Rooms whose bell should be rung if their log has anything unannounced; asking empties the list.
-    pub fn take_bells(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.bells)
+    /// Rooms whose doorbell should be rung if their log has anything unannounced_head; asking empties the list.
+    pub fn take_doorbells(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.doorbells)
     }
 
     /// Whether the lobby's chat is to be rung for; asking says that it will be.
-    pub fn take_chat_bell(&mut self) -> bool {
-        std::mem::take(&mut self.chat_bell)
+    pub fn take_chat_doorbell(&mut self) -> bool {
+        std::mem::take(&mut self.chat_doorbell)
     }
 
-    /// Keepers whose bell should be rung; asking empties the list.
-    pub fn take_keeper_bells(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.keeper_bells)
+    /// Keepers whose doorbell should be rung; asking empties the list.
+    pub fn take_keeper_doorbells(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.keeper_doorbells)
     }
 
     /// The bytes of the handshake that have arrived.
@@ -300,14 +301,14 @@ impl<'s> Session<'s> {
         let Some((player, _)) = self.player else {
             return Wanted::Nothing;
         };
-        let tx = self.state.hand.begin(memory.directory.record);
+        let tx = self.state.attachment.begin(memory.directory.record);
         let Some(identity) = memory.directory.identity(&tx, player) else {
             return Wanted::Kick;
         };
         self.mail_waits = has_mail(&tx, identity);
         if tx.get(&identity.kicked) != 0 {
             Wanted::Kick
-        } else if tx.get(&identity.claimant).is_somebody() {
+        } else if tx.get(&identity.claimant).is_some() {
             Wanted::Yield
         } else {
             Wanted::Nothing

@@ -62,7 +62,7 @@ impl Session<'_> {
     fn pay(&self, rate: Rate, account: impl FnOnce(&PlayerRecord) -> &Guarded<u64>) -> Result<Paid, String> {
         let paid_until_us = self
             .player
-            .map_or(0, |(_, player)| self.state.hand.own(account(player)));
+            .map_or(0, |(_, player)| self.state.attachment.read_own(account(player)));
         let paid = rate.pay(paid_until_us, now_ns() / 1000);
         paid.map_err(|wait_us| format!("wait {:.1} s", wait_us.div_ceil(100_000) as f64 / 10.0))
     }

@@ -13,9 +13,9 @@ use crate::session::handshake::{hash_of_token, open, token_of};
 use crate::session::rejection::Rejection;
 use crate::state::directory::{LobbyTx, Name};
 use forkade_text::input;
-use forkade_text::input::Found;
+use forkade_text::input::Token;
 use forkade_text::render;
-use forkade_text::telnet::Refused;
+use forkade_text::telnet::RefusedOptions;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
@@ -26,7 +26,7 @@ impl Session<'_> {
     /// Whether the connection carries somebody in text mode.
     pub fn is_text(&self) -> bool {
         self.player
-            .is_some_and(|(_, player)| self.state.hand.own(&player.is_text) != 0)
+            .is_some_and(|(_, player)| self.state.attachment.read_own(&player.is_text) != 0)
     }
 
     /// Milliseconds of silence after which the player is taken for gone.
@@ -42,7 +42,7 @@ impl Session<'_> {
     /// What whoever has been silent for so long is told.
     pub fn why_silent(&self) -> String {
         match self.is_text() {
-            true => render::too_quiet(self.silence_max_ms()),
+            true => render::idle_timeout_text(self.silence_max_ms()),
             false => "nothing was heard of you for too long".into(),
         }
     }
@@ -71,7 +71,7 @@ impl Session<'_> {
         let games = self.state.games;
         // Of what was said before, the player hears nothing.
         let chat = self.state.end_of_chat();
-        let mut tx = self.state.hand.begin(memory.directory.record);
+        let mut tx = self.state.attachment.begin(memory.directory.record);
         let is_free = |tx: &LobbyTx<'_>, name: &Name| memory.directory.find_name(tx, name.as_str()).is_none();
         let name = guest_names(record.order())
             .find(|name| is_free(&tx, name))
@@ -83,14 +83,14 @@ impl Session<'_> {
             .ok_or(ErrorCode::ServerFull)?;
         let player_record = memory.players.at(player.index());
         player_record.lock().prepare();
-        tx.animate(player_record);
+        tx.acquire(player_record);
         player_record.reset(&mut tx, name, chat);
         tx.set(&player_record.is_text, 1);
-        tx.set(&player_record.text_place, input::Place::default());
-        tx.set(&player_record.telnet_refused, Refused::default());
+        tx.set(&player_record.input_state, input::InputState::default());
+        tx.set(&player_record.telnet_refused, RefusedOptions::default());
         tx.set(&player_record.telnet_answered, 0);
         player_record.input.write(&mut tx, 0, &typed);
-        let welcome = render::wire(&render::welcome(name.as_str(), games));
+        let welcome = render::to_terminal(&render::welcome(name.as_str(), games));
         let greeting = welcome.as_bytes();
         let greeting = &greeting[..greeting.len().min(GREETING_BYTES_MAX)];
         open(&mut tx, record, player, 0, (0, 0), greeting);
@@ -102,38 +102,41 @@ impl Session<'_> {
                 record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
                 self.player = Some((player, player_record));
             }
-            Err(_) => self.state.hand.let_go(player_record),
+            Err(_) => self.state.attachment.release(player_record),
         }
         done
     }
 
     /// The next thing in a text player's input. A line is being handled from now on, and consumed by the transaction that does what
     /// it asks for.
-    pub fn next_typed(&mut self) -> Found {
+    pub fn next_typed(&mut self) -> Token {
         let Some((_, player)) = self.player else {
-            return Found::Nothing;
+            return Token::Incomplete;
         };
-        let hand = &self.state.hand;
-        let (consumed, received) = (hand.own(&player.consumed), self.input_received());
+        let attachment = &self.state.attachment;
+        let (consumed, received) = (attachment.read_own(&player.consumed), self.input_received());
         let waiting = usize::try_from(received.saturating_sub(consumed)).unwrap_or(0);
         if waiting == 0 {
-            return Found::Nothing;
+            return Token::Incomplete;
         }
         let mut input = vec![0; waiting];
-        player.input.placement(hand).read(consumed, &mut input);
-        let answered = hand.own(&player.telnet_answered).saturating_sub(consumed);
-        let found = input::look(
+        player.input.view(attachment).read(consumed, &mut input);
+        let answered = attachment
+            .read_own(&player.telnet_answered)
+            .saturating_sub(consumed);
+        let found = input::next_token(
             &input,
-            hand.own(&player.text_place),
-            hand.own(&player.telnet_refused),
+            attachment.read_own(&player.input_state),
+            attachment.read_own(&player.telnet_refused),
             usize::try_from(answered).unwrap_or(usize::MAX),
         );
-        if let Found::Line { end, place, .. } | Found::TooLong { end, place } | Found::Skip { end, place } =
-            found
+        if let Token::Line { end, state, .. }
+        | Token::LineTooLong { end, state }
+        | Token::Skip { end, state } = found
         {
             let end = consumed + end as u64;
             self.frame_end = Some(end);
-            self.place_behind = Some(place);
+            self.input_state_behind = Some(state);
             self.record.working_on.store(end, Ordering::Release);
         }
         found
@@ -144,9 +147,14 @@ impl Session<'_> {
     /// # Errors
     ///
     /// A transaction that does not fit, which is a mistake of this program's.
-    pub fn answer_telnet(&mut self, answers: &[u8], up_to: usize, refused: Refused) -> Result<(), Rejection> {
+    pub fn answer_telnet(
+        &mut self,
+        answers: &[u8],
+        up_to: usize,
+        refused: RefusedOptions,
+    ) -> Result<(), Rejection> {
         let Some(own) = self.own() else { return Ok(()) };
-        let mut tx = self.state.hand.begin(own.player);
+        let mut tx = self.state.attachment.begin(own.player);
         let consumed = tx.get(&own.player.consumed);
         tx.set(&own.player.telnet_answered, consumed + up_to as u64);
         tx.set(&own.player.telnet_refused, refused);
@@ -163,7 +171,7 @@ impl Session<'_> {
     /// A transaction that does not fit, which is a mistake of this program's.
     pub fn say(&mut self, text: &str) -> Result<(), Rejection> {
         let Some(own) = self.own() else { return Ok(()) };
-        let mut tx = self.state.hand.begin(own.player);
+        let mut tx = self.state.attachment.begin(own.player);
         own.say(&mut tx, text);
         own.consume(&mut tx);
         Ok(tx.commit()?)

@@ -7,7 +7,7 @@ use crate::session::Session;
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::players::PlayerRecord;
 use shmem::sys::shared_io;
-use shmem::transaction::Hand;
+use shmem::transaction::Attachment;
 
 /// What has passed on this connection in each direction, in bytes since it was accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,13 +37,14 @@ enum Piece<'a> {
 impl Session<'_> {
     /// Stream offset behind the last byte received.
     pub fn input_received(&self) -> u64 {
-        let handshake = u64::from(self.state.hand.own(&self.record.handshake_bytes));
-        self.state.hand.own(&self.record.input_base) + self.passed.received.saturating_sub(handshake)
+        let handshake = u64::from(self.state.attachment.read_own(&self.record.handshake_bytes));
+        self.state.attachment.read_own(&self.record.input_base)
+            + self.passed.received.saturating_sub(handshake)
     }
 
     /// Stream offset behind the last byte that the kernel has taken.
     pub fn output_sent(&self) -> u64 {
-        stream_sent(&self.state.hand, self.record, self.passed.sent)
+        stream_sent(&self.state.attachment, self.record, self.passed.sent)
     }
 
     /// Receives once from the socket, straight into shared memory. `Ok(None)`: no space until something is handled.
@@ -52,12 +53,12 @@ impl Session<'_> {
     ///
     /// Those of recv(2).
     pub fn receive(&mut self, socket: &impl std::os::fd::AsFd) -> std::io::Result<Option<Receipt>> {
-        let hand = &self.state.hand;
+        let attachment = &self.state.attachment;
         let (received, space) = if let Some((_, player)) = self.player {
-            let (from, consumed) = (self.input_received(), hand.own(&player.consumed));
+            let (from, consumed) = (self.input_received(), attachment.read_own(&player.consumed));
             let space = INPUT_RING_BYTES
                 - usize::try_from(from - consumed).expect("the ring holds what was not consumed");
-            let placement = player.input.placement(hand);
+            let placement = player.input.view(attachment);
             let space = if player.traced.is_followed() {
                 // So that it is the oldest bytes that go.
                 space.min(INPUT_RING_BYTES / 4)
@@ -69,7 +70,7 @@ impl Session<'_> {
                 return Ok(None);
             }
             let ring_before = (from + range.len() as u64).saturating_sub(INPUT_RING_BYTES as u64);
-            player.input_goes_before(ring_before.max(player.input.base(hand)));
+            player.input_goes_before(ring_before.max(player.input.base(attachment)));
             (
                 shared_io::receive(socket, placement.bytes(), range.clone())?,
                 range.len(),
@@ -104,7 +105,7 @@ impl Session<'_> {
             Some(Piece::Greeting(range)) => shared_io::send(socket, &self.record.greeting, range)?,
             Some(Piece::Farewell(range)) => shared_io::send(socket, &self.record.farewell, range)?,
             Some(Piece::Stream(player, stream)) => {
-                let placement = player.output.placement(&self.state.hand);
+                let placement = player.output.view(&self.state.attachment);
                 let length =
                     usize::try_from(stream.end - stream.start).expect("the ring holds what was not sent");
                 shared_io::send(socket, placement.bytes(), placement.range(stream.start, length))?
@@ -122,23 +123,29 @@ impl Session<'_> {
     /// Bytes of stream that may be written before anything unsent would be overwritten.
     pub fn output_space(&self) -> u64 {
         let Some((_, player)) = self.player else { return 0 };
-        let head = self.state.hand.own(&player.output_head);
+        let head = self.state.attachment.read_own(&player.output_head);
         crate::state::players::OutputRing::BYTES - head.saturating_sub(self.output_sent())
     }
 
     /// Whether the kernel's counts fit the records. If not, this connection cannot be continued (the session can).
     pub(crate) fn passed_is_plausible(&self) -> bool {
-        let hand = &self.state.hand;
+        let attachment = &self.state.attachment;
         let has_ended = [Phase::CLOSING, Phase::DONE].contains(&self.phase());
         let Some((_, player)) = self.player else {
             // Who has let go of a session may have received any number of bytes, and receives no more.
             return has_ended || self.passed.received <= HANDSHAKE_BYTES_MAX as u64;
         };
-        let (consumed, head) = (hand.own(&player.consumed), hand.own(&player.output_head));
+        let (consumed, head) = (
+            attachment.read_own(&player.consumed),
+            attachment.read_own(&player.output_head),
+        );
         let (received, sent) = (self.input_received(), self.output_sent());
         // Behind the stream's end the farewell is counted.
         let end = match has_ended {
-            true => hand.own(&self.record.stream_end) + u64::from(hand.own(&self.record.farewell_bytes)),
+            true => {
+                attachment.read_own(&self.record.stream_end)
+                    + u64::from(attachment.read_own(&self.record.farewell_bytes))
+            }
             false => head,
         };
         (consumed..=consumed + INPUT_RING_BYTES as u64).contains(&received)
@@ -147,28 +154,29 @@ impl Session<'_> {
     }
 
     fn next_piece(&self) -> Option<Piece<'static>> {
-        let (hand, record) = (&self.state.hand, self.record);
-        let greeting = u64::from(hand.own(&record.greeting_bytes));
+        let (attachment, record) = (&self.state.attachment, self.record);
+        let greeting = u64::from(attachment.read_own(&record.greeting_bytes));
         if self.passed.sent < greeting {
             return Some(Piece::Greeting(small(self.passed.sent)..small(greeting)));
         }
-        let (sent, stream_end) = (self.output_sent(), hand.own(&record.stream_end));
+        let (sent, stream_end) = (self.output_sent(), attachment.read_own(&record.stream_end));
         if let Some((_, player)) = self.player {
-            let end = hand.own(&player.output_head).min(stream_end);
+            let end = attachment.read_own(&player.output_head).min(stream_end);
             if sent < end {
                 return Some(Piece::Stream(player, sent..end));
             }
         }
-        let farewell = u64::from(hand.own(&record.farewell_bytes));
-        let closing = hand.own(&record.phase) == Phase::CLOSING.raw();
+        let farewell = u64::from(attachment.read_own(&record.farewell_bytes));
+        let closing = attachment.read_own(&record.phase) == Phase::CLOSING.raw();
         (closing && sent >= stream_end && sent - stream_end < farewell)
             .then(|| Piece::Farewell(small(sent - stream_end)..small(farewell)))
     }
 }
 
 /// Stream offset behind the last byte that the kernel has taken. Behind the stream's end it counts the farewell.
-pub(crate) fn stream_sent(hand: &Hand, record: &ConnectionRecord, sent: u64) -> u64 {
-    hand.own(&record.output_base) + sent.saturating_sub(u64::from(hand.own(&record.greeting_bytes)))
+pub(crate) fn stream_sent(attachment: &Attachment, record: &ConnectionRecord, sent: u64) -> u64 {
+    attachment.read_own(&record.output_base)
+        + sent.saturating_sub(u64::from(attachment.read_own(&record.greeting_bytes)))
 }
 
 fn small(count: u64) -> usize {

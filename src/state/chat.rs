@@ -38,7 +38,7 @@ pub struct ChatPlace {
 impl StateHandle {
     /// The end of the lobby's chat: where somebody begins to hear it who comes in now.
     pub(crate) fn end_of_chat(&mut self) -> ChatPlace {
-        let tx = self.hand.begin(self.memory.chat);
+        let tx = self.attachment.begin(self.memory.chat);
         let log = &tx.record().log;
         ChatPlace {
             cursor: log.head(&tx),

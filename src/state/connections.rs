@@ -17,13 +17,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::limits::{
     CONNECTIONS_PER_KEEPER_MAX, FAREWELL_BYTES_MAX, GREETING_BYTES_MAX, HANDSHAKE_BYTES_MAX,
 };
-use crate::process::watchdog::hang_detector::FaultKind;
+use crate::process::watchdog::hang_detector::HangKind;
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
-use shmem::liveness::Pulse;
+use shmem::liveness::Liveness;
 use shmem::shared_record;
 use shmem::sys::memory::{Guarded, SharedBytes};
 use shmem::sys::process::ProcessId;
-use shmem::transaction::Animated;
+use shmem::transaction::SingleWriter;
 
 shared_record! {
     /// One TCP connection.
@@ -42,7 +42,7 @@ shared_record! {
         /// Which of the programs that have run this server the handler's process runs, counted up with each upgrade.
         handler_build: AtomicU32,
         peer_address: [AtomicU64; 2],
-        /// What the watchdog has killed the handler for, as a [`FaultKind`]'s number; 0 for nothing.
+        /// What the watchdog has killed the handler for, as a [`HangKind`]'s number; 0 for nothing.
         fault: AtomicU32,
         /// Nonzero once what the connection wants has cost a process: it is served alone from then on.
         suspect: AtomicU32,
@@ -60,7 +60,7 @@ shared_record! {
         /// When the last whole frame arrived: who is silent for too long is taken for gone.
         pub last_frame_at_ms: AtomicU64,
         /// That the handler gets on.
-        pub pulse: Pulse,
+        pub liveness: Liveness,
         /// Offset + 1 of the frame that is being handled; 0 between frames. For blame, when the handler dies.
         pub working_on: AtomicU64,
         /// The frame, as in `working_on`, that no handler is to handle any more: all who did have died. 0 for none.
@@ -98,7 +98,7 @@ shared_record! {
     }
 }
 
-impl Animated for ConnectionRecord {
+impl SingleWriter for ConnectionRecord {
     fn noted_lock(&self) -> &AtomicU64 {
         &self.noted_lock
     }
@@ -348,17 +348,17 @@ impl ConnectionRecord {
     /// When the handler last got on, in milliseconds of the monotonic clock: by coming round its loop, or from one frame to the next.
     pub fn mark(&self) -> u64 {
         let last_frame_ms = self.last_frame_at_ms.load(Ordering::Relaxed);
-        self.pulse.last_ms().max(last_frame_ms)
+        self.liveness.last_progress_ms().max(last_frame_ms)
     }
 
     /// The watchdog is about to kill the handler. Only the supervisor may say so.
-    pub fn set_fault(&self, fault: FaultKind) {
+    pub fn set_fault(&self, fault: HangKind) {
         self.fault.store(fault.number(), Ordering::Release);
     }
 
     /// What the watchdog has killed the handler for, if it was the watchdog. Asking forgets it.
-    pub fn take_fault(&self) -> Option<FaultKind> {
-        FaultKind::from_number(self.fault.swap(0, Ordering::AcqRel))
+    pub fn take_fault(&self) -> Option<HangKind> {
+        HangKind::from_number(self.fault.swap(0, Ordering::AcqRel))
     }
 
     /// The reference to the slot's present occupant.
@@ -368,7 +368,7 @@ impl ConnectionRecord {
 }
 
 impl Memory {
-    /// Leaves word that a connection's handler should look at its flags; gives the keeper whose bell is to be rung.
+    /// Leaves word that a connection's handler should look at its flags; gives the keeper whose doorbell is to be rung.
     pub fn call_attention(&self, connection: ConnectionRef) -> u32 {
         let slots = CONNECTIONS_PER_KEEPER_MAX;
         let (keeper, slot) = (connection.index() / slots, connection.index() % slots);
@@ -381,7 +381,7 @@ impl Memory {
         keeper
     }
 
-    /// Leaves word for its keeper that there is news of a connection: it is over, or should be served elsewhere. The keeper's bell is to
+    /// Leaves word for its keeper that there is news of a connection: it is over, or should be served elsewhere. The keeper's doorbell is to
     /// be rung.
     pub fn tell_keeper_of(&self, connection: u32) {
         let slot = connection % CONNECTIONS_PER_KEEPER_MAX;

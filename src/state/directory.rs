@@ -172,7 +172,7 @@ impl Directory {
     /// The identity that a reference names, unless it has become stale.
     pub fn identity(&self, tx: &LobbyTx<'_>, player: PlayerRef) -> Option<&'static Identity> {
         let identity = self.identities.get(player.index())?;
-        let current = player.is_somebody()
+        let current = player.is_some()
             && tx.get(&identity.generation) == player.generation()
             && tx.get(&identity.presence) != Presence::FREE.raw();
         current.then_some(identity)
@@ -220,7 +220,7 @@ impl Directory {
         tx.set(&identity.kicked, 0);
         tx.set(&identity.token_hash, token_hash_of(index));
         tx.set(&identity.connection, connection);
-        tx.set(&identity.claimant, ConnectionRef::NOBODY);
+        tx.set(&identity.claimant, ConnectionRef::NONE);
         tx.set(&identity.newest, order);
         tx.set(&identity.mail_tail, 0);
         tx.set(&identity.mail_head, 0);
@@ -243,8 +243,8 @@ impl Directory {
         let identity = self.identities.at(player.index());
         self.unlink_name(tx, player);
         tx.set(&identity.presence, Presence::FREE.raw());
-        tx.set(&identity.connection, ConnectionRef::NOBODY);
-        tx.set(&identity.claimant, ConnectionRef::NOBODY);
+        tx.set(&identity.connection, ConnectionRef::NONE);
+        tx.set(&identity.claimant, ConnectionRef::NONE);
         tx.set(&identity.next, tx.get(&head.free_identity));
         tx.set(&head.free_identity, player.index() + 1);
         tx.set(&head.players_present, tx.get(&head.players_present) - 1);
@@ -282,7 +282,7 @@ impl Directory {
             return;
         }
         tx.set(&entry.given, 0);
-        tx.set(&entry.opener, PlayerRef::NOBODY);
+        tx.set(&entry.opener, PlayerRef::NONE);
         tx.set(&entry.next, tx.get(&head.free_room));
         tx.set(&head.free_room, index + 1);
         tx.set(&head.rooms_given, tx.get(&head.rooms_given) - 1);

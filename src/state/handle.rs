@@ -2,7 +2,7 @@
 
 use crate::state::layout::Memory;
 use forkade_games::{ErasedOutbox, GameError, Games};
-use shmem::transaction::Hand;
+use shmem::transaction::Attachment;
 
 /// One process's handle on the shared state: the memory, the attachment by which it takes locks, and the games.
 pub struct StateHandle {
@@ -10,7 +10,7 @@ pub struct StateHandle {
     pub memory: &'static Memory,
     /// The games that this server offers.
     pub games: &'static Games,
-    pub(crate) hand: Hand,
+    pub(crate) attachment: Attachment,
     /// The events of one call of a game; used again and again.
     pub(crate) outbox: ErasedOutbox,
     /// Whether this process is the one that [notes](blame) whose game's code it runs.
@@ -25,7 +25,7 @@ impl StateHandle {
         Self {
             memory,
             games,
-            hand: memory.attach(),
+            attachment: memory.attach(),
             outbox: ErasedOutbox::new(),
             notes_games: false,
             faults: Vec::new(),
@@ -37,15 +37,15 @@ impl StateHandle {
         std::mem::take(&mut self.faults)
     }
 
-    /// Decides what a dead process left under the lock at `offset`, as noted in a record that it wrote to.
-    pub fn settle(&mut self, offset: u64) {
-        self.memory.settle(&mut self.hand, offset);
-    }
-
     /// Room records from this index on were never used.
     pub fn rooms_touched(&mut self) -> u32 {
         let directory = self.memory.directory;
-        let tx = self.hand.begin(directory.record);
+        let tx = self.attachment.begin(directory.record);
         tx.get(&directory.record.rooms_touched)
+    }
+
+    /// Decides what a dead process left under the lock at `offset`, as noted in a record that it wrote to.
+    pub fn recover(&mut self, offset: u64) {
+        self.memory.recover(&mut self.attachment, offset);
     }
 }

@@ -7,8 +7,8 @@ use crate::state::connection_counts::Occupancy;
 use crate::state::connections::Kind;
 use crate::state::running_game::GameNote;
 use forkade_games::length_that_fits;
-use shmem::hang_reports::Alarm;
-use shmem::liveness::Pulse;
+use shmem::hang_reports::HangReports;
+use shmem::liveness::Liveness;
 use shmem::shared_record;
 use shmem::sys::clock::now_ns;
 use shmem::sys::memory::SharedBytes;
@@ -21,23 +21,27 @@ shared_record! {
         pub layout_hash: AtomicU64,
         /// When the server started, in milliseconds of the monotonic clock.
         pub started_at_ms: AtomicU64,
-        /// Milliseconds that a disconnected player's seat is kept.
+        // The settings that `Welcome` announces or that change what players may do lie here, not only in each process's own
+        // settings. An upgrade in place may change them, and handlers, ticker and consoles are then replaced one after another.
+        // Here the new values hold for all processes at once, so the grace and the heartbeat timeout that one process
+        // announces are those that another one enforces.
+        /// How long the seat of a player without a connection is kept, in milliseconds.
         pub seat_grace_ms: AtomicU64,
-        /// Milliseconds that a seat is kept for a player who was invited.
+        /// How long a seat is kept for an invited player, in milliseconds.
         pub seat_reservation_ms: AtomicU64,
-        /// Milliseconds of silence after which a client is taken for gone.
+        /// Silence after which a client counts as gone, in milliseconds.
         pub heartbeat_timeout_ms: AtomicU64,
-        /// Milliseconds without a key after which somebody in text mode is taken for gone.
+        /// Silence after which a player in text mode counts as gone, in milliseconds.
         pub text_idle_timeout_ms: AtomicU64,
-        /// Milliseconds that a client has to greet.
+        /// Time for a client's handshake, in milliseconds.
         pub handshake_timeout_ms: AtomicU64,
-        /// Lines that a player may say at once.
+        /// Chat lines that a player may send at once.
         pub chat_burst: AtomicU64,
-        /// Lines that a player may say in a minute in the long run; 0: any number.
+        /// Chat lines that a player may send per minute in the long run; 0: no limit.
         pub chat_per_minute: AtomicU64,
-        /// Requests that [have their price](crate::session::rate) which a player may make at once.
+        /// [Rate-limited](crate::session::rate) requests that a player may make at once.
         pub requests_burst: AtomicU64,
-        /// The same in a minute in the long run; 0: any number.
+        /// Rate-limited requests that a player may make per minute in the long run; 0: no limit.
         pub requests_per_minute: AtomicU64,
         /// Nonzero from the moment that the server begins to stop.
         pub stopping: AtomicU32,
@@ -66,7 +70,7 @@ shared_record! {
         /// done with it.
         pub lost_before_greeting_total: AtomicU64,
         /// 1 while the listener accepts a connection, or has one that it has not handed on: it would be lost with it.
-        pub in_listeners_hands: AtomicU32,
+        pub listener_in_flight: AtomicU32,
         /// Handlers that were replaced on a living connection.
         pub takeovers_total: AtomicU64,
         /// Transactions of dead processes that were undone or found complete by the next taker of their lock.
@@ -83,14 +87,14 @@ shared_record! {
         pub whispers_total: AtomicU64,
         /// Connections that were closed because their handler kept dying in the same frame.
         pub blamed_total: AtomicU64,
-        /// Bells that the ticker rang again.
-        pub bells_rung_again_total: AtomicU64,
+        /// Doorbells that the ticker rang again.
+        pub doorbells_rung_again_total: AtomicU64,
         /// Log records that were dropped because nobody read stderr.
         pub log_records_dropped_total: AtomicU64,
         /// Those of them that no later record has reported yet.
         pub log_records_unreported: AtomicU64,
         /// What seems to be stuck.
-        pub alarm: Alarm,
+        pub hang_reports: HangReports,
         /// What the watchdog has done about it.
         pub watchdog: WatchdogRecord,
         /// Whose game's code the ticker runs.
@@ -179,7 +183,7 @@ shared_record! {
         pub last_at_ms: AtomicU64,
         /// What was stuck, as the word of a [`Subject`](shmem::hang_reports::Subject).
         pub last_subject: AtomicU64,
-        /// What it was killed for: the number of a [`FaultKind`](crate::process::watchdog::hang_detector::FaultKind).
+        /// What it was killed for: the number of a [`HangKind`](crate::process::watchdog::hang_detector::HangKind).
         pub last_fault: AtomicU32,
     }
 }
@@ -198,7 +202,7 @@ shared_record! {
         /// Its answer to a [`ping`](Header::ping).
         pub pong: Pong,
         /// That it gets on.
-        pub pulse: Pulse,
+        pub liveness: Liveness,
     }
 }
 

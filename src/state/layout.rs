@@ -22,7 +22,7 @@ use shmem::lock::Lock;
 use shmem::sys::clock::now_ms;
 use shmem::sys::memory::{Guarded, Mapping};
 use shmem::table::{LayoutPlan, Table};
-use shmem::transaction::{Hand, Record};
+use shmem::transaction::{Attachment, Record};
 
 /// A reference to a connection's present occupant.
 pub type ConnectionRef = shmem::table::Reference<ConnectionRecord>;
@@ -151,20 +151,24 @@ impl Memory {
     }
 
     /// The calling process's access to shared state. To be called once per process, after its fork.
-    pub fn attach(&self) -> Hand {
-        Hand::new(self.mapping, &self.header.recoveries_total, &self.header.alarm)
+    pub fn attach(&self) -> Attachment {
+        Attachment::new(
+            self.mapping,
+            &self.header.recoveries_total,
+            &self.header.hang_reports,
+        )
     }
 
     /// Decides what a dead process left under the lock that lies at `offset`, as noted in a record it animated.
-    pub fn settle(&self, hand: &mut Hand, offset: u64) {
+    pub fn recover(&self, attachment: &mut Attachment, offset: u64) {
         if offset == self.offset_of(self.directory.record) {
-            hand.settle(self.directory.record);
+            attachment.recover(self.directory.record);
         } else if offset == self.offset_of(self.chat) {
-            hand.settle(self.chat);
+            attachment.recover(self.chat);
         } else if let Some(index) = self.players.index_of_offset(offset) {
-            hand.settle(self.players.at(index));
+            attachment.recover(self.players.at(index));
         } else if let Some(index) = self.rooms.index_of_offset(offset) {
-            hand.settle(self.rooms.at(index));
+            attachment.recover(self.rooms.at(index));
         } else {
             assert_eq!(
                 offset, 0,
@@ -292,16 +296,16 @@ impl Plan {
     fn new(capacity: Capacity) -> Self {
         let mut plan = LayoutPlan::default();
         let mut places = Self {
-            header: plan.place::<Header>(1),
-            chat: plan.place::<ChatRecord>(1),
-            directory: plan.place::<DirectoryRecord>(1),
-            identities: plan.place::<Identity>(capacity.players),
-            room_entries: plan.place::<RoomEntry>(capacity.rooms),
-            name_buckets: plan.place::<Guarded<u32>>(name_buckets_of(capacity)),
-            mailboxes: plan.place::<Mailbox>(capacity.players),
-            connections: plan.place::<ConnectionRecord>(connections_of(capacity)),
-            players: plan.place::<PlayerRecord>(capacity.players),
-            rooms: plan.place::<RoomRecord>(capacity.rooms),
+            header: plan.reserve::<Header>(1),
+            chat: plan.reserve::<ChatRecord>(1),
+            directory: plan.reserve::<DirectoryRecord>(1),
+            identities: plan.reserve::<Identity>(capacity.players),
+            room_entries: plan.reserve::<RoomEntry>(capacity.rooms),
+            name_buckets: plan.reserve::<Guarded<u32>>(name_buckets_of(capacity)),
+            mailboxes: plan.reserve::<Mailbox>(capacity.players),
+            connections: plan.reserve::<ConnectionRecord>(connections_of(capacity)),
+            players: plan.reserve::<PlayerRecord>(capacity.players),
+            rooms: plan.reserve::<RoomRecord>(capacity.rooms),
             bytes: plan.bytes(),
             hash: 0,
         };

@@ -42,7 +42,7 @@ pub enum PostError {
 }
 
 impl Memory {
-    /// Puts a message into a player's mailbox, as a part of the transaction. Gives the keeper whose bell is to be rung after the
+    /// Puts a message into a player's mailbox, as a part of the transaction. Gives the keeper whose doorbell is to be rung after the
     /// commit; `None`: the player is away, and finds the message with the resume.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Memory {
             Ok(())
         })?;
         let connection = tx.get(&identity.connection);
-        Ok(connection.is_somebody().then(|| self.call_attention(connection)))
+        Ok(connection.is_some().then(|| self.call_attention(connection)))
     }
 
     /// Whether a message of so many bytes, with its frame, could be posted now.

@@ -13,12 +13,12 @@ use crate::state::directory::Name;
 use crate::state::layout::RoomRef;
 use crate::state::stream_tap::Followed;
 use forkade_text::input;
-use forkade_text::telnet::Refused;
+use forkade_text::telnet::RefusedOptions;
 use shmem::byte_ring::ByteRing;
 use shmem::lock::Lock;
 use shmem::shared_record;
 use shmem::sys::memory::{Guarded, PageStart};
-use shmem::transaction::{Animated, Hand, Record, Tx, View};
+use shmem::transaction::{Attachment, Record, SingleWriter, Tx, View};
 
 /// The ring of what the player has sent.
 pub type InputRing = ByteRing<{ INPUT_RING_BYTES / 8 }>;
@@ -57,9 +57,9 @@ shared_record! {
         /// Nonzero: somebody in [text mode](forkade_text::input).
         pub is_text: Guarded<u32>,
         /// Of a text player: what the input that was consumed means for the byte behind it.
-        pub text_place: Guarded<input::Place>,
+        pub input_state: Guarded<input::InputState>,
         /// Of a text player: what telnet options were refused.
-        pub telnet_refused: Guarded<Refused>,
+        pub telnet_refused: Guarded<RefusedOptions>,
         /// Of a text player: stream offset up to which telnet's commands were answered.
         pub telnet_answered: Guarded<u64>,
         /// Stream offset before which bytes of input may have been overwritten. It is advanced for good before they are.
@@ -107,7 +107,7 @@ impl Record for PlayerRecord {
     fn publish(&'static self, _view: &View<'_>) {}
 }
 
-impl Animated for PlayerRecord {
+impl SingleWriter for PlayerRecord {
     fn noted_lock(&self) -> &AtomicU64 {
         &self.noted_lock
     }
@@ -131,7 +131,7 @@ impl Membership {
     pub const LOBBY: Self = Self {
         state: 0,
         seat: 0,
-        room: RoomRef::NOBODY,
+        room: RoomRef::NONE,
     };
 
     /// The room record was given to this player, who has yet to open it: whoever finds this completes or undoes it.
@@ -186,7 +186,7 @@ impl PlayerRecord {
     }
 
     /// The bytes of output that are kept, from the oldest to the head.
-    pub(crate) fn kept_output(&self, hand: &Hand) -> std::ops::Range<u64> {
-        self.output_kept_from.load(Ordering::Acquire)..hand.own(&self.output_head)
+    pub(crate) fn kept_output(&self, attachment: &Attachment) -> std::ops::Range<u64> {
+        self.output_kept_from.load(Ordering::Acquire)..attachment.read_own(&self.output_head)
     }
 }

@@ -14,7 +14,7 @@ use crate::state::directory::Name;
 use crate::state::fixed_string::{ShortBytes, Text};
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
 use forkade_games::{AnyGame, Games};
-use shmem::doorbell::Listeners;
+use shmem::doorbell::Subscribers;
 use shmem::event_log::EventLog;
 use shmem::lock::Lock;
 use shmem::shared_record;
@@ -84,8 +84,8 @@ shared_record! {
         /// When time next makes a difference (a tick, the end of a turn or of a reservation), in milliseconds of the monotonic clock;
         /// `u64::MAX` if it does not; for the ticker.
         due_ms: AtomicU64,
-        /// Which processes listen for the room's bell.
-        pub listeners: Listeners,
+        /// Which processes listen for the room's doorbell.
+        pub subscribers: Subscribers,
         /// The connection beside which the room's members are to be served, as a reference's number; 0 for none.
         home: AtomicU64,
         /// Whether an operator watches.
@@ -125,7 +125,7 @@ pub struct Seat {
 
 impl Seat {
     /// A free seat.
-    pub const FREE: Self = Self::of(PlayerRef::NOBODY, Name::EMPTY);
+    pub const FREE: Self = Self::of(PlayerRef::NONE, Name::EMPTY);
 
     /// A taken seat.
     pub const fn of(player: PlayerRef, name: Name) -> Self {
@@ -290,8 +290,8 @@ impl RoomRecord {
     pub(crate) fn forget_listeners(&self) {
         self.home.store(0, Ordering::Release);
         // Somebody may still have to hear how the former room ended.
-        if self.log.unannounced().is_none() {
-            self.listeners.clear();
+        if self.log.unannounced_head().is_none() {
+            self.subscribers.clear();
         }
     }
 
@@ -313,7 +313,7 @@ impl RoomRecord {
 
 /// Whether nobody needs the events in the room's log any more: all are connected, and were given them. (How far those who only
 /// watch have read is not known.)
-pub fn all_was_read(tx: &RoomTx<'_>) -> bool {
+pub fn all_read(tx: &RoomTx<'_>) -> bool {
     let record = tx.record();
     let taken = tx.get(&record.taken);
     let head = record.log.head(tx);
@@ -359,7 +359,7 @@ pub fn occupants(tx: &RoomTx<'_>) -> impl Iterator<Item = (u8, Seat)> {
         .take(capacity)
         .map(|seat| tx.get(seat))
         .collect();
-    (0..).zip(seats).filter(|(_, seat)| seat.player.is_somebody())
+    (0..).zip(seats).filter(|(_, seat)| seat.player.is_some())
 }
 
 /// Copies the current state of the game.

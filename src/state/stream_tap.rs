@@ -17,7 +17,7 @@ use shmem::sys::clock::now_ms;
 const FOLLOWED_MS: u64 = 2000;
 
 /// In [`Shown::player`]: what is shown is not all of one player's. No reference has this id.
-const NOBODY: u64 = 0;
+const NONE: u64 = 0;
 
 shared_record! {
     /// Whether somebody follows what is written to a ring or log. It is not begun anew meanwhile, though all who need to have read it:
@@ -98,7 +98,7 @@ impl Shown {
     /// record's former player for the new one's.
     pub(crate) fn begin(&self, player: PlayerRef) {
         if self.player.load(Ordering::Relaxed) != player.to_id() {
-            self.player.store(NOBODY, Ordering::Relaxed);
+            self.player.store(NONE, Ordering::Relaxed);
             // Who sees anything of the new player's does not see the former one any more.
             fence(Ordering::Release);
         }
@@ -139,7 +139,7 @@ impl PlayerRecord {
         }
         let room = RoomRef::from_id(load(&shown.room));
         let standing = Standing {
-            room: room.is_somebody().then_some(room),
+            room: room.is_some().then_some(room),
             seat: load(&shown.seat)
                 .checked_sub(1)
                 .and_then(|seat| u8::try_from(seat).ok()),
@@ -205,7 +205,7 @@ fn copy<const WORDS: usize>(
         return missed;
     }
     let mut bytes = vec![0; length];
-    ring.placed_from(base).read(from, &mut bytes);
+    ring.view_from(base).read(from, &mut bytes);
     fence(Ordering::Acquire);
     if gone_before() > from {
         return missed;
@@ -241,8 +241,8 @@ mod tests {
     fn bytes_are_shown_until_they_may_have_been_overwritten() {
         let (record, player) = player(1000, 1040);
         let frame = *b"twenty bytes, or so.";
-        record.input.placed_from(1000).bytes().copy_in(20, &frame);
-        record.output.placed_from(1000).bytes().copy_in(20, &frame);
+        record.input.view_from(1000).bytes().copy_in(20, &frame);
+        record.output.view_from(1000).bytes().copy_in(20, &frame);
         let look = |direction, from| record.look(player, direction, from);
         let (whole, missed) = (Look::Bytes(frame.to_vec()), Look::Missed { goes_on_at: 1040 });
         for direction in [Direction::In, Direction::Out] {

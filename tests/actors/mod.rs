@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+use forkade::testing::lobby::delivery;
+use forkade::testing::lobby::departure;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -108,6 +110,11 @@ impl World {
         StateHandle::attach(self.memory, self.games)
     }
 
+    /// A handle that lives as long as the test, so that a session can borrow it for as long.
+    pub(crate) fn leaked_lobby(self) -> &'static mut StateHandle {
+        Box::leak(Box::new(self.lobby()))
+    }
+
     /// Claims the connection slot for a new connection, as its keeper does.
     pub(crate) fn claim(self, slot: u32) {
         let keeper = self.memory.keeper_of(slot);
@@ -120,7 +127,7 @@ impl World {
 
 /// One connection, with both its ends.
 pub(crate) struct Actor {
-    pub(crate) session: Session,
+    pub(crate) session: Session<'static>,
     pub(crate) slot: u32,
     server_end: UnixStream,
     client_end: UnixStream,
@@ -139,7 +146,7 @@ impl Actor {
         for end in [&server_end, &client_end] {
             end.set_nonblocking(true).expect("sockets can be so");
         }
-        let (session, plausible) = Session::attach(world.lobby(), slot, Passed::default());
+        let (session, plausible) = Session::attach(world.leaked_lobby(), slot, Passed::default());
         plausible.expect("a new connection is plausible");
         Self {
             session,
@@ -218,8 +225,8 @@ impl Actor {
         self.session.wanted();
         loop {
             // Events may have to wait until there is space for them.
-            let delivered =
-                self.session.phase() == Phase::OPEN && self.session.deliver().expect("events fit");
+            let delivered = self.session.phase() == Phase::OPEN
+                && delivery::deliver(&mut self.session).expect("events fit");
             let sent = self.flush();
             messages.extend(std::iter::from_fn(|| self.first_message()));
             if !delivered && !sent {
@@ -300,7 +307,7 @@ impl Actor {
 
     /// The connection ends, and the keeper gives its slot back.
     pub(crate) fn end(&mut self) {
-        self.session.finish();
+        departure::finish(&mut self.session);
         assert_eq!(self.session.phase(), Phase::DONE);
         self.session.record().free();
     }
@@ -312,7 +319,7 @@ impl Actor {
 
     /// The handler dies, and the keeper forks another for the same connection.
     pub(crate) fn replace_handler(&mut self, world: World) {
-        let (session, plausible) = Session::attach(world.lobby(), self.slot, self.session.passed);
+        let (session, plausible) = Session::attach(world.leaked_lobby(), self.slot, self.session.passed);
         plausible.expect("what has passed is what was counted");
         self.session = session;
     }

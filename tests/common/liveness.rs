@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::tcp_table::{CLOSE_WAIT, ESTABLISHED, End, ends};
 use super::{PATIENCE, Server};
 
-/// Everything that there is to do gets done, although nobody says anything more: every bell is rung, every byte that clients have sent is
+/// Everything that there is to do gets done, although nobody says anything more: every doorbell is rung, every byte that clients have sent is
 /// taken in and handled, every byte for them is on its way. To be called when the clients wait, after whatever was killed.
 #[track_caller]
 pub fn expect_nobody_sleeps_over_work(server: &Server) {
@@ -42,7 +42,7 @@ fn work_left(server: &Server) -> Option<String> {
     left.map(|answer| answer.to_string())
 }
 
-/// Of a room: its newest event is not the newest that its bell was rung for.
+/// Of a room: its newest event is not the newest that its doorbell was rung for.
 fn is_to_be_rung_for(answer: &serde_json::Value) -> bool {
     answer["log"][1] != answer["log"][2]
 }

@@ -154,12 +154,13 @@ impl<'s> Examiner<'s> {
     fn succeed(&self, end: &Picture) -> Vec<String> {
         let mut faults = Vec::new();
         match &self.subject.act {
-            Act::Lobby(act) => drop(act(self.copy.lobby())),
-            Act::Attach => drop(self.subject.attach(self.copy.lobby())),
+            Act::Lobby(act) => act(&mut self.copy.lobby()),
+            Act::Attach => drop(self.subject.attach(&mut self.copy.lobby())),
             Act::Session(act) => {
-                let mut session = self.subject.attach(self.copy.lobby());
+                let mut lobby = self.copy.lobby();
+                let mut session = self.subject.attach(&mut lobby);
                 let seen = state_dump::of_session(&session);
-                state_dump::settle(&mut session.state);
+                state_dump::settle(session.state);
                 let settled = state_dump::of_session(&session);
                 if seen != settled {
                     faults.push(format!(
@@ -192,9 +193,10 @@ impl<'s> Examiner<'s> {
     fn abandon(&self) -> Vec<String> {
         let record = self.copy.memory.connections.at(self.subject.slot);
         record.abandon();
-        let (mut lobby, _) = expiry::free_connection(&mut self.copy.lobby(), self.subject.slot);
-        lobby.sweep_players(u64::MAX);
-        lobby.sweep_rooms();
+        let mut lobby = self.copy.lobby();
+        let _ = expiry::free_connection(&mut lobby, self.subject.slot);
+        expiry::sweep_players(&mut lobby, u64::MAX);
+        expiry::sweep_rooms(&mut lobby);
         let looked = self.look();
         let mut faults = looked.faults;
         let is_left = |line: &&String| line.starts_with("player ") && !line.contains(PRESENCE_ATTACHED);

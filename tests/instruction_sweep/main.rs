@@ -26,11 +26,11 @@
 //! cargo test --release --test instruction_sweep -- resume
 //! ```
 //!
-//! **Broken on purpose.** With `--features sabotage` each operation is also swept with a journal that keeps nothing, and with a commit
+//! **Broken on purpose.** With `--features mutants` each operation is also swept with a journal that keeps nothing, and with a commit
 //! that takes two stores. The sweep must report violations then, or it proves nothing:
 //!
 //! ```text
-//! cargo test --release --features sabotage --test instruction_sweep
+//! cargo test --release --features mutants --test instruction_sweep
 //! ```
 //!
 //! Where this machine does not let processes be traced, nothing is proved, and the test says so and succeeds; with
@@ -53,7 +53,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 #[cfg(feature = "mutants")]
-use shmem::mutants::Switch;
+use shmem::mutants::Mutant;
 use shmem::sys::memory::Mapping;
 use shmem::sys::process::{Exit, fork};
 
@@ -82,12 +82,12 @@ struct Sabotage {
 const SABOTAGES: &[Sabotage] = &[
     Sabotage {
         name: "journal skipped",
-        begin: || Switch::JournalSkipped.turn_on(),
+        begin: || Mutant::JournalSkipped.turn_on(),
         spares_some: false,
     },
     Sabotage {
         name: "commit in two stores",
-        begin: || Switch::CommitInTwoStores.turn_on(),
+        begin: || Mutant::CommitInTwoStores.turn_on(),
         // Between the two stores a death undoes the first change alone, which may be one that nobody notices.
         spares_some: true,
     },
@@ -369,7 +369,7 @@ fn verdict(selected: &[&Operation], rows: &[Row], exits: &[Exit]) -> ExitCode {
         }
     }
     if SABOTAGES.is_empty() {
-        println!("Not broken on purpose: that needs `--features sabotage`.");
+        println!("Not broken on purpose: that needs `--features mutants`.");
     }
     if failed {
         ExitCode::FAILURE

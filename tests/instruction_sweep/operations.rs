@@ -5,6 +5,7 @@
 //! could notice. What was done before happens at full speed, by the same code.
 
 use forkade::testing::lobby::departure;
+use forkade::testing::maintenance::expiry;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 
@@ -76,7 +77,6 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             // On the memory that the lobby is attached to, which may be a copy.
             let record = lobby.memory.connections.at(0);
             record.claim(Kind::Game, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), 0, 0);
-            lobby
         })
     })
     .one_cell(),
@@ -351,7 +351,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.players(["ann"]);
         stage.actors[0].asks(&ClientMessage::Ping { nonce: 1 });
         stage.confirms(0);
-        stage.actors[0].session.finish();
+        departure::finish(&mut stage.actors[0].session);
         stage.comes_back(0, 0);
         stage.subject().shake_hands();
         resume(&mut stage.subject().session);
@@ -440,17 +440,18 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     Operation::new("free a connection without processes", 3, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
         stage.actors[0].session.record().abandon();
-        Act::lobby(|lobby| lobby.free_connection(0).0)
+        Act::lobby(|lobby| {
+            let _ = expiry::free_connection(lobby, 0);
+        })
     }),
     // Two are marked in one transaction; each then leaves room and lobby, and the last one's room is taken back.
     Operation::new("let players go whose grace is over", 7, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
-        stage.actors[0].session.finish();
-        stage.actors[1].session.finish();
-        Act::lobby(|mut lobby| {
-            lobby.sweep_players(u64::MAX);
-            lobby.sweep_rooms();
-            lobby
+        departure::finish(&mut stage.actors[0].session);
+        departure::finish(&mut stage.actors[1].session);
+        Act::lobby(|lobby| {
+            expiry::sweep_players(lobby, u64::MAX);
+            expiry::sweep_rooms(lobby);
         })
     }),
     // She is marked, and leaves the lobby; who has a seat is kept.
@@ -460,11 +461,10 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         let header = stage.world.memory.header;
         header.seat_grace_ms.store(3_600_000, Ordering::Relaxed);
         for actor in &mut stage.actors[..2] {
-            actor.session.finish();
+            departure::finish(&mut actor.session);
         }
-        Act::lobby(|mut lobby| {
-            lobby.sweep_players(now_ms() + LOBBY_GRACE_MS_MIN);
-            lobby
+        Act::lobby(|lobby| {
+            expiry::sweep_players(lobby, now_ms() + LOBBY_GRACE_MS_MIN);
         })
     }),
     Operation::new("take back a room that has closed", 2, |stage| {
@@ -472,16 +472,14 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         let record = stage.world.memory.rooms.at(0);
         let leave = stage.says(0, &ClientMessage::Leave { request: 3 });
         stage.dies_when(leave, || record.open_generation().is_none());
-        Act::lobby(|mut lobby| {
-            lobby.sweep_rooms();
-            lobby
+        Act::lobby(|lobby| {
+            expiry::sweep_rooms(lobby);
         })
     }),
     Operation::new("kick", 2, |stage| {
         stage.players(["ann"]);
-        Act::lobby(|mut lobby| {
-            lobby.kick("ann").expect("she is here");
-            lobby
+        Act::lobby(|lobby| {
+            departure::kick(lobby, "ann").expect("she is here");
         })
     })
     .one_cell(),

@@ -1,5 +1,6 @@
 //! The operations of rooms' owners, and of those whom they concern.
 
+use forkade::testing::lobby::departure;
 use forkade::testing::lobby::match_play;
 use forkade::testing::session::Farewell;
 use forkade::testing::state::handle::StateHandle;
@@ -123,7 +124,7 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.room_of("relay", ["ann", "bob"]);
         stage.actors[0].asks(&kick());
         stage.actors[1].hear();
-        stage.actors[1].session.finish();
+        departure::finish(&mut stage.actors[1].session);
         stage.says(0, &reserve())
     })
     .once(),
@@ -140,7 +141,7 @@ pub(crate) const OWNERS: &[Operation] = &[
         2,
         |stage| {
             stage.clock(1);
-            tick(stage.world.lobby());
+            tick(&mut stage.world.lobby());
             stage.player("bob");
             stage.actors[0].asks(&reserve());
             let settings = RoomSettings {
@@ -197,9 +198,8 @@ fn reserve() -> ClientMessage {
 }
 
 /// All that is due by time.
-fn pass_time(mut lobby: StateHandle) -> StateHandle {
-    match_play::pass_time(&mut lobby, 0, u64::MAX / 2).expect("no game fails");
-    lobby
+fn pass_time(lobby: &mut StateHandle) {
+    match_play::pass_time(lobby, 0, u64::MAX / 2).expect("no game fails");
 }
 
 fn kick() -> ClientMessage {

@@ -1,5 +1,6 @@
 //! The lobby in which an operation is prepared, and what handlers, clients and the ticker do there.
 
+use forkade::testing::lobby::delivery;
 use forkade::testing::lobby::departure;
 use forkade::testing::lobby::match_play;
 use std::sync::atomic::Ordering;
@@ -136,7 +137,7 @@ impl Stage {
             if number == 1 {
                 let session = &mut self.actors[actor].session;
                 assert_eq!(session.wanted(), Wanted::Nothing);
-                assert!(session.deliver().expect("some mail fits"));
+                assert!(delivery::deliver(session).expect("some mail fits"));
             }
         }
     }
@@ -158,7 +159,7 @@ impl Stage {
     pub(crate) fn delivers(&mut self, actor: usize) -> Act {
         self.subject = actor;
         Act::session(|session| {
-            session.deliver().expect("events fit");
+            delivery::deliver(session).expect("events fit");
         })
     }
 
@@ -167,7 +168,7 @@ impl Stage {
         self.subject = actor;
         Act::session(|session| {
             assert_eq!(session.wanted(), Wanted::Nothing);
-            session.deliver().expect("mail fits");
+            delivery::deliver(session).expect("mail fits");
         })
     }
 
@@ -177,7 +178,7 @@ impl Stage {
         let received = self.confirms(0);
         self.actors[1].asks(&chat(20));
         self.actors[0].hear();
-        self.actors[0].session.finish();
+        departure::finish(&mut self.actors[0].session);
         received
     }
 
@@ -337,7 +338,6 @@ pub(crate) fn finish() -> Act {
     })
 }
 
-pub(crate) fn tick(mut lobby: StateHandle) -> StateHandle {
-    match_play::tick(&mut lobby, 0, u64::MAX / 2).expect("the clock does not fail");
-    lobby
+pub(crate) fn tick(lobby: &mut StateHandle) {
+    match_play::tick(lobby, 0, u64::MAX / 2).expect("the clock does not fail");
 }

@@ -31,7 +31,7 @@ pub(crate) enum Act {
     /// A handler that animates the connection does this.
     Session(Rc<dyn Fn(&mut Session<'_>)>),
     /// The ticker, or an operator's console, does this.
-    Lobby(Rc<dyn Fn(Lobby) -> StateHandle>),
+    Lobby(Rc<dyn Fn(&mut StateHandle)>),
 }
 
 impl Act {
@@ -39,7 +39,7 @@ impl Act {
         Self::Session(Rc::new(act))
     }
 
-    pub(crate) fn lobby(act: impl Fn(Lobby) -> StateHandle + 'static) -> Self {
+    pub(crate) fn lobby(act: impl Fn(&mut StateHandle) + 'static) -> Self {
         Self::Lobby(Rc::new(act))
     }
 }
@@ -60,8 +60,8 @@ pub(crate) struct Subject {
 
 impl Subject {
     /// Does everything up to the first instruction that is to be looked at.
-    pub(crate) fn prepare<'s>(&'s self, world: World) -> Box<dyn FnOnce() -> Option<Session> + 's> {
-        let lobby = world.lobby();
+    pub(crate) fn prepare<'s>(&'s self, world: World) -> Box<dyn FnOnce() -> Option<Session<'static>> + 's> {
+        let lobby = world.leaked_lobby();
         match &self.act {
             Act::Attach => Box::new(move || Some(self.attach(lobby))),
             Act::Session(act) if self.attach_is_stepped => Box::new(move || {
@@ -83,7 +83,7 @@ impl Subject {
         }
     }
 
-    pub(crate) fn attach(&self, lobby: StateHandle) -> Session {
+    pub(crate) fn attach<'l>(&self, lobby: &'l mut StateHandle) -> Session<'l> {
         let (session, plausible) = Session::attach(lobby, self.slot, self.passed[self.slot as usize]);
         plausible.expect("a successor finds the kernel's counts plausible");
         session
@@ -195,9 +195,8 @@ pub(crate) fn sweep_recovery(
         Act::Session(act) if goes_on => Act::Session(Rc::clone(act)),
         Act::Lobby(act) if goes_on => Act::Lobby(Rc::clone(act)),
         Act::Session(_) => Act::Attach,
-        Act::Attach | Act::Lobby(_) => Act::lobby(|mut lobby| {
-            state_dump::settle(&mut lobby);
-            lobby
+        Act::Attach | Act::Lobby(_) => Act::lobby(|lobby| {
+            state_dump::settle(lobby);
         }),
     };
     let (slot, passed) = (subject.slot, subject.passed.clone());

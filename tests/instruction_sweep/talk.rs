@@ -1,6 +1,8 @@
 //! The operations by which players talk: to the lobby, and to one another.
 
 use forkade::limits::CHAT_BYTES_MAX;
+use forkade::testing::lobby::chat;
+use forkade::testing::lobby::departure;
 
 use crate::operations::Operation;
 use crate::stage::{chat, resume, say, whisper};
@@ -19,11 +21,8 @@ pub(crate) const TALK: &[Operation] = &[
     }),
     Operation::new("announce", 2, |stage| {
         stage.players(["ann"]);
-        Act::lobby(|mut lobby| {
-            lobby
-                .announce("the server stops at noon")
-                .expect("it can be said");
-            lobby
+        Act::lobby(|lobby| {
+            chat::announce(lobby, "the server stops at noon").expect("it can be said");
         })
     })
     .once(),
@@ -55,7 +54,7 @@ pub(crate) const TALK: &[Operation] = &[
     }),
     Operation::new("whisper to somebody who is away", 2, |stage| {
         stage.players(["ann", "bob"]);
-        stage.actors[1].session.finish();
+        departure::finish(&mut stage.actors[1].session);
         stage.says(0, &whisper("bob", "psst"))
     }),
     // Written across the end of the mailbox, where some has been delivered.
@@ -77,7 +76,7 @@ pub(crate) const TALK: &[Operation] = &[
     }),
     Operation::new("deliver mail after a resume", 2, |stage| {
         stage.players(["ann", "bob"]);
-        stage.actors[1].session.finish();
+        departure::finish(&mut stage.actors[1].session);
         stage.tells(&whisper("bob", "psst"));
         let received = stage.actors[1].received;
         stage.comes_back(1, received);

@@ -1,6 +1,6 @@
 //! The operations of players in text mode.
 
-use forkade::limits::{TEXT_LINE_BYTES_MAX, TEXT_SKIP_FROM_BYTES};
+use forkade::limits::{TEXT_LINE_BYTES_MAX, TEXT_SKIP_BYTES_MIN};
 use forkade::testing::frontends::dispatch;
 use forkade::testing::frontends::dispatch::Next;
 use forkade::testing::lobby::delivery;
@@ -67,7 +67,7 @@ pub(crate) const TYPING: &[Operation] = &[
     }),
     Operation::new("take in what telnet has to say", 2, |stage| {
         stage.typist("ann");
-        let said = [&BEGIN_SUBNEGOTIATION[..], &[b'x'; TEXT_SKIP_FROM_BYTES]].concat();
+        let said = [&BEGIN_SUBNEGOTIATION[..], &[b'x'; TEXT_SKIP_BYTES_MIN]].concat();
         stage.types(0, &said)
     }),
     Operation::new("rename", 2, |stage| {

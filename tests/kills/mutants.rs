@@ -2,18 +2,18 @@
 //! that passes without it must fail. (Those of the journal are turned on by the instruction sweep itself.)
 //!
 //! ```text
-//! cargo test --features sabotage --test kills sabotage::
+//! cargo test --features mutants --test kills mutants::
 //! ```
 
 use std::process::{Command, Output, Stdio};
 
-use shmem::mutants::Switch;
+use shmem::mutants::Mutant;
 
 /// How often a test is run that does not meet with the broken thing every time.
 const ATTEMPTS_MAX: usize = 10;
 
 /// Runs one test of this program in a process of its own, with a switch turned on or with none.
-fn run(test: &str, switch: Option<Switch>) -> Output {
+fn run(test: &str, switch: Option<Mutant>) -> Output {
     let mut program = Command::new(std::env::current_exe().expect("a running program has a file"));
     program.args(["--exact", test]).stdin(Stdio::null());
     match switch {
@@ -28,7 +28,7 @@ fn said(output: &Output) -> String {
 }
 
 #[track_caller]
-fn expect_noticed(switch: Switch, test: &str) {
+fn expect_noticed(switch: Mutant, test: &str) {
     let unbroken = run(test, None);
     assert!(
         unbroken.status.success() && said(&unbroken).contains("1 passed"),
@@ -47,17 +47,17 @@ fn expect_noticed(switch: Switch, test: &str) {
 }
 
 #[test]
-fn a_bell_rung_before_the_commit_is_noticed() {
+fn a_doorbell_rung_before_the_commit_is_noticed() {
     expect_noticed(
-        Switch::BellBeforeCommit,
+        Mutant::RingBeforeCommit,
         "takeover::nobody_sleeps_while_there_is_something_to_hear",
     );
 }
 
 #[test]
-fn a_bell_that_nobody_rings_again_is_noticed() {
+fn a_doorbell_that_nobody_rings_again_is_noticed() {
     expect_noticed(
-        Switch::NoSecondBell,
+        Mutant::NoSecondRing,
         "takeover::nobody_sleeps_while_there_is_something_to_hear",
     );
 }
@@ -65,7 +65,7 @@ fn a_bell_that_nobody_rings_again_is_noticed() {
 #[test]
 fn a_fin_that_counts_as_a_byte_is_noticed() {
     expect_noticed(
-        Switch::FinCounted,
+        Mutant::FinCounted,
         "takeover::what_a_client_has_sent_before_it_closed_its_side_is_answered_to_the_last_byte",
     );
 }
@@ -73,7 +73,7 @@ fn a_fin_that_counts_as_a_byte_is_noticed() {
 #[test]
 fn a_mutex_that_is_not_made_consistent_is_noticed() {
     expect_noticed(
-        Switch::NeverConsistent,
+        Mutant::NeverConsistent,
         "takeover::no_byte_is_lost_repeated_or_reordered_however_often_the_handler_is_killed",
     );
 }

@@ -413,7 +413,7 @@ fn a_player_sees_a_pause_and_nothing_else() {
 }
 
 #[test]
-fn a_bell_that_could_not_be_asked_for_is_asked_for_again() {
+fn a_doorbell_that_could_not_be_asked_for_is_asked_for_again() {
     const WATCHERS: u32 = 320;
     let server = Server::start(&[&NO_HEARTBEAT[..], &NO_WATCHDOG].concat());
     let mut talker = server.client("Talker");
@@ -475,7 +475,7 @@ fn who_comes_in_while_no_ticker_is_there_hears_what_is_said() {
         .create_room(NewRoom::new("relay", "Stage"))
         .expect("a room")
         .room;
-    // It has the room's bell.
+    // It has the room's doorbell.
     talker.act(b"first".to_vec()).expect("accepted");
     let ticker = running(&server, "ticker")[0];
     server.signal(ticker, Signal::SIGSTOP);

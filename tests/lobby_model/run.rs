@@ -88,7 +88,7 @@ pub(crate) struct Run {
     random: Random,
     world: World,
     /// The ticker's and the operator's.
-    lobby: Option<StateHandle>,
+    lobby: StateHandle,
     model: Model,
     /// By name in small letters.
     people: BTreeMap<String, Person>,
@@ -118,7 +118,7 @@ impl Run {
             seed,
             random: Random::new(seed),
             world,
-            lobby: Some(world.lobby()),
+            lobby: world.lobby(),
             model: Model::new(size.players as usize, size.rooms as usize),
             size,
             people: BTreeMap::new(),
@@ -206,7 +206,7 @@ impl Run {
     }
 
     fn lobby(&mut self) -> &mut StateHandle {
-        self.lobby.as_mut().expect("lent out only within a call")
+        &mut self.lobby
     }
 
     fn free_slot(&self) -> u32 {

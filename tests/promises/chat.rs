@@ -1,6 +1,7 @@
 //! Promise: what is said to the lobby is heard by all in one order, a whisper by its addressee alone, and who listens slowly or dies
 //! on the way costs the others nothing; nobody can say more than is allowed.
 
+use forkade::testing::lobby::delivery;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
@@ -263,7 +264,7 @@ fn a_slow_reader_gets_both_what_happens_in_its_room_and_what_is_said_to_the_lobb
     }
     let mut counts = [0; 2];
     for _ in 0..6 {
-        bob.session.deliver().expect("events fit");
+        delivery::deliver(&mut bob.session).expect("events fit");
         bob.flush();
         let mut now = [0; 2];
         while let Some(message) = bob.first_message() {

@@ -357,7 +357,7 @@ fn checking_shows_each_setting_and_where_it_comes_from() {
 fn what_was_chosen_is_what_clients_are_told() {
     let file = File::new("heartbeat_timeout_ms = 11000\nseat_grace_ms = 12000\n");
     let server = Server::run(command(&["--config", file.path()]).env("FORKADE_SEAT_GRACE_MS", "22000"));
-    let limits = server.client("Ann").identity().expect("greeted").limits;
+    let limits = server.client("Ann").session_info().expect("greeted").limits;
     assert_eq!(
         (limits.heartbeat_timeout_ms, limits.seat_grace_ms),
         (11_000, 22_000)

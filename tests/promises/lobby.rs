@@ -86,7 +86,7 @@ fn a_name_is_what_is_left_after_cleaning() {
     let server = Server::start(&[]);
     let client = server.client("  An\u{202e}n \r\n\t Bob\u{1b}\u{7}  ");
     assert_eq!(
-        client.identity().map(|identity| identity.name.as_str()),
+        client.session_info().map(|info| info.name.as_str()),
         Some("Ann Bob")
     );
     for invalid in ["", " \n ", "\u{200b}\u{2800}", "1234567890123456789012345"] {

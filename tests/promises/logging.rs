@@ -168,7 +168,7 @@ fn nothing_a_client_sends_can_forge_a_record() {
     raw.send(&[&greeting_preamble()[..], &framed(forged.as_bytes())].concat());
     raw.rest();
 
-    let names = names.map(|name| forkade_protocol::text::player_name(name).expect("a name"));
+    let names = names.map(|name| forkade_protocol::text::clean_player_name(name).expect("a name"));
     eventually("all names are in the log", || {
         let log = server.log();
         let players: Vec<String> = records(&log)

@@ -312,7 +312,7 @@ fn a_configuration_that_needs_other_memory_is_refused_and_another_one_is_taken()
     upgradable.upgrade();
     let ann = upgradable.server.client("Ann");
     assert_eq!(
-        ann.identity().expect("greeted").limits.seat_grace_ms,
+        ann.session_info().expect("greeted").limits.seat_grace_ms,
         70_000,
         "the new configuration holds"
     );

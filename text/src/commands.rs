@@ -107,7 +107,7 @@ impl Setting {
 
 /// Why a line means nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Complaint {
+pub enum ParseError {
     /// Bytes that are no UTF-8.
     #[error("that line is not UTF-8, so nothing was done: set your terminal to UTF-8, or use plain letters")]
     NotUtf8,
@@ -351,9 +351,9 @@ pub fn all() -> impl Iterator<Item = &'static Description> {
 ///
 /// # Errors
 ///
-/// [`Complaint`]; nothing is to be done.
-pub fn parse(line: &[u8]) -> Result<Command, Complaint> {
-    let line = std::str::from_utf8(line).map_err(|_| Complaint::NotUtf8)?;
+/// [`ParseError`]; nothing is to be done.
+pub fn parse(line: &[u8]) -> Result<Command, ParseError> {
+    let line = std::str::from_utf8(line).map_err(|_| ParseError::NotUtf8)?;
     if let Some(found) = line.chars().find(|found| found.is_control() && *found != '\t') {
         let hint = match found {
             '\u{1b}' => " (an arrow key?)",
@@ -361,7 +361,7 @@ pub fn parse(line: &[u8]) -> Result<Command, Complaint> {
             '\u{4}' => " (Ctrl-D)",
             _ => "",
         };
-        return Err(Complaint::ControlCharacter { found, hint });
+        return Err(ParseError::ControlCharacter { found, hint });
     }
     let line = line.trim();
     let (first, rest) = split_word(line);
@@ -381,10 +381,10 @@ fn described(word: &str) -> Option<&'static Description> {
     COMMANDS.iter().find(|command| command.name == name)
 }
 
-fn understand(description: &'static Description, rest: &str) -> Result<Command, Complaint> {
+fn understand(description: &'static Description, rest: &str) -> Result<Command, ParseError> {
     let usage = description.usage;
-    let wrong = || Complaint::Usage { usage };
-    let no_such = |found: &str, what| Complaint::NoSuch {
+    let wrong = || ParseError::Usage { usage };
+    let no_such = |found: &str, what| ParseError::NoSuch {
         found: found.to_owned(),
         what,
         usage,
@@ -418,7 +418,7 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
             "" => Ok(Command::Help(None)),
             word => match described(word) {
                 Some(description) => Ok(Command::Help(Some(description))),
-                None => Err(Complaint::NoCommand(word.to_owned())),
+                None => Err(ParseError::NoCommand(word.to_owned())),
             },
         },
         "name" => Ok(Command::Rename(something()?)),
@@ -511,8 +511,8 @@ fn rooms(rest: &str) -> Option<Command> {
 /// The words that are no options, and the options.
 fn settings<'l>(
     rest: &'l str,
-    no_such: &dyn Fn(&str, &'static str) -> Complaint,
-) -> Result<(Vec<&'l str>, Vec<Setting>), Complaint> {
+    no_such: &dyn Fn(&str, &'static str) -> ParseError,
+) -> Result<(Vec<&'l str>, Vec<Setting>), ParseError> {
     let (mut words, mut settings) = (Vec::new(), Vec::new());
     for word in rest.split_whitespace() {
         let Some((key, value)) = word.split_once('=') else {

@@ -12,10 +12,10 @@ pub const TEXT_LINE_BYTES_MAX: usize = 1024;
 pub const TEXT_LINE_RAW_BYTES_MAX: usize = INPUT_RING_BYTES / 2;
 
 /// So many bytes of telnet's commands in front of a line are worth a transaction that takes them in.
-pub const TEXT_SKIP_FROM_BYTES: usize = 1024;
+pub const TEXT_SKIP_BYTES_MIN: usize = 1024;
 
 /// Answers to telnet's commands that go out together, and not many more.
-pub const TEXT_ANSWERS_BYTES: usize = 1024;
+pub const TELNET_REPLY_BATCH_BYTES: usize = 1024;
 
 /// What a text player is shown at once: what a frame would take, less what may come with it (the prompt, the word that a seat was
 /// lost).

@@ -1,6 +1,6 @@
 //! What the server says, in words: for people who have no client that would do it. Pure.
 //!
-//! All texts here are lines that end in `\n`; [`wire`] makes them what a terminal may be sent. Nothing of what others have chosen
+//! All texts here are lines that end in `\n`; [`to_terminal`] makes them what a terminal may be sent. Nothing of what others have chosen
 //! (names, chat, whatever a game shows) reaches a terminal but as visible characters of one line.
 
 use forkade_protocol::{
@@ -18,7 +18,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 pub const PROMPT: &str = "> ";
 
 /// What a terminal has to be sent before something that was not asked for, so that it takes the prompt's place.
-pub const OVER_PROMPT: &str = "\r";
+pub const OVERWRITE_PROMPT: &str = "\r";
 
 /// Columns of a line of something that is said: of a terminal of 80, the last one stays free, where some begin a new line.
 const SPOKEN_COLUMNS_MAX: usize = 79;
@@ -30,13 +30,13 @@ const SPOKEN_INDENT: &str = "    ";
 const CUT: &str = "[this was too long to show all of it]\r\n";
 
 /// Text as a terminal may be sent it: lines end in CR LF, and whatever else could control a terminal is shown as an escape. Lines that
-/// do not fit are [broken](spoken) here: a terminal's edge would make a row of whatever stands there. At most
+/// do not fit are [broken](wrap) here: a terminal's edge would make a row of whatever stands there. At most
 /// [`TEXT_OUTPUT_BYTES_MAX`] bytes. (Telnet's byte 255, which would have to be doubled, does not occur in UTF-8.)
-pub fn wire(text: &str) -> String {
+pub fn to_terminal(text: &str) -> String {
     let mut wire = String::with_capacity(text.len() + 64);
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        let rows = spoken("", line).replace('\n', "\r\n");
+        let rows = wrap("", line).replace('\n', "\r\n");
         let reserved = if lines.peek().is_some() { CUT.len() } else { 0 };
         if wire.len() + rows.len() + reserved > TEXT_OUTPUT_BYTES_MAX {
             wire.push_str(CUT);
@@ -72,12 +72,12 @@ pub fn help() -> String {
 }
 
 /// One command.
-pub fn explanation(about: &Description) -> String {
+pub fn command_help(about: &Description) -> String {
     about.explanation().map(|line| format!("  {line}\n")).collect()
 }
 
 /// Something that was typed, with quotes around it.
-pub fn quoted(typed: &str) -> String {
+pub fn quoted_input(typed: &str) -> String {
     const CHARACTERS_MAX: usize = 40;
     let shown: String = typed.chars().take(CHARACTERS_MAX).collect();
     let more = if shown.len() < typed.len() { "..." } else { "" };
@@ -85,12 +85,12 @@ pub fn quoted(typed: &str) -> String {
 }
 
 /// A room's name, with quotes around it, in which there is no other: it ends where it seems to.
-pub fn titled(name: &str) -> String {
+pub fn quoted_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "'"))
 }
 
 /// What a room is called whose opener has not said.
-pub fn name_for_room(opener: &str) -> String {
+pub fn default_room_name(opener: &str) -> String {
     // A player's name has at most 24 characters, a room's 40.
     format!("{opener}'s room")
 }
@@ -140,17 +140,17 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
         ServerMessage::Picture { snapshot, .. } => format!("You are in {}", room(games, snapshot)),
         ServerMessage::Left { .. } => "You are back in the lobby.\n".into(),
         ServerMessage::Rejected { text, .. } => refusal(text),
-        ServerMessage::Chat { scope, from, text } => spoken(&speaker(scope, from), text),
+        ServerMessage::Chat { scope, from, text } => wrap(&chat_prefix(scope, from), text),
         ServerMessage::Event { event, .. } => {
-            let scene = Scene {
+            let context = RenderContext {
                 game: None,
                 seat: None,
                 names: &|_| None,
                 left: &|_| None,
             };
-            scene.event(event).unwrap_or_default()
+            context.event(event).unwrap_or_default()
         }
-        ServerMessage::Error { text, .. } | ServerMessage::ShuttingDown { text } => sentence(text),
+        ServerMessage::Error { text, .. } | ServerMessage::ShuttingDown { text } => to_sentence(text),
         ServerMessage::Invitation { code, .. } => {
             format!("With the code {code} anybody can come in, by \"join {code}\".\n")
         }
@@ -163,9 +163,9 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
             ..
         } => one_line(&format!(
             "{from} keeps a seat for you for {seconds} seconds in {} ({game}): \"join {code}\" takes it.",
-            titled(name)
+            quoted_name(name)
         )),
-        ServerMessage::Removed { text, .. } => sentence(text),
+        ServerMessage::Removed { text, .. } => to_sentence(text),
         ServerMessage::ChatMissed { lines } => format!("{lines} lines of the lobby's chat were lost.\n"),
         // For programs.
         ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. } | ServerMessage::Pong { .. } => {
@@ -180,7 +180,7 @@ pub fn refusal(why: &str) -> String {
 }
 
 /// A reason as a sentence.
-pub fn sentence(text: &str) -> String {
+pub fn to_sentence(text: &str) -> String {
     let mut characters = text.chars();
     let first = characters.next().map(|first| first.to_uppercase().to_string());
     format!(
@@ -196,10 +196,10 @@ pub fn sentence(text: &str) -> String {
 /// What a terminal makes of the frame's head: its length is a letter, and three bytes that show nothing; then the variant's number is a
 /// line's end; the code may be another, or switch the character set (14), which the first character here takes back; the text's length
 /// is a letter, which the sentence is written over.
-pub fn for_anybody(text: &str) -> String {
+pub fn readable_by_any_client(text: &str) -> String {
     const BACK_TO_LETTERS: char = '\u{f}';
     let text = &text[..length_that_fits(text, FOR_ANYBODY_BYTES.end - 10)];
-    let sentence = sentence(text);
+    let sentence = to_sentence(text);
     let line = format!("{BACK_TO_LETTERS}\r{}", Escaped(sentence.trim_end()));
     let bytes_min = FOR_ANYBODY_BYTES.start - "\r\n".len();
     format!("{line:bytes_min$}\r\n")
@@ -209,7 +209,7 @@ pub fn for_anybody(text: &str) -> String {
 const FOR_ANYBODY_BYTES: std::ops::Range<usize> = 32..120;
 
 /// What somebody who types nothing for so long is told.
-pub fn too_quiet(limit_ms: u64) -> String {
+pub fn idle_timeout_text(limit_ms: u64) -> String {
     match limit_ms {
         60_000.. => format!("you have typed nothing for {} minutes", limit_ms / 60_000),
         _ => format!("you have typed nothing for {} seconds", limit_ms.div_ceil(1000)),
@@ -227,7 +227,7 @@ pub fn room(games: &Games, snapshot: &Snapshot) -> String {
     let number = room_number(snapshot.room);
     let mut text = format!(
         "room {number}, {}: {}, {state}.\n",
-        titled(&snapshot.name),
+        quoted_name(&snapshot.name),
         snapshot.game
     );
     for (seat, info) in (0..).zip(&snapshot.seats) {
@@ -358,7 +358,7 @@ fn seat_name(game: Option<&dyn AnyGame>, seat: u8) -> String {
 
 /// Where events happen: what is needed to tell of them.
 #[derive(Clone, Copy)]
-pub struct Scene<'s> {
+pub struct RenderContext<'s> {
     /// The room's game.
     pub game: Option<&'s dyn AnyGame>,
     /// The listener's own seat.
@@ -369,7 +369,7 @@ pub struct Scene<'s> {
     pub left: &'s dyn Fn(u8) -> Option<String>,
 }
 
-impl Scene<'_> {
+impl RenderContext<'_> {
     /// What has happened.
     ///
     /// # Errors
@@ -414,7 +414,7 @@ impl Scene<'_> {
                 Some(game) => game.describe(data, &who)?,
                 None => String::new(),
             },
-            RoomEvent::Chat { from, text } => return Ok(spoken(&speaker(&ChatScope::Room, from), text)),
+            RoomEvent::Chat { from, text } => return Ok(wrap(&chat_prefix(&ChatScope::Room, from), text)),
             RoomEvent::Finished { outcome } => {
                 let end = match outcome {
                     Outcome::Won { seats } if self.seat.is_some_and(|seat| seats == &[seat]) => {
@@ -474,16 +474,16 @@ impl Scene<'_> {
 }
 
 /// One line, whatever is in it: nobody's words become lines that somebody else seems to have said.
-/// Where it does not fit a terminal, it is broken here, as what is [said](spoken) is.
+/// Where it does not fit a terminal, it is broken here, as what is [said](wrap) is.
 fn one_line(text: &str) -> String {
-    spoken("", text)
+    wrap("", text)
 }
 
 /// What stands in front of something that is said: by whom, and to whom.
 ///
-/// Nothing else that is told looks like this, and this looks like nothing else: a [name](forkade_protocol::text::player_name) has no
+/// Nothing else that is told looks like this, and this looks like nothing else: a [name](forkade_protocol::text::clean_player_name) has no
 /// colon, and does not begin as the server's own words do.
-pub fn speaker(scope: &ChatScope, from: &str) -> String {
+pub fn chat_prefix(scope: &ChatScope, from: &str) -> String {
     if from.is_empty() {
         return "*** The server says: ".into();
     }
@@ -496,12 +496,12 @@ pub fn speaker(scope: &ChatScope, from: &str) -> String {
 
 /// What somebody says, broken into lines here rather than by the terminal: what goes on in the next line is indented, and so is not
 /// taken for what somebody else says.
-pub fn spoken(speaker: &str, text: &str) -> String {
-    broken(speaker, text, SPOKEN_COLUMNS_MAX)
+pub fn wrap(speaker: &str, text: &str) -> String {
+    wrap_to(speaker, text, SPOKEN_COLUMNS_MAX)
 }
 
-/// As [`spoken`], for rows of so many columns.
-pub fn broken(speaker: &str, text: &str, columns_max: usize) -> String {
+/// As [`wrap`], for rows of so many columns.
+pub fn wrap_to(speaker: &str, text: &str, columns_max: usize) -> String {
     // Of a narrower terminal nothing can be expected.
     let columns_max = columns_max.max(4 * SPOKEN_INDENT.len());
     let mut lines = Escaped(speaker).to_string();

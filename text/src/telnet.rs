@@ -27,7 +27,7 @@ const OPTION_TIMING_MARK: u8 = 6;
 
 /// What one byte turned out to mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Typed {
+pub enum Event {
     /// A byte of text.
     Byte(u8),
     /// The end of a line.
@@ -37,26 +37,26 @@ pub enum Typed {
     /// Ctrl-C and the like: the whole line is taken back.
     EraseLine,
     /// Nothing was typed, but the client is to be sent this.
-    Answer([u8; 3]),
+    Reply([u8; 3]),
 }
 
 /// Separates text from telnet's commands.
 ///
 /// Plain data without a heap: what one process has understood so far, another can go on with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct Parser {
     /// Where in the stream's grammar the next byte comes.
-    pub place: Place,
+    pub state: ParserState,
     /// What has been refused.
-    pub refused: Refused,
+    pub refused: RefusedOptions,
 }
 
 /// Where in a telnet stream one is, as plain data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-pub struct Place {
+pub struct ParserState {
     /// One of those below. (Any other, which only a taken-over process could write, counts as text.)
-    state: u8,
+    mode: u8,
     /// The WILL, WONT, DO or DONT whose option is awaited.
     verb: u8,
     /// Nonzero if the last byte of text was CR: an LF or NUL behind it belongs to the same Enter.
@@ -73,29 +73,29 @@ const COMMAND_IN_SUBNEGOTIATION: u8 = 4;
 /// Options that were refused: a second answer to the same offer would begin a quarrel without end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-pub struct Refused {
+pub struct RefusedOptions {
     /// One bit per option that the client has offered (WILL).
     offers: [u64; 4],
     /// One bit per option that the client has asked for (DO).
     requests: [u64; 4],
 }
 
-impl Filter {
+impl Parser {
     /// Takes in one byte.
-    pub fn push(&mut self, byte: u8) -> Option<Typed> {
-        let place = &mut self.place;
-        match place.state {
+    pub fn push(&mut self, byte: u8) -> Option<Event> {
+        let state = &mut self.state;
+        match state.mode {
             IN_COMMAND => return self.command(byte),
             AT_OPTION => {
-                place.state = TEXT;
-                let verb = place.verb;
-                return self.refused.refuse(verb, byte).map(Typed::Answer);
+                state.mode = TEXT;
+                let verb = state.verb;
+                return self.refused.refuse(verb, byte).map(Event::Reply);
             }
-            IN_SUBNEGOTIATION if byte == IAC => place.state = COMMAND_IN_SUBNEGOTIATION,
+            IN_SUBNEGOTIATION if byte == IAC => state.mode = COMMAND_IN_SUBNEGOTIATION,
             IN_SUBNEGOTIATION => {}
-            COMMAND_IN_SUBNEGOTIATION if byte == SUBNEGOTIATION_END => place.state = TEXT,
-            COMMAND_IN_SUBNEGOTIATION => place.state = IN_SUBNEGOTIATION,
-            _ if byte == IAC => place.state = IN_COMMAND,
+            COMMAND_IN_SUBNEGOTIATION if byte == SUBNEGOTIATION_END => state.mode = TEXT,
+            COMMAND_IN_SUBNEGOTIATION => state.mode = IN_SUBNEGOTIATION,
+            _ if byte == IAC => state.mode = IN_COMMAND,
             _ => return self.text(byte),
         }
         None
@@ -103,38 +103,38 @@ impl Filter {
 
     /// Whether the last command, if any, was complete.
     pub fn is_between_commands(&self) -> bool {
-        self.place.state == TEXT
+        self.state.mode == TEXT
     }
 
-    fn text(&mut self, byte: u8) -> Option<Typed> {
-        let after_return = std::mem::replace(&mut self.place.after_return, u8::from(byte == b'\r')) != 0;
+    fn text(&mut self, byte: u8) -> Option<Event> {
+        let after_return = std::mem::replace(&mut self.state.after_return, u8::from(byte == b'\r')) != 0;
         match byte {
             b'\n' | 0 if after_return => None,
-            b'\r' | b'\n' => Some(Typed::Enter),
+            b'\r' | b'\n' => Some(Event::Enter),
             0 => None,
-            0x08 | 0x7f => Some(Typed::EraseCharacter),
-            _ => Some(Typed::Byte(byte)),
+            0x08 | 0x7f => Some(Event::EraseCharacter),
+            _ => Some(Event::Byte(byte)),
         }
     }
 
-    fn command(&mut self, byte: u8) -> Option<Typed> {
-        self.place.state = match byte {
+    fn command(&mut self, byte: u8) -> Option<Event> {
+        self.state.mode = match byte {
             SUBNEGOTIATION => IN_SUBNEGOTIATION,
             WILL | WONT | DO | DONT => AT_OPTION,
             _ => TEXT,
         };
-        self.place.verb = byte;
+        self.state.verb = byte;
         match byte {
             IAC => self.text(IAC),
-            ERASE_CHARACTER => Some(Typed::EraseCharacter),
-            ERASE_LINE | INTERRUPT_PROCESS => Some(Typed::EraseLine),
+            ERASE_CHARACTER => Some(Event::EraseCharacter),
+            ERASE_LINE | INTERRUPT_PROCESS => Some(Event::EraseLine),
             // Go-ahead, "are you there", the data mark of a Synch …: nothing that a line needs.
             _ => None,
         }
     }
 }
 
-impl Refused {
+impl RefusedOptions {
     /// The answer to an offer or a request. That an option is not in use (WONT, DONT) goes without saying.
     fn refuse(&mut self, verb: u8, option: u8) -> Option<[u8; 3]> {
         let (refused, answer) = match verb {
@@ -151,19 +151,19 @@ impl Refused {
 
 /// What came of the bytes so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
+pub enum LineEvent {
     /// A line, without its end. Any bytes but CR, LF and NUL.
     Line(Vec<u8>),
     /// A line has become too long. What was typed of it is forgotten, and so will be the rest of it.
     TooLong,
     /// The client is to be sent this; it is no line's business.
-    Answer([u8; 3]),
+    Reply([u8; 3]),
 }
 
 /// Makes lines out of what a client sends.
 #[derive(Debug)]
 pub struct LineReader {
-    filter: Filter,
+    filter: Parser,
     line: Vec<u8>,
     bytes_max: usize,
     discarding: bool,
@@ -173,7 +173,7 @@ impl LineReader {
     /// A reader of lines of at most `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
         Self {
-            filter: Filter::default(),
+            filter: Parser::default(),
             line: Vec::new(),
             bytes_max,
             discarding: false,
@@ -181,25 +181,25 @@ impl LineReader {
     }
 
     /// Takes in one byte.
-    pub fn push(&mut self, byte: u8) -> Option<Input> {
+    pub fn push(&mut self, byte: u8) -> Option<LineEvent> {
         match self.filter.push(byte)? {
-            Typed::Answer(answer) => return Some(Input::Answer(answer)),
-            Typed::Enter => {
+            Event::Reply(answer) => return Some(LineEvent::Reply(answer)),
+            Event::Enter => {
                 let line = std::mem::take(&mut self.line);
-                return (!std::mem::take(&mut self.discarding)).then_some(Input::Line(line));
+                return (!std::mem::take(&mut self.discarding)).then_some(LineEvent::Line(line));
             }
-            Typed::EraseLine => {
+            Event::EraseLine => {
                 self.line.clear();
                 self.discarding = false;
             }
             _ if self.discarding => {}
-            Typed::EraseCharacter => erase_character(&mut self.line),
-            Typed::Byte(_) if self.line.len() == self.bytes_max => {
+            Event::EraseCharacter => erase_character(&mut self.line),
+            Event::Byte(_) if self.line.len() == self.bytes_max => {
                 self.line.clear();
                 self.discarding = true;
-                return Some(Input::TooLong);
+                return Some(LineEvent::TooLong);
             }
-            Typed::Byte(byte) => self.line.push(byte),
+            Event::Byte(byte) => self.line.push(byte),
         }
         None
     }
@@ -228,14 +228,14 @@ mod tests {
 
     use super::*;
 
-    fn read(bytes: &[u8]) -> Vec<Input> {
+    fn read(bytes: &[u8]) -> Vec<LineEvent> {
         let mut reader = LineReader::new(16);
         bytes.iter().filter_map(|byte| reader.push(*byte)).collect()
     }
 
     fn lines(bytes: &[u8]) -> Vec<String> {
         let lines = read(bytes).into_iter().map(|input| match input {
-            Input::Line(line) => String::from_utf8(line).expect("text"),
+            LineEvent::Line(line) => String::from_utf8(line).expect("text"),
             other => panic!("{other:?}"),
         });
         lines.collect()
@@ -263,7 +263,10 @@ mod tests {
         let negotiation = [
             IAC, WILL, 31, IAC, DO, 1, IAC, WILL, 31, IAC, DO, 1, IAC, WONT, 31, IAC, DONT, 1,
         ];
-        let answers = [Input::Answer([IAC, DONT, 31]), Input::Answer([IAC, WONT, 1])];
+        let answers = [
+            LineEvent::Reply([IAC, DONT, 31]),
+            LineEvent::Reply([IAC, WONT, 1]),
+        ];
         assert_eq!(read(&negotiation), answers);
     }
 
@@ -273,8 +276,8 @@ mod tests {
         assert_eq!(
             read(&twice),
             [
-                Input::Answer([IAC, WONT, OPTION_TIMING_MARK]),
-                Input::Answer([IAC, WONT, OPTION_TIMING_MARK])
+                LineEvent::Reply([IAC, WONT, OPTION_TIMING_MARK]),
+                LineEvent::Reply([IAC, WONT, OPTION_TIMING_MARK])
             ]
         );
     }
@@ -282,7 +285,7 @@ mod tests {
     #[test]
     fn a_doubled_255_is_text_and_commands_are_not() {
         let bytes = [b'a', IAC, IAC, IAC, 241, b'b', IAC, 242, b'\r', IAC, 241, b'\n'];
-        assert_eq!(read(&bytes), [Input::Line(vec![b'a', IAC, b'b'])]);
+        assert_eq!(read(&bytes), [LineEvent::Line(vec![b'a', IAC, b'b'])]);
     }
 
     #[test]
@@ -296,7 +299,7 @@ mod tests {
         assert!(!reader.is_between_lines());
         let rest = [IAC, SUBNEGOTIATION_END, b'b', b'\n'];
         let read: Vec<_> = rest.iter().filter_map(|byte| reader.push(*byte)).collect();
-        assert_eq!(read, [Input::Line(b"ab".to_vec())]);
+        assert_eq!(read, [LineEvent::Line(b"ab".to_vec())]);
         assert!(reader.is_between_lines());
     }
 
@@ -304,15 +307,21 @@ mod tests {
     fn a_line_too_long_is_told_once_and_the_next_one_is_whole() {
         assert_eq!(
             read(b"0123456789abcdef\n"),
-            [Input::Line(b"0123456789abcdef".to_vec())]
+            [LineEvent::Line(b"0123456789abcdef".to_vec())]
         );
         let mut bytes = vec![b'x'; 100_000];
         bytes.extend(b"\r\nnext\n");
-        assert_eq!(read(&bytes), [Input::TooLong, Input::Line(b"next".to_vec())]);
+        assert_eq!(
+            read(&bytes),
+            [LineEvent::TooLong, LineEvent::Line(b"next".to_vec())]
+        );
         bytes.truncate(50);
         bytes.extend([IAC, ERASE_LINE]);
         bytes.extend(b"again\n");
-        assert_eq!(read(&bytes), [Input::TooLong, Input::Line(b"again".to_vec())]);
+        assert_eq!(
+            read(&bytes),
+            [LineEvent::TooLong, LineEvent::Line(b"again".to_vec())]
+        );
     }
 
     proptest! {
@@ -337,14 +346,14 @@ mod tests {
             }
             let mut reader = LineReader::new(64);
             let read: Vec<_> = bytes.iter().filter_map(|byte| reader.push(*byte)).collect();
-            let expected: Vec<_> = typed.into_iter().map(|line| Input::Line(line.into_bytes())).collect();
+            let expected: Vec<_> = typed.into_iter().map(|line| LineEvent::Line(line.into_bytes())).collect();
             prop_assert_eq!(read, expected);
         }
 
         #[test]
         fn no_bytes_make_a_line_longer_than_allowed(bytes in vec(any::<u8>(), 0..2000)) {
             for input in read(&bytes) {
-                if let Input::Line(line) = input {
+                if let LineEvent::Line(line) = input {
                     prop_assert!(line.len() <= 16 && !line.iter().any(|byte| b"\r\n\0".contains(byte)));
                 }
             }

@@ -177,8 +177,8 @@ fn take_over(
     interrupted: &AtomicBool,
 ) -> Result<Latency, ProbeError> {
     let name = client
-        .identity()
-        .map_or_else(String::new, |identity| identity.name.clone());
+        .session_info()
+        .map_or_else(String::new, |info| info.name.clone());
     let mut takeover = Latency::new();
     for number in repeated(takeovers, interrupted) {
         let processes = console.processes()?;

@@ -255,7 +255,7 @@ impl App<'_> {
 
     fn create(&mut self, game: String, name: String, settings: RoomSettings) {
         let name = if name.is_empty() {
-            render::name_for_room(&self.name)
+            render::default_room_name(&self.name)
         } else {
             name
         };

@@ -58,7 +58,7 @@ impl App<'_> {
             ServerMessage::Left { .. } => self.go_to_lobby("You are back in the lobby."),
             ServerMessage::Removed { text, .. } => {
                 self.go_to_lobby("");
-                self.tell(Style::Bad, &render::sentence(&text));
+                self.tell(Style::Bad, &render::to_sentence(&text));
             }
             ServerMessage::Rejected { request, code, text } => self.hear_no(request, code, &text),
             ServerMessage::Chat { scope, from, text } => self.hear_chat(&scope, &from, &text),
@@ -111,7 +111,7 @@ impl App<'_> {
         let room = format!(
             "You are in room {}, {}: {}.",
             room_number(snapshot.room),
-            render::titled(&snapshot.name),
+            render::quoted_name(&snapshot.name),
             snapshot.game
         );
         let hint = match (snapshot.seat, snapshot.phase) {
@@ -199,7 +199,7 @@ impl App<'_> {
     }
 
     fn hear_chat(&mut self, scope: &ChatScope, from: &str, text: &str) {
-        let line = Line::of(Style::Strong, &render::speaker(scope, from));
+        let line = Line::of(Style::Strong, &render::chat_prefix(scope, from));
         self.add_to_log(line.and(Style::Plain, text));
     }
 

@@ -328,9 +328,7 @@ impl Client {
     }
 
     fn heartbeat(&self) -> Duration {
-        let of_server = self
-            .identity()
-            .map(|identity| identity.limits.heartbeat_timeout_ms);
+        let of_server = self.session_info().map(|info| info.limits.heartbeat_timeout_ms);
         let third_of_servers =
             of_server.map(|timeout_ms| Duration::from_millis(u64::from(timeout_ms / 3).max(1)));
         self.options.heartbeat.or(third_of_servers).unwrap_or(HEARTBEAT)

@@ -4,7 +4,7 @@ use forkade_protocol::{
     ClientMessage, ErrorCode, GameInfo, Limits, PlayerId, RejectCode, ServerMessage, Token, codec,
     frame::{self, Split},
     limits::{CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX},
-    preamble::{self, Opening, PREAMBLE_BYTES},
+    preamble::{self, PREAMBLE_BYTES, PreambleResult},
 };
 
 /// The one player's token.
@@ -132,8 +132,8 @@ impl ModelServer {
         connection.input.extend_from_slice(bytes);
         if !connection.preamble_seen {
             match preamble::classify(&connection.input) {
-                Opening::NeedMore => {}
-                Opening::Preamble { min: 1, max: 1 } => {
+                PreambleResult::Incomplete => {}
+                PreambleResult::Preamble { min: 1, max: 1 } => {
                     connection.preamble_seen = true;
                     connection.input.drain(..PREAMBLE_BYTES);
                 }

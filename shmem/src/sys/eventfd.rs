@@ -1,4 +1,4 @@
-//! A bell that many processes can hear: an eventfd.
+//! A doorbell that many processes can hear: an eventfd.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 /// An eventfd: ringing makes it readable for all processes that have a descriptor of it.
 ///
-/// There are two ways to listen, and one bell has one of them:
+/// There are two ways to listen, and one doorbell has one of them:
 ///
 /// - **One listener** polls it and [clears](EventFd::clear) it when it rang, *before* it looks for what was announced.
 /// - **Many listeners** each have their own epoll (made after the fork), registered *edge-triggered*, and nobody ever clears:
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 pub struct EventFd(OwnedFd);
 
 impl EventFd {
-    /// A silent bell; closed on exec, never blocking.
+    /// A silent doorbell; closed on exec, never blocking.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl EventFd {
         }
     }
 
-    /// Silences the bell; tells whether it had rung. Only for a bell with one listener.
+    /// Silences the doorbell; tells whether it had rung. Only for a doorbell with one listener.
     ///
     /// # Panics
     ///
@@ -59,7 +59,7 @@ impl EventFd {
     }
 }
 
-/// For a bell that another process has passed on.
+/// For a doorbell that another process has passed on.
 impl From<OwnedFd> for EventFd {
     fn from(descriptor: OwnedFd) -> Self {
         Self(descriptor)
@@ -85,10 +85,10 @@ mod tests {
     struct Listener(OwnedFd);
 
     impl Listener {
-        fn new(bell: &EventFd) -> Self {
+        fn new(doorbell: &EventFd) -> Self {
             let poll = epoll::create(CreateFlags::CLOEXEC).expect("a descriptor");
             let edges = EventFlags::IN | EventFlags::ET;
-            epoll::add(&poll, bell, EventData::new_u64(0), edges).expect("registers");
+            epoll::add(&poll, doorbell, EventData::new_u64(0), edges).expect("registers");
             Self(poll)
         }
 
@@ -105,20 +105,20 @@ mod tests {
 
     #[test]
     fn ringing_twice_is_as_ringing_once() {
-        let bell = EventFd::new().expect("a descriptor");
-        assert!(!bell.clear());
-        bell.ring();
-        bell.ring();
-        assert!(bell.clear());
-        assert!(!bell.clear());
+        let doorbell = EventFd::new().expect("a descriptor");
+        assert!(!doorbell.clear());
+        doorbell.ring();
+        doorbell.ring();
+        assert!(doorbell.clear());
+        assert!(!doorbell.clear());
     }
 
     #[test]
     fn each_ring_is_new_to_every_listener_if_nobody_clears() {
-        let bell = EventFd::new().expect("a descriptor");
-        let listeners = [Listener::new(&bell), Listener::new(&bell)];
+        let doorbell = EventFd::new().expect("a descriptor");
+        let listeners = [Listener::new(&doorbell), Listener::new(&doorbell)];
         for _ in 0..3 {
-            bell.ring();
+            doorbell.ring();
             assert!(listeners.iter().all(Listener::hears));
             assert!(!listeners.iter().any(Listener::hears));
         }
@@ -126,10 +126,10 @@ mod tests {
 
     #[test]
     fn one_that_clears_takes_the_ring_from_the_others() {
-        let bell = EventFd::new().expect("a descriptor");
-        let [quick, late] = [Listener::new(&bell), Listener::new(&bell)];
-        bell.ring();
-        assert!(quick.hears() && bell.clear());
+        let doorbell = EventFd::new().expect("a descriptor");
+        let [quick, late] = [Listener::new(&doorbell), Listener::new(&doorbell)];
+        doorbell.ring();
+        assert!(quick.hears() && doorbell.clear());
         assert!(!late.hears());
     }
 }

@@ -1,7 +1,7 @@
 //! Another program in a process's place: what it keeps open over `execve(2)`, and how the program finds it again.
 //!
 //! All that this program opens is closed on exec. [`keep_open`] makes an exception, and the program that follows
-//! [claims](claim) it by its number: a descriptor that is open and *not* closed on exec can only have been left by its
+//! [takes](take_inherited) it by its number: a descriptor that is open and *not* closed on exec can only have been left by its
 //! predecessor, so no other part of the new program owns it.
 
 use std::ffi::{CString, OsString};
@@ -39,7 +39,7 @@ pub fn close_on_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 ///
 /// It is a standard stream, not open, or something that this program has opened itself.
-pub fn claim(number: RawFd) -> io::Result<OwnedFd> {
+pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
     if number <= 2 {
         return Err(Errno::BADF.into());
     }
@@ -92,8 +92,10 @@ mod tests {
     #[test]
     fn what_this_program_opened_itself_cannot_be_claimed() {
         let (reader, writer) = io::pipe().expect("descriptors");
-        assert!(claim(reader.as_raw_fd()).is_err());
-        assert!(claim(0).is_err() && claim(-1).is_err() && claim(RawFd::MAX).is_err());
+        assert!(take_inherited(reader.as_raw_fd()).is_err());
+        assert!(
+            take_inherited(0).is_err() && take_inherited(-1).is_err() && take_inherited(RawFd::MAX).is_err()
+        );
         drop(writer);
     }
 
@@ -102,8 +104,8 @@ mod tests {
         let (reader, _writer) = io::pipe().expect("descriptors");
         let number = keep_open(reader.as_fd()).expect("it is open");
         std::mem::forget(reader);
-        let claimed = claim(number).expect("it was kept open");
+        let claimed = take_inherited(number).expect("it was kept open");
         assert_eq!(claimed.as_raw_fd(), number);
-        assert!(claim(number).is_err());
+        assert!(take_inherited(number).is_err());
     }
 }

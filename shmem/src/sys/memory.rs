@@ -73,7 +73,7 @@ shared_record! {
 
 /// A cell that only the holder of the lock that guards it may touch.
 ///
-/// Only [`Tx`](crate::transaction::Tx) and [`Hand`](crate::transaction::Hand) look inside, and they check the address
+/// Only [`Tx`](crate::transaction::Tx) and [`Attachment`](crate::transaction::Attachment) look inside, and they check the address
 /// against what the held lock guards. Were that check wrong, a reader could see a torn mixture of two values: a wrong value, but
 /// never an invalid one, for the content is [`Plain`].
 #[repr(transparent)]

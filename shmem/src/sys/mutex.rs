@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::mutants::Switch;
+use crate::mutants::Mutant;
 use crate::sys::memory::Shared;
 
 /// A mutex in shared memory that survives the death of its holder.
@@ -183,7 +183,7 @@ impl<'a> Abandoned<'a> {
         // Declared after `held`, so dropped before it: unwinding aborts and never unlocks.
         let unrepaired = AbortUnlessRepaired;
         repair(&held);
-        if !Switch::NeverConsistent.is_on() {
+        if !Mutant::NeverConsistent.is_on() {
             // SAFETY: this thread holds the mutex, whose owner had died.
             let code = unsafe { libc::pthread_mutex_consistent(held.mutex.0.get()) };
             assert_eq!(code, 0, "a mutex taken from a dead owner can be made consistent");

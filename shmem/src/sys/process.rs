@@ -32,7 +32,7 @@ pub const EXIT_STATUS_PANIC: u8 = 101;
 pub enum ForkError {
     /// A thread other than the forking one would be missing in the child, with the locks it holds locked for good.
     #[error("this process has more than one thread: it must not fork")]
-    NotAlone,
+    HasThreads,
     /// Whether there are other threads could not be found out.
     #[error("cannot count this process's threads in /proc/self/task: {0}")]
     CountThreads(#[source] io::Error),
@@ -59,7 +59,7 @@ pub enum ForkError {
 /// [`ForkError`]; then there is no new process.
 pub fn fork(on_panic: fn(), child: impl FnOnce(NewProcess) -> u8) -> Result<ProcessId, ForkError> {
     if !is_alone().map_err(ForkError::CountThreads)? {
-        return Err(ForkError::NotAlone);
+        return Err(ForkError::HasThreads);
     }
     // SAFETY: this is the only thread, and only it could start another: the child's memory is whole, no lock in it is held
     // by a thread that does not exist there, so the child may do anything.
@@ -106,7 +106,7 @@ pub fn exit_now(status: u8) -> ! {
     unsafe { libc::_exit(i32::from(status)) }
 }
 
-/// What [`ProcessId::find_itself`] has found; 0: nothing in this process.
+/// What [`ProcessId::try_current`] has found; 0: nothing in this process.
 static FOUND_PID: AtomicU32 = AtomicU32::new(0);
 /// See [`FOUND_PID`].
 static FOUND_START_TIME: AtomicU64 = AtomicU64::new(0);
@@ -143,7 +143,7 @@ impl ProcessId {
     /// # Errors
     ///
     /// If `/proc/self/stat` cannot be read, for want of a descriptor, say.
-    pub fn find_itself() -> io::Result<Self> {
+    pub fn try_current() -> io::Result<Self> {
         let pid = std::process::id();
         if FOUND_PID.load(Ordering::Acquire) != pid {
             let stat = ProcessStat::read("/proc/self/stat")?.ok_or(Errno::SRCH)?;
@@ -154,13 +154,13 @@ impl ProcessId {
         Ok(Self { pid, start_time })
     }
 
-    /// This process, for who has [found](Self::find_itself) itself.
+    /// This process, for who has [found](Self::try_current) itself.
     ///
     /// # Panics
     ///
     /// If it has not, and `/proc/self/stat` cannot be read.
-    pub fn of_self() -> Self {
-        Self::find_itself().expect("/proc/self/stat can be read")
+    pub fn current() -> Self {
+        Self::try_current().expect("/proc/self/stat can be read")
     }
 
     /// Whether it can still execute an instruction. A process that is dead but not reaped cannot: its files are closed by then,

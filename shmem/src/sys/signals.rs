@@ -92,7 +92,7 @@ pub fn unblock_all() -> io::Result<()> {
 /// # Errors
 ///
 /// Those of sigaction(2), which has no cause to give any.
-pub fn stop_ignoring(keep: &[Signal]) -> io::Result<()> {
+pub fn reset_ignored(keep: &[Signal]) -> io::Result<()> {
     for signal in Signal::iterator() {
         if keep.contains(&signal) || matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
             continue;

@@ -51,7 +51,7 @@ pub enum ListenError {
 }
 
 /// Listens on `address` (port 0: a free one), without blocking. Connections will have `TCP_NODELAY`, urgent bytes in line (so that
-/// [`TcpCursors`](crate::sys::tcp_progress::TcpCursors) can count), and a bounded send buffer. A port whose last connections still
+/// [`TcpProgress`](crate::sys::tcp_progress::TcpProgress) can count), and a bounded send buffer. A port whose last connections still
 /// linger can be listened on again at once.
 ///
 /// # Errors
@@ -154,13 +154,13 @@ pub fn send_from(socket: &impl AsFd, bytes: &[u8]) -> Sent {
 /// # Errors
 ///
 /// Those of ioctl(2) with SIOCINQ.
-pub fn bytes_waiting(socket: &impl AsFd) -> io::Result<u64> {
+pub fn unread_bytes(socket: &impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
 }
 
 /// Whether a connection that was lost with this error was lost for what happened to the peer or on the way, as happens every day, and not
 /// for want of something on this machine.
-pub fn is_loss_on_the_way(error: &io::Error) -> bool {
+pub fn is_remote_failure(error: &io::Error) -> bool {
     use ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
         NotConnected, TimedOut,

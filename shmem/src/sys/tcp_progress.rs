@@ -8,7 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use crate::mutants::Switch;
+use crate::mutants::Mutant;
 
 /// Readings that are taken before giving up. Nobody receives from the socket meanwhile, so what keeps changing is bounded by its
 /// buffers; this is some 10 ms.
@@ -16,7 +16,7 @@ const READINGS_MAX: u32 = 10_000;
 
 /// How far an accepted connection has come, in bytes since it was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpCursors {
+pub struct TcpProgress {
     /// Bytes that processes have received from the socket.
     pub received: u64,
     /// Bytes that processes have handed to the kernel for sending, acknowledged by the peer or not.
@@ -26,14 +26,14 @@ pub struct TcpCursors {
     /// Bytes handed over that the peer has not acknowledged yet.
     pub unacknowledged: u64,
     /// The peer's FIN has arrived: behind the unread bytes, nothing comes.
-    pub peer_has_ended: bool,
+    pub fin_received: bool,
     /// This side was shut down for sending.
-    pub we_have_ended: bool,
+    pub fin_sent: bool,
 }
 
 /// Why there are no cursors.
 #[derive(Debug, thiserror::Error)]
-pub enum CursorError {
+pub enum TcpProgressError {
     /// Reset, timed out, or ended by both sides: the kernel has forgotten how far it had come.
     #[error("the connection is over")]
     ConnectionOver,
@@ -60,17 +60,17 @@ pub enum CursorError {
     },
 }
 
-impl TcpCursors {
+impl TcpProgress {
     /// Asks the kernel. The socket must have been accepted (one that was connected from here counts its SYN), from a listening
     /// socket with `SO_OOBINLINE`, and nobody else may be receiving or sending on it meanwhile.
     ///
     /// # Errors
     ///
-    /// [`CursorError`]. None of them leaves a way to take the connection over.
-    pub fn read(socket: &impl AsFd) -> Result<Self, CursorError> {
+    /// [`TcpProgressError`]. None of them leaves a way to take the connection over.
+    pub fn read(socket: &impl AsFd) -> Result<Self, TcpProgressError> {
         let socket = socket.as_fd();
         if !rustix::net::sockopt::socket_oobinline(socket).map_err(failed("getsockopt(SO_OOBINLINE)"))? {
-            return Err(CursorError::UrgentOutOfLine);
+            return Err(TcpProgressError::UrgentOutOfLine);
         }
         let mut before = Counted::read(socket)?;
         before.ended()?;
@@ -85,7 +85,7 @@ impl TcpCursors {
             }
             before = after;
         }
-        Err(CursorError::Unsettled)
+        Err(TcpProgressError::Unsettled)
     }
 }
 
@@ -108,7 +108,7 @@ const LAST_ACK: u8 = 9;
 const CLOSING: u8 = 11;
 
 impl Counted {
-    fn read(socket: BorrowedFd<'_>) -> Result<Self, CursorError> {
+    fn read(socket: BorrowedFd<'_>) -> Result<Self, TcpProgressError> {
         let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
         let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).expect("a small structure");
         // SAFETY: the kernel writes at most `length` bytes to `info`, and how many it wrote to `length`.
@@ -126,7 +126,7 @@ impl Counted {
         }
         let needed = std::mem::offset_of!(libc::tcp_info, tcpi_bytes_received) + size_of::<u64>();
         if usize::try_from(length).is_ok_and(|length| length < needed) {
-            return Err(CursorError::NotCounted);
+            return Err(TcpProgressError::NotCounted);
         }
         // SAFETY: all of it was zeroed, then partly overwritten, and it consists of integers.
         let info = unsafe { info.assume_init() };
@@ -138,39 +138,39 @@ impl Counted {
     }
 
     /// Whether the peer, and whether we, have ended this connection.
-    fn ended(self) -> Result<(bool, bool), CursorError> {
+    fn ended(self) -> Result<(bool, bool), TcpProgressError> {
         match self.state {
             ESTABLISHED => Ok((false, false)),
             CLOSE_WAIT => Ok((true, false)),
             FIN_WAIT1 | FIN_WAIT2 => Ok((false, true)),
             CLOSING | LAST_ACK => Ok((true, true)),
-            CLOSE | TIME_WAIT => Err(CursorError::ConnectionOver),
-            state => Err(CursorError::NotConnected(state)),
+            CLOSE | TIME_WAIT => Err(TcpProgressError::ConnectionOver),
+            state => Err(TcpProgressError::NotConnected(state)),
         }
     }
 
     /// What these counts and queue lengths mean in this state.
-    fn cursors(self, queued_in: u64, queued_out: u64) -> Result<TcpCursors, CursorError> {
-        let (peer_has_ended, we_have_ended) = self.ended()?;
+    fn cursors(self, queued_in: u64, queued_out: u64) -> Result<TcpProgress, TcpProgressError> {
+        let (fin_received, fin_sent) = self.ended()?;
         // The peer's FIN counts as arrived, though never as unread. Our own counts as queued until the peer has acknowledged
         // it (which only FIN_WAIT2 says), and as acknowledged from then on.
-        let fin_is_subtracted = peer_has_ended && !Switch::FinCounted.is_on();
+        let fin_is_subtracted = fin_received && !Mutant::FinCounted.is_on();
         let arrived = self.received.saturating_sub(u64::from(fin_is_subtracted));
         let queued_and_acknowledged = self.acknowledged + queued_out;
-        let our_fin_is_queued = we_have_ended && self.state != FIN_WAIT2;
-        Ok(TcpCursors {
+        let our_fin_is_queued = fin_sent && self.state != FIN_WAIT2;
+        Ok(TcpProgress {
             received: arrived.saturating_sub(queued_in),
-            handed_over: queued_and_acknowledged.saturating_sub(u64::from(we_have_ended)),
+            handed_over: queued_and_acknowledged.saturating_sub(u64::from(fin_sent)),
             unread: queued_in,
             unacknowledged: queued_out.saturating_sub(u64::from(our_fin_is_queued)),
-            peer_has_ended,
-            we_have_ended,
+            fin_received,
+            fin_sent,
         })
     }
 }
 
 /// Bytes handed over and not acknowledged, our own FIN included.
-fn queued_out(socket: BorrowedFd<'_>) -> Result<u64, CursorError> {
+fn queued_out(socket: BorrowedFd<'_>) -> Result<u64, TcpProgressError> {
     let mut queued: libc::c_int = 0;
     // SAFETY: TIOCOUTQ (SIOCOUTQ for a socket) writes one int.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
@@ -180,8 +180,8 @@ fn queued_out(socket: BorrowedFd<'_>) -> Result<u64, CursorError> {
     Ok(u64::from(queued.cast_unsigned()))
 }
 
-fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> CursorError {
-    move |source| CursorError::System {
+fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> TcpProgressError {
+    move |source| TcpProgressError::System {
         step,
         source: source.into(),
     }
@@ -204,8 +204,8 @@ mod tests {
         peer: TcpStream,
         received: u64,
         handed_over: u64,
-        we_have_ended: bool,
-        peer_has_ended: bool,
+        fin_sent: bool,
+        fin_received: bool,
     }
 
     impl Connection {
@@ -228,8 +228,8 @@ mod tests {
                 peer,
                 received: 0,
                 handed_over: 0,
-                we_have_ended: false,
-                peer_has_ended: false,
+                fin_sent: false,
+                fin_received: false,
             }
         }
 
@@ -243,7 +243,7 @@ mod tests {
             match send_from(&self.socket, &vec![7; bytes]) {
                 Sent::Bytes(sent) => self.handed_over += sent as u64,
                 Sent::WouldBlock => return false,
-                Sent::Gone(error) => assert!(self.we_have_ended, "{error}"),
+                Sent::Gone(error) => assert!(self.fin_sent, "{error}"),
             }
             true
         }
@@ -255,32 +255,32 @@ mod tests {
 
         fn peer_sends(&mut self, bytes: usize) {
             if let Sent::Gone(error) = send_from(&self.peer, &vec![9; bytes]) {
-                assert!(self.peer_has_ended, "{error}");
+                assert!(self.fin_received, "{error}");
             }
         }
 
         fn end(&mut self) {
-            self.we_have_ended = true;
+            self.fin_sent = true;
             self.socket.shutdown(Shutdown::Write).expect("connected");
         }
 
         fn peer_ends(&mut self) {
-            self.peer_has_ended = true;
+            self.fin_received = true;
             self.peer.shutdown(Shutdown::Write).expect("connected");
         }
 
         /// Compares the kernel's figures with what was done; gives them.
-        fn check(&self) -> Option<TcpCursors> {
-            match TcpCursors::read(&self.socket) {
+        fn check(&self) -> Option<TcpProgress> {
+            match TcpProgress::read(&self.socket) {
                 Ok(cursors) => {
                     assert_eq!(cursors.received, self.received, "{cursors:?}");
                     assert_eq!(cursors.handed_over, self.handed_over, "{cursors:?}");
-                    assert_eq!(cursors.we_have_ended, self.we_have_ended);
-                    assert!(!cursors.peer_has_ended || self.peer_has_ended);
+                    assert_eq!(cursors.fin_sent, self.fin_sent);
+                    assert!(!cursors.fin_received || self.fin_received);
                     Some(cursors)
                 }
-                Err(CursorError::ConnectionOver) => {
-                    assert!(self.we_have_ended && self.peer_has_ended, "over before its time");
+                Err(TcpProgressError::ConnectionOver) => {
+                    assert!(self.fin_sent && self.fin_received, "over before its time");
                     None
                 }
                 Err(error) => panic!("{error}"),
@@ -288,7 +288,7 @@ mod tests {
         }
 
         /// Checks all along until `done`: what the peer has sent arrives in the kernel's time.
-        fn check_until(&self, done: impl Fn(&TcpCursors) -> bool) {
+        fn check_until(&self, done: impl Fn(&TcpProgress) -> bool) {
             while !done(&self.check().expect("not over")) {
                 std::thread::yield_now();
             }
@@ -311,7 +311,7 @@ mod tests {
         let mut connection = Connection::open();
         connection.peer_sends(5);
         connection.peer_ends();
-        connection.check_until(|cursors| cursors.peer_has_ended);
+        connection.check_until(|cursors| cursors.fin_received);
         assert_eq!(connection.check().expect("half open").unread, 5);
         connection.receive(3);
         connection.check();
@@ -352,7 +352,7 @@ mod tests {
         connection.peer_sends(6);
         connection.check_until(|cursors| cursors.unread == 6);
         connection.peer_ends();
-        connection.check_until(|cursors| cursors.peer_has_ended);
+        connection.check_until(|cursors| cursors.fin_received);
         assert_eq!(connection.state(), CLOSING);
         connection.receive(6);
         connection.check();
@@ -363,7 +363,7 @@ mod tests {
         let mut connection = Connection::open();
         connection.peer_sends(6);
         connection.peer_ends();
-        connection.check_until(|cursors| cursors.peer_has_ended);
+        connection.check_until(|cursors| cursors.fin_received);
         connection.fill();
         connection.end();
         assert_eq!(connection.state(), LAST_ACK);
@@ -417,8 +417,8 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let connection = Connection::through(&listener);
         assert!(matches!(
-            TcpCursors::read(&connection.socket),
-            Err(CursorError::UrgentOutOfLine)
+            TcpProgress::read(&connection.socket),
+            Err(TcpProgressError::UrgentOutOfLine)
         ));
     }
 
@@ -432,12 +432,12 @@ mod tests {
             .expect("an option");
         let Connection { socket, peer, .. } = connection;
         drop(peer);
-        while TcpCursors::read(&socket).is_ok() {
+        while TcpProgress::read(&socket).is_ok() {
             std::thread::yield_now();
         }
         assert!(matches!(
-            TcpCursors::read(&socket),
-            Err(CursorError::ConnectionOver)
+            TcpProgress::read(&socket),
+            Err(TcpProgressError::ConnectionOver)
         ));
     }
 
@@ -449,8 +449,8 @@ mod tests {
         };
         let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), options).expect("a free port");
         assert!(matches!(
-            TcpCursors::read(&listener),
-            Err(CursorError::NotConnected(_))
+            TcpProgress::read(&listener),
+            Err(TcpProgressError::NotConnected(_))
         ));
     }
 
@@ -505,14 +505,14 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Receive(bytes) => connection.receive(bytes),
-                    Step::Send(bytes) if !connection.we_have_ended => { connection.send(bytes); }
+                    Step::Send(bytes) if !connection.fin_sent => { connection.send(bytes); }
                     Step::PeerReceives(bytes) => { let _ = connection.peer.read(&mut vec![0; bytes]); }
-                    Step::PeerSends(bytes) if !connection.peer_has_ended => connection.peer_sends(bytes),
-                    Step::PeerSendsUrgently if !connection.peer_has_ended => {
+                    Step::PeerSends(bytes) if !connection.fin_received => connection.peer_sends(bytes),
+                    Step::PeerSendsUrgently if !connection.fin_received => {
                         let _ = SockRef::from(&connection.peer).send_out_of_band(b"!");
                     }
-                    Step::End if !connection.we_have_ended => connection.end(),
-                    Step::PeerEnds if !connection.peer_has_ended => connection.peer_ends(),
+                    Step::End if !connection.fin_sent => connection.end(),
+                    Step::PeerEnds if !connection.fin_received => connection.peer_ends(),
                     _ => {}
                 }
                 if connection.check().is_none() {

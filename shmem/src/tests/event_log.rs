@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::event_log::{EntryTooLarge, EventLog, Read};
 use crate::tests::{Bench, WORDS, bench};
-use crate::transaction::Hand;
+use crate::transaction::Attachment;
 
 type Log = EventLog<WORDS>;
 const READERS: usize = 3;
@@ -51,15 +51,15 @@ impl Model {
     /// Appends the events to the real log and to this one. They fit it: one transaction never pushes out its own.
     fn append(
         &mut self,
-        hand: &mut Hand,
+        attachment: &mut Attachment,
         bench: &'static Bench,
         lengths: &[usize],
         commits: bool,
-        all_was_read: bool,
+        all_read: bool,
     ) {
         let (mut entries, mut head) = (self.entries.clone(), self.head);
-        let mut tx = hand.begin(bench);
-        let mut appender = bench.log.append(&mut tx, all_was_read);
+        let mut tx = attachment.begin(bench);
+        let mut appender = bench.log.append(&mut tx, all_read);
         for length in lengths {
             let next = head + 8 + (*length as u64).next_multiple_of(8);
             if next - self.head > Log::BYTES {
@@ -83,7 +83,7 @@ impl Model {
             self.tail = self.tail.max(oldest.unwrap_or(next));
             head = next;
         }
-        if all_was_read {
+        if all_read {
             self.tail = self.tail.max(self.head);
         }
         appender.finish(&mut tx);
@@ -103,7 +103,7 @@ proptest! {
     fn readers_get_every_event_in_order_or_are_told_that_they_have_lost_some(
         steps in proptest::collection::vec(step(), 1..100),
     ) {
-        let (_, memory, mut hand) = bench();
+        let (_, memory, mut attachment) = bench();
         let log = &memory.bench.log;
         let mut model = Model::default();
         let mut cursors = [0; READERS];
@@ -111,8 +111,8 @@ proptest! {
         for step in steps {
             match step {
                 Step::Append { lengths, commits } => {
-                    let all_was_read = cursors.iter().all(|cursor| *cursor == model.head);
-                    model.append(&mut hand, &memory.bench, &lengths, commits, all_was_read);
+                    let all_read = cursors.iter().all(|cursor| *cursor == model.head);
+                    model.append(&mut attachment, &memory.bench, &lengths, commits, all_read);
                 }
                 Step::Skip(reader) => cursors[reader] = model.head,
                 Step::Read(reader) => {
@@ -140,9 +140,9 @@ proptest! {
 
 #[test]
 fn an_event_that_is_too_long_leaves_no_trace() {
-    let (_, memory, mut hand) = bench();
+    let (_, memory, mut attachment) = bench();
     let log = &memory.bench.log;
-    let mut tx = hand.begin(&memory.bench);
+    let mut tx = attachment.begin(&memory.bench);
     let mut appender = log.append(&mut tx, false);
     let refused = appender.push(&mut tx, 1, &[7; Log::EVENT_BYTES_MAX + 1]);
     assert!(matches!(refused, Err(EntryTooLarge { .. })));
@@ -164,27 +164,27 @@ fn an_event_that_is_too_long_leaves_no_trace() {
 
 #[test]
 fn what_was_not_announced_is_known_until_it_is() {
-    let (_, memory, mut hand) = bench();
+    let (_, memory, mut attachment) = bench();
     let log = &memory.bench.log;
-    assert_eq!(log.unannounced(), None);
-    Model::default().append(&mut hand, &memory.bench, &[5], true, false);
-    let offset = log.unannounced().expect("an event was published");
+    assert_eq!(log.unannounced_head(), None);
+    Model::default().append(&mut attachment, &memory.bench, &[5], true, false);
+    let offset = log.unannounced_head().expect("an event was published");
     assert_eq!(log.unread(0), offset);
     log.set_announced(offset);
-    assert_eq!(log.unannounced(), None);
-    assert!(log.is_read_up_to(offset) && !log.is_read_up_to(0));
+    assert_eq!(log.unannounced_head(), None);
+    assert!(log.ends_at(offset) && !log.ends_at(0));
 }
 
 #[test]
 fn a_reader_beside_the_writer_never_sees_half_an_event() {
-    let (_, memory, mut hand) = bench();
+    let (_, memory, mut attachment) = bench();
     let (log, done) = (&memory.bench.log, AtomicBool::new(false));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| read_what_is_about_to_be_written_over(log, &done));
         }
         for number in 1..=300_000 {
-            let mut tx = hand.begin(&memory.bench);
+            let mut tx = attachment.begin(&memory.bench);
             let mut appender = log.append(&mut tx, false);
             appender
                 .push(&mut tx, number, &event_of(number))

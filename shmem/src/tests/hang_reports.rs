@@ -1,6 +1,6 @@
 //! The table of reports: nothing is lost while there is space, and nothing is entered twice by one after the other.
 
-use crate::hang_reports::{Alarm, Subject};
+use crate::hang_reports::{HangReports, Subject};
 use crate::limits::REPORTS_MAX;
 use crate::tests::bench;
 
@@ -11,8 +11,8 @@ const SUBJECTS: [Subject; 4] = [
     Subject::Role { slot: 0 },
 ];
 
-fn reported(alarm: &Alarm) -> Vec<Subject> {
-    alarm.reports().map(|(_, subject)| subject).collect()
+fn reported(hang_reports: &HangReports) -> Vec<Subject> {
+    hang_reports.pending().map(|(_, subject)| subject).collect()
 }
 
 #[test]
@@ -27,32 +27,32 @@ fn a_word_says_what_was_put_into_it() {
 
 #[test]
 fn what_a_thousand_report_is_entered_once_until_it_is_dismissed() {
-    let alarm = &bench().1.alarm;
+    let hang_reports = &bench().1.hang_reports;
     for _ in 0..1000 {
-        SUBJECTS.iter().for_each(|subject| alarm.raise(*subject));
+        SUBJECTS.iter().for_each(|subject| hang_reports.report(*subject));
     }
-    assert_eq!(reported(alarm), SUBJECTS);
+    assert_eq!(reported(hang_reports), SUBJECTS);
     // Seen, it is still the same report.
-    alarm.raise(SUBJECTS[1]);
-    assert_eq!(reported(alarm), SUBJECTS);
-    alarm.dismiss(1);
-    assert_eq!(reported(alarm).len(), SUBJECTS.len() - 1);
-    alarm.raise(SUBJECTS[1]);
-    assert_eq!(reported(alarm), SUBJECTS);
-    assert_eq!(alarm.raised_total(), 4002);
+    hang_reports.report(SUBJECTS[1]);
+    assert_eq!(reported(hang_reports), SUBJECTS);
+    hang_reports.clear(1);
+    assert_eq!(reported(hang_reports).len(), SUBJECTS.len() - 1);
+    hang_reports.report(SUBJECTS[1]);
+    assert_eq!(reported(hang_reports), SUBJECTS);
+    assert_eq!(hang_reports.reported_total(), 4002);
 }
 
 #[test]
 fn a_full_table_takes_no_more_and_goes_on_when_there_is_space() {
-    let alarm = &bench().1.alarm;
+    let hang_reports = &bench().1.hang_reports;
     let all = 0..u32::try_from(REPORTS_MAX).expect("small") + 1;
     let raise_all = || {
         all.clone()
-            .for_each(|index| alarm.raise(Subject::Connection { index }));
+            .for_each(|index| hang_reports.report(Subject::Connection { index }));
     };
     raise_all();
-    assert_eq!(reported(alarm).len(), REPORTS_MAX);
-    alarm.dismiss(0);
+    assert_eq!(reported(hang_reports).len(), REPORTS_MAX);
+    hang_reports.clear(0);
     raise_all();
-    assert_eq!(reported(alarm).len(), REPORTS_MAX);
+    assert_eq!(reported(hang_reports).len(), REPORTS_MAX);
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::journal::JournalFull;
 use crate::limits::JOURNAL_BYTES;
 use crate::tests::{Bench, CELLS, after_death, bench, panics};
-use crate::transaction::{Hand, Record, Tx};
+use crate::transaction::{Attachment, Record, Tx};
 
 /// The values of all cells.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,8 +18,8 @@ struct Values {
 }
 
 impl Values {
-    fn read(hand: &mut Hand, bench: &'static Bench) -> Self {
-        let tx = hand.begin(bench);
+    fn read(attachment: &mut Attachment, bench: &'static Bench) -> Self {
+        let tx = attachment.begin(bench);
         let cells = bench.cells.each_ref().map(|cell| tx.get(cell));
         Self {
             cells,
@@ -91,12 +91,12 @@ proptest! {
     fn a_transaction_happens_as_a_whole_or_not_at_all(
         transactions in proptest::collection::vec((proptest::collection::vec(set(), 0..30), end()), 1..8),
     ) {
-        let (mut mapping, mut memory, mut hand) = bench();
-        let mut model = Values::read(&mut hand, &memory.bench);
+        let (mut mapping, mut memory, mut attachment) = bench();
+        let mut model = Values::read(&mut attachment, &memory.bench);
         for (sets, end) in transactions {
             let recoveries = memory.recoveries.load(Ordering::Relaxed);
             let mut values = model;
-            let mut tx = hand.begin(&memory.bench);
+            let mut tx = attachment.begin(&memory.bench);
             sets.iter().for_each(|set| set.apply(&mut tx, &mut values));
             let fits = sets.iter().map(|set| set.journal_bytes()).sum::<usize>() <= JOURNAL_BYTES;
             match end {
@@ -108,12 +108,12 @@ proptest! {
                 End::Drop => drop(tx),
                 End::Die => {
                     std::mem::forget(tx);
-                    (mapping, memory, hand) = after_death(mapping);
-                    prop_assert_eq!(Values::read(&mut hand, &memory.bench), model);
+                    (mapping, memory, attachment) = after_death(mapping);
+                    prop_assert_eq!(Values::read(&mut attachment, &memory.bench), model);
                     prop_assert_eq!(memory.recoveries.load(Ordering::Relaxed), recoveries + 1);
                 }
             }
-            prop_assert_eq!(Values::read(&mut hand, &memory.bench), model);
+            prop_assert_eq!(Values::read(&mut attachment, &memory.bench), model);
             prop_assert_eq!(memory.bench.published.load(Ordering::Relaxed), model.cells[0]);
             prop_assert!(memory.bench.lock().journal().is_empty());
         }
@@ -124,9 +124,9 @@ proptest! {
         sets in proptest::collection::vec((0..CELLS, any::<u64>()), 1..60),
         interruptions in proptest::collection::vec(0..60_usize, 0..4),
     ) {
-        let (mapping, memory, mut hand) = bench();
-        let model = Values::read(&mut hand, &memory.bench);
-        let mut tx = hand.begin(&memory.bench);
+        let (mapping, memory, mut attachment) = bench();
+        let model = Values::read(&mut attachment, &memory.bench);
+        let mut tx = attachment.begin(&memory.bench);
         let mut undo = Vec::new();
         for (index, value) in &sets {
             let cell = &memory.bench.cells[*index];
@@ -138,16 +138,16 @@ proptest! {
             // So far had each recoverer come, from the newest entry on, when it was killed.
             undo.iter().rev().take(restored).for_each(|(cell, old)| cell.store(*old));
         }
-        let (_, memory, mut hand) = after_death(mapping);
-        prop_assert_eq!(Values::read(&mut hand, &memory.bench), model);
+        let (_, memory, mut attachment) = after_death(mapping);
+        prop_assert_eq!(Values::read(&mut attachment, &memory.bench), model);
     }
 }
 
 #[test]
 fn an_overflowing_transaction_is_refused_and_has_changed_nothing() {
-    let (_, memory, mut hand) = bench();
-    let before = Values::read(&mut hand, &memory.bench);
-    let mut tx = hand.begin(&memory.bench);
+    let (_, memory, mut attachment) = bench();
+    let before = Values::read(&mut attachment, &memory.bench);
+    let mut tx = attachment.begin(&memory.bench);
     // 16 bytes for each cell: the journal's last one is still taken, the next is not.
     for number in 1..=JOURNAL_BYTES as u64 / 16 {
         tx.set(&memory.bench.cells[0], number);
@@ -161,14 +161,17 @@ fn an_overflowing_transaction_is_refused_and_has_changed_nothing() {
     );
     tx.set(&memory.bench.cells[2], 1);
     assert_eq!(tx.commit(), Err(JournalFull));
-    assert_eq!(Values::read(&mut hand, &memory.bench), before);
+    assert_eq!(Values::read(&mut attachment, &memory.bench), before);
 }
 
 #[test]
 fn a_cell_is_out_of_reach_without_the_lock_that_guards_it() {
-    let (_, memory, mut hand) = bench();
-    assert!(panics(|| hand.own(&memory.bench.cells[0])), "no lock is held");
-    let mut tx = hand.begin(&memory.bench);
+    let (_, memory, mut attachment) = bench();
+    assert!(
+        panics(|| attachment.read_own(&memory.bench.cells[0])),
+        "no lock is held"
+    );
+    let mut tx = attachment.begin(&memory.bench);
     assert!(
         panics(|| tx.get(&memory.other.cells[0])),
         "another lock guards it"
@@ -176,23 +179,23 @@ fn a_cell_is_out_of_reach_without_the_lock_that_guards_it() {
     assert!(panics(|| tx.set(&memory.other.cells[0], 1)));
     tx.set(&memory.owned.consumed, 5);
     tx.commit().expect("one cell fits");
-    hand.let_go(&memory.owned);
+    attachment.release(&memory.owned);
     assert!(
-        panics(|| hand.own(&memory.owned.consumed)),
+        panics(|| attachment.read_own(&memory.owned.consumed)),
         "not animated any more"
     );
 }
 
 #[test]
 fn a_panic_in_the_middle_undoes_the_changes_and_releases_the_lock() {
-    let (_, memory, mut hand) = bench();
+    let (_, memory, mut attachment) = bench();
     let panicked = panics(|| {
-        let mut tx = hand.begin(&memory.bench);
+        let mut tx = attachment.begin(&memory.bench);
         tx.set(&memory.bench.cells[0], 1);
         panic!("on purpose");
     });
     assert!(panicked);
-    let tx = hand.begin(&memory.bench);
+    let tx = attachment.begin(&memory.bench);
     assert_eq!(tx.get(&memory.bench.cells[0]), 0);
     drop(tx);
     assert_eq!(memory.recoveries.load(Ordering::Relaxed), 0, "nobody has died");
@@ -200,31 +203,31 @@ fn a_panic_in_the_middle_undoes_the_changes_and_releases_the_lock() {
 
 #[test]
 fn what_is_animated_notes_the_lock_before_anything_is_changed() {
-    let (mapping, memory, mut hand) = bench();
+    let (mapping, memory, mut attachment) = bench();
     let noted = || memory.owned.noted_lock.load(Ordering::Relaxed);
-    drop(hand.begin(&memory.other));
+    drop(attachment.begin(&memory.other));
     let other = noted();
     assert_eq!(
         other,
         mapping.offset_of(std::ptr::from_ref(&memory.other) as usize) as u64
     );
-    drop(hand.begin(&memory.bench));
+    drop(attachment.begin(&memory.bench));
     assert_ne!(noted(), other);
 }
 
 #[test]
 fn figures_tell_how_a_lock_has_fared() {
-    let (mapping, memory, mut hand) = bench();
-    let me = hand.process();
-    let tx = hand.begin(&memory.bench);
-    let figures = memory.bench.lock().figures();
+    let (mapping, memory, mut attachment) = bench();
+    let me = attachment.process();
+    let tx = attachment.begin(&memory.bench);
+    let figures = memory.bench.lock().stats();
     assert_eq!(
         (figures.holder, figures.epoch, figures.recoveries),
         (Some(me), 1, 0)
     );
     std::mem::forget(tx);
-    let (_, memory, mut hand) = after_death(mapping);
-    drop(hand.begin(&memory.bench));
-    let figures = memory.bench.lock().figures();
+    let (_, memory, mut attachment) = after_death(mapping);
+    drop(attachment.begin(&memory.bench));
+    let figures = memory.bench.lock().stats();
     assert_eq!((figures.holder, figures.epoch, figures.recoveries), (None, 2, 1));
 }

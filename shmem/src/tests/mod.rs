@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::byte_ring::ByteRing;
 use crate::event_log::EventLog;
-use crate::hang_reports::Alarm;
+use crate::hang_reports::HangReports;
 use crate::lock::Lock;
 use crate::shared_record;
 use crate::sys::memory::{Guarded, Mapping};
-use crate::transaction::{Animated, Hand, Record, View};
+use crate::transaction::{Attachment, Record, SingleWriter, View};
 
 /// Words of the ring and of the log: so few that everything wraps around all the time.
 const WORDS: usize = 16;
@@ -46,7 +46,7 @@ shared_record! {
 shared_record! {
     struct Memory {
         recoveries: AtomicU64,
-        alarm: Alarm,
+        hang_reports: HangReports,
         bench: Bench,
         other: Bench,
         owned: Owned,
@@ -64,25 +64,25 @@ impl Record for Bench {
     }
 }
 
-impl Animated for Owned {
+impl SingleWriter for Owned {
     fn noted_lock(&self) -> &AtomicU64 {
         &self.noted_lock
     }
 }
 
 /// A mapping of its own, and a hand that animates what can be.
-fn bench() -> (&'static Mapping, &'static Memory, Hand) {
+fn bench() -> (&'static Mapping, &'static Memory, Attachment) {
     let mapping = Mapping::create("shm-tests", size_of::<Memory>()).expect("memory for a test");
     let memory: &'static Memory = mapping.record(0);
     memory.bench.lock.prepare();
     memory.other.lock.prepare();
-    let mut hand = Hand::new(mapping, &memory.recoveries, &memory.alarm);
-    hand.animate(&memory.owned);
-    (mapping, memory, hand)
+    let mut attachment = Attachment::new(mapping, &memory.recoveries, &memory.hang_reports);
+    attachment.acquire(&memory.owned);
+    (mapping, memory, attachment)
 }
 
 /// The memory as the death of whoever holds a lock would leave it.
-fn after_death(original: &Mapping) -> (&'static Mapping, &'static Memory, Hand) {
+fn after_death(original: &Mapping) -> (&'static Mapping, &'static Memory, Attachment) {
     let mapping = Mapping::create("shm-tests-copy", original.bytes()).expect("memory for a test");
     mapping.copy_from(original, 0..original.bytes());
     let memory: &'static Memory = mapping.record(0);
@@ -91,7 +91,7 @@ fn after_death(original: &Mapping) -> (&'static Mapping, &'static Memory, Hand) 
     (
         mapping,
         memory,
-        Hand::new(mapping, &memory.recoveries, &memory.alarm),
+        Attachment::new(mapping, &memory.recoveries, &memory.hang_reports),
     )
 }
 

@@ -34,9 +34,9 @@ proptest! {
         start in 0..u64::MAX / 2,
         steps in proptest::collection::vec(step(), 1..80),
     ) {
-        let (_, memory, mut hand) = bench();
+        let (_, memory, mut attachment) = bench();
         let ring: &ByteRing<WORDS> = &memory.owned.ring;
-        let mut tx = hand.begin(&memory.bench);
+        let mut tx = attachment.begin(&memory.bench);
         ring.rebase(&mut tx, start);
         tx.commit().expect("one cell fits");
         // The ring holds the stream from `taken` to `end`; byte number n of it is `n * 7` (its lowest byte).
@@ -49,33 +49,33 @@ proptest! {
             match step {
                 Step::Write(most) => {
                     let length = most.min(BYTES - held);
-                    let mut tx = hand.begin(&memory.bench);
+                    let mut tx = attachment.begin(&memory.bench);
                     ring.write(&mut tx, end, &stream(end, length));
                     tx.commit().expect("nothing is journaled");
                     end += length as u64;
                 }
                 Step::WriteInVain(most) => {
                     let length = most.min(BYTES - held);
-                    let mut tx = hand.begin(&memory.bench);
+                    let mut tx = attachment.begin(&memory.bench);
                     ring.write(&mut tx, end, &vec![0xEE; length]);
                 }
                 Step::Take(most) => {
                     let mut bytes = vec![0; most.min(held)];
-                    ring.placement(&hand).read(taken, &mut bytes);
+                    ring.view(&attachment).read(taken, &mut bytes);
                     prop_assert_eq!(&bytes, &stream(taken, bytes.len()));
                     taken += bytes.len() as u64;
                 }
                 Step::Rebase if held == 0 => {
-                    let mut tx = hand.begin(&memory.bench);
+                    let mut tx = attachment.begin(&memory.bench);
                     ring.rebase(&mut tx, end);
                     tx.commit().expect("one cell fits");
-                    prop_assert_eq!(ring.placement(&hand).range(end, BYTES), 0..BYTES, "a fresh ring begins at its first byte");
+                    prop_assert_eq!(ring.view(&attachment).range(end, BYTES), 0..BYTES, "a fresh ring begins at its first byte");
                 }
                 Step::Rebase => {}
             }
             // All that is held can be read, and in at most two stretches.
             let held = usize::try_from(end - taken).expect("at most the ring");
-            let placement = ring.placement(&hand);
+            let placement = ring.view(&attachment);
             let first = placement.range(taken, held);
             let second = placement.range(taken + first.len() as u64, held - first.len());
             prop_assert_eq!(first.len() + second.len(), held);
@@ -88,9 +88,9 @@ proptest! {
 
 #[test]
 fn more_than_the_ring_holds_is_a_mistake_of_the_caller() {
-    let (_, memory, mut hand) = bench();
-    let mut tx = hand.begin(&memory.bench);
+    let (_, memory, mut attachment) = bench();
+    let mut tx = attachment.begin(&memory.bench);
     assert!(panics(|| memory.owned.ring.write(&mut tx, 0, &[0; BYTES + 1])));
     drop(tx);
-    assert!(panics(|| memory.owned.ring.placement(&hand).range(0, BYTES + 1)));
+    assert!(panics(|| memory.owned.ring.view(&attachment).range(0, BYTES + 1)));
 }

@@ -14,7 +14,7 @@ proptest! {
         let reference = Reference::<Anything>::new(index, generation);
         prop_assert_eq!((reference.index(), reference.generation()), (index, generation));
         prop_assert_eq!(Reference::from_id(reference.to_id()), reference);
-        prop_assert_eq!(reference.is_somebody(), generation != 0);
+        prop_assert_eq!(reference.is_some(), generation != 0);
         prop_assert_ne!(Reference::new(index, generation.wrapping_add(1)), reference);
         prop_assert_ne!(Reference::new(index.wrapping_add(1), generation), reference);
     }
@@ -25,7 +25,7 @@ proptest! {
         let tables: Vec<(usize, usize)> = lengths
             .iter()
             .map(|len| {
-                let offset = plan.place::<Guarded<[u8; 12]>>(*len);
+                let offset = plan.reserve::<Guarded<[u8; 12]>>(*len);
                 (offset, offset + 12 * *len as usize)
             })
             .collect();

@@ -10,25 +10,25 @@ use thiserror::Error;
 
 use crate::frontends::console::commands::Drain;
 use crate::lobby::departure::NoSuchPlayer;
-use crate::process::ipc::Wiring;
+use crate::process::ipc::IpcHandles;
 use crate::process::process_table::Context;
 use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use shmem::sys::clock::now_ms;
 
 /// Sends a player out. One without a connection is gone when the ticker looks next.
-pub(crate) fn kick(lobby: &mut StateHandle, wiring: &Wiring, name: &str) -> Result<(), NoSuchPlayer> {
+pub(crate) fn kick(lobby: &mut StateHandle, ipc: &IpcHandles, name: &str) -> Result<(), NoSuchPlayer> {
     if let Some(keeper) = departure::kick(lobby, name)? {
-        wiring.ring_keeper(keeper);
+        ipc.ring_keeper(keeper);
     }
     log::info!("player \"{name}\" is sent out");
     Ok(())
 }
 
 /// Tells everybody on the server.
-pub(crate) fn say(lobby: &mut StateHandle, wiring: &Wiring, text: &str) -> Result<(), Rejection> {
+pub(crate) fn say(lobby: &mut StateHandle, ipc: &IpcHandles, text: &str) -> Result<(), Rejection> {
     chat::announce(lobby, text)?;
-    wiring.ring_chat(lobby.memory.chat);
+    ipc.ring_chat(lobby.memory.chat);
     log::info!("an operator has told everybody \"{text}\"");
     Ok(())
 }

@@ -11,13 +11,13 @@ use forkade_text::escape::Escaped;
 
 /// What an operator wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Command {
+pub(crate) enum ConsoleCommand {
     /// To know the commands, or one of them.
     Help(Option<&'static Description>),
     /// To know something of the server.
-    Query(Query, Form),
+    Query(Query, Format),
     /// To know whether the server's processes are alive.
-    Ping(Form),
+    Ping(Format),
     /// The program that lies where this one was started from, in its place.
     Upgrade,
     /// To see a room's events; `hidden`: also those for one seat alone.
@@ -74,7 +74,7 @@ pub(crate) enum Drain {
 
 /// For whom an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum Format {
     /// For people.
     Table,
     /// For programs: one line.
@@ -97,7 +97,7 @@ pub(crate) enum CommandError {
 /// # Errors
 ///
 /// [`CommandError`]: what to say instead.
-pub(crate) fn parse(line: &[u8]) -> Result<Command, CommandError> {
+pub(crate) fn parse(line: &[u8]) -> Result<ConsoleCommand, CommandError> {
     let line = std::str::from_utf8(line).map_err(|_| CommandError::NotText)?;
     if line
         .chars()
@@ -107,15 +107,15 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, CommandError> {
     }
     let line = line.trim();
     if line.is_empty() {
-        return Ok(Command::Help(None));
+        return Ok(ConsoleCommand::Help(None));
     }
     let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let description = find(name)?;
     let rest = rest.trim_start();
     match description.name {
-        "help" if rest.is_empty() => Ok(Command::Help(None)),
-        "help" => Ok(Command::Help(Some(find(rest)?))),
-        name => command(name, rest).ok_or(CommandError::Usage(description.usage)),
+        "help" if rest.is_empty() => Ok(ConsoleCommand::Help(None)),
+        "help" => Ok(ConsoleCommand::Help(Some(find(rest)?))),
+        name => parse_arguments(name, rest).ok_or(CommandError::Usage(description.usage)),
     }
 }
 
@@ -132,77 +132,77 @@ fn find(name: &str) -> Result<&'static Description, CommandError> {
 }
 
 /// The command of this name with what follows it; `None`: not used like this.
-fn command(name: &str, rest: &str) -> Option<Command> {
+fn parse_arguments(name: &str, rest: &str) -> Option<ConsoleCommand> {
     match name {
         // A name is all that follows.
-        "kick" => (!rest.is_empty()).then(|| Command::Kick(rest.to_owned())),
-        "say" => (!rest.is_empty()).then(|| Command::Say(rest.to_owned())),
-        "trace" => (!rest.is_empty()).then(|| Command::Trace(rest.to_owned())),
+        "kick" => (!rest.is_empty()).then(|| ConsoleCommand::Kick(rest.to_owned())),
+        "say" => (!rest.is_empty()).then(|| ConsoleCommand::Say(rest.to_owned())),
+        "trace" => (!rest.is_empty()).then(|| ConsoleCommand::Trace(rest.to_owned())),
         "player" => {
-            let (player, form) = match rest.strip_suffix("--json") {
-                Some(player) if player.ends_with(char::is_whitespace) => (player.trim_end(), Form::Json),
-                _ => (rest, Form::Table),
+            let (player, format) = match rest.strip_suffix("--json") {
+                Some(player) if player.ends_with(char::is_whitespace) => (player.trim_end(), Format::Json),
+                _ => (rest, Format::Table),
             };
-            (!player.is_empty()).then(|| Command::Query(Query::Player(player.to_owned()), form))
+            (!player.is_empty()).then(|| ConsoleCommand::Query(Query::Player(player.to_owned()), format))
         }
         _ => {
-            let mut words = Words(rest.split_whitespace().collect());
-            let command = with_words(name, &mut words)?;
-            words.0.is_empty().then_some(command)
+            let mut arguments = Arguments(rest.split_whitespace().collect());
+            let command = parse_words(name, &mut arguments)?;
+            arguments.0.is_empty().then_some(command)
         }
     }
 }
 
-fn with_words(name: &str, words: &mut Words<'_>) -> Option<Command> {
-    let form = |words: &mut Words<'_>| {
-        if words.take_flag("--json") {
-            Form::Json
+fn parse_words(name: &str, arguments: &mut Arguments<'_>) -> Option<ConsoleCommand> {
+    let format = |arguments: &mut Arguments<'_>| {
+        if arguments.take_flag("--json") {
+            Format::Json
         } else {
-            Form::Table
+            Format::Table
         }
     };
     let query = match name {
-        "stop" => return Some(Command::Stop),
-        "upgrade" => return Some(Command::Upgrade),
-        "quit" => return Some(Command::Quit),
-        "edit" => return on_or_off(words.take().unwrap_or("on")).map(Command::Edit),
-        "drain" => return drain(words.take()).map(Command::Drain),
-        "ping" => return Some(Command::Ping(form(words))),
+        "stop" => return Some(ConsoleCommand::Stop),
+        "upgrade" => return Some(ConsoleCommand::Upgrade),
+        "quit" => return Some(ConsoleCommand::Quit),
+        "edit" => return parse_on_off(arguments.take().unwrap_or("on")).map(ConsoleCommand::Edit),
+        "drain" => return parse_drain(arguments.take()).map(ConsoleCommand::Drain),
+        "ping" => return Some(ConsoleCommand::Ping(format(arguments))),
         "watch" => {
-            let hidden = words.take_flag("--hidden");
-            let room = words.take()?.parse().ok()?;
-            return Some(Command::Watch { room, hidden });
+            let hidden = arguments.take_flag("--hidden");
+            let room = arguments.take()?.parse().ok()?;
+            return Some(ConsoleCommand::Watch { room, hidden });
         }
-        "log" => match words.0.first() {
+        "log" => match arguments.0.first() {
             None | Some(&"--json") => Query::LogLevel,
-            Some(_) => return words.take()?.parse().ok().map(Command::Log),
+            Some(_) => return arguments.take()?.parse().ok().map(ConsoleCommand::Log),
         },
         "status" => Query::Status,
         "processes" => Query::Processes {
-            memory: words.take_flag("--memory"),
+            memory: arguments.take_flag("--memory"),
         },
         "players" => Query::Players,
         "rooms" => Query::Rooms,
         "room" => {
-            let seat = match words.take_option("--seat") {
+            let seat = match arguments.take_option("--seat") {
                 Some(seat) => Some(seat?.parse().ok()?),
                 None => None,
             };
-            let form = form(words);
-            let id = words.take()?.parse().ok()?;
-            return Some(Command::Query(Query::Room { id, seat }, form));
+            let format = format(arguments);
+            let id = arguments.take()?.parse().ok()?;
+            return Some(ConsoleCommand::Query(Query::Room { id, seat }, format));
         }
         "locks" => Query::Locks {
-            all: words.take_flag("--all"),
+            all: arguments.take_flag("--all"),
         },
         "config" => Query::Config,
         _ => return None,
     };
-    let form = form(words);
-    Some(Command::Query(query, form))
+    let format = format(arguments);
+    Some(ConsoleCommand::Query(query, format))
 }
 
-fn on_or_off(word: &str) -> Option<bool> {
+fn parse_on_off(word: &str) -> Option<bool> {
     match word.to_ascii_lowercase().as_str() {
         "on" => Some(true),
         "off" => Some(false),
@@ -210,10 +210,10 @@ fn on_or_off(word: &str) -> Option<bool> {
     }
 }
 
-fn drain(word: Option<&str>) -> Option<Drain> {
+fn parse_drain(word: Option<&str>) -> Option<Drain> {
     match word {
         None => Some(Drain::On { seconds_max: None }),
-        Some(word) if on_or_off(word) == Some(false) => Some(Drain::Off),
+        Some(word) if parse_on_off(word) == Some(false) => Some(Drain::Off),
         Some(seconds) => Some(Drain::On {
             seconds_max: Some(seconds.parse().ok()?),
         }),
@@ -221,9 +221,9 @@ fn drain(word: Option<&str>) -> Option<Drain> {
 }
 
 /// What follows a command and was not understood yet.
-struct Words<'l>(Vec<&'l str>);
+struct Arguments<'l>(Vec<&'l str>);
 
-impl<'l> Words<'l> {
+impl<'l> Arguments<'l> {
     /// The first one.
     fn take(&mut self) -> Option<&'l str> {
         (!self.0.is_empty()).then(|| self.0.remove(0))
@@ -252,8 +252,11 @@ mod tests {
 
     #[test]
     fn queries_take_their_own_flags_in_any_order() {
-        let json = |query| Ok(Command::Query(query, Form::Json));
-        assert_eq!(parse(b"status"), Ok(Command::Query(Query::Status, Form::Table)));
+        let json = |query| Ok(ConsoleCommand::Query(query, Format::Json));
+        assert_eq!(
+            parse(b"status"),
+            Ok(ConsoleCommand::Query(Query::Status, Format::Table))
+        );
         assert_eq!(parse(b"  STATUS\t --json "), json(Query::Status));
         assert_eq!(
             parse(b"processes --json --memory"),
@@ -297,40 +300,46 @@ mod tests {
     fn a_name_is_all_that_follows() {
         assert_eq!(
             parse("kick  Ana María ".as_bytes()),
-            Ok(Command::Kick("Ana María".to_owned()))
+            Ok(ConsoleCommand::Kick("Ana María".to_owned()))
         );
-        assert_eq!(parse(b"kick --json"), Ok(Command::Kick("--json".to_owned())));
-        assert_eq!(parse(b"trace Ana 2 "), Ok(Command::Trace("Ana 2".to_owned())));
-        let player = |name: &str, form| Ok(Command::Query(Query::Player(name.to_owned()), form));
-        assert_eq!(parse(b"player Ana 2"), player("Ana 2", Form::Table));
-        assert_eq!(parse(b"player Ana 2\t --json"), player("Ana 2", Form::Json));
-        assert_eq!(parse(b"player --json"), player("--json", Form::Table));
-        assert_eq!(parse(b"player Ana--json"), player("Ana--json", Form::Table));
+        assert_eq!(
+            parse(b"kick --json"),
+            Ok(ConsoleCommand::Kick("--json".to_owned()))
+        );
+        assert_eq!(
+            parse(b"trace Ana 2 "),
+            Ok(ConsoleCommand::Trace("Ana 2".to_owned()))
+        );
+        let player = |name: &str, format| Ok(ConsoleCommand::Query(Query::Player(name.to_owned()), format));
+        assert_eq!(parse(b"player Ana 2"), player("Ana 2", Format::Table));
+        assert_eq!(parse(b"player Ana 2\t --json"), player("Ana 2", Format::Json));
+        assert_eq!(parse(b"player --json"), player("--json", Format::Table));
+        assert_eq!(parse(b"player Ana--json"), player("Ana--json", Format::Table));
     }
 
     #[test]
     fn arguments_are_understood_wherever_they_stand() {
-        let room = |id, seat, form| Ok(Command::Query(Query::Room { id, seat }, form));
-        assert_eq!(parse(b"room 7"), room(7, None, Form::Table));
-        assert_eq!(parse(b"room --seat 1 7 --json"), room(7, Some(1), Form::Json));
+        let room = |id, seat, format| Ok(ConsoleCommand::Query(Query::Room { id, seat }, format));
+        assert_eq!(parse(b"room 7"), room(7, None, Format::Table));
+        assert_eq!(parse(b"room --seat 1 7 --json"), room(7, Some(1), Format::Json));
         assert_eq!(
             parse(b"watch --hidden 7"),
-            Ok(Command::Watch {
+            Ok(ConsoleCommand::Watch {
                 room: 7,
                 hidden: true
             })
         );
-        assert_eq!(parse(b"log DEBUG"), Ok(Command::Log(LevelFilter::Debug)));
+        assert_eq!(parse(b"log DEBUG"), Ok(ConsoleCommand::Log(LevelFilter::Debug)));
         assert_eq!(
             parse(b"log --json"),
-            Ok(Command::Query(Query::LogLevel, Form::Json))
+            Ok(ConsoleCommand::Query(Query::LogLevel, Format::Json))
         );
-        let drain = |seconds_max| Ok(Command::Drain(Drain::On { seconds_max }));
+        let drain = |seconds_max| Ok(ConsoleCommand::Drain(Drain::On { seconds_max }));
         assert_eq!(
             (parse(b"drain"), parse(b"drain 30")),
             (drain(None), drain(Some(30)))
         );
-        assert_eq!(parse(b"drain OFF"), Ok(Command::Drain(Drain::Off)));
+        assert_eq!(parse(b"drain OFF"), Ok(ConsoleCommand::Drain(Drain::Off)));
     }
 
     #[test]
@@ -338,7 +347,7 @@ mod tests {
         for command in &COMMANDS {
             assert_eq!(
                 parse(format!("help {}", command.name).as_bytes()),
-                Ok(Command::Help(Some(command)))
+                Ok(ConsoleCommand::Help(Some(command)))
             );
             // "usage" is what a wrong use of any but those whose argument may be anything, and help, is answered with.
             let wrong = parse(format!("{} --wrong", command.name).as_bytes());
@@ -348,7 +357,7 @@ mod tests {
                 _ => assert_eq!(wrong, Err(CommandError::Usage(command.usage))),
             }
         }
-        assert_eq!(parse(b""), Ok(Command::Help(None)));
+        assert_eq!(parse(b""), Ok(ConsoleCommand::Help(None)));
     }
 
     #[test]

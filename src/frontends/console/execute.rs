@@ -1,89 +1,91 @@
 //! What becomes of each command.
 
 use crate::frontends::console::commands;
-use crate::frontends::console::commands::{Command, Form, Query};
-use crate::frontends::console::live_views::{Activity, Ping, Trace, Upgrade, Watch};
+use crate::frontends::console::commands::{ConsoleCommand, Format, Query};
+use crate::frontends::console::live_views::{LiveView, Ping, Trace, Upgrade, Watch};
 use crate::frontends::console::replies;
 use crate::frontends::console::replies::Reply;
 use crate::frontends::console::{Console, Stage, actions, queries};
 use crate::logging;
 
 impl Console<'_> {
-    pub(crate) fn obey(&mut self, line: &[u8]) {
+    pub(crate) fn execute_line(&mut self, line: &[u8]) {
         match commands::parse(line) {
-            Ok(command) => self.carry_out(command),
-            Err(error) => self.refuse(&error.to_string()),
+            Ok(command) => self.execute(command),
+            Err(error) => self.write_error(&error.to_string()),
         }
     }
 
-    fn carry_out(&mut self, command: Command) {
+    fn execute(&mut self, command: ConsoleCommand) {
         let (context, lobby) = (self.context, &mut self.session.state);
         let done = match command {
-            Command::Help(None) => return self.answer(Reply::lines(commands::overview())),
-            Command::Help(Some(about)) => return self.answer(Reply::lines(about.explanation())),
-            Command::Query(query, form) => return self.look_up(query, form),
-            Command::Ping(form) => return self.begin(Activity::Ping(Ping::ask(context, form))),
-            Command::Watch { room, hidden } => match Watch::begin(lobby, context, room, hidden) {
-                Ok(watch) => return self.begin(Activity::Watch(watch)),
+            ConsoleCommand::Help(None) => return self.set_reply(Reply::lines(commands::overview())),
+            ConsoleCommand::Help(Some(about)) => return self.set_reply(Reply::lines(about.explanation())),
+            ConsoleCommand::Query(query, format) => return self.answer_query(query, format),
+            ConsoleCommand::Ping(format) => {
+                return self.start_view(LiveView::Ping(Ping::start(context, format)));
+            }
+            ConsoleCommand::Watch { room, hidden } => match Watch::begin(lobby, context, room, hidden) {
+                Ok(watch) => return self.start_view(LiveView::Watch(watch)),
                 Err(error) => Err(error.to_string()),
             },
-            Command::Trace(whom) => match Trace::begin(lobby, &whom) {
-                Ok(trace) => return self.begin(Activity::Trace(trace)),
+            ConsoleCommand::Trace(player) => match Trace::begin(lobby, &player) {
+                Ok(trace) => return self.start_view(LiveView::Trace(trace)),
                 Err(error) => Err(error.to_string()),
             },
-            Command::Log(level) => {
+            ConsoleCommand::Log(level) => {
                 logging::set_level(level);
                 log::info!("an operator has set the log's level to {level}");
                 Ok(())
             }
-            Command::Say(text) => {
-                actions::say(lobby, context.wiring, &text).map_err(|rejection| rejection.text)
+            ConsoleCommand::Say(text) => {
+                actions::say(lobby, context.ipc, &text).map_err(|rejection| rejection.text)
             }
-            Command::Kick(name) => {
-                actions::kick(lobby, context.wiring, &name).map_err(|error| error.to_string())
+            ConsoleCommand::Kick(name) => {
+                actions::kick(lobby, context.ipc, &name).map_err(|error| error.to_string())
             }
-            Command::Drain(drain) => actions::drain(context, drain).map_err(|error| error.to_string()),
-            Command::Upgrade => match Upgrade::ask(context) {
-                Ok(upgrade) => return self.begin(Activity::Upgrade(upgrade)),
+            ConsoleCommand::Drain(drain) => actions::drain(context, drain).map_err(|error| error.to_string()),
+            ConsoleCommand::Upgrade => match Upgrade::start(context) {
+                Ok(upgrade) => return self.start_view(LiveView::Upgrade(upgrade)),
                 Err(error) => Err(error),
             },
-            Command::Stop => {
+            ConsoleCommand::Stop => {
                 actions::stop(context).map_err(|error| format!("cannot signal the supervisor: {error}"))
             }
-            Command::Edit(on) => {
+            ConsoleCommand::Edit(on) => {
                 self.terminal.set_editing(on, &mut self.output);
                 Ok(())
             }
-            Command::Quit => {
-                self.say(replies::OK);
-                self.enter(Stage::Ending);
+            ConsoleCommand::Quit => {
+                self.write_line(replies::OK);
+                self.enter(Stage::Closing);
                 return;
             }
         };
         match done {
-            Ok(()) => self.say(replies::OK),
-            Err(why) => self.refuse(&why),
+            Ok(()) => self.write_line(replies::OK),
+            Err(why) => self.write_error(&why),
         }
     }
 
-    fn look_up(&mut self, query: Query, form: Form) {
+    fn answer_query(&mut self, query: Query, format: Format) {
         let (context, lobby) = (self.context, &mut self.session.state);
         let fields = match query {
             Query::Processes { memory } => {
-                return self.answer(Reply::list(queries::processes(context, memory), form));
+                return self.set_reply(Reply::list(queries::processes(context, memory), format));
             }
-            Query::Players => return self.answer(Reply::list(queries::players(), form)),
-            Query::Rooms => return self.answer(Reply::list(queries::rooms(), form)),
-            Query::Locks { all } => return self.answer(Reply::list(queries::locks(context, all), form)),
-            Query::Config => return self.answer(Reply::list(queries::config(context), form)),
+            Query::Players => return self.set_reply(Reply::list(queries::players(), format)),
+            Query::Rooms => return self.set_reply(Reply::list(queries::rooms(), format)),
+            Query::Locks { all } => return self.set_reply(Reply::list(queries::locks(context, all), format)),
+            Query::Config => return self.set_reply(Reply::list(queries::config(context), format)),
             Query::Status => Ok(queries::status(lobby, context)),
             Query::LogLevel => Ok(queries::log_level(context)),
-            Query::Player(whom) => queries::player(lobby, &whom),
+            Query::Player(player) => queries::player(lobby, &player),
             Query::Room { id, seat } => queries::room(lobby, id, seat),
         };
         match fields {
-            Ok(fields) => self.answer(Reply::object(&fields, form)),
-            Err(error) => self.refuse(&error.to_string()),
+            Ok(fields) => self.set_reply(Reply::object(&fields, format)),
+            Err(error) => self.write_error(&error.to_string()),
         }
     }
 }

@@ -19,33 +19,33 @@ const SECRET: &str = "(secret)";
 const SECRET_FIELDS: [&str; 3] = ["passcode", "token", "code"];
 
 /// Messages whose `code` is no secret but the reason why something failed.
-const WITH_OPEN_CODE: [&str; 2] = ["Error", "Rejected"];
+const VARIANTS_WITH_PUBLIC_CODE: [&str; 2] = ["Error", "Rejected"];
 
 /// Fields that only a game understands.
 const BYTE_FIELDS: [&str; 4] = ["data", "view", "action", "options"];
 
 /// Bytes that are shown of a field that only a game understands.
-const BYTES_SHOWN: usize = 32;
+const BYTES_SHOWN_MAX: usize = 32;
 
 /// What a client says; `body` is a whole frame's.
 pub(crate) fn client_frame(body: &[u8]) -> String {
     match codec::decode::<ClientMessage>(body) {
-        Ok(message) => described(&message),
-        Err(error) => undecodable(body, &error),
+        Ok(message) => format_message(&message),
+        Err(error) => format_undecodable(body, &error),
     }
 }
 
 /// What a client is told.
 pub(crate) fn server_frame(body: &[u8]) -> String {
     match codec::decode::<ServerMessage>(body) {
-        Ok(message) => described(&message),
-        Err(error) => undecodable(body, &error),
+        Ok(message) => format_message(&message),
+        Err(error) => format_undecodable(body, &error),
     }
 }
 
 /// What has happened in a room.
 pub(crate) fn event(event: &RoomEvent) -> String {
-    described(event)
+    format_message(event)
 }
 
 /// Bytes of a player who types text.
@@ -57,17 +57,17 @@ pub(crate) fn typed(bytes: &[u8]) -> String {
             let _ = write!(line, "\\x{byte:02x}");
         }
     }
-    bounded(&line)
+    escape_and_cut(&line)
 }
 
-fn undecodable(body: &[u8], error: &codec::CodecError) -> String {
-    bounded(&format!("no message ({error}): {}", bytes_shown(body)))
+fn format_undecodable(body: &[u8], error: &codec::CodecError) -> String {
+    escape_and_cut(&format!("no message ({error}): {}", format_bytes(body)))
 }
 
-fn described(message: &impl Serialize) -> String {
+fn format_message(message: &impl Serialize) -> String {
     let value = match serde_json::to_value(message) {
         Ok(value) => value,
-        Err(error) => return bounded(&format!("cannot be shown: {error}")),
+        Err(error) => return escape_and_cut(&format!("cannot be shown: {error}")),
     };
     let mut line = String::new();
     match &value {
@@ -75,22 +75,22 @@ fn described(message: &impl Serialize) -> String {
         Value::Object(variant) if variant.len() == 1 => {
             for (name, fields) in variant {
                 line.push_str(name);
-                let open_code = WITH_OPEN_CODE.contains(&name.as_str());
+                let code_is_public = VARIANTS_WITH_PUBLIC_CODE.contains(&name.as_str());
                 if let Value::Object(fields) = fields {
-                    write_fields(&mut line, fields, open_code, " ");
+                    write_fields(&mut line, fields, code_is_public, " ");
                 } else {
                     line.push(' ');
-                    write_value(&mut line, fields, open_code);
+                    write_value(&mut line, fields, code_is_public);
                 }
             }
         }
         Value::String(name) => line.push_str(name),
         other => write_value(&mut line, other, false),
     }
-    bounded(&line)
+    escape_and_cut(&line)
 }
 
-fn write_fields(line: &mut String, fields: &Map<String, Value>, open_code: bool, before: &str) {
+fn write_fields(line: &mut String, fields: &Map<String, Value>, code_is_public: bool, before: &str) {
     // What names the message comes first, what is long last.
     const FIRST: [&str; 3] = ["request", "number", "room"];
     let rank = |key: &str, value: &Value| match FIRST.iter().position(|first| *first == key) {
@@ -105,20 +105,20 @@ fn write_fields(line: &mut String, fields: &Map<String, Value>, open_code: bool,
             line.push(' ');
         }
         let _ = write!(line, "{key}=");
-        let is_secret = SECRET_FIELDS.contains(&key.as_str()) && !(open_code && key == "code");
+        let is_secret = SECRET_FIELDS.contains(&key.as_str()) && !(code_is_public && key == "code");
         // Whether there is a passcode is no secret.
         let is_plain = value.is_null() || value.is_boolean();
         if is_secret && !is_plain {
             line.push_str(SECRET);
-        } else if let (true, Some(bytes)) = (BYTE_FIELDS.contains(&key.as_str()), bytes_of(value)) {
-            line.push_str(&bytes_shown(&bytes));
+        } else if let (true, Some(bytes)) = (BYTE_FIELDS.contains(&key.as_str()), as_bytes(value)) {
+            line.push_str(&format_bytes(&bytes));
         } else {
-            write_value(line, value, open_code);
+            write_value(line, value, code_is_public);
         }
     }
 }
 
-fn write_value(line: &mut String, value: &Value, open_code: bool) {
+fn write_value(line: &mut String, value: &Value, code_is_public: bool) {
     match value {
         Value::Null => line.push('-'),
         Value::String(text) => {
@@ -130,13 +130,13 @@ fn write_value(line: &mut String, value: &Value, open_code: bool) {
                 if number > 0 {
                     line.push_str(", ");
                 }
-                write_value(line, value, open_code);
+                write_value(line, value, code_is_public);
             }
             line.push(']');
         }
         Value::Object(fields) => {
             line.push('(');
-            write_fields(line, fields, open_code, "");
+            write_fields(line, fields, code_is_public, "");
             line.push(')');
         }
         other => {
@@ -145,27 +145,27 @@ fn write_value(line: &mut String, value: &Value, open_code: bool) {
     }
 }
 
-fn bytes_of(value: &Value) -> Option<Vec<u8>> {
+fn as_bytes(value: &Value) -> Option<Vec<u8>> {
     let byte = |value: &Value| value.as_u64().and_then(|number| u8::try_from(number).ok());
     value.as_array()?.iter().map(byte).collect()
 }
 
-fn bytes_shown(bytes: &[u8]) -> String {
+fn format_bytes(bytes: &[u8]) -> String {
     let mut shown = format!("{} bytes", bytes.len());
     if !bytes.is_empty() {
         shown.push(' ');
     }
-    for byte in bytes.iter().take(BYTES_SHOWN) {
+    for byte in bytes.iter().take(BYTES_SHOWN_MAX) {
         let _ = write!(shown, "{byte:02x}");
     }
-    if bytes.len() > BYTES_SHOWN {
+    if bytes.len() > BYTES_SHOWN_MAX {
         shown.push('…');
     }
     shown
 }
 
 /// Escaped, and cut where it is too long.
-fn bounded(text: &str) -> String {
+fn escape_and_cut(text: &str) -> String {
     // An escaped character is longer than itself, never shorter.
     let cut = text.char_indices().nth(CONSOLE_DESCRIPTION_CHARACTERS_MAX);
     let mut shown = Escaped(&text[..cut.map_or(text.len(), |(at, _)| at)]).to_string();

@@ -6,7 +6,7 @@
 
 mod ping;
 mod trace;
-mod typing;
+mod transcript;
 mod upgrade;
 mod watch;
 
@@ -22,10 +22,10 @@ use crate::frontends::console::replies::Reply;
 use crate::state::handle::StateHandle;
 
 /// Lines that one turn gives at most.
-const LINES_PER_TURN_MAX: usize = 64;
+const LINES_PER_STEP_MAX: usize = 64;
 
 /// Something that goes on.
-pub(crate) enum Activity {
+pub(crate) enum LiveView {
     Watch(Watch),
     Trace(Trace),
     Ping(Ping),
@@ -35,36 +35,36 @@ pub(crate) enum Activity {
 /// What a turn has come to.
 pub(crate) enum Progress {
     /// These lines, and perhaps more at once.
-    Said(Vec<String>),
-    /// Nothing to say now. To be asked again when a bell rings, or at this time of the monotonic clock.
+    Output(Vec<String>),
+    /// Nothing to say now. To be asked again when a doorbell rings, or at this time of the monotonic clock.
     Wait { until_ms: u64 },
     /// The end, with this last reply.
-    Over(Reply),
+    Finished(Reply),
     /// The end, for this reason.
     Failed(String),
 }
 
-impl Activity {
+impl LiveView {
     /// Says what there is to say without waiting.
-    pub(crate) fn go_on(&mut self, lobby: &mut StateHandle, poll: &Poll) -> io::Result<Progress> {
+    pub(crate) fn advance(&mut self, lobby: &mut StateHandle, poll: &Poll) -> io::Result<Progress> {
         match self {
-            Self::Watch(watch) => watch.go_on(lobby, poll),
-            Self::Trace(trace) => Ok(trace.go_on(lobby)),
-            Self::Ping(ping) => Ok(ping.go_on()),
-            Self::Upgrade(upgrade) => Ok(upgrade.go_on()),
+            Self::Watch(watch) => watch.advance(lobby, poll),
+            Self::Trace(trace) => Ok(trace.advance(lobby)),
+            Self::Ping(ping) => Ok(ping.advance()),
+            Self::Upgrade(upgrade) => Ok(upgrade.advance()),
         }
     }
 
-    /// The bell that was asked for may have come.
-    pub(crate) fn take_bell(&mut self, poll: &Poll) -> io::Result<()> {
+    /// The doorbell that was asked for may have come.
+    pub(crate) fn accept_doorbell(&mut self, poll: &Poll) -> io::Result<()> {
         match self {
-            Self::Watch(watch) => watch.take_bell(poll),
+            Self::Watch(watch) => watch.accept_doorbell(poll),
             Self::Trace(_) | Self::Ping(_) | Self::Upgrade(_) => Ok(()),
         }
     }
 
     /// Whether it goes on until the operator sends a line. Else what the operator sends meanwhile waits.
-    pub(crate) fn lasts_until_a_line(&self) -> bool {
+    pub(crate) fn ends_on_input(&self) -> bool {
         !matches!(self, Self::Ping(_) | Self::Upgrade(_))
     }
 

@@ -36,7 +36,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::frontends::console::live_views::{Activity, Progress};
+use crate::frontends::console::live_views::{LiveView, Progress};
 use crate::frontends::console::replies::Reply;
 use crate::frontends::console::terminal::{Input, Terminal};
 use crate::limits::{
@@ -54,13 +54,13 @@ use shmem::sys::clock::now_ms;
 use shmem::sys::process::set_name;
 use shmem::sys::signals::{Signal, Signals};
 use shmem::sys::sockets::{Received, Sent, receive_into, send_from, shut_down};
-use shmem::transaction::Animated;
+use shmem::transaction::SingleWriter;
 
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const LIFELINE: Token = Token(2);
-const ROOM_BELL: Token = Token(3);
-const BELL_ANSWER: Token = Token(4);
+const ROOM_DOORBELL: Token = Token(3);
+const DOORBELL_ANSWER: Token = Token(4);
 
 /// Bytes that are received at once.
 const RECEIVE_BYTES: usize = 4096;
@@ -74,8 +74,8 @@ pub(crate) fn run(state: &mut StateHandle, connection: u32, socket: OwnedFd, con
     logging::set_role("console");
     let served = Console::attach(state, connection, socket, context).and_then(|mut console| console.serve());
     match served {
-        Ok(End::Connection) => 0,
-        Ok(End::Server) => 1,
+        Ok(Exit::Connection) => 0,
+        Ok(Exit::Server) => 1,
         Err(error) => {
             log::error!("cannot go on: {error}");
             1
@@ -84,7 +84,7 @@ pub(crate) fn run(state: &mut StateHandle, connection: u32, socket: OwnedFd, con
 }
 
 /// What has come to its end.
-enum End {
+enum Exit {
     Connection,
     Server,
 }
@@ -103,13 +103,13 @@ struct Console<'s> {
     /// The answer that is being given.
     reply: Option<Reply>,
     /// What goes on until it is over, or until the operator sends a line.
-    activity: Option<Activity>,
+    live_view: Option<LiveView>,
     /// When it is to be asked again, whatever happens.
-    look_again_at_ms: u64,
+    view_due_at_ms: u64,
     stage: Stage,
     stage_began_ms: u64,
     /// Why the server ends the connection, if it is the server that does.
-    farewell: Option<String>,
+    close_reason: Option<String>,
     /// When the operator last sent something complete or took something of the answer.
     last_active_ms: u64,
 }
@@ -117,9 +117,9 @@ struct Console<'s> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Commands are taken and answered.
-    Talking,
+    Open,
     /// What is left to say is said; no command is taken any more.
-    Ending,
+    Closing,
     /// All is said. What arrives is thrown away until the operator ends the connection too: closed with unread bytes, the
     /// kernel would reset it, and what was said last could be lost.
     Lingering,
@@ -127,13 +127,13 @@ enum Stage {
 
 /// What the next turn of the loop should begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum Step {
     /// There is more to do at once.
-    Again,
+    Continue,
     /// Waiting for the socket, a signal or a time.
     Wait,
     /// The connection is over.
-    Over,
+    Done,
 }
 
 impl<'s> Console<'s> {
@@ -149,12 +149,12 @@ impl<'s> Console<'s> {
         for (descriptor, token, interest) in [
             (socket.as_fd(), SOCKET, Interest::READABLE | Interest::WRITABLE),
             (signals.as_fd(), SIGNALS, Interest::READABLE),
-            (context.wiring.lifeline.as_fd(), LIFELINE, Interest::READABLE),
+            (context.ipc.lifeline.as_fd(), LIFELINE, Interest::READABLE),
         ] {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
         }
-        keep_alive(&socket)?;
+        enable_keepalive(&socket)?;
         let predecessor = predecessor_of(state, connection);
         let mode = state
             .memory
@@ -178,48 +178,48 @@ impl<'s> Console<'s> {
             input: VecDeque::new(),
             output: VecDeque::new(),
             reply: None,
-            activity: None,
-            look_again_at_ms: u64::MAX,
-            stage: Stage::Talking,
+            live_view: None,
+            view_due_at_ms: u64::MAX,
+            stage: Stage::Open,
             stage_began_ms: now,
-            farewell: None,
+            close_reason: None,
             last_active_ms: now,
         };
         if predecessor == Predecessor::Interrupted {
             // The predecessor may have said half a line.
-            console.say("");
-            console.refuse(INTERRUPTED);
+            console.write_line("");
+            console.write_error(INTERRUPTED);
         }
         Ok(console)
     }
 
-    fn serve(&mut self) -> io::Result<End> {
+    fn serve(&mut self) -> io::Result<Exit> {
         let mut events = Events::with_capacity(8);
         while self.session.phase() != Phase::DONE {
-            self.session.record().pulse.beat();
-            let turn = self.take_turn()?;
-            let patience_ms = self.deadline_ms().saturating_sub(now_ms());
-            if turn == Turn::Over || (patience_ms == 0 && self.run_out_of_patience()) {
+            self.session.record().liveness.record_progress();
+            let step = self.step()?;
+            let timeout_ms = self.deadline_ms().saturating_sub(now_ms());
+            if step == Step::Done || (timeout_ms == 0 && self.on_deadline()) {
                 break;
             }
-            let look_again_ms = match self.output.is_empty() {
-                true => self.look_again_at_ms.saturating_sub(now_ms()),
+            let view_due_in_ms = match self.output.is_empty() {
+                true => self.view_due_at_ms.saturating_sub(now_ms()),
                 false => u64::MAX,
             };
-            let patience_ms = patience_ms.min(look_again_ms);
-            let timeout = Duration::from_millis(if turn == Turn::Wait { patience_ms } else { 0 });
+            let timeout_ms = timeout_ms.min(view_due_in_ms);
+            let timeout = Duration::from_millis(if step == Step::Wait { timeout_ms } else { 0 });
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
             for event in &events {
                 match event.token() {
-                    LIFELINE => return Ok(End::Server),
+                    LIFELINE => return Ok(Exit::Server),
                     // They only wake the process up; what they are about is looked at in each turn.
                     SIGNALS => while self.signals.read()?.is_some() {},
-                    BELL_ANSWER => {
-                        if let Some(activity) = &mut self.activity {
-                            activity.take_bell(&self.poll)?;
+                    DOORBELL_ANSWER => {
+                        if let Some(live_view) = &mut self.live_view {
+                            live_view.accept_doorbell(&self.poll)?;
                         }
                     }
                     _ => {}
@@ -227,55 +227,55 @@ impl<'s> Console<'s> {
             }
         }
         self.close();
-        Ok(End::Connection)
+        Ok(Exit::Connection)
     }
 
     /// Does one thing that can be done without waiting.
-    fn take_turn(&mut self) -> io::Result<Turn> {
-        if self.stage == Stage::Talking && self.session.wanted() == Wanted::Stop {
-            return Ok(self.end_because("the server is stopping"));
+    fn step(&mut self) -> io::Result<Step> {
+        if self.stage == Stage::Open && self.session.wanted() == Wanted::Stop {
+            return Ok(self.close_with("the server is stopping"));
         }
         if !self.output.is_empty() {
             return Ok(self.send());
         }
         if let Some(reply) = &mut self.reply {
-            if !reply.give_more(&mut self.session.state, &mut self.output) {
+            if !reply.write_next(&mut self.session.state, &mut self.output) {
                 self.reply = None;
             }
-            return Ok(Turn::Again);
+            return Ok(Step::Continue);
         }
-        if self.stage == Stage::Talking && self.activity.is_none() && self.input.is_empty() {
+        if self.stage == Stage::Open && self.live_view.is_none() && self.input.is_empty() {
             self.terminal.prompt(&mut self.output);
             if !self.output.is_empty() {
                 return Ok(self.send());
             }
         }
-        let listens = self.activity.as_ref().is_none_or(Activity::lasts_until_a_line);
+        let accepts_input = self.live_view.as_ref().is_none_or(LiveView::ends_on_input);
         Ok(match self.stage {
-            Stage::Talking if !listens => self.go_on()?,
-            Stage::Talking if !self.input.is_empty() => self.read_on()?,
-            Stage::Talking => match self.receive() {
-                Turn::Wait => self.go_on()?,
-                turn => turn,
+            Stage::Open if !accepts_input => self.advance()?,
+            Stage::Open if !self.input.is_empty() => self.process_input()?,
+            Stage::Open => match self.receive() {
+                Step::Wait => self.advance()?,
+                step => step,
             },
-            Stage::Ending => self.take_leave(),
-            Stage::Lingering => self.discard(),
+            Stage::Closing => self.finish_output(),
+            Stage::Lingering => self.drain_input(),
         })
     }
 
-    fn send(&mut self) -> Turn {
+    fn send(&mut self) -> Step {
         match send_from(&self.socket, self.output.as_slices().0) {
             Sent::Bytes(bytes) => {
                 self.output.drain(..bytes);
                 self.last_active_ms = now_ms();
-                Turn::Again
+                Step::Continue
             }
-            Sent::WouldBlock => Turn::Wait,
-            Sent::Gone(_) => Turn::Over,
+            Sent::WouldBlock => Step::Wait,
+            Sent::Gone(_) => Step::Done,
         }
     }
 
-    fn receive(&mut self) -> Turn {
+    fn receive(&mut self) -> Step {
         let record = self.session.record();
         // Before anything is taken from the kernel, so that nothing can be lost unnoticed. The time tells one piece of work
         // from the next: only a process that dies over the same piece again and again is to blame.
@@ -284,146 +284,146 @@ impl<'s> Console<'s> {
         match receive_into(&self.socket, &mut buffer) {
             Received::Bytes(bytes) => {
                 self.input.extend(&buffer[..bytes]);
-                Turn::Again
+                Step::Continue
             }
             Received::WouldBlock => {
-                if self.terminal.is_between_lines() && self.activity.is_none() {
+                if self.terminal.is_between_lines() && self.live_view.is_none() {
                     record.working_on.store(0, Ordering::Release);
                 }
-                Turn::Wait
+                Step::Wait
             }
             // All complete lines before the end were answered. An incomplete one may lack its end: it is not obeyed.
-            Received::Ended => self.enter(Stage::Ending),
-            Received::Gone(_) => Turn::Over,
+            Received::Ended => self.enter(Stage::Closing),
+            Received::Gone(_) => Step::Done,
         }
     }
 
     /// Takes in what was received, up to the first thing that is to be answered.
-    fn read_on(&mut self) -> io::Result<Turn> {
-        let is_free = |console: &Self| {
+    fn process_input(&mut self) -> io::Result<Step> {
+        let accepts_more = |console: &Self| {
             console.output.is_empty()
                 && console.reply.is_none()
-                && console.stage == Stage::Talking
-                && console.activity.as_ref().is_none_or(Activity::lasts_until_a_line)
+                && console.stage == Stage::Open
+                && console.live_view.as_ref().is_none_or(LiveView::ends_on_input)
         };
-        while is_free(self) {
+        while accepts_more(self) {
             let Some(byte) = self.input.pop_front() else { break };
-            let follows = self.activity.is_some();
-            let Some(input) = self.terminal.push(byte, follows, &mut self.output) else {
+            let is_viewing = self.live_view.is_some();
+            let Some(input) = self.terminal.push(byte, is_viewing, &mut self.output) else {
                 continue;
             };
             self.last_active_ms = now_ms();
             match input {
                 Input::TooLong => {
-                    self.refuse(&format!("line too long: at most {CONSOLE_LINE_BYTES_MAX} bytes"))
+                    self.write_error(&format!("line too long: at most {CONSOLE_LINE_BYTES_MAX} bytes"))
                 }
-                _ if follows => {
-                    self.end_activity()?;
-                    self.say(replies::OK);
+                _ if is_viewing => {
+                    self.end_view()?;
+                    self.write_line(replies::OK);
                 }
-                Input::Line(line) => self.obey(&line),
+                Input::Line(line) => self.execute_line(&line),
                 Input::Interrupt => {}
                 Input::End => {
-                    self.enter(Stage::Ending);
+                    self.enter(Stage::Closing);
                 }
             }
         }
         // A successor finds the operator's terminal as it was left.
         let mode = self.terminal.mode();
         self.session.record().terminal.store(mode, Ordering::Release);
-        Ok(Turn::Again)
+        Ok(Step::Continue)
     }
 
-    fn answer(&mut self, reply: Reply) {
+    fn set_reply(&mut self, reply: Reply) {
         self.reply = Some(reply);
     }
 
-    fn begin(&mut self, activity: Activity) {
-        self.activity = Some(activity);
+    fn start_view(&mut self, live_view: LiveView) {
+        self.live_view = Some(live_view);
     }
 
     /// Lets what goes on say what there is to say.
-    fn go_on(&mut self) -> io::Result<Turn> {
-        let Some(activity) = &mut self.activity else {
-            return Ok(Turn::Wait);
+    fn advance(&mut self) -> io::Result<Step> {
+        let Some(live_view) = &mut self.live_view else {
+            return Ok(Step::Wait);
         };
-        match activity.go_on(&mut self.session.state, &self.poll)? {
-            Progress::Said(lines) => {
+        match live_view.advance(&mut self.session.state, &self.poll)? {
+            Progress::Output(lines) => {
                 // From now on the operator has time to read, however long it was quiet.
                 self.last_active_ms = now_ms();
                 for line in lines {
                     // What somebody has said must not begin a row of its own at the terminal's edge, and look like another record.
                     match self.terminal.columns() {
-                        Some(columns) => render::broken("", &line, columns.saturating_sub(1))
+                        Some(columns) => render::wrap_to("", &line, columns.saturating_sub(1))
                             .lines()
-                            .for_each(|row| self.say(row)),
-                        None => self.say(&line),
+                            .for_each(|row| self.write_line(row)),
+                        None => self.write_line(&line),
                     }
                 }
             }
             Progress::Wait { until_ms } => {
-                self.look_again_at_ms = until_ms;
-                return Ok(Turn::Wait);
+                self.view_due_at_ms = until_ms;
+                return Ok(Step::Wait);
             }
-            Progress::Over(reply) => {
-                self.end_activity()?;
-                self.answer(reply);
+            Progress::Finished(reply) => {
+                self.end_view()?;
+                self.set_reply(reply);
             }
             Progress::Failed(why) => {
-                self.end_activity()?;
-                self.refuse(&why);
+                self.end_view()?;
+                self.write_error(&why);
             }
         }
-        Ok(Turn::Again)
+        Ok(Step::Continue)
     }
 
-    fn end_activity(&mut self) -> io::Result<()> {
-        self.look_again_at_ms = u64::MAX;
-        self.activity
+    fn end_view(&mut self) -> io::Result<()> {
+        self.view_due_at_ms = u64::MAX;
+        self.live_view
             .take()
-            .map_or(Ok(()), |activity| activity.end(&self.session.state, &self.poll))
+            .map_or(Ok(()), |live_view| live_view.end(&self.session.state, &self.poll))
     }
 
-    fn say(&mut self, line: &str) {
+    fn write_line(&mut self, line: &str) {
         self.output.extend(line.as_bytes());
         self.output.extend(replies::LINE_END.as_bytes());
     }
 
-    fn refuse(&mut self, why: &str) {
-        self.say(&format!("ERR {why}"));
+    fn write_error(&mut self, why: &str) {
+        self.write_line(&format!("ERR {why}"));
     }
 
     /// Ends the connection when the answer that is being given, if any, is complete.
-    fn end_because(&mut self, why: &str) -> Turn {
-        self.farewell = Some(why.to_owned());
-        self.look_again_at_ms = u64::MAX;
-        self.enter(Stage::Ending)
+    fn close_with(&mut self, why: &str) -> Step {
+        self.close_reason = Some(why.to_owned());
+        self.view_due_at_ms = u64::MAX;
+        self.enter(Stage::Closing)
     }
 
-    fn enter(&mut self, stage: Stage) -> Turn {
+    fn enter(&mut self, stage: Stage) -> Step {
         self.stage = stage;
         self.stage_began_ms = now_ms();
-        Turn::Again
+        Step::Continue
     }
 
-    fn take_leave(&mut self) -> Turn {
-        if let Some(why) = self.farewell.take() {
+    fn finish_output(&mut self) -> Step {
+        if let Some(why) = self.close_reason.take() {
             self.terminal.make_way(&mut self.output);
-            self.refuse(&why);
-            return Turn::Again;
+            self.write_error(&why);
+            return Step::Continue;
         }
         match shut_down(&self.socket, Shutdown::Write) {
             Ok(()) => self.enter(Stage::Lingering),
-            Err(_) => Turn::Over,
+            Err(_) => Step::Done,
         }
     }
 
-    fn discard(&mut self) -> Turn {
+    fn drain_input(&mut self) -> Step {
         match receive_into(&self.socket, &mut [0; RECEIVE_BYTES]) {
-            Received::Bytes(_) => Turn::Again,
+            Received::Bytes(_) => Step::Continue,
             // The server's end is not kept waiting by an operator who just sits there.
-            Received::WouldBlock if self.session.wanted() != Wanted::Stop => Turn::Wait,
-            _ => Turn::Over,
+            Received::WouldBlock if self.session.wanted() != Wanted::Stop => Step::Wait,
+            _ => Step::Done,
         }
     }
 
@@ -431,15 +431,15 @@ impl<'s> Console<'s> {
     fn deadline_ms(&self) -> u64 {
         match self.stage {
             // It lasts for as long as the operator likes; whether there still is one, the kernel asks.
-            Stage::Talking if self.output.is_empty() && self.activity.is_some() => u64::MAX,
-            Stage::Talking if self.output.is_empty() => self.last_active_ms + CONSOLE_IDLE_TIMEOUT_MS,
-            Stage::Talking => self.last_active_ms + WRITE_STALL_TIMEOUT_MS,
-            Stage::Ending | Stage::Lingering => self.stage_began_ms + CLOSING_TIMEOUT_MS,
+            Stage::Open if self.output.is_empty() && self.live_view.is_some() => u64::MAX,
+            Stage::Open if self.output.is_empty() => self.last_active_ms + CONSOLE_IDLE_TIMEOUT_MS,
+            Stage::Open => self.last_active_ms + WRITE_STALL_TIMEOUT_MS,
+            Stage::Closing | Stage::Lingering => self.stage_began_ms + CLOSING_TIMEOUT_MS,
         }
     }
 
     /// Whether the connection is over now. (Else there is still something to say.)
-    fn run_out_of_patience(&mut self) -> bool {
+    fn on_deadline(&mut self) -> bool {
         if !self.output.is_empty() {
             log::info!(
                 "the operator at {} does not read: closing",
@@ -447,10 +447,10 @@ impl<'s> Console<'s> {
             );
             return true;
         }
-        if self.stage != Stage::Talking {
+        if self.stage != Stage::Open {
             return true;
         }
-        self.end_because(&format!(
+        self.close_with(&format!(
             "closed: no line for {} seconds",
             CONSOLE_IDLE_TIMEOUT_MS / 1000
         ));
@@ -462,18 +462,18 @@ impl<'s> Console<'s> {
             log::warn!("cannot shut the connection down: {error}");
         }
         if let Some(keeper) = departure::finish(&mut self.session) {
-            self.context.wiring.ring_keeper(keeper);
+            self.context.ipc.ring_keeper(keeper);
         }
         self.session.record().working_on.store(0, Ordering::Release);
     }
 }
 
 /// Has the kernel find out when the operator's machine is gone, even if nobody says anything.
-fn keep_alive(socket: &OwnedFd) -> io::Result<()> {
-    let keep_alive = TcpKeepalive::new()
+fn enable_keepalive(socket: &OwnedFd) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_millis(CONSOLE_KEEP_ALIVE_MS))
         .with_interval(Duration::from_millis(CONSOLE_KEEP_ALIVE_MS / 4));
-    SockRef::from(socket).set_tcp_keepalive(&keep_alive)
+    SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
 /// Who has animated this connection before.
@@ -481,7 +481,7 @@ fn keep_alive(socket: &OwnedFd) -> io::Result<()> {
 enum Predecessor {
     None,
     /// It had nothing in hand when it died.
-    Rested,
+    Idle,
     /// It died over something that the operator has sent.
     Interrupted,
 }
@@ -490,13 +490,13 @@ fn predecessor_of(state: &mut StateHandle, connection: u32) -> Predecessor {
     let record = state.memory.connections.at(connection);
     state
         .memory
-        .settle(&mut state.hand, record.noted_lock().load(Ordering::Relaxed));
-    state.hand.animate(record);
-    if state.hand.own(&record.occupant) != record.reference(connection).generation() {
+        .recover(&mut state.attachment, record.noted_lock().load(Ordering::Relaxed));
+    state.attachment.acquire(record);
+    if state.attachment.read_own(&record.occupant) != record.reference(connection).generation() {
         return Predecessor::None;
     }
     match record.working_on.load(Ordering::Acquire) {
-        0 => Predecessor::Rested,
+        0 => Predecessor::Idle,
         _ => Predecessor::Interrupted,
     }
 }

@@ -20,7 +20,7 @@ pub(crate) use crate::frontends::console::queries::lists::{players, rooms};
 pub(crate) use crate::frontends::console::queries::locks::locks;
 pub(crate) use crate::frontends::console::queries::processes::processes;
 use crate::process::process_table::Context;
-use crate::process::watchdog::hang_detector::FaultKind;
+use crate::process::watchdog::hang_detector::HangKind;
 use crate::state::connections::{ConnectionRecord, Kind};
 use crate::state::directory::{Identity, LobbyTx, Name, Presence};
 use crate::state::handle::StateHandle;
@@ -70,10 +70,13 @@ pub(crate) fn status(lobby: &StateHandle, context: Context) -> Fields {
         ("connections_max", json!(context.config.connections_max)),
         ("consoles", json!(lobby.memory.open_connections(Kind::Console))),
         ("keepers", json!(context.config.keepers)),
-        ("handlers", json!(of_keepers(lobby, |keeper| &keeper.handlers))),
+        (
+            "handlers",
+            json!(sum_over_keepers(lobby, |keeper| &keeper.handlers)),
+        ),
         (
             "spare_handlers",
-            json!(of_keepers(lobby, |keeper| &keeper.spare_handlers)),
+            json!(sum_over_keepers(lobby, |keeper| &keeper.spare_handlers)),
         ),
         ("accepted_total", count(&header.accepted_total)),
         ("refused_total", count(&header.refused_total)),
@@ -93,10 +96,16 @@ pub(crate) fn status(lobby: &StateHandle, context: Context) -> Fields {
         ("whispers_total", count(&header.whispers_total)),
         ("blamed_total", count(&header.blamed_total)),
         ("rooms_blamed_total", count(&header.rooms_blamed_total)),
-        ("lock_waits_reported_total", json!(header.alarm.raised_total())),
+        (
+            "lock_waits_reported_total",
+            json!(header.hang_reports.reported_total()),
+        ),
         ("watchdog_kills_total", count(&header.watchdog.kills_total)),
         ("watchdog_last_kill", last_kill(lobby)),
-        ("bells_rung_again_total", count(&header.bells_rung_again_total)),
+        (
+            "bells_rung_again_total",
+            count(&header.doorbells_rung_again_total),
+        ),
         (
             "log_records_dropped_total",
             count(&header.log_records_dropped_total),
@@ -105,7 +114,7 @@ pub(crate) fn status(lobby: &StateHandle, context: Context) -> Fields {
 }
 
 /// A count that each keeper shows, over all of them.
-fn of_keepers(lobby: &StateHandle, count: impl Fn(&KeeperSlot) -> &AtomicU32) -> u32 {
+fn sum_over_keepers(lobby: &StateHandle, count: impl Fn(&KeeperSlot) -> &AtomicU32) -> u32 {
     let keepers = lobby.memory.header.keepers.iter();
     keepers.map(|keeper| count(keeper).load(Ordering::Relaxed)).sum()
 }
@@ -113,7 +122,7 @@ fn of_keepers(lobby: &StateHandle, count: impl Fn(&KeeperSlot) -> &AtomicU32) ->
 /// Whom the watchdog killed last, and what for.
 fn last_kill(lobby: &StateHandle) -> Value {
     let record = &lobby.memory.header.watchdog;
-    let Some(fault) = FaultKind::from_number(record.last_fault.load(Ordering::Relaxed)) else {
+    let Some(fault) = HangKind::from_number(record.last_fault.load(Ordering::Relaxed)) else {
         return Value::Null;
     };
     let pid = record.last_pid.load(Ordering::Relaxed);
@@ -132,7 +141,7 @@ fn last_kill(lobby: &StateHandle) -> Value {
 // --- What they have in common -----------------------------------------------------------------------------------
 
 /// The rows of the records from 0 to what `prepare` says, some at a time. What else it gives is handed to `row`.
-fn in_steps<T: 'static>(
+fn rows_in_steps<T: 'static>(
     prepare: impl Fn(&mut StateHandle) -> (u32, T) + 'static,
     mut row: impl FnMut(&mut StateHandle, &T, u32) -> Option<Row> + 'static,
 ) -> Next {
@@ -146,7 +155,7 @@ fn in_steps<T: 'static>(
 }
 
 /// What the directory knows of a player.
-pub(crate) struct Person {
+pub(crate) struct PlayerSummary {
     player: PlayerRef,
     pub(crate) name: Name,
     presence: Presence,
@@ -155,15 +164,15 @@ pub(crate) struct Person {
     mail_bytes: u64,
 }
 
-fn person(lobby: &mut StateHandle, index: u32) -> Option<Person> {
+fn player_summary(lobby: &mut StateHandle, index: u32) -> Option<PlayerSummary> {
     let directory = lobby.memory.directory;
-    let tx = lobby.hand.begin(directory.record);
+    let tx = lobby.attachment.begin(directory.record);
     let identity = directory.identities.at(index);
     let is_free = tx.get(&identity.presence) == Presence::FREE.raw();
-    (!is_free).then(|| Person::read(&tx, index, identity))
+    (!is_free).then(|| PlayerSummary::read(&tx, index, identity))
 }
 
-impl Person {
+impl PlayerSummary {
     fn read(tx: &LobbyTx<'_>, index: u32, identity: &Identity) -> Self {
         Self {
             player: PlayerRef::new(index, tx.get(&identity.generation)),
@@ -180,7 +189,7 @@ impl Person {
     /// The player that a reference names, unless gone.
     pub(crate) fn of(lobby: &mut StateHandle, player: PlayerRef) -> Option<Self> {
         let directory = lobby.memory.directory;
-        let tx = lobby.hand.begin(directory.record);
+        let tx = lobby.attachment.begin(directory.record);
         let identity = directory.identity(&tx, player)?;
         Some(Self::read(&tx, player.index(), identity))
     }
@@ -188,7 +197,7 @@ impl Person {
     /// The record of the connection, if there is one now.
     pub(crate) fn connection(&self, lobby: &StateHandle) -> Option<&'static ConnectionRecord> {
         let record = lobby.memory.connections.get(self.connection.index())?;
-        is_of(self, record).then_some(record)
+        is_connection_of(self, record).then_some(record)
     }
 
     /// For people.
@@ -204,13 +213,13 @@ impl Person {
 /// Player records from this index on were never used.
 fn identities_touched(lobby: &mut StateHandle) -> u32 {
     let directory = lobby.memory.directory.record;
-    let tx = lobby.hand.begin(directory);
+    let tx = lobby.attachment.begin(directory);
     tx.get(&directory.identities_touched)
 }
 
-/// Whether the connection's record still belongs to the connection that the person had.
-fn is_of(person: &Person, record: &ConnectionRecord) -> bool {
-    person.connection.is_somebody() && record.reference(person.connection.index()) == person.connection
+/// Whether the connection's record still belongs to the connection of the player.
+fn is_connection_of(summary: &PlayerSummary, record: &ConnectionRecord) -> bool {
+    summary.connection.is_some() && record.reference(summary.connection.index()) == summary.connection
 }
 
 fn drain_seconds_left(lobby: &StateHandle) -> Value {

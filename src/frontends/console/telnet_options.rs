@@ -1,6 +1,6 @@
 //! Telnet's options that a console uses: it echoes what is typed (so that it can edit it), and is told how wide the window is. Pure.
 //!
-//! It stands before the [`Filter`](forkade_text::telnet::Filter), to which it passes on everything but what is about these options, and which
+//! It stands before the [`Parser`](forkade_text::telnet::Parser), to which it passes on everything but what is about these options, and which
 //! refuses all others. What the client answers to an offer is never answered again, so there is no quarrel without end.
 
 use forkade_text::telnet::IAC;

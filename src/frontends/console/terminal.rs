@@ -7,7 +7,7 @@
 use crate::frontends::console::editor::{Edited, Editor};
 use crate::frontends::console::telnet_options::{Event, Negotiation};
 use crate::limits::CONSOLE_LINE_BYTES_MAX;
-use forkade_text::telnet::{Filter, LineReader, Typed};
+use forkade_text::telnet::{Event as TelnetEvent, LineReader, Parser};
 
 /// What the operator has typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) struct Terminal {
     /// For a client in line mode.
     reader: LineReader,
     /// For one in character mode.
-    filter: Filter,
+    filter: Parser,
     editor: Editor,
     edits: bool,
     /// The prompt is on the screen.
@@ -42,7 +42,7 @@ impl Terminal {
         Self {
             negotiation: Negotiation::default(),
             reader: LineReader::new(CONSOLE_LINE_BYTES_MAX),
-            filter: Filter::default(),
+            filter: Parser::default(),
             editor: Editor::default(),
             edits: false,
             is_prompted: false,
@@ -138,9 +138,9 @@ impl Terminal {
     }
 
     fn letter(&mut self, byte: u8, output: &mut impl Extend<u8>) -> Option<Input> {
-        use forkade_text::telnet::Input as Read;
+        use forkade_text::telnet::LineEvent as Read;
         match self.reader.push(byte)? {
-            Read::Answer(answer) => {
+            Read::Reply(answer) => {
                 output.extend(answer);
                 None
             }
@@ -159,7 +159,7 @@ impl Terminal {
         const CTRL_C: u8 = 3;
         const CTRL_D: u8 = 4;
         let typed = match self.filter.push(byte)? {
-            Typed::Answer(answer) => {
+            TelnetEvent::Reply(answer) => {
                 output.extend(answer);
                 return None;
             }
@@ -168,7 +168,7 @@ impl Terminal {
         if follows {
             let ends = matches!(
                 typed,
-                Typed::Enter | Typed::EraseLine | Typed::Byte(CTRL_C | CTRL_D | b'q')
+                TelnetEvent::Enter | TelnetEvent::EraseLine | TelnetEvent::Byte(CTRL_C | CTRL_D | b'q')
             );
             return ends.then_some(Input::Interrupt);
         }
@@ -196,7 +196,7 @@ impl Terminal {
         if self.edits != on {
             self.edits = on;
             self.is_prompted = false;
-            self.filter = Filter::default();
+            self.filter = Parser::default();
             let mut editor = Editor::default();
             editor.resize(self.columns);
             self.editor = editor;

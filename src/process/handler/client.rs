@@ -8,9 +8,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 
 use crate::logging;
-use crate::process::handler::CHAT_BELL;
-use crate::process::handler::doorbells::RoomBells;
-use crate::process::handler::drive::{Outcome, Turn};
+use crate::process::handler::CHAT_DOORBELL;
+use crate::process::handler::doorbells::RoomDoorbells;
+use crate::process::handler::drive::{DriveOutcome, Driver};
 use crate::process::process_table::Context;
 use crate::session::transport::Passed;
 use crate::session::{IdleSession, Session};
@@ -18,22 +18,22 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, RoomRef};
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
-use shmem::sys::tcp_progress::{CursorError, TcpCursors};
+use shmem::sys::tcp_progress::{TcpProgress, TcpProgressError};
 
 /// What all clients of a process share.
-pub(crate) struct Shared {
+pub(crate) struct HandlerState {
     pub(crate) context: Context,
     /// Index of the keeper.
     pub(crate) keeper: u32,
     pub(crate) me: ProcessId,
     pub(crate) poll: Poll,
-    pub(crate) bells: RoomBells,
+    pub(crate) doorbells: RoomDoorbells,
     /// Places of clients that have something to do now, through what another one did.
     pub(crate) woken: Vec<usize>,
     /// Whether there may be others than the one whose turn it is.
     pub(crate) serves_several: bool,
-    /// The chat's bell wakes this process.
-    hears_chat_bell: bool,
+    /// The chat's doorbell wakes this process.
+    hears_chat_doorbell: bool,
 }
 
 /// One connection, between its turns.
@@ -42,21 +42,21 @@ pub(crate) struct Client {
     /// In the list of those who have something to do.
     pub(crate) is_ready: bool,
     /// Somebody may want something of this connection.
-    pub(crate) look_at_flags: bool,
+    pub(crate) check_flags: bool,
     /// The process that the keeper wants it served by.
-    pub(crate) asked_for_by: Option<ProcessId>,
+    pub(crate) move_to: Option<ProcessId>,
     /// When the next turn is due, whatever happens; `u64::MAX`: never.
     pub(crate) due_ms: u64,
-    /// The room whose bell wakes this client.
+    /// The room whose doorbell wakes this client.
     pub(crate) room: Option<RoomRef>,
     session: IdleSession,
-    pub(crate) flow: Flow,
+    pub(crate) readiness: SocketReadiness,
     /// All is said; what still arrives is thrown away until then, or until the client ends the connection, too.
-    pub(crate) lingers_until_ms: Option<u64>,
+    pub(crate) linger_until_ms: Option<u64>,
 }
 
 /// What is known of the socket.
-pub(crate) struct Flow {
+pub(crate) struct SocketReadiness {
     /// The socket may have bytes: true until it says that it has not.
     pub(crate) readable: bool,
     /// The socket may take bytes: true until it says that it does not.
@@ -70,39 +70,39 @@ pub(crate) struct Flow {
     pub(crate) last_taken_ms: u64,
 }
 
-impl Shared {
+impl HandlerState {
     pub(crate) fn new(context: Context, keeper: u32, me: ProcessId) -> io::Result<Self> {
         Ok(Self {
             context,
             keeper,
             me,
             poll: Poll::new()?,
-            bells: RoomBells::new(context.memory, me),
+            doorbells: RoomDoorbells::new(context.memory, me),
             woken: Vec::new(),
             serves_several: false,
-            hears_chat_bell: false,
+            hears_chat_doorbell: false,
         })
     }
 
     /// Nobody in `place` listens for the room any more.
     pub(crate) fn leave_room(&mut self, place: usize, room: Option<RoomRef>) -> io::Result<()> {
-        let requests = &self.context.wiring.bell_requests.sender;
-        self.bells.follow(place, (room, None), &self.poll, requests)
+        let requests = &self.context.ipc.doorbell_requests.sender;
+        self.doorbells.follow(place, (room, None), &self.poll, requests)
     }
 
     /// From now on this process is woken when something is said to the lobby.
     pub(crate) fn listen_to_chat(&mut self) -> io::Result<()> {
-        if !std::mem::replace(&mut self.hears_chat_bell, true) {
-            let bell = self.context.wiring.chat_bell.as_fd().as_raw_fd();
+        if !std::mem::replace(&mut self.hears_chat_doorbell, true) {
+            let doorbell = self.context.ipc.chat_doorbell.as_fd().as_raw_fd();
             let registry = self.poll.registry();
-            registry.register(&mut SourceFd(&bell), CHAT_BELL, Interest::READABLE)?;
+            registry.register(&mut SourceFd(&doorbell), CHAT_DOORBELL, Interest::READABLE)?;
         }
         Ok(())
     }
 
     pub(crate) fn ring_keeper(&self, keeper: Option<u32>) {
         if let Some(keeper) = keeper {
-            self.context.wiring.ring_keeper(keeper);
+            self.context.ipc.ring_keeper(keeper);
         }
     }
 }
@@ -114,10 +114,10 @@ impl Client {
         index: u32,
         socket: OwnedFd,
         is_successor: bool,
-        shared: &mut Shared,
-        state: &mut StateHandle,
+        state: &mut HandlerState,
+        shared_state: &mut StateHandle,
     ) -> io::Result<Self> {
-        let (passed, over) = match is_successor.then(|| TcpCursors::read(&socket)) {
+        let (passed, over) = match is_successor.then(|| TcpProgress::read(&socket)) {
             None => (Passed::default(), None),
             Some(Ok(cursors)) => (
                 Passed {
@@ -128,22 +128,22 @@ impl Client {
             ),
             Some(Err(error)) => (Passed::default(), Some(error)),
         };
-        let (session, plausible) = Session::attach(state, index, passed);
+        let (session, plausible) = Session::attach(shared_state, index, passed);
         let mut client = Self {
             socket,
             is_ready: false,
             // What a predecessor was told, its successor has to find by itself; and the server may be stopping.
-            look_at_flags: true,
-            asked_for_by: None,
+            check_flags: true,
+            move_to: None,
             due_ms: 0,
             room: None,
             session: session.idle(),
-            flow: Flow::new(),
-            lingers_until_ms: None,
+            readiness: SocketReadiness::new(),
+            linger_until_ms: None,
         };
-        client.have_turn(place, shared, session, |turn| {
+        client.with_driver(place, state, session, |turn| {
             match (over, plausible) {
-                (Some(CursorError::ConnectionOver), _) => turn.end(),
+                (Some(TcpProgressError::ConnectionOver), _) => turn.end(),
                 (Some(error), _) => {
                     log::error!("the connection cannot be taken over: {error}");
                     turn.end();
@@ -154,7 +154,7 @@ impl Client {
                 }
                 (None, Ok(())) => turn.begin()?,
             }
-            turn.ring_bells().map(drop)
+            turn.ring_doorbells().map(drop)
         })?;
         Ok(client)
     }
@@ -165,37 +165,37 @@ impl Client {
     }
 
     /// The poll has told of the socket.
-    pub(crate) fn hear(&mut self, event: &Event) {
-        self.flow.more_behind |= event.is_read_closed() || event.is_priority();
-        self.flow.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.flow.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+    pub(crate) fn on_socket_event(&mut self, event: &Event) {
+        self.readiness.more_behind |= event.is_read_closed() || event.is_priority();
+        self.readiness.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.readiness.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
     }
 
     /// Does what can be done without waiting, or a good part of it.
-    pub(crate) fn take_turn(
+    pub(crate) fn drive(
         &mut self,
         place: usize,
-        shared: &mut Shared,
-        state: &mut StateHandle,
-    ) -> io::Result<Outcome> {
-        let session = self.session.activate(state);
-        self.have_turn(place, shared, session, |turn| turn.run())
+        state: &mut HandlerState,
+        shared_state: &mut StateHandle,
+    ) -> io::Result<DriveOutcome> {
+        let session = self.session.activate(shared_state);
+        self.with_driver(place, state, session, |turn| turn.run())
     }
 
-    fn have_turn<R>(
+    fn with_driver<R>(
         &mut self,
         place: usize,
-        shared: &mut Shared,
+        state: &mut HandlerState,
         session: Session<'_>,
-        act: impl FnOnce(&mut Turn<'_>) -> io::Result<R>,
+        act: impl FnOnce(&mut Driver<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
-        if shared.serves_several {
+        if state.serves_several {
             let name = session.name();
             logging::set_player(Some(name.as_str()).filter(|name| !name.is_empty()));
         }
-        let mut turn = Turn {
+        let mut turn = Driver {
             place,
-            shared,
+            state,
             client: self,
             session,
         };
@@ -211,7 +211,7 @@ impl Client {
     }
 }
 
-impl Flow {
+impl SocketReadiness {
     fn new() -> Self {
         Self {
             readable: true,

@@ -17,7 +17,7 @@ pub(crate) struct Times {
     /// When the connection began to close.
     pub(crate) closing_since_ms: u64,
     /// Nothing will wake the handler when something happens in its room.
-    pub(crate) bell_is_out_of_reach: bool,
+    pub(crate) doorbell_is_unavailable: bool,
     /// How long a client may take to greet, in milliseconds.
     pub(crate) handshake_timeout_ms: u64,
     /// How long a client may be silent, in milliseconds.
@@ -30,49 +30,49 @@ pub(crate) struct Deadline {
     /// When, in milliseconds of the monotonic clock.
     pub(crate) at_ms: u64,
     /// What it means that this time has come.
-    pub(crate) meaning: Meaning,
+    pub(crate) kind: TimeoutKind,
 }
 
 /// What it means that a deadline has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum TimeoutKind {
     /// The client has not greeted in time.
-    NotGreeted,
+    Handshake,
     /// Nothing was heard of the client for too long.
     Silent,
     /// The client has taken nothing of what waits for it for too long.
-    NotReading,
+    WriteStall,
     /// The client has not taken its last words in time.
-    NotClosing,
+    Closing,
     /// It is time to look whether something has happened of which no word comes. Never past: it is always so far ahead.
-    LookAgain,
+    Recheck,
 }
 
 /// The first deadline of a connection. None of one that has come to its end.
 pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
-    let deadline = |at_ms: u64, meaning| Some(Deadline { at_ms, meaning });
+    let deadline = |at_ms: u64, kind| Some(Deadline { at_ms, kind });
     match phase {
         Phase::HANDSHAKE => deadline(
             times.accepted_at_ms + times.handshake_timeout_ms,
-            Meaning::NotGreeted,
+            TimeoutKind::Handshake,
         ),
-        Phase::RESUMING => deadline(times.now_ms + RESUME_AGAIN_MS, Meaning::LookAgain),
+        Phase::RESUMING => deadline(times.now_ms + RESUME_AGAIN_MS, TimeoutKind::Recheck),
         Phase::OPEN => {
             let silent = deadline(
                 times.last_frame_at_ms + times.heartbeat_timeout_ms,
-                Meaning::Silent,
+                TimeoutKind::Silent,
             );
             let not_reading = times
                 .not_taking_since_ms
-                .and_then(|since_ms| deadline(since_ms + WRITE_STALL_TIMEOUT_MS, Meaning::NotReading));
+                .and_then(|since_ms| deadline(since_ms + WRITE_STALL_TIMEOUT_MS, TimeoutKind::WriteStall));
             let look_again = times
-                .bell_is_out_of_reach
+                .doorbell_is_unavailable
                 .then_some(times.now_ms + RING_AGAIN_AFTER_MS)
-                .and_then(|at_ms| deadline(at_ms, Meaning::LookAgain));
+                .and_then(|at_ms| deadline(at_ms, TimeoutKind::Recheck));
             let all = [silent, not_reading, look_again];
             all.into_iter().flatten().min_by_key(|deadline| deadline.at_ms)
         }
-        Phase::CLOSING => deadline(times.closing_since_ms + CLOSING_TIMEOUT_MS, Meaning::NotClosing),
+        Phase::CLOSING => deadline(times.closing_since_ms + CLOSING_TIMEOUT_MS, TimeoutKind::Closing),
         _ => None,
     }
 }
@@ -91,24 +91,24 @@ mod tests {
             last_frame_at_ms: NOW_MS - 400,
             not_taking_since_ms: None,
             closing_since_ms: NOW_MS - 30,
-            bell_is_out_of_reach: false,
+            doorbell_is_unavailable: false,
             handshake_timeout_ms: 10_000,
             heartbeat_timeout_ms: 20_000,
         }
     }
 
-    fn expect(phase: Phase, times: &Times, at_ms: u64, meaning: Meaning) {
-        assert_eq!(next_deadline(phase, times), Some(Deadline { at_ms, meaning }));
+    fn expect(phase: Phase, times: &Times, at_ms: u64, kind: TimeoutKind) {
+        assert_eq!(next_deadline(phase, times), Some(Deadline { at_ms, kind }));
     }
 
     #[test]
     fn who_has_not_greeted_is_timed_from_the_accept_whatever_it_sends() {
         let times = Times {
-            bell_is_out_of_reach: true,
+            doorbell_is_unavailable: true,
             not_taking_since_ms: Some(0),
             ..times()
         };
-        expect(Phase::HANDSHAKE, &times, NOW_MS + 5000, Meaning::NotGreeted);
+        expect(Phase::HANDSHAKE, &times, NOW_MS + 5000, TimeoutKind::Handshake);
     }
 
     #[test]
@@ -117,13 +117,13 @@ mod tests {
             Phase::RESUMING,
             &times(),
             NOW_MS + RESUME_AGAIN_MS,
-            Meaning::LookAgain,
+            TimeoutKind::Recheck,
         );
     }
 
     #[test]
     fn who_plays_may_be_silent_for_so_long() {
-        expect(Phase::OPEN, &times(), NOW_MS + 19_600, Meaning::Silent);
+        expect(Phase::OPEN, &times(), NOW_MS + 19_600, TimeoutKind::Silent);
     }
 
     #[test]
@@ -134,28 +134,33 @@ mod tests {
             ..times()
         };
         let stalled_at_ms = NOW_MS - 401 + WRITE_STALL_TIMEOUT_MS;
-        expect(Phase::OPEN, &stalled_first, stalled_at_ms, Meaning::NotReading);
+        expect(
+            Phase::OPEN,
+            &stalled_first,
+            stalled_at_ms,
+            TimeoutKind::WriteStall,
+        );
         let silent_first = Times {
             not_taking_since_ms: Some(NOW_MS - 399),
             ..stalled_first
         };
         let silent_at_ms = NOW_MS - 400 + WRITE_STALL_TIMEOUT_MS;
-        expect(Phase::OPEN, &silent_first, silent_at_ms, Meaning::Silent);
+        expect(Phase::OPEN, &silent_first, silent_at_ms, TimeoutKind::Silent);
     }
 
     #[test]
-    fn who_hears_no_bell_looks_again_soon_but_does_not_miss_what_is_due_before() {
+    fn who_hears_no_doorbell_looks_again_soon_but_does_not_miss_what_is_due_before() {
         let deaf = Times {
-            bell_is_out_of_reach: true,
+            doorbell_is_unavailable: true,
             ..times()
         };
         let soon_ms = NOW_MS + RING_AGAIN_AFTER_MS;
-        expect(Phase::OPEN, &deaf, soon_ms, Meaning::LookAgain);
+        expect(Phase::OPEN, &deaf, soon_ms, TimeoutKind::Recheck);
         let and_silent = Times {
             heartbeat_timeout_ms: 300,
             ..deaf
         };
-        expect(Phase::OPEN, &and_silent, NOW_MS - 100, Meaning::Silent);
+        expect(Phase::OPEN, &and_silent, NOW_MS - 100, TimeoutKind::Silent);
     }
 
     #[test]
@@ -166,7 +171,7 @@ mod tests {
             ..times()
         };
         let closed_by_ms = NOW_MS - 30 + CLOSING_TIMEOUT_MS;
-        expect(Phase::CLOSING, &times, closed_by_ms, Meaning::NotClosing);
+        expect(Phase::CLOSING, &times, closed_by_ms, TimeoutKind::Closing);
     }
 
     #[test]

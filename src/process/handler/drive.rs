@@ -15,9 +15,9 @@ use crate::frontends::dispatch;
 use crate::frontends::dispatch::{Handshake, Next};
 use crate::limits::{RESUME_TIMEOUT_MS, TEXT_KEEPALIVE_SECONDS, YIELD_TIMEOUT_MS};
 use crate::logging;
-use crate::process::handler::client::{Client, Shared};
-use crate::process::handler::deadlines::{Deadline, Meaning, Times, next_deadline};
-use crate::process::ipc::Delivery;
+use crate::process::handler::client::{Client, HandlerState};
+use crate::process::handler::deadlines::{Deadline, TimeoutKind, Times, next_deadline};
+use crate::process::ipc::KeeperMessage;
 use crate::process::process_table::Context;
 use crate::session::{Farewell, Resume, Session, Wanted};
 use crate::state::connections::{Claim, Phase};
@@ -34,51 +34,51 @@ const ROUNDS_PER_SHARED_TURN: u32 = 8;
 
 /// How a turn has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum DriveOutcome {
     /// Until something happens, or the time comes that is due.
     Wait,
     /// There was no end of what could be done without waiting.
     More,
     /// Nothing is left of the connection.
-    Over,
+    Finished,
     /// Another process is to have it now.
-    HandOver(ProcessId),
+    Move(ProcessId),
 }
 
 /// A client while it is being served.
-pub(crate) struct Turn<'a> {
+pub(crate) struct Driver<'a> {
     pub(crate) place: usize,
-    pub(crate) shared: &'a mut Shared,
+    pub(crate) state: &'a mut HandlerState,
     pub(crate) client: &'a mut Client,
     pub(crate) session: Session<'a>,
 }
 
-impl Turn<'_> {
-    pub(crate) fn run(&mut self) -> io::Result<Outcome> {
-        let has_more = self.client.lingers_until_ms.is_none() && self.work()?;
+impl Driver<'_> {
+    pub(crate) fn run(&mut self) -> io::Result<DriveOutcome> {
+        let has_more = self.client.linger_until_ms.is_none() && self.work()?;
         if self.session.phase() == Phase::DONE {
             return self.linger();
         }
         if has_more {
-            return Ok(Outcome::More);
+            return Ok(DriveOutcome::More);
         }
         // Others know this one as theirs while it plays, and only then.
-        Ok(match self.client.asked_for_by.take() {
-            Some(other) if self.session.phase() == Phase::OPEN => Outcome::HandOver(other),
-            _ => Outcome::Wait,
+        Ok(match self.client.move_to.take() {
+            Some(other) if self.session.phase() == Phase::OPEN => DriveOutcome::Move(other),
+            _ => DriveOutcome::Wait,
         })
     }
 
     /// Does what can be done without waiting. Says whether there is more.
     fn work(&mut self) -> io::Result<bool> {
-        let rounds = match self.shared.serves_several {
+        let rounds = match self.state.serves_several {
             true => ROUNDS_PER_SHARED_TURN,
             false => ROUNDS_PER_TURN,
         };
         for _ in 0..rounds {
-            if std::mem::take(&mut self.client.look_at_flags) {
+            if std::mem::take(&mut self.client.check_flags) {
                 self.offer_to_keeper();
-                self.do_what_is_wanted();
+                self.apply_control_request();
             }
             let phase = self.session.phase();
             let mut moved = match phase {
@@ -88,9 +88,9 @@ impl Turn<'_> {
                 Phase::DONE => return Ok(false),
                 _ => false,
             };
-            moved |= self.ring_bells()?;
+            moved |= self.ring_doorbells()?;
             moved |= self.send();
-            self.watch_time();
+            self.check_deadlines();
             if !moved && self.session.phase() == phase {
                 return Ok(false);
             }
@@ -102,10 +102,10 @@ impl Turn<'_> {
     pub(crate) fn begin(&mut self) -> io::Result<()> {
         if self.session.phase() == Phase::OPEN {
             self.enter_player();
-            self.shared.listen_to_chat()?;
+            self.state.listen_to_chat()?;
             departure::show_connected(&mut self.session, true);
             // There may be mail, which came while nobody was here to be told.
-            self.client.look_at_flags = true;
+            self.client.check_flags = true;
         }
         Ok(())
     }
@@ -116,8 +116,8 @@ impl Turn<'_> {
         logging::set_player(Some(name.as_str()));
         if self.session.is_text() {
             // Nothing is to be expected of a person's machine for as long as the person thinks.
-            let patience = TcpKeepalive::new().with_time(Duration::from_secs(TEXT_KEEPALIVE_SECONDS));
-            if let Err(error) = SockRef::from(&self.client.socket).set_tcp_keepalive(&patience) {
+            let poll_timeout = TcpKeepalive::new().with_time(Duration::from_secs(TEXT_KEEPALIVE_SECONDS));
+            if let Err(error) = SockRef::from(&self.client.socket).set_tcp_keepalive(&poll_timeout) {
                 log::warn!("the connection will not be asked whether it lives: {error}");
             }
         }
@@ -126,14 +126,14 @@ impl Turn<'_> {
     fn shake_hands(&mut self) -> io::Result<bool> {
         let received = self.receive();
         match dispatch::shake_hands(&mut self.session) {
-            Handshake::Incomplete if self.client.flow.client_has_ended => self.end(),
+            Handshake::Incomplete if self.client.readiness.client_has_ended => self.end(),
             Handshake::Incomplete => return Ok(received),
             Handshake::Greeted => {
-                self.shared.listen_to_chat()?;
+                self.state.listen_to_chat()?;
                 self.enter_player();
                 log::debug!("greeted, from {}", self.session.record().peer());
             }
-            Handshake::Resuming(keeper) => self.shared.ring_keeper(keeper),
+            Handshake::Resuming(keeper) => self.state.ring_keeper(keeper),
             Handshake::Refused(farewell) => self.session.close(false, &farewell),
         }
         Ok(true)
@@ -192,7 +192,7 @@ impl Turn<'_> {
             }
         } else {
             let keeper = self.session.remind_holder_of_session();
-            self.shared.ring_keeper(keeper);
+            self.state.ring_keeper(keeper);
             // Its keeper may be what does not get on.
             if let Some(holder) = self.session.holder_of_session()
                 && let Err(error) = holder.send_signal(Signal::SIGUSR1)
@@ -230,7 +230,7 @@ impl Turn<'_> {
             }
         }
         moved |= self.deliver();
-        if self.client.flow.client_has_ended && !moved && !delivery::is_held_up(&self.session) {
+        if self.client.readiness.client_has_ended && !moved && !delivery::is_held_up(&self.session) {
             // It will send nothing more, and all it sent was handled.
             self.session.close(false, &Farewell::None);
             return true;
@@ -248,13 +248,13 @@ impl Turn<'_> {
 
     /// If the keeper is another than the one that forked this process, gives it a duplicate of the socket: it adopts the connection.
     fn offer_to_keeper(&mut self) {
-        let (connection, memory) = (self.session.connection.index(), self.shared.context.memory);
+        let (connection, memory) = (self.session.connection.index(), self.state.context.memory);
         let keeper = memory.keeper_of(connection);
         if self.session.record().keeper_epoch() == keeper.epoch.load(Ordering::Acquire) {
             return;
         }
-        let channel = self.shared.context.wiring.keeper_channel(self.shared.keeper);
-        let offer = Delivery::Adopt {
+        let channel = self.state.context.ipc.keeper_channel(self.state.keeper);
+        let offer = KeeperMessage::Adopt {
             connections: vec![self.session.connection],
         };
         match channel.send(&offer.encode(), &[self.client.socket.as_fd()]) {
@@ -265,7 +265,7 @@ impl Turn<'_> {
         }
     }
 
-    fn do_what_is_wanted(&mut self) {
+    fn apply_control_request(&mut self) {
         let phase = self.session.phase();
         let wanted = self.session.wanted();
         match (phase, wanted) {
@@ -294,7 +294,7 @@ impl Turn<'_> {
         match self.session.phase() {
             Phase::OPEN => {
                 let keeper = self.session.yield_to_claimant();
-                self.shared.ring_keeper(keeper);
+                self.state.ring_keeper(keeper);
             }
             Phase::CLOSING => self.end(),
             // The client is gone.
@@ -304,54 +304,51 @@ impl Turn<'_> {
 
     /// Wakes whoever is to look at what this client has done, and listens to the room that it is in. Says whether that is another than
     /// before, at whose log it must look now.
-    pub(crate) fn ring_bells(&mut self) -> io::Result<bool> {
+    pub(crate) fn ring_doorbells(&mut self) -> io::Result<bool> {
         self.ring_pending();
         let room = self.session.membership().place().map(|(room, _)| room);
         let before = std::mem::replace(&mut self.client.room, room);
-        let requests = &self.shared.context.wiring.bell_requests.sender;
-        self.shared
-            .bells
-            .follow(self.place, (before, room), &self.shared.poll, requests)?;
+        let requests = &self.state.context.ipc.doorbell_requests.sender;
+        self.state
+            .doorbells
+            .follow(self.place, (before, room), &self.state.poll, requests)?;
         if before == room {
             return Ok(false);
         }
         if let Some(left) = before {
-            let rooms = &self.shared.context.memory.rooms;
+            let rooms = &self.state.context.memory.rooms;
             rooms.at(left.index()).leave_home(self.session.connection);
         }
         if let Some(entered) = room {
-            self.join_the_others(entered);
+            self.request_colocation(entered);
         }
         Ok(room.is_some())
     }
 
     fn ring_pending(&mut self) {
-        let Shared {
+        let HandlerState {
             context,
-            bells,
+            doorbells,
             woken,
             ..
-        } = &mut *self.shared;
-        if self.session.take_chat_bell() {
-            context.wiring.ring_chat(context.memory.chat);
+        } = &mut *self.state;
+        if self.session.take_chat_doorbell() {
+            context.ipc.ring_chat(context.memory.chat);
         }
-        for keeper in self.session.take_keeper_bells() {
-            context.wiring.ring_keeper(keeper);
+        for keeper in self.session.take_keeper_doorbells() {
+            context.ipc.ring_keeper(keeper);
         }
-        for room in self.session.take_bells() {
-            bells.ring(room, |place| woken.push(place));
+        for room in self.session.take_doorbells() {
+            doorbells.ring(room, |place| woken.push(place));
         }
     }
 
     /// Asks to be served by the process that serves the others in the room, if there is one of the same keeper's: what they say to each
     /// other then needs no second process.
-    fn join_the_others(&self, room: RoomRef) {
+    fn request_colocation(&self, room: RoomRef) {
         let Context {
-            memory,
-            config,
-            wiring,
-            ..
-        } = self.shared.context;
+            memory, config, ipc, ..
+        } = self.state.context;
         if config.clients_per_handler == 1 {
             return;
         }
@@ -362,46 +359,46 @@ impl Turn<'_> {
         };
         let home = memory.rooms.at(room.index()).home_or(mine, is_there);
         let handler = memory.connections.at(home.index()).handler();
-        if memory.keeper_index_of(home.index()) == self.shared.keeper
-            && handler.is_some_and(|handler| handler != self.shared.me)
+        if memory.keeper_index_of(home.index()) == self.state.keeper
+            && handler.is_some_and(|handler| handler != self.state.me)
         {
             self.session.record().ask_to_be_beside(home.index());
             memory.tell_keeper_of(mine.index());
-            wiring.ring_keeper(self.shared.keeper);
+            ipc.ring_keeper(self.state.keeper);
         }
     }
 
     /// Ends what has taken too long.
-    fn watch_time(&mut self) {
+    fn check_deadlines(&mut self) {
         let farewell = |code, text: &str| Farewell::Error(code, text.into());
         let passed = self
             .next_deadline()
             .filter(|deadline| deadline.at_ms <= now_ms())
-            .map(|deadline| deadline.meaning);
+            .map(|deadline| deadline.kind);
         let farewell = match passed {
-            Some(Meaning::NotGreeted) => farewell(
+            Some(TimeoutKind::Handshake) => farewell(
                 ErrorCode::HandshakeTimeout,
                 "you did not greet in time; people press Enter first",
             ),
-            Some(Meaning::Silent) => farewell(ErrorCode::Silent, &self.session.why_silent()),
-            Some(Meaning::NotReading) => farewell(ErrorCode::NotReading, "you did not read for too long"),
-            Some(Meaning::NotClosing) => return self.end(),
+            Some(TimeoutKind::Silent) => farewell(ErrorCode::Silent, &self.session.why_silent()),
+            Some(TimeoutKind::WriteStall) => farewell(ErrorCode::NotReading, "you did not read for too long"),
+            Some(TimeoutKind::Closing) => return self.end(),
             None if self.session.phase() == Phase::CLOSING && self.session.all_sent() => return self.end(),
-            Some(Meaning::LookAgain) | None => return,
+            Some(TimeoutKind::Recheck) | None => return,
         };
         self.session.close(false, &farewell);
     }
 
     fn next_deadline(&self) -> Option<Deadline> {
-        let (record, header) = (self.session.record(), self.shared.context.memory.header);
-        let is_out_of_reach = |room: RoomRef| self.shared.bells.is_out_of_reach(room.index());
+        let (record, header) = (self.session.record(), self.state.context.memory.header);
+        let is_unavailable = |room: RoomRef| self.state.doorbells.is_unavailable(room.index());
         let times = Times {
             now_ms: now_ms(),
             accepted_at_ms: record.accepted_at_ms.load(Ordering::Relaxed),
             last_frame_at_ms: record.last_frame_at_ms.load(Ordering::Relaxed),
-            not_taking_since_ms: (!self.session.all_sent()).then_some(self.client.flow.last_taken_ms),
+            not_taking_since_ms: (!self.session.all_sent()).then_some(self.client.readiness.last_taken_ms),
             closing_since_ms: self.session.closing_since_ms(),
-            bell_is_out_of_reach: self.client.room.is_some_and(is_out_of_reach),
+            doorbell_is_unavailable: self.client.room.is_some_and(is_unavailable),
             handshake_timeout_ms: header.handshake_timeout_ms.load(Ordering::Relaxed),
             heartbeat_timeout_ms: self.session.silence_max_ms(),
         };
@@ -411,7 +408,7 @@ impl Turn<'_> {
     /// Ends the connection's hold on everything.
     pub(crate) fn end(&mut self) {
         let keeper = departure::finish(&mut self.session);
-        self.shared.ring_keeper(keeper);
+        self.state.ring_keeper(keeper);
         self.ring_pending();
     }
 
@@ -419,7 +416,7 @@ impl Turn<'_> {
     pub(crate) fn due_ms(&self) -> u64 {
         let deadline_ms = || self.next_deadline().map(|deadline| deadline.at_ms);
         self.client
-            .lingers_until_ms
+            .linger_until_ms
             .or_else(deadline_ms)
             .unwrap_or(u64::MAX)
     }

@@ -1,7 +1,7 @@
 //! A handler: animates connections and their players. Bytes in, transactions, bytes out.
 //!
 //! How many it serves is the isolation dial: one, unless configured otherwise, and then it ends with it. One that may serve several is
-//! given them by its keeper over a [channel](Assignment), and they take [turns](turn): it is one loop over a set, whose size
+//! given them by its keeper over a [channel](HandlerMessage), and they take [turns](turn): it is one loop over a set, whose size
 //! may be one.
 //!
 //! It must never keep anything that a successor would need anywhere but in shared memory: it can be killed between any two
@@ -27,11 +27,11 @@ use nix::sys::signal::Signal;
 use crate::frontends::console;
 use crate::limits::PULSE_EVERY_MS;
 use crate::logging;
-use crate::process::handler::client::{Client, Shared};
-use crate::process::handler::doorbells::{FIRST_ANSWER, FIRST_BELL};
-use crate::process::handler::drive::Outcome;
-use crate::process::handler::pending_moves::Expected;
-use crate::process::ipc::Assignment;
+use crate::process::handler::client::{Client, HandlerState};
+use crate::process::handler::doorbells::{FIRST_DOORBELL, FIRST_REPLY};
+use crate::process::handler::drive::DriveOutcome;
+use crate::process::handler::pending_moves::PendingMoves;
+use crate::process::ipc::HandlerMessage;
 use crate::process::process_table::Context;
 use crate::state::connections::{Claim, Kind};
 use crate::state::handle::StateHandle;
@@ -43,11 +43,11 @@ use shmem::sys::sockets::{Channel, ChannelError, ReceiveOutcome};
 
 const SIGNALS: Token = Token(0);
 const LIFELINE: Token = Token(1);
-const CHAT_BELL: Token = Token(2);
-const ASSIGNMENTS: Token = Token(3);
+const CHAT_DOORBELL: Token = Token(2);
+const KEEPER_MESSAGES: Token = Token(3);
 /// From here on: sockets, by place.
 const FIRST_SOCKET: usize = 16;
-const _: () = assert!(FIRST_SOCKET + (crate::limits::CLIENTS_PER_HANDLER_MAX as usize) < FIRST_BELL);
+const _: () = assert!(FIRST_SOCKET + (crate::limits::CLIENTS_PER_HANDLER_MAX as usize) < FIRST_DOORBELL);
 
 /// Events that one look at the poll tells of.
 const EVENTS_MAX: usize = 64;
@@ -56,7 +56,7 @@ const EVENTS_MAX: usize = 64;
 const PASSES_PER_LOOK: u32 = 4;
 
 /// What a keeper gives to a handler.
-pub(crate) struct Inheritance {
+pub(crate) struct HandlerArgs {
     pub(crate) context: Context,
     /// Index of the keeper.
     pub(crate) keeper: u32,
@@ -69,14 +69,14 @@ pub(crate) struct Inheritance {
 }
 
 /// Runs in the process that was just forked. Exit status 0 means that there is nothing left to serve.
-pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance) -> u8 {
+pub(crate) fn run(new_process: &NewProcess, inheritance: HandlerArgs) -> u8 {
     logging::set_role("handler");
-    let found = ProcessId::find_itself();
+    let found = ProcessId::try_current();
     let served = found.and_then(|me| {
         let context = inheritance.context;
         for (index, _) in &inheritance.connections {
             let record = context.memory.connections.at(*index);
-            record.pulse.beat();
+            record.liveness.record_progress();
             record.set_handler(me, context.build);
         }
         serve(new_process, inheritance, me)
@@ -87,15 +87,15 @@ pub(crate) fn run(new_process: &NewProcess, inheritance: Inheritance) -> u8 {
     })
 }
 
-fn serve(new_process: &NewProcess, inheritance: Inheritance, me: ProcessId) -> io::Result<u8> {
-    let Context { memory, wiring, .. } = inheritance.context;
+fn serve(new_process: &NewProcess, inheritance: HandlerArgs, me: ProcessId) -> io::Result<u8> {
+    let Context { memory, ipc, .. } = inheritance.context;
     let mut keep = vec![
-        wiring.lifeline.as_fd(),
-        wiring.bell_requests.sender.as_fd(),
-        wiring.chat_bell.as_fd(),
-        wiring.keeper_channel(inheritance.keeper).as_fd(),
+        ipc.lifeline.as_fd(),
+        ipc.doorbell_requests.sender.as_fd(),
+        ipc.chat_doorbell.as_fd(),
+        ipc.keeper_channel(inheritance.keeper).as_fd(),
     ];
-    keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
+    keep.extend(ipc.keepers.iter().map(|keeper| keeper.doorbell.as_fd()));
     keep.extend(inheritance.connections.iter().map(|(_, socket)| socket.as_fd()));
     keep.extend(inheritance.assignments.as_ref().map(AsFd::as_fd));
     new_process.keep_only(&keep)?;
@@ -116,8 +116,8 @@ fn serve(new_process: &NewProcess, inheritance: Inheritance, me: ProcessId) -> i
 }
 
 struct Handler {
-    shared: Shared,
-    state: StateHandle,
+    state: HandlerState,
+    shared_state: StateHandle,
     /// By place. Places are used again.
     clients: Vec<Option<Client>>,
     /// By place: when the client's next turn is due at the latest.
@@ -127,37 +127,42 @@ struct Handler {
     signals: Signals,
     assignments: Option<Channel>,
     /// Connections that others are about to hand over.
-    expected: Expected,
-    next_pulse_ms: u64,
+    pending_moves: PendingMoves,
+    next_liveness_ms: u64,
     supervisor_is_gone: bool,
 }
 
 impl Handler {
-    fn new(inheritance: Inheritance, state: StateHandle, me: ProcessId) -> io::Result<Self> {
+    fn new(inheritance: HandlerArgs, shared_state: StateHandle, me: ProcessId) -> io::Result<Self> {
         let signals = Signals::block(&[Signal::SIGUSR1, Signal::SIGTERM])?;
-        let shared = Shared::new(inheritance.context, inheritance.keeper, me)?;
+        let state = HandlerState::new(inheritance.context, inheritance.keeper, me)?;
         let mut descriptors = vec![
             (signals.as_fd(), SIGNALS),
-            (inheritance.context.wiring.lifeline.as_fd(), LIFELINE),
+            (inheritance.context.ipc.lifeline.as_fd(), LIFELINE),
         ];
-        descriptors.extend(inheritance.assignments.iter().map(|it| (it.as_fd(), ASSIGNMENTS)));
+        descriptors.extend(
+            inheritance
+                .assignments
+                .iter()
+                .map(|it| (it.as_fd(), KEEPER_MESSAGES)),
+        );
         for (descriptor, token) in descriptors {
-            register(&shared.poll, descriptor.as_raw_fd(), token, Interest::READABLE)?;
+            register(&state.poll, descriptor.as_raw_fd(), token, Interest::READABLE)?;
         }
         let mut handler = Self {
-            shared,
             state,
+            shared_state,
             clients: Vec::new(),
             due_ms: Vec::new(),
             ready: Vec::new(),
             signals,
             assignments: inheritance.assignments,
-            expected: Expected::default(),
-            next_pulse_ms: 0,
+            pending_moves: PendingMoves::default(),
+            next_liveness_ms: 0,
             supervisor_is_gone: false,
         };
         for (index, socket) in inheritance.connections {
-            handler.begin_to_serve(index, socket, inheritance.is_successor)?;
+            handler.start_serving(index, socket, inheritance.is_successor)?;
         }
         Ok(handler)
     }
@@ -168,7 +173,7 @@ impl Handler {
         loop {
             // Those whom a turn has woken have theirs before the kernel is asked for more.
             for _ in 0..PASSES_PER_LOOK {
-                self.give_turns()?;
+                self.drive_ready()?;
                 if self.ready.is_empty() {
                     break;
                 }
@@ -176,48 +181,52 @@ impl Handler {
             if self.supervisor_is_gone {
                 return Ok(1);
             }
-            if self.assignments.is_none() && self.has_nobody() {
+            if self.assignments.is_none() && self.has_no_clients() {
                 return Ok(0);
             }
-            match self.shared.poll.poll(&mut events, self.patience()) {
+            match self.state.poll.poll(&mut events, self.poll_timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
             for event in &events {
-                self.hear(event)?;
+                self.on_event(event)?;
             }
-            self.wake_who_is_due();
-            if self.expected.due_ms().is_some_and(|due_ms| due_ms <= now_ms()) {
-                self.serve_who_is_handed_over()?;
+            self.wake_due();
+            if self
+                .pending_moves
+                .due_ms()
+                .is_some_and(|due_ms| due_ms <= now_ms())
+            {
+                self.serve_completed_moves()?;
             }
         }
     }
 
-    fn has_nobody(&self) -> bool {
-        self.clients.iter().all(Option::is_none) && self.expected.is_empty()
+    fn has_no_clients(&self) -> bool {
+        self.clients.iter().all(Option::is_none) && self.pending_moves.is_empty()
     }
 
-    fn hear(&mut self, event: &Event) -> io::Result<()> {
+    fn on_event(&mut self, event: &Event) -> io::Result<()> {
         match event.token() {
             SIGNALS => {
                 while self.signals.read()?.is_some() {}
-                self.look_who_is_wanted();
-                self.serve_who_is_handed_over()?;
+                self.check_flags();
+                self.serve_completed_moves()?;
             }
             LIFELINE => self.supervisor_is_gone = true,
-            CHAT_BELL => (0..self.clients.len()).for_each(|place| self.wake(place)),
-            ASSIGNMENTS => self.take_assignments()?,
-            Token(answer @ FIRST_ANSWER..) => {
-                let room = room_of(answer - FIRST_ANSWER);
-                self.shared.bells.take_answer(room, &self.shared.poll)?;
+            CHAT_DOORBELL => (0..self.clients.len()).for_each(|place| self.wake(place)),
+            KEEPER_MESSAGES => self.receive_messages()?,
+            Token(answer @ FIRST_REPLY..) => {
+                let room = room_of(answer - FIRST_REPLY);
+                self.state.doorbells.take_reply(room, &self.state.poll)?;
                 self.wake_room(room);
             }
-            // Nothing to clear: all who listen share the bell, and each ring is a new edge.
-            Token(bell @ FIRST_BELL..) => self.wake_room(room_of(bell - FIRST_BELL)),
+            // Nothing to clear: all who listen share the doorbell, and each ring is a new edge.
+            Token(doorbell @ FIRST_DOORBELL..) => self.wake_room(room_of(doorbell - FIRST_DOORBELL)),
             Token(socket) => {
                 let place = socket - FIRST_SOCKET;
                 if let Some(Some(client)) = self.clients.get_mut(place) {
-                    client.hear(event);
+                    client.on_socket_event(event);
                     self.wake(place);
                 }
             }
@@ -226,29 +235,29 @@ impl Handler {
     }
 
     /// Everybody who has something to do does a part of it.
-    fn give_turns(&mut self) -> io::Result<()> {
-        let mut turns = std::mem::take(&mut self.ready);
-        for place in turns.drain(..) {
-            self.show_pulse();
+    fn drive_ready(&mut self) -> io::Result<()> {
+        let mut batch = std::mem::take(&mut self.ready);
+        for place in batch.drain(..) {
+            self.report_liveness();
             let Some(client) = &mut self.clients[place] else {
                 continue;
             };
             client.is_ready = false;
-            let outcome = client.take_turn(place, &mut self.shared, &mut self.state)?;
+            let outcome = client.drive(place, &mut self.state, &mut self.shared_state)?;
             self.due_ms[place] = client.due_ms;
             match outcome {
-                Outcome::Wait => {}
-                Outcome::More => self.wake(place),
-                Outcome::Over => self.end(place)?,
-                Outcome::HandOver(to) => self.hand_over(place, to)?,
+                DriveOutcome::Wait => {}
+                DriveOutcome::More => self.wake(place),
+                DriveOutcome::Finished => self.end(place)?,
+                DriveOutcome::Move(to) => self.move_out(place, to)?,
             }
-            while let Some(woken) = self.shared.woken.pop() {
+            while let Some(woken) = self.state.woken.pop() {
                 self.wake(woken);
             }
         }
         // Its space serves the next time.
-        turns.append(&mut self.ready);
-        self.ready = turns;
+        batch.append(&mut self.ready);
+        self.ready = batch;
         Ok(())
     }
 
@@ -261,12 +270,12 @@ impl Handler {
     }
 
     fn wake_room(&mut self, room: u32) {
-        for nth in 0..self.shared.bells.places(room).len() {
-            self.wake(self.shared.bells.places(room)[nth]);
+        for nth in 0..self.state.doorbells.places(room).len() {
+            self.wake(self.state.doorbells.places(room)[nth]);
         }
     }
 
-    fn wake_who_is_due(&mut self) {
+    fn wake_due(&mut self) {
         let now = now_ms();
         for place in 0..self.due_ms.len() {
             if self.due_ms[place] <= now {
@@ -276,20 +285,20 @@ impl Handler {
     }
 
     /// How long nothing needs to be done, if nothing happens.
-    fn patience(&self) -> Option<Duration> {
+    fn poll_timeout(&self) -> Option<Duration> {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        let due_ms = self.due_ms.iter().copied().chain(self.expected.due_ms());
+        let due_ms = self.due_ms.iter().copied().chain(self.pending_moves.due_ms());
         let due_ms = due_ms.min().filter(|due_ms| *due_ms != u64::MAX)?;
         Some(Duration::from_millis(due_ms.saturating_sub(now_ms()).max(1)))
     }
 
     /// Some process has left word for clients of this one.
-    fn look_who_is_wanted(&mut self) {
-        let memory = self.shared.context.memory;
+    fn check_flags(&mut self) {
+        let memory = self.state.context.memory;
         let stopping = memory.header.stopping.load(Ordering::Acquire) != 0;
-        let epoch = memory.header.keepers[self.shared.keeper as usize]
+        let epoch = memory.header.keepers[self.state.keeper as usize]
             .epoch
             .load(Ordering::Acquire);
         for place in 0..self.clients.len() {
@@ -298,47 +307,47 @@ impl Handler {
             };
             let record = memory.connections.at(client.connection().index());
             if record.take_attention() || stopping || record.keeper_epoch() != epoch {
-                client.look_at_flags = true;
+                client.check_flags = true;
                 self.wake(place);
             }
         }
     }
 
     /// Shows, to those who watch whether it does, that this process gets on: all whom it serves come to their turn.
-    fn show_pulse(&mut self) {
+    fn report_liveness(&mut self) {
         let now = now_ms();
-        if now < self.next_pulse_ms {
+        if now < self.next_liveness_ms {
             return;
         }
-        self.next_pulse_ms = now + PULSE_EVERY_MS;
+        self.next_liveness_ms = now + PULSE_EVERY_MS;
         for client in self.clients.iter().flatten() {
             let record = self
-                .shared
+                .state
                 .context
                 .memory
                 .connections
                 .at(client.connection().index());
-            record.pulse.beat();
+            record.liveness.record_progress();
         }
     }
 
-    fn take_assignments(&mut self) -> io::Result<()> {
-        let mut message = [0; Assignment::BYTES];
+    fn receive_messages(&mut self) -> io::Result<()> {
+        let mut message = [0; HandlerMessage::BYTES];
         while let Some(channel) = &self.assignments {
             match channel.receive(&mut message) {
                 Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
                     match (
-                        Assignment::decode(&message[..bytes]),
+                        HandlerMessage::decode(&message[..bytes]),
                         descriptors.into_iter().next(),
                     ) {
-                        (Some(Assignment::Serve { connection }), Some(socket)) => {
-                            self.take_in(connection, socket)?;
+                        (Some(HandlerMessage::Serve { connection }), Some(socket)) => {
+                            self.accept(connection, socket)?;
                         }
-                        (Some(Assignment::Expect { connection, from }), Some(socket)) => {
-                            self.expected.enter(connection, socket, from, now_ms());
+                        (Some(HandlerMessage::ExpectMove { connection, from }), Some(socket)) => {
+                            self.pending_moves.enter(connection, socket, from, now_ms());
                         }
-                        (Some(Assignment::HandOver { connection, to }), None) => {
-                            self.be_asked_for(connection, to)?;
+                        (Some(HandlerMessage::MoveTo { connection, to }), None) => {
+                            self.start_move_out(connection, to)?;
                         }
                         _ => log::error!("a message from the keeper was malformed"),
                     }
@@ -347,7 +356,7 @@ impl Handler {
                 // The keeper wants no more served here, or is dead.
                 Ok(ReceiveOutcome::PeerGone) => {
                     let raw = channel.as_fd().as_raw_fd();
-                    self.shared.poll.registry().deregister(&mut SourceFd(&raw))?;
+                    self.state.poll.registry().deregister(&mut SourceFd(&raw))?;
                     self.assignments = None;
                 }
                 // The keeper has a duplicate. It finds out by this process's end, so that must come.
@@ -358,78 +367,81 @@ impl Handler {
         Ok(())
     }
 
-    fn take_in(&mut self, connection: ConnectionRef, socket: OwnedFd) -> io::Result<()> {
+    fn accept(&mut self, connection: ConnectionRef, socket: OwnedFd) -> io::Result<()> {
         let index = connection.index();
-        let record = self.shared.context.memory.connections.at(index);
+        let record = self.state.context.memory.connections.at(index);
         let is_still_there =
             || record.claimed_after_entry() == Claim::Held && record.reference(index) == connection;
         if is_still_there() {
-            record.set_handler(self.shared.me, self.shared.context.build);
+            record.set_handler(self.state.me, self.state.context.build);
         }
         // Again: whoever gives it up looks for a handler after that, or is seen here.
         if !is_still_there() {
             log::warn!("connection {connection:?} was given up before it was served");
-            record.leave_handler(self.shared.me);
+            record.leave_handler(self.state.me);
             return Ok(());
         }
-        record.pulse.beat();
+        record.liveness.record_progress();
         // Whether anybody has animated it before is not known; the kernel is asked in any case.
-        self.begin_to_serve(index, socket, true)
+        self.start_serving(index, socket, true)
     }
 
-    fn begin_to_serve(&mut self, index: u32, socket: OwnedFd, is_successor: bool) -> io::Result<()> {
+    fn start_serving(&mut self, index: u32, socket: OwnedFd, is_successor: bool) -> io::Result<()> {
         let free = self.clients.iter().position(Option::is_none);
         let place = free.unwrap_or(self.clients.len());
         if free.is_none() {
             self.clients.push(None);
             self.due_ms.push(u64::MAX);
         }
-        self.shared.serves_several |= place > 0 || self.assignments.is_some();
+        self.state.serves_several |= place > 0 || self.assignments.is_some();
         let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let token = Token(FIRST_SOCKET + place);
-        register(&self.shared.poll, socket.as_raw_fd(), token, all)?;
+        register(&self.state.poll, socket.as_raw_fd(), token, all)?;
         let client = Client::attach(
             place,
             index,
             socket,
             is_successor,
-            &mut self.shared,
             &mut self.state,
+            &mut self.shared_state,
         )?;
         self.clients[place] = Some(client);
         self.wake(place);
-        while let Some(woken) = self.shared.woken.pop() {
+        while let Some(woken) = self.state.woken.pop() {
             self.wake(woken);
         }
         Ok(())
     }
 
     /// Serves those that were expected, and whose former handlers have said that they are this process's now.
-    fn serve_who_is_handed_over(&mut self) -> io::Result<()> {
-        let (memory, me) = (self.shared.context.memory, self.shared.me);
-        for (connection, socket) in self.expected.handed_over(&memory.connections, me, now_ms()) {
+    fn serve_completed_moves(&mut self) -> io::Result<()> {
+        let (memory, me) = (self.state.context.memory, self.state.me);
+        for (connection, socket) in self
+            .pending_moves
+            .take_completed(&memory.connections, me, now_ms())
+        {
             // Promised again when it was here already.
             if self.place_of(connection).is_some() {
                 continue;
             }
             let record = memory.connections.at(connection.index());
-            record.set_handler(me, self.shared.context.build);
-            record.pulse.beat();
-            self.begin_to_serve(connection.index(), socket, true)?;
+            record.set_handler(me, self.state.context.build);
+            record.liveness.record_progress();
+            self.start_serving(connection.index(), socket, true)?;
         }
         Ok(())
     }
 
     /// The keeper wants the connection served by another process.
-    fn be_asked_for(&mut self, connection: ConnectionRef, to: ProcessId) -> io::Result<()> {
+    fn start_move_out(&mut self, connection: ConnectionRef, to: ProcessId) -> io::Result<()> {
         if self.place_of(connection).is_none() {
             // It may have been handed over just now.
-            self.serve_who_is_handed_over()?;
+            self.serve_completed_moves()?;
         }
         if let Some(place) = self.place_of(connection)
             && let Some(client) = &mut self.clients[place]
         {
-            client.asked_for_by = Some(to);
+            client.move_to = Some(to);
             self.wake(place);
         }
         Ok(())
@@ -442,25 +454,25 @@ impl Handler {
     }
 
     /// Lets another process serve a connection: it has the socket already, and waits for this.
-    fn hand_over(&mut self, place: usize, to: ProcessId) -> io::Result<()> {
+    fn move_out(&mut self, place: usize, to: ProcessId) -> io::Result<()> {
         let Some(client) = &self.clients[place] else {
             return Ok(());
         };
-        let context = self.shared.context;
+        let context = self.state.context;
         let connection = client.connection().index();
-        self.forget(place)?;
+        self.remove_client(place)?;
         // Up to here it was this process's, and from here on it is the other's: there is nothing between.
         context
             .memory
             .connections
             .at(connection)
-            .hand_over(self.shared.me, to);
+            .hand_over(self.state.me, to);
         // If it cannot be signalled, it looks by itself in a moment; if it is dead, the keeper has a successor for it.
         if let Err(error) = to.send_signal(Signal::SIGUSR1) {
             log::warn!("cannot tell handler {to} that connection {connection} is its own now: {error}");
         }
         context.memory.tell_keeper_of(connection);
-        context.wiring.ring_keeper(self.shared.keeper);
+        context.ipc.ring_keeper(self.state.keeper);
         Ok(())
     }
 
@@ -469,28 +481,28 @@ impl Handler {
         let Some(client) = &self.clients[place] else {
             return Ok(());
         };
-        let context = self.shared.context;
+        let context = self.state.context;
         let connection = client.connection().index();
-        self.forget(place)?;
+        self.remove_client(place)?;
         // From here on the slot is the keeper's to give to another.
         context.memory.connections.at(connection).set_over();
         if self.assignments.is_some() || self.clients.iter().any(Option::is_some) {
             context.memory.tell_keeper_of(connection);
-            context.wiring.ring_keeper(self.shared.keeper);
+            context.ipc.ring_keeper(self.state.keeper);
         }
         Ok(())
     }
 
     /// This process has nothing to do with the connection any more.
-    fn forget(&mut self, place: usize) -> io::Result<()> {
+    fn remove_client(&mut self, place: usize) -> io::Result<()> {
         let Some(client) = self.clients[place].take() else {
             return Ok(());
         };
         self.due_ms[place] = u64::MAX;
-        self.shared.leave_room(place, client.room)?;
+        self.state.leave_room(place, client.room)?;
         // While the keeper has a duplicate, closing this one would not end its events.
         let raw = client.socket.as_raw_fd();
-        self.shared.poll.registry().deregister(&mut SourceFd(&raw))
+        self.state.poll.registry().deregister(&mut SourceFd(&raw))
     }
 }
 

@@ -16,14 +16,14 @@ use shmem::table::Table;
 
 /// Those connections. Who hands one over sends a signal; they are looked at all the same now and then, since it can be killed before.
 #[derive(Debug, Default)]
-pub(crate) struct Expected {
-    connections: Vec<Arrival>,
+pub(crate) struct PendingMoves {
+    connections: Vec<PendingMove>,
     look_at_ms: u64,
     pause_ms: u64,
 }
 
 #[derive(Debug)]
-struct Arrival {
+struct PendingMove {
     connection: ConnectionRef,
     socket: OwnedFd,
     /// Who is to hand it over. If anybody else comes to have it, it does not come from there any more.
@@ -41,7 +41,7 @@ enum State {
     Gone,
 }
 
-impl Arrival {
+impl PendingMove {
     fn state(&self, record: &ConnectionRecord, me: ProcessId) -> State {
         let handler = record.handler();
         let is_there = record.claimed() == Claim::Held
@@ -55,7 +55,7 @@ impl Arrival {
     }
 }
 
-impl Expected {
+impl PendingMoves {
     pub(crate) fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
@@ -69,7 +69,7 @@ impl Expected {
     pub(crate) fn enter(&mut self, connection: ConnectionRef, socket: OwnedFd, from: ProcessId, now_ms: u64) {
         // Announced again, it is expected from whoever has it now.
         self.connections.retain(|other| other.connection != connection);
-        self.connections.push(Arrival {
+        self.connections.push(PendingMove {
             connection,
             socket,
             from,
@@ -80,7 +80,7 @@ impl Expected {
     }
 
     /// Takes out those that are this process's now, and forgets those that do not come any more.
-    pub(crate) fn handed_over(
+    pub(crate) fn take_completed(
         &mut self,
         records: &Table<ConnectionRecord>,
         me: ProcessId,
@@ -89,10 +89,10 @@ impl Expected {
         if self.is_empty() {
             return Vec::new();
         }
-        let state = |arrival: &Arrival| arrival.state(records.at(arrival.connection.index()), me);
+        let state = |arrival: &PendingMove| arrival.state(records.at(arrival.connection.index()), me);
         let (arrived, others) = std::mem::take(&mut self.connections)
             .into_iter()
-            .partition::<Vec<Arrival>, _>(|arrival| state(arrival) == State::HandedOver);
+            .partition::<Vec<PendingMove>, _>(|arrival| state(arrival) == State::HandedOver);
         self.connections = others;
         // (Looked at once more: what has been handed over meanwhile is kept.)
         self.connections.retain(|arrival| state(arrival) != State::Gone);

@@ -4,33 +4,33 @@ use std::io;
 use std::net::Shutdown;
 
 use crate::limits::CLOSING_TIMEOUT_MS;
-use crate::process::handler::drive::{Outcome, Turn};
+use crate::process::handler::drive::{DriveOutcome, Driver};
 use crate::session::transport::Receipt;
 use shmem::sys::clock::now_ms;
-use shmem::sys::sockets::{Received, is_loss_on_the_way, receive_into, shut_down};
+use shmem::sys::sockets::{Received, is_remote_failure, receive_into, shut_down};
 
 /// Times that bytes are received in one turn to be thrown away.
 const DISCARDS_PER_TURN: u32 = 64;
 
-impl Turn<'_> {
+impl Driver<'_> {
     /// Receives what there is and what there is space for. Says whether anything came.
     pub(crate) fn receive(&mut self) -> bool {
         let mut moved = false;
-        while self.client.flow.readable {
+        while self.client.readiness.readable {
             match self.session.receive(&self.client.socket) {
                 Ok(Some(Receipt { bytes: 0, .. })) => {
-                    self.client.flow.client_has_ended = true;
-                    self.client.flow.readable = false;
+                    self.client.readiness.client_has_ended = true;
+                    self.client.readiness.readable = false;
                 }
                 Ok(Some(receipt)) => {
                     moved = true;
                     self.session.note_typing();
-                    self.client.flow.readable = !receipt.was_all || self.client.flow.more_behind;
+                    self.client.readiness.readable = !receipt.was_all || self.client.readiness.more_behind;
                 }
                 // Full: what is there must be handled first.
                 Ok(None) => break,
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => self.client.flow.readable = false,
+                    io::ErrorKind::WouldBlock => self.client.readiness.readable = false,
                     io::ErrorKind::Interrupted => {}
                     _ => {
                         self.lose_connection(&error);
@@ -45,12 +45,12 @@ impl Turn<'_> {
     /// Sends what there is, as far as the kernel takes it. Says whether anything went.
     pub(crate) fn send(&mut self) -> bool {
         let mut moved = false;
-        while self.client.flow.writable {
+        while self.client.readiness.writable {
             match self.session.send(&self.client.socket) {
                 Ok(None) => break,
                 Ok(Some(_)) => moved = true,
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => self.client.flow.writable = false,
+                    io::ErrorKind::WouldBlock => self.client.readiness.writable = false,
                     io::ErrorKind::Interrupted => {}
                     _ => {
                         self.lose_connection(&error);
@@ -60,7 +60,7 @@ impl Turn<'_> {
             }
         }
         if moved || self.session.all_sent() {
-            self.client.flow.last_taken_ms = now_ms();
+            self.client.readiness.last_taken_ms = now_ms();
         }
         if moved {
             self.session.forget_sent();
@@ -70,7 +70,7 @@ impl Turn<'_> {
 
     /// The client may resume the session on another connection.
     fn lose_connection(&mut self, error: &io::Error) {
-        if !is_loss_on_the_way(error) {
+        if !is_remote_failure(error) {
             let peer = self.session.record().peer();
             log::warn!("the connection from {peer} is lost: {error}");
         }
@@ -79,48 +79,48 @@ impl Turn<'_> {
 
     /// Shuts the connection down, and reads on for a moment: closed with unread bytes, the kernel would send a reset, and the
     /// client could lose what it has not read yet.
-    pub(crate) fn linger(&mut self) -> io::Result<Outcome> {
+    pub(crate) fn linger(&mut self) -> io::Result<DriveOutcome> {
         let socket = &self.client.socket;
-        let until_ms = match self.client.lingers_until_ms {
+        let until_ms = match self.client.linger_until_ms {
             Some(until_ms) => until_ms,
             None => {
                 // For all duplicates: the keeper's would keep the connection open.
                 shut_down(socket, Shutdown::Write)?;
-                *self.client.lingers_until_ms.insert(now_ms() + CLOSING_TIMEOUT_MS)
+                *self.client.linger_until_ms.insert(now_ms() + CLOSING_TIMEOUT_MS)
             }
         };
         match self.discard(until_ms) {
-            Outcome::Over => shut_down(&self.client.socket, Shutdown::Both)?,
+            DriveOutcome::Finished => shut_down(&self.client.socket, Shutdown::Both)?,
             wait_or_more => return Ok(wait_or_more),
         }
-        Ok(Outcome::Over)
+        Ok(DriveOutcome::Finished)
     }
 
     /// Reads what the client still sends, and ignores it. (Not inline: its buffer would lie on the stack of every process, and clearing it
     /// turns that into memory.)
     #[inline(never)]
-    fn discard(&mut self, until_ms: u64) -> Outcome {
-        let flow = &mut self.client.flow;
+    fn discard(&mut self, until_ms: u64) -> DriveOutcome {
+        let readiness = &mut self.client.readiness;
         let mut ignored = [0; 4096];
         for _ in 0..DISCARDS_PER_TURN {
-            if flow.client_has_ended || now_ms() >= until_ms {
-                return Outcome::Over;
+            if readiness.client_has_ended || now_ms() >= until_ms {
+                return DriveOutcome::Finished;
             }
             match receive_into(&self.client.socket, &mut ignored) {
                 Received::Bytes(_) => {}
-                Received::WouldBlock => return Outcome::Wait,
-                Received::Ended => flow.client_has_ended = true,
+                Received::WouldBlock => return DriveOutcome::Wait,
+                Received::Ended => readiness.client_has_ended = true,
                 Received::Gone(error) => {
-                    if !is_loss_on_the_way(&error) {
+                    if !is_remote_failure(&error) {
                         log::warn!("the connection is closed without reading on: {error}");
                     }
-                    flow.client_has_ended = true;
+                    readiness.client_has_ended = true;
                 }
             }
         }
-        match flow.client_has_ended {
-            true => Outcome::Over,
-            false => Outcome::More,
+        match readiness.client_has_ended {
+            true => DriveOutcome::Finished,
+            false => DriveOutcome::More,
         }
     }
 }

@@ -13,9 +13,9 @@ use mio::{Interest, Token};
 use nix::sys::signal::Signal;
 
 use crate::limits::{ADOPT_AGAIN_MS, ADOPTIONS_AT_ONCE_MAX, HAND_ON_AGAIN_MS, UPGRADE_HANDLER_EVERY_MS};
-use crate::process::ipc::Delivery;
-use crate::process::keeper::handlers::Worker;
-use crate::process::keeper::{FIRST_ADOPTED, Keeper, Kept};
+use crate::process::ipc::KeeperMessage;
+use crate::process::keeper::handlers::HandlerEntry;
+use crate::process::keeper::{FIRST_ADOPTED, HeldConnection, Keeper};
 use crate::state::connections::{Claim, Kind};
 use crate::state::layout::ConnectionRef;
 use shmem::sys::clock::now_ms;
@@ -24,7 +24,7 @@ use shmem::sys::sockets::{ChannelError, SendOutcome};
 
 /// Why connections could not be handed on.
 #[derive(Debug, thiserror::Error)]
-enum HandOnError {
+enum TransferError {
     #[error("the channel is full")]
     Full,
     #[error("{0}")]
@@ -42,72 +42,73 @@ fn may_be_alive(handler: ProcessId) -> bool {
 impl Keeper {
     /// Hands all connections on to the keeper that takes this one's place. Those for which the channel has no place until `by_ms`, their
     /// handlers are asked for.
-    pub(crate) fn hand_on(&mut self, by_ms: u64) -> io::Result<()> {
-        while let Err(why) = self.hand_on_those_left() {
+    pub(crate) fn transfer_connections(&mut self, by_ms: u64) -> io::Result<()> {
+        while let Err(why) = self.transfer_remaining() {
             if by_ms <= now_ms() {
                 log::warn!("cannot hand all connections on to the next keeper: {why}");
                 return Ok(());
             }
             // It is full of newcomers, or too many descriptors are under way.
-            self.take_connections()?;
+            self.receive_connections()?;
             std::thread::sleep(Duration::from_millis(HAND_ON_AGAIN_MS));
         }
         Ok(())
     }
 
-    fn hand_on_those_left(&mut self) -> Result<(), HandOnError> {
+    fn transfer_remaining(&mut self) -> Result<(), TransferError> {
         let memory = self.context.memory;
-        let is_left = |(index, _): &(&u32, &Kept)| {
-            memory.connections.at(**index).kind() == Kind::Game && !self.handed_on.contains(index)
+        let is_left = |(index, _): &(&u32, &HeldConnection)| {
+            memory.connections.at(**index).kind() == Kind::Game && !self.transferred.contains(index)
         };
-        let mut left: Vec<(&u32, &Kept)> = self.kept.iter().filter(is_left).collect();
+        let mut left: Vec<(&u32, &HeldConnection)> = self.held.iter().filter(is_left).collect();
         // If a handler dies meanwhile, its successor gets all that it had.
-        left.sort_by_key(|(_, kept)| kept.handler);
-        let channel = self.context.wiring.keeper_channel(self.index);
-        for part in left.chunks(Delivery::CONNECTIONS_MAX) {
-            let reference = |(index, _): &(&u32, &Kept)| memory.connections.at(**index).reference(**index);
-            let delivery = Delivery::Adopt {
+        left.sort_by_key(|(_, held)| held.handler);
+        let channel = self.context.ipc.keeper_channel(self.index);
+        for part in left.chunks(KeeperMessage::CONNECTIONS_MAX) {
+            let reference =
+                |(index, _): &(&u32, &HeldConnection)| memory.connections.at(**index).reference(**index);
+            let delivery = KeeperMessage::Adopt {
                 connections: part.iter().map(reference).collect(),
             };
-            let sockets: Vec<BorrowedFd<'_>> = part.iter().map(|(_, kept)| kept.socket.as_fd()).collect();
+            let sockets: Vec<BorrowedFd<'_>> = part.iter().map(|(_, held)| held.socket.as_fd()).collect();
             match channel.send(&delivery.encode(), &sockets)? {
-                SendOutcome::Sent => self.handed_on.extend(part.iter().map(|(index, _)| **index)),
-                SendOutcome::WouldBlock | SendOutcome::PeerGone => return Err(HandOnError::Full),
+                SendOutcome::Sent => self.transferred.extend(part.iter().map(|(index, _)| **index)),
+                SendOutcome::WouldBlock | SendOutcome::PeerGone => return Err(TransferError::Full),
             }
         }
         Ok(())
     }
 
     /// Makes handlers whose keeper has died offer their sockets: a few at a time, for their offers to find place in the channel.
-    pub(crate) fn ask_for_offers(&mut self) {
+    pub(crate) fn request_sockets(&mut self) {
         if self.to_adopt.is_empty() {
             return;
         }
-        if self.to_ask.is_empty() && self.ask_again_at_ms <= now_ms() {
-            self.look_who_is_to_be_adopted();
+        if self.handlers_to_request.is_empty() && self.next_adoption_round_ms <= now_ms() {
+            self.refresh_adoptions();
         }
         let mut asked_for = 0;
         while asked_for < ADOPTIONS_AT_ONCE_MAX
-            && let Some((index, count)) = self.to_ask.pop_front()
+            && let Some((index, count)) = self.handlers_to_request.pop_front()
         {
             if self.context.memory.connections.at(index).keeper_epoch() != self.epoch {
-                self.nudge(index);
+                self.signal_handler(index);
                 asked_for += count;
             }
         }
     }
 
     /// When others are to be asked, in milliseconds from now.
-    pub(crate) fn ask_again_ms(&self) -> Option<u64> {
-        let is_due = !self.to_ask.is_empty();
-        let next_round_ms = self.ask_again_at_ms.saturating_sub(now_ms());
+    pub(crate) fn adoption_due_ms(&self) -> Option<u64> {
+        let is_due = !self.handlers_to_request.is_empty();
+        let next_round_ms = self.next_adoption_round_ms.saturating_sub(now_ms());
         // Offers come first.
         (!self.to_adopt.is_empty()).then_some(if is_due { 1 } else { next_round_ms })
     }
 
-    fn look_who_is_to_be_adopted(&mut self) {
+    fn refresh_adoptions(&mut self) {
         let memory = self.context.memory;
-        self.ask_again_at_ms = now_ms() + ADOPT_AGAIN_MS;
+        self.next_adoption_round_ms = now_ms() + ADOPT_AGAIN_MS;
         let (over, to_adopt) = std::mem::take(&mut self.to_adopt)
             .into_iter()
             .partition::<Vec<u32>, _>(|index| {
@@ -131,13 +132,13 @@ impl Keeper {
                 && record.handler().is_none_or(may_be_alive)
         };
         self.to_adopt.retain(lives_on);
-        let mut of_handlers: BTreeMap<u64, (u32, usize)> = BTreeMap::new();
+        let mut by_handler: BTreeMap<u64, (u32, usize)> = BTreeMap::new();
         for index in &self.to_adopt {
             if let Some(handler) = memory.connections.at(*index).handler() {
-                of_handlers.entry(handler.to_number()).or_insert((*index, 0)).1 += 1;
+                by_handler.entry(handler.to_number()).or_insert((*index, 0)).1 += 1;
             }
         }
-        self.to_ask = of_handlers.into_values().collect();
+        self.handlers_to_request = by_handler.into_values().collect();
     }
 
     /// Takes over the keeping of a connection. If its handler has died, and will not be reported, gives that.
@@ -146,12 +147,12 @@ impl Keeper {
         let record = self.context.memory.connections.get(index)?;
         let is_still_there = || record.claimed() == Claim::Held && record.reference(index) == connection;
         let handler = record.handler().filter(|_| is_still_there())?;
-        if self.kept.contains_key(&index) {
+        if self.held.contains_key(&index) {
             // Offered twice; or handed on by this keeper itself, which has come upon it again.
-            self.handed_on.remove(&index);
+            self.transferred.remove(&index);
             return None;
         }
-        let lives = match self.know_handler(handler, record.handler_build()) {
+        let lives = match self.ensure_tracked(handler, record.handler_build()) {
             Ok(lives) => lives,
             Err(error) => {
                 // It goes on without a keeper until it is asked again, in a moment.
@@ -166,21 +167,22 @@ impl Keeper {
             return None;
         }
         self.slot().occupancy(record.kind()).hold_adopted();
-        let mut kept = Kept::new(socket);
-        kept.handler = handler.pid;
-        self.kept.insert(index, kept);
-        self.crew.change(handler.pid, |worker| worker.take_on(index));
+        let mut held = HeldConnection::new(socket);
+        held.handler = handler.pid;
+        self.held.insert(index, held);
+        self.handlers
+            .change(handler.pid, |entry| entry.add_connection(index));
         if record.is_over() {
             // Its end was told before the offer was looked at.
-            self.let_go(index);
+            self.release_connection(index);
             return None;
         }
         (!lives).then_some(handler)
     }
 
     /// Keeps a connection no more until its handler has offered it, as if this keeper had just begun.
-    pub(crate) fn adopt_anew(&mut self, index: u32) {
-        if self.kept.remove(&index).is_none() {
+    pub(crate) fn requeue_adoption(&mut self, index: u32) {
+        if self.held.remove(&index).is_none() {
             return;
         }
         let record = self.context.memory.connections.at(index);
@@ -190,16 +192,16 @@ impl Keeper {
     }
 
     /// Makes a handler one of this keeper's, if it is not. Says whether its end is still to come.
-    pub(crate) fn know_handler(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
-        let is_it = |worker: &Worker| worker.process == handler;
-        match self.crew.get(handler.pid).is_some_and(is_it) {
+    pub(crate) fn ensure_tracked(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
+        let is_it = |entry: &HandlerEntry| entry.process == handler;
+        match self.handlers.get(handler.pid).is_some_and(is_it) {
             true => Ok(true),
-            false => self.adopt_handler(handler, build),
+            false => self.track_adopted_handler(handler, build),
         }
     }
 
     /// Whether a connection that the handler serves, or may be about to serve, has not been offered yet: it would be lost with it.
-    fn has_more_to_offer(&self, pid: u32) -> bool {
+    fn has_unadopted_connections(&self, pid: u32) -> bool {
         let may_be_its = |index: &u32| {
             let record = self.context.memory.connections.at(*index);
             record.claimed() == Claim::Held
@@ -211,20 +213,20 @@ impl Keeper {
 
     /// From now on this process watches for the end of a handler that is not its child. It cannot give it anybody new to serve.
     /// Says whether there is an end to be watched for yet.
-    fn adopt_handler(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
+    fn track_adopted_handler(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
         let Some(pidfd) = handler.open_pidfd()? else {
             return Ok(false);
         };
-        self.forget_former(handler);
+        self.evict_stale_pid(handler);
         let token = Token(FIRST_ADOPTED + handler.pid as usize);
         let registry = self.poll.registry();
         registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)?;
         if build != self.context.build {
             self.outdated.push_back(handler.pid);
         }
-        let mut worker = Worker::new(handler, Vec::new(), None, self.context.config);
-        worker.pidfd = Some(pidfd);
-        self.crew.enter(worker);
+        let mut entry = HandlerEntry::new(handler, Vec::new(), None, self.context.config);
+        entry.pidfd = Some(pidfd);
+        self.handlers.enter(entry);
         Ok(true)
     }
 
@@ -239,17 +241,17 @@ impl Keeper {
             let Some(pid) = self.outdated.pop_front() else {
                 return;
             };
-            if self.has_more_to_offer(pid) {
+            if self.has_unadopted_connections(pid) {
                 self.outdated.push_back(pid);
                 continue;
             }
             // It may have died meanwhile, and another's successor, this process's child, have its pid.
-            let Some(worker) = self.crew.get(pid).filter(|worker| worker.pidfd.is_some()) else {
+            let Some(entry) = self.handlers.get(pid).filter(|entry| entry.pidfd.is_some()) else {
                 continue;
             };
-            match worker.process.send_signal(Signal::SIGKILL) {
+            match entry.process.send_signal(Signal::SIGKILL) {
                 Ok(_) => {
-                    self.crew.change(pid, |worker| worker.is_replaced = true);
+                    self.handlers.change(pid, |entry| entry.is_replaced = true);
                 }
                 Err(error) => {
                     log::error!("cannot replace handler {pid} yet: {error}");
@@ -261,20 +263,20 @@ impl Keeper {
     }
 
     /// A process has the pid of a handler that this one has not yet been told the end of.
-    pub(crate) fn forget_former(&mut self, process: ProcessId) {
+    pub(crate) fn evict_stale_pid(&mut self, process: ProcessId) {
         if self
-            .crew
+            .handlers
             .get(process.pid)
-            .is_some_and(|worker| worker.process != process)
+            .is_some_and(|entry| entry.process != process)
         {
-            self.adopted_handler_ended(process.pid);
+            self.on_adopted_exit(process.pid);
         }
     }
 
     /// The end of a handler that this process watches, because it is not its child, is seen.
-    pub(crate) fn adopted_handler_ended(&mut self, pid: u32) {
-        let take_pidfd = |worker: &mut Worker| worker.pidfd.take();
-        let Some(pidfd) = self.crew.change(pid, take_pidfd).flatten() else {
+    pub(crate) fn on_adopted_exit(&mut self, pid: u32) {
+        let take_pidfd = |entry: &mut HandlerEntry| entry.pidfd.take();
+        let Some(pidfd) = self.handlers.change(pid, take_pidfd).flatten() else {
             // The end of this process's own children is seen elsewhere.
             return;
         };
@@ -285,6 +287,6 @@ impl Keeper {
             log::error!("cannot leave off watching a handler that has ended: {error}");
         }
         // Its exit status is the supervisor's to see, who was given the orphan; but the records tell what it has brought to an end.
-        self.handler_ended(pid, None);
+        self.on_handler_exit(pid, None);
     }
 }

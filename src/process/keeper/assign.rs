@@ -9,10 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use crate::process::admission::Refusal;
-use crate::process::ipc::Assignment;
-use crate::process::keeper::handlers::Worker;
-use crate::process::keeper::spawn::HireError;
-use crate::process::keeper::{Keeper, Kept};
+use crate::process::ipc::HandlerMessage;
+use crate::process::keeper::handlers::HandlerEntry;
+use crate::process::keeper::spawn::SpawnError;
+use crate::process::keeper::{HeldConnection, Keeper};
 use crate::state::connections::Kind;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{ForkError, ProcessId};
@@ -20,7 +20,7 @@ use shmem::sys::sockets::SendOutcome;
 
 impl Keeper {
     /// A connection that was just accepted.
-    pub(crate) fn take_in(&mut self, kind: Kind, order: u64, socket: OwnedFd) {
+    pub(crate) fn accept_connection(&mut self, kind: Kind, order: u64, socket: OwnedFd) {
         let socket = TcpStream::from(socket);
         // A client that has gone already has no address any more.
         let peer = socket
@@ -33,31 +33,31 @@ impl Keeper {
             return;
         };
         record.set_order(order);
-        self.kept.insert(index, Kept::new(socket));
+        self.held.insert(index, HeldConnection::new(socket));
         self.slot().occupancy(kind).hold_new();
-        let shares = kind == Kind::Game && self.hands_out();
-        if shares && self.assign_to_newcomers_place(index) {
-            self.spares.client_came(self.crew.idle(), now_ms());
+        let shares = kind == Kind::Game && self.assigns_connections();
+        if shares && self.assign_to_running_handler(index) {
+            self.spares.client_came(self.handlers.idle(), now_ms());
             return;
         }
         if shares {
             self.spares.client_came(0, now_ms());
         }
-        if let Err(error) = self.hire(vec![index], false, shares) {
+        if let Err(error) = self.spawn_handler(vec![index], false, shares) {
             log::error!("cannot fork a handler: {error}");
-            if matches!(error, HireError::Fork(ForkError::Identify(_))) {
+            if matches!(error, SpawnError::Fork(ForkError::Identify(_))) {
                 // It was there, and may have greeted: what it held is the ticker's to free. The client comes again.
-                return self.give_up(index);
+                return self.abandon_connection(index);
             }
-            if let Some(kept) = self.kept.remove(&index) {
-                self.refuse(kind, &kept.socket, Refusal::NoResources);
+            if let Some(held) = self.held.remove(&index) {
+                self.refuse(kind, &held.socket, Refusal::NoResources);
             }
-            self.give_slot_back(index, kind);
+            self.free_slot(index, kind);
         }
     }
 
     /// What handlers have to say of their connections.
-    pub(crate) fn hear_news(&mut self) {
+    pub(crate) fn process_notifications(&mut self) {
         let memory = self.context.memory;
         let first = memory.connections_of_keeper(self.index).start;
         for (word_index, word) in (0_u32..).zip(&self.slot().news) {
@@ -66,90 +66,91 @@ impl Keeper {
                 let index = first + word_index * 64 + bits.trailing_zeros();
                 bits &= bits - 1;
                 let record = memory.connections.at(index);
-                self.follow_move(index);
+                self.complete_move(index);
                 if record.is_over() {
-                    self.let_go(index);
+                    self.release_connection(index);
                 } else if let Some(other) = record.take_beside() {
-                    self.ask_to_move(index, other);
+                    self.start_move(index, other);
                 }
             }
         }
     }
 
     /// If the connection's handler has handed it over, it is the other's from now on.
-    pub(crate) fn follow_move(&mut self, index: u32) {
+    pub(crate) fn complete_move(&mut self, index: u32) {
         let record = self.context.memory.connections.at(index);
-        let (Some(handler), Some(kept)) = (record.handler(), self.kept.get_mut(&index)) else {
+        let (Some(handler), Some(held)) = (record.handler(), self.held.get_mut(&index)) else {
             return;
         };
-        if kept.handler == 0 || kept.handler == handler.pid {
+        if held.handler == 0 || held.handler == handler.pid {
             return;
         }
-        let from = std::mem::replace(&mut kept.handler, handler.pid);
-        self.crew.change(from, |worker| worker.hand_over(index));
-        self.break_promise(index);
+        let from = std::mem::replace(&mut held.handler, handler.pid);
+        self.handlers.change(from, |entry| entry.move_out(index));
+        self.cancel_move(index);
         // Promised or not, it has it.
-        match self.know_handler(handler, record.handler_build()) {
+        match self.ensure_tracked(handler, record.handler_build()) {
             Ok(true) => {
-                self.crew.change(handler.pid, |worker| worker.take_on(index));
+                self.handlers
+                    .change(handler.pid, |entry| entry.add_connection(index));
             }
             Ok(false) => self.replace_dead(handler, vec![index]),
             Err(error) => {
                 log::error!("cannot watch handler {handler}, which has taken a connection over: {error}");
-                self.adopt_anew(index);
+                self.requeue_adoption(index);
             }
         }
     }
 
     /// A client asks to be served where another one is. Its next handler gets the socket before its present one is asked to let go:
     /// somebody has it at every moment.
-    fn ask_to_move(&mut self, index: u32, other: u32) {
-        let (Some(kept), Some(to)) = (self.kept.get(&index), self.kept.get(&other)) else {
+    fn start_move(&mut self, index: u32, other: u32) {
+        let (Some(held), Some(to)) = (self.held.get(&index), self.held.get(&other)) else {
             return;
         };
-        let (from, to) = (kept.handler, to.handler);
-        if from == to || kept.moves_to == Some(to) || !self.crew.has_place_for_move(to) {
+        let (from, to) = (held.handler, to.handler);
+        if from == to || held.moves_to == Some(to) || !self.handlers.can_receive_move(to) {
             return;
         }
-        let asked = self.crew.get(from).filter(|worker| worker.channel.is_some());
-        let Some(present) = asked.map(|worker| worker.process) else {
+        let asked = self.handlers.get(from).filter(|entry| entry.channel.is_some());
+        let Some(present) = asked.map(|entry| entry.process) else {
             return;
         };
         let connection = self.context.memory.connections.at(index).reference(index);
-        self.break_promise(index);
-        let expect = Assignment::Expect {
+        self.cancel_move(index);
+        let expect = HandlerMessage::ExpectMove {
             connection,
             from: present,
         };
         let Some(next) = self.send_socket(index, to, expect) else {
             return;
         };
-        if let Some(kept) = self.kept.get_mut(&index) {
-            kept.moves_to = Some(to);
+        if let Some(held) = self.held.get_mut(&index) {
+            held.moves_to = Some(to);
         }
-        let hand_over = Assignment::HandOver { connection, to: next }.encode();
-        let asks = self.crew.get(from).and_then(|worker| worker.channel.as_ref());
+        let hand_over = HandlerMessage::MoveTo { connection, to: next }.encode();
+        let asks = self.handlers.get(from).and_then(|entry| entry.channel.as_ref());
         if !asks.is_some_and(|asks| matches!(asks.send(&hand_over, &[]), Ok(SendOutcome::Sent))) {
             // It stays where it is.
-            self.break_promise(index);
+            self.cancel_move(index);
         }
     }
 
     /// A handler that was promised the connection does not get it.
-    pub(crate) fn break_promise(&mut self, index: u32) {
-        let promised_to = self.kept.get_mut(&index).and_then(|kept| kept.moves_to.take());
+    pub(crate) fn cancel_move(&mut self, index: u32) {
+        let promised_to = self.held.get_mut(&index).and_then(|held| held.moves_to.take());
         if let Some(other) = promised_to {
-            self.crew.change(other, |worker| worker.hand_over(index));
+            self.handlers.change(other, |entry| entry.move_out(index));
         }
     }
 
-    fn assign_to_newcomers_place(&mut self, index: u32) -> bool {
-        while let Some(pid) = self.crew.place_for_newcomer() {
+    fn assign_to_running_handler(&mut self, index: u32) -> bool {
+        while let Some(pid) = self.handlers.pick_for_new_connection() {
             if self.assign(index, pid) {
                 return true;
             }
             // It is dead, or has too much to do: it is given nothing more.
-            self.crew.change(pid, |worker| worker.channel = None);
+            self.handlers.change(pid, |entry| entry.channel = None);
         }
         false
     }
@@ -157,14 +158,14 @@ impl Keeper {
     /// Gives a connection to a handler that is there. Says whether that was possible.
     fn assign(&mut self, index: u32, pid: u32) -> bool {
         let record = self.context.memory.connections.at(index);
-        let serve = Assignment::Serve {
+        let serve = HandlerMessage::Serve {
             connection: record.reference(index),
         };
         let Some(handler) = self.send_socket(index, pid, serve) else {
             return false;
         };
-        if let Some(kept) = self.kept.get_mut(&index) {
-            kept.handler = pid;
+        if let Some(held) = self.held.get_mut(&index) {
+            held.handler = pid;
         }
         // Not before it was sent: if this process died in between, the handler would be waited for that had never heard of it.
         record.set_handler(handler, self.context.build);
@@ -172,21 +173,21 @@ impl Keeper {
     }
 
     /// Sends a connection's socket to a handler, which has one client more from now on.
-    fn send_socket(&mut self, index: u32, pid: u32, message: Assignment) -> Option<ProcessId> {
-        let socket = self.kept.get(&index)?.socket.as_fd();
-        let send = |worker: &mut Worker| {
-            let channel = worker.channel.as_ref()?;
+    fn send_socket(&mut self, index: u32, pid: u32, message: HandlerMessage) -> Option<ProcessId> {
+        let socket = self.held.get(&index)?.socket.as_fd();
+        let send = |entry: &mut HandlerEntry| {
+            let channel = entry.channel.as_ref()?;
             match channel.send(&message.encode(), &[socket]) {
                 Ok(SendOutcome::Sent) => {}
                 Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => return None,
                 Err(error) => {
-                    log::warn!("cannot give a connection to handler {}: {error}", worker.process);
+                    log::warn!("cannot give a connection to handler {}: {error}", entry.process);
                     return None;
                 }
             }
-            worker.take_on(index);
-            Some(worker.process)
+            entry.add_connection(index);
+            Some(entry.process)
         };
-        self.crew.change(pid, send).flatten()
+        self.handlers.change(pid, send).flatten()
     }
 }

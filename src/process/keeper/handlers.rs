@@ -9,7 +9,7 @@ use shmem::sys::process::ProcessId;
 use shmem::sys::sockets::Channel;
 
 /// A handler.
-pub(crate) struct Worker {
+pub(crate) struct HandlerEntry {
     pub(crate) process: ProcessId,
     /// Indices of the connections that it serves, or was promised.
     pub(crate) connections: Vec<u32>,
@@ -20,10 +20,10 @@ pub(crate) struct Worker {
     /// It was killed to be replaced by one of the new program: nobody is to blame.
     pub(crate) is_replaced: bool,
     /// Clients that it may yet be given in its life.
-    pub(crate) clients_left: u32,
+    pub(crate) connections_left: u32,
 }
 
-impl Worker {
+impl HandlerEntry {
     /// One that was given its connections at its birth.
     pub(crate) fn new(
         process: ProcessId,
@@ -38,106 +38,106 @@ impl Worker {
             channel,
             pidfd: None,
             is_replaced: false,
-            clients_left: config.handler_life.saturating_sub(taken),
+            connections_left: config.handler_life.saturating_sub(taken),
         }
     }
 
     /// It serves this connection, too, or was promised it.
-    pub(crate) fn take_on(&mut self, index: u32) {
+    pub(crate) fn add_connection(&mut self, index: u32) {
         if !self.connections.contains(&index) {
             self.connections.push(index);
-            self.clients_left = self.clients_left.saturating_sub(1);
+            self.connections_left = self.connections_left.saturating_sub(1);
         }
     }
 
     /// It does not serve this connection any more.
-    pub(crate) fn leave_off(&mut self, index: u32) {
+    pub(crate) fn remove_connection(&mut self, index: u32) {
         self.connections.retain(|other| *other != index);
     }
 
     /// The same of one that goes on elsewhere: it has not used a place up.
-    pub(crate) fn hand_over(&mut self, index: u32) {
-        self.leave_off(index);
-        self.clients_left = self.clients_left.saturating_add(1);
+    pub(crate) fn move_out(&mut self, index: u32) {
+        self.remove_connection(index);
+        self.connections_left = self.connections_left.saturating_add(1);
     }
 
     /// Whether it may be given somebody, as far as its places do not decide that.
-    fn is_to_be_had(&self) -> bool {
-        self.channel.is_some() && self.clients_left > 0
+    fn is_available(&self) -> bool {
+        self.channel.is_some() && self.connections_left > 0
     }
 }
 
 /// All handlers of a keeper, by pid.
-pub(crate) struct Crew {
-    workers: BTreeMap<u32, Worker>,
+pub(crate) struct HandlerSet {
+    entries: BTreeMap<u32, HandlerEntry>,
     /// Those with somebody to serve and a place for somebody new.
-    open: BTreeSet<u32>,
+    partly_filled: BTreeSet<u32>,
     /// Those with nobody to serve who could have somebody.
     idle: BTreeSet<u32>,
     places: usize,
-    places_for_newcomers: usize,
+    capacity_for_new: usize,
 }
 
-impl Crew {
+impl HandlerSet {
     /// Nobody yet.
     pub(crate) fn new(config: &Config) -> Self {
         let places = config.clients_per_handler;
         Self {
-            workers: BTreeMap::new(),
-            open: BTreeSet::new(),
+            entries: BTreeMap::new(),
+            partly_filled: BTreeSet::new(),
             idle: BTreeSet::new(),
             places: places as usize,
-            places_for_newcomers: (places - places / PLACES_FOR_MOVES_ONE_IN) as usize,
+            capacity_for_new: (places - places / PLACES_FOR_MOVES_ONE_IN) as usize,
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.workers.is_empty()
+        self.entries.is_empty()
     }
 
     pub(crate) fn len(&self) -> u32 {
-        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn get(&self, pid: u32) -> Option<&Worker> {
-        self.workers.get(&pid)
+    pub(crate) fn get(&self, pid: u32) -> Option<&HandlerEntry> {
+        self.entries.get(&pid)
     }
 
-    pub(crate) fn enter(&mut self, worker: Worker) {
-        let pid = worker.process.pid;
-        self.workers.insert(pid, worker);
+    pub(crate) fn enter(&mut self, entry: HandlerEntry) {
+        let pid = entry.process.pid;
+        self.entries.insert(pid, entry);
         self.sort(pid);
     }
 
-    pub(crate) fn remove(&mut self, pid: u32) -> Option<Worker> {
-        let worker = self.workers.remove(&pid);
+    pub(crate) fn remove(&mut self, pid: u32) -> Option<HandlerEntry> {
+        let entry = self.entries.remove(&pid);
         self.sort(pid);
-        worker
+        entry
     }
 
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Worker> {
-        self.open.clear();
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = HandlerEntry> {
+        self.partly_filled.clear();
         self.idle.clear();
-        std::mem::take(&mut self.workers).into_values()
+        std::mem::take(&mut self.entries).into_values()
     }
 
     /// Changes something about a handler, if it is one of these.
-    pub(crate) fn change<R>(&mut self, pid: u32, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
-        let changed = self.workers.get_mut(&pid).map(change);
+    pub(crate) fn change<R>(&mut self, pid: u32, change: impl FnOnce(&mut HandlerEntry) -> R) -> Option<R> {
+        let changed = self.entries.get_mut(&pid).map(change);
         self.sort(pid);
         changed
     }
 
     /// Who is to have somebody new: the first that has others already and a place, so that places are filled before processes are
     /// used up; else one that is idle.
-    pub(crate) fn place_for_newcomer(&self) -> Option<u32> {
-        self.open.first().or(self.idle.first()).copied()
+    pub(crate) fn pick_for_new_connection(&self) -> Option<u32> {
+        self.partly_filled.first().or(self.idle.first()).copied()
     }
 
     /// Whether a client of another handler's could be moved to this one.
-    pub(crate) fn has_place_for_move(&self, pid: u32) -> bool {
-        let has_place = |worker: &Worker| worker.is_to_be_had() && worker.connections.len() < self.places;
-        self.workers.get(&pid).is_some_and(has_place)
+    pub(crate) fn can_receive_move(&self, pid: u32) -> bool {
+        let has_place = |entry: &HandlerEntry| entry.is_available() && entry.connections.len() < self.places;
+        self.entries.get(&pid).is_some_and(has_place)
     }
 
     /// How many are idle.
@@ -151,22 +151,22 @@ impl Crew {
     }
 
     fn sort(&mut self, pid: u32) {
-        self.open.remove(&pid);
+        self.partly_filled.remove(&pid);
         self.idle.remove(&pid);
-        let Some(worker) = self.workers.get_mut(&pid) else {
+        let Some(entry) = self.entries.get_mut(&pid) else {
             return;
         };
-        if worker.connections.is_empty() && worker.clients_left == 0 {
+        if entry.connections.is_empty() && entry.connections_left == 0 {
             // It ends when it sees that nothing will come.
-            worker.channel = None;
+            entry.channel = None;
         }
-        if !worker.is_to_be_had() {
+        if !entry.is_available() {
             return;
         }
-        if worker.connections.is_empty() {
+        if entry.connections.is_empty() {
             self.idle.insert(pid);
-        } else if worker.connections.len() < self.places_for_newcomers {
-            self.open.insert(pid);
+        } else if entry.connections.len() < self.capacity_for_new {
+            self.partly_filled.insert(pid);
         }
     }
 }

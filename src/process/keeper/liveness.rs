@@ -11,11 +11,11 @@ use crate::state::connections::{Claim, ConnectionRecord};
 use shmem::hang_reports::Subject;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{Activity, Condition, ProcessId};
-use shmem::sys::sockets::bytes_waiting;
+use shmem::sys::sockets::unread_bytes;
 
 /// What the keeper remembers between two looks.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct HandlerMarks {
     /// By the connection's place among this keeper's: its handler's [mark](ConnectionRecord::mark).
     marks: Vec<u64>,
     next_look_ms: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Watch {
 impl Keeper {
     /// How long until the handlers are to be looked at, if there are any.
     pub(crate) fn watch_again_ms(&self) -> Option<u64> {
-        let has_handlers = !(self.kept.is_empty() && self.to_adopt.is_empty());
+        let has_handlers = !(self.held.is_empty() && self.to_adopt.is_empty());
         has_handlers.then(|| self.watch.next_look_ms.saturating_sub(now_ms()))
     }
 
@@ -55,17 +55,17 @@ impl Keeper {
 
     /// Tells the watchdog that a handler does not get on.
     pub(crate) fn report_handler(&self, index: u32) {
-        let alarm = &self.context.memory.header.alarm;
-        alarm.raise(Subject::Connection { index });
+        let hang_reports = &self.context.memory.header.hang_reports;
+        hang_reports.report(Subject::Connection { index });
     }
 
     /// Whether the handler has begun something, has bytes to receive, or is to offer its socket to this keeper.
     fn has_something_to_do(&self, index: u32, record: &ConnectionRecord) -> bool {
         record.working_on.load(Ordering::Relaxed) != 0
             || self
-                .kept
+                .held
                 .get(&index)
-                .is_none_or(|kept| bytes_waiting(&kept.socket).is_ok_and(|bytes| bytes > 0))
+                .is_none_or(|held| unread_bytes(&held.socket).is_ok_and(|bytes| bytes > 0))
     }
 }
 

@@ -24,13 +24,13 @@ use nix::sys::signal::Signal;
 
 use crate::limits::{ACCEPT_RETRY_MS, HANDSHAKE_BYTES_MAX, MAKE_WAY_TIMEOUT_MS, NEWCOMERS_AT_ONCE_MAX};
 use crate::process::admission::Refusal;
-use crate::process::crash_policy::Deaths;
-use crate::process::ipc::Delivery;
-use crate::process::keeper::handlers::Crew;
-use crate::process::keeper::prefork::Spares;
-use crate::process::keeper::spawn::Unserved;
+use crate::process::crash_policy::CrashHistory;
+use crate::process::ipc::KeeperMessage;
+use crate::process::keeper::handlers::HandlerSet;
+use crate::process::keeper::prefork::PreforkPolicy;
+use crate::process::keeper::spawn::PendingRespawn;
 use crate::process::listener::send_refusal;
-use crate::process::process_table::{Context, Life, Start};
+use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::state::connections::{Claim, ConnectionRecord, KINDS, Kind};
 use crate::state::header::KeeperSlot;
 use shmem::sys::clock::now_ms;
@@ -40,26 +40,26 @@ use shmem::sys::sockets::{ChannelError, ReceiveOutcome, receive_into};
 
 const CONNECTIONS: Token = Token(0);
 const SIGNALS: Token = Token(1);
-const BELL: Token = Token(2);
+const DOORBELL: Token = Token(2);
 const LIFELINE: Token = Token(3);
 /// From here on: the end of an adopted handler, by its pid.
 const FIRST_ADOPTED: usize = 16;
 
 /// The role's entry.
-pub(crate) fn run(start: &Start) -> io::Result<u8> {
-    let wiring = start.context.wiring;
-    let mine = &wiring.keepers[start.index as usize];
+pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
+    let ipc = start.context.ipc;
+    let mine = &ipc.keepers[start.index as usize];
     let mut keep = vec![
         mine.connections.receiver.as_fd(),
         // For the handlers: who outlives this process offers itself to the next. And for this process, when it makes way.
         mine.connections.sender.as_fd(),
-        wiring.lifeline.as_fd(),
-        wiring.ready.as_fd(),
-        wiring.bell_requests.sender.as_fd(),
-        wiring.chat_bell.as_fd(),
+        ipc.lifeline.as_fd(),
+        ipc.ready.as_fd(),
+        ipc.doorbell_requests.sender.as_fd(),
+        ipc.chat_doorbell.as_fd(),
     ];
     // The handlers will ring any keeper.
-    keep.extend(wiring.keepers.iter().map(|keeper| keeper.bell.as_fd()));
+    keep.extend(ipc.keepers.iter().map(|keeper| keeper.doorbell.as_fd()));
     start.keep_only(&keep)?;
     // SIGUSR1 is blocked for the handlers' sake: they inherit the mask, and may be sent it before they listen.
     let signals = Signals::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1])?;
@@ -70,58 +70,58 @@ pub(crate) fn run(start: &Start) -> io::Result<u8> {
 
 struct Keeper {
     context: Context,
-    life: Life,
-    watch: liveness::Watch,
+    liveness: LivenessHandle,
+    watch: liveness::HandlerMarks,
     index: u32,
     epoch: u32,
     signals: Signals,
     poll: Poll,
     /// By the connection's index.
-    kept: HashMap<u32, Kept>,
-    crew: Crew,
+    held: HashMap<u32, HeldConnection>,
+    handlers: HandlerSet,
     /// Connections that have lost their handlers and have no other yet.
-    unserved: VecDeque<Unserved>,
-    spares: Spares,
+    pending_respawns: VecDeque<PendingRespawn>,
+    spares: PreforkPolicy,
     /// Slots that were free when this process last looked.
     free: Vec<u32>,
     /// Connections of a former keeper's, until their sockets have come: from itself, or from the handlers that live on.
     to_adopt: Vec<u32>,
     /// Connections of theirs whose handlers have not been asked in this round: of each handler the first, and how many it has.
-    to_ask: VecDeque<(u32, usize)>,
+    handlers_to_request: VecDeque<(u32, usize)>,
     /// When the next round begins.
-    ask_again_at_ms: u64,
+    next_adoption_round_ms: u64,
     /// Adopted handlers that run the program before an upgrade, by pid.
     outdated: VecDeque<u32>,
     /// When the next of them is replaced.
     replace_outdated_at_ms: u64,
     /// When connections are taken again, after there were more than one look takes or resources were wanting: those that wait are not
     /// announced anew.
-    take_again_at_ms: Option<u64>,
+    receive_again_at_ms: Option<u64>,
     /// Another keeper is to take this one's place, as soon as everybody has a handler, and at this time at the latest.
-    makes_way_by_ms: Option<u64>,
+    transfer_deadline_ms: Option<u64>,
     /// Connections that it has left in the channel for the next.
-    handed_on: HashSet<u32>,
+    transferred: HashSet<u32>,
     /// When what is left is killed; set when the server stops.
     stop_by_ms: Option<u64>,
 }
 
 /// A connection in this keeper's hands.
-struct Kept {
+struct HeldConnection {
     socket: OwnedFd,
     /// Pid of its handler. 0: it has none at this moment.
     handler: u32,
     /// Pid of the handler that was promised it, and has it as soon as its present one lets go.
     moves_to: Option<u32>,
-    deaths: Deaths,
+    crash_history: CrashHistory,
 }
 
-impl Kept {
+impl HeldConnection {
     fn new(socket: OwnedFd) -> Self {
         Self {
             socket,
             handler: 0,
             moves_to: None,
-            deaths: Deaths::default(),
+            crash_history: CrashHistory::default(),
         }
     }
 }
@@ -130,16 +130,16 @@ impl Kept {
 enum Event {
     Connections,
     Children,
-    AdoptedEnded(u32),
-    Bell,
+    AdoptedExited(u32),
+    Doorbell,
     Stop,
     SupervisorGone,
 }
 
 impl Keeper {
-    fn new(start: &Start, signals: Signals) -> io::Result<Self> {
+    fn new(start: &RoleStart, signals: Signals) -> io::Result<Self> {
         let context = start.context;
-        let mine = &context.wiring.keepers[start.index as usize];
+        let mine = &context.ipc.keepers[start.index as usize];
         let slot = &context.memory.header.keepers[start.index as usize];
         // From here on the connections of a predecessor are known to be nobody's.
         let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
@@ -163,86 +163,86 @@ impl Keeper {
         for (descriptor, token) in [
             (mine.connections.receiver.as_fd(), CONNECTIONS),
             (signals.as_fd(), SIGNALS),
-            (mine.bell.as_fd(), BELL),
-            (context.wiring.lifeline.as_fd(), LIFELINE),
+            (mine.doorbell.as_fd(), DOORBELL),
+            (context.ipc.lifeline.as_fd(), LIFELINE),
         ] {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
         }
         Ok(Self {
             context,
-            life: start.life(),
-            watch: liveness::Watch::default(),
+            liveness: start.liveness(),
+            watch: liveness::HandlerMarks::default(),
             index: start.index,
             epoch,
             signals,
             poll,
-            kept: HashMap::new(),
-            crew: Crew::new(context.config),
-            unserved: VecDeque::new(),
-            spares: Spares::new(context.config.spare_handlers, now_ms()),
+            held: HashMap::new(),
+            handlers: HandlerSet::new(context.config),
+            pending_respawns: VecDeque::new(),
+            spares: PreforkPolicy::new(context.config.spare_handlers, now_ms()),
             free: Vec::new(),
             to_adopt,
-            to_ask: VecDeque::new(),
-            ask_again_at_ms: 0,
+            handlers_to_request: VecDeque::new(),
+            next_adoption_round_ms: 0,
             outdated: VecDeque::new(),
             replace_outdated_at_ms: 0,
-            take_again_at_ms: None,
-            makes_way_by_ms: None,
-            handed_on: HashSet::new(),
+            receive_again_at_ms: None,
+            transfer_deadline_ms: None,
+            transferred: HashSet::new(),
             stop_by_ms: None,
         })
     }
 
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(16);
-        self.take_connections()?;
+        self.receive_connections()?;
         loop {
             self.watch_handlers();
-            self.ask_for_offers();
+            self.request_sockets();
             self.replace_outdated();
-            if self.take_again_at_ms.is_some_and(|at_ms| at_ms <= now_ms()) {
-                self.take_connections()?;
+            if self.receive_again_at_ms.is_some_and(|at_ms| at_ms <= now_ms()) {
+                self.receive_connections()?;
             }
-            self.serve_the_unserved();
-            if let Some(by_ms) = self.makes_way_by_ms
-                && (self.unserved.is_empty() || by_ms <= now_ms())
+            self.respawn_pending();
+            if let Some(by_ms) = self.transfer_deadline_ms
+                && (self.pending_respawns.is_empty() || by_ms <= now_ms())
             {
-                self.hand_on(by_ms)?;
+                self.transfer_connections(by_ms)?;
                 return Ok(0);
             }
-            self.keep_spares();
-            self.show_crew();
-            match self.poll.poll(&mut events, self.patience()) {
+            self.maintain_spares();
+            self.publish_counts();
+            match self.poll.poll(&mut events, self.poll_timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
-            self.life.show();
+            self.liveness.report();
             let tokens: Vec<Token> = events.iter().map(mio::event::Event::token).collect();
             for token in tokens {
-                for event in self.meaning(token)? {
+                for event in self.events_of(token)? {
                     match event {
                         // If they are to be taken again anyway, others come first; if this process makes way, the next takes them.
                         Event::Connections
-                            if self.take_again_at_ms.is_some() || self.makes_way_by_ms.is_some() => {}
-                        Event::Connections => self.take_connections()?,
+                            if self.receive_again_at_ms.is_some() || self.transfer_deadline_ms.is_some() => {}
+                        Event::Connections => self.receive_connections()?,
                         Event::Children => self.reap_handlers(),
-                        Event::AdoptedEnded(pid) => self.adopted_handler_ended(pid),
-                        Event::Bell => {
-                            self.context.wiring.keepers[self.index as usize].bell.clear();
-                            self.pass_on_attention();
-                            self.hear_news();
+                        Event::AdoptedExited(pid) => self.on_adopted_exit(pid),
+                        Event::Doorbell => {
+                            self.context.ipc.keepers[self.index as usize].doorbell.clear();
+                            self.forward_attention();
+                            self.process_notifications();
                         }
                         // How they have died is known here; the next keeper sees only that they are dead.
                         Event::Stop if !self.server_is_stopping() => {
                             self.reap_handlers();
-                            self.take_again_at_ms = None;
-                            self.makes_way_by_ms = Some(now_ms() + MAKE_WAY_TIMEOUT_MS);
+                            self.receive_again_at_ms = None;
+                            self.transfer_deadline_ms = Some(now_ms() + MAKE_WAY_TIMEOUT_MS);
                         }
                         Event::Stop => {
-                            if self.makes_way_by_ms.take().is_some() {
+                            if self.transfer_deadline_ms.take().is_some() {
                                 // Those that wait were left for the next keeper, which will not come.
-                                self.take_again_at_ms = Some(now_ms());
+                                self.receive_again_at_ms = Some(now_ms());
                             }
                             self.stop();
                         }
@@ -251,8 +251,8 @@ impl Keeper {
                 }
             }
             if let Some(stop_by_ms) = self.stop_by_ms {
-                self.let_idle_go(u32::MAX);
-                if self.kept.is_empty() && self.crew.is_empty() {
+                self.retire_idle(u32::MAX);
+                if self.held.is_empty() && self.handlers.is_empty() {
                     return Ok(0);
                 }
                 if stop_by_ms <= now_ms() {
@@ -262,13 +262,13 @@ impl Keeper {
         }
     }
 
-    fn meaning(&self, token: Token) -> io::Result<Vec<Event>> {
+    fn events_of(&self, token: Token) -> io::Result<Vec<Event>> {
         Ok(match token {
             CONNECTIONS => vec![Event::Connections],
-            BELL => vec![Event::Bell],
+            DOORBELL => vec![Event::Doorbell],
             LIFELINE => vec![Event::SupervisorGone],
             Token(adopted @ FIRST_ADOPTED..) => u32::try_from(adopted - FIRST_ADOPTED)
-                .map(Event::AdoptedEnded)
+                .map(Event::AdoptedExited)
                 .into_iter()
                 .collect(),
             _ => {
@@ -285,68 +285,70 @@ impl Keeper {
         })
     }
 
-    fn patience(&self) -> Option<Duration> {
+    fn poll_timeout(&self) -> Option<Duration> {
         let replace_ms =
             (!self.outdated.is_empty()).then(|| self.replace_outdated_at_ms.saturating_sub(now_ms()).max(1));
-        let take_again_ms = self.take_again_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms()));
+        let take_again_ms = self
+            .receive_again_at_ms
+            .map(|at_ms| at_ms.saturating_sub(now_ms()));
         let stop_ms = self
             .stop_by_ms
             .map(|stop_by_ms| stop_by_ms.saturating_sub(now_ms()).max(10));
-        self.ask_again_ms()
+        self.adoption_due_ms()
             .into_iter()
             .chain(replace_ms)
             .chain(take_again_ms)
             .chain(stop_ms)
             .chain(self.watch_again_ms())
             .chain(self.spares_due_ms())
-            .chain(self.unserved_due_ms())
+            .chain(self.respawn_due_ms())
             .min()
             .map(Duration::from_millis)
     }
 
     /// Takes what waits in the channel: from the listener, from handlers that live on, and from a predecessor.
-    fn take_connections(&mut self) -> io::Result<()> {
-        let mut of_the_dead = HashMap::new();
-        let taken = self.receive_connections(&mut of_the_dead);
-        for (dead, connections) in of_the_dead {
+    fn receive_connections(&mut self) -> io::Result<()> {
+        let mut by_dead_handler = HashMap::new();
+        let taken = self.receive_messages(&mut by_dead_handler);
+        for (dead, connections) in by_dead_handler {
             self.replace_dead(dead, connections);
         }
         taken
     }
 
     /// Those whose handlers have died meanwhile are collected, so that a set of them has one successor.
-    fn receive_connections(&mut self, of_the_dead: &mut HashMap<ProcessId, Vec<u32>>) -> io::Result<()> {
-        let wiring = self.context.wiring;
-        let channel = &wiring.keepers[self.index as usize].connections.receiver;
+    fn receive_messages(&mut self, by_dead_handler: &mut HashMap<ProcessId, Vec<u32>>) -> io::Result<()> {
+        let ipc = self.context.ipc;
+        let channel = &ipc.keepers[self.index as usize].connections.receiver;
         let slot = self.slot();
         let sent_before = KINDS.map(|kind| slot.sent(kind));
-        let mut message = [0; Delivery::BYTES_MAX];
-        self.take_again_at_ms = None;
+        let mut message = [0; KeeperMessage::BYTES_MAX];
+        self.receive_again_at_ms = None;
         let mut newcomers = 0;
         loop {
             // Whoever has lost a handler comes in between. (Who is adopted counts for nothing here: if its handler died now, nobody
             // would know.)
             if newcomers == NEWCOMERS_AT_ONCE_MAX {
-                self.take_again_at_ms = Some(now_ms());
+                self.receive_again_at_ms = Some(now_ms());
                 return Ok(());
             }
-            self.life.show();
+            self.liveness.report();
             match channel.receive(&mut message) {
                 Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
-                    match Delivery::decode(&message[..bytes]) {
-                        Some(Delivery::New { kind, number, order }) => {
+                    match KeeperMessage::decode(&message[..bytes]) {
+                        Some(KeeperMessage::New { kind, number, order }) => {
                             for socket in descriptors {
                                 newcomers += 1;
-                                self.take_in(kind, order, socket);
+                                self.accept_connection(kind, order, socket);
                                 // One of them is here; whatever is missing before it is so for good.
                                 let new = slot.occupancy(kind).set_taken_up_to(number);
                                 self.count_lost(new.saturating_sub(1));
                             }
                         }
-                        Some(Delivery::Adopt { connections }) => {
+                        Some(KeeperMessage::Adopt { connections }) => {
                             for (connection, socket) in connections.into_iter().zip(descriptors) {
                                 if let Some(dead) = self.adopt(connection, socket) {
-                                    of_the_dead.entry(dead).or_default().push(connection.index());
+                                    by_dead_handler.entry(dead).or_default().push(connection.index());
                                 }
                             }
                         }
@@ -359,7 +361,7 @@ impl Keeper {
                     log::error!(
                         "cannot take connections from the listener: {error}; trying again in {ACCEPT_RETRY_MS} ms"
                     );
-                    self.take_again_at_ms = Some(now_ms() + ACCEPT_RETRY_MS);
+                    self.receive_again_at_ms = Some(now_ms() + ACCEPT_RETRY_MS);
                     return Ok(());
                 }
                 // A new client sees a reset and tries again. Whom a handler serves is asked for again.
@@ -424,13 +426,13 @@ impl Keeper {
     }
 
     /// Makes the handlers look at their flags for whom somebody has left word.
-    fn pass_on_attention(&self) {
+    fn forward_attention(&self) {
         let first = self.context.memory.connections_of_keeper(self.index).start;
         let words = &self.slot().attention;
         for (word_index, word) in (0_u32..).zip(words) {
             let mut bits = word.swap(0, Ordering::AcqRel);
             while bits != 0 {
-                if !self.nudge(first + word_index * 64 + bits.trailing_zeros()) {
+                if !self.signal_handler(first + word_index * 64 + bits.trailing_zeros()) {
                     // The ticker rings again while word is left.
                     word.fetch_or(bits & bits.wrapping_neg(), Ordering::AcqRel);
                 }
@@ -441,7 +443,7 @@ impl Keeper {
 
     /// Sends a handler the signal that makes it look at its flags: one of this process's, or a predecessor's that lives on. False if that
     /// must be tried again.
-    fn nudge(&self, index: u32) -> bool {
+    fn signal_handler(&self, index: u32) -> bool {
         let Some(handler) = self.context.memory.connections.at(index).handler() else {
             return true;
         };
@@ -454,14 +456,14 @@ impl Keeper {
     }
 
     /// Shows operators how many handlers there are.
-    fn show_crew(&self) {
+    fn publish_counts(&self) {
         let slot = self.slot();
         let for_players = self
-            .crew
+            .handlers
             .len()
             .saturating_sub(slot.occupancy(Kind::Console).held());
         slot.handlers.store(for_players, Ordering::Relaxed);
-        slot.spare_handlers.store(self.crew.idle(), Ordering::Relaxed);
+        slot.spare_handlers.store(self.handlers.idle(), Ordering::Relaxed);
     }
 
     fn server_is_stopping(&self) -> bool {
@@ -469,11 +471,11 @@ impl Keeper {
     }
 
     fn stop(&mut self) {
-        let patience_ms = u64::from(self.context.config.drain_timeout_ms);
-        self.stop_by_ms.get_or_insert(now_ms() + patience_ms);
+        let timeout_ms = u64::from(self.context.config.drain_timeout_ms);
+        self.stop_by_ms.get_or_insert(now_ms() + timeout_ms);
         for index in self.context.memory.touched_connections_of_keeper(self.index) {
             if self.context.memory.connections.at(index).claimed() != Claim::Free {
-                self.nudge(index);
+                self.signal_handler(index);
             }
         }
     }

@@ -5,14 +5,14 @@ use crate::limits::{SPARES_AT_ONCE_MAX, SPARES_SHRINK_AFTER_MS};
 
 /// The policy: twice as many whenever there were not enough, half as many whenever it has been quiet.
 #[derive(Debug)]
-pub(crate) struct Spares {
+pub(crate) struct PreforkPolicy {
     span: Span,
     wanted: u32,
     quiet_since_ms: u64,
     rest_until_ms: u64,
 }
 
-impl Spares {
+impl PreforkPolicy {
     pub(crate) fn new(span: Span, now_ms: u64) -> Self {
         Self {
             span,
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn under_pressure_there_are_twice_as_many_each_time_up_to_the_most() {
-        let mut spares = Spares::new(SPAN, 0);
+        let mut spares = PreforkPolicy::new(SPAN, 0);
         let wanted = [1, 2, 3, 4, 5].map(|now| {
             spares.client_came(0, now);
             spares.wanted
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn when_it_is_quiet_half_of_them_go_each_time_down_to_the_least() {
-        let mut spares = Spares::new(SPAN, 0);
+        let mut spares = PreforkPolicy::new(SPAN, 0);
         (0..4).for_each(|now| spares.client_came(0, now));
         assert_eq!(spares.beyond_need(16, 100), 0, "it has not been quiet for long");
         let times = [1, 2, 3, 4].map(|nth| nth * SPARES_SHRINK_AFTER_MS + 100);
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn who_wants_none_gets_none() {
-        let mut spares = Spares::new(Span { min: 0, max: 0 }, 0);
+        let mut spares = PreforkPolicy::new(Span { min: 0, max: 0 }, 0);
         spares.client_came(0, 1);
         assert_eq!(spares.missing(0, 2), 0);
         assert_eq!(spares.due_ms(0, 2), None);
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_few_are_forked_at_a_time_and_none_for_a_while_after_that_failed() {
-        let mut spares = Spares::new(Span { min: 9, max: 9 }, 0);
+        let mut spares = PreforkPolicy::new(Span { min: 9, max: 9 }, 0);
         assert_eq!(spares.missing(0, 1), SPARES_AT_ONCE_MAX);
         assert_eq!(spares.missing(8, 1), 1);
         spares.fork_failed(1);

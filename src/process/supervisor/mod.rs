@@ -23,8 +23,8 @@ use crate::config::{Config, Settings};
 use crate::limits::{ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS};
 use crate::logging;
 use crate::logging::DropCounters;
-use crate::process::ipc::Wiring;
-use crate::process::process_table::{Context, Post, ROLES, Start};
+use crate::process::ipc::IpcHandles;
+use crate::process::process_table::{Context, ROLES, RoleInstance, RoleStart};
 use crate::process::supervisor::backoff::Backoff;
 use crate::process::upgrade::HandoverError;
 use crate::process::watchdog::Watchdog;
@@ -37,13 +37,13 @@ use shmem::sys::process::{
     Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
     raise_open_file_limit, set_name,
 };
-use shmem::sys::signals::{Signals, ignore_broken_pipes, stop_ignoring};
+use shmem::sys::signals::{Signals, ignore_broken_pipes, reset_ignored};
 use shmem::sys::sockets::{ListenError, ListenOptions, listen};
 
 const SIGNALS: Token = Token(0);
 const READY: Token = Token(1);
 /// The new program's answer, while it looks at the memory.
-const ANSWER: Token = Token(2);
+const PROBE_REPLY: Token = Token(2);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -120,12 +120,12 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
         "cannot create the shared memory (lower players_max and rooms_max, or raise the limits of memory)",
     ))?;
     configure(memory, config);
-    let wiring = Wiring::new(game, console, config.keepers, config.rooms_max);
+    let ipc = IpcHandles::new(game, console, config.keepers, config.rooms_max);
     let context = Context {
         memory,
         games,
-        wiring: Box::leak(Box::new(
-            wiring.map_err(step("cannot make the channels between processes"))?,
+        ipc: Box::leak(Box::new(
+            ipc.map_err(step("cannot make the channels between processes"))?,
         )),
         config,
         build: 0,
@@ -154,10 +154,10 @@ fn prepare_process() -> Result<(), StartError> {
     disable_core_dumps().map_err(step("cannot switch core dumps off"))?;
     raise_open_file_limit().map_err(step("cannot raise the limit of open files"))?;
     become_subreaper().map_err(step("cannot become the reaper of orphaned processes"))?;
-    stop_ignoring(&KEPT_IGNORED).map_err(step("cannot stop ignoring signals"))?;
+    reset_ignored(&KEPT_IGNORED).map_err(step("cannot stop ignoring signals"))?;
     ignore_broken_pipes().map_err(step("cannot ignore SIGPIPE"))?;
     set_name("forkade").map_err(step("cannot set the process's name"))?;
-    ProcessId::find_itself().map_err(step("cannot tell which process this is"))?;
+    ProcessId::try_current().map_err(step("cannot tell which process this is"))?;
     Ok(())
 }
 
@@ -170,7 +170,7 @@ fn own_program() -> Option<PathBuf> {
     program.ok()
 }
 
-/// Puts the configuration where every process reads it.
+/// Enters the settings that all processes read from shared memory: see [`Header`](crate::state::header::Header).
 fn configure(memory: &Memory, config: &Config) {
     let header = memory.header;
     logging::share_level(&header.log_level);
@@ -178,33 +178,19 @@ fn configure(memory: &Memory, config: &Config) {
         total: &header.log_records_dropped_total,
         unreported: &header.log_records_unreported,
     });
-    header
-        .seat_grace_ms
-        .store(config.seat_grace_ms.into(), Ordering::Relaxed);
-    header
-        .seat_reservation_ms
-        .store(config.seat_reservation_ms.into(), Ordering::Relaxed);
-    header
-        .heartbeat_timeout_ms
-        .store(config.heartbeat_timeout_ms.into(), Ordering::Relaxed);
-    header
-        .text_idle_timeout_ms
-        .store(config.text_idle_timeout_ms.into(), Ordering::Relaxed);
-    header
-        .handshake_timeout_ms
-        .store(config.handshake_timeout_ms.into(), Ordering::Relaxed);
-    header
-        .chat_burst
-        .store(config.chat_burst.into(), Ordering::Relaxed);
-    header
-        .chat_per_minute
-        .store(config.chat_per_minute.into(), Ordering::Relaxed);
-    header
-        .requests_burst
-        .store(config.requests_burst.into(), Ordering::Relaxed);
-    header
-        .requests_per_minute
-        .store(config.requests_per_minute.into(), Ordering::Relaxed);
+    for (shared, value) in [
+        (&header.seat_grace_ms, config.seat_grace_ms),
+        (&header.seat_reservation_ms, config.seat_reservation_ms),
+        (&header.heartbeat_timeout_ms, config.heartbeat_timeout_ms),
+        (&header.text_idle_timeout_ms, config.text_idle_timeout_ms),
+        (&header.handshake_timeout_ms, config.handshake_timeout_ms),
+        (&header.chat_burst, config.chat_burst),
+        (&header.chat_per_minute, config.chat_per_minute),
+        (&header.requests_burst, config.requests_burst),
+        (&header.requests_per_minute, config.requests_per_minute),
+    ] {
+        shared.store(value.into(), Ordering::Relaxed);
+    }
 }
 
 /// Makes the heap one that costs little to copy: every process will be forked from this one.
@@ -231,21 +217,21 @@ struct Supervisor {
     context: Context,
     signals: Signals,
     poll: Poll,
-    posts: Vec<Filled>,
+    children: Vec<Child>,
     /// Where the program lies that an upgrade takes.
     program: Option<PathBuf>,
     /// A new program that looks at the memory.
-    check: Option<upgrade::Check>,
+    probe: Option<upgrade::Check>,
     /// After an upgrade, until all processes of the program before are replaced.
-    replacement: Option<upgrade::Replacement>,
+    replacement: Option<upgrade::RollingRestart>,
     watchdog: Option<Watchdog>,
     /// How often the server was told to stop.
-    told_to_stop: u32,
+    stop_requests: u32,
 }
 
 /// A post and who fills it.
-struct Filled {
-    post: Post,
+struct Child {
+    instance: RoleInstance,
     process: Option<ProcessId>,
     /// When the post is to be filled again.
     restart_at_ms: u64,
@@ -263,29 +249,32 @@ impl Supervisor {
         ]);
         let signals = signals.map_err(step("cannot receive signals"))?;
         let poll = Poll::new().map_err(step("cannot poll"))?;
-        for (descriptor, token) in [(signals.as_fd(), SIGNALS), (context.wiring.ready.as_fd(), READY)] {
+        for (descriptor, token) in [(signals.as_fd(), SIGNALS), (context.ipc.ready.as_fd(), READY)] {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)
                 .map_err(step("cannot poll"))?;
         }
-        let unfilled = |post| Filled {
-            post,
+        let unfilled = |instance| Child {
+            instance,
             process: None,
             restart_at_ms: 0,
             backoff: Backoff::new(),
         };
-        let posts = Post::all(context.config).into_iter().map(unfilled).collect();
+        let children = RoleInstance::all(context.config)
+            .into_iter()
+            .map(unfilled)
+            .collect();
         prepare_heap();
         Ok(Self {
             context,
             signals,
             poll,
-            posts,
+            children,
             program,
-            check: None,
+            probe: None,
             replacement: None,
             watchdog: Watchdog::new(context),
-            told_to_stop: 0,
+            stop_requests: 0,
         })
     }
 
@@ -299,11 +288,11 @@ impl Supervisor {
     /// Fills all posts, one role after the other: each must be ready before the next is started.
     fn start_all(&mut self) -> Result<(), StartError> {
         for role in 0..ROLES.len() {
-            let of_role: Vec<usize> = (0..self.posts.len())
-                .filter(|index| self.posts[*index].post.role == role)
+            let of_role: Vec<usize> = (0..self.children.len())
+                .filter(|index| self.children[*index].instance.role == role)
                 .collect();
             for index in &of_role {
-                self.fill(*index).map_err(|source| StartError::Fork {
+                self.spawn(*index).map_err(|source| StartError::Fork {
                     role: self.name(*index),
                     source,
                 })?;
@@ -320,25 +309,25 @@ impl Supervisor {
         Ok(())
     }
 
-    fn fill(&mut self, index: usize) -> Result<(), ForkError> {
-        let (context, post) = (self.context, self.posts[index].post);
-        let slot = post.slot(context.memory);
+    fn spawn(&mut self, index: usize) -> Result<(), ForkError> {
+        let (context, instance) = (self.context, self.children[index].instance);
+        let slot = instance.slot(context.memory);
         slot.ready.store(0, Ordering::Release);
         let process = fork(forkade_games::panics::log_panic, |new_process| {
-            Start::run(context, post, new_process)
+            RoleStart::run(context, instance, new_process)
         })?;
         slot.start_time.store(process.start_time, Ordering::Relaxed);
         slot.pid.store(process.pid, Ordering::Release);
-        let filled = &mut self.posts[index];
-        filled.process = Some(process);
-        filled.backoff.started(now_ms());
+        let child = &mut self.children[index];
+        child.process = Some(process);
+        child.backoff.started(now_ms());
         Ok(())
     }
 
     fn await_ready(&mut self, index: usize, give_up_at_ms: u64) -> Result<(), String> {
-        let slot = self.posts[index].post.slot(self.context.memory);
+        let slot = self.children[index].instance.slot(self.context.memory);
         while slot.ready.load(Ordering::Acquire) == 0 {
-            if self.posts[index].process.is_none() {
+            if self.children[index].process.is_none() {
                 return Err("it ended at once; its last words are in the log".into());
             }
             let now = now_ms();
@@ -346,7 +335,7 @@ impl Supervisor {
                 return Err(format!("it did not report within {ROLE_READY_TIMEOUT_MS} ms"));
             }
             self.wait(Some(give_up_at_ms - now));
-            if self.told_to_stop > 0 {
+            if self.stop_requests > 0 {
                 return Err("the server was told to stop".into());
             }
         }
@@ -355,32 +344,32 @@ impl Supervisor {
 
     /// Keeps all posts filled until the server is told to stop.
     fn supervise(&mut self) {
-        while self.told_to_stop == 0 {
-            let vacant = self.posts.iter().filter(|filled| filled.process.is_none());
+        while self.stop_requests == 0 {
+            let vacant = self.children.iter().filter(|child| child.process.is_none());
             let next_ms = vacant
-                .map(|filled| filled.restart_at_ms)
+                .map(|child| child.restart_at_ms)
                 .chain(self.upgrade_due_ms())
                 .min();
             self.wait(next_ms.map(|at| at.saturating_sub(now_ms())));
-            if self.told_to_stop > 0 {
+            if self.stop_requests > 0 {
                 return;
             }
             let now = now_ms();
-            self.go_on_with_upgrade(now);
-            for index in 0..self.posts.len() {
-                if self.posts[index].process.is_none() && self.posts[index].restart_at_ms <= now {
-                    self.refill(index);
+            self.continue_upgrade(now);
+            for index in 0..self.children.len() {
+                if self.children[index].process.is_none() && self.children[index].restart_at_ms <= now {
+                    self.respawn(index);
                 }
             }
         }
     }
 
-    fn refill(&mut self, index: usize) {
+    fn respawn(&mut self, index: usize) {
         let name = self.name(index);
-        match self.fill(index) {
+        match self.spawn(index) {
             Ok(()) => {
-                self.posts[index]
-                    .post
+                self.children[index]
+                    .instance
                     .slot(self.context.memory)
                     .restarts
                     .fetch_add(1, Ordering::Relaxed);
@@ -388,72 +377,69 @@ impl Supervisor {
             }
             Err(error) => {
                 log::error!("cannot fork the {name}: {error}");
-                self.vacate(index);
-                self.note_not_come_up(index, &error.to_string());
+                self.mark_exited(index);
+                self.on_start_failure(index, &error.to_string());
             }
         }
     }
 
     /// Waits for signals, for the time given at most, and takes note of what they say. Meanwhile the watchdog watches.
-    fn wait(&mut self, patience_ms: Option<u64>) {
+    fn wait(&mut self, timeout_ms: Option<u64>) {
         let mut events = Events::with_capacity(4);
         let watchdog_ms = self
             .watchdog
             .as_ref()
-            .map(|watchdog| watchdog.patience_ms(now_ms()));
-        let patience_ms = patience_ms.into_iter().chain(watchdog_ms).min();
-        match self
-            .poll
-            .poll(&mut events, patience_ms.map(Duration::from_millis))
-        {
+            .map(|watchdog| watchdog.timeout_ms(now_ms()));
+        let timeout_ms = timeout_ms.into_iter().chain(watchdog_ms).min();
+        match self.poll.poll(&mut events, timeout_ms.map(Duration::from_millis)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Without a poll there is nothing to go on with.
             Err(error) => panic!("cannot poll: {error}"),
         }
-        self.context.wiring.ready.clear();
+        self.context.ipc.ready.clear();
         while let Ok(Some(received)) = self.signals.read() {
             match received.signal {
-                Signal::SIGTERM | Signal::SIGINT => self.told_to_stop += 1,
-                Signal::SIGUSR2 => self.begin_upgrade(),
-                Signal::SIGCHLD => self.take_note_of_deaths(),
+                Signal::SIGTERM | Signal::SIGINT => self.stop_requests += 1,
+                Signal::SIGUSR2 => self.start_upgrade(),
+                Signal::SIGCHLD => self.reap_children(),
                 // The watchdog, too, is told so that there is something to look at.
-                Signal::SIGUSR1 => self.look_at_header(),
+                Signal::SIGUSR1 => self.process_requests(),
                 _ => {}
             }
         }
         if let Some(watchdog) = &mut self.watchdog {
-            watchdog.look(now_ms());
+            watchdog.run_checks(now_ms());
         }
     }
 
     /// What other processes want of this one.
-    fn look_at_header(&mut self) {
+    fn process_requests(&mut self) {
         let header = self.context.memory.header;
         header.supervisor_pong.answer(&header.ping);
         // Said twice it is the same: two words to stop would mean at once.
-        if header.drained.load(Ordering::Acquire) != 0 && self.told_to_stop == 0 {
+        if header.drained.load(Ordering::Acquire) != 0 && self.stop_requests == 0 {
             log::info!("drained");
-            self.told_to_stop = 1;
+            self.stop_requests = 1;
         }
     }
 
-    fn take_note_of_deaths(&mut self) {
+    fn reap_children(&mut self) {
         for change in changes() {
             let Reaped { pid, exit } = match change {
                 Change::Ended(reaped) => reaped,
                 Change::Stopped { pid } => {
                     if let Some(watchdog) = &mut self.watchdog {
-                        watchdog.note_stopped(pid);
+                        watchdog.on_child_stopped(pid);
                     }
                     continue;
                 }
             };
-            if self.check.as_mut().is_some_and(|check| check.note_end(pid, exit)) {
+            if self.probe.as_mut().is_some_and(|probe| probe.on_exit(pid, exit)) {
                 continue;
             }
-            let process_of = |filled: &Filled| filled.process.filter(|process| process.pid == pid);
-            let found = self.posts.iter().map(process_of).zip(0..);
+            let process_of = |child: &Child| child.process.filter(|process| process.pid == pid);
+            let found = self.children.iter().map(process_of).zip(0..);
             let Some((process, index)) = found
                 .filter_map(|(process, index)| Some((process?, index)))
                 .next()
@@ -462,54 +448,54 @@ impl Supervisor {
                 continue;
             };
             let name = self.name(index);
-            self.vacate(index);
-            if self.note_replaced(index, process) {
+            self.mark_exited(index);
+            if self.on_replaced_exit(index, process) {
                 log::info!("the {name} (process {pid}) ended, to be replaced: {exit}");
-            } else if self.told_to_stop == 0 {
+            } else if self.stop_requests == 0 {
                 log::warn!("the {name} (process {pid}) ended: {exit}");
-                self.note_not_come_up(index, &exit.to_string());
+                self.on_start_failure(index, &exit.to_string());
             }
         }
     }
 
     /// The post is to be filled again, the later the more often it has been lately.
-    fn vacate(&mut self, index: usize) {
-        let filled = &mut self.posts[index];
-        filled
-            .post
+    fn mark_exited(&mut self, index: usize) {
+        let child = &mut self.children[index];
+        child
+            .instance
             .slot(self.context.memory)
             .pid
             .store(0, Ordering::Release);
-        filled.process = None;
-        filled.restart_at_ms = filled.backoff.ended(now_ms());
+        child.process = None;
+        child.restart_at_ms = child.backoff.ended(now_ms());
     }
 
     /// Stops all processes in the order in which nothing is lost: the keepers with their handlers first, while the listener tells those
     /// who come that they come too late.
     fn stop_all(&mut self) {
-        self.told_to_stop = self.told_to_stop.max(1);
-        self.give_up_check("the server stops");
+        self.stop_requests = self.stop_requests.max(1);
+        self.cancel_probe("the server stops");
         self.context.memory.header.stopping.store(1, Ordering::Release);
         let (keepers, others): (Vec<usize>, Vec<usize>) = (0..ROLES.len())
             .rev()
             .partition(|role| ROLES[*role].name == "keeper");
         for role in keepers.into_iter().chain(others) {
-            let patience_ms = match ROLES[role].name {
+            let timeout_ms = match ROLES[role].name {
                 "keeper" => u64::from(self.context.config.drain_timeout_ms) + TERMINATE_TIMEOUT_MS,
                 _ => TERMINATE_TIMEOUT_MS,
             };
             self.signal_role(role, Signal::SIGTERM);
-            self.await_end_of_role(role, now_ms() + patience_ms);
+            self.await_role_exit(role, now_ms() + timeout_ms);
         }
-        self.await_orphans();
+        self.await_orphaned_handlers();
     }
 
     fn signal_role(&self, role: usize, signal: Signal) {
         for process in self
-            .posts
+            .children
             .iter()
-            .filter(|filled| filled.post.role == role)
-            .filter_map(|filled| filled.process)
+            .filter(|child| child.instance.role == role)
+            .filter_map(|child| child.process)
         {
             if let Err(error) = process.send_signal(signal) {
                 log::error!("cannot signal process {process}: {error}");
@@ -517,16 +503,16 @@ impl Supervisor {
         }
     }
 
-    fn await_end_of_role(&mut self, role: usize, give_up_at_ms: u64) {
+    fn await_role_exit(&mut self, role: usize, give_up_at_ms: u64) {
         let mut killed = false;
         while self
-            .posts
+            .children
             .iter()
-            .any(|filled| filled.post.role == role && filled.process.is_some())
+            .any(|child| child.instance.role == role && child.process.is_some())
         {
             let now = now_ms();
             // A second word to stop means at once.
-            if !killed && (now >= give_up_at_ms || self.told_to_stop > 1) {
+            if !killed && (now >= give_up_at_ms || self.stop_requests > 1) {
                 log::warn!("the {} did not end in time: killed", ROLES[role].name);
                 self.signal_role(role, Signal::SIGKILL);
                 killed = true;
@@ -540,7 +526,7 @@ impl Supervisor {
     }
 
     /// Handlers that no keeper had adopted are this process's children.
-    fn await_orphans(&mut self) {
+    fn await_orphaned_handlers(&mut self) {
         let give_up_at_ms = now_ms() + TERMINATE_TIMEOUT_MS;
         // They look whether the server stops.
         for orphan in self.living_handlers() {
@@ -553,7 +539,7 @@ impl Supervisor {
             if orphans.is_empty() {
                 return;
             }
-            if now_ms() >= give_up_at_ms || self.told_to_stop > 1 {
+            if now_ms() >= give_up_at_ms || self.stop_requests > 1 {
                 for orphan in &orphans {
                     let _ = orphan.send_signal(Signal::SIGKILL);
                 }
@@ -574,6 +560,6 @@ impl Supervisor {
     }
 
     fn name(&self, index: usize) -> String {
-        self.posts[index].post.name(self.context.config)
+        self.children[index].instance.name(self.context.config)
     }
 }

@@ -21,11 +21,13 @@ use crate::limits::{
     UPGRADE_LOOK_EVERY_MS, UPGRADE_STALLED_AFTER_DEATHS,
 };
 use crate::logging;
-use crate::process::ipc::Wiring;
+use crate::process::ipc::IpcHandles;
 use crate::process::process_table::{Context, ROLES};
-use crate::process::supervisor::{ANSWER, Filled, StartError, Supervisor, configure, prepare_process, step};
+use crate::process::supervisor::{
+    Child, PROBE_REPLY, StartError, Supervisor, configure, prepare_process, step,
+};
 use crate::process::upgrade;
-use crate::process::upgrade::{Answer, Handover, HandoverError};
+use crate::process::upgrade::{Handover, HandoverError, ProbeReply};
 use crate::state::connections::{Claim, Kind};
 use crate::state::header::UpgradeStage;
 use forkade_games::Games;
@@ -40,15 +42,15 @@ pub(crate) struct Check {
     program: OwnedFd,
     process: ProcessId,
     report: File,
-    said: Vec<u8>,
-    has_said_all: bool,
+    reply: Vec<u8>,
+    reply_is_complete: bool,
     ended: Option<Exit>,
     give_up_at_ms: u64,
 }
 
 impl Check {
     /// Takes note of the end of a process, if it is this one.
-    pub(crate) fn note_end(&mut self, pid: u32, exit: Exit) -> bool {
+    pub(crate) fn on_exit(&mut self, pid: u32, exit: Exit) -> bool {
         let is_it = pid == self.process.pid;
         if is_it {
             self.ended = Some(exit);
@@ -58,38 +60,38 @@ impl Check {
 
     /// Takes in what the program has said by now, up to what an answer can have: one that goes on for ever must not keep this process
     /// from everything else.
-    fn listen(&mut self) {
+    fn read_reply(&mut self) {
         let mut bytes = [0; 1024];
-        while !self.has_said_all && !self.has_said_too_much() {
+        while !self.reply_is_complete && !self.reply_is_too_long() {
             match self.report.read(&mut bytes) {
-                Ok(0) => self.has_said_all = true,
-                Ok(length) => self.said.extend(&bytes[..length]),
+                Ok(0) => self.reply_is_complete = true,
+                Ok(length) => self.reply.extend(&bytes[..length]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => self.has_said_all = true,
+                Err(_) => self.reply_is_complete = true,
             }
         }
     }
 
     /// A program that says more than an answer can have is none of ours.
-    fn has_said_too_much(&self) -> bool {
-        self.said.len() > UPGRADE_ANSWER_BYTES_MAX
+    fn reply_is_too_long(&self) -> bool {
+        self.reply.len() > UPGRADE_ANSWER_BYTES_MAX
     }
 
     /// What the program has said in the end: its version, or why it will not do.
     fn verdict(&self) -> Result<String, String> {
         let ended = self.ended.map_or_else(String::new, |exit| exit.to_string());
-        match serde_json::from_slice(&self.said) {
-            Ok(Answer {
+        match serde_json::from_slice(&self.reply) {
+            Ok(ProbeReply {
                 objection: Some(objection),
                 ..
             }) => Err(objection),
-            Ok(Answer {
+            Ok(ProbeReply {
                 version,
                 objection: None,
             }) if self.ended == Some(Exit::Code(0)) => Ok(version),
             Ok(_) => Err(format!("it said yes, and ended with {ended}")),
-            Err(_) if self.said.is_empty() => Err(format!(
+            Err(_) if self.reply.is_empty() => Err(format!(
                 "it ended with {ended} and said nothing: it cannot run here, or is another program"
             )),
             Err(_) => Err("what it said cannot be understood: it is another program".to_owned()),
@@ -99,16 +101,16 @@ impl Check {
 
 /// What there is still to replace after an upgrade. Handlers come after the posts, and are the keepers' to replace.
 #[derive(Default)]
-pub(crate) struct Replacement {
+pub(crate) struct RollingRestart {
     /// Posts, in the order in which they are replaced, with their processes of the program before; `None`: it had just died.
-    posts: VecDeque<(usize, Option<ProcessId>)>,
+    children: VecDeque<(usize, Option<ProcessId>)>,
     /// When the first of those processes, who was told to end, is killed.
     kill_at_ms: Option<u64>,
     /// How often in a row the first post's new process has not come up.
     deaths: u32,
 }
 
-impl Replacement {
+impl RollingRestart {
     /// The new program does not come up. Another may be put in its place.
     fn is_stalled(&self) -> bool {
         self.deaths >= UPGRADE_STALLED_AFTER_DEATHS
@@ -129,23 +131,23 @@ pub(crate) fn go_on(
     prepare_process()?;
     let memory = handover.open_memory(Access::ReadAndWrite, config)?;
     let numbers = handover
-        .wiring
+        .ipc
         .as_ref()
         .ok_or_else(|| step("cannot go on")(io::Error::other("no sockets were handed over")))?;
-    let wiring = Wiring::claim(numbers).map_err(step("cannot take over the sockets and channels"))?;
+    let ipc = IpcHandles::claim(numbers).map_err(step("cannot take over the sockets and channels"))?;
     configure(memory, config);
     let build = memory.header.build.fetch_add(1, Ordering::AcqRel) + 1;
     let context = Context {
         memory,
         games,
-        wiring: Box::leak(Box::new(wiring)),
+        ipc: Box::leak(Box::new(ipc)),
         config,
         settings,
         build,
     };
     let program = PathBuf::from(std::ffi::OsString::from_vec(handover.program.clone()));
     let mut supervisor = Supervisor::new(context, Some(program))?;
-    supervisor.take_over_posts(handover);
+    supervisor.register_old_processes(handover);
     memory.header.upgrade.enter(
         UpgradeStage::Replacing,
         concat!(
@@ -164,33 +166,33 @@ pub(crate) fn go_on(
 
 impl Supervisor {
     /// Lets the program that lies where this one was started from look at the memory.
-    pub(crate) fn begin_upgrade(&mut self) {
+    pub(crate) fn start_upgrade(&mut self) {
         let is_in_the_middle = self
             .replacement
             .as_ref()
             .is_some_and(|replacement| !replacement.is_stalled());
-        if self.told_to_stop > 0 || self.check.is_some() || is_in_the_middle {
+        if self.stop_requests > 0 || self.probe.is_some() || is_in_the_middle {
             log::warn!("an upgrade was asked for in the middle of another, or of the stop: not done");
             return;
         }
         let slot = &self.context.memory.header.upgrade;
         slot.enter(UpgradeStage::Checking, "the new program is looking at the memory");
-        match self.start_check() {
-            Ok(check) => self.check = Some(check),
+        match self.start_probe() {
+            Ok(probe) => self.probe = Some(probe),
             Err(error) => self.refuse_upgrade(&error.to_string()),
         }
     }
 
-    fn start_check(&self) -> Result<Check, CheckError> {
-        let path = self.program.as_ref().ok_or(CheckError::Unknown)?;
+    fn start_probe(&self) -> Result<Check, ProbeError> {
+        let path = self.program.as_ref().ok_or(ProbeError::Unknown)?;
         let open =
             |path: &std::path::Path| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let program = open(path).map_err(|source| CheckError::Open {
+        let program = open(path).map_err(|source| ProbeError::Open {
             path: path.clone(),
             source: source.into(),
         })?;
         let system = |step| {
-            move |source: rustix::io::Errno| CheckError::System {
+            move |source: rustix::io::Errno| ProbeError::System {
                 step,
                 source: source.into(),
             }
@@ -206,8 +208,12 @@ impl Supervisor {
         // Before there is a process: none may be left behind that nobody listens to. (If all else fails, it ends with the descriptor.)
         self.poll
             .registry()
-            .register(&mut SourceFd(&report.as_raw_fd()), ANSWER, Interest::READABLE)
-            .map_err(|source| CheckError::System {
+            .register(
+                &mut SourceFd(&report.as_raw_fd()),
+                PROBE_REPLY,
+                Interest::READABLE,
+            )
+            .map_err(|source| ProbeError::System {
                 step: "cannot poll for the answer",
                 source,
             })?;
@@ -227,7 +233,7 @@ impl Supervisor {
             let Err(error) = new_process.keep_only(&keep).and_then(|()| run());
             log::error!("the new program cannot be executed: {error}");
             let objection = Some(format!("it cannot be executed: {error}"));
-            let answer_text = Answer {
+            let answer_text = ProbeReply {
                 version: String::new(),
                 objection,
             };
@@ -238,8 +244,8 @@ impl Supervisor {
             program,
             process,
             report: report.into(),
-            said: Vec::new(),
-            has_said_all: false,
+            reply: Vec::new(),
+            reply_is_complete: false,
             ended: None,
             give_up_at_ms: now_ms() + UPGRADE_CHECK_TIMEOUT_MS,
         })
@@ -247,29 +253,29 @@ impl Supervisor {
 
     /// When the upgrade needs this process's attention, if nothing happens before.
     pub(crate) fn upgrade_due_ms(&self) -> Option<u64> {
-        let check = self.check.as_ref().map(|check| check.give_up_at_ms);
+        let probe = self.probe.as_ref().map(|probe| probe.give_up_at_ms);
         let look = self
             .replacement
             .is_some()
             .then(|| now_ms() + UPGRADE_LOOK_EVERY_MS);
-        check.into_iter().chain(look).min()
+        probe.into_iter().chain(look).min()
     }
 
     /// Does the next step of an upgrade, if it can be done now.
-    pub(crate) fn go_on_with_upgrade(&mut self, now: u64) {
-        if let Some(check) = &mut self.check {
-            check.listen();
-            if check.has_said_too_much() {
-                self.give_up_check(&format!(
+    pub(crate) fn continue_upgrade(&mut self, now: u64) {
+        if let Some(probe) = &mut self.probe {
+            probe.read_reply();
+            if probe.reply_is_too_long() {
+                self.cancel_probe(&format!(
                     "it says more than the {UPGRADE_ANSWER_BYTES_MAX} bytes that an answer can have: it is another program"
                 ));
-            } else if check.has_said_all && check.ended.is_some() {
-                match check.verdict() {
+            } else if probe.reply_is_complete && probe.ended.is_some() {
+                match probe.verdict() {
                     Ok(version) => self.execute(&version),
-                    Err(objection) => self.give_up_check(&objection),
+                    Err(objection) => self.cancel_probe(&objection),
                 }
-            } else if check.give_up_at_ms <= now {
-                self.give_up_check("it did not answer in time");
+            } else if probe.give_up_at_ms <= now {
+                self.cancel_probe("it did not answer in time");
             }
         } else if self.replacement.is_some() {
             self.replace_next(now);
@@ -277,11 +283,11 @@ impl Supervisor {
     }
 
     /// Ends the check, if there is one, and says why the upgrade is not to be.
-    pub(crate) fn give_up_check(&mut self, why: &str) {
-        if let Some(check) = self.check.take() {
-            if check.ended.is_none() {
-                let _ = check.process.send_signal(Signal::SIGKILL);
-                let _ = check.process.wait();
+    pub(crate) fn cancel_probe(&mut self, why: &str) {
+        if let Some(probe) = self.probe.take() {
+            if probe.ended.is_none() {
+                let _ = probe.process.send_signal(Signal::SIGKILL);
+                let _ = probe.process.wait();
             }
             self.refuse_upgrade(why);
         }
@@ -298,19 +304,19 @@ impl Supervisor {
 
     /// Puts the new program into this process. Returns only if that fails.
     fn execute(&mut self, version: &str) {
-        let Some(check) = self.check.take() else { return };
+        let Some(probe) = self.probe.take() else { return };
         log::info!("version {version} can go on: it is put into this process");
         let memory = self.context.memory.mapping.as_fd();
-        let wiring = self.context.wiring;
+        let ipc = self.context.ipc;
         let attempt = || -> Result<io::Error, HandoverError> {
             let failed = HandoverError::at("cannot leave the descriptors open");
             let mut handover = self.handover(memory.as_raw_fd());
-            let left_open = exec::keep_open(memory).and_then(|_| wiring.keep_open());
-            handover.wiring = Some(left_open.map_err(&failed)?);
+            let left_open = exec::keep_open(memory).and_then(|_| ipc.keep_open());
+            handover.ipc = Some(left_open.map_err(&failed)?);
             let file = handover.write()?;
             let environment = upgrade::environment_to_go_on(&file).map_err(&failed)?;
             Ok(exec::execute(
-                check.program.as_fd(),
+                probe.program.as_fd(),
                 std::env::args_os(),
                 environment,
             ))
@@ -325,10 +331,10 @@ impl Supervisor {
 
     fn handover(&self, memory: std::os::fd::RawFd) -> Handover {
         let context = self.context;
-        let name = |filled: &Filled| (ROLES[filled.post.role].name.to_owned(), filled.post.index);
-        let processes = self.posts.iter().filter_map(|filled| {
-            let (role, index) = name(filled);
-            Some((role, index, filled.process?))
+        let name = |child: &Child| (ROLES[child.instance.role].name.to_owned(), child.instance.index);
+        let processes = self.children.iter().filter_map(|child| {
+            let (role, index) = name(child);
+            Some((role, index, child.process?))
         });
         let program = self
             .program
@@ -344,31 +350,31 @@ impl Supervisor {
     }
 
     /// The posts are filled by the processes of the program before: each is to be replaced.
-    fn take_over_posts(&mut self, handover: &Handover) {
+    fn register_old_processes(&mut self, handover: &Handover) {
         let now = now_ms();
-        let mut replacement = Replacement::default();
-        for index in 0..self.posts.len() {
-            let post = self.posts[index].post;
+        let mut replacement = RollingRestart::default();
+        for index in 0..self.children.len() {
+            let instance = self.children[index].instance;
             let is_it = |(role, number, _): &&(String, u32, ProcessId)| {
-                role == ROLES[post.role].name && *number == post.index
+                role == ROLES[instance.role].name && *number == instance.index
             };
             let process = handover
                 .processes
                 .iter()
                 .find(is_it)
                 .map(|(_, _, process)| *process);
-            let slot = post.slot(self.context.memory);
+            let slot = instance.slot(self.context.memory);
             match process {
                 Some(process) => {
                     slot.start_time.store(process.start_time, Ordering::Relaxed);
                     slot.pid.store(process.pid, Ordering::Release);
-                    self.posts[index].process = Some(process);
-                    self.posts[index].backoff.started(now);
+                    self.children[index].process = Some(process);
+                    self.children[index].backoff.started(now);
                 }
                 // A role that the program before did not have, or whose process had just died.
                 None => slot.pid.store(0, Ordering::Release),
             }
-            replacement.posts.push_back((index, process));
+            replacement.children.push_back((index, process));
         }
         self.replacement = Some(replacement);
         let is_known =
@@ -384,31 +390,31 @@ impl Supervisor {
         let Some(replacement) = &mut self.replacement else {
             return;
         };
-        let Some(&(index, old)) = replacement.posts.front() else {
-            return self.end_replacement();
+        let Some(&(index, old)) = replacement.children.front() else {
+            return self.finish_rolling_restart();
         };
-        let filled = &self.posts[index];
-        let has_come_up = filled
-            .post
+        let child = &self.children[index];
+        let has_come_up = child
+            .instance
             .slot(self.context.memory)
             .ready
             .load(Ordering::Acquire)
             != 0;
-        match filled.process {
+        match child.process {
             Some(process) if Some(process) == old => match replacement.kill_at_ms {
                 None => {
                     replacement.kill_at_ms = Some(now + TERMINATE_TIMEOUT_MS);
                     let _ = process.send_signal(Signal::SIGTERM);
                 }
-                Some(kill_at_ms) if kill_at_ms <= now => self.kill_front(process, "end", now),
+                Some(kill_at_ms) if kill_at_ms <= now => self.kill_first(process, "end", now),
                 Some(_) => {}
             },
-            Some(_) if has_come_up => self.leave_post(),
+            Some(_) if has_come_up => self.finish_first(),
             Some(process) => {
-                let started_at_ms = filled.backoff.started_at_ms().unwrap_or(now);
+                let started_at_ms = child.backoff.started_at_ms().unwrap_or(now);
                 let patience_ends_ms = started_at_ms + ROLE_READY_TIMEOUT_MS;
                 if patience_ends_ms.max(replacement.kill_at_ms.unwrap_or(0)) <= now {
-                    self.kill_front(process, "come up", now);
+                    self.kill_first(process, "come up", now);
                 }
             }
             // It is started when its time has come.
@@ -416,7 +422,7 @@ impl Supervisor {
         }
     }
 
-    fn kill_front(&mut self, process: ProcessId, what: &str, now: u64) {
+    fn kill_first(&mut self, process: ProcessId, what: &str, now: u64) {
         let Some(replacement) = &mut self.replacement else {
             return;
         };
@@ -426,7 +432,7 @@ impl Supervisor {
     }
 
     /// The first post's new process has come up.
-    fn leave_post(&mut self) {
+    fn finish_first(&mut self) {
         let Some(replacement) = &mut self.replacement else {
             return;
         };
@@ -436,13 +442,13 @@ impl Supervisor {
             let slot = &self.context.memory.header.upgrade;
             slot.enter(UpgradeStage::Replacing, text);
         }
-        replacement.posts.pop_front();
+        replacement.children.pop_front();
         (replacement.kill_at_ms, replacement.deaths) = (None, 0);
     }
 
     /// All posts are replaced: the upgrade is done once all handlers are, too.
-    fn end_replacement(&mut self) {
-        if self.some_handler_is_outdated() {
+    fn finish_rolling_restart(&mut self) {
+        if self.any_handler_is_outdated() {
             return;
         }
         self.replacement = None;
@@ -453,26 +459,30 @@ impl Supervisor {
     }
 
     /// Takes note of the end of a post's process. Says whether it ended because it was to be replaced: its successor need not wait.
-    pub(crate) fn note_replaced(&mut self, index: usize, process: ProcessId) -> bool {
+    pub(crate) fn on_replaced_exit(&mut self, index: usize, process: ProcessId) -> bool {
         let Some(replacement) = &self.replacement else {
             return false;
         };
-        let was_outdated = replacement.posts.front() == Some(&(index, Some(process)));
+        let was_outdated = replacement.children.front() == Some(&(index, Some(process)));
         if was_outdated {
-            self.posts[index].restart_at_ms = now_ms();
-            self.posts[index].backoff.begin_anew();
+            self.children[index].restart_at_ms = now_ms();
+            self.children[index].backoff.begin_anew();
         }
         was_outdated
     }
 
     /// Takes note that a post's new process has ended, or could not be forked: if it is the one that the upgrade waits for, the upgrade
     /// stalls.
-    pub(crate) fn note_not_come_up(&mut self, index: usize, why: &str) {
+    pub(crate) fn on_start_failure(&mut self, index: usize, why: &str) {
         let name = self.name(index);
         let Some(replacement) = &mut self.replacement else {
             return;
         };
-        if replacement.posts.front().is_none_or(|(front, _)| *front != index) {
+        if replacement
+            .children
+            .front()
+            .is_none_or(|(front, _)| *front != index)
+        {
             return;
         }
         replacement.deaths = replacement.deaths.saturating_add(1);
@@ -486,7 +496,7 @@ impl Supervisor {
         }
     }
 
-    fn some_handler_is_outdated(&self) -> bool {
+    fn any_handler_is_outdated(&self) -> bool {
         let memory = self.context.memory;
         memory.touched_connections().any(|(_, record)| {
             record.kind() == Kind::Game
@@ -498,7 +508,7 @@ impl Supervisor {
 
 /// Why the new program could not be made to look.
 #[derive(Debug, thiserror::Error)]
-enum CheckError {
+enum ProbeError {
     #[error("it is not known where the program lies")]
     Unknown,
     #[error("cannot open {}: {source}", path.display())]

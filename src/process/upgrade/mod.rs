@@ -3,7 +3,7 @@
 //! ```text
 //! old supervisor ── opens the new program once ── forks ──▶ check: the new program maps the memory for reading,
 //!        │                                                  lays its own tables over it, and says whether it can go on
-//!        └── execve of that same file, same pid ──▶ new supervisor ── claims memory, sockets, bells, children
+//!        └── execve of that same file, same pid ──▶ new supervisor ── claims memory, sockets, doorbells, children
 //!                                                        │
 //!                              one after another: ticker, keepers, listener; then each handler, by takeover
 //! ```
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::limits::HANDOVER_BYTES_MAX;
-use crate::process::ipc::{MESSAGES_VERSION, WiringNumbers};
+use crate::process::ipc::{IpcDescriptors, MESSAGES_VERSION};
 use crate::state::layout::{Capacity, Memory};
 use forkade_games::Games;
 use shmem::sys::exec;
@@ -55,19 +55,20 @@ pub(crate) struct Handover {
     console: Option<SocketAddr>,
     /// Name and version of the state of each game, in their order.
     games: Vec<(String, u32)>,
-    /// Sockets, channels and bells; not for who only looks.
-    pub(crate) wiring: Option<WiringNumbers>,
+    /// Sockets, channels and doorbells; not for who only looks.
+    #[serde(rename = "wiring")]
+    pub(crate) ipc: Option<IpcDescriptors>,
     /// The processes that the supervisor had forked, by role and number of their kind.
     pub(crate) processes: Vec<(String, u32, ProcessId)>,
 }
 
 /// What this program was started for, when it was started by another in the course of an upgrade.
 #[derive(Debug)]
-pub(crate) enum Errand {
+pub(crate) enum StartMode {
     /// To say, by the pipe, whether it could go on.
-    Check(Handover, File),
+    Probe(Handover, File),
     /// To go on.
-    GoOn(Handover),
+    Continue(Handover),
 }
 
 /// Why a handover cannot be read or written.
@@ -113,7 +114,7 @@ impl Handover {
             listen: config.listen,
             console: config.console,
             games: versions(games),
-            wiring: None,
+            ipc: None,
             processes,
         }
     }
@@ -133,7 +134,7 @@ impl Handover {
     }
 
     fn read(number: RawFd) -> Result<Self, HandoverError> {
-        let file = exec::claim(number).map_err(step("the handover is not there"))?;
+        let file = exec::take_inherited(number).map_err(step("the handover is not there"))?;
         let mut text = Vec::new();
         File::from(file)
             .take(HANDOVER_BYTES_MAX)
@@ -152,7 +153,7 @@ impl Handover {
         access: Access,
         config: &Config,
     ) -> Result<&'static Memory, HandoverError> {
-        let descriptor = exec::claim(self.memory).map_err(step("the shared memory is not there"))?;
+        let descriptor = exec::take_inherited(self.memory).map_err(step("the shared memory is not there"))?;
         let mapping = Mapping::open(descriptor, access).map_err(step("cannot map the shared memory"))?;
         Memory::open(mapping, capacity_of(config)).map_err(step("cannot use the shared memory"))
     }
@@ -226,7 +227,7 @@ fn versions(games: &Games) -> Vec<(String, u32)> {
 
 /// What a program says to the one that asked it to look.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct ProbeReply {
     /// Its version.
     pub(crate) version: String,
     /// Why it cannot go on, if it cannot.
@@ -238,7 +239,7 @@ pub(crate) struct Answer {
 /// # Errors
 ///
 /// Somebody else has set the variable, or the other program is of a version that hands over in another form.
-pub(crate) fn errand() -> Result<Option<Errand>, HandoverError> {
+pub(crate) fn start_mode() -> Result<Option<StartMode>, HandoverError> {
     let Some(value) = std::env::var_os(VARIABLE) else {
         return Ok(None);
     };
@@ -256,10 +257,10 @@ pub(crate) fn errand() -> Result<Option<Errand>, HandoverError> {
     match what {
         "check" => {
             let (handover, report) = (number()?, number()?);
-            let report = exec::claim(report).map_err(step("the way to answer is not there"))?;
-            Ok(Some(Errand::Check(Handover::read(handover)?, report.into())))
+            let report = exec::take_inherited(report).map_err(step("the way to answer is not there"))?;
+            Ok(Some(StartMode::Probe(Handover::read(handover)?, report.into())))
         }
-        "go-on" => Ok(Some(Errand::GoOn(Handover::read(number()?)?))),
+        "go-on" => Ok(Some(StartMode::Continue(Handover::read(number()?)?))),
         _ => Err(malformed()),
     }
 }

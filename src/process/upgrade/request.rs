@@ -40,9 +40,9 @@ fn ask(console: Option<SocketAddr>) -> Result<(), RequestError> {
     let console = console.ok_or(RequestError::NoConsole)?;
     let failed = |source| RequestError::Connection { console, source };
     // The server says something at least when it has checked, and whenever a step is done.
-    let patience = Duration::from_millis(2 * UPGRADE_CHECK_TIMEOUT_MS);
-    let mut stream = TcpStream::connect_timeout(&console, patience).map_err(failed)?;
-    stream.set_read_timeout(Some(patience)).map_err(failed)?;
+    let poll_timeout = Duration::from_millis(2 * UPGRADE_CHECK_TIMEOUT_MS);
+    let mut stream = TcpStream::connect_timeout(&console, poll_timeout).map_err(failed)?;
+    stream.set_read_timeout(Some(poll_timeout)).map_err(failed)?;
     stream.write_all(b"upgrade\n").map_err(failed)?;
     let mut lines = BufReader::new(stream);
     loop {

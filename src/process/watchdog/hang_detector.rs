@@ -7,7 +7,7 @@ use shmem::sys::process::{Activity, Condition, ProcessId};
 
 /// What a suspect may do, while the case is open, before it is guilty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct HangLimits {
     /// Processor time that it may use, in milliseconds.
     pub cpu_ms: u64,
     /// Looks in a row that may find it stopped.
@@ -16,7 +16,7 @@ pub struct Limits {
     pub asleep_looks: Option<u32>,
 }
 
-impl Limits {
+impl HangLimits {
     /// The usual ones, for so much processor time. Who holds no lock may sleep.
     pub fn with_cpu_ms(cpu_ms: u64) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Limits {
 
 /// What a process is guilty of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum Hang {
     /// It has used so many milliseconds of processor time.
     Looping(u64),
     /// It was stopped, and nobody continued it.
@@ -47,18 +47,18 @@ pub enum Fault {
     Asleep,
 }
 
-impl Fault {
+impl Hang {
     /// Without its figures.
-    pub fn kind(self) -> FaultKind {
+    pub fn kind(self) -> HangKind {
         match self {
-            Self::Looping(_) => FaultKind::Looping,
-            Self::Stopped => FaultKind::Stopped,
-            Self::Asleep => FaultKind::Asleep,
+            Self::Looping(_) => HangKind::Looping,
+            Self::Stopped => HangKind::Stopped,
+            Self::Asleep => HangKind::Asleep,
         }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Hang {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Looping(cpu_ms) => write!(formatter, "has used {cpu_ms} ms of processor time over it"),
@@ -68,25 +68,25 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A [`Fault`] without its figures, for shared memory. None is 0.
+/// A [`Hang`] without its figures, for shared memory. None is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum FaultKind {
-    /// See [`Fault::Looping`].
+pub enum HangKind {
+    /// See [`Hang::Looping`].
     Looping = 1,
-    /// See [`Fault::Stopped`].
+    /// See [`Hang::Stopped`].
     Stopped = 2,
-    /// See [`Fault::Asleep`].
+    /// See [`Hang::Asleep`].
     Asleep = 3,
 }
 
-impl FaultKind {
+impl HangKind {
     /// For shared memory.
     pub fn number(self) -> u32 {
         self as u32
     }
 
-    /// What a [number](FaultKind::number) says; `None` for 0.
+    /// What a [number](HangKind::number) says; `None` for 0.
     pub fn from_number(number: u32) -> Option<Self> {
         [Self::Looping, Self::Stopped, Self::Asleep]
             .into_iter()
@@ -100,7 +100,7 @@ impl FaultKind {
     }
 }
 
-impl fmt::Display for FaultKind {
+impl fmt::Display for HangKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Looping => "looping",
@@ -113,14 +113,14 @@ impl fmt::Display for FaultKind {
 /// A process under suspicion, since the first look at it. Time counts in its own processor time and in looks, and so stands still while
 /// the watchdog itself does not get its turn.
 #[derive(Debug, Clone)]
-pub struct Case {
+pub struct HangDetector {
     first: Activity,
     stopped_looks: u32,
     asleep_looks: u32,
     cpu_ms_at_last_look: u64,
 }
 
-impl Case {
+impl HangDetector {
     /// Opens a case with the first look.
     pub fn open(first: Activity) -> Self {
         Self {
@@ -137,7 +137,7 @@ impl Case {
     }
 
     /// Enters another look at the same process, which is still at the same thing. Says what it is guilty of, if it is.
-    pub fn judge(&mut self, seen: Activity, limits: Limits) -> Option<Fault> {
+    pub fn judge(&mut self, seen: Activity, limits: HangLimits) -> Option<Hang> {
         let slept = seen.condition == Condition::Asleep && seen.cpu_ms == self.cpu_ms_at_last_look;
         self.cpu_ms_at_last_look = seen.cpu_ms;
         self.asleep_looks = if slept { self.asleep_looks + 1 } else { 0 };
@@ -147,14 +147,14 @@ impl Case {
         };
         let used_ms = seen.cpu_ms.saturating_sub(self.first.cpu_ms);
         if used_ms >= limits.cpu_ms {
-            Some(Fault::Looping(used_ms))
+            Some(Hang::Looping(used_ms))
         } else if self.stopped_looks >= limits.stopped_looks {
-            Some(Fault::Stopped)
+            Some(Hang::Stopped)
         } else if limits
             .asleep_looks
             .is_some_and(|looks| self.asleep_looks >= looks)
         {
-            Some(Fault::Asleep)
+            Some(Hang::Asleep)
         } else {
             None
         }
@@ -165,7 +165,7 @@ impl Case {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: HangLimits = HangLimits {
         cpu_ms: 1000,
         stopped_looks: 5,
         asleep_looks: Some(50),
@@ -184,52 +184,55 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_processor_is_innocent_however_long_it_takes() {
-        let mut case = Case::open(seen(Condition::Running, 5_000));
+        let mut detector = HangDetector::open(seen(Condition::Running, 5_000));
         for _ in 0..100_000 {
-            assert_eq!(case.judge(seen(Condition::Running, 5_999), LIMITS), None);
+            assert_eq!(detector.judge(seen(Condition::Running, 5_999), LIMITS), None);
         }
     }
 
     #[test]
     fn who_uses_processor_time_is_guilty_and_what_it_had_used_before_does_not_count() {
-        let mut case = Case::open(seen(Condition::Running, 50_000));
-        assert_eq!(case.judge(seen(Condition::Running, 50_990), LIMITS), None);
+        let mut detector = HangDetector::open(seen(Condition::Running, 50_000));
+        assert_eq!(detector.judge(seen(Condition::Running, 50_990), LIMITS), None);
         assert_eq!(
-            case.judge(seen(Condition::Running, 51_000), LIMITS),
-            Some(Fault::Looping(1000))
+            detector.judge(seen(Condition::Running, 51_000), LIMITS),
+            Some(Hang::Looping(1000))
         );
     }
 
     #[test]
     fn who_is_stopped_is_guilty_unless_it_is_continued_in_time() {
-        let mut case = Case::open(seen(Condition::Stopped, 0));
+        let mut detector = HangDetector::open(seen(Condition::Stopped, 0));
         let (stopped, running) = (seen(Condition::Stopped, 0), seen(Condition::Running, 0));
         for look in [stopped, stopped, stopped, stopped, running] {
-            assert_eq!(case.judge(look, LIMITS), None);
+            assert_eq!(detector.judge(look, LIMITS), None);
         }
-        let verdicts: Vec<_> = (0..5).map(|_| case.judge(stopped, LIMITS)).collect();
-        assert_eq!(verdicts, [None, None, None, None, Some(Fault::Stopped)]);
+        let verdicts: Vec<_> = (0..5).map(|_| detector.judge(stopped, LIMITS)).collect();
+        assert_eq!(verdicts, [None, None, None, None, Some(Hang::Stopped)]);
     }
 
     #[test]
     fn who_sleeps_under_a_lock_is_guilty_unless_it_wakes_now_and_then() {
         let asleep = |cpu_ms| seen(Condition::Asleep, cpu_ms);
-        let mut sleeps_all_the_time = Case::open(asleep(10));
-        let mut wakes = Case::open(asleep(10));
+        let mut sleeps_all_the_time = HangDetector::open(asleep(10));
+        let mut wakes = HangDetector::open(asleep(10));
         for look in 1..50 {
             assert_eq!(sleeps_all_the_time.judge(asleep(10), LIMITS), None);
             assert_eq!(wakes.judge(asleep(10 + look / 40 * 10), LIMITS), None);
         }
-        assert_eq!(sleeps_all_the_time.judge(asleep(10), LIMITS), Some(Fault::Asleep));
+        assert_eq!(sleeps_all_the_time.judge(asleep(10), LIMITS), Some(Hang::Asleep));
         assert_eq!(wakes.judge(asleep(20), LIMITS), None);
     }
 
     #[test]
     fn who_holds_no_lock_may_sleep_and_a_disk_may_be_waited_for() {
         for condition in [Condition::Asleep, Condition::Blocked] {
-            let mut case = Case::open(seen(condition, 0));
+            let mut detector = HangDetector::open(seen(condition, 0));
             for _ in 0..100_000 {
-                assert_eq!(case.judge(seen(condition, 0), Limits::with_cpu_ms(1000)), None);
+                assert_eq!(
+                    detector.judge(seen(condition, 0), HangLimits::with_cpu_ms(1000)),
+                    None
+                );
             }
         }
     }

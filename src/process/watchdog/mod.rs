@@ -2,7 +2,7 @@
 //!
 //! Robust mutexes and takeover help against processes that die. One that is stopped, or runs in an endless loop, does not die: others
 //! would wait for its lock for ever, and its player for an answer. So whoever waits too long [reports](shmem::hang_reports) *what* is
-//! stuck, the watchdog looks at who is to blame for it, [again and again](case), and if need be makes a dead process of a stuck one. The
+//! stuck, the watchdog looks at who is to blame for it, [again and again](detector), and if need be makes a dead process of a stuck one. The
 //! rest is as for any death.
 //!
 //! That somebody waits proves nothing: on a crowded machine an innocent process may not get its turn for seconds. Who is judged is judged
@@ -14,12 +14,12 @@ pub mod hang_detector;
 mod targets;
 
 use crate::limits::{REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_LOOK_MS, WATCHDOG_PULSE_LOOK_MS};
-use crate::process::process_table::{Context, Post};
+use crate::process::process_table::{Context, RoleInstance};
 use shmem::hang_reports::Subject;
 use shmem::sys::process::{Activity, Condition, ProcessId};
 
-use crate::process::watchdog::hang_detector::{Case, Fault, Limits};
-use crate::process::watchdog::targets::Accused;
+use crate::process::watchdog::hang_detector::{Hang, HangDetector, HangLimits};
+use crate::process::watchdog::targets::Target;
 use std::sync::atomic::Ordering;
 
 use nix::sys::signal::Signal;
@@ -27,8 +27,8 @@ use nix::sys::signal::Signal;
 /// The supervisor's watchdog.
 pub(crate) struct Watchdog {
     context: Context,
-    limits: Limits,
-    open: Vec<OpenCase>,
+    limits: HangLimits,
+    open: Vec<OpenReport>,
     next_look_ms: u64,
     /// By slot: when the supervisor's own processes were last seen to get on.
     pulses: Vec<u64>,
@@ -38,13 +38,13 @@ pub(crate) struct Watchdog {
 }
 
 /// A case, and where it was reported.
-struct OpenCase {
+struct OpenReport {
     /// `None` for what was not reported, but found by the supervisor itself.
     place: Option<usize>,
     subject: Subject,
     /// Changes when the accused gets on.
     mark: u64,
-    case: Case,
+    detector: HangDetector,
     is_closed: bool,
 }
 
@@ -55,50 +55,54 @@ impl Watchdog {
         if cpu_ms == 0 {
             return None;
         }
-        context.memory.header.alarm.set_judge(ProcessId::of_self());
+        context
+            .memory
+            .header
+            .hang_reports
+            .set_detector(ProcessId::current());
         Some(Self {
             context,
-            limits: Limits::with_cpu_ms(cpu_ms),
+            limits: HangLimits::with_cpu_ms(cpu_ms),
             open: Vec::with_capacity(REPORTS_MAX),
             next_look_ms: 0,
-            pulses: vec![0; Post::all(context.config).len()],
+            pulses: vec![0; RoleInstance::all(context.config).len()],
             next_pulse_look_ms: 0,
             kills: (0, 0),
         })
     }
 
     /// How long it has nothing to do, unless something is reported.
-    pub(crate) fn patience_ms(&self, now_ms: u64) -> u64 {
+    pub(crate) fn timeout_ms(&self, now_ms: u64) -> u64 {
         let look_ms = (!self.open.is_empty()).then_some(self.next_look_ms);
         let next_ms = look_ms.map_or(self.next_pulse_look_ms, |at| at.min(self.next_pulse_look_ms));
         next_ms.saturating_sub(now_ms)
     }
 
     /// Takes up what was reported, and looks at those under suspicion, if it is time.
-    pub(crate) fn look(&mut self, now_ms: u64) {
-        self.take_reports();
+    pub(crate) fn run_checks(&mut self, now_ms: u64) {
+        self.collect_reports();
         if now_ms >= self.next_pulse_look_ms {
             self.next_pulse_look_ms = now_ms + WATCHDOG_PULSE_LOOK_MS;
-            self.feel_pulses();
+            self.check_role_liveness();
         }
         if self.open.is_empty() || now_ms < self.next_look_ms {
             return;
         }
         self.next_look_ms = now_ms + WATCHDOG_LOOK_MS;
         let mut open = std::mem::take(&mut self.open);
-        open.retain_mut(|case| {
-            if self.pursue(case, now_ms) {
+        open.retain_mut(|detector| {
+            if self.evaluate(detector, now_ms) {
                 return true;
             }
             // Who was killed has a successor now. What was reported of that meanwhile has not been heard: the case was open.
-            if case.is_closed
-                && let Ok(Some(next)) = self.case_of(case.subject, case.place)
+            if detector.is_closed
+                && let Ok(Some(next)) = self.new_report(detector.subject, detector.place)
             {
-                *case = next;
+                *detector = next;
                 return true;
             }
-            if let Some(place) = case.place {
-                self.context.memory.header.alarm.dismiss(place);
+            if let Some(place) = detector.place {
+                self.context.memory.header.hang_reports.clear(place);
             }
             false
         });
@@ -106,32 +110,32 @@ impl Watchdog {
     }
 
     /// A child of the supervisor's was stopped: one of its own processes, or a handler whose keeper has died.
-    pub(crate) fn note_stopped(&mut self, pid: u32) {
-        let posts = Post::all(self.context.config);
-        let slot_of = |post: &Post| post.slot(self.context.memory);
+    pub(crate) fn on_child_stopped(&mut self, pid: u32) {
+        let children = RoleInstance::all(self.context.config);
+        let slot_of = |instance: &RoleInstance| instance.slot(self.context.memory);
         let role = (0..)
-            .zip(&posts)
-            .find(|(_, post)| slot_of(post).pid.load(Ordering::Relaxed) == pid);
+            .zip(&children)
+            .find(|(_, instance)| slot_of(instance).pid.load(Ordering::Relaxed) == pid);
         let subject = match role {
             Some((slot, _)) => Some(Subject::Role { slot }),
             None => self
-                .connection_with(|handler| handler.pid == pid)
+                .find_connection(|handler| handler.pid == pid)
                 .map(|(index, _)| Subject::Connection { index }),
         };
         if let Some(subject) = subject {
-            self.open_case(subject, None);
+            self.open_report(subject, None);
         }
     }
 
     /// Suspects those of the supervisor's own processes that have not come round since the last time, and do not wait for anything.
-    fn feel_pulses(&mut self) {
+    fn check_role_liveness(&mut self) {
         for slot in 0..self.pulses.len() {
             let role = &self.context.memory.header.roles[slot];
             let Some(process) = role.process() else {
                 continue;
             };
-            let pulse = role.pulse.last_ms();
-            if std::mem::replace(&mut self.pulses[slot], pulse) != pulse {
+            let liveness = role.liveness.last_progress_ms();
+            if std::mem::replace(&mut self.pulses[slot], liveness) != liveness {
                 continue;
             }
             let seen = Activity::of(process.pid).ok().flatten();
@@ -146,31 +150,31 @@ impl Watchdog {
             };
             if seen.is_some_and(gets_nowhere) {
                 let slot = u32::try_from(slot).expect("bounded by the limit of roles");
-                self.open_case(Subject::Role { slot }, None);
+                self.open_report(Subject::Role { slot }, None);
             }
         }
     }
 
-    fn take_reports(&mut self) {
-        let alarm = &self.context.memory.header.alarm;
-        for (place, subject) in alarm.reports() {
-            if self.open.iter().any(|case| case.place == Some(place)) {
+    fn collect_reports(&mut self) {
+        let hang_reports = &self.context.memory.header.hang_reports;
+        for (place, subject) in hang_reports.pending() {
+            if self.open.iter().any(|detector| detector.place == Some(place)) {
                 continue;
             }
-            if !self.open_case(subject, Some(place)) {
-                alarm.dismiss(place);
+            if !self.open_report(subject, Some(place)) {
+                hang_reports.clear(place);
             }
         }
     }
 
     /// Opens a case, if there is somebody to suspect. Says whether the report is to stay.
-    fn open_case(&mut self, subject: Subject, place: Option<usize>) -> bool {
-        if self.open.iter().any(|case| case.subject == subject) {
+    fn open_report(&mut self, subject: Subject, place: Option<usize>) -> bool {
+        if self.open.iter().any(|detector| detector.subject == subject) {
             return false;
         }
-        match self.case_of(subject, place) {
-            Ok(Some(case)) => {
-                self.open.push(case);
+        match self.new_report(subject, place) {
+            Ok(Some(detector)) => {
+                self.open.push(detector);
                 true
             }
             Ok(None) => false,
@@ -180,28 +184,28 @@ impl Watchdog {
     }
 
     /// A case against whoever is to blame at this moment, if anybody is. An error is logged.
-    fn case_of(&self, subject: Subject, place: Option<usize>) -> Result<Option<OpenCase>, ()> {
-        let Some(accused) = self.accused(subject) else {
+    fn new_report(&self, subject: Subject, place: Option<usize>) -> Result<Option<OpenReport>, ()> {
+        let Some(target_of) = self.target_of(subject) else {
             return Ok(None);
         };
-        let activity = Activity::of(accused.pid)
-            .map_err(|error| log::error!("cannot look at process {}: {error}", accused.pid))?;
+        let activity = Activity::of(target_of.pid)
+            .map_err(|error| log::error!("cannot look at process {}: {error}", target_of.pid))?;
         // Another process may have got the pid of one that has ended.
-        let activity = activity.filter(|activity| accused.is(activity.process));
-        Ok(activity.map(|activity| OpenCase {
+        let activity = activity.filter(|activity| target_of.is(activity.process));
+        Ok(activity.map(|activity| OpenReport {
             place,
             subject,
-            mark: accused.mark,
-            case: Case::open(activity),
+            mark: target_of.mark,
+            detector: HangDetector::open(activity),
             is_closed: false,
         }))
     }
 
     /// Looks at a suspect; kills it if it is found guilty. Says whether the case goes on.
-    fn pursue(&mut self, open: &mut OpenCase, now_ms: u64) -> bool {
-        let suspect = open.case.process();
-        let is_still_at_it = |accused: Accused| accused.is(suspect) && accused.mark == open.mark;
-        if !self.accused(open.subject).is_some_and(is_still_at_it) {
+    fn evaluate(&mut self, open: &mut OpenReport, now_ms: u64) -> bool {
+        let suspect = open.detector.process();
+        let is_still_at_it = |target_of: Target| target_of.is(suspect) && target_of.mark == open.mark;
+        if !self.target_of(open.subject).is_some_and(is_still_at_it) {
             return false;
         }
         let activity = match Activity::of(suspect.pid) {
@@ -218,8 +222,8 @@ impl Watchdog {
             return false;
         }
         if !open.is_closed
-            && let Some(fault) = open.case.judge(activity, self.limits_for(open.subject))
-            && self.may_kill(now_ms)
+            && let Some(fault) = open.detector.judge(activity, self.limits_for(open.subject))
+            && self.take_kill_allowance(now_ms)
         {
             self.kill(open, fault, now_ms);
             open.is_closed = true;
@@ -227,7 +231,7 @@ impl Watchdog {
         true
     }
 
-    fn limits_for(&self, subject: Subject) -> Limits {
+    fn limits_for(&self, subject: Subject) -> HangLimits {
         match subject {
             Subject::Lock { .. } => self.limits.under_a_lock(),
             Subject::Connection { .. } | Subject::Role { .. } => self.limits,
@@ -235,7 +239,7 @@ impl Watchdog {
     }
 
     /// Whether another may be killed in this second; counts it.
-    fn may_kill(&mut self, now_ms: u64) -> bool {
+    fn take_kill_allowance(&mut self, now_ms: u64) -> bool {
         let (began_ms, count) = &mut self.kills;
         if now_ms.saturating_sub(*began_ms) >= 1000 {
             (*began_ms, *count) = (now_ms, 0);
@@ -244,15 +248,15 @@ impl Watchdog {
         *count <= WATCHDOG_KILLS_PER_SECOND_MAX
     }
 
-    fn kill(&self, open: &OpenCase, fault: Fault, now_ms: u64) {
-        let (process, memory) = (open.case.process(), self.context.memory);
+    fn kill(&self, open: &OpenReport, fault: Hang, now_ms: u64) {
+        let (process, memory) = (open.detector.process(), self.context.memory);
         log::error!(
             "{} {} and {fault}: killed",
             self.name_of(process),
-            self.accusation(open.subject)
+            self.describe_hang(open.subject)
         );
         // Before it dies, so that whoever replaces it knows.
-        if let Some((_, record)) = self.connection_with(|handler| handler == process) {
+        if let Some((_, record)) = self.find_connection(|handler| handler == process) {
             record.set_fault(fault.kind());
         }
         let figures = &memory.header.watchdog;
@@ -284,7 +288,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, ConfigSource, SETTINGS, Settings};
     use crate::limits::WATCHDOG_STOPPED_LOOKS;
-    use crate::process::ipc::Wiring;
+    use crate::process::ipc::IpcHandles;
     use crate::state::layout::{Capacity, Memory};
     use forkade_games::Games;
 
@@ -313,8 +317,8 @@ mod tests {
         Context {
             memory: Memory::create(capacity).expect("memory"),
             games: Box::leak(Box::new(Games::new())),
-            wiring: Box::leak(Box::new(
-                Wiring::new(game, None, config.keepers, config.rooms_max).expect("descriptors"),
+            ipc: Box::leak(Box::new(
+                IpcHandles::new(game, None, config.keepers, config.rooms_max).expect("descriptors"),
             )),
             config: &settings.config,
             build: 0,
@@ -366,7 +370,7 @@ mod tests {
     /// Lets the watchdog look until it must have judged.
     fn look_on(watchdog: &mut Watchdog) {
         let looks = u64::from(2 * WATCHDOG_STOPPED_LOOKS) + 2 * WATCHDOG_PULSE_LOOK_MS / WATCHDOG_LOOK_MS;
-        (1..=looks).for_each(|look| watchdog.look(look * WATCHDOG_LOOK_MS));
+        (1..=looks).for_each(|run_checks| watchdog.run_checks(run_checks * WATCHDOG_LOOK_MS));
     }
 
     #[test]
@@ -379,7 +383,7 @@ mod tests {
         slot.start_time.store(process.start_time - 1, Ordering::Relaxed);
         slot.pid.store(process.pid, Ordering::Release);
         slot.ready.store(1, Ordering::Release);
-        assert!(!watchdog.open_case(STOPPED, None));
+        assert!(!watchdog.open_report(STOPPED, None));
         look_on(&mut watchdog);
         assert!(
             child.0.try_wait().expect("a child").is_none(),
@@ -388,7 +392,7 @@ mod tests {
 
         slot.start_time.store(process.start_time, Ordering::Relaxed);
         let mut watchdog = Watchdog::new(context).expect("it is wanted");
-        assert!(watchdog.open_case(STOPPED, None));
+        assert!(watchdog.open_report(STOPPED, None));
         look_on(&mut watchdog);
         expect_killed(&mut child);
     }
@@ -404,18 +408,18 @@ mod tests {
         };
         let (mut first, process) = stopped_process();
         enter(process);
-        watchdog.note_stopped(process.pid);
+        watchdog.on_child_stopped(process.pid);
         let kills = &context.memory.header.watchdog.kills_total;
         let mut looks = 1..100;
         while kills.load(Ordering::Relaxed) == 0 {
-            watchdog.look(looks.next().expect("it is judged by then") * WATCHDOG_LOOK_MS);
+            watchdog.run_checks(looks.next().expect("it is judged by then") * WATCHDOG_LOOK_MS);
         }
         expect_killed(&mut first);
         let (mut second, process) = stopped_process();
         enter(process);
         // Its stop is told only once.
-        watchdog.note_stopped(process.pid);
-        looks.for_each(|look| watchdog.look(look * WATCHDOG_LOOK_MS));
+        watchdog.on_child_stopped(process.pid);
+        looks.for_each(|run_checks| watchdog.run_checks(run_checks * WATCHDOG_LOOK_MS));
         expect_killed(&mut second);
     }
 }

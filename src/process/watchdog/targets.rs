@@ -1,6 +1,6 @@
 //! Who is to blame for what is stuck, as shared memory tells without a lock.
 
-use crate::process::process_table::Post;
+use crate::process::process_table::RoleInstance;
 use crate::process::watchdog::Watchdog;
 use crate::state::connections::{Claim, ConnectionRecord};
 use shmem::hang_reports::Subject;
@@ -8,7 +8,7 @@ use shmem::sys::process::ProcessId;
 
 /// Who is to blame at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Accused {
+pub(crate) struct Target {
     pub(crate) pid: u32,
     /// Not known of who holds a lock and has not entered itself yet.
     start_time: Option<u64>,
@@ -16,7 +16,7 @@ pub(crate) struct Accused {
     pub(crate) mark: u64,
 }
 
-impl Accused {
+impl Target {
     fn new(process: ProcessId, mark: u64) -> Self {
         Self {
             pid: process.pid,
@@ -36,12 +36,12 @@ impl Accused {
 
 impl Watchdog {
     /// Who is to blame at this moment; `None` if nobody is.
-    pub(crate) fn accused(&self, subject: Subject) -> Option<Accused> {
+    pub(crate) fn target_of(&self, subject: Subject) -> Option<Target> {
         let memory = self.context.memory;
         match subject {
             Subject::Lock { offset } => {
-                let holder = memory.lock_at(offset)?.0.held()?;
-                Some(Accused {
+                let holder = memory.lock_at(offset)?.0.holder()?;
+                Some(Target {
                     pid: holder.pid,
                     start_time: holder.start_time,
                     mark: holder.epoch,
@@ -50,18 +50,18 @@ impl Watchdog {
             Subject::Connection { index } => {
                 let record = memory.connections.get(index)?;
                 let handler = record.handler().filter(|_| record.claimed() == Claim::Held)?;
-                Some(Accused::new(handler, record.mark()))
+                Some(Target::new(handler, record.mark()))
             }
             Subject::Role { slot } => {
                 // One that has not come up yet may be stopped, too.
                 let role = memory.header.roles.get(slot as usize)?;
-                Some(Accused::new(role.process()?, role.pulse.last_ms()))
+                Some(Target::new(role.process()?, role.liveness.last_progress_ms()))
             }
         }
     }
 
     /// What is said against who is stuck with it, for the log.
-    pub(crate) fn accusation(&self, subject: Subject) -> String {
+    pub(crate) fn describe_hang(&self, subject: Subject) -> String {
         match subject {
             Subject::Lock { offset } => match self.context.memory.lock_at(offset) {
                 Some((_, owner)) => format!("keeps others waiting for the lock of {owner}"),
@@ -73,19 +73,19 @@ impl Watchdog {
 
     /// What a process of this server's is, for the log.
     pub(crate) fn name_of(&self, process: ProcessId) -> String {
-        let posts = Post::all(self.context.config);
-        let is_it = |post: &&Post| post.slot(self.context.memory).process() == Some(process);
-        if let Some(post) = posts.iter().find(is_it) {
-            return format!("the {} (process {process})", post.name(self.context.config));
+        let children = RoleInstance::all(self.context.config);
+        let is_it = |instance: &&RoleInstance| instance.slot(self.context.memory).process() == Some(process);
+        if let Some(instance) = children.iter().find(is_it) {
+            return format!("the {} (process {process})", instance.name(self.context.config));
         }
-        match self.connection_with(|handler| handler == process) {
+        match self.find_connection(|handler| handler == process) {
             Some((index, _)) => format!("handler {process} of connection {index}"),
             None => format!("process {process}"),
         }
     }
 
     /// The connection whose handler is the one that is meant. Looks at all that were ever claimed: for the rare case.
-    pub(crate) fn connection_with(
+    pub(crate) fn find_connection(
         &self,
         is_meant: impl Fn(ProcessId) -> bool,
     ) -> Option<(u32, &'static ConnectionRecord)> {

@@ -63,8 +63,8 @@ fuzz_target!(|bytes: &[u8]| {
     actor.end();
     let mut lobby = world.lobby();
     // Everybody's grace is over.
-    lobby.sweep_players(u64::MAX);
-    lobby.sweep_rooms();
+    forkade::testing::maintenance::expiry::sweep_players(&mut lobby, u64::MAX);
+    forkade::testing::maintenance::expiry::sweep_rooms(&mut lobby);
     let faults = forkade::testing::maintenance::check::check_all(&mut lobby);
     assert!(faults.is_empty(), "{faults:#?}");
 });

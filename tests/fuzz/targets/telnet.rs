@@ -2,10 +2,10 @@
 #![no_main]
 
 use forkade::limits::CONSOLE_LINE_BYTES_MAX;
-use forkade_text::telnet::{Input, LineReader};
+use forkade_text::telnet::{LineEvent, LineReader};
 use libfuzzer_sys::fuzz_target;
 
-fn inputs(pieces: &[&[u8]]) -> Vec<Input> {
+fn inputs(pieces: &[&[u8]]) -> Vec<LineEvent> {
     let mut reader = LineReader::new(CONSOLE_LINE_BYTES_MAX);
     pieces
         .iter()

@@ -121,9 +121,7 @@ impl Run {
         self.note(format!("{who}'s handler and keeper die"));
         let actor = self.take_actor(who);
         actor.session.record().abandon();
-        let lobby = self.lobby.take().expect("lent out only here");
-        let (lobby, _) = expiry::free_connection(&mut lobby, actor.slot);
-        self.lobby = Some(lobby);
+        let _ = expiry::free_connection(self.lobby(), actor.slot);
         self.model.connected(who, false);
     }
 
@@ -156,7 +154,7 @@ impl Run {
         if self.random.one_in(4) {
             actor.replace_handler(self.world);
         }
-        actor.session.show_connected(true);
+        departure::show_connected(&mut actor.session, true);
         self.model.connected(who, true);
         let person = self.people.get_mut(who).expect("a person");
         person.slot = Some(actor.slot);

@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::commands::{Command, Complaint, parse};
+use crate::commands::{Command, ParseError, parse};
 use crate::input::*;
 use crate::limits::INPUT_RING_BYTES;
 use crate::render;
@@ -24,8 +24,8 @@ enum Seen {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Records {
     pending: Vec<u8>,
-    place: Place,
-    refused: Refused,
+    state: InputState,
+    refused: RefusedOptions,
     answered: usize,
     seen: Vec<Seen>,
     answers: Vec<u8>,
@@ -43,9 +43,9 @@ impl Records {
 
     /// One transaction.
     fn handle(&mut self) -> bool {
-        let (end, place) = match look(&self.pending, self.place, self.refused, self.answered) {
-            Found::Nothing => return false,
-            Found::Answers {
+        let (end, state) = match next_token(&self.pending, self.state, self.refused, self.answered) {
+            Token::Incomplete => return false,
+            Token::TelnetReply {
                 answers,
                 up_to,
                 refused,
@@ -55,20 +55,20 @@ impl Records {
                 (self.answered, self.refused) = (up_to, refused);
                 return true;
             }
-            Found::Line { line, end, place } => {
+            Token::Line { line, end, state } => {
                 self.seen.push(Seen::Line(line));
-                (end, place)
+                (end, state)
             }
-            Found::TooLong { end, place } => {
+            Token::LineTooLong { end, state } => {
                 self.seen.push(Seen::TooLong);
-                (end, place)
+                (end, state)
             }
-            Found::Skip { end, place } => (end, place),
+            Token::Skip { end, state } => (end, state),
         };
         assert!(end > 0, "nothing was consumed");
         self.pending.drain(..end);
         self.answered = self.answered.saturating_sub(end);
-        self.place = place;
+        self.state = state;
         true
     }
 
@@ -76,7 +76,7 @@ impl Records {
         let mut records = Self::default();
         for piece in pieces {
             // No more than what the ring has space for.
-            for piece in piece.chunks(TEXT_SKIP_FROM_BYTES) {
+            for piece in piece.chunks(TEXT_SKIP_BYTES_MIN) {
                 records.arrives(piece);
             }
         }
@@ -140,7 +140,7 @@ fn subnegotiations_without_end_take_no_space() {
     records.arrives(&[IAC, 250, 24]);
     for _ in 0..1000 {
         records.arrives(&[b'x'; 1000]);
-        assert!(records.pending.len() < 2 * TEXT_SKIP_FROM_BYTES);
+        assert!(records.pending.len() < 2 * TEXT_SKIP_BYTES_MIN);
     }
     records.arrives(&[IAC, 240, b'h', b'i', b'\n']);
     assert_eq!(records.noticed(), (vec![line("hi")], vec![]));
@@ -164,17 +164,17 @@ fn a_quarrel_about_options_ends_at_once_but_timing_marks_are_always_answered() {
 
 #[test]
 fn what_cannot_be_read_is_complained_about() {
-    assert_eq!(parse(b"say \xff\xfe"), Err(Complaint::NotUtf8));
+    assert_eq!(parse(b"say \xff\xfe"), Err(ParseError::NotUtf8));
     assert_eq!(parse("say \u{e9}".as_bytes()).map(|_| ()), Ok(()));
     for control in (0..=0x1f).chain([0x7f]).filter(|byte| !b"\t".contains(byte)) {
         let complaint = parse(&[b's', b'a', b'y', b' ', control]).expect_err("a control character");
-        assert!(matches!(complaint, Complaint::ControlCharacter { .. }));
+        assert!(matches!(complaint, ParseError::ControlCharacter { .. }));
         let told = complaint.to_string();
         assert!(!told.contains(char::is_control), "{told:?}");
     }
     assert!(matches!(
         parse("say \u{9b}2J".as_bytes()),
-        Err(Complaint::ControlCharacter { .. })
+        Err(ParseError::ControlCharacter { .. })
     ));
     assert_eq!(parse(b" \t "), Ok(Command::Nothing));
 }
@@ -230,10 +230,10 @@ proptest! {
     /// What is found first does not depend on what lies behind it.
     #[test]
     fn what_is_next_is_found_without_looking_further(bytes in hostile(), more in hostile()) {
-        let found = look(&bytes, Place::default(), Refused::default(), 0);
-        if let Found::Line { .. } | Found::TooLong { .. } = &found {
+        let found = next_token(&bytes, InputState::default(), RefusedOptions::default(), 0);
+        if let Token::Line { .. } | Token::LineTooLong { .. } = &found {
             let together = [bytes, more].concat();
-            prop_assert_eq!(look(&together, Place::default(), Refused::default(), 0), found);
+            prop_assert_eq!(next_token(&together, InputState::default(), RefusedOptions::default(), 0), found);
         }
     }
 
@@ -248,7 +248,7 @@ proptest! {
     fn no_text_makes_the_parser_panic(command in "(create|join|watch|set|tell|rooms|kick|help|name) ?", rest in "\\PC{0,40}") {
         let line = command + &rest;
         if let Err(complaint) = parse(line.as_bytes()) {
-            let told = render::wire(&render::refusal(&complaint.to_string()));
+            let told = render::to_terminal(&render::refusal(&complaint.to_string()));
             let goes_on = |row: &str| row.starts_with("    ");
             prop_assert!(!told.is_empty() && told.lines().skip(1).all(goes_on), "{told:?}");
         }

@@ -54,13 +54,13 @@ fn told(event: &RoomEvent, seat: Option<u8>) -> String {
             .get(usize::from(seat))
             .map(|name| (*name).to_owned())
     };
-    let scene = Scene {
+    let context = RenderContext {
         game: games.get(0),
         seat,
         names: &names,
         left: &|seat| (seat == 2).then(|| "Cyd".to_owned()),
     };
-    scene.event(event).expect("the game works")
+    context.event(event).expect("the game works")
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn nobody_forges_lines_of_others() {
         from: "Eve".into(),
         text: "hi\r\nAnn says: I give up\u{1b}[2J".into(),
     };
-    let line = wire(&told(&chat, Some(0)));
+    let line = to_terminal(&told(&chat, Some(0)));
     assert_eq!(line, "Eve says: hi\\r\\nAnn says: I give up\\u{1b}[2J\r\n");
     // Nor by the end of a terminal's line.
     let filler = "x".repeat(80 - "Eve says: ".len());
@@ -148,7 +148,7 @@ fn the_server_does_not_speak_as_anybody_does() {
 #[test]
 fn what_is_said_to_anybody_is_a_frame_and_can_be_read() {
     use forkade_protocol::{ErrorCode, codec, frame};
-    let said = |text: &str| for_anybody(text);
+    let said = |text: &str| readable_by_any_client(text);
     let texts = [
         "x",
         "the server is stopping",
@@ -212,22 +212,22 @@ fn the_longest_page_of_rooms_is_shown_whole() {
         passcode: true,
     };
     let list = list_of_rooms(&vec![room; ROOMS_PER_PAGE_MAX], Some(RoomId(99_999)));
-    let shown = wire(&list);
+    let shown = to_terminal(&list);
     assert!(
         shown.ends_with(" 100000\".\r\n"),
         "{} of {}",
         shown.len(),
         list.len()
     );
-    assert!(wire(&help()).ends_with("game.\r\n"));
+    assert!(to_terminal(&help()).ends_with("game.\r\n"));
 }
 
 #[test]
 fn the_longest_welcome_fits_its_place() {
-    let welcome = wire(&welcome(&"n".repeat(PLAYER_NAME_BYTES_MAX), &tictactoe()));
+    let welcome = to_terminal(&welcome(&"n".repeat(PLAYER_NAME_BYTES_MAX), &tictactoe()));
     // Sixteen games are as many as there can be.
     assert!(welcome.len() + 16 * (GAME_NAME_BYTES_MAX + 2) <= GREETING_BYTES_MAX);
-    assert!(sentence(&"x".repeat(200)).len() + 3 <= FAREWELL_BYTES_MAX);
+    assert!(to_sentence(&"x".repeat(200)).len() + 3 <= FAREWELL_BYTES_MAX);
 }
 
 proptest! {
@@ -237,8 +237,8 @@ proptest! {
         other in "(says|tells|shouts|server|[A-Za-z .'-]){1,4}",
         text in "[ -~]{1,80}",
     ) {
-        use forkade_protocol::text::{chat, player_name};
-        let (Ok(from), Ok(to), Ok(text)) = (player_name(&name), player_name(&other), chat(&text)) else {
+        use forkade_protocol::text::{clean_chat, clean_player_name};
+        let (Ok(from), Ok(to), Ok(text)) = (clean_player_name(&name), clean_player_name(&other), clean_chat(&text)) else {
             return Ok(());
         };
         let heads = [
@@ -247,7 +247,7 @@ proptest! {
             (ChatScope::Whisper { to: to.clone() }, format!("{from} tells {to}")),
         ];
         for (scope, expected) in heads {
-            let line = spoken(&speaker(&scope, &from), &text);
+            let line = wrap(&chat_prefix(&scope, &from), &text);
             let (head, _) = line.split_once(": ").expect("who says it");
             prop_assert_eq!(head, expected);
             prop_assert!(!line.starts_with('*') && !line.to_lowercase().starts_with("the server says"));
@@ -260,8 +260,8 @@ proptest! {
 
     #[test]
     fn whatever_is_said_is_visible_lines_that_fit(text in "(\\PC|[\u{0}-\u{9f}]|\u{202e}|\n){0,1000}", times in 1..12_usize) {
-        let sent = wire(&text.repeat(times));
-        prop_assert!(sent.len() + OVER_PROMPT.len() + PROMPT.len() <= FRAME_TOTAL_BYTES_MAX);
+        let sent = to_terminal(&text.repeat(times));
+        prop_assert!(sent.len() + OVERWRITE_PROMPT.len() + PROMPT.len() <= FRAME_TOTAL_BYTES_MAX);
         prop_assert!(sent.is_empty() || sent.ends_with("\r\n"));
         for line in sent.split_terminator("\r\n") {
             prop_assert!(!line.contains(char::is_control));

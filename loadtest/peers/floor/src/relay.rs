@@ -4,7 +4,7 @@ use std::io;
 
 use forkade_protocol::frame::{self, Split};
 use forkade_protocol::limits::{CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, PLAYER_NAME_BYTES_MAX};
-use forkade_protocol::preamble::{self, Opening};
+use forkade_protocol::preamble::{self, PreambleResult};
 use forkade_protocol::{
     ClientMessage, GameInfo, Limits, Phase, PlayerId, RoomEvent, RoomId, RoomRules, ServerMessage, Snapshot,
     Token, VERSION_MAX, codec,
@@ -73,12 +73,14 @@ impl Relay {
         let mut from = 0;
         if !connection.is_opened {
             match preamble::classify(&input) {
-                Opening::Preamble { .. } => from = PREAMBLE_BYTES,
-                Opening::NeedMore => {
+                PreambleResult::Preamble { .. } => from = PREAMBLE_BYTES,
+                PreambleResult::Incomplete => {
                     connection.input = input;
                     return Ok(());
                 }
-                Opening::Bad | Opening::Text(_) => return Err(io::ErrorKind::InvalidData.into()),
+                PreambleResult::Invalid | PreambleResult::Text(_) => {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
             }
             connection.is_opened = true;
         }

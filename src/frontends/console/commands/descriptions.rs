@@ -79,7 +79,7 @@ pub(crate) const COMMANDS: [Description; 20] = [
         more: &[
             "ROOM ids are those of `rooms`, or the short numbers that players at terminals call rooms by.",
             "--seat shows the game as that seat sees it, hidden cards and all.",
-            "log: offsets of the oldest event kept, of the newest, and of the newest that the bell was rung for.",
+            "log: offsets of the oldest event kept, of the newest, and of the newest that the doorbell was rung for.",
             "next_tick_ms: when the game's next tick is due; nothing in a game that goes on by moves alone.",
         ],
     },

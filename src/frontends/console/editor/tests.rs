@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use crate::frontends::console::editor::*;
-use forkade_text::telnet::Filter;
+use forkade_text::telnet::Parser;
 
 /// The one line of a terminal that the editor is concerned with.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl Screen {
 }
 
 fn type_in(editor: &mut Editor, bytes: &[u8], out: &mut String) -> Vec<Edited> {
-    let mut filter = Filter::default();
+    let mut filter = Parser::default();
     let typed = bytes.iter().filter_map(|byte| filter.push(*byte));
     typed.filter_map(|typed| editor.push(typed, out)).collect()
 }

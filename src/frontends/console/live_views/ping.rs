@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use crate::frontends::console::commands::Form;
+use crate::frontends::console::commands::Format;
 use crate::frontends::console::live_views::Progress;
 use crate::frontends::console::queries::List;
 use crate::frontends::console::replies::Reply;
 use crate::limits::PING_TIMEOUT_MS;
-use crate::process::process_table::{Context, Post, ROLES};
+use crate::process::process_table::{Context, ROLES, RoleInstance};
 use crate::state::header::Pong;
 use shmem::sys::clock::{now_ms, now_ns};
 use shmem::sys::process::ProcessId;
@@ -18,11 +18,11 @@ pub(crate) struct Ping {
     asked: u64,
     asked_at_ns: u64,
     give_up_at_ms: u64,
-    form: Form,
-    processes: Vec<Asked>,
+    format: Format,
+    processes: Vec<PingTarget>,
 }
 
-struct Asked {
+struct PingTarget {
     role: &'static str,
     number: Option<u32>,
     pid: u32,
@@ -31,11 +31,11 @@ struct Asked {
 
 impl Ping {
     /// Asks all of the supervisor's processes.
-    pub(crate) fn ask(context: Context, form: Form) -> Self {
+    pub(crate) fn start(context: Context, format: Format) -> Self {
         let header = context.memory.header;
         let asked_at_ns = now_ns();
         let asked = header.ping.fetch_add(1, Ordering::AcqRel) + 1;
-        let mut processes = vec![Asked {
+        let mut processes = vec![PingTarget {
             role: "supervisor",
             number: None,
             pid: header.supervisor_pid.load(Ordering::Relaxed),
@@ -44,18 +44,18 @@ impl Ping {
         if let Err(error) = context.signal_supervisor(rustix::process::Signal::USR1) {
             log::warn!("cannot wake the supervisor: {error}");
         }
-        for post in Post::all(context.config) {
-            let (role, slot) = (ROLES[post.role].name, post.slot(context.memory));
+        for instance in RoleInstance::all(context.config) {
+            let (role, slot) = (ROLES[instance.role].name, instance.slot(context.memory));
             let process = slot.process();
             match (role, process) {
-                ("keeper", _) => context.wiring.ring_keeper(post.index),
+                ("keeper", _) => context.ipc.ring_keeper(instance.index),
                 // From its first moment it only wakes up from this.
                 ("listener", Some(process)) => wake(process),
                 _ => {}
             }
-            processes.push(Asked {
+            processes.push(PingTarget {
                 role,
-                number: Some(post.index),
+                number: Some(instance.index),
                 pid: process.map_or(0, |process| process.pid),
                 pong: &slot.pong,
             });
@@ -64,12 +64,12 @@ impl Ping {
             asked,
             asked_at_ns,
             give_up_at_ms: now_ms() + PING_TIMEOUT_MS,
-            form,
+            format,
             processes,
         }
     }
 
-    pub(crate) fn go_on(&self) -> Progress {
+    pub(crate) fn advance(&self) -> Progress {
         let all_have = self
             .processes
             .iter()
@@ -97,7 +97,7 @@ impl Ping {
             columns: &[("pong", 10), ("number", 6), ("pid", 7), ("milliseconds", 12)],
             next: Box::new(move |_| rows.take()),
         };
-        Progress::Over(Reply::list(list, self.form))
+        Progress::Finished(Reply::list(list, self.format))
     }
 }
 

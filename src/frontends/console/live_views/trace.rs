@@ -4,9 +4,9 @@
 use forkade_protocol::frame;
 
 use crate::frontends::console::format_frame;
-use crate::frontends::console::live_views::typing::Typing;
-use crate::frontends::console::live_views::{LINES_PER_TURN_MAX, Progress};
-use crate::frontends::console::queries::{NotFound, Person, find_player};
+use crate::frontends::console::live_views::transcript::Transcript;
+use crate::frontends::console::live_views::{LINES_PER_STEP_MAX, Progress};
+use crate::frontends::console::queries::{NotFound, PlayerSummary, find_player};
 use crate::frontends::console::replies::Reply;
 use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, TRACE_LOOK_MS};
 use crate::state::connections::ConnectionRecord;
@@ -25,12 +25,12 @@ pub(crate) struct Trace {
     began_at_ms: u64,
     /// Stream offsets of the next frames in and out.
     cursors: [u64; 2],
-    /// Whose connection it is, as last told.
-    told: Option<(ConnectionRef, ProcessId)>,
-    look_at_person_at_ms: u64,
+    /// Whose connection it is, as last reported.
+    reported: Option<(ConnectionRef, ProcessId)>,
+    summary_due_at_ms: u64,
     /// Somebody in text mode.
     is_text: bool,
-    typing: Typing,
+    transcript: Transcript,
 }
 
 const DIRECTIONS: [Direction; 2] = [Direction::In, Direction::Out];
@@ -41,8 +41,8 @@ impl Trace {
     /// # Errors
     ///
     /// [`NotFound::Player`].
-    pub(crate) fn begin(lobby: &mut StateHandle, whom: &str) -> Result<Self, NotFound> {
-        let player = find_player(lobby, whom)?;
+    pub(crate) fn begin(lobby: &mut StateHandle, id_or_name: &str) -> Result<Self, NotFound> {
+        let player = find_player(lobby, id_or_name)?;
         let record = lobby.memory.players.at(player.index());
         record.traced.follow();
         let standing = record.standing(player);
@@ -52,24 +52,24 @@ impl Trace {
             began_at_ms: now_ms(),
             // Who has shown nothing yet has had nothing.
             cursors: standing.map_or([0, 0], |standing| [standing.consumed, standing.output_head]),
-            told: None,
-            look_at_person_at_ms: 0,
+            reported: None,
+            summary_due_at_ms: 0,
             is_text: false,
-            typing: Typing::new(),
+            transcript: Transcript::new(),
         })
     }
 
-    pub(crate) fn go_on(&mut self, lobby: &mut StateHandle) -> Progress {
+    pub(crate) fn advance(&mut self, lobby: &mut StateHandle) -> Progress {
         let now = now_ms();
         self.record.traced.follow();
         let mut lines = Vec::new();
-        if self.look_at_person_at_ms <= now {
-            self.look_at_person_at_ms = now + FOLLOW_LOOK_MS;
-            let Some(person) = Person::of(lobby, self.player) else {
-                return Progress::Over(Reply::lines(vec![self.line(now, '*', "the player has left")]));
+        if self.summary_due_at_ms <= now {
+            self.summary_due_at_ms = now + FOLLOW_LOOK_MS;
+            let Some(summary) = PlayerSummary::of(lobby, self.player) else {
+                return Progress::Finished(Reply::lines(vec![self.line(now, '*', "the player has left")]));
             };
-            let connection = person.connection(lobby);
-            self.tell_of_connection(&mut lines, &person, connection, now);
+            let connection = summary.connection(lobby);
+            self.report_connection(&mut lines, &summary, connection, now);
         }
         // Before it is shown there is nothing to look at.
         self.is_text = self
@@ -77,28 +77,28 @@ impl Trace {
             .standing(self.player)
             .is_some_and(|standing| standing.is_text);
         for (index, direction) in DIRECTIONS.into_iter().enumerate() {
-            self.look(&mut lines, index, direction, now);
+            self.read_stream(&mut lines, index, direction, now);
         }
         if lines.is_empty() {
             Progress::Wait {
                 until_ms: now + TRACE_LOOK_MS,
             }
         } else {
-            Progress::Said(lines)
+            Progress::Output(lines)
         }
     }
 
-    fn tell_of_connection(
+    fn report_connection(
         &mut self,
         lines: &mut Vec<String>,
-        person: &Person,
+        summary: &PlayerSummary,
         connection: Option<&ConnectionRecord>,
         now: u64,
     ) {
-        let is_first = self.began_at_ms == now && self.told.is_none();
+        let is_first = self.began_at_ms == now && self.reported.is_none();
         let handler = connection.and_then(ConnectionRecord::handler);
-        let told = handler.map(|handler| (person.connection, handler));
-        let news = match (self.told, told, connection) {
+        let reported = handler.map(|handler| (summary.connection, handler));
+        let change = match (self.reported, reported, connection) {
             (Some((_, before)), Some((_, handler)), _) if before == handler => None,
             (Some((former, before)), Some((present, handler)), _) if former == present => {
                 Some(format!("handler {before} was replaced by {handler}"))
@@ -109,14 +109,14 @@ impl Trace {
             (None, _, _) if !is_first => None,
             _ => Some("not connected".to_owned()),
         };
-        self.told = told;
-        if let Some(news) = news {
-            let name = Escaped(person.name.as_str());
-            lines.push(self.line(now, '*', &format!("{name}: {news}")));
+        self.reported = reported;
+        if let Some(change) = change {
+            let name = Escaped(summary.name.as_str());
+            lines.push(self.line(now, '*', &format!("{name}: {change}")));
         }
     }
 
-    fn look(&mut self, lines: &mut Vec<String>, index: usize, direction: Direction, now: u64) {
+    fn read_stream(&mut self, lines: &mut Vec<String>, index: usize, direction: Direction, now: u64) {
         let mark = match direction {
             Direction::In => '>',
             Direction::Out => '<',
@@ -126,17 +126,17 @@ impl Trace {
             Look::Bytes(bytes) if bytes.is_empty() => {}
             Look::Bytes(bytes) if self.is_text => {
                 let said = match direction {
-                    Direction::In => self.typing.typed(&bytes),
-                    Direction::Out => Typing::shown(&bytes),
+                    Direction::In => self.transcript.typed(&bytes),
+                    Direction::Out => Transcript::shown(&bytes),
                 };
                 lines.extend(said.iter().map(|text| self.line(now, mark, text)));
                 self.cursors[index] += bytes.len() as u64;
             }
             Look::Bytes(bytes) => {
                 let mut rest = &bytes[..];
-                while lines.len() < LINES_PER_TURN_MAX && !rest.is_empty() {
+                while lines.len() < LINES_PER_STEP_MAX && !rest.is_empty() {
                     let (text, length) = match frame::split(rest, FRAME_BYTES_MAX) {
-                        frame::Split::Frame { body, total } => (described(direction, body), total),
+                        frame::Split::Frame { body, total } => (format_body(direction, body), total),
                         // Never, since what was handled is whole frames.
                         _ => (format!("({} bytes that are no frame)", rest.len()), rest.len()),
                     };
@@ -150,10 +150,10 @@ impl Trace {
                 lines.push(self.line(now, mark, &missed));
                 self.cursors[index] = goes_on_at;
                 if direction == Direction::In {
-                    self.typing = Typing::new();
+                    self.transcript = Transcript::new();
                 }
             }
-            // The person will be found to be gone.
+            // The summary will be found to be gone.
             Look::Gone => {}
         }
     }
@@ -164,7 +164,7 @@ impl Trace {
     }
 }
 
-fn described(direction: Direction, body: &[u8]) -> String {
+fn format_body(direction: Direction, body: &[u8]) -> String {
     match direction {
         Direction::In => format_frame::client_frame(body),
         Direction::Out => format_frame::server_frame(body),

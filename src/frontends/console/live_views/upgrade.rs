@@ -23,7 +23,7 @@ impl Upgrade {
     /// # Errors
     ///
     /// Another one is under way, or the supervisor cannot be signalled.
-    pub(crate) fn ask(context: Context) -> Result<Self, String> {
+    pub(crate) fn start(context: Context) -> Result<Self, String> {
         let slot = &context.memory.header.upgrade;
         let (begun_before, stage, _) = slot.read();
         if matches!(stage, UpgradeStage::Checking | UpgradeStage::Replacing) {
@@ -38,7 +38,7 @@ impl Upgrade {
         })
     }
 
-    pub(crate) fn go_on(&mut self) -> Progress {
+    pub(crate) fn advance(&mut self) -> Progress {
         let wait = Progress::Wait {
             until_ms: now_ms() + UPGRADE_LOOK_EVERY_MS,
         };
@@ -49,11 +49,11 @@ impl Upgrade {
         match stage {
             UpgradeStage::Refused => Progress::Failed(format!("refused, and nothing has changed: {text}")),
             UpgradeStage::Stalled => Progress::Failed(format!("stalled: {text}")),
-            UpgradeStage::Done => Progress::Over(Reply::lines(vec![text])),
+            UpgradeStage::Done => Progress::Finished(Reply::lines(vec![text])),
             _ if stage == self.said => wait,
             _ => {
                 self.said = stage;
-                Progress::Said(vec![text])
+                Progress::Output(vec![text])
             }
         }
     }

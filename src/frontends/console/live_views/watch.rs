@@ -1,4 +1,4 @@
-//! A room's events as they happen: one more reader of its log, woken by its bell. The room's writers do not know of it.
+//! A room's events as they happen: one more reader of its log, woken by its doorbell. The room's writers do not know of it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,15 +7,15 @@ use forkade_protocol::{RoomEvent, ServerMessage, codec, frame};
 use mio::Poll;
 
 use crate::frontends::console::format_frame;
-use crate::frontends::console::live_views::{LINES_PER_TURN_MAX, Progress};
+use crate::frontends::console::live_views::{LINES_PER_STEP_MAX, Progress};
 use crate::frontends::console::queries;
 use crate::frontends::console::queries::NotFound;
 use crate::frontends::console::replies::Reply;
-use crate::frontends::console::{BELL_ANSWER, ROOM_BELL};
+use crate::frontends::console::{DOORBELL_ANSWER, ROOM_DOORBELL};
 use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, RING_AGAIN_AFTER_MS};
 use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
 use crate::process::process_table::Context;
-use crate::process::room_doorbell::RoomBell;
+use crate::process::room_doorbell::RoomDoorbell;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomName, game_of, is_open, occupants};
@@ -36,7 +36,7 @@ pub(crate) struct Watch {
     game: &'static dyn AnyGame,
     /// Of those who sit in the seats.
     names: BTreeMap<u8, String>,
-    bell: RoomBell,
+    doorbell: RoomDoorbell,
     frame: Vec<u8>,
     /// What is said before the first event.
     opening: Option<String>,
@@ -60,10 +60,10 @@ impl Watch {
             .memory
             .rooms
             .at(room.index())
-            .listeners
-            .enter(lobby.hand.process());
+            .subscribers
+            .subscribe(lobby.attachment.process());
         let (cursor, number) = end_of_log(lobby, room).ok_or(NotFound::Room)?;
-        let Table { name, game, names } = table(lobby, context.games, room).ok_or(NotFound::Room)?;
+        let RoomInfo { name, game, names } = room_info(lobby, context.games, room).ok_or(NotFound::Room)?;
         let opening = format!(
             "(watching \"{}\" after event {number}; Enter ends it)",
             Escaped(name.as_str())
@@ -76,19 +76,19 @@ impl Watch {
             number,
             game,
             names,
-            bell: RoomBell::new(ROOM_BELL, BELL_ANSWER),
+            doorbell: RoomDoorbell::new(ROOM_DOORBELL, DOORBELL_ANSWER),
             frame: vec![0; FRAME_TOTAL_BYTES_MAX],
             opening: Some(opening),
         })
     }
 
-    pub(crate) fn go_on(&mut self, lobby: &mut StateHandle, poll: &Poll) -> io::Result<Progress> {
-        let requests = &self.context.wiring.bell_requests.sender;
-        self.bell.follow(Some(self.room.index()), poll, requests)?;
+    pub(crate) fn advance(&mut self, lobby: &mut StateHandle, poll: &Poll) -> io::Result<Progress> {
+        let requests = &self.context.ipc.doorbell_requests.sender;
+        self.doorbell.follow(Some(self.room.index()), poll, requests)?;
         let record = lobby.memory.rooms.at(self.room.index());
         record.watched.follow();
         let mut lines = Vec::from_iter(self.opening.take());
-        while lines.len() < LINES_PER_TURN_MAX {
+        while lines.len() < LINES_PER_STEP_MAX {
             let open = record.open_generation();
             let read = record.log.read(self.cursor, &mut self.frame);
             // A room is shown to be another before its first event is.
@@ -96,7 +96,7 @@ impl Watch {
                 .open_generation()
                 .is_some_and(|generation| generation != self.room.generation());
             match read {
-                _ if is_another => return Ok(self.over(lines)),
+                _ if is_another => return Ok(self.finished(lines)),
                 Read::Entry {
                     audience,
                     length,
@@ -107,18 +107,18 @@ impl Watch {
                     lines.push(self.line(audience, length));
                 }
                 Read::Lost => match end_of_log(lobby, self.room) {
-                    None => return Ok(self.over(lines)),
+                    None => return Ok(self.finished(lines)),
                     Some((cursor, number)) => {
                         lines.push(format!("(missed {} events)", number.saturating_sub(self.number)));
                         (self.cursor, self.number) = (cursor, number);
                     }
                 },
-                Read::End if open != Some(self.room.generation()) => return Ok(self.over(lines)),
+                Read::End if open != Some(self.room.generation()) => return Ok(self.finished(lines)),
                 Read::End => break,
             }
         }
         let until_ms = now_ms()
-            + if self.bell.is_out_of_reach() {
+            + if self.doorbell.is_unavailable() {
                 RING_AGAIN_AFTER_MS
             } else {
                 FOLLOW_LOOK_MS
@@ -126,24 +126,24 @@ impl Watch {
         Ok(if lines.is_empty() {
             Progress::Wait { until_ms }
         } else {
-            Progress::Said(lines)
+            Progress::Output(lines)
         })
     }
 
-    pub(crate) fn take_bell(&mut self, poll: &Poll) -> io::Result<()> {
-        self.bell.take_answer(poll)
+    pub(crate) fn accept_doorbell(&mut self, poll: &Poll) -> io::Result<()> {
+        self.doorbell.take_reply(poll)
     }
 
     pub(crate) fn end(mut self, lobby: &StateHandle, poll: &Poll) -> io::Result<()> {
         let record = lobby.memory.rooms.at(self.room.index());
-        record.listeners.leave(lobby.hand.process());
-        self.bell
-            .follow(None, poll, &self.context.wiring.bell_requests.sender)
+        record.subscribers.unsubscribe(lobby.attachment.process());
+        self.doorbell
+            .follow(None, poll, &self.context.ipc.doorbell_requests.sender)
     }
 
-    fn over(&self, mut lines: Vec<String>) -> Progress {
+    fn finished(&self, mut lines: Vec<String>) -> Progress {
         lines.push("(the room has closed)".to_owned());
-        Progress::Over(Reply::lines(lines))
+        Progress::Finished(Reply::lines(lines))
     }
 
     fn line(&mut self, audience: u32, length: usize) -> String {
@@ -152,7 +152,7 @@ impl Watch {
             return format!("{number:<6} Started");
         }
         let event = match audience {
-            // To its player a kick is told in another way, to all others as an event.
+            // To its player a kick is reported in another way, to all others as an event.
             TO_ALL_BUT_KICKED.. => self.event(length),
             seat if self.hidden => format!("(to seat {seat} only) {}", self.event(length)),
             seat => format!("(to seat {seat} only)"),
@@ -167,7 +167,7 @@ impl Watch {
         };
         match codec::decode(body) {
             Ok(ServerMessage::Event { event, .. }) => {
-                self.take_note(&event);
+                self.track_names(&event);
                 self.described(&event)
                     .unwrap_or_else(|| format_frame::event(&event))
             }
@@ -178,7 +178,7 @@ impl Watch {
 
 impl Watch {
     /// Remembers who sits where.
-    fn take_note(&mut self, event: &RoomEvent) {
+    fn track_names(&mut self, event: &RoomEvent) {
         match event {
             RoomEvent::Joined { seat, name } => {
                 self.names.insert(*seat, name.clone());
@@ -214,15 +214,15 @@ impl Watch {
 }
 
 /// What a watcher wants to know of a room besides its events.
-struct Table {
+struct RoomInfo {
     name: RoomName,
     game: &'static dyn AnyGame,
     names: BTreeMap<u8, String>,
 }
 
-fn table(lobby: &mut StateHandle, games: &'static Games, room: RoomRef) -> Option<Table> {
-    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
-    is_open(&tx, room).then(|| Table {
+fn room_info(lobby: &mut StateHandle, games: &'static Games, room: RoomRef) -> Option<RoomInfo> {
+    let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
+    is_open(&tx, room).then(|| RoomInfo {
         name: tx.get(&tx.record().name),
         game: game_of(&tx, games),
         names: occupants(&tx)
@@ -233,7 +233,7 @@ fn table(lobby: &mut StateHandle, games: &'static Games, room: RoomRef) -> Optio
 
 /// Where the room's log ends, and the number of the last event in it; nothing if the room is gone.
 fn end_of_log(lobby: &mut StateHandle, room: RoomRef) -> Option<(u64, u64)> {
-    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+    let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
     let log = &tx.record().log;
     is_open(&tx, room).then(|| (log.head(&tx), log.next_number(&tx) - 1))
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::frontends::console::queries::lists::phase_name;
-use crate::frontends::console::queries::{Fields, Person, seconds_since, text};
+use crate::frontends::console::queries::{Fields, PlayerSummary, seconds_since, text};
 use crate::limits::{INPUT_RING_BYTES, MAILBOX_BYTES, OUTPUT_RING_BYTES};
 use crate::lobby::room_view::snapshot;
 use crate::state::connections::ConnectionRecord;
@@ -16,7 +16,7 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::rooms::{RoomRecord, is_open, occupants};
 use forkade_text::escape::Escaped;
-use shmem::lock::LockFigures;
+use shmem::lock::LockStats;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
@@ -31,18 +31,18 @@ pub(crate) enum NotFound {
     Seat,
 }
 
-/// The player whose id, or else whose name, `whom` is.
+/// The player whose id, or else whose name, `id_or_name` is.
 ///
 /// # Errors
 ///
 /// [`NotFound::Player`].
-pub(crate) fn find_player(lobby: &mut StateHandle, whom: &str) -> Result<PlayerRef, NotFound> {
+pub(crate) fn find_player(lobby: &mut StateHandle, id_or_name: &str) -> Result<PlayerRef, NotFound> {
     let directory = lobby.memory.directory;
-    let tx = lobby.hand.begin(directory.record);
-    let by_id = whom.parse().ok().map(PlayerRef::from_id);
+    let tx = lobby.attachment.begin(directory.record);
+    let by_id = id_or_name.parse().ok().map(PlayerRef::from_id);
     by_id
         .filter(|player| directory.identity(&tx, *player).is_some())
-        .or_else(|| directory.find_name(&tx, whom))
+        .or_else(|| directory.find_name(&tx, id_or_name))
         .ok_or(NotFound::Player)
 }
 
@@ -51,25 +51,28 @@ pub(crate) fn find_player(lobby: &mut StateHandle, whom: &str) -> Result<PlayerR
 /// # Errors
 ///
 /// [`NotFound::Player`].
-pub(crate) fn player(lobby: &mut StateHandle, whom: &str) -> Result<Fields, NotFound> {
-    let player = find_player(lobby, whom)?;
-    let person = Person::of(lobby, player).ok_or(NotFound::Player)?;
-    let connection = person.connection(lobby);
+pub(crate) fn player(lobby: &mut StateHandle, id_or_name: &str) -> Result<Fields, NotFound> {
+    let player = find_player(lobby, id_or_name)?;
+    let summary = PlayerSummary::of(lobby, player).ok_or(NotFound::Player)?;
+    let connection = summary.connection(lobby);
     let record = lobby.memory.players.at(player.index());
     let standing = record.standing(player);
-    let since_ms = connection.map_or(person.detached_at_ms, |record| {
+    let since_ms = connection.map_or(summary.detached_at_ms, |record| {
         record.accepted_at_ms.load(Ordering::Relaxed)
     });
     let idle = connection.map(|record| seconds_since(record.last_frame_at_ms.load(Ordering::Relaxed)));
     let room = standing.and_then(|standing| standing.room);
     let mut fields = vec![
         ("id", json!(player.to_id())),
-        ("name", text(person.name.as_str())),
-        ("presence", json!(person.presence())),
+        ("name", text(summary.name.as_str())),
+        ("presence", json!(summary.presence())),
         ("seconds", seconds_since(since_ms)),
         ("idle_seconds", json!(idle)),
         ("peer", json!(connection.map(ConnectionRecord::peer))),
-        ("connection", json!(connection.map(|_| person.connection.index()))),
+        (
+            "connection",
+            json!(connection.map(|_| summary.connection.index())),
+        ),
         (
             "pid",
             json!(
@@ -81,7 +84,7 @@ pub(crate) fn player(lobby: &mut StateHandle, whom: &str) -> Result<Fields, NotF
         ("room", json!(room.map(RoomRef::to_id))),
         ("seat", json!(standing.and_then(|standing| standing.seat))),
         ("room_name", room_name(lobby, room)),
-        ("mail_waiting", json!(person.mail_bytes)),
+        ("mail_waiting", json!(summary.mail_bytes)),
         ("mailbox", json!(MAILBOX_BYTES)),
     ];
     if let Some(standing) = standing {
@@ -107,13 +110,13 @@ pub(crate) fn player(lobby: &mut StateHandle, whom: &str) -> Result<Fields, NotF
             ("output_ring", json!(OUTPUT_RING_BYTES)),
         ]);
     }
-    fields.extend(of_lock(&record.lock().figures()));
+    fields.extend(lock_fields(&record.lock().stats()));
     Ok(fields)
 }
 
 fn room_name(lobby: &mut StateHandle, room: Option<RoomRef>) -> Value {
     let Some(room) = room else { return Value::Null };
-    let tx = lobby.hand.begin(lobby.memory.rooms.at(room.index()));
+    let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
     if is_open(&tx, room) {
         text(tx.get(&tx.record().name).as_str())
     } else {
@@ -158,7 +161,7 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
     let room = open_room(lobby, id)?;
     let record = lobby.memory.rooms.at(room.index());
     let (games, mut faults) = (lobby.games, Vec::new());
-    let tx = lobby.hand.begin(record);
+    let tx = lobby.attachment.begin(record);
     if !is_open(&tx, room) {
         return Err(NotFound::Room);
     }
@@ -177,7 +180,7 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
     }
     let next_tick_ms = (due_ms != u64::MAX && has_state).then(|| due_ms.saturating_sub(now_ms()));
     let (oldest, newest) = record.log.window();
-    let picture = picture(lobby, &snapshot);
+    let picture = draw_game(lobby, &snapshot);
     let seats: Vec<Value> = (0..)
         .zip(&snapshot.seats)
         .map(|(number, taken)| seat_value(number, taken.as_ref(), &players))
@@ -209,7 +212,7 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
         ("events", json!(snapshot.event)),
         ("log", json!([oldest, newest, record.log.announced()])),
     ];
-    fields.extend(of_lock(&record.lock().figures()));
+    fields.extend(lock_fields(&record.lock().stats()));
     fields.push(("picture", picture));
     Ok(fields)
 }
@@ -229,7 +232,7 @@ fn seat_value(number: u8, taken: Option<&SeatInfo>, players: &[(u8, PlayerRef)])
 }
 
 /// The game as text. Its code runs on a copy, with no lock held.
-fn picture(lobby: &StateHandle, snapshot: &Snapshot) -> Value {
+fn draw_game(lobby: &StateHandle, snapshot: &Snapshot) -> Value {
     if snapshot.view.is_empty() {
         return Value::Null;
     }
@@ -252,7 +255,7 @@ fn picture(lobby: &StateHandle, snapshot: &Snapshot) -> Value {
     }
 }
 
-fn of_lock(figures: &LockFigures) -> [(&'static str, Value); 4] {
+fn lock_fields(figures: &LockStats) -> [(&'static str, Value); 4] {
     [
         ("lock_holder", json!(figures.holder.map(|holder| holder.pid))),
         ("lock_taken", json!(figures.epoch)),

@@ -7,7 +7,7 @@ use forkade_protocol::Phase;
 use serde_json::json;
 
 use crate::frontends::console::queries::{
-    Column, List, identities_touched, in_steps, person, seconds_since, text,
+    Column, List, identities_touched, player_summary, rows_in_steps, seconds_since, text,
 };
 use crate::lobby::room_view::summary;
 use crate::state::connections::ConnectionRecord;
@@ -30,15 +30,15 @@ const PLAYERS: [Column; 8] = [
 /// Who is here.
 pub(crate) fn players() -> List {
     let row = |lobby: &mut StateHandle, seats: &HashMap<u64, (RoomRef, u8)>, index: u32| {
-        let person = person(lobby, index)?;
-        let record = person.connection(lobby);
-        let since_ms = record.map_or(person.detached_at_ms, |record| {
+        let summary = player_summary(lobby, index)?;
+        let record = summary.connection(lobby);
+        let since_ms = record.map_or(summary.detached_at_ms, |record| {
             record.accepted_at_ms.load(Ordering::Relaxed)
         });
-        let seat = seats.get(&person.player.to_id());
+        let seat = seats.get(&summary.player.to_id());
         Some(vec![
-            json!(person.player.to_id()),
-            json!(person.presence()),
+            json!(summary.player.to_id()),
+            json!(summary.presence()),
             seconds_since(since_ms),
             json!(
                 record
@@ -48,12 +48,12 @@ pub(crate) fn players() -> List {
             json!(record.map(ConnectionRecord::peer)),
             json!(seat.map(|(room, _)| room.to_id())),
             json!(seat.map(|(_, seat)| seat)),
-            text(person.name.as_str()),
+            text(summary.name.as_str()),
         ])
     };
     List {
         columns: &PLAYERS,
-        next: in_steps(|lobby| (identities_touched(lobby), seats(lobby)), row),
+        next: rows_in_steps(|lobby| (identities_touched(lobby), seats(lobby)), row),
     }
 }
 
@@ -66,7 +66,7 @@ fn seats(lobby: &mut StateHandle) -> HashMap<u64, (RoomRef, u8)> {
             continue;
         };
         let room = RoomRef::new(index, generation);
-        let tx = lobby.hand.begin(record);
+        let tx = lobby.attachment.begin(record);
         if is_open(&tx, room) {
             seats.extend(occupants(&tx).map(|(number, seat)| (seat.player.to_id(), (room, number))));
         }
@@ -93,7 +93,7 @@ pub(crate) fn rooms() -> List {
         let record = lobby.memory.rooms.at(index);
         let room = RoomRef::new(index, record.open_generation()?);
         let games = lobby.games;
-        let tx = lobby.hand.begin(record);
+        let tx = lobby.attachment.begin(record);
         if !is_open(&tx, room) {
             return None;
         }
@@ -116,7 +116,7 @@ pub(crate) fn rooms() -> List {
     };
     List {
         columns: &ROOMS,
-        next: in_steps(|lobby| (lobby.rooms_touched(), ()), row),
+        next: rows_in_steps(|lobby| (lobby.rooms_touched(), ()), row),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::frontends::console::queries::processes::role_of;
-use crate::frontends::console::queries::{Column, List, Row, identities_touched, in_steps};
+use crate::frontends::console::queries::processes::role_name;
+use crate::frontends::console::queries::{Column, List, Row, identities_touched, rows_in_steps};
 use crate::process::process_table::Context;
 use crate::state::handle::StateHandle;
-use shmem::lock::{Lock, LockFigures};
+use shmem::lock::{Lock, LockStats};
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
@@ -24,10 +24,10 @@ const LOCKS: [Column; 9] = [
 
 /// The locks: those of which there is something to tell, or `all`, and at the end their sums.
 pub(crate) fn locks(context: Context, all: bool) -> List {
-    let mut sums = LockFigures {
+    let mut sums = LockStats {
         holder: None,
         epoch: 0,
-        taken_at_ms: 0,
+        acquired_at_ms: 0,
         waits: 0,
         long_waits: 0,
         recoveries: 0,
@@ -48,31 +48,31 @@ pub(crate) fn locks(context: Context, all: bool) -> List {
         } else if index == players + rooms + 1 {
             ("chat", None, memory.chat.lock())
         } else {
-            return Some(row_of_lock(context, "total", None, &sums));
+            return Some(lock_row(context, "total", None, &sums));
         };
-        let figures = lock.figures();
+        let figures = lock.stats();
         sums.epoch += figures.epoch;
         sums.waits += figures.waits;
         sums.long_waits += figures.long_waits;
         sums.recoveries += figures.recoveries;
-        let has_a_story = figures.holder.is_some() || figures.waits + figures.recoveries > 0;
-        (all || has_a_story).then(|| row_of_lock(context, kind, record, &figures))
+        let is_of_interest = figures.holder.is_some() || figures.waits + figures.recoveries > 0;
+        (all || is_of_interest).then(|| lock_row(context, kind, record, &figures))
     };
     List {
         columns: &LOCKS,
-        next: in_steps(touched, row),
+        next: rows_in_steps(touched, row),
     }
 }
 
-fn row_of_lock(context: Context, kind: &str, record: Option<u32>, figures: &LockFigures) -> Row {
+fn lock_row(context: Context, kind: &str, record: Option<u32>, figures: &LockStats) -> Row {
     let held_ms = figures
         .holder
-        .map(|_| now_ms().saturating_sub(figures.taken_at_ms));
+        .map(|_| now_ms().saturating_sub(figures.acquired_at_ms));
     vec![
         json!(kind),
         json!(record),
         json!(figures.holder.map(|holder| holder.pid)),
-        json!(figures.holder.and_then(|holder| role_of(holder.pid, context))),
+        json!(figures.holder.and_then(|holder| role_name(holder.pid, context))),
         json!(held_ms),
         json!(figures.epoch),
         json!(figures.waits),

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use crate::frontends::console::queries::{
-    Column, List, Row, identities_touched, in_steps, number, person, seconds_since, text,
+    Column, List, Row, identities_touched, number, player_summary, rows_in_steps, seconds_since, text,
 };
-use crate::process::process_table::{Context, Post, ROLES};
+use crate::process::process_table::{Context, ROLES, RoleInstance};
 use crate::state::connections::{Claim, ConnectionRecord, Kind};
 use crate::state::handle::StateHandle;
 
@@ -30,7 +30,7 @@ const MEMORY_COLUMNS: usize = 2;
 
 /// All processes: the supervisor, its roles, and one per connection.
 pub(crate) fn processes(context: Context, memory: bool) -> List {
-    let posts = Post::all(context.config);
+    let instances = RoleInstance::all(context.config);
     let connections = context.memory.connections;
     // Looking at a slot that was never claimed would give it memory.
     let claimed: Vec<u32> = context
@@ -38,7 +38,7 @@ pub(crate) fn processes(context: Context, memory: bool) -> List {
         .touched_connections()
         .map(|(index, _)| index)
         .collect();
-    let count = 1 + number(posts.len()) + number(claimed.len());
+    let count = 1 + number(instances.len()) + number(claimed.len());
     let row = move |_: &mut StateHandle, players: &HashMap<u32, Value>, index: u32| {
         let (pid, mut row) = match index.checked_sub(1) {
             None => {
@@ -48,28 +48,28 @@ pub(crate) fn processes(context: Context, memory: bool) -> List {
                     vec![json!("supervisor"), Value::Null, json!(pid), Value::Null],
                 )
             }
-            Some(index) => match posts.get(index as usize) {
-                Some(post) => row_of_post(*post, context)?,
+            Some(index) => match instances.get(index as usize) {
+                Some(instance) => role_row(*instance, context)?,
                 None => {
-                    let index = *claimed.get(index as usize - posts.len())?;
-                    row_of_connection(connections.at(index), players.get(&index))?
+                    let index = *claimed.get(index as usize - instances.len())?;
+                    connection_row(connections.at(index), players.get(&index))?
                 }
             },
         };
         row.resize(PROCESSES.len() - MEMORY_COLUMNS, Value::Null);
         if memory {
-            row.splice(0..0, [state_of(pid), pss_kib_of(pid)]);
+            row.splice(0..0, [process_state(pid), process_pss_kib(pid)]);
         }
         Some(row)
     };
     List {
         columns: &PROCESSES[if memory { 0 } else { MEMORY_COLUMNS }..],
-        next: in_steps(move |lobby| (count, players_by_connection(lobby)), row),
+        next: rows_in_steps(move |lobby| (count, players_by_connection(lobby)), row),
     }
 }
 
-fn row_of_post(post: Post, context: Context) -> Option<(u32, Row)> {
-    let slot = post.slot(context.memory);
+fn role_row(instance: RoleInstance, context: Context) -> Option<(u32, Row)> {
+    let slot = instance.slot(context.memory);
     let (pid, restarts) = (
         slot.pid.load(Ordering::Relaxed),
         slot.restarts.load(Ordering::Relaxed),
@@ -78,8 +78,8 @@ fn row_of_post(post: Post, context: Context) -> Option<(u32, Row)> {
         (
             pid,
             vec![
-                json!(ROLES[post.role].name),
-                json!(post.index),
+                json!(ROLES[instance.role].name),
+                json!(instance.index),
                 json!(pid),
                 json!(restarts),
             ],
@@ -87,10 +87,10 @@ fn row_of_post(post: Post, context: Context) -> Option<(u32, Row)> {
     })
 }
 
-fn row_of_connection(record: &ConnectionRecord, player: Option<&Value>) -> Option<(u32, Row)> {
+fn connection_row(record: &ConnectionRecord, player: Option<&Value>) -> Option<(u32, Row)> {
     let handler = record.handler().filter(|_| record.claimed() != Claim::Free)?;
     let row = vec![
-        json!(role_of_connection(record)),
+        json!(connection_role(record)),
         Value::Null,
         json!(handler.pid),
         Value::Null,
@@ -105,51 +105,51 @@ fn row_of_connection(record: &ConnectionRecord, player: Option<&Value>) -> Optio
 fn players_by_connection(lobby: &mut StateHandle) -> HashMap<u32, Value> {
     let mut players = HashMap::new();
     for index in 0..identities_touched(lobby) {
-        let Some(person) = person(lobby, index) else {
+        let Some(summary) = player_summary(lobby, index) else {
             continue;
         };
-        if person.connection(lobby).is_some() {
-            players.insert(person.connection.index(), text(person.name.as_str()));
+        if summary.connection(lobby).is_some() {
+            players.insert(summary.connection.index(), text(summary.name.as_str()));
         }
     }
     players
 }
 
-fn state_of(pid: u32) -> Value {
-    let state = proc_value(pid, "status", "State:");
+fn process_state(pid: u32) -> Value {
+    let state = proc_field(pid, "status", "State:");
     json!(state.and_then(|state| state.chars().next()))
 }
 
-fn pss_kib_of(pid: u32) -> Value {
-    let pss = proc_value(pid, "smaps_rollup", "Pss:");
+fn process_pss_kib(pid: u32) -> Value {
+    let pss = proc_field(pid, "smaps_rollup", "Pss:");
     json!(pss.and_then(|pss| pss.trim_end_matches(" kB").parse::<u64>().ok()))
 }
 
 /// What a file of `/proc` says behind a key; nothing if the process has ended meanwhile.
-fn proc_value(pid: u32, file: &str, key: &str) -> Option<String> {
+fn proc_field(pid: u32, file: &str, key: &str) -> Option<String> {
     let content = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
     let value = content.lines().find_map(|line| line.strip_prefix(key))?;
     Some(value.trim().to_owned())
 }
 
 /// What a process of the server's is, for people; nothing if it is none (any more).
-pub(crate) fn role_of(pid: u32, context: Context) -> Option<&'static str> {
+pub(crate) fn role_name(pid: u32, context: Context) -> Option<&'static str> {
     if context.memory.header.supervisor_pid.load(Ordering::Relaxed) == pid {
         return Some("supervisor");
     }
-    let posts = Post::all(context.config);
-    let post = posts
+    let instances = RoleInstance::all(context.config);
+    let instance = instances
         .into_iter()
-        .find(|post| post.slot(context.memory).pid.load(Ordering::Relaxed) == pid);
-    if let Some(post) = post {
-        return Some(ROLES[post.role].name);
+        .find(|instance| instance.slot(context.memory).pid.load(Ordering::Relaxed) == pid);
+    if let Some(instance) = instance {
+        return Some(ROLES[instance.role].name);
     }
     let is_it = |record: &&ConnectionRecord| record.handler().is_some_and(|handler| handler.pid == pid);
     let mut records = context.memory.touched_connections().map(|(_, record)| record);
-    records.find(is_it).map(role_of_connection)
+    records.find(is_it).map(connection_role)
 }
 
-fn role_of_connection(record: &ConnectionRecord) -> &'static str {
+fn connection_role(record: &ConnectionRecord) -> &'static str {
     match record.kind() {
         Kind::Game => "handler",
         Kind::Console => "console",

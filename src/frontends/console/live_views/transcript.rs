@@ -4,18 +4,18 @@
 use crate::frontends::console::format_frame;
 use crate::limits::TEXT_LINE_RAW_BYTES_MAX;
 use forkade_text::render;
-use forkade_text::telnet::{Input, LineReader};
+use forkade_text::telnet::{LineEvent, LineReader};
 
 const SECRET: &str = "(secret)";
 
 /// What a player types, perhaps in the middle of a line.
-pub(crate) struct Typing {
+pub(crate) struct Transcript {
     reader: LineReader,
     /// Nothing was seen yet. What was typed before ended with a line, of whose end a part may be all that comes first.
     is_new: bool,
 }
 
-impl Typing {
+impl Transcript {
     pub(crate) fn new() -> Self {
         Self {
             reader: LineReader::new(TEXT_LINE_RAW_BYTES_MAX),
@@ -32,9 +32,9 @@ impl Typing {
         self.is_new &= bytes.is_empty();
         let inputs = bytes.iter().filter_map(|byte| self.reader.push(*byte));
         let lines = inputs.filter_map(|input| match input {
-            Input::Line(line) => Some(format_frame::typed(&without_secrets(&line))),
-            Input::TooLong => Some("(a line too long)".to_owned()),
-            Input::Answer(_) => None,
+            LineEvent::Line(line) => Some(format_frame::typed(&without_secrets(&line))),
+            LineEvent::TooLong => Some("(a line too long)".to_owned()),
+            LineEvent::Reply(_) => None,
         });
         lines.collect()
     }
@@ -44,7 +44,10 @@ impl Typing {
     pub(crate) fn shown(bytes: &[u8]) -> Vec<String> {
         let lines = bytes.split(|byte| *byte == b'\n');
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let lines = lines.map(|line| line.strip_prefix(render::OVER_PROMPT.as_bytes()).unwrap_or(line));
+        let lines = lines.map(|line| {
+            line.strip_prefix(render::OVERWRITE_PROMPT.as_bytes())
+                .unwrap_or(line)
+        });
         let is_something = |line: &&[u8]| !line.is_empty();
         lines
             .filter(is_something)
@@ -130,7 +133,7 @@ mod tests {
     use super::*;
 
     fn typed(bytes: &[u8]) -> Vec<String> {
-        Typing::new().typed(bytes)
+        Transcript::new().typed(bytes)
     }
 
     #[test]
@@ -139,17 +142,17 @@ mod tests {
             typed(b"say hellp\x08o\x1b[2J\r\n\xff\xfb\x1fmove 4\r\0half"),
             ["say hello\\u{1b}[2J", "move 4"]
         );
-        let shown = Typing::shown("a\tb\u{202e}\r\n\r\n> ".as_bytes());
+        let shown = Transcript::shown("a\tb\u{202e}\r\n\r\n> ".as_bytes());
         assert_eq!(shown, ["a\\tb\\u{202e}", "> "]);
     }
 
     #[test]
     fn what_is_no_line_is_not_shown() {
         // The rest of the line's end before; and what puts a line over the prompt.
-        let mut typing = Typing::new();
-        assert_eq!(typing.typed(b"\nsay a\r"), ["say a"]);
-        assert_eq!(typing.typed(b"\n\r\n"), [""]);
-        assert_eq!(Typing::shown(b"\rAnn says: a\r\n> "), ["Ann says: a", "> "]);
+        let mut transcript = Transcript::new();
+        assert_eq!(transcript.typed(b"\nsay a\r"), ["say a"]);
+        assert_eq!(transcript.typed(b"\n\r\n"), [""]);
+        assert_eq!(Transcript::shown(b"\rAnn says: a\r\n> "), ["Ann says: a", "> "]);
     }
 
     #[test]
@@ -177,11 +180,11 @@ mod tests {
             typed(b"join 5 s\x08sesame\r\njoin 5\r\n"),
             ["join 5 (secret)", "join 5"]
         );
-        let told = Typing::shown(
+        let reported = Transcript::shown(
             b"With the code AB2D-EFGH-JKLM anybody can come in, by \"join AB2D-EFGH-JKLM\".\r\n",
         );
         assert_eq!(
-            told,
+            reported,
             ["With the code (secret) anybody can come in, by \"join (secret)\"."]
         );
         assert_eq!(
@@ -193,8 +196,8 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_typed_or_shown_is_visible_text(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
-            let mut typing = Typing::new();
-            for line in typing.typed(&bytes).into_iter().chain(Typing::shown(&bytes)) {
+            let mut transcript = Transcript::new();
+            for line in transcript.typed(&bytes).into_iter().chain(Transcript::shown(&bytes)) {
                 prop_assert!(!line.contains(char::is_control), "{:?}", line);
             }
         }
