@@ -163,7 +163,7 @@ impl Session {
                 }
                 match log.read(cursor, buffer) {
                     Read::End => return,
-                    Read::Lost => cursor = log.oldest(),
+                    Read::Lost => cursor = log.tail(),
                     Read::Entry {
                         audience,
                         length,

@@ -153,7 +153,7 @@ impl Session {
         let undelivered = || {
             let (room, _) = self.membership().place()?;
             let cursor = self.lobby.attachment.read_own(&player.log_cursor);
-            Some(self.lobby.memory.rooms.at(room.index()).log.unread(cursor))
+            Some(self.lobby.memory.rooms.at(room.index()).log.unread_bytes(cursor))
         };
         self.output_space() < FRAME_TOTAL_BYTES_MAX as u64
             || undelivered().is_some_and(|bytes| bytes > UNDELIVERED_BYTES_MAX)

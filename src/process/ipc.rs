@@ -315,8 +315,8 @@ impl HandlerMessage {
     pub(crate) fn encode(self) -> [u8; Self::BYTES] {
         let (tag, connection, other) = match self {
             Self::Serve { connection } => (0, connection, 0),
-            Self::ExpectMove { connection, from } => (1, connection, from.to_number()),
-            Self::MoveTo { connection, to } => (2, connection, to.to_number()),
+            Self::ExpectMove { connection, from } => (1, connection, from.to_u64()),
+            Self::MoveTo { connection, to } => (2, connection, to.to_u64()),
         };
         let mut message = [tag; Self::BYTES];
         message[1..9].copy_from_slice(&connection.to_id().to_le_bytes());
@@ -329,7 +329,7 @@ impl HandlerMessage {
         let (tag, numbers) = message.split_first()?;
         let (id, other) = numbers.split_first_chunk()?;
         let connection = ConnectionRef::from_id(u64::from_le_bytes(*id));
-        let other = ProcessId::from_number(u64::from_le_bytes(other.try_into().ok()?));
+        let other = ProcessId::from_u64(u64::from_le_bytes(other.try_into().ok()?));
         match (tag, other) {
             (0, None) => Some(Self::Serve { connection }),
             (1, Some(from)) => Some(Self::ExpectMove { connection, from }),

@@ -152,8 +152,8 @@ impl RoleStart {
     }
 
     /// Closes everything but the standard streams and `keep`.
-    pub(crate) fn keep_only(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.new_process.keep_only(keep)
+    pub(crate) fn close_all_except(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.new_process.close_all_except(keep)
     }
 
     /// Tells the supervisor that the role has come up.

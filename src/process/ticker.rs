@@ -38,7 +38,7 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     ];
     keep.extend(ipc.room_doorbells.iter().map(AsFd::as_fd));
     keep.extend(ipc.keepers.iter().map(|keeper| keeper.doorbell.as_fd()));
-    start.keep_only(&keep)?;
+    start.close_all_except(&keep)?;
     let signals = Signals::block(&[Signal::SIGTERM])?;
     let mut ticker = Ticker::new(start, signals)?;
     start.report_ready();

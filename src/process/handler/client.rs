@@ -126,7 +126,7 @@ impl Client {
             Some(Ok(cursors)) => (
                 Passed {
                     received: cursors.received,
-                    sent: cursors.handed_over,
+                    sent: cursors.sent,
                 },
                 None,
             ),

@@ -98,7 +98,7 @@ fn serve(new_process: &NewProcess, inheritance: HandlerArgs, me: ProcessId) -> i
     keep.extend(ipc.keepers.iter().map(|keeper| keeper.doorbell.as_fd()));
     keep.extend(inheritance.connections.iter().map(|(_, socket)| socket.as_fd()));
     keep.extend(inheritance.assignments.as_ref().map(AsFd::as_fd));
-    new_process.keep_only(&keep)?;
+    new_process.close_all_except(&keep)?;
     set_name("handler")?;
     let lobby = Lobby::attach(memory, inheritance.context.games);
     if let [(index, _)] = inheritance.connections[..]

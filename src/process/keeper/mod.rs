@@ -60,7 +60,7 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     ];
     // The handlers will ring any keeper.
     keep.extend(ipc.keepers.iter().map(|keeper| keeper.doorbell.as_fd()));
-    start.keep_only(&keep)?;
+    start.close_all_except(&keep)?;
     // SIGUSR1 is blocked for the handlers' sake: they inherit the mask, and may be sent it before they listen.
     let signals = Signals::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1])?;
     let mut keeper = Keeper::new(start, signals)?;

@@ -34,7 +34,7 @@ use forkade_games::Games;
 use shmem::sys::clock::now_ms;
 use shmem::sys::heap::use_up_heap_holes;
 use shmem::sys::process::{
-    Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
+    ChildEvent, ForkError, ProcessId, Reaped, become_subreaper, child_events, disable_core_dumps, fork,
     raise_open_file_limit, set_name,
 };
 use shmem::sys::signals::{Signals, ignore_broken_pipes, reset_ignored};
@@ -425,10 +425,10 @@ impl Supervisor {
     }
 
     fn reap_children(&mut self) {
-        for change in changes() {
-            let Reaped { pid, exit } = match change {
-                Change::Ended(reaped) => reaped,
-                Change::Stopped { pid } => {
+        for event in child_events() {
+            let Reaped { pid, exit } = match event {
+                ChildEvent::Exited(reaped) => reaped,
+                ChildEvent::Stopped { pid } => {
                     if let Some(watchdog) = &mut self.watchdog {
                         watchdog.on_child_stopped(pid);
                     }

@@ -230,7 +230,7 @@ impl Supervisor {
         let process = fork(forkade_games::panics::log_panic, |new_process| {
             logging::set_role("upgrade");
             let keep = [&program, &memory, &answer, &nothing, &handover].map(AsFd::as_fd);
-            let Err(error) = new_process.keep_only(&keep).and_then(|()| run());
+            let Err(error) = new_process.close_all_except(&keep).and_then(|()| run());
             log::error!("the new program cannot be executed: {error}");
             let objection = Some(format!("it cannot be executed: {error}"));
             let answer_text = ProbeReply {

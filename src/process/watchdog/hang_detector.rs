@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::limits::{WATCHDOG_ASLEEP_LOOKS, WATCHDOG_STOPPED_LOOKS};
-use shmem::sys::process::{Activity, Condition, ProcessId};
+use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
 
 /// What a suspect may do, while the case is open, before it is guilty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl fmt::Display for HangKind {
 /// the watchdog itself does not get its turn.
 #[derive(Debug, Clone)]
 pub struct HangDetector {
-    first: Activity,
+    first: ProcessStatus,
     stopped_looks: u32,
     asleep_looks: u32,
     cpu_ms_at_last_look: u64,
@@ -122,7 +122,7 @@ pub struct HangDetector {
 
 impl HangDetector {
     /// Opens a case with the first look.
-    pub fn open(first: Activity) -> Self {
+    pub fn open(first: ProcessStatus) -> Self {
         Self {
             first,
             stopped_looks: 0,
@@ -137,12 +137,12 @@ impl HangDetector {
     }
 
     /// Enters another look at the same process, which is still at the same thing. Says what it is guilty of, if it is.
-    pub fn judge(&mut self, seen: Activity, limits: HangLimits) -> Option<Hang> {
-        let slept = seen.condition == Condition::Asleep && seen.cpu_ms == self.cpu_ms_at_last_look;
+    pub fn judge(&mut self, seen: ProcessStatus, limits: HangLimits) -> Option<Hang> {
+        let slept = seen.state == RunState::Sleeping && seen.cpu_ms == self.cpu_ms_at_last_look;
         self.cpu_ms_at_last_look = seen.cpu_ms;
         self.asleep_looks = if slept { self.asleep_looks + 1 } else { 0 };
-        self.stopped_looks = match seen.condition {
-            Condition::Stopped => self.stopped_looks + 1,
+        self.stopped_looks = match seen.state {
+            RunState::Stopped => self.stopped_looks + 1,
             _ => 0,
         };
         let used_ms = seen.cpu_ms.saturating_sub(self.first.cpu_ms);
@@ -171,39 +171,39 @@ mod tests {
         asleep_looks: Some(50),
     };
 
-    fn seen(condition: Condition, cpu_ms: u64) -> Activity {
-        Activity {
+    fn seen(state: RunState, cpu_ms: u64) -> ProcessStatus {
+        ProcessStatus {
             process: ProcessId {
                 pid: 7,
                 start_time: 7,
             },
-            condition,
+            state,
             cpu_ms,
         }
     }
 
     #[test]
     fn who_waits_for_a_processor_is_innocent_however_long_it_takes() {
-        let mut detector = HangDetector::open(seen(Condition::Running, 5_000));
+        let mut detector = HangDetector::open(seen(RunState::Running, 5_000));
         for _ in 0..100_000 {
-            assert_eq!(detector.judge(seen(Condition::Running, 5_999), LIMITS), None);
+            assert_eq!(detector.judge(seen(RunState::Running, 5_999), LIMITS), None);
         }
     }
 
     #[test]
     fn who_uses_processor_time_is_guilty_and_what_it_had_used_before_does_not_count() {
-        let mut detector = HangDetector::open(seen(Condition::Running, 50_000));
-        assert_eq!(detector.judge(seen(Condition::Running, 50_990), LIMITS), None);
+        let mut detector = HangDetector::open(seen(RunState::Running, 50_000));
+        assert_eq!(detector.judge(seen(RunState::Running, 50_990), LIMITS), None);
         assert_eq!(
-            detector.judge(seen(Condition::Running, 51_000), LIMITS),
+            detector.judge(seen(RunState::Running, 51_000), LIMITS),
             Some(Hang::Looping(1000))
         );
     }
 
     #[test]
     fn who_is_stopped_is_guilty_unless_it_is_continued_in_time() {
-        let mut detector = HangDetector::open(seen(Condition::Stopped, 0));
-        let (stopped, running) = (seen(Condition::Stopped, 0), seen(Condition::Running, 0));
+        let mut detector = HangDetector::open(seen(RunState::Stopped, 0));
+        let (stopped, running) = (seen(RunState::Stopped, 0), seen(RunState::Running, 0));
         for look in [stopped, stopped, stopped, stopped, running] {
             assert_eq!(detector.judge(look, LIMITS), None);
         }
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn who_sleeps_under_a_lock_is_guilty_unless_it_wakes_now_and_then() {
-        let asleep = |cpu_ms| seen(Condition::Asleep, cpu_ms);
+        let asleep = |cpu_ms| seen(RunState::Sleeping, cpu_ms);
         let mut sleeps_all_the_time = HangDetector::open(asleep(10));
         let mut wakes = HangDetector::open(asleep(10));
         for look in 1..50 {
@@ -226,11 +226,11 @@ mod tests {
 
     #[test]
     fn who_holds_no_lock_may_sleep_and_a_disk_may_be_waited_for() {
-        for condition in [Condition::Asleep, Condition::Blocked] {
-            let mut detector = HangDetector::open(seen(condition, 0));
+        for state in [RunState::Sleeping, RunState::Blocked] {
+            let mut detector = HangDetector::open(seen(state, 0));
             for _ in 0..100_000 {
                 assert_eq!(
-                    detector.judge(seen(condition, 0), HangLimits::with_cpu_ms(1000)),
+                    detector.judge(seen(state, 0), HangLimits::with_cpu_ms(1000)),
                     None
                 );
             }
