@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::lobby::match_play::finish;
 use crate::lobby::{Lobby, Rejection};
-use crate::process::crash_policy::{RestartDecision, RoomCrashHistory};
+use crate::maintenance::crash_policy::{RestartDecision, RoomCrashHistory};
 use crate::state::layout::{Memory, RoomRef};
 use crate::state::rooms::{RoomLife, is_open, phase_of};
 use forkade_protocol::{Outcome, Phase as MatchPhase};

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::limits::{
     CONNECTIONS_PER_KEEPER_MAX, FAREWELL_BYTES_MAX, GREETING_BYTES_MAX, HANDSHAKE_BYTES_MAX,
 };
-use crate::process::watchdog::hang_detector::HangKind;
+use crate::state::hang_kind::HangKind;
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
 use shmem::liveness::Liveness;
 use shmem::shared_record;

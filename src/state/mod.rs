@@ -3,14 +3,18 @@
 //! * [`layout`]: what lies where, and how the memory is made;
 //! * [`header`]: what every process reads without a lock;
 //! * [`directory`]: names, tokens and room entries, under the lobby's lock;
-//! * [`connections`], [`players`], [`rooms`]: the records.
+//! * [`connections`], [`players`], [`rooms`]: the records;
+//! * [`roles`], [`doorbells`], [`hang_kind`]: what all layers say of the server's processes.
 
 pub(crate) mod buffers;
 pub mod connection_counts;
 pub mod connections;
 pub mod directory;
+pub(crate) mod doorbells;
 pub mod fixed_string;
+pub mod hang_kind;
 pub mod header;
 pub mod layout;
 pub mod players;
+pub(crate) mod roles;
 pub mod rooms;

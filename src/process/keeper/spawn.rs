@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use nix::sys::signal::Signal;
 
 use crate::limits::{TAKEOVER_AGAIN_MS, TAKEOVER_TRIES_MAX, TAKEOVERS_AT_ONCE_MAX};
-use crate::process::crash_policy::{Crash, RestartDecision, WatchdogKill, regroup};
+use crate::maintenance::crash_policy::{Crash, RestartDecision, WatchdogKill, regroup};
 use crate::process::handler;
 use crate::process::handler::HandlerArgs;
 use crate::process::keeper::Keeper;
@@ -310,7 +310,7 @@ impl Keeper {
         let at = suspect.map_or(connections[0], |(index, _)| index);
         let mark_ms = self.context.memory.connections.at(at).mark();
         let stuck = fault.map(|fault| WatchdogKill {
-            by_itself: fault.is_its_own(),
+            by_itself: fault.is_self_inflicted(),
             for_ms: now_ms().saturating_sub(mark_ms),
         });
         let crash = Crash {

@@ -3,22 +3,23 @@
 use std::fmt;
 
 use crate::limits::{WATCHDOG_ASLEEP_LOOKS, WATCHDOG_STOPPED_LOOKS};
+use crate::state::hang_kind::HangKind;
 use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
 
 /// What a suspect may do, while the case is open, before it is guilty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HangLimits {
+pub(crate) struct HangLimits {
     /// Processor time that it may use, in milliseconds.
-    pub cpu_ms: u64,
+    pub(crate) cpu_ms: u64,
     /// Looks in a row that may find it stopped.
-    pub stopped_looks: u32,
+    pub(crate) stopped_looks: u32,
     /// Looks in a row that may find it asleep; `None`: it may sleep.
-    pub asleep_looks: Option<u32>,
+    pub(crate) asleep_looks: Option<u32>,
 }
 
 impl HangLimits {
     /// The usual ones, for so much processor time. Who holds no lock may sleep.
-    pub fn with_cpu_ms(cpu_ms: u64) -> Self {
+    pub(crate) fn with_cpu_ms(cpu_ms: u64) -> Self {
         Self {
             cpu_ms,
             stopped_looks: WATCHDOG_STOPPED_LOOKS,
@@ -28,7 +29,7 @@ impl HangLimits {
 
     /// For who holds a lock: nothing of this server's sleeps under one.
     #[must_use]
-    pub fn under_a_lock(self) -> Self {
+    pub(crate) fn under_a_lock(self) -> Self {
         Self {
             asleep_looks: Some(WATCHDOG_ASLEEP_LOOKS),
             ..self
@@ -38,7 +39,7 @@ impl HangLimits {
 
 /// What a process is guilty of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hang {
+pub(crate) enum Hang {
     /// It has used so many milliseconds of processor time.
     Looping(u64),
     /// It was stopped, and nobody continued it.
@@ -49,7 +50,7 @@ pub enum Hang {
 
 impl Hang {
     /// Without its figures.
-    pub fn kind(self) -> HangKind {
+    pub(crate) fn kind(self) -> HangKind {
         match self {
             Self::Looping(_) => HangKind::Looping,
             Self::Stopped => HangKind::Stopped,
@@ -68,52 +69,10 @@ impl fmt::Display for Hang {
     }
 }
 
-/// A [`Hang`] without its figures, for shared memory. None is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum HangKind {
-    /// See [`Hang::Looping`].
-    Looping = 1,
-    /// See [`Hang::Stopped`].
-    Stopped = 2,
-    /// See [`Hang::Asleep`].
-    Asleep = 3,
-}
-
-impl HangKind {
-    /// For shared memory.
-    pub fn number(self) -> u32 {
-        self as u32
-    }
-
-    /// What a [number](HangKind::number) says; `None` for 0.
-    pub fn from_number(number: u32) -> Option<Self> {
-        [Self::Looping, Self::Stopped, Self::Asleep]
-            .into_iter()
-            .find(|kind| kind.number() == number)
-    }
-
-    /// Whether the process has come to it by what it did. A stopped one was stopped by somebody (or by itself: that shows when all
-    /// who do the same are stopped).
-    pub fn is_its_own(self) -> bool {
-        self != Self::Stopped
-    }
-}
-
-impl fmt::Display for HangKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Looping => "looping",
-            Self::Stopped => "stopped",
-            Self::Asleep => "asleep",
-        })
-    }
-}
-
 /// A process under suspicion, since the first look at it. Time counts in its own processor time and in looks, and so stands still while
 /// the watchdog itself does not get its turn.
 #[derive(Debug, Clone)]
-pub struct HangDetector {
+pub(crate) struct HangDetector {
     first: ProcessStatus,
     stopped_looks: u32,
     asleep_looks: u32,
@@ -122,7 +81,7 @@ pub struct HangDetector {
 
 impl HangDetector {
     /// Opens a case with the first look.
-    pub fn open(first: ProcessStatus) -> Self {
+    pub(crate) fn open(first: ProcessStatus) -> Self {
         Self {
             first,
             stopped_looks: 0,
@@ -132,12 +91,12 @@ impl HangDetector {
     }
 
     /// Who is under suspicion.
-    pub fn process(&self) -> ProcessId {
+    pub(crate) fn process(&self) -> ProcessId {
         self.first.process
     }
 
     /// Enters another look at the same process, which is still at the same thing. Says what it is guilty of, if it is.
-    pub fn judge(&mut self, seen: ProcessStatus, limits: HangLimits) -> Option<Hang> {
+    pub(crate) fn judge(&mut self, seen: ProcessStatus, limits: HangLimits) -> Option<Hang> {
         let slept = seen.state == RunState::Sleeping && seen.cpu_ms == self.cpu_ms_at_last_look;
         self.cpu_ms_at_last_look = seen.cpu_ms;
         self.asleep_looks = if slept { self.asleep_looks + 1 } else { 0 };

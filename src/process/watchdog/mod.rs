@@ -10,11 +10,12 @@
 //!
 //! It must never take a lock: it would wait for those it is to judge. What it reads of shared memory are atomics.
 
-pub mod hang_detector;
+pub(crate) mod hang_detector;
 mod targets;
 
 use crate::limits::{REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_LOOK_MS, WATCHDOG_PULSE_LOOK_MS};
-use crate::process::process_table::{Context, RoleInstance};
+use crate::process::process_table::Context;
+use crate::state::roles::RoleInstance;
 use shmem::hang_reports::Subject;
 use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
 
