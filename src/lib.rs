@@ -64,9 +64,6 @@ pub mod testing {
     pub mod maintenance {
         pub use crate::maintenance::*;
     }
-    pub mod process {
-        pub use crate::process::*;
-    }
     pub mod session {
         pub use crate::session::*;
     }

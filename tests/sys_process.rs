@@ -260,7 +260,7 @@ fn only_the_kept_descriptors_stay_open() {
         doorbells[3].as_fd(),
     ];
     let child = spawn(|new| {
-        new.keep_only(&keep).expect("closes");
+        new.close_all_except(&keep).expect("closes");
         // The one with which the directory is read is open, too.
         assert_eq!(open_files(), 3 + 3 + 1);
         keep.iter()
@@ -273,7 +273,7 @@ fn only_the_kept_descriptors_stay_open() {
     assert!(doorbells[17].clear());
     assert_ends(
         spawn(|new| {
-            new.keep_only(&[]).expect("closes");
+            new.close_all_except(&[]).expect("closes");
             u8::from(open_files() != 3 + 1)
         }),
         Exit::Code(0),
@@ -284,7 +284,7 @@ fn a_killed_holder_cuts_the_lifeline() {
     let (holder, line) = lifeline().expect("descriptors");
     let stay = EventFd::new().expect("a descriptor");
     let dependent = spawn(|new| {
-        new.keep_only(&[line.as_fd()]).expect("closes");
+        new.close_all_except(&[line.as_fd()]).expect("closes");
         wait_readable(&line);
         if line.is_cut().expect("polls") { 7 } else { 8 }
     });
@@ -408,7 +408,7 @@ fn a_ring_wakes_every_listening_process_every_time() {
             let (ours, theirs) = Channel::pair().expect("descriptors");
             let doorbell = &doorbell;
             let child = spawn(move |new| {
-                new.keep_only(&[doorbell.as_fd(), theirs.as_fd()])
+                new.close_all_except(&[doorbell.as_fd(), theirs.as_fd()])
                     .expect("closes");
                 let poll = epoll::create(CreateFlags::CLOEXEC).expect("a descriptor");
                 let edges = EventFlags::IN | EventFlags::ET;

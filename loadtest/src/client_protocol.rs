@@ -24,30 +24,30 @@ use crate::server::peer::Protocol;
     clippy::large_enum_variant,
     reason = "in a run all are of one kind, and mostly of the large one"
 )]
-pub(crate) enum Speech {
+pub(crate) enum ProtocolSession {
     Forkade(ClientSession),
-    Foreign {
-        session: Box<dyn Foreign>,
+    Peer {
+        session: Box<dyn PeerSession>,
         /// The name that it would have at a Forkade server.
         name: String,
-        stage: Stage,
+        state: State,
     },
 }
 
 /// How far a foreign session is. It cannot come back: none of the peers keeps what was sent meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Before,
+pub(crate) enum State {
+    NotStarted,
     Connected,
     Ended,
 }
 
 /// A protocol that is translated.
-pub(crate) trait Foreign: Debug + Send {
+pub(crate) trait PeerSession: Debug + Send {
     /// Queues what the message means here.
-    fn send(&mut self, message: &ClientMessage) -> Result<(), ForeignError>;
+    fn send(&mut self, message: &ClientMessage) -> Result<(), PeerError>;
     /// Takes what arrived.
-    fn receive(&mut self, bytes: &[u8]) -> Result<(), ForeignError>;
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), PeerError>;
     /// What is to be written, and what was understood.
     fn queues(&mut self) -> &mut Queues;
     /// The same, to look at.
@@ -63,32 +63,32 @@ pub(crate) struct Queues {
 
 /// Why a session of whichever kind cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SpeechError {
+pub(crate) enum ProtocolError {
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error(transparent)]
-    Foreign(#[from] ForeignError),
+    Peer(#[from] PeerError),
 }
 
 /// Why a conversation with a peer cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ForeignError {
+pub(crate) enum PeerError {
     #[error("the session has ended")]
     Ended,
     #[error("there is nothing like {0} in this peer's protocol")]
-    NoSuchThing(&'static str),
+    Unsupported(&'static str),
     #[error("the peer's answer is not what was expected: {0}")]
-    Answer(String),
+    UnexpectedAnswer(String),
     #[error("the web socket failed: {0}")]
     WebSocket(#[from] Box<tungstenite::Error>),
 }
 
-impl SpeechError {
+impl ProtocolError {
     /// Whether the session has ended, and nothing else is wrong.
-    pub(crate) fn is_end(&self) -> bool {
+    pub(crate) fn is_session_end(&self) -> bool {
         matches!(
             self,
-            Self::Session(SessionError::Ended) | Self::Foreign(ForeignError::Ended)
+            Self::Session(SessionError::Ended) | Self::Peer(PeerError::Ended)
         )
     }
 
@@ -98,10 +98,10 @@ impl SpeechError {
     }
 }
 
-impl Speech {
+impl ProtocolSession {
     /// A client of this name that has not begun.
     pub(crate) fn new(protocol: Protocol, name: String) -> Self {
-        let session: Box<dyn Foreign> = match protocol {
+        let session: Box<dyn PeerSession> = match protocol {
             Protocol::Forkade => {
                 let client = concat!("forkade-loadtest ", env!("CARGO_PKG_VERSION"));
                 return Self::Forkade(ClientSession::new(name, client));
@@ -109,16 +109,16 @@ impl Speech {
             Protocol::Echo => Box::<Echo>::default(),
             Protocol::Colyseus => Box::<Colyseus>::default(),
         };
-        let stage = Stage::Before;
-        Self::Foreign { session, name, stage }
+        let state = State::NotStarted;
+        Self::Peer { session, name, state }
     }
 
     /// A connection stands.
-    pub(crate) fn begin(&mut self) -> Result<(), SpeechError> {
+    pub(crate) fn begin(&mut self) -> Result<(), ProtocolError> {
         match self {
             Self::Forkade(session) => Ok(session.begin()?),
-            Self::Foreign { session, name, stage } => {
-                *stage = Stage::Connected;
+            Self::Peer { session, name, state } => {
+                *state = State::Connected;
                 session.queues().messages.push_back(welcome(name.clone()));
                 Ok(())
             }
@@ -128,8 +128,8 @@ impl Speech {
     pub(crate) fn connection_lost(&mut self) {
         match self {
             Self::Forkade(session) => session.connection_lost(),
-            Self::Foreign { stage, .. } if *stage == Stage::Connected => *stage = Stage::Ended,
-            Self::Foreign { .. } => {}
+            Self::Peer { state, .. } if *state == State::Connected => *state = State::Ended,
+            Self::Peer { .. } => {}
         }
     }
 
@@ -137,7 +137,7 @@ impl Speech {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Forkade(session) => session.bytes(),
-            Self::Foreign { session, .. } => session.output(),
+            Self::Peer { session, .. } => session.output(),
         }
     }
 
@@ -145,29 +145,29 @@ impl Speech {
     pub(crate) fn advance(&mut self, count: usize) {
         match self {
             Self::Forkade(session) => session.advance(count),
-            Self::Foreign { session, .. } => session.queues().output.advance(count),
+            Self::Peer { session, .. } => session.queues().output.advance(count),
         }
     }
 
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<(), SpeechError> {
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
         match self {
             Self::Forkade(session) => Ok(session.receive(bytes)?),
-            Self::Foreign { session, .. } => Ok(session.receive(bytes)?),
+            Self::Peer { session, .. } => Ok(session.receive(bytes)?),
         }
     }
 
-    pub(crate) fn next_message(&mut self) -> Result<Option<ServerMessage>, SpeechError> {
+    pub(crate) fn next_message(&mut self) -> Result<Option<ServerMessage>, ProtocolError> {
         match self {
             Self::Forkade(session) => Ok(session.next_message()?),
-            Self::Foreign { session, .. } => Ok(session.queues().messages.pop_front()),
+            Self::Peer { session, .. } => Ok(session.queues().messages.pop_front()),
         }
     }
 
-    pub(crate) fn send(&mut self, message: &ClientMessage) -> Result<(), SpeechError> {
+    pub(crate) fn send(&mut self, message: &ClientMessage) -> Result<(), ProtocolError> {
         match self {
             Self::Forkade(session) => Ok(session.send(message)?),
-            Self::Foreign { stage, .. } if *stage != Stage::Connected => Err(ForeignError::Ended.into()),
-            Self::Foreign { session, .. } => Ok(session.send(message)?),
+            Self::Peer { state, .. } if *state != State::Connected => Err(PeerError::Ended.into()),
+            Self::Peer { session, .. } => Ok(session.send(message)?),
         }
     }
 
@@ -185,30 +185,30 @@ impl Speech {
     pub(crate) fn is_ended(&self) -> bool {
         match self {
             Self::Forkade(session) => session.is_ended(),
-            Self::Foreign { stage, .. } => *stage == Stage::Ended,
+            Self::Peer { state, .. } => *state == State::Ended,
         }
     }
 
     /// Whether the server has made a player of this client.
-    pub(crate) fn is_known(&self) -> bool {
+    pub(crate) fn has_player(&self) -> bool {
         match self {
             Self::Forkade(session) => session.token().is_some(),
-            Self::Foreign { stage, .. } => *stage == Stage::Connected,
+            Self::Peer { state, .. } => *state == State::Connected,
         }
     }
 
     /// The player's name, as the server has it.
-    pub(crate) fn player(&self) -> Option<&str> {
+    pub(crate) fn player_name(&self) -> Option<&str> {
         match self {
             Self::Forkade(session) => session.session_info().map(|info| info.name.as_str()),
-            Self::Foreign { .. } => None,
+            Self::Peer { .. } => None,
         }
     }
 
     pub(crate) fn counters(&self) -> Counters {
         match self {
             Self::Forkade(session) => session.counters(),
-            Self::Foreign { .. } => Counters::default(),
+            Self::Peer { .. } => Counters::default(),
         }
     }
 }
@@ -272,8 +272,9 @@ pub(crate) fn joined(request: u32, room: RoomId) -> ServerMessage {
 }
 
 /// What a Forkade server would say of a relayed message.
-fn relayed(payload: &[u8]) -> Result<ServerMessage, ForeignError> {
-    let data = codec::encode(&(0_u8, payload)).map_err(|error| ForeignError::Answer(error.to_string()))?;
+fn relayed(payload: &[u8]) -> Result<ServerMessage, PeerError> {
+    let data =
+        codec::encode(&(0_u8, payload)).map_err(|error| PeerError::UnexpectedAnswer(error.to_string()))?;
     let event = RoomEvent::Game { data };
     Ok(ServerMessage::Event { number: 0, event })
 }

@@ -12,18 +12,18 @@ use crate::engine::{Engine, EngineError};
 use crate::latency::Latency;
 use crate::machine::thread_usage;
 use crate::options::Options;
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 use crate::run_state::RunState;
 use crate::workload::Figures;
 
 /// A server that does not close thousands of connections in this time is not going to.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(15);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What the swarm tells as it gets on. It waits for a [`Go`] after `Inside` and after `Settled`.
+/// What the swarm tells as it gets on. It waits for a [`Proceed`] after `AllJoined` and after `Settled`.
 #[derive(Debug)]
 pub(crate) enum Milestone {
     /// All clients are in their rooms, so many seconds after the first began to connect.
-    Inside { seconds: f64 },
+    AllJoined { seconds: f64 },
     /// No further message is sent. The load began then.
     LoadEnded { began: Instant },
     /// Nothing is under way any more, or nothing comes any more.
@@ -32,7 +32,7 @@ pub(crate) enum Milestone {
 
 /// Lets the swarm go on to its next phase.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Go;
+pub(crate) struct Proceed;
 
 /// What the swarm has to say at the end.
 #[derive(Debug)]
@@ -68,35 +68,35 @@ pub(crate) struct Outcome {
 /// What one workload has to say at the end.
 #[derive(Debug)]
 pub(crate) struct GroupOutcome {
-    pub part: Part,
+    pub plan: WorkloadPlan,
     pub figures: Figures,
     pub latency: Latency,
     pub round_trip: Latency,
-    pub to_the_last: Latency,
+    pub to_last_recipient: Latency,
 }
 
 /// Why the swarm could not do its work.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SwarmError {
+pub(crate) enum ClientRunError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(
-        "{inside} of {clients} clients are in their rooms, and in {seconds} seconds no other has come in{because}"
+        "{joined} of {clients} clients are in their rooms, and in {seconds} seconds no other has come in{reasons}"
     )]
     JoinTimeout {
-        inside: u32,
+        joined: u32,
         clients: u32,
         seconds: f64,
-        because: String,
+        reasons: String,
     },
-    #[error("interrupted when {inside} of {clients} clients were in their rooms, so nothing was measured")]
-    Interrupted { inside: u32, clients: u32 },
+    #[error("interrupted when {joined} of {clients} clients were in their rooms, so nothing was measured")]
+    Interrupted { joined: u32, clients: u32 },
     #[error("the run was cancelled")]
-    CalledOff,
+    Cancelled,
 }
 
 /// All clients on their way through a run.
-pub(crate) struct Swarm {
+pub(crate) struct ClientRun {
     engine: Engine,
     clients: u32,
     duration_ns: u64,
@@ -104,7 +104,7 @@ pub(crate) struct Swarm {
     drain_timeout: Duration,
 }
 
-impl Swarm {
+impl ClientRun {
     /// A swarm that has not begun to connect.
     ///
     /// # Errors
@@ -112,12 +112,12 @@ impl Swarm {
     pub(crate) fn new(
         server: SocketAddr,
         options: &Options,
-        parts: Vec<Part>,
+        plans: Vec<WorkloadPlan>,
         state: Arc<RunState>,
-    ) -> Result<Self, SwarmError> {
+    ) -> Result<Self, ClientRunError> {
         Ok(Self {
-            clients: parts.iter().map(|part| part.shape.clients).sum(),
-            engine: Engine::new(server, options, parts, state)?,
+            clients: plans.iter().map(|plan| plan.shape.clients).sum(),
+            engine: Engine::new(server, options, plans, state)?,
             duration_ns: options.duration_ns(),
             join_timeout: Duration::from_secs_f64(options.join_timeout),
             drain_timeout: Duration::from_secs_f64(options.drain_timeout),
@@ -131,11 +131,11 @@ impl Swarm {
     pub(crate) fn run(
         mut self,
         milestones: &Sender<Milestone>,
-        orders: &Receiver<Go>,
-    ) -> Result<Outcome, SwarmError> {
-        let seconds = self.enter()?;
-        report(milestones, Milestone::Inside { seconds })?;
-        self.wait_for(orders)?;
+        commands: &Receiver<Proceed>,
+    ) -> Result<Outcome, ClientRunError> {
+        let seconds = self.join()?;
+        report(milestones, Milestone::AllJoined { seconds })?;
+        self.wait_for_proceed(commands)?;
 
         let began = Instant::now();
         let (cpu_before, wait_before) = (thread_usage::cpu_seconds(), thread_usage::wait_seconds());
@@ -148,9 +148,9 @@ impl Swarm {
         self.drain()?;
         let groups = self.engine.groups().iter().map(GroupOutcome::of).collect();
         report(milestones, Milestone::Settled)?;
-        self.wait_for(orders)?;
+        self.wait_for_proceed(commands)?;
 
-        let unclosed = self.say_goodbye()?;
+        let unclosed = self.disconnect()?;
         let sessions = self.engine.session_counters();
         let connections = self.engine.connections();
         Ok(Outcome {
@@ -174,34 +174,34 @@ impl Swarm {
     }
 
     /// Brings all clients into their rooms; gives the seconds that took.
-    fn enter(&mut self) -> Result<f64, SwarmError> {
+    fn join(&mut self) -> Result<f64, ClientRunError> {
         let (began, began_ns) = (Instant::now(), self.engine.now_ns());
-        let (mut inside, mut last_progress) = (0, began);
+        let (mut joined, mut last_progress) = (0, began);
         loop {
-            let inside_now = self.engine.enter(began_ns)?;
-            if inside_now == self.clients {
+            let joined_now = self.engine.advance_joining(began_ns)?;
+            if joined_now == self.clients {
                 return Ok(began.elapsed().as_secs_f64());
             }
             if self.engine.is_interrupted() {
-                return Err(SwarmError::Interrupted {
-                    inside: inside_now,
+                return Err(ClientRunError::Interrupted {
+                    joined: joined_now,
                     clients: self.clients,
                 });
             }
             // On a slow ramp there may be nobody to wait for.
-            if inside_now > inside || self.engine.on_their_way() == 0 {
-                (inside, last_progress) = (inside_now, Instant::now());
+            if joined_now > joined || self.engine.joining() == 0 {
+                (joined, last_progress) = (joined_now, Instant::now());
             } else if last_progress.elapsed() > self.join_timeout {
                 let losses = self.engine.connections().losses.iter();
-                let because = losses
+                let reasons = losses
                     .map(|(reason, times)| format!("; {times} × {reason}"))
                     .collect();
                 let seconds = self.join_timeout.as_secs_f64();
-                return Err(SwarmError::JoinTimeout {
-                    inside,
+                return Err(ClientRunError::JoinTimeout {
+                    joined,
                     clients: self.clients,
                     seconds,
-                    because,
+                    reasons,
                 });
             }
             self.engine.turn()?;
@@ -209,7 +209,7 @@ impl Swarm {
     }
 
     /// Loads the server; gives what happened over time.
-    fn load(&mut self) -> Result<Vec<Point>, SwarmError> {
+    fn load(&mut self) -> Result<Vec<Point>, ClientRunError> {
         let end_ns = self.engine.start_load(self.duration_ns)?;
         while self.engine.now_ns() < end_ns && !self.engine.is_interrupted() {
             self.engine.turn()?;
@@ -218,7 +218,7 @@ impl Swarm {
     }
 
     /// Waits until nothing is under way, or nothing has come for the drain timeout.
-    fn drain(&mut self) -> Result<(), SwarmError> {
+    fn drain(&mut self) -> Result<(), ClientRunError> {
         let (mut counts, mut last_progress) = (self.engine.counts(), Instant::now());
         while !self.engine.is_settled() && last_progress.elapsed() < self.drain_timeout {
             self.engine.turn()?;
@@ -231,39 +231,39 @@ impl Swarm {
     }
 
     /// Leaves for good; gives how many connections the server did not close.
-    fn say_goodbye(&mut self) -> Result<u64, SwarmError> {
-        self.engine.say_goodbye()?;
+    fn disconnect(&mut self) -> Result<u64, ClientRunError> {
+        self.engine.disconnect()?;
         let began = Instant::now();
-        while self.engine.clients_around() > 0 && began.elapsed() < GOODBYE_TIMEOUT {
+        while self.engine.active_clients() > 0 && began.elapsed() < DISCONNECT_TIMEOUT {
             self.engine.turn()?;
         }
-        Ok(self.engine.clients_around())
+        Ok(self.engine.active_clients())
     }
 
     /// Keeps the clients alive until told to go on.
-    fn wait_for(&mut self, orders: &Receiver<Go>) -> Result<(), SwarmError> {
+    fn wait_for_proceed(&mut self, commands: &Receiver<Proceed>) -> Result<(), ClientRunError> {
         loop {
-            match orders.try_recv() {
-                Ok(Go) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(SwarmError::CalledOff),
+            match commands.try_recv() {
+                Ok(Proceed) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(ClientRunError::Cancelled),
                 Err(TryRecvError::Empty) => self.engine.turn()?,
             }
         }
     }
 }
 
-fn report(milestones: &Sender<Milestone>, milestone: Milestone) -> Result<(), SwarmError> {
-    milestones.send(milestone).map_err(|_| SwarmError::CalledOff)
+fn report(milestones: &Sender<Milestone>, milestone: Milestone) -> Result<(), ClientRunError> {
+    milestones.send(milestone).map_err(|_| ClientRunError::Cancelled)
 }
 
 impl GroupOutcome {
     fn of(group: &Group) -> Self {
         Self {
-            part: group.part().clone(),
+            plan: group.plan().clone(),
             figures: group.workload().figures(),
             latency: group.latency().clone(),
             round_trip: group.round_trip().clone(),
-            to_the_last: group.to_the_last().clone(),
+            to_last_recipient: group.to_last_recipient().clone(),
         }
     }
 }

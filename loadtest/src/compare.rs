@@ -36,7 +36,7 @@ pub(crate) enum CompareError {
 
 /// A server and how it is named.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Entrant {
+pub(crate) struct Candidate {
     pub name: String,
     /// A peer; or else Forkade with these arguments.
     pub peer: Option<Peer>,
@@ -54,7 +54,8 @@ pub(crate) enum Pacing {
 /// One run of one server.
 #[derive(Debug, Serialize)]
 pub(crate) struct Measurement {
-    pub entrant: String,
+    #[serde(rename = "entrant")]
+    pub candidate: String,
     pub clients: u32,
     pub pacing: Pacing,
     pub round: u32,
@@ -71,7 +72,8 @@ pub(crate) struct Comparison {
     pub machine: Machine,
     /// How the measurements were made, in one line.
     pub description: String,
-    pub entrants: Vec<Entrant>,
+    #[serde(rename = "entrants")]
+    pub candidates: Vec<Candidate>,
     /// Who is not among them, and why.
     pub skipped: Vec<String>,
     /// Medians, for each entrant and number of clients.
@@ -97,17 +99,17 @@ pub(crate) fn run(options: &CompareOptions) -> Result<bool, CompareError> {
     let json = Output::open(options.json.as_ref())?;
     let page = Output::open(options.report.as_ref())?;
     let machine = Machine::this();
-    let (entrants, skipped) = entrants(options);
+    let (candidates, skipped) = candidates(options);
     for missing in &skipped {
         eprintln!("skipped: {missing}");
     }
-    let measurements = measure(options, &entrants)?;
+    let measurements = measure(options, &candidates)?;
     let comparison = Comparison {
         machine,
         description: description(options),
         skipped: skipped.iter().map(NotInstalled::to_string).collect(),
-        summaries: summary::of(&entrants, &options.clients, &measurements),
-        entrants,
+        summaries: summary::of(&candidates, &options.clients, &measurements),
+        candidates,
         measurements,
     };
     output::print(&comparison);
@@ -139,14 +141,14 @@ fn description(options: &CompareOptions) -> String {
 }
 
 /// Who is measured, and who cannot be.
-fn entrants(options: &CompareOptions) -> (Vec<Entrant>, Vec<NotInstalled>) {
-    let mut entrants: Vec<Entrant> = options
+fn candidates(options: &CompareOptions) -> (Vec<Candidate>, Vec<NotInstalled>) {
+    let mut candidates: Vec<Candidate> = options
         .forkade
         .iter()
         .map(|arguments| {
             let arguments: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
             let words = [&["forkade".to_owned()], &arguments[..]].concat();
-            Entrant {
+            Candidate {
                 name: words.join(" "),
                 peer: None,
                 arguments,
@@ -157,7 +159,7 @@ fn entrants(options: &CompareOptions) -> (Vec<Entrant>, Vec<NotInstalled>) {
     let directory = peer::directory(options.peers_dir.as_deref());
     for peer in &options.peers {
         match peer.check_installed(&directory) {
-            Ok(()) => entrants.push(Entrant {
+            Ok(()) => candidates.push(Candidate {
                 name: peer.name().to_owned(),
                 peer: Some(*peer),
                 arguments: Vec::new(),
@@ -165,20 +167,20 @@ fn entrants(options: &CompareOptions) -> (Vec<Entrant>, Vec<NotInstalled>) {
             Err(missing) => skipped.push(missing),
         }
     }
-    (entrants, skipped)
+    (candidates, skipped)
 }
 
-fn measure(options: &CompareOptions, entrants: &[Entrant]) -> Result<Vec<Measurement>, CompareError> {
+fn measure(options: &CompareOptions, candidates: &[Candidate]) -> Result<Vec<Measurement>, CompareError> {
     let mut measurements = Vec::new();
     for round in 1..=options.rounds {
         for clients in &options.clients {
             for pacing in [Pacing::Paced, Pacing::ClosedLoop] {
-                for entrant in entrants {
+                for candidate in candidates {
                     eprintln!(
                         "round {round} of {}: {}, {clients} clients, {pacing}",
-                        options.rounds, entrant.name
+                        options.rounds, candidate.name
                     );
-                    let measurement = measurement::run(options, entrant, *clients, pacing, round)
+                    let measurement = measurement::run(options, candidate, *clients, pacing, round)
                         .map_err(CompareError::Start)?;
                     if let Some(failure) = &measurement.failure {
                         eprintln!("{failure}");

@@ -18,27 +18,27 @@ use forkade_protocol::session::Counters;
 use forkade_protocol::{ClientMessage, ServerMessage};
 use mio::{Events, Poll, Token};
 
-use self::client::{Client, Loss, READ_BYTES};
-use self::connection_counts::Connections;
+use self::client::{Client, ConnectionError, READ_BYTES};
+use self::connection_counts::ConnectionCounts;
 use self::group::Group;
-use self::join_phase::EntryError;
-use self::poll_timer::Alarm;
+use self::join_phase::JoinError;
+use self::poll_timer::PollTimer;
 use self::timeline::{Point, Timeline, Totals};
-use crate::client_protocol::SpeechError;
+use crate::client_protocol::ProtocolError;
 use crate::latency::Latency;
 use crate::machine::thread_usage;
 use crate::options::Options;
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 use crate::random::Random;
 use crate::run_state::RunState;
 use crate::schedule::Timers;
 use crate::workload::{Actions, ClientIndex, Counts};
 
 /// What the poll reports is for the client of this index, or for the alarm.
-const ALARM: Token = Token(usize::MAX);
-const EVENTS_AT_ONCE: usize = 1024;
+const TIMER: Token = Token(usize::MAX);
+const EVENTS_PER_POLL: usize = 1024;
 /// How long a turn sleeps at most: phases end by time, too.
-const NAP: Duration = Duration::from_millis(50);
+const POLL_TIMEOUT_MAX: Duration = Duration::from_millis(50);
 const BACK_OFF_NS_MIN: u64 = 10_000_000;
 const BACK_OFF_DOUBLINGS_MAX: u32 = 7;
 /// Signs of life are sent by one of so many groups of clients at a time; all at once they would be a load of their own.
@@ -58,7 +58,7 @@ pub(crate) struct Engine {
     ramp_timer_ns: u64,
     began: Instant,
     poll: Poll,
-    alarm: Alarm,
+    poll_timer: PollTimer,
     /// Taken out while events are handled.
     events: Option<Events>,
     buffer: Vec<u8>,
@@ -66,9 +66,9 @@ pub(crate) struct Engine {
     /// In the order of their clients.
     groups: Vec<Group>,
     timers: Timers<Task>,
-    connections: Connections,
+    connections: ConnectionCounts,
     /// A goodbye was said: connections that end now are meant to.
-    leaving: bool,
+    disconnecting: bool,
     random: Random,
     heartbeat_group: u32,
     heartbeat_timeout_ns: Option<u64>,
@@ -101,13 +101,19 @@ pub(crate) enum EngineError {
     #[error("the loop failed: {0}")]
     Loop(io::Error),
     #[error(transparent)]
-    Entry(#[from] EntryError),
-    #[error("no server can be reached at {server}: {loss}")]
-    Unreachable { server: SocketAddr, loss: Loss },
-    #[error("client {client} cannot enter: {loss}")]
-    TurnedAway { client: ClientIndex, loss: Loss },
+    JoinPhase(#[from] JoinError),
+    #[error("no server can be reached at {server}: {error}")]
+    Unreachable {
+        server: SocketAddr,
+        error: ConnectionError,
+    },
+    #[error("client {client} cannot enter: {error}")]
+    Rejected {
+        client: ClientIndex,
+        error: ConnectionError,
+    },
     #[error("a message cannot be sent: {0}")]
-    Unsendable(SpeechError),
+    Send(ProtocolError),
 }
 
 impl Engine {
@@ -118,20 +124,20 @@ impl Engine {
     pub(crate) fn new(
         server: SocketAddr,
         options: &Options,
-        parts: Vec<Part>,
+        plans: Vec<WorkloadPlan>,
         state: Arc<RunState>,
     ) -> Result<Self, EngineError> {
         let poll = Poll::new().map_err(EngineError::SetUp)?;
-        let alarm = Alarm::new(poll.registry(), ALARM).map_err(EngineError::SetUp)?;
+        let poll_timer = PollTimer::new(poll.registry(), TIMER).map_err(EngineError::SetUp)?;
         // Names must differ from those of other load generators on the same server.
         let process = std::process::id();
         let mut clients = 0;
-        let groups: Vec<Group> = parts
+        let groups: Vec<Group> = plans
             .into_iter()
-            .map(|part| {
+            .map(|plan| {
                 let first = clients;
-                clients += part.shape.clients;
-                Group::new(part, first)
+                clients += plan.shape.clients;
+                Group::new(plan, first)
             })
             .collect();
         Ok(Self {
@@ -142,16 +148,16 @@ impl Engine {
             ramp_timer_ns: 0,
             began: Instant::now(),
             poll,
-            alarm,
-            events: Some(Events::with_capacity(EVENTS_AT_ONCE)),
+            poll_timer,
+            events: Some(Events::with_capacity(EVENTS_PER_POLL)),
             buffer: vec![0; READ_BYTES],
             clients: (0..clients)
                 .map(|client| Client::new(format!("load-{process}-{client}"), options.server.protocol()))
                 .collect(),
             groups,
             timers: Timers::new(),
-            connections: Connections::default(),
-            leaving: false,
+            connections: ConnectionCounts::default(),
+            disconnecting: false,
             random: Random::new(options.seed, u64::MAX),
             heartbeat_group: 0,
             heartbeat_timeout_ns: None,
@@ -166,20 +172,20 @@ impl Engine {
     ///
     /// # Errors
     /// When connecting fails in a way that trying again cannot mend.
-    pub(crate) fn enter(&mut self, since_ns: u64) -> Result<u32, EngineError> {
+    pub(crate) fn advance_joining(&mut self, since_ns: u64) -> Result<u32, EngineError> {
         let now_ns = self.now_ns();
         let mut next_ns = u64::MAX;
         for index in 0..self.groups.len() {
-            while self.on_their_way() < self.connecting {
+            while self.joining() < self.connecting {
                 let (group, ramp_ns) = (&mut self.groups[index], self.ramp_ns);
-                let (started, clients) = (group.entry.started(), group.part().shape.clients);
-                let sets_out_ns = since_ns + scaled(ramp_ns, started, clients);
-                if started < clients && sets_out_ns > now_ns {
-                    next_ns = next_ns.min(sets_out_ns);
+                let (started, clients) = (group.join_phase.started(), group.plan().shape.clients);
+                let due_ns = since_ns + scaled(ramp_ns, started, clients);
+                if started < clients && due_ns > now_ns {
+                    next_ns = next_ns.min(due_ns);
                     break;
                 }
                 let first = group.first();
-                let Some(client) = group.entry.start_next() else {
+                let Some(client) = group.join_phase.start_next() else {
                     break;
                 };
                 self.connect(first + client)?;
@@ -189,16 +195,16 @@ impl Engine {
             self.timers.set(next_ns, Task::Turn);
             self.ramp_timer_ns = next_ns;
         }
-        Ok(self.inside())
+        Ok(self.joined())
     }
 
     /// Clients that have set out and are not in their rooms.
-    pub(crate) fn on_their_way(&self) -> u32 {
-        self.groups.iter().map(|group| group.entry.on_their_way()).sum()
+    pub(crate) fn joining(&self) -> u32 {
+        self.groups.iter().map(|group| group.join_phase.joining()).sum()
     }
 
-    fn inside(&self) -> u32 {
-        self.groups.iter().map(|group| group.entry.inside()).sum()
+    fn joined(&self) -> u32 {
+        self.groups.iter().map(|group| group.join_phase.joined()).sum()
     }
 
     /// Starts the workload; gives the time at which it ends.
@@ -225,7 +231,7 @@ impl Engine {
     pub(crate) fn stop_load(&mut self) -> Result<Vec<Point>, EngineError> {
         let end_ns = self.now_ns();
         // In one go each client does one thing, with however many it is late.
-        while self.is_behind(end_ns) {
+        while self.has_overdue_sends(end_ns) {
             self.fire_timers()?;
         }
         self.groups.iter_mut().for_each(|group| group.stop(end_ns));
@@ -241,8 +247,8 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::turn`].
-    pub(crate) fn say_goodbye(&mut self) -> Result<(), EngineError> {
-        self.leaving = true;
+    pub(crate) fn disconnect(&mut self) -> Result<(), EngineError> {
+        self.disconnecting = true;
         let clients = 0..ClientIndex::try_from(self.clients.len()).unwrap_or(ClientIndex::MAX);
         let sends = clients.map(|client| (client, ClientMessage::Goodbye)).collect();
         self.apply(Actions {
@@ -258,35 +264,35 @@ impl Engine {
     pub(crate) fn turn(&mut self) -> Result<(), EngineError> {
         self.fire_timers()?;
         let now_ns = self.now_ns();
-        let patience = match self.timers.next_due() {
+        let timeout = match self.timers.next_due() {
             Some(due_ns) if due_ns <= now_ns => Duration::ZERO,
             Some(due_ns) => {
-                self.alarm.set(due_ns, now_ns).map_err(EngineError::Loop)?;
-                NAP
+                self.poll_timer.set(due_ns, now_ns).map_err(EngineError::Loop)?;
+                POLL_TIMEOUT_MAX
             }
-            None => NAP,
+            None => POLL_TIMEOUT_MAX,
         };
         let mut events = self
             .events
             .take()
-            .unwrap_or_else(|| Events::with_capacity(EVENTS_AT_ONCE));
-        match self.poll.poll(&mut events, Some(patience)) {
+            .unwrap_or_else(|| Events::with_capacity(EVENTS_PER_POLL));
+        match self.poll.poll(&mut events, Some(timeout)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(EngineError::Loop(error)),
             _ => {}
         }
         let woke_ns = self.now_ns();
         for event in &events {
             match event.token() {
-                ALARM => self.alarm.reported(),
+                TIMER => self.poll_timer.clear(),
                 Token(index) => {
-                    self.note_lag(woke_ns);
-                    self.ready(ClientIndex::try_from(index).unwrap_or(ClientIndex::MAX), event)?;
+                    self.record_lag(woke_ns);
+                    self.on_ready(ClientIndex::try_from(index).unwrap_or(ClientIndex::MAX), event)?;
                 }
             }
         }
         self.events = Some(events);
-        self.keep_time();
-        self.publish();
+        self.advance_timeline();
+        self.publish_counts();
         Ok(())
     }
 
@@ -317,13 +323,13 @@ impl Engine {
         self.state.interrupted.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn connections(&self) -> &Connections {
+    pub(crate) fn connections(&self) -> &ConnectionCounts {
         &self.connections
     }
 
     /// Clients that have a connection, or are about to make one.
-    pub(crate) fn clients_around(&self) -> u64 {
-        self.clients.iter().filter(|client| client.is_around()).count() as u64
+    pub(crate) fn active_clients(&self) -> u64 {
+        self.clients.iter().filter(|client| client.is_active()).count() as u64
     }
 
     /// The sums of all sessions' counters.
@@ -340,7 +346,7 @@ impl Engine {
     }
 
     /// Whether anything that should have been done before `end_ns` has yet to be.
-    fn is_behind(&self, end_ns: u64) -> bool {
+    fn has_overdue_sends(&self, end_ns: u64) -> bool {
         let is_overdue =
             |task: &Task| matches!(task, Task::Workload { intended_ns, .. } if *intended_ns < end_ns);
         self.timers.tasks().any(is_overdue)
@@ -351,47 +357,47 @@ impl Engine {
         while let Some((due_ns, task)) = self.timers.pop_due(now_ns) {
             match task {
                 Task::Workload { client, intended_ns } if self.client(client).is_congested() => {
-                    self.client(client).deferred = Some(intended_ns);
+                    self.client(client).deferred_due_ns = Some(intended_ns);
                 }
                 Task::Workload { client, intended_ns } => {
-                    self.note_lag(due_ns);
+                    self.record_lag(due_ns);
                     let actions = self.group_of(client).due(client, intended_ns, now_ns);
                     self.apply(actions)?;
                 }
                 Task::Connect(client) => self.connect(client)?,
-                Task::Heartbeat => self.give_signs_of_life(now_ns)?,
+                Task::Heartbeat => self.send_heartbeats(now_ns)?,
                 Task::Turn => {}
             }
         }
         Ok(())
     }
 
-    fn ready(&mut self, index: ClientIndex, event: &mio::event::Event) -> Result<(), EngineError> {
+    fn on_ready(&mut self, index: ClientIndex, event: &mio::event::Event) -> Result<(), EngineError> {
         let mut messages = Vec::new();
         let client = &mut self.clients[index as usize];
-        let result = client.ready(event, &mut self.buffer, &mut messages);
+        let result = client.on_ready(event, &mut self.buffer, &mut messages);
         let now_ns = self.now_ns();
-        if let Some(greeting) = messages.first() {
-            self.greeted(index, greeting, now_ns);
+        if let Some(first) = messages.first() {
+            self.on_handshake(index, first, now_ns);
         }
         let mut actions = self.group_of(index).received(index, messages, now_ns)?;
         let client = self.client(index);
-        if let (false, Some(intended_ns)) = (client.is_congested(), client.deferred) {
-            client.deferred = None;
+        if let (false, Some(intended_ns)) = (client.is_congested(), client.deferred_due_ns) {
+            client.deferred_due_ns = None;
             actions.timers.push((intended_ns, index));
         }
         match result.and_then(|()| self.client(index).flush(now_ns)) {
             Ok(()) => {}
-            Err(loss) => self.lost(index, loss)?,
+            Err(error) => self.on_connection_lost(index, error)?,
         }
         self.apply(actions)
     }
 
     /// If a greeting was answered, the connection stands.
-    fn greeted(&mut self, index: ClientIndex, message: &ServerMessage, now_ns: u64) {
+    fn on_handshake(&mut self, index: ClientIndex, message: &ServerMessage, now_ns: u64) {
         if let ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. } = message {
             self.client(index).failed_attempts = 0;
-            self.expect_heartbeats(message, now_ns);
+            self.start_heartbeats(message, now_ns);
         }
     }
 
@@ -413,22 +419,22 @@ impl Engine {
             match client.send(message) {
                 // Whoever has lost its session for good has been counted.
                 Ok(()) => {}
-                Err(error) if error.is_end() => {}
-                Err(error) => return Err(EngineError::Unsendable(error)),
+                Err(error) if error.is_session_end() => {}
+                Err(error) => return Err(EngineError::Send(error)),
             }
-            if let Err(loss) = client.flush(now_ns) {
-                self.lost(index, loss)?;
+            if let Err(error) = client.flush(now_ns) {
+                self.on_connection_lost(index, error)?;
             }
         }
-        for index in actions.renewals {
-            self.renew(index)?;
+        for index in actions.new_players {
+            self.replace_player(index)?;
         }
         Ok(())
     }
 
     fn connect(&mut self, index: ClientIndex) -> Result<(), EngineError> {
         let client = &mut self.clients[index as usize];
-        client.is_coming_back = false;
+        client.will_reconnect = false;
         match client.connect(
             self.poll.registry(),
             self.server,
@@ -436,57 +442,60 @@ impl Engine {
             Token(index as usize),
         ) {
             Ok(()) => Ok(()),
-            Err(loss) => self.lost(index, loss),
+            Err(error) => self.on_connection_lost(index, error),
         }
     }
 
     /// A client leaves for good, and comes back as somebody else when the server has closed.
-    fn renew(&mut self, index: ClientIndex) -> Result<(), EngineError> {
+    fn replace_player(&mut self, index: ClientIndex) -> Result<(), EngineError> {
         let now_ns = self.now_ns();
         let client = self.client(index);
-        client.is_renewing = true;
+        client.is_replacing_player = true;
         match client.send(ClientMessage::Goodbye) {
             Ok(()) => {}
-            Err(error) if error.is_end() => {}
-            Err(error) => return Err(EngineError::Unsendable(error)),
+            Err(error) if error.is_session_end() => {}
+            Err(error) => return Err(EngineError::Send(error)),
         }
-        client.flush(now_ns).or_else(|loss| self.lost(index, loss))
+        client
+            .flush(now_ns)
+            .or_else(|error| self.on_connection_lost(index, error))
     }
 
     /// A connection is over. The client comes back after a pause that grows from time to time, if it can.
-    fn lost(&mut self, index: ClientIndex, loss: Loss) -> Result<(), EngineError> {
+    fn on_connection_lost(&mut self, index: ClientIndex, error: ConnectionError) -> Result<(), EngineError> {
         let now_ns = self.now_ns();
         let client = &mut self.clients[index as usize];
-        let greeted = client.is_greeted();
+        let handshake_done = client.is_handshake_done();
         client.disconnect();
-        if self.leaving {
+        if self.disconnecting {
             return Ok(());
         }
-        if client.is_renewing {
-            client.renew();
-            client.is_coming_back = true;
+        if client.is_replacing_player {
+            client.start_new_player();
+            client.will_reconnect = true;
             self.timers.set(now_ns, Task::Connect(index));
             return Ok(());
         }
-        self.connections.lost(&loss, greeted, client.player());
+        self.connections
+            .record(&error, handshake_done, client.player_name());
         // Where nobody listens, and nobody ever has, trying again changes nothing.
-        let nobody_there = loss.is_refused() && self.heartbeat_timeout_ns.is_none();
-        if client.session().is_ended() || nobody_there {
+        let is_unreachable = error.is_refused() && self.heartbeat_timeout_ns.is_none();
+        if client.session().is_ended() || is_unreachable {
             self.connections.sessions_lost += 1;
             let server = self.server;
-            return match self.group_of(index).entry.is_complete() {
+            return match self.group_of(index).join_phase.is_complete() {
                 true => Ok(()),
-                false if nobody_there => Err(EngineError::Unreachable { server, loss }),
-                false => Err(EngineError::TurnedAway { client: index, loss }),
+                false if is_unreachable => Err(EngineError::Unreachable { server, error }),
+                false => Err(EngineError::Rejected { client: index, error }),
             };
         }
-        if !client.session().is_known() {
+        if !client.session().has_player() {
             // A greeting that the server has read and not answered leaves a player behind, who keeps the name for a while.
-            client.renew();
+            client.start_new_player();
         }
         let longest_ns = BACK_OFF_NS_MIN << client.failed_attempts.min(BACK_OFF_DOUBLINGS_MAX);
         client.failed_attempts += 1;
-        client.is_coming_back = true;
+        client.will_reconnect = true;
         // Those who were cut off together must not come back together.
         let pause_ns = longest_ns / 2 + self.random.below(longest_ns / 2);
         self.timers.set(now_ns + pause_ns, Task::Connect(index));
@@ -494,36 +503,36 @@ impl Engine {
     }
 
     /// The first welcome tells how often the server wants to hear from a client.
-    fn expect_heartbeats(&mut self, message: &ServerMessage, now_ns: u64) {
+    fn start_heartbeats(&mut self, message: &ServerMessage, now_ns: u64) {
         if let (ServerMessage::Welcome { limits, .. }, None) = (message, self.heartbeat_timeout_ns) {
             let timeout_ns = u64::from(limits.heartbeat_timeout_ms.max(1)) * 1_000_000;
             self.heartbeat_timeout_ns = Some(timeout_ns);
             self.timers
-                .set(now_ns + self.heartbeat_pause_ns(), Task::Heartbeat);
+                .set(now_ns + self.heartbeat_interval_ns(), Task::Heartbeat);
         }
     }
 
-    fn give_signs_of_life(&mut self, now_ns: u64) -> Result<(), EngineError> {
+    fn send_heartbeats(&mut self, now_ns: u64) -> Result<(), EngineError> {
         let silence_ns_max = self.heartbeat_timeout_ns.unwrap_or(u64::MAX) / HEARTBEATS_PER_TIMEOUT;
         let first = self.heartbeat_group as usize;
         self.heartbeat_group = (self.heartbeat_group + 1) % HEARTBEAT_GROUPS;
         self.timers
-            .set(now_ns + self.heartbeat_pause_ns(), Task::Heartbeat);
+            .set(now_ns + self.heartbeat_interval_ns(), Task::Heartbeat);
         for index in (first..self.clients.len()).step_by(HEARTBEAT_GROUPS as usize) {
             let client = &mut self.clients[index];
             if now_ns.saturating_sub(client.last_sent_ns) < silence_ns_max {
                 continue;
             }
             client.ping();
-            if let Err(loss) = client.flush(now_ns) {
-                self.lost(ClientIndex::try_from(index).unwrap_or(ClientIndex::MAX), loss)?;
+            if let Err(error) = client.flush(now_ns) {
+                self.on_connection_lost(ClientIndex::try_from(index).unwrap_or(ClientIndex::MAX), error)?;
             }
         }
         Ok(())
     }
 
     /// From one group's turn to the next.
-    fn heartbeat_pause_ns(&self) -> u64 {
+    fn heartbeat_interval_ns(&self) -> u64 {
         let timeout_ns = self.heartbeat_timeout_ns.unwrap_or(u64::MAX);
         (timeout_ns / HEARTBEATS_PER_TIMEOUT / u64::from(HEARTBEAT_GROUPS)).max(1)
     }
@@ -537,7 +546,7 @@ impl Engine {
         &mut self.groups[after - 1]
     }
 
-    fn note_lag(&mut self, since_ns: u64) {
+    fn record_lag(&mut self, since_ns: u64) {
         let lag_ns = self.now_ns().saturating_sub(since_ns);
         if let Some(timeline) = &mut self.timeline {
             self.lag.record(lag_ns);
@@ -546,7 +555,7 @@ impl Engine {
     }
 
     /// Closes the load's intervals as they pass.
-    fn keep_time(&mut self) {
+    fn advance_timeline(&mut self) {
         let now_ns = self.now_ns();
         if self
             .timeline
@@ -567,10 +576,10 @@ impl Engine {
         }
     }
 
-    fn publish(&self) {
+    fn publish_counts(&self) {
         let (state, counts) = (&self.state, self.counts());
         for (published, value) in [
-            (&state.joined, u64::from(self.inside())),
+            (&state.joined, u64::from(self.joined())),
             (&state.sent, counts.sent),
             (&state.received, counts.received),
             (&state.matches, counts.matches),
@@ -581,9 +590,9 @@ impl Engine {
     }
 }
 
-/// `part` of `whole` of a time.
-fn scaled(time_ns: u64, part: u32, whole: u32) -> u64 {
-    let scaled = u128::from(time_ns) * u128::from(part) / u128::from(whole.max(1));
+/// `plan` of `whole` of a time.
+fn scaled(time_ns: u64, plan: u32, whole: u32) -> u64 {
+    let scaled = u128::from(time_ns) * u128::from(plan) / u128::from(whole.max(1));
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 

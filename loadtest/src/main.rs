@@ -63,10 +63,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::compare::CompareError;
-use crate::measure::ControlError;
-use crate::options::{Options, Task};
+use crate::measure::MeasureError;
+use crate::options::{Command, Options};
 use crate::output::{Output, OutputError};
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 use crate::report::{Report, page};
 use crate::scaling::ScalingError;
 use crate::server::{peer, process};
@@ -84,17 +84,19 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|first| first == peer::FLOOR) {
         return process::serve_floor();
     }
-    let (options, parts) = Options::from_command_line();
+    let (options, plans) = Options::from_command_line();
     if let Some(task) = &options.command {
         return match task {
-            Task::Compare(compare) => done(compare::run(compare).map_err(Failure::from)),
-            Task::Scaling(options) => done(scaling::run(options).map(|()| true).map_err(Failure::from)),
+            Command::Compare(compare) => exit_code(compare::run(compare).map_err(Failure::from)),
+            Command::Scaling(options) => {
+                exit_code(scaling::run(options).map(|()| true).map_err(Failure::from))
+            }
         };
     }
-    if let (true, Some(server)) = (options.part_of_a_fleet, options.server.server) {
-        return multiprocess::run_worker(&options, server, parts);
+    if let (true, Some(server)) = (options.is_worker, options.server.server) {
+        return multiprocess::run_worker(&options, server, plans);
     }
-    match measure(&options, parts) {
+    match measure(&options, plans) {
         Ok(report) if !report.failures.is_empty() => {
             eprintln!("forkade-loadtest: failed: {}", report.failures.join("; "));
             ExitCode::from(THRESHOLD_BROKEN)
@@ -109,7 +111,7 @@ fn main() -> ExitCode {
 }
 
 /// The exit status of a task that measures several things, and says whether it has all.
-fn done(result: Result<bool, Failure>) -> ExitCode {
+fn exit_code(result: Result<bool, Failure>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(NOT_MEASURED),
@@ -124,7 +126,7 @@ fn done(result: Result<bool, Failure>) -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("nothing was measured: {0}")]
-    Control(#[from] ControlError),
+    Measure(#[from] MeasureError),
     #[error("nothing was compared: {0}")]
     Compare(#[from] CompareError),
     #[error("nothing was measured: {0}")]
@@ -136,9 +138,9 @@ enum Failure {
 impl Failure {
     fn exit_status(&self) -> u8 {
         match self {
-            Self::Control(error) if error.is_interrupt() => interrupt::EXIT_STATUS,
-            Self::Control(error) if error.is_too_much() => USAGE,
-            Self::Control(_) => NOT_MEASURED,
+            Self::Measure(error) if error.is_interrupt() => interrupt::EXIT_STATUS,
+            Self::Measure(error) if error.exceeds_machine() => USAGE,
+            Self::Measure(_) => NOT_MEASURED,
             Self::Scaling(ScalingError::Interrupted { .. }) => interrupt::EXIT_STATUS,
             Self::Scaling(ScalingError::Output(_)) | Self::Output(_) => USAGE,
             Self::Scaling(_) | Self::Compare(CompareError::Start(_)) => NOT_MEASURED,
@@ -147,10 +149,10 @@ impl Failure {
     }
 }
 
-fn measure(options: &Options, parts: Vec<Part>) -> Result<Report, Failure> {
+fn measure(options: &Options, plans: Vec<WorkloadPlan>) -> Result<Report, Failure> {
     let json = Output::open(options.json.as_ref())?;
     let page = Output::open(options.report.as_ref())?;
-    let report = measure::run(options, parts)?;
+    let report = measure::run(options, plans)?;
     output::print(&report);
     if let Some(json) = json {
         json.write_json(&report)?;

@@ -9,22 +9,22 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use crate::chaos::kill_log::Kills;
-use crate::chaos::killer::{ChaosError, Plot};
-use crate::clients::{Go, Milestone, Swarm, SwarmError};
+use crate::chaos::kill_log::KillLog;
+use crate::chaos::killer::{ChaosError, KillPlan};
+use crate::clients::{ClientRun, ClientRunError, Milestone, Proceed};
 use crate::interrupt::{Interrupt, InterruptError};
 use crate::machine::Machine;
 use crate::machine::process_tree::{self, CpuFigures, TreeFigures};
 use crate::machine::sampler::Sampler;
-use crate::multiprocess::{Fleet, FleetError};
+use crate::multiprocess::{WorkerError, Workers};
 use crate::open_files::{self, OpenFilesError};
 use crate::options::Options;
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 use crate::progress::{self, Progress};
 use crate::report::{Observations, Report};
 use crate::run_state::RunState;
 use crate::server::console::{Console, ConsoleError, ServerCounters};
-use crate::server::peer::Contender;
+use crate::server::peer::ServerChoice;
 use crate::server::process::{ServerError, ServerProcess};
 
 /// A role that was killed is started again within this time: 5 s by the server's own limits, and as long as a busy machine may take for
@@ -36,7 +36,7 @@ const SUPERVISOR: &str = "supervisor";
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ControlError {
+pub(crate) enum MeasureError {
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesError),
     #[error(transparent)]
@@ -50,28 +50,28 @@ pub(crate) enum ControlError {
     #[error("the server has no console, which would list the processes to be killed")]
     NoConsole,
     #[error(transparent)]
-    Swarm(#[from] SwarmError),
+    ClientRun(#[from] ClientRunError),
     #[error(transparent)]
-    Fleet(#[from] FleetError),
+    Workers(#[from] WorkerError),
     #[error("cannot read what the server uses: {0}")]
     Proc(io::Error),
     /// A started server ended, or something else went wrong with it.
-    #[error("{cause}\n{last_words}")]
-    WithLastWords { cause: Box<Self>, last_words: String },
+    #[error("{cause}\n{log_tail}")]
+    WithLog { cause: Box<Self>, log_tail: String },
 }
 
-impl ControlError {
+impl MeasureError {
     /// Whether nobody but Ctrl-C is to blame.
     pub(crate) fn is_interrupt(&self) -> bool {
         match self {
-            Self::Swarm(SwarmError::Interrupted { .. }) => true,
-            Self::WithLastWords { cause, .. } => cause.is_interrupt(),
+            Self::ClientRun(ClientRunError::Interrupted { .. }) => true,
+            Self::WithLog { cause, .. } => cause.is_interrupt(),
             _ => false,
         }
     }
 
     /// Whether the command line asked for more than this machine can give.
-    pub(crate) fn is_too_much(&self) -> bool {
+    pub(crate) fn exceeds_machine(&self) -> bool {
         matches!(self, Self::OpenFiles(OpenFilesError::TooFew { .. }))
     }
 }
@@ -80,27 +80,27 @@ impl ControlError {
 ///
 /// # Errors
 /// When no figures came about. (Broken thresholds are in the report.)
-pub(crate) fn run(options: &Options, parts: Vec<Part>) -> Result<Report, ControlError> {
+pub(crate) fn run(options: &Options, plans: Vec<WorkloadPlan>) -> Result<Report, MeasureError> {
     let machine = Machine::this();
-    let clients: u32 = parts.iter().map(|part| part.shape.clients).sum();
+    let clients: u32 = plans.iter().map(|plan| plan.shape.clients).sum();
     open_files::check(clients, options.swarm_processes)?;
     let state = Arc::new(RunState::default());
     // Before any other thread: all of them leave the signal to this one.
     Interrupt::watch(state.clone())?;
     // The server starts with the limits that it would have without a load generator: it raises its own.
     let server = &options.server;
-    let contender = server.contender().map(|contender| match contender {
-        Contender::Forkade(asked_for) => Contender::Forkade(server_arguments(&asked_for, &parts)),
+    let choice = server.choice().map(|choice| match choice {
+        ServerChoice::Forkade(given) => ServerChoice::Forkade(server_arguments(&given, &plans)),
         peer => peer,
     });
-    let own_server = contender
-        .map(|contender| ServerProcess::start(&contender, server.server_log.as_deref()))
+    let own_server = choice
+        .map(|choice| ServerProcess::start(&choice, server.server_log.as_deref()))
         .transpose()?;
     open_files::raise()?;
 
-    let result = Subject::find(options, own_server.as_ref())
-        .and_then(|subject| measure(options, parts, subject, &state))
-        .map_err(|cause| with_last_words(cause, own_server.as_ref()));
+    let result = TestedServer::connect(options, own_server.as_ref())
+        .and_then(|tested| measure(options, plans, tested, &state))
+        .map_err(|cause| with_log_tail(cause, own_server.as_ref()));
     let stopped = own_server.map_or(Ok(()), ServerProcess::stop);
     let mut report = result?;
     report.machine = machine;
@@ -111,18 +111,18 @@ pub(crate) fn run(options: &Options, parts: Vec<Part>) -> Result<Report, Control
 }
 
 /// What the server said last may say why.
-fn with_last_words(cause: ControlError, server: Option<&ServerProcess>) -> ControlError {
-    match server.and_then(ServerProcess::last_words) {
-        Some(last_words) if !cause.is_interrupt() => ControlError::WithLastWords {
+fn with_log_tail(cause: MeasureError, server: Option<&ServerProcess>) -> MeasureError {
+    match server.and_then(ServerProcess::log_tail) {
+        Some(log_tail) if !cause.is_interrupt() => MeasureError::WithLog {
             cause: Box::new(cause),
-            last_words,
+            log_tail,
         },
         _ => cause,
     }
 }
 
 /// The server under load, as far as it can be looked into.
-struct Subject {
+struct TestedServer {
     game: SocketAddr,
     console_address: Option<SocketAddr>,
     console: Option<Console>,
@@ -130,8 +130,8 @@ struct Subject {
     root: Option<u32>,
 }
 
-impl Subject {
-    fn find(options: &Options, own: Option<&ServerProcess>) -> Result<Self, ControlError> {
+impl TestedServer {
+    fn connect(options: &Options, own: Option<&ServerProcess>) -> Result<Self, MeasureError> {
         let (game, console_address) = match (own, options.server.server) {
             (Some(own), _) => (own.game(), own.console()),
             (None, Some(server)) => (server, options.server.console),
@@ -156,15 +156,15 @@ impl Subject {
     }
 
     /// What is to be killed here.
-    fn plot(&self, options: &Options) -> Result<Option<Plot>, ControlError> {
-        let Some(chaos) = options.kills() else {
+    fn kill_plan(&self, options: &Options) -> Result<Option<KillPlan>, MeasureError> {
+        let Some(rates) = options.kill_rates() else {
             return Ok(None);
         };
         let (console, root) = self
             .console_address
             .zip(self.root)
-            .ok_or(ControlError::NoConsole)?;
-        Ok(Some(Plot::new(root, console, &chaos, options.seed)?))
+            .ok_or(MeasureError::NoConsole)?;
+        Ok(Some(KillPlan::new(root, console, &rates, options.seed)?))
     }
 
     fn counters(&mut self) -> Result<ServerCounters, ConsoleError> {
@@ -175,15 +175,15 @@ impl Subject {
 
     /// The same once all that were there before, and were killed, are there again. One that is being started again is in no list; one that
     /// was killed a moment ago may be in it still, which is why its restart is waited for.
-    fn counters_after(
+    fn await_counters(
         &mut self,
         before: &ServerCounters,
-        kills: Option<&Kills>,
+        kill_log: Option<&KillLog>,
     ) -> Result<ServerCounters, ConsoleError> {
         let began = Instant::now();
         loop {
             let counters = self.counters()?;
-            let killed = |role: &str| kills.map_or(0, |kills| kills.of_role(role));
+            let killed = |role: &str| kill_log.map_or(0, |kill_log| kill_log.count(role));
             let is_complete = counters.is_complete(before, killed);
             if is_complete || began.elapsed() > RESTART_TIMEOUT {
                 return Ok(counters);
@@ -192,115 +192,115 @@ impl Subject {
         }
     }
 
-    fn figures(&self) -> Result<Option<TreeFigures>, ControlError> {
+    fn figures(&self) -> Result<Option<TreeFigures>, MeasureError> {
         self.root
             .map(process_tree::tree)
             .transpose()
-            .map_err(ControlError::Proc)
+            .map_err(MeasureError::Proc)
     }
 
-    fn cpu(&self) -> Result<Option<(CpuFigures, Instant)>, ControlError> {
+    fn cpu(&self) -> Result<Option<(CpuFigures, Instant)>, MeasureError> {
         let cpu = self
             .root
             .map(process_tree::cpu)
             .transpose()
-            .map_err(ControlError::Proc)?;
+            .map_err(MeasureError::Proc)?;
         Ok(cpu.map(|cpu| (cpu, Instant::now())))
     }
 }
 
 fn measure(
     options: &Options,
-    parts: Vec<Part>,
-    mut subject: Subject,
+    plans: Vec<WorkloadPlan>,
+    mut tested: TestedServer,
     state: &Arc<RunState>,
-) -> Result<Report, ControlError> {
-    let plot = subject.plot(options)?;
+) -> Result<Report, MeasureError> {
+    let kill_plan = tested.kill_plan(options)?;
     let mut progress = Progress::new();
     let (milestone_sender, milestones) = mpsc::channel();
-    let (orders, order_receiver) = mpsc::channel();
+    let (commands, command_receiver) = mpsc::channel();
     let mut observed = Observations {
-        before: subject.figures()?,
-        counters_before: subject.counters()?,
+        before: tested.figures()?,
+        counters_before: tested.counters()?,
         ..Observations::default()
     };
 
-    let swarm = match parts.as_slice() {
-        [part] if options.swarm_processes > 1 => {
-            let (part, processes) = (part.clone(), options.swarm_processes);
-            let fleet = Fleet::start(subject.game, options, part, processes, state.clone())?;
+    let client_run = match plans.as_slice() {
+        [plan] if options.swarm_processes > 1 => {
+            let (plan, processes) = (plan.clone(), options.swarm_processes);
+            let workers = Workers::start(tested.game, options, plan, processes, state.clone())?;
             std::thread::spawn(move || {
-                let outcome = fleet.run(&milestone_sender, &order_receiver);
-                outcome.map_err(ControlError::from)
+                let outcome = workers.run(&milestone_sender, &command_receiver);
+                outcome.map_err(MeasureError::from)
             })
         }
         _ => {
-            let swarm = Swarm::new(subject.game, options, parts, state.clone())?;
+            let client_run = ClientRun::new(tested.game, options, plans, state.clone())?;
             std::thread::spawn(move || {
-                let outcome = swarm.run(&milestone_sender, &order_receiver);
-                outcome.map_err(ControlError::from)
+                let outcome = client_run.run(&milestone_sender, &command_receiver);
+                outcome.map_err(MeasureError::from)
             })
         }
     };
-    let watched = watch(
+    let followed = follow(
         options,
-        (&mut subject, plot),
+        (&mut tested, kill_plan),
         &mut observed,
         &mut progress,
         state,
         &milestones,
-        &orders,
+        &commands,
     );
     // Without orders the swarm ends, if it waits for any; and if nobody watches, it is not to go on for long.
-    drop(orders);
-    if watched.is_err() {
+    drop(commands);
+    if followed.is_err() {
         state.interrupted.store(true, Ordering::Relaxed);
     }
-    let outcome = swarm
+    let outcome = client_run
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     progress.end();
-    watched?;
+    followed?;
     Ok(Report::of(options, observed, outcome?))
 }
 
 /// Follows the swarm from milestone to milestone, to its end.
-fn watch(
+fn follow(
     options: &Options,
-    (subject, mut plot): (&mut Subject, Option<Plot>),
+    (tested, mut kill_plan): (&mut TestedServer, Option<KillPlan>),
     observed: &mut Observations,
     progress: &mut Progress,
     state: &RunState,
     milestones: &Receiver<Milestone>,
-    orders: &Sender<Go>,
-) -> Result<(), ControlError> {
+    commands: &Sender<Proceed>,
+) -> Result<(), MeasureError> {
     let (mut killer, mut sampler) = (None, None);
     progress.phase("joining", state);
     loop {
         match milestones.recv_timeout(progress::INTERVAL) {
-            Ok(Milestone::Inside { seconds }) => {
+            Ok(Milestone::AllJoined { seconds }) => {
                 observed.join_seconds = seconds;
-                observed.cpu_began = subject.cpu()?;
+                observed.cpu_began = tested.cpu()?;
                 let duration = Duration::from_secs_f64(options.duration);
-                sampler = subject.root.map(|root| Sampler::start(root, duration));
-                killer = plot.take().map(Plot::start);
+                sampler = tested.root.map(|root| Sampler::start(root, duration));
+                killer = kill_plan.take().map(KillPlan::start);
                 progress.phase("load", state);
-                go(orders);
+                proceed(commands);
             }
             Ok(Milestone::LoadEnded { began }) => {
                 observed.load_began = Some(began);
-                observed.kills = killer.take().map(|killer| killer.end()).transpose()?;
-                observed.cpu_ended = subject.cpu()?;
+                observed.kill_log = killer.take().map(|killer| killer.end()).transpose()?;
+                observed.cpu_ended = tested.cpu()?;
                 let samples = sampler.take().map(|sampler: Sampler| sampler.end()).transpose();
-                observed.samples = samples.map_err(ControlError::Proc)?.unwrap_or_default();
+                observed.samples = samples.map_err(MeasureError::Proc)?.unwrap_or_default();
                 progress.phase("draining", state);
             }
             Ok(Milestone::Settled) => {
-                observed.after = subject.figures()?;
+                observed.after = tested.figures()?;
                 observed.counters_after =
-                    subject.counters_after(&observed.counters_before, observed.kills.as_ref())?;
+                    tested.await_counters(&observed.counters_before, observed.kill_log.as_ref())?;
                 progress.phase("saying goodbye", state);
-                go(orders);
+                proceed(commands);
             }
             Err(RecvTimeoutError::Timeout) => progress.show(state),
             // It is through, or has failed.
@@ -310,18 +310,18 @@ fn watch(
 }
 
 /// A swarm that has failed meanwhile tells so itself.
-fn go(orders: &Sender<Go>) {
-    let _ = orders.send(Go);
+fn proceed(commands: &Sender<Proceed>) {
+    let _ = commands.send(Proceed);
 }
 
 /// What the server that is started is told. One client that asks for the next thing as soon as the last has come is a flood, of which a
 /// server lets each player have its share: a closed loop is there to measure without it.
-fn server_arguments(asked_for: &[OsString], parts: &[Part]) -> Vec<OsString> {
+fn server_arguments(given: &[OsString], plans: &[WorkloadPlan]) -> Vec<OsString> {
     const RATE: &str = "--requests-per-minute";
-    let is_said = asked_for
+    let is_given = given
         .iter()
         .any(|argument| argument.to_string_lossy().starts_with(RATE));
-    let is_closed_loop = parts.iter().any(|part| part.rate == 0.0);
-    let unbounded = (is_closed_loop && !is_said).then(|| format!("{RATE}=0").into());
-    unbounded.into_iter().chain(asked_for.iter().cloned()).collect()
+    let is_closed_loop = plans.iter().any(|plan| plan.rate == 0.0);
+    let unbounded = (is_closed_loop && !is_given).then(|| format!("{RATE}=0").into());
+    unbounded.into_iter().chain(given.iter().cloned()).collect()
 }

@@ -14,23 +14,23 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use self::messages::{GO, PartOutcome, STOP, Word};
+use self::messages::{GO, Message, STOP, WorkerOutcome};
 pub(crate) use self::worker::run as run_worker;
-use crate::clients::{Go, Milestone, Outcome};
+use crate::clients::{Milestone, Outcome, Proceed};
 use crate::options::Options;
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 use crate::run_state::RunState;
 
 /// How often it is looked whether the run is to end early.
-const LOOK: Duration = Duration::from_millis(100);
+const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 /// Beyond the timeouts of a part's own.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// Processes that drive a swarm together. Dropping it ends them.
-pub(crate) struct Fleet {
-    part: Part,
-    processes: Vec<Process>,
-    words: Receiver<(usize, Word)>,
+pub(crate) struct Workers {
+    plan: WorkloadPlan,
+    workers: Vec<Worker>,
+    messages: Receiver<(usize, Message)>,
     state: Arc<RunState>,
     /// Until the last client was in its room.
     join_seconds: f64,
@@ -38,20 +38,20 @@ pub(crate) struct Fleet {
     stopped: bool,
 }
 
-struct Process {
+struct Worker {
     child: Child,
-    orders: ChildStdin,
+    commands: ChildStdin,
     /// What it counted last.
-    state: messages::Counted,
-    reached: Phase,
-    outcome: Option<PartOutcome>,
+    counts: messages::WorkerCounts,
+    phase: Phase,
+    outcome: Option<WorkerOutcome>,
 }
 
 /// How far a process is. The quickest one does not wait for the others to have heard of a phase's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    Entering,
-    Inside,
+    Joining,
+    AllJoined,
     LoadEnded,
     Settled,
     Ended,
@@ -59,20 +59,20 @@ enum Phase {
 
 /// Why a process of the fleet is of no use.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FleetError {
+pub(crate) enum WorkerError {
     #[error("cannot start process {number} of the swarm: {cause}")]
     Start { number: usize, cause: io::Error },
     #[error("process {number} of the swarm: {reason}")]
     Failed { number: usize, reason: String },
     #[error("process {number} of the swarm has ended without a word")]
-    Gone { number: usize },
+    Exited { number: usize },
     #[error("nothing was heard of the swarm's processes for {} seconds", SILENCE_MAX.as_secs())]
     Silent,
     #[error("the run was cancelled")]
-    CalledOff,
+    Cancelled,
 }
 
-impl Fleet {
+impl Workers {
     /// Starts so many processes, which begin at once to bring their clients into their rooms.
     ///
     /// # Errors
@@ -80,123 +80,128 @@ impl Fleet {
     pub(crate) fn start(
         server: SocketAddr,
         options: &Options,
-        part: Part,
-        processes: u32,
+        plan: WorkloadPlan,
+        count: u32,
         state: Arc<RunState>,
-    ) -> Result<Self, FleetError> {
-        let (sender, words) = mpsc::channel();
-        let mut fleet = Self {
-            processes: Vec::new(),
-            words,
+    ) -> Result<Self, WorkerError> {
+        let (sender, messages) = mpsc::channel();
+        let mut workers = Self {
+            workers: Vec::new(),
+            messages,
             state,
-            part,
+            plan,
             join_seconds: 0.0,
             stopped: false,
         };
         let mut first_room = 0;
-        for number in 0..processes {
+        for number in 0..count {
             let rooms =
-                fleet.part.shape.rooms / processes + u32::from(number < fleet.part.shape.rooms % processes);
+                workers.plan.shape.rooms / count + u32::from(number < workers.plan.shape.rooms % count);
             first_room += rooms;
-            let arguments = arguments(server, options, &fleet.part, number, rooms);
-            let process = Process::start(fleet.processes.len(), &arguments, &sender)?;
-            fleet.processes.push(process);
+            let arguments = arguments(server, options, &workers.plan, number, rooms);
+            let worker = Worker::start(workers.workers.len(), &arguments, &sender)?;
+            workers.workers.push(worker);
         }
-        debug_assert_eq!(first_room, fleet.part.shape.rooms);
-        Ok(fleet)
+        debug_assert_eq!(first_room, workers.plan.shape.rooms);
+        Ok(workers)
     }
 
-    /// Goes through all phases, as [`Swarm::run`](crate::clients::Swarm::run) does.
+    /// Goes through all phases, as [`ClientRun::run`](crate::clients::ClientRun::run) does.
     ///
     /// # Errors
     /// When any of its processes cannot.
     pub(crate) fn run(
         mut self,
         milestones: &Sender<Milestone>,
-        orders: &Receiver<Go>,
-    ) -> Result<Outcome, FleetError> {
-        let report = |milestone| milestones.send(milestone).map_err(|_| FleetError::CalledOff);
-        self.await_all(Phase::Inside)?;
+        commands: &Receiver<Proceed>,
+    ) -> Result<Outcome, WorkerError> {
+        let report = |milestone| milestones.send(milestone).map_err(|_| WorkerError::Cancelled);
+        self.wait_until_all(Phase::AllJoined)?;
         let seconds = self.join_seconds;
-        report(Milestone::Inside { seconds })?;
-        self.wait_for(orders)?;
+        report(Milestone::AllJoined { seconds })?;
+        self.wait_for_proceed(commands)?;
         let began = Instant::now();
-        self.order(GO)?;
-        self.await_all(Phase::LoadEnded)?;
+        self.send_command(GO)?;
+        self.wait_until_all(Phase::LoadEnded)?;
         report(Milestone::LoadEnded { began })?;
-        self.await_all(Phase::Settled)?;
+        self.wait_until_all(Phase::Settled)?;
         report(Milestone::Settled)?;
-        self.wait_for(orders)?;
-        self.order(GO)?;
-        self.await_all(Phase::Ended)?;
+        self.wait_for_proceed(commands)?;
+        self.send_command(GO)?;
+        self.wait_until_all(Phase::Ended)?;
         let outcomes = self
-            .processes
+            .workers
             .iter_mut()
-            .filter_map(|process| process.outcome.take())
+            .filter_map(|worker| worker.outcome.take())
             .collect();
-        Ok(messages::together(self.part.clone(), outcomes))
+        Ok(messages::merge(self.plan.clone(), outcomes))
     }
 
     /// Waits until each process is so far.
-    fn await_all(&mut self, phase: Phase) -> Result<(), FleetError> {
-        let mut heard = Instant::now();
-        while self.processes.iter().any(|process| process.reached < phase) {
+    fn wait_until_all(&mut self, phase: Phase) -> Result<(), WorkerError> {
+        let mut last_message = Instant::now();
+        while self.workers.iter().any(|worker| worker.phase < phase) {
             if !self.stopped && self.state.interrupted.load(Ordering::Relaxed) {
-                self.order(STOP)?;
+                self.send_command(STOP)?;
                 self.stopped = true;
             }
-            let (number, word) = match self.words.recv_timeout(LOOK) {
-                Ok(word) => word,
-                Err(RecvTimeoutError::Timeout) if heard.elapsed() < SILENCE_MAX => continue,
-                Err(_) => return Err(FleetError::Silent),
+            let (number, message) = match self.messages.recv_timeout(INTERRUPT_POLL) {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) if last_message.elapsed() < SILENCE_MAX => continue,
+                Err(_) => return Err(WorkerError::Silent),
             };
-            heard = Instant::now();
-            let process = &mut self.processes[number];
-            match word {
-                Word::Inside { seconds } => {
-                    process.reached = Phase::Inside;
+            last_message = Instant::now();
+            let worker = &mut self.workers[number];
+            match message {
+                Message::AllJoined { seconds } => {
+                    worker.phase = Phase::AllJoined;
                     self.join_seconds = self.join_seconds.max(seconds);
                 }
-                Word::LoadEnded => process.reached = Phase::LoadEnded,
-                Word::Settled => process.reached = Phase::Settled,
-                Word::Counted(counted) => {
-                    process.state = counted;
-                    self.publish();
+                Message::LoadEnded => worker.phase = Phase::LoadEnded,
+                Message::Settled => worker.phase = Phase::Settled,
+                Message::Counts(counted) => {
+                    worker.counts = counted;
+                    self.publish_counts();
                 }
-                Word::Failed { reason } => return Err(FleetError::Failed { number, reason }),
-                Word::Ended(outcome) => {
-                    process.reached = Phase::Ended;
-                    process.outcome = Some(*outcome);
+                Message::Failed { reason } => return Err(WorkerError::Failed { number, reason }),
+                Message::Ended(outcome) => {
+                    worker.phase = Phase::Ended;
+                    worker.outcome = Some(*outcome);
                 }
-                Word::Gone if process.reached != Phase::Ended => return Err(FleetError::Gone { number }),
-                Word::Gone => {}
+                Message::Exited if worker.phase != Phase::Ended => {
+                    return Err(WorkerError::Exited { number });
+                }
+                Message::Exited => {}
             }
         }
         Ok(())
     }
 
-    fn order(&mut self, order: &str) -> Result<(), FleetError> {
-        for (number, process) in self.processes.iter_mut().enumerate() {
-            let sent = writeln!(process.orders, "{order}").and_then(|()| process.orders.flush());
-            sent.map_err(|_| FleetError::Gone { number })?;
+    fn send_command(&mut self, command: &str) -> Result<(), WorkerError> {
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let sent = writeln!(worker.commands, "{command}").and_then(|()| worker.commands.flush());
+            sent.map_err(|_| WorkerError::Exited { number })?;
         }
         Ok(())
     }
 
     /// Until told to go on.
-    fn wait_for(&mut self, orders: &Receiver<Go>) -> Result<(), FleetError> {
-        orders.recv().map(|Go| ()).map_err(|_| FleetError::CalledOff)
+    fn wait_for_proceed(&mut self, commands: &Receiver<Proceed>) -> Result<(), WorkerError> {
+        commands
+            .recv()
+            .map(|Proceed| ())
+            .map_err(|_| WorkerError::Cancelled)
     }
 
-    fn publish(&self) {
-        let sum_of = |field: fn(&messages::Counted) -> u64| {
-            self.processes
+    fn publish_counts(&self) {
+        let sum_of = |field: fn(&messages::WorkerCounts) -> u64| {
+            self.workers
                 .iter()
-                .map(|process| field(&process.state))
+                .map(|worker| field(&worker.counts))
                 .sum::<u64>()
         };
         for (published, value) in [
-            (&self.state.joined, sum_of(|counted| counted.inside)),
+            (&self.state.joined, sum_of(|counted| counted.joined)),
             (&self.state.sent, sum_of(|counted| counted.sent)),
             (&self.state.received, sum_of(|counted| counted.received)),
             (&self.state.disconnects, sum_of(|counted| counted.disconnects)),
@@ -206,9 +211,13 @@ impl Fleet {
     }
 }
 
-impl Process {
-    fn start(number: usize, arguments: &[String], words: &Sender<(usize, Word)>) -> Result<Self, FleetError> {
-        let failed = |cause| FleetError::Start { number, cause };
+impl Worker {
+    fn start(
+        number: usize,
+        arguments: &[String],
+        messages: &Sender<(usize, Message)>,
+    ) -> Result<Self, WorkerError> {
+        let failed = |cause| WorkerError::Start { number, cause };
         let mut child = Command::new(std::env::current_exe().map_err(failed)?)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -218,32 +227,32 @@ impl Process {
             .spawn()
             .map_err(failed)?;
         let pipes = child.stdin.take().zip(child.stdout.take());
-        let (orders, said) = pipes.ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
-        let words = words.clone();
+        let (commands, stdout) = pipes.ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+        let messages = messages.clone();
         std::thread::spawn(move || {
-            for line in BufReader::new(said).lines().map_while(Result::ok) {
-                let word = serde_json::from_str(&line).unwrap_or_else(|error| Word::Failed {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let message = serde_json::from_str(&line).unwrap_or_else(|error| Message::Failed {
                     reason: format!("{line:?} ({error})"),
                 });
                 // After the fleet's end nobody listens any more.
-                let _ = words.send((number, word));
+                let _ = messages.send((number, message));
             }
-            let _ = words.send((number, Word::Gone));
+            let _ = messages.send((number, Message::Exited));
         });
         Ok(Self {
             child,
-            orders,
-            state: messages::Counted::default(),
-            reached: Phase::Entering,
+            commands,
+            counts: messages::WorkerCounts::default(),
+            phase: Phase::Joining,
             outcome: None,
         })
     }
 }
 
-impl Drop for Process {
+impl Drop for Worker {
     fn drop(&mut self) {
         // One that is through ends by itself; any other is to.
-        if self.reached != Phase::Ended {
+        if self.phase != Phase::Ended {
             // It may have ended meanwhile.
             let _ = self.child.kill();
         }
@@ -257,14 +266,20 @@ impl Drop for Process {
 }
 
 /// The command line of one process. All rooms of it have their members in it.
-fn arguments(server: SocketAddr, options: &Options, part: &Part, number: u32, rooms: u32) -> Vec<String> {
+fn arguments(
+    server: SocketAddr,
+    options: &Options,
+    plan: &WorkloadPlan,
+    number: u32,
+    rooms: u32,
+) -> Vec<String> {
     let mut arguments: Vec<String> = [
         ("server", server.to_string()),
-        ("workload", part.kind.name().to_owned()),
+        ("workload", plan.kind.name().to_owned()),
         ("rooms", rooms.to_string()),
-        ("room-size", part.shape.room_size.to_string()),
-        ("rate", part.rate.to_string()),
-        ("payload", part.payload_bytes.to_string()),
+        ("room-size", plan.shape.room_size.to_string()),
+        ("rate", plan.rate.to_string()),
+        ("payload", plan.payload_bytes.to_string()),
         ("duration", options.duration.to_string()),
         ("seed", (options.seed + u64::from(number)).to_string()),
         ("connecting", options.connecting.to_string()),
@@ -277,7 +292,7 @@ fn arguments(server: SocketAddr, options: &Options, part: &Part, number: u32, ro
     if let Some(ramp) = options.ramp {
         arguments.extend(["--ramp".to_owned(), ramp.to_string()]);
     }
-    if let Some(source) = source_of(server, number) {
+    if let Some(source) = source_address(server, number) {
         arguments.extend(["--source".to_owned(), source.to_string()]);
     }
     if options.server.allow_remote {
@@ -288,7 +303,7 @@ fn arguments(server: SocketAddr, options: &Options, part: &Part, number: u32, ro
 }
 
 /// The loopback range has an address for each process; elsewhere the system chooses.
-fn source_of(server: SocketAddr, number: u32) -> Option<IpAddr> {
+fn source_address(server: SocketAddr, number: u32) -> Option<IpAddr> {
     let IpAddr::V4(address) = server.ip().to_canonical() else {
         return None;
     };
@@ -306,14 +321,14 @@ mod tests {
     fn each_process_on_the_loopback_has_an_address_of_its_own() {
         let server = |text: &str| text.parse().expect("an address");
         assert_eq!(
-            source_of(server("127.0.0.1:4000"), 0),
+            source_address(server("127.0.0.1:4000"), 0),
             Some(Ipv4Addr::new(127, 0, 0, 2).into())
         );
         assert_eq!(
-            source_of(server("127.0.0.1:4000"), 3),
+            source_address(server("127.0.0.1:4000"), 3),
             Some(Ipv4Addr::new(127, 0, 0, 5).into())
         );
-        assert_eq!(source_of(server("192.0.2.1:4000"), 0), None);
-        assert_eq!(source_of(server("[::1]:4000"), 0), None);
+        assert_eq!(source_address(server("192.0.2.1:4000"), 0), None);
+        assert_eq!(source_address(server("[::1]:4000"), 0), None);
     }
 }

@@ -16,9 +16,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 pub(crate) use self::compare::CompareOptions;
 pub(crate) use self::kill_rates::KillRates;
 pub(crate) use self::scaling::ScalingOptions;
-use crate::plan::{CLIENTS_PER_PROCESS_MAX, Part, WorkloadKind, WorkloadOptions, per_second};
+use crate::plan::{CLIENTS_PER_PROCESS_MAX, WorkloadKind, WorkloadOptions, WorkloadPlan, per_second};
 use crate::server::peer::Protocol;
-use crate::server::peer::{self, Contender, Peer};
+use crate::server::peer::{self, Peer, ServerChoice};
 
 const SECONDS_MAX: f64 = 86_400.0;
 
@@ -49,11 +49,11 @@ Examples:
 #[command(version, allow_negative_numbers = true, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
     #[command(subcommand)]
-    pub command: Option<Task>,
+    pub command: Option<Command>,
     #[command(flatten)]
     pub server: ServerOptions,
     #[command(flatten)]
-    pub wish: WorkloadOptions,
+    pub workload: WorkloadOptions,
     /// Run the workloads that this TOML file lists side by side, instead of one from the command line.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "clients", "rooms", "room_size", "rate", "payload", "say"])]
     pub mix: Option<PathBuf>,
@@ -78,7 +78,7 @@ pub(crate) struct Options {
     pub source: Option<IpAddr>,
     /// This process is one of several.
     #[arg(long, hide = true)]
-    pub part_of_a_fleet: bool,
+    pub is_worker: bool,
     /// Give up when for this many seconds no further client gets into its room.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0, value_parser = seconds)]
     pub join_timeout: f64,
@@ -105,7 +105,7 @@ pub(crate) struct Options {
 
 /// What is done instead of measuring one server once.
 #[derive(Debug, Clone, Subcommand)]
-pub(crate) enum Task {
+pub(crate) enum Command {
     Compare(CompareOptions),
     #[command(name = "growth")]
     Scaling(ScalingOptions),
@@ -181,11 +181,14 @@ impl ServerOptions {
     }
 
     /// What is started, if anything is.
-    pub(crate) fn contender(&self) -> Option<Contender> {
+    pub(crate) fn choice(&self) -> Option<ServerChoice> {
         match (self.server, self.peer) {
             (Some(_), _) => None,
-            (None, Some(peer)) => Some(Contender::Peer(peer, peer::directory(self.peers_dir.as_deref()))),
-            (None, None) => Some(Contender::Forkade(self.server_arg.clone())),
+            (None, Some(peer)) => Some(ServerChoice::Peer(
+                peer,
+                peer::directory(self.peers_dir.as_deref()),
+            )),
+            (None, None) => Some(ServerChoice::Forkade(self.server_arg.clone())),
         }
     }
 }
@@ -193,10 +196,10 @@ impl ServerOptions {
 impl Options {
     /// The process's arguments, checked, and the workloads that they ask for. Prints what is wrong and exits with status 2
     /// when they make no sense.
-    pub(crate) fn from_command_line() -> (Self, Vec<Part>) {
+    pub(crate) fn from_command_line() -> (Self, Vec<WorkloadPlan>) {
         let options = Self::parse();
         match options.plan() {
-            Ok(parts) => (options, parts),
+            Ok(plans) => (options, plans),
             Err(reason) => Self::command().error(ErrorKind::ValueValidation, reason).exit(),
         }
     }
@@ -212,13 +215,13 @@ impl Options {
     }
 
     /// What is to be killed, by whichever option it was asked for.
-    pub(crate) fn kills(&self) -> Option<KillRates> {
+    pub(crate) fn kill_rates(&self) -> Option<KillRates> {
         let handlers = self.kill_handlers_per_second.filter(|rate| *rate > 0.0);
         self.chaos.clone().or(handlers.map(KillRates::of_handlers))
     }
 
     /// Checks the options against each other, and completes the workloads.
-    pub(crate) fn plan(&self) -> Result<Vec<Part>, String> {
+    pub(crate) fn plan(&self) -> Result<Vec<WorkloadPlan>, String> {
         let ServerOptions {
             server,
             console,
@@ -232,19 +235,19 @@ impl Options {
                     "{name} {address} is not on this machine's loopback; add --allow-remote if that server is yours"
                 ));
             }
-            if self.kills().is_some() && address.is_some_and(|address| is_remote(&address)) {
+            if self.kill_rates().is_some() && address.is_some_and(|address| is_remote(&address)) {
                 return Err(format!(
                     "{name} {address:?}: processes of another machine cannot be killed from here"
                 ));
             }
         }
-        if self.kills().is_some() && server.is_some() && console.is_none() {
+        if self.kill_rates().is_some() && server.is_some() && console.is_none() {
             return Err("--chaos needs the --console of that server, which lists its processes".to_owned());
         }
-        let parts = self.parts()?;
-        self.check_swarm(&parts)?;
+        let plans = self.plans()?;
+        self.check_processes(&plans)?;
         if let Some(peer) = self.server.peer {
-            if self.kills().is_some() {
+            if self.kill_rates().is_some() {
                 return Err(format!(
                     "{} has no console that would say what can be killed",
                     peer.name()
@@ -252,14 +255,14 @@ impl Options {
             }
             peer.check_installed(&peer::directory(self.server.peers_dir.as_deref()))
                 .map_err(|missing| missing.to_string())?;
-            parts.iter().try_for_each(|part| peer.check(part))?;
+            plans.iter().try_for_each(|plan| peer.check(plan))?;
         }
-        Ok(parts)
+        Ok(plans)
     }
 
     /// Whether the clients can be driven from so many processes, or so few.
-    fn check_swarm(&self, parts: &[Part]) -> Result<(), String> {
-        let clients: u32 = parts.iter().map(|part| part.shape.clients).sum();
+    fn check_processes(&self, plans: &[WorkloadPlan]) -> Result<(), String> {
+        let clients: u32 = plans.iter().map(|plan| plan.shape.clients).sum();
         let processes = self.swarm_processes;
         if clients.div_ceil(processes) > CLIENTS_PER_PROCESS_MAX {
             return Err(format!(
@@ -271,11 +274,11 @@ impl Options {
             return Ok(());
         }
         let protocol = self.server.protocol();
-        match parts {
-            [part] if part.kind == WorkloadKind::Relay && part.shape.rooms < processes => {
-                Err(format!("--swarm-processes {processes}: there are only {} rooms", part.shape.rooms))
+        match plans {
+            [plan] if plan.kind == WorkloadKind::Relay && plan.shape.rooms < processes => {
+                Err(format!("--swarm-processes {processes}: there are only {} rooms", plan.shape.rooms))
             }
-            [part] if part.kind == WorkloadKind::Relay && self.kills().is_none() && protocol == Protocol::Forkade => {
+            [plan] if plan.kind == WorkloadKind::Relay && self.kill_rates().is_none() && protocol == Protocol::Forkade => {
                 Ok(())
             }
             _ => Err(
@@ -289,22 +292,21 @@ impl Options {
     ///
     /// # Errors
     /// What is impossible about them.
-    pub(crate) fn parts(&self) -> Result<Vec<Part>, String> {
+    pub(crate) fn plans(&self) -> Result<Vec<WorkloadPlan>, String> {
         match &self.mix {
             Some(path) => mix::read(path, self.seed).map_err(|error| error.to_string()),
             None => {
                 let option = |key: &str| format!("--{}", key.replace('_', "-"));
-                let part = self.wish.fulfil(0, self.seed);
-                let part =
-                    part.map_err(|impossible| format!("{}: {}", option(impossible.key), impossible.reason))?;
-                Ok(vec![part])
+                let plan = self.workload.complete(0, self.seed);
+                let plan = plan.map_err(|invalid| format!("{}: {}", option(invalid.key), invalid.reason))?;
+                Ok(vec![plan])
             }
         }
     }
 
     /// The only workload of a valid command line.
     #[cfg(test)]
-    pub(crate) fn part_for_test(arguments: &[&str]) -> Part {
+    pub(crate) fn plan_for_test(arguments: &[&str]) -> WorkloadPlan {
         let options = Self::parse_from([&["forkade-loadtest"], arguments].concat());
         options.plan().expect("a valid command line").remove(0)
     }
@@ -326,7 +328,7 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
 
-    fn planned(arguments: &[&str]) -> Result<Vec<Part>, String> {
+    fn planned(arguments: &[&str]) -> Result<Vec<WorkloadPlan>, String> {
         let options = Options::try_parse_from([&["forkade-loadtest"], arguments].concat())
             .map_err(|error| error.to_string())?;
         options.plan()
@@ -341,7 +343,7 @@ mod tests {
     fn killing_handlers_is_a_short_form_of_chaos() {
         let kills = |arguments: &[&str]| {
             let options = Options::parse_from([&["forkade-loadtest"], arguments].concat());
-            options.kills()
+            options.kill_rates()
         };
         assert_eq!(kills(&[]), None);
         assert_eq!(kills(&["--kill-handlers-per-second", "0"]), None);

@@ -19,7 +19,7 @@ const PER_SECOND_MIN: f64 = 0.001;
 
 /// One workload of a run. Its clients are numbered from 0 here, whatever their place in the run is.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Part {
+pub(crate) struct WorkloadPlan {
     /// Which of the run's workloads this is.
     pub number: u32,
     pub kind: WorkloadKind,
@@ -41,7 +41,7 @@ pub(crate) struct Shape {
     pub room_size: u32,
 }
 
-impl Part {
+impl WorkloadPlan {
     /// Shortest time between two messages of one client, in nanoseconds; 0 in a closed loop.
     pub(crate) fn interval_ns(&self) -> u64 {
         if self.rate > 0.0 {
@@ -53,7 +53,7 @@ impl Part {
 }
 
 /// What a workload is, in one line: `relay: 100 clients in 50 rooms of 2, 10/s each`.
-impl fmt::Display for Part {
+impl fmt::Display for WorkloadPlan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shape {
             clients,
@@ -79,17 +79,17 @@ impl fmt::Display for Part {
 
 /// For the command line: a rate per second, or 0.
 pub(crate) fn per_second(text: &str) -> Result<f64, String> {
-    let number = text.parse().map_err(|_| rates())?;
+    let number = text.parse().map_err(|_| rate_error())?;
     check_per_second(number)
 }
 
 /// The same for a number.
 pub(crate) fn check_per_second(number: f64) -> Result<f64, String> {
     let is_rate = number == 0.0 || (PER_SECOND_MIN..=PER_SECOND_MAX).contains(&number);
-    if is_rate { Ok(number) } else { Err(rates()) }
+    if is_rate { Ok(number) } else { Err(rate_error()) }
 }
 
-fn rates() -> String {
+fn rate_error() -> String {
     format!("must be a number: 0, or from {PER_SECOND_MIN} to {PER_SECOND_MAX}")
 }
 

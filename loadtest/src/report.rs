@@ -70,7 +70,7 @@ pub(crate) struct Report {
     /// From the intended time of sending until the last of all recipients had it, where that is measured.
     pub to_the_last_ms: Option<Percentiles>,
     pub server: ServerFigures,
-    pub load_generator: OwnFigures,
+    pub load_generator: LoadGeneratorFigures,
     pub machine: Machine,
     /// The command line, program and all.
     pub command: Vec<String>,
@@ -165,7 +165,7 @@ pub(crate) struct ServerPoint {
 
 /// What the load generator itself used.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct OwnFigures {
+pub(crate) struct LoadGeneratorFigures {
     /// Of the thread that drives the clients, during the load; 100 is one core, and the most there can be.
     pub cpu_percent: f64,
     /// How much of the time that thread could have run and had no core.

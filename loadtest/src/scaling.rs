@@ -1,4 +1,4 @@
-//! `forkade-loadtest growth`: what a join, a message, a listing and a takeover cost with a hundred players on the server, and with
+//! `forkade-loadtest report`: what a join, a message, a listing and a takeover cost with a hundred players on the server, and with
 //! thousands. The population plays in rooms of two, each player at a slow pace, and single clients measure beside it.
 
 mod probe;
@@ -15,22 +15,22 @@ use clap::Parser;
 use serde::Serialize;
 
 use self::probe::{ProbeError, Probes};
-use crate::clients::{Go, Milestone, Outcome};
+use crate::clients::{Milestone, Outcome, Proceed};
 use crate::interrupt::{Interrupt, InterruptError};
 use crate::latency::Percentiles;
 use crate::machine::Machine;
 use crate::machine::process_tree;
-use crate::multiprocess::{Fleet, FleetError};
+use crate::multiprocess::{WorkerError, Workers};
 use crate::options::{Options, ScalingOptions};
 use crate::output::{self, Output, OutputError};
 use crate::run_state::RunState;
-use crate::server::peer::Contender;
+use crate::server::peer::ServerChoice;
 use crate::server::process::{ServerError, ServerProcess};
 
 /// Clients of one process of the swarm: open files and ports are enough for them.
-const PER_PROCESS: u32 = 15_000;
+const CLIENTS_PER_WORKER: u32 = 15_000;
 /// Players beyond the population: the probes, and those of them that are being let go.
-const OTHERS: u32 = 500;
+const PROBE_PLAYERS_MAX: u32 = 500;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub(crate) enum ScalingError {
     #[error("cannot read what the server uses: {0}")]
     Proc(io::Error),
     #[error(transparent)]
-    Fleet(#[from] FleetError),
+    Workers(#[from] WorkerError),
     #[error("with {players} players: {cause}")]
     Probe { players: u32, cause: ProbeError },
     #[error("the population did not come in, or did not stay")]
@@ -71,7 +71,7 @@ pub(crate) struct Step {
 
 /// All of it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Growth {
+pub(crate) struct ScalingReport {
     pub machine: Machine,
     pub server_args: Vec<String>,
     pub steps: Vec<Step>,
@@ -92,7 +92,7 @@ pub(crate) fn run(options: &ScalingOptions) -> Result<(), ScalingError> {
         eprintln!("{players} players");
         steps.push(step(options, players.next_multiple_of(2), &state)?);
     }
-    let growth = Growth {
+    let report = ScalingReport {
         machine,
         server_args: options
             .server_arg
@@ -101,9 +101,9 @@ pub(crate) fn run(options: &ScalingOptions) -> Result<(), ScalingError> {
             .collect(),
         steps,
     };
-    output::print(&growth);
+    output::print(&report);
     if let Some(json) = json {
-        json.write_json(&growth)?;
+        json.write_json(&report)?;
     }
     Ok(())
 }
@@ -112,16 +112,16 @@ pub(crate) fn run(options: &ScalingOptions) -> Result<(), ScalingError> {
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn step(options: &ScalingOptions, players: u32, state: &Arc<RunState>) -> Result<Step, ScalingError> {
     let capacity = [
-        format!("--players-max={}", players + OTHERS),
-        format!("--rooms-max={}", players / 2 + OTHERS),
+        format!("--players-max={}", players + PROBE_PLAYERS_MAX),
+        format!("--rooms-max={}", players / 2 + PROBE_PLAYERS_MAX),
     ];
     let arguments = capacity.into_iter().map(OsString::from);
     let arguments = arguments.chain(options.server_arg.iter().cloned()).collect();
-    let server = ServerProcess::start(&Contender::Forkade(arguments), None)?;
-    let read = |pid| process_tree::tree(pid).map_err(ScalingError::Proc);
-    let before = read(server.pid())?;
-    let population = Population::enter(options, &server, players, state)?;
-    let after = read(server.pid())?;
+    let server = ServerProcess::start(&ServerChoice::Forkade(arguments), None)?;
+    let figures_of = |pid| process_tree::tree(pid).map_err(ScalingError::Proc);
+    let before = figures_of(server.pid())?;
+    let population = Population::join(options, &server, players, state)?;
+    let after = figures_of(server.pid())?;
     let user_and_kernel = |figures: process_tree::TreeFigures| figures.user_kib + figures.machine_kernel_kib;
     let added = |after: u64, before: u64| (after as f64 - before as f64) / f64::from(players);
 
@@ -134,7 +134,7 @@ fn step(options: &ScalingOptions, players: u32, state: &Arc<RunState>) -> Result
     }
     let probes = probes.map_err(|cause| ScalingError::Probe { players, cause })?;
     let joins_per_second = f64::from(players) / population.join_seconds;
-    let (population_ms, lost) = population.leave()?;
+    let (population_ms, lost) = population.finish()?;
     server.stop()?;
     Ok(Step {
         players,
@@ -150,16 +150,16 @@ fn step(options: &ScalingOptions, players: u32, state: &Arc<RunState>) -> Result
 
 /// Players in their rooms, who send at their pace until they are told to leave.
 struct Population {
-    thread: std::thread::JoinHandle<Result<Outcome, FleetError>>,
+    thread: std::thread::JoinHandle<Result<Outcome, WorkerError>>,
     milestones: Receiver<Milestone>,
-    orders: mpsc::Sender<Go>,
+    commands: mpsc::Sender<Proceed>,
     /// Ends its load.
     state: Arc<RunState>,
     join_seconds: f64,
 }
 
 impl Population {
-    fn enter(
+    fn join(
         options: &ScalingOptions,
         server: &ServerProcess,
         players: u32,
@@ -170,24 +170,24 @@ impl Population {
             options.rate
         );
         let options = Options::parse_from(text.split(' '));
-        let parts = options.parts().map_err(|_| ScalingError::NoPopulation)?;
-        let part = parts.into_iter().next().ok_or(ScalingError::NoPopulation)?;
-        let processes = players.div_ceil(PER_PROCESS);
+        let plans = options.plans().map_err(|_| ScalingError::NoPopulation)?;
+        let plan = plans.into_iter().next().ok_or(ScalingError::NoPopulation)?;
+        let processes = players.div_ceil(CLIENTS_PER_WORKER);
         let state = Arc::new(RunState::default());
-        let fleet = Fleet::start(server.game(), &options, part, processes, state.clone())?;
+        let workers = Workers::start(server.game(), &options, plan, processes, state.clone())?;
         let (milestone_sender, milestones) = mpsc::channel();
-        let (orders, order_receiver) = mpsc::channel();
-        let thread = std::thread::spawn(move || fleet.run(&milestone_sender, &order_receiver));
+        let (commands, command_receiver) = mpsc::channel();
+        let thread = std::thread::spawn(move || workers.run(&milestone_sender, &command_receiver));
         let mut population = Self {
             thread,
             milestones,
-            orders,
+            commands,
             state,
             join_seconds: 0.0,
         };
         loop {
             match population.milestones.recv_timeout(crate::progress::INTERVAL) {
-                Ok(Milestone::Inside { seconds }) => {
+                Ok(Milestone::AllJoined { seconds }) => {
                     population.join_seconds = seconds;
                     break;
                 }
@@ -201,12 +201,12 @@ impl Population {
             }
         }
         // A fleet that has failed meanwhile tells so itself.
-        let _ = population.orders.send(Go);
+        let _ = population.commands.send(Proceed);
         Ok(population)
     }
 
     /// Gives the latencies of its messages, and how many were lost.
-    fn leave(self) -> Result<(Option<Percentiles>, u64), ScalingError> {
+    fn finish(self) -> Result<(Option<Percentiles>, u64), ScalingError> {
         self.state.interrupted.store(true, Ordering::Relaxed);
         loop {
             match self.milestones.recv() {
@@ -215,7 +215,7 @@ impl Population {
                 Err(_) => return Err(self.failure()),
             }
         }
-        let _ = self.orders.send(Go);
+        let _ = self.commands.send(Proceed);
         let outcome = self
             .thread
             .join()
@@ -234,7 +234,7 @@ impl Population {
     }
 }
 
-impl fmt::Display for Growth {
+impl fmt::Display for ScalingReport {
     fn fmt(&self, table: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             table,
@@ -247,7 +247,7 @@ impl fmt::Display for Growth {
             "players", "joins/s", "join", "message", "listing", "search", "takeover", "KiB (all)", "CPU %"
         )?;
         for step in &self.steps {
-            let shown = |figures: &Option<Percentiles>| {
+            let format_latency = |figures: &Option<Percentiles>| {
                 figures
                     .as_ref()
                     .map_or_else(|| "–".to_owned(), |ms| format!("{:.3} ({:.2})", ms.p50, ms.p99))
@@ -262,11 +262,11 @@ impl fmt::Display for Growth {
                 "{:>8}  {:>8.0}  {:>17}  {:>17}  {:>17}  {:>17}  {:>17}  {memory:>15}  {:>6.0}",
                 step.players,
                 step.joins_per_second,
-                shown(&probes.join_ms),
-                shown(&probes.message_ms),
-                shown(&probes.listing_ms),
-                shown(&probes.search_ms),
-                shown(&probes.takeover_ms),
+                format_latency(&probes.join_ms),
+                format_latency(&probes.message_ms),
+                format_latency(&probes.listing_ms),
+                format_latency(&probes.search_ms),
+                format_latency(&probes.takeover_ms),
                 step.server_cpu_percent,
             )?;
             if step.lost > 0 {

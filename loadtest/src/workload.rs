@@ -13,7 +13,7 @@ mod sequence_checker;
 use forkade_protocol::{ClientMessage, ServerMessage};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Part, WorkloadKind};
+use crate::plan::{WorkloadKind, WorkloadPlan};
 
 /// Index of a client within its workload. With rooms: room `client / room_size`, member `client % room_size`; member 0
 /// made the room.
@@ -41,14 +41,14 @@ pub(crate) trait Workload {
 }
 
 /// What a part of a run is to do.
-pub(crate) fn of(part: &Part) -> Box<dyn Workload + Send> {
-    match part.kind {
-        WorkloadKind::Relay => Box::new(relay::Relay::new(part)),
-        WorkloadKind::Tictactoe => Box::new(duel::Duel::<duel::TicTacToe>::new(part)),
-        WorkloadKind::Connect4 => Box::new(duel::Duel::<duel::Connect4>::new(part)),
-        WorkloadKind::Lobby => Box::new(lobby::Lobby::new(part)),
-        WorkloadKind::Chat => Box::new(chat::Chat::new(part)),
-        WorkloadKind::Broadcast | WorkloadKind::Announce => Box::new(broadcast::Broadcast::new(part)),
+pub(crate) fn create(plan: &WorkloadPlan) -> Box<dyn Workload + Send> {
+    match plan.kind {
+        WorkloadKind::Relay => Box::new(relay::Relay::new(plan)),
+        WorkloadKind::Tictactoe => Box::new(duel::Duel::<duel::TicTacToe>::new(plan)),
+        WorkloadKind::Connect4 => Box::new(duel::Duel::<duel::Connect4>::new(plan)),
+        WorkloadKind::Lobby => Box::new(lobby::Lobby::new(plan)),
+        WorkloadKind::Chat => Box::new(chat::Chat::new(plan)),
+        WorkloadKind::Broadcast | WorkloadKind::Announce => Box::new(broadcast::Broadcast::new(plan)),
     }
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Actions {
     /// Nanoseconds from when something should have been sent until the last of its recipients had it, where that is measured.
     pub completions: Vec<u64>,
     /// Clients that leave the server for good and come back as new players. (They are [welcomed](Workload::welcomed) then.)
-    pub renewals: Vec<ClientIndex>,
+    pub new_players: Vec<ClientIndex>,
 }
 
 /// Something sent that has come.

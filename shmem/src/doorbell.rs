@@ -39,7 +39,7 @@ shared_record! {
 impl Subscribers {
     /// `me` listens from now on. The caller looks at the log afterwards: of what was published before, nobody may have told it.
     pub fn subscribe(&self, me: ProcessId) {
-        let word = me.to_number();
+        let word = me.to_u64();
         if self
             .known
             .iter()
@@ -54,7 +54,7 @@ impl Subscribers {
 
     /// `me` does not listen any more.
     pub fn unsubscribe(&self, me: ProcessId) {
-        let word = me.to_number();
+        let word = me.to_u64();
         for known in &self.known {
             let _ = known.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
@@ -63,7 +63,7 @@ impl Subscribers {
     /// Whether nobody but `me` has to be told of what was published before this was asked.
     pub fn is_only_subscriber(&self, me: ProcessId) -> bool {
         fence(Ordering::SeqCst);
-        let (word, load) = (me.to_number(), |known: &AtomicU64| known.load(Ordering::Acquire));
+        let (word, load) = (me.to_u64(), |known: &AtomicU64| known.load(Ordering::Acquire));
         self.more.load(Ordering::Acquire) == 0
             && self
                 .known
@@ -94,7 +94,7 @@ impl Subscribers {
 
 /// Whether there is no process of that pid. If there is, it may be another: then a place is wasted, no more.
 fn is_gone(word: u64) -> bool {
-    ProcessId::from_number(word).is_none_or(ProcessId::pid_is_free)
+    ProcessId::from_u64(word).is_none_or(ProcessId::pid_is_free)
 }
 
 #[cfg(test)]

@@ -205,7 +205,7 @@ impl<const WORDS: usize> EventLog<WORDS> {
     }
 
     /// How many bytes of entries there are behind `cursor`. No lock is needed.
-    pub fn unread(&self, cursor: u64) -> u64 {
+    pub fn unread_bytes(&self, cursor: u64) -> u64 {
         self.published.load(Ordering::Acquire).saturating_sub(cursor)
     }
 
@@ -227,7 +227,7 @@ impl<const WORDS: usize> EventLog<WORDS> {
 
     /// Where a reader can go on who has fallen out of the window and need not know what it has missed. No lock is needed: the next
     /// moment it may be lost again.
-    pub fn oldest(&self) -> u64 {
+    pub fn tail(&self) -> u64 {
         self.tail.load(Ordering::Acquire)
     }
 

@@ -53,7 +53,7 @@ pub enum Subject {
 
 impl Subject {
     /// As one word, which is not 0.
-    pub fn word(self) -> u64 {
+    pub fn to_word(self) -> u64 {
         let (kind, number) = match self {
             Self::Lock { offset } => (LOCK, offset),
             Self::Connection { index } => (CONNECTION, index.into()),
@@ -86,7 +86,7 @@ impl HangReports {
     /// Reports. To be repeated while it lasts: where the table is full, a report is dropped.
     pub fn report(&self, subject: Subject) {
         self.reported_total.fetch_add(1, Ordering::Relaxed);
-        if !self.enter(subject.word()) {
+        if !self.enter(subject.to_word()) {
             return;
         }
         let detector = ProcessId {

@@ -42,7 +42,7 @@ impl Journal {
     /// # Errors
     ///
     /// [`JournalFull`]; then nothing was kept and the cell must not be changed.
-    pub fn keep(&self, offset: usize, old: &[u8]) -> Result<(), JournalFull> {
+    pub fn append(&self, offset: usize, old: &[u8]) -> Result<(), JournalFull> {
         if Mutant::JournalSkipped.is_on() {
             return Ok(());
         }

@@ -206,7 +206,14 @@ impl<'h, R: Record> Tx<'h, R> {
         self.view.check(cell.address(), size_of::<T>());
         let offset = self.view.attachment.mapping.offset_of(cell.address());
         let old = cell.load();
-        if self.full || self.record.lock().journal().keep(offset, old.as_bytes()).is_err() {
+        if self.full
+            || self
+                .record
+                .lock()
+                .journal()
+                .append(offset, old.as_bytes())
+                .is_err()
+        {
             self.full = true;
             return;
         }

@@ -2,4 +2,5 @@
 
 pub(crate) mod console;
 pub mod dispatch;
+pub(crate) mod room_doorbell;
 mod text_dispatch;

@@ -132,7 +132,7 @@ pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection>
             }
             match log.read(cursor, buffer) {
                 Read::End => return,
-                Read::Lost => cursor = log.oldest(),
+                Read::Lost => cursor = log.tail(),
                 Read::Entry {
                     audience,
                     length,

@@ -160,7 +160,15 @@ pub fn is_held_up(session: &Session<'_>) -> bool {
     let undelivered = || {
         let (room, _) = session.membership().place()?;
         let cursor = session.state.attachment.read_own(&player.log_cursor);
-        Some(session.state.memory.rooms.at(room.index()).log.unread(cursor))
+        Some(
+            session
+                .state
+                .memory
+                .rooms
+                .at(room.index())
+                .log
+                .unread_bytes(cursor),
+        )
     };
     session.output_space() < FRAME_TOTAL_BYTES_MAX as u64
         || undelivered().is_some_and(|bytes| bytes > UNDELIVERED_BYTES_MAX)

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::lobby::match_play::finish;
-use crate::process::crash_policy::{RestartDecision, RoomCrashHistory};
+use crate::maintenance::crash_policy::{RestartDecision, RoomCrashHistory};
 use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;

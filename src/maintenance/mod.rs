@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod crash_attribution;
+pub(crate) mod crash_policy;
 mod eviction;
 pub mod expiry;
 #[doc(hidden)]

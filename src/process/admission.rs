@@ -2,24 +2,24 @@
 
 /// What the listener knows when a connection has been accepted.
 #[derive(Debug, Clone, Copy)]
-pub struct Load<'a> {
+pub(crate) struct Load<'a> {
     /// The server has begun to stop.
-    pub stopping: bool,
+    pub(crate) stopping: bool,
     /// Connections of each keeper, consoles included.
-    pub keepers: &'a [u32],
+    pub(crate) keepers: &'a [u32],
     /// Most connections of one keeper.
-    pub keeper_max: u32,
+    pub(crate) keeper_max: u32,
     /// Connections of the kind that asks, now.
-    pub open: u64,
+    pub(crate) open: u64,
     /// Most connections of that kind.
-    pub open_max: u64,
+    pub(crate) open_max: u64,
     /// Clients share handlers, and should find those whom they play with in the same keeper's hands.
-    pub together: bool,
+    pub(crate) together: bool,
 }
 
 /// What becomes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub(crate) enum Admission {
     /// The keeper of this index is to have it.
     Admit {
         /// Index of the keeper.
@@ -31,7 +31,7 @@ pub enum Admission {
 
 /// Why a connection is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// As many connections as the server is configured for.
     Full,
     /// The server is about to end.
@@ -42,7 +42,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// For people.
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Full => "the server is full; try again later",
             Self::Stopping => "the server is stopping",
@@ -53,7 +53,7 @@ impl Refusal {
 
 /// Decides about one connection: it goes to the keeper with the fewest, so that forking is shared between the cores; or, where clients
 /// share handlers, to the first that has room.
-pub fn decide(load: Load<'_>) -> Admission {
+pub(crate) fn decide(load: Load<'_>) -> Admission {
     if load.stopping {
         return Admission::Refuse(Refusal::Stopping);
     }

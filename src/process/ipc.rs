@@ -9,11 +9,9 @@ use std::os::fd::{AsFd, RawFd};
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::chat::ChatRecord;
 use crate::state::connections::{KINDS, Kind};
+use crate::state::doorbells::{ChannelPair, Doorbells};
 use crate::state::layout::ConnectionRef;
-use shmem::doorbell;
-use shmem::event_log::EventLog;
 use shmem::sys::eventfd::EventFd;
 use shmem::sys::exec;
 use shmem::sys::process::{Lifeline, LifelineHolder, ProcessId, lifeline};
@@ -30,16 +28,12 @@ pub(crate) struct IpcHandles {
     lifeline_holder: LifelineHolder,
     /// The other end, which everybody watches.
     pub(crate) lifeline: Lifeline,
-    /// One per keeper.
-    pub(crate) keepers: Vec<KeeperIpc>,
-    /// One per room, rung when its log has something new. Kept by the ticker, who hands them out.
-    pub(crate) room_doorbells: Vec<EventFd>,
-    /// Rung when something was said to the lobby. Every handler listens.
-    pub(crate) chat_doorbell: EventFd,
+    /// One per keeper: to it, with sockets in each message, from the listener, from handlers whose keeper has died, and from a keeper that
+    /// makes way.
+    pub(crate) keepers: Vec<ChannelPair>,
+    pub(crate) doorbells: Doorbells,
     /// Rung by a role that has come up.
     pub(crate) ready: EventFd,
-    /// Who needs a room's doorbell asks here, with a channel for the answer.
-    pub(crate) doorbell_requests: ChannelPair,
 }
 
 /// By which numbers the program that goes on in the supervisor's place finds the [`IpcHandles`].
@@ -60,32 +54,6 @@ pub(crate) struct IpcDescriptors {
     chat_doorbell: RawFd,
 }
 
-/// What concerns one keeper.
-#[derive(Debug)]
-pub(crate) struct KeeperIpc {
-    /// To the keeper, with sockets in each message: from the listener, from handlers whose keeper has died, and from a keeper that
-    /// makes way.
-    pub(crate) connections: ChannelPair,
-    /// Rung when a handler of the keeper's should look at its flags.
-    pub(crate) doorbell: EventFd,
-}
-
-/// Both ends of a channel.
-#[derive(Debug)]
-pub(crate) struct ChannelPair {
-    /// Where messages are sent.
-    pub(crate) sender: Channel,
-    /// Where they are received.
-    pub(crate) receiver: Channel,
-}
-
-impl ChannelPair {
-    fn new() -> io::Result<Self> {
-        let (sender, receiver) = Channel::pair()?;
-        Ok(Self { sender, receiver })
-    }
-}
-
 impl IpcHandles {
     /// Makes everything that is to be inherited.
     ///
@@ -99,22 +67,16 @@ impl IpcHandles {
         rooms: u32,
     ) -> io::Result<Self> {
         let (lifeline_holder, lifeline) = lifeline()?;
-        let keeper = |_| {
-            Ok(KeeperIpc {
-                connections: ChannelPair::new()?,
-                doorbell: EventFd::new()?,
-            })
-        };
         Ok(Self {
             game,
             console,
             lifeline_holder,
             lifeline,
-            keepers: (0..keepers).map(keeper).collect::<io::Result<_>>()?,
-            room_doorbells: (0..rooms).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
-            chat_doorbell: EventFd::new()?,
+            keepers: (0..keepers)
+                .map(|_| ChannelPair::new())
+                .collect::<io::Result<_>>()?,
+            doorbells: Doorbells::new(keepers, rooms)?,
             ready: EventFd::new()?,
-            doorbell_requests: ChannelPair::new()?,
         })
     }
 
@@ -130,12 +92,9 @@ impl IpcHandles {
                 exec::keep_open(pair.receiver.as_fd())?,
             ])
         };
-        let keeper = |keeper: &KeeperIpc| {
-            Ok((
-                pair(&keeper.connections)?,
-                exec::keep_open(keeper.doorbell.as_fd())?,
-            ))
-        };
+        let doorbell = |doorbell: &EventFd| exec::keep_open(doorbell.as_fd());
+        let doorbells = &self.doorbells;
+        let keepers = self.keepers.iter().zip(&doorbells.keepers);
         Ok(IpcDescriptors {
             game: exec::keep_open(self.game.as_fd())?,
             console: self
@@ -145,15 +104,13 @@ impl IpcHandles {
                 .transpose()?,
             lifeline_holder: exec::keep_open(self.lifeline_holder.as_fd())?,
             lifeline: exec::keep_open(self.lifeline.as_fd())?,
-            keepers: self.keepers.iter().map(keeper).collect::<io::Result<_>>()?,
-            room_doorbells: self
-                .room_doorbells
-                .iter()
-                .map(|doorbell| exec::keep_open(doorbell.as_fd()))
+            keepers: keepers
+                .map(|(channel, bell)| Ok((pair(channel)?, doorbell(bell)?)))
                 .collect::<io::Result<_>>()?,
+            room_doorbells: doorbells.rooms.iter().map(doorbell).collect::<io::Result<_>>()?,
             ready: exec::keep_open(self.ready.as_fd())?,
-            doorbell_requests: pair(&self.doorbell_requests)?,
-            chat_doorbell: exec::keep_open(self.chat_doorbell.as_fd())?,
+            doorbell_requests: pair(&doorbells.requests)?,
+            chat_doorbell: doorbell(&doorbells.chat)?,
         })
     }
 
@@ -169,13 +126,8 @@ impl IpcHandles {
                 receiver: exec::take_inherited(receiver)?.into(),
             })
         };
-        let doorbell = |number| exec::take_inherited(number).map(EventFd::from);
-        let keeper = |(connections, number): &([RawFd; 2], RawFd)| {
-            Ok(KeeperIpc {
-                connections: pair(*connections)?,
-                doorbell: doorbell(*number)?,
-            })
-        };
+        let doorbell = |number: &RawFd| exec::take_inherited(*number).map(EventFd::from);
+        let keepers = &numbers.keepers;
         Ok(Self {
             game: exec::take_inherited(numbers.game)?.into(),
             console: numbers
@@ -184,36 +136,30 @@ impl IpcHandles {
                 .transpose()?,
             lifeline_holder: exec::take_inherited(numbers.lifeline_holder)?.into(),
             lifeline: exec::take_inherited(numbers.lifeline)?.into(),
-            keepers: numbers.keepers.iter().map(keeper).collect::<io::Result<_>>()?,
-            room_doorbells: numbers
-                .room_doorbells
+            keepers: keepers
                 .iter()
-                .map(|number| doorbell(*number))
+                .map(|(channel, _)| pair(*channel))
                 .collect::<io::Result<_>>()?,
-            ready: doorbell(numbers.ready)?,
-            doorbell_requests: pair(numbers.doorbell_requests)?,
-            chat_doorbell: doorbell(numbers.chat_doorbell)?,
+            doorbells: Doorbells {
+                keepers: keepers
+                    .iter()
+                    .map(|(_, number)| doorbell(number))
+                    .collect::<io::Result<_>>()?,
+                rooms: numbers
+                    .room_doorbells
+                    .iter()
+                    .map(doorbell)
+                    .collect::<io::Result<_>>()?,
+                chat: doorbell(&numbers.chat_doorbell)?,
+                requests: pair(numbers.doorbell_requests)?,
+            },
+            ready: doorbell(&numbers.ready)?,
         })
     }
 
-    /// Where that keeper receives sockets: it, or the one that takes its place.
+    /// Where messages are sent to that keeper: to it, or to the one that takes its place.
     pub(crate) fn keeper_channel(&self, keeper: u32) -> &Channel {
-        &self.keepers[keeper as usize].connections.sender
-    }
-
-    /// Makes a handler of that keeper's look at its flags.
-    pub(crate) fn ring_keeper(&self, keeper: u32) {
-        self.keepers[keeper as usize].doorbell.ring();
-    }
-
-    /// Wakes everybody on the server, if something was said to the lobby that nobody was woken for.
-    pub(crate) fn ring_chat(&self, chat: &ChatRecord) {
-        doorbell::ring(&chat.log, &self.chat_doorbell);
-    }
-
-    /// Wakes everybody in a room, if its log has anything that nobody was woken for. Only for who has kept the room doorbells.
-    pub(crate) fn ring_room<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
-        doorbell::ring(log, &self.room_doorbells[room as usize]);
+        &self.keepers[keeper as usize].sender
     }
 }
 
@@ -315,8 +261,8 @@ impl HandlerMessage {
     pub(crate) fn encode(self) -> [u8; Self::BYTES] {
         let (tag, connection, other) = match self {
             Self::Serve { connection } => (0, connection, 0),
-            Self::ExpectMove { connection, from } => (1, connection, from.to_number()),
-            Self::MoveTo { connection, to } => (2, connection, to.to_number()),
+            Self::ExpectMove { connection, from } => (1, connection, from.to_u64()),
+            Self::MoveTo { connection, to } => (2, connection, to.to_u64()),
         };
         let mut message = [tag; Self::BYTES];
         message[1..9].copy_from_slice(&connection.to_id().to_le_bytes());
@@ -329,7 +275,7 @@ impl HandlerMessage {
         let (tag, numbers) = message.split_first()?;
         let (id, other) = numbers.split_first_chunk()?;
         let connection = ConnectionRef::from_id(u64::from_le_bytes(*id));
-        let other = ProcessId::from_number(u64::from_le_bytes(other.try_into().ok()?));
+        let other = ProcessId::from_u64(u64::from_le_bytes(other.try_into().ok()?));
         match (tag, other) {
             (0, None) => Some(Self::Serve { connection }),
             (1, Some(from)) => Some(Self::ExpectMove { connection, from }),

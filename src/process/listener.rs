@@ -39,8 +39,8 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     let ipc = start.context.ipc;
     let mut keep = vec![ipc.game.as_fd(), ipc.lifeline.as_fd(), ipc.ready.as_fd()];
     keep.extend(ipc.console.as_ref().map(AsFd::as_fd));
-    keep.extend(ipc.keepers.iter().map(|keeper| keeper.connections.sender.as_fd()));
-    start.keep_only(&keep)?;
+    keep.extend(ipc.keepers.iter().map(|keeper| keeper.sender.as_fd()));
+    start.close_all_except(&keep)?;
     let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGUSR1])?;
     let mut listener = Listener::new(start, signals)?;
     start.report_ready();

@@ -4,8 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 
 use crate::config::{Config, Settings};
 use crate::logging;
@@ -13,6 +12,7 @@ use crate::process::ipc::IpcHandles;
 use crate::process::{keeper, listener, ticker};
 use crate::state::header::RoleSlot;
 use crate::state::layout::Memory;
+use crate::state::roles::{Role, RoleInstance, signal_supervisor};
 use forkade_games::Games;
 use shmem::sys::process::{NewProcess, ProcessId, set_name};
 use shmem::sys::signals::ignore_interrupts;
@@ -37,86 +37,16 @@ impl Context {
     ///
     /// Those of pidfd_open(2) and pidfd_send_signal(2); `ESRCH` if it is gone.
     pub(crate) fn signal_supervisor(self, signal: Signal) -> io::Result<()> {
-        let pid = self.memory.header.supervisor_pid.load(Ordering::Relaxed);
-        let pid = i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or(Errno::SRCH)?;
-        let supervisor = pidfd_open(pid, PidfdFlags::empty())?;
-        // While the lifeline holds the supervisor lives, so the pid was its own when the descriptor was opened.
-        if self.ipc.lifeline.is_cut()? {
-            return Err(Errno::SRCH.into());
-        }
-        Ok(pidfd_send_signal(supervisor, signal)?)
+        signal_supervisor(self.memory.header, &self.ipc.lifeline, signal)
     }
 }
 
-/// One kind of process.
-#[derive(Clone, Copy)]
-pub(crate) struct Role {
-    /// For logs, `ps` and the console.
-    pub(crate) name: &'static str,
-    /// How many there are.
-    pub(crate) count: fn(&Config) -> u32,
-    /// What it runs; gives its exit status.
-    entry: fn(&RoleStart) -> io::Result<u8>,
-}
-
-/// All roles, in the order in which they are started. Each is started again whenever it ends before the server does.
-pub(crate) const ROLES: [Role; 3] = [
-    Role {
-        name: "ticker",
-        count: |_| 1,
-        entry: ticker::run,
-    },
-    Role {
-        name: "keeper",
-        count: |config| config.keepers,
-        entry: keeper::run,
-    },
-    Role {
-        name: "listener",
-        count: |_| 1,
-        entry: listener::run,
-    },
-];
-
-/// One process of a role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RoleInstance {
-    /// Index of the role in [`ROLES`].
-    pub(crate) role: usize,
-    /// Which one of its kind.
-    pub(crate) index: u32,
-    /// Index of its slot in the header.
-    pub(crate) slot: usize,
-}
-
-impl RoleInstance {
-    /// All posts of a server, in the order in which they are filled.
-    pub(crate) fn all(config: &Config) -> Vec<Self> {
-        let each = ROLES
-            .iter()
-            .enumerate()
-            .flat_map(|(role, kind)| (0..(kind.count)(config)).map(move |i| (role, i)));
-        each.enumerate()
-            .map(|(slot, (role, index))| Self { role, index, slot })
-            .collect()
-    }
-
-    /// For logs and the console: `listener`, `keeper 0`.
-    pub(crate) fn name(self, config: &Config) -> String {
-        let role = ROLES[self.role];
-        if (role.count)(config) == 1 {
-            role.name.to_owned()
-        } else {
-            format!("{} {}", role.name, self.index)
-        }
-    }
-
-    /// What others see of the post.
-    pub(crate) fn slot(self, memory: &Memory) -> &'static RoleSlot {
-        &memory.header.roles[self.slot]
+/// What the processes of a role run; it gives their exit status. Each is started again whenever it ends before the server does.
+fn entry_of(role: Role) -> fn(&RoleStart) -> io::Result<u8> {
+    match role {
+        Role::Ticker => ticker::run,
+        Role::Keeper => keeper::run,
+        Role::Listener => listener::run,
     }
 }
 
@@ -131,8 +61,8 @@ pub(crate) struct RoleStart {
 impl RoleStart {
     /// Runs the role in the process that was just forked for it. Gives the exit status.
     pub(crate) fn run(context: Context, instance: RoleInstance, new_process: NewProcess) -> u8 {
-        let role = ROLES[instance.role];
-        logging::set_role(role.name);
+        let role = instance.role;
+        logging::set_role(role.name());
         let start = Self {
             context,
             index: instance.index,
@@ -140,9 +70,9 @@ impl RoleStart {
             new_process,
         };
         // The supervisor alone decides how the server ends: its roles, and the handlers after them, wait for its word.
-        let begun = set_name(role.name).and_then(|()| ignore_interrupts());
+        let begun = set_name(role.name()).and_then(|()| ignore_interrupts());
         let begun = begun.and_then(|()| ProcessId::try_current());
-        match begun.and_then(|_| (role.entry)(&start)) {
+        match begun.and_then(|_| entry_of(role)(&start)) {
             Ok(status) => status,
             Err(error) => {
                 log::error!("cannot go on: {error}");
@@ -152,8 +82,8 @@ impl RoleStart {
     }
 
     /// Closes everything but the standard streams and `keep`.
-    pub(crate) fn keep_only(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.new_process.keep_only(keep)
+    pub(crate) fn close_all_except(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.new_process.close_all_except(keep)
     }
 
     /// Tells the supervisor that the role has come up.

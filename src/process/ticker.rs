@@ -38,12 +38,12 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     let mut keep = vec![
         ipc.lifeline.as_fd(),
         ipc.ready.as_fd(),
-        ipc.doorbell_requests.receiver.as_fd(),
-        ipc.chat_doorbell.as_fd(),
+        ipc.doorbells.requests.receiver.as_fd(),
+        ipc.doorbells.chat.as_fd(),
     ];
-    keep.extend(ipc.room_doorbells.iter().map(AsFd::as_fd));
-    keep.extend(ipc.keepers.iter().map(|keeper| keeper.doorbell.as_fd()));
-    start.keep_only(&keep)?;
+    keep.extend(ipc.doorbells.rooms.iter().map(AsFd::as_fd));
+    keep.extend(ipc.doorbells.keepers.iter().map(AsFd::as_fd));
+    start.close_all_except(&keep)?;
     let signals = Signals::block(&[Signal::SIGTERM])?;
     let mut ticker = Ticker::new(start, signals)?;
     start.report_ready();
@@ -74,7 +74,7 @@ impl Ticker {
         for (descriptor, token) in [
             (signals.as_fd(), SIGNALS),
             (context.ipc.lifeline.as_fd(), LIFELINE),
-            (context.ipc.doorbell_requests.receiver.as_fd(), DOORBELL_REQUESTS),
+            (context.ipc.doorbells.requests.receiver.as_fd(), DOORBELL_REQUESTS),
         ] {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
@@ -139,7 +139,7 @@ impl Ticker {
                         "the game in room {index} failed as time passed, and the match is abandoned: {rejection}"
                     ),
                 }
-                self.context.ipc.ring_room(index, &record.log);
+                self.context.ipc.doorbells.ring_room(index, &record.log);
             }
             self.ring_overdue_room(index, now_ms);
         }
@@ -150,6 +150,7 @@ impl Ticker {
             for room in expiry::sweep_players(&mut self.state, now_ms) {
                 self.context
                     .ipc
+                    .doorbells
                     .ring_room(room, &self.context.memory.rooms.at(room).log);
             }
             for fault in self.state.take_faults() {
@@ -175,7 +176,7 @@ impl Ticker {
                     room.index()
                 );
                 let record = self.context.memory.rooms.at(room.index());
-                self.context.ipc.ring_room(room.index(), &record.log);
+                self.context.ipc.doorbells.ring_room(room.index(), &record.log);
             }
             Err(rejection) => log::error!("a match cannot be abandoned: {rejection}"),
         }
@@ -187,7 +188,7 @@ impl Ticker {
         if log.unannounced_head().is_none() || Mutant::NoSecondRing.is_on() {
             self.unannounced_since_ms.remove(&index);
         } else if now_ms - *self.unannounced_since_ms.entry(index).or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
-            self.context.ipc.ring_room(index, log);
+            self.context.ipc.doorbells.ring_room(index, log);
             self.context
                 .memory
                 .header
@@ -203,7 +204,7 @@ impl Ticker {
         if chat.log.unannounced_head().is_none() {
             self.chat_unannounced_since_ms = None;
         } else if now_ms - *self.chat_unannounced_since_ms.get_or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
-            self.context.ipc.ring_chat(chat);
+            self.context.ipc.doorbells.ring_chat(&chat.log);
             self.context
                 .memory
                 .header
@@ -219,7 +220,7 @@ impl Ticker {
         {
             let mut words = slot.attention.iter().chain(&slot.news);
             if words.any(|word| word.load(Ordering::Relaxed) != 0) {
-                self.context.ipc.ring_keeper(keeper);
+                self.context.ipc.doorbells.ring_keeper(keeper);
             }
         }
     }
@@ -257,7 +258,7 @@ impl Ticker {
             }
             log::info!("freeing connection {index}, which no process has any more");
             if let Some(keeper) = expiry::free_connection(&mut self.state, index) {
-                self.context.ipc.ring_keeper(keeper);
+                self.context.ipc.doorbells.ring_keeper(keeper);
             }
         }
         self.recount_orphaned();
@@ -279,7 +280,7 @@ impl Ticker {
 
     /// Answers those who ask for the doorbell of a room.
     fn serve_doorbell_requests(&mut self) {
-        let requests = &self.context.ipc.doorbell_requests.receiver;
+        let requests = &self.context.ipc.doorbells.requests.receiver;
         self.requests_pending = false;
         loop {
             let mut room = [0; 4];
@@ -309,8 +310,8 @@ impl Ticker {
     }
 
     fn send_doorbell(&self, room: u32, answers: &Channel) {
-        let Some(doorbell) = self.context.ipc.room_doorbells.get(room as usize) else {
-            log::error!("the doorbell of room {room} was asked for, which does not exist");
+        let Some(doorbell) = self.context.ipc.doorbells.rooms.get(room as usize) else {
+            log::error!("the bell of room {room} was asked for, which does not exist");
             return;
         };
         if let Err(error) = answers.send(&[1], &[doorbell.as_fd()]) {
@@ -320,6 +321,7 @@ impl Ticker {
         if !Mutant::NoSecondRing.is_on() {
             self.context
                 .ipc
+                .doorbells
                 .ring_room(room, &self.context.memory.rooms.at(room).log);
         }
     }

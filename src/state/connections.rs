@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::limits::{
     CONNECTIONS_PER_KEEPER_MAX, FAREWELL_BYTES_MAX, GREETING_BYTES_MAX, HANDSHAKE_BYTES_MAX,
 };
-use crate::process::watchdog::hang_detector::HangKind;
+use crate::state::hang_kind::HangKind;
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
 use shmem::liveness::Liveness;
 use shmem::shared_record;
@@ -36,7 +36,7 @@ shared_record! {
         /// Epoch of the keeper that holds the connection.
         keeper_epoch: AtomicU32,
         kind: AtomicU32,
-        /// The process that animates the connection, [as a number](ProcessId::to_number); 0: none does.
+        /// The process that animates the connection, [as a number](ProcessId::to_u64); 0: none does.
         handler: AtomicU64,
         peer_port: AtomicU32,
         /// Which of the programs that have run this server the handler's process runs, counted up with each upgrade.
@@ -299,7 +299,7 @@ impl ConnectionRecord {
 
     /// The process that animates the connection: entered by itself, by its keeper, or by the one before it.
     pub fn handler(&self) -> Option<ProcessId> {
-        ProcessId::from_number(self.handler.load(Ordering::Acquire))
+        ProcessId::from_u64(self.handler.load(Ordering::Acquire))
     }
 
     /// Which of the programs that have run this server the handler's process runs: see [`Header::build`](crate::state::header::Header::build).
@@ -310,17 +310,17 @@ impl ConnectionRecord {
     /// Enters the process that animates the connection, and which program it runs.
     pub fn set_handler(&self, handler: ProcessId, build: u32) {
         self.handler_build.store(build, Ordering::Relaxed);
-        self.handler.store(handler.to_number(), Ordering::Release);
+        self.handler.store(handler.to_u64(), Ordering::Release);
     }
 
     /// The handler does not serve the connection after all.
     pub fn leave_handler(&self, handler: ProcessId) {
-        self.exchange_handler(handler.to_number(), 0);
+        self.exchange_handler(handler.to_u64(), 0);
     }
 
     /// From here on another process animates the connection, which has its socket already. Only who animates it may say so.
     pub fn hand_over(&self, from: ProcessId, to: ProcessId) {
-        self.exchange_handler(from.to_number(), to.to_number());
+        self.exchange_handler(from.to_u64(), to.to_u64());
     }
 
     /// Does nothing if the entry is another's already: that of a successor.

@@ -183,7 +183,7 @@ shared_record! {
         pub last_at_ms: AtomicU64,
         /// What was stuck, as the word of a [`Subject`](shmem::hang_reports::Subject).
         pub last_subject: AtomicU64,
-        /// What it was killed for: the number of a [`HangKind`](crate::process::watchdog::hang_detector::HangKind).
+        /// What it was killed for: the number of a [`HangKind`](crate::state::hang_kind::HangKind).
         pub last_fault: AtomicU32,
     }
 }

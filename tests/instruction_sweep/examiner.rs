@@ -89,7 +89,7 @@ impl<'s> Examiner<'s> {
                 .iter()
                 .any(|head| head.start < page.end && page.start < head.end)
         };
-        let changes = |page: &Range<usize>| !self.copy.memory.mapping.same_as(original, page.clone());
+        let changes = |page: &Range<usize>| !self.copy.memory.mapping.equals(original, page.clone());
         let may_change =
             |page: &Range<usize>| page.start < shared && !is_large(page) || is_head(page) || changes(page);
         let pages = self.pages().filter(may_change).collect();
@@ -107,7 +107,7 @@ impl<'s> Examiner<'s> {
     pub(crate) fn expect_no_change_beyond(&self, pages: &[Range<usize>], live: &Mapping, shadow: &Mapping) {
         for page in self.pages().filter(|page| !pages.contains(page)) {
             assert!(
-                shadow.same_as(live, page.clone()),
+                shadow.equals(live, page.clone()),
                 "page {page:x?} has changed, which an undisturbed run leaves alone"
             );
         }

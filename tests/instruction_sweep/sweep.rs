@@ -134,7 +134,7 @@ pub(crate) fn sweep(
         if findings.instructions % INSTRUCTIONS_PER_FULL_LOOK == 0 {
             examiner.expect_no_change_beyond(&undisturbed.pages, live, shadow);
         }
-        let has_changed = |page: &&Range<usize>| !shadow.same_as(live, (*page).clone());
+        let has_changed = |page: &&Range<usize>| !shadow.equals(live, (*page).clone());
         let changed: Vec<_> = undisturbed.pages.iter().filter(has_changed).cloned().collect();
         if changed.is_empty() {
             continue;

@@ -16,7 +16,7 @@ const LOSS_NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What was killed in the whole run.
 #[derive(Debug, Default)]
-pub(crate) struct Kills {
+pub(crate) struct KillLog {
     pub log: Vec<Kill>,
     /// Times that a role's turn came and none of its processes was there to be killed.
     pub missed: BTreeMap<String, u64>,
@@ -30,28 +30,28 @@ pub(crate) struct Kill {
     pub role: String,
     pub(super) pid: u32,
     /// Who was served by whom when it was last looked. Of a keeper's kill, that was just before.
-    pub(super) listing: Arc<Listing>,
+    pub(super) process_list: Arc<ProcessList>,
     /// Its parent: for a handler the keeper that forked it, or the supervisor if that one has died since.
     pub(super) parent: u32,
     /// The keeper that forked it is dead; another has adopted it, or is about to.
-    pub(super) orphan: bool,
+    pub(super) is_orphan: bool,
 }
 
 /// Which handlers serve whom. A handler that has died is there until it has a successor: its keeper enters that one.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(super) struct ProcessList {
     /// When it was asked for.
     pub(super) at: Instant,
     handlers: HashSet<u32>,
     /// Those of them that may get players besides: all where handlers are shared, else whoever has none yet.
-    open_to_others: HashSet<u32>,
+    may_take_others: HashSet<u32>,
     /// Pid of the handler of each player.
     served_by: HashMap<String, u32>,
 }
 
-impl Kills {
+impl KillLog {
     /// How many of a role were killed.
-    pub(crate) fn of_role(&self, role: &str) -> u64 {
+    pub(crate) fn count(&self, role: &str) -> u64 {
         self.log.iter().filter(|kill| kill.role == role).count() as u64
     }
 
@@ -67,29 +67,29 @@ impl Kills {
     }
 
     /// How many of these losses (whose connection, and when) a double fault explains.
-    pub(crate) fn explain(&self, losses: &[(String, Instant)], slack: Duration) -> u64 {
+    pub(crate) fn count_explained(&self, losses: &[(String, Instant)], slack: Duration) -> u64 {
         let doubles: Vec<&Kill> = self.double_faults(slack).collect();
-        let explained = |(player, at): &&(String, Instant)| {
-            doubles.iter().any(|kill| self.costs(kill, player, *at, slack))
+        let is_explained = |(player, at): &&(String, Instant)| {
+            doubles.iter().any(|kill| self.explains(kill, player, *at, slack))
         };
-        losses.iter().filter(explained).count() as u64
+        losses.iter().filter(is_explained).count() as u64
     }
 
     /// Whether this handler's death, together with its keeper's, may have cost the player's connection at that time: when the second of
     /// both died, or not much later.
-    fn costs(&self, handler: &Kill, player: &str, at: Instant, slack: Duration) -> bool {
+    fn explains(&self, handler: &Kill, player: &str, at: Instant, slack: Duration) -> bool {
         let follows = |kill: &Kill| {
             let after = at.checked_duration_since(kill.at);
             after.is_some_and(|after| after < LOSS_NOTICED_WITHIN + slack)
         };
         self.keepers_of(handler).any(|keeper| {
-            let was_left = is_unreplaced(handler, keeper)
-                && keeper.listing.served_by.get(player) == Some(&handler.pid)
+            let had_no_successor = is_unreplaced(handler, keeper)
+                && keeper.process_list.served_by.get(player) == Some(&handler.pid)
                 && follows(keeper);
-            let was_exposed = is_unadopted(handler, keeper, slack)
+            let had_no_keeper = is_unadopted(handler, keeper, slack)
                 && self.may_have_served(handler, player)
                 && follows(handler);
-            was_left || was_exposed
+            had_no_successor || had_no_keeper
         })
     }
 
@@ -97,21 +97,22 @@ impl Kills {
     fn keepers_of(&self, handler: &Kill) -> impl Iterator<Item = &Kill> {
         self.log
             .iter()
-            .filter(|kill| kill.role == KEEPER && (kill.pid == handler.parent || handler.orphan))
+            .filter(|kill| kill.role == KEEPER && (kill.pid == handler.parent || handler.is_orphan))
     }
 
     /// Whether the player was the handler's when that was killed: it was when it was last looked, or may have come to it since, being new
     /// or having lost another that was killed.
     fn may_have_served(&self, handler: &Kill, player: &str) -> bool {
-        let listing = &handler.listing;
-        let is_homeless = |by: u32| {
-            let mut since = self.log.iter().filter(|kill| kill.at >= listing.at);
+        let process_list = &handler.process_list;
+        let lost_its_handler = |by: u32| {
+            let mut since = self.log.iter().filter(|kill| kill.at >= process_list.at);
             since.any(|kill| kill.pid == by && kill.at <= handler.at)
         };
-        match listing.served_by.get(player) {
+        match process_list.served_by.get(player) {
             Some(pid) if *pid == handler.pid => true,
             former => {
-                listing.open_to_others.contains(&handler.pid) && former.is_none_or(|pid| is_homeless(*pid))
+                process_list.may_take_others.contains(&handler.pid)
+                    && former.is_none_or(|pid| lost_its_handler(*pid))
             }
         }
     }
@@ -119,7 +120,7 @@ impl Kills {
 
 /// Whether the handler had been killed when the keeper was, and had no successor yet.
 fn is_unreplaced(handler: &Kill, keeper: &Kill) -> bool {
-    handler.at <= keeper.at && keeper.listing.handlers.contains(&handler.pid)
+    handler.at <= keeper.at && keeper.process_list.handlers.contains(&handler.pid)
 }
 
 /// Whether the keeper had been killed when the handler was, and that one may not have been adopted yet.
@@ -128,7 +129,7 @@ fn is_unadopted(handler: &Kill, keeper: &Kill, slack: Duration) -> bool {
     after.is_some_and(|after| after < ADOPTION_TIME + slack)
 }
 
-impl Listing {
+impl ProcessList {
     /// What the console has answered to a question that was asked then.
     pub(super) fn of(processes: &[Process], at: Instant) -> Self {
         let of_handlers = processes.iter().filter(|process| process.role == HANDLER);
@@ -144,7 +145,7 @@ impl Listing {
         Self {
             at,
             served_by,
-            open_to_others: if are_shared { handlers.clone() } else { alone },
+            may_take_others: if are_shared { handlers.clone() } else { alone },
             handlers,
         }
     }
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     /// Each of these handlers serves these players.
-    fn listing(at: Instant, served: &[(u32, &[&str])]) -> Arc<Listing> {
+    fn process_list(at: Instant, served: &[(u32, &[&str])]) -> Arc<ProcessList> {
         let players = |(pid, players): &(u32, &[&str])| -> Vec<Process> {
             let each = players
                 .iter()
@@ -163,23 +164,23 @@ mod tests {
             each.collect()
         };
         let processes: Vec<Process> = served.iter().flat_map(players).collect();
-        Arc::new(Listing::of(&processes, at))
+        Arc::new(ProcessList::of(&processes, at))
     }
 
     /// Kills within one run, at milliseconds from its beginning.
-    struct Story {
+    struct KillTimeline {
         began: Instant,
-        listing: Arc<Listing>,
-        kills: Kills,
+        process_list: Arc<ProcessList>,
+        kills: KillLog,
     }
 
-    impl Story {
+    impl KillTimeline {
         fn new(served: &[(u32, &[&str])]) -> Self {
             let began = Instant::now();
             Self {
                 began,
-                listing: listing(began, served),
-                kills: Kills::default(),
+                process_list: process_list(began, served),
+                kills: KillLog::default(),
             }
         }
 
@@ -187,8 +188,8 @@ mod tests {
             self.began + Duration::from_millis(ms)
         }
 
-        fn look(&mut self, ms: u64, served: &[(u32, &[&str])]) {
-            self.listing = listing(self.at(ms), served);
+        fn list(&mut self, ms: u64, served: &[(u32, &[&str])]) {
+            self.process_list = process_list(self.at(ms), served);
         }
 
         fn kill(&mut self, ms: u64, role: &str, pid: u32, parent: u32) {
@@ -196,9 +197,9 @@ mod tests {
                 at: self.at(ms),
                 role: role.to_owned(),
                 pid,
-                listing: self.listing.clone(),
+                process_list: self.process_list.clone(),
                 parent,
-                orphan: parent == ROOT,
+                is_orphan: parent == ROOT,
             });
         }
 
@@ -209,7 +210,7 @@ mod tests {
 
         fn is_explained(&self, player: &str, ms: u64) -> bool {
             let losses = [(player.to_owned(), self.at(ms))];
-            self.kills.explain(&losses, Duration::ZERO) == 1
+            self.kills.count_explained(&losses, Duration::ZERO) == 1
         }
     }
 
@@ -217,65 +218,70 @@ mod tests {
 
     #[test]
     fn whoever_had_no_successor_when_the_keeper_died_may_lose_all_its_connections() {
-        let mut story = Story::new(&[(60, &["ann"]), (61, &["bob", "bea"]), (62, &["cid"])]);
-        story.kill(0, "handler", 60, 50);
-        story.kill(100, "handler", 61, 50);
-        story.kill(100, "handler", 62, 51);
+        let mut timeline = KillTimeline::new(&[(60, &["ann"]), (61, &["bob", "bea"]), (62, &["cid"])]);
+        timeline.kill(0, "handler", 60, 50);
+        timeline.kill(100, "handler", 61, 50);
+        timeline.kill(100, "handler", 62, 51);
         // However long the keeper takes for it: 60 has a successor now, and 61 has not.
-        story.look(900, &[(70, &["ann"]), (61, &["bob", "bea"]), (62, &["cid"])]);
-        story.kill(901, "keeper", 50, ROOT);
-        assert_eq!(story.double_faults(), [61], "62 has another keeper");
-        assert!(story.is_explained("bob", 901) && story.is_explained("bea", 2000));
+        timeline.list(900, &[(70, &["ann"]), (61, &["bob", "bea"]), (62, &["cid"])]);
+        timeline.kill(901, "keeper", 50, ROOT);
+        assert_eq!(timeline.double_faults(), [61], "62 has another keeper");
+        assert!(timeline.is_explained("bob", 901) && timeline.is_explained("bea", 2000));
         assert!(
-            !story.is_explained("ann", 950),
+            !timeline.is_explained("ann", 950),
             "it had a handler and lost its connection"
         );
-        assert!(!story.is_explained("cid", 950), "its keeper lives");
-        assert!(!story.is_explained("bob", 900), "its keeper lived");
-        assert!(!story.is_explained("bob", 60_000), "that was long ago");
+        assert!(!timeline.is_explained("cid", 950), "its keeper lives");
+        assert!(!timeline.is_explained("bob", 900), "its keeper lived");
+        assert!(!timeline.is_explained("bob", 60_000), "that was long ago");
     }
 
     #[test]
     fn whoever_dies_before_it_is_adopted_may_lose_its_connections() {
-        let mut story = Story::new(&[(60, &["ann"]), (61, &["bob"]), (62, &["cid"]), (63, &["dan"])]);
-        story.kill(0, "keeper", 50, ROOT);
-        story.kill(1, "handler", 60, 50);
-        story.kill(500, "handler", 61, ROOT);
-        story.kill(501, "handler", 62, 51);
-        story.kill(10_000, "handler", 63, ROOT);
+        let mut timeline =
+            KillTimeline::new(&[(60, &["ann"]), (61, &["bob"]), (62, &["cid"]), (63, &["dan"])]);
+        timeline.kill(0, "keeper", 50, ROOT);
+        timeline.kill(1, "handler", 60, 50);
+        timeline.kill(500, "handler", 61, ROOT);
+        timeline.kill(501, "handler", 62, 51);
+        timeline.kill(10_000, "handler", 63, ROOT);
         assert_eq!(
-            story.double_faults(),
+            timeline.double_faults(),
             [60, 61],
             "62 has another keeper, 63 had long been adopted"
         );
-        assert!(story.is_explained("ann", 1) && story.is_explained("bob", 700));
-        assert!(!story.is_explained("bob", 499), "its handler lived");
-        assert!(!story.is_explained("cid", 600) && !story.is_explained("dan", 10_000));
+        assert!(timeline.is_explained("ann", 1) && timeline.is_explained("bob", 700));
+        assert!(!timeline.is_explained("bob", 499), "its handler lived");
+        assert!(!timeline.is_explained("cid", 600) && !timeline.is_explained("dan", 10_000));
         let slow = Duration::from_secs(10);
-        let loss = ("dan".to_owned(), story.at(10_000));
-        assert_eq!(story.kills.explain(&[loss], slow), 1, "on a slow machine");
+        let loss = ("dan".to_owned(), timeline.at(10_000));
+        assert_eq!(
+            timeline.kills.count_explained(&[loss], slow),
+            1,
+            "on a slow machine"
+        );
     }
 
     #[test]
     fn a_player_may_have_got_another_handler_since_it_was_last_looked() {
-        let mut shared = Story::new(&[(60, &["ann", "abe"]), (61, &["bob"]), (62, &["cid"])]);
-        let mut own = Story::new(&[(60, &["ann"]), (61, &["bob"]), (62, &["cid"])]);
-        for story in [&mut shared, &mut own] {
-            story.kill(10, "handler", 60, 50);
-            story.kill(500, "keeper", 50, ROOT);
-            story.kill(600, "handler", 61, ROOT);
+        let mut shared = KillTimeline::new(&[(60, &["ann", "abe"]), (61, &["bob"]), (62, &["cid"])]);
+        let mut own = KillTimeline::new(&[(60, &["ann"]), (61, &["bob"]), (62, &["cid"])]);
+        for timeline in [&mut shared, &mut own] {
+            timeline.kill(10, "handler", 60, 50);
+            timeline.kill(500, "keeper", 50, ROOT);
+            timeline.kill(600, "handler", 61, ROOT);
         }
         assert!(shared.is_explained("abe", 600), "61 may have taken over from 60");
         assert!(shared.is_explained("eve", 600), "she came later");
         assert!(!shared.is_explained("cid", 600), "62 lives");
         assert!(!own.is_explained("eve", 600), "61 is bob's alone");
 
-        let mut greeting = Story::new(&[(60, &["ann"])]);
+        let mut greeting = KillTimeline::new(&[(60, &["ann"])]);
         let processes = [
             Process::listed("handler", 61, None),
             Process::listed("handler", 62, Some("cid")),
         ];
-        greeting.listing = Arc::new(Listing::of(&processes, greeting.at(0)));
+        greeting.process_list = Arc::new(ProcessList::of(&processes, greeting.at(0)));
         greeting.kill(500, "keeper", 50, ROOT);
         greeting.kill(600, "handler", 61, ROOT);
         assert!(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::kill_log::{Kill, Kills, Listing};
+use super::kill_log::{Kill, KillLog, ProcessList};
 use crate::machine::process_tree::{self, Stat};
 use crate::options::KillRates;
 use crate::random::Random;
@@ -39,19 +39,19 @@ pub(crate) enum ChaosError {
 #[derive(Debug)]
 pub(crate) struct Killer {
     stop: Sender<()>,
-    thread: JoinHandle<Result<Kills, ConsoleError>>,
+    thread: JoinHandle<Result<KillLog, ConsoleError>>,
 }
 
 /// Everything that is needed to begin.
 #[derive(Debug)]
-pub(crate) struct Plot {
+pub(crate) struct KillPlan {
     root: u32,
     console: Console,
     rates: Vec<(String, f64)>,
     seed: u64,
 }
 
-impl Plot {
+impl KillPlan {
     /// Checks that the processes to be killed are there and run here, below `root`.
     ///
     /// # Errors
@@ -97,11 +97,11 @@ impl Plot {
     pub(crate) fn start(self) -> Killer {
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let mut work = Work::new(self);
+            let mut state = KillerState::new(self);
             loop {
-                match stopped.recv_timeout(work.pause()) {
-                    Err(RecvTimeoutError::Timeout) => work.kill_due()?,
-                    Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(work.kills),
+                match stopped.recv_timeout(state.until_next()) {
+                    Err(RecvTimeoutError::Timeout) => state.kill_due()?,
+                    Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(state.kills),
                 }
             }
         });
@@ -114,7 +114,7 @@ impl Killer {
     ///
     /// # Errors
     /// When the console did not say which processes there are, and the killing ended early.
-    pub(crate) fn end(self) -> Result<Kills, ConsoleError> {
+    pub(crate) fn end(self) -> Result<KillLog, ConsoleError> {
         drop(self.stop);
         self.thread
             .join()
@@ -123,24 +123,24 @@ impl Killer {
 }
 
 /// The killer's own state.
-struct Work {
+struct KillerState {
     root: u32,
     console: Console,
     began: Instant,
-    turns: Vec<Turn>,
+    schedules: Vec<RoleSchedule>,
     random: Random,
     /// Each process once, and none that was killed already.
     victims: Vec<Victim>,
     /// Nothing if it is out of date.
-    listing: Option<Arc<Listing>>,
+    process_list: Option<Arc<ProcessList>>,
     /// Pids and start times of all that were killed. Such a process is listed until it has been reaped and replaced, and for a while it
     /// does not even look dead.
     killed: HashSet<(u32, u64)>,
-    kills: Kills,
+    kills: KillLog,
 }
 
 /// When which role is next. A kill falls somewhere within its turn: at the turns' beginnings several roles would be hit at once.
-struct Turn {
+struct RoleSchedule {
     role: String,
     schedule: Schedule,
     due: Duration,
@@ -153,45 +153,45 @@ struct Victim {
     started_ticks: u64,
 }
 
-impl Work {
-    fn new(plot: Plot) -> Self {
-        let mut random = Random::new(plot.seed, u64::MAX - 1);
-        let turns = plot.rates.into_iter().map(|(role, rate)| {
-            let mut turn = Turn {
+impl KillerState {
+    fn new(plan: KillPlan) -> Self {
+        let mut random = Random::new(plan.seed, u64::MAX - 1);
+        let schedules = plan.rates.into_iter().map(|(role, rate)| {
+            let mut schedule = RoleSchedule {
                 role,
                 schedule: Schedule::new(0, rate),
                 due: Duration::ZERO,
             };
-            turn.advance(&mut random);
-            turn
+            schedule.advance(&mut random);
+            schedule
         });
         Self {
-            root: plot.root,
-            console: plot.console,
+            root: plan.root,
+            console: plan.console,
             began: Instant::now(),
-            turns: turns.collect(),
+            schedules: schedules.collect(),
             random,
             victims: Vec::new(),
-            listing: None,
+            process_list: None,
             killed: HashSet::new(),
-            kills: Kills::default(),
+            kills: KillLog::default(),
         }
     }
 
     /// How long it is until the next kill.
-    fn pause(&self) -> Duration {
-        let next = self.turns.iter().map(|turn| turn.due).min();
+    fn until_next(&self) -> Duration {
+        let next = self.schedules.iter().map(|schedule| schedule.due).min();
         next.map_or(Duration::MAX, |due| due.saturating_sub(self.began.elapsed()))
     }
 
     fn kill_due(&mut self) -> Result<(), ConsoleError> {
         let now = self.began.elapsed();
-        for index in 0..self.turns.len() {
-            if self.turns[index].due > now {
+        for index in 0..self.schedules.len() {
+            if self.schedules[index].due > now {
                 continue;
             }
-            self.turns[index].advance(&mut self.random);
-            let role = self.turns[index].role.clone();
+            self.schedules[index].advance(&mut self.random);
+            let role = self.schedules[index].role.clone();
             match self.kill_one(&role)? {
                 Some(kill) => self.kills.log.push(kill),
                 None => *self.kills.missed.entry(role).or_default() += 1,
@@ -204,16 +204,16 @@ impl Work {
         for _ in 0..TRIES {
             let of_role = |victim: &Victim| victim.process.role == role;
             // When a keeper dies, it matters for whom it has not found a successor.
-            let listing = self.listing.take().filter(|listing| {
+            let process_list = self.process_list.take().filter(|process_list| {
                 role != super::KEEPER
-                    && listing.at.elapsed() <= LIST_AGE_MAX
+                    && process_list.at.elapsed() <= LIST_AGE_MAX
                     && self.victims.iter().any(of_role)
             });
-            let listing = match listing {
-                Some(listing) => listing,
-                None => self.list()?,
+            let process_list = match process_list {
+                Some(process_list) => process_list,
+                None => self.refresh_list()?,
             };
-            self.listing = Some(listing.clone());
+            self.process_list = Some(process_list.clone());
             let candidates: Vec<usize> = (0..self.victims.len())
                 .filter(|index| of_role(&self.victims[*index]))
                 .collect();
@@ -224,16 +224,16 @@ impl Work {
             let at = Instant::now();
             let Ok(parent) = kill(self.root, &victim) else {
                 // One that has ended since, or whose number has gone to another, is no victim, and the list is out of date.
-                self.listing = None;
+                self.process_list = None;
                 continue;
             };
             self.killed.insert((victim.process.pid, victim.started_ticks));
             return Ok(Some(Kill {
                 at,
-                orphan: parent == self.root,
+                is_orphan: parent == self.root,
                 parent,
                 pid: victim.process.pid,
-                listing,
+                process_list,
                 role: victim.process.role,
             }));
         }
@@ -242,28 +242,28 @@ impl Work {
 
     /// Asks which processes there are. A process that began after the question may bear the number of another that had ended
     /// by then; so only those are victims that are older.
-    fn list(&mut self) -> Result<Arc<Listing>, ConsoleError> {
+    fn refresh_list(&mut self) -> Result<Arc<ProcessList>, ConsoleError> {
         let (at, asked_ticks) = (Instant::now(), process_tree::ticks_since_boot());
         let processes = self.console.processes()?;
-        let listing = Listing::of(&processes, at);
+        let process_list = ProcessList::of(&processes, at);
         // A handler that serves several is listed for each of them.
         let mut seen = HashSet::new();
         let victims = processes.into_iter().filter_map(|process| {
             let started_ticks = Stat::of(process.pid).ok()?.started_ticks;
-            let is_fair_game = started_ticks < asked_ticks
+            let is_candidate = started_ticks < asked_ticks
                 && seen.insert(process.pid)
                 && !self.killed.contains(&(process.pid, started_ticks));
-            is_fair_game.then_some(Victim {
+            is_candidate.then_some(Victim {
                 process,
                 started_ticks,
             })
         });
         self.victims = victims.collect();
-        Ok(Arc::new(listing))
+        Ok(Arc::new(process_list))
     }
 }
 
-impl Turn {
+impl RoleSchedule {
     fn advance(&mut self, random: &mut Random) {
         let begin_ns = self.schedule.advance();
         let within_ns = random.below((self.schedule.intended() - begin_ns).max(1));
@@ -331,7 +331,7 @@ mod tests {
             Process::listed("handler", pid, Some("ann")),
             Process::listed("handler", pid, Some("bob")),
         ]);
-        let mut work = Work::new(Plot {
+        let mut state = KillerState::new(KillPlan {
             root: std::process::id(),
             console,
             rates: Vec::new(),
@@ -339,11 +339,11 @@ mod tests {
         });
         // The console is asked for what is older than the question, to the hundredth of a second.
         std::thread::sleep(Duration::from_millis(20));
-        work.list().expect("it answers");
-        assert_eq!(work.victims.len(), 1, "one process that serves two");
-        work.killed.insert((pid, work.victims[0].started_ticks));
-        assert!(work.kill_one("handler").expect("it answers").is_none());
-        assert!(work.victims.is_empty());
+        state.refresh_list().expect("it answers");
+        assert_eq!(state.victims.len(), 1, "one process that serves two");
+        state.killed.insert((pid, state.victims[0].started_ticks));
+        assert!(state.kill_one("handler").expect("it answers").is_none());
+        assert!(state.victims.is_empty());
         child.kill().expect("it was let live");
         assert_eq!(child.wait().expect("it ends").signal(), Some(9));
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
-use super::{Foreign, ForeignError, Queues, joined, relayed};
+use super::{PeerError, PeerSession, Queues, joined, relayed};
 
 // Codes of messages, as Colyseus numbers them.
 const JOIN_ROOM: u8 = 10;
@@ -39,23 +39,23 @@ pub(super) struct Colyseus {
     request: u32,
     /// Its id as a number, once there is one.
     room: u64,
-    stage: Stage,
+    state: State,
 }
 
 #[derive(Debug, Default)]
-enum Stage {
+enum State {
     #[default]
-    Before,
+    Idle,
     /// A seat was asked for.
-    Asking,
+    RequestingSeat,
     /// It was given; the web socket is being opened.
-    Opening,
-    Open(Box<WebSocket<Pipe>>),
+    Upgrading,
+    Open(Box<WebSocket<ByteBuffer>>),
 }
 
 /// The web socket's connection: bytes that have come, and bytes that are to go.
 #[derive(Debug, Default)]
-struct Pipe {
+struct ByteBuffer {
     input: BytesMut,
     output: BytesMut,
 }
@@ -69,43 +69,47 @@ struct Seat {
     process_id: String,
 }
 
-impl Foreign for Colyseus {
-    fn send(&mut self, message: &ClientMessage) -> Result<(), ForeignError> {
-        match (message, &mut self.stage) {
-            (ClientMessage::CreateRoom { request, .. }, Stage::Before) => {
-                self.ask(*request, "create/relay");
+impl PeerSession for Colyseus {
+    fn send(&mut self, message: &ClientMessage) -> Result<(), PeerError> {
+        match (message, &mut self.state) {
+            (ClientMessage::CreateRoom { request, .. }, State::Idle) => {
+                self.request_seat(*request, "create/relay");
             }
-            (ClientMessage::JoinRoom { request, room, .. }, Stage::Before) => {
-                self.ask(*request, &format!("joinById/{}", characters_of(*room)));
+            (ClientMessage::JoinRoom { request, room, .. }, State::Idle) => {
+                self.request_seat(*request, &format!("joinById/{}", room_id_text(*room)));
             }
-            (ClientMessage::Act { action, .. }, Stage::Open(socket)) => {
+            (ClientMessage::Act { action, .. }, State::Open(socket)) => {
                 let mut bytes = BytesMut::with_capacity(action.len() + 2);
                 bytes.extend_from_slice(&[ROOM_DATA_BYTES, MESSAGE]);
                 bytes.extend_from_slice(action);
-                say(socket, bytes)?;
-                self.collect();
+                send_binary(socket, bytes)?;
+                self.collect_output();
             }
-            (ClientMessage::Goodbye, Stage::Open(socket)) => {
-                say(socket, BytesMut::from(&[LEAVE_ROOM][..]))?;
-                self.collect();
+            (ClientMessage::Goodbye, State::Open(socket)) => {
+                send_binary(socket, BytesMut::from(&[LEAVE_ROOM][..]))?;
+                self.collect_output();
             }
-            _ => return Err(ForeignError::NoSuchThing("this message")),
+            _ => return Err(PeerError::Unsupported("this message")),
         }
         Ok(())
     }
 
-    fn receive(&mut self, mut bytes: &[u8]) -> Result<(), ForeignError> {
-        if !matches!(self.stage, Stage::Open(_)) {
+    fn receive(&mut self, mut bytes: &[u8]) -> Result<(), PeerError> {
+        if !matches!(self.state, State::Open(_)) {
             self.input.extend_from_slice(bytes);
             bytes = &[];
         }
-        match self.stage {
-            Stage::Before => return Err(ForeignError::Answer("one that nobody asked for".to_owned())),
-            Stage::Asking => self.seat_given()?,
-            Stage::Opening => self.opened()?,
-            Stage::Open(_) => {}
+        match self.state {
+            State::Idle => {
+                return Err(PeerError::UnexpectedAnswer(
+                    "one that nobody asked for".to_owned(),
+                ));
+            }
+            State::RequestingSeat => self.on_seat_response()?,
+            State::Upgrading => self.on_upgraded()?,
+            State::Open(_) => {}
         }
-        self.listen(bytes)
+        self.read_websocket(bytes)
     }
 
     fn queues(&mut self) -> &mut Queues {
@@ -118,24 +122,24 @@ impl Foreign for Colyseus {
 }
 
 impl Colyseus {
-    fn ask(&mut self, request: u32, for_what: &str) {
+    fn request_seat(&mut self, request: u32, action: &str) {
         self.request = request;
-        self.stage = Stage::Asking;
+        self.state = State::RequestingSeat;
         let ask = format!(
-            "POST /matchmake/{for_what} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\
+            "POST /matchmake/{action} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\
              Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
         );
         self.queues.output.extend_from_slice(ask.as_bytes());
     }
 
-    fn seat_given(&mut self) -> Result<(), ForeignError> {
-        let Some(body) = self.answer(STATUS_OK)? else {
+    fn on_seat_response(&mut self) -> Result<(), PeerError> {
+        let Some(body) = self.take_response(STATUS_OK)? else {
             return Ok(());
         };
         let seat: Seat =
-            serde_json::from_slice(&body).map_err(|error| ForeignError::Answer(error.to_string()))?;
-        self.room = number_of(&seat.room_id)?;
-        self.stage = Stage::Opening;
+            serde_json::from_slice(&body).map_err(|error| PeerError::UnexpectedAnswer(error.to_string()))?;
+        self.room = room_number(&seat.room_id)?;
+        self.state = State::Upgrading;
         let Seat {
             session_id,
             room_id,
@@ -149,29 +153,29 @@ impl Colyseus {
         Ok(())
     }
 
-    fn opened(&mut self) -> Result<(), ForeignError> {
-        if self.answer(STATUS_SWITCHING_PROTOCOLS)?.is_none() {
+    fn on_upgraded(&mut self) -> Result<(), PeerError> {
+        if self.take_response(STATUS_SWITCHING_PROTOCOLS)?.is_none() {
             return Ok(());
         }
-        let pipe = Pipe {
+        let buffers = ByteBuffer {
             input: self.input.split(),
             output: BytesMut::new(),
         };
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER_BYTES)
             .write_buffer_size(0);
-        let socket = WebSocket::from_raw_socket(pipe, Role::Client, Some(config));
-        self.stage = Stage::Open(Box::new(socket));
+        let socket = WebSocket::from_raw_socket(buffers, Role::Client, Some(config));
+        self.state = State::Open(Box::new(socket));
         Ok(())
     }
 
     /// The body of the HTTP answer, if it is whole; it must have this status.
-    fn answer(&mut self, status: u16) -> Result<Option<BytesMut>, ForeignError> {
+    fn take_response(&mut self, status: u16) -> Result<Option<BytesMut>, PeerError> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
         let parsed = response
             .parse(&self.input)
-            .map_err(|error| ForeignError::Answer(error.to_string()))?;
+            .map_err(|error| PeerError::UnexpectedAnswer(error.to_string()))?;
         let httparse::Status::Complete(head_bytes) = parsed else {
             return Ok(None);
         };
@@ -193,13 +197,13 @@ impl Colyseus {
         } else {
             let found = found.unwrap_or(0);
             let text = String::from_utf8_lossy(&body);
-            Err(ForeignError::Answer(format!("status {found}: {text}")))
+            Err(PeerError::UnexpectedAnswer(format!("status {found}: {text}")))
         }
     }
 
     /// Takes what came over the web socket.
-    fn listen(&mut self, bytes: &[u8]) -> Result<(), ForeignError> {
-        let Stage::Open(socket) = &mut self.stage else {
+    fn read_websocket(&mut self, bytes: &[u8]) -> Result<(), PeerError> {
+        let State::Open(socket) = &mut self.state else {
             return Ok(());
         };
         socket.get_mut().input.extend_from_slice(bytes);
@@ -207,7 +211,7 @@ impl Colyseus {
             match socket.read() {
                 Ok(Message::Binary(message)) => match message[..] {
                     [JOIN_ROOM, ..] => {
-                        say(socket, BytesMut::from(&[JOIN_ROOM][..]))?;
+                        send_binary(socket, BytesMut::from(&[JOIN_ROOM][..]))?;
                         let joined = joined(self.request, RoomId(self.room));
                         self.queues.messages.push_back(joined);
                     }
@@ -217,9 +221,9 @@ impl Colyseus {
                     [ROOM_STATE | ROOM_STATE_PATCH, ..] => {}
                     [ERROR, ref text @ ..] => {
                         let text = String::from_utf8_lossy(text).into_owned();
-                        return Err(ForeignError::Answer(text));
+                        return Err(PeerError::UnexpectedAnswer(text));
                     }
-                    _ => return Err(ForeignError::Answer(format!("{:?}", &message[..]))),
+                    _ => return Err(PeerError::UnexpectedAnswer(format!("{:?}", &message[..]))),
                 },
                 // Pings are answered by the web socket itself.
                 Ok(_) => {}
@@ -229,13 +233,13 @@ impl Colyseus {
                 Err(error) => return Err(Box::new(error).into()),
             }
         }
-        self.collect();
+        self.collect_output();
         Ok(())
     }
 
     /// Moves what the web socket wants to send to where the client looks for it.
-    fn collect(&mut self) {
-        if let Stage::Open(socket) = &mut self.stage {
+    fn collect_output(&mut self) {
+        if let State::Open(socket) = &mut self.state {
             let output = &mut socket.get_mut().output;
             self.queues.output.extend_from_slice(output);
             output.clear();
@@ -243,11 +247,11 @@ impl Colyseus {
     }
 }
 
-fn say(socket: &mut WebSocket<Pipe>, bytes: BytesMut) -> Result<(), ForeignError> {
+fn send_binary(socket: &mut WebSocket<ByteBuffer>, bytes: BytesMut) -> Result<(), PeerError> {
     Ok(socket.send(Message::Binary(bytes.freeze())).map_err(Box::new)?)
 }
 
-impl Read for Pipe {
+impl Read for ByteBuffer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.input.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -258,7 +262,7 @@ impl Read for Pipe {
     }
 }
 
-impl Write for Pipe {
+impl Write for ByteBuffer {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.output.extend_from_slice(buffer);
         Ok(buffer.len())
@@ -270,22 +274,22 @@ impl Write for Pipe {
 }
 
 /// A room's id as a number.
-fn number_of(id: &str) -> Result<u64, ForeignError> {
+fn room_number(id: &str) -> Result<u64, PeerError> {
     let bits = |character: u8| ID_ALPHABET.iter().position(|known| *known == character);
     let number = id
         .bytes()
         .try_fold(0, |number, character| Some(number << 6 | bits(character)? as u64));
     number
         .filter(|_| id.len() == ID_CHARACTERS)
-        .ok_or_else(|| ForeignError::Answer(format!("room id {id:?}")))
+        .ok_or_else(|| PeerError::UnexpectedAnswer(format!("room id {id:?}")))
 }
 
 /// The same back again.
-fn characters_of(RoomId(number): RoomId) -> String {
-    let character = |place: usize| ID_ALPHABET[(number >> (6 * place) & 63) as usize];
+fn room_id_text(RoomId(number): RoomId) -> String {
+    let character = |position: usize| ID_ALPHABET[(number >> (6 * position) & 63) as usize];
     (0..ID_CHARACTERS)
         .rev()
-        .map(|place| char::from(character(place)))
+        .map(|position| char::from(character(position)))
         .collect()
 }
 
@@ -303,7 +307,7 @@ mod tests {
     }
 
     /// A client that has asked for a room, and what it said meanwhile.
-    fn asked() -> Colyseus {
+    fn with_seat_requested() -> Colyseus {
         let mut client = Colyseus::default();
         client
             .send(&crate::client_protocol::create_room(7, "relay", 0, 2))
@@ -311,25 +315,25 @@ mod tests {
         client
     }
 
-    fn said(client: &mut Colyseus) -> String {
+    fn take_output(client: &mut Colyseus) -> String {
         String::from_utf8_lossy(&client.queues().output.split()).into_owned()
     }
 
     #[test]
     fn a_seat_is_asked_for_and_taken_over_one_connection_in_whatever_pieces() {
-        let mut client = asked();
-        assert!(said(&mut client).starts_with("POST /matchmake/create/relay HTTP/1.1\r\n"));
+        let mut client = with_seat_requested();
+        assert!(take_output(&mut client).starts_with("POST /matchmake/create/relay HTTP/1.1\r\n"));
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{SEAT}", SEAT.len());
         for byte in answer.as_bytes() {
             client.receive(&[*byte]).expect("a part of the answer");
         }
-        assert!(said(&mut client).starts_with("GET /P/2iRlCFer7?sessionId=S HTTP/1.1\r\n"));
+        assert!(take_output(&mut client).starts_with("GET /P/2iRlCFer7?sessionId=S HTTP/1.1\r\n"));
         // The first message comes with the answer.
         let opened = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
         client
             .receive(&[&opened[..], &frame(&[JOIN_ROOM, 0, 0])].concat())
             .expect("a web socket");
-        let room = RoomId(number_of("2iRlCFer7").expect("an id"));
+        let room = RoomId(room_number("2iRlCFer7").expect("an id"));
         assert_eq!(client.queues().messages.pop_front(), Some(joined(7, room)));
         assert!(!client.output().is_empty(), "the seat is taken by an answer");
         let message = frame(&[ROOM_DATA_BYTES, MESSAGE, 5, 6]);
@@ -342,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_an_error_with_its_text() {
-        let error = asked()
+        let error = with_seat_requested()
             .receive(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 4\r\n\r\nfull")
             .expect_err("no seat");
         assert!(error.to_string().contains("status 400: full"), "{error}");
@@ -351,8 +355,8 @@ mod tests {
     #[test]
     fn room_ids_are_numbers_and_back() {
         for id in ["2iRlCFer7", "AAAAAAAAA", "---------"] {
-            assert_eq!(characters_of(RoomId(number_of(id).expect("an id"))), id);
+            assert_eq!(room_id_text(RoomId(room_number(id).expect("an id"))), id);
         }
-        assert!(number_of("short").is_err() && number_of("2iRlCFer.").is_err());
+        assert!(room_number("short").is_err() && room_number("2iRlCFer.").is_err());
     }
 }

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use forkade_protocol::{ClientMessage, RoomId};
 
-use super::{Foreign, ForeignError, Queues, joined, relayed};
+use super::{PeerError, PeerSession, Queues, joined, relayed};
 
 /// With what such a server begins each answer, wherever in the text a read of its happened to begin. No digit is among these.
-const ANSWER_BEGINS: u8 = b'E';
-const ANSWER_GOES_ON: u8 = b' ';
+const PREFIX_START: u8 = b'E';
+const PREFIX_END: u8 = b' ';
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// See the module's documentation.
@@ -18,13 +18,13 @@ pub(super) struct Echo {
     /// Digits of a line that is not whole.
     digits: Vec<u8>,
     /// Within the words that an answer begins with.
-    is_in_words: bool,
+    is_in_prefix: bool,
     /// The one for a room.
     request: u32,
 }
 
-impl Foreign for Echo {
-    fn send(&mut self, message: &ClientMessage) -> Result<(), ForeignError> {
+impl PeerSession for Echo {
+    fn send(&mut self, message: &ClientMessage) -> Result<(), PeerError> {
         let output = &mut self.queues.output;
         match message {
             // Each connection is a room of its own. Whoever gets an empty line back has a process.
@@ -34,23 +34,24 @@ impl Foreign for Echo {
             }
             ClientMessage::Act { action, .. } => {
                 for byte in action {
-                    write!(output, "{byte:02x}").map_err(|error| ForeignError::Answer(error.to_string()))?;
+                    write!(output, "{byte:02x}")
+                        .map_err(|error| PeerError::UnexpectedAnswer(error.to_string()))?;
                 }
                 output.extend_from_slice(b"\n");
             }
             ClientMessage::Goodbye => output.extend_from_slice(b"quit\n"),
-            ClientMessage::JoinRoom { .. } => return Err(ForeignError::NoSuchThing("a room of several")),
-            _ => return Err(ForeignError::NoSuchThing("this message")),
+            ClientMessage::JoinRoom { .. } => return Err(PeerError::Unsupported("a room of several")),
+            _ => return Err(PeerError::Unsupported("this message")),
         }
         Ok(())
     }
 
-    fn receive(&mut self, bytes: &[u8]) -> Result<(), ForeignError> {
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), PeerError> {
         for byte in bytes {
             match *byte {
-                ANSWER_GOES_ON if self.is_in_words => self.is_in_words = false,
-                _ if self.is_in_words => {}
-                ANSWER_BEGINS => self.is_in_words = true,
+                PREFIX_END if self.is_in_prefix => self.is_in_prefix = false,
+                _ if self.is_in_prefix => {}
+                PREFIX_START => self.is_in_prefix = true,
                 b'\n' if self.digits.is_empty() => {
                     let joined = joined(self.request, RoomId(0));
                     self.queues.messages.push_back(joined);
@@ -61,7 +62,7 @@ impl Foreign for Echo {
                     self.queues.messages.push_back(relayed(&payload)?);
                 }
                 digit if self.digits.len() < LINE_BYTES_MAX => self.digits.push(digit),
-                _ => return Err(ForeignError::Answer("a line without an end".to_owned())),
+                _ => return Err(PeerError::UnexpectedAnswer("a line without an end".to_owned())),
             }
         }
         Ok(())
@@ -77,13 +78,13 @@ impl Foreign for Echo {
 }
 
 /// The bytes that hexadecimal digits stand for.
-fn bytes_of(digits: &[u8]) -> Result<Vec<u8>, ForeignError> {
+fn bytes_of(digits: &[u8]) -> Result<Vec<u8>, PeerError> {
     let (pairs, rest) = digits.as_chunks::<2>();
     let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
     bytes
         .filter(|_| rest.is_empty())
-        .ok_or_else(|| ForeignError::Answer(String::from_utf8_lossy(digits).into_owned()))
+        .ok_or_else(|| PeerError::UnexpectedAnswer(String::from_utf8_lossy(digits).into_owned()))
 }
 
 #[cfg(test)]
@@ -102,9 +103,9 @@ mod tests {
         for piece in ["Ec", "ho: 0e", "Echo: c4\nf", "Echo:", " f\n"] {
             echo.receive(piece.as_bytes()).expect("it is hexadecimal");
         }
-        let come: Vec<ServerMessage> = echo.queues().messages.drain(..).collect();
+        let received: Vec<ServerMessage> = echo.queues().messages.drain(..).collect();
         let expected = [&[0x0e, 0xc4][..], &[0xff]].map(|payload| relayed(payload).expect("it is encoded"));
-        assert_eq!(come, expected);
+        assert_eq!(received, expected);
     }
 
     #[test]
@@ -133,7 +134,7 @@ mod tests {
         };
         assert!(matches!(
             Echo::default().send(&join),
-            Err(ForeignError::NoSuchThing(_))
+            Err(PeerError::Unsupported(_))
         ));
     }
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entrant, Measurement, Pacing, ROOM_SIZE};
+use super::{Candidate, Measurement, Pacing, ROOM_SIZE};
 use crate::latency::Percentiles;
 use crate::options::CompareOptions;
 
@@ -58,12 +58,12 @@ pub(crate) struct Workload {
 /// When this program cannot be run again.
 pub(super) fn run(
     options: &CompareOptions,
-    entrant: &Entrant,
+    candidate: &Candidate,
     clients: u32,
     pacing: Pacing,
     round: u32,
 ) -> io::Result<Measurement> {
-    let arguments = arguments(options, entrant, clients, pacing, round);
+    let arguments = arguments(options, candidate, clients, pacing, round);
     let json = std::env::temp_dir().join(format!("forkade-compare-{}.json", std::process::id()));
     let output = Command::new(std::env::current_exe()?)
         .args(&arguments)
@@ -82,17 +82,17 @@ pub(super) fn run(
         .filter(|_| output.status.code().is_some_and(|code| code <= 1));
     let failure = match &figures {
         Some(figures) if figures.failures.is_empty() => None,
-        Some(figures) => Some(format!("{}: {}", entrant.name, figures.failures.join("; "))),
+        Some(figures) => Some(format!("{}: {}", candidate.name, figures.failures.join("; "))),
         None => Some(format!(
             "{} was not measured: {}",
-            entrant.name,
-            told(&output.stderr)
+            candidate.name,
+            last_error(&output.stderr)
         )),
     };
     let mut command = vec!["forkade-loadtest".to_owned()];
     command.extend(arguments);
     Ok(Measurement {
-        entrant: entrant.name.clone(),
+        candidate: candidate.name.clone(),
         clients,
         pacing,
         round,
@@ -104,12 +104,12 @@ pub(super) fn run(
 
 fn arguments(
     options: &CompareOptions,
-    entrant: &Entrant,
+    candidate: &Candidate,
     clients: u32,
     pacing: Pacing,
     round: u32,
 ) -> Vec<String> {
-    let room_size = entrant
+    let room_size = candidate
         .peer
         .map_or(ROOM_SIZE, |peer| peer.room_size_max().min(ROOM_SIZE));
     let rate = match pacing {
@@ -129,7 +129,7 @@ fn arguments(
     .into_iter()
     .flat_map(|(name, value)| [format!("--{name}"), value])
     .collect();
-    match entrant.peer {
+    match candidate.peer {
         Some(peer) => {
             arguments.extend(["--peer".to_owned(), peer.name().to_owned()]);
             if let Some(directory) = &options.peers_dir {
@@ -137,7 +137,7 @@ fn arguments(
             }
         }
         None => arguments.extend(
-            entrant
+            candidate
                 .arguments
                 .iter()
                 .map(|word| format!("--server-arg={word}")),
@@ -147,7 +147,7 @@ fn arguments(
 }
 
 /// What a run that came to nothing said last, without its progress.
-fn told(stderr: &[u8]) -> String {
+fn last_error(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let from = ["forkade-loadtest: ", "error: "]
         .iter()

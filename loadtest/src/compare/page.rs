@@ -5,7 +5,9 @@ use std::io;
 
 use super::{Comparison, Figures, Pacing, Summary};
 use crate::report::page::plots::{self, Colour, Plot, PlotError, Series};
-use crate::report::page::{Escaped, Figure, begin, command_line, end, facts_of, write_figure};
+use crate::report::page::{
+    Escaped, Figure, command_line, write_end, write_figure, write_head, write_machine,
+};
 
 /// The whole page.
 ///
@@ -29,7 +31,7 @@ fn figures(comparison: &Comparison) -> Result<Vec<Figure>, PlotError> {
     if !curves.is_empty() {
         figures.push(Figure {
             title: "Latency by percentile, paced",
-            about: "Which share of all messages came within how many milliseconds, at the largest number of clients, in the \
+            caption: "Which share of all messages came within how many milliseconds, at the largest number of clients, in the \
                     first round.",
             legend: legend(&curves),
             svg: plots::percentiles(&curves)?,
@@ -80,7 +82,7 @@ fn figures(comparison: &Comparison) -> Result<Vec<Figure>, PlotError> {
             |row| row.memory_all_kib_per_client,
         ),
     ];
-    for (title, about, unit, logarithmic, of) in lines {
+    for (title, caption, unit, logarithmic, of) in lines {
         let series: Vec<Series<'_>> = coloured(comparison)
             .map(|(colour, name)| (colour, name, against_clients(comparison, name, of)))
             .filter(|(_, _, points)| !points.is_empty())
@@ -93,7 +95,7 @@ fn figures(comparison: &Comparison) -> Result<Vec<Figure>, PlotError> {
         let plot = if logarithmic { plot.logarithmic() } else { plot };
         figures.push(Figure {
             title,
-            about,
+            caption,
             legend: legend(&series),
             svg: plot.draw(&series, &[])?,
         });
@@ -102,7 +104,10 @@ fn figures(comparison: &Comparison) -> Result<Vec<Figure>, PlotError> {
 }
 
 fn coloured(comparison: &Comparison) -> impl Iterator<Item = (Colour, &str)> {
-    let names = comparison.entrants.iter().map(|entrant| entrant.name.as_str());
+    let names = comparison
+        .candidates
+        .iter()
+        .map(|candidate| candidate.name.as_str());
     Colour::ALL.into_iter().cycle().zip(names)
 }
 
@@ -114,7 +119,7 @@ fn legend(series: &[Series<'_>]) -> Vec<(Colour, String)> {
 }
 
 fn against_clients(comparison: &Comparison, name: &str, of: fn(&Summary) -> Option<f64>) -> Vec<(f64, f64)> {
-    let rows = comparison.summaries.iter().filter(|row| row.entrant == name);
+    let rows = comparison.summaries.iter().filter(|row| row.candidate == name);
     let mut points: Vec<(f64, f64)> = rows
         .filter_map(|row| Some((f64::from(row.clients), of(row)?)))
         .collect();
@@ -127,25 +132,28 @@ fn curve_of(comparison: &Comparison, name: &str) -> Option<Vec<(f64, f64)>> {
     let paced = comparison
         .measurements
         .iter()
-        .filter(|run| run.entrant == name && run.pacing == Pacing::Paced && run.round == 1);
+        .filter(|run| run.candidate == name && run.pacing == Pacing::Paced && run.round == 1);
     let largest = paced.max_by_key(|run| run.clients)?;
     let Figures { workloads, .. } = largest.figures.as_ref()?;
     Some(workloads.first()?.latency_curve.clone())
 }
 
 fn write(page: &mut String, comparison: &Comparison, figures: &[Figure]) -> fmt::Result {
-    begin(page, "Forkade and others")?;
+    write_head(page, "Forkade and others")?;
     writeln!(
         page,
         "<p class=\"about\">{}</p>\n</header>",
         Escaped(&comparison.description)
     )?;
-    table(page, comparison)?;
+    write_table(page, comparison)?;
     for figure in figures {
         write_figure(page, figure)?;
     }
     page.push_str("<section>\n<h2>What the others do not do</h2>\n<table>\n");
-    let peers = comparison.entrants.iter().filter_map(|entrant| entrant.peer);
+    let peers = comparison
+        .candidates
+        .iter()
+        .filter_map(|candidate| candidate.peer);
     for peer in peers {
         writeln!(
             page,
@@ -155,18 +163,18 @@ fn write(page: &mut String, comparison: &Comparison, figures: &[Figure]) -> fmt:
         )?;
     }
     page.push_str("</table>\n</section>\n");
-    remarks(page, comparison)?;
+    write_remarks(page, comparison)?;
     page.push_str("<section>\n<h2>Each measurement</h2>\n<pre>");
     for run in &comparison.measurements {
         writeln!(page, "{}", Escaped(&command_line(&run.command)))?;
     }
     page.push_str("</pre>\n<table>\n");
-    facts_of(page, &comparison.machine)?;
+    write_machine(page, &comparison.machine)?;
     page.push_str("</table>\n</section>\n");
-    end(page)
+    write_end(page)
 }
 
-fn table(page: &mut String, comparison: &Comparison) -> fmt::Result {
+fn write_table(page: &mut String, comparison: &Comparison) -> fmt::Result {
     let (names, rows) = comparison.rows();
     let clients = rows.first().map_or(0, |(row, _)| row.clients);
     write!(
@@ -178,13 +186,13 @@ fn table(page: &mut String, comparison: &Comparison) -> fmt::Result {
     }
     page.push_str("</tr>\n");
     for (row, cells) in &rows {
-        write!(page, "<tr><th>{}</th>", Escaped(&row.entrant))?;
+        write!(page, "<tr><th>{}</th>", Escaped(&row.candidate))?;
         for (figure, ratio) in cells {
             write!(page, "<td>{figure} <small>{ratio}</small></td>")?;
         }
         page.push_str("</tr>\n");
     }
-    for (label, ratios) in comparison.against() {
+    for (label, ratios) in comparison.ratios_to_peers() {
         write!(page, "<tr><th>{}</th>", Escaped(&label))?;
         for ratio in ratios {
             write!(page, "<td>{ratio}</td>")?;
@@ -195,14 +203,14 @@ fn table(page: &mut String, comparison: &Comparison) -> fmt::Result {
     Ok(())
 }
 
-fn remarks(page: &mut String, comparison: &Comparison) -> fmt::Result {
+fn write_remarks(page: &mut String, comparison: &Comparison) -> fmt::Result {
     page.push_str("<section>\n<h2>To beware of</h2>\n");
     for row in &comparison.summaries {
         for remark in &row.remarks {
-            let (entrant, remark) = (Escaped(&row.entrant), Escaped(remark));
+            let (candidate, remark) = (Escaped(&row.candidate), Escaped(remark));
             writeln!(
                 page,
-                "<p class=\"note\">{entrant}, {} clients, {remark}</p>",
+                "<p class=\"note\">{candidate}, {} clients, {remark}</p>",
                 row.clients
             )?;
         }

@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
-use super::{Entrant, Figures, Measurement, Pacing};
+use super::{Candidate, Figures, Measurement, Pacing};
 use crate::server::peer::Peer;
 
 /// What is told of one server at one number of clients. Nothing where nothing was measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Summary {
-    pub entrant: String,
+    #[serde(rename = "entrant")]
+    pub candidate: String,
     pub peer: Option<Peer>,
     pub clients: u32,
     /// Over both kinds of pacing.
@@ -28,20 +29,20 @@ pub(crate) struct Summary {
 }
 
 /// Summaries of all servers, the first of them at the first number of clients coming first.
-pub(super) fn of(entrants: &[Entrant], clients: &[u32], measurements: &[Measurement]) -> Vec<Summary> {
+pub(super) fn of(candidates: &[Candidate], clients: &[u32], measurements: &[Measurement]) -> Vec<Summary> {
     let pairs = clients
         .iter()
-        .flat_map(|clients| entrants.iter().map(move |entrant| (*clients, entrant)));
+        .flat_map(|clients| candidates.iter().map(move |candidate| (*clients, candidate)));
     pairs
-        .map(|(clients, entrant)| one(entrant, clients, measurements))
+        .map(|(clients, candidate)| summarise(candidate, clients, measurements))
         .collect()
 }
 
-fn one(entrant: &Entrant, clients: u32, measurements: &[Measurement]) -> Summary {
+fn summarise(candidate: &Candidate, clients: u32, measurements: &[Measurement]) -> Summary {
     let runs = |pacing: Option<Pacing>| {
         measurements
             .iter()
-            .filter(move |run| run.entrant == entrant.name && run.clients == clients)
+            .filter(move |run| run.candidate == candidate.name && run.clients == clients)
             .filter(move |run| pacing.is_none_or(|pacing| run.pacing == pacing))
             .filter_map(|run| run.figures.as_ref())
     };
@@ -50,8 +51,8 @@ fn one(entrant: &Entrant, clients: u32, measurements: &[Measurement]) -> Summary
     };
     let (paced, closed) = (Some(Pacing::Paced), Some(Pacing::ClosedLoop));
     Summary {
-        entrant: entrant.name.clone(),
-        peer: entrant.peer,
+        candidate: candidate.name.clone(),
+        peer: candidate.peer,
         clients,
         joins_per_second: median_of(None, &|run| Some(run.joins_per_second)),
         paced_p50_ms: median_of(paced, &|run| Some(run.latency_ms?.p50)),

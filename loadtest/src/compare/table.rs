@@ -90,7 +90,7 @@ impl Comparison {
     }
 
     /// For each Forkade and each peer: what Forkade's figures are of the peer's.
-    pub(super) fn against(&self) -> Vec<(String, Vec<String>)> {
+    pub(super) fn ratios_to_peers(&self) -> Vec<(String, Vec<String>)> {
         let summaries = self.last();
         let (peers, forkades): (Vec<&Summary>, Vec<&Summary>) =
             summaries.into_iter().partition(|summary| summary.peer.is_some());
@@ -99,7 +99,7 @@ impl Comparison {
             .flat_map(|forkade| peers.iter().map(move |peer| (*forkade, *peer)));
         let ratios = pairs.map(|(forkade, peer)| {
             let of = |column: &Column| ratio((column.of)(forkade), (column.of)(peer));
-            let label = format!("{} : {}", forkade.entrant, peer.entrant);
+            let label = format!("{} : {}", forkade.candidate, peer.candidate);
             (label, COLUMNS.iter().map(of).collect::<Vec<String>>())
         });
         ratios
@@ -111,9 +111,9 @@ impl Comparison {
 impl fmt::Display for Comparison {
     fn fmt(&self, table: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (names, rows) = self.rows();
-        let against = self.against();
-        let labels = rows.iter().map(|(row, _)| row.entrant.as_str());
-        let labels = labels.chain(against.iter().map(|(label, _)| label.as_str()));
+        let ratios_to_peers = self.ratios_to_peers();
+        let labels = rows.iter().map(|(row, _)| row.candidate.as_str());
+        let labels = labels.chain(ratios_to_peers.iter().map(|(label, _)| label.as_str()));
         let label_width = labels.map(|label| label.chars().count()).max().unwrap_or(0);
         writeln!(table, "{}", self.description)?;
         let clients = rows.first().map_or(0, |(row, _)| row.clients);
@@ -123,16 +123,16 @@ impl fmt::Display for Comparison {
         }
         writeln!(table)?;
         for (row, cells) in &rows {
-            write!(table, "{:<label_width$}", row.entrant)?;
+            write!(table, "{:<label_width$}", row.candidate)?;
             for (figure, ratio) in cells {
                 write!(table, "  {figure:>FIGURE_WIDTH$} {ratio:<RATIO_WIDTH$}")?;
             }
             writeln!(table)?;
         }
-        if !against.is_empty() {
+        if !ratios_to_peers.is_empty() {
             writeln!(table, "\nForkade's figures over a peer's")?;
         }
-        for (label, ratios) in &against {
+        for (label, ratios) in &ratios_to_peers {
             write!(table, "{label:<label_width$}")?;
             for ratio in ratios {
                 write!(table, "  {ratio:>FIGURE_WIDTH$} {:<RATIO_WIDTH$}", "")?;
@@ -142,10 +142,10 @@ impl fmt::Display for Comparison {
         writeln!(table)?;
         for (row, _) in &rows {
             if let Some(peer) = row.peer {
-                writeln!(table, "{}: {}", row.entrant, peer.about())?;
+                writeln!(table, "{}: {}", row.candidate, peer.about())?;
             }
             for remark in &row.remarks {
-                writeln!(table, "{}, {remark}", row.entrant)?;
+                writeln!(table, "{}, {remark}", row.candidate)?;
             }
         }
         for skipped in &self.skipped {
@@ -176,8 +176,8 @@ mod tests {
     use crate::server::peer::Peer;
 
     fn comparison() -> Comparison {
-        let row = |entrant: &str, peer, joins, p99| Summary {
-            entrant: entrant.to_owned(),
+        let row = |candidate: &str, peer, joins, p99| Summary {
+            candidate: candidate.to_owned(),
             peer,
             clients: 10,
             joins_per_second: Some(joins),
@@ -187,7 +187,7 @@ mod tests {
         Comparison {
             machine: Machine::default(),
             description: "relay".to_owned(),
-            entrants: Vec::new(),
+            candidates: Vec::new(),
             skipped: vec!["colyseus is not installed".to_owned()],
             summaries: vec![
                 Summary {
@@ -219,8 +219,8 @@ mod tests {
 
     #[test]
     fn every_forkade_is_set_against_every_peer() {
-        let against = comparison().against();
-        let ratios: Vec<(&str, &str, &str)> = against
+        let ratios_to_peers = comparison().ratios_to_peers();
+        let ratios: Vec<(&str, &str, &str)> = ratios_to_peers
             .iter()
             .map(|(label, ratios)| (label.as_str(), ratios[0].as_str(), ratios[2].as_str()))
             .collect();

@@ -13,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
-use crate::client_protocol::{Speech, SpeechError};
+use crate::client_protocol::{ProtocolError, ProtocolSession};
 use crate::server::peer::Protocol;
 
 /// What is read at once. All clients share one buffer.
@@ -25,30 +25,30 @@ pub(crate) struct Client {
     /// What its players' names begin with.
     name: String,
     /// How many players it was before this one.
-    life: u32,
-    session: Speech,
+    players_before: u32,
+    session: ProtocolSession,
     protocol: Protocol,
     /// What happened to the sessions before this one.
-    former: Counters,
-    link: Link,
+    earlier_counters: Counters,
+    connection: Connection,
     /// What the session could not take yet: the server has too much of this client's to take in.
-    waiting: VecDeque<ClientMessage>,
+    queued: VecDeque<ClientMessage>,
     /// When something was last sent, in nanoseconds.
     pub(crate) last_sent_ns: u64,
     /// Connections tried in a row that came to nothing.
     pub(crate) failed_attempts: u32,
     /// It has lost its connection and will try another one.
-    pub(crate) is_coming_back: bool,
+    pub(crate) will_reconnect: bool,
     /// It has said goodbye, to come back as a new player.
-    pub(crate) is_renewing: bool,
+    pub(crate) is_replacing_player: bool,
     /// The server has answered the greeting of this connection.
-    is_greeted: bool,
-    /// Intended time of a call of the workload that could not be made because of what is `waiting`.
-    pub(crate) deferred: Option<u64>,
+    is_handshake_done: bool,
+    /// Intended time of a call of the workload that could not be made because of what is `queued`.
+    pub(crate) deferred_due_ns: Option<u64>,
 }
 
 #[derive(Debug)]
-enum Link {
+enum Connection {
     None,
     Connecting(TcpStream),
     Open(TcpStream),
@@ -56,7 +56,7 @@ enum Link {
 
 /// Why a connection is gone.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Loss {
+pub(crate) enum ConnectionError {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
     #[error("the connection failed: {0}")]
@@ -64,10 +64,10 @@ pub(crate) enum Loss {
     #[error("the server closed the connection")]
     Closed,
     #[error("{0}")]
-    Session(SpeechError),
+    Session(ProtocolError),
 }
 
-impl Loss {
+impl ConnectionError {
     /// Whether nobody listens at the server's address.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
@@ -78,58 +78,58 @@ impl Client {
     /// One that speaks in this protocol.
     pub(crate) fn new(name: String, protocol: Protocol) -> Self {
         Self {
-            session: Speech::new(protocol, name.clone()),
+            session: ProtocolSession::new(protocol, name.clone()),
             protocol,
             name,
-            life: 0,
-            former: Counters::default(),
-            link: Link::None,
-            waiting: VecDeque::new(),
+            players_before: 0,
+            earlier_counters: Counters::default(),
+            connection: Connection::None,
+            queued: VecDeque::new(),
             last_sent_ns: 0,
             failed_attempts: 0,
-            is_coming_back: false,
-            is_renewing: false,
-            is_greeted: false,
-            deferred: None,
+            will_reconnect: false,
+            is_replacing_player: false,
+            is_handshake_done: false,
+            deferred_due_ns: None,
         }
     }
 
-    pub(crate) fn session(&self) -> &Speech {
+    pub(crate) fn session(&self) -> &ProtocolSession {
         &self.session
     }
 
     /// The present player's name.
-    pub(crate) fn player(&self) -> Option<&str> {
-        self.session.player()
+    pub(crate) fn player_name(&self) -> Option<&str> {
+        self.session.player_name()
     }
 
     /// What happened to all its sessions.
     pub(crate) fn counters(&self) -> Counters {
-        sum(self.former, self.session.counters())
+        sum(self.earlier_counters, self.session.counters())
     }
 
     /// Whether the server has answered the greeting of this connection.
-    pub(crate) fn is_greeted(&self) -> bool {
-        self.is_greeted
+    pub(crate) fn is_handshake_done(&self) -> bool {
+        self.is_handshake_done
     }
 
     /// From now on a new player, under another name: the old one may be there still.
-    pub(crate) fn renew(&mut self) {
-        self.life += 1;
-        self.former = self.counters();
-        self.session = Speech::new(self.protocol, format!("{}.{}", self.name, self.life));
-        self.waiting.clear();
-        self.is_renewing = false;
+    pub(crate) fn start_new_player(&mut self) {
+        self.players_before += 1;
+        self.earlier_counters = self.counters();
+        self.session = ProtocolSession::new(self.protocol, format!("{}.{}", self.name, self.players_before));
+        self.queued.clear();
+        self.is_replacing_player = false;
     }
 
     /// Whether the session has more to send than it may hold.
     pub(crate) fn is_congested(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.queued.is_empty()
     }
 
     /// Whether there is a connection, or will be one.
-    pub(crate) fn is_around(&self) -> bool {
-        self.is_coming_back || !matches!(self.link, Link::None)
+    pub(crate) fn is_active(&self) -> bool {
+        self.will_reconnect || !matches!(self.connection, Connection::None)
     }
 
     /// Begins to connect, from this address if it matters.
@@ -142,23 +142,23 @@ impl Client {
         server: SocketAddr,
         source: Option<IpAddr>,
         token: Token,
-    ) -> Result<(), Loss> {
+    ) -> Result<(), ConnectionError> {
         let mut stream = match source {
             None => TcpStream::connect(server),
             Some(source) => connect_from(source, server),
         }
-        .map_err(Loss::Connect)?;
+        .map_err(ConnectionError::Connect)?;
         registry
             .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
-            .map_err(Loss::Connect)?;
-        self.link = Link::Connecting(stream);
-        self.is_greeted = false;
+            .map_err(ConnectionError::Connect)?;
+        self.connection = Connection::Connecting(stream);
+        self.is_handshake_done = false;
         Ok(())
     }
 
     /// Gives up the connection (a closed descriptor leaves the poll by itself). The session stays.
     pub(crate) fn disconnect(&mut self) {
-        self.link = Link::None;
+        self.connection = Connection::None;
         self.session.connection_lost();
     }
 
@@ -166,9 +166,9 @@ impl Client {
     ///
     /// # Errors
     /// When the session can never send it.
-    pub(crate) fn send(&mut self, message: ClientMessage) -> Result<(), SpeechError> {
-        self.waiting.push_back(message);
-        self.send_waiting()
+    pub(crate) fn send(&mut self, message: ClientMessage) -> Result<(), ProtocolError> {
+        self.queued.push_back(message);
+        self.send_queued()
     }
 
     /// Queues a sign of life, unless so much is queued that there are enough already.
@@ -176,10 +176,10 @@ impl Client {
         self.session.ping();
     }
 
-    fn send_waiting(&mut self) -> Result<(), SpeechError> {
-        while let Some(message) = self.waiting.front() {
+    fn send_queued(&mut self) -> Result<(), ProtocolError> {
+        while let Some(message) = self.queued.front() {
             match self.session.send(message) {
-                Ok(()) => drop(self.waiting.pop_front()),
+                Ok(()) => drop(self.queued.pop_front()),
                 Err(error) if error.is_full() => break,
                 Err(error) => return Err(error),
             }
@@ -192,41 +192,43 @@ impl Client {
     ///
     /// # Errors
     /// When the connection is over.
-    pub(crate) fn ready(
+    pub(crate) fn on_ready(
         &mut self,
         event: &Event,
         buffer: &mut [u8],
         messages: &mut Vec<ServerMessage>,
-    ) -> Result<(), Loss> {
-        if !self.is_connected()? {
+    ) -> Result<(), ConnectionError> {
+        if !self.complete_connect()? {
             return Ok(());
         }
         // A peer that greets nobody is greeted for.
-        self.fetch(messages)?;
+        self.take_messages(messages)?;
         // Edge-triggered: reading must go on until nothing is left. A short read shows that, too; only an end that has
         // been announced already would bring no further event.
         let end_announced = event.is_read_closed() || event.is_error();
-        while let Link::Open(stream) = &mut self.link {
+        while let Connection::Open(stream) = &mut self.connection {
             match stream.read(buffer) {
-                Ok(0) => return Err(Loss::Closed),
+                Ok(0) => return Err(ConnectionError::Closed),
                 Ok(count) => {
-                    self.session.receive(&buffer[..count]).map_err(Loss::Session)?;
-                    self.fetch(messages)?;
+                    self.session
+                        .receive(&buffer[..count])
+                        .map_err(ConnectionError::Session)?;
+                    self.take_messages(messages)?;
                     if count < buffer.len() && !end_announced {
                         break;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Loss::Failed(error)),
+                Err(error) => return Err(ConnectionError::Failed(error)),
             }
         }
-        self.send_waiting().map_err(Loss::Session)
+        self.send_queued().map_err(ConnectionError::Session)
     }
 
-    fn fetch(&mut self, messages: &mut Vec<ServerMessage>) -> Result<(), Loss> {
-        while let Some(message) = self.session.next_message().map_err(Loss::Session)? {
-            self.is_greeted = true;
+    fn take_messages(&mut self, messages: &mut Vec<ServerMessage>) -> Result<(), ConnectionError> {
+        while let Some(message) = self.session.next_message().map_err(ConnectionError::Session)? {
+            self.is_handshake_done = true;
             messages.push(message);
         }
         Ok(())
@@ -236,48 +238,48 @@ impl Client {
     ///
     /// # Errors
     /// When the connection is over.
-    pub(crate) fn flush(&mut self, now_ns: u64) -> Result<(), Loss> {
-        let Link::Open(stream) = &mut self.link else {
+    pub(crate) fn flush(&mut self, now_ns: u64) -> Result<(), ConnectionError> {
+        let Connection::Open(stream) = &mut self.connection else {
             return Ok(());
         };
         while !self.session.bytes().is_empty() {
             match stream.write(self.session.bytes()) {
-                Ok(0) => return Err(Loss::Failed(io::ErrorKind::WriteZero.into())),
+                Ok(0) => return Err(ConnectionError::Failed(io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
                     self.session.advance(count);
                     self.last_sent_ns = now_ns;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Loss::Failed(error)),
+                Err(error) => return Err(ConnectionError::Failed(error)),
             }
         }
         Ok(())
     }
 
     /// Whether the connection stands; one that has just come to stand is greeted.
-    fn is_connected(&mut self) -> Result<bool, Loss> {
-        match std::mem::replace(&mut self.link, Link::None) {
-            Link::None => Ok(false),
-            Link::Open(stream) => {
-                self.link = Link::Open(stream);
+    fn complete_connect(&mut self) -> Result<bool, ConnectionError> {
+        match std::mem::replace(&mut self.connection, Connection::None) {
+            Connection::None => Ok(false),
+            Connection::Open(stream) => {
+                self.connection = Connection::Open(stream);
                 Ok(true)
             }
-            Link::Connecting(stream) => {
-                if let Some(error) = stream.take_error().map_err(Loss::Connect)? {
-                    return Err(Loss::Connect(error));
+            Connection::Connecting(stream) => {
+                if let Some(error) = stream.take_error().map_err(ConnectionError::Connect)? {
+                    return Err(ConnectionError::Connect(error));
                 }
                 match stream.peer_addr() {
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::NotConnected => {
-                        self.link = Link::Connecting(stream);
+                        self.connection = Connection::Connecting(stream);
                         return Ok(false);
                     }
-                    Err(error) => return Err(Loss::Connect(error)),
+                    Err(error) => return Err(ConnectionError::Connect(error)),
                 }
-                stream.set_nodelay(true).map_err(Loss::Connect)?;
-                self.session.begin().map_err(Loss::Session)?;
-                self.link = Link::Open(stream);
+                stream.set_nodelay(true).map_err(ConnectionError::Connect)?;
+                self.session.begin().map_err(ConnectionError::Session)?;
+                self.connection = Connection::Open(stream);
                 Ok(true)
             }
         }

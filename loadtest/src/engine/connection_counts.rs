@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::engine::client::Loss;
+use crate::engine::client::ConnectionError;
 
 /// Losses beyond this are counted and not kept one by one.
 const LOG_MAX: usize = 10_000;
 
 /// Counts of connections that ended other than by a goodbye.
 #[derive(Debug, Default)]
-pub(crate) struct Connections {
+pub(crate) struct ConnectionCounts {
     /// Lost after the server had answered their greeting.
     pub disconnects: u64,
     /// Lost or reset before that; the client has tried again.
@@ -25,24 +25,24 @@ pub(crate) struct Connections {
     pub log: Vec<(String, Instant)>,
 }
 
-impl Connections {
+impl ConnectionCounts {
     /// One is lost; `player` had it.
-    pub(crate) fn lost(&mut self, loss: &Loss, greeted: bool, player: Option<&str>) {
-        let reason = match (loss, greeted) {
+    pub(crate) fn record(&mut self, error: &ConnectionError, handshake_done: bool, player: Option<&str>) {
+        let reason = match (error, handshake_done) {
             (_, true) => {
                 self.disconnects += 1;
                 if let Some(player) = player.filter(|_| self.log.len() < LOG_MAX) {
                     self.log.push((player.to_owned(), Instant::now()));
                 }
-                loss.to_string()
+                error.to_string()
             }
-            (Loss::Closed | Loss::Failed(_), false) => {
+            (ConnectionError::Closed | ConnectionError::Failed(_), false) => {
                 self.early_resets += 1;
-                format!("{loss}, before it had answered")
+                format!("{error}, before it had answered")
             }
-            (Loss::Connect(_) | Loss::Session(_), false) => {
+            (ConnectionError::Connect(_) | ConnectionError::Session(_), false) => {
                 self.refused += 1;
-                loss.to_string()
+                error.to_string()
             }
         };
         *self.losses.entry(reason).or_default() += 1;
@@ -56,12 +56,12 @@ mod tests {
 
     #[test]
     fn a_reset_before_the_greeting_is_no_disconnect() {
-        let mut connections = Connections::default();
-        let reset = Loss::Failed(io::ErrorKind::ConnectionReset.into());
-        connections.lost(&reset, false, None);
-        connections.lost(&Loss::Closed, false, Some("anna"));
-        connections.lost(
-            &Loss::Connect(io::ErrorKind::ConnectionRefused.into()),
+        let mut connections = ConnectionCounts::default();
+        let reset = ConnectionError::Failed(io::ErrorKind::ConnectionReset.into());
+        connections.record(&reset, false, None);
+        connections.record(&ConnectionError::Closed, false, Some("anna"));
+        connections.record(
+            &ConnectionError::Connect(io::ErrorKind::ConnectionRefused.into()),
             false,
             None,
         );
@@ -73,7 +73,7 @@ mod tests {
             ),
             (2, 1, 0)
         );
-        connections.lost(&reset, true, Some("anna"));
+        connections.record(&reset, true, Some("anna"));
         assert_eq!(connections.disconnects, 1);
         assert_eq!(connections.log.len(), 1);
         assert_eq!(connections.losses.values().sum::<u64>(), 4);

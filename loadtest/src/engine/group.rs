@@ -3,42 +3,42 @@
 
 use forkade_protocol::ServerMessage;
 
-use crate::engine::join_phase::{Entry, EntryError};
+use crate::engine::join_phase::{JoinError, JoinPhase};
 use crate::latency::Latency;
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 use crate::workload::{self, Actions, ClientIndex, Receipt, Workload};
 
 /// See the module's documentation.
 pub(crate) struct Group {
-    part: Part,
+    plan: WorkloadPlan,
     /// The run's number of its first client.
     first: ClientIndex,
-    pub(crate) entry: Entry,
+    pub(crate) join_phase: JoinPhase,
     workload: Box<dyn Workload + Send>,
     /// From the intended time of sending to each receipt.
     latency: Latency,
     /// The same, for the sender's own copy alone.
     round_trip: Latency,
     /// From the intended time of sending until the last recipient had it.
-    to_the_last: Latency,
+    to_last_recipient: Latency,
 }
 
 impl Group {
     /// The clients from `first` on are this part's.
-    pub(crate) fn new(part: Part, first: ClientIndex) -> Self {
+    pub(crate) fn new(plan: WorkloadPlan, first: ClientIndex) -> Self {
         Self {
-            entry: Entry::new(part.kind, part.shape),
-            workload: workload::of(&part),
+            join_phase: JoinPhase::new(plan.kind, plan.shape),
+            workload: workload::create(&plan),
             first,
             latency: Latency::new(),
             round_trip: Latency::new(),
-            to_the_last: Latency::new(),
-            part,
+            to_last_recipient: Latency::new(),
+            plan,
         }
     }
 
-    pub(crate) fn part(&self) -> &Part {
-        &self.part
+    pub(crate) fn plan(&self) -> &WorkloadPlan {
+        &self.plan
     }
 
     pub(crate) fn first(&self) -> ClientIndex {
@@ -57,21 +57,21 @@ impl Group {
         &self.round_trip
     }
 
-    pub(crate) fn to_the_last(&self) -> &Latency {
-        &self.to_the_last
+    pub(crate) fn to_last_recipient(&self) -> &Latency {
+        &self.to_last_recipient
     }
 
     pub(crate) fn start(&mut self, now_ns: u64, end_ns: u64) -> Actions {
         let mut actions = Actions::default();
         self.workload.start(now_ns, end_ns, &mut actions);
-        self.of_the_run(actions)
+        self.to_run_indices(actions)
     }
 
     pub(crate) fn due(&mut self, client: ClientIndex, intended_ns: u64, now_ns: u64) -> Actions {
         let mut actions = Actions::default();
         self.workload
             .due(client - self.first, intended_ns, now_ns, &mut actions);
-        self.of_the_run(actions)
+        self.to_run_indices(actions)
     }
 
     /// The server said this to `client`.
@@ -83,20 +83,20 @@ impl Group {
         client: ClientIndex,
         messages: Vec<ServerMessage>,
         now_ns: u64,
-    ) -> Result<Actions, EntryError> {
+    ) -> Result<Actions, JoinError> {
         let mut actions = Actions::default();
         let client = client - self.first;
         for message in messages {
             if let ServerMessage::Welcome { name, .. } = &message {
                 self.workload.welcomed(client, name, now_ns, &mut actions);
             }
-            if self.entry.is_complete() {
+            if self.join_phase.is_complete() {
                 self.workload.received(client, message, now_ns, &mut actions);
             } else {
-                self.entry.received(client, message, &mut actions)?;
+                self.join_phase.received(client, message, &mut actions)?;
             }
         }
-        Ok(self.of_the_run(actions))
+        Ok(self.to_run_indices(actions))
     }
 
     pub(crate) fn stop(&mut self, now_ns: u64) {
@@ -104,7 +104,7 @@ impl Group {
     }
 
     /// Keeps the receipts, and numbers clients as the run does.
-    fn of_the_run(&mut self, mut actions: Actions) -> Actions {
+    fn to_run_indices(&mut self, mut actions: Actions) -> Actions {
         for Receipt { latency_ns, own } in &actions.receipts {
             self.latency.record(*latency_ns);
             if *own {
@@ -114,10 +114,10 @@ impl Group {
         actions
             .completions
             .iter()
-            .for_each(|latency_ns| self.to_the_last.record(*latency_ns));
+            .for_each(|latency_ns| self.to_last_recipient.record(*latency_ns));
         let sends = actions.sends.iter_mut().map(|(client, _)| client);
         let timers = actions.timers.iter_mut().map(|(_, client)| client);
-        for client in sends.chain(timers).chain(&mut actions.renewals) {
+        for client in sends.chain(timers).chain(&mut actions.new_players) {
             *client += self.first;
         }
         actions

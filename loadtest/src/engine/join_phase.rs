@@ -12,29 +12,29 @@ const REQUEST: u32 = 0;
 
 /// How far each client is on its way into its room.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct JoinPhase {
     workload: WorkloadKind,
     /// The game of the rooms; nothing if there are none.
     game: Option<&'static str>,
     shape: Shape,
     /// Clients from here on have not been started.
-    next: ClientIndex,
-    places: Vec<Place>,
+    next_client: ClientIndex,
+    states: Vec<JoinState>,
     rooms: Vec<Option<RoomId>>,
-    inside: u32,
+    joined_count: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Outside,
+enum JoinState {
+    NotWelcomed,
     /// Welcomed by the server; the room may not exist yet.
     Welcomed,
-    Inside,
+    Joined,
 }
 
 /// Why clients cannot enter.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum EntryError {
+pub(crate) enum JoinError {
     #[error("the server has no game {0:?}")]
     NoSuchGame(&'static str),
     #[error("the server's {game} has {seats_min} to {seats_max} seats: rooms of {room_size} are impossible")]
@@ -52,45 +52,45 @@ pub(crate) enum EntryError {
     },
 }
 
-impl Entry {
+impl JoinPhase {
     pub(crate) fn new(workload: WorkloadKind, shape: Shape) -> Self {
         Self {
             workload,
             game: workload.game(),
             shape,
-            next: 0,
-            places: vec![Place::Outside; shape.clients as usize],
+            next_client: 0,
+            states: vec![JoinState::NotWelcomed; shape.clients as usize],
             rooms: vec![None; shape.rooms as usize],
-            inside: 0,
+            joined_count: 0,
         }
     }
 
     /// How many clients are in their rooms.
-    pub(crate) fn inside(&self) -> u32 {
-        self.inside
+    pub(crate) fn joined(&self) -> u32 {
+        self.joined_count
     }
 
     /// Whether all are.
     pub(crate) fn is_complete(&self) -> bool {
-        self.inside == self.shape.clients
+        self.joined_count == self.shape.clients
     }
 
     /// How many are on their way.
-    pub(crate) fn on_their_way(&self) -> u32 {
-        self.next - self.inside
+    pub(crate) fn joining(&self) -> u32 {
+        self.next_client - self.joined_count
     }
 
     /// How many have set out.
     pub(crate) fn started(&self) -> u32 {
-        self.next
+        self.next_client
     }
 
     /// The next client that should connect. Clients start in order, so that whoever waits for a room waits for one that is
     /// being made.
     pub(crate) fn start_next(&mut self) -> Option<ClientIndex> {
-        let client = self.next;
+        let client = self.next_client;
         (client < self.shape.clients).then(|| {
-            self.next += 1;
+            self.next_client += 1;
             client
         })
     }
@@ -104,43 +104,43 @@ impl Entry {
         client: ClientIndex,
         message: ServerMessage,
         actions: &mut Actions,
-    ) -> Result<(), EntryError> {
+    ) -> Result<(), JoinError> {
         match message {
             ServerMessage::Welcome { games, .. } => match self.game {
                 Some(game) => {
                     self.check_game(game, &games)?;
-                    self.places[client as usize] = Place::Welcomed;
-                    self.ask(game, client, actions);
+                    self.states[client as usize] = JoinState::Welcomed;
+                    self.send_join_request(game, client, actions);
                 }
                 None => {
-                    let before = std::mem::replace(&mut self.places[client as usize], Place::Inside);
-                    self.inside += u32::from(before != Place::Inside);
+                    let before = std::mem::replace(&mut self.states[client as usize], JoinState::Joined);
+                    self.joined_count += u32::from(before != JoinState::Joined);
                 }
             },
             ServerMessage::Joined { snapshot, .. }
             | ServerMessage::Resync {
                 snapshot: Some(snapshot),
             } => {
-                self.entered(client, snapshot.room, actions);
+                self.on_joined(client, snapshot.room, actions);
             }
             ServerMessage::Rejected { code, text, .. } => {
-                return Err(EntryError::Refused { client, code, text });
+                return Err(JoinError::Refused { client, code, text });
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn check_game(&self, game: &'static str, games: &[GameInfo]) -> Result<(), EntryError> {
+    fn check_game(&self, game: &'static str, games: &[GameInfo]) -> Result<(), JoinError> {
         let info = games
             .iter()
             .find(|info| info.name == game)
-            .ok_or(EntryError::NoSuchGame(game))?;
+            .ok_or(JoinError::NoSuchGame(game))?;
         let (seats_min, seats_max, room_size) = (info.seats_min, info.seats_max, self.seats());
         if (u32::from(seats_min)..=u32::from(seats_max)).contains(&room_size) {
             Ok(())
         } else {
-            Err(EntryError::RoomSize {
+            Err(JoinError::RoomSize {
                 game,
                 seats_min,
                 seats_max,
@@ -150,7 +150,7 @@ impl Entry {
     }
 
     /// A welcomed client makes its room, or joins it if it is there.
-    fn ask(&self, game: &str, client: ClientIndex, actions: &mut Actions) {
+    fn send_join_request(&self, game: &str, client: ClientIndex, actions: &mut Actions) {
         let number = client / self.shape.room_size;
         let message = if client.is_multiple_of(self.shape.room_size) {
             let seats = u8::try_from(self.seats()).expect("the command line allows at most 255");
@@ -181,18 +181,18 @@ impl Entry {
         self.workload.seats(self.shape.room_size)
     }
 
-    fn entered(&mut self, client: ClientIndex, room: RoomId, actions: &mut Actions) {
-        let place = std::mem::replace(&mut self.places[client as usize], Place::Inside);
-        if place == Place::Inside {
+    fn on_joined(&mut self, client: ClientIndex, room: RoomId, actions: &mut Actions) {
+        let state = std::mem::replace(&mut self.states[client as usize], JoinState::Joined);
+        if state == JoinState::Joined {
             return;
         }
-        self.inside += 1;
+        self.joined_count += 1;
         let Some(game) = self.game else { return };
         let number = client / self.shape.room_size;
         if self.rooms[number as usize].replace(room).is_none() {
-            for mate in client + 1..client + self.shape.room_size {
-                if self.places[mate as usize] == Place::Welcomed {
-                    self.ask(game, mate, actions);
+            for member in client + 1..client + self.shape.room_size {
+                if self.states[member as usize] == JoinState::Welcomed {
+                    self.send_join_request(game, member, actions);
                 }
             }
         }
@@ -206,9 +206,9 @@ mod tests {
     use crate::options::Options;
     use forkade_protocol::RoomSettings;
 
-    fn entry(arguments: &[&str]) -> Entry {
-        let part = Options::part_for_test(arguments);
-        Entry::new(part.kind, part.shape)
+    fn join_phase(arguments: &[&str]) -> JoinPhase {
+        let plan = Options::plan_for_test(arguments);
+        JoinPhase::new(plan.kind, plan.shape)
     }
 
     /// The relay has at most four seats here.
@@ -226,10 +226,10 @@ mod tests {
 
     #[test]
     fn whoever_is_welcomed_before_the_room_is_there_joins_once_it_is() {
-        let mut entry = entry(&["--clients", "3", "--room-size", "3"]);
+        let mut join_phase = join_phase(&["--clients", "3", "--room-size", "3"]);
         let mut actions = Actions::default();
         for client in [1, 0] {
-            entry.received(client, welcome(), &mut actions).unwrap();
+            join_phase.received(client, welcome(), &mut actions).unwrap();
         }
         assert!(matches!(
             actions.sends[..],
@@ -242,54 +242,63 @@ mod tests {
             )]
         ));
         actions.sends.clear();
-        entry.received(0, joined(7), &mut actions).unwrap();
+        join_phase.received(0, joined(7), &mut actions).unwrap();
         assert!(matches!(
             actions.sends[..],
             [(1, ClientMessage::JoinRoom { room: RoomId(7), .. })]
         ));
         actions.sends.clear();
-        entry.received(2, welcome(), &mut actions).unwrap();
+        join_phase.received(2, welcome(), &mut actions).unwrap();
         assert!(matches!(
             actions.sends[..],
             [(2, ClientMessage::JoinRoom { room: RoomId(7), .. })]
         ));
         for client in [1, 2] {
-            assert!(!entry.is_complete());
-            entry.received(client, joined(7), &mut actions).unwrap();
+            assert!(!join_phase.is_complete());
+            join_phase.received(client, joined(7), &mut actions).unwrap();
         }
-        assert!(entry.is_complete());
+        assert!(join_phase.is_complete());
     }
 
     #[test]
     fn clients_set_out_in_order_and_are_on_their_way_until_they_are_in() {
-        let mut entry = entry(&["--clients", "4"]);
-        assert_eq!((entry.start_next(), entry.start_next()), (Some(0), Some(1)));
-        assert_eq!((entry.started(), entry.on_their_way()), (2, 2));
-        entry.received(0, joined(1), &mut Actions::default()).unwrap();
-        assert_eq!((entry.started(), entry.on_their_way()), (2, 1));
-        assert_eq!([(); 3].map(|()| entry.start_next()), [Some(2), Some(3), None]);
+        let mut join_phase = join_phase(&["--clients", "4"]);
+        assert_eq!(
+            (join_phase.start_next(), join_phase.start_next()),
+            (Some(0), Some(1))
+        );
+        assert_eq!((join_phase.started(), join_phase.joining()), (2, 2));
+        join_phase
+            .received(0, joined(1), &mut Actions::default())
+            .unwrap();
+        assert_eq!((join_phase.started(), join_phase.joining()), (2, 1));
+        assert_eq!(
+            [(); 3].map(|()| join_phase.start_next()),
+            [Some(2), Some(3), None]
+        );
     }
 
     #[test]
     fn without_rooms_whoever_is_greeted_is_in() {
-        let mut entry = entry(&["--workload", "lobby", "--clients", "2"]);
+        let mut join_phase = join_phase(&["--workload", "lobby", "--clients", "2"]);
         let mut actions = Actions::default();
-        for (client, inside) in [(0, 1), (0, 1), (1, 2)] {
-            entry.received(client, welcome(), &mut actions).unwrap();
-            assert_eq!(entry.inside(), inside);
+        for (client, joined_count) in [(0, 1), (0, 1), (1, 2)] {
+            join_phase.received(client, welcome(), &mut actions).unwrap();
+            assert_eq!(join_phase.joined(), joined_count);
         }
-        assert!(entry.is_complete() && actions.sends.is_empty());
+        assert!(join_phase.is_complete() && actions.sends.is_empty());
     }
 
     #[test]
     fn a_server_that_cannot_hold_the_rooms_is_told_apart() {
-        let too_large =
-            entry(&["--clients", "5", "--room-size", "5"]).received(0, welcome(), &mut Actions::default());
-        assert!(matches!(
-            too_large,
-            Err(EntryError::RoomSize { seats_max: 4, .. })
-        ));
-        let unknown = entry(&["--workload", "tictactoe"]).received(0, welcome(), &mut Actions::default());
-        assert!(matches!(unknown, Err(EntryError::NoSuchGame("tictactoe"))));
+        let too_large = join_phase(&["--clients", "5", "--room-size", "5"]).received(
+            0,
+            welcome(),
+            &mut Actions::default(),
+        );
+        assert!(matches!(too_large, Err(JoinError::RoomSize { seats_max: 4, .. })));
+        let unknown =
+            join_phase(&["--workload", "tictactoe"]).received(0, welcome(), &mut Actions::default());
+        assert!(matches!(unknown, Err(JoinError::NoSuchGame("tictactoe"))));
     }
 }

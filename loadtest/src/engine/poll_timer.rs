@@ -12,12 +12,12 @@ use rustix::time::{
 
 /// A timer descriptor registered in a poll.
 #[derive(Debug)]
-pub(crate) struct Alarm {
+pub(crate) struct PollTimer {
     timer: OwnedFd,
-    set_to: Option<u64>,
+    armed_ns: Option<u64>,
 }
 
-impl Alarm {
+impl PollTimer {
     /// An alarm that reports under `token`.
     ///
     /// # Errors
@@ -28,7 +28,10 @@ impl Alarm {
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         )?;
         registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Self { timer, set_to: None })
+        Ok(Self {
+            timer,
+            armed_ns: None,
+        })
     }
 
     /// Reports once at `due_ns`, instead of whenever it was to report before.
@@ -36,7 +39,7 @@ impl Alarm {
     /// # Errors
     /// Those of `timerfd_settime`, none of which arises from valid times.
     pub(crate) fn set(&mut self, due_ns: u64, now_ns: u64) -> io::Result<()> {
-        if self.set_to == Some(due_ns) {
+        if self.armed_ns == Some(due_ns) {
             return Ok(());
         }
         // Zero would switch the timer off.
@@ -54,13 +57,13 @@ impl Alarm {
             it_value: ahead,
         };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
-        self.set_to = Some(due_ns);
+        self.armed_ns = Some(due_ns);
         Ok(())
     }
 
     /// It has reported; the same time may be set again.
-    pub(crate) fn reported(&mut self) {
-        self.set_to = None;
+    pub(crate) fn clear(&mut self) {
+        self.armed_ns = None;
     }
 }
 
@@ -72,15 +75,15 @@ mod tests {
     #[test]
     fn it_reports_not_before_its_time_and_again_when_set_again() {
         let mut poll = mio::Poll::new().unwrap();
-        let mut alarm = Alarm::new(poll.registry(), Token(7)).unwrap();
+        let mut timer = PollTimer::new(poll.registry(), Token(7)).unwrap();
         let mut events = mio::Events::with_capacity(4);
         for _ in 0..2 {
             let before = Instant::now();
-            alarm.set(30_000_000, 0).unwrap();
+            timer.set(30_000_000, 0).unwrap();
             poll.poll(&mut events, Some(Duration::from_secs(60))).unwrap();
             assert_eq!(events.iter().next().unwrap().token(), Token(7));
             assert!(before.elapsed() >= Duration::from_millis(30));
-            alarm.reported();
+            timer.clear();
         }
     }
 }

@@ -14,9 +14,9 @@ const LATE: Duration = Duration::from_millis(400);
 fn engine() -> Engine {
     let (rate, clients) = (RATE.to_string(), CLIENTS.to_string());
     let options = Options::parse_from(["loadtest", "--clients", &clients, "--rate", &rate]);
-    let parts = options.plan().expect("a plan");
+    let plans = options.plan().expect("a plan");
     let nowhere = (Ipv4Addr::LOCALHOST, 1).into();
-    Engine::new(nowhere, &options, parts, Arc::default()).expect("a poll")
+    Engine::new(nowhere, &options, plans, Arc::default()).expect("a poll")
 }
 
 fn sent_and_unsent(engine: &Engine) -> (u64, u64) {

@@ -21,7 +21,7 @@ pub(crate) struct Point {
     pub sent_per_second: f64,
     pub received_per_second: f64,
     /// Of what came in this interval; nothing if nothing came.
-    pub latency_ms: Option<Spread>,
+    pub latency_ms: Option<LatencySummary>,
     /// CPU use of the load generator's thread; 100 is one core.
     pub own_cpu_percent: f64,
     /// Longest time that something due waited for the load generator.
@@ -30,7 +30,7 @@ pub(crate) struct Point {
 
 /// A distribution in short.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Spread {
+pub(crate) struct LatencySummary {
     pub p50: f64,
     pub p99: f64,
     pub max: f64,
@@ -105,7 +105,7 @@ impl Timeline {
             seconds: seconds(now_ns - self.start_ns),
             sent_per_second: per_second(counts.sent, before.sent),
             received_per_second: per_second(counts.received, before.received),
-            latency_ms: (!self.latencies_ns.is_empty()).then(|| Spread {
+            latency_ms: (!self.latencies_ns.is_empty()).then(|| LatencySummary {
                 p50: milliseconds(0.5),
                 p99: milliseconds(0.99),
                 max: milliseconds(1.0),

@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::clients::{GroupOutcome, Outcome};
-use crate::engine::timeline::{Point, Spread};
+use crate::engine::timeline::{LatencySummary, Point};
 use crate::latency::Latency;
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 use crate::workload::{Counts, Figures};
 
 /// What they are told: to go on to the next phase, or to end the load.
@@ -18,26 +18,26 @@ pub(super) const STOP: &str = "stop";
 /// What a process says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Word {
+pub(super) enum Message {
     /// All its clients are in their rooms.
-    Inside {
+    AllJoined {
         seconds: f64,
     },
     LoadEnded,
     Settled,
-    Counted(Counted),
-    Ended(Box<PartOutcome>),
+    Counts(WorkerCounts),
+    Ended(Box<WorkerOutcome>),
     Failed {
         reason: String,
     },
     /// It says nothing any more. (This one is never sent.)
-    Gone,
+    Exited,
 }
 
 /// What it has counted so far.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub(super) struct Counted {
-    pub inside: u64,
+pub(super) struct WorkerCounts {
+    pub joined: u64,
     pub sent: u64,
     pub received: u64,
     pub disconnects: u64,
@@ -45,14 +45,14 @@ pub(super) struct Counted {
 
 /// An [`Outcome`] with one workload, without what means nothing in another process.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct PartOutcome {
+pub(super) struct WorkerOutcome {
     counts: Counts,
     lost: u64,
     unsent: u64,
     examples: Vec<String>,
     latency: Latency,
     round_trip: Latency,
-    to_the_last: Latency,
+    to_last_recipient: Latency,
     load_seconds: f64,
     interrupted: bool,
     timeline: Vec<Point>,
@@ -69,7 +69,7 @@ pub(super) struct PartOutcome {
     wait_seconds: Option<f64>,
 }
 
-impl PartOutcome {
+impl WorkerOutcome {
     /// Of a swarm with one workload.
     pub(super) fn of(outcome: Outcome) -> Option<Self> {
         let group = outcome.groups.into_iter().next()?;
@@ -80,7 +80,7 @@ impl PartOutcome {
             examples: group.figures.examples,
             latency: group.latency,
             round_trip: group.round_trip,
-            to_the_last: group.to_the_last,
+            to_last_recipient: group.to_last_recipient,
             load_seconds: outcome.load_seconds,
             interrupted: outcome.interrupted,
             timeline: outcome.timeline,
@@ -99,12 +99,12 @@ impl PartOutcome {
     }
 }
 
-/// All of them as one run of `part`. Of what the processes used for themselves it is the busiest one's that counts: the first
+/// All of them as one run of `plan`. Of what the processes used for themselves it is the busiest one's that counts: the first
 /// to be the bottleneck.
-pub(super) fn together(part: Part, outcomes: Vec<PartOutcome>) -> Outcome {
-    let sum_of = |field: fn(&PartOutcome) -> u64| outcomes.iter().map(field).sum::<u64>();
-    let most_of = |field: fn(&PartOutcome) -> f64| outcomes.iter().map(field).fold(0.0, f64::max);
-    let all_of = |field: fn(&PartOutcome) -> &Latency| {
+pub(super) fn merge(plan: WorkloadPlan, outcomes: Vec<WorkerOutcome>) -> Outcome {
+    let sum_of = |field: fn(&WorkerOutcome) -> u64| outcomes.iter().map(field).sum::<u64>();
+    let most_of = |field: fn(&WorkerOutcome) -> f64| outcomes.iter().map(field).fold(0.0, f64::max);
+    let all_of = |field: fn(&WorkerOutcome) -> &Latency| {
         let mut all = Latency::new();
         outcomes.iter().for_each(|outcome| all.add(field(outcome)));
         all
@@ -127,11 +127,11 @@ pub(super) fn together(part: Part, outcomes: Vec<PartOutcome>) -> Outcome {
             .collect(),
     };
     let group = GroupOutcome {
-        part,
+        plan,
         figures,
         latency: all_of(|outcome| &outcome.latency),
         round_trip: all_of(|outcome| &outcome.round_trip),
-        to_the_last: all_of(|outcome| &outcome.to_the_last),
+        to_last_recipient: all_of(|outcome| &outcome.to_last_recipient),
     };
     Outcome {
         groups: vec![group],
@@ -157,7 +157,7 @@ pub(super) fn together(part: Part, outcomes: Vec<PartOutcome>) -> Outcome {
 }
 
 /// Second by second: sums of what was sent and received, the worst of everything else.
-fn timeline_of(outcomes: &[PartOutcome]) -> Vec<Point> {
+fn timeline_of(outcomes: &[WorkerOutcome]) -> Vec<Point> {
     let longest = outcomes.iter().map(|outcome| outcome.timeline.len()).max();
     let seconds = 0..longest.unwrap_or(0);
     seconds
@@ -170,7 +170,7 @@ fn timeline_of(outcomes: &[PartOutcome]) -> Vec<Point> {
 
 fn worse(one: Point, other: Point) -> Point {
     let spreads = [one.latency_ms, other.latency_ms];
-    let worst = spreads.into_iter().flatten().reduce(|one, other| Spread {
+    let worst = spreads.into_iter().flatten().reduce(|one, other| LatencySummary {
         p50: one.p50.max(other.p50),
         p99: one.p99.max(other.p99),
         max: one.max.max(other.max),

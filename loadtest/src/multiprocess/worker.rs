@@ -7,61 +7,62 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 
-use super::messages::{Counted, GO, PartOutcome, STOP, Word};
-use crate::clients::{Go, Milestone, Outcome, Swarm, SwarmError};
+use super::messages::{GO, Message, STOP, WorkerCounts, WorkerOutcome};
+use crate::clients::{ClientRun, ClientRunError, Milestone, Outcome, Proceed};
 use crate::open_files;
 use crate::options::Options;
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 use crate::progress;
 use crate::run_state::RunState;
 
 /// Drives this process's clients from the beginning to the end.
-pub(crate) fn run(options: &Options, server: SocketAddr, parts: Vec<Part>) -> ExitCode {
-    let ended = drive(options, server, parts);
-    let word = match ended.map(PartOutcome::of) {
-        Ok(Some(outcome)) => Word::Ended(Box::new(outcome)),
-        Ok(None) => Word::Failed {
+pub(crate) fn run(options: &Options, server: SocketAddr, plans: Vec<WorkloadPlan>) -> ExitCode {
+    let ended = drive(options, server, plans);
+    let message = match ended.map(WorkerOutcome::of) {
+        Ok(Some(outcome)) => Message::Ended(Box::new(outcome)),
+        Ok(None) => Message::Failed {
             reason: "it had nothing to do".to_owned(),
         },
-        Err(reason) => Word::Failed { reason },
+        Err(reason) => Message::Failed { reason },
     };
-    match say(&word) {
+    match send(&message) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn drive(options: &Options, server: SocketAddr, parts: Vec<Part>) -> Result<Outcome, String> {
+fn drive(options: &Options, server: SocketAddr, plans: Vec<WorkloadPlan>) -> Result<Outcome, String> {
     let state = Arc::new(RunState::default());
     open_files::raise().map_err(|error| error.to_string())?;
-    let swarm = Swarm::new(server, options, parts, state.clone()).map_err(|error| error.to_string())?;
+    let client_run =
+        ClientRun::new(server, options, plans, state.clone()).map_err(|error| error.to_string())?;
     let (milestone_sender, milestones) = mpsc::channel();
-    let (orders, order_receiver) = mpsc::channel();
-    listen(orders, state.clone());
-    let swarm = std::thread::spawn(move || swarm.run(&milestone_sender, &order_receiver));
+    let (commands, command_receiver) = mpsc::channel();
+    read_commands(commands, state.clone());
+    let client_run = std::thread::spawn(move || client_run.run(&milestone_sender, &command_receiver));
     loop {
-        let word = match milestones.recv_timeout(progress::INTERVAL) {
-            Ok(Milestone::Inside { seconds }) => Word::Inside { seconds },
-            Ok(Milestone::LoadEnded { .. }) => Word::LoadEnded,
-            Ok(Milestone::Settled) => Word::Settled,
-            Err(RecvTimeoutError::Timeout) => Word::Counted(counted(&state)),
+        let message = match milestones.recv_timeout(progress::INTERVAL) {
+            Ok(Milestone::AllJoined { seconds }) => Message::AllJoined { seconds },
+            Ok(Milestone::LoadEnded { .. }) => Message::LoadEnded,
+            Ok(Milestone::Settled) => Message::Settled,
+            Err(RecvTimeoutError::Timeout) => Message::Counts(counts(&state)),
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        say(&word).map_err(|error| error.to_string())?;
+        send(&message).map_err(|error| error.to_string())?;
     }
-    let outcome: Result<Outcome, SwarmError> = swarm
+    let outcome: Result<Outcome, ClientRunError> = client_run
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     outcome.map_err(|error| error.to_string())
 }
 
 /// Takes orders in a thread of its own. Without whoever gives them nothing here makes sense.
-fn listen(orders: Sender<Go>, state: Arc<RunState>) {
+fn read_commands(commands: Sender<Proceed>, state: Arc<RunState>) {
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             match line.as_str() {
                 // A swarm that has failed tells so itself.
-                GO => drop(orders.send(Go)),
+                GO => drop(commands.send(Proceed)),
                 STOP => state.interrupted.store(true, Ordering::Relaxed),
                 _ => break,
             }
@@ -70,18 +71,18 @@ fn listen(orders: Sender<Go>, state: Arc<RunState>) {
     });
 }
 
-fn counted(state: &RunState) -> Counted {
-    Counted {
-        inside: state.joined.load(Ordering::Relaxed),
+fn counts(state: &RunState) -> WorkerCounts {
+    WorkerCounts {
+        joined: state.joined.load(Ordering::Relaxed),
         sent: state.sent.load(Ordering::Relaxed),
         received: state.received.load(Ordering::Relaxed),
         disconnects: state.disconnects.load(Ordering::Relaxed),
     }
 }
 
-fn say(word: &Word) -> io::Result<()> {
+fn send(message: &Message) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    serde_json::to_writer(&mut stdout, word)?;
+    serde_json::to_writer(&mut stdout, message)?;
     writeln!(stdout)?;
     stdout.flush()
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::plan::{CLIENTS_MAX, Part, Scope, WorkloadKind, WorkloadOptions, check_per_second};
+use crate::plan::{CLIENTS_MAX, Scope, WorkloadKind, WorkloadOptions, WorkloadPlan, check_per_second};
 
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Workloads in one run: enough for each kind at several sizes.
@@ -82,7 +82,7 @@ struct Entry {
 ///
 /// # Errors
 /// What is wrong with it, and in which line.
-pub(crate) fn read(path: &Path, seed: u64) -> Result<Vec<Part>, MixError> {
+pub(crate) fn read(path: &Path, seed: u64) -> Result<Vec<WorkloadPlan>, MixError> {
     let failed = |cause| MixError::Read {
         path: path.to_owned(),
         cause,
@@ -99,7 +99,7 @@ pub(crate) fn read(path: &Path, seed: u64) -> Result<Vec<Part>, MixError> {
     parse(path, &text, seed)
 }
 
-fn parse(path: &Path, text: &str, seed: u64) -> Result<Vec<Part>, MixError> {
+fn parse(path: &Path, text: &str, seed: u64) -> Result<Vec<WorkloadPlan>, MixError> {
     let path = path.to_owned();
     let mix: Mix = match toml::from_str(text) {
         Ok(mix) => mix,
@@ -116,24 +116,24 @@ fn parse(path: &Path, text: &str, seed: u64) -> Result<Vec<Part>, MixError> {
         let count = mix.workload.len();
         return Err(MixError::TooMany { path, count });
     }
-    let mut parts = Vec::new();
+    let mut plans = Vec::new();
     for (number, entry) in (0..).zip(&mix.workload) {
-        let part = part_of(entry.get_ref(), number, seed).map_err(|(key, reason)| MixError::Value {
+        let plan = part_of(entry.get_ref(), number, seed).map_err(|(key, reason)| MixError::Value {
             line: line_of(text, &entry.get_ref().span_of(key).unwrap_or(entry.span())),
             path: path.clone(),
             key,
             reason,
         })?;
-        parts.push(part);
+        plans.push(plan);
     }
-    let clients: u64 = parts.iter().map(|part| u64::from(part.shape.clients)).sum();
+    let clients: u64 = plans.iter().map(|plan| u64::from(plan.shape.clients)).sum();
     if clients > u64::from(CLIENTS_MAX) {
         return Err(MixError::TooManyClients { path, clients });
     }
-    Ok(parts)
+    Ok(plans)
 }
 
-fn part_of(entry: &Entry, number: u32, seed: u64) -> Result<Part, (&'static str, String)> {
+fn part_of(entry: &Entry, number: u32, seed: u64) -> Result<WorkloadPlan, (&'static str, String)> {
     let counts = [
         ("clients", &entry.clients, CLIENTS_MAX),
         ("rooms", &entry.rooms, CLIENTS_MAX),
@@ -158,8 +158,8 @@ fn part_of(entry: &Entry, number: u32, seed: u64) -> Result<Part, (&'static str,
         payload: number_of(&entry.payload),
         say: entry.say.as_ref().map(|say| say.get_ref().clone()),
     };
-    wish.fulfil(number, seed)
-        .map_err(|impossible| (impossible.key, impossible.reason))
+    wish.complete(number, seed)
+        .map_err(|invalid| (invalid.key, invalid.reason))
 }
 
 impl Entry {
@@ -187,27 +187,27 @@ fn line_of(text: &str, span: &Range<usize>) -> usize {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<Vec<Part>, String> {
+    fn parsed(text: &str) -> Result<Vec<WorkloadPlan>, String> {
         parse(Path::new("mix.toml"), text, 1).map_err(|error| error.to_string())
     }
 
     #[test]
     fn each_workload_has_its_own_clients_rate_payload_and_rooms() {
-        let parts = parsed(
+        let plans = parsed(
             "[[workload]]\nkind = \"relay\"\nclients = 12\nroom_size = 4\nrate = 2.5\npayload = 200\n\
              [[workload]]\nkind = \"connect4\"\nrooms = 3\nrate = 0\n\
              [[workload]]\nkind = \"lobby\"\n",
         )
         .expect("valid");
-        let shapes: Vec<_> = parts
+        let shapes: Vec<_> = plans
             .iter()
-            .map(|part| {
+            .map(|plan| {
                 (
-                    part.number,
-                    part.kind,
-                    part.shape.clients,
-                    part.shape.rooms,
-                    part.rate,
+                    plan.number,
+                    plan.kind,
+                    plan.shape.clients,
+                    plan.shape.rooms,
+                    plan.rate,
                 )
             })
             .collect();
@@ -219,7 +219,7 @@ mod tests {
                 (2, WorkloadKind::Lobby, 100, 0, 10.0),
             ]
         );
-        assert_eq!((parts[0].payload_bytes, parts[1].payload_bytes), (200, 0));
+        assert_eq!((plans[0].payload_bytes, plans[1].payload_bytes), (200, 0));
     }
 
     #[test]

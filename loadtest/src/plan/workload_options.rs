@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::kind::{LOBBY_CHAT_CLIENTS_MAX, Scope, WorkloadKind};
-use super::{CLIENTS_MAX, Part, Shape, per_second};
+use super::{CLIENTS_MAX, Shape, WorkloadPlan, per_second};
 
 /// Most members of a room that the wire can name.
 const ROOM_SIZE_MAX: u32 = 255;
@@ -43,7 +43,7 @@ pub(crate) struct WorkloadOptions {
 
 /// Why a workload cannot be as it was asked for. `key` names what is to be changed, without dashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Impossible {
+pub(crate) struct InvalidOption {
     pub key: &'static str,
     pub reason: String,
 }
@@ -53,24 +53,24 @@ impl WorkloadOptions {
     ///
     /// # Errors
     /// What is impossible about it.
-    pub(crate) fn fulfil(&self, number: u32, seed: u64) -> Result<Part, Impossible> {
+    pub(crate) fn complete(&self, number: u32, seed: u64) -> Result<WorkloadPlan, InvalidOption> {
         let kind = self.kind.unwrap_or(WorkloadKind::Relay);
         let payload_bytes = match (kind.payload_bytes(), self.payload) {
             (None, None) => 0,
             (None, Some(_)) => {
-                return impossible("payload", format!("{kind} has no payload to choose"));
+                return invalid("payload", format!("{kind} has no payload to choose"));
             }
             (Some((_, default, _)), None) => default,
             (Some((least, _, most)), Some(bytes)) if (least..=most).contains(&bytes) => bytes,
             (Some((least, _, most)), Some(bytes)) => {
-                return impossible(
+                return invalid(
                     "payload",
                     format!("{bytes} bytes: {kind} takes {least} to {most}"),
                 );
             }
         };
         let shape = self.shape(kind)?;
-        Ok(Part {
+        Ok(WorkloadPlan {
             number,
             kind,
             say: self.say(kind, shape)?,
@@ -81,18 +81,18 @@ impl WorkloadOptions {
         })
     }
 
-    fn say(&self, kind: WorkloadKind, shape: Shape) -> Result<Vec<Scope>, Impossible> {
+    fn say(&self, kind: WorkloadKind, shape: Shape) -> Result<Vec<Scope>, InvalidOption> {
         let say = match (kind, &self.say) {
             (WorkloadKind::Chat, None) => Scope::ALL.to_vec(),
             (WorkloadKind::Chat, Some(say)) if say.is_empty() => {
-                return impossible("say", "nobody to talk to".to_owned());
+                return invalid("say", "nobody to talk to".to_owned());
             }
             (WorkloadKind::Chat, Some(say)) => say.clone(),
             (_, None) => Vec::new(),
-            (_, Some(_)) => return impossible("say", format!("{kind} says nothing")),
+            (_, Some(_)) => return invalid("say", format!("{kind} says nothing")),
         };
         if say.contains(&Scope::Lobby) && shape.clients > LOBBY_CHAT_CLIENTS_MAX {
-            return impossible(
+            return invalid(
                 "say",
                 format!(
                     "everybody hears the lobby, so that {} clients are too many: at most {}",
@@ -104,7 +104,7 @@ impl WorkloadOptions {
     }
 
     /// Completes clients, rooms and room size from those that were given.
-    fn shape(&self, kind: WorkloadKind) -> Result<Shape, Impossible> {
+    fn shape(&self, kind: WorkloadKind) -> Result<Shape, InvalidOption> {
         let with = |clients, rooms, room_size| Shape {
             clients,
             rooms,
@@ -113,14 +113,14 @@ impl WorkloadOptions {
         if kind.game().is_none() {
             let given = [("rooms", self.rooms), ("room_size", self.room_size)];
             if let Some((key, _)) = given.iter().find(|(_, given)| given.is_some()) {
-                return impossible(key, format!("{kind} has no rooms that its clients stay in"));
+                return invalid(key, format!("{kind} has no rooms that its clients stay in"));
             }
             return Ok(with(self.clients.unwrap_or(CLIENTS_DEFAULT), 0, 0));
         }
         let paired = kind.is_paired();
         let broadcasts = kind == WorkloadKind::Broadcast;
         if paired && self.room_size.is_some_and(|size| size != 2) {
-            return impossible("room_size", format!("a {kind} room has two seats"));
+            return invalid("room_size", format!("a {kind} room has two seats"));
         }
         let Shape {
             clients,
@@ -139,20 +139,20 @@ impl WorkloadOptions {
             }
         };
         if clients > CLIENTS_MAX {
-            return impossible(
+            return invalid(
                 "rooms",
                 format!("{rooms} rooms of {room_size} make {clients} clients; the most is {CLIENTS_MAX}"),
             );
         }
         if rooms == 0 || rooms.checked_mul(room_size) != Some(clients) {
             let (rooms, room_size) = (rooms.max(1), room_size.max(1));
-            return impossible(
+            return invalid(
                 "clients",
                 format!("{clients} clients do not fill {rooms} rooms of {room_size} exactly"),
             );
         }
         if kind.seats(room_size) > ROOM_SIZE_MAX {
-            return impossible(
+            return invalid(
                 "rooms",
                 format!("{clients} clients in {rooms} rooms: a room has at most {ROOM_SIZE_MAX} seats"),
             );
@@ -161,8 +161,8 @@ impl WorkloadOptions {
     }
 }
 
-fn impossible<T>(key: &'static str, reason: String) -> Result<T, Impossible> {
-    Err(Impossible { key, reason })
+fn invalid<T>(key: &'static str, reason: String) -> Result<T, InvalidOption> {
+    Err(InvalidOption { key, reason })
 }
 
 #[cfg(test)]
@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn sizes(wish: &WorkloadOptions) -> (u32, u32, u32) {
-        let shape = wish.fulfil(0, 1).expect("possible").shape;
+        let shape = wish.complete(0, 1).expect("possible").shape;
         (shape.clients, shape.rooms, shape.room_size)
     }
 
@@ -273,9 +273,9 @@ mod tests {
                 "no payload",
             ),
         ] {
-            let impossible = wish.fulfil(0, 1).expect_err(reason);
-            assert_eq!(impossible.key, key, "{impossible:?}");
-            assert!(impossible.reason.contains(reason), "{impossible:?}");
+            let invalid = wish.complete(0, 1).expect_err(reason);
+            assert_eq!(invalid.key, key, "{invalid:?}");
+            assert!(invalid.reason.contains(reason), "{invalid:?}");
         }
     }
 
@@ -288,12 +288,12 @@ mod tests {
                 say: Some(say.to_vec()),
                 ..WorkloadOptions::default()
             };
-            wish.fulfil(0, 1)
-                .map(|part| part.say)
-                .map_err(|impossible| impossible.key)
+            wish.complete(0, 1)
+                .map(|plan| plan.say)
+                .map_err(|invalid| invalid.key)
         };
         assert_eq!(
-            wish(WorkloadKind::Chat).fulfil(0, 1).expect("possible").say,
+            wish(WorkloadKind::Chat).complete(0, 1).expect("possible").say,
             Scope::ALL
         );
         assert_eq!(
@@ -313,7 +313,7 @@ mod tests {
     fn workloads_of_one_run_draw_different_numbers() {
         let seeds = [0, 1].map(|number| {
             WorkloadOptions::default()
-                .fulfil(number, 7)
+                .complete(number, 7)
                 .expect("possible")
                 .seed
         });

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{
-    ChaosReport, KillPoint, Observations, OwnFigures, Report, ServerFigures, ServerPoint, WorkloadReport,
+    ChaosReport, KillPoint, LoadGeneratorFigures, Observations, Report, ServerFigures, ServerPoint,
+    WorkloadReport,
 };
-use crate::chaos::kill_log::Kills;
+use crate::chaos::kill_log::KillLog;
 use crate::clients::{GroupOutcome, Outcome};
 use crate::latency::Latency;
 use crate::machine;
@@ -34,7 +35,7 @@ impl Report {
             .iter()
             .map(|group| group.figures.counts)
             .fold(Counts::default(), Counts::plus);
-        let clients = groups.iter().map(|group| group.part.shape.clients).sum();
+        let clients = groups.iter().map(|group| group.plan.shape.clients).sum();
         let sum_of = |field: fn(&GroupOutcome) -> u64| groups.iter().map(field).sum::<u64>();
         let all_of = |field: fn(&GroupOutcome) -> &Latency| {
             let mut all = Latency::new();
@@ -42,13 +43,13 @@ impl Report {
             all.percentiles()
         };
         let lag = outcome.lag.percentiles().unwrap_or_default();
-        let kills = observed.kills.as_ref();
+        let kill_log = observed.kill_log.as_ref();
         // The server's processes wait for the same cores.
         let slack_ms = (lag.p99 * LAG_TO_SLACK).max(lag.max * LAG_MAX_TO_SLACK);
         let slack = Duration::from_secs_f64(slack_ms / 1e3);
         let mut report = Self {
             workload: match &groups[..] {
-                [only] => only.part.kind.name(),
+                [only] => only.plan.kind.name(),
                 _ => "mix",
             },
             workloads: groups.iter().map(WorkloadReport::of).collect(),
@@ -69,7 +70,7 @@ impl Report {
             rejected: counts.rejected,
             unsent: sum_of(|group| group.figures.unsent),
             disconnects: outcome.disconnects,
-            double_faults: kills.map_or(0, |kills| kills.explain(&outcome.loss_log, slack)),
+            double_faults: kill_log.map_or(0, |kill_log| kill_log.count_explained(&outcome.loss_log, slack)),
             early_resets: outcome.early_resets,
             refused: outcome.refused,
             resumes: outcome.resumes,
@@ -79,15 +80,15 @@ impl Report {
                 observed.counters_before.takeovers,
                 observed.counters_after.takeovers,
             ),
-            handlers_killed: kills.map_or(0, |kills| kills.of_role("handler")),
-            chaos: kills.map(|kills| ChaosReport::of(kills, &observed, slack)),
+            handlers_killed: kill_log.map_or(0, |kill_log| kill_log.count("handler")),
+            chaos: kill_log.map(|kill_log| ChaosReport::of(kill_log, &observed, slack)),
             matches: counts.matches,
             matches_per_second: per_second(counts.matches),
             latency_ms: all_of(|group| &group.latency),
             round_trip_ms: all_of(|group| &group.round_trip),
-            to_the_last_ms: all_of(|group| &group.to_the_last),
+            to_the_last_ms: all_of(|group| &group.to_last_recipient),
             server: ServerFigures::of(clients, &observed),
-            load_generator: OwnFigures {
+            load_generator: LoadGeneratorFigures {
                 cpu_percent: outcome.cpu_seconds / load_seconds * 100.0,
                 waiting_percent: outcome.wait_seconds.map(|waited| waited / load_seconds * 100.0),
                 lag_ms_p99: lag.p99,
@@ -127,24 +128,24 @@ impl Report {
                 outcome.unclosed
             ));
         }
-        report.judge_load_generator(machine::cores());
-        report.judge(&options.thresholds);
+        report.detect_bottleneck(machine::cores());
+        report.check_thresholds(&options.thresholds);
         report
     }
 }
 
 impl WorkloadReport {
     fn of(group: &GroupOutcome) -> Self {
-        let (part, figures) = (&group.part, &group.figures);
+        let (plan, figures) = (&group.plan, &group.figures);
         let counts = figures.counts;
         Self {
-            kind: part.kind.name(),
-            description: part.to_string(),
-            clients: part.shape.clients,
-            rooms: part.shape.rooms,
-            room_size: part.shape.room_size,
-            rate: part.rate,
-            payload_bytes: part.payload_bytes,
+            kind: plan.kind.name(),
+            description: plan.to_string(),
+            clients: plan.shape.clients,
+            rooms: plan.shape.rooms,
+            room_size: plan.shape.room_size,
+            rate: plan.rate,
+            payload_bytes: plan.payload_bytes,
             sent: counts.sent,
             received: counts.received,
             lost: figures.lost,
@@ -164,9 +165,9 @@ impl WorkloadReport {
 }
 
 impl ChaosReport {
-    fn of(kills: &Kills, observed: &Observations, slack: Duration) -> Self {
+    fn of(kill_log: &KillLog, observed: &Observations, slack: Duration) -> Self {
         let mut killed = BTreeMap::new();
-        for kill in &kills.log {
+        for kill in &kill_log.log {
             *killed.entry(kill.role.clone()).or_default() += 1;
         }
         let before = &observed.counters_before.restarts;
@@ -180,10 +181,10 @@ impl ChaosReport {
         };
         Self {
             killed,
-            missed: kills.missed.clone(),
+            missed: kill_log.missed.clone(),
             restarts: restarts.filter(|(_, times)| *times > 0).collect(),
-            double_faults: kills.double_faults(slack).count() as u64,
-            kills: kills
+            double_faults: kill_log.double_faults(slack).count() as u64,
+            kills: kill_log
                 .log
                 .iter()
                 .take(KILLS_LISTED_MAX)
@@ -218,7 +219,7 @@ impl ServerFigures {
             processes: observed.after.map(|figures| figures.processes),
             memory_kib_per_client: memory_added,
             // Less than a part of it: something else has given memory back meanwhile.
-            memory_all_kib_per_client: all_added.filter(|all| memory_added.is_some_and(|part| *all >= part)),
+            memory_all_kib_per_client: all_added.filter(|all| memory_added.is_some_and(|plan| *all >= plan)),
             memory_kib: observed.after.map(|figures| figures.memory_kib),
             cpu_percent,
         }

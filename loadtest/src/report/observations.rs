@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::chaos::kill_log::Kills;
+use crate::chaos::kill_log::KillLog;
 use crate::machine::process_tree::{CpuFigures, TreeFigures};
 use crate::machine::sampler::Sample;
 use crate::server::console::ServerCounters;
@@ -21,5 +21,5 @@ pub(crate) struct Observations {
     pub load_began: Option<Instant>,
     pub samples: Vec<Sample>,
     /// If any were to be made.
-    pub kills: Option<Kills>,
+    pub kill_log: Option<KillLog>,
 }

@@ -29,7 +29,7 @@ pub(crate) fn render(report: &Report) -> io::Result<String> {
 /// A plot, what it shows, and which colour means what.
 pub(crate) struct Figure {
     pub title: &'static str,
-    pub about: &'static str,
+    pub caption: &'static str,
     pub legend: Vec<(Colour, String)>,
     pub svg: String,
 }
@@ -38,7 +38,7 @@ fn plots(report: &Report) -> Result<Vec<Figure>, PlotError> {
     let mut figures = Vec::new();
     let seconds = report.load_seconds.max(1.0);
     let points = &report.timeline;
-    let latency = |of: fn(&crate::engine::timeline::Spread) -> f64| -> Vec<(f64, f64)> {
+    let latency = |of: fn(&crate::engine::timeline::LatencySummary) -> f64| -> Vec<(f64, f64)> {
         points
             .iter()
             .filter_map(|point| Some((point.seconds, of(point.latency_ms.as_ref()?))))
@@ -64,11 +64,11 @@ fn plots(report: &Report) -> Result<Vec<Figure>, PlotError> {
             .logarithmic()
             .draw(&series, &through)?;
         if !kills.is_empty() {
-            svg += &plots::strip(seconds, &kills)?;
+            svg += &plots::kill_strip(seconds, &kills)?;
         }
         figures.push(Figure {
             title: "Latency over time",
-            about: if kills.is_empty() {
+            caption: if kills.is_empty() {
                 "Of what came in each second, counted from when it should have been sent."
             } else {
                 "Of what came in each second, counted from when it should have been sent. Below: each process that was killed."
@@ -93,7 +93,7 @@ fn plots(report: &Report) -> Result<Vec<Figure>, PlotError> {
     if !curves.is_empty() {
         figures.push(Figure {
             title: "Latency by percentile",
-            about: "Which share of all messages came within how many milliseconds. Each step to the right is a tenth of the rest.",
+            caption: "Which share of all messages came within how many milliseconds. Each step to the right is a tenth of the rest.",
             legend: curves.iter().map(|(colour, name, _)| (*colour, (*name).to_owned())).collect(),
             svg: plots::percentiles(&curves)?,
         });
@@ -141,17 +141,17 @@ fn plots(report: &Report) -> Result<Vec<Figure>, PlotError> {
     });
     let memory: Vec<(f64, f64)> = memory.collect();
     if memory.len() > 1 {
-        let about =
+        let caption =
             "Of the server's processes, shared pages counted once, with page tables and kernel stacks.";
         let series = [(Colour::Violet, "memory", memory)];
-        figures.push(figure("Server memory", about, seconds, "MiB", series)?);
+        figures.push(figure("Server memory", caption, seconds, "MiB", series)?);
     }
     Ok(figures)
 }
 
 fn figure<const N: usize>(
     title: &'static str,
-    about: &'static str,
+    caption: &'static str,
     seconds: f64,
     unit: &'static str,
     series: [Series<'static>; N],
@@ -159,7 +159,7 @@ fn figure<const N: usize>(
     let svg = Plot::over_time(seconds, unit).draw(&series, &[])?;
     Ok(Figure {
         title,
-        about,
+        caption,
         legend: series.map(|(colour, name, _)| (colour, name.to_owned())).into(),
         svg,
     })
@@ -170,10 +170,10 @@ fn write(page: &mut String, report: &Report, figures: &[Figure]) -> fmt::Result 
         [only] => only.description.clone(),
         several => format!("{} workloads, {} clients", several.len(), report.clients),
     };
-    begin(page, &title)?;
-    verdict(page, report)?;
+    write_head(page, &title)?;
+    write_verdict(page, report)?;
     page.push_str("</header>\n");
-    tiles(page, report)?;
+    write_tiles(page, report)?;
     for figure in figures {
         write_figure(page, figure)?;
     }
@@ -188,12 +188,12 @@ fn write(page: &mut String, report: &Report, figures: &[Figure]) -> fmt::Result 
         )?;
     }
     page.push_str("</table>\n</section>\n");
-    origin(page, report)?;
-    end(page)
+    write_origin(page, report)?;
+    write_end(page)
 }
 
 /// A page's head, and the beginning of its header.
-pub(crate) fn begin(page: &mut String, title: &str) -> fmt::Result {
+pub(crate) fn write_head(page: &mut String, title: &str) -> fmt::Result {
     let title = Escaped(title);
     write!(
         page,
@@ -206,7 +206,7 @@ pub(crate) fn begin(page: &mut String, title: &str) -> fmt::Result {
 }
 
 /// A page's end.
-pub(crate) fn end(page: &mut String) -> fmt::Result {
+pub(crate) fn write_end(page: &mut String) -> fmt::Result {
     page.write_str("</body>\n</html>\n")
 }
 
@@ -214,13 +214,13 @@ pub(crate) fn end(page: &mut String) -> fmt::Result {
 pub(crate) fn write_figure(page: &mut String, figure: &Figure) -> fmt::Result {
     let Figure {
         title,
-        about,
+        caption,
         legend,
         svg,
     } = figure;
     write!(
         page,
-        "<figure>\n<h2>{title}</h2>\n<p>{about}</p>\n<ul class=\"legend\">"
+        "<figure>\n<h2>{title}</h2>\n<p>{caption}</p>\n<ul class=\"legend\">"
     )?;
     for (colour, name) in legend {
         write!(
@@ -234,7 +234,7 @@ pub(crate) fn write_figure(page: &mut String, figure: &Figure) -> fmt::Result {
 }
 
 /// Whether the thresholds held, and what to beware of.
-fn verdict(page: &mut String, report: &Report) -> fmt::Result {
+fn write_verdict(page: &mut String, report: &Report) -> fmt::Result {
     if report.failures.is_empty() {
         page.push_str("<p class=\"verdict good\">Nothing failed: every threshold held.</p>\n");
     }
@@ -247,7 +247,7 @@ fn verdict(page: &mut String, report: &Report) -> fmt::Result {
     Ok(())
 }
 
-fn tiles(page: &mut String, report: &Report) -> fmt::Result {
+fn write_tiles(page: &mut String, report: &Report) -> fmt::Result {
     let milliseconds = |of: fn(&Percentiles) -> f64| {
         report.latency_ms.as_ref().map_or_else(
             || "–".to_owned(),
@@ -286,20 +286,20 @@ fn tiles(page: &mut String, report: &Report) -> fmt::Result {
 }
 
 /// What was run where.
-fn origin(page: &mut String, report: &Report) -> fmt::Result {
+fn write_origin(page: &mut String, report: &Report) -> fmt::Result {
     write!(
         page,
         "<section>\n<h2>Where they come from</h2>\n<pre>{}</pre>\n<table>\n",
         Escaped(&command_line(&report.command))
     )?;
-    facts_of(page, &report.machine)?;
+    write_machine(page, &report.machine)?;
     writeln!(page, "<tr><th>seed</th><td>{}</td></tr>", report.seed)?;
     page.push_str("</table>\n</section>\n");
     Ok(())
 }
 
 /// A machine's rows of a table, and this program's.
-pub(crate) fn facts_of(page: &mut String, machine: &Machine) -> fmt::Result {
+pub(crate) fn write_machine(page: &mut String, machine: &Machine) -> fmt::Result {
     let unknown = || "not known".to_owned();
     let facts = [
         ("processor", machine.cpu.clone().unwrap_or_else(unknown)),
@@ -334,8 +334,8 @@ pub(crate) fn command_line(command: &[String]) -> String {
     let quoted = command
         .iter()
         .enumerate()
-        .map(|(place, word)| match word.rsplit_once('/') {
-            Some((_, name)) if place == 0 => name.to_owned(),
+        .map(|(position, word)| match word.rsplit_once('/') {
+            Some((_, name)) if position == 0 => name.to_owned(),
             _ if !word.is_empty() && word.chars().all(is_plain) => word.clone(),
             _ => format!("'{}'", word.replace('\'', "'\\''")),
         });
@@ -360,7 +360,7 @@ impl fmt::Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::timeline::{Point, Spread};
+    use crate::engine::timeline::{LatencySummary, Point};
     use crate::report::ServerPoint;
     use crate::report::{ChaosReport, KillPoint, WorkloadReport};
 
@@ -369,7 +369,7 @@ mod tests {
             seconds: second,
             sent_per_second: 100.0,
             received_per_second: 200.0,
-            latency_ms: Some(Spread {
+            latency_ms: Some(LatencySummary {
                 p50: 0.2,
                 p99: 3.0,
                 max: 20.0 + second,
@@ -458,8 +458,8 @@ mod tests {
             ..report()
         };
         let page = render(&failed).expect("it is drawn");
-        let place = |text: &str| page.find(text).expect(text);
-        assert!(place("Failed: 7 messages lost") < place("<svg"));
-        assert!(place("was the bottleneck") < place("<svg"));
+        let position = |text: &str| page.find(text).expect(text);
+        assert!(position("Failed: 7 messages lost") < position("<svg"));
+        assert!(position("was the bottleneck") < position("<svg"));
     }
 }

@@ -130,12 +130,12 @@ impl ChaosReport {
         let takeovers = measured(takeovers, |takeovers| format!("{takeovers} takeovers"));
         let killed = format!(
             "{}; {takeovers}, {} possible double faults",
-            listed(&self.killed),
+            format_counts(&self.killed),
             self.double_faults
         );
-        let mut rows = vec![("killed", killed), ("restarts", listed(&self.restarts))];
+        let mut rows = vec![("killed", killed), ("restarts", format_counts(&self.restarts))];
         if !self.missed.is_empty() {
-            rows.push(("kills missed", listed(&self.missed)));
+            rows.push(("kills missed", format_counts(&self.missed)));
         }
         rows
     }
@@ -164,7 +164,7 @@ impl WorkloadReport {
         }
         if !self.details.is_empty() {
             let name = if among_others { "" } else { "in detail" };
-            rows.push((name, listed(&self.details)));
+            rows.push((name, format_counts(&self.details)));
         }
         let examples = self.examples.iter().take(EXAMPLES_SHOWN);
         rows.extend(examples.map(|example| ("for example", example.clone())));
@@ -173,7 +173,7 @@ impl WorkloadReport {
 }
 
 /// `handler 20, keeper 3`, or `none`.
-fn listed<Name: fmt::Display>(counts: &BTreeMap<Name, u64>) -> String {
+fn format_counts<Name: fmt::Display>(counts: &BTreeMap<Name, u64>) -> String {
     let texts: Vec<String> = counts
         .iter()
         .map(|(name, count)| format!("{name} {count}"))

@@ -19,12 +19,12 @@ impl Report {
     ///   latency's p99 or more, and not because it had to wait for a core longer than it worked;
     /// - the machine: server and load generator together used more than 90 % of all cores; or the load generator waited longer for a
     ///   core than it used one, and that for more than 20 % of the time or with that lateness.
-    pub(crate) fn judge_load_generator(&mut self, cores: usize) {
+    pub(crate) fn detect_bottleneck(&mut self, cores: usize) {
         let own = &self.load_generator;
         let waiting = own.waiting_percent.unwrap_or(0.0);
         #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
         let all = cores as f64 * 100.0;
-        let both = own.cpu_percent + self.server.cpu_percent.unwrap_or(0.0);
+        let together = own.cpu_percent + self.server.cpu_percent.unwrap_or(0.0);
         let p99 = self.latency_ms.map_or(0.0, |latency| latency.p99);
         let is_late = own.lag_ms_p99 > LAG_MS_MIN && own.lag_ms_p99 > p99 * LAG_SHARE;
         let lateness = format!(
@@ -41,9 +41,9 @@ impl Report {
         } else if is_late && waiting <= own.cpu_percent {
             notes.push(format!("the load generator was the bottleneck: {lateness}"));
         }
-        if self.server.cpu_percent.is_some() && both > all * BUSY_PERCENT / 100.0 {
+        if self.server.cpu_percent.is_some() && together > all * BUSY_PERCENT / 100.0 {
             notes.push(format!(
-                "the machine was the bottleneck: server and load generator used {both:.0} of the {all:.0} % of its cores"
+                "the machine was the bottleneck: server and load generator used {together:.0} of the {all:.0} % of its cores"
             ));
         } else if waiting > own.cpu_percent && (is_late || waiting > WAITING_PERCENT) {
             let so_that = if is_late {
@@ -62,7 +62,7 @@ impl Report {
     }
 
     /// Adds a sentence to the failures for every threshold that was broken.
-    pub(crate) fn judge(&mut self, thresholds: &Thresholds) {
+    pub(crate) fn check_thresholds(&mut self, thresholds: &Thresholds) {
         let p99_ms = self.latency_ms.map(|latency| latency.p99);
         let at_most = |name: &str, value: u64, limit: Option<u64>| {
             limit
@@ -112,7 +112,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use super::super::OwnFigures;
+    use super::super::LoadGeneratorFigures;
     use super::*;
     use crate::latency::Percentiles;
 
@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn failures(report: &mut Report, thresholds: Thresholds) -> usize {
-        report.judge(&thresholds);
+        report.check_thresholds(&thresholds);
         report.failures.len()
     }
 
@@ -240,48 +240,48 @@ mod tests {
     #[test]
     fn an_exhausted_load_generator_or_machine_is_said_to_be_one() {
         /// Own CPU, waiting for a core, own lateness (p99), the server's CPU, on two cores; the latency's p99 is 3 ms.
-        fn judged(own: f64, waiting: f64, lag: f64, server: Option<f64>) -> Vec<String> {
+        fn notes(own: f64, waiting: f64, lag: f64, server: Option<f64>) -> Vec<String> {
             let mut report = report();
-            report.load_generator = OwnFigures {
+            report.load_generator = LoadGeneratorFigures {
                 cpu_percent: own,
                 waiting_percent: Some(waiting),
                 lag_ms_p99: lag,
-                ..OwnFigures::default()
+                ..LoadGeneratorFigures::default()
             };
             report.server.cpu_percent = server;
-            report.judge_load_generator(2);
+            report.detect_bottleneck(2);
             assert_eq!(report.load_generator.bottleneck, !report.notes.is_empty());
             report.notes
         }
-        assert!(judged(30.0, 5.0, 0.2, Some(100.0)).is_empty());
+        assert!(notes(30.0, 5.0, 0.2, Some(100.0)).is_empty());
         assert!(
-            judged(3.0, 15.0, 0.2, None).is_empty(),
+            notes(3.0, 15.0, 0.2, None).is_empty(),
             "a load generator that has little to do"
         );
-        assert!(judged(30.0, 0.0, 0.9, None).is_empty());
+        assert!(notes(30.0, 0.0, 0.9, None).is_empty());
         assert!(
-            judged(30.0, 0.0, 1.2, None).is_empty(),
+            notes(30.0, 0.0, 1.2, None).is_empty(),
             "a small part of the latency"
         );
         let is_said = |notes: Vec<String>, what: &str| notes.len() == 1 && notes[0].starts_with(what);
         assert!(is_said(
-            judged(95.0, 0.0, 0.2, None),
+            notes(95.0, 0.0, 0.2, None),
             "the load generator was the bottleneck: its thread used 95 %"
         ));
         assert!(is_said(
-            judged(30.0, 5.0, 2.0, Some(100.0)),
+            notes(30.0, 5.0, 2.0, Some(100.0)),
             "the load generator was the bottleneck: its own lateness"
         ));
         assert!(is_said(
-            judged(60.0, 10.0, 1.2, Some(130.0)),
+            notes(60.0, 10.0, 1.2, Some(130.0)),
             "the machine was the bottleneck: server and"
         ));
         assert!(is_said(
-            judged(30.0, 40.0, 0.2, Some(100.0)),
+            notes(30.0, 40.0, 0.2, Some(100.0)),
             "the machine was the bottleneck: the load generator waited longer for a core (40.0 % of the time) than"
         ));
         assert!(is_said(
-            judged(30.0, 40.0, 2.0, Some(100.0)),
+            notes(30.0, 40.0, 2.0, Some(100.0)),
             "the machine was the bottleneck: the load generator waited"
         ));
     }

@@ -16,7 +16,7 @@ use crate::server::console::{Console, ConsoleError};
 use crate::server::process::ServerProcess;
 
 /// An answer that takes longer will not come.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of each message.
 const PAYLOAD_BYTES: usize = 32;
 /// Between two kills: the server is to have come to rest.
@@ -44,7 +44,7 @@ pub(crate) enum ProbeError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Console(#[from] ConsoleError),
-    #[error("the server has not answered {what} in {seconds} seconds", what = .0, seconds = PATIENCE.as_secs())]
+    #[error("the server has not answered {what} in {seconds} seconds", what = .0, seconds = ANSWER_TIMEOUT.as_secs())]
     NoAnswer(&'static str),
     #[error("the server refuses {0}: {1}")]
     Refused(&'static str, String),
@@ -68,21 +68,21 @@ pub(super) fn run(
     let mut join = Latency::new();
     for number in repeated(probes, interrupted) {
         let began = Instant::now();
-        let client = enter(game, &format!("probe {number}"))?;
-        join.record(nanoseconds(began));
+        let client = join_own_room(game, &format!("probe {number}"))?;
+        join.record(elapsed_ns(began));
         client.goodbye()?;
     }
-    let mut client = enter(game, "probe")?;
+    let mut client = join_own_room(game, "probe")?;
     let mut message = Latency::new();
     for number in repeated(probes, interrupted) {
         let began = Instant::now();
         send_and_receive(&mut client, number)?;
-        message.record(nanoseconds(began));
+        message.record(elapsed_ns(began));
     }
-    let listing = list(&mut client, probes, interrupted, None)?;
-    let search = list(&mut client, probes, interrupted, Some("no room is called so"))?;
+    let listing = measure_listings(&mut client, probes, interrupted, None)?;
+    let search = measure_listings(&mut client, probes, interrupted, Some("no room is called so"))?;
     let takeover = match server.console() {
-        Some(address) => take_over(
+        Some(address) => measure_takeovers(
             &mut client,
             &mut Console::connect(address)?,
             takeovers,
@@ -106,10 +106,10 @@ fn repeated(times: u32, interrupted: &AtomicBool) -> impl Iterator<Item = u32> {
 }
 
 /// A new player in a room of its own.
-fn enter(game: SocketAddr, name: &str) -> Result<Client, ProbeError> {
+fn join_own_room(game: SocketAddr, name: &str) -> Result<Client, ProbeError> {
     let mut client = Client::connect(game, name, ClientOptions::default())?;
     client.send(&create_room(0, "relay", 0, 1))?;
-    let answer = client.receive_where(PATIENCE, |message| {
+    let answer = client.receive_where(ANSWER_TIMEOUT, |message| {
         matches!(
             message,
             ServerMessage::Joined { .. } | ServerMessage::Rejected { .. }
@@ -136,13 +136,13 @@ fn send_and_receive(client: &mut Client, number: u32) -> Result<(), ProbeError> 
         } => codec::decode::<(u8, Vec<u8>)>(data).is_ok_and(|(_, relayed)| relayed == payload),
         _ => false,
     };
-    match client.receive_where(PATIENCE, own)? {
+    match client.receive_where(ANSWER_TIMEOUT, own)? {
         Some(_) => Ok(()),
         None => Err(ProbeError::NoAnswer("a message")),
     }
 }
 
-fn list(
+fn measure_listings(
     client: &mut Client,
     probes: u32,
     interrupted: &AtomicBool,
@@ -160,16 +160,16 @@ fn list(
             after: None,
         })?;
         let is_answer = |message: &ServerMessage| matches!(message, ServerMessage::Rooms { request: of, .. } if *of == request);
-        if client.receive_where(PATIENCE, is_answer)?.is_none() {
+        if client.receive_where(ANSWER_TIMEOUT, is_answer)?.is_none() {
             return Err(ProbeError::NoAnswer("a list of rooms"));
         }
-        listing.record(nanoseconds(began));
+        listing.record(elapsed_ns(began));
     }
     Ok(listing)
 }
 
 /// The client's own handler is killed, again and again. `first` is the number of the next message.
-fn take_over(
+fn measure_takeovers(
     client: &mut Client,
     console: &mut Console,
     takeovers: u32,
@@ -191,12 +191,12 @@ fn take_over(
         let began = Instant::now();
         kill_process(target, Signal::KILL).map_err(|cause| ProbeError::Kill { pid, cause })?;
         send_and_receive(client, first + number)?;
-        takeover.record(nanoseconds(began));
+        takeover.record(elapsed_ns(began));
         std::thread::sleep(TAKEOVER_PAUSE);
     }
     Ok(takeover)
 }
 
-fn nanoseconds(since: Instant) -> u64 {
+fn elapsed_ns(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

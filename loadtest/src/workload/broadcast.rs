@@ -8,7 +8,7 @@ use forkade_protocol::{ChatScope, ClientMessage, RoomEvent, ServerMessage, codec
 
 use super::fanout::{number_of, request_of};
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
-use crate::plan::{Part, WorkloadKind};
+use crate::plan::{WorkloadKind, WorkloadPlan};
 use crate::schedule::Schedule;
 use crate::workload::sequence_checker::{Observation, SequenceChecker};
 
@@ -18,7 +18,7 @@ const EXAMPLES_MAX: usize = 20;
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Broadcast {
-    over: Over,
+    target: Target,
     line_bytes: usize,
     /// Tells this run's lines from others.
     tag: u32,
@@ -29,7 +29,7 @@ pub(crate) struct Broadcast {
     audience_size: u32,
     audiences: Vec<Audience>,
     /// What each client has heard of its audience's speaker.
-    listeners: Vec<SequenceChecker>,
+    recipients: Vec<SequenceChecker>,
     counts: Counts,
     /// Receipts that a server said will not come.
     missed: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Broadcast {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Over {
+enum Target {
     Room,
     Lobby,
 }
@@ -54,24 +54,24 @@ struct Audience {
 }
 
 impl Broadcast {
-    pub(crate) fn new(part: &Part) -> Self {
-        let (over, audience_size) = match part.kind {
-            WorkloadKind::Announce => (Over::Lobby, part.shape.clients),
-            _ => (Over::Room, part.shape.room_size),
+    pub(crate) fn new(plan: &WorkloadPlan) -> Self {
+        let (target, audience_size) = match plan.kind {
+            WorkloadKind::Announce => (Target::Lobby, plan.shape.clients),
+            _ => (Target::Room, plan.shape.room_size),
         };
-        let clients = part.shape.clients as usize;
+        let clients = plan.shape.clients as usize;
         Self {
-            over,
-            line_bytes: part.payload_bytes as usize,
+            target,
+            line_bytes: plan.payload_bytes as usize,
             tag: std::process::id(),
-            rate: part.rate,
+            rate: plan.rate,
             end_ns: 0,
             stopped: false,
             audience_size,
             audiences: std::iter::repeat_with(Audience::default)
                 .take(clients / audience_size as usize)
                 .collect(),
-            listeners: std::iter::repeat_with(SequenceChecker::default)
+            recipients: std::iter::repeat_with(SequenceChecker::default)
                 .take(clients)
                 .collect(),
             counts: Counts::default(),
@@ -80,82 +80,84 @@ impl Broadcast {
         }
     }
 
-    fn say(&mut self, speaker: ClientIndex, intended_ns: u64, actions: &mut Actions) {
+    fn send_line(&mut self, sender: ClientIndex, intended_ns: u64, actions: &mut Actions) {
         let size = self.audience_size;
-        let audience = &mut self.audiences[(speaker / size) as usize];
+        let audience = &mut self.audiences[(sender / size) as usize];
         let number = audience.sent;
         audience.sent += 1;
         audience.under_way.push_back(size);
         self.counts.sent += 1;
-        let (request, text) = (request_of(number), self.line(speaker, number, intended_ns));
-        let message = match self.over {
-            Over::Room => ClientMessage::Act {
+        let (request, text) = (request_of(number), self.line_text(sender, number, intended_ns));
+        let message = match self.target {
+            Target::Room => ClientMessage::Act {
                 request,
                 action: text.into_bytes(),
             },
-            Over::Lobby => ClientMessage::Chat {
+            Target::Lobby => ClientMessage::Chat {
                 request,
                 scope: ChatScope::Lobby,
                 text,
             },
         };
-        actions.sends.push((speaker, message));
+        actions.sends.push((sender, message));
     }
 
-    fn line(&self, speaker: ClientIndex, number: u64, intended_ns: u64) -> String {
-        let words = format!("load {} {speaker} {number} {intended_ns} ", self.tag);
+    fn line_text(&self, sender: ClientIndex, number: u64, intended_ns: u64) -> String {
+        let words = format!("load {} {sender} {number} {intended_ns} ", self.tag);
         format!("{words:.<length$}", length = self.line_bytes)
     }
 
     /// Speaker, number and intended time of a line, if it is the very line that was said.
-    fn parsed(&self, text: &str) -> Option<(ClientIndex, u64, u64)> {
+    fn parse_line(&self, text: &str) -> Option<(ClientIndex, u64, u64)> {
         let mut numbers = text.strip_prefix("load ")?.split(' ');
         let tag: u32 = numbers.next()?.parse().ok()?;
-        let speaker = numbers.next()?.parse().ok()?;
+        let sender = numbers.next()?.parse().ok()?;
         let number = numbers.next()?.parse().ok()?;
         let intended_ns = numbers.next()?.parse().ok()?;
-        let is_own = tag == self.tag && self.line(speaker, number, intended_ns) == text;
-        is_own.then_some((speaker, number, intended_ns))
+        let is_own = tag == self.tag && self.line_text(sender, number, intended_ns) == text;
+        is_own.then_some((sender, number, intended_ns))
     }
 
-    fn heard(&mut self, listener: ClientIndex, text: &str, now_ns: u64, actions: &mut Actions) {
-        let place = listener / self.audience_size;
-        let speaker = place * self.audience_size;
-        let audience = &mut self.audiences[place as usize];
+    fn on_line(&mut self, recipient: ClientIndex, text: &str, now_ns: u64, actions: &mut Actions) {
+        let index = recipient / self.audience_size;
+        let sender = index * self.audience_size;
+        let audience = &mut self.audiences[index as usize];
         let sent = audience.sent;
-        let Some((of, number, intended_ns)) = self.parsed(text).filter(|line| line.1 < sent) else {
+        let Some((of, number, intended_ns)) = self.parse_line(text).filter(|line| line.1 < sent) else {
             self.counts.mismatches += 1;
             return;
         };
-        if of != speaker {
+        if of != sender {
             self.counts.mismatches += 1;
             return;
         }
         self.counts.received += 1;
-        match self.listeners[listener as usize].observe(number) {
+        match self.recipients[recipient as usize].observe(number) {
             Observation::InOrder => {}
             Observation::Duplicated => {
                 self.counts.duplicated += 1;
-                self.tell(format!("client {listener} heard line {number} again"));
+                self.add_example(format!("client {recipient} heard line {number} again"));
                 return;
             }
             Observation::Reordered => {
                 self.counts.reordered += 1;
-                self.tell(format!("client {listener} heard line {number} after a later one"));
+                self.add_example(format!(
+                    "client {recipient} heard line {number} after a later one"
+                ));
             }
         }
-        actions.receipt(intended_ns, now_ns, listener == speaker);
-        if self.is_delivered(place, number) {
+        actions.receipt(intended_ns, now_ns, recipient == sender);
+        if self.record_delivery(index, number) {
             actions.completions.push(now_ns.saturating_sub(intended_ns));
             if self.rate == 0.0 && now_ns < self.end_ns && !self.stopped {
-                self.say(speaker, now_ns, actions);
+                self.send_line(sender, now_ns, actions);
             }
         }
     }
 
     /// Takes note of one more who has a line, and says whether that was the last one.
-    fn is_delivered(&mut self, place: u32, number: u64) -> bool {
-        let audience = &mut self.audiences[place as usize];
+    fn record_delivery(&mut self, index: u32, number: u64) -> bool {
+        let audience = &mut self.audiences[index as usize];
         let oldest = audience.sent - audience.under_way.len() as u64;
         let missing = number
             .checked_sub(oldest)
@@ -165,13 +167,13 @@ impl Broadcast {
         };
         *missing -= 1;
         let is_last = *missing == 0;
-        audience.forget_delivered();
+        audience.drop_delivered();
         is_last
     }
 
-    fn refused(&mut self, speaker: ClientIndex, request: u32, now_ns: u64, actions: &mut Actions) {
+    fn on_rejected(&mut self, sender: ClientIndex, request: u32, now_ns: u64, actions: &mut Actions) {
         self.counts.rejected += 1;
-        let audience = &mut self.audiences[(speaker / self.audience_size) as usize];
+        let audience = &mut self.audiences[(sender / self.audience_size) as usize];
         let Some(number) = number_of(request, audience.sent) else {
             self.counts.mismatches += 1;
             return;
@@ -182,26 +184,26 @@ impl Broadcast {
         if let Some(missing) = at.and_then(|at| audience.under_way.get_mut(at)) {
             *missing = 0;
         }
-        audience.forget_delivered();
+        audience.drop_delivered();
         if self.rate == 0.0 && now_ns < self.end_ns && !self.stopped {
-            self.say(speaker, now_ns, actions);
+            self.send_line(sender, now_ns, actions);
         }
     }
 
-    fn tell(&mut self, example: String) {
+    fn add_example(&mut self, example: String) {
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(example);
         }
     }
 
-    fn lost_by(&self, listener: usize) -> u64 {
-        let audience = &self.audiences[listener / self.audience_size as usize];
-        self.listeners[listener].lost(audience.sent, &audience.refused)
+    fn lost_by(&self, recipient: usize) -> u64 {
+        let audience = &self.audiences[recipient / self.audience_size as usize];
+        self.recipients[recipient].lost(audience.sent, &audience.refused)
     }
 }
 
 impl Audience {
-    fn forget_delivered(&mut self) {
+    fn drop_delivered(&mut self) {
         while self.under_way.front() == Some(&0) {
             self.under_way.pop_front();
         }
@@ -211,44 +213,44 @@ impl Audience {
 impl Workload for Broadcast {
     fn start(&mut self, now_ns: u64, end_ns: u64, actions: &mut Actions) {
         self.end_ns = end_ns;
-        for (speaker, place) in (0..)
+        for (sender, index) in (0..)
             .step_by(self.audience_size as usize)
             .zip(0..self.audiences.len())
         {
             if self.rate == 0.0 {
-                self.say(speaker, now_ns, actions);
+                self.send_line(sender, now_ns, actions);
             } else {
                 let schedule = Schedule::new(now_ns, self.rate);
-                actions.timers.push((schedule.intended(), speaker));
-                self.audiences[place].schedule = Some(schedule);
+                actions.timers.push((schedule.intended(), sender));
+                self.audiences[index].schedule = Some(schedule);
             }
         }
     }
 
-    fn due(&mut self, speaker: ClientIndex, intended_ns: u64, _now_ns: u64, actions: &mut Actions) {
+    fn due(&mut self, sender: ClientIndex, intended_ns: u64, _now_ns: u64, actions: &mut Actions) {
         if intended_ns >= self.end_ns || self.stopped {
             return;
         }
-        let place = speaker / self.audience_size;
-        if let Some(schedule) = &mut self.audiences[place as usize].schedule {
+        let index = sender / self.audience_size;
+        if let Some(schedule) = &mut self.audiences[index as usize].schedule {
             schedule.advance();
-            actions.timers.push((schedule.intended(), speaker));
+            actions.timers.push((schedule.intended(), sender));
         }
-        self.say(speaker, intended_ns, actions);
+        self.send_line(sender, intended_ns, actions);
     }
 
     fn received(&mut self, client: ClientIndex, message: ServerMessage, now_ns: u64, actions: &mut Actions) {
-        match (message, self.over) {
+        match (message, self.target) {
             (
                 ServerMessage::Event {
                     event: RoomEvent::Game { data },
                     ..
                 },
-                Over::Room,
+                Target::Room,
             ) => {
                 let relayed: Option<(u8, Vec<u8>)> = codec::decode(&data).ok();
                 let text = relayed.and_then(|(_seat, payload)| String::from_utf8(payload).ok());
-                self.heard(client, &text.unwrap_or_default(), now_ns, actions);
+                self.on_line(client, &text.unwrap_or_default(), now_ns, actions);
             }
             (
                 ServerMessage::Chat {
@@ -256,11 +258,13 @@ impl Workload for Broadcast {
                     text,
                     ..
                 },
-                Over::Lobby,
-            ) => self.heard(client, &text, now_ns, actions),
-            (ServerMessage::Rejected { request, .. }, _) => self.refused(client, request, now_ns, actions),
+                Target::Lobby,
+            ) => self.on_line(client, &text, now_ns, actions),
+            (ServerMessage::Rejected { request, .. }, _) => {
+                self.on_rejected(client, request, now_ns, actions)
+            }
             // What was skipped shows as numbers that never come.
-            (ServerMessage::ChatMissed { lines }, Over::Lobby) => self.missed += lines,
+            (ServerMessage::ChatMissed { lines }, Target::Lobby) => self.missed += lines,
             _ => {}
         }
     }
@@ -285,20 +289,20 @@ impl Workload for Broadcast {
             .audiences
             .iter()
             .filter_map(|audience| audience.schedule.as_ref());
-        let listeners = 0..self.listeners.len();
-        let missing = listeners.clone().filter_map(|listener| {
-            let lost = self.lost_by(listener);
-            (lost > 0).then(|| format!("client {listener} has not heard {lost} lines"))
+        let recipients = 0..self.recipients.len();
+        let missing = recipients.clone().filter_map(|recipient| {
+            let lost = self.lost_by(recipient);
+            (lost > 0).then(|| format!("client {recipient} has not heard {lost} lines"))
         });
         Figures {
             counts: self.counts,
-            lost: listeners.map(|listener| self.lost_by(listener)).sum(),
+            lost: recipients.map(|recipient| self.lost_by(recipient)).sum(),
             unsent: schedules
                 .map(|schedule| schedule.remaining_before(self.end_ns))
                 .sum(),
-            details: match self.over {
-                Over::Room => Vec::new(),
-                Over::Lobby => vec![("lobby_lines_missed", self.missed)],
+            details: match self.target {
+                Target::Room => Vec::new(),
+                Target::Lobby => vec![("lobby_lines_missed", self.missed)],
             },
             examples: self
                 .examples
@@ -320,7 +324,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn broadcast(arguments: &[&str]) -> (Broadcast, Actions) {
-        let mut broadcast = Broadcast::new(&Options::part_for_test(arguments));
+        let mut broadcast = Broadcast::new(&Options::plan_for_test(arguments));
         let mut actions = Actions::default();
         broadcast.start(0, SECOND, &mut actions);
         (broadcast, actions)
@@ -344,9 +348,9 @@ mod tests {
         assert_eq!(actions.timers, [(0, 0)], "only the speaker has anything to do");
         broadcast.due(0, 0, 0, &mut actions);
         let line = event(&actions.sends[0].1);
-        for (listener, now_ns) in [(2, 5), (0, 6), (1, 9)] {
+        for (recipient, now_ns) in [(2, 5), (0, 6), (1, 9)] {
             assert!(!broadcast.is_settled() && actions.completions.is_empty());
-            broadcast.received(listener, line.clone(), now_ns, &mut actions);
+            broadcast.received(recipient, line.clone(), now_ns, &mut actions);
         }
         assert!(broadcast.is_settled());
         assert_eq!(actions.completions, [9]);
@@ -377,7 +381,7 @@ mod tests {
             from: "load".to_owned(),
             text: text.to_owned(),
         };
-        let never_said = broadcast.line(0, 1, 0);
+        let never_said = broadcast.line_text(0, 1, 0);
         for text in ["hello", &never_said] {
             broadcast.received(1, chat(text), 5, &mut actions);
         }

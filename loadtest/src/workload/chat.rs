@@ -7,7 +7,7 @@ use forkade_protocol::{ChatScope, ClientMessage, RejectCode, RoomEvent, ServerMe
 use super::fanout::{Fanout, number_of, request_of};
 use super::pace::Pace;
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
-use crate::plan::{Part, Scope};
+use crate::plan::{Scope, WorkloadPlan};
 
 /// The chat workload.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Chat {
     names: Vec<String>,
     counts: Counts,
     /// Lines that each client has said.
-    said: Vec<u64>,
+    sent_lines: Vec<u64>,
     /// Lines that the server refused because their speaker talks too fast.
     too_fast: u64,
     /// Whispers that it refused because too many wait for the addressee.
@@ -39,41 +39,41 @@ struct Channel {
 }
 
 impl Chat {
-    pub(crate) fn new(part: &Part) -> Self {
-        let clients = part.shape.clients;
+    pub(crate) fn new(plan: &WorkloadPlan) -> Self {
+        let clients = plan.shape.clients;
         let channel = |scope: &Scope| Channel {
             scope: *scope,
             fanout: match scope {
-                Scope::Room => Fanout::new(clients, part.shape.room_size),
+                Scope::Room => Fanout::new(clients, plan.shape.room_size),
                 Scope::Lobby => Fanout::new(clients, clients),
                 Scope::Whisper => Fanout::new(clients, 1),
             },
         };
         Self {
             clients,
-            line_bytes: part.payload_bytes as usize,
-            tag: format!("{}.{}", std::process::id(), part.number),
-            pace: Pace::new(part),
-            channels: part.say.iter().map(channel).collect(),
+            line_bytes: plan.payload_bytes as usize,
+            tag: format!("{}.{}", std::process::id(), plan.number),
+            pace: Pace::new(plan),
+            channels: plan.say.iter().map(channel).collect(),
             names: vec![String::new(); clients as usize],
             counts: Counts::default(),
-            said: vec![0; clients as usize],
+            sent_lines: vec![0; clients as usize],
             too_fast: 0,
             mailbox_full: 0,
             missed: 0,
         }
     }
 
-    fn say(&mut self, client: ClientIndex, intended_ns: u64, actions: &mut Actions) {
-        let said = &mut self.said[client as usize];
+    fn send_line(&mut self, client: ClientIndex, intended_ns: u64, actions: &mut Actions) {
+        let sent_lines = &mut self.sent_lines[client as usize];
         let line = Line {
-            speaker: client,
-            number: *said,
+            sender: client,
+            number: *sent_lines,
             intended_ns,
         };
-        *said += 1;
-        let (place, _) = self.turn(line.number);
-        let channel = &mut self.channels[place];
+        *sent_lines += 1;
+        let (index, _) = self.channel_of(line.number);
+        let channel = &mut self.channels[index];
         channel.fanout.send(client);
         let message = ClientMessage::Chat {
             request: request_of(line.number),
@@ -81,7 +81,7 @@ impl Chat {
                 Scope::Room => ChatScope::Room,
                 Scope::Lobby => ChatScope::Lobby,
                 Scope::Whisper => ChatScope::Whisper {
-                    to: self.names[self.whispered_to(client) as usize].clone(),
+                    to: self.names[self.whisper_target(client) as usize].clone(),
                 },
             },
             text: line.text(&self.tag, self.line_bytes),
@@ -91,19 +91,19 @@ impl Chat {
     }
 
     /// Of a client's `number`th line: the channel that it goes to, and how many went there before it.
-    fn turn(&self, number: u64) -> (usize, u64) {
+    fn channel_of(&self, number: u64) -> (usize, u64) {
         let channels = self.channels.len() as u64;
-        let place = usize::try_from(number % channels).expect("fewer than there are channels");
-        (place, number / channels)
+        let index = usize::try_from(number % channels).expect("fewer than there are channels");
+        (index, number / channels)
     }
 
-    fn whispered_to(&self, client: ClientIndex) -> ClientIndex {
+    fn whisper_target(&self, client: ClientIndex) -> ClientIndex {
         (client + 1) % self.clients
     }
 
-    fn heard(
+    fn on_line(
         &mut self,
-        (reader, scope): (ClientIndex, Scope),
+        (recipient, scope): (ClientIndex, Scope),
         from: &str,
         text: &str,
         now_ns: u64,
@@ -113,47 +113,51 @@ impl Chat {
             // The lobby is open to others.
             return;
         }
-        let Some((line, place)) = self.checked((reader, scope), from, text) else {
+        let Some((line, index)) = self.verify((recipient, scope), from, text) else {
             self.counts.mismatches += 1;
             return;
         };
-        let speaker = line.speaker;
-        let (_, number) = self.turn(line.number);
+        let sender = line.sender;
+        let (_, number) = self.channel_of(line.number);
         // A whisper is counted as if its speaker had got it.
-        let counted_for = if scope == Scope::Whisper { speaker } else { reader };
-        let fanout = &mut self.channels[place].fanout;
-        if !fanout.receive(counted_for, speaker, number, &mut self.counts) {
+        let counted_for = if scope == Scope::Whisper {
+            sender
+        } else {
+            recipient
+        };
+        let fanout = &mut self.channels[index].fanout;
+        if !fanout.receive(counted_for, sender, number, &mut self.counts) {
             return;
         }
-        actions.receipt(line.intended_ns, now_ns, speaker == reader);
-        if speaker == counted_for && line.number + 1 == self.said[speaker as usize] {
-            self.go_on(speaker, now_ns, actions);
+        actions.receipt(line.intended_ns, now_ns, sender == recipient);
+        if sender == counted_for && line.number + 1 == self.sent_lines[sender as usize] {
+            self.continue_closed_loop(sender, now_ns, actions);
         }
     }
 
     /// The line and its channel, if the one who is said to have said it has said just this, to the reader among others.
-    fn checked(
+    fn verify(
         &self,
-        (reader, scope): (ClientIndex, Scope),
+        (recipient, scope): (ClientIndex, Scope),
         from: &str,
         text: &str,
     ) -> Option<(Line, usize)> {
         let line = Line::parse(text)?;
-        let name = self.names.get(line.speaker as usize)?;
-        let (place, number) = self.turn(line.number);
-        let channel = &self.channels[place];
-        let said_to_reader = match scope {
+        let name = self.names.get(line.sender as usize)?;
+        let (index, number) = self.channel_of(line.number);
+        let channel = &self.channels[index];
+        let is_for_recipient = match scope {
             Scope::Whisper => {
-                self.whispered_to(line.speaker) == reader
-                    && channel.fanout.is_for(line.speaker, line.speaker, number)
+                self.whisper_target(line.sender) == recipient
+                    && channel.fanout.is_for(line.sender, line.sender, number)
             }
-            Scope::Room | Scope::Lobby => channel.fanout.is_for(reader, line.speaker, number),
+            Scope::Room | Scope::Lobby => channel.fanout.is_for(recipient, line.sender, number),
         };
-        let is_it = said_to_reader && channel.scope == scope && name == from;
-        (is_it && line.text(&self.tag, self.line_bytes) == text).then_some((line, place))
+        let is_it = is_for_recipient && channel.scope == scope && name == from;
+        (is_it && line.text(&self.tag, self.line_bytes) == text).then_some((line, index))
     }
 
-    fn refused(
+    fn on_rejected(
         &mut self,
         client: ClientIndex,
         request: u32,
@@ -161,10 +165,10 @@ impl Chat {
         now_ns: u64,
         actions: &mut Actions,
     ) {
-        match number_of(request, self.said[client as usize]) {
-            Some(said) => {
-                let (place, number) = self.turn(said);
-                self.channels[place].fanout.refuse(client, number);
+        match number_of(request, self.sent_lines[client as usize]) {
+            Some(sent_lines) => {
+                let (index, number) = self.channel_of(sent_lines);
+                self.channels[index].fanout.refuse(client, number);
             }
             None => self.counts.mismatches += 1,
         }
@@ -173,7 +177,7 @@ impl Chat {
             RejectCode::MailboxFull => self.mailbox_full += 1,
             _ => self.counts.rejected += 1,
         }
-        self.go_on(client, now_ns, actions);
+        self.continue_closed_loop(client, now_ns, actions);
     }
 
     /// A reader of the lobby was too slow for so many lines, and was told so.
@@ -188,20 +192,20 @@ impl Chat {
 
     /// What went wrong, in words. Numbers are those within a scope.
     fn examples(&self) -> Vec<String> {
-        let is_told = |channel: &&Channel| channel.scope != Scope::Lobby || channel.lost(self.missed) > 0;
+        let is_shown = |channel: &&Channel| channel.scope != Scope::Lobby || channel.lost(self.missed) > 0;
         let of = |channel: &Channel| {
             let examples = channel.fanout.examples().into_iter();
             examples
                 .map(|example| format!("{}: {example}", channel.scope))
                 .collect::<Vec<_>>()
         };
-        self.channels.iter().filter(is_told).flat_map(of).collect()
+        self.channels.iter().filter(is_shown).flat_map(of).collect()
     }
 
     /// Closed loop: the next line follows when the last one has come to its end, whichever.
-    fn go_on(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
+    fn continue_closed_loop(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
         if self.pace.is_closed_loop(now_ns) {
-            self.say(client, now_ns, actions);
+            self.send_line(client, now_ns, actions);
         }
     }
 }
@@ -213,13 +217,13 @@ impl Workload for Chat {
 
     fn start(&mut self, now_ns: u64, end_ns: u64, actions: &mut Actions) {
         for client in self.pace.start(now_ns, end_ns, actions) {
-            self.say(client, now_ns, actions);
+            self.send_line(client, now_ns, actions);
         }
     }
 
     fn due(&mut self, client: ClientIndex, intended_ns: u64, _now_ns: u64, actions: &mut Actions) {
-        if self.pace.is_due(client, intended_ns, actions) {
-            self.say(client, intended_ns, actions);
+        if self.pace.take_due(client, intended_ns, actions) {
+            self.send_line(client, intended_ns, actions);
         }
     }
 
@@ -228,21 +232,21 @@ impl Workload for Chat {
             ServerMessage::Event {
                 event: RoomEvent::Chat { from, text },
                 ..
-            } => self.heard((client, Scope::Room), &from, &text, now_ns, actions),
+            } => self.on_line((client, Scope::Room), &from, &text, now_ns, actions),
             ServerMessage::Chat { scope, from, text } => {
                 let scope = match scope {
                     ChatScope::Room => Scope::Room,
                     ChatScope::Lobby => Scope::Lobby,
                     ChatScope::Whisper { .. } => Scope::Whisper,
                 };
-                self.heard((client, scope), &from, &text, now_ns, actions);
+                self.on_line((client, scope), &from, &text, now_ns, actions);
             }
             ServerMessage::ChatMissed { lines } => self.missed(lines),
             ServerMessage::Rejected { request, code, .. } => {
-                self.refused(client, request, code, now_ns, actions);
+                self.on_rejected(client, request, code, now_ns, actions);
             }
             // What was skipped shows as numbers that never come. If the own copy is among them, nothing else would.
-            ServerMessage::Resync { .. } => self.go_on(client, now_ns, actions),
+            ServerMessage::Resync { .. } => self.continue_closed_loop(client, now_ns, actions),
             _ => {}
         }
     }
@@ -291,7 +295,7 @@ impl Channel {
 /// One line of talk. Its text says all of this, and nothing in it changes when the server cleans it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Line {
-    speaker: ClientIndex,
+    sender: ClientIndex,
     /// Among all lines of the speaker.
     number: u64,
     intended_ns: u64,
@@ -301,12 +305,12 @@ impl Line {
     /// `bytes` is at least [`LINE_BYTES_MIN`].
     fn text(self, tag: &str, bytes: usize) -> String {
         let Self {
-            speaker,
+            sender,
             number,
             intended_ns,
         } = self;
-        let mut text = format!("line {number} of {speaker} in {tag} at {intended_ns}: ");
-        let mut filler = number.wrapping_add(u64::from(speaker));
+        let mut text = format!("line {number} of {sender} in {tag} at {intended_ns}: ");
+        let mut filler = number.wrapping_add(u64::from(sender));
         while text.len() < bytes {
             text.push(char::from(b'a' + (filler % 26).to_le_bytes()[0]));
             filler += 1;
@@ -316,11 +320,11 @@ impl Line {
 
     fn parse(text: &str) -> Option<Self> {
         let (number, rest) = text.strip_prefix("line ")?.split_once(" of ")?;
-        let (speaker, rest) = rest.split_once(" in ")?;
+        let (sender, rest) = rest.split_once(" in ")?;
         let (_tag, rest) = rest.split_once(" at ")?;
         let (intended_ns, _) = rest.split_once(": ")?;
         Some(Self {
-            speaker: speaker.parse().ok()?,
+            sender: sender.parse().ok()?,
             number: number.parse().ok()?,
             intended_ns: intended_ns.parse().ok()?,
         })
@@ -337,7 +341,7 @@ mod tests {
     /// Four clients in two rooms. Client 1 is called "c1".
     fn chat(arguments: &[&str]) -> Chat {
         let all = [&["--workload", "chat", "--clients", "4"], arguments].concat();
-        let mut chat = Chat::new(&Options::part_for_test(&all));
+        let mut chat = Chat::new(&Options::plan_for_test(&all));
         for client in 0..4 {
             chat.welcomed(client, &format!("c{client}"), 0, &mut Actions::default());
         }
@@ -345,9 +349,9 @@ mod tests {
     }
 
     /// Lets client 0 say its first `lines` lines.
-    fn said(chat: &mut Chat, lines: u64) -> Vec<(ChatScope, String)> {
+    fn sent_lines(chat: &mut Chat, lines: u64) -> Vec<(ChatScope, String)> {
         let mut actions = Actions::default();
-        (0..lines).for_each(|line| chat.say(0, line, &mut actions));
+        (0..lines).for_each(|line| chat.send_line(0, line, &mut actions));
         let text = |(_, message)| match message {
             ClientMessage::Chat { scope, text, .. } => (scope, text),
             other => panic!("{other:?}"),
@@ -355,7 +359,7 @@ mod tests {
         actions.sends.into_iter().map(text).collect()
     }
 
-    fn hears(chat: &mut Chat, reader: ClientIndex, scope: &ChatScope, from: &str, text: &str) {
+    fn deliver(chat: &mut Chat, recipient: ClientIndex, scope: &ChatScope, from: &str, text: &str) {
         let (from, text) = (from.to_owned(), text.to_owned());
         let message = match scope {
             ChatScope::Room => ServerMessage::Event {
@@ -368,10 +372,10 @@ mod tests {
                 text,
             },
         };
-        chat.received(reader, message, SECOND, &mut Actions::default());
+        chat.received(recipient, message, SECOND, &mut Actions::default());
     }
 
-    fn readers(scope: &ChatScope) -> &'static [ClientIndex] {
+    fn recipients(scope: &ChatScope) -> &'static [ClientIndex] {
         match scope {
             ChatScope::Room => &[0, 1],
             ChatScope::Lobby => &[0, 1, 2, 3],
@@ -382,12 +386,12 @@ mod tests {
     #[test]
     fn all_who_should_hear_a_line_have_heard_all_there_is() {
         let mut chat = chat(&[]);
-        let lines = said(&mut chat, 6);
+        let lines = sent_lines(&mut chat, 6);
         assert_eq!(lines[2].0, ChatScope::Whisper { to: "c1".to_owned() });
         for (scope, text) in &lines {
-            for reader in readers(scope) {
+            for recipient in recipients(scope) {
                 assert!(!chat.is_settled());
-                hears(&mut chat, *reader, scope, "c0", text);
+                deliver(&mut chat, *recipient, scope, "c0", text);
             }
         }
         assert!(chat.is_settled());
@@ -402,10 +406,10 @@ mod tests {
     #[test]
     fn lost_doubled_and_disordered_lines_are_told_apart_within_their_scope() {
         let mut chat = chat(&["--say", "whisper"]);
-        let lines = said(&mut chat, 4);
+        let lines = sent_lines(&mut chat, 4);
         for line in [0, 2, 1, 1] {
             let (scope, text) = &lines[line];
-            hears(&mut chat, 1, scope, "c0", text);
+            deliver(&mut chat, 1, scope, "c0", text);
         }
         let figures = chat.figures();
         assert_eq!(
@@ -417,23 +421,23 @@ mod tests {
     #[test]
     fn lines_under_a_wrong_name_altered_or_to_the_wrong_ears_are_mismatches() {
         let mut chat = chat(&[]);
-        let lines = said(&mut chat, 3);
+        let lines = sent_lines(&mut chat, 3);
         let (room, whisper) = (&lines[0], &lines[2]);
-        hears(&mut chat, 1, &room.0, "c1", &room.1);
-        hears(&mut chat, 1, &room.0, "c0", &room.1[..79]);
-        hears(&mut chat, 2, &room.0, "c0", &room.1);
-        hears(&mut chat, 1, &ChatScope::Lobby, "c0", &room.1);
-        hears(&mut chat, 2, &whisper.0, "c0", &whisper.1);
-        hears(&mut chat, 1, &whisper.0, "c0", "psst");
+        deliver(&mut chat, 1, &room.0, "c1", &room.1);
+        deliver(&mut chat, 1, &room.0, "c0", &room.1[..79]);
+        deliver(&mut chat, 2, &room.0, "c0", &room.1);
+        deliver(&mut chat, 1, &ChatScope::Lobby, "c0", &room.1);
+        deliver(&mut chat, 2, &whisper.0, "c0", &whisper.1);
+        deliver(&mut chat, 1, &whisper.0, "c0", "psst");
         assert_eq!((chat.counts().mismatches, chat.counts().received), (6, 0));
-        hears(&mut chat, 1, &ChatScope::Lobby, "a stranger", "good evening");
+        deliver(&mut chat, 1, &ChatScope::Lobby, "a stranger", "good evening");
         assert_eq!(chat.counts().mismatches, 6, "strangers may talk in the lobby");
     }
 
     #[test]
     fn what_the_server_refuses_or_says_is_missing_is_not_lost() {
         let mut chat = chat(&["--say", "lobby,whisper"]);
-        let lines = said(&mut chat, 4);
+        let lines = sent_lines(&mut chat, 4);
         for (request, code) in [(0, RejectCode::ChatTooFast), (1, RejectCode::MailboxFull)] {
             let text = String::new();
             chat.received(
@@ -443,10 +447,10 @@ mod tests {
                 &mut Actions::default(),
             );
         }
-        for reader in 0..3 {
-            hears(&mut chat, reader, &lines[2].0, "c0", &lines[2].1);
+        for recipient in 0..3 {
+            deliver(&mut chat, recipient, &lines[2].0, "c0", &lines[2].1);
         }
-        hears(&mut chat, 1, &lines[3].0, "c0", &lines[3].1);
+        deliver(&mut chat, 1, &lines[3].0, "c0", &lines[3].1);
         assert!(!chat.is_settled());
         chat.received(
             3,

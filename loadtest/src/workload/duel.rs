@@ -16,18 +16,18 @@ pub(crate) use self::connect4::Connect4;
 use self::pair::Pair;
 pub(crate) use self::tictactoe::TicTacToe;
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 
 /// The workload of one such game. Clients 2i and 2i + 1 are pair i.
 #[derive(Debug)]
 pub(crate) struct Duel<B> {
     pairs: Vec<Pair<B>>,
-    tally: Tally,
+    shared: SharedState,
 }
 
 /// What all pairs share.
 #[derive(Debug)]
-struct Tally {
+struct SharedState {
     /// Least time between two moves of one client, in nanoseconds; 0: none.
     move_interval_ns: u64,
     /// No move after this time.
@@ -37,13 +37,13 @@ struct Tally {
 }
 
 impl<B: Board> Duel<B> {
-    pub(crate) fn new(part: &Part) -> Self {
+    pub(crate) fn new(plan: &WorkloadPlan) -> Self {
         Self {
-            pairs: (0..part.shape.rooms)
-                .map(|number| Pair::new(number, part.seed))
+            pairs: (0..plan.shape.rooms)
+                .map(|number| Pair::new(number, plan.seed))
                 .collect(),
-            tally: Tally {
-                move_interval_ns: part.interval_ns(),
+            shared: SharedState {
+                move_interval_ns: plan.interval_ns(),
                 end_ns: 0,
                 stopped: false,
                 counts: Counts::default(),
@@ -54,38 +54,38 @@ impl<B: Board> Duel<B> {
 
 impl<B: Board> Workload for Duel<B> {
     fn start(&mut self, now_ns: u64, end_ns: u64, actions: &mut Actions) {
-        self.tally.end_ns = end_ns;
+        self.shared.end_ns = end_ns;
         for pair in &mut self.pairs {
-            pair.start(now_ns, &self.tally, actions);
+            pair.start(now_ns, &self.shared, actions);
         }
     }
 
     fn due(&mut self, client: ClientIndex, intended_ns: u64, _now_ns: u64, actions: &mut Actions) {
         let (pair, member) = (client as usize / 2, client as usize % 2);
-        self.pairs[pair].make_move(member, intended_ns, &mut self.tally, actions);
+        self.pairs[pair].make_move(member, intended_ns, &mut self.shared, actions);
     }
 
     fn received(&mut self, client: ClientIndex, message: ServerMessage, now_ns: u64, actions: &mut Actions) {
         let (pair, member) = (client as usize / 2, client as usize % 2);
-        self.pairs[pair].received(member, message, now_ns, &mut self.tally, actions);
+        self.pairs[pair].received(member, message, now_ns, &mut self.shared, actions);
     }
 
     fn stop(&mut self, _now_ns: u64) {
-        self.tally.stopped = true;
+        self.shared.stopped = true;
     }
 
     fn is_settled(&self) -> bool {
-        self.pairs.iter().all(Pair::is_at_rest)
+        self.pairs.iter().all(Pair::is_idle)
     }
 
     fn counts(&self) -> Counts {
-        self.tally.counts
+        self.shared.counts
     }
 
     fn figures(&self) -> Figures {
-        let mut counts = self.tally.counts;
+        let mut counts = self.shared.counts;
         // A pair that still waits for the server now would do so for ever.
-        counts.mismatches += self.pairs.iter().filter(|pair| !pair.is_at_rest()).count() as u64;
+        counts.mismatches += self.pairs.iter().filter(|pair| !pair.is_idle()).count() as u64;
         Figures {
             counts,
             lost: self.pairs.iter().map(Pair::lost).sum(),

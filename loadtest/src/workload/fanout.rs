@@ -76,14 +76,14 @@ impl Fanout {
         match self.checkers[pair].observe(number) {
             Observation::Duplicated => {
                 counts.duplicated += 1;
-                self.tell(format!(
+                self.add_example(format!(
                     "client {receiver} got message {number} of client {sender} again"
                 ));
                 return false;
             }
             Observation::Reordered => {
                 counts.reordered += 1;
-                self.tell(format!(
+                self.add_example(format!(
                     "client {receiver} got message {number} of client {sender} after a later one"
                 ));
             }
@@ -93,7 +93,7 @@ impl Fanout {
         true
     }
 
-    fn tell(&mut self, example: String) {
+    fn add_example(&mut self, example: String) {
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(example);
         }

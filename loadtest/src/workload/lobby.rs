@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 
 use forkade_protocol::{RoomEvent, RoomId, ServerMessage, Snapshot};
 
-use self::member::{Asked, Member, Pending};
-use self::model::{Model, Verdict};
+use self::member::{Member, PendingRequest, RequestKind};
+use self::model::{CheckResult, Model};
 use super::pace::Pace;
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 use crate::random::Random;
 
 /// Mismatches that are told in words.
@@ -30,7 +30,7 @@ pub(crate) struct Lobby {
     tag: String,
     members: Vec<Member>,
     model: Model,
-    rooms_made: u64,
+    rooms_created: u64,
     pace: Pace,
     random: Random,
     counts: Counts,
@@ -39,16 +39,16 @@ pub(crate) struct Lobby {
 }
 
 impl Lobby {
-    pub(crate) fn new(part: &Part) -> Self {
+    pub(crate) fn new(plan: &WorkloadPlan) -> Self {
         Self {
-            tag: format!("churn {}.{}.", std::process::id(), part.number),
+            tag: format!("churn {}.{}.", std::process::id(), plan.number),
             members: std::iter::repeat_with(Member::default)
-                .take(part.shape.clients as usize)
+                .take(plan.shape.clients as usize)
                 .collect(),
             model: Model::default(),
-            rooms_made: 0,
-            pace: Pace::new(part),
-            random: Random::new(part.seed, 1),
+            rooms_created: 0,
+            pace: Pace::new(plan),
+            random: Random::new(plan.seed, 1),
             counts: Counts::default(),
             details: BTreeMap::new(),
             examples: Vec::new(),
@@ -56,10 +56,10 @@ impl Lobby {
     }
 
     /// Sends the request; `after` is where a list goes on.
-    fn ask(
+    fn send_request(
         &mut self,
         client: ClientIndex,
-        asked: Asked,
+        kind: RequestKind,
         after: Option<RoomId>,
         intended_ns: u64,
         now_ns: u64,
@@ -68,36 +68,36 @@ impl Lobby {
         let member = &mut self.members[client as usize];
         member.request = member.request.wrapping_add(1);
         let request = member.request;
-        match &asked {
-            Asked::Enter { room, .. } => self.model.seek(*room),
-            Asked::QuickMatch => self.model.quick_matches(true),
-            Asked::Leave { room } => self.model.leave(*room, client),
+        match &kind {
+            RequestKind::Join { room, .. } => self.model.add_pending_join(*room),
+            RequestKind::QuickMatch => self.model.quick_matches(true),
+            RequestKind::Leave { room } => self.model.client_leaving(*room, client),
             _ => {}
         }
-        match action_generator::message(&asked, request, after, &self.model) {
+        match action_generator::message(&kind, request, after, &self.model) {
             Some(message) => actions.sends.push((client, message)),
-            None => actions.renewals.push(client),
+            None => actions.new_players.push(client),
         }
         self.counts.sent += 1;
-        member.pending = Some(Pending {
+        member.pending = Some(PendingRequest {
             request,
             intended_ns,
-            asked_ns: now_ns,
-            asked,
+            sent_ns: now_ns,
+            kind,
         });
     }
 
     /// The pending request, if `request` is its number; else the answer is to nothing that was asked.
-    fn answered(
+    fn take_pending(
         &mut self,
         client: ClientIndex,
         request: u32,
         now_ns: u64,
         actions: &mut Actions,
-    ) -> Option<Pending> {
+    ) -> Option<PendingRequest> {
         let member = &mut self.members[client as usize];
         let Some(pending) = member.pending.take_if(|pending| pending.request == request) else {
-            self.judge(Err(format!(
+            self.check(Err(format!(
                 "client {client} got an answer to request {request}, which it did not wait for"
             )));
             return None;
@@ -107,46 +107,43 @@ impl Lobby {
         Some(pending)
     }
 
-    fn happened(&mut self, client: ClientIndex, number: u64, event: &RoomEvent) {
-        let verdict = match &mut self.members[client as usize].place {
-            Some(place) => place
-                .happens(number, event)
-                .map_err(|reason| format!("client {client} in room {}: {reason}", place.room)),
+    fn on_event(&mut self, client: ClientIndex, number: u64, event: &RoomEvent) {
+        let result = match &mut self.members[client as usize].view {
+            Some(view) => view
+                .apply_event(number, event)
+                .map_err(|reason| format!("client {client} in room {}: {reason}", view.room)),
             None => Err(format!("client {client} is in no room and was told of {event:?}")),
         };
-        self.judge(verdict);
+        self.check(result);
     }
 
     /// The server says where the client is, instead of what has happened.
-    fn resynced(&mut self, client: ClientIndex, snapshot: Option<&Snapshot>, now_ns: u64) {
-        let before = self.members[client as usize]
-            .place
-            .as_ref()
-            .map(|place| place.room);
+    fn on_resync(&mut self, client: ClientIndex, snapshot: Option<&Snapshot>, now_ns: u64) {
+        let before = self.members[client as usize].view.as_ref().map(|view| view.room);
         if before != snapshot.map(|snapshot| snapshot.room) {
-            self.is_out(client, now_ns);
+            self.on_left(client, now_ns);
         }
         if let Some(snapshot) = snapshot {
             let own = (client, self.members[client as usize].name.clone());
-            self.is_in(own, snapshot, now_ns, Asked::QuickMatch);
+            self.on_joined(own, snapshot, now_ns, RequestKind::QuickMatch);
         }
     }
 
     /// What is due next, if anything is.
-    fn go_on(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
+    fn send_next(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
         let member = &mut self.members[client as usize];
         if member.pending.is_some() || self.pace.is_stopped() {
             return;
         }
         if let Some(intended_ns) = member.backlog.pop_front() {
-            self.act(client, intended_ns, now_ns, actions);
+            self.send_random_request(client, intended_ns, now_ns, actions);
         } else if self.pace.is_closed_loop(now_ns) {
-            self.act(client, now_ns, now_ns, actions);
+            self.send_random_request(client, now_ns, now_ns, actions);
         }
     }
 
-    fn judge(&mut self, verdict: Verdict) {
-        if let Err(reason) = verdict {
+    fn check(&mut self, result: CheckResult) {
+        if let Err(reason) = result {
             self.counts.mismatches += 1;
             if self.examples.len() < EXAMPLES_MAX {
                 self.examples.push(reason);
@@ -154,26 +151,26 @@ impl Lobby {
         }
     }
 
-    fn count(&mut self, what: &'static str) {
+    fn count_detail(&mut self, what: &'static str) {
         *self.details.entry(what).or_default() += 1;
     }
 
     /// What the oldest question that is not answered was asked at.
-    fn oldest_question_ns(&self) -> u64 {
-        let asked = self
+    fn oldest_request_ns(&self) -> u64 {
+        let kind = self
             .members
             .iter()
             .filter_map(|member| member.pending.as_ref())
-            .map(|pending| match &pending.asked {
-                Asked::List { began_ns, .. } => *began_ns,
-                _ => pending.asked_ns,
+            .map(|pending| match &pending.kind {
+                RequestKind::List { began_ns, .. } => *began_ns,
+                _ => pending.sent_ns,
             });
-        asked.min().unwrap_or(u64::MAX)
+        kind.min().unwrap_or(u64::MAX)
     }
 
-    fn sees_what_is_known(&self, member: &Member) -> bool {
-        let place = member.place.as_ref();
-        place.is_none_or(|place| self.model.agrees(place.room, &place.seats))
+    fn view_matches_model(&self, member: &Member) -> bool {
+        let view = member.view.as_ref();
+        view.is_none_or(|view| self.model.matches_view(view.room, &view.seats))
     }
 }
 
@@ -183,66 +180,66 @@ impl Workload for Lobby {
         name.clone_into(&mut member.name);
         if let Some(pending) = member
             .pending
-            .take_if(|pending| matches!(pending.asked, Asked::Renewal))
+            .take_if(|pending| matches!(pending.kind, RequestKind::NewPlayer))
         {
             self.counts.received += 1;
-            self.count("came_back_as_new");
+            self.count_detail("came_back_as_new");
             actions.receipt(pending.intended_ns, now_ns, true);
-            self.go_on(client, now_ns, actions);
+            self.send_next(client, now_ns, actions);
         }
     }
 
     fn start(&mut self, now_ns: u64, end_ns: u64, actions: &mut Actions) {
         for client in self.pace.start(now_ns, end_ns, actions) {
-            self.act(client, now_ns, now_ns, actions);
+            self.send_random_request(client, now_ns, now_ns, actions);
         }
     }
 
     fn due(&mut self, client: ClientIndex, intended_ns: u64, now_ns: u64, actions: &mut Actions) {
-        if self.pace.is_due(client, intended_ns, actions) {
+        if self.pace.take_due(client, intended_ns, actions) {
             self.members[client as usize].backlog.push_back(intended_ns);
-            self.go_on(client, now_ns, actions);
+            self.send_next(client, now_ns, actions);
         }
     }
 
     fn received(&mut self, client: ClientIndex, message: ServerMessage, now_ns: u64, actions: &mut Actions) {
         match message {
-            ServerMessage::Event { number, event } => return self.happened(client, number, &event),
-            ServerMessage::Resync { snapshot } => return self.resynced(client, snapshot.as_ref(), now_ns),
+            ServerMessage::Event { number, event } => return self.on_event(client, number, &event),
+            ServerMessage::Resync { snapshot } => return self.on_resync(client, snapshot.as_ref(), now_ns),
             ServerMessage::Rooms { request, rooms, next } => {
-                if let Some(pending) = self.answered(client, request, now_ns, actions)
-                    && let Some((asked, after)) = self.listed(client, pending, &rooms, next)
+                if let Some(pending) = self.take_pending(client, request, now_ns, actions)
+                    && let Some((kind, after)) = self.check_list(client, pending, &rooms, next)
                 {
-                    self.ask(client, asked, Some(after), now_ns, now_ns, actions);
+                    self.send_request(client, kind, Some(after), now_ns, now_ns, actions);
                 }
-                let oldest_ns = self.oldest_question_ns();
-                self.model.forget_gone_before(oldest_ns);
+                let oldest_ns = self.oldest_request_ns();
+                self.model.forget_closed_before(oldest_ns);
             }
             ServerMessage::Joined { request, snapshot } => {
-                if let Some(pending) = self.answered(client, request, now_ns, actions) {
-                    self.joined(client, pending, &snapshot, now_ns);
+                if let Some(pending) = self.take_pending(client, request, now_ns, actions) {
+                    self.check_joined(client, pending, &snapshot, now_ns);
                 }
             }
             ServerMessage::Left { request } => {
-                if let Some(pending) = self.answered(client, request, now_ns, actions) {
-                    self.count("left");
-                    if !matches!(pending.asked, Asked::Leave { .. }) {
-                        self.judge(Err(format!(
+                if let Some(pending) = self.take_pending(client, request, now_ns, actions) {
+                    self.count_detail("left");
+                    if !matches!(pending.kind, RequestKind::Leave { .. }) {
+                        self.check(Err(format!(
                             "client {client} asked for {:?} and was let out",
-                            pending.asked
+                            pending.kind
                         )));
                     }
-                    self.is_out(client, now_ns);
+                    self.on_left(client, now_ns);
                 }
             }
             ServerMessage::Rejected { request, code, text } => {
-                if let Some(pending) = self.answered(client, request, now_ns, actions) {
-                    self.refused(client, pending, code, &text, now_ns);
+                if let Some(pending) = self.take_pending(client, request, now_ns, actions) {
+                    self.check_refused(client, pending, code, &text, now_ns);
                 }
             }
             _ => return,
         }
-        self.go_on(client, now_ns, actions);
+        self.send_next(client, now_ns, actions);
     }
 
     fn stop(&mut self, now_ns: u64) {
@@ -251,7 +248,7 @@ impl Workload for Lobby {
 
     fn is_settled(&self) -> bool {
         self.members.iter().all(|member| member.pending.is_none())
-            && self.members.iter().all(|member| self.sees_what_is_known(member))
+            && self.members.iter().all(|member| self.view_matches_model(member))
     }
 
     fn counts(&self) -> Counts {
@@ -280,12 +277,12 @@ impl Workload for Lobby {
             for member in self
                 .members
                 .iter()
-                .filter(|member| !self.sees_what_is_known(member))
+                .filter(|member| !self.view_matches_model(member))
             {
                 figures.counts.mismatches += 1;
                 figures
                     .examples
-                    .push(format!("in the end, {} had seen {:?}", member.name, member.place));
+                    .push(format!("in the end, {} had seen {:?}", member.name, member.view));
             }
         }
         figures

@@ -2,7 +2,7 @@
 //! (a closed one).
 
 use super::{Actions, ClientIndex};
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 use crate::random::Random;
 use crate::schedule::Schedule;
 
@@ -21,14 +21,14 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(part: &Part) -> Self {
+    pub(super) fn new(plan: &WorkloadPlan) -> Self {
         Self {
-            clients: part.shape.clients,
-            rate: part.rate,
+            clients: plan.shape.clients,
+            rate: plan.rate,
             end_ns: 0,
             stopped: false,
             schedules: Vec::new(),
-            random: Random::new(part.seed, 0),
+            random: Random::new(plan.seed, 0),
         }
     }
 
@@ -53,7 +53,7 @@ impl Pace {
     }
 
     /// A client's time has come: sets the next one, and says whether it sends.
-    pub(super) fn is_due(&mut self, client: ClientIndex, intended_ns: u64, actions: &mut Actions) -> bool {
+    pub(super) fn take_due(&mut self, client: ClientIndex, intended_ns: u64, actions: &mut Actions) -> bool {
         if intended_ns >= self.end_ns || self.stopped {
             return false;
         }

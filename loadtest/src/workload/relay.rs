@@ -6,7 +6,7 @@ use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
 use super::fanout::{Fanout, number_of, request_of};
 use super::pace::Pace;
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
-use crate::plan::Part;
+use crate::plan::WorkloadPlan;
 
 /// The relay workload.
 #[derive(Debug)]
@@ -18,11 +18,11 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(part: &Part) -> Self {
+    pub(crate) fn new(plan: &WorkloadPlan) -> Self {
         Self {
-            payload_bytes: part.payload_bytes as usize,
-            pace: Pace::new(part),
-            fanout: Fanout::new(part.shape.clients, part.shape.room_size),
+            payload_bytes: plan.payload_bytes as usize,
+            pace: Pace::new(plan),
+            fanout: Fanout::new(plan.shape.clients, plan.shape.room_size),
             counts: Counts::default(),
         }
     }
@@ -42,14 +42,14 @@ impl Relay {
     }
 
     /// Closed loop: the next message follows when the last one has come to its end, whichever.
-    fn go_on(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
+    fn continue_closed_loop(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
         if self.pace.is_closed_loop(now_ns) {
             self.send(client, now_ns, actions);
         }
     }
 
-    fn relayed(&mut self, receiver: ClientIndex, data: &[u8], now_ns: u64, actions: &mut Actions) {
-        let Some(header) = self.checked(receiver, data) else {
+    fn on_relayed(&mut self, receiver: ClientIndex, data: &[u8], now_ns: u64, actions: &mut Actions) {
+        let Some(header) = self.verify(receiver, data) else {
             self.counts.mismatches += 1;
             return;
         };
@@ -65,24 +65,24 @@ impl Relay {
         actions.receipt(intended_ns, now_ns, own);
         // One that arrives late, after a resync, has been given up already.
         if own && number + 1 == self.fanout.sent(receiver) {
-            self.go_on(receiver, now_ns, actions);
+            self.continue_closed_loop(receiver, now_ns, actions);
         }
     }
 
     /// The header of relayed bytes, if somebody in the receiver's room has sent just these.
-    fn checked(&self, receiver: ClientIndex, data: &[u8]) -> Option<Header> {
+    fn verify(&self, receiver: ClientIndex, data: &[u8]) -> Option<Header> {
         let (_seat, payload): (u8, Vec<u8>) = codec::decode(data).ok()?;
         let header = Header::parse(&payload)?;
-        let sent_by_room_mate = self.fanout.is_for(receiver, header.sender, header.number);
-        (sent_by_room_mate && header.payload(self.payload_bytes) == payload).then_some(header)
+        let is_from_room = self.fanout.is_for(receiver, header.sender, header.number);
+        (is_from_room && header.payload(self.payload_bytes) == payload).then_some(header)
     }
 
-    fn refused(&mut self, client: ClientIndex, request: u32, now_ns: u64, actions: &mut Actions) {
+    fn on_rejected(&mut self, client: ClientIndex, request: u32, now_ns: u64, actions: &mut Actions) {
         self.counts.rejected += 1;
         match number_of(request, self.fanout.sent(client)) {
             Some(number) => {
                 self.fanout.refuse(client, number);
-                self.go_on(client, now_ns, actions);
+                self.continue_closed_loop(client, now_ns, actions);
             }
             None => self.counts.mismatches += 1,
         }
@@ -97,7 +97,7 @@ impl Workload for Relay {
     }
 
     fn due(&mut self, client: ClientIndex, intended_ns: u64, _now_ns: u64, actions: &mut Actions) {
-        if self.pace.is_due(client, intended_ns, actions) {
+        if self.pace.take_due(client, intended_ns, actions) {
             self.send(client, intended_ns, actions);
         }
     }
@@ -108,11 +108,11 @@ impl Workload for Relay {
                 event: RoomEvent::Game { data },
                 ..
             } => {
-                self.relayed(client, &data, now_ns, actions);
+                self.on_relayed(client, &data, now_ns, actions);
             }
-            ServerMessage::Rejected { request, .. } => self.refused(client, request, now_ns, actions),
+            ServerMessage::Rejected { request, .. } => self.on_rejected(client, request, now_ns, actions),
             // What was skipped shows as numbers that never come. If the own copy is among them, nothing else would.
-            ServerMessage::Resync { .. } => self.go_on(client, now_ns, actions),
+            ServerMessage::Resync { .. } => self.continue_closed_loop(client, now_ns, actions),
             _ => {}
         }
     }
@@ -188,7 +188,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn relay(arguments: &[&str]) -> Relay {
-        Relay::new(&Options::part_for_test(arguments))
+        Relay::new(&Options::plan_for_test(arguments))
     }
 
     fn action((_, message): &(ClientIndex, ClientMessage)) -> Vec<u8> {

@@ -339,7 +339,7 @@ impl Mapping {
     ///
     /// If the sizes differ or the part lies outside.
     #[doc(hidden)]
-    pub fn same_as(&self, other: &Self, part: Range<usize>) -> bool {
+    pub fn equals(&self, other: &Self, part: Range<usize>) -> bool {
         let length = self.part(other, &part);
         // SAFETY: the part was found to lie inside both.
         let mine = unsafe { self.start.add(part.start) };

@@ -2,7 +2,7 @@
 //!
 //! A forked child has the parent's memory and the parent's open files, but it is not the parent: it never returns into the
 //! parent's code and never runs the parent's destructors. [`fork`] sees to that. What the child does not need, it gives up with
-//! [`NewProcess::keep_only`].
+//! [`NewProcess::close_all_except`].
 
 mod stat;
 
@@ -22,7 +22,7 @@ use rustix::process::{self, Pid, PidfdFlags, Resource, Rlimit, WaitOptions, Wait
 use serde::{Deserialize, Serialize};
 
 use crate::sys::process::stat::ProcessStat;
-pub use crate::sys::process::stat::{Activity, Condition};
+pub use crate::sys::process::stat::{ProcessStatus, RunState};
 
 /// The exit status of a child whose closure panicked.
 pub const EXIT_STATUS_PANIC: u8 = 101;
@@ -86,7 +86,7 @@ impl NewProcess {
     /// # Errors
     ///
     /// Those of close_range(2): a kernel before Linux 5.9, or a system-call filter.
-    pub fn keep_only(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub fn close_all_except(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         kept.sort_unstable();
         let mut next = 3;
@@ -125,12 +125,12 @@ const PID_BITS: u32 = 22;
 
 impl ProcessId {
     /// As one number, which is 0 for no process. What is left beside the pid counts ticks for a thousand years.
-    pub fn to_number(self) -> u64 {
+    pub fn to_u64(self) -> u64 {
         self.start_time << PID_BITS | u64::from(self.pid)
     }
 
-    /// From [that number](Self::to_number).
-    pub fn from_number(number: u64) -> Option<Self> {
+    /// From [that number](Self::to_u64).
+    pub fn from_u64(number: u64) -> Option<Self> {
         let pid = u32::try_from(number & ((1 << PID_BITS) - 1)).expect("masked");
         (number != 0).then_some(Self {
             pid,
@@ -284,9 +284,9 @@ pub struct Reaped {
 
 /// What has become of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ChildEvent {
     /// It has ended and is no more.
-    Ended(Reaped),
+    Exited(Reaped),
     /// It was stopped by a signal.
     Stopped {
         /// Which one: it is still there.
@@ -298,24 +298,24 @@ pub enum Change {
 ///
 /// Each step costs what `waitpid(-1)` costs, which grows with the children alive (34 µs with 1,000).
 pub fn reap() -> impl Iterator<Item = Reaped> {
-    changes().filter_map(|change| match change {
-        Change::Ended(reaped) => Some(reaped),
-        Change::Stopped { .. } => None,
+    child_events().filter_map(|event| match event {
+        ChildEvent::Exited(reaped) => Some(reaped),
+        ChildEvent::Stopped { .. } => None,
     })
 }
 
 /// As [`reap`], and tells as well which children were stopped meanwhile.
-pub fn changes() -> impl Iterator<Item = Change> {
+pub fn child_events() -> impl Iterator<Item = ChildEvent> {
     std::iter::from_fn(|| {
         loop {
             match process::wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
                 Ok(Some((pid, status))) => {
                     let pid = pid.as_raw_nonzero().get().cast_unsigned();
                     if let Some(exit) = Exit::of(status) {
-                        return Some(Change::Ended(Reaped { pid, exit }));
+                        return Some(ChildEvent::Exited(Reaped { pid, exit }));
                     }
                     if status.stopped() {
-                        return Some(Change::Stopped { pid });
+                        return Some(ChildEvent::Stopped { pid });
                     }
                 }
                 Err(Errno::INTR) => {}
@@ -404,7 +404,7 @@ pub fn lifeline() -> io::Result<(LifelineHolder, Lifeline)> {
 }
 
 /// The end of a lifeline by whose death it is cut. Every child forked while it exists must close its copy
-/// ([`NewProcess::keep_only`] does): the line is cut when the last copy is gone.
+/// ([`NewProcess::close_all_except`] does): the line is cut when the last copy is gone.
 #[derive(Debug)]
 pub struct LifelineHolder {
     write_end: OwnedFd,

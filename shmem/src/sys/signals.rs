@@ -20,7 +20,7 @@ pub struct Signals(SignalFd);
 
 /// One signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received {
+pub struct ReceivedSignal {
     /// Which one. Of several of the same kind that were not read yet, the kernel keeps only the first.
     pub signal: Signal,
     /// Who sent it, or whose end it tells of (SIGCHLD); 0 if the kernel did.
@@ -47,7 +47,7 @@ impl Signals {
     /// # Errors
     ///
     /// Those of read(2), which this descriptor has no cause to give.
-    pub fn read(&self) -> io::Result<Option<Received>> {
+    pub fn read(&self) -> io::Result<Option<ReceivedSignal>> {
         loop {
             return match self.0.read_signal() {
                 Ok(None) => Ok(None),
@@ -56,7 +56,7 @@ impl Signals {
                 Ok(Some(info)) => {
                     // Only signals of the closed list `Signal` can have been asked for.
                     let signal = Signal::try_from(info.ssi_signo.cast_signed())?;
-                    Ok(Some(Received {
+                    Ok(Some(ReceivedSignal {
                         signal,
                         sender_pid: info.ssi_pid,
                     }))

@@ -20,7 +20,7 @@ pub struct TcpProgress {
     /// Bytes that processes have received from the socket.
     pub received: u64,
     /// Bytes that processes have handed to the kernel for sending, acknowledged by the peer or not.
-    pub handed_over: u64,
+    pub sent: u64,
     /// Bytes that have arrived and that nobody has received yet.
     pub unread: u64,
     /// Bytes handed over that the peer has not acknowledged yet.
@@ -160,7 +160,7 @@ impl Counted {
         let our_fin_is_queued = fin_sent && self.state != FIN_WAIT2;
         Ok(TcpProgress {
             received: arrived.saturating_sub(queued_in),
-            handed_over: queued_and_acknowledged.saturating_sub(u64::from(fin_sent)),
+            sent: queued_and_acknowledged.saturating_sub(u64::from(fin_sent)),
             unread: queued_in,
             unacknowledged: queued_out.saturating_sub(u64::from(our_fin_is_queued)),
             fin_received,
@@ -203,7 +203,7 @@ mod tests {
         socket: TcpStream,
         peer: TcpStream,
         received: u64,
-        handed_over: u64,
+        sent: u64,
         fin_sent: bool,
         fin_received: bool,
     }
@@ -227,7 +227,7 @@ mod tests {
                 socket,
                 peer,
                 received: 0,
-                handed_over: 0,
+                sent: 0,
                 fin_sent: false,
                 fin_received: false,
             }
@@ -241,7 +241,7 @@ mod tests {
 
         fn send(&mut self, bytes: usize) -> bool {
             match send_from(&self.socket, &vec![7; bytes]) {
-                Sent::Bytes(sent) => self.handed_over += sent as u64,
+                Sent::Bytes(sent) => self.sent += sent as u64,
                 Sent::WouldBlock => return false,
                 Sent::Gone(error) => assert!(self.fin_sent, "{error}"),
             }
@@ -274,7 +274,7 @@ mod tests {
             match TcpProgress::read(&self.socket) {
                 Ok(cursors) => {
                     assert_eq!(cursors.received, self.received, "{cursors:?}");
-                    assert_eq!(cursors.handed_over, self.handed_over, "{cursors:?}");
+                    assert_eq!(cursors.sent, self.sent, "{cursors:?}");
                     assert_eq!(cursors.fin_sent, self.fin_sent);
                     assert!(!cursors.fin_received || self.fin_received);
                     Some(cursors)
@@ -388,7 +388,7 @@ mod tests {
                 acknowledged,
             };
             let cursors = counted.cursors(0, queued_out).expect("connected");
-            assert_eq!(cursors.handed_over, 150, "in state {state}");
+            assert_eq!(cursors.sent, 150, "in state {state}");
             assert_eq!(
                 cursors.unacknowledged,
                 if state == FIN_WAIT2 { 0 } else { 50 },

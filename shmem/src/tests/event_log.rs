@@ -169,7 +169,7 @@ fn what_was_not_announced_is_known_until_it_is() {
     assert_eq!(log.unannounced_head(), None);
     Model::default().append(&mut attachment, &memory.bench, &[5], true, false);
     let offset = log.unannounced_head().expect("an event was published");
-    assert_eq!(log.unread(0), offset);
+    assert_eq!(log.unread_bytes(0), offset);
     log.set_announced(offset);
     assert_eq!(log.unannounced_head(), None);
     assert!(log.ends_at(offset) && !log.ends_at(0));

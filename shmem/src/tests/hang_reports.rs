@@ -18,8 +18,8 @@ fn reported(hang_reports: &HangReports) -> Vec<Subject> {
 #[test]
 fn a_word_says_what_was_put_into_it() {
     for subject in SUBJECTS {
-        assert_ne!(subject.word(), 0);
-        assert_eq!(Subject::from_word(subject.word()), Some(subject));
+        assert_ne!(subject.to_word(), 0);
+        assert_eq!(Subject::from_word(subject.to_word()), Some(subject));
     }
     assert_eq!(Subject::from_word(0), None);
     assert_eq!(Subject::from_word(u64::MAX >> 1), None);

@@ -9,32 +9,32 @@ use rustix::process::Signal;
 use thiserror::Error;
 
 use crate::frontends::console::commands::Drain;
+use crate::frontends::console::context::ConsoleContext;
 use crate::lobby::departure::NoSuchPlayer;
-use crate::process::ipc::IpcHandles;
-use crate::process::process_table::Context;
 use crate::session::rejection::Rejection;
+use crate::state::doorbells::Doorbells;
 use crate::state::handle::StateHandle;
 use shmem::sys::clock::now_ms;
 
 /// Sends a player out. One without a connection is gone when the ticker looks next.
-pub(crate) fn kick(lobby: &mut StateHandle, ipc: &IpcHandles, name: &str) -> Result<(), NoSuchPlayer> {
+pub(crate) fn kick(lobby: &mut StateHandle, doorbells: &Doorbells, name: &str) -> Result<(), NoSuchPlayer> {
     if let Some(keeper) = departure::kick(lobby, name)? {
-        ipc.ring_keeper(keeper);
+        doorbells.ring_keeper(keeper);
     }
     log::info!("player \"{name}\" is sent out");
     Ok(())
 }
 
 /// Tells everybody on the server.
-pub(crate) fn say(lobby: &mut StateHandle, ipc: &IpcHandles, text: &str) -> Result<(), Rejection> {
+pub(crate) fn say(lobby: &mut StateHandle, doorbells: &Doorbells, text: &str) -> Result<(), Rejection> {
     chat::announce(lobby, text)?;
-    ipc.ring_chat(lobby.memory.chat);
+    doorbells.ring_chat(&lobby.memory.chat.log);
     log::info!("an operator has told everybody \"{text}\"");
     Ok(())
 }
 
 /// Asks the supervisor to end the server.
-pub(crate) fn stop(context: Context) -> io::Result<()> {
+pub(crate) fn stop(context: ConsoleContext) -> io::Result<()> {
     log::info!("the server is told to stop");
     context.signal_supervisor(Signal::TERM)
 }
@@ -49,7 +49,7 @@ pub(crate) enum DrainError {
 }
 
 /// Refuses new players, and has the ticker stop the server when the last match has ended; or not after all.
-pub(crate) fn drain(context: Context, drain: Drain) -> Result<(), DrainError> {
+pub(crate) fn drain(context: ConsoleContext, drain: Drain) -> Result<(), DrainError> {
     let header = context.memory.header;
     if header.drained.load(Ordering::Acquire) != 0 {
         return Err(DrainError::Over);

@@ -39,10 +39,10 @@ impl Console<'_> {
                 Ok(())
             }
             ConsoleCommand::Say(text) => {
-                actions::say(lobby, context.ipc, &text).map_err(|rejection| rejection.text)
+                actions::say(lobby, context.doorbells, &text).map_err(|rejection| rejection.text)
             }
             ConsoleCommand::Kick(name) => {
-                actions::kick(lobby, context.ipc, &name).map_err(|error| error.to_string())
+                actions::kick(lobby, context.doorbells, &name).map_err(|error| error.to_string())
             }
             ConsoleCommand::Drain(drain) => actions::drain(context, drain).map_err(|error| error.to_string()),
             ConsoleCommand::Upgrade => match Upgrade::start(context) {

@@ -15,6 +15,7 @@
 
 mod actions;
 mod commands;
+pub(crate) mod context;
 mod editor;
 mod execute;
 mod format_frame;
@@ -36,6 +37,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::frontends::console::context::ConsoleContext;
 use crate::frontends::console::live_views::{LiveView, Progress};
 use crate::frontends::console::replies::Reply;
 use crate::frontends::console::terminal::{Input, Terminal};
@@ -44,7 +46,6 @@ use crate::limits::{
     WRITE_STALL_TIMEOUT_MS,
 };
 use crate::logging;
-use crate::process::process_table::Context;
 use crate::session::transport::Passed;
 use crate::session::{Session, Wanted};
 use crate::state::connections::Phase;
@@ -70,7 +71,7 @@ const INTERRUPTED: &str = "interrupted: this console's process was replaced; rep
 
 /// Serves an operator, in the process that was forked for the connection. Exit status 0 means that the connection has come to
 /// its end.
-pub(crate) fn run(state: &mut StateHandle, connection: u32, socket: OwnedFd, context: Context) -> u8 {
+pub(crate) fn run(state: &mut StateHandle, connection: u32, socket: OwnedFd, context: ConsoleContext) -> u8 {
     logging::set_role("console");
     let served = Console::attach(state, connection, socket, context).and_then(|mut console| console.serve());
     match served {
@@ -90,7 +91,7 @@ enum Exit {
 }
 
 struct Console<'s> {
-    context: Context,
+    context: ConsoleContext,
     session: Session<'s>,
     socket: OwnedFd,
     poll: Poll,
@@ -141,7 +142,7 @@ impl<'s> Console<'s> {
         state: &'s mut StateHandle,
         connection: u32,
         socket: OwnedFd,
-        context: Context,
+        context: ConsoleContext,
     ) -> io::Result<Self> {
         let signals = Signals::block(&[Signal::SIGUSR1, Signal::SIGTERM])?;
         set_name("console")?;
@@ -149,7 +150,7 @@ impl<'s> Console<'s> {
         for (descriptor, token, interest) in [
             (socket.as_fd(), SOCKET, Interest::READABLE | Interest::WRITABLE),
             (signals.as_fd(), SIGNALS, Interest::READABLE),
-            (context.ipc.lifeline.as_fd(), LIFELINE, Interest::READABLE),
+            (context.lifeline.as_fd(), LIFELINE, Interest::READABLE),
         ] {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
@@ -462,7 +463,7 @@ impl<'s> Console<'s> {
             log::warn!("cannot shut the connection down: {error}");
         }
         if let Some(keeper) = departure::finish(&mut self.session) {
-            self.context.ipc.ring_keeper(keeper);
+            self.context.doorbells.ring_keeper(keeper);
         }
         self.session.record().working_on.store(0, Ordering::Release);
     }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::frontends::console::context::ConsoleContext;
 pub(crate) use crate::frontends::console::queries::config::{config, log_level};
 pub(crate) use crate::frontends::console::queries::details::{
     NotFound, find_player, open_room, player, room,
@@ -19,11 +20,10 @@ pub(crate) use crate::frontends::console::queries::details::{
 pub(crate) use crate::frontends::console::queries::lists::{players, rooms};
 pub(crate) use crate::frontends::console::queries::locks::locks;
 pub(crate) use crate::frontends::console::queries::processes::processes;
-use crate::process::process_table::Context;
-use crate::process::watchdog::hang_detector::HangKind;
 use crate::state::connections::{ConnectionRecord, Kind};
 use crate::state::directory::{Identity, LobbyTx, Name, Presence};
 use crate::state::handle::StateHandle;
+use crate::state::hang_kind::HangKind;
 use crate::state::header::KeeperSlot;
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use forkade_text::escape::Escaped;
@@ -50,7 +50,7 @@ type Row = Vec<Value>;
 type Next = Box<dyn FnMut(&mut StateHandle) -> Option<Vec<Row>>>;
 
 /// The counters of the whole server.
-pub(crate) fn status(lobby: &StateHandle, context: Context) -> Fields {
+pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
     let (header, directory) = (lobby.memory.header, lobby.memory.directory);
     let count = |counter: &AtomicU64| json!(counter.load(Ordering::Relaxed));
     let uptime_ms = now_ms().saturating_sub(header.started_at_ms.load(Ordering::Relaxed));

@@ -86,14 +86,14 @@ impl HandlerState {
 
     /// Nobody in `place` listens for the room any more.
     pub(crate) fn leave_room(&mut self, place: usize, room: Option<RoomRef>) -> io::Result<()> {
-        let requests = &self.context.ipc.doorbell_requests.sender;
+        let requests = &self.context.ipc.doorbells.requests.sender;
         self.doorbells.follow(place, (room, None), &self.poll, requests)
     }
 
     /// From now on this process is woken when something is said to the lobby.
     pub(crate) fn listen_to_chat(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.hears_chat_doorbell, true) {
-            let doorbell = self.context.ipc.chat_doorbell.as_fd().as_raw_fd();
+            let doorbell = self.context.ipc.doorbells.chat.as_fd().as_raw_fd();
             let registry = self.poll.registry();
             registry.register(&mut SourceFd(&doorbell), CHAT_DOORBELL, Interest::READABLE)?;
         }
@@ -102,7 +102,7 @@ impl HandlerState {
 
     pub(crate) fn ring_keeper(&self, keeper: Option<u32>) {
         if let Some(keeper) = keeper {
-            self.context.ipc.ring_keeper(keeper);
+            self.context.ipc.doorbells.ring_keeper(keeper);
         }
     }
 }
@@ -122,7 +122,7 @@ impl Client {
             Some(Ok(cursors)) => (
                 Passed {
                     received: cursors.received,
-                    sent: cursors.handed_over,
+                    sent: cursors.sent,
                 },
                 None,
             ),

@@ -5,7 +5,7 @@ use std::io;
 
 use mio::{Poll, Token};
 
-use crate::process::room_doorbell::RoomDoorbell;
+use crate::frontends::room_doorbell::RoomDoorbell;
 use crate::state::layout::{Memory, RoomRef};
 use shmem::sys::process::ProcessId;
 use shmem::sys::sockets::Channel;

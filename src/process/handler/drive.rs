@@ -308,7 +308,7 @@ impl Driver<'_> {
         self.ring_pending();
         let room = self.session.membership().place().map(|(room, _)| room);
         let before = std::mem::replace(&mut self.client.room, room);
-        let requests = &self.state.context.ipc.doorbell_requests.sender;
+        let requests = &self.state.context.ipc.doorbells.requests.sender;
         self.state
             .doorbells
             .follow(self.place, (before, room), &self.state.poll, requests)?;
@@ -333,10 +333,10 @@ impl Driver<'_> {
             ..
         } = &mut *self.state;
         if self.session.take_chat_doorbell() {
-            context.ipc.ring_chat(context.memory.chat);
+            context.ipc.doorbells.ring_chat(&context.memory.chat.log);
         }
         for keeper in self.session.take_keeper_doorbells() {
-            context.ipc.ring_keeper(keeper);
+            context.ipc.doorbells.ring_keeper(keeper);
         }
         for room in self.session.take_doorbells() {
             doorbells.ring(room, |place| woken.push(place));
@@ -364,7 +364,7 @@ impl Driver<'_> {
         {
             self.session.record().ask_to_be_beside(home.index());
             memory.tell_keeper_of(mine.index());
-            ipc.ring_keeper(self.state.keeper);
+            ipc.doorbells.ring_keeper(self.state.keeper);
         }
     }
 

@@ -25,6 +25,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use crate::frontends::console;
+use crate::frontends::console::context::ConsoleContext;
 use crate::limits::PULSE_EVERY_MS;
 use crate::logging;
 use crate::process::handler::client::{Client, HandlerState};
@@ -91,14 +92,12 @@ fn serve(new_process: &NewProcess, inheritance: HandlerArgs, me: ProcessId) -> i
     let Context { memory, ipc, .. } = inheritance.context;
     let mut keep = vec![
         ipc.lifeline.as_fd(),
-        ipc.doorbell_requests.sender.as_fd(),
-        ipc.chat_doorbell.as_fd(),
         ipc.keeper_channel(inheritance.keeper).as_fd(),
     ];
-    keep.extend(ipc.keepers.iter().map(|keeper| keeper.doorbell.as_fd()));
+    keep.extend(ipc.doorbells.for_clients());
     keep.extend(inheritance.connections.iter().map(|(_, socket)| socket.as_fd()));
     keep.extend(inheritance.assignments.as_ref().map(AsFd::as_fd));
-    new_process.keep_only(&keep)?;
+    new_process.close_all_except(&keep)?;
     set_name("handler")?;
     let mut state = StateHandle::attach(memory, inheritance.context.games);
     if let [(index, _)] = inheritance.connections[..]
@@ -106,7 +105,15 @@ fn serve(new_process: &NewProcess, inheritance: HandlerArgs, me: ProcessId) -> i
     {
         let (context, mut connections) = (inheritance.context, inheritance.connections);
         let (_, socket) = connections.remove(0);
-        let status = console::run(&mut state, index, socket, context);
+        let console_context = ConsoleContext {
+            memory,
+            games: context.games,
+            config: context.config,
+            settings: context.settings,
+            doorbells: &ipc.doorbells,
+            lifeline: &ipc.lifeline,
+        };
+        let status = console::run(&mut state, index, socket, console_context);
         if status == 0 {
             memory.connections.at(index).set_over();
         }
@@ -472,7 +479,7 @@ impl Handler {
             log::warn!("cannot tell handler {to} that connection {connection} is its own now: {error}");
         }
         context.memory.tell_keeper_of(connection);
-        context.ipc.ring_keeper(self.state.keeper);
+        context.ipc.doorbells.ring_keeper(self.state.keeper);
         Ok(())
     }
 
@@ -488,7 +495,7 @@ impl Handler {
         context.memory.connections.at(connection).set_over();
         if self.assignments.is_some() || self.clients.iter().any(Option::is_some) {
             context.memory.tell_keeper_of(connection);
-            context.ipc.ring_keeper(self.state.keeper);
+            context.ipc.doorbells.ring_keeper(self.state.keeper);
         }
         Ok(())
     }

@@ -135,7 +135,7 @@ impl Keeper {
         let mut by_handler: BTreeMap<u64, (u32, usize)> = BTreeMap::new();
         for index in &self.to_adopt {
             if let Some(handler) = memory.connections.at(*index).handler() {
-                by_handler.entry(handler.to_number()).or_insert((*index, 0)).1 += 1;
+                by_handler.entry(handler.to_u64()).or_insert((*index, 0)).1 += 1;
             }
         }
         self.handlers_to_request = by_handler.into_values().collect();

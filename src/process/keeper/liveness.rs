@@ -10,7 +10,7 @@ use crate::process::keeper::Keeper;
 use crate::state::connections::{Claim, ConnectionRecord};
 use shmem::hang_reports::Subject;
 use shmem::sys::clock::now_ms;
-use shmem::sys::process::{Activity, Condition, ProcessId};
+use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
 use shmem::sys::sockets::unread_bytes;
 
 /// What the keeper remembers between two looks.
@@ -70,8 +70,8 @@ impl Keeper {
 }
 
 fn is_stopped_or_busy(handler: ProcessId) -> bool {
-    let activity = Activity::of(handler.pid).ok().flatten();
+    let activity = ProcessStatus::of(handler.pid).ok().flatten();
     activity.is_some_and(|activity| {
-        activity.process == handler && matches!(activity.condition, Condition::Stopped | Condition::Running)
+        activity.process == handler && matches!(activity.state, RunState::Stopped | RunState::Running)
     })
 }

@@ -23,8 +23,8 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use crate::limits::{ACCEPT_RETRY_MS, HANDSHAKE_BYTES_MAX, MAKE_WAY_TIMEOUT_MS, NEWCOMERS_AT_ONCE_MAX};
+use crate::maintenance::crash_policy::CrashHistory;
 use crate::process::admission::Refusal;
-use crate::process::crash_policy::CrashHistory;
 use crate::process::ipc::KeeperMessage;
 use crate::process::keeper::handlers::HandlerSet;
 use crate::process::keeper::prefork::PreforkPolicy;
@@ -50,17 +50,15 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     let ipc = start.context.ipc;
     let mine = &ipc.keepers[start.index as usize];
     let mut keep = vec![
-        mine.connections.receiver.as_fd(),
+        mine.receiver.as_fd(),
         // For the handlers: who outlives this process offers itself to the next. And for this process, when it makes way.
-        mine.connections.sender.as_fd(),
+        mine.sender.as_fd(),
         ipc.lifeline.as_fd(),
         ipc.ready.as_fd(),
-        ipc.doorbell_requests.sender.as_fd(),
-        ipc.chat_doorbell.as_fd(),
     ];
-    // The handlers will ring any keeper.
-    keep.extend(ipc.keepers.iter().map(|keeper| keeper.doorbell.as_fd()));
-    start.keep_only(&keep)?;
+    // For the handlers, which inherit them.
+    keep.extend(ipc.doorbells.for_clients());
+    start.close_all_except(&keep)?;
     // SIGUSR1 is blocked for the handlers' sake: they inherit the mask, and may be sent it before they listen.
     let signals = Signals::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1])?;
     let mut keeper = Keeper::new(start, signals)?;
@@ -161,9 +159,12 @@ impl Keeper {
             .collect();
         let poll = Poll::new()?;
         for (descriptor, token) in [
-            (mine.connections.receiver.as_fd(), CONNECTIONS),
+            (mine.receiver.as_fd(), CONNECTIONS),
             (signals.as_fd(), SIGNALS),
-            (mine.doorbell.as_fd(), DOORBELL),
+            (
+                context.ipc.doorbells.keepers[start.index as usize].as_fd(),
+                DOORBELL,
+            ),
             (context.ipc.lifeline.as_fd(), LIFELINE),
         ] {
             poll.registry()
@@ -229,7 +230,7 @@ impl Keeper {
                         Event::Children => self.reap_handlers(),
                         Event::AdoptedExited(pid) => self.on_adopted_exit(pid),
                         Event::Doorbell => {
-                            self.context.ipc.keepers[self.index as usize].doorbell.clear();
+                            self.context.ipc.doorbells.keepers[self.index as usize].clear();
                             self.forward_attention();
                             self.process_notifications();
                         }
@@ -319,7 +320,7 @@ impl Keeper {
     /// Those whose handlers have died meanwhile are collected, so that a set of them has one successor.
     fn receive_messages(&mut self, by_dead_handler: &mut HashMap<ProcessId, Vec<u32>>) -> io::Result<()> {
         let ipc = self.context.ipc;
-        let channel = &ipc.keepers[self.index as usize].connections.receiver;
+        let channel = &ipc.keepers[self.index as usize].receiver;
         let slot = self.slot();
         let sent_before = KINDS.map(|kind| slot.sent(kind));
         let mut message = [0; KeeperMessage::BYTES_MAX];

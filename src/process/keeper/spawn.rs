@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 use nix::sys::signal::Signal;
 
 use crate::limits::{TAKEOVER_AGAIN_MS, TAKEOVER_TRIES_MAX, TAKEOVERS_AT_ONCE_MAX};
-use crate::process::crash_policy::{Crash, RestartDecision, WatchdogKill, regroup};
+use crate::maintenance::crash_policy::{Crash, RestartDecision, WatchdogKill, regroup};
 use crate::process::handler;
 use crate::process::handler::HandlerArgs;
 use crate::process::keeper::Keeper;
 use crate::process::keeper::handlers::HandlerEntry;
 use crate::state::connections::Kind;
 use shmem::sys::clock::now_ms;
-use shmem::sys::process::{Change, Exit, ForkError, ProcessId, Reaped, changes, fork};
+use shmem::sys::process::{ChildEvent, Exit, ForkError, ProcessId, Reaped, child_events, fork};
 use shmem::sys::sockets::{Channel, shut_down};
 
 /// Why there is no further handler.
@@ -141,11 +141,11 @@ impl Keeper {
 
     /// Looks which handlers have ended, or were stopped.
     pub(crate) fn reap_handlers(&mut self) {
-        for change in changes() {
+        for event in child_events() {
             self.liveness.report();
-            match change {
-                Change::Ended(Reaped { pid, exit }) => self.on_handler_exit(pid, Some(exit)),
-                Change::Stopped { pid } => {
+            match event {
+                ChildEvent::Exited(Reaped { pid, exit }) => self.on_handler_exit(pid, Some(exit)),
+                ChildEvent::Stopped { pid } => {
                     let is_its = |index: &&u32| self.held.get(index).is_some_and(|held| held.handler == pid);
                     let its_first = self
                         .handlers
@@ -310,7 +310,7 @@ impl Keeper {
         let at = suspect.map_or(connections[0], |(index, _)| index);
         let mark_ms = self.context.memory.connections.at(at).mark();
         let stuck = fault.map(|fault| WatchdogKill {
-            by_itself: fault.is_its_own(),
+            by_itself: fault.is_self_inflicted(),
             for_ms: now_ms().saturating_sub(mark_ms),
         });
         let crash = Crash {

@@ -24,17 +24,18 @@ use crate::limits::{ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS};
 use crate::logging;
 use crate::logging::DropCounters;
 use crate::process::ipc::IpcHandles;
-use crate::process::process_table::{Context, ROLES, RoleInstance, RoleStart};
+use crate::process::process_table::{Context, RoleStart};
 use crate::process::supervisor::backoff::Backoff;
 use crate::process::upgrade::HandoverError;
 use crate::process::watchdog::Watchdog;
 use crate::state::buffers;
 use crate::state::layout::{Capacity, Memory};
+use crate::state::roles::{Role, RoleInstance};
 use forkade_games::Games;
 use shmem::sys::clock::now_ms;
 use shmem::sys::heap::use_up_heap_holes;
 use shmem::sys::process::{
-    Change, ForkError, ProcessId, Reaped, become_subreaper, changes, disable_core_dumps, fork,
+    ChildEvent, ForkError, ProcessId, Reaped, become_subreaper, child_events, disable_core_dumps, fork,
     raise_open_file_limit, set_name,
 };
 use shmem::sys::signals::{Signals, ignore_broken_pipes, reset_ignored};
@@ -287,7 +288,7 @@ impl Supervisor {
 
     /// Fills all posts, one role after the other: each must be ready before the next is started.
     fn start_all(&mut self) -> Result<(), StartError> {
-        for role in 0..ROLES.len() {
+        for role in Role::ALL {
             let of_role: Vec<usize> = (0..self.children.len())
                 .filter(|index| self.children[*index].instance.role == role)
                 .collect();
@@ -425,10 +426,10 @@ impl Supervisor {
     }
 
     fn reap_children(&mut self) {
-        for change in changes() {
-            let Reaped { pid, exit } = match change {
-                Change::Ended(reaped) => reaped,
-                Change::Stopped { pid } => {
+        for event in child_events() {
+            let Reaped { pid, exit } = match event {
+                ChildEvent::Exited(reaped) => reaped,
+                ChildEvent::Stopped { pid } => {
                     if let Some(watchdog) = &mut self.watchdog {
                         watchdog.on_child_stopped(pid);
                     }
@@ -476,12 +477,9 @@ impl Supervisor {
         self.stop_requests = self.stop_requests.max(1);
         self.cancel_probe("the server stops");
         self.context.memory.header.stopping.store(1, Ordering::Release);
-        let (keepers, others): (Vec<usize>, Vec<usize>) = (0..ROLES.len())
-            .rev()
-            .partition(|role| ROLES[*role].name == "keeper");
-        for role in keepers.into_iter().chain(others) {
-            let timeout_ms = match ROLES[role].name {
-                "keeper" => u64::from(self.context.config.drain_timeout_ms) + TERMINATE_TIMEOUT_MS,
+        for role in [Role::Keeper, Role::Listener, Role::Ticker] {
+            let timeout_ms = match role {
+                Role::Keeper => u64::from(self.context.config.drain_timeout_ms) + TERMINATE_TIMEOUT_MS,
                 _ => TERMINATE_TIMEOUT_MS,
             };
             self.signal_role(role, Signal::SIGTERM);
@@ -490,7 +488,7 @@ impl Supervisor {
         self.await_orphaned_handlers();
     }
 
-    fn signal_role(&self, role: usize, signal: Signal) {
+    fn signal_role(&self, role: Role, signal: Signal) {
         for process in self
             .children
             .iter()
@@ -503,7 +501,7 @@ impl Supervisor {
         }
     }
 
-    fn await_role_exit(&mut self, role: usize, give_up_at_ms: u64) {
+    fn await_role_exit(&mut self, role: Role, give_up_at_ms: u64) {
         let mut killed = false;
         while self
             .children
@@ -513,7 +511,7 @@ impl Supervisor {
             let now = now_ms();
             // A second word to stop means at once.
             if !killed && (now >= give_up_at_ms || self.stop_requests > 1) {
-                log::warn!("the {} did not end in time: killed", ROLES[role].name);
+                log::warn!("the {} did not end in time: killed", role.name());
                 self.signal_role(role, Signal::SIGKILL);
                 killed = true;
             }

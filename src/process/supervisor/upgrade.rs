@@ -22,7 +22,7 @@ use crate::limits::{
 };
 use crate::logging;
 use crate::process::ipc::IpcHandles;
-use crate::process::process_table::{Context, ROLES};
+use crate::process::process_table::Context;
 use crate::process::supervisor::{
     Child, PROBE_REPLY, StartError, Supervisor, configure, prepare_process, step,
 };
@@ -30,6 +30,7 @@ use crate::process::upgrade;
 use crate::process::upgrade::{Handover, HandoverError, ProbeReply};
 use crate::state::connections::{Claim, Kind};
 use crate::state::header::UpgradeStage;
+use crate::state::roles::Role;
 use forkade_games::Games;
 use shmem::sys::clock::now_ms;
 use shmem::sys::exec;
@@ -230,7 +231,7 @@ impl Supervisor {
         let process = fork(forkade_games::panics::log_panic, |new_process| {
             logging::set_role("upgrade");
             let keep = [&program, &memory, &answer, &nothing, &handover].map(AsFd::as_fd);
-            let Err(error) = new_process.keep_only(&keep).and_then(|()| run());
+            let Err(error) = new_process.close_all_except(&keep).and_then(|()| run());
             log::error!("the new program cannot be executed: {error}");
             let objection = Some(format!("it cannot be executed: {error}"));
             let answer_text = ProbeReply {
@@ -331,7 +332,7 @@ impl Supervisor {
 
     fn handover(&self, memory: std::os::fd::RawFd) -> Handover {
         let context = self.context;
-        let name = |child: &Child| (ROLES[child.instance.role].name.to_owned(), child.instance.index);
+        let name = |child: &Child| (child.instance.role.name().to_owned(), child.instance.index);
         let processes = self.children.iter().filter_map(|child| {
             let (role, index) = name(child);
             Some((role, index, child.process?))
@@ -356,7 +357,7 @@ impl Supervisor {
         for index in 0..self.children.len() {
             let instance = self.children[index].instance;
             let is_it = |(role, number, _): &&(String, u32, ProcessId)| {
-                role == ROLES[instance.role].name && *number == instance.index
+                role == instance.role.name() && *number == instance.index
             };
             let process = handover
                 .processes
@@ -377,8 +378,9 @@ impl Supervisor {
             replacement.children.push_back((index, process));
         }
         self.replacement = Some(replacement);
-        let is_known =
-            |(role, _, _): &&(String, u32, ProcessId)| ROLES.iter().any(|kind| kind.name == role.as_str());
+        let is_known = |(role, _, _): &&(String, u32, ProcessId)| {
+            Role::ALL.iter().any(|known| known.name() == role.as_str())
+        };
         for (role, _, process) in handover.processes.iter().filter(|process| !is_known(process)) {
             log::info!("the {role} (process {process}) has no place in this version, and is ended");
             let _ = process.send_signal(Signal::SIGTERM);

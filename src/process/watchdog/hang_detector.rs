@@ -3,22 +3,23 @@
 use std::fmt;
 
 use crate::limits::{WATCHDOG_ASLEEP_LOOKS, WATCHDOG_STOPPED_LOOKS};
-use shmem::sys::process::{Activity, Condition, ProcessId};
+use crate::state::hang_kind::HangKind;
+use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
 
 /// What a suspect may do, while the case is open, before it is guilty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HangLimits {
+pub(crate) struct HangLimits {
     /// Processor time that it may use, in milliseconds.
-    pub cpu_ms: u64,
+    pub(crate) cpu_ms: u64,
     /// Looks in a row that may find it stopped.
-    pub stopped_looks: u32,
+    pub(crate) stopped_looks: u32,
     /// Looks in a row that may find it asleep; `None`: it may sleep.
-    pub asleep_looks: Option<u32>,
+    pub(crate) asleep_looks: Option<u32>,
 }
 
 impl HangLimits {
     /// The usual ones, for so much processor time. Who holds no lock may sleep.
-    pub fn with_cpu_ms(cpu_ms: u64) -> Self {
+    pub(crate) fn with_cpu_ms(cpu_ms: u64) -> Self {
         Self {
             cpu_ms,
             stopped_looks: WATCHDOG_STOPPED_LOOKS,
@@ -28,7 +29,7 @@ impl HangLimits {
 
     /// For who holds a lock: nothing of this server's sleeps under one.
     #[must_use]
-    pub fn under_a_lock(self) -> Self {
+    pub(crate) fn under_a_lock(self) -> Self {
         Self {
             asleep_looks: Some(WATCHDOG_ASLEEP_LOOKS),
             ..self
@@ -38,7 +39,7 @@ impl HangLimits {
 
 /// What a process is guilty of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hang {
+pub(crate) enum Hang {
     /// It has used so many milliseconds of processor time.
     Looping(u64),
     /// It was stopped, and nobody continued it.
@@ -49,7 +50,7 @@ pub enum Hang {
 
 impl Hang {
     /// Without its figures.
-    pub fn kind(self) -> HangKind {
+    pub(crate) fn kind(self) -> HangKind {
         match self {
             Self::Looping(_) => HangKind::Looping,
             Self::Stopped => HangKind::Stopped,
@@ -68,53 +69,11 @@ impl fmt::Display for Hang {
     }
 }
 
-/// A [`Hang`] without its figures, for shared memory. None is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum HangKind {
-    /// See [`Hang::Looping`].
-    Looping = 1,
-    /// See [`Hang::Stopped`].
-    Stopped = 2,
-    /// See [`Hang::Asleep`].
-    Asleep = 3,
-}
-
-impl HangKind {
-    /// For shared memory.
-    pub fn number(self) -> u32 {
-        self as u32
-    }
-
-    /// What a [number](HangKind::number) says; `None` for 0.
-    pub fn from_number(number: u32) -> Option<Self> {
-        [Self::Looping, Self::Stopped, Self::Asleep]
-            .into_iter()
-            .find(|kind| kind.number() == number)
-    }
-
-    /// Whether the process has come to it by what it did. A stopped one was stopped by somebody (or by itself: that shows when all
-    /// who do the same are stopped).
-    pub fn is_its_own(self) -> bool {
-        self != Self::Stopped
-    }
-}
-
-impl fmt::Display for HangKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Looping => "looping",
-            Self::Stopped => "stopped",
-            Self::Asleep => "asleep",
-        })
-    }
-}
-
 /// A process under suspicion, since the first look at it. Time counts in its own processor time and in looks, and so stands still while
 /// the watchdog itself does not get its turn.
 #[derive(Debug, Clone)]
-pub struct HangDetector {
-    first: Activity,
+pub(crate) struct HangDetector {
+    first: ProcessStatus,
     stopped_looks: u32,
     asleep_looks: u32,
     cpu_ms_at_last_look: u64,
@@ -122,7 +81,7 @@ pub struct HangDetector {
 
 impl HangDetector {
     /// Opens a case with the first look.
-    pub fn open(first: Activity) -> Self {
+    pub(crate) fn open(first: ProcessStatus) -> Self {
         Self {
             first,
             stopped_looks: 0,
@@ -132,17 +91,17 @@ impl HangDetector {
     }
 
     /// Who is under suspicion.
-    pub fn process(&self) -> ProcessId {
+    pub(crate) fn process(&self) -> ProcessId {
         self.first.process
     }
 
     /// Enters another look at the same process, which is still at the same thing. Says what it is guilty of, if it is.
-    pub fn judge(&mut self, seen: Activity, limits: HangLimits) -> Option<Hang> {
-        let slept = seen.condition == Condition::Asleep && seen.cpu_ms == self.cpu_ms_at_last_look;
+    pub(crate) fn judge(&mut self, seen: ProcessStatus, limits: HangLimits) -> Option<Hang> {
+        let slept = seen.state == RunState::Sleeping && seen.cpu_ms == self.cpu_ms_at_last_look;
         self.cpu_ms_at_last_look = seen.cpu_ms;
         self.asleep_looks = if slept { self.asleep_looks + 1 } else { 0 };
-        self.stopped_looks = match seen.condition {
-            Condition::Stopped => self.stopped_looks + 1,
+        self.stopped_looks = match seen.state {
+            RunState::Stopped => self.stopped_looks + 1,
             _ => 0,
         };
         let used_ms = seen.cpu_ms.saturating_sub(self.first.cpu_ms);
@@ -171,39 +130,39 @@ mod tests {
         asleep_looks: Some(50),
     };
 
-    fn seen(condition: Condition, cpu_ms: u64) -> Activity {
-        Activity {
+    fn seen(state: RunState, cpu_ms: u64) -> ProcessStatus {
+        ProcessStatus {
             process: ProcessId {
                 pid: 7,
                 start_time: 7,
             },
-            condition,
+            state,
             cpu_ms,
         }
     }
 
     #[test]
     fn who_waits_for_a_processor_is_innocent_however_long_it_takes() {
-        let mut detector = HangDetector::open(seen(Condition::Running, 5_000));
+        let mut detector = HangDetector::open(seen(RunState::Running, 5_000));
         for _ in 0..100_000 {
-            assert_eq!(detector.judge(seen(Condition::Running, 5_999), LIMITS), None);
+            assert_eq!(detector.judge(seen(RunState::Running, 5_999), LIMITS), None);
         }
     }
 
     #[test]
     fn who_uses_processor_time_is_guilty_and_what_it_had_used_before_does_not_count() {
-        let mut detector = HangDetector::open(seen(Condition::Running, 50_000));
-        assert_eq!(detector.judge(seen(Condition::Running, 50_990), LIMITS), None);
+        let mut detector = HangDetector::open(seen(RunState::Running, 50_000));
+        assert_eq!(detector.judge(seen(RunState::Running, 50_990), LIMITS), None);
         assert_eq!(
-            detector.judge(seen(Condition::Running, 51_000), LIMITS),
+            detector.judge(seen(RunState::Running, 51_000), LIMITS),
             Some(Hang::Looping(1000))
         );
     }
 
     #[test]
     fn who_is_stopped_is_guilty_unless_it_is_continued_in_time() {
-        let mut detector = HangDetector::open(seen(Condition::Stopped, 0));
-        let (stopped, running) = (seen(Condition::Stopped, 0), seen(Condition::Running, 0));
+        let mut detector = HangDetector::open(seen(RunState::Stopped, 0));
+        let (stopped, running) = (seen(RunState::Stopped, 0), seen(RunState::Running, 0));
         for look in [stopped, stopped, stopped, stopped, running] {
             assert_eq!(detector.judge(look, LIMITS), None);
         }
@@ -213,7 +172,7 @@ mod tests {
 
     #[test]
     fn who_sleeps_under_a_lock_is_guilty_unless_it_wakes_now_and_then() {
-        let asleep = |cpu_ms| seen(Condition::Asleep, cpu_ms);
+        let asleep = |cpu_ms| seen(RunState::Sleeping, cpu_ms);
         let mut sleeps_all_the_time = HangDetector::open(asleep(10));
         let mut wakes = HangDetector::open(asleep(10));
         for look in 1..50 {
@@ -226,11 +185,11 @@ mod tests {
 
     #[test]
     fn who_holds_no_lock_may_sleep_and_a_disk_may_be_waited_for() {
-        for condition in [Condition::Asleep, Condition::Blocked] {
-            let mut detector = HangDetector::open(seen(condition, 0));
+        for state in [RunState::Sleeping, RunState::Blocked] {
+            let mut detector = HangDetector::open(seen(state, 0));
             for _ in 0..100_000 {
                 assert_eq!(
-                    detector.judge(seen(condition, 0), HangLimits::with_cpu_ms(1000)),
+                    detector.judge(seen(state, 0), HangLimits::with_cpu_ms(1000)),
                     None
                 );
             }

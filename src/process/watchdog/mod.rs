@@ -10,13 +10,14 @@
 //!
 //! It must never take a lock: it would wait for those it is to judge. What it reads of shared memory are atomics.
 
-pub mod hang_detector;
+pub(crate) mod hang_detector;
 mod targets;
 
 use crate::limits::{REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_LOOK_MS, WATCHDOG_PULSE_LOOK_MS};
-use crate::process::process_table::{Context, RoleInstance};
+use crate::process::process_table::Context;
+use crate::state::roles::RoleInstance;
 use shmem::hang_reports::Subject;
-use shmem::sys::process::{Activity, Condition, ProcessId};
+use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
 
 use crate::process::watchdog::hang_detector::{Hang, HangDetector, HangLimits};
 use crate::process::watchdog::targets::Target;
@@ -138,13 +139,13 @@ impl Watchdog {
             if std::mem::replace(&mut self.pulses[slot], liveness) != liveness {
                 continue;
             }
-            let seen = Activity::of(process.pid).ok().flatten();
-            let gets_nowhere = |seen: Activity| {
+            let seen = ProcessStatus::of(process.pid).ok().flatten();
+            let gets_nowhere = |seen: ProcessStatus| {
                 seen.process == process
-                    && match seen.condition {
-                        Condition::Stopped => true,
+                    && match seen.state {
+                        RunState::Stopped => true,
                         // To come up may take a while.
-                        Condition::Running => role.ready.load(Ordering::Acquire) != 0,
+                        RunState::Running => role.ready.load(Ordering::Acquire) != 0,
                         _ => false,
                     }
             };
@@ -188,7 +189,7 @@ impl Watchdog {
         let Some(target_of) = self.target_of(subject) else {
             return Ok(None);
         };
-        let activity = Activity::of(target_of.pid)
+        let activity = ProcessStatus::of(target_of.pid)
             .map_err(|error| log::error!("cannot look at process {}: {error}", target_of.pid))?;
         // Another process may have got the pid of one that has ended.
         let activity = activity.filter(|activity| target_of.is(activity.process));
@@ -208,7 +209,7 @@ impl Watchdog {
         if !self.target_of(open.subject).is_some_and(is_still_at_it) {
             return false;
         }
-        let activity = match Activity::of(suspect.pid) {
+        let activity = match ProcessStatus::of(suspect.pid) {
             Ok(Some(activity)) if activity.process == suspect => activity,
             Ok(_) => return false,
             Err(error) => {
@@ -217,7 +218,7 @@ impl Watchdog {
             }
         };
         let holds_lock = matches!(open.subject, Subject::Lock { .. });
-        if activity.condition == Condition::Asleep && !holds_lock {
+        if activity.state == RunState::Sleeping && !holds_lock {
             // It waits for something, as is its right.
             return false;
         }
@@ -273,7 +274,9 @@ impl Watchdog {
         }
         figures.last_pid.store(process.pid, Ordering::Relaxed);
         figures.last_at_ms.store(now_ms, Ordering::Relaxed);
-        figures.last_subject.store(open.subject.word(), Ordering::Relaxed);
+        figures
+            .last_subject
+            .store(open.subject.to_word(), Ordering::Relaxed);
         figures.last_fault.store(fault.kind().number(), Ordering::Relaxed);
     }
 }
@@ -344,13 +347,13 @@ mod tests {
             .spawn()
             .expect("it can be run");
         let activity = || {
-            Activity::of(child.id())
+            ProcessStatus::of(child.id())
                 .expect("/proc can be read")
                 .expect("it lives")
         };
         let process = activity().process;
         process.send_signal(Signal::SIGSTOP).expect("it is ours");
-        while activity().condition != Condition::Stopped {
+        while activity().state != RunState::Stopped {
             std::thread::yield_now();
         }
         (Bystander(child), process)

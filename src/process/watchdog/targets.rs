@@ -1,8 +1,8 @@
 //! Who is to blame for what is stuck, as shared memory tells without a lock.
 
-use crate::process::process_table::RoleInstance;
 use crate::process::watchdog::Watchdog;
 use crate::state::connections::{Claim, ConnectionRecord};
+use crate::state::roles::RoleInstance;
 use shmem::hang_reports::Subject;
 use shmem::sys::process::ProcessId;
 

@@ -82,8 +82,8 @@ impl Colour {
 #[derive(Debug)]
 pub(crate) struct Plot {
     /// Where the axis along ends.
-    furthest: f64,
-    unit_along: &'static str,
+    x_max: f64,
+    x_unit: &'static str,
     unit: &'static str,
     logarithmic: bool,
 }
@@ -91,8 +91,8 @@ pub(crate) struct Plot {
 impl Plot {
     pub(crate) fn over_time(seconds: f64, unit: &'static str) -> Self {
         Self {
-            furthest: seconds,
-            unit_along: "s",
+            x_max: seconds,
+            x_unit: "s",
             unit,
             logarithmic: false,
         }
@@ -100,8 +100,8 @@ impl Plot {
 
     pub(crate) fn over_clients(most: f64, unit: &'static str) -> Self {
         Self {
-            furthest: most,
-            unit_along: "",
+            x_max: most,
+            x_unit: "",
             unit,
             logarithmic: false,
         }
@@ -125,7 +125,7 @@ impl Plot {
         };
         let highest = values().fold(0.0, f64::max);
         let style = |value: &f64| label(*value, self.unit);
-        let along = 0.0..self.furthest;
+        let along = 0.0..self.x_max;
         if self.logarithmic {
             let range = decades(values());
             self.draw_on(along, range.log_scale(), series, marks, &style)
@@ -159,7 +159,7 @@ impl Plot {
                 .axis_style(GRID)
                 .label_style(FONT.into_font().color(&INK))
                 .x_labels(11)
-                .x_label_formatter(&|at| format!("{at} {}", self.unit_along).trim_end().to_owned())
+                .x_label_formatter(&|at| format!("{at} {}", self.x_unit).trim_end().to_owned())
                 .y_labels(6)
                 .y_label_formatter(style)
                 .draw()?;
@@ -173,7 +173,7 @@ impl Plot {
                 let line = colour.value().stroke_width(2);
                 chart.draw_series(LineSeries::new(points.iter().copied(), line))?;
                 // Over numbers of clients there are few points, and what lies between them was not measured.
-                if points.len() == 1 || self.unit_along.is_empty() {
+                if points.len() == 1 || self.x_unit.is_empty() {
                     let mark = |point: &(f64, f64)| Circle::new(*point, 3, colour.value().filled());
                     chart.draw_series(points.iter().map(mark))?;
                 }
@@ -184,7 +184,7 @@ impl Plot {
 }
 
 /// For each role a row with a mark at each of these times.
-pub(crate) fn strip(seconds: f64, marks: &[(f64, &str)]) -> Result<String, PlotError> {
+pub(crate) fn kill_strip(seconds: f64, marks: &[(f64, &str)]) -> Result<String, PlotError> {
     let mut roles: Vec<&str> = marks.iter().map(|(_, role)| *role).collect();
     roles.sort_unstable();
     roles.dedup();
@@ -192,9 +192,9 @@ pub(crate) fn strip(seconds: f64, marks: &[(f64, &str)]) -> Result<String, PlotE
     svg(rows * STRIP_ROW_HEIGHT, |area| {
         for ((row, role), colour) in (0..).zip(&roles).zip(Colour::ALL.into_iter().cycle()) {
             let top = row * i32::try_from(STRIP_ROW_HEIGHT).unwrap_or(i32::MAX);
-            let place = |pixels: u32| i32::try_from(pixels).unwrap_or(i32::MAX);
-            let left = place(MARGIN + LABEL_WIDTH);
-            let right = place(WIDTH - MARGIN);
+            let position = |pixels: u32| i32::try_from(pixels).unwrap_or(i32::MAX);
+            let left = position(MARGIN + LABEL_WIDTH);
+            let right = position(WIDTH - MARGIN);
             let name = FONT
                 .into_font()
                 .color(&INK)
@@ -232,7 +232,7 @@ pub(crate) fn percentiles(curves: &[Series<'_>]) -> Result<String, PlotError> {
         .map(|(colour, _, points)| (colour, stretched(points)))
         .collect();
     let points = || curves.iter().flat_map(|(_, points)| points);
-    let furthest = points().map(|(at, _)| *at).fold(100.0, f64::max);
+    let x_max = points().map(|(at, _)| *at).fold(100.0, f64::max);
     let range = decades(points().map(|(_, ms)| *ms));
     svg(HEIGHT, |area| {
         let mut chart = ChartBuilder::on(area)
@@ -241,7 +241,7 @@ pub(crate) fn percentiles(curves: &[Series<'_>]) -> Result<String, PlotError> {
             .margin_right(LAST_LABEL_WIDTH / 2)
             .x_label_area_size(26)
             .y_label_area_size(LABEL_WIDTH)
-            .build_cartesian_2d((1.0..furthest).log_scale(), range.log_scale())?;
+            .build_cartesian_2d((1.0..x_max).log_scale(), range.log_scale())?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -351,7 +351,7 @@ mod tests {
                 "{svg}"
             );
         }
-        let svg = strip(10.0, &[(1.0, "handler"), (2.0, "keeper")]).expect("it is drawn");
+        let svg = kill_strip(10.0, &[(1.0, "handler"), (2.0, "keeper")]).expect("it is drawn");
         assert!(svg.contains("handler") && svg.contains("keeper"));
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use forkade_protocol::{ClientMessage, Outcome, Phase, RoomEvent, RoomId, ServerMessage, Snapshot, codec};
 
-use super::Tally;
+use super::SharedState;
 use super::board::{Board, Mark};
 use crate::client_protocol::create_room;
 use crate::random::Random;
@@ -36,17 +36,17 @@ enum Stage {
     Starting,
     Playing,
     /// The match is over and there will be no further one.
-    Resting,
+    Idle,
     /// Both leave the room; so many are still in it.
     Leaving {
-        inside: u8,
+        remaining: u8,
     },
     /// Member 0 makes a new room.
     Creating,
     /// Member 1 joins it.
     Joining,
     /// Something happened that must not (counted as a mismatch): these two play no more.
-    Broken,
+    Failed,
 }
 
 /// One member's own picture of the match.
@@ -102,7 +102,7 @@ impl<B: Board> Pair<B> {
         };
         Self {
             number,
-            stage: Stage::Resting,
+            stage: Stage::Idle,
             players: [player(0), player(1)],
             moves: Vec::new(),
             board: B::empty(0),
@@ -114,12 +114,12 @@ impl<B: Board> Pair<B> {
     }
 
     /// Begins the first match, in the room where both are.
-    pub(super) fn start(&mut self, now_ns: u64, tally: &Tally, actions: &mut Actions) {
+    pub(super) fn start(&mut self, now_ns: u64, shared: &SharedState, actions: &mut Actions) {
         for player in &mut self.players {
             // Spread over the interval: otherwise all pairs would move at once.
-            player.may_move_ns = now_ns + self.random.below(tally.move_interval_ns.max(1));
+            player.may_move_ns = now_ns + self.random.below(shared.move_interval_ns.max(1));
         }
-        self.get_ready(actions);
+        self.send_ready(actions);
     }
 
     /// Sends the move that the member decided to make at `intended_ns`.
@@ -127,11 +127,11 @@ impl<B: Board> Pair<B> {
         &mut self,
         member: usize,
         intended_ns: u64,
-        tally: &mut Tally,
+        shared: &mut SharedState,
         actions: &mut Actions,
     ) {
         let player = &mut self.players[member];
-        if tally.stopped || intended_ns >= tally.end_ns || self.stage == Stage::Broken {
+        if shared.stopped || intended_ns >= shared.end_ns || self.stage == Stage::Failed {
             return;
         }
         let Some(action) = self.random.pick(&player.board.actions()).copied() else {
@@ -140,17 +140,17 @@ impl<B: Board> Pair<B> {
         let seat = player.seat;
         let Some(mark) = self.board.play(seat, action) else {
             // The member's picture allowed this move, so the picture is wrong.
-            self.break_off(tally);
+            self.fail(shared);
             return;
         };
-        player.may_move_ns = intended_ns + tally.move_interval_ns;
+        player.may_move_ns = intended_ns + shared.move_interval_ns;
         self.moves.push(Move {
             mark,
             action,
             intended_ns,
         });
         self.under_way += 2;
-        tally.counts.sent += 1;
+        shared.counts.sent += 1;
         let action = codec::encode(&action).expect("a number can be encoded");
         self.send(member, actions, |request| ClientMessage::Act { request, action });
     }
@@ -160,40 +160,42 @@ impl<B: Board> Pair<B> {
         member: usize,
         message: ServerMessage,
         now_ns: u64,
-        tally: &mut Tally,
+        shared: &mut SharedState,
         actions: &mut Actions,
     ) {
-        if self.stage == Stage::Broken {
+        if self.stage == Stage::Failed {
             return;
         }
         match message {
-            ServerMessage::Started { snapshot } => self.started(member, &snapshot, now_ns, tally, actions),
+            ServerMessage::Started { snapshot } => {
+                self.on_started(member, &snapshot, now_ns, shared, actions)
+            }
             ServerMessage::Event {
                 event: RoomEvent::Game { data },
                 ..
             } => {
-                self.placed(member, &data, now_ns, tally, actions);
+                self.on_move(member, &data, now_ns, shared, actions);
             }
             ServerMessage::Event {
                 event: RoomEvent::Finished { outcome },
                 ..
             } => {
-                self.finished(member, Some(&outcome), tally, actions);
+                self.on_finished(member, Some(&outcome), shared, actions);
             }
-            ServerMessage::Left { .. } => self.left(tally, actions),
-            ServerMessage::Joined { snapshot, .. } => self.entered(snapshot.room, tally, actions),
-            ServerMessage::Resync { snapshot } => self.resynced(member, snapshot, tally, actions),
-            ServerMessage::Rejected { .. } => self.rejected(member, tally),
+            ServerMessage::Left { .. } => self.on_left(shared, actions),
+            ServerMessage::Joined { snapshot, .. } => self.on_joined(snapshot.room, shared, actions),
+            ServerMessage::Resync { snapshot } => self.on_resync(member, snapshot, shared, actions),
+            ServerMessage::Rejected { .. } => self.on_rejected(member, shared),
             _ => {}
         }
-        self.consider_move(member, now_ns, tally, actions);
+        self.schedule_move(member, now_ns, shared, actions);
     }
 
     /// Whether nothing is awaited from the server (but what only follows from a further move).
-    pub(super) fn is_at_rest(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         match self.stage {
             Stage::Playing => self.under_way == 0 && self.board.outcome().is_none(),
-            Stage::Resting | Stage::Broken => true,
+            Stage::Idle | Stage::Failed => true,
             Stage::Starting | Stage::Leaving { .. } | Stage::Creating | Stage::Joining => false,
         }
     }
@@ -207,7 +209,7 @@ impl<B: Board> Pair<B> {
             .sum()
     }
 
-    fn get_ready(&mut self, actions: &mut Actions) {
+    fn send_ready(&mut self, actions: &mut Actions) {
         self.stage = Stage::Starting;
         for member in 0..2 {
             self.send(member, actions, |request| ClientMessage::Ready {
@@ -218,55 +220,62 @@ impl<B: Board> Pair<B> {
     }
 
     /// The match begins for one member. Its picture may contain moves already: the other may have seen it begin earlier.
-    fn started(
+    fn on_started(
         &mut self,
         member: usize,
         snapshot: &Snapshot,
         now_ns: u64,
-        tally: &mut Tally,
+        shared: &mut SharedState,
         actions: &mut Actions,
     ) {
-        let Some(contained) = self.take_picture(member, snapshot, tally) else {
+        let Some(contained) = self.apply_snapshot(member, snapshot, shared) else {
             return;
         };
-        for place in 0..contained {
-            self.observe(member, place, now_ns, tally, actions);
+        for index in 0..contained {
+            self.observe(member, index, now_ns, shared, actions);
         }
     }
 
-    fn placed(&mut self, member: usize, data: &[u8], now_ns: u64, tally: &mut Tally, actions: &mut Actions) {
+    fn on_move(
+        &mut self,
+        member: usize,
+        data: &[u8],
+        now_ns: u64,
+        shared: &mut SharedState,
+        actions: &mut Actions,
+    ) {
         let Some(mark) = B::event(data) else {
-            return self.break_off(tally);
+            return self.fail(shared);
         };
-        let Some(place) = self.moves.iter().position(|played| played.mark == mark) else {
-            return self.break_off(tally);
+        let Some(index) = self.moves.iter().position(|played| played.mark == mark) else {
+            return self.fail(shared);
         };
-        let action = self.moves[place].action;
-        if self.observe(member, place, now_ns, tally, actions) == Observation::InOrder
+        let action = self.moves[index].action;
+        if self.observe(member, index, now_ns, shared, actions) == Observation::InOrder
             && self.players[member].board.play(mark.seat, action) != Some(mark)
         {
-            self.break_off(tally);
+            self.fail(shared);
         }
     }
 
-    /// One member has been told of the move at `place`.
+    /// One member has been told of the move at `index`.
     fn observe(
         &mut self,
         member: usize,
-        place: usize,
+        index: usize,
         now_ns: u64,
-        tally: &mut Tally,
+        shared: &mut SharedState,
         actions: &mut Actions,
     ) -> Observation {
-        let (player, played) = (&mut self.players[member], self.moves[place]);
-        let observation = player.checker.observe(self.moves_before + place as u64);
-        tally.counts.received += 1;
+        let (player, played) = (&mut self.players[member], self.moves[index]);
+        let observation = player.checker.observe(self.moves_before + index as u64);
+        shared.counts.received += 1;
         match observation {
             Observation::Duplicated => {
-                tally.counts.duplicated += 1;
+                shared.counts.duplicated += 1;
                 return observation;
             }
-            Observation::Reordered => tally.counts.reordered += 1,
+            Observation::Reordered => shared.counts.reordered += 1,
             Observation::InOrder => {}
         }
         self.under_way = self.under_way.saturating_sub(1);
@@ -279,11 +288,11 @@ impl<B: Board> Pair<B> {
     }
 
     /// The match is over for one member; `outcome` is what it was told. When it is for both, the next one begins.
-    fn finished(
+    fn on_finished(
         &mut self,
         member: usize,
         outcome: Option<&Outcome>,
-        tally: &mut Tally,
+        shared: &mut SharedState,
         actions: &mut Actions,
     ) {
         let player = &mut self.players[member];
@@ -292,48 +301,48 @@ impl<B: Board> Pair<B> {
             || outcome.is_some_and(|told| Some(told) != expected.as_ref())
             || player.finished
         {
-            return self.break_off(tally);
+            return self.fail(shared);
         }
         player.finished = true;
         if self.players.iter().all(|player| player.finished) {
-            tally.counts.matches += 1;
-            self.after_the_match(tally, actions);
+            shared.counts.matches += 1;
+            self.start_next_match(shared, actions);
         }
     }
 
-    fn after_the_match(&mut self, tally: &Tally, actions: &mut Actions) {
+    fn start_next_match(&mut self, shared: &SharedState, actions: &mut Actions) {
         for player in &mut self.players {
             (player.started, player.finished, player.moving) = (false, false, false);
         }
-        if tally.stopped {
-            self.stage = Stage::Resting;
+        if shared.stopped {
+            self.stage = Stage::Idle;
         } else if self.random.below(2) == 0 {
             self.stage = Stage::Starting;
             for member in 0..2 {
                 self.send(member, actions, |request| ClientMessage::Rematch { request });
             }
         } else {
-            self.stage = Stage::Leaving { inside: 2 };
+            self.stage = Stage::Leaving { remaining: 2 };
             for member in 0..2 {
                 self.send(member, actions, |request| ClientMessage::Leave { request });
             }
         }
     }
 
-    fn left(&mut self, tally: &mut Tally, actions: &mut Actions) {
+    fn on_left(&mut self, shared: &mut SharedState, actions: &mut Actions) {
         match self.stage {
-            Stage::Leaving { inside: 2 } => self.stage = Stage::Leaving { inside: 1 },
-            Stage::Leaving { .. } if tally.stopped => self.stage = Stage::Resting,
+            Stage::Leaving { remaining: 2 } => self.stage = Stage::Leaving { remaining: 1 },
+            Stage::Leaving { .. } if shared.stopped => self.stage = Stage::Idle,
             Stage::Leaving { .. } => {
                 self.stage = Stage::Creating;
                 let number = self.number;
                 self.send(0, actions, |request| create_room(request, B::GAME, number, 2));
             }
-            _ => self.break_off(tally),
+            _ => self.fail(shared),
         }
     }
 
-    fn entered(&mut self, room: RoomId, tally: &mut Tally, actions: &mut Actions) {
+    fn on_joined(&mut self, room: RoomId, shared: &mut SharedState, actions: &mut Actions) {
         match self.stage {
             Stage::Creating => {
                 self.stage = Stage::Joining;
@@ -343,46 +352,51 @@ impl<B: Board> Pair<B> {
                     passcode: None,
                 });
             }
-            Stage::Joining => self.get_ready(actions),
-            _ => self.break_off(tally),
+            Stage::Joining => self.send_ready(actions),
+            _ => self.fail(shared),
         }
     }
 
     /// The member was told where it stands instead of what happened. The checker sees what was skipped as lost; here
     /// the pair only finds its way back.
-    fn resynced(
+    fn on_resync(
         &mut self,
         member: usize,
         snapshot: Option<Snapshot>,
-        tally: &mut Tally,
+        shared: &mut SharedState,
         actions: &mut Actions,
     ) {
         let Some(snapshot) = snapshot else {
-            return self.left(tally, actions);
+            return self.on_left(shared, actions);
         };
         match (self.stage, snapshot.phase) {
-            (Stage::Creating | Stage::Joining, _) => self.entered(snapshot.room, tally, actions),
+            (Stage::Creating | Stage::Joining, _) => self.on_joined(snapshot.room, shared, actions),
             (Stage::Leaving { .. }, _) | (Stage::Starting, Phase::Waiting) => {}
             (Stage::Starting | Stage::Playing, Phase::Playing | Phase::Finished) => {
                 let known = self.players[member].checker.next();
-                let Some(contained) = self.take_picture(member, &snapshot, tally) else {
+                let Some(contained) = self.apply_snapshot(member, &snapshot, shared) else {
                     return;
                 };
                 let skipped = (self.moves_before + contained as u64).saturating_sub(known);
                 self.under_way = self.under_way.saturating_sub(skipped);
                 if snapshot.phase == Phase::Finished && !self.players[member].finished {
-                    self.finished(member, None, tally, actions);
+                    self.on_finished(member, None, shared, actions);
                 }
             }
-            _ => self.break_off(tally),
+            _ => self.fail(shared),
         }
     }
 
     /// Puts a member into the match as the server pictures it, and gives how many of the moves played are contained.
-    fn take_picture(&mut self, member: usize, snapshot: &Snapshot, tally: &mut Tally) -> Option<usize> {
+    fn apply_snapshot(
+        &mut self,
+        member: usize,
+        snapshot: &Snapshot,
+        shared: &mut SharedState,
+    ) -> Option<usize> {
         let view = codec::decode::<B>(&snapshot.view).ok();
         let (Some(view), Some(seat)) = (view, snapshot.seat) else {
-            self.break_off(tally);
+            self.fail(shared);
             return None;
         };
         if !self.players.iter().any(|player| player.started) {
@@ -402,7 +416,7 @@ impl<B: Board> Pair<B> {
             replayed.play(played.mark.seat, played.action);
         }
         if replayed != view || seat > 1 {
-            self.break_off(tally);
+            self.fail(shared);
             return None;
         }
         let player = &mut self.players[member];
@@ -414,9 +428,9 @@ impl<B: Board> Pair<B> {
     }
 
     /// The server refused something, and everything asked of it was legal.
-    fn rejected(&mut self, member: usize, tally: &mut Tally) {
+    fn on_rejected(&mut self, member: usize, shared: &mut SharedState) {
         let player = &self.players[member];
-        tally.counts.rejected += 1;
+        shared.counts.rejected += 1;
         if player.moving
             && self
                 .moves
@@ -426,30 +440,30 @@ impl<B: Board> Pair<B> {
             self.refused
                 .insert(self.moves_before + self.moves.len() as u64 - 1);
         }
-        self.break_off(tally);
+        self.fail(shared);
     }
 
-    fn break_off(&mut self, tally: &mut Tally) {
-        tally.counts.mismatches += 1;
-        self.stage = Stage::Broken;
+    fn fail(&mut self, shared: &mut SharedState) {
+        shared.counts.mismatches += 1;
+        self.stage = Stage::Failed;
     }
 
     /// If it is the member's turn, by its own picture, it will move as soon as its rate allows.
-    fn consider_move(&mut self, member: usize, now_ns: u64, tally: &mut Tally, actions: &mut Actions) {
+    fn schedule_move(&mut self, member: usize, now_ns: u64, shared: &mut SharedState, actions: &mut Actions) {
         let player = &mut self.players[member];
         let is_to_move = player.started
             && !player.moving
             && player.board.next() == player.seat
             && player.board.outcome().is_none();
-        if !is_to_move || self.stage == Stage::Broken {
+        if !is_to_move || self.stage == Stage::Failed {
             return;
         }
         player.moving = true;
-        let due_ns = player.next_due_ns(now_ns, tally.move_interval_ns);
+        let due_ns = player.next_due_ns(now_ns, shared.move_interval_ns);
         if due_ns > now_ns {
             actions.timers.push((due_ns, player.client));
         } else {
-            self.make_move(member, now_ns, tally, actions);
+            self.make_move(member, now_ns, shared, actions);
         }
     }
 

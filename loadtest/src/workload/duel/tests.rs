@@ -116,8 +116,8 @@ fn play<B: Board>(
     matches: u64,
     mut tamper: impl FnMut(usize, ServerMessage) -> Vec<ServerMessage>,
 ) -> Figures {
-    let part = Options::part_for_test(&["--workload", B::GAME, "--clients", "2", "--rate", "0"]);
-    let mut workload = Duel::<B>::new(&part);
+    let plan = Options::plan_for_test(&["--workload", B::GAME, "--clients", "2", "--rate", "0"]);
+    let mut workload = Duel::<B>::new(&plan);
     let (mut referee, mut actions) = (Referee::<B>::new(), Actions::default());
     workload.start(0, END_NS, &mut actions);
     let mut count = 0;

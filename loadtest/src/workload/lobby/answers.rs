@@ -3,28 +3,34 @@
 use forkade_protocol::{RejectCode, RoomId, RoomSummary, Snapshot};
 
 use super::Lobby;
-use super::member::{Asked, Pending, Place};
-use super::model::{Made, QUICK_GAME, Room, Verdict};
+use super::member::{PendingRequest, RequestKind, RoomView};
+use super::model::{CheckResult, CreatedRoom, QUICK_GAME, Room};
 use crate::workload::ClientIndex;
 
 impl Lobby {
-    pub(super) fn joined(&mut self, client: ClientIndex, pending: Pending, snapshot: &Snapshot, now_ns: u64) {
-        let asked_ns = pending.asked_ns;
+    pub(super) fn check_joined(
+        &mut self,
+        client: ClientIndex,
+        pending: PendingRequest,
+        snapshot: &Snapshot,
+        now_ns: u64,
+    ) {
+        let sent_ns = pending.sent_ns;
         let own = (client, self.members[client as usize].name.clone());
         let shown = snapshot
             .seat
             .and_then(|seat| snapshot.seats.get(usize::from(seat))?.as_ref());
         if snapshot.seat.is_some() && shown.map(|info| &info.name) != Some(&own.1) {
-            self.judge(Err(format!("client {client}, {}, is shown as {shown:?}", own.1)));
+            self.check(Err(format!("client {client}, {}, is shown as {shown:?}", own.1)));
         }
-        let verdict = self.model.check_snapshot(client, snapshot, asked_ns);
-        self.judge(verdict);
+        let result = self.model.check_snapshot(client, snapshot, sent_ns);
+        self.check(result);
         let is_seated = snapshot.seat.is_some();
-        let verdict = match &pending.asked {
-            Asked::Create(made) => {
-                self.count("created");
+        let result = match &pending.kind {
+            RequestKind::Create(created) => {
+                self.count_detail("created");
                 // A quick match may have brought somebody in already, who has told of it.
-                let may_have_company = made.game == QUICK_GAME && made.passcode.is_none();
+                let may_have_company = created.game == QUICK_GAME && created.passcode.is_none();
                 let is_new =
                     snapshot.seats.iter().flatten().count() == 1 && self.model.room(snapshot.room).is_none();
                 let told = (
@@ -33,31 +39,31 @@ impl Lobby {
                     snapshot.seats.len(),
                     snapshot.seat,
                 );
-                let is_it = told == (&made.game, &made.name, usize::from(made.seats), Some(0));
+                let is_it = told == (&created.game, &created.name, usize::from(created.seats), Some(0));
                 if is_it && (is_new || may_have_company) {
                     Ok(())
                 } else {
-                    Err(format!("client {client} made {made:?} and got {snapshot:?}"))
+                    Err(format!("client {client} made {created:?} and got {snapshot:?}"))
                 }
             }
-            Asked::Enter { room, watch } => {
-                self.count(if *watch { "watched" } else { "joined" });
-                if (snapshot.room, is_seated) == (*room, !watch) {
+            RequestKind::Join { room, spectate } => {
+                self.count_detail(if *spectate { "watched" } else { "joined" });
+                if (snapshot.room, is_seated) == (*room, !spectate) {
                     Ok(())
                 } else {
                     Err(format!(
                         "client {client} asked for {:?} and got {snapshot:?}",
-                        pending.asked
+                        pending.kind
                     ))
                 }
             }
-            Asked::QuickMatch => {
-                self.count("matched_quickly");
+            RequestKind::QuickMatch => {
+                self.count_detail("matched_quickly");
                 self.model.quick_matches(false);
                 let is_locked = self
                     .model
                     .room(snapshot.room)
-                    .is_some_and(|room| room.made.passcode.is_some());
+                    .is_some_and(|room| room.created.passcode.is_some());
                 if snapshot.game == QUICK_GAME && is_seated && !is_locked {
                     Ok(())
                 } else {
@@ -69,30 +75,30 @@ impl Lobby {
                 snapshot.name
             )),
         };
-        self.judge(verdict);
-        let sought = match pending.asked {
-            Asked::Enter { room, .. } => Some(room),
+        self.check(result);
+        let pending_join = match pending.kind {
+            RequestKind::Join { room, .. } => Some(room),
             _ => None,
         };
-        self.is_in(own, snapshot, now_ns, pending.asked);
+        self.on_joined(own, snapshot, now_ns, pending.kind);
         // Only now: a room with neither members nor seekers has closed.
-        if let Some(room) = sought {
-            self.model.sought(room, now_ns);
+        if let Some(room) = pending_join {
+            self.model.end_pending_join(room, now_ns);
         }
     }
 
     /// A client is in a room now.
-    pub(super) fn is_in(
+    pub(super) fn on_joined(
         &mut self,
         (client, name): (ClientIndex, String),
         snapshot: &Snapshot,
         now_ns: u64,
-        asked: Asked,
+        kind: RequestKind,
     ) {
-        let made = || match asked {
-            Asked::Create(made) => made,
+        let created = || match kind {
+            RequestKind::Create(created) => created,
             // Somebody's whom the quick match has found, or made for it.
-            _ => Made {
+            _ => CreatedRoom {
                 game: snapshot.game.clone(),
                 name: snapshot.name.clone(),
                 seats: snapshot.rules.seats,
@@ -100,52 +106,48 @@ impl Lobby {
             },
         };
         self.model
-            .enter(snapshot.room, made, (client, &name, snapshot.seat), now_ns);
-        self.members[client as usize].place = Some(Place::of(snapshot));
+            .client_joined(snapshot.room, created, (client, &name, snapshot.seat), now_ns);
+        self.members[client as usize].view = Some(RoomView::of(snapshot));
     }
 
-    pub(super) fn is_out(&mut self, client: ClientIndex, now_ns: u64) {
-        if let Some(place) = self.members[client as usize].place.take() {
-            self.model.left(place.room, client, now_ns);
+    pub(super) fn on_left(&mut self, client: ClientIndex, now_ns: u64) {
+        if let Some(view) = self.members[client as usize].view.take() {
+            self.model.client_left(view.room, client, now_ns);
         }
     }
 
-    pub(super) fn refused(
+    pub(super) fn check_refused(
         &mut self,
         client: ClientIndex,
-        pending: Pending,
+        pending: PendingRequest,
         code: RejectCode,
         text: &str,
         now_ns: u64,
     ) {
-        let asked_ns = pending.asked_ns;
-        let verdict = match pending.asked {
+        let sent_ns = pending.sent_ns;
+        let result = match pending.kind {
             // A server lets each player ask for so much and no more; a closed loop may come that far.
             _ if code == RejectCode::TooFast => {
-                self.count("too_fast");
-                if let Asked::Enter { room, .. } = pending.asked {
-                    self.model.sought(room, now_ns);
+                self.count_detail("too_fast");
+                if let RequestKind::Join { room, .. } = pending.kind {
+                    self.model.end_pending_join(room, now_ns);
                 }
                 Ok(())
             }
-            Asked::Create(_) | Asked::QuickMatch if code == RejectCode::RoomsFull => {
+            RequestKind::Create(_) | RequestKind::QuickMatch if code == RejectCode::RoomsFull => {
                 self.counts.rejected += 1;
                 Ok(())
             }
-            Asked::Enter { room, watch } => {
-                self.count("came_too_late");
-                let verdict = self.model.check_refusal(client, room, watch, code, asked_ns);
-                self.model.sought(room, now_ns);
-                verdict
+            RequestKind::Join { room, spectate } => {
+                self.count_detail("came_too_late");
+                let result = self.model.check_refusal(client, room, spectate, code, sent_ns);
+                self.model.end_pending_join(room, now_ns);
+                result
             }
-            Asked::Wrong { code: due, room } => {
-                self.count("refused_as_due");
-                let may_be_gone = room.is_some_and(|room| {
-                    !self
-                        .model
-                        .room(room)
-                        .is_some_and(|room| room.is_certain(asked_ns))
-                });
+            RequestKind::Invalid { code: due, room } => {
+                self.count_detail("refused_as_due");
+                let may_be_gone = room
+                    .is_some_and(|room| !self.model.room(room).is_some_and(|room| room.is_certain(sent_ns)));
                 if code == due || (code == RejectCode::RoomNotFound && may_be_gone) {
                     Ok(())
                 } else {
@@ -158,28 +160,28 @@ impl Lobby {
                 "client {client} asked for {other:?} and was refused: {code:?}: {text}"
             )),
         };
-        if let Asked::QuickMatch = pending.asked {
+        if let RequestKind::QuickMatch = pending.kind {
             self.model.quick_matches(false);
         }
-        self.judge(verdict);
+        self.check(result);
     }
 
     /// Gives where the list goes on, and what it has shown so far, if it does.
-    pub(super) fn listed(
+    pub(super) fn check_list(
         &mut self,
         client: ClientIndex,
-        pending: Pending,
+        pending: PendingRequest,
         rooms: &[RoomSummary],
         next: Option<RoomId>,
-    ) -> Option<(Asked, RoomId)> {
-        match pending.asked {
-            Asked::Find { room, name } => {
-                self.count("found");
+    ) -> Option<(RequestKind, RoomId)> {
+        match pending.kind {
+            RequestKind::Find { room, name } => {
+                self.count_detail("found");
                 for summary in rooms {
-                    let verdict = self.model.check_summary(summary, pending.asked_ns);
-                    self.judge(verdict);
+                    let result = self.model.check_summary(summary, pending.sent_ns);
+                    self.check(result);
                     if !summary.name.contains(&name) {
-                        self.judge(Err(format!(
+                        self.check(Err(format!(
                             "{:?} is no room with {name:?} in its name",
                             summary.name
                         )));
@@ -188,47 +190,47 @@ impl Lobby {
                 let must_be_there = self
                     .model
                     .room(room)
-                    .is_some_and(|room| room.is_certain(pending.asked_ns));
+                    .is_some_and(|room| room.is_certain(pending.sent_ns));
                 // Rooms made by quick matches share a name, and may fill more than a page.
                 if must_be_there && next.is_none() && !rooms.iter().any(|summary| summary.room == room) {
-                    self.judge(Err(format!(
+                    self.check(Err(format!(
                         "client {client} did not find {name:?}, and somebody is in it"
                     )));
                 }
                 None
             }
-            Asked::List {
+            RequestKind::List {
                 game,
                 mut seen,
                 began_ns,
             } => {
                 for summary in rooms {
-                    let verdict =
-                        self.check_listed(client, summary, game, seen.insert(summary.room), began_ns);
-                    self.judge(verdict);
+                    let result =
+                        self.check_list_entry(client, summary, game, seen.insert(summary.room), began_ns);
+                    self.check(result);
                 }
                 if let Some(after) = next {
-                    return Some((Asked::List { game, seen, began_ns }, after));
+                    return Some((RequestKind::List { game, seen, began_ns }, after));
                 }
-                self.count("listed");
+                self.count_detail("listed");
                 let is_missing = |(id, room): &(RoomId, &Room)| {
-                    room.made.game == game && room.is_certain(began_ns) && !seen.contains(id)
+                    room.created.game == game && room.is_certain(began_ns) && !seen.contains(id)
                 };
                 let missing: Vec<String> = self
                     .model
                     .rooms()
                     .filter(is_missing)
-                    .map(|(_, room)| room.made.name.clone())
+                    .map(|(_, room)| room.created.name.clone())
                     .collect();
                 for name in missing {
-                    self.judge(Err(format!(
+                    self.check(Err(format!(
                         "client {client} was given a list without {name:?}, and somebody is in it"
                     )));
                 }
                 None
             }
             other => {
-                self.judge(Err(format!(
+                self.check(Err(format!(
                     "client {client} asked for {other:?} and was given a list"
                 )));
                 None
@@ -236,14 +238,14 @@ impl Lobby {
         }
     }
 
-    fn check_listed(
+    fn check_list_entry(
         &self,
         client: ClientIndex,
         summary: &RoomSummary,
         game: &str,
         is_new: bool,
         began_ns: u64,
-    ) -> Verdict {
+    ) -> CheckResult {
         if !is_new {
             return Err(format!(
                 "client {client} was given a list with {:?} twice",
@@ -257,14 +259,14 @@ impl Lobby {
         }
         // A room of ours that nobody is known to be in: somebody is about to be, or to have been.
         let is_ours = summary.name.starts_with(&self.tag) && (game != QUICK_GAME || summary.passcode);
-        let is_known = self.model.room(summary.room).is_some() || self.model.is_remembered(summary.room);
+        let is_known = self.model.room(summary.room).is_some() || self.model.is_closed(summary.room);
         let is_being_made = || {
             let pending = self.members.iter().filter_map(|member| member.pending.as_ref());
-            let mut made = pending.filter_map(|pending| match &pending.asked {
-                Asked::Create(made) => Some(&made.name),
+            let mut created = pending.filter_map(|pending| match &pending.kind {
+                RequestKind::Create(created) => Some(&created.name),
                 _ => None,
             });
-            made.any(|name| *name == summary.name)
+            created.any(|name| *name == summary.name)
         };
         if is_ours && !is_known && !is_being_made() {
             return Err(format!(

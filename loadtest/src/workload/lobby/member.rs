@@ -4,15 +4,15 @@ use std::collections::{BTreeSet, VecDeque};
 
 use forkade_protocol::{RejectCode, RoomEvent, RoomId, Snapshot};
 
-use super::model::{Made, Verdict};
+use super::model::{CheckResult, CreatedRoom};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Member {
     /// As the server has cleaned it.
     pub(super) name: String,
-    pub(super) place: Option<Place>,
-    pub(super) pending: Option<Pending>,
+    pub(super) view: Option<RoomView>,
+    pub(super) pending: Option<PendingRequest>,
     /// Times at which it should have asked for something and was still waiting for the answer before.
     pub(super) backlog: VecDeque<u64>,
     /// Number of the last request.
@@ -21,7 +21,7 @@ pub(super) struct Member {
 
 /// Where a client is, and the room as it has seen it.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct RoomView {
     pub(super) room: RoomId,
     /// Number of the last event.
     event: u64,
@@ -31,20 +31,20 @@ pub(super) struct Place {
 
 /// A request that was not answered.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct PendingRequest {
     pub(super) request: u32,
     pub(super) intended_ns: u64,
-    pub(super) asked_ns: u64,
-    pub(super) asked: Asked,
+    pub(super) sent_ns: u64,
+    pub(super) kind: RequestKind,
 }
 
 /// What a client asks for.
 #[derive(Debug)]
-pub(super) enum Asked {
-    Create(Made),
-    Enter {
+pub(super) enum RequestKind {
+    Create(CreatedRoom),
+    Join {
         room: RoomId,
-        watch: bool,
+        spectate: bool,
     },
     QuickMatch,
     Leave {
@@ -62,15 +62,15 @@ pub(super) enum Asked {
         began_ns: u64,
     },
     /// What must be refused with this code (or because the room is gone).
-    Wrong {
+    Invalid {
         code: RejectCode,
         room: Option<RoomId>,
     },
     /// To leave the server and come back as a new player.
-    Renewal,
+    NewPlayer,
 }
 
-impl Place {
+impl RoomView {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let name = |seat: &Option<forkade_protocol::SeatInfo>| seat.as_ref().map(|info| info.name.clone());
         Self {
@@ -84,7 +84,7 @@ impl Place {
     ///
     /// # Errors
     /// When that cannot follow on what was seen before.
-    pub(super) fn happens(&mut self, number: u64, event: &RoomEvent) -> Verdict {
+    pub(super) fn apply_event(&mut self, number: u64, event: &RoomEvent) -> CheckResult {
         if number <= self.event {
             return Err(format!("event {number} came after event {}", self.event));
         }
@@ -94,12 +94,12 @@ impl Place {
             RoomEvent::Left { seat } => (seat, None),
             _ => return Ok(()),
         };
-        let place = self.seats.get_mut(usize::from(*seat));
-        let place = place.ok_or_else(|| format!("there is no seat {seat} for {event:?}"))?;
-        if place.is_some() == occupant.is_some() {
-            return Err(format!("seat {seat} was {place:?} before {event:?}"));
+        let current = self.seats.get_mut(usize::from(*seat));
+        let current = current.ok_or_else(|| format!("there is no seat {seat} for {event:?}"))?;
+        if current.is_some() == occupant.is_some() {
+            return Err(format!("seat {seat} was {current:?} before {event:?}"));
         }
-        *place = occupant;
+        *current = occupant;
         Ok(())
     }
 }

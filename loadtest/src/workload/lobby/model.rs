@@ -1,8 +1,8 @@
 //! What is known of the rooms: who is in them for certain, who may be, and which are gone. All clients are driven by one loop,
 //! so their answers put together bound what the server may tell any of them.
 //!
-//! What somebody was told at `now` about a question asked at `asked` was true at some moment between the two. Somebody who
-//! had come in by `asked` and has not begun to leave by `now` was in the room all the time; somebody who was out by `asked`,
+//! What somebody was told at `now` about a question asked at `kind` was true at some moment between the two. Somebody who
+//! had come in by `kind` and has not begun to leave by `now` was in the room all the time; somebody who was out by `kind`,
 //! and has not asked to come in, was not at any.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,14 +21,14 @@ const DEPARTURES_MAX: usize = 64;
 pub(super) struct Model {
     rooms: BTreeMap<RoomId, Room>,
     /// Rooms that are closed for certain, and since when.
-    gone: BTreeMap<RoomId, u64>,
+    closed: BTreeMap<RoomId, u64>,
     /// Quick matches that were asked for and not answered: each may put somebody into any room of their game.
     quick_matches: u32,
 }
 
 /// A room as it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Made {
+pub(super) struct CreatedRoom {
     pub(super) game: String,
     pub(super) name: String,
     pub(super) seats: u8,
@@ -38,15 +38,15 @@ pub(super) struct Made {
 /// A room.
 #[derive(Debug)]
 pub(super) struct Room {
-    pub(super) made: Made,
-    stays: BTreeMap<ClientIndex, Stay>,
+    pub(super) created: CreatedRoom,
+    visits: BTreeMap<ClientIndex, RoomVisit>,
     /// Requests to come in that were not answered.
-    seekers: u32,
+    pending_joins: u32,
     departures: VecDeque<Departure>,
 }
 
 #[derive(Debug)]
-struct Stay {
+struct RoomVisit {
     name: String,
     /// Nothing: watches.
     seat: Option<u8>,
@@ -64,7 +64,7 @@ struct Departure {
 }
 
 /// What was told is not possible, and why.
-pub(super) type Verdict = Result<(), String>;
+pub(super) type CheckResult = Result<(), String>;
 
 impl Model {
     pub(super) fn room(&self, room: RoomId) -> Option<&Room> {
@@ -77,88 +77,90 @@ impl Model {
     }
 
     /// Whether the room had closed for certain at this time.
-    pub(super) fn was_gone(&self, room: RoomId, at_ns: u64) -> bool {
-        self.gone.get(&room).is_some_and(|gone_ns| *gone_ns <= at_ns)
+    pub(super) fn was_closed(&self, room: RoomId, at_ns: u64) -> bool {
+        self.closed
+            .get(&room)
+            .is_some_and(|closed_ns| *closed_ns <= at_ns)
     }
 
     /// Whether the room is known to have closed, and not forgotten.
-    pub(super) fn is_remembered(&self, room: RoomId) -> bool {
-        self.gone.contains_key(&room)
+    pub(super) fn is_closed(&self, room: RoomId) -> bool {
+        self.closed.contains_key(&room)
     }
 
     /// Forgets rooms that were gone before this time: nobody will ask about them any more.
-    pub(super) fn forget_gone_before(&mut self, ns: u64) {
-        self.gone.retain(|_, gone_ns| *gone_ns >= ns);
+    pub(super) fn forget_closed_before(&mut self, ns: u64) {
+        self.closed.retain(|_, closed_ns| *closed_ns >= ns);
     }
 
     /// A client asks to come in.
-    pub(super) fn seek(&mut self, room: RoomId) {
+    pub(super) fn add_pending_join(&mut self, room: RoomId) {
         if let Some(room) = self.rooms.get_mut(&room) {
-            room.seekers += 1;
+            room.pending_joins += 1;
         }
     }
 
     /// That request was answered.
-    pub(super) fn sought(&mut self, id: RoomId, now_ns: u64) {
+    pub(super) fn end_pending_join(&mut self, id: RoomId, now_ns: u64) {
         if let Some(room) = self.rooms.get_mut(&id) {
-            room.seekers = room.seekers.saturating_sub(1);
+            room.pending_joins = room.pending_joins.saturating_sub(1);
         }
         self.close_if_empty(id, now_ns);
     }
 
     /// A client asks for a quick match, or has got the answer.
-    pub(super) fn quick_matches(&mut self, asked: bool) {
-        self.quick_matches = if asked {
+    pub(super) fn quick_matches(&mut self, is_pending: bool) {
+        self.quick_matches = if is_pending {
             self.quick_matches + 1
         } else {
             self.quick_matches.saturating_sub(1)
         };
     }
 
-    /// A client was told that it is in a room. `made` is what is known of one that was not heard of before.
-    pub(super) fn enter(
+    /// A client was told that it is in a room. `created` is what is known of one that was not heard of before.
+    pub(super) fn client_joined(
         &mut self,
         id: RoomId,
-        made: impl FnOnce() -> Made,
+        created: impl FnOnce() -> CreatedRoom,
         (client, name, seat): (ClientIndex, &str, Option<u8>),
         now_ns: u64,
     ) {
         let room = self.rooms.entry(id).or_insert_with(|| Room {
-            made: made(),
-            stays: BTreeMap::new(),
-            seekers: 0,
+            created: created(),
+            visits: BTreeMap::new(),
+            pending_joins: 0,
             departures: VecDeque::new(),
         });
-        let stay = Stay {
+        let visit = RoomVisit {
             name: name.to_owned(),
             seat,
             since_ns: now_ns,
             leaving: false,
         };
-        room.stays.insert(client, stay);
+        room.visits.insert(client, visit);
     }
 
     /// A client asks to leave.
-    pub(super) fn leave(&mut self, id: RoomId, client: ClientIndex) {
-        if let Some(stay) = self
+    pub(super) fn client_leaving(&mut self, id: RoomId, client: ClientIndex) {
+        if let Some(visit) = self
             .rooms
             .get_mut(&id)
-            .and_then(|room| room.stays.get_mut(&client))
+            .and_then(|room| room.visits.get_mut(&client))
         {
-            stay.leaving = true;
+            visit.leaving = true;
         }
     }
 
     /// A client was told that it is out.
-    pub(super) fn left(&mut self, id: RoomId, client: ClientIndex, now_ns: u64) {
+    pub(super) fn client_left(&mut self, id: RoomId, client: ClientIndex, now_ns: u64) {
         if let Some(room) = self.rooms.get_mut(&id)
-            && let Some(stay) = room.stays.remove(&client)
+            && let Some(visit) = room.visits.remove(&client)
         {
             if room.departures.len() == DEPARTURES_MAX {
                 room.departures.pop_front();
             }
             room.departures.push_back(Departure {
-                seat: stay.seat,
+                seat: visit.seat,
                 at_ns: now_ns,
             });
         }
@@ -167,35 +169,35 @@ impl Model {
 
     fn close_if_empty(&mut self, id: RoomId, now_ns: u64) {
         let Some(room) = self.rooms.get(&id) else { return };
-        if room.stays.is_empty() && room.seekers == 0 {
+        if room.visits.is_empty() && room.pending_joins == 0 {
             // Whether a stranger keeps it open is not known.
             if !room.is_open_to_strangers() {
-                self.gone.insert(id, now_ns);
+                self.closed.insert(id, now_ns);
             }
             self.rooms.remove(&id);
         }
     }
 
-    /// Checks a line of a list that was asked for at `asked_ns`.
-    pub(super) fn check_summary(&self, summary: &RoomSummary, asked_ns: u64) -> Verdict {
+    /// Checks a line of a list that was asked for at `sent_ns`.
+    pub(super) fn check_summary(&self, summary: &RoomSummary, sent_ns: u64) -> CheckResult {
         let id = summary.room;
-        if self.was_gone(id, asked_ns) {
+        if self.was_closed(id, sent_ns) {
             return Err(format!("{:?} is listed, and had closed before", summary.name));
         }
         let Some(room) = self.rooms.get(&id) else {
             return Ok(());
         };
-        let made = &room.made;
-        let told = Made {
+        let created = &room.created;
+        let told = CreatedRoom {
             game: summary.game.clone(),
             name: summary.name.clone(),
             seats: summary.seats,
-            passcode: made.passcode.clone().filter(|_| summary.passcode),
+            passcode: created.passcode.clone().filter(|_| summary.passcode),
         };
-        if told != *made || summary.passcode != made.passcode.is_some() {
-            return Err(format!("{made:?} is listed as {summary:?}"));
+        if told != *created || summary.passcode != created.passcode.is_some() {
+            return Err(format!("{created:?} is listed as {summary:?}"));
         }
-        let phase = if made.game == "relay" {
+        let phase = if created.game == "relay" {
             Phase::Playing
         } else {
             Phase::Waiting
@@ -203,30 +205,35 @@ impl Model {
         if summary.phase != phase {
             return Err(format!(
                 "{:?} is listed as {:?}, and nobody was ready",
-                made.name, summary.phase
+                created.name, summary.phase
             ));
         }
-        let taken = self.bounds(room, asked_ns, true);
-        let watching = self.bounds(room, asked_ns, false);
+        let taken = self.bounds(room, sent_ns, true);
+        let watching = self.bounds(room, sent_ns, false);
         if !taken.contains(&u32::from(summary.taken)) {
             return Err(format!(
                 "{:?} has {taken:?} seats taken, and is listed with {}",
-                made.name, summary.taken
+                created.name, summary.taken
             ));
         }
         if !watching.contains(&summary.spectators) {
             let listed = summary.spectators;
             return Err(format!(
                 "{:?} has {watching:?} spectators, and is listed with {listed}",
-                made.name
+                created.name
             ));
         }
         Ok(())
     }
 
-    /// Checks the picture of a room that `client` was given when it came in, and had asked for at `asked_ns`.
-    pub(super) fn check_snapshot(&self, client: ClientIndex, snapshot: &Snapshot, asked_ns: u64) -> Verdict {
-        if self.was_gone(snapshot.room, asked_ns) {
+    /// Checks the picture of a room that `client` was given when it came in, and had asked for at `sent_ns`.
+    pub(super) fn check_snapshot(
+        &self,
+        client: ClientIndex,
+        snapshot: &Snapshot,
+        sent_ns: u64,
+    ) -> CheckResult {
+        if self.was_closed(snapshot.room, sent_ns) {
             return Err(format!(
                 "client {client} came into {:?}, which had closed before",
                 snapshot.name
@@ -235,54 +242,54 @@ impl Model {
         let Some(room) = self.rooms.get(&snapshot.room) else {
             return Ok(());
         };
-        let made = &room.made;
+        let created = &room.created;
         if (&snapshot.game, &snapshot.name, snapshot.seats.len())
-            != (&made.game, &made.name, usize::from(made.seats))
+            != (&created.game, &created.name, usize::from(created.seats))
         {
-            return Err(format!("{made:?} is shown as {snapshot:?}"));
+            return Err(format!("{created:?} is shown as {snapshot:?}"));
         }
         for (seat, shown) in (0..).zip(&snapshot.seats) {
             let shown = shown.as_ref().map(|info| info.name.as_str());
             if snapshot.seat == Some(seat) {
                 continue;
             }
-            let at_seat = |stay: &&Stay| stay.seat == Some(seat);
+            let at_seat = |visit: &&RoomVisit| visit.seat == Some(seat);
             let certain = room
-                .stays
+                .visits
                 .values()
                 .filter(at_seat)
-                .find(|stay| stay.is_certain(asked_ns));
-            if certain.is_some_and(|stay| shown != Some(&stay.name)) {
+                .find(|visit| visit.is_certain(sent_ns));
+            if certain.is_some_and(|visit| shown != Some(&visit.name)) {
                 return Err(format!(
                     "{:?} shows {shown:?} at seat {seat}, where {certain:?} sits",
-                    made.name
+                    created.name
                 ));
             }
             let left_since = room
                 .departures
                 .iter()
-                .any(|left| left.seat == Some(seat) && left.at_ns >= asked_ns);
+                .any(|left| left.seat == Some(seat) && left.at_ns >= sent_ns);
             let explained =
-                room.stays.values().any(|stay| at_seat(&stay)) || left_since || self.may_be_joined(room);
+                room.visits.values().any(|visit| at_seat(&visit)) || left_since || self.may_be_joined(room);
             if shown.is_some() && !explained {
                 return Err(format!(
                     "{:?} shows {shown:?} at seat {seat}, where nobody sits",
-                    made.name
+                    created.name
                 ));
             }
         }
         Ok(())
     }
 
-    /// Checks a refusal to let `client` in, who had asked at `asked_ns`.
+    /// Checks a refusal to let `client` in, who had asked at `sent_ns`.
     pub(super) fn check_refusal(
         &self,
         client: ClientIndex,
         id: RoomId,
-        watch: bool,
+        spectate: bool,
         code: RejectCode,
-        asked_ns: u64,
-    ) -> Verdict {
+        sent_ns: u64,
+    ) -> CheckResult {
         let Some(room) = self.rooms.get(&id) else {
             return match code {
                 RejectCode::RoomNotFound => Ok(()),
@@ -291,16 +298,16 @@ impl Model {
                 )),
             };
         };
-        let name = &room.made.name;
+        let name = &room.created.name;
         match code {
-            RejectCode::RoomNotFound if room.is_certain(asked_ns) => Err(format!(
+            RejectCode::RoomNotFound if room.is_certain(sent_ns) => Err(format!(
                 "{name:?} was not found by client {client}, and somebody is in it"
             )),
             RejectCode::RoomNotFound => Ok(()),
-            RejectCode::RoomFull if !watch => {
+            RejectCode::RoomFull if !spectate => {
                 // The seeker itself is counted among those who may have come.
-                let most = self.bounds(room, asked_ns, true).end().saturating_sub(1);
-                if most >= u32::from(room.made.seats) || room.is_open_to_strangers() {
+                let most = self.bounds(room, sent_ns, true).end().saturating_sub(1);
+                if most >= u32::from(room.created.seats) || room.is_open_to_strangers() {
                     Ok(())
                 } else {
                     Err(format!(
@@ -313,14 +320,14 @@ impl Model {
     }
 
     /// Whether what `client` has seen of its room is what is known, now that nothing is under way.
-    pub(super) fn agrees(&self, id: RoomId, seats: &[Option<String>]) -> bool {
+    pub(super) fn matches_view(&self, id: RoomId, seats: &[Option<String>]) -> bool {
         let Some(room) = self.rooms.get(&id) else {
             return false;
         };
-        let mut known = vec![None; usize::from(room.made.seats)];
-        for stay in room.stays.values() {
-            if let Some(place) = stay.seat.and_then(|seat| known.get_mut(usize::from(seat))) {
-                *place = Some(stay.name.clone());
+        let mut known = vec![None; usize::from(room.created.seats)];
+        for visit in room.visits.values() {
+            if let Some(place) = visit.seat.and_then(|seat| known.get_mut(usize::from(seat))) {
+                *place = Some(visit.name.clone());
             }
         }
         let strangers = room.is_open_to_strangers();
@@ -330,28 +337,28 @@ impl Model {
         known.len() == seats.len() && known.iter().zip(seats).all(agree)
     }
 
-    /// The fewest and the most who can have been seated (or watching) at any moment since `asked_ns`.
-    fn bounds(&self, room: &Room, asked_ns: u64, seated: bool) -> std::ops::RangeInclusive<u32> {
+    /// The fewest and the most who can have been seated (or watching) at any moment since `sent_ns`.
+    fn bounds(&self, room: &Room, sent_ns: u64, seated: bool) -> std::ops::RangeInclusive<u32> {
         let of_kind = |seat: &Option<u8>| seat.is_some() == seated;
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let stays = room.stays.values().filter(|stay| of_kind(&stay.seat));
-        let certain = count(stays.clone().filter(|stay| stay.is_certain(asked_ns)).count());
+        let visits = room.visits.values().filter(|visit| of_kind(&visit.seat));
+        let certain = count(visits.clone().filter(|visit| visit.is_certain(sent_ns)).count());
         let left_since = room
             .departures
             .iter()
-            .filter(|left| of_kind(&left.seat) && left.at_ns >= asked_ns);
+            .filter(|left| of_kind(&left.seat) && left.at_ns >= sent_ns);
         let quick = if seated { self.quick_matches_into(room) } else { 0 };
         let strangers = if room.is_open_to_strangers() {
             u32::MAX / 2
         } else {
             0
         };
-        let most = count(stays.count()) + count(left_since.count()) + room.seekers + quick + strangers;
+        let most = count(visits.count()) + count(left_since.count()) + room.pending_joins + quick + strangers;
         certain..=most
     }
 
     fn may_be_joined(&self, room: &Room) -> bool {
-        room.seekers > 0 || self.quick_matches_into(room) > 0 || room.is_open_to_strangers()
+        room.pending_joins > 0 || self.quick_matches_into(room) > 0 || room.is_open_to_strangers()
     }
 
     fn quick_matches_into(&self, room: &Room) -> u32 {
@@ -365,19 +372,19 @@ impl Model {
 
 impl Room {
     /// Whether somebody has been in it since this time without a break, so that it must be there.
-    pub(super) fn is_certain(&self, asked_ns: u64) -> bool {
-        self.stays.values().any(|stay| stay.is_certain(asked_ns))
+    pub(super) fn is_certain(&self, sent_ns: u64) -> bool {
+        self.visits.values().any(|visit| visit.is_certain(sent_ns))
     }
 
     /// Quick matches bring in whoever asks for one, be it a client of another program.
     fn is_open_to_strangers(&self) -> bool {
-        self.made.game == QUICK_GAME && self.made.passcode.is_none()
+        self.created.game == QUICK_GAME && self.created.passcode.is_none()
     }
 }
 
-impl Stay {
-    fn is_certain(&self, asked_ns: u64) -> bool {
-        self.since_ns <= asked_ns && !self.leaving
+impl RoomVisit {
+    fn is_certain(&self, sent_ns: u64) -> bool {
+        self.since_ns <= sent_ns && !self.leaving
     }
 }
 
@@ -387,8 +394,8 @@ mod tests {
 
     const ROOM: RoomId = RoomId(7);
 
-    fn made() -> Made {
-        Made {
+    fn created() -> CreatedRoom {
+        CreatedRoom {
             game: "relay".to_owned(),
             name: "a room".to_owned(),
             seats: 2,
@@ -412,8 +419,8 @@ mod tests {
     /// Client 0 sits since 10, client 1 watches since 20.
     fn model() -> Model {
         let mut model = Model::default();
-        model.enter(ROOM, made, (0, "anna", Some(0)), 10);
-        model.enter(ROOM, made, (1, "bert", None), 20);
+        model.client_joined(ROOM, created, (0, "anna", Some(0)), 10);
+        model.client_joined(ROOM, created, (1, "bert", None), 20);
         model
     }
 
@@ -429,44 +436,44 @@ mod tests {
         assert!(model.check_summary(&summary(1, 0), 20).is_err());
         assert!(model.check_summary(&summary(0, 1), 20).is_err());
         assert!(model.check_summary(&summary(2, 1), 20).is_err());
-        model.seek(ROOM);
+        model.add_pending_join(ROOM);
         assert_eq!(
             model.check_summary(&summary(2, 1), 20),
             Ok(()),
             "somebody may have come in"
         );
-        model.leave(ROOM, 1);
+        model.client_leaving(ROOM, 1);
         assert_eq!(
             model.check_summary(&summary(1, 0), 20),
             Ok(()),
             "client 1 may have gone"
         );
-        model.left(ROOM, 1, 30);
+        model.client_left(ROOM, 1, 30);
         assert_eq!(
             model.check_summary(&summary(1, 1), 30),
             Ok(()),
             "the question may have come first"
         );
-        model.sought(ROOM, 31);
+        model.end_pending_join(ROOM, 31);
         assert!(model.check_summary(&summary(1, 1), 32).is_err());
     }
 
     #[test]
     fn a_room_that_all_have_left_is_gone_unless_somebody_is_on_the_way_in() {
         let mut model = model();
-        model.seek(ROOM);
-        model.left(ROOM, 0, 30);
-        model.left(ROOM, 1, 40);
-        assert!(!model.was_gone(ROOM, 50) && model.room(ROOM).is_some());
-        model.sought(ROOM, 60);
-        assert!(model.was_gone(ROOM, 60) && !model.was_gone(ROOM, 59));
+        model.add_pending_join(ROOM);
+        model.client_left(ROOM, 0, 30);
+        model.client_left(ROOM, 1, 40);
+        assert!(!model.was_closed(ROOM, 50) && model.room(ROOM).is_some());
+        model.end_pending_join(ROOM, 60);
+        assert!(model.was_closed(ROOM, 60) && !model.was_closed(ROOM, 59));
         assert!(
             model.check_summary(&summary(0, 0), 60).is_err(),
             "a room that had closed is listed"
         );
         assert_eq!(model.check_summary(&summary(0, 0), 59), Ok(()));
-        model.forget_gone_before(61);
-        assert!(!model.was_gone(ROOM, 60));
+        model.forget_closed_before(61);
+        assert!(!model.was_closed(ROOM, 60));
     }
 
     #[test]
@@ -505,8 +512,8 @@ mod tests {
     #[test]
     fn a_full_room_is_full_for_whoever_comes_then() {
         let mut model = model();
-        model.enter(ROOM, made, (2, "cleo", Some(1)), 25);
-        model.seek(ROOM);
+        model.client_joined(ROOM, created, (2, "cleo", Some(1)), 25);
+        model.add_pending_join(ROOM);
         assert_eq!(
             model.check_refusal(3, ROOM, false, RejectCode::RoomFull, 30),
             Ok(())
@@ -522,9 +529,9 @@ mod tests {
     #[test]
     fn at_rest_everybody_must_have_seen_the_same() {
         let model = model();
-        assert!(model.agrees(ROOM, &[Some("anna".to_owned()), None]));
-        assert!(!model.agrees(ROOM, &[None, None]));
-        assert!(!model.agrees(ROOM, &[Some("anna".to_owned()), Some("bert".to_owned())]));
-        assert!(!model.agrees(RoomId(8), &[None, None]));
+        assert!(model.matches_view(ROOM, &[Some("anna".to_owned()), None]));
+        assert!(!model.matches_view(ROOM, &[None, None]));
+        assert!(!model.matches_view(ROOM, &[Some("anna".to_owned()), Some("bert".to_owned())]));
+        assert!(!model.matches_view(RoomId(8), &[None, None]));
     }
 }

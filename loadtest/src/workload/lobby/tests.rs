@@ -13,7 +13,7 @@ const CLIENTS: u32 = 12;
 
 /// What somebody hears, or does.
 #[derive(Debug, Clone)]
-enum Heard {
+enum Delivery {
     Message(ServerMessage),
     Welcome(String),
 }
@@ -32,12 +32,12 @@ struct FakeRoom {
 #[derive(Default)]
 struct FakeServer {
     rooms: BTreeMap<u64, FakeRoom>,
-    rooms_made: u64,
+    rooms_created: u64,
     places: BTreeMap<ClientIndex, u64>,
     names: BTreeMap<ClientIndex, String>,
-    lives: u32,
+    players_made: u32,
     /// What is on its way to each client.
-    outgoing: BTreeMap<ClientIndex, VecDeque<Heard>>,
+    outgoing: BTreeMap<ClientIndex, VecDeque<Delivery>>,
 }
 
 impl FakeServer {
@@ -45,17 +45,17 @@ impl FakeServer {
         self.outgoing
             .entry(client)
             .or_default()
-            .push_back(Heard::Message(message));
+            .push_back(Delivery::Message(message));
     }
 
     fn greet(&mut self, client: ClientIndex) {
-        self.lives += 1;
-        let name = format!("player {client}.{}", self.lives);
+        self.players_made += 1;
+        let name = format!("player {client}.{}", self.players_made);
         self.names.insert(client, name.clone());
         self.outgoing
             .entry(client)
             .or_default()
-            .push_back(Heard::Welcome(name));
+            .push_back(Delivery::Welcome(name));
     }
 
     fn tell_room(&mut self, id: u64, event: &RoomEvent, but: ClientIndex) {
@@ -110,7 +110,7 @@ impl FakeServer {
     }
 
     fn create(&mut self, game: String, name: String, passcode: Option<String>, seats: usize) -> u64 {
-        self.rooms_made += 1;
+        self.rooms_created += 1;
         let room = FakeRoom {
             game,
             name,
@@ -119,13 +119,13 @@ impl FakeServer {
             watchers: BTreeSet::new(),
             events: 0,
         };
-        self.rooms.insert(self.rooms_made, room);
-        self.rooms_made
+        self.rooms.insert(self.rooms_created, room);
+        self.rooms_created
     }
 
-    fn enter(&mut self, client: ClientIndex, request: u32, id: u64, watch: bool) -> Option<RejectCode> {
+    fn enter(&mut self, client: ClientIndex, request: u32, id: u64, spectate: bool) -> Option<RejectCode> {
         let room = self.rooms.get_mut(&id).expect("it is there");
-        let seat = if watch {
+        let seat = if spectate {
             room.watchers.insert(client);
             None
         } else {
@@ -222,10 +222,10 @@ impl FakeServer {
                 self.enter(client, request, id, false)
             }
             ClientMessage::JoinRoom { room, passcode, .. } => {
-                self.come(client, request, room, passcode, false)
+                self.join_room(client, request, room, passcode, false)
             }
             ClientMessage::Spectate { room, passcode, .. } => {
-                self.come(client, request, room, passcode, true)
+                self.join_room(client, request, room, passcode, true)
             }
             other => panic!("{other:?}"),
         };
@@ -235,20 +235,20 @@ impl FakeServer {
         }
     }
 
-    fn come(
+    fn join_room(
         &mut self,
         client: ClientIndex,
         request: u32,
         room: RoomId,
         passcode: Option<String>,
-        watch: bool,
+        spectate: bool,
     ) -> Option<RejectCode> {
         match self.rooms.get(&room.0) {
             None => Some(RejectCode::RoomNotFound),
             Some(room) if room.passcode.is_some() && room.passcode != passcode => {
                 Some(RejectCode::WrongPasscode)
             }
-            Some(_) => self.enter(client, request, room.0, watch),
+            Some(_) => self.enter(client, request, room.0, spectate),
         }
     }
 }
@@ -257,13 +257,14 @@ impl FakeServer {
 fn churn(seed: u64, steps: u64, mut tamper: impl FnMut(ServerMessage) -> Option<ServerMessage>) -> Figures {
     let mut random = Random::new(seed, 9);
     let clients = CLIENTS.to_string();
-    let part = Options::part_for_test(&["--workload", "lobby", "--clients", &clients, "--rate", "0"]);
-    let mut workload = Lobby::new(&Part { seed, ..part });
+    let plan = Options::plan_for_test(&["--workload", "lobby", "--clients", &clients, "--rate", "0"]);
+    let mut workload = Lobby::new(&WorkloadPlan { seed, ..plan });
     let (mut server, mut actions) = (FakeServer::default(), Actions::default());
     let mut incoming: BTreeMap<ClientIndex, VecDeque<Option<ClientMessage>>> = BTreeMap::new();
     for client in 0..CLIENTS {
         server.greet(client);
-        if let Some(Heard::Welcome(name)) = server.outgoing.get_mut(&client).and_then(VecDeque::pop_front) {
+        if let Some(Delivery::Welcome(name)) = server.outgoing.get_mut(&client).and_then(VecDeque::pop_front)
+        {
             workload.welcomed(client, &name, 0, &mut actions);
         }
     }
@@ -272,7 +273,7 @@ fn churn(seed: u64, steps: u64, mut tamper: impl FnMut(ServerMessage) -> Option<
         for (client, message) in actions.sends.drain(..) {
             incoming.entry(client).or_default().push_back(Some(message));
         }
-        for client in actions.renewals.drain(..) {
+        for client in actions.new_players.drain(..) {
             incoming.entry(client).or_default().push_back(None);
         }
         if now_ns == steps {
@@ -302,8 +303,8 @@ fn churn(seed: u64, steps: u64, mut tamper: impl FnMut(ServerMessage) -> Option<
                 }
             }
             (_, Some(client)) => match server.outgoing.get_mut(client).and_then(VecDeque::pop_front) {
-                Some(Heard::Welcome(name)) => workload.welcomed(*client, &name, now_ns, &mut actions),
-                Some(Heard::Message(message)) => {
+                Some(Delivery::Welcome(name)) => workload.welcomed(*client, &name, now_ns, &mut actions),
+                Some(Delivery::Message(message)) => {
                     if let Some(message) = tamper(message) {
                         workload.received(*client, message, now_ns, &mut actions);
                     }
@@ -436,31 +437,31 @@ fn a_seat_shown_as_free_or_given_to_another_is_noticed() {
 
 #[test]
 fn an_event_that_is_not_told_shows_at_once_or_in_the_end() {
-    let mut kept_back = 0;
+    let mut dropped = 0;
     let figures = churn(3, 6_000, |message| match &message {
         ServerMessage::Event {
             event: RoomEvent::Left { .. },
             ..
         } => {
-            kept_back += 1;
+            dropped += 1;
             None
         }
         _ => Some(message),
     });
-    assert!(kept_back > 0 && figures.counts.mismatches > 0, "{figures:?}");
+    assert!(dropped > 0 && figures.counts.mismatches > 0, "{figures:?}");
 }
 
 #[test]
 fn an_answer_that_never_comes_is_lost() {
-    let mut kept_back = 0;
+    let mut dropped = 0;
     let figures = churn(3, 6_000, |message| match &message {
-        ServerMessage::Left { .. } if kept_back < 2 => {
-            kept_back += 1;
+        ServerMessage::Left { .. } if dropped < 2 => {
+            dropped += 1;
             None
         }
         _ => Some(message),
     });
-    assert_eq!((kept_back, figures.lost), (2, 2));
+    assert_eq!((dropped, figures.lost), (2, 2));
 }
 
 #[test]

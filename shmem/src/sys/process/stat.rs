@@ -7,29 +7,29 @@ use crate::sys::process::ProcessId;
 
 /// What a process was at when it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Activity {
+pub struct ProcessStatus {
     /// Which process.
     pub process: ProcessId,
     /// What the scheduler has of it.
-    pub condition: Condition,
+    pub state: RunState,
     /// Milliseconds of processor time that it has used since it was forked, to the kernel's clock tick (10 ms).
     pub cpu_ms: u64,
 }
 
 /// Whether a process gets on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub enum RunState {
     /// On a processor, or waiting for its turn.
     Running,
     /// Waiting for something that a signal would interrupt.
-    Asleep,
+    Sleeping,
     /// Stopped by a signal or a tracer: it gets no turn until somebody continues it.
     Stopped,
     /// Waiting inside the kernel, for a disk say.
     Blocked,
 }
 
-impl Activity {
+impl ProcessStatus {
     /// Looks at a process; `None` if there is none with this pid that can still execute an instruction.
     ///
     /// # Errors
@@ -42,11 +42,11 @@ impl Activity {
                 pid,
                 start_time: stat.start_time,
             },
-            condition: match stat.state {
-                'R' => Condition::Running,
-                'S' | 'I' => Condition::Asleep,
-                'T' | 't' => Condition::Stopped,
-                _ => Condition::Blocked,
+            state: match stat.state {
+                'R' => RunState::Running,
+                'S' | 'I' => RunState::Sleeping,
+                'T' | 't' => RunState::Stopped,
+                _ => RunState::Blocked,
             },
             cpu_ms: stat.cpu_ticks * 1000 / rustix::param::clock_ticks_per_second().max(1),
         }))
@@ -134,13 +134,13 @@ mod tests {
     #[test]
     fn processor_time_is_seen_to_be_used() {
         let look = || {
-            Activity::of(std::process::id())
+            ProcessStatus::of(std::process::id())
                 .expect("/proc can be read")
                 .expect("this process exists")
         };
         let before = look();
         while look().cpu_ms < before.cpu_ms + 50 {}
         assert_eq!(look().process, before.process);
-        assert_eq!(Activity::of(u32::MAX).expect("/proc can be read"), None);
+        assert_eq!(ProcessStatus::of(u32::MAX).expect("/proc can be read"), None);
     }
 }

@@ -3,12 +3,13 @@
 use serde_json::json;
 
 use crate::frontends::console::commands::Format;
+use crate::frontends::console::context::ConsoleContext;
 use crate::frontends::console::live_views::Progress;
 use crate::frontends::console::queries::List;
 use crate::frontends::console::replies::Reply;
 use crate::limits::PING_TIMEOUT_MS;
-use crate::process::process_table::{Context, ROLES, RoleInstance};
 use crate::state::header::Pong;
+use crate::state::roles::{Role, RoleInstance};
 use shmem::sys::clock::{now_ms, now_ns};
 use shmem::sys::process::ProcessId;
 use std::sync::atomic::Ordering;
@@ -31,7 +32,7 @@ struct PingTarget {
 
 impl Ping {
     /// Asks all of the supervisor's processes.
-    pub(crate) fn start(context: Context, format: Format) -> Self {
+    pub(crate) fn start(context: ConsoleContext, format: Format) -> Self {
         let header = context.memory.header;
         let asked_at_ns = now_ns();
         let asked = header.ping.fetch_add(1, Ordering::AcqRel) + 1;
@@ -45,16 +46,16 @@ impl Ping {
             log::warn!("cannot wake the supervisor: {error}");
         }
         for instance in RoleInstance::all(context.config) {
-            let (role, slot) = (ROLES[instance.role].name, instance.slot(context.memory));
+            let slot = instance.slot(context.memory);
             let process = slot.process();
-            match (role, process) {
-                ("keeper", _) => context.ipc.ring_keeper(instance.index),
+            match (instance.role, process) {
+                (Role::Keeper, _) => context.doorbells.ring_keeper(instance.index),
                 // From its first moment it only wakes up from this.
-                ("listener", Some(process)) => wake(process),
+                (Role::Listener, Some(process)) => wake(process),
                 _ => {}
             }
             processes.push(PingTarget {
-                role,
+                role: instance.role.name(),
                 number: Some(instance.index),
                 pid: process.map_or(0, |process| process.pid),
                 pong: &slot.pong,

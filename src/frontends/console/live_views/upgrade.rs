@@ -2,10 +2,10 @@
 
 use std::io;
 
+use crate::frontends::console::context::ConsoleContext;
 use crate::frontends::console::live_views::Progress;
 use crate::frontends::console::replies::Reply;
 use crate::limits::UPGRADE_LOOK_EVERY_MS;
-use crate::process::process_table::Context;
 use crate::state::header::{UpgradeSlot, UpgradeStage};
 use shmem::sys::clock::now_ms;
 
@@ -23,7 +23,7 @@ impl Upgrade {
     /// # Errors
     ///
     /// Another one is under way, or the supervisor cannot be signalled.
-    pub(crate) fn start(context: Context) -> Result<Self, String> {
+    pub(crate) fn start(context: ConsoleContext) -> Result<Self, String> {
         let slot = &context.memory.header.upgrade;
         let (begun_before, stage, _) = slot.read();
         if matches!(stage, UpgradeStage::Checking | UpgradeStage::Replacing) {

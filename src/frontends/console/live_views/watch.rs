@@ -6,16 +6,16 @@ use std::io;
 use forkade_protocol::{RoomEvent, ServerMessage, codec, frame};
 use mio::Poll;
 
+use crate::frontends::console::context::ConsoleContext;
 use crate::frontends::console::format_frame;
 use crate::frontends::console::live_views::{LINES_PER_STEP_MAX, Progress};
 use crate::frontends::console::queries;
 use crate::frontends::console::queries::NotFound;
 use crate::frontends::console::replies::Reply;
 use crate::frontends::console::{DOORBELL_ANSWER, ROOM_DOORBELL};
+use crate::frontends::room_doorbell::RoomDoorbell;
 use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, RING_AGAIN_AFTER_MS};
 use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
-use crate::process::process_table::Context;
-use crate::process::room_doorbell::RoomDoorbell;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomName, game_of, is_open, occupants};
@@ -26,7 +26,7 @@ use shmem::sys::clock::now_ms;
 
 /// A room that is watched.
 pub(crate) struct Watch {
-    context: Context,
+    context: ConsoleContext,
     room: RoomRef,
     hidden: bool,
     /// Offset in the log of the next event.
@@ -50,7 +50,7 @@ impl Watch {
     /// [`NotFound::Room`].
     pub(crate) fn begin(
         lobby: &mut StateHandle,
-        context: Context,
+        context: ConsoleContext,
         id: u64,
         hidden: bool,
     ) -> Result<Self, NotFound> {
@@ -83,7 +83,7 @@ impl Watch {
     }
 
     pub(crate) fn advance(&mut self, lobby: &mut StateHandle, poll: &Poll) -> io::Result<Progress> {
-        let requests = &self.context.ipc.doorbell_requests.sender;
+        let requests = &self.context.doorbells.requests.sender;
         self.doorbell.follow(Some(self.room.index()), poll, requests)?;
         let record = lobby.memory.rooms.at(self.room.index());
         record.watched.follow();
@@ -138,7 +138,7 @@ impl Watch {
         let record = lobby.memory.rooms.at(self.room.index());
         record.subscribers.unsubscribe(lobby.attachment.process());
         self.doorbell
-            .follow(None, poll, &self.context.ipc.doorbell_requests.sender)
+            .follow(None, poll, &self.context.doorbells.requests.sender)
     }
 
     fn finished(&self, mut lines: Vec<String>) -> Progress {

@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::config::{ConfigSource, Setting, Settings};
+use crate::frontends::console::context::ConsoleContext;
 use crate::frontends::console::queries::{Column, Fields, List, Row, text};
 use crate::logging;
-use crate::process::process_table::Context;
 
 const CONFIG: [Column; 4] = [("setting", 24), ("value", 24), ("source", 12), ("from", 32)];
 
 /// The settings, their values, and where each came from.
-pub(crate) fn config(context: Context) -> List {
+pub(crate) fn config(context: ConsoleContext) -> List {
     let settings = context.settings;
     let mut rows: Option<Vec<Row>> = Some(settings.iter().map(|entry| row(settings, entry)).collect());
     List {
@@ -38,7 +38,7 @@ fn row(settings: &Settings, (setting, value, source): (&Setting, String, ConfigS
 }
 
 /// What is logged.
-pub(crate) fn log_level(context: Context) -> Fields {
+pub(crate) fn log_level(context: ConsoleContext) -> Fields {
     vec![
         ("level", json!(logging::level().as_str().to_lowercase())),
         ("configured", json!(context.config.log.as_str().to_lowercase())),

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
+use crate::frontends::console::context::ConsoleContext;
 use crate::frontends::console::queries::processes::role_name;
 use crate::frontends::console::queries::{Column, List, Row, identities_touched, rows_in_steps};
-use crate::process::process_table::Context;
 use crate::state::handle::StateHandle;
 use shmem::lock::{Lock, LockStats};
 use shmem::sys::clock::now_ms;
@@ -23,7 +23,7 @@ const LOCKS: [Column; 9] = [
 ];
 
 /// The locks: those of which there is something to tell, or `all`, and at the end their sums.
-pub(crate) fn locks(context: Context, all: bool) -> List {
+pub(crate) fn locks(context: ConsoleContext, all: bool) -> List {
     let mut sums = LockStats {
         holder: None,
         epoch: 0,
@@ -64,7 +64,7 @@ pub(crate) fn locks(context: Context, all: bool) -> List {
     }
 }
 
-fn lock_row(context: Context, kind: &str, record: Option<u32>, figures: &LockStats) -> Row {
+fn lock_row(context: ConsoleContext, kind: &str, record: Option<u32>, figures: &LockStats) -> Row {
     let held_ms = figures
         .holder
         .map(|_| now_ms().saturating_sub(figures.acquired_at_ms));

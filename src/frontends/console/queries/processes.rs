@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
+use crate::frontends::console::context::ConsoleContext;
 use crate::frontends::console::queries::{
     Column, List, Row, identities_touched, number, player_summary, rows_in_steps, seconds_since, text,
 };
-use crate::process::process_table::{Context, ROLES, RoleInstance};
 use crate::state::connections::{Claim, ConnectionRecord, Kind};
 use crate::state::handle::StateHandle;
+use crate::state::roles::RoleInstance;
 
 const PROCESSES: [Column; 9] = [
     ("state", 5),
@@ -29,7 +30,7 @@ const PROCESSES: [Column; 9] = [
 const MEMORY_COLUMNS: usize = 2;
 
 /// All processes: the supervisor, its roles, and one per connection.
-pub(crate) fn processes(context: Context, memory: bool) -> List {
+pub(crate) fn processes(context: ConsoleContext, memory: bool) -> List {
     let instances = RoleInstance::all(context.config);
     let connections = context.memory.connections;
     // Looking at a slot that was never claimed would give it memory.
@@ -68,7 +69,7 @@ pub(crate) fn processes(context: Context, memory: bool) -> List {
     }
 }
 
-fn role_row(instance: RoleInstance, context: Context) -> Option<(u32, Row)> {
+fn role_row(instance: RoleInstance, context: ConsoleContext) -> Option<(u32, Row)> {
     let slot = instance.slot(context.memory);
     let (pid, restarts) = (
         slot.pid.load(Ordering::Relaxed),
@@ -78,7 +79,7 @@ fn role_row(instance: RoleInstance, context: Context) -> Option<(u32, Row)> {
         (
             pid,
             vec![
-                json!(ROLES[instance.role].name),
+                json!(instance.role.name()),
                 json!(instance.index),
                 json!(pid),
                 json!(restarts),
@@ -133,7 +134,7 @@ fn proc_field(pid: u32, file: &str, key: &str) -> Option<String> {
 }
 
 /// What a process of the server's is, for people; nothing if it is none (any more).
-pub(crate) fn role_name(pid: u32, context: Context) -> Option<&'static str> {
+pub(crate) fn role_name(pid: u32, context: ConsoleContext) -> Option<&'static str> {
     if context.memory.header.supervisor_pid.load(Ordering::Relaxed) == pid {
         return Some("supervisor");
     }
@@ -142,7 +143,7 @@ pub(crate) fn role_name(pid: u32, context: Context) -> Option<&'static str> {
         .into_iter()
         .find(|instance| instance.slot(context.memory).pid.load(Ordering::Relaxed) == pid);
     if let Some(instance) = instance {
-        return Some(ROLES[instance.role].name);
+        return Some(instance.role.name());
     }
     let is_it = |record: &&ConnectionRecord| record.handler().is_some_and(|handler| handler.pid == pid);
     let mut records = context.memory.touched_connections().map(|(_, record)| record);

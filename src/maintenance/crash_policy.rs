@@ -8,7 +8,7 @@ use shmem::sys::process::Exit;
 
 /// How a connection's handlers have died lately.
 #[derive(Debug, Default)]
-pub struct CrashHistory {
+pub(crate) struct CrashHistory {
     window_began_ms: u64,
     anywhere: u32,
     frame: u64,
@@ -17,27 +17,27 @@ pub struct CrashHistory {
 
 /// How a handler has died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crash {
+pub(crate) struct Crash {
     /// The frame that it was handling; 0: none.
-    pub working_on: u64,
+    pub(crate) working_on: u64,
     /// Not known of a process that is not one's own.
-    pub exit: Option<Exit>,
+    pub(crate) exit: Option<Exit>,
     /// The watchdog has killed it.
-    pub stuck: Option<WatchdogKill>,
+    pub(crate) stuck: Option<WatchdogKill>,
 }
 
 /// What the watchdog has killed a handler for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WatchdogKill {
+pub(crate) struct WatchdogKill {
     /// It did something, and came to no end with it. (Else it was stopped from outside, which is nobody's fault.)
-    pub by_itself: bool,
+    pub(crate) by_itself: bool,
     /// How long it had been at it, in milliseconds.
-    pub for_ms: u64,
+    pub(crate) for_ms: u64,
 }
 
 /// Whether a connection whose handler has died is worth another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RestartDecision {
+pub(crate) enum RestartDecision {
     /// It is.
     Replace,
     /// It is, but the frame that this one died in is to be refused, and the connection closed: all who handled it have died.
@@ -51,12 +51,12 @@ const NO_FRAME: u64 = u64::MAX;
 
 impl CrashHistory {
     /// How many have died in the frame in which the last one did, or without a frame, one after another.
-    pub fn in_same_frame(&self) -> u32 {
+    pub(crate) fn in_same_frame(&self) -> u32 {
         self.in_frame
     }
 
     /// Enters a death.
-    pub fn enter(&mut self, now_ms: u64, crash: Crash) -> RestartDecision {
+    pub(crate) fn enter(&mut self, now_ms: u64, crash: Crash) -> RestartDecision {
         if let Some(stuck) = crash.stuck {
             // Time in which it did not die, because it was stuck, speaks for nobody.
             self.window_began_ms = self.window_began_ms.saturating_add(stuck.for_ms).min(now_ms);
@@ -92,7 +92,7 @@ impl CrashHistory {
 
 impl Crash {
     /// Whether somebody or something outside has ended the process, and not twice in one frame of a suspect's.
-    pub fn is_external_kill(self, crashes_of_suspect: u32) -> bool {
+    pub(crate) fn is_external_kill(self, crashes_of_suspect: u32) -> bool {
         let killed = self.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL));
         killed && !self.stuck.is_some_and(|stuck| stuck.by_itself) && crashes_of_suspect < 2
     }
@@ -104,7 +104,7 @@ impl Crash {
 /// - Killed from outside: all together, unless it was in the frame of a suspect before whom others have died so.
 /// - In a suspect's frame: the suspect alone.
 /// - Without a suspect: each half of them. Whoever it is, is alone after a few times.
-pub fn regroup(
+pub(crate) fn regroup(
     connections: Vec<u32>,
     suspect: Option<u32>,
     crash: Crash,
@@ -129,16 +129,16 @@ pub fn regroup(
 
 /// How many tickers a room's game has ended lately.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct RoomCrashHistory {
+pub(crate) struct RoomCrashHistory {
     /// When the present window began, in milliseconds of the monotonic clock.
-    pub window_began_ms: u64,
+    pub(crate) window_began_ms: u64,
     /// The deaths within it.
-    pub count: u32,
+    pub(crate) count: u32,
 }
 
 impl RoomCrashHistory {
     /// Enters the death of a ticker that had run the game's code for `ran_for_ms`. [`RestartDecision::GiveUp`]: the match is to be abandoned.
-    pub fn enter(&mut self, now_ms: u64, ran_for_ms: u64) -> RestartDecision {
+    pub(crate) fn enter(&mut self, now_ms: u64, ran_for_ms: u64) -> RestartDecision {
         // However long the game keeps a ticker, that does not speak for it.
         self.window_began_ms = self.window_began_ms.saturating_add(ran_for_ms).min(now_ms);
         if self.count == 0 || now_ms - self.window_began_ms > DEATHS_WINDOW_MS {

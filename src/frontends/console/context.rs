@@ -1,0 +1,34 @@
+//! What a console is given by the handler that starts it.
+
+use std::io;
+
+use rustix::process::Signal;
+
+use crate::config::{Config, Settings};
+use crate::state::doorbells::Doorbells;
+use crate::state::layout::Memory;
+use crate::state::roles::signal_supervisor;
+use forkade_games::Games;
+use shmem::sys::process::Lifeline;
+
+/// The server, as far as an operator may look at it and act on it.
+#[derive(Clone, Copy)]
+pub(crate) struct ConsoleContext {
+    pub(crate) memory: &'static Memory,
+    pub(crate) games: &'static Games,
+    pub(crate) config: &'static Config,
+    pub(crate) settings: &'static Settings,
+    pub(crate) doorbells: &'static Doorbells,
+    pub(crate) lifeline: &'static Lifeline,
+}
+
+impl ConsoleContext {
+    /// Signals the supervisor.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`signal_supervisor`].
+    pub(crate) fn signal_supervisor(self, signal: Signal) -> io::Result<()> {
+        signal_supervisor(self.memory.header, self.lifeline, signal)
+    }
+}

@@ -1,0 +1,158 @@
+//! Modules form layers: a module refers to nothing above it, neither in a `use` declaration nor by a path in its code, and inherent
+//! methods of a type stand in the type's own layer.
+//!
+//! Here are the layers. Cargo sees to it that crates do not refer to each other in a cycle; the tests of this file see to it for the
+//! modules directly below a crate's root. What a module's own submodules do to each other is not looked at.
+
+mod rules;
+mod source;
+mod tokens;
+
+use rules::Crate;
+
+/// Each crate's modules, from the bottom to the top. Modules of one line do not refer to each other. `lib` is what the root
+/// module itself defines.
+const CRATES: &[Crate] = &[
+    Crate {
+        folder: "src",
+        root: "lib.rs",
+        layers: &[
+            &["limits"],
+            &["logging", "config"],
+            &["state"],
+            &["session"],
+            &["lobby"],
+            &["frontends", "maintenance"],
+            &["process"],
+            &["server"],
+        ],
+    },
+    Crate {
+        folder: "loadtest/src",
+        root: "main.rs",
+        layers: &[
+            &["open_files", "output", "random", "run_state", "schedule"],
+            &["interrupt", "latency", "machine", "progress"],
+            &["plan"],
+            &["server"],
+            &["options"],
+            &["client_protocol"],
+            &["workload"],
+            &["engine"],
+            &["clients", "chaos"],
+            &["report", "multiprocess"],
+            &["measure"],
+            &["compare", "scaling"],
+        ],
+    },
+    Crate {
+        folder: "protocol/src",
+        root: "lib.rs",
+        layers: &[
+            &["limits", "byte_queue"],
+            &["codec", "text"],
+            &["frame"],
+            &["messages"],
+            &["preamble"],
+            &["session"],
+            &["client"],
+        ],
+    },
+    Crate {
+        folder: "shmem/src",
+        root: "lib.rs",
+        layers: &[
+            &["limits", "mutants"],
+            &["sys"],
+            &["table", "liveness", "hang_reports"],
+            &["journal"],
+            &["lock"],
+            &["transaction"],
+            &["byte_ring", "event_log"],
+            &["doorbell"],
+            &["tests"],
+        ],
+    },
+    Crate {
+        folder: "text/src",
+        root: "lib.rs",
+        layers: &[
+            &["limits", "escape", "telnet"],
+            &["commands"],
+            &["render"],
+            &["input"],
+        ],
+    },
+];
+
+/// Violations that still have to go: the file, and the module that it must not refer to or the `impl` block that belongs elsewhere.
+/// An entry that is no longer needed fails the test, so the list only shrinks.
+const PENDING: &[(&str, &str)] = &[
+    ("src/frontends/console/actions.rs", "maintenance"),
+    ("src/frontends/console/actions.rs", "process"),
+    ("src/frontends/console/live_views/ping.rs", "process"),
+    ("src/frontends/console/live_views/upgrade.rs", "process"),
+    ("src/frontends/console/live_views/watch.rs", "process"),
+    ("src/frontends/console/mod.rs", "process"),
+    ("src/frontends/console/queries.rs", "process"),
+    ("src/frontends/console/queries/config.rs", "process"),
+    ("src/frontends/console/queries/locks.rs", "process"),
+    ("src/frontends/console/queries/processes.rs", "process"),
+    ("src/lobby/chat.rs", "impl Session"),
+    ("src/lobby/delivery.rs", "impl Session"),
+    ("src/lobby/invites.rs", "impl Session"),
+    ("src/lobby/join_leave.rs", "impl Session"),
+    ("src/lobby/listing.rs", "impl Session"),
+    ("src/lobby/mailbox.rs", "impl Memory"),
+    ("src/lobby/mailbox.rs", "impl Session"),
+    ("src/lobby/match_play.rs", "maintenance"),
+    ("src/lobby/match_play.rs", "impl Session"),
+    ("src/lobby/ownership.rs", "impl Session"),
+    ("src/lobby/reservations.rs", "impl Session"),
+    ("src/lobby/room_query.rs", "impl Session"),
+    ("src/lobby/settings.rs", "impl Session"),
+    ("src/lobby/turns.rs", "maintenance"),
+    ("src/maintenance/crash_attribution.rs", "process"),
+    ("src/maintenance/crash_attribution.rs", "impl Lobby"),
+    ("src/maintenance/expiry.rs", "impl Lobby"),
+    ("src/session/frames.rs", "lobby"),
+    ("src/session/mod.rs", "lobby"),
+    ("src/session/parked.rs", "lobby"),
+    ("src/session/rate.rs", "lobby"),
+    ("src/session/stream_tap.rs", "impl Shown"),
+    ("src/session/stream_tap.rs", "impl PlayerRecord"),
+    ("src/session/text_session.rs", "lobby"),
+    ("src/session/text_session.rs", "impl Lobby"),
+    ("src/state/connections.rs", "process"),
+    ("src/state/directory.rs", "lobby"),
+    ("src/state/header.rs", "maintenance"),
+    ("src/state/layout.rs", "lobby"),
+    ("src/state/players.rs", "lobby"),
+    ("src/state/players.rs", "session"),
+    ("src/state/rooms.rs", "lobby"),
+    ("src/state/rooms.rs", "maintenance"),
+    ("src/state/rooms.rs", "session"),
+];
+
+#[test]
+fn nothing_refers_to_a_layer_above_it() {
+    let mut problems = Vec::new();
+    let mut used = Vec::new();
+    for layers in CRATES {
+        for violation in layers.check(&layers.read_files()) {
+            match PENDING
+                .iter()
+                .position(|(file, what)| violation.file == *file && violation.what == *what)
+            {
+                Some(entry) => used.push(entry),
+                None => problems.push(violation.to_string()),
+            }
+        }
+    }
+    for (entry, pending) in PENDING.iter().enumerate() {
+        if !used.contains(&entry) {
+            problems.push(format!("no longer needed in PENDING: {pending:?}"));
+        }
+    }
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
