@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::config;
 use crate::config::capacity;
-use crate::config::capacity::Machine;
+use crate::config::machine::Machine;
 use crate::config::{Settings, Subcommand};
 use crate::limits::UPGRADE_TEXT_BYTES;
 use crate::logging;

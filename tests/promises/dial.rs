@@ -297,9 +297,9 @@ fn a_dial_that_cannot_work_is_refused_with_the_reason() {
         (vec!["--clients-per-handler", "257"], "a number from 1 to 256"),
         (
             vec!["--clients-per-handler", "8", "--handler-life", "7"],
-            "cannot serve 8 clients at once and 7 in its life",
+            "cannot serve 8 clients at once and 7 in its lifetime",
         ),
-        (vec!["--spare-handlers", "5..2"], "the lesser first"),
+        (vec!["--spare-handlers", "5..2"], "the smaller one first"),
         (vec!["--spare-handlers", "many"], "two numbers up to 250"),
         (vec!["--spare-handlers", "0..251"], "two numbers up to 250"),
     ] {
