@@ -74,11 +74,11 @@ fn a_server_that_does_not_start_or_is_not_there_is_no_measurement() {
         let run = run("no_start", arguments);
         assert_eq!(run.status, Some(3));
         assert!(run.stderr.contains("ended before it was ready"), "{}", run.stderr);
-        let (_, last_words) = run
+        let (_, log_tail) = run
             .stderr
-            .split_once("last words:")
-            .expect("the server's last words");
-        assert!(last_words.contains("--no-such-option"), "{}", run.stderr);
+            .split_once("of the server's log:")
+            .expect("the end of the server's log");
+        assert!(log_tail.contains("--no-such-option"), "{}", run.stderr);
     }
 
     // A port that was free a moment ago, and outside of those that are given out.

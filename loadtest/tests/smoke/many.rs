@@ -31,7 +31,7 @@ fn a_process_of_the_swarm_that_cannot_go_on_ends_the_run_with_its_reason() {
         ),
     );
     assert_eq!(run.status, Some(3), "{}\n{}", run.stdout, run.stderr);
-    assert!(run.stderr.contains("of the swarm: "), "{}", run.stderr);
+    assert!(run.stderr.contains("worker process "), "{}", run.stderr);
 }
 
 #[test]
