@@ -32,7 +32,7 @@ pub(crate) mod turns;
 use forkade_protocol::RejectCode;
 
 use crate::state::layout::Memory;
-use forkade_games::{ErasedOutbox, GameError, Games, length_that_fits};
+use forkade_games::{ErasedOutbox, GameError, Games, floor_char_boundary};
 use shmem::transaction::Attachment;
 
 /// One process's access to the lobby.
@@ -86,7 +86,10 @@ impl Rejection {
     /// it may repeat what the client sent.
     pub fn new(code: RejectCode, text: impl Into<String>) -> Self {
         let mut text = text.into();
-        text.truncate(length_that_fits(&text, crate::limits::REJECTION_TEXT_BYTES_MAX));
+        text.truncate(floor_char_boundary(
+            &text,
+            crate::limits::REJECTION_TEXT_BYTES_MAX,
+        ));
         Self {
             code,
             text,
