@@ -258,10 +258,7 @@ impl Drop for Worker {
             let _ = self.child.kill();
         }
         if let Err(error) = self.child.wait() {
-            eprintln!(
-                "cannot reap a worker process, pid {}: {error}",
-                self.child.id()
-            );
+            eprintln!("cannot reap a worker process, pid {}: {error}", self.child.id());
         }
     }
 }

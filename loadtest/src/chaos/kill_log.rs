@@ -287,10 +287,7 @@ mod tests {
         handshake.process_list = Arc::new(ProcessList::of(&processes, handshake.at(0)));
         handshake.kill(500, "keeper", 50, ROOT);
         handshake.kill(600, "handler", 61, ROOT);
-        assert!(
-            handshake.is_explained("bob", 600),
-            "61 was in a handshake"
-        );
+        assert!(handshake.is_explained("bob", 600), "61 was in a handshake");
         assert!(!handshake.is_explained("cid", 600), "62 lives");
     }
 }

@@ -42,7 +42,9 @@ impl PeerSession for Echo {
                 output.extend_from_slice(b"\n");
             }
             ClientMessage::Goodbye => output.extend_from_slice(b"quit\n"),
-            ClientMessage::JoinRoom { .. } => return Err(PeerError::Unsupported("a room with several members")),
+            ClientMessage::JoinRoom { .. } => {
+                return Err(PeerError::Unsupported("a room with several members"));
+            }
             _ => return Err(PeerError::Unsupported("this message")),
         }
         Ok(())

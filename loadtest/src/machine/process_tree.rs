@@ -186,10 +186,7 @@ impl Stat {
         matches!(self.state, 'Z' | 'X')
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "far below 2^53"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     fn cpu_seconds(&self) -> f64 {
         let seconds = |ticks: u64| ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
         // `schedstat` counts only the first thread, and a kernel may be built without it.

@@ -7,10 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// CPU time of the calling thread, in seconds.
 pub(crate) fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "far below 2^53"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     let seconds = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
     seconds
 }

@@ -1,4 +1,4 @@
-//! How it ends: exit statuses, what is said, and that nothing is left running.
+//! Exit statuses, final messages, and that no process is left running.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{LOADTEST, await_some, run, temporary};
 
 #[test]
-fn a_broken_threshold_is_said_and_decides_the_exit_status() {
+fn an_exceeded_threshold_is_reported_and_decides_the_exit_status() {
     let short = ["--clients", "2", "--duration", "0.2"];
     let kept = run(
         "kept",
@@ -25,7 +25,7 @@ fn a_broken_threshold_is_said_and_decides_the_exit_status() {
     assert!(
         broken
             .stdout
-            .contains("messages received, at least 1000000000 wanted"),
+            .contains("messages received, at least 1000000000 required"),
         "{}",
         broken.stdout
     );
@@ -40,7 +40,7 @@ fn a_broken_threshold_is_said_and_decides_the_exit_status() {
 }
 
 #[test]
-fn arguments_that_make_no_sense_are_refused_before_anything_starts() {
+fn invalid_arguments_are_refused_before_anything_starts() {
     let bad_mix = temporary("bad_mix", "toml");
     fs::write(&bad_mix, "[[workload]]\nkind = \"relay\"\nspeed = 3\n").expect("a file");
     let bad_mix = bad_mix.to_str().expect("a path in UTF-8");
@@ -64,7 +64,7 @@ fn arguments_that_make_no_sense_are_refused_before_anything_starts() {
 }
 
 #[test]
-fn a_server_that_does_not_start_or_is_not_there_is_no_measurement() {
+fn without_a_server_nothing_is_measured() {
     let log = temporary("no_start", "log");
     let log = log.to_str().expect("a path in UTF-8");
     for arguments in [
@@ -81,20 +81,20 @@ fn a_server_that_does_not_start_or_is_not_there_is_no_measurement() {
         assert!(log_tail.contains("--no-such-option"), "{}", run.stderr);
     }
 
-    // A port that was free a moment ago, and outside of those that are given out.
-    let nobody_there = run("nobody_there", &["--server", "127.0.0.1:1"]);
-    assert_eq!(nobody_there.status, Some(3));
+    // A port that no server uses, outside the range of ephemeral ports.
+    let unreachable = run("unreachable", &["--server", "127.0.0.1:1"]);
+    assert_eq!(unreachable.status, Some(3));
     assert!(
-        nobody_there
+        unreachable
             .stderr
             .contains("reached at 127.0.0.1:1: cannot connect"),
         "{}",
-        nobody_there.stderr
+        unreachable.stderr
     );
 }
 
 #[test]
-fn an_interrupted_run_tells_what_it_has_measured_and_stops_its_server() {
+fn an_interrupted_run_reports_what_it_has_measured_and_stops_its_server() {
     let json = temporary("interrupted", "json");
     let mut loadtest = Command::new(LOADTEST)
         .args(["--clients", "4", "--duration", "600", "--json"])
@@ -105,9 +105,9 @@ fn an_interrupted_run_tells_what_it_has_measured_and_stops_its_server() {
         .expect("it can be started");
     let mut progress = BufReader::new(loadtest.stderr.take().expect("a pipe")).lines();
     let load_has_begun = progress.any(|line| line.is_ok_and(|line| line.starts_with("load (")));
-    assert!(load_has_begun, "it ended before");
+    assert!(load_has_begun, "the run ended before the load");
     let server = *children(loadtest.id()).first().expect("its server");
-    // A little load shall follow.
+    // A part of the load.
     std::thread::sleep(Duration::from_millis(500));
     let kill = Command::new("kill")
         .args(["-INT", &loadtest.id().to_string()])
@@ -156,7 +156,7 @@ fn a_killed_load_generator_takes_its_server_with_it() {
     });
     loadtest.kill().expect("it runs");
     loadtest.wait().expect("it ends");
-    // Whoever adopts the server may be slow to reap it.
+    // The process that inherits the server may be slow to reap it.
     await_some(|| match fs::read_to_string(format!("/proc/{server}/stat")) {
         Ok(stat) => stat
             .rsplit_once(')')?

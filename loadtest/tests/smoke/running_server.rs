@@ -1,4 +1,4 @@
-//! Servers that were not started here, with connections that are cut, and servers that lie.
+//! Servers that the load generator did not start, and connections that are cut.
 
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ fn a_running_server_is_measured_with_and_without_its_console() {
         "--server",
         server.address("game"),
     ];
-    let without = run("foreign", &short);
+    let without = run("running_server", &short);
     without.assert_flawless();
     assert!(without.json.pointer("/takeovers").is_some_and(Value::is_null));
     assert!(
@@ -28,7 +28,7 @@ fn a_running_server_is_measured_with_and_without_its_console() {
             .is_some_and(Value::is_null)
     );
     let with = run(
-        "foreign_console",
+        "running_server_console",
         &[&short[..], &["--console", server.address("console")]].concat(),
     );
     with.assert_flawless();
@@ -36,8 +36,8 @@ fn a_running_server_is_measured_with_and_without_its_console() {
     assert!(with.number("/server/processes") >= 4.0 + 4.0);
 }
 
-/// Relays between clients and the server at `server`, and cuts every connection after so many bytes to the client.
-/// Gives its address.
+/// Relays between clients and the server at `server`, and cuts every connection after this many bytes to the
+/// client. Returns its address.
 fn cutting_proxy(server: String, bytes: u64) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
@@ -50,7 +50,7 @@ fn cutting_proxy(server: String, bytes: u64) -> String {
             let (mut from_client, mut to_server) = (copy_of(&client), copy_of(&server));
             std::thread::spawn(move || io::copy(&mut from_client, &mut to_server));
             std::thread::spawn(move || {
-                // Whichever end fails first: both sides see a connection that is gone.
+                // Whichever side fails first, both see a lost connection.
                 let _ = io::copy(&mut copy_of(&server).take(bytes), &mut copy_of(&client));
                 let _ = (server.shutdown(Shutdown::Both), client.shutdown(Shutdown::Both));
             });
@@ -64,7 +64,7 @@ fn copy_of(stream: &TcpStream) -> TcpStream {
 }
 
 #[test]
-fn clients_whose_connections_are_cut_in_mid_frame_come_back_and_miss_nothing() {
+fn clients_whose_connections_are_cut_within_a_frame_resume_and_lose_nothing() {
     let server = Server::start();
     let proxy = cutting_proxy(server.address("game").to_owned(), 3001);
     let run = run(
