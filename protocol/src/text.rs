@@ -38,10 +38,10 @@ pub enum TextError {
         bytes_max: usize,
     },
     /// A character that a player's name cannot contain, because it could make a line look like another player's.
-    #[error("a name cannot have '{0}' in it")]
+    #[error("a name cannot contain '{0}'")]
     ForbiddenCharacter(char),
     /// A name that the server uses for itself or for the reader.
-    #[error("nobody can be called \"{0}\" here")]
+    #[error("the name \"{0}\" is reserved")]
     Reserved(&'static str),
 }
 
