@@ -246,5 +246,5 @@ fn has_no_handler(record: &ConnectionRecord) -> bool {
 
 /// Nobody here has that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("nobody here has that name")]
+#[error("no player has that name")]
 pub struct NoSuchPlayer;

@@ -370,7 +370,7 @@ fn a_kicked_player_is_told_and_gone() {
         operator.ask_json("players") == Value::Array(Vec::new())
             && operator.ask_json("rooms") == Value::Array(Vec::new())
     });
-    assert_eq!(operator.ask("kick Bob"), ["ERR nobody here has that name"]);
+    assert_eq!(operator.ask("kick Bob"), ["ERR no player has that name"]);
 }
 
 #[test]
