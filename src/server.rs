@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::config;
 use crate::config::capacity;
-use crate::config::capacity::Machine;
+use crate::config::machine::Machine;
 use crate::config::{Settings, Subcommand};
 use crate::limits::UPGRADE_TEXT_BYTES;
 use crate::logging;
@@ -18,7 +18,7 @@ use forkade_games::connect4::Connect4;
 use forkade_games::eights::Eights;
 use forkade_games::relay::Relay;
 use forkade_games::tictactoe::TicTacToe;
-use forkade_games::{Game, Games, GamesError, length_that_fits};
+use forkade_games::{Game, Games, GamesError, floor_char_boundary};
 use forkade_play;
 use shmem::sys::memory::Access;
 
@@ -179,7 +179,7 @@ fn answer(mut report: &File, objection: Option<String>) -> ExitCode {
     let answer = ProbeReply {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         objection: objection.map(|mut text| {
-            text.truncate(length_that_fits(&text, UPGRADE_TEXT_BYTES));
+            text.truncate(floor_char_boundary(&text, UPGRADE_TEXT_BYTES));
             text
         }),
     };

@@ -10,7 +10,7 @@
 //!
 //! These tests fork, which only a process with one thread may do: hence no test harness. An argument selects by name.
 
-mod actors;
+mod harness;
 #[path = "lobby_model/random.rs"]
 mod random;
 
@@ -34,7 +34,7 @@ use shmem::sys::memory::Mapping;
 use shmem::sys::process::{Exit, ProcessId, fork};
 use shmem::transaction::{Attachment, Record};
 
-use actors::{Actor, World};
+use harness::{Actor, World};
 use random::Random;
 
 const KILLS_DEFAULT: usize = 2000;

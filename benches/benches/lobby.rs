@@ -4,8 +4,8 @@
 //! of it. A frame is more work than what the others are asked for: it is decoded and checked, the game's code runs,
 //! everybody's event and the player's answer are written, too.
 
-#[path = "../../tests/actors/mod.rs"]
-mod actors;
+#[path = "../../tests/harness/mod.rs"]
+mod harness;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use forkade_benches::{COUNT_AT, ROOM_BYTES, Rival};
 use forkade_protocol::{ClientMessage, RoomId, RoomSettings, ServerMessage, codec};
 use serde::{Deserialize, Serialize};
 
-use crate::actors::{Actor, World};
+use crate::harness::{Actor, World};
 
 /// Rooms and players there are.
 const RECORDS: u32 = 8;

@@ -132,9 +132,9 @@ impl Game for Connect4 {
         drawn
     }
 
-    fn describe(dropped: &Dropped, who: &dyn Fn(u8) -> String) -> String {
+    fn describe(dropped: &Dropped, name_of: &dyn Fn(u8) -> String) -> String {
         let Dropped { seat, column, .. } = *dropped;
-        format!("{} drops {} into column {column}.", who(seat), mark(seat))
+        format!("{} drops {} into column {column}.", name_of(seat), mark(seat))
     }
 
     fn seat_label(seat: u8) -> String {

@@ -282,17 +282,17 @@ impl Game for Eights {
         table.draw()
     }
 
-    fn describe(event: &Event, who: &dyn Fn(u8) -> String) -> String {
+    fn describe(event: &Event, name_of: &dyn Fn(u8) -> String) -> String {
         match *event {
             Event::Played {
                 seat, card, follow, ..
             } if card.is_eight() => {
-                format!("{} plays {card} and names {follow}.", who(seat))
+                format!("{} plays {card} and names {follow}.", name_of(seat))
             }
-            Event::Played { seat, card, .. } => format!("{} plays {card}.", who(seat)),
-            Event::Drew { seat } => format!("{} draws a card.", who(seat)),
+            Event::Played { seat, card, .. } => format!("{} plays {card}.", name_of(seat)),
+            Event::Drew { seat } => format!("{} draws a card.", name_of(seat)),
             Event::Got { card } => format!("You got {card}."),
-            Event::Passed { seat, .. } => format!("{} passes.", who(seat)),
+            Event::Passed { seat, .. } => format!("{} passes.", name_of(seat)),
             Event::Turned { stock } => format!("The pile was shuffled: {stock} cards are the new stock."),
             Event::Left { seat, .. } => format!("Seat {seat} is out: its cards are back in the stock."),
         }

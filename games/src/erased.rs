@@ -219,7 +219,7 @@ pub trait AnyGame: Send + Sync {
     /// # Errors
     ///
     /// A fault of the game's code.
-    fn describe(&self, event: &[u8], who: &dyn Fn(u8) -> String) -> Result<String, GameError>;
+    fn describe(&self, event: &[u8], name_of: &dyn Fn(u8) -> String) -> Result<String, GameError>;
 
     /// [`Game::seat_label`].
     ///
@@ -260,7 +260,7 @@ impl<G: Game> AnyGame for Erased<G> {
     }
 
     fn start(&self, options: &[u8], seats: u8, seed: u64, next_state: &mut [u8]) -> Result<Step, GameError> {
-        isolated(|| {
+        catching_panics(|| {
             if !G::SEATS.contains(&seats) {
                 let (min, max) = (*G::SEATS.start(), *G::SEATS.end());
                 let text = format!(
@@ -273,7 +273,7 @@ impl<G: Game> AnyGame for Erased<G> {
                 [] => G::Options::default(),
                 bytes => codec::decode(bytes).map_err(|error| Rejection::bad_options(error.to_string()))?,
             };
-            finish(&G::new(options, seats, seed)?, next_state)
+            encode_step(&G::new(options, seats, seed)?, next_state)
         })
     }
 
@@ -285,7 +285,7 @@ impl<G: Game> AnyGame for Erased<G> {
         out: &mut ErasedOutbox,
         next_state: &mut [u8],
     ) -> Result<Step, GameError> {
-        change::<G>(state, out, next_state, |game, out| {
+        run_call::<G>(state, out, next_state, |game, out| {
             if action.len() > ACTION_BYTES_MAX {
                 return Err(Rejection::bad_action(format!(
                     "an action has at most {ACTION_BYTES_MAX} bytes"
@@ -296,7 +296,7 @@ impl<G: Game> AnyGame for Erased<G> {
     }
 
     fn tick(&self, state: &[u8], out: &mut ErasedOutbox, next_state: &mut [u8]) -> Result<Step, GameError> {
-        change::<G>(state, out, next_state, |game, out| {
+        run_call::<G>(state, out, next_state, |game, out| {
             game.tick(out);
             Ok(())
         })
@@ -309,7 +309,7 @@ impl<G: Game> AnyGame for Erased<G> {
         out: &mut ErasedOutbox,
         next_state: &mut [u8],
     ) -> Result<Step, GameError> {
-        change::<G>(state, out, next_state, |game, out| {
+        run_call::<G>(state, out, next_state, |game, out| {
             game.leave(seat, out);
             Ok(())
         })
@@ -322,14 +322,14 @@ impl<G: Game> AnyGame for Erased<G> {
         out: &mut ErasedOutbox,
         next_state: &mut [u8],
     ) -> Result<Step, GameError> {
-        change::<G>(state, out, next_state, |game, out| {
+        run_call::<G>(state, out, next_state, |game, out| {
             game.turn_timed_out(seat, out);
             Ok(())
         })
     }
 
     fn view(&self, state: &[u8], viewer: Viewer, view: &mut [u8]) -> Result<usize, GameError> {
-        isolated(|| {
+        catching_panics(|| {
             let seen = decode_state::<G>(state)?.view(viewer);
             encode_into(&seen, view, GAME_VIEW_BYTES_MAX, |bytes_max| {
                 GameError::ViewTooLarge { bytes_max }
@@ -338,13 +338,13 @@ impl<G: Game> AnyGame for Erased<G> {
     }
 
     fn outcome(&self, state: &[u8]) -> Result<Option<Outcome>, GameError> {
-        isolated(|| outcome_of(&decode_state::<G>(state)?))
+        catching_panics(|| checked_outcome(&decode_state::<G>(state)?))
     }
 
     fn to_move(&self, state: &[u8]) -> Result<Option<u8>, GameError> {
-        isolated(|| {
+        catching_panics(|| {
             let game = decode_state::<G>(state)?;
-            Ok(if outcome_of(&game)?.is_none() {
+            Ok(if checked_outcome(&game)?.is_none() {
                 game.to_move()
             } else {
                 None
@@ -353,26 +353,26 @@ impl<G: Game> AnyGame for Erased<G> {
     }
 
     fn parse_action(&self, text: &str) -> Result<Vec<u8>, GameError> {
-        isolated(|| Ok(G::encode_action(&G::parse_action(text)?)?))
+        catching_panics(|| Ok(G::encode_action(&G::parse_action(text)?)?))
     }
 
     fn parse_options(&self, text: &str) -> Result<Vec<u8>, GameError> {
-        isolated(|| Ok(G::parse_options(text)?))
+        catching_panics(|| Ok(G::parse_options(text)?))
     }
 
     fn draw(&self, view: &[u8]) -> Result<String, GameError> {
-        isolated(|| Ok(G::draw(&codec::decode(view).map_err(GameError::Undecodable)?)))
+        catching_panics(|| Ok(G::draw(&codec::decode(view).map_err(GameError::Undecodable)?)))
     }
 
-    fn describe(&self, event: &[u8], who: &dyn Fn(u8) -> String) -> Result<String, GameError> {
-        isolated(|| {
+    fn describe(&self, event: &[u8], name_of: &dyn Fn(u8) -> String) -> Result<String, GameError> {
+        catching_panics(|| {
             let event = codec::decode(event).map_err(GameError::Undecodable)?;
-            Ok(G::describe(&event, who))
+            Ok(G::describe(&event, name_of))
         })
     }
 
     fn seat_label(&self, seat: u8) -> Result<String, GameError> {
-        isolated(|| Ok(G::seat_label(seat)))
+        catching_panics(|| Ok(G::seat_label(seat)))
     }
 }
 
@@ -383,23 +383,23 @@ impl From<Rejection> for GameError {
 }
 
 /// Runs game code; a panic in it is an error like any other.
-fn isolated<R>(run: impl FnOnce() -> Result<R, GameError>) -> Result<R, GameError> {
+fn catching_panics<R>(run: impl FnOnce() -> Result<R, GameError>) -> Result<R, GameError> {
     catch_panic(run).map_err(GameError::Panicked)?
 }
 
 /// One call that may change the state and give out events.
-fn change<G: Game>(
+fn run_call<G: Game>(
     state: &[u8],
     out: &mut ErasedOutbox,
     next_state: &mut [u8],
     call: impl FnOnce(&mut G, &mut Outbox<G::Event>) -> Result<(), Rejection>,
 ) -> Result<Step, GameError> {
     out.clear();
-    let mut typed = Outbox::over(std::mem::take(out));
-    let result = isolated(|| {
+    let mut typed = Outbox::from_erased(std::mem::take(out));
+    let result = catching_panics(|| {
         let mut game = decode_state::<G>(state)?;
         call(&mut game, &mut typed)?;
-        finish(&game, next_state)
+        encode_step(&game, next_state)
     });
     *out = typed.into_erased();
     let result = match (result, out.take_error()) {
@@ -412,8 +412,8 @@ fn change<G: Game>(
     result
 }
 
-fn finish<G: Game>(game: &G, next_state: &mut [u8]) -> Result<Step, GameError> {
-    let outcome = outcome_of(game)?;
+fn encode_step<G: Game>(game: &G, next_state: &mut [u8]) -> Result<Step, GameError> {
+    let outcome = checked_outcome(game)?;
     let state_bytes = encode_into(game, next_state, GAME_STATE_BYTES_MAX, |bytes_max| {
         GameError::StateTooLarge { bytes_max }
     })?;
@@ -428,7 +428,7 @@ fn finish<G: Game>(game: &G, next_state: &mut [u8]) -> Result<Step, GameError> {
     })
 }
 
-fn outcome_of<G: Game>(game: &G) -> Result<Option<Outcome>, GameError> {
+fn checked_outcome<G: Game>(game: &G) -> Result<Option<Outcome>, GameError> {
     match game.outcome() {
         Some(Outcome::Won { seats })
             if !seats.is_sorted_by(|a, b| a < b) || seats.last().is_none_or(|&last| last >= SEATS_MAX) =>

@@ -48,7 +48,7 @@ pub use crate::erased::{AnyGame, GameError, Step};
 pub use crate::outbox::{Audience, ErasedOutbox, Outbox, OutboxError};
 pub use crate::registry::{Games, GamesError};
 pub use crate::rejection::Rejection;
-pub use crate::rejection::length_that_fits;
+pub use crate::rejection::floor_char_boundary;
 pub use forkade_protocol::Outcome;
 
 pub use crate::panics::Panic;

@@ -48,7 +48,7 @@ pub struct Outbox<E> {
 impl<E> Outbox<E> {
     /// An empty one.
     pub fn new() -> Self {
-        Self::over(ErasedOutbox::new())
+        Self::from_erased(ErasedOutbox::new())
     }
 
     /// What went wrong so far.
@@ -58,7 +58,7 @@ impl<E> Outbox<E> {
 
     /// What went wrong so far.
 
-    pub(crate) fn over(erased: ErasedOutbox) -> Self {
+    pub(crate) fn from_erased(erased: ErasedOutbox) -> Self {
         Outbox {
             erased,
             event: PhantomData,
@@ -261,7 +261,7 @@ mod tests {
 
         let mut erased = out.into_erased();
         erased.clear();
-        let mut out = Outbox::over(erased);
+        let mut out = Outbox::from_erased(erased);
         let third = vec![7_u8; OUTBOX_BYTES_MAX / 3];
         for _ in 0..3 {
             out.to_all(&third);

@@ -27,12 +27,12 @@ impl Panic {
 
 thread_local! {
     /// The last panic of this thread, until it is taken.
-    static LAST: RefCell<Option<Panic>> = const { RefCell::new(None) };
+    static LAST_PANIC: RefCell<Option<Panic>> = const { RefCell::new(None) };
 }
 
 /// Makes every panic be kept for who catches it, instead of being printed where it happens.
 pub fn install_hook() {
-    std::panic::set_hook(Box::new(keep));
+    std::panic::set_hook(Box::new(store_panic));
 }
 
 /// Runs `run`; should it panic, gives the panic. What `run` had changed is the caller's to undo or throw away.
@@ -40,7 +40,7 @@ pub fn catch_panic<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
     let result = catch_unwind(AssertUnwindSafe(run));
     let kept = take_panic();
     result.map_err(|payload| {
-        let message = message_of(&*payload).map(str::to_owned);
+        let message = payload_text(&*payload).map(str::to_owned);
         if message.is_none() {
             // A value of a type we do not know: its drop is not our code and could panic in turn.
             std::mem::forget(payload);
@@ -54,7 +54,7 @@ pub fn catch_panic<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
 
 /// The last panic of this thread, if nobody has taken it: for who catches panics with [`catch_unwind`].
 pub fn take_panic() -> Option<Panic> {
-    LAST.take()
+    LAST_PANIC.take()
 }
 
 /// Logs the last panic of this thread, if nobody has taken it. Call it after unwinding, with no lock held.
@@ -64,8 +64,8 @@ pub fn log_panic() {
     }
 }
 
-fn keep(info: &PanicHookInfo<'_>) {
-    let message = message_of(info.payload()).map_or_else(no_message, str::to_owned);
+fn store_panic(info: &PanicHookInfo<'_>) {
+    let message = payload_text(info.payload()).map_or_else(no_message, str::to_owned);
     let place = info
         .location()
         .map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
@@ -75,13 +75,13 @@ fn keep(info: &PanicHookInfo<'_>) {
     };
     // One is kept already, so this one came while that one unwound, and the runtime is about to abort: it is now or
     // never. (Or whoever caught the first one forgot to take it; then the log shows both.)
-    if let Ok(Some(first)) = LAST.try_with(|last| last.replace(Some(panic))) {
+    if let Ok(Some(first)) = LAST_PANIC.try_with(|last| last.replace(Some(panic))) {
         log::error!("{first}");
         log_panic();
     }
 }
 
-fn message_of(payload: &(dyn Any + Send)) -> Option<&str> {
+fn payload_text(payload: &(dyn Any + Send)) -> Option<&str> {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
@@ -115,9 +115,9 @@ fn frames(text: &str) -> Vec<String> {
             .next_if(|next| next.starts_with("at "))
             .map(|next| &next["at ".len()..]);
         let function = line.split_once(": ").map_or(line, |(_index, function)| function);
-        let is_of_rust = place.is_some_and(|place| place.contains("/rustc/") || place.contains("/rustlib/"));
-        let is_hook = frames.is_empty() && function.ends_with("keep");
-        if !is_of_rust && !is_hook {
+        let is_std = place.is_some_and(|place| place.contains("/rustc/") || place.contains("/rustlib/"));
+        let is_hook = frames.is_empty() && function.ends_with("store_panic");
+        if !is_std && !is_hook {
             frames.push(place.map_or_else(|| function.to_owned(), |place| format!("{function} ({place})")));
         }
     }
@@ -132,11 +132,11 @@ mod tests {
     use super::*;
 
     /// Keeps this thread's panics and leaves those of other tests to the test harness.
-    fn keep_panics_of(thread: ThreadId) {
+    fn store_panics_of(thread: ThreadId) {
         let harness = take_hook();
         set_hook(Box::new(move |info| {
             if thread::current().id() == thread {
-                keep(info)
+                store_panic(info)
             } else {
                 harness(info)
             }
@@ -150,16 +150,13 @@ mod tests {
 
     #[test]
     fn a_panic_is_kept_and_shown_in_one_line() {
-        keep_panics_of(thread::current().id());
+        store_panics_of(thread::current().id());
         let panic = catch_panic(|| break_something("a cup")).expect_err("it panics");
         assert_eq!(panic.message(), "broke a cup");
         let text = panic.to_string();
-        assert!(text.starts_with("panicked at src/logging/panics.rs:"), "{text}");
+        assert!(text.starts_with("panicked at src/panics.rs:"), "{text}");
         assert!(text.contains(": broke a cup; called from "), "{text}");
-        assert!(
-            text.contains("break_something (./src/logging/panics.rs:"),
-            "{text}"
-        );
+        assert!(text.contains("break_something (./src/panics.rs:"), "{text}");
         assert!(
             !text.contains('\n') && !text.contains("rust_begin_unwind"),
             "{text}"

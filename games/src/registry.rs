@@ -69,7 +69,10 @@ impl Games {
     /// [`GamesError`]; the list is as before.
     pub fn add<G: Game>(&mut self) -> Result<(), GamesError> {
         const {
-            assert!(is_name(G::NAME), "Game::NAME: 1 to 32 bytes of a-z, 0-9, - and _");
+            assert!(
+                is_valid_name(G::NAME),
+                "Game::NAME: 1 to 32 bytes of a-z, 0-9, - and _"
+            );
             assert!(
                 1 <= *G::SEATS.start() && *G::SEATS.start() <= *G::SEATS.end(),
                 "Game::SEATS: at least one"
@@ -123,7 +126,7 @@ impl fmt::Debug for Games {
     }
 }
 
-const fn is_name(name: &str) -> bool {
+const fn is_valid_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     let mut index = 0;
     while index < bytes.len() {
@@ -163,9 +166,9 @@ mod tests {
 
     #[test]
     fn names_are_short_and_plain() {
-        assert!(is_name("relay") && is_name("4-in_a-row") && is_name(&"x".repeat(32)));
+        assert!(is_valid_name("relay") && is_valid_name("4-in_a-row") && is_valid_name(&"x".repeat(32)));
         for bad in ["", "Relay", "tic tac", "spiel\n", "é", &"x".repeat(33)] {
-            assert!(!is_name(bad), "{bad:?}");
+            assert!(!is_valid_name(bad), "{bad:?}");
         }
     }
 }

@@ -58,7 +58,7 @@ impl Rejection {
     }
 
     pub(crate) fn new(code: RejectCode, mut text: Cow<'static, str>) -> Self {
-        let fits = length_that_fits(&text, REJECTION_TEXT_BYTES_MAX);
+        let fits = floor_char_boundary(&text, REJECTION_TEXT_BYTES_MAX);
         if fits < text.len() {
             text.to_mut().truncate(fits);
         }
@@ -67,7 +67,7 @@ impl Rejection {
 }
 
 /// How much of a text is kept where there is space for `bytes_max` bytes, in bytes.
-pub fn length_that_fits(text: &str, bytes_max: usize) -> usize {
+pub fn floor_char_boundary(text: &str, bytes_max: usize) -> usize {
     let longest = text.len().min(bytes_max);
     (0..=longest)
         .rev()

@@ -23,7 +23,7 @@ pub struct Relayed {
     /// Who sent it.
     pub seat: u8,
     /// What was sent.
-    #[serde(serialize_with = "in_one_piece")]
+    #[serde(serialize_with = "as_bytes")]
     pub payload: Vec<u8>,
 }
 
@@ -61,12 +61,12 @@ impl Game for Relay {
         String::new()
     }
 
-    fn describe(relayed: &Relayed, who: &dyn Fn(u8) -> String) -> String {
+    fn describe(relayed: &Relayed, name_of: &dyn Fn(u8) -> String) -> String {
         let Relayed { seat, payload } = relayed;
         let (shown, rest) = payload.split_at(payload.len().min(SHOWN_BYTES_MAX));
         let more = if rest.is_empty() { "" } else { " …" };
         let shown = String::from_utf8_lossy(shown);
-        format!("{} sends {} bytes: {shown}{more}", who(*seat), payload.len())
+        format!("{} sends {} bytes: {shown}{more}", name_of(*seat), payload.len())
     }
 
     fn decode_action(bytes: &[u8]) -> Result<Vec<u8>, Rejection> {
@@ -79,7 +79,7 @@ impl Game for Relay {
 }
 
 /// The same encoding as serde's own, which goes byte by byte.
-fn in_one_piece<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+fn as_bytes<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(payload)
 }
 

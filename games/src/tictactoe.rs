@@ -130,10 +130,10 @@ impl Game for TicTacToe {
         [&row(0), line, &row(3), line, &row(6), turn.as_str()].concat()
     }
 
-    fn describe(placed: &Placed, who: &dyn Fn(u8) -> String) -> String {
+    fn describe(placed: &Placed, name_of: &dyn Fn(u8) -> String) -> String {
         format!(
             "{} puts {} on {}.",
-            who(placed.seat),
+            name_of(placed.seat),
             mark(placed.seat),
             placed.cell
         )
@@ -276,9 +276,9 @@ mod tests {
             drawn,
             " O | 1 | 2\n---+---+---\n 3 | X | 5\n---+---+---\n 6 | 7 | 8\nX is to move\n"
         );
-        let who = |seat: u8| ["Ann", "Bob"][usize::from(seat)].to_owned();
+        let name_of = |seat: u8| ["Ann", "Bob"][usize::from(seat)].to_owned();
         assert_eq!(
-            TicTacToe::describe(&Placed { seat: 1, cell: 0 }, &who),
+            TicTacToe::describe(&Placed { seat: 1, cell: 0 }, &name_of),
             "Bob puts O on 0."
         );
         for bad in ["", "9", "-1", "middle", "4 4"] {

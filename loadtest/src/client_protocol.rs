@@ -1,5 +1,6 @@
-//! What a client says and hears, as bytes: Forkade's protocol, or that of a [peer](crate::server::peer), translated. So all servers meet the
-//! same workloads, the same loop and the same checks.
+//! The protocols that clients speak, as bytes in and out: Forkade's, or that of a
+//! [peer](crate::server::peer), translated to and from Forkade's messages. So the same workloads, loop and
+//! checks measure all servers.
 
 mod colyseus;
 mod echo;
@@ -18,23 +19,23 @@ use self::colyseus::Colyseus;
 use self::echo::Echo;
 use crate::server::peer::Protocol;
 
-/// One client's side of the conversation. It holds no socket; see [`ClientSession`], whose ways it has.
+/// One client's session. It holds no socket. Its methods follow those of [`ClientSession`].
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "in a run all are of one kind, and mostly of the large one"
+    reason = "all sessions of a run are of one kind, usually the large one"
 )]
 pub(crate) enum ProtocolSession {
     Forkade(ClientSession),
     Peer {
         session: Box<dyn PeerSession>,
-        /// The name that it would have at a Forkade server.
+        /// The name that the player would have on a Forkade server.
         name: String,
         state: State,
     },
 }
 
-/// How far a foreign session is. It cannot come back: none of the peers keeps what was sent meanwhile.
+/// State of a session with a peer. It cannot be resumed: no peer keeps what is sent while a client is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     NotStarted,
@@ -42,26 +43,26 @@ pub(crate) enum State {
     Ended,
 }
 
-/// A protocol that is translated.
+/// A protocol of a peer, translated.
 pub(crate) trait PeerSession: Debug + Send {
-    /// Queues what the message means here.
+    /// Queues the peer's equivalent of `message`.
     fn send(&mut self, message: &ClientMessage) -> Result<(), PeerError>;
-    /// Takes what arrived.
+    /// Decodes received bytes.
     fn receive(&mut self, bytes: &[u8]) -> Result<(), PeerError>;
-    /// What is to be written, and what was understood.
+    /// The output to be written, and the messages that were decoded.
     fn queues(&mut self) -> &mut Queues;
-    /// The same, to look at.
+    /// The output to be written, for reading only.
     fn output(&self) -> &[u8];
 }
 
-/// What lies between a translator and the client.
+/// The queues between a translated protocol and its client.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
     pub output: BytesMut,
     pub messages: VecDeque<ServerMessage>,
 }
 
-/// Why a session of whichever kind cannot go on.
+/// Why a session of either kind cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProtocolError {
     #[error(transparent)]
@@ -70,21 +71,21 @@ pub(crate) enum ProtocolError {
     Peer(#[from] PeerError),
 }
 
-/// Why a conversation with a peer cannot go on.
+/// Why a session with a peer cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
     #[error("the session has ended")]
     Ended,
-    #[error("there is nothing like {0} in this peer's protocol")]
+    #[error("this peer's protocol has no equivalent of {0}")]
     Unsupported(&'static str),
     #[error("the peer's answer is not what was expected: {0}")]
     UnexpectedAnswer(String),
-    #[error("the web socket failed: {0}")]
+    #[error("the WebSocket failed: {0}")]
     WebSocket(#[from] Box<tungstenite::Error>),
 }
 
 impl ProtocolError {
-    /// Whether the session has ended, and nothing else is wrong.
+    /// Whether the only error is that the session has ended.
     pub(crate) fn is_session_end(&self) -> bool {
         matches!(
             self,
@@ -92,14 +93,14 @@ impl ProtocolError {
         )
     }
 
-    /// Whether there is more to send than the session may hold now.
+    /// Whether the session holds as much unconfirmed output as it may.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Session(SessionError::BufferFull { .. }))
     }
 }
 
 impl ProtocolSession {
-    /// A client of this name that has not begun.
+    /// A session for a player named `name` that has not begun.
     pub(crate) fn new(protocol: Protocol, name: String) -> Self {
         let session: Box<dyn PeerSession> = match protocol {
             Protocol::Forkade => {
@@ -113,7 +114,7 @@ impl ProtocolSession {
         Self::Peer { session, name, state }
     }
 
-    /// A connection stands.
+    /// A connection has been established.
     pub(crate) fn begin(&mut self) -> Result<(), ProtocolError> {
         match self {
             Self::Forkade(session) => Ok(session.begin()?),
@@ -133,7 +134,7 @@ impl ProtocolSession {
         }
     }
 
-    /// What is to be written.
+    /// The output to be written.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Forkade(session) => session.bytes(),
@@ -141,7 +142,7 @@ impl ProtocolSession {
         }
     }
 
-    /// So much of it was written.
+    /// The first `count` bytes of the output were written.
     pub(crate) fn advance(&mut self, count: usize) {
         match self {
             Self::Forkade(session) => session.advance(count),
@@ -171,17 +172,17 @@ impl ProtocolSession {
         }
     }
 
-    /// A sign of life, unless none is needed.
+    /// Queues a heartbeat, unless none is needed.
     pub(crate) fn ping(&mut self) {
         if let Self::Forkade(session) = self
             && session.is_established()
         {
-            // The only errors are a full buffer and the session's end, and both make a ping needless.
+            // The only errors are a full buffer and the end of the session; neither needs a heartbeat.
             let _ = session.ping();
         }
     }
 
-    /// Whether no connection can bring this session back.
+    /// Whether the session cannot be resumed.
     pub(crate) fn is_ended(&self) -> bool {
         match self {
             Self::Forkade(session) => session.is_ended(),
@@ -189,7 +190,7 @@ impl ProtocolSession {
         }
     }
 
-    /// Whether the server has made a player of this client.
+    /// Whether the server has created a player for this client.
     pub(crate) fn has_player(&self) -> bool {
         match self {
             Self::Forkade(session) => session.token().is_some(),
@@ -197,7 +198,7 @@ impl ProtocolSession {
         }
     }
 
-    /// The player's name, as the server has it.
+    /// The player's name, as the server normalized it.
     pub(crate) fn player_name(&self) -> Option<&str> {
         match self {
             Self::Forkade(session) => session.session_info().map(|info| info.name.as_str()),
@@ -213,7 +214,7 @@ impl ProtocolSession {
     }
 }
 
-/// The message with which the first member of room `number` makes it.
+/// The message with which the first member of room `number` creates it.
 pub(crate) fn create_room(request: u32, game: &str, number: u32, seats: u8) -> ClientMessage {
     let name = format!("load {number}");
     ClientMessage::CreateRoom {
@@ -227,7 +228,7 @@ pub(crate) fn create_room(request: u32, game: &str, number: u32, seats: u8) -> C
     }
 }
 
-/// What a Forkade server would say to a new player. Of a peer nothing is known but that it relays.
+/// The welcome of a Forkade server. A peer announces nothing but that it relays.
 pub(crate) fn welcome(name: String) -> ServerMessage {
     ServerMessage::Welcome {
         version: 0,
@@ -251,7 +252,7 @@ pub(crate) fn welcome(name: String) -> ServerMessage {
     }
 }
 
-/// What a Forkade server would say to whoever comes into a room.
+/// The answer of a Forkade server to a client that joins a room.
 pub(crate) fn joined(request: u32, room: RoomId) -> ServerMessage {
     let snapshot = Snapshot {
         room,
@@ -271,7 +272,7 @@ pub(crate) fn joined(request: u32, room: RoomId) -> ServerMessage {
     ServerMessage::Joined { request, snapshot }
 }
 
-/// What a Forkade server would say of a relayed message.
+/// The event of a Forkade server for a relayed message.
 fn relayed(payload: &[u8]) -> Result<ServerMessage, PeerError> {
     let data =
         codec::encode(&(0_u8, payload)).map_err(|error| PeerError::UnexpectedAnswer(error.to_string()))?;

@@ -1,4 +1,5 @@
-//! The swarm's phases, in a thread of its own: enter, load, drain, say goodbye. Between them it waits for whoever measures.
+//! The phases of all clients, in a thread of their own: join, load, drain, disconnect. Between phases the
+//! thread waits for the one that measures.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,36 +17,36 @@ use crate::plan::WorkloadPlan;
 use crate::run_state::RunState;
 use crate::workload::Figures;
 
-/// A server that does not close thousands of connections in this time is not going to.
+/// A server that has not closed thousands of connections within this time is taken to hang.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What the swarm tells as it gets on. It waits for a [`Proceed`] after `AllJoined` and after `Settled`.
+/// What the client thread reports. It waits for a [`Proceed`] after `AllJoined` and after `Settled`.
 #[derive(Debug)]
 pub(crate) enum Milestone {
-    /// All clients are in their rooms, so many seconds after the first began to connect.
+    /// All clients are in their rooms, `seconds` after the first began to connect.
     AllJoined { seconds: f64 },
-    /// No further message is sent. The load began then.
+    /// No further message is sent. The load began at `began`.
     LoadEnded { began: Instant },
-    /// Nothing is under way any more, or nothing comes any more.
+    /// No message is outstanding any more, or none has arrived for the drain timeout.
     Settled,
 }
 
-/// Lets the swarm go on to its next phase.
+/// Lets the client thread begin its next phase.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Proceed;
 
-/// What the swarm has to say at the end.
+/// The results of all clients.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub groups: Vec<GroupOutcome>,
     pub load_seconds: f64,
-    /// The load was ended before its time.
+    /// The load was ended early.
     pub interrupted: bool,
     pub timeline: Vec<Point>,
     pub disconnects: u64,
-    /// Connections lost before the server had answered their greeting.
+    /// Connections lost before the server had answered their handshake.
     pub early_resets: u64,
-    /// Connections not made, or turned away.
+    /// Connections not made, or refused.
     pub refused: u64,
     pub resumes: u64,
     pub resyncs: u64,
@@ -53,19 +54,20 @@ pub(crate) struct Outcome {
     pub sessions_lost: u64,
     /// Why connections were lost, and how often.
     pub losses: BTreeMap<String, u64>,
-    /// Whose greeted connections were lost, and when.
+    /// The player and the time of each connection lost after its handshake.
     pub loss_log: Vec<(String, Instant)>,
-    /// Connections that the server had not closed in the time that a goodbye is given.
+    /// Connections that the server had not closed within the disconnect timeout.
     pub unclosed: u64,
-    /// How long what was due, or had arrived, had to wait for this loop during the load.
+    /// How long due sends and received data waited for this thread during the load.
     pub lag: Latency,
     /// CPU time of this thread during the load.
     pub cpu_seconds: f64,
-    /// Time during the load for which this thread could have run and had no core, if the kernel counts that.
+    /// Time during the load in which this thread was runnable and had no core; `None` if the kernel does not
+    /// count that.
     pub wait_seconds: Option<f64>,
 }
 
-/// What one workload has to say at the end.
+/// The results of one workload.
 #[derive(Debug)]
 pub(crate) struct GroupOutcome {
     pub plan: WorkloadPlan,
@@ -75,13 +77,13 @@ pub(crate) struct GroupOutcome {
     pub to_last_recipient: Latency,
 }
 
-/// Why the swarm could not do its work.
+/// Why the clients could not do their work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientRunError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(
-        "{joined} of {clients} clients are in their rooms, and in {seconds} seconds no other has come in{reasons}"
+        "{joined} of {clients} clients are in their rooms, and no other has joined in {seconds} seconds{reasons}"
     )]
     JoinTimeout {
         joined: u32,
@@ -95,7 +97,7 @@ pub(crate) enum ClientRunError {
     Cancelled,
 }
 
-/// All clients on their way through a run.
+/// All clients of a run and the limits of its phases.
 pub(crate) struct ClientRun {
     engine: Engine,
     clients: u32,
@@ -105,10 +107,10 @@ pub(crate) struct ClientRun {
 }
 
 impl ClientRun {
-    /// A swarm that has not begun to connect.
+    /// A run whose clients have not begun to connect.
     ///
     /// # Errors
-    /// When the process has no descriptors left.
+    /// When the process has no file descriptors left.
     pub(crate) fn new(
         server: SocketAddr,
         options: &Options,
@@ -127,7 +129,7 @@ impl ClientRun {
     /// Goes through all phases.
     ///
     /// # Errors
-    /// When not all clients can be brought into their rooms, or the loop itself fails.
+    /// When not all clients can join, or the loop itself fails.
     pub(crate) fn run(
         mut self,
         milestones: &Sender<Milestone>,
@@ -173,7 +175,7 @@ impl ClientRun {
         })
     }
 
-    /// Brings all clients into their rooms; gives the seconds that took.
+    /// Brings all clients into their rooms. Returns the seconds that took.
     fn join(&mut self) -> Result<f64, ClientRunError> {
         let (began, began_ns) = (Instant::now(), self.engine.now_ns());
         let (mut joined, mut last_progress) = (0, began);
@@ -188,7 +190,7 @@ impl ClientRun {
                     clients: self.clients,
                 });
             }
-            // On a slow ramp there may be nobody to wait for.
+            // On a slow ramp there may be no client to wait for.
             if joined_now > joined || self.engine.joining() == 0 {
                 (joined, last_progress) = (joined_now, Instant::now());
             } else if last_progress.elapsed() > self.join_timeout {
@@ -208,7 +210,7 @@ impl ClientRun {
         }
     }
 
-    /// Loads the server; gives what happened over time.
+    /// Loads the server. Returns the timeline of the load.
     fn load(&mut self) -> Result<Vec<Point>, ClientRunError> {
         let end_ns = self.engine.start_load(self.duration_ns)?;
         while self.engine.now_ns() < end_ns && !self.engine.is_interrupted() {
@@ -217,7 +219,7 @@ impl ClientRun {
         Ok(self.engine.stop_load()?)
     }
 
-    /// Waits until nothing is under way, or nothing has come for the drain timeout.
+    /// Waits until no message is outstanding, or none has arrived for the drain timeout.
     fn drain(&mut self) -> Result<(), ClientRunError> {
         let (mut counts, mut last_progress) = (self.engine.counts(), Instant::now());
         while !self.engine.is_settled() && last_progress.elapsed() < self.drain_timeout {
@@ -230,7 +232,7 @@ impl ClientRun {
         Ok(())
     }
 
-    /// Leaves for good; gives how many connections the server did not close.
+    /// Disconnects all clients. Returns how many connections the server did not close.
     fn disconnect(&mut self) -> Result<u64, ClientRunError> {
         self.engine.disconnect()?;
         let began = Instant::now();
@@ -240,7 +242,7 @@ impl ClientRun {
         Ok(self.engine.active_clients())
     }
 
-    /// Keeps the clients alive until told to go on.
+    /// Keeps the clients' heartbeats going until the next phase may begin.
     fn wait_for_proceed(&mut self, commands: &Receiver<Proceed>) -> Result<(), ClientRunError> {
         loop {
             match commands.try_recv() {

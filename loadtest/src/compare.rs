@@ -1,6 +1,6 @@
-//! `forkade-loadtest compare`: Forkade and its [peers](crate::server::peer), one after the other, by the same workload. Each figure comes
-//! from a run of this program's own, with a command line that anybody can repeat; the rounds go through all contenders in turn,
-//! so that whatever else the machine has to do meets all of them.
+//! `forkade-loadtest compare`: measures Forkade and its [peers](crate::server::peer) in turn by the same
+//! workload. Each figure comes from a separate run of this program with a command line that anyone can
+//! repeat. Each round measures all candidates in turn, so that other load on the machine affects all of them.
 
 mod measurement;
 mod page;
@@ -34,16 +34,16 @@ pub(crate) enum CompareError {
     Output(#[from] OutputError),
 }
 
-/// A server and how it is named.
+/// A server to measure, and its name in the table.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Candidate {
     pub name: String,
-    /// A peer; or else Forkade with these arguments.
+    /// A peer; `None` is Forkade with these arguments.
     pub peer: Option<Peer>,
     pub arguments: Vec<String>,
 }
 
-/// Paced, or a closed loop.
+/// How the messages are paced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Pacing {
@@ -59,14 +59,14 @@ pub(crate) struct Measurement {
     pub clients: u32,
     pub pacing: Pacing,
     pub round: u32,
-    /// What to type to repeat it.
+    /// The command line that repeats it.
     pub command: Vec<String>,
     pub figures: Option<Figures>,
     /// Why there are no figures.
     pub failure: Option<String>,
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Debug, Serialize)]
 pub(crate) struct Comparison {
     pub machine: Machine,
@@ -74,14 +74,14 @@ pub(crate) struct Comparison {
     pub description: String,
     #[serde(rename = "entrants")]
     pub candidates: Vec<Candidate>,
-    /// Who is not among them, and why.
+    /// Peers that were not measured, and why.
     pub skipped: Vec<String>,
-    /// Medians, for each entrant and number of clients.
+    /// Medians, for each candidate and number of clients.
     pub summaries: Vec<Summary>,
     pub measurements: Vec<Measurement>,
 }
 
-/// Measures everything, prints the table, writes the files. Says whether every entrant has figures.
+/// Measures everything, prints the table and writes the files. Returns whether every candidate has figures.
 ///
 /// # Errors
 /// When the options contradict each other, or nothing can be started or written.
@@ -140,7 +140,7 @@ fn description(options: &CompareOptions) -> String {
     )
 }
 
-/// Who is measured, and who cannot be.
+/// The servers to measure, and the peers that are not installed.
 fn candidates(options: &CompareOptions) -> (Vec<Candidate>, Vec<NotInstalled>) {
     let mut candidates: Vec<Candidate> = options
         .forkade

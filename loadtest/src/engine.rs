@@ -1,5 +1,5 @@
-//! One mio loop that drives all clients. It does what the [groups](Group) decide, and brings back clients that lose their
-//! connection.
+//! One mio loop that drives all clients. It does what the [groups](Group) decide, and reconnects clients that
+//! lose their connection.
 
 pub(crate) mod client;
 pub(crate) mod connection_counts;
@@ -34,32 +34,33 @@ use crate::run_state::RunState;
 use crate::schedule::Timers;
 use crate::workload::{Actions, ClientIndex, Counts};
 
-/// What the poll reports is for the client of this index, or for the alarm.
+/// The token of the timer. Every other token is the index of a client.
 const TIMER: Token = Token(usize::MAX);
 const EVENTS_PER_POLL: usize = 1024;
-/// How long a turn sleeps at most: phases end by time, too.
+/// How long one iteration of the loop sleeps at most, because phases also end by time.
 const POLL_TIMEOUT_MAX: Duration = Duration::from_millis(50);
 const BACK_OFF_NS_MIN: u64 = 10_000_000;
 const BACK_OFF_DOUBLINGS_MAX: u32 = 7;
-/// Signs of life are sent by one of so many groups of clients at a time; all at once they would be a load of their own.
+/// Clients are divided into this many groups that send their heartbeats in turn. Heartbeats of all clients at
+/// once would be a load of their own.
 const HEARTBEAT_GROUPS: u32 = 16;
-/// A client says something at least so many times within the heartbeat timeout.
+/// A client sends something at least this many times within the heartbeat timeout.
 const HEARTBEATS_PER_TIMEOUT: u64 = 4;
 
-/// All clients and what drives them.
+/// All clients and the loop that drives them.
 pub(crate) struct Engine {
     server: SocketAddr,
-    /// That clients connect from.
+    /// The address that clients connect from.
     source: Option<IpAddr>,
     connecting: u32,
-    /// Clients come in evenly over this time; 0: as fast as they can.
+    /// Clients connect evenly over this time; 0: as fast as they can.
     ramp_ns: u64,
-    /// The next time at which the ramp lets somebody in, once a timer is set to it.
+    /// The next time at which the ramp starts a client, once a timer is set to it.
     ramp_timer_ns: u64,
     began: Instant,
     poll: Poll,
     poll_timer: PollTimer,
-    /// Taken out while events are handled.
+    /// `None` while events are handled.
     events: Option<Events>,
     buffer: Vec<u8>,
     clients: Vec<Client>,
@@ -67,14 +68,14 @@ pub(crate) struct Engine {
     groups: Vec<Group>,
     timers: Timers<Task>,
     connections: ConnectionCounts,
-    /// A goodbye was said: connections that end now are meant to.
+    /// All clients have sent a goodbye, so connections that end now are not counted as lost.
     disconnecting: bool,
     random: Random,
     heartbeat_group: u32,
     heartbeat_timeout_ns: Option<u64>,
-    /// How long what was due, or had arrived, waited for this loop since the load began.
+    /// How long due sends and received data waited for this loop since the load began.
     lag: Latency,
-    /// While there is load.
+    /// `Some` while there is load.
     timeline: Option<Timeline>,
     state: Arc<RunState>,
 }
@@ -82,14 +83,15 @@ pub(crate) struct Engine {
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
-    /// A call of [`Group::due`], with its intended time. (The timer's own is later if it was set too late for that.)
+    /// A call of [`Group::due`] with its intended time. The timer's own time is later if it was set too late
+    /// for that.
     Workload {
         client: ClientIndex,
         intended_ns: u64,
     },
     Connect(ClientIndex),
     Heartbeat,
-    /// Nothing but a turn of the loop at this time.
+    /// Only an iteration of the loop at this time.
     Turn,
 }
 
@@ -107,7 +109,7 @@ pub(crate) enum EngineError {
         server: SocketAddr,
         error: ConnectionError,
     },
-    #[error("client {client} cannot enter: {error}")]
+    #[error("client {client} cannot connect: {error}")]
     Rejected {
         client: ClientIndex,
         error: ConnectionError,
@@ -117,10 +119,10 @@ pub(crate) enum EngineError {
 }
 
 impl Engine {
-    /// An engine that has not begun to connect.
+    /// An engine that has not connected any client yet.
     ///
     /// # Errors
-    /// When the process has no descriptors left.
+    /// When the process has no file descriptors left.
     pub(crate) fn new(
         server: SocketAddr,
         options: &Options,
@@ -167,11 +169,11 @@ impl Engine {
         })
     }
 
-    /// Connects as many clients as may be on their way, and gives how many are in their rooms. `since_ns` is when the first
-    /// could set out.
+    /// Connects clients up to the limit of those that may be joining at once. Returns how many are in their
+    /// rooms. `since_ns` is the time at which the first client could start.
     ///
     /// # Errors
-    /// When connecting fails in a way that trying again cannot mend.
+    /// When connecting fails in a way that a retry cannot repair.
     pub(crate) fn advance_joining(&mut self, since_ns: u64) -> Result<u32, EngineError> {
         let now_ns = self.now_ns();
         let mut next_ns = u64::MAX;
@@ -198,7 +200,7 @@ impl Engine {
         Ok(self.joined())
     }
 
-    /// Clients that have set out and are not in their rooms.
+    /// Clients that have started to connect and are not yet in their rooms.
     pub(crate) fn joining(&self) -> u32 {
         self.groups.iter().map(|group| group.join_phase.joining()).sum()
     }
@@ -207,7 +209,7 @@ impl Engine {
         self.groups.iter().map(|group| group.join_phase.joined()).sum()
     }
 
-    /// Starts the workload; gives the time at which it ends.
+    /// Starts the workloads. Returns the time at which they end.
     ///
     /// # Errors
     /// As [`Engine::turn`].
@@ -224,13 +226,13 @@ impl Engine {
         Ok(end_ns)
     }
 
-    /// Does what was due before the end, and begins nothing new from here on. Gives what happened over time.
+    /// Sends what was due before the end, and starts nothing new. Returns the timeline of the load.
     ///
     /// # Errors
     /// As [`Engine::turn`].
     pub(crate) fn stop_load(&mut self) -> Result<Vec<Point>, EngineError> {
         let end_ns = self.now_ns();
-        // In one go each client does one thing, with however many it is late.
+        // Each pass handles one due time per client; a client that is late has several.
         while self.has_overdue_sends(end_ns) {
             self.fire_timers()?;
         }
@@ -243,7 +245,7 @@ impl Engine {
         Ok(points.unwrap_or_default())
     }
 
-    /// All clients leave for good.
+    /// All clients end their sessions with a goodbye.
     ///
     /// # Errors
     /// As [`Engine::turn`].
@@ -257,10 +259,10 @@ impl Engine {
         })
     }
 
-    /// One turn of the loop: what is due, then what the poll reports.
+    /// One iteration of the loop: due timers first, then the events of the poll.
     ///
     /// # Errors
-    /// When the loop cannot go on. A client's lost connection is no such reason.
+    /// When the loop cannot continue. The loss of a client's connection is no error.
     pub(crate) fn turn(&mut self) -> Result<(), EngineError> {
         self.fire_timers()?;
         let now_ns = self.now_ns();
@@ -296,29 +298,29 @@ impl Engine {
         Ok(())
     }
 
-    /// Nanoseconds since the engine was made: the unit of all its times.
+    /// Nanoseconds since the engine was created: the clock of all its times.
     pub(crate) fn now_ns(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Each workload and its clients.
+    /// The clients of each workload.
     pub(crate) fn groups(&self) -> &[Group] {
         &self.groups
     }
 
-    /// What all workloads have counted so far.
+    /// The sums of what all workloads have counted so far.
     pub(crate) fn counts(&self) -> Counts {
         self.groups.iter().fold(Counts::default(), |sum, group| {
             sum.plus(group.workload().counts())
         })
     }
 
-    /// Whether nothing is under way any more.
+    /// Whether no message is outstanding any more.
     pub(crate) fn is_settled(&self) -> bool {
         self.groups.iter().all(|group| group.workload().is_settled())
     }
 
-    /// Whether the load is to end before its time.
+    /// Whether the load was asked to end early.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.state.interrupted.load(Ordering::Relaxed)
     }
@@ -327,7 +329,7 @@ impl Engine {
         &self.connections
     }
 
-    /// Clients that have a connection, or are about to make one.
+    /// Clients that are connected, connecting, or about to reconnect.
     pub(crate) fn active_clients(&self) -> u64 {
         self.clients.iter().filter(|client| client.is_active()).count() as u64
     }
@@ -340,12 +342,12 @@ impl Engine {
             .fold(Counters::default(), client::sum)
     }
 
-    /// How long what was due, or had arrived, had to wait for this loop since the load began.
+    /// How long due sends and received data waited for this loop since the load began.
     pub(crate) fn lag(&self) -> &Latency {
         &self.lag
     }
 
-    /// Whether anything that should have been done before `end_ns` has yet to be.
+    /// Whether anything that was due before `end_ns` is still to be done.
     fn has_overdue_sends(&self, end_ns: u64) -> bool {
         let is_overdue =
             |task: &Task| matches!(task, Task::Workload { intended_ns, .. } if *intended_ns < end_ns);
@@ -393,7 +395,7 @@ impl Engine {
         self.apply(actions)
     }
 
-    /// If a greeting was answered, the connection stands.
+    /// The first message of a connection. A welcome or a resume completes the handshake.
     fn on_handshake(&mut self, index: ClientIndex, message: &ServerMessage, now_ns: u64) {
         if let ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. } = message {
             self.client(index).failed_attempts = 0;
@@ -417,7 +419,7 @@ impl Engine {
             let now_ns = self.now_ns();
             let client = self.client(index);
             match client.send(message) {
-                // Whoever has lost its session for good has been counted.
+                // A session that has ended for good was counted when it ended.
                 Ok(()) => {}
                 Err(error) if error.is_session_end() => {}
                 Err(error) => return Err(EngineError::Send(error)),
@@ -446,7 +448,7 @@ impl Engine {
         }
     }
 
-    /// A client leaves for good, and comes back as somebody else when the server has closed.
+    /// A client ends its session, and reconnects as a new player when the server has closed the connection.
     fn replace_player(&mut self, index: ClientIndex) -> Result<(), EngineError> {
         let now_ns = self.now_ns();
         let client = self.client(index);
@@ -461,7 +463,8 @@ impl Engine {
             .or_else(|error| self.on_connection_lost(index, error))
     }
 
-    /// A connection is over. The client comes back after a pause that grows from time to time, if it can.
+    /// A connection is lost. The client reconnects, if it can, after a pause that doubles with each failed
+    /// attempt.
     fn on_connection_lost(&mut self, index: ClientIndex, error: ConnectionError) -> Result<(), EngineError> {
         let now_ns = self.now_ns();
         let client = &mut self.clients[index as usize];
@@ -478,7 +481,7 @@ impl Engine {
         }
         self.connections
             .record(&error, handshake_done, client.player_name());
-        // Where nobody listens, and nobody ever has, trying again changes nothing.
+        // If the port has refused every connection so far, a retry cannot succeed.
         let is_unreachable = error.is_refused() && self.heartbeat_timeout_ns.is_none();
         if client.session().is_ended() || is_unreachable {
             self.connections.sessions_lost += 1;
@@ -490,19 +493,20 @@ impl Engine {
             };
         }
         if !client.session().has_player() {
-            // A greeting that the server has read and not answered leaves a player behind, who keeps the name for a while.
+            // If the server has read the handshake and its answer is lost, a player of this name stays for a
+            // while.
             client.start_new_player();
         }
         let longest_ns = BACK_OFF_NS_MIN << client.failed_attempts.min(BACK_OFF_DOUBLINGS_MAX);
         client.failed_attempts += 1;
         client.will_reconnect = true;
-        // Those who were cut off together must not come back together.
+        // The random part keeps clients that were cut off together from reconnecting together.
         let pause_ns = longest_ns / 2 + self.random.below(longest_ns / 2);
         self.timers.set(now_ns + pause_ns, Task::Connect(index));
         Ok(())
     }
 
-    /// The first welcome tells how often the server wants to hear from a client.
+    /// The first welcome tells the heartbeat timeout of the server.
     fn start_heartbeats(&mut self, message: &ServerMessage, now_ns: u64) {
         if let (ServerMessage::Welcome { limits, .. }, None) = (message, self.heartbeat_timeout_ns) {
             let timeout_ns = u64::from(limits.heartbeat_timeout_ms.max(1)) * 1_000_000;
@@ -531,7 +535,7 @@ impl Engine {
         Ok(())
     }
 
-    /// From one group's turn to the next.
+    /// The time between the heartbeats of one group and of the next.
     fn heartbeat_interval_ns(&self) -> u64 {
         let timeout_ns = self.heartbeat_timeout_ns.unwrap_or(u64::MAX);
         (timeout_ns / HEARTBEATS_PER_TIMEOUT / u64::from(HEARTBEAT_GROUPS)).max(1)
@@ -554,7 +558,7 @@ impl Engine {
         }
     }
 
-    /// Closes the load's intervals as they pass.
+    /// Ends the current interval of the timeline when its time is over.
     fn advance_timeline(&mut self) {
         let now_ns = self.now_ns();
         if self
@@ -590,9 +594,9 @@ impl Engine {
     }
 }
 
-/// `plan` of `whole` of a time.
-fn scaled(time_ns: u64, plan: u32, whole: u32) -> u64 {
-    let scaled = u128::from(time_ns) * u128::from(plan) / u128::from(whole.max(1));
+/// The share `part` / `whole` of `time_ns`.
+fn scaled(time_ns: u64, part: u32, whole: u32) -> u64 {
+    let scaled = u128::from(time_ns) * u128::from(part) / u128::from(whole.max(1));
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 

@@ -1,4 +1,5 @@
-//! Ctrl-C: the first one ends the load early, and the report tells what was measured; the second one ends the program.
+//! Ctrl-C: the first one ends the load early, and the report shows what was measured; the second one ends the
+//! program.
 
 use std::io;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use crate::run_state::RunState;
 /// Exit status of a program that was interrupted: 128 and the signal's number.
 pub(crate) const EXIT_STATUS: u8 = 130;
 
-/// Why nobody could listen for Ctrl-C.
+/// Why signals cannot be received.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for Ctrl-C: {0}")]
+#[error("cannot handle Ctrl-C: {0}")]
 pub(crate) struct InterruptError(#[from] io::Error);
 
 /// See the module's documentation.
@@ -22,10 +23,11 @@ pub(crate) struct InterruptError(#[from] io::Error);
 pub(crate) struct Interrupt;
 
 impl Interrupt {
-    /// From here on a thread waits for SIGINT and SIGTERM. To be called before there is any other thread.
+    /// Starts a thread that waits for SIGINT and SIGTERM. Must be called before any other thread is started,
+    /// so that all threads inherit the blocked signals.
     ///
     /// # Errors
-    /// When the kernel gives no descriptor for it.
+    /// When the kernel provides no descriptor for the signals.
     pub(crate) fn watch(state: Arc<RunState>) -> Result<(), InterruptError> {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
@@ -36,10 +38,10 @@ impl Interrupt {
             if descriptor.read_signal().is_err() {
                 return;
             }
-            eprintln!("interrupted: what was measured follows (once more: none of it)");
+            eprintln!("interrupted: the report follows (interrupt again to end without it)");
             state.interrupted.store(true, Ordering::Relaxed);
             if descriptor.read_signal().is_ok() {
-                // The server that was started here notices, and ends.
+                // The server that this program started receives a signal from the kernel then, and ends.
                 std::process::exit(i32::from(EXIT_STATUS));
             }
         });

@@ -1,17 +1,18 @@
 //! Latency percentiles.
 //!
-//! In an open loop (`--rate` above 0) every message has an *intended* time, fixed by the schedule alone, and its latency
-//! counts from there. So when the server (or this program) stalls, the messages that should have been sent meanwhile are
-//! late by what they waited: the correction for coordinated omission is in the data, and none is computed afterwards.
-//! In a closed loop (`--rate 0`) there is no schedule: a latency is what one waiting client sees, from sending to
-//! receipt, and says nothing about messages that it would have liked to send meanwhile.
+//! In an open loop (`--rate` above 0) every message has an *intended* time, which only the schedule
+//! determines, and its latency counts from that time. If the server (or this program) stalls, the latencies
+//! of the messages that were due meanwhile include their delay. So the measured data needs no correction for
+//! coordinated omission. In a closed loop (`--rate 0`) there is no schedule: a latency is what one waiting
+//! client sees, from sending to receipt, and includes no delay of messages that were not sent meanwhile.
 
 use std::fmt;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Latencies in nanoseconds, to three significant digits. They are written down as pairs of a value and how often it was recorded.
+/// Latencies in nanoseconds, to three significant digits. Serialized as pairs of a value and how often it was
+/// recorded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(into = "Vec<(u64, u64)>", from = "Vec<(u64, u64)>")]
 pub(crate) struct Latency {
@@ -37,7 +38,7 @@ impl From<Vec<(u64, u64)>> for Latency {
     }
 }
 
-/// A distribution's figures in milliseconds.
+/// Percentiles of a distribution, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     pub p50: f64,
@@ -54,20 +55,21 @@ impl Latency {
         Self { histogram }
     }
 
-    /// Takes note of one receipt.
+    /// Records one latency.
     pub(crate) fn record(&mut self, latency_ns: u64) {
         self.histogram.saturating_record(latency_ns.max(1));
     }
 
-    /// Takes note of all that the other has.
+    /// Adds all records of `other`.
     pub(crate) fn add(&mut self, other: &Self) {
         self.histogram
             .add(&other.histogram)
             .expect("all have the same bounds");
     }
 
-    /// The percentile curve: for each of these shares of all receipts, the time within which they came, in milliseconds. It
-    /// goes from the least to the share that is one receipt short of all, and gets denser towards the end.
+    /// The percentile curve: pairs of a share of all receipts and the time, in milliseconds, within which
+    /// that share was received. It goes from the shortest latency to the share that is one receipt short of
+    /// all, and gets denser towards the end.
     pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
         const TICKS_PER_HALVING: u32 = 10;
         let steps = self.histogram.iter_quantiles(TICKS_PER_HALVING);
@@ -80,7 +82,7 @@ impl Latency {
         points.filter(|(quantile, _)| *quantile < 1.0).collect()
     }
 
-    /// The figures; nothing when nothing was recorded.
+    /// The percentiles; `None` if nothing was recorded.
     pub(crate) fn percentiles(&self) -> Option<Percentiles> {
         let at = |quantile| milliseconds(self.histogram.value_at_quantile(quantile));
         (!self.histogram.is_empty()).then(|| Percentiles {
@@ -122,7 +124,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     #[test]
-    fn what_was_written_down_is_the_same_distribution() {
+    fn a_serialized_distribution_has_the_same_percentiles() {
         let mut latency = Latency::new();
         (1..=1000).for_each(|ms| latency.record(ms * MS));
         let text = serde_json::to_string(&latency).expect("it is written");
@@ -163,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_counts_for_every_message_that_should_have_been_sent_during_it() {
-        // 100 messages a second for 10 seconds, each taking 1 ms; but from 5 s to 6 s everything stands still.
+    fn a_stall_delays_every_message_that_was_due_during_it() {
+        // 100 messages a second for 10 seconds, each taking 1 ms; but from 5 s to 6 s everything stalls.
         let mut schedule = Schedule::new(0, 100.0);
         let (mut corrected, mut blind) = (Latency::new(), Latency::new());
         let mut free = 0;
@@ -184,7 +186,7 @@ mod tests {
             "measuring from the actual sending hides the stall: {blind:?}"
         );
         assert!(corrected.p50 < 1.1 && corrected.max > 990.0, "{corrected:?}");
-        // A tenth of all messages waited, evenly from 0 to 1,000 ms: so the 99th percentile is about 900 ms.
+        // A tenth of all messages waited, evenly from 0 to 1,000 ms, so the 99th percentile is about 900 ms.
         assert!((850.0..950.0).contains(&corrected.p99), "{corrected:?}");
     }
 }

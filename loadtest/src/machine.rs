@@ -1,4 +1,4 @@
-//! What a reader of the figures must know of the machine that they come from.
+//! The machine that the figures come from, and what processes and threads use.
 
 pub(crate) mod process_tree;
 pub(crate) mod sampler;
@@ -8,20 +8,20 @@ use std::fs;
 
 use serde::Serialize;
 
-/// A machine, as far as it matters here. What cannot be read is null.
+/// The facts about a machine that matter for the figures. What cannot be read is null.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Machine {
     pub cpu: Option<String>,
-    /// That this process may use.
+    /// Cores that this process may use.
     pub cores: usize,
     pub memory_mib: Option<u64>,
     pub kernel: Option<String>,
-    /// How much of the time others had kept all cores busy, as the kernel's load average over the last minute before the run.
+    /// The kernel's load average over the minute before the run: how many other tasks were runnable.
     pub load_average: Option<f64>,
 }
 
 impl Machine {
-    /// This one, now.
+    /// This machine, now.
     pub(crate) fn this() -> Self {
         let read = |path| fs::read_to_string(path).ok();
         let cpu = read("/proc/cpuinfo").and_then(|text| value_of(&text, "model name"));
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn values_stand_behind_their_whole_keys() {
+    fn a_value_is_found_by_its_whole_key() {
         let text = "model\t\t: 85\nmodel name\t: Some CPU: fast\nMemTotal:   123 kB\n";
         assert_eq!(value_of(text, "model name").as_deref(), Some("Some CPU: fast"));
         assert_eq!(value_of(text, "MemTotal").as_deref(), Some("123 kB"));

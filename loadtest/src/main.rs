@@ -71,7 +71,7 @@ use crate::report::{Report, page};
 use crate::scaling::ScalingError;
 use crate::server::{peer, process};
 
-// Exit statuses. (Beside those of success, usage and Ctrl-C; `--help` explains them.)
+// The other exit statuses are success, usage and Ctrl-C; `--help` explains all of them.
 const THRESHOLD_BROKEN: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_MEASURED: u8 = 3;
@@ -110,7 +110,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit status of a task that measures several things, and says whether it has all.
+/// The exit status of a command that makes several measurements. `Ok(false)`: some of them failed.
 fn exit_code(result: Result<bool, Failure>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -122,7 +122,7 @@ fn exit_code(result: Result<bool, Failure>) -> ExitCode {
     }
 }
 
-/// Why there are no figures, or nowhere to put them.
+/// Why nothing was measured, or the figures could not be written.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("nothing was measured: {0}")]

@@ -1,5 +1,5 @@
-//! Runs one measurement from outside the swarm: starts or finds the server, reads what it uses, kills its processes if asked
-//! to, shows progress, and puts the report together.
+//! Runs one measurement: starts or finds the server, runs the clients, reads what the server uses, kills its
+//! processes if asked to, shows progress, and builds the report.
 
 use std::ffi::OsString;
 use std::io;
@@ -27,8 +27,8 @@ use crate::server::console::{Console, ConsoleError, ServerCounters};
 use crate::server::peer::ServerChoice;
 use crate::server::process::{ServerError, ServerProcess};
 
-/// A role that was killed is started again within this time: 5 s by the server's own limits, and as long as a busy machine may take for
-/// it.
+/// A killed process is restarted within this time: 5 s by the server's own limits, and the time that a busy
+/// machine may add.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(60);
 const RESTART_POLL: Duration = Duration::from_millis(100);
 /// The role of the server's root process.
@@ -55,13 +55,13 @@ pub(crate) enum MeasureError {
     Workers(#[from] WorkerError),
     #[error("cannot read what the server uses: {0}")]
     Proc(io::Error),
-    /// A started server ended, or something else went wrong with it.
+    /// Something went wrong while a server that this program started was running; with the end of its log.
     #[error("{cause}\n{log_tail}")]
     WithLog { cause: Box<Self>, log_tail: String },
 }
 
 impl MeasureError {
-    /// Whether nobody but Ctrl-C is to blame.
+    /// Whether the only cause is an interrupt.
     pub(crate) fn is_interrupt(&self) -> bool {
         match self {
             Self::ClientRun(ClientRunError::Interrupted { .. }) => true,
@@ -70,24 +70,24 @@ impl MeasureError {
         }
     }
 
-    /// Whether the command line asked for more than this machine can give.
+    /// Whether the command line asked for more than this machine can provide.
     pub(crate) fn exceeds_machine(&self) -> bool {
         matches!(self, Self::OpenFiles(OpenFilesError::TooFew { .. }))
     }
 }
 
-/// Measures once. The server that was started for it is stopped whatever comes.
+/// Makes one measurement. A server that was started for it is stopped in any case.
 ///
 /// # Errors
-/// When no figures came about. (Broken thresholds are in the report.)
+/// When nothing could be measured. (Exceeded thresholds are in the report.)
 pub(crate) fn run(options: &Options, plans: Vec<WorkloadPlan>) -> Result<Report, MeasureError> {
     let machine = Machine::this();
     let clients: u32 = plans.iter().map(|plan| plan.shape.clients).sum();
     open_files::check(clients, options.swarm_processes)?;
     let state = Arc::new(RunState::default());
-    // Before any other thread: all of them leave the signal to this one.
+    // Before any other thread is started, because threads inherit the blocked signals.
     Interrupt::watch(state.clone())?;
-    // The server starts with the limits that it would have without a load generator: it raises its own.
+    // The server inherits the original limit of open files and raises its own.
     let server = &options.server;
     let choice = server.choice().map(|choice| match choice {
         ServerChoice::Forkade(given) => ServerChoice::Forkade(server_arguments(&given, &plans)),
@@ -110,7 +110,7 @@ pub(crate) fn run(options: &Options, plans: Vec<WorkloadPlan>) -> Result<Report,
     Ok(report)
 }
 
-/// What the server said last may say why.
+/// Adds the end of the server's log, which may tell the reason.
 fn with_log_tail(cause: MeasureError, server: Option<&ServerProcess>) -> MeasureError {
     match server.and_then(ServerProcess::log_tail) {
         Some(log_tail) if !cause.is_interrupt() => MeasureError::WithLog {
@@ -121,12 +121,12 @@ fn with_log_tail(cause: MeasureError, server: Option<&ServerProcess>) -> Measure
     }
 }
 
-/// The server under load, as far as it can be looked into.
+/// The server under load, as far as it can be inspected.
 struct TestedServer {
     game: SocketAddr,
     console_address: Option<SocketAddr>,
     console: Option<Console>,
-    /// Its root process, if that runs here.
+    /// Its root process, if it runs on this machine.
     root: Option<u32>,
 }
 
@@ -155,7 +155,7 @@ impl TestedServer {
         })
     }
 
-    /// What is to be killed here.
+    /// The processes to kill, if any.
     fn kill_plan(&self, options: &Options) -> Result<Option<KillPlan>, MeasureError> {
         let Some(rates) = options.kill_rates() else {
             return Ok(None);
@@ -173,8 +173,7 @@ impl TestedServer {
             .map_or_else(|| Ok(ServerCounters::default()), Console::counters)
     }
 
-    /// The same once all that were there before, and were killed, are there again. One that is being started again is in no list; one that
-    /// was killed a moment ago may be in it still, which is why its restart is waited for.
+    /// The counters once all restarts that are due have happened, or after [`RESTART_TIMEOUT`].
     fn await_counters(
         &mut self,
         before: &ServerCounters,
@@ -251,7 +250,8 @@ fn measure(
         &milestones,
         &commands,
     );
-    // Without orders the swarm ends, if it waits for any; and if nobody watches, it is not to go on for long.
+    // Without a sender the client thread ends if it waits for a command. If following it failed, its load
+    // must end soon, too.
     drop(commands);
     if followed.is_err() {
         state.interrupted.store(true, Ordering::Relaxed);
@@ -264,7 +264,7 @@ fn measure(
     Ok(Report::of(options, observed, outcome?))
 }
 
-/// Follows the swarm from milestone to milestone, to its end.
+/// Follows the client thread from milestone to milestone, to its end.
 fn follow(
     options: &Options,
     (tested, mut kill_plan): (&mut TestedServer, Option<KillPlan>),
@@ -303,19 +303,19 @@ fn follow(
                 proceed(commands);
             }
             Err(RecvTimeoutError::Timeout) => progress.show(state),
-            // It is through, or has failed.
+            // The client thread has ended or failed.
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }
 
-/// A swarm that has failed meanwhile tells so itself.
+/// A client thread that has failed meanwhile reports that itself.
 fn proceed(commands: &Sender<Proceed>) {
     let _ = commands.send(Proceed);
 }
 
-/// What the server that is started is told. One client that asks for the next thing as soon as the last has come is a flood, of which a
-/// server lets each player have its share: a closed loop is there to measure without it.
+/// The arguments of the server to start. A client in a closed loop exceeds the request rate that a server
+/// allows each player, and a closed loop is meant to measure without that limit.
 fn server_arguments(given: &[OsString], plans: &[WorkloadPlan]) -> Vec<OsString> {
     const RATE: &str = "--requests-per-minute";
     let is_given = given

@@ -1,6 +1,6 @@
-//! A swarm of several processes: what one process may open (files, and ports of one address) is not enough for more players than
-//! about 20,000. Each process is this program again and drives its share of the rooms, from a source address of its own; here
-//! they are kept in step and their figures are put together.
+//! Clients in several processes. The limits of one process (open files, and ports of one source address)
+//! allow about 20,000 clients. Each worker process is this program run again; it drives its share of the
+//! rooms from a source address of its own. This module keeps the workers in step and merges their figures.
 
 mod messages;
 mod worker;
@@ -21,33 +21,34 @@ use crate::options::Options;
 use crate::plan::WorkloadPlan;
 use crate::run_state::RunState;
 
-/// How often it is looked whether the run is to end early.
+/// How often to check whether the run must end early.
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
-/// Beyond the timeouts of a part's own.
+/// Longer than any timeout within a worker.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
-/// Processes that drive a swarm together. Dropping it ends them.
+/// The worker processes of a run. Dropping it ends them.
 pub(crate) struct Workers {
     plan: WorkloadPlan,
     workers: Vec<Worker>,
     messages: Receiver<(usize, Message)>,
     state: Arc<RunState>,
-    /// Until the last client was in its room.
+    /// Seconds until the last client was in its room.
     join_seconds: f64,
-    /// They were told to end the load early.
+    /// The workers were told to end the load early.
     stopped: bool,
 }
 
 struct Worker {
     child: Child,
     commands: ChildStdin,
-    /// What it counted last.
+    /// The counts that it reported last.
     counts: messages::WorkerCounts,
     phase: Phase,
     outcome: Option<WorkerOutcome>,
 }
 
-/// How far a process is. The quickest one does not wait for the others to have heard of a phase's end.
+/// The last phase that a worker has reported. A worker may report a phase before the others have finished the
+/// one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Joining,
@@ -57,26 +58,26 @@ enum Phase {
     Ended,
 }
 
-/// Why a process of the fleet is of no use.
+/// Why a worker failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkerError {
-    #[error("cannot start process {number} of the swarm: {cause}")]
+    #[error("cannot start worker process {number}: {cause}")]
     Start { number: usize, cause: io::Error },
-    #[error("process {number} of the swarm: {reason}")]
+    #[error("worker process {number}: {reason}")]
     Failed { number: usize, reason: String },
-    #[error("process {number} of the swarm has ended without a word")]
+    #[error("worker process {number} exited without a result")]
     Exited { number: usize },
-    #[error("nothing was heard of the swarm's processes for {} seconds", SILENCE_MAX.as_secs())]
+    #[error("no worker process has sent a message for {} seconds", SILENCE_MAX.as_secs())]
     Silent,
     #[error("the run was cancelled")]
     Cancelled,
 }
 
 impl Workers {
-    /// Starts so many processes, which begin at once to bring their clients into their rooms.
+    /// Starts `count` workers, whose clients begin to join at once.
     ///
     /// # Errors
-    /// When one cannot be started.
+    /// When a worker cannot be started.
     pub(crate) fn start(
         server: SocketAddr,
         options: &Options,
@@ -109,7 +110,7 @@ impl Workers {
     /// Goes through all phases, as [`ClientRun::run`](crate::clients::ClientRun::run) does.
     ///
     /// # Errors
-    /// When any of its processes cannot.
+    /// When any worker fails.
     pub(crate) fn run(
         mut self,
         milestones: &Sender<Milestone>,
@@ -137,7 +138,7 @@ impl Workers {
         Ok(messages::merge(self.plan.clone(), outcomes))
     }
 
-    /// Waits until each process is so far.
+    /// Waits until each worker has reached `phase`.
     fn wait_until_all(&mut self, phase: Phase) -> Result<(), WorkerError> {
         let mut last_message = Instant::now();
         while self.workers.iter().any(|worker| worker.phase < phase) {
@@ -185,7 +186,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Until told to go on.
+    /// Waits until the next phase may begin.
     fn wait_for_proceed(&mut self, commands: &Receiver<Proceed>) -> Result<(), WorkerError> {
         commands
             .recv()
@@ -222,7 +223,7 @@ impl Worker {
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A Ctrl-C on the terminal is for this process, which tells the others.
+            // A Ctrl-C on the terminal is for this process, which tells the workers.
             .process_group(0)
             .spawn()
             .map_err(failed)?;
@@ -234,7 +235,7 @@ impl Worker {
                 let message = serde_json::from_str(&line).unwrap_or_else(|error| Message::Failed {
                     reason: format!("{line:?} ({error})"),
                 });
-                // After the fleet's end nobody listens any more.
+                // After the end of the run the receiver is gone.
                 let _ = messages.send((number, message));
             }
             let _ = messages.send((number, Message::Exited));
@@ -251,21 +252,18 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // One that is through ends by itself; any other is to.
+        // A worker that has finished ends by itself; any other is killed.
         if self.phase != Phase::Ended {
             // It may have ended meanwhile.
             let _ = self.child.kill();
         }
         if let Err(error) = self.child.wait() {
-            eprintln!(
-                "cannot end a process of the swarm, pid {}: {error}",
-                self.child.id()
-            );
+            eprintln!("cannot reap a worker process, pid {}: {error}", self.child.id());
         }
     }
 }
 
-/// The command line of one process. All rooms of it have their members in it.
+/// The command line of one worker. All members of its rooms are its clients.
 fn arguments(
     server: SocketAddr,
     options: &Options,
@@ -302,7 +300,7 @@ fn arguments(
     arguments
 }
 
-/// The loopback range has an address for each process; elsewhere the system chooses.
+/// Each worker has an address of its own in the loopback range; elsewhere the system chooses.
 fn source_address(server: SocketAddr, number: u32) -> Option<IpAddr> {
     let IpAddr::V4(address) = server.ip().to_canonical() else {
         return None;
@@ -318,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_process_on_the_loopback_has_an_address_of_its_own() {
+    fn each_worker_on_the_loopback_has_an_address_of_its_own() {
         let server = |text: &str| text.parse().expect("an address");
         assert_eq!(
             source_address(server("127.0.0.1:4000"), 0),

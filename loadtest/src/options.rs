@@ -25,9 +25,9 @@ const SECONDS_MAX: f64 = 86_400.0;
 const AFTER_HELP: &str = "\
 Exit status:
   0    measured, and every threshold held
-  1    measured, and a threshold was broken, or something came that must not: the report says what
-  2    the command line, or the file that it names, makes no sense
-  3    nothing could be measured: the server could not be started or reached, or not all clients got in
+  1    measured, and a threshold was exceeded or a check failed: the report says which
+  2    the command line, or a file that it names, is invalid
+  3    nothing could be measured: the server could not be started or reached, or not all clients joined
   130  interrupted by Ctrl-C; the report shows what was measured until then
 
 Examples:
@@ -41,10 +41,10 @@ Examples:
 
 /// Measures a Forkade server under load and checks every payload.
 ///
-/// Without --server it starts a server of its own, on free ports, and stops it at the end. Clients come in, then the load
-/// lasts for --duration, then nothing new is begun and what is under way may arrive. Whatever comes is checked: numbered
-/// messages, boards, results, room lists. In an open loop (--rate above 0) latency counts from when a message should have
-/// been sent, so a stall counts for all that it delayed.
+/// Without --server it starts a server of its own, on free ports, and stops it at the end. First all clients
+/// join, then the load lasts for --duration, then outstanding messages may still arrive. Everything received
+/// is checked: numbered messages, boards, results, room lists. In an open loop (--rate above 0) latency
+/// counts from when a message should have been sent, so a stall counts for all messages that it delayed.
 #[derive(Debug, Clone, Parser)]
 #[command(version, allow_negative_numbers = true, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
@@ -57,36 +57,37 @@ pub(crate) struct Options {
     /// Run the workloads that this TOML file lists side by side, instead of one from the command line.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "clients", "rooms", "room_size", "rate", "payload", "say"])]
     pub mix: Option<PathBuf>,
-    /// Seconds over which the clients come in, evenly; without it as fast as the server lets them.
+    /// Seconds over which the clients join, evenly; without it they join as fast as the server lets them.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub ramp: Option<f64>,
     /// Seconds of load, counted from when the last client is in its room.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub duration: f64,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Most clients on their way into a room at once.
+    /// Most clients that may be joining at once.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connecting: u32,
-    /// Drive the clients from so many processes, each from a loopback address of its own: one has not files and ports enough for more
-    /// than some 20,000. (For the relay workload.)
+    /// Drive the clients from this many processes, each from a loopback address of its own, because the open
+    /// files and ports of one process suffice for some 20,000 clients. Only for the relay workload.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub swarm_processes: u32,
     /// Address that the clients connect from [default: the system's choice].
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
-    /// This process is one of several.
+    /// This process is a worker of a run with several processes.
     #[arg(long, hide = true)]
     pub is_worker: bool,
-    /// Give up when for this many seconds no further client gets into its room.
+    /// Give up when no further client has joined for this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0, value_parser = seconds)]
     pub join_timeout: f64,
-    /// After the load, count as lost what has not come when nothing has come for this many seconds.
+    /// After the load, count outstanding messages as lost when nothing has arrived for this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub drain_timeout: f64,
-    /// Kill processes of the server during the load, by SIGKILL: so many of each role per second, such as
-    /// "handler=10/s,listener=1/s,keeper=0.2/s". Which of a role's processes, and when within its turn, is random.
+    /// Kill processes of the server during the load, by SIGKILL: this many of each role per second, such as
+    /// "handler=10/s,listener=1/s,keeper=0.2/s". Which process of a role is killed, and when within its
+    /// interval, is random.
     #[arg(long, value_name = "ROLE=N/s,…", value_parser = clap::value_parser!(KillRates))]
     pub chaos: Option<KillRates>,
     /// Short for --chaos handler=N/s.
@@ -95,15 +96,15 @@ pub(crate) struct Options {
     /// Write the figures to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write a page with plots to this file, complete in itself: latency and throughput over time, percentiles, kills,
-    /// what the server used.
+    /// Write a self-contained HTML page with plots to this file: latency and throughput over time,
+    /// percentiles, kills, what the server used.
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
     #[command(flatten)]
     pub thresholds: Thresholds,
 }
 
-/// What is done instead of measuring one server once.
+/// What to do instead of measuring one server once.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
     Compare(CompareOptions),
@@ -121,16 +122,17 @@ pub(crate) struct ServerOptions {
     /// Address of that server's console, for its processes and counters.
     #[arg(long, value_name = "IP:PORT", requires = "server")]
     pub console: Option<SocketAddr>,
-    /// Allow a server outside of the loopback range: one on another machine, which must be yours.
+    /// Allow a server outside the loopback range. A server on another machine must be yours.
     #[arg(long, requires = "server")]
     pub allow_remote: bool,
-    /// Start this server instead of Forkade, and measure it by the same workload: see docs/loadtest.md for what it does not do.
+    /// Start this server instead of Forkade, and measure it by the same workload. docs/loadtest.md says what
+    /// it does not do.
     #[arg(long, value_enum, conflicts_with_all = ["server", "server_arg"])]
     pub peer: Option<Peer>,
-    /// Where the peers lie [default: loadtest/peers, where this program was built].
+    /// Directory of the peers [default: loadtest/peers, where this program was built].
     #[arg(long, value_name = "DIR")]
     pub peers_dir: Option<PathBuf>,
-    /// Argument handed to the server that is started (repeatable), such as --server-arg=--players-max=5000.
+    /// Argument of the server that is started (repeatable), such as --server-arg=--players-max=5000.
     #[arg(
         long,
         value_name = "ARG",
@@ -138,8 +140,8 @@ pub(crate) struct ServerOptions {
         allow_hyphen_values = true
     )]
     pub server_arg: Vec<OsString>,
-    /// Append the started server's log to this file; "-" is stderr. Without it only the last lines are kept, and shown
-    /// when the server does not start or ends early.
+    /// Append the started server's log to this file; "-" is stderr. Without it only the last lines are kept;
+    /// they are shown when the server does not start or ends early.
     #[arg(long, value_name = "FILE", conflicts_with = "server")]
     pub server_log: Option<PathBuf>,
 }
@@ -154,13 +156,13 @@ pub(crate) struct Thresholds {
     /// Most messages that may be lost.
     #[arg(long, value_name = "N")]
     pub max_lost: Option<u64>,
-    /// Most messages that may arrive again.
+    /// Most messages that may arrive twice.
     #[arg(long, value_name = "N")]
     pub max_duplicated: Option<u64>,
     /// Most messages that may arrive after a later one.
     #[arg(long, value_name = "N")]
     pub max_reordered: Option<u64>,
-    /// Most TCP connections that may be lost once they were greeted.
+    /// Most TCP connections that may be lost after their handshake.
     #[arg(long, value_name = "N")]
     pub max_disconnects: Option<u64>,
     /// Most of them that may be lost other than by a double fault of --chaos (handler and keeper at once).
@@ -175,12 +177,12 @@ pub(crate) struct Thresholds {
 }
 
 impl ServerOptions {
-    /// How the server is spoken to.
+    /// The protocol that clients speak to the server.
     pub(crate) fn protocol(&self) -> Protocol {
         self.peer.map_or(Protocol::Forkade, Peer::protocol)
     }
 
-    /// What is started, if anything is.
+    /// The server to start; `None` if a running one is measured.
     pub(crate) fn choice(&self) -> Option<ServerChoice> {
         match (self.server, self.peer) {
             (Some(_), _) => None,
@@ -194,8 +196,8 @@ impl ServerOptions {
 }
 
 impl Options {
-    /// The process's arguments, checked, and the workloads that they ask for. Prints what is wrong and exits with status 2
-    /// when they make no sense.
+    /// Parses and checks the process's arguments. Returns them with the workloads that they ask for. If they
+    /// are invalid, prints the reason and exits with status 2.
     pub(crate) fn from_command_line() -> (Self, Vec<WorkloadPlan>) {
         let options = Self::parse();
         match options.plan() {
@@ -214,7 +216,7 @@ impl Options {
         self.ramp.map_or(0, nanoseconds)
     }
 
-    /// What is to be killed, by whichever option it was asked for.
+    /// The processes to kill, from either of the two options.
     pub(crate) fn kill_rates(&self) -> Option<KillRates> {
         let handlers = self.kill_handlers_per_second.filter(|rate| *rate > 0.0);
         self.chaos.clone().or(handlers.map(KillRates::of_handlers))
@@ -249,7 +251,7 @@ impl Options {
         if let Some(peer) = self.server.peer {
             if self.kill_rates().is_some() {
                 return Err(format!(
-                    "{} has no console that would say what can be killed",
+                    "{} has no console to list the processes that can be killed",
                     peer.name()
                 ));
             }
@@ -260,7 +262,7 @@ impl Options {
         Ok(plans)
     }
 
-    /// Whether the clients can be driven from so many processes, or so few.
+    /// Checks that the number of processes suits the clients and the workload.
     fn check_processes(&self, plans: &[WorkloadPlan]) -> Result<(), String> {
         let clients: u32 = plans.iter().map(|plan| plan.shape.clients).sum();
         let processes = self.swarm_processes;
@@ -291,7 +293,7 @@ impl Options {
     /// The workloads that are asked for.
     ///
     /// # Errors
-    /// What is impossible about them.
+    /// Which option or value is invalid.
     pub(crate) fn plans(&self) -> Result<Vec<WorkloadPlan>, String> {
         match &self.mix {
             Some(path) => mix::read(path, self.seed).map_err(|error| error.to_string()),
@@ -316,7 +318,7 @@ fn nanoseconds(seconds: f64) -> u64 {
     u64::try_from(Duration::from_secs_f64(seconds).as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// For the command line: a time that can be waited for.
+/// Parses a duration in seconds for the command line.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if (0.001..=SECONDS_MAX).contains(&number) => Ok(number),
@@ -340,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn killing_handlers_is_a_short_form_of_chaos() {
+    fn the_option_to_kill_handlers_is_a_short_form_of_chaos() {
         let kills = |arguments: &[&str]| {
             let options = Options::parse_from([&["forkade-loadtest"], arguments].concat());
             options.kill_rates()
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_a_reason() {
+    fn invalid_options_are_refused_with_a_reason() {
         for (arguments, reason) in [
             (&["--clients", "3"][..], "--clients: 3 clients do not fill"),
             (&["--clients", "0"], "not in 1..=200000"),

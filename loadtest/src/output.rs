@@ -1,4 +1,4 @@
-//! Files that figures go to.
+//! Files that figures are written to.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -15,17 +15,17 @@ pub(crate) struct OutputError {
     cause: io::Error,
 }
 
-/// A file that the figures go to.
+/// A file that the figures are written to.
 pub(crate) struct Output<'a> {
     path: &'a PathBuf,
     file: File,
 }
 
 impl<'a> Output<'a> {
-    /// Opened before anything is measured: a path that cannot be written to should not show only when the run is over.
+    /// Opens `path`. Called before anything is measured, so that an unusable path is reported before the run.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When the file cannot be opened.
     pub(crate) fn open(path: Option<&'a PathBuf>) -> Result<Option<Self>, OutputError> {
         let Some(path) = path else { return Ok(None) };
         match File::create(path) {
@@ -37,10 +37,10 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Fills it.
+    /// Writes the file.
     ///
     /// # Errors
-    /// When that fails.
+    /// When the file cannot be written.
     pub(crate) fn write(
         self,
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,

@@ -1,4 +1,4 @@
-//! What a run consists of: one workload or several, each with its own clients, rooms and pace.
+//! The plan of a run: one workload or several, each with clients, rooms and a rate of its own.
 
 mod kind;
 mod workload_options;
@@ -10,30 +10,31 @@ pub(crate) use self::workload_options::WorkloadOptions;
 
 /// Most clients of a run.
 pub(crate) const CLIENTS_MAX: u32 = 200_000;
-/// Most clients that one process drives: each needs a port of its own towards the one server address.
+/// Most clients that one process drives: each needs a port of its own towards the one address of the server.
 pub(crate) const CLIENTS_PER_PROCESS_MAX: u32 = 28_000;
-/// Highest rate; above it a schedule in nanoseconds means nothing.
+/// Highest rate: a schedule in nanoseconds is too coarse for more.
 const PER_SECOND_MAX: f64 = 100_000.0;
-/// Lowest one above 0.
+/// Lowest rate above 0.
 const PER_SECOND_MIN: f64 = 0.001;
 
-/// One workload of a run. Its clients are numbered from 0 here, whatever their place in the run is.
+/// One workload of a run. Its clients are numbered from 0, whatever their indices in the run are.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct WorkloadPlan {
-    /// Which of the run's workloads this is.
+    /// Index of this workload in the run.
     pub number: u32,
     pub kind: WorkloadKind,
     pub shape: Shape,
-    /// Per client and second; 0 is a closed loop.
+    /// Messages per client and second; 0 is a closed loop.
     pub rate: f64,
     pub payload_bytes: u32,
-    /// To whom chat lines go, in turn; empty if there are none.
+    /// The recipients of chat lines, in turn; empty for other workloads.
     pub say: Vec<Scope>,
-    /// Of everything random in it.
+    /// Seed of all its random numbers.
     pub seed: u64,
 }
 
-/// How many clients sit in how many rooms: `clients == rooms * room_size`. Without rooms of their own both are 0.
+/// How many clients are in how many rooms: `clients == rooms * room_size`. Both are 0 if the workload does
+/// not put its clients into rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub clients: u32,
@@ -52,7 +53,7 @@ impl WorkloadPlan {
     }
 }
 
-/// What a workload is, in one line: `relay: 100 clients in 50 rooms of 2, 10/s each`.
+/// The workload in one line: `relay: 100 clients in 50 rooms of 2, 10/s each`.
 impl fmt::Display for WorkloadPlan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shape {
@@ -77,13 +78,13 @@ impl fmt::Display for WorkloadPlan {
     }
 }
 
-/// For the command line: a rate per second, or 0.
+/// Parses a rate per second, or 0, for the command line.
 pub(crate) fn per_second(text: &str) -> Result<f64, String> {
     let number = text.parse().map_err(|_| rate_error())?;
     check_per_second(number)
 }
 
-/// The same for a number.
+/// Checks that `number` is a rate per second, or 0.
 pub(crate) fn check_per_second(number: f64) -> Result<f64, String> {
     let is_rate = number == 0.0 || (PER_SECOND_MIN..=PER_SECOND_MAX).contains(&number);
     if is_rate { Ok(number) } else { Err(rate_error()) }

@@ -1,4 +1,4 @@
-//! RunState progress on stderr: one line that changes on a terminal, a line every few seconds elsewhere.
+//! Live progress on stderr: one line that changes on a terminal, elsewhere a line every few seconds.
 
 use std::io::IsTerminal;
 use std::sync::atomic::Ordering;
@@ -8,11 +8,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::run_state::RunState;
 
-/// How often a terminal's line is worth changing.
+/// How often the line on a terminal changes.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Shows how far the run is.
+/// The progress display of a run.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
@@ -39,13 +39,13 @@ impl Progress {
         }
     }
 
-    /// A new phase begins.
+    /// Begins a new phase.
     pub(crate) fn phase(&mut self, phase: &'static str, state: &RunState) {
         (self.phase, self.phase_began, self.last_line) = (phase, Instant::now(), None);
         self.show(state);
     }
 
-    /// Shows the counts as they are now, if it is time to.
+    /// Shows the current counts if the display is due.
     pub(crate) fn show(&mut self, state: &RunState) {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let mut line = format!(
@@ -77,7 +77,7 @@ impl Progress {
         }
     }
 
-    /// Takes the line off the terminal.
+    /// Clears the line on the terminal.
     pub(crate) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,13 +1,13 @@
 //! A small repeatable generator (SplitMix64): equal seeds give equal runs, on every machine.
 
-/// Generator of numbers that look random; not for secrets.
+/// A generator of pseudo-random numbers; not for secrets.
 #[derive(Debug, Clone)]
 pub(crate) struct Random {
     state: u64,
 }
 
 impl Random {
-    /// The sequence that belongs to `seed` and `stream`; streams of one seed are independent of each other.
+    /// The sequence of `seed` and `stream`; the streams of one seed are independent.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self {
             state: seed ^ stream.wrapping_mul(0xD1B5_4A32_D192_ED03),
@@ -31,7 +31,7 @@ impl Random {
         u64::try_from(wide >> 64).expect("below the bound")
     }
 
-    /// One of `items`, or nothing when there are none.
+    /// One of `items`, or `None` if there are none.
     pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         let index = (!items.is_empty()).then(|| self.below(items.len() as u64))?;
         items.get(usize::try_from(index).ok()?)
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn every_item_is_picked_sooner_or_later_and_none_beyond() {
+    fn every_item_is_picked_about_equally_often() {
         let mut random = Random::new(1, 1);
         let mut picked = [0_u32; 9];
         for _ in 0..9_000 {

@@ -1,4 +1,4 @@
-//! The figures of a run: everything that the JSON file, the table and the page show.
+//! The figures of a run: everything that the JSON file, the table and the HTML page show.
 
 mod build;
 mod observations;
@@ -15,8 +15,8 @@ use crate::engine::timeline::Point;
 use crate::latency::Percentiles;
 use crate::machine::Machine;
 
-/// Everything that was measured. The JSON file is this, field by field; what could not be measured is null. Counts and
-/// latencies are those of all workloads together.
+/// Everything that was measured. The JSON file has these fields; what could not be measured is null. Counts
+/// and latencies are those of all workloads together.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     /// Name of the workload; "mix" if there are several.
@@ -30,7 +30,7 @@ pub(crate) struct Report {
     pub interrupted: bool,
     /// Seconds from the first connect to the last client in its room.
     pub join_seconds: f64,
-    /// Clients over `join_seconds`; each join is a connection, a greeting and entering a room.
+    /// Clients divided by `join_seconds`; each join is a connection, a handshake and entering a room.
     pub joins_per_second: f64,
     pub sent: u64,
     pub received: u64,
@@ -39,19 +39,20 @@ pub(crate) struct Report {
     pub lost: u64,
     pub duplicated: u64,
     pub reordered: u64,
-    /// Foreign or altered content, wrong boards, results or lists, requests refused without a reason. Always a failure.
+    /// Foreign or altered content, wrong boards, results or lists, requests refused without a reason. Always
+    /// a failure.
     pub mismatches: u64,
     /// Messages that the server refused.
     pub rejected: u64,
     /// Messages that were due and could not be sent during the load.
     pub unsent: u64,
-    /// Connections lost after the server had answered their greeting.
+    /// Connections lost after the server had answered their handshake.
     pub disconnects: u64,
     /// Those of them whose handler was killed together with its keeper.
     pub double_faults: u64,
-    /// Connections lost before the server had answered their greeting; each was tried again.
+    /// Connections lost before the server had answered their handshake; each was retried.
     pub early_resets: u64,
-    /// Connections that could not be made, or were turned away with a reason.
+    /// Connections that could not be made, or were refused with a reason.
     pub refused: u64,
     pub resumes: u64,
     pub resyncs: u64,
@@ -59,36 +60,37 @@ pub(crate) struct Report {
     pub sessions_lost: u64,
     pub takeovers: Option<u64>,
     pub handlers_killed: u64,
-    /// What --chaos did.
+    /// What `--chaos` did.
     pub chaos: Option<ChaosReport>,
     pub matches: u64,
     pub matches_per_second: f64,
     /// From the intended time of sending to the receipt, over all receipts.
     pub latency_ms: Option<Percentiles>,
-    /// The same over the senders' own copies.
+    /// The same, over the senders' own copies.
     pub round_trip_ms: Option<Percentiles>,
-    /// From the intended time of sending until the last of all recipients had it, where that is measured.
+    /// From the intended time of sending until the last recipient has received the message, where that is
+    /// measured.
     pub to_the_last_ms: Option<Percentiles>,
     pub server: ServerFigures,
     pub load_generator: LoadGeneratorFigures,
     pub machine: Machine,
-    /// The command line, program and all.
+    /// The command line, including the program.
     pub command: Vec<String>,
     /// What happened in each second of the load.
     pub timeline: Vec<Point>,
     /// What the server used over time.
     pub server_timeline: Vec<ServerPoint>,
-    /// What a reader of the figures ought to know.
+    /// What a reader of the figures must know.
     pub notes: Vec<String>,
-    /// Why the run counts as failed; empty when it does not.
+    /// Why the run counts as failed; empty if it does not.
     pub failures: Vec<String>,
 }
 
-/// One workload's share.
+/// The figures of one workload.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct WorkloadReport {
     pub kind: &'static str,
-    /// All about it in one line.
+    /// The workload in one line.
     pub description: String,
     pub clients: u32,
     pub rooms: u32,
@@ -105,34 +107,34 @@ pub(crate) struct WorkloadReport {
     pub rejected: u64,
     pub unsent: u64,
     pub matches: u64,
-    /// What only this kind of workload counts.
+    /// Counts that only this kind of workload has.
     pub details: BTreeMap<&'static str, u64>,
     pub latency_ms: Option<Percentiles>,
     pub round_trip_ms: Option<Percentiles>,
-    /// Shares of all receipts and the milliseconds within which they came.
+    /// Shares of all receipts and the milliseconds within which they were received.
     pub latency_curve: Vec<(f64, f64)>,
-    /// Some of what went wrong, in words.
+    /// Descriptions of some of the errors.
     pub examples: Vec<String>,
 }
 
-/// What was killed, and what became of it. The keys are roles.
+/// What was killed, and what followed. The keys are roles.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct ChaosReport {
     pub killed: BTreeMap<String, u64>,
-    /// Times that a kill was due and there was none of this role to be killed.
+    /// How often a kill was due and no process of the role existed.
     pub missed: BTreeMap<String, u64>,
-    /// Processes of these roles that the server started again.
+    /// Restarts by the server.
     pub restarts: BTreeMap<String, u64>,
-    /// Handlers killed while they may have had no keeper, or together with it: what may cost a connection.
+    /// Handlers killed when they may have had no keeper, or together with it: these may cost a connection.
     pub double_faults: u64,
     /// Each kill.
     pub kills: Vec<KillPoint>,
 }
 
-/// One kill on the load's time.
+/// One kill.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct KillPoint {
-    /// Since the load began.
+    /// Seconds since the load began.
     pub seconds: f64,
     pub role: String,
 }
@@ -142,12 +144,13 @@ pub(crate) struct KillPoint {
 pub(crate) struct ServerFigures {
     /// With all clients connected.
     pub processes: Option<u64>,
-    /// What the clients added, at the end of the load, over their number.
+    /// What the clients added, at the end of the load, divided by their number.
     pub memory_kib_per_client: Option<f64>,
-    /// The same with all that the machine's kernel holds besides and cannot give back, the load generator's sockets included. Means
-    /// something only if no other program comes or goes meanwhile; left out where one evidently has.
+    /// The same, including all other memory that the machine's kernel cannot reclaim, the load generator's
+    /// sockets among it. It means something only if no other program starts or ends meanwhile; null if one
+    /// evidently has.
     pub memory_all_kib_per_client: Option<f64>,
-    /// All of it, at the end of the load.
+    /// The server's total, at the end of the load.
     pub memory_kib: Option<u64>,
     /// During the load; 100 is one core.
     pub cpu_percent: Option<f64>,
@@ -166,14 +169,14 @@ pub(crate) struct ServerPoint {
 /// What the load generator itself used.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct LoadGeneratorFigures {
-    /// Of the thread that drives the clients, during the load; 100 is one core, and the most there can be.
+    /// Of the thread that drives the clients, during the load; 100 is one core, which is the maximum.
     pub cpu_percent: f64,
-    /// How much of the time that thread could have run and had no core.
+    /// Share of the time in which that thread was runnable and had no core.
     pub waiting_percent: Option<f64>,
-    /// How late 99 in 100 things that were due, or had arrived, were dealt with at most.
+    /// 99th percentile of how long due sends and received data waited for that thread.
     pub lag_ms_p99: f64,
-    /// How late the latest was.
+    /// The longest of these waits.
     pub lag_ms_max: f64,
-    /// Whether the figures show the load generator's limits, or the machine's, rather than the server's.
+    /// Whether the figures show the limits of the load generator or the machine, not those of the server.
     pub bottleneck: bool,
 }

@@ -1,5 +1,6 @@
-//! `forkade-loadtest report`: what a join, a message, a listing and a takeover cost with a hundred players on the server, and with
-//! thousands. The population plays in rooms of two, each player at a slow pace, and single clients measure beside it.
+//! `forkade-loadtest growth`: what a join, a message, a listing and a takeover cost with a hundred players on
+//! the server, and with thousands. The players of the population play in rooms of two at a slow rate, and
+//! single clients measure beside them.
 
 mod probe;
 
@@ -27,12 +28,12 @@ use crate::run_state::RunState;
 use crate::server::peer::ServerChoice;
 use crate::server::process::{ServerError, ServerProcess};
 
-/// Clients of one process of the swarm: open files and ports are enough for them.
+/// Clients of one worker process: its open files and ports suffice for them.
 const CLIENTS_PER_WORKER: u32 = 15_000;
-/// Players beyond the population: the probes, and those of them that are being let go.
+/// Players beyond the population: the probes, and former probes whose players have not expired yet.
 const PROBE_PLAYERS_MAX: u32 = 500;
 
-/// Why there is no answer.
+/// Why something could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScalingError {
     #[error(transparent)]
@@ -45,7 +46,7 @@ pub(crate) enum ScalingError {
     Workers(#[from] WorkerError),
     #[error("with {players} players: {cause}")]
     Probe { players: u32, cause: ProbeError },
-    #[error("the population did not come in, or did not stay")]
+    #[error("the population did not join, or did not stay")]
     NoPopulation,
     #[error("interrupted with {players} players on the server")]
     Interrupted { players: u32 },
@@ -57,19 +58,19 @@ pub(crate) enum ScalingError {
 #[derive(Debug, Serialize)]
 pub(crate) struct Step {
     pub players: u32,
-    /// While the population came in.
+    /// While the population joined.
     pub joins_per_second: f64,
     pub probes: Probes,
-    /// Of the population's own messages, while it was measured.
+    /// Of the population's own messages, while the probes measured.
     pub population_ms: Option<Percentiles>,
     pub lost: u64,
     pub memory_kib_per_client: f64,
     pub memory_all_kib_per_client: f64,
-    /// While it was measured; 100 is one core.
+    /// While the probes measured; 100 is one core.
     pub server_cpu_percent: f64,
 }
 
-/// All of it.
+/// All steps.
 #[derive(Debug, Serialize)]
 pub(crate) struct ScalingReport {
     pub machine: Machine,
@@ -77,15 +78,15 @@ pub(crate) struct ScalingReport {
     pub steps: Vec<Step>,
 }
 
-/// Measures, prints the table, writes the file.
+/// Measures, prints the table and writes the file.
 ///
 /// # Errors
-/// When something could not be measured: then nothing is said of the rest, either.
+/// When something could not be measured; then no figures are shown at all.
 pub(crate) fn run(options: &ScalingOptions) -> Result<(), ScalingError> {
     let json = Output::open(options.json.as_ref())?;
     let machine = Machine::this();
     let state = Arc::new(RunState::default());
-    // Before any other thread: all of them leave the signal to this one.
+    // Before any other thread is started, because threads inherit the blocked signals.
     Interrupt::watch(state.clone())?;
     let mut steps = Vec::new();
     for players in &options.players {
@@ -108,7 +109,7 @@ pub(crate) fn run(options: &ScalingOptions) -> Result<(), ScalingError> {
     Ok(())
 }
 
-/// One server, its population, and what single clients measure.
+/// Starts one server and its population, and measures with single clients.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn step(options: &ScalingOptions, players: u32, state: &Arc<RunState>) -> Result<Step, ScalingError> {
     let capacity = [
@@ -148,12 +149,12 @@ fn step(options: &ScalingOptions, players: u32, state: &Arc<RunState>) -> Result
     })
 }
 
-/// Players in their rooms, who send at their pace until they are told to leave.
+/// Players in their rooms, which send at their rate until they are told to leave.
 struct Population {
     thread: std::thread::JoinHandle<Result<Outcome, WorkerError>>,
     milestones: Receiver<Milestone>,
     commands: mpsc::Sender<Proceed>,
-    /// Ends its load.
+    /// Used to end its load.
     state: Arc<RunState>,
     join_seconds: f64,
 }
@@ -200,12 +201,12 @@ impl Population {
                 Err(mpsc::RecvTimeoutError::Disconnected) => return Err(population.failure()),
             }
         }
-        // A fleet that has failed meanwhile tells so itself.
+        // A run that has failed meanwhile reports that itself.
         let _ = population.commands.send(Proceed);
         Ok(population)
     }
 
-    /// Gives the latencies of its messages, and how many were lost.
+    /// Ends the population. Returns the latencies of its messages, and how many were lost.
     fn finish(self) -> Result<(Option<Percentiles>, u64), ScalingError> {
         self.state.interrupted.store(true, Ordering::Relaxed);
         loop {
@@ -224,7 +225,7 @@ impl Population {
         Ok((group.latency.percentiles(), group.figures.lost))
     }
 
-    /// Why it has ended.
+    /// Why it ended early.
     fn failure(self) -> ScalingError {
         match self.thread.join() {
             Ok(Err(error)) => error.into(),
@@ -238,7 +239,7 @@ impl fmt::Display for ScalingReport {
     fn fmt(&self, table: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             table,
-            "forkade {}: p50 (p99) in ms; KiB per client, and with all of the kernel's",
+            "forkade {}: p50 (p99) in ms; KiB per client, and including all kernel memory",
             self.server_args.join(" ")
         )?;
         writeln!(

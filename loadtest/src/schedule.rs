@@ -1,9 +1,9 @@
-//! When what is due: intended times of an open loop, and the timers of all clients.
+//! Intended times of an open loop, and the timers of all clients.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Evenly spaced intended times, fixed from the start: whoever is late with one is not excused for the next.
+/// Evenly spaced intended times, fixed from the start: a late message does not postpone the next one.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
     start_ns: u64,
@@ -12,7 +12,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Times `start_ns`, `start_ns` + 1/rate, … for a `rate` per second above 0.
+    /// The times `start_ns`, `start_ns` + 1/rate, … for a `rate` per second above 0.
     pub(crate) fn new(start_ns: u64, rate: f64) -> Self {
         Self {
             start_ns,
@@ -23,7 +23,7 @@ impl Schedule {
 
     /// The next intended time, in nanoseconds.
     pub(crate) fn intended(&self) -> u64 {
-        // From the start, not from the one before, so that rounding does not add up.
+        // Counted from the start, so that rounding errors do not add up.
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -44,7 +44,7 @@ impl Schedule {
         .intended()
     }
 
-    /// How many intended times before `end_ns` are not used up.
+    /// How many intended times before `end_ns` are unused.
     pub(crate) fn remaining_before(&self, end_ns: u64) -> u64 {
         let mut ahead = self.clone();
         std::iter::repeat_with(|| ahead.advance())
@@ -52,7 +52,7 @@ impl Schedule {
             .count() as u64
     }
 
-    /// The next intended time; it is used up.
+    /// Returns the next intended time and moves on to the one after it.
     pub(crate) fn advance(&mut self) -> u64 {
         let intended = self.intended();
         self.step += 1;
@@ -60,7 +60,7 @@ impl Schedule {
     }
 }
 
-/// Things to do, by time.
+/// Tasks in the order of their times.
 #[derive(Debug)]
 pub(crate) struct Timers<Task> {
     heap: BinaryHeap<Reverse<(u64, Task)>>,
@@ -77,7 +77,7 @@ impl<Task: Ord> Timers<Task> {
         self.heap.push(Reverse((due_ns, task)));
     }
 
-    /// The earliest task that is due, with its time; nothing when none is yet.
+    /// Removes the earliest task that is due. Returns it with its time, or `None` if no task is due.
     pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<(u64, Task)> {
         if self.next_due()? > now_ns {
             return None;
@@ -85,12 +85,12 @@ impl<Task: Ord> Timers<Task> {
         self.heap.pop().map(|Reverse(due)| due)
     }
 
-    /// All that there is to do, in no order.
+    /// All tasks, in no order.
     pub(crate) fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.heap.iter().map(|Reverse((_, task))| task)
     }
 
-    /// When the next task is due.
+    /// The time of the next task.
     pub(crate) fn next_due(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse((due_ns, _))| *due_ns)
     }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn timers_come_in_the_order_of_their_times_and_not_early() {
+    fn timers_fire_in_the_order_of_their_times_and_not_early() {
         let mut timers = Timers::new();
         for (due, task) in [(30, 'c'), (10, 'a'), (20, 'b')] {
             timers.set(due, task);

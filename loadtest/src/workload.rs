@@ -1,5 +1,5 @@
-//! What clients do. A workload decides and checks; it does no input or output, and knows no time but what it is told:
-//! messages in, [`Actions`] out.
+//! What clients do. A workload decides and checks. It does no input or output and reads no clock: messages
+//! and times in, [`Actions`] out.
 
 mod broadcast;
 mod chat;
@@ -15,32 +15,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{WorkloadKind, WorkloadPlan};
 
-/// Index of a client within its workload. With rooms: room `client / room_size`, member `client % room_size`; member 0
-/// made the room.
+/// Index of a client within its workload. With rooms: room `client / room_size`, member `client % room_size`;
+/// member 0 created the room.
 pub(crate) type ClientIndex = u32;
 
-/// One kind of load, over all its clients. Times are nanoseconds since the program's start.
+/// One workload with all its clients. Times are nanoseconds since the engine was created.
 pub(crate) trait Workload {
-    /// A client has been greeted as a new player, with this name.
+    /// A client has been welcomed as a new player named `name`.
     fn welcomed(&mut self, _client: ClientIndex, _name: &str, _now_ns: u64, _actions: &mut Actions) {}
-    /// All clients are in their rooms: the load begins. Nothing is due at `end_ns` or later.
+    /// All clients are in their rooms and the load begins. Nothing is due at `end_ns` or later.
     fn start(&mut self, now_ns: u64, end_ns: u64, actions: &mut Actions);
-    /// A timer that the workload set for `client` is due. `intended_ns` is when it was set to; `now_ns` may be later, if
-    /// this program or the client's connection was congested.
+    /// A timer that the workload set for `client` is due. `intended_ns` is the time it was set to; `now_ns`
+    /// may be later if this program or the client's connection was congested.
     fn due(&mut self, client: ClientIndex, intended_ns: u64, now_ns: u64, actions: &mut Actions);
-    /// The server said something to `client`, once all the workload's clients are in their rooms.
+    /// `client` has received `message`. Called only once all clients of the workload are in their rooms.
     fn received(&mut self, client: ClientIndex, message: ServerMessage, now_ns: u64, actions: &mut Actions);
-    /// The load ends, at its end or before: nothing new is begun from here on, and what would have been due later is not missed.
+    /// The load ends, at its planned end or before: nothing new is started from now on, and what would have
+    /// been due later does not count as unsent.
     fn stop(&mut self, now_ns: u64);
-    /// Whether, after [`Workload::stop`], nothing is under way any more.
+    /// Whether, after [`Workload::stop`], no message is outstanding any more.
     fn is_settled(&self) -> bool;
     /// What was counted so far; cheap, for the progress display.
     fn counts(&self) -> Counts;
-    /// The sums at the end, when what has not arrived never will.
+    /// The final figures, when messages that have not arrived count as lost.
     fn figures(&self) -> Figures;
 }
 
-/// What a part of a run is to do.
+/// Creates the workload of `plan`.
 pub(crate) fn create(plan: &WorkloadPlan) -> Box<dyn Workload + Send> {
     match plan.kind {
         WorkloadKind::Relay => Box::new(relay::Relay::new(plan)),
@@ -52,32 +53,34 @@ pub(crate) fn create(plan: &WorkloadPlan) -> Box<dyn Workload + Send> {
     }
 }
 
-/// What a workload wants done.
+/// What the engine must do for a workload.
 #[derive(Debug, Default)]
 pub(crate) struct Actions {
     /// Messages to send, in this order.
     pub sends: Vec<(ClientIndex, ClientMessage)>,
     /// Calls of [`Workload::due`], at these times.
     pub timers: Vec<(u64, ClientIndex)>,
-    /// What has come, for the measurement.
+    /// Received messages, for the measurement.
     pub receipts: Vec<Receipt>,
-    /// Nanoseconds from when something should have been sent until the last of its recipients had it, where that is measured.
+    /// Nanoseconds from the intended time of a message until the last recipient received it, where that is
+    /// measured.
     pub completions: Vec<u64>,
-    /// Clients that leave the server for good and come back as new players. (They are [welcomed](Workload::welcomed) then.)
+    /// Clients that end their session and reconnect as new players. (They are [welcomed](Workload::welcomed)
+    /// then.)
     pub new_players: Vec<ClientIndex>,
 }
 
-/// Something sent that has come.
+/// A message that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Receipt {
-    /// From the time when it should have been sent.
+    /// Counted from the time when it should have been sent.
     pub latency_ns: u64,
-    /// It came to its own sender: a round trip.
+    /// Its own sender received it: a round trip.
     pub own: bool,
 }
 
 impl Actions {
-    /// Takes note of what came at `now_ns` and should have been sent at `intended_ns`.
+    /// Records what was received at `now_ns` and should have been sent at `intended_ns`.
     pub(crate) fn receipt(&mut self, intended_ns: u64, now_ns: u64, own: bool) {
         let latency_ns = now_ns.saturating_sub(intended_ns);
         self.receipts.push(Receipt { latency_ns, own });
@@ -89,22 +92,22 @@ impl Actions {
 pub(crate) struct Counts {
     /// Messages sent by clients: payloads, moves, requests, lines.
     pub sent: u64,
-    /// Messages received by clients: each that was sent comes to every member of its room; a request has one answer.
+    /// Messages received by clients: each message reaches every member of its room; a request has one answer.
     pub received: u64,
     /// Received again.
     pub duplicated: u64,
     /// Received after a later one of the same sender.
     pub reordered: u64,
-    /// What must not happen at all: foreign or altered content, a wrong board, a wrong result, a wrong list.
+    /// What must never happen: foreign or altered content, a wrong board, a wrong result, a wrong list.
     pub mismatches: u64,
-    /// Refused by the server, with a reason, although it was right.
+    /// Refused by the server, with a reason, although valid.
     pub rejected: u64,
     /// Matches played to their end.
     pub matches: u64,
 }
 
 impl Counts {
-    /// Both together.
+    /// The sums of both.
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             sent: self.sent + other.sent,
@@ -118,16 +121,16 @@ impl Counts {
     }
 }
 
-/// The sums of a workload.
+/// The final figures of a workload.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Figures {
     pub counts: Counts,
-    /// Receipts that never came.
+    /// Receipts that never arrived.
     pub lost: u64,
     /// Messages that were due within the load and could not be sent in it.
     pub unsent: u64,
-    /// What this kind of workload counts besides, by name.
+    /// Further counts of this kind of workload, by name.
     pub details: Vec<(&'static str, u64)>,
-    /// Some of what went wrong, in words.
+    /// Descriptions of some of the errors.
     pub examples: Vec<String>,
 }

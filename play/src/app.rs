@@ -13,7 +13,7 @@ use forkade_protocol::{ClientMessage, Limits};
 
 pub(crate) use crate::app::commands::commands_here;
 
-use crate::connection::End;
+use crate::connection::SessionEnd;
 use crate::input_line::InputLine;
 use crate::keys::Key;
 use crate::limits::PLAY_LOG_LINES_MAX;
@@ -27,42 +27,42 @@ const SCROLL_LINES: usize = 5;
 
 /// What to do as soon as the server has greeted us.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// Look around in the lobby.
-    Nothing,
+pub(crate) enum StartupAction {
+    /// Show the lobby.
+    ShowLobby,
     /// A seat wherever one is free.
-    Game(String),
+    QuickMatch(String),
     /// A room by its number or id.
-    Room { number: u64, watch: bool },
+    Join { number: u64, watch: bool },
     /// A room by its invite code.
-    Invite { code: String, watch: bool },
+    JoinByInvite { code: String, watch: bool },
 }
 
 /// How it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum ExitReason {
     /// As the player wished.
     Quit,
     /// Otherwise, and why.
-    Gone(String),
+    SessionEnded(String),
 }
 
 /// How the connection is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Link {
+pub(crate) enum ConnectionStatus {
     /// There was none yet.
     Connecting,
     Up,
     /// It was lost then, and is made again for so many seconds.
     Lost {
         since_ms: u64,
-        tried_for_seconds: u64,
+        retry_for_seconds: u64,
     },
 }
 
 /// Where the player is.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum Location {
     Lobby,
     Room(Box<Room>),
 }
@@ -74,9 +74,9 @@ pub(crate) struct App<'g> {
     pub server: String,
     pub name: String,
     limits: Option<Limits>,
-    wish: Wish,
-    pub link: Link,
-    pub place: Place,
+    startup_action: StartupAction,
+    pub connection_status: ConnectionStatus,
+    pub location: Location,
     pub listing: Listing,
     pub input: InputLine,
     log: VecDeque<Line>,
@@ -85,72 +85,72 @@ pub(crate) struct App<'g> {
     /// Whether help is shown in place of everything else, and from which line on.
     pub help: Option<usize>,
     /// The next key that would quit, quits.
-    quit_was_asked: bool,
+    quit_key_pressed: bool,
     messages: Vec<ClientMessage>,
     next_list_request: u32,
     /// Whether a picture of the room is awaited, and whether to ask once more when it has come.
-    look: Look,
+    view_request: ViewRequest,
     /// The passcode that we came in with, or have set: the server tells nobody.
     passcode_given: Option<String>,
-    ending: Option<Ending>,
+    exit_reason: Option<ExitReason>,
     wants_suspend: bool,
     wants_redraw: bool,
 }
 
 /// How the question for the room's picture stands. One at a time is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum ViewRequest {
     None,
-    Awaited,
+    Pending,
     /// Something has happened since it was asked.
-    AwaitedAndStale,
+    PendingAndStale,
 }
 
 impl<'g> App<'g> {
     /// Before the first connection.
-    pub(crate) fn new(games: &'g Games, server: &str, wish: Wish) -> Self {
+    pub(crate) fn new(games: &'g Games, server: &str, startup_action: StartupAction) -> Self {
         Self {
             games,
             server: server.to_owned(),
             name: String::new(),
             limits: None,
-            wish,
-            link: Link::Connecting,
-            place: Place::Lobby,
+            startup_action,
+            connection_status: ConnectionStatus::Connecting,
+            location: Location::Lobby,
             listing: Listing::default(),
             input: InputLine::default(),
             log: VecDeque::new(),
             scrolled: 0,
             help: None,
-            quit_was_asked: false,
+            quit_key_pressed: false,
             messages: Vec::new(),
             next_list_request: commands::LIST_REQUESTS_FROM,
-            look: Look::None,
+            view_request: ViewRequest::None,
             passcode_given: None,
-            ending: None,
+            exit_reason: None,
             wants_suspend: false,
             wants_redraw: false,
         }
     }
 
     /// A key was pressed.
-    pub(crate) fn press(&mut self, key: Key, now_ms: u64) {
-        let quit_was_asked = std::mem::take(&mut self.quit_was_asked);
+    pub(crate) fn on_key(&mut self, key: Key, now_ms: u64) {
+        let quit_key_pressed = std::mem::take(&mut self.quit_key_pressed);
         match key {
             Key::Redraw => self.wants_redraw = true,
             Key::Suspend => self.wants_suspend = true,
-            Key::Interrupt => self.quit_key(quit_was_asked),
-            Key::EndOfInput if self.input.is_empty() => self.quit_key(quit_was_asked),
+            Key::Interrupt => self.on_quit_key(quit_key_pressed),
+            Key::EndOfInput if self.input.is_empty() => self.on_quit_key(quit_key_pressed),
             Key::EndOfInput => _ = self.input.edit(Key::Delete),
-            _ if self.help.is_some() => self.turn_help_page(key),
+            _ if self.help.is_some() => self.scroll_help(key),
             Key::Function(1) => self.help = Some(0),
-            Key::Function(4) if self.is_in_lobby() => self.take_choice(true),
+            Key::Function(4) if self.is_in_lobby() => self.activate_selection(true),
             Key::PageUp => self.scrolled = (self.scrolled + SCROLL_LINES).min(self.log.len()),
             Key::PageDown => self.scrolled = self.scrolled.saturating_sub(SCROLL_LINES),
             Key::Enter => self.enter(now_ms),
             Key::Tab => self.complete(),
             Key::Up | Key::Down if self.input.is_empty() && self.is_in_lobby() => {
-                self.listing.choose(if key == Key::Up { -1 } else { 1 });
+                self.listing.move_selection(if key == Key::Up { -1 } else { 1 });
             }
             Key::Escape => self.input.replace(""),
             key => _ = self.input.edit(key),
@@ -158,10 +158,10 @@ impl<'g> App<'g> {
     }
 
     /// Time has passed.
-    pub(crate) fn pass_time(&mut self, now_ms: u64) {
-        if self.is_in_lobby() && self.link == Link::Up && self.help.is_none() {
+    pub(crate) fn run_timers(&mut self, now_ms: u64) {
+        if self.is_in_lobby() && self.connection_status == ConnectionStatus::Up && self.help.is_none() {
             let request = self.next_list_request;
-            if let Some(message) = self.listing.ask(request, now_ms) {
+            if let Some(message) = self.listing.request_if_due(request, now_ms) {
                 self.next_list_request = commands::list_request_after(request);
                 self.messages.push(message);
             }
@@ -171,11 +171,11 @@ impl<'g> App<'g> {
     /// When time has something to change by itself.
     pub(crate) fn next_change_ms(&self, now_ms: u64) -> Option<u64> {
         let next_second = now_ms - now_ms % 1000 + 1000;
-        match (&self.link, &self.place) {
-            (Link::Lost { .. }, _) => Some(next_second),
-            (_, Place::Room(room)) => room.has_clock().then_some(next_second),
-            (Link::Up, Place::Lobby) => self.listing.due_ms(),
-            (Link::Connecting, Place::Lobby) => None,
+        match (&self.connection_status, &self.location) {
+            (ConnectionStatus::Lost { .. }, _) => Some(next_second),
+            (_, Location::Room(room)) => room.has_clock().then_some(next_second),
+            (ConnectionStatus::Up, Location::Lobby) => self.listing.due_ms(),
+            (ConnectionStatus::Connecting, Location::Lobby) => None,
         }
     }
 
@@ -185,22 +185,22 @@ impl<'g> App<'g> {
     }
 
     /// Whether and how it ends.
-    pub(crate) fn ending(&self) -> Option<&Ending> {
-        self.ending.as_ref()
+    pub(crate) fn exit_reason(&self) -> Option<&ExitReason> {
+        self.exit_reason.as_ref()
     }
 
-    /// It ends as the player wished, whoever passed the wish on.
+    /// It ends as the player wished, whether by key, command or signal.
     pub(crate) fn quit(&mut self) {
-        self.ending.get_or_insert(Ending::Quit);
+        self.exit_reason.get_or_insert(ExitReason::Quit);
     }
 
     /// Whether the terminal is to be given back for a while; asking forgets it.
-    pub(crate) fn takes_a_break(&mut self) -> bool {
+    pub(crate) fn take_suspend_request(&mut self) -> bool {
         std::mem::take(&mut self.wants_suspend)
     }
 
     /// Whether the screen is to be drawn from scratch; asking forgets it.
-    pub(crate) fn wants_redraw(&mut self) -> bool {
+    pub(crate) fn take_redraw_request(&mut self) -> bool {
         std::mem::take(&mut self.wants_redraw)
     }
 
@@ -211,23 +211,23 @@ impl<'g> App<'g> {
 
     /// Whether the player is in no room.
     pub(crate) fn is_in_lobby(&self) -> bool {
-        matches!(self.place, Place::Lobby)
+        matches!(self.location, Location::Lobby)
     }
 
     /// The room that the player is in.
     pub(crate) fn room(&self) -> Option<&Room> {
-        match &self.place {
-            Place::Room(room) => Some(room),
-            Place::Lobby => None,
+        match &self.location {
+            Location::Room(room) => Some(room),
+            Location::Lobby => None,
         }
     }
 
     /// Something that could not be sent.
-    pub(crate) fn could_not_send(&mut self, why: &str) {
-        self.tell(Style::Bad, &format!("That could not be sent: {why}."));
+    pub(crate) fn on_send_failed(&mut self, why: &str) {
+        self.print(Style::Bad, &format!("That could not be sent: {why}."));
     }
 
-    fn tell(&mut self, style: Style, text: &str) {
+    fn print(&mut self, style: Style, text: &str) {
         for line in text.lines() {
             self.add_to_log(Line::of(style, line));
         }
@@ -244,17 +244,17 @@ impl<'g> App<'g> {
         }
     }
 
-    fn quit_key(&mut self, was_asked: bool) {
+    fn on_quit_key(&mut self, was_asked: bool) {
         if was_asked || !self.room().is_some_and(Room::is_playing) {
             return self.quit();
         }
-        self.quit_was_asked = true;
+        self.quit_key_pressed = true;
         let warning =
             "You are in the middle of a match, and would give up your seat. The same key again quits.";
-        self.tell(Style::Bad, warning);
+        self.print(Style::Bad, warning);
     }
 
-    fn turn_help_page(&mut self, key: Key) {
+    fn scroll_help(&mut self, key: Key) {
         let from = self.help.unwrap_or(0);
         self.help = match key {
             Key::PageDown | Key::Down => Some(from + SCROLL_LINES),
@@ -266,7 +266,7 @@ impl<'g> App<'g> {
     fn complete(&mut self) {
         let games: Vec<_> = self
             .listing
-            .offered()
+            .games()
             .iter()
             .map(|game| game.name.as_str())
             .collect();
@@ -276,7 +276,7 @@ impl<'g> App<'g> {
     }
 
     /// A chat text as the server would take it.
-    fn cleaned_chat(&self, text: &str) -> Result<String, String> {
+    fn clean_chat(&self, text: &str) -> Result<String, String> {
         let cleaned = clean_chat(text).map_err(|error| error.to_string())?;
         let bytes_max = self.limits.map_or(u32::MAX, |limits| limits.chat_bytes_max);
         match u32::try_from(cleaned.len()) {
@@ -289,11 +289,11 @@ impl<'g> App<'g> {
     }
 
     /// There will be no other connection.
-    pub(crate) fn connection_ended(&mut self, end: End) {
+    pub(crate) fn connection_ended(&mut self, end: SessionEnd) {
         let why = match end {
-            End::Left => return self.quit(),
+            SessionEnd::Left => return self.quit(),
             other => other.to_string(),
         };
-        self.ending.get_or_insert(Ending::Gone(why));
+        self.exit_reason.get_or_insert(ExitReason::SessionEnded(why));
     }
 }

@@ -1,7 +1,7 @@
 //! The connection to the server, without ever waiting: a [`ClientSession`] over one socket at a time.
 //!
 //! Whoever drives it polls the [socket](Connection::socket) until the [deadline](Connection::deadline), calls
-//! [`Connection::step`], and is told by [`Report`]s what came of it. A lost connection is made again with growing pauses until
+//! [`Connection::step`], and is told by [`ConnectionEvent`]s what came of it. A lost connection is made again with growing pauses until
 //! the server says that the session is gone, or until the seat's grace must be over.
 
 use std::collections::VecDeque;
@@ -19,20 +19,20 @@ use socket2::{Domain, Socket, Type};
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the first greeting is tried for.
-const FIRST_GREETING_TIMEOUT: Duration = Duration::from_secs(15);
+const FIRST_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Pauses between attempts: none before the first, then from the smallest on, each twice as long as the one before.
-const PAUSE_MIN: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(20);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// How much longer than the seat's grace a lost connection is tried to be made again: the server notices later than we do.
-const BEYOND_GRACE: Duration = Duration::from_secs(5);
+const RETRY_BEYOND_GRACE: Duration = Duration::from_secs(5);
 
 /// Heartbeats without an answer after which the connection is taken for lost.
 const HEARTBEATS_UNANSWERED_MAX: u32 = 3;
 
 /// After how long without sending a sign of life is sent, if the server does not say.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Shortest time between two signs of life, whatever the server says.
 const HEARTBEAT_MS_MIN: u32 = 20;
@@ -45,7 +45,7 @@ const READS_MAX: usize = 16;
 
 /// What happened.
 #[derive(Debug)]
-pub(crate) enum Report {
+pub(crate) enum ConnectionEvent {
     /// The server says something.
     Message(ServerMessage),
     /// A connection that was up is lost; another is tried for so long.
@@ -53,15 +53,15 @@ pub(crate) enum Report {
         /// Why.
         cause: String,
         /// How long it will be tried to make another.
-        tried_for: Duration,
+        retry_for: Duration,
     },
     /// There will be no other connection, and why.
-    Ended(End),
+    Ended(SessionEnd),
 }
 
 /// Why there will be no other connection.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum End {
+pub(crate) enum SessionEnd {
     /// The goodbye was heard.
     #[error("goodbye")]
     Left,
@@ -76,7 +76,7 @@ pub(crate) enum End {
     Refused(ErrorCode, String),
     /// The server does not want us any more, or does not know us.
     #[error("the server has ended your session: {1}")]
-    Dismissed(ErrorCode, String),
+    Closed(ErrorCode, String),
     /// It could not be reached any more for so long.
     #[error(
         "the server could not be reached for {seconds} seconds, and by now your session is gone: {cause}"
@@ -84,7 +84,7 @@ pub(crate) enum End {
     GaveUp { seconds: u64, cause: String },
     /// It does not speak as it should.
     #[error("this is no server that can be understood: {0}")]
-    Broken(String),
+    ProtocolError(String),
 }
 
 /// See the module's documentation.
@@ -95,13 +95,13 @@ pub(crate) struct Connection {
     /// Names to try if those before them are taken.
     names: VecDeque<String>,
     session: ClientSession,
-    socket: Option<Link>,
+    transport: Option<Transport>,
     /// Which attempt is next, since when there is no greeted connection, and why.
-    outage: Option<Outage>,
+    retry: Option<RetryState>,
     /// Whether the present connection has been greeted.
     is_up: bool,
     /// Whether any connection was ever made.
-    was_reached: bool,
+    has_ever_connected: bool,
     /// A greeting went out on a connection that was lost before the answer: our own ghost may have the name.
     hello_lost: bool,
     seat_grace: Duration,
@@ -110,21 +110,21 @@ pub(crate) struct Connection {
 }
 
 #[derive(Debug)]
-struct Outage {
+struct RetryState {
     since: Instant,
-    tried_for: Duration,
+    retry_for: Duration,
     attempts: usize,
     next: Instant,
     cause: String,
 }
 
 #[derive(Debug)]
-struct Link {
+struct Transport {
     stream: TcpStream,
     is_connected: bool,
     last_write: Instant,
     /// Since when the server owes us a byte.
-    owed_since: Option<Instant>,
+    reply_due_since: Option<Instant>,
 }
 
 /// What to do about a connection that failed.
@@ -154,22 +154,22 @@ impl Connection {
             client: client.to_owned(),
             names,
             session: ClientSession::new(name, client),
-            socket: None,
-            outage: Some(Outage::beginning(FIRST_GREETING_TIMEOUT, now)),
+            transport: None,
+            retry: Some(RetryState::starting(FIRST_HANDSHAKE_TIMEOUT, now)),
             is_up: false,
-            was_reached: false,
+            has_ever_connected: false,
             hello_lost: false,
             seat_grace: Duration::ZERO,
-            heartbeat: HEARTBEAT,
+            heartbeat: HEARTBEAT_DEFAULT,
             is_over: false,
         })
     }
 
     /// What to poll, and whether for writing, too.
     pub(crate) fn socket(&self) -> Option<(BorrowedFd<'_>, bool)> {
-        let link = self.socket.as_ref()?;
-        let writes = !link.is_connected || !self.session.bytes().is_empty();
-        Some((link.stream.as_fd(), writes))
+        let transport = self.transport.as_ref()?;
+        let writes = !transport.is_connected || !self.session.bytes().is_empty();
+        Some((transport.stream.as_fd(), writes))
     }
 
     /// When to call [`step`](Self::step) even if nothing has happened.
@@ -177,14 +177,16 @@ impl Connection {
         if self.is_over {
             return None;
         }
-        let Some(link) = &self.socket else {
-            return self.outage.as_ref().map(|outage| outage.next);
+        let Some(transport) = &self.transport else {
+            return self.retry.as_ref().map(|retry| retry.next);
         };
-        let owed = link.owed_since.map(|since| since + self.owed_max());
+        let owed = transport
+            .reply_due_since
+            .map(|since| since + self.reply_timeout());
         let heartbeat = self
             .session
             .is_established()
-            .then(|| link.last_write + self.heartbeat);
+            .then(|| transport.last_write + self.heartbeat);
         owed.into_iter().chain(heartbeat).min()
     }
 
@@ -194,7 +196,7 @@ impl Connection {
     }
 
     /// Whether the server keeps a seat for us that it could not be told to give up.
-    pub(crate) fn is_waiting_to_come_back(&self) -> bool {
+    pub(crate) fn has_resumable_session(&self) -> bool {
         !self.is_over && !self.is_up && self.session.token().is_some()
     }
 
@@ -208,73 +210,78 @@ impl Connection {
     }
 
     /// Does whatever can be done without waiting.
-    pub(crate) fn step(&mut self, now: Instant) -> Vec<Report> {
-        let mut reports = Vec::new();
+    pub(crate) fn step(&mut self, now: Instant) -> Vec<ConnectionEvent> {
+        let mut events = Vec::new();
         if self.is_over {
-            return reports;
+            return events;
         }
-        if self.socket.is_none() {
-            self.attempt(now, &mut reports);
+        if self.transport.is_none() {
+            self.try_connect(now, &mut events);
         }
-        if let Some(mut link) = self.socket.take() {
-            match self.exchange(&mut link, now, &mut reports) {
-                Ok(()) => self.socket = Some(link),
-                Err(failure) => self.lose(failure, now, &mut reports),
+        if let Some(mut transport) = self.transport.take() {
+            match self.transfer(&mut transport, now, &mut events) {
+                Ok(()) => self.transport = Some(transport),
+                Err(failure) => self.on_failure(failure, now, &mut events),
             }
         }
-        reports
+        events
     }
 
     /// Begins another connection, if it is time to.
-    fn attempt(&mut self, now: Instant, reports: &mut Vec<Report>) {
-        let Some(outage) = &mut self.outage else { return };
-        if now < outage.next {
+    fn try_connect(&mut self, now: Instant, events: &mut Vec<ConnectionEvent>) {
+        let Some(retry) = &mut self.retry else { return };
+        if now < retry.next {
             return;
         }
-        if now >= outage.since + outage.tried_for {
-            let (seconds, cause) = (outage.tried_for.as_secs(), outage.cause.clone());
-            return self.end(End::GaveUp { seconds, cause }, reports);
+        if now >= retry.since + retry.retry_for {
+            let (seconds, cause) = (retry.retry_for.as_secs(), retry.cause.clone());
+            return self.end(SessionEnd::GaveUp { seconds, cause }, events);
         }
-        let server = self.servers[outage.attempts % self.servers.len()];
-        match Link::connecting(server, now) {
-            Ok(link) => self.socket = Some(link),
-            Err(error) => self.lose(Failure::Socket(error.to_string()), now, reports),
+        let server = self.servers[retry.attempts % self.servers.len()];
+        match Transport::connecting(server, now) {
+            Ok(transport) => self.transport = Some(transport),
+            Err(error) => self.on_failure(Failure::Socket(error.to_string()), now, events),
         }
     }
 
-    fn exchange(&mut self, link: &mut Link, now: Instant, reports: &mut Vec<Report>) -> Result<(), Failure> {
-        if !link.is_connected {
-            if !link.has_connected()? {
-                return self.check_owed(link, now);
+    fn transfer(
+        &mut self,
+        transport: &mut Transport,
+        now: Instant,
+        events: &mut Vec<ConnectionEvent>,
+    ) -> Result<(), Failure> {
+        if !transport.is_connected {
+            if !transport.has_connected()? {
+                return self.check_reply_timeout(transport, now);
             }
-            self.was_reached = true;
+            self.has_ever_connected = true;
             self.session.begin().map_err(Failure::Session)?;
         }
-        if self.session.is_established() && now >= link.last_write + self.heartbeat {
+        if self.session.is_established() && now >= transport.last_write + self.heartbeat {
             // With no room for a sign of life there is enough else to be written.
             let _ = self.session.ping();
-            link.last_write = now;
-            link.owed_since.get_or_insert(now);
+            transport.last_write = now;
+            transport.reply_due_since.get_or_insert(now);
         }
         // Reading comes first: the server may have said why before it closed. What fails to be written fails to be read next.
-        let written = link.write(&mut self.session, now);
-        let read = self.read(link, reports);
+        let written = transport.write(&mut self.session, now);
+        let read = self.read(transport, events);
         read.and(written)?;
-        link.write(&mut self.session, now)?;
-        self.check_owed(link, now)
+        transport.write(&mut self.session, now)?;
+        self.check_reply_timeout(transport, now)
     }
 
-    fn read(&mut self, link: &mut Link, reports: &mut Vec<Report>) -> Result<(), Failure> {
+    fn read(&mut self, transport: &mut Transport, events: &mut Vec<ConnectionEvent>) -> Result<(), Failure> {
         let mut buffer = [0; READ_BYTES_MAX];
         for _ in 0..READS_MAX {
-            match link.stream.read(&mut buffer) {
+            match transport.stream.read(&mut buffer) {
                 Ok(0) => return Err(Failure::Socket("the server closed the connection".to_owned())),
                 Ok(length) => {
-                    link.owed_since = None;
+                    transport.reply_due_since = None;
                     self.session
                         .receive(&buffer[..length])
                         .map_err(Failure::Session)?;
-                    self.fetch(reports)?;
+                    self.read_messages(events)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -284,37 +291,37 @@ impl Connection {
         Ok(())
     }
 
-    fn fetch(&mut self, reports: &mut Vec<Report>) -> Result<(), Failure> {
+    fn read_messages(&mut self, events: &mut Vec<ConnectionEvent>) -> Result<(), Failure> {
         while let Some(message) = self.session.next_message().map_err(Failure::Session)? {
             match &message {
                 ServerMessage::Welcome { limits, .. } => {
-                    (self.is_up, self.outage) = (true, None);
+                    (self.is_up, self.retry) = (true, None);
                     self.seat_grace = Duration::from_millis(limits.seat_grace_ms.into());
                     self.heartbeat =
                         Duration::from_millis((limits.heartbeat_timeout_ms / 3).max(HEARTBEAT_MS_MIN).into());
                 }
-                ServerMessage::Resumed { .. } => (self.is_up, self.outage) = (true, None),
+                ServerMessage::Resumed { .. } => (self.is_up, self.retry) = (true, None),
                 ServerMessage::ShuttingDown { text } => {
                     let (code, text) = (ErrorCode::ShuttingDown, text.clone());
                     return Err(Failure::Session(SessionError::Closed { code, text }));
                 }
                 _ => {}
             }
-            reports.push(Report::Message(message));
+            events.push(ConnectionEvent::Message(message));
         }
         Ok(())
     }
 
-    fn check_owed(&self, link: &Link, now: Instant) -> Result<(), Failure> {
-        match link.owed_since {
-            Some(since) if now >= since + self.owed_max() => {
+    fn check_reply_timeout(&self, transport: &Transport, now: Instant) -> Result<(), Failure> {
+        match transport.reply_due_since {
+            Some(since) if now >= since + self.reply_timeout() => {
                 Err(Failure::Socket("the server is silent".to_owned()))
             }
             _ => Ok(()),
         }
     }
 
-    fn owed_max(&self) -> Duration {
+    fn reply_timeout(&self) -> Duration {
         if self.session.is_established() {
             self.heartbeat * HEARTBEATS_UNANSWERED_MAX
         } else {
@@ -322,73 +329,75 @@ impl Connection {
         }
     }
 
-    /// The connection is gone, or was never made: from here on either there is an outage, or the session is over.
-    fn lose(&mut self, failure: Failure, now: Instant, reports: &mut Vec<Report>) {
+    /// The connection is gone, or was never made: from here on either another is tried, or the session is over.
+    fn on_failure(&mut self, failure: Failure, now: Instant, events: &mut Vec<ConnectionEvent>) {
         let was_up = std::mem::take(&mut self.is_up);
         self.session.connection_lost();
         let is_first = self.session.token().is_none();
         let cause = match failure {
-            Failure::Socket(_) if self.session.is_leaving() && was_up => return self.end(End::Left, reports),
+            Failure::Socket(_) if self.session.is_leaving() && was_up => {
+                return self.end(SessionEnd::Left, events);
+            }
             Failure::Socket(cause) => {
-                self.hello_lost |= is_first && self.was_reached;
+                self.hello_lost |= is_first && self.has_ever_connected;
                 cause
             }
-            Failure::Session(SessionError::Closed { code, text }) => match self.after_refusal(code, text) {
+            Failure::Session(SessionError::Closed { code, text }) => match self.on_server_close(code, text) {
                 Ok(cause) => cause,
-                Err(end) => return self.end(end, reports),
+                Err(end) => return self.end(end, events),
             },
-            Failure::Session(error) => return self.end(End::Broken(error.to_string()), reports),
+            Failure::Session(error) => return self.end(SessionEnd::ProtocolError(error.to_string()), events),
         };
-        let tried_for = if is_first {
-            FIRST_GREETING_TIMEOUT
+        let retry_for = if is_first {
+            FIRST_HANDSHAKE_TIMEOUT
         } else {
-            self.seat_grace + BEYOND_GRACE
+            self.seat_grace + RETRY_BEYOND_GRACE
         };
-        let outage = self
-            .outage
-            .get_or_insert_with(|| Outage::beginning(tried_for, now));
-        outage.postpone(cause.clone(), self.servers.len(), now);
+        let retry = self
+            .retry
+            .get_or_insert_with(|| RetryState::starting(retry_for, now));
+        retry.schedule_next(cause.clone(), self.servers.len(), now);
         // Nobody there at all is an answer too, at the start.
-        if !self.was_reached && outage.attempts >= self.servers.len() {
-            return self.end(End::Unreachable(cause), reports);
+        if !self.has_ever_connected && retry.attempts >= self.servers.len() {
+            return self.end(SessionEnd::Unreachable(cause), events);
         }
         if was_up {
-            reports.push(Report::Lost { cause, tried_for });
+            events.push(ConnectionEvent::Lost { cause, retry_for });
         }
     }
 
     /// The server ended the connection: why another one may be tried, or why none.
-    fn after_refusal(&mut self, code: ErrorCode, text: String) -> Result<String, End> {
+    fn on_server_close(&mut self, code: ErrorCode, text: String) -> Result<String, SessionEnd> {
         match self.session.token() {
-            Some(_) if self.session.is_leaving() => Err(End::Left),
+            Some(_) if self.session.is_leaving() => Err(SessionEnd::Left),
             Some(_) if code.may_resume() => Ok(text),
             None if code == ErrorCode::NameTaken && self.hello_lost => Ok(text),
             None if code == ErrorCode::NameTaken => match self.names.pop_front() {
                 Some(name) => {
                     self.session = ClientSession::new(name, self.client.clone());
-                    // It was an answer, not an outage.
-                    self.outage = None;
+                    // It was an answer, not a failure.
+                    self.retry = None;
                     Ok(text)
                 }
-                None => Err(End::Refused(code, text)),
+                None => Err(SessionEnd::Refused(code, text)),
             },
-            _ if code == ErrorCode::ShuttingDown => Err(End::Stopped(text)),
-            Some(_) => Err(End::Dismissed(code, text)),
-            None => Err(End::Refused(code, text)),
+            _ if code == ErrorCode::ShuttingDown => Err(SessionEnd::Stopped(text)),
+            Some(_) => Err(SessionEnd::Closed(code, text)),
+            None => Err(SessionEnd::Refused(code, text)),
         }
     }
 
-    fn end(&mut self, end: End, reports: &mut Vec<Report>) {
+    fn end(&mut self, end: SessionEnd, events: &mut Vec<ConnectionEvent>) {
         self.is_over = true;
-        reports.push(Report::Ended(end));
+        events.push(ConnectionEvent::Ended(end));
     }
 }
 
-impl Outage {
-    fn beginning(tried_for: Duration, now: Instant) -> Self {
+impl RetryState {
+    fn starting(retry_for: Duration, now: Instant) -> Self {
         Self {
             since: now,
-            tried_for,
+            retry_for,
             attempts: 0,
             next: now,
             cause: String::new(),
@@ -397,11 +406,13 @@ impl Outage {
 
     /// An attempt failed. Once all addresses were tried, there is a pause, half of it by chance so that many clients do not come
     /// back in step.
-    fn postpone(&mut self, cause: String, servers: usize, now: Instant) {
+    fn schedule_next(&mut self, cause: String, servers: usize, now: Instant) {
         let rounds = u32::try_from(self.attempts / servers).unwrap_or(u32::MAX);
         let pause = match rounds {
             0 => Duration::ZERO,
-            _ => PAUSE_MIN.saturating_mul(1 << rounds.min(10)).min(PAUSE_MAX),
+            _ => RETRY_DELAY_MIN
+                .saturating_mul(1 << rounds.min(10))
+                .min(RETRY_DELAY_MAX),
         };
         let random = RandomState::new().build_hasher().finish();
         let percent = u32::try_from(50 + random % 51).unwrap_or(100);
@@ -411,7 +422,7 @@ impl Outage {
     }
 }
 
-impl Link {
+impl Transport {
     fn connecting(server: SocketAddr, now: Instant) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
@@ -425,7 +436,7 @@ impl Link {
             stream: socket.into(),
             is_connected: false,
             last_write: now,
-            owed_since: Some(now),
+            reply_due_since: Some(now),
         })
     }
 

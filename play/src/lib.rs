@@ -36,8 +36,8 @@ use std::time::{Duration, Instant};
 use forkade_protocol::ClientMessage;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::app::{App, Ending};
-use crate::connection::{Connection, Report};
+use crate::app::{App, ExitReason};
+use crate::connection::{Connection, ConnectionEvent};
 use crate::keys::KeyDecoder;
 use crate::options::Options;
 use crate::terminal::Terminal;
@@ -120,37 +120,37 @@ fn run(games: &Games, options: Options, servers: Vec<SocketAddr>) -> io::Result<
             "the server's name has no address",
         ));
     };
-    let mut player = Player {
-        app: App::new(games, &options.server, options.wish),
+    let mut client = Client {
+        app: App::new(games, &options.server, options.startup_action),
         connection,
         terminal: Terminal::take()?,
         signals,
         decoder: KeyDecoder::default(),
         started: Instant::now(),
-        said_goodbye: None,
-        terminal_is_gone: false,
+        goodbye_sent_at: None,
+        terminal_lost: false,
     };
-    let ended = player.play();
-    let Player {
+    let ended = client.run();
+    let Client {
         app,
         terminal,
         connection,
         ..
-    } = player;
+    } = client;
     // Words from here on go where the shell is.
     drop(terminal);
     let signalled = ended?;
-    if connection.is_waiting_to_come_back() {
+    if connection.has_resumable_session() {
         eprintln!(
             "forkade play: the connection was lost, so the server could not be told: it keeps your seat for a while."
         );
     }
-    match (signalled, app.ending()) {
+    match (signalled, app.exit_reason()) {
         (Some(signal), _) => {
             let status = u8::try_from(SIGNALLED + signal as i32);
             Ok(status.map_or(ExitCode::FAILURE, ExitCode::from))
         }
-        (None, Some(Ending::Gone(why))) => {
+        (None, Some(ExitReason::SessionEnded(why))) => {
             eprintln!("forkade play: {why}");
             Ok(ExitCode::FAILURE)
         }
@@ -159,7 +159,7 @@ fn run(games: &Games, options: Options, servers: Vec<SocketAddr>) -> io::Result<
 }
 
 /// All that plays.
-struct Player<'g> {
+struct Client<'g> {
     app: App<'g>,
     connection: Connection,
     terminal: Terminal,
@@ -167,9 +167,9 @@ struct Player<'g> {
     decoder: KeyDecoder,
     started: Instant,
     /// Since when the server has been told that we leave.
-    said_goodbye: Option<Instant>,
+    goodbye_sent_at: Option<Instant>,
     /// Nothing can be read from it or shown on it any more.
-    terminal_is_gone: bool,
+    terminal_lost: bool,
 }
 
 /// What there is to look after.
@@ -178,43 +178,43 @@ struct Ready {
     signals: bool,
 }
 
-impl Player<'_> {
+impl Client<'_> {
     /// Plays to the end. Gives the signal that ended it, if one did.
-    fn play(&mut self) -> io::Result<Option<Signal>> {
+    fn run(&mut self) -> io::Result<Option<Signal>> {
         let mut ended_by = None;
         loop {
-            for report in self.connection.step(Instant::now()) {
-                self.hear(report);
+            for event in self.connection.step(Instant::now()) {
+                self.on_event(event);
             }
-            self.app.pass_time(self.now_ms());
+            self.app.run_timers(self.now_ms());
             self.send();
             if self.is_over() {
                 return Ok(ended_by);
             }
-            if self.app.wants_redraw() {
-                self.terminal.forget();
+            if self.app.take_redraw_request() {
+                self.terminal.redraw_all();
             }
-            if !self.terminal_is_gone {
-                let picture = screen::draw(&self.app, self.terminal.size(), self.now_ms());
-                self.terminal.show(picture)?;
+            if !self.terminal_lost {
+                let contents = screen::draw(&self.app, self.terminal.size(), self.now_ms());
+                self.terminal.draw(contents)?;
             }
 
             let ready = self.wait()?;
             if ready.signals {
-                ended_by = self.take_signals()?.or(ended_by);
+                ended_by = self.handle_signals()?.or(ended_by);
             }
             if ready.keys {
-                self.take_keys()?;
+                self.handle_keys()?;
             }
-            if self.app.takes_a_break() {
+            if self.app.take_suspend_request() {
                 self.terminal.suspend()?;
             }
         }
     }
 
-    fn hear(&mut self, report: Report) {
+    fn on_event(&mut self, event: ConnectionEvent) {
         let now_ms = self.now_ms();
-        self.app.hear(report, now_ms);
+        self.app.on_event(event, now_ms);
     }
 
     fn send(&mut self) {
@@ -225,32 +225,32 @@ impl Player<'_> {
             }
             for message in messages {
                 if let Err(why) = self.connection.send(&message) {
-                    self.app.could_not_send(&why);
+                    self.app.on_send_failed(&why);
                 }
             }
             // What was queued goes out now rather than when something else happens. An answer may be here at once, and lead to the
             // next question.
-            for report in self.connection.step(Instant::now()) {
-                self.hear(report);
+            for event in self.connection.step(Instant::now()) {
+                self.on_event(event);
             }
         }
-        if self.app.ending() == Some(&Ending::Quit) && self.said_goodbye.is_none() {
-            self.said_goodbye = Some(Instant::now());
+        if self.app.exit_reason() == Some(&ExitReason::Quit) && self.goodbye_sent_at.is_none() {
+            self.goodbye_sent_at = Some(Instant::now());
             // What cannot be sent has nobody to be told to: we leave in any case.
             let _ = self.connection.send(&ClientMessage::Goodbye);
         }
-        for report in self.connection.step(Instant::now()) {
-            self.hear(report);
+        for event in self.connection.step(Instant::now()) {
+            self.on_event(event);
         }
     }
 
     /// Whether there is nothing left to wait for.
     fn is_over(&self) -> bool {
-        match (self.app.ending(), self.said_goodbye) {
+        match (self.app.exit_reason(), self.goodbye_sent_at) {
             (None, _) => false,
-            (Some(Ending::Gone(_)), _) => true,
-            (Some(Ending::Quit), None) => false,
-            (Some(Ending::Quit), Some(since)) => {
+            (Some(ExitReason::SessionEnded(_)), _) => true,
+            (Some(ExitReason::Quit), None) => false,
+            (Some(ExitReason::Quit), Some(since)) => {
                 !self.connection.is_up() || since.elapsed() >= GOODBYE_TIMEOUT
             }
         }
@@ -267,7 +267,7 @@ impl Player<'_> {
             .deadline()
             .map(|at| at.saturating_duration_since(now));
         let goodbye = self
-            .said_goodbye
+            .goodbye_sent_at
             .map(|since| (since + GOODBYE_TIMEOUT).saturating_duration_since(now));
         let waits = [escape, change, connection, goodbye].into_iter().flatten();
         let timeout = waits.min().map(|wait| {
@@ -280,7 +280,7 @@ impl Player<'_> {
         });
 
         let mut descriptors = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        if !self.terminal_is_gone {
+        if !self.terminal_lost {
             let input = self.terminal.input();
             descriptors.push(PollFd::from_borrowed_fd(input, PollFlags::IN));
         }
@@ -299,15 +299,15 @@ impl Player<'_> {
         let has_events = |index: usize| !descriptors[index].revents().is_empty();
         Ok(Ready {
             signals: has_events(0),
-            keys: !self.terminal_is_gone && (has_events(1) || escape.is_some()),
+            keys: !self.terminal_lost && (has_events(1) || escape.is_some()),
         })
     }
 
-    fn take_signals(&mut self) -> io::Result<Option<Signal>> {
+    fn handle_signals(&mut self) -> io::Result<Option<Signal>> {
         let mut ended_by = None;
         while let Some(received) = self.signals.read()? {
             match received.signal {
-                Signal::SIGWINCH => self.terminal.forget(),
+                Signal::SIGWINCH => self.terminal.redraw_all(),
                 signal => {
                     ended_by = Some(signal);
                     self.app.quit();
@@ -317,7 +317,7 @@ impl Player<'_> {
         Ok(ended_by)
     }
 
-    fn take_keys(&mut self) -> io::Result<()> {
+    fn handle_keys(&mut self) -> io::Result<()> {
         let input = self.terminal.input();
         let mut descriptors = [PollFd::from_borrowed_fd(input, PollFlags::IN)];
         let is_ready = poll(&mut descriptors, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
@@ -326,13 +326,13 @@ impl Player<'_> {
         } else if let Some(bytes) = self.terminal.read()? {
             self.decoder.take_in(&bytes)
         } else {
-            self.terminal_is_gone = true;
+            self.terminal_lost = true;
             self.app.quit();
             Vec::new()
         };
         let now_ms = self.now_ms();
         for key in keys {
-            self.app.press(key, now_ms);
+            self.app.on_key(key, now_ms);
         }
         Ok(())
     }

@@ -15,13 +15,13 @@ pub(crate) struct Listing {
     /// Which rooms are shown.
     pub filter: RoomFilter,
     rooms: Vec<RoomSummary>,
-    offered: Vec<GameInfo>,
-    chosen: Option<Entry>,
+    games: Vec<GameInfo>,
+    selected: Option<Entry>,
     /// Pages that have come of a list that is not complete yet.
-    coming: Vec<RoomSummary>,
+    pages: Vec<RoomSummary>,
     /// The request whose answer is awaited. It differs from those before, whose answers come too late.
-    awaited: Option<u32>,
-    asked_at_ms: Option<u64>,
+    pending_request: Option<u32>,
+    requested_at_ms: Option<u64>,
     /// Whether there has been a whole list.
     is_known: bool,
 }
@@ -36,23 +36,23 @@ pub(crate) enum Entry {
 
 /// What to do about a chosen entry.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
-    Sit(RoomId),
+pub(crate) enum EntryAction {
+    Join(RoomId),
     Watch(RoomId),
     /// A passcode is asked for.
     AskPasscode(u64),
-    Open(String),
+    Create(String),
 }
 
 impl Listing {
     /// Sets what can be played here.
-    pub(crate) fn offer(&mut self, games: Vec<GameInfo>) {
-        self.offered = games;
+    pub(crate) fn set_games(&mut self, games: Vec<GameInfo>) {
+        self.games = games;
     }
 
     /// What can be played here.
-    pub(crate) fn offered(&self) -> &[GameInfo] {
-        &self.offered
+    pub(crate) fn games(&self) -> &[GameInfo] {
+        &self.games
     }
 
     /// Whether the rooms are known at all.
@@ -78,93 +78,93 @@ impl Listing {
     /// All that can be chosen, from above to below.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
         let rooms = self.rooms.iter().map(|room| Entry::Room(room.room));
-        rooms.chain(self.offered.iter().map(|game| Entry::New(game.name.clone())))
+        rooms.chain(self.games.iter().map(|game| Entry::New(game.name.clone())))
     }
 
     /// Which of the [entries](Self::entries) is chosen; the first unless another one was.
-    pub(crate) fn chosen(&self) -> usize {
-        let chosen = self.chosen.as_ref();
+    pub(crate) fn selected(&self) -> usize {
+        let chosen = self.selected.as_ref();
         chosen
             .and_then(|chosen| self.entries().position(|entry| entry == *chosen))
             .unwrap_or(0)
     }
 
     /// Chooses another entry, so many below or above.
-    pub(crate) fn choose(&mut self, by: isize) {
+    pub(crate) fn move_selection(&mut self, by: isize) {
         let last = self.entries().count().saturating_sub(1);
-        let index = self.chosen().saturating_add_signed(by).min(last);
+        let index = self.selected().saturating_add_signed(by).min(last);
         let chosen = self.entries().nth(index);
-        self.chosen = chosen;
+        self.selected = chosen;
     }
 
     /// What is to be done about the chosen entry: to sit down where that is possible, unless one only wants to `watch`.
-    pub(crate) fn choice(&self, watch: bool, games: &Games) -> Option<Choice> {
-        match self.entries().nth(self.chosen())? {
-            Entry::New(game) => Some(Choice::Open(game)),
+    pub(crate) fn selected_action(&self, watch: bool, games: &Games) -> Option<EntryAction> {
+        match self.entries().nth(self.selected())? {
+            Entry::New(game) => Some(EntryAction::Create(game)),
             Entry::Room(id) => {
                 let room = self.rooms.iter().find(|room| room.room == id)?;
                 Some(if room.passcode {
-                    Choice::AskPasscode(room_number(id))
-                } else if watch || !has_seat(room, games) {
-                    Choice::Watch(id)
+                    EntryAction::AskPasscode(room_number(id))
+                } else if watch || !has_free_seat(room, games) {
+                    EntryAction::Watch(id)
                 } else {
-                    Choice::Sit(id)
+                    EntryAction::Join(id)
                 })
             }
         }
     }
 
     /// The message that asks for the list anew, if it is time.
-    pub(crate) fn ask(&mut self, request: u32, now_ms: u64) -> Option<ClientMessage> {
+    pub(crate) fn request_if_due(&mut self, request: u32, now_ms: u64) -> Option<ClientMessage> {
         if self.due_ms().is_some_and(|due| now_ms < due) {
             return None;
         }
-        self.asked_at_ms = Some(now_ms);
-        self.coming.clear();
+        self.requested_at_ms = Some(now_ms);
+        self.pages.clear();
         Some(self.page(request, None))
     }
 
     /// Asks as soon as possible.
-    pub(crate) fn hurry(&mut self) {
-        (self.asked_at_ms, self.awaited) = (None, None);
+    pub(crate) fn refresh_now(&mut self) {
+        (self.requested_at_ms, self.pending_request) = (None, None);
     }
 
     /// When the list is to be asked for again.
     pub(crate) fn due_ms(&self) -> Option<u64> {
-        self.asked_at_ms.map(|asked| asked + REFRESH_MS)
+        self.requested_at_ms.map(|asked| asked + REFRESH_MS)
     }
 
     /// Takes a page of the list. Gives the message that asks for the next one.
-    pub(crate) fn take(
+    pub(crate) fn on_page(
         &mut self,
         request: u32,
         rooms: Vec<RoomSummary>,
         next: Option<RoomId>,
         next_request: u32,
     ) -> Option<ClientMessage> {
-        if self.awaited != Some(request) {
+        if self.pending_request != Some(request) {
             return None;
         }
-        self.coming.extend(rooms);
+        self.pages.extend(rooms);
         if let Some(after) = next
-            && self.coming.len() < PLAY_ROOMS_MAX
+            && self.pages.len() < PLAY_ROOMS_MAX
         {
             return Some(self.page(next_request, Some(after)));
         }
-        (self.awaited, self.is_known) = (None, true);
+        (self.pending_request, self.is_known) = (None, true);
         // The choice stays where it was on the screen if what was chosen is gone.
-        let index = self.chosen();
-        self.rooms = std::mem::take(&mut self.coming);
+        let index = self.selected();
+        self.rooms = std::mem::take(&mut self.pages);
         let is_gone = |chosen: &Entry| !self.entries().any(|entry| entry == *chosen);
-        if self.chosen.as_ref().is_some_and(is_gone) {
-            self.chosen = None;
-            self.choose(isize::try_from(index).unwrap_or(0));
+        if self.selected.as_ref().is_some_and(is_gone) {
+            self.selected = None;
+            self.move_selection(isize::try_from(index).unwrap_or(0));
         }
         None
     }
 
     fn page(&mut self, request: u32, after: Option<RoomId>) -> ClientMessage {
-        self.awaited = Some(request);
+        self.pending_request = Some(request);
         ClientMessage::ListRooms {
             request,
             filter: self.filter.clone(),
@@ -174,7 +174,7 @@ impl Listing {
 }
 
 /// Whether one could sit down, as far as can be known: of games that this program does not know, it cannot be.
-fn has_seat(room: &RoomSummary, games: &Games) -> bool {
+fn has_free_seat(room: &RoomSummary, games: &Games) -> bool {
     let begins_at_once = games
         .find(&room.game)
         .is_some_and(|(_, game)| game.start_rule() == Start::AtOnce);
@@ -200,7 +200,7 @@ mod tests {
 
     fn listing(ids: &[u64]) -> Listing {
         let mut listing = Listing::default();
-        listing.offer(vec![GameInfo {
+        listing.set_games(vec![GameInfo {
             name: "tictactoe".into(),
             seats_min: 2,
             seats_max: 2,
@@ -211,48 +211,60 @@ mod tests {
     }
 
     fn renew(listing: &mut Listing, ids: &[u64]) {
-        listing.hurry();
-        assert!(listing.ask(5, 0).is_some());
+        listing.refresh_now();
+        assert!(listing.request_if_due(5, 0).is_some());
         let rooms = ids.iter().map(|id| room(*id)).collect();
-        assert_eq!(listing.take(5, rooms, None, 6), None);
+        assert_eq!(listing.on_page(5, rooms, None, 6), None);
     }
 
     #[test]
     fn the_choice_stays_with_its_room() {
         let mut list = listing(&[1, 2, 3]);
-        list.choose(1);
-        assert_eq!(list.choice(false, &Games::new()), Some(Choice::Sit(RoomId(2))));
-        renew(&mut list, &[0, 1, 2, 3]);
-        assert_eq!(list.choice(true, &Games::new()), Some(Choice::Watch(RoomId(2))));
-        renew(&mut list, &[0, 1, 3]);
-        assert_eq!(list.chosen(), 2, "what is gone gives its place to the next");
-        list.choose(100);
+        list.move_selection(1);
         assert_eq!(
-            list.choice(false, &Games::new()),
-            Some(Choice::Open("tictactoe".into()))
+            list.selected_action(false, &Games::new()),
+            Some(EntryAction::Join(RoomId(2)))
         );
-        list.choose(-100);
-        assert_eq!(list.chosen(), 0);
+        renew(&mut list, &[0, 1, 2, 3]);
+        assert_eq!(
+            list.selected_action(true, &Games::new()),
+            Some(EntryAction::Watch(RoomId(2)))
+        );
+        renew(&mut list, &[0, 1, 3]);
+        assert_eq!(list.selected(), 2, "what is gone gives its place to the next");
+        list.move_selection(100);
+        assert_eq!(
+            list.selected_action(false, &Games::new()),
+            Some(EntryAction::Create("tictactoe".into()))
+        );
+        list.move_selection(-100);
+        assert_eq!(list.selected(), 0);
     }
 
     #[test]
     fn a_room_that_is_full_is_watched_and_one_with_a_passcode_asks_for_it() {
         let mut list = listing(&[1, 2]);
         (list.rooms[0].taken, list.rooms[1].passcode) = (2, true);
-        assert_eq!(list.choice(false, &Games::new()), Some(Choice::Watch(RoomId(1))));
-        list.choose(1);
-        assert_eq!(list.choice(false, &Games::new()), Some(Choice::AskPasscode(3)));
+        assert_eq!(
+            list.selected_action(false, &Games::new()),
+            Some(EntryAction::Watch(RoomId(1)))
+        );
+        list.move_selection(1);
+        assert_eq!(
+            list.selected_action(false, &Games::new()),
+            Some(EntryAction::AskPasscode(3))
+        );
     }
 
     #[test]
     fn a_list_comes_in_pages_and_a_late_one_is_dropped() {
         let mut list = listing(&[]);
-        list.hurry();
-        assert!(list.ask(7, 1).is_some());
-        assert_eq!(list.ask(8, 2), None, "it was asked a moment ago");
-        assert_eq!(list.take(6, vec![room(9)], None, 8), None);
+        list.refresh_now();
+        assert!(list.request_if_due(7, 1).is_some());
+        assert_eq!(list.request_if_due(8, 2), None, "it was asked a moment ago");
+        assert_eq!(list.on_page(6, vec![room(9)], None, 8), None);
         assert!(list.rooms().is_empty());
-        let next = list.take(7, vec![room(1)], Some(RoomId(1)), 8);
+        let next = list.on_page(7, vec![room(1)], Some(RoomId(1)), 8);
         let after = next.map(|message| {
             matches!(
                 message,
@@ -263,14 +275,17 @@ mod tests {
             )
         });
         assert_eq!(after, Some(true));
-        assert_eq!(list.take(8, vec![room(2)], None, 9), None);
+        assert_eq!(list.on_page(8, vec![room(2)], None, 9), None);
         assert_eq!(list.rooms().len(), 2);
     }
 
     #[test]
     fn an_empty_lobby_of_a_server_without_games_has_nothing_to_choose() {
         let mut list = Listing::default();
-        list.choose(1);
-        assert_eq!((list.chosen(), list.choice(false, &Games::new())), (0, None));
+        list.move_selection(1);
+        assert_eq!(
+            (list.selected(), list.selected_action(false, &Games::new())),
+            (0, None)
+        );
     }
 }

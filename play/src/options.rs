@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, ArgGroup};
 use forkade_protocol::text::clean_player_name;
 
-use crate::app::Wish;
+use crate::app::StartupAction;
 
 /// Where a server listens unless it is told otherwise.
 const SERVER_DEFAULT: &str = "127.0.0.1:4000";
@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// Names, of which the first that is free is taken.
     pub names: Vec<String>,
     /// What to do first.
-    pub wish: Wish,
+    pub startup_action: StartupAction,
 }
 
 /// The subcommand as `--help` shows it.
@@ -94,17 +94,17 @@ pub(crate) fn parse(arguments: &[OsString], user: Option<&str>) -> Result<Option
     let matches = command.try_get_matches_from_mut(arguments.iter().skip(1))?;
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let watch = matches.get_flag("watch");
-    let wish = if let Some(game) = text("game") {
-        Wish::Game(game)
+    let startup_action = if let Some(game) = text("game") {
+        StartupAction::QuickMatch(game)
     } else if let Some(number) = matches.get_one::<u64>("room") {
-        Wish::Room {
+        StartupAction::Join {
             number: *number,
             watch,
         }
     } else if let Some(code) = text("invite") {
-        Wish::Invite { code, watch }
+        StartupAction::JoinByInvite { code, watch }
     } else {
-        Wish::Nothing
+        StartupAction::ShowLobby
     };
     let names = match text("name") {
         Some(name) => vec![clean_player_name(&name).map_err(|error| {
@@ -116,7 +116,11 @@ pub(crate) fn parse(arguments: &[OsString], user: Option<&str>) -> Result<Option
         None => names_of(user),
     };
     let server = text("server").unwrap_or_default();
-    Ok(Options { server, names, wish })
+    Ok(Options {
+        server,
+        names,
+        startup_action,
+    })
 }
 
 /// The user's own name, and the same with a number.
@@ -141,18 +145,21 @@ mod tests {
         let options = parsed("forkade play").expect("nothing is needed");
         assert_eq!(options.server, SERVER_DEFAULT);
         assert_eq!(options.names[..2], ["ann", "ann 2"]);
-        assert_eq!(options.wish, Wish::Nothing);
+        assert_eq!(options.startup_action, StartupAction::ShowLobby);
         let options = parsed("forkade play [::1]:5 --name Bob --room 3 --watch").expect("it makes sense");
-        let room = Wish::Room {
+        let room = StartupAction::Join {
             number: 3,
             watch: true,
         };
-        assert_eq!((options.server.as_str(), options.wish), ("[::1]:5", room));
+        assert_eq!(
+            (options.server.as_str(), options.startup_action),
+            ("[::1]:5", room)
+        );
         assert_eq!(options.names, ["Bob"]);
         let game = parsed("forkade play --game connect4")
             .expect("it makes sense")
-            .wish;
-        assert_eq!(game, Wish::Game("connect4".into()));
+            .startup_action;
+        assert_eq!(game, StartupAction::QuickMatch("connect4".into()));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) enum Drawing {
 
 /// What an event means for the one who shows it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Consequence {
+pub(crate) enum Effect {
     /// Nothing that was not shown.
     None,
     /// The game's view may be another one.
@@ -79,7 +79,7 @@ impl Room {
     }
 
     /// What has happened, in words. A fault of the game's own code is told like an event.
-    pub(crate) fn told(&self, event: &RoomEvent, games: &Games) -> String {
+    pub(crate) fn describe(&self, event: &RoomEvent, games: &Games) -> String {
         let name = |seat| {
             let name = self.name_of(seat).map(str::to_owned);
             name.or_else(|| self.former.get(&seat).cloned())
@@ -105,9 +105,9 @@ impl Room {
     }
 
     /// Takes in what has happened. An event that the snapshot contains changes nothing.
-    pub(crate) fn apply(&mut self, number: u64, event: &RoomEvent, now_ms: u64) -> Consequence {
+    pub(crate) fn apply(&mut self, number: u64, event: &RoomEvent, now_ms: u64) -> Effect {
         if number <= self.snapshot.event {
-            return Consequence::None;
+            return Effect::None;
         }
         self.remember_names();
         self.snapshot.event = number;
@@ -148,17 +148,17 @@ impl Room {
         }
         match event {
             RoomEvent::Game { .. } | RoomEvent::Finished { .. } | RoomEvent::TurnTimedOut { .. } => {
-                Consequence::ViewChanged
+                Effect::ViewChanged
             }
             // It says for whom, but not for how long.
-            RoomEvent::Reserved { .. } => Consequence::ViewChanged,
+            RoomEvent::Reserved { .. } => Effect::ViewChanged,
             // The game may take its share.
             RoomEvent::Joined { .. } | RoomEvent::Left { .. } | RoomEvent::Kicked { .. }
                 if !self.snapshot.view.is_empty() =>
             {
-                Consequence::ViewChanged
+                Effect::ViewChanged
             }
-            _ => Consequence::None,
+            _ => Effect::None,
         }
     }
 
@@ -202,7 +202,7 @@ impl Room {
     }
 
     /// Our own seat, if it is taken by us.
-    pub(crate) fn own(&self) -> Option<&SeatInfo> {
+    pub(crate) fn own_seat(&self) -> Option<&SeatInfo> {
         self.snapshot
             .seats
             .get(usize::from(self.snapshot.seat?))?

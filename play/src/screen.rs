@@ -5,7 +5,7 @@
 
 use forkade_protocol::{Phase, RoomSummary};
 
-use crate::app::{App, Link, Place, commands_here};
+use crate::app::{App, ConnectionStatus, Location, commands_here};
 use crate::listing::Entry;
 use crate::room::{Drawing, Room};
 use crate::styled::{Line, Style};
@@ -28,7 +28,7 @@ const LOG_LINES_MIN: usize = 5;
 
 /// What is to be on the screen.
 #[derive(Debug, Default)]
-pub(crate) struct Picture {
+pub(crate) struct ScreenContents {
     /// One for each row.
     pub lines: Vec<Line>,
     /// Column and row of the cursor, if there is a place for it.
@@ -47,15 +47,15 @@ struct Layout {
 }
 
 impl Layout {
-    /// Shares the rows out. `main_wanted`: as many as the room or the lobby has lines.
-    fn new(rows: usize, main_wanted: usize) -> Self {
+    /// Shares the rows out. `main_lines`: as many as the room or the lobby has lines.
+    fn new(rows: usize, main_lines: usize) -> Self {
         let input = rows.min(1);
         let title = usize::from(rows >= 2);
         let hint = usize::from(rows >= 4);
         let rule = usize::from(rows >= 10);
         let rest = rows - input - title - hint - 2 * rule;
         let log_min = LOG_LINES_MIN.min(rest / 3);
-        let main = main_wanted.min(rest - log_min);
+        let main = main_lines.min(rest - log_min);
         let log = rest - main;
         Self {
             title,
@@ -69,16 +69,16 @@ impl Layout {
 }
 
 /// Draws it.
-pub(crate) fn draw(app: &App<'_>, (columns, rows): (usize, usize), now_ms: u64) -> Picture {
+pub(crate) fn draw(app: &App<'_>, (columns, rows): (usize, usize), now_ms: u64) -> ScreenContents {
     if columns == 0 || rows == 0 {
-        return Picture::default();
+        return ScreenContents::default();
     }
     let rule = || Line::of(Style::Dim, &"─".repeat(columns));
     let help = app.help.map(|from| (from, help()));
-    let (main, chosen) = match (&help, &app.place) {
+    let (main, selected) = match (&help, &app.location) {
         (Some((_, help)), _) => (help.clone(), None),
-        (None, Place::Room(room)) => (of_room(app, room, columns, now_ms), None),
-        (None, Place::Lobby) => of_lobby(app),
+        (None, Location::Room(room)) => (room_lines(app, room, columns, now_ms), None),
+        (None, Location::Lobby) => lobby_lines(app),
     };
     let layout = Layout::new(rows, main.len());
     let (main_rows, log_rows) = match help {
@@ -86,9 +86,9 @@ pub(crate) fn draw(app: &App<'_>, (columns, rows): (usize, usize), now_ms: u64) 
         Some(_) => (layout.main + layout.log, 0),
         None => (layout.main, layout.log),
     };
-    let from = match (help, chosen) {
+    let from = match (help, selected) {
         (Some((from, help)), _) => from.min(help.len().saturating_sub(main_rows)),
-        (None, Some(chosen)) => (chosen + 2).saturating_sub(main_rows),
+        (None, Some(selected)) => (selected + 2).saturating_sub(main_rows),
         (None, None) => 0,
     };
 
@@ -102,7 +102,7 @@ pub(crate) fn draw(app: &App<'_>, (columns, rows): (usize, usize), now_ms: u64) 
     let (input, cursor) = input(app, columns);
     lines.extend((0..layout.input).map(|_| input.clone()));
     lines.extend((0..layout.hint).map(|_| hint(app)));
-    Picture {
+    ScreenContents {
         lines: lines.into_iter().map(|line| line.cut(columns)).collect(),
         cursor: u16::try_from(cursor).ok().zip(u16::try_from(input_row).ok()),
     }
@@ -123,15 +123,15 @@ fn title(app: &App<'_>, columns: usize, now_ms: u64) -> Line {
     if let Some(room) = app.room().map(Room::snapshot) {
         left = left.and(Style::Plain, &format!(", room {}", room_number(room.room)));
     }
-    let right = match &app.link {
-        Link::Connecting => Line::of(Style::Dim, "connecting"),
-        Link::Up => Line::of(Style::Good, "connected"),
-        Link::Lost {
+    let right = match &app.connection_status {
+        ConnectionStatus::Connecting => Line::of(Style::Dim, "connecting"),
+        ConnectionStatus::Up => Line::of(Style::Good, "connected"),
+        ConnectionStatus::Lost {
             since_ms,
-            tried_for_seconds,
+            retry_for_seconds,
         } => {
             let seconds = now_ms.saturating_sub(*since_ms) / 1000;
-            let text = format!("reconnecting, {seconds} s (up to {tried_for_seconds} s)");
+            let text = format!("reconnecting, {seconds} s (up to {retry_for_seconds} s)");
             Line::of(Style::Bad, &text)
         }
     };
@@ -140,8 +140,8 @@ fn title(app: &App<'_>, columns: usize, now_ms: u64) -> Line {
     left.cut(room).padded(room + 1).and_line(right)
 }
 
-fn of_lobby(app: &App<'_>) -> (Vec<Line>, Option<usize>) {
-    let chosen = app.listing.chosen();
+fn lobby_lines(app: &App<'_>) -> (Vec<Line>, Option<usize>) {
+    let selected = app.listing.selected();
     let heading = match (app.listing.rooms().is_empty(), &app.listing.filter.game) {
         (false, None) => format!(
             "     {:>5}  {:16}{:>7}  {:>8}  {:8}  name",
@@ -156,7 +156,7 @@ fn of_lobby(app: &App<'_>) -> (Vec<Line>, Option<usize>) {
         let text = match &entry {
             Entry::Room(id) => {
                 let room = app.listing.rooms().iter().find(|room| room.room == *id);
-                room.map_or_else(String::new, of_summary)
+                room.map_or_else(String::new, summary_text)
             }
             Entry::New(game) => {
                 let unknown = if app.games.find(game).is_some() {
@@ -167,16 +167,16 @@ fn of_lobby(app: &App<'_>) -> (Vec<Line>, Option<usize>) {
                 format!("new room: {game}{unknown}")
             }
         };
-        lines.push(if index == chosen {
-            Line::plain(" ▸ ").and(Style::Chosen, &format!("  {text} "))
+        lines.push(if index == selected {
+            Line::plain(" ▸ ").and(Style::Selected, &format!("  {text} "))
         } else {
             Line::plain(&format!("     {text}"))
         });
     }
-    (lines, Some(chosen))
+    (lines, Some(selected))
 }
 
-fn of_summary(room: &RoomSummary) -> String {
+fn summary_text(room: &RoomSummary) -> String {
     let phase = match room.phase {
         Phase::Waiting => "-",
         Phase::Playing => "on",
@@ -193,7 +193,7 @@ fn of_summary(room: &RoomSummary) -> String {
     )
 }
 
-fn of_room(app: &App<'_>, room: &Room, columns: usize, now_ms: u64) -> Vec<Line> {
+fn room_lines(app: &App<'_>, room: &Room, columns: usize, now_ms: u64) -> Vec<Line> {
     let mut lines = vec![room_heading(room), Line::default()];
     let board = board(room);
     let seats = seats(app, room, now_ms);
@@ -352,20 +352,20 @@ fn input(app: &App<'_>, columns: usize) -> (Line, usize) {
 
 /// What to do next.
 fn hint(app: &App<'_>) -> Line {
-    let text = match (&app.help, &app.place, &app.link) {
+    let text = match (&app.help, &app.location, &app.connection_status) {
         (Some(_), ..) => "↑↓ PgUp PgDn: scroll · any other key: back",
-        (None, _, Link::Connecting) => "Ctrl-C: quit",
-        (None, Place::Lobby, _) => {
+        (None, _, ConnectionStatus::Connecting) => "Ctrl-C: quit",
+        (None, Location::Lobby, _) => {
             "↑↓ Enter: join or open · F4: watch · F1: help · Ctrl-C: quit · or type a command"
         }
-        (None, Place::Room(room), _) => of_room_hint(app, room),
+        (None, Location::Room(room), _) => room_hint(app, room),
     };
     let scrolled = if app.scrolled > 0 { "(PgDn: newer) " } else { "" };
     Line::of(Style::Dim, scrolled).and(Style::Dim, text)
 }
 
-fn of_room_hint(app: &App<'_>, room: &Room) -> &'static str {
-    let is_ready = room.own().is_none_or(|own| own.ready);
+fn room_hint(app: &App<'_>, room: &Room) -> &'static str {
+    let is_ready = room.own_seat().is_none_or(|own| own.ready);
     match (room.snapshot().seat, room.snapshot().phase) {
         (None, _) => "type to talk to the room · \"leave\": lobby · F1: help",
         (Some(_), Phase::Playing) if room.game(app.games).is_none() => {
@@ -399,8 +399,8 @@ fn help() -> Vec<Line> {
     lines.push(Line::of(Style::Strong, "Keys"));
     for line in [
         "↑ ↓                    lobby: choose; else: what was typed before",
-        "Enter                  lobby: join, watch or open what is chosen; room: ready, or another match",
-        "F4                     lobby: watch what is chosen",
+        "Enter                  lobby: join, watch or open what is selected; room: ready, or another match",
+        "F4                     lobby: watch what is selected",
         "Tab                    completes commands and games",
         "PgUp PgDn              older and newer chat",
         "Esc, Ctrl-U            empties the line; Ctrl-W takes a word away",

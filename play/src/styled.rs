@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthChar as _;
 use forkade_text::escape::Escaped;
 
 /// Marks on one character that are shown; a pile of them would reach into the lines above.
-const MARKS_MAX: usize = 3;
+const COMBINING_MARKS_MAX: usize = 3;
 
 /// How text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) enum Style {
     Dim,
     Strong,
     /// The entry under the cursor keys.
-    Chosen,
+    Selected,
     Good,
     Bad,
 }
@@ -52,7 +52,7 @@ impl Line {
 
     /// The same with more text behind it.
     pub(crate) fn and(mut self, style: Style, text: &str) -> Self {
-        let text = harmless(text);
+        let text = sanitized(text);
         self.columns += columns_of(&text);
         match self.spans.last_mut() {
             Some((last, before)) if *last == style => before.push_str(&text),
@@ -175,7 +175,7 @@ impl Line {
 }
 
 /// Text of which everything can be seen, one character after the other.
-fn harmless(text: &str) -> String {
+fn sanitized(text: &str) -> String {
     let mut marks = 0;
     let joins = |character| matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
     let kept = text.chars().filter(|character| {
@@ -185,7 +185,7 @@ fn harmless(text: &str) -> String {
         }
         let is_mark = columns_of_character(*character) == 0 && !character.is_control();
         marks = if is_mark { marks + 1 } else { 0 };
-        marks <= MARKS_MAX
+        marks <= COMBINING_MARKS_MAX
     });
     Escaped(&kept.collect::<String>()).to_string()
 }
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(line.text(), "a\\u{1b}[2Jb\\rc\\u{9b}d\\u{202e}ef");
         assert_eq!(line.columns(), line.text().len());
         let piled = Line::plain(&format!("a{}", "\u{301}".repeat(50)));
-        assert_eq!(piled.text().chars().count(), 1 + MARKS_MAX);
+        assert_eq!(piled.text().chars().count(), 1 + COMBINING_MARKS_MAX);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crossterm::terminal::{
 };
 use rustix::process::{Signal, kill_current_process_group};
 
-use crate::screen::Picture;
+use crate::screen::ScreenContents;
 use crate::styled::{Line, Style};
 
 /// Pasted text is marked as such, so that a line end in it sends nothing.
@@ -73,34 +73,34 @@ impl Terminal {
         }
     }
 
-    /// Shows a picture: writes the lines that differ from what is there.
+    /// Shows a contents: writes the lines that differ from what is there.
     ///
     /// # Errors
     ///
     /// Those of write(2).
-    pub(crate) fn show(&mut self, picture: Picture) -> io::Result<()> {
+    pub(crate) fn draw(&mut self, contents: ScreenContents) -> io::Result<()> {
         let mut bytes = Vec::new();
         queue!(bytes, Hide)?;
-        if self.shown.len() != picture.lines.len() {
+        if self.shown.len() != contents.lines.len() {
             self.shown.clear();
             queue!(bytes, Clear(ClearType::All))?;
         }
-        for (row, line) in (0_u16..).zip(&picture.lines) {
+        for (row, line) in (0_u16..).zip(&contents.lines) {
             if self.shown.get(usize::from(row)) != Some(line) {
                 // Cleared before it is written: behind a full line the cursor still stands on its last column.
                 queue!(bytes, MoveTo(0, row), Clear(ClearType::CurrentLine))?;
                 write_line(&mut bytes, line)?;
             }
         }
-        if let Some((column, row)) = picture.cursor {
+        if let Some((column, row)) = contents.cursor {
             queue!(bytes, MoveTo(column, row), Show)?;
         }
-        self.shown = picture.lines;
+        self.shown = contents.lines;
         write_all(&bytes)
     }
 
     /// Forgets what is on the screen: it is another size now, or somebody else wrote on it.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn redraw_all(&mut self) {
         self.shown.clear();
     }
 
@@ -159,7 +159,7 @@ fn write_line(bytes: &mut Vec<u8>, line: &Line) -> io::Result<()> {
             Style::Plain => {}
             Style::Dim => queue!(bytes, SetAttribute(Attribute::Dim))?,
             Style::Strong => queue!(bytes, SetAttribute(Attribute::Bold))?,
-            Style::Chosen => queue!(bytes, SetAttribute(Attribute::Reverse))?,
+            Style::Selected => queue!(bytes, SetAttribute(Attribute::Reverse))?,
             Style::Good => queue!(bytes, SetForegroundColor(Color::Green))?,
             Style::Bad => queue!(bytes, SetForegroundColor(Color::Red))?,
         }

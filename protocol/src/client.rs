@@ -1,11 +1,11 @@
-//! A small blocking client over [`ClientSession`]: connects, comes back by itself when the connection is lost, and
-//! waits for answers.
+//! A small blocking client on top of [`ClientSession`]: it connects, reconnects and resumes after a lost connection,
+//! and waits for answers.
 //!
-//! One thread, one socket, no time of its own: reconnecting, resuming and heartbeats happen inside the calls that
-//! wait ([`receive`](Client::receive) and the requests), so a client has to call one of them now and then. Messages
-//! that arrive while a request waits for its answer are queued for `receive`.
+//! A client has no thread or timer. It reconnects, resumes and sends heartbeats only during calls that wait
+//! ([`receive`](Client::receive) and the requests), so a program has to make such a call now and then. Messages that
+//! arrive while a request waits for its answer are queued for `receive`.
 
-mod link;
+mod connection;
 mod requests;
 
 use std::{
@@ -17,62 +17,62 @@ use std::{
 
 use thiserror::Error;
 
-use self::link::{Link, Outage};
+use self::connection::{Connection, RetryState};
 pub use self::requests::NewRoom;
 use crate::{
     messages::{ClientMessage, ErrorCode, RejectCode, ServerMessage, Token},
     session::{ClientSession, Counters, SessionError, SessionInfo},
 };
 
-/// Messages that may wait in the queue while a request waits for its answer.
+/// Messages that can be queued while a request waits for its answer.
 pub const QUEUED_MESSAGES_MAX: usize = 4096;
 
-/// Nonces from here on are the library's own: `receive` does not show their pongs.
-pub const LIBRARY_NONCES_FROM: u64 = 1 << 63;
+/// The smallest nonce that the library uses for its own pings. `receive` does not return their pongs.
+pub const LIBRARY_NONCE_MIN: u64 = 1 << 63;
 
 /// Why a call failed.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// The address could not be resolved, or names nothing.
+    /// The address could not be resolved, or resolves to nothing.
     #[error("the server's address cannot be resolved")]
     Address(#[source] io::Error),
-    /// The first connection could not be made.
+    /// The first connection could not be established.
     #[error("cannot connect to {address}")]
     Connect {
-        /// The address tried last.
+        /// The last address that was tried.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The connection was lost and could not be made again in [`ClientOptions::reconnect_timeout`].
-    #[error("the connection was lost and could not be made again in {0:?}")]
-    GaveUp(Duration, #[source] io::Error),
-    /// No answer in time.
+    /// The connection was lost, and reconnecting failed for [`ClientOptions::reconnect_timeout`].
+    #[error("the connection was lost, and reconnecting failed for {0:?}")]
+    ReconnectTimeout(Duration, #[source] io::Error),
+    /// No answer arrived in time.
     #[error("no answer in {0:?}")]
     Timeout(Duration),
-    /// The server refused the request; it changed nothing.
+    /// The server rejected the request, which changed nothing.
     #[error("rejected: {code:?}: {text}")]
     Rejected {
-        /// Why, for programs.
+        /// The reason, for programs.
         code: RejectCode,
-        /// Why, for people.
+        /// The reason, for people.
         text: String,
     },
-    /// Bytes of the server's stream were lost while a request waited, its answer perhaps among them. A `Resync` tells
-    /// what is true now.
+    /// Bytes of the server's stream were lost while a request waited, possibly with its answer. A `Resync` with the
+    /// current state follows.
     #[error("the answer was lost with part of the server's stream")]
     AnswerLost,
-    /// More than [`QUEUED_MESSAGES_MAX`] messages came while a request waited for its answer.
-    #[error("more than {QUEUED_MESSAGES_MAX} messages came before the answer")]
+    /// More than [`QUEUED_MESSAGES_MAX`] messages arrived while a request waited for its answer.
+    #[error("more than {QUEUED_MESSAGES_MAX} messages arrived before the answer")]
     QueueFull,
-    /// The session is over, or does not take the message.
+    /// The session has ended, or cannot send the message.
     #[error(transparent)]
     Session(#[from] SessionError),
 }
 
 impl ClientError {
-    /// The code with which the server rejected the request, if it did.
+    /// The code of the rejection, if this is one.
     pub fn reject_code(&self) -> Option<RejectCode> {
         match self {
             Self::Rejected { code, .. } => Some(*code),
@@ -80,7 +80,7 @@ impl ClientError {
         }
     }
 
-    /// The code with which the server ended the connection, if it did.
+    /// The code of the `Error` with which the server ended the connection, if it sent one.
     pub fn error_code(&self) -> Option<ErrorCode> {
         match self {
             Self::Session(SessionError::Closed { code, .. }) => Some(*code),
@@ -89,25 +89,25 @@ impl ClientError {
     }
 }
 
-/// How long a client waits, and who it says it is.
+/// Timeouts and other options of a client.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// Program and version, for the operator.
+    /// Program and version of the client, for the operator.
     pub client: String,
-    /// The whole of [`Client::connect`]; later, one attempt to connect and be greeted.
+    /// Limit for all of [`Client::connect`]; later for each attempt to connect and complete the handshake.
     pub connect_timeout: Duration,
-    /// How long a lost connection is tried to be made again. Zero: not at all.
+    /// How long a client tries to reconnect after a lost connection. Zero: it does not try.
     pub reconnect_timeout: Duration,
-    /// The longest pause between two attempts; the first pauses are shorter.
+    /// The longest pause between two attempts. The first pauses are shorter.
     pub reconnect_pause_max: Duration,
-    /// How long a request waits for its answer, and `send` for room.
+    /// How long a request waits for its answer, and `send` for buffer space.
     pub reply_timeout: Duration,
-    /// After how long without sending a ping is sent. `None`: a third of the server's heartbeat timeout.
+    /// The client sends a ping after so long without a write. `None`: a third of the server's heartbeat timeout.
     pub heartbeat: Option<Duration>,
-    /// The local address to connect from. `None`: the system's choice.
+    /// The local address to connect from. `None`: the kernel chooses.
     pub local_address: Option<IpAddr>,
-    /// Bytes kept for sending them again, see [`ClientSession::with_unconfirmed_bytes_max`].
-    pub unconfirmed_bytes_max: usize,
+    /// Bytes kept for resending, see [`ClientSession::with_unacknowledged_bytes_max`].
+    pub unacknowledged_bytes_max: usize,
 }
 
 impl Default for ClientOptions {
@@ -120,24 +120,24 @@ impl Default for ClientOptions {
             reply_timeout: Duration::from_secs(10),
             heartbeat: None,
             local_address: None,
-            unconfirmed_bytes_max: crate::session::UNCONFIRMED_BYTES_MAX,
+            unacknowledged_bytes_max: crate::session::UNACKNOWLEDGED_BYTES_MAX,
         }
     }
 }
 
-/// See the module's documentation. Dropping it closes the connection without a goodbye: the server keeps the seat for
-/// its grace time.
+/// See the module's documentation. Dropping a client closes the connection without a goodbye, so the server keeps the
+/// seat for its grace time.
 #[derive(Debug)]
 pub struct Client {
     servers: Vec<SocketAddr>,
     options: ClientOptions,
     session: ClientSession,
-    link: Option<Link>,
-    /// Since when there is no greeted connection.
-    outage: Option<Outage>,
-    /// A `Hello` went out on a connection that was lost before the answer.
+    connection: Option<Connection>,
+    /// Present while no connection has completed its handshake.
+    retry: Option<RetryState>,
+    /// A connection was lost after `Hello` may have been sent and before its answer arrived.
     hello_lost: bool,
-    /// Why there will be no other connection; told once the queue is empty.
+    /// Why the session ended. Calls return it once the queue is empty.
     ended: Option<SessionError>,
     queue: VecDeque<ServerMessage>,
     next_request: u32,
@@ -146,10 +146,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects as a new player and waits for the greeting. A connection that ends without a word is tried again.
+    /// Connects as a new player and waits for the `Welcome`. If a connection ends without an `Error` from the server, the
+    /// client tries again.
     ///
     /// # Errors
-    /// [`ClientError::Connect`] if nobody listens; [`ClientError::Session`] with [`SessionError::Closed`] if the server
+    /// [`ClientError::Connect`] if no server listens; [`ClientError::Session`] with [`SessionError::Closed`] if the server
     /// refuses; [`ClientError::Timeout`], [`ClientError::Address`].
     pub fn connect(
         server: impl ToSocketAddrs,
@@ -160,7 +161,7 @@ impl Client {
         Self::connect_session(server, session, options)
     }
 
-    /// Connects as the player who has this token, in place of any other connection of that player.
+    /// Connects as the player that has this token, and replaces any other connection of that player.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -181,22 +182,24 @@ impl Client {
         let timeout = options.connect_timeout;
         let mut client = Self {
             servers: server.to_socket_addrs().map_err(ClientError::Address)?.collect(),
-            session: session.with_unconfirmed_bytes_max(options.unconfirmed_bytes_max),
-            link: None,
-            outage: Some(Outage::beginning(timeout)),
+            session: session.with_unacknowledged_bytes_max(options.unacknowledged_bytes_max),
+            connection: None,
+            retry: Some(RetryState::new(timeout)),
             hello_lost: false,
             options,
             ended: None,
             queue: VecDeque::new(),
             next_request: 1,
-            next_nonce: LIBRARY_NONCES_FROM,
+            next_nonce: LIBRARY_NONCE_MIN,
             last_pong: None,
         };
-        // Nobody there at all is an answer too: only a connection that was made and lost is worth another attempt.
-        client.open_link().map_err(|(address, source)| match address {
-            Some(address) => ClientError::Connect { address, source },
-            None => ClientError::Address(source),
-        })?;
+        // Only a connection that was established and lost is worth another attempt. If no server listens, that is final.
+        client
+            .open_connection()
+            .map_err(|(address, source)| match address {
+                Some(address) => ClientError::Connect { address, source },
+                None => ClientError::Address(source),
+            })?;
         client.session.begin()?;
         while !client.session.is_established() {
             client.step(started + timeout)?;
@@ -210,28 +213,28 @@ impl Client {
         Ok(client)
     }
 
-    /// The next message, waiting for one for at most `timeout` (a little longer if an attempt to reconnect is under
-    /// way). Zero: only what is there.
+    /// Returns the next message. Waits for at most `timeout`, or a little longer during an attempt to reconnect. Zero:
+    /// returns only a message that is already there.
     ///
     /// # Errors
-    /// [`ClientError::GaveUp`] if the connection cannot be made again, [`ClientError::Session`] if the session is over.
+    /// [`ClientError::ReconnectTimeout`] if reconnecting fails, [`ClientError::Session`] if the session has ended.
     pub fn receive(&mut self, timeout: Duration) -> Result<Option<ServerMessage>, ClientError> {
         self.receive_where(timeout, |_| true)
     }
 
-    /// The next message that `wanted` accepts. Others stay queued, in their order, for other calls.
+    /// Returns the next message for which `predicate` is true. Other messages stay queued in their order for other calls.
     ///
     /// # Errors
     /// As [`receive`](Self::receive), and [`ClientError::QueueFull`].
     pub fn receive_where(
         &mut self,
         timeout: Duration,
-        wanted: impl Fn(&ServerMessage) -> bool,
+        predicate: impl Fn(&ServerMessage) -> bool,
     ) -> Result<Option<ServerMessage>, ClientError> {
         let deadline = Instant::now() + timeout;
         let mut seen = 0;
         loop {
-            if let Some(found) = self.queue.range(seen..).position(&wanted) {
+            if let Some(found) = self.queue.range(seen..).position(&predicate) {
                 return Ok(self.queue.remove(seen + found));
             }
             seen = self.queue.len();
@@ -243,12 +246,12 @@ impl Client {
         }
     }
 
-    /// Sends a message: at once if the connection is up and takes it, else in later calls. It reaches the server exactly
+    /// Sends a message: at once if the connection is up and accepts it, else in later calls. It reaches the server exactly
     /// once, unless the session ends.
     ///
     /// # Errors
-    /// [`ClientError::Session`] if the session is over or the message cannot be sent; [`ClientError::Timeout`] if the
-    /// server does not take in what was sent before.
+    /// [`ClientError::Session`] if the session has ended or the message cannot be sent; [`ClientError::Timeout`] if the
+    /// server does not process what was sent before.
     pub fn send(&mut self, message: &ClientMessage) -> Result<(), ClientError> {
         let deadline = Instant::now() + self.options.reply_timeout;
         loop {
@@ -261,13 +264,14 @@ impl Client {
                 Err(error) => return Err(self.ended.clone().unwrap_or(error).into()),
             }
         }
-        if let Some(link) = &mut self.link {
-            link.write(&mut self.session);
+        if let Some(connection) = &mut self.connection {
+            connection.write(&mut self.session);
         }
         Ok(())
     }
 
-    /// Says goodbye: gives up seat and token, and waits until the server closes. Messages still queued are dropped.
+    /// Sends `Goodbye`, which gives up seat and token, and waits until the server closes the connection. Discards queued
+    /// messages.
     ///
     /// # Errors
     /// [`ClientError::Timeout`] if the server does not close; as [`receive`](Self::receive).
@@ -277,7 +281,7 @@ impl Client {
         loop {
             self.queue.clear();
             match self.ended.take() {
-                // However the server ended it, the player is gone. (The token is unknown if the connection was lost
+                // The player is gone, whatever code the server sent. (It sends `TokenUnknown` if the connection was lost
                 // after the goodbye had arrived.)
                 Some(SessionError::Ended | SessionError::Closed { .. }) => return Ok(()),
                 Some(error) => return Err(error.into()),
@@ -289,55 +293,54 @@ impl Client {
         }
     }
 
-    /// Cuts the connection like a pulled cable: a reset, no goodbye, what is under way is lost. The session stays, and
-    /// the next call that waits resumes it.
+    /// Resets the connection without a goodbye. Bytes in transit are lost. The next call that waits resumes the session.
     pub fn disconnect_abruptly(&mut self) {
-        if let Some(link) = self.link.take() {
-            link.reset();
+        if let Some(connection) = self.connection.take() {
+            connection.reset();
             self.session.connection_lost();
-            self.outage = Some(Outage::beginning(self.options.reconnect_timeout));
+            self.retry = Some(RetryState::new(self.options.reconnect_timeout));
         }
     }
 
-    /// From which local address the next connection is made.
+    /// Sets the local address of the next connection.
     pub fn set_local_address(&mut self, address: Option<IpAddr>) {
         self.options.local_address = address;
     }
 
-    /// The local end of the connection, while there is one.
+    /// The local address of the connection, if there is one.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.link.as_ref().and_then(Link::local_addr)
+        self.connection.as_ref().and_then(Connection::local_addr)
     }
 
-    /// Whether messages flow now.
+    /// Whether there is a connection that has completed its handshake.
     pub fn is_connected(&self) -> bool {
-        self.link.is_some() && self.session.is_established()
+        self.connection.is_some() && self.session.is_established()
     }
 
-    /// The session, to look at its offsets.
+    /// The session, for its offsets.
     pub fn session(&self) -> &ClientSession {
         &self.session
     }
 
-    /// What the `Welcome` said; `None` for a client made by [`resume`](Self::resume).
+    /// The content of the `Welcome`; `None` for a client made by [`resume`](Self::resume).
     pub fn session_info(&self) -> Option<&SessionInfo> {
         self.session.session_info()
     }
 
-    /// The secret for coming back.
+    /// The secret for resuming the session.
     ///
     /// # Panics
-    /// Never: a client exists only after its greeting.
+    /// Never: a client exists only after its handshake.
     pub fn token(&self) -> Token {
-        self.session.token().expect("a client has been greeted")
+        self.session.token().expect("the handshake is complete")
     }
 
-    /// Resumes, gaps and resyncs so far.
+    /// Counts of resumes, gaps and resyncs.
     pub fn counters(&self) -> Counters {
         self.session.counters()
     }
 
-    /// Waiting is pointless once the session is over, and must not let the queue grow without end.
+    /// Fails if the session has ended or the queue is full.
     fn check_before_waiting(&self) -> Result<(), ClientError> {
         match &self.ended {
             Some(error) => Err(error.clone().into()),

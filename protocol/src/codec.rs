@@ -1,7 +1,7 @@
-//! Values to bytes and back. The only file that names bincode, so that the crate can be replaced.
+//! Encoding and decoding of values. Only this file uses bincode, so that bincode can be replaced.
 //!
-//! The format is bincode 2's standard configuration over serde, spelled out in `WIRE.md`. Games use it too, for
-//! their actions, events, views, options and states. What a peer sends is decoded within a limit and never panics.
+//! The format is bincode 2's standard configuration over serde, as `WIRE.md` describes it. Games use it too, for
+//! their actions, events, views, options and states. Decoding a peer's input is limited and never panics.
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -11,14 +11,14 @@ use crate::limits::DECODE_BYTES_MAX;
 /// Why a value could not be encoded or decoded.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum CodecError {
-    /// The encoded value does not fit the buffer.
+    /// The encoded value does not fit into the buffer.
     #[error("the encoded value does not fit into {capacity} bytes")]
     BufferFull {
-        /// Bytes there were.
+        /// Size of the buffer in bytes.
         capacity: usize,
     },
-    /// The encoded message is longer than a frame may be.
-    #[error("the encoded message is longer than the {bytes_max} bytes that a frame may have")]
+    /// The encoded message is longer than a frame's body may be.
+    #[error("the encoded message is longer than the limit of {bytes_max} bytes for a frame")]
     MessageTooLarge {
         /// The limit.
         bytes_max: usize,
@@ -26,27 +26,27 @@ pub enum CodecError {
     /// The type cannot be encoded in this format.
     #[error("the value cannot be encoded: {0}")]
     Unencodable(String),
-    /// The bytes end before the value does.
-    #[error("the bytes end before the value does")]
+    /// The bytes end before the value is complete.
+    #[error("the bytes end before the value is complete")]
     Truncated,
-    /// Bytes are left over after the value.
+    /// Bytes follow the value.
     #[error("{count} bytes follow the end of the value")]
     TrailingBytes {
-        /// How many.
+        /// Number of these bytes.
         count: usize,
     },
-    /// The value claims more than the decode limit.
-    #[error("the value claims more than the limit of {bytes_max} bytes")]
+    /// The value needs more than the decode limit.
+    #[error("the value needs more than the decode limit of {bytes_max} bytes")]
     LimitExceeded {
         /// The limit.
         bytes_max: usize,
     },
-    /// The bytes are no value of the expected type.
-    #[error("the bytes are no value of the expected type: {0}")]
+    /// The bytes do not encode a value of the expected type.
+    #[error("the bytes do not encode a value of the expected type: {0}")]
     Malformed(String),
 }
 
-/// Encodes into the beginning of `buffer` and returns the number of bytes written.
+/// Encodes `value` to the beginning of `buffer` and returns the number of bytes written.
 ///
 /// # Errors
 /// [`CodecError::BufferFull`] if the value needs more bytes; [`CodecError::Unencodable`] for types outside the format.
@@ -56,7 +56,7 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, buffer: &mut [u8]) -> Resul
         .map_err(|error| encode_error(error, capacity))
 }
 
-/// Encodes into a new vector. For paths that are seldom taken and for tests; see [`encode_into`].
+/// Encodes `value` into a new vector. [`encode_into`] does not allocate and suits hot paths better.
 ///
 /// # Errors
 /// [`CodecError::Unencodable`] for types outside the format.
@@ -65,7 +65,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
         .map_err(|error| encode_error(error, usize::MAX))
 }
 
-/// Encodes at the end of `buffer` and returns the number of bytes added; after an error the buffer is as before.
+/// Appends the encoded `value` to `buffer` and returns the number of bytes added. After an error the buffer is unchanged.
 ///
 /// # Errors
 /// [`CodecError::Unencodable`] for types outside the format.
@@ -77,7 +77,7 @@ pub(crate) fn append<T: Serialize + ?Sized>(value: &T, buffer: &mut Vec<u8>) -> 
     })
 }
 
-/// Decodes one value that takes up all of `bytes`, within the limit for messages ([`DECODE_BYTES_MAX`]).
+/// Decodes one value, which must take up all of `bytes`, within the limit for messages ([`DECODE_BYTES_MAX`]).
 ///
 /// # Errors
 /// Any of the decoding variants of [`CodecError`].
@@ -85,8 +85,8 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     decode_within::<DECODE_BYTES_MAX, T>(bytes)
 }
 
-/// Decodes one value that takes up all of `bytes`, within a limit of the caller's own. The limit counts integers and
-/// lengths at their full width (up to eight times what they take encoded), everything else at its encoded size.
+/// Decodes one value, which must take up all of `bytes`, within the caller's limit. Integers and lengths count at their
+/// full width (up to eight times their encoded size), everything else at its encoded size.
 ///
 /// # Errors
 /// Any of the decoding variants of [`CodecError`].
@@ -117,8 +117,8 @@ fn decode_error(error: bincode::error::DecodeError, bytes_max: usize) -> CodecEr
     }
 }
 
-/// `#[serde(with = "bytes")]`: a `Vec<u8>` as its length and its bytes in one piece. Serde's default gives the same
-/// encoding, but byte by byte.
+/// `#[serde(with = "bytes")]`: encodes the bytes of a `Vec<u8>` in one call. Serde's default gives the same encoding,
+/// but byte by byte.
 pub(crate) mod bytes {
     use std::fmt;
 
@@ -148,15 +148,15 @@ pub(crate) mod bytes {
             Ok(bytes.to_vec())
         }
 
-        // Formats for people, such as the JSON of the test vectors, have no bytes but lists of numbers.
+        // Text formats, such as the JSON of the test vectors, represent bytes as lists of numbers.
         fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Vec<u8>, A::Error> {
             super::list::collect(sequence)
         }
     }
 }
 
-/// `#[serde(with = "list")]`: a `Vec` that grows with what is really there. Serde's own reserves up to a mebibyte
-/// because of a length that a peer merely announced.
+/// `#[serde(with = "list")]`: a `Vec` that grows with the elements received. Serde's own implementation reserves up to
+/// a mebibyte for a length that the peer only announced.
 pub(crate) mod list {
     use std::{fmt, marker::PhantomData};
 

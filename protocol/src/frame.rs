@@ -1,7 +1,6 @@
 //! Frames: a little-endian `u32` length, then that many bytes, which are one encoded message.
 //!
-//! Nothing here allocates: frames are found where they lie, and written where they shall go. (A message that owns
-//! text or bytes allocates them when it is decoded.)
+//! Splitting and writing frames does not allocate. (Decoding a message that owns text or bytes does.)
 
 use serde::Serialize;
 
@@ -10,30 +9,29 @@ use crate::{
     limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX},
 };
 
-/// What the beginning of a buffer holds.
+/// The result of [`split`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Split<'a> {
-    /// No whole frame yet: the buffer must come to hold at least this many bytes in all before one more look is
-    /// worth it.
+    /// The frame is not complete. Splitting again cannot succeed before the buffer holds `needed` bytes.
     Incomplete {
-        /// Bytes in all, not bytes more.
+        /// Bytes in total, including those already in the buffer.
         needed: usize,
     },
-    /// A whole frame.
+    /// A complete frame.
     Frame {
         /// The encoded message.
         body: &'a [u8],
-        /// Bytes of header and body: where the next frame begins.
+        /// Bytes of header and body. The next frame begins at this offset.
         total: usize,
     },
-    /// The header announces more than `max`: whatever follows cannot be trusted.
+    /// The header announces more than `max` bytes. The frame boundaries after it are unknown.
     TooLarge {
-        /// Bytes announced.
+        /// Announced bytes of the body.
         announced: usize,
     },
 }
 
-/// Looks for one frame, with a body of at most `max` bytes, at the beginning of `buffer`.
+/// Splits one frame, with a body of at most `max` bytes, off the beginning of `buffer`.
 pub fn split(buffer: &[u8], max: usize) -> Split<'_> {
     let Some((header, rest)) = buffer.split_first_chunk::<FRAME_HEADER_BYTES>() else {
         return Split::Incomplete {
@@ -51,12 +49,12 @@ pub fn split(buffer: &[u8], max: usize) -> Split<'_> {
     }
 }
 
-/// Writes `message` as a frame into the beginning of `buffer` and returns the frame's length, header included.
-/// A buffer of [`FRAME_TOTAL_BYTES_MAX`] bytes has room for every valid frame.
+/// Writes `message` as a frame to the beginning of `buffer` and returns the frame's length, including its header.
+/// Every valid frame fits into a buffer of [`FRAME_TOTAL_BYTES_MAX`] bytes.
 ///
 /// # Errors
-/// [`CodecError::MessageTooLarge`] if the message is longer than [`FRAME_BYTES_MAX`], [`CodecError::BufferFull`] if it
-/// is longer than the buffer. What the buffer holds then is unspecified.
+/// [`CodecError::MessageTooLarge`] if the message is longer than [`FRAME_BYTES_MAX`], [`CodecError::BufferFull`] if the
+/// frame is longer than the buffer. After an error the content of the buffer is unspecified.
 pub fn write_frame_into<T: Serialize + ?Sized>(message: &T, buffer: &mut [u8]) -> Result<usize, CodecError> {
     let capacity = buffer.len();
     let buffer = &mut buffer[..capacity.min(FRAME_TOTAL_BYTES_MAX)];
@@ -64,16 +62,16 @@ pub fn write_frame_into<T: Serialize + ?Sized>(message: &T, buffer: &mut [u8]) -
         return Err(CodecError::BufferFull { capacity });
     };
     let length = codec::encode_into(message, body).map_err(|error| match error {
-        CodecError::BufferFull { .. } if capacity >= FRAME_TOTAL_BYTES_MAX => too_large(),
+        CodecError::BufferFull { .. } if capacity >= FRAME_TOTAL_BYTES_MAX => message_too_large(),
         CodecError::BufferFull { .. } => CodecError::BufferFull { capacity },
         other => other,
     })?;
-    *header = header_of(length)?;
+    *header = encode_header(length)?;
     Ok(FRAME_HEADER_BYTES + length)
 }
 
-/// Adds `message` as a frame to the end of `buffer` and returns the frame's length, header included. After an error
-/// the buffer is as before.
+/// Appends `message` as a frame to `buffer` and returns the frame's length, including its header. After an error the
+/// buffer is unchanged.
 ///
 /// # Errors
 /// [`CodecError::MessageTooLarge`] if the message is longer than [`FRAME_BYTES_MAX`].
@@ -81,7 +79,7 @@ pub fn append_frame<T: Serialize + ?Sized>(message: &T, buffer: &mut Vec<u8>) ->
     let start = buffer.len();
     buffer.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
     let result = codec::append(message, buffer).and_then(|length| {
-        buffer[start..start + FRAME_HEADER_BYTES].copy_from_slice(&header_of(length)?);
+        buffer[start..start + FRAME_HEADER_BYTES].copy_from_slice(&encode_header(length)?);
         Ok(FRAME_HEADER_BYTES + length)
     });
     if result.is_err() {
@@ -90,14 +88,14 @@ pub fn append_frame<T: Serialize + ?Sized>(message: &T, buffer: &mut Vec<u8>) ->
     result
 }
 
-fn header_of(length: usize) -> Result<[u8; FRAME_HEADER_BYTES], CodecError> {
+fn encode_header(length: usize) -> Result<[u8; FRAME_HEADER_BYTES], CodecError> {
     match u32::try_from(length) {
         Ok(header) if length <= FRAME_BYTES_MAX => Ok(header.to_le_bytes()),
-        _ => Err(too_large()),
+        _ => Err(message_too_large()),
     }
 }
 
-fn too_large() -> CodecError {
+fn message_too_large() -> CodecError {
     CodecError::MessageTooLarge {
         bytes_max: FRAME_BYTES_MAX,
     }

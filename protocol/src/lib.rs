@@ -1,10 +1,9 @@
-//! The wire protocol of Forkade: what client and server say, how it becomes bytes, and a client that resumes by
-//! itself.
+//! The wire protocol of Forkade: messages, their encoding, and a client that resumes its session by itself.
 //!
-//! From the bottom up: [`codec`] makes bytes of values, [`frame`] delimits them, [`preamble`] opens a connection,
-//! [`messages`] is the vocabulary, [`text`] cleans what people type, [`limits`] bounds it all. [`session`] is a
-//! client without sockets, for whoever drives many connections from one loop; [`client`] is a blocking client over
-//! it. `WIRE.md` beside this crate is the specification, for clients in other languages.
+//! From the bottom up: [`codec`] encodes values, [`frame`] delimits messages in a byte stream, [`preamble`] opens a
+//! connection, [`messages`] defines all messages, [`text`] cleans names and chat, and [`limits`] holds every limit.
+//! [`session`] is a client without sockets, for programs that drive many connections from one event loop. [`client`]
+//! is a blocking client on top of it. `WIRE.md` beside this crate is the specification, for clients in other languages.
 
 #![forbid(unsafe_code)]
 

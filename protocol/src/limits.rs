@@ -1,25 +1,25 @@
-//! Every bound of the wire protocol, in one place, with its unit in its name.
+//! All limits of the wire protocol, each with its unit in its name.
 //!
-//! The server re-uses these for its own limits; what may differ between servers is told to the client in
+//! The server uses these as its own limits. The server sends limits that can differ between servers in
 //! [`Limits`](crate::messages::Limits).
 
 /// Bytes of a frame's header: the length of its body, as a little-endian `u32`.
 pub const FRAME_HEADER_BYTES: usize = 4;
 
-/// Bytes of a frame's body (one encoded message), in either direction. A longer one ends the connection.
+/// Bytes of a frame's body (one encoded message), in either direction. A longer body ends the connection.
 pub const FRAME_BYTES_MAX: usize = 8192;
 
-/// Bytes of a whole frame: header and the longest body.
+/// Bytes of the largest frame: header and body.
 pub const FRAME_TOTAL_BYTES_MAX: usize = FRAME_HEADER_BYTES + FRAME_BYTES_MAX;
 
-/// Bytes of the greeting that a client opens a connection with: preamble and first frame together.
+/// Bytes of a client's handshake: preamble and first frame together.
 pub const HANDSHAKE_BYTES_MAX: usize = 512;
 
-/// Bytes that decoding one message may account for. The codec charges an integer at its full width (8 bytes for a
-/// length) even where it takes one byte on the wire, so that eight times the frame accepts every frame.
+/// Bytes that the codec may charge for decoding one message. The codec charges an integer at its full width (8 bytes
+/// for a length) even if it takes one byte on the wire, so eight times the frame's size accepts every frame.
 pub const DECODE_BYTES_MAX: usize = 8 * FRAME_BYTES_MAX;
 
-/// Bytes of server stream after which a client confirms at the latest.
+/// Bytes of the server's stream after which a client must send a `Confirm`.
 pub const CONFIRM_EVERY_BYTES: u32 = 4096;
 
 /// Characters of a player's name, after cleaning.
@@ -37,19 +37,19 @@ pub const ROOM_NAME_BYTES_MAX: usize = 120;
 /// Bytes of a room's passcode.
 pub const PASSCODE_BYTES_MAX: usize = 64;
 
-/// Bytes of an invite code as the server writes it: twelve letters and digits in groups of four.
+/// Bytes of an invite code as the server formats it: twelve letters and digits in groups of four.
 pub const INVITE_CODE_BYTES: usize = 14;
 
-/// Seconds that a turn may be given by a room's settings.
+/// Longest turn that a room's settings can allow, in seconds.
 pub const TURN_SECONDS_MAX: u16 = 3600;
 
-/// Bytes of one chat text in UTF-8, after cleaning.
+/// Bytes of a chat text in UTF-8, after cleaning.
 pub const CHAT_BYTES_MAX: usize = 500;
 
 /// Bytes of a game's name.
 pub const GAME_NAME_BYTES_MAX: usize = 32;
 
-/// Bytes of what a client says about itself (program and version) in its greeting.
+/// Bytes of the client's program name and version in `Hello`.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 
 /// Bytes of the answer to a greeting: the frame `Welcome`, `Resumed` or `Error`.

@@ -1,8 +1,8 @@
-//! What client and server say to each other.
+//! The messages of client and server.
 //!
-//! The order of the variants is the wire format: a variant's position is its discriminant, and new ones go to the
-//! end with a new protocol version. `WIRE.md` is the specification. Actions, events, views and options of games are
-//! opaque bytes here; the games themselves encode them.
+//! The order of the variants is part of the wire format: a variant's position is its discriminant. New variants are
+//! added at the end, with a new protocol version. `WIRE.md` is the specification. Actions, events, views and options
+//! of games are opaque bytes here; the games encode them.
 
 mod codes;
 mod rooms;
@@ -18,11 +18,11 @@ pub use self::rooms::{
 };
 use crate::codec::{bytes, list};
 
-/// Identifies a room for as long as the server lives; never used twice.
+/// A room's id. It is unique for the lifetime of the server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RoomId(pub u64);
 
-/// Identifies a player for as long as the server lives; never used twice.
+/// A player's id. It is unique for the lifetime of the server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct PlayerId(pub u64);
 
@@ -38,8 +38,7 @@ impl fmt::Display for PlayerId {
     }
 }
 
-/// The secret with which a player comes back after its connection was lost. Whoever has it, is the player: it is
-/// never shown, not even by `Debug`.
+/// The secret for resuming a session. It gives full access to the session, so `Debug` does not print it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Token(pub [u8; 16]);
 
@@ -49,68 +48,68 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What a client says. `request` is a number of the client's choice that the answer repeats.
+/// A message of the client. `request` is a number that the client chooses and that the answer repeats.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ClientMessage {
     /// First frame of a new player, before its stream begins. Answer: `Welcome` or `Error`.
     Hello {
         /// The player's name; the server cleans it, see [`crate::text::clean_player_name`].
         name: String,
-        /// Program and version of the client, for the operator's eyes; at most
+        /// Program and version of the client, for the operator; at most
         /// [`CLIENT_NAME_BYTES_MAX`](crate::limits::CLIENT_NAME_BYTES_MAX) bytes.
         client: String,
     },
-    /// First frame of a player who comes back. Answer: `Resumed` or `Error`.
+    /// First frame on a connection that resumes a session. Answer: `Resumed` or `Error`.
     Resume {
-        /// From the `Welcome`.
+        /// The token from the `Welcome`.
         token: Token,
-        /// Bytes of the server's stream that the client has received and kept: where it wants to go on.
+        /// Offset in the server's stream of the first byte that the client still needs.
         received: u64,
     },
-    /// Asks for one page of rooms. Answer: `Rooms`.
+    /// Requests one page of rooms. Answer: `Rooms`.
     ListRooms {
         /// Repeated in the answer.
         request: u32,
-        /// Which rooms.
+        /// Selects rooms.
         filter: RoomFilter,
-        /// Only rooms after this one: `next` of the page before.
+        /// Selects rooms after this one: `next` of the previous page.
         after: Option<RoomId>,
     },
     /// Creates a room and takes a seat in it. Answer: `Joined` or `Rejected`.
     CreateRoom {
         /// Repeated in the answer.
         request: u32,
-        /// Name of the game, one of those in the `Welcome`.
+        /// Name of the game, one of the games in the `Welcome`.
         game: String,
         /// The room's name; the server cleans it, see [`crate::text::clean_room_name`].
         name: String,
-        /// What the room is to be like.
+        /// The room's settings.
         settings: RoomSettings,
     },
     /// Takes a seat. Answer: `Joined` or `Rejected`.
     JoinRoom {
         /// Repeated in the answer.
         request: u32,
-        /// Which room.
+        /// The room.
         room: RoomId,
         /// The room's passcode, if it has one.
         passcode: Option<String>,
     },
-    /// Takes a seat in some open room of this game, or in a new one. Answer: `Joined` or `Rejected`.
+    /// Takes a seat in a joinable room of this game, or in a new one. Answer: `Joined` or `Rejected`.
     QuickMatch {
         /// Repeated in the answer.
         request: u32,
         /// Name of the game.
         game: String,
-        /// The game's options, should a room have to be created.
+        /// The game's options, if a room has to be created.
         #[serde(with = "bytes")]
         options: Vec<u8>,
     },
-    /// Watches a room without a seat. Answer: `Joined` (with no seat) or `Rejected`.
+    /// Enters a room as a spectator. Answer: `Joined` (without a seat) or `Rejected`.
     Spectate {
         /// Repeated in the answer.
         request: u32,
-        /// Which room.
+        /// The room.
         room: RoomId,
         /// The room's passcode, if it has one.
         passcode: Option<String>,
@@ -120,102 +119,102 @@ pub enum ClientMessage {
         /// Repeated in the answer.
         request: u32,
     },
-    /// Says whether this seat is ready to start. Seen by all in the room as an event; answered only if rejected.
+    /// Sets whether this seat is ready to start. Everyone in the room gets an event; answered only if rejected.
     Ready {
         /// Repeated in the rejection.
         request: u32,
-        /// Ready, or no longer.
+        /// Whether the seat is ready.
         ready: bool,
     },
-    /// A move in the game. Its consequences are events; answered only if rejected.
+    /// Makes a move in the game. Its effects are events; answered only if rejected.
     Act {
         /// Repeated in the rejection.
         request: u32,
-        /// What the game defines.
+        /// The action, encoded by the game.
         #[serde(with = "bytes")]
         action: Vec<u8>,
     },
-    /// Says something. Answered only if rejected.
+    /// Sends a chat text. Answered only if rejected.
     Chat {
         /// Repeated in the rejection.
         request: u32,
-        /// To whom.
+        /// The recipients.
         scope: ChatScope,
         /// At most [`CHAT_BYTES_MAX`](crate::limits::CHAT_BYTES_MAX) bytes; see [`crate::text::clean_chat`].
         text: String,
     },
-    /// Asks for another match in the same room once one is over. Answered only if rejected.
+    /// Requests another match in the same room after one is over. Answered only if rejected.
     Rematch {
         /// Repeated in the rejection.
         request: u32,
     },
-    /// Tells how far the server's stream has been processed, so that the server can forget that part.
+    /// States how far the client has processed the server's stream, so that the server can discard that part.
     Confirm {
-        /// Bytes of the server's stream, from its beginning.
+        /// Offset in the server's stream.
         received: u64,
     },
-    /// Sign of life. Answer: `Pong`.
+    /// Heartbeat. Answer: `Pong`.
     Ping {
         /// Repeated in the answer.
         nonce: u64,
     },
-    /// The player leaves for good: seat and token are given up at once, then the server closes.
+    /// The player leaves for good and gives up its seat and token. The server closes the connection.
     Goodbye,
-    /// Takes a seat, or a place to watch, with a room's invite code, which stands in for id and passcode. Answer: `Joined`
-    /// or `Rejected`.
+    /// Takes a seat, or becomes a spectator, with a room's invite code, which replaces id and passcode. Answer: `Joined` or
+    /// `Rejected`.
     JoinByInvite {
         /// Repeated in the answer.
         request: u32,
-        /// From an `Invitation` or `Invited`; capital or small letters, with or without its hyphens.
+        /// The code from an `Invitation` or `Invited`; case-insensitive, with or without hyphens.
         code: String,
-        /// Watch instead of taking a seat.
+        /// Become a spectator instead of taking a seat.
         watch: bool,
     },
-    /// The owner changes the room's settings, all of them at once; while a match is being played, what it depends on must stay
-    /// as it is (seats, options, turn clock). Seen by all in the room as an event; answered only if rejected.
+    /// The owner changes all of the room's settings at once. During a match the settings that it depends on (seats, options,
+    /// turn clock) must stay unchanged. Everyone in the room gets an event; answered only if rejected.
     Configure {
         /// Repeated in the rejection.
         request: u32,
-        /// What the room is to be like from now on.
+        /// The new settings.
         settings: RoomSettings,
     },
-    /// The owner asks for the room's invite code. Answer: `Invitation` or `Rejected`.
+    /// The owner requests the room's invite code. Answer: `Invitation` or `Rejected`.
     Invite {
         /// Repeated in the answer.
         request: u32,
-        /// Make a new code: the one before it is worth nothing any more.
+        /// Create a new code, which invalidates the previous one.
         renew: bool,
     },
-    /// The owner keeps a free seat for a player for a while, who is told by `Invited`. Seen by all in the room as an event;
-    /// answered only if rejected. For a player who has a seat kept already, its time begins anew; one who was sent out is
-    /// welcome again.
+    /// The owner reserves a free seat for a player for a limited time. The player gets `Invited`, and everyone in the room
+    /// gets an event; answered only if rejected. If the player already has a reservation, its time starts again. A
+    /// reservation lifts a ban.
     Reserve {
         /// Repeated in the rejection.
         request: u32,
         /// The player's name.
         player: String,
     },
-    /// The owner takes the seat from a player, who cannot come back to this room. Seen by all in the room as an event;
-    /// answered only if rejected.
+    /// The owner takes the seat from a player and bans it from this room. Everyone in the room gets an event; answered only
+    /// if rejected.
     Kick {
         /// Repeated in the rejection.
         request: u32,
-        /// Whose.
+        /// The player's seat.
         seat: u8,
-        /// The name of the player whom the owner sees in that seat: if somebody else has it by now, nothing happens.
+        /// The player's name: if another player has the seat by now, the request is rejected.
         name: String,
     },
-    /// The owner makes another player the room's owner. Seen by all in the room as an event; answered only if rejected.
+    /// The owner makes another player the room's owner. Everyone in the room gets an event; answered only if rejected.
     HandOver {
         /// Repeated in the rejection.
         request: u32,
-        /// Which player.
+        /// The player's seat.
         seat: u8,
-        /// That player's name, as the owner sees it: if somebody else has the seat by now, nothing happens.
+        /// The player's name: if another player has the seat by now, the request is rejected.
         name: String,
     },
-    /// Asks how the room looks now, with the game's view of it: events of a game say what happened, and what that makes of the
-    /// view only the game itself knows. Answer: `Picture` or `Rejected`.
+    /// Requests the current state of the room, with the game's view. A client that does not compute the effect of the game's
+    /// events on the view uses this. Answer: `Picture` or `Rejected`.
     Look {
         /// Repeated in the answer.
         request: u32,
@@ -223,7 +222,7 @@ pub enum ClientMessage {
 }
 
 impl ClientMessage {
-    /// The request number, of messages that have one.
+    /// The request number, for messages that have one.
     pub fn request(&self) -> Option<u32> {
         match self {
             Self::ListRooms { request, .. }
@@ -252,149 +251,150 @@ impl ClientMessage {
     }
 }
 
-/// What the server says. `request` repeats the number of the message that is answered.
+/// A message of the server. `request` repeats the number of the message that it answers.
 ///
-/// `Welcome`, `Resumed`, `Error` and `ShuttingDown` belong to one connection and stand outside the server's stream: their
-/// bytes are not counted in its offsets.
+/// `Welcome`, `Resumed`, `Error` and `ShuttingDown` belong to a connection and not to the server's stream: offsets do not
+/// count their bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ServerMessage {
-    /// Answer to `Hello`; the streams of both sides begin after it.
+    /// Answer to `Hello`. The server's stream begins after it.
     Welcome {
         /// The protocol version of this connection.
         version: u16,
-        /// For `Resume`.
+        /// The token for `Resume`.
         token: Token,
-        /// Who the client is now.
+        /// The client's player id.
         player: PlayerId,
-        /// The name as the server cleaned it.
+        /// The player's name, as the server cleaned it.
         name: String,
-        /// What this server allows.
+        /// The server's limits.
         limits: Limits,
-        /// What can be played here.
+        /// The games that the server offers.
         #[serde(with = "list")]
         games: Vec<GameInfo>,
     },
-    /// Answer to `Resume`; the streams of both sides go on after it.
+    /// Answer to `Resume`. Both streams continue after it.
     Resumed {
-        /// Bytes of the client's stream that the server has taken in for good: the client sends again from there.
+        /// Offset up to which the server has processed the client's stream. The client sends its stream again from there.
         received: u64,
-        /// Offset in the server's stream of the byte that follows this frame. If it is not the one asked for, bytes
-        /// were lost and a `Resync` follows.
+        /// Offset in the server's stream of the byte that follows this frame. If it is greater than the requested offset,
+        /// bytes were lost and a `Resync` follows.
         resuming_at: u64,
     },
     /// One page of rooms.
     Rooms {
-        /// Whose answer this is.
+        /// The request that this answers.
         request: u32,
-        /// In the server's order, which pages keep.
+        /// The rooms, in the same order on all pages.
         #[serde(with = "list")]
         rooms: Vec<RoomSummary>,
-        /// There are more: ask again with this as `after`.
+        /// Value of `after` for the next page, if there is one.
         next: Option<RoomId>,
     },
-    /// You are in a room now.
+    /// The client is in a room now.
     Joined {
-        /// Whose answer this is.
+        /// The request that this answers.
         request: u32,
-        /// The room as you find it.
+        /// The room's current state.
         snapshot: Snapshot,
     },
-    /// Something happened in your room.
+    /// An event in the client's room.
     Event {
-        /// Goes up within a room, by one with each event; numbers are left out where an event was for others only.
+        /// Increases by one with each event of a room. The client does not receive the numbers of events that are only for
+        /// others.
         number: u64,
-        /// What happened.
+        /// The event.
         event: RoomEvent,
     },
-    /// Events (or more) were lost on the way to you; here is what is true now.
+    /// Part of the stream was lost, or the client fell behind the room's log. The snapshot replaces what is missing.
     Resync {
-        /// Your room, or nothing if you are in none.
+        /// The client's room; `None` if it is in none.
         snapshot: Option<Snapshot>,
     },
-    /// A request was refused and changed nothing.
+    /// The server rejected a request, which changed nothing.
     Rejected {
-        /// Whose answer this is.
+        /// The request that this answers.
         request: u32,
-        /// Why, for programs.
+        /// The reason, for programs.
         code: RejectCode,
-        /// Why, for people.
+        /// The reason, for people.
         text: String,
     },
-    /// You have left the room.
+    /// The client has left the room.
     Left {
-        /// Whose answer this is.
+        /// The request that this answers.
         request: u32,
     },
-    /// Somebody says something to the lobby or to you. (In a room it is a [`RoomEvent::Chat`].)
+    /// A chat text to the lobby or to the client. (A text to a room is a [`RoomEvent::Chat`].)
     Chat {
-        /// To whom it was said; of a whisper, the name of its addressee.
+        /// The recipients; for a whisper with the recipient's name.
         scope: ChatScope,
-        /// Who says it; empty if it is the server itself: an operator.
+        /// The sender's name; empty if an operator of the server sent it.
         from: String,
-        /// What.
+        /// The text.
         text: String,
     },
     /// Answer to `Ping`.
     Pong {
-        /// From the `Ping`.
+        /// The nonce of the `Ping`.
         nonce: u64,
-        /// Bytes of the client's stream that the server has taken in for good; the client may forget them.
+        /// Offset up to which the server has processed the client's stream. The client may discard everything before it.
         received: u64,
     },
-    /// The connection ends after this frame, and why.
+    /// The server closes the connection after this frame.
     Error {
-        /// Why, for programs; [`ErrorCode::may_resume`] tells whether to come back.
+        /// The reason, for programs. [`ErrorCode::may_resume`] tells whether the client may resume.
         code: ErrorCode,
-        /// Why, for people.
+        /// The reason, for people.
         text: String,
     },
-    /// The server stops: connection and session end after this frame.
+    /// The server stops: the connection and the session end after this frame.
     ShuttingDown {
-        /// For people.
+        /// The reason, for people.
         text: String,
     },
-    /// The match in your room has begun.
+    /// The match in the client's room has begun.
     Started {
-        /// The room with your own view of the match.
+        /// The room, with the client's view of the match.
         snapshot: Snapshot,
     },
-    /// Your room's invite code.
+    /// The room's invite code.
     Invitation {
-        /// Whose answer this is.
+        /// The request that this answers.
         request: u32,
-        /// With it, anybody can come in as long as the room has a free seat.
+        /// Anyone with this code can join while the room has a free seat.
         code: String,
     },
-    /// A seat is kept for you in somebody's room.
+    /// A seat is reserved for the client.
     Invited {
-        /// Which room.
+        /// The room.
         room: RoomId,
         /// Name of its game.
         game: String,
-        /// The room's own name.
+        /// The room's name.
         name: String,
-        /// Who keeps the seat for you.
+        /// Name of the player that reserved the seat.
         from: String,
-        /// For `JoinByInvite`.
+        /// The room's invite code, for `JoinByInvite`.
         code: String,
-        /// For how long.
+        /// Duration of the reservation, in seconds.
         seconds: u16,
     },
-    /// You are no longer in the room, by no wish of yours.
+    /// The room's owner removed the client from the room.
     Removed {
-        /// Which room.
+        /// The room.
         room: RoomId,
-        /// Why, for people.
+        /// The reason, for people.
         text: String,
     },
-    /// Lines of the lobby's chat were lost on the way to you: you read more slowly than they came.
+    /// The server dropped lines of the lobby's chat, because the client reads more slowly than they arrive.
     ChatMissed {
-        /// How many.
+        /// Number of dropped lines.
         lines: u64,
     },
-    /// Your room as it looks now. Events that are contained in it may still be on their way to you: their numbers tell.
+    /// Answer to `Look`: the room's current state. Events that it already includes may still follow; their numbers tell.
     Picture {
-        /// Whose answer this is.
+        /// The request that this answers.
         request: u32,
         /// The room.
         snapshot: Snapshot,
@@ -402,7 +402,7 @@ pub enum ServerMessage {
 }
 
 impl ServerMessage {
-    /// The request that this answers, if it answers one.
+    /// The number of the request that this answers, if it answers one.
     pub fn request(&self) -> Option<u32> {
         match self {
             Self::Rooms { request, .. }
@@ -416,12 +416,12 @@ impl ServerMessage {
     }
 }
 
-/// Who shall read a chat text.
+/// The recipients of a chat text.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ChatScope {
-    /// All in the room.
+    /// Everyone in the room.
     Room,
-    /// All who are on the server.
+    /// Everyone on the server.
     Lobby,
     /// One player.
     Whisper {
@@ -433,29 +433,29 @@ pub enum ChatScope {
 /// A game that the server offers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GameInfo {
-    /// Its name.
+    /// The game's name.
     pub name: String,
-    /// Fewest seats of a room.
+    /// Smallest number of seats of a room.
     pub seats_min: u8,
-    /// Most seats of a room.
+    /// Greatest number of seats of a room.
     pub seats_max: u8,
-    /// 0: turn by turn.
+    /// Ticks per second; 0 for a turn-based game.
     pub ticks_per_second: u16,
 }
 
-/// What this server allows, and what it expects.
+/// Limits of the server, and what it requires of clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Limits {
-    /// Bytes of a frame's body.
+    /// Greatest number of bytes of a frame's body.
     pub frame_bytes_max: u32,
-    /// Bytes of a player's name.
+    /// Greatest number of bytes of a player's name.
     pub name_bytes_max: u32,
-    /// Bytes of a chat text.
+    /// Greatest number of bytes of a chat text.
     pub chat_bytes_max: u32,
-    /// The client confirms at least once in so many bytes of the server's stream.
+    /// The client must confirm at least once in this number of bytes of the server's stream.
     pub confirm_every_bytes: u32,
-    /// A client that completes no frame for so long is taken for gone.
+    /// The server closes the connection of a client that completes no frame for this time, in milliseconds.
     pub heartbeat_timeout_ms: u32,
-    /// How long a seat is kept for a player without a connection.
+    /// How long the server keeps the seat of a player without a connection, in milliseconds.
     pub seat_grace_ms: u32,
 }

@@ -1,12 +1,12 @@
-//! The first bytes of a connection: a magic number, and the protocol versions that the client speaks.
+//! The preamble: the first bytes of a connection, with a magic number and the protocol versions that the client speaks.
 //!
-//! The first byte is neither ASCII nor telnet's `0xFF`, so that a person's first keystroke on the game port is told
-//! from a program's preamble by one byte.
+//! The first byte is neither ASCII nor telnet's `0xFF`, so one byte distinguishes a program's preamble from text that a
+//! person types on the game port.
 
 /// Bytes of a preamble: magic number, lowest and highest version as little-endian `u16`.
 pub const PREAMBLE_BYTES: usize = 8;
 
-/// How every preamble begins.
+/// The magic number at the beginning of every preamble.
 pub const MAGIC: [u8; 4] = [0xF7, b'F', b'K', b'D'];
 
 /// The lowest protocol version that this crate speaks.
@@ -15,25 +15,25 @@ pub const VERSION_MIN: u16 = 1;
 /// The highest protocol version that this crate speaks.
 pub const VERSION_MAX: u16 = 1;
 
-/// What the first bytes of a connection are.
+/// The result of [`classify`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PreambleResult {
-    /// A preamble so far, but not all of it.
+    /// The bytes can be the beginning of a preamble; more bytes are needed.
     Incomplete,
-    /// A whole preamble; the first frame begins after its [`PREAMBLE_BYTES`] bytes.
+    /// A complete preamble. The first frame follows its [`PREAMBLE_BYTES`] bytes.
     Preamble {
         /// Lowest version that the client speaks.
         min: u16,
         /// Highest version that the client speaks, not below the lowest.
         max: u16,
     },
-    /// It begins like a preamble and is none.
+    /// The first byte is a preamble's, but the rest is not.
     Invalid,
-    /// Anything else: text mode.
+    /// The first byte is not a preamble's: the connection uses text mode.
     Text(u8),
 }
 
-/// The preamble of a client that speaks the versions `min` to `max`.
+/// Encodes the preamble of a client that speaks the versions `min` to `max`.
 pub fn build(min: u16, max: u16) -> [u8; PREAMBLE_BYTES] {
     let mut preamble = [0; PREAMBLE_BYTES];
     preamble[..4].copy_from_slice(&MAGIC);
@@ -42,7 +42,7 @@ pub fn build(min: u16, max: u16) -> [u8; PREAMBLE_BYTES] {
     preamble
 }
 
-/// Says what the first bytes of a connection are, as early as they can be told. Bytes after the preamble are ignored.
+/// Classifies the first bytes of a connection, as soon as they are unambiguous. Bytes after the preamble are ignored.
 pub fn classify(bytes: &[u8]) -> PreambleResult {
     match bytes.first() {
         None => return PreambleResult::Incomplete,
@@ -66,7 +66,7 @@ pub fn classify(bytes: &[u8]) -> PreambleResult {
     }
 }
 
-/// The highest version that a client speaking `min` to `max` has in common with this crate.
+/// The highest version that both this crate and a client of versions `min` to `max` speak, if there is one.
 pub fn negotiate(min: u16, max: u16) -> Option<u16> {
     let version = max.min(VERSION_MAX);
     (version >= min.max(VERSION_MIN)).then_some(version)

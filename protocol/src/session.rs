@@ -1,58 +1,58 @@
-//! A client's session without sockets: bytes in, messages out, and the other way round.
+//! A client's session without sockets: received bytes in, messages out, and the reverse for sending.
 //!
-//! A session outlives its connections. It counts the bytes of both streams, confirms what it has received, keeps what
-//! the server has not taken in yet, and after a lost connection goes on from the exact byte. It holds no socket and
-//! no clock: one loop can drive thousands, and tests can cut a connection at any byte. For every connection:
+//! A session outlives its connections. It counts the bytes of both streams, confirms what it has received, keeps its
+//! output until the server has processed it, and resumes at the exact byte after a lost connection. It holds no socket
+//! and reads no clock, so one event loop can drive thousands of sessions, and tests can cut a connection at any byte.
+//! For each connection:
 //!
-//! 1. [`begin`](ClientSession::begin) when it is established;
-//! 2. write [`bytes`](ClientSession::bytes) and report what was written by [`advance`](ClientSession::advance);
-//! 3. give what arrives to [`receive`](ClientSession::receive), then call
-//!    [`next_message`](ClientSession::next_message) until it returns `None`; then there may be bytes to write;
-//! 4. [`connection_lost`](ClientSession::connection_lost) when it ends, and begin again with another one, unless the
-//!    session [`is_ended`](ClientSession::is_ended).
+//! 1. call [`begin`](ClientSession::begin) when it is established;
+//! 2. write [`bytes`](ClientSession::bytes), and report the number of written bytes with
+//!    [`advance`](ClientSession::advance);
+//! 3. pass received bytes to [`receive`](ClientSession::receive), then call
+//!    [`next_message`](ClientSession::next_message) until it returns `None`; after that there may be bytes to write;
+//! 4. call [`connection_lost`](ClientSession::connection_lost) when it ends, and begin again with a new connection,
+//!    unless the session [`is_ended`](ClientSession::is_ended).
 //!
-//! Memory is bounded: at most [`INPUT_BYTES_MAX`] unprocessed input and `unconfirmed_bytes_max` of output.
+//! Memory is bounded: a session keeps at most [`INPUT_BYTES_MAX`] of unprocessed input and
+//! [`UNACKNOWLEDGED_BYTES_MAX`] (or a configured number of bytes) of output.
 
 mod error;
+mod output;
 
 pub use self::error::SessionError;
+pub use self::output::UNACKNOWLEDGED_BYTES_MAX;
+use self::output::{OutputStream, Reserve};
 use crate::{
     byte_queue::ByteQueue,
     codec,
     frame::{self, Split},
-    limits::{CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX},
+    limits::{CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX},
     messages::{ClientMessage, GameInfo, Limits, PlayerId, ServerMessage, Token},
     preamble,
 };
 
-/// Bytes of sent stream that a session keeps, unless it is told otherwise, until the server has taken them in.
-pub const UNCONFIRMED_BYTES_MAX: usize = 64 * 1024;
-
-/// Bytes that may have been received but not yet fetched as messages.
+/// Bytes that a session accepts before they are fetched as messages.
 pub const INPUT_BYTES_MAX: usize = 256 * 1024;
 
-/// The nonce of the session's own pings, whose answers no caller sees.
+/// The nonce of the session's own pings. The session does not return their pongs.
 pub const SESSION_NONCE: u64 = u64::MAX;
 
-/// Bytes of `unconfirmed_bytes_max` that only the session's own confirms and pings may use.
-const CONTROL_BYTES_RESERVED: usize = 256;
-
-/// Who the server says the client is.
+/// The content of the `Welcome`, except the token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionInfo {
     /// Protocol version of the connection.
     pub version: u16,
-    /// The player.
+    /// The client's player id.
     pub player: PlayerId,
-    /// The name as the server cleaned it.
+    /// The player's name, as the server cleaned it.
     pub name: String,
-    /// What the server allows.
+    /// The server's limits.
     pub limits: Limits,
-    /// What can be played.
+    /// The games that the server offers.
     pub games: Vec<GameInfo>,
 }
 
-/// What happened to a session so far.
+/// Counts of events in a session.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counters {
     /// Connections on which the session was resumed.
@@ -63,18 +63,18 @@ pub struct Counters {
     pub resyncs: u64,
 }
 
-/// How far the current connection is.
+/// State of the handshake on the current connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     /// There was no connection yet.
     New,
-    /// `Hello` is queued or sent.
-    Introducing,
-    /// `Resume` is queued or sent.
-    Resuming,
-    /// Both streams flow.
-    Open,
-    /// There will be no other connection.
+    /// `Hello` is queued or sent, and not answered.
+    HelloSent,
+    /// `Resume` is queued or sent, and not answered.
+    ResumeSent,
+    /// The handshake is complete.
+    Established,
+    /// The session has ended and cannot be resumed.
     Ended,
 }
 
@@ -88,28 +88,23 @@ pub struct ClientSession {
     stage: Stage,
     connected: bool,
     leaving: bool,
-    /// Preamble and first frame of this connection, which belong to no stream.
-    greeting: ByteQueue,
-    /// The client's stream from `output_start` on: what the server has not taken in for certain.
-    output: ByteQueue,
-    output_start: u64,
-    /// Offset in the client's stream of the next byte to write to this connection.
-    written: u64,
-    /// Whether `output_start` counts from the stream's beginning; a session made from a bare token learns it.
+    /// Unwritten bytes of this connection's preamble and first frame, which belong to no stream.
+    handshake: ByteQueue,
+    output: OutputStream,
+    /// Whether the offsets of `output` are absolute. A session made from a token alone learns its offset from the server.
     output_offset_known: bool,
-    unconfirmed_bytes_max: usize,
     input: ByteQueue,
     /// Offset in the server's stream up to which messages were fetched: always the end of a frame.
     received: u64,
-    /// The last `received` that the server was told.
+    /// The value of `received` that was last sent to the server.
     confirmed: u64,
-    /// A ping of the session's own has not been answered yet.
-    asked: bool,
+    /// A ping of the session itself is not answered yet.
+    ping_pending: bool,
     counters: Counters,
 }
 
 impl ClientSession {
-    /// A new player's session. `name` is cleaned by the server; `client` tells the operator which program this is.
+    /// Creates the session of a new player. The server cleans `name`. `client` identifies the program to the operator.
     pub fn new(name: impl Into<String>, client: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -119,22 +114,19 @@ impl ClientSession {
             stage: Stage::New,
             connected: false,
             leaving: false,
-            greeting: ByteQueue::default(),
-            output: ByteQueue::default(),
-            output_start: 0,
-            written: 0,
+            handshake: ByteQueue::default(),
+            output: OutputStream::default(),
             output_offset_known: true,
-            unconfirmed_bytes_max: UNCONFIRMED_BYTES_MAX,
             input: ByteQueue::default(),
             received: 0,
             confirmed: 0,
-            asked: false,
+            ping_pending: false,
             counters: Counters::default(),
         }
     }
 
-    /// The session of a player of whom nothing but the token is left. It takes over from any other connection with
-    /// this token; what the server no longer has of its stream is replaced by a `Resync`.
+    /// Creates a session that resumes a player's session of which only the token is left. It replaces any other
+    /// connection with this token. If the server no longer has all of its stream, a `Resync` replaces it.
     pub fn from_token(token: Token) -> Self {
         Self {
             token: Some(token),
@@ -143,24 +135,23 @@ impl ClientSession {
         }
     }
 
-    /// Limits the bytes that are kept for sending them again, instead of [`UNCONFIRMED_BYTES_MAX`]; at least two
+    /// Limits the output that is kept for resending, instead of [`UNACKNOWLEDGED_BYTES_MAX`]. The limit is at least two
     /// frames of the largest size.
-    pub fn with_unconfirmed_bytes_max(mut self, bytes_max: usize) -> Self {
-        self.unconfirmed_bytes_max = bytes_max.max(2 * FRAME_TOTAL_BYTES_MAX);
+    pub fn with_unacknowledged_bytes_max(mut self, bytes_max: usize) -> Self {
+        self.output.set_bytes_max(bytes_max);
         self
     }
 
-    /// Starts on a new connection: queues the preamble and `Hello`, or `Resume` once there is a token. Received bytes
-    /// that were not yet fetched are dropped; the server sends them again.
+    /// Begins the handshake on a new connection: queues the preamble and `Hello`, or `Resume` if there is a token.
+    /// Discards received bytes that were not fetched yet; the server sends them again.
     ///
     /// # Errors
-    /// [`SessionError::Ended`] if there is nothing to go on with; [`SessionError::Unsendable`] if the name is longer
-    /// than a frame.
+    /// [`SessionError::Ended`] if the session has ended; [`SessionError::Unsendable`] if the name is longer than a frame.
     pub fn begin(&mut self) -> Result<(), SessionError> {
         if self.stage == Stage::Ended {
             return Err(SessionError::Ended);
         }
-        let greeting = match self.token {
+        let first_message = match self.token {
             Some(token) => ClientMessage::Resume {
                 token,
                 received: self.received,
@@ -171,75 +162,75 @@ impl ClientSession {
             },
         };
         self.input.clear();
-        self.greeting.clear();
+        self.handshake.clear();
         let preamble = preamble::build(preamble::VERSION_MIN, preamble::VERSION_MAX);
-        self.greeting.end().extend_from_slice(&preamble);
-        frame::append_frame(&greeting, self.greeting.end()).map_err(SessionError::Unsendable)?;
+        self.handshake.tail_mut().extend_from_slice(&preamble);
+        frame::append_frame(&first_message, self.handshake.tail_mut()).map_err(SessionError::Unsendable)?;
         self.stage = if self.token.is_some() {
-            Stage::Resuming
+            Stage::ResumeSent
         } else {
-            Stage::Introducing
+            Stage::HelloSent
         };
-        self.written = self.output_start;
+        self.output.rewind();
         self.connected = true;
         Ok(())
     }
 
-    /// The connection is gone. What was received before can still be fetched.
+    /// Records that the connection ended. Messages received before can still be fetched.
     pub fn connection_lost(&mut self) {
         self.connected = false;
     }
 
-    /// What to write to the connection now; not always all there is. Empty: nothing.
+    /// Bytes to write to the connection now. There may be more after these are written. Empty if there are none.
     pub fn bytes(&self) -> &[u8] {
         if !self.connected {
             return &[];
         }
-        if self.greeting.len() > 0 {
-            return self.greeting.as_slice();
+        if self.handshake.len() > 0 {
+            return self.handshake.as_slice();
         }
         match self.stage {
-            Stage::Introducing | Stage::Open => &self.output.as_slice()[self.written_of_output()..],
-            // Where to go on is not known before the answer.
-            Stage::Resuming => &[],
+            Stage::HelloSent | Stage::Established => self.output.unwritten(),
+            // The offset to continue at is not known before the answer.
+            Stage::ResumeSent => &[],
             Stage::New | Stage::Ended => &[],
         }
     }
 
-    /// The first `count` bytes of [`bytes`](Self::bytes) were written.
+    /// Records that the first `count` bytes of [`bytes`](Self::bytes) were written.
     ///
     /// # Panics
-    /// If there were not so many.
+    /// If `count` is greater than their number.
     pub fn advance(&mut self, count: usize) {
-        if self.greeting.len() > 0 {
-            self.greeting.consume(count);
+        if self.handshake.len() > 0 {
+            self.handshake.consume(count);
         } else {
             assert!(
                 count <= self.bytes().len(),
                 "only bytes that were offered can be written"
             );
-            self.written += count as u64;
+            self.output.advance(count);
         }
     }
 
-    /// Takes what arrived on the connection.
+    /// Accepts bytes that were received on the connection.
     ///
     /// # Errors
-    /// [`SessionError::InputFull`] if the caller does not fetch messages in between; nothing was taken then.
+    /// [`SessionError::InputFull`] if messages have to be fetched first. No byte is accepted then.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
         if self.input.len() + bytes.len() > INPUT_BYTES_MAX {
             return Err(SessionError::InputFull);
         }
-        self.input.end().extend_from_slice(bytes);
+        self.input.tail_mut().extend_from_slice(bytes);
         Ok(())
     }
 
-    /// The next message that was received whole. `Welcome` and `Resumed` are among them; answers to the session's own
-    /// pings are not. After a `ShuttingDown` the session has ended.
+    /// Returns the next complete message, including `Welcome` and `Resumed` but not the answers to the session's own
+    /// pings. After `ShuttingDown` the session has ended.
     ///
     /// # Errors
-    /// [`SessionError::Closed`] if the server ended the connection, others if it broke the protocol. In each case the
-    /// connection must be dropped, and [`is_ended`](Self::is_ended) tells whether another one may be tried.
+    /// [`SessionError::Closed`] if the server ended the connection, others if the server violated the protocol. In each
+    /// case the caller must close the connection. [`is_ended`](Self::is_ended) tells whether it can try another one.
     pub fn next_message(&mut self) -> Result<Option<ServerMessage>, SessionError> {
         loop {
             let (message, total) = match frame::split(self.input.as_slice(), FRAME_BYTES_MAX) {
@@ -266,10 +257,10 @@ impl ClientSession {
         }
     }
 
-    /// Queues a message. It reaches the server exactly once, over however many connections, unless the session ends.
+    /// Queues a message. It reaches the server exactly once, over any number of connections, unless the session ends.
     ///
     /// # Errors
-    /// [`SessionError::BufferFull`] until the server has taken in more; [`SessionError::Unsendable`],
+    /// [`SessionError::BufferFull`] until the server has processed more; [`SessionError::Unsendable`] and
     /// [`SessionError::Reserved`] for messages that can never be sent; [`SessionError::Ended`] after a goodbye.
     pub fn send(&mut self, message: &ClientMessage) -> Result<(), SessionError> {
         match message {
@@ -280,21 +271,21 @@ impl ClientSession {
             ClientMessage::Ping { nonce: SESSION_NONCE } => return Err(SessionError::Reserved),
             _ => {}
         }
-        let appended = self.append(message, self.unconfirmed_bytes_max - CONTROL_BYTES_RESERVED);
+        let appended = self.output.append(message, Reserve::Keep);
         if let Err(SessionError::BufferFull { .. }) = appended {
-            // A large message can meet a full buffer before it was half full.
-            self.ask();
+            // A large message can exceed the limit before the buffer is half full.
+            self.request_acknowledgement();
         }
         appended?;
         self.leaving = matches!(message, ClientMessage::Goodbye);
-        self.ask_if_half_full();
+        self.request_acknowledgement_if_half_full();
         Ok(())
     }
 
-    /// Queues a sign of life: confirms what was received, and asks how far the server is.
+    /// Queues a heartbeat: confirms what was received, and requests an acknowledgement of what was sent.
     ///
     /// # Errors
-    /// [`SessionError::BufferFull`] if the server has not taken in anything for long; [`SessionError::Ended`].
+    /// [`SessionError::BufferFull`] if the server has not processed anything for long; [`SessionError::Ended`].
     pub fn ping(&mut self) -> Result<(), SessionError> {
         if self.leaving || self.stage == Stage::Ended {
             return Err(SessionError::Ended);
@@ -302,67 +293,66 @@ impl ClientSession {
         if self.received > self.confirmed {
             self.confirm()?;
         }
-        self.append(
-            &ClientMessage::Ping { nonce: SESSION_NONCE },
-            self.unconfirmed_bytes_max,
-        )?;
-        self.asked = true;
+        let ping = ClientMessage::Ping { nonce: SESSION_NONCE };
+        self.output.append(&ping, Reserve::Use)?;
+        self.ping_pending = true;
         Ok(())
     }
 
-    /// Whether the current connection has been greeted and messages flow.
+    /// Whether the handshake on the current connection is complete.
     pub fn is_established(&self) -> bool {
-        self.connected && self.stage == Stage::Open
+        self.connected && self.stage == Stage::Established
     }
 
-    /// Whether no connection can bring this session back.
+    /// Whether the session has ended and cannot be resumed.
     pub fn is_ended(&self) -> bool {
         self.stage == Stage::Ended
     }
 
-    /// Whether a goodbye was queued.
+    /// Whether a `Goodbye` was queued.
     pub fn is_leaving(&self) -> bool {
         self.leaving
     }
 
-    /// The secret for coming back, once the server has given it.
+    /// The secret for resuming; `None` before the `Welcome`.
     pub fn token(&self) -> Option<Token> {
         self.token
     }
 
-    /// What the `Welcome` said; `None` before it, and in a session made from a bare token.
+    /// The content of the `Welcome`; `None` before it, and in a session made from a token alone.
     pub fn session_info(&self) -> Option<&SessionInfo> {
         self.info.as_ref()
     }
 
-    /// Bytes of the server's stream up to which messages were fetched.
+    /// Offset in the server's stream up to which messages were fetched.
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Bytes of the client's stream that were queued so far.
+    /// Offset in the client's stream behind the last queued byte.
     pub fn sent(&self) -> u64 {
-        self.output_start + self.output.len() as u64
+        self.output.end()
     }
 
-    /// Bytes queued of which it is not certain that the server has taken them in.
-    pub fn unconfirmed(&self) -> usize {
-        self.output.len()
+    /// Number of queued bytes that the server has not acknowledged as processed.
+    pub fn unacknowledged(&self) -> usize {
+        self.output.unacknowledged()
     }
 
-    /// What happened so far.
+    /// Counts of resumes, gaps and resyncs.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Ends what `error` ends. Before the `Welcome` there is nothing to end: the same session may introduce itself again.
+    /// Ends the connection, and the session unless `error` allows resuming. Before the `Welcome` the session can send
+    /// `Hello` again after any `Error` from the server.
     fn fail<T>(&mut self, error: SessionError) -> Result<T, SessionError> {
         self.connected = false;
-        let may_go_on = match &error {
+        let may_retry = match &error {
             SessionError::Closed { code, .. } => self.token.is_none() || code.may_resume(),
             _ => false,
         };
-        if !may_go_on {
+        if !may_retry {
             self.stage = Stage::Ended;
         }
         Err(error)
@@ -372,9 +362,9 @@ impl ClientSession {
         match (self.stage, message) {
             (_, ServerMessage::Error { code, text }) => Err(SessionError::Closed {
                 code: *code,
-                // To somebody of whom the server knew nothing yet, it says it so that a person can read it, too.
+                // Before the client's first byte the server sends a text that is readable in a terminal, too.
                 text: text
-                    .trim_matches(|one: char| one.is_control() || one.is_whitespace())
+                    .trim_matches(|character: char| character.is_control() || character.is_whitespace())
                     .to_owned(),
             }),
             (_, ServerMessage::ShuttingDown { .. }) => {
@@ -382,25 +372,25 @@ impl ClientSession {
                 self.stage = Stage::Ended;
                 Ok(())
             }
-            (Stage::Introducing, ServerMessage::Welcome { .. }) => self.welcomed(message),
+            (Stage::HelloSent, ServerMessage::Welcome { .. }) => self.on_welcome(message),
             (
-                Stage::Resuming,
+                Stage::ResumeSent,
                 ServerMessage::Resumed {
                     received,
                     resuming_at,
                 },
-            ) => self.resumed(*received, *resuming_at),
-            (Stage::Open, ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. }) => {
-                Err(SessionError::Violation("a greeting inside of the stream"))
+            ) => self.on_resumed(*received, *resuming_at),
+            (Stage::Established, ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. }) => {
+                Err(SessionError::Violation("a second answer to the handshake"))
             }
-            (Stage::Open, _) => self.streamed(message, total),
+            (Stage::Established, _) => self.on_stream_message(message, total),
             _ => Err(SessionError::Violation(
-                "a message before the greeting was answered",
+                "a message before the answer to the handshake",
             )),
         }
     }
 
-    fn welcomed(&mut self, welcome: &ServerMessage) -> Result<(), SessionError> {
+    fn on_welcome(&mut self, welcome: &ServerMessage) -> Result<(), SessionError> {
         let ServerMessage::Welcome {
             version,
             token,
@@ -410,7 +400,7 @@ impl ClientSession {
             games,
         } = welcome
         else {
-            return Err(SessionError::Violation("a greeting of another kind"));
+            return Err(SessionError::Violation("another answer to the handshake"));
         };
         self.token = Some(*token);
         self.info = Some(SessionInfo {
@@ -420,64 +410,65 @@ impl ClientSession {
             limits: *limits,
             games: games.clone(),
         });
-        self.stage = Stage::Open;
+        self.stage = Stage::Established;
         Ok(())
     }
 
-    fn resumed(&mut self, received: u64, resuming_at: u64) -> Result<(), SessionError> {
+    fn on_resumed(&mut self, received: u64, resuming_at: u64) -> Result<(), SessionError> {
         if !self.output_offset_known {
-            self.output_start = received;
+            self.output.set_start(received);
             self.output_offset_known = true;
         }
-        if received < self.output_start {
+        if received < self.output.start() {
             return Err(SessionError::Unresumable {
-                wanted: received,
-                kept_from: self.output_start,
+                requested: received,
+                kept_from: self.output.start(),
             });
         }
         if received > self.sent() {
             return Err(SessionError::Violation(
-                "it has taken in bytes that were never sent",
+                "it acknowledges bytes that were never sent",
             ));
         }
         if resuming_at < self.received {
-            return Err(SessionError::Violation("it repeats bytes that were received"));
+            return Err(SessionError::Violation(
+                "it repeats bytes that were already received",
+            ));
         }
-        self.written = received;
-        self.forget_output_before(received);
+        self.output.resume_at(received);
         if resuming_at > self.received {
             self.counters.gaps += 1;
-            // The answer may be among what was lost.
-            self.asked = false;
-            self.ask_if_half_full();
+            // The pong may be among the lost bytes.
+            self.ping_pending = false;
+            self.request_acknowledgement_if_half_full();
         }
         self.received = resuming_at;
         self.confirmed = resuming_at;
         self.counters.resumes += 1;
-        self.stage = Stage::Open;
+        self.stage = Stage::Established;
         Ok(())
     }
 
-    fn streamed(&mut self, message: &ServerMessage, total: u64) -> Result<(), SessionError> {
+    fn on_stream_message(&mut self, message: &ServerMessage, total: u64) -> Result<(), SessionError> {
         self.received += total;
         match message {
             ServerMessage::Pong { nonce, received } => {
-                if *received > self.written {
+                if *received > self.output.written() {
                     return Err(SessionError::Violation(
-                        "it has taken in bytes that were never sent",
+                        "it acknowledges bytes that were never sent",
                     ));
                 }
-                self.forget_output_before(*received);
+                self.output.acknowledge(*received);
                 if *nonce == SESSION_NONCE {
-                    self.asked = false;
-                    self.ask_if_half_full();
+                    self.ping_pending = false;
+                    self.request_acknowledgement_if_half_full();
                 }
             }
             ServerMessage::Resync { .. } => self.counters.resyncs += 1,
             _ => {}
         }
         if self.received - self.confirmed >= self.confirm_every_bytes() && !self.leaving {
-            // With no room for it now, the next message gives the next occasion.
+            // If the buffer is full, the next message tries again.
             let _ = self.confirm();
         }
         Ok(())
@@ -491,54 +482,27 @@ impl ClientSession {
     }
 
     fn confirm(&mut self) -> Result<(), SessionError> {
-        self.append(
-            &ClientMessage::Confirm {
-                received: self.received,
-            },
-            self.unconfirmed_bytes_max,
-        )?;
+        let confirm = ClientMessage::Confirm {
+            received: self.received,
+        };
+        self.output.append(&confirm, Reserve::Use)?;
         self.confirmed = self.received;
         Ok(())
     }
 
-    /// Half of the room is used up: asks how far the server is, so that the answer makes room before it is needed.
-    fn ask_if_half_full(&mut self) {
-        if self.output.len() >= self.unconfirmed_bytes_max / 2 {
-            self.ask();
+    /// Requests an acknowledgement early, so that it frees the buffer before that is full.
+    fn request_acknowledgement_if_half_full(&mut self) {
+        if self.output.is_half_full() {
+            self.request_acknowledgement();
         }
     }
 
-    /// Asks how far the server is, unless an answer is due.
-    fn ask(&mut self) {
-        if !self.asked && !self.leaving {
+    /// Pings the server, unless a pong is pending: each pong acknowledges what the server has processed.
+    fn request_acknowledgement(&mut self) {
+        if !self.ping_pending && !self.leaving {
             let ping = ClientMessage::Ping { nonce: SESSION_NONCE };
-            // Without room for the question there is an earlier one among what waits to be sent.
-            self.asked = self.append(&ping, self.unconfirmed_bytes_max).is_ok();
+            // If there is no space for the ping, an earlier one is among the queued bytes.
+            self.ping_pending = self.output.append(&ping, Reserve::Use).is_ok();
         }
-    }
-
-    fn append(&mut self, message: &ClientMessage, bytes_max: usize) -> Result<(), SessionError> {
-        let before = self.output.len();
-        frame::append_frame(message, self.output.end()).map_err(SessionError::Unsendable)?;
-        if self.output.len() > bytes_max {
-            self.output.truncate(before);
-            return Err(SessionError::BufferFull {
-                unconfirmed: before,
-                bytes_max,
-            });
-        }
-        Ok(())
-    }
-
-    fn forget_output_before(&mut self, offset: u64) {
-        if let Some(count) = offset.checked_sub(self.output_start) {
-            self.output
-                .consume(usize::try_from(count).expect("the output fits into memory"));
-            self.output_start = offset;
-        }
-    }
-
-    fn written_of_output(&self) -> usize {
-        usize::try_from(self.written - self.output_start).expect("the output fits into memory")
     }
 }

@@ -1,11 +1,12 @@
-//! What people type: names and chat, cleaned the same way by the server and by a client that wants to know first.
+//! Cleaning of names and chat. The server applies it; a client can apply it first to check a text.
 //!
-//! Cleaning removes what cannot be seen (control characters, direction overrides, zero-width characters), so that no
-//! text can forge a line of a log or a terminal and no two names look alike only because one hides something; it
-//! makes one space of any run of white space, and removes white space at both ends.
+//! Cleaning removes invisible characters (control characters, direction overrides, zero-width characters), so that no
+//! text can forge a line of a log or a terminal, and no two names look alike. It replaces any run of white space by one
+//! space, and removes white space at both ends.
 //!
-//! A player's name stands in lines that the server writes, in front of what the player says: so it cannot have in it what ends a name
-//! there (a colon, say), nor be what such lines call the server itself or the one who reads them.
+//! In the lines that the server writes, a player's name precedes the player's text. A name therefore cannot contain the
+//! characters that end a name in such a line (for example a colon), and cannot be the name that such lines use for the
+//! server or for the reader.
 
 use thiserror::Error;
 
@@ -14,16 +15,16 @@ use crate::limits::{
     ROOM_NAME_CHARACTERS_MAX,
 };
 
-/// Why a text is not accepted even after cleaning.
+/// Why a text is not valid after cleaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum TextError {
-    /// Nothing that can be seen is left.
+    /// No visible character is left.
     #[error("nothing is left of it without invisible characters")]
     Empty,
     /// Too many characters.
     #[error("it has {characters} characters, at most {characters_max} are allowed")]
     TooManyCharacters {
-        /// How many are left after cleaning.
+        /// The number after cleaning.
         characters: usize,
         /// The limit.
         characters_max: usize,
@@ -31,24 +32,24 @@ pub enum TextError {
     /// Too many bytes in UTF-8.
     #[error("it has {bytes} bytes, at most {bytes_max} are allowed")]
     TooManyBytes {
-        /// How many are left after cleaning.
+        /// The number after cleaning.
         bytes: usize,
         /// The limit.
         bytes_max: usize,
     },
-    /// A character that no player's name has: with it, a line could look like somebody else's.
-    #[error("a name cannot have '{0}' in it")]
+    /// A character that a player's name cannot contain, because it could make a line look like another player's.
+    #[error("a name cannot contain '{0}'")]
     ForbiddenCharacter(char),
-    /// What the server itself is called, or whoever reads what it says.
-    #[error("nobody can be called \"{0}\" here")]
+    /// A name that the server uses for itself or for the reader.
+    #[error("the name \"{0}\" is reserved")]
     Reserved(&'static str),
 }
 
-/// What no player is called, in capital or small letters, whatever stands between and around them.
+/// Names that a player cannot have, ignoring case and all characters but letters and digits.
 pub const PLAYER_NAMES_RESERVED: [&str; 3] = ["server", "the server", "you"];
 
-/// Characters that no player's name has: what stands behind a name, or around what is said of its bearer, where the server puts names into
-/// lines; an asterisk, with which its own words begin; and whatever looks like a colon or an asterisk.
+/// Characters that a player's name cannot contain: those that follow a name or enclose remarks in the server's lines, the
+/// asterisk, which begins the server's own lines, and all that look like a colon or an asterisk.
 pub const PLAYER_NAME_CHARACTERS_FORBIDDEN: &str = ":*,()\
     \u{2D0}\u{2F8}\u{589}\u{5C3}\u{703}\u{704}\u{16EC}\u{1803}\u{1809}\u{205A}\u{2236}\u{A4FD}\u{A789}\u{FE13}\u{FE30}\u{FE55}\u{FF1A}\
     \u{66D}\u{204E}\u{2051}\u{2217}\u{2731}\u{2732}\u{2733}\u{FE61}\u{FF0A}";
@@ -56,10 +57,10 @@ pub const PLAYER_NAME_CHARACTERS_FORBIDDEN: &str = ":*,()\
 /// Cleans a player's name.
 ///
 /// # Errors
-/// Any of [`TextError`]; the limits are [`PLAYER_NAME_CHARACTERS_MAX`] and [`PLAYER_NAME_BYTES_MAX`]. A name has none of
-/// [`PLAYER_NAME_CHARACTERS_FORBIDDEN`], and its letters are none of [`PLAYER_NAMES_RESERVED`].
+/// Any [`TextError`]. The limits are [`PLAYER_NAME_CHARACTERS_MAX`] and [`PLAYER_NAME_BYTES_MAX`]. A name contains none of
+/// [`PLAYER_NAME_CHARACTERS_FORBIDDEN`], and its letters and digits are none of [`PLAYER_NAMES_RESERVED`].
 pub fn clean_player_name(name: &str) -> Result<String, TextError> {
-    let name = checked(
+    let name = check_length(
         clean(name, is_invisible),
         PLAYER_NAME_CHARACTERS_MAX,
         PLAYER_NAME_BYTES_MAX,
@@ -72,15 +73,15 @@ pub fn clean_player_name(name: &str) -> Result<String, TextError> {
     }
     match PLAYER_NAMES_RESERVED
         .into_iter()
-        .find(|reserved| letters_of(reserved) == letters_of(&name))
+        .find(|reserved| lowercase_alphanumerics(reserved) == lowercase_alphanumerics(&name))
     {
         Some(reserved) => Err(TextError::Reserved(reserved)),
         None => Ok(name),
     }
 }
 
-/// What is left of a name when it is compared with those that nobody has.
-fn letters_of(name: &str) -> String {
+/// The form of a name that is compared with reserved names.
+fn lowercase_alphanumerics(name: &str) -> String {
     let letters = name.chars().filter(|character| character.is_alphanumeric());
     letters.flat_map(char::to_lowercase).collect()
 }
@@ -88,31 +89,31 @@ fn letters_of(name: &str) -> String {
 /// Cleans a room's name.
 ///
 /// # Errors
-/// Any of [`TextError`]; the limits are [`ROOM_NAME_CHARACTERS_MAX`] and [`ROOM_NAME_BYTES_MAX`].
+/// Any [`TextError`]. The limits are [`ROOM_NAME_CHARACTERS_MAX`] and [`ROOM_NAME_BYTES_MAX`].
 pub fn clean_room_name(name: &str) -> Result<String, TextError> {
-    checked(
+    check_length(
         clean(name, is_invisible),
         ROOM_NAME_CHARACTERS_MAX,
         ROOM_NAME_BYTES_MAX,
     )
 }
 
-/// Cleans a chat text. Joiners and variation selectors stay, since scripts and emoji need them.
+/// Cleans a chat text. Joiners and variation selectors stay, because scripts and emoji need them.
 ///
 /// # Errors
-/// [`TextError::Empty`], or [`TextError::TooManyBytes`]; the limit is [`CHAT_BYTES_MAX`].
+/// [`TextError::Empty`] or [`TextError::TooManyBytes`]. The limit is [`CHAT_BYTES_MAX`].
 pub fn clean_chat(text: &str) -> Result<String, TextError> {
-    let invisible = |character| is_invisible(character) && !shapes_its_neighbours(character);
-    checked(clean(text, invisible), CHAT_BYTES_MAX, CHAT_BYTES_MAX)
+    let is_removed = |character| is_invisible(character) && !shapes_neighbours(character);
+    check_length(clean(text, is_removed), CHAT_BYTES_MAX, CHAT_BYTES_MAX)
 }
 
-fn clean(text: &str, invisible: impl Fn(char) -> bool) -> String {
+fn clean(text: &str, is_removed: impl Fn(char) -> bool) -> String {
     let mut cleaned = String::new();
     let mut space_before = false;
     for character in text.chars() {
         if character.is_whitespace() {
             space_before = !cleaned.is_empty();
-        } else if !invisible(character) {
+        } else if !is_removed(character) {
             if std::mem::take(&mut space_before) {
                 cleaned.push(' ');
             }
@@ -122,8 +123,8 @@ fn clean(text: &str, invisible: impl Fn(char) -> bool) -> String {
     cleaned
 }
 
-fn checked(text: String, characters_max: usize, bytes_max: usize) -> Result<String, TextError> {
-    // Joiners alone make nothing visible.
+fn check_length(text: String, characters_max: usize, bytes_max: usize) -> Result<String, TextError> {
+    // Joiners alone are not visible.
     if !text.chars().any(|character| !is_invisible(character)) {
         return Err(TextError::Empty);
     }
@@ -141,8 +142,8 @@ fn checked(text: String, characters_max: usize, bytes_max: usize) -> Result<Stri
     Ok(text)
 }
 
-/// Control characters, and characters that Unicode says to render as nothing (Default_Ignorable_Code_Point, and the
-/// format characters that change direction or annotate), and the blank braille pattern.
+/// Control characters, characters that Unicode defines to render as nothing (Default_Ignorable_Code_Point, and format
+/// characters for direction and annotation), and the blank braille pattern.
 fn is_invisible(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -169,7 +170,7 @@ fn is_invisible(character: char) -> bool {
 }
 
 /// Zero-width joiner and non-joiner, and variation selectors.
-fn shapes_its_neighbours(character: char) -> bool {
+fn shapes_neighbours(character: char) -> bool {
     matches!(character, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}')
 }
 
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_loses_what_cannot_be_seen() {
+    fn a_name_loses_its_invisible_characters() {
         assert_eq!(
             clean_player_name("  An\u{202E}n\u{200B} \t\r\n  B\u{7}o\u{1B}b\u{9B} "),
             Ok("Ann Bob".into())
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_can_end_before_it_ends() {
+    fn a_name_cannot_contain_a_character_that_ends_names() {
         for name in [
             "Ann: I",
             "Ann\u{FF1A} I",
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_called_like_the_server_or_like_who_reads() {
+    fn a_player_cannot_have_the_name_of_the_server_or_of_the_reader() {
         for name in [
             "The server",
             "the  SERVER",
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_visible_is_no_name() {
+    fn a_name_needs_a_visible_character() {
         for name in ["", " ", "\u{200B}\u{2800}", "\u{3000}\n", "\u{3164}"] {
             assert_eq!(clean_player_name(name), Err(TextError::Empty), "{name:?}");
         }
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_count_after_cleaning() {
+    fn length_limits_apply_after_cleaning() {
         assert_eq!(
             clean_player_name(&format!("  {}\u{200B}", "n".repeat(24))),
             Ok("n".repeat(24))

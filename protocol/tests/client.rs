@@ -240,7 +240,7 @@ fn a_server_that_never_greets_is_given_up() {
     };
     let error = Client::connect(server.address, "Ann", options).expect_err("nobody answers");
     assert!(
-        matches!(error, ClientError::Timeout(_) | ClientError::GaveUp(..)),
+        matches!(error, ClientError::Timeout(_) | ClientError::ReconnectTimeout(..)),
         "{error}"
     );
 }
@@ -413,7 +413,7 @@ fn a_server_that_stays_away_is_given_up() {
     let mut client = Client::connect(server.address, "Ann", options).expect("the server greets");
     drop(server);
     let error = client.receive(PATIENCE).expect_err("nobody is there");
-    assert!(matches!(error, ClientError::GaveUp(..)), "{error}");
+    assert!(matches!(error, ClientError::ReconnectTimeout(..)), "{error}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use proptest::{collection::vec, prelude::*};
 use support::{ModelServer, TOKEN};
 
 /// The least that a session can be told to keep, so that it is often full.
-const UNCONFIRMED_BYTES_MAX: usize = 2 * FRAME_TOTAL_BYTES_MAX;
+const UNACKNOWLEDGED_BYTES_MAX: usize = 2 * FRAME_TOTAL_BYTES_MAX;
 
 /// A client, a server, and a network that holds bytes back and loses them when it is cut.
 struct World {
@@ -65,7 +65,8 @@ fn step() -> impl Strategy<Value = Step> {
 impl World {
     fn new(server_keeps_bytes: usize) -> Self {
         Self {
-            session: ClientSession::new("Ann", "test").with_unconfirmed_bytes_max(UNCONFIRMED_BYTES_MAX),
+            session: ClientSession::new("Ann", "test")
+                .with_unacknowledged_bytes_max(UNACKNOWLEDGED_BYTES_MAX),
             server: ModelServer::new(server_keeps_bytes),
             connected: false,
             to_server: VecDeque::new(),
@@ -118,7 +119,7 @@ impl World {
             }
             Step::ClientReads(count) => self.client_reads(count),
         }
-        assert!(self.session.unconfirmed() <= UNCONFIRMED_BYTES_MAX);
+        assert!(self.session.unacknowledged() <= UNACKNOWLEDGED_BYTES_MAX);
     }
 
     fn send(&mut self, size: usize) {
@@ -128,8 +129,8 @@ impl World {
         };
         match self.session.send(&message) {
             Ok(()) => self.sent += 1,
-            Err(SessionError::BufferFull { unconfirmed, .. }) => {
-                assert!(unconfirmed + FRAME_TOTAL_BYTES_MAX > UNCONFIRMED_BYTES_MAX / 2);
+            Err(SessionError::BufferFull { unacknowledged, .. }) => {
+                assert!(unacknowledged + FRAME_TOTAL_BYTES_MAX > UNACKNOWLEDGED_BYTES_MAX / 2);
             }
             Err(error) => panic!("{error}"),
         }
@@ -273,9 +274,9 @@ fn a_full_buffer_is_a_typed_error_and_empties_by_itself() {
     );
     world.settle();
     assert!(
-        world.session.unconfirmed() < UNCONFIRMED_BYTES_MAX / 2,
+        world.session.unacknowledged() < UNACKNOWLEDGED_BYTES_MAX / 2,
         "{}",
-        world.session.unconfirmed()
+        world.session.unacknowledged()
     );
     assert_eq!(world.session.send(&message), Ok(()));
 }
@@ -285,7 +286,7 @@ fn a_large_message_that_meets_a_full_buffer_makes_the_session_ask() {
     let mut world = World::new(usize::MAX);
     world.settle();
     // Not yet half full, and yet too full for the largest message.
-    world.send(UNCONFIRMED_BYTES_MAX / 2 - 200);
+    world.send(UNACKNOWLEDGED_BYTES_MAX / 2 - 200);
     world.settle();
     let largest = ClientMessage::Act {
         request: 1,
@@ -445,7 +446,7 @@ fn a_server_that_breaks_the_protocol_ends_the_session() {
         world.send(11);
         world.session.ping().expect("there is room");
         world.settle();
-        assert_eq!(world.session.unconfirmed(), 0);
+        assert_eq!(world.session.unacknowledged(), 0);
         world.take(Step::Cut);
         world.session.begin().expect("it goes on");
         receive(&mut world.session, &wrong);

@@ -1,57 +1,33 @@
-//! Whether a machine can hold the capacity that is asked for: pure functions over a [`Machine`], and one reader of the
-//! machine that this is.
+//! Checks whether a machine can hold the configured capacity: pure functions over the limits of a [`Machine`].
 //!
-//! A server that starts and then fails at the thousandth player is worse than one that says at once what is missing.
+//! A server that starts and then fails at the thousandth player is worse than one that reports at once what is missing.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use rustix::process::{Resource, geteuid, getrlimit};
-use thiserror::Error;
-
+use crate::config::machine::Machine;
 use crate::config::{Config, Problem, Settings};
 use crate::limits::{
     CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, MEMORY_PER_CONNECTION_BYTES, MEMORY_PER_HANDLER_BYTES,
     OPEN_FILES_BASE, PLACES_FOR_MOVES_ONE_IN,
 };
 
-/// What a machine allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Machine {
-    /// Open files of one process (the hard limit, up to which the server raises its own).
-    pub open_files_max: u64,
-    /// Processes of this user; `None` for root, whom the limit does not bind.
-    pub processes_of_user_max: Option<u64>,
-    /// Processes altogether: ids, threads, and what this container may have.
-    pub processes_max: u64,
-    /// Processes that there are now.
-    pub processes_now: u64,
-    /// Memory altogether, or what this container may have.
-    pub memory_bytes: u64,
-    /// Memory that can be had now.
-    pub memory_available_bytes: u64,
-    /// Longest backlog of a listening socket.
-    pub backlog_max: u64,
-}
-
 /// What a configuration needs at full capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Requirements {
-    /// Open files of a keeper: one per connection, as many again for a moment as one handler serves, one per handler (the channel by which
-    /// it is given connections, or where a predecessor has forked it what tells of its end), and its own.
+    /// Open files of a keeper: one per connection, for a moment once more as many as one handler serves, one per handler
+    /// (the channel to it, or for an adopted handler the descriptor that reports its exit), and its own.
     pub keeper_open_files: u64,
     /// Open files of supervisor and ticker: one doorbell per room and their own.
     pub ticker_open_files: u64,
-    /// Processes: the handlers (as many as it takes where all their places are used but those left for moves), those held ready, the
+    /// Processes: the handlers (with all their places used except those reserved for moves), the spare handlers, the
     /// keepers, supervisor, listener and ticker.
     pub processes: u64,
-    /// Memory: the handlers, the connections, and the shared mapping.
+    /// Memory: the handlers, the connections and the shared mapping.
     pub memory_bytes: u64,
 }
 
 impl Requirements {
-    /// What `config` needs with a shared mapping of `mapping_bytes`.
+    /// The requirements of `config` with a shared mapping of `mapping_bytes`.
     pub fn of(config: &Config, mapping_bytes: u64) -> Self {
         let connections = u64::from(config.connections_max);
         let keepers = u64::from(config.keepers);
@@ -78,8 +54,8 @@ impl Requirements {
     }
 }
 
-/// What keeps `machine` from holding the capacity of `config` with a shared mapping of `mapping_bytes`, and what else
-/// looks wrong. The server refuses to start with errors.
+/// Reasons why `machine` cannot hold the capacity of `config` with a shared mapping of `mapping_bytes`, and warnings. The
+/// server refuses to start with errors.
 pub fn problems(config: &Config, machine: &Machine, mapping_bytes: u64) -> Vec<Problem> {
     let needs = Requirements::of(config, mapping_bytes);
     let mut problems = Vec::new();
@@ -100,8 +76,8 @@ pub fn problems(config: &Config, machine: &Machine, mapping_bytes: u64) -> Vec<P
     }
     if let Some(console) = config.console.filter(|console| !console.ip().is_loopback()) {
         problems.push(Problem::warning(
-            format!("the console listens on {console}, and whoever reaches it can stop the server"),
-            "keep it on 127.0.0.1 and come in by ssh, or make sure that a firewall guards it",
+            format!("the console listens on {console}, and everyone who can reach it can stop the server"),
+            "keep it on 127.0.0.1 and connect through ssh, or protect it with a firewall",
         ));
     }
     problems
@@ -209,7 +185,7 @@ fn memory(problems: &mut Vec<Problem>, config: &Config, machine: &Machine, needs
     }
 }
 
-/// What `forkade check` prints, and whether the server would start.
+/// The output of `forkade check`, and whether the server would start.
 pub fn report(settings: &Settings, machine: &Machine, mapping_bytes: u64) -> (String, bool) {
     let mut text = String::new();
     for (setting, value, source) in settings.iter() {
@@ -262,109 +238,13 @@ fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-/// The machine does not tell its limits.
-#[derive(Debug, Error)]
-#[error("cannot read this machine's limits from {}: {cause}; is /proc mounted?", path.display())]
-pub struct MachineError {
-    /// The file that tells.
-    pub path: PathBuf,
-    /// What went wrong.
-    pub cause: io::Error,
-}
-
-impl Machine {
-    /// Reads the limits of the machine, container and user that this process runs on, in and as.
-    ///
-    /// # Errors
-    ///
-    /// When `/proc` is not there or not what it should be.
-    pub fn read() -> Result<Self, MachineError> {
-        let pids = read_number("/proc/sys/kernel/pid_max", parse_number)?;
-        let threads = read_number("/proc/sys/kernel/threads-max", parse_number)?;
-        let memory_total = read_number("/proc/meminfo", |text| parse_meminfo(text, "MemTotal:"))?;
-        let memory_free = read_number("/proc/meminfo", |text| parse_meminfo(text, "MemAvailable:"))?;
-        let mut machine = Machine {
-            open_files_max: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
-            processes_of_user_max: getrlimit(Resource::Nproc)
-                .current
-                .filter(|_| !geteuid().is_root()),
-            processes_max: pids.min(threads),
-            processes_now: read_number("/proc/loadavg", |text| {
-                text.split(['/', ' ']).nth(4)?.parse().ok()
-            })?,
-            memory_bytes: memory_total,
-            memory_available_bytes: memory_free,
-            backlog_max: read_number("/proc/sys/net/core/somaxconn", parse_number)?,
-        };
-        for folder in cgroup_folders() {
-            machine.apply_cgroup_limits(&folder);
-        }
-        Ok(machine)
-    }
-
-    /// A control group may allow less. (File names of versions 2 and 1.)
-    fn apply_cgroup_limits(&mut self, folder: &Path) {
-        let number = |name| parse_number(&fs::read_to_string(folder.join(name)).ok()?);
-        if let Some(max) = number("pids.max") {
-            self.processes_max = self.processes_max.min(max);
-        }
-        let memory = [
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ];
-        for (max, used) in memory {
-            if let (Some(max), Some(used)) = (number(max), number(used)) {
-                self.memory_bytes = self.memory_bytes.min(max);
-                self.memory_available_bytes = self.memory_available_bytes.min(max.saturating_sub(used));
-            }
-        }
-    }
-}
-
-/// The folders of the control groups that bind this process: its own and those above, as far as they can be seen.
-fn cgroup_folders() -> Vec<PathBuf> {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let mut folders = Vec::new();
-    for line in groups.lines() {
-        // `id:controllers:path`; version 2 has no controllers, version 1 one mount for each.
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        if matches!(controllers, "" | "memory" | "pids") {
-            let mount = Path::new("/sys/fs/cgroup").join(controllers);
-            let path = Path::new(path.trim_start_matches('/'));
-            folders.extend(path.ancestors().map(|ancestor| mount.join(ancestor)));
-        }
-    }
-    folders
-}
-
-fn read_number(path: &str, find: impl FnOnce(&str) -> Option<u64>) -> Result<u64, MachineError> {
-    let read = fs::read_to_string(path);
-    let number = read.and_then(|text| find(&text).ok_or_else(|| io::Error::other("not what it should be")));
-    number.map_err(|cause| MachineError {
-        path: path.into(),
-        cause,
-    })
-}
-
-fn parse_number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
-}
-
-fn parse_meminfo(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(parse_number(line.trim_end_matches("kB"))? << 10)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MAPPING_BYTES: u64 = 200 << 20;
 
-    /// A machine that holds the defaults.
+    /// A machine that can hold the default capacity.
     fn machine() -> Machine {
         Machine {
             open_files_max: 20_000,
@@ -396,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn open_files_that_do_not_suffice_are_an_error_that_says_how_many_would() {
+    fn too_few_open_files_are_an_error_that_says_how_many_are_needed() {
         let (is_error, text) = problem(
             &Config {
                 keepers: 3,
@@ -436,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_do_not_suffice_are_an_error_and_a_tight_fit_is_a_warning() {
+    fn too_few_processes_are_an_error_and_too_few_free_ones_a_warning() {
         let with = |of_user, altogether| Machine {
             processes_of_user_max: of_user,
             processes_max: altogether,
@@ -457,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_not_there_is_an_error_and_memory_in_use_a_warning() {
+    fn missing_memory_is_an_error_and_memory_in_use_a_warning() {
         let with = |memory_bytes, memory_available_bytes| Machine {
             memory_bytes,
             memory_available_bytes,
@@ -470,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_that_is_cut_and_a_console_in_the_open_are_warnings() {
+    fn a_backlog_above_the_system_limit_and_an_exposed_console_are_warnings() {
         let (is_error, text) = problem(
             &Config {
                 backlog: 5000,
@@ -485,20 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_tells_its_limits() {
-        let machine = Machine::read().expect("Linux with /proc");
-        assert!(
-            machine.open_files_max > 0 && machine.processes_now > 0 && machine.backlog_max > 0,
-            "{machine:?}"
-        );
-        assert!(
-            machine.memory_bytes > 0 && machine.memory_available_bytes <= machine.memory_bytes,
-            "{machine:?}"
-        );
-    }
-
-    #[test]
-    fn a_report_lists_settings_needs_and_problems() {
+    fn a_report_lists_settings_requirements_and_problems() {
         let arguments = ["forkade", "--backlog", "5000"].map(Into::into);
         let (_, settings) = crate::config::load(arguments, []).expect("a good command line");
         let (text, can_start) = report(&settings, &machine(), MAPPING_BYTES);

@@ -161,5 +161,5 @@ pub(crate) fn enter_connected(
 
 /// Nobody here has that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("nobody here has that name")]
+#[error("no player has that name")]
 pub struct NoSuchPlayer;

@@ -1,4 +1,4 @@
-//! One log record as one line of text: bounded, and nothing in it can end the line, move a cursor or reorder the text.
+//! One log record as one line of text. It is bounded, and nothing in it can end the line, move a cursor or reorder text.
 
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,15 +8,15 @@ use log::Level;
 
 use crate::limits::LOG_RECORD_BYTES_MAX;
 
-/// Shown where a message was too long; its bytes and those of the longest report of dropped records are kept free.
+/// Ends a message that was too long. Space for it and for the longest report of dropped records is kept free.
 const CUT: &str = "… [cut]";
 const END_BYTES_MAX: usize = CUT.len() + " [18446744073709551615 records dropped before this one]\n".len();
 
-/// A line under construction: head, then message, then end.
+/// A line under construction. The order of calls is `head`, `message`, `end`.
 pub(crate) struct Line {
     bytes: [u8; LOG_RECORD_BYTES_MAX],
     length: usize,
-    /// How far text may reach now.
+    /// Bytes that the line may have at this point.
     limit: usize,
 }
 
@@ -29,9 +29,9 @@ impl Line {
         }
     }
 
-    /// Writes time, level, process and origin.
+    /// Writes time, level, role, pid, player and target.
     pub(crate) fn head(&mut self, level: Level, role: &str, player: Option<&str>, target: &str) {
-        // Of the three texts two are our own and the third, a name, is bounded: this always fits.
+        // This always fits: role and target are the server's own texts, and a player's name is bounded.
         let _ = write!(
             self,
             "{} {level:<5} {role}[{}] ",
@@ -50,7 +50,7 @@ impl Line {
 
     /// Writes the message, escaped, or as much of it as fits.
     pub(crate) fn message(&mut self, message: &fmt::Arguments<'_>) {
-        // The error stops a long message's formatting where the line is full.
+        // The error stops the formatting of a long message when the line is full.
         let complete = Escaper(&mut *self).write_fmt(*message).is_ok();
         self.limit = LOG_RECORD_BYTES_MAX;
         if !complete {
@@ -85,14 +85,14 @@ impl fmt::Write for Line {
     }
 }
 
-/// A moment, shown in UTC with milliseconds: `2026-01-31T23:59:59.999Z`.
+/// A time in UTC with milliseconds: `2026-01-31T23:59:59.999Z`.
 struct Timestamp {
     ms_since_1970: u64,
 }
 
 impl Timestamp {
     fn now() -> Self {
-        // A clock set before 1970 is shown as 1970.
+        // A clock that is set before 1970 shows 1970.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp {
             ms_since_1970: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
@@ -112,8 +112,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Year, month and day of the day that is `days` after 1970-01-01 (Howard Hinnant's `civil_from_days`, whose years
-/// begin in March so that the leap day comes last).
+/// Year, month and day of the date `days` after 1970-01-01. This is Howard Hinnant's `civil_from_days`: its years begin in
+/// March, so that the leap day comes last.
 fn date(days: u64) -> (u64, u64, u64) {
     const DAYS_FROM_MARCH_OF_YEAR_0: u64 = 719_468;
     const DAYS_PER_ERA: u64 = 146_097;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_too_long_is_cut_and_says_so() {
+    fn a_message_that_is_too_long_is_cut_and_marked() {
         let text = line(None, &"é".repeat(10_000), u64::MAX);
         assert!(text.ends_with("é… [cut] [18446744073709551615 records dropped before this one]\n"));
         assert!(text.len() <= LOG_RECORD_BYTES_MAX && text.len() > LOG_RECORD_BYTES_MAX - 4);
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_logged_stays_inside_one_line(
+        fn any_message_stays_inside_one_line(
             player in proptest::option::of(proptest::collection::vec(any::<char>(), 0..24)),
             message in proptest::collection::vec(any::<char>(), 0..6000),
             dropped in any::<u64>(),

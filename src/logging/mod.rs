@@ -1,18 +1,18 @@
-//! Logging: one record is one line in one write, and neither a client nor a reader of stderr can do harm through it.
+//! Logging: each record is one line, written in one write. Neither a client nor a reader of stderr can do harm through it.
 //!
-//! - **Who.** Each record names the role, the pid and, in a handler, the player: [`set_role`] and [`set_player`] are
-//!   process-wide and called again after every fork. (No lock can be held across a fork: processes have one thread.)
-//! - **No forgery.** Control characters, line separators and what reorders text on a screen are escaped, in the message
-//!   and in the player's name, so whatever a client sends stays inside its own record.
-//! - **No stall.** A process blocked on stderr would stall its player, and under a lock the whole lobby. So stderr is
-//!   non-blocking; a record that does not fit is dropped, counted (see [`set_drop_counters`]), and reported by the next
-//!   record that gets through, of whatever process.
-//! - **One level.** What is logged is decided by one number in shared memory (see [`share_level`]), which each process looks at for
-//!   each record: it can be changed for all of them at once, and nobody needs to be told.
-//! - **Panics.** The hook runs wherever the panic happens, perhaps under a lock, so it only keeps message, place and the
-//!   raw backtrace. Whoever catches the panic ([`catch_panic`], [`log_panic`]) logs it once the lock is let go.
+//! - **Origin.** Each record names the role, the pid and, in a handler, the player. [`set_role`] and [`set_player`] are
+//!   process-wide and are called again after every fork. (Processes have one thread, so no lock is held across a fork.)
+//! - **No forgery.** Control characters, line separators and characters that reorder text are escaped, in the message and
+//!   in the player's name. What a client sends stays inside its own record.
+//! - **No stall.** A process that blocks on stderr would stall its player, and under a lock the whole lobby. So stderr is
+//!   non-blocking. A record that does not fit is dropped and counted (see [`set_drop_counters`]); the next record that any
+//!   process writes reports the count.
+//! - **One level.** The level is one number in shared memory (see [`share_level`]), which each process reads for each
+//!   record. A change takes effect in all processes at once.
+//! - **Panics.** The [hook](forkade_games::panics) runs where the panic happens, perhaps under a lock, so it only keeps
+//!   message, place and the raw backtrace. The code that catches the panic logs it after the lock is released.
 //!
-//! Never log while a lock of the lobby is held: formatting takes time that others wait for.
+//! Do not log while a lock of the lobby is held: formatting takes time for which other processes wait.
 
 mod line;
 mod nonblocking_stderr;
@@ -27,14 +27,14 @@ use log::{LevelFilter, Log, Metadata, Record};
 use crate::logging::line::Line;
 use crate::logging::nonblocking_stderr::NonblockingWriter;
 
-/// Sends records to stderr and installs the panic hook. Called once, by the first process, before any fork.
+/// Sends records to stderr and installs the panic hook. The first process calls it once, before any fork.
 ///
 /// # Errors
 ///
-/// When the process has a logger already.
+/// The process already has a logger.
 pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
     let writer = env_logger::Builder::new()
-        // The level is decided by `LevelFilterLogger` alone, so that it can be changed while running.
+        // `LevelFilterLogger` alone applies the level, because it can change at run time.
         .filter_level(LevelFilter::Trace)
         .format(|out, record| {
             let dropped = drop_counters().unreported.swap(0, Ordering::Relaxed);
@@ -53,21 +53,21 @@ pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
     Ok(())
 }
 
-/// From now on the level is the one in shared memory. If none was set there, it is the one that this process has had; after an upgrade
-/// it stays as it was.
+/// Uses the level in shared memory from now on, and sets it to this process's level if none is set there yet. After an
+/// upgrade it stays as it was.
 pub(crate) fn share_level(shared: &'static AtomicU32) {
     let own = OWN_LEVEL.load(Ordering::Relaxed);
     let _ = shared.compare_exchange(UNSET, own, Ordering::Relaxed, Ordering::Relaxed);
-    // Said twice, the first one counts.
+    // An upgrade calls this in a process where it is set already.
     let _ = SHARED_LEVEL.set(shared);
 }
 
-/// From now on records up to `level` are written: by all processes of the server, once the level is shared.
+/// Sets the level: of all processes of the server, once it is shared.
 pub(crate) fn set_level(level: LevelFilter) {
     level_cell().store(to_raw(level), Ordering::Relaxed);
 }
 
-/// The least important records that are written.
+/// The level in force.
 pub(crate) fn level() -> LevelFilter {
     let set = level_cell().load(Ordering::Relaxed);
     LevelFilter::iter()
@@ -75,7 +75,7 @@ pub(crate) fn level() -> LevelFilter {
         .unwrap_or(LevelFilter::Trace)
 }
 
-/// A level as it lies in memory, where 0 is none.
+/// A level as stored in shared memory, where 0 means that none is set.
 const fn to_raw(level: LevelFilter) -> u32 {
     level as u32 + 1
 }
@@ -86,7 +86,7 @@ fn level_cell() -> &'static AtomicU32 {
     SHARED_LEVEL.get().copied().unwrap_or(&OWN_LEVEL)
 }
 
-/// Passes on what the level lets through.
+/// Passes on the records that the level in force allows.
 struct LevelFilterLogger(env_logger::Logger);
 
 impl Log for LevelFilterLogger {
@@ -106,29 +106,27 @@ impl Log for LevelFilterLogger {
     }
 }
 
-/// Names what this process is, in each of its records. Called first thing after a fork: it also forgets the parent's
-/// player.
+/// Sets the role that this process's records name, and clears the player. To be called first after a fork.
 pub(crate) fn set_role(role: &'static str) {
     *label() = ProcessLabel { role, player: None };
 }
 
-/// Names the player that this process works for at the moment, in each of its records.
+/// Sets the player that this process's records name: the one that it serves at the moment.
 pub(crate) fn set_player(player: Option<&str>) {
     label().player = player.map(str::to_owned);
 }
 
-/// Where dropped records are counted.
+/// Counters of dropped records.
 #[derive(Clone, Copy)]
 pub(crate) struct DropCounters {
-    /// All of them.
+    /// All dropped records.
     pub(crate) total: &'static AtomicU64,
-    /// Those that no record has reported yet.
+    /// Dropped records that no later record has reported yet.
     pub(crate) unreported: &'static AtomicU64,
 }
 
-/// Counts records that were dropped in shared memory from now on: most processes live too short to report what they drop
-/// themselves, so the next record that gets through reports for all. The first call counts for good, with what was
-/// dropped before it.
+/// Counts dropped records in shared memory from now on, and adds those dropped before. Most processes end before they could
+/// report their own drops, so the next record of any process reports all of them. Only the first call has an effect.
 pub(crate) fn set_drop_counters(shared: DropCounters) {
     if SHARED_COUNTERS.set(shared).is_ok() {
         shared
@@ -148,6 +146,7 @@ fn drop_counters() -> DropCounters {
     SHARED_COUNTERS.get().copied().unwrap_or(own)
 }
 
+/// What each record says about the process.
 struct ProcessLabel {
     role: &'static str,
     player: Option<String>,
@@ -161,13 +160,13 @@ static PROCESS_LABEL: Mutex<ProcessLabel> = Mutex::new(ProcessLabel {
 static SHARED_COUNTERS: OnceLock<DropCounters> = OnceLock::new();
 static SHARED_LEVEL: OnceLock<&'static AtomicU32> = OnceLock::new();
 
-// Until there is shared memory.
+// Used until the shared memory exists.
 static OWN_LEVEL: AtomicU32 = AtomicU32::new(to_raw(LevelFilter::Info));
 static OWN_TOTAL: AtomicU64 = AtomicU64::new(0);
 static OWN_UNREPORTED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// How many dropped records the line being written reports.
+    /// Dropped records that the line being written reports.
     static REPORTING: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -178,7 +177,7 @@ fn label() -> std::sync::MutexGuard<'static, ProcessLabel> {
 fn line_of(record: &Record<'_>, dropped: u64) -> Line {
     let mut line = Line::new();
     {
-        // Let go before the message is formatted: its `Display` may do anything, even log.
+        // Unlocked before the message is formatted: its `Display` may do anything, even log.
         let label = label();
         line.head(
             record.level(),
@@ -192,7 +191,7 @@ fn line_of(record: &Record<'_>, dropped: u64) -> Line {
     line
 }
 
-/// What env_logger writes to; it hands over one whole record at a time.
+/// The target of env_logger, which writes one whole record at a time.
 struct Sink(NonblockingWriter<io::Stderr>);
 
 impl Write for Sink {
@@ -203,7 +202,7 @@ impl Write for Sink {
             counters.total.fetch_add(1, Ordering::Relaxed);
             counters.unreported.fetch_add(reported + 1, Ordering::Relaxed);
         }
-        // A dropped record is done with, too: an error would only make env_logger try the rest of it.
+        // Also for a dropped record: on an error env_logger would try to write the rest of it.
         Ok(record.len())
     }
 

@@ -1,8 +1,8 @@
-//! Where records leave the process: a descriptor that is never waited for.
+//! Writes log records to stderr without ever waiting.
 //!
-//! Setting `O_NONBLOCK` on stderr itself would set it for everybody who shares the open file: the shell, a supervisor, a
-//! pipe's other writers. So pipes and terminals are opened anew through `/proc/self/fd`, which gives a file description
-//! of our own.
+//! `O_NONBLOCK` belongs to the open file description, so setting it on stderr itself would affect all processes that share
+//! it: the shell, a service manager, a pipe's other writers. Pipes and terminals are therefore reopened through
+//! `/proc/self/fd`, which gives this server a file description of its own.
 
 use std::io::{self, Stderr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,31 +12,31 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-/// A descriptor for records and the way to write to it without waiting.
+/// A descriptor, and how to write to it without waiting.
 pub(crate) struct NonblockingWriter<F> {
     descriptor: F,
     mode: WriteMode,
-    /// The last record got out in part only: its line must be ended before the next one begins.
+    /// The last record was written in part only. Its line must be ended before the next record.
     is_line_partial: bool,
 }
 
-/// How a write is kept from waiting.
+/// How a write avoids waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WriteMode {
-    /// It never waits: a regular file, or a non-blocking description of our own.
+    /// Write: the descriptor is a regular file, or a non-blocking file description of our own.
     Direct,
-    /// A socket, which cannot be opened anew, but be told with each message.
+    /// Send with `MSG_DONTWAIT`: the descriptor is a socket, which cannot be reopened.
     Send,
-    /// Anything else is asked before each write. (Another writer can take the room in between; then this one waits.)
+    /// Poll before each write: any other descriptor. (If another writer fills it in between, this one waits.)
     PollFirst,
 }
 
 impl NonblockingWriter<Stderr> {
-    /// Stderr, made non-blocking where that needs a description of our own.
+    /// Stderr, reopened as non-blocking where that is possible.
     pub(crate) fn stderr() -> Self {
         let stderr = io::stderr();
         let mode = match reopen_nonblocking(stderr.as_fd()) {
-            // In place of the old one: one descriptor fewer, and none that a role could close by mistake.
+            // It replaces descriptor 2: there is no further descriptor, which a role could close by mistake.
             Ok(Some(own)) => {
                 rustix::stdio::dup2_stderr(&own).map_or(WriteMode::PollFirst, |()| WriteMode::Direct)
             }
@@ -52,8 +52,8 @@ impl NonblockingWriter<Stderr> {
 }
 
 impl<F: AsFd> NonblockingWriter<F> {
-    /// Writes the record whole, in one write wherever the kernel takes it in one, and without waiting.
-    /// `false`: there was no room, or nobody reads; it is lost.
+    /// Writes the whole record without waiting, in one write if the kernel accepts it in one. `false`: it is lost, because
+    /// there is no space or no reader.
     pub(crate) fn write_record(&mut self, record: &[u8]) -> bool {
         if self.is_line_partial && !self.write_all(b"\n") {
             return false;
@@ -96,8 +96,8 @@ impl<F: AsFd> NonblockingWriter<F> {
     }
 }
 
-/// A non-blocking description of our own for the pipe or terminal behind `descriptor`; `None` where none is needed, or
-/// none can be had.
+/// Opens a non-blocking file description of our own for the pipe or terminal behind `descriptor`. `None`: the descriptor is
+/// of a kind that needs none, or cannot be reopened.
 fn reopen_nonblocking(descriptor: BorrowedFd<'_>) -> rustix::io::Result<Option<OwnedFd>> {
     match file_type(descriptor)? {
         FileType::Fifo | FileType::CharacterDevice => {
@@ -105,7 +105,7 @@ fn reopen_nonblocking(descriptor: BorrowedFd<'_>) -> rustix::io::Result<Option<O
             let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             open(path, flags, Mode::empty()).map(Some)
         }
-        // A new description of a regular file would begin at its start, and write over what is there.
+        // A new description of a regular file would begin at its start and overwrite the content.
         _ => Ok(None),
     }
 }
@@ -135,27 +135,27 @@ mod tests {
 
     const RECORD: [u8; 4096] = [b'x'; 4096];
 
-    /// Fills what `outlet` writes to until a record is lost; in a thread, so that a write that waits is seen.
-    fn fill<F: AsFd + Send + 'static>(mut outlet: NonblockingWriter<F>) -> (NonblockingWriter<F>, usize) {
+    /// Writes until a record is lost. It does so in a thread, so that a write that waits is detected.
+    fn fill<F: AsFd + Send + 'static>(mut output: NonblockingWriter<F>) -> (NonblockingWriter<F>, usize) {
         let (done, filled) = mpsc::channel();
         std::thread::spawn(move || {
-            let written = std::iter::repeat_with(|| outlet.write_record(&RECORD))
+            let written = std::iter::repeat_with(|| output.write_record(&RECORD))
                 .take_while(|&written| written)
                 .count();
-            done.send((outlet, written))
+            done.send((output, written))
         });
         filled
             .recv_timeout(Duration::from_secs(60))
-            .expect("a write to a full outlet waited")
+            .expect("a write to a full descriptor waited")
     }
 
     #[test]
-    fn a_stalled_pipe_stalls_nobody_and_the_pipe_of_the_others_stays_blocking() {
+    fn a_stalled_pipe_stalls_no_writer_and_stays_blocking_for_other_processes() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let own = reopen_nonblocking(writer.as_fd())
             .expect("reopened")
-            .expect("a pipe is opened anew");
-        let (mut outlet, written) = fill(NonblockingWriter {
+            .expect("a pipe is reopened");
+        let (mut output, written) = fill(NonblockingWriter {
             descriptor: own,
             mode: WriteMode::Direct,
             is_line_partial: false,
@@ -167,28 +167,28 @@ mod tests {
         reader
             .read_exact(&mut drained)
             .expect("whole records were written");
-        assert!(outlet.write_record(b"through again\n"));
+        assert!(output.write_record(b"through again\n"));
     }
 
     #[test]
-    fn a_pipe_that_cannot_be_opened_anew_is_asked_first() {
+    fn a_pipe_that_cannot_be_reopened_is_polled_before_each_write() {
         let (reader, writer) = io::pipe().expect("a pipe");
         assert_eq!(write_mode_of(writer.as_fd()), WriteMode::PollFirst);
-        let (mut outlet, written) = fill(NonblockingWriter {
+        let (mut output, written) = fill(NonblockingWriter {
             descriptor: writer,
             mode: WriteMode::PollFirst,
             is_line_partial: false,
         });
         assert!(written > 0);
         drop(reader);
-        assert!(!outlet.write_record(b"nobody reads\n"));
+        assert!(!output.write_record(b"nobody reads\n"));
     }
 
     #[test]
-    fn a_stalled_socket_stalls_nobody_and_a_torn_line_is_ended_before_the_next() {
+    fn a_stalled_socket_stalls_no_writer_and_a_partial_line_is_ended_before_the_next() {
         let (mut reader, writer) = UnixStream::pair().expect("a socket pair");
         assert_eq!(write_mode_of(writer.as_fd()), WriteMode::Send);
-        let (mut outlet, written) = fill(NonblockingWriter {
+        let (mut output, written) = fill(NonblockingWriter {
             descriptor: writer,
             mode: WriteMode::Send,
             is_line_partial: false,
@@ -201,15 +201,15 @@ mod tests {
             reader.read_to_end(&mut drained).map_err(|error| error.kind()),
             Err(io::ErrorKind::WouldBlock)
         );
-        outlet.is_line_partial = true;
-        assert!(outlet.write_record(b"next\n"));
+        output.is_line_partial = true;
+        assert!(output.write_record(b"next\n"));
         let mut next = [0; 6];
         reader.read_exact(&mut next).expect("the next record");
         assert_eq!(&next, b"\nnext\n");
     }
 
     #[test]
-    fn a_regular_file_is_not_opened_anew() {
+    fn a_regular_file_is_not_reopened() {
         let file = std::fs::File::open("/proc/self/exe").expect("a file");
         assert!(reopen_nonblocking(file.as_fd()).expect("looked at").is_none());
         assert_eq!(write_mode_of(file.as_fd()), WriteMode::Direct);

@@ -8,7 +8,7 @@ use crate::session::transport;
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::{LobbyTx, Presence};
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
-use forkade_games::length_that_fits;
+use forkade_games::floor_char_boundary;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::{Record, Tx};
@@ -160,7 +160,7 @@ fn farewell_frame<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
         Farewell::None => return &[],
         Farewell::Error(code, text) => ServerMessage::Error {
             code: *code,
-            text: text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)].to_owned(),
+            text: text[..floor_char_boundary(text, crate::limits::REJECTION_TEXT_BYTES_MAX)].to_owned(),
         },
         Farewell::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
         Farewell::Line(_) => return farewell_line(farewell, buffer),
@@ -175,10 +175,11 @@ fn farewell_line<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
         Farewell::None => return &[],
         Farewell::Error(_, text) | Farewell::ShuttingDown(text) | Farewell::Line(text) => text,
     };
-    let text = render::to_sentence(&text[..length_that_fits(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);
+    let text =
+        render::to_sentence(&text[..floor_char_boundary(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);
     let line = [render::OVERWRITE_PROMPT, &render::to_terminal(&text)].concat();
     // Escapes can make it longer.
-    let length = length_that_fits(&line, buffer.len());
+    let length = floor_char_boundary(&line, buffer.len());
     let target = &mut buffer[..length];
     target.copy_from_slice(&line.as_bytes()[..length]);
     target

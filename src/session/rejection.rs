@@ -3,7 +3,7 @@
 use forkade_protocol::RejectCode;
 
 use crate::state::mailbox::PostError;
-use forkade_games::{GameError, length_that_fits};
+use forkade_games::{GameError, floor_char_boundary};
 
 /// Why a request changed nothing: goes to the client who made it.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +22,10 @@ impl Rejection {
     /// it may repeat what the client sent.
     pub fn new(code: RejectCode, text: impl Into<String>) -> Self {
         let mut text = text.into();
-        text.truncate(length_that_fits(&text, crate::limits::REJECTION_TEXT_BYTES_MAX));
+        text.truncate(floor_char_boundary(
+            &text,
+            crate::limits::REJECTION_TEXT_BYTES_MAX,
+        ));
         Self {
             code,
             text,

@@ -6,7 +6,7 @@ use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX, UPGRADE_
 use crate::state::connection_counts::Occupancy;
 use crate::state::connections::Kind;
 use crate::state::running_game::GameNote;
-use forkade_games::length_that_fits;
+use forkade_games::floor_char_boundary;
 use shmem::hang_reports::HangReports;
 use shmem::liveness::Liveness;
 use shmem::shared_record;
@@ -164,7 +164,7 @@ impl UpgradeSlot {
     /// Enters how far the upgrade has come. [`UpgradeStage::Checking`] begins another one.
     pub fn enter(&self, stage: UpgradeStage, text: &str) {
         let begun = (self.state.load(Ordering::Acquire) >> 3) + u32::from(stage == UpgradeStage::Checking);
-        let length = length_that_fits(text, UPGRADE_TEXT_BYTES);
+        let length = floor_char_boundary(text, UPGRADE_TEXT_BYTES);
         self.text.copy_in(0, &text.as_bytes()[..length]);
         self.text_bytes
             .store(u32::try_from(length).expect("cut to less"), Ordering::Release);

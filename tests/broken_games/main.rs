@@ -11,7 +11,7 @@ mod many;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use common::{PATIENCE, Server, eventually};
+use common::{Server, WAIT_MAX, eventually};
 use forkade::games::relay::Relay;
 use forkade_protocol::client::{Client, ClientError, NewRoom};
 use forkade_protocol::{
@@ -62,7 +62,7 @@ fn number(client: &mut Client) -> u32 {
         )
     };
     match client
-        .receive_where(PATIENCE, is_game)
+        .receive_where(WAIT_MAX, is_game)
         .expect("the session lives")
     {
         Some(ServerMessage::Event {
@@ -208,7 +208,7 @@ fn a_game_that_cannot_be_left_is_over_and_lets_its_player_go() {
             }
         )
     };
-    let end = ann.receive_where(PATIENCE, is_end).expect("the session lives");
+    let end = ann.receive_where(WAIT_MAX, is_end).expect("the session lives");
     assert!(
         matches!(
             end,
@@ -239,7 +239,7 @@ fn a_turn_whose_end_panics_ends_one_match_and_no_other() {
         let is_wanted =
             |message: &ServerMessage| matches!(message, ServerMessage::Event { event, .. } if wanted(event));
         players[player]
-            .receive_where(PATIENCE, is_wanted)
+            .receive_where(WAIT_MAX, is_wanted)
             .expect("the session lives")
             .expect("it comes in time")
     };
@@ -302,7 +302,7 @@ fn a_kick_out_of_a_game_that_cannot_be_left_ends_the_match() {
     ann.kick(1, "Bob").expect("the owner may");
     let is_removal = |message: &ServerMessage| matches!(message, ServerMessage::Removed { .. });
     assert!(
-        bob.receive_where(PATIENCE, is_removal)
+        bob.receive_where(WAIT_MAX, is_removal)
             .expect("the session lives")
             .is_some()
     );
@@ -318,7 +318,7 @@ fn a_kick_out_of_a_game_that_cannot_be_left_ends_the_match() {
         )
     };
     assert!(
-        ann.receive_where(PATIENCE, is_end)
+        ann.receive_where(WAIT_MAX, is_end)
             .expect("the session lives")
             .is_some()
     );
@@ -351,7 +351,7 @@ fn a_tick_that_panics_stops_one_clock_and_no_other() {
     assert_eq!([number(&mut ann), number(&mut ann)], [1, 2]);
     let seen = number(&mut bob);
     while number(&mut bob) < seen + 20 {}
-    let end = ann.receive_where(PATIENCE, |message| {
+    let end = ann.receive_where(WAIT_MAX, |message| {
         matches!(
             message,
             ServerMessage::Event {
@@ -404,7 +404,7 @@ fn an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_
     };
     assert_eq!(number(&mut bob), 5);
     assert!(
-        bob.receive_where(PATIENCE, is_loss)
+        bob.receive_where(WAIT_MAX, is_loss)
             .expect("the session lives")
             .is_some()
     );

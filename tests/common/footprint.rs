@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, Server, eventually, is_alive, processes_below};
+use super::{Server, WAIT_MAX, eventually, is_alive, processes_below};
 
 /// Looks in a row that must agree before the server counts as at rest.
 const EQUAL_LOOKS: u32 = 3;
@@ -35,7 +35,7 @@ impl Footprint {
     /// Waits until the server holds what it held when this was taken: no more and no less.
     #[track_caller]
     pub fn expect_again(&self, server: &Server) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
             let now = Self::of(server);
             if now == *self {

@@ -3,17 +3,17 @@
 use std::time::{Duration, Instant};
 
 use super::tcp_table::{CLOSE_WAIT, ESTABLISHED, End, ends};
-use super::{PATIENCE, Server};
+use super::{Server, WAIT_MAX};
 
 /// Everything that there is to do gets done, although nobody says anything more: every doorbell is rung, every byte that clients have sent is
 /// taken in and handled, every byte for them is on its way. To be called when the clients wait, after whatever was killed.
 #[track_caller]
-pub fn expect_nobody_sleeps_over_work(server: &Server) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn expect_no_pending_work(server: &Server) {
+    let deadline = Instant::now() + WAIT_MAX;
     while let Some(work) = work_left(server) {
         assert!(
             Instant::now() < deadline,
-            "for {PATIENCE:?} nobody has done this: {work}"
+            "for {WAIT_MAX:?} nobody has done this: {work}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }

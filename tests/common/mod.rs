@@ -1,22 +1,22 @@
 //! What the integration tests share: a server of their own, and clients of it.
 #![allow(dead_code, unreachable_pub)]
 
-pub mod bystanders;
+pub mod byte_exact;
+pub mod control_pair;
 pub mod cutting_proxy;
-pub mod exact;
 pub mod footprint;
 pub mod killer;
+pub mod latencies;
 pub mod liveness;
 pub mod operator;
 pub mod pair;
-pub mod pauses;
-pub mod person;
 pub mod random;
-pub mod raw;
+pub mod raw_client;
 pub mod rooms;
-pub mod streams;
+pub mod stream_client;
 pub mod tcp_table;
 pub mod terminal;
+pub mod text_client;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -29,7 +29,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// How long a condition is waited for before a test fails: much longer than it ever takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// The real server, on ports of the kernel's choice. Dropped, it is told to stop, and must do so in order.
 pub struct Server {
@@ -123,7 +123,7 @@ impl Server {
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.game).expect("the server accepts");
         stream
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(WAIT_MAX))
             .expect("a timeout can be set");
         stream
     }
@@ -142,7 +142,7 @@ impl Server {
     pub fn try_ask(&self, command: &str) -> Result<String, String> {
         let mut console = TcpStream::connect(self.console).expect("the console accepts");
         console
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(WAIT_MAX))
             .expect("a timeout can be set");
         console
             .write_all(format!("{command}\n").as_bytes())
@@ -233,7 +233,7 @@ impl Server {
 
     /// Waits for the server's end.
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("it is a child") {
                 return status;
@@ -285,20 +285,20 @@ pub fn command(arguments: &[&str]) -> Command {
 /// Options of a client that waits long enough for a busy machine.
 pub fn patient() -> ClientOptions {
     ClientOptions {
-        connect_timeout: PATIENCE,
-        reply_timeout: PATIENCE,
-        reconnect_timeout: PATIENCE,
+        connect_timeout: WAIT_MAX,
+        reply_timeout: WAIT_MAX,
+        reconnect_timeout: WAIT_MAX,
         ..ClientOptions::default()
     }
 }
 
 /// Waits until a condition holds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     while !holds() {
         assert!(
             Instant::now() < deadline,
-            "in {PATIENCE:?} it did not come true that {what}"
+            "in {WAIT_MAX:?} it did not come true that {what}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }

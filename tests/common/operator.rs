@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use super::{PATIENCE, Server};
+use super::{Server, WAIT_MAX};
 
 /// A connection to the console.
 pub struct Operator {
@@ -18,7 +18,7 @@ impl Operator {
     pub fn new(server: &Server) -> Self {
         let stream = TcpStream::connect(server.console).expect("the console accepts");
         stream
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(WAIT_MAX))
             .expect("a timeout can be set");
         stream.set_nodelay(true).expect("an option can be set");
         Self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use forkade_protocol::client::{Client, ClientError, NewRoom};
 use forkade_protocol::{RejectCode, RoomEvent, RoomFilter, RoomId, RoomSettings, ServerMessage, Snapshot};
 
-use super::{PATIENCE, Server};
+use super::{Server, WAIT_MAX};
 
 /// Ann's room of a game, with these settings, and everybody else who has joined it in this order.
 pub fn room_of<const N: usize>(
@@ -47,7 +47,7 @@ pub fn rejection<T: Debug>(result: Result<T, ClientError>) -> RejectCode {
 /// The next message that is one of those wanted; others wait.
 pub fn message<T>(client: &mut Client, wanted: impl Fn(&ServerMessage) -> Option<T>) -> T {
     match client
-        .receive_where(PATIENCE, |message| wanted(message).is_some())
+        .receive_where(WAIT_MAX, |message| wanted(message).is_some())
         .expect("the session lives")
     {
         Some(message) => wanted(&message).expect("it was picked"),

@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
-use super::PATIENCE;
+use super::WAIT_MAX;
 
 /// A terminal in which a program runs. Dropped, the program is killed if it still runs.
 pub struct Terminal {
@@ -130,11 +130,11 @@ impl Terminal {
     /// Waits until the screen is as wanted.
     #[track_caller]
     pub fn expect_that(&self, what: &str, holds: impl Fn(&str) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         while !holds(&self.screen()) {
             assert!(
                 Instant::now() < deadline,
-                "in {PATIENCE:?} there was no {what:?} on the screen:\n{}",
+                "in {WAIT_MAX:?} there was no {what:?} on the screen:\n{}",
                 self.screen()
             );
             std::thread::sleep(Duration::from_millis(5));
@@ -168,7 +168,7 @@ impl Terminal {
 
     /// Waits for the program's end.
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
             if let Some(status) = self.child.try_wait().expect("it is a child") {
                 return status;

@@ -148,12 +148,12 @@ fn word_in(message: &ServerMessage) -> Option<(u8, u64)> {
 }
 
 /// Two players in a room of their own, who talk to each other and lose nothing.
-pub(crate) struct Bystanders {
+pub(crate) struct ControlPair {
     players: [Client; 2],
     round: u64,
 }
 
-impl Bystanders {
+impl ControlPair {
     pub(crate) fn enter(subject: &Subject) -> Result<Self, ClientError> {
         let enter = |name: &str| Client::connect(subject.game, name, options());
         let mut players = [enter("bystander one")?, enter("bystander two")?];

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use shmem::sys::process::Exit;
 
 use crate::calls::{Call, FORK, POLL_FOR, Role, Row, Scene};
-use crate::play::{Bystanders, LIMIT, question, visit};
+use crate::play::{ControlPair, LIMIT, question, visit};
 use crate::subject::{Footprint, Log, Subject, eventually, within};
 use crate::tracer::{Fault, Plan, TraceError, Traced, follow, kill_process};
 
@@ -164,7 +164,7 @@ fn run_on_one_server(rows: &[Row], extent: Extent) -> Result<Vec<Finding>, Trace
         .collect();
     let (result, exit, left) = with_server(&plan, move |subject, log| {
         let mut findings = Vec::new();
-        match subject.map(Stage::prepare) {
+        match subject.map(Fixture::prepare) {
             Some(Ok(mut stage)) => {
                 for row in &rows_of_script {
                     findings.push(stage.play(row, extent));
@@ -172,8 +172,8 @@ fn run_on_one_server(rows: &[Row], extent: Extent) -> Result<Vec<Finding>, Trace
                         return findings;
                     }
                 }
-                if let Err(error) = stage.bystanders.leave() {
-                    findings.last_mut().expect("a row").violation = Some(format!("bystanders: {error:?}"));
+                if let Err(error) = stage.control_pair.leave() {
+                    findings.last_mut().expect("a row").violation = Some(format!("control_pair: {error:?}"));
                 }
             }
             Some(Err(why)) => findings.push(violation(format!("before anything failed: {why}"))),
@@ -209,25 +209,25 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
 const ORPHANS_ARE_FREED_AFTER: Duration = Duration::from_millis(1500);
 
 /// A server with two bystanders on it, before anything has failed.
-struct Stage {
+struct Fixture {
     subject: Subject,
-    bystanders: Bystanders,
+    control_pair: ControlPair,
     /// What it holds while nothing is going on.
     at_rest: Footprint,
     visits: u32,
     killed_at: Option<Instant>,
 }
 
-impl Stage {
+impl Fixture {
     fn prepare(subject: Subject) -> Result<Self, String> {
-        let bystanders = Bystanders::enter(&subject).map_err(|error| format!("{error:?}"))?;
+        let control_pair = ControlPair::enter(&subject).map_err(|error| format!("{error:?}"))?;
         visit(&subject, 0)?;
         question(&subject)?;
         // The bystanders alone.
         let at_rest = subject.settled(2);
         Ok(Self {
             subject,
-            bystanders,
+            control_pair,
             at_rest,
             visits: 0,
             killed_at: None,
@@ -281,7 +281,7 @@ impl Stage {
 
     /// Makes one call fail, and looks at everything that is promised.
     fn try_call(&mut self, row: &Row, errno: Errno, nth: u32, finding: &mut Finding) -> Result<(), String> {
-        let (log_before, resumes_before) = (self.subject.log().len(), self.bystanders.resumes());
+        let (log_before, resumes_before) = (self.subject.log().len(), self.control_pair.resumes());
         let handlers_of_bystanders = self.subject.pids("handler");
         self.subject.plan().arm(Fault {
             role: row.role,
@@ -312,11 +312,11 @@ impl Stage {
         if afterwards > 0 {
             return Err("who came afterwards was refused".to_owned());
         }
-        self.bystanders.talk()?;
+        self.control_pair.talk()?;
         self.expect_rest()?;
         let is_their_own = failed.iter().any(|pid| handlers_of_bystanders.contains(pid));
         let is_second_fault = matches!(row.scene, Scene::After(_));
-        if self.bystanders.resumes() != resumes_before && !is_their_own && !is_second_fault {
+        if self.control_pair.resumes() != resumes_before && !is_their_own && !is_second_fault {
             return Err("a bystander has lost the connection".to_owned());
         }
         self.expect_told(row, errno, log_before)
@@ -326,14 +326,14 @@ impl Stage {
     fn enact(&mut self, scene: Scene) -> Result<u32, String> {
         match scene {
             Scene::Visit => {
-                self.bystanders.talk()?;
+                self.control_pair.talk()?;
                 let refused = self.visit()?;
-                self.bystanders.talk()?;
+                self.control_pair.talk()?;
                 Ok(refused)
             }
             Scene::After(role) => {
                 self.kill_one(role)?;
-                self.bystanders.talk()?;
+                self.control_pair.talk()?;
                 self.visit()
             }
             Scene::Question => question(&self.subject).map(|()| 0),
@@ -380,14 +380,14 @@ impl Stage {
             return Err("an upgrade is neither done nor refused".to_owned());
         }
         let refused = u32::from(!done());
-        self.bystanders.talk()?;
+        self.control_pair.talk()?;
         Ok(refused)
     }
 
     /// A role of the new program does not come up: it is tried ever more rarely, and another upgrade mends it.
     fn stall(&mut self, row: &Row, finding: &mut Finding) -> Result<(), String> {
         let errno = row.errors[0];
-        let (log_before, resumes_before) = (self.subject.log().len(), self.bystanders.resumes());
+        let (log_before, resumes_before) = (self.subject.log().len(), self.control_pair.resumes());
         self.subject.plan().arm(Fault {
             role: row.role,
             call: row.call,
@@ -406,7 +406,7 @@ impl Stage {
                 "a role that does not come up was forked {forks} times in a second"
             ));
         }
-        self.bystanders.talk()?;
+        self.control_pair.talk()?;
         if row.role == Role::Keeper {
             // Its client's socket waits where no keeper is there to take it.
             let handler = self.subject.pids("handler").first().copied();
@@ -420,8 +420,8 @@ impl Stage {
         if !eventually(done) {
             return Err("the upgrade does not go on although nothing fails any more".to_owned());
         }
-        self.bystanders.talk()?;
-        if self.bystanders.resumes() != resumes_before {
+        self.control_pair.talk()?;
+        if self.control_pair.resumes() != resumes_before {
             return Err("a bystander has lost the connection".to_owned());
         }
         self.visit()?;

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::common::killer::send;
 use crate::common::random::Random;
-use crate::common::{PATIENCE, eventually};
+use crate::common::{WAIT_MAX, eventually};
 use crate::common::{children, of_name, processes_below};
 
 /// Longest pause between two deaths of handlers.
@@ -160,7 +160,7 @@ impl Chaos {
         self.tally.keepers += 1;
         let struck = Instant::now();
         while of_name(&children(self.supervisor), "keeper").contains(&keeper) || !self.is_whole() {
-            assert!(struck.elapsed() < PATIENCE, "the keeper was not replaced");
+            assert!(struck.elapsed() < WAIT_MAX, "the keeper was not replaced");
             if struck.elapsed() < STRIKES_GO_ON_FOR {
                 // Who is new among the keepers may be the one whose handlers are to be spared.
                 self.strike_handler_of_the_old(keeper);

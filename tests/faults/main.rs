@@ -13,20 +13,20 @@
 mod chaos;
 #[path = "../common/mod.rs"]
 mod common;
-mod talk;
-mod visits;
+mod room_script;
+mod visitor_script;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::footprint::held;
-use crate::common::liveness::expect_nobody_sleeps_over_work;
+use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
-use crate::common::{PATIENCE, Server, eventually};
+use crate::common::{Server, WAIT_MAX, eventually};
 use chaos::{Chaos, Tally};
 use forkade_protocol::client::ClientOptions;
-use talk::{Manner, Talk};
+use room_script::{Manner, Talk};
 
 /// Rooms in which much is said.
 const LIVELY_ROOMS: u64 = 6;
@@ -81,7 +81,7 @@ fn options() -> ClientOptions {
         reply_timeout: LIMIT,
         reconnect_timeout: LIMIT,
         reconnect_pause_max: Duration::from_millis(20),
-        heartbeat: Some(PATIENCE * 60),
+        heartbeat: Some(WAIT_MAX * 60),
         ..ClientOptions::default()
     }
 }
@@ -107,7 +107,7 @@ fn whatever_is_killed_every_word_arrives_once_and_nobody_sleeps_over_it() {
         let random = Random::new(random.clone().next(), 1000 + number);
         let (stop, rooms, address) = (Arc::clone(&no_more_visits), rooms.clone(), server.game);
         visits.push(std::thread::spawn(move || {
-            visits::visit(address, number, &rooms, random, &stop)
+            visitor_script::visit(address, number, &rooms, random, &stop)
         }));
     }
     let began = Instant::now();
@@ -132,7 +132,7 @@ fn whatever_is_killed_every_word_arrives_once_and_nobody_sleeps_over_it() {
     let tally = chaos.tally;
     report(&tally, &mut figures, seconds);
     judge(&server, &tally, &figures);
-    expect_nobody_sleeps_over_work(&server);
+    expect_no_pending_work(&server);
     eventually("nobody holds anything any more", || held(&server) == [0, 0, 0]);
     assert!(!server.log().contains("panicked"), "{}", server.log());
     assert_eq!(server.stop().code(), Some(0));

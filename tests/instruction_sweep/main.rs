@@ -36,16 +36,16 @@
 //! Where this machine does not let processes be traced, nothing is proved, and the test says so and succeeds; with
 //! `REQUIRE_PTRACE=1`, as in the project's own checks, it fails.
 
-#[path = "../actors/mod.rs"]
-mod actors;
-mod examiner;
+mod chat_operations;
+mod fixture;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod operations;
-mod owners;
-mod stage;
+mod owner_operations;
+mod recovery_checker;
 mod stepper;
 mod sweep;
-mod talk;
-mod typing;
+mod text_operations;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -57,12 +57,12 @@ use shmem::mutants::Mutant;
 use shmem::sys::memory::Mapping;
 use shmem::sys::process::{Exit, fork};
 
+use chat_operations::TALK;
 use operations::{OPERATIONS, Operation};
-use owners::OWNERS;
+use owner_operations::OWNERS;
 use stepper::StepError;
 use sweep::{Findings, sweep, sweep_recovery};
-use talk::TALK;
-use typing::TYPING;
+use text_operations::TYPING;
 
 /// Exit status of a worker that may not trace.
 const NOT_PERMITTED: u8 = 77;

@@ -16,8 +16,8 @@ use forkade::testing::state::connections::{Kind, Phase};
 use forkade_protocol::{ClientMessage, ErrorCode, RoomFilter};
 use shmem::sys::clock::now_ms;
 
-use crate::stage::{
-    ROOM, Stage, chat, create, finish, handle_frame, join, place, quick_match, ready, relayed, resume,
+use crate::fixture::{
+    Fixture, ROOM, chat, create, finish, handle_frame, join, place, quick_match, ready, relayed, resume,
     shake_hands, tick,
 };
 use crate::sweep::{Act, Subject};
@@ -28,7 +28,7 @@ pub(crate) struct Operation {
     /// How many pictures it shows.
     pub(crate) states: usize,
     /// Makes the lobby and says what is done to it.
-    prepare: fn(&mut Stage) -> Act,
+    prepare: fn(&mut Fixture) -> Act,
     /// Whether a successor that does it again comes to the same end. (It does not where chance is part of it, as in tokens, or
     /// where the handler goes on in another way.)
     repeatable: bool,
@@ -37,7 +37,7 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    pub(crate) const fn new(name: &'static str, states: usize, prepare: fn(&mut Stage) -> Act) -> Self {
+    pub(crate) const fn new(name: &'static str, states: usize, prepare: fn(&mut Fixture) -> Act) -> Self {
         Self {
             name,
             states,
@@ -61,7 +61,7 @@ impl Operation {
 
     /// A new lobby in which the operation is about to happen.
     pub(crate) fn set_up(&self) -> Subject {
-        let mut stage = Stage::new();
+        let mut stage = Fixture::new();
         let act = (self.prepare)(&mut stage);
         stage.subject_doing(act, self.repeatable)
     }

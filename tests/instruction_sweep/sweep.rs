@@ -10,8 +10,8 @@ use forkade::testing::state::handle::StateHandle;
 use forkade::testing::state::layout::Capacity;
 use shmem::sys::memory::Mapping;
 
-use crate::actors::World;
-use crate::examiner::{Examined, Examiner, Picture, difference, laid_over, new_mapping};
+use crate::harness::World;
+use crate::recovery_checker::{Examined, Picture, RecoveryChecker, difference, laid_over, new_mapping};
 use crate::stepper::{StepError, Stepper};
 
 /// As small as it gets: all of it is copied for every state that is examined.
@@ -114,25 +114,25 @@ pub(crate) fn sweep(
     sabotage: fn(),
 ) -> Result<Findings, StepError> {
     let live = subject.world.memory.mapping;
-    let examiner = Examiner::new(subject);
-    let undisturbed = examiner.undisturbed();
+    let checker = RecoveryChecker::new(subject);
+    let undisturbed = checker.undisturbed();
     let (shadow, before) = (new_mapping(live), new_mapping(live));
     let mut stepper = Stepper::start(|| {
         sabotage();
         subject.prepare(subject.world)
     })?;
-    examiner.copy(shadow, live);
-    examiner.copy(before, live);
+    checker.copy(shadow, live);
+    checker.copy(before, live);
     let (mut findings, mut seen) = (Findings::default(), Vec::new());
     findings.enter(
-        &examiner.examine(shadow, &undisturbed.end),
+        &checker.examine(shadow, &undisturbed.end),
         &mut seen,
         *expected.end(),
     );
     while stepper.step()? {
         findings.instructions += 1;
         if findings.instructions % INSTRUCTIONS_PER_FULL_LOOK == 0 {
-            examiner.expect_no_change_beyond(&undisturbed.pages, live, shadow);
+            checker.expect_no_change_beyond(&undisturbed.pages, live, shadow);
         }
         let has_changed = |page: &&Range<usize>| !shadow.equals(live, (*page).clone());
         let changed: Vec<_> = undisturbed.pages.iter().filter(has_changed).cloned().collect();
@@ -143,19 +143,19 @@ pub(crate) fn sweep(
             shadow.copy_from(live, page.clone());
         }
         if findings.enter(
-            &examiner.examine(shadow, &undisturbed.end),
+            &checker.examine(shadow, &undisturbed.end),
             &mut seen,
             *expected.end(),
         ) {
             let undecided = new_mapping(live);
-            examiner.copy(undecided, before);
+            checker.copy(undecided, before);
             findings.undecided.push(undecided);
         }
         for page in &changed {
             before.copy_from(shadow, page.clone());
         }
     }
-    examiner.expect_no_change_beyond(&undisturbed.pages, live, shadow);
+    checker.expect_no_change_beyond(&undisturbed.pages, live, shadow);
     if !expected.contains(&seen.len()) {
         findings
             .violations

@@ -4,11 +4,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod crowd;
-mod many;
+mod many_connections;
 mod moves;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod roles;
+
+mod scale;
 mod stop;
 mod takeover;

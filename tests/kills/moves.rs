@@ -11,10 +11,10 @@ use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{ClientMessage, ServerMessage};
 use nix::sys::signal::Signal;
 
-use crate::common::liveness::expect_nobody_sleeps_over_work;
+use crate::common::liveness::expect_no_pending_work;
 use crate::common::pair::Pair;
 use crate::common::random::{Random, seed};
-use crate::common::raw::{Raw, frame};
+use crate::common::raw_client::{RawClient, frame};
 use crate::common::{Server, children, eventually, is_alive, is_asleep, of_name};
 
 const HOST: &str = "Client0";
@@ -111,7 +111,7 @@ impl Move {
         let ports = self.pair.clients.each_ref().map(Client::local_addr);
         assert_eq!(ports, self.ports, "nobody has connected again");
         assert_eq!(self.server.status("resumes_total"), 0);
-        expect_nobody_sleeps_over_work(&self.server);
+        expect_no_pending_work(&self.server);
         for client in self.beside.into_iter().chain(self.pair.clients) {
             client.goodbye().expect("the session lives");
         }
@@ -231,7 +231,7 @@ fn it_is_served_by_one_process_although_it_hops_from_room_to_room_without_waitin
         let room = host.create_room(NewRoom::new("relay", format!("room {nth}")));
         room.expect("a room is free").room
     });
-    let mut hopper = Raw::greet(&server, "hopper");
+    let mut hopper = RawClient::greet(&server, "hopper");
     let mut random = Random::new(seed(), 0);
     let hop = |room| {
         let join = ClientMessage::JoinRoom {
@@ -318,7 +318,7 @@ fn keepers_die_again_and_again_while_many_move() {
             .collect();
         assert_eq!(now, ports, "somebody has connected again");
         std::thread::sleep(LIFE);
-        expect_nobody_sleeps_over_work(&server);
+        expect_no_pending_work(&server);
         for client in pairs.into_iter().flat_map(|pair| pair.clients) {
             client.goodbye().expect("the session lives");
         }

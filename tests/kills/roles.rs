@@ -11,12 +11,12 @@ use std::time::Duration;
 use forkade_protocol::{ClientMessage, ServerMessage};
 use nix::sys::signal::Signal;
 
-use crate::common::bystanders::Bystanders;
+use crate::common::control_pair::ControlPair;
 use crate::common::footprint::{held, sockets};
 use crate::common::killer::{Handlers, send};
-use crate::common::liveness::expect_nobody_sleeps_over_work;
+use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
-use crate::common::raw::{End, Raw, greeting};
+use crate::common::raw_client::{End, RawClient, greeting};
 use crate::common::{Server, children, eventually, is_alive, of_name};
 
 /// Who come and go at the same time.
@@ -44,7 +44,7 @@ struct Tally {
 fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     while !stop.load(Ordering::Relaxed) {
-        let guests: Vec<Raw> = (0..AT_ONCE).map(|_| Raw::connect_to(game)).collect();
+        let guests: Vec<RawClient> = (0..AT_ONCE).map(|_| RawClient::connect_to(game)).collect();
         for mut guest in guests {
             // Who was lost may have been entered under its name: the next one has another.
             let name = format!("guest {stream}-{}", tally.greeted + tally.early_ends);
@@ -85,7 +85,7 @@ fn dies_again_and_again(role: &str) {
     let of_role = |role| of_name(&children(server.pid()), role);
     let kept = || of_role("keeper").into_iter().map(sockets).sum::<usize>();
     let kept_of_nobody = kept();
-    let bystanders = Bystanders::start(&server);
+    let control_pair = ControlPair::start(&server);
     let bystanders_handlers = Handlers::of(&server).pids();
     let stop = Arc::new(AtomicBool::new(false));
     let streams: Vec<_> = (0..STREAMS)
@@ -105,7 +105,7 @@ fn dies_again_and_again(role: &str) {
             let now = of_role(role);
             now.len() == posts && !now.contains(&victim)
         });
-        bystanders.expect_progress();
+        control_pair.expect_progress();
         assert!(
             streams.iter().all(|stream| !stream.is_finished()),
             "a guest has failed"
@@ -146,11 +146,11 @@ fn dies_again_and_again(role: &str) {
     for handler in bystanders_handlers {
         send(handler, Signal::SIGKILL);
     }
-    bystanders.expect_progress();
+    control_pair.expect_progress();
     eventually("both are taken over", || server.status("takeovers_total") == 2);
-    bystanders.finish();
+    control_pair.finish();
     eventually("nothing is left of anybody", || held(&server) == [0, 0, 0]);
-    expect_nobody_sleeps_over_work(&server);
+    expect_no_pending_work(&server);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn who_comes_while_keepers_have_more_than_enough_to_do_waits_and_is_not_refused(
     ]);
     let keeper = of_name(&children(server.pid()), "keeper")[0];
     server.signal(keeper, Signal::SIGSTOP);
-    let mut guests: Vec<Raw> = (0..GUESTS).map(|_| Raw::connect(&server)).collect();
+    let mut guests: Vec<RawClient> = (0..GUESTS).map(|_| RawClient::connect(&server)).collect();
     // As long as it takes the listener to find that out.
     std::thread::sleep(Duration::from_millis(200));
     server.signal(keeper, Signal::SIGCONT);

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::common::killer::{Handlers, send};
 use crate::common::random::{Random, seed};
-use crate::common::raw::{End, Raw};
+use crate::common::raw_client::{End, RawClient};
 use crate::common::{Server, children, eventually, is_alive, of_name};
 
 const PLAYERS: usize = 12;
@@ -21,8 +21,8 @@ fn handlers_that_die_while_the_server_stops_leave_nobody_untold_and_nothing_runn
     let mut killed = 0;
     for round in 0..ROUNDS {
         let mut server = Server::start(&["--heartbeat-timeout-ms", "600000"]);
-        let mut players: Vec<Raw> = (0..PLAYERS)
-            .map(|player| Raw::greet(&server, &format!("player {player}")))
+        let mut players: Vec<RawClient> = (0..PLAYERS)
+            .map(|player| RawClient::greet(&server, &format!("player {player}")))
             .collect();
         let handlers = Handlers::of(&server);
         let is_over = Arc::new(AtomicBool::new(false));
@@ -64,8 +64,8 @@ fn handlers_that_die_while_the_server_stops_leave_nobody_untold_and_nothing_runn
 #[test]
 fn players_whose_keeper_has_just_died_are_told_that_the_server_stops() {
     let mut server = Server::start(&["--heartbeat-timeout-ms", "600000"]);
-    let mut players: Vec<Raw> = (0..PLAYERS)
-        .map(|player| Raw::greet(&server, &format!("player {player}")))
+    let mut players: Vec<RawClient> = (0..PLAYERS)
+        .map(|player| RawClient::greet(&server, &format!("player {player}")))
         .collect();
     let keepers = of_name(&children(server.pid()), "keeper");
     // It hears of all this at once, and puts nobody in their place any more.

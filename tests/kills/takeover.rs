@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::exact::{Alone, Listener, Manner, Script, Speaker, beginning};
+use crate::common::byte_exact::{Alone, Listener, Manner, Script, Speaker, beginning};
 use crate::common::footprint::{held, running};
 use crate::common::killer::{Handlers, Killer, kills, send};
-use crate::common::liveness::expect_nobody_sleeps_over_work;
-use crate::common::pauses::Pauses;
+use crate::common::latencies::Latencies;
+use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
-use crate::common::raw::{Raw, frame};
-use crate::common::{PATIENCE, Server, eventually};
+use crate::common::raw_client::{RawClient, frame};
+use crate::common::{Server, WAIT_MAX, eventually};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
 use nix::sys::signal::Signal;
@@ -27,7 +27,7 @@ const NO_HEARTBEAT: [&str; 2] = ["--heartbeat-timeout-ms", "600000"];
 /// A server that lets be who is stopped.
 const NO_WATCHDOG: [&str; 2] = ["--watchdog-cpu-ms", "0"];
 
-/// Pauses between a successor and its death: some die before they have done anything, some do much.
+/// Latencies between a successor and its death: some die before they have done anything, some do much.
 const PAUSE_MAX: Duration = Duration::from_micros(2500);
 
 /// How one player speaks and listens while handlers die.
@@ -85,7 +85,7 @@ impl Talk {
             listener.heard,
             received.load(Ordering::Relaxed)
         );
-        expect_nobody_sleeps_over_work(server);
+        expect_no_pending_work(server);
     }
 
     fn connect(&self, server: &Server) -> TcpStream {
@@ -97,10 +97,10 @@ impl Talk {
         }
         socket.connect(&server.game.into()).expect("the server accepts");
         socket
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(WAIT_MAX))
             .expect("an option can be set");
         socket
-            .set_write_timeout(Some(PATIENCE))
+            .set_write_timeout(Some(WAIT_MAX))
             .expect("an option can be set");
         socket.set_tcp_nodelay(true).expect("an option can be set");
         socket.into()
@@ -258,7 +258,7 @@ fn a_handler_may_die_in_any_way() {
         });
         alone.hear();
     }
-    expect_nobody_sleeps_over_work(&server);
+    expect_no_pending_work(&server);
     alone.leave();
     server.expect_no_errors();
     assert_eq!(server.status("takeovers_total"), deaths);
@@ -316,7 +316,7 @@ fn all_handlers_of_a_hundred_players_die_at_once() {
             assert_eq!(heard, (0..SEATS).collect::<Vec<_>>());
         }
     }
-    expect_nobody_sleeps_over_work(&server);
+    expect_no_pending_work(&server);
     for player in players {
         let counters = player.counters();
         assert_eq!((counters.resumes, counters.gaps, counters.resyncs), (0, 0, 0));
@@ -329,7 +329,7 @@ fn all_handlers_of_a_hundred_players_die_at_once() {
 /// Who says the word of this round next.
 fn next_word(player: &mut Client, round: u64) -> u8 {
     loop {
-        let message = player.receive(PATIENCE).expect("the session lives");
+        let message = player.receive(WAIT_MAX).expect("the session lives");
         match message.expect("an event in time") {
             ServerMessage::Event {
                 event: RoomEvent::Game { data },
@@ -361,7 +361,7 @@ fn nobody_sleeps_while_there_is_something_to_hear() {
         .expect("a room")
         .room;
     listener.join_room(room, None).expect("a seat is free");
-    let mut pauses = Pauses::default();
+    let mut pauses = Latencies::default();
     let mut victim_before = 0;
     for round in 0..kills(10) as u64 {
         let of_talker = |pid: &u32| !listeners_handler.contains(pid) && *pid != victim_before;
@@ -382,7 +382,7 @@ fn nobody_sleeps_while_there_is_something_to_hear() {
         });
     }
     pauses.print("a word of somebody whose handler is killed meanwhile");
-    expect_nobody_sleeps_over_work(&server);
+    expect_no_pending_work(&server);
     server.expect_no_errors();
 }
 
@@ -393,7 +393,7 @@ fn a_player_sees_a_pause_and_nothing_else() {
     let random = Random::new(seed(), 9);
     let script = Script::new(random.clone().next(), 100);
     let mut alone = Alone::enter(server.connect(), "Cat", &random, Manner::FAST, script);
-    let (mut undisturbed, mut killed) = (Pauses::default(), Pauses::default());
+    let (mut undisturbed, mut killed) = (Latencies::default(), Latencies::default());
     for _ in 0..kills(10) {
         undisturbed.measure(|| {
             alone.say();
@@ -407,7 +407,7 @@ fn a_player_sees_a_pause_and_nothing_else() {
     }
     undisturbed.print("an echo");
     killed.print("an echo whose handler is killed");
-    expect_nobody_sleeps_over_work(&server);
+    expect_no_pending_work(&server);
     alone.leave();
     server.expect_no_errors();
 }
@@ -418,12 +418,12 @@ fn a_doorbell_that_could_not_be_asked_for_is_asked_for_again() {
     let server = Server::start(&[&NO_HEARTBEAT[..], &NO_WATCHDOG].concat());
     let mut talker = server.client("Talker");
     let room = talker
-        .create_room(NewRoom::new("relay", "Stage"))
+        .create_room(NewRoom::new("relay", "Fixture"))
         .expect("a room")
         .room;
-    let mut watchers: Vec<Raw> = (0..WATCHERS)
+    let mut watchers: Vec<RawClient> = (0..WATCHERS)
         .map(|index| {
-            let mut watcher = Raw::greet(&server, &format!("Watcher {index}"));
+            let mut watcher = RawClient::greet(&server, &format!("Watcher {index}"));
             watcher.say(&ClientMessage::Spectate {
                 request: 0,
                 room,
@@ -463,7 +463,7 @@ fn a_doorbell_that_could_not_be_asked_for_is_asked_for_again() {
         };
         watcher.next_where(is_game);
     }
-    expect_nobody_sleeps_over_work(&server);
+    expect_no_pending_work(&server);
     server.expect_no_errors();
 }
 
@@ -472,7 +472,7 @@ fn who_comes_in_while_no_ticker_is_there_hears_what_is_said() {
     let server = Server::start(&NO_WATCHDOG);
     let mut talker = server.client("Talker");
     let room = talker
-        .create_room(NewRoom::new("relay", "Stage"))
+        .create_room(NewRoom::new("relay", "Fixture"))
         .expect("a room")
         .room;
     // It has the room's doorbell.
@@ -495,11 +495,11 @@ fn who_comes_in_while_no_ticker_is_there_hears_what_is_said() {
         )
     };
     let heard = late
-        .receive_where(PATIENCE / 6, is_said)
+        .receive_where(WAIT_MAX / 6, is_said)
         .expect("the session lives");
     server.signal(ticker, Signal::SIGCONT);
     assert!(heard.is_some(), "the newcomer slept over it");
-    expect_nobody_sleeps_over_work(&server);
+    expect_no_pending_work(&server);
 }
 
 fn sleeps(pid: u32) -> bool {

@@ -13,12 +13,12 @@
 //! FORKADE_TEST_RUNS=200 cargo test --release --test lobby_model
 //! ```
 
-#[path = "../actors/mod.rs"]
-mod actors;
+mod chat_model;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod model;
 mod random;
 mod run;
-mod talk;
 mod view;
 
 use run::Run;

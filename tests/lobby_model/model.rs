@@ -15,7 +15,7 @@ use forkade_protocol::{
 
 pub(crate) use self::room::Room;
 use self::room::{last_tick, rules};
-use crate::talk::Talk;
+use crate::chat_model::Talk;
 
 /// Who is here, and which rooms there are.
 pub(crate) struct Model {

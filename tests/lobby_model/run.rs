@@ -17,7 +17,7 @@ use forkade_protocol::{
     ChatScope, ClientMessage, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage, Token, codec,
 };
 
-use crate::actors::{Actor, World};
+use crate::harness::{Actor, World};
 use crate::model::{Effect, Model};
 use crate::random::Random;
 use crate::view::View;
@@ -28,7 +28,7 @@ const CROWDED_EVERY: u64 = 4;
 const SEAT_GRACE_MS: u64 = 60_000;
 
 /// A client who has a session.
-struct Person {
+struct TextClient {
     /// As given in the greeting.
     name: String,
     token: Token,
@@ -91,7 +91,7 @@ pub(crate) struct Run {
     lobby: StateHandle,
     model: Model,
     /// By name in small letters.
-    people: BTreeMap<String, Person>,
+    people: BTreeMap<String, TextClient>,
     actors: BTreeMap<u32, Actor>,
     request: u32,
     /// All invite codes that anybody was told, whether they are worth anything or not.
@@ -319,7 +319,7 @@ impl Run {
                 ClientMessage::HandOver { request, seat, name }
             }
             30..=32 => {
-                let people: Vec<&Person> = self.people.values().collect();
+                let people: Vec<&TextClient> = self.people.values().collect();
                 let invited = self.random.pick(&people);
                 let player = invited.map_or("Nobody", |person| &person.name).to_owned();
                 ClientMessage::Reserve { request, player }

@@ -13,8 +13,8 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use common::bystanders::Bystanders;
-use common::{PATIENCE, Server, eventually};
+use common::control_pair::ControlPair;
+use common::{Server, WAIT_MAX, eventually};
 use crowd::{be_busy, on_a_crowded_machine_no_innocent_process_is_killed};
 use forkade::games::relay::Relay;
 use forkade_protocol::client::{Client, NewRoom};
@@ -64,7 +64,7 @@ fn send(client: &mut Client, what: &Deed) {
 /// The next number that the game says.
 fn number(client: &mut Client) -> u32 {
     loop {
-        match client.receive(PATIENCE).expect("the session lives") {
+        match client.receive(WAIT_MAX).expect("the session lives") {
             Some(ServerMessage::Event {
                 event: RoomEvent::Game { data },
                 ..
@@ -106,7 +106,7 @@ impl Drop for Token {
 fn stuck_under_a_rooms_lock(how: How, rounds: u32) {
     let server = start();
     let [mut ann, mut bob] = together(&server);
-    let bystanders = Bystanders::start(&server);
+    let control_pair = ControlPair::start(&server);
     let mut sum = 0;
     for round in 1..=rounds {
         let token = Token::lay("stuck");
@@ -116,7 +116,7 @@ fn stuck_under_a_rooms_lock(how: How, rounds: u32) {
         eventually("she is stuck", || token.was_taken());
         // Bob waits for the same lock; others do not.
         send(&mut bob, &Deed::Add(1));
-        bystanders.expect_progress();
+        control_pair.expect_progress();
         for client in [&mut ann, &mut bob] {
             assert_eq!([number(client), number(client)], [sum + 1, sum + 2], "{how:?}");
         }
@@ -130,7 +130,7 @@ fn stuck_under_a_rooms_lock(how: How, rounds: u32) {
     }
     assert_eq!(server.status("takeovers_total"), u64::from(rounds));
     assert_eq!(server.status("blamed_total"), 0);
-    bystanders.finish();
+    control_pair.finish();
     server.expect_logged(match how {
         // Its parent is told of that at once.
         How::Stopped => "does not come round its loop and is stopped",
@@ -154,13 +154,13 @@ fn a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_oth
     for how in [How::Looping, How::Stopped] {
         let server = start();
         let [mut ann, mut bob] = together(&server);
-        let bystanders = Bystanders::start(&server);
+        let control_pair = ControlPair::start(&server);
         let bob_was = server.handler_of("Bob").expect("he is served");
         send(&mut bob, &Deed::Add(5));
         assert_eq!([number(&mut ann), number(&mut bob)], [5, 5]);
         send(&mut ann, &Deed::Stick(how));
         let is_refusal = |message: &ServerMessage| matches!(message, ServerMessage::Rejected { .. });
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         let (mut refusal, mut sum) = (None, 5);
         while refusal.is_none() && Instant::now() < deadline {
             // Bob waits for the lock, whoever holds it.
@@ -192,14 +192,14 @@ fn a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_oth
         assert_eq!(server.status("blamed_total"), 1);
         assert_eq!(server.handler_of("Bob"), Some(bob_was));
         assert_eq!(bob.counters().resumes, 0);
-        bystanders.finish();
+        control_pair.finish();
     }
 }
 
 fn a_handler_that_is_stopped_is_killed_and_its_player_is_taken_over() {
     let server = start();
     let [mut ann, mut bob] = together(&server);
-    let bystanders = Bystanders::start(&server);
+    let control_pair = ControlPair::start(&server);
     for round in 1..=rounds() {
         let stopped = server.handler_of("Ann").expect("she is served");
         server.signal(stopped, Signal::SIGSTOP);
@@ -221,7 +221,7 @@ fn a_handler_that_is_stopped_is_killed_and_its_player_is_taken_over() {
         0,
         "nobody is to blame for being stopped"
     );
-    bystanders.finish();
+    control_pair.finish();
 }
 
 fn a_handler_that_loops_is_killed_also_when_nobody_waits_for_it() {
@@ -229,7 +229,7 @@ fn a_handler_that_loops_is_killed_also_when_nobody_waits_for_it() {
     let mut ann = server.client("Ann");
     ann.create_room(NewRoom::new("sticky", "alone"))
         .expect("a room is free");
-    let bystanders = Bystanders::start(&server);
+    let control_pair = ControlPair::start(&server);
     let token = Token::lay("alone");
     send(&mut ann, &Deed::StickOnce(How::Looping, token.0.clone()));
     assert_eq!(number(&mut ann), 1);
@@ -240,14 +240,14 @@ fn a_handler_that_loops_is_killed_also_when_nobody_waits_for_it() {
     let code = refused.expect_err("nobody can do it").reject_code();
     assert_eq!(code, Some(RejectCode::GameFailed));
     assert_eq!(server.status("watchdog_kills_total"), 4);
-    bystanders.finish();
+    control_pair.finish();
     ann.act(deed(&Deed::Add(1))).expect("the game goes on");
     server.expect_logged("does not come round its loop");
 }
 
 fn a_role_that_is_stopped_is_replaced_and_players_do_not_notice() {
     let server = start();
-    let bystanders = Bystanders::start(&server);
+    let control_pair = ControlPair::start(&server);
     let pids = |role: &str| {
         let processes = server.ask_json("processes");
         let is_it = |process: &&serde_json::Value| process["role"] == role;
@@ -269,17 +269,17 @@ fn a_role_that_is_stopped_is_replaced_and_players_do_not_notice() {
         // Who comes meanwhile, waits and is served.
         server.client("Carol").goodbye().expect("said in order");
         eventually("all are replaced", || pids(role).len() == before.len());
-        bystanders.expect_progress();
+        control_pair.expect_progress();
     }
     let stopped = 2 + pids("keeper").len();
     assert_eq!(server.status("watchdog_kills_total"), stopped as u64);
-    bystanders.finish();
+    control_pair.finish();
 }
 
 fn a_tick_that_never_ends_costs_its_match_and_no_other() {
     for how in [How::Looping, How::Stopped] {
         let server = start();
-        let bystanders = Bystanders::start(&server);
+        let control_pair = ControlPair::start(&server);
         let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
         let metronome = |sticks: Option<How>| NewRoom {
             settings: RoomSettings {
@@ -291,7 +291,7 @@ fn a_tick_that_never_ends_costs_its_match_and_no_other() {
         bob.create_room(metronome(None)).expect("a room is free");
         ann.create_room(metronome(Some(how))).expect("a room is free");
         assert_eq!([number(&mut ann), number(&mut ann)], [1, 2]);
-        let end = ann.receive_where(PATIENCE, |message| {
+        let end = ann.receive_where(WAIT_MAX, |message| {
             matches!(
                 message,
                 ServerMessage::Event {
@@ -313,7 +313,7 @@ fn a_tick_that_never_ends_costs_its_match_and_no_other() {
         assert_eq!(number(&mut ann), 1);
         assert_eq!((ann.counters().resumes, bob.counters().resumes), (0, 0));
         assert_eq!(server.status("takeovers_total"), 0);
-        bystanders.finish();
+        control_pair.finish();
     }
 }
 

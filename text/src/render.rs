@@ -11,7 +11,7 @@ use crate::commands;
 use crate::commands::Description;
 use crate::escape::Escaped;
 use crate::limits::TEXT_OUTPUT_BYTES_MAX;
-use forkade_games::{AnyGame, GameError, Games, length_that_fits};
+use forkade_games::{AnyGame, GameError, Games, floor_char_boundary};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// What stands at the beginning of the line on which something may be typed.
@@ -198,7 +198,7 @@ pub fn to_sentence(text: &str) -> String {
 /// is a letter, which the sentence is written over.
 pub fn readable_by_any_client(text: &str) -> String {
     const BACK_TO_LETTERS: char = '\u{f}';
-    let text = &text[..length_that_fits(text, FOR_ANYBODY_BYTES.end - 10)];
+    let text = &text[..floor_char_boundary(text, FOR_ANYBODY_BYTES.end - 10)];
     let sentence = to_sentence(text);
     let line = format!("{BACK_TO_LETTERS}\r{}", Escaped(sentence.trim_end()));
     let bytes_min = FOR_ANYBODY_BYTES.start - "\r\n".len();

@@ -79,9 +79,9 @@ impl Game for Obedient {
         format!("[{view}]\n")
     }
 
-    fn describe(event: &String, who: &dyn Fn(u8) -> String) -> String {
+    fn describe(event: &String, name_of: &dyn Fn(u8) -> String) -> String {
         assert!(event != "panic in describe", "as told");
-        format!("{}: {event}", who(3))
+        format!("{}: {event}", name_of(3))
     }
 }
 
@@ -211,17 +211,17 @@ fn people_s_text_and_pictures_go_through_bytes() {
     assert_eq!(act(&action).expect("it is allowed").0, "GO");
     assert_eq!(GAME.draw(&bytes("view")).expect("it is drawn"), "[view]\n");
     assert!(matches!(GAME.draw(&[5, 1]), Err(GameError::Undecodable(_))));
-    let who = |seat: u8| format!("player {seat}");
+    let name_of = |seat: u8| format!("player {seat}");
     assert_eq!(
-        GAME.describe(&bytes("hello"), &who).expect("it is described"),
+        GAME.describe(&bytes("hello"), &name_of).expect("it is described"),
         "player 3: hello"
     );
     assert!(matches!(
-        GAME.describe(&[5, 1], &who),
+        GAME.describe(&[5, 1], &name_of),
         Err(GameError::Undecodable(_))
     ));
     assert!(matches!(
-        GAME.describe(&bytes("panic in describe"), &who),
+        GAME.describe(&bytes("panic in describe"), &name_of),
         Err(GameError::Panicked(_))
     ));
     assert_eq!(GAME.seat_label(2).expect("it is named"), "seat 2");

@@ -1,12 +1,12 @@
-// Rooms on Colyseus that hand every message, as bytes, to all of their members: what Forkade's game "relay" does.
+// Rooms on Colyseus that relay every message, as bytes, to all of their members, as Forkade's game "relay" does.
 //
-// They are as quick as Colyseus makes them: no state to be synchronised (so no patches twenty times a second), messages as bytes
-// (so no msgpack), and no logging.
+// They use the fastest settings of Colyseus: no state to synchronise (so no patches twenty times a second), messages as
+// bytes (so no msgpack), and no logging.
 
 import { Room, Server } from "@colyseus/core";
 import { WebSocketTransport } from "@colyseus/ws-transport";
 
-/** Messages have types; there is one. */
+/** The only type of message. */
 const MESSAGE = 0;
 
 class RelayRoom extends Room {

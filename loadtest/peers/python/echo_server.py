@@ -1,7 +1,8 @@
-"""A server of the kind that texts on multi-processing begin with: one process for each accepted connection.
+"""A server as in introductions to multi-processing: one process for each accepted connection.
 
-Each process reads up to 1 KiB of text, answers "Echo: " and the same text, and ends when the client says "quit" or goes. There are
-no rooms and no messages: what comes in one read is answered at once, and only its sender gets the answer.
+Each process reads up to 1 KiB of text, answers "Echo: " and the same text, and ends when the client sends "quit" or
+disconnects. There are no rooms and no messages: the text of one read is answered at once, and only its sender
+receives the answer.
 """
 
 import json
@@ -26,8 +27,8 @@ def serve_client(connection: socket.socket) -> None:
 
 
 def main() -> None:
-    # An orderly end, as a service manager asks for it. The processes of clients are daemons, and end with this one. (The load generator
-    # keeps these signals for itself, and who is started by it inherits that.)
+    # An orderly stop by SIGTERM. The clients' processes are daemons and end with this one. The load generator blocks
+    # its signals, and its children inherit that.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     fork = multiprocessing.get_context("fork")
@@ -43,7 +44,7 @@ def main() -> None:
             connection, _address = listener.accept()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             process = fork.Process(target=serve_client, args=(connection,), daemon=True)
-            # (This also reaps those that have ended.)
+            # This also reaps processes that have ended.
             process.start()
             connection.close()
 

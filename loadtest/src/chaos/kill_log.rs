@@ -1,4 +1,5 @@
-//! What was killed in a run, and which lost connections that explains: those of handlers that died together with their keepers.
+//! The processes that were killed in a run, and which lost connections that explains: those of handlers that
+//! died together with their keepers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -7,56 +8,58 @@ use std::time::{Duration, Instant};
 use super::{HANDLER, KEEPER};
 use crate::server::console::Process;
 
-/// A keeper that was killed has a successor, and that one has adopted the handlers that live on, within this time: some ten
-/// milliseconds, and so much that each of those concerned (the dying, the supervisor, the successor, the handlers) may be kept from a core
-/// for hundreds of them.
+/// Within this time a killed keeper has a successor, and that one has adopted the living handlers. It takes
+/// some ten milliseconds, but each process concerned (the dying keeper, the supervisor, the successor, the
+/// handlers) may wait hundreds of milliseconds for a core.
 const ADOPTION_TIME: Duration = Duration::from_secs(3);
-/// A connection lost to a double fault is noticed by its client within this time.
+/// A client notices within this time that its connection is lost to a double fault.
 const LOSS_NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
-/// What was killed in the whole run.
+/// All kills of a run.
 #[derive(Debug, Default)]
 pub(crate) struct KillLog {
     pub log: Vec<Kill>,
-    /// Times that a role's turn came and none of its processes was there to be killed.
+    /// How often a kill was due and no process of the role existed.
     pub missed: BTreeMap<String, u64>,
 }
 
 /// One process that was killed.
 #[derive(Debug, Clone)]
 pub(crate) struct Kill {
-    /// A moment before: nothing that comes of it can be earlier.
+    /// Taken just before the kill, so no consequence of it can be earlier.
     pub at: Instant,
     pub role: String,
     pub(super) pid: u32,
-    /// Who was served by whom when it was last looked. Of a keeper's kill, that was just before.
+    /// Which handler served which player when the processes were last listed. For a keeper's kill that was
+    /// just before.
     pub(super) process_list: Arc<ProcessList>,
-    /// Its parent: for a handler the keeper that forked it, or the supervisor if that one has died since.
+    /// Its parent: for a handler the keeper that forked it, or the supervisor if that keeper has died since.
     pub(super) parent: u32,
-    /// The keeper that forked it is dead; another has adopted it, or is about to.
+    /// The keeper that forked it is dead; another has adopted it or is about to.
     pub(super) is_orphan: bool,
 }
 
-/// Which handlers serve whom. A handler that has died is there until it has a successor: its keeper enters that one.
+/// Which handlers serve which players. A dead handler stays listed until its keeper enters its successor.
 #[derive(Debug)]
 pub(super) struct ProcessList {
-    /// When it was asked for.
+    /// The time of the query.
     pub(super) at: Instant,
     handlers: HashSet<u32>,
-    /// Those of them that may get players besides: all where handlers are shared, else whoever has none yet.
+    /// The handlers that may get further players: all if handlers are shared, otherwise those without a
+    /// player.
     may_take_others: HashSet<u32>,
-    /// Pid of the handler of each player.
+    /// The pid of each player's handler.
     served_by: HashMap<String, u32>,
 }
 
 impl KillLog {
-    /// How many of a role were killed.
+    /// How many processes of `role` were killed.
     pub(crate) fn count(&self, role: &str) -> u64 {
         self.log.iter().filter(|kill| kill.role == role).count() as u64
     }
 
-    /// The handlers that were killed while perhaps nobody was there to replace them, or whose keeper was killed before it had done so:
-    /// what may cost a connection. `slack` is what the machine's own slowness adds to the times that such things take.
+    /// The kills of handlers that perhaps no keeper could replace, or whose keeper was killed before it had
+    /// replaced them. These may cost a connection. `slack` is the additional time that a slow machine needs.
     pub(crate) fn double_faults(&self, slack: Duration) -> impl Iterator<Item = &Kill> {
         self.log.iter().filter(move |kill| {
             kill.role == HANDLER
@@ -66,7 +69,7 @@ impl KillLog {
         })
     }
 
-    /// How many of these losses (whose connection, and when) a double fault explains.
+    /// How many of `losses` (the player and the time of each lost connection) a double fault explains.
     pub(crate) fn count_explained(&self, losses: &[(String, Instant)], slack: Duration) -> u64 {
         let doubles: Vec<&Kill> = self.double_faults(slack).collect();
         let is_explained = |(player, at): &&(String, Instant)| {
@@ -75,8 +78,8 @@ impl KillLog {
         losses.iter().filter(is_explained).count() as u64
     }
 
-    /// Whether this handler's death, together with its keeper's, may have cost the player's connection at that time: when the second of
-    /// both died, or not much later.
+    /// Whether the deaths of this handler and of its keeper can explain the loss of the player's connection
+    /// at `at`: it must follow the second death closely.
     fn explains(&self, handler: &Kill, player: &str, at: Instant, slack: Duration) -> bool {
         let follows = |kill: &Kill| {
             let after = at.checked_duration_since(kill.at);
@@ -93,15 +96,15 @@ impl KillLog {
         })
     }
 
-    /// The keepers that were killed and may have kept what the handler served.
+    /// The killed keepers that may have held the connections of this handler.
     fn keepers_of(&self, handler: &Kill) -> impl Iterator<Item = &Kill> {
         self.log
             .iter()
             .filter(|kill| kill.role == KEEPER && (kill.pid == handler.parent || handler.is_orphan))
     }
 
-    /// Whether the player was the handler's when that was killed: it was when it was last looked, or may have come to it since, being new
-    /// or having lost another that was killed.
+    /// Whether `handler` may have served the player when it was killed. It did when the processes were last
+    /// listed; or the player is new, or its handler was killed, so that this one may have got it since.
     fn may_have_served(&self, handler: &Kill, player: &str) -> bool {
         let process_list = &handler.process_list;
         let lost_its_handler = |by: u32| {
@@ -118,19 +121,19 @@ impl KillLog {
     }
 }
 
-/// Whether the handler had been killed when the keeper was, and had no successor yet.
+/// Whether the handler was killed before the keeper and had no successor yet.
 fn is_unreplaced(handler: &Kill, keeper: &Kill) -> bool {
     handler.at <= keeper.at && keeper.process_list.handlers.contains(&handler.pid)
 }
 
-/// Whether the keeper had been killed when the handler was, and that one may not have been adopted yet.
+/// Whether the keeper was killed before the handler, and no other keeper may have adopted the handler yet.
 fn is_unadopted(handler: &Kill, keeper: &Kill, slack: Duration) -> bool {
     let after = handler.at.checked_duration_since(keeper.at);
     after.is_some_and(|after| after < ADOPTION_TIME + slack)
 }
 
 impl ProcessList {
-    /// What the console has answered to a question that was asked then.
+    /// Evaluates the answer to a query that was sent at `at`.
     pub(super) fn of(processes: &[Process], at: Instant) -> Self {
         let of_handlers = processes.iter().filter(|process| process.role == HANDLER);
         let (mut handlers, mut alone, mut served_by) = (HashSet::new(), HashSet::new(), HashMap::new());
@@ -155,7 +158,7 @@ impl ProcessList {
 mod tests {
     use super::*;
 
-    /// Each of these handlers serves these players.
+    /// A list in which each handler serves these players.
     fn process_list(at: Instant, served: &[(u32, &[&str])]) -> Arc<ProcessList> {
         let players = |(pid, players): &(u32, &[&str])| -> Vec<Process> {
             let each = players
@@ -167,7 +170,7 @@ mod tests {
         Arc::new(ProcessList::of(&processes, at))
     }
 
-    /// Kills within one run, at milliseconds from its beginning.
+    /// Kills within one run, at times in milliseconds from its start.
     struct KillTimeline {
         began: Instant,
         process_list: Arc<ProcessList>,
@@ -217,12 +220,12 @@ mod tests {
     const ROOT: u32 = 1;
 
     #[test]
-    fn whoever_had_no_successor_when_the_keeper_died_may_lose_all_its_connections() {
+    fn a_handler_without_a_successor_when_its_keeper_dies_may_lose_all_its_connections() {
         let mut timeline = KillTimeline::new(&[(60, &["ann"]), (61, &["bob", "bea"]), (62, &["cid"])]);
         timeline.kill(0, "handler", 60, 50);
         timeline.kill(100, "handler", 61, 50);
         timeline.kill(100, "handler", 62, 51);
-        // However long the keeper takes for it: 60 has a successor now, and 61 has not.
+        // However long the keeper needs: 60 has a successor now, and 61 has none.
         timeline.list(900, &[(70, &["ann"]), (61, &["bob", "bea"]), (62, &["cid"])]);
         timeline.kill(901, "keeper", 50, ROOT);
         assert_eq!(timeline.double_faults(), [61], "62 has another keeper");
@@ -237,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_dies_before_it_is_adopted_may_lose_its_connections() {
+    fn a_handler_that_dies_before_its_adoption_may_lose_its_connections() {
         let mut timeline =
             KillTimeline::new(&[(60, &["ann"]), (61, &["bob"]), (62, &["cid"]), (63, &["dan"])]);
         timeline.kill(0, "keeper", 50, ROOT);
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_player_may_have_got_another_handler_since_it_was_last_looked() {
+    fn a_player_may_have_another_handler_than_the_last_list_says() {
         let mut shared = KillTimeline::new(&[(60, &["ann", "abe"]), (61, &["bob"]), (62, &["cid"])]);
         let mut own = KillTimeline::new(&[(60, &["ann"]), (61, &["bob"]), (62, &["cid"])]);
         for timeline in [&mut shared, &mut own] {
@@ -272,22 +275,19 @@ mod tests {
             timeline.kill(600, "handler", 61, ROOT);
         }
         assert!(shared.is_explained("abe", 600), "61 may have taken over from 60");
-        assert!(shared.is_explained("eve", 600), "she came later");
+        assert!(shared.is_explained("eve", 600), "eve joined later");
         assert!(!shared.is_explained("cid", 600), "62 lives");
         assert!(!own.is_explained("eve", 600), "61 is bob's alone");
 
-        let mut greeting = KillTimeline::new(&[(60, &["ann"])]);
+        let mut handshake = KillTimeline::new(&[(60, &["ann"])]);
         let processes = [
             Process::listed("handler", 61, None),
             Process::listed("handler", 62, Some("cid")),
         ];
-        greeting.process_list = Arc::new(ProcessList::of(&processes, greeting.at(0)));
-        greeting.kill(500, "keeper", 50, ROOT);
-        greeting.kill(600, "handler", 61, ROOT);
-        assert!(
-            greeting.is_explained("bob", 600),
-            "61 did not know yet whose it was"
-        );
-        assert!(!greeting.is_explained("cid", 600), "62 lives");
+        handshake.process_list = Arc::new(ProcessList::of(&processes, handshake.at(0)));
+        handshake.kill(500, "keeper", 50, ROOT);
+        handshake.kill(600, "handler", 61, ROOT);
+        assert!(handshake.is_explained("bob", 600), "61 was in a handshake");
+        assert!(!handshake.is_explained("cid", 600), "62 lives");
     }
 }

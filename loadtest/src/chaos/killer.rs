@@ -1,5 +1,5 @@
-//! Kills processes of the server under load, in a thread of its own. It learns from the console which there are, and kills a
-//! pid only while it still is the process that was listed.
+//! Kills processes of the server under load, in a thread of its own. The console lists the processes. A pid
+//! is killed only while it still belongs to the process that was listed.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -18,11 +18,12 @@ use crate::random::Random;
 use crate::schedule::Schedule;
 use crate::server::console::{Console, ConsoleError, Process};
 
-/// The process list is asked for anew when it is older than this. Replacements for the killed ones are fair game.
+/// The process list is refreshed when it is older than this. The replacements of killed processes are
+/// candidates, too.
 const LIST_AGE_MAX: Duration = Duration::from_secs(1);
-/// A victim that is gone is looked for anew so many times before its turn passes.
-const TRIES: usize = 3;
-/// Why nobody can be killed.
+/// How many times another victim is chosen if the chosen one is gone, before the kill is skipped.
+const ATTEMPTS_MAX: usize = 3;
+/// Why no process can be killed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChaosError {
     #[error(transparent)]
@@ -42,7 +43,7 @@ pub(crate) struct Killer {
     thread: JoinHandle<Result<KillLog, ConsoleError>>,
 }
 
-/// Everything that is needed to begin.
+/// What is to be killed, checked and ready to start.
 #[derive(Debug)]
 pub(crate) struct KillPlan {
     root: u32,
@@ -52,10 +53,10 @@ pub(crate) struct KillPlan {
 }
 
 impl KillPlan {
-    /// Checks that the processes to be killed are there and run here, below `root`.
+    /// Checks that the processes to be killed exist and run on this machine, below `root`.
     ///
     /// # Errors
-    /// What is not so.
+    /// When they do not.
     pub(crate) fn new(
         root: u32,
         console: SocketAddr,
@@ -66,7 +67,7 @@ impl KillPlan {
         let processes = console.processes()?;
         for process in &processes {
             let is_here = process_tree::is_member(root, process.pid);
-            // Whoever serves a connection may have ended since.
+            // A process that serves a connection may have ended since.
             if !is_here && process.restarts.is_some() {
                 let (role, pid) = (process.role.clone(), process.pid);
                 return Err(ChaosError::NotHere { role, pid });
@@ -93,7 +94,7 @@ impl KillPlan {
         })
     }
 
-    /// Begins to kill.
+    /// Starts the thread that kills.
     pub(crate) fn start(self) -> Killer {
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -110,10 +111,10 @@ impl KillPlan {
 }
 
 impl Killer {
-    /// Stops, and gives what was killed.
+    /// Stops the thread and returns the log of kills.
     ///
     /// # Errors
-    /// When the console did not say which processes there are, and the killing ended early.
+    /// When the console did not list the processes, so that the thread ended early.
     pub(crate) fn end(self) -> Result<KillLog, ConsoleError> {
         drop(self.stop);
         self.thread
@@ -122,31 +123,32 @@ impl Killer {
     }
 }
 
-/// The killer's own state.
+/// The state of the thread.
 struct KillerState {
     root: u32,
     console: Console,
     began: Instant,
     schedules: Vec<RoleSchedule>,
     random: Random,
-    /// Each process once, and none that was killed already.
+    /// Candidates of the last list: each process once, and none that was killed already.
     victims: Vec<Victim>,
-    /// Nothing if it is out of date.
+    /// `None` if it is out of date.
     process_list: Option<Arc<ProcessList>>,
-    /// Pids and start times of all that were killed. Such a process is listed until it has been reaped and replaced, and for a while it
-    /// does not even look dead.
+    /// Pids and start times of all processes that were killed. Such a process stays listed until it has been
+    /// reaped and replaced, and for a while it does not even look dead.
     killed: HashSet<(u32, u64)>,
     kills: KillLog,
 }
 
-/// When which role is next. A kill falls somewhere within its turn: at the turns' beginnings several roles would be hit at once.
+/// When a process of this role is killed next. A kill happens at a random time within its interval: at the
+/// starts of the intervals several roles would be hit at once.
 struct RoleSchedule {
     role: String,
     schedule: Schedule,
     due: Duration,
 }
 
-/// A process that was listed, and since when it runs.
+/// A listed process and its start time.
 #[derive(Debug, Clone)]
 struct Victim {
     process: Process,
@@ -178,7 +180,7 @@ impl KillerState {
         }
     }
 
-    /// How long it is until the next kill.
+    /// The time until the next kill.
     fn until_next(&self) -> Duration {
         let next = self.schedules.iter().map(|schedule| schedule.due).min();
         next.map_or(Duration::MAX, |due| due.saturating_sub(self.began.elapsed()))
@@ -201,9 +203,9 @@ impl KillerState {
     }
 
     fn kill_one(&mut self, role: &str) -> Result<Option<Kill>, ConsoleError> {
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS_MAX {
             let of_role = |victim: &Victim| victim.process.role == role;
-            // When a keeper dies, it matters for whom it has not found a successor.
+            // For the kill of a keeper the list must be fresh: it tells which handlers have no successor yet.
             let process_list = self.process_list.take().filter(|process_list| {
                 role != super::KEEPER
                     && process_list.at.elapsed() <= LIST_AGE_MAX
@@ -223,7 +225,7 @@ impl KillerState {
             let victim = self.victims.swap_remove(index);
             let at = Instant::now();
             let Ok(parent) = kill(self.root, &victim) else {
-                // One that has ended since, or whose number has gone to another, is no victim, and the list is out of date.
+                // The process has ended since, or its pid belongs to another one: the list is out of date.
                 self.process_list = None;
                 continue;
             };
@@ -240,13 +242,13 @@ impl KillerState {
         Ok(None)
     }
 
-    /// Asks which processes there are. A process that began after the question may bear the number of another that had ended
-    /// by then; so only those are victims that are older.
+    /// Queries the list of processes. A process that started after the query may have the pid of a listed
+    /// process that has ended, so only older processes are candidates.
     fn refresh_list(&mut self) -> Result<Arc<ProcessList>, ConsoleError> {
         let (at, asked_ticks) = (Instant::now(), process_tree::ticks_since_boot());
         let processes = self.console.processes()?;
         let process_list = ProcessList::of(&processes, at);
-        // A handler that serves several is listed for each of them.
+        // A handler that serves several players is listed once for each of them.
         let mut seen = HashSet::new();
         let victims = processes.into_iter().filter_map(|process| {
             let started_ticks = Stat::of(process.pid).ok()?.started_ticks;
@@ -271,8 +273,8 @@ impl RoleSchedule {
     }
 }
 
-/// Kills the process if it is still the one that was listed, and `root`'s descendant; gives its parent. The descriptor is taken
-/// first: from then on its number cannot go to a stranger.
+/// Kills the process if it is still the one that was listed, and a descendant of `root`. Returns its parent.
+/// The pidfd is opened before the checks: from then on the pid cannot be reused unnoticed.
 fn kill(root: u32, victim: &Victim) -> io::Result<u32> {
     let pid = victim.process.pid;
     let target = i32::try_from(pid)
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn only_descendants_that_still_are_who_was_listed_are_killed() {
+    fn only_descendants_that_still_are_the_listed_process_are_killed() {
         let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
         let own = std::process::id();
         let started = |pid| Stat::of(pid).expect("it runs").started_ticks;
@@ -315,16 +317,16 @@ mod tests {
             kill(child.id(), &victim(own, started(own))).is_err(),
             "its parent"
         );
-        assert!(kill(own, &victim(1, started(1))).is_err(), "a stranger");
+        assert!(kill(own, &victim(1, started(1))).is_err(), "no descendant");
         let earlier = victim(child.id(), listed.started_ticks - 1);
-        assert!(kill(own, &earlier).is_err(), "a number that has gone to another");
+        assert!(kill(own, &earlier).is_err(), "a pid that was reused");
         assert_eq!(kill(own, &listed).expect("it is killed"), own);
         assert_eq!(child.wait().expect("it ends").signal(), Some(9));
         assert!(kill(own, &listed).is_err(), "gone");
     }
 
     #[test]
-    fn what_was_killed_is_no_victim_again_although_it_is_listed_and_does_not_look_dead() {
+    fn a_killed_process_is_no_candidate_although_it_is_still_listed_and_does_not_look_dead() {
         let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
         let pid = child.id();
         let console = console_that_always_lists(&[
@@ -337,14 +339,15 @@ mod tests {
             rates: Vec::new(),
             seed: 1,
         });
-        // The console is asked for what is older than the question, to the hundredth of a second.
+        // Only processes older than the query are candidates, and start times are rounded to hundredths of a
+        // second.
         std::thread::sleep(Duration::from_millis(20));
         state.refresh_list().expect("it answers");
         assert_eq!(state.victims.len(), 1, "one process that serves two");
         state.killed.insert((pid, state.victims[0].started_ticks));
         assert!(state.kill_one("handler").expect("it answers").is_none());
         assert!(state.victims.is_empty());
-        child.kill().expect("it was let live");
+        child.kill().expect("it still runs");
         assert_eq!(child.wait().expect("it ends").signal(), Some(9));
     }
 

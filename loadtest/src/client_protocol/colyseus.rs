@@ -1,5 +1,6 @@
-//! The speech of a Colyseus server: a POST for a seat in a room, then a web socket on which each message is a code, a type and the
-//! payload. Both go over one connection, which spares the server one accept that its own clients cost it.
+//! The protocol of a Colyseus server: a POST request for a seat in a room, then a WebSocket on which each
+//! message is a code, a type and the payload. Both use one connection, so the server has one accept less per
+//! client than with its own client library.
 
 use std::io::{self, Read, Write};
 
@@ -18,26 +19,26 @@ const LEAVE_ROOM: u8 = 12;
 const ROOM_STATE: u8 = 14;
 const ROOM_STATE_PATCH: u8 = 15;
 const ROOM_DATA_BYTES: u8 = 17;
-/// The one type that messages of the room have.
+/// The only type of message in the room.
 const MESSAGE: u8 = 0;
 
 const STATUS_OK: u16 = 200;
 const STATUS_SWITCHING_PROTOCOLS: u16 = 101;
 const HEADERS_MAX: usize = 32;
-/// A room's id has so many of these characters: six bits each, so that it fits the 64 of [`RoomId`].
+/// Length of a room's id. Each character holds six bits, so an id fits into the 64 bits of [`RoomId`].
 const ID_CHARACTERS: usize = 9;
 const ID_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
-/// Thousands of clients are mostly idle.
+/// Small, because there are thousands of clients, most of them idle.
 const BUFFER_BYTES: usize = 4096;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Colyseus {
     queues: Queues,
-    /// Of an HTTP answer that is not whole.
+    /// Bytes of an incomplete HTTP response.
     input: BytesMut,
     request: u32,
-    /// Its id as a number, once there is one.
+    /// The room's id as a number, once it is known.
     room: u64,
     state: State,
 }
@@ -46,21 +47,21 @@ pub(super) struct Colyseus {
 enum State {
     #[default]
     Idle,
-    /// A seat was asked for.
+    /// A seat was requested.
     RequestingSeat,
-    /// It was given; the web socket is being opened.
+    /// A seat was reserved; the WebSocket is being opened.
     Upgrading,
     Open(Box<WebSocket<ByteBuffer>>),
 }
 
-/// The web socket's connection: bytes that have come, and bytes that are to go.
+/// The WebSocket's stream: received bytes, and bytes to be sent.
 #[derive(Debug, Default)]
 struct ByteBuffer {
     input: BytesMut,
     output: BytesMut,
 }
 
-/// A seat that was given.
+/// A reserved seat.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Seat {
@@ -102,7 +103,7 @@ impl PeerSession for Colyseus {
         match self.state {
             State::Idle => {
                 return Err(PeerError::UnexpectedAnswer(
-                    "one that nobody asked for".to_owned(),
+                    "a response without a request".to_owned(),
                 ));
             }
             State::RequestingSeat => self.on_seat_response()?,
@@ -169,7 +170,7 @@ impl Colyseus {
         Ok(())
     }
 
-    /// The body of the HTTP answer, if it is whole; it must have this status.
+    /// The body of the HTTP response once it is complete. Its status must be `status`.
     fn take_response(&mut self, status: u16) -> Result<Option<BytesMut>, PeerError> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
@@ -201,7 +202,7 @@ impl Colyseus {
         }
     }
 
-    /// Takes what came over the web socket.
+    /// Handles bytes that the WebSocket has received.
     fn read_websocket(&mut self, bytes: &[u8]) -> Result<(), PeerError> {
         let State::Open(socket) = &mut self.state else {
             return Ok(());
@@ -225,10 +226,10 @@ impl Colyseus {
                     }
                     _ => return Err(PeerError::UnexpectedAnswer(format!("{:?}", &message[..]))),
                 },
-                // Pings are answered by the web socket itself.
+                // The WebSocket library answers pings itself.
                 Ok(_) => {}
                 Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The connection's end will say the same.
+                // The end of the connection reports the same.
                 Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed) => break,
                 Err(error) => return Err(Box::new(error).into()),
             }
@@ -237,7 +238,7 @@ impl Colyseus {
         Ok(())
     }
 
-    /// Moves what the web socket wants to send to where the client looks for it.
+    /// Moves the WebSocket's output to the client's output.
     fn collect_output(&mut self) {
         if let State::Open(socket) = &mut self.state {
             let output = &mut socket.get_mut().output;
@@ -284,7 +285,7 @@ fn room_number(id: &str) -> Result<u64, PeerError> {
         .ok_or_else(|| PeerError::UnexpectedAnswer(format!("room id {id:?}")))
 }
 
-/// The same back again.
+/// The room's id of a number.
 fn room_id_text(RoomId(number): RoomId) -> String {
     let character = |position: usize| ID_ALPHABET[(number >> (6 * position) & 63) as usize];
     (0..ID_CHARACTERS)
@@ -300,18 +301,18 @@ mod tests {
 
     const SEAT: &str = r#"{"name":"relay","sessionId":"S","roomId":"2iRlCFer7","processId":"P"}"#;
 
-    /// A frame as a server sends it: without a mask.
+    /// A frame as a server sends it: unmasked.
     fn frame(payload: &[u8]) -> Vec<u8> {
         let length = u8::try_from(payload.len()).expect("a short one");
         [&[0x82, length], payload].concat()
     }
 
-    /// A client that has asked for a room, and what it said meanwhile.
+    /// A client that has requested a seat.
     fn with_seat_requested() -> Colyseus {
         let mut client = Colyseus::default();
         client
             .send(&crate::client_protocol::create_room(7, "relay", 0, 2))
-            .expect("it asks");
+            .expect("a request");
         client
     }
 
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_is_asked_for_and_taken_over_one_connection_in_whatever_pieces() {
+    fn a_seat_is_requested_and_taken_on_one_connection_however_the_bytes_are_split() {
         let mut client = with_seat_requested();
         assert!(take_output(&mut client).starts_with("POST /matchmake/create/relay HTTP/1.1\r\n"));
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{SEAT}", SEAT.len());
@@ -328,14 +329,14 @@ mod tests {
             client.receive(&[*byte]).expect("a part of the answer");
         }
         assert!(take_output(&mut client).starts_with("GET /P/2iRlCFer7?sessionId=S HTTP/1.1\r\n"));
-        // The first message comes with the answer.
+        // The first message arrives together with the response.
         let opened = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
         client
             .receive(&[&opened[..], &frame(&[JOIN_ROOM, 0, 0])].concat())
-            .expect("a web socket");
+            .expect("a WebSocket");
         let room = RoomId(room_number("2iRlCFer7").expect("an id"));
         assert_eq!(client.queues().messages.pop_front(), Some(joined(7, room)));
-        assert!(!client.output().is_empty(), "the seat is taken by an answer");
+        assert!(!client.output().is_empty(), "the client acknowledges the join");
         let message = frame(&[ROOM_DATA_BYTES, MESSAGE, 5, 6]);
         for byte in message {
             client.receive(&[byte]).expect("a part of a message");
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_an_error_with_its_text() {
+    fn a_refused_seat_is_an_error_with_its_text() {
         let error = with_seat_requested()
             .receive(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 4\r\n\r\nfull")
             .expect_err("no seat");
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn room_ids_are_numbers_and_back() {
+    fn room_ids_convert_to_numbers_and_back() {
         for id in ["2iRlCFer7", "AAAAAAAAA", "---------"] {
             assert_eq!(room_id_text(RoomId(room_number(id).expect("an id"))), id);
         }

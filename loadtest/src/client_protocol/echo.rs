@@ -1,4 +1,4 @@
-//! The speech of a server that sends back whatever text it gets: payloads are lines of hexadecimal digits.
+//! The protocol of a server that echoes text: payloads are lines of hexadecimal digits.
 
 use std::fmt::Write;
 
@@ -6,7 +6,8 @@ use forkade_protocol::{ClientMessage, RoomId};
 
 use super::{PeerError, PeerSession, Queues, joined, relayed};
 
-/// With what such a server begins each answer, wherever in the text a read of its happened to begin. No digit is among these.
+/// The server begins each answer with a prefix, which may occur anywhere in a line: an answer holds what one
+/// read of the server returned. No hexadecimal digit is among these two characters.
 const PREFIX_START: u8 = b'E';
 const PREFIX_END: u8 = b' ';
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -15,11 +16,11 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Echo {
     queues: Queues,
-    /// Digits of a line that is not whole.
+    /// Digits of an incomplete line.
     digits: Vec<u8>,
-    /// Within the words that an answer begins with.
+    /// Inside the prefix of an answer.
     is_in_prefix: bool,
-    /// The one for a room.
+    /// The request to create the room.
     request: u32,
 }
 
@@ -27,7 +28,8 @@ impl PeerSession for Echo {
     fn send(&mut self, message: &ClientMessage) -> Result<(), PeerError> {
         let output = &mut self.queues.output;
         match message {
-            // Each connection is a room of its own. Whoever gets an empty line back has a process.
+            // Each connection is a room of its own. An empty line that comes back shows that the server's
+            // process runs.
             ClientMessage::CreateRoom { request, .. } => {
                 self.request = *request;
                 output.extend_from_slice(b"\n");
@@ -40,7 +42,9 @@ impl PeerSession for Echo {
                 output.extend_from_slice(b"\n");
             }
             ClientMessage::Goodbye => output.extend_from_slice(b"quit\n"),
-            ClientMessage::JoinRoom { .. } => return Err(PeerError::Unsupported("a room of several")),
+            ClientMessage::JoinRoom { .. } => {
+                return Err(PeerError::Unsupported("a room with several members"));
+            }
             _ => return Err(PeerError::Unsupported("this message")),
         }
         Ok(())
@@ -62,7 +66,7 @@ impl PeerSession for Echo {
                     self.queues.messages.push_back(relayed(&payload)?);
                 }
                 digit if self.digits.len() < LINE_BYTES_MAX => self.digits.push(digit),
-                _ => return Err(PeerError::UnexpectedAnswer("a line without an end".to_owned())),
+                _ => return Err(PeerError::UnexpectedAnswer("a line that is too long".to_owned())),
             }
         }
         Ok(())
@@ -77,7 +81,7 @@ impl PeerSession for Echo {
     }
 }
 
-/// The bytes that hexadecimal digits stand for.
+/// Decodes hexadecimal digits.
 fn bytes_of(digits: &[u8]) -> Result<Vec<u8>, PeerError> {
     let (pairs, rest) = digits.as_chunks::<2>();
     let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
@@ -93,7 +97,7 @@ mod tests {
     use forkade_protocol::ServerMessage;
 
     #[test]
-    fn payloads_go_as_lines_and_come_back_however_the_server_cuts_them() {
+    fn payloads_are_lines_that_return_intact_however_the_server_splits_them() {
         let mut echo = Echo::default();
         for action in [vec![0x0e, 0xc4], vec![0xff]] {
             echo.send(&ClientMessage::Act { request: 0, action })
@@ -109,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_is_entered_when_the_server_answers() {
+    fn a_room_is_joined_when_the_server_answers() {
         let mut echo = Echo::default();
         echo.send(&crate::client_protocol::create_room(3, "relay", 0, 1))
             .expect("it is a line");
@@ -119,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_payload_is_an_error() {
+    fn a_line_that_is_no_payload_is_an_error() {
         for line in ["Echo: xy\n", "Echo: 123\n"] {
             assert!(Echo::default().receive(line.as_bytes()).is_err(), "{line}");
         }
     }
 
     #[test]
-    fn there_is_nobody_to_share_a_room_with() {
+    fn a_room_cannot_have_a_second_member() {
         let join = ClientMessage::JoinRoom {
             request: 0,
             room: RoomId(1),

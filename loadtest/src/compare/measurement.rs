@@ -1,4 +1,5 @@
-//! One measurement: a run of this program in a process of its own, so that none begins with what another has left behind.
+//! One measurement: a run of this program in a process of its own, so that no run is affected by leftovers of
+//! the one before.
 
 use std::io;
 use std::process::{Command, Stdio};
@@ -9,10 +10,10 @@ use super::{Candidate, Measurement, Pacing, ROOM_SIZE};
 use crate::latency::Percentiles;
 use crate::options::CompareOptions;
 
-/// How long a server that is slow to let clients in may take for the next one.
+/// How long a server that is slow to admit clients may take for the next one.
 const JOIN_TIMEOUT_SECONDS: u32 = 60;
 
-/// What is taken from a run's JSON.
+/// The fields of a run's JSON that a comparison needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub joins_per_second: f64,
@@ -52,10 +53,10 @@ pub(crate) struct Workload {
     pub latency_curve: Vec<(f64, f64)>,
 }
 
-/// Measures one server once. What goes wrong with the server is in the measurement.
+/// Measures one server once. A failure of the server is part of the measurement.
 ///
 /// # Errors
-/// When this program cannot be run again.
+/// When this program cannot be started again.
 pub(super) fn run(
     options: &CompareOptions,
     candidate: &Candidate,
@@ -74,7 +75,7 @@ pub(super) fn run(
         .stdout(Stdio::null())
         .output()?;
     let text = std::fs::read(&json);
-    // It may not be there, and then nothing is left behind.
+    // A failed run may not have written it.
     let _ = std::fs::remove_file(&json);
     let figures: Option<Figures> = text
         .ok()
@@ -146,7 +147,7 @@ fn arguments(
     arguments
 }
 
-/// What a run that came to nothing said last, without its progress.
+/// The last message of a failed run, without its progress.
 fn last_error(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let from = ["forkade-loadtest: ", "error: "]

@@ -1,4 +1,4 @@
-//! The comparison as a page.
+//! The comparison as an HTML page.
 
 use std::fmt::{self, Write};
 use std::io;
@@ -12,7 +12,7 @@ use crate::report::page::{
 /// The whole page.
 ///
 /// # Errors
-/// When a plot cannot be drawn, which is a mistake of this program's.
+/// When a plot cannot be drawn, which is a bug of this program.
 pub(super) fn render(comparison: &Comparison) -> io::Result<String> {
     let figures = figures(comparison).map_err(io::Error::other)?;
     let mut page = String::new();
@@ -31,7 +31,7 @@ fn figures(comparison: &Comparison) -> Result<Vec<Figure>, PlotError> {
     if !curves.is_empty() {
         figures.push(Figure {
             title: "Latency by percentile, paced",
-            caption: "Which share of all messages came within how many milliseconds, at the largest number of clients, in the \
+            caption: "Which share of all messages was received within how many milliseconds, at the largest number of clients, in the \
                     first round.",
             legend: legend(&curves),
             svg: plots::percentiles(&curves)?,
@@ -48,21 +48,21 @@ fn figures(comparison: &Comparison) -> Result<Vec<Figure>, PlotError> {
         ),
         (
             "Throughput, closed loop",
-            "Messages that came into the server per second, one outstanding per client.",
+            "Messages received by the server per second, one outstanding per client.",
             "",
             false,
             |row| row.messages_in_per_second,
         ),
         (
             "CPU time per message, closed loop",
-            "Of all the server's processes together. It does not matter to it how many cores the load generator needs.",
+            "Of all the server's processes together. It does not depend on how many cores the load generator needs.",
             "µs",
             false,
             |row| row.cpu_us_per_message,
         ),
         (
             "Joins per second",
-            "Each a connection, a greeting and a room.",
+            "Each join is a connection, a handshake and a room.",
             "",
             true,
             |row| row.joins_per_second,
@@ -76,7 +76,7 @@ fn figures(comparison: &Comparison) -> Result<Vec<Figure>, PlotError> {
         ),
         (
             "Memory per client, all counted",
-            "The same, and all that the machine's kernel cannot give back: sockets and open files (the load generator's too).",
+            "The same, and all memory that the machine's kernel cannot reclaim: sockets and open files (the load generator's too).",
             "KiB",
             true,
             |row| row.memory_all_kib_per_client,
@@ -127,7 +127,7 @@ fn against_clients(comparison: &Comparison, name: &str, of: fn(&Summary) -> Opti
     points
 }
 
-/// Of the largest number of clients, in the first round.
+/// The percentile curve at the largest number of clients, in the first round.
 fn curve_of(comparison: &Comparison, name: &str) -> Option<Vec<(f64, f64)>> {
     let paced = comparison
         .measurements
@@ -204,7 +204,7 @@ fn write_table(page: &mut String, comparison: &Comparison) -> fmt::Result {
 }
 
 fn write_remarks(page: &mut String, comparison: &Comparison) -> fmt::Result {
-    page.push_str("<section>\n<h2>To beware of</h2>\n");
+    page.push_str("<section>\n<h2>Remarks</h2>\n");
     for row in &comparison.summaries {
         for remark in &row.remarks {
             let (candidate, remark) = (Escaped(&row.candidate), Escaped(remark));

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Candidate, Figures, Measurement, Pacing};
 use crate::server::peer::Peer;
 
-/// What is told of one server at one number of clients. Nothing where nothing was measured.
+/// The medians of one server at one number of clients. `None` where nothing was measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Summary {
     #[serde(rename = "entrant")]
@@ -16,19 +16,19 @@ pub(crate) struct Summary {
     pub joins_per_second: Option<f64>,
     pub paced_p50_ms: Option<f64>,
     pub paced_p99_ms: Option<f64>,
-    /// Closed loop, messages that came into the server.
+    /// Closed loop: messages that the server received.
     pub messages_in_per_second: Option<f64>,
-    /// Closed loop: what the server's processes used, over the messages.
+    /// Closed loop: CPU time of the server's processes per message.
     pub cpu_us_per_message: Option<f64>,
     /// Of the paced runs: what the server's processes are charged for.
     pub memory_kib_per_client: Option<f64>,
-    /// The same with all that the machine's kernel holds besides.
+    /// The same, including all other memory of the machine's kernel.
     pub memory_all_kib_per_client: Option<f64>,
-    /// What must be known when these are read.
+    /// What a reader of these figures must know.
     pub remarks: Vec<String>,
 }
 
-/// Summaries of all servers, the first of them at the first number of clients coming first.
+/// Summaries of all servers, ordered by the number of clients first.
 pub(super) fn of(candidates: &[Candidate], clients: &[u32], measurements: &[Measurement]) -> Vec<Summary> {
     let pairs = clients
         .iter()
@@ -71,7 +71,7 @@ fn summarise(candidate: &Candidate, clients: u32, measurements: &[Measurement]) 
     }
 }
 
-/// Whether it was the server that was measured, and whether it did its work.
+/// What limited the runs other than the server, and what went wrong.
 fn remark(pacing: Pacing, runs: &[&Figures]) -> Option<String> {
     let mut remarks = Vec::new();
     let sum_of = |figure: fn(&Figures) -> u64| runs.iter().map(|run| figure(run)).sum::<u64>();
@@ -110,7 +110,7 @@ fn remark(pacing: Pacing, runs: &[&Figures]) -> Option<String> {
     (!remarks.is_empty()).then(|| format!("{pacing}: {}", remarks.join("; ")))
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// The middle value, or the mean of the two in the middle.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

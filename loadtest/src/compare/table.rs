@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Comparison, Summary};
 
-/// A figure that is compared: its name, how it is shown, where it is.
+/// A column of the table: its name, its digits, and where its figure is.
 struct Column {
     name: &'static str,
     digits: usize,
@@ -55,7 +55,7 @@ const FIGURE_WIDTH: usize = 10;
 const RATIO_WIDTH: usize = 7;
 
 impl Comparison {
-    /// Each once, however often it was tried.
+    /// Each failure once, however often it occurred.
     pub(super) fn failures(&self) -> Vec<&str> {
         let mut failures: Vec<&str> = Vec::new();
         for failure in self.measurements.iter().filter_map(|run| run.failure.as_deref()) {
@@ -89,7 +89,7 @@ impl Comparison {
         (COLUMNS.iter().map(|column| column.name).collect(), rows.collect())
     }
 
-    /// For each Forkade and each peer: what Forkade's figures are of the peer's.
+    /// For each Forkade server and each peer: Forkade's figures divided by the peer's.
     pub(super) fn ratios_to_peers(&self) -> Vec<(String, Vec<String>)> {
         let summaries = self.last();
         let (peers, forkades): (Vec<&Summary>, Vec<&Summary>) =
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn every_forkade_is_set_against_every_peer() {
+    fn every_forkade_server_is_compared_to_every_peer() {
         let ratios_to_peers = comparison().ratios_to_peers();
         let ratios: Vec<(&str, &str, &str)> = ratios_to_peers
             .iter()
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_says_who_is_missing_and_what_a_peer_does_not_do() {
+    fn the_table_says_which_peers_are_missing_and_what_a_peer_does_not_do() {
         let text = comparison().to_string();
         for part in ["10 clients", "skipped: colyseus", "floor: one process, one loop"] {
             assert!(text.contains(part), "{part}: {text}");

@@ -1,4 +1,4 @@
-//! One client: a session and the non-blocking connection that carries it now.
+//! One client: a session and the non-blocking connection that carries it.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -16,34 +16,35 @@ use socket2::{Domain, Socket, Type};
 use crate::client_protocol::{ProtocolError, ProtocolSession};
 use crate::server::peer::Protocol;
 
-/// What is read at once. All clients share one buffer.
+/// Bytes of one read. All clients share one buffer.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
-/// A client of the swarm.
+/// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Client {
-    /// What its players' names begin with.
+    /// The prefix of its players' names.
     name: String,
-    /// How many players it was before this one.
+    /// How many players this client has been before the present one.
     players_before: u32,
     session: ProtocolSession,
     protocol: Protocol,
-    /// What happened to the sessions before this one.
+    /// The counters of the sessions before the present one.
     earlier_counters: Counters,
     connection: Connection,
-    /// What the session could not take yet: the server has too much of this client's to take in.
+    /// Messages that the session cannot hold yet, because the server has not confirmed enough of those
+    /// before.
     queued: VecDeque<ClientMessage>,
-    /// When something was last sent, in nanoseconds.
+    /// When something was last written to the connection, in nanoseconds.
     pub(crate) last_sent_ns: u64,
-    /// Connections tried in a row that came to nothing.
+    /// Consecutive connection attempts that failed.
     pub(crate) failed_attempts: u32,
-    /// It has lost its connection and will try another one.
+    /// The connection is lost and a timer is set to try another one.
     pub(crate) will_reconnect: bool,
-    /// It has said goodbye, to come back as a new player.
+    /// It has sent a goodbye and will reconnect as a new player.
     pub(crate) is_replacing_player: bool,
-    /// The server has answered the greeting of this connection.
+    /// The server has answered the handshake of this connection.
     is_handshake_done: bool,
-    /// Intended time of a call of the workload that could not be made because of what is `queued`.
+    /// Intended time of a call of the workload that was put off because messages are `queued`.
     pub(crate) deferred_due_ns: Option<u64>,
 }
 
@@ -54,7 +55,7 @@ enum Connection {
     Open(TcpStream),
 }
 
-/// Why a connection is gone.
+/// Why a connection was lost or could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
     #[error("cannot connect: {0}")]
@@ -68,14 +69,14 @@ pub(crate) enum ConnectionError {
 }
 
 impl ConnectionError {
-    /// Whether nobody listens at the server's address.
+    /// Whether no process listens at the server's address.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
 }
 
 impl Client {
-    /// One that speaks in this protocol.
+    /// A client that speaks `protocol` and is not connected.
     pub(crate) fn new(name: String, protocol: Protocol) -> Self {
         Self {
             session: ProtocolSession::new(protocol, name.clone()),
@@ -98,22 +99,22 @@ impl Client {
         &self.session
     }
 
-    /// The present player's name.
+    /// The name of the present player.
     pub(crate) fn player_name(&self) -> Option<&str> {
         self.session.player_name()
     }
 
-    /// What happened to all its sessions.
+    /// The counters of all its sessions.
     pub(crate) fn counters(&self) -> Counters {
         sum(self.earlier_counters, self.session.counters())
     }
 
-    /// Whether the server has answered the greeting of this connection.
+    /// Whether the server has answered the handshake of this connection.
     pub(crate) fn is_handshake_done(&self) -> bool {
         self.is_handshake_done
     }
 
-    /// From now on a new player, under another name: the old one may be there still.
+    /// Becomes a new player. It has another name, because the old player may still exist on the server.
     pub(crate) fn start_new_player(&mut self) {
         self.players_before += 1;
         self.earlier_counters = self.counters();
@@ -122,20 +123,20 @@ impl Client {
         self.is_replacing_player = false;
     }
 
-    /// Whether the session has more to send than it may hold.
+    /// Whether there are messages that the session cannot hold yet.
     pub(crate) fn is_congested(&self) -> bool {
         !self.queued.is_empty()
     }
 
-    /// Whether there is a connection, or will be one.
+    /// Whether there is a connection, or a timer is set to make one.
     pub(crate) fn is_active(&self) -> bool {
         self.will_reconnect || !matches!(self.connection, Connection::None)
     }
 
-    /// Begins to connect, from this address if it matters.
+    /// Begins to connect, from `source` if it is given.
     ///
     /// # Errors
-    /// When that fails at once.
+    /// When connecting fails at once.
     pub(crate) fn connect(
         &mut self,
         registry: &Registry,
@@ -156,13 +157,13 @@ impl Client {
         Ok(())
     }
 
-    /// Gives up the connection (a closed descriptor leaves the poll by itself). The session stays.
+    /// Closes the connection; closing the descriptor removes it from the poll. The session stays.
     pub(crate) fn disconnect(&mut self) {
         self.connection = Connection::None;
         self.session.connection_lost();
     }
 
-    /// Queues a message. What the session cannot hold now waits here.
+    /// Queues a message. What the session cannot hold now stays queued here.
     ///
     /// # Errors
     /// When the session can never send it.
@@ -171,7 +172,7 @@ impl Client {
         self.send_queued()
     }
 
-    /// Queues a sign of life, unless so much is queued that there are enough already.
+    /// Queues a heartbeat, unless so much is queued that none is needed.
     pub(crate) fn ping(&mut self) {
         self.session.ping();
     }
@@ -187,11 +188,11 @@ impl Client {
         Ok(())
     }
 
-    /// Takes what the poll reported: completes the connection, reads all there is and appends the messages to `messages`
-    /// (also when the connection is found lost after them).
+    /// Handles an event of the poll: completes the connection, reads all there is and appends the received
+    /// messages to `messages`, even if the connection is lost after them.
     ///
     /// # Errors
-    /// When the connection is over.
+    /// When the connection is lost.
     pub(crate) fn on_ready(
         &mut self,
         event: &Event,
@@ -201,10 +202,11 @@ impl Client {
         if !self.complete_connect()? {
             return Ok(());
         }
-        // A peer that greets nobody is greeted for.
+        // A peer without a handshake of its own has a simulated welcome, which is there as soon as the
+        // connection is.
         self.take_messages(messages)?;
-        // Edge-triggered: reading must go on until nothing is left. A short read shows that, too; only an end that has
-        // been announced already would bring no further event.
+        // Edge-triggered events: reading must continue until nothing is left. A short read also shows that,
+        // but if the end of the stream was reported with this event, no further event would report it.
         let end_announced = event.is_read_closed() || event.is_error();
         while let Connection::Open(stream) = &mut self.connection {
             match stream.read(buffer) {
@@ -234,10 +236,10 @@ impl Client {
         Ok(())
     }
 
-    /// Writes what the session has, as far as the connection takes it. (The poll reports when it takes more.)
+    /// Writes the session's output as far as the kernel accepts it. The poll reports when it accepts more.
     ///
     /// # Errors
-    /// When the connection is over.
+    /// When the connection is lost.
     pub(crate) fn flush(&mut self, now_ns: u64) -> Result<(), ConnectionError> {
         let Connection::Open(stream) = &mut self.connection else {
             return Ok(());
@@ -257,7 +259,8 @@ impl Client {
         Ok(())
     }
 
-    /// Whether the connection stands; one that has just come to stand is greeted.
+    /// Whether the connection is established. Begins the handshake of a connection that has just been
+    /// established.
     fn complete_connect(&mut self) -> Result<bool, ConnectionError> {
         match std::mem::replace(&mut self.connection, Connection::None) {
             Connection::None => Ok(false),
@@ -286,10 +289,11 @@ impl Client {
     }
 }
 
-/// As [`TcpStream::connect`], from any port of an address.
+/// As [`TcpStream::connect`], from any port of `source`.
 fn connect_from(source: IpAddr, server: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), None)?;
-    // With a port chosen here the kernel would look for one that nobody has, which takes ever longer from 15,000 clients on.
+    // If bind() chose a port, it would look for one that no socket uses, which takes ever longer from 15,000
+    // clients on.
     if source.is_ipv4() {
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
     }

@@ -1,32 +1,32 @@
-//! What became of the connections.
+//! Counts of connections that were lost or could not be made.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::engine::client::ConnectionError;
 
-/// Losses beyond this are counted and not kept one by one.
+/// Further losses are counted but not logged one by one.
 const LOG_MAX: usize = 10_000;
 
 /// Counts of connections that ended other than by a goodbye.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionCounts {
-    /// Lost after the server had answered their greeting.
+    /// Lost after the server had answered their handshake.
     pub disconnects: u64,
-    /// Lost or reset before that; the client has tried again.
+    /// Lost or reset before that; the client has retried.
     pub early_resets: u64,
-    /// Not made, or turned away with a reason before the greeting was answered.
+    /// Not made, or refused with a reason before the handshake was answered.
     pub refused: u64,
-    /// Sessions that no connection can bring back.
+    /// Sessions that cannot be resumed.
     pub sessions_lost: u64,
     /// Why connections were lost, and how often.
     pub losses: BTreeMap<String, u64>,
-    /// Whose greeted connections were lost, and when.
+    /// The player and the time of each connection lost after its handshake.
     pub log: Vec<(String, Instant)>,
 }
 
 impl ConnectionCounts {
-    /// One is lost; `player` had it.
+    /// Counts the loss of `player`'s connection.
     pub(crate) fn record(&mut self, error: &ConnectionError, handshake_done: bool, player: Option<&str>) {
         let reason = match (error, handshake_done) {
             (_, true) => {
@@ -55,7 +55,7 @@ mod tests {
     use std::io;
 
     #[test]
-    fn a_reset_before_the_greeting_is_no_disconnect() {
+    fn a_reset_before_the_handshake_is_no_disconnect() {
         let mut connections = ConnectionCounts::default();
         let reset = ConnectionError::Failed(io::ErrorKind::ConnectionReset.into());
         connections.record(&reset, false, None);

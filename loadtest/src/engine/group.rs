@@ -1,5 +1,5 @@
-//! The clients of one workload among all of a run's: translates between their own numbers and the run's, and keeps what is
-//! measured of them.
+//! The clients of one workload of a run: translates between their indices within the workload and within the
+//! run, and records their latencies.
 
 use forkade_protocol::ServerMessage;
 
@@ -11,20 +11,20 @@ use crate::workload::{self, Actions, ClientIndex, Receipt, Workload};
 /// See the module's documentation.
 pub(crate) struct Group {
     plan: WorkloadPlan,
-    /// The run's number of its first client.
+    /// Index of its first client within the run.
     first: ClientIndex,
     pub(crate) join_phase: JoinPhase,
     workload: Box<dyn Workload + Send>,
     /// From the intended time of sending to each receipt.
     latency: Latency,
-    /// The same, for the sender's own copy alone.
+    /// The same, only for the sender's own copy.
     round_trip: Latency,
-    /// From the intended time of sending until the last recipient had it.
+    /// From the intended time of sending until the last recipient has received the message.
     to_last_recipient: Latency,
 }
 
 impl Group {
-    /// The clients from `first` on are this part's.
+    /// The clients of `plan`, whose indices in the run begin at `first`.
     pub(crate) fn new(plan: WorkloadPlan, first: ClientIndex) -> Self {
         Self {
             join_phase: JoinPhase::new(plan.kind, plan.shape),
@@ -74,7 +74,7 @@ impl Group {
         self.to_run_indices(actions)
     }
 
-    /// The server said this to `client`.
+    /// `client` has received `messages`.
     ///
     /// # Errors
     /// When the client cannot get into its room.
@@ -103,7 +103,7 @@ impl Group {
         self.workload.stop(now_ns);
     }
 
-    /// Keeps the receipts, and numbers clients as the run does.
+    /// Records the receipts, and replaces indices within the workload by those within the run.
     fn to_run_indices(&mut self, mut actions: Actions) -> Actions {
         for Receipt { latency_ns, own } in &actions.receipts {
             self.latency.record(*latency_ns);

@@ -1,5 +1,6 @@
-//! Brings a workload's clients into their rooms: the first of each room makes it, the others join it. Without rooms, whoever is
-//! greeted is in. Decides only; the swarm acts.
+//! Brings a workload's clients into their rooms: the first client of each room creates it, the others join
+//! it. In a workload without rooms, a client has joined when it is welcomed. This module only decides; the
+//! engine acts.
 
 use forkade_protocol::{ClientMessage, GameInfo, RejectCode, RoomId, ServerMessage};
 
@@ -7,17 +8,17 @@ use crate::client_protocol::create_room;
 use crate::plan::{Shape, WorkloadKind};
 use crate::workload::{Actions, ClientIndex};
 
-/// No client has another request under way before it is in its room.
+/// No client has another request outstanding before it is in its room.
 const REQUEST: u32 = 0;
 
-/// How far each client is on its way into its room.
+/// How far each client has come.
 #[derive(Debug)]
 pub(crate) struct JoinPhase {
     workload: WorkloadKind,
-    /// The game of the rooms; nothing if there are none.
+    /// The game of the rooms; `None` if there are none.
     game: Option<&'static str>,
     shape: Shape,
-    /// Clients from here on have not been started.
+    /// Clients from this index on have not been started.
     next_client: ClientIndex,
     states: Vec<JoinState>,
     rooms: Vec<Option<RoomId>>,
@@ -27,12 +28,12 @@ pub(crate) struct JoinPhase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum JoinState {
     NotWelcomed,
-    /// Welcomed by the server; the room may not exist yet.
+    /// The server has welcomed it; its room may not exist yet.
     Welcomed,
     Joined,
 }
 
-/// Why clients cannot enter.
+/// Why clients cannot join.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JoinError {
     #[error("the server has no game {0:?}")]
@@ -70,23 +71,23 @@ impl JoinPhase {
         self.joined_count
     }
 
-    /// Whether all are.
+    /// Whether all clients are in their rooms.
     pub(crate) fn is_complete(&self) -> bool {
         self.joined_count == self.shape.clients
     }
 
-    /// How many are on their way.
+    /// How many have started and are not in their rooms yet.
     pub(crate) fn joining(&self) -> u32 {
         self.next_client - self.joined_count
     }
 
-    /// How many have set out.
+    /// How many have started.
     pub(crate) fn started(&self) -> u32 {
         self.next_client
     }
 
-    /// The next client that should connect. Clients start in order, so that whoever waits for a room waits for one that is
-    /// being made.
+    /// The next client that should connect. Clients start in order, so the room that a client waits for is
+    /// always being created.
     pub(crate) fn start_next(&mut self) -> Option<ClientIndex> {
         let client = self.next_client;
         (client < self.shape.clients).then(|| {
@@ -95,10 +96,10 @@ impl JoinPhase {
         })
     }
 
-    /// The server said something to a client that is on its way.
+    /// A client that is joining has received `message`.
     ///
     /// # Errors
-    /// When it cannot get where it should.
+    /// When the client cannot get into its room.
     pub(crate) fn received(
         &mut self,
         client: ClientIndex,
@@ -149,7 +150,7 @@ impl JoinPhase {
         }
     }
 
-    /// A welcomed client makes its room, or joins it if it is there.
+    /// A welcomed client creates its room, or joins it if it exists.
     fn send_join_request(&self, game: &str, client: ClientIndex, actions: &mut Actions) {
         let number = client / self.shape.room_size;
         let message = if client.is_multiple_of(self.shape.room_size) {
@@ -176,7 +177,7 @@ impl JoinPhase {
         actions.sends.push((client, message));
     }
 
-    /// Of each room.
+    /// The number of seats of each room.
     fn seats(&self) -> u32 {
         self.workload.seats(self.shape.room_size)
     }
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_welcomed_before_the_room_is_there_joins_once_it_is() {
+    fn a_client_that_is_welcomed_before_its_room_exists_joins_once_it_does() {
         let mut join_phase = join_phase(&["--clients", "3", "--room-size", "3"]);
         let mut actions = Actions::default();
         for client in [1, 0] {
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_set_out_in_order_and_are_on_their_way_until_they_are_in() {
+    fn clients_start_in_order_and_are_joining_until_they_are_in_their_rooms() {
         let mut join_phase = join_phase(&["--clients", "4"]);
         assert_eq!(
             (join_phase.start_next(), join_phase.start_next()),
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn without_rooms_whoever_is_greeted_is_in() {
+    fn in_a_workload_without_rooms_a_welcomed_client_has_joined() {
         let mut join_phase = join_phase(&["--workload", "lobby", "--clients", "2"]);
         let mut actions = Actions::default();
         for (client, joined_count) in [(0, 1), (0, 1), (1, 2)] {
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_cannot_hold_the_rooms_is_told_apart() {
+    fn rooms_that_the_server_cannot_have_are_an_error_that_says_why() {
         let too_large = join_phase(&["--clients", "5", "--room-size", "5"]).received(
             0,
             welcome(),

@@ -1,5 +1,5 @@
-//! Wakes a mio poll at an exact time. (The poll's own timeout counts whole milliseconds, which would be added to every
-//! measured latency.)
+//! Wakes a mio poll at an exact time. The poll's own timeout counts whole milliseconds, which would add to
+//! every measured latency.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,10 +18,10 @@ pub(crate) struct PollTimer {
 }
 
 impl PollTimer {
-    /// An alarm that reports under `token`.
+    /// A timer that reports under `token`.
     ///
     /// # Errors
-    /// When the process has no descriptor left.
+    /// When the process has no file descriptor left.
     pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
@@ -34,7 +34,7 @@ impl PollTimer {
         })
     }
 
-    /// Reports once at `due_ns`, instead of whenever it was to report before.
+    /// Arms the timer to expire once, at `due_ns`, in place of any time set before.
     ///
     /// # Errors
     /// Those of `timerfd_settime`, none of which arises from valid times.
@@ -42,7 +42,7 @@ impl PollTimer {
         if self.armed_ns == Some(due_ns) {
             return Ok(());
         }
-        // Zero would switch the timer off.
+        // Zero would disarm the timer.
         let ahead_ns = due_ns.saturating_sub(now_ns).max(1);
         let overflow = |_| io::Error::from(io::ErrorKind::InvalidInput);
         let ahead = Timespec {
@@ -61,7 +61,7 @@ impl PollTimer {
         Ok(())
     }
 
-    /// It has reported; the same time may be set again.
+    /// Must be called after the timer has expired, so that the same time can be set again.
     pub(crate) fn clear(&mut self) {
         self.armed_ns = None;
     }
@@ -73,7 +73,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn it_reports_not_before_its_time_and_again_when_set_again() {
+    fn a_timer_expires_not_before_its_time_and_again_when_armed_again() {
         let mut poll = mio::Poll::new().unwrap();
         let mut timer = PollTimer::new(poll.registry(), Token(7)).unwrap();
         let mut events = mio::Events::with_capacity(4);

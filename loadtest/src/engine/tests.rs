@@ -1,4 +1,4 @@
-//! What an engine owes its schedule, without a server: what clients say waits in their sessions.
+//! Whether an engine keeps to its schedule. There is no server: messages stay queued in the sessions.
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,7 @@ use super::*;
 
 const RATE: u64 = 20;
 const CLIENTS: u64 = 4;
-/// Long enough for each client to be late with several messages.
+/// So long that each client is late with several messages.
 const LATE: Duration = Duration::from_millis(400);
 
 fn engine() -> Engine {
@@ -25,7 +25,7 @@ fn sent_and_unsent(engine: &Engine) -> (u64, u64) {
 }
 
 #[test]
-fn whoever_is_late_at_the_end_still_sends_all_that_was_due_in_the_load() {
+fn a_client_that_is_late_at_the_end_still_sends_all_that_was_due_in_the_load() {
     let mut engine = engine();
     engine.start_load(300_000_000).expect("it begins");
     std::thread::sleep(LATE);
@@ -34,13 +34,13 @@ fn whoever_is_late_at_the_end_still_sends_all_that_was_due_in_the_load() {
 }
 
 #[test]
-fn a_load_that_is_interrupted_owes_nothing_of_the_time_before() {
+fn an_interrupted_load_has_sent_all_that_was_due_before_the_interrupt() {
     let mut engine = engine();
     engine.start_load(600_000_000_000).expect("it begins");
     std::thread::sleep(LATE);
     engine.stop_load().expect("it ends");
     let (sent, unsent) = sent_and_unsent(&engine);
-    // Their schedules begin within the first interval.
+    // The schedules begin at random times within the first interval.
     assert!(sent >= CLIENTS * (RATE * 4 / 10 - 1), "{sent}");
     assert_eq!(unsent, 0);
 }

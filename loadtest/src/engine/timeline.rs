@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 use crate::workload::Counts;
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// What takes longer than an hour is shown as an hour.
+/// A latency above one hour is recorded as one hour.
 const LATENCY_NS_MAX: u64 = 3600 * SECOND_NS;
-/// An interval shorter than this says nothing.
+/// A shorter interval has too few events for meaningful figures.
 const INTERVAL_NS_MIN: u64 = SECOND_NS / 10;
-/// More points than this show nothing more; a longer load has longer intervals.
+/// More points than this do not show in a plot; a longer load has longer intervals.
 const POINTS_MAX: u64 = 600;
 
 /// One interval of the load, a second unless the load is long.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Point {
-    /// Its end, in seconds since the load began.
+    /// End of the interval, in seconds since the load began.
     pub seconds: f64,
     pub sent_per_second: f64,
     pub received_per_second: f64,
-    /// Of what came in this interval; nothing if nothing came.
+    /// Of the messages received in this interval; `None` if there were none.
     pub latency_ms: Option<LatencySummary>,
     /// CPU use of the load generator's thread; 100 is one core.
     pub own_cpu_percent: f64,
-    /// Longest time that something due waited for the load generator.
+    /// Longest time that a due send or received data waited for the load generator.
     pub lag_ms_max: f64,
 }
 
-/// A distribution in short.
+/// A few percentiles of a distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LatencySummary {
     pub p50: f64,
@@ -36,7 +36,7 @@ pub(crate) struct LatencySummary {
     pub max: f64,
 }
 
-/// The running totals that an interval's figures are differences of.
+/// Running totals; the figures of an interval are their differences.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Totals {
     pub counts: Counts,
@@ -56,7 +56,7 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// The load begins, and will last for so long.
+    /// The load begins, and will last for `duration_ns`.
     pub(crate) fn start(now_ns: u64, duration_ns: u64, totals: Totals) -> Self {
         let seconds = duration_ns.div_ceil(SECOND_NS);
         Self {
@@ -72,28 +72,28 @@ impl Timeline {
         }
     }
 
-    /// Something has come.
+    /// Records the latency of a received message.
     pub(crate) fn record(&mut self, latency_ns: u64) {
         self.latencies_ns.saturating_record(latency_ns.max(1));
     }
 
-    /// Something due has waited.
+    /// Records how long something waited for the load generator.
     pub(crate) fn record_lag(&mut self, lag_ns: u64) {
         self.lag_ns_max = self.lag_ns_max.max(lag_ns);
     }
 
-    /// Whether the interval is over, so that [`Timeline::advance`] is to be called. One that has begun late does not end late: lateness
-    /// that adds up would leave out whole intervals.
+    /// Whether the interval is over, so that [`Timeline::advance`] must be called. An interval that began
+    /// late does not end late: otherwise the delays would add up and whole intervals would be left out.
     pub(crate) fn is_over(&self, now_ns: u64) -> bool {
         let intervals_before = (self.interval_began_ns - self.start_ns) / self.interval_ns;
         let end_ns = self.start_ns + (intervals_before + 1) * self.interval_ns;
         now_ns >= end_ns.max(self.interval_began_ns + INTERVAL_NS_MIN)
     }
 
-    /// Ends the interval, be it over or not.
+    /// Ends the current interval, even if it is not over.
     pub(crate) fn advance(&mut self, now_ns: u64, totals: Totals) {
         let elapsed_ns = now_ns - self.interval_began_ns;
-        // So may what is left of one when the load ends be.
+        // What remains of an interval when the load ends may be that short, too.
         if elapsed_ns == 0 || (elapsed_ns < INTERVAL_NS_MIN && !self.points.is_empty()) {
             return;
         }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn lateness_does_not_add_up() {
+    fn delays_of_intervals_do_not_add_up() {
         let mut timeline = Timeline::start(0, 3 * SECOND_NS, Totals::default());
         const MS: u64 = 1_000_000;
         for late_ms in [1300, 2950] {

@@ -1,14 +1,15 @@
 //! What a tree of processes uses, read from `/proc`.
 //!
-//! Memory is the sum of what each process is charged for in user space (`Pss` of `smaps_rollup`: shared pages are
-//! divided among those who map them, where RSS counts them in every process) and of what the kernel holds for it: page
-//! tables (`VmPTE` of `status`) and one kernel stack per thread. Slab memory (task structures, sockets, open files; about
-//! 28 KiB a process) is in no per-process file: [`TreeFigures::machine_kernel_kib`] has that of the whole machine, of which only a
-//! difference means anything, and only if nobody else comes or goes meanwhile. Socket buffers are in neither.
+//! Memory is the sum of what each process is charged for in user space (`Pss` of `smaps_rollup`: each shared
+//! page is divided among the processes that map it, whereas RSS counts it in each of them) and of what the
+//! kernel holds for it: page tables (`VmPTE` of `status`) and one kernel stack per thread. No per-process
+//! file counts slab memory (task structures, sockets, open files; about 28 KiB a process).
+//! [`TreeFigures::machine_kernel_kib`] has it for the whole machine; only a difference of two readings means
+//! anything, and only if no other process starts or ends in between. Neither figure includes socket buffers.
 //!
-//! CPU time is `schedstat`'s, in nanoseconds, and for children that have been reaped `cutime` and `cstime` of `stat`.
-//! (`utime` and `stime` are rounded down to 10 ms in every process: of a thousand handlers that use 5 ms each, nothing
-//! would be left.)
+//! CPU time is that of `schedstat`, in nanoseconds, and for reaped children `cutime` and `cstime` of `stat`.
+//! (`utime` and `stime` are rounded down to 10 ms in every process: of a thousand handlers that use 5 ms
+//! each, nothing would remain.)
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,18 +19,18 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Kernel stack of one thread, in KiB: THREAD_SIZE of x86-64 and arm64.
 const KERNEL_STACK_KIB: u64 = 16;
-/// Of `/proc/meminfo`: what the kernel holds for processes, sockets and open files.
+/// Fields of `/proc/meminfo`: what the kernel holds for processes, sockets and open files.
 const KERNEL_FIELDS: [&str; 3] = ["SUnreclaim:", "KernelStack:", "PageTables:"];
 
 /// What a tree of processes uses now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TreeFigures {
     pub processes: u64,
-    /// User space and kernel together, as the file's header says.
+    /// User space and kernel together, as the module's documentation explains.
     pub memory_kib: u64,
-    /// User space alone.
+    /// User space only.
     pub user_kib: u64,
-    /// What the kernel of the whole machine holds and cannot give back.
+    /// What the kernel of the whole machine holds and cannot reclaim.
     pub machine_kernel_kib: u64,
 }
 
@@ -57,11 +58,11 @@ pub(crate) fn tree(root: u32) -> io::Result<TreeFigures> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CpuFigures {
     pub processes: u64,
-    /// Of all of them and their reaped children.
+    /// Of all processes and their reaped children.
     pub cpu_seconds: f64,
 }
 
-/// Reads what `root` and all its descendants have used so far.
+/// Reads the CPU time that `root` and all its descendants have used so far.
 ///
 /// # Errors
 /// When `/proc` or `root` itself cannot be read.
@@ -108,7 +109,7 @@ fn members(root: u32) -> io::Result<Vec<Stat>> {
     Ok(members)
 }
 
-/// In user space, and in the kernel as far as it is told of a process.
+/// Memory in user space, and in the kernel as far as `/proc` shows it per process.
 fn memory_kib(pid: u32) -> io::Result<(u64, u64)> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -146,12 +147,13 @@ pub(crate) struct Stat {
     /// cutime and cstime.
     reaped_ticks: u64,
     threads: u64,
-    /// Clock ticks from the machine's boot to the process's beginning: with the pid, this names a process for good.
+    /// Clock ticks from boot to the start of the process. Together with the pid it identifies a process for
+    /// good.
     pub(crate) started_ticks: u64,
 }
 
 impl Stat {
-    /// Reads it.
+    /// Reads `/proc/PID/stat`.
     ///
     /// # Errors
     /// When there is no such process.
@@ -160,12 +162,13 @@ impl Stat {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown format of /proc/PID/stat"))
     }
 
-    /// The name in parentheses may contain anything, `)` and spaces included, so fields are counted after the last one.
+    /// The name in parentheses may contain anything, `)` and spaces included, so fields are counted after the
+    /// last `)`.
     fn parse(line: &str) -> Option<Self> {
         let (before, after) = line.rsplit_once(')')?;
         let pid = before.split_once(" (")?.0.parse().ok()?;
         let fields: Vec<&str> = after.split_whitespace().collect();
-        // proc_pid_stat(5) counts from 1, and what is left here begins with its third.
+        // proc_pid_stat(5) counts fields from 1, and `fields` begins with the third.
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         Some(Self {
             pid,
@@ -178,18 +181,15 @@ impl Stat {
         })
     }
 
-    /// Whether it has ended and only waits to be reaped.
+    /// Whether it has ended and waits to be reaped.
     pub(crate) fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "ticks and nanoseconds of a process's life"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     fn cpu_seconds(&self) -> f64 {
         let seconds = |ticks: u64| ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
-        // `schedstat` is about the first thread alone; a kernel may be built without it.
+        // `schedstat` counts only the first thread, and a kernel may be built without it.
         let precise = fs::read_to_string(format!("/proc/{}/schedstat", self.pid))
             .ok()
             .filter(|_| self.threads == 1);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn children_belong_to_the_tree_and_the_least_of_their_cpu_time_counts() {
+    fn children_belong_to_the_tree_and_even_little_cpu_time_counts() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let own = std::process::id();
         assert!(members(own).unwrap().iter().any(|stat| stat.pid == child.id()));

@@ -1,5 +1,6 @@
-//! What the server uses over time, read by a thread of its own. Reading the memory of a thousand processes takes a while and
-//! costs the machine what it measures, so it is done only as often as it may take a small share of the time.
+//! What the server uses over time, read by a thread of its own. Reading the memory of a thousand processes
+//! takes long and uses the CPU that it measures, so memory is read only as often as reading takes a small
+//! share of the time.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::machine::process_tree;
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Reading takes at most one part in so many of the time.
-const PATIENCE: u32 = 40;
+/// Reading memory takes at most 1 / MEMORY_READ_DIVISOR of the time.
+const MEMORY_READ_DIVISOR: u32 = 40;
 /// A longer run is sampled less often.
 const SAMPLES_MAX: u32 = 1200;
 
@@ -21,7 +22,7 @@ pub(crate) struct Sample {
     pub processes: u64,
     /// CPU use since the sample before; 100 is one core.
     pub cpu_percent: Option<f64>,
-    /// Read less often than the rest.
+    /// Read less often than the other fields.
     pub memory_kib: Option<u64>,
 }
 
@@ -33,7 +34,7 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// Samples the tree of processes below `root` from now on, for about so long.
+    /// Samples the tree of processes below `root` from now on. `duration` is the expected duration.
     pub(crate) fn start(root: u32, duration: Duration) -> Self {
         Self::every(INTERVAL.max(duration / SAMPLES_MAX), root)
     }
@@ -52,7 +53,7 @@ impl Sampler {
                 let mut memory_kib = None;
                 if began >= memory_due {
                     memory_kib = Some(process_tree::tree(root)?.memory_kib);
-                    memory_due = Instant::now() + interval.max(began.elapsed() * PATIENCE);
+                    memory_due = Instant::now() + interval.max(began.elapsed() * MEMORY_READ_DIVISOR);
                 }
                 samples.push(Sample {
                     at: began,
@@ -69,7 +70,7 @@ impl Sampler {
         Self { stop, thread }
     }
 
-    /// Stops, and gives what was read.
+    /// Stops, and returns the samples.
     ///
     /// # Errors
     /// When the server's root process is gone.
@@ -86,15 +87,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_have_memory_at_first_and_cpu_use_from_the_second_on() {
-        let samples_within = |patience| {
+    fn the_first_sample_has_memory_and_the_second_has_cpu_use() {
+        let samples_within = |duration| {
             let sampler = Sampler::every(Duration::from_millis(1), std::process::id());
-            std::thread::sleep(patience);
+            std::thread::sleep(duration);
             sampler.end().expect("this process is there")
         };
-        // On a busy machine the sampler's thread may have no core for long.
-        let patience = [100, 1_000, 10_000, 60_000].map(Duration::from_millis);
-        let mut attempts = patience.into_iter().map(samples_within);
+        // On a busy machine the sampler's thread may get no core for long.
+        let durations = [100, 1_000, 10_000, 60_000].map(Duration::from_millis);
+        let mut attempts = durations.into_iter().map(samples_within);
         let samples = attempts
             .find(|samples| samples.len() >= 2)
             .expect("more than one sample in a minute");
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_gone_ends_it() {
+    fn the_sampler_ends_with_an_error_if_the_server_is_gone() {
         let sampler = Sampler::start(u32::MAX, Duration::from_secs(1));
         assert!(sampler.end().is_err());
     }

@@ -1,4 +1,4 @@
-//! What this thread has used, and how long it had to wait for a core.
+//! CPU time of the calling thread, and how long it had to wait for a core.
 
 use std::fs;
 
@@ -7,19 +7,17 @@ use rustix::time::{ClockId, clock_gettime};
 /// CPU time of the calling thread, in seconds.
 pub(crate) fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "seconds and nanoseconds of a process's life"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     let seconds = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
     seconds
 }
 
-/// Seconds for which the calling thread could have run and had no core; nothing where the kernel does not count that.
+/// Seconds in which the calling thread was runnable and had no core; `None` if the kernel does not count
+/// that.
 pub(crate) fn wait_seconds() -> Option<f64> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let nanoseconds: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a process's life")]
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     let seconds = nanoseconds as f64 / 1e9;
     Some(seconds)
 }

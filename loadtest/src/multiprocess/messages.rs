@@ -1,4 +1,5 @@
-//! What the processes of a fleet say to whoever started them, a line of JSON each; and how their figures become one run's.
+//! Messages from the workers to the process that started them, one line of JSON each; and how the workers'
+//! figures become those of one run.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,11 +12,11 @@ use crate::latency::Latency;
 use crate::plan::WorkloadPlan;
 use crate::workload::{Counts, Figures};
 
-/// What they are told: to go on to the next phase, or to end the load.
+/// Commands to a worker: begin the next phase, or end the load.
 pub(super) const GO: &str = "go";
 pub(super) const STOP: &str = "stop";
 
-/// What a process says.
+/// A message of a worker.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
@@ -30,11 +31,11 @@ pub(super) enum Message {
     Failed {
         reason: String,
     },
-    /// It says nothing any more. (This one is never sent.)
+    /// Its stdout has ended. (A worker never sends this.)
     Exited,
 }
 
-/// What it has counted so far.
+/// What a worker has counted so far.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct WorkerCounts {
     pub joined: u64,
@@ -43,7 +44,7 @@ pub(super) struct WorkerCounts {
     pub disconnects: u64,
 }
 
-/// An [`Outcome`] with one workload, without what means nothing in another process.
+/// An [`Outcome`] with one workload, without the fields that have no meaning in another process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct WorkerOutcome {
     counts: Counts,
@@ -70,7 +71,7 @@ pub(super) struct WorkerOutcome {
 }
 
 impl WorkerOutcome {
-    /// Of a swarm with one workload.
+    /// The outcome of a run with one workload; `None` if there is no workload.
     pub(super) fn of(outcome: Outcome) -> Option<Self> {
         let group = outcome.groups.into_iter().next()?;
         Some(Self {
@@ -99,8 +100,8 @@ impl WorkerOutcome {
     }
 }
 
-/// All of them as one run of `plan`. Of what the processes used for themselves it is the busiest one's that counts: the first
-/// to be the bottleneck.
+/// The outcomes of all workers as one run of `plan`. Of the workers' own usage the highest counts, because
+/// the busiest worker is the first bottleneck.
 pub(super) fn merge(plan: WorkloadPlan, outcomes: Vec<WorkerOutcome>) -> Outcome {
     let sum_of = |field: fn(&WorkerOutcome) -> u64| outcomes.iter().map(field).sum::<u64>();
     let most_of = |field: fn(&WorkerOutcome) -> f64| outcomes.iter().map(field).fold(0.0, f64::max);
@@ -156,7 +157,7 @@ pub(super) fn merge(plan: WorkloadPlan, outcomes: Vec<WorkerOutcome>) -> Outcome
     }
 }
 
-/// Second by second: sums of what was sent and received, the worst of everything else.
+/// Second by second: sums of sent and received messages, and the worst of all other figures.
 fn timeline_of(outcomes: &[WorkerOutcome]) -> Vec<Point> {
     let longest = outcomes.iter().map(|outcome| outcome.timeline.len()).max();
     let seconds = 0..longest.unwrap_or(0);

@@ -1,4 +1,4 @@
-//! One process of a fleet: a swarm that is told by lines on stdin when to go on, and says on stdout how far it is.
+//! One worker process: commands arrive as lines on stdin, messages leave as lines on stdout.
 
 use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use crate::plan::WorkloadPlan;
 use crate::progress;
 use crate::run_state::RunState;
 
-/// Drives this process's clients from the beginning to the end.
+/// Runs this worker's clients from start to end.
 pub(crate) fn run(options: &Options, server: SocketAddr, plans: Vec<WorkloadPlan>) -> ExitCode {
     let ended = drive(options, server, plans);
     let message = match ended.map(WorkerOutcome::of) {
         Ok(Some(outcome)) => Message::Ended(Box::new(outcome)),
         Ok(None) => Message::Failed {
-            reason: "it had nothing to do".to_owned(),
+            reason: "it had no workload".to_owned(),
         },
         Err(reason) => Message::Failed { reason },
     };
@@ -56,12 +56,12 @@ fn drive(options: &Options, server: SocketAddr, plans: Vec<WorkloadPlan>) -> Res
     outcome.map_err(|error| error.to_string())
 }
 
-/// Takes orders in a thread of its own. Without whoever gives them nothing here makes sense.
+/// Reads commands in a thread of its own. Without its parent the worker exits.
 fn read_commands(commands: Sender<Proceed>, state: Arc<RunState>) {
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             match line.as_str() {
-                // A swarm that has failed tells so itself.
+                // A client thread that has failed reports that itself.
                 GO => drop(commands.send(Proceed)),
                 STOP => state.interrupted.store(true, Ordering::Relaxed),
                 _ => break,

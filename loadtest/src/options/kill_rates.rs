@@ -1,4 +1,4 @@
-//! What `--chaos` asks for: how often a process of which role is killed.
+//! The value of `--chaos`: how often a process of which role is killed.
 
 use std::str::FromStr;
 
@@ -15,14 +15,14 @@ pub(crate) struct KillRates {
 }
 
 impl KillRates {
-    /// Only handlers; `rate` is above 0.
+    /// Kills only handlers; `rate` is above 0.
     pub(crate) fn of_handlers(rate: f64) -> Self {
         Self {
             rates: vec![(HANDLER.to_owned(), rate)],
         }
     }
 
-    /// Each role and how many of its processes are killed per second. No role comes twice, no rate is 0.
+    /// Each role and how many of its processes are killed per second. No role occurs twice, and no rate is 0.
     pub(crate) fn rates(&self) -> impl Iterator<Item = (&str, f64)> {
         self.rates.iter().map(|(role, rate)| (role.as_str(), *rate))
     }
@@ -40,23 +40,23 @@ impl FromStr for KillRates {
             let (role, rate) = (role.trim(), rate.trim());
             if role.is_empty() || !role.bytes().all(|byte| byte.is_ascii_lowercase()) {
                 return Err(format!(
-                    "{role:?} is no role: roles are named like handler, keeper, listener, ticker"
+                    "{role:?} is no role: roles have names like handler, keeper, listener, ticker"
                 ));
             }
             if role == SUPERVISOR {
                 return Err(
-                    "killing the supervisor ends the server, and there is nothing to measure".to_owned(),
+                    "killing the supervisor ends the server, so nothing could be measured".to_owned(),
                 );
             }
             if rates.iter().any(|(known, _)| known == role) {
-                return Err(format!("{role} is there twice"));
+                return Err(format!("{role} occurs twice"));
             }
             let number = rate.strip_suffix("/s").unwrap_or(rate).parse().ok();
             let rate = number
                 .and_then(|number| check_per_second(number).ok())
                 .filter(|rate| *rate > 0.0)
                 .ok_or_else(|| {
-                    format!("{role}={rate}: how often is a number above 0, such as {role}=0.5/s")
+                    format!("{role}={rate}: the rate must be a number above 0, such as {role}=0.5/s")
                 })?;
             rates.push((role.to_owned(), rate));
         }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_a_reason() {
+    fn an_invalid_value_is_refused_with_a_reason() {
         for (text, reason) in [
             ("", "form ROLE=N/s"),
             ("handler", "form ROLE=N/s"),

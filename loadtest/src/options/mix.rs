@@ -12,8 +12,8 @@
 //! rate = 2
 //! ```
 //!
-//! The keys are the command line's: `kind` (`--workload`), `clients`, `rooms`, `room_size`, `rate`, `payload`, `say`
-//! (a list of `"room"`, `"lobby"`, `"whisper"`).
+//! The keys are those of the command line: `kind` (`--workload`), `clients`, `rooms`, `room_size`, `rate`,
+//! `payload`, `say` (a list of `"room"`, `"lobby"`, `"whisper"`).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -26,24 +26,24 @@ use toml::Spanned;
 use crate::plan::{CLIENTS_MAX, Scope, WorkloadKind, WorkloadOptions, WorkloadPlan, check_per_second};
 
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-/// Workloads in one run: enough for each kind at several sizes.
+/// Most workloads of one run: enough for each kind at several sizes.
 const WORKLOADS_MAX: usize = 32;
 
-/// Why a file says nothing that can be run.
+/// Why a file is invalid.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MixError {
     #[error("cannot read {path}: {cause}")]
     Read { path: PathBuf, cause: io::Error },
     #[error("{path} is longer than {FILE_BYTES_MAX} bytes")]
     TooLong { path: PathBuf },
-    /// Not TOML, a key that there is not, or a value of the wrong kind.
+    /// Not TOML, an unknown key, or a value of the wrong type.
     #[error("{path}, line {line}: {reason}")]
     Syntax {
         path: PathBuf,
         line: usize,
         reason: String,
     },
-    /// A value that cannot be, alone or together with others.
+    /// A value that is invalid, alone or together with others.
     #[error("{path}, line {line}: {key}: {reason}")]
     Value {
         path: PathBuf,
@@ -81,7 +81,7 @@ struct Entry {
 /// The workloads that the file at `path` lists.
 ///
 /// # Errors
-/// What is wrong with it, and in which line.
+/// What is invalid, and in which line.
 pub(crate) fn read(path: &Path, seed: u64) -> Result<Vec<WorkloadPlan>, MixError> {
     let failed = |cause| MixError::Read {
         path: path.to_owned(),
@@ -163,7 +163,7 @@ fn part_of(entry: &Entry, number: u32, seed: u64) -> Result<WorkloadPlan, (&'sta
 }
 
 impl Entry {
-    /// Where the value of a key stands, if it is there.
+    /// The position of the value of `key`, if it is present.
     fn span_of(&self, key: &str) -> Option<Range<usize>> {
         match key {
             "clients" => self.clients.as_ref().map(Spanned::span),
@@ -177,7 +177,7 @@ impl Entry {
     }
 }
 
-/// The line, from 1, in which a part of the text begins.
+/// The number, from 1, of the line in which `span` begins.
 fn line_of(text: &str, span: &Range<usize>) -> usize {
     let before = text.as_bytes().get(..span.start).unwrap_or_default();
     1 + before.iter().filter(|byte| **byte == b'\n').count()
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_key_and_line() {
+    fn an_invalid_file_is_an_error_with_key_and_line() {
         let head = "# A mix.\n[[workload]]\nkind = \"relay\"\n";
         for (text, line, reason) in [
             (format!("{head}speed = 3\n"), 4, "unknown field `speed`"),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_and_too_much_are_refused() {
+    fn files_without_workloads_or_with_too_many_are_refused() {
         assert!(parsed("").expect_err("empty").contains("no [[workload]]"));
         let large = "[[workload]]\nkind = \"relay\"\nclients = 120000\n".repeat(2);
         assert!(

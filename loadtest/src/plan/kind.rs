@@ -37,15 +37,15 @@ pub(crate) enum WorkloadKind {
     Tictactoe,
     /// The same with connect four.
     Connect4,
-    /// Clients list, create, join, watch and leave rooms, match quickly, go and come back as new players; every answer
-    /// and every event is checked against who is where.
+    /// Clients list, create, join, watch and leave rooms, ask for quick matches, disconnect and return as new
+    /// players; every answer and every event is checked against what all clients know.
     Lobby,
-    /// Everybody talks, in rooms, in the lobby and to one another: every line must reach each of its readers once and in its
-    /// speaker's order.
+    /// All clients chat, in rooms, in the lobby and by whispers: every line must reach each of its recipients
+    /// once and in its sender's order.
     Chat,
-    /// One seat of each room sends, and all others watch: every message comes to each of them.
+    /// One seat of each room sends, and all others watch: every message reaches each of them.
     Broadcast,
-    /// One client speaks to the lobby, and everybody on the server hears it.
+    /// One client sends lobby chat, which every client on the server receives.
     Announce,
 }
 
@@ -63,10 +63,10 @@ impl WorkloadKind {
         }
     }
 
-    /// The game that its rooms are made for; nothing if it gets its clients into no rooms.
+    /// The game of its rooms; `None` if it puts its clients into no rooms.
     pub(crate) const fn game(self) -> Option<&'static str> {
         match self {
-            // Room chat needs a room, whichever.
+            // Room chat needs a room; its game does not matter.
             Self::Relay | Self::Chat | Self::Broadcast => Some("relay"),
             Self::Tictactoe => Some("tictactoe"),
             Self::Connect4 => Some("connect4"),
@@ -82,12 +82,12 @@ impl WorkloadKind {
         }
     }
 
-    /// Whether its rooms have two seats and no others.
+    /// Whether its rooms have exactly two seats.
     pub(super) const fn is_paired(self) -> bool {
         matches!(self, Self::Tictactoe | Self::Connect4)
     }
 
-    /// Shortest, default and longest payload in bytes; nothing if it sends none.
+    /// Shortest, default and longest payload in bytes; `None` if it sends none.
     pub(super) const fn payload_bytes(self) -> Option<(u32, u32, u32)> {
         match self {
             Self::Relay => Some((
@@ -118,15 +118,15 @@ impl fmt::Display for WorkloadKind {
     }
 }
 
-/// To whom a line is said.
+/// The recipients of a chat line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scope {
-    /// All in the room, the speaker included.
+    /// All in the room, the sender included.
     Room,
-    /// All on the server, the speaker included.
+    /// All on the server, the sender included.
     Lobby,
-    /// The next client, the last one's being the first.
+    /// The next client; after the last client comes the first.
     Whisper,
 }
 

@@ -23,25 +23,25 @@ pub(crate) struct WorkloadOptions {
     /// Number of rooms [default: clients / room size].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     pub rooms: Option<u32>,
-    /// Members of each room [default: 2, or clients / rooms; broadcast: all]; two-player games know only 2.
+    /// Members of each room [default: 2, or clients / rooms; broadcast: all]; two-player games allow only 2.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     pub room_size: Option<u32>,
     /// Messages, moves, requests or lines per client and second [default: 10; chat and announce: 0.5;
-    /// broadcast: 60]; 0: the next one when the last has come
-    /// back.
+    /// broadcast: 60]; 0: the next one when the last one has been answered.
     #[arg(long, value_name = "N", value_parser = per_second)]
     pub rate: Option<f64>,
-    /// Bytes of each relay message, its header of 20 included, or of each line [default: 32; chat, broadcast
+    /// Bytes of each relay message, including its header of 20, or of each line [default: 32; chat, broadcast
     /// and announce: 80].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32))]
     pub payload: Option<u32>,
-    /// To whom chat lines go, in turn: room, lobby (to everybody on the server), whisper [default: all three]. A server refuses
-    /// more than one line a second unless it is told otherwise (--server-arg=--chat-per-minute=0).
+    /// The recipients of chat lines, in turn: room, lobby (all clients on the server), whisper [default: all
+    /// three]. A server refuses more than one line a second by default (--server-arg=--chat-per-minute=0
+    /// changes that).
     #[arg(long, value_enum, value_name = "SCOPE,…", value_delimiter = ',', num_args = 1..)]
     pub say: Option<Vec<Scope>>,
 }
 
-/// Why a workload cannot be as it was asked for. `key` names what is to be changed, without dashes.
+/// Why a workload is invalid. `key` names the option to change, without dashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InvalidOption {
     pub key: &'static str,
@@ -49,10 +49,10 @@ pub(crate) struct InvalidOption {
 }
 
 impl WorkloadOptions {
-    /// The complete workload, the `number`th of its run.
+    /// The complete workload, with index `number` in the run.
     ///
     /// # Errors
-    /// What is impossible about it.
+    /// Which option is invalid.
     pub(crate) fn complete(&self, number: u32, seed: u64) -> Result<WorkloadPlan, InvalidOption> {
         let kind = self.kind.unwrap_or(WorkloadKind::Relay);
         let payload_bytes = match (kind.payload_bytes(), self.payload) {
@@ -85,17 +85,17 @@ impl WorkloadOptions {
         let say = match (kind, &self.say) {
             (WorkloadKind::Chat, None) => Scope::ALL.to_vec(),
             (WorkloadKind::Chat, Some(say)) if say.is_empty() => {
-                return invalid("say", "nobody to talk to".to_owned());
+                return invalid("say", "no recipients".to_owned());
             }
             (WorkloadKind::Chat, Some(say)) => say.clone(),
             (_, None) => Vec::new(),
-            (_, Some(_)) => return invalid("say", format!("{kind} says nothing")),
+            (_, Some(_)) => return invalid("say", format!("{kind} sends no chat")),
         };
         if say.contains(&Scope::Lobby) && shape.clients > LOBBY_CHAT_CLIENTS_MAX {
             return invalid(
                 "say",
                 format!(
-                    "everybody hears the lobby, so that {} clients are too many: at most {}",
+                    "every client receives lobby chat, so {} clients are too many: at most {}",
                     shape.clients, LOBBY_CHAT_CLIENTS_MAX
                 ),
             );
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn any_two_of_clients_rooms_and_size_give_the_third() {
+    fn clients_rooms_and_room_size_complete_each_other() {
         for (clients, rooms, room_size, expected) in [
             (None, None, None, (100, 50, 2)),
             (Some(10), None, None, (10, 5, 2)),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_impossible_names_its_key() {
+    fn an_invalid_option_is_named() {
         use WorkloadKind::*;
         let (clients, rooms, room_size, payload) = (None, None, None, None);
         let of = |kind, clients, rooms, room_size, payload| WorkloadOptions {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn only_chat_talks_and_not_with_everybody_to_the_lobby() {
+    fn only_chat_has_recipients_and_lobby_chat_has_a_limit_of_clients() {
         let say = |kind, clients, say: &[Scope]| {
             let wish = WorkloadOptions {
                 kind: Some(kind),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn workloads_of_one_run_draw_different_numbers() {
+    fn workloads_of_one_run_have_different_seeds() {
         let seeds = [0, 1].map(|number| {
             WorkloadOptions::default()
                 .complete(number, 7)

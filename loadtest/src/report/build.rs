@@ -1,4 +1,4 @@
-//! Puts a report together from what the swarm and its observer have to say.
+//! Builds a report from the outcome of the clients and the observations of the server.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,16 +16,17 @@ use crate::machine::sampler::Sample;
 use crate::options::Options;
 use crate::workload::Counts;
 
-/// A keeper that is started again, and adopts, waits for a core several times; each wait is as long as the load generator's own
-/// lateness.
+/// A keeper that restarts and adopts handlers waits for a core several times. Each wait is estimated by the
+/// load generator's own lateness.
 const LAG_TO_SLACK: f64 = 10.0;
-/// A single stall is in no percentile, and the largest one of the server's may have been longer than the load generator's own.
+/// A single stall shows in no percentile, and the server's longest one may be longer than the load
+/// generator's.
 const LAG_MAX_TO_SLACK: f64 = 3.0;
-/// Kills that are kept one by one.
+/// Most kills that are listed one by one.
 const KILLS_LISTED_MAX: usize = 20_000;
 
 impl Report {
-    /// The report of a run, judged.
+    /// The report of a run, with thresholds checked.
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     pub(crate) fn of(options: &Options, observed: Observations, outcome: Outcome) -> Self {
         let load_seconds = outcome.load_seconds;
@@ -218,7 +219,7 @@ impl ServerFigures {
         Self {
             processes: observed.after.map(|figures| figures.processes),
             memory_kib_per_client: memory_added,
-            // Less than a part of it: something else has given memory back meanwhile.
+            // If the total grew less than a part of it, something else has freed memory meanwhile.
             memory_all_kib_per_client: all_added.filter(|all| memory_added.is_some_and(|plan| *all >= plan)),
             memory_kib: observed.after.map(|figures| figures.memory_kib),
             cpu_percent,
@@ -227,9 +228,9 @@ impl ServerFigures {
 }
 
 impl ServerPoint {
-    /// Nothing for what was before the load.
+    /// `None` for a sample from before the load.
     fn of(sample: &Sample, load_began: Instant) -> Option<Self> {
-        // The sampler begins a moment earlier.
+        // The sampler starts a moment before the load.
         let seconds = sample.at.saturating_duration_since(load_began).as_secs_f64();
         Some(Self {
             seconds,

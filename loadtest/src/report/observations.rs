@@ -1,4 +1,4 @@
-//! What is observed from outside while the clients are at work.
+//! What is observed from outside while the clients run.
 
 use std::time::Instant;
 
@@ -15,11 +15,11 @@ pub(crate) struct Observations {
     pub counters_before: ServerCounters,
     pub counters_after: ServerCounters,
     pub join_seconds: f64,
-    /// CPU time so far, and when that was read: at the beginning and at the end of the load.
+    /// CPU time so far, and when it was read: at the start and at the end of the load.
     pub cpu_began: Option<(CpuFigures, Instant)>,
     pub cpu_ended: Option<(CpuFigures, Instant)>,
     pub load_began: Option<Instant>,
     pub samples: Vec<Sample>,
-    /// If any were to be made.
+    /// `None` if nothing was to be killed.
     pub kill_log: Option<KillLog>,
 }

@@ -1,5 +1,5 @@
-//! The report as one HTML page: plots, figures, and what they come from. It needs nothing but itself, and follows the reader's
-//! light or dark scheme.
+//! The report as one HTML page: plots, figures, and where they come from. The page is self-contained, and
+//! follows the reader's light or dark colour scheme.
 
 pub(crate) mod plots;
 
@@ -12,13 +12,14 @@ use crate::machine::Machine;
 use crate::report::Report;
 
 const STYLE: &str = include_str!("page/style.css");
-/// Roles whose every kill is also drawn through the latencies: with more kills one sees nothing else.
+/// The kills of a role are also marked in the latency plot, unless there are more than this: they would hide
+/// the curves.
 const KILLS_DRAWN_THROUGH_MAX: usize = 40;
 
 /// The whole page.
 ///
 /// # Errors
-/// When a plot cannot be drawn, which is a mistake of this program's.
+/// When a plot cannot be drawn, which is a bug of this program.
 pub(crate) fn render(report: &Report) -> io::Result<String> {
     let plots = plots(report).map_err(io::Error::other)?;
     let mut page = String::new();
@@ -26,7 +27,7 @@ pub(crate) fn render(report: &Report) -> io::Result<String> {
     Ok(page)
 }
 
-/// A plot, what it shows, and which colour means what.
+/// A plot, its caption, and its legend.
 pub(crate) struct Figure {
     pub title: &'static str,
     pub caption: &'static str,
@@ -69,9 +70,9 @@ fn plots(report: &Report) -> Result<Vec<Figure>, PlotError> {
         figures.push(Figure {
             title: "Latency over time",
             caption: if kills.is_empty() {
-                "Of what came in each second, counted from when it should have been sent."
+                "Of the messages received in each second, from when they should have been sent."
             } else {
-                "Of what came in each second, counted from when it should have been sent. Below: each process that was killed."
+                "Of the messages received in each second, from when they should have been sent. Below: each process that was killed."
             },
             legend: series.map(|(colour, name, _)| (colour, name.to_owned())).into(),
             svg,
@@ -93,7 +94,7 @@ fn plots(report: &Report) -> Result<Vec<Figure>, PlotError> {
     if !curves.is_empty() {
         figures.push(Figure {
             title: "Latency by percentile",
-            caption: "Which share of all messages came within how many milliseconds. Each step to the right is a tenth of the rest.",
+            caption: "Which share of all messages was received within how many milliseconds. Each step to the right is a tenth of the rest.",
             legend: curves.iter().map(|(colour, name, _)| (*colour, (*name).to_owned())).collect(),
             svg: plots::percentiles(&curves)?,
         });
@@ -192,7 +193,7 @@ fn write(page: &mut String, report: &Report, figures: &[Figure]) -> fmt::Result 
     write_end(page)
 }
 
-/// A page's head, and the beginning of its header.
+/// Writes the head of the page and the start of its header.
 pub(crate) fn write_head(page: &mut String, title: &str) -> fmt::Result {
     let title = Escaped(title);
     write!(
@@ -205,12 +206,12 @@ pub(crate) fn write_head(page: &mut String, title: &str) -> fmt::Result {
     )
 }
 
-/// A page's end.
+/// Writes the end of the page.
 pub(crate) fn write_end(page: &mut String) -> fmt::Result {
     page.write_str("</body>\n</html>\n")
 }
 
-/// A plot with its title and legend.
+/// Writes a plot with its title and legend.
 pub(crate) fn write_figure(page: &mut String, figure: &Figure) -> fmt::Result {
     let Figure {
         title,
@@ -233,7 +234,7 @@ pub(crate) fn write_figure(page: &mut String, figure: &Figure) -> fmt::Result {
     write!(page, "</ul>\n{svg}\n</figure>\n")
 }
 
-/// Whether the thresholds held, and what to beware of.
+/// Writes whether the thresholds held, and the notes.
 fn write_verdict(page: &mut String, report: &Report) -> fmt::Result {
     if report.failures.is_empty() {
         page.push_str("<p class=\"verdict good\">Nothing failed: every threshold held.</p>\n");
@@ -263,10 +264,10 @@ fn write_tiles(page: &mut String, report: &Report) -> fmt::Result {
             format!("{:.0}", report.received_per_second),
         ),
         ("median latency", milliseconds(|latency| latency.p50)),
-        ("99 % came within", milliseconds(|latency| latency.p99)),
-        ("the slowest", milliseconds(|latency| latency.max)),
+        ("99th percentile", milliseconds(|latency| latency.p99)),
+        ("slowest", milliseconds(|latency| latency.max)),
         (
-            "lost / doubled / disordered",
+            "lost / duplicated / reordered",
             format!("{} / {} / {}", report.lost, report.duplicated, report.reordered),
         ),
         ("connections lost", report.disconnects.to_string()),
@@ -285,11 +286,11 @@ fn write_tiles(page: &mut String, report: &Report) -> fmt::Result {
     Ok(())
 }
 
-/// What was run where.
+/// Writes the command line and the machine.
 fn write_origin(page: &mut String, report: &Report) -> fmt::Result {
     write!(
         page,
-        "<section>\n<h2>Where they come from</h2>\n<pre>{}</pre>\n<table>\n",
+        "<section>\n<h2>Command and machine</h2>\n<pre>{}</pre>\n<table>\n",
         Escaped(&command_line(&report.command))
     )?;
     write_machine(page, &report.machine)?;
@@ -298,9 +299,9 @@ fn write_origin(page: &mut String, report: &Report) -> fmt::Result {
     Ok(())
 }
 
-/// A machine's rows of a table, and this program's.
+/// Writes the table rows about the machine and this program.
 pub(crate) fn write_machine(page: &mut String, machine: &Machine) -> fmt::Result {
-    let unknown = || "not known".to_owned();
+    let unknown = || "unknown".to_owned();
     let facts = [
         ("processor", machine.cpu.clone().unwrap_or_else(unknown)),
         ("cores", machine.cores.to_string()),
@@ -328,7 +329,7 @@ pub(crate) fn write_machine(page: &mut String, machine: &Machine) -> fmt::Result
     Ok(())
 }
 
-/// The command as one would type it: the program's name without its path, and quotes where they are needed.
+/// The command as a user would type it: the program's name without its path, and quotes where necessary.
 pub(crate) fn command_line(command: &[String]) -> String {
     let is_plain = |character: char| character.is_alphanumeric() || "-_=./,:+@%".contains(character);
     let quoted = command
@@ -342,7 +343,7 @@ pub(crate) fn command_line(command: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// Text in HTML.
+/// Text escaped for HTML.
 pub(crate) struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_all_plots_and_needs_nothing_from_elsewhere() {
+    fn the_page_has_all_plots_and_loads_nothing_from_elsewhere() {
         let page = render(&report()).expect("it is drawn");
         for title in [
             "Latency over time",
@@ -430,14 +431,14 @@ mod tests {
     }
 
     #[test]
-    fn texts_cannot_become_markup_and_commands_are_quoted() {
+    fn text_is_escaped_and_commands_are_quoted() {
         let page = render(&report()).expect("it is drawn");
         assert!(page.contains("relay: &lt;b&gt;10&lt;/b&gt; clients") && !page.contains("<b>10</b> clients"));
         assert!(page.contains("<pre>forkade-loadtest '--server-arg=a b'</pre>"));
     }
 
     #[test]
-    fn a_run_that_measured_little_has_a_page_all_the_same() {
+    fn a_run_that_measured_little_has_a_page_too() {
         assert!(
             render(&Report::default())
                 .expect("it is drawn")
@@ -451,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_and_notes_are_told_first() {
+    fn failures_and_notes_come_first() {
         let failed = Report {
             failures: vec!["7 messages lost".to_owned()],
             notes: vec!["the load generator was the bottleneck".to_owned()],

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::{ChaosReport, Report, WorkloadReport};
 
-/// What went wrong is shown in so many examples.
+/// Most examples of errors that are shown.
 const EXAMPLES_SHOWN: usize = 5;
 
 impl fmt::Display for Report {
@@ -29,7 +29,7 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// What is told of a run: a name and what there is to say.
+    /// The rows of the table: a name and its figures.
     pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
         let mut rows = vec![
             (
@@ -142,7 +142,7 @@ impl ChaosReport {
 }
 
 impl WorkloadReport {
-    /// Of one among several everything; of the only one what is not in the sums.
+    /// Of one workload among several all figures; of the only one those that the sums do not have.
     fn rows(&self, among_others: bool) -> Vec<(&'static str, String)> {
         let mut rows = Vec::new();
         if among_others {

@@ -1,24 +1,26 @@
-//! What the figures mean: which thresholds were broken, and whether it was the server that was measured at all.
+//! What the figures mean: which thresholds were exceeded, and whether the server was the bottleneck at all.
 
 use super::Report;
 use crate::options::Thresholds;
 
-/// The share of a core beyond which the load generator's thread has no time of its own left.
+/// Above this share of a core the load generator's thread has no reserve left.
 const BUSY_PERCENT: f64 = 90.0;
-/// Waiting for a core longer than this share of the time, and longer than using one, makes everything late.
+/// If the thread waits for a core for a larger share of the time than this, and longer than it uses one,
+/// everything is late.
 const WAITING_PERCENT: f64 = 20.0;
-/// Lateness below this changes no figure that anybody reads.
+/// Lateness below this does not affect the figures noticeably.
 const LAG_MS_MIN: f64 = 1.0;
-/// Lateness that makes up so much of the 99th percentile of latency is what was measured.
+/// Lateness above this share of the latency's 99th percentile dominates the measurement.
 const LAG_SHARE: f64 = 0.5;
 
 impl Report {
-    /// Says so if this program, or the machine that both run on, had no more to give. The criteria:
+    /// Adds a note if this program, or the machine, was the bottleneck. The criteria:
     ///
-    /// - the load generator: its one thread used more than 90 % of a core; or its own lateness (p99, above 1 ms) makes up half of the
-    ///   latency's p99 or more, and not because it had to wait for a core longer than it worked;
-    /// - the machine: server and load generator together used more than 90 % of all cores; or the load generator waited longer for a
-    ///   core than it used one, and that for more than 20 % of the time or with that lateness.
+    /// - the load generator: its thread used more than 90 % of a core; or its own lateness (p99, above 1 ms)
+    ///   is at least half of the latency's p99, and it did not wait for a core longer than it worked;
+    /// - the machine: server and load generator together used more than 90 % of all cores; or the load
+    ///   generator waited longer for a core than it used one, and did so for more than 20 % of the time or
+    ///   with that lateness.
     pub(crate) fn detect_bottleneck(&mut self, cores: usize) {
         let own = &self.load_generator;
         let waiting = own.waiting_percent.unwrap_or(0.0);
@@ -61,7 +63,7 @@ impl Report {
         self.notes.append(&mut notes);
     }
 
-    /// Adds a sentence to the failures for every threshold that was broken.
+    /// Adds a sentence to the failures for every threshold that was exceeded.
     pub(crate) fn check_thresholds(&mut self, thresholds: &Thresholds) {
         let p99_ms = self.latency_ms.map(|latency| latency.p99);
         let at_most = |name: &str, value: u64, limit: Option<u64>| {
@@ -97,14 +99,14 @@ impl Report {
                 .filter(|limit| self.joins_per_second < *limit)
                 .map(|limit| {
                     format!(
-                        "{:.0} joins per second, at least {limit} wanted",
+                        "{:.0} joins per second, at least {limit} required",
                         self.joins_per_second
                     )
                 }),
             thresholds
                 .min_received
                 .filter(|limit| self.received < *limit)
-                .map(|limit| format!("{} messages received, at least {limit} wanted", self.received)),
+                .map(|limit| format!("{} messages received, at least {limit} required", self.received)),
         ];
         self.failures.extend(broken.into_iter().flatten());
     }
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn each_threshold_holds_at_its_limit_and_breaks_beyond() {
+    fn each_threshold_holds_at_its_limit_and_fails_beyond() {
         type Case = (fn(&mut Report), Thresholds);
         let none = Thresholds::default;
         let cases: [Case; 9] = [
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mismatch_fails_without_being_asked_for() {
+    fn a_mismatch_fails_without_a_threshold() {
         let mut report = Report {
             mismatches: 1,
             ..report()
@@ -238,8 +240,9 @@ mod tests {
     }
 
     #[test]
-    fn an_exhausted_load_generator_or_machine_is_said_to_be_one() {
-        /// Own CPU, waiting for a core, own lateness (p99), the server's CPU, on two cores; the latency's p99 is 3 ms.
+    fn a_load_generator_or_machine_at_its_limit_is_noted() {
+        /// The arguments are the thread's CPU, its waiting for a core, its lateness (p99) and the server's
+        /// CPU; there are two cores, and the latency's p99 is 3 ms.
         fn notes(own: f64, waiting: f64, lag: f64, server: Option<f64>) -> Vec<String> {
             let mut report = report();
             report.load_generator = LoadGeneratorFigures {
@@ -256,7 +259,7 @@ mod tests {
         assert!(notes(30.0, 5.0, 0.2, Some(100.0)).is_empty());
         assert!(
             notes(3.0, 15.0, 0.2, None).is_empty(),
-            "a load generator that has little to do"
+            "a load generator with little to do"
         );
         assert!(notes(30.0, 0.0, 0.9, None).is_empty());
         assert!(
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_has_the_promised_keys() {
+    fn the_json_has_the_documented_keys() {
         let json = serde_json::to_value(report()).unwrap();
         for key in [
             "/joins_per_second",

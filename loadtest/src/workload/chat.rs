@@ -1,6 +1,6 @@
-//! Chat: everybody talks on a schedule, in turn to the room, to the lobby and to one other. Every line is numbered by its speaker,
-//! and must come to each of its readers exactly once, unaltered, under its speaker's name, and after all that the speaker said
-//! to the same readers before.
+//! Chat: every client sends lines on a schedule, in turn to the room, to the lobby and to one other client.
+//! Every line is numbered by its sender, and must reach each of its recipients exactly once, unaltered, under
+//! its sender's name, and in the order in which the sender sent lines to the same recipients.
 
 use forkade_protocol::{ChatScope, ClientMessage, RejectCode, RoomEvent, ServerMessage};
 
@@ -14,27 +14,27 @@ use crate::plan::{Scope, WorkloadPlan};
 pub(crate) struct Chat {
     clients: u32,
     line_bytes: usize,
-    /// Tells this workload's lines in the lobby from others.
+    /// Distinguishes this workload's lines in the lobby from others.
     tag: String,
     pace: Pace,
-    /// Each client speaks to these in turn: its `n`th line goes to the `n % length`th.
+    /// Each client sends to these in turn: its `n`th line goes to channel `n % length`.
     channels: Vec<Channel>,
     names: Vec<String>,
     counts: Counts,
-    /// Lines that each client has said.
+    /// Lines that each client has sent.
     sent_lines: Vec<u64>,
-    /// Lines that the server refused because their speaker talks too fast.
+    /// Lines that the server refused because their sender exceeded its chat rate.
     too_fast: u64,
-    /// Whispers that it refused because too many wait for the addressee.
+    /// Whispers that the server refused because too many wait for the recipient.
     mailbox_full: u64,
-    /// Receipts of lobby lines that it said somebody has missed.
+    /// Receipts of lobby lines that the server announced as missed.
     missed: u64,
 }
 
 #[derive(Debug)]
 struct Channel {
     scope: Scope,
-    /// Of whispers, every client is a group of its own: there is one reader, whoever it is.
+    /// For whispers every client is a group of its own, because a whisper has one recipient.
     fanout: Fanout,
 }
 
@@ -90,7 +90,7 @@ impl Chat {
         actions.sends.push((client, message));
     }
 
-    /// Of a client's `number`th line: the channel that it goes to, and how many went there before it.
+    /// The channel of a client's line `number`, and how many of its lines went to that channel before.
     fn channel_of(&self, number: u64) -> (usize, u64) {
         let channels = self.channels.len() as u64;
         let index = usize::try_from(number % channels).expect("fewer than there are channels");
@@ -110,7 +110,7 @@ impl Chat {
         actions: &mut Actions,
     ) {
         if scope == Scope::Lobby && !text.contains(&self.tag) {
-            // The lobby is open to others.
+            // Other clients may chat in the lobby, too.
             return;
         }
         let Some((line, index)) = self.verify((recipient, scope), from, text) else {
@@ -119,7 +119,7 @@ impl Chat {
         };
         let sender = line.sender;
         let (_, number) = self.channel_of(line.number);
-        // A whisper is counted as if its speaker had got it.
+        // A whisper is counted as if its sender had received it.
         let counted_for = if scope == Scope::Whisper {
             sender
         } else {
@@ -135,7 +135,7 @@ impl Chat {
         }
     }
 
-    /// The line and its channel, if the one who is said to have said it has said just this, to the reader among others.
+    /// The line and its channel, if the stated sender has sent exactly this text to the recipient.
     fn verify(
         &self,
         (recipient, scope): (ClientIndex, Scope),
@@ -180,7 +180,7 @@ impl Chat {
         self.continue_closed_loop(client, now_ns, actions);
     }
 
-    /// A reader of the lobby was too slow for so many lines, and was told so.
+    /// A recipient of lobby chat was too slow; the server announces how many lines it missed.
     fn missed(&mut self, lines: u64) {
         self.missed += lines;
         let lobby = self
@@ -190,7 +190,7 @@ impl Chat {
         lobby.for_each(|channel| channel.fanout.give_up(lines));
     }
 
-    /// What went wrong, in words. Numbers are those within a scope.
+    /// Descriptions of errors. Line numbers are those within a scope.
     fn examples(&self) -> Vec<String> {
         let is_shown = |channel: &&Channel| channel.scope != Scope::Lobby || channel.lost(self.missed) > 0;
         let of = |channel: &Channel| {
@@ -202,7 +202,7 @@ impl Chat {
         self.channels.iter().filter(is_shown).flat_map(of).collect()
     }
 
-    /// Closed loop: the next line follows when the last one has come to its end, whichever.
+    /// Closed loop: the next line follows when the last one has been received, refused or skipped.
     fn continue_closed_loop(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
         if self.pace.is_closed_loop(now_ns) {
             self.send_line(client, now_ns, actions);
@@ -245,7 +245,8 @@ impl Workload for Chat {
             ServerMessage::Rejected { request, code, .. } => {
                 self.on_rejected(client, request, code, now_ns, actions);
             }
-            // What was skipped shows as numbers that never come. If the own copy is among them, nothing else would.
+            // Skipped lines show as numbers that never arrive. If the client's own copy is among them, only
+            // this continues its loop.
             ServerMessage::Resync { .. } => self.continue_closed_loop(client, now_ns, actions),
             _ => {}
         }
@@ -283,7 +284,7 @@ impl Workload for Chat {
 }
 
 impl Channel {
-    /// Receipts that have not come, but for those that the server has said are missing.
+    /// Receipts that have not arrived, except those that the server announced as missed.
     fn lost(&self, missed: u64) -> u64 {
         match self.scope {
             Scope::Lobby => self.fanout.lost().saturating_sub(missed),
@@ -292,11 +293,11 @@ impl Channel {
     }
 }
 
-/// One line of talk. Its text says all of this, and nothing in it changes when the server cleans it.
+/// One chat line. Its text contains all these fields, and the server's normalization changes nothing in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Line {
     sender: ClientIndex,
-    /// Among all lines of the speaker.
+    /// Its number among all lines of the sender.
     number: u64,
     intended_ns: u64,
 }
@@ -348,7 +349,7 @@ mod tests {
         chat
     }
 
-    /// Lets client 0 say its first `lines` lines.
+    /// Lets client 0 send its first `lines` lines.
     fn sent_lines(chat: &mut Chat, lines: u64) -> Vec<(ChatScope, String)> {
         let mut actions = Actions::default();
         (0..lines).for_each(|line| chat.send_line(0, line, &mut actions));
@@ -384,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn all_who_should_hear_a_line_have_heard_all_there_is() {
+    fn a_workload_is_settled_when_all_recipients_have_all_lines() {
         let mut chat = chat(&[]);
         let lines = sent_lines(&mut chat, 6);
         assert_eq!(lines[2].0, ChatScope::Whisper { to: "c1".to_owned() });
@@ -404,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_doubled_and_disordered_lines_are_told_apart_within_their_scope() {
+    fn lost_duplicated_and_reordered_lines_are_told_apart_within_their_scope() {
         let mut chat = chat(&["--say", "whisper"]);
         let lines = sent_lines(&mut chat, 4);
         for line in [0, 2, 1, 1] {
@@ -419,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_under_a_wrong_name_altered_or_to_the_wrong_ears_are_mismatches() {
+    fn lines_under_a_wrong_name_or_altered_or_to_wrong_recipients_are_mismatches() {
         let mut chat = chat(&[]);
         let lines = sent_lines(&mut chat, 3);
         let (room, whisper) = (&lines[0], &lines[2]);
@@ -431,11 +432,11 @@ mod tests {
         deliver(&mut chat, 1, &whisper.0, "c0", "psst");
         assert_eq!((chat.counts().mismatches, chat.counts().received), (6, 0));
         deliver(&mut chat, 1, &ChatScope::Lobby, "a stranger", "good evening");
-        assert_eq!(chat.counts().mismatches, 6, "strangers may talk in the lobby");
+        assert_eq!(chat.counts().mismatches, 6, "other clients may chat in the lobby");
     }
 
     #[test]
-    fn what_the_server_refuses_or_says_is_missing_is_not_lost() {
+    fn lines_that_the_server_refuses_or_announces_as_missed_are_not_lost() {
         let mut chat = chat(&["--say", "lobby,whisper"]);
         let lines = sent_lines(&mut chat, 4);
         for (request, code) in [(0, RejectCode::ChatTooFast), (1, RejectCode::MailboxFull)] {

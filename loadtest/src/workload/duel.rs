@@ -1,6 +1,7 @@
-//! Games for two: pairs play random legal matches, one after the other. Every client keeps a board of its own from the
-//! events it gets, moves when that board says that it is to move, and checks each event against what was really played
-//! and each result against its board. After a match a pair starts the next one, now by a rematch, now in a new room.
+//! Games for two: pairs of clients play random legal matches, one after the other. Every client keeps a board
+//! of its own from the events that it receives, moves when it is its turn by that board, and checks each
+//! event against the moves that were really played and each result against its board. After a match a pair
+//! starts the next one, either by a rematch or in a new room.
 
 mod board;
 mod connect4;
@@ -25,12 +26,12 @@ pub(crate) struct Duel<B> {
     shared: SharedState,
 }
 
-/// What all pairs share.
+/// The state that all pairs share.
 #[derive(Debug)]
 struct SharedState {
-    /// Least time between two moves of one client, in nanoseconds; 0: none.
+    /// Shortest time between two moves of one client, in nanoseconds; 0: none.
     move_interval_ns: u64,
-    /// No move after this time.
+    /// No move is sent after this time.
     end_ns: u64,
     stopped: bool,
     counts: Counts,
@@ -84,7 +85,7 @@ impl<B: Board> Workload for Duel<B> {
 
     fn figures(&self) -> Figures {
         let mut counts = self.shared.counts;
-        // A pair that still waits for the server now would do so for ever.
+        // A pair that still waits for the server at the end would wait forever.
         counts.mismatches += self.pairs.iter().filter(|pair| !pair.is_idle()).count() as u64;
         Figures {
             counts,

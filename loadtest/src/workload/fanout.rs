@@ -1,4 +1,5 @@
-//! Numbered messages from each client to all of its group: who sent how many, and which of them have come to whom.
+//! Numbered messages from each client to all members of its group: how many each has sent, and which of them
+//! each member has received.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -6,31 +7,31 @@ use std::ops::Range;
 use super::{ClientIndex, Counts};
 use crate::workload::sequence_checker::{Observation, SequenceChecker};
 
-/// What went wrong is told in words so many times.
+/// Most examples of errors that are described.
 const EXAMPLES_MAX: usize = 20;
 
-/// One stream of numbers per client, each received by every member of the client's group, itself included.
+/// One stream of numbers per client, received by every member of the client's group, itself included.
 #[derive(Debug)]
 pub(super) struct Fanout {
     group_size: u32,
     senders: Vec<Sender>,
-    /// Of receiver r from member m of its group: entry r × group size + m.
+    /// Entry r × group size + m checks the stream to receiver r from member m of its group.
     checkers: Vec<SequenceChecker>,
-    /// Receipts still to come, as far as known.
+    /// Outstanding receipts, as far as known.
     under_way: u64,
-    /// The first messages that came again, or late, in words.
+    /// Descriptions of the first duplicates and late messages.
     examples: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Sender {
-    /// Number of the next message; so many were sent.
+    /// Number of the next message, which is also how many were sent.
     sent: u64,
     refused: BTreeSet<u64>,
 }
 
 impl Fanout {
-    /// Groups of `group_size` clients: the first so many, the next so many, and so on.
+    /// Groups of `group_size` clients with consecutive indices.
     pub(super) fn new(clients: u32, group_size: u32) -> Self {
         let pairs = clients as usize * group_size as usize;
         Self {
@@ -44,7 +45,7 @@ impl Fanout {
         }
     }
 
-    /// The number of the next message of `client`, which is sent now.
+    /// Counts a message that `client` sends now. Returns its number.
     pub(super) fn send(&mut self, client: ClientIndex) -> u64 {
         let sender = &mut self.senders[client as usize];
         sender.sent += 1;
@@ -57,13 +58,13 @@ impl Fanout {
         self.senders.get(client as usize).map_or(0, |sender| sender.sent)
     }
 
-    /// Whether `sender` has sent this number, and to a group that `receiver` is in.
+    /// Whether `sender` has sent this number, and is in the group of `receiver`.
     pub(super) fn is_for(&self, receiver: ClientIndex, sender: ClientIndex, number: u64) -> bool {
         self.group_of(receiver).contains(&sender) && number < self.sent(sender)
     }
 
-    /// Takes note that `receiver` has got a message which [`Fanout::is_for`] it, and counts it. Says whether it is the first
-    /// time.
+    /// Records that `receiver` has received a message which [`Fanout::is_for`] it, and counts it. Returns
+    /// whether it is no duplicate.
     pub(super) fn receive(
         &mut self,
         receiver: ClientIndex,
@@ -99,7 +100,7 @@ impl Fanout {
         }
     }
 
-    /// What came again, or late, or has not come, in words; not all of it.
+    /// Descriptions of duplicated, late and missing messages, up to a limit.
     pub(super) fn examples(&self) -> Vec<String> {
         let size = self.group_size as usize;
         let missing = self.checkers.iter().enumerate().filter_map(|(pair, checker)| {
@@ -118,23 +119,23 @@ impl Fanout {
             .collect()
     }
 
-    /// The server said that it did not take a message: nobody is to get it.
+    /// The server has refused a message, so no receiver expects it.
     pub(super) fn refuse(&mut self, client: ClientIndex, number: u64) {
         self.senders[client as usize].refused.insert(number);
         self.under_way = self.under_way.saturating_sub(u64::from(self.group_size));
     }
 
-    /// So many receipts will not come, and that is known.
+    /// The server has announced that so many receipts will not arrive.
     pub(super) fn give_up(&mut self, receipts: u64) {
         self.under_way = self.under_way.saturating_sub(receipts);
     }
 
-    /// Whether everybody has everything, as far as known.
+    /// Whether no receipt is outstanding, as far as known.
     pub(super) fn is_settled(&self) -> bool {
         self.under_way == 0
     }
 
-    /// Receipts that have not come.
+    /// Receipts that have not arrived.
     pub(super) fn lost(&self) -> u64 {
         let size = self.group_size as usize;
         let lost = self.checkers.iter().enumerate().map(|(pair, checker)| {
@@ -152,7 +153,7 @@ impl Fanout {
 }
 
 /// The request number of a sender's message: the lower half of its number.
-#[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+#[expect(clippy::cast_possible_truncation, reason = "only the lower half is used")]
 pub(super) fn request_of(number: u64) -> u32 {
     number as u32
 }
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_members_of_a_group_have_something_to_expect_of_each_other() {
+    fn only_members_of_a_group_expect_messages_of_each_other() {
         let mut fanout = Fanout::new(6, 3);
         assert_eq!((fanout.send(4), fanout.send(4)), (0, 1));
         assert!(fanout.is_for(3, 4, 1) && fanout.is_for(4, 4, 0));
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_message_is_awaited_by_nobody() {
+    fn a_refused_message_is_not_expected() {
         let (mut fanout, mut counts) = (Fanout::new(2, 2), Counts::default());
         fanout.send(0);
         fanout.send(0);
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_can_be_told_in_words() {
+    fn errors_are_described() {
         let (mut fanout, mut counts) = (Fanout::new(4, 2), Counts::default());
         fanout.send(2);
         for _ in 0..2 {

@@ -1,6 +1,7 @@
-//! The lobby's churn: clients list, make, join, watch and leave rooms, match quickly, ask for what they may not have, and go
-//! and come back as new players. Every answer must come, and be possible, given [what is known](model) of who is where; what
-//! each member sees happening in its room must add up, and agree with what is known when all has come to rest.
+//! Load on the lobby: clients list, create, join, watch and leave rooms, ask for quick matches, send requests
+//! that must be refused, and reconnect as new players. Every request must be answered, and the answer must be
+//! possible given [what all clients know](model) about the rooms. The events that each member receives must
+//! be consistent, and its view must match the model when no request is pending.
 
 mod action_generator;
 mod answers;
@@ -20,13 +21,13 @@ use super::{Actions, ClientIndex, Counts, Figures, Workload};
 use crate::plan::WorkloadPlan;
 use crate::random::Random;
 
-/// Mismatches that are told in words.
+/// Most mismatches that are described.
 const EXAMPLES_MAX: usize = 20;
 
 /// The lobby workload.
 #[derive(Debug)]
 pub(crate) struct Lobby {
-    /// What the names of this run's rooms begin with.
+    /// The prefix of the names of this run's rooms.
     tag: String,
     members: Vec<Member>,
     model: Model,
@@ -55,7 +56,7 @@ impl Lobby {
         }
     }
 
-    /// Sends the request; `after` is where a list goes on.
+    /// Sends the request. `after` is where a list continues.
     fn send_request(
         &mut self,
         client: ClientIndex,
@@ -87,7 +88,7 @@ impl Lobby {
         });
     }
 
-    /// The pending request, if `request` is its number; else the answer is to nothing that was asked.
+    /// Takes the pending request if its number is `request`; otherwise the answer is unexpected.
     fn take_pending(
         &mut self,
         client: ClientIndex,
@@ -98,7 +99,7 @@ impl Lobby {
         let member = &mut self.members[client as usize];
         let Some(pending) = member.pending.take_if(|pending| pending.request == request) else {
             self.check(Err(format!(
-                "client {client} got an answer to request {request}, which it did not wait for"
+                "client {client} received an answer to request {request}, which is not pending"
             )));
             return None;
         };
@@ -112,12 +113,12 @@ impl Lobby {
             Some(view) => view
                 .apply_event(number, event)
                 .map_err(|reason| format!("client {client} in room {}: {reason}", view.room)),
-            None => Err(format!("client {client} is in no room and was told of {event:?}")),
+            None => Err(format!("client {client} is in no room and received {event:?}")),
         };
         self.check(result);
     }
 
-    /// The server says where the client is, instead of what has happened.
+    /// The server has sent a snapshot instead of the events since.
     fn on_resync(&mut self, client: ClientIndex, snapshot: Option<&Snapshot>, now_ns: u64) {
         let before = self.members[client as usize].view.as_ref().map(|view| view.room);
         if before != snapshot.map(|snapshot| snapshot.room) {
@@ -129,7 +130,7 @@ impl Lobby {
         }
     }
 
-    /// What is due next, if anything is.
+    /// Sends the next request that is due, if any.
     fn send_next(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
         let member = &mut self.members[client as usize];
         if member.pending.is_some() || self.pace.is_stopped() {
@@ -155,7 +156,7 @@ impl Lobby {
         *self.details.entry(what).or_default() += 1;
     }
 
-    /// What the oldest question that is not answered was asked at.
+    /// The time of the oldest unanswered request.
     fn oldest_request_ns(&self) -> u64 {
         let kind = self
             .members
@@ -272,7 +273,7 @@ impl Workload for Lobby {
             details: self.details.iter().map(|(what, count)| (*what, *count)).collect(),
             examples: self.examples.clone(),
         };
-        // While answers are missing nobody can tell what the others should have seen.
+        // While answers are missing, the model does not know what the other members should have seen.
         if figures.lost == 0 {
             for member in self
                 .members
@@ -282,7 +283,7 @@ impl Workload for Lobby {
                 figures.counts.mismatches += 1;
                 figures
                     .examples
-                    .push(format!("in the end, {} had seen {:?}", member.name, member.view));
+                    .push(format!("at the end, {} had seen {:?}", member.name, member.view));
             }
         }
         figures

@@ -1,5 +1,5 @@
-//! When each client sends: on a schedule of its own (an open loop), or whenever the last thing it sent has come to its end
-//! (a closed one).
+//! When each client sends: on a schedule of its own (an open loop), or when its last message has been
+//! answered (a closed loop).
 
 use super::{Actions, ClientIndex};
 use crate::plan::WorkloadPlan;
@@ -10,7 +10,7 @@ use crate::schedule::Schedule;
 #[derive(Debug)]
 pub(super) struct Pace {
     clients: u32,
-    /// Per client and second; 0 is a closed loop.
+    /// Messages per client and second; 0 is a closed loop.
     rate: f64,
     end_ns: u64,
     stopped: bool,
@@ -32,7 +32,8 @@ impl Pace {
         }
     }
 
-    /// The load begins: sets each client's first time, or gives the clients that send at once.
+    /// The load begins: sets the first timer of each client. In a closed loop, returns the clients that must
+    /// send at once instead.
     pub(super) fn start(
         &mut self,
         now_ns: u64,
@@ -52,7 +53,7 @@ impl Pace {
         0..0
     }
 
-    /// A client's time has come: sets the next one, and says whether it sends.
+    /// The timer of a client is due: sets the next one, and returns whether the client sends.
     pub(super) fn take_due(&mut self, client: ClientIndex, intended_ns: u64, actions: &mut Actions) -> bool {
         if intended_ns >= self.end_ns || self.stopped {
             return false;
@@ -64,12 +65,12 @@ impl Pace {
         true
     }
 
-    /// Whether what came to its end is to be followed by the next at once.
+    /// Whether an answered message must be followed by the next one at once.
     pub(super) fn is_closed_loop(&self, now_ns: u64) -> bool {
         self.rate == 0.0 && now_ns < self.end_ns && !self.stopped
     }
 
-    /// The load ends: nothing is due from here on.
+    /// The load ends: nothing is due any more.
     pub(super) fn stop(&mut self, now_ns: u64) {
         self.stopped = true;
         self.end_ns = self.end_ns.min(now_ns);
@@ -79,7 +80,7 @@ impl Pace {
         self.stopped
     }
 
-    /// How many times of the schedules were not used up.
+    /// How many times of the schedules were not used.
     pub(super) fn unsent(&self) -> u64 {
         self.schedules
             .iter()

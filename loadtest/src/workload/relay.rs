@@ -1,5 +1,5 @@
-//! Relay: every client sends numbered messages on a schedule, the server hands each to all members of the room, and each
-//! of them checks the number and the content.
+//! Relay: every client sends numbered messages on a schedule, the server relays each to all members of the
+//! room, and each of them checks the number and the content.
 
 use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
 
@@ -41,7 +41,7 @@ impl Relay {
         actions.sends.push((client, message));
     }
 
-    /// Closed loop: the next message follows when the last one has come to its end, whichever.
+    /// Closed loop: the next message follows when the last one has been received, refused or skipped.
     fn continue_closed_loop(&mut self, client: ClientIndex, now_ns: u64, actions: &mut Actions) {
         if self.pace.is_closed_loop(now_ns) {
             self.send(client, now_ns, actions);
@@ -63,13 +63,13 @@ impl Relay {
         }
         let own = sender == receiver;
         actions.receipt(intended_ns, now_ns, own);
-        // One that arrives late, after a resync, has been given up already.
+        // A message that arrives late, after a resync, has been followed already.
         if own && number + 1 == self.fanout.sent(receiver) {
             self.continue_closed_loop(receiver, now_ns, actions);
         }
     }
 
-    /// The header of relayed bytes, if somebody in the receiver's room has sent just these.
+    /// The header of relayed bytes, if a member of the receiver's room has sent exactly these bytes.
     fn verify(&self, receiver: ClientIndex, data: &[u8]) -> Option<Header> {
         let (_seat, payload): (u8, Vec<u8>) = codec::decode(data).ok()?;
         let header = Header::parse(&payload)?;
@@ -111,7 +111,8 @@ impl Workload for Relay {
                 self.on_relayed(client, &data, now_ns, actions);
             }
             ServerMessage::Rejected { request, .. } => self.on_rejected(client, request, now_ns, actions),
-            // What was skipped shows as numbers that never come. If the own copy is among them, nothing else would.
+            // Skipped messages show as numbers that never arrive. If the client's own copy is among them,
+            // only this continues its loop.
             ServerMessage::Resync { .. } => self.continue_closed_loop(client, now_ns, actions),
             _ => {}
         }
@@ -140,7 +141,7 @@ impl Workload for Relay {
     }
 }
 
-/// What every payload begins with; the rest of it follows from sender and number, so that altered bytes are noticed.
+/// The start of every payload; the rest follows from sender and number, so that altered bytes are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {
     sender: ClientIndex,
@@ -206,7 +207,7 @@ mod tests {
         }
     }
 
-    /// Starts a load of `end_ns`, lets all timers before `until_ns` fire, and gives what was sent.
+    /// Starts a load that ends at `end_ns`, fires all timers before `until_ns`, and returns what was sent.
     fn run(relay: &mut Relay, end_ns: u64, until_ns: u64) -> Vec<(ClientIndex, ClientMessage)> {
         let mut actions = Actions::default();
         relay.start(0, end_ns, &mut actions);
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_loop_sends_its_rate_and_settles_when_everybody_has_everything() {
+    fn an_open_loop_sends_at_its_rate_and_settles_when_all_is_received() {
         let mut relay = relay(&["--clients", "4", "--rate", "5"]);
         let sends = run(&mut relay, 2 * SECOND, 2 * SECOND);
         assert_eq!(sends.len(), 4 * 5 * 2);
@@ -249,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_due_and_not_sent_is_counted() {
+    fn messages_that_were_due_and_not_sent_are_counted() {
         let mut relay = relay(&["--clients", "2", "--rate", "10"]);
         let sends = run(&mut relay, 3 * SECOND, SECOND);
         assert_eq!(relay.figures().unsent, 60 - sends.len() as u64);
     }
 
     #[test]
-    fn losses_doubles_and_disorder_are_told_apart() {
+    fn lost_duplicated_and_reordered_messages_are_told_apart() {
         let mut relay = relay(&["--clients", "2", "--rate", "4"]);
         let sends = run(&mut relay, SECOND, SECOND);
         let mine: Vec<_> = sends.iter().filter(|send| send.0 == 0).map(action).collect();
@@ -298,16 +299,16 @@ mod tests {
         relay.received(1, event(action(&first[0])), 5, &mut actions);
         assert!(
             actions.sends.is_empty(),
-            "the other's message is nothing to wait for"
+            "the loop does not wait for the other client's message"
         );
         relay.received(0, event(action(&first[0])), 5, &mut actions);
         assert_eq!(actions.sends.len(), 1);
         relay.received(0, event(action(&first[0])), 6, &mut actions);
-        assert_eq!(actions.sends.len(), 1, "a doubled message starts no second chain");
+        assert_eq!(actions.sends.len(), 1, "a duplicate starts no second loop");
     }
 
     #[test]
-    fn a_refused_message_is_not_lost_and_the_closed_loop_goes_on() {
+    fn a_refused_message_is_not_lost_and_the_closed_loop_continues() {
         let mut relay = relay(&["--clients", "2", "--rate", "0"]);
         run(&mut relay, SECOND, SECOND);
         let mut actions = Actions::default();

@@ -1,30 +1,30 @@
-//! Checks one numbered stream from one sender to one receiver: what is lost, doubled or out of order.
+//! Checks one numbered stream from one sender to one receiver: what is lost, duplicated or out of order.
 
 use std::collections::BTreeSet;
 
-/// The numbers 0, 1, 2 … that one receiver has had from one sender.
+/// The numbers 0, 1, 2 … that one receiver has received from one sender.
 #[derive(Debug, Default)]
 pub(crate) struct SequenceChecker {
     /// One more than the highest number seen.
     next: u64,
-    /// Numbers below `next` that have not come. Empty unless something went wrong.
+    /// Numbers below `next` that have not arrived. Empty unless something went wrong.
     missing: BTreeSet<u64>,
 }
 
-/// What one number that arrived means.
+/// What the arrival of one number means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Observation {
-    /// Higher than all before. (Those skipped are missing until they come.)
+    /// Higher than all before. (Skipped numbers are missing until they arrive.)
     InOrder,
-    /// Had been skipped: it came after a later one.
+    /// It had been skipped: it arrived after a later one.
     Reordered,
-    /// Was here already.
+    /// It had arrived already.
     Duplicated,
 }
 
 impl SequenceChecker {
-    /// Takes note of `number`. The caller knows how many were sent and has refused what was never sent, so a gap is
-    /// never longer than that.
+    /// Records the arrival of `number`. The caller has checked that it was sent, so a gap is never longer
+    /// than the number of messages sent.
     pub(crate) fn observe(&mut self, number: u64) -> Observation {
         if number < self.next {
             return if self.missing.remove(&number) {
@@ -43,7 +43,7 @@ impl SequenceChecker {
         self.next
     }
 
-    /// How many of the first `sent` numbers have not come; `refused` are those that the server said it did not take.
+    /// How many of the first `sent` numbers have not arrived, except those that the server `refused`.
     pub(crate) fn lost(&self, sent: u64, refused: &BTreeSet<u64>) -> u64 {
         let tail = sent.saturating_sub(self.next);
         let refused_here = refused
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_number_is_reordered_once_and_doubled_after_that() {
+    fn a_late_number_is_reordered_once_and_duplicated_after_that() {
         let (checker, observations) = observed(&[0, 2, 1, 1, 2]);
         use Observation::*;
         assert_eq!(
@@ -96,6 +96,6 @@ mod tests {
     fn what_the_server_refused_is_not_lost() {
         let (checker, _) = observed(&[0, 2]);
         assert_eq!(checker.lost(5, &BTreeSet::from([1, 4])), 1, "only 3");
-        assert_eq!(checker.lost(5, &BTreeSet::from([0])), 3, "0 came all the same");
+        assert_eq!(checker.lost(5, &BTreeSet::from([0])), 3, "0 arrived nevertheless");
     }
 }

@@ -1,9 +1,9 @@
-//! Processes of the server are killed meanwhile, and everything that was sent still comes, once and in order.
+//! Processes of the server are killed during the load, and every message still arrives once and in order.
 
 use super::{Server, run};
 
 #[test]
-fn handlers_killed_meanwhile_cost_nothing() {
+fn killed_handlers_lose_no_message_and_no_connection() {
     let run = run(
         "kills",
         &[
@@ -23,7 +23,7 @@ fn handlers_killed_meanwhile_cost_nothing() {
 }
 
 #[test]
-fn every_role_may_be_killed_and_nobody_loses_a_thing() {
+fn every_role_may_be_killed_without_a_loss() {
     let run = run(
         "chaos",
         &[
@@ -57,7 +57,7 @@ fn every_role_may_be_killed_and_nobody_loses_a_thing() {
 }
 
 #[test]
-fn keepers_may_be_killed_while_players_go_and_come() {
+fn keepers_may_be_killed_while_players_join_and_leave() {
     let run = run(
         "chaos_lobby",
         &[
@@ -94,7 +94,7 @@ fn keepers_may_be_killed_while_players_go_and_come() {
 }
 
 #[test]
-fn a_role_that_there_is_not_cannot_be_killed() {
+fn an_unknown_role_cannot_be_killed() {
     let run = run(
         "no_such_role",
         &["--clients", "2", "--duration", "1", "--chaos", "dragon=1/s"],
@@ -108,10 +108,10 @@ fn a_role_that_there_is_not_cannot_be_killed() {
 }
 
 #[test]
-fn processes_of_a_running_server_on_this_machine_can_be_killed_too() {
+fn processes_of_a_running_server_on_this_machine_can_be_killed() {
     let server = Server::start();
     let run = run(
-        "foreign_chaos",
+        "running_server_chaos",
         &[
             "--server",
             server.address("game"),

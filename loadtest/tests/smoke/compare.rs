@@ -1,4 +1,4 @@
-//! Forkade beside other servers: a comparison that is tiny, and says who is not there.
+//! A small comparison of Forkade with other servers, which names the peers that are missing.
 
 use std::fs;
 use std::path::Path;
@@ -10,9 +10,9 @@ use super::{run, temporary};
 
 const PYTHON_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/python/echo_server.py");
 
-/// What is measured of Forkade unless told otherwise: a process for each client, and the isolation dial wide open.
+/// The Forkade servers that are measured by default: one process per client, and many clients per process.
 const FORKADE: &str = "forkade";
-const DIAL: &str = "forkade --clients-per-handler 256";
+const SHARED_HANDLERS: &str = "forkade --clients-per-handler 256";
 
 fn python_runs() -> bool {
     Command::new("python3")
@@ -22,8 +22,8 @@ fn python_runs() -> bool {
 }
 
 #[test]
-fn a_comparison_measures_who_is_installed_and_names_who_is_not() {
-    // Peers without Colyseus's packages.
+fn a_comparison_measures_installed_peers_and_names_the_others() {
+    // A directory of peers without the packages of Colyseus.
     let peers = temporary("peers", "d");
     fs::create_dir_all(peers.join("python")).expect("a directory");
     fs::copy(PYTHON_SERVER, peers.join("python/echo_server.py")).expect("the server is there");
@@ -39,8 +39,14 @@ fn a_comparison_measures_who_is_installed_and_names_who_is_not() {
     assert_eq!(run.status, Some(0), "{}\n{}", run.stdout, run.stderr);
 
     let (installed, skipped) = match python_runs() {
-        true => (&[FORKADE, DIAL, "floor", "python"][..], &["colyseus"][..]),
-        false => (&[FORKADE, DIAL, "floor"][..], &["python", "colyseus"][..]),
+        true => (
+            &[FORKADE, SHARED_HANDLERS, "floor", "python"][..],
+            &["colyseus"][..],
+        ),
+        false => (
+            &[FORKADE, SHARED_HANDLERS, "floor"][..],
+            &["python", "colyseus"][..],
+        ),
     };
     let told: Vec<&str> = run.json["skipped"]
         .as_array()
@@ -66,7 +72,7 @@ fn a_comparison_measures_who_is_installed_and_names_who_is_not() {
             "memory_kib_per_client",
         ] {
             let measured = summary[figure].as_f64();
-            // What so few clients take may be less than what the process gives back meanwhile.
+            // The memory of so few clients may be less than what the process frees meanwhile.
             let may_be_less = figure == "memory_kib_per_client";
             assert!(
                 measured.is_some_and(|measured| measured > 0.0 || may_be_less),
@@ -84,7 +90,7 @@ fn a_comparison_measures_who_is_installed_and_names_who_is_not() {
 }
 
 #[test]
-fn a_server_that_does_not_start_fails_the_comparison_and_no_other_measurement() {
+fn a_server_that_does_not_start_fails_the_comparison_but_no_other_measurement() {
     let arguments = "compare --clients 2 --duration 0.2 --peers floor --forkade --players-max=0";
     let run = run("compare_failed", &arguments.split(' ').collect::<Vec<_>>());
     assert_eq!(run.status, Some(3), "{}\n{}", run.stdout, run.stderr);
@@ -98,7 +104,7 @@ fn a_server_that_does_not_start_fails_the_comparison_and_no_other_measurement() 
 }
 
 #[test]
-fn a_peer_is_not_asked_for_what_it_cannot_do() {
+fn a_peer_refuses_what_it_cannot_do() {
     for (arguments, reason) in [
         (
             "--peer python --room-size 2",

@@ -1,10 +1,11 @@
-//! The real load generator against a real server: figures, thresholds, exit status, and that nothing is left running.
+//! The load generator against a real server: figures, thresholds, exit statuses, and that no process is left
+//! running.
 
 mod chaos;
 mod compare;
-mod endings;
-mod foreign;
+mod exit_statuses;
 mod many;
+mod running_server;
 mod workloads;
 
 use std::fs;
@@ -17,7 +18,7 @@ use serde_json::Value;
 
 const LOADTEST: &str = env!("CARGO_BIN_EXE_forkade-loadtest");
 
-/// What a finished load test left behind.
+/// The results of a load test that has ended.
 struct Run {
     status: Option<i32>,
     stdout: String,
@@ -31,8 +32,8 @@ impl Run {
         value.unwrap_or_else(|| panic!("{pointer} is no number in {:#}", self.json))
     }
 
-    /// The load was told of second by second. What is left of an interval at the end may be one more, and a load generator that stood
-    /// still for most of one has left it out.
+    /// The timeline has a point for each second. The rest of an interval at the end may add one. A load
+    /// generator that stalled for most of a second has left that one out.
     fn assert_timeline(&self) {
         let points = self.json["timeline"].as_array().expect("a list");
         let ends: Vec<f64> = points
@@ -40,8 +41,8 @@ impl Run {
             .map(|point| point["seconds"].as_f64().expect("a time"))
             .collect();
         let load_seconds = self.number("/load_seconds");
-        let stood_still = self.number("/load_generator/lag_ms_max") > 800.0;
-        let least = if stood_still { 1.0 } else { load_seconds.floor() };
+        let stalled = self.number("/load_generator/lag_ms_max") > 800.0;
+        let least = if stalled { 1.0 } else { load_seconds.floor() };
         let told = format!("{ends:?} of {load_seconds}: {}", self.stdout);
         assert!(
             (least..=load_seconds + 1.0).contains(&(ends.len() as f64)),
@@ -51,7 +52,7 @@ impl Run {
         assert!(ends[0] >= 1.0 && ends[ends.len() - 1] <= load_seconds, "{told}");
     }
 
-    /// Nothing was lost, doubled, disordered, altered or disconnected.
+    /// Nothing was lost, duplicated, reordered, altered or disconnected.
     fn assert_flawless(&self) {
         assert_eq!(self.status, Some(0), "{}\n{}", self.stdout, self.stderr);
         for figure in [
@@ -75,7 +76,7 @@ impl Run {
     }
 }
 
-/// Runs the load test to its end. `name` is the test's.
+/// Runs the load test to its end. `name` is that of the test.
 fn run(name: &str, arguments: &[&str]) -> Run {
     let json = temporary(name, "json");
     let Output {
@@ -103,7 +104,7 @@ fn temporary(name: &str, extension: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.{extension}"))
 }
 
-/// A server of the test's own.
+/// A server that the test has started.
 struct Server {
     process: Child,
     _stdout: BufReader<ChildStdout>,
@@ -129,7 +130,7 @@ impl Server {
 }
 
 impl Server {
-    /// Where it listens: "game" or "console".
+    /// The address of its "game" or "console" port.
     fn address(&self, name: &str) -> &str {
         self.ready[name].as_str().expect("an address")
     }
@@ -137,13 +138,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its processes see their root's end and follow.
+        // Its other processes end with their root.
         self.process.kill().expect("it runs");
         self.process.wait().expect("it ends");
     }
 }
 
-/// Waits until there is something. The limit only keeps a failing test from hanging.
+/// Waits until `look` returns a value. The limit only keeps a failing test from hanging.
 fn await_some<Thing>(look: impl Fn() -> Option<Thing>) -> Thing {
     let began = Instant::now();
     loop {

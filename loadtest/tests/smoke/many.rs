@@ -1,19 +1,19 @@
-//! More players than one process of the swarm could have, one who speaks to all, and what single clients meet among many.
+//! Client runs with several worker processes, broadcasts, and single clients beside many.
 
 use super::run;
 
-fn words(text: &str) -> Vec<&str> {
+fn split(text: &str) -> Vec<&str> {
     text.split(' ').collect()
 }
 
 #[test]
-fn a_swarm_of_several_processes_gives_the_figures_of_one() {
+fn several_worker_processes_give_the_figures_of_one_run() {
     let run = run(
-        "fleet",
-        &words("--clients 14 --swarm-processes 3 --rate 20 --duration 2"),
+        "workers",
+        &split("--clients 14 --swarm-processes 3 --rate 20 --duration 2"),
     );
     run.assert_flawless();
-    // Seven rooms of two: the processes have 3, 2 and 2 of them.
+    // Seven rooms of two: the workers have 3, 2 and 2 of them.
     assert_eq!(run.number("/clients"), 14.0);
     assert_eq!(run.number("/sent"), 14.0 * 20.0 * 2.0);
     assert_eq!(run.number("/received"), 2.0 * run.number("/sent"));
@@ -23,27 +23,27 @@ fn a_swarm_of_several_processes_gives_the_figures_of_one() {
 }
 
 #[test]
-fn a_process_of_the_swarm_that_cannot_go_on_ends_the_run_with_its_reason() {
+fn a_worker_process_that_fails_ends_the_run_with_its_reason() {
     let run = run(
-        "fleet_failed",
-        &words(
+        "worker_failed",
+        &split(
             "--clients 20 --swarm-processes 2 --duration 1 --server-arg=--players-max=10 --join-timeout 3",
         ),
     );
     assert_eq!(run.status, Some(3), "{}\n{}", run.stdout, run.stderr);
-    assert!(run.stderr.contains("of the swarm: "), "{}", run.stderr);
+    assert!(run.stderr.contains("worker process "), "{}", run.stderr);
 }
 
 #[test]
-fn what_one_says_comes_to_all_who_listen() {
+fn a_broadcast_reaches_every_recipient() {
     for (workload, more) in [
         ("broadcast", ""),
         ("announce", " --server-arg=--chat-per-minute=0"),
     ] {
         let text = format!("--workload {workload} --clients 40 --rate 10 --duration 2{more}");
-        let run = run(workload, &words(&text));
+        let run = run(workload, &split(&text));
         run.assert_flawless();
-        assert_eq!(run.number("/sent"), 20.0, "one speaks: {}", run.stdout);
+        assert_eq!(run.number("/sent"), 20.0, "one client sends: {}", run.stdout);
         assert_eq!(run.number("/received"), 40.0 * 20.0);
         assert!(run.number("/to_the_last_ms/p50") >= run.number("/latency_ms/p50"));
         assert!(run.stdout.contains("to the last one"), "{}", run.stdout);
@@ -51,10 +51,10 @@ fn what_one_says_comes_to_all_who_listen() {
 }
 
 #[test]
-fn growth_is_measured_beside_each_number_of_players() {
+fn growth_measures_beside_each_number_of_players() {
     let run = run(
         "growth",
-        &words("growth --players 4,10 --probes 20 --takeovers 2 --rate 5"),
+        &split("growth --players 4,10 --probes 20 --takeovers 2 --rate 5"),
     );
     assert_eq!(run.status, Some(0), "{}\n{}", run.stdout, run.stderr);
     for (step, players) in [(0, 4.0), (1, 10.0)] {

@@ -1,4 +1,4 @@
-//! Each workload, and several at once, for a short time: everything comes, and what is counted adds up.
+//! Each workload, and several at once, for a short time: every message arrives, and the counts add up.
 
 use serde_json::Value;
 
@@ -62,9 +62,8 @@ fn large_rooms_and_a_closed_loop_lose_nothing() {
     assert_eq!(run.number("/received"), 5.0 * run.number("/sent"));
 }
 
-/// Both games for two.
 #[test]
-fn pairs_play_matches_to_their_right_ends() {
+fn pairs_play_matches_to_correct_results() {
     for game in ["tictactoe", "connect4"] {
         let run = run(
             game,
@@ -86,7 +85,7 @@ fn pairs_play_matches_to_their_right_ends() {
 }
 
 #[test]
-fn a_churning_lobby_answers_everything_and_never_contradicts_itself() {
+fn the_lobby_answers_every_request_consistently() {
     let run = run(
         "lobby",
         &[
@@ -121,7 +120,7 @@ fn a_churning_lobby_answers_everything_and_never_contradicts_itself() {
 }
 
 #[test]
-fn every_line_of_chat_comes_to_each_reader_once_and_in_order() {
+fn every_chat_line_reaches_each_recipient_once_and_in_order() {
     let run = run(
         "chat",
         &[
@@ -138,14 +137,14 @@ fn every_line_of_chat_comes_to_each_reader_once_and_in_order() {
         ],
     );
     run.assert_flawless();
-    // In turn to a room of four, to the lobby of twelve, and to one.
+    // In turn to a room of four, to the lobby of twelve, and to one client.
     let lines = run.number("/sent") / 12.0;
     assert_eq!(lines, 6.0);
     assert_eq!(run.number("/received"), 12.0 * (2.0 * 4.0 + 2.0 * 12.0 + 2.0));
 }
 
 #[test]
-fn who_talks_too_fast_is_refused_and_loses_nothing_else() {
+fn chat_above_the_rate_limit_is_refused_and_nothing_else_is_lost() {
     let run = run(
         "chat_too_fast",
         &[
@@ -168,7 +167,7 @@ fn who_talks_too_fast_is_refused_and_loses_nothing_else() {
 }
 
 #[test]
-fn workloads_of_a_file_run_side_by_side_and_are_told_apart() {
+fn workloads_of_a_file_run_side_by_side_and_are_counted_separately() {
     let mix = temporary("mix", "toml");
     let text = "[[workload]]\nkind = \"relay\"\nclients = 6\nroom_size = 3\nrate = 20\npayload = 100\n\
                 [[workload]]\nkind = \"connect4\"\nrooms = 2\n\
@@ -190,7 +189,7 @@ fn workloads_of_a_file_run_side_by_side_and_are_told_apart() {
 }
 
 #[test]
-fn what_happens_is_told_second_by_second_also_on_a_page() {
+fn the_timeline_has_every_second_and_the_page_shows_it() {
     let page = temporary("timeline", "html");
     let to = page.to_str().expect("a path in UTF-8");
     let run = run(
@@ -211,11 +210,11 @@ fn what_happens_is_told_second_by_second_also_on_a_page() {
     run.assert_flawless();
     run.assert_timeline();
     let points = run.json["timeline"].as_array().expect("a list");
-    let is_told = |point: &Value, figure| point.pointer(figure).and_then(Value::as_f64) > Some(0.0);
+    let is_above_zero = |point: &Value, figure| point.pointer(figure).and_then(Value::as_f64) > Some(0.0);
     let later = &points[usize::from(points.len() > 1)..];
     for figure in ["/received_per_second", "/latency_ms/p99"] {
         assert!(
-            later.iter().any(|point| is_told(point, figure)),
+            later.iter().any(|point| is_above_zero(point, figure)),
             "{figure}: {points:#?}"
         );
     }

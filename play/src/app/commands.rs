@@ -2,8 +2,8 @@
 
 use forkade_protocol::{ChatScope, ClientMessage, Phase, RoomId, RoomSettings};
 
-use crate::app::{App, Look, Place};
-use crate::listing::Choice;
+use crate::app::{App, Location, ViewRequest};
+use crate::listing::EntryAction;
 use crate::styled::Style;
 use forkade_games::GameError;
 use forkade_text::commands;
@@ -71,62 +71,62 @@ impl App<'_> {
         self.scrolled = 0;
         let line = self.input.take();
         match commands::parse(line.as_bytes()) {
-            Ok(Command::Nothing) => self.do_the_obvious(),
-            Ok(command) => self.obey(command, &line, now_ms),
-            Err(complaint) => self.tell(Style::Bad, &format!("{complaint}.")),
+            Ok(Command::Nothing) => self.run_default_action(),
+            Ok(command) => self.execute(command, &line, now_ms),
+            Err(complaint) => self.print(Style::Bad, &format!("{complaint}.")),
         }
     }
 
     /// What an empty line means: what one would most likely do next.
-    fn do_the_obvious(&mut self) {
-        let Place::Room(room) = &self.place else {
-            return self.take_choice(false);
+    fn run_default_action(&mut self) {
+        let Location::Room(room) = &self.location else {
+            return self.activate_selection(false);
         };
-        let is_ready = room.own().is_none_or(|own| own.ready);
+        let is_ready = room.own_seat().is_none_or(|own| own.ready);
         match room.snapshot().phase {
-            Phase::Waiting if !is_ready => self.ask(ClientMessage::Ready {
+            Phase::Waiting if !is_ready => self.request(ClientMessage::Ready {
                 request: REQUEST,
                 ready: true,
             }),
-            Phase::Finished if !is_ready => self.ask(ClientMessage::Rematch { request: REQUEST }),
+            Phase::Finished if !is_ready => self.request(ClientMessage::Rematch { request: REQUEST }),
             _ => {}
         }
     }
 
-    fn obey(&mut self, command: Command, line: &str, now_ms: u64) {
+    fn execute(&mut self, command: Command, line: &str, now_ms: u64) {
         match command {
             Command::Nothing => {}
             Command::Help(None) => self.help = Some(0),
             Command::Help(Some(description)) => {
                 for line in description.explanation() {
-                    self.tell(Style::Plain, line);
+                    self.print(Style::Plain, line);
                 }
             }
-            Command::Rename(_) => self.tell(
+            Command::Rename(_) => self.print(
                 Style::Bad,
                 "A name is chosen at the start here: forkade play --name NAME.",
             ),
-            Command::Games => self.tell_games(),
-            Command::Who => self.tell(
+            Command::Games => self.print_games(),
+            Command::Who => self.print(
                 Style::Bad,
                 "Only the text mode lists who is here: telnet to the same port.",
             ),
-            Command::Look if self.is_in_lobby() => self.listing.hurry(),
-            Command::Look => self.look(),
+            Command::Look if self.is_in_lobby() => self.listing.refresh_now(),
+            Command::Look => self.request_view(),
             Command::Rooms { filter, .. } => {
                 self.listing.filter = filter;
-                self.listing.hurry();
+                self.listing.refresh_now();
                 if !self.is_in_lobby() {
-                    self.tell(
+                    self.print(
                         Style::Plain,
                         "The rooms are shown in the lobby; \"leave\" takes you there.",
                     );
                 }
             }
             Command::Create { game, name, settings } => {
-                match self.with_changes(&game, RoomSettings::default(), settings) {
+                match self.changed_settings(&game, RoomSettings::default(), settings) {
                     Ok(settings) => self.create(game, name, settings),
-                    Err(why) => self.tell(Style::Bad, &why),
+                    Err(why) => self.print(Style::Bad, &why),
                 }
             }
             Command::Join {
@@ -137,111 +137,111 @@ impl App<'_> {
                 Some(id) => self.join(id, passcode, watch),
                 None => {
                     // It may have been opened since.
-                    self.listing.hurry();
+                    self.listing.refresh_now();
                     let what = format!(
                         "There is no room {room} in the list, which is asked for anew: try again. (An unlisted one is joined by its invite code.)"
                     );
-                    self.tell(Style::Bad, &what);
+                    self.print(Style::Bad, &what);
                 }
             },
             Command::Set(settings) => self.configure(settings),
-            Command::Kick(whom) => self.ask_about(&whom, |seat, name| ClientMessage::Kick {
+            Command::Kick(whom) => self.request_for_seat(&whom, |seat, name| ClientMessage::Kick {
                 request: REQUEST,
                 seat,
                 name,
             }),
             Command::HandOver(whom) => {
-                self.ask_about(&whom, |seat, name| ClientMessage::HandOver {
+                self.request_for_seat(&whom, |seat, name| ClientMessage::HandOver {
                     request: REQUEST,
                     seat,
                     name,
                 });
             }
             Command::Ask(ClientMessage::Chat { scope, text, .. }) => self.chat(scope, &text),
-            Command::Ask(message) => self.ask(message),
+            Command::Ask(message) => self.request(message),
             Command::Move(text) => self.make_move(&text, line),
             Command::Quit => self.quit(),
         }
-        self.pass_time(now_ms);
+        self.run_timers(now_ms);
     }
 
     /// What was typed is no command: a move in a match, and else something to say.
     fn make_move(&mut self, text: &str, line: &str) {
         if line.trim_start().starts_with('/') {
             let what = format!("There is no command {}; F1 lists them.", line.trim());
-            return self.tell(Style::Bad, &what);
+            return self.print(Style::Bad, &what);
         }
-        match &self.place {
-            Place::Room(room) if room.is_playing() => match room.parse_move(text, self.games) {
-                Ok(action) => self.ask(ClientMessage::Act {
+        match &self.location {
+            Location::Room(room) if room.is_playing() => match room.parse_move(text, self.games) {
+                Ok(action) => self.request(ClientMessage::Act {
                     request: REQUEST,
                     action,
                 }),
                 Err(why) => {
                     let what = format!("That is no move: {why}. To talk, begin with \"say\".");
-                    self.tell(Style::Bad, &what);
+                    self.print(Style::Bad, &what);
                 }
             },
-            Place::Room(_) => self.chat(ChatScope::Room, text),
-            Place::Lobby => {
+            Location::Room(_) => self.chat(ChatScope::Room, text),
+            Location::Lobby => {
                 let what = "That is no command; F1 lists them. \"shout TEXT\" talks to all who are here.";
-                self.tell(Style::Bad, what);
+                self.print(Style::Bad, what);
             }
         }
     }
 
     /// Does what the chosen line of the lobby stands for.
-    pub(crate) fn take_choice(&mut self, watch: bool) {
-        match self.listing.choice(watch, self.games) {
+    pub(crate) fn activate_selection(&mut self, watch: bool) {
+        match self.listing.selected_action(watch, self.games) {
             None => {}
-            Some(Choice::Sit(room)) => self.join(room, None, false),
-            Some(Choice::Watch(room)) => self.join(room, None, true),
-            Some(Choice::AskPasscode(number)) => {
+            Some(EntryAction::Join(room)) => self.join(room, None, false),
+            Some(EntryAction::Watch(room)) => self.join(room, None, true),
+            Some(EntryAction::AskPasscode(number)) => {
                 let verb = if watch { "watch" } else { "join" };
                 self.input.replace(&format!("{verb} {number} "));
-                self.tell(
+                self.print(
                     Style::Plain,
                     "This room asks for a passcode: type it behind the number.",
                 );
             }
-            Some(Choice::Open(game)) => self.create(game, String::new(), RoomSettings::default()),
+            Some(EntryAction::Create(game)) => self.create(game, String::new(), RoomSettings::default()),
         }
     }
 
     /// Asks for the room as it is now, unless that is asked already.
-    pub(crate) fn look(&mut self) {
-        self.look = match self.look {
-            Look::None => {
+    pub(crate) fn request_view(&mut self) {
+        self.view_request = match self.view_request {
+            ViewRequest::None => {
                 self.messages.push(ClientMessage::Look {
                     request: LOOK_REQUEST,
                 });
-                Look::Awaited
+                ViewRequest::Pending
             }
-            Look::Awaited | Look::AwaitedAndStale => Look::AwaitedAndStale,
+            ViewRequest::Pending | ViewRequest::PendingAndStale => ViewRequest::PendingAndStale,
         };
     }
 
     /// Does what the command line asked for.
-    pub(crate) fn grant_wish(&mut self) {
-        use crate::app::Wish;
-        match std::mem::replace(&mut self.wish, Wish::Nothing) {
-            Wish::Nothing => {}
-            Wish::Game(game) => self.ask(ClientMessage::QuickMatch {
+    pub(crate) fn run_startup_action(&mut self) {
+        use crate::app::StartupAction;
+        match std::mem::replace(&mut self.startup_action, StartupAction::ShowLobby) {
+            StartupAction::ShowLobby => {}
+            StartupAction::QuickMatch(game) => self.request(ClientMessage::QuickMatch {
                 request: REQUEST,
                 game,
                 options: Vec::new(),
             }),
             // Its number says nothing before there is a list.
-            Wish::Room { number, watch }
+            StartupAction::Join { number, watch }
                 if self.listing.room(number).is_none() && !self.listing.is_known() =>
             {
-                self.wish = Wish::Room { number, watch };
+                self.startup_action = StartupAction::Join { number, watch };
             }
-            Wish::Room { number, watch } => match self.listing.room(number) {
+            StartupAction::Join { number, watch } => match self.listing.room(number) {
                 Some(room) => self.join(room, None, watch),
-                None => self.tell(Style::Bad, &format!("There is no room {number} in the list.")),
+                None => self.print(Style::Bad, &format!("There is no room {number} in the list.")),
             },
-            Wish::Invite { code, watch } => self.ask(ClientMessage::JoinByInvite {
+            StartupAction::JoinByInvite { code, watch } => self.request(ClientMessage::JoinByInvite {
                 request: REQUEST,
                 code,
                 watch,
@@ -249,7 +249,7 @@ impl App<'_> {
         }
     }
 
-    fn ask(&mut self, message: ClientMessage) {
+    fn request(&mut self, message: ClientMessage) {
         self.messages.push(message);
     }
 
@@ -260,7 +260,7 @@ impl App<'_> {
             name
         };
         self.passcode_given = settings.passcode.clone();
-        self.ask(ClientMessage::CreateRoom {
+        self.request(ClientMessage::CreateRoom {
             request: REQUEST,
             game,
             name,
@@ -271,7 +271,7 @@ impl App<'_> {
     fn join(&mut self, room: RoomId, passcode: Option<String>, watch: bool) {
         self.passcode_given = passcode.clone();
         let request = REQUEST;
-        self.ask(if watch {
+        self.request(if watch {
             ClientMessage::Spectate {
                 request,
                 room,
@@ -287,31 +287,31 @@ impl App<'_> {
     }
 
     fn chat(&mut self, scope: ChatScope, text: &str) {
-        match self.cleaned_chat(text) {
-            Ok(text) => self.ask(ClientMessage::Chat {
+        match self.clean_chat(text) {
+            Ok(text) => self.request(ClientMessage::Chat {
                 request: REQUEST,
                 scope,
                 text,
             }),
-            Err(why) => self.tell(Style::Bad, &format!("That cannot be said: {why}.")),
+            Err(why) => self.print(Style::Bad, &format!("That cannot be said: {why}.")),
         }
     }
 
-    fn ask_about(&mut self, whom: &str, message: impl FnOnce(u8, String) -> ClientMessage) {
+    fn request_for_seat(&mut self, whom: &str, message: impl FnOnce(u8, String) -> ClientMessage) {
         let seat = self.room().and_then(|room| {
             let seat = room.seat_of(whom)?;
             Some((seat, room.name_of(seat)?.to_owned()))
         });
         match seat {
-            Some((seat, name)) => self.ask(message(seat, name)),
-            None => self.tell(Style::Bad, "Nobody of that name has a seat here."),
+            Some((seat, name)) => self.request(message(seat, name)),
+            None => self.print(Style::Bad, "Nobody of that name has a seat here."),
         }
     }
 
     /// The room's settings travel together, so those that are not changed are repeated.
     fn configure(&mut self, changes: Vec<Setting>) {
         let Some(room) = self.room() else {
-            return self.tell(Style::Bad, "You are in no room.");
+            return self.print(Style::Bad, "You are in no room.");
         };
         let rules = &room.snapshot().rules;
         let says_passcode = changes
@@ -319,7 +319,7 @@ impl App<'_> {
             .any(|change| matches!(change, Setting::Passcode(_)));
         if rules.passcode && self.passcode_given.is_none() && !says_passcode {
             let what = "The room has a passcode that is not known here: say passcode=WORD as well, or passcode= for none.";
-            return self.tell(Style::Bad, what);
+            return self.print(Style::Bad, what);
         }
         let settings = RoomSettings {
             passcode: self.passcode_given.clone().filter(|_| rules.passcode),
@@ -330,19 +330,19 @@ impl App<'_> {
             turn_seconds: rules.turn_seconds,
         };
         let game = room.snapshot().game.clone();
-        let settings = match self.with_changes(&game, settings, changes) {
+        let settings = match self.changed_settings(&game, settings, changes) {
             Ok(settings) => settings,
-            Err(why) => return self.tell(Style::Bad, &why),
+            Err(why) => return self.print(Style::Bad, &why),
         };
         self.passcode_given = settings.passcode.clone();
-        self.ask(ClientMessage::Configure {
+        self.request(ClientMessage::Configure {
             request: REQUEST,
             settings,
         });
     }
 
     /// The settings with these changes. Errors are for people.
-    fn with_changes(
+    fn changed_settings(
         &self,
         game: &str,
         mut settings: RoomSettings,
@@ -358,13 +358,13 @@ impl App<'_> {
         Ok(settings)
     }
 
-    fn tell_games(&mut self) {
+    fn print_games(&mut self) {
         let lines: Vec<_> = self
             .listing
-            .offered()
+            .games()
             .iter()
             .map(|game| format!("{}, {} to {} seats", game.name, game.seats_min, game.seats_max))
             .collect();
-        self.tell(Style::Plain, &lines.join("\n"));
+        self.print(Style::Plain, &lines.join("\n"));
     }
 }

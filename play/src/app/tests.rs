@@ -10,7 +10,7 @@ use forkade_protocol::{
 };
 
 use crate::app::*;
-use crate::connection::Report;
+use crate::connection::ConnectionEvent;
 use crate::screen;
 use forkade_games::eights::Eights;
 use forkade_games::tictactoe::{Board, Placed, TicTacToe};
@@ -22,8 +22,8 @@ fn games() -> Games {
     games
 }
 
-fn greeted<'g>(games: &'g Games, wish: Wish) -> App<'g> {
-    let mut app = App::new(games, "127.0.0.1:4000", wish);
+fn greeted<'g>(games: &'g Games, startup_action: StartupAction) -> App<'g> {
+    let mut app = App::new(games, "127.0.0.1:4000", startup_action);
     let games = ["tictactoe", "mystery"].map(|name| GameInfo {
         name: name.into(),
         seats_min: 2,
@@ -50,7 +50,7 @@ fn greeted<'g>(games: &'g Games, wish: Wish) -> App<'g> {
 }
 
 fn hear(app: &mut App<'_>, message: ServerMessage) {
-    app.hear(Report::Message(message), 0);
+    app.on_event(ConnectionEvent::Message(message), 0);
 }
 
 fn event(app: &mut App<'_>, number: u64, event: RoomEvent) {
@@ -59,9 +59,9 @@ fn event(app: &mut App<'_>, number: u64, event: RoomEvent) {
 
 fn say(app: &mut App<'_>, line: &str) -> Vec<ClientMessage> {
     for character in line.chars() {
-        app.press(Key::Character(character), 0);
+        app.on_key(Key::Character(character), 0);
     }
-    app.press(Key::Enter, 0);
+    app.on_key(Key::Enter, 0);
     asked(app)
 }
 
@@ -108,7 +108,7 @@ fn snapshot(game: &str, phase: Phase) -> Snapshot {
 }
 
 fn in_room<'g>(games: &'g Games, game: &str, phase: Phase) -> App<'g> {
-    let mut app = greeted(games, Wish::Nothing);
+    let mut app = greeted(games, StartupAction::ShowLobby);
     let snapshot = snapshot(game, phase);
     hear(&mut app, ServerMessage::Joined { request: 0, snapshot });
     app.take_messages();
@@ -132,7 +132,7 @@ fn expect_seen(app: &App<'_>, text: &str) {
 #[test]
 fn who_just_presses_enter_is_playing_soon() {
     let games = games();
-    let mut app = greeted(&games, Wish::Nothing);
+    let mut app = greeted(&games, StartupAction::ShowLobby);
     expect_seen(&app, "new room: tictactoe");
     let asked = say(&mut app, "");
     assert!(
@@ -157,8 +157,8 @@ fn who_just_presses_enter_is_playing_soon() {
 #[test]
 fn the_chosen_room_is_joined_or_watched() {
     let games = games();
-    let mut app = greeted(&games, Wish::Nothing);
-    app.pass_time(0);
+    let mut app = greeted(&games, StartupAction::ShowLobby);
+    app.run_timers(0);
     let Some(ClientMessage::ListRooms { request, .. }) = app.take_messages().pop() else {
         panic!("the list was not asked for")
     };
@@ -182,7 +182,7 @@ fn the_chosen_room_is_joined_or_watched() {
         },
     );
     expect_seen(&app, "Table 1");
-    app.press(Key::Down, 0);
+    app.on_key(Key::Down, 0);
     let asked = say(&mut app, "");
     assert!(
         matches!(
@@ -194,7 +194,7 @@ fn the_chosen_room_is_joined_or_watched() {
         ),
         "{asked:?}"
     );
-    app.press(Key::Up, 0);
+    app.on_key(Key::Up, 0);
     let asked = say(&mut app, "");
     assert!(
         matches!(
@@ -408,7 +408,7 @@ fn clocks_count_down() {
         milliseconds: 20_000,
     });
     let picture = ServerMessage::Picture { request: 1, snapshot };
-    app.hear(Report::Message(picture), 500);
+    app.on_event(ConnectionEvent::Message(picture), 500);
     let at = |app: &App<'_>, now_ms| {
         let lines = screen::draw(app, (100, 30), now_ms).lines;
         lines.iter().map(|line| line.text() + "\n").collect::<String>()
@@ -423,11 +423,11 @@ fn clocks_count_down() {
 fn a_lost_connection_is_shown_until_it_is_back() {
     let games = games();
     let mut app = in_room(&games, "tictactoe", Phase::Playing);
-    let lost = Report::Lost {
+    let lost = ConnectionEvent::Lost {
         cause: "pulled".into(),
-        tried_for: Duration::from_secs(65),
+        retry_for: Duration::from_secs(65),
     };
-    app.hear(lost, 0);
+    app.on_event(lost, 0);
     let title = screen::draw(&app, (100, 30), 3100).lines[0].text();
     assert!(title.ends_with("reconnecting, 3 s (up to 65 s)"), "{title}");
     hear(
@@ -442,36 +442,36 @@ fn a_lost_connection_is_shown_until_it_is_back() {
             .text()
             .ends_with(" connected")
     );
-    app.connection_ended(End::Dismissed(ErrorCode::TokenUnknown, "no session".into()));
-    assert!(matches!(app.ending(), Some(Ending::Gone(why)) if why.contains("no session")));
+    app.connection_ended(SessionEnd::Closed(ErrorCode::TokenUnknown, "no session".into()));
+    assert!(matches!(app.exit_reason(), Some(ExitReason::SessionEnded(why)) if why.contains("no session")));
 }
 
 #[test]
 fn in_a_match_one_key_does_not_quit() {
     let games = games();
     let mut app = in_room(&games, "tictactoe", Phase::Playing);
-    app.press(Key::Interrupt, 0);
-    assert_eq!(app.ending(), None);
-    app.press(Key::Left, 0);
-    app.press(Key::Interrupt, 0);
-    assert_eq!(app.ending(), None, "it was another key in between");
-    app.press(Key::Interrupt, 0);
-    assert_eq!(app.ending(), Some(&Ending::Quit));
-    let mut app = greeted(&games, Wish::Nothing);
-    app.press(Key::EndOfInput, 0);
-    assert_eq!(app.ending(), Some(&Ending::Quit));
+    app.on_key(Key::Interrupt, 0);
+    assert_eq!(app.exit_reason(), None);
+    app.on_key(Key::Left, 0);
+    app.on_key(Key::Interrupt, 0);
+    assert_eq!(app.exit_reason(), None, "it was another key in between");
+    app.on_key(Key::Interrupt, 0);
+    assert_eq!(app.exit_reason(), Some(&ExitReason::Quit));
+    let mut app = greeted(&games, StartupAction::ShowLobby);
+    app.on_key(Key::EndOfInput, 0);
+    assert_eq!(app.exit_reason(), Some(&ExitReason::Quit));
 }
 
 #[test]
 fn what_the_command_line_wished_for_is_asked_first() {
     let games = games();
-    let mut app = greeted(&games, Wish::Game("eights".into()));
+    let mut app = greeted(&games, StartupAction::QuickMatch("eights".into()));
     assert!(matches!(&asked(&mut app)[..], [ClientMessage::QuickMatch { game, .. }] if game == "eights"));
-    let wish = Wish::Room {
+    let startup_action = StartupAction::Join {
         number: 1 << 32,
         watch: true,
     };
-    let mut app = greeted(&games, wish);
+    let mut app = greeted(&games, startup_action);
     assert!(matches!(
         asked(&mut app)[..],
         [ClientMessage::Spectate {
@@ -479,12 +479,12 @@ fn what_the_command_line_wished_for_is_asked_first() {
             ..
         }]
     ));
-    let wish = Wish::Room {
+    let startup_action = StartupAction::Join {
         number: 1,
         watch: false,
     };
-    let mut app = greeted(&games, wish);
-    app.pass_time(0);
+    let mut app = greeted(&games, startup_action);
+    app.run_timers(0);
     let [ClientMessage::ListRooms { request, .. }] = app.take_messages()[..] else {
         panic!("the list was not asked for")
     };
@@ -501,7 +501,7 @@ fn what_the_command_line_wished_for_is_asked_first() {
 #[test]
 fn tab_completes_commands_and_games() {
     let games = games();
-    let mut app = greeted(&games, Wish::Nothing);
+    let mut app = greeted(&games, StartupAction::ShowLobby);
     for (typed, completed) in [
         ("/cr", "/create "),
         ("rem", "rematch "),
@@ -510,7 +510,7 @@ fn tab_completes_commands_and_games() {
         ("say t", "say t"),
     ] {
         app.input.replace(typed);
-        app.press(Key::Tab, 0);
+        app.on_key(Key::Tab, 0);
         assert_eq!(app.input.text(), completed);
     }
 }

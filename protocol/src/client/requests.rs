@@ -1,11 +1,11 @@
 //! Requests that wait for their answer.
 //!
-//! Some messages are answered only if they are rejected. Behind those a ping is sent: the server works in order, so a
-//! pong without a rejection before it means *accepted*.
+//! The server answers some messages only if it rejects them. The client sends a ping after those. The server answers in
+//! order, so a pong without a preceding rejection means that the message was accepted.
 
 use std::time::{Duration, Instant};
 
-use super::{Client, ClientError, LIBRARY_NONCES_FROM};
+use super::{Client, ClientError, LIBRARY_NONCE_MIN};
 use crate::{
     messages::{
         ChatScope, ClientMessage, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage, Snapshot,
@@ -13,19 +13,19 @@ use crate::{
     session::{SESSION_NONCE, SessionError},
 };
 
-/// A room to be created.
+/// A room to create.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NewRoom {
     /// Name of the game.
     pub game: String,
     /// Name of the room.
     pub name: String,
-    /// What it is to be like.
+    /// The room's settings.
     pub settings: RoomSettings,
 }
 
 impl NewRoom {
-    /// A public room with as many seats as the game can have, and the game's default options.
+    /// A public room with the game's greatest number of seats and the game's default options.
     pub fn new(game: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             game: game.into(),
@@ -35,11 +35,11 @@ impl NewRoom {
     }
 }
 
-/// Each of these waits at most [`reply_timeout`](super::ClientOptions::reply_timeout) and fails with
-/// [`ClientError::Rejected`] if the server refuses, [`ClientError::Timeout`] or [`ClientError::AnswerLost`] if no
-/// answer comes, and otherwise as [`Client::receive_where`] and [`Client::send`] do.
+/// Requests. Each waits for at most [`reply_timeout`](super::ClientOptions::reply_timeout). It fails with
+/// [`ClientError::Rejected`] if the server rejects it, with [`ClientError::Timeout`] or [`ClientError::AnswerLost`] if no
+/// answer arrives, and otherwise as [`Client::receive_where`] and [`Client::send`] do.
 impl Client {
-    /// One page of the rooms that pass `filter`, and what to give as `after` for the next page, if there is one.
+    /// Lists one page of the rooms that match `filter`. Also returns the value of `after` for the next page, if there is one.
     ///
     /// # Errors
     /// As for all requests.
@@ -54,7 +54,7 @@ impl Client {
             after,
         })? {
             ServerMessage::Rooms { rooms, next, .. } => Ok((rooms, next)),
-            _ => Err(wrong_answer()),
+            _ => Err(wrong_answer_error()),
         }
     }
 
@@ -64,7 +64,7 @@ impl Client {
     /// As for all requests.
     pub fn create_room(&mut self, room: NewRoom) -> Result<Snapshot, ClientError> {
         let NewRoom { game, name, settings } = room;
-        self.enter(|request| ClientMessage::CreateRoom {
+        self.join(|request| ClientMessage::CreateRoom {
             request,
             game,
             name,
@@ -78,14 +78,14 @@ impl Client {
     /// As for all requests.
     pub fn join_room(&mut self, room: RoomId, passcode: Option<&str>) -> Result<Snapshot, ClientError> {
         let passcode = passcode.map(str::to_owned);
-        self.enter(|request| ClientMessage::JoinRoom {
+        self.join(|request| ClientMessage::JoinRoom {
             request,
             room,
             passcode,
         })
     }
 
-    /// Takes a seat in any open room of this game, or in a new one with these options.
+    /// Takes a seat in any joinable room of this game, or in a new one with these options.
     ///
     /// # Errors
     /// As for all requests.
@@ -94,20 +94,20 @@ impl Client {
         game: impl Into<String>,
         options: Vec<u8>,
     ) -> Result<Snapshot, ClientError> {
-        self.enter(|request| ClientMessage::QuickMatch {
+        self.join(|request| ClientMessage::QuickMatch {
             request,
             game: game.into(),
             options,
         })
     }
 
-    /// Watches a room.
+    /// Enters a room as a spectator.
     ///
     /// # Errors
     /// As for all requests.
     pub fn spectate(&mut self, room: RoomId, passcode: Option<&str>) -> Result<Snapshot, ClientError> {
         let passcode = passcode.map(str::to_owned);
-        self.enter(|request| ClientMessage::Spectate {
+        self.join(|request| ClientMessage::Spectate {
             request,
             room,
             passcode,
@@ -121,43 +121,43 @@ impl Client {
     pub fn leave(&mut self) -> Result<(), ClientError> {
         match self.request(|request| ClientMessage::Leave { request })? {
             ServerMessage::Left { .. } => Ok(()),
-            _ => Err(wrong_answer()),
+            _ => Err(wrong_answer_error()),
         }
     }
 
-    /// Says whether this seat is ready to start.
+    /// Sets whether this player is ready to start.
     ///
     /// # Errors
     /// As for all requests.
     pub fn ready(&mut self, ready: bool) -> Result<(), ClientError> {
-        self.unless_rejected(|request| ClientMessage::Ready { request, ready })
+        self.request_accepted(|request| ClientMessage::Ready { request, ready })
     }
 
-    /// Makes a move. What comes of it are events, which stay queued.
+    /// Makes a move. Its events stay queued.
     ///
     /// # Errors
     /// As for all requests.
     pub fn act(&mut self, action: Vec<u8>) -> Result<(), ClientError> {
-        self.unless_rejected(|request| ClientMessage::Act { request, action })
+        self.request_accepted(|request| ClientMessage::Act { request, action })
     }
 
-    /// The room as it looks now, with the game's view. Events that it contains may still be in the queue.
+    /// Requests the room's current state, with the game's view. Events that it contains can still be in the queue.
     ///
     /// # Errors
     /// As for all requests.
     pub fn look(&mut self) -> Result<Snapshot, ClientError> {
         match self.request(|request| ClientMessage::Look { request })? {
             ServerMessage::Picture { snapshot, .. } => Ok(snapshot),
-            _ => Err(wrong_answer()),
+            _ => Err(wrong_answer_error()),
         }
     }
 
-    /// Says something.
+    /// Sends a chat text.
     ///
     /// # Errors
     /// As for all requests.
     pub fn chat(&mut self, scope: ChatScope, text: impl Into<String>) -> Result<(), ClientError> {
-        self.unless_rejected(|request| ClientMessage::Chat {
+        self.request_accepted(|request| ClientMessage::Chat {
             request,
             scope,
             text: text.into(),
@@ -169,78 +169,79 @@ impl Client {
     /// # Errors
     /// As for all requests.
     pub fn rematch(&mut self) -> Result<(), ClientError> {
-        self.unless_rejected(|request| ClientMessage::Rematch { request })
+        self.request_accepted(|request| ClientMessage::Rematch { request })
     }
 
-    /// Takes a seat with a room's invite code, or with `watch` a place to look on.
+    /// Takes a seat with a room's invite code, or with `watch` enters as a spectator.
     ///
     /// # Errors
     /// As for all requests.
     pub fn join_by_invite(&mut self, code: impl Into<String>, watch: bool) -> Result<Snapshot, ClientError> {
-        self.enter(|request| ClientMessage::JoinByInvite {
+        self.join(|request| ClientMessage::JoinByInvite {
             request,
             code: code.into(),
             watch,
         })
     }
 
-    /// As the room's owner, changes all its settings.
+    /// Changes all settings of the room. Only for the room's owner.
     ///
     /// # Errors
     /// As for all requests.
     pub fn configure(&mut self, settings: RoomSettings) -> Result<(), ClientError> {
-        self.unless_rejected(|request| ClientMessage::Configure { request, settings })
+        self.request_accepted(|request| ClientMessage::Configure { request, settings })
     }
 
-    /// As the room's owner, asks for its invite code; with `renew` for a new one, and all before are worth nothing.
+    /// Requests the room's invite code, or with `renew` a new one, which invalidates all earlier ones. Only for the room's
+    /// owner.
     ///
     /// # Errors
     /// As for all requests.
     pub fn invite(&mut self, renew: bool) -> Result<String, ClientError> {
         match self.request(|request| ClientMessage::Invite { request, renew })? {
             ServerMessage::Invitation { code, .. } => Ok(code),
-            _ => Err(wrong_answer()),
+            _ => Err(wrong_answer_error()),
         }
     }
 
-    /// As the room's owner, keeps a seat for the player of this name for a while.
+    /// Reserves a seat for the player of this name for a limited time. Only for the room's owner.
     ///
     /// # Errors
     /// As for all requests.
     pub fn reserve(&mut self, player: impl Into<String>) -> Result<(), ClientError> {
-        self.unless_rejected(|request| ClientMessage::Reserve {
+        self.request_accepted(|request| ClientMessage::Reserve {
             request,
             player: player.into(),
         })
     }
 
-    /// As the room's owner, sends the player in this seat out for good. `name` is who that is, so that it is nobody else if the
-    /// seat has changed hands meanwhile.
+    /// Removes the player in this seat from the room and bans it. Only for the room's owner. `name` is the player's name:
+    /// if another player has the seat by now, the server rejects the request.
     ///
     /// # Errors
     /// As for all requests.
     pub fn kick(&mut self, seat: u8, name: impl Into<String>) -> Result<(), ClientError> {
-        self.unless_rejected(|request| ClientMessage::Kick {
+        self.request_accepted(|request| ClientMessage::Kick {
             request,
             seat,
             name: name.into(),
         })
     }
 
-    /// As the room's owner, makes the player in this seat its owner. `name` is who that is, so that it is nobody else if the
-    /// seat has changed hands meanwhile.
+    /// Makes the player in this seat the room's owner. Only for the room's owner. `name` is the player's name: if another
+    /// player has the seat by now, the server rejects the request.
     ///
     /// # Errors
     /// As for all requests.
     pub fn hand_over(&mut self, seat: u8, name: impl Into<String>) -> Result<(), ClientError> {
-        self.unless_rejected(|request| ClientMessage::HandOver {
+        self.request_accepted(|request| ClientMessage::HandOver {
             request,
             seat,
             name: name.into(),
         })
     }
 
-    /// Asks for a sign of life and returns how long the answer took.
+    /// Sends a ping and returns the round-trip time.
     ///
     /// # Errors
     /// As for all requests.
@@ -250,14 +251,14 @@ impl Client {
         Ok(start.elapsed())
     }
 
-    fn enter(&mut self, message: impl FnOnce(u32) -> ClientMessage) -> Result<Snapshot, ClientError> {
+    fn join(&mut self, message: impl FnOnce(u32) -> ClientMessage) -> Result<Snapshot, ClientError> {
         match self.request(message)? {
             ServerMessage::Joined { snapshot, .. } => Ok(snapshot),
-            _ => Err(wrong_answer()),
+            _ => Err(wrong_answer_error()),
         }
     }
 
-    /// Sends a message that is always answered, and waits for the answer.
+    /// Sends a message that the server always answers, and waits for the answer.
     fn request(&mut self, message: impl FnOnce(u32) -> ClientMessage) -> Result<ServerMessage, ClientError> {
         let gaps = self.counters().gaps;
         let request = self.send_request(message)?;
@@ -265,12 +266,12 @@ impl Client {
         match self.receive_where(timeout, |answer| answer.request() == Some(request))? {
             Some(ServerMessage::Rejected { code, text, .. }) => Err(ClientError::Rejected { code, text }),
             Some(answer) => Ok(answer),
-            None => Err(self.no_answer_since(gaps)),
+            None => Err(self.missing_answer_error(gaps)),
         }
     }
 
-    /// Sends a message that is answered only if it is rejected, and waits until it is clear that it was not.
-    fn unless_rejected(&mut self, message: impl FnOnce(u32) -> ClientMessage) -> Result<(), ClientError> {
+    /// Sends a message that the server answers only if it rejects it, and waits until the server has accepted it.
+    fn request_accepted(&mut self, message: impl FnOnce(u32) -> ClientMessage) -> Result<(), ClientError> {
         let gaps = self.counters().gaps;
         let request = self.send_request(message)?;
         self.wait_for_pong()?;
@@ -282,7 +283,7 @@ impl Client {
             .and_then(|index| self.queue.remove(index))
         {
             Some(ServerMessage::Rejected { code, text, .. }) => Err(ClientError::Rejected { code, text }),
-            Some(_) => Err(wrong_answer()),
+            Some(_) => Err(wrong_answer_error()),
             None if self.counters().gaps != gaps => Err(ClientError::AnswerLost),
             None => Ok(()),
         }
@@ -292,7 +293,7 @@ impl Client {
         let gaps = self.counters().gaps;
         let nonce = self.next_nonce;
         self.next_nonce = if nonce + 1 == SESSION_NONCE {
-            LIBRARY_NONCES_FROM
+            LIBRARY_NONCE_MIN
         } else {
             nonce + 1
         };
@@ -301,7 +302,7 @@ impl Client {
         while self.last_pong != Some(nonce) {
             self.check_before_waiting()?;
             if Instant::now() >= deadline {
-                return Err(self.no_answer_since(gaps));
+                return Err(self.missing_answer_error(gaps));
             }
             self.step(deadline)?;
         }
@@ -315,7 +316,8 @@ impl Client {
         Ok(request)
     }
 
-    fn no_answer_since(&self, gaps: u64) -> ClientError {
+    /// The error for a missing answer: it is lost if the stream has new gaps.
+    fn missing_answer_error(&self, gaps: u64) -> ClientError {
         if self.counters().gaps == gaps {
             ClientError::Timeout(self.options.reply_timeout)
         } else {
@@ -324,6 +326,6 @@ impl Client {
     }
 }
 
-fn wrong_answer() -> ClientError {
-    SessionError::Violation("an answer of the wrong kind").into()
+fn wrong_answer_error() -> ClientError {
+    SessionError::Violation("an answer of another kind").into()
 }

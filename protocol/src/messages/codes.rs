@@ -1,47 +1,47 @@
-//! Why the server refuses: codes for programs, in the order of the wire format.
+//! Error and rejection codes, in the order of the wire format.
 
 use serde::{Deserialize, Serialize};
 
-/// Why a connection ends.
+/// Why the server closes a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum ErrorCode {
-    /// The first bytes are no preamble.
+    /// The first bytes are not a preamble.
     BadPreamble,
-    /// No version in common.
+    /// There is no common version.
     VersionUnsupported,
-    /// A frame announces more than the limit.
+    /// A frame announces more bytes than the limit.
     FrameTooLarge,
-    /// A frame does not contain one whole message and nothing else.
+    /// A frame's body is not exactly one message, or an offset is impossible.
     Malformed,
-    /// A valid message that has no place here, such as a second `Hello`.
+    /// The message is not valid at this point, such as a second `Hello`.
     WrongState,
-    /// The greeting did not come in time.
+    /// The preamble and the first frame did not arrive in time.
     HandshakeTimeout,
-    /// No sign of life for longer than the heartbeat allows.
+    /// No complete frame arrived within the heartbeat timeout.
     Silent,
-    /// The client does not read what it is sent.
+    /// The client does not read what the server sends.
     NotReading,
-    /// Nothing is left of the name after cleaning, or too much, or it is one that nobody can have.
+    /// After cleaning, the name is empty, too long or not allowed.
     NameInvalid,
-    /// Somebody has this name now.
+    /// A present player has this name.
     NameTaken,
-    /// No room for another player.
+    /// There is no space for another player or connection.
     ServerFull,
-    /// No player has this token (any more).
+    /// No player has this token, or no longer.
     TokenUnknown,
-    /// The same player came back on another connection.
+    /// The same player has a newer connection.
     Replaced,
     /// An operator removed the player.
     Kicked,
     /// The server stops.
     ShuttingDown,
-    /// A fault of the server; the player's seat keeps its grace.
+    /// An error in the server. The player's seat is kept for its grace time.
     InternalError,
 }
 
 impl ErrorCode {
-    /// Whether a client that has a token may expect a `Resume` to succeed, now or a little later. With any other
-    /// code coming back is pointless, or would take the player from the connection that has it now.
+    /// Whether a client that has a token can expect a `Resume` to succeed, now or a little later. After any other code a
+    /// `Resume` is useless, or would take the session from the connection that has it now.
     pub fn may_resume(self) -> bool {
         match self {
             Self::HandshakeTimeout
@@ -64,75 +64,75 @@ impl ErrorCode {
     }
 }
 
-/// Why a request was refused.
+/// Why the server rejected a request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum RejectCode {
-    /// No such game here.
+    /// The server does not offer this game.
     UnknownGame,
-    /// Nothing is left of the room's name after cleaning, or too much.
+    /// After cleaning, the room's name is empty or too long.
     RoomNameInvalid,
-    /// No such room (any more).
+    /// There is no such room, or no longer.
     RoomNotFound,
-    /// No free seat.
+    /// No seat is free.
     RoomFull,
-    /// The server has as many rooms as it can.
+    /// The server has its greatest number of rooms.
     RoomsFull,
-    /// The passcode is missing or wrong.
+    /// The passcode is missing, wrong or too long.
     WrongPasscode,
-    /// Leave your room first.
+    /// The client is in a room, which it has to leave first.
     AlreadyInRoom,
-    /// You are in no room.
+    /// The client is in no room.
     NotInRoom,
-    /// There is no match under way.
+    /// No match is in progress.
     NotPlaying,
     /// The match has begun.
     AlreadyStarted,
     /// Another seat is to move.
     NotYourTurn,
-    /// The rules forbid this move.
+    /// The rules of the game do not allow this action.
     IllegalAction,
-    /// The bytes are no action of this game.
+    /// The bytes are not an action of this game.
     BadAction,
-    /// The bytes are no options of this game, or impossible ones.
+    /// The bytes are not options of this game, or the options are impossible.
     BadOptions,
-    /// The game is not played with so many seats.
+    /// The game does not support this number of seats.
     SeatsOutOfRange,
-    /// The game's code failed; the match is as it was before.
+    /// The game's code failed. The match is unchanged.
     GameFailed,
-    /// More than the limit.
+    /// The text is longer than the limit.
     ChatTooLong,
-    /// Nothing is left of the text after cleaning.
+    /// The text is empty after cleaning.
     TextInvalid,
-    /// Nobody has this name now.
+    /// No player has this name.
     UnknownPlayer,
-    /// The addressee has too many messages waiting.
+    /// Too many messages wait for the recipient.
     MailboxFull,
     /// Spectators cannot do this.
     Spectating,
-    /// The match is not over yet.
+    /// There is no finished match to repeat.
     NotOver,
     /// The match would need more memory than a room has.
     StateTooLarge,
-    /// This server does not offer it.
+    /// The server does not offer this.
     NotOffered,
     /// Only the room's owner may do this.
     NotOwner,
-    /// The owner of this room has sent you out.
+    /// The owner of this room has banned the client.
     Banned,
-    /// No room has this invite code (any more).
+    /// No room has this invite code, or no longer.
     InviteUnknown,
-    /// No such seat, or not as you think it is: nobody sits there, or it is your own.
+    /// The seat does not exist, is free, or is the client's own.
     NoSuchSeat,
-    /// Wait a little before you say more.
+    /// The client exceeds the rate limit of chat lines.
     ChatTooFast,
-    /// Nobody may watch this room.
+    /// The room does not allow spectators.
     NoSpectators,
-    /// The room cannot be like this.
+    /// The room cannot have these settings.
     BadSettings,
-    /// Wait a little before you ask for more.
+    /// The client exceeds the rate limit of requests.
     TooFast,
-    /// Somebody else has that seat by now.
+    /// Another player has that seat by now.
     SeatChanged,
-    /// The server is about to stop: no match begins any more.
+    /// The server is about to stop: it creates no rooms and starts no matches.
     Draining,
 }

@@ -1,217 +1,219 @@
-//! What is said of rooms: what they are like, what happens in them, and how a match ends.
+//! The parts of messages that describe rooms: settings, state, events and outcomes.
 
 use serde::{Deserialize, Serialize};
 
 use super::RoomId;
 use crate::codec::{bytes, list};
 
-/// What happens in a room, in the order in which it happened for everybody.
+/// An event in a room. Everyone in the room gets the events in the same order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum RoomEvent {
-    /// Somebody took a seat.
+    /// A player took a seat.
     Joined {
-        /// Which.
+        /// The seat.
         seat: u8,
-        /// Who.
+        /// The player's name.
         name: String,
     },
-    /// A seat was vacated for good.
+    /// A player gave up its seat for good.
     Left {
-        /// Which.
+        /// The seat.
         seat: u8,
     },
-    /// A seated player's connection was lost, or is back. The seat is kept for the grace time.
+    /// The connection of a seat's player was lost or restored. A lost player's seat is kept for the grace time.
     Connection {
-        /// Which.
+        /// The seat.
         seat: u8,
-        /// Back, or lost.
+        /// Whether the player has a connection now.
         connected: bool,
     },
-    /// A seat is ready to start, or no longer.
+    /// A seat is ready to start, or no longer ready.
     Ready {
-        /// Which.
+        /// The seat.
         seat: u8,
-        /// Ready, or no longer.
+        /// Whether the seat is ready.
         ready: bool,
     },
-    /// The match began. Never on the wire: every member gets [`ServerMessage::Started`](super::ServerMessage::Started) with its own view instead.
+    /// The match began. It is never sent: everyone in the room gets
+    /// [`ServerMessage::Started`](super::ServerMessage::Started) with its own view instead.
     Started,
     /// An event of the game.
     Game {
-        /// What the game defines.
+        /// The event, encoded by the game.
         #[serde(with = "bytes")]
         data: Vec<u8>,
     },
-    /// Somebody in the room says something.
+    /// A chat text to the room.
     Chat {
-        /// Who.
+        /// The sender's name.
         from: String,
-        /// What.
+        /// The text.
         text: String,
     },
     /// The match is over.
     Finished {
-        /// How it ended.
+        /// The outcome.
         outcome: Outcome,
     },
     /// The room has another owner.
     Owner {
-        /// Who has this seat.
+        /// The owner's seat.
         seat: u8,
     },
-    /// The owner has taken the seat from its player, who gets [`ServerMessage::Removed`](super::ServerMessage::Removed) instead.
+    /// The owner has taken the seat from its player. That player gets
+    /// [`ServerMessage::Removed`](super::ServerMessage::Removed) instead.
     Kicked {
-        /// Which.
+        /// The seat.
         seat: u8,
     },
-    /// A free seat is kept for a player.
+    /// A free seat is reserved for a player.
     Reserved {
-        /// Which.
+        /// The seat.
         seat: u8,
-        /// For whom.
+        /// The player's name.
         name: String,
     },
-    /// A seat is free for anybody again: its player did not come in time.
+    /// A reservation has ended, and the seat is free for everyone again.
     ReservationOver {
-        /// Which.
+        /// The seat.
         seat: u8,
     },
     /// The owner has changed the room's settings. No seat is ready any more.
     Configured {
-        /// What holds from now on.
+        /// The new settings.
         rules: RoomRules,
     },
-    /// A turn has begun, and its clock with it. Only in rooms that have a turn clock.
+    /// A turn and its clock have started. Only in rooms that have a turn clock.
     Turn {
-        /// Whose turn it is.
+        /// The seat to move.
         seat: u8,
-        /// How long it may take.
+        /// How long the turn may take.
         milliseconds: u32,
     },
-    /// A turn has taken too long; what that means is the game's to say.
+    /// A turn has taken too long. The game decides what follows.
     TurnTimedOut {
-        /// Whose turn it was.
+        /// The seat whose turn it was.
         seat: u8,
     },
-    /// No clock is running any more, though the match goes on: nobody in particular is waited for.
+    /// No clock is running, because the match continues and it is nobody's turn.
     TurnStopped,
 }
 
 /// How a match ended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Outcome {
-    /// These seats won.
+    /// At least one seat won.
     Won {
-        /// In ascending order.
+        /// The winning seats, in ascending order.
         #[serde(with = "bytes")]
         seats: Vec<u8>,
     },
-    /// Nobody did.
+    /// No seat won.
     Draw,
-    /// It was broken off.
+    /// The match was abandoned.
     Abandoned,
 }
 
-/// A room as one viewer sees it.
+/// The state of a room, as one viewer sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Which room.
+    /// The room.
     pub room: RoomId,
     /// Name of its game.
     pub game: String,
-    /// The room's own name.
+    /// The room's name.
     pub name: String,
-    /// Where the match stands.
+    /// The phase of the match.
     pub phase: Phase,
     /// The viewer's seat; `None` for a spectator.
     pub seat: Option<u8>,
-    /// All seats in order; `None` is a free one.
+    /// All seats in order; `None` is a free seat.
     #[serde(with = "list")]
     pub seats: Vec<Option<SeatInfo>>,
-    /// How many watch.
+    /// Number of spectators.
     pub spectators: u32,
-    /// Number of the last event that is contained; events after it apply to this picture.
+    /// Number of the last event that the snapshot includes. Later events apply to it.
     pub event: u64,
     /// The game's view for this viewer; empty while there is no match.
     #[serde(with = "bytes")]
     pub view: Vec<u8>,
-    /// The owner's seat; `None` if nobody has a seat.
+    /// The owner's seat; `None` if no seat is taken.
     pub owner: Option<u8>,
     /// The room's settings.
     pub rules: RoomRules,
-    /// Free seats that are kept for somebody.
+    /// The reserved seats.
     #[serde(with = "list")]
     pub reservations: Vec<Reservation>,
-    /// Whose clock is running, if one is.
+    /// The turn whose clock is running, if there is one.
     pub turn: Option<Turn>,
 }
 
-/// What the owner of a room can choose.
+/// The settings that the owner of a room chooses.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RoomSettings {
-    /// Whoever joins must know it; at most [`PASSCODE_BYTES_MAX`](crate::limits::PASSCODE_BYTES_MAX) bytes. The room stays
-    /// listed, marked as having one.
+    /// The passcode for joining; at most [`PASSCODE_BYTES_MAX`](crate::limits::PASSCODE_BYTES_MAX) bytes. The room stays
+    /// listed, and marked as having a passcode.
     pub passcode: Option<String>,
-    /// Number of seats; 0 means as many as the game can have.
+    /// Number of seats; 0 means the game's greatest number.
     pub seats: u8,
     /// The game's options; empty means the game's defaults.
     #[serde(with = "bytes")]
     pub options: Vec<u8>,
-    /// In no list and no quick match: one comes in by its number or an invite code.
+    /// The room is not listed and not used for quick matches. Its id and its invite code work.
     pub unlisted: bool,
-    /// Nobody may watch.
+    /// The room does not allow spectators.
     pub no_spectators: bool,
-    /// How long a turn may take, in seconds, up to [`TURN_SECONDS_MAX`](crate::limits::TURN_SECONDS_MAX); 0: as long as it
-    /// takes. Only for games in which seats move in turn.
+    /// How long a turn may take, in seconds, up to [`TURN_SECONDS_MAX`](crate::limits::TURN_SECONDS_MAX); 0: no limit. Only
+    /// for games in which seats move in turn.
     pub turn_seconds: u16,
 }
 
-/// A room's settings as everybody in it may know them.
+/// The settings of a room that everyone in it may know.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RoomRules {
     /// Number of seats.
     pub seats: u8,
-    /// Whether one needs a passcode.
+    /// Whether the room has a passcode.
     pub passcode: bool,
     /// The game's options; empty means the game's defaults.
     #[serde(with = "bytes")]
     pub options: Vec<u8>,
-    /// In no list and no quick match.
+    /// The room is not listed and not used for quick matches.
     pub unlisted: bool,
-    /// Nobody may watch.
+    /// The room does not allow spectators.
     pub no_spectators: bool,
-    /// How long a turn may take, in seconds; 0: as long as it takes.
+    /// How long a turn may take, in seconds; 0: no limit.
     pub turn_seconds: u16,
 }
 
-/// A seat that is kept for a player who is to come.
+/// A seat that is reserved for a player.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reservation {
-    /// Which seat.
+    /// The seat.
     pub seat: u8,
     /// The player's name.
     pub name: String,
-    /// For how much longer.
+    /// Remaining time, in milliseconds.
     pub milliseconds: u32,
 }
 
 /// A turn whose clock is running.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Turn {
-    /// Whose turn it is.
+    /// The seat to move.
     pub seat: u8,
-    /// How much longer it may take.
+    /// Remaining time, in milliseconds.
     pub milliseconds: u32,
 }
 
-/// Where a room's match stands.
+/// The phase of a room's match.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Phase {
-    /// It has not begun.
+    /// The match has not begun.
     Waiting,
-    /// It is being played.
+    /// The match is in progress.
     Playing,
-    /// It is over.
+    /// The match is over.
     Finished,
 }
 
@@ -229,32 +231,32 @@ pub struct SeatInfo {
 /// A room in a list.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RoomSummary {
-    /// Which room.
+    /// The room.
     pub room: RoomId,
     /// Name of its game.
     pub game: String,
-    /// The room's own name.
+    /// The room's name.
     pub name: String,
-    /// Where the match stands.
+    /// The phase of the match.
     pub phase: Phase,
     /// Number of seats.
     pub seats: u8,
-    /// How many of them are taken.
+    /// Number of taken seats.
     pub taken: u8,
-    /// How many watch.
+    /// Number of spectators.
     pub spectators: u32,
-    /// Whether one needs a passcode.
+    /// Whether the room has a passcode.
     pub passcode: bool,
 }
 
-/// Which rooms a list shall have; conditions that are `None` or `false` let all pass.
+/// Selects rooms for a list. Conditions that are `None` or `false` match all rooms.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RoomFilter {
     /// Only rooms of this game.
     pub game: Option<String>,
-    /// Only rooms whose name contains this, in capital or small letters.
+    /// Only rooms whose name contains this, ignoring case.
     pub name_contains: Option<String>,
-    /// Only rooms in which anybody can take a seat now: one is free, there is no passcode, and no match under way keeps
-    /// one from it.
+    /// Only rooms in which anyone can take a seat now: one is free and not reserved, the room has no passcode, and no match
+    /// in progress prevents it.
     pub joinable: bool,
 }

@@ -1,4 +1,4 @@
-//! What an operator does to the server.
+//! Commands that change the server: kick, say, drain, stop.
 
 use crate::lobby::chat;
 use crate::lobby::departure;
@@ -16,30 +16,30 @@ use crate::state::doorbells::Doorbells;
 use crate::state::handle::StateHandle;
 use shmem::sys::clock::now_ms;
 
-/// Sends a player out. One without a connection is gone when the ticker looks next.
+/// Removes a player from the server. The ticker removes a player without a connection, at its next sweep.
 pub(crate) fn kick(lobby: &mut StateHandle, doorbells: &Doorbells, name: &str) -> Result<(), NoSuchPlayer> {
     if let Some(keeper) = departure::kick(lobby, name)? {
         doorbells.ring_keeper(keeper);
     }
-    log::info!("player \"{name}\" is sent out");
+    log::info!("an operator has removed player \"{name}\"");
     Ok(())
 }
 
-/// Tells everybody on the server.
+/// Sends a line of the lobby's chat in the server's name.
 pub(crate) fn say(lobby: &mut StateHandle, doorbells: &Doorbells, text: &str) -> Result<(), Rejection> {
     chat::announce(lobby, text)?;
     doorbells.ring_chat(&lobby.memory.chat.log);
-    log::info!("an operator has told everybody \"{text}\"");
+    log::info!("an operator has told all players \"{text}\"");
     Ok(())
 }
 
-/// Asks the supervisor to end the server.
+/// Asks the supervisor to stop the server.
 pub(crate) fn stop(context: ConsoleContext) -> io::Result<()> {
-    log::info!("the server is told to stop");
+    log::info!("an operator has asked the server to stop");
     context.signal_supervisor(Signal::TERM)
 }
 
-/// Why a drain was not begun or taken back.
+/// Why a drain was not begun or cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum DrainError {
     #[error("the server does not drain")]
@@ -48,7 +48,7 @@ pub(crate) enum DrainError {
     Over,
 }
 
-/// Refuses new players, and has the ticker stop the server when the last match has ended; or not after all.
+/// Begins a drain, or cancels it. While the server drains it refuses new players, and the ticker stops it after the last match.
 pub(crate) fn drain(context: ConsoleContext, drain: Drain) -> Result<(), DrainError> {
     let header = context.memory.header;
     if header.drained.load(Ordering::Acquire) != 0 {
@@ -58,13 +58,15 @@ pub(crate) fn drain(context: ConsoleContext, drain: Drain) -> Result<(), DrainEr
         Drain::On { seconds_max } => {
             let until_ms = seconds_max.map_or(u64::MAX, |seconds| now_ms() + u64::from(seconds) * 1000);
             header.drain_until_ms.store(until_ms, Ordering::Release);
-            log::info!("the server drains: it takes no new players, and stops when its matches have ended");
+            log::info!(
+                "an operator has begun a drain: the server takes no new players, and stops when its matches have ended"
+            );
         }
         Drain::Off => {
             if header.drain_until_ms.swap(0, Ordering::AcqRel) == 0 {
                 return Err(DrainError::NotDraining);
             }
-            log::info!("the server does not drain any more");
+            log::info!("an operator has cancelled the drain");
         }
     }
     Ok(())

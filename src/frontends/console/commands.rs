@@ -1,4 +1,4 @@
-//! The commands: a line made into one. Pure.
+//! Parses a line into a command. Pure.
 
 mod descriptions;
 
@@ -9,38 +9,38 @@ use crate::frontends::console::commands::descriptions::COMMANDS;
 pub(crate) use crate::frontends::console::commands::descriptions::Description;
 use forkade_text::escape::Escaped;
 
-/// What an operator wants.
+/// An operator's command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConsoleCommand {
-    /// To know the commands, or one of them.
+    /// List the commands, or explain one of them.
     Help(Option<&'static Description>),
-    /// To know something of the server.
+    /// Show something of the server.
     Query(Query, Format),
-    /// To know whether the server's processes are alive.
+    /// Check that the server's processes respond.
     Ping(Format),
-    /// The program that lies where this one was started from, in its place.
+    /// Upgrade the server in place.
     Upgrade,
-    /// To see a room's events; `hidden`: also those for one seat alone.
+    /// Follow a room's events; `hidden`: including those for one seat only.
     Watch { room: u64, hidden: bool },
-    /// To see the frames of the player of this name or id.
+    /// Follow the frames of the player with this name or id.
     Trace(String),
-    /// Another level of what is logged.
+    /// Set the level of the log.
     Log(LevelFilter),
-    /// Everybody told.
+    /// Send a line to all players.
     Say(String),
-    /// The player of this name out.
+    /// Remove the player with this name.
     Kick(String),
-    /// The server to end when its matches have, or not to after all.
+    /// Begin or cancel a drain.
     Drain(Drain),
-    /// The server to end.
+    /// Stop the server.
     Stop,
-    /// Line editing, or none.
+    /// Switch line editing on or off.
     Edit(bool),
-    /// The connection to end.
+    /// End the connection.
     Quit,
 }
 
-/// What can be asked.
+/// What a query shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Query {
     Status,
@@ -51,7 +51,7 @@ pub(crate) enum Query {
     /// By name or id.
     Player(String),
     Rooms,
-    /// By id; with a seat, as that seat sees the game.
+    /// By id; with a seat: the game as that seat sees it.
     Room {
         id: u64,
         seat: Option<u8>,
@@ -63,25 +63,25 @@ pub(crate) enum Query {
     LogLevel,
 }
 
-/// How the server is to come to its end.
+/// The argument of `drain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drain {
-    /// When the last match has ended, or after so many seconds.
+    /// Stop after the last match, or after so many seconds.
     On { seconds_max: Option<u32> },
-    /// Not at all.
+    /// Cancel the drain.
     Off,
 }
 
-/// For whom an answer is.
+/// The format of a query's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// For people.
+    /// A table, for people.
     Table,
-    /// For programs: one line.
+    /// One line of JSON, for programs.
     Json,
 }
 
-/// Why a line is no command.
+/// Why a line is not a command.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum CommandError {
     #[error("not a command: a line is text in UTF-8, without control characters")]
@@ -92,11 +92,11 @@ pub(crate) enum CommandError {
     Usage(&'static str),
 }
 
-/// What a line asks for. An empty one asks for help.
+/// Parses a line. An empty line asks for help.
 ///
 /// # Errors
 ///
-/// [`CommandError`]: what to say instead.
+/// [`CommandError`].
 pub(crate) fn parse(line: &[u8]) -> Result<ConsoleCommand, CommandError> {
     let line = std::str::from_utf8(line).map_err(|_| CommandError::NotText)?;
     if line
@@ -119,7 +119,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<ConsoleCommand, CommandError> {
     }
 }
 
-/// All commands, one per line.
+/// The list of all commands, one per line.
 pub(crate) fn overview() -> Vec<String> {
     COMMANDS.iter().map(Description::line).collect()
 }
@@ -131,10 +131,10 @@ fn find(name: &str) -> Result<&'static Description, CommandError> {
     found.ok_or_else(|| CommandError::Unknown(name.to_owned()))
 }
 
-/// The command of this name with what follows it; `None`: not used like this.
+/// The command of this name with its arguments `rest`; `None` if the usage is wrong.
 fn parse_arguments(name: &str, rest: &str) -> Option<ConsoleCommand> {
     match name {
-        // A name is all that follows.
+        // The argument is the rest of the line, spaces included.
         "kick" => (!rest.is_empty()).then(|| ConsoleCommand::Kick(rest.to_owned())),
         "say" => (!rest.is_empty()).then(|| ConsoleCommand::Say(rest.to_owned())),
         "trace" => (!rest.is_empty()).then(|| ConsoleCommand::Trace(rest.to_owned())),
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_take_their_own_flags_in_any_order() {
+    fn queries_accept_their_own_flags_in_any_order() {
         let json = |query| Ok(ConsoleCommand::Query(query, Format::Json));
         assert_eq!(
             parse(b"status"),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_all_that_follows() {
+    fn a_name_is_the_rest_of_the_line() {
         assert_eq!(
             parse("kick  Ana María ".as_bytes()),
             Ok(ConsoleCommand::Kick("Ana María".to_owned()))
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_understood_wherever_they_stand() {
+    fn arguments_and_flags_may_come_in_any_order() {
         let room = |id, seat, format| Ok(ConsoleCommand::Query(Query::Room { id, seat }, format));
         assert_eq!(parse(b"room 7"), room(7, None, Format::Table));
         assert_eq!(parse(b"room --seat 1 7 --json"), room(7, Some(1), Format::Json));
@@ -343,13 +343,13 @@ mod tests {
     }
 
     #[test]
-    fn each_command_is_found_and_explained() {
+    fn each_command_can_be_parsed_and_explained() {
         for command in &COMMANDS {
             assert_eq!(
                 parse(format!("help {}", command.name).as_bytes()),
                 Ok(ConsoleCommand::Help(Some(command)))
             );
-            // "usage" is what a wrong use of any but those whose argument may be anything, and help, is answered with.
+            // A wrong use is answered with the usage, except for `help` and for commands that accept any text.
             let wrong = parse(format!("{} --wrong", command.name).as_bytes());
             match command.name {
                 "help" => assert!(matches!(wrong, Err(CommandError::Unknown(_)))),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_is_refused_without_repeating_it_raw() {
+    fn an_invalid_line_is_rejected_and_quoted_escaped() {
         assert_eq!(parse(b"caf\xc3"), Err(CommandError::NotText));
         assert_eq!(parse(b"stat\x1bus"), Err(CommandError::NotText));
         let error = parse("\u{202e}pots".as_bytes()).expect_err("no such command");
@@ -373,7 +373,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_makes_more_than_one_line_of_an_error(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn an_error_is_always_a_single_line(line in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Err(error) = parse(&line) {
                 prop_assert!(!error.to_string().chars().any(char::is_control));
             }

@@ -1,4 +1,4 @@
-//! What a console is given by the handler that starts it.
+//! What a handler passes to a console.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use crate::state::roles::signal_supervisor;
 use forkade_games::Games;
 use shmem::sys::process::Lifeline;
 
-/// The server, as far as an operator may look at it and act on it.
+/// The parts of the server that an operator can inspect and control.
 #[derive(Clone, Copy)]
 pub(crate) struct ConsoleContext {
     pub(crate) memory: &'static Memory,

@@ -21,7 +21,7 @@ const COLUMNS_DEFAULT: u16 = 80;
 const COLUMNS_MIN: u16 = 20;
 
 const ERASE_TO_END: &str = "\x1b[K";
-const DOORBELL: &str = "\x07";
+const BEL: &str = "\x07";
 const ESCAPE: u8 = 0x1b;
 
 /// The key that is pressed together with Ctrl, as its byte.
@@ -150,7 +150,7 @@ impl Editor {
             PREVIOUS => self.recall_older(out),
             NEXT => self.recall_newer(out),
             b'\t' => self.insert(' ', out),
-            _ => out.push_str(DOORBELL),
+            _ => out.push_str(BEL),
         }
         None
     }
@@ -191,7 +191,7 @@ impl Editor {
             Ok(text) => text.chars().for_each(|character| self.insert(character, out)),
             // Never more than four bytes: then it is a character or none.
             Err(error) if error.error_len().is_none() => self.keys = Keys::Character(bytes),
-            Err(_) => out.push_str(DOORBELL),
+            Err(_) => out.push_str(BEL),
         }
     }
 
@@ -202,7 +202,7 @@ impl Editor {
             .chars()
             .eq([character]);
         if !is_visible || bytes + character.len_utf8() > CONSOLE_LINE_BYTES_MAX {
-            return out.push_str(DOORBELL);
+            return out.push_str(BEL);
         }
         let at_end = self.cursor == self.text.len();
         self.text.insert(self.cursor, character);
@@ -218,7 +218,7 @@ impl Editor {
     fn remove(&mut self, range: Range<usize>, out: &mut String) {
         let range = range.start..range.end.min(self.text.len());
         if range.is_empty() {
-            return out.push_str(DOORBELL);
+            return out.push_str(BEL);
         }
         self.cursor = range.start;
         self.text.drain(range);
@@ -228,7 +228,7 @@ impl Editor {
     fn move_to(&mut self, cursor: usize, out: &mut String) {
         let cursor = cursor.min(self.text.len());
         if cursor == self.cursor {
-            return out.push_str(DOORBELL);
+            return out.push_str(BEL);
         }
         self.cursor = cursor;
         self.draw(out);
@@ -285,7 +285,7 @@ impl Editor {
         let newest = self.history.len();
         let shown = self.recalled.as_ref().map_or(newest, |(shown, _)| *shown);
         let Some(older) = shown.checked_sub(1) else {
-            return out.push_str(DOORBELL);
+            return out.push_str(BEL);
         };
         let line = self.history[older].clone();
         let left = std::mem::replace(&mut self.text, line);
@@ -296,7 +296,7 @@ impl Editor {
 
     fn recall_newer(&mut self, out: &mut String) {
         let Some((shown, draft)) = self.recalled.take() else {
-            return out.push_str(DOORBELL);
+            return out.push_str(BEL);
         };
         match self.history.get(shown + 1) {
             Some(newer) => {

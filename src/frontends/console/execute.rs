@@ -1,4 +1,4 @@
-//! What becomes of each command.
+//! Executes commands.
 
 use crate::frontends::console::commands;
 use crate::frontends::console::commands::{ConsoleCommand, Format, Query};

@@ -1,7 +1,7 @@
-//! Messages and events as one line of text each, for an operator who looks on.
+//! Formats messages and events as one line of text each, for `watch` and `trace`.
 //!
-//! What a message *is* comes from its own serialisation, so that a new message, or a new field of one, is shown without anything being
-//! added here. What is secret is recognised by the field's name and left out; everything is escaped, and a line is bounded.
+//! The text is derived from the message's serialisation, so new messages and fields need no code here. Secrets are recognised by
+//! the field's name and left out. Everything is escaped, and a line's length is bounded.
 
 use std::fmt::Write as _;
 
@@ -12,22 +12,22 @@ use serde_json::{Map, Value};
 use crate::limits::CONSOLE_DESCRIPTION_CHARACTERS_MAX;
 use forkade_text::escape::Escaped;
 
-/// Shown in place of a secret.
+/// Replaces a secret.
 const SECRET: &str = "(secret)";
 
-/// Names of fields whose text is never shown.
+/// Names of fields that are never shown.
 const SECRET_FIELDS: [&str; 3] = ["passcode", "token", "code"];
 
-/// Messages whose `code` is no secret but the reason why something failed.
+/// Messages whose `code` is not a secret but the reason of a failure.
 const VARIANTS_WITH_PUBLIC_CODE: [&str; 2] = ["Error", "Rejected"];
 
-/// Fields that only a game understands.
+/// Fields that contain a game's own encoding.
 const BYTE_FIELDS: [&str; 4] = ["data", "view", "action", "options"];
 
-/// Bytes that are shown of a field that only a game understands.
+/// Most bytes that are shown of such a field.
 const BYTES_SHOWN_MAX: usize = 32;
 
-/// What a client says; `body` is a whole frame's.
+/// A message from a client; `body` is the body of a complete frame.
 pub(crate) fn client_frame(body: &[u8]) -> String {
     match codec::decode::<ClientMessage>(body) {
         Ok(message) => format_message(&message),
@@ -35,7 +35,7 @@ pub(crate) fn client_frame(body: &[u8]) -> String {
     }
 }
 
-/// What a client is told.
+/// A message to a client; `body` is the body of a complete frame.
 pub(crate) fn server_frame(body: &[u8]) -> String {
     match codec::decode::<ServerMessage>(body) {
         Ok(message) => format_message(&message),
@@ -43,12 +43,12 @@ pub(crate) fn server_frame(body: &[u8]) -> String {
     }
 }
 
-/// What has happened in a room.
+/// An event of a room.
 pub(crate) fn event(event: &RoomEvent) -> String {
     format_message(event)
 }
 
-/// Bytes of a player who types text.
+/// Text of a player in text mode. Bytes that are not UTF-8 are shown as `\xNN`.
 pub(crate) fn typed(bytes: &[u8]) -> String {
     let mut line = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -71,7 +71,7 @@ fn format_message(message: &impl Serialize) -> String {
     };
     let mut line = String::new();
     match &value {
-        // A variant with fields is an object with one entry.
+        // A variant with fields is serialised as an object with one entry.
         Value::Object(variant) if variant.len() == 1 => {
             for (name, fields) in variant {
                 line.push_str(name);
@@ -91,7 +91,7 @@ fn format_message(message: &impl Serialize) -> String {
 }
 
 fn write_fields(line: &mut String, fields: &Map<String, Value>, code_is_public: bool, before: &str) {
-    // What names the message comes first, what is long last.
+    // Identifying fields come first, long ones last.
     const FIRST: [&str; 3] = ["request", "number", "room"];
     let rank = |key: &str, value: &Value| match FIRST.iter().position(|first| *first == key) {
         Some(place) => place,
@@ -106,7 +106,7 @@ fn write_fields(line: &mut String, fields: &Map<String, Value>, code_is_public: 
         }
         let _ = write!(line, "{key}=");
         let is_secret = SECRET_FIELDS.contains(&key.as_str()) && !(code_is_public && key == "code");
-        // Whether there is a passcode is no secret.
+        // The presence of a passcode is not a secret.
         let is_plain = value.is_null() || value.is_boolean();
         if is_secret && !is_plain {
             line.push_str(SECRET);
@@ -164,9 +164,9 @@ fn format_bytes(bytes: &[u8]) -> String {
     shown
 }
 
-/// Escaped, and cut where it is too long.
+/// Escapes the text, and cuts it if it is too long.
 fn escape_and_cut(text: &str) -> String {
-    // An escaped character is longer than itself, never shorter.
+    // Cut before escaping, which never makes a text shorter.
     let cut = text.char_indices().nth(CONSOLE_DESCRIPTION_CHARACTERS_MAX);
     let mut shown = Escaped(&text[..cut.map_or(text.len(), |(at, _)| at)]).to_string();
     if cut.is_some() {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_named_with_what_they_say() {
+    fn messages_are_shown_with_their_names_and_fields() {
         assert_eq!(client(&ClientMessage::Goodbye), "Goodbye");
         assert_eq!(client(&ClientMessage::Ping { nonce: 7 }), "Ping nonce=7");
         let act = ClientMessage::Act {
@@ -310,7 +310,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_was_sent_is_one_line_of_visible_text(
+        fn any_bytes_are_shown_as_one_line_of_visible_text(
             body in proptest::collection::vec(any::<u8>(), 0..300),
             text in "\\PC{0,50}[\u{0}-\u{1f}\u{7f}\u{202e}\u{2028}]{0,9}",
         ) {

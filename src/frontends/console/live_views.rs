@@ -1,8 +1,8 @@
-//! What goes on for a while: a room that is watched, a player who is traced, processes that are asked whether they are alive.
+//! Commands that last for a while: `watch` and `trace` follow a room or a player, `ping` and `upgrade` wait for a result.
 //!
-//! An activity is asked to go on whenever all that it has said was taken by the operator's system, so it never holds more than one
-//! piece; what happens meanwhile may be missed, and is counted. What it keeps is in this process alone: it ends with it, and the
-//! successor says so.
+//! A live view is advanced when the kernel has taken all its previous output, so it never buffers more than one piece. What it
+//! misses meanwhile is counted. Its state is in this process only: if the process is killed, the successor reports the view as
+//! interrupted.
 
 mod ping;
 mod trace;
@@ -21,10 +21,10 @@ pub(crate) use crate::frontends::console::live_views::watch::Watch;
 use crate::frontends::console::replies::Reply;
 use crate::state::handle::StateHandle;
 
-/// Lines that one turn gives at most.
+/// Most lines of one step.
 const LINES_PER_STEP_MAX: usize = 64;
 
-/// Something that goes on.
+/// A command that is running.
 pub(crate) enum LiveView {
     Watch(Watch),
     Trace(Trace),
@@ -32,20 +32,20 @@ pub(crate) enum LiveView {
     Upgrade(Upgrade),
 }
 
-/// What a turn has come to.
+/// The result of one step.
 pub(crate) enum Progress {
-    /// These lines, and perhaps more at once.
+    /// These lines; there may be more.
     Output(Vec<String>),
-    /// Nothing to say now. To be asked again when a doorbell rings, or at this time of the monotonic clock.
+    /// No output now. To be advanced again when a doorbell rings, or at this time of the monotonic clock.
     Wait { until_ms: u64 },
-    /// The end, with this last reply.
+    /// The view has ended with this reply.
     Finished(Reply),
-    /// The end, for this reason.
+    /// The view has failed for this reason.
     Failed(String),
 }
 
 impl LiveView {
-    /// Says what there is to say without waiting.
+    /// Returns the output that is available without waiting.
     pub(crate) fn advance(&mut self, lobby: &mut StateHandle, poll: &Poll) -> io::Result<Progress> {
         match self {
             Self::Watch(watch) => watch.advance(lobby, poll),
@@ -55,7 +55,7 @@ impl LiveView {
         }
     }
 
-    /// The doorbell that was asked for may have come.
+    /// Accepts the doorbell that was requested, if it has arrived.
     pub(crate) fn accept_doorbell(&mut self, poll: &Poll) -> io::Result<()> {
         match self {
             Self::Watch(watch) => watch.accept_doorbell(poll),
@@ -63,12 +63,12 @@ impl LiveView {
         }
     }
 
-    /// Whether it goes on until the operator sends a line. Else what the operator sends meanwhile waits.
+    /// Whether a line from the operator ends the view. Otherwise input waits until the view has ended.
     pub(crate) fn ends_on_input(&self) -> bool {
         !matches!(self, Self::Ping(_) | Self::Upgrade(_))
     }
 
-    /// Leaves nothing behind.
+    /// Ends the view and releases what it holds.
     pub(crate) fn end(self, lobby: &StateHandle, poll: &Poll) -> io::Result<()> {
         match self {
             Self::Watch(watch) => watch.end(lobby, poll),

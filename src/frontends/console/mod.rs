@@ -1,17 +1,17 @@
-//! The console: an operator's connection, line by line, for `telnet` and for scripts alike.
+//! The console: an operator's connection, line by line, for `telnet` and for scripts.
 //!
-//! - A line is a command; `help` lists them. Every reply ends in a line `OK` or `ERR <why>`. Lines end in CR LF. Nothing is sent
-//!   before the first command, so that what a script reads first is the reply to what it asked first.
-//! - With `--json` the answer to a query is one line of JSON. Lists are read from the tables in small steps, each under one lock
-//!   for microseconds, so a list is no picture of one moment: who comes or goes meanwhile may be in it or not.
-//! - A connection that is ended by the server is told why by a last line `ERR <why>`.
-//! - For an operator at a telnet the line can be [edited](editor); scripts and netcat notice nothing of that (see [`terminal`]).
-//! - There is no password: who can connect to the console's port may do all of this. It belongs on a loopback address.
+//! - Each line is a command; `help` lists them. Every reply ends in a line `OK` or `ERR <why>`. Lines end in CR LF. Nothing is
+//!   sent before the first command, so the first bytes that a script reads are the reply to its first command.
+//! - With `--json` the reply to a query is one line of JSON. Lists are read from the tables in small steps, each under one lock
+//!   for microseconds. A list is therefore no snapshot: it may or may not contain what is added or removed meanwhile.
+//! - When the server ends the connection, the last line is `ERR <why>`.
+//! - An operator at a telnet client can [edit](editor) the line. Scripts and netcat are not affected (see [`terminal`]).
+//! - There is no password: anyone who can connect to the console's port can use every command. It belongs on a loopback address.
 //!
-//! The process is a handler like any other, with an operator instead of a player. It must never hold a lock while it waits for
-//! the operator's socket, and never hold more of an answer than one step of it: an operator who does not read stops being answered,
-//! and nobody else notices. When it is killed, its successor goes on with the connection; what the operator had asked for
-//! meanwhile is not in shared memory, so the successor says that it is lost ([`INTERRUPTED`]), and only if there was anything.
+//! The process is a handler like any other, with an operator in place of a player. It must never hold a lock while it waits for
+//! the operator's socket, and never buffer more than one step of a reply: if the operator does not read, only this reply waits.
+//! When the process is killed, its successor takes the connection over. Unfinished commands are not in shared memory, so the
+//! successor reports them as lost ([`INTERRUPTED`]), and only if there were any.
 
 mod actions;
 mod commands;
@@ -22,6 +22,7 @@ mod format_frame;
 mod live_views;
 mod queries;
 mod replies;
+mod streams;
 mod telnet_options;
 mod terminal;
 
@@ -38,23 +39,21 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::frontends::console::context::ConsoleContext;
-use crate::frontends::console::live_views::{LiveView, Progress};
+use crate::frontends::console::live_views::LiveView;
 use crate::frontends::console::replies::Reply;
-use crate::frontends::console::terminal::{Input, Terminal};
+use crate::frontends::console::terminal::Terminal;
 use crate::limits::{
-    CLOSING_TIMEOUT_MS, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_KEEP_ALIVE_MS, CONSOLE_LINE_BYTES_MAX,
-    WRITE_STALL_TIMEOUT_MS,
+    CLOSING_TIMEOUT_MS, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_KEEP_ALIVE_MS, WRITE_STALL_TIMEOUT_MS,
 };
 use crate::logging;
 use crate::session::transport::Passed;
 use crate::session::{Session, Wanted};
 use crate::state::connections::Phase;
 use crate::state::handle::StateHandle;
-use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::set_name;
 use shmem::sys::signals::{Signal, Signals};
-use shmem::sys::sockets::{Received, Sent, receive_into, send_from, shut_down};
+use shmem::sys::sockets::shut_down;
 use shmem::transaction::SingleWriter;
 
 const SOCKET: Token = Token(0);
@@ -63,14 +62,11 @@ const LIFELINE: Token = Token(2);
 const ROOM_DOORBELL: Token = Token(3);
 const DOORBELL_ANSWER: Token = Token(4);
 
-/// Bytes that are received at once.
-const RECEIVE_BYTES: usize = 4096;
-
-/// What a successor says first, if its predecessor died over something.
+/// The first reply of a successor whose predecessor died with an unfinished command.
 const INTERRUPTED: &str = "interrupted: this console's process was replaced; repeat the command";
 
-/// Serves an operator, in the process that was forked for the connection. Exit status 0 means that the connection has come to
-/// its end.
+/// Serves an operator, in the process that was forked for the connection. Returns the exit status; 0 means that the connection
+/// has ended.
 pub(crate) fn run(state: &mut StateHandle, connection: u32, socket: OwnedFd, context: ConsoleContext) -> u8 {
     logging::set_role("console");
     let served = Console::attach(state, connection, socket, context).and_then(|mut console| console.serve());
@@ -78,15 +74,17 @@ pub(crate) fn run(state: &mut StateHandle, connection: u32, socket: OwnedFd, con
         Ok(Exit::Connection) => 0,
         Ok(Exit::Server) => 1,
         Err(error) => {
-            log::error!("cannot go on: {error}");
+            log::error!("the console failed: {error}");
             1
         }
     }
 }
 
-/// What has come to its end.
+/// Why the process ends.
 enum Exit {
+    /// The connection has ended.
     Connection,
+    /// The supervisor has ended.
     Server,
 }
 
@@ -97,43 +95,43 @@ struct Console<'s> {
     poll: Poll,
     signals: Signals,
     terminal: Terminal,
-    /// Received, and not looked at yet.
+    /// Bytes that were received and not processed yet.
     input: VecDeque<u8>,
-    /// Said, and not taken by the kernel yet.
+    /// Bytes that the kernel has not taken yet.
     output: VecDeque<u8>,
-    /// The answer that is being given.
+    /// The reply that is being written.
     reply: Option<Reply>,
-    /// What goes on until it is over, or until the operator sends a line.
+    /// The live view that is running, if any.
     live_view: Option<LiveView>,
-    /// When it is to be asked again, whatever happens.
+    /// When the live view must be advanced at the latest.
     view_due_at_ms: u64,
     stage: Stage,
     stage_began_ms: u64,
-    /// Why the server ends the connection, if it is the server that does.
+    /// Why the server ends the connection; `None` if the operator does.
     close_reason: Option<String>,
-    /// When the operator last sent something complete or took something of the answer.
+    /// When the operator last completed a line or read a part of the reply.
     last_active_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Commands are taken and answered.
+    /// Commands are read and answered.
     Open,
-    /// What is left to say is said; no command is taken any more.
+    /// The remaining output is written; no further command is read.
     Closing,
-    /// All is said. What arrives is thrown away until the operator ends the connection too: closed with unread bytes, the
-    /// kernel would reset it, and what was said last could be lost.
+    /// All output is written. Input is discarded until the operator closes the connection too: if it were closed with unread
+    /// bytes, the kernel would reset it, and the last output could be lost.
     Lingering,
 }
 
-/// What the next turn of the loop should begin with.
+/// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// There is more to do at once.
+    /// More can be done without waiting.
     Continue,
-    /// Waiting for the socket, a signal or a time.
+    /// The next step waits for the socket, a signal or a time.
     Wait,
-    /// The connection is over.
+    /// The connection has ended.
     Done,
 }
 
@@ -187,7 +185,7 @@ impl<'s> Console<'s> {
             last_active_ms: now,
         };
         if predecessor == Predecessor::Interrupted {
-            // The predecessor may have said half a line.
+            // The predecessor may have written half a line.
             console.write_line("");
             console.write_error(INTERRUPTED);
         }
@@ -216,7 +214,7 @@ impl<'s> Console<'s> {
             for event in &events {
                 match event.token() {
                     LIFELINE => return Ok(Exit::Server),
-                    // They only wake the process up; what they are about is looked at in each turn.
+                    // Signals only wake the process; each step checks the flags that they announce.
                     SIGNALS => while self.signals.read()?.is_some() {},
                     DOORBELL_ANSWER => {
                         if let Some(live_view) = &mut self.live_view {
@@ -231,7 +229,7 @@ impl<'s> Console<'s> {
         Ok(Exit::Connection)
     }
 
-    /// Does one thing that can be done without waiting.
+    /// Does one thing that needs no waiting.
     fn step(&mut self) -> io::Result<Step> {
         if self.stage == Stage::Open && self.session.wanted() == Wanted::Stop {
             return Ok(self.close_with("the server is stopping"));
@@ -253,86 +251,15 @@ impl<'s> Console<'s> {
         }
         let accepts_input = self.live_view.as_ref().is_none_or(LiveView::ends_on_input);
         Ok(match self.stage {
-            Stage::Open if !accepts_input => self.advance()?,
+            Stage::Open if !accepts_input => self.advance_view()?,
             Stage::Open if !self.input.is_empty() => self.process_input()?,
             Stage::Open => match self.receive() {
-                Step::Wait => self.advance()?,
+                Step::Wait => self.advance_view()?,
                 step => step,
             },
             Stage::Closing => self.finish_output(),
             Stage::Lingering => self.drain_input(),
         })
-    }
-
-    fn send(&mut self) -> Step {
-        match send_from(&self.socket, self.output.as_slices().0) {
-            Sent::Bytes(bytes) => {
-                self.output.drain(..bytes);
-                self.last_active_ms = now_ms();
-                Step::Continue
-            }
-            Sent::WouldBlock => Step::Wait,
-            Sent::Gone(_) => Step::Done,
-        }
-    }
-
-    fn receive(&mut self) -> Step {
-        let record = self.session.record();
-        // Before anything is taken from the kernel, so that nothing can be lost unnoticed. The time tells one piece of work
-        // from the next: only a process that dies over the same piece again and again is to blame.
-        record.working_on.store(now_ms().max(1), Ordering::Release);
-        let mut buffer = [0; RECEIVE_BYTES];
-        match receive_into(&self.socket, &mut buffer) {
-            Received::Bytes(bytes) => {
-                self.input.extend(&buffer[..bytes]);
-                Step::Continue
-            }
-            Received::WouldBlock => {
-                if self.terminal.is_between_lines() && self.live_view.is_none() {
-                    record.working_on.store(0, Ordering::Release);
-                }
-                Step::Wait
-            }
-            // All complete lines before the end were answered. An incomplete one may lack its end: it is not obeyed.
-            Received::Ended => self.enter(Stage::Closing),
-            Received::Gone(_) => Step::Done,
-        }
-    }
-
-    /// Takes in what was received, up to the first thing that is to be answered.
-    fn process_input(&mut self) -> io::Result<Step> {
-        let accepts_more = |console: &Self| {
-            console.output.is_empty()
-                && console.reply.is_none()
-                && console.stage == Stage::Open
-                && console.live_view.as_ref().is_none_or(LiveView::ends_on_input)
-        };
-        while accepts_more(self) {
-            let Some(byte) = self.input.pop_front() else { break };
-            let is_viewing = self.live_view.is_some();
-            let Some(input) = self.terminal.push(byte, is_viewing, &mut self.output) else {
-                continue;
-            };
-            self.last_active_ms = now_ms();
-            match input {
-                Input::TooLong => {
-                    self.write_error(&format!("line too long: at most {CONSOLE_LINE_BYTES_MAX} bytes"))
-                }
-                _ if is_viewing => {
-                    self.end_view()?;
-                    self.write_line(replies::OK);
-                }
-                Input::Line(line) => self.execute_line(&line),
-                Input::Interrupt => {}
-                Input::End => {
-                    self.enter(Stage::Closing);
-                }
-            }
-        }
-        // A successor finds the operator's terminal as it was left.
-        let mode = self.terminal.mode();
-        self.session.record().terminal.store(mode, Ordering::Release);
-        Ok(Step::Continue)
     }
 
     fn set_reply(&mut self, reply: Reply) {
@@ -343,41 +270,6 @@ impl<'s> Console<'s> {
         self.live_view = Some(live_view);
     }
 
-    /// Lets what goes on say what there is to say.
-    fn advance(&mut self) -> io::Result<Step> {
-        let Some(live_view) = &mut self.live_view else {
-            return Ok(Step::Wait);
-        };
-        match live_view.advance(&mut self.session.state, &self.poll)? {
-            Progress::Output(lines) => {
-                // From now on the operator has time to read, however long it was quiet.
-                self.last_active_ms = now_ms();
-                for line in lines {
-                    // What somebody has said must not begin a row of its own at the terminal's edge, and look like another record.
-                    match self.terminal.columns() {
-                        Some(columns) => render::wrap_to("", &line, columns.saturating_sub(1))
-                            .lines()
-                            .for_each(|row| self.write_line(row)),
-                        None => self.write_line(&line),
-                    }
-                }
-            }
-            Progress::Wait { until_ms } => {
-                self.view_due_at_ms = until_ms;
-                return Ok(Step::Wait);
-            }
-            Progress::Finished(reply) => {
-                self.end_view()?;
-                self.set_reply(reply);
-            }
-            Progress::Failed(why) => {
-                self.end_view()?;
-                self.write_error(&why);
-            }
-        }
-        Ok(Step::Continue)
-    }
-
     fn end_view(&mut self) -> io::Result<()> {
         self.view_due_at_ms = u64::MAX;
         self.live_view
@@ -385,16 +277,7 @@ impl<'s> Console<'s> {
             .map_or(Ok(()), |live_view| live_view.end(&self.session.state, &self.poll))
     }
 
-    fn write_line(&mut self, line: &str) {
-        self.output.extend(line.as_bytes());
-        self.output.extend(replies::LINE_END.as_bytes());
-    }
-
-    fn write_error(&mut self, why: &str) {
-        self.write_line(&format!("ERR {why}"));
-    }
-
-    /// Ends the connection when the answer that is being given, if any, is complete.
+    /// Ends the connection after the current reply, if any, is complete.
     fn close_with(&mut self, why: &str) -> Step {
         self.close_reason = Some(why.to_owned());
         self.view_due_at_ms = u64::MAX;
@@ -419,19 +302,10 @@ impl<'s> Console<'s> {
         }
     }
 
-    fn drain_input(&mut self) -> Step {
-        match receive_into(&self.socket, &mut [0; RECEIVE_BYTES]) {
-            Received::Bytes(_) => Step::Continue,
-            // The server's end is not kept waiting by an operator who just sits there.
-            Received::WouldBlock if self.session.wanted() != Wanted::Stop => Step::Wait,
-            _ => Step::Done,
-        }
-    }
-
-    /// When patience with the operator ends.
+    /// When to stop waiting for the operator.
     fn deadline_ms(&self) -> u64 {
         match self.stage {
-            // It lasts for as long as the operator likes; whether there still is one, the kernel asks.
+            // A live view may last for any time; TCP keepalive detects an operator that is gone.
             Stage::Open if self.output.is_empty() && self.live_view.is_some() => u64::MAX,
             Stage::Open if self.output.is_empty() => self.last_active_ms + CONSOLE_IDLE_TIMEOUT_MS,
             Stage::Open => self.last_active_ms + WRITE_STALL_TIMEOUT_MS,
@@ -439,7 +313,7 @@ impl<'s> Console<'s> {
         }
     }
 
-    /// Whether the connection is over now. (Else there is still something to say.)
+    /// Handles the deadline. `true`: the connection ends now; `false`: the reason for its end is still to be written.
     fn on_deadline(&mut self) -> bool {
         if !self.output.is_empty() {
             log::info!(
@@ -469,7 +343,7 @@ impl<'s> Console<'s> {
     }
 }
 
-/// Has the kernel find out when the operator's machine is gone, even if nobody says anything.
+/// Enables TCP keepalive, by which the kernel detects that the operator's machine is gone.
 fn enable_keepalive(socket: &OwnedFd) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_millis(CONSOLE_KEEP_ALIVE_MS))
@@ -477,13 +351,14 @@ fn enable_keepalive(socket: &OwnedFd) -> io::Result<()> {
     SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
-/// Who has animated this connection before.
+/// Which process served this connection before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Predecessor {
+    /// None: the connection is new.
     None,
-    /// It had nothing in hand when it died.
+    /// A process that had no unfinished command.
     Idle,
-    /// It died over something that the operator has sent.
+    /// A process that died with an unfinished command.
     Interrupted,
 }
 

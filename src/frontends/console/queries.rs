@@ -1,6 +1,6 @@
-//! What an operator can ask: rows read from the tables, a few at a time, each record under its own lock for microseconds.
+//! Queries: rows are read from the tables a few at a time, each record under its own lock for microseconds.
 //!
-//! Texts in rows are escaped here, once, for both forms: nothing that a player chose reaches a terminal raw.
+//! Texts in rows are escaped here for both formats, so no text that a player chose reaches a terminal unescaped.
 
 mod config;
 mod details;
@@ -30,20 +30,20 @@ use forkade_text::escape::Escaped;
 use shmem::hang_reports::Subject;
 use shmem::sys::clock::now_ms;
 
-/// Records that are looked at for one piece of an answer: it stays small, and is on its way soon.
+/// Records that are read for one piece of a reply, so that the piece stays small and is sent soon.
 const RECORDS_PER_STEP: u32 = 32;
 
-/// A column's name, and its width in characters where it is shown to people.
+/// A column's name, and its width in characters in a table.
 pub(crate) type Column = (&'static str, usize);
 
-/// Things of one kind. A row has one value per column.
+/// A list; each row has one value per column.
 pub(crate) struct List {
     pub(crate) columns: &'static [Column],
-    /// The next rows, perhaps none; `None` after the last.
+    /// Returns the next rows, perhaps none; `None` after the last.
     pub(crate) next: Next,
 }
 
-/// One thing's values by their names.
+/// The fields of one object.
 pub(crate) type Fields = Vec<(&'static str, Value)>;
 
 type Row = Vec<Value>;
@@ -113,13 +113,13 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
     ]
 }
 
-/// A count that each keeper shows, over all of them.
+/// The sum of a count over all keepers.
 fn sum_over_keepers(lobby: &StateHandle, count: impl Fn(&KeeperSlot) -> &AtomicU32) -> u32 {
     let keepers = lobby.memory.header.keepers.iter();
     keepers.map(|keeper| count(keeper).load(Ordering::Relaxed)).sum()
 }
 
-/// Whom the watchdog killed last, and what for.
+/// The process that the watchdog killed last, and why.
 fn last_kill(lobby: &StateHandle) -> Value {
     let record = &lobby.memory.header.watchdog;
     let Some(fault) = HangKind::from_number(record.last_fault.load(Ordering::Relaxed)) else {
@@ -138,23 +138,23 @@ fn last_kill(lobby: &StateHandle) -> Value {
     json!(format!("process {pid}, {fault} {over}, {seconds} seconds ago"))
 }
 
-// --- What they have in common -----------------------------------------------------------------------------------
+// --- Shared by the queries --------------------------------------------------------------------------------------
 
-/// The rows of the records from 0 to what `prepare` says, some at a time. What else it gives is handed to `row`.
+/// Rows of the records from 0 up to the count that `prepare` returns, some at a time. `row` gets the other value of `prepare`.
 fn rows_in_steps<T: 'static>(
     prepare: impl Fn(&mut StateHandle) -> (u32, T) + 'static,
     mut row: impl FnMut(&mut StateHandle, &T, u32) -> Option<Row> + 'static,
 ) -> Next {
     let (mut first, mut prepared) = (0, None);
     Box::new(move |lobby| {
-        let (end, known) = prepared.get_or_insert_with(|| prepare(lobby));
+        let (end, context) = prepared.get_or_insert_with(|| prepare(lobby));
         let step = first..(*end).min(first + RECORDS_PER_STEP);
         first = step.end;
-        (!step.is_empty()).then(|| step.filter_map(|index| row(lobby, known, index)).collect())
+        (!step.is_empty()).then(|| step.filter_map(|index| row(lobby, context, index)).collect())
     })
 }
 
-/// What the directory knows of a player.
+/// A player's entry in the directory.
 pub(crate) struct PlayerSummary {
     player: PlayerRef,
     pub(crate) name: Name,
@@ -186,7 +186,7 @@ impl PlayerSummary {
         }
     }
 
-    /// The player that a reference names, unless gone.
+    /// The summary of a player; `None` if the player has left.
     pub(crate) fn of(lobby: &mut StateHandle, player: PlayerRef) -> Option<Self> {
         let directory = lobby.memory.directory;
         let tx = lobby.attachment.begin(directory.record);
@@ -194,13 +194,13 @@ impl PlayerSummary {
         Some(Self::read(&tx, player.index(), identity))
     }
 
-    /// The record of the connection, if there is one now.
+    /// The record of the player's connection, if there is one.
     pub(crate) fn connection(&self, lobby: &StateHandle) -> Option<&'static ConnectionRecord> {
         let record = lobby.memory.connections.get(self.connection.index())?;
         is_connection_of(self, record).then_some(record)
     }
 
-    /// For people.
+    /// The presence in words.
     pub(crate) fn presence(&self) -> &'static str {
         match self.presence {
             Presence::ATTACHED => "connected",
@@ -210,7 +210,7 @@ impl PlayerSummary {
     }
 }
 
-/// Player records from this index on were never used.
+/// Slots from this one on were never used by a player.
 fn identities_touched(lobby: &mut StateHandle) -> u32 {
     let directory = lobby.memory.directory.record;
     let tx = lobby.attachment.begin(directory);
@@ -238,7 +238,7 @@ fn seconds_since(moment_ms: u64) -> Value {
 }
 
 fn seconds(ms: u64) -> Value {
-    // Exact: no server lives for 2^53 milliseconds.
+    // Exact below 2^53 milliseconds.
     json!(ms as f64 / 1000.0)
 }
 

@@ -1,4 +1,4 @@
-//! Replies on their way out: lines, objects and lists, for people or for programs, written piece by piece.
+//! Replies: lines, objects and lists, as a table or as JSON, written piece by piece.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -11,13 +11,13 @@ use crate::frontends::console::queries::List;
 use crate::state::handle::StateHandle;
 use forkade_text::escape::Escaped;
 
-/// What ends each line. Telnet wants both characters, and scripts do not mind.
+/// The end of each line. Telnet requires both characters; scripts accept them.
 pub(crate) const LINE_END: &str = "\r\n";
 
-/// The last line of a reply to a command that was done.
+/// The last line of the reply to a successful command.
 pub(crate) const OK: &str = "OK";
 
-/// A reply of which a part is still to be written.
+/// A reply that is not completely written yet.
 pub(crate) enum Reply {
     Lines(Vec<String>),
     List {
@@ -29,12 +29,12 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// Text of our own.
+    /// Lines of the console's own text.
     pub(crate) fn lines(lines: Vec<String>) -> Self {
         Self::Lines(lines)
     }
 
-    /// One thing's values by their names.
+    /// The fields of one object.
     pub(crate) fn object(fields: &[(&str, Value)], format: Format) -> Self {
         Self::Lines(match format {
             Format::Json => vec![json_object(fields.iter().map(|(key, value)| (*key, value)))],
@@ -45,7 +45,7 @@ impl Reply {
         })
     }
 
-    /// Many things of one kind.
+    /// The rows of a list.
     pub(crate) fn list(list: List, format: Format) -> Self {
         Self::List {
             list,
@@ -102,7 +102,7 @@ fn write_json(text: &mut String, list: &List, rows: &[Vec<Value>], rows_written:
     }
 }
 
-/// One value for people: beside its name, or, where it has several lines, below it.
+/// One field in a table: the value beside its name, or below it if the value has several lines.
 fn table_lines(key: &str, value: &Value) -> Vec<String> {
     let below = |lines: Vec<String>| {
         let indented = lines.into_iter().map(|line| format!("  {line}"));
@@ -126,7 +126,7 @@ fn json_object<'v>(fields: impl Iterator<Item = (&'v str, &'v Value)>) -> String
     let mut object = String::new();
     for (key, value) in fields {
         let before = if object.is_empty() { '{' } else { ',' };
-        // Keys are ours: plain words. Values write themselves as JSON.
+        // Keys are the console's own plain words and need no escaping.
         let _ = write!(object, "{before}\"{key}\":{}", escaped_value(value));
     }
     object + "}"
@@ -148,14 +148,14 @@ fn write_table(text: &mut String, list: &List, rows: &[Vec<Value>], with_head: b
 fn write_cells<'c>(text: &mut String, list: &List, cells: impl Iterator<Item = Cow<'c, str>>) {
     let mut line = String::new();
     for ((_, width), cell) in list.columns.iter().zip(cells) {
-        // Two blanks keep apart even what is wider than its column.
+        // Two spaces separate even cells that are wider than their column.
         let _ = write!(line, "{cell:<width$}  ");
     }
     text.push_str(line.trim_end());
     text.push_str(LINE_END);
 }
 
-/// The value with every text in it escaped, line by line. JSON escapes some characters itself, but none that reorder text.
+/// The value with every text in it escaped, line by line. JSON itself escapes no characters that reorder text.
 fn escaped_value(value: &Value) -> Value {
     match value {
         Value::String(text) => {
@@ -171,7 +171,7 @@ fn escaped_value(value: &Value) -> Value {
     }
 }
 
-/// A value for people. Texts are escaped here whatever they are, and once more is the same as once.
+/// A value for people. All texts are escaped; escaping twice gives the same result as escaping once.
 fn display_value(value: &Value) -> Cow<'_, str> {
     match value {
         Value::Null => Cow::Borrowed("-"),

@@ -171,7 +171,7 @@ impl Keeper {
         held.handler = handler.pid;
         self.held.insert(index, held);
         self.handlers
-            .change(handler.pid, |entry| entry.add_connection(index));
+            .update(handler.pid, |entry| entry.add_connection(index));
         if record.is_over() {
             // Its end was told before the offer was looked at.
             self.release_connection(index);
@@ -226,7 +226,7 @@ impl Keeper {
         }
         let mut entry = HandlerEntry::new(handler, Vec::new(), None, self.context.config);
         entry.pidfd = Some(pidfd);
-        self.handlers.enter(entry);
+        self.handlers.insert(entry);
         Ok(true)
     }
 
@@ -251,7 +251,7 @@ impl Keeper {
             };
             match entry.process.send_signal(Signal::SIGKILL) {
                 Ok(_) => {
-                    self.handlers.change(pid, |entry| entry.is_replaced = true);
+                    self.handlers.update(pid, |entry| entry.is_replaced = true);
                 }
                 Err(error) => {
                     log::error!("cannot replace handler {pid} yet: {error}");
@@ -276,7 +276,7 @@ impl Keeper {
     /// The end of a handler that this process watches, because it is not its child, is seen.
     pub(crate) fn on_adopted_exit(&mut self, pid: u32) {
         let take_pidfd = |entry: &mut HandlerEntry| entry.pidfd.take();
-        let Some(pidfd) = self.handlers.change(pid, take_pidfd).flatten() else {
+        let Some(pidfd) = self.handlers.update(pid, take_pidfd).flatten() else {
             // The end of this process's own children is seen elsewhere.
             return;
         };

@@ -1,62 +1,21 @@
-//! Which handler serves which connection, as long as nobody dies.
+//! Which handler serves which connection, as long as no process dies.
 //!
-//! Somebody new goes where there is a place, and else to a new process. Whoever enters a room asks to be served where the others in it
-//! are. The keeper sends the socket to the next handler, and then asks the present one to let go, which says so in the record: two never
-//! animate one connection, and at no moment does nobody.
+//! A new connection goes to a running handler that has room, or else to a new process. When a player enters a room,
+//! its handler asks the keeper to move the connection to the handler that serves the others in the room. The keeper
+//! sends the socket to the next handler, and then asks the present one to release the connection, which it does in
+//! one store in the record. So a connection has exactly one handler at every moment.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
-use crate::process::admission::Refusal;
 use crate::process::ipc::HandlerMessage;
+use crate::process::keeper::Keeper;
 use crate::process::keeper::handlers::HandlerEntry;
-use crate::process::keeper::spawn::SpawnError;
-use crate::process::keeper::{HeldConnection, Keeper};
-use crate::state::connections::Kind;
-use shmem::sys::clock::now_ms;
-use shmem::sys::process::{ForkError, ProcessId};
+use shmem::sys::process::ProcessId;
 use shmem::sys::sockets::SendOutcome;
 
 impl Keeper {
-    /// A connection that was just accepted.
-    pub(crate) fn accept_connection(&mut self, kind: Kind, order: u64, socket: OwnedFd) {
-        let socket = TcpStream::from(socket);
-        // A client that has gone already has no address any more.
-        let peer = socket
-            .peer_addr()
-            .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-        let socket = OwnedFd::from(socket);
-        let Some((index, record)) = self.claim_slot(kind, peer) else {
-            log::error!("no connection slot is free");
-            self.refuse(kind, &socket, Refusal::Full);
-            return;
-        };
-        record.set_order(order);
-        self.held.insert(index, HeldConnection::new(socket));
-        self.slot().occupancy(kind).hold_new();
-        let shares = kind == Kind::Game && self.assigns_connections();
-        if shares && self.assign_to_running_handler(index) {
-            self.spares.client_came(self.handlers.idle(), now_ms());
-            return;
-        }
-        if shares {
-            self.spares.client_came(0, now_ms());
-        }
-        if let Err(error) = self.spawn_handler(vec![index], false, shares) {
-            log::error!("cannot fork a handler: {error}");
-            if matches!(error, SpawnError::Fork(ForkError::Identify(_))) {
-                // It was there, and may have greeted: what it held is the ticker's to free. The client comes again.
-                return self.abandon_connection(index);
-            }
-            if let Some(held) = self.held.remove(&index) {
-                self.refuse(kind, &held.socket, Refusal::NoResources);
-            }
-            self.free_slot(index, kind);
-        }
-    }
-
-    /// What handlers have to say of their connections.
+    /// Looks at the connections of which handlers have notified this keeper.
     pub(crate) fn process_notifications(&mut self) {
         let memory = self.context.memory;
         let first = memory.connections_of_keeper(self.index).start;
@@ -76,7 +35,8 @@ impl Keeper {
         }
     }
 
-    /// If the connection's handler has handed it over, it is the other's from now on.
+    /// Makes the handler in the connection's record its handler, if that is another than before: the move is
+    /// complete.
     pub(crate) fn complete_move(&mut self, index: u32) {
         let record = self.context.memory.connections.at(index);
         let (Some(handler), Some(held)) = (record.handler(), self.held.get_mut(&index)) else {
@@ -86,24 +46,24 @@ impl Keeper {
             return;
         }
         let from = std::mem::replace(&mut held.handler, handler.pid);
-        self.handlers.change(from, |entry| entry.move_out(index));
+        self.handlers.update(from, |entry| entry.move_out(index));
         self.cancel_move(index);
-        // Promised or not, it has it.
+        // It has the connection, whether this keeper expected that or not.
         match self.ensure_tracked(handler, record.handler_build()) {
             Ok(true) => {
                 self.handlers
-                    .change(handler.pid, |entry| entry.add_connection(index));
+                    .update(handler.pid, |entry| entry.add_connection(index));
             }
             Ok(false) => self.replace_dead(handler, vec![index]),
             Err(error) => {
-                log::error!("cannot watch handler {handler}, which has taken a connection over: {error}");
+                log::error!("cannot watch handler {handler}, to which a connection has moved: {error}");
                 self.requeue_adoption(index);
             }
         }
     }
 
-    /// A client asks to be served where another one is. Its next handler gets the socket before its present one is asked to let go:
-    /// somebody has it at every moment.
+    /// Begins to move a connection to the handler of another one. That handler gets the socket before the present one
+    /// is asked to release the connection, so that one of them has it at every moment.
     fn start_move(&mut self, index: u32, other: u32) {
         let (Some(held), Some(to)) = (self.held.get(&index), self.held.get(&other)) else {
             return;
@@ -112,8 +72,8 @@ impl Keeper {
         if from == to || held.moves_to == Some(to) || !self.handlers.can_receive_move(to) {
             return;
         }
-        let asked = self.handlers.get(from).filter(|entry| entry.channel.is_some());
-        let Some(present) = asked.map(|entry| entry.process) else {
+        let present = self.handlers.get(from).filter(|entry| entry.channel.is_some());
+        let Some(present) = present.map(|entry| entry.process) else {
             return;
         };
         let connection = self.context.memory.connections.at(index).reference(index);
@@ -128,34 +88,34 @@ impl Keeper {
         if let Some(held) = self.held.get_mut(&index) {
             held.moves_to = Some(to);
         }
-        let hand_over = HandlerMessage::MoveTo { connection, to: next }.encode();
-        let asks = self.handlers.get(from).and_then(|entry| entry.channel.as_ref());
-        if !asks.is_some_and(|asks| matches!(asks.send(&hand_over, &[]), Ok(SendOutcome::Sent))) {
+        let move_to = HandlerMessage::MoveTo { connection, to: next }.encode();
+        let channel = self.handlers.get(from).and_then(|entry| entry.channel.as_ref());
+        if !channel.is_some_and(|channel| matches!(channel.send(&move_to, &[]), Ok(SendOutcome::Sent))) {
             // It stays where it is.
             self.cancel_move(index);
         }
     }
 
-    /// A handler that was promised the connection does not get it.
+    /// The handler that the connection was to move to does not get it.
     pub(crate) fn cancel_move(&mut self, index: u32) {
-        let promised_to = self.held.get_mut(&index).and_then(|held| held.moves_to.take());
-        if let Some(other) = promised_to {
-            self.handlers.change(other, |entry| entry.move_out(index));
+        let moves_to = self.held.get_mut(&index).and_then(|held| held.moves_to.take());
+        if let Some(other) = moves_to {
+            self.handlers.update(other, |entry| entry.move_out(index));
         }
     }
 
-    fn assign_to_running_handler(&mut self, index: u32) -> bool {
+    pub(super) fn assign_to_running_handler(&mut self, index: u32) -> bool {
         while let Some(pid) = self.handlers.pick_for_new_connection() {
             if self.assign(index, pid) {
                 return true;
             }
-            // It is dead, or has too much to do: it is given nothing more.
-            self.handlers.change(pid, |entry| entry.channel = None);
+            // It is dead or overloaded: it gets no further connections.
+            self.handlers.update(pid, |entry| entry.channel = None);
         }
         false
     }
 
-    /// Gives a connection to a handler that is there. Says whether that was possible.
+    /// Gives a connection to a running handler. Says whether that was possible.
     fn assign(&mut self, index: u32, pid: u32) -> bool {
         let record = self.context.memory.connections.at(index);
         let serve = HandlerMessage::Serve {
@@ -167,12 +127,13 @@ impl Keeper {
         if let Some(held) = self.held.get_mut(&index) {
             held.handler = pid;
         }
-        // Not before it was sent: if this process died in between, the handler would be waited for that had never heard of it.
+        // Only after the message was sent: if this process died in between, the record would name a handler that
+        // never hears of it.
         record.set_handler(handler, self.context.build);
         true
     }
 
-    /// Sends a connection's socket to a handler, which has one client more from now on.
+    /// Sends a connection's socket to a handler, which from now on counts it as its own.
     fn send_socket(&mut self, index: u32, pid: u32, message: HandlerMessage) -> Option<ProcessId> {
         let socket = self.held.get(&index)?.socket.as_fd();
         let send = |entry: &mut HandlerEntry| {
@@ -188,6 +149,6 @@ impl Keeper {
             entry.add_connection(index);
             Some(entry.process)
         };
-        self.handlers.change(pid, send).flatten()
+        self.handlers.update(pid, send).flatten()
     }
 }

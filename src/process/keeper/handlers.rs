@@ -1,4 +1,4 @@
-//! A keeper's handlers, and which of them could serve one client more.
+//! A keeper's handlers, and which of them can serve one connection more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -8,41 +8,41 @@ use crate::limits::PLACES_FOR_MOVES_ONE_IN;
 use shmem::sys::process::ProcessId;
 use shmem::sys::sockets::Channel;
 
-/// A handler.
+/// One handler, as its keeper knows it.
 pub(crate) struct HandlerEntry {
     pub(crate) process: ProcessId,
-    /// Indices of the connections that it serves, or was promised.
+    /// Indices of the connections that it serves, or that are moving to it.
     pub(crate) connections: Vec<u32>,
-    /// Where it is given more. `None`: it serves those it has, and ends with them.
+    /// By which it gets further connections. `None`: it serves those that it has, and then exits.
     pub(crate) channel: Option<Channel>,
-    /// Tells of its end, where it is not this process's child.
+    /// Becomes readable when it exits; `None` if it is a child of this process.
     pub(crate) pidfd: Option<OwnedFd>,
-    /// It was killed to be replaced by one of the new program: nobody is to blame.
+    /// It was killed to be replaced by one that runs the new program, which is not a crash.
     pub(crate) is_replaced: bool,
-    /// Clients that it may yet be given in its life.
+    /// Connections that it may still be given before it is to exit.
     pub(crate) connections_left: u32,
 }
 
 impl HandlerEntry {
-    /// One that was given its connections at its birth.
+    /// A handler that was forked with these connections.
     pub(crate) fn new(
         process: ProcessId,
         connections: Vec<u32>,
         channel: Option<Channel>,
         config: &Config,
     ) -> Self {
-        let taken = u32::try_from(connections.len()).unwrap_or(u32::MAX);
+        let given = u32::try_from(connections.len()).unwrap_or(u32::MAX);
         Self {
             process,
             connections,
             channel,
             pidfd: None,
             is_replaced: false,
-            connections_left: config.handler_life.saturating_sub(taken),
+            connections_left: config.handler_life.saturating_sub(given),
         }
     }
 
-    /// It serves this connection, too, or was promised it.
+    /// It serves this connection too, or the connection is moving to it.
     pub(crate) fn add_connection(&mut self, index: u32) {
         if !self.connections.contains(&index) {
             self.connections.push(index);
@@ -55,13 +55,14 @@ impl HandlerEntry {
         self.connections.retain(|other| *other != index);
     }
 
-    /// The same of one that goes on elsewhere: it has not used a place up.
+    /// As [`Self::remove_connection`], but the connection lives on elsewhere: it does not count towards the handler's
+    /// life.
     pub(crate) fn move_out(&mut self, index: u32) {
         self.remove_connection(index);
         self.connections_left = self.connections_left.saturating_add(1);
     }
 
-    /// Whether it may be given somebody, as far as its places do not decide that.
+    /// Whether it may be given a connection, if it has room.
     fn is_available(&self) -> bool {
         self.channel.is_some() && self.connections_left > 0
     }
@@ -70,24 +71,24 @@ impl HandlerEntry {
 /// All handlers of a keeper, by pid.
 pub(crate) struct HandlerSet {
     entries: BTreeMap<u32, HandlerEntry>,
-    /// Those with somebody to serve and a place for somebody new.
+    /// Those that serve connections and have room for a new one.
     partly_filled: BTreeSet<u32>,
-    /// Those with nobody to serve who could have somebody.
+    /// Those that serve no connection and may be given one.
     idle: BTreeSet<u32>,
-    places: usize,
+    capacity: usize,
     capacity_for_new: usize,
 }
 
 impl HandlerSet {
-    /// Nobody yet.
+    /// An empty set.
     pub(crate) fn new(config: &Config) -> Self {
-        let places = config.clients_per_handler;
+        let capacity = config.clients_per_handler;
         Self {
             entries: BTreeMap::new(),
             partly_filled: BTreeSet::new(),
             idle: BTreeSet::new(),
-            places: places as usize,
-            capacity_for_new: (places - places / PLACES_FOR_MOVES_ONE_IN) as usize,
+            capacity: capacity as usize,
+            capacity_for_new: (capacity - capacity / PLACES_FOR_MOVES_ONE_IN) as usize,
         }
     }
 
@@ -103,15 +104,15 @@ impl HandlerSet {
         self.entries.get(&pid)
     }
 
-    pub(crate) fn enter(&mut self, entry: HandlerEntry) {
+    pub(crate) fn insert(&mut self, entry: HandlerEntry) {
         let pid = entry.process.pid;
         self.entries.insert(pid, entry);
-        self.sort(pid);
+        self.reindex(pid);
     }
 
     pub(crate) fn remove(&mut self, pid: u32) -> Option<HandlerEntry> {
         let entry = self.entries.remove(&pid);
-        self.sort(pid);
+        self.reindex(pid);
         entry
     }
 
@@ -121,23 +122,23 @@ impl HandlerSet {
         std::mem::take(&mut self.entries).into_values()
     }
 
-    /// Changes something about a handler, if it is one of these.
-    pub(crate) fn change<R>(&mut self, pid: u32, change: impl FnOnce(&mut HandlerEntry) -> R) -> Option<R> {
-        let changed = self.entries.get_mut(&pid).map(change);
-        self.sort(pid);
-        changed
+    /// Changes a handler, if it is in the set.
+    pub(crate) fn update<R>(&mut self, pid: u32, update: impl FnOnce(&mut HandlerEntry) -> R) -> Option<R> {
+        let result = self.entries.get_mut(&pid).map(update);
+        self.reindex(pid);
+        result
     }
 
-    /// Who is to have somebody new: the first that has others already and a place, so that places are filled before processes are
-    /// used up; else one that is idle.
+    /// Which handler gets a new connection: one that already serves some and has room, so that processes are filled
+    /// before another is used; else one that is idle.
     pub(crate) fn pick_for_new_connection(&self) -> Option<u32> {
         self.partly_filled.first().or(self.idle.first()).copied()
     }
 
-    /// Whether a client of another handler's could be moved to this one.
+    /// Whether a connection of another handler can move to this one.
     pub(crate) fn can_receive_move(&self, pid: u32) -> bool {
-        let has_place = |entry: &HandlerEntry| entry.is_available() && entry.connections.len() < self.places;
-        self.entries.get(&pid).is_some_and(has_place)
+        let has_room = |entry: &HandlerEntry| entry.is_available() && entry.connections.len() < self.capacity;
+        self.entries.get(&pid).is_some_and(has_room)
     }
 
     /// How many are idle.
@@ -145,19 +146,19 @@ impl HandlerSet {
         u32::try_from(self.idle.len()).unwrap_or(u32::MAX)
     }
 
-    /// One that is idle: the one that has been there the longest, as far as pids tell.
+    /// An idle one: the oldest, as far as pids tell.
     pub(crate) fn first_idle(&self) -> Option<u32> {
         self.idle.first().copied()
     }
 
-    fn sort(&mut self, pid: u32) {
+    fn reindex(&mut self, pid: u32) {
         self.partly_filled.remove(&pid);
         self.idle.remove(&pid);
         let Some(entry) = self.entries.get_mut(&pid) else {
             return;
         };
         if entry.connections.is_empty() && entry.connections_left == 0 {
-            // It ends when it sees that nothing will come.
+            // It exits when it sees its channel closed.
             entry.channel = None;
         }
         if !entry.is_available() {

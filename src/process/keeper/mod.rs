@@ -1,19 +1,22 @@
-//! A keeper: holds a duplicate of each of its clients' sockets, and sees to it that each has a handler, again and again if need be.
+//! A keeper: holds a duplicate of each of its connections' sockets, and replaces the handler of a connection whenever
+//! it dies.
 //!
-//! It must never register a client's socket in its poll (events would wake it for every byte of a thousand clients), never take
-//! a lock (a stuck lobby must not keep handlers from being replaced), and never run game or protocol code (nothing a client
-//! sends can kill it). It keeps few pages and few files, since every fork copies them.
+//! It must never register a client's socket in its poll: events would wake it for every byte of a thousand clients.
+//! It must never take a lock: a process stuck under one would keep handlers from being replaced. It must never read
+//! what a client sends, or run a game: nothing a client does can kill it. (The one message of the protocol that it
+//! writes is a refusal, when it has no slot or no process for a new connection.) It keeps few pages and few
+//! descriptors, since every fork copies them.
 
 mod adoption;
 mod assign;
 mod handlers;
 mod liveness;
 mod prefork;
+mod receive;
 mod spawn;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,27 +25,23 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
-use crate::limits::{ACCEPT_RETRY_MS, HANDSHAKE_BYTES_MAX, MAKE_WAY_TIMEOUT_MS, NEWCOMERS_AT_ONCE_MAX};
+use crate::limits::MAKE_WAY_TIMEOUT_MS;
 use crate::maintenance::crash_policy::CrashHistory;
-use crate::process::admission::Refusal;
-use crate::process::ipc::KeeperMessage;
 use crate::process::keeper::handlers::HandlerSet;
 use crate::process::keeper::prefork::PreforkPolicy;
 use crate::process::keeper::spawn::PendingRespawn;
-use crate::process::listener::send_refusal;
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
-use crate::state::connections::{Claim, ConnectionRecord, KINDS, Kind};
+use crate::process::watchdog::progress::ProgressMarks;
+use crate::state::connections::{Claim, KINDS, Kind};
 use crate::state::header::KeeperSlot;
 use shmem::sys::clock::now_ms;
-use shmem::sys::process::ProcessId;
 use shmem::sys::signals::Signals;
-use shmem::sys::sockets::{ChannelError, ReceiveOutcome, receive_into};
 
 const CONNECTIONS: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const DOORBELL: Token = Token(2);
 const LIFELINE: Token = Token(3);
-/// From here on: the end of an adopted handler, by its pid.
+/// Tokens from here on: the exit of an adopted handler, by its pid.
 const FIRST_ADOPTED: usize = 16;
 
 /// The role's entry.
@@ -51,7 +50,8 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     let mine = &ipc.keepers[start.index as usize];
     let mut keep = vec![
         mine.receiver.as_fd(),
-        // For the handlers: who outlives this process offers itself to the next. And for this process, when it makes way.
+        // Handlers that outlive this process offer their sockets to the next keeper here, and so does this process
+        // when it is replaced.
         mine.sender.as_fd(),
         ipc.lifeline.as_fd(),
         ipc.ready.as_fd(),
@@ -59,7 +59,7 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     // For the handlers, which inherit them.
     keep.extend(ipc.doorbells.for_clients());
     start.close_all_except(&keep)?;
-    // SIGUSR1 is blocked for the handlers' sake: they inherit the mask, and may be sent it before they listen.
+    // SIGUSR1 is blocked because handlers inherit the mask: they may be sent it before they read signals.
     let signals = Signals::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1])?;
     let mut keeper = Keeper::new(start, signals)?;
     start.report_ready();
@@ -69,7 +69,7 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
 struct Keeper {
     context: Context,
     liveness: LivenessHandle,
-    watch: liveness::HandlerMarks,
+    progress_marks: ProgressMarks,
     index: u32,
     epoch: u32,
     signals: Signals,
@@ -77,38 +77,40 @@ struct Keeper {
     /// By the connection's index.
     held: HashMap<u32, HeldConnection>,
     handlers: HandlerSet,
-    /// Connections that have lost their handlers and have no other yet.
+    /// Connections that have lost their handler and have no other yet.
     pending_respawns: VecDeque<PendingRespawn>,
-    spares: PreforkPolicy,
+    prefork: PreforkPolicy,
     /// Slots that were free when this process last looked.
     free: Vec<u32>,
-    /// Connections of a former keeper's, until their sockets have come: from itself, or from the handlers that live on.
+    /// Connections of a former keeper whose sockets have not arrived yet, from that keeper or from the handlers that
+    /// outlived it.
     to_adopt: Vec<u32>,
-    /// Connections of theirs whose handlers have not been asked in this round: of each handler the first, and how many it has.
+    /// Handlers of theirs that were not asked for sockets in this round: the first connection of each, and how many
+    /// it has.
     handlers_to_request: VecDeque<(u32, usize)>,
-    /// When the next round begins.
+    /// When the next round begins, in milliseconds of the monotonic clock.
     next_adoption_round_ms: u64,
-    /// Adopted handlers that run the program before an upgrade, by pid.
+    /// Pids of adopted handlers that run the program before an upgrade.
     outdated: VecDeque<u32>,
     /// When the next of them is replaced.
     replace_outdated_at_ms: u64,
-    /// When connections are taken again, after there were more than one look takes or resources were wanting: those that wait are not
-    /// announced anew.
+    /// When to receive connections again: set after a full batch, or when resources ran out. The poll does not
+    /// announce them again.
     receive_again_at_ms: Option<u64>,
-    /// Another keeper is to take this one's place, as soon as everybody has a handler, and at this time at the latest.
+    /// Another keeper replaces this one as soon as every connection has a handler, and at this time at the latest.
     transfer_deadline_ms: Option<u64>,
-    /// Connections that it has left in the channel for the next.
+    /// Connections that are in the channel for the next keeper.
     transferred: HashSet<u32>,
-    /// When what is left is killed; set when the server stops.
+    /// When the remaining handlers are killed; set when the server stops.
     stop_by_ms: Option<u64>,
 }
 
-/// A connection in this keeper's hands.
+/// A connection that this keeper holds.
 struct HeldConnection {
     socket: OwnedFd,
-    /// Pid of its handler. 0: it has none at this moment.
+    /// Pid of its handler; 0 while it has none.
     handler: u32,
-    /// Pid of the handler that was promised it, and has it as soon as its present one lets go.
+    /// Pid of the handler that it moves to, as soon as the present one has released it.
     moves_to: Option<u32>,
     crash_history: CrashHistory,
 }
@@ -124,7 +126,7 @@ impl HeldConnection {
     }
 }
 
-/// What there is to do.
+#[derive(PartialEq, Eq)]
 enum Event {
     Connections,
     Children,
@@ -139,7 +141,7 @@ impl Keeper {
         let context = start.context;
         let mine = &context.ipc.keepers[start.index as usize];
         let slot = &context.memory.header.keepers[start.index as usize];
-        // From here on the connections of a predecessor are known to be nobody's.
+        // From here on the connections of a predecessor count as not held.
         let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         let outliving = context.memory.outliving(start.index);
         for kind in KINDS {
@@ -147,7 +149,7 @@ impl Keeper {
         }
         slot.handlers.store(0, Ordering::Relaxed);
         slot.spare_handlers.store(0, Ordering::Relaxed);
-        // An operator's connection is not adopted: it holds nothing, and is made again in a moment.
+        // An operator's connection is not adopted: it has no state, and the operator connects again.
         let is_held = |index: &u32| {
             let record = context.memory.connections.at(*index);
             record.kind() == Kind::Game && record.claimed() == Claim::Held
@@ -173,7 +175,7 @@ impl Keeper {
         Ok(Self {
             context,
             liveness: start.liveness(),
-            watch: liveness::HandlerMarks::default(),
+            progress_marks: ProgressMarks::default(),
             index: start.index,
             epoch,
             signals,
@@ -181,7 +183,7 @@ impl Keeper {
             held: HashMap::new(),
             handlers: HandlerSet::new(context.config),
             pending_respawns: VecDeque::new(),
-            spares: PreforkPolicy::new(context.config.spare_handlers, now_ms()),
+            prefork: PreforkPolicy::new(context.config.spare_handlers, now_ms()),
             free: Vec::new(),
             to_adopt,
             handlers_to_request: VecDeque::new(),
@@ -199,7 +201,7 @@ impl Keeper {
         let mut events = Events::with_capacity(16);
         self.receive_connections()?;
         loop {
-            self.watch_handlers();
+            self.check_liveness();
             self.request_sockets();
             self.replace_outdated();
             if self.receive_again_at_ms.is_some_and(|at_ms| at_ms <= now_ms()) {
@@ -222,33 +224,10 @@ impl Keeper {
             let tokens: Vec<Token> = events.iter().map(mio::event::Event::token).collect();
             for token in tokens {
                 for event in self.events_of(token)? {
-                    match event {
-                        // If they are to be taken again anyway, others come first; if this process makes way, the next takes them.
-                        Event::Connections
-                            if self.receive_again_at_ms.is_some() || self.transfer_deadline_ms.is_some() => {}
-                        Event::Connections => self.receive_connections()?,
-                        Event::Children => self.reap_handlers(),
-                        Event::AdoptedExited(pid) => self.on_adopted_exit(pid),
-                        Event::Doorbell => {
-                            self.context.ipc.doorbells.keepers[self.index as usize].clear();
-                            self.forward_attention();
-                            self.process_notifications();
-                        }
-                        // How they have died is known here; the next keeper sees only that they are dead.
-                        Event::Stop if !self.server_is_stopping() => {
-                            self.reap_handlers();
-                            self.receive_again_at_ms = None;
-                            self.transfer_deadline_ms = Some(now_ms() + MAKE_WAY_TIMEOUT_MS);
-                        }
-                        Event::Stop => {
-                            if self.transfer_deadline_ms.take().is_some() {
-                                // Those that wait were left for the next keeper, which will not come.
-                                self.receive_again_at_ms = Some(now_ms());
-                            }
-                            self.stop();
-                        }
-                        Event::SupervisorGone => return Ok(1),
+                    if event == Event::SupervisorGone {
+                        return Ok(1);
                     }
+                    self.on_event(event)?;
                 }
             }
             if let Some(stop_by_ms) = self.stop_by_ms {
@@ -261,6 +240,37 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    fn on_event(&mut self, event: Event) -> io::Result<()> {
+        match event {
+            // A connection that is received later anyway waits for the events before it, or for the next keeper.
+            Event::Connections
+                if self.receive_again_at_ms.is_some() || self.transfer_deadline_ms.is_some() => {}
+            Event::Connections => self.receive_connections()?,
+            Event::Children => self.reap_handlers(),
+            Event::AdoptedExited(pid) => self.on_adopted_exit(pid),
+            Event::Doorbell => {
+                self.context.ipc.doorbells.keepers[self.index as usize].clear();
+                self.forward_attention();
+                self.process_notifications();
+            }
+            // Only this process sees the exit status. The next keeper sees that the handler is dead, but not why.
+            Event::Stop if !self.server_is_stopping() => {
+                self.reap_handlers();
+                self.receive_again_at_ms = None;
+                self.transfer_deadline_ms = Some(now_ms() + MAKE_WAY_TIMEOUT_MS);
+            }
+            Event::Stop => {
+                if self.transfer_deadline_ms.take().is_some() {
+                    // These were left for the next keeper, which is not started any more.
+                    self.receive_again_at_ms = Some(now_ms());
+                }
+                self.stop();
+            }
+            Event::SupervisorGone => {}
+        }
+        Ok(())
     }
 
     fn events_of(&self, token: Token) -> io::Result<Vec<Event>> {
@@ -289,7 +299,7 @@ impl Keeper {
     fn poll_timeout(&self) -> Option<Duration> {
         let replace_ms =
             (!self.outdated.is_empty()).then(|| self.replace_outdated_at_ms.saturating_sub(now_ms()).max(1));
-        let take_again_ms = self
+        let receive_again_ms = self
             .receive_again_at_ms
             .map(|at_ms| at_ms.saturating_sub(now_ms()));
         let stop_ms = self
@@ -298,127 +308,13 @@ impl Keeper {
         self.adoption_due_ms()
             .into_iter()
             .chain(replace_ms)
-            .chain(take_again_ms)
+            .chain(receive_again_ms)
             .chain(stop_ms)
-            .chain(self.watch_again_ms())
-            .chain(self.spares_due_ms())
+            .chain(self.liveness_due_ms())
+            .chain(self.prefork_due_ms())
             .chain(self.respawn_due_ms())
             .min()
             .map(Duration::from_millis)
-    }
-
-    /// Takes what waits in the channel: from the listener, from handlers that live on, and from a predecessor.
-    fn receive_connections(&mut self) -> io::Result<()> {
-        let mut by_dead_handler = HashMap::new();
-        let taken = self.receive_messages(&mut by_dead_handler);
-        for (dead, connections) in by_dead_handler {
-            self.replace_dead(dead, connections);
-        }
-        taken
-    }
-
-    /// Those whose handlers have died meanwhile are collected, so that a set of them has one successor.
-    fn receive_messages(&mut self, by_dead_handler: &mut HashMap<ProcessId, Vec<u32>>) -> io::Result<()> {
-        let ipc = self.context.ipc;
-        let channel = &ipc.keepers[self.index as usize].receiver;
-        let slot = self.slot();
-        let sent_before = KINDS.map(|kind| slot.sent(kind));
-        let mut message = [0; KeeperMessage::BYTES_MAX];
-        self.receive_again_at_ms = None;
-        let mut newcomers = 0;
-        loop {
-            // Whoever has lost a handler comes in between. (Who is adopted counts for nothing here: if its handler died now, nobody
-            // would know.)
-            if newcomers == NEWCOMERS_AT_ONCE_MAX {
-                self.receive_again_at_ms = Some(now_ms());
-                return Ok(());
-            }
-            self.liveness.report();
-            match channel.receive(&mut message) {
-                Ok(ReceiveOutcome::Message { bytes, descriptors }) => {
-                    match KeeperMessage::decode(&message[..bytes]) {
-                        Some(KeeperMessage::New { kind, number, order }) => {
-                            for socket in descriptors {
-                                newcomers += 1;
-                                self.accept_connection(kind, order, socket);
-                                // One of them is here; whatever is missing before it is so for good.
-                                let new = slot.occupancy(kind).set_taken_up_to(number);
-                                self.count_lost(new.saturating_sub(1));
-                            }
-                        }
-                        Some(KeeperMessage::Adopt { connections }) => {
-                            for (connection, socket) in connections.into_iter().zip(descriptors) {
-                                if let Some(dead) = self.adopt(connection, socket) {
-                                    by_dead_handler.entry(dead).or_default().push(connection.index());
-                                }
-                            }
-                        }
-                        None => log::error!("a message to the keeper was malformed"),
-                    }
-                }
-                Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => break,
-                // Nothing is lost: all that wait there are taken in a moment.
-                Err(error @ ChannelError::System { .. }) => {
-                    log::error!(
-                        "cannot take connections from the listener: {error}; trying again in {ACCEPT_RETRY_MS} ms"
-                    );
-                    self.receive_again_at_ms = Some(now_ms() + ACCEPT_RETRY_MS);
-                    return Ok(());
-                }
-                // A new client sees a reset and tries again. Whom a handler serves is asked for again.
-                Err(error) => log::error!("sockets were lost on their way here: {error}"),
-            }
-        }
-        // All that were sent before have come, or will not: a predecessor has died over them.
-        for (kind, sent) in KINDS.into_iter().zip(sent_before) {
-            self.count_lost(slot.occupancy(kind).set_taken_up_to(sent));
-        }
-        slot.settle();
-        Ok(())
-    }
-
-    /// Connections that a predecessor had in hand when it died, or whose descriptor did not come.
-    fn count_lost(&self, connections: u32) {
-        let lost = &self.context.memory.header.lost_before_greeting_total;
-        lost.fetch_add(connections.into(), Ordering::Relaxed);
-    }
-
-    fn refuse(&self, kind: Kind, socket: &OwnedFd, refusal: Refusal) {
-        self.context
-            .memory
-            .header
-            .refused_total
-            .fetch_add(1, Ordering::Relaxed);
-        send_refusal(kind, socket, refusal);
-        // Closed with bytes unread, the kernel would send a reset, and the reason could be lost.
-        let mut ignored = [0; HANDSHAKE_BYTES_MAX];
-        let _ = receive_into(socket, &mut ignored);
-    }
-
-    fn claim_slot(&mut self, kind: Kind, peer: SocketAddr) -> Option<(u32, &'static ConnectionRecord)> {
-        let memory = self.context.memory;
-        loop {
-            // What was free when it was noted may be in use again.
-            while let Some(index) = self.free.pop() {
-                let record = memory.connections.at(index);
-                if record.claim(kind, peer, self.epoch, now_ms()) {
-                    return Some((index, record));
-                }
-            }
-            let touched = memory.touched_connections_of_keeper(self.index);
-            let is_free = |index: &u32| memory.connections.at(*index).claimed() == Claim::Free;
-            self.free.extend(touched.clone().filter(is_free));
-            if self.free.is_empty() {
-                let all = memory.connections_of_keeper(self.index);
-                if touched.end == all.end {
-                    return None;
-                }
-                memory
-                    .keeper_of(touched.end)
-                    .set_slots_touched(touched.end + 1 - all.start);
-                self.free.push(touched.end);
-            }
-        }
     }
 
     /// What others see of this keeper.
@@ -426,7 +322,7 @@ impl Keeper {
         &self.context.memory.header.keepers[self.index as usize]
     }
 
-    /// Makes the handlers look at their flags for whom somebody has left word.
+    /// Signals the handlers of all connections whose flags another process has set.
     fn forward_attention(&self) {
         let first = self.context.memory.connections_of_keeper(self.index).start;
         let words = &self.slot().attention;
@@ -434,7 +330,7 @@ impl Keeper {
             let mut bits = word.swap(0, Ordering::AcqRel);
             while bits != 0 {
                 if !self.signal_handler(first + word_index * 64 + bits.trailing_zeros()) {
-                    // The ticker rings again while word is left.
+                    // The ticker rings this keeper again while a bit is set.
                     word.fetch_or(bits & bits.wrapping_neg(), Ordering::AcqRel);
                 }
                 bits &= bits - 1;
@@ -442,13 +338,13 @@ impl Keeper {
         }
     }
 
-    /// Sends a handler the signal that makes it look at its flags: one of this process's, or a predecessor's that lives on. False if that
+    /// Makes a connection's handler look at its flags, whether it is this keeper's or a predecessor's. False if that
     /// must be tried again.
     fn signal_handler(&self, index: u32) -> bool {
         let Some(handler) = self.context.memory.connections.at(index).handler() else {
             return true;
         };
-        // One that is dead needs no nudge: its successor looks at everything.
+        // A dead handler needs no signal: its successor looks at everything.
         let sent = handler.send_signal(Signal::SIGUSR1);
         if let Err(error) = &sent {
             log::warn!("cannot signal handler {handler}: {error}");

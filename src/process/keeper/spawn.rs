@@ -99,7 +99,7 @@ impl Keeper {
             }
         }
         self.handlers
-            .enter(HandlerEntry::new(process, connections, mine, context.config));
+            .insert(HandlerEntry::new(process, connections, mine, context.config));
         Ok(())
     }
 
@@ -109,21 +109,21 @@ impl Keeper {
         if !self.assigns_connections() || self.stop_by_ms.is_some() {
             return;
         }
-        let beyond_need = self.spares.beyond_need(self.handlers.idle(), now);
-        self.retire_idle(beyond_need);
-        for _ in 0..self.spares.missing(self.handlers.idle(), now) {
+        let to_retire = self.prefork.to_retire(self.handlers.idle(), now);
+        self.retire_idle(to_retire);
+        for _ in 0..self.prefork.to_fork(self.handlers.idle(), now) {
             if let Err(error) = self.spawn_handler(Vec::new(), false, true) {
                 log::warn!("cannot fork a handler ahead: {error}");
-                self.spares.fork_failed(now);
+                self.prefork.fork_failed(now);
             }
         }
     }
 
     /// When spares are to be looked at again, in milliseconds from now.
-    pub(crate) fn spares_due_ms(&self) -> Option<u64> {
+    pub(crate) fn prefork_due_ms(&self) -> Option<u64> {
         let now = now_ms();
         let due_ms = match self.assigns_connections() && self.stop_by_ms.is_none() {
-            true => self.spares.due_ms(self.handlers.idle(), now)?,
+            true => self.prefork.due_ms(self.handlers.idle(), now)?,
             false => return None,
         };
         Some(due_ms.saturating_sub(now))
@@ -134,7 +134,7 @@ impl Keeper {
         for _ in 0..count.min(self.handlers.idle()) {
             if let Some(pid) = self.handlers.first_idle() {
                 // It ends when it sees that nothing will come.
-                self.handlers.change(pid, |entry| entry.channel = None);
+                self.handlers.update(pid, |entry| entry.channel = None);
             }
         }
     }
@@ -152,7 +152,7 @@ impl Keeper {
                         .get(pid)
                         .and_then(|entry| entry.connections.iter().find(is_its));
                     if let Some(index) = its_first {
-                        self.report_handler(*index);
+                        self.report_hang(*index);
                     }
                 }
             }
@@ -185,7 +185,7 @@ impl Keeper {
             if exit.is_some_and(|exit| exit != Exit::Code(0)) {
                 log::warn!("handler {} died, which had nobody to serve", entry.process);
                 // If it could not even begin, nor will the next.
-                self.spares.fork_failed(now_ms());
+                self.prefork.fork_failed(now_ms());
             }
             return;
         }
@@ -214,7 +214,7 @@ impl Keeper {
             return;
         };
         self.handlers
-            .change(held.handler, |entry| entry.remove_connection(index));
+            .update(held.handler, |entry| entry.remove_connection(index));
         let kind = self.context.memory.connections.at(index).kind();
         self.free_slot(index, kind);
     }

@@ -11,6 +11,7 @@
 //! It must never take a lock: it would wait for those it is to judge. What it reads of shared memory are atomics.
 
 pub(crate) mod hang_detector;
+pub(crate) mod progress;
 mod targets;
 
 use crate::limits::{REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_LOOK_MS, WATCHDOG_PULSE_LOOK_MS};

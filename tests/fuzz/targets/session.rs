@@ -2,12 +2,12 @@
 //! consistent afterwards. The first byte says where the stream is cut, and whether the handler dies there.
 #![no_main]
 
-#[path = "../../actors/mod.rs"]
-mod actors;
+#[path = "../../harness/mod.rs"]
+mod harness;
 
 use std::sync::OnceLock;
 
-use actors::{Actor, World};
+use harness::{Actor, World};
 use forkade::testing::state::connections::Phase;
 use forkade::testing::state::layout::Capacity;
 use forkade::testing::frontends::dispatch::{Handshake, Next};

@@ -6,8 +6,8 @@ use forkade::testing::maintenance::expiry;
 use forkade::testing::session::{Farewell, Resume, Wanted};
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token};
 
-use super::{Person, Run};
-use crate::actors::Actor;
+use super::{Run, TextClient};
+use crate::harness::Actor;
 
 impl Run {
     pub(super) fn hello(&mut self) {
@@ -49,7 +49,7 @@ impl Run {
         self.model.add(who.clone());
         self.model.talk.add(&name);
         let slot = Some(actor.slot);
-        let person = Person {
+        let person = TextClient {
             name,
             token,
             record,

@@ -1,4 +1,4 @@
-//! One client's connection: bytes in until a frame is whole, bytes out as far as the kernel takes them.
+//! One client's connection: input until a frame is complete, output as far as the kernel accepts it.
 
 use std::io::{self, Read, Write};
 
@@ -9,16 +9,16 @@ use mio::net::TcpStream;
 /// See the module's documentation.
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// The beginning of what is not whole yet.
+    /// The start of an incomplete frame.
     pub(crate) input: Vec<u8>,
     output: Vec<u8>,
-    /// So much of the output the kernel has.
+    /// Bytes of the output that the kernel has accepted.
     sent: usize,
-    /// The preamble has come.
+    /// The preamble has arrived.
     pub(crate) is_opened: bool,
     pub(crate) room: Option<usize>,
-    /// Bytes of the client's stream that were dealt with, for the answers to pings.
-    pub(crate) taken_in: u64,
+    /// Bytes of the client's stream that were handled, for the answers to pings.
+    pub(crate) handled_bytes: u64,
 }
 
 impl Connection {
@@ -30,21 +30,22 @@ impl Connection {
             sent: 0,
             is_opened: false,
             room: None,
-            taken_in: 0,
+            handled_bytes: 0,
         }
     }
 
-    /// Reads all there is.
+    /// Reads all available input.
     ///
     /// # Errors
-    /// When the connection is over.
+    /// When the connection is lost.
     pub(crate) fn read(&mut self, buffer: &mut [u8], end_announced: bool) -> io::Result<()> {
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.input.extend_from_slice(&buffer[..count]);
-                    // As in every edge-triggered loop: a short read says that nothing is left, unless the end is.
+                    // Edge-triggered events: a short read shows that nothing is left, except the end of the
+                    // stream.
                     if count < buffer.len() && !end_announced {
                         return Ok(());
                     }
@@ -65,15 +66,15 @@ impl Connection {
         Ok(())
     }
 
-    /// Queues a frame that is ready, for one of many recipients.
+    /// Queues an encoded frame, which goes to many recipients.
     pub(crate) fn queue_frame(&mut self, frame: &[u8]) {
         self.output.extend_from_slice(frame);
     }
 
-    /// Writes what is queued, as far as the kernel takes it. (The poll reports when it takes more.)
+    /// Writes the queued output as far as the kernel accepts it. The poll reports when it accepts more.
     ///
     /// # Errors
-    /// When the connection is over.
+    /// When the connection is lost.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while self.sent < self.output.len() {
             match self.stream.write(&self.output[self.sent..]) {

@@ -1,9 +1,10 @@
-//! The floor under every server that relays messages: one process, one mio loop, no lobby and no isolation.
+//! The simplest server that relays messages: one process, one mio loop, no lobby and no isolation.
 //!
-//! It understands just so much of the wire as the relay workload needs: greet, make a room, join it, act, ping, goodbye. It
-//! checks nothing beyond what keeps it running: any client may join any room, sessions cannot be resumed, streams are
-//! not kept, nobody is timed out, and a client that does not read makes its output grow. Whatever breaks the rules loses its connection.
-//! What Forkade does beyond this is what it costs more.
+//! It implements only the part of the wire protocol that the relay workload needs: the handshake, creating
+//! and joining a room, acting, pings and the goodbye. It checks only what keeps it running: any client may
+//! join any room, sessions cannot be resumed, streams are not stored, no client times out, and the output of
+//! a client that does not read grows without limit. A client that breaks the protocol loses its connection.
+//! The difference to Forkade is the cost of Forkade's features.
 
 #![forbid(unsafe_code)]
 
@@ -24,10 +25,11 @@ use crate::relay::Relay;
 const LISTENER: Token = Token(usize::MAX);
 const EVENTS_AT_ONCE: usize = 1024;
 const READ_BYTES: usize = 64 * 1024;
-/// As Forkade's.
+/// The backlog of Forkade.
 const BACKLOG: i32 = 1024;
 
-/// Serves on a free port of 127.0.0.1 until the process is ended by a signal, and says on stdout, in one line of JSON, where.
+/// Serves on a free port of 127.0.0.1 until a signal ends the process. Prints a ready line in JSON with the
+/// address on stdout.
 pub fn main() -> ExitCode {
     match serve() {
         Ok(never) => match never {},
@@ -78,7 +80,7 @@ fn accept(listener: &TcpListener, poll: &Poll, relay: &mut Relay) -> io::Result<
         match listener.accept() {
             Ok((mut stream, _)) => {
                 stream.set_nodelay(true)?;
-                let client = relay.free_place();
+                let client = relay.free_index();
                 poll.registry().register(
                     &mut stream,
                     Token(client),
@@ -88,7 +90,7 @@ fn accept(listener: &TcpListener, poll: &Poll, relay: &mut Relay) -> io::Result<
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            // Without descriptors there is no floor to be measured.
+            // Without descriptors nothing can be measured.
             Err(error) => return Err(error),
         }
     }

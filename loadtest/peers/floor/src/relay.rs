@@ -1,4 +1,4 @@
-//! All connections and rooms, and what a message does.
+//! All connections and rooms, and the handling of messages.
 
 use std::io;
 
@@ -13,11 +13,11 @@ use mio::event::Event;
 
 use crate::connection::Connection;
 
-/// The game that it plays.
+/// The only game.
 const GAME: &str = "relay";
-/// No more members of a room can be named.
+/// The wire cannot name more members of a room.
 const SEATS_MAX: u8 = 255;
-/// Nobody is timed out; this only says how often clients need to give signs of life.
+/// No client times out; this only tells clients how often to send heartbeats.
 const HEARTBEAT_TIMEOUT_MS: u32 = 30_000;
 const PREAMBLE_BYTES: usize = 8;
 
@@ -36,20 +36,20 @@ struct Room {
 }
 
 impl Relay {
-    /// Where the next connection goes.
-    pub(crate) fn free_place(&mut self) -> usize {
+    /// The index of the next connection.
+    pub(crate) fn free_index(&mut self) -> usize {
         self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
         })
     }
 
-    /// A connection is there.
+    /// Enters a connection.
     pub(crate) fn enter(&mut self, client: usize, connection: Connection) {
         self.connections[client] = Some(connection);
     }
 
-    /// The poll reported something of a client.
+    /// Handles an event of the poll.
     pub(crate) fn ready(&mut self, client: usize, event: &Event, buffer: &mut [u8]) {
         let Some(connection) = &mut self.connections[client] else {
             return;
@@ -64,7 +64,7 @@ impl Relay {
         }
     }
 
-    /// Deals with all frames that are whole.
+    /// Handles all complete frames.
     fn handle_input(&mut self, client: usize) -> io::Result<()> {
         let Some(connection) = &mut self.connections[client] else {
             return Ok(());
@@ -101,13 +101,13 @@ impl Relay {
         Ok(())
     }
 
-    /// Does what one message asks for. Errors end the connection.
+    /// Handles one message. An error ends the connection.
     fn handle(&mut self, client: usize, message: ClientMessage, frame_bytes: usize) -> io::Result<()> {
         let Some(connection) = &mut self.connections[client] else {
             return Ok(());
         };
         if !matches!(message, ClientMessage::Hello { .. }) {
-            connection.taken_in += frame_bytes as u64;
+            connection.handled_bytes += frame_bytes as u64;
         }
         match message {
             ClientMessage::Hello { name, .. } => connection.queue(&welcome(client, name)),
@@ -121,11 +121,11 @@ impl Relay {
             }
             ClientMessage::Act { action, .. } => self.relay(client, action),
             ClientMessage::Ping { nonce } => {
-                let received = connection.taken_in;
+                let received = connection.handled_bytes;
                 connection.queue(&ServerMessage::Pong { nonce, received })
             }
             ClientMessage::Confirm { .. } => Ok(()),
-            // A goodbye, or something that there is not here.
+            // A goodbye, or a message that is not supported.
             _ => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
@@ -142,7 +142,7 @@ impl Relay {
         connection.queue(&ServerMessage::Joined { request, snapshot })
     }
 
-    /// Hands a payload to all in its sender's room. The frame is made once.
+    /// Relays a payload to all members of its sender's room. The frame is encoded once.
     fn relay(&mut self, client: usize, payload: Vec<u8>) -> io::Result<()> {
         let room = self.connections[client].as_ref().and_then(|from| from.room);
         let Some(room) = room.and_then(|room| self.rooms.get_mut(room)) else {
@@ -165,7 +165,7 @@ impl Relay {
                 continue;
             };
             connection.queue_frame(&frame);
-            // The sender's own is flushed with whatever else it gets.
+            // The sender's own copy is flushed with its other output.
             if member != client && connection.flush().is_err() {
                 self.drop_client(member);
             }

@@ -1,5 +1,5 @@
-//! Plots as SVG. Colours are written as plain values that the page's style sheet replaces by its own, of the light or the dark
-//! scheme.
+//! Plots as SVG. Colours are written as plain values, which the page's style sheet replaces by those of the
+//! light or the dark scheme.
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
@@ -12,14 +12,14 @@ const LABEL_WIDTH: u32 = 76;
 const MARGIN: u32 = 10;
 const LAST_LABEL_WIDTH: u32 = 70;
 const FONT: (&str, u32) = ("sans-serif", 13);
-/// For text and axes, and for the lines behind everything.
+/// Colours of text and of the grid.
 const INK: RGBColor = RGBColor(0x10, 0x10, 0x10);
 const GRID: RGBColor = RGBColor(0xE0, 0xE0, 0xE0);
 
 /// The unit of latencies.
 pub(crate) const MILLISECONDS: &str = "ms";
 
-/// A plot could not be drawn.
+/// Why a plot could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot draw a plot: {0}")]
 pub(crate) struct PlotError(String);
@@ -30,7 +30,7 @@ impl<Cause: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<Cause>> f
     }
 }
 
-/// The colours of lines. `style.css` has them once more, by these values.
+/// The colours of lines. `style.css` selects by these values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Colour {
     Blue,
@@ -54,7 +54,7 @@ impl Colour {
         Self::Teal,
     ];
 
-    /// Its name in the style sheet.
+    /// Its variable in the style sheet.
     pub(crate) const fn variable(self) -> &'static str {
         match self {
             Self::Blue => "--blue",
@@ -78,10 +78,10 @@ impl Colour {
     }
 }
 
-/// Something over the seconds of the load, or over numbers of clients.
+/// A plot over the seconds of the load, or over numbers of clients.
 #[derive(Debug)]
 pub(crate) struct Plot {
-    /// Where the axis along ends.
+    /// The end of the horizontal axis.
     x_max: f64,
     x_unit: &'static str,
     unit: &'static str,
@@ -107,7 +107,7 @@ impl Plot {
         }
     }
 
-    /// Each step upwards is ten times as much.
+    /// Makes the vertical axis logarithmic.
     pub(crate) fn logarithmic(self) -> Self {
         Self {
             logarithmic: true,
@@ -115,7 +115,7 @@ impl Plot {
         }
     }
 
-    /// Draws it, with faint upright lines at `marks`.
+    /// Draws the plot, with faint vertical lines at `marks`.
     pub(crate) fn draw(&self, series: &[Series<'_>], marks: &[f64]) -> Result<String, PlotError> {
         let values = || {
             series
@@ -172,7 +172,7 @@ impl Plot {
             for (colour, _, points) in series {
                 let line = colour.value().stroke_width(2);
                 chart.draw_series(LineSeries::new(points.iter().copied(), line))?;
-                // Over numbers of clients there are few points, and what lies between them was not measured.
+                // Over numbers of clients there are few points, and nothing was measured between them.
                 if points.len() == 1 || self.x_unit.is_empty() {
                     let mark = |point: &(f64, f64)| Circle::new(*point, 3, colour.value().filled());
                     chart.draw_series(points.iter().map(mark))?;
@@ -183,7 +183,7 @@ impl Plot {
     }
 }
 
-/// For each role a row with a mark at each of these times.
+/// A row for each role with a mark at each of its times.
 pub(crate) fn kill_strip(seconds: f64, marks: &[(f64, &str)]) -> Result<String, PlotError> {
     let mut roles: Vec<&str> = marks.iter().map(|(_, role)| *role).collect();
     roles.sort_unstable();
@@ -218,9 +218,9 @@ pub(crate) fn kill_strip(seconds: f64, marks: &[(f64, &str)]) -> Result<String, 
     })
 }
 
-/// Milliseconds over the share of all messages, the axis stretched towards the last ones.
+/// Milliseconds over the share of all messages; the axis is stretched towards the largest shares.
 pub(crate) fn percentiles(curves: &[Series<'_>]) -> Result<String, PlotError> {
-    // The share 0.99 lies at 1 / (1 - 0.99) = 100, 0.999 at 1000.
+    // The share 0.99 is drawn at 1 / (1 - 0.99) = 100, 0.999 at 1000.
     let stretched = |points: &Vec<(f64, f64)>| -> Vec<(f64, f64)> {
         points
             .iter()
@@ -237,7 +237,7 @@ pub(crate) fn percentiles(curves: &[Series<'_>]) -> Result<String, PlotError> {
     svg(HEIGHT, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(MARGIN)
-            // For half of the last label.
+            // Room for half of the last label.
             .margin_right(LAST_LABEL_WIDTH / 2)
             .x_label_area_size(26)
             .y_label_area_size(LABEL_WIDTH)
@@ -262,7 +262,7 @@ pub(crate) fn percentiles(curves: &[Series<'_>]) -> Result<String, PlotError> {
     })
 }
 
-/// Draws on an area of the page's width.
+/// Draws on an area as wide as the page.
 fn svg(
     height: u32,
     draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), PlotError>,
@@ -275,7 +275,7 @@ fn svg(
     Ok(svg)
 }
 
-/// The powers of ten around all values.
+/// The powers of ten that enclose all values.
 fn decades(values: impl Iterator<Item = f64> + Clone) -> std::ops::Range<f64> {
     let positive = values.filter(|value| *value > 0.0);
     let lowest = positive.clone().fold(f64::INFINITY, f64::min);
@@ -287,7 +287,7 @@ fn decades(values: impl Iterator<Item = f64> + Clone) -> std::ops::Range<f64> {
     low..10_f64.powf(highest.log10().ceil()).max(low * 10.0)
 }
 
-/// A share on the stretched axis: 100 is "99 %".
+/// The label of a share on the stretched axis: 100 is "99 %".
 fn share(at: f64) -> String {
     let percent = 100.0 - 100.0 / at;
     let digits = (at.log10().round() - 2.0).max(0.0);
@@ -300,7 +300,7 @@ fn share(at: f64) -> String {
     format!("{percent:.digits$} %")
 }
 
-/// A value with its unit: thousands of milliseconds are seconds.
+/// A value with its unit; thousands of milliseconds are shown as seconds.
 fn label(value: f64, unit: &str) -> String {
     match unit {
         MILLISECONDS if value >= 1000.0 => format!("{} s", number(value / 1000.0)),
@@ -308,7 +308,7 @@ fn label(value: f64, unit: &str) -> String {
     }
 }
 
-/// With as many digits as it takes to tell one label from the next, and no more.
+/// With as many digits as distinguish one label from the next.
 fn number(value: f64) -> String {
     match value.abs() {
         large if large >= 10_000.0 => format!("{} k", number(value / 1000.0)),
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn decades_reach_around_all_values() {
+    fn decades_enclose_all_values() {
         assert_eq!(decades([0.2, 3.0, 38.0].into_iter()), 0.1..100.0);
         assert_eq!(decades([5.0].into_iter()), 1.0..10.0);
         assert_eq!(decades([].into_iter()), 0.1..1.0);

@@ -1,4 +1,4 @@
-//! What a pair must know of the game that it plays.
+//! The rules of a game, as a pair needs them.
 
 use std::fmt;
 
@@ -6,29 +6,30 @@ use forkade_protocol::Outcome;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A position of a game for two in which each move marks one cell for good. Its encoding is the game's view. The rules are
-/// written a second time on purpose: the server's own cannot vouch for themselves.
+/// A position of a game for two in which each move marks one cell for good. Its encoding is the game's view.
+/// The rules are implemented a second time on purpose, so that errors of the server's implementation are
+/// found.
 pub(crate) trait Board:
     fmt::Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + 'static
 {
     /// The game's name on the wire.
     const GAME: &'static str;
 
-    /// The position before the first move, which is the seat `next`'s.
+    /// The position before the first move; seat `next` moves first.
     fn empty(next: u8) -> Self;
     /// The seat to move, while the match is not over.
     fn next(&self) -> u8;
-    /// Makes a move; gives the cell that it marks, or nothing if the rules forbid it.
+    /// Makes a move. Returns the cell that it marks, or `None` if the rules forbid it.
     fn play(&mut self, seat: u8, action: u8) -> Option<Mark>;
-    /// What an event of the game says.
+    /// Decodes an event of the game.
     fn event(data: &[u8]) -> Option<Mark>;
-    /// How many moves led here.
+    /// How many moves have been made.
     fn moves_made(&self) -> usize;
-    /// The moves that are open to whoever is to move.
+    /// The legal moves of the seat to move.
     fn actions(&self) -> Vec<u8>;
-    /// How the match has ended, if it has.
+    /// The result of the match, if it is over.
     fn outcome(&self) -> Option<Outcome>;
-    /// The event that says this.
+    /// Encodes the event of a move.
     #[cfg(test)]
     fn encode_event(mark: Mark) -> Vec<u8>;
 }
@@ -37,6 +38,6 @@ pub(crate) trait Board:
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(super) seat: u8,
-    /// Numbered as the game likes.
+    /// The numbering depends on the game.
     pub(super) cell: u8,
 }

@@ -1,4 +1,5 @@
-//! The rules of connect four, written a second time on purpose: the server's own cannot vouch for themselves.
+//! The rules of connect four, implemented a second time on purpose, so that errors of the server's
+//! implementation are found.
 
 use forkade_protocol::{Outcome, codec};
 use serde::{Deserialize, Serialize};
@@ -7,17 +8,18 @@ use super::board::{Board, Mark};
 
 const COLUMNS: u8 = 7;
 const ROWS: u8 = 6;
-/// In a row, to win.
+/// Discs in a row to win.
 const FOUR: usize = 4;
 
-/// A position. Its encoding is the game's view: the rows from the bottom, in each the columns from the left, and the seat to move.
+/// A position. Its encoding is the game's view: the rows from the bottom, in each the columns from the left,
+/// and the seat to move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Connect4 {
     rows: [[Option<u8>; COLUMNS as usize]; ROWS as usize],
     next: u8,
 }
 
-/// The game's event: a disc has come to rest.
+/// The game's event: a disc was dropped.
 #[derive(Serialize, Deserialize)]
 struct Dropped {
     seat: u8,
@@ -74,7 +76,7 @@ impl Board for Connect4 {
     fn outcome(&self) -> Option<Outcome> {
         let owner = |row, column| {
             let seat = self.disc(row, column)?;
-            // To the right, up, and both slants; each line is met at its lower or left end.
+            // To the right, up, and both diagonals; each line is found from its lower or left end.
             let wins = [(0, 1), (1, 0), (1, 1), (1, -1)].iter().any(|(up, right)| {
                 (1..FOUR).all(|step| {
                     let along =
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn four_win_upright_level_and_on_both_slants_and_three_do_not() {
+    fn four_in_a_vertical_horizontal_or_diagonal_row_win_and_three_do_not() {
         let won = |seat| Some(Outcome::Won { seats: vec![seat] });
         assert_eq!(after(&[0, 1, 0, 1, 0, 1]).outcome(), None);
         assert_eq!(after(&[0, 1, 0, 1, 0, 1, 0]).outcome(), won(0));
@@ -141,8 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_does_not_run_around_the_edge() {
-        // The ends of one row and the beginning of the next.
+    fn a_line_does_not_wrap_around_the_edge() {
+        // The end of one row and the start of the next.
         assert_eq!(after(&[4, 4, 5, 5, 6, 6, 0, 0]).outcome(), None);
     }
 

@@ -1,4 +1,5 @@
-//! Two clients who play each other: what they do next, and whether what they are told is what was played.
+//! Two clients that play each other: what they do next, and whether the events they receive are those of the
+//! moves that were played.
 
 use std::collections::BTreeSet;
 
@@ -17,58 +18,58 @@ pub(super) struct Pair<B> {
     number: u32,
     stage: Stage,
     players: [Player<B>; 2],
-    /// The current match as it was really played: the moves that were sent.
+    /// The moves of the current match that were sent.
     moves: Vec<Move>,
     board: B,
-    /// Moves of all matches before. A move's number is this plus its place in `moves`.
+    /// Number of moves of all matches before. The number of a move is this plus its index in `moves`.
     moves_before: u64,
     /// Numbers of moves that the server refused.
     refused: BTreeSet<u64>,
-    /// Receipts of moves still to come, as far as known.
+    /// Outstanding receipts of moves, as far as known.
     under_way: u64,
     random: Random,
 }
 
-/// What a pair is about.
+/// What a pair is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Both have said that they want to play; not both have seen the match begin.
+    /// Both have sent that they are ready; not both have seen the match start.
     Starting,
     Playing,
-    /// The match is over and there will be no further one.
+    /// The match is over and no further one follows.
     Idle,
-    /// Both leave the room; so many are still in it.
+    /// Both leave the room; `remaining` members are still in it.
     Leaving {
         remaining: u8,
     },
-    /// Member 0 makes a new room.
+    /// Member 0 creates a new room.
     Creating,
     /// Member 1 joins it.
     Joining,
-    /// Something happened that must not (counted as a mismatch): these two play no more.
+    /// A check failed (counted as a mismatch); the pair plays no more.
     Failed,
 }
 
-/// One member's own picture of the match.
+/// One member's own view of the match.
 #[derive(Debug)]
 struct Player<B> {
     client: ClientIndex,
     seat: u8,
     board: B,
-    /// Whether it has seen the current match begin, and end.
+    /// Whether it has seen the current match start, and end.
     started: bool,
     finished: bool,
-    /// It has decided to move and has not seen that move come back.
+    /// It has decided to move and has not received that move yet.
     moving: bool,
-    /// Not before this time may it move again, in nanoseconds.
+    /// Earliest time of its next move, in nanoseconds.
     may_move_ns: u64,
     checker: SequenceChecker,
     last_request: u32,
 }
 
 impl<B> Player<B> {
-    /// When it may move. With a rate that is one of its own evenly spaced times: if whoever had to wait for the server
-    /// moved at once, one stall would make all pairs move in step from then on.
+    /// The time of its next move. With a rate, that is one of its own evenly spaced times: if members that
+    /// waited for the server moved at once, one stall would synchronize all pairs from then on.
     fn next_due_ns(&self, now_ns: u64, interval_ns: u64) -> u64 {
         match now_ns.checked_sub(self.may_move_ns) {
             Some(late_ns) if interval_ns > 0 => {
@@ -113,7 +114,7 @@ impl<B: Board> Pair<B> {
         }
     }
 
-    /// Begins the first match, in the room where both are.
+    /// Begins the first match, in the room that both are in.
     pub(super) fn start(&mut self, now_ns: u64, shared: &SharedState, actions: &mut Actions) {
         for player in &mut self.players {
             // Spread over the interval: otherwise all pairs would move at once.
@@ -139,7 +140,7 @@ impl<B: Board> Pair<B> {
         };
         let seat = player.seat;
         let Some(mark) = self.board.play(seat, action) else {
-            // The member's picture allowed this move, so the picture is wrong.
+            // The member's board allowed this move, so that board is wrong.
             self.fail(shared);
             return;
         };
@@ -191,7 +192,7 @@ impl<B: Board> Pair<B> {
         self.schedule_move(member, now_ns, shared, actions);
     }
 
-    /// Whether nothing is awaited from the server (but what only follows from a further move).
+    /// Whether nothing is expected from the server, except consequences of further moves.
     pub(super) fn is_idle(&self) -> bool {
         match self.stage {
             Stage::Playing => self.under_way == 0 && self.board.outcome().is_none(),
@@ -200,7 +201,7 @@ impl<B: Board> Pair<B> {
         }
     }
 
-    /// Receipts of moves that have not come.
+    /// Receipts of moves that have not arrived.
     pub(super) fn lost(&self) -> u64 {
         let sent = self.moves_before + self.moves.len() as u64;
         self.players
@@ -219,7 +220,8 @@ impl<B: Board> Pair<B> {
         }
     }
 
-    /// The match begins for one member. Its picture may contain moves already: the other may have seen it begin earlier.
+    /// The match starts for one member. Its snapshot may contain moves already, because the other member may
+    /// have seen the start earlier.
     fn on_started(
         &mut self,
         member: usize,
@@ -258,7 +260,7 @@ impl<B: Board> Pair<B> {
         }
     }
 
-    /// One member has been told of the move at `index`.
+    /// One member has received the move at `index`.
     fn observe(
         &mut self,
         member: usize,
@@ -287,7 +289,8 @@ impl<B: Board> Pair<B> {
         observation
     }
 
-    /// The match is over for one member; `outcome` is what it was told. When it is for both, the next one begins.
+    /// The match is over for one member, with the `outcome` that it received. When it is over for both, the
+    /// next one begins.
     fn on_finished(
         &mut self,
         member: usize,
@@ -357,8 +360,8 @@ impl<B: Board> Pair<B> {
         }
     }
 
-    /// The member was told where it stands instead of what happened. The checker sees what was skipped as lost; here
-    /// the pair only finds its way back.
+    /// The member has received a snapshot instead of the events since. The checker counts the skipped moves
+    /// as lost; here the pair only continues.
     fn on_resync(
         &mut self,
         member: usize,
@@ -387,7 +390,8 @@ impl<B: Board> Pair<B> {
         }
     }
 
-    /// Puts a member into the match as the server pictures it, and gives how many of the moves played are contained.
+    /// Sets a member's board to the server's snapshot. Returns how many of the sent moves the snapshot
+    /// contains.
     fn apply_snapshot(
         &mut self,
         member: usize,
@@ -400,7 +404,7 @@ impl<B: Board> Pair<B> {
             return None;
         };
         if !self.players.iter().any(|player| player.started) {
-            // A new match: nobody can have moved in it.
+            // A new match: no move can have been made in it.
             self.moves_before += self.moves.len() as u64;
             self.moves.clear();
             self.board = B::empty(view.next());
@@ -427,7 +431,7 @@ impl<B: Board> Pair<B> {
         Some(contained)
     }
 
-    /// The server refused something, and everything asked of it was legal.
+    /// The server refused a request, although all requests are legal.
     fn on_rejected(&mut self, member: usize, shared: &mut SharedState) {
         let player = &self.players[member];
         shared.counts.rejected += 1;
@@ -448,7 +452,7 @@ impl<B: Board> Pair<B> {
         self.stage = Stage::Failed;
     }
 
-    /// If it is the member's turn, by its own picture, it will move as soon as its rate allows.
+    /// If it is the member's turn by its own board, it moves as soon as its rate allows.
     fn schedule_move(&mut self, member: usize, now_ns: u64, shared: &mut SharedState, actions: &mut Actions) {
         let player = &mut self.players[member];
         let is_to_move = player.started

@@ -1,4 +1,4 @@
-//! A pair plays against a referee that a test may tamper with.
+//! A pair plays on a simulated server whose messages a test may change.
 
 use std::collections::VecDeque;
 
@@ -12,15 +12,15 @@ use crate::options::Options;
 
 const END_NS: u64 = 1_000_000;
 
-/// A room for one pair, by the server's rules; it answers into queues that a test may tamper with.
-struct Referee<B> {
+/// A room for one pair, by the server's rules. It answers into a queue.
+struct SimulatedServer<B> {
     board: B,
     phase: Phase,
     ready: [bool; 2],
     queue: VecDeque<(ClientIndex, ServerMessage)>,
 }
 
-impl<B: Board> Referee<B> {
+impl<B: Board> SimulatedServer<B> {
     fn new() -> Self {
         Self {
             board: B::empty(0),
@@ -102,7 +102,7 @@ impl<B: Board> Referee<B> {
     }
 }
 
-/// Both games, for what must hold in each.
+/// Runs a test for both games.
 macro_rules! in_both_games {
     ($test:ident) => {
         $test::<TicTacToe>();
@@ -110,22 +110,22 @@ macro_rules! in_both_games {
     };
 }
 
-/// One pair plays until `matches` are over. `tamper` may change the `n`th message that a client gets, drop it, or
-/// double it.
+/// One pair plays until `matches` are over. `tamper` may change, drop or duplicate the `n`th message to a
+/// client.
 fn play<B: Board>(
     matches: u64,
     mut tamper: impl FnMut(usize, ServerMessage) -> Vec<ServerMessage>,
 ) -> Figures {
     let plan = Options::plan_for_test(&["--workload", B::GAME, "--clients", "2", "--rate", "0"]);
     let mut workload = Duel::<B>::new(&plan);
-    let (mut referee, mut actions) = (Referee::<B>::new(), Actions::default());
+    let (mut server, mut actions) = (SimulatedServer::<B>::new(), Actions::default());
     workload.start(0, END_NS, &mut actions);
     let mut count = 0;
     loop {
         for (client, message) in actions.sends.drain(..) {
-            referee.take(client, message);
+            server.take(client, message);
         }
-        let Some((client, message)) = referee.queue.pop_front() else {
+        let Some((client, message)) = server.queue.pop_front() else {
             break;
         };
         for told in tamper(count, message) {
@@ -140,7 +140,7 @@ fn play<B: Board>(
 }
 
 #[test]
-fn many_matches_are_played_in_turn_and_nothing_is_amiss() {
+fn many_matches_are_played_in_turn_without_errors() {
     fn test<B: Board>() {
         let figures = play::<B>(50, |_, message| vec![message]);
         assert!((50..=51).contains(&figures.counts.matches), "{figures:?}");
@@ -175,7 +175,7 @@ fn a_wrong_result_is_a_mismatch() {
 }
 
 #[test]
-fn a_move_that_nobody_made_is_a_mismatch() {
+fn a_move_that_no_player_made_is_a_mismatch() {
     fn test<B: Board>() {
         let data = B::encode_event(Mark { seat: 0, cell: 41 });
         let forged = ServerMessage::Event {
@@ -195,7 +195,7 @@ fn a_move_that_nobody_made_is_a_mismatch() {
 }
 
 #[test]
-fn a_move_told_twice_is_a_duplicate_and_play_goes_on() {
+fn a_move_received_twice_is_a_duplicate_and_play_continues() {
     fn test<B: Board>() {
         let figures = play::<B>(3, |_, message| match message {
             ServerMessage::Event {
@@ -212,9 +212,9 @@ fn a_move_told_twice_is_a_duplicate_and_play_goes_on() {
 }
 
 #[test]
-fn a_move_that_is_never_told_is_lost_and_leaves_the_pair_waiting() {
+fn a_move_that_is_never_received_is_lost_and_leaves_the_pair_waiting() {
     fn test<B: Board>() {
-        // The messages: two of the start, then each move to both.
+        // The messages: two for the start, then each move to both.
         let figures = play::<B>(
             1,
             |count, message| if count == 3 { vec![] } else { vec![message] },
@@ -253,9 +253,10 @@ fn a_refused_request_is_a_mismatch_but_the_refused_move_is_not_lost() {
 }
 
 #[test]
-fn a_beginning_that_contains_the_first_move_counts_it_as_told() {
+fn a_start_that_contains_the_first_move_counts_it_as_received() {
     fn test<B: Board>() {
-        // The second player hears late that the match began: its picture has the move, and the event does not come.
+        // The second player receives the start late: its snapshot contains the move, and the event is
+        // dropped.
         let mut late = None;
         let figures = play::<B>(1, |count, message| match (count, message) {
             (1, ServerMessage::Started { snapshot }) => {
@@ -272,7 +273,7 @@ fn a_beginning_that_contains_the_first_move_counts_it_as_told() {
                 let mark = B::event(&data).unwrap();
                 let mut snapshot = late.take().unwrap();
                 let mut board = B::empty(0);
-                // A first disc falls to the bottom, where cells are numbered like columns.
+                // A first disc falls to the bottom row, whose cells are numbered like columns.
                 assert_eq!(board.play(mark.seat, mark.cell), Some(mark));
                 snapshot.view = codec::encode(&board).unwrap();
                 vec![ServerMessage::Started { snapshot }]

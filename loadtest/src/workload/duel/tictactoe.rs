@@ -1,4 +1,5 @@
-//! The rules of tic-tac-toe, written a second time on purpose: the server's own cannot vouch for themselves.
+//! The rules of tic-tac-toe, implemented a second time on purpose, so that errors of the server's
+//! implementation are found.
 
 use forkade_protocol::{Outcome, codec};
 use serde::{Deserialize, Serialize};
@@ -78,7 +79,7 @@ impl Board for TicTacToe {
         }
     }
 
-    /// Cells that nobody has marked.
+    /// The free cells.
     fn actions(&self) -> Vec<u8> {
         (0_u8..)
             .zip(&self.cells)

@@ -1,4 +1,4 @@
-//! What a client of the lobby asks for next, and how that is put into words.
+//! Generates the next random request of a client, and its message.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,14 @@ use super::member::RequestKind;
 use super::model::{CreatedRoom, Model, QUICK_GAME};
 use crate::workload::{Actions, ClientIndex};
 
-/// Games of the rooms that are made; nobody in them gets ready, so their matches do not begin (relay's begins with the room).
+/// Games of the rooms. No player gets ready, so the matches do not start (except relay's, which starts with
+/// the room).
 const GAMES: [&str; 4] = ["relay", "tictactoe", "connect4", QUICK_GAME];
-/// No room has this id: the server's begin with a generation above 0.
+/// No room has this id: the server's ids contain a generation above 0.
 const NO_ROOM: RoomId = RoomId(0);
 
 impl Lobby {
-    /// A client asks for something, whatever comes to its mind.
+    /// Sends a random request of a client.
     pub(super) fn send_random_request(
         &mut self,
         client: ClientIndex,
@@ -60,7 +61,7 @@ impl Lobby {
         let has_passcode = self.random.below(4) == 0;
         RequestKind::Create(CreatedRoom {
             game: game.to_owned(),
-            // Its end keeps one name from being contained in another.
+            // The semicolon keeps one name from being part of another.
             name: format!("{}{};", self.tag, self.rooms_created),
             seats: 2,
             passcode: has_passcode.then(|| format!("open {}", self.rooms_created)),
@@ -71,7 +72,7 @@ impl Lobby {
         match self.random_room() {
             Some(room) => RequestKind::Join { room, spectate },
             None => {
-                // The first of all makes a room; with none there is nothing to limit.
+                // The first client creates a room; without rooms their number needs no limit.
                 self.create(client)
             }
         }
@@ -129,7 +130,7 @@ impl Lobby {
     }
 }
 
-/// How a request is put into words; nothing for a renewal, which is none.
+/// The message of a request; `None` for a new player, which needs no request.
 pub(super) fn message(
     kind: &RequestKind,
     request: u32,
@@ -174,7 +175,7 @@ pub(super) fn message(
         RequestKind::Invalid { code, room } => ClientMessage::JoinRoom {
             request,
             room: room.unwrap_or(NO_ROOM),
-            passcode: (*code == RejectCode::WrongPasscode).then(|| "let me in".to_owned()),
+            passcode: (*code == RejectCode::WrongPasscode).then(|| "wrong passcode".to_owned()),
         },
         RequestKind::Find { name, .. } => ClientMessage::ListRooms {
             request,

@@ -1,4 +1,4 @@
-//! Whether an answer is possible, given what was asked for and what is known.
+//! Whether an answer is possible, given the request and the model.
 
 use forkade_protocol::{RejectCode, RoomId, RoomSummary, Snapshot};
 
@@ -29,7 +29,7 @@ impl Lobby {
         let result = match &pending.kind {
             RequestKind::Create(created) => {
                 self.count_detail("created");
-                // A quick match may have brought somebody in already, who has told of it.
+                // A quick match may have put another client into the room, whose answer came first.
                 let may_have_company = created.game == QUICK_GAME && created.passcode.is_none();
                 let is_new =
                     snapshot.seats.iter().flatten().count() == 1 && self.model.room(snapshot.room).is_none();
@@ -43,7 +43,9 @@ impl Lobby {
                 if is_it && (is_new || may_have_company) {
                     Ok(())
                 } else {
-                    Err(format!("client {client} made {created:?} and got {snapshot:?}"))
+                    Err(format!(
+                        "client {client} created {created:?} and got {snapshot:?}"
+                    ))
                 }
             }
             RequestKind::Join { room, spectate } => {
@@ -81,13 +83,13 @@ impl Lobby {
             _ => None,
         };
         self.on_joined(own, snapshot, now_ns, pending.kind);
-        // Only now: a room with neither members nor seekers has closed.
+        // Only after the join is entered: a room with neither members nor pending joins counts as closed.
         if let Some(room) = pending_join {
             self.model.end_pending_join(room, now_ns);
         }
     }
 
-    /// A client is in a room now.
+    /// Enters that a client is in a room.
     pub(super) fn on_joined(
         &mut self,
         (client, name): (ClientIndex, String),
@@ -97,7 +99,7 @@ impl Lobby {
     ) {
         let created = || match kind {
             RequestKind::Create(created) => created,
-            // Somebody's whom the quick match has found, or made for it.
+            // A room that the quick match has found or created.
             _ => CreatedRoom {
                 game: snapshot.game.clone(),
                 name: snapshot.name.clone(),
@@ -126,7 +128,7 @@ impl Lobby {
     ) {
         let sent_ns = pending.sent_ns;
         let result = match pending.kind {
-            // A server lets each player ask for so much and no more; a closed loop may come that far.
+            // A server limits each player's request rate, which a closed loop may reach.
             _ if code == RejectCode::TooFast => {
                 self.count_detail("too_fast");
                 if let RequestKind::Join { room, .. } = pending.kind {
@@ -166,7 +168,7 @@ impl Lobby {
         self.check(result);
     }
 
-    /// Gives where the list goes on, and what it has shown so far, if it does.
+    /// Checks one page of a list. If the list has further pages, returns the request for the next one.
     pub(super) fn check_list(
         &mut self,
         client: ClientIndex,
@@ -191,10 +193,10 @@ impl Lobby {
                     .model
                     .room(room)
                     .is_some_and(|room| room.is_certain(pending.sent_ns));
-                // Rooms made by quick matches share a name, and may fill more than a page.
+                // Rooms created by quick matches share a name, and may fill more than a page.
                 if must_be_there && next.is_none() && !rooms.iter().any(|summary| summary.room == room) {
                     self.check(Err(format!(
-                        "client {client} did not find {name:?}, and somebody is in it"
+                        "client {client} did not find {name:?}, and a client is in it"
                     )));
                 }
                 None
@@ -224,7 +226,7 @@ impl Lobby {
                     .collect();
                 for name in missing {
                     self.check(Err(format!(
-                        "client {client} was given a list without {name:?}, and somebody is in it"
+                        "client {client} was given a list without {name:?}, and a client is in it"
                     )));
                 }
                 None
@@ -257,7 +259,7 @@ impl Lobby {
                 "client {client} was given a list of {game} with {summary:?}"
             ));
         }
-        // A room of ours that nobody is known to be in: somebody is about to be, or to have been.
+        // A room of this run without a known member is being created, or has just closed.
         let is_ours = summary.name.starts_with(&self.tag) && (game != QUICK_GAME || summary.passcode);
         let is_known = self.model.room(summary.room).is_some() || self.model.is_closed(summary.room);
         let is_being_made = || {
@@ -270,7 +272,7 @@ impl Lobby {
         };
         if is_ours && !is_known && !is_being_made() {
             return Err(format!(
-                "client {client} was given a list with {:?}, which was gone long ago",
+                "client {client} was given a list with {:?}, which had closed long before",
                 summary.name
             ));
         }

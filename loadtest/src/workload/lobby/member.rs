@@ -1,4 +1,4 @@
-//! One client of the lobby workload: where it is, what it has seen there, and what it has asked for.
+//! One client of the lobby workload: its view of its room, and its pending request.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -9,27 +9,27 @@ use super::model::{CheckResult, CreatedRoom};
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Member {
-    /// As the server has cleaned it.
+    /// Its name, as the server normalized it.
     pub(super) name: String,
     pub(super) view: Option<RoomView>,
     pub(super) pending: Option<PendingRequest>,
-    /// Times at which it should have asked for something and was still waiting for the answer before.
+    /// Times of requests that became due while another request was pending.
     pub(super) backlog: VecDeque<u64>,
     /// Number of the last request.
     pub(super) request: u32,
 }
 
-/// Where a client is, and the room as it has seen it.
+/// The room of a client, as the client has seen it.
 #[derive(Debug)]
 pub(super) struct RoomView {
     pub(super) room: RoomId,
     /// Number of the last event.
     event: u64,
-    /// Who sits where.
+    /// The player at each seat.
     pub(super) seats: Vec<Option<String>>,
 }
 
-/// A request that was not answered.
+/// A request that has not been answered.
 #[derive(Debug)]
 pub(super) struct PendingRequest {
     pub(super) request: u32,
@@ -38,7 +38,7 @@ pub(super) struct PendingRequest {
     pub(super) kind: RequestKind,
 }
 
-/// What a client asks for.
+/// What a client requests.
 #[derive(Debug)]
 pub(super) enum RequestKind {
     Create(CreatedRoom),
@@ -50,7 +50,7 @@ pub(super) enum RequestKind {
     Leave {
         room: RoomId,
     },
-    /// All rooms whose name contains this one's.
+    /// All rooms whose name contains this room's name.
     Find {
         room: RoomId,
         name: String,
@@ -61,12 +61,12 @@ pub(super) enum RequestKind {
         seen: BTreeSet<RoomId>,
         began_ns: u64,
     },
-    /// What must be refused with this code (or because the room is gone).
+    /// A request that must be refused with this code, or because the room has closed.
     Invalid {
         code: RejectCode,
         room: Option<RoomId>,
     },
-    /// To leave the server and come back as a new player.
+    /// To end the session and reconnect as a new player.
     NewPlayer,
 }
 
@@ -80,10 +80,10 @@ impl RoomView {
         }
     }
 
-    /// Something happened in the room.
+    /// Applies an event of the room.
     ///
     /// # Errors
-    /// When that cannot follow on what was seen before.
+    /// When the event contradicts those before.
     pub(super) fn apply_event(&mut self, number: u64, event: &RoomEvent) -> CheckResult {
         if number <= self.event {
             return Err(format!("event {number} came after event {}", self.event));

@@ -1,9 +1,10 @@
-//! What is known of the rooms: who is in them for certain, who may be, and which are gone. All clients are driven by one loop,
-//! so their answers put together bound what the server may tell any of them.
+//! What all clients together know about the rooms: which members are certainly in them, which may be, and
+//! which rooms have closed. One loop drives all clients, so their answers together bound what the server may
+//! tell any of them.
 //!
-//! What somebody was told at `now` about a question asked at `kind` was true at some moment between the two. Somebody who
-//! had come in by `kind` and has not begun to leave by `now` was in the room all the time; somebody who was out by `kind`,
-//! and has not asked to come in, was not at any.
+//! An answer that arrives at `now` to a request sent at `sent` was true at some moment between the two. A
+//! client that had joined by `sent` and has not asked to leave by `now` was in the room all the time. A
+//! client that had left by `sent` and has not asked to join was never in it during that time.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,22 +12,22 @@ use forkade_protocol::{Phase, RejectCode, RoomId, RoomSummary, Snapshot};
 
 use crate::workload::ClientIndex;
 
-/// The game that quick matches are asked for: no other workload makes rooms of it.
+/// The game of quick matches: no other workload creates rooms of it.
 pub(super) const QUICK_GAME: &str = "eights";
-/// Who has left a room is remembered for questions that were asked before.
+/// Departures from a room that are remembered, for requests that were sent before.
 const DEPARTURES_MAX: usize = 64;
 
-/// All rooms that clients of this workload are in, or may be.
+/// All rooms that clients of this workload are in, or may be in.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     rooms: BTreeMap<RoomId, Room>,
-    /// Rooms that are closed for certain, and since when.
+    /// Rooms that have certainly closed, and when that was known.
     closed: BTreeMap<RoomId, u64>,
-    /// Quick matches that were asked for and not answered: each may put somebody into any room of their game.
+    /// Unanswered requests for quick matches: each may put a client into any room of their game.
     quick_matches: u32,
 }
 
-/// A room as it was made.
+/// The properties with which a room was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CreatedRoom {
     pub(super) game: String,
@@ -40,7 +41,7 @@ pub(super) struct CreatedRoom {
 pub(super) struct Room {
     pub(super) created: CreatedRoom,
     visits: BTreeMap<ClientIndex, RoomVisit>,
-    /// Requests to come in that were not answered.
+    /// Unanswered requests to join.
     pending_joins: u32,
     departures: VecDeque<Departure>,
 }
@@ -48,9 +49,9 @@ pub(super) struct Room {
 #[derive(Debug)]
 struct RoomVisit {
     name: String,
-    /// Nothing: watches.
+    /// `None`: a spectator.
     seat: Option<u8>,
-    /// When its client was told that it is in.
+    /// When its client received that it has joined.
     since_ns: u64,
     /// It has asked to leave.
     leaving: bool,
@@ -59,11 +60,11 @@ struct RoomVisit {
 #[derive(Debug)]
 struct Departure {
     seat: Option<u8>,
-    /// When its client was told that it is out.
+    /// When its client received that it has left.
     at_ns: u64,
 }
 
-/// What was told is not possible, and why.
+/// `Err`: an answer is not possible, and why.
 pub(super) type CheckResult = Result<(), String>;
 
 impl Model {
@@ -71,36 +72,36 @@ impl Model {
         self.rooms.get(&room)
     }
 
-    /// The rooms that are there, or may be.
+    /// The rooms that exist, or may exist.
     pub(super) fn rooms(&self) -> impl Iterator<Item = (RoomId, &Room)> {
         self.rooms.iter().map(|(id, room)| (*id, room))
     }
 
-    /// Whether the room had closed for certain at this time.
+    /// Whether the room had certainly closed at this time.
     pub(super) fn was_closed(&self, room: RoomId, at_ns: u64) -> bool {
         self.closed
             .get(&room)
             .is_some_and(|closed_ns| *closed_ns <= at_ns)
     }
 
-    /// Whether the room is known to have closed, and not forgotten.
+    /// Whether the room is remembered as closed.
     pub(super) fn is_closed(&self, room: RoomId) -> bool {
         self.closed.contains_key(&room)
     }
 
-    /// Forgets rooms that were gone before this time: nobody will ask about them any more.
+    /// Forgets rooms that closed before this time. No pending request was sent before.
     pub(super) fn forget_closed_before(&mut self, ns: u64) {
         self.closed.retain(|_, closed_ns| *closed_ns >= ns);
     }
 
-    /// A client asks to come in.
+    /// A client asks to join.
     pub(super) fn add_pending_join(&mut self, room: RoomId) {
         if let Some(room) = self.rooms.get_mut(&room) {
             room.pending_joins += 1;
         }
     }
 
-    /// That request was answered.
+    /// A request to join was answered.
     pub(super) fn end_pending_join(&mut self, id: RoomId, now_ns: u64) {
         if let Some(room) = self.rooms.get_mut(&id) {
             room.pending_joins = room.pending_joins.saturating_sub(1);
@@ -108,7 +109,7 @@ impl Model {
         self.close_if_empty(id, now_ns);
     }
 
-    /// A client asks for a quick match, or has got the answer.
+    /// A client asks for a quick match, or has received the answer.
     pub(super) fn quick_matches(&mut self, is_pending: bool) {
         self.quick_matches = if is_pending {
             self.quick_matches + 1
@@ -117,7 +118,8 @@ impl Model {
         };
     }
 
-    /// A client was told that it is in a room. `created` is what is known of one that was not heard of before.
+    /// A client has received that it is in a room. `created` gives the properties of a room that is not in
+    /// the model yet.
     pub(super) fn client_joined(
         &mut self,
         id: RoomId,
@@ -151,7 +153,7 @@ impl Model {
         }
     }
 
-    /// A client was told that it is out.
+    /// A client has received that it has left.
     pub(super) fn client_left(&mut self, id: RoomId, client: ClientIndex, now_ns: u64) {
         if let Some(room) = self.rooms.get_mut(&id)
             && let Some(visit) = room.visits.remove(&client)
@@ -170,7 +172,7 @@ impl Model {
     fn close_if_empty(&mut self, id: RoomId, now_ns: u64) {
         let Some(room) = self.rooms.get(&id) else { return };
         if room.visits.is_empty() && room.pending_joins == 0 {
-            // Whether a stranger keeps it open is not known.
+            // A client of another program may keep it open.
             if !room.is_open_to_strangers() {
                 self.closed.insert(id, now_ns);
             }
@@ -178,7 +180,7 @@ impl Model {
         }
     }
 
-    /// Checks a line of a list that was asked for at `sent_ns`.
+    /// Checks an entry of a list that was requested at `sent_ns`.
     pub(super) fn check_summary(&self, summary: &RoomSummary, sent_ns: u64) -> CheckResult {
         let id = summary.room;
         if self.was_closed(id, sent_ns) {
@@ -204,7 +206,7 @@ impl Model {
         };
         if summary.phase != phase {
             return Err(format!(
-                "{:?} is listed as {:?}, and nobody was ready",
+                "{:?} is listed as {:?}, and no player was ready",
                 created.name, summary.phase
             ));
         }
@@ -226,7 +228,7 @@ impl Model {
         Ok(())
     }
 
-    /// Checks the picture of a room that `client` was given when it came in, and had asked for at `sent_ns`.
+    /// Checks the snapshot that `client` received when it joined, after a request sent at `sent_ns`.
     pub(super) fn check_snapshot(
         &self,
         client: ClientIndex,
@@ -235,7 +237,7 @@ impl Model {
     ) -> CheckResult {
         if self.was_closed(snapshot.room, sent_ns) {
             return Err(format!(
-                "client {client} came into {:?}, which had closed before",
+                "client {client} joined {:?}, which had closed before",
                 snapshot.name
             ));
         }
@@ -261,7 +263,7 @@ impl Model {
                 .find(|visit| visit.is_certain(sent_ns));
             if certain.is_some_and(|visit| shown != Some(&visit.name)) {
                 return Err(format!(
-                    "{:?} shows {shown:?} at seat {seat}, where {certain:?} sits",
+                    "{:?} shows {shown:?} at seat {seat}, which {certain:?} has",
                     created.name
                 ));
             }
@@ -273,7 +275,7 @@ impl Model {
                 room.visits.values().any(|visit| at_seat(&visit)) || left_since || self.may_be_joined(room);
             if shown.is_some() && !explained {
                 return Err(format!(
-                    "{:?} shows {shown:?} at seat {seat}, where nobody sits",
+                    "{:?} shows {shown:?} at seat {seat}, which is free",
                     created.name
                 ));
             }
@@ -281,7 +283,7 @@ impl Model {
         Ok(())
     }
 
-    /// Checks a refusal to let `client` in, who had asked at `sent_ns`.
+    /// Checks a refusal of a request to join that `client` sent at `sent_ns`.
     pub(super) fn check_refusal(
         &self,
         client: ClientIndex,
@@ -294,18 +296,18 @@ impl Model {
             return match code {
                 RejectCode::RoomNotFound => Ok(()),
                 other => Err(format!(
-                    "client {client} was refused with {other:?} by a room that is gone"
+                    "client {client} was refused with {other:?} by a room that has closed"
                 )),
             };
         };
         let name = &room.created.name;
         match code {
             RejectCode::RoomNotFound if room.is_certain(sent_ns) => Err(format!(
-                "{name:?} was not found by client {client}, and somebody is in it"
+                "{name:?} was not found by client {client}, and a client is in it"
             )),
             RejectCode::RoomNotFound => Ok(()),
             RejectCode::RoomFull if !spectate => {
-                // The seeker itself is counted among those who may have come.
+                // The client itself is counted among the pending joins.
                 let most = self.bounds(room, sent_ns, true).end().saturating_sub(1);
                 if most >= u32::from(room.created.seats) || room.is_open_to_strangers() {
                     Ok(())
@@ -319,7 +321,7 @@ impl Model {
         }
     }
 
-    /// Whether what `client` has seen of its room is what is known, now that nothing is under way.
+    /// Whether a client's view of the seats matches the model, when no request is pending.
     pub(super) fn matches_view(&self, id: RoomId, seats: &[Option<String>]) -> bool {
         let Some(room) = self.rooms.get(&id) else {
             return false;
@@ -337,7 +339,7 @@ impl Model {
         known.len() == seats.len() && known.iter().zip(seats).all(agree)
     }
 
-    /// The fewest and the most who can have been seated (or watching) at any moment since `sent_ns`.
+    /// The fewest and the most players that can have been seated (or watching) at any moment since `sent_ns`.
     fn bounds(&self, room: &Room, sent_ns: u64, seated: bool) -> std::ops::RangeInclusive<u32> {
         let of_kind = |seat: &Option<u8>| seat.is_some() == seated;
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -371,12 +373,12 @@ impl Model {
 }
 
 impl Room {
-    /// Whether somebody has been in it since this time without a break, so that it must be there.
+    /// Whether a client has been in the room without a break since this time, so that the room must exist.
     pub(super) fn is_certain(&self, sent_ns: u64) -> bool {
         self.visits.values().any(|visit| visit.is_certain(sent_ns))
     }
 
-    /// Quick matches bring in whoever asks for one, be it a client of another program.
+    /// Quick matches may put clients of other programs into the room.
     fn is_open_to_strangers(&self) -> bool {
         self.created.game == QUICK_GAME && self.created.passcode.is_none()
     }
@@ -416,7 +418,7 @@ mod tests {
         }
     }
 
-    /// Client 0 sits since 10, client 1 watches since 20.
+    /// Client 0 has had a seat since 10, client 1 has watched since 20.
     fn model() -> Model {
         let mut model = Model::default();
         model.client_joined(ROOM, created, (0, "anna", Some(0)), 10);
@@ -425,13 +427,13 @@ mod tests {
     }
 
     #[test]
-    fn a_count_may_lag_behind_only_as_far_as_the_question_goes_back() {
+    fn a_count_may_lag_behind_only_to_the_time_of_the_request() {
         let mut model = model();
         assert_eq!(model.check_summary(&summary(1, 1), 20), Ok(()));
         assert_eq!(
             model.check_summary(&summary(1, 0), 19),
             Ok(()),
-            "asked before client 1 was in"
+            "requested before client 1 had joined"
         );
         assert!(model.check_summary(&summary(1, 0), 20).is_err());
         assert!(model.check_summary(&summary(0, 1), 20).is_err());
@@ -440,26 +442,26 @@ mod tests {
         assert_eq!(
             model.check_summary(&summary(2, 1), 20),
             Ok(()),
-            "somebody may have come in"
+            "a client may have joined"
         );
         model.client_leaving(ROOM, 1);
         assert_eq!(
             model.check_summary(&summary(1, 0), 20),
             Ok(()),
-            "client 1 may have gone"
+            "client 1 may have left"
         );
         model.client_left(ROOM, 1, 30);
         assert_eq!(
             model.check_summary(&summary(1, 1), 30),
             Ok(()),
-            "the question may have come first"
+            "the request may have been handled first"
         );
         model.end_pending_join(ROOM, 31);
         assert!(model.check_summary(&summary(1, 1), 32).is_err());
     }
 
     #[test]
-    fn a_room_that_all_have_left_is_gone_unless_somebody_is_on_the_way_in() {
+    fn a_room_that_all_have_left_is_closed_unless_a_join_is_pending() {
         let mut model = model();
         model.add_pending_join(ROOM);
         model.client_left(ROOM, 0, 30);
@@ -477,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn altered_rooms_and_wrong_refusals_are_noticed() {
+    fn altered_rooms_and_wrong_refusals_are_detected() {
         let model = model();
         for altered in [
             RoomSummary {
@@ -510,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_room_is_full_for_whoever_comes_then() {
+    fn a_full_room_refuses_a_join_but_no_spectator() {
         let mut model = model();
         model.client_joined(ROOM, created, (2, "cleo", Some(1)), 25);
         model.add_pending_join(ROOM);
@@ -522,12 +524,12 @@ mod tests {
             model
                 .check_refusal(3, ROOM, true, RejectCode::RoomFull, 30)
                 .is_err(),
-            "one can watch"
+            "a full room may be watched"
         );
     }
 
     #[test]
-    fn at_rest_everybody_must_have_seen_the_same() {
+    fn without_pending_requests_all_views_must_match_the_model() {
         let model = model();
         assert!(model.matches_view(ROOM, &[Some("anna".to_owned()), None]));
         assert!(!model.matches_view(ROOM, &[None, None]));

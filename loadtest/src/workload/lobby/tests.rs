@@ -1,4 +1,5 @@
-//! Clients churn in a lobby that keeps its rules, with requests and answers delayed at random; and in lobbies that lie.
+//! Clients use a simulated lobby that follows the rules, with random delays of requests and answers; and
+//! simulated lobbies with one kind of error each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,11 +8,11 @@ use forkade_protocol::{ClientMessage, Phase, RejectCode, RoomFilter, RoomRules, 
 use super::*;
 use crate::options::Options;
 
-/// Rooms in one answer: few, so that lists have pages.
+/// Rooms on one page: few, so that lists have several pages.
 const PAGE: usize = 3;
 const CLIENTS: u32 = 12;
 
-/// What somebody hears, or does.
+/// What is delivered to a client.
 #[derive(Debug, Clone)]
 enum Delivery {
     Message(ServerMessage),
@@ -19,7 +20,7 @@ enum Delivery {
 }
 
 #[derive(Debug)]
-struct FakeRoom {
+struct SimulatedRoom {
     game: String,
     name: String,
     passcode: Option<String>,
@@ -30,25 +31,25 @@ struct FakeRoom {
 
 /// A lobby by the server's rules.
 #[derive(Default)]
-struct FakeServer {
-    rooms: BTreeMap<u64, FakeRoom>,
+struct SimulatedServer {
+    rooms: BTreeMap<u64, SimulatedRoom>,
     rooms_created: u64,
     places: BTreeMap<ClientIndex, u64>,
     names: BTreeMap<ClientIndex, String>,
     players_made: u32,
-    /// What is on its way to each client.
+    /// Messages to each client that are not delivered yet.
     outgoing: BTreeMap<ClientIndex, VecDeque<Delivery>>,
 }
 
-impl FakeServer {
-    fn tell(&mut self, client: ClientIndex, message: ServerMessage) {
+impl SimulatedServer {
+    fn send(&mut self, client: ClientIndex, message: ServerMessage) {
         self.outgoing
             .entry(client)
             .or_default()
             .push_back(Delivery::Message(message));
     }
 
-    fn greet(&mut self, client: ClientIndex) {
+    fn welcome(&mut self, client: ClientIndex) {
         self.players_made += 1;
         let name = format!("player {client}.{}", self.players_made);
         self.names.insert(client, name.clone());
@@ -58,7 +59,7 @@ impl FakeServer {
             .push_back(Delivery::Welcome(name));
     }
 
-    fn tell_room(&mut self, id: u64, event: &RoomEvent, but: ClientIndex) {
+    fn send_to_room(&mut self, id: u64, event: &RoomEvent, but: ClientIndex) {
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
@@ -72,7 +73,7 @@ impl FakeServer {
             .copied()
             .collect();
         for member in members.into_iter().filter(|member| *member != but) {
-            self.tell(
+            self.send(
                 member,
                 ServerMessage::Event {
                     number,
@@ -111,7 +112,7 @@ impl FakeServer {
 
     fn create(&mut self, game: String, name: String, passcode: Option<String>, seats: usize) -> u64 {
         self.rooms_created += 1;
-        let room = FakeRoom {
+        let room = SimulatedRoom {
             game,
             name,
             passcode,
@@ -138,10 +139,10 @@ impl FakeServer {
         self.places.insert(client, id);
         if let Some(seat) = seat {
             let name = self.names[&client].clone();
-            self.tell_room(id, &RoomEvent::Joined { seat, name }, client);
+            self.send_to_room(id, &RoomEvent::Joined { seat, name }, client);
         }
         let snapshot = self.snapshot(id, seat);
-        self.tell(client, ServerMessage::Joined { request, snapshot });
+        self.send(client, ServerMessage::Joined { request, snapshot });
         None
     }
 
@@ -155,18 +156,18 @@ impl FakeServer {
         if let Some(seat) = seat {
             room.seats[seat] = None;
             let seat = u8::try_from(seat).expect("few");
-            self.tell_room(id, &RoomEvent::Left { seat }, client);
+            self.send_to_room(id, &RoomEvent::Left { seat }, client);
         }
         let room = &self.rooms[&id];
         if room.watchers.is_empty() && room.seats.iter().all(Option::is_none) {
             self.rooms.remove(&id);
         }
-        self.tell(client, ServerMessage::Left { request });
+        self.send(client, ServerMessage::Left { request });
         None
     }
 
     fn list(&mut self, client: ClientIndex, request: u32, filter: &RoomFilter, after: Option<RoomId>) {
-        let passes = |room: &FakeRoom| {
+        let passes = |room: &SimulatedRoom| {
             let has_name = filter
                 .name_contains
                 .as_ref()
@@ -175,7 +176,7 @@ impl FakeServer {
         };
         let after = after.map_or(0, |room| room.0);
         let found = self.rooms.range(after + 1..).filter(|(_, room)| passes(room));
-        let summary = |(id, room): (&u64, &FakeRoom)| RoomSummary {
+        let summary = |(id, room): (&u64, &SimulatedRoom)| RoomSummary {
             room: RoomId(*id),
             game: room.game.clone(),
             name: room.name.clone(),
@@ -193,7 +194,7 @@ impl FakeServer {
         let more = rooms.len() > PAGE;
         rooms.truncate(PAGE);
         let next = rooms.last().filter(|_| more).map(|room| room.room);
-        self.tell(client, ServerMessage::Rooms { request, rooms, next });
+        self.send(client, ServerMessage::Rooms { request, rooms, next });
     }
 
     fn take(&mut self, client: ClientIndex, message: ClientMessage) {
@@ -213,11 +214,11 @@ impl FakeServer {
                 self.enter(client, request, id, false)
             }
             ClientMessage::QuickMatch { game, .. } => {
-                let fits = |room: &FakeRoom| {
+                let fits = |room: &SimulatedRoom| {
                     room.game == game && room.passcode.is_none() && room.seats.iter().any(Option::is_none)
                 };
                 let found = self.rooms.iter().find(|(_, room)| fits(room)).map(|(id, _)| *id);
-                let name = format!("{game} for anybody");
+                let name = format!("{game} quick match");
                 let id = found.unwrap_or_else(|| self.create(game, name, None, 6));
                 self.enter(client, request, id, false)
             }
@@ -231,7 +232,7 @@ impl FakeServer {
         };
         if let Some(code) = refusal {
             let text = String::new();
-            self.tell(client, ServerMessage::Rejected { request, code, text });
+            self.send(client, ServerMessage::Rejected { request, code, text });
         }
     }
 
@@ -253,16 +254,17 @@ impl FakeServer {
     }
 }
 
-/// Lets the clients churn for so many steps, then come to rest. `tamper` may change what somebody hears, or drop it.
-fn churn(seed: u64, steps: u64, mut tamper: impl FnMut(ServerMessage) -> Option<ServerMessage>) -> Figures {
+/// Runs the clients for `steps` steps, then until nothing is outstanding. `tamper` may change or drop each
+/// message to a client.
+fn run(seed: u64, steps: u64, mut tamper: impl FnMut(ServerMessage) -> Option<ServerMessage>) -> Figures {
     let mut random = Random::new(seed, 9);
     let clients = CLIENTS.to_string();
     let plan = Options::plan_for_test(&["--workload", "lobby", "--clients", &clients, "--rate", "0"]);
     let mut workload = Lobby::new(&WorkloadPlan { seed, ..plan });
-    let (mut server, mut actions) = (FakeServer::default(), Actions::default());
+    let (mut server, mut actions) = (SimulatedServer::default(), Actions::default());
     let mut incoming: BTreeMap<ClientIndex, VecDeque<Option<ClientMessage>>> = BTreeMap::new();
     for client in 0..CLIENTS {
-        server.greet(client);
+        server.welcome(client);
         if let Some(Delivery::Welcome(name)) = server.outgoing.get_mut(&client).and_then(VecDeque::pop_front)
         {
             workload.welcomed(client, &name, 0, &mut actions);
@@ -279,7 +281,7 @@ fn churn(seed: u64, steps: u64, mut tamper: impl FnMut(ServerMessage) -> Option<
         if now_ns == steps {
             workload.stop(now_ns);
         }
-        // Either some request arrives, or some answer does.
+        // Either a random request arrives, or a random answer.
         let waiting = |queues: &mut dyn Iterator<Item = (ClientIndex, usize)>| -> Vec<ClientIndex> {
             queues
                 .filter(|(_, length)| *length > 0)
@@ -299,7 +301,7 @@ fn churn(seed: u64, steps: u64, mut tamper: impl FnMut(ServerMessage) -> Option<
             (Some(client), answer) if take_request || answer.is_none() => {
                 match incoming.get_mut(client).and_then(VecDeque::pop_front).flatten() {
                     Some(message) => server.take(*client, message),
-                    None => server.greet(*client),
+                    None => server.welcome(*client),
                 }
             }
             (_, Some(client)) => match server.outgoing.get_mut(client).and_then(VecDeque::pop_front) {
@@ -318,9 +320,9 @@ fn churn(seed: u64, steps: u64, mut tamper: impl FnMut(ServerMessage) -> Option<
 }
 
 #[test]
-fn a_lobby_that_keeps_its_rules_is_never_accused() {
+fn a_lobby_that_follows_the_rules_has_no_mismatches() {
     for seed in 0..40 {
-        let figures = churn(seed, 4_000, Some);
+        let figures = run(seed, 4_000, Some);
         assert_eq!(
             (figures.counts.mismatches, figures.lost),
             (0, 0),
@@ -351,38 +353,38 @@ fn a_lobby_that_keeps_its_rules_is_never_accused() {
     }
 }
 
-/// Every `n`th chance to lie is used; the lie must be found out.
-fn assert_is_noticed(lie: impl Fn(&mut ServerMessage) -> bool) {
-    let mut lies = 0;
-    let figures = churn(3, 6_000, |mut message| {
-        lies += u64::from(lie(&mut message));
+/// `alter` changes each message that it can; the errors must be detected.
+fn assert_is_detected(alter: impl Fn(&mut ServerMessage) -> bool) {
+    let mut alterations = 0;
+    let figures = run(3, 6_000, |mut message| {
+        alterations += u64::from(alter(&mut message));
         Some(message)
     });
-    assert!(lies > 0, "there was no occasion");
+    assert!(alterations > 0, "no message could be altered");
     assert!(
         figures.counts.mismatches > 0,
-        "{lies} lies were believed: {figures:?}"
+        "{alterations} alterations were not detected: {figures:?}"
     );
 }
 
 #[test]
-fn a_room_that_is_left_out_of_a_list_is_missed() {
-    assert_is_noticed(|message| match message {
+fn a_room_that_is_missing_in_a_list_is_detected() {
+    assert_is_detected(|message| match message {
         ServerMessage::Rooms { rooms, .. } => rooms.pop().is_some(),
         _ => false,
     });
 }
 
 #[test]
-fn a_wrong_count_in_a_list_is_noticed() {
-    assert_is_noticed(|message| match message {
+fn a_wrong_count_in_a_list_is_detected() {
+    assert_is_detected(|message| match message {
         ServerMessage::Rooms { rooms, .. } => rooms.iter_mut().any(|room| {
             room.spectators += 3;
             true
         }),
         _ => false,
     });
-    assert_is_noticed(|message| match message {
+    assert_is_detected(|message| match message {
         ServerMessage::Rooms { rooms, .. } => {
             rooms.iter_mut().any(|room| std::mem::take(&mut room.taken) > 0)
         }
@@ -391,15 +393,15 @@ fn a_wrong_count_in_a_list_is_noticed() {
 }
 
 #[test]
-fn a_room_that_is_listed_twice_or_under_another_name_is_noticed() {
-    assert_is_noticed(|message| match message {
+fn a_room_that_is_listed_twice_or_under_another_name_is_detected() {
+    assert_is_detected(|message| match message {
         ServerMessage::Rooms { rooms, .. } => rooms.first().cloned().is_some_and(|first| {
             rooms.push(first);
             true
         }),
         _ => false,
     });
-    assert_is_noticed(|message| match message {
+    assert_is_detected(|message| match message {
         ServerMessage::Rooms { rooms, .. } => rooms.first_mut().is_some_and(|room| {
             room.name.push('!');
             true
@@ -409,8 +411,8 @@ fn a_room_that_is_listed_twice_or_under_another_name_is_noticed() {
 }
 
 #[test]
-fn a_room_that_is_said_not_to_be_there_is_noticed() {
-    assert_is_noticed(|message| match message {
+fn a_wrong_answer_that_a_room_does_not_exist_is_detected() {
+    assert_is_detected(|message| match message {
         ServerMessage::Rejected { code, .. } if *code == RejectCode::RoomFull => {
             *code = RejectCode::RoomNotFound;
             true
@@ -420,8 +422,8 @@ fn a_room_that_is_said_not_to_be_there_is_noticed() {
 }
 
 #[test]
-fn a_seat_shown_as_free_or_given_to_another_is_noticed() {
-    assert_is_noticed(|message| match message {
+fn a_taken_seat_that_is_shown_as_free_is_detected() {
+    assert_is_detected(|message| match message {
         ServerMessage::Joined { snapshot, .. } => {
             let own = snapshot.seat.map(usize::from);
             let others = snapshot
@@ -429,16 +431,16 @@ fn a_seat_shown_as_free_or_given_to_another_is_noticed() {
                 .iter_mut()
                 .enumerate()
                 .filter(|(seat, _)| Some(*seat) != own);
-            others.fold(false, |lied, (_, seat)| seat.take().is_some() || lied)
+            others.fold(false, |altered, (_, seat)| seat.take().is_some() || altered)
         }
         _ => false,
     });
 }
 
 #[test]
-fn an_event_that_is_not_told_shows_at_once_or_in_the_end() {
+fn an_event_that_is_never_sent_is_detected_at_once_or_at_the_end() {
     let mut dropped = 0;
-    let figures = churn(3, 6_000, |message| match &message {
+    let figures = run(3, 6_000, |message| match &message {
         ServerMessage::Event {
             event: RoomEvent::Left { .. },
             ..
@@ -454,7 +456,7 @@ fn an_event_that_is_not_told_shows_at_once_or_in_the_end() {
 #[test]
 fn an_answer_that_never_comes_is_lost() {
     let mut dropped = 0;
-    let figures = churn(3, 6_000, |message| match &message {
+    let figures = run(3, 6_000, |message| match &message {
         ServerMessage::Left { .. } if dropped < 2 => {
             dropped += 1;
             None
@@ -465,8 +467,8 @@ fn an_answer_that_never_comes_is_lost() {
 }
 
 #[test]
-fn an_answer_to_nothing_is_noticed() {
-    assert_is_noticed(|message| match message {
+fn an_answer_without_a_request_is_detected() {
+    assert_is_detected(|message| match message {
         ServerMessage::Left { request } => {
             *request += 1;
             true

@@ -14,31 +14,31 @@ fn who_scrolls_back_is_left_alone_by_what_comes() {
     }
     assert_eq!(app.log().len(), PLAY_LOG_LINES_MAX);
     expect_seen(&app, "line 999.");
-    app.press(Key::PageUp, 0);
+    app.on_key(Key::PageUp, 0);
     assert!(!seen(&app).contains("line 999."));
     let before = seen(&app);
     let (from, text) = ("Bob".to_owned(), "one more".to_owned());
     event(&mut app, 5000, RoomEvent::Chat { from, text });
     assert_eq!(seen(&app), before);
-    app.press(Key::PageDown, 0);
-    app.press(Key::PageDown, 0);
+    app.on_key(Key::PageDown, 0);
+    app.on_key(Key::PageDown, 0);
     expect_seen(&app, "one more");
 }
 
 #[test]
 fn help_can_be_read_on_a_small_screen() {
     let games = games();
-    let mut app = greeted(&games, Wish::Nothing);
-    app.press(Key::Function(1), 0);
+    let mut app = greeted(&games, StartupAction::ShowLobby);
+    app.on_key(Key::Function(1), 0);
     let mut read = seen_at(&app, (80, 12));
     for _ in 0..10 {
-        app.press(Key::PageDown, 0);
+        app.on_key(Key::PageDown, 0);
         read.push_str(&seen_at(&app, (80, 12)));
     }
     for text in ["quick GAME", "reserve NAME", "Ctrl-C                 quits"] {
         assert!(read.contains(text), "{text}");
     }
-    app.press(Key::Enter, 0);
+    app.on_key(Key::Enter, 0);
     assert_eq!(app.help, None);
     assert_eq!(asked(&mut app), [], "the key that closes help does nothing else");
 }
@@ -64,8 +64,8 @@ proptest! {
     ) {
         let games = games();
         let mut app = match place {
-            0 => App::new(&games, &name, Wish::Nothing),
-            1 => greeted(&games, Wish::Nothing),
+            0 => App::new(&games, &name, StartupAction::ShowLobby),
+            1 => greeted(&games, StartupAction::ShowLobby),
             2 => in_room(&games, "tictactoe", Phase::Waiting),
             3 => in_room(&games, "tictactoe", Phase::Playing),
             _ => in_room(&games, &name, Phase::Finished),
@@ -76,13 +76,13 @@ proptest! {
         event(&mut app, 12, RoomEvent::Chat { from: name.clone(), text: text.clone() });
         hear(&mut app, ServerMessage::Chat { scope: ChatScope::Whisper { to: name.clone() }, from: name.clone(), text });
         for character in typed.chars() {
-            app.press(Key::Character(character), 0);
+            app.on_key(Key::Character(character), 0);
         }
         for _ in 0..scrolled {
-            app.press(Key::PageUp, 0);
+            app.on_key(Key::PageUp, 0);
         }
         if help {
-            app.press(Key::Function(1), 0);
+            app.on_key(Key::Function(1), 0);
         }
         let picture = screen::draw(&app, (columns, rows), 1234);
         let rows = if columns == 0 { 0 } else { rows };

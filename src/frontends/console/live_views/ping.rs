@@ -1,4 +1,4 @@
-//! Whether the server's processes come round to anything.
+//! `ping`: measures how long each of the supervisor's processes takes to answer.
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use shmem::sys::clock::{now_ms, now_ns};
 use shmem::sys::process::ProcessId;
 use std::sync::atomic::Ordering;
 
-/// All have been asked, and not all have answered.
+/// A ping that was sent to all processes and waits for their answers.
 pub(crate) struct Ping {
     asked: u64,
     asked_at_ns: u64,
@@ -31,7 +31,7 @@ struct PingTarget {
 }
 
 impl Ping {
-    /// Asks all of the supervisor's processes.
+    /// Sends a ping to all of the supervisor's processes.
     pub(crate) fn start(context: ConsoleContext, format: Format) -> Self {
         let header = context.memory.header;
         let asked_at_ns = now_ns();
@@ -50,7 +50,7 @@ impl Ping {
             let process = slot.process();
             match (instance.role, process) {
                 (Role::Keeper, _) => context.doorbells.ring_keeper(instance.index),
-                // From its first moment it only wakes up from this.
+                // The listener blocks this signal from its start, so the signal only wakes it.
                 (Role::Listener, Some(process)) => wake(process),
                 _ => {}
             }

@@ -1,5 +1,5 @@
-//! A player's frames as they pass, read from the player's own rings: see [`crate::state::stream_tap`]. The player's process does not know
-//! of it, so that it goes on whatever becomes of that process or of the connection.
+//! `trace`: follows a player's frames, which it reads from the player's rings (see [`crate::state::stream_tap`]). It does not
+//! involve the player's process, so it continues across takeovers and resumes.
 
 use forkade_protocol::frame;
 
@@ -18,17 +18,17 @@ use forkade_text::escape::Escaped;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 
-/// A player who is traced.
+/// A trace of one player.
 pub(crate) struct Trace {
     player: PlayerRef,
     record: &'static PlayerRecord,
     began_at_ms: u64,
-    /// Stream offsets of the next frames in and out.
+    /// Stream offsets of the next frame in each direction, as in [`DIRECTIONS`].
     cursors: [u64; 2],
-    /// Whose connection it is, as last reported.
+    /// The connection and handler that were last reported.
     reported: Option<(ConnectionRef, ProcessId)>,
     summary_due_at_ms: u64,
-    /// Somebody in text mode.
+    /// The player is in text mode.
     is_text: bool,
     transcript: Transcript,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Trace {
 const DIRECTIONS: [Direction; 2] = [Direction::In, Direction::Out];
 
 impl Trace {
-    /// Begins with the next frames.
+    /// Begins with the next frame in each direction.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl Trace {
             player,
             record,
             began_at_ms: now_ms(),
-            // Who has shown nothing yet has had nothing.
+            // A player without published streams has no bytes yet.
             cursors: standing.map_or([0, 0], |standing| [standing.consumed, standing.output_head]),
             reported: None,
             summary_due_at_ms: 0,
@@ -71,7 +71,7 @@ impl Trace {
             let connection = summary.connection(lobby);
             self.report_connection(&mut lines, &summary, connection, now);
         }
-        // Before it is shown there is nothing to look at.
+        // `None` only before the player's first bytes.
         self.is_text = self
             .record
             .standing(self.player)
@@ -137,7 +137,7 @@ impl Trace {
                 while lines.len() < LINES_PER_STEP_MAX && !rest.is_empty() {
                     let (text, length) = match frame::split(rest, FRAME_BYTES_MAX) {
                         frame::Split::Frame { body, total } => (format_body(direction, body), total),
-                        // Never, since what was handled is whole frames.
+                        // Cannot happen: cursors advance by complete frames.
                         _ => (format!("({} bytes that are no frame)", rest.len()), rest.len()),
                     };
                     lines.push(self.line(now, mark, &text));
@@ -153,7 +153,7 @@ impl Trace {
                     self.transcript = Transcript::new();
                 }
             }
-            // The summary will be found to be gone.
+            // The next look at the directory reports that the player has left.
             Look::Gone => {}
         }
     }

@@ -1,5 +1,5 @@
-//! What a player in text mode types and is shown, as lines for an operator who traces. Passcodes and invite codes are left out: they
-//! stand in the middle of what is typed, so they are looked for where the commands have them.
+//! The lines that a player in text mode types and sees, for `trace`. Passcodes and invite codes are left out: they are part of
+//! typed lines, so they are searched for where commands contain them.
 
 use crate::frontends::console::format_frame;
 use crate::limits::TEXT_LINE_RAW_BYTES_MAX;
@@ -8,10 +8,10 @@ use forkade_text::telnet::{LineEvent, LineReader};
 
 const SECRET: &str = "(secret)";
 
-/// What a player types, perhaps in the middle of a line.
+/// The state of a player's typed input, which may end within a line.
 pub(crate) struct Transcript {
     reader: LineReader,
-    /// Nothing was seen yet. What was typed before ended with a line, of whose end a part may be all that comes first.
+    /// No byte was read yet. The first byte may be the rest of the previous line's end.
     is_new: bool,
 }
 
@@ -23,7 +23,7 @@ impl Transcript {
         }
     }
 
-    /// The lines that were completed, without what was taken back and what telnet says to itself.
+    /// The completed lines, without erased characters and telnet commands.
     pub(crate) fn typed(&mut self, bytes: &[u8]) -> Vec<String> {
         let bytes = match bytes {
             [b'\n' | 0, rest @ ..] if std::mem::take(&mut self.is_new) => rest,
@@ -39,8 +39,8 @@ impl Transcript {
         lines.collect()
     }
 
-    /// The lines that the player was shown, without what puts them over the prompt; what comes behind the last one, which as a rule is
-    /// the prompt, too.
+    /// The lines that the player saw, without the bytes that clear the prompt. The text after the last line end is included; it is
+    /// usually the prompt.
     pub(crate) fn shown(bytes: &[u8]) -> Vec<String> {
         let lines = bytes.split(|byte| *byte == b'\n');
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -56,18 +56,17 @@ impl Transcript {
     }
 }
 
-/// A typed line without its secrets.
+/// A typed line without passcodes and invite codes.
 fn without_secrets(line: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(line);
     let mut words = text.split_whitespace();
     let first = words.next().unwrap_or_default().to_lowercase();
-    // Commands may be cut short, and misspelt: rather one word too many is left out.
-    // They may have a slash before them, or quotes around them.
+    // Commands may be abbreviated or misspelt, so rather one word too many is left out. They may begin with a slash or be in quotes.
     let bare = first.trim_matches(['/', '"']);
-    let comes_in = ["join", "watch", "spectate"]
+    let is_join = ["join", "watch", "spectate"]
         .iter()
         .any(|command| !bare.is_empty() && (command.starts_with(bare) || bare.starts_with(command)));
-    if comes_in {
+    if is_join {
         let room = words.next().unwrap_or_default();
         let is_number = !room.is_empty() && room.trim_start_matches('#').parse::<u64>().is_ok();
         let rest = if is_number {
@@ -99,7 +98,7 @@ fn without_secrets(line: &[u8]) -> Vec<u8> {
     without_codes(shown.join(" ").as_bytes())
 }
 
-/// Text without invite codes: three groups of four letters and digits, with hyphens between them.
+/// A text without invite codes, which are three groups of four letters or digits, joined by hyphens.
 fn without_codes(line: &[u8]) -> Vec<u8> {
     const GROUP: usize = 4;
     const CODE: usize = 3 * GROUP + 2;
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_shown_as_they_were_meant() {
+    fn lines_are_shown_without_erased_characters() {
         assert_eq!(
             typed(b"say hellp\x08o\x1b[2J\r\n\xff\xfb\x1fmove 4\r\0half"),
             ["say hello\\u{1b}[2J", "move 4"]
@@ -147,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_is_not_shown() {
-        // The rest of the line's end before; and what puts a line over the prompt.
+    fn bytes_outside_lines_are_not_shown() {
+        // The rest of the previous line's end, and the bytes that clear the prompt.
         let mut transcript = Transcript::new();
         assert_eq!(transcript.typed(b"\nsay a\r"), ["say a"]);
         assert_eq!(transcript.typed(b"\n\r\n"), [""]);
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_left_out_however_they_are_typed() {
+    fn secrets_are_left_out_in_every_spelling_of_a_command() {
         for line in [
             "join 5 sesame",
             "join #5 sesame open",
@@ -195,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_typed_or_shown_is_visible_text(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
+        fn any_bytes_are_shown_as_visible_text(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
             let mut transcript = Transcript::new();
             for line in transcript.typed(&bytes).into_iter().chain(Transcript::shown(&bytes)) {
                 prop_assert!(!line.contains(char::is_control), "{:?}", line);

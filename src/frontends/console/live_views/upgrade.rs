@@ -1,4 +1,4 @@
-//! An upgrade in place, as the operator who asked for it sees it.
+//! `upgrade`: requests an upgrade in place and shows its progress.
 
 use std::io;
 
@@ -9,20 +9,20 @@ use crate::limits::UPGRADE_LOOK_EVERY_MS;
 use crate::state::header::{UpgradeSlot, UpgradeStage};
 use shmem::sys::clock::now_ms;
 
-/// The supervisor was asked, and the upgrade is neither done nor refused.
+/// An upgrade that was requested and has no result yet.
 pub(crate) struct Upgrade {
     slot: &'static UpgradeSlot,
-    /// How many upgrades had been begun before.
+    /// Upgrades that had been begun before this one.
     begun_before: u32,
-    said: UpgradeStage,
+    shown: UpgradeStage,
 }
 
 impl Upgrade {
-    /// Asks for an upgrade.
+    /// Requests an upgrade.
     ///
     /// # Errors
     ///
-    /// Another one is under way, or the supervisor cannot be signalled.
+    /// Another upgrade is under way, or the supervisor cannot be signalled.
     pub(crate) fn start(context: ConsoleContext) -> Result<Self, String> {
         let slot = &context.memory.header.upgrade;
         let (begun_before, stage, _) = slot.read();
@@ -34,7 +34,7 @@ impl Upgrade {
         Ok(Self {
             slot,
             begun_before,
-            said: UpgradeStage::None,
+            shown: UpgradeStage::None,
         })
     }
 
@@ -50,9 +50,9 @@ impl Upgrade {
             UpgradeStage::Refused => Progress::Failed(format!("refused, and nothing has changed: {text}")),
             UpgradeStage::Stalled => Progress::Failed(format!("stalled: {text}")),
             UpgradeStage::Done => Progress::Finished(Reply::lines(vec![text])),
-            _ if stage == self.said => wait,
+            _ if stage == self.shown => wait,
             _ => {
-                self.said = stage;
+                self.shown = stage;
                 Progress::Output(vec![text])
             }
         }

@@ -1,4 +1,4 @@
-//! A room's events as they happen: one more reader of its log, woken by its doorbell. The room's writers do not know of it.
+//! `watch`: follows a room's events. It is a further reader of the room's log, woken by the room's doorbell; writers do not wait for it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +24,7 @@ use forkade_text::escape::Escaped;
 use shmem::event_log::Read;
 use shmem::sys::clock::now_ms;
 
-/// A room that is watched.
+/// A watch of one room.
 pub(crate) struct Watch {
     context: ConsoleContext,
     room: RoomRef,
@@ -34,11 +34,11 @@ pub(crate) struct Watch {
     /// Number of the last event.
     number: u64,
     game: &'static dyn AnyGame,
-    /// Of those who sit in the seats.
+    /// Names of the players in the seats.
     names: BTreeMap<u8, String>,
     doorbell: RoomDoorbell,
     frame: Vec<u8>,
-    /// What is said before the first event.
+    /// The line before the first event.
     opening: Option<String>,
 }
 
@@ -91,7 +91,7 @@ impl Watch {
         while lines.len() < LINES_PER_STEP_MAX {
             let open = record.open_generation();
             let read = record.log.read(self.cursor, &mut self.frame);
-            // A room is shown to be another before its first event is.
+            // A new room in this slot gets its generation before its first event.
             let is_another = record
                 .open_generation()
                 .is_some_and(|generation| generation != self.room.generation());
@@ -152,7 +152,7 @@ impl Watch {
             return format!("{number:<6} Started");
         }
         let event = match audience {
-            // To its player a kick is reported in another way, to all others as an event.
+            // A kick is an event for all except the player who was kicked.
             TO_ALL_BUT_KICKED.. => self.event(length),
             seat if self.hidden => format!("(to seat {seat} only) {}", self.event(length)),
             seat => format!("(to seat {seat} only)"),
@@ -177,7 +177,7 @@ impl Watch {
 }
 
 impl Watch {
-    /// Remembers who sits where.
+    /// Updates the names of the players in the seats.
     fn track_names(&mut self, event: &RoomEvent) {
         match event {
             RoomEvent::Joined { seat, name } => {
@@ -190,20 +190,20 @@ impl Watch {
         }
     }
 
-    /// What the game says of one of its events, if it does.
+    /// The game's own description of one of its events, if it has one.
     fn described(&self, event: &RoomEvent) -> Option<String> {
         let RoomEvent::Game { data } = event else {
             return None;
         };
-        let who = |seat: u8| {
+        let name_of = |seat: u8| {
             let name = self.names.get(&seat).cloned();
             name.unwrap_or_else(|| format!("seat {seat}"))
         };
-        match self.game.describe(data, &who) {
-            Ok(words) if words.is_empty() => None,
-            Ok(words) => Some(format!(
+        match self.game.describe(data, &name_of) {
+            Ok(description) if description.is_empty() => None,
+            Ok(description) => Some(format!(
                 "Game {}",
-                format_frame::typed(words.trim_end().as_bytes())
+                format_frame::typed(description.trim_end().as_bytes())
             )),
             Err(fault) => {
                 log::warn!("{} cannot describe its event: {fault}", self.game.name());
@@ -213,7 +213,7 @@ impl Watch {
     }
 }
 
-/// What a watcher wants to know of a room besides its events.
+/// What a watch needs of a room besides its events.
 struct RoomInfo {
     name: RoomName,
     game: &'static dyn AnyGame,
@@ -231,7 +231,7 @@ fn room_info(lobby: &mut StateHandle, games: &'static Games, room: RoomRef) -> O
     })
 }
 
-/// Where the room's log ends, and the number of the last event in it; nothing if the room is gone.
+/// The end of the room's log and the number of its last event; `None` if the room is closed.
 fn end_of_log(lobby: &mut StateHandle, room: RoomRef) -> Option<(u64, u64)> {
     let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
     let log = &tx.record().log;

@@ -1,4 +1,4 @@
-//! What the server was started with.
+//! The server's configuration.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::logging;
 
 const CONFIG: [Column; 4] = [("setting", 24), ("value", 24), ("source", 12), ("from", 32)];
 
-/// The settings, their values, and where each came from.
+/// The settings with their values and the sources of these.
 pub(crate) fn config(context: ConsoleContext) -> List {
     let settings = context.settings;
     let mut rows: Option<Vec<Row>> = Some(settings.iter().map(|entry| row(settings, entry)).collect());
@@ -37,7 +37,7 @@ fn row(settings: &Settings, (setting, value, source): (&Setting, String, ConfigS
     ]
 }
 
-/// What is logged.
+/// The level of the log.
 pub(crate) fn log_level(context: ConsoleContext) -> Fields {
     vec![
         ("level", json!(logging::level().as_str().to_lowercase())),

@@ -20,10 +20,10 @@ use shmem::lock::LockStats;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
-/// Why there is nothing to tell.
+/// The player, room or seat does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum NotFound {
-    #[error("nobody here has that id or name")]
+    #[error("no player has that id or name")]
     Player,
     #[error("no open room has that id: `rooms` lists them")]
     Room,
@@ -31,7 +31,7 @@ pub(crate) enum NotFound {
     Seat,
 }
 
-/// The player whose id, or else whose name, `id_or_name` is.
+/// The player whose id is `id_or_name`, or else the one with this name.
 ///
 /// # Errors
 ///
@@ -124,7 +124,7 @@ fn room_name(lobby: &mut StateHandle, room: Option<RoomRef>) -> Value {
     }
 }
 
-/// The room that has this id and is open, or the one that people call by this [number](forkade_text::render::room_number).
+/// The open room with this id, or with this short [number](forkade_text::render::room_number).
 ///
 /// # Errors
 ///
@@ -137,7 +137,7 @@ pub(crate) fn open_room(lobby: &StateHandle, id: u64) -> Result<RoomRef, NotFoun
             .get(index)
             .and_then(RoomRecord::open_generation)
     };
-    // No id is so small: generations count from 1.
+    // Ids are greater than any `u32`, because generations count from 1.
     let room = match u32::try_from(id) {
         Ok(number) => {
             let index = number.checked_sub(1).ok_or(NotFound::Room)?;
@@ -231,7 +231,7 @@ fn seat_value(number: u8, taken: Option<&SeatInfo>, players: &[(u8, PlayerRef)])
     })
 }
 
-/// The game as text. Its code runs on a copy, with no lock held.
+/// The game as text. The game's code runs on a copy, with no lock held.
 fn draw_game(lobby: &StateHandle, snapshot: &Snapshot) -> Value {
     if snapshot.view.is_empty() {
         return Value::Null;
@@ -240,7 +240,7 @@ fn draw_game(lobby: &StateHandle, snapshot: &Snapshot) -> Value {
         return Value::Null;
     };
     match game.draw(&snapshot.view) {
-        // The lines are the game's own; what is in them may be a player's.
+        // Line ends are the game's own; the text in a line may come from a player.
         Ok(drawn) => Value::String(
             drawn
                 .lines()
@@ -264,7 +264,7 @@ fn lock_fields(figures: &LockStats) -> [(&'static str, Value); 4] {
     ]
 }
 
-/// Bytes that mean something to the game alone; nothing if there are none.
+/// Bytes in a game's own encoding; null if there are none.
 fn hex(bytes: &[u8]) -> Value {
     let mut text = String::new();
     for byte in bytes {

@@ -27,7 +27,7 @@ const PLAYERS: [Column; 8] = [
     ("name", 24),
 ];
 
-/// Who is here.
+/// The players.
 pub(crate) fn players() -> List {
     let row = |lobby: &mut StateHandle, seats: &HashMap<u64, (RoomRef, u8)>, index: u32| {
         let summary = player_summary(lobby, index)?;
@@ -57,7 +57,7 @@ pub(crate) fn players() -> List {
     }
 }
 
-/// Who sits where, by the player's id. (Where a player is stands in the player's own record, too; but that is its handler's alone.)
+/// Room and seat by player's id. (The player's own record has them, too, but only its handler may read that.)
 fn seats(lobby: &mut StateHandle) -> HashMap<u64, (RoomRef, u8)> {
     let mut seats = HashMap::new();
     for index in 0..lobby.rooms_touched() {
@@ -87,7 +87,7 @@ const ROOMS: [Column; 10] = [
     ("players", 24),
 ];
 
-/// The rooms that are open.
+/// The open rooms.
 pub(crate) fn rooms() -> List {
     let row = |lobby: &mut StateHandle, (): &(), index: u32| {
         let record = lobby.memory.rooms.at(index);

@@ -1,4 +1,4 @@
-//! The locks, and how they have fared.
+//! The locks and their statistics.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ const LOCKS: [Column; 9] = [
     ("recoveries", 10),
 ];
 
-/// The locks: those of which there is something to tell, or `all`, and at the end their sums.
+/// The locks that were contended, recovered or are held, or `all` of them. The last row is the total of all.
 pub(crate) fn locks(context: ConsoleContext, all: bool) -> List {
     let mut sums = LockStats {
         holder: None,

@@ -1,4 +1,4 @@
-//! The processes of the server.
+//! The server's processes.
 
 use std::collections::HashMap;
 use std::fs;
@@ -26,14 +26,14 @@ const PROCESSES: [Column; 9] = [
     ("player", 24),
 ];
 
-/// How many of the first columns are about memory.
+/// The number of leading columns that `--memory` adds.
 const MEMORY_COLUMNS: usize = 2;
 
 /// All processes: the supervisor, its roles, and one per connection.
 pub(crate) fn processes(context: ConsoleContext, memory: bool) -> List {
     let instances = RoleInstance::all(context.config);
     let connections = context.memory.connections;
-    // Looking at a slot that was never claimed would give it memory.
+    // Only claimed slots: reading a slot that was never claimed would allocate its pages.
     let claimed: Vec<u32> = context
         .memory
         .touched_connections()
@@ -102,7 +102,7 @@ fn connection_row(record: &ConnectionRecord, player: Option<&Value>) -> Option<(
     Some((handler.pid, row))
 }
 
-/// The names of those who are connected, by the index of their connection.
+/// The names of connected players, by the slot of their connection.
 fn players_by_connection(lobby: &mut StateHandle) -> HashMap<u32, Value> {
     let mut players = HashMap::new();
     for index in 0..identities_touched(lobby) {
@@ -126,14 +126,14 @@ fn process_pss_kib(pid: u32) -> Value {
     json!(pss.and_then(|pss| pss.trim_end_matches(" kB").parse::<u64>().ok()))
 }
 
-/// What a file of `/proc` says behind a key; nothing if the process has ended meanwhile.
+/// The value of a key in a file of `/proc`; `None` if the process has ended.
 fn proc_field(pid: u32, file: &str, key: &str) -> Option<String> {
     let content = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
     let value = content.lines().find_map(|line| line.strip_prefix(key))?;
     Some(value.trim().to_owned())
 }
 
-/// What a process of the server's is, for people; nothing if it is none (any more).
+/// The role of a process; `None` if the server has no such process.
 pub(crate) fn role_name(pid: u32, context: ConsoleContext) -> Option<&'static str> {
     if context.memory.header.supervisor_pid.load(Ordering::Relaxed) == pid {
         return Some("supervisor");

@@ -1,0 +1,269 @@
+//! The table of settings, and the text form of their values.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use log::LevelFilter;
+
+use crate::config::{AUTOMATIC, Config, Span, sources};
+use crate::limits::{
+    CLIENTS_PER_HANDLER_MAX, CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, PLAYERS_OR_ROOMS_MAX,
+    SPARE_HANDLERS_MAX,
+};
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// The option without its `--`. The key in the file has `_` for `-`; the variable is the key in capitals after
+    /// `FORKADE_`.
+    pub flag: &'static str,
+    pub(super) value_name: &'static str,
+    pub(super) help: &'static str,
+    kind: ValueKind,
+}
+
+/// The kind of a setting's values, their range, and the field of [`Config`] that holds them.
+#[derive(Debug)]
+enum ValueKind {
+    Address(fn(&mut Config) -> &mut SocketAddr),
+    AddressOrNone(fn(&mut Config) -> &mut Option<SocketAddr>),
+    Number(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
+    NumberOrAutomatic(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
+    /// Two numbers up to a maximum, as `MIN..MAX`.
+    Span(fn(&mut Config) -> &mut Span, u32),
+    Level(fn(&mut Config) -> &mut LevelFilter),
+}
+
+const DAY_MS: u32 = 86_400_000;
+const HOUR_MS: u32 = 3_600_000;
+
+/// All settings.
+pub const SETTINGS: [Setting; 23] = [
+    Setting {
+        flag: "listen",
+        value_name: "IP:PORT",
+        help: "Address for clients; port 0 lets the system choose a port",
+        kind: ValueKind::Address(|config| &mut config.listen),
+    },
+    Setting {
+        flag: "console",
+        value_name: "IP:PORT|none",
+        help: "Address for operators. The console has no password: keep it on a loopback address",
+        kind: ValueKind::AddressOrNone(|config| &mut config.console),
+    },
+    Setting {
+        flag: "players-max",
+        value_name: "NUMBER",
+        help: "Most players at once, connected or within their grace",
+        kind: ValueKind::Number(|config| &mut config.players_max, 1..=PLAYERS_OR_ROOMS_MAX),
+    },
+    Setting {
+        flag: "rooms-max",
+        value_name: "NUMBER",
+        help: "Most rooms at once",
+        kind: ValueKind::Number(|config| &mut config.rooms_max, 1..=PLAYERS_OR_ROOMS_MAX),
+    },
+    Setting {
+        flag: "connections-max",
+        value_name: "NUMBER|auto",
+        help: "Most connections at once; `auto`: players-max and some more",
+        kind: ValueKind::NumberOrAutomatic(
+            |config| &mut config.connections_max,
+            1..=number(KEEPERS_MAX) * CONNECTIONS_PER_KEEPER_MAX,
+        ),
+    },
+    Setting {
+        flag: "keepers",
+        value_name: "NUMBER|auto",
+        help: "Keeper processes, with 1000 connections each at most; `auto`: one per core, or more if needed",
+        kind: ValueKind::NumberOrAutomatic(|config| &mut config.keepers, 1..=number(KEEPERS_MAX)),
+    },
+    Setting {
+        flag: "clients-per-handler",
+        value_name: "NUMBER",
+        help: "Most clients that one process serves at once: 1 isolates each client, more need less memory",
+        kind: ValueKind::Number(
+            |config| &mut config.clients_per_handler,
+            1..=CLIENTS_PER_HANDLER_MAX,
+        ),
+    },
+    Setting {
+        flag: "handler-life",
+        value_name: "CLIENTS|auto",
+        help: "Most clients that one process serves before it ends; `auto`: clients-per-handler, so that no place is used twice",
+        kind: ValueKind::NumberOrAutomatic(|config| &mut config.handler_life, 1..=u32::MAX),
+    },
+    Setting {
+        flag: "spare-handlers",
+        value_name: "MIN..MAX",
+        help: "Processes that each keeper forks in advance: MIN while few clients connect, up to MAX when many do",
+        kind: ValueKind::Span(|config| &mut config.spare_handlers, SPARE_HANDLERS_MAX),
+    },
+    Setting {
+        flag: "backlog",
+        value_name: "NUMBER",
+        help: "Most connections that wait in the kernel to be accepted",
+        kind: ValueKind::Number(|config| &mut config.backlog, 1..=65_535),
+    },
+    Setting {
+        flag: "heartbeat-timeout-ms",
+        value_name: "MS",
+        help: "Silence after which a client counts as gone",
+        kind: ValueKind::Number(|config| &mut config.heartbeat_timeout_ms, 100..=DAY_MS),
+    },
+    Setting {
+        flag: "text-idle-timeout-ms",
+        value_name: "MS",
+        help: "Silence after which a player in text mode counts as gone",
+        kind: ValueKind::Number(|config| &mut config.text_idle_timeout_ms, 100..=DAY_MS),
+    },
+    Setting {
+        flag: "seat-grace-ms",
+        value_name: "MS",
+        help: "How long a seat is kept for a player who lost the connection",
+        kind: ValueKind::Number(|config| &mut config.seat_grace_ms, 0..=DAY_MS),
+    },
+    Setting {
+        flag: "seat-reservation-ms",
+        value_name: "MS",
+        help: "How long a seat is kept for a player whom the room's owner invited",
+        kind: ValueKind::Number(|config| &mut config.seat_reservation_ms, 100..=HOUR_MS),
+    },
+    Setting {
+        flag: "handshake-timeout-ms",
+        value_name: "MS",
+        help: "Time for a connection's handshake",
+        kind: ValueKind::Number(|config| &mut config.handshake_timeout_ms, 100..=DAY_MS),
+    },
+    Setting {
+        flag: "drain-timeout-ms",
+        value_name: "MS",
+        help: "How long an orderly stop waits for output on its way to clients",
+        kind: ValueKind::Number(|config| &mut config.drain_timeout_ms, 0..=DAY_MS),
+    },
+    Setting {
+        flag: "chat-burst",
+        value_name: "NUMBER",
+        help: "Chat lines that a player may send at once, in all scopes together",
+        kind: ValueKind::Number(|config| &mut config.chat_burst, 1..=1000),
+    },
+    Setting {
+        flag: "chat-per-minute",
+        value_name: "NUMBER",
+        help: "Chat lines that a player may send per minute in the long run; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.chat_per_minute, 0..=60_000),
+    },
+    Setting {
+        flag: "requests-burst",
+        value_name: "NUMBER",
+        help: "Rate-limited requests (to open, enter or change a room) that a player may make at once",
+        kind: ValueKind::Number(|config| &mut config.requests_burst, 1..=100_000),
+    },
+    Setting {
+        flag: "requests-per-minute",
+        value_name: "NUMBER",
+        help: "Rate-limited requests that a player may make per minute in the long run; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.requests_per_minute, 0..=6_000_000),
+    },
+    Setting {
+        flag: "watchdog-cpu-ms",
+        value_name: "MS",
+        help: "Processor time after which a hung process, or one that blocks others, is killed; 0: never",
+        kind: ValueKind::Number(|config| &mut config.watchdog_cpu_ms, 0..=DAY_MS),
+    },
+    Setting {
+        flag: "send-buffer-bytes",
+        value_name: "BYTES",
+        help: "Kernel buffer for output to one client (SO_SNDBUF)",
+        kind: ValueKind::Number(|config| &mut config.send_buffer_bytes, 4096..=16 << 20),
+    },
+    Setting {
+        flag: "log",
+        value_name: "LEVEL",
+        help: "Level of the log on stderr: off, error, warn, info, debug or trace",
+        kind: ValueKind::Level(|config| &mut config.log),
+    },
+];
+
+impl Setting {
+    /// Its key in the configuration file.
+    pub fn key(&self) -> String {
+        self.flag.replace('-', "_")
+    }
+
+    /// Its environment variable.
+    pub fn variable(&self) -> String {
+        format!("{}{}", sources::VARIABLE_PREFIX, self.key().to_uppercase())
+    }
+
+    /// Its value in `config`, spelt as on the command line.
+    pub fn format_value(&self, mut config: Config) -> String {
+        match &self.kind {
+            ValueKind::Address(field) => field(&mut config).to_string(),
+            ValueKind::AddressOrNone(field) => {
+                field(&mut config).map_or("none".to_owned(), |address| address.to_string())
+            }
+            ValueKind::NumberOrAutomatic(field, _) if *field(&mut config) == AUTOMATIC => "auto".to_owned(),
+            ValueKind::Number(field, _) | ValueKind::NumberOrAutomatic(field, _) => {
+                field(&mut config).to_string()
+            }
+            ValueKind::Span(field, _) => field(&mut config).to_string(),
+            ValueKind::Level(field) => field(&mut config).to_string().to_lowercase(),
+        }
+    }
+
+    /// Parses `text` and stores the value in `config`.
+    ///
+    /// # Errors
+    ///
+    /// A description of valid values.
+    pub(super) fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
+        const ADDRESS: &str = "an address with its port, like 127.0.0.1:4000, 0.0.0.0:4000 or [::1]:4000";
+        let number = |range: &RangeInclusive<u32>| text.parse().ok().filter(|value| range.contains(value));
+        let numbers =
+            |range: &RangeInclusive<u32>| format!("a number from {} to {}", range.start(), range.end());
+        match &self.kind {
+            ValueKind::Address(field) => *field(config) = text.parse().map_err(|_| ADDRESS.to_owned())?,
+            ValueKind::AddressOrNone(field) => {
+                *field(config) = match text {
+                    "none" => None,
+                    address => Some(address.parse().map_err(|_| format!("{ADDRESS}, or `none`"))?),
+                }
+            }
+            ValueKind::Number(field, range) => {
+                *field(config) = number(range).ok_or_else(|| numbers(range))?
+            }
+            ValueKind::NumberOrAutomatic(field, range) => {
+                *field(config) = match text {
+                    "auto" => AUTOMATIC,
+                    _ => number(range).ok_or_else(|| numbers(range) + ", or `auto`")?,
+                }
+            }
+            ValueKind::Span(field, max) => {
+                let ends = text.split_once("..").unwrap_or((text, text));
+                let number = |text: &str| text.parse().ok().filter(|value| value <= max);
+                let span = number(ends.0)
+                    .zip(number(ends.1))
+                    .filter(|(min, max)| min <= max)
+                    .map(|(min, max)| Span { min, max });
+                *field(config) = span
+                    .ok_or_else(|| format!("two numbers up to {max}, the smaller one first, like 2..16"))?;
+            }
+            ValueKind::Level(field) => {
+                let level = text
+                    .parse()
+                    .map_err(|_| "one of off, error, warn, info, debug and trace".to_owned());
+                *field(config) = level?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A limit in the type of a setting's value.
+pub(super) const fn number(limit: usize) -> u32 {
+    assert!(limit <= u32::MAX as usize);
+    #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
+    let number = limit as u32;
+    number
+}

@@ -1,0 +1,280 @@
+//! A player alone in a relay room, whose every byte is known beforehand: what it says is what it hears.
+//!
+//! Both streams are written and read byte by byte on a bare socket, in pieces that have nothing to do with frames.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use forkade_protocol::frame::{Split, append_frame, split};
+use forkade_protocol::limits::FRAME_BYTES_MAX;
+use forkade_protocol::{ClientMessage, Phase, RoomEvent, RoomSettings, ServerMessage, codec};
+use socket2::SockRef;
+
+use super::random::Random;
+use super::raw_client::{frame, greeting};
+
+/// What is said, as numbered payloads of random lengths.
+#[derive(Debug, Clone, Copy)]
+pub struct Script {
+    seed: u64,
+    payload_bytes_max: usize,
+}
+
+impl Script {
+    /// A payload has at least 8 bytes: its number.
+    pub fn new(seed: u64, payload_bytes_max: usize) -> Self {
+        Self {
+            seed,
+            payload_bytes_max,
+        }
+    }
+
+    /// The payload with this number.
+    pub fn payload(&self, number: u64) -> Vec<u8> {
+        let mut random = Random::new(self.seed, number);
+        let filler = random.below(self.payload_bytes_max - 7);
+        let mut payload = number.to_le_bytes().to_vec();
+        payload.extend((0..filler).map(|_| random.next().to_le_bytes()[0]));
+        payload
+    }
+
+    /// The frame that says it.
+    pub fn said(&self, number: u64) -> Vec<u8> {
+        frame(&ClientMessage::Act {
+            request: 0,
+            action: self.payload(number),
+        })
+    }
+
+    /// The frame in which a player alone in a room, on seat 0, hears it.
+    pub fn heard(&self, number: u64) -> Vec<u8> {
+        let data = codec::encode(&(0_u8, self.payload(number))).expect("it can be encoded");
+        let mut bytes = Vec::new();
+        let event = ServerMessage::Event {
+            number: number + 1,
+            event: RoomEvent::Game { data },
+        };
+        append_frame(&event, &mut bytes).expect("the event fits a frame");
+        bytes
+    }
+}
+
+/// What a new player sends first: the greeting, and that it wants a relay room for itself.
+pub fn beginning(name: &str) -> Vec<u8> {
+    let create = ClientMessage::CreateRoom {
+        request: 1,
+        game: "relay".into(),
+        name: "alone".into(),
+        settings: RoomSettings {
+            seats: 1,
+            ..RoomSettings::default()
+        },
+    };
+    [greeting(name), frame(&create)].concat()
+}
+
+/// How a [`Speaker`] sends and a [`Listener`] reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Longest piece that is written, or read, at once.
+    pub piece_bytes_max: usize,
+    /// In so many of a hundred pieces there is a pause first.
+    pub pauses_percent: usize,
+    /// The last byte of so many of a hundred pieces written is urgent.
+    pub urgent_percent: usize,
+}
+
+impl Manner {
+    /// As fast as it goes.
+    pub const FAST: Self = Self {
+        piece_bytes_max: 5000,
+        pauses_percent: 2,
+        urgent_percent: 0,
+    };
+
+    fn pause(self, random: &mut Random) {
+        if random.chance(self.pauses_percent) {
+            std::thread::sleep(Duration::from_micros(random.below(1500) as u64));
+        }
+    }
+}
+
+/// Both sides of a player alone in a room, for who speaks and listens by turns.
+pub struct Alone {
+    pub speaker: Speaker,
+    pub listener: Listener,
+    said: u64,
+}
+
+impl Alone {
+    /// A new player, in a room of its own.
+    pub fn enter(stream: TcpStream, name: &str, random: &Random, manner: Manner, script: Script) -> Self {
+        let mut alone = Self::connected(stream, random, manner, script);
+        alone.speaker.send(&beginning(name));
+        alone.listener.be_welcomed();
+        alone
+    }
+
+    /// A connection on which nothing was said yet.
+    pub fn connected(stream: TcpStream, random: &Random, manner: Manner, script: Script) -> Self {
+        stream.set_nodelay(true).expect("an option can be set");
+        let (mut random, other) = (random.clone(), stream.try_clone().expect("a descriptor"));
+        Self {
+            speaker: Speaker {
+                stream: other,
+                random: Random::new(random.next(), 1),
+                manner,
+            },
+            listener: Listener::new(stream, Random::new(random.next(), 2), manner, script),
+            said: 0,
+        }
+    }
+
+    /// Says one payload more.
+    pub fn say(&mut self) {
+        self.speaker.send(&self.listener.script.said(self.said));
+        self.said += 1;
+    }
+
+    /// Hears what was said, exactly.
+    pub fn hear(&mut self) {
+        self.listener.hear(&AtomicU64::new(self.said));
+    }
+
+    /// Says goodbye; the server closes, and that is all.
+    pub fn leave(mut self) {
+        self.speaker.send(&frame(&ClientMessage::Goodbye));
+        self.listener.expect_end();
+    }
+}
+
+/// Writes bytes in random pieces.
+pub struct Speaker {
+    pub stream: TcpStream,
+    pub random: Random,
+    pub manner: Manner,
+}
+
+impl Speaker {
+    /// Sends all of it.
+    pub fn send(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            self.manner.pause(&mut self.random);
+            let length = 1 + self.random.below(self.manner.piece_bytes_max.min(bytes.len()));
+            let sent = if self.random.chance(self.manner.urgent_percent) {
+                SockRef::from(&self.stream).send_out_of_band(&bytes[..length])
+            } else {
+                self.stream.write(&bytes[..length])
+            };
+            bytes = &bytes[sent.expect("the connection lives")..];
+        }
+    }
+}
+
+/// Reads the server's bytes and compares them with what they must be.
+pub struct Listener {
+    pub stream: TcpStream,
+    pub random: Random,
+    pub manner: Manner,
+    script: Script,
+    /// Numbers heard so far.
+    pub heard: u64,
+    /// What must come next, of the frame that has begun.
+    expected: VecDeque<u8>,
+    /// Bytes of the stream so far, also for who confirms them.
+    received: Arc<AtomicU64>,
+}
+
+impl Listener {
+    pub fn new(stream: TcpStream, random: Random, manner: Manner, script: Script) -> Self {
+        Self {
+            stream,
+            random,
+            manner,
+            script,
+            heard: 0,
+            expected: VecDeque::new(),
+            received: Arc::default(),
+        }
+    }
+
+    /// Bytes of the stream that have come so far.
+    pub fn received(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.received)
+    }
+
+    /// Reads the `Welcome`, and `Joined`, which must tell of the room that was asked for.
+    pub fn be_welcomed(&mut self) {
+        let mut read = Vec::new();
+        let (welcome, _) = self.read_frame(&mut read);
+        assert!(matches!(welcome, ServerMessage::Welcome { .. }), "{welcome:?}");
+        let (joined, bytes) = self.read_frame(&mut read);
+        let ServerMessage::Joined { request: 1, snapshot } = joined else {
+            panic!("instead of the room: {joined:?}");
+        };
+        assert_eq!(
+            (snapshot.seat, snapshot.event, snapshot.phase),
+            (Some(0), 0, Phase::Playing)
+        );
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        self.compare(&read);
+    }
+
+    /// Reads until so many payloads were heard, byte by byte as it must be. The number may be set while it reads.
+    pub fn hear(&mut self, count: &AtomicU64) {
+        let mut buffer = vec![0; self.manner.piece_bytes_max];
+        while self.heard < count.load(Ordering::SeqCst) {
+            self.manner.pause(&mut self.random);
+            let length = 1 + self.random.below(buffer.len());
+            let count = self
+                .stream
+                .read(&mut buffer[..length])
+                .expect("bytes come in time");
+            assert_ne!(count, 0, "the server closed after {} payloads", self.heard);
+            self.compare(&buffer[..count]);
+        }
+    }
+
+    /// The server closes, and says nothing more.
+    pub fn expect_end(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).expect("no reset");
+        assert!(rest.is_empty(), "{} bytes too many", rest.len());
+        assert!(self.expected.is_empty(), "the server closed within a frame");
+    }
+
+    fn compare(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.expected.is_empty() {
+                self.expected.extend(self.script.heard(self.heard));
+            }
+            let at = self.received.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(
+                Some(*byte),
+                self.expected.pop_front(),
+                "byte {at} of the stream, in the event of payload {}",
+                self.heard
+            );
+            self.heard += u64::from(self.expected.is_empty());
+        }
+    }
+
+    /// A whole frame and its length, off `read`, reading more as needed.
+    fn read_frame(&mut self, read: &mut Vec<u8>) -> (ServerMessage, u64) {
+        loop {
+            if let Split::Frame { body, total } = split(read, FRAME_BYTES_MAX) {
+                let message = codec::decode(body).expect("the server sends messages");
+                read.drain(..total);
+                return (message, total as u64);
+            }
+            let mut buffer = [0; 100];
+            let count = self.stream.read(&mut buffer).expect("bytes come in time");
+            assert_ne!(count, 0, "the server closed within the greeting: {read:?}");
+            read.extend_from_slice(&buffer[..count]);
+        }
+    }
+}

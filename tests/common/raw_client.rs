@@ -1,0 +1,190 @@
+//! A connection to the game's port that sends whatever a test likes, and reads frames.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use forkade_protocol::frame::{Split, append_frame, split};
+use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, codec, preamble};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::{Server, WAIT_MAX};
+
+/// The preamble of a client that speaks this server's version.
+pub fn greeting_preamble() -> [u8; preamble::PREAMBLE_BYTES] {
+    preamble::build(preamble::VERSION_MIN, preamble::VERSION_MAX)
+}
+
+/// A message as a frame.
+pub fn frame(message: &ClientMessage) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    append_frame(message, &mut bytes).expect("the message fits a frame");
+    bytes
+}
+
+/// Any bytes as a frame.
+pub fn framed(body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).expect("short");
+    [&length.to_le_bytes(), body].concat()
+}
+
+/// Preamble and `Hello`.
+pub fn greeting(name: &str) -> Vec<u8> {
+    let hello = ClientMessage::Hello {
+        name: name.to_owned(),
+        client: "raw".to_owned(),
+    };
+    [&greeting_preamble()[..], &frame(&hello)].concat()
+}
+
+/// How a connection came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The server closed, and everything it had sent was read.
+    Closed,
+    /// By a reset.
+    Reset,
+}
+
+/// A bare connection.
+#[derive(Debug)]
+pub struct RawClient {
+    pub stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl RawClient {
+    /// The port at this end.
+    pub fn port(&self) -> u16 {
+        self.stream.local_addr().expect("connected").port()
+    }
+
+    /// Connects and says nothing.
+    pub fn connect(server: &Server) -> Self {
+        Self::connect_to(server.game)
+    }
+
+    /// As [`RawClient::connect`].
+    pub fn connect_to(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).expect("the server accepts"))
+    }
+
+    /// Connects with as little room for what the server sends as the kernel allows near `bytes`.
+    pub fn with_receive_buffer(server: &Server, bytes: usize) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // Only before connecting does it bound what the server is told that it may send.
+        socket.set_recv_buffer_size(bytes).expect("an option can be set");
+        socket.connect(&server.game.into()).expect("the server accepts");
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        stream
+            .set_read_timeout(Some(WAIT_MAX))
+            .expect("a timeout can be set");
+        stream
+            .set_write_timeout(Some(WAIT_MAX))
+            .expect("a timeout can be set");
+        stream.set_nodelay(true).expect("an option can be set");
+        Self {
+            stream,
+            received: Vec::new(),
+        }
+    }
+
+    /// Connects and greets as `name`.
+    pub fn greet(server: &Server, name: &str) -> Self {
+        let mut raw = Self::connect(server);
+        raw.send(&greeting(name));
+        let welcome = raw.next_message();
+        assert!(
+            matches!(welcome, Ok(ServerMessage::Welcome { .. })),
+            "{name} was answered {welcome:?}"
+        );
+        raw
+    }
+
+    /// Sends bytes. A connection that the server has ended meanwhile is no error.
+    pub fn send(&mut self, bytes: &[u8]) {
+        if let Err(error) = self.stream.write_all(bytes) {
+            let is_end = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+            assert!(is_end, "sending to the server: {error}");
+        }
+    }
+
+    /// Sends a message.
+    pub fn say(&mut self, message: &ClientMessage) {
+        self.send(&frame(message));
+    }
+
+    /// The next message, or how the connection ended.
+    pub fn next_message(&mut self) -> Result<ServerMessage, End> {
+        loop {
+            match split(&self.received, forkade_protocol::limits::FRAME_BYTES_MAX) {
+                Split::Frame { body, total } => {
+                    let message = codec::decode(body).expect("the server sends whole messages");
+                    self.received.drain(..total);
+                    return Ok(message);
+                }
+                Split::Incomplete { .. } => {}
+                Split::TooLarge { announced } => panic!("the server announced a frame of {announced} bytes"),
+            }
+            let mut buffer = [0; 16 * 1024];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => {
+                    assert!(self.received.is_empty(), "the server closed within a frame");
+                    return Err(End::Closed);
+                }
+                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(End::Reset),
+                Err(error) => panic!("no answer from the server: {error}"),
+            }
+        }
+    }
+
+    /// The next message that `wanted` accepts; those before it are dropped.
+    pub fn next_where(&mut self, wanted: impl Fn(&ServerMessage) -> bool) -> ServerMessage {
+        loop {
+            match self.next_message() {
+                Ok(message) if wanted(&message) => return message,
+                Ok(_) => {}
+                Err(end) => panic!("the connection ended ({end:?}) before the message came"),
+            }
+        }
+    }
+
+    /// All messages up to the end of the connection, and how it ended.
+    pub fn rest(&mut self) -> (Vec<ServerMessage>, End) {
+        let mut messages = Vec::new();
+        loop {
+            match self.next_message() {
+                Ok(message) => messages.push(message),
+                Err(end) => return (messages, end),
+            }
+        }
+    }
+
+    /// The server says why it ends the connection, and ends it in an orderly way. Gives its words.
+    #[track_caller]
+    pub fn expect_error(&mut self, expected: ErrorCode) -> String {
+        match self.rest() {
+            (messages, End::Closed) => match messages.last() {
+                Some(ServerMessage::Error { code, text }) if *code == expected => text.clone(),
+                other => panic!("not {expected:?}, but {other:?}"),
+            },
+            (messages, End::Reset) => panic!("a reset instead of {expected:?}, after {messages:?}"),
+        }
+    }
+
+    /// Ends this side's direction.
+    pub fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("connected");
+    }
+
+    /// Ends the connection with a reset, like a pulled cable.
+    pub fn reset(self) {
+        SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .expect("an option can be set");
+    }
+}

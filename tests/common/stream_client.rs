@@ -1,0 +1,298 @@
+//! A player as a careful client of its own: both streams kept whole, by absolute offsets, over any number of connections that end
+//! anywhere, also within a frame.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use forkade_protocol::frame::{Split, split};
+use forkade_protocol::limits::FRAME_BYTES_MAX;
+use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token, codec};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::WAIT_MAX;
+use super::raw_client::{frame, greeting, greeting_preamble};
+
+/// How a connection comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// A reset: what is under way is lost in both directions.
+    Reset,
+    /// An orderly end of both directions, at an arbitrary byte. (What was not read makes a reset of it.)
+    Close,
+    /// An orderly end of the client's direction alone; the client does not listen any more.
+    HalfClose,
+    /// Nothing at all: the server does not know.
+    Abandon,
+}
+
+impl Cut {
+    pub const ALL: [Self; 4] = [Self::Reset, Self::Close, Self::HalfClose, Self::Abandon];
+}
+
+/// The server's answer to a `Resume`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    pub received: u64,
+    pub resuming_at: u64,
+}
+
+/// See the module's documentation.
+pub struct StreamClient {
+    pub token: Token,
+    server: SocketAddr,
+    /// `None` while there is no connection.
+    stream: Option<TcpStream>,
+    /// The client's stream from its beginning.
+    said: Vec<u8>,
+    /// How much of it was written to the connection, or taken in by the server.
+    written: usize,
+    /// The server's stream from its beginning. Bytes that were lost are zeros.
+    heard: Vec<u8>,
+    /// Offset of the next byte that comes on this connection.
+    position: usize,
+    /// How much of what was heard was taken for messages.
+    parsed: usize,
+    /// What the server has been told of, and so may have forgotten.
+    confirmed: u64,
+}
+
+impl StreamClient {
+    /// A new player.
+    pub fn enter(server: SocketAddr, name: &str) -> Self {
+        let mut stream = connect(server, None);
+        stream.write_all(&greeting(name)).expect("the server reads");
+        let ServerMessage::Welcome { token, .. } = read_greeting(&mut stream).expect("an answer") else {
+            panic!("{name} was not welcome");
+        };
+        Self {
+            token,
+            server,
+            stream: Some(stream),
+            said: Vec::new(),
+            written: 0,
+            heard: Vec::new(),
+            position: 0,
+            parsed: 0,
+            confirmed: 0,
+        }
+    }
+
+    /// Adds a frame to the stream; nothing is written yet.
+    pub fn say(&mut self, frame: &[u8]) {
+        self.said.extend_from_slice(frame);
+    }
+
+    /// Adds the confirmation of what was processed.
+    pub fn confirm(&mut self) {
+        // Not what is about to come once more.
+        let received = self.parsed.min(self.position) as u64;
+        self.say(&frame(&ClientMessage::Confirm { received }));
+        self.confirmed = self.confirmed.max(received);
+    }
+
+    /// Writes at most so many bytes of what was said. Says whether anything is left to write.
+    pub fn write(&mut self, bytes_max: usize) -> bool {
+        let end = self.said.len().min(self.written.saturating_add(bytes_max));
+        let stream = self.stream.as_mut().expect("there is a connection");
+        // Short of space only if the server waits for us to read.
+        stream.set_nonblocking(true).expect("an option can be set");
+        match stream.write(&self.said[self.written..end]) {
+            Ok(count) => self.written += count,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+        }
+        self.written < self.said.len()
+    }
+
+    /// Reads at most so many bytes, waiting for the first for so long. (The kernel counts such times in steps of milliseconds.)
+    pub fn read(&mut self, bytes_max: usize, patience: Duration) {
+        let stream = self.stream.as_mut().expect("there is a connection");
+        stream
+            .set_nonblocking(patience.is_zero())
+            .expect("an option can be set");
+        if !patience.is_zero() {
+            stream
+                .set_read_timeout(Some(patience))
+                .expect("an option can be set");
+        }
+        let mut buffer = vec![0; bytes_max];
+        match stream.read(&mut buffer) {
+            Ok(0) => panic!("the server has closed at {}", self.position),
+            Ok(count) => self.take(&buffer[..count]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+        }
+    }
+
+    /// What comes again must be what came before.
+    fn take(&mut self, bytes: &[u8]) {
+        let (again, new) = bytes.split_at(bytes.len().min(self.heard.len() - self.position));
+        assert_eq!(
+            again,
+            &self.heard[self.position..self.position + again.len()],
+            "other bytes than at first, from {} on",
+            self.position
+        );
+        self.heard.extend_from_slice(new);
+        self.position += bytes.len();
+    }
+
+    /// The next message that has come whole.
+    pub fn next_message(&mut self) -> Option<ServerMessage> {
+        match split(&self.heard[self.parsed..], FRAME_BYTES_MAX) {
+            Split::Frame { body, total } => {
+                self.parsed += total;
+                Some(codec::decode(body).expect("the server sends messages"))
+            }
+            Split::Incomplete { .. } => None,
+            Split::TooLarge { announced } => panic!("the server announced a frame of {announced} bytes"),
+        }
+    }
+
+    /// Writes all that was said, and reads until a message comes.
+    pub fn wait_for_message(&mut self) -> ServerMessage {
+        let began = std::time::Instant::now();
+        loop {
+            if let Some(message) = self.next_message() {
+                return message;
+            }
+            assert!(
+                began.elapsed() < WAIT_MAX,
+                "nothing comes any more, at {} of {} written",
+                self.written,
+                self.said.len()
+            );
+            let more_to_write = self.written < self.said.len() && self.write(usize::MAX);
+            let patience = if more_to_write {
+                Duration::from_millis(1)
+            } else {
+                WAIT_MAX
+            };
+            self.read(16 * 1024, patience);
+        }
+    }
+
+    /// Bytes of the server's stream that have come.
+    pub fn received(&self) -> u64 {
+        self.heard.len() as u64
+    }
+
+    /// Bytes of the server's stream that were taken for whole messages.
+    pub fn processed(&self) -> u64 {
+        self.parsed as u64
+    }
+
+    /// Up to where the server may have forgotten its stream.
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    /// Ends the connection; what was not written or read is lost with it. One that the server does not know to have ended is given
+    /// back.
+    pub fn cut(&mut self, cut: Cut) -> Option<TcpStream> {
+        let stream = self.stream.take()?;
+        match cut {
+            Cut::Reset => SockRef::from(&stream)
+                .set_linger(Some(Duration::ZERO))
+                .expect("an option can be set"),
+            Cut::Close => {}
+            Cut::HalfClose => {
+                // The server may have closed already, for another connection's sake.
+                let _ = stream.shutdown(Shutdown::Write);
+                return Some(stream);
+            }
+            Cut::Abandon => return Some(stream),
+        }
+        None
+    }
+
+    /// Goes on with the session on a new connection, from the server's stream's offset `from`.
+    ///
+    /// # Errors
+    ///
+    /// The code with which the server refuses.
+    pub fn resume(&mut self, local: Option<IpAddr>, from: u64) -> Result<Resumed, ErrorCode> {
+        let mut stream = connect(self.server, local);
+        stream
+            .write_all(&resume_greeting(self.token, from))
+            .expect("the server reads");
+        self.confirmed = self.confirmed.max(from);
+        match read_greeting(&mut stream) {
+            Ok(ServerMessage::Resumed {
+                received,
+                resuming_at,
+            }) => {
+                self.go_on_with(stream, received, resuming_at);
+                Ok(Resumed {
+                    received,
+                    resuming_at,
+                })
+            }
+            Ok(ServerMessage::Error { code, .. }) => Err(code),
+            other => panic!("a resume was answered {other:?}"),
+        }
+    }
+
+    /// Shows the token on a connection that ends after so many bytes, and before the answer has come.
+    pub fn resume_in_vain(&mut self, bytes: usize, from: u64) {
+        let greeting = resume_greeting(self.token, from);
+        let mut stream = connect(self.server, None);
+        stream
+            .write_all(&greeting[..bytes.min(greeting.len())])
+            .expect("the server reads");
+        self.confirmed = self.confirmed.max(from);
+    }
+
+    /// Goes on with a connection on which the token was shown and answered.
+    pub fn go_on_with(&mut self, stream: TcpStream, received: u64, resuming_at: u64) {
+        self.stream = Some(stream);
+        self.written = usize::try_from(received).expect("fits into memory");
+        assert!(
+            self.written <= self.said.len(),
+            "it has taken in more than was said"
+        );
+        self.position = usize::try_from(resuming_at).expect("fits into memory");
+        if self.position > self.heard.len() {
+            self.heard.resize(self.position, 0);
+            self.parsed = self.position;
+        }
+    }
+}
+
+/// Preamble and `Resume`.
+pub fn resume_greeting(token: Token, received: u64) -> Vec<u8> {
+    [
+        &greeting_preamble()[..],
+        &frame(&ClientMessage::Resume { token, received }),
+    ]
+    .concat()
+}
+
+/// A connection from this address.
+pub fn connect(server: SocketAddr, local: Option<IpAddr>) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
+    if let Some(address) = local {
+        socket
+            .bind(&SocketAddr::new(address, 0).into())
+            .expect("a local address");
+    }
+    socket.connect(&server.into()).expect("the server accepts");
+    socket.set_tcp_nodelay(true).expect("an option can be set");
+    socket
+        .set_read_timeout(Some(WAIT_MAX))
+        .expect("an option can be set");
+    socket.into()
+}
+
+/// The one frame before the stream, and not a byte of the stream.
+///
+/// # Errors
+///
+/// That the connection ended before it came.
+pub fn read_greeting(stream: &mut TcpStream) -> Result<ServerMessage, ErrorKind> {
+    let mut bytes = vec![0; 4];
+    stream.read_exact(&mut bytes).map_err(|error| error.kind())?;
+    let length = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+    bytes.resize(4 + length, 0);
+    stream.read_exact(&mut bytes[4..]).map_err(|error| error.kind())?;
+    Ok(codec::decode(&bytes[4..]).expect("the server sends messages"))
+}

@@ -1,0 +1,102 @@
+//! Promise: however many come and go, and in whatever way, the server holds no more afterwards than before: processes, open files,
+//! memory.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::common::Server;
+use crate::common::footprint::{Footprint, memory_kib};
+use crate::common::raw_client::{RawClient, frame, greeting};
+use forkade_protocol::ClientMessage;
+
+/// Who come and go at the same time.
+const VISITORS: usize = 4;
+
+/// What the memory of the whole server may differ by between two moments: it depends on how many there were at once.
+const MEMORY_NOISE_KIB: u64 = 4096;
+
+/// How many come and go: enough that a page lost with each would be seen, or as many as `FORKADE_TEST_VISITS` says.
+fn visits() -> usize {
+    std::env::var("FORKADE_TEST_VISITS").map_or(10_000, |visits| visits.parse().expect("a number"))
+}
+
+/// Comes, and goes in one of the ways there are.
+fn visit(server: &Server, number: usize) {
+    let name = format!("visitor {number}");
+    let create = ClientMessage::CreateRoom {
+        request: 1,
+        game: "relay".to_owned(),
+        name: "for a moment".to_owned(),
+        settings: forkade_protocol::RoomSettings::default(),
+    };
+    let mut raw = RawClient::connect(server);
+    match number % 7 {
+        0 => drop(raw),
+        1 => raw.reset(),
+        2 => {
+            raw.send(&[greeting(&name), frame(&create), frame(&ClientMessage::Goodbye)].concat());
+            raw.rest();
+        }
+        3 => {
+            raw.send(&[greeting(&name), frame(&create)].concat());
+            raw.next_message().expect("a welcome");
+        }
+        4 => {
+            raw.send(&[greeting(&name), frame(&create)].concat());
+            raw.next_message().expect("a welcome");
+            raw.reset();
+        }
+        5 => {
+            raw.send(&greeting(&name)[..20]);
+            raw.half_close();
+            raw.rest();
+        }
+        _ => {
+            raw.send(&[greeting(&name), vec![0xff; 100]].concat());
+            raw.rest();
+        }
+    }
+}
+
+fn visit_often(server: &Server, visits: usize) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..VISITORS {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= visits {
+                        return;
+                    }
+                    visit(server, number);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn after_thousands_of_visits_the_server_is_as_before() {
+    let server = Server::start(&["--seat-grace-ms", "100", "--log", "warn"]);
+    let before = Footprint::settled(&server);
+    // What is used for the first time grows once, and not again.
+    visit_often(&server, 2000);
+    before.expect_again(&server);
+    let memory_before_kib = memory_kib(&server);
+
+    let began = Instant::now();
+    visit_often(&server, visits());
+    let seconds = began.elapsed().as_secs_f64();
+
+    before.expect_again(&server);
+    let memory_after_kib = memory_kib(&server);
+    println!(
+        "{} visits in {seconds:.1} s; memory {memory_before_kib} KiB before, {memory_after_kib} KiB after; {before:?}",
+        visits()
+    );
+    assert!(
+        memory_after_kib < memory_before_kib + MEMORY_NOISE_KIB,
+        "{memory_before_kib} KiB before, {memory_after_kib} KiB after"
+    );
+    assert_eq!(server.status("takeovers_total"), 0, "{}", server.log());
+}

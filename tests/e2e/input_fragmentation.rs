@@ -1,0 +1,180 @@
+//! Promise: however the bytes of a client are cut up on their way, and however often its handler dies between them, the server makes the
+//! same of them.
+
+use crate::harness::{Actor, World};
+use forkade::testing::frontends::dispatch::{Handshake, Next};
+use forkade::testing::session::Farewell;
+use forkade::testing::state::layout::Capacity;
+use forkade_protocol::{
+    ChatScope, ClientMessage, RoomFilter, RoomSettings, ServerMessage, Token, frame, preamble,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// What became of a client's bytes. How answers and the room's events interleave depends on when the handler looks; nothing else does.
+#[derive(Debug, PartialEq, Default)]
+struct Outcome {
+    answers: Vec<ServerMessage>,
+    events: Vec<ServerMessage>,
+    farewell: Option<(bool, Farewell)>,
+}
+
+impl Outcome {
+    fn take(&mut self, messages: Vec<ServerMessage>) {
+        for message in messages {
+            match message {
+                ServerMessage::Event { .. } | ServerMessage::Started { .. } => self.events.push(message),
+                // The token is a secret drawn anew for each session.
+                ServerMessage::Welcome {
+                    version,
+                    player,
+                    name,
+                    limits,
+                    games,
+                    ..
+                } => self.answers.push(ServerMessage::Welcome {
+                    version,
+                    token: Token([0; 16]),
+                    player,
+                    name,
+                    limits,
+                    games,
+                }),
+                answer => self.answers.push(answer),
+            }
+        }
+    }
+}
+
+/// A client sends the pieces one after another, and before those that `dies` says its handler dies.
+fn run(pieces: &[&[u8]], dies: &[bool]) -> Outcome {
+    let world = World::new(Capacity {
+        players: 4,
+        rooms: 4,
+        keepers: 1,
+    });
+    let mut actor = Actor::connect(world, 0);
+    let mut outcome = Outcome::default();
+    let mut greeted = false;
+    for (piece, dies) in pieces.iter().zip(dies.iter().chain(std::iter::repeat(&false))) {
+        actor.send(piece);
+        if *dies {
+            actor.replace_handler(world);
+        }
+        if !greeted {
+            match actor.shake_hands() {
+                Handshake::Incomplete => continue,
+                Handshake::Greeted => greeted = true,
+                Handshake::Refused(farewell) => {
+                    outcome.farewell = Some((false, farewell));
+                    break;
+                }
+                other => panic!("not asked for: {other:?}"),
+            }
+        }
+        // A handshake takes no more than its own limit from the socket.
+        actor.send(&[]);
+        outcome.farewell = handle_all(&mut actor);
+        outcome.take(actor.hear());
+        if outcome.farewell.is_some() {
+            break;
+        }
+    }
+    outcome
+}
+
+fn handle_all(actor: &mut Actor) -> Option<(bool, Farewell)> {
+    loop {
+        match actor.handle() {
+            Next::Handled => {}
+            Next::Wait => return None,
+            Next::Close { leaves, farewell } => return Some((leaves, farewell)),
+        }
+    }
+}
+
+fn request() -> impl Strategy<Value = ClientMessage> {
+    let request = any::<u32>();
+    prop_oneof![
+        request.prop_map(|request| ClientMessage::CreateRoom {
+            request,
+            game: "relay".into(),
+            name: "here".into(),
+            settings: RoomSettings::default(),
+        }),
+        request.prop_map(|request| ClientMessage::QuickMatch {
+            request,
+            game: "clock".into(),
+            options: Vec::new(),
+        }),
+        request.prop_map(|request| ClientMessage::ListRooms {
+            request,
+            filter: RoomFilter::default(),
+            after: None,
+        }),
+        request.prop_map(|request| ClientMessage::Leave { request }),
+        (request, vec(any::<u8>(), 0..200))
+            .prop_map(|(request, action)| ClientMessage::Act { request, action }),
+        (request, "\\PC{0,30}").prop_map(|(request, text)| ClientMessage::Chat {
+            request,
+            scope: ChatScope::Room,
+            text,
+        }),
+        any::<(u32, bool)>().prop_map(|(request, ready)| ClientMessage::Ready { request, ready }),
+        any::<u64>().prop_map(|nonce| ClientMessage::Ping { nonce }),
+        Just(ClientMessage::Confirm { received: 0 }),
+        Just(ClientMessage::Goodbye),
+    ]
+}
+
+/// What a client sends: a greeting and requests, and at times bytes that are no message.
+fn stream() -> impl Strategy<Value = Vec<u8>> {
+    let framed = |message: &ClientMessage| {
+        let mut bytes = Vec::new();
+        frame::append_frame(message, &mut bytes).expect("a message fits a frame");
+        bytes
+    };
+    let part = prop_oneof![
+        20 => request().prop_map(move |message| framed(&message)),
+        1 => vec(any::<u8>(), 1..20),
+    ];
+    let name = prop_oneof![9 => "[a-z]{1,10}", 1 => "\\PC{0,40}"];
+    (name, vec(part, 0..20)).prop_map(move |(name, parts)| {
+        let hello = ClientMessage::Hello {
+            name,
+            client: "test".into(),
+        };
+        [preamble::build(1, 1).to_vec(), framed(&hello), parts.concat()].concat()
+    })
+}
+
+/// Where the stream is cut.
+fn cut<'a>(stream: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
+    at.extend([0, stream.len()]);
+    at.sort_unstable();
+    at.dedup();
+    at.windows(2).map(|ends| &stream[ends[0]..ends[1]]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_split_of_the_bytes_gives_the_same_result_as_the_whole(
+        stream in stream(),
+        cuts in vec(any::<prop::sample::Index>(), 0..30),
+        dies in vec(any::<bool>(), 0..30),
+    ) {
+        let whole = run(&[&stream], &[]);
+        let pieces = cut(&stream, &cuts);
+        prop_assert_eq!(&run(&pieces, &[]), &whole);
+        prop_assert_eq!(&run(&pieces, &dies), &whole);
+    }
+
+    #[test]
+    fn a_greeting_may_come_byte_by_byte(stream in stream()) {
+        let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+        prop_assert_eq!(run(&bytes, &[]), run(&[&stream], &[]));
+    }
+}

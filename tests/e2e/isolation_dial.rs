@@ -1,0 +1,326 @@
+//! Promise: the isolation dial. One process serves as many clients as it is allowed to, and what holds for one holds for a set: a killed
+//! process costs none of them a byte, whoever kills it is soon alone with it, and those who play with each other meet in one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use forkade_protocol::client::Client;
+
+use crate::common::footprint::sockets;
+use crate::common::operator::Operator;
+use crate::common::pair::Pair;
+use crate::common::{Server, command, eventually, processes_below};
+
+/// So that all clients have the same keeper, and the processes can be counted.
+const ONE_KEEPER: [&str; 4] = ["--connections-max", "900", "--keepers", "1"];
+
+fn start(arguments: &[&str]) -> Server {
+    Server::start(&[&ONE_KEEPER[..], arguments].concat())
+}
+
+/// How many clients each process serves.
+fn served(server: &Server) -> BTreeMap<u64, usize> {
+    let mut served = BTreeMap::new();
+    for process in server.ask_json("processes").as_array().expect("a list") {
+        if process["role"] == "handler" {
+            *served.entry(process["pid"].as_u64().expect("a pid")).or_default() += 1;
+        }
+    }
+    served
+}
+
+fn crowd(server: &Server, count: usize) -> Vec<Client> {
+    (0..count)
+        .map(|nth| server.client(&format!("Client{nth}")))
+        .collect()
+}
+
+#[test]
+fn clients_share_processes_up_to_the_dial_with_a_place_left_for_moves() {
+    let server = start(&["--clients-per-handler", "8"]);
+    let clients = crowd(&server, 20);
+    let served = served(&server);
+    let mut counts: Vec<usize> = served.into_values().collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [6, 7, 7]);
+    for client in clients {
+        client.goodbye().expect("the session lives");
+    }
+    eventually("all places are free again", || self::served(&server).is_empty());
+    server.expect_no_errors();
+}
+
+#[test]
+fn unless_told_otherwise_each_client_has_a_process_of_its_own_and_none_waits_for_nobody() {
+    let server = start(&[]);
+    let clients = crowd(&server, 5);
+    assert_eq!(served(&server).into_values().collect::<Vec<_>>(), [1; 5]);
+    assert_eq!(server.status("spare_handlers"), 0);
+    drop(clients);
+}
+
+#[test]
+fn a_killed_process_costs_none_of_those_it_serves_a_word() {
+    let server = start(&["--clients-per-handler", "16"]);
+    let mut clients = crowd(&server, 14).into_iter();
+    let mut pairs = Vec::new();
+    while let (Some(one), Some(other)) = (clients.next(), clients.next()) {
+        pairs.push(Pair::meet(one, other));
+    }
+    let ports: Vec<_> = pairs.iter().map(|pair| pair.clients[0].local_addr()).collect();
+    for round in 1..=10 {
+        let served = served(&server);
+        assert_eq!(served.len(), 1, "all are in one process again");
+        pairs.iter_mut().for_each(|pair| pair.say(5));
+        for pid in served.keys() {
+            server.kill(u32::try_from(*pid).expect("a pid"));
+        }
+        pairs.iter_mut().for_each(|pair| pair.say(5));
+        pairs.iter_mut().for_each(Pair::hear);
+        assert_eq!(server.status("takeovers_total"), round);
+    }
+    let ports_now: Vec<_> = pairs.iter().map(|pair| pair.clients[0].local_addr()).collect();
+    assert_eq!(ports_now, ports, "nobody had to connect again");
+    server.expect_no_errors();
+}
+
+#[test]
+fn clients_of_one_process_live_on_when_their_keeper_dies_and_then_the_process() {
+    let server = start(&["--clients-per-handler", "8"]);
+    let of_its_own = sockets(server.keeper());
+    let mut clients = crowd(&server, 6).into_iter();
+    let mut pairs = Vec::new();
+    while let (Some(one), Some(other)) = (clients.next(), clients.next()) {
+        pairs.push(Pair::meet(one, other));
+    }
+    for _ in 0..3 {
+        let killed = server.keeper();
+        pairs.iter_mut().for_each(|pair| pair.say(3));
+        server.kill(killed);
+        pairs.iter_mut().for_each(|pair| pair.say(3));
+        pairs.iter_mut().for_each(Pair::hear);
+        let keeper = server.keeper_after(killed);
+        eventually("it has adopted all", || sockets(keeper) == of_its_own + 6);
+        let (before, takeovers) = (served(&server), server.status("takeovers_total"));
+        for pid in before.keys() {
+            server.kill(u32::try_from(*pid).expect("a pid"));
+        }
+        pairs.iter_mut().for_each(|pair| pair.say(3));
+        pairs.iter_mut().for_each(Pair::hear);
+        assert_eq!(server.status("takeovers_total"), takeovers + 1);
+    }
+    assert_eq!(server.status("resumes_total"), 0);
+    let mut newcomer = server.client("Newcomer");
+    newcomer.ping().expect("new clients are served");
+}
+
+#[test]
+fn who_enters_a_room_comes_to_be_served_where_the_others_are_in_the_middle_of_their_talk() {
+    let server = start(&["--clients-per-handler", "8"]);
+    let mut clients = crowd(&server, 14);
+    let (last, first) = (clients.pop().expect("14"), clients.remove(0));
+    let (first_name, last_name) = ("Client0", "Client13");
+    assert_ne!(server.handler_of(first_name), server.handler_of(last_name));
+    let port = last.local_addr();
+    let mut pair = Pair::meet(first, last);
+    pair.say(50);
+    pair.hear();
+    eventually("both are served by one process", || {
+        pair.say(2);
+        pair.hear();
+        server.handler_of(first_name) == server.handler_of(last_name)
+    });
+    pair.say(50);
+    pair.hear();
+    assert_eq!(pair.clients[1].local_addr(), port);
+    assert_eq!(
+        (server.status("takeovers_total"), server.status("resumes_total")),
+        (0, 0),
+        "nobody died of it"
+    );
+    server.expect_no_errors();
+}
+
+#[test]
+fn rooms_meet_while_everybody_is_killed_again_and_again() {
+    let server = start(&["--clients-per-handler", "6"]);
+    let mut clients = crowd(&server, 24);
+    let late = clients.split_off(12);
+    let mut pairs: Vec<Pair> = Vec::new();
+    for (one, other) in clients.into_iter().zip(late) {
+        pairs.push(Pair::meet(one, other));
+        for pid in served(&server).into_keys() {
+            // Some have ended by themselves, having nobody left.
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        pairs.iter_mut().for_each(|pair| pair.say(4));
+        pairs.iter_mut().for_each(Pair::hear);
+    }
+    assert_eq!(server.status("resumes_total"), 0, "no connection was lost");
+    for pair in pairs {
+        for client in pair.clients {
+            client.goodbye().expect("the session lives");
+        }
+    }
+    eventually("nobody is left", || server.status("connections") == 0);
+}
+
+#[test]
+fn a_console_whose_process_was_killed_takes_no_player_in() {
+    let server = start(&["--clients-per-handler", "8"]);
+    let mut operator = Operator::new(&server);
+    operator.ask("status");
+    let processes = operator.ask_json("processes");
+    let console = processes.as_array().expect("a list").iter();
+    let console = console.clone().find(|process| process["role"] == "console");
+    let pid = console
+        .and_then(|console| console["pid"].as_u64())
+        .expect("there is one");
+    server.kill(u32::try_from(pid).expect("a pid"));
+    operator.ask("status");
+    for mut client in crowd(&server, 20) {
+        client.ping().expect("it is served");
+    }
+}
+
+#[test]
+fn processes_whose_clients_have_all_moved_away_or_left_are_gone_and_a_stop_waits_for_none() {
+    let mut server = start(&["--clients-per-handler", "8", "--drain-timeout-ms", "3600000"]);
+    let mut clients = crowd(&server, 14);
+    // Those of the second process go one after another to where the first ones are, and leave with them.
+    while clients.len() > 1 {
+        let (last, first) = (clients.pop().expect("two"), clients.remove(0));
+        let mut pair = Pair::meet(first, last);
+        pair.say(10);
+        pair.hear();
+        for client in pair.clients {
+            client.goodbye().expect("the session lives");
+        }
+    }
+    eventually("nobody is left", || server.status("connections") == 0);
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
+fn spare_processes_are_there_before_their_clients_as_many_as_it_takes() {
+    let server = start(&["--spare-handlers", "2..8"]);
+    let spares = || {
+        eventually("as many are ready as should be", || {
+            server.status("spare_handlers") >= 2
+        });
+        processes_below(server.pid())
+    };
+    for nth in 0..6 {
+        let before = spares();
+        let name = format!("Client{nth}");
+        let client = server.client(&name);
+        let handler = server.handler_of(&name).expect("it is served");
+        assert!(before.contains(&handler), "{handler} was not among {before:?}");
+        client.goodbye().expect("the session lives");
+        eventually("its process is not used again", || {
+            !processes_below(server.pid()).contains(&handler)
+        });
+    }
+    // More in one go than there are; none of them says anything.
+    let many: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    eventually("under pressure there are more", || {
+        server.status("spare_handlers") == 8
+    });
+    drop(many);
+    eventually("when it is quiet they go", || {
+        server.status("spare_handlers") == 2
+    });
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_process_that_may_serves_one_client_after_another_and_not_more_than_it_may() {
+    let server = start(&["--handler-life", "3"]);
+    let mut pids = Vec::new();
+    for nth in 0..7 {
+        let name = format!("Client{nth}");
+        let mut client = server.client(&name);
+        client.ping().expect("the session lives");
+        pids.push(server.handler_of(&name).expect("it is served"));
+        let handlers = server.status("handlers");
+        client.goodbye().expect("the session lives");
+        eventually("its place is free", || {
+            server.status("connections") == 0 && server.status("handlers") <= handlers
+        });
+    }
+    let (first, second, third) = (pids[0], pids[3], pids[6]);
+    assert_eq!(pids, [first, first, first, second, second, second, third]);
+    assert!(first != second && second != third);
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_spare_process_that_is_killed_costs_nobody_anything() {
+    let server = start(&["--spare-handlers", "3..3"]);
+    eventually("they are ready", || server.status("spare_handlers") == 3);
+    let of_keeper = |server: &Server| {
+        let processes = server.ask_json("processes");
+        let keeper = processes.as_array().expect("a list").iter();
+        let keeper = keeper.clone().find(|process| process["role"] == "keeper");
+        let pid = keeper
+            .and_then(|keeper| keeper["pid"].as_u64())
+            .expect("there is one");
+        processes_below(u32::try_from(pid).expect("a pid"))
+    };
+    let consoles: Vec<u32> = server
+        .ask_json("processes")
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|process| process["role"] == "console")
+        .filter_map(|process| u32::try_from(process["pid"].as_u64()?).ok())
+        .collect();
+    for pid in of_keeper(&server)
+        .into_iter()
+        .filter(|pid| !consoles.contains(pid))
+    {
+        let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    }
+    let mut clients = crowd(&server, 5);
+    for client in &mut clients {
+        client.ping().expect("it is served");
+    }
+    eventually("others are ready", || server.status("spare_handlers") == 3);
+}
+
+#[test]
+fn a_dial_that_cannot_work_is_refused_with_the_reason() {
+    for (arguments, reason) in [
+        (vec!["--clients-per-handler", "0"], "a number from 1 to 256"),
+        (vec!["--clients-per-handler", "257"], "a number from 1 to 256"),
+        (
+            vec!["--clients-per-handler", "8", "--handler-life", "7"],
+            "cannot serve 8 clients at once and 7 in its lifetime",
+        ),
+        (vec!["--spare-handlers", "5..2"], "the smaller one first"),
+        (vec!["--spare-handlers", "many"], "two numbers up to 250"),
+        (vec!["--spare-handlers", "0..251"], "two numbers up to 250"),
+    ] {
+        let output = command(&arguments).output().expect("it can be run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(reason), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn who_says_nothing_more_keeps_a_place_and_no_process() {
+    let server = start(&["--clients-per-handler", "256", "--handshake-timeout-ms", "600000"]);
+    let silent: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    let mut client = server.client("Speaker");
+    for _ in 0..100 {
+        client.ping().expect("nobody is in the way");
+    }
+    assert_eq!(served(&server).len(), 1);
+    drop(silent);
+    eventually("their places are free", || server.status("connections") == 1);
+    std::thread::sleep(Duration::from_millis(10));
+    client.ping().expect("the session lives");
+}

@@ -1,0 +1,62 @@
+//! Promise: who leaves a room has been told all that happened there before, also by typing, and however little space there is.
+
+use crate::harness::{Actor, World};
+use forkade::limits::FRAME_TOTAL_BYTES_MAX;
+use forkade::testing::frontends::dispatch::Next;
+use forkade::testing::state::layout::Capacity;
+use forkade_protocol::{ChatScope, ClientMessage, RoomId};
+
+/// The room that is opened first.
+const ROOM: RoomId = RoomId(1 << 32);
+
+/// Ann, who types, in a room with Bob.
+fn room_with_typist() -> (Actor, Actor) {
+    let world = World::new(Capacity {
+        players: 4,
+        rooms: 4,
+        keepers: 1,
+    });
+    let mut ann = Actor::connect(world, 0);
+    ann.send(b"\r\n");
+    ann.shake_hands();
+    types(&mut ann, "name Ann");
+    types(&mut ann, "create tictactoe");
+    let mut bob = Actor::greeted(world, 1, "Bob");
+    bob.asks(&ClientMessage::JoinRoom {
+        request: 1,
+        room: ROOM,
+        passcode: None,
+    });
+    while ann.handle() == Next::Handled {}
+    (ann, bob)
+}
+
+fn types(actor: &mut Actor, line: &str) {
+    actor.send(format!("{line}\r\n").as_bytes());
+    while actor.handle() == Next::Handled {}
+}
+
+#[test]
+fn who_leaves_by_typing_hears_what_was_said_before() {
+    let (mut ann, mut bob) = room_with_typist();
+    // Nothing is sent, until there is space for an answer but not for an event and all that may come with it.
+    while ann.session.output_space() >= 2 * FRAME_TOTAL_BYTES_MAX as u64 {
+        types(&mut ann, "help");
+    }
+    assert!(ann.session.output_space() >= FRAME_TOTAL_BYTES_MAX as u64);
+    bob.asks(&ClientMessage::Chat {
+        request: 2,
+        scope: ChatScope::Room,
+        text: "farewell".into(),
+    });
+    let mut shown = String::new();
+    types(&mut ann, "leave");
+    while !shown.contains("You are back in the lobby.") {
+        let more = ann.shown();
+        assert!(!more.is_empty(), "nothing comes any more, after {shown}");
+        shown.push_str(&more);
+        while ann.handle() == Next::Handled {}
+    }
+    let said = shown.find("Bob says: farewell").expect("she hears it");
+    assert!(said < shown.find("You are back").expect("it is there"));
+}

@@ -1,0 +1,616 @@
+//! Promise: who comes first gets it, and everybody else is told why not: names, seats, rooms, places.
+
+use std::sync::Barrier;
+use std::time::Duration;
+
+use crate::common::raw_client::{RawClient, greeting};
+use crate::common::{Server, WAIT_MAX, eventually, patient};
+use forkade::limits::LOBBY_GRACE_MS_MIN;
+use forkade_protocol::client::{Client, ClientError, NewRoom};
+use forkade_protocol::limits::ROOM_NAME_BYTES_MAX;
+use forkade_protocol::{
+    ChatScope, ClientMessage, ErrorCode, Phase, RejectCode, RoomEvent, RoomFilter, RoomId, RoomSettings,
+    RoomSummary, ServerMessage,
+};
+
+/// Why the server does not take a player of this name.
+fn refusal(server: &Server, name: &str) -> Option<ErrorCode> {
+    match Client::connect(server.game, name, patient()) {
+        Ok(client) => {
+            client.goodbye().expect("said in order");
+            None
+        }
+        Err(error) => Some(
+            error
+                .error_code()
+                .unwrap_or_else(|| panic!("{name} was not answered: {error}")),
+        ),
+    }
+}
+
+/// Why a request was rejected.
+#[track_caller]
+fn rejection<T: std::fmt::Debug>(result: Result<T, ClientError>) -> RejectCode {
+    let error = result.expect_err("it should have been rejected");
+    error
+        .reject_code()
+        .unwrap_or_else(|| panic!("not rejected, but {error}"))
+}
+
+fn rooms(client: &mut Client, filter: RoomFilter) -> Vec<RoomSummary> {
+    let (rooms, next) = client.list_rooms(filter, None).expect("a list");
+    assert_eq!(next, None, "all rooms fit one page");
+    rooms
+}
+
+/// Tic-tac-toe in a room of its own, all but begun.
+fn table(server: &Server) -> (Client, Client, RoomId) {
+    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
+    let room = ann
+        .create_room(NewRoom::new("tictactoe", "table"))
+        .expect("a room is free")
+        .room;
+    bob.join_room(room, None).expect("a seat is free");
+    (ann, bob, room)
+}
+
+fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T {
+    let is_wanted = |message: &ServerMessage| matches!(message, ServerMessage::Event { event, .. } if wanted(event).is_some());
+    match client
+        .receive_where(WAIT_MAX, is_wanted)
+        .expect("the session lives")
+    {
+        Some(ServerMessage::Event { event, .. }) => wanted(&event).expect("it was picked"),
+        other => panic!("no such event, but {other:?}"),
+    }
+}
+
+#[test]
+fn a_name_is_one_players_at_a_time_in_whatever_case() {
+    let server = Server::start(&[]);
+    let (ann, _zoe) = (server.client("Ann"), server.client("Zoë Ärger"));
+    for taken in ["Ann", "ANN", "ann", "  a\u{200b}nn\n", "ZOË ÄRGER", "zoë  ärger"] {
+        assert_eq!(refusal(&server, taken), Some(ErrorCode::NameTaken), "{taken:?}");
+    }
+    assert_eq!(refusal(&server, "Anna"), None);
+    ann.goodbye().expect("said in order");
+    assert_eq!(
+        refusal(&server, "ANN"),
+        None,
+        "who has said goodbye has given up the name"
+    );
+}
+
+#[test]
+fn a_name_is_what_is_left_after_cleaning() {
+    let server = Server::start(&[]);
+    let client = server.client("  An\u{202e}n \r\n\t Bob\u{1b}\u{7}  ");
+    assert_eq!(
+        client.session_info().map(|info| info.name.as_str()),
+        Some("Ann Bob")
+    );
+    for invalid in ["", " \n ", "\u{200b}\u{2800}", "1234567890123456789012345"] {
+        assert_eq!(
+            refusal(&server, invalid),
+            Some(ErrorCode::NameInvalid),
+            "{invalid:?}"
+        );
+    }
+}
+
+/// Lets `count` threads do something at the same moment, each with its number.
+fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let barrier = Barrier::new(count);
+    std::thread::scope(|scope| {
+        let (barrier, act) = (&barrier, &act);
+        let started: Vec<_> = (0..count)
+            .map(|number| {
+                scope.spawn(move || {
+                    barrier.wait();
+                    act(number)
+                })
+            })
+            .collect();
+        started
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect()
+    })
+}
+
+#[test]
+fn of_fifty_who_want_a_name_at_once_one_gets_it() {
+    let server = Server::start(&[]);
+    let answers = at_once(50, |_| {
+        let mut raw = RawClient::connect(&server);
+        raw.send(&greeting("Highlander"));
+        (raw.next_message(), raw)
+    });
+    let (welcome, refused): (Vec<_>, Vec<_>) = answers
+        .iter()
+        .partition(|(answer, _)| matches!(answer, Ok(ServerMessage::Welcome { .. })));
+    assert_eq!(welcome.len(), 1);
+    for (answer, _) in refused {
+        assert!(
+            matches!(
+                answer,
+                Ok(ServerMessage::Error {
+                    code: ErrorCode::NameTaken,
+                    ..
+                })
+            ),
+            "{answer:?}"
+        );
+    }
+}
+
+#[test]
+fn of_a_hundred_who_join_a_room_with_two_seats_at_once_two_get_in() {
+    const CLIENTS: usize = 100;
+    let server = Server::start(&[]);
+    let (mut host, mut watcher) = (server.client("Host"), server.client("Watcher"));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| std::sync::Mutex::new(server.client(&format!("Guest {number}"))))
+        .collect();
+    for round in 0..5 {
+        let room = host
+            .create_room(NewRoom::new("tictactoe", "two seats"))
+            .expect("a room is free")
+            .room;
+        // Somebody who watches keeps the room open, with both seats free.
+        watcher.spectate(room, None).expect("anybody may watch");
+        host.leave().expect("in the room");
+
+        let joined = at_once(CLIENTS, |number| {
+            clients[number].lock().expect("no panic").join_room(room, None)
+        });
+        let seats: Vec<Option<u8>> = joined.iter().flatten().map(|snapshot| snapshot.seat).collect();
+        assert!(
+            seats == [Some(0), Some(1)] || seats == [Some(1), Some(0)],
+            "round {round}: {seats:?} got in"
+        );
+        for refused in joined.iter().filter_map(|joined| joined.as_ref().err()) {
+            assert_eq!(refused.reject_code(), Some(RejectCode::RoomFull));
+        }
+        // Those who got in, and nobody else, were seen by who was there.
+        let seen = [(); 2].map(|()| {
+            event(&mut watcher, |event| match event {
+                RoomEvent::Joined { seat, name } => Some((*seat, name.clone())),
+                _ => None,
+            })
+        });
+        for (number, snapshot) in joined
+            .iter()
+            .enumerate()
+            .filter_map(|(number, joined)| Some((number, joined.as_ref().ok()?)))
+        {
+            let seat = snapshot.seat.expect("a seat");
+            assert!(seen.contains(&(seat, format!("Guest {number}"))), "{seen:?}");
+            clients[number]
+                .lock()
+                .expect("no panic")
+                .leave()
+                .expect("in the room");
+        }
+        watcher.leave().expect("in the room");
+    }
+    eventually("all rooms are closed", || server.status("rooms") == 0);
+}
+
+#[test]
+fn rooms_are_listed_in_pages_without_a_gap_or_a_repetition() {
+    let server = Server::start(&[]);
+    let mut hosts: Vec<Client> = (0..90)
+        .map(|number| server.client(&format!("Host {number}")))
+        .collect();
+    let created: Vec<RoomId> = (0..)
+        .zip(&mut hosts)
+        .map(|(number, host)| {
+            host.create_room(NewRoom::new("relay", format!("Room {number}")))
+                .expect("a room")
+                .room
+        })
+        .collect();
+    let mut reader = server.client("Reader");
+    let (mut listed, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let (rooms, next) = reader.list_rooms(RoomFilter::default(), after).expect("a page");
+        listed.extend(rooms.iter().map(|room| room.room));
+        pages += 1;
+        match next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    let sorted = |mut rooms: Vec<RoomId>| {
+        rooms.sort_unstable();
+        rooms
+    };
+    assert_eq!(sorted(listed), sorted(created));
+    assert_eq!(pages, 3);
+}
+
+#[test]
+fn a_list_has_the_rooms_that_pass_its_filter() {
+    let server = Server::start(&[]);
+    let mut hosts = ["One", "Two", "Three", "Four"].map(|name| server.client(name));
+    let secret = NewRoom {
+        settings: RoomSettings {
+            passcode: Some("sesame".to_owned()),
+            ..RoomSettings::default()
+        },
+        ..NewRoom::new("relay", "A secret place")
+    };
+    let full = NewRoom {
+        settings: RoomSettings {
+            seats: 1,
+            ..RoomSettings::default()
+        },
+        ..NewRoom::new("relay", "Öde Insel")
+    };
+    let wishes = [
+        NewRoom::new("tictactoe", "The corner"),
+        NewRoom::new("relay", "The Open"),
+        secret,
+        full,
+    ];
+    for (host, wish) in hosts.iter_mut().zip(wishes) {
+        host.create_room(wish).expect("a room is free");
+    }
+    let mut reader = server.client("Reader");
+    let mut names = |filter| -> Vec<String> {
+        rooms(&mut reader, filter)
+            .into_iter()
+            .map(|room| room.name)
+            .collect()
+    };
+    let part = |part: &str| RoomFilter {
+        name_contains: Some(part.to_owned()),
+        ..RoomFilter::default()
+    };
+    let game = |game: &str| RoomFilter {
+        game: Some(game.to_owned()),
+        ..RoomFilter::default()
+    };
+    assert_eq!(
+        names(RoomFilter::default()),
+        ["The corner", "The Open", "A secret place", "Öde Insel"]
+    );
+    assert_eq!(names(game("relay")), ["The Open", "A secret place", "Öde Insel"]);
+    assert_eq!(names(game("chess")), [""; 0]);
+    assert_eq!(names(part("THE")), ["The corner", "The Open"]);
+    assert_eq!(names(part("öDE")), ["Öde Insel"]);
+    assert_eq!(
+        names(RoomFilter {
+            joinable: true,
+            ..RoomFilter::default()
+        }),
+        ["The corner", "The Open"]
+    );
+
+    let line = rooms(&mut reader, part("corner")).remove(0);
+    assert_eq!(
+        (line.game.as_str(), line.phase, line.seats, line.taken),
+        ("tictactoe", Phase::Waiting, 2, 1)
+    );
+    assert_eq!((line.spectators, line.passcode), (0, false));
+    // Once a match is on, nobody can join it any more.
+    let mut guest = server.client("Guest");
+    guest.join_room(line.room, None).expect("a seat is free");
+    hosts[0].ready(true).expect("not yet started");
+    guest.ready(true).expect("not yet started");
+    reader.spectate(line.room, None).expect("anybody may watch");
+    let line = rooms(&mut reader, part("corner")).remove(0);
+    assert_eq!((line.phase, line.taken, line.spectators), (Phase::Playing, 2, 1));
+}
+
+#[test]
+fn a_room_with_a_passcode_opens_to_who_knows_it() {
+    let server = Server::start(&[]);
+    let (mut host, mut guest) = (server.client("Host"), server.client("Guest"));
+    let wish = NewRoom {
+        settings: RoomSettings {
+            passcode: Some("sesame".to_owned()),
+            ..RoomSettings::default()
+        },
+        ..NewRoom::new("relay", "cave")
+    };
+    let room = host.create_room(wish).expect("a room is free").room;
+    assert!(rooms(&mut guest, RoomFilter::default())[0].passcode);
+    for wrong in [None, Some(""), Some("Sesame"), Some("sesame ")] {
+        assert_eq!(
+            rejection(guest.join_room(room, wrong)),
+            RejectCode::WrongPasscode,
+            "{wrong:?}"
+        );
+        assert_eq!(
+            rejection(guest.spectate(room, wrong)),
+            RejectCode::WrongPasscode,
+            "{wrong:?}"
+        );
+    }
+    guest.spectate(room, Some("sesame")).expect("the right word");
+    guest.leave().expect("in the room");
+    guest.join_room(room, Some("sesame")).expect("the right word");
+}
+
+#[test]
+fn a_server_with_all_connections_taken_says_so_and_serves_again_when_one_goes() {
+    let server = Server::start(&["--connections-max", "3"]);
+    let mut clients: Vec<Client> = (0..3)
+        .map(|number| server.client(&format!("Client {number}")))
+        .collect();
+    for _ in 0..5 {
+        // Some say who they are, some wait for the server's word: both get it.
+        assert_eq!(refusal(&server, "One too many"), Some(ErrorCode::ServerFull));
+        RawClient::connect(&server).expect_error(ErrorCode::ServerFull);
+    }
+    assert_eq!(server.status("refused_total"), 10);
+    for client in &mut clients {
+        client.ping().expect("served as before");
+    }
+    clients.pop().expect("three").goodbye().expect("said in order");
+    eventually("there is a place again", || refusal(&server, "Next").is_none());
+}
+
+#[test]
+fn who_only_comes_and_goes_keeps_nobody_out_and_costs_nobody_a_seat_or_mail() {
+    let server = Server::start(&["--players-max", "5", "--seat-grace-ms", "600000"]);
+    let mut seated = server.client("Seated");
+    seated
+        .create_room(NewRoom::new("relay", "kept"))
+        .expect("a room is free");
+    let mut written_to = server.client("Written to");
+    seated.disconnect_abruptly();
+    written_to.disconnect_abruptly();
+    eventually("both are away", || {
+        ["Seated", "Written to"]
+            .iter()
+            .all(|name| server.handler_of(name).is_none())
+    });
+    let mut writer = server.client("Writer");
+    let to = "Written to".to_owned();
+    writer
+        .chat(ChatScope::Whisper { to }, "do not go")
+        .expect("there is room in the mailbox");
+    for number in 0..2 {
+        drop(server.client(&format!("Passer-by {number}")));
+    }
+    let mut newcomers = Vec::new();
+    eventually("there are places for somebody new", || {
+        let name = format!("Newcomer {}", newcomers.len());
+        newcomers.extend(Client::connect(server.game, name, patient()).ok());
+        newcomers.len() == 2
+    });
+    // Nobody is left who only takes a place, however long they are away.
+    std::thread::sleep(Duration::from_millis(2 * LOBBY_GRACE_MS_MIN));
+    assert_eq!(refusal(&server, "One too many"), Some(ErrorCode::ServerFull));
+    let is_mail = |message: &ServerMessage| matches!(message, ServerMessage::Chat { .. });
+    assert!(
+        written_to
+            .receive_where(WAIT_MAX, is_mail)
+            .expect("still here")
+            .is_some()
+    );
+    seated.act(b"still here".to_vec()).expect("the seat was kept");
+}
+
+#[test]
+fn a_server_with_all_players_taken_says_so_and_takes_the_next_when_one_goes() {
+    let server = Server::start(&["--players-max", "2"]);
+    let (ann, _bob) = (server.client("Ann"), server.client("Bob"));
+    assert_eq!(refusal(&server, "Carol"), Some(ErrorCode::ServerFull));
+    ann.goodbye().expect("said in order");
+    assert_eq!(refusal(&server, "Carol"), None);
+}
+
+#[test]
+fn a_server_with_all_rooms_taken_says_so_and_gives_out_the_next_when_one_closes() {
+    let server = Server::start(&["--rooms-max", "1"]);
+    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
+    let first = ann
+        .create_room(NewRoom::new("relay", "the only one"))
+        .expect("a room is free")
+        .room;
+    assert_eq!(
+        rejection(bob.create_room(NewRoom::new("relay", "another"))),
+        RejectCode::RoomsFull
+    );
+    ann.leave().expect("in the room");
+    let second = bob
+        .create_room(NewRoom::new("relay", "another"))
+        .expect("a room is free")
+        .room;
+    assert_ne!(first, second, "a room's id is never used again");
+    assert_eq!(rejection(ann.join_room(first, None)), RejectCode::RoomNotFound);
+}
+
+#[test]
+fn a_room_closes_when_the_last_one_leaves_whether_seated_or_watching() {
+    let server = Server::start(&[]);
+    let (mut ann, mut bob, room) = table(&server);
+    let mut watcher = server.client("Watcher");
+    watcher.spectate(room, None).expect("anybody may watch");
+    ann.leave().expect("in the room");
+    let left = |event: &RoomEvent| matches!(event, RoomEvent::Left { seat: 0 }).then_some(());
+    event(&mut bob, left);
+    event(&mut watcher, left);
+    bob.goodbye().expect("said in order");
+    assert_eq!(server.status("rooms"), 1);
+    watcher.leave().expect("in the room");
+    assert_eq!(server.status("rooms"), 0);
+    assert_eq!(rejection(watcher.spectate(room, None)), RejectCode::RoomNotFound);
+}
+
+#[test]
+fn a_wish_that_cannot_be_granted_is_rejected_with_its_reason() {
+    let server = Server::start(&[]);
+    let mut ann = server.client("Ann");
+    let wishes = [
+        (NewRoom::new("chess", "r"), RejectCode::UnknownGame),
+        (NewRoom::new("", "r"), RejectCode::UnknownGame),
+        (NewRoom::new("relay", " \u{200b}\n"), RejectCode::RoomNameInvalid),
+        (
+            NewRoom::new("relay", "é".repeat(ROOM_NAME_BYTES_MAX)),
+            RejectCode::RoomNameInvalid,
+        ),
+        (
+            NewRoom {
+                settings: RoomSettings {
+                    seats: 33,
+                    ..RoomSettings::default()
+                },
+                ..NewRoom::new("relay", "r")
+            },
+            RejectCode::SeatsOutOfRange,
+        ),
+        (
+            NewRoom {
+                settings: RoomSettings {
+                    seats: 3,
+                    ..RoomSettings::default()
+                },
+                ..NewRoom::new("tictactoe", "r")
+            },
+            RejectCode::SeatsOutOfRange,
+        ),
+        (
+            NewRoom {
+                settings: RoomSettings {
+                    options: vec![1],
+                    ..RoomSettings::default()
+                },
+                ..NewRoom::new("relay", "r")
+            },
+            RejectCode::BadOptions,
+        ),
+    ];
+    for (wish, expected) in wishes {
+        assert_eq!(rejection(ann.create_room(wish.clone())), expected, "{wish:?}");
+    }
+    assert_eq!(
+        rejection(ann.quick_match("chess", vec![])),
+        RejectCode::UnknownGame
+    );
+    let room = ann
+        .create_room(NewRoom::new("relay", " a\tnice\n\u{202e}room "))
+        .expect("a room is free");
+    assert_eq!(room.name, "a nice room");
+    assert_eq!(
+        rejection(ann.create_room(NewRoom::new("relay", "r"))),
+        RejectCode::AlreadyInRoom
+    );
+    assert_eq!(
+        rejection(ann.join_room(room.room, None)),
+        RejectCode::AlreadyInRoom
+    );
+    assert_eq!(
+        rejection(ann.quick_match("relay", vec![])),
+        RejectCode::AlreadyInRoom
+    );
+    assert_eq!(server.status("rooms"), 1);
+}
+
+#[test]
+fn who_is_matched_quickly_meets_who_waits() {
+    let server = Server::start(&[]);
+    let mut players = ["One", "Two", "Three", "Four"].map(|name| server.client(name));
+    let mut host = server.client("Host");
+    let secret = NewRoom {
+        settings: RoomSettings {
+            passcode: Some("sesame".to_owned()),
+            ..RoomSettings::default()
+        },
+        ..NewRoom::new("tictactoe", "secret")
+    };
+    let secret = host.create_room(secret).expect("a room is free").room;
+    let matched = players
+        .each_mut()
+        .map(|player| player.quick_match("tictactoe", vec![]).expect("a seat"));
+    let rooms = matched.each_ref().map(|snapshot| snapshot.room);
+    assert!(
+        rooms[0] == rooms[1] && rooms[2] == rooms[3] && rooms[1] != rooms[2],
+        "{rooms:?}"
+    );
+    assert!(!rooms.contains(&secret), "who is not invited must not be sent in");
+    assert_eq!(
+        matched.each_ref().map(|snapshot| snapshot.seat),
+        [Some(0), Some(1), Some(0), Some(1)]
+    );
+}
+
+#[test]
+fn what_is_said_in_a_room_is_heard_by_all_in_it_and_by_nobody_else() {
+    let server = Server::start(&[]);
+    let (mut ann, mut bob, room) = table(&server);
+    let (mut watcher, mut elsewhere) = (server.client("Watcher"), server.client("Elsewhere"));
+    watcher.spectate(room, None).expect("anybody may watch");
+    elsewhere
+        .create_room(NewRoom::new("relay", "elsewhere"))
+        .expect("a room is free");
+
+    watcher
+        .chat(ChatScope::Room, " hi\n\u{1b}[2Jthere \u{202e}")
+        .expect("in the room");
+    let said = |event: &RoomEvent| match event {
+        RoomEvent::Chat { from, text } => Some((from.clone(), text.clone())),
+        _ => None,
+    };
+    for client in [&mut ann, &mut bob, &mut watcher] {
+        assert_eq!(
+            event(client, said),
+            ("Watcher".to_owned(), "hi [2Jthere".to_owned())
+        );
+    }
+    assert_eq!(
+        rejection(ann.chat(ChatScope::Room, "x".repeat(501))),
+        RejectCode::ChatTooLong
+    );
+    assert_eq!(
+        rejection(ann.chat(ChatScope::Room, "\n\u{200b}")),
+        RejectCode::TextInvalid
+    );
+    ann.chat(ChatScope::Room, "x".repeat(500))
+        .expect("as long as it may be");
+    assert_eq!(event(&mut bob, said).1.len(), 500);
+    // Its stream would carry the chat before the answer to a later request.
+    elsewhere.ping().expect("the session lives");
+    assert_eq!(
+        elsewhere
+            .receive(std::time::Duration::ZERO)
+            .expect("the session lives"),
+        None
+    );
+}
+
+#[test]
+fn a_list_shows_nothing_of_a_room_that_has_closed_meanwhile() {
+    let server = Server::start(&[]);
+    let mut reader = RawClient::greet(&server, "Reader");
+    let mut host = server.client("Host");
+    for request in 0..20 {
+        let room = host
+            .create_room(NewRoom::new("relay", "brief"))
+            .expect("a room is free")
+            .room;
+        host.leave().expect("in the room");
+        reader.say(&ClientMessage::ListRooms {
+            request,
+            filter: RoomFilter::default(),
+            after: Some(room),
+        });
+        reader.say(&ClientMessage::ListRooms {
+            request,
+            filter: RoomFilter::default(),
+            after: None,
+        });
+        for _ in 0..2 {
+            match reader.next_message() {
+                Ok(ServerMessage::Rooms {
+                    rooms, next: None, ..
+                }) => assert_eq!(rooms, []),
+                other => panic!("instead of no rooms: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What the server promises, one module per promise. All of it is tried on the real binary, or on the lobby as handlers run it.
+//!
+//! One program, since each would be linked with the whole server: `cargo test --test e2e chat::` runs one module.
+//! What must not be in here has a program of its own: who forks or is stepped through (a test harness has threads), and who is the
+//! server, with games that fail.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod chat;
+mod churn;
+mod configuration;
+mod console;
+mod console_details;
+mod console_drain;
+mod console_editing;
+mod console_live_views;
+mod documentation;
+mod exactly_once;
+mod hidden_information;
+mod input_fragmentation;
+mod invitations;
+mod isolation_dial;
+mod leave_delivery;
+mod lifecycle;
+mod lobby;
+mod logging;
+mod malformed_input;
+mod matches;
+mod play_client;
+mod protocol_detection;
+mod rate_limits;
+mod reserved_names;
+mod room_view;
+mod rooms;
+mod session_edge_cases;
+mod session_resume;
+mod slow_clients;
+mod text_commands;
+mod text_mode;
+mod turn_clock;
+mod upgrade;

@@ -1,0 +1,43 @@
+//! Promise: of whom nothing is known yet, because not a byte has come, is told why the connection ends so that both a person and a
+//! program understand it.
+
+use crate::common::raw_client::{RawClient, greeting_preamble};
+use crate::common::text_client::TextClient;
+use crate::common::{Server, patient};
+use forkade_protocol::ErrorCode;
+use forkade_protocol::client::Client;
+
+#[test]
+fn who_has_typed_nothing_is_told_so_in_words_and_a_program_in_a_frame() {
+    let server = Server::start(&["--handshake-timeout-ms", "300"]);
+    let mut person = TextClient::connect(&server);
+    let shown = person.reads_to_the_end();
+    let told = "\rYou did not greet in time; people press Enter first.\r\n";
+    assert!(shown.ends_with(told), "{shown:?}");
+    let said = RawClient::connect(&server).expect_error(ErrorCode::HandshakeTimeout);
+    assert!(said.ends_with(told), "{said:?}");
+    // Of whom something is known, is told in the own way alone.
+    let mut program = RawClient::connect(&server);
+    program.send(&greeting_preamble()[..5]);
+    let said = program.expect_error(ErrorCode::HandshakeTimeout);
+    assert_eq!(said, "you did not greet in time; people press Enter first");
+}
+
+#[test]
+fn who_is_turned_away_at_the_door_can_read_why() {
+    let server = Server::start(&["--players-max", "1", "--connections-max", "1"]);
+    let _first = server.client("Ann");
+    let shown = TextClient::connect(&server).reads_to_the_end();
+    assert!(
+        shown.ends_with("\rThe server is full; try again later.\r\n"),
+        "{shown:?}"
+    );
+    let error = Client::connect(server.game, "Bob", patient()).expect_err("it is full");
+    assert_eq!(error.error_code(), Some(ErrorCode::ServerFull));
+    assert!(
+        error
+            .to_string()
+            .ends_with("The server is full; try again later."),
+        "{error}"
+    );
+}

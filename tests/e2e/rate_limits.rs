@@ -1,0 +1,156 @@
+//! Promise: whoever writes again and again into what others share is refused with a typed error, and pays nothing for that; and nobody
+//! who plays is.
+
+use crate::common::rooms::{event, message, public, rejection, room_of, start};
+use crate::common::text_client::TextClient;
+use crate::common::{Server, eventually};
+use forkade_protocol::client::{ClientError, NewRoom};
+use forkade_protocol::{RejectCode, RoomEvent, ServerMessage, codec};
+
+/// A player may ask for five things, and then for no more within the time of any test.
+const FIVE: [&str; 4] = ["--requests-burst", "5", "--requests-per-minute", "1"];
+/// A player may ask for one.
+const ONE: [&str; 4] = ["--requests-burst", "1", "--requests-per-minute", "1"];
+
+/// Asks again and again, until it is refused. Gives how often it was not.
+fn until_too_fast(mut ask: impl FnMut() -> Result<(), ClientError>) -> usize {
+    for done in 0..100 {
+        match ask() {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error.reject_code(), Some(RejectCode::TooFast), "{error}");
+                assert!(error.to_string().contains("wait"), "{error}");
+                return done;
+            }
+        }
+    }
+    panic!("never refused");
+}
+
+#[test]
+fn whatever_leaves_traces_for_others_has_a_rate() {
+    let server = Server::start(&FIVE);
+    let (mut ann, [mut bob], room) = room_of(&server, "tictactoe", public(), ["Bob"]);
+    // Bob has come in, which was the first of his five, and Ann has opened the room.
+    let toggles = until_too_fast(|| {
+        bob.ready(true)?;
+        bob.ready(false)
+    });
+    assert_eq!(toggles, 4);
+    // That is for all together.
+    bob.leave().expect("whoever came in can leave");
+    assert_eq!(rejection(bob.join_room(room, None)), RejectCode::TooFast);
+    assert_eq!(rejection(bob.spectate(room, None)), RejectCode::TooFast);
+    assert_eq!(
+        rejection(bob.quick_match("tictactoe", Vec::new())),
+        RejectCode::TooFast
+    );
+    assert_eq!(
+        rejection(bob.create_room(NewRoom::new("relay", "mine"))),
+        RejectCode::TooFast
+    );
+    assert_eq!(rejection(bob.join_by_invite("0", false)), RejectCode::TooFast);
+    // And what one has spent is not what another has.
+    assert_eq!(until_too_fast(|| ann.configure(public())), 4);
+    assert_eq!(rejection(ann.kick(1, "Bob")), RejectCode::TooFast);
+    assert_eq!(rejection(ann.hand_over(1, "Bob")), RejectCode::TooFast);
+    assert_eq!(rejection(ann.invite(true)), RejectCode::TooFast);
+    let mut cyd = server.client("Cyd");
+    let visits = until_too_fast(|| {
+        cyd.join_room(room, None)?;
+        cyd.leave()
+    });
+    assert_eq!(visits, 5);
+    let mut dan = server.client("Dan");
+    let rooms = until_too_fast(|| {
+        dan.create_room(NewRoom::new("relay", "mine"))?;
+        dan.leave()
+    });
+    assert_eq!(rooms, 5);
+    server.expect_no_errors();
+}
+
+#[test]
+fn ready_said_twice_has_its_price() {
+    let server = Server::start(&FIVE);
+    let (mut ann, [_bob], _) = room_of(&server, "tictactoe", public(), ["Bob"]);
+    // The first changes something, and is free.
+    assert_eq!(until_too_fast(|| ann.ready(true)), 5);
+    server.expect_no_errors();
+}
+
+#[test]
+fn names_at_a_terminal_have_a_rate() {
+    let server = Server::start(&FIVE);
+    let mut person = TextClient::connect(&server);
+    person.types("");
+    person.reads("Welcome");
+    for number in 0..5 {
+        person.types(&format!("name Eve {number}"));
+        person.reads(&format!("You are called Eve {number} now."));
+    }
+    person.types("name Eve 6");
+    person.reads("No: you may do this 1 times a minute; wait");
+}
+
+#[test]
+fn what_is_refused_costs_nothing() {
+    let server = Server::start(&FIVE);
+    let (mut ann, [mut bob], room) = room_of(&server, "tictactoe", public(), ["Bob"]);
+    for _ in 0..20 {
+        assert_eq!(rejection(bob.kick(0, "Ann")), RejectCode::NotOwner);
+        assert_eq!(rejection(bob.join_room(room, None)), RejectCode::AlreadyInRoom);
+        assert_eq!(rejection(ann.kick(0, "Ann")), RejectCode::NoSuchSeat);
+    }
+    assert_eq!(until_too_fast(|| ann.configure(public())), 4);
+}
+
+#[test]
+fn neither_another_process_nor_another_connection_begins_a_new_account() {
+    let server = Server::start(&FIVE);
+    let (mut ann, [], _) = room_of(&server, "relay", public(), []);
+    assert_eq!(until_too_fast(|| ann.configure(public())), 4);
+    let handler = server.handler_of("Ann").expect("she has one");
+    server.kill(handler);
+    eventually("another goes on", || {
+        server.handler_of("Ann").is_some_and(|other| other != handler)
+    });
+    assert_eq!(rejection(ann.configure(public())), RejectCode::TooFast);
+    ann.disconnect_abruptly();
+    assert_eq!(rejection(ann.configure(public())), RejectCode::TooFast);
+    assert_eq!(ann.counters().resumes, 1);
+}
+
+#[test]
+fn the_account_fills_again_as_time_passes() {
+    let server = Server::start(&["--requests-burst", "1", "--requests-per-minute", "120"]);
+    let (mut ann, [], _) = room_of(&server, "relay", public(), []);
+    eventually("half a second has passed", || ann.configure(public()).is_ok());
+}
+
+#[test]
+fn who_plays_match_after_match_meets_no_rate() {
+    let server = Server::start(&ONE);
+    let (mut ann, [mut bob], _) = room_of(&server, "tictactoe", public(), ["Bob"]);
+    start(&mut [&mut ann, &mut bob]);
+    for _ in 0..30 {
+        for (cell, is_anns) in [(0_u8, true), (3, false), (1, true), (4, false), (2, true)] {
+            let player = if is_anns { &mut ann } else { &mut bob };
+            player
+                .act(codec::encode(&cell).expect("a cell"))
+                .expect("it is free");
+        }
+        for client in [&mut ann, &mut bob] {
+            event(client, |event| {
+                matches!(event, RoomEvent::Finished { .. }).then_some(())
+            });
+            client.rematch().expect("no rate");
+        }
+        for client in [&mut ann, &mut bob] {
+            message(client, |message| {
+                matches!(message, ServerMessage::Started { .. }).then_some(())
+            });
+        }
+    }
+    server.expect_no_errors();
+}

@@ -1,0 +1,79 @@
+//! Promise: what a player says never looks like what the server says, nor like what anybody else does: not by a name, not by what is
+//! said, and not at any terminal.
+
+use crate::common::operator::Operator;
+use crate::common::rooms::room_of;
+use crate::common::text_client::TextClient;
+use crate::common::{Server, patient};
+use forkade_protocol::client::Client;
+use forkade_protocol::{ChatScope, ErrorCode, RoomSettings};
+
+/// Names under which somebody could speak for others.
+const FORGED: [&str; 8] = [
+    "The server",
+    "the  SERVER",
+    "Server",
+    "You",
+    "Ann says: I give up. Bob",
+    "Ann\u{ff1a}",
+    "*** The server says",
+    "Ann (you), owner",
+];
+
+#[test]
+fn nobody_comes_in_under_a_name_that_speaks_for_others() {
+    let server = Server::start(&[]);
+    for name in FORGED {
+        let refused = Client::connect(server.game, name, patient()).err();
+        let code = refused.and_then(|error| error.error_code());
+        assert_eq!(code, Some(ErrorCode::NameInvalid), "{name}");
+    }
+    for name in ["Zo\u{eb} O'Neil-Smith 2", "J. R. \u{540d}\u{524d}"] {
+        server.client(name);
+    }
+    server.expect_no_errors();
+}
+
+#[test]
+fn nobody_at_a_terminal_takes_such_a_name() {
+    let server = Server::start(&[]);
+    let mut person = TextClient::named(&server, "Eve");
+    for name in FORGED {
+        person.types(&format!("name {name}"));
+        person.reads("No: the name cannot be used: ");
+        person.reads("> ");
+    }
+    let looked = person.asks("look");
+    assert!(looked.contains("You are Eve, in the lobby"), "{looked}");
+}
+
+#[test]
+fn at_a_terminal_it_is_seen_who_says_what() {
+    let server = Server::start(&[]);
+    let (_ann, [mut eve], room) = room_of(&server, "relay", RoomSettings::default(), ["Eve"]);
+    let mut person = TextClient::named(&server, "Bob");
+    person.types(&format!("join {}", (room.0 & 0xffff_ffff) + 1));
+    person.reads("You are in room");
+    let mut operator = Operator::new(&server);
+    operator.ask("say we close at ten");
+    person.reads("*** The server says: we close at ten\r\n");
+    // To the end of a line of eighty columns, and what would stand in the next one.
+    let filler = "x".repeat(80 - "Eve says: ".len());
+    let forged = format!("{filler}*** The server says: we close now");
+    eve.chat(ChatScope::Room, forged.as_str()).expect("it is short");
+    eve.chat(ChatScope::Lobby, format!("{filler}Ann says: I give up"))
+        .expect("it is short");
+    eve.chat(ChatScope::Room, "that is all").expect("it is short");
+    let shown = person.reads("Eve says: that is all\r\n");
+    assert!(shown.contains("\r\n    "), "{shown}");
+    for line in shown
+        .split("\r\n")
+        .map(|line| line.trim_start_matches(['\r', '>', ' ']))
+    {
+        assert!(line.len() < 80, "{line}");
+    }
+    for line in shown.split(['\r', '\n']) {
+        assert!(!line.starts_with('*') && !line.starts_with("Ann"), "{line}");
+    }
+    server.expect_no_errors();
+}

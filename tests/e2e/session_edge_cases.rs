@@ -1,0 +1,111 @@
+//! Promise: whoever was refused stays refused, and whoever takes all the time there is loses nothing by it.
+
+use std::time::Duration;
+
+use crate::common::raw_client::{RawClient, frame, greeting, greeting_preamble};
+use crate::common::{Server, eventually, is_alive};
+use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token};
+
+/// Greets as `name` and gives the token.
+fn token_of(client: &mut RawClient) -> Token {
+    match client.next_message() {
+        Ok(ServerMessage::Welcome { token, .. }) => token,
+        other => panic!("no welcome, but {other:?}"),
+    }
+}
+
+fn resume(server: &Server, token: Token, received: u64) -> RawClient {
+    let mut client = RawClient::connect(server);
+    client.send(&greeting_preamble());
+    client.send(&frame(&ClientMessage::Resume { token, received }));
+    client
+}
+
+fn greeted(server: &Server, name: &str) -> (RawClient, Token) {
+    let mut client = RawClient::connect(server);
+    client.send(&greeting(name));
+    let token = token_of(&mut client);
+    (client, token)
+}
+
+#[test]
+fn a_kicked_player_does_not_come_back() {
+    let server = Server::start(&[]);
+    for round in 0..20 {
+        let name = format!("Ann {round}");
+        let (ann, token) = greeted(&server, &name);
+        ann.reset();
+        eventually("the connection's end is seen", || {
+            server.handler_of(&name).is_none()
+        });
+        server.ask(&format!("kick {name}"));
+        resume(&server, token, 0).expect_error(ErrorCode::TokenUnknown);
+    }
+    eventually("nobody is left", || server.status("players") == 0);
+}
+
+#[test]
+fn who_resumes_late_does_not_cost_the_former_process_its_life() {
+    let server = Server::start(&[]);
+    let (mut old, token) = greeted(&server, "Ann");
+    let holder = server.handler_of("Ann").expect("she is served");
+    let mut new = RawClient::connect(&server);
+    // Longer than a holder may take to let go, counted from the resume.
+    std::thread::sleep(Duration::from_millis(forkade::limits::YIELD_TIMEOUT_MS + 300));
+    assert!(is_alive(holder));
+    new.send(&greeting_preamble());
+    new.send(&frame(&ClientMessage::Resume { token, received: 0 }));
+    assert!(matches!(new.next_message(), Ok(ServerMessage::Resumed { .. })));
+    old.expect_error(ErrorCode::Replaced);
+    assert_eq!(server.status("takeovers_total"), 0);
+}
+
+#[test]
+fn who_greets_late_is_not_silent_at_once() {
+    let server = Server::start(&["--heartbeat-timeout-ms", "4000"]);
+    let mut ann = RawClient::connect(&server);
+    std::thread::sleep(Duration::from_millis(4500));
+    ann.send(&greeting("Ann"));
+    token_of(&mut ann);
+    ann.say(&ClientMessage::Ping { nonce: 7 });
+    assert!(matches!(
+        ann.next_message(),
+        Ok(ServerMessage::Pong { nonce: 7, .. })
+    ));
+}
+
+#[test]
+fn a_resume_from_beyond_the_end_is_refused_and_the_session_lives() {
+    let server = Server::start(&[]);
+    let (old, token) = greeted(&server, "Ann");
+    old.reset();
+    for beyond in [1, u64::MAX / 2, u64::MAX] {
+        resume(&server, token, beyond).expect_error(ErrorCode::Malformed);
+    }
+    assert!(matches!(
+        resume(&server, token, 0).next_message(),
+        Ok(ServerMessage::Resumed { .. })
+    ));
+    assert_eq!(server.status("takeovers_total"), 0);
+}
+
+#[test]
+fn who_comes_while_the_server_stops_is_told_so() {
+    let server = Server::start(&["--watchdog-cpu-ms", "0"]);
+    let (_ann, _) = greeted(&server, "Ann");
+    let stuck = server.handler_of("Ann").expect("she is served");
+    server.signal(stuck, nix::sys::signal::Signal::SIGSTOP);
+    server.signal(server.pid(), nix::sys::signal::Signal::SIGTERM);
+    eventually("the stop has begun", || {
+        let mut late = RawClient::connect(&server);
+        late.send(&greeting("Late"));
+        matches!(
+            late.next_message(),
+            Ok(ServerMessage::Error {
+                code: ErrorCode::ShuttingDown,
+                ..
+            })
+        )
+    });
+    server.signal(stuck, nix::sys::signal::Signal::SIGCONT);
+}

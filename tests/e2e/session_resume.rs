@@ -1,0 +1,582 @@
+//! Promise: a session belongs to who shows its token on the newest connection, for as long as its grace lasts, and to nobody else.
+//! What it missed meanwhile it gets, or a picture of what is true now.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::common::killer::{Handlers, kills, send};
+use crate::common::random::{Random, seed};
+use crate::common::raw_client::frame;
+use crate::common::stream_client::{Cut, Resumed, StreamClient, connect, read_greeting, resume_greeting};
+use crate::common::{Server, WAIT_MAX, eventually};
+use forkade_protocol::client::{Client, NewRoom};
+use forkade_protocol::frame::{Split, split};
+use forkade_protocol::limits::FRAME_BYTES_MAX;
+use forkade_protocol::{
+    ChatScope, ClientMessage, ErrorCode, Phase, RoomEvent, RoomId, RoomSettings, ServerMessage, Snapshot,
+    Token, codec,
+};
+use nix::sys::signal::Signal;
+
+/// What the server keeps of its stream for a client that confirms nothing.
+const KEPT_BYTES: u64 = 64 * 1024;
+
+/// The next event, with its number, that is not somebody's coming in.
+fn next_event(client: &mut Client) -> (u64, RoomEvent) {
+    loop {
+        let message = client.receive(WAIT_MAX).expect("the session lives");
+        match message.expect("a message in time") {
+            ServerMessage::Event {
+                event: RoomEvent::Joined { .. },
+                ..
+            } => {}
+            ServerMessage::Event { number, event } => return (number, event),
+            other => panic!("instead of an event: {other:?}"),
+        }
+    }
+}
+
+fn expect_connection(client: &mut Client, is_alive: bool) {
+    let (_, event) = next_event(client);
+    let expected = RoomEvent::Connection {
+        seat: 1,
+        connected: is_alive,
+    };
+    assert_eq!(event, expected);
+}
+
+/// What a relay tells when seat 0 says this.
+fn word(payload: &[u8]) -> RoomEvent {
+    RoomEvent::Game {
+        data: codec::encode(&(0_u8, payload)).expect("it can be encoded"),
+    }
+}
+
+/// Ann opens a room of this game and takes seat 0.
+fn ann_in_a_room(server: &Server, game: &str) -> (Client, RoomId) {
+    let mut ann = server.client("Ann");
+    let room = ann
+        .create_room(NewRoom::new(game, "Two"))
+        .expect("a room is free")
+        .room;
+    (ann, room)
+}
+
+/// Bob takes seat 1, as somebody who counts bytes himself.
+fn bob_in_room(server: &Server, room: RoomId) -> StreamClient {
+    let mut bob = StreamClient::enter(server.game, "Bob");
+    bob.say(&frame(&ClientMessage::JoinRoom {
+        request: 1,
+        room,
+        passcode: None,
+    }));
+    let joined = bob.wait_for_message();
+    assert!(matches!(joined, ServerMessage::Joined { .. }), "{joined:?}");
+    bob
+}
+
+#[test]
+fn of_a_hundred_messages_to_somebody_who_is_away_a_hundred_arrive() {
+    let server = Server::start(&[]);
+    let (mut ann, room) = ann_in_a_room(&server, "relay");
+    let mut bob = server.client("Bob");
+    bob.join_room(room, None).expect("a seat is free");
+    bob.disconnect_abruptly();
+    expect_connection(&mut ann, false);
+    for number in 0..100_u8 {
+        ann.act(vec![number; 40]).expect("accepted");
+    }
+    let before = next_event(&mut bob);
+    assert!(
+        matches!(
+            before.1,
+            RoomEvent::Connection {
+                seat: 1,
+                connected: false
+            }
+        ),
+        "{before:?}"
+    );
+    for number in 0..100_u8 {
+        assert_eq!(next_event(&mut bob).1, word(&[number; 40]));
+        assert_eq!(next_event(&mut ann).1, word(&[number; 40]));
+    }
+    expect_connection(&mut ann, true);
+    let counters = bob.counters();
+    assert_eq!((counters.resumes, counters.gaps, counters.resyncs), (1, 0, 0));
+    server.expect_no_errors();
+}
+
+#[test]
+fn who_confirms_nothing_can_go_back_so_far_and_beyond_that_is_shown_what_is_true() {
+    let server = Server::start(&["--chat-per-minute", "0"]);
+    let (mut ann, room) = ann_in_a_room(&server, "tictactoe");
+    let mut bob = bob_in_room(&server, room);
+    ann.ready(true).expect("not yet started");
+    bob.say(&frame(&ClientMessage::Ready {
+        request: 2,
+        ready: true,
+    }));
+    while !matches!(bob.wait_for_message(), ServerMessage::Started { .. }) {}
+    ann.receive_where(WAIT_MAX, |message| {
+        matches!(message, ServerMessage::Started { .. })
+    })
+    .expect("the session lives")
+    .expect("the match starts");
+    ann.act(vec![0]).expect("a legal move");
+    bob.say(&frame(&ClientMessage::Act {
+        request: 3,
+        action: vec![8],
+    }));
+    while !matches!(bob.wait_for_message(), ServerMessage::Event { event: RoomEvent::Game { ref data }, .. } if *data == [1, 8])
+    {
+    }
+    for _ in 0..200 {
+        ann.chat(ChatScope::Room, "!".repeat(490)).expect("said");
+        bob.wait_for_message();
+    }
+    let received = bob.received();
+    assert!(received > KEPT_BYTES + 8192);
+
+    bob.cut(Cut::Reset);
+    // Back before the server has seen that he was gone, he would not have been away.
+    let is_gone = |message: &ServerMessage| {
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Connection {
+                    seat: 1,
+                    connected: false
+                },
+                ..
+            }
+        )
+    };
+    ann.receive_where(WAIT_MAX, is_gone)
+        .expect("the session lives")
+        .expect("he is gone");
+    let exact = bob
+        .resume(None, received - KEPT_BYTES)
+        .expect("the token is good");
+    assert_eq!(exact.resuming_at, received - KEPT_BYTES, "so much is kept");
+    let (mut lost, mut back) = (false, false);
+    while !back {
+        match bob.wait_for_message() {
+            ServerMessage::Event {
+                event: RoomEvent::Connection { seat: 1, connected },
+                ..
+            } => {
+                (lost, back) = (lost || !connected, back || connected);
+            }
+            other => panic!("only what was missed comes anew, not {other:?}"),
+        }
+    }
+    let received = bob.received();
+
+    bob.cut(Cut::Reset);
+    let gap = bob.resume(None, 0).expect("the token is good");
+    assert!(gap.resuming_at >= received, "what was lost is not sent");
+    let ServerMessage::Resync {
+        snapshot: Some(snapshot),
+    } = bob.wait_for_message()
+    else {
+        panic!("no Resync came first");
+    };
+    let view: ([Option<u8>; 9], u8) = codec::decode(&snapshot.view).expect("a view of tic-tac-toe");
+    let mut cells = [None; 9];
+    (cells[0], cells[8]) = (Some(0), Some(1));
+    assert_eq!(view, (cells, 0));
+    assert_eq!((snapshot.phase, snapshot.seat), (Phase::Playing, Some(1)));
+    let names: Vec<_> = snapshot
+        .seats
+        .iter()
+        .flatten()
+        .map(|seat| (seat.name.as_str(), seat.connected))
+        .collect();
+    assert_eq!(names, [("Ann", true), ("Bob", true)]);
+    ann.act(vec![4]).expect("a legal move");
+    let ServerMessage::Event {
+        number,
+        event: RoomEvent::Game { data },
+    } = bob.wait_for_message()
+    else {
+        panic!("nothing but the move comes after the Resync");
+    };
+    assert_eq!((number, data), (snapshot.event + 1, vec![0, 4]));
+    server.expect_no_errors();
+}
+
+#[test]
+fn who_was_away_for_more_than_the_room_remembers_is_shown_it_once() {
+    let server = Server::start(&[]);
+    let (mut ann, room) = ann_in_a_room(&server, "relay");
+    let mut bob = server.client("Bob");
+    bob.join_room(room, None).expect("a seat is free");
+    bob.disconnect_abruptly();
+    expect_connection(&mut ann, false);
+    for _ in 0..50 {
+        ann.act(vec![1; 8000]).expect("accepted");
+        next_event(&mut ann);
+    }
+    let snapshot = loop {
+        match bob
+            .receive(WAIT_MAX)
+            .expect("the session lives")
+            .expect("in time")
+        {
+            ServerMessage::Resync {
+                snapshot: Some(snapshot),
+            } => break snapshot,
+            // What had been made ready for Bob before he was found gone.
+            ServerMessage::Event {
+                event: RoomEvent::Connection { .. },
+                ..
+            } => {}
+            other => panic!("instead of a Resync: {other:?}"),
+        }
+    };
+    assert!(snapshot.event > 50);
+    ann.act(b"and now".to_vec()).expect("accepted");
+    assert_eq!(next_event(&mut bob), (snapshot.event + 1, word(b"and now")));
+    let counters = bob.counters();
+    assert_eq!((counters.resumes, counters.gaps, counters.resyncs), (1, 0, 1));
+    server.expect_no_errors();
+}
+
+/// Shows a token on a connection of its own, and gives the connection and the answer.
+fn show(server: &Server, token: Token, received: u64) -> (TcpStream, ServerMessage) {
+    let mut stream = connect(server.game, None);
+    stream
+        .write_all(&resume_greeting(token, received))
+        .expect("the server reads");
+    let answer = read_greeting(&mut stream).expect("an answer");
+    (stream, answer)
+}
+
+#[track_caller]
+fn expect_refusal(server: &Server, token: Token, received: u64, expected: ErrorCode) {
+    let (_, answer) = show(server, token, received);
+    let ServerMessage::Error { code, .. } = answer else {
+        panic!("{token:?} at {received} was answered {answer:?}");
+    };
+    assert_eq!(code, expected, "{token:?} at {received}");
+}
+
+/// A player alone says something and hears it, on the connection it has had all along.
+struct Undisturbed(Client);
+
+impl Undisturbed {
+    fn enter(server: &Server) -> Self {
+        let mut owner = server.client("Owner");
+        owner
+            .create_room(NewRoom::new("relay", "Alone"))
+            .expect("a room is free");
+        Self(owner)
+    }
+
+    fn check(&mut self) {
+        self.0.act(b"I".to_vec()).expect("accepted");
+        assert_eq!(next_event(&mut self.0).1, word(b"I"));
+        assert_eq!(self.0.counters().resumes, 0, "the connection was lost");
+    }
+}
+
+#[test]
+fn a_token_that_is_wrong_in_any_byte_changes_nothing_for_anybody() {
+    let server = Server::start(&[]);
+    let mut owner = Undisturbed::enter(&server);
+    let other = server.client("Other");
+    let token = owner.0.token();
+    for index in 0..token.0.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut wrong = token;
+            wrong.0[index] ^= change;
+            expect_refusal(&server, wrong, 0, ErrorCode::TokenUnknown);
+        }
+    }
+    // Another player's record, or none, with this one's secret.
+    for place in [other.token().0[..4].to_vec(), vec![0xff; 4]] {
+        let mut wrong = token;
+        wrong.0[..4].copy_from_slice(&place);
+        expect_refusal(&server, wrong, 0, ErrorCode::TokenUnknown);
+    }
+    expect_refusal(&server, Token([0; 16]), 0, ErrorCode::TokenUnknown);
+    owner.check();
+    server.expect_no_errors();
+}
+
+#[test]
+fn the_token_of_a_session_that_is_over_is_no_token_of_who_came_after() {
+    let server = Server::start(&["--seat-grace-ms", "1000"]);
+    let gone = server.client("Gone");
+    let (gone_token, mut expired) = (gone.token(), server.client("Expired"));
+    gone.goodbye().expect("said in order");
+    let expired_token = expired.token();
+    expired.disconnect_abruptly();
+    eventually("the grace is over", || {
+        matches!(
+            show(&server, gone_token, 0).1,
+            ServerMessage::Error {
+                code: ErrorCode::TokenUnknown,
+                ..
+            }
+        ) && server.status("players") == 0
+    });
+    // These have the records of those who are gone.
+    let mut owners = [Undisturbed::enter(&server), Undisturbed(server.client("Second"))];
+    owners[1]
+        .0
+        .create_room(NewRoom::new("relay", "Alone"))
+        .expect("a room is free");
+    for token in [gone_token, expired_token] {
+        expect_refusal(&server, token, 0, ErrorCode::TokenUnknown);
+    }
+    for owner in &mut owners {
+        owner.check();
+    }
+    server.expect_no_errors();
+}
+
+#[test]
+fn claiming_more_than_was_ever_sent_is_refused_and_harms_nobody() {
+    let server = Server::start(&[]);
+    let mut owner = Undisturbed::enter(&server);
+    owner.check();
+    let (token, received) = (owner.0.token(), owner.0.session().received());
+    for claimed in [received + 1, received + KEPT_BYTES, u64::MAX - 1, u64::MAX] {
+        expect_refusal(&server, token, claimed, ErrorCode::Malformed);
+        owner.check();
+    }
+    let received = owner.0.session().received();
+    owner.0.disconnect_abruptly();
+    eventually("the connection is found lost", || {
+        server.handler_of("Owner").is_none()
+    });
+    expect_refusal(&server, token, received + 1000, ErrorCode::Malformed);
+    owner.0.act(b"still I".to_vec()).expect("the session lives");
+    let counters = owner.0.counters();
+    assert_eq!((counters.resumes, counters.gaps, counters.resyncs), (1, 0, 0));
+    server.expect_no_errors();
+}
+
+/// All that is left to read is that the session goes on elsewhere.
+#[track_caller]
+fn expect_replaced(stream: TcpStream) {
+    let rest = rest_of(stream);
+    assert!(rest.len() == 1 && is_replaced(&rest[0]), "{rest:?}");
+}
+
+fn is_replaced(message: &ServerMessage) -> bool {
+    matches!(
+        message,
+        ServerMessage::Error {
+            code: ErrorCode::Replaced,
+            ..
+        }
+    )
+}
+
+/// All that is left to read, whole frames up to the end.
+#[track_caller]
+fn rest_of(mut stream: TcpStream) -> Vec<ServerMessage> {
+    let mut rest = Vec::new();
+    stream.set_nonblocking(false).expect("an option can be set");
+    stream
+        .set_read_timeout(Some(WAIT_MAX))
+        .expect("an option can be set");
+    stream.read_to_end(&mut rest).expect("the server closes in order");
+    let (mut messages, mut parsed) = (Vec::new(), 0);
+    while let Split::Frame { body, total } = split(&rest[parsed..], FRAME_BYTES_MAX) {
+        messages.push(codec::decode(body).expect("a message"));
+        parsed += total;
+    }
+    assert_eq!(parsed, rest.len(), "whole frames");
+    messages
+}
+
+#[test]
+fn the_newer_connection_wins_and_the_older_is_told() {
+    let server = Server::start(&[]);
+    let (mut ann, room) = ann_in_a_room(&server, "relay");
+    let mut bob = bob_in_room(&server, room);
+    for round in 0..40_u8 {
+        let old = bob.cut(Cut::Abandon).expect("it was not ended");
+        let Resumed { resuming_at, .. } = bob.resume(None, bob.received()).expect("the token is good");
+        assert_eq!(resuming_at, bob.received());
+        expect_replaced(old);
+        ann.act(vec![round]).expect("accepted");
+        let heard = bob.wait_for_message();
+        let ServerMessage::Event { event, .. } = heard else {
+            panic!("{heard:?}")
+        };
+        assert_eq!(event, word(&[round]));
+        // Nobody saw him go: there was always a connection.
+        assert_eq!(next_event(&mut ann).1, word(&[round]));
+    }
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_handler_that_is_killed_while_it_lets_go_still_tells_its_client_and_nobody_else() {
+    let server = Server::start(&[]);
+    let mut random = Random::new(seed(), 0);
+    let (mut ann, room) = ann_in_a_room(&server, "relay");
+    let mut bob = bob_in_room(&server, room);
+    let mut usual = Duration::from_micros(300);
+    for round in 0..kills(100) {
+        let holder = server.handler_of("Bob").expect("he is served");
+        let old = bob.cut(Cut::Abandon).expect("it was not ended");
+        let number = &round.to_le_bytes()[..];
+        // Perhaps on its way to Bob when his handler is killed.
+        ann.act(number.to_vec()).expect("accepted");
+        let mut new = connect(server.game, None);
+        let greeting = resume_greeting(bob.token, bob.received());
+        let began = Instant::now();
+        new.write_all(&greeting).expect("the server reads");
+        // The handler lets go somewhat after the middle of the time until the answer.
+        let kill_at = usual.mul_f64(0.3 + random.below(600) as f64 / 1000.0);
+        let is_killed = round % 3 != 0;
+        if is_killed {
+            while began.elapsed() < kill_at {
+                std::hint::spin_loop();
+            }
+            send(holder, Signal::SIGKILL);
+        }
+        let resumed = read_greeting(&mut new).expect("an answer");
+        if !is_killed {
+            usual = (usual * 3 + began.elapsed()) / 4;
+        }
+        let ServerMessage::Resumed {
+            received,
+            resuming_at,
+        } = resumed
+        else {
+            panic!("{resumed:?}")
+        };
+        let last_words = rest_of(old);
+        assert!(
+            last_words.last().is_some_and(is_replaced),
+            "round {round}, killed after {kill_at:?}: {last_words:?}"
+        );
+        bob.go_on_with(new, received, resuming_at);
+        let heard = bob.wait_for_message();
+        let ServerMessage::Event { event, .. } = heard else {
+            panic!("{heard:?}")
+        };
+        assert_eq!(event, word(number));
+        // Nobody saw him go: there was always a connection.
+        assert_eq!(next_event(&mut ann).1, word(number), "round {round}");
+    }
+    assert!(server.status("takeovers_total") > 0);
+    server.expect_no_errors();
+}
+
+#[test]
+fn of_many_connections_that_show_a_token_at_once_the_newest_gets_the_session() {
+    let server = Server::start(&[]);
+    let mut owner = StreamClient::enter(server.game, "Owner");
+    for _ in 0..15 {
+        let old = owner.cut(Cut::Abandon).expect("it was not ended");
+        // The order in which they were made is the one that counts.
+        let mut streams: Vec<TcpStream> = (0..8).map(|_| connect(server.game, None)).collect();
+        let greeting = resume_greeting(owner.token, owner.received());
+        std::thread::scope(|scope| {
+            for stream in &mut streams {
+                scope.spawn(|| stream.write_all(&greeting).expect("the server reads"));
+            }
+        });
+        let mut newest = streams.pop().expect("one of eight");
+        let resumed = read_greeting(&mut newest).expect("an answer");
+        assert!(matches!(resumed, ServerMessage::Resumed { .. }), "{resumed:?}");
+        expect_replaced(old);
+        for mut stream in streams {
+            match read_greeting(&mut stream).expect("an answer") {
+                ServerMessage::Resumed { .. } => expect_replaced(stream),
+                ServerMessage::Error {
+                    code: ErrorCode::Replaced,
+                    ..
+                } => {}
+                other => panic!("an older connection was told {other:?}"),
+            }
+        }
+        let ServerMessage::Resumed {
+            received,
+            resuming_at,
+        } = resumed
+        else {
+            unreachable!()
+        };
+        owner.go_on_with(newest, received, resuming_at);
+        owner.say(&frame(&ClientMessage::Ping { nonce: 5 }));
+        let pong = owner.wait_for_message();
+        assert!(matches!(pong, ServerMessage::Pong { nonce: 5, .. }), "{pong:?}");
+    }
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_handler_that_hangs_cannot_keep_a_session_from_the_newer_connection() {
+    // The newer connection must not depend on somebody else's finding it.
+    let server = Server::start(&["--watchdog-cpu-ms", "0"]);
+    let mut owner = StreamClient::enter(server.game, "Owner");
+    let handler = Handlers::of(&server).only();
+    server.signal(handler, Signal::SIGSTOP);
+    // It was said while nobody listened.
+    owner.say(&frame(&ClientMessage::Ping { nonce: 1 }));
+    owner.write(usize::MAX);
+    let old = owner.cut(Cut::Abandon).expect("it was not ended");
+    owner.resume(None, owner.received()).expect("the token is good");
+    expect_replaced(old);
+    let pong = owner.wait_for_message();
+    assert!(matches!(pong, ServerMessage::Pong { nonce: 1, .. }), "{pong:?}");
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_seat_is_kept_for_the_grace_and_free_afterwards() {
+    let server = Server::start(&["--seat-grace-ms", "2500"]);
+    let mut ann = server.client("Ann");
+    let room = NewRoom {
+        settings: RoomSettings {
+            seats: 2,
+            ..RoomSettings::default()
+        },
+        ..NewRoom::new("relay", "Two")
+    };
+    let room = ann.create_room(room).expect("a room is free").room;
+    let mut bob = server.client("Bob");
+    bob.join_room(room, None).expect("a seat is free");
+    let mut cid = server.client("Cid");
+    let token = bob.token();
+    bob.disconnect_abruptly();
+    expect_connection(&mut ann, false);
+    let full = cid.join_room(room, None).expect_err("both seats are taken");
+    assert_eq!(full.reject_code(), Some(forkade_protocol::RejectCode::RoomFull));
+    assert_eq!(next_event(&mut ann).1, RoomEvent::Left { seat: 1 });
+    expect_refusal(&server, token, 0, ErrorCode::TokenUnknown);
+    let Snapshot { seat, .. } = cid.join_room(room, None).expect("the seat is free again");
+    assert_eq!(seat, Some(1));
+    let gone = bob.receive(WAIT_MAX).expect_err("the session is over");
+    assert_eq!(gone.error_code(), Some(ErrorCode::TokenUnknown));
+    server.client("Bob").goodbye().expect("the name is free");
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_short_outage_is_seen_as_one() {
+    let server = Server::start(&[]);
+    let (mut ann, room) = ann_in_a_room(&server, "relay");
+    let mut bob = server.client("Bob");
+    bob.join_room(room, None).expect("a seat is free");
+    for _ in 0..5 {
+        bob.disconnect_abruptly();
+        expect_connection(&mut ann, false);
+        eventually("Bob is back", || {
+            bob.receive(Duration::from_millis(1)).expect("the session lives");
+            bob.is_connected()
+        });
+        expect_connection(&mut ann, true);
+    }
+    server.expect_no_errors();
+}

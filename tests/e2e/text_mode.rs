@@ -1,0 +1,515 @@
+//! Promise: who telnets to the game's port plays, in the same rooms as everybody else; whatever is typed gets a clear answer, and a
+//! handler killed in the middle of a half-typed line is not noticed.
+
+use std::time::{Duration, Instant};
+
+use crate::common::killer::{Handlers, Killer, kills};
+use crate::common::liveness::expect_no_pending_work;
+use crate::common::random::{Random, seed};
+use crate::common::text_client::{IAC, TextClient};
+use crate::common::{Server, WAIT_MAX, eventually};
+use forkade_protocol::client::Client;
+use forkade_protocol::{ChatScope, RoomEvent, RoomId, ServerMessage, codec};
+use nix::sys::signal::Signal;
+
+const DO: u8 = 253;
+const WONT: u8 = 252;
+const WILL: u8 = 251;
+const DONT: u8 = 254;
+
+/// Latencies between a successor and its death.
+const PAUSE_MAX: Duration = Duration::from_millis(3);
+
+fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T {
+    let is_wanted = |message: &ServerMessage| matches!(message, ServerMessage::Event { event, .. } if wanted(event).is_some());
+    match client
+        .receive_where(WAIT_MAX, is_wanted)
+        .expect("the session lives")
+    {
+        Some(ServerMessage::Event { event, .. }) => wanted(&event).expect("it was picked"),
+        other => panic!("no such event, but {other:?}"),
+    }
+}
+
+/// Two people in a match of tic-tac-toe; Ann begins.
+fn match_of_two(server: &Server) -> (TextClient, TextClient) {
+    let (mut ann, mut bob) = (TextClient::named(server, "Ann"), TextClient::named(server, "Bob"));
+    assert!(
+        ann.asks("create tictactoe")
+            .contains("You are in room 1, \"Ann's room\": tictactoe")
+    );
+    assert!(bob.asks("rooms").contains("1/2"));
+    bob.types("join 1");
+    bob.reads("seat 1 (O): Bob (you)");
+    ann.reads("Bob takes seat 1 (O).");
+    ann.types("ready");
+    bob.types("ready");
+    ann.reads("The match begins. You are X.");
+    bob.reads("The match begins. You are O.");
+    ann.reads(" 6 | 7 | 8\r\nX is to move\r\nIt is your move.\r\n> ");
+    bob.reads(" 6 | 7 | 8\r\nX is to move\r\n> ");
+    (ann, bob)
+}
+
+/// Ann wins on the upper row.
+fn play_to_the_end(ann: &mut TextClient, bob: &mut TextClient) {
+    for (number, cell) in ["0", "3", "1", "4", "2"].into_iter().enumerate() {
+        let (name, mark) = [("Ann", "X"), ("Bob", "O")][number % 2];
+        let typist = if number % 2 == 0 { &mut *ann } else { &mut *bob };
+        typist.types(cell);
+        for person in [&mut *ann, &mut *bob] {
+            person.reads(&format!("{name} puts {mark} on {cell}.\r\n"));
+        }
+    }
+    for person in [&mut *ann, &mut *bob] {
+        person.reads(" X | X | X\r\n---+---+---\r\n O | O | 5\r\n---+---+---\r\n 6 | 7 | 8\r\nX has won\r\n");
+    }
+    ann.reads("You have won!");
+    bob.reads("Ann has won.");
+}
+
+#[test]
+fn two_people_at_terminals_play_to_the_end_and_once_more() {
+    let server = Server::start(&[]);
+    let (mut ann, mut bob) = match_of_two(&server);
+    play_to_the_end(&mut ann, &mut bob);
+    ann.types("rematch");
+    bob.reads("Ann is ready.");
+    bob.types("rematch");
+    for person in [&mut ann, &mut bob] {
+        person.reads("The match begins.");
+        person.reads("X is to move\r\n");
+    }
+    play_to_the_end(&mut ann, &mut bob);
+    bob.types("quit");
+    assert!(bob.reads_to_the_end().ends_with("Goodbye.\r\n"));
+    ann.reads("Bob has left.");
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_match_goes_on_while_all_handlers_are_killed() {
+    let server = Server::start(&[]);
+    let (mut ann, mut bob) = match_of_two(&server);
+    let killer = Killer::start(&server, Random::new(seed(), 0), kills(20), PAUSE_MAX);
+    while !killer.is_done() {
+        play_to_the_end(&mut ann, &mut bob);
+        ann.types("rematch");
+        bob.types("rematch");
+        for person in [&mut ann, &mut bob] {
+            person.reads("The match begins.");
+        }
+    }
+    assert_eq!(killer.stop(), kills(20));
+    play_to_the_end(&mut ann, &mut bob);
+    expect_no_pending_work(&server);
+    // Not a word was said twice.
+    for person in [&ann, &bob] {
+        let heard = String::from_utf8_lossy(&person.heard);
+        let (matches, wins) = (
+            heard.matches("The match begins.").count(),
+            heard.matches("X has won").count(),
+        );
+        assert_eq!(
+            (heard.matches("Ann puts X on 2.").count(), wins),
+            (matches, matches)
+        );
+    }
+}
+
+#[test]
+fn a_handler_killed_within_a_half_typed_line_is_not_noticed() {
+    let script: &[&[u8]] = &[
+        b"\r\n",
+        b"na",
+        &[IAC, DO],
+        &[1],
+        b"me A\x08An",
+        &[IAC, 250, 24, b'\n'],
+        &[IAC, IAC, IAC, 240],
+        b"n\r",
+        b"\0",
+        b"create tictac",
+        b"toe\r\n",
+        b"sa",
+        b"y one\r",
+        b"\nlo",
+        b"ok\r\n",
+        b"rea",
+        b"dy\r\n",
+        &[b'x'; 700],
+        &[b'x'; 700],
+        &[b'x'; 50],
+        b"\r",
+        b"\ngam",
+        b"es\n",
+        &[IAC, WILL, 31],
+        b"\r\n",
+        "say z\u{f6}".as_bytes(),
+        b"\x7f\x08zwei\r\n",
+        b"say \xc3",
+        b"\r\n",
+        b"lea",
+        &[IAC, DO, 6],
+        b"ve\r\nlook\r\n",
+        b"qu",
+        b"it\r\n",
+    ];
+    let talk = |kills: bool| {
+        let server = Server::start(&[]);
+        let mut person = TextClient::connect(&server);
+        let handlers = Handlers::of(&server);
+        let mut last = Vec::new();
+        for piece in script {
+            person.sends(piece);
+            // The handler is killed when it may have taken the piece in and when it may not: at once, or a moment later.
+            for pause in [0, 1500] {
+                if !kills {
+                    continue;
+                }
+                std::thread::sleep(Duration::from_micros(pause));
+                eventually("the handler is a new one", || {
+                    let pids = handlers.pids();
+                    let is_new = !pids.is_empty() && pids != last;
+                    if is_new {
+                        last = pids;
+                    }
+                    is_new || piece.ends_with(b"it\r\n")
+                });
+                handlers.signal_all(Signal::SIGKILL);
+            }
+        }
+        person.reads_to_the_end();
+        let takeovers = if kills {
+            server.status("takeovers_total")
+        } else {
+            0
+        };
+        (person.heard, takeovers)
+    };
+    let (undisturbed, _) = talk(false);
+    let (disturbed, takeovers) = talk(true);
+    assert!(takeovers >= script.len() as u64, "only {takeovers} takeovers");
+    assert_eq!(
+        String::from_utf8_lossy(&disturbed),
+        String::from_utf8_lossy(&undisturbed)
+    );
+    let text = String::from_utf8_lossy(&undisturbed);
+    for expected in [
+        "You are called Ann now.",
+        "Ann says: one",
+        "Ann says: zwei",
+        "No: that line has more than 1024 bytes",
+        "No: that line is not UTF-8",
+        "Goodbye.",
+    ] {
+        assert_eq!(text.matches(expected).count(), 1, "{expected:?} in {text:?}");
+    }
+}
+
+#[test]
+fn a_person_and_a_program_play_in_one_room() {
+    let server = Server::start(&[]);
+    let (mut ann, mut bob) = (TextClient::named(&server, "Ann"), server.client("Bob"));
+    ann.asks("create tictactoe Open House");
+    let (rooms, _) = bob
+        .list_rooms(forkade_protocol::RoomFilter::default(), None)
+        .expect("a list");
+    assert_eq!((rooms.len(), rooms[0].name.as_str()), (1, "Open House"));
+    let snapshot = bob.join_room(rooms[0].room, None).expect("a seat is free");
+    let names: Vec<_> = snapshot
+        .seats
+        .iter()
+        .flatten()
+        .map(|seat| seat.name.clone())
+        .collect();
+    assert_eq!(names, ["Ann", "Bob"]);
+    bob.ready(true).expect("not started");
+    ann.reads("Bob is ready.");
+    ann.types("ready");
+    ann.reads("The match begins. You are X.");
+    // Else the move may be part of what the program is shown first.
+    let is_start = |message: &ServerMessage| matches!(message, ServerMessage::Started { .. });
+    let started = bob.receive_where(WAIT_MAX, is_start).expect("the session lives");
+    assert!(started.is_some());
+    ann.types("4");
+    let placed = event(&mut bob, |event| match event {
+        RoomEvent::Game { data } => codec::decode::<(u8, u8)>(data).ok(),
+        _ => None,
+    });
+    assert_eq!(placed, (0, 4));
+    bob.act(vec![8]).expect("a free cell");
+    ann.reads("Bob puts O on 8.\r\n 0 | 1 | 2\r\n---+---+---\r\n 3 | X | 5\r\n---+---+---\r\n 6 | 7 | O\r\nX is to move\r\nIt is your move.\r\n> ");
+    ann.types("say well done");
+    let said = event(&mut bob, |event| match event {
+        RoomEvent::Chat { from, text } => Some((from.clone(), text.clone())),
+        _ => None,
+    });
+    assert_eq!(said, ("Ann".to_owned(), "well done".to_owned()));
+    bob.chat(ChatScope::Whisper { to: "ann".into() }, "thank you")
+        .expect("it is sent");
+    ann.reads("Bob tells Ann: thank you\r\n> ");
+    assert_eq!(
+        ann.asks("tell Bob \u{fc}ber"),
+        "\u{fc}ber".replace('\u{fc}', "You tell Bob: \u{fc}")
+    );
+    ann.asks("shout hello all");
+    let is_chat = |wanted: &'static str| move |message: &ServerMessage| matches!(message, ServerMessage::Chat { text, .. } if text == wanted);
+    for words in ["\u{fc}ber", "hello all"] {
+        let heard = bob
+            .receive_where(WAIT_MAX, is_chat(words))
+            .expect("the session lives");
+        assert!(heard.is_some(), "{words}");
+    }
+}
+
+#[test]
+fn who_hangs_up_or_quits_is_gone_for_good_at_once() {
+    let server = Server::start(&["--seat-grace-ms", "600000"]);
+    let mut bob = server.client("Bob");
+    for way in ["half-closed", "reset", "quit"] {
+        let mut ann = TextClient::named(&server, "Ann");
+        ann.asks("create tictactoe");
+        let room = RoomId(server.ask_json("rooms")[0]["id"].as_u64().expect("a room"));
+        bob.join_room(room, None).expect("a seat is free");
+        match way {
+            "half-closed" => {
+                ann.hangs_up();
+                ann.reads_to_the_end();
+            }
+            "reset" => socket2::SockRef::from(&ann.stream)
+                .set_linger(Some(Duration::ZERO))
+                .expect("an option can be set"),
+            _ => ann.types("quit"),
+        }
+        drop(ann);
+        let seat = event(&mut bob, |event| match event {
+            RoomEvent::Left { seat } => Some(*seat),
+            _ => None,
+        });
+        assert_eq!(seat, 0, "{way}");
+        bob.leave().expect("in a room");
+        eventually("the name is free", || server.status("players") == 1);
+    }
+}
+
+#[test]
+fn telnet_garbage_is_answered_once_and_loses_no_word() {
+    let server = Server::start(&[]);
+    let mut person = TextClient::named(&server, "Ann");
+    // A client that answers each answer.
+    for _ in 0..3 {
+        person.sends(&[
+            b'g', b'a', IAC, DO, 1, IAC, WILL, 31, b'm', IAC, DO, 1, IAC, DONT, 1, IAC, WONT, 31,
+        ]);
+        person.sends(b"es\r\n");
+        person.reads("tictactoe");
+        person.reads("> ");
+    }
+    let answers = |wanted: &[u8]| person.heard.windows(3).filter(|part| *part == wanted).count();
+    assert_eq!((answers(&[IAC, WONT, 1]), answers(&[IAC, DONT, 31])), (1, 1));
+    // A sub-negotiation that does not end for a megabyte, and then one in pieces.
+    person.sends(&[IAC, 250, 24]);
+    for _ in 0..1024 {
+        person.sends(&[b'\n'; 1024]);
+    }
+    person.sends(&[IAC, 240]);
+    for byte in [b'w', IAC, 250, 39, IAC, IAC, b'x', IAC, 240, b'h', b'o', b'\r', 0] {
+        person.sends(&[byte]);
+    }
+    assert_eq!(person.reads("\r\n> "), "Here are Ann.");
+    server.expect_no_errors();
+}
+
+#[test]
+fn what_cannot_be_understood_gets_a_clear_word_and_changes_nothing() {
+    let server = Server::start(&[]);
+    let mut person = TextClient::named(&server, "Ann");
+    let before = server.ask_json("players");
+    let mut told = |line: &[u8]| {
+        person.sends(line);
+        person.sends(b"\r\n");
+        // What did not fit into one row is said in two.
+        person.reads("\r\n> ").replace("\r\n    ", " ")
+    };
+    assert!(told(b"name Z\xf6e").starts_with("No: that line is not UTF-8"));
+    assert!(
+        told(b"name Zoe\x1b[A")
+            .starts_with("No: that line has the control character \\u{1b} (an arrow key?)")
+    );
+    for control in (1..32_u8).filter(|byte| !b"\x08\t\n\r".contains(byte)) {
+        let answer = told(&[b'n', b'a', b'm', b'e', b' ', b'Z', control]);
+        assert!(answer.contains("control character"), "{control}: {answer:?}");
+        assert!(!answer.contains(char::is_control), "{control}: {answer:?}");
+    }
+    assert!(told("name Zoe\u{9b}2J".as_bytes()).contains("control character"));
+    assert!(told(&[b'x'; 10_000]).contains("more than 1024 bytes"));
+    for (line, answer) in [
+        ("fly", "No: \"fly\" is no command; \"help\" lists them."),
+        ("4", "No: \"4\" is no command; \"help\" lists them."),
+        ("join", "No: the command is: join N|CODE [PASSCODE]."),
+        ("join 7", "No: there is no such room (any more)."),
+        (
+            "join 99999999999999999999 x",
+            "No: \"99999999999999999999\" is no number of a room; the command is: join N|CODE [PASSCODE].",
+        ),
+        ("create chess", "No: no game is called \"chess\"."),
+        (
+            "create tictactoe seats=9",
+            "No: tictactoe is played with 2 to 2 seats, not with 9.",
+        ),
+        (
+            "create tictactoe colour=red",
+            "No: \"colour\" is no option; the command is: create GAME [NAME] [OPTIONS].",
+        ),
+        ("leave", "No: you are in no room."),
+        ("ready", "No: you are in no room."),
+        ("rematch", "No: you are in no room."),
+        ("say hello", "No: you are in no room."),
+        ("kick Bob", "No: you are in no room."),
+        ("tell nobody hello", "No: nobody here is called \"nobody\"."),
+        (
+            "help fly",
+            "No: there is no command \"fly\"; \"help\" lists them.",
+        ),
+        (
+            "name \u{200b}",
+            "No: the name cannot be used: nothing is left of it without invisible characters.",
+        ),
+    ] {
+        assert_eq!(told(line.as_bytes()), answer, "{line:?}");
+    }
+    let mut after = server.ask_json("players");
+    let mut before = before;
+    for players in [&mut before, &mut after] {
+        for player in players.as_array_mut().expect("a list") {
+            player
+                .as_object_mut()
+                .expect("a player")
+                .retain(|key, _| ["name", "room", "seat"].contains(&key.as_str()));
+        }
+    }
+    assert_eq!(before, after);
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_name_is_changed_in_the_lobby_alone_and_never_to_somebody_else_s() {
+    let server = Server::start(&[]);
+    let mut person = TextClient::named(&server, "Ann");
+    let _bob = server.client("Bob");
+    assert_eq!(
+        person.asks("name BOB"),
+        "No: somebody here has this name; choose another."
+    );
+    assert_eq!(person.asks("name ANN"), "You are called ANN now.");
+    assert_eq!(person.asks("name Zo\u{eb}"), "You are called Zo\u{eb} now.");
+    // The old name is free, the new one is taken.
+    let _ann = server.client("Ann");
+    assert!(Client::connect(server.game, "zo\u{eb}", crate::common::patient()).is_err());
+    person.asks("create tictactoe");
+    assert_eq!(person.asks("name Zed"), "No: leave the room you are in first.");
+    person.asks("leave");
+    assert_eq!(person.asks("name Zed"), "You are called Zed now.");
+    assert!(server.ask_json("processes").to_string().contains("\"Zed\""));
+}
+
+#[test]
+fn who_thinks_is_not_thrown_out_but_who_has_gone_away_is() {
+    let server = Server::start(&[
+        "--heartbeat-timeout-ms",
+        "200",
+        "--text-idle-timeout-ms",
+        "600000",
+    ]);
+    let mut person = TextClient::named(&server, "Ann");
+    std::thread::sleep(Duration::from_millis(900));
+    assert_eq!(person.asks("who"), "Here are Ann.");
+
+    let server = Server::start(&["--text-idle-timeout-ms", "2500"]);
+    let mut person = TextClient::named(&server, "Ann");
+    let begun = Instant::now();
+    // Half a line is a sign of life.
+    for _ in 0..4 {
+        std::thread::sleep(Duration::from_millis(800));
+        person.sends(b"x");
+    }
+    let last_words = person.reads_to_the_end();
+    assert_eq!(last_words, "\rYou have typed nothing for 3 seconds.\r\n");
+    assert!(begun.elapsed() >= Duration::from_millis(3200));
+    eventually("the player is gone", || server.status("players") == 0);
+}
+
+#[test]
+fn the_owner_of_a_room_rules_it_by_typing() {
+    let server = Server::start(&[]);
+    let mut ann = TextClient::named(&server, "Ann");
+    let (mut bob, mut cyd) = (
+        TextClient::named(&server, "Bob"),
+        TextClient::named(&server, "Cyd Lee"),
+    );
+    ann.asks("create eights passcode=sesame seats=3");
+    assert_eq!(bob.asks("join 1"), "No: this room asks for a passcode.");
+    bob.types("join 1 sesame");
+    bob.reads("rules: passcode");
+    ann.reads("Bob takes seat 1.\r\n> ");
+    assert!(
+        ann.asks("set seats=4")
+            .starts_with("No: your room has a passcode")
+    );
+    ann.types("set passcode= seats=4 unlisted=yes");
+    bob.reads("The owner has changed the room: 4 seats, unlisted.");
+    assert!(cyd.asks("rooms").contains("There is no such room."));
+    cyd.types("join 1");
+    cyd.reads("seat 2: Cyd Lee (you)");
+    ann.types("kick cyd lee");
+    cyd.reads("\r\n> ");
+    bob.reads("The owner has sent Cyd Lee out.");
+    let mut dan = TextClient::named(&server, "Dan");
+    ann.types("invite");
+    ann.reads("With the code ");
+    let code = ann.reads(" anybody can come in");
+    ann.types("reserve Dan");
+    dan.reads("Ann keeps a seat for you");
+    dan.types(&format!("join {}", code.to_lowercase()));
+    dan.reads("Dan (you)");
+    ann.reads("Dan takes seat 2.\r\n> ");
+    ann.types("owner Bob");
+    bob.reads("You own the room now.");
+    ann.reads("Bob owns the room now.\r\n> ");
+    assert_eq!(ann.asks("set seats=2"), "No: only the room's owner may do this.");
+}
+
+#[test]
+fn a_hidden_hand_is_shown_to_its_own_seat_alone() {
+    let server = Server::start(&[]);
+    let mut people: Vec<_> = ["Ann", "Bob"].map(|name| TextClient::named(&server, name)).into();
+    people[0].asks("create eights seats=2");
+    people[1].asks("join 1");
+    let mut watcher = TextClient::named(&server, "Eve");
+    watcher.types("watch 1");
+    watcher.reads("You are watching.");
+    for person in &mut people {
+        person.types("ready");
+    }
+    let mut hands = Vec::new();
+    for person in &mut people {
+        person.reads("The match begins.");
+        person.reads("your hand: ");
+        hands.push(person.reads("\r\n"));
+    }
+    assert_ne!(hands[0], hands[1]);
+    watcher.reads("The match begins.");
+    let table = watcher.reads("seat 0 is to move\r\n");
+    assert!(!table.contains("your hand"), "{table}");
+    let plain = |hand: &str| hand.replace(['[', ']'], "");
+    assert!(!String::from_utf8_lossy(&people[1].heard).contains(&plain(&hands[0])));
+}
+
+#[test]
+fn the_server_s_end_is_told_in_words() {
+    let mut server = Server::start(&[]);
+    let mut person = TextClient::named(&server, "Ann");
+    assert!(server.stop().success());
+    assert_eq!(person.reads_to_the_end(), "\rThe server is stopping.\r\n");
+}

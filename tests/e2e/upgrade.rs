@@ -1,0 +1,330 @@
+//! Promise: a new program takes over the listening sockets, the lobby and the live connections; one that cannot is refused with the
+//! reason, and the old one keeps serving.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::common::control_pair::ControlPair;
+use crate::common::footprint::processes;
+use crate::common::{Server, command, eventually};
+use nix::sys::signal::Signal;
+
+/// Copies a program. Not by this process: what others of its threads start meanwhile would have the new file open for writing, and
+/// then it cannot be executed.
+fn copy(program: &str, to: &Path) {
+    let copied = Command::new("cp").arg(program).arg(to).status();
+    assert!(
+        copied.expect("there is cp").success(),
+        "the program can be copied"
+    );
+}
+
+/// A server whose program lies where this test may put another.
+struct Upgradable {
+    server: Server,
+    folder: PathBuf,
+}
+
+impl Upgradable {
+    fn start(arguments: &[&str]) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("forkade-upgrade-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder can be made");
+        let program = folder.join("forkade");
+        copy(env!("CARGO_BIN_EXE_forkade"), &program);
+        let mut command_there = Command::new(&program);
+        command_there.current_dir(&folder);
+        command_there.args(command(arguments).get_args());
+        Self {
+            server: Server::run(&mut command_there),
+            folder,
+        }
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder.join("forkade")
+    }
+
+    /// Puts another program in the place of the one that runs, as an installation does: the old file lives on without a name.
+    fn install(&self, write: impl FnOnce(&Path)) {
+        let new = self.folder.join("new");
+        write(&new);
+        fs::rename(&new, self.program()).expect("the program can be replaced");
+    }
+
+    fn install_itself(&self) {
+        self.install(|new| {
+            copy(env!("CARGO_BIN_EXE_forkade"), new);
+        });
+    }
+
+    fn ask_for_upgrade(&self) {
+        self.server.signal(self.server.pid(), Signal::SIGUSR2);
+    }
+
+    /// What `forkade upgrade` makes of it.
+    fn ask_by_command(&self) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_forkade"))
+            .args(["upgrade", "--console", &self.server.console.to_string()])
+            .output()
+            .expect("the program can be run")
+    }
+
+    fn times_logged(&self, text: &str) -> usize {
+        self.server.log().matches(text).count()
+    }
+
+    /// Upgrades, and waits until it is done.
+    fn upgrade(&self) {
+        let done = "upgraded: all processes run";
+        let before = self.times_logged(done);
+        self.ask_for_upgrade();
+        eventually("the upgrade is done", || self.times_logged(done) > before);
+    }
+
+    /// Asks for an upgrade, and gives the reason for which it is refused.
+    fn refusal(&self) -> String {
+        let refused = "the upgrade is refused, and nothing has changed: ";
+        let before = self.times_logged(refused);
+        self.ask_for_upgrade();
+        eventually("the upgrade is refused", || self.times_logged(refused) > before);
+        let log = self.server.log();
+        let reason = log.rsplit(refused).next().expect("it was logged");
+        reason.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// The processes of a role, or of all.
+    fn pids(&self, role: Option<&str>) -> BTreeSet<u64> {
+        let processes = self.server.ask_json("processes");
+        let of_role = |process: &&serde_json::Value| {
+            process["role"] != "console" && role.is_none_or(|role| process["role"] == role)
+        };
+        let listed = processes.as_array().expect("a list").iter().filter(of_role);
+        listed.filter_map(|process| process["pid"].as_u64()).collect()
+    }
+}
+
+impl Drop for Upgradable {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn an_upgrade_of_processes_that_serve_many_costs_none_of_them_the_connection() {
+    let dial = [
+        "--clients-per-handler",
+        "64",
+        "--connections-max",
+        "900",
+        "--keepers",
+        "1",
+    ];
+    let upgradable = Upgradable::start(&dial);
+    let mut clients: Vec<_> = (0..300)
+        .map(|nth| upgradable.server.client(&format!("Client{nth}")))
+        .collect();
+    for _ in 0..2 {
+        let before = upgradable.pids(Some("handler"));
+        assert!(before.len() < 10, "{before:?}");
+        upgradable.install_itself();
+        upgradable.upgrade();
+        for client in &mut clients {
+            client.ping().expect("the session lives");
+            assert_eq!(client.counters().resumes, 0);
+        }
+        let after = upgradable.pids(Some("handler"));
+        assert!(
+            before.is_disjoint(&after) && after.len() == before.len(),
+            "{before:?}, {after:?}"
+        );
+    }
+    upgradable.server.expect_no_errors();
+}
+
+#[test]
+fn an_upgrade_replaces_every_process_and_no_player_notices() {
+    let upgradable = Upgradable::start(&[]);
+    let control_pair = ControlPair::start(&upgradable.server);
+    let stop = Arc::new(AtomicBool::new(false));
+    // People come and go all the time.
+    let (stopped, address) = (Arc::clone(&stop), upgradable.server.game);
+    let comers = std::thread::spawn(move || {
+        let mut came = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            let options = crate::common::patient();
+            let client = forkade_protocol::Client::connect(address, format!("comer {came}"), options);
+            client
+                .expect("who comes is served")
+                .goodbye()
+                .expect("who goes may");
+            came += 1;
+        }
+        came
+    });
+    for _ in 0..3 {
+        let supervisor = upgradable.pids(Some("supervisor"));
+        let (rest, playing) = (upgradable.pids(None), upgradable.pids(Some("handler")));
+        assert!(playing.len() >= 2);
+        control_pair.expect_progress();
+        upgradable.install_itself();
+        upgradable.upgrade();
+        assert_eq!(
+            upgradable.pids(Some("supervisor")),
+            supervisor,
+            "the same process"
+        );
+        eventually("nobody runs the old program", || {
+            let now = upgradable.pids(None);
+            now.intersection(&rest).eq(supervisor.iter())
+        });
+        control_pair.expect_progress();
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(comers.join().expect("nobody was refused") > 0);
+    control_pair.finish();
+    upgradable.server.expect_no_errors();
+    assert_eq!(
+        upgradable.server.status("resumes_total"),
+        0,
+        "nobody lost the connection"
+    );
+    assert_eq!(upgradable.server.status("refused_total"), 0);
+}
+
+#[test]
+fn a_program_that_will_not_do_is_refused_and_the_old_one_keeps_serving() {
+    let upgradable = Upgradable::start(&[]);
+    let before = upgradable.pids(None);
+    let mut ann = upgradable.server.client("Ann");
+    let own = fs::read(env!("CARGO_BIN_EXE_forkade")).expect("the program can be read");
+    let expect_refusal = |what: &str, write: &dyn Fn(&Path), because: &[&str]| {
+        upgradable.install(write);
+        let reason = upgradable.refusal();
+        assert!(
+            because.iter().any(|because| reason.contains(because)),
+            "{what}: {reason}"
+        );
+    };
+    let executable = |path: &Path, bytes: &[u8]| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(path, bytes).expect("a file can be written");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    };
+    expect_refusal(
+        "cut short",
+        &|path| executable(path, &own[..own.len() / 20]),
+        &["said nothing", "cannot be executed"],
+    );
+    expect_refusal(
+        "no program",
+        &|path| executable(path, b"not a program\n"),
+        &["cannot be executed"],
+    );
+    expect_refusal(
+        "not executable",
+        &|path| fs::write(path, &own).expect("a file can be written"),
+        &["cannot be executed"],
+    );
+    expect_refusal(
+        "another program",
+        &|path| {
+            copy("/bin/true", path);
+        },
+        &["said nothing"],
+    );
+    let library = own
+        .windows(10)
+        .position(|bytes| bytes == b"libc.so.6\0")
+        .expect("it links the C library");
+    let mut without_library = own.clone();
+    without_library[library + 3] = b'?';
+    expect_refusal(
+        "a library is missing",
+        &|path| executable(path, &without_library),
+        &["said nothing"],
+    );
+    fs::remove_file(upgradable.program()).expect("it is there");
+    let reason = upgradable.refusal();
+    assert!(reason.contains("cannot open"), "{reason}");
+
+    ann.ping().expect("she is still served");
+    assert!(before.is_subset(&upgradable.pids(None)), "nobody was replaced");
+    let _bob = upgradable.server.client("Bob");
+    let asked = upgradable.ask_by_command();
+    assert!(!asked.status.success());
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("refused, and nothing has changed: cannot open"));
+    upgradable.install_itself();
+    let asked = upgradable.ask_by_command();
+    assert!(asked.status.success(), "{asked:?}");
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("all processes run version"));
+    upgradable.upgrade();
+    ann.ping().expect("she is served by the new program");
+}
+
+#[test]
+fn a_program_that_never_stops_talking_is_refused_and_costs_nobody_anything() {
+    let upgradable = Upgradable::start(&[]);
+    let control_pair = ControlPair::start(&upgradable.server);
+    // The shell is told by the server's own arguments which script to run: `serve`.
+    let script = "while :; do echo on and on >&${_FORKADE_HANDOVER##*:}; done\n";
+    fs::write(upgradable.folder.join("serve"), script).expect("a file can be written");
+    upgradable.install(|new| {
+        copy("/bin/bash", new);
+    });
+    let reason = upgradable.refusal();
+    assert!(reason.contains("it says more than"), "{reason}");
+    control_pair.expect_progress();
+    let is_known =
+        |name: &String| ["forkade", "ticker", "keeper", "listener", "handler"].contains(&name.as_str());
+    eventually("the talker is gone", || {
+        processes(&upgradable.server).keys().all(is_known)
+    });
+    upgradable.install_itself();
+    upgradable.upgrade();
+    control_pair.finish();
+}
+
+#[test]
+fn a_configuration_that_needs_other_memory_is_refused_and_another_one_is_taken() {
+    let file = std::env::temp_dir().join(format!("forkade-upgrade-{}.toml", std::process::id()));
+    fs::write(&file, "rooms_max = 50\nseat_grace_ms = 50000\n").expect("a file can be written");
+    let upgradable = Upgradable::start(&["--config", file.to_str().expect("a name")]);
+    fs::write(&file, "rooms_max = 60\nseat_grace_ms = 50000\n").expect("a file can be written");
+    let reason = upgradable.refusal();
+    assert!(
+        reason.contains("rooms_max would change from 50 to 60"),
+        "{reason}"
+    );
+    fs::write(&file, "rooms_max = \"fifty\"\n").expect("a file can be written");
+    let reason = upgradable.refusal();
+    assert!(
+        reason.contains("rooms_max") && reason.contains("fifty"),
+        "{reason}"
+    );
+    fs::write(&file, "rooms_max = 50\nseat_grace_ms = 70000\n").expect("a file can be written");
+    upgradable.upgrade();
+    let ann = upgradable.server.client("Ann");
+    assert_eq!(
+        ann.session_info().expect("greeted").limits.seat_grace_ms,
+        70_000,
+        "the new configuration holds"
+    );
+    fs::remove_file(&file).expect("it is there");
+}
+
+#[test]
+fn a_server_that_was_upgraded_stops_in_order_and_frees_its_port() {
+    let mut upgradable = Upgradable::start(&[]);
+    let _ann = upgradable.server.client("Ann");
+    upgradable.upgrade();
+    assert!(upgradable.server.stop().success());
+    assert!(TcpStream::connect(upgradable.server.game).is_err());
+    std::net::TcpListener::bind(upgradable.server.game).expect("the port is free");
+}

@@ -1,0 +1,254 @@
+//! The operations of rooms' owners, and of those whom they concern.
+
+use forkade::testing::lobby::departure;
+use forkade::testing::lobby::match_play;
+use forkade::testing::session::Farewell;
+use forkade::testing::state::handle::StateHandle;
+use forkade_protocol::{ClientMessage, RoomId, RoomSettings, ServerMessage};
+
+use crate::fixture::{Fixture, chat, create, finish, join, place, ready, tick};
+use crate::operations::Operation;
+use crate::sweep::Act;
+
+pub(crate) const OWNERS: &[Operation] = &[
+    Operation::new("change a room's settings", 2, |stage| {
+        stage.room_of("relay", ["ann", "bob"]);
+        stage.says(0, &configure())
+    }),
+    Operation::new("be refused what is the owner's", 2, |stage| {
+        stage.room_of("relay", ["ann", "bob"]);
+        stage.says(1, &configure())
+    }),
+    Operation::new("take readiness back", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.tells(&ready());
+        let (request, ready) = (6, false);
+        stage.says(0, &ClientMessage::Ready { request, ready })
+    }),
+    Operation::new("hand a room over", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.says(0, &hand_over("bob"))
+    }),
+    Operation::new("be refused a seat that somebody else has", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.says(0, &hand_over("eve"))
+    }),
+    Operation::new("kick from a seat", 2, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.says(0, &kick())
+    }),
+    Operation::new("kick from a match", 2, |stage| {
+        stage.match_of(["ann", "bob"]);
+        stage.says(0, &kick())
+    }),
+    Operation::new("be told of another's kick", 2, |stage| {
+        stage.room_of("relay", ["ann", "bob", "cyd"]);
+        stage.actors[0].asks(&kick());
+        stage.delivers(2)
+    }),
+    // What had happened before is delivered, and then the place is put right.
+    Operation::new("be told of one's own kick", 3, |stage| {
+        stage.room_of("tictactoe", ["ann", "bob"]);
+        stage.actors[0].asks(&chat(5));
+        stage.actors[0].asks(&kick());
+        stage.delivers(1)
+    }),
+    Operation::new(
+        "be told of one's own kick when the log has moved on",
+        2,
+        |stage| {
+            stage.room_of("relay", ["ann", "bob"]);
+            stage.actors[0].asks(&kick());
+            stage.fills_log();
+            stage.fills_log();
+            stage.delivers(1)
+        },
+    ),
+    Operation::new("be told of one's own kick when the room is another", 2, |stage| {
+        stage.is_kicked_from_a_room_that_closes();
+        stage.actors[0].asks(&create("tictactoe", None));
+        stage.delivers(1)
+    }),
+    // The news, and then the answer.
+    Operation::new("act after a kick", 3, |stage| {
+        stage.room_of("relay", ["ann", "bob"]);
+        stage.actors[0].asks(&kick());
+        stage.says(1, &chat(5))
+    }),
+    Operation::new("join another room after a kick", 3, |stage| {
+        stage.is_kicked_from_a_room_that_closes();
+        stage.player("cyd");
+        stage.actors[2].asks(&create("tictactoe", None));
+        let join = ClientMessage::JoinRoom {
+            request: 2,
+            room: RoomId(2 << 32),
+            passcode: None,
+        };
+        stage.says(1, &join)
+    }),
+    Operation::new("be refused the room one was sent out of", 2, |stage| {
+        stage.room_of("relay", ["ann", "bob"]);
+        stage.actors[0].asks(&kick());
+        stage.actors[1].hear();
+        stage.says(1, &join())
+    }),
+    Operation::new("ask for the invite code", 2, |stage| {
+        stage.room_of("relay", ["ann"]);
+        stage.says(0, &invite(false))
+    }),
+    // The new code is chance.
+    Operation::new("renew the invite code", 2, |stage| {
+        stage.room_of("relay", ["ann"]);
+        stage.says(0, &invite(true))
+    })
+    .once(),
+    Operation::new("join by invite code", 2, |stage| {
+        stage.room_of("relay", ["ann"]);
+        let code = stage.invite_code();
+        stage.player("bob");
+        let join = ClientMessage::JoinByInvite {
+            request: 2,
+            code,
+            watch: false,
+        };
+        stage.says(1, &join)
+    }),
+    // The seat is kept, and then the invitation posted. Who does it again keeps the seat anew.
+    Operation::new("keep a seat", 3, |stage| {
+        stage.room_of("relay", ["ann"]);
+        stage.player("bob");
+        stage.says(0, &reserve())
+    })
+    .once(),
+    Operation::new("keep a seat for who was sent out and is away", 3, |stage| {
+        stage.room_of("relay", ["ann", "bob"]);
+        stage.actors[0].asks(&kick());
+        stage.actors[1].hear();
+        departure::finish(&mut stage.actors[1].session);
+        stage.says(0, &reserve())
+    })
+    .once(),
+    Operation::new("take a seat that is kept", 2, |stage| {
+        stage.keeps_a_seat();
+        stage.says(1, &join())
+    }),
+    Operation::new("let a reservation end", 2, |stage| {
+        stage.keeps_a_seat();
+        Act::lobby(pass_time)
+    }),
+    Operation::new(
+        "change settings so that a seat falls away that is kept",
+        2,
+        |stage| {
+            stage.clock(1);
+            tick(&mut stage.world.lobby());
+            stage.player("bob");
+            stage.actors[0].asks(&reserve());
+            let settings = RoomSettings {
+                seats: 1,
+                ..RoomSettings::default()
+            };
+            stage.says(0, &ClientMessage::Configure { request: 6, settings })
+        },
+    ),
+    Operation::new("act, so that a clock begins anew", 2, |stage| {
+        stage.match_with_clock();
+        stage.says(0, &place(4))
+    }),
+    Operation::new("act and win against the clock", 2, |stage| {
+        stage.match_with_clock();
+        stage.moves(&[0, 3, 1, 4]);
+        stage.says(0, &place(2))
+    }),
+    Operation::new("let a turn end, and the match with it", 2, |stage| {
+        stage.match_with_clock();
+        Act::lobby(pass_time)
+    }),
+    // Room and lobby, as for anybody.
+    Operation::new("leave for good after a kick", 4, |stage| {
+        stage.room_of("relay", ["ann", "bob"]);
+        stage.actors[0].asks(&kick());
+        // Sent out by an operator, too: who says goodbye has heard of the kick before.
+        stage.actors[1].session.close(true, &Farewell::None);
+        stage.subject = 1;
+        finish()
+    }),
+];
+
+fn configure() -> ClientMessage {
+    ClientMessage::Configure {
+        request: 6,
+        settings: RoomSettings {
+            unlisted: true,
+            no_spectators: true,
+            ..RoomSettings::default()
+        },
+    }
+}
+
+fn invite(renew: bool) -> ClientMessage {
+    ClientMessage::Invite { request: 6, renew }
+}
+
+fn reserve() -> ClientMessage {
+    ClientMessage::Reserve {
+        request: 6,
+        player: "bob".into(),
+    }
+}
+
+/// All that is due by time.
+fn pass_time(lobby: &mut StateHandle) {
+    match_play::pass_time(lobby, 0, u64::MAX / 2).expect("no game fails");
+}
+
+fn kick() -> ClientMessage {
+    let (request, seat, name) = (6, 1, "bob".to_owned());
+    ClientMessage::Kick { request, seat, name }
+}
+
+fn hand_over(name: &str) -> ClientMessage {
+    let (request, seat, name) = (6, 1, name.to_owned());
+    ClientMessage::HandOver { request, seat, name }
+}
+
+impl Fixture {
+    /// Ann keeps a seat for bob.
+    fn keeps_a_seat(&mut self) {
+        self.room_of("relay", ["ann"]);
+        self.player("bob");
+        self.actors[0].asks(&reserve());
+        self.all_hear();
+    }
+
+    /// What ann's room is told to be opened by.
+    fn invite_code(&mut self) -> String {
+        self.actors[0].asks(&invite(false));
+        let code_in = |message| match message {
+            ServerMessage::Invitation { code, .. } => Some(code),
+            _ => None,
+        };
+        let heard = self.actors[0].hear();
+        heard.into_iter().find_map(code_in).expect("she owns it")
+    }
+
+    /// Ann and bob in a match whose turns have an end.
+    fn match_with_clock(&mut self) {
+        self.room_of("tictactoe", ["ann", "bob"]);
+        let settings = RoomSettings {
+            turn_seconds: 60,
+            ..RoomSettings::default()
+        };
+        self.actors[0].asks(&ClientMessage::Configure { request: 6, settings });
+        self.actors[0].asks(&ready());
+        self.actors[1].asks(&ready());
+        self.all_hear();
+    }
+
+    /// Ann kicks bob from her room and leaves it, and bob has not heard of it.
+    fn is_kicked_from_a_room_that_closes(&mut self) {
+        self.room_of("tictactoe", ["ann", "bob"]);
+        self.actors[0].asks(&kick());
+        self.actors[0].asks(&ClientMessage::Leave { request: 7 });
+    }
+}

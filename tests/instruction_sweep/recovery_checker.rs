@@ -1,0 +1,264 @@
+//! Tries deaths out on copies of the memory.
+
+use forkade::testing::maintenance::expiry;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use forkade::limits::MAILBOX_BYTES;
+use forkade::testing::maintenance::check::check_all;
+use forkade::testing::maintenance::state_dump;
+use forkade::testing::state::connections::Claim;
+use forkade::testing::state::layout::Memory;
+use forkade::testing::state::players::PlayerRecord;
+use forkade::testing::state::rooms::RoomRecord;
+use shmem::sys::memory::Mapping;
+
+use crate::harness::World;
+use crate::sweep::{Act, CAPACITY, Subject};
+
+pub(crate) const PAGE_BYTES: usize = 4096;
+
+/// In a picture, of a player with a connection.
+const PRESENCE_ATTACHED: &str = " presence 1 ";
+
+/// Everything that somebody could notice.
+pub(crate) type Picture = Vec<String>;
+
+/// Tries deaths out on a copy of its own.
+pub(crate) struct RecoveryChecker<'s> {
+    subject: &'s Subject,
+    copy: World,
+    /// What of the mapping is used at all.
+    parts: Vec<Range<usize>>,
+}
+
+/// What the operation does when nobody dies.
+pub(crate) struct Undisturbed {
+    /// What it leads to.
+    pub(crate) last: Picture,
+    /// What it leads to once the ticker has taken back rooms that have closed.
+    pub(crate) end: Picture,
+    /// The pages that it may change.
+    pub(crate) pages: Vec<Range<usize>>,
+}
+
+/// What a death leads to.
+pub(crate) struct Examined {
+    pub(crate) picture: Picture,
+    pub(crate) faults: Vec<String>,
+}
+
+impl<'s> RecoveryChecker<'s> {
+    pub(crate) fn new(subject: &'s Subject) -> Self {
+        let memory = subject.world.memory;
+        let copy = World {
+            memory: laid_over(new_mapping(memory.mapping)),
+            games: subject.world.games,
+        };
+        let connections = u32::try_from(subject.passed.len()).expect("a few");
+        let unused = offset(memory, memory.connections.at(connections)).next_multiple_of(PAGE_BYTES);
+        let parts = vec![
+            0..unused,
+            offset(memory, memory.players.at(0))..memory.mapping.bytes(),
+        ];
+        Self { subject, copy, parts }
+    }
+
+    /// Copies whatever is used.
+    pub(crate) fn copy(&self, target: &Mapping, original: &Mapping) {
+        for part in &self.parts {
+            target.copy_from(original, part.clone());
+        }
+    }
+
+    /// Does the operation on a copy, with nobody dying.
+    pub(crate) fn undisturbed(&self) -> Undisturbed {
+        let original = self.subject.world.memory.mapping;
+        self.take_copy(original);
+        drop(self.subject.prepare(self.copy)());
+        // Figures and marks may change for a moment and change back: they lie in what all share and at the heads of records.
+        let (shared, heads) = (self.parts[0].end, self.heads());
+        // Of what all share, these are large and hardly ever written to.
+        let (memory, mailboxes) = (self.copy.memory, &self.copy.memory.directory.mailboxes);
+        let (mail, chat) = (offset(memory, mailboxes.at(0)), offset(memory, memory.chat));
+        let mail = mail..mail + MAILBOX_BYTES * mailboxes.len() as usize;
+        let chat = chat..chat + size_of_val(memory.chat);
+        let is_large = |page: &Range<usize>| mail.contains(&page.start) || chat.contains(&page.start);
+        let is_head = |page: &Range<usize>| {
+            heads
+                .iter()
+                .any(|head| head.start < page.end && page.start < head.end)
+        };
+        let changes = |page: &Range<usize>| !self.copy.memory.mapping.equals(original, page.clone());
+        let may_change =
+            |page: &Range<usize>| page.start < shared && !is_large(page) || is_head(page) || changes(page);
+        let pages = self.pages().filter(may_change).collect();
+        let last = self.look().picture;
+        expiry::sweep_rooms(&mut self.copy.lobby());
+        let end = self.look().picture;
+        Undisturbed { last, end, pages }
+    }
+
+    /// Sees to it that nothing has changed but what changes in an undisturbed run, since that alone is looked at every time.
+    ///
+    /// # Panics
+    ///
+    /// If something has.
+    pub(crate) fn expect_no_change_beyond(&self, pages: &[Range<usize>], live: &Mapping, shadow: &Mapping) {
+        for page in self.pages().filter(|page| !pages.contains(page)) {
+            assert!(
+                shadow.equals(live, page.clone()),
+                "page {page:x?} has changed, which an undisturbed run leaves alone"
+            );
+        }
+    }
+
+    /// What would be found if the process died now: by whoever takes each lock next, and by its own successor.
+    pub(crate) fn examine(&self, original: &Mapping, end: &Picture) -> Examined {
+        let examined = catch_unwind(AssertUnwindSafe(|| {
+            self.take_copy(original);
+            let mut examined = self.look();
+            self.take_copy(original);
+            examined.faults.extend(self.succeed(end));
+            self.take_copy(original);
+            examined.faults.extend(self.abandon());
+            examined
+        }));
+        examined.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+            Examined {
+                picture: Vec::new(),
+                faults: vec![format!("whoever looks panics: {text}")],
+            }
+        })
+    }
+
+    /// A copy of the memory as the death of the process would leave it.
+    fn take_copy(&self, original: &Mapping) {
+        self.copy(self.copy.memory.mapping, original);
+        self.copy.memory.abandon_copy();
+    }
+
+    /// Settles everything in the copy, and looks.
+    fn look(&self) -> Examined {
+        let mut lobby = self.copy.lobby();
+        state_dump::settle(&mut lobby);
+        let faults = check_all(&mut lobby);
+        Examined {
+            picture: state_dump::of_everything(&mut lobby, &self.subject.passed),
+            faults,
+        }
+    }
+
+    /// A successor decides what its own records tell it to, goes on, and does again whatever was being done.
+    fn succeed(&self, end: &Picture) -> Vec<String> {
+        let mut faults = Vec::new();
+        match &self.subject.act {
+            Act::Lobby(act) => act(&mut self.copy.lobby()),
+            Act::Attach => drop(self.subject.attach(&mut self.copy.lobby())),
+            Act::Session(act) => {
+                let mut lobby = self.copy.lobby();
+                let mut session = self.subject.attach(&mut lobby);
+                let seen = state_dump::of_session(&session);
+                state_dump::settle(session.state);
+                let settled = state_dump::of_session(&session);
+                if seen != settled {
+                    faults.push(format!(
+                        "a successor has seen what was undecided: {}",
+                        difference(&seen, &settled)
+                    ));
+                }
+                act(&mut session);
+            }
+        }
+        // Where the last to leave a room had died before taking it back, the ticker does.
+        expiry::sweep_rooms(&mut self.copy.lobby());
+        let looked = self.look();
+        faults.extend(
+            looked
+                .faults
+                .into_iter()
+                .map(|fault| format!("after a successor: {fault}")),
+        );
+        if self.subject.repeatable && looked.picture != *end {
+            faults.push(format!(
+                "a successor comes to another end: {}",
+                difference(end, &looked.picture)
+            ));
+        }
+        faults
+    }
+
+    /// Nobody takes the connection over: the ticker frees what it held, and lets all players go whose connections are gone.
+    fn abandon(&self) -> Vec<String> {
+        let record = self.copy.memory.connections.at(self.subject.slot);
+        record.abandon();
+        let mut lobby = self.copy.lobby();
+        let _ = expiry::free_connection(&mut lobby, self.subject.slot);
+        expiry::sweep_players(&mut lobby, u64::MAX);
+        expiry::sweep_rooms(&mut lobby);
+        let looked = self.look();
+        let mut faults = looked.faults;
+        let is_left = |line: &&String| line.starts_with("player ") && !line.contains(PRESENCE_ATTACHED);
+        faults.extend(looked.picture.iter().filter(is_left).cloned());
+        if record.claimed() != Claim::Free {
+            faults.push("the slot is not free".into());
+        }
+        faults
+            .into_iter()
+            .map(|fault| format!("after the ticker's sweeps: {fault}"))
+            .collect()
+    }
+
+    fn pages(&self) -> impl Iterator<Item = Range<usize>> {
+        self.parts
+            .iter()
+            .flat_map(|part| part.clone().step_by(PAGE_BYTES))
+            .map(|page| page..page + PAGE_BYTES)
+    }
+
+    /// Where the fields of player and room records lie, without their rings, logs and states.
+    fn heads(&self) -> Vec<Range<usize>> {
+        let memory = self.copy.memory;
+        let player = |record: &'static PlayerRecord| offset(memory, record)..offset(memory, &record.input);
+        let room = |record: &'static RoomRecord| {
+            let log = offset(memory, &record.log);
+            [
+                offset(memory, record)..offset(memory, &record.states),
+                log..log + PAGE_BYTES,
+            ]
+        };
+        let chat = offset(memory, memory.chat)..offset(memory, &memory.chat.log) + PAGE_BYTES;
+        let players = memory.players.iter().map(|(_, record)| player(record));
+        players
+            .chain(memory.rooms.iter().flat_map(|(_, record)| room(record)))
+            .chain([chat])
+            .collect()
+    }
+}
+
+/// The lines that one has and the other has not.
+pub(crate) fn difference(one: &Picture, other: &Picture) -> String {
+    let only = |these: &Picture, those: &Picture| {
+        these
+            .iter()
+            .filter(|line| !those.contains(line))
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("\n    ")
+    };
+    format!("\n  - {}\n  + {}", only(one, other), only(other, one))
+}
+
+/// Where a record lies in the mapping, which the header begins.
+fn offset<R>(memory: &Memory, record: &'static R) -> usize {
+    std::ptr::from_ref(record) as usize - std::ptr::from_ref(memory.header) as usize
+}
+
+pub(crate) fn new_mapping(like: &Mapping) -> &'static Mapping {
+    Mapping::create("forkade-copy", like.bytes()).expect("memory for a copy")
+}
+
+pub(crate) fn laid_over(mapping: &'static Mapping) -> &'static Memory {
+    Memory::laid_over(mapping, CAPACITY)
+}

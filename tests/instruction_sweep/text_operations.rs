@@ -1,0 +1,182 @@
+//! The operations of players in text mode.
+
+use forkade::limits::{TEXT_LINE_BYTES_MAX, TEXT_SKIP_BYTES_MIN};
+use forkade::testing::frontends::dispatch;
+use forkade::testing::frontends::dispatch::Next;
+use forkade::testing::lobby::delivery;
+
+use crate::fixture::{chat, create, finish, handle_frame, join, place, ready, shake_hands};
+use crate::operations::Operation;
+use crate::sweep::Act;
+
+const IAC: u8 = 255;
+const DO: u8 = 253;
+const BEGIN_SUBNEGOTIATION: [u8; 3] = [IAC, 250, 24];
+
+pub(crate) const TYPING: &[Operation] = &[
+    Operation::new("greet in text mode", 2, |stage| {
+        stage.player("ann");
+        stage.newcomer(|guest| guest.send(b"\r\n"));
+        Act::session(shake_hands)
+    })
+    .once(),
+    Operation::new("greet in text mode, in the middle of a line", 2, |stage| {
+        stage.player("ann");
+        stage.actors[0].leave_for_good();
+        stage.newcomer(|guest| guest.send(b"he"));
+        Act::session(shake_hands)
+    })
+    .once(),
+    // Nothing of it is anybody's business yet.
+    Operation::new("look at half a line", 1, |stage| {
+        stage.typist("ann");
+        stage.types(0, b"name An")
+    })
+    .one_cell(),
+    Operation::new("handle a line", 2, |stage| {
+        stage.typist("ann");
+        stage.types(0, b"games\r\n")
+    }),
+    Operation::new("handle a line that was corrected", 2, |stage| {
+        stage.typist("ann");
+        stage.types(0, b"gix\x08\x7fames\r\0")
+    }),
+    Operation::new("handle a line with half a line behind it", 2, |stage| {
+        stage.typist("ann");
+        let act = stage.types(0, b"look\r\nha");
+        stage.subject().send(b"l");
+        act
+    }),
+    Operation::new("refuse a line", 2, |stage| {
+        stage.typist("ann");
+        stage.types(0, b"say \xff\xff\x1b\n")
+    }),
+    Operation::new("begin to throw a line away", 2, |stage| {
+        stage.typist("ann");
+        stage.types(0, &[b'x'; TEXT_LINE_BYTES_MAX + 1])
+    }),
+    Operation::new("throw the rest of a line away", 2, |stage| {
+        stage.typist("ann");
+        stage.types(0, &[b'x'; TEXT_LINE_BYTES_MAX + 9]);
+        stage.subject().handle();
+        stage.types(0, b"x\r\nhelp")
+    }),
+    Operation::new("answer telnet in the middle of a line", 2, |stage| {
+        stage.typist("ann");
+        stage.types(0, &[b'h', b'e', IAC, DO, 1, b'l', IAC, DO, 6])
+    }),
+    Operation::new("take in what telnet has to say", 2, |stage| {
+        stage.typist("ann");
+        let said = [&BEGIN_SUBNEGOTIATION[..], &[b'x'; TEXT_SKIP_BYTES_MIN]].concat();
+        stage.types(0, &said)
+    }),
+    Operation::new("rename", 2, |stage| {
+        stage.player("bob");
+        stage.typist("ann");
+        stage.types(1, b"name Cyd\r\n")
+    }),
+    Operation::new("be refused a name", 2, |stage| {
+        stage.player("bob");
+        stage.typist("ann");
+        stage.types(1, b"name BOB\r\n")
+    }),
+    Operation::new("list rooms in words", 2, |stage| {
+        stage.player("bob");
+        stage.actors[0].asks(&create("tictactoe", None));
+        stage.typist("ann");
+        stage.types(1, b"rooms\n")
+    }),
+    Operation::new("join by typing", 2, |stage| {
+        stage.player("bob");
+        stage.actors[0].asks(&create("tictactoe", None));
+        stage.typist("ann");
+        stage.types(1, b"join 1\n")
+    }),
+    // The move, and what it has led to.
+    Operation::new("type a move", 3, |stage| {
+        stage.match_with_typist();
+        stage.types(0, b"4\r\n");
+        Act::session(|session| {
+            dispatch::handle_next_frame(session);
+            delivery::deliver(session).expect("events fit");
+        })
+    }),
+    Operation::new("type no move", 2, |stage| {
+        stage.match_with_typist();
+        stage.types(0, b"middle\r\n")
+    }),
+    Operation::new("type a whisper", 2, |stage| {
+        stage.player("bob");
+        stage.typist("ann");
+        stage.types(1, b"tell bob psst\n")
+    }),
+    Operation::new("put events into words, and a picture", 2, |stage| {
+        stage.match_with_typist();
+        stage.types(0, b"4\r\n");
+        stage.subject().handle();
+        stage.all_hear();
+        stage.actors[1].asks(&chat(5));
+        stage.actors[1].asks(&place(0));
+        stage.delivers(0)
+    }),
+    Operation::new("put the start of a match into words", 3, |stage| {
+        stage.room_with_typist();
+        stage.types(0, b"ready\r\n");
+        stage.subject().handle();
+        stage.actors[1].asks(&ready());
+        stage.delivers(0)
+    }),
+    // What has happened, and then the answer.
+    Operation::new("type when something has happened", 3, |stage| {
+        stage.room_with_typist();
+        stage.actors[1].asks(&chat(5));
+        stage.types(0, b"look\n")
+    }),
+    Operation::new("quit by typing", 2, |stage| {
+        stage.typist("ann");
+        stage.types(0, b"quit\r\n")
+    }),
+    Operation::new("leave for good with the connection", 4, |stage| {
+        stage.match_with_typist();
+        stage.subject = 0;
+        finish()
+    }),
+];
+
+impl crate::fixture::Fixture {
+    /// Somebody in text mode, with a name.
+    fn typist(&mut self, name: &str) {
+        self.newcomer(|typist| {
+            typist.send(b"\r\n");
+            typist.shake_hands();
+            typist.send(format!("name {name}\r\n").as_bytes());
+            while typist.handle() == Next::Handled {}
+            typist.hear();
+        });
+    }
+
+    /// The actor types this, and the operation is that the handler handles what comes first.
+    fn types(&mut self, actor: usize, bytes: &[u8]) -> Act {
+        self.subject = actor;
+        self.actors[actor].send(bytes);
+        handle_frame()
+    }
+
+    /// Ann, who types, opens a room, and Bob, who does not, joins it.
+    fn room_with_typist(&mut self) {
+        self.typist("ann");
+        self.types(0, b"create tictactoe\r\n");
+        self.subject().handle();
+        self.player("bob");
+        self.actors[1].asks(&join());
+        self.all_hear();
+    }
+
+    fn match_with_typist(&mut self) {
+        self.room_with_typist();
+        self.types(0, b"ready\r\n");
+        self.subject().handle();
+        self.actors[1].asks(&ready());
+        self.all_hear();
+    }
+}

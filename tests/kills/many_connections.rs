@@ -1,0 +1,124 @@
+//! Many connections at once, each in a manner of its own: slow and fast readers, words of any length, urgent bytes, sides that are closed
+//! early. Handlers are killed all the time, and every byte is compared.
+//!
+//! `FORKADE_TEST_KILLS=40000 cargo test --release --test kills many:: -- --nocapture` kills more often, and shows the figures.
+
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::common::byte_exact::{Alone, Manner, Script, beginning};
+use crate::common::footprint::held;
+use crate::common::killer::{Killer, kills};
+use crate::common::latencies::Latencies;
+use crate::common::liveness::expect_no_pending_work;
+use crate::common::random::{Random, seed};
+use crate::common::{Server, WAIT_MAX, eventually};
+
+/// Who talk at the same time.
+const TALKERS: u64 = 12;
+/// Words of one connection that are said before they are heard, at most: so much fits on its way.
+const WORDS_AT_ONCE: usize = 12;
+const WORD_BYTES_MAX: usize = 3000;
+/// Between two kills, at most.
+const PAUSE_MAX: Duration = Duration::from_micros(2500);
+
+/// One connection after the other, until told to stop. Says how many there were.
+fn talk(
+    game: SocketAddr,
+    talker: u64,
+    mut random: Random,
+    stop: &AtomicBool,
+    words: &AtomicU64,
+) -> (u64, Latencies) {
+    let (mut connections, mut echoes) = (0, Latencies::default());
+    while !stop.load(Ordering::Relaxed) {
+        let script = Script::new(random.next(), *random.choose(&[8, 100, 600, WORD_BYTES_MAX]));
+        let manner = Manner {
+            piece_bytes_max: *random.choose(&[7, 100, 1500, 8000]),
+            pauses_percent: *random.choose(&[0, 2, 20]),
+            urgent_percent: *random.choose(&[0, 0, 30]),
+        };
+        let mut alone = Alone::connected(connect(game), &random, manner, script);
+        alone
+            .speaker
+            .send(&beginning(&format!("talker {talker}-{connections}")));
+        alone.listener.be_welcomed();
+        for _ in 0..random.below(6) {
+            // One that is said alone shows how long it takes.
+            let count = if random.chance(50) {
+                1
+            } else {
+                1 + random.below(WORDS_AT_ONCE)
+            };
+            let said = |alone: &mut Alone| (0..count).for_each(|_| alone.say());
+            if count == 1 && manner.pauses_percent == 0 {
+                echoes.measure(|| {
+                    said(&mut alone);
+                    alone.hear();
+                });
+            } else {
+                said(&mut alone);
+                alone.hear();
+            }
+            words.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        if random.chance(50) {
+            alone.leave();
+        } else {
+            // What it has said is answered all the same.
+            (0..random.below(WORDS_AT_ONCE)).for_each(|_| alone.say());
+            let speaker = &alone.speaker.stream;
+            speaker.shutdown(Shutdown::Write).expect("the connection lives");
+            alone.hear();
+            alone.listener.expect_end();
+        }
+        connections += 1;
+    }
+    (connections, echoes)
+}
+
+fn connect(game: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(game).expect("the server accepts");
+    for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+        set(&stream, Some(WAIT_MAX)).expect("a timeout can be set");
+    }
+    stream
+}
+
+#[test]
+fn over_many_connections_no_byte_is_lost_repeated_or_reordered() {
+    let server = Server::start(&["--heartbeat-timeout-ms", "600000", "--seat-grace-ms", "500"]);
+    let random = Random::new(seed(), 0);
+    let (stop, words) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let killer = Killer::start(&server, random.clone(), kills(100), PAUSE_MAX);
+    let talkers: Vec<_> = (0..TALKERS)
+        .map(|talker| {
+            let (game, random) = (server.game, Random::new(random.clone().next(), 1 + talker));
+            let (stop, words) = (Arc::clone(&stop), Arc::clone(&words));
+            std::thread::spawn(move || talk(game, talker, random, &stop, &words))
+        })
+        .collect();
+    while !killer.is_done() && talkers.iter().all(|talker| !talker.is_finished()) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let killed = killer.stop();
+    stop.store(true, Ordering::Relaxed);
+    let (mut connections, mut echoes) = (0, Latencies::default());
+    for talker in talkers {
+        match talker.join() {
+            Ok((count, of_talker)) => {
+                connections += count;
+                echoes.add(of_talker);
+            }
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+    let words = words.load(Ordering::Relaxed);
+    println!("{killed} handlers killed over {connections} connections and {words} words");
+    echoes.print("an echo meanwhile");
+    server.expect_no_errors();
+    eventually("nothing is left of them", || held(&server) == [0, 0, 0]);
+    expect_no_pending_work(&server);
+}
