@@ -95,7 +95,7 @@ enum Task {
     Turn,
 }
 
-/// Why the loop cannot go on.
+/// Why the loop cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EngineError {
     #[error("cannot set up the loop: {0}")]

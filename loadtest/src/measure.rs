@@ -16,7 +16,7 @@ use crate::interrupt::{Interrupt, InterruptError};
 use crate::machine::Machine;
 use crate::machine::process_tree::{self, CpuFigures, TreeFigures};
 use crate::machine::sampler::Sampler;
-use crate::multiprocess::{WorkerError, Workers};
+use crate::multiprocess::{WorkerError, WorkerPool};
 use crate::open_files::{self, OpenFilesError};
 use crate::options::Options;
 use crate::plan::WorkloadPlan;
@@ -52,7 +52,7 @@ pub(crate) enum MeasureError {
     #[error(transparent)]
     ClientRun(#[from] ClientRunError),
     #[error(transparent)]
-    Workers(#[from] WorkerError),
+    WorkerPool(#[from] WorkerError),
     #[error("cannot read what the server uses: {0}")]
     Proc(io::Error),
     /// Something went wrong while a server that this program started was running; with the end of its log.
@@ -227,9 +227,9 @@ fn measure(
     let client_run = match plans.as_slice() {
         [plan] if options.swarm_processes > 1 => {
             let (plan, processes) = (plan.clone(), options.swarm_processes);
-            let workers = Workers::start(tested.game, options, plan, processes, state.clone())?;
+            let pool = WorkerPool::start(tested.game, options, plan, processes, state.clone())?;
             std::thread::spawn(move || {
-                let outcome = workers.run(&milestone_sender, &command_receiver);
+                let outcome = pool.run(&milestone_sender, &command_receiver);
                 outcome.map_err(MeasureError::from)
             })
         }

@@ -27,7 +27,7 @@ const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// The worker processes of a run. Dropping it ends them.
-pub(crate) struct Workers {
+pub(crate) struct WorkerPool {
     plan: WorkloadPlan,
     workers: Vec<Worker>,
     messages: Receiver<(usize, Message)>,
@@ -73,7 +73,7 @@ pub(crate) enum WorkerError {
     Cancelled,
 }
 
-impl Workers {
+impl WorkerPool {
     /// Starts `count` workers, whose clients begin to join at once.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Workers {
         state: Arc<RunState>,
     ) -> Result<Self, WorkerError> {
         let (sender, messages) = mpsc::channel();
-        let mut workers = Self {
+        let mut pool = Self {
             workers: Vec::new(),
             messages,
             state,
@@ -96,15 +96,14 @@ impl Workers {
         };
         let mut first_room = 0;
         for number in 0..count {
-            let rooms =
-                workers.plan.shape.rooms / count + u32::from(number < workers.plan.shape.rooms % count);
+            let rooms = pool.plan.shape.rooms / count + u32::from(number < pool.plan.shape.rooms % count);
             first_room += rooms;
-            let arguments = arguments(server, options, &workers.plan, number, rooms);
-            let worker = Worker::start(workers.workers.len(), &arguments, &sender)?;
-            workers.workers.push(worker);
+            let arguments = arguments(server, options, &pool.plan, number, rooms);
+            let worker = Worker::start(pool.workers.len(), &arguments, &sender)?;
+            pool.workers.push(worker);
         }
-        debug_assert_eq!(first_room, workers.plan.shape.rooms);
-        Ok(workers)
+        debug_assert_eq!(first_room, pool.plan.shape.rooms);
+        Ok(pool)
     }
 
     /// Goes through all phases, as [`ClientRun::run`](crate::clients::ClientRun::run) does.

@@ -28,7 +28,7 @@ pub(crate) struct WorkloadPlan {
     pub rate: f64,
     pub payload_bytes: u32,
     /// The recipients of chat lines, in turn; empty for other workloads.
-    pub say: Vec<Scope>,
+    pub chat_scopes: Vec<Scope>,
     /// Seed of all its random numbers.
     pub seed: u64,
 }
@@ -71,7 +71,7 @@ impl fmt::Display for WorkloadPlan {
         } else {
             formatter.write_str(", closed loop")?;
         }
-        for (place, scope) in self.say.iter().enumerate() {
+        for (place, scope) in self.chat_scopes.iter().enumerate() {
             write!(formatter, "{} {scope}", if place == 0 { ", to" } else { " /" })?;
         }
         Ok(())

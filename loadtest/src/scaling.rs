@@ -21,7 +21,7 @@ use crate::interrupt::{Interrupt, InterruptError};
 use crate::latency::Percentiles;
 use crate::machine::Machine;
 use crate::machine::process_tree;
-use crate::multiprocess::{WorkerError, Workers};
+use crate::multiprocess::{WorkerError, WorkerPool};
 use crate::options::{Options, ScalingOptions};
 use crate::output::{self, Output, OutputError};
 use crate::run_state::RunState;
@@ -43,7 +43,7 @@ pub(crate) enum ScalingError {
     #[error("cannot read what the server uses: {0}")]
     Proc(io::Error),
     #[error(transparent)]
-    Workers(#[from] WorkerError),
+    WorkerPool(#[from] WorkerError),
     #[error("with {players} players: {cause}")]
     Probe { players: u32, cause: ProbeError },
     #[error("the population did not join, or did not stay")]
@@ -175,10 +175,10 @@ impl Population {
         let plan = plans.into_iter().next().ok_or(ScalingError::NoPopulation)?;
         let processes = players.div_ceil(CLIENTS_PER_WORKER);
         let state = Arc::new(RunState::default());
-        let workers = Workers::start(server.game(), &options, plan, processes, state.clone())?;
+        let pool = WorkerPool::start(server.game(), &options, plan, processes, state.clone())?;
         let (milestone_sender, milestones) = mpsc::channel();
         let (commands, command_receiver) = mpsc::channel();
-        let thread = std::thread::spawn(move || workers.run(&milestone_sender, &command_receiver));
+        let thread = std::thread::spawn(move || pool.run(&milestone_sender, &command_receiver));
         let mut population = Self {
             thread,
             milestones,

@@ -19,8 +19,8 @@ use forkade_protocol::{
 };
 use games::{Clock, Deed, FailsIn, Fragile, NOBODYS_TURN};
 use many::{
-    who_has_killed_a_process_of_many_is_served_alone_also_by_the_next_keeper,
-    whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_play_on,
+    a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,
+    a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
 };
 
 /// Runs this program as a server.
@@ -112,7 +112,7 @@ fn pid_in(line: &str) -> u32 {
     pid.unwrap_or_else(|| panic!("no record: {line:?}"))
 }
 
-fn an_action_that_panics_is_rejected_and_room_and_process_live_on() {
+fn an_action_that_panics_is_rejected_and_room_and_process_survive() {
     let server = start();
     let (mut ann, mut bob, room) = together(&server);
     let handler = server.handler_of("Ann").expect("she is served");
@@ -157,7 +157,7 @@ fn an_action_that_panics_is_rejected_and_room_and_process_live_on() {
     expect_logged(&server, &["handler", "nothing is there", "called from", "act"]);
 }
 
-fn a_game_that_cannot_be_made_leaves_no_room_behind() {
+fn a_game_whose_constructor_fails_leaves_no_room_behind() {
     let server = start();
     let mut ann = server.client("Ann");
     for _ in 0..3 {
@@ -172,7 +172,7 @@ fn a_game_that_cannot_be_made_leaves_no_room_behind() {
     expect_logged(&server, &["handler", "cannot be made"]);
 }
 
-fn a_game_that_cannot_be_seen_leaves_its_viewers_without_a_picture_and_not_without_a_room() {
+fn a_game_whose_view_fails_keeps_its_players_in_the_room() {
     let server = start();
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     let room = ann
@@ -190,7 +190,7 @@ fn a_game_that_cannot_be_seen_leaves_its_viewers_without_a_picture_and_not_witho
     expect_logged(&server, &["handler", "cannot be seen"]);
 }
 
-fn a_game_that_cannot_be_left_is_over_and_lets_its_player_go() {
+fn a_game_whose_leave_fails_is_over_and_releases_the_player() {
     let server = start();
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     let room = ann
@@ -226,7 +226,7 @@ fn a_game_that_cannot_be_left_is_over_and_lets_its_player_go() {
     expect_logged(&server, &["handler", "cannot be left"]);
 }
 
-fn a_turn_whose_end_panics_ends_one_match_and_no_other() {
+fn a_turn_timeout_that_panics_ends_only_its_own_match() {
     let server = start();
     let mut players = [("Ann", FailsIn::Timeout), ("Bob", FailsIn::Nothing)].map(|(name, fails_in)| {
         let mut player = server.client(name);
@@ -259,7 +259,7 @@ fn a_turn_whose_end_panics_ends_one_match_and_no_other() {
     expect_logged(&server, &["ticker", "abandoned", "cannot be waited for"]);
 }
 
-fn a_clock_that_stops_says_so() {
+fn a_stopped_game_clock_is_reported() {
     let server = start();
     let mut ann = server.client("Ann");
     let mut wish = room_failing_in(FailsIn::Nothing);
@@ -291,7 +291,7 @@ fn a_clock_that_stops_says_so() {
     assert_eq!(events_of(one()), [turn]);
 }
 
-fn a_kick_out_of_a_game_that_cannot_be_left_ends_the_match() {
+fn a_kick_from_a_game_whose_leave_fails_ends_the_match() {
     let server = start();
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     let room = ann
@@ -324,7 +324,7 @@ fn a_kick_out_of_a_game_that_cannot_be_left_ends_the_match() {
     );
 }
 
-fn a_tick_that_panics_stops_one_clock_and_no_other() {
+fn a_tick_that_panics_stops_only_its_own_clock() {
     let server = start();
     let ticker = |server: &Server| {
         let processes = server.ask_json("processes");
@@ -379,7 +379,7 @@ fn a_tick_that_panics_stops_one_clock_and_no_other() {
     );
 }
 
-fn an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_other() {
+fn an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection() {
     let server = start();
     let (mut ann, mut bob, _) = together(&server);
     let bobs_handler = server.handler_of("Bob").expect("he is served");
@@ -424,17 +424,17 @@ fn main() -> ExitCode {
             .main();
     }
     run![
-        an_action_that_panics_is_rejected_and_room_and_process_live_on,
-        a_game_that_cannot_be_made_leaves_no_room_behind,
-        a_game_that_cannot_be_seen_leaves_its_viewers_without_a_picture_and_not_without_a_room,
-        a_game_that_cannot_be_left_is_over_and_lets_its_player_go,
-        a_turn_whose_end_panics_ends_one_match_and_no_other,
-        a_clock_that_stops_says_so,
-        a_kick_out_of_a_game_that_cannot_be_left_ends_the_match,
-        a_tick_that_panics_stops_one_clock_and_no_other,
-        an_action_that_kills_its_process_again_and_again_costs_one_connection_and_no_other,
-        whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_play_on,
-        who_has_killed_a_process_of_many_is_served_alone_also_by_the_next_keeper,
+        an_action_that_panics_is_rejected_and_room_and_process_survive,
+        a_game_whose_constructor_fails_leaves_no_room_behind,
+        a_game_whose_view_fails_keeps_its_players_in_the_room,
+        a_game_whose_leave_fails_is_over_and_releases_the_player,
+        a_turn_timeout_that_panics_ends_only_its_own_match,
+        a_stopped_game_clock_is_reported,
+        a_kick_from_a_game_whose_leave_fails_ends_the_match,
+        a_tick_that_panics_stops_only_its_own_clock,
+        an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection,
+        a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
+        a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,
     ];
     ExitCode::SUCCESS
 }

@@ -8,7 +8,7 @@ use crate::common::{Server, eventually};
 use crate::games::Deed;
 use crate::{deed, number, together};
 
-pub(crate) fn whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_play_on() {
+pub(crate) fn a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue() {
     let server = start_with_processes_of_many();
     let (mut ann, mut bob, _) = together(&server);
     let (mut cid, mut dan) = (server.client("Cid"), server.client("Dan"));
@@ -40,7 +40,7 @@ pub(crate) fn whoever_kills_a_process_of_many_is_soon_alone_and_its_neighbours_p
     assert_eq!(deaths(), 3, "{}", server.log());
 }
 
-pub(crate) fn who_has_killed_a_process_of_many_is_served_alone_also_by_the_next_keeper() {
+pub(crate) fn a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper() {
     let server = start_with_processes_of_many();
     let (mut ann, mut bob, _) = together(&server);
     let file = std::env::temp_dir().join(format!("forkade-abort-once-{}", std::process::id()));

@@ -70,7 +70,7 @@ fn expect_silence(client: &mut Client) {
 }
 
 #[test]
-fn what_is_said_to_the_lobby_is_heard_by_everybody_in_one_order() {
+fn lobby_chat_reaches_all_players_in_one_order() {
     const LINES: usize = 25;
     let server = Server::start(&NO_RATE);
     let mut players: Vec<Client> = (0..8)
@@ -134,7 +134,7 @@ fn what_is_said_to_the_lobby_is_heard_by_everybody_in_one_order() {
 }
 
 #[test]
-fn who_listens_slowly_misses_as_many_lines_as_it_is_told_and_nobody_waits() {
+fn a_slow_reader_is_told_how_many_chat_lines_it_missed_and_delays_nobody() {
     const LINES: u64 = 2500;
     let server = Server::start(&NO_RATE);
     // So little room that nearly all would have to be kept by the server.
@@ -179,7 +179,7 @@ fn who_listens_slowly_misses_as_many_lines_as_it_is_told_and_nobody_waits() {
 
 /// Words take more space than frames do, the more so where something in them has to be shown that cannot be seen.
 #[test]
-fn who_listens_slowly_at_a_terminal_misses_lines_and_no_process_dies_of_it() {
+fn a_slow_text_client_misses_chat_lines_and_no_process_dies() {
     const LINES: u64 = 1500;
     let server = Server::start(&[&NO_RATE[..], &["--send-buffer-bytes", "4096"]].concat());
     let mut sleeper = RawClient::with_receive_buffer(&server, 4096);
@@ -227,7 +227,7 @@ fn who_listens_slowly_at_a_terminal_misses_lines_and_no_process_dies_of_it() {
 }
 
 #[test]
-fn a_slow_reader_gets_both_what_happens_in_its_room_and_what_is_said_to_the_lobby() {
+fn a_slow_reader_gets_both_room_events_and_lobby_chat() {
     let world = World::new(Capacity {
         players: 2,
         rooms: 1,
@@ -285,7 +285,7 @@ fn a_slow_reader_gets_both_what_happens_in_its_room_and_what_is_said_to_the_lobb
 }
 
 #[test]
-fn a_whisper_is_heard_by_its_addressee_alone_wherever_that_is() {
+fn a_whisper_reaches_only_its_addressee_in_any_room() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, mut cyd) = (server.client("Ann"), server.client("Bob"), server.client("Cyd"));
     let room = bob
@@ -324,7 +324,7 @@ fn a_whisper_is_heard_by_its_addressee_alone_wherever_that_is() {
 }
 
 #[test]
-fn mail_of_who_never_came_back_is_nobody_elses() {
+fn mail_of_an_expired_player_is_not_given_to_the_next_player() {
     let server = Server::start(&["--seat-grace-ms", "200"]);
     let mut ann = server.client("Ann");
     eventually("Bob is away, and mail waits for him", || {
@@ -344,7 +344,7 @@ fn mail_of_who_never_came_back_is_nobody_elses() {
 }
 
 #[test]
-fn a_whisper_waits_for_who_is_away_until_the_mailbox_is_full() {
+fn whispers_to_an_absent_player_wait_until_the_mailbox_is_full() {
     let server = Server::start(&NO_RATE);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     let text = "x".repeat(480);
@@ -384,7 +384,7 @@ fn a_whisper_waits_for_who_is_away_until_the_mailbox_is_full() {
 }
 
 #[test]
-fn who_says_too_much_is_told_to_wait_whatever_the_scope_and_whoever_serves_the_player() {
+fn the_chat_rate_covers_all_scopes_and_survives_the_handler() {
     let server = Server::start(&["--chat-burst", "3", "--chat-per-minute", "1"]);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     ann.create_room(NewRoom::new("relay", "here"))
@@ -425,7 +425,7 @@ fn who_says_too_much_is_told_to_wait_whatever_the_scope_and_whoever_serves_the_p
 }
 
 #[test]
-fn who_has_waited_may_speak_again() {
+fn a_player_that_has_waited_may_chat_again() {
     let server = Server::start(&["--chat-burst", "1", "--chat-per-minute", "60"]);
     let mut ann = server.client("Ann");
     let mut said = 0;
@@ -451,7 +451,7 @@ fn who_has_waited_may_speak_again() {
 }
 
 #[test]
-fn nothing_that_is_said_is_lost_or_repeated_however_often_handlers_are_killed() {
+fn no_chat_is_lost_or_repeated_while_handlers_are_killed() {
     const PLAYERS: usize = 5;
     let server = Server::start(&[&NO_RATE[..], &["--heartbeat-timeout-ms", "600000"]].concat());
     let mut players: Vec<Client> = (0..PLAYERS)
@@ -512,7 +512,7 @@ fn nothing_that_is_said_is_lost_or_repeated_however_often_handlers_are_killed() 
 }
 
 #[test]
-fn word_of_a_whisper_is_not_lost_with_a_keeper() {
+fn a_whisper_is_delivered_although_the_keeper_dies() {
     let server = Server::start(&NO_RATE);
     let mut players: Vec<Client> = ["Ann", "Bob", "Cyd", "Dan"]
         .map(|name| server.client(name))
@@ -556,7 +556,7 @@ fn word_of_a_whisper_is_not_lost_with_a_keeper() {
 
 /// A room's chat is an event like others, and costs as much as any line.
 #[test]
-fn what_is_said_in_a_room_is_no_line_of_the_lobby() {
+fn room_chat_does_not_appear_in_the_lobby() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     ann.create_room(NewRoom::new("relay", "here"))

@@ -76,7 +76,7 @@ fn visit_often(server: &Server, visits: usize) {
 }
 
 #[test]
-fn after_thousands_of_visits_the_server_is_as_before() {
+fn thousands_of_visits_leave_no_process_file_or_memory_behind() {
     let server = Server::start(&["--seat-grace-ms", "100", "--log", "warn"]);
     let before = Footprint::settled(&server);
     // What is used for the first time grows once, and not again.

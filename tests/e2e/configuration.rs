@@ -147,7 +147,7 @@ fn a_file_that_cannot_be_used_is_named_with_the_reason() {
 }
 
 #[test]
-fn an_address_that_is_none_is_refused_with_an_example() {
+fn an_invalid_address_is_refused_with_an_example() {
     for address in [
         "localhost",
         "127.0.0.1",
@@ -196,7 +196,7 @@ fn a_number_beyond_its_range_is_refused_with_the_range() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let file = File::new("backlog = \"long\"\nwhat = 1\n");
     expect_refused(
         &["--config", file.path(), "--listen", "x"],
@@ -206,7 +206,7 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
-fn a_variable_that_is_no_setting_is_warned_of() {
+fn an_unknown_environment_variable_is_warned_about() {
     let ended = run(forkade(&["check"]).env("FORKADE_PLAYERS_MIX", "5"));
     assert_eq!(ended.status, Some(0), "it may be somebody else's: {ended:?}");
     assert!(
@@ -216,7 +216,7 @@ fn a_variable_that_is_no_setting_is_warned_of() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_with_what_to_do() {
+fn a_port_in_use_is_named_with_a_remedy() {
     let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = holder.local_addr().expect("bound").to_string();
     for arguments in [
@@ -253,7 +253,7 @@ fn limited(limits: &str, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn a_capacity_that_the_limit_of_open_files_cannot_hold_is_refused_with_what_to_do() {
+fn a_capacity_beyond_the_open_file_limit_is_refused_with_a_remedy() {
     let capacity = ["--players-max", "200", "--rooms-max", "100", "--keepers", "1"];
     for (limit, words) in [
         (
@@ -287,7 +287,7 @@ fn a_capacity_that_the_limit_of_open_files_cannot_hold_is_refused_with_what_to_d
 }
 
 #[test]
-fn what_the_remedy_says_is_enough() {
+fn the_suggested_open_file_limit_is_enough() {
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"];
     let capacity = ["--players-max", "200", "--rooms-max", "100", "--keepers", "5"];
     let server = Server::run(limited("ulimit -n 200", &arguments).args(capacity));
@@ -300,7 +300,7 @@ fn what_the_remedy_says_is_enough() {
 }
 
 #[test]
-fn memory_that_cannot_be_had_ends_the_start_with_the_reason() {
+fn a_failed_memory_allocation_ends_the_start_with_the_reason() {
     let arguments = [
         "serve",
         "--listen",
@@ -354,7 +354,7 @@ fn checking_shows_each_setting_and_where_it_comes_from() {
 }
 
 #[test]
-fn what_was_chosen_is_what_clients_are_told() {
+fn clients_are_told_the_configured_limits() {
     let file = File::new("heartbeat_timeout_ms = 11000\nseat_grace_ms = 12000\n");
     let server = Server::run(command(&["--config", file.path()]).env("FORKADE_SEAT_GRACE_MS", "22000"));
     let limits = server.client("Ann").session_info().expect("greeted").limits;
@@ -365,7 +365,7 @@ fn what_was_chosen_is_what_clients_are_told() {
 }
 
 #[test]
-fn a_console_can_be_switched_off_and_the_ready_line_says_so() {
+fn a_disabled_console_is_shown_in_the_ready_line() {
     let mut child = forkade(&["serve", "--listen", "127.0.0.1:0", "--console", "none"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -76,7 +76,7 @@ fn every_reply_ends_in_ok_or_in_err_with_a_reason() {
 }
 
 #[test]
-fn scripts_find_the_promised_figures() {
+fn status_has_the_figures_that_scripts_rely_on() {
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
     let mut operator = Operator::new(&server);
@@ -129,7 +129,7 @@ fn scripts_find_the_promised_figures() {
 }
 
 #[test]
-fn operators_see_who_is_where() {
+fn the_console_lists_players_rooms_and_processes() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob the 2nd"));
     let room = ann
@@ -187,7 +187,7 @@ fn operators_see_who_is_where() {
 }
 
 #[test]
-fn nothing_a_player_chose_reaches_a_terminal_raw() {
+fn text_chosen_by_players_is_escaped_for_the_terminal() {
     let server = Server::start(&[]);
     let mut ann = server.client("An\u{1b}[2Jn\u{9b}H \"quo\\ted\"");
     ann.create_room(NewRoom::new("relay", "a\u{202e}b\rOK\u{7f}\u{2028}c"))
@@ -241,7 +241,7 @@ fn nothing_a_player_chose_reaches_a_terminal_raw() {
 }
 
 #[test]
-fn a_command_is_the_same_however_it_is_typed_and_cut() {
+fn a_command_is_the_same_in_any_case_spacing_and_fragmentation() {
     let server = Server::start(&[]);
     let mut operator = Operator::new(&server);
     let expected = operator.ask("help kick");
@@ -303,7 +303,7 @@ fn endless_lines_and_binary_are_refused_and_the_next_command_is_answered() {
 }
 
 #[test]
-fn an_operator_who_does_not_read_holds_up_nobody_and_loses_nothing() {
+fn an_operator_that_does_not_read_delays_nobody_and_loses_nothing() {
     const COMMANDS: usize = 20_000;
     let server = Server::start(&[]);
     let mut operator = Operator::new(&server);
@@ -328,7 +328,7 @@ fn an_operator_who_does_not_read_holds_up_nobody_and_loses_nothing() {
 }
 
 #[test]
-fn commands_before_the_end_of_input_are_obeyed_and_an_incomplete_one_is_not() {
+fn commands_before_end_of_input_are_executed_except_an_incomplete_one() {
     let server = Server::start(&[]);
     let mut operator = Operator::new(&server);
     operator.say(b"players --json\nhelp quit\nstop");
@@ -343,7 +343,7 @@ fn commands_before_the_end_of_input_are_obeyed_and_an_incomplete_one_is_not() {
 }
 
 #[test]
-fn a_kicked_player_is_told_and_gone() {
+fn a_kicked_player_is_told_and_disconnected() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = (server.client("Ann Lee"), server.client("Bob"));
     let room = ann
@@ -374,7 +374,7 @@ fn a_kicked_player_is_told_and_gone() {
 }
 
 #[test]
-fn stop_ends_the_server_in_order_and_tells_the_other_operators() {
+fn stop_ends_the_server_cleanly_and_tells_the_other_operators() {
     let mut server = Server::start(&[]);
     let (mut idle, mut operator) = (Operator::new(&server), Operator::new(&server));
     idle.ask_json("status");
@@ -387,7 +387,7 @@ fn stop_ends_the_server_in_order_and_tells_the_other_operators() {
 }
 
 #[test]
-fn a_killed_console_goes_on_and_says_what_was_lost() {
+fn a_killed_console_session_continues_and_reports_what_was_lost() {
     let server = Server::start(&[]);
     let mut operator = Operator::new(&server);
     operator.ask_json("status");
@@ -420,7 +420,7 @@ fn a_killed_console_goes_on_and_says_what_was_lost() {
 }
 
 #[test]
-fn one_operator_too_many_is_told_and_the_others_stay() {
+fn an_operator_beyond_the_limit_is_refused_and_the_others_stay() {
     let server = Server::start(&[]);
     let mut operators: Vec<_> = (0..CONSOLE_CONNECTIONS_MAX)
         .map(|_| Operator::new(&server))

@@ -18,7 +18,7 @@ fn table(server: &Server) -> (Client, Client, RoomId) {
 }
 
 #[test]
-fn a_player_is_shown_with_place_process_and_bytes() {
+fn a_player_is_shown_with_room_process_and_byte_counts() {
     let server = Server::start(&[]);
     let (_ann, mut bob, room) = table(&server);
     bob.ping().expect("it answers");
@@ -81,7 +81,7 @@ fn a_player_is_shown_with_place_process_and_bytes() {
 }
 
 #[test]
-fn a_room_is_shown_with_seats_clocks_log_and_picture() {
+fn a_room_is_shown_with_seats_clocks_log_and_game_view() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, room) = table(&server);
     let mut operator = Operator::new(&server);
@@ -126,7 +126,7 @@ fn a_room_is_shown_with_seats_clocks_log_and_picture() {
 }
 
 #[test]
-fn hidden_cards_are_shown_only_to_who_asks_for_the_seat() {
+fn hidden_cards_are_shown_only_if_the_operator_asks_for_the_seat() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     let settings = RoomSettings {
@@ -154,7 +154,7 @@ fn hidden_cards_are_shown_only_to_who_asks_for_the_seat() {
 }
 
 #[test]
-fn settings_are_shown_with_where_they_came_from() {
+fn settings_are_shown_with_their_source() {
     let path = std::env::temp_dir().join(format!("forkade-console-{}.toml", std::process::id()));
     std::fs::write(&path, "rooms_max = 77\nbacklog = 99\n").expect("a temporary file");
     let file = path.to_str().expect("a plain path");
@@ -178,7 +178,7 @@ fn settings_are_shown_with_where_they_came_from() {
 }
 
 #[test]
-fn the_log_s_level_is_changed_for_all_processes_at_once() {
+fn the_log_level_changes_for_all_processes_at_once() {
     let server = Server::start(&["--log", "warn"]);
     let mut early = server.client("Early");
     let mut operator = Operator::new(&server);
@@ -212,7 +212,7 @@ fn the_log_s_level_is_changed_for_all_processes_at_once() {
 }
 
 #[test]
-fn a_ping_tells_which_process_does_not_come_round() {
+fn ping_names_the_process_that_does_not_answer() {
     // Else who does not come round would be replaced by one who does.
     let server = Server::start(&["--keepers", "3", "--watchdog-cpu-ms", "0"]);
     let mut operator = Operator::new(&server);
@@ -261,7 +261,7 @@ fn a_lock_is_shown_with_its_holder() {
 }
 
 #[test]
-fn an_operator_s_announcement_reaches_everybody_once() {
+fn an_announcement_reaches_every_player_once() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, _) = table(&server);
     bob.disconnect_abruptly();

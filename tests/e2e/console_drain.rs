@@ -31,7 +31,7 @@ fn newcomer(server: &Server) -> Option<ErrorCode> {
 }
 
 #[test]
-fn a_drained_server_waits_for_its_matches_and_for_those_who_come_back() {
+fn a_draining_server_waits_for_matches_and_resuming_players() {
     let mut server = Server::start(&[]);
     let (mut ann, mut bob) = playing(&server);
     let mut operator = Operator::new(&server);
@@ -75,7 +75,7 @@ fn a_drained_server_waits_for_its_matches_and_for_those_who_come_back() {
 }
 
 #[test]
-fn while_a_server_drains_no_match_begins() {
+fn no_match_starts_during_a_drain() {
     let mut server = Server::start(&[]);
     let (mut ann, mut bob) = playing(&server);
     let (mut cyd, mut dan) = (server.client("Cyd"), server.client("Dan"));
@@ -113,7 +113,7 @@ fn while_a_server_drains_no_match_begins() {
 }
 
 #[test]
-fn a_server_that_drains_no_more_begins_matches_again() {
+fn matches_start_again_after_a_drain_is_cancelled() {
     let server = Server::start(&[]);
     let (_ann, _bob) = playing(&server);
     let mut cyd = server.client("Cyd");
@@ -127,7 +127,7 @@ fn a_server_that_drains_no_more_begins_matches_again() {
 }
 
 #[test]
-fn a_drain_ends_at_its_time_and_can_be_taken_back() {
+fn a_drain_ends_at_its_deadline_and_can_be_cancelled() {
     let mut server = Server::start(&[]);
     let (mut ann, _bob) = playing(&server);
     let mut operator = Operator::new(&server);
@@ -148,7 +148,7 @@ fn a_drain_ends_at_its_time_and_can_be_taken_back() {
 }
 
 #[test]
-fn a_server_without_matches_is_drained_at_once() {
+fn a_server_without_matches_drains_at_once() {
     let mut server = Server::start(&[]);
     let mut ann = server.client("Ann");
     ann.create_room(NewRoom::new("tictactoe", "table"))

@@ -48,7 +48,7 @@ fn kill_console(server: &Server, operator: &Operator) {
 }
 
 #[test]
-fn keys_edit_the_line_and_bring_back_the_last_ones() {
+fn keys_edit_the_line_and_recall_history() {
     let server = Server::start(&[]);
     for columns in [0, 1, 80, 400] {
         let mut operator = at_telnet(&server, columns);
@@ -67,7 +67,7 @@ fn keys_edit_the_line_and_bring_back_the_last_ones() {
 }
 
 #[test]
-fn a_console_killed_over_a_line_says_so_and_still_edits() {
+fn a_console_killed_during_a_line_says_so_and_still_edits() {
     let server = Server::start(&[]);
     let mut operator = at_telnet(&server, 80);
     operator.say(b"stat");
@@ -95,7 +95,7 @@ fn a_console_killed_over_a_line_says_so_and_still_edits() {
 }
 
 #[test]
-fn keys_end_a_watch_and_do_not_disturb_it() {
+fn ctrl_c_ends_a_watch_and_other_keys_do_not() {
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
     let room = ann

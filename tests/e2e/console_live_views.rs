@@ -62,7 +62,7 @@ fn kill_console(server: &Server, operator: &Operator) {
 }
 
 #[test]
-fn a_watched_room_tells_its_events_in_order_until_enter() {
+fn watch_shows_a_rooms_events_in_order_until_enter() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, room) = table(&server);
     let mut operator = Operator::new(&server);
@@ -99,7 +99,7 @@ fn a_watched_room_tells_its_events_in_order_until_enter() {
 }
 
 #[test]
-fn events_for_one_seat_alone_are_shown_only_when_asked_for() {
+fn events_for_one_seat_are_shown_only_on_request() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     let settings = RoomSettings {
@@ -147,7 +147,7 @@ fn events_for_one_seat_alone_are_shown_only_when_asked_for() {
 }
 
 #[test]
-fn a_watcher_who_does_not_read_slows_nobody_and_is_told_what_was_missed() {
+fn a_watcher_that_does_not_read_delays_nobody_and_is_told_what_it_missed() {
     const ROUNDS: u64 = 200;
     const PAYLOADS_PER_ROUND: u64 = 50;
     let server = Server::start(&[]);
@@ -200,7 +200,7 @@ fn a_watcher_who_does_not_read_slows_nobody_and_is_told_what_was_missed() {
 }
 
 #[test]
-fn a_watch_ends_with_its_room_and_a_successor_says_that_it_was_interrupted() {
+fn a_watch_ends_with_its_room_and_a_new_console_process_reports_the_interruption() {
     let server = Server::start(&[]);
     let (ann, bob, room) = table(&server);
     let mut operator = Operator::new(&server);
@@ -231,7 +231,7 @@ fn a_watch_ends_with_its_room_and_a_successor_says_that_it_was_interrupted() {
 }
 
 #[test]
-fn a_traced_player_s_frames_are_shown_in_both_directions_and_no_secrets() {
+fn trace_shows_frames_in_both_directions_without_secrets() {
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
     let mut operator = Operator::new(&server);
@@ -279,7 +279,7 @@ fn a_traced_player_s_frames_are_shown_in_both_directions_and_no_secrets() {
 }
 
 #[test]
-fn a_trace_goes_on_through_killed_handlers_and_resumes_and_ends_with_the_player() {
+fn a_trace_survives_killed_handlers_and_resumes_and_ends_with_the_player() {
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
     let mut operator = Operator::new(&server);
@@ -321,7 +321,7 @@ fn a_trace_goes_on_through_killed_handlers_and_resumes_and_ends_with_the_player(
 }
 
 #[test]
-fn every_frame_of_a_busy_player_is_either_shown_or_counted_as_missed() {
+fn trace_shows_or_counts_every_frame_of_a_busy_player() {
     const PINGS: u64 = 64 * 400;
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
@@ -365,7 +365,7 @@ fn every_frame_of_a_busy_player_is_either_shown_or_counted_as_missed() {
 }
 
 #[test]
-fn a_watch_that_was_quiet_for_long_goes_on() {
+fn a_watch_continues_after_a_long_silence() {
     let server = Server::start(&["--heartbeat-timeout-ms", "600000"]);
     let (mut ann, _bob, room) = table(&server);
     let mut operator = Operator::new(&server);
@@ -376,7 +376,7 @@ fn a_watch_that_was_quiet_for_long_goes_on() {
 }
 
 #[test]
-fn a_text_player_s_lines_are_traced_without_passcodes() {
+fn trace_shows_a_text_players_lines_without_passcodes() {
     use std::io::Write;
     let server = Server::start(&[]);
     let mut telnet = server.connect();

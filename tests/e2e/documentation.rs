@@ -30,7 +30,7 @@ fn documents() -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_option_is_documented_as_the_program_explains_it() {
+fn every_option_is_documented_in_the_words_of_its_help_text() {
     let help = Command::new(env!("CARGO_BIN_EXE_forkade"))
         .arg("--help")
         .output()
@@ -65,7 +65,7 @@ fn row_of(line: &str) -> Option<String> {
 }
 
 #[test]
-fn every_limit_is_documented_as_it_is() {
+fn every_limit_is_documented_with_its_value() {
     let documented = read(&repository().join("docs/limits.md"));
     let claims = [
         ("a frame's body", protocol_limits::FRAME_BYTES_MAX, "bytes"),
@@ -167,7 +167,7 @@ fn grouped(number: usize) -> String {
 }
 
 #[test]
-fn every_link_between_documents_leads_somewhere() {
+fn every_link_between_documents_has_a_target() {
     let mut dead = BTreeSet::new();
     for document in documents() {
         let text = read(&document);

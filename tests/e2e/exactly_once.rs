@@ -134,7 +134,7 @@ impl Wanderer {
 }
 
 #[test]
-fn every_byte_arrives_exactly_once_over_connections_that_end_anywhere() {
+fn every_byte_arrives_exactly_once_over_connections_that_are_cut_anywhere() {
     let server = Server::start(&[]);
     let mut wanderer = Wanderer::enter(&server, Random::new(seed(), 1));
     wanderer.wander(kills(30));
@@ -147,7 +147,7 @@ fn every_byte_arrives_exactly_once_over_connections_that_end_anywhere() {
 }
 
 #[test]
-fn every_byte_arrives_exactly_once_even_while_all_handlers_are_being_killed() {
+fn every_byte_arrives_exactly_once_while_all_handlers_are_killed() {
     let server = Server::start(&[]);
     let random = Random::new(seed(), 2);
     let mut wanderer = Wanderer::enter(&server, random.clone());
@@ -164,7 +164,7 @@ fn every_byte_arrives_exactly_once_even_while_all_handlers_are_being_killed() {
 }
 
 #[test]
-fn the_client_library_comes_back_by_itself_over_a_network_that_cuts_connections() {
+fn the_client_library_resumes_by_itself_over_an_unreliable_network() {
     const PAYLOADS: u64 = 400;
     let server = Server::start(&[]);
     let proxy = CuttingProxy::start(server.game, Random::new(seed(), 3), 6000);

@@ -88,7 +88,7 @@ impl Player {
 }
 
 #[test]
-fn cards_are_told_to_nobody_but_those_who_hold_them() {
+fn cards_are_sent_only_to_the_player_that_holds_them() {
     let server = Server::start(&[]);
     let names = ["Ann", "Bob", "Cid"];
     let mut clients = names.map(|name| server.client(name));

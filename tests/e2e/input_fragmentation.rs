@@ -161,7 +161,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn any_split_of_the_bytes_gives_the_same_result_as_the_whole(
+    fn any_fragmentation_of_the_input_gives_the_same_result(
         stream in stream(),
         cuts in vec(any::<prop::sample::Index>(), 0..30),
         dies in vec(any::<bool>(), 0..30),
@@ -173,7 +173,7 @@ proptest! {
     }
 
     #[test]
-    fn a_greeting_may_come_byte_by_byte(stream in stream()) {
+    fn a_handshake_may_arrive_byte_by_byte(stream in stream()) {
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
         prop_assert_eq!(run(&bytes, &[]), run(&[&stream], &[]));
     }

@@ -30,7 +30,7 @@ fn invited(client: &mut Client) -> (RoomId, String, u16) {
 }
 
 #[test]
-fn an_invite_code_opens_the_room_it_belongs_to_however_it_is_typed() {
+fn an_invite_code_admits_to_its_room_in_any_spelling() {
     let server = Server::start(&[]);
     let closed = RoomSettings {
         passcode: Some("sesame".into()),
@@ -67,7 +67,7 @@ fn an_invite_code_opens_the_room_it_belongs_to_however_it_is_typed() {
 }
 
 #[test]
-fn what_is_no_code_of_a_room_leads_nowhere() {
+fn an_unknown_invite_code_is_rejected() {
     let server = Server::start(&[]);
     let (mut ann, [], room) = room_of(&server, "relay", public(), []);
     let code = ann.invite(false).expect("the owner may ask");
@@ -126,7 +126,7 @@ fn what_is_no_code_of_a_room_leads_nowhere() {
 }
 
 #[test]
-fn a_code_opens_the_door_but_makes_no_room() {
+fn an_invite_code_overrides_no_capacity_and_no_ban() {
     let server = Server::start(&[]);
     let small = RoomSettings {
         seats: 2,
@@ -162,7 +162,7 @@ fn a_code_opens_the_door_but_makes_no_room() {
 }
 
 #[test]
-fn a_seat_is_kept_for_who_is_named_and_for_nobody_else() {
+fn a_reserved_seat_is_given_only_to_the_named_player() {
     let server = Server::start(&[]);
     let closed = RoomSettings {
         passcode: Some("sesame".into()),
@@ -234,7 +234,7 @@ fn a_seat_is_kept_for_who_is_named_and_for_nobody_else() {
 }
 
 #[test]
-fn a_reservation_ends_by_itself_and_begins_anew_when_it_is_made_again() {
+fn a_reservation_expires_and_is_renewed_when_repeated() {
     let server = Server::start(&["--seat-reservation-ms", "5000"]);
     let (mut ann, [], room) = room_of(&server, "relay", RoomSettings { seats: 3, ..public() }, []);
     let (mut zoe, mut bob) = (server.client("Zoe"), server.client("Bob"));
@@ -260,7 +260,7 @@ fn a_reservation_ends_by_itself_and_begins_anew_when_it_is_made_again() {
 }
 
 #[test]
-fn a_reservation_finds_who_is_away_and_pardons_who_was_sent_out() {
+fn a_reservation_reaches_an_absent_player_and_lifts_a_ban() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
     ann.kick(1, "Bob").expect("the owner may");
@@ -273,7 +273,7 @@ fn a_reservation_finds_who_is_away_and_pardons_who_was_sent_out() {
 }
 
 #[test]
-fn a_seat_that_falls_away_is_kept_no_longer() {
+fn a_reservation_ends_when_its_seat_is_removed() {
     let server = Server::start(&[]);
     let (mut ann, [], _) = room_of(&server, "tictactoe", public(), []);
     let _bob = server.client("Bob");
@@ -307,7 +307,7 @@ fn room_of_cyd(server: &Server) -> (Client, [Client; 0], RoomId) {
 }
 
 #[test]
-fn nobody_is_flooded_with_invitations() {
+fn invitations_are_limited_by_rate_and_mailbox() {
     let server = Server::start(&["--chat-burst", "3", "--chat-per-minute", "1"]);
     let (mut ann, [], _) = room_of(&server, "relay", public(), []);
     let _zoe = server.client("Zoe");
@@ -333,7 +333,7 @@ fn nobody_is_flooded_with_invitations() {
 }
 
 #[test]
-fn a_reservation_that_fails_leaves_an_earlier_one_as_it_was() {
+fn a_failed_reservation_leaves_an_earlier_one_unchanged() {
     // The watchdog lets be whoever is stopped.
     let server = Server::start(&["--seat-reservation-ms", "60000", "--watchdog-cpu-ms", "0"]);
     let (mut ann, [], _) = room_of(&server, "relay", public(), []);

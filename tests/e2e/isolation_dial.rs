@@ -36,7 +36,7 @@ fn crowd(server: &Server, count: usize) -> Vec<Client> {
 }
 
 #[test]
-fn clients_share_processes_up_to_the_dial_with_a_place_left_for_moves() {
+fn clients_share_handlers_up_to_the_limit_with_room_left_for_moves() {
     let server = start(&["--clients-per-handler", "8"]);
     let clients = crowd(&server, 20);
     let served = served(&server);
@@ -51,7 +51,7 @@ fn clients_share_processes_up_to_the_dial_with_a_place_left_for_moves() {
 }
 
 #[test]
-fn unless_told_otherwise_each_client_has_a_process_of_its_own_and_none_waits_for_nobody() {
+fn by_default_each_client_has_its_own_handler_and_there_are_no_spares() {
     let server = start(&[]);
     let clients = crowd(&server, 5);
     assert_eq!(served(&server).into_values().collect::<Vec<_>>(), [1; 5]);
@@ -60,7 +60,7 @@ fn unless_told_otherwise_each_client_has_a_process_of_its_own_and_none_waits_for
 }
 
 #[test]
-fn a_killed_process_costs_none_of_those_it_serves_a_word() {
+fn a_killed_handler_loses_no_message_of_any_of_its_clients() {
     let server = start(&["--clients-per-handler", "16"]);
     let mut clients = crowd(&server, 14).into_iter();
     let mut pairs = Vec::new();
@@ -85,7 +85,7 @@ fn a_killed_process_costs_none_of_those_it_serves_a_word() {
 }
 
 #[test]
-fn clients_of_one_process_live_on_when_their_keeper_dies_and_then_the_process() {
+fn clients_of_one_handler_survive_the_death_of_their_keeper_and_then_of_the_handler() {
     let server = start(&["--clients-per-handler", "8"]);
     let of_its_own = sockets(server.keeper());
     let mut clients = crowd(&server, 6).into_iter();
@@ -115,7 +115,7 @@ fn clients_of_one_process_live_on_when_their_keeper_dies_and_then_the_process() 
 }
 
 #[test]
-fn who_enters_a_room_comes_to_be_served_where_the_others_are_in_the_middle_of_their_talk() {
+fn a_client_that_joins_a_room_moves_to_the_handler_of_the_others_during_play() {
     let server = start(&["--clients-per-handler", "8"]);
     let mut clients = crowd(&server, 14);
     let (last, first) = (clients.pop().expect("14"), clients.remove(0));
@@ -142,7 +142,7 @@ fn who_enters_a_room_comes_to_be_served_where_the_others_are_in_the_middle_of_th
 }
 
 #[test]
-fn rooms_meet_while_everybody_is_killed_again_and_again() {
+fn clients_of_a_room_meet_in_one_handler_while_all_handlers_are_killed() {
     let server = start(&["--clients-per-handler", "6"]);
     let mut clients = crowd(&server, 24);
     let late = clients.split_off(12);
@@ -167,7 +167,7 @@ fn rooms_meet_while_everybody_is_killed_again_and_again() {
 }
 
 #[test]
-fn a_console_whose_process_was_killed_takes_no_player_in() {
+fn a_console_process_that_took_over_serves_no_players() {
     let server = start(&["--clients-per-handler", "8"]);
     let mut operator = Operator::new(&server);
     operator.ask("status");
@@ -185,7 +185,7 @@ fn a_console_whose_process_was_killed_takes_no_player_in() {
 }
 
 #[test]
-fn processes_whose_clients_have_all_moved_away_or_left_are_gone_and_a_stop_waits_for_none() {
+fn empty_handlers_end_and_a_stop_does_not_wait_for_them() {
     let mut server = start(&["--clients-per-handler", "8", "--drain-timeout-ms", "3600000"]);
     let mut clients = crowd(&server, 14);
     // Those of the second process go one after another to where the first ones are, and leave with them.
@@ -203,7 +203,7 @@ fn processes_whose_clients_have_all_moved_away_or_left_are_gone_and_a_stop_waits
 }
 
 #[test]
-fn spare_processes_are_there_before_their_clients_as_many_as_it_takes() {
+fn spare_handlers_are_forked_ahead_within_their_limits() {
     let server = start(&["--spare-handlers", "2..8"]);
     let spares = || {
         eventually("as many are ready as should be", || {
@@ -235,7 +235,7 @@ fn spare_processes_are_there_before_their_clients_as_many_as_it_takes() {
 }
 
 #[test]
-fn a_process_that_may_serves_one_client_after_another_and_not_more_than_it_may() {
+fn a_handler_is_reused_for_as_many_clients_as_its_limit_allows() {
     let server = start(&["--handler-life", "3"]);
     let mut pids = Vec::new();
     for nth in 0..7 {
@@ -256,7 +256,7 @@ fn a_process_that_may_serves_one_client_after_another_and_not_more_than_it_may()
 }
 
 #[test]
-fn a_spare_process_that_is_killed_costs_nobody_anything() {
+fn a_killed_spare_handler_affects_nobody() {
     let server = start(&["--spare-handlers", "3..3"]);
     eventually("they are ready", || server.status("spare_handlers") == 3);
     let of_keeper = |server: &Server| {
@@ -291,7 +291,7 @@ fn a_spare_process_that_is_killed_costs_nobody_anything() {
 }
 
 #[test]
-fn a_dial_that_cannot_work_is_refused_with_the_reason() {
+fn an_invalid_isolation_setting_is_refused_with_the_reason() {
     for (arguments, reason) in [
         (vec!["--clients-per-handler", "0"], "a number from 1 to 256"),
         (vec!["--clients-per-handler", "257"], "a number from 1 to 256"),
@@ -311,7 +311,7 @@ fn a_dial_that_cannot_work_is_refused_with_the_reason() {
 }
 
 #[test]
-fn who_says_nothing_more_keeps_a_place_and_no_process() {
+fn silent_connections_occupy_a_slot_and_no_handler_of_their_own() {
     let server = start(&["--clients-per-handler", "256", "--handshake-timeout-ms", "600000"]);
     let silent: Vec<_> = (0..60).map(|_| server.connect()).collect();
     let mut client = server.client("Speaker");

@@ -37,7 +37,7 @@ fn types(actor: &mut Actor, line: &str) {
 }
 
 #[test]
-fn who_leaves_by_typing_hears_what_was_said_before() {
+fn a_text_player_that_leaves_first_gets_all_earlier_events() {
     let (mut ann, mut bob) = room_with_typist();
     // Nothing is sent, until there is space for an answer but not for an event and all that may come with it.
     while ann.session.output_space() >= 2 * FRAME_TOTAL_BYTES_MAX as u64 {

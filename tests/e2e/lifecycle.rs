@@ -40,7 +40,7 @@ fn expect_no_zombies(server: &Server) {
 }
 
 #[test]
-fn told_to_stop_it_answers_what_it_has_taken_in_and_tells_everybody_and_ends_well() {
+fn a_stop_answers_received_requests_tells_every_client_and_exits_with_success() {
     let mut server = Server::start(&[]);
     let mut ann = server.client("Ann");
     ann.create_room(NewRoom::new("relay", "den"))
@@ -87,7 +87,7 @@ fn told_to_stop_it_answers_what_it_has_taken_in_and_tells_everybody_and_ends_wel
 }
 
 #[test]
-fn an_interrupt_stops_it_in_order_though_a_terminal_sends_it_to_all_its_processes() {
+fn an_interrupt_from_a_terminal_to_all_processes_stops_the_server_cleanly() {
     let mut server = Server::start(&[]);
     let mut ann = server.client("Ann");
     for process in processes_below(server.pid()).into_iter().chain([server.pid()]) {
@@ -99,7 +99,7 @@ fn an_interrupt_stops_it_in_order_though_a_terminal_sends_it_to_all_its_processe
 }
 
 #[test]
-fn told_to_stop_again_it_waits_for_nobody() {
+fn a_second_stop_signal_does_not_wait_for_handlers() {
     // The watchdog lets be whoever is stopped.
     let mut server = Server::start(&["--drain-timeout-ms", "3600000", "--watchdog-cpu-ms", "0"]);
     let (mut ann, _bob) = (server.client("Ann"), server.client("Bob"));
@@ -123,7 +123,7 @@ fn told_to_stop_again_it_waits_for_nobody() {
 }
 
 #[test]
-fn who_is_stuck_is_not_waited_for_beyond_the_drain() {
+fn a_hung_handler_is_killed_at_the_end_of_the_drain() {
     // The watchdog lets be whoever is stopped.
     let mut server = Server::start(&["--drain-timeout-ms", "300", "--watchdog-cpu-ms", "0"]);
     let _bob = server.client("Bob");
@@ -134,7 +134,7 @@ fn who_is_stuck_is_not_waited_for_beyond_the_drain() {
 }
 
 #[test]
-fn signals_that_its_starter_ignored_work_as_usual_but_for_the_end_of_the_terminal() {
+fn signals_ignored_by_the_parent_work_as_usual_except_sighup() {
     let plain = crate::common::command(&[]);
     let mut shell = Command::new("bash");
     shell
@@ -165,7 +165,7 @@ fn ignored(pid: u32, signal: Signal) -> bool {
 }
 
 #[test]
-fn its_port_can_be_bound_again_at_once() {
+fn the_port_can_be_bound_again_at_once() {
     let mut server = Server::start(&[]);
     let (game, console) = (server.game.to_string(), server.console.to_string());
     for _ in 0..3 {
@@ -278,12 +278,12 @@ fn a_ticker_that_is_killed_is_replaced_and_nobody_notices() {
 }
 
 #[test]
-fn a_keeper_that_is_killed_is_replaced_and_its_players_play_on() {
+fn a_keeper_that_is_killed_is_replaced_and_its_players_continue() {
     killed_and_replaced("keeper");
 }
 
 #[test]
-fn connections_of_dead_keepers_are_counted_until_they_end_and_no_longer() {
+fn connections_of_dead_keepers_are_counted_until_they_end() {
     let server = Server::start(&[
         "--connections-max",
         "8",
@@ -315,7 +315,7 @@ fn connections_of_dead_keepers_are_counted_until_they_end_and_no_longer() {
 }
 
 #[test]
-fn handlers_that_outlived_their_keeper_and_die_all_at_once_have_one_successor_each() {
+fn adopted_handlers_that_all_die_at_once_get_one_replacement_each() {
     const CLIENTS: u64 = 24;
     let server = Server::start(&["--keepers", "1", "--connections-max", "64"]);
     let of_its_own = sockets(running(&server, "keeper")[0]);
@@ -369,7 +369,7 @@ enum Way {
 }
 
 #[test]
-fn a_client_that_goes_in_whatever_way_gives_back_all_it_held() {
+fn a_client_that_ends_in_any_way_releases_all_its_resources() {
     let server = Server::start(&["--seat-grace-ms", "300", "--heartbeat-timeout-ms", "4000"]);
     let mut host = server.client("Host");
     let room = host

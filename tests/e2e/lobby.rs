@@ -66,7 +66,7 @@ fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T 
 }
 
 #[test]
-fn a_name_is_one_players_at_a_time_in_whatever_case() {
+fn a_name_belongs_to_one_player_regardless_of_case() {
     let server = Server::start(&[]);
     let (ann, _zoe) = (server.client("Ann"), server.client("Zoë Ärger"));
     for taken in ["Ann", "ANN", "ann", "  a\u{200b}nn\n", "ZOË ÄRGER", "zoë  ärger"] {
@@ -82,7 +82,7 @@ fn a_name_is_one_players_at_a_time_in_whatever_case() {
 }
 
 #[test]
-fn a_name_is_what_is_left_after_cleaning() {
+fn a_name_is_used_as_cleaned() {
     let server = Server::start(&[]);
     let client = server.client("  An\u{202e}n \r\n\t Bob\u{1b}\u{7}  ");
     assert_eq!(
@@ -119,7 +119,7 @@ fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T> {
 }
 
 #[test]
-fn of_fifty_who_want_a_name_at_once_one_gets_it() {
+fn one_of_fifty_simultaneous_claims_of_a_name_succeeds() {
     let server = Server::start(&[]);
     let answers = at_once(50, |_| {
         let mut raw = RawClient::connect(&server);
@@ -145,7 +145,7 @@ fn of_fifty_who_want_a_name_at_once_one_gets_it() {
 }
 
 #[test]
-fn of_a_hundred_who_join_a_room_with_two_seats_at_once_two_get_in() {
+fn two_of_a_hundred_simultaneous_joins_of_two_seats_succeed() {
     const CLIENTS: usize = 100;
     let server = Server::start(&[]);
     let (mut host, mut watcher) = (server.client("Host"), server.client("Watcher"));
@@ -198,7 +198,7 @@ fn of_a_hundred_who_join_a_room_with_two_seats_at_once_two_get_in() {
 }
 
 #[test]
-fn rooms_are_listed_in_pages_without_a_gap_or_a_repetition() {
+fn rooms_are_listed_in_pages_without_gap_or_repetition() {
     let server = Server::start(&[]);
     let mut hosts: Vec<Client> = (0..90)
         .map(|number| server.client(&format!("Host {number}")))
@@ -231,7 +231,7 @@ fn rooms_are_listed_in_pages_without_a_gap_or_a_repetition() {
 }
 
 #[test]
-fn a_list_has_the_rooms_that_pass_its_filter() {
+fn a_list_contains_the_rooms_that_match_its_filter() {
     let server = Server::start(&[]);
     let mut hosts = ["One", "Two", "Three", "Four"].map(|name| server.client(name));
     let secret = NewRoom {
@@ -305,7 +305,7 @@ fn a_list_has_the_rooms_that_pass_its_filter() {
 }
 
 #[test]
-fn a_room_with_a_passcode_opens_to_who_knows_it() {
+fn a_room_with_a_passcode_admits_only_players_that_give_it() {
     let server = Server::start(&[]);
     let (mut host, mut guest) = (server.client("Host"), server.client("Guest"));
     let wish = NewRoom {
@@ -335,7 +335,7 @@ fn a_room_with_a_passcode_opens_to_who_knows_it() {
 }
 
 #[test]
-fn a_server_with_all_connections_taken_says_so_and_serves_again_when_one_goes() {
+fn a_server_without_free_connections_refuses_until_one_ends() {
     let server = Server::start(&["--connections-max", "3"]);
     let mut clients: Vec<Client> = (0..3)
         .map(|number| server.client(&format!("Client {number}")))
@@ -354,7 +354,7 @@ fn a_server_with_all_connections_taken_says_so_and_serves_again_when_one_goes() 
 }
 
 #[test]
-fn who_only_comes_and_goes_keeps_nobody_out_and_costs_nobody_a_seat_or_mail() {
+fn short_visits_take_no_place_seat_or_mail_from_others() {
     let server = Server::start(&["--players-max", "5", "--seat-grace-ms", "600000"]);
     let mut seated = server.client("Seated");
     seated
@@ -396,7 +396,7 @@ fn who_only_comes_and_goes_keeps_nobody_out_and_costs_nobody_a_seat_or_mail() {
 }
 
 #[test]
-fn a_server_with_all_players_taken_says_so_and_takes_the_next_when_one_goes() {
+fn a_server_without_free_player_records_refuses_until_one_leaves() {
     let server = Server::start(&["--players-max", "2"]);
     let (ann, _bob) = (server.client("Ann"), server.client("Bob"));
     assert_eq!(refusal(&server, "Carol"), Some(ErrorCode::ServerFull));
@@ -405,7 +405,7 @@ fn a_server_with_all_players_taken_says_so_and_takes_the_next_when_one_goes() {
 }
 
 #[test]
-fn a_server_with_all_rooms_taken_says_so_and_gives_out_the_next_when_one_closes() {
+fn a_server_without_free_rooms_refuses_until_one_closes() {
     let server = Server::start(&["--rooms-max", "1"]);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     let first = ann
@@ -426,7 +426,7 @@ fn a_server_with_all_rooms_taken_says_so_and_gives_out_the_next_when_one_closes(
 }
 
 #[test]
-fn a_room_closes_when_the_last_one_leaves_whether_seated_or_watching() {
+fn a_room_closes_when_its_last_player_or_spectator_leaves() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, room) = table(&server);
     let mut watcher = server.client("Watcher");
@@ -443,7 +443,7 @@ fn a_room_closes_when_the_last_one_leaves_whether_seated_or_watching() {
 }
 
 #[test]
-fn a_wish_that_cannot_be_granted_is_rejected_with_its_reason() {
+fn an_impossible_request_is_rejected_with_the_reason() {
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
     let wishes = [
@@ -512,7 +512,7 @@ fn a_wish_that_cannot_be_granted_is_rejected_with_its_reason() {
 }
 
 #[test]
-fn who_is_matched_quickly_meets_who_waits() {
+fn quick_match_joins_a_waiting_room() {
     let server = Server::start(&[]);
     let mut players = ["One", "Two", "Three", "Four"].map(|name| server.client(name));
     let mut host = server.client("Host");
@@ -540,7 +540,7 @@ fn who_is_matched_quickly_meets_who_waits() {
 }
 
 #[test]
-fn what_is_said_in_a_room_is_heard_by_all_in_it_and_by_nobody_else() {
+fn room_chat_reaches_everybody_in_the_room_and_nobody_else() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, room) = table(&server);
     let (mut watcher, mut elsewhere) = (server.client("Watcher"), server.client("Elsewhere"));
@@ -584,7 +584,7 @@ fn what_is_said_in_a_room_is_heard_by_all_in_it_and_by_nobody_else() {
 }
 
 #[test]
-fn a_list_shows_nothing_of_a_room_that_has_closed_meanwhile() {
+fn a_list_omits_a_room_that_closed_meanwhile() {
     let server = Server::start(&[]);
     let mut reader = RawClient::greet(&server, "Reader");
     let mut host = server.client("Host");

@@ -192,7 +192,7 @@ fn nothing_a_client_sends_can_forge_a_record() {
 }
 
 #[test]
-fn what_is_logged_is_what_the_level_says() {
+fn the_log_contains_what_its_level_selects() {
     let levels_of = |level: &str| {
         let (mut server, mut reader) = unread(&["--log", level]);
         server.client("Ann").goodbye().expect("served");
@@ -226,7 +226,7 @@ fn unread(arguments: &[&str]) -> (Server, PipeReader) {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stalls_nobody_and_says_later_what_was_lost() {
+fn an_unread_log_delays_nobody_and_reports_lost_records_later() {
     let (mut server, mut reader) = unread(&["--seat-grace-ms", "0"]);
     let control_pair = ControlPair::start(&server);
     let mut visits = 0;
@@ -273,7 +273,7 @@ fn dropped_before(message: &str) -> Option<u64> {
 }
 
 #[test]
-fn a_log_whose_reader_is_gone_stops_nobody() {
+fn a_closed_log_pipe_stops_no_process() {
     let (mut server, reader) = unread(&["--seat-grace-ms", "0"]);
     drop(reader);
     let control_pair = ControlPair::start(&server);

@@ -28,7 +28,7 @@ fn a_wrong_preamble_is_refused() {
 }
 
 #[test]
-fn a_client_of_other_versions_learns_which_ones_this_server_speaks() {
+fn a_client_of_other_versions_is_told_the_supported_ones() {
     expect_harmless(&[], |server| {
         for (min, max) in [(0, 0), (2, 2), (2, u16::MAX)] {
             let mut raw = RawClient::connect(server);
@@ -48,7 +48,7 @@ fn a_client_of_other_versions_learns_which_ones_this_server_speaks() {
 }
 
 #[test]
-fn text_http_and_telnet_get_words_that_a_person_can_read() {
+fn text_http_and_telnet_clients_get_a_readable_answer() {
     expect_harmless(&[], |server| {
         for bytes in [
             &b"hello\r\n"[..],
@@ -91,7 +91,7 @@ fn words_of(raw: &mut RawClient) -> String {
 }
 
 #[test]
-fn a_frame_longer_than_the_limit_is_refused_by_its_header() {
+fn a_frame_beyond_the_limit_is_refused_by_its_header() {
     expect_harmless(&[], |server| {
         let greeting_max = HANDSHAKE_BYTES_MAX - greeting_preamble().len() - 4;
         for length in [greeting_max + 1, FRAME_BYTES_MAX, u32::MAX as usize] {
@@ -109,7 +109,7 @@ fn a_frame_longer_than_the_limit_is_refused_by_its_header() {
 }
 
 #[test]
-fn a_frame_as_long_as_the_limit_is_handled() {
+fn a_frame_at_the_limit_is_handled() {
     expect_harmless(&[], |server| {
         let mut raw = RawClient::greet(server, "Long");
         let act = |bytes| ClientMessage::Act {
@@ -136,7 +136,7 @@ fn a_frame_as_long_as_the_limit_is_handled() {
 }
 
 #[test]
-fn a_greeting_with_too_much_of_a_name_is_refused() {
+fn a_handshake_with_too_long_a_name_is_refused() {
     expect_harmless(&[], |server| {
         let hello = |name: &str, client: &str| ClientMessage::Hello {
             name: name.to_owned(),
@@ -186,7 +186,7 @@ fn a_body_that_is_not_one_message_is_malformed() {
 }
 
 #[test]
-fn who_goes_away_in_the_middle_of_anything_leaves_nothing_behind() {
+fn a_client_that_disconnects_at_any_point_leaves_nothing_behind() {
     expect_harmless(&[], |server| {
         let chat = ClientMessage::Chat {
             request: 1,
@@ -213,7 +213,7 @@ fn who_goes_away_in_the_middle_of_anything_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_valid_message_in_the_wrong_place_is_refused_as_such() {
+fn a_valid_message_in_the_wrong_phase_is_refused() {
     expect_harmless(&[], |server| {
         let hello = ClientMessage::Hello {
             name: "Again".to_owned(),
@@ -250,7 +250,7 @@ fn a_valid_message_in_the_wrong_place_is_refused_as_such() {
 }
 
 #[test]
-fn bytes_behind_a_resume_are_refused_and_harm_nobody() {
+fn bytes_after_a_resume_are_refused_and_affect_nobody() {
     expect_harmless(&["--seat-grace-ms", "60000"], |server| {
         let player = server.client("Rightful");
         let resume = ClientMessage::Resume {
@@ -272,7 +272,7 @@ fn bytes_behind_a_resume_are_refused_and_harm_nobody() {
 }
 
 #[test]
-fn a_request_in_the_wrong_state_is_rejected_and_the_session_goes_on() {
+fn a_request_in_the_wrong_state_is_rejected_and_the_session_continues() {
     expect_harmless(&[], |server| {
         let mut raw = RawClient::greet(server, "Hasty");
         let without_a_room = [
@@ -506,7 +506,7 @@ fn scope() -> impl Strategy<Value = ChatScope> {
 }
 
 #[test]
-fn garbage_ends_in_an_answer_and_kills_nobody() {
+fn garbage_is_answered_and_kills_no_process() {
     expect_harmless(&[], |server| {
         let mut runner = TestRunner::new(Config {
             cases: 400,

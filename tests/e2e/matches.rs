@@ -72,7 +72,7 @@ fn rejection<T: std::fmt::Debug>(result: Result<T, ClientError>) -> RejectCode {
 }
 
 #[test]
-fn a_match_begins_when_all_seats_are_taken_and_ready() {
+fn a_match_starts_when_all_seats_are_taken_and_ready() {
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
     let room = ann
@@ -147,7 +147,7 @@ fn what_the_rules_forbid_is_rejected_and_changes_nothing() {
 }
 
 #[test]
-fn nobody_can_join_a_match_that_is_on() {
+fn a_running_match_cannot_be_joined() {
     let server = Server::start(&[]);
     let (_ann, _bob, room) = playing(&server);
     let mut carol = server.client("Carol");
@@ -156,7 +156,7 @@ fn nobody_can_join_a_match_that_is_on() {
 }
 
 #[test]
-fn who_watches_sees_everything_and_can_do_nothing() {
+fn a_spectator_sees_everything_and_can_do_nothing() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, room) = table(&server);
     let mut watcher = server.client("Watcher");
@@ -217,7 +217,7 @@ fn a_full_board_is_a_draw() {
 }
 
 #[test]
-fn who_leaves_a_match_has_lost_it_and_the_seat_is_free_for_the_next() {
+fn a_player_that_leaves_a_match_loses_it_and_frees_the_seat() {
     let server = Server::start(&[]);
     let (mut ann, bob, room) = playing(&server);
     bob.goodbye().expect("said in order");

@@ -51,7 +51,7 @@ fn kill_anns_handler(server: &Server) {
 }
 
 #[test]
-fn a_match_is_played_to_its_end_and_nobody_sees_that_handlers_are_killed() {
+fn a_match_is_played_to_its_end_while_handlers_are_killed() {
     let server = Server::start(&[]);
     let Some(mut ann) = Terminal::play(server.game, &["--name", "Ann"]) else {
         return;
@@ -109,7 +109,7 @@ fn a_match_is_played_to_its_end_and_nobody_sees_that_handlers_are_killed() {
 }
 
 #[test]
-fn a_connection_that_is_cut_is_made_again_and_nothing_is_lost() {
+fn a_cut_connection_is_resumed_without_loss() {
     let server = Server::start(&[]);
     let proxy = CuttingProxy::start(server.game, Random::new(7, 1), 400);
     let Some(mut ann) = Terminal::play(proxy.address, &["--name", "Ann", "--game", "relay"]) else {
@@ -156,7 +156,7 @@ fn a_connection_that_is_cut_is_made_again_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_server_that_dies_is_waited_for_and_then_given_up() {
+fn the_client_waits_for_a_dead_server_and_then_gives_up() {
     let mut server = Server::start(&["--seat-grace-ms", "1000"]);
     server.expect_any_end();
     let Some(mut ann) = Terminal::play(server.game, &["--name", "Ann", "--game", "tictactoe"]) else {
@@ -172,7 +172,7 @@ fn a_server_that_dies_is_waited_for_and_then_given_up() {
 }
 
 #[test]
-fn a_server_that_stops_in_order_says_so() {
+fn the_client_reports_a_server_that_stops() {
     let mut server = Server::start(&[]);
     let Some(mut ann) = Terminal::play(server.game, &["--name", "Ann"]) else {
         return;
@@ -185,7 +185,7 @@ fn a_server_that_stops_in_order_says_so() {
 }
 
 #[test]
-fn signals_give_the_terminal_and_the_seat_back() {
+fn a_signal_restores_the_terminal_and_frees_the_seat() {
     let server = Server::start(&[]);
     for (signal, status) in [
         (Signal::SIGTERM, 143),
@@ -205,7 +205,7 @@ fn signals_give_the_terminal_and_the_seat_back() {
 }
 
 #[test]
-fn a_terminal_that_goes_away_ends_it_and_frees_the_seat() {
+fn a_hangup_ends_the_client_and_frees_the_seat() {
     let server = Server::start(&[]);
     let Some(mut ann) = Terminal::play(server.game, &["--name", "Ann", "--game", "relay"]) else {
         return;
@@ -220,7 +220,7 @@ fn a_terminal_that_goes_away_ends_it_and_frees_the_seat() {
 }
 
 #[test]
-fn it_stops_and_goes_on_like_any_job() {
+fn the_client_suspends_and_continues_under_job_control() {
     let server = Server::start(&[]);
     let Some(mut ann) = Terminal::play(server.game, &["--name", "Ann"]) else {
         return;
@@ -241,7 +241,7 @@ fn it_stops_and_goes_on_like_any_job() {
 }
 
 #[test]
-fn a_terminal_of_no_size_is_played_in_all_the_same() {
+fn a_terminal_without_a_size_can_be_played_in() {
     let server = Server::start(&[]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
     command.args(["play", &server.game.to_string(), "--name", "Ann"]);
@@ -273,7 +273,7 @@ fn a_terminal_of_no_size_is_played_in_all_the_same() {
 }
 
 #[test]
-fn what_others_choose_does_not_move_the_cursor() {
+fn text_of_other_players_does_not_move_the_cursor() {
     let server = Server::start(&[]);
     let mut bob = server.client("Bo\u{1b}[31mb");
     let room = NewRoom::new("relay", "a\u{1b}[2J\u{202e}room");
@@ -301,7 +301,7 @@ fn what_others_choose_does_not_move_the_cursor() {
 }
 
 #[test]
-fn an_invitation_is_taken_and_a_turn_that_takes_too_long_is_seen() {
+fn an_invitation_is_accepted_and_a_turn_timeout_is_shown() {
     let server = Server::start(&[]);
     let mut bob = server.client("Bob");
     let settings = RoomSettings {
@@ -347,7 +347,7 @@ fn liar(messages: Vec<ServerMessage>) -> SocketAddr {
 }
 
 #[test]
-fn a_server_that_says_anything_does_not_move_the_cursor() {
+fn text_of_the_server_does_not_move_the_cursor() {
     let evil = || "\u{1b}[2J\u{1b}]0;title\u{7}\u{9b}31m\r\n\u{202e}evil".to_owned();
     let game = GameInfo {
         name: evil(),
@@ -429,7 +429,7 @@ fn a_server_that_says_anything_does_not_move_the_cursor() {
 }
 
 #[test]
-fn what_cannot_begin_says_why() {
+fn a_failed_start_is_explained() {
     let server = Server::start(&[]);
     let _bob = server.client("Bob");
     let Some(mut taken) = Terminal::play(server.game, &["--name", "Bob"]) else {
@@ -469,7 +469,7 @@ fn what_cannot_begin_says_why() {
 }
 
 #[test]
-fn without_a_terminal_it_says_what_scripts_do() {
+fn without_a_terminal_the_client_points_scripts_to_text_mode() {
     let output = Command::new(env!("CARGO_BIN_EXE_forkade"))
         .args(["play", "127.0.0.1:1"])
         .stdin(Stdio::null())

@@ -8,7 +8,7 @@ use forkade_protocol::ErrorCode;
 use forkade_protocol::client::Client;
 
 #[test]
-fn who_has_typed_nothing_is_told_so_in_words_and_a_program_in_a_frame() {
+fn a_silent_connection_is_told_why_it_ends_in_text_and_in_a_frame() {
     let server = Server::start(&["--handshake-timeout-ms", "300"]);
     let mut person = TextClient::connect(&server);
     let shown = person.reads_to_the_end();
@@ -24,7 +24,7 @@ fn who_has_typed_nothing_is_told_so_in_words_and_a_program_in_a_frame() {
 }
 
 #[test]
-fn who_is_turned_away_at_the_door_can_read_why() {
+fn a_refused_connection_is_told_the_reason() {
     let server = Server::start(&["--players-max", "1", "--connections-max", "1"]);
     let _first = server.client("Ann");
     let shown = TextClient::connect(&server).reads_to_the_end();

@@ -28,7 +28,7 @@ fn until_too_fast(mut ask: impl FnMut() -> Result<(), ClientError>) -> usize {
 }
 
 #[test]
-fn whatever_leaves_traces_for_others_has_a_rate() {
+fn every_request_that_others_see_has_a_rate() {
     let server = Server::start(&FIVE);
     let (mut ann, [mut bob], room) = room_of(&server, "tictactoe", public(), ["Bob"]);
     // Bob has come in, which was the first of his five, and Ann has opened the room.
@@ -71,7 +71,7 @@ fn whatever_leaves_traces_for_others_has_a_rate() {
 }
 
 #[test]
-fn ready_said_twice_has_its_price() {
+fn a_repeated_ready_counts_towards_the_rate() {
     let server = Server::start(&FIVE);
     let (mut ann, [_bob], _) = room_of(&server, "tictactoe", public(), ["Bob"]);
     // The first changes something, and is free.
@@ -80,7 +80,7 @@ fn ready_said_twice_has_its_price() {
 }
 
 #[test]
-fn names_at_a_terminal_have_a_rate() {
+fn name_changes_in_text_mode_have_a_rate() {
     let server = Server::start(&FIVE);
     let mut person = TextClient::connect(&server);
     person.types("");
@@ -94,7 +94,7 @@ fn names_at_a_terminal_have_a_rate() {
 }
 
 #[test]
-fn what_is_refused_costs_nothing() {
+fn a_refused_request_does_not_count_towards_the_rate() {
     let server = Server::start(&FIVE);
     let (mut ann, [mut bob], room) = room_of(&server, "tictactoe", public(), ["Bob"]);
     for _ in 0..20 {
@@ -106,7 +106,7 @@ fn what_is_refused_costs_nothing() {
 }
 
 #[test]
-fn neither_another_process_nor_another_connection_begins_a_new_account() {
+fn a_new_handler_or_connection_does_not_reset_the_rate() {
     let server = Server::start(&FIVE);
     let (mut ann, [], _) = room_of(&server, "relay", public(), []);
     assert_eq!(until_too_fast(|| ann.configure(public())), 4);
@@ -122,14 +122,14 @@ fn neither_another_process_nor_another_connection_begins_a_new_account() {
 }
 
 #[test]
-fn the_account_fills_again_as_time_passes() {
+fn the_rate_budget_refills_with_time() {
     let server = Server::start(&["--requests-burst", "1", "--requests-per-minute", "120"]);
     let (mut ann, [], _) = room_of(&server, "relay", public(), []);
     eventually("half a second has passed", || ann.configure(public()).is_ok());
 }
 
 #[test]
-fn who_plays_match_after_match_meets_no_rate() {
+fn ordinary_play_never_reaches_the_rate() {
     let server = Server::start(&ONE);
     let (mut ann, [mut bob], _) = room_of(&server, "tictactoe", public(), ["Bob"]);
     start(&mut [&mut ann, &mut bob]);

@@ -21,7 +21,7 @@ const FORGED: [&str; 8] = [
 ];
 
 #[test]
-fn nobody_comes_in_under_a_name_that_speaks_for_others() {
+fn reserved_names_are_refused_in_the_handshake() {
     let server = Server::start(&[]);
     for name in FORGED {
         let refused = Client::connect(server.game, name, patient()).err();
@@ -35,7 +35,7 @@ fn nobody_comes_in_under_a_name_that_speaks_for_others() {
 }
 
 #[test]
-fn nobody_at_a_terminal_takes_such_a_name() {
+fn reserved_names_are_refused_in_text_mode() {
     let server = Server::start(&[]);
     let mut person = TextClient::named(&server, "Eve");
     for name in FORGED {
@@ -48,7 +48,7 @@ fn nobody_at_a_terminal_takes_such_a_name() {
 }
 
 #[test]
-fn at_a_terminal_it_is_seen_who_says_what() {
+fn text_mode_shows_unambiguously_who_says_what() {
     let server = Server::start(&[]);
     let (_ann, [mut eve], room) = room_of(&server, "relay", RoomSettings::default(), ["Eve"]);
     let mut person = TextClient::named(&server, "Bob");

@@ -11,7 +11,7 @@ fn table(client: &mut Client) -> Table {
 }
 
 #[test]
-fn who_looks_sees_the_own_hand_and_nobody_elses() {
+fn look_shows_a_player_only_its_own_hand() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, mut eve) = (server.client("Ann"), server.client("Bob"), server.client("Eve"));
     let settings = RoomSettings {
@@ -48,7 +48,7 @@ fn who_looks_sees_the_own_hand_and_nobody_elses() {
 }
 
 #[test]
-fn events_that_a_picture_contains_are_told_all_the_same() {
+fn look_does_not_suppress_events_that_its_view_contains() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     let room = NewRoom::new("relay", "talk");
@@ -76,7 +76,7 @@ fn events_that_a_picture_contains_are_told_all_the_same() {
 }
 
 #[test]
-fn who_is_in_no_room_has_nothing_to_look_at() {
+fn look_outside_a_room_is_rejected() {
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
     let error = ann.look().expect_err("she is in no room");

@@ -12,7 +12,7 @@ use forkade_protocol::{
 use nix::sys::signal::Signal;
 
 #[test]
-fn an_unlisted_room_is_found_by_its_number_alone() {
+fn an_unlisted_room_can_be_joined_only_by_its_number() {
     let server = Server::start(&[]);
     let hidden = RoomSettings {
         unlisted: true,
@@ -40,7 +40,7 @@ fn an_unlisted_room_is_found_by_its_number_alone() {
 }
 
 #[test]
-fn a_room_without_spectators_is_not_watched() {
+fn a_room_that_forbids_spectators_cannot_be_watched() {
     let server = Server::start(&[]);
     let private = RoomSettings {
         no_spectators: true,
@@ -60,7 +60,7 @@ fn a_room_without_spectators_is_not_watched() {
 }
 
 #[test]
-fn settings_that_cannot_be_are_rejected_and_change_nothing() {
+fn invalid_settings_are_rejected_and_change_nothing() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], _) = room_of(&server, "eights", public(), ["Bob"]);
     let before = picture(&mut bob);
@@ -96,7 +96,7 @@ fn settings_that_cannot_be_are_rejected_and_change_nothing() {
 }
 
 #[test]
-fn other_settings_are_told_to_all_and_withdraw_readiness() {
+fn changed_settings_are_announced_and_reset_readiness() {
     let server = Server::start(&[]);
     let settings = RoomSettings { seats: 3, ..public() };
     let (mut ann, [mut bob], room) = room_of(&server, "eights", settings, ["Bob"]);
@@ -144,7 +144,7 @@ fn other_settings_are_told_to_all_and_withdraw_readiness() {
 }
 
 #[test]
-fn what_a_match_depends_on_stays_while_it_is_played() {
+fn settings_that_a_match_depends_on_cannot_change_during_it() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], _) = room_of(&server, "eights", RoomSettings { seats: 2, ..public() }, ["Bob"]);
     start(&mut [&mut ann, &mut bob]);
@@ -175,7 +175,7 @@ fn what_a_match_depends_on_stays_while_it_is_played() {
 }
 
 #[test]
-fn what_is_the_owners_alone_is_rejected_of_anybody_else() {
+fn requests_of_the_owner_are_rejected_from_other_players() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
     let (mut eve, mut zoe) = (server.client("Eve"), server.client("Zoe"));
@@ -203,7 +203,7 @@ fn what_is_the_owners_alone_is_rejected_of_anybody_else() {
 }
 
 #[test]
-fn ownership_is_handed_over_with_all_that_belongs_to_it() {
+fn ownership_is_transferred_with_all_its_rights() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
     ann.hand_over(1, "Bob").expect("the owner may");
@@ -226,7 +226,7 @@ fn next_owner(client: &mut Client) -> u8 {
 }
 
 #[test]
-fn the_lowest_seat_with_a_connection_succeeds_the_owner_who_leaves() {
+fn the_lowest_connected_seat_succeeds_an_owner_that_leaves() {
     let server = Server::start(&[]);
     let (mut ann, [bob, mut cyd, mut dan], room) = room_of(&server, "relay", public(), ["Bob", "Cyd", "Dan"]);
     // Bob's connection is lost, and his seat is kept.
@@ -255,7 +255,7 @@ fn the_lowest_seat_with_a_connection_succeeds_the_owner_who_leaves() {
 }
 
 #[test]
-fn an_owner_whose_grace_is_over_is_succeeded() {
+fn an_owner_whose_grace_expires_is_succeeded() {
     let server = Server::start(&["--seat-grace-ms", "100"]);
     let (ann, [mut bob], _) = room_of(&server, "relay", public(), ["Bob"]);
     drop(ann);
@@ -265,7 +265,7 @@ fn an_owner_whose_grace_is_over_is_succeeded() {
 }
 
 #[test]
-fn a_room_that_is_only_watched_is_owned_by_who_sits_down_next() {
+fn a_room_with_only_spectators_is_owned_by_the_next_player_that_joins() {
     let server = Server::start(&[]);
     let (mut ann, [], room) = room_of(&server, "relay", public(), []);
     let mut eve = server.client("Eve");
@@ -282,7 +282,7 @@ fn a_room_that_is_only_watched_is_owned_by_who_sits_down_next() {
 }
 
 #[test]
-fn who_is_kicked_is_out_for_good_and_all_others_are_told() {
+fn a_kicked_player_is_banned_and_the_others_are_told() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob, mut cyd], room) = room_of(&server, "relay", public(), ["Bob", "Cyd"]);
     let mut eve = server.client("Eve");
@@ -313,7 +313,7 @@ fn who_is_kicked_is_out_for_good_and_all_others_are_told() {
 }
 
 #[test]
-fn who_is_kicked_in_a_match_has_lost_it() {
+fn a_player_kicked_during_a_match_loses_it() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], _) = room_of(&server, "tictactoe", public(), ["Bob"]);
     start(&mut [&mut ann, &mut bob]);
@@ -329,7 +329,7 @@ fn who_is_kicked_in_a_match_has_lost_it() {
 }
 
 #[test]
-fn a_request_that_crosses_the_kick_is_rejected_after_the_news() {
+fn a_request_that_crosses_a_kick_is_rejected_after_the_removal_notice() {
     // The watchdog lets be whoever is stopped.
     let server = Server::start(&["--watchdog-cpu-ms", "0"]);
     let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
@@ -373,7 +373,7 @@ fn a_request_that_crosses_the_kick_is_rejected_after_the_news() {
 }
 
 #[test]
-fn who_is_kicked_while_away_learns_it_coming_back_even_if_the_room_is_gone() {
+fn a_player_kicked_while_absent_is_told_on_resume_even_if_the_room_has_closed() {
     let server = Server::start(&[]);
     for the_room_closes in [false, true] {
         let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
@@ -410,7 +410,7 @@ fn who_is_kicked_while_away_learns_it_coming_back_even_if_the_room_is_gone() {
 }
 
 #[test]
-fn a_room_remembers_the_last_sixteen_it_was_rid_of() {
+fn a_room_bans_the_last_sixteen_kicked_players() {
     let server = Server::start(&[]);
     let (mut ann, [], room) = room_of(&server, "relay", public(), []);
     let mut kicked: Vec<Client> = (0..17)
@@ -429,7 +429,7 @@ fn a_room_remembers_the_last_sixteen_it_was_rid_of() {
 }
 
 #[test]
-fn a_seat_is_not_taken_from_whoever_has_it_meanwhile() {
+fn a_kick_does_not_remove_the_seats_next_player() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], room) =
         room_of(&server, "relay", RoomSettings { seats: 2, ..public() }, ["Bob"]);

@@ -29,7 +29,7 @@ fn greeted(server: &Server, name: &str) -> (RawClient, Token) {
 }
 
 #[test]
-fn a_kicked_player_does_not_come_back() {
+fn a_kicked_player_cannot_resume() {
     let server = Server::start(&[]);
     for round in 0..20 {
         let name = format!("Ann {round}");
@@ -45,7 +45,7 @@ fn a_kicked_player_does_not_come_back() {
 }
 
 #[test]
-fn who_resumes_late_does_not_cost_the_former_process_its_life() {
+fn a_resume_late_in_the_handshake_does_not_kill_the_former_handler() {
     let server = Server::start(&[]);
     let (mut old, token) = greeted(&server, "Ann");
     let holder = server.handler_of("Ann").expect("she is served");
@@ -61,7 +61,7 @@ fn who_resumes_late_does_not_cost_the_former_process_its_life() {
 }
 
 #[test]
-fn who_greets_late_is_not_silent_at_once() {
+fn the_heartbeat_timeout_starts_after_the_handshake() {
     let server = Server::start(&["--heartbeat-timeout-ms", "4000"]);
     let mut ann = RawClient::connect(&server);
     std::thread::sleep(Duration::from_millis(4500));
@@ -75,7 +75,7 @@ fn who_greets_late_is_not_silent_at_once() {
 }
 
 #[test]
-fn a_resume_from_beyond_the_end_is_refused_and_the_session_lives() {
+fn a_resume_beyond_the_streams_end_is_refused_and_the_session_survives() {
     let server = Server::start(&[]);
     let (old, token) = greeted(&server, "Ann");
     old.reset();
@@ -90,7 +90,7 @@ fn a_resume_from_beyond_the_end_is_refused_and_the_session_lives() {
 }
 
 #[test]
-fn who_comes_while_the_server_stops_is_told_so() {
+fn a_client_that_connects_during_a_stop_is_told_so() {
     let server = Server::start(&["--watchdog-cpu-ms", "0"]);
     let (_ann, _) = greeted(&server, "Ann");
     let stuck = server.handler_of("Ann").expect("she is served");

@@ -77,7 +77,7 @@ fn bob_in_room(server: &Server, room: RoomId) -> StreamClient {
 }
 
 #[test]
-fn of_a_hundred_messages_to_somebody_who_is_away_a_hundred_arrive() {
+fn all_messages_to_an_absent_player_arrive_after_its_resume() {
     let server = Server::start(&[]);
     let (mut ann, room) = ann_in_a_room(&server, "relay");
     let mut bob = server.client("Bob");
@@ -109,7 +109,7 @@ fn of_a_hundred_messages_to_somebody_who_is_away_a_hundred_arrive() {
 }
 
 #[test]
-fn who_confirms_nothing_can_go_back_so_far_and_beyond_that_is_shown_what_is_true() {
+fn a_resume_beyond_the_retained_output_gets_a_snapshot() {
     let server = Server::start(&["--chat-per-minute", "0"]);
     let (mut ann, room) = ann_in_a_room(&server, "tictactoe");
     let mut bob = bob_in_room(&server, room);
@@ -208,7 +208,7 @@ fn who_confirms_nothing_can_go_back_so_far_and_beyond_that_is_shown_what_is_true
 }
 
 #[test]
-fn who_was_away_for_more_than_the_room_remembers_is_shown_it_once() {
+fn a_resume_beyond_the_rooms_event_log_gets_one_snapshot() {
     let server = Server::start(&[]);
     let (mut ann, room) = ann_in_a_room(&server, "relay");
     let mut bob = server.client("Bob");
@@ -283,7 +283,7 @@ impl Undisturbed {
 }
 
 #[test]
-fn a_token_that_is_wrong_in_any_byte_changes_nothing_for_anybody() {
+fn a_token_with_any_wrong_byte_is_refused_and_affects_nobody() {
     let server = Server::start(&[]);
     let mut owner = Undisturbed::enter(&server);
     let other = server.client("Other");
@@ -307,7 +307,7 @@ fn a_token_that_is_wrong_in_any_byte_changes_nothing_for_anybody() {
 }
 
 #[test]
-fn the_token_of_a_session_that_is_over_is_no_token_of_who_came_after() {
+fn the_token_of_an_ended_session_does_not_open_the_next_one() {
     let server = Server::start(&["--seat-grace-ms", "1000"]);
     let gone = server.client("Gone");
     let (gone_token, mut expired) = (gone.token(), server.client("Expired"));
@@ -339,7 +339,7 @@ fn the_token_of_a_session_that_is_over_is_no_token_of_who_came_after() {
 }
 
 #[test]
-fn claiming_more_than_was_ever_sent_is_refused_and_harms_nobody() {
+fn a_resume_that_claims_more_than_was_sent_is_refused_and_affects_nobody() {
     let server = Server::start(&[]);
     let mut owner = Undisturbed::enter(&server);
     owner.check();
@@ -396,7 +396,7 @@ fn rest_of(mut stream: TcpStream) -> Vec<ServerMessage> {
 }
 
 #[test]
-fn the_newer_connection_wins_and_the_older_is_told() {
+fn a_newer_connection_takes_the_session_and_the_older_is_told() {
     let server = Server::start(&[]);
     let (mut ann, room) = ann_in_a_room(&server, "relay");
     let mut bob = bob_in_room(&server, room);
@@ -418,7 +418,7 @@ fn the_newer_connection_wins_and_the_older_is_told() {
 }
 
 #[test]
-fn a_handler_that_is_killed_while_it_lets_go_still_tells_its_client_and_nobody_else() {
+fn a_handler_killed_while_it_yields_a_session_still_tells_its_client() {
     let server = Server::start(&[]);
     let mut random = Random::new(seed(), 0);
     let (mut ann, room) = ann_in_a_room(&server, "relay");
@@ -473,7 +473,7 @@ fn a_handler_that_is_killed_while_it_lets_go_still_tells_its_client_and_nobody_e
 }
 
 #[test]
-fn of_many_connections_that_show_a_token_at_once_the_newest_gets_the_session() {
+fn the_newest_of_many_connections_with_one_token_gets_the_session() {
     let server = Server::start(&[]);
     let mut owner = StreamClient::enter(server.game, "Owner");
     for _ in 0..15 {
@@ -516,7 +516,7 @@ fn of_many_connections_that_show_a_token_at_once_the_newest_gets_the_session() {
 }
 
 #[test]
-fn a_handler_that_hangs_cannot_keep_a_session_from_the_newer_connection() {
+fn a_hung_handler_cannot_keep_a_session_from_a_newer_connection() {
     // The newer connection must not depend on somebody else's finding it.
     let server = Server::start(&["--watchdog-cpu-ms", "0"]);
     let mut owner = StreamClient::enter(server.game, "Owner");
@@ -534,7 +534,7 @@ fn a_handler_that_hangs_cannot_keep_a_session_from_the_newer_connection() {
 }
 
 #[test]
-fn a_seat_is_kept_for_the_grace_and_free_afterwards() {
+fn a_seat_is_kept_for_the_grace_period_and_freed_afterwards() {
     let server = Server::start(&["--seat-grace-ms", "2500"]);
     let mut ann = server.client("Ann");
     let room = NewRoom {
@@ -564,7 +564,7 @@ fn a_seat_is_kept_for_the_grace_and_free_afterwards() {
 }
 
 #[test]
-fn a_short_outage_is_seen_as_one() {
+fn each_short_outage_is_shown_to_the_room() {
     let server = Server::start(&[]);
     let (mut ann, room) = ann_in_a_room(&server, "relay");
     let mut bob = server.client("Bob");

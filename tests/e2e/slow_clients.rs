@@ -74,7 +74,7 @@ fn drip(raw: &mut RawClient, byte: u8, began: Instant) -> Duration {
 }
 
 #[test]
-fn who_takes_too_long_to_greet_is_told_so() {
+fn a_handshake_timeout_is_reported_to_the_client() {
     expect_harmless(&["--handshake-timeout-ms", "1500"], |server| {
         let mut silent = RawClient::connect(server);
         silent.expect_error(ErrorCode::HandshakeTimeout);
@@ -89,7 +89,7 @@ fn who_takes_too_long_to_greet_is_told_so() {
 }
 
 #[test]
-fn bytes_that_never_become_a_frame_are_no_sign_of_life() {
+fn an_incomplete_frame_does_not_count_as_a_heartbeat() {
     expect_harmless(&["--heartbeat-timeout-ms", "3000"], |server| {
         let began = Instant::now();
         let mut slow = RawClient::greet(server, "Slow");
@@ -124,7 +124,7 @@ fn in_relay(raw: &mut RawClient, seats: u8, room: Option<RoomId>) -> RoomId {
 }
 
 #[test]
-fn who_never_reads_holds_up_nobody_and_learns_what_is_true_when_it_reads_again() {
+fn a_client_that_never_reads_delays_nobody_and_gets_a_snapshot_when_it_reads_again() {
     const ROUNDS: u64 = 2000;
     expect_harmless(&[], |server| {
         // So little room that nearly all of the flood would have to be kept by the server.
@@ -207,7 +207,7 @@ fn queued_bytes(server: &Server, raw: &RawClient) -> usize {
 }
 
 #[test]
-fn who_only_sends_is_not_read_from_either_and_is_answered_in_full_later() {
+fn a_client_that_only_sends_is_not_read_and_is_answered_in_full_later() {
     // Far more than ring and kernel buffers hold.
     const BYTES_MAX: usize = 64 << 20;
     expect_harmless(&[], |server| {
@@ -258,7 +258,7 @@ fn who_only_sends_is_not_read_from_either_and_is_answered_in_full_later() {
 }
 
 #[test]
-fn a_client_that_does_not_read_for_too_long_is_taken_for_gone() {
+fn a_client_that_does_not_read_for_too_long_is_disconnected() {
     let server = Server::start(&["--seat-grace-ms", "100", "--heartbeat-timeout-ms", "120000"]);
     let mut raw = RawClient::with_receive_buffer(&server, 4096);
     raw.send(&greeting("Statue"));
@@ -274,7 +274,7 @@ fn a_client_that_does_not_read_for_too_long_is_taken_for_gone() {
 }
 
 #[test]
-fn a_thousand_connections_that_say_nothing_are_served_nothing_and_cost_nobody_a_place() {
+fn a_thousand_silent_connections_take_no_place_from_players() {
     let connections = 1000.min(raised_open_file_limit().saturating_sub(200));
     expect_harmless(&["--handshake-timeout-ms", "3000"], |server| {
         let mut silent: Vec<RawClient> = (0..connections).map(|_| RawClient::connect(server)).collect();

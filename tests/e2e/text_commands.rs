@@ -4,7 +4,7 @@ use crate::common::Server;
 use crate::common::text_client::TextClient;
 
 #[test]
-fn a_code_is_understood_as_it_is_read_out() {
+fn an_invite_code_is_accepted_as_read_aloud() {
     let server = Server::start(&[]);
     let mut ann = TextClient::named(&server, "Ann");
     ann.types("create relay");
@@ -24,7 +24,7 @@ fn a_code_is_understood_as_it_is_read_out() {
 }
 
 #[test]
-fn options_are_said_in_the_games_own_words() {
+fn options_are_parsed_by_the_game() {
     let server = Server::start(&[]);
     let mut ann = TextClient::named(&server, "Ann");
     ann.types("create connect4 options=9x9");

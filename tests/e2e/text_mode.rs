@@ -69,7 +69,7 @@ fn play_to_the_end(ann: &mut TextClient, bob: &mut TextClient) {
 }
 
 #[test]
-fn two_people_at_terminals_play_to_the_end_and_once_more() {
+fn two_text_players_play_a_match_and_a_rematch() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = match_of_two(&server);
     play_to_the_end(&mut ann, &mut bob);
@@ -88,7 +88,7 @@ fn two_people_at_terminals_play_to_the_end_and_once_more() {
 }
 
 #[test]
-fn a_match_goes_on_while_all_handlers_are_killed() {
+fn a_match_continues_while_all_handlers_are_killed() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = match_of_two(&server);
     let killer = Killer::start(&server, Random::new(seed(), 0), kills(20), PAUSE_MAX);
@@ -118,7 +118,7 @@ fn a_match_goes_on_while_all_handlers_are_killed() {
 }
 
 #[test]
-fn a_handler_killed_within_a_half_typed_line_is_not_noticed() {
+fn a_handler_killed_during_a_half_typed_line_is_not_noticed() {
     let script: &[&[u8]] = &[
         b"\r\n",
         b"na",
@@ -208,7 +208,7 @@ fn a_handler_killed_within_a_half_typed_line_is_not_noticed() {
 }
 
 #[test]
-fn a_person_and_a_program_play_in_one_room() {
+fn a_text_player_and_a_binary_client_share_a_room() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = (TextClient::named(&server, "Ann"), server.client("Bob"));
     ann.asks("create tictactoe Open House");
@@ -264,7 +264,7 @@ fn a_person_and_a_program_play_in_one_room() {
 }
 
 #[test]
-fn who_hangs_up_or_quits_is_gone_for_good_at_once() {
+fn a_text_player_that_disconnects_or_quits_is_removed_at_once() {
     let server = Server::start(&["--seat-grace-ms", "600000"]);
     let mut bob = server.client("Bob");
     for way in ["half-closed", "reset", "quit"] {
@@ -294,7 +294,7 @@ fn who_hangs_up_or_quits_is_gone_for_good_at_once() {
 }
 
 #[test]
-fn telnet_garbage_is_answered_once_and_loses_no_word() {
+fn telnet_negotiation_is_answered_once_and_loses_no_input() {
     let server = Server::start(&[]);
     let mut person = TextClient::named(&server, "Ann");
     // A client that answers each answer.
@@ -322,7 +322,7 @@ fn telnet_garbage_is_answered_once_and_loses_no_word() {
 }
 
 #[test]
-fn what_cannot_be_understood_gets_a_clear_word_and_changes_nothing() {
+fn unknown_input_is_explained_and_changes_nothing() {
     let server = Server::start(&[]);
     let mut person = TextClient::named(&server, "Ann");
     let before = server.ask_json("players");
@@ -394,7 +394,7 @@ fn what_cannot_be_understood_gets_a_clear_word_and_changes_nothing() {
 }
 
 #[test]
-fn a_name_is_changed_in_the_lobby_alone_and_never_to_somebody_else_s() {
+fn a_name_can_change_only_in_the_lobby_and_only_to_a_free_one() {
     let server = Server::start(&[]);
     let mut person = TextClient::named(&server, "Ann");
     let _bob = server.client("Bob");
@@ -415,7 +415,7 @@ fn a_name_is_changed_in_the_lobby_alone_and_never_to_somebody_else_s() {
 }
 
 #[test]
-fn who_thinks_is_not_thrown_out_but_who_has_gone_away_is() {
+fn a_text_player_that_thinks_stays_and_a_dead_connection_is_removed() {
     let server = Server::start(&[
         "--heartbeat-timeout-ms",
         "200",
@@ -441,7 +441,7 @@ fn who_thinks_is_not_thrown_out_but_who_has_gone_away_is() {
 }
 
 #[test]
-fn the_owner_of_a_room_rules_it_by_typing() {
+fn a_room_owner_has_all_rights_in_text_mode() {
     let server = Server::start(&[]);
     let mut ann = TextClient::named(&server, "Ann");
     let (mut bob, mut cyd) = (
@@ -481,7 +481,7 @@ fn the_owner_of_a_room_rules_it_by_typing() {
 }
 
 #[test]
-fn a_hidden_hand_is_shown_to_its_own_seat_alone() {
+fn a_hidden_hand_is_shown_only_to_its_own_seat() {
     let server = Server::start(&[]);
     let mut people: Vec<_> = ["Ann", "Bob"].map(|name| TextClient::named(&server, name)).into();
     people[0].asks("create eights seats=2");
@@ -507,7 +507,7 @@ fn a_hidden_hand_is_shown_to_its_own_seat_alone() {
 }
 
 #[test]
-fn the_server_s_end_is_told_in_words() {
+fn text_players_are_told_that_the_server_stops() {
     let mut server = Server::start(&[]);
     let mut person = TextClient::named(&server, "Ann");
     assert!(server.stop().success());

@@ -59,7 +59,7 @@ fn timed_out(client: &mut Client) -> u8 {
 }
 
 #[test]
-fn who_takes_too_long_over_tic_tac_toe_or_connect_four_has_lost() {
+fn a_turn_timeout_loses_tic_tac_toe_and_connect_four() {
     let server = Server::start(&[]);
     for game in ["tictactoe", "connect4"] {
         let begun = Instant::now();
@@ -87,7 +87,7 @@ fn who_takes_too_long_over_tic_tac_toe_or_connect_four_has_lost() {
 }
 
 #[test]
-fn the_clock_begins_anew_with_each_turn() {
+fn the_clock_restarts_with_each_turn() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, _) = playing(&server, "tictactoe", 3600);
     for (turn, cell) in [4, 0, 8].into_iter().enumerate() {
@@ -115,7 +115,7 @@ fn the_clock_begins_anew_with_each_turn() {
 }
 
 #[test]
-fn a_match_with_more_to_it_goes_on_with_the_next_one() {
+fn a_turn_timeout_passes_the_turn_in_a_game_that_continues() {
     let server = Server::start(&[]);
     let begun = Instant::now();
     let (mut ann, mut bob, _) = playing(&server, "eights", 1);
@@ -142,7 +142,7 @@ fn a_match_with_more_to_it_goes_on_with_the_next_one() {
 }
 
 #[test]
-fn who_is_away_is_not_waited_for_longer() {
+fn an_absent_player_gets_no_extra_time() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, _) = playing(&server, "tictactoe", 1);
     ann.disconnect_abruptly();
@@ -152,7 +152,7 @@ fn who_is_away_is_not_waited_for_longer() {
 }
 
 #[test]
-fn a_clock_runs_out_even_if_the_ticker_dies_again_and_again() {
+fn a_turn_times_out_although_the_ticker_dies_repeatedly() {
     let server = Server::start(&[]);
     let begun = Instant::now();
     let (mut ann, _bob, _) = playing(&server, "tictactoe", 1);
@@ -177,7 +177,7 @@ fn process_of(server: &Server, role: &str) -> Option<u32> {
 }
 
 #[test]
-fn a_clock_is_set_between_matches_and_only_for_games_that_have_turns() {
+fn a_clock_can_be_set_only_between_matches_of_games_with_turns() {
     let server = Server::start(&[]);
     let mut cyd = server.client("Cyd");
     let wish = NewRoom {

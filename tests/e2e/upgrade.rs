@@ -117,7 +117,7 @@ impl Drop for Upgradable {
 }
 
 #[test]
-fn an_upgrade_of_processes_that_serve_many_costs_none_of_them_the_connection() {
+fn an_upgrade_of_shared_handlers_keeps_every_connection() {
     let dial = [
         "--clients-per-handler",
         "64",
@@ -199,7 +199,7 @@ fn an_upgrade_replaces_every_process_and_no_player_notices() {
 }
 
 #[test]
-fn a_program_that_will_not_do_is_refused_and_the_old_one_keeps_serving() {
+fn an_unsuitable_program_is_refused_and_the_old_one_keeps_serving() {
     let upgradable = Upgradable::start(&[]);
     let before = upgradable.pids(None);
     let mut ann = upgradable.server.client("Ann");
@@ -269,7 +269,7 @@ fn a_program_that_will_not_do_is_refused_and_the_old_one_keeps_serving() {
 }
 
 #[test]
-fn a_program_that_never_stops_talking_is_refused_and_costs_nobody_anything() {
+fn a_program_that_writes_without_end_is_refused_and_affects_nobody() {
     let upgradable = Upgradable::start(&[]);
     let control_pair = ControlPair::start(&upgradable.server);
     // The shell is told by the server's own arguments which script to run: `serve`.
@@ -292,7 +292,7 @@ fn a_program_that_never_stops_talking_is_refused_and_costs_nobody_anything() {
 }
 
 #[test]
-fn a_configuration_that_needs_other_memory_is_refused_and_another_one_is_taken() {
+fn a_configuration_that_needs_other_memory_is_refused_and_a_compatible_one_accepted() {
     let file = std::env::temp_dir().join(format!("forkade-upgrade-{}.toml", std::process::id()));
     fs::write(&file, "rooms_max = 50\nseat_grace_ms = 50000\n").expect("a file can be written");
     let upgradable = Upgradable::start(&["--config", file.to_str().expect("a name")]);
@@ -320,7 +320,7 @@ fn a_configuration_that_needs_other_memory_is_refused_and_another_one_is_taken()
 }
 
 #[test]
-fn a_server_that_was_upgraded_stops_in_order_and_frees_its_port() {
+fn an_upgraded_server_stops_cleanly_and_frees_its_port() {
     let mut upgradable = Upgradable::start(&[]);
     let _ann = upgradable.server.client("Ann");
     upgradable.upgrade();

@@ -87,7 +87,7 @@ fn options() -> ClientOptions {
 }
 
 #[test]
-fn whatever_is_killed_every_word_arrives_once_and_nobody_sleeps_over_it() {
+fn every_message_arrives_once_and_no_work_is_left_whatever_process_is_killed() {
     let random = Random::new(seed(), 0);
     let mut server = Server::start(&["--heartbeat-timeout-ms", "86400000", "--keepers", "3"]);
     let [no_more_visits, no_more_talk] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));

@@ -88,7 +88,7 @@ fn connect(game: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn over_many_connections_no_byte_is_lost_repeated_or_reordered() {
+fn no_byte_is_lost_repeated_or_reordered_over_many_connections() {
     let server = Server::start(&["--heartbeat-timeout-ms", "600000", "--seat-grace-ms", "500"]);
     let random = Random::new(seed(), 0);
     let (stop, words) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

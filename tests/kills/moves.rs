@@ -129,7 +129,7 @@ impl Move {
 }
 
 #[test]
-fn a_client_moves_when_nobody_dies() {
+fn a_client_moves_to_another_handler() {
     let it = Move::begin();
     it.let_go_on(it.from);
     eventually("both are served by one process", || {
@@ -139,7 +139,7 @@ fn a_client_moves_when_nobody_dies() {
 }
 
 #[test]
-fn it_moves_although_the_keeper_dies_before_its_process_lets_go() {
+fn a_move_completes_although_the_keeper_dies_before_the_source_releases_the_client() {
     let mut it = Move::begin();
     it.kill_keeper();
     it.let_go_on(it.from);
@@ -150,7 +150,7 @@ fn it_moves_although_the_keeper_dies_before_its_process_lets_go() {
 }
 
 #[test]
-fn it_has_moved_although_the_keeper_dies_before_it_hears_so() {
+fn a_move_is_kept_although_the_keeper_dies_before_it_is_told() {
     let mut it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
     it.let_go_on(it.from);
@@ -168,7 +168,7 @@ fn it_has_moved_although_the_keeper_dies_before_it_hears_so() {
 }
 
 #[test]
-fn it_is_served_although_the_process_it_was_promised_to_dies_first() {
+fn a_client_is_served_although_the_target_of_its_move_dies_first() {
     let it = Move::begin();
     it.kill(it.to);
     it.let_go_on(it.from);
@@ -176,7 +176,7 @@ fn it_is_served_although_the_process_it_was_promised_to_dies_first() {
 }
 
 #[test]
-fn it_is_served_although_the_process_it_was_promised_to_dies_without_having_looked() {
+fn a_client_is_served_although_the_target_of_its_move_dies_without_having_accepted_it() {
     let it = Move::begin();
     it.server.signal(it.to, Signal::SIGSTOP);
     it.server.signal(it.keeper, Signal::SIGSTOP);
@@ -188,14 +188,14 @@ fn it_is_served_although_the_process_it_was_promised_to_dies_without_having_look
 }
 
 #[test]
-fn it_is_served_although_its_process_dies_before_it_lets_go() {
+fn a_client_is_served_although_the_source_of_its_move_dies_before_it_releases_the_client() {
     let it = Move::begin();
     it.kill(it.from);
     it.expect_all_are_served();
 }
 
 #[test]
-fn it_is_served_although_its_process_dies_when_it_has_let_go_and_the_keeper_has_not_heard() {
+fn a_client_is_served_although_the_source_of_its_move_dies_before_the_keeper_is_told() {
     let it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
     it.let_go_on(it.from);
@@ -206,7 +206,7 @@ fn it_is_served_although_its_process_dies_when_it_has_let_go_and_the_keeper_has_
 }
 
 #[test]
-fn it_is_served_although_both_processes_die_when_it_has_moved_and_the_keeper_has_not_heard() {
+fn a_client_is_served_although_source_and_target_die_before_the_keeper_is_told() {
     let mut it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
     it.let_go_on(it.from);
@@ -219,7 +219,7 @@ fn it_is_served_although_both_processes_die_when_it_has_moved_and_the_keeper_has
 }
 
 #[test]
-fn it_is_served_by_one_process_although_it_hops_from_room_to_room_without_waiting() {
+fn a_client_that_changes_rooms_without_waiting_is_served_by_one_handler() {
     const HOPS: usize = 5000;
     let server = Server::start(&SERVER);
     let mut clients: Vec<Client> = (0..21)
@@ -270,7 +270,7 @@ fn it_is_served_by_one_process_although_it_hops_from_room_to_room_without_waitin
 }
 
 #[test]
-fn it_is_served_although_its_process_dies_and_the_promised_one_too() {
+fn a_client_is_served_although_source_and_target_of_its_move_die() {
     let it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
     it.kill(it.from);
@@ -280,7 +280,7 @@ fn it_is_served_although_its_process_dies_and_the_promised_one_too() {
 }
 
 #[test]
-fn keepers_die_again_and_again_while_many_move() {
+fn clients_are_served_while_keepers_die_during_many_moves() {
     const PAIRS: usize = 7;
     let deaths =
         std::env::var("FORKADE_TEST_ROLE_KILLS").map_or(12, |deaths| deaths.parse().expect("a number"));

@@ -50,15 +50,15 @@ fn expect_noticed(switch: Mutant, test: &str) {
 fn a_doorbell_rung_before_the_commit_is_noticed() {
     expect_noticed(
         Mutant::RingBeforeCommit,
-        "takeover::nobody_sleeps_while_there_is_something_to_hear",
+        "takeover::an_event_reaches_its_listener_although_the_senders_handler_is_killed",
     );
 }
 
 #[test]
-fn a_doorbell_that_nobody_rings_again_is_noticed() {
+fn a_doorbell_that_is_not_rung_again_is_noticed() {
     expect_noticed(
         Mutant::NoSecondRing,
-        "takeover::nobody_sleeps_while_there_is_something_to_hear",
+        "takeover::an_event_reaches_its_listener_although_the_senders_handler_is_killed",
     );
 }
 
@@ -66,7 +66,7 @@ fn a_doorbell_that_nobody_rings_again_is_noticed() {
 fn a_fin_that_counts_as_a_byte_is_noticed() {
     expect_noticed(
         Mutant::FinCounted,
-        "takeover::what_a_client_has_sent_before_it_closed_its_side_is_answered_to_the_last_byte",
+        "takeover::all_input_before_a_half_close_is_answered",
     );
 }
 

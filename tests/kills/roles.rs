@@ -154,22 +154,22 @@ fn dies_again_and_again(role: &str) {
 }
 
 #[test]
-fn a_listener_that_dies_again_and_again_costs_no_more_connections_than_it_had_in_hand() {
+fn a_listener_that_dies_repeatedly_loses_only_connections_in_transfer() {
     dies_again_and_again("listener");
 }
 
 #[test]
-fn keepers_that_die_again_and_again_cost_no_more_connections_than_they_had_in_hand() {
+fn keepers_that_die_repeatedly_lose_only_connections_in_transfer() {
     dies_again_and_again("keeper");
 }
 
 #[test]
-fn a_ticker_that_dies_again_and_again_costs_nobody_anything() {
+fn a_ticker_that_dies_repeatedly_affects_nobody() {
     dies_again_and_again("ticker");
 }
 
 #[test]
-fn who_comes_while_keepers_have_more_than_enough_to_do_waits_and_is_not_refused() {
+fn new_connections_wait_for_overloaded_keepers_and_are_not_refused() {
     // More than fit the channel to a keeper.
     const GUESTS: usize = 400;
     let server = Server::start(&[

@@ -118,7 +118,7 @@ fn say_and_hear(players: &mut [Client; 2], said: u64) {
 }
 
 #[test]
-fn bystanders_do_not_notice_that_others_handlers_are_killed_all_the_time() {
+fn players_do_not_notice_the_killed_handlers_of_others() {
     let (players, seconds) = (
         number("FORKADE_TEST_PLAYERS", 100),
         number("FORKADE_TEST_SECONDS", 3),
@@ -197,7 +197,7 @@ fn bystanders_do_not_notice_that_others_handlers_are_killed_all_the_time() {
 }
 
 #[test]
-fn who_comes_in_while_all_handlers_die_at_once_is_served() {
+fn a_client_that_connects_while_all_handlers_die_is_served() {
     const NEWCOMERS: usize = 30;
     let players = number("FORKADE_TEST_PLAYERS", 100);
     let server = Server::start(&["--connections-max", "2000", "--heartbeat-timeout-ms", "600000"]);
@@ -252,7 +252,7 @@ fn who_comes_in_while_all_handlers_die_at_once_is_served() {
 }
 
 #[test]
-fn who_comes_after_all_handlers_have_died_does_not_wait_for_all_successors() {
+fn a_client_that_connects_after_all_handlers_died_does_not_wait_for_all_replacements() {
     const PLAYERS: usize = 60;
     // Nobody is judged for being stopped here.
     let server = Server::start(&["--heartbeat-timeout-ms", "600000", "--watchdog-cpu-ms", "0"]);
@@ -319,7 +319,7 @@ fn with_one_keeper(players: usize) -> (Server, Vec<Client>, Handlers) {
 }
 
 #[test]
-fn a_keeper_that_is_told_to_end_first_replaces_all_handlers_that_have_died() {
+fn a_keeper_that_is_told_to_end_first_replaces_all_dead_handlers() {
     const PLAYERS: usize = 30;
     let (server, mut players, handlers) = with_one_keeper(PLAYERS);
     let (keeper, dying) = (server.keeper(), handlers.pids());
@@ -342,7 +342,7 @@ fn a_keeper_that_is_told_to_end_first_replaces_all_handlers_that_have_died() {
 }
 
 #[test]
-fn handlers_that_die_when_their_keeper_has_ended_and_there_is_no_other_yet_are_replaced() {
+fn handlers_that_die_between_two_keepers_are_replaced() {
     // More than one message hands on.
     const PLAYERS: usize = 130;
     let (server, mut players, handlers) = with_one_keeper(PLAYERS);

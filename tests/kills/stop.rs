@@ -16,7 +16,7 @@ const PLAYERS: usize = 12;
 const ROUNDS: u64 = 8;
 
 #[test]
-fn handlers_that_die_while_the_server_stops_leave_nobody_untold_and_nothing_running() {
+fn handlers_that_die_during_a_stop_leave_no_client_untold_and_no_process_running() {
     let mut random = Random::new(seed(), 0);
     let mut killed = 0;
     for round in 0..ROUNDS {
@@ -62,7 +62,7 @@ fn handlers_that_die_while_the_server_stops_leave_nobody_untold_and_nothing_runn
 }
 
 #[test]
-fn players_whose_keeper_has_just_died_are_told_that_the_server_stops() {
+fn players_of_a_dead_keeper_are_told_that_the_server_stops() {
     let mut server = Server::start(&["--heartbeat-timeout-ms", "600000"]);
     let mut players: Vec<RawClient> = (0..PLAYERS)
         .map(|player| RawClient::greet(&server, &format!("player {player}")))

@@ -120,7 +120,7 @@ fn no_byte_is_lost_repeated_or_reordered_however_often_the_handler_is_killed() {
 }
 
 #[test]
-fn no_byte_is_lost_to_a_slow_reader_whose_handler_is_killed() {
+fn no_byte_to_a_slow_reader_is_lost_when_its_handler_is_killed() {
     let random = Random::new(seed(), 2);
     let talk = Talk {
         script: Script::new(random.clone().next(), 4000),
@@ -137,7 +137,7 @@ fn no_byte_is_lost_to_a_slow_reader_whose_handler_is_killed() {
 }
 
 #[test]
-fn urgent_bytes_are_bytes_like_all_others() {
+fn urgent_bytes_are_received_like_all_others() {
     let random = Random::new(seed(), 3);
     let talk = Talk {
         script: Script::new(random.clone().next(), 100),
@@ -153,7 +153,7 @@ fn urgent_bytes_are_bytes_like_all_others() {
 }
 
 #[test]
-fn a_greeting_in_pieces_is_answered_once_by_whoever_is_left() {
+fn a_fragmented_handshake_is_answered_once_although_handlers_are_killed() {
     let server = Server::start(&NO_HEARTBEAT);
     let random = Random::new(seed(), 4);
     let script = Script::new(random.clone().next(), 200);
@@ -186,7 +186,7 @@ fn a_greeting_in_pieces_is_answered_once_by_whoever_is_left() {
 }
 
 #[test]
-fn what_a_client_has_sent_before_it_closed_its_side_is_answered_to_the_last_byte() {
+fn all_input_before_a_half_close_is_answered() {
     let server = Server::start(&[&NO_HEARTBEAT[..], &["--seat-grace-ms", "1000"]].concat());
     let mut random = Random::new(seed(), 5);
     let script = Script::new(random.clone().next(), 3000);
@@ -223,7 +223,7 @@ fn what_a_client_has_sent_before_it_closed_its_side_is_answered_to_the_last_byte
 }
 
 #[test]
-fn a_handler_may_die_in_any_way() {
+fn a_handler_is_replaced_whatever_way_it_dies() {
     let server = Server::start(&NO_HEARTBEAT);
     let random = Random::new(seed(), 6);
     let script = Script::new(random.clone().next(), 300);
@@ -273,7 +273,7 @@ fn is_ignored(signal: Signal) -> bool {
 }
 
 #[test]
-fn all_handlers_of_a_hundred_players_die_at_once() {
+fn a_hundred_handlers_that_die_at_once_are_replaced() {
     const SEATS: u8 = 10;
     let server = Server::start(&NO_HEARTBEAT);
     let mut random = Random::new(seed(), 7);
@@ -349,7 +349,7 @@ fn next_word(player: &mut Client, round: u64) -> u8 {
 }
 
 #[test]
-fn nobody_sleeps_while_there_is_something_to_hear() {
+fn an_event_reaches_its_listener_although_the_senders_handler_is_killed() {
     let server = Server::start(&NO_HEARTBEAT);
     let handlers = Handlers::of(&server);
     let mut random = Random::new(seed(), 8);
@@ -387,7 +387,7 @@ fn nobody_sleeps_while_there_is_something_to_hear() {
 }
 
 #[test]
-fn a_player_sees_a_pause_and_nothing_else() {
+fn a_takeover_is_seen_only_as_a_pause() {
     let server = Server::start(&NO_HEARTBEAT);
     let handlers = Handlers::of(&server);
     let random = Random::new(seed(), 9);
@@ -413,12 +413,12 @@ fn a_player_sees_a_pause_and_nothing_else() {
 }
 
 #[test]
-fn a_doorbell_that_could_not_be_asked_for_is_asked_for_again() {
+fn a_failed_doorbell_request_is_repeated() {
     const WATCHERS: u32 = 320;
     let server = Server::start(&[&NO_HEARTBEAT[..], &NO_WATCHDOG].concat());
     let mut talker = server.client("Talker");
     let room = talker
-        .create_room(NewRoom::new("relay", "Fixture"))
+        .create_room(NewRoom::new("relay", "Stage"))
         .expect("a room")
         .room;
     let mut watchers: Vec<RawClient> = (0..WATCHERS)
@@ -468,11 +468,11 @@ fn a_doorbell_that_could_not_be_asked_for_is_asked_for_again() {
 }
 
 #[test]
-fn who_comes_in_while_no_ticker_is_there_hears_what_is_said() {
+fn a_client_that_connects_without_a_ticker_receives_events() {
     let server = Server::start(&NO_WATCHDOG);
     let mut talker = server.client("Talker");
     let room = talker
-        .create_room(NewRoom::new("relay", "Fixture"))
+        .create_room(NewRoom::new("relay", "Stage"))
         .expect("a room")
         .room;
     // It has the room's doorbell.

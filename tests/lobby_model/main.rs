@@ -30,7 +30,7 @@ const RUNS: u64 = 4;
 const OPERATIONS: usize = 20_000;
 
 #[test]
-fn the_lobby_agrees_with_its_model_whatever_happens() {
+fn the_lobby_agrees_with_its_model() {
     // Games are made to panic, and that is no news.
     std::panic::set_hook(Box::new(|info| {
         if !info.to_string().ends_with("on purpose") {

@@ -71,9 +71,11 @@ impl KillLog {
 
     /// How many of `losses` (the player and the time of each lost connection) a double fault explains.
     pub(crate) fn count_explained(&self, losses: &[(String, Instant)], slack: Duration) -> u64 {
-        let doubles: Vec<&Kill> = self.double_faults(slack).collect();
+        let double_faults: Vec<&Kill> = self.double_faults(slack).collect();
         let is_explained = |(player, at): &&(String, Instant)| {
-            doubles.iter().any(|kill| self.explains(kill, player, *at, slack))
+            double_faults
+                .iter()
+                .any(|kill| self.explains(kill, player, *at, slack))
         };
         losses.iter().filter(is_explained).count() as u64
     }
@@ -207,8 +209,8 @@ mod tests {
         }
 
         fn double_faults(&self) -> Vec<u32> {
-            let doubles = self.kills.double_faults(Duration::ZERO);
-            doubles.map(|kill| kill.pid).collect()
+            let double_faults = self.kills.double_faults(Duration::ZERO);
+            double_faults.map(|kill| kill.pid).collect()
         }
 
         fn is_explained(&self, player: &str, ms: u64) -> bool {

@@ -283,8 +283,8 @@ fn kill(root: u32, victim: &Victim) -> io::Result<u32> {
         .ok_or(io::ErrorKind::InvalidInput)?;
     let process = pidfd_open(target, PidfdFlags::empty())?;
     let stat = Stat::of(pid)?;
-    let is_it = stat.started_ticks == victim.started_ticks && pid != root;
-    if !is_it || stat.is_dead() || !process_tree::is_member(root, pid) {
+    let is_same = stat.started_ticks == victim.started_ticks && pid != root;
+    if !is_same || stat.is_dead() || !process_tree::is_member(root, pid) {
         return Err(io::ErrorKind::NotFound.into());
     }
     pidfd_send_signal(process, Signal::KILL)?;

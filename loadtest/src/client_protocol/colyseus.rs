@@ -126,11 +126,11 @@ impl Colyseus {
     fn request_seat(&mut self, request: u32, action: &str) {
         self.request = request;
         self.state = State::RequestingSeat;
-        let ask = format!(
+        let request_text = format!(
             "POST /matchmake/{action} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\
              Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
         );
-        self.queues.output.extend_from_slice(ask.as_bytes());
+        self.queues.output.extend_from_slice(request_text.as_bytes());
     }
 
     fn on_seat_response(&mut self) -> Result<(), PeerError> {
@@ -146,11 +146,11 @@ impl Colyseus {
             room_id,
             process_id,
         } = seat;
-        let open = format!(
+        let upgrade = format!(
             "GET /{process_id}/{room_id}?sessionId={session_id} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: Zm9ya2FkZS1sb2FkdGVzdA==\r\n\r\n"
         );
-        self.queues.output.extend_from_slice(open.as_bytes());
+        self.queues.output.extend_from_slice(upgrade.as_bytes());
         Ok(())
     }
 

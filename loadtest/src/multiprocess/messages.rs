@@ -170,12 +170,15 @@ fn timeline_of(outcomes: &[WorkerOutcome]) -> Vec<Point> {
 }
 
 fn worse(one: Point, other: Point) -> Point {
-    let spreads = [one.latency_ms, other.latency_ms];
-    let worst = spreads.into_iter().flatten().reduce(|one, other| LatencySummary {
-        p50: one.p50.max(other.p50),
-        p99: one.p99.max(other.p99),
-        max: one.max.max(other.max),
-    });
+    let summaries = [one.latency_ms, other.latency_ms];
+    let worst = summaries
+        .into_iter()
+        .flatten()
+        .reduce(|one, other| LatencySummary {
+            p50: one.p50.max(other.p50),
+            p99: one.p99.max(other.p99),
+            max: one.max.max(other.max),
+        });
     Point {
         seconds: one.seconds.max(other.seconds),
         sent_per_second: one.sent_per_second + other.sent_per_second,

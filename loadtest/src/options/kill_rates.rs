@@ -93,8 +93,8 @@ mod tests {
             ("handler=1/s,handler=2/s", "twice"),
             ("supervisor=1/s", "ends the server"),
         ] {
-            let told = text.parse::<KillRates>().expect_err(text);
-            assert!(told.contains(reason), "{text}: {told}");
+            let reported = text.parse::<KillRates>().expect_err(text);
+            assert!(reported.contains(reason), "{text}: {reported}");
         }
     }
 }

@@ -262,7 +262,7 @@ mod tests {
                 "rooms: lobby has no rooms",
             ),
             (format!("{head}rate = \n"), 4, ""),
-            (format!("{head}say = [\"room\"]\n"), 4, "say: relay says nothing"),
+            (format!("{head}say = [\"room\"]\n"), 4, "say: relay sends no chat"),
             (
                 format!("{head}[[workload]]\nkind = \"chat\"\nsay = [\"moon\"]\n"),
                 6,
@@ -270,12 +270,12 @@ mod tests {
             ),
             ("duration = 3\n".to_owned(), 1, "unknown field `duration`"),
         ] {
-            let told = parsed(&text).expect_err(&text);
+            let reported = parsed(&text).expect_err(&text);
             assert!(
-                told.starts_with(&format!("mix.toml, line {line}: ")),
-                "{text}: {told}"
+                reported.starts_with(&format!("mix.toml, line {line}: ")),
+                "{text}: {reported}"
             );
-            assert!(told.contains(reason), "{text}: {told}");
+            assert!(reported.contains(reason), "{text}: {reported}");
         }
     }
 

@@ -73,7 +73,7 @@ impl WorkloadOptions {
         Ok(WorkloadPlan {
             number,
             kind,
-            say: self.say(kind, shape)?,
+            chat_scopes: self.chat_scopes(kind, shape)?,
             shape,
             rate: self.rate.unwrap_or(kind.rate_default()),
             payload_bytes,
@@ -81,17 +81,17 @@ impl WorkloadOptions {
         })
     }
 
-    fn say(&self, kind: WorkloadKind, shape: Shape) -> Result<Vec<Scope>, InvalidOption> {
-        let say = match (kind, &self.say) {
+    fn chat_scopes(&self, kind: WorkloadKind, shape: Shape) -> Result<Vec<Scope>, InvalidOption> {
+        let scopes = match (kind, &self.say) {
             (WorkloadKind::Chat, None) => Scope::ALL.to_vec(),
-            (WorkloadKind::Chat, Some(say)) if say.is_empty() => {
+            (WorkloadKind::Chat, Some(scopes)) if scopes.is_empty() => {
                 return invalid("say", "no recipients".to_owned());
             }
-            (WorkloadKind::Chat, Some(say)) => say.clone(),
+            (WorkloadKind::Chat, Some(scopes)) => scopes.clone(),
             (_, None) => Vec::new(),
             (_, Some(_)) => return invalid("say", format!("{kind} sends no chat")),
         };
-        if say.contains(&Scope::Lobby) && shape.clients > LOBBY_CHAT_CLIENTS_MAX {
+        if scopes.contains(&Scope::Lobby) && shape.clients > LOBBY_CHAT_CLIENTS_MAX {
             return invalid(
                 "say",
                 format!(
@@ -100,7 +100,7 @@ impl WorkloadOptions {
                 ),
             );
         }
-        Ok(say)
+        Ok(scopes)
     }
 
     /// Completes clients, rooms and room size from those that were given.
@@ -169,15 +169,15 @@ fn invalid<T>(key: &'static str, reason: String) -> Result<T, InvalidOption> {
 mod tests {
     use super::*;
 
-    fn wish(kind: WorkloadKind) -> WorkloadOptions {
+    fn options(kind: WorkloadKind) -> WorkloadOptions {
         WorkloadOptions {
             kind: Some(kind),
             ..WorkloadOptions::default()
         }
     }
 
-    fn sizes(wish: &WorkloadOptions) -> (u32, u32, u32) {
-        let shape = wish.complete(0, 1).expect("possible").shape;
+    fn sizes(options: &WorkloadOptions) -> (u32, u32, u32) {
+        let shape = options.complete(0, 1).expect("possible").shape;
         (shape.clients, shape.rooms, shape.room_size)
     }
 
@@ -191,20 +191,20 @@ mod tests {
             (Some(20), Some(5), None, (20, 5, 4)),
             (Some(20), None, Some(5), (20, 4, 5)),
         ] {
-            let wish = WorkloadOptions {
+            let options = WorkloadOptions {
                 clients,
                 rooms,
                 room_size,
                 ..WorkloadOptions::default()
             };
-            assert_eq!(sizes(&wish), expected, "{wish:?}");
+            assert_eq!(sizes(&options), expected, "{options:?}");
         }
         let paired = WorkloadOptions {
             clients: Some(20),
-            ..wish(WorkloadKind::Connect4)
+            ..options(WorkloadKind::Connect4)
         };
         assert_eq!(sizes(&paired), (20, 10, 2));
-        assert_eq!(sizes(&wish(WorkloadKind::Lobby)), (100, 0, 0));
+        assert_eq!(sizes(&options(WorkloadKind::Lobby)), (100, 0, 0));
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
             rate: None,
             say: None,
         };
-        for (wish, key, reason) in [
+        for (options, key, reason) in [
             (
                 of(Relay, Some(3), rooms, room_size, payload),
                 "clients",
@@ -273,7 +273,7 @@ mod tests {
                 "no payload",
             ),
         ] {
-            let invalid = wish.complete(0, 1).expect_err(reason);
+            let invalid = options.complete(0, 1).expect_err(reason);
             assert_eq!(invalid.key, key, "{invalid:?}");
             assert!(invalid.reason.contains(reason), "{invalid:?}");
         }
@@ -281,29 +281,33 @@ mod tests {
 
     #[test]
     fn only_chat_has_recipients_and_lobby_chat_has_a_limit_of_clients() {
-        let say = |kind, clients, say: &[Scope]| {
-            let wish = WorkloadOptions {
+        let chat_scopes = |kind, clients, say: &[Scope]| {
+            let options = WorkloadOptions {
                 kind: Some(kind),
                 clients: Some(clients),
                 say: Some(say.to_vec()),
                 ..WorkloadOptions::default()
             };
-            wish.complete(0, 1)
-                .map(|plan| plan.say)
+            options
+                .complete(0, 1)
+                .map(|plan| plan.chat_scopes)
                 .map_err(|invalid| invalid.key)
         };
         assert_eq!(
-            wish(WorkloadKind::Chat).complete(0, 1).expect("possible").say,
+            options(WorkloadKind::Chat)
+                .complete(0, 1)
+                .expect("possible")
+                .chat_scopes,
             Scope::ALL
         );
         assert_eq!(
-            say(WorkloadKind::Chat, 4000, &[Scope::Room]),
+            chat_scopes(WorkloadKind::Chat, 4000, &[Scope::Room]),
             Ok(vec![Scope::Room])
         );
         for bad in [
-            say(WorkloadKind::Chat, 4000, &[Scope::Lobby]),
-            say(WorkloadKind::Chat, 4, &[]),
-            say(WorkloadKind::Relay, 4, &[Scope::Room]),
+            chat_scopes(WorkloadKind::Chat, 4000, &[Scope::Lobby]),
+            chat_scopes(WorkloadKind::Chat, 4, &[]),
+            chat_scopes(WorkloadKind::Relay, 4, &[Scope::Room]),
         ] {
             assert_eq!(bad, Err("say"));
         }

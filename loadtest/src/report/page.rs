@@ -53,9 +53,9 @@ fn plots(report: &Report) -> Result<Vec<Figure>, PlotError> {
         .collect();
     if !points.is_empty() && report.latency_ms.is_some() {
         let series = [
-            (Colour::Red, "max", latency(|spread| spread.max)),
-            (Colour::Amber, "p99", latency(|spread| spread.p99)),
-            (Colour::Blue, "p50", latency(|spread| spread.p50)),
+            (Colour::Red, "max", latency(|summary| summary.max)),
+            (Colour::Amber, "p99", latency(|summary| summary.p99)),
+            (Colour::Blue, "p50", latency(|summary| summary.p50)),
         ];
         let rare = kills.iter().filter(|(_, role)| {
             kills.iter().filter(|(_, other)| other == role).count() <= KILLS_DRAWN_THROUGH_MAX

@@ -58,14 +58,14 @@ impl Report {
                 self.lost, self.duplicated, self.reordered, self.mismatches, self.rejected, self.unsent
             ),
         ));
-        let doubles = match self.double_faults {
+        let double_faults = match self.double_faults {
             0 => String::new(),
             count => format!(" ({count} by double faults)"),
         };
         rows.push((
             "connections",
             format!(
-                "{} disconnects{doubles}, {} early resets, {} refused, {} resumes, {} resyncs, {} sessions lost",
+                "{} disconnects{double_faults}, {} early resets, {} refused, {} resumes, {} resyncs, {} sessions lost",
                 self.disconnects, self.early_resets, self.refused, self.resumes, self.resyncs, self.sessions_lost
             ),
         ));

@@ -48,14 +48,14 @@ impl Report {
                 "the machine was the bottleneck: server and load generator used {together:.0} of the {all:.0} % of its cores"
             ));
         } else if waiting > own.cpu_percent && (is_late || waiting > WAITING_PERCENT) {
-            let so_that = if is_late {
+            let lateness_note = if is_late {
                 format!(", and {lateness}")
             } else {
                 String::new()
             };
             notes.push(format!(
                 "the machine was the bottleneck: the load generator waited longer for a core ({waiting:.1} % of the time) than it \
-                 used one ({:.1} %){so_that}",
+                 used one ({:.1} %){lateness_note}",
                 own.cpu_percent
             ));
         }

@@ -223,11 +223,11 @@ mod tests {
         let missing = Peer::Colyseus
             .check_installed(Path::new("/nowhere"))
             .expect_err("nothing is there");
-        let told = missing.to_string();
+        let reported = missing.to_string();
         assert!(
-            told.starts_with("colyseus is not installed")
-                && told.contains("npm ci --prefix /nowhere/colyseus"),
-            "{told}"
+            reported.starts_with("colyseus is not installed")
+                && reported.contains("npm ci --prefix /nowhere/colyseus"),
+            "{reported}"
         );
         assert_eq!(Peer::Floor.check_installed(Path::new("/nowhere")), Ok(()));
     }

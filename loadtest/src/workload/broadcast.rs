@@ -48,7 +48,7 @@ struct Audience {
     sent: u64,
     refused: BTreeSet<u64>,
     /// Lines that not all have received, the oldest first: how many receipts are missing.
-    under_way: VecDeque<u32>,
+    outstanding: VecDeque<u32>,
     /// Open loop only, once the load has begun.
     schedule: Option<Schedule>,
 }
@@ -85,7 +85,7 @@ impl Broadcast {
         let audience = &mut self.audiences[(sender / size) as usize];
         let number = audience.sent;
         audience.sent += 1;
-        audience.under_way.push_back(size);
+        audience.outstanding.push_back(size);
         self.counts.sent += 1;
         let (request, text) = (request_of(number), self.line_text(sender, number, intended_ns));
         let message = match self.target {
@@ -158,10 +158,10 @@ impl Broadcast {
     /// Records one receipt of a line. Returns whether it was the last one.
     fn record_delivery(&mut self, index: u32, number: u64) -> bool {
         let audience = &mut self.audiences[index as usize];
-        let oldest = audience.sent - audience.under_way.len() as u64;
+        let oldest = audience.sent - audience.outstanding.len() as u64;
         let missing = number
             .checked_sub(oldest)
-            .and_then(|at| audience.under_way.get_mut(usize::try_from(at).ok()?));
+            .and_then(|at| audience.outstanding.get_mut(usize::try_from(at).ok()?));
         let Some(missing) = missing.filter(|missing| **missing > 0) else {
             return false;
         };
@@ -179,9 +179,9 @@ impl Broadcast {
             return;
         };
         audience.refused.insert(number);
-        let oldest = audience.sent - audience.under_way.len() as u64;
+        let oldest = audience.sent - audience.outstanding.len() as u64;
         let at = number.checked_sub(oldest).and_then(|at| usize::try_from(at).ok());
-        if let Some(missing) = at.and_then(|at| audience.under_way.get_mut(at)) {
+        if let Some(missing) = at.and_then(|at| audience.outstanding.get_mut(at)) {
             *missing = 0;
         }
         audience.drop_delivered();
@@ -204,8 +204,8 @@ impl Broadcast {
 
 impl Audience {
     fn drop_delivered(&mut self) {
-        while self.under_way.front() == Some(&0) {
-            self.under_way.pop_front();
+        while self.outstanding.front() == Some(&0) {
+            self.outstanding.pop_front();
         }
     }
 }
@@ -277,7 +277,7 @@ impl Workload for Broadcast {
     fn is_settled(&self) -> bool {
         self.audiences
             .iter()
-            .all(|audience| audience.under_way.is_empty())
+            .all(|audience| audience.outstanding.is_empty())
     }
 
     fn counts(&self) -> Counts {
@@ -381,8 +381,8 @@ mod tests {
             from: "load".to_owned(),
             text: text.to_owned(),
         };
-        let never_said = broadcast.line_text(0, 1, 0);
-        for text in ["hello", &never_said] {
+        let never_sent = broadcast.line_text(0, 1, 0);
+        for text in ["hello", &never_sent] {
             broadcast.received(1, chat(text), 5, &mut actions);
         }
         assert_eq!((broadcast.counts.mismatches, broadcast.counts.received), (2, 0));

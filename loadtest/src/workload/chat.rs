@@ -54,7 +54,7 @@ impl Chat {
             line_bytes: plan.payload_bytes as usize,
             tag: format!("{}.{}", std::process::id(), plan.number),
             pace: Pace::new(plan),
-            channels: plan.say.iter().map(channel).collect(),
+            channels: plan.chat_scopes.iter().map(channel).collect(),
             names: vec![String::new(); clients as usize],
             counts: Counts::default(),
             sent_lines: vec![0; clients as usize],
@@ -153,8 +153,8 @@ impl Chat {
             }
             Scope::Room | Scope::Lobby => channel.fanout.is_for(recipient, line.sender, number),
         };
-        let is_it = is_for_recipient && channel.scope == scope && name == from;
-        (is_it && line.text(&self.tag, self.line_bytes) == text).then_some((line, index))
+        let is_same = is_for_recipient && channel.scope == scope && name == from;
+        (is_same && line.text(&self.tag, self.line_bytes) == text).then_some((line, index))
     }
 
     fn on_rejected(

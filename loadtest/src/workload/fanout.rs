@@ -18,7 +18,7 @@ pub(super) struct Fanout {
     /// Entry r × group size + m checks the stream to receiver r from member m of its group.
     checkers: Vec<SequenceChecker>,
     /// Outstanding receipts, as far as known.
-    under_way: u64,
+    outstanding: u64,
     /// Descriptions of the first duplicates and late messages.
     examples: Vec<String>,
 }
@@ -40,7 +40,7 @@ impl Fanout {
             checkers: std::iter::repeat_with(SequenceChecker::default)
                 .take(pairs)
                 .collect(),
-            under_way: 0,
+            outstanding: 0,
             examples: Vec::new(),
         }
     }
@@ -49,7 +49,7 @@ impl Fanout {
     pub(super) fn send(&mut self, client: ClientIndex) -> u64 {
         let sender = &mut self.senders[client as usize];
         sender.sent += 1;
-        self.under_way += u64::from(self.group_size);
+        self.outstanding += u64::from(self.group_size);
         sender.sent - 1
     }
 
@@ -90,7 +90,7 @@ impl Fanout {
             }
             Observation::InOrder => {}
         }
-        self.under_way = self.under_way.saturating_sub(1);
+        self.outstanding = self.outstanding.saturating_sub(1);
         true
     }
 
@@ -122,17 +122,17 @@ impl Fanout {
     /// The server has refused a message, so no receiver expects it.
     pub(super) fn refuse(&mut self, client: ClientIndex, number: u64) {
         self.senders[client as usize].refused.insert(number);
-        self.under_way = self.under_way.saturating_sub(u64::from(self.group_size));
+        self.outstanding = self.outstanding.saturating_sub(u64::from(self.group_size));
     }
 
     /// The server has announced that so many receipts will not arrive.
     pub(super) fn give_up(&mut self, receipts: u64) {
-        self.under_way = self.under_way.saturating_sub(receipts);
+        self.outstanding = self.outstanding.saturating_sub(receipts);
     }
 
     /// Whether no receipt is outstanding, as far as known.
     pub(super) fn is_settled(&self) -> bool {
-        self.under_way == 0
+        self.outstanding == 0
     }
 
     /// Receipts that have not arrived.

@@ -26,7 +26,7 @@ pub(super) struct Pair<B> {
     /// Numbers of moves that the server refused.
     refused: BTreeSet<u64>,
     /// Outstanding receipts of moves, as far as known.
-    under_way: u64,
+    outstanding: u64,
     random: Random,
 }
 
@@ -109,7 +109,7 @@ impl<B: Board> Pair<B> {
             board: B::empty(0),
             moves_before: 0,
             refused: BTreeSet::new(),
-            under_way: 0,
+            outstanding: 0,
             random: Random::new(seed, u64::from(number)),
         }
     }
@@ -150,7 +150,7 @@ impl<B: Board> Pair<B> {
             action,
             intended_ns,
         });
-        self.under_way += 2;
+        self.outstanding += 2;
         shared.counts.sent += 1;
         let action = codec::encode(&action).expect("a number can be encoded");
         self.send(member, actions, |request| ClientMessage::Act { request, action });
@@ -195,7 +195,7 @@ impl<B: Board> Pair<B> {
     /// Whether nothing is expected from the server, except consequences of further moves.
     pub(super) fn is_idle(&self) -> bool {
         match self.stage {
-            Stage::Playing => self.under_way == 0 && self.board.outcome().is_none(),
+            Stage::Playing => self.outstanding == 0 && self.board.outcome().is_none(),
             Stage::Idle | Stage::Failed => true,
             Stage::Starting | Stage::Leaving { .. } | Stage::Creating | Stage::Joining => false,
         }
@@ -280,7 +280,7 @@ impl<B: Board> Pair<B> {
             Observation::Reordered => shared.counts.reordered += 1,
             Observation::InOrder => {}
         }
-        self.under_way = self.under_way.saturating_sub(1);
+        self.outstanding = self.outstanding.saturating_sub(1);
         let own = played.mark.seat == player.seat;
         actions.receipt(played.intended_ns, now_ns, own);
         if own {
@@ -301,7 +301,7 @@ impl<B: Board> Pair<B> {
         let player = &mut self.players[member];
         let expected = player.board.outcome();
         if expected.is_none()
-            || outcome.is_some_and(|told| Some(told) != expected.as_ref())
+            || outcome.is_some_and(|reported| Some(reported) != expected.as_ref())
             || player.finished
         {
             return self.fail(shared);
@@ -381,7 +381,7 @@ impl<B: Board> Pair<B> {
                     return;
                 };
                 let skipped = (self.moves_before + contained as u64).saturating_sub(known);
-                self.under_way = self.under_way.saturating_sub(skipped);
+                self.outstanding = self.outstanding.saturating_sub(skipped);
                 if snapshot.phase == Phase::Finished && !self.players[member].finished {
                     self.on_finished(member, None, shared, actions);
                 }

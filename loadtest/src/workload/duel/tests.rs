@@ -53,7 +53,7 @@ impl<B: Board> SimulatedServer<B> {
         }
     }
 
-    fn tell_both(&mut self, event: &RoomEvent) {
+    fn send_to_both(&mut self, event: &RoomEvent) {
         for client in 0..2 {
             self.queue.push_back((
                 client,
@@ -65,7 +65,7 @@ impl<B: Board> SimulatedServer<B> {
         }
     }
 
-    fn take(&mut self, client: ClientIndex, message: ClientMessage) {
+    fn handle(&mut self, client: ClientIndex, message: ClientMessage) {
         match message {
             ClientMessage::Ready { .. } | ClientMessage::Rematch { .. } => {
                 self.ready[client as usize] = true;
@@ -82,10 +82,10 @@ impl<B: Board> SimulatedServer<B> {
                 let (seat, action) = (u8::try_from(client).unwrap(), codec::decode(&action).unwrap());
                 let mark = self.board.play(seat, action).expect("an illegal move was sent");
                 let data = B::encode_event(mark);
-                self.tell_both(&RoomEvent::Game { data });
+                self.send_to_both(&RoomEvent::Game { data });
                 if let Some(outcome) = self.board.outcome() {
                     self.phase = Phase::Finished;
-                    self.tell_both(&RoomEvent::Finished { outcome });
+                    self.send_to_both(&RoomEvent::Finished { outcome });
                 }
             }
             ClientMessage::Leave { request } => {
@@ -123,13 +123,13 @@ fn play<B: Board>(
     let mut count = 0;
     loop {
         for (client, message) in actions.sends.drain(..) {
-            server.take(client, message);
+            server.handle(client, message);
         }
         let Some((client, message)) = server.queue.pop_front() else {
             break;
         };
-        for told in tamper(count, message) {
-            workload.received(client, told, 1_000, &mut actions);
+        for reported in tamper(count, message) {
+            workload.received(client, reported, 1_000, &mut actions);
         }
         count += 1;
         if workload.counts().matches == matches {

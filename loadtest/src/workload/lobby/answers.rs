@@ -30,17 +30,17 @@ impl Lobby {
             RequestKind::Create(created) => {
                 self.count_detail("created");
                 // A quick match may have put another client into the room, whose answer came first.
-                let may_have_company = created.game == QUICK_GAME && created.passcode.is_none();
+                let may_have_others = created.game == QUICK_GAME && created.passcode.is_none();
                 let is_new =
                     snapshot.seats.iter().flatten().count() == 1 && self.model.room(snapshot.room).is_none();
-                let told = (
+                let reported = (
                     &snapshot.game,
                     &snapshot.name,
                     snapshot.seats.len(),
                     snapshot.seat,
                 );
-                let is_it = told == (&created.game, &created.name, usize::from(created.seats), Some(0));
-                if is_it && (is_new || may_have_company) {
+                let is_same = reported == (&created.game, &created.name, usize::from(created.seats), Some(0));
+                if is_same && (is_new || may_have_others) {
                     Ok(())
                 } else {
                     Err(format!(

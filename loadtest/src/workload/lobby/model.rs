@@ -173,7 +173,7 @@ impl Model {
         let Some(room) = self.rooms.get(&id) else { return };
         if room.visits.is_empty() && room.pending_joins == 0 {
             // A client of another program may keep it open.
-            if !room.is_open_to_strangers() {
+            if !room.is_public() {
                 self.closed.insert(id, now_ns);
             }
             self.rooms.remove(&id);
@@ -190,13 +190,13 @@ impl Model {
             return Ok(());
         };
         let created = &room.created;
-        let told = CreatedRoom {
+        let reported = CreatedRoom {
             game: summary.game.clone(),
             name: summary.name.clone(),
             seats: summary.seats,
             passcode: created.passcode.clone().filter(|_| summary.passcode),
         };
-        if told != *created || summary.passcode != created.passcode.is_some() {
+        if reported != *created || summary.passcode != created.passcode.is_some() {
             return Err(format!("{created:?} is listed as {summary:?}"));
         }
         let phase = if created.game == "relay" {
@@ -309,7 +309,7 @@ impl Model {
             RejectCode::RoomFull if !spectate => {
                 // The client itself is counted among the pending joins.
                 let most = self.bounds(room, sent_ns, true).end().saturating_sub(1);
-                if most >= u32::from(room.created.seats) || room.is_open_to_strangers() {
+                if most >= u32::from(room.created.seats) || room.is_public() {
                     Ok(())
                 } else {
                     Err(format!(
@@ -332,9 +332,9 @@ impl Model {
                 *place = Some(visit.name.clone());
             }
         }
-        let strangers = room.is_open_to_strangers();
+        let unknown_clients = room.is_public();
         let agree = |(known, seen): (&Option<String>, &Option<String>)| {
-            known == seen || (strangers && known.is_none())
+            known == seen || (unknown_clients && known.is_none())
         };
         known.len() == seats.len() && known.iter().zip(seats).all(agree)
     }
@@ -350,25 +350,18 @@ impl Model {
             .iter()
             .filter(|left| of_kind(&left.seat) && left.at_ns >= sent_ns);
         let quick = if seated { self.quick_matches_into(room) } else { 0 };
-        let strangers = if room.is_open_to_strangers() {
-            u32::MAX / 2
-        } else {
-            0
-        };
-        let most = count(visits.count()) + count(left_since.count()) + room.pending_joins + quick + strangers;
+        let unknown_clients = if room.is_public() { u32::MAX / 2 } else { 0 };
+        let most =
+            count(visits.count()) + count(left_since.count()) + room.pending_joins + quick + unknown_clients;
         certain..=most
     }
 
     fn may_be_joined(&self, room: &Room) -> bool {
-        room.pending_joins > 0 || self.quick_matches_into(room) > 0 || room.is_open_to_strangers()
+        room.pending_joins > 0 || self.quick_matches_into(room) > 0 || room.is_public()
     }
 
     fn quick_matches_into(&self, room: &Room) -> u32 {
-        if room.is_open_to_strangers() {
-            self.quick_matches
-        } else {
-            0
-        }
+        if room.is_public() { self.quick_matches } else { 0 }
     }
 }
 
@@ -379,7 +372,7 @@ impl Room {
     }
 
     /// Quick matches may put clients of other programs into the room.
-    fn is_open_to_strangers(&self) -> bool {
+    fn is_public(&self) -> bool {
         self.created.game == QUICK_GAME && self.created.passcode.is_none()
     }
 }

@@ -197,7 +197,7 @@ impl SimulatedServer {
         self.send(client, ServerMessage::Rooms { request, rooms, next });
     }
 
-    fn take(&mut self, client: ClientIndex, message: ClientMessage) {
+    fn handle(&mut self, client: ClientIndex, message: ClientMessage) {
         let request = message.request().expect("it has a number");
         let is_inside = self.places.contains_key(&client);
         let refusal = match message {
@@ -300,7 +300,7 @@ fn run(seed: u64, steps: u64, mut tamper: impl FnMut(ServerMessage) -> Option<Se
             (None, None) => break,
             (Some(client), answer) if take_request || answer.is_none() => {
                 match incoming.get_mut(client).and_then(VecDeque::pop_front).flatten() {
-                    Some(message) => server.take(*client, message),
+                    Some(message) => server.handle(*client, message),
                     None => server.welcome(*client),
                 }
             }
