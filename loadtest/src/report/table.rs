@@ -85,7 +85,7 @@ impl Report {
             measured(self.round_trip_ms, |latency| latency.to_string()),
         ));
         if let Some(latency) = self.to_the_last_ms {
-            rows.push(("to the last one", latency.to_string()));
+            rows.push(("last recipient", latency.to_string()));
         }
         rows.push((
             "server",
@@ -99,7 +99,7 @@ impl Report {
                 )),
                 self.server
                     .memory_all_kib_per_client
-                    .map_or_else(String::new, |kib| format!(" ({kib:.1} with all of the kernel's)")),
+                    .map_or_else(String::new, |kib| format!(" ({kib:.1} with all kernel memory)")),
                 measured(self.server.cpu_percent, |percent| format!("{percent:.0} % CPU")),
             ),
         ));
@@ -163,7 +163,7 @@ impl WorkloadReport {
             rows.push(("", measured(self.latency_ms, |latency| latency.to_string())));
         }
         if !self.details.is_empty() {
-            let name = if among_others { "" } else { "in detail" };
+            let name = if among_others { "" } else { "details" };
             rows.push((name, format_counts(&self.details)));
         }
         let examples = self.examples.iter().take(EXAMPLES_SHOWN);
