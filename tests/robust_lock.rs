@@ -24,7 +24,7 @@ use forkade::testing::frontends::dispatch::Next;
 use forkade::testing::maintenance::check::check_all;
 use forkade::testing::maintenance::state_dump::settle;
 use forkade::testing::session::Session;
-use forkade::testing::session::transport::Passed;
+use forkade::testing::session::transport::ByteCounts;
 use forkade::testing::state::directory::Name;
 use forkade::testing::state::layout::{Capacity, PlayerRef};
 use forkade::testing::state::rooms::{RoomRecord, RoomTx, Seat};
@@ -273,13 +273,13 @@ fn play_a_round(killer: &mut Killer, world: World) {
         for number in 0..FRAMES {
             actor.say(&ClientMessage::Act {
                 request: 2,
-                action: action_of(number),
+                action: parse_action(number),
             });
         }
     }
-    let handlers: Vec<(u32, Passed)> = actors
+    let handlers: Vec<(u32, ByteCounts)> = actors
         .iter()
-        .map(|actor| (actor.slot, actor.session.passed))
+        .map(|actor| (actor.slot, actor.session.byte_counts))
         .collect();
     let spawn = |number: usize| {
         let (slot, passed) = handlers[number];
@@ -309,7 +309,7 @@ fn play_a_round(killer: &mut Killer, world: World) {
 }
 
 /// What a handler does, without a socket: handles the frames and delivers events, until nothing is left.
-fn handle_all(world: World, connection: u32, passed: Passed) -> u8 {
+fn handle_all(world: World, connection: u32, passed: ByteCounts) -> u8 {
     let mut lobby = world.lobby();
     let (mut session, plausible) = Session::attach(&mut lobby, connection, passed);
     plausible.expect("what has passed is what was counted");
@@ -323,7 +323,7 @@ fn handle_all(world: World, connection: u32, passed: Passed) -> u8 {
     }
 }
 
-fn action_of(number: usize) -> Vec<u8> {
+fn parse_action(number: usize) -> Vec<u8> {
     u32::try_from(number).expect("few").to_le_bytes().to_vec()
 }
 
@@ -345,7 +345,11 @@ fn check_what_was_heard(messages: &[ServerMessage]) {
         };
         let Relayed { seat, payload } = codec::decode(data).expect("what was relayed");
         let frame = &mut next_frame[usize::from(seat)];
-        assert_eq!(payload, action_of(*frame), "a frame was lost, or handled twice");
+        assert_eq!(
+            payload,
+            parse_action(*frame),
+            "a frame was lost, or handled twice"
+        );
         *frame += 1;
     }
     assert_eq!(next_frame, [FRAMES; WORKERS], "frames are missing");

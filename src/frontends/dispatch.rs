@@ -18,9 +18,9 @@ use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMe
 use crate::limits::{CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX};
 use crate::lobby::chat::clean_line;
 use crate::lobby::join_leave::NewRoom;
-use crate::session::rate::has_its_price;
+use crate::session::rate::is_rate_limited;
 use crate::session::rejection::Rejection;
-use crate::session::{Farewell, Session};
+use crate::session::{CloseReason, Session};
 use crate::state::directory::Name;
 
 /// What the handshake has led to.
@@ -33,7 +33,7 @@ pub enum Handshake {
     /// A session was asked for; the keeper whose doorbell is to be rung.
     Resuming(Option<u32>),
     /// The connection is to be closed with this word.
-    Refused(Farewell),
+    Refused(CloseReason),
 }
 
 /// Looks at the bytes of the handshake that have arrived, and acts when they are complete.
@@ -48,7 +48,7 @@ pub fn shake_hands(session: &mut Session<'_>) -> Handshake {
                 "this is no preamble of the Forkade protocol",
             );
         }
-        PreambleResult::Text(_) => return greet_guest(session),
+        PreambleResult::Text(_) => return create_guest(session),
     };
     let Some(version) = preamble::negotiate(min, max) else {
         let text = format!(
@@ -85,15 +85,19 @@ pub fn shake_hands(session: &mut Session<'_>) -> Handshake {
             ErrorCode::WrongState,
             "after Resume, wait for Resumed: only then it is known what to send",
         ),
-        Ok(ClientMessage::Resume { token, received }) => match session.ask_to_resume(token, received, used) {
-            Ok(keeper) => Handshake::Resuming(keeper),
-            Err(code @ ErrorCode::Replaced) => refused(code, "your session goes on on a newer connection"),
-            Err(code @ ErrorCode::TokenUnknown) => refused(code, "no session has this token (any more)"),
-            Err(code @ ErrorCode::Malformed) => {
-                refused(code, "more bytes were claimed received than were sent")
+        Ok(ClientMessage::Resume { token, received }) => {
+            match session.request_resume(token, received, used) {
+                Ok(keeper) => Handshake::Resuming(keeper),
+                Err(code @ ErrorCode::Replaced) => {
+                    refused(code, "your session goes on on a newer connection")
+                }
+                Err(code @ ErrorCode::TokenUnknown) => refused(code, "no session has this token (any more)"),
+                Err(code @ ErrorCode::Malformed) => {
+                    refused(code, "more bytes were claimed received than were sent")
+                }
+                Err(code) => refused(code, "the server failed; nothing was changed"),
             }
-            Err(code) => refused(code, "the server failed; nothing was changed"),
-        },
+        }
         Ok(_) => refused(ErrorCode::WrongState, "the first message is Hello or Resume"),
     }
 }
@@ -125,18 +129,18 @@ fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> Ha
 }
 
 /// Anything else than a preamble is somebody at a terminal.
-fn greet_guest(session: &mut Session<'_>) -> Handshake {
-    let why = match session.greet_guest() {
+fn create_guest(session: &mut Session<'_>) -> Handshake {
+    let why = match session.create_guest() {
         Ok(()) => return Handshake::Greeted,
         Err(ErrorCode::ServerFull) => "the server has as many players as it can; try again later",
         Err(ErrorCode::ShuttingDown) => "the server is about to stop and takes in nobody new",
         Err(_) => "the server failed; try again",
     };
-    Handshake::Refused(Farewell::Line(why.into()))
+    Handshake::Refused(CloseReason::Line(why.into()))
 }
 
 fn refused(code: ErrorCode, text: impl Into<String>) -> Handshake {
-    Handshake::Refused(Farewell::Error(code, text.into()))
+    Handshake::Refused(CloseReason::Error(code, text.into()))
 }
 
 /// What is next in the input.
@@ -144,21 +148,21 @@ fn refused(code: ErrorCode, text: impl Into<String>) -> Handshake {
 pub enum Next {
     /// A frame was handled.
     Handled,
-    /// No whole frame is there, or what it leads to has [no space](Session::is_held_up).
+    /// No whole frame is there, or what it leads to has [no space](Session::is_blocked_on_output).
     Wait,
     /// The connection is to be closed with this word; `leaves`: and the player leaves for good.
     Close {
         /// Whether the player leaves for good.
         leaves: bool,
         /// What the client is told.
-        farewell: Farewell,
+        farewell: CloseReason,
     },
 }
 
 /// Handles the next frame of the player's input, or what was typed in text mode, if it has arrived whole and there is space for what
 /// it leads to.
 pub fn handle_next_frame(session: &mut Session<'_>) -> Next {
-    if delivery::is_held_up(session) {
+    if delivery::is_blocked_on_output(session) {
         return Next::Wait;
     }
     if session.is_text() {
@@ -173,7 +177,7 @@ pub fn handle_next_frame(session: &mut Session<'_>) -> Next {
         }
     };
     match codec::decode::<ClientMessage>(&body) {
-        Ok(message) if session.frame_is_refused() => refuse(session, &message),
+        Ok(message) if session.frame_is_blocked() => refuse(session, &message),
         Ok(message) => handle_when_told(session, message),
         Err(error) => close(ErrorCode::Malformed, format!("a message is malformed: {error}")),
     }
@@ -205,13 +209,13 @@ pub(crate) fn handle_when_told(session: &mut Session<'_>, message: ClientMessage
 fn close(code: ErrorCode, text: impl Into<String>) -> Next {
     Next::Close {
         leaves: false,
-        farewell: Farewell::Error(code, text.into()),
+        farewell: CloseReason::Error(code, text.into()),
     }
 }
 
 fn handle(session: &mut Session<'_>, message: ClientMessage) -> Next {
     let request = message.request();
-    if has_its_price(&message)
+    if is_rate_limited(&message)
         && let Some(request) = request
         && let Err(rejection) = session.charge()
     {
@@ -226,7 +230,7 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> Next {
         ClientMessage::Goodbye => {
             return Next::Close {
                 leaves: true,
-                farewell: Farewell::None,
+                farewell: CloseReason::None,
             };
         }
         ClientMessage::Confirm { received } => match session.confirm(received) {
@@ -282,7 +286,7 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> Next {
         ClientMessage::Chat { scope, text, .. } => chat(session, &scope, &text),
         ClientMessage::Configure { settings, .. } => settings::configure(session, &settings),
         ClientMessage::Kick { seat, name, .. } => ownership::kick_from_seat(session, seat, &name),
-        ClientMessage::HandOver { seat, name, .. } => ownership::hand_over(session, seat, &name),
+        ClientMessage::HandOver { seat, name, .. } => ownership::transfer_ownership(session, seat, &name),
         ClientMessage::Invite { request, renew } => invites::invite(session, request, renew),
         ClientMessage::JoinByInvite { request, code, watch } => {
             invites::join_by_invite(session, request, &code, watch)
@@ -329,7 +333,7 @@ pub(crate) fn reject(session: &mut Session<'_>, request: u32, rejection: Rejecti
         );
     }
     let Rejection { code, text, .. } = rejection;
-    session.do_not_charge();
+    session.cancel_charge();
     let reply = ServerMessage::Rejected { request, code, text };
     session
         .consume_and_reply(Some(&reply))

@@ -8,7 +8,7 @@ use crate::frontends::dispatch::{Next, reject};
 use crate::limits::TEXT_LINE_BYTES_MAX;
 use crate::logging;
 use crate::session::rejection::Rejection;
-use crate::session::{Farewell, Session};
+use crate::session::{CloseReason, Session};
 use crate::state::directory::Name;
 use forkade_text::commands;
 use forkade_text::commands::{Command, REQUEST, Setting};
@@ -17,11 +17,11 @@ use forkade_text::render;
 
 /// Handles the next thing that was typed.
 pub(crate) fn handle_next(session: &mut Session<'_>) -> Next {
-    // What the line before has led to is shown before anything that the next one does.
+    // What the line before has led to is published before anything that the next one does.
     if let Err(rejection) = delivery::deliver(session) {
         log::error!("cannot deliver the room's events: {rejection}");
     }
-    if delivery::is_held_up(session) {
+    if delivery::is_blocked_on_output(session) {
         return Next::Wait;
     }
     let done = match session.next_typed() {
@@ -35,7 +35,7 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> Next {
         Token::LineTooLong { .. } => session.say(&render::refusal(&format!(
             "that line has more than {TEXT_LINE_BYTES_MAX} bytes; it is thrown away up to its end"
         ))),
-        Token::Line { .. } if session.frame_is_refused() => {
+        Token::Line { .. } if session.frame_is_blocked() => {
             session.say(&render::refusal(crate::frontends::dispatch::REFUSED))
         }
         Token::Line { line, .. } => match obey(session, &line) {
@@ -69,7 +69,7 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
         Command::Quit => {
             return Ok(Next::Close {
                 leaves: true,
-                farewell: Farewell::Line("goodbye".into()),
+                farewell: CloseReason::Line("goodbye".into()),
             });
         }
         Command::Who => return handled(session, text_requests::who),
@@ -92,14 +92,14 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
         Command::Rooms { filter, after } => ClientMessage::ListRooms {
             request: REQUEST,
             filter,
-            after: after.map(|number| text_requests::room_before(session, number)),
+            after: after.map(|number| text_requests::list_cursor_before(session, number)),
         },
         Command::Join {
             room,
             passcode,
             watch,
         } => {
-            let (request, room) = (REQUEST, text_requests::room_meant(session, room));
+            let (request, room) = (REQUEST, text_requests::room_by_number(session, room));
             match watch {
                 true => ClientMessage::Spectate {
                     request,
@@ -138,7 +138,7 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
             action: action(session, &text)?,
         },
         Command::Look if session.membership().place().is_none() => {
-            return handled(session, text_requests::look_around);
+            return handled(session, text_requests::describe_lobby);
         }
         Command::Look => ClientMessage::Look { request: REQUEST },
         Command::Ask(message) => message,
@@ -169,7 +169,7 @@ fn clean_player_name(name: &str) -> Result<Name, Rejection> {
 /// Whatever is no command may be a move.
 fn action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
     let what = render::quoted_input(text);
-    match text_requests::action_of(session, text) {
+    match text_requests::parse_action(session, text) {
         Err(rejection) if rejection.code == RejectCode::NotInRoom => Err(Rejection::new(
             RejectCode::NotInRoom,
             format!("{what} is no command; \"help\" lists them"),
@@ -201,7 +201,7 @@ fn chosen_settings(
 
 /// The room's settings with these changes.
 fn changed_settings(session: &mut Session<'_>, changes: Vec<Setting>) -> Result<RoomSettings, Rejection> {
-    let Snapshot { game, rules, .. } = text_requests::room_now(session)?;
+    let Snapshot { game, rules, .. } = text_requests::current_snapshot(session)?;
     let says_passcode = changes
         .iter()
         .any(|change| matches!(change, Setting::Passcode(_)));
@@ -229,7 +229,7 @@ fn changed_settings(session: &mut Session<'_>, changes: Vec<Setting>) -> Result<
 /// The seat of whoever has this name, and the name as it is written.
 fn seat_of(session: &mut Session<'_>, whom: &str) -> Result<(u8, String), Rejection> {
     let name = whom.to_lowercase();
-    let seats = text_requests::room_now(session)?.seats;
+    let seats = text_requests::current_snapshot(session)?.seats;
     let names = (0..)
         .zip(seats)
         .filter_map(|(seat, info)| Some((seat, info?.name)));

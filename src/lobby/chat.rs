@@ -31,17 +31,17 @@ const BATCH_MAX: usize = 64;
 ///
 /// If the player is in no room, or has said too much lately.
 pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
-    join_leave::must_be_in_room(session)?;
-    let paid = session.pay_for_line()?;
+    join_leave::current_room(session)?;
+    let paid = session.charge_line()?;
     let chat = RoomEvent::Chat {
         from: session.name().as_str().to_owned(),
         text: text.to_owned(),
     };
-    join_leave::in_room(session, |tx, inside| {
+    join_leave::change_room(session, |tx, context| {
         let mut events = Events::begin(tx);
-        events.tell_all(tx, chat)?;
+        events.push_to_all(tx, chat)?;
         events.finish(tx);
-        paid.enter(tx, &inside.own.player.chat_paid_until_us);
+        paid.enter(tx, &context.own.player.chat_paid_until_us);
         Ok(())
     })
 }
@@ -52,8 +52,10 @@ pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejecti
 ///
 /// If the player has said too much lately.
 pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
-    let Some(own) = session.own() else { return Ok(()) };
-    let paid = session.pay_for_line()?;
+    let Some(own) = session.player_tx() else {
+        return Ok(());
+    };
+    let paid = session.charge_line()?;
     let from = session.name().as_str().to_owned();
     let mut tx = session.state.attachment.begin(session.state.memory.chat);
     append_line(&mut tx, from, text)?;
@@ -71,7 +73,9 @@ pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Reject
 ///
 /// Nobody has that name, the addressee's mailbox is full, or the player has said too much lately.
 pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Rejection> {
-    let Some(own) = session.own() else { return Ok(()) };
+    let Some(own) = session.player_tx() else {
+        return Ok(());
+    };
     let unknown = || {
         Rejection::new(
             RejectCode::UnknownPlayer,
@@ -80,7 +84,7 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
     };
     // As the names of those who are here were cleaned.
     let to_name = text::clean_player_name(to).map_err(|_| unknown())?;
-    let paid = session.pay_for_line()?;
+    let paid = session.charge_line()?;
     let from = session.name().as_str().to_owned();
     let memory = session.state.memory;
     let mut tx = session.state.attachment.begin(memory.directory.record);
@@ -110,7 +114,7 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
 /// Moves what was said to the lobby into the player's output, as far as there is space, but no more than a batch. Says whether
 /// anything moved.
 pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection> {
-    let Some(own) = session.own() else {
+    let Some(own) = session.player_tx() else {
         return Ok(false);
     };
     let (log, header) = (&session.state.memory.chat.log, session.state.memory.header);

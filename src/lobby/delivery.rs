@@ -25,7 +25,7 @@ use shmem::event_log::{Appender, Read};
 
 /// For everybody in the room.
 pub(crate) const TO_ALL: u32 = u32::MAX;
-/// Not an event to pass on: each player is to be shown the beginning match as seen from the own seat.
+/// Not an event to pass on: each player is to be published the beginning match as seen from the own seat.
 pub(crate) const MATCH_STARTED: u32 = u32::MAX - 1;
 
 /// And the number of a seat: its player has lost it, and is told in another way; for all others, an event like any other.
@@ -38,7 +38,7 @@ pub(crate) const BATCH_MAX: usize = 64;
 const UNDELIVERED_BYTES_MAX: u64 = ROOM_LOG_BYTES as u64 / 4;
 
 /// Why delivery paused.
-pub(crate) enum Pause {
+pub(crate) enum DeliveryStop {
     /// Nothing more to deliver, or no space for more.
     Idle,
     /// The batch is full.
@@ -100,38 +100,38 @@ pub fn deliver(session: &mut Session<'_>) -> Result<bool, Rejection> {
 fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
     let mut moved = false;
     loop {
-        let Some(own) = session.own() else {
+        let Some(own) = session.player_tx() else {
             return Ok(moved);
         };
         let cursor = session.state.attachment.read_own(&own.player.log_cursor);
         let Some((room, seat)) = session.membership().place() else {
             if cursor == CURSOR_LOST && session.output_space() >= FRAME_TOTAL_BYTES_MAX as u64 {
-                show_lobby(session)?;
+                send_lobby_resync(session)?;
                 return Ok(true);
             }
             return Ok(moved);
         };
         let record = session.state.memory.rooms.at(room.index());
         let copied = match session.is_text() {
-            true => text_delivery::tell_events(session, room, cursor, seat),
+            true => text_delivery::deliver_as_text(session, room, cursor, seat),
             false => copy_events(session, record, cursor, seat),
         };
         match copied? {
-            Pause::Idle => return Ok(moved),
-            Pause::Batch => return Ok(true),
-            Pause::Started => {
-                if !show_room(session, |snapshot| ServerMessage::Started { snapshot })? {
+            DeliveryStop::Idle => return Ok(moved),
+            DeliveryStop::Batch => return Ok(true),
+            DeliveryStop::Started => {
+                if !send_snapshot(session, |snapshot| ServerMessage::Started { snapshot })? {
                     return Ok(moved);
                 }
             }
-            Pause::Removed => {
+            DeliveryStop::Removed => {
                 if session.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
                     return Ok(moved);
                 }
-                join_leave::notice_removal(session)?;
+                join_leave::apply_kick(session)?;
             }
-            Pause::Lost => {
-                if !show_room(session, |snapshot| ServerMessage::Resync {
+            DeliveryStop::Lost => {
+                if !send_snapshot(session, |snapshot| ServerMessage::Resync {
                     snapshot: Some(snapshot),
                 })? {
                     return Ok(moved);
@@ -153,7 +153,7 @@ fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
 
 /// Whether the next frame must wait: because there may be no space for its reply, or because so many events wait for space that
 /// those it leads to could push them out of the log. Who does not read is not read from.
-pub fn is_held_up(session: &Session<'_>) -> bool {
+pub fn is_blocked_on_output(session: &Session<'_>) -> bool {
     let Some((_, player)) = session.player else {
         return true;
     };
@@ -179,15 +179,15 @@ fn copy_events(
     record: &'static RoomRecord,
     cursor: u64,
     seat: Option<u8>,
-) -> Result<Pause, Rejection> {
+) -> Result<DeliveryStop, Rejection> {
     if cursor == CURSOR_LOST {
-        return Ok(Pause::Lost);
+        return Ok(DeliveryStop::Lost);
     }
     if record.log.ends_at(cursor) {
-        return Ok(Pause::Idle);
+        return Ok(DeliveryStop::Idle);
     }
-    let Some(own) = session.own() else {
-        return Ok(Pause::Idle);
+    let Some(own) = session.player_tx() else {
+        return Ok(DeliveryStop::Idle);
     };
     let mut space = session.output_space();
     let mut tx = session.state.attachment.begin(own.player);
@@ -196,7 +196,7 @@ fn copy_events(
     let pause = buffers::with_frame(|frame| {
         for _ in 0..BATCH_MAX {
             if space < FRAME_TOTAL_BYTES_MAX as u64 {
-                return Pause::Idle;
+                return DeliveryStop::Idle;
             }
             match read_entry(record, next_cursor, seat, frame) {
                 Entry::Frame { length, next } => {
@@ -208,7 +208,7 @@ fn copy_events(
                 Entry::None(pause) => return pause,
             }
         }
-        Pause::Batch
+        DeliveryStop::Batch
     });
     output.finish(&mut tx);
     tx.set(&own.player.log_cursor, next_cursor);
@@ -221,11 +221,11 @@ fn copy_events(
 
 /// Gives the player a snapshot of the room; the next event delivered is the one after it. (Or says that the seat is lost.) False: no
 /// space yet.
-fn show_room(
+fn send_snapshot(
     session: &mut Session<'_>,
     message: impl FnOnce(forkade_protocol::Snapshot) -> ServerMessage,
 ) -> Result<bool, Rejection> {
-    let (Some(own), Some((room, seat))) = (session.own(), session.membership().place()) else {
+    let (Some(own), Some((room, seat))) = (session.player_tx(), session.membership().place()) else {
         return Ok(false);
     };
     if session.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
@@ -241,7 +241,7 @@ fn show_room(
         .begin(session.state.memory.rooms.at(room.index()));
     if !is_member(&tx, room, player, seat) {
         drop(tx);
-        join_leave::notice_removal(session)?;
+        join_leave::apply_kick(session)?;
         return Ok(true);
     }
     let snapshot = snapshot(&tx, room, games, seat, &mut session.state.faults);
@@ -263,8 +263,10 @@ fn show_room(
 }
 
 /// Tells a player who lost bytes that there is no room to be in.
-fn show_lobby(session: &mut Session<'_>) -> Result<(), Rejection> {
-    let Some(own) = session.own() else { return Ok(()) };
+fn send_lobby_resync(session: &mut Session<'_>) -> Result<(), Rejection> {
+    let Some(own) = session.player_tx() else {
+        return Ok(());
+    };
     let mut tx = session.state.attachment.begin(own.player);
     own.reply(&mut tx, &ServerMessage::Resync { snapshot: None });
     tx.set(&own.player.log_cursor, 0);
@@ -293,7 +295,7 @@ pub(crate) enum Entry {
         next: u64,
     },
     /// Nothing that could be passed on.
-    None(Pause),
+    None(DeliveryStop),
 }
 
 /// Copies the entry at `cursor` into `frame`.
@@ -304,13 +306,13 @@ pub(crate) fn read_entry(record: &RoomRecord, cursor: u64, seat: Option<u8>, fra
             length,
             next,
         } => (audience, length, next),
-        Read::End => return Entry::None(Pause::Idle),
-        Read::Lost => return Entry::None(Pause::Lost),
+        Read::End => return Entry::None(DeliveryStop::Idle),
+        Read::Lost => return Entry::None(DeliveryStop::Lost),
     };
     let is_for_seat = |offset: u32| seat.is_some_and(|seat| audience == offset + u32::from(seat));
     match audience {
-        MATCH_STARTED => Entry::None(Pause::Started),
-        _ if is_for_seat(TO_ALL_BUT_KICKED) => Entry::None(Pause::Removed),
+        MATCH_STARTED => Entry::None(DeliveryStop::Started),
+        _ if is_for_seat(TO_ALL_BUT_KICKED) => Entry::None(DeliveryStop::Removed),
         _ if audience >= TO_ALL_BUT_KICKED || is_for_seat(0) => Entry::Frame { length, next },
         _ => Entry::ForOthers { next },
     }
@@ -327,12 +329,12 @@ impl Events<'_> {
     }
 
     /// An event for everybody.
-    pub(crate) fn tell_all(&mut self, tx: &mut RoomTx<'_>, event: RoomEvent) -> Result<(), Rejection> {
+    pub(crate) fn push_to_all(&mut self, tx: &mut RoomTx<'_>, event: RoomEvent) -> Result<(), Rejection> {
         self.tell(tx, TO_ALL, event)
     }
 
     /// The owner has taken this seat from its player.
-    pub(crate) fn tell_of_kick(&mut self, tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
+    pub(crate) fn push_kick(&mut self, tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
         self.tell(
             tx,
             TO_ALL_BUT_KICKED + u32::from(seat),
@@ -341,7 +343,7 @@ impl Events<'_> {
     }
 
     /// An event that a game gave out.
-    pub(crate) fn tell_of_game(
+    pub(crate) fn push_game_event(
         &mut self,
         tx: &mut RoomTx<'_>,
         audience: Audience,

@@ -13,7 +13,7 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
 use crate::state::players::Membership;
 use crate::state::rooms::{RoomLife, is_open};
-use crate::state::running_game::note_game;
+use crate::state::running_game::mark_game_running;
 
 /// Ends the connection's hold on everything, when its last bytes are out or nobody waits for them.
 /// Gives the keeper whose doorbell is to be rung.
@@ -24,7 +24,7 @@ pub fn finish(session: &mut Session<'_>) -> Option<u32> {
             None
         }
         Some(_) => {
-            show_connected(session, false);
+            set_connected(session, false);
             let record = session.record;
             session.detach(|tx| tx.set(&record.phase, Phase::DONE.raw()))
         }
@@ -33,12 +33,12 @@ pub fn finish(session: &mut Session<'_>) -> Option<u32> {
 }
 
 /// Tells the room whether this player's connection is alive, if it does not know.
-pub fn show_connected(session: &mut Session<'_>, connected: bool) {
+pub fn set_connected(session: &mut Session<'_>, connected: bool) {
     let Some((player, _)) = session.player else { return };
     let Some((room, Some(seat))) = session.membership().place() else {
         return;
     };
-    if enter_connected(&mut session.state, player, room, seat, connected) {
+    if publish_connected(&mut session.state, player, room, seat, connected) {
         session.doorbells.push(room.index());
     }
 }
@@ -51,7 +51,7 @@ fn leave_for_good(session: &mut Session<'_>) {
     if let Some((room, _)) = session.membership().place() {
         session.doorbells.push(room.index());
     }
-    begin_to_expire(session.state, player);
+    mark_expiring(session.state, player);
     expire(session.state, player, |tx| {
         tx.set(&record.player, PlayerRef::NONE);
         tx.set(&record.phase, Phase::DONE.raw());
@@ -61,7 +61,7 @@ fn leave_for_good(session: &mut Session<'_>) {
 }
 
 /// Marks a player as leaving for good.
-pub(crate) fn begin_to_expire(state: &mut StateHandle, player: PlayerRef) {
+pub(crate) fn mark_expiring(state: &mut StateHandle, player: PlayerRef) {
     let directory = state.memory.directory;
     let mut tx = state.attachment.begin(directory.record);
     if let Some(identity) = directory.identity(&tx, player) {
@@ -77,13 +77,13 @@ pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOn
     let record = memory.players.at(player.index());
     let membership = state.attachment.read_own(&record.membership);
     if let Some((room, seat)) = membership.place() {
-        leave_silently(state, player, room, seat);
+        leave_current_room(state, player, room, seat);
     }
     let mut tx = state.attachment.begin(memory.directory.record);
     if let Some(room) = membership.being_opened() {
         memory
             .directory
-            .take_room_back(&mut tx, room.index(), room.generation());
+            .free_room(&mut tx, room.index(), room.generation());
     }
     tx.set(&record.membership, Membership::LOBBY);
     if memory.directory.identity(&tx, player).is_some() {
@@ -93,11 +93,11 @@ pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOn
     tx.commit().expect("taking a player back fits the journal");
 }
 
-fn leave_silently(state: &mut StateHandle, player: PlayerRef, room: RoomRef, seat: Option<u8>) {
+fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef, seat: Option<u8>) {
     let memory = state.memory;
     let record = memory.players.at(player.index());
     let mut tx = state.attachment.begin(memory.rooms.at(room.index()));
-    let _noted = note_game(memory, state.notes_games, room);
+    let _noted = mark_game_running(memory, state.tracks_running_game, room);
     let vacated = vacate(
         &mut tx,
         state.games,
@@ -114,7 +114,7 @@ fn leave_silently(state: &mut StateHandle, player: PlayerRef, room: RoomRef, sea
         panic!("a player cannot leave the room: {rejection}");
     }
     if closing {
-        join_leave::take_room_back(state, room);
+        join_leave::free_room(state, room);
     }
 }
 
@@ -129,11 +129,11 @@ pub fn kick(state: &mut StateHandle, name: &str) -> Result<Option<u32>, NoSuchPl
     tx.commit().expect("one mark fits the journal");
     Ok(connection
         .is_some()
-        .then(|| state.memory.call_attention(connection)))
+        .then(|| state.memory.raise_attention(connection)))
 }
 
 /// Enters into the room whether a player's connection is alive, and tells all. Says whether that was news.
-pub(crate) fn enter_connected(
+pub(crate) fn publish_connected(
     state: &mut StateHandle,
     player: PlayerRef,
     room: RoomRef,
@@ -154,7 +154,7 @@ pub(crate) fn enter_connected(
         if connected { bits | bit } else { bits & !bit },
     );
     let mut events = Events::begin(&mut tx);
-    let told = events.tell_all(&mut tx, RoomEvent::Connection { seat, connected });
+    let told = events.push_to_all(&mut tx, RoomEvent::Connection { seat, connected });
     events.finish(&mut tx);
     told.is_ok() && tx.commit().is_ok()
 }

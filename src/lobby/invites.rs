@@ -60,7 +60,7 @@ impl InviteCode {
 }
 
 impl fmt::Display for InviteCode {
-    /// As people are shown it: `00B7-Q2HM-ZK4T`.
+    /// As people are published it: `00B7-Q2HM-ZK4T`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = u64::from(self.room) << SECRET_BITS | self.secret;
         for digit in 0..DIGITS {
@@ -81,14 +81,16 @@ impl fmt::Display for InviteCode {
 ///
 /// In no room, or not the owner.
 pub fn invite(session: &mut Session<'_>, request: u32, renew: bool) -> Result<(), Rejection> {
-    let secret = fresh_secret()?;
-    join_leave::in_room(session, |tx, inside| {
-        inside.must_own(tx)?;
+    let secret = random_secret()?;
+    join_leave::change_room(session, |tx, context| {
+        context.ensure_owner(tx)?;
         if renew {
             tx.set(&tx.record().invite_secret, secret);
         }
-        let code = code_of(tx, inside.room).to_string();
-        inside.own.reply(tx, &ServerMessage::Invitation { request, code });
+        let code = code_of(tx, context.room).to_string();
+        context
+            .own
+            .reply(tx, &ServerMessage::Invitation { request, code });
         Ok(())
     })
 }
@@ -113,7 +115,7 @@ pub fn join_by_invite(
         let generation = session.state.memory.rooms.get(code.room)?.open_generation()?;
         Some(RoomRef::new(code.room, generation))
     });
-    join_leave::come_in(session, request, room, watch, |tx, room, _| {
+    join_leave::join(session, request, room, watch, |tx, room, _| {
         if Some(code_of(tx, room)) == code {
             Ok(())
         } else {
@@ -135,7 +137,7 @@ pub(crate) fn code_of(tx: &RoomTx<'_>, room: RoomRef) -> InviteCode {
 }
 
 /// The secret of a new code, from the kernel: forked processes would draw the same from a generator of their own.
-pub(crate) fn fresh_secret() -> Result<u64, Rejection> {
+pub(crate) fn random_secret() -> Result<u64, Rejection> {
     let random = getrandom::u64().map_err(|error| {
         let text = format!("the kernel gave no random bytes: {error}");
         Rejection::new(RejectCode::InviteUnknown, text)

@@ -4,17 +4,17 @@ use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomId, RoomS
 
 use crate::limits::REMOVAL_TEXT_BYTES;
 use crate::lobby::delivery::Events;
-use crate::lobby::invites::fresh_secret;
+use crate::lobby::invites::random_secret;
 use crate::lobby::ownership;
-use crate::lobby::ownership::{is_banned, settle_owner};
-use crate::lobby::reservations::{seat_kept_for, take_up};
+use crate::lobby::ownership::{elect_owner, is_banned};
+use crate::lobby::reservations::{claim_reservation, seat_reserved_for};
 use crate::lobby::room_view::snapshot;
 use crate::lobby::settings;
-use crate::lobby::settings::{Settings, may_be_watched};
+use crate::lobby::settings::{CheckedSettings, allows_spectators};
 use crate::lobby::turns;
-use crate::lobby::turns::begin_turn;
+use crate::lobby::turns::start_turn_clock;
 use crate::session::rejection::Rejection;
-use crate::session::{CURSOR_LOST, Own, Session};
+use crate::session::{CURSOR_LOST, PlayerTx, Session};
 use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::players::Membership;
@@ -40,8 +40,8 @@ const REMOVED: &str = "the room's owner has taken your seat";
 const _: () = assert!(REMOVED.len() <= REMOVAL_TEXT_BYTES);
 
 /// What a transaction on the room that the player is in can use.
-pub(crate) struct Inside<'l> {
-    pub(crate) own: Own,
+pub(crate) struct RoomContext<'l> {
+    pub(crate) own: PlayerTx,
     pub(crate) player: PlayerRef,
     pub(crate) room: RoomRef,
     /// `None`: watching.
@@ -51,13 +51,13 @@ pub(crate) struct Inside<'l> {
     pub(crate) faults: &'l mut Vec<GameError>,
 }
 
-impl Inside<'_> {
+impl RoomContext<'_> {
     /// The player's seat.
     ///
     /// # Errors
     ///
     /// For who only watches.
-    pub(crate) fn must_have_seat(&self) -> Result<u8, Rejection> {
+    pub(crate) fn ensure_seat(&self) -> Result<u8, Rejection> {
         self.seat
             .ok_or_else(|| Rejection::new(RejectCode::Spectating, "you are only watching"))
     }
@@ -65,7 +65,7 @@ impl Inside<'_> {
 
 /// How a seat became free.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gone {
+pub(crate) enum LeaveReason {
     /// Its player has left, or its grace is over.
     Left,
     /// The room's owner has taken it.
@@ -79,12 +79,12 @@ pub(crate) enum Gone {
 /// The game unknown, its options or the number of seats not to its liking, no room record free, already in a room, or a server that
 /// is about to stop.
 pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) -> Result<(), Rejection> {
-    let Some((player, own)) = session.player().zip(session.own()) else {
+    let Some((player, own)) = session.player().zip(session.player_tx()) else {
         return Ok(());
     };
-    must_be_in_lobby(session)?;
+    ensure_in_lobby(session)?;
     let (memory, games) = (session.state.memory, session.state.games);
-    crate::lobby::match_play::must_not_drain(memory.header)?;
+    crate::lobby::match_play::ensure_not_draining(memory.header)?;
     let (game_index, game) = games.find(wish.game).ok_or_else(|| {
         Rejection::new(
             RejectCode::UnknownGame,
@@ -94,11 +94,11 @@ pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) 
     let name = RoomName::new(wish.name)
         .ok_or_else(|| Rejection::new(RejectCode::RoomNameInvalid, "the room's name is too long"))?;
     // The game says now, before anything is changed, whether it likes options and seats.
-    let (settings, first) = Settings::check(game, wish.settings)?;
+    let (settings, first) = CheckedSettings::check(game, wish.settings)?;
 
-    let invite_secret = fresh_secret()?;
+    let invite_secret = random_secret()?;
 
-    let room = take_room(session, player)?;
+    let room = allocate_room(session, player)?;
     let clean_player_name = session.name();
     let mut tx = session.state.attachment.begin(memory.rooms.at(room.index()));
     let record = tx.record();
@@ -121,20 +121,20 @@ pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) 
     tx.set(&record.name, name);
     tx.set(&record.seats[0], Seat::of(player, clean_player_name));
     record.log.reset(&mut tx);
-    record.forget_listeners();
+    record.reset_subscribers();
     if game.start_rule() == Start::AtOnce {
         let seats = tx.get(&record.capacity);
         write_state(&mut tx, &first.state, seats);
         tx.set(&record.phase, raw_phase(MatchPhase::Playing));
         crate::lobby::match_play::schedule_first_tick(&mut tx, game.ticks_per_second());
-        begin_turn(&mut tx, first.step.to_move);
+        start_turn_clock(&mut tx, first.step.to_move);
         if let Some(outcome) = first.step.outcome {
             crate::lobby::match_play::finish(&mut tx, outcome)?;
         }
     } else {
         tx.set(&record.phase, raw_phase(MatchPhase::Waiting));
     }
-    tx.set(&own.player.membership, Membership::in_room(room, Some(0)));
+    tx.set(&own.player.membership, Membership::change_room(room, Some(0)));
     tx.set(&own.player.log_cursor, record.log.head(&tx));
     let snapshot = snapshot(&tx, room, games, Some(0), &mut session.state.faults);
     own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
@@ -155,8 +155,8 @@ pub fn join_room(
     passcode: Option<&str>,
     watch: bool,
 ) -> Result<(), Rejection> {
-    let passcode = settings::bounded(passcode)?;
-    come_in(
+    let passcode = settings::check_passcode_length(passcode)?;
+    join(
         session,
         request,
         Some(RoomRef::from_id(room.0)),
@@ -176,18 +176,18 @@ pub fn join_room(
 }
 
 /// Takes a seat in a room, or a place to look on, unless `admit` refuses, which is told whether a seat is kept for the player.
-pub(crate) fn come_in(
+pub(crate) fn join(
     session: &mut Session<'_>,
     request: u32,
     room: Option<RoomRef>,
     watch: bool,
     admit: impl FnOnce(&RoomTx<'_>, RoomRef, bool) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
-    let Some((player, own)) = session.player().zip(session.own()) else {
+    let Some((player, own)) = session.player().zip(session.player_tx()) else {
         return Ok(());
     };
-    must_be_in_lobby(session)?;
-    give_up_opening(session)?;
+    ensure_in_lobby(session)?;
+    abandon_opening(session)?;
     let (games, name) = (session.state.games, session.name());
     let not_found = || Rejection::new(RejectCode::RoomNotFound, "there is no such room (any more)");
     let room = room.ok_or_else(not_found)?;
@@ -204,29 +204,29 @@ pub(crate) fn come_in(
     if !is_open(&tx, room) {
         return Err(not_found());
     }
-    let kept = seat_kept_for(&tx, player).filter(|_| !watch);
+    let kept = seat_reserved_for(&tx, player).filter(|_| !watch);
     admit(&tx, room, kept.is_some())?;
     if is_banned(&tx, player) {
         let text = "the owner of this room has sent you out";
         return Err(Rejection::new(RejectCode::Banned, text));
     }
-    if watch && !may_be_watched(&tx) {
+    if watch && !allows_spectators(&tx) {
         let text = "nobody may watch this room";
         return Err(Rejection::new(RejectCode::NoSpectators, text));
     }
     let seat = match kept {
         Some(seat) => Some(seat),
         None if watch => None,
-        None => Some(free_seat(&tx, games)?),
+        None => Some(first_free_seat(&tx, games)?),
     };
     let mut events = Events::begin(&mut tx);
     if let Some(number) = seat {
-        take_up(&mut tx, number);
+        claim_reservation(&mut tx, number);
         tx.set(&record.seats[usize::from(number)], Seat::of(player, name));
         tx.set(&record.taken, tx.get(&record.taken) | 1 << number);
         tx.set(&record.connected, tx.get(&record.connected) | 1 << number);
         tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));
-        events.tell_all(
+        events.push_to_all(
             &mut tx,
             RoomEvent::Joined {
                 seat: number,
@@ -237,8 +237,8 @@ pub(crate) fn come_in(
         tx.set(&record.spectators, tx.get(&record.spectators).saturating_add(1));
     }
     events.finish(&mut tx);
-    settle_owner(&mut tx)?;
-    tx.set(&own.player.membership, Membership::in_room(room, seat));
+    elect_owner(&mut tx)?;
+    tx.set(&own.player.membership, Membership::change_room(room, seat));
     tx.set(&own.player.log_cursor, record.log.head(&tx));
     let snapshot = snapshot(&tx, room, games, seat, &mut session.state.faults);
     own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
@@ -254,15 +254,15 @@ pub(crate) fn come_in(
 ///
 /// If the player is in none.
 pub fn leave_room(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
-    let left = in_room(session, |tx, inside| {
-        let Inside { own, room, .. } = *inside;
+    let left = change_room(session, |tx, context| {
+        let RoomContext { own, room, .. } = *context;
         vacate(
             tx,
-            inside.games,
-            (inside.outbox, inside.faults),
+            context.games,
+            (context.outbox, context.faults),
             room,
-            inside.player,
-            inside.seat,
+            context.player,
+            context.seat,
         )?;
         tx.set(&own.player.membership, Membership::LOBBY);
         tx.set(&own.player.log_cursor, 0);
@@ -270,7 +270,7 @@ pub fn leave_room(session: &mut Session<'_>, request: u32) -> Result<(), Rejecti
         Ok((tx.get(&tx.record().life) == RoomLife::CLOSING.raw()).then_some(room))
     })?;
     if let Some(closing) = left {
-        take_room_back(session.state, closing);
+        free_room(session.state, closing);
     }
     Ok(())
 }
@@ -280,14 +280,14 @@ pub fn leave_room(session: &mut Session<'_>, request: u32) -> Result<(), Rejecti
 /// # Errors
 ///
 /// If the player is in none (any more), or what `change` says.
-pub(crate) fn in_room<R>(
+pub(crate) fn change_room<R>(
     session: &mut Session<'_>,
-    change: impl FnOnce(&mut RoomTx<'_>, &mut Inside<'_>) -> Result<R, Rejection>,
+    change: impl FnOnce(&mut RoomTx<'_>, &mut RoomContext<'_>) -> Result<R, Rejection>,
 ) -> Result<R, Rejection> {
-    let (room, _) = must_be_in_room(session)?;
-    let result = look_in_room(session, |mut tx, inside| {
-        let result = change(&mut tx, inside)?;
-        inside.own.consume(&mut tx);
+    let (room, _) = current_room(session)?;
+    let result = with_room(session, |mut tx, context| {
+        let result = change(&mut tx, context)?;
+        context.own.consume(&mut tx);
         tx.commit()?;
         Ok(result)
     })?;
@@ -300,20 +300,23 @@ pub(crate) fn in_room<R>(
 /// # Errors
 ///
 /// If the player is in none (any more), or what `look` says.
-pub(crate) fn look_in_room<R>(
+pub(crate) fn with_room<R>(
     session: &mut Session<'_>,
-    look: impl FnOnce(RoomTx<'_>, &mut Inside<'_>) -> Result<R, Rejection>,
+    look: impl FnOnce(RoomTx<'_>, &mut RoomContext<'_>) -> Result<R, Rejection>,
 ) -> Result<R, Rejection> {
-    let (room, seat) = must_be_in_room(session)?;
-    let (player, own) = session.player().zip(session.own()).ok_or_else(not_in_room)?;
+    let (room, seat) = current_room(session)?;
+    let (player, own) = session
+        .player()
+        .zip(session.player_tx())
+        .ok_or_else(not_in_room)?;
     let lobby = &mut session.state;
     let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
     if !is_member(&tx, room, player, seat) {
         drop(tx);
-        notice_removal(session)?;
+        apply_kick(session)?;
         return Err(not_in_room());
     }
-    let mut inside = Inside {
+    let mut context = RoomContext {
         own,
         player,
         room,
@@ -322,7 +325,7 @@ pub(crate) fn look_in_room<R>(
         outbox: &mut lobby.outbox,
         faults: &mut lobby.faults,
     };
-    look(tx, &mut inside)
+    look(tx, &mut context)
 }
 
 /// The room that the player is in, and the seat unless watching. The seat may have been lost meanwhile.
@@ -330,16 +333,16 @@ pub(crate) fn look_in_room<R>(
 /// # Errors
 ///
 /// If the player is in none.
-pub(crate) fn must_be_in_room(session: &Session<'_>) -> Result<(RoomRef, Option<u8>), Rejection> {
+pub(crate) fn current_room(session: &Session<'_>) -> Result<(RoomRef, Option<u8>), Rejection> {
     session.membership().place().ok_or_else(not_in_room)
 }
 
-pub(crate) fn must_be_in_lobby(session: &mut Session<'_>) -> Result<(), Rejection> {
+pub(crate) fn ensure_in_lobby(session: &mut Session<'_>) -> Result<(), Rejection> {
     let is_in_room = || Rejection::new(RejectCode::AlreadyInRoom, "leave the room you are in first");
     if session.membership().place().is_none() {
         return Ok(());
     }
-    match look_in_room(session, |_, _| Ok(())) {
+    match with_room(session, |_, _| Ok(())) {
         Ok(()) => Err(is_in_room()),
         // The seat was lost, and the player was told.
         Err(Rejection {
@@ -355,8 +358,8 @@ pub(crate) fn must_be_in_lobby(session: &mut Session<'_>) -> Result<(), Rejectio
 /// # Errors
 ///
 /// A transaction that does not fit, which is a mistake of this program's.
-pub(crate) fn notice_removal(session: &mut Session<'_>) -> Result<(), Rejection> {
-    let Some((own, (room, _))) = session.own().zip(session.membership().place()) else {
+pub(crate) fn apply_kick(session: &mut Session<'_>) -> Result<(), Rejection> {
+    let Some((own, (room, _))) = session.player_tx().zip(session.membership().place()) else {
         return Ok(());
     };
     let mut tx = session.state.attachment.begin(own.player);
@@ -375,23 +378,23 @@ pub(crate) fn notice_removal(session: &mut Session<'_>) -> Result<(), Rejection>
 
 /// Gives back the room record that a predecessor was given and did not open: the player goes elsewhere, or the record would be
 /// nobody's for ever.
-fn give_up_opening(session: &mut Session<'_>) -> Result<(), Rejection> {
-    let Some((own, room)) = session.own().zip(session.membership().being_opened()) else {
+fn abandon_opening(session: &mut Session<'_>) -> Result<(), Rejection> {
+    let Some((own, room)) = session.player_tx().zip(session.membership().being_opened()) else {
         return Ok(());
     };
     let directory = session.state.memory.directory;
     let mut tx = session.state.attachment.begin(directory.record);
-    directory.take_room_back(&mut tx, room.index(), room.generation());
+    directory.free_room(&mut tx, room.index(), room.generation());
     tx.set(&own.player.membership, Membership::LOBBY);
     Ok(tx.commit()?)
 }
 
 /// A room record for this player to open. If a predecessor died between taking and opening, it is the same one.
-fn take_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef, Rejection> {
+fn allocate_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef, Rejection> {
     if let Some(room) = session.membership().being_opened() {
         return Ok(room);
     }
-    let (memory, own) = (session.state.memory, session.own());
+    let (memory, own) = (session.state.memory, session.player_tx());
     let mut tx = session.state.attachment.begin(memory.directory.record);
     let (index, generation) = memory
         .directory
@@ -407,10 +410,10 @@ fn take_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef, Re
 }
 
 /// Takes back the record of a room that has closed, if nobody has done so yet.
-pub(crate) fn take_room_back(state: &mut StateHandle, room: RoomRef) {
+pub(crate) fn free_room(state: &mut StateHandle, room: RoomRef) {
     let directory = state.memory.directory;
     let mut tx = state.attachment.begin(directory.record);
-    directory.take_room_back(&mut tx, room.index(), room.generation());
+    directory.free_room(&mut tx, room.index(), room.generation());
     tx.commit().expect("taking a room back fits the journal");
 }
 
@@ -431,7 +434,7 @@ pub(crate) fn vacate(
         if tx.get(&record.seats[usize::from(number)]).player != player {
             return Ok(());
         }
-        free(tx, games, (outbox, faults), number, Gone::Left)?;
+        vacate_seat(tx, games, (outbox, faults), number, LeaveReason::Left)?;
     } else {
         tx.set(&record.spectators, tx.get(&record.spectators).saturating_sub(1));
     }
@@ -442,12 +445,12 @@ pub(crate) fn vacate(
 }
 
 /// Frees a taken seat for good.
-pub(crate) fn free(
+pub(crate) fn vacate_seat(
     tx: &mut RoomTx<'_>,
     games: &Games,
     (outbox, faults): (&mut ErasedOutbox, &mut Vec<GameError>),
     number: u8,
-    how: Gone,
+    how: LeaveReason,
 ) -> Result<(), Rejection> {
     let record = tx.record();
     // The name stays, for those who are yet to be told that its bearer has left.
@@ -458,11 +461,11 @@ pub(crate) fn free(
     tx.set(&record.ready, tx.get(&record.ready) & !(1 << number));
     let mut events = Events::begin(tx);
     match how {
-        Gone::Left => events.tell_all(tx, RoomEvent::Left { seat: number })?,
-        Gone::Kicked => events.tell_of_kick(tx, number)?,
+        LeaveReason::Left => events.push_to_all(tx, RoomEvent::Left { seat: number })?,
+        LeaveReason::Kicked => events.push_kick(tx, number)?,
     }
     events.finish(tx);
-    settle_owner(tx)?;
+    elect_owner(tx)?;
     if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
         crate::lobby::match_play::player_left(tx, games, (outbox, faults), number)?;
     }
@@ -478,7 +481,7 @@ fn not_in_room() -> Rejection {
 /// # Errors
 ///
 /// None is free, or the match is under way.
-pub(crate) fn free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Rejection> {
+pub(crate) fn first_free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Rejection> {
     let record = tx.record();
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
     if playing && game_of(tx, games).start_rule() == Start::WhenSeatsReady {
@@ -495,7 +498,7 @@ pub(crate) fn free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Rejection>
 }
 
 /// A seed for a match, from the kernel: forked processes would draw the same from a generator of their own.
-pub(crate) fn fresh_seed() -> Result<u64, Rejection> {
+pub(crate) fn random_seed() -> Result<u64, Rejection> {
     getrandom::u64().map_err(|error| {
         Rejection::new(
             RejectCode::GameFailed,

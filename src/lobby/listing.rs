@@ -4,7 +4,7 @@ use crate::lobby::join_leave;
 use forkade_protocol::{Phase, RejectCode, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage};
 
 use crate::limits::ROOMS_PER_PAGE_MAX;
-use crate::lobby::join_leave::{NewRoom, free_seat};
+use crate::lobby::join_leave::{NewRoom, first_free_seat};
 use crate::lobby::room_view::summary;
 use crate::lobby::settings::is_unlisted;
 use crate::session::Session;
@@ -127,7 +127,7 @@ fn listed_room(state: &mut StateHandle, index: u32, filter: &RoomFilter) -> Opti
 
 /// Whether anybody, without a passcode, could take a seat.
 fn is_joinable(tx: &RoomTx<'_>, games: &Games) -> bool {
-    tx.get(&tx.record().passcode).set == 0 && free_seat(tx, games).is_ok()
+    tx.get(&tx.record().passcode).set == 0 && first_free_seat(tx, games).is_ok()
 }
 
 fn lost_the_race(code: RejectCode) -> bool {

@@ -7,7 +7,7 @@ use crate::state::buffers;
 
 /// Moves the player's mail to the output, as far as there is space. Says whether any moved.
 pub(crate) fn deliver_mail(session: &mut Session<'_>) -> Result<bool, Rejection> {
-    let (Some((player, _)), Some(own)) = (session.player, session.own()) else {
+    let (Some((player, _)), Some(own)) = (session.player, session.player_tx()) else {
         return Ok(false);
     };
     let space = session.output_space();

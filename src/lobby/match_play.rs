@@ -1,6 +1,6 @@
 //! Playing: ready, act, the passing of time, and the end of a match. All of it under the room's own lock.
 //!
-//! Game code runs inside the transaction and may fail or panic: then the transaction never happened, and the request is rejected.
+//! Game code runs context the transaction and may fail or panic: then the transaction never happened, and the request is rejected.
 
 use crate::lobby::join_leave;
 use crate::lobby::reservations;
@@ -8,8 +8,8 @@ use crate::lobby::turns;
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 
 use crate::lobby::delivery::Events;
-use crate::lobby::join_leave::fresh_seed;
-use crate::lobby::turns::{begin_turn, set_clock};
+use crate::lobby::join_leave::random_seed;
+use crate::lobby::turns::{start_turn_clock, update_turn_clock};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
@@ -19,7 +19,7 @@ use crate::state::layout::RoomRef;
 use crate::state::rooms::{
     RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state,
 };
-use crate::state::running_game::note_game;
+use crate::state::running_game::mark_game_running;
 use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use shmem::sys::clock::now_ms;
 
@@ -56,15 +56,15 @@ pub fn rematch(session: &mut Session<'_>) -> Result<(), Rejection> {
 ///
 /// In no room, only watching, no match, or the game refuses or fails.
 pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
-    join_leave::in_room(session, |tx, inside| {
-        let seat = inside.must_have_seat()?;
+    join_leave::change_room(session, |tx, context| {
+        let seat = context.ensure_seat()?;
         if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
             return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
         }
         call_game(
             tx,
-            inside.games,
-            inside.outbox,
+            context.games,
+            context.outbox,
             Some(seat),
             |game, state, out, next| game.act(state, seat, action, out, next),
         )?
@@ -76,24 +76,24 @@ fn set_ready(
     ready: bool,
     allowed: impl FnOnce(MatchPhase) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
-    let seed = fresh_seed()?;
-    let (header, paid) = (session.state.memory.header, session.pay_for_request());
-    join_leave::in_room(session, |tx, inside| {
-        let (record, seat) = (tx.record(), inside.must_have_seat()?);
+    let seed = random_seed()?;
+    let (header, paid) = (session.state.memory.header, session.charge_request());
+    join_leave::change_room(session, |tx, context| {
+        let (record, seat) = (tx.record(), context.ensure_seat()?);
         allowed(phase_of(tx.get(&record.phase)))?;
         if ready {
-            must_not_drain(header)?;
+            ensure_not_draining(header)?;
         }
         let (bits, bit) = (tx.get(&record.ready), 1 << seat);
         // Who becomes ready has taken it back before, which had its price, or has played a match since.
         if !ready || bits & bit != 0 {
-            paid?.enter(tx, &inside.own.player.requests_paid_until_us);
+            paid?.enter(tx, &context.own.player.requests_paid_until_us);
         }
         tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
         let mut events = Events::begin(tx);
-        events.tell_all(tx, RoomEvent::Ready { seat, ready })?;
+        events.push_to_all(tx, RoomEvent::Ready { seat, ready })?;
         events.finish(tx);
-        start_if_all_are_ready(tx, inside.games, seed)
+        start_if_all_are_ready(tx, context.games, seed)
     })
 }
 
@@ -102,9 +102,9 @@ fn set_ready(
 /// # Errors
 ///
 /// If the game fails: the match is then over, abandoned.
-pub fn pass_time(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-    let ended = reservations::end_reservations(state, index, now_ms)?;
-    let timed_out = turns::end_turn(state, index, now_ms)?;
+pub fn run_room_timers(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+    let ended = reservations::expire_reservations(state, index, now_ms)?;
+    let timed_out = turns::run_turn_timer(state, index, now_ms)?;
     Ok(tick(state, index, now_ms)? || timed_out || ended)
 }
 
@@ -123,7 +123,7 @@ pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Re
         return Ok(false);
     }
     let room = RoomRef::new(index, tx.get(&record.generation));
-    let noted = note_game(state.memory, state.notes_games, room);
+    let noted = mark_game_running(state.memory, state.tracks_running_game, room);
     let ticked = call_game(
         &mut tx,
         state.games,
@@ -204,7 +204,7 @@ fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Resu
     tx.set(&record.phase, raw_phase(MatchPhase::Playing));
     tx.set(&record.ready, 0);
     schedule_first_tick(tx, game.ticks_per_second());
-    begin_turn(tx, step.to_move);
+    start_turn_clock(tx, step.to_move);
     let mut events = Events::begin(tx);
     events.start_match(tx)?;
     events.finish(tx);
@@ -239,12 +239,12 @@ fn apply(
     write_state(tx, &next[..step.state_bytes], seats);
     let mut events = Events::begin(tx);
     for (audience, data) in outbox.iter() {
-        events.tell_of_game(tx, audience, data)?;
+        events.push_game_event(tx, audience, data)?;
     }
     events.finish(tx);
     match step.outcome.clone() {
         Some(outcome) => finish(tx, outcome),
-        None => set_clock(tx, step.to_move, mover),
+        None => update_turn_clock(tx, step.to_move, mover),
     }
 }
 
@@ -253,7 +253,7 @@ fn apply(
 /// # Errors
 ///
 /// [`RejectCode::Draining`].
-pub(crate) fn must_not_drain(header: &Header) -> Result<(), Rejection> {
+pub(crate) fn ensure_not_draining(header: &Header) -> Result<(), Rejection> {
     if !header.is_draining() {
         return Ok(());
     }
@@ -266,9 +266,9 @@ pub(crate) fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Reject
     tx.set(&record.phase, raw_phase(MatchPhase::Finished));
     tx.set(&record.ready, 0);
     tx.set(&record.next_tick_at_ms, u64::MAX);
-    begin_turn(tx, None);
+    start_turn_clock(tx, None);
     let mut events = Events::begin(tx);
-    events.tell_all(tx, RoomEvent::Finished { outcome })?;
+    events.push_to_all(tx, RoomEvent::Finished { outcome })?;
     events.finish(tx);
     Ok(())
 }

@@ -6,7 +6,7 @@ use forkade_protocol::{RejectCode, RoomEvent};
 
 use crate::limits::BANS_PER_ROOM_MAX;
 use crate::lobby::delivery::Events;
-use crate::lobby::join_leave::{Gone, Inside, free};
+use crate::lobby::join_leave::{LeaveReason, RoomContext, vacate_seat};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::layout::PlayerRef;
@@ -24,16 +24,16 @@ pub(crate) const NO_BANS: Bans = [PlayerRef::NONE; BANS_PER_ROOM_MAX];
 ///
 /// In no room, not the owner, nobody else in that seat, or another than the owner has seen there.
 pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
-    join_leave::in_room(session, |tx, inside| {
-        inside.must_own(tx)?;
-        let Seat { player, .. } = other_in_seat(tx, inside, seat, name)?;
+    join_leave::change_room(session, |tx, context| {
+        context.ensure_owner(tx)?;
+        let Seat { player, .. } = other_in_seat(tx, context, seat, name)?;
         ban(tx, player);
-        free(
+        vacate_seat(
             tx,
-            inside.games,
-            (inside.outbox, inside.faults),
+            context.games,
+            (context.outbox, context.faults),
             seat,
-            Gone::Kicked,
+            LeaveReason::Kicked,
         )
     })
 }
@@ -43,21 +43,21 @@ pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result
 /// # Errors
 ///
 /// In no room, not the owner, nobody else in that seat, or another than the owner has seen there.
-pub fn hand_over(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
-    join_leave::in_room(session, |tx, inside| {
-        inside.must_own(tx)?;
-        other_in_seat(tx, inside, seat, name)?;
-        make_owner(tx, seat)
+pub fn transfer_ownership(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
+    join_leave::change_room(session, |tx, context| {
+        context.ensure_owner(tx)?;
+        other_in_seat(tx, context, seat, name)?;
+        set_owner(tx, seat)
     })
 }
 
-impl Inside<'_> {
+impl RoomContext<'_> {
     /// Only for the room's owner.
     ///
     /// # Errors
     ///
     /// For anybody else.
-    pub(crate) fn must_own(&self, tx: &RoomTx<'_>) -> Result<u8, Rejection> {
+    pub(crate) fn ensure_owner(&self, tx: &RoomTx<'_>) -> Result<u8, Rejection> {
         self.seat
             .filter(|seat| owner_of(tx) == Some(*seat))
             .ok_or_else(|| Rejection::new(RejectCode::NotOwner, "only the room's owner may do this"))
@@ -70,7 +70,7 @@ pub(crate) fn owner_of(tx: &RoomTx<'_>) -> Option<u8> {
 }
 
 /// Sees to it that the room has an owner if anybody has a seat: the lowest, of those with a connection before all others.
-pub(crate) fn settle_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
+pub(crate) fn elect_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
     let record = tx.record();
     let (taken, connected) = (tx.get(&record.taken), tx.get(&record.connected));
     if owner_of(tx).is_some_and(|seat| taken >> seat & 1 != 0) {
@@ -85,7 +85,7 @@ pub(crate) fn settle_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
         tx.set(&record.owner, NONE);
         return Ok(());
     }
-    make_owner(tx, u8::try_from(candidates.trailing_zeros()).expect("few seats"))
+    set_owner(tx, u8::try_from(candidates.trailing_zeros()).expect("few seats"))
 }
 
 /// Whether the owner has sent this player out.
@@ -93,10 +93,10 @@ pub(crate) fn is_banned(tx: &RoomTx<'_>, player: PlayerRef) -> bool {
     tx.get(&tx.record().bans).contains(&player)
 }
 
-fn make_owner(tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
+fn set_owner(tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
     tx.set(&tx.record().owner, u32::from(seat));
     let mut events = Events::begin(tx);
-    events.tell_all(tx, RoomEvent::Owner { seat })?;
+    events.push_to_all(tx, RoomEvent::Owner { seat })?;
     events.finish(tx);
     Ok(())
 }
@@ -110,7 +110,7 @@ fn ban(tx: &mut RoomTx<'_>, player: PlayerRef) {
 }
 
 /// The player may come in again.
-pub(crate) fn pardon(tx: &mut RoomTx<'_>, player: PlayerRef) {
+pub(crate) fn unban(tx: &mut RoomTx<'_>, player: PlayerRef) {
     let record = tx.record();
     let bans = tx.get(&record.bans);
     if bans.contains(&player) {
@@ -122,9 +122,14 @@ pub(crate) fn pardon(tx: &mut RoomTx<'_>, player: PlayerRef) {
 
 /// Who sits there, under the name by which the owner knows them: a seat may change hands while a request is on its way, but a name
 /// belongs to one player at a time, and in a room it stays the same.
-fn other_in_seat(tx: &RoomTx<'_>, inside: &Inside<'_>, seat: u8, name: &str) -> Result<Seat, Rejection> {
+fn other_in_seat(
+    tx: &RoomTx<'_>,
+    context: &RoomContext<'_>,
+    seat: u8,
+    name: &str,
+) -> Result<Seat, Rejection> {
     let reject = |text| Err(Rejection::new(RejectCode::NoSuchSeat, text));
-    if inside.seat == Some(seat) {
+    if context.seat == Some(seat) {
         return reject("that is your own seat");
     }
     match tx.record().seats.get(usize::from(seat)).map(|cell| tx.get(cell)) {

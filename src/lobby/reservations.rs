@@ -5,7 +5,7 @@
 //! its time begins anew.
 
 use crate::lobby::join_leave;
-use crate::state::rooms::kept_seats;
+use crate::state::rooms::seats_in;
 use std::sync::atomic::Ordering;
 
 use forkade_protocol::{RejectCode, Reservation, RoomEvent, RoomId, ServerMessage, text};
@@ -13,9 +13,9 @@ use forkade_protocol::{RejectCode, Reservation, RoomEvent, RoomId, ServerMessage
 use crate::limits::INVITED_BYTES_MAX;
 use crate::lobby::delivery::Events;
 use crate::lobby::invites::code_of;
-use crate::lobby::join_leave::{Inside, free_seat};
-use crate::lobby::ownership::pardon;
-use crate::lobby::turns::time_left;
+use crate::lobby::join_leave::{RoomContext, first_free_seat};
+use crate::lobby::ownership::unban;
+use crate::lobby::turns::remaining_ms;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::directory::Name;
@@ -31,8 +31,8 @@ use shmem::sys::clock::now_ms;
 /// In no room, not the owner, nobody has the name or has a seat here already, no seat is free, the match under way, or the
 /// player's mailbox is full.
 pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
-    join_leave::look_in_room(session, |tx, inside| inside.must_own(&tx))?;
-    let paid = session.pay_for_line()?;
+    join_leave::with_room(session, |tx, context| context.ensure_owner(&tx))?;
+    let paid = session.charge_line()?;
     let player = find_addressee(session.state, name)?;
     let lasts_ms = session
         .state
@@ -40,17 +40,19 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
         .header
         .seat_reservation_ms
         .load(Ordering::Relaxed);
-    let (room, (invited, kept_until_ms)) = join_leave::look_in_room(session, |mut tx, inside| {
-        inside.must_own(&tx)?;
-        let kept_until_ms =
-            seat_kept_for(&tx, player.0).map(|seat| tx.get(&tx.record().kept_until_ms[usize::from(seat)]));
-        let invited = keep(&mut tx, inside, player, lasts_ms)?;
+    let (room, (invited, kept_until_ms)) = join_leave::with_room(session, |mut tx, context| {
+        context.ensure_owner(&tx)?;
+        let kept_until_ms = seat_reserved_for(&tx, player.0)
+            .map(|seat| tx.get(&tx.record().kept_until_ms[usize::from(seat)]));
+        let invited = reserve_seat(&mut tx, context, player, lasts_ms)?;
         tx.commit()?;
-        Ok((inside.room, (invited, kept_until_ms)))
+        Ok((context.room, (invited, kept_until_ms)))
     })?;
     session.doorbells.push(room.index());
 
-    let Some(own) = session.own() else { return Ok(()) };
+    let Some(own) = session.player_tx() else {
+        return Ok(());
+    };
     let memory = session.state.memory;
     let mut tx = session.state.attachment.begin(memory.directory.record);
     match memory.post(&mut tx, player.0, &invited) {
@@ -64,16 +66,16 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
         // Others filled the mailbox meanwhile, or the player has left.
         Err(error) => {
             drop(tx);
-            withdraw(session.state, room, player.0, kept_until_ms)?;
+            cancel_reservation(session.state, room, player.0, kept_until_ms)?;
             Err(error.into())
         }
     }
 }
 
 /// Keeps a seat for the player, who is no member of the room. Gives what the player is to be told.
-fn keep(
+fn reserve_seat(
     tx: &mut RoomTx<'_>,
-    inside: &Inside<'_>,
+    context: &RoomContext<'_>,
     (player, name): (PlayerRef, Name),
     lasts_ms: u64,
 ) -> Result<ServerMessage, Rejection> {
@@ -85,27 +87,27 @@ fn keep(
             "that player has a seat here already",
         ));
     }
-    let seat = match seat_kept_for(tx, player) {
+    let seat = match seat_reserved_for(tx, player) {
         Some(seat) => seat,
-        None => free_seat(tx, inside.games)?,
+        None => first_free_seat(tx, context.games)?,
     };
-    pardon(tx, player);
+    unban(tx, player);
     tx.set(&record.reserved, tx.get(&record.reserved) | 1 << seat);
     tx.set(&record.kept_for[usize::from(seat)], Seat::of(player, name));
     tx.set(&record.kept_until_ms[usize::from(seat)], now_ms() + lasts_ms);
     let mut events = Events::begin(tx);
     let name = name.as_str().to_owned();
-    events.tell_all(tx, RoomEvent::Reserved { seat, name })?;
+    events.push_to_all(tx, RoomEvent::Reserved { seat, name })?;
     events.finish(tx);
-    let owner = inside
+    let owner = context
         .seat
         .map(|seat| tx.get(&record.seats[usize::from(seat)]).name);
     Ok(ServerMessage::Invited {
-        room: RoomId(inside.room.to_id()),
-        game: game_of(tx, inside.games).name().to_owned(),
+        room: RoomId(context.room.to_id()),
+        game: game_of(tx, context.games).name().to_owned(),
         name: tx.get(&record.name).as_str().to_owned(),
         from: owner.map_or_else(String::new, |name| name.as_str().to_owned()),
-        code: code_of(tx, inside.room).to_string(),
+        code: code_of(tx, context.room).to_string(),
         seconds: u16::try_from(lasts_ms.div_ceil(1000)).unwrap_or(u16::MAX),
     })
 }
@@ -121,13 +123,13 @@ fn find_addressee(state: &mut StateHandle, name: &str) -> Result<(PlayerRef, Nam
     let directory = state.memory.directory;
     let tx = state.attachment.begin(directory.record);
     let player = directory.find_name(&tx, &cleaned).ok_or_else(unknown)?;
-    state.memory.must_have_space(&tx, player, INVITED_BYTES_MAX)?;
+    state.memory.check_mailbox_space(&tx, player, INVITED_BYTES_MAX)?;
     let name = tx.get(&directory.identities.at(player.index()).name);
     Ok((player, name))
 }
 
 /// The seat is kept for the player no longer than it was before: not at all, if it was not.
-fn withdraw(
+fn cancel_reservation(
     state: &mut StateHandle,
     room: RoomRef,
     player: PlayerRef,
@@ -135,11 +137,11 @@ fn withdraw(
 ) -> Result<(), Rejection> {
     let mut tx = state.attachment.begin(state.memory.rooms.at(room.index()));
     if is_open(&tx, room)
-        && let Some(seat) = seat_kept_for(&tx, player)
+        && let Some(seat) = seat_reserved_for(&tx, player)
     {
         match kept_until_ms {
             Some(until_ms) => tx.set(&tx.record().kept_until_ms[usize::from(seat)], until_ms),
-            None => give_up(&mut tx, 1 << seat)?,
+            None => release_reservations(&mut tx, 1 << seat)?,
         }
     }
     Ok(tx.commit()?)
@@ -150,59 +152,63 @@ fn withdraw(
 /// # Errors
 ///
 /// Events that do not fit, which is a mistake of this program's.
-pub(crate) fn end_reservations(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+pub(crate) fn expire_reservations(
+    state: &mut StateHandle,
+    index: u32,
+    now_ms: u64,
+) -> Result<bool, Rejection> {
     let mut tx = state.attachment.begin(state.memory.rooms.at(index));
     let record = tx.record();
     if tx.get(&record.life) != RoomLife::OPEN.raw() {
         return Ok(false);
     }
-    let over = kept_seats(tx.get(&record.reserved))
+    let over = seats_in(tx.get(&record.reserved))
         .filter(|seat| tx.get(&record.kept_until_ms[usize::from(*seat)]) <= now_ms)
         .fold(0, |over, seat| over | 1 << seat);
     if over == 0 {
         return Ok(false);
     }
-    give_up(&mut tx, over)?;
+    release_reservations(&mut tx, over)?;
     tx.commit()?;
     Ok(true)
 }
 
 /// The seat that is kept for the player, if one is.
-pub(crate) fn seat_kept_for(tx: &RoomTx<'_>, player: PlayerRef) -> Option<u8> {
+pub(crate) fn seat_reserved_for(tx: &RoomTx<'_>, player: PlayerRef) -> Option<u8> {
     let record = tx.record();
-    kept_seats(tx.get(&record.reserved))
+    seats_in(tx.get(&record.reserved))
         .find(|seat| tx.get(&record.kept_for[usize::from(*seat)]).player == player)
 }
 
 /// Whoever it was kept for has come, and sits there.
-pub(crate) fn take_up(tx: &mut RoomTx<'_>, seat: u8) {
+pub(crate) fn claim_reservation(tx: &mut RoomTx<'_>, seat: u8) {
     let record = tx.record();
     tx.set(&record.reserved, tx.get(&record.reserved) & !(1 << seat));
 }
 
 /// These seats are kept no longer, and all are told.
-pub(crate) fn give_up(tx: &mut RoomTx<'_>, seats: u64) -> Result<(), Rejection> {
+pub(crate) fn release_reservations(tx: &mut RoomTx<'_>, seats: u64) -> Result<(), Rejection> {
     let record = tx.record();
     tx.set(&record.reserved, tx.get(&record.reserved) & !seats);
     let mut events = Events::begin(tx);
-    for seat in kept_seats(seats) {
-        events.tell_all(tx, RoomEvent::ReservationOver { seat })?;
+    for seat in seats_in(seats) {
+        events.push_to_all(tx, RoomEvent::ReservationOver { seat })?;
     }
     events.finish(tx);
     Ok(())
 }
 
-/// The room's reservations, as its members are shown them.
+/// The room's reservations, as its members are published them.
 pub(crate) fn reservations(tx: &RoomTx<'_>) -> Vec<Reservation> {
     let (record, now_ms) = (tx.record(), now_ms());
-    let shown = |seat: u8| Reservation {
+    let published = |seat: u8| Reservation {
         seat,
         name: tx
             .get(&record.kept_for[usize::from(seat)])
             .name
             .as_str()
             .to_owned(),
-        milliseconds: time_left(tx.get(&record.kept_until_ms[usize::from(seat)]), now_ms),
+        milliseconds: remaining_ms(tx.get(&record.kept_until_ms[usize::from(seat)]), now_ms),
     };
-    kept_seats(tx.get(&record.reserved)).map(shown).collect()
+    seats_in(tx.get(&record.reserved)).map(published).collect()
 }

@@ -3,7 +3,7 @@
 use crate::lobby::join_leave;
 use forkade_protocol::ServerMessage;
 
-use crate::lobby::join_leave::Inside;
+use crate::lobby::join_leave::RoomContext;
 use crate::lobby::room_view::snapshot;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
@@ -15,16 +15,16 @@ use crate::session::rejection::Rejection;
 ///
 /// If the player is in no room, or no longer has the seat.
 pub fn look(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
-    join_leave::look_in_room(session, |mut tx, inside| {
-        let Inside {
+    join_leave::with_room(session, |mut tx, context| {
+        let RoomContext {
             own,
             room,
             seat,
             games,
             ..
-        } = *inside;
+        } = *context;
         // Who has lost the seat does not get here, and does not see what whoever has it now may see.
-        let snapshot = snapshot(&tx, room, games, seat, inside.faults);
+        let snapshot = snapshot(&tx, room, games, seat, context.faults);
         own.reply(&mut tx, &ServerMessage::Picture { request, snapshot });
         own.consume(&mut tx);
         Ok(tx.commit()?)

@@ -6,7 +6,7 @@ use crate::limits::GAME_VIEW_BYTES_MAX;
 use crate::lobby::ownership::owner_of;
 use crate::lobby::reservations::reservations;
 use crate::lobby::settings::rules;
-use crate::lobby::turns::turn;
+use crate::lobby::turns::current_turn;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, game_of, occupants, phase_of, read_state};
 use forkade_games::{GameError, Games, Viewer};
@@ -48,7 +48,7 @@ pub fn snapshot(
         owner: owner_of(tx),
         rules: rules(tx),
         reservations: reservations(tx),
-        turn: turn(tx),
+        turn: current_turn(tx),
     }
 }
 

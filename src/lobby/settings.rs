@@ -5,8 +5,8 @@ use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomRules, Ro
 
 use crate::limits::{GAME_OPTIONS_BYTES_MAX, PASSCODE_BYTES_MAX, SEATS_MAX, TURN_SECONDS_MAX};
 use crate::lobby::delivery::Events;
-use crate::lobby::join_leave::fresh_seed;
-use crate::lobby::reservations::give_up;
+use crate::lobby::join_leave::random_seed;
+use crate::lobby::reservations::release_reservations;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
@@ -18,8 +18,8 @@ const UNLISTED: u32 = 1;
 /// In a room's `flags`: nobody may watch.
 const NO_SPECTATORS: u32 = 2;
 
-/// Settings that the server and the game allow, as a room's record keeps them.
-pub(crate) struct Settings {
+/// CheckedSettings that the server and the game allow, as a room's record keeps them.
+pub(crate) struct CheckedSettings {
     seats: u8,
     options: RoomOptions,
     passcode: Passcode,
@@ -28,13 +28,13 @@ pub(crate) struct Settings {
 }
 
 /// A match as it would begin with certain settings.
-pub(crate) struct FirstStep {
+pub(crate) struct InitialState {
     /// The encoded state.
     pub(crate) state: Vec<u8>,
     pub(crate) step: Step,
 }
 
-impl Settings {
+impl CheckedSettings {
     /// Checks settings for a room of `game`, which itself says whether it likes options and seats: it begins a match with them.
     ///
     /// Hashes the passcode, so no lock should be held.
@@ -42,7 +42,7 @@ impl Settings {
     /// # Errors
     ///
     /// Too many seats, too long options or passcode, a turn clock that cannot be, or what the game does not like.
-    pub(crate) fn check(game: &dyn AnyGame, wish: &RoomSettings) -> Result<(Self, FirstStep), Rejection> {
+    pub(crate) fn check(game: &dyn AnyGame, wish: &RoomSettings) -> Result<(Self, InitialState), Rejection> {
         let seats = match wish.seats {
             0 => (*game.seats().end()).min(SEATS_MAX),
             seats if seats > SEATS_MAX => {
@@ -55,16 +55,16 @@ impl Settings {
             let text = format!("options have at most {GAME_OPTIONS_BYTES_MAX} bytes");
             Rejection::new(RejectCode::BadOptions, text)
         })?;
-        let passcode = bounded(wish.passcode.as_deref())?;
+        let passcode = check_passcode_length(wish.passcode.as_deref())?;
         if wish.turn_seconds > TURN_SECONDS_MAX {
             let text = format!("a turn may be given at most {TURN_SECONDS_MAX} seconds");
             return Err(Rejection::new(RejectCode::BadSettings, text));
         }
-        let seed = fresh_seed()?;
+        let seed = random_seed()?;
         let first = buffers::with_state(|state| {
             let step = game.start(&wish.options, seats, seed, state)?;
             let state = state[..step.state_bytes].to_vec();
-            Ok::<_, GameError>(FirstStep { state, step })
+            Ok::<_, GameError>(InitialState { state, step })
         })?;
         if wish.turn_seconds > 0 && first.step.to_move.is_none() {
             let text = "this game does not say whose turn it is, so turns have no end";
@@ -107,18 +107,18 @@ impl Settings {
 /// In no room, not the owner, settings that cannot be, or a match under way that they would change.
 pub fn configure(session: &mut Session<'_>, wish: &RoomSettings) -> Result<(), Rejection> {
     // The passcode is hashed and the game asked without the lock; a room's game never changes.
-    let game = join_leave::look_in_room(session, |tx, inside| {
-        inside.must_own(&tx)?;
-        Ok(game_of(&tx, inside.games))
+    let game = join_leave::with_room(session, |tx, context| {
+        context.ensure_owner(&tx)?;
+        Ok(game_of(&tx, context.games))
     })?;
-    let (settings, _) = Settings::check(game, wish)?;
-    join_leave::in_room(session, |tx, inside| {
-        inside.must_own(tx)?;
+    let (settings, _) = CheckedSettings::check(game, wish)?;
+    join_leave::change_room(session, |tx, context| {
+        context.ensure_owner(tx)?;
         apply(tx, &settings)
     })
 }
 
-fn apply(tx: &mut RoomTx<'_>, settings: &Settings) -> Result<(), Rejection> {
+fn apply(tx: &mut RoomTx<'_>, settings: &CheckedSettings) -> Result<(), Rejection> {
     let record = tx.record();
     if phase_of(tx.get(&record.phase)) == MatchPhase::Playing && !settings.leave_the_match_alone(tx) {
         let text = "while a match is being played, seats, options and turn clock must stay as they are";
@@ -132,10 +132,10 @@ fn apply(tx: &mut RoomTx<'_>, settings: &Settings) -> Result<(), Rejection> {
     settings.enter(tx);
     tx.set(&record.ready, 0);
     let beyond = tx.get(&record.reserved) >> settings.seats << settings.seats;
-    give_up(tx, beyond)?;
+    release_reservations(tx, beyond)?;
     let mut events = Events::begin(tx);
     let rules = rules(tx);
-    events.tell_all(tx, RoomEvent::Configured { rules })?;
+    events.push_to_all(tx, RoomEvent::Configured { rules })?;
     events.finish(tx);
     Ok(())
 }
@@ -148,7 +148,7 @@ pub(crate) fn rules(tx: &RoomTx<'_>) -> RoomRules {
         passcode: tx.get(&record.passcode).set != 0,
         options: tx.get(&record.options).as_slice().to_vec(),
         unlisted: is_unlisted(tx),
-        no_spectators: !may_be_watched(tx),
+        no_spectators: !allows_spectators(tx),
         turn_seconds: u16::try_from(tx.get(&record.turn_seconds)).unwrap_or(u16::MAX),
     }
 }
@@ -159,12 +159,12 @@ pub(crate) fn is_unlisted(tx: &RoomTx<'_>) -> bool {
 }
 
 /// Whether one may watch the room.
-pub(crate) fn may_be_watched(tx: &RoomTx<'_>) -> bool {
+pub(crate) fn allows_spectators(tx: &RoomTx<'_>) -> bool {
     tx.get(&tx.record().flags) & NO_SPECTATORS == 0
 }
 
 /// A passcode that is short enough to be looked at: hashing takes its time.
-pub(crate) fn bounded(passcode: Option<&str>) -> Result<Option<&str>, Rejection> {
+pub(crate) fn check_passcode_length(passcode: Option<&str>) -> Result<Option<&str>, Rejection> {
     if passcode.is_some_and(|passcode| passcode.len() > PASSCODE_BYTES_MAX) {
         let text = format!("a passcode has at most {PASSCODE_BYTES_MAX} bytes");
         return Err(Rejection::new(RejectCode::WrongPasscode, text));

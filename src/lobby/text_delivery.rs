@@ -4,7 +4,7 @@ use forkade_protocol::Phase as MatchPhase;
 use forkade_protocol::{RoomEvent, ServerMessage, codec};
 
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX};
-use crate::lobby::delivery::{BATCH_MAX, Entry, Pause, read_entry};
+use crate::lobby::delivery::{BATCH_MAX, DeliveryStop, Entry, read_entry};
 use crate::lobby::room_view::view_for;
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, Session};
@@ -16,21 +16,21 @@ use forkade_text::render::RenderContext;
 
 /// Puts what has happened in the room into words, with a picture if the game has changed. Under the room's lock: who sits where
 /// is told by names, and the picture belongs to the last event that is told.
-pub(crate) fn tell_events(
+pub(crate) fn deliver_as_text(
     session: &mut Session<'_>,
     room: RoomRef,
     cursor: u64,
     seat: Option<u8>,
-) -> Result<Pause, Rejection> {
+) -> Result<DeliveryStop, Rejection> {
     let record = session.state.memory.rooms.at(room.index());
     if cursor == CURSOR_LOST {
-        return Ok(Pause::Lost);
+        return Ok(DeliveryStop::Lost);
     }
     if record.log.ends_at(cursor) {
-        return Ok(Pause::Idle);
+        return Ok(DeliveryStop::Idle);
     }
-    let Some((player, own)) = session.player().zip(session.own()) else {
-        return Ok(Pause::Idle);
+    let Some((player, own)) = session.player().zip(session.player_tx()) else {
+        return Ok(DeliveryStop::Idle);
     };
     let space_end = session.output_space() + session.state.attachment.read_own(&own.player.output_head);
     let (games, faults) = (session.state.games, &mut session.state.faults);
@@ -56,10 +56,10 @@ pub(crate) fn tell_events(
     let pause = loop {
         // What is told of one event, the picture, and the prompt.
         if space_end - output.head() < 2 * FRAME_TOTAL_BYTES_MAX as u64 {
-            break Pause::Idle;
+            break DeliveryStop::Idle;
         }
         if entries == BATCH_MAX {
-            break Pause::Batch;
+            break DeliveryStop::Batch;
         }
         entries += 1;
         let read = buffers::with_frame(|frame| match read_entry(record, next_cursor, seat, frame) {
@@ -80,7 +80,7 @@ pub(crate) fn tell_events(
             let picture = picture(&tx, games, seat, faults);
             output.say(&mut tx, &picture);
         }
-        // Of a game in real time, which changes all the time, the picture is shown by `look` alone.
+        // Of a game in real time, which changes all the time, the picture is published by `look` alone.
         has_changed |= is_there && matches!(event, RoomEvent::Game { .. }) && game.ticks_per_second() == 0;
         let told = context.event(&event).unwrap_or_else(|fault| {
             faults.push(fault);

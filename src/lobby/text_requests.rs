@@ -23,10 +23,10 @@ const IDENTITIES_PER_LOOK: u32 = 64;
 ///
 /// In a room, where the others know the player by the old one; or the name taken.
 pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
-    let Some((player, own)) = session.player().zip(session.own()) else {
+    let Some((player, own)) = session.player().zip(session.player_tx()) else {
         return Ok(());
     };
-    join_leave::must_be_in_lobby(session)?;
+    join_leave::ensure_in_lobby(session)?;
     let directory = session.state.memory.directory;
     let mut tx = session.state.attachment.begin(directory.record);
     let holder = directory.find_name(&tx, name.as_str());
@@ -46,7 +46,7 @@ pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
 /// # Errors
 ///
 /// A transaction that does not fit, which is a mistake of this program's.
-pub fn look_around(session: &mut Session<'_>) -> Result<(), Rejection> {
+pub fn describe_lobby(session: &mut Session<'_>) -> Result<(), Rejection> {
     let head = session.state.memory.directory.record;
     let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let (players, rooms) = (count(&head.players_published), count(&head.rooms_published));
@@ -63,13 +63,13 @@ pub fn look_around(session: &mut Session<'_>) -> Result<(), Rejection> {
 ///
 /// A transaction that does not fit, which is a mistake of this program's.
 pub fn who(session: &mut Session<'_>) -> Result<(), Rejection> {
-    let (names, more) = names_of_players(session.state);
+    let (names, more) = online_names(session.state);
     let more = if more { " and more" } else { "" };
     session.say(&format!("Here are {}{more}.\n", names.join(", ")))
 }
 
 /// The room that people mean by a number: the one that is open in that place now, or any by its id.
-pub fn room_meant(session: &Session<'_>, number: u64) -> RoomId {
+pub fn room_by_number(session: &Session<'_>, number: u64) -> RoomId {
     let index = number.checked_sub(1).and_then(|index| u32::try_from(index).ok());
     let record = index.and_then(|index| Some((index, session.state.memory.rooms.get(index)?)));
     let open = record.and_then(|(index, record)| Some(RoomRef::new(index, record.open_generation()?)));
@@ -77,7 +77,7 @@ pub fn room_meant(session: &Session<'_>, number: u64) -> RoomId {
 }
 
 /// The room behind whose number a list is to begin.
-pub fn room_before(_session: &Session<'_>, number: u64) -> RoomId {
+pub fn list_cursor_before(_session: &Session<'_>, number: u64) -> RoomId {
     match u32::try_from(number) {
         Ok(number) => RoomId(u64::from(number.saturating_sub(1))),
         Err(_) => RoomId(number),
@@ -89,8 +89,8 @@ pub fn room_before(_session: &Session<'_>, number: u64) -> RoomId {
 /// # Errors
 ///
 /// In no room, or words that mean no action.
-pub fn action_of(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
-    let game = join_leave::look_in_room(session, |tx, inside| Ok(game_of(&tx, inside.games)))?;
+pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
+    let game = join_leave::with_room(session, |tx, context| Ok(game_of(&tx, context.games)))?;
     Ok(game.parse_action(text)?)
 }
 
@@ -99,20 +99,20 @@ pub fn action_of(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejec
 /// # Errors
 ///
 /// In no room.
-pub fn room_now(session: &mut Session<'_>) -> Result<Snapshot, Rejection> {
-    join_leave::look_in_room(session, |tx, inside| {
+pub fn current_snapshot(session: &mut Session<'_>) -> Result<Snapshot, Rejection> {
+    join_leave::with_room(session, |tx, context| {
         Ok(snapshot(
             &tx,
-            inside.room,
-            inside.games,
-            inside.seat,
-            inside.faults,
+            context.room,
+            context.games,
+            context.seat,
+            context.faults,
         ))
     })
 }
 
 /// The names of those who are here, up to a number; and whether there are more.
-fn names_of_players(state: &mut StateHandle) -> (Vec<String>, bool) {
+fn online_names(state: &mut StateHandle) -> (Vec<String>, bool) {
     let directory = state.memory.directory;
     let mut names = Vec::new();
     let mut first = 0;

@@ -13,7 +13,7 @@ use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomLife, RoomTx, phase_of};
-use crate::state::running_game::note_game;
+use crate::state::running_game::mark_game_running;
 use shmem::sys::clock::now_ms;
 
 /// In a room's `turn_seat`: no clock is running.
@@ -24,7 +24,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// # Errors
 ///
 /// If the game fails: the match is then over, abandoned.
-pub(crate) fn end_turn(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
+pub(crate) fn run_turn_timer(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
     let mut tx = state.attachment.begin(state.memory.rooms.at(index));
     let record = tx.record();
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
@@ -36,10 +36,10 @@ pub(crate) fn end_turn(state: &mut StateHandle, index: u32, now_ms: u64) -> Resu
         return Ok(false);
     }
     let mut events = Events::begin(&mut tx);
-    events.tell_all(&mut tx, RoomEvent::TurnTimedOut { seat })?;
+    events.push_to_all(&mut tx, RoomEvent::TurnTimedOut { seat })?;
     events.finish(&mut tx);
     let room = RoomRef::new(index, tx.get(&record.generation));
-    let noted = note_game(state.memory, state.notes_games, room);
+    let noted = mark_game_running(state.memory, state.tracks_running_game, room);
     let ended = call_game(
         &mut tx,
         state.games,
@@ -58,7 +58,7 @@ pub(crate) fn end_turn(state: &mut StateHandle, index: u32, now_ms: u64) -> Resu
 }
 
 /// Sees to the clock after a call of the game: whose turn it is now, and by whose doing.
-pub(crate) fn set_clock(
+pub(crate) fn update_turn_clock(
     tx: &mut RoomTx<'_>,
     to_move: Option<u8>,
     mover: Option<u8>,
@@ -68,7 +68,7 @@ pub(crate) fn set_clock(
         return Ok(());
     }
     let was_running = seat_to_move(tx).is_some();
-    begin_turn(tx, to_move);
+    start_turn_clock(tx, to_move);
     let milliseconds = tx.get(&tx.record().turn_seconds).saturating_mul(1000);
     let event = match seat_to_move(tx) {
         Some(seat) => RoomEvent::Turn { seat, milliseconds },
@@ -76,13 +76,13 @@ pub(crate) fn set_clock(
         None => return Ok(()),
     };
     let mut events = Events::begin(tx);
-    events.tell_all(tx, event)?;
+    events.push_to_all(tx, event)?;
     events.finish(tx);
     Ok(())
 }
 
-/// Begins a turn without saying so: a match begins, and everybody is shown it. Nobody's turn: the clock stops.
-pub(crate) fn begin_turn(tx: &mut RoomTx<'_>, to_move: Option<u8>) {
+/// Begins a turn without saying so: a match begins, and everybody is published it. Nobody's turn: the clock stops.
+pub(crate) fn start_turn_clock(tx: &mut RoomTx<'_>, to_move: Option<u8>) {
     let record = tx.record();
     let lasts_ms = u64::from(tx.get(&record.turn_seconds)) * 1000;
     // Only seats that the room has can be waited for.
@@ -93,11 +93,11 @@ pub(crate) fn begin_turn(tx: &mut RoomTx<'_>, to_move: Option<u8>) {
 }
 
 /// Whose clock is running, and for how much longer.
-pub(crate) fn turn(tx: &RoomTx<'_>) -> Option<Turn> {
+pub(crate) fn current_turn(tx: &RoomTx<'_>) -> Option<Turn> {
     let ends_at_ms = tx.get(&tx.record().turn_ends_at_ms);
     seat_to_move(tx).map(|seat| Turn {
         seat,
-        milliseconds: time_left(ends_at_ms, now_ms()),
+        milliseconds: remaining_ms(ends_at_ms, now_ms()),
     })
 }
 
@@ -106,6 +106,6 @@ fn seat_to_move(tx: &RoomTx<'_>) -> Option<u8> {
 }
 
 /// Milliseconds until then, as clients are told them.
-pub(crate) fn time_left(until_ms: u64, now_ms: u64) -> u32 {
+pub(crate) fn remaining_ms(until_ms: u64, now_ms: u64) -> u32 {
     u32::try_from(until_ms.saturating_sub(now_ms)).unwrap_or(u32::MAX)
 }

@@ -11,7 +11,7 @@ use forkade_protocol::{Phase as MatchPhase, ServerMessage, codec};
 
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, OUTPUT_RING_BYTES};
 use crate::lobby::ownership::{is_banned, owner_of};
-use crate::lobby::reservations::seat_kept_for;
+use crate::lobby::reservations::seat_reserved_for;
 use crate::lobby::turns;
 use crate::session::CURSOR_LOST;
 use crate::state::chat::ChatPlace;
@@ -19,7 +19,7 @@ use crate::state::connections::{Claim, Phase};
 use crate::state::directory::{Directory, LobbyTx, Name, Presence};
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
-use crate::state::rooms::kept_seats;
+use crate::state::rooms::seats_in;
 use crate::state::rooms::{RoomLife, RoomTx, occupants, phase_of};
 use shmem::event_log::{EventLog, Read};
 
@@ -362,9 +362,9 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
             "room {room:?} keeps the seats {reserved:b}, and {taken:b} are taken"
         ));
     }
-    for seat in kept_seats(reserved) {
+    for seat in seats_in(reserved) {
         let kept_for = tx.get(&record.kept_for[usize::from(seat)]);
-        if is_banned(tx, kept_for.player) || seat_kept_for(tx, kept_for.player) != Some(seat) {
+        if is_banned(tx, kept_for.player) || seat_reserved_for(tx, kept_for.player) != Some(seat) {
             faults.0.push(format!(
                 "room {room:?} keeps seat {seat} for {:?}, who is sent out or has another",
                 kept_for.name
@@ -381,7 +381,7 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
             "room {room:?} waits for seat {turn_seat} until {turn_ends_at_ms}"
         ));
     }
-    let due_ms = kept_seats(reserved)
+    let due_ms = seats_in(reserved)
         .map(|seat| tx.get(&record.kept_until_ms[usize::from(seat)]))
         .chain([turn_ends_at_ms, tx.get(&record.next_tick_at_ms)])
         .min();

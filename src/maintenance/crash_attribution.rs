@@ -16,7 +16,7 @@ use shmem::sys::clock::now_ms;
 
 /// What the predecessor's death has led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoomBlame {
+pub enum RoomCrash {
     /// It died while it ran a game's code.
     Counted {
         /// The room.
@@ -36,9 +36,9 @@ pub enum RoomBlame {
 /// # Errors
 ///
 /// If the match that is to blame cannot be abandoned, which is a mistake of this program's.
-pub fn begin_to_tick(state: &mut StateHandle) -> Result<Option<RoomBlame>, Rejection> {
-    state.notes_games = true;
-    let note = &state.memory.header.game_note;
+pub fn attribute_ticker_crash(state: &mut StateHandle) -> Result<Option<RoomCrash>, Rejection> {
+    state.tracks_running_game = true;
+    let note = &state.memory.header.running_game;
     let id = note.room.swap(0, Ordering::AcqRel);
     let room = RoomRef::from_id(id);
     let Some(record) = (id != 0).then(|| state.memory.rooms.get(room.index())).flatten() else {
@@ -55,9 +55,9 @@ pub fn begin_to_tick(state: &mut StateHandle) -> Result<Option<RoomBlame>, Rejec
         .window_began_ms
         .store(deaths.window_began_ms, Ordering::Relaxed);
     blame.deaths.store(deaths.count, Ordering::Relaxed);
-    if decision == RestartDecision::Replace || !abandon_match_of(state, room)? {
+    if decision == RestartDecision::Replace || !abandon_match_in(state, room)? {
         let deaths = deaths.count;
-        return Ok(Some(RoomBlame::Counted { room, deaths }));
+        return Ok(Some(RoomCrash::Counted { room, deaths }));
     }
     blame.deaths.store(0, Ordering::Relaxed);
     state
@@ -65,11 +65,11 @@ pub fn begin_to_tick(state: &mut StateHandle) -> Result<Option<RoomBlame>, Rejec
         .header
         .rooms_blamed_total
         .fetch_add(1, Ordering::Relaxed);
-    Ok(Some(RoomBlame::Abandoned { room }))
+    Ok(Some(RoomCrash::Abandoned { room }))
 }
 
 /// Ends the match in a room without asking its game. Says whether there was one.
-fn abandon_match_of(state: &mut StateHandle, room: RoomRef) -> Result<bool, Rejection> {
+fn abandon_match_in(state: &mut StateHandle, room: RoomRef) -> Result<bool, Rejection> {
     let mut tx = state.attachment.begin(state.memory.rooms.at(room.index()));
     let record = tx.record();
     let is_played = is_open(&tx, room)

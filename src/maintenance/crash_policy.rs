@@ -19,7 +19,7 @@ pub(crate) struct CrashHistory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Crash {
     /// The frame that it was handling; 0: none.
-    pub(crate) working_on: u64,
+    pub(crate) current_frame: u64,
     /// Not known of a process that is not one's own.
     pub(crate) exit: Option<Exit>,
     /// The watchdog has killed it.
@@ -68,7 +68,7 @@ impl CrashHistory {
             };
         }
         let stuck_by_itself = crash.stuck.is_some_and(|stuck| stuck.by_itself);
-        let frame = match crash.working_on {
+        let frame = match crash.current_frame {
             0 if stuck_by_itself => NO_FRAME,
             frame => frame,
         };
@@ -159,18 +159,18 @@ mod tests {
     const CRASH: Option<Exit> = Some(Exit::Signal(libc::SIGSEGV));
     const KILL: Option<Exit> = Some(Exit::Signal(libc::SIGKILL));
 
-    fn crash(working_on: u64, exit: Option<Exit>) -> Crash {
+    fn crash(current_frame: u64, exit: Option<Exit>) -> Crash {
         Crash {
-            working_on,
+            current_frame,
             exit,
             stuck: None,
         }
     }
 
-    fn stuck(working_on: u64, by_itself: bool, for_ms: u64) -> Crash {
+    fn stuck(current_frame: u64, by_itself: bool, for_ms: u64) -> Crash {
         Crash {
             stuck: Some(WatchdogKill { by_itself, for_ms }),
-            ..crash(working_on, KILL)
+            ..crash(current_frame, KILL)
         }
     }
 

@@ -5,7 +5,7 @@ use crate::lobby::departure;
 use crate::lobby::join_leave;
 use crate::maintenance::eviction::lobby_grace_ms;
 use crate::session::Session;
-use crate::session::transport::Passed;
+use crate::session::transport::ByteCounts;
 use crate::state::connections::{Claim, ConnectionRecord};
 use crate::state::directory::Presence;
 use crate::state::handle::StateHandle;
@@ -26,7 +26,7 @@ pub fn sweep_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
     let mut doorbells = Vec::new();
     let mut first = 0;
     loop {
-        let (leaving, next) = players_to_let_go(state, first, now_ms);
+        let (leaving, next) = collect_expired(state, first, now_ms);
         for player in leaving {
             let record = state.memory.players.at(player.index());
             state
@@ -51,7 +51,7 @@ pub fn sweep_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
 }
 
 /// Marks the players of one stretch of the table whose time is over, and gives them, with where the next stretch begins.
-fn players_to_let_go(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<PlayerRef>, Option<u32>) {
+fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<PlayerRef>, Option<u32>) {
     let (memory, directory) = (state.memory, state.memory.directory);
     let grace_ms = memory.header.seat_grace_ms.load(Ordering::Relaxed);
     let mut tx = state.attachment.begin(directory.record);
@@ -111,7 +111,7 @@ pub fn sweep_rooms(state: &mut StateHandle) {
         let still_given = tx.get(&entry.given) != 0 && tx.get(&entry.generation) == generation;
         drop(tx);
         if closing && still_given {
-            join_leave::take_room_back(state, RoomRef::new(index, generation));
+            join_leave::free_room(state, RoomRef::new(index, generation));
         }
     }
 }
@@ -121,7 +121,7 @@ pub fn sweep_rooms(state: &mut StateHandle) {
 #[must_use]
 pub fn free_connection(state: &mut StateHandle, index: u32) -> Option<u32> {
     let record = state.memory.connections.at(index);
-    let (mut session, _) = Session::attach(state, index, Passed::default());
+    let (mut session, _) = Session::attach(state, index, ByteCounts::default());
     let keeper = departure::finish(&mut session);
     state.attachment.release(record);
     record.free();
@@ -143,7 +143,7 @@ pub fn orphaned_connections(state: &StateHandle) -> Vec<u32> {
 }
 
 /// From here on no keeper adopts the connection, and no handler begins to serve it. Says whether none has at the last moment.
-pub fn give_up_orphan(state: &StateHandle, index: u32) -> bool {
+pub fn claim_orphan(state: &StateHandle, index: u32) -> bool {
     let record = state.memory.connections.at(index);
     if record.claimed() == Claim::Abandoned {
         return has_no_handler(record);

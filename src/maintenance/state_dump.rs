@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::maintenance::check::present_players;
 use crate::session::Session;
-use crate::session::transport::Passed;
+use crate::session::transport::ByteCounts;
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::handle::StateHandle;
 use crate::state::layout::PlayerRef;
 use crate::state::players::PlayerRecord;
-use crate::state::rooms::kept_seats;
+use crate::state::rooms::seats_in;
 use crate::state::rooms::{RoomLife, occupants, read_state};
 use shmem::event_log::{EventLog, Read};
 use shmem::sys::memory::SharedBytes;
@@ -41,7 +41,7 @@ pub fn settle(lobby: &mut StateHandle) {
 }
 
 /// The picture of all of it. `passed` is what has passed on each connection, from the first slot on.
-pub fn of_everything(lobby: &mut StateHandle, passed: &[Passed]) -> Vec<String> {
+pub fn of_everything(lobby: &mut StateHandle, passed: &[ByteCounts]) -> Vec<String> {
     let memory = lobby.memory;
     let mut lines = Vec::new();
     // By the room's index: the offset in its log from which on somebody needs the events.
@@ -92,10 +92,15 @@ pub fn of_everything(lobby: &mut StateHandle, passed: &[Passed]) -> Vec<String> 
 /// What one session's read_own records show, without any lock: a successor sees this when it has attached.
 pub fn of_session(session: &Session<'_>) -> Vec<String> {
     let attachment = &session.state.attachment;
-    let mut lines = vec![of_connection(attachment, session.record, session.passed)];
+    let mut lines = vec![of_connection(attachment, session.record, session.byte_counts)];
     if let Some((_, player)) = session.player {
         lines.push(of_player(attachment, player));
-        lines.push(pending_input(attachment, session.record, player, session.passed));
+        lines.push(pending_input(
+            attachment,
+            session.record,
+            player,
+            session.byte_counts,
+        ));
     }
     lines
 }
@@ -119,12 +124,12 @@ fn identity(lobby: &mut StateHandle, player: PlayerRef) -> String {
 
 fn of_player(attachment: &Attachment, record: &PlayerRecord) -> String {
     let kept = record.kept_output(attachment);
-    let shown = kept
+    let published = kept
         .start
         .max(kept.end.saturating_sub(FRAME_TOTAL_BYTES_MAX as u64))..kept.end;
     let mut output =
-        vec![0; usize::try_from(shown.end.saturating_sub(shown.start)).expect("at most a frame")];
-    record.output.view(attachment).read(shown.start, &mut output);
+        vec![0; usize::try_from(published.end.saturating_sub(published.start)).expect("at most a frame")];
+    record.output.view(attachment).read(published.start, &mut output);
     let text = (attachment.read_own(&record.is_text) != 0).then(|| {
         (
             attachment.read_own(&record.input_state),
@@ -143,11 +148,11 @@ fn of_player(attachment: &Attachment, record: &PlayerRecord) -> String {
         attachment.read_own(&record.chat_cursor),
         attachment.read_own(&record.chat_line),
         attachment.read_own(&record.consumed),
-        shown.end,
+        published.end,
     )
 }
 
-fn of_connection(attachment: &Attachment, record: &ConnectionRecord, passed: Passed) -> String {
+fn of_connection(attachment: &Attachment, record: &ConnectionRecord, passed: ByteCounts) -> String {
     format!(
         "occupant {} phase {} leaves {} handshake {} player {:?} bases {} {} end {} passed {passed:?} greeting {:?} farewell {:?}",
         attachment.read_own(&record.occupant),
@@ -168,7 +173,7 @@ fn pending_input(
     attachment: &Attachment,
     record: &ConnectionRecord,
     player: &PlayerRecord,
-    passed: Passed,
+    passed: ByteCounts,
 ) -> String {
     let handshake = u64::from(attachment.read_own(&record.handshake_bytes));
     let received = attachment.read_own(&record.input_base) + passed.received.saturating_sub(handshake);
@@ -228,7 +233,7 @@ fn of_room(lobby: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Ve
         tx.get(&record.next_tick_at_ms) != u64::MAX,
         tx.get(&record.turn_seat),
     ));
-    lines.extend(kept_seats(tx.get(&record.reserved)).map(|number| {
+    lines.extend(seats_in(tx.get(&record.reserved)).map(|number| {
         let kept_for = tx.get(&record.kept_for[usize::from(number)]);
         format!("  seat {number} is kept for {kept_for:?}")
     }));

@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 
 use crate::limits::{ORPHAN_AFTER_MS, RING_AGAIN_AFTER_MS, SWEEP_MS, TICK_MS};
 use crate::maintenance::crash_attribution;
-use crate::maintenance::crash_attribution::RoomBlame;
+use crate::maintenance::crash_attribution::RoomCrash;
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::session::rejection::Rejection;
 use crate::state::connections::KINDS;
@@ -126,7 +126,7 @@ impl Ticker {
             self.liveness.report();
             let record = self.context.memory.rooms.at(index);
             if record.is_due(now_ms) {
-                match match_play::pass_time(&mut self.state, index, now_ms) {
+                match match_play::run_room_timers(&mut self.state, index, now_ms) {
                     Ok(_) => {}
                     Err(Rejection {
                         fault: Some(fault), ..
@@ -164,13 +164,13 @@ impl Ticker {
 
     /// If the predecessor died of a game's code, that is the room's fault.
     fn attribute_predecessor_crash(&mut self) {
-        match crash_attribution::begin_to_tick(&mut self.state) {
+        match crash_attribution::attribute_ticker_crash(&mut self.state) {
             Ok(None) => {}
-            Ok(Some(RoomBlame::Counted { room, deaths })) => log::warn!(
+            Ok(Some(RoomCrash::Counted { room, deaths })) => log::warn!(
                 "the ticker before this one ended while it ran the game in room {}, as the {deaths}. of late",
                 room.index()
             ),
-            Ok(Some(RoomBlame::Abandoned { room })) => {
+            Ok(Some(RoomCrash::Abandoned { room })) => {
                 log::error!(
                     "the game in room {} has ended one ticker after another, and the match is abandoned",
                     room.index()
@@ -253,7 +253,7 @@ impl Ticker {
                 continue;
             }
             self.orphans.remove(&index);
-            if !expiry::give_up_orphan(&self.state, index) {
+            if !expiry::claim_orphan(&self.state, index) {
                 continue;
             }
             log::info!("freeing connection {index}, which no process has any more");
@@ -270,10 +270,10 @@ impl Ticker {
         for keeper in 0..self.context.config.keepers {
             let slot = &memory.header.keepers[keeper as usize];
             let before = KINDS.map(|kind| slot.occupancy(kind).moment());
-            let outliving = memory.outliving(keeper);
+            let orphaned_counts = memory.orphaned_counts(keeper);
             for (kind, before) in KINDS.into_iter().zip(before) {
                 slot.occupancy(kind)
-                    .set_outliving(outliving[kind as usize], before);
+                    .set_outliving(orphaned_counts[kind as usize], before);
             }
         }
     }

@@ -15,7 +15,7 @@ use shmem::transaction::{Record, Tx};
 
 /// Why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Farewell {
+pub enum CloseReason {
     /// Without a word: the client said goodbye or is gone.
     None,
     /// With an error to the client.
@@ -28,16 +28,16 @@ pub enum Farewell {
 
 impl Session<'_> {
     /// Begins to end the connection: what waits is still sent, then the farewell. With `leaves` the player then leaves for good.
-    pub fn close(&mut self, leaves: bool, farewell: &Farewell) {
+    pub fn close(&mut self, leaves: bool, farewell: &CloseReason) {
         let record = self.record;
         let stream_end = match self.player {
             Some((_, player)) => self.state.attachment.read_own(&player.output_head),
-            None => transport::stream_sent(&self.state.attachment, record, self.passed.sent),
+            None => transport::stream_sent(&self.state.attachment, record, self.byte_counts.sent),
         };
         let mut buffer = [0; FAREWELL_BYTES_MAX];
         let farewell = match self.is_text() {
             true => farewell_line(farewell, &mut buffer),
-            false if self.passed.received == 0 => farewell_frame(&for_anybody(farewell), &mut buffer),
+            false if self.byte_counts.received == 0 => farewell_frame(&for_anybody(farewell), &mut buffer),
             false => farewell_frame(farewell, &mut buffer),
         };
         // Without a token nobody comes back.
@@ -60,7 +60,7 @@ impl Session<'_> {
         }
     }
 
-    /// Lets go of the session for the newer connection that has shown its token, and tells this one's client, in one transaction:
+    /// Lets go of the session for the newer connection that has published its token, and tells this one's client, in one transaction:
     /// whoever dies over it has done both or neither. The caller has sent what could be sent: a frame that was cut off cannot be
     /// followed by a farewell. Gives the keeper whose doorbell is to be rung.
     pub fn yield_to_claimant(&mut self) -> Option<u32> {
@@ -68,9 +68,9 @@ impl Session<'_> {
         let stream_end = self.state.attachment.read_own(&player.output_head);
         let farewell = if self.output_sent() == stream_end {
             let text = "your session goes on on a newer connection";
-            Farewell::Error(ErrorCode::Replaced, text.into())
+            CloseReason::Error(ErrorCode::Replaced, text.into())
         } else {
-            Farewell::None
+            CloseReason::None
         };
         let mut buffer = [0; FAREWELL_BYTES_MAX];
         let farewell = farewell_frame(&farewell, &mut buffer);
@@ -96,7 +96,7 @@ impl Session<'_> {
         tx.commit().expect("detaching fits the journal");
         self.state.attachment.release(player_record);
         self.player = None;
-        claimant.is_some().then(|| memory.call_attention(claimant))
+        claimant.is_some().then(|| memory.raise_attention(claimant))
     }
 
     /// Ends a connection that carries no session.
@@ -147,33 +147,33 @@ fn enter_closing<R: Record>(
 }
 
 /// A farewell to somebody who has not sent a byte: it may be a person as well as a program.
-fn for_anybody(farewell: &Farewell) -> Farewell {
+fn for_anybody(farewell: &CloseReason) -> CloseReason {
     match farewell {
-        Farewell::Error(code, text) => Farewell::Error(*code, render::readable_by_any_client(text)),
-        Farewell::ShuttingDown(text) => Farewell::ShuttingDown(render::readable_by_any_client(text)),
+        CloseReason::Error(code, text) => CloseReason::Error(*code, render::readable_by_any_client(text)),
+        CloseReason::ShuttingDown(text) => CloseReason::ShuttingDown(render::readable_by_any_client(text)),
         other => other.clone(),
     }
 }
 
-fn farewell_frame<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
+fn farewell_frame<'b>(farewell: &CloseReason, buffer: &'b mut [u8]) -> &'b [u8] {
     let message = match farewell {
-        Farewell::None => return &[],
-        Farewell::Error(code, text) => ServerMessage::Error {
+        CloseReason::None => return &[],
+        CloseReason::Error(code, text) => ServerMessage::Error {
             code: *code,
             text: text[..floor_char_boundary(text, crate::limits::REJECTION_TEXT_BYTES_MAX)].to_owned(),
         },
-        Farewell::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
-        Farewell::Line(_) => return farewell_line(farewell, buffer),
+        CloseReason::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
+        CloseReason::Line(_) => return farewell_line(farewell, buffer),
     };
     let length = frame::write_frame_into(&message, buffer).expect("farewells are short");
     &buffer[..length]
 }
 
 /// A farewell for people. It takes the place of the prompt, if there is one.
-fn farewell_line<'b>(farewell: &Farewell, buffer: &'b mut [u8]) -> &'b [u8] {
+fn farewell_line<'b>(farewell: &CloseReason, buffer: &'b mut [u8]) -> &'b [u8] {
     let text = match farewell {
-        Farewell::None => return &[],
-        Farewell::Error(_, text) | Farewell::ShuttingDown(text) | Farewell::Line(text) => text,
+        CloseReason::None => return &[],
+        CloseReason::Error(_, text) | CloseReason::ShuttingDown(text) | CloseReason::Line(text) => text,
     };
     let text =
         render::to_sentence(&text[..floor_char_boundary(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);

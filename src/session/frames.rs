@@ -7,7 +7,7 @@ use forkade_protocol::{ServerMessage, codec, frame};
 
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::session::Session;
-use crate::session::rate::Paid;
+use crate::session::rate::RateCharge;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
 use crate::state::players::{OutputRing, PlayerRecord};
@@ -22,15 +22,15 @@ const SHORT_FRAME_BYTES_MAX: usize = 32;
 
 impl Session<'_> {
     /// What the next transaction of the player's needs. `None` before the greeting.
-    pub(crate) fn own(&self) -> Option<Own> {
+    pub(crate) fn player_tx(&self) -> Option<PlayerTx> {
         let (_, player) = self.player?;
-        Some(Own {
+        Some(PlayerTx {
             player,
             frame_end: self.frame_end,
-            paid: self.paid,
+            charge: self.charge,
             received: self.input_received(),
             sent: self.output_sent(),
-            text: self.is_text().then_some(Typing {
+            text: self.is_text().then_some(TextMode {
                 games: self.state.games,
                 input_state: self.input_state_behind,
             }),
@@ -69,51 +69,51 @@ impl Session<'_> {
         let mut body = vec![0; length];
         input.read(body_start, &mut body);
         self.frame_end = Some(end);
-        self.record.working_on.store(end, Ordering::Release);
+        self.record.current_frame.store(end, Ordering::Release);
         self.record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
         Ok(Some(body))
     }
 
     /// Whether the frame that is being handled has killed too many of those who handled it.
-    pub fn frame_is_refused(&self) -> bool {
-        let refused = self.record.refused_frame.load(Ordering::Acquire);
+    pub fn frame_is_blocked(&self) -> bool {
+        let refused = self.record.blocked_frame.load(Ordering::Acquire);
         refused != 0 && self.frame_end == Some(refused)
     }
 
     /// The frame was handled.
     pub fn end_frame(&mut self) {
         self.frame_end = None;
-        self.paid = None;
+        self.charge = None;
         self.input_state_behind = None;
-        self.record.working_on.store(0, Ordering::Release);
-        self.show();
+        self.record.current_frame.store(0, Ordering::Release);
+        self.publish_streams();
     }
 
     /// Shows where the player's streams are. To be called between two transactions.
-    pub(crate) fn show(&self) {
+    pub(crate) fn publish_streams(&self) {
         let Some((player, record)) = self.player else {
             return;
         };
-        let (attachment, shown) = (&self.state.attachment, &record.shown);
+        let (attachment, published) = (&self.state.attachment, &record.published);
         let place = self.membership().place();
         let seat = place.and_then(|(_, seat)| seat);
         let show = |cell: &AtomicU64, value| cell.store(value, Ordering::Relaxed);
-        shown.begin(player);
-        show(&shown.room, place.map_or(0, |(room, _)| room.to_id()));
-        show(&shown.is_text, u64::from(self.is_text()));
-        show(&shown.seat, seat.map_or(0, |seat| u64::from(seat) + 1));
-        show(&shown.input_received, self.input_received());
-        show(&shown.output_sent, self.output_sent());
-        show(&shown.input_base, record.input.base(attachment));
-        show(&shown.output_base, record.output.base(attachment));
+        published.begin(player);
+        show(&published.room, place.map_or(0, |(room, _)| room.to_id()));
+        show(&published.is_text, u64::from(self.is_text()));
+        show(&published.seat, seat.map_or(0, |seat| u64::from(seat) + 1));
+        show(&published.input_received, self.input_received());
+        show(&published.output_sent, self.output_sent());
+        show(&published.input_base, record.input.base(attachment));
+        show(&published.output_base, record.output.base(attachment));
         // Who sees these sees all that was stored before.
-        shown
+        published
             .consumed
             .store(attachment.read_own(&record.consumed), Ordering::Release);
-        shown
+        published
             .output_head
             .store(attachment.read_own(&record.output_head), Ordering::Release);
-        shown.end(player);
+        published.end(player);
     }
 
     /// The client has received the output stream up to this offset: it need not be kept any longer.
@@ -149,7 +149,9 @@ impl Session<'_> {
     ///
     /// If the reply does not fit a frame, which is a mistake of this program's.
     pub fn consume_and_reply(&mut self, reply: Option<&ServerMessage>) -> Result<(), Rejection> {
-        let Some(own) = self.own() else { return Ok(()) };
+        let Some(own) = self.player_tx() else {
+            return Ok(());
+        };
         let mut tx = self.state.attachment.begin(own.player);
         if let Some(reply) = reply {
             own.reply(&mut tx, reply);
@@ -162,41 +164,41 @@ impl Session<'_> {
 
 /// What a transaction of the player's does besides its purpose.
 #[derive(Clone, Copy)]
-pub(crate) struct Own {
+pub(crate) struct PlayerTx {
     pub(crate) player: &'static PlayerRecord,
     frame_end: Option<u64>,
     /// What it costs.
-    paid: Option<Paid>,
+    charge: Option<RateCharge>,
     received: u64,
     sent: u64,
     /// In text mode.
-    text: Option<Typing>,
+    text: Option<TextMode>,
 }
 
 /// What is different with a player in text mode.
 #[derive(Clone, Copy)]
-struct Typing {
+struct TextMode {
     games: &'static Games,
     /// What the bytes of the line that is being handled mean for those behind.
     input_state: Option<InputState>,
 }
 
-impl Own {
+impl PlayerTx {
     /// The frame is handled by this transaction.
     pub(crate) fn consume<R: Record>(&self, tx: &mut Tx<'_, R>) {
         if let Some(end) = self.frame_end {
             tx.set(&self.player.consumed, end);
-            if let Some(paid) = self.paid {
+            if let Some(paid) = self.charge {
                 paid.enter(tx, &self.player.requests_paid_until_us);
             }
-            if let Some(Typing {
+            if let Some(TextMode {
                 input_state: Some(input_state),
                 ..
             }) = self.text
             {
                 tx.set(&self.player.input_state, input_state);
             }
-            if end == self.received && !self.player.traced.is_followed() {
+            if end == self.received && !self.player.traced.is_active() {
                 self.player.input.rebase(tx, end);
             }
         }
@@ -208,7 +210,7 @@ impl Own {
     ///
     /// If the message does not fit a frame: what goes into messages is bounded so that it does (see [`limits`](crate::limits)).
     pub(crate) fn reply<R: Record>(&self, tx: &mut Tx<'_, R>, message: &ServerMessage) {
-        if let Some(Typing { games, .. }) = self.text {
+        if let Some(TextMode { games, .. }) = self.text {
             return self.say(tx, &render::message(games, message));
         }
         buffers::with_frame(|buffer| {
@@ -246,7 +248,7 @@ impl Own {
             player: self.player,
             sent: self.sent,
             head: tx.get(&self.player.output_head),
-            text: self.text.map(|Typing { games, .. }| Speech {
+            text: self.text.map(|TextMode { games, .. }| TextOutput {
                 games,
                 is_asked_for: self.frame_end.is_some(),
                 has_begun: false,
@@ -261,11 +263,11 @@ pub(crate) struct Output {
     player: &'static PlayerRecord,
     sent: u64,
     head: u64,
-    text: Option<Speech>,
+    text: Option<TextOutput>,
 }
 
 /// Output in words.
-struct Speech {
+struct TextOutput {
     games: &'static Games,
     /// It answers a line: the cursor is at the beginning of a line of its own, behind what was typed.
     is_asked_for: bool,
@@ -276,7 +278,7 @@ struct Speech {
 impl Output {
     /// One more frame; for a player in text mode what it says.
     pub(crate) fn put<R: Record>(&mut self, tx: &mut Tx<'_, R>, frame: &[u8]) {
-        let Some(Speech { games, .. }) = self.text else {
+        let Some(TextOutput { games, .. }) = self.text else {
             return self.put_bytes(tx, frame);
         };
         let message = frame
@@ -290,9 +292,9 @@ impl Output {
 
     /// Lines for a player in text mode.
     pub(crate) fn say<R: Record>(&mut self, tx: &mut Tx<'_, R>, text: &str) {
-        let Some(speech) = &mut self.text else { return };
-        let over = !speech.is_asked_for && !text.is_empty() && !speech.has_begun;
-        speech.has_begun |= speech.is_asked_for || !text.is_empty();
+        let Some(text_output) = &mut self.text else { return };
+        let over = !text_output.is_asked_for && !text.is_empty() && !text_output.has_begun;
+        text_output.has_begun |= text_output.is_asked_for || !text.is_empty();
         if over {
             self.put_bytes(tx, render::OVERWRITE_PROMPT.as_bytes());
         }
@@ -318,8 +320,8 @@ impl Output {
             .output_kept_from
             .fetch_max(oldest, Ordering::AcqRel)
             .max(oldest);
-        if kept_from == self.head && !self.player.traced.is_followed() {
-            self.player.output_begins_anew_at(self.head);
+        if kept_from == self.head && !self.player.traced.is_active() {
+            self.player.mark_output_restarted(self.head);
             self.player.output.rebase(tx, self.head);
         }
         self.player.output_reached.fetch_max(next, Ordering::AcqRel);
@@ -337,7 +339,11 @@ impl Output {
     }
 
     pub(crate) fn finish<R: Record>(mut self, tx: &mut Tx<'_, R>) {
-        if self.text.as_ref().is_some_and(|speech| speech.has_begun) {
+        if self
+            .text
+            .as_ref()
+            .is_some_and(|text_output| text_output.has_begun)
+        {
             self.put_bytes(tx, render::PROMPT.as_bytes());
         }
         tx.set(&self.player.output_head, self.head);

@@ -96,7 +96,7 @@ impl Session<'_> {
     ///
     /// [`ErrorCode::TokenUnknown`]; [`ErrorCode::Replaced`] if a newer connection has had the session or asked for it;
     /// [`ErrorCode::Malformed`] if more was never sent than `received`. Nothing was changed for anybody.
-    pub fn ask_to_resume(
+    pub fn request_resume(
         &mut self,
         token: Token,
         received: u64,
@@ -141,9 +141,9 @@ impl Session<'_> {
         record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
         if former_claimant.is_some() {
             // It would find out by itself, but somewhat later. Its keeper may be rung with the holder's.
-            memory.call_attention(former_claimant);
+            memory.raise_attention(former_claimant);
         }
-        Ok(holder.is_some().then(|| memory.call_attention(holder)))
+        Ok(holder.is_some().then(|| memory.raise_attention(holder)))
     }
 
     /// Goes on with the session that was asked for, once its former handler has let go: sends `Resumed`.
@@ -222,9 +222,9 @@ impl Session<'_> {
 
     /// Leaves word again for who holds the session: a predecessor may have died before it did. Gives the keeper whose doorbell is to be
     /// rung.
-    pub fn remind_holder_of_session(&mut self) -> Option<u32> {
+    pub fn notify_holder_again(&mut self) -> Option<u32> {
         let holder = self.connection_of_session()?;
-        Some(self.state.memory.call_attention(holder))
+        Some(self.state.memory.raise_attention(holder))
     }
 
     fn connection_of_session(&mut self) -> Option<ConnectionRef> {

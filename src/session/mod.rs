@@ -1,11 +1,11 @@
 //! One connection and, after the greeting, the player it carries, as animated by this process.
 //!
 //! A session holds nothing that a successor would need: [`Session::attach`] finds everything in the records, and the kernel says
-//! how many bytes have passed. The life of a connection:
+//! how many bytes have byte_counts. The life of a connection:
 //!
 //! ```text
 //! HANDSHAKE ── greet ──────────────────────────────▶ OPEN ── close ──▶ CLOSING ── finish ──▶ DONE
-//!     └─────── ask_to_resume ──▶ RESUMING ── resume ──▶┘
+//!     └─────── request_resume ──▶ RESUMING ── resume ──▶┘
 //! ```
 
 mod close;
@@ -19,8 +19,8 @@ pub mod transport;
 use std::sync::atomic::Ordering;
 
 use crate::limits::HANDSHAKE_BYTES_MAX;
-use crate::session::rate::Paid;
-use crate::session::transport::Passed;
+use crate::session::rate::RateCharge;
+use crate::session::transport::ByteCounts;
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
@@ -30,8 +30,8 @@ use crate::state::players::{Membership, PlayerRecord};
 use forkade_text::input::InputState;
 use shmem::mutants::Mutant;
 
-pub use crate::session::close::Farewell;
-pub(crate) use crate::session::frames::Own;
+pub use crate::session::close::CloseReason;
+pub(crate) use crate::session::frames::PlayerTx;
 pub use crate::session::handshake::Resume;
 
 /// In a player's log cursor: the player must be given a snapshot before any further event.
@@ -41,7 +41,7 @@ pub(crate) const CURSOR_LOST: u64 = u64::MAX;
 #[derive(Clone, Copy)]
 pub struct IdleSession {
     connection: ConnectionRef,
-    passed: Passed,
+    byte_counts: ByteCounts,
     record: &'static ConnectionRecord,
     player: Option<(PlayerRef, &'static PlayerRecord)>,
     mail_waits: bool,
@@ -74,14 +74,14 @@ pub struct Session<'s> {
     pub state: &'s mut StateHandle,
     /// The connection.
     pub connection: ConnectionRef,
-    /// What has passed on the connection: the handler asks the kernel once and counts from there.
-    pub passed: Passed,
+    /// What has byte_counts on the connection: the handler asks the kernel once and counts from there.
+    pub byte_counts: ByteCounts,
     pub(crate) record: &'static ConnectionRecord,
     pub(crate) player: Option<(PlayerRef, &'static PlayerRecord)>,
     /// Stream offset behind the frame that is being handled, which the next transaction of the player's consumes.
     pub(crate) frame_end: Option<u64>,
     /// What that frame costs.
-    pub(crate) paid: Option<Paid>,
+    pub(crate) charge: Option<RateCharge>,
     /// In text mode: what the bytes up to there mean for those behind.
     pub(crate) input_state_behind: Option<InputState>,
     /// Rooms whose log this process has written to, and whose doorbell is to be rung.
@@ -99,14 +99,14 @@ pub struct Session<'s> {
 /// The connection is beyond saving; the session is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the kernel's counts of bytes do not fit the records: {0:?}")]
-pub struct Implausible(Passed);
+pub struct Implausible(ByteCounts);
 
 /// What other processes want of this connection's handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum ControlRequest {
     /// Nothing.
     Nothing,
-    /// A newer connection has shown the player's token.
+    /// A newer connection has published the player's token.
     Yield,
     /// An operator wants the player out.
     Kick,
@@ -115,20 +115,24 @@ pub enum Wanted {
 }
 
 impl<'s> Session<'s> {
-    /// Begins to acquire a connection, as its first handler or as a successor. `passed` is what the kernel says.
+    /// Begins to acquire a connection, as its first handler or as a successor. `byte_counts` is what the kernel says.
     ///
     /// What a predecessor left under a lock is decided first.
     ///
     /// # Errors
     ///
     /// [`Implausible`]; the caller ends the connection, and the client resumes on a new one.
-    pub fn attach(state: &'s mut StateHandle, index: u32, passed: Passed) -> (Self, Result<(), Implausible>) {
+    pub fn attach(
+        state: &'s mut StateHandle,
+        index: u32,
+        byte_counts: ByteCounts,
+    ) -> (Self, Result<(), Implausible>) {
         let record = state.memory.connections.at(index);
         let mut session = Self::with(
             state,
             IdleSession {
                 connection: record.reference(index),
-                passed,
+                byte_counts,
                 record,
                 player: None,
                 mail_waits: false,
@@ -139,7 +143,7 @@ impl<'s> Session<'s> {
         let plausible = if session.passed_is_plausible() {
             Ok(())
         } else {
-            Err(Implausible(passed))
+            Err(Implausible(byte_counts))
         };
         (session, plausible)
     }
@@ -148,11 +152,11 @@ impl<'s> Session<'s> {
         Self {
             state,
             connection: idle.connection,
-            passed: idle.passed,
+            byte_counts: idle.byte_counts,
             record: idle.record,
             player: idle.player,
             frame_end: None,
-            paid: None,
+            charge: None,
             input_state_behind: None,
             doorbells: Vec::new(),
             chat_doorbell: false,
@@ -168,7 +172,7 @@ impl<'s> Session<'s> {
     ///
     /// If something has been left half done: a frame that is being handled, a doorbell that is to be rung. A mistake of the caller's.
     pub fn park(self) -> IdleSession {
-        assert!(self.frame_end.is_none() && self.input_state_behind.is_none() && self.paid.is_none());
+        assert!(self.frame_end.is_none() && self.input_state_behind.is_none() && self.charge.is_none());
         assert!(self.doorbells.is_empty() && self.keeper_doorbells.is_empty() && !self.chat_doorbell);
         self.idle()
     }
@@ -177,7 +181,7 @@ impl<'s> Session<'s> {
     pub fn idle(&self) -> IdleSession {
         IdleSession {
             connection: self.connection,
-            passed: self.passed,
+            byte_counts: self.byte_counts,
             record: self.record,
             player: self.player,
             mail_waits: self.mail_waits,
@@ -284,7 +288,7 @@ impl<'s> Session<'s> {
 
     /// The bytes of the handshake that have arrived.
     pub fn handshake(&self) -> Vec<u8> {
-        let length = usize::try_from(self.passed.received)
+        let length = usize::try_from(self.byte_counts.received)
             .unwrap_or(usize::MAX)
             .min(HANDSHAKE_BYTES_MAX);
         let mut bytes = vec![0; length];
@@ -293,25 +297,25 @@ impl<'s> Session<'s> {
     }
 
     /// What others want of this connection. Also finds out whether there is mail for the player.
-    pub fn wanted(&mut self) -> Wanted {
+    pub fn control_request(&mut self) -> ControlRequest {
         let memory = self.state.memory;
         if memory.header.stopping.load(Ordering::Acquire) != 0 {
-            return Wanted::Stop;
+            return ControlRequest::Stop;
         }
         let Some((player, _)) = self.player else {
-            return Wanted::Nothing;
+            return ControlRequest::Nothing;
         };
         let tx = self.state.attachment.begin(memory.directory.record);
         let Some(identity) = memory.directory.identity(&tx, player) else {
-            return Wanted::Kick;
+            return ControlRequest::Kick;
         };
         self.mail_waits = has_mail(&tx, identity);
         if tx.get(&identity.kicked) != 0 {
-            Wanted::Kick
+            ControlRequest::Kick
         } else if tx.get(&identity.claimant).is_some() {
-            Wanted::Yield
+            ControlRequest::Yield
         } else {
-            Wanted::Nothing
+            ControlRequest::Nothing
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How fast a player may write into what others share.
 //!
 //! There are two rates: one of lines that are said, and one of requests that everybody in a room, or whoever looks at the lobby, is
-//! shown the traces of: coming in, opening a room, changing it. Moves in a match have none: their rate is the game's to say, and whoever
+//! published the traces of: coming in, opening a room, changing it. Moves in a match have none: their rate is the game's to say, and whoever
 //! plays in real time has to be as fast as it takes. Nor has leaving, for one must have come in before; nor getting ready, for one
 //! must have taken that back before, or a match must have been played.
 //!
@@ -23,7 +23,7 @@ const MINUTE_US: u64 = 60_000_000;
 
 impl Session<'_> {
     /// What one more line costs the player, who may say it now.
-    pub(crate) fn pay_for_line(&self) -> Result<Paid, Rejection> {
+    pub(crate) fn charge_line(&self) -> Result<RateCharge, Rejection> {
         let header = self.state.memory.header;
         let rate = Rate::of(&header.chat_burst, &header.chat_per_minute);
         self.pay(rate, |player| &player.chat_paid_until_us)
@@ -34,7 +34,7 @@ impl Session<'_> {
     }
 
     /// What one more request costs the player, who may make it now.
-    pub(crate) fn pay_for_request(&self) -> Result<Paid, Rejection> {
+    pub(crate) fn charge_request(&self) -> Result<RateCharge, Rejection> {
         let header = self.state.memory.header;
         let rate = Rate::of(&header.requests_burst, &header.requests_per_minute);
         self.pay(rate, |player| &player.requests_paid_until_us)
@@ -50,16 +50,20 @@ impl Session<'_> {
     ///
     /// [`RejectCode::TooFast`].
     pub fn charge(&mut self) -> Result<(), Rejection> {
-        self.paid = Some(self.pay_for_request()?);
+        self.charge = Some(self.charge_request()?);
         Ok(())
     }
 
     /// What was asked for is refused, and costs nothing.
-    pub fn do_not_charge(&mut self) {
-        self.paid = None;
+    pub fn cancel_charge(&mut self) {
+        self.charge = None;
     }
 
-    fn pay(&self, rate: Rate, account: impl FnOnce(&PlayerRecord) -> &Guarded<u64>) -> Result<Paid, String> {
+    fn pay(
+        &self,
+        rate: Rate,
+        account: impl FnOnce(&PlayerRecord) -> &Guarded<u64>,
+    ) -> Result<RateCharge, String> {
         let paid_until_us = self
             .player
             .map_or(0, |(_, player)| self.state.attachment.read_own(account(player)));
@@ -69,7 +73,7 @@ impl Session<'_> {
 }
 
 /// Whether the request has its price whatever comes of it.
-pub fn has_its_price(message: &ClientMessage) -> bool {
+pub fn is_rate_limited(message: &ClientMessage) -> bool {
     match message {
         ClientMessage::CreateRoom { .. }
         | ClientMessage::JoinRoom { .. }
@@ -119,15 +123,15 @@ impl Rate {
     /// # Errors
     ///
     /// How many microseconds there are to wait.
-    fn pay(self, paid_until_us: u64, now_us: u64) -> Result<Paid, u64> {
+    fn pay(self, paid_until_us: u64, now_us: u64) -> Result<RateCharge, u64> {
         if self.per_minute == 0 {
-            return Ok(Paid { until_us: None });
+            return Ok(RateCharge { until_us: None });
         }
         let share_us = MINUTE_US / self.per_minute;
         let until_us = paid_until_us.max(now_us) + share_us;
         let latest_us = now_us + share_us * self.burst.max(1);
         match until_us.checked_sub(latest_us) {
-            None | Some(0) => Ok(Paid {
+            None | Some(0) => Ok(RateCharge {
                 until_us: Some(until_us),
             }),
             Some(wait_us) => Err(wait_us),
@@ -138,11 +142,11 @@ impl Rate {
 /// Something that the player may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(crate) struct Paid {
+pub(crate) struct RateCharge {
     until_us: Option<u64>,
 }
 
-impl Paid {
+impl RateCharge {
     /// It is done by this transaction; `paid_until_us` is where the player's record says so.
     pub(crate) fn enter<R: Record>(self, tx: &mut Tx<'_, R>, paid_until_us: &Guarded<u64>) {
         if let Some(until_us) = self.until_us {
@@ -203,6 +207,6 @@ mod tests {
             burst: 1,
             per_minute: 0,
         };
-        assert_eq!(rate.pay(u64::MAX, 0), Ok(Paid { until_us: None }));
+        assert_eq!(rate.pay(u64::MAX, 0), Ok(RateCharge { until_us: None }));
     }
 }

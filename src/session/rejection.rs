@@ -13,7 +13,7 @@ pub struct Rejection {
     pub code: RejectCode,
     /// For people.
     pub text: String,
-    /// What failed in the game's own code, for the server's log: to be shown when no lock is held.
+    /// What failed in the game's own code, for the server's log: to be published when no lock is held.
     pub fault: Option<Box<GameError>>,
 }
 

@@ -30,7 +30,7 @@ impl Session<'_> {
     }
 
     /// Milliseconds of silence after which the player is taken for gone.
-    pub fn silence_max_ms(&self) -> u64 {
+    pub fn silence_timeout_ms(&self) -> u64 {
         let header = self.state.memory.header;
         let limit = match self.is_text() {
             true => &header.text_idle_timeout_ms,
@@ -40,15 +40,15 @@ impl Session<'_> {
     }
 
     /// What whoever has been silent for so long is told.
-    pub fn why_silent(&self) -> String {
+    pub fn silence_text(&self) -> String {
         match self.is_text() {
-            true => render::idle_timeout_text(self.silence_max_ms()),
+            true => render::idle_timeout_text(self.silence_timeout_ms()),
             false => "nothing was heard of you for too long".into(),
         }
     }
 
     /// Something has arrived. What is typed comes in pieces, each a sign of life.
-    pub fn note_typing(&self) {
+    pub fn record_typing(&self) {
         if self.is_text() {
             self.record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
         }
@@ -59,13 +59,13 @@ impl Session<'_> {
     /// # Errors
     ///
     /// [`ErrorCode::ServerFull`], or [`ErrorCode::NameTaken`] if all names that were tried are; nothing was changed.
-    pub fn greet_guest(&mut self) -> Result<(), ErrorCode> {
+    pub fn create_guest(&mut self) -> Result<(), ErrorCode> {
         if self.state.memory.header.is_draining() {
             return Err(ErrorCode::ShuttingDown);
         }
         let typed = self.handshake();
         let mut secret = [0; 12];
-        // Nobody is ever shown the token; but nobody shall guess it either.
+        // Nobody is ever published the token; but nobody shall guess it either.
         getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let games = self.state.games;
@@ -137,7 +137,7 @@ impl Session<'_> {
             let end = consumed + end as u64;
             self.frame_end = Some(end);
             self.input_state_behind = Some(state);
-            self.record.working_on.store(end, Ordering::Release);
+            self.record.current_frame.store(end, Ordering::Release);
         }
         found
     }
@@ -153,7 +153,9 @@ impl Session<'_> {
         up_to: usize,
         refused: RefusedOptions,
     ) -> Result<(), Rejection> {
-        let Some(own) = self.own() else { return Ok(()) };
+        let Some(own) = self.player_tx() else {
+            return Ok(());
+        };
         let mut tx = self.state.attachment.begin(own.player);
         let consumed = tx.get(&own.player.consumed);
         tx.set(&own.player.telnet_answered, consumed + up_to as u64);
@@ -170,7 +172,9 @@ impl Session<'_> {
     ///
     /// A transaction that does not fit, which is a mistake of this program's.
     pub fn say(&mut self, text: &str) -> Result<(), Rejection> {
-        let Some(own) = self.own() else { return Ok(()) };
+        let Some(own) = self.player_tx() else {
+            return Ok(());
+        };
         let mut tx = self.state.attachment.begin(own.player);
         own.say(&mut tx, text);
         own.consume(&mut tx);
@@ -178,7 +182,7 @@ impl Session<'_> {
     }
 
     /// What was sent need not be kept: nobody can ask for it again.
-    pub fn forget_sent(&self) {
+    pub fn discard_sent(&self) {
         if let Some((_, player)) = self.player.filter(|_| self.is_text()) {
             player
                 .output_kept_from

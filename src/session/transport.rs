@@ -1,4 +1,4 @@
-//! Which bytes come next on a connection, computed from what the kernel says has passed and from the records.
+//! Which bytes come next on a connection, computed from what the kernel says has byte_counts and from the records.
 //!
 //! Nothing here is remembered: a successor that asks the kernel computes the same.
 
@@ -9,9 +9,9 @@ use crate::state::players::PlayerRecord;
 use shmem::sys::shared_io;
 use shmem::transaction::Attachment;
 
-/// What has passed on this connection in each direction, in bytes since it was accepted.
+/// What has byte_counts on this connection in each direction, in bytes since it was accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct ByteCounts {
     /// Bytes that this server's processes have received.
     pub received: u64,
     /// Bytes that the kernel has taken for sending.
@@ -28,10 +28,10 @@ pub struct Receipt {
 }
 
 /// The next piece of output.
-enum Piece<'a> {
+enum OutputSegment<'a> {
     Greeting(std::ops::Range<usize>),
     Stream(&'a PlayerRecord, std::ops::Range<u64>),
-    Farewell(std::ops::Range<usize>),
+    CloseReason(std::ops::Range<usize>),
 }
 
 impl Session<'_> {
@@ -39,12 +39,12 @@ impl Session<'_> {
     pub fn input_received(&self) -> u64 {
         let handshake = u64::from(self.state.attachment.read_own(&self.record.handshake_bytes));
         self.state.attachment.read_own(&self.record.input_base)
-            + self.passed.received.saturating_sub(handshake)
+            + self.byte_counts.received.saturating_sub(handshake)
     }
 
     /// Stream offset behind the last byte that the kernel has taken.
     pub fn output_sent(&self) -> u64 {
-        stream_sent(&self.state.attachment, self.record, self.passed.sent)
+        stream_sent(&self.state.attachment, self.record, self.byte_counts.sent)
     }
 
     /// Receives once from the socket, straight into shared memory. `Ok(None)`: no space until something is handled.
@@ -59,7 +59,7 @@ impl Session<'_> {
             let space = INPUT_RING_BYTES
                 - usize::try_from(from - consumed).expect("the ring holds what was not consumed");
             let placement = player.input.view(attachment);
-            let space = if player.traced.is_followed() {
+            let space = if player.traced.is_active() {
                 // So that it is the oldest bytes that go.
                 space.min(INPUT_RING_BYTES / 4)
             } else {
@@ -70,13 +70,13 @@ impl Session<'_> {
                 return Ok(None);
             }
             let ring_before = (from + range.len() as u64).saturating_sub(INPUT_RING_BYTES as u64);
-            player.input_goes_before(ring_before.max(player.input.base(attachment)));
+            player.mark_input_overwritten(ring_before.max(player.input.base(attachment)));
             (
                 shared_io::receive(socket, placement.bytes(), range.clone())?,
                 range.len(),
             )
         } else {
-            let from = usize::try_from(self.passed.received).unwrap_or(usize::MAX);
+            let from = usize::try_from(self.byte_counts.received).unwrap_or(usize::MAX);
             if from >= HANDSHAKE_BYTES_MAX {
                 return Ok(None);
             }
@@ -86,7 +86,7 @@ impl Session<'_> {
                 range.len(),
             )
         };
-        self.passed.received += received as u64;
+        self.byte_counts.received += received as u64;
         Ok(Some(Receipt {
             bytes: received,
             was_all: received < space,
@@ -99,19 +99,19 @@ impl Session<'_> {
     ///
     /// Those of send(2).
     pub fn send(&mut self, socket: &impl std::os::fd::AsFd) -> std::io::Result<Option<usize>> {
-        self.show();
+        self.publish_streams();
         let sent = match self.next_piece() {
             None => return Ok(None),
-            Some(Piece::Greeting(range)) => shared_io::send(socket, &self.record.greeting, range)?,
-            Some(Piece::Farewell(range)) => shared_io::send(socket, &self.record.farewell, range)?,
-            Some(Piece::Stream(player, stream)) => {
+            Some(OutputSegment::Greeting(range)) => shared_io::send(socket, &self.record.greeting, range)?,
+            Some(OutputSegment::CloseReason(range)) => shared_io::send(socket, &self.record.farewell, range)?,
+            Some(OutputSegment::Stream(player, stream)) => {
                 let placement = player.output.view(&self.state.attachment);
                 let length =
                     usize::try_from(stream.end - stream.start).expect("the ring holds what was not sent");
                 shared_io::send(socket, placement.bytes(), placement.range(stream.start, length))?
             }
         };
-        self.passed.sent += sent as u64;
+        self.byte_counts.sent += sent as u64;
         Ok(Some(sent))
     }
 
@@ -133,7 +133,7 @@ impl Session<'_> {
         let has_ended = [Phase::CLOSING, Phase::DONE].contains(&self.phase());
         let Some((_, player)) = self.player else {
             // Who has let go of a session may have received any number of bytes, and receives no more.
-            return has_ended || self.passed.received <= HANDSHAKE_BYTES_MAX as u64;
+            return has_ended || self.byte_counts.received <= HANDSHAKE_BYTES_MAX as u64;
         };
         let (consumed, head) = (
             attachment.read_own(&player.consumed),
@@ -153,23 +153,25 @@ impl Session<'_> {
             && head.saturating_sub(sent) <= crate::state::players::OutputRing::BYTES
     }
 
-    fn next_piece(&self) -> Option<Piece<'static>> {
+    fn next_piece(&self) -> Option<OutputSegment<'static>> {
         let (attachment, record) = (&self.state.attachment, self.record);
         let greeting = u64::from(attachment.read_own(&record.greeting_bytes));
-        if self.passed.sent < greeting {
-            return Some(Piece::Greeting(small(self.passed.sent)..small(greeting)));
+        if self.byte_counts.sent < greeting {
+            return Some(OutputSegment::Greeting(
+                small(self.byte_counts.sent)..small(greeting),
+            ));
         }
         let (sent, stream_end) = (self.output_sent(), attachment.read_own(&record.stream_end));
         if let Some((_, player)) = self.player {
             let end = attachment.read_own(&player.output_head).min(stream_end);
             if sent < end {
-                return Some(Piece::Stream(player, sent..end));
+                return Some(OutputSegment::Stream(player, sent..end));
             }
         }
         let farewell = u64::from(attachment.read_own(&record.farewell_bytes));
         let closing = attachment.read_own(&record.phase) == Phase::CLOSING.raw();
         (closing && sent >= stream_end && sent - stream_end < farewell)
-            .then(|| Piece::Farewell(small(sent - stream_end)..small(farewell)))
+            .then(|| OutputSegment::CloseReason(small(sent - stream_end)..small(farewell)))
     }
 }
 

@@ -14,7 +14,7 @@ shared_record! {
 
 /// What was there at some time.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment(u64);
+pub struct CountSnapshot(u64);
 
 /// What the word says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ struct Counts {
     /// Connections that it holds.
     held: u16,
     /// Connections whose handlers live on without a keeper.
-    outliving: u16,
+    orphaned_counts: u16,
     /// One of those it holds is not yet counted as taken.
     is_taking: bool,
 }
@@ -39,7 +39,7 @@ impl Counts {
         Self {
             taken: u32::try_from(word >> 32).expect("what is left"),
             held: count(1 + COUNT_BITS),
-            outliving: count(1),
+            orphaned_counts: count(1),
             is_taking: word & 1 != 0,
         }
     }
@@ -47,7 +47,7 @@ impl Counts {
     fn word(self) -> u64 {
         u64::from(self.taken) << 32
             | u64::from(self.held.min(COUNT_MAX)) << (1 + COUNT_BITS)
-            | u64::from(self.outliving.min(COUNT_MAX)) << 1
+            | u64::from(self.orphaned_counts.min(COUNT_MAX)) << 1
             | u64::from(self.is_taking)
     }
 }
@@ -64,7 +64,7 @@ impl Occupancy {
             .max(0)
             .cast_unsigned();
         let on_the_way = under_way.saturating_sub(counts.is_taking.into());
-        on_the_way + u32::from(counts.held) + u32::from(counts.outliving)
+        on_the_way + u32::from(counts.held) + u32::from(counts.orphaned_counts)
     }
 
     /// How many the keeper holds.
@@ -85,7 +85,7 @@ impl Occupancy {
     pub fn hold_adopted(&self) {
         self.change(|counts| Counts {
             held: counts.held.saturating_add(1),
-            outliving: counts.outliving.saturating_sub(1),
+            orphaned_counts: counts.orphaned_counts.saturating_sub(1),
             ..counts
         });
     }
@@ -94,7 +94,7 @@ impl Occupancy {
     pub fn let_live_on(&self) {
         self.change(|counts| Counts {
             held: counts.held.saturating_sub(1),
-            outliving: counts.outliving.saturating_add(1),
+            orphaned_counts: counts.orphaned_counts.saturating_add(1),
             ..counts
         });
     }
@@ -120,23 +120,23 @@ impl Occupancy {
     }
 
     /// Another keeper begins, which holds nothing yet: so many live on without. (One that its predecessor was taking is among them.)
-    pub fn begin(&self, outliving: u16) {
+    pub fn begin(&self, orphaned_counts: u16) {
         self.change(|counts| Counts {
             held: 0,
-            outliving,
+            orphaned_counts,
             ..counts
         });
     }
 
     /// As it is now, for who is about to [count anew](Self::set_outliving).
-    pub fn moment(&self) -> Moment {
-        Moment(self.word.load(Ordering::Acquire))
+    pub fn moment(&self) -> CountSnapshot {
+        CountSnapshot(self.word.load(Ordering::Acquire))
     }
 
     /// So many live on without a keeper, if nothing has changed since that moment; else it is to be counted again.
-    pub fn set_outliving(&self, outliving: u16, since: Moment) {
+    pub fn set_outliving(&self, orphaned_counts: u16, since: CountSnapshot) {
         let counts = Counts {
-            outliving,
+            orphaned_counts,
             ..Counts::of(since.0)
         };
         let _ = self

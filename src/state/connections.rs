@@ -62,9 +62,9 @@ shared_record! {
         /// That the handler gets on.
         pub liveness: Liveness,
         /// Offset + 1 of the frame that is being handled; 0 between frames. For blame, when the handler dies.
-        pub working_on: AtomicU64,
-        /// The frame, as in `working_on`, that no handler is to handle any more: all who did have died. 0 for none.
-        pub refused_frame: AtomicU64,
+        pub current_frame: AtomicU64,
+        /// The frame, as in `current_frame`, that no handler is to handle any more: all who did have died. 0 for none.
+        pub blocked_frame: AtomicU64,
         /// Which generation the guarded fields belong to: they are reset by the first handler of a new occupant.
         pub occupant: Guarded<u32>,
         /// A [`Phase`].
@@ -123,7 +123,7 @@ pub struct Phase(u32);
 impl Phase {
     /// The preamble and the first frame are awaited.
     pub const HANDSHAKE: Self = Self(0);
-    /// A valid token was shown; the session's record is awaited from its former handler. `player` is asked for, not animated, and
+    /// A valid token was published; the session's record is awaited from its former handler. `player` is asked for, not animated, and
     /// `asked_from` holds the offset that the client asks for.
     pub const RESUMING: Self = Self(1);
     /// The session's stream flows.
@@ -180,8 +180,8 @@ impl ConnectionRecord {
             .store(u32::from(kind == Kind::Console), Ordering::Relaxed);
         self.accepted_at_ms.store(now_ms, Ordering::Relaxed);
         self.last_frame_at_ms.store(now_ms, Ordering::Relaxed);
-        self.working_on.store(0, Ordering::Relaxed);
-        self.refused_frame.store(0, Ordering::Relaxed);
+        self.current_frame.store(0, Ordering::Relaxed);
+        self.blocked_frame.store(0, Ordering::Relaxed);
         self.over.store(0, Ordering::Relaxed);
         self.suspect.store(0, Ordering::Relaxed);
         self.attention.store(0, Ordering::Relaxed);
@@ -223,7 +223,7 @@ impl ConnectionRecord {
 
     /// Who is responsible for the slot, for who has entered something that the ticker looks at after it has
     /// [exchanged](Self::exchange_claim) that.
-    pub fn claimed_after_entry(&self) -> Claim {
+    pub fn claim_after_store(&self) -> Claim {
         fence(Ordering::SeqCst);
         self.claimed()
     }
@@ -314,7 +314,7 @@ impl ConnectionRecord {
     }
 
     /// The handler does not serve the connection after all.
-    pub fn leave_handler(&self, handler: ProcessId) {
+    pub fn clear_handler(&self, handler: ProcessId) {
         self.exchange_handler(handler.to_u64(), 0);
     }
 
@@ -336,12 +336,12 @@ impl ConnectionRecord {
     }
 
     /// The handler would rather have the connection served where the other one of this keeper's is.
-    pub fn ask_to_be_beside(&self, other: u32) {
+    pub fn request_move_near(&self, other: u32) {
         self.beside.store(other + 1, Ordering::Release);
     }
 
     /// Beside which connection this one should be served, if its handler has said so. Asking forgets it.
-    pub fn take_beside(&self) -> Option<u32> {
+    pub fn take_move_near(&self) -> Option<u32> {
         self.beside.swap(0, Ordering::AcqRel).checked_sub(1)
     }
 
@@ -369,7 +369,7 @@ impl ConnectionRecord {
 
 impl Memory {
     /// Leaves word that a connection's handler should look at its flags; gives the keeper whose doorbell is to be rung.
-    pub fn call_attention(&self, connection: ConnectionRef) -> u32 {
+    pub fn raise_attention(&self, connection: ConnectionRef) -> u32 {
         let slots = CONNECTIONS_PER_KEEPER_MAX;
         let (keeper, slot) = (connection.index() / slots, connection.index() % slots);
         let word = &self.header.keepers[keeper as usize].attention[slot as usize / 64];
@@ -383,7 +383,7 @@ impl Memory {
 
     /// Leaves word for its keeper that there is news of a connection: it is over, or should be served elsewhere. The keeper's doorbell is to
     /// be rung.
-    pub fn tell_keeper_of(&self, connection: u32) {
+    pub fn notify_keeper(&self, connection: u32) {
         let slot = connection % CONNECTIONS_PER_KEEPER_MAX;
         let word = &self.keeper_of(connection).news[slot as usize / 64];
         word.fetch_or(1 << (slot % 64), Ordering::AcqRel);

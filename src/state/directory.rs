@@ -59,7 +59,7 @@ shared_record! {
         pub token_hash: Guarded<[u8; 32]>,
         /// The connection whose handler animates the player record.
         pub connection: Guarded<ConnectionRef>,
-        /// A newer connection that has shown the token and waits for the record.
+        /// A newer connection that has published the token and waits for the record.
         pub claimant: Guarded<ConnectionRef>,
         /// Place of the newest connection that has had or asked for the session, in the order in which connections were accepted.
         pub newest: Guarded<u64>,
@@ -275,7 +275,7 @@ impl Directory {
     }
 
     /// Takes a room record back, if it is still given out in that life.
-    pub(crate) fn take_room_back(&self, tx: &mut LobbyTx<'_>, index: u32, generation: u32) {
+    pub(crate) fn free_room(&self, tx: &mut LobbyTx<'_>, index: u32, generation: u32) {
         let head = self.record;
         let entry = self.rooms.at(index);
         if tx.get(&entry.given) == 0 || tx.get(&entry.generation) != generation {

@@ -14,7 +14,7 @@ pub struct StateHandle {
     /// The events of one call of a game; used again and again.
     pub(crate) outbox: ErasedOutbox,
     /// Whether this process is the one that [notes](blame) whose game's code it runs.
-    pub(crate) notes_games: bool,
+    pub(crate) tracks_running_game: bool,
     /// See [`Lobby::take_faults`].
     pub(crate) faults: Vec<GameError>,
 }
@@ -27,7 +27,7 @@ impl StateHandle {
             games,
             attachment: memory.attach(),
             outbox: ErasedOutbox::new(),
-            notes_games: false,
+            tracks_running_game: false,
             faults: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX, UPGRADE_TEXT_BYTES};
 use crate::state::connection_counts::Occupancy;
 use crate::state::connections::Kind;
-use crate::state::running_game::GameNote;
+use crate::state::running_game::RunningGame;
 use forkade_games::floor_char_boundary;
 use shmem::hang_reports::HangReports;
 use shmem::liveness::Liveness;
@@ -98,7 +98,7 @@ shared_record! {
         /// What the watchdog has done about it.
         pub watchdog: WatchdogRecord,
         /// Whose game's code the ticker runs.
-        pub game_note: GameNote,
+        pub running_game: RunningGame,
         /// Matches that were abandoned because their game had killed several tickers.
         pub rooms_blamed_total: AtomicU64,
         /// The processes that the supervisor forked.

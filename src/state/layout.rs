@@ -97,7 +97,7 @@ impl Memory {
     /// Those of [`Mapping::create`].
     pub fn create(capacity: Capacity) -> std::io::Result<&'static Self> {
         let plan = Plan::new(capacity);
-        let memory = Self::laid_over(Mapping::create("forkade", plan.bytes)?, capacity);
+        let memory = Self::from_mapping(Mapping::create("forkade", plan.bytes)?, capacity);
         let header = memory.header;
         header.layout_hash.store(plan.hash, Ordering::Relaxed);
         header.started_at_ms.store(now_ms(), Ordering::Relaxed);
@@ -126,11 +126,11 @@ impl Memory {
         if header.layout_hash.load(Ordering::Relaxed) != plan.hash {
             return Err(std::io::Error::other("it is laid out otherwise"));
         }
-        Ok(Self::laid_over(mapping, capacity))
+        Ok(Self::from_mapping(mapping, capacity))
     }
 
     /// Lays the tables over a mapping that was created for the same capacity.
-    pub fn laid_over(mapping: &'static Mapping, capacity: Capacity) -> &'static Self {
+    pub fn from_mapping(mapping: &'static Mapping, capacity: Capacity) -> &'static Self {
         let plan = Plan::new(capacity);
         let connections = connections_of(capacity);
         Box::leak(Box::new(Self {
@@ -240,9 +240,9 @@ impl Memory {
     }
 
     /// How many connections of a keeper's slots live on though that keeper, or the one that was, is dead, by kind.
-    pub fn outliving(&self, keeper: u32) -> [u16; Kind::COUNT] {
+    pub fn orphaned_counts(&self, keeper: u32) -> [u16; Kind::COUNT] {
         let epoch = self.header.keepers[keeper as usize].epoch.load(Ordering::Acquire);
-        let mut outliving = [0; Kind::COUNT];
+        let mut orphaned_counts = [0; Kind::COUNT];
         // The first keeper has no predecessor.
         if epoch > 1 {
             let records = self
@@ -251,10 +251,10 @@ impl Memory {
             for record in
                 records.filter(|record| record.claimed() == Claim::Held && record.keeper_epoch() != epoch)
             {
-                outliving[record.kind() as usize] += 1;
+                orphaned_counts[record.kind() as usize] += 1;
             }
         }
-        outliving
+        orphaned_counts
     }
 
     /// How many connections of the kind there are.

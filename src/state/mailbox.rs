@@ -79,7 +79,7 @@ impl Memory {
             Ok(())
         })?;
         let connection = tx.get(&identity.connection);
-        Ok(connection.is_some().then(|| self.call_attention(connection)))
+        Ok(connection.is_some().then(|| self.raise_attention(connection)))
     }
 
     /// Whether a message of so many bytes, with its frame, could be posted now.
@@ -87,7 +87,7 @@ impl Memory {
     /// # Errors
     ///
     /// [`PostError`], as posting it would give.
-    pub(crate) fn must_have_space(
+    pub(crate) fn check_mailbox_space(
         &self,
         tx: &LobbyTx<'_>,
         player: PlayerRef,

@@ -11,7 +11,7 @@ use crate::limits::{INPUT_RING_BYTES, OUTPUT_RING_BYTES};
 use crate::state::chat::ChatPlace;
 use crate::state::directory::Name;
 use crate::state::layout::RoomRef;
-use crate::state::stream_tap::Followed;
+use crate::state::stream_tap::TapLease;
 use forkade_text::input;
 use forkade_text::telnet::RefusedOptions;
 use shmem::byte_ring::ByteRing;
@@ -63,13 +63,13 @@ shared_record! {
         /// Of a text player: stream offset up to which telnet's commands were answered.
         pub telnet_answered: Guarded<u64>,
         /// Stream offset before which bytes of input may have been overwritten. It is advanced for good before they are.
-        pub(crate) input_gone_before: AtomicU64,
+        pub(crate) input_overwritten_before: AtomicU64,
         /// Stream offset before which bytes of output may have been overwritten because the ring was begun anew. As above.
-        pub(crate) output_begun_anew_at: AtomicU64,
+        pub(crate) output_restarted_at: AtomicU64,
         /// Whether an operator follows the streams.
-        pub traced: Followed,
-        /// What an operator is shown.
-        pub(crate) shown: Shown,
+        pub traced: TapLease,
+        /// What an operator is published.
+        pub(crate) published: PublishedStreams,
         /// What the player has sent.
         pub input: InputRing,
         output_begins_a_page: PageStart,
@@ -80,7 +80,7 @@ shared_record! {
 
 shared_record! {
     /// Where a player's streams were when the player's process was last between two transactions: committed, and never undone.
-    pub(crate) struct Shown {
+    pub(crate) struct PublishedStreams {
         /// The player's reference.
         pub(crate) player: AtomicU64,
         /// The room's reference, if the player is in one.
@@ -144,7 +144,7 @@ impl Membership {
     }
 
     /// In a room: in a seat, or watching.
-    pub fn in_room(room: RoomRef, seat: Option<u8>) -> Self {
+    pub fn change_room(room: RoomRef, seat: Option<u8>) -> Self {
         Self {
             state: 2,
             seat: seat.map_or(WATCHING, u32::from),
@@ -181,8 +181,8 @@ impl PlayerRecord {
         // Not journaled: until the commit the record is nobody's.
         self.output_kept_from.store(0, Ordering::Release);
         self.output_reached.store(0, Ordering::Release);
-        self.input_gone_before.store(0, Ordering::Release);
-        self.output_begun_anew_at.store(0, Ordering::Release);
+        self.input_overwritten_before.store(0, Ordering::Release);
+        self.output_restarted_at.store(0, Ordering::Release);
     }
 
     /// The bytes of output that are kept, from the oldest to the head.

@@ -1,8 +1,8 @@
 //! Room records: seats, the game's state, and the log of events.
 
 use crate::limits::BANS_PER_ROOM_MAX;
-use crate::state::running_game::BlameRecord;
-use crate::state::stream_tap::Followed;
+use crate::state::running_game::RoomCrashCounter;
+use crate::state::stream_tap::TapLease;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -89,9 +89,9 @@ shared_record! {
         /// The connection beside which the room's members are to be served, as a reference's number; 0 for none.
         home: AtomicU64,
         /// Whether an operator watches.
-        pub watched: Followed,
+        pub watched: TapLease,
         /// What it has cost in tickers.
-        pub blame: BlameRecord,
+        pub blame: RoomCrashCounter,
         /// Offset in the log up to which the seat's player was given the events, or less; for the writer, who need not keep what
         /// all have read.
         read_up_to: [AtomicU64; SEATS_MAX as usize],
@@ -244,7 +244,7 @@ impl Record for RoomRecord {
             Ordering::Release,
         );
         let clocks = [view.get(&self.next_tick_at_ms), view.get(&self.turn_ends_at_ms)];
-        let reserved = kept_seats(view.get(&self.reserved));
+        let reserved = seats_in(view.get(&self.reserved));
         let due_ms = reserved
             .map(|seat| view.get(&self.kept_until_ms[usize::from(seat)]))
             .chain(clocks)
@@ -264,7 +264,11 @@ impl RoomRecord {
     }
 
     /// Beside which connection the room's members are to be served: if there is none any more, beside `mine` from now on.
-    pub fn home_or(&self, mine: ConnectionRef, is_there: impl Fn(ConnectionRef) -> bool) -> ConnectionRef {
+    pub fn colocation_anchor(
+        &self,
+        mine: ConnectionRef,
+        is_there: impl Fn(ConnectionRef) -> bool,
+    ) -> ConnectionRef {
         let known = self.home.load(Ordering::Acquire);
         let home = ConnectionRef::from_id(known);
         if known != 0 && is_there(home) {
@@ -280,14 +284,14 @@ impl RoomRecord {
     }
 
     /// The connection is not one of a member any more: the others are to gather elsewhere from now on, if it was beside this one.
-    pub fn leave_home(&self, connection: ConnectionRef) {
+    pub fn clear_colocation_anchor(&self, connection: ConnectionRef) {
         let _ = self
             .home
             .compare_exchange(connection.to_id(), 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Nobody listens yet: the room is about to be opened, under its lock. (When it closed, those who had been in it were to hear of it.)
-    pub(crate) fn forget_listeners(&self) {
+    pub(crate) fn reset_subscribers(&self) {
         self.home.store(0, Ordering::Release);
         // Somebody may still have to hear how the former room ended.
         if self.log.unannounced_head().is_none() {
@@ -321,7 +325,7 @@ pub fn all_read(tx: &RoomTx<'_>) -> bool {
     let has_read =
         |(seat, offset): (u32, &AtomicU64)| taken >> seat & 1 == 0 || offset.load(Ordering::Acquire) == head;
     taken != 0
-        && !record.watched.is_followed()
+        && !record.watched.is_active()
         && tx.get(&record.spectators) == 0
         && taken == tx.get(&record.connected)
         && (0..).zip(&record.read_up_to).all(has_read)
@@ -385,7 +389,7 @@ pub fn write_state(tx: &mut RoomTx<'_>, state: &[u8], seats: u32) {
 }
 
 /// The seats whose bits are set.
-pub(crate) fn kept_seats(bits: u64) -> impl Iterator<Item = u8> {
+pub(crate) fn seats_in(bits: u64) -> impl Iterator<Item = u8> {
     // Mostly there are none, and every commit in a room asks.
     let mut rest = bits;
     std::iter::from_fn(move || {

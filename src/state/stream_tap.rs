@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::state::layout::{PlayerRef, RoomRef};
-use crate::state::players::{OutputRing, PlayerRecord, Shown};
+use crate::state::players::{OutputRing, PlayerRecord, PublishedStreams};
 use shmem::byte_ring::ByteRing;
 use shmem::shared_record;
 use shmem::sys::clock::now_ms;
@@ -16,36 +16,36 @@ use shmem::sys::clock::now_ms;
 /// How long a ring or log is left as it is after somebody has last looked.
 const FOLLOWED_MS: u64 = 2000;
 
-/// In [`Shown::player`]: what is shown is not all of one player's. No reference has this id.
+/// In [`PublishedStreams::player`]: what is published is not all of one player's. No reference has this id.
 const NONE: u64 = 0;
 
 shared_record! {
     /// Whether somebody follows what is written to a ring or log. It is not begun anew meanwhile, though all who need to have read it:
     /// what has passed can be seen for longer.
-    pub struct Followed {
+    pub struct TapLease {
         /// In milliseconds of the monotonic clock; 0 for nobody.
         until_ms: AtomicU64,
     }
 }
 
-impl Followed {
+impl TapLease {
     /// Says that somebody follows, for a moment from now on.
     pub fn follow(&self) {
         self.until_ms.store(now_ms() + FOLLOWED_MS, Ordering::Relaxed);
     }
 
     /// Whether somebody does. To be asked by who writes.
-    pub(crate) fn is_followed(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         let until_ms = self.until_ms.load(Ordering::Relaxed);
         if until_ms == 0 {
             return false;
         }
-        let is_followed = until_ms > now_ms();
-        if !is_followed {
+        let is_active = until_ms > now_ms();
+        if !is_active {
             // So that the clock is asked no more. Should somebody just begin, that one says so again in a moment.
             self.until_ms.store(0, Ordering::Relaxed);
         }
-        is_followed
+        is_active
     }
 }
 
@@ -58,7 +58,7 @@ pub enum Direction {
     Out,
 }
 
-/// What a look has shown.
+/// What a look has published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
     /// The stream's bytes from the offset asked for on, up to the end of what was handled. Perhaps none.
@@ -74,7 +74,7 @@ pub enum Look {
 
 /// Where a player's streams are and where the player is. The figures are read one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct StreamStatus {
     /// The room, if the player is in one.
     pub room: Option<RoomRef>,
     /// The seat, unless the player only watches.
@@ -93,8 +93,8 @@ pub struct Standing {
     pub output_kept_from: u64,
 }
 
-impl Shown {
-    /// What is shown from here on is about this player: until all of it is, it is nobody's, lest somebody take the place of the
+impl PublishedStreams {
+    /// What is published from here on is about this player: until all of it is, it is nobody's, lest somebody take the place of the
     /// record's former player for the new one's.
     pub(crate) fn begin(&self, player: PlayerRef) {
         if self.player.load(Ordering::Relaxed) != player.to_id() {
@@ -104,7 +104,7 @@ impl Shown {
         }
     }
 
-    /// All is shown of this player.
+    /// All is published of this player.
     pub(crate) fn end(&self, player: PlayerRef) {
         self.player.store(player.to_id(), Ordering::Release);
     }
@@ -118,67 +118,67 @@ impl Shown {
 
 impl PlayerRecord {
     /// Bytes of the input ring are about to be overwritten, so that all before this offset may be gone.
-    pub(crate) fn input_goes_before(&self, offset: u64) {
-        self.input_gone_before.fetch_max(offset, Ordering::AcqRel);
+    pub(crate) fn mark_input_overwritten(&self, offset: u64) {
+        self.input_overwritten_before.fetch_max(offset, Ordering::AcqRel);
         // Who sees an overwritten byte sees this mark.
         fence(Ordering::Release);
     }
 
     /// The output ring is begun anew: bytes before this offset are about to be overwritten.
-    pub(crate) fn output_begins_anew_at(&self, offset: u64) {
-        self.output_begun_anew_at.fetch_max(offset, Ordering::AcqRel);
+    pub(crate) fn mark_output_restarted(&self, offset: u64) {
+        self.output_restarted_at.fetch_max(offset, Ordering::AcqRel);
         fence(Ordering::Release);
     }
 
-    /// Where the player and the player's streams are, as last shown; nothing if nothing was shown yet or the record is another's.
-    pub fn standing(&self, player: PlayerRef) -> Option<Standing> {
-        let shown = &self.shown;
+    /// Where the player and the player's streams are, as last published; nothing if nothing was published yet or the record is another's.
+    pub fn stream_status(&self, player: PlayerRef) -> Option<StreamStatus> {
+        let published = &self.published;
         let load = |cell: &AtomicU64| cell.load(Ordering::Acquire);
-        if !shown.is_of(player) {
+        if !published.is_of(player) {
             return None;
         }
-        let room = RoomRef::from_id(load(&shown.room));
-        let standing = Standing {
+        let room = RoomRef::from_id(load(&published.room));
+        let stream_status = StreamStatus {
             room: room.is_some().then_some(room),
-            seat: load(&shown.seat)
+            seat: load(&published.seat)
                 .checked_sub(1)
                 .and_then(|seat| u8::try_from(seat).ok()),
-            is_text: load(&shown.is_text) != 0,
-            input_received: load(&shown.input_received),
-            consumed: load(&shown.consumed),
-            output_sent: load(&shown.output_sent),
-            output_head: load(&shown.output_head),
+            is_text: load(&published.is_text) != 0,
+            input_received: load(&published.input_received),
+            consumed: load(&published.consumed),
+            output_sent: load(&published.output_sent),
+            output_head: load(&published.output_head),
             output_kept_from: load(&self.output_kept_from),
         };
-        shown.is_of(player).then_some(standing)
+        published.is_of(player).then_some(stream_status)
     }
 
     /// Copies the handled bytes of a stream from offset `from` on.
     pub fn look(&self, player: PlayerRef, direction: Direction, from: u64) -> Look {
-        let shown = &self.shown;
-        if !shown.is_of(player) {
+        let published = &self.published;
+        if !published.is_of(player) {
             return Look::Gone;
         }
         let seen = match direction {
             Direction::In => copy(
                 &self.input,
-                (&shown.input_base, &shown.consumed),
+                (&published.input_base, &published.consumed),
                 from,
                 // Read once more when the copy has been made.
-                || self.input_gone_before.load(Ordering::Relaxed),
+                || self.input_overwritten_before.load(Ordering::Relaxed),
             ),
             Direction::Out => copy(
                 &self.output,
-                (&shown.output_base, &shown.output_head),
+                (&published.output_base, &published.output_head),
                 from,
                 || {
                     let reached = self.output_reached.load(Ordering::Relaxed);
-                    let begun_anew_at = self.output_begun_anew_at.load(Ordering::Relaxed);
+                    let begun_anew_at = self.output_restarted_at.load(Ordering::Relaxed);
                     begun_anew_at.max(reached.saturating_sub(OutputRing::BYTES))
                 },
             ),
         };
-        if !shown.is_of(player) {
+        if !published.is_of(player) {
             return Look::Gone;
         }
         seen
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use crate::state::layout::{Capacity, Memory};
 
-    /// A player whose process has shown that both streams begin at `base` in their rings and were handled up to `end`.
+    /// A player whose process has published that both streams begin at `base` in their rings and were handled up to `end`.
     fn player(base: u64, end: u64) -> (&'static PlayerRecord, PlayerRef) {
         let capacity = Capacity {
             players: 1,
@@ -226,12 +226,16 @@ mod tests {
             keepers: 1,
         };
         let record = Memory::create(capacity).expect("there is memory").players.at(0);
-        let (player, shown) = (PlayerRef::new(0, 1), &record.shown);
-        shown.player.store(player.to_id(), Ordering::Relaxed);
-        for cell in [&shown.input_base, &shown.output_base] {
+        let (player, published) = (PlayerRef::new(0, 1), &record.published);
+        published.player.store(player.to_id(), Ordering::Relaxed);
+        for cell in [&published.input_base, &published.output_base] {
             cell.store(base, Ordering::Relaxed);
         }
-        for cell in [&shown.consumed, &shown.output_head, &record.output_reached] {
+        for cell in [
+            &published.consumed,
+            &published.output_head,
+            &record.output_reached,
+        ] {
             cell.store(end, Ordering::Relaxed);
         }
         (record, player)
@@ -253,7 +257,7 @@ mod tests {
                 (missed.clone(), Look::Gone)
             );
         }
-        record.input_goes_before(1020);
+        record.mark_input_overwritten(1020);
         assert_eq!(
             (look(Direction::In, 1020), look(Direction::In, 1019)),
             (whole.clone(), missed.clone())
@@ -266,12 +270,15 @@ mod tests {
             (look(Direction::Out, 1020), look(Direction::Out, 1019)),
             (whole, missed.clone())
         );
-        record.output_begins_anew_at(1040);
+        record.mark_output_restarted(1040);
         assert_eq!(look(Direction::Out, 1020), missed);
         let another = PlayerRef::new(0, 2);
         assert_eq!(record.look(another, Direction::In, 1020), Look::Gone);
         assert_eq!(
-            (record.standing(another), record.standing(player).is_some()),
+            (
+                record.stream_status(another),
+                record.stream_status(player).is_some()
+            ),
             (None, true)
         );
     }
@@ -290,23 +297,23 @@ mod tests {
                     } else {
                         (first, 1000)
                     };
-                    let shown = &record.shown;
+                    let published = &record.published;
                     let a_while = || (0..20).for_each(|_| std::hint::spin_loop());
-                    shown.begin(player);
+                    published.begin(player);
                     a_while();
-                    shown.input_received.store(value, Ordering::Relaxed);
-                    shown.output_sent.store(value, Ordering::Relaxed);
+                    published.input_received.store(value, Ordering::Relaxed);
+                    published.output_sent.store(value, Ordering::Relaxed);
                     a_while();
-                    shown.consumed.store(value, Ordering::Release);
-                    shown.output_head.store(value, Ordering::Release);
-                    shown.end(player);
+                    published.consumed.store(value, Ordering::Release);
+                    published.output_head.store(value, Ordering::Release);
+                    published.end(player);
                     a_while();
                 }
                 is_over.store(true, Ordering::Relaxed);
             });
             while !is_over.load(Ordering::Relaxed) {
                 for (player, value) in [(first, 1000), (second, 2000)] {
-                    let Some(seen) = record.standing(player) else {
+                    let Some(seen) = record.stream_status(player) else {
                         continue;
                     };
                     let figures = [
@@ -326,11 +333,11 @@ mod tests {
     #[test]
     fn who_follows_is_noticed_for_a_while() {
         let (record, _) = player(0, 0);
-        assert!(!record.traced.is_followed());
+        assert!(!record.traced.is_active());
         record.traced.follow();
-        assert!(record.traced.is_followed());
+        assert!(record.traced.is_active());
         record.traced.until_ms.store(1, Ordering::Relaxed);
-        assert!(!record.traced.is_followed());
+        assert!(!record.traced.is_active());
         assert_eq!(record.traced.until_ms.load(Ordering::Relaxed), 0);
     }
 }

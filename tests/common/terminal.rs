@@ -28,12 +28,12 @@ pub struct Terminal {
     /// Kept open, so that the terminal can be looked at when the program is gone.
     own: File,
     settings_before: String,
-    shown: Arc<Mutex<Shown>>,
+    shown: Arc<Mutex<PublishedStreams>>,
     is_pulled: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
 }
 
-struct Shown {
+struct PublishedStreams {
     screen: vt100::Parser,
     bytes: Vec<u8>,
 }
@@ -58,7 +58,7 @@ impl Terminal {
             .process_group(0)
             .spawn()
             .expect("the binary can be run");
-        let shown = Arc::new(Mutex::new(Shown {
+        let shown = Arc::new(Mutex::new(PublishedStreams {
             screen: vt100::Parser::new(at_least_one(rows), at_least_one(columns), 0),
             bytes: Vec::new(),
         }));
@@ -211,7 +211,7 @@ impl Drop for Terminal {
 }
 
 /// Shows what is written, until the terminal is pulled or nobody has it any more.
-fn show(mut terminal: File, shown: &Mutex<Shown>, is_pulled: &AtomicBool) {
+fn show(mut terminal: File, shown: &Mutex<PublishedStreams>, is_pulled: &AtomicBool) {
     const GLANCE: Timespec = Timespec {
         tv_sec: 0,
         tv_nsec: 20_000_000,

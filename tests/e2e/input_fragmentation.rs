@@ -3,7 +3,7 @@
 
 use crate::harness::{Actor, World};
 use forkade::testing::frontends::dispatch::{Handshake, Next};
-use forkade::testing::session::Farewell;
+use forkade::testing::session::CloseReason;
 use forkade::testing::state::layout::Capacity;
 use forkade_protocol::{
     ChatScope, ClientMessage, RoomFilter, RoomSettings, ServerMessage, Token, frame, preamble,
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 struct Outcome {
     answers: Vec<ServerMessage>,
     events: Vec<ServerMessage>,
-    farewell: Option<(bool, Farewell)>,
+    farewell: Option<(bool, CloseReason)>,
 }
 
 impl Outcome {
@@ -83,7 +83,7 @@ fn run(pieces: &[&[u8]], dies: &[bool]) -> Outcome {
     outcome
 }
 
-fn handle_all(actor: &mut Actor) -> Option<(bool, Farewell)> {
+fn handle_all(actor: &mut Actor) -> Option<(bool, CloseReason)> {
     loop {
         match actor.handle() {
             Next::Handled => {}

@@ -20,7 +20,7 @@ use forkade::limits::{FRAME_BYTES_MAX, SEAT_RESERVATION_MS_DEFAULT};
 use forkade::testing::frontends::dispatch;
 use forkade::testing::frontends::dispatch::{Handshake, Next};
 use forkade::testing::session::Session;
-use forkade::testing::session::transport::Passed;
+use forkade::testing::session::transport::ByteCounts;
 use forkade::testing::state::connections::{Kind, Phase};
 use forkade::testing::state::handle::StateHandle;
 use forkade::testing::state::layout::{Capacity, Memory};
@@ -146,7 +146,7 @@ impl Actor {
         for end in [&server_end, &client_end] {
             end.set_nonblocking(true).expect("sockets can be so");
         }
-        let (session, plausible) = Session::attach(world.leaked_lobby(), slot, Passed::default());
+        let (session, plausible) = Session::attach(world.leaked_lobby(), slot, ByteCounts::default());
         plausible.expect("a new connection is plausible");
         Self {
             session,
@@ -222,7 +222,7 @@ impl Actor {
     pub(crate) fn hear(&mut self) -> Vec<ServerMessage> {
         let mut messages = Vec::new();
         // As after word that was left: there may be mail.
-        self.session.wanted();
+        self.session.control_request();
         loop {
             // Events may have to wait until there is space for them.
             let delivered = self.session.phase() == Phase::OPEN
@@ -255,13 +255,13 @@ impl Actor {
     #[allow(dead_code, reason = "not every program has people in text mode")]
     pub(crate) fn shown(&mut self) -> String {
         self.flush();
-        self.session.forget_sent();
+        self.session.discard_sent();
         String::from_utf8(std::mem::take(&mut self.unread)).expect("text")
     }
 
     /// The handler sends what there is, and the client receives it. Says whether there was anything.
     pub(crate) fn flush(&mut self) -> bool {
-        let before = self.session.passed.sent;
+        let before = self.session.byte_counts.sent;
         loop {
             match self.session.send(&self.server_end) {
                 Ok(None) => break,
@@ -271,7 +271,7 @@ impl Actor {
             }
         }
         self.take_in();
-        self.session.passed.sent != before
+        self.session.byte_counts.sent != before
     }
 
     fn take_in(&mut self) {
@@ -319,7 +319,7 @@ impl Actor {
 
     /// The handler dies, and the keeper forks another for the same connection.
     pub(crate) fn replace_handler(&mut self, world: World) {
-        let (session, plausible) = Session::attach(world.leaked_lobby(), self.slot, self.session.passed);
+        let (session, plausible) = Session::attach(world.leaked_lobby(), self.slot, self.session.byte_counts);
         plausible.expect("what has passed is what was counted");
         self.session = session;
     }

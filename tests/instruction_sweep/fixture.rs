@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use forkade::limits::{CHAT_BYTES_MAX, CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX, MAILBOX_BYTES, ROOM_LOG_BYTES};
 use forkade::testing::frontends::dispatch;
 use forkade::testing::frontends::dispatch::{Handshake, Next};
-use forkade::testing::session::{Resume, Session, Wanted};
+use forkade::testing::session::{ControlRequest, Resume, Session};
 use forkade::testing::state::connections::Phase;
 use forkade::testing::state::handle::StateHandle;
 use forkade_protocol::{ChatScope, ClientMessage, RoomId, RoomSettings, codec};
@@ -136,7 +136,7 @@ impl Fixture {
             self.tells(&line);
             if number == 1 {
                 let session = &mut self.actors[actor].session;
-                assert_eq!(session.wanted(), Wanted::Nothing);
+                assert_eq!(session.control_request(), ControlRequest::Nothing);
                 assert!(delivery::deliver(session).expect("some mail fits"));
             }
         }
@@ -167,7 +167,7 @@ impl Fixture {
     pub(crate) fn delivers_mail(&mut self, actor: usize) -> Act {
         self.subject = actor;
         Act::session(|session| {
-            assert_eq!(session.wanted(), Wanted::Nothing);
+            assert_eq!(session.control_request(), ControlRequest::Nothing);
             delivery::deliver(session).expect("mail fits");
         })
     }
@@ -217,7 +217,11 @@ impl Fixture {
     }
 
     pub(crate) fn subject_doing(&self, act: Act, repeatable: bool) -> Subject {
-        let passed = self.actors.iter().map(|actor| actor.session.passed).collect();
+        let passed = self
+            .actors
+            .iter()
+            .map(|actor| actor.session.byte_counts)
+            .collect();
         Subject {
             world: self.world,
             slot: self.actors[self.subject].slot,

@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 
 use forkade::limits::{LOBBY_GRACE_MS_MIN, OUTPUT_RING_BYTES};
-use forkade::testing::session::transport::Passed;
-use forkade::testing::session::{Farewell, Resume};
+use forkade::testing::session::transport::ByteCounts;
+use forkade::testing::session::{CloseReason, Resume};
 use forkade::testing::state::connections::{Kind, Phase};
 use forkade_protocol::{ClientMessage, ErrorCode, RoomFilter};
 use shmem::sys::clock::now_ms;
@@ -84,7 +84,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.player("ann");
         stage.actors[0].leave_for_good();
         stage.world.claim(0);
-        stage.actors[0].session.passed = Passed::default();
+        stage.actors[0].session.byte_counts = ByteCounts::default();
         Act::Attach
     }),
     Operation::new("greet", 2, |stage| {
@@ -144,7 +144,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.comes_back(0, confirmed);
         stage.subject().shake_hands();
         resume(&mut stage.subject().session);
-        Act::session(|session| departure::show_connected(session, true))
+        Act::session(|session| departure::set_connected(session, true))
     }),
     Operation::new("yield to a newer connection", 2, |stage| {
         stage.players(["ann"]);
@@ -167,7 +167,10 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Act::session(|session| {
             if session.phase() == Phase::RESUMING {
                 assert_eq!(session.try_resume(), Resume::Superseded);
-                session.close(false, &Farewell::Error(ErrorCode::Replaced, "elsewhere".into()));
+                session.close(
+                    false,
+                    &CloseReason::Error(ErrorCode::Replaced, "elsewhere".into()),
+                );
             }
         })
     }),
@@ -175,7 +178,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.players(["ann"]);
         stage.comes_back(0, 0);
         stage.subject().shake_hands();
-        Act::session(|session| session.close(false, &Farewell::None))
+        Act::session(|session| session.close(false, &CloseReason::None))
     }),
     Operation::new("create a room", 3, |stage| {
         stage.players(["ann"]);
@@ -397,7 +400,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.says(0, &ClientMessage::Goodbye)
     }),
     Operation::new("end a connection that carries nobody", 2, |stage| {
-        stage.newcomer(|stranger| stranger.session.close(false, &Farewell::None));
+        stage.newcomer(|stranger| stranger.session.close(false, &CloseReason::None));
         finish()
     })
     .one_cell(),
@@ -434,7 +437,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.players(["ann"]);
         let act = stage.says(0, &create("relay", None));
         stage.dies_opening_a_room(act);
-        stage.actors[0].session.close(true, &Farewell::None);
+        stage.actors[0].session.close(true, &CloseReason::None);
         finish()
     }),
     Operation::new("free a connection without processes", 3, |stage| {

@@ -2,7 +2,7 @@
 
 use forkade::testing::lobby::departure;
 use forkade::testing::lobby::match_play;
-use forkade::testing::session::Farewell;
+use forkade::testing::session::CloseReason;
 use forkade::testing::state::handle::StateHandle;
 use forkade_protocol::{ClientMessage, RoomId, RoomSettings, ServerMessage};
 
@@ -134,7 +134,7 @@ pub(crate) const OWNERS: &[Operation] = &[
     }),
     Operation::new("let a reservation end", 2, |stage| {
         stage.keeps_a_seat();
-        Act::lobby(pass_time)
+        Act::lobby(run_room_timers)
     }),
     Operation::new(
         "change settings so that a seat falls away that is kept",
@@ -162,14 +162,14 @@ pub(crate) const OWNERS: &[Operation] = &[
     }),
     Operation::new("let a turn end, and the match with it", 2, |stage| {
         stage.match_with_clock();
-        Act::lobby(pass_time)
+        Act::lobby(run_room_timers)
     }),
     // Room and lobby, as for anybody.
     Operation::new("leave for good after a kick", 4, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
         stage.actors[0].asks(&kick());
         // Sent out by an operator, too: who says goodbye has heard of the kick before.
-        stage.actors[1].session.close(true, &Farewell::None);
+        stage.actors[1].session.close(true, &CloseReason::None);
         stage.subject = 1;
         finish()
     }),
@@ -198,8 +198,8 @@ fn reserve() -> ClientMessage {
 }
 
 /// All that is due by time.
-fn pass_time(lobby: &mut StateHandle) {
-    match_play::pass_time(lobby, 0, u64::MAX / 2).expect("no game fails");
+fn run_room_timers(lobby: &mut StateHandle) {
+    run_room_timers(lobby, 0, u64::MAX / 2).expect("no game fails");
 }
 
 fn kick() -> ClientMessage {

@@ -52,7 +52,7 @@ impl<'s> RecoveryChecker<'s> {
     pub(crate) fn new(subject: &'s Subject) -> Self {
         let memory = subject.world.memory;
         let copy = World {
-            memory: laid_over(new_mapping(memory.mapping)),
+            memory: from_mapping(new_mapping(memory.mapping)),
             games: subject.world.games,
         };
         let connections = u32::try_from(subject.passed.len()).expect("a few");
@@ -259,6 +259,6 @@ pub(crate) fn new_mapping(like: &Mapping) -> &'static Mapping {
     Mapping::create("forkade-copy", like.bytes()).expect("memory for a copy")
 }
 
-pub(crate) fn laid_over(mapping: &'static Mapping) -> &'static Memory {
-    Memory::laid_over(mapping, CAPACITY)
+pub(crate) fn from_mapping(mapping: &'static Mapping) -> &'static Memory {
+    Memory::from_mapping(mapping, CAPACITY)
 }

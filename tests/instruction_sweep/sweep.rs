@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use forkade::testing::maintenance::state_dump;
 use forkade::testing::session::Session;
-use forkade::testing::session::transport::Passed;
+use forkade::testing::session::transport::ByteCounts;
 use forkade::testing::state::handle::StateHandle;
 use forkade::testing::state::layout::Capacity;
 use shmem::sys::memory::Mapping;
 
 use crate::harness::World;
-use crate::recovery_checker::{Examined, Picture, RecoveryChecker, difference, laid_over, new_mapping};
+use crate::recovery_checker::{Examined, Picture, RecoveryChecker, difference, from_mapping, new_mapping};
 use crate::stepper::{StepError, Stepper};
 
 /// As small as it gets: all of it is copied for every state that is examined.
@@ -50,7 +50,7 @@ pub(crate) struct Subject {
     /// Slot of the connection that it is done on.
     pub(crate) slot: u32,
     /// What has passed on each connection, from the first slot on.
-    pub(crate) passed: Vec<Passed>,
+    pub(crate) passed: Vec<ByteCounts>,
     pub(crate) act: Act,
     /// Whether the handler's attaching is looked at, too.
     pub(crate) attach_is_stepped: bool,
@@ -186,7 +186,7 @@ pub(crate) fn sweep_recovery(
     is_first: bool,
 ) -> Result<Findings, StepError> {
     let world = World {
-        memory: laid_over(undecided),
+        memory: from_mapping(undecided),
         games: subject.world.games,
     };
     world.memory.abandon_copy();

@@ -112,7 +112,7 @@ impl Model {
             }
             ClientMessage::HandOver { seat, name, .. } => {
                 let (id, seat) = self.other_seat(who, *seat, name)?;
-                self.room(id).make_owner(seat);
+                self.room(id).set_owner(seat);
                 Ok(Effect::Done)
             }
             ClientMessage::Leave { .. } => {
@@ -460,7 +460,7 @@ impl Model {
                 seat,
                 name: who.to_owned(),
             });
-            room.settle_owner();
+            room.elect_owner();
             Some(seat)
         };
         self.player(who).place = Some((id, seat));

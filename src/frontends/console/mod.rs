@@ -46,8 +46,8 @@ use crate::limits::{
     CLOSING_TIMEOUT_MS, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_KEEP_ALIVE_MS, WRITE_STALL_TIMEOUT_MS,
 };
 use crate::logging;
-use crate::session::transport::Passed;
-use crate::session::{Session, Wanted};
+use crate::session::transport::ByteCounts;
+use crate::session::{ControlRequest, Session};
 use crate::state::connections::Phase;
 use crate::state::handle::StateHandle;
 use shmem::sys::clock::now_ms;
@@ -165,7 +165,7 @@ impl<'s> Console<'s> {
             Predecessor::None => Terminal::new(),
             _ => Terminal::resumed(mode),
         };
-        let (session, _) = Session::attach(state, connection, Passed::default());
+        let (session, _) = Session::attach(state, connection, ByteCounts::default());
         let now = now_ms();
         let mut console = Self {
             context,
@@ -231,7 +231,7 @@ impl<'s> Console<'s> {
 
     /// Does one thing that needs no waiting.
     fn step(&mut self) -> io::Result<Step> {
-        if self.stage == Stage::Open && self.session.wanted() == Wanted::Stop {
+        if self.stage == Stage::Open && self.session.control_request() == ControlRequest::Stop {
             return Ok(self.close_with("the server is stopping"));
         }
         if !self.output.is_empty() {
@@ -339,7 +339,7 @@ impl<'s> Console<'s> {
         if let Some(keeper) = departure::finish(&mut self.session) {
             self.context.doorbells.ring_keeper(keeper);
         }
-        self.session.record().working_on.store(0, Ordering::Release);
+        self.session.record().current_frame.store(0, Ordering::Release);
     }
 }
 
@@ -371,7 +371,7 @@ fn predecessor_of(state: &mut StateHandle, connection: u32) -> Predecessor {
     if state.attachment.read_own(&record.occupant) != record.reference(connection).generation() {
         return Predecessor::None;
     }
-    match record.working_on.load(Ordering::Acquire) {
+    match record.current_frame.load(Ordering::Acquire) {
         0 => Predecessor::Idle,
         _ => Predecessor::Interrupted,
     }

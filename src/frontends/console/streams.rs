@@ -7,7 +7,7 @@ use crate::frontends::console::live_views::{LiveView, Progress};
 use crate::frontends::console::terminal::Input;
 use crate::frontends::console::{Console, Stage, Step, replies};
 use crate::limits::CONSOLE_LINE_BYTES_MAX;
-use crate::session::Wanted;
+use crate::session::ControlRequest;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::sys::sockets::{Received, Sent, receive_into, send_from};
@@ -32,7 +32,7 @@ impl Console<'_> {
         let record = self.session.record();
         // Set before bytes are taken from the kernel, so that a successor notices every loss. The time distinguishes one piece of
         // work from the next: the connection is given up only if its processes keep dying in the same one.
-        record.working_on.store(now_ms().max(1), Ordering::Release);
+        record.current_frame.store(now_ms().max(1), Ordering::Release);
         let mut buffer = [0; RECEIVE_BYTES];
         match receive_into(&self.socket, &mut buffer) {
             Received::Bytes(bytes) => {
@@ -41,7 +41,7 @@ impl Console<'_> {
             }
             Received::WouldBlock => {
                 if self.terminal.is_between_lines() && self.live_view.is_none() {
-                    record.working_on.store(0, Ordering::Release);
+                    record.current_frame.store(0, Ordering::Release);
                 }
                 Step::Wait
             }
@@ -135,7 +135,7 @@ impl Console<'_> {
         match receive_into(&self.socket, &mut [0; RECEIVE_BYTES]) {
             Received::Bytes(_) => Step::Continue,
             // An idle operator does not delay the end of the server.
-            Received::WouldBlock if self.session.wanted() != Wanted::Stop => Step::Wait,
+            Received::WouldBlock if self.session.control_request() != ControlRequest::Stop => Step::Wait,
             _ => Step::Done,
         }
     }

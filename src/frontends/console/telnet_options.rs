@@ -55,7 +55,7 @@ pub(crate) enum Event {
 }
 
 /// Bytes that are no negotiation of this one's.
-pub(crate) type Passed = Vec<u8>;
+pub(crate) type ByteCounts = Vec<u8>;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Stream {
@@ -114,7 +114,7 @@ impl Negotiation {
     }
 
     /// Takes in one byte.
-    pub(crate) fn push(&mut self, byte: u8) -> (Passed, Option<Event>) {
+    pub(crate) fn push(&mut self, byte: u8) -> (ByteCounts, Option<Event>) {
         let nothing = (Vec::new(), None);
         match std::mem::take(&mut self.stream) {
             Stream::Text if byte == IAC => {
@@ -165,7 +165,7 @@ impl Negotiation {
         }
     }
 
-    fn option(&mut self, verb: u8, option: u8) -> (Passed, Option<Event>) {
+    fn option(&mut self, verb: u8, option: u8) -> (ByteCounts, Option<Event>) {
         let was_agreed = self.echo && self.suppress_go_ahead;
         match (verb, option) {
             (DO | DONT, ECHO) if self.offered || verb == DO => self.echo = verb == DO,
@@ -233,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    fn push(negotiation: &mut Negotiation, bytes: &[u8]) -> (Passed, Vec<Event>) {
+    fn push(negotiation: &mut Negotiation, bytes: &[u8]) -> (ByteCounts, Vec<Event>) {
         let (mut passed, mut events) = (Vec::new(), Vec::new());
         for byte in bytes {
             let (some, event) = negotiation.push(*byte);

@@ -12,7 +12,7 @@ use crate::process::handler::CHAT_DOORBELL;
 use crate::process::handler::doorbells::RoomDoorbells;
 use crate::process::handler::drive::{DriveOutcome, Driver};
 use crate::process::process_table::Context;
-use crate::session::transport::Passed;
+use crate::session::transport::ByteCounts;
 use crate::session::{IdleSession, Session};
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, RoomRef};
@@ -118,15 +118,15 @@ impl Client {
         shared_state: &mut StateHandle,
     ) -> io::Result<Self> {
         let (passed, over) = match is_successor.then(|| TcpProgress::read(&socket)) {
-            None => (Passed::default(), None),
+            None => (ByteCounts::default(), None),
             Some(Ok(cursors)) => (
-                Passed {
+                ByteCounts {
                     received: cursors.received,
                     sent: cursors.sent,
                 },
                 None,
             ),
-            Some(Err(error)) => (Passed::default(), Some(error)),
+            Some(Err(error)) => (ByteCounts::default(), Some(error)),
         };
         let (session, plausible) = Session::attach(shared_state, index, passed);
         let mut client = Self {

@@ -19,7 +19,7 @@ use crate::process::handler::client::{Client, HandlerState};
 use crate::process::handler::deadlines::{Deadline, TimeoutKind, Times, next_deadline};
 use crate::process::ipc::KeeperMessage;
 use crate::process::process_table::Context;
-use crate::session::{Farewell, Resume, Session, Wanted};
+use crate::session::{CloseReason, ControlRequest, Resume, Session};
 use crate::state::connections::{Claim, Phase};
 use crate::state::layout::{ConnectionRef, RoomRef};
 use shmem::sys::clock::now_ms;
@@ -103,7 +103,7 @@ impl Driver<'_> {
         if self.session.phase() == Phase::OPEN {
             self.enter_player();
             self.state.listen_to_chat()?;
-            departure::show_connected(&mut self.session, true);
+            departure::set_connected(&mut self.session, true);
             // There may be mail, which came while nobody was here to be told.
             self.client.check_flags = true;
         }
@@ -141,7 +141,7 @@ impl Driver<'_> {
 
     fn resume(&mut self) -> io::Result<bool> {
         let refuse = |session: &mut Session<'_>, code, text: &str| {
-            session.close(false, &Farewell::Error(code, text.to_owned()));
+            session.close(false, &CloseReason::Error(code, text.to_owned()));
         };
         match self.session.try_resume() {
             Resume::NotYet => {
@@ -180,8 +180,10 @@ impl Driver<'_> {
         let waited = now_ms().saturating_sub(self.session.record().last_frame_at_ms.load(Ordering::Relaxed));
         if waited >= RESUME_TIMEOUT_MS {
             let text = "the session is still held by its former connection; try again";
-            self.session
-                .close(false, &Farewell::Error(ErrorCode::InternalError, text.to_owned()));
+            self.session.close(
+                false,
+                &CloseReason::Error(ErrorCode::InternalError, text.to_owned()),
+            );
         } else if waited >= YIELD_TIMEOUT_MS
             && let Some(holder) = self.session.holder_of_session()
         {
@@ -191,7 +193,7 @@ impl Driver<'_> {
                 _ => self.kill_holder(holder),
             }
         } else {
-            let keeper = self.session.remind_holder_of_session();
+            let keeper = self.session.notify_holder_again();
             self.state.ring_keeper(keeper);
             // Its keeper may be what does not get on.
             if let Some(holder) = self.session.holder_of_session()
@@ -217,7 +219,7 @@ impl Driver<'_> {
                 Next::Handled => moved = true,
                 Next::Wait => break,
                 Next::Close { leaves, farewell } => {
-                    if farewell != Farewell::None && !leaves {
+                    if farewell != CloseReason::None && !leaves {
                         log::info!(
                             "closing the connection from {}: {farewell:?}",
                             self.session.record().peer()
@@ -230,9 +232,10 @@ impl Driver<'_> {
             }
         }
         moved |= self.deliver();
-        if self.client.readiness.client_has_ended && !moved && !delivery::is_held_up(&self.session) {
+        if self.client.readiness.client_has_ended && !moved && !delivery::is_blocked_on_output(&self.session)
+        {
             // It will send nothing more, and all it sent was handled.
-            self.session.close(false, &Farewell::None);
+            self.session.close(false, &CloseReason::None);
             return true;
         }
         moved
@@ -267,20 +270,20 @@ impl Driver<'_> {
 
     fn apply_control_request(&mut self) {
         let phase = self.session.phase();
-        let wanted = self.session.wanted();
+        let wanted = self.session.control_request();
         match (phase, wanted) {
-            (Phase::CLOSING | Phase::OPEN, Wanted::Yield) => self.let_go_of_session(),
-            (Phase::CLOSING | Phase::DONE, _) | (_, Wanted::Nothing) => {}
-            (_, Wanted::Stop) => {
+            (Phase::CLOSING | Phase::OPEN, ControlRequest::Yield) => self.let_go_of_session(),
+            (Phase::CLOSING | Phase::DONE, _) | (_, ControlRequest::Nothing) => {}
+            (_, ControlRequest::Stop) => {
                 if phase == Phase::OPEN {
                     // How the last match has ended, for one.
                     self.deliver();
                 }
                 self.session
-                    .close(false, &Farewell::ShuttingDown("the server is stopping".into()));
+                    .close(false, &CloseReason::ShuttingDown("the server is stopping".into()));
             }
-            (Phase::OPEN, Wanted::Kick) => {
-                let farewell = Farewell::Error(ErrorCode::Kicked, "an operator has sent you out".into());
+            (Phase::OPEN, ControlRequest::Kick) => {
+                let farewell = CloseReason::Error(ErrorCode::Kicked, "an operator has sent you out".into());
                 self.session.close(true, &farewell);
             }
             _ => {}
@@ -317,7 +320,9 @@ impl Driver<'_> {
         }
         if let Some(left) = before {
             let rooms = &self.state.context.memory.rooms;
-            rooms.at(left.index()).leave_home(self.session.connection);
+            rooms
+                .at(left.index())
+                .clear_colocation_anchor(self.session.connection);
         }
         if let Some(entered) = room {
             self.request_colocation(entered);
@@ -357,20 +362,20 @@ impl Driver<'_> {
             let record = memory.connections.get(it.index());
             record.is_some_and(|record| record.claimed() == Claim::Held && record.reference(it.index()) == it)
         };
-        let home = memory.rooms.at(room.index()).home_or(mine, is_there);
+        let home = memory.rooms.at(room.index()).colocation_anchor(mine, is_there);
         let handler = memory.connections.at(home.index()).handler();
         if memory.keeper_index_of(home.index()) == self.state.keeper
             && handler.is_some_and(|handler| handler != self.state.me)
         {
-            self.session.record().ask_to_be_beside(home.index());
-            memory.tell_keeper_of(mine.index());
+            self.session.record().request_move_near(home.index());
+            memory.notify_keeper(mine.index());
             ipc.doorbells.ring_keeper(self.state.keeper);
         }
     }
 
     /// Ends what has taken too long.
     fn check_deadlines(&mut self) {
-        let farewell = |code, text: &str| Farewell::Error(code, text.into());
+        let farewell = |code, text: &str| CloseReason::Error(code, text.into());
         let passed = self
             .next_deadline()
             .filter(|deadline| deadline.at_ms <= now_ms())
@@ -380,7 +385,7 @@ impl Driver<'_> {
                 ErrorCode::HandshakeTimeout,
                 "you did not greet in time; people press Enter first",
             ),
-            Some(TimeoutKind::Silent) => farewell(ErrorCode::Silent, &self.session.why_silent()),
+            Some(TimeoutKind::Silent) => farewell(ErrorCode::Silent, &self.session.silence_text()),
             Some(TimeoutKind::WriteStall) => farewell(ErrorCode::NotReading, "you did not read for too long"),
             Some(TimeoutKind::Closing) => return self.end(),
             None if self.session.phase() == Phase::CLOSING && self.session.all_sent() => return self.end(),
@@ -400,7 +405,7 @@ impl Driver<'_> {
             closing_since_ms: self.session.closing_since_ms(),
             doorbell_is_unavailable: self.client.room.is_some_and(is_unavailable),
             handshake_timeout_ms: header.handshake_timeout_ms.load(Ordering::Relaxed),
-            heartbeat_timeout_ms: self.session.silence_max_ms(),
+            heartbeat_timeout_ms: self.session.silence_timeout_ms(),
         };
         next_deadline(self.session.phase(), &times)
     }

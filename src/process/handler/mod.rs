@@ -378,14 +378,14 @@ impl Handler {
         let index = connection.index();
         let record = self.state.context.memory.connections.at(index);
         let is_still_there =
-            || record.claimed_after_entry() == Claim::Held && record.reference(index) == connection;
+            || record.claim_after_store() == Claim::Held && record.reference(index) == connection;
         if is_still_there() {
             record.set_handler(self.state.me, self.state.context.build);
         }
         // Again: whoever gives it up looks for a handler after that, or is seen here.
         if !is_still_there() {
             log::warn!("connection {connection:?} was given up before it was served");
-            record.leave_handler(self.state.me);
+            record.clear_handler(self.state.me);
             return Ok(());
         }
         record.liveness.record_progress();
@@ -478,7 +478,7 @@ impl Handler {
         if let Err(error) = to.send_signal(Signal::SIGUSR1) {
             log::warn!("cannot tell handler {to} that connection {connection} is its own now: {error}");
         }
-        context.memory.tell_keeper_of(connection);
+        context.memory.notify_keeper(connection);
         context.ipc.doorbells.ring_keeper(self.state.keeper);
         Ok(())
     }
@@ -494,7 +494,7 @@ impl Handler {
         // From here on the slot is the keeper's to give to another.
         context.memory.connections.at(connection).set_over();
         if self.assignments.is_some() || self.clients.iter().any(Option::is_some) {
-            context.memory.tell_keeper_of(connection);
+            context.memory.notify_keeper(connection);
             context.ipc.doorbells.ring_keeper(self.state.keeper);
         }
         Ok(())

@@ -24,7 +24,7 @@ impl Driver<'_> {
                 }
                 Ok(Some(receipt)) => {
                     moved = true;
-                    self.session.note_typing();
+                    self.session.record_typing();
                     self.client.readiness.readable = !receipt.was_all || self.client.readiness.more_behind;
                 }
                 // Full: what is there must be handled first.
@@ -63,7 +63,7 @@ impl Driver<'_> {
             self.client.readiness.last_taken_ms = now_ms();
         }
         if moved {
-            self.session.forget_sent();
+            self.session.discard_sent();
         }
         moved
     }

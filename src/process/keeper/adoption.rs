@@ -161,7 +161,7 @@ impl Keeper {
             }
         };
         record.set_keeper_epoch(self.epoch);
-        if record.claimed_after_entry() != Claim::Held {
+        if record.claim_after_store() != Claim::Held {
             // The ticker has just found it to be nobody's. If it thinks better of that, it is to find it again.
             record.set_keeper_epoch(self.epoch.wrapping_sub(1));
             return None;

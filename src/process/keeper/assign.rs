@@ -28,7 +28,7 @@ impl Keeper {
                 self.complete_move(index);
                 if record.is_over() {
                     self.release_connection(index);
-                } else if let Some(other) = record.take_beside() {
+                } else if let Some(other) = record.take_move_near() {
                     self.start_move(index, other);
                 }
             }

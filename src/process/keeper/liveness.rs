@@ -51,7 +51,7 @@ impl Keeper {
 
     /// Whether the handler is in the middle of something, has bytes to receive, or should offer its socket to this keeper.
     fn has_something_to_do(&self, index: u32, record: &ConnectionRecord) -> bool {
-        record.working_on.load(Ordering::Relaxed) != 0
+        record.current_frame.load(Ordering::Relaxed) != 0
             || self
                 .held
                 .get(&index)

@@ -143,9 +143,9 @@ impl Keeper {
         let slot = &context.memory.header.keepers[start.index as usize];
         // From here on the connections of a predecessor count as not held.
         let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
-        let outliving = context.memory.outliving(start.index);
+        let orphaned_counts = context.memory.orphaned_counts(start.index);
         for kind in KINDS {
-            slot.occupancy(kind).begin(outliving[kind as usize]);
+            slot.occupancy(kind).begin(orphaned_counts[kind as usize]);
         }
         slot.handlers.store(0, Ordering::Relaxed);
         slot.spare_handlers.store(0, Ordering::Relaxed);

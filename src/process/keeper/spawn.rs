@@ -254,7 +254,7 @@ impl Keeper {
                 log::error!(
                     "handler {dead} died ({how}) in a frame in which others have died: it is refused"
                 );
-                record.refused_frame.store(crash.working_on, Ordering::Release);
+                record.blocked_frame.store(crash.current_frame, Ordering::Release);
             } else {
                 log::error!("handler {dead} died ({how}), again and again: its connection is given up");
                 self.abandon_connection(index);
@@ -296,14 +296,14 @@ impl Keeper {
         let (mut suspect, mut fault) = (None, None);
         for index in connections {
             let record = self.context.memory.connections.at(*index);
-            let working_on = match record.kind() {
+            let current_frame = match record.kind() {
                 // Taken away: a successor that dies before it has come to any frame must not be blamed on the same one again.
-                Kind::Game => record.working_on.swap(0, Ordering::AcqRel),
+                Kind::Game => record.current_frame.swap(0, Ordering::AcqRel),
                 // An operator is told by the successor that something was lost.
-                Kind::Console => record.working_on.load(Ordering::Acquire),
+                Kind::Console => record.current_frame.load(Ordering::Acquire),
             };
-            if working_on != 0 {
-                suspect = Some((*index, working_on));
+            if current_frame != 0 {
+                suspect = Some((*index, current_frame));
             }
             fault = record.take_fault().or(fault);
         }
@@ -314,7 +314,7 @@ impl Keeper {
             for_ms: now_ms().saturating_sub(mark_ms),
         });
         let crash = Crash {
-            working_on: suspect.map_or(0, |(_, frame)| frame),
+            current_frame: suspect.map_or(0, |(_, frame)| frame),
             exit,
             stuck,
         };

@@ -35,7 +35,7 @@ impl Room {
     pub(super) fn free(&mut self, seat: u8, how: RoomEvent) {
         self.seats[usize::from(seat)] = None;
         self.events.push(how);
-        self.settle_owner();
+        self.elect_owner();
         if self.phase == Phase::Playing && self.game == "tictactoe" {
             self.finish(Outcome::Won {
                 seats: vec![1 - seat],
@@ -43,7 +43,7 @@ impl Room {
         }
     }
 
-    pub(super) fn settle_owner(&mut self) {
+    pub(super) fn elect_owner(&mut self) {
         if self
             .owner
             .is_some_and(|seat| self.seats[usize::from(seat)].is_some())
@@ -58,12 +58,12 @@ impl Room {
         let connected = seats().find(|(_, info)| info.connected);
         let next = connected.or(seats().next()).map(|(seat, _)| seat);
         match next {
-            Some(seat) => self.make_owner(seat),
+            Some(seat) => self.set_owner(seat),
             None => self.owner = None,
         }
     }
 
-    pub(super) fn make_owner(&mut self, seat: u8) {
+    pub(super) fn set_owner(&mut self, seat: u8) {
         self.owner = Some(seat);
         self.events.push(RoomEvent::Owner { seat });
     }

@@ -3,7 +3,7 @@
 use forkade::testing::frontends::dispatch::Handshake;
 use forkade::testing::lobby::departure;
 use forkade::testing::maintenance::expiry;
-use forkade::testing::session::{Farewell, Resume, Wanted};
+use forkade::testing::session::{CloseReason, ControlRequest, Resume};
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token};
 
 use super::{Run, TextClient};
@@ -30,8 +30,8 @@ impl Run {
         };
         match (actor.shake_hands(), refusal) {
             (Handshake::Greeted, None) => {}
-            (Handshake::Refused(Farewell::Error(code, text)), Some(expected)) if code == expected => {
-                return self.refuse(actor, &Farewell::Error(code, text));
+            (Handshake::Refused(CloseReason::Error(code, text)), Some(expected)) if code == expected => {
+                return self.refuse(actor, &CloseReason::Error(code, text));
             }
             (answer, expected) => panic!("{name} is answered {answer:?}, not {expected:?}"),
         }
@@ -62,7 +62,7 @@ impl Run {
     }
 
     /// The connection is told why, and ends.
-    fn refuse(&mut self, mut actor: Actor, farewell: &Farewell) {
+    fn refuse(&mut self, mut actor: Actor, farewell: &CloseReason) {
         if self.random.one_in(3) {
             actor.replace_handler(self.world);
         }
@@ -70,7 +70,7 @@ impl Run {
         if self.random.one_in(3) {
             actor.replace_handler(self.world);
         }
-        let Farewell::Error(expected, _) = farewell else {
+        let CloseReason::Error(expected, _) = farewell else {
             panic!("a refusal has a reason")
         };
         match &actor.hear()[..] {
@@ -109,7 +109,7 @@ impl Run {
         if self.random.one_in(4) {
             actor.session.close(
                 false,
-                &Farewell::Error(ErrorCode::Silent, "nothing was heard".into()),
+                &CloseReason::Error(ErrorCode::Silent, "nothing was heard".into()),
             );
         }
         actor.end();
@@ -142,7 +142,7 @@ impl Run {
         }
         self.note(format!("{who} resumes from {received}"));
         let mut actor = self.connect();
-        self.ask_to_resume(&mut actor, token, received);
+        self.request_resume(&mut actor, token, received);
         if self.random.one_in(6) {
             actor = self.supersede(actor, token, received);
         }
@@ -154,7 +154,7 @@ impl Run {
         if self.random.one_in(4) {
             actor.replace_handler(self.world);
         }
-        departure::show_connected(&mut actor.session, true);
+        departure::set_connected(&mut actor.session, true);
         self.model.connected(who, true);
         let person = self.people.get_mut(who).expect("a person");
         person.slot = Some(actor.slot);
@@ -178,7 +178,7 @@ impl Run {
         self.listen(who);
     }
 
-    fn ask_to_resume(&mut self, actor: &mut Actor, token: Token, received: u64) {
+    fn request_resume(&mut self, actor: &mut Actor, token: Token, received: u64) {
         actor.say_resume(token, received);
         let answer = actor.shake_hands();
         assert!(matches!(answer, Handshake::Resuming(_)), "{answer:?}");
@@ -187,9 +187,9 @@ impl Run {
     /// A still newer connection shows the token, too.
     fn supersede(&mut self, mut older: Actor, token: Token, received: u64) -> Actor {
         let mut newer = self.connect();
-        self.ask_to_resume(&mut newer, token, received);
+        self.request_resume(&mut newer, token, received);
         assert_eq!(older.session.try_resume(), Resume::Superseded);
-        let farewell = Farewell::Error(ErrorCode::Replaced, "your session goes on elsewhere".into());
+        let farewell = CloseReason::Error(ErrorCode::Replaced, "your session goes on elsewhere".into());
         if self.random.one_in(2) {
             older.replace_handler(self.world);
         }
@@ -203,7 +203,7 @@ impl Run {
         if self.random.one_in(4) {
             actor.replace_handler(self.world);
         }
-        assert_eq!(actor.session.wanted(), Wanted::Yield);
+        assert_eq!(actor.session.control_request(), ControlRequest::Yield);
         if self.random.one_in(2) {
             actor.flush();
         }
@@ -222,10 +222,10 @@ impl Run {
         if self.people[who].slot.is_some() {
             assert_eq!(keeper, Some(0));
             let mut actor = self.take_actor(who);
-            assert_eq!(actor.session.wanted(), Wanted::Kick);
+            assert_eq!(actor.session.control_request(), ControlRequest::Kick);
             actor
                 .session
-                .close(true, &Farewell::Error(ErrorCode::Kicked, "out".into()));
+                .close(true, &CloseReason::Error(ErrorCode::Kicked, "out".into()));
             actor.flush();
             actor.end();
         } else {
@@ -244,7 +244,7 @@ impl Run {
         let mut actor = self.connect();
         actor.say_resume(Token(bytes), 0);
         match actor.shake_hands() {
-            Handshake::Refused(farewell @ Farewell::Error(ErrorCode::TokenUnknown, _)) => {
+            Handshake::Refused(farewell @ CloseReason::Error(ErrorCode::TokenUnknown, _)) => {
                 self.refuse(actor, &farewell)
             }
             other => panic!("a bad token is answered by {other:?}"),

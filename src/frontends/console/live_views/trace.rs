@@ -45,13 +45,15 @@ impl Trace {
         let player = find_player(lobby, id_or_name)?;
         let record = lobby.memory.players.at(player.index());
         record.traced.follow();
-        let standing = record.standing(player);
+        let stream_status = record.stream_status(player);
         Ok(Self {
             player,
             record,
             began_at_ms: now_ms(),
             // A player without published streams has no bytes yet.
-            cursors: standing.map_or([0, 0], |standing| [standing.consumed, standing.output_head]),
+            cursors: stream_status.map_or([0, 0], |stream_status| {
+                [stream_status.consumed, stream_status.output_head]
+            }),
             reported: None,
             summary_due_at_ms: 0,
             is_text: false,
@@ -74,8 +76,8 @@ impl Trace {
         // `None` only before the player's first bytes.
         self.is_text = self
             .record
-            .standing(self.player)
-            .is_some_and(|standing| standing.is_text);
+            .stream_status(self.player)
+            .is_some_and(|stream_status| stream_status.is_text);
         for (index, direction) in DIRECTIONS.into_iter().enumerate() {
             self.read_stream(&mut lines, index, direction, now);
         }

@@ -56,12 +56,12 @@ pub(crate) fn player(lobby: &mut StateHandle, id_or_name: &str) -> Result<Fields
     let summary = PlayerSummary::of(lobby, player).ok_or(NotFound::Player)?;
     let connection = summary.connection(lobby);
     let record = lobby.memory.players.at(player.index());
-    let standing = record.standing(player);
+    let stream_status = record.stream_status(player);
     let since_ms = connection.map_or(summary.detached_at_ms, |record| {
         record.accepted_at_ms.load(Ordering::Relaxed)
     });
     let idle = connection.map(|record| seconds_since(record.last_frame_at_ms.load(Ordering::Relaxed)));
-    let room = standing.and_then(|standing| standing.room);
+    let room = stream_status.and_then(|stream_status| stream_status.room);
     let mut fields = vec![
         ("id", json!(player.to_id())),
         ("name", text(summary.name.as_str())),
@@ -82,30 +82,33 @@ pub(crate) fn player(lobby: &mut StateHandle, id_or_name: &str) -> Result<Fields
             ),
         ),
         ("room", json!(room.map(RoomRef::to_id))),
-        ("seat", json!(standing.and_then(|standing| standing.seat))),
+        (
+            "seat",
+            json!(stream_status.and_then(|stream_status| stream_status.seat)),
+        ),
         ("room_name", room_name(lobby, room)),
         ("mail_waiting", json!(summary.mail_bytes)),
         ("mailbox", json!(MAILBOX_BYTES)),
     ];
-    if let Some(standing) = standing {
+    if let Some(stream_status) = stream_status {
         let between = |from: u64, to: u64| json!(to.saturating_sub(from));
-        let mode = if standing.is_text { "text" } else { "binary" };
+        let mode = if stream_status.is_text { "text" } else { "binary" };
         fields.extend([
             ("mode", json!(mode)),
-            ("input_handled", json!(standing.consumed)),
+            ("input_handled", json!(stream_status.consumed)),
             (
                 "input_waiting",
-                between(standing.consumed, standing.input_received),
+                between(stream_status.consumed, stream_status.input_received),
             ),
             ("input_ring", json!(INPUT_RING_BYTES)),
-            ("output_written", json!(standing.output_head)),
+            ("output_written", json!(stream_status.output_head)),
             (
                 "output_unsent",
-                between(standing.output_sent, standing.output_head),
+                between(stream_status.output_sent, stream_status.output_head),
             ),
             (
                 "output_kept",
-                between(standing.output_kept_from, standing.output_head),
+                between(stream_status.output_kept_from, stream_status.output_head),
             ),
             ("output_ring", json!(OUTPUT_RING_BYTES)),
         ]);
