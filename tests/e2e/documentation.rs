@@ -99,11 +99,7 @@ fn every_limit_is_documented_with_its_value() {
         ("a turn's clock", protocol_limits::TURN_SECONDS_MAX.into(), "s"),
         ("a game's options", limits::GAME_OPTIONS_BYTES_MAX, "bytes"),
         ("seats of a room", limits::SEATS_MAX.into(), "seats"),
-        (
-            "a room's memory of those sent out",
-            limits::BANS_PER_ROOM_MAX,
-            "players",
-        ),
+        ("banned players of a room", limits::BANS_PER_ROOM_MAX, "players"),
         ("rooms in one answer", limits::ROOMS_PER_PAGE_MAX, "rooms"),
         ("unread events of a room", limits::ROOM_LOG_BYTES, "bytes"),
         ("unread chat of the lobby", limits::CHAT_LOG_BYTES, "bytes"),
@@ -111,7 +107,7 @@ fn every_limit_is_documented_with_its_value() {
         ("input not handled yet", limits::INPUT_RING_BYTES, "bytes"),
         ("output kept for a resume", limits::OUTPUT_RING_BYTES, "bytes"),
         (
-            "nobody's connection, in no room",
+            "away and in no room",
             usize::try_from(limits::LOBBY_GRACE_MS_MIN).expect("fits"),
             "ms",
         ),
