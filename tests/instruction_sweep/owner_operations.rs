@@ -199,7 +199,7 @@ fn reserve() -> ClientMessage {
 
 /// All that is due by time.
 fn run_room_timers(lobby: &mut StateHandle) {
-    run_room_timers(lobby, 0, u64::MAX / 2).expect("no game fails");
+    match_play::run_room_timers(lobby, 0, u64::MAX / 2).expect("no game fails");
 }
 
 fn kick() -> ClientMessage {
