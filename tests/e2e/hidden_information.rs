@@ -62,7 +62,7 @@ impl Player {
                 table.hand.push(card);
                 table.hand.sort();
             }
-            Event::ByteCounts { next, .. } => (table.next, table.has_drawn) = (next, false),
+            Event::Passed { next, .. } => (table.next, table.has_drawn) = (next, false),
             Event::Turned { stock } => (table.stock, table.beneath) = (stock, 0),
             Event::Left { .. } => panic!("nobody leaves"),
         }
