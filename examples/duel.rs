@@ -1,8 +1,8 @@
-//! Two clients of a running server play tic-tac-toe against each other, one move a second, and show the board.
+//! Two clients of a running server play tic-tac-toe against each other, one move a second, and print the board.
 //!
 //! ```text
 //! cargo run --release                      # in one terminal
-//! cargo run --release --example duel       # in another; kill the players' processes meanwhile
+//! cargo run --release --example duel       # in another; kill the players' handler processes while it runs
 //! ```
 
 use std::error::Error;
@@ -13,8 +13,8 @@ use forkade::games::tictactoe::TicTacToe;
 use forkade_protocol::client::{Client, ClientOptions, NewRoom};
 use forkade_protocol::{RoomEvent, ServerMessage, Snapshot, codec};
 
-const PAUSE: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(10);
+const MOVE_INTERVAL: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let server = std::env::args()
@@ -24,18 +24,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut bob = Client::connect(&server, "Bob", ClientOptions::default())?;
     let room = ann.create_room(NewRoom::new("tictactoe", "A duel"))?.room;
     bob.join_room(room, None)?;
-    // A third client, to look on: every join is answered with a picture of the room.
+    // A third client watches: the answer to each `Spectate` has a snapshot of the room.
     let mut eve = Client::connect(&server, "Eve", ClientOptions::default())?;
     ann.ready(true)?;
     bob.ready(true)?;
     for (turn, cell) in [4_u8, 0, 2, 6, 3, 5, 1, 7, 8].into_iter().enumerate() {
-        std::thread::sleep(PAUSE);
-        let (name, mover) = if turn % 2 == 0 {
+        std::thread::sleep(MOVE_INTERVAL);
+        let (name, player) = if turn % 2 == 0 {
             ("Ann", &mut ann)
         } else {
             ("Bob", &mut bob)
         };
-        mover.act(codec::encode(&cell)?)?;
+        player.act(codec::encode(&cell)?)?;
         println!("{name} takes {cell}:\n{}", board(&eve.spectate(room, None)?)?);
         eve.leave()?;
     }
@@ -48,11 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         )
     };
-    if let Some(ServerMessage::Event { number, event }) = ann.receive_where(PATIENCE, is_end)? {
+    if let Some(ServerMessage::Event { number, event }) = ann.receive_where(TIMEOUT, is_end)? {
         println!("event {number}: {event:?}");
     }
     println!(
-        "Ann's connection was made again {} times.",
+        "Ann's client reconnected {} times.",
         ann.counters().resumes
     );
     for client in [ann, bob, eve] {

@@ -1,11 +1,12 @@
-//! Rock, paper, scissors: a whole game by somebody who only links the library, and a server that offers it. Both throw at
-//! the same time: what was thrown is shown once both have. Who is first to win three rounds has won.
+//! Rock, paper, scissors: a complete game that only links the library, and a server that offers it. Both players throw at the
+//! same time, and the throws are shown when both have thrown. The first player to win three rounds wins.
 //!
 //! ```text
 //! cargo run --example rock_paper_scissors      # a server: players on 127.0.0.1:4000, the console on 4001
-//! telnet 127.0.0.1 4000                        # in two other terminals; press Enter, and `help` lists what can be typed
+//! telnet 127.0.0.1 4000                        # in two other terminals; press Enter, and `help` lists the commands
 //! ```
-//! One types `create rock_paper_scissors`, the other `rooms` and `join`; both `ready`; then, say, `paper`.
+//! One player types `create rock_paper_scissors`, the other `rooms` and `join`. Both type `ready`, and then for example
+//! `paper`.
 
 use std::ops::RangeInclusive;
 
@@ -22,7 +23,7 @@ enum Hand {
     Scissors,
 }
 
-/// The state of a match. In a view, `thrown` has no hand but the viewer's own.
+/// The state of a match. In a view, `thrown` contains only the viewer's own hand.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct RockPaperScissors {
     thrown: [Option<Hand>; 2],
@@ -33,7 +34,7 @@ struct RockPaperScissors {
 impl Game for RockPaperScissors {
     type Options = ();
     type Action = Hand;
-    type Event = (u8, Option<[Hand; 2]>); // This seat has thrown; what both have, once both have.
+    type Event = (u8, Option<[Hand; 2]>); // The seat that has thrown, and both hands when both have thrown.
     type View = RockPaperScissors;
     const NAME: &'static str = "rock_paper_scissors";
     const SEATS: RangeInclusive<u8> = 2..=2;
@@ -53,7 +54,7 @@ impl Game for RockPaperScissors {
             out.to_all(&(seat, None));
             return Ok(());
         };
-        // 0: the same; 1: the first seat has won this round; 2: the second.
+        // 0: a draw; 1: the first seat has won this round; 2: the second.
         let winner = (3 + first as usize - second as usize) % 3;
         if winner > 0 {
             self.wins[winner - 1] += 1;
@@ -80,9 +81,9 @@ impl Game for RockPaperScissors {
     }
 
     fn parse_action(text: &str) -> Result<Hand, Rejection> {
-        let is_meant = |hand: &Hand| format!("{hand:?}").eq_ignore_ascii_case(text.trim());
-        let meant = HANDS.into_iter().find(is_meant);
-        meant.ok_or_else(|| Rejection::bad_action("type rock, paper or scissors"))
+        let matches = |hand: &Hand| format!("{hand:?}").eq_ignore_ascii_case(text.trim());
+        let hand = HANDS.into_iter().find(matches);
+        hand.ok_or_else(|| Rejection::bad_action("type rock, paper or scissors"))
     }
 
     fn draw(view: &Self) -> String {

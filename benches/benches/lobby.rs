@@ -1,8 +1,8 @@
-//! The lobby's transactions, alone and beside a second process; and the same done with Redis and LMDB.
+//! Benchmarks of the lobby's transactions, alone and beside a second process, and of the same work with Redis and LMDB.
 //!
-//! What is measured of Forkade is what a handler does between receiving a frame and ringing the doorbell, or the bare transaction inside
-//! of it. A frame is more work than what the others are asked for: it is decoded and checked, the game's code runs,
-//! everybody's event and the player's answer are written, too.
+//! The measurement of Forkade is what a handler does between receiving a frame and ringing the doorbell, or only the
+//! transaction in it. A frame is more work than the operations in Redis and LMDB: the handler decodes and checks it, runs the
+//! game's code, and writes the event for everyone and the answer for the player.
 
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
@@ -18,20 +18,20 @@ use forkade::testing::state::rooms::{read_state, write_state};
 use shmem::transaction::{Attachment, Record};
 use forkade_benches::lmdb::Lmdb;
 use forkade_benches::redis_server::{Redis, RedisServer};
-use forkade_benches::{COUNT_AT, ROOM_BYTES, Rival};
+use forkade_benches::{COUNT_INDEX, ROOM_BYTES, BackgroundProcess};
 use forkade_protocol::{ClientMessage, RoomId, RoomSettings, ServerMessage, codec};
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{Actor, World};
 
-/// Rooms and players there are.
+/// Number of rooms and players.
 const RECORDS: u32 = 8;
-/// Those of the process that is measured.
-const MINE: u32 = 0;
-/// Those of the other, where they do not meet.
+/// The room of the process that is measured.
+const MEASURED: u32 = 0;
+/// The room of the second process, if it does not use the same room.
 const OTHER: u32 = 1;
 
-/// A game whose state has as many bytes as the others' rooms.
+/// A game whose state has as many bytes as a room in Redis and LMDB.
 #[derive(Serialize, Deserialize)]
 struct Ledger {
     bytes: Vec<u8>,
@@ -49,19 +49,19 @@ impl Game for Ledger {
     const START: Start = Start::AtOnce;
 
     fn new((): (), _seats: u8, _seed: u64) -> Result<Self, Rejection> {
-        // Two bytes say how many there are.
+        // The encoded length of the bytes takes two bytes.
         let bytes = vec![0; ROOM_BYTES - 2];
         Ok(Self { bytes })
     }
 
     fn act(&mut self, _seat: u8, (): (), out: &mut Outbox<u8>) -> Result<(), Rejection> {
-        self.bytes[COUNT_AT] = self.bytes[COUNT_AT].wrapping_add(1);
-        out.to_all(&self.bytes[COUNT_AT]);
+        self.bytes[COUNT_INDEX] = self.bytes[COUNT_INDEX].wrapping_add(1);
+        out.to_all(&self.bytes[COUNT_INDEX]);
         Ok(())
     }
 
     fn view(&self, _viewer: Viewer) -> u8 {
-        self.bytes[COUNT_AT]
+        self.bytes[COUNT_INDEX]
     }
 
     fn outcome(&self) -> Option<Outcome> {
@@ -77,31 +77,31 @@ impl Game for Ledger {
     }
 }
 
-/// Which of the rooms a second process is at work in.
+/// The room in which a second process works, if there is one.
 #[derive(Clone, Copy)]
-enum Company {
+enum Contention {
     None,
-    InAnotherRoom,
-    InTheSameRoom,
+    OtherRoom,
+    SameRoom,
 }
 
-impl Company {
-    const ALL: [Self; 3] = [Self::None, Self::InAnotherRoom, Self::InTheSameRoom];
+impl Contention {
+    const ALL: [Self; 3] = [Self::None, Self::OtherRoom, Self::SameRoom];
 
     const fn name(self) -> &'static str {
         match self {
             Self::None => "alone",
-            Self::InAnotherRoom => "beside another, other room",
-            Self::InTheSameRoom => "beside another, same room",
+            Self::OtherRoom => "beside another, other room",
+            Self::SameRoom => "beside another, same room",
         }
     }
 
-    /// Starts it, if there is to be one, with the room that it is to work in.
-    fn start<Work: FnMut()>(self, prepare: impl FnOnce(u32) -> Work) -> Option<Rival> {
+    /// Starts the second process, if there is one. `prepare` gets the room to work in.
+    fn start<Work: FnMut()>(self, prepare: impl FnOnce(u32) -> Work) -> Option<BackgroundProcess> {
         match self {
             Self::None => None,
-            Self::InAnotherRoom => Some(Rival::start(|| prepare(OTHER))),
-            Self::InTheSameRoom => Some(Rival::start(|| prepare(MINE))),
+            Self::OtherRoom => Some(BackgroundProcess::start(|| prepare(OTHER))),
+            Self::SameRoom => Some(BackgroundProcess::start(|| prepare(MEASURED))),
         }
     }
 }
@@ -113,14 +113,14 @@ fn world() -> World {
         keepers: 1,
     };
     let mut games = Games::new();
-    games.add::<Ledger>().expect("a name of its own");
+    games.add::<Ledger>().expect("the name is unique");
     World {
         memory: Memory::create(capacity).expect("memory for a small lobby"),
         games: Box::leak(Box::new(games)),
     }
 }
 
-/// A player who has opened a room, and the room.
+/// A player that has created a room, and the room.
 fn with_room(world: World, slot: u32) -> (Actor, RoomId) {
     let mut actor = Actor::greeted(world, slot, &format!("owner {slot}"));
     actor.asks(&ClientMessage::CreateRoom {
@@ -136,28 +136,28 @@ fn with_room(world: World, slot: u32) -> (Actor, RoomId) {
     (actor, room.expect("the room is open"))
 }
 
-/// How long the handler takes for these frames; receiving them, and sending the answers, is not counted.
+/// Time in which the handler processes these frames. Receiving them and sending the answers does not count.
 fn handle(actor: &mut Actor, messages: &[ClientMessage]) -> Duration {
-    let mut taken = Duration::ZERO;
+    let mut elapsed = Duration::ZERO;
     for message in messages {
         actor.say(message);
-        let began = Instant::now();
+        let started = Instant::now();
         let next = actor.handle();
-        taken += began.elapsed();
+        elapsed += started.elapsed();
         black_box(next);
         black_box(actor.hear());
     }
-    taken
+    elapsed
 }
 
-fn times(iterations: u64, mut once: impl FnMut() -> Duration) -> Duration {
-    (0..iterations).map(|_| once()).sum()
+fn total(iterations: u64, mut measure: impl FnMut() -> Duration) -> Duration {
+    (0..iterations).map(|_| measure()).sum()
 }
 
 fn update(attachment: &mut Attachment, world: World, room: u32) {
     let mut tx = attachment.begin(world.memory.rooms.at(room));
     let mut state = read_state(&tx);
-    state[COUNT_AT] = state[COUNT_AT].wrapping_add(1);
+    state[COUNT_INDEX] = state[COUNT_INDEX].wrapping_add(1);
     write_state(&mut tx, &state, 1);
     tx.commit().expect("it fits the journal");
 }
@@ -180,42 +180,42 @@ fn join_and_leave(room: RoomId) -> [ClientMessage; 2] {
 
 fn state_updates(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("state of 256 bytes, read, changed, written");
-    for company in Company::ALL {
-        bare_transactions(&mut group, company);
-        whole_acts(&mut group, company);
-        with_lmdb(&mut group, company, "lmdb", Lmdb::update);
-        with_redis(&mut group, company, "redis", Redis::update);
+    for contention in Contention::ALL {
+        bare_transactions(&mut group, contention);
+        whole_acts(&mut group, contention);
+        with_lmdb(&mut group, contention, "lmdb", Lmdb::update);
+        with_redis(&mut group, contention, "redis", Redis::update);
     }
     group.finish();
 }
 
-fn bare_transactions(group: &mut BenchmarkGroup<'_, WallTime>, company: Company) {
+fn bare_transactions(group: &mut BenchmarkGroup<'_, WallTime>, contention: Contention) {
     let world = world();
     let mut attachment = world.memory.attach();
-    for room in [MINE, OTHER] {
+    for room in [MEASURED, OTHER] {
         let record = world.memory.rooms.at(room);
         record.lock().prepare();
         let mut tx = attachment.begin(record);
         write_state(&mut tx, &[0; ROOM_BYTES], 1);
         tx.commit().expect("it fits the journal");
     }
-    let rival = company.start(|room| {
+    let background = contention.start(|room| {
         let mut attachment = world.memory.attach();
         move || update(&mut attachment, world, room)
     });
-    let name = format!("forkade, the transaction/{}", company.name());
+    let name = format!("forkade, the transaction/{}", contention.name());
     group.bench_function(name, |bench| {
-        bench.iter(|| update(&mut attachment, world, MINE));
+        bench.iter(|| update(&mut attachment, world, MEASURED));
     });
-    drop(rival);
+    drop(background);
 }
 
-fn whole_acts(group: &mut BenchmarkGroup<'_, WallTime>, company: Company) {
+fn whole_acts(group: &mut BenchmarkGroup<'_, WallTime>, contention: Contention) {
     let world = world();
     let (mut mine, my_room) = with_room(world, 0);
-    let rival = company.start(|room| {
+    let background = contention.start(|room| {
         let mut other = match room {
-            MINE => {
+            MEASURED => {
                 let mut guest = Actor::greeted(world, 1, "guest");
                 let [join, _] = join_and_leave(my_room);
                 guest.asks(&join);
@@ -228,40 +228,40 @@ fn whole_acts(group: &mut BenchmarkGroup<'_, WallTime>, company: Company) {
             black_box(handle(&mut other, &[act()]));
         }
     });
-    let (name, act) = (format!("forkade, the whole frame/{}", company.name()), [act()]);
+    let (name, act) = (format!("forkade, the whole frame/{}", contention.name()), [act()]);
     group.bench_function(name, |bench| {
-        bench.iter_custom(|iterations| times(iterations, || handle(&mut mine, &act)));
+        bench.iter_custom(|iterations| total(iterations, || handle(&mut mine, &act)));
     });
-    drop(rival);
+    drop(background);
 }
 
 fn joins_and_leaves(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a join and a leave");
-    for company in [Company::None, Company::InAnotherRoom] {
+    for contention in [Contention::None, Contention::OtherRoom] {
         let world = world();
-        // Both rooms are kept open by their owners.
+        // The owners keep both rooms open.
         let rooms = [0, 1].map(|slot| with_room(world, slot));
         let messages = [0, 1].map(|place: usize| join_and_leave(rooms[place].1));
         let mut mine = Actor::greeted(world, 2, "mine");
-        let rival = company.start(|room| {
+        let background = contention.start(|room| {
             let mut other = Actor::greeted(world, 3, "other");
             let messages = messages[room as usize].clone();
             move || {
                 black_box(handle(&mut other, &messages));
             }
         });
-        let name = format!("forkade, both frames/{}", company.name());
+        let name = format!("forkade, both frames/{}", contention.name());
         group.bench_function(name, |bench| {
-            bench.iter_custom(|iterations| times(iterations, || handle(&mut mine, &messages[0])));
+            bench.iter_custom(|iterations| total(iterations, || handle(&mut mine, &messages[0])));
         });
-        drop(rival);
-        with_lmdb(&mut group, company, "lmdb", |lmdb, room| {
-            lmdb.set_place(room, room, true)?;
-            lmdb.set_place(room, room, false)
+        drop(background);
+        with_lmdb(&mut group, contention, "lmdb", |lmdb, room| {
+            lmdb.set_membership(room, room, true)?;
+            lmdb.set_membership(room, room, false)
         });
-        with_redis(&mut group, company, "redis", |redis, room| {
-            redis.set_place(room, room, true)?;
-            redis.set_place(room, room, false)
+        with_redis(&mut group, contention, "redis", |redis, room| {
+            redis.set_membership(room, room, true)?;
+            redis.set_membership(room, room, false)
         });
     }
     group.finish();
@@ -269,41 +269,41 @@ fn joins_and_leaves(criterion: &mut Criterion) {
 
 fn with_lmdb(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    company: Company,
+    contention: Contention,
     name: &str,
     work: impl Fn(&Lmdb, u32) -> heed::Result<()> + Copy,
 ) {
     let directory = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
-    // The rival first: a process may open the file only once, and a fork must not use its parent's.
-    let rival = company.start(|room| {
+    // The fork comes first: a process may open the file only once, and a forked process must not use its parent's handle.
+    let background = contention.start(|room| {
         let lmdb = Lmdb::open(directory.path(), RECORDS).expect("LMDB opens");
         move || work(&lmdb, room).expect("LMDB works")
     });
     let lmdb = Lmdb::open(directory.path(), RECORDS).expect("LMDB opens");
-    group.bench_function(format!("{name}/{}", company.name()), |bench| {
-        bench.iter(|| work(&lmdb, MINE).expect("LMDB works"));
+    group.bench_function(format!("{name}/{}", contention.name()), |bench| {
+        bench.iter(|| work(&lmdb, MEASURED).expect("LMDB works"));
     });
-    drop(rival);
+    drop(background);
 }
 
 fn with_redis(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    company: Company,
+    contention: Contention,
     name: &str,
     work: impl Fn(&mut Redis, u32) -> redis::RedisResult<()> + Copy,
 ) {
     let Some(server) = RedisServer::start(RECORDS) else {
         return;
     };
-    let rival = company.start(|room| {
+    let background = contention.start(|room| {
         let mut redis = server.connect().expect("Redis answers");
         move || work(&mut redis, room).expect("Redis works")
     });
     let mut redis = server.connect().expect("Redis answers");
-    group.bench_function(format!("{name}, unix socket/{}", company.name()), |bench| {
-        bench.iter(|| work(&mut redis, MINE).expect("Redis works"));
+    group.bench_function(format!("{name}, unix socket/{}", contention.name()), |bench| {
+        bench.iter(|| work(&mut redis, MEASURED).expect("Redis works"));
     });
-    drop(rival);
+    drop(background);
 }
 
 criterion_group!(benches, state_updates, joins_and_leaves);

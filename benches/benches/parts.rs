@@ -1,4 +1,4 @@
-//! The parts below the lobby: codec and frames, rings, the room's log, a lock's recovery.
+//! Benchmarks of the parts below the lobby: codec and frames, rings, a room's event log, recovery of a lock.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const CAPACITY: Capacity = Capacity {
 };
 /// Bytes of a relayed payload, as in the load test.
 const PAYLOAD_BYTES: usize = 32;
-/// Bytes of an event with it.
+/// Bytes of an event with that payload.
 const EVENT_BYTES: usize = 48;
 
 fn messages() -> (ClientMessage, ServerMessage) {
@@ -73,7 +73,7 @@ fn rings(criterion: &mut Criterion) {
             let mut tx = attachment.begin(player);
             player.output.write(&mut tx, offset, &[7; EVENT_BYTES]);
             tx.commit().expect("nothing is journaled");
-            // The ring was never moved to another beginning.
+            // The ring's origin was never moved.
             player.output.view_from(0).read(offset, &mut target);
             offset += EVENT_BYTES as u64;
             black_box(target[0])
@@ -95,7 +95,7 @@ fn rings(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Pushes an event, and gives the offset behind it.
+/// Pushes an event, and returns the offset behind it.
 fn push(attachment: &mut Attachment, memory: &'static Memory) -> u64 {
     let room = memory.rooms.at(0);
     let mut tx = attachment.begin(room);
@@ -108,8 +108,8 @@ fn push(attachment: &mut Attachment, memory: &'static Memory) -> u64 {
     head
 }
 
-/// A transaction that is left half done, so that its journal is there to be rolled back.
-fn leave_half_done(attachment: &mut Attachment, memory: &'static Memory, cells: usize) {
+/// Leaves a transaction incomplete, so that its journal has to be rolled back.
+fn leave_incomplete(attachment: &mut Attachment, memory: &'static Memory, cells: usize) {
     let room = memory.rooms.at(0);
     let mut tx = attachment.begin(room);
     for cell in room
@@ -120,7 +120,7 @@ fn leave_half_done(attachment: &mut Attachment, memory: &'static Memory, cells: 
     {
         tx.set(cell, 1);
     }
-    // As a death would: nothing is undone here.
+    // As if the process had died: nothing is rolled back here.
     std::mem::forget(tx);
 }
 
@@ -128,21 +128,21 @@ fn recovery(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("recovery");
     for cells in [1, 32, 200] {
         let (original, mut dead) = memory();
-        leave_half_done(&mut dead, original, cells);
+        leave_incomplete(&mut dead, original, cells);
         let (copy, mut attachment) = memory();
         let everything = 0..original.mapping.bytes();
         let name = format!("lock of a dead process taken, {cells} cells put back");
         group.bench_function(name, |bench| {
             bench.iter_custom(|iterations| {
-                let mut taken = Duration::ZERO;
+                let mut elapsed = Duration::ZERO;
                 for _ in 0..iterations {
                     copy.mapping.copy_from(original.mapping, everything.clone());
                     copy.abandon_copy();
-                    let began = Instant::now();
+                    let started = Instant::now();
                     attachment.recover(copy.rooms.at(0));
-                    taken += began.elapsed();
+                    elapsed += started.elapsed();
                 }
-                taken
+                elapsed
             });
         });
     }

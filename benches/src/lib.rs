@@ -1,4 +1,4 @@
-//! What the benches share: a second process, and what one might take instead of Forkade's lobby.
+//! Shared parts of the benchmarks: a second process, and alternatives to Forkade's lobby.
 //!
 //! ```text
 //! cargo bench --manifest-path benches/Cargo.toml
@@ -7,17 +7,18 @@
 
 #![deny(unsafe_code)]
 
+pub mod background_process;
 pub mod lmdb;
 pub mod redis_server;
-pub mod rival;
 
-pub use rival::Rival;
+pub use background_process::BackgroundProcess;
 
-/// Bytes of a room's state, which is read, changed and written.
+/// Bytes of a room's state, which a benchmark reads, changes and writes.
 pub const ROOM_BYTES: usize = 256;
-/// Bytes of what is kept of a player.
+/// Bytes of a player's record.
 pub const PLAYER_BYTES: usize = 64;
-/// Place in a room's bytes that an update changes.
-pub const COUNT_AT: usize = 0;
-/// Place in a room's bytes that says whether its other seat is taken; in a player's, whether the player is in the room.
-pub const TAKEN_AT: usize = 1;
+/// Index of the byte of a room's state that an update increments.
+pub const COUNT_INDEX: usize = 0;
+/// Index of the byte that tells, in a room's state, whether its second seat is taken, and in a player's record, whether the
+/// player is in the room.
+pub const TAKEN_INDEX: usize = 1;

@@ -1,5 +1,5 @@
-//! Rooms and players in Redis, as one might keep them so that several processes share them: a server of the bench's own on a unix
-//! socket, each change a script that runs there as a whole. Nothing is written to a disk.
+//! Rooms and players in Redis, shared by several processes: the benchmark's own server on a unix socket, where each change is
+//! a script that Redis runs atomically. Nothing is written to a disk.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,17 +12,17 @@ use crate::{PLAYER_BYTES, ROOM_BYTES};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Places count from 1 in Lua.
+/// Indices count from 1 in Lua.
 const UPDATE: &str = "
     local state = redis.call('GET', KEYS[1])
     local count = (string.byte(state, 1) + 1) % 256
     redis.call('SET', KEYS[1], string.char(count) .. string.sub(state, 2))
     return 1";
-const SET_PLACE: &str = "
+const SET_MEMBERSHIP: &str = "
     local state = redis.call('GET', KEYS[1])
-    local place = redis.call('GET', KEYS[2])
+    local membership = redis.call('GET', KEYS[2])
     redis.call('SET', KEYS[1], string.sub(state, 1, 1) .. ARGV[1] .. string.sub(state, 3))
-    redis.call('SET', KEYS[2], string.sub(place, 1, 1) .. ARGV[1] .. string.sub(place, 3))
+    redis.call('SET', KEYS[2], string.sub(membership, 1, 1) .. ARGV[1] .. string.sub(membership, 3))
     return 1";
 
 /// A running server. Dropping it kills it.
@@ -31,18 +31,18 @@ pub struct RedisServer {
     directory: TempDir,
 }
 
-/// One process's connection.
+/// Connection of one process.
 pub struct Redis {
     connection: Connection,
     update: String,
-    set_place: String,
+    set_membership: String,
 }
 
 impl RedisServer {
-    /// Starts one, and fills it with so many rooms and players. Nothing if Redis is not installed, which is said.
+    /// Starts a server with `records` rooms and players. If Redis is not installed, prints that and returns `None`.
     ///
     /// # Panics
-    /// When it is installed and does not start.
+    /// If Redis is installed but does not start.
     pub fn start(records: u32) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a directory for the socket");
         let child = Command::new("redis-server")
@@ -54,17 +54,17 @@ impl RedisServer {
             .spawn();
         let Ok(child) = child else {
             eprintln!(
-                "\nSKIPPED: Redis is not measured, for there is no redis-server (apt-get install redis-server)\n"
+                "\nSKIPPED: Redis is not measured, because redis-server is not installed (apt-get install redis-server)\n"
             );
             return None;
         };
         let server = Self { child, directory };
-        let began = Instant::now();
+        let started = Instant::now();
         let mut connection = loop {
             match server.connection() {
                 Ok(connection) => break connection,
                 Err(error) => assert!(
-                    began.elapsed() < START_TIMEOUT,
+                    started.elapsed() < START_TIMEOUT,
                     "redis-server does not answer: {error}"
                 ),
             }
@@ -79,10 +79,10 @@ impl RedisServer {
         Some(server)
     }
 
-    /// A connection for the calling process.
+    /// Connects the calling process.
     ///
     /// # Errors
-    /// When Redis says so.
+    /// If Redis fails.
     pub fn connect(&self) -> RedisResult<Redis> {
         let mut connection = self.connection()?;
         let mut load = |script: &str| {
@@ -91,11 +91,11 @@ impl RedisServer {
                 .arg(script)
                 .query(&mut connection)
         };
-        let (update, set_place) = (load(UPDATE)?, load(SET_PLACE)?);
+        let (update, set_membership) = (load(UPDATE)?, load(SET_MEMBERSHIP)?);
         Ok(Redis {
             connection,
             update,
-            set_place,
+            set_membership,
         })
     }
 
@@ -109,7 +109,7 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         let ended = self.child.kill().and_then(|()| self.child.wait());
         if let Err(error) = ended {
-            eprintln!("cannot end redis-server, pid {}: {error}", self.child.id());
+            eprintln!("cannot stop redis-server, pid {}: {error}", self.child.id());
         }
     }
 }
@@ -118,7 +118,7 @@ impl Redis {
     /// Reads a room's state, changes it and writes it.
     ///
     /// # Errors
-    /// When Redis says so.
+    /// If Redis fails.
     pub fn update(&mut self, room: u32) -> RedisResult<()> {
         redis::cmd("EVALSHA")
             .arg(&self.update)
@@ -130,14 +130,14 @@ impl Redis {
     /// A player joins a room (or leaves it): both records change together.
     ///
     /// # Errors
-    /// When Redis says so.
-    pub fn set_place(&mut self, room: u32, player: u32, inside: bool) -> RedisResult<()> {
+    /// If Redis fails.
+    pub fn set_membership(&mut self, room: u32, player: u32, is_member: bool) -> RedisResult<()> {
         redis::cmd("EVALSHA")
-            .arg(&self.set_place)
+            .arg(&self.set_membership)
             .arg(2)
             .arg(room_key(room))
             .arg(player_key(player))
-            .arg(if inside { "1" } else { "0" })
+            .arg(if is_member { "1" } else { "0" })
             .query(&mut self.connection)
     }
 }

@@ -206,7 +206,7 @@ impl ClientRun {
                     reasons,
                 });
             }
-            self.engine.turn()?;
+            self.engine.run_once()?;
         }
     }
 
@@ -214,7 +214,7 @@ impl ClientRun {
     fn load(&mut self) -> Result<Vec<Point>, ClientRunError> {
         let end_ns = self.engine.start_load(self.duration_ns)?;
         while self.engine.now_ns() < end_ns && !self.engine.is_interrupted() {
-            self.engine.turn()?;
+            self.engine.run_once()?;
         }
         Ok(self.engine.stop_load()?)
     }
@@ -223,7 +223,7 @@ impl ClientRun {
     fn drain(&mut self) -> Result<(), ClientRunError> {
         let (mut counts, mut last_progress) = (self.engine.counts(), Instant::now());
         while !self.engine.is_settled() && last_progress.elapsed() < self.drain_timeout {
-            self.engine.turn()?;
+            self.engine.run_once()?;
             let counts_now = self.engine.counts();
             if counts != counts_now {
                 (counts, last_progress) = (counts_now, Instant::now());
@@ -237,7 +237,7 @@ impl ClientRun {
         self.engine.disconnect()?;
         let began = Instant::now();
         while self.engine.active_clients() > 0 && began.elapsed() < DISCONNECT_TIMEOUT {
-            self.engine.turn()?;
+            self.engine.run_once()?;
         }
         Ok(self.engine.active_clients())
     }
@@ -248,7 +248,7 @@ impl ClientRun {
             match commands.try_recv() {
                 Ok(Proceed) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return Err(ClientRunError::Cancelled),
-                Err(TryRecvError::Empty) => self.engine.turn()?,
+                Err(TryRecvError::Empty) => self.engine.run_once()?,
             }
         }
     }

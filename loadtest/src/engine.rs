@@ -3,7 +3,9 @@
 
 pub(crate) mod client;
 pub(crate) mod connection_counts;
+mod connections;
 pub(crate) mod group;
+mod heartbeats;
 pub(crate) mod join_phase;
 mod poll_timer;
 pub(crate) mod timeline;
@@ -14,13 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use forkade_protocol::ClientMessage;
 use forkade_protocol::session::Counters;
-use forkade_protocol::{ClientMessage, ServerMessage};
 use mio::{Events, Poll, Token};
 
 use self::client::{Client, ConnectionError, READ_BYTES};
 use self::connection_counts::ConnectionCounts;
 use self::group::Group;
+use self::heartbeats::Heartbeats;
 use self::join_phase::JoinError;
 use self::poll_timer::PollTimer;
 use self::timeline::{Point, Timeline, Totals};
@@ -39,14 +42,6 @@ const TIMER: Token = Token(usize::MAX);
 const EVENTS_PER_POLL: usize = 1024;
 /// How long one iteration of the loop sleeps at most, because phases also end by time.
 const POLL_TIMEOUT_MAX: Duration = Duration::from_millis(50);
-const BACK_OFF_NS_MIN: u64 = 10_000_000;
-const BACK_OFF_DOUBLINGS_MAX: u32 = 7;
-/// Clients are divided into this many groups that send their heartbeats in turn. Heartbeats of all clients at
-/// once would be a load of their own.
-const HEARTBEAT_GROUPS: u32 = 16;
-/// A client sends something at least this many times within the heartbeat timeout.
-const HEARTBEATS_PER_TIMEOUT: u64 = 4;
-
 /// All clients and the loop that drives them.
 pub(crate) struct Engine {
     server: SocketAddr,
@@ -71,8 +66,8 @@ pub(crate) struct Engine {
     /// All clients have sent a goodbye, so connections that end now are not counted as lost.
     disconnecting: bool,
     random: Random,
-    heartbeat_group: u32,
-    heartbeat_timeout_ns: Option<u64>,
+    /// `Some` once a server has welcomed a client.
+    heartbeats: Option<Heartbeats>,
     /// How long due sends and received data waited for this loop since the load began.
     lag: Latency,
     /// `Some` while there is load.
@@ -92,7 +87,7 @@ enum Task {
     Connect(ClientIndex),
     Heartbeat,
     /// Only an iteration of the loop at this time.
-    Turn,
+    Wake,
 }
 
 /// Why the loop cannot continue.
@@ -161,8 +156,7 @@ impl Engine {
             connections: ConnectionCounts::default(),
             disconnecting: false,
             random: Random::new(options.seed, u64::MAX),
-            heartbeat_group: 0,
-            heartbeat_timeout_ns: None,
+            heartbeats: None,
             lag: Latency::new(),
             timeline: None,
             state,
@@ -194,7 +188,7 @@ impl Engine {
             }
         }
         if next_ns != u64::MAX && next_ns != self.ramp_timer_ns {
-            self.timers.set(next_ns, Task::Turn);
+            self.timers.set(next_ns, Task::Wake);
             self.ramp_timer_ns = next_ns;
         }
         Ok(self.joined())
@@ -212,11 +206,11 @@ impl Engine {
     /// Starts the workloads. Returns the time at which they end.
     ///
     /// # Errors
-    /// As [`Engine::turn`].
+    /// As [`Engine::run_once`].
     pub(crate) fn start_load(&mut self, duration_ns: u64) -> Result<u64, EngineError> {
         let now_ns = self.now_ns();
         let end_ns = now_ns + duration_ns;
-        self.timers.set(end_ns, Task::Turn);
+        self.timers.set(end_ns, Task::Wake);
         self.lag = Latency::new();
         self.timeline = Some(Timeline::start(now_ns, duration_ns, self.totals()));
         for index in 0..self.groups.len() {
@@ -229,7 +223,7 @@ impl Engine {
     /// Sends what was due before the end, and starts nothing new. Returns the timeline of the load.
     ///
     /// # Errors
-    /// As [`Engine::turn`].
+    /// As [`Engine::run_once`].
     pub(crate) fn stop_load(&mut self) -> Result<Vec<Point>, EngineError> {
         let end_ns = self.now_ns();
         // Each pass handles one due time per client; a client that is late has several.
@@ -248,7 +242,7 @@ impl Engine {
     /// All clients end their sessions with a goodbye.
     ///
     /// # Errors
-    /// As [`Engine::turn`].
+    /// As [`Engine::run_once`].
     pub(crate) fn disconnect(&mut self) -> Result<(), EngineError> {
         self.disconnecting = true;
         let clients = 0..ClientIndex::try_from(self.clients.len()).unwrap_or(ClientIndex::MAX);
@@ -263,7 +257,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the loop cannot continue. The loss of a client's connection is no error.
-    pub(crate) fn turn(&mut self) -> Result<(), EngineError> {
+    pub(crate) fn run_once(&mut self) -> Result<(), EngineError> {
         self.fire_timers()?;
         let now_ns = self.now_ns();
         let timeout = match self.timers.next_due() {
@@ -368,7 +362,7 @@ impl Engine {
                 }
                 Task::Connect(client) => self.connect(client)?,
                 Task::Heartbeat => self.send_heartbeats(now_ns)?,
-                Task::Turn => {}
+                Task::Wake => {}
             }
         }
         Ok(())
@@ -393,14 +387,6 @@ impl Engine {
             Err(error) => self.on_connection_lost(index, error)?,
         }
         self.apply(actions)
-    }
-
-    /// The first message of a connection. A welcome or a resume completes the handshake.
-    fn on_handshake(&mut self, index: ClientIndex, message: &ServerMessage, now_ns: u64) {
-        if let ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. } = message {
-            self.client(index).failed_attempts = 0;
-            self.start_heartbeats(message, now_ns);
-        }
     }
 
     fn apply(&mut self, actions: Actions) -> Result<(), EngineError> {
@@ -432,113 +418,6 @@ impl Engine {
             self.replace_player(index)?;
         }
         Ok(())
-    }
-
-    fn connect(&mut self, index: ClientIndex) -> Result<(), EngineError> {
-        let client = &mut self.clients[index as usize];
-        client.will_reconnect = false;
-        match client.connect(
-            self.poll.registry(),
-            self.server,
-            self.source,
-            Token(index as usize),
-        ) {
-            Ok(()) => Ok(()),
-            Err(error) => self.on_connection_lost(index, error),
-        }
-    }
-
-    /// A client ends its session, and reconnects as a new player when the server has closed the connection.
-    fn replace_player(&mut self, index: ClientIndex) -> Result<(), EngineError> {
-        let now_ns = self.now_ns();
-        let client = self.client(index);
-        client.is_replacing_player = true;
-        match client.send(ClientMessage::Goodbye) {
-            Ok(()) => {}
-            Err(error) if error.is_session_end() => {}
-            Err(error) => return Err(EngineError::Send(error)),
-        }
-        client
-            .flush(now_ns)
-            .or_else(|error| self.on_connection_lost(index, error))
-    }
-
-    /// A connection is lost. The client reconnects, if it can, after a pause that doubles with each failed
-    /// attempt.
-    fn on_connection_lost(&mut self, index: ClientIndex, error: ConnectionError) -> Result<(), EngineError> {
-        let now_ns = self.now_ns();
-        let client = &mut self.clients[index as usize];
-        let handshake_done = client.is_handshake_done();
-        client.disconnect();
-        if self.disconnecting {
-            return Ok(());
-        }
-        if client.is_replacing_player {
-            client.start_new_player();
-            client.will_reconnect = true;
-            self.timers.set(now_ns, Task::Connect(index));
-            return Ok(());
-        }
-        self.connections
-            .record(&error, handshake_done, client.player_name());
-        // If the port has refused every connection so far, a retry cannot succeed.
-        let is_unreachable = error.is_refused() && self.heartbeat_timeout_ns.is_none();
-        if client.session().is_ended() || is_unreachable {
-            self.connections.sessions_lost += 1;
-            let server = self.server;
-            return match self.group_of(index).join_phase.is_complete() {
-                true => Ok(()),
-                false if is_unreachable => Err(EngineError::Unreachable { server, error }),
-                false => Err(EngineError::Rejected { client: index, error }),
-            };
-        }
-        if !client.session().has_player() {
-            // If the server has read the handshake and its answer is lost, a player of this name stays for a
-            // while.
-            client.start_new_player();
-        }
-        let longest_ns = BACK_OFF_NS_MIN << client.failed_attempts.min(BACK_OFF_DOUBLINGS_MAX);
-        client.failed_attempts += 1;
-        client.will_reconnect = true;
-        // The random part keeps clients that were cut off together from reconnecting together.
-        let pause_ns = longest_ns / 2 + self.random.below(longest_ns / 2);
-        self.timers.set(now_ns + pause_ns, Task::Connect(index));
-        Ok(())
-    }
-
-    /// The first welcome tells the heartbeat timeout of the server.
-    fn start_heartbeats(&mut self, message: &ServerMessage, now_ns: u64) {
-        if let (ServerMessage::Welcome { limits, .. }, None) = (message, self.heartbeat_timeout_ns) {
-            let timeout_ns = u64::from(limits.heartbeat_timeout_ms.max(1)) * 1_000_000;
-            self.heartbeat_timeout_ns = Some(timeout_ns);
-            self.timers
-                .set(now_ns + self.heartbeat_interval_ns(), Task::Heartbeat);
-        }
-    }
-
-    fn send_heartbeats(&mut self, now_ns: u64) -> Result<(), EngineError> {
-        let silence_ns_max = self.heartbeat_timeout_ns.unwrap_or(u64::MAX) / HEARTBEATS_PER_TIMEOUT;
-        let first = self.heartbeat_group as usize;
-        self.heartbeat_group = (self.heartbeat_group + 1) % HEARTBEAT_GROUPS;
-        self.timers
-            .set(now_ns + self.heartbeat_interval_ns(), Task::Heartbeat);
-        for index in (first..self.clients.len()).step_by(HEARTBEAT_GROUPS as usize) {
-            let client = &mut self.clients[index];
-            if now_ns.saturating_sub(client.last_sent_ns) < silence_ns_max {
-                continue;
-            }
-            client.ping();
-            if let Err(error) = client.flush(now_ns) {
-                self.on_connection_lost(ClientIndex::try_from(index).unwrap_or(ClientIndex::MAX), error)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The time between the heartbeats of one group and of the next.
-    fn heartbeat_interval_ns(&self) -> u64 {
-        let timeout_ns = self.heartbeat_timeout_ns.unwrap_or(u64::MAX);
-        (timeout_ns / HEARTBEATS_PER_TIMEOUT / u64::from(HEARTBEAT_GROUPS)).max(1)
     }
 
     fn client(&mut self, index: ClientIndex) -> &mut Client {

@@ -4,22 +4,22 @@
 //!
 //! ```text
 //! options, plan ── measure (main thread) ── report: table, JSON, HTML page
-//!                  │ server     starts the server, or connects to it: process, log, console, peers
-//!                  │ chaos      kills its processes (a thread of its own)
-//!                  │ machine    samples what it uses (a thread of its own)
-//!                  └ clients (a thread of its own: join, load, drain, disconnect) ── engine (one mio loop)
-//!                       ├ group            the clients of one workload
-//!                       │  ├ join_phase    how they get into their rooms      (no input or output)
-//!                       │  └ workload      what they do, and what is right    (no input or output)
-//!                       └ client           a session (client_protocol) and its connection
-//!                  │ (or multiprocess: several worker processes, each with such a thread)
+//!   ├ server     starts or finds the server: its process, log and console; which peer it is
+//!   ├ chaos      kills its processes (a thread of its own)
+//!   ├ machine    samples what it uses (a thread of its own)
+//!   └ clients    join, load, drain, disconnect (a thread of its own, or one in each process of multiprocess)
+//!      └ engine              one mio loop
+//!         ├ group            the clients of one workload
+//!         │  ├ join_phase    how they get into their rooms      (no input or output)
+//!         │  └ workload      what they do, and what is right    (no input or output)
+//!         └ client           a session (client_protocol) and its connection
 //!
 //! compare    runs this program once for each server and number of clients
 //! scaling    lets single clients measure beside few players and beside many
 //! ```
 //!
-//! The modules form layers. A module uses only modules of the layers below its own, or of its own layer without a cycle. From
-//! the top down:
+//! The modules form layers, here from the top down. A module uses only modules of lower layers, or of its own
+//! layer without a cycle.
 //!
 //! 1. `compare`, `scaling`
 //! 2. `measure`

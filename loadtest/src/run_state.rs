@@ -1,4 +1,5 @@
-//! What the threads of a run share: the counts that the progress display shows, and the request to end the load early.
+//! What the threads of a run share: the counts that the progress display shows, and the request to end the
+//! load early.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 

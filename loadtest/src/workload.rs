@@ -4,6 +4,7 @@
 mod broadcast;
 mod chat;
 mod duel;
+mod examples;
 mod fanout;
 mod lobby;
 mod pace;

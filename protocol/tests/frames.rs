@@ -1,4 +1,4 @@
-//! Messages become bytes and come back, however the bytes are cut; and no bytes do harm.
+//! Messages survive encoding and decoding, however their bytes are split, and no bytes cause a panic.
 
 #[path = "support/arbitrary.rs"]
 mod arbitrary;
@@ -24,19 +24,19 @@ fn framed<Message: Serialize>(messages: &[Message]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn every_client_message_survives_the_way(message in client_message()) {
+    fn every_client_message_survives_encoding_and_decoding(message in client_message()) {
         let bytes = codec::encode(&message).expect("it can be encoded");
         prop_assert_eq!(codec::decode(&bytes), Ok(message));
     }
 
     #[test]
-    fn every_server_message_survives_the_way(message in server_message()) {
+    fn every_server_message_survives_encoding_and_decoding(message in server_message()) {
         let bytes = codec::encode(&message).expect("it can be encoded");
         prop_assert_eq!(codec::decode(&bytes), Ok(message));
     }
 
     #[test]
-    fn a_message_cut_short_or_prolonged_is_refused(message in client_message(), cut: Index, more: u8) {
+    fn a_truncated_or_extended_message_is_an_error(message in client_message(), cut: Index, more: u8) {
         let mut bytes = codec::encode(&message).expect("it can be encoded");
         prop_assert_eq!(codec::decode::<ClientMessage>(&bytes[..cut.index(bytes.len())]), Err(CodecError::Truncated));
         bytes.push(more);
@@ -44,7 +44,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_gives_the_same_messages_however_it_is_cut(
+    fn a_stream_yields_the_same_messages_however_it_is_split(
         messages in vec(server_message().prop_filter("not in a stream", is_streamed), 1..10),
         cuts in vec(1..100_usize, 1..20),
     ) {
@@ -53,7 +53,7 @@ proptest! {
         let mut received = Vec::new();
         for length in cuts.iter().cycle() {
             let (piece, rest) = stream.split_at(stream.len().min(*length));
-            session.receive(piece).expect("there is room");
+            session.receive(piece).expect("there is space");
             while let Some(message) = session.next_message().expect("the stream is valid") {
                 received.push(message);
             }
@@ -66,7 +66,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_frame_needs_is_told_exactly(message in client_message(), cut: Index) {
+    fn an_incomplete_frame_reports_how_many_bytes_it_needs(message in client_message(), cut: Index) {
         let frame = framed(&[message]);
         let partial = &frame[..cut.index(frame.len())];
         match frame::split(partial, FRAME_BYTES_MAX) {
@@ -79,7 +79,7 @@ proptest! {
     }
 
     #[test]
-    fn a_buffer_too_small_is_an_error_and_nothing_else(message in client_message(), size in 0..400_usize) {
+    fn a_buffer_that_is_too_small_is_an_error(message in client_message(), size in 0..400_usize) {
         let frame = framed(std::slice::from_ref(&message));
         let mut buffer = vec![0; size];
         match frame::write_frame_into(&message, &mut buffer) {
@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn no_opening_bytes_panic(bytes in vec(prop_oneof![any::<u8>(), Just(0xF7), Just(b'F'), Just(b'K')], 0..12)) {
+    fn no_first_bytes_of_a_connection_cause_a_panic(bytes in vec(prop_oneof![any::<u8>(), Just(0xF7), Just(b'F'), Just(b'K')], 0..12)) {
         match preamble::classify(&bytes) {
             PreambleResult::Incomplete => prop_assert!(bytes.len() < preamble::PREAMBLE_BYTES),
             PreambleResult::Text(first) => prop_assert!(bytes[0] == first && first != preamble::MAGIC[0]),
@@ -117,16 +117,16 @@ fn established() -> ClientSession {
         received: 0,
         resuming_at: 0,
     };
-    session.receive(&framed(&[resumed])).expect("there is room");
+    session.receive(&framed(&[resumed])).expect("there is space");
     session
         .next_message()
-        .expect("the greeting is valid")
-        .expect("the greeting is whole");
+        .expect("the answer is valid")
+        .expect("the answer is complete");
     session
 }
 
 #[test]
-fn a_message_beyond_the_limit_cannot_be_sent() {
+fn a_message_beyond_the_limit_cannot_be_framed() {
     let of = |length| ClientMessage::Act {
         request: 0,
         action: vec![7; length],
@@ -147,7 +147,7 @@ fn a_message_beyond_the_limit_cannot_be_sent() {
 }
 
 #[test]
-fn a_frame_beyond_the_limit_is_told_by_its_header() {
+fn a_frame_beyond_the_limit_is_refused_by_its_header() {
     let announced = FRAME_BYTES_MAX + 1;
     let header = u32::try_from(announced).expect("small").to_le_bytes();
     assert_eq!(
@@ -161,7 +161,7 @@ fn a_frame_beyond_the_limit_is_told_by_its_header() {
         }
     );
     let mut session = established();
-    session.receive(&header).expect("there is room");
+    session.receive(&header).expect("there is space");
     assert_eq!(
         session.next_message(),
         Err(SessionError::FrameTooLarge { announced })
@@ -170,7 +170,7 @@ fn a_frame_beyond_the_limit_is_told_by_its_header() {
 }
 
 #[test]
-fn versions_meet_at_the_highest_common_one() {
+fn negotiation_selects_the_highest_common_version() {
     assert_eq!(preamble::negotiate(1, 1), Some(1));
     assert_eq!(preamble::negotiate(0, u16::MAX), Some(1));
     assert_eq!(preamble::negotiate(2, 7), None);

@@ -1,4 +1,5 @@
-//! What peers send neither panics nor takes memory. The one test of its file, since its allocator counts for the whole process.
+//! A peer's bytes cause neither a panic nor large allocations. This file has only one test, because its allocator counts for
+//! the whole process.
 
 use std::hint::black_box;
 
@@ -12,8 +13,8 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Bytes that look like a message more often than chance would: a variant, then integers of all widths.
-fn tempting_bytes() -> impl Strategy<Value = Vec<u8>> {
+/// Bytes that resemble a message more often than random ones: a variant, then integers of all widths.
+fn message_like_bytes() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![any::<u8>(), 0..4_u8, 250..=255_u8];
     let bytes = vec(byte, 0..200);
     (0..16_u8, bytes).prop_map(|(variant, mut bytes)| {
@@ -24,12 +25,12 @@ fn tempting_bytes() -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn hostile_bytes_neither_panic_nor_allocate_beyond_the_limit() {
-    // Text and bytes are charged to the decode limit. Lists of a server's messages grow with what is there: at most one
-    // element of 32 bytes for each byte of the frame, and room for as many again while they grow.
-    let of_client = DECODE_BYTES_MAX;
-    let of_server = DECODE_BYTES_MAX + 3 * 32 * FRAME_BYTES_MAX;
+    // Text and bytes count towards the decode limit. Lists in a server's messages grow with the received elements: at most
+    // one element of 32 bytes for each byte of the frame, and as much spare capacity again while they grow.
+    let client_bytes_max = DECODE_BYTES_MAX;
+    let server_bytes_max = DECODE_BYTES_MAX + 3 * 32 * FRAME_BYTES_MAX;
     let mut runner = TestRunner::new(ProptestConfig::with_cases(20_000));
-    let result = runner.run(&tempting_bytes(), |bytes| {
+    let result = runner.run(&message_like_bytes(), |bytes| {
         let before = MEMORY.current_usage();
         MEMORY.reset_peak_usage();
         let _ = black_box(codec::decode::<ClientMessage>(&bytes));
@@ -37,9 +38,15 @@ fn hostile_bytes_neither_panic_nor_allocate_beyond_the_limit() {
         MEMORY.reset_peak_usage();
         let _ = black_box(codec::decode::<ServerMessage>(&bytes));
         let server = MEMORY.peak_usage() - before;
-        prop_assert!(client <= of_client, "{client} bytes for a client's message");
-        prop_assert!(server <= of_server, "{server} bytes for a server's message");
+        prop_assert!(
+            client <= client_bytes_max,
+            "{client} bytes for a client's message"
+        );
+        prop_assert!(
+            server <= server_bytes_max,
+            "{server} bytes for a server's message"
+        );
         Ok(())
     });
-    result.expect("every case holds");
+    result.expect("every case passes");
 }

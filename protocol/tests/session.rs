@@ -13,35 +13,35 @@ use forkade_protocol::{
 use proptest::{collection::vec, prelude::*};
 use support::{ModelServer, TOKEN};
 
-/// The least that a session can be told to keep, so that it is often full.
+/// The smallest limit that a session accepts, so that its buffer is often full.
 const UNACKNOWLEDGED_BYTES_MAX: usize = 2 * FRAME_TOTAL_BYTES_MAX;
 
-/// A client, a server, and a network that holds bytes back and loses them when it is cut.
-struct World {
+/// A client, a server, and a network that delays bytes and loses them when the connection is cut.
+struct Simulation {
     session: ClientSession,
     server: ModelServer,
     connected: bool,
     to_server: VecDeque<u8>,
     to_client: VecDeque<u8>,
-    /// Bytes that went into the network or came out of it.
+    /// Bytes written to and read from the network.
     moved: usize,
-    /// Numbers of the messages that were sent and received.
+    /// Messages that the client sent.
     sent: u32,
-    said: u64,
-    heard: Vec<u64>,
+    events_sent: u64,
+    events_received: Vec<u64>,
 }
 
-/// Something that happens in the world.
+/// A step of the simulation.
 #[derive(Clone, Debug)]
 enum Step {
     Connect,
     Cut,
-    /// The client sends a message with so many bytes.
-    Send(usize),
-    /// The server sends one.
-    Say(usize),
+    /// The client sends a message with this number of bytes.
+    ClientSends(usize),
+    /// The server sends a message with this number of bytes.
+    ServerSends(usize),
     ClientPings,
-    /// At most so many bytes pass from one to the next.
+    /// At most this number of bytes passes from one to the next.
     ClientWrites(usize),
     ServerReads(usize),
     ServerWrites(usize),
@@ -52,8 +52,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => Just(Step::Connect),
         1 => Just(Step::Cut),
-        4 => (0..3000_usize).prop_map(Step::Send),
-        4 => (0..3000_usize).prop_map(Step::Say),
+        4 => (0..3000_usize).prop_map(Step::ClientSends),
+        4 => (0..3000_usize).prop_map(Step::ServerSends),
         1 => Just(Step::ClientPings),
         4 => (1..5000_usize).prop_map(Step::ClientWrites),
         4 => (1..5000_usize).prop_map(Step::ServerReads),
@@ -62,7 +62,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-impl World {
+impl Simulation {
     fn new(server_keeps_bytes: usize) -> Self {
         Self {
             session: ClientSession::new("Ann", "test")
@@ -73,16 +73,16 @@ impl World {
             to_client: VecDeque::new(),
             moved: 0,
             sent: 0,
-            said: 0,
-            heard: Vec::new(),
+            events_sent: 0,
+            events_received: Vec::new(),
         }
     }
 
-    fn take(&mut self, step: Step) {
+    fn apply(&mut self, step: Step) {
         match step {
             Step::Connect if self.connected => {}
             Step::Connect => {
-                self.session.begin().expect("the session goes on");
+                self.session.begin().expect("the session continues");
                 self.server.accept();
                 self.connected = true;
             }
@@ -93,8 +93,8 @@ impl World {
                 self.to_server.clear();
                 self.to_client.clear();
             }
-            Step::Send(size) => self.send(size),
-            Step::Say(size) => self.say(size),
+            Step::ClientSends(size) => self.send(size),
+            Step::ServerSends(size) => self.send_event(size),
             Step::ClientPings => match self.session.ping() {
                 Ok(()) | Err(SessionError::BufferFull { .. }) => {}
                 Err(error) => panic!("{error}"),
@@ -136,15 +136,15 @@ impl World {
         }
     }
 
-    fn say(&mut self, size: usize) {
-        // Before the greeting there is no stream to say it in.
+    fn send_event(&mut self, size: usize) {
+        // Before the `Welcome` the server has no stream.
         if self.session.token().is_some() {
             let event = RoomEvent::Game { data: vec![0; size] };
-            self.server.say(&ServerMessage::Event {
-                number: self.said,
+            self.server.queue(&ServerMessage::Event {
+                number: self.events_sent,
                 event,
             });
-            self.said += 1;
+            self.events_sent += 1;
         }
     }
 
@@ -153,25 +153,25 @@ impl World {
         self.moved += count;
         self.session
             .receive(&self.to_client.drain(..count).collect::<Vec<_>>())
-            .expect("there is room");
+            .expect("there is space");
         while let Some(message) = self
             .session
             .next_message()
-            .expect("the server keeps to the protocol")
+            .expect("the server follows the protocol")
         {
             match message {
-                ServerMessage::Event { number, .. } => self.heard.push(number),
+                ServerMessage::Event { number, .. } => self.events_received.push(number),
                 ServerMessage::Welcome { .. }
                 | ServerMessage::Resumed { .. }
                 | ServerMessage::Resync { .. } => {}
-                other => panic!("nobody said {other:?}"),
+                other => panic!("unexpected message {other:?}"),
             }
         }
     }
 
-    /// Connects and lets everything pass until nothing moves.
-    fn settle(&mut self) {
-        self.take(Step::Connect);
+    /// Connects and passes bytes until none are left.
+    fn run_until_idle(&mut self) {
+        self.apply(Step::Connect);
         loop {
             let moved_before = self.moved;
             for all in [
@@ -180,16 +180,16 @@ impl World {
                 Step::ServerWrites,
                 Step::ClientReads,
             ] {
-                self.take(all(usize::MAX));
+                self.apply(all(usize::MAX));
             }
-            assert!(!self.server.is_closing(), "no goodbye was said");
+            assert!(!self.server.is_closing(), "no goodbye was sent");
             if self.moved == moved_before {
                 break;
             }
         }
     }
 
-    fn requests_taken_in(&self) -> Vec<u32> {
+    fn requests_processed(&self) -> Vec<u32> {
         self.server
             .messages
             .iter()
@@ -202,110 +202,110 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn everything_arrives_exactly_once_wherever_connections_are_cut(steps in vec(step(), 0..200)) {
-        let mut world = World::new(usize::MAX);
+    fn every_message_arrives_exactly_once_wherever_connections_are_cut(steps in vec(step(), 0..200)) {
+        let mut simulation = Simulation::new(usize::MAX);
         for step in steps {
-            world.take(step);
+            simulation.apply(step);
         }
-        world.settle();
-        prop_assert_eq!(world.requests_taken_in(), (0..world.sent).collect::<Vec<_>>());
-        prop_assert_eq!(&world.heard, &(0..world.said).collect::<Vec<_>>());
-        prop_assert_eq!(world.session.counters().gaps, 0);
-        prop_assert_eq!(world.session.counters().resyncs, 0);
-        prop_assert_eq!(world.session.sent(), world.server.taken_in);
-        prop_assert_eq!(world.session.received(), world.server.stream_end());
+        simulation.run_until_idle();
+        prop_assert_eq!(simulation.requests_processed(), (0..simulation.sent).collect::<Vec<_>>());
+        prop_assert_eq!(&simulation.events_received, &(0..simulation.events_sent).collect::<Vec<_>>());
+        prop_assert_eq!(simulation.session.counters().gaps, 0);
+        prop_assert_eq!(simulation.session.counters().resyncs, 0);
+        prop_assert_eq!(simulation.session.sent(), simulation.server.processed);
+        prop_assert_eq!(simulation.session.received(), simulation.server.stream_end());
     }
 
     #[test]
-    fn a_forgetful_server_loses_nothing_of_the_client_and_repeats_nothing(steps in vec(step(), 0..200)) {
-        let mut world = World::new(2000);
+    fn a_server_that_discards_output_loses_no_client_message_and_repeats_none(steps in vec(step(), 0..200)) {
+        let mut simulation = Simulation::new(2000);
         for step in steps {
-            world.take(step);
+            simulation.apply(step);
         }
-        world.settle();
-        prop_assert_eq!(world.requests_taken_in(), (0..world.sent).collect::<Vec<_>>());
-        prop_assert!(world.heard.is_sorted_by(|earlier, later| earlier < later), "{:?}", world.heard);
-        let lost = world.heard.len() as u64 != world.said;
-        prop_assert_eq!(lost, world.session.counters().gaps > 0);
-        prop_assert_eq!(lost, world.session.counters().resyncs > 0);
-        // And it goes on: what the session wanted to know when bytes were lost, it asks again.
+        simulation.run_until_idle();
+        prop_assert_eq!(simulation.requests_processed(), (0..simulation.sent).collect::<Vec<_>>());
+        prop_assert!(simulation.events_received.is_sorted_by(|earlier, later| earlier < later), "{:?}", simulation.events_received);
+        let lost = simulation.events_received.len() as u64 != simulation.events_sent;
+        prop_assert_eq!(lost, simulation.session.counters().gaps > 0);
+        prop_assert_eq!(lost, simulation.session.counters().resyncs > 0);
+        // The session repeats its ping if the pong was among the lost bytes, so its buffer drains.
         for _ in 0..10 {
-            let sent = world.sent;
-            world.send(3000);
-            prop_assert_eq!(world.sent, sent + 1);
-            world.settle();
+            let sent = simulation.sent;
+            simulation.send(3000);
+            prop_assert_eq!(simulation.sent, sent + 1);
+            simulation.run_until_idle();
         }
     }
 }
 
 #[test]
 fn the_client_confirms_after_the_agreed_number_of_bytes() {
-    let mut world = World::new(usize::MAX);
-    world.settle();
+    let mut simulation = Simulation::new(usize::MAX);
+    simulation.run_until_idle();
     for _ in 0..100 {
-        world.say(1000);
-        world.settle();
-        let unconfirmed = world.server.stream_end() - world.server.confirmed;
+        simulation.send_event(1000);
+        simulation.run_until_idle();
+        let unconfirmed = simulation.server.stream_end() - simulation.server.confirmed;
         assert!(unconfirmed < 4096, "{unconfirmed}");
     }
-    assert!(world.server.confirmed > 90_000);
+    assert!(simulation.server.confirmed > 90_000);
 }
 
 #[test]
-fn a_full_buffer_is_a_typed_error_and_empties_by_itself() {
-    let mut world = World::new(usize::MAX);
-    world.settle();
+fn a_full_buffer_is_a_typed_error_and_drains_by_itself() {
+    let mut simulation = Simulation::new(usize::MAX);
+    simulation.run_until_idle();
     let message = ClientMessage::Act {
         request: 0,
         action: vec![0; 1000],
     };
     let sent = (0..100)
-        .take_while(|_| world.session.send(&message).is_ok())
+        .take_while(|_| simulation.session.send(&message).is_ok())
         .count();
     assert!(sent < 20, "{sent}");
     assert!(matches!(
-        world.session.send(&message),
+        simulation.session.send(&message),
         Err(SessionError::BufferFull { .. })
     ));
     assert_eq!(
-        world.session.ping(),
+        simulation.session.ping(),
         Ok(()),
-        "signs of life have room of their own"
+        "heartbeats have reserved space"
     );
-    world.settle();
+    simulation.run_until_idle();
     assert!(
-        world.session.unacknowledged() < UNACKNOWLEDGED_BYTES_MAX / 2,
+        simulation.session.unacknowledged() < UNACKNOWLEDGED_BYTES_MAX / 2,
         "{}",
-        world.session.unacknowledged()
+        simulation.session.unacknowledged()
     );
-    assert_eq!(world.session.send(&message), Ok(()));
+    assert_eq!(simulation.session.send(&message), Ok(()));
 }
 
 #[test]
-fn a_large_message_that_meets_a_full_buffer_makes_the_session_ask() {
-    let mut world = World::new(usize::MAX);
-    world.settle();
-    // Not yet half full, and yet too full for the largest message.
-    world.send(UNACKNOWLEDGED_BYTES_MAX / 2 - 200);
-    world.settle();
+fn a_large_message_that_does_not_fit_requests_an_acknowledgement() {
+    let mut simulation = Simulation::new(usize::MAX);
+    simulation.run_until_idle();
+    // Less than half full, but too full for the largest message.
+    simulation.send(UNACKNOWLEDGED_BYTES_MAX / 2 - 200);
+    simulation.run_until_idle();
     let largest = ClientMessage::Act {
         request: 1,
         action: vec![0; 8180],
     };
     assert!(matches!(
-        world.session.send(&largest),
+        simulation.session.send(&largest),
         Err(SessionError::BufferFull { .. })
     ));
-    world.settle();
-    assert_eq!(world.session.send(&largest), Ok(()));
+    simulation.run_until_idle();
+    assert_eq!(simulation.session.send(&largest), Ok(()));
 }
 
 #[test]
-fn what_is_sent_before_the_greeting_is_answered_goes_out_behind_the_hello() {
+fn messages_sent_before_the_welcome_follow_the_hello() {
     let mut session = ClientSession::new("Ann", "test");
     session
         .send(&ClientMessage::Leave { request: 1 })
-        .expect("there is room");
+        .expect("there is space");
     assert!(session.bytes().is_empty());
     session.begin().expect("it can begin");
     let greeting = session.bytes().len();
@@ -314,48 +314,48 @@ fn what_is_sent_before_the_greeting_is_answered_goes_out_behind_the_hello() {
 }
 
 #[test]
-fn nothing_of_the_stream_goes_out_before_a_resume_is_answered() {
-    let mut world = World::new(usize::MAX);
-    world.settle();
-    world.send(10);
-    world.take(Step::Cut);
-    world.take(Step::Connect);
-    world.take(Step::ClientWrites(usize::MAX));
-    assert!(world.session.bytes().is_empty());
-    assert!(!world.session.is_established());
-    world.settle();
-    assert_eq!(world.requests_taken_in(), [0]);
+fn the_stream_waits_until_a_resume_is_answered() {
+    let mut simulation = Simulation::new(usize::MAX);
+    simulation.run_until_idle();
+    simulation.send(10);
+    simulation.apply(Step::Cut);
+    simulation.apply(Step::Connect);
+    simulation.apply(Step::ClientWrites(usize::MAX));
+    assert!(simulation.session.bytes().is_empty());
+    assert!(!simulation.session.is_established());
+    simulation.run_until_idle();
+    assert_eq!(simulation.requests_processed(), [0]);
 }
 
 #[test]
-fn a_bare_token_is_enough_to_come_back() {
-    let mut world = World::new(usize::MAX);
-    world.settle();
-    world.send(10);
-    world.say(10);
-    world.settle();
-    world.take(Step::Cut);
-    world.session = ClientSession::from_token(TOKEN);
-    world.send(20);
-    world.settle();
-    assert_eq!(world.requests_taken_in(), [0, 1]);
-    assert_eq!(world.session.sent(), world.server.taken_in);
-    assert_eq!(world.session.received(), world.server.stream_end());
+fn a_token_alone_resumes_a_session() {
+    let mut simulation = Simulation::new(usize::MAX);
+    simulation.run_until_idle();
+    simulation.send(10);
+    simulation.send_event(10);
+    simulation.run_until_idle();
+    simulation.apply(Step::Cut);
+    simulation.session = ClientSession::from_token(TOKEN);
+    simulation.send(20);
+    simulation.run_until_idle();
+    assert_eq!(simulation.requests_processed(), [0, 1]);
+    assert_eq!(simulation.session.sent(), simulation.server.processed);
+    assert_eq!(simulation.session.received(), simulation.server.stream_end());
 }
 
 #[test]
-fn an_error_says_whether_to_come_back() {
-    let mut world = World::new(usize::MAX);
-    world.settle();
+fn an_error_code_decides_whether_the_session_has_ended() {
+    let mut simulation = Simulation::new(usize::MAX);
+    simulation.run_until_idle();
     for (code, ended) in [
         (ErrorCode::InternalError, false),
         (ErrorCode::Silent, false),
         (ErrorCode::Replaced, true),
     ] {
-        world.take(Step::Cut);
-        world.session.begin().expect("the session goes on");
+        simulation.apply(Step::Cut);
+        simulation.session.begin().expect("the session continues");
         receive(
-            &mut world.session,
+            &mut simulation.session,
             &ServerMessage::Error {
                 code,
                 text: "because".into(),
@@ -365,19 +365,19 @@ fn an_error_says_whether_to_come_back() {
             code,
             text: "because".into(),
         };
-        assert_eq!(world.session.next_message(), Err(closed));
-        assert_eq!(world.session.is_ended(), ended, "{code:?}");
-        assert!(world.session.bytes().is_empty());
+        assert_eq!(simulation.session.next_message(), Err(closed));
+        assert_eq!(simulation.session.is_ended(), ended, "{code:?}");
+        assert!(simulation.session.bytes().is_empty());
     }
-    assert_eq!(world.session.begin(), Err(SessionError::Ended));
+    assert_eq!(simulation.session.begin(), Err(SessionError::Ended));
     assert_eq!(
-        world.session.send(&ClientMessage::Leave { request: 0 }),
+        simulation.session.send(&ClientMessage::Leave { request: 0 }),
         Err(SessionError::Ended)
     );
 }
 
 #[test]
-fn a_refused_hello_can_be_tried_again() {
+fn a_refused_hello_can_be_repeated() {
     let mut session = ClientSession::new("Ann", "test");
     session.begin().expect("it can begin");
     receive(
@@ -392,23 +392,23 @@ fn a_refused_hello_can_be_tried_again() {
 }
 
 #[test]
-fn errors_and_the_end_of_the_server_are_not_part_of_the_stream() {
-    let mut world = World::new(usize::MAX);
-    world.settle();
+fn a_shutdown_message_is_not_part_of_the_stream_and_ends_the_session() {
+    let mut simulation = Simulation::new(usize::MAX);
+    simulation.run_until_idle();
     receive(
-        &mut world.session,
+        &mut simulation.session,
         &ServerMessage::ShuttingDown { text: "bye".into() },
     );
     assert!(matches!(
-        world.session.next_message(),
+        simulation.session.next_message(),
         Ok(Some(ServerMessage::ShuttingDown { .. }))
     ));
-    assert_eq!(world.session.received(), 0);
-    assert!(world.session.is_ended());
+    assert_eq!(simulation.session.received(), 0);
+    assert!(simulation.session.is_ended());
 }
 
 #[test]
-fn a_server_that_breaks_the_protocol_ends_the_session() {
+fn a_protocol_violation_ends_the_session() {
     let left = ServerMessage::Left { request: 1 };
     let resumed = |received, resuming_at| ServerMessage::Resumed {
         received,
@@ -431,32 +431,32 @@ fn a_server_that_breaks_the_protocol_ends_the_session() {
             received: 1 << 40,
         },
     ] {
-        let mut world = World::new(usize::MAX);
-        world.settle();
-        receive(&mut world.session, &wrong);
+        let mut simulation = Simulation::new(usize::MAX);
+        simulation.run_until_idle();
+        receive(&mut simulation.session, &wrong);
         assert!(
-            matches!(world.session.next_message(), Err(SessionError::Violation(_))),
+            matches!(simulation.session.next_message(), Err(SessionError::Violation(_))),
             "{wrong:?}"
         );
     }
-    // Greetings that take back what was agreed: the server has taken in 18 bytes and sent 6.
+    // Answers that contradict the session: the server has processed 18 bytes and sent 6.
     for wrong in [left, resumed(19, 6), resumed(0, 6), resumed(18, 0)] {
-        let mut world = World::new(usize::MAX);
-        world.settle();
-        world.send(11);
-        world.session.ping().expect("there is room");
-        world.settle();
-        assert_eq!(world.session.unacknowledged(), 0);
-        world.take(Step::Cut);
-        world.session.begin().expect("it goes on");
-        receive(&mut world.session, &wrong);
-        assert!(world.session.next_message().is_err(), "{wrong:?}");
-        assert!(world.session.is_ended());
+        let mut simulation = Simulation::new(usize::MAX);
+        simulation.run_until_idle();
+        simulation.send(11);
+        simulation.session.ping().expect("there is space");
+        simulation.run_until_idle();
+        assert_eq!(simulation.session.unacknowledged(), 0);
+        simulation.apply(Step::Cut);
+        simulation.session.begin().expect("the session continues");
+        receive(&mut simulation.session, &wrong);
+        assert!(simulation.session.next_message().is_err(), "{wrong:?}");
+        assert!(simulation.session.is_ended());
     }
 }
 
 #[test]
-fn the_sessions_own_messages_cannot_be_sent_by_others() {
+fn a_caller_cannot_send_the_sessions_own_messages() {
     let mut session = ClientSession::new("Ann", "test");
     for message in [
         ClientMessage::Hello {
@@ -477,7 +477,7 @@ fn the_sessions_own_messages_cannot_be_sent_by_others() {
 }
 
 #[test]
-fn input_that_nobody_fetches_is_bounded() {
+fn unfetched_input_is_bounded() {
     let mut session = ClientSession::new("Ann", "test");
     session.begin().expect("it can begin");
     assert_eq!(session.receive(&vec![0; INPUT_BYTES_MAX]), Ok(()));
@@ -485,27 +485,27 @@ fn input_that_nobody_fetches_is_bounded() {
 }
 
 #[test]
-fn a_callers_pong_is_shown_and_the_sessions_own_is_not() {
-    let mut world = World::new(usize::MAX);
-    world.settle();
-    world.session.ping().expect("there is room");
-    world
+fn a_callers_pong_is_returned_and_the_sessions_own_is_not() {
+    let mut simulation = Simulation::new(usize::MAX);
+    simulation.run_until_idle();
+    simulation.session.ping().expect("there is space");
+    simulation
         .session
         .send(&ClientMessage::Ping { nonce: 7 })
-        .expect("there is room");
-    world.take(Step::ClientWrites(usize::MAX));
-    world.take(Step::ServerReads(usize::MAX));
-    let answer = world.server.send(usize::MAX);
-    world.session.receive(&answer).expect("there is room");
+        .expect("there is space");
+    simulation.apply(Step::ClientWrites(usize::MAX));
+    simulation.apply(Step::ServerReads(usize::MAX));
+    let answer = simulation.server.send(usize::MAX);
+    simulation.session.receive(&answer).expect("there is space");
     assert!(matches!(
-        world.session.next_message(),
+        simulation.session.next_message(),
         Ok(Some(ServerMessage::Pong { nonce: 7, .. }))
     ));
-    assert_eq!(world.session.next_message(), Ok(None));
+    assert_eq!(simulation.session.next_message(), Ok(None));
 }
 
 fn receive(session: &mut ClientSession, message: &ServerMessage) {
     let mut bytes = Vec::new();
     frame::append_frame(message, &mut bytes).expect("it fits");
-    session.receive(&bytes).expect("there is room");
+    session.receive(&bytes).expect("there is space");
 }

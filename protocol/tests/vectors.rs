@@ -1,4 +1,4 @@
-//! `vectors.json` and this crate agree, byte by byte. (The vectors were written by another encoder.)
+//! `vectors.json` and this crate agree byte by byte. (A different encoder produced the vectors.)
 
 use forkade_protocol::{
     ClientMessage, ClientSession, ServerMessage,
@@ -96,17 +96,17 @@ where
 }
 
 #[test]
-fn client_frames_encode_and_decode_as_written() {
+fn client_frames_encode_and_decode_as_in_the_vectors() {
     check_frames(&vectors().client_frames, 22);
 }
 
 #[test]
-fn server_frames_encode_and_decode_as_written() {
+fn server_frames_encode_and_decode_as_in_the_vectors() {
     check_frames(&vectors().server_frames, 18);
 }
 
 #[test]
-fn integers_encode_and_decode_as_written() {
+fn integers_encode_and_decode_as_in_the_vectors() {
     for Varint { value, hex } in vectors().varints {
         assert_eq!(codec::encode(&value), Ok(bytes(&hex)));
         assert_eq!(codec::decode(&bytes(&hex)), Ok(value));
@@ -114,7 +114,7 @@ fn integers_encode_and_decode_as_written() {
 }
 
 #[test]
-fn preambles_are_built_and_recognised_as_written() {
+fn preambles_encode_and_classify_as_in_the_vectors() {
     for Preamble { min, max, hex } in vectors().preambles {
         assert_eq!(preamble::build(min, max)[..], bytes(&hex));
         assert_eq!(
@@ -125,13 +125,13 @@ fn preambles_are_built_and_recognised_as_written() {
 }
 
 #[test]
-fn bodies_that_are_no_message_are_refused() {
+fn bodies_that_are_not_a_message_are_refused() {
     for Refused { from, why, hex } in vectors().refused_bodies {
         let body = bytes(&hex);
         let error: CodecError = match from.as_str() {
             "client" => codec::decode::<ClientMessage>(&body).expect_err(&why),
             "server" => codec::decode::<ServerMessage>(&body).expect_err(&why),
-            other => panic!("{other} is no side"),
+            other => panic!("unknown side {other}"),
         };
         assert!(!error.to_string().is_empty());
     }
@@ -195,7 +195,7 @@ struct EightsView {
 }
 
 #[test]
-fn bytes_of_games_mean_what_is_written() {
+fn games_bytes_decode_as_in_the_vectors() {
     for GameBytes {
         game,
         kind,
@@ -220,7 +220,7 @@ fn bytes_of_games_mean_what_is_written() {
             ("eights", "action") => codec::encode(&codec::decode::<EightsAction>(&bytes).expect(&means)),
             ("eights", "event") => codec::encode(&codec::decode::<EightsEvent>(&bytes).expect(&means)),
             ("eights", "view") => codec::encode(&codec::decode::<EightsView>(&bytes).expect(&means)),
-            other => panic!("{other:?} is not known"),
+            other => panic!("unknown bytes {other:?}"),
         };
         assert_eq!(encoded_again, Ok(bytes), "{means}");
     }
@@ -228,7 +228,7 @@ fn bytes_of_games_mean_what_is_written() {
 
 /// Plays the client's side of the example in `WIRE.md` and compares every byte and every offset.
 #[test]
-fn the_session_in_the_specification_is_how_a_session_goes() {
+fn a_session_sends_the_bytes_of_the_example_in_the_specification() {
     let specification = include_str!("../WIRE.md");
     let (_, example) = specification
         .split_once("```session\n")
@@ -249,7 +249,7 @@ fn the_session_in_the_specification_is_how_a_session_goes() {
                     let message = codec::decode(&bytes[FRAME_HEADER_BYTES..]).expect(&line);
                     session.send(&message).expect(&line);
                 } else if let Some(offset) = offset {
-                    // What was lost on the way is sent again, by the session itself.
+                    // The session itself sends the lost bytes again.
                     assert_eq!(session.sent(), offset + bytes.len() as u64, "{line}");
                 }
                 assert_eq!(&session.bytes()[..bytes.len()], bytes, "{line}");
@@ -264,7 +264,7 @@ fn the_session_in_the_specification_is_how_a_session_goes() {
             }
             Some("LOST") => {
                 session.connection_lost();
-                session.begin().expect("the session goes on");
+                session.begin().expect("the session continues");
             }
             other => panic!("{other:?}"),
         }
@@ -274,7 +274,7 @@ fn the_session_in_the_specification_is_how_a_session_goes() {
     assert_eq!(session.counters().gaps, 0);
 }
 
-/// Without comments, and with the continuation of long lines (which begin with a space) joined.
+/// The lines of the example without comments. Continuation lines, which begin with a space, are joined to their line.
 fn joined_lines(example: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for line in example.lines().filter(|line| !line.starts_with('#')) {

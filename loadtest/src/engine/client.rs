@@ -14,10 +14,14 @@ use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
 use crate::client_protocol::{ProtocolError, ProtocolSession};
+use crate::random::Random;
 use crate::server::peer::Protocol;
 
 /// Bytes of one read. All clients share one buffer.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
+
+const BACK_OFF_NS_MIN: u64 = 10_000_000;
+const BACK_OFF_DOUBLINGS_MAX: u32 = 7;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -121,6 +125,14 @@ impl Client {
         self.session = ProtocolSession::new(self.protocol, format!("{}.{}", self.name, self.players_before));
         self.queued.clear();
         self.is_replacing_player = false;
+    }
+
+    /// The pause before the next connection attempt, in nanoseconds. It doubles with each failed attempt, and its
+    /// random part keeps clients that were cut off together from reconnecting together.
+    pub(crate) fn back_off_ns(&mut self, random: &mut Random) -> u64 {
+        let longest_ns = BACK_OFF_NS_MIN << self.failed_attempts.min(BACK_OFF_DOUBLINGS_MAX);
+        self.failed_attempts += 1;
+        longest_ns / 2 + random.below(longest_ns / 2)
     }
 
     /// Whether there are messages that the session cannot hold yet.

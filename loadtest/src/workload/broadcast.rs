@@ -6,14 +6,12 @@ use std::collections::{BTreeSet, VecDeque};
 
 use forkade_protocol::{ChatScope, ClientMessage, RoomEvent, ServerMessage, codec};
 
+use super::examples::Examples;
 use super::fanout::{number_of, request_of};
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
 use crate::plan::{WorkloadKind, WorkloadPlan};
 use crate::schedule::Schedule;
 use crate::workload::sequence_checker::{Observation, SequenceChecker};
-
-/// Most examples of errors that are described.
-const EXAMPLES_MAX: usize = 20;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -33,7 +31,7 @@ pub(crate) struct Broadcast {
     counts: Counts,
     /// Receipts that the server announced as missed.
     missed: u64,
-    examples: Vec<String>,
+    examples: Examples,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +74,7 @@ impl Broadcast {
                 .collect(),
             counts: Counts::default(),
             missed: 0,
-            examples: Vec::new(),
+            examples: Examples::default(),
         }
     }
 
@@ -136,12 +134,13 @@ impl Broadcast {
             Observation::InOrder => {}
             Observation::Duplicated => {
                 self.counts.duplicated += 1;
-                self.add_example(format!("client {recipient} received line {number} again"));
+                self.examples
+                    .add(format!("client {recipient} received line {number} again"));
                 return;
             }
             Observation::Reordered => {
                 self.counts.reordered += 1;
-                self.add_example(format!(
+                self.examples.add(format!(
                     "client {recipient} received line {number} after a later one"
                 ));
             }
@@ -149,9 +148,7 @@ impl Broadcast {
         actions.receipt(intended_ns, now_ns, recipient == sender);
         if self.record_delivery(index, number) {
             actions.completions.push(now_ns.saturating_sub(intended_ns));
-            if self.rate == 0.0 && now_ns < self.end_ns && !self.stopped {
-                self.send_line(sender, now_ns, actions);
-            }
+            self.continue_closed_loop(sender, now_ns, actions);
         }
     }
 
@@ -185,14 +182,13 @@ impl Broadcast {
             *missing = 0;
         }
         audience.drop_delivered();
-        if self.rate == 0.0 && now_ns < self.end_ns && !self.stopped {
-            self.send_line(sender, now_ns, actions);
-        }
+        self.continue_closed_loop(sender, now_ns, actions);
     }
 
-    fn add_example(&mut self, example: String) {
-        if self.examples.len() < EXAMPLES_MAX {
-            self.examples.push(example);
+    /// Closed loop: the next line follows when the last one is delivered or refused.
+    fn continue_closed_loop(&mut self, sender: ClientIndex, now_ns: u64, actions: &mut Actions) {
+        if self.rate == 0.0 && now_ns < self.end_ns && !self.stopped {
+            self.send_line(sender, now_ns, actions);
         }
     }
 
@@ -304,13 +300,7 @@ impl Workload for Broadcast {
                 Target::Room => Vec::new(),
                 Target::Lobby => vec![("lobby_lines_missed", self.missed)],
             },
-            examples: self
-                .examples
-                .iter()
-                .cloned()
-                .chain(missing)
-                .take(EXAMPLES_MAX)
-                .collect(),
+            examples: self.examples.with(missing),
         }
     }
 }

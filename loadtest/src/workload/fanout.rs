@@ -4,11 +4,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use super::examples::Examples;
 use super::{ClientIndex, Counts};
 use crate::workload::sequence_checker::{Observation, SequenceChecker};
-
-/// Most examples of errors that are described.
-const EXAMPLES_MAX: usize = 20;
 
 /// One stream of numbers per client, received by every member of the client's group, itself included.
 #[derive(Debug)]
@@ -20,7 +18,7 @@ pub(super) struct Fanout {
     /// Outstanding receipts, as far as known.
     outstanding: u64,
     /// Descriptions of the first duplicates and late messages.
-    examples: Vec<String>,
+    examples: Examples,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -41,7 +39,7 @@ impl Fanout {
                 .take(pairs)
                 .collect(),
             outstanding: 0,
-            examples: Vec::new(),
+            examples: Examples::default(),
         }
     }
 
@@ -77,14 +75,14 @@ impl Fanout {
         match self.checkers[pair].observe(number) {
             Observation::Duplicated => {
                 counts.duplicated += 1;
-                self.add_example(format!(
+                self.examples.add(format!(
                     "client {receiver} got message {number} of client {sender} again"
                 ));
                 return false;
             }
             Observation::Reordered => {
                 counts.reordered += 1;
-                self.add_example(format!(
+                self.examples.add(format!(
                     "client {receiver} got message {number} of client {sender} after a later one"
                 ));
             }
@@ -92,12 +90,6 @@ impl Fanout {
         }
         self.outstanding = self.outstanding.saturating_sub(1);
         true
-    }
-
-    fn add_example(&mut self, example: String) {
-        if self.examples.len() < EXAMPLES_MAX {
-            self.examples.push(example);
-        }
     }
 
     /// Descriptions of duplicated, late and missing messages, up to a limit.
@@ -111,12 +103,7 @@ impl Fanout {
                 format!("client {receiver} has not got {lost} of the {sent} messages of client {sender}")
             })
         });
-        self.examples
-            .iter()
-            .cloned()
-            .chain(missing)
-            .take(EXAMPLES_MAX)
-            .collect()
+        self.examples.with(missing)
     }
 
     /// The server has refused a message, so no receiver expects it.

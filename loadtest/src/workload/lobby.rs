@@ -16,13 +16,11 @@ use forkade_protocol::{RoomEvent, RoomId, ServerMessage, Snapshot};
 
 use self::member::{Member, PendingRequest, RequestKind};
 use self::model::{CheckResult, Model};
+use super::examples::Examples;
 use super::pace::Pace;
 use super::{Actions, ClientIndex, Counts, Figures, Workload};
 use crate::plan::WorkloadPlan;
 use crate::random::Random;
-
-/// Most mismatches that are described.
-const EXAMPLES_MAX: usize = 20;
 
 /// The lobby workload.
 #[derive(Debug)]
@@ -36,7 +34,7 @@ pub(crate) struct Lobby {
     random: Random,
     counts: Counts,
     details: BTreeMap<&'static str, u64>,
-    examples: Vec<String>,
+    examples: Examples,
 }
 
 impl Lobby {
@@ -52,7 +50,7 @@ impl Lobby {
             random: Random::new(plan.seed, 1),
             counts: Counts::default(),
             details: BTreeMap::new(),
-            examples: Vec::new(),
+            examples: Examples::default(),
         }
     }
 
@@ -146,9 +144,7 @@ impl Lobby {
     fn check(&mut self, result: CheckResult) {
         if let Err(reason) = result {
             self.counts.mismatches += 1;
-            if self.examples.len() < EXAMPLES_MAX {
-                self.examples.push(reason);
-            }
+            self.examples.add(reason);
         }
     }
 
@@ -271,7 +267,7 @@ impl Workload for Lobby {
                     .map(|member| member.backlog.len() as u64)
                     .sum::<u64>(),
             details: self.details.iter().map(|(what, count)| (*what, *count)).collect(),
-            examples: self.examples.clone(),
+            examples: self.examples.with(std::iter::empty()),
         };
         // While answers are missing, the model does not know what the other members should have seen.
         if figures.lost == 0 {

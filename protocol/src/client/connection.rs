@@ -198,7 +198,7 @@ impl Client {
         Ok(())
     }
 
-    /// Connects to the first of the server's addresses that accepts, and begins the handshake.
+    /// Connects to the first of the server's addresses that accepts. The caller begins the handshake.
     pub(super) fn open_connection(&mut self) -> Result<(), (Option<SocketAddr>, io::Error)> {
         let mut failure = (
             None,
@@ -207,9 +207,6 @@ impl Client {
         for &server in &self.servers {
             match Connection::connect(server, &self.options) {
                 Ok(connection) => {
-                    self.session
-                        .begin()
-                        .map_err(|error| (Some(server), io::Error::other(error)))?;
                     self.connection = Some(connection);
                     return Ok(());
                 }

@@ -1,4 +1,4 @@
-//! Any message, for property tests.
+//! Generators of messages for property tests.
 
 use forkade_protocol::*;
 use proptest::{collection::vec, option, prelude::*};
@@ -147,67 +147,77 @@ fn event() -> impl Strategy<Value = RoomEvent> {
 }
 
 pub(crate) fn client_message() -> impl Strategy<Value = ClientMessage> {
-    use ClientMessage as C;
+    use ClientMessage as Message;
     prop_oneof![
-        (text(), text()).prop_map(|(name, client)| C::Hello { name, client }),
-        (token(), any::<u64>()).prop_map(|(token, received)| C::Resume { token, received }),
-        (any::<u32>(), filter(), option::of(room())).prop_map(|(request, filter, after)| C::ListRooms {
-            request,
-            filter,
-            after
+        (text(), text()).prop_map(|(name, client)| Message::Hello { name, client }),
+        (token(), any::<u64>()).prop_map(|(token, received)| Message::Resume { token, received }),
+        (any::<u32>(), filter(), option::of(room())).prop_map(|(request, filter, after)| {
+            Message::ListRooms {
+                request,
+                filter,
+                after,
+            }
         }),
         (any::<u32>(), text(), text(), settings()).prop_map(|(request, game, name, settings)| {
-            C::CreateRoom {
+            Message::CreateRoom {
                 request,
                 game,
                 name,
                 settings,
             }
         }),
-        (any::<u32>(), room(), option::of(text())).prop_map(|(request, room, passcode)| C::JoinRoom {
+        (any::<u32>(), room(), option::of(text())).prop_map(|(request, room, passcode)| Message::JoinRoom {
             request,
             room,
             passcode
         }),
-        (any::<u32>(), text(), bytes()).prop_map(|(request, game, options)| C::QuickMatch {
+        (any::<u32>(), text(), bytes()).prop_map(|(request, game, options)| Message::QuickMatch {
             request,
             game,
             options
         }),
-        (any::<u32>(), room(), option::of(text())).prop_map(|(request, room, passcode)| C::Spectate {
+        (any::<u32>(), room(), option::of(text())).prop_map(|(request, room, passcode)| Message::Spectate {
             request,
             room,
             passcode
         }),
-        any::<u32>().prop_map(|request| C::Leave { request }),
-        any::<(u32, bool)>().prop_map(|(request, ready)| C::Ready { request, ready }),
-        (any::<u32>(), bytes()).prop_map(|(request, action)| C::Act { request, action }),
-        (any::<u32>(), scope(), text()).prop_map(|(request, scope, text)| C::Chat { request, scope, text }),
-        any::<u32>().prop_map(|request| C::Rematch { request }),
-        any::<u64>().prop_map(|received| C::Confirm { received }),
-        any::<u64>().prop_map(|nonce| C::Ping { nonce }),
-        Just(C::Goodbye),
-        (any::<u32>(), text(), any::<bool>()).prop_map(|(request, code, watch)| C::JoinByInvite {
+        any::<u32>().prop_map(|request| Message::Leave { request }),
+        any::<(u32, bool)>().prop_map(|(request, ready)| Message::Ready { request, ready }),
+        (any::<u32>(), bytes()).prop_map(|(request, action)| Message::Act { request, action }),
+        (any::<u32>(), scope(), text()).prop_map(|(request, scope, text)| Message::Chat {
+            request,
+            scope,
+            text
+        }),
+        any::<u32>().prop_map(|request| Message::Rematch { request }),
+        any::<u64>().prop_map(|received| Message::Confirm { received }),
+        any::<u64>().prop_map(|nonce| Message::Ping { nonce }),
+        Just(Message::Goodbye),
+        (any::<u32>(), text(), any::<bool>()).prop_map(|(request, code, watch)| Message::JoinByInvite {
             request,
             code,
             watch
         }),
-        (any::<u32>(), settings()).prop_map(|(request, settings)| C::Configure { request, settings }),
-        any::<(u32, bool)>().prop_map(|(request, renew)| C::Invite { request, renew }),
-        (any::<u32>(), text()).prop_map(|(request, player)| C::Reserve { request, player }),
-        (any::<u32>(), any::<u8>(), text()).prop_map(|(request, seat, name)| C::Kick { request, seat, name }),
-        (any::<u32>(), any::<u8>(), text()).prop_map(|(request, seat, name)| C::HandOver {
+        (any::<u32>(), settings()).prop_map(|(request, settings)| Message::Configure { request, settings }),
+        any::<(u32, bool)>().prop_map(|(request, renew)| Message::Invite { request, renew }),
+        (any::<u32>(), text()).prop_map(|(request, player)| Message::Reserve { request, player }),
+        (any::<u32>(), any::<u8>(), text()).prop_map(|(request, seat, name)| Message::Kick {
             request,
             seat,
             name
         }),
-        any::<u32>().prop_map(|request| C::Look { request }),
+        (any::<u32>(), any::<u8>(), text()).prop_map(|(request, seat, name)| Message::HandOver {
+            request,
+            seat,
+            name
+        }),
+        any::<u32>().prop_map(|request| Message::Look { request }),
     ]
 }
 
-/// Error and reject codes come from a few; the vectors have them all.
+/// Only some error and reject codes are generated. The test vectors cover all of them.
 pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
-    use ServerMessage as S;
+    use ServerMessage as Message;
     let reject = prop_oneof![Just(RejectCode::UnknownGame), Just(RejectCode::StateTooLarge)];
     let error = prop_oneof![Just(ErrorCode::BadPreamble), Just(ErrorCode::InternalError)];
     prop_oneof![
@@ -220,7 +230,7 @@ pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
             vec(game(), 0..5)
         )
             .prop_map(|(version, token, player, name, limits, games)| {
-                S::Welcome {
+                Message::Welcome {
                     version,
                     token,
                     player: PlayerId(player),
@@ -229,25 +239,29 @@ pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
                     games,
                 }
             }),
-        any::<(u64, u64)>().prop_map(|(received, resuming_at)| S::Resumed {
+        any::<(u64, u64)>().prop_map(|(received, resuming_at)| Message::Resumed {
             received,
             resuming_at
         }),
         (any::<u32>(), vec(summary(), 0..5), option::of(room()))
-            .prop_map(|(request, rooms, next)| S::Rooms { request, rooms, next }),
-        (any::<u32>(), snapshot()).prop_map(|(request, snapshot)| S::Joined { request, snapshot }),
-        (any::<u64>(), event()).prop_map(|(number, event)| S::Event { number, event }),
-        option::of(snapshot()).prop_map(|snapshot| S::Resync { snapshot }),
-        (any::<u32>(), reject, text()).prop_map(|(request, code, text)| S::Rejected { request, code, text }),
-        any::<u32>().prop_map(|request| S::Left { request }),
-        (scope(), text(), text()).prop_map(|(scope, from, text)| S::Chat { scope, from, text }),
-        any::<(u64, u64)>().prop_map(|(nonce, received)| S::Pong { nonce, received }),
-        (error, text()).prop_map(|(code, text)| S::Error { code, text }),
-        text().prop_map(|text| S::ShuttingDown { text }),
-        snapshot().prop_map(|snapshot| S::Started { snapshot }),
-        (any::<u32>(), text()).prop_map(|(request, code)| S::Invitation { request, code }),
+            .prop_map(|(request, rooms, next)| Message::Rooms { request, rooms, next }),
+        (any::<u32>(), snapshot()).prop_map(|(request, snapshot)| Message::Joined { request, snapshot }),
+        (any::<u64>(), event()).prop_map(|(number, event)| Message::Event { number, event }),
+        option::of(snapshot()).prop_map(|snapshot| Message::Resync { snapshot }),
+        (any::<u32>(), reject, text()).prop_map(|(request, code, text)| Message::Rejected {
+            request,
+            code,
+            text
+        }),
+        any::<u32>().prop_map(|request| Message::Left { request }),
+        (scope(), text(), text()).prop_map(|(scope, from, text)| Message::Chat { scope, from, text }),
+        any::<(u64, u64)>().prop_map(|(nonce, received)| Message::Pong { nonce, received }),
+        (error, text()).prop_map(|(code, text)| Message::Error { code, text }),
+        text().prop_map(|text| Message::ShuttingDown { text }),
+        snapshot().prop_map(|snapshot| Message::Started { snapshot }),
+        (any::<u32>(), text()).prop_map(|(request, code)| Message::Invitation { request, code }),
         (room(), text(), text(), text(), text(), any::<u16>()).prop_map(
-            |(room, game, name, from, code, seconds)| S::Invited {
+            |(room, game, name, from, code, seconds)| Message::Invited {
                 room,
                 game,
                 name,
@@ -256,8 +270,8 @@ pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
                 seconds
             }
         ),
-        (room(), text()).prop_map(|(room, text)| S::Removed { room, text }),
-        any::<u64>().prop_map(|lines| S::ChatMissed { lines }),
-        (any::<u32>(), snapshot()).prop_map(|(request, snapshot)| S::Picture { request, snapshot }),
+        (room(), text()).prop_map(|(room, text)| Message::Removed { room, text }),
+        any::<u64>().prop_map(|lines| Message::ChatMissed { lines }),
+        (any::<u32>(), snapshot()).prop_map(|(request, snapshot)| Message::Picture { request, snapshot }),
     ]
 }

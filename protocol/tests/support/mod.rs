@@ -1,4 +1,4 @@
-//! A server that has one player and all its memory: enough of the protocol's other side to test clients against.
+//! A model of the server with one player: enough of the protocol to test clients against.
 
 use forkade_protocol::{
     ClientMessage, ErrorCode, GameInfo, Limits, PlayerId, RejectCode, ServerMessage, Token, codec,
@@ -10,28 +10,28 @@ use forkade_protocol::{
 /// The one player's token.
 pub(crate) const TOKEN: Token = Token(*b"the only player.");
 
-/// An action that this server rejects; it takes in any other.
+/// An action that this server rejects. It accepts any other.
 pub(crate) const REJECTED_ACTION: &[u8] = b"illegal";
 
-/// What survives connections.
+/// The state that outlives connections.
 pub(crate) struct ModelServer {
     /// The server's stream from `kept_from` on.
     stream: Vec<u8>,
     kept_from: u64,
-    /// Bytes of stream that are kept at most; what is beyond is lost to a client that comes back for it.
-    keeps_bytes: usize,
-    /// How far the client has confirmed.
+    /// Greatest number of stream bytes that are kept. A client that resumes before them loses bytes.
+    kept_bytes_max: usize,
+    /// Offset up to which the client has confirmed.
     pub(crate) confirmed: u64,
-    /// Bytes of the client's stream taken in: always whole frames.
-    pub(crate) taken_in: u64,
-    /// The messages in them, without confirms and pings.
+    /// Processed bytes of the client's stream: always whole frames.
+    pub(crate) processed: u64,
+    /// The processed messages, without confirms and pings.
     pub(crate) messages: Vec<ClientMessage>,
-    /// How many of its pings were answered.
+    /// Number of answered pings.
     pub(crate) pings: u64,
-    pub(crate) said_goodbye: bool,
+    pub(crate) received_goodbye: bool,
     pub(crate) heartbeat_timeout_ms: u32,
-    /// Refuses that many greetings with this code.
-    pub(crate) refuse: Option<(usize, ErrorCode)>,
+    /// Refuses this number of handshakes with this code.
+    pub(crate) refusals: Option<(usize, ErrorCode)>,
     connection: Option<Connection>,
 }
 
@@ -39,27 +39,27 @@ pub(crate) struct ModelServer {
 struct Connection {
     input: Vec<u8>,
     preamble_seen: bool,
-    greeted: bool,
+    established: bool,
     closing: bool,
-    /// Frames outside of the stream.
-    greeting: Vec<u8>,
+    /// Output outside of the stream.
+    handshake: Vec<u8>,
     /// Offset in the stream of the next byte to send.
     sent: u64,
 }
 
 impl ModelServer {
-    pub(crate) fn new(keeps_bytes: usize) -> Self {
+    pub(crate) fn new(kept_bytes_max: usize) -> Self {
         Self {
             stream: Vec::new(),
             kept_from: 0,
-            keeps_bytes,
+            kept_bytes_max,
             confirmed: 0,
-            taken_in: 0,
+            processed: 0,
             messages: Vec::new(),
             pings: 0,
-            said_goodbye: false,
+            received_goodbye: false,
             heartbeat_timeout_ms: 60_000,
-            refuse: None,
+            refusals: None,
             connection: None,
         }
     }
@@ -72,33 +72,33 @@ impl ModelServer {
         self.connection = None;
     }
 
-    /// Whether the connection is to be closed once everything is sent.
+    /// Whether the server closes the connection after its output is sent.
     pub(crate) fn is_closing(&self) -> bool {
         self.connection
             .as_ref()
             .is_some_and(|connection| connection.closing)
     }
 
-    /// Where the stream ends now.
+    /// Offset of the end of the stream.
     pub(crate) fn stream_end(&self) -> u64 {
         self.kept_from + self.stream.len() as u64
     }
 
     /// Adds a message to the stream.
-    pub(crate) fn say(&mut self, message: &ServerMessage) {
+    pub(crate) fn queue(&mut self, message: &ServerMessage) {
         frame::append_frame(message, &mut self.stream).expect("messages of tests fit");
         let sent = self
             .connection
             .as_ref()
-            .filter(|open| open.greeted)
+            .filter(|open| open.established)
             .map_or(u64::MAX, |open| open.sent);
-        // What an open connection has yet to send is never forgotten.
-        let dispensable = self.stream.len().saturating_sub(self.keeps_bytes) as u64;
-        let forget_to = (self.kept_from + dispensable).min(sent).max(self.confirmed);
-        self.forget_before(forget_to);
+        // Bytes that an open connection has not sent yet are never discarded.
+        let dispensable = self.stream.len().saturating_sub(self.kept_bytes_max) as u64;
+        let discard_to = (self.kept_from + dispensable).min(sent).max(self.confirmed);
+        self.discard_before(discard_to);
     }
 
-    fn forget_before(&mut self, offset: u64) {
+    fn discard_before(&mut self, offset: u64) {
         if offset > self.kept_from {
             self.stream
                 .drain(..usize::try_from(offset - self.kept_from).expect("small"));
@@ -106,16 +106,16 @@ impl ModelServer {
         }
     }
 
-    /// At most `count` bytes for the client.
+    /// Returns at most `count` bytes to send to the client.
     pub(crate) fn send(&mut self, count: usize) -> Vec<u8> {
         let Some(connection) = &mut self.connection else {
             return Vec::new();
         };
-        if !connection.greeting.is_empty() {
-            let count = count.min(connection.greeting.len());
-            return connection.greeting.drain(..count).collect();
+        if !connection.handshake.is_empty() {
+            let count = count.min(connection.handshake.len());
+            return connection.handshake.drain(..count).collect();
         }
-        if !connection.greeted || connection.closing {
+        if !connection.established || connection.closing {
             return Vec::new();
         }
         let unsent = &self.stream[usize::try_from(connection.sent - self.kept_from).expect("small")..];
@@ -124,7 +124,7 @@ impl ModelServer {
         bytes
     }
 
-    /// Takes bytes from the client.
+    /// Processes bytes from the client.
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
         let Some(mut connection) = self.connection.take() else {
             return;
@@ -137,7 +137,7 @@ impl ModelServer {
                     connection.preamble_seen = true;
                     connection.input.drain(..PREAMBLE_BYTES);
                 }
-                other => panic!("the client opened with {other:?}"),
+                other => panic!("the client sent {other:?} instead of a preamble"),
             }
         }
         while connection.preamble_seen && !connection.closing {
@@ -150,25 +150,25 @@ impl ModelServer {
                 Split::TooLarge { announced } => panic!("the client announced {announced} bytes"),
             };
             connection.input.drain(..total);
-            if connection.greeted {
-                self.taken_in += total as u64;
-                self.take(message, &mut connection);
+            if connection.established {
+                self.processed += total as u64;
+                self.handle_message(message, &mut connection);
             } else {
-                self.greet(message, &mut connection);
+                self.handle_handshake(message, &mut connection);
             }
         }
         self.connection = Some(connection);
     }
 
-    fn greet(&mut self, message: ClientMessage, connection: &mut Connection) {
-        if let Some((times @ 1.., code)) = self.refuse {
-            self.refuse = Some((times - 1, code));
-            return self.end(connection, code);
+    fn handle_handshake(&mut self, message: ClientMessage, connection: &mut Connection) {
+        if let Some((times @ 1.., code)) = self.refusals {
+            self.refusals = Some((times - 1, code));
+            return self.refuse_connection(connection, code);
         }
         let answer = match message {
             ClientMessage::Hello { name, .. } => {
-                // A hello makes a new player, whose streams begin.
-                (self.taken_in, self.confirmed, self.kept_from) = (0, 0, 0);
+                // A `Hello` creates a new player with new streams.
+                (self.processed, self.confirmed, self.kept_from) = (0, 0, 0);
                 self.stream.clear();
                 self.messages.clear();
                 connection.sent = 0;
@@ -177,7 +177,7 @@ impl ModelServer {
             ClientMessage::Resume { token, received } if token == TOKEN => {
                 assert!(
                     received <= self.stream_end(),
-                    "the client has received bytes that were never sent"
+                    "the client claims bytes that were never sent"
                 );
                 let resuming_at = if received >= self.kept_from {
                     received
@@ -186,47 +186,47 @@ impl ModelServer {
                 };
                 connection.sent = resuming_at;
                 self.confirmed = resuming_at;
-                self.forget_before(resuming_at);
+                self.discard_before(resuming_at);
                 if resuming_at != received {
                     let resync = ServerMessage::Resync { snapshot: None };
                     frame::append_frame(&resync, &mut self.stream).expect("a resync fits");
                 }
                 ServerMessage::Resumed {
-                    received: self.taken_in,
+                    received: self.processed,
                     resuming_at,
                 }
             }
-            _ => return self.end(connection, ErrorCode::TokenUnknown),
+            _ => return self.refuse_connection(connection, ErrorCode::TokenUnknown),
         };
-        connection.greeted = true;
-        frame::append_frame(&answer, &mut connection.greeting).expect("a greeting fits");
+        connection.established = true;
+        frame::append_frame(&answer, &mut connection.handshake).expect("the answer fits");
     }
 
-    fn end(&mut self, connection: &mut Connection, code: ErrorCode) {
+    fn refuse_connection(&mut self, connection: &mut Connection, code: ErrorCode) {
         connection.closing = true;
         let error = ServerMessage::Error {
             code,
-            text: "as the test wants it".into(),
+            text: "requested by the test".into(),
         };
-        frame::append_frame(&error, &mut connection.greeting).expect("an error fits");
+        frame::append_frame(&error, &mut connection.handshake).expect("an error fits");
     }
 
-    fn take(&mut self, message: ClientMessage, connection: &mut Connection) {
+    fn handle_message(&mut self, message: ClientMessage, connection: &mut Connection) {
         match message {
             ClientMessage::Confirm { received } => {
                 assert!(
                     received <= connection.sent,
-                    "only what was sent can have been received"
+                    "a client can confirm only bytes that were sent"
                 );
-                // One that was on its way when the connection was lost tells less than the resume did.
+                // A confirm that was in transit when the connection was lost can be lower than the resume's offset.
                 self.confirmed = self.confirmed.max(received);
-                self.forget_before(received);
+                self.discard_before(received);
             }
             ClientMessage::Ping { nonce } => {
                 self.pings += 1;
                 let pong = ServerMessage::Pong {
                     nonce,
-                    received: self.taken_in,
+                    received: self.processed,
                 };
                 frame::append_frame(&pong, &mut self.stream).expect("a pong fits");
             }
@@ -235,7 +235,7 @@ impl ModelServer {
                 let rejected = ServerMessage::Rejected {
                     request,
                     code,
-                    text: "as the test wants it".into(),
+                    text: "requested by the test".into(),
                 };
                 frame::append_frame(&rejected, &mut self.stream).expect("a rejection fits");
             }
@@ -249,7 +249,7 @@ impl ModelServer {
             }
             ClientMessage::Goodbye => {
                 connection.closing = true;
-                self.said_goodbye = true;
+                self.received_goodbye = true;
             }
             other => self.messages.push(other),
         }

@@ -1,5 +1,5 @@
-//! Any bytes from a client, binary or text: the player's state machine neither panics nor leaves anything behind, and the lobby is
-//! consistent afterwards. The first byte says where the stream is cut, and whether the handler dies there.
+//! Any bytes from a client, binary or text: the player's state machine neither panics nor leaks records, and the lobby is
+//! consistent afterwards. The first byte determines where the stream is split, and whether the handler dies there.
 #![no_main]
 
 #[path = "../../harness/mod.rs"]
@@ -24,7 +24,7 @@ fn world() -> World {
     })
 }
 
-fn go_on(actor: &mut Actor) {
+fn process_input(actor: &mut Actor) {
     actor.send(&[]);
     if actor.session.phase() == Phase::HANDSHAKE {
         match actor.shake_hands() {
@@ -52,17 +52,17 @@ fuzz_target!(|bytes: &[u8]| {
     let world = world();
     let mut actor = Actor::connect(world, 0);
     actor.send(first);
-    go_on(&mut actor);
+    process_input(&mut actor);
     if cut % 2 == 1 {
         actor.replace_handler(world);
     }
     if actor.session.phase() != Phase::CLOSING {
         actor.send(second);
-        go_on(&mut actor);
+        process_input(&mut actor);
     }
     actor.end();
     let mut lobby = world.lobby();
-    // Everybody's grace is over.
+    // The grace time of all players has ended.
     forkade::testing::maintenance::expiry::sweep_players(&mut lobby, u64::MAX);
     forkade::testing::maintenance::expiry::sweep_rooms(&mut lobby);
     let faults = forkade::testing::maintenance::check::check_all(&mut lobby);

@@ -1,4 +1,4 @@
-//! Any bytes at a line reader: the same lines come out however the bytes are cut up. The first byte says where.
+//! Any bytes in a line reader: it yields the same lines however the bytes are split. The first byte determines where.
 #![no_main]
 
 use forkade::limits::CONSOLE_LINE_BYTES_MAX;

@@ -1,28 +1,28 @@
-//! A second process that does the same work all the time, beside the one that is measured.
+//! A second process that does the same work in a loop, beside the process that is measured.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use shmem::sys::memory::Mapping;
 use shmem::sys::process::{Exit, ProcessId, fork};
 
-/// A running rival. Dropping it lets it come to the end of what it is doing, and waits for that.
-pub struct Rival {
+/// A running background process. Dropping it stops the loop and waits for the process to exit.
+pub struct BackgroundProcess {
     process: ProcessId,
     stop: &'static AtomicU64,
     done: &'static AtomicU64,
 }
 
-/// In memory that both processes have.
-type Signals = [AtomicU64; 2];
+/// The stop flag and the number of iterations, in memory that both processes share.
+type SharedCounters = [AtomicU64; 2];
 
-impl Rival {
-    /// Forks one. `prepare` makes, in the new process, what is then done over and over again.
+impl BackgroundProcess {
+    /// Forks the process. There `prepare` returns the function that the process calls in a loop.
     ///
     /// # Panics
-    /// When there can be no second process.
+    /// If the fork fails.
     pub fn start<Work: FnMut()>(prepare: impl FnOnce() -> Work) -> Self {
-        let signals: &'static Signals = Mapping::create("rival", 4096).expect("a page").record(0);
-        let [stop, done] = signals;
+        let counters: &'static SharedCounters = Mapping::create("background", 4096).expect("a page").record(0);
+        let [stop, done] = counters;
         let process = fork(
             || eprintln!("the second process has panicked"),
             |_| {
@@ -35,26 +35,26 @@ impl Rival {
             },
         )
         .expect("a second process");
-        let rival = Self { process, stop, done };
-        // What is measured is to have company from the beginning.
-        while rival.done() == 0 {
+        let background = Self { process, stop, done };
+        // The measurement begins only when the second process runs.
+        while background.done() == 0 {
             std::thread::yield_now();
         }
-        rival
+        background
     }
 
-    /// How often it has done its work.
+    /// Number of completed iterations.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Rival {
+impl Drop for BackgroundProcess {
     fn drop(&mut self) {
         self.stop.store(1, Ordering::Relaxed);
         let exit = self.process.wait();
         if !matches!(exit, Ok(Exit::Code(0))) {
-            eprintln!("the second process did not end in order: {exit:?}");
+            eprintln!("the second process failed: {exit:?}");
         }
     }
 }
