@@ -78,7 +78,7 @@ pub(crate) enum PeerError {
     Ended,
     #[error("this peer's protocol has no equivalent of {0}")]
     Unsupported(&'static str),
-    #[error("the peer's answer is not what was expected: {0}")]
+    #[error("unexpected answer of the peer: {0}")]
     UnexpectedAnswer(String),
     #[error("the WebSocket failed: {0}")]
     WebSocket(#[from] Box<tungstenite::Error>),

@@ -110,7 +110,7 @@ pub(crate) fn run(options: &ScalingOptions) -> Result<(), ScalingError> {
 }
 
 /// Starts one server and its population, and measures with single clients.
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+#[expect(clippy::cast_precision_loss, reason = "figures for display")]
 fn step(options: &ScalingOptions, players: u32, state: &Arc<RunState>) -> Result<Step, ScalingError> {
     let capacity = [
         format!("--players-max={}", players + PROBE_PLAYERS_MAX),
@@ -239,7 +239,7 @@ impl fmt::Display for ScalingReport {
     fn fmt(&self, table: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             table,
-            "forkade {}: p50 (p99) in ms; KiB per client, and including all kernel memory",
+            "forkade {}: p50 (p99) in ms; KiB per client (with all kernel memory)",
             self.server_args.join(" ")
         )?;
         writeln!(

@@ -31,7 +31,7 @@ pub(crate) enum ChaosError {
     #[error("the server has no process of the role {role}; it has: {roles}")]
     NoSuchRole { role: String, roles: String },
     #[error(
-        "process {pid}, the server's {role}, is not a child of its supervisor here: is the server on this machine?"
+        "process {pid}, the server's {role}, is no descendant of its supervisor: does the server run on this machine?"
     )]
     NotHere { role: String, pid: u32 },
 }

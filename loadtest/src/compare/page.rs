@@ -75,7 +75,7 @@ fn figures(comparison: &Comparison) -> Result<Vec<Figure>, PlotError> {
             |row| row.memory_kib_per_client,
         ),
         (
-            "Memory per client, all counted",
+            "Memory per client, with kernel memory",
             "The same, and all memory that the machine's kernel cannot reclaim: sockets and open files (the load generator's too).",
             "KiB",
             true,

@@ -130,7 +130,7 @@ impl fmt::Display for Comparison {
             writeln!(table)?;
         }
         if !ratios_to_peers.is_empty() {
-            writeln!(table, "\nForkade's figures over a peer's")?;
+            writeln!(table, "\nForkade's figures divided by a peer's")?;
         }
         for (label, ratios) in &ratios_to_peers {
             write!(table, "{label:<label_width$}")?;
@@ -195,7 +195,7 @@ mod tests {
                     ..row("forkade", None, 1.0, None)
                 },
                 row("forkade", None, 1000.0, Some(4.0)),
-                row("forkade --dial", None, 2000.0, Some(1.0)),
+                row("forkade --shared", None, 2000.0, Some(1.0)),
                 row("floor", Some(Peer::Floor), 4000.0, Some(0.5)),
             ],
             measurements: Vec::new(),
@@ -228,7 +228,7 @@ mod tests {
             ratios,
             [
                 ("forkade : floor", "×0.25", "×8.00"),
-                ("forkade --dial : floor", "×0.50", "×2.00")
+                ("forkade --shared : floor", "×0.50", "×2.00")
             ]
         );
     }

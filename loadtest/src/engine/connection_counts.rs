@@ -38,7 +38,7 @@ impl ConnectionCounts {
             }
             (ConnectionError::Closed | ConnectionError::Failed(_), false) => {
                 self.early_resets += 1;
-                format!("{error}, before it had answered")
+                format!("{error}, before the handshake was answered")
             }
             (ConnectionError::Connect(_) | ConnectionError::Session(_), false) => {
                 self.refused += 1;

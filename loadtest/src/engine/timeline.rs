@@ -123,7 +123,7 @@ impl Timeline {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+#[expect(clippy::cast_precision_loss, reason = "figures for display")]
 fn count(count: u64) -> f64 {
     count as f64
 }
@@ -181,7 +181,7 @@ mod tests {
         }
         assert!(
             !timeline.is_over(3049 * MS) && timeline.is_over(3050 * MS),
-            "at 3000, were it not too short"
+            "at 3000 it would be too short"
         );
         timeline.advance(3050 * MS, Totals::default());
         assert!(!timeline.is_over(3999 * MS) && timeline.is_over(4000 * MS));

@@ -27,7 +27,7 @@ const KILLS_LISTED_MAX: usize = 20_000;
 
 impl Report {
     /// The report of a run, with thresholds checked.
-    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    #[expect(clippy::cast_precision_loss, reason = "figures for display")]
     pub(crate) fn of(options: &Options, observed: Observations, outcome: Outcome) -> Self {
         let load_seconds = outcome.load_seconds;
         let per_second = |count: u64| count as f64 / load_seconds;
@@ -199,7 +199,7 @@ impl ChaosReport {
 }
 
 impl ServerFigures {
-    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    #[expect(clippy::cast_precision_loss, reason = "figures for display")]
     fn of(clients: u32, observed: &Observations) -> Self {
         let cpu_percent =
             observed

@@ -46,7 +46,7 @@ pub(crate) enum ProbeError {
     Console(#[from] ConsoleError),
     #[error("the server has not answered {what} in {seconds} seconds", what = .0, seconds = ANSWER_TIMEOUT.as_secs())]
     NoAnswer(&'static str),
-    #[error("the server refuses {0}: {1}")]
+    #[error("the server refused {0}: {1}")]
     Refused(&'static str, String),
     #[error("the console does not say which process serves {0}")]
     NoHandler(String),

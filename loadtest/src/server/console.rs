@@ -89,7 +89,7 @@ pub(crate) enum ConsoleError {
     Reply { command: &'static str, cause: io::Error },
     #[error("the console answered `{command}` with: {reply}")]
     Refused { command: &'static str, reply: String },
-    #[error("the console's answer to `{command}` is not what was expected: {cause}")]
+    #[error("cannot read the console's answer to `{command}`: {cause}")]
     Unexpected {
         command: &'static str,
         cause: serde_json::Error,

@@ -83,13 +83,13 @@ pub(crate) enum ServerError {
     /// It did not start; with the end of its log.
     #[error("{cause}\n{log_tail}")]
     WithLog { cause: Box<Self>, log_tail: String },
-    #[error("the server's ready line is not what was expected: {line:?} ({cause})")]
+    #[error("cannot read the server's ready line {line:?}: {cause}")]
     ReadyLine { line: String, cause: serde_json::Error },
     #[error("cannot stop the server (pid {pid}): {cause}")]
     Stop { pid: u32, cause: io::Error },
     #[error("the server (pid {pid}) had not stopped {} seconds after SIGTERM and was killed", STOP_TIMEOUT.as_secs())]
     NotStopping { pid: u32 },
-    #[error("the server did not stop in order: {status}")]
+    #[error("the server did not stop cleanly: {status}")]
     BadExit { status: ExitStatus },
 }
 

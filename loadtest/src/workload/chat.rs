@@ -303,7 +303,7 @@ struct Line {
 }
 
 impl Line {
-    /// `bytes` is at least [`LINE_BYTES_MIN`].
+    /// `bytes` is at least the shortest payload of this workload.
     fn text(self, tag: &str, bytes: usize) -> String {
         let Self {
             sender,

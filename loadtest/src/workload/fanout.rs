@@ -76,14 +76,14 @@ impl Fanout {
             Observation::Duplicated => {
                 counts.duplicated += 1;
                 self.examples.add(format!(
-                    "client {receiver} got message {number} of client {sender} again"
+                    "client {receiver} received message {number} of client {sender} again"
                 ));
                 return false;
             }
             Observation::Reordered => {
                 counts.reordered += 1;
                 self.examples.add(format!(
-                    "client {receiver} got message {number} of client {sender} after a later one"
+                    "client {receiver} received message {number} of client {sender} after a later one"
                 ));
             }
             Observation::InOrder => {}
@@ -100,7 +100,7 @@ impl Fanout {
             let Sender { sent, refused } = &self.senders[sender];
             let lost = checker.lost(*sent, refused);
             (lost > 0).then(|| {
-                format!("client {receiver} has not got {lost} of the {sent} messages of client {sender}")
+                format!("client {receiver} has not received {lost} of the {sent} messages of client {sender}")
             })
         });
         self.examples.with(missing)
@@ -188,10 +188,10 @@ mod tests {
             fanout.receive(2, 2, 0, &mut counts);
         }
         let examples = fanout.examples();
-        assert_eq!(examples[0], "client 2 got message 0 of client 2 again");
+        assert_eq!(examples[0], "client 2 received message 0 of client 2 again");
         assert_eq!(
             examples[1],
-            "client 3 has not got 1 of the 1 messages of client 2"
+            "client 3 has not received 1 of the 1 messages of client 2"
         );
     }
 

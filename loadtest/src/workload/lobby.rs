@@ -222,7 +222,7 @@ impl Workload for Lobby {
                     self.count_detail("left");
                     if !matches!(pending.kind, RequestKind::Leave { .. }) {
                         self.check(Err(format!(
-                            "client {client} asked for {:?} and was let out",
+                            "client {client} asked for {:?} and was told that it has left",
                             pending.kind
                         )));
                     }

@@ -73,7 +73,7 @@ impl Lobby {
                 }
             }
             other => Err(format!(
-                "client {client} asked for {other:?} and was let into {:?}",
+                "client {client} asked for {other:?} and joined {:?}",
                 snapshot.name
             )),
         };
@@ -226,14 +226,14 @@ impl Lobby {
                     .collect();
                 for name in missing {
                     self.check(Err(format!(
-                        "client {client} was given a list without {name:?}, and a client is in it"
+                        "client {client} received a list without {name:?}, and a client is in it"
                     )));
                 }
                 None
             }
             other => {
                 self.check(Err(format!(
-                    "client {client} asked for {other:?} and was given a list"
+                    "client {client} asked for {other:?} and received a list"
                 )));
                 None
             }
@@ -250,13 +250,13 @@ impl Lobby {
     ) -> CheckResult {
         if !is_new {
             return Err(format!(
-                "client {client} was given a list with {:?} twice",
+                "client {client} received a list with {:?} twice",
                 summary.name
             ));
         }
         if summary.game != game {
             return Err(format!(
-                "client {client} was given a list of {game} with {summary:?}"
+                "client {client} received a list of {game} with {summary:?}"
             ));
         }
         // A room of this run without a known member is being created, or has just closed.
@@ -272,7 +272,7 @@ impl Lobby {
         };
         if is_ours && !is_known && !is_being_made() {
             return Err(format!(
-                "client {client} was given a list with {:?}, which had closed long before",
+                "client {client} received a list with {:?}, which had closed long before",
                 summary.name
             ));
         }
