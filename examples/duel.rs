@@ -51,10 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(ServerMessage::Event { number, event }) = ann.receive_where(TIMEOUT, is_end)? {
         println!("event {number}: {event:?}");
     }
-    println!(
-        "Ann's client reconnected {} times.",
-        ann.counters().resumes
-    );
+    println!("Ann's client reconnected {} times.", ann.counters().resumes);
     for client in [ann, bob, eve] {
         client.goodbye()?;
     }

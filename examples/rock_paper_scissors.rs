@@ -1,5 +1,5 @@
-//! Rock, paper, scissors: a complete game that only links the library, and a server that offers it. Both players throw at the
-//! same time, and the throws are shown when both have thrown. The first player to win three rounds wins.
+//! Rock, paper, scissors: a complete game that only links the library, and a server that offers it. Both players throw
+//! at the same time, and the throws are shown when both have thrown. The first player to win three rounds wins.
 //!
 //! ```text
 //! cargo run --example rock_paper_scissors      # a server: players on 127.0.0.1:4000, the console on 4001

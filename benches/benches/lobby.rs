@@ -1,8 +1,8 @@
 //! Benchmarks of the lobby's transactions, alone and beside a second process, and of the same work with Redis and LMDB.
 //!
 //! The measurement of Forkade is what a handler does between receiving a frame and ringing the doorbell, or only the
-//! transaction in it. A frame is more work than the operations in Redis and LMDB: the handler decodes and checks it, runs the
-//! game's code, and writes the event for everyone and the answer for the player.
+//! transaction in it. A frame is more work than the operations in Redis and LMDB: the handler decodes and checks it,
+//! runs the game's code, and writes the event for everyone and the answer for the player.
 
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
@@ -274,7 +274,8 @@ fn with_lmdb(
     work: impl Fn(&Lmdb, u32) -> heed::Result<()> + Copy,
 ) {
     let directory = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
-    // The fork comes first: a process may open the file only once, and a forked process must not use its parent's handle.
+    // The fork comes first: a process may open the file only once, and a forked process must not use its parent's
+    // handle.
     let background = contention.start(|room| {
         let lmdb = Lmdb::open(directory.path(), RECORDS).expect("LMDB opens");
         move || work(&lmdb, room).expect("LMDB works")

@@ -19,6 +19,6 @@ pub const ROOM_BYTES: usize = 256;
 pub const PLAYER_BYTES: usize = 64;
 /// Index of the byte of a room's state that an update increments.
 pub const COUNT_INDEX: usize = 0;
-/// Index of the byte that tells, in a room's state, whether its second seat is taken, and in a player's record, whether the
-/// player is in the room.
+/// Index of the byte that tells, in a room's state, whether its second seat is taken, and in a player's record, whether
+/// the player is in the room.
 pub const TAKEN_INDEX: usize = 1;

@@ -1,6 +1,6 @@
-//! Rooms and players in LMDB, shared by several processes: a file in shared memory with one writer at a time, where each
-//! change is a transaction. Nothing is synced to a disk, so the data survives what Forkade's lobby survives: the death of a
-//! process, but not of the machine.
+//! Rooms and players in LMDB, shared by several processes: a file in shared memory with one writer at a time, where
+//! each change is a transaction. Nothing is synced to a disk, so the data survives what Forkade's lobby survives: the
+//! death of a process, but not of the machine.
 
 use std::path::Path;
 
@@ -31,7 +31,8 @@ impl Lmdb {
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_BYTES).max_dbs(2);
         let flags = EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC | EnvFlags::WRITE_MAP;
-        // SAFETY: with these flags a crash of the machine can corrupt the file; the file is temporary and private to the benchmark.
+        // SAFETY: with these flags a crash of the machine can corrupt the file; the file is temporary and private to
+        // the benchmark.
         unsafe { options.flags(flags) };
         // SAFETY: only LMDB changes the file, and each process opens it once.
         let env = unsafe { options.open(directory)? };

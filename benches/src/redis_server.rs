@@ -1,5 +1,5 @@
-//! Rooms and players in Redis, shared by several processes: the benchmark's own server on a unix socket, where each change is
-//! a script that Redis runs atomically. Nothing is written to a disk.
+//! Rooms and players in Redis, shared by several processes: the benchmark's own server on a unix socket, where each
+//! change is a script that Redis runs atomically. Nothing is written to a disk.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -146,12 +146,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects as a new player and waits for the `Welcome`. If a connection ends without an `Error` from the server, the
-    /// client tries again.
+    /// Connects as a new player and waits for the `Welcome`. If a connection ends without an `Error` from the server,
+    /// the client tries again.
     ///
     /// # Errors
-    /// [`ClientError::Connect`] if no server listens; [`ClientError::Session`] with [`SessionError::Closed`] if the server
-    /// refuses; [`ClientError::Timeout`], [`ClientError::Address`].
+    /// [`ClientError::Connect`] if no server listens; [`ClientError::Session`] with [`SessionError::Closed`] if the
+    /// server refuses; [`ClientError::Timeout`], [`ClientError::Address`].
     pub fn connect(
         server: impl ToSocketAddrs,
         name: impl Into<String>,
@@ -193,7 +193,8 @@ impl Client {
             next_nonce: LIBRARY_NONCE_MIN,
             last_pong: None,
         };
-        // Only a connection that was established and lost is worth another attempt. If no server listens, that is final.
+        // Only a connection that was established and lost is worth another attempt. If no server listens, that is
+        // final.
         client
             .open_connection()
             .map_err(|(address, source)| match address {
@@ -222,7 +223,8 @@ impl Client {
         self.receive_where(timeout, |_| true)
     }
 
-    /// Returns the next message for which `predicate` is true. Other messages stay queued in their order for other calls.
+    /// Returns the next message for which `predicate` is true. Other messages stay queued in their order for other
+    /// calls.
     ///
     /// # Errors
     /// As [`receive`](Self::receive), and [`ClientError::QueueFull`].
@@ -246,8 +248,8 @@ impl Client {
         }
     }
 
-    /// Sends a message: at once if the connection is up and accepts it, else in later calls. It reaches the server exactly
-    /// once, unless the session ends.
+    /// Sends a message: at once if the connection is up and accepts it, else in later calls. It reaches the server
+    /// exactly once, unless the session ends.
     ///
     /// # Errors
     /// [`ClientError::Session`] if the session has ended or the message cannot be sent; [`ClientError::Timeout`] if the
@@ -270,8 +272,8 @@ impl Client {
         Ok(())
     }
 
-    /// Sends `Goodbye`, which gives up seat and token, and waits until the server closes the connection. Discards queued
-    /// messages.
+    /// Sends `Goodbye`, which gives up seat and token, and waits until the server closes the connection. Discards
+    /// queued messages.
     ///
     /// # Errors
     /// [`ClientError::Timeout`] if the server does not close; as [`receive`](Self::receive).
@@ -281,8 +283,8 @@ impl Client {
         loop {
             self.queue.clear();
             match self.ended.take() {
-                // The player is gone, whatever code the server sent. (It sends `TokenUnknown` if the connection was lost
-                // after the goodbye had arrived.)
+                // The player is gone, whatever code the server sent. (It sends `TokenUnknown` if the connection was
+                // lost after the goodbye had arrived.)
                 Some(SessionError::Ended | SessionError::Closed { .. }) => return Ok(()),
                 Some(error) => return Err(error.into()),
                 None if Instant::now() >= deadline => {
@@ -293,7 +295,8 @@ impl Client {
         }
     }
 
-    /// Resets the connection without a goodbye. Bytes in transit are lost. The next call that waits resumes the session.
+    /// Resets the connection without a goodbye. Bytes in transit are lost. The next call that waits resumes the
+    /// session.
     pub fn disconnect_abruptly(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.reset();

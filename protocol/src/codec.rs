@@ -65,7 +65,8 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
         .map_err(|error| encode_error(error, usize::MAX))
 }
 
-/// Appends the encoded `value` to `buffer` and returns the number of bytes added. After an error the buffer is unchanged.
+/// Appends the encoded `value` to `buffer` and returns the number of bytes added. After an error the buffer is
+/// unchanged.
 ///
 /// # Errors
 /// [`CodecError::Unencodable`] for types outside the format.

@@ -160,8 +160,8 @@ pub enum ClientMessage {
     },
     /// The player leaves for good and gives up its seat and token. The server closes the connection.
     Goodbye,
-    /// Takes a seat, or becomes a spectator, with a room's invite code, which replaces id and passcode. Answer: `Joined` or
-    /// `Rejected`.
+    /// Takes a seat, or becomes a spectator, with a room's invite code, which replaces id and passcode. Answer:
+    /// `Joined` or `Rejected`.
     JoinByInvite {
         /// Repeated in the answer.
         request: u32,
@@ -170,8 +170,8 @@ pub enum ClientMessage {
         /// Become a spectator instead of taking a seat.
         watch: bool,
     },
-    /// The owner changes all of the room's settings at once. During a match the settings that it depends on (seats, options,
-    /// turn clock) must stay unchanged. Everyone in the room gets an event; answered only if rejected.
+    /// The owner changes all of the room's settings at once. During a match the settings that it depends on (seats,
+    /// options, turn clock) must stay unchanged. Everyone in the room gets an event; answered only if rejected.
     Configure {
         /// Repeated in the rejection.
         request: u32,
@@ -185,8 +185,8 @@ pub enum ClientMessage {
         /// Create a new code, which invalidates the previous one.
         renew: bool,
     },
-    /// The owner reserves a free seat for a player for a limited time. The player gets `Invited`, and everyone in the room
-    /// gets an event; answered only if rejected. If the player already has a reservation, its time starts again. A
+    /// The owner reserves a free seat for a player for a limited time. The player gets `Invited`, and everyone in the
+    /// room gets an event; answered only if rejected. If the player already has a reservation, its time starts again. A
     /// reservation lifts a ban.
     Reserve {
         /// Repeated in the rejection.
@@ -194,8 +194,8 @@ pub enum ClientMessage {
         /// The player's name.
         player: String,
     },
-    /// The owner takes the seat from a player and bans it from this room. Everyone in the room gets an event; answered only
-    /// if rejected.
+    /// The owner takes the seat from a player and bans it from this room. Everyone in the room gets an event; answered
+    /// only if rejected.
     Kick {
         /// Repeated in the rejection.
         request: u32,
@@ -213,8 +213,8 @@ pub enum ClientMessage {
         /// The player's name: if another player has the seat by now, the request is rejected.
         name: String,
     },
-    /// Requests the current state of the room, with the game's view. A client that does not compute the effect of the game's
-    /// events on the view uses this. Answer: `Picture` or `Rejected`.
+    /// Requests the current state of the room, with the game's view. A client that does not compute the effect of the
+    /// game's events on the view uses this. Answer: `Picture` or `Rejected`.
     Look {
         /// Repeated in the answer.
         request: u32,
@@ -253,8 +253,8 @@ impl ClientMessage {
 
 /// A message of the server. `request` repeats the number of the message that it answers.
 ///
-/// `Welcome`, `Resumed`, `Error` and `ShuttingDown` belong to a connection and not to the server's stream: offsets do not
-/// count their bytes.
+/// `Welcome`, `Resumed`, `Error` and `ShuttingDown` belong to a connection and not to the server's stream: offsets do
+/// not count their bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ServerMessage {
     /// Answer to `Hello`. The server's stream begins after it.
@@ -275,10 +275,11 @@ pub enum ServerMessage {
     },
     /// Answer to `Resume`. Both streams continue after it.
     Resumed {
-        /// Offset up to which the server has processed the client's stream. The client sends its stream again from there.
+        /// Offset up to which the server has processed the client's stream. The client sends its stream again from
+        /// there.
         received: u64,
-        /// Offset in the server's stream of the byte that follows this frame. If it is greater than the requested offset,
-        /// bytes were lost and a `Resync` follows.
+        /// Offset in the server's stream of the byte that follows this frame. If it is greater than the requested
+        /// offset, bytes were lost and a `Resync` follows.
         resuming_at: u64,
     },
     /// One page of rooms.
@@ -300,8 +301,8 @@ pub enum ServerMessage {
     },
     /// An event in the client's room.
     Event {
-        /// Increases by one with each event of a room. The client does not receive the numbers of events that are only for
-        /// others.
+        /// Increases by one with each event of a room. The client does not receive the numbers of events that are only
+        /// for others.
         number: u64,
         /// The event.
         event: RoomEvent,
@@ -338,7 +339,8 @@ pub enum ServerMessage {
     Pong {
         /// The nonce of the `Ping`.
         nonce: u64,
-        /// Offset up to which the server has processed the client's stream. The client may discard everything before it.
+        /// Offset up to which the server has processed the client's stream. The client may discard everything before
+        /// it.
         received: u64,
     },
     /// The server closes the connection after this frame.
@@ -392,7 +394,8 @@ pub enum ServerMessage {
         /// Number of dropped lines.
         lines: u64,
     },
-    /// Answer to `Look`: the room's current state. Events that it already includes may still follow; their numbers tell.
+    /// Answer to `Look`: the room's current state. Events that it already includes may still follow; their numbers
+    /// tell.
     Picture {
         /// The request that this answers.
         request: u32,

@@ -91,7 +91,8 @@ pub struct ClientSession {
     /// Unwritten bytes of this connection's preamble and first frame, which belong to no stream.
     handshake: ByteQueue,
     output: OutputStream,
-    /// Whether the offsets of `output` are absolute. A session made from a token alone learns its offset from the server.
+    /// Whether the offsets of `output` are absolute. A session made from a token alone learns its offset from the
+    /// server.
     output_offset_known: bool,
     input: ByteQueue,
     /// Offset in the server's stream up to which messages were fetched: always the end of a frame.
@@ -146,7 +147,8 @@ impl ClientSession {
     /// Discards received bytes that were not fetched yet; the server sends them again.
     ///
     /// # Errors
-    /// [`SessionError::Ended`] if the session has ended; [`SessionError::Unsendable`] if the name is longer than a frame.
+    /// [`SessionError::Ended`] if the session has ended; [`SessionError::Unsendable`] if the name is longer than a
+    /// frame.
     pub fn begin(&mut self) -> Result<(), SessionError> {
         if self.stage == Stage::Ended {
             return Err(SessionError::Ended);

@@ -48,8 +48,8 @@ pub enum TextError {
 /// Names that a player cannot have, ignoring case and all characters but letters and digits.
 pub const PLAYER_NAMES_RESERVED: [&str; 3] = ["server", "the server", "you"];
 
-/// Characters that a player's name cannot contain: those that follow a name or enclose remarks in the server's lines, the
-/// asterisk, which begins the server's own lines, and all that look like a colon or an asterisk.
+/// Characters that a player's name cannot contain: those that follow a name or enclose remarks in the server's lines,
+/// the asterisk, which begins the server's own lines, and all that look like a colon or an asterisk.
 pub const PLAYER_NAME_CHARACTERS_FORBIDDEN: &str = ":*,()\
     \u{2D0}\u{2F8}\u{589}\u{5C3}\u{703}\u{704}\u{16EC}\u{1803}\u{1809}\u{205A}\u{2236}\u{A4FD}\u{A789}\u{FE13}\u{FE30}\u{FE55}\u{FF1A}\
     \u{66D}\u{204E}\u{2051}\u{2217}\u{2731}\u{2732}\u{2733}\u{FE61}\u{FF0A}";
@@ -57,8 +57,8 @@ pub const PLAYER_NAME_CHARACTERS_FORBIDDEN: &str = ":*,()\
 /// Cleans a player's name.
 ///
 /// # Errors
-/// Any [`TextError`]. The limits are [`PLAYER_NAME_CHARACTERS_MAX`] and [`PLAYER_NAME_BYTES_MAX`]. A name contains none of
-/// [`PLAYER_NAME_CHARACTERS_FORBIDDEN`], and its letters and digits are none of [`PLAYER_NAMES_RESERVED`].
+/// Any [`TextError`]. The limits are [`PLAYER_NAME_CHARACTERS_MAX`] and [`PLAYER_NAME_BYTES_MAX`]. A name contains none
+/// of [`PLAYER_NAME_CHARACTERS_FORBIDDEN`], and its letters and digits are none of [`PLAYER_NAMES_RESERVED`].
 pub fn clean_player_name(name: &str) -> Result<String, TextError> {
     let name = check_length(
         clean(name, is_invisible),

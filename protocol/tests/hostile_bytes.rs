@@ -1,5 +1,5 @@
-//! A peer's bytes cause neither a panic nor large allocations. This file has only one test, because its allocator counts for
-//! the whole process.
+//! A peer's bytes cause neither a panic nor large allocations. This file has only one test, because its allocator
+//! counts for the whole process.
 
 use std::hint::black_box;
 
@@ -25,8 +25,8 @@ fn message_like_bytes() -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn hostile_bytes_neither_panic_nor_allocate_beyond_the_limit() {
-    // Text and bytes count towards the decode limit. Lists in a server's messages grow with the received elements: at most
-    // one element of 32 bytes for each byte of the frame, and as much spare capacity again while they grow.
+    // Text and bytes count towards the decode limit. Lists in a server's messages grow with the received elements: at
+    // most one element of 32 bytes for each byte of the frame, and as much spare capacity again while they grow.
     let client_bytes_max = DECODE_BYTES_MAX;
     let server_bytes_max = DECODE_BYTES_MAX + 3 * 32 * FRAME_BYTES_MAX;
     let mut runner = TestRunner::new(ProptestConfig::with_cases(20_000));

@@ -75,8 +75,8 @@ impl RetryState {
         }
     }
 
-    /// Schedules the next attempt after a failure: the first at once, later ones after growing pauses. Half of each pause
-    /// is random, so that many clients do not reconnect in step.
+    /// Schedules the next attempt after a failure: the first at once, later ones after growing pauses. Half of each
+    /// pause is random, so that many clients do not reconnect in step.
     fn schedule(&mut self, cause: io::Error, pause_max: Duration) {
         let doublings = self.attempts_failed.saturating_sub(1).min(16);
         let pause = match self.attempts_failed {
@@ -182,8 +182,8 @@ impl Connection {
 }
 
 impl Client {
-    /// Reconnects, or writes, reads and dispatches received messages, once. Returns at `deadline`, or earlier if there was
-    /// an event.
+    /// Reconnects, or writes, reads and dispatches received messages, once. Returns at `deadline`, or earlier if there
+    /// was an event.
     pub(super) fn step(&mut self, deadline: Instant) -> Result<(), ClientError> {
         if self.ended.is_some() {
             return Ok(());

@@ -36,10 +36,11 @@ impl NewRoom {
 }
 
 /// Requests. Each waits for at most [`reply_timeout`](super::ClientOptions::reply_timeout). It fails with
-/// [`ClientError::Rejected`] if the server rejects it, with [`ClientError::Timeout`] or [`ClientError::AnswerLost`] if no
-/// answer arrives, and otherwise as [`Client::receive_where`] and [`Client::send`] do.
+/// [`ClientError::Rejected`] if the server rejects it, with [`ClientError::Timeout`] or [`ClientError::AnswerLost`] if
+/// no answer arrives, and otherwise as [`Client::receive_where`] and [`Client::send`] do.
 impl Client {
-    /// Lists one page of the rooms that match `filter`. Also returns the value of `after` for the next page, if there is one.
+    /// Lists one page of the rooms that match `filter`. Also returns the value of `after` for the next page, if there
+    /// is one.
     ///
     /// # Errors
     /// As for all requests.
@@ -192,8 +193,8 @@ impl Client {
         self.request_accepted(|request| ClientMessage::Configure { request, settings })
     }
 
-    /// Requests the room's invite code, or with `renew` a new one, which invalidates all earlier ones. Only for the room's
-    /// owner.
+    /// Requests the room's invite code, or with `renew` a new one, which invalidates all earlier ones. Only for the
+    /// room's owner.
     ///
     /// # Errors
     /// As for all requests.
@@ -215,8 +216,8 @@ impl Client {
         })
     }
 
-    /// Removes the player in this seat from the room and bans it. Only for the room's owner. `name` is the player's name:
-    /// if another player has the seat by now, the server rejects the request.
+    /// Removes the player in this seat from the room and bans it. Only for the room's owner. `name` is the player's
+    /// name: if another player has the seat by now, the server rejects the request.
     ///
     /// # Errors
     /// As for all requests.
@@ -228,8 +229,8 @@ impl Client {
         })
     }
 
-    /// Makes the player in this seat the room's owner. Only for the room's owner. `name` is the player's name: if another
-    /// player has the seat by now, the server rejects the request.
+    /// Makes the player in this seat the room's owner. Only for the room's owner. `name` is the player's name: if
+    /// another player has the seat by now, the server rejects the request.
     ///
     /// # Errors
     /// As for all requests.

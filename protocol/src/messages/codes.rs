@@ -40,8 +40,8 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// Whether a client that has a token can expect a `Resume` to succeed, now or a little later. After any other code a
-    /// `Resume` is useless, or would take the session from the connection that has it now.
+    /// Whether a client that has a token can expect a `Resume` to succeed, now or a little later. After any other code
+    /// a `Resume` is useless, or would take the session from the connection that has it now.
     pub fn may_resume(self) -> bool {
         match self {
             Self::HandshakeTimeout

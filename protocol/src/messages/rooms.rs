@@ -151,8 +151,8 @@ pub struct Snapshot {
 /// The settings that the owner of a room chooses.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RoomSettings {
-    /// The passcode for joining; at most [`PASSCODE_BYTES_MAX`](crate::limits::PASSCODE_BYTES_MAX) bytes. The room stays
-    /// listed, and marked as having a passcode.
+    /// The passcode for joining; at most [`PASSCODE_BYTES_MAX`](crate::limits::PASSCODE_BYTES_MAX) bytes. The room
+    /// stays listed, and marked as having a passcode.
     pub passcode: Option<String>,
     /// Number of seats; 0 means the game's greatest number.
     pub seats: u8,
@@ -163,8 +163,8 @@ pub struct RoomSettings {
     pub unlisted: bool,
     /// The room does not allow spectators.
     pub no_spectators: bool,
-    /// How long a turn may take, in seconds, up to [`TURN_SECONDS_MAX`](crate::limits::TURN_SECONDS_MAX); 0: no limit. Only
-    /// for games in which seats move in turn.
+    /// How long a turn may take, in seconds, up to [`TURN_SECONDS_MAX`](crate::limits::TURN_SECONDS_MAX); 0: no limit.
+    /// Only for games in which seats move in turn.
     pub turn_seconds: u16,
 }
 
@@ -256,7 +256,7 @@ pub struct RoomFilter {
     pub game: Option<String>,
     /// Only rooms whose name contains this, ignoring case.
     pub name_contains: Option<String>,
-    /// Only rooms in which anyone can take a seat now: one is free and not reserved, the room has no passcode, and no match
-    /// in progress prevents it.
+    /// Only rooms in which anyone can take a seat now: one is free and not reserved, the room has no passcode, and no
+    /// match in progress prevents it.
     pub joinable: bool,
 }

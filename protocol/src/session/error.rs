@@ -10,7 +10,8 @@ pub enum SessionError {
     /// The message cannot be sent: it is longer than a frame may be.
     #[error("the message cannot be sent")]
     Unsendable(#[source] CodecError),
-    /// Only the session itself sends `Hello`, `Resume`, `Confirm` and pings with [`SESSION_NONCE`](super::SESSION_NONCE).
+    /// Only the session itself sends `Hello`, `Resume`, `Confirm` and pings with
+    /// [`SESSION_NONCE`](super::SESSION_NONCE).
     #[error("the session sends this message itself")]
     Reserved,
     /// The session keeps so many bytes that the server has not processed that this message does not fit. Receive, then

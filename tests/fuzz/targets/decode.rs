@@ -1,5 +1,5 @@
-//! Decodes any bytes as a frame: decoding neither panics nor exceeds the memory limit, and a decoded message encodes to bytes
-//! that decode to the same message.
+//! Decodes any bytes as a frame: decoding neither panics nor exceeds the memory limit, and a decoded message encodes to
+//! bytes that decode to the same message.
 #![no_main]
 
 use forkade_protocol::{ClientMessage, ServerMessage, codec, frame, limits::FRAME_BYTES_MAX};

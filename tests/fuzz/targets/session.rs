@@ -1,5 +1,5 @@
-//! Any bytes from a client, binary or text: the player's state machine neither panics nor leaks records, and the lobby is
-//! consistent afterwards. The first byte determines where the stream is split, and whether the handler dies there.
+//! Any bytes from a client, binary or text: the player's state machine neither panics nor leaks records, and the lobby
+//! is consistent afterwards. The first byte determines where the stream is split, and whether the handler dies there.
 #![no_main]
 
 #[path = "../../harness/mod.rs"]
