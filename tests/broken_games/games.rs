@@ -7,7 +7,7 @@ use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
 use forkade_protocol::Outcome;
 use serde::{Deserialize, Serialize};
 
-/// A sum that everybody adds to, and many ways to fail.
+/// A sum that every player adds to, with many ways to fail.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Fragile {
     sum: u32,
@@ -15,7 +15,7 @@ pub(crate) struct Fragile {
     padding: Vec<u8>,
 }
 
-/// A place for a failure that no action leads to.
+/// A call that fails although no action leads to the failure.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FailsIn {
     #[default]
@@ -26,7 +26,7 @@ pub(crate) enum FailsIn {
     Timeout,
 }
 
-/// The sum at which it is nobody's turn.
+/// The sum at which no seat is to move.
 pub(crate) const NOBODYS_TURN: u32 = 77;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub(crate) enum Deed {
     SaySoMuch,
     WinWithoutASeat,
     Abort,
-    /// Abort if there is this file, which is removed first. What comes after, adds 1.
+    /// Aborts if this file exists, and removes it first. Otherwise adds 1.
     AbortOnce(PathBuf),
 }
 
@@ -63,7 +63,7 @@ impl Game for Fragile {
     }
 
     fn act(&mut self, _seat: u8, deed: Deed, out: &mut Outbox<u32>) -> Result<(), Rejection> {
-        // What it has changed before it fails must be undone.
+        // The change made before the failure must be rolled back.
         self.sum += 1000;
         match deed {
             Deed::Add(addend) => {
@@ -125,7 +125,7 @@ impl Game for Fragile {
     }
 }
 
-/// Counts its ticks, and panics in the one that its options name.
+/// Counts its ticks, and panics in the tick that its options name.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Clock {
     ticks: u32,

@@ -1,7 +1,9 @@
-//! Promise: a game whose code fails harms nobody: the request is rejected, the match is as it was before, and the room and the
-//! process that served it live on. If the code kills its process, it costs the connection that asked for it and no other.
+//! Promise: a game whose code fails affects no other client. The request is rejected, the match stays as it
+//! was, and the room and its process survive. Code that kills its process closes only the connection that
+//! requested it.
 //!
-//! Without the test harness, since this program is also the server: started with `serve` it offers games that fail.
+//! This program runs without the test harness because it is also the server: started with `serve`, it offers
+//! games that fail.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -50,7 +52,7 @@ fn deed(deed: &Deed) -> Vec<u8> {
     codec::encode(deed).expect("encodes")
 }
 
-/// The next number that the game says.
+/// The number in the next event of the game.
 fn number(client: &mut Client) -> u32 {
     let is_game = |message: &ServerMessage| {
         matches!(
@@ -104,7 +106,7 @@ fn expect_logged(server: &Server, parts: &[&str]) {
     }
 }
 
-/// What stands in the first brackets of a record.
+/// The pid in the first brackets of a record.
 fn pid_in(line: &str) -> u32 {
     let pid = line
         .split_once('[')
@@ -132,7 +134,7 @@ fn an_action_that_panics_is_rejected_and_room_and_process_survive() {
     }
     bob.act(deed(&Deed::Add(2))).expect("legal");
     for client in [&mut ann, &mut bob] {
-        // Nothing of what failed was heard, and nothing of it counts.
+        // No event of a failed action was delivered, and no change was kept.
         assert_eq!([number(client), number(client)], [5, 7]);
     }
     let seen = server
@@ -251,7 +253,7 @@ fn a_turn_timeout_that_panics_ends_only_its_own_match() {
             }
         )
     });
-    // The other one is told to hurry again and again.
+    // The other player's turn times out repeatedly.
     for _ in 0..2 {
         event(1, |event| matches!(event, RoomEvent::TurnTimedOut { seat: 0 }));
         event(1, |event| matches!(event, RoomEvent::Turn { seat: 0, .. }));
@@ -389,7 +391,7 @@ fn an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection() 
         action: deed(&Deed::Abort),
     })
     .expect("the session lives");
-    // Bob is told, and the game is as it was before.
+    // Bob is notified, and the game is as it was before.
     let is_loss = |message: &ServerMessage| {
         matches!(
             message,
@@ -439,7 +441,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs tests one after the other. A panic ends the program, with a status that says so.
+/// Runs the tests one after the other. A panic ends the program with a failure status.
 macro_rules! run {
     ($($test:ident),* $(,)?) => {$(
         println!("test {} ...", stringify!($test));

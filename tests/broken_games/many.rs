@@ -1,4 +1,4 @@
-//! Processes that serve several clients, one of whom kills them.
+//! Handlers that serve several clients, one of which kills them.
 
 use std::process::Command;
 
@@ -34,7 +34,7 @@ pub(crate) fn a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_othe
         server.handler_of("Dan"),
         "they are still together"
     );
-    // It cost the neighbours one process: the second and third were the culprit's own.
+    // The other clients lost one process: the second and third served the culprit alone.
     let deaths = || server.log().matches("died (SIGABRT): replaced").count();
     eventually("three deaths are in the log", || deaths() >= 3);
     assert_eq!(deaths(), 3, "{}", server.log());
@@ -75,7 +75,7 @@ pub(crate) fn a_client_that_killed_a_shared_handler_stays_isolated_under_the_nex
     }
 }
 
-/// Up to sixteen clients have one process, and all are kept by one keeper.
+/// One keeper, whose handlers serve up to sixteen clients each.
 fn start_with_processes_of_many() -> Server {
     Server::run(
         Command::new(std::env::current_exe().expect("this program has a path"))

@@ -1,6 +1,7 @@
-//! A player alone in a relay room, whose every byte is known beforehand: what it says is what it hears.
+//! A player alone in a relay room: every byte of its streams is known beforehand, because the relay returns
+//! what it sends.
 //!
-//! Both streams are written and read byte by byte on a bare socket, in pieces that have nothing to do with frames.
+//! Both streams are written and read byte by byte on a bare socket, in pieces unrelated to frames.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -17,7 +18,7 @@ use socket2::SockRef;
 use super::random::Random;
 use super::raw_client::{frame, greeting};
 
-/// What is said, as numbered payloads of random lengths.
+/// The payloads to send: numbered, of random lengths.
 #[derive(Debug, Clone, Copy)]
 pub struct Script {
     seed: u64,
@@ -42,7 +43,7 @@ impl Script {
         payload
     }
 
-    /// The frame that says it.
+    /// The client's frame that sends this payload.
     pub fn said(&self, number: u64) -> Vec<u8> {
         frame(&ClientMessage::Act {
             request: 0,
@@ -50,7 +51,7 @@ impl Script {
         })
     }
 
-    /// The frame in which a player alone in a room, on seat 0, hears it.
+    /// The server's frame that returns this payload to a player alone in a room, on seat 0.
     pub fn heard(&self, number: u64) -> Vec<u8> {
         let data = codec::encode(&(0_u8, self.payload(number))).expect("it can be encoded");
         let mut bytes = Vec::new();
@@ -63,7 +64,7 @@ impl Script {
     }
 }
 
-/// What a new player sends first: the greeting, and that it wants a relay room for itself.
+/// What a new player sends first: the handshake and a request for a relay room of its own.
 pub fn beginning(name: &str) -> Vec<u8> {
     let create = ClientMessage::CreateRoom {
         request: 1,
@@ -80,16 +81,16 @@ pub fn beginning(name: &str) -> Vec<u8> {
 /// How a [`Speaker`] sends and a [`Listener`] reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
-    /// Longest piece that is written, or read, at once.
+    /// Longest piece that is written or read at once.
     pub piece_bytes_max: usize,
-    /// In so many of a hundred pieces there is a pause first.
+    /// Percentage of pieces that follow a pause.
     pub pauses_percent: usize,
-    /// The last byte of so many of a hundred pieces written is urgent.
+    /// Percentage of written pieces whose last byte is urgent.
     pub urgent_percent: usize,
 }
 
 impl Manner {
-    /// As fast as it goes.
+    /// As fast as possible.
     pub const FAST: Self = Self {
         piece_bytes_max: 5000,
         pauses_percent: 2,
@@ -103,7 +104,7 @@ impl Manner {
     }
 }
 
-/// Both sides of a player alone in a room, for who speaks and listens by turns.
+/// Sender and receiver of a player alone in a room, for tests that alternate between them.
 pub struct Alone {
     pub speaker: Speaker,
     pub listener: Listener,
@@ -119,7 +120,7 @@ impl Alone {
         alone
     }
 
-    /// A connection on which nothing was said yet.
+    /// A connection on which nothing was sent yet.
     pub fn connected(stream: TcpStream, random: &Random, manner: Manner, script: Script) -> Self {
         stream.set_nodelay(true).expect("an option can be set");
         let (mut random, other) = (random.clone(), stream.try_clone().expect("a descriptor"));
@@ -134,18 +135,18 @@ impl Alone {
         }
     }
 
-    /// Says one payload more.
+    /// Sends the next payload.
     pub fn say(&mut self) {
         self.speaker.send(&self.listener.script.said(self.said));
         self.said += 1;
     }
 
-    /// Hears what was said, exactly.
+    /// Receives all payloads sent so far, and compares every byte.
     pub fn hear(&mut self) {
         self.listener.hear(&AtomicU64::new(self.said));
     }
 
-    /// Says goodbye; the server closes, and that is all.
+    /// Says goodbye. The server closes the connection and sends nothing more.
     pub fn leave(mut self) {
         self.speaker.send(&frame(&ClientMessage::Goodbye));
         self.listener.expect_end();
@@ -160,7 +161,7 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    /// Sends all of it.
+    /// Sends all bytes.
     pub fn send(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             self.manner.pause(&mut self.random);
@@ -175,17 +176,17 @@ impl Speaker {
     }
 }
 
-/// Reads the server's bytes and compares them with what they must be.
+/// Reads the server's bytes and compares them with the expected ones.
 pub struct Listener {
     pub stream: TcpStream,
     pub random: Random,
     pub manner: Manner,
     script: Script,
-    /// Numbers heard so far.
+    /// Number of payloads received so far.
     pub heard: u64,
-    /// What must come next, of the frame that has begun.
+    /// The expected rest of the current frame.
     expected: VecDeque<u8>,
-    /// Bytes of the stream so far, also for who confirms them.
+    /// Bytes of the stream received so far; shared with the sender, which confirms them.
     received: Arc<AtomicU64>,
 }
 
@@ -202,12 +203,12 @@ impl Listener {
         }
     }
 
-    /// Bytes of the stream that have come so far.
+    /// Bytes of the stream received so far.
     pub fn received(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.received)
     }
 
-    /// Reads the `Welcome`, and `Joined`, which must tell of the room that was asked for.
+    /// Reads `Welcome` and `Joined`, which must describe the requested room.
     pub fn be_welcomed(&mut self) {
         let mut read = Vec::new();
         let (welcome, _) = self.read_frame(&mut read);
@@ -224,7 +225,7 @@ impl Listener {
         self.compare(&read);
     }
 
-    /// Reads until so many payloads were heard, byte by byte as it must be. The number may be set while it reads.
+    /// Reads until `count` payloads have arrived, comparing every byte. `count` may change meanwhile.
     pub fn hear(&mut self, count: &AtomicU64) {
         let mut buffer = vec![0; self.manner.piece_bytes_max];
         while self.heard < count.load(Ordering::SeqCst) {
@@ -239,7 +240,7 @@ impl Listener {
         }
     }
 
-    /// The server closes, and says nothing more.
+    /// The server closes the connection and sends nothing more.
     pub fn expect_end(&mut self) {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).expect("no reset");
@@ -263,7 +264,8 @@ impl Listener {
         }
     }
 
-    /// A whole frame and its length, off `read`, reading more as needed.
+    /// Takes a whole frame off `read`, reading more as needed. Returns the message and the frame's length in
+    /// bytes.
     fn read_frame(&mut self, read: &mut Vec<u8>) -> (ServerMessage, u64) {
         loop {
             if let Split::Frame { body, total } = split(read, FRAME_BYTES_MAX) {

@@ -1,5 +1,5 @@
-//! Two players whom nothing concerns: they talk to each other all the time, and notice anything that is lost, repeated or
-//! reordered.
+//! Two players that the tested fault does not concern. They exchange messages continuously and notice every
+//! loss, repetition and reordering.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +12,10 @@ use forkade_protocol::{ChatScope, ClientMessage, RoomEvent, RoomSettings, Server
 use super::footprint::Footprint;
 use super::{Server, WAIT_MAX, eventually};
 
-/// Runs a server, and on it `attack`, while two bystanders talk: they must not notice, nothing may be left of the attack, and
-/// no process may have died of it.
+/// Runs a server and `attack` against it while a control pair plays. The pair must notice nothing, the attack
+/// must leave no resources behind, and no process may die.
 pub fn expect_harmless(arguments: &[&str], attack: impl FnOnce(&Server)) {
-    // Nobody's seat is kept for long, so that it can be seen that all is given back.
+    // A short grace, so that the test sees all resources released.
     let arguments = [&["--seat-grace-ms", "100"], arguments].concat();
     let server = Server::start(&arguments);
     let control_pair = ControlPair::start(&server);
@@ -32,7 +32,7 @@ pub fn expect_harmless(arguments: &[&str], attack: impl FnOnce(&Server)) {
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
-/// Two players in a relay room of their own, in a thread of their own.
+/// Two players in a relay room of their own, driven by a thread.
 pub struct ControlPair {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
@@ -40,7 +40,7 @@ pub struct ControlPair {
 }
 
 impl ControlPair {
-    /// Begins the conversation.
+    /// Starts exchanging messages.
     pub fn start(server: &Server) -> Self {
         let mut players = [server.client("bystander one"), server.client("bystander two")];
         let room = players[0]
@@ -59,7 +59,7 @@ impl ControlPair {
         let thread = std::thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
                 round(&mut players, counted.load(Ordering::Relaxed));
-                // They are to notice what happens, not to be what happens.
+                // The pair is a probe, not a load.
                 std::thread::sleep(Duration::from_millis(1));
                 counted.fetch_add(1, Ordering::Relaxed);
             }
@@ -78,7 +78,7 @@ impl ControlPair {
         control_pair
     }
 
-    /// The conversation goes on at this moment.
+    /// Messages are still exchanged at this moment.
     pub fn expect_progress(&self) {
         let before = self.rounds.load(Ordering::Relaxed);
         let goes_on = || self.rounds.load(Ordering::Relaxed) > before + 1 || self.thread.is_finished();
@@ -86,7 +86,7 @@ impl ControlPair {
         assert!(!self.thread.is_finished(), "a bystander noticed something");
     }
 
-    /// Ends the conversation; nothing of it was lost, repeated or reordered, and nobody had to come back.
+    /// Ends the exchange. Nothing was lost, repeated or reordered, and neither client had to resume.
     pub fn finish(self) {
         self.expect_progress();
         self.stop.store(true, Ordering::Relaxed);
@@ -96,7 +96,7 @@ impl ControlPair {
     }
 }
 
-/// Each says the number of the round, and both hear both.
+/// Each player sends the number of the round, and both receive both.
 fn round(players: &mut [Client; 2], round: u64) {
     for player in &mut *players {
         let action = round.to_le_bytes().to_vec();
@@ -111,7 +111,7 @@ fn round(players: &mut [Client; 2], round: u64) {
     }
 }
 
-/// Who says what next.
+/// The seat and payload of the next event.
 fn next_word(player: &mut Client) -> (u8, u64) {
     loop {
         match player
@@ -129,13 +129,13 @@ fn next_word(player: &mut Client) -> (u8, u64) {
                     u64::from_le_bytes(payload.try_into().expect("eight bytes were sent")),
                 );
             }
-            // To everybody, and so to them.
+            // Lobby chat reaches all players.
             ServerMessage::Chat {
                 scope: ChatScope::Lobby,
                 ..
             }
             | ServerMessage::ChatMissed { .. } => {}
-            // The second one's coming in.
+            // The second player joins.
             ServerMessage::Event {
                 event: RoomEvent::Joined { .. },
                 ..

@@ -1,5 +1,5 @@
-//! A network that cuts connections: it passes bytes on between clients and the server, and ends each connection after a random
-//! number of bytes in either direction, in the middle of whatever was on its way.
+//! An unreliable network: a proxy between clients and the server that ends each connection after a random
+//! number of bytes in either direction, at any byte.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::random::Random;
 
-/// See the module's documentation. It works until the process ends.
+/// See the module's documentation. The proxy runs until the process ends.
 #[derive(Clone)]
 pub struct CuttingProxy {
     /// Where clients connect.
@@ -21,7 +21,8 @@ pub struct CuttingProxy {
 }
 
 impl CuttingProxy {
-    /// Begins to pass on. When it is [rough](Self::be_rough), a connection carries up to `bytes_max` in each direction.
+    /// Starts the proxy. While it is [rough](Self::be_rough), a connection carries at most `bytes_max` in
+    /// each direction.
     pub fn start(server: SocketAddr, mut random: Random, bytes_max: usize) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let proxy = Self {
@@ -56,7 +57,7 @@ impl CuttingProxy {
         self.cuts.load(Ordering::Relaxed)
     }
 
-    /// Cuts connections from here on, or no more.
+    /// Turns the cutting of connections on or off.
     pub fn be_rough(&self, is_rough: bool) {
         self.is_rough.store(is_rough, Ordering::Relaxed);
     }
@@ -76,7 +77,7 @@ impl CuttingProxy {
                     left -= if is_rough { count } else { 0 };
                 }
                 _ => {
-                    // It has ended by itself, or by the other direction's end.
+                    // The connection ended by itself, or the other direction's thread ended it.
                     if !pair.is_reset.load(Ordering::SeqCst) {
                         let _ = target.shutdown(Shutdown::Write);
                     }
@@ -88,7 +89,8 @@ impl CuttingProxy {
         pair.is_reset.fetch_or(reset, Ordering::SeqCst);
         for end in &pair.ends {
             if reset {
-                // Sent when the other direction's thread, woken here, has let go as well.
+                // The reset is sent when the other direction's thread, woken here, has closed its end as
+                // well.
                 let _ = SockRef::from(end).set_linger(Some(Duration::ZERO));
                 let _ = end.shutdown(Shutdown::Read);
             } else {
@@ -98,7 +100,7 @@ impl CuttingProxy {
     }
 }
 
-/// Both ends of what a client takes for its connection to the server.
+/// The two sockets that together form a client's connection to the server.
 struct Pair {
     ends: [TcpStream; 2],
     is_reset: AtomicBool,

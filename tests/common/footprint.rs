@@ -1,4 +1,5 @@
-//! What a server holds: processes and open files as the kernel counts them, players and rooms as the console does.
+//! The resources of a server: processes and open files as the kernel counts them, players and rooms as the
+//! console does.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,20 +7,20 @@ use std::time::{Duration, Instant};
 
 use super::{Server, WAIT_MAX, eventually, is_alive, processes_below};
 
-/// Looks in a row that must agree before the server counts as at rest.
+/// Consecutive equal samples after which the server counts as idle.
 const EQUAL_LOOKS: u32 = 3;
 
-/// All that a server holds.
+/// The resources of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footprint {
-    /// By the processes' name: how many there are, and how many files they have open together.
+    /// By process name: number of processes and of their open files.
     pub processes: BTreeMap<String, (usize, usize)>,
-    /// Players, rooms and handlers.
+    /// Number of players, rooms and handlers.
     pub held: [u64; 3],
 }
 
 impl Footprint {
-    /// Waits until nothing changes any more, and says what there is.
+    /// Waits until nothing changes any more, and returns the footprint.
     pub fn settled(server: &Server) -> Self {
         let mut last = Self::of(server);
         let mut equal_looks = 0;
@@ -32,7 +33,7 @@ impl Footprint {
         last
     }
 
-    /// Waits until the server holds what it held when this was taken: no more and no less.
+    /// Waits until the server's footprint equals this one.
     #[track_caller]
     pub fn expect_again(&self, server: &Server) {
         let deadline = Instant::now() + WAIT_MAX;
@@ -49,10 +50,10 @@ impl Footprint {
         }
     }
 
-    /// Of this moment; processes that are just coming or going may be in it.
+    /// The footprint at this moment. Processes that are starting or ending may be included.
     fn of(server: &Server) -> Self {
         let held = held(server);
-        // The one that was asked just now is not meant.
+        // The console process that answered above is not counted.
         eventually("the console's process is gone", || {
             !processes(server).contains_key("console")
         });
@@ -63,7 +64,7 @@ impl Footprint {
     }
 }
 
-/// Players, rooms and handlers, by the console.
+/// Number of players, rooms and handlers, from the console.
 pub fn held(server: &Server) -> [u64; 3] {
     let status = server.ask_json("status");
     ["players", "rooms", "handlers"].map(|key| {
@@ -73,16 +74,16 @@ pub fn held(server: &Server) -> [u64; 3] {
     })
 }
 
-/// By name: how many processes there are, and their open files.
+/// By process name: number of processes and of their open files.
 pub fn processes(server: &Server) -> BTreeMap<String, (usize, usize)> {
     processes_of(server.pid())
 }
 
-/// As [`processes`], of the server whose supervisor has this process id.
+/// Like [`processes`], for the server whose supervisor has this pid.
 pub fn processes_of(supervisor: u32) -> BTreeMap<String, (usize, usize)> {
     let mut processes = BTreeMap::new();
     for pid in processes_below(supervisor).into_iter().chain([supervisor]) {
-        // One that has just ended has no name and no files any more.
+        // A process that has just ended has no name and no files any more.
         let Ok(name) = fs::read_to_string(format!("/proc/{pid}/comm")) else {
             continue;
         };
@@ -93,7 +94,7 @@ pub fn processes_of(supervisor: u32) -> BTreeMap<String, (usize, usize)> {
     processes
 }
 
-/// Process ids of all that live and bear a name, as the kernel lists them.
+/// Pids of all living processes with this name.
 pub fn running(server: &Server, name: &str) -> Vec<u32> {
     let bears_it = |pid: &u32| {
         let bears = fs::read_to_string(format!("/proc/{pid}/comm"));
@@ -103,12 +104,12 @@ pub fn running(server: &Server, name: &str) -> Vec<u32> {
     processes.filter(|pid| bears_it(pid) && is_alive(*pid)).collect()
 }
 
-/// How many files a process has open.
+/// Number of files that a process has open.
 pub fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// Memory of the whole server in KiB, each shared page counted once (PSS).
+/// Memory of the whole server in KiB. Each shared page is counted once (PSS).
 pub fn memory_kib(server: &Server) -> u64 {
     let pss = |pid: u32| {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -123,7 +124,7 @@ pub fn memory_kib(server: &Server) -> u64 {
         .sum()
 }
 
-/// How many sockets a process has open.
+/// Number of sockets that a process has open.
 pub fn sockets(pid: u32) -> usize {
     let files = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()

@@ -1,4 +1,5 @@
-//! Who kills handlers: all at once, or one after the other at random moments, as fast as their successors come up.
+//! Kills handlers: all at once, or one after the other at random moments, as fast as their replacements
+//! start.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,13 +12,14 @@ use nix::unistd::Pid;
 use super::random::Random;
 use super::{Server, children, eventually, is_asleep, of_name, processes_below};
 
-/// How many handlers a test kills: its share of a run of `kills_total` kills, which `FORKADE_TEST_KILLS` sets.
+/// Number of handlers that a test kills: its share of `FORKADE_TEST_KILLS`, which is 500 by default.
 pub fn kills(share_percent: usize) -> usize {
     let total = std::env::var("FORKADE_TEST_KILLS").map_or(500, |kills| kills.parse().expect("a number"));
     total * share_percent / 100
 }
 
-/// Finds the handlers of a server, without asking the server. (Consoles are among them: use none meanwhile.)
+/// Finds the handlers of a server without asking the server. (Console processes are included: use none
+/// meanwhile.)
 #[derive(Debug, Clone)]
 pub struct Handlers {
     keepers: Vec<u32>,
@@ -30,7 +32,7 @@ impl Handlers {
         }
     }
 
-    /// Their process ids. One that is just coming up, or was killed and not yet replaced, is among them.
+    /// Their pids. Includes handlers that are starting, and dead ones not yet replaced.
     pub fn pids(&self) -> Vec<u32> {
         self.keepers
             .iter()
@@ -38,7 +40,7 @@ impl Handlers {
             .collect()
     }
 
-    /// The only one there is. Of one that died, who has answered before it did, the successor may be late.
+    /// The pid of the only handler. The replacement of a handler that answered before it died may be late.
     pub fn only(&self) -> u32 {
         let mut pids = Vec::new();
         eventually("the only player has one handler", || {
@@ -48,19 +50,19 @@ impl Handlers {
         pids[0]
     }
 
-    /// Sends all of them a signal. Says how many there were.
+    /// Sends all of them a signal. Returns their number.
     pub fn signal_all(&self, signal: Signal) -> usize {
         let pids = self.pids();
         pids.iter().filter(|pid| send(**pid, signal)).count()
     }
 }
 
-/// Signals a process that may have ended just now.
+/// Signals a process that may have ended just now. Returns false if it has.
 pub fn send(pid: u32, signal: Signal) -> bool {
     kill(Pid::from_raw(pid.cast_signed()), signal).is_ok()
 }
 
-/// Longer than any frame takes.
+/// Longer than handling any frame takes.
 const GIVEN_TIME: Duration = Duration::from_millis(100);
 
 /// A thread that kills one handler after the other.
@@ -71,8 +73,9 @@ pub struct Killer {
 }
 
 impl Killer {
-    /// Begins to kill, with pauses of up to `pause_max` after a successor has come up, and often with none. Ends by itself after
-    /// `kills`. Of three who die in a row one has come to rest first, or was given time: three deaths in one frame are blamed on it.
+    /// Starts killing, with pauses of up to `pause_max` after a replacement has started, and often with none.
+    /// Ends by itself after `kills`. Of three consecutive victims, one was idle or got time first: three
+    /// deaths over one frame would be attributed to that frame.
     pub fn start(server: &Server, mut random: Random, kills: usize, pause_max: Duration) -> Self {
         let handlers = Handlers::of(server);
         let (stop, killed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -107,12 +110,12 @@ impl Killer {
         Self { stop, killed, thread }
     }
 
-    /// Whether it has killed as many as it was to.
+    /// Whether it has reached its number of kills.
     pub fn is_done(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// No more kills from here on; says how many there were.
+    /// Stops killing. Returns the number of kills.
     pub fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("killing does not fail");

@@ -1,25 +1,25 @@
-//! How long something took, again and again.
+//! Latencies of a repeated step.
 
 use std::time::{Duration, Instant};
 
-/// Figures to be shown, never to be judged: they are the machine's as much as the server's.
+/// Figures to print, never to assert: they depend on the machine as much as on the server.
 #[derive(Debug, Default)]
 pub struct Latencies(Vec<Duration>);
 
 impl Latencies {
-    /// Does something and notes how long it took.
+    /// Runs a step and records how long it took.
     pub fn measure(&mut self, what: impl FnOnce()) {
         let began = Instant::now();
         what();
         self.0.push(began.elapsed());
     }
 
-    /// Adds what others have measured.
+    /// Adds the measurements of `others`.
     pub fn add(&mut self, mut others: Self) {
         self.0.append(&mut others.0);
     }
 
-    /// The distribution in one line.
+    /// Prints the distribution in one line.
     pub fn print(mut self, what: &str) {
         self.0.sort_unstable();
         let Some(last) = self.0.len().checked_sub(1) else {

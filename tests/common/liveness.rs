@@ -1,12 +1,13 @@
-//! Whether anybody sleeps while there is something to do: safety alone is also kept by a server that does nothing.
+//! Liveness: no process sleeps while it has work. A server that does nothing would pass all safety checks.
 
 use std::time::{Duration, Instant};
 
 use super::tcp_table::{CLOSE_WAIT, ESTABLISHED, End, ends};
 use super::{Server, WAIT_MAX};
 
-/// Everything that there is to do gets done, although nobody says anything more: every doorbell is rung, every byte that clients have sent is
-/// taken in and handled, every byte for them is on its way. To be called when the clients wait, after whatever was killed.
+/// All work gets done although no client sends anything more: every doorbell is rung, every byte from a
+/// client is received and handled, every byte to a client is sent. Call it when all clients are waiting,
+/// after the kills.
 #[track_caller]
 pub fn expect_no_pending_work(server: &Server) {
     let deadline = Instant::now() + WAIT_MAX;
@@ -19,7 +20,7 @@ pub fn expect_no_pending_work(server: &Server) {
     }
 }
 
-/// Something that is still to be done.
+/// Some work that is still to be done.
 fn work_left(server: &Server) -> Option<String> {
     let unread = unread_bytes(server);
     if unread > 0 {
@@ -32,7 +33,7 @@ fn work_left(server: &Server) -> Option<String> {
     let of_players = ids(server, "players")
         .into_iter()
         .map(|id| format!("player {id} --json"));
-    // One that has just gone has nothing left to do.
+    // A player or room that has just gone has no work left.
     let answers = of_rooms.chain(of_players).filter_map(asked);
     let mut parsed = answers.map(|(query, reply)| {
         let answer = serde_json::from_str::<serde_json::Value>(&reply);
@@ -42,20 +43,21 @@ fn work_left(server: &Server) -> Option<String> {
     left.map(|answer| answer.to_string())
 }
 
-/// Of a room: its newest event is not the newest that its doorbell was rung for.
+/// Whether a room's doorbell was not rung for its newest event.
 fn is_to_be_rung_for(answer: &serde_json::Value) -> bool {
     answer["log"][1] != answer["log"][2]
 }
 
-/// Of a player who is connected: input is not handled, or output not sent. (Of a person at a terminal something may always be left: a line
-/// is handled at its CR, and the LF waits for the next one.)
+/// Whether a connected player has unhandled input or unsent output. (In text mode some input may remain: a
+/// line is handled at its CR, and the LF waits for the next line.)
 fn is_to_be_served(answer: &serde_json::Value) -> bool {
     let is_some = |what: &str| answer[what].as_u64().is_some_and(|bytes| bytes > 0);
     answer["presence"] == "connected"
         && (is_some("output_unsent") || answer["mode"] == "binary" && is_some("input_waiting"))
 }
 
-/// Bytes that lie in the server's sockets, by the kernel: of clients that are connected or have closed their side.
+/// Unread bytes in the server's sockets, as the kernel counts them, of clients that are connected or have
+/// closed their side.
 fn unread_bytes(server: &Server) -> u64 {
     let is_its =
         |end: &End| end.local_port == server.game.port() && [ESTABLISHED, CLOSE_WAIT].contains(&end.state);

@@ -1,4 +1,4 @@
-//! What the integration tests share: a server of their own, and clients of it.
+//! Shared by the integration tests: a server of their own, and clients for it.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod byte_exact;
@@ -28,10 +28,10 @@ use forkade_protocol::client::{Client, ClientOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long a condition is waited for before a test fails: much longer than it ever takes.
+/// Time limit for any condition: much longer than it ever takes.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The real server, on ports of the kernel's choice. Dropped, it is told to stop, and must do so in order.
+/// The real server, on ports chosen by the kernel. When dropped, it is told to stop and must exit cleanly.
 pub struct Server {
     child: Child,
     pub game: SocketAddr,
@@ -41,22 +41,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it with more arguments.
+    /// Starts the server with additional arguments.
     pub fn start(arguments: &[&str]) -> Self {
         Self::run(&mut command(arguments))
     }
 
-    /// Starts what `command` says, which must be a server.
+    /// Runs `command`, which must start a server.
     pub fn run(command: &mut Command) -> Self {
         Self::run_with_stderr(command, Stdio::piped())
     }
 
-    /// As [`Server::run`]; what is not piped cannot be seen in the [log](Server::log).
+    /// Like [`Server::run`]. Without a pipe, [`Server::log`] stays empty.
     pub fn run_with_stderr(command: &mut Command, stderr: Stdio) -> Self {
         command.stdout(Stdio::piped()).stderr(stderr);
         let mut child = loop {
             match command.spawn() {
-                // Just copied by a test, while another thread was starting a process: that has the file open for a moment.
+                // A test has just copied the file while another thread was starting a process, which has it
+                // open for a moment.
                 Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -103,7 +104,7 @@ impl Server {
         }
     }
 
-    /// Process id of the supervisor.
+    /// Pid of the supervisor.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -113,7 +114,7 @@ impl Server {
         self.log.lock().expect("no panic under it").clone()
     }
 
-    /// A client that has greeted as `name`.
+    /// A client with a session, under this name.
     pub fn client(&self, name: &str) -> Client {
         Client::connect(self.game, name, patient())
             .unwrap_or_else(|error| panic!("{name} cannot connect: {error:?}; log: {}", self.log()))
@@ -128,17 +129,17 @@ impl Server {
         stream
     }
 
-    /// The lines of the console's reply to `command`, without the closing `OK`.
+    /// The lines of the console's reply to `command`, without the final `OK`.
     pub fn ask(&self, command: &str) -> String {
         self.try_ask(command)
             .unwrap_or_else(|refusal| panic!("the console's answer to {command:?}: {refusal}"))
     }
 
-    /// As [`Server::ask`].
+    /// Like [`Server::ask`].
     ///
     /// # Errors
     ///
-    /// The line in which the console says why not.
+    /// The console's `ERR` line.
     pub fn try_ask(&self, command: &str) -> Result<String, String> {
         let mut console = TcpStream::connect(self.console).expect("the console accepts");
         console
@@ -177,19 +178,19 @@ impl Server {
             .unwrap_or_else(|| panic!("status has no number {key}"))
     }
 
-    /// Nothing has gone wrong so far that the operator should know about.
+    /// The log contains no error so far.
     pub fn expect_no_errors(&self) {
         let log = self.log();
         let errors: Vec<_> = log.lines().filter(|line| line.contains(" ERROR ")).collect();
         assert!(errors.is_empty(), "the server has logged {errors:?}");
     }
 
-    /// The log says this, or will in a moment: who writes it and who reads it may be late.
+    /// The log contains `part`, or will in a moment: its writer and its reader may be late.
     pub fn expect_logged(&self, part: &str) {
         eventually(&format!("the log says {part:?}"), || self.log().contains(part));
     }
 
-    /// Process id of a player's handler, if it has one.
+    /// Pid of a player's handler, if it has one.
     pub fn handler_of(&self, player: &str) -> Option<u32> {
         let processes = self.ask_json("processes");
         let is_it =
@@ -198,7 +199,7 @@ impl Server {
         found["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
     }
 
-    /// Process id of the keeper, of a server that has one.
+    /// Pid of the keeper of a server that has only one.
     pub fn keeper(&self) -> u32 {
         let [keeper] = of_name(&children(self.pid()), "keeper")[..] else {
             panic!("there is one keeper");
@@ -206,7 +207,7 @@ impl Server {
         keeper
     }
 
-    /// Waits until another keeper has taken the place of `former`, the only one, and gives it.
+    /// Waits until another keeper has replaced `former`, the only one. Returns its pid.
     pub fn keeper_after(&self, former: u32) -> u32 {
         eventually("there is another keeper", || {
             let keepers = of_name(&children(self.pid()), "keeper");
@@ -215,18 +216,18 @@ impl Server {
         self.keeper()
     }
 
-    /// Kills a process of this server's.
+    /// Kills a process of this server.
     pub fn kill(&self, pid: u32) {
         self.signal(pid, Signal::SIGKILL);
     }
 
-    /// Signals a process of this server's.
+    /// Signals a process of this server.
     pub fn signal(&self, pid: u32, signal: Signal) {
         assert_ne!(pid, 0, "that would be this process and all beside it");
         kill(Pid::from_raw(pid.cast_signed()), signal).expect("the process exists");
     }
 
-    /// The server will not end with status 0, and the test knows.
+    /// The test expects an exit status other than 0.
     pub fn expect_any_end(&mut self) {
         self.expects_clean_end = false;
     }
@@ -273,7 +274,7 @@ impl Drop for Server {
     }
 }
 
-/// What starts the server on ports of the kernel's choice, with more arguments.
+/// A command that starts the server on ports chosen by the kernel, with additional arguments.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
     command
@@ -313,7 +314,7 @@ pub fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Those of them that bear the name.
+/// Those of the processes that have this name.
 pub fn of_name(pids: &[u32], name: &str) -> Vec<u32> {
     let bears_it = |pid: &&u32| {
         std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|bears| bears.trim_end() == name)
@@ -335,17 +336,17 @@ pub fn processes_below(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Whether a process exists and has not ended.
+/// Whether a process exists and has not ended (a zombie has).
 pub fn is_alive(pid: u32) -> bool {
     condition(pid).is_some_and(|state| state != 'Z' && state != 'X')
 }
 
-/// Whether a process waits for something to happen.
+/// Whether a process sleeps until an event.
 pub fn is_asleep(pid: u32) -> bool {
     condition(pid) == Some('S')
 }
 
-/// The letter that the kernel has for what a process does.
+/// The process's state letter, as in proc(5).
 fn condition(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(") ")?;

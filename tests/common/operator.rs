@@ -10,7 +10,7 @@ use super::{Server, WAIT_MAX};
 /// A connection to the console.
 pub struct Operator {
     pub stream: TcpStream,
-    /// Received, and not looked at.
+    /// Received and not yet parsed.
     pub received: Vec<u8>,
 }
 
@@ -31,7 +31,7 @@ impl Operator {
         self.stream.write_all(bytes).expect("the console reads");
     }
 
-    /// The next line, which must end as documented; `None` at the end of the connection.
+    /// The next line, which must end in CR LF; `None` at the end of the connection.
     pub fn line(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.received.windows(2).position(|pair| pair == b"\r\n") {
@@ -55,7 +55,7 @@ impl Operator {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                 panic!("the console reset the connection")
             }
-            // A timed read is not begun again by itself after a signal.
+            // A read with a timeout is not restarted by the kernel after a signal.
             Err(error) if error.kind() == ErrorKind::Interrupted => return self.receive(),
             read => read.expect("the console replies in time"),
         };
@@ -89,7 +89,7 @@ impl Operator {
         serde_json::from_str(&lines[0]).expect("JSON")
     }
 
-    /// All that is left.
+    /// Everything up to the end of the connection.
     pub fn rest(&mut self) -> String {
         while self.receive() {}
         String::from_utf8(std::mem::take(&mut self.received)).expect("the console speaks UTF-8")
@@ -109,7 +109,7 @@ pub fn one<'l>(list: &'l Value, key: &str, value: Value) -> &'l Value {
         .unwrap_or_else(|| panic!("no {key} {value} in {list}"))
 }
 
-/// The process that serves an operator, as another operator sees it.
+/// The process that serves an operator, as another operator's query shows it.
 pub fn console_process(server: &Server, operator: &Operator, query: &str) -> Value {
     let processes = Operator::new(server).ask_json(query);
     one(&processes, "peer", operator.address().to_string().into()).clone()

@@ -1,11 +1,11 @@
-//! Two who talk to each other, and notice what is lost, doubled or out of order.
+//! Two clients that exchange numbers and notice loss, repetition and reordering.
 
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{RoomEvent, ServerMessage, codec};
 
 use super::rooms::message;
 
-/// Two clients in a room, who say numbers to each other.
+/// Two clients in a room that send each other numbers.
 pub struct Pair {
     pub clients: [Client; 2],
     said: u32,
@@ -13,7 +13,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// They meet in a new room.
+    /// Both join a new room.
     pub fn meet(mut one: Client, mut other: Client) -> Self {
         let room = one
             .create_room(NewRoom::new("relay", "a pair"))
@@ -22,7 +22,7 @@ impl Pair {
         Self::in_room([one, other])
     }
 
-    /// They are in a room, where nothing was said yet.
+    /// Both are in a room in which nothing was sent yet.
     pub fn in_room(clients: [Client; 2]) -> Self {
         Self {
             clients,
@@ -31,7 +31,7 @@ impl Pair {
         }
     }
 
-    /// They say so many numbers, by turns.
+    /// They send `count` numbers, alternating.
     pub fn say(&mut self, count: u32) {
         for _ in 0..count {
             let speaker = self.said as usize % 2;
@@ -41,9 +41,9 @@ impl Pair {
         }
     }
 
-    /// Both hear what was said, each speaker's words once and in order.
+    /// Both receive what was sent: each sender's numbers once and in order.
     pub fn hear(&mut self) {
-        // Seat 0 says even numbers, seat 1 odd ones; up to now all were heard.
+        // Seat 0 sends even numbers, seat 1 odd ones. Everything before was received by both.
         let all = self.heard[0];
         let mut next = [[all.next_multiple_of(2), all / 2 * 2 + 1]; 2];
         for (listener, client) in self.clients.iter_mut().enumerate() {

@@ -1,8 +1,8 @@
-//! Numbers that look random and can be had again: by the seed that a failed test prints.
+//! Reproducible pseudo-random numbers: a failed test prints its seed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A seed of this run's own, or the one in `FORKADE_TEST_SEED`. It is printed, and so shown if the test fails.
+/// The seed in `FORKADE_TEST_SEED`, or a new one. It is printed, and so shown if the test fails.
 pub fn seed() -> u64 {
     let chosen = std::env::var("FORKADE_TEST_SEED").map(|seed| seed.parse().expect("a seed is a number"));
     let seed = chosen.unwrap_or_else(|_| {
@@ -15,7 +15,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// SplitMix64: a generator of numbers in one line of state.
+/// SplitMix64.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -38,12 +38,12 @@ impl Random {
         usize::try_from(self.next() % bound as u64).expect("below a usize")
     }
 
-    /// True so many times in a hundred.
+    /// True in `percent` of a hundred calls.
     pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these.
+    /// One element at random.
     pub fn choose<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }

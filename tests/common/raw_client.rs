@@ -1,4 +1,4 @@
-//! A connection to the game's port that sends whatever a test likes, and reads frames.
+//! A connection to the game port that sends arbitrary bytes and reads frames.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -37,7 +37,7 @@ pub fn greeting(name: &str) -> Vec<u8> {
     [&greeting_preamble()[..], &frame(&hello)].concat()
 }
 
-/// How a connection came to its end.
+/// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The server closed, and everything it had sent was read.
@@ -59,20 +59,20 @@ impl RawClient {
         self.stream.local_addr().expect("connected").port()
     }
 
-    /// Connects and says nothing.
+    /// Connects without sending anything.
     pub fn connect(server: &Server) -> Self {
         Self::connect_to(server.game)
     }
 
-    /// As [`RawClient::connect`].
+    /// Like [`RawClient::connect`], to any address.
     pub fn connect_to(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).expect("the server accepts"))
     }
 
-    /// Connects with as little room for what the server sends as the kernel allows near `bytes`.
+    /// Connects with a receive buffer as close to `bytes` as the kernel allows.
     pub fn with_receive_buffer(server: &Server, bytes: usize) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        // Only before connecting does it bound what the server is told that it may send.
+        // The size bounds the advertised window only if it is set before connecting.
         socket.set_recv_buffer_size(bytes).expect("an option can be set");
         socket.connect(&server.game.into()).expect("the server accepts");
         Self::over(socket.into())
@@ -92,7 +92,7 @@ impl RawClient {
         }
     }
 
-    /// Connects and greets as `name`.
+    /// Connects and completes the handshake as `name`.
     pub fn greet(server: &Server, name: &str) -> Self {
         let mut raw = Self::connect(server);
         raw.send(&greeting(name));
@@ -104,7 +104,7 @@ impl RawClient {
         raw
     }
 
-    /// Sends bytes. A connection that the server has ended meanwhile is no error.
+    /// Sends bytes. It is no error if the server has closed the connection meanwhile.
     pub fn send(&mut self, bytes: &[u8]) {
         if let Err(error) = self.stream.write_all(bytes) {
             let is_end = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
@@ -142,7 +142,7 @@ impl RawClient {
         }
     }
 
-    /// The next message that `wanted` accepts; those before it are dropped.
+    /// The next message that `wanted` accepts. Earlier ones are dropped.
     pub fn next_where(&mut self, wanted: impl Fn(&ServerMessage) -> bool) -> ServerMessage {
         loop {
             match self.next_message() {
@@ -164,7 +164,7 @@ impl RawClient {
         }
     }
 
-    /// The server says why it ends the connection, and ends it in an orderly way. Gives its words.
+    /// The server reports this error and closes the connection without a reset. Returns the error's text.
     #[track_caller]
     pub fn expect_error(&mut self, expected: ErrorCode) -> String {
         match self.rest() {
@@ -176,12 +176,12 @@ impl RawClient {
         }
     }
 
-    /// Ends this side's direction.
+    /// Closes the sending direction.
     pub fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).expect("connected");
     }
 
-    /// Ends the connection with a reset, like a pulled cable.
+    /// Ends the connection with a reset.
     pub fn reset(self) {
         SockRef::from(&self.stream)
             .set_linger(Some(Duration::ZERO))

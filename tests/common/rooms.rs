@@ -1,4 +1,4 @@
-//! Rooms and their people.
+//! Rooms and their players.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use forkade_protocol::{RejectCode, RoomEvent, RoomFilter, RoomId, RoomSettings, 
 
 use super::{Server, WAIT_MAX};
 
-/// Ann's room of a game, with these settings, and everybody else who has joined it in this order.
+/// Ann creates a room of this game with these settings, and the others join it in this order.
 pub fn room_of<const N: usize>(
     server: &Server,
     game: &str,
@@ -30,12 +30,12 @@ pub fn room_of<const N: usize>(
     (ann, others, snapshot.room)
 }
 
-/// As a room is without any wish.
+/// The default settings.
 pub fn public() -> RoomSettings {
     RoomSettings::default()
 }
 
-/// Why it was rejected.
+/// The code of a rejected request.
 #[track_caller]
 pub fn rejection<T: Debug>(result: Result<T, ClientError>) -> RejectCode {
     let error = result.expect_err("it should have been rejected");
@@ -44,7 +44,7 @@ pub fn rejection<T: Debug>(result: Result<T, ClientError>) -> RejectCode {
         .unwrap_or_else(|| panic!("not rejected, but {error}"))
 }
 
-/// The next message that is one of those wanted; others wait.
+/// The next message that `wanted` accepts. Others stay queued.
 pub fn message<T>(client: &mut Client, wanted: impl Fn(&ServerMessage) -> Option<T>) -> T {
     match client
         .receive_where(WAIT_MAX, |message| wanted(message).is_some())
@@ -55,7 +55,7 @@ pub fn message<T>(client: &mut Client, wanted: impl Fn(&ServerMessage) -> Option
     }
 }
 
-/// The next event that is one of those wanted, with those before it left out.
+/// The next event that `wanted` accepts. Earlier ones stay queued.
 pub fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T {
     message(client, |message| match message {
         ServerMessage::Event { event, .. } => wanted(event),
@@ -68,7 +68,7 @@ pub fn expect_event(client: &mut Client, expected: &RoomEvent) {
     event(client, |event| (event == expected).then_some(()));
 }
 
-/// The room that the client has lost its seat in.
+/// Waits for `Removed`, and returns the room that the client was removed from.
 pub fn removed(client: &mut Client) -> RoomId {
     message(client, |message| match message {
         ServerMessage::Removed { room, .. } => Some(*room),
@@ -76,18 +76,18 @@ pub fn removed(client: &mut Client) -> RoomId {
     })
 }
 
-/// What is queued for the client now, having asked for a sign of life.
+/// All messages queued for the client now. A ping makes sure that the server has sent everything.
 pub fn heard(client: &mut Client) -> Vec<ServerMessage> {
     client.ping().expect("the session lives");
     std::iter::from_fn(|| client.receive(Duration::ZERO).expect("the session lives")).collect()
 }
 
-/// The room as it is.
+/// A snapshot of the room.
 pub fn picture(client: &mut Client) -> Snapshot {
     client.look().expect("in a room")
 }
 
-/// All are ready, and see the match begin.
+/// All declare themselves ready, and receive the start of the match.
 pub fn start(clients: &mut [&mut Client]) {
     for client in clients.iter_mut() {
         client.ready(true).expect("not yet started");
@@ -99,7 +99,7 @@ pub fn start(clients: &mut [&mut Client]) {
     }
 }
 
-/// What rooms there are for everybody.
+/// The rooms that are listed without a filter.
 pub fn listed(client: &mut Client) -> Vec<RoomId> {
     let (rooms, _) = client
         .list_rooms(RoomFilter::default(), None)

@@ -1,5 +1,5 @@
-//! A player as a careful client of its own: both streams kept whole, by absolute offsets, over any number of connections that end
-//! anywhere, also within a frame.
+//! A client that keeps both streams whole, by absolute offsets, over any number of connections that end
+//! anywhere, even within a frame.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -13,16 +13,16 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::WAIT_MAX;
 use super::raw_client::{frame, greeting, greeting_preamble};
 
-/// How a connection comes to its end.
+/// How a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// A reset: what is under way is lost in both directions.
+    /// A reset: bytes in transit are lost in both directions.
     Reset,
-    /// An orderly end of both directions, at an arbitrary byte. (What was not read makes a reset of it.)
+    /// An orderly close of both directions, at an arbitrary byte. (With unread bytes it becomes a reset.)
     Close,
-    /// An orderly end of the client's direction alone; the client does not listen any more.
+    /// An orderly close of the client's sending direction. The client does not read any more.
     HalfClose,
-    /// Nothing at all: the server does not know.
+    /// Nothing: the server is not told.
     Abandon,
 }
 
@@ -45,15 +45,15 @@ pub struct StreamClient {
     stream: Option<TcpStream>,
     /// The client's stream from its beginning.
     said: Vec<u8>,
-    /// How much of it was written to the connection, or taken in by the server.
+    /// How much of it was written to the connection, or received by the server.
     written: usize,
     /// The server's stream from its beginning. Bytes that were lost are zeros.
     heard: Vec<u8>,
-    /// Offset of the next byte that comes on this connection.
+    /// Offset of the next byte to arrive on this connection.
     position: usize,
-    /// How much of what was heard was taken for messages.
+    /// How much of `heard` was parsed into messages.
     parsed: usize,
-    /// What the server has been told of, and so may have forgotten.
+    /// Offset confirmed to the server, which may have dropped everything before it.
     confirmed: u64,
 }
 
@@ -83,19 +83,19 @@ impl StreamClient {
         self.said.extend_from_slice(frame);
     }
 
-    /// Adds the confirmation of what was processed.
+    /// Adds a confirmation of everything processed.
     pub fn confirm(&mut self) {
-        // Not what is about to come once more.
+        // Without the bytes that are about to be repeated.
         let received = self.parsed.min(self.position) as u64;
         self.say(&frame(&ClientMessage::Confirm { received }));
         self.confirmed = self.confirmed.max(received);
     }
 
-    /// Writes at most so many bytes of what was said. Says whether anything is left to write.
+    /// Writes at most `bytes_max` bytes of what was said. Returns whether anything is left to write.
     pub fn write(&mut self, bytes_max: usize) -> bool {
         let end = self.said.len().min(self.written.saturating_add(bytes_max));
         let stream = self.stream.as_mut().expect("there is a connection");
-        // Short of space only if the server waits for us to read.
+        // There is no space only if the server waits for this client to read.
         stream.set_nonblocking(true).expect("an option can be set");
         match stream.write(&self.said[self.written..end]) {
             Ok(count) => self.written += count,
@@ -104,7 +104,8 @@ impl StreamClient {
         self.written < self.said.len()
     }
 
-    /// Reads at most so many bytes, waiting for the first for so long. (The kernel counts such times in steps of milliseconds.)
+    /// Reads at most `bytes_max` bytes, waiting up to `patience` for the first. (The kernel rounds such
+    /// timeouts to milliseconds.)
     pub fn read(&mut self, bytes_max: usize, patience: Duration) {
         let stream = self.stream.as_mut().expect("there is a connection");
         stream
@@ -123,7 +124,7 @@ impl StreamClient {
         }
     }
 
-    /// What comes again must be what came before.
+    /// Repeated bytes must equal the first ones.
     fn take(&mut self, bytes: &[u8]) {
         let (again, new) = bytes.split_at(bytes.len().min(self.heard.len() - self.position));
         assert_eq!(
@@ -136,7 +137,7 @@ impl StreamClient {
         self.position += bytes.len();
     }
 
-    /// The next message that has come whole.
+    /// The next message that has arrived completely.
     pub fn next_message(&mut self) -> Option<ServerMessage> {
         match split(&self.heard[self.parsed..], FRAME_BYTES_MAX) {
             Split::Frame { body, total } => {
@@ -148,7 +149,7 @@ impl StreamClient {
         }
     }
 
-    /// Writes all that was said, and reads until a message comes.
+    /// Writes everything said, and reads until a message arrives.
     pub fn wait_for_message(&mut self) -> ServerMessage {
         let began = std::time::Instant::now();
         loop {
@@ -171,23 +172,23 @@ impl StreamClient {
         }
     }
 
-    /// Bytes of the server's stream that have come.
+    /// Bytes of the server's stream that have arrived.
     pub fn received(&self) -> u64 {
         self.heard.len() as u64
     }
 
-    /// Bytes of the server's stream that were taken for whole messages.
+    /// Bytes of the server's stream that were parsed into whole messages.
     pub fn processed(&self) -> u64 {
         self.parsed as u64
     }
 
-    /// Up to where the server may have forgotten its stream.
+    /// Offset up to which the server may have dropped its stream.
     pub fn confirmed(&self) -> u64 {
         self.confirmed
     }
 
-    /// Ends the connection; what was not written or read is lost with it. One that the server does not know to have ended is given
-    /// back.
+    /// Ends the connection; bytes not yet written or read are lost with it. Returns the socket if the server
+    /// does not know that the connection has ended.
     pub fn cut(&mut self, cut: Cut) -> Option<TcpStream> {
         let stream = self.stream.take()?;
         match cut {
@@ -196,7 +197,7 @@ impl StreamClient {
                 .expect("an option can be set"),
             Cut::Close => {}
             Cut::HalfClose => {
-                // The server may have closed already, for another connection's sake.
+                // The server may have closed already, in favour of another connection.
                 let _ = stream.shutdown(Shutdown::Write);
                 return Some(stream);
             }
@@ -205,11 +206,11 @@ impl StreamClient {
         None
     }
 
-    /// Goes on with the session on a new connection, from the server's stream's offset `from`.
+    /// Resumes the session on a new connection, from offset `from` of the server's stream.
     ///
     /// # Errors
     ///
-    /// The code with which the server refuses.
+    /// The code of the server's error.
     pub fn resume(&mut self, local: Option<IpAddr>, from: u64) -> Result<Resumed, ErrorCode> {
         let mut stream = connect(self.server, local);
         stream
@@ -232,7 +233,7 @@ impl StreamClient {
         }
     }
 
-    /// Shows the token on a connection that ends after so many bytes, and before the answer has come.
+    /// Sends a resume on a connection that ends after `bytes` bytes, before the answer arrives.
     pub fn resume_in_vain(&mut self, bytes: usize, from: u64) {
         let greeting = resume_greeting(self.token, from);
         let mut stream = connect(self.server, None);
@@ -242,7 +243,7 @@ impl StreamClient {
         self.confirmed = self.confirmed.max(from);
     }
 
-    /// Goes on with a connection on which the token was shown and answered.
+    /// Continues on a connection whose resume was answered.
     pub fn go_on_with(&mut self, stream: TcpStream, received: u64, resuming_at: u64) {
         self.stream = Some(stream);
         self.written = usize::try_from(received).expect("fits into memory");
@@ -267,7 +268,7 @@ pub fn resume_greeting(token: Token, received: u64) -> Vec<u8> {
     .concat()
 }
 
-/// A connection from this address.
+/// Connects, from this local address if one is given.
 pub fn connect(server: SocketAddr, local: Option<IpAddr>) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
     if let Some(address) = local {
@@ -283,11 +284,11 @@ pub fn connect(server: SocketAddr, local: Option<IpAddr>) -> TcpStream {
     socket.into()
 }
 
-/// The one frame before the stream, and not a byte of the stream.
+/// Reads the one frame that precedes the stream, and no byte of the stream.
 ///
 /// # Errors
 ///
-/// That the connection ended before it came.
+/// The connection ended before the frame was complete.
 pub fn read_greeting(stream: &mut TcpStream) -> Result<ServerMessage, ErrorKind> {
     let mut bytes = vec![0; 4];
     stream.read_exact(&mut bytes).map_err(|error| error.kind())?;

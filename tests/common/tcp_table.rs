@@ -1,17 +1,17 @@
-//! What the kernel tells of TCP connections: `/proc/net/tcp`.
+//! The kernel's TCP connections, from `/proc/net/tcp`.
 
 /// One end of a connection.
 #[derive(Debug)]
 pub struct End {
     pub local_port: u16,
     pub remote_port: u16,
-    /// By the kernel's number, as [`ESTABLISHED`].
+    /// The kernel's number of the state, as [`ESTABLISHED`].
     pub state: u8,
     /// Bytes that the other end has not acknowledged.
     pub unsent: u64,
     /// Bytes that this end's program has not read.
     pub unread: u64,
-    /// 0: no program has it. One that waits to be accepted, say.
+    /// 0 if no process owns it, for example while it waits to be accepted.
     pub inode: u64,
 }
 
@@ -27,7 +27,7 @@ pub fn ends() -> Vec<End> {
         .collect()
 }
 
-/// A server's end of the connection from this port.
+/// The server's end of the connection from this client port.
 pub fn server_end(server_port: u16, client_port: u16) -> Option<End> {
     let is_it = |end: &End| (end.local_port, end.remote_port) == (server_port, client_port);
     ends().into_iter().find(is_it)

@@ -1,4 +1,4 @@
-//! A terminal for programs that want one: a pty, and what a person would see on it.
+//! A pseudo-terminal for programs that need a terminal, with an emulated screen.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,29 +20,30 @@ use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
 use super::WAIT_MAX;
 
-/// A terminal in which a program runs. Dropped, the program is killed if it still runs.
+/// A terminal in which a program runs. When dropped, the program is killed if it still runs.
 pub struct Terminal {
     child: Child,
-    /// Our end; `None` once it was pulled.
+    /// The controlling end; `None` after [`Terminal::pull`].
     keyboard: Option<File>,
-    /// Kept open, so that the terminal can be looked at when the program is gone.
+    /// Kept open to read the terminal's settings after the program has ended.
     own: File,
     settings_before: String,
-    shown: Arc<Mutex<PublishedStreams>>,
+    shown: Arc<Mutex<Output>>,
     is_pulled: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
 }
 
-struct PublishedStreams {
+struct Output {
     screen: vt100::Parser,
     bytes: Vec<u8>,
 }
 
 impl Terminal {
-    /// Runs `command` in a terminal of so many columns and rows. `None`, said loudly: this machine has no terminals to give.
+    /// Runs `command` in a terminal of this size. Returns `None`, with a message on stderr, if the machine
+    /// cannot create a pty.
     pub fn run(command: &mut Command, (columns, rows): (u16, u16)) -> Option<Self> {
         let Some((ours, own)) = pair() else {
-            // Past the harness, which would keep it to itself.
+            // Not through `eprintln!`, whose output the test harness captures.
             let _ = std::io::stderr().write_all(b"SKIPPED: no pty can be made on this machine\n");
             return None;
         };
@@ -58,7 +59,7 @@ impl Terminal {
             .process_group(0)
             .spawn()
             .expect("the binary can be run");
-        let shown = Arc::new(Mutex::new(PublishedStreams {
+        let shown = Arc::new(Mutex::new(Output {
             screen: vt100::Parser::new(at_least_one(rows), at_least_one(columns), 0),
             bytes: Vec::new(),
         }));
@@ -80,19 +81,19 @@ impl Terminal {
         })
     }
 
-    /// `forkade play` with more arguments.
+    /// Runs `forkade play` with additional arguments.
     pub fn play(server: SocketAddr, arguments: &[&str]) -> Option<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
         command.arg("play").arg(server.to_string()).args(arguments);
         Self::run(&mut command, (100, 30))
     }
 
-    /// Process id of the program.
+    /// Pid of the program.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Types. `\r` is the Enter key.
+    /// Types keys. `\r` is the Enter key.
     pub fn types(&mut self, keys: &str) {
         let keyboard = self.keyboard.as_mut().expect("it was not pulled");
         keyboard
@@ -100,7 +101,7 @@ impl Terminal {
             .expect("the terminal takes keys");
     }
 
-    /// What is on the screen.
+    /// The text on the screen.
     pub fn screen(&self) -> String {
         self.shown
             .lock()
@@ -110,24 +111,24 @@ impl Terminal {
             .contents()
     }
 
-    /// Everything that was ever written.
+    /// Everything that the program has written.
     pub fn written(&self) -> String {
         String::from_utf8_lossy(&self.shown.lock().expect("no panic under it").bytes).into_owned()
     }
 
-    /// Waits until a text is on the screen.
+    /// Waits until the screen contains a text.
     #[track_caller]
     pub fn expect(&self, text: &str) {
         self.expect_that(text, |screen| screen.contains(text));
     }
 
-    /// Waits until a text has been written, though it may be gone from the screen by now.
+    /// Waits until a text has been written, even if the screen no longer shows it.
     #[track_caller]
     pub fn expect_written(&self, text: &str) {
         self.expect_that(text, |_| self.written().contains(text));
     }
 
-    /// Waits until the screen is as wanted.
+    /// Waits until the screen satisfies a condition.
     #[track_caller]
     pub fn expect_that(&self, what: &str, holds: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + WAIT_MAX;
@@ -141,7 +142,8 @@ impl Terminal {
         }
     }
 
-    /// Makes the terminal another size. (The kernel would signal it to the foreground of a session that has this terminal.)
+    /// Resizes the terminal. (The kernel would signal this to the foreground process group of a session that
+    /// has this terminal.)
     pub fn resize(&mut self, columns: u16, rows: u16) {
         set_size(self.keyboard.as_ref().expect("it was not pulled"), columns, rows);
         let mut shown = self.shown.lock().expect("no panic under it");
@@ -156,10 +158,10 @@ impl Terminal {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("it is a child that was not waited for");
     }
 
-    /// The terminal goes away, as when its window is closed.
+    /// Hangs up the terminal, as when its window is closed.
     pub fn pull(&mut self) {
         self.is_pulled.store(true, Ordering::Relaxed);
-        // The reader has a copy of our end.
+        // The reader thread has a duplicate of the controlling end.
         if let Some(reader) = self.reader.take() {
             reader.join().expect("it does not panic");
         }
@@ -194,7 +196,7 @@ impl Terminal {
         super::eventually("the shell's screen is shown", is_restored);
     }
 
-    /// Whether keys come one by one, as a program with a screen of its own wants them.
+    /// Whether the terminal delivers single keys instead of lines.
     pub fn is_raw(&self) -> bool {
         settings(&self.own) != self.settings_before
     }
@@ -210,8 +212,8 @@ impl Drop for Terminal {
     }
 }
 
-/// Shows what is written, until the terminal is pulled or nobody has it any more.
-fn show(mut terminal: File, shown: &Mutex<PublishedStreams>, is_pulled: &AtomicBool) {
+/// Feeds the program's output to the screen until the terminal is pulled or no process has it open.
+fn show(mut terminal: File, shown: &Mutex<Output>, is_pulled: &AtomicBool) {
     const GLANCE: Timespec = Timespec {
         tv_sec: 0,
         tv_nsec: 20_000_000,
@@ -241,7 +243,7 @@ fn pair() -> Option<(File, File)> {
     Some((ours.into(), own.into()))
 }
 
-/// A screen of no size is shown as the smallest one.
+/// The emulator needs a size of at least one; a terminal may have none.
 fn at_least_one(number: u16) -> NonZero<u16> {
     NonZero::new(number).unwrap_or(NonZero::<u16>::MIN)
 }

@@ -1,25 +1,25 @@
-//! Somebody at a terminal: types, and reads what comes.
+//! A client in text mode: types lines and reads text.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use super::{Server, WAIT_MAX};
 
-/// Telnet's escape.
+/// Telnet's "interpret as command".
 pub const IAC: u8 = 255;
 
 /// A connection in text mode.
 #[derive(Debug)]
 pub struct TextClient {
     pub stream: TcpStream,
-    /// Everything that came, byte by byte.
+    /// Everything received.
     pub heard: Vec<u8>,
-    /// How much of it was looked at.
+    /// How much of it was read by the test.
     seen: usize,
 }
 
 impl TextClient {
-    /// Connects, and says nothing yet.
+    /// Connects without sending anything.
     pub fn connect(server: &Server) -> Self {
         let stream = server.connect();
         stream.set_nodelay(true).expect("an option can be set");
@@ -30,7 +30,7 @@ impl TextClient {
         }
     }
 
-    /// Connects, presses Enter, and takes a name.
+    /// Connects, presses Enter, and sets a name.
     pub fn named(server: &Server, name: &str) -> Self {
         let mut person = Self::connect(server);
         person.types("");
@@ -51,7 +51,7 @@ impl TextClient {
         self.stream.write_all(bytes).expect("the server takes it");
     }
 
-    /// Reads up to these words, and gives what came before them.
+    /// Reads up to these words. Returns the text before them.
     #[track_caller]
     pub fn reads(&mut self, words: &str) -> String {
         loop {
@@ -72,7 +72,7 @@ impl TextClient {
         }
     }
 
-    /// Reads up to the end of the connection, and gives what came that was not looked at before.
+    /// Reads up to the end of the connection. Returns the text not yet read.
     pub fn reads_to_the_end(&mut self) -> String {
         while self.hears() {}
         let rest = String::from_utf8_lossy(&self.heard[self.seen..]).into_owned();
@@ -87,12 +87,12 @@ impl TextClient {
         self.reads("\r\n> ")
     }
 
-    /// Ends this side's direction.
+    /// Closes the sending direction.
     pub fn hangs_up(&self) {
         self.stream.shutdown(Shutdown::Write).expect("connected");
     }
 
-    /// Takes in what comes next. Says whether anything did before the end of the connection.
+    /// Receives more bytes. Returns false at the end of the connection.
     #[track_caller]
     fn hears(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];

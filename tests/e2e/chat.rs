@@ -1,5 +1,5 @@
-//! Promise: what is said to the lobby is heard by all in one order, a whisper by its addressee alone, and who listens slowly or dies
-//! on the way costs the others nothing; nobody can say more than is allowed.
+//! Promise: lobby chat reaches all players in one order, and a whisper only its addressee. A player that
+//! reads slowly or loses its handler costs the others nothing. No player can exceed the chat rate.
 
 use forkade::testing::lobby::delivery;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use forkade_protocol::frame::append_frame;
 use forkade_protocol::{ChatScope, ClientMessage, RejectCode, RoomEvent, ServerMessage};
 use nix::sys::signal::Signal;
 
-/// Anybody may say any number of lines.
+/// No chat rate limit.
 const NO_RATE: [&str; 2] = ["--chat-per-minute", "0"];
 
 fn to(name: &str) -> ChatScope {
@@ -33,7 +33,7 @@ fn rejection<T: std::fmt::Debug>(result: Result<T, ClientError>) -> RejectCode {
         .unwrap_or_else(|| panic!("no rejection: {error:?}"))
 }
 
-/// Says something and does not wait for what comes of it.
+/// Sends chat without waiting for its result.
 fn say(client: &mut Client, scope: ChatScope, text: &str) {
     let message = ClientMessage::Chat {
         request: 0,
@@ -43,7 +43,7 @@ fn say(client: &mut Client, scope: ChatScope, text: &str) {
     client.send(&message).expect("the session lives");
 }
 
-/// The next line of the lobby's chat, or the next whisper: from whom, and what.
+/// The next line of lobby chat or the next whisper: sender and text.
 fn next_line(client: &mut Client, lobby: bool) -> (String, String) {
     let is_it = |message: &ServerMessage| match message {
         ServerMessage::Chat { scope, .. } => (*scope == ChatScope::Lobby) == lobby,
@@ -56,7 +56,7 @@ fn next_line(client: &mut Client, lobby: bool) -> (String, String) {
     }
 }
 
-/// Nothing that anybody has said waits for the client.
+/// No chat is queued for the client.
 fn expect_silence(client: &mut Client) {
     client.ping().expect("the session lives");
     let is_chat = |message: &ServerMessage| {
@@ -76,7 +76,7 @@ fn lobby_chat_reaches_all_players_in_one_order() {
     let mut players: Vec<Client> = (0..8)
         .map(|number| server.client(&format!("Player {number}")))
         .collect();
-    // In a match, watching it, in a room alone, and in none.
+    // In a match, spectating it, alone in a room, and in no room.
     let room = players[0]
         .create_room(NewRoom::new("tictactoe", "match"))
         .expect("a room is free")
@@ -111,7 +111,7 @@ fn lobby_chat_reaches_all_players_in_one_order() {
     assert!(heard.iter().all(|others| *others == order), "{heard:?}");
     assert_eq!(server.status("lobby_lines_total"), 4 * LINES as u64);
 
-    // Who comes in hears what is said from then on.
+    // A new player gets only later chat.
     drop(first);
     let mut late = server.client("Later");
     expect_silence(&mut late);
@@ -137,7 +137,7 @@ fn lobby_chat_reaches_all_players_in_one_order() {
 fn a_slow_reader_is_told_how_many_chat_lines_it_missed_and_delays_nobody() {
     const LINES: u64 = 2500;
     let server = Server::start(&NO_RATE);
-    // So little room that nearly all would have to be kept by the server.
+    // The kernel's buffers are so small that the server would have to keep nearly everything.
     let mut sleeper = RawClient::with_receive_buffer(&server, 4096);
     sleeper.send(&greeting("Sleeper"));
     assert!(matches!(
@@ -177,7 +177,7 @@ fn a_slow_reader_is_told_how_many_chat_lines_it_missed_and_delays_nobody() {
     server.expect_no_errors();
 }
 
-/// Words take more space than frames do, the more so where something in them has to be shown that cannot be seen.
+/// Rendered text takes more space than frames, the more so where invisible characters are escaped.
 #[test]
 fn a_slow_text_client_misses_chat_lines_and_no_process_dies() {
     const LINES: u64 = 1500;
@@ -246,7 +246,7 @@ fn a_slow_reader_gets_both_room_events_and_lobby_chat() {
         options: Vec::new(),
     });
     bob.hear();
-    // Far more of both than the output has space for.
+    // Far more of both than fits into the output ring.
     for _ in 0..25 {
         ann.asks(&ClientMessage::Act {
             request: 2,
@@ -296,7 +296,7 @@ fn a_whisper_reaches_only_its_addressee_in_any_room() {
     ann.chat(to(" bOB "), "psst").expect("he is here");
     match bob.receive_where(WAIT_MAX, |message| matches!(message, ServerMessage::Chat { .. })) {
         Ok(Some(ServerMessage::Chat { scope, from, text })) => {
-            // The name as it is, not as it was called.
+            // The player's exact name, not the spelling of the addressee.
             assert_eq!(
                 (scope, from, text),
                 (to("Bob"), "Ann".to_owned(), "psst".to_owned())
@@ -317,7 +317,7 @@ fn a_whisper_reaches_only_its_addressee_in_any_room() {
     assert_eq!(rejection(ann.chat(to(""), "psst")), RejectCode::UnknownPlayer);
     bob.goodbye().expect("said in order");
     assert_eq!(rejection(ann.chat(to("Bob"), "psst")), RejectCode::UnknownPlayer);
-    // Another Bob is not given what was meant for the first.
+    // Another Bob does not get the mail of the first.
     let mut other = server.client("Bob");
     expect_silence(&mut other);
     assert_eq!(server.status("whispers_total"), 2);
@@ -332,7 +332,7 @@ fn mail_of_an_expired_player_is_not_given_to_the_next_player() {
         eventually("the server knows that Bob is away", || {
             server.status("handlers") == 1
         });
-        // On a busy machine the grace may be over already.
+        // On a busy machine the grace may have expired already.
         let waits = ann.chat(to("Bob"), "come back").is_ok();
         eventually("he has stayed away", || server.status("players") == 1);
         waits
@@ -369,7 +369,7 @@ fn whispers_to_an_absent_player_wait_until_the_mailbox_is_full() {
         };
         assert_eq!(full, RejectCode::MailboxFull);
         assert_eq!(sent, MAILBOX_BYTES / whole.len());
-        // What is short may still fit, in its order.
+        // A short message may still fit, in order.
         ann.chat(to("bob"), format!("{round}"))
             .expect("there is some space");
         for _ in 0..sent {
@@ -389,7 +389,7 @@ fn the_chat_rate_covers_all_scopes_and_survives_the_handler() {
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     ann.create_room(NewRoom::new("relay", "here"))
         .expect("a room is free");
-    // What was refused for another reason has cost nothing.
+    // A request refused for another reason does not count.
     for _ in 0..5 {
         assert_eq!(rejection(ann.chat(to("Nobody"), "hi")), RejectCode::UnknownPlayer);
     }
@@ -405,7 +405,7 @@ fn the_chat_rate_covers_all_scopes_and_survives_the_handler() {
             other => panic!("{scope:?}: {other:?}"),
         }
     }
-    // Nobody else is concerned, and a new handler knows as much as the old one.
+    // Other players are not affected, and a new handler continues the count.
     bob.chat(ChatScope::Lobby, "five").expect("within the burst");
     let handler = server.handler_of("Ann").expect("she is connected");
     server.kill(handler);
@@ -554,7 +554,7 @@ fn a_whisper_is_delivered_although_the_keeper_dies() {
     }
 }
 
-/// A room's chat is an event like others, and costs as much as any line.
+/// Room chat is an event and counts like any other line of chat.
 #[test]
 fn room_chat_does_not_appear_in_the_lobby() {
     let server = Server::start(&[]);

@@ -1,5 +1,5 @@
-//! Promise: however many come and go, and in whatever way, the server holds no more afterwards than before: processes, open files,
-//! memory.
+//! Promise: however many clients connect and disconnect, in whatever way, the server afterwards uses no more
+//! processes, open files and memory than before.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -9,18 +9,18 @@ use crate::common::footprint::{Footprint, memory_kib};
 use crate::common::raw_client::{RawClient, frame, greeting};
 use forkade_protocol::ClientMessage;
 
-/// Who come and go at the same time.
+/// Threads that connect and disconnect at the same time.
 const VISITORS: usize = 4;
 
-/// What the memory of the whole server may differ by between two moments: it depends on how many there were at once.
+/// Tolerance in KiB for the memory of the whole server: it depends on the number of simultaneous clients.
 const MEMORY_NOISE_KIB: u64 = 4096;
 
-/// How many come and go: enough that a page lost with each would be seen, or as many as `FORKADE_TEST_VISITS` says.
+/// Number of visits: enough that a page lost with each would be noticed, or `FORKADE_TEST_VISITS`.
 fn visits() -> usize {
     std::env::var("FORKADE_TEST_VISITS").map_or(10_000, |visits| visits.parse().expect("a number"))
 }
 
-/// Comes, and goes in one of the ways there are.
+/// Connects, and disconnects in one of the possible ways.
 fn visit(server: &Server, number: usize) {
     let name = format!("visitor {number}");
     let create = ClientMessage::CreateRoom {
@@ -79,7 +79,7 @@ fn visit_often(server: &Server, visits: usize) {
 fn thousands_of_visits_leave_no_process_file_or_memory_behind() {
     let server = Server::start(&["--seat-grace-ms", "100", "--log", "warn"]);
     let before = Footprint::settled(&server);
-    // What is used for the first time grows once, and not again.
+    // Memory that is used for the first time grows once.
     visit_often(&server, 2000);
     before.expect_again(&server);
     let memory_before_kib = memory_kib(&server);

@@ -1,5 +1,5 @@
-//! Promise: a mistake in the configuration, or a machine that cannot hold it, is told at once with what to do, all mistakes together,
-//! and nothing is started halfway.
+//! Promise: a mistake in the configuration, or a machine that cannot hold it, is reported at once with a
+//! remedy. All mistakes are reported together, and the server does not start partially.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use crate::common::{Server, WAIT_MAX, command, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The program, without what this process's environment would tell it.
+/// The program, without this process's environment variables.
 fn forkade(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
     for (name, _) in std::env::vars_os() {
@@ -24,7 +24,7 @@ fn forkade(arguments: &[&str]) -> Command {
     command
 }
 
-/// How a program ended, and what it said.
+/// Exit status and output of a program.
 #[derive(Debug)]
 struct Ended {
     status: Option<i32>,
@@ -32,7 +32,7 @@ struct Ended {
     err: String,
 }
 
-/// Runs a program that is to end by itself.
+/// Runs a program that must end by itself.
 #[track_caller]
 fn run(command: &mut Command) -> Ended {
     let mut child = command
@@ -58,7 +58,7 @@ fn run(command: &mut Command) -> Ended {
     }
 }
 
-/// Both serving and checking refuse, with a status that says so, and with all these words.
+/// Both `serve` and `check` refuse with status 2, and print all these words.
 #[track_caller]
 fn expect_refused(arguments: &[&str], environment: &[(&str, &str)], words: &[&str]) {
     for verb in ["serve", "check"] {
@@ -74,7 +74,7 @@ fn expect_refused(arguments: &[&str], environment: &[(&str, &str)], words: &[&st
     }
 }
 
-/// A configuration file that exists for as long as this does.
+/// A configuration file that is removed when this is dropped.
 struct File(PathBuf);
 
 impl File {
@@ -228,7 +228,7 @@ fn a_port_in_use_is_named_with_a_remedy() {
         assert!(ended.err.contains(&format!("{taken} is in use")), "{ended:?}");
         assert!(ended.err.contains("choose another port"), "{ended:?}");
     }
-    // TEST-NET-1 (RFC 5737) belongs to no machine.
+    // TEST-NET-1 (RFC 5737) is assigned to no machine.
     let ended = run(&mut forkade(&[
         "serve",
         "--listen",
@@ -242,7 +242,7 @@ fn a_port_in_use_is_named_with_a_remedy() {
     );
 }
 
-/// The program under the limits that these commands of the shell set.
+/// The program under the limits set by these shell commands.
 fn limited(limits: &str, arguments: &[&str]) -> Command {
     let mut shell = Command::new("sh");
     let program = env!("CARGO_BIN_EXE_forkade");
@@ -291,7 +291,7 @@ fn the_suggested_open_file_limit_is_enough() {
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"];
     let capacity = ["--players-max", "200", "--rooms-max", "100", "--keepers", "5"];
     let server = Server::run(limited("ulimit -n 200", &arguments).args(capacity));
-    // As many as there may be, and all are served.
+    // The maximal number of clients, all of which are served.
     let clients: Vec<_> = (0..200)
         .map(|number| server.client(&format!("Client {number}")))
         .collect();

@@ -1,4 +1,5 @@
-//! Promise: an operator, by `telnet` or by script, sees into the server and acts on it, and can harm nobody by how it is asked.
+//! Promise: an operator, by `telnet` or by script, can inspect and control the server, and cannot harm other
+//! clients by the form of a request.
 
 use std::net::Shutdown;
 
@@ -20,7 +21,8 @@ const QUERIES: [&str; 8] = [
     "log",
 ];
 
-/// Asks for an answer that proves that all bytes before it were looked at: IAC DO TIMING-MARK, and IAC WONT TIMING-MARK.
+/// Requests an answer that proves that all earlier bytes were processed: IAC DO TIMING-MARK, answered by IAC
+/// WONT TIMING-MARK.
 const TIMING_MARK: ([u8; 3], [u8; 3]) = ([255, 253, 6], [255, 252, 6]);
 
 #[test]
@@ -95,7 +97,7 @@ fn status_has_the_figures_that_scripts_rely_on() {
         assert!(status[key].is_number(), "{key} in {status}");
     }
     assert_eq!(status["players"], 1);
-    // Her keeper may be another than the one that serves the operator.
+    // Her keeper may be a different one from the keeper that serves the operator.
     eventually("her handler is counted", || {
         operator.ask_json("status")["handlers"] == 1
     });
@@ -137,7 +139,7 @@ fn the_console_lists_players_rooms_and_processes() {
         .expect("a room is free")
         .room;
     bob.join_room(room, None).expect("a seat is free");
-    // So that each has had a lock of the own record.
+    // So that each handler has taken the lock of its own record.
     for client in [&mut ann, &mut bob] {
         client.ping().expect("the session lives");
     }
@@ -218,7 +220,7 @@ fn text_chosen_by_players_is_escaped_for_the_terminal() {
         )["presence"],
         "connected"
     );
-    // Lines cannot be forged where they are shown as they come: each begins with a figure of the console's own.
+    // Lines that are shown live cannot be forged: each begins with a number written by the console.
     for command in [format!("watch {room} --hidden"), format!("trace {player}")] {
         operator.say(format!("{command}\n").as_bytes());
         operator.line().expect("it begins");
@@ -254,7 +256,7 @@ fn a_command_is_the_same_in_any_case_spacing_and_fragmentation() {
     }
     operator.say("hellpé\u{8}\u{8}\u{7f}p kick\r\n".as_bytes());
     assert_eq!(operator.reply(), expected);
-    // A telnet client's options before it, in the middle of it and between CR and LF, each byte in a packet of its own.
+    // Telnet options before, inside and between CR and LF of the command, each byte in a packet of its own.
     let parts: [&[u8]; 6] = [
         &[255, 251, 24, 255, 250, 24, 0, 80, b'\n', 255, 255, 0, 255, 240],
         b"help",
@@ -266,7 +268,8 @@ fn a_command_is_the_same_in_any_case_spacing_and_fragmentation() {
     for byte in parts.concat() {
         operator.say(&[byte]);
     }
-    // It negotiates, so it is a telnet, and is offered line editing (which it does not answer).
+    // A client that negotiates is a telnet client and is offered line editing (which this one does not
+    // answer).
     let refusals = [255, 251, 1, 255, 251, 3, 255, 253, 31, 255, 254, 24, 255, 252, 5];
     while operator.received.len() < refusals.len() {
         assert!(operator.receive());
@@ -295,7 +298,7 @@ fn endless_lines_and_binary_are_refused_and_the_next_command_is_answered() {
     operator.say(&[garbage, b"\nstat\x1b[Aus\n".to_vec()].concat());
     assert!(operator.reply()[0].starts_with("ERR not a command"));
     assert!(operator.reply()[0].starts_with("ERR not a command"));
-    // A sub-negotiation that does not end takes nothing but time.
+    // An endless sub-negotiation takes nothing but time.
     operator.say(&[255, 250, 1]);
     operator.say(&vec![b'\n'; 5_000_000]);
     operator.say(&[255, 240]);
@@ -357,7 +360,7 @@ fn a_kicked_player_is_told_and_disconnected() {
         .receive_where(WAIT_MAX, |_| false)
         .expect_err("the connection is over");
     assert_eq!(told.error_code(), Some(ErrorCode::Kicked));
-    // One who is away is gone at once, too: without a connection that could be told.
+    // An absent player is removed at once, too: it has no connection to be notified on.
     drop(bob);
     eventually("the lost connection shows", || {
         operator
@@ -399,13 +402,13 @@ fn a_killed_console_session_continues_and_reports_what_was_lost() {
             server.status("takeovers_total") > takeovers
         });
     };
-    // Between two commands nothing is lost.
+    // A console process killed between two commands loses nothing.
     eventually("the console rests", || {
         console_process(&server, &operator, "processes --memory")["state"] == "S"
     });
     kill(&operator);
     operator.ask_json("status");
-    // Half a command is.
+    // Half a command is lost.
     operator.say(b"stat");
     operator.say(&TIMING_MARK.0);
     while operator.received.len() < TIMING_MARK.1.len() {

@@ -1,4 +1,5 @@
-//! Promise: an operator can look at one player, one room, every lock, every setting and every process of a server that is running.
+//! Promise: an operator can inspect one player, one room, every lock, every setting and every process of a
+//! running server.
 
 use crate::common::operator::{Operator, one};
 use crate::common::{Server, WAIT_MAX, command, eventually};
@@ -59,7 +60,7 @@ fn a_player_is_shown_with_room_process_and_byte_counts() {
             .as_f64()
             .is_some_and(|seconds| seconds < 60.0)
     );
-    // What arrives is handled, and shown as such.
+    // Input is handled, and counted as handled.
     let before = number("input_handled");
     bob.ping().expect("it answers");
     eventually("the ping counts as handled", || {
@@ -188,7 +189,7 @@ fn the_log_level_changes_for_all_processes_at_once() {
     );
     assert_eq!(operator.ask("log debug"), ["OK"]);
     assert_eq!(operator.ask_json("log")["level"], "debug");
-    // A process that is forked now, and one that was there before.
+    // A process forked now, and one that existed before.
     let _late = server.client("Late");
     early
         .create_room(NewRoom::new("relay", "room"))
@@ -213,7 +214,7 @@ fn the_log_level_changes_for_all_processes_at_once() {
 
 #[test]
 fn ping_names_the_process_that_does_not_answer() {
-    // Else who does not come round would be replaced by one who does.
+    // Otherwise the watchdog would replace the process that does not answer.
     let server = Server::start(&["--keepers", "3", "--watchdog-cpu-ms", "0"]);
     let mut operator = Operator::new(&server);
     let pong = operator.ask_json("ping");
@@ -223,7 +224,7 @@ fn ping_names_the_process_that_does_not_answer() {
     }
     assert_eq!(pong.as_array().map(Vec::len), Some(6));
     assert!(operator.ask("ping")[0].starts_with("pong"));
-    // Answered in order, with what was asked behind it.
+    // Answered in order, together with the commands after it.
     operator.say(b"ping --json\nhelp quit\n");
     assert_eq!((operator.reply().len(), operator.reply().len()), (2, 2));
     for role in ["listener", "ticker"] {

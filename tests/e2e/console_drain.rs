@@ -1,4 +1,5 @@
-//! Promise: a server that drains takes no new players, harms nobody who is there, and stops in order when its matches have ended.
+//! Promise: a draining server accepts no new players, does not disturb those it has, and stops cleanly when
+//! its matches have ended.
 
 use crate::common::operator::{Operator, one};
 use crate::common::rooms::rejection;
@@ -42,7 +43,7 @@ fn a_draining_server_waits_for_matches_and_resuming_players() {
         (&true.into(), &Value::Null)
     );
     assert_eq!(newcomer(&server), Some(ErrorCode::ShuttingDown));
-    // Who is there is not harmed: not by a lost connection, nor by a killed handler, nor by a killed ticker.
+    // Existing players are not affected by a lost connection, a killed handler or a killed ticker.
     bob.disconnect_abruptly();
     bob.ping().expect("it comes back by itself");
     server.kill(server.handler_of("Ann").expect("she has one"));
@@ -101,7 +102,7 @@ fn no_match_starts_during_a_drain() {
     for (cell, player) in [(0, 0), (3, 1), (1, 0), (4, 1)] {
         mark(if player == 0 { &mut ann } else { &mut bob }, cell);
     }
-    // Bob asks for another match as soon as this one is over: the server does not wait for that.
+    // Bob requests a rematch as soon as this match is over: the server does not wait for that.
     mark(&mut ann, 2);
     if let Err(error) = bob.rematch() {
         let is_refused = error.reject_code() == Some(RejectCode::Draining);

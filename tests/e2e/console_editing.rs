@@ -1,4 +1,5 @@
-//! Promise: an operator at a telnet edits lines and has a history, whoever is killed meanwhile; a script gets no byte of it.
+//! Promise: an operator with a telnet client can edit lines and has a history, whatever process is killed
+//! meanwhile. A script receives no byte of it.
 
 use crate::common::operator::{Operator, console_process};
 use crate::common::{Server, eventually};
@@ -8,7 +9,7 @@ const OFFER: [u8; 9] = [255, 251, 1, 255, 251, 3, 255, 253, 31];
 const AGREE: [u8; 9] = [255, 253, 1, 255, 253, 3, 255, 251, 31];
 const PROMPT: &str = "forkade> ";
 
-/// What the operator is sent up to `end`.
+/// The operator's output up to `end`.
 fn shown(operator: &mut Operator, end: &str) -> String {
     loop {
         let so_far = String::from_utf8_lossy(&operator.received).into_owned();
@@ -20,7 +21,7 @@ fn shown(operator: &mut Operator, end: &str) -> String {
     }
 }
 
-/// An operator at a telnet whose window has so many columns.
+/// An operator with a telnet client whose window has this many columns.
 fn at_telnet(server: &Server, columns: u16) -> Operator {
     let mut operator = Operator::new(server);
     operator.say(b"\r\n");
@@ -58,7 +59,7 @@ fn keys_edit_the_line_and_recall_history() {
         operator.say(b"\x1b[A\r\0");
         let again = shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
         assert!(again.contains("quit: ends this connection"), "{again:?}");
-        // Ctrl-C gives the line up, Ctrl-D ends.
+        // Ctrl-C discards the line, Ctrl-D ends the session.
         operator.say(b"stop\x03");
         shown(&mut operator, &format!("^C\r\n\r{PROMPT}\u{1b}[K"));
         operator.say(b"\x04");
@@ -78,7 +79,7 @@ fn a_console_killed_during_a_line_says_so_and_still_edits() {
     operator.say(b"help quix\x7ft\r\0");
     let seen = shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
     assert!(seen.contains("quit: ends this connection"), "{seen:?}");
-    // Killed over nothing, it says nothing.
+    // Killed without pending input, it reports nothing.
     eventually("the console rests", || {
         console_process(&server, &operator, "processes --memory")["state"] == "S"
     });
@@ -125,7 +126,7 @@ fn a_client_that_does_not_answer_the_offer_stays_in_line_mode() {
     assert_eq!(operator.received.drain(..OFFER.len()).collect::<Vec<_>>(), OFFER);
     assert_eq!(operator.reply(), ["OK"]);
     assert_eq!(operator.ask("help quit").len(), 2);
-    // One that refuses, too.
+    // So does a client that refuses.
     operator.say(&[255, 254, 1, 255, 254, 3, 255, 252, 31]);
     assert_eq!(operator.ask("help quit").len(), 2);
 }

@@ -1,4 +1,5 @@
-//! Promise: an operator sees a room's events and a player's frames as they happen, whatever is killed meanwhile, and slows nobody.
+//! Promise: an operator sees a room's events and a player's frames as they happen, whatever is killed
+//! meanwhile, and delays nobody.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ fn table(server: &Server) -> (Client, Client, RoomId) {
     (ann, bob, room)
 }
 
-/// Begins to follow, and gives the first line.
+/// Starts a live view, and returns its first line.
 fn follow(operator: &mut Operator, command: &str) -> String {
     operator.say(format!("{command}\n").as_bytes());
     let line = operator.line().expect("it begins");
@@ -87,12 +88,12 @@ fn watch_shows_a_rooms_events_in_order_until_enter() {
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{lines:?}");
     assert!(lines.iter().any(|line| line.contains("Game Ann")), "{lines:?}");
     assert!(!lines.concat().contains('\u{1b}'), "{lines:?}");
-    // The line that ends it is not obeyed; the next one is.
+    // The line that ends the view is not executed; the next one is.
     operator.say(b"stop\nhelp quit\n");
     assert_eq!(operator.reply(), ["OK"]);
     assert_eq!(operator.reply().len(), 2);
     assert_eq!(operator.ask_json("status")["stopping"], false);
-    // So does Enter alone.
+    // An empty line ends it, too.
     follow(&mut operator, &format!("watch {room}"));
     operator.say(b"\r\n");
     assert_eq!(operator.reply(), ["OK"]);
@@ -117,12 +118,12 @@ fn events_for_one_seat_are_shown_only_on_request() {
     follow(&mut nosy, &format!("watch {room} --hidden"));
     ann.ready(true).expect("sent");
     bob.ready(true).expect("sent");
-    // Whoever's turn it is draws cards, which only the one who draws may see.
+    // The player to move draws cards, which only that player may see.
     until(&mut discreet, "Started");
     until(&mut nosy, "Started");
     let draw = codec::encode(&Action::Draw).expect("an action");
     for client in [&mut ann, &mut bob] {
-        // Only one of them is to move.
+        // Only one of them has the turn.
         let _ = client.act(draw.clone());
     }
     say(&mut ann, "over");
@@ -327,7 +328,7 @@ fn trace_shows_or_counts_every_frame_of_a_busy_player() {
     let mut ann = server.client("Ann");
     let mut operator = Operator::new(&server);
     follow(&mut operator, "trace Ann");
-    // All of one length, so that missed bytes can be counted as frames.
+    // Frames of equal length, so that missed bytes can be counted as frames.
     let first_nonce = 1 << 40;
     let frame_bytes = 4 + codec::encode(&ClientMessage::Ping { nonce: first_nonce })
         .expect("it can be encoded")
@@ -353,7 +354,7 @@ fn trace_shows_or_counts_every_frame_of_a_busy_player() {
         );
         if let Some(missed) = text.strip_prefix("(missed ") {
             let bytes: u64 = missed.trim_end_matches(" bytes)").parse().expect("a number");
-            // Confirmations may be among them, and they are shorter.
+            // Confirmations may be among them, which are shorter.
             expected = (expected + bytes / frame_bytes).min(end);
         } else if let Some(nonce) = text.strip_prefix("Ping nonce=") {
             let nonce: u64 = nonce.parse().expect("a number");

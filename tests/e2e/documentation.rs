@@ -1,4 +1,4 @@
-//! Promise: what the documentation says of options, limits and files is so.
+//! Promise: the documentation of options, limits and files is correct.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// All documents that a reader meets.
+/// All documents of the repository.
 fn documents() -> Vec<PathBuf> {
     let in_folder = |folder: &'static str| {
         let entries = fs::read_dir(repository().join(folder)).expect(folder);
@@ -150,7 +150,7 @@ fn every_limit_is_documented_with_its_value() {
     );
 }
 
-/// 8192 as 8,192.
+/// Groups digits: 8192 becomes 8,192.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
@@ -191,7 +191,7 @@ fn every_link_between_documents_has_a_target() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
-/// What a heading is linked by: in small letters, hyphens for spaces, and without punctuation.
+/// The anchor of a heading: lower case, hyphens for spaces, no punctuation.
 fn anchor_of(line: &str) -> Option<String> {
     let heading = line
         .strip_prefix('#')?

@@ -1,5 +1,6 @@
-//! Promise: each direction between a player and the server is one byte stream that outlives connections. Whoever lost a connection
-//! comes back with token and number of bytes, and both sides go on from the exact byte.
+//! Promise: each direction between a player and the server is one byte stream that outlives connections. A
+//! client that lost its connection returns with its token and the number of bytes received, and both sides
+//! continue at the exact byte.
 
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, co
 
 const ELSEWHERE: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
 
-/// A player alone in a room, whose connections end anywhere, and who comes back each time.
+/// A player alone in a room that resumes after each of its connections is cut anywhere.
 struct Wanderer {
     streams: StreamClient,
     script: Script,
@@ -26,7 +27,7 @@ struct Wanderer {
     heard: u64,
     last_event: Option<u64>,
     is_shown_connected: bool,
-    /// Former connections that the server may not know to have ended.
+    /// Former connections that the server may still believe to be alive.
     abandoned: Vec<TcpStream>,
 }
 
@@ -54,7 +55,7 @@ impl Wanderer {
         }
     }
 
-    /// Talks over so many connections.
+    /// Sends and receives over this many connections.
     fn wander(&mut self, connections: usize) {
         for _ in 0..connections {
             for _ in 0..self.random.below(40) {
@@ -93,9 +94,9 @@ impl Wanderer {
         }
         let (kept_from, received) = (self.streams.confirmed(), self.streams.received());
         let from = match self.random.below(4) {
-            // The end of a frame, as the library does it.
+            // The end of a frame, as the client library does.
             0 => self.streams.processed().max(kept_from),
-            // Something that has come already, once more.
+            // A position that was received already, so that bytes are repeated.
             1 => kept_from + self.random.next() % (received - kept_from + 1),
             _ => received,
         };
@@ -108,7 +109,7 @@ impl Wanderer {
         assert_eq!(resumed.resuming_at, from, "bytes were lost");
     }
 
-    /// Everything comes once and in order.
+    /// Everything arrives once and in order.
     fn take(&mut self, message: &ServerMessage) {
         match (message, self.last_event) {
             (ServerMessage::Joined { request: 1, snapshot }, None) => self.last_event = Some(snapshot.event),
@@ -210,7 +211,7 @@ fn the_client_library_resumes_by_itself_over_an_unreliable_network() {
     server.expect_no_errors();
 }
 
-/// Each seat's words come once and in order.
+/// Each seat's payloads arrive once and in order.
 fn count_word(message: &ServerMessage, heard: &mut [u64; 2]) {
     if let ServerMessage::Event {
         event: RoomEvent::Game { data },

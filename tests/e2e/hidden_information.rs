@@ -1,11 +1,12 @@
-//! Promise: what a game hides from a player stays in the server: no event, view, takeover or late arrival lets it out.
+//! Promise: what a game hides from a player stays in the server. No event, view, takeover or late join
+//! reveals it.
 
 use crate::common::{Server, WAIT_MAX};
 use forkade::games::eights::{Action, Event, Suit, Table};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{RoomEvent, RoomSettings, ServerMessage, codec};
 
-/// A client, and the table as it must look to it by what it was told.
+/// A client, and the state of the table that follows from the events it received.
 struct Player {
     client: Client,
     table: Table,
@@ -22,7 +23,7 @@ impl Player {
         Player { client, table }
     }
 
-    /// The next event of the game, which the table shows from now on.
+    /// Applies the next event of the game to the table.
     fn hear(&mut self) -> Event {
         let of_game = |message: &ServerMessage| match message {
             ServerMessage::Event {
@@ -69,7 +70,7 @@ impl Player {
         event
     }
 
-    /// The first card that fits, or else a card from the stock.
+    /// Plays the first matching card, or draws one.
     fn choose(&self) -> Action {
         let table = &self.table;
         let mut fitting = table
@@ -117,7 +118,7 @@ fn cards_are_sent_only_to_the_player_that_holds_them() {
         .collect();
     for turn in 0.. {
         let public = players[3].table.clone();
-        // Without cards to draw the match might be blocked, which is not what this is about.
+        // Without cards to draw, the match might block, which this test is not about.
         if public.over || (public.stock, public.beneath) == (0, 0) {
             break;
         }
@@ -127,7 +128,7 @@ fn cards_are_sent_only_to_the_player_that_holds_them() {
         late.leave().expect("it was there");
         let mover = usize::from(public.next);
         if let (1, Some(name)) = (turn % 3, names.get(turn / 3)) {
-            // Its successor reads the room's log again, where the cards are.
+            // Its replacement reads the room's log again, which contains the cards.
             server.kill(server.handler_of(name).expect("it is served"));
         }
         let action = players[mover].choose();

@@ -1,5 +1,5 @@
-//! Promise: however the bytes of a client are cut up on their way, and however often its handler dies between them, the server makes the
-//! same of them.
+//! Promise: the server treats a client's input alike however it is fragmented and however often the handler
+//! dies between the fragments.
 
 use crate::harness::{Actor, World};
 use forkade::testing::frontends::dispatch::{Handshake, Next};
@@ -11,7 +11,8 @@ use forkade_protocol::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// What became of a client's bytes. How answers and the room's events interleave depends on when the handler looks; nothing else does.
+/// The result of a client's input. The interleaving of answers and room events depends on when the handler
+/// runs; nothing else does.
 #[derive(Debug, PartialEq, Default)]
 struct Outcome {
     answers: Vec<ServerMessage>,
@@ -24,7 +25,7 @@ impl Outcome {
         for message in messages {
             match message {
                 ServerMessage::Event { .. } | ServerMessage::Started { .. } => self.events.push(message),
-                // The token is a secret drawn anew for each session.
+                // The token is random in each session.
                 ServerMessage::Welcome {
                     version,
                     player,
@@ -46,7 +47,7 @@ impl Outcome {
     }
 }
 
-/// A client sends the pieces one after another, and before those that `dies` says its handler dies.
+/// A client sends the pieces in order. Its handler dies before the pieces that `dies` selects.
 fn run(pieces: &[&[u8]], dies: &[bool]) -> Outcome {
     let world = World::new(Capacity {
         players: 4,
@@ -72,7 +73,7 @@ fn run(pieces: &[&[u8]], dies: &[bool]) -> Outcome {
                 other => panic!("not asked for: {other:?}"),
             }
         }
-        // A handshake takes no more than its own limit from the socket.
+        // The handshake reads at most its own limit from the socket.
         actor.send(&[]);
         outcome.farewell = handle_all(&mut actor);
         outcome.take(actor.hear());
@@ -127,7 +128,7 @@ fn request() -> impl Strategy<Value = ClientMessage> {
     ]
 }
 
-/// What a client sends: a greeting and requests, and at times bytes that are no message.
+/// A client's input: a handshake and requests, sometimes followed by invalid bytes.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let framed = |message: &ClientMessage| {
         let mut bytes = Vec::new();
@@ -148,7 +149,7 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Where the stream is cut.
+/// The fragments of the stream.
 fn cut<'a>(stream: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
     at.extend([0, stream.len()]);

@@ -1,5 +1,5 @@
-//! Promise: an invite code opens the room it belongs to and no other, and a seat that is kept for somebody is nobody else's, for a
-//! while.
+//! Promise: an invite code admits to its own room only, and a reserved seat is given to no other player until
+//! the reservation expires.
 
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,7 @@ fn an_unknown_invite_code_is_rejected() {
     let mut bob = server.client("Bob");
     let mut typo = code.clone().into_bytes();
     typo[13] = if typo[13] == b'Z' { b'Y' } else { b'Z' };
-    // The same secret for another room, or one that there cannot be.
+    // The same secret with the number of another room, or of an impossible one.
     let elsewhere = format!("0001{}", &code[4..]);
     let nowhere = format!("ZZZZ{}", &code[4..]);
     for wrong in [
@@ -95,7 +95,7 @@ fn an_unknown_invite_code_is_rejected() {
             "{wrong}"
         );
     }
-    // A code that was renewed is worth nothing, and neither is that of a room which has closed.
+    // A renewed code is invalid, and so is the code of a closed room.
     let renewed = ann.invite(true).expect("the owner may ask");
     assert_ne!(renewed, code);
     assert_eq!(
@@ -154,7 +154,7 @@ fn an_invite_code_overrides_no_capacity_and_no_ban() {
     );
     cyd.join_by_invite(code.as_str(), false).expect("a seat is free");
     cyd.leave().expect("in a room");
-    // Whoever owns the room has its code.
+    // Each owner of the room can read its code.
     dan.join_by_invite(code.as_str(), false).expect("a seat is free");
     ann.hand_over(1, "Dan").expect("the owner may");
     assert_eq!(rejection(ann.invite(true)), RejectCode::NotOwner);
@@ -186,7 +186,7 @@ fn a_reserved_seat_is_given_only_to_the_named_player() {
         (1, 1, "Zo\u{eb}")
     );
     assert!((1..=30_000).contains(&kept[0].milliseconds), "{kept:?}");
-    // Nobody else gets it, whatever they know.
+    // No other player gets the seat, whether by code or by passcode.
     assert_eq!(
         rejection(bob.join_room(room, Some("sesame"))),
         RejectCode::RoomFull
@@ -209,7 +209,7 @@ fn a_reserved_seat_is_given_only_to_the_named_player() {
         ..public()
     })
     .expect("the owner may");
-    // Its number alone will do for whom it is kept.
+    // The room's number is enough for the player with the reservation.
     assert_eq!(zoe.join_room(room, None).expect("it is kept").seat, Some(1));
     expect_event(
         &mut ann,
@@ -278,7 +278,7 @@ fn a_reservation_ends_when_its_seat_is_removed() {
     let (mut ann, [], _) = room_of(&server, "tictactoe", public(), []);
     let _bob = server.client("Bob");
     ann.reserve("Bob").expect("the owner may");
-    // A seat that is kept holds up the match as any other that is free.
+    // A reserved seat delays the match like any other free seat.
     ann.ready(true).expect("not yet started");
     assert_eq!(picture(&mut ann).phase, Phase::Waiting);
     ann.leave().expect("in a room");
@@ -316,7 +316,7 @@ fn invitations_are_limited_by_rate_and_mailbox() {
     }
     assert_eq!(rejection(ann.reserve("Zoe")), RejectCode::ChatTooFast);
 
-    // A mailbox that is full keeps no seat, either.
+    // With a full mailbox, no seat is reserved either.
     let server = Server::start(&["--chat-per-minute", "0"]);
     let (mut ann, [], _) = room_of(&server, "relay", public(), []);
     let mut zoe = server.client("Zoe");
@@ -334,12 +334,13 @@ fn invitations_are_limited_by_rate_and_mailbox() {
 
 #[test]
 fn a_failed_reservation_leaves_an_earlier_one_unchanged() {
-    // The watchdog lets be whoever is stopped.
+    // The watchdog ignores stopped processes.
     let server = Server::start(&["--seat-reservation-ms", "60000", "--watchdog-cpu-ms", "0"]);
     let (mut ann, [], _) = room_of(&server, "relay", public(), []);
     let _zoe = server.client("Zoe");
     ann.reserve("Zoe").expect("the owner may");
-    // She is about to be gone, and cannot be written to any more; her process is held up, so that she is not gone yet.
+    // Her player is expiring and can get no mail any more. Her handler is stopped, so that the player still
+    // exists.
     let handler = server.handler_of("Zoe").expect("she has one");
     server.signal(handler, Signal::SIGSTOP);
     server.ask("kick Zoe");

@@ -1,5 +1,6 @@
-//! Promise: the isolation dial. One process serves as many clients as it is allowed to, and what holds for one holds for a set: a killed
-//! process costs none of them a byte, whoever kills it is soon alone with it, and those who play with each other meet in one.
+//! Promise: the isolation dial. One handler serves as many clients as configured, with the guarantees of a
+//! handler of one: a killed handler costs none of its clients a byte, a client that kills its handler is soon
+//! served alone, and clients in one room meet in one handler.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,14 +12,14 @@ use crate::common::operator::Operator;
 use crate::common::pair::Pair;
 use crate::common::{Server, command, eventually, processes_below};
 
-/// So that all clients have the same keeper, and the processes can be counted.
+/// One keeper, so that the handlers can be counted.
 const ONE_KEEPER: [&str; 4] = ["--connections-max", "900", "--keepers", "1"];
 
 fn start(arguments: &[&str]) -> Server {
     Server::start(&[&ONE_KEEPER[..], arguments].concat())
 }
 
-/// How many clients each process serves.
+/// Number of clients of each handler.
 fn served(server: &Server) -> BTreeMap<u64, usize> {
     let mut served = BTreeMap::new();
     for process in server.ask_json("processes").as_array().expect("a list") {
@@ -150,7 +151,7 @@ fn clients_of_a_room_meet_in_one_handler_while_all_handlers_are_killed() {
     for (one, other) in clients.into_iter().zip(late) {
         pairs.push(Pair::meet(one, other));
         for pid in served(&server).into_keys() {
-            // Some have ended by themselves, having nobody left.
+            // Some handlers have ended by themselves, having no client left.
             let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
@@ -188,7 +189,7 @@ fn a_console_process_that_took_over_serves_no_players() {
 fn empty_handlers_end_and_a_stop_does_not_wait_for_them() {
     let mut server = start(&["--clients-per-handler", "8", "--drain-timeout-ms", "3600000"]);
     let mut clients = crowd(&server, 14);
-    // Those of the second process go one after another to where the first ones are, and leave with them.
+    // The clients of the second handler move one after another to the first, and leave from there.
     while clients.len() > 1 {
         let (last, first) = (clients.pop().expect("two"), clients.remove(0));
         let mut pair = Pair::meet(first, last);
@@ -222,7 +223,7 @@ fn spare_handlers_are_forked_ahead_within_their_limits() {
             !processes_below(server.pid()).contains(&handler)
         });
     }
-    // More in one go than there are; none of them says anything.
+    // More at once than there are spares; none of them sends anything.
     let many: Vec<_> = (0..100).map(|_| server.connect()).collect();
     eventually("under pressure there are more", || {
         server.status("spare_handlers") == 8

@@ -1,4 +1,5 @@
-//! Promise: who leaves a room has been told all that happened there before, also by typing, and however little space there is.
+//! Promise: a player that leaves a room first gets all earlier events, also in text mode, and however little
+//! output space is free.
 
 use crate::harness::{Actor, World};
 use forkade::limits::FRAME_TOTAL_BYTES_MAX;
@@ -6,10 +7,10 @@ use forkade::testing::frontends::dispatch::Next;
 use forkade::testing::state::layout::Capacity;
 use forkade_protocol::{ChatScope, ClientMessage, RoomId};
 
-/// The room that is opened first.
+/// The id of the first room that is created.
 const ROOM: RoomId = RoomId(1 << 32);
 
-/// Ann, who types, in a room with Bob.
+/// Ann, in text mode, in a room with Bob.
 fn room_with_typist() -> (Actor, Actor) {
     let world = World::new(Capacity {
         players: 4,
@@ -39,7 +40,8 @@ fn types(actor: &mut Actor, line: &str) {
 #[test]
 fn a_text_player_that_leaves_first_gets_all_earlier_events() {
     let (mut ann, mut bob) = room_with_typist();
-    // Nothing is sent, until there is space for an answer but not for an event and all that may come with it.
+    // Nothing is sent until the output has space for an answer but not for an event with everything that may
+    // follow it.
     while ann.session.output_space() >= 2 * FRAME_TOTAL_BYTES_MAX as u64 {
         types(&mut ann, "help");
     }

@@ -1,5 +1,5 @@
-//! Promise: the server starts and stops in order, replaces whatever of its own dies, and leaves nothing behind: no process, no zombie,
-//! no descriptor, no port.
+//! Promise: the server starts and stops cleanly, replaces every process that dies, and leaves no process,
+//! zombie, descriptor or port behind.
 
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
@@ -14,7 +14,7 @@ use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{ClientMessage, RoomEvent, RoomId, RoomSettings, ServerMessage};
 use nix::sys::signal::Signal;
 
-/// Process ids of all that fill a role.
+/// Pids of all processes of a role.
 fn pids(server: &Server, role: &str) -> Vec<u32> {
     let processes = server.ask_json("processes");
     let of_role = processes
@@ -46,7 +46,7 @@ fn a_stop_answers_received_requests_tells_every_client_and_exits_with_success() 
     ann.create_room(NewRoom::new("relay", "den"))
         .expect("a room is free");
     let mut silent = RawClient::connect(&server);
-    // It asks much, and reads only when the server has been told to stop.
+    // The client sends many requests, and reads only after the server was told to stop.
     let mut behind = RawClient::greet(&server, "Behind");
     let pings: Vec<u8> = (1..=4000)
         .flat_map(|nonce| frame(&ClientMessage::Ping { nonce }))
@@ -100,7 +100,7 @@ fn an_interrupt_from_a_terminal_to_all_processes_stops_the_server_cleanly() {
 
 #[test]
 fn a_second_stop_signal_does_not_wait_for_handlers() {
-    // The watchdog lets be whoever is stopped.
+    // The watchdog ignores stopped processes.
     let mut server = Server::start(&["--drain-timeout-ms", "3600000", "--watchdog-cpu-ms", "0"]);
     let (mut ann, _bob) = (server.client("Ann"), server.client("Bob"));
     let stuck = server.handler_of("Bob").expect("he is served");
@@ -124,7 +124,7 @@ fn a_second_stop_signal_does_not_wait_for_handlers() {
 
 #[test]
 fn a_hung_handler_is_killed_at_the_end_of_the_drain() {
-    // The watchdog lets be whoever is stopped.
+    // The watchdog ignores stopped processes.
     let mut server = Server::start(&["--drain-timeout-ms", "300", "--watchdog-cpu-ms", "0"]);
     let _bob = server.client("Bob");
     server.signal(server.handler_of("Bob").expect("he is served"), Signal::SIGSTOP);
@@ -171,7 +171,7 @@ fn the_port_can_be_bound_again_at_once() {
     for _ in 0..3 {
         let clients = ["Ann", "Bob"].map(|name| server.client(name));
         assert_eq!(server.stop().code(), Some(0));
-        // The server has closed first, so the kernel remembers the connections for a minute.
+        // The server closed first, so the kernel keeps the connections in TIME_WAIT.
         server = Server::start(&["--listen", &game, "--console", &console]);
         drop(clients);
     }
@@ -180,7 +180,7 @@ fn the_port_can_be_bound_again_at_once() {
 
 #[test]
 fn a_supervisor_that_is_killed_leaves_nothing_running() {
-    // Nobody goes because of a client's silence.
+    // No client is removed for being silent.
     let forever = "86400000";
     let mut server = Server::start(&[
         "--heartbeat-timeout-ms",
@@ -188,7 +188,7 @@ fn a_supervisor_that_is_killed_leaves_nothing_running() {
         "--handshake-timeout-ms",
         forever,
     ]);
-    // Before anybody comes: a process is called as the keeper that forked it until it says what it is.
+    // Before clients connect: a process has its parent's name until it sets its own.
     let keepers = running(&server, "keeper");
     let mut ann = server.client("Ann");
     ann.create_room(NewRoom::new("relay", "den"))
@@ -196,17 +196,17 @@ fn a_supervisor_that_is_killed_leaves_nothing_running() {
     let _bob = server.client("Bob");
     let _silent = RawClient::connect(&server);
     let _operator = std::net::TcpStream::connect(server.console).expect("the console accepts");
-    // The kernel is asked and not the console, which would be among the processes that it counts.
+    // From the kernel, because a console process would be among those counted.
     let all_are_there = || {
         let [handlers, consoles] = ["handler", "console"].map(|name| running(&server, name).len());
         let roles = ["keeper", "listener", "ticker"].map(|name| running(&server, name).len());
         (handlers, consoles) == (3, 1) && roles == [keepers.len(), 1, 1]
     };
-    // Whoever is only on the way to a keeper would be lost with it.
+    // A connection in transfer to a keeper would be lost with it.
     eventually("all are served", all_are_there);
-    // Those whose keeper is gone are the supervisor's own children.
+    // Orphaned handlers are the supervisor's own children.
     server.kill(keepers[0]);
-    // Until its successor is forked nobody is in its place.
+    // Until its replacement is forked, the process is missing.
     eventually("the keeper is replaced", || {
         !running(&server, "keeper").contains(&keepers[0]) && all_are_there()
     });
@@ -222,20 +222,20 @@ fn a_supervisor_that_is_killed_leaves_nothing_running() {
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
-/// Kills the processes of a role one after the other, beside two control_pair; afterwards everything is as before.
+/// Kills the processes of a role in turn, while a control pair plays. Afterwards the footprint is as before.
 fn killed_and_replaced(role: &str) {
     let server = Server::start(&["--seat-grace-ms", "100"]);
     let control_pair = ControlPair::start(&server);
     let before = Footprint::settled(&server);
     for (round, victim) in pids(&server, role).into_iter().cycle().take(4).enumerate() {
-        // The victims of the first turn have successors by the second.
+        // The victims of the first turn have replacements by the second.
         let victim = if is_alive(victim) {
             victim
         } else {
             pids(&server, role)[0]
         };
         server.kill(victim);
-        // Whoever comes just now may have to wait, and is served.
+        // A client that connects now may have to wait, and is served.
         let mut guest = server.client(&format!("Guest {round}"));
         guest
             .create_room(NewRoom::new("relay", "den"))
@@ -334,7 +334,8 @@ fn adopted_handlers_that_all_die_at_once_get_one_replacement_each() {
             let keepers = running(&server, "keeper");
             keepers.len() == 1 && keepers[0] != keeper && sockets(keepers[0]) == of_its_own + handlers.len()
         });
-        // Whose end is told twice: when they die, and when the supervisor, whose children they are now, has reaped them.
+        // Their deaths are reported twice: when they die, and when the supervisor, now their parent, has
+        // reaped them.
         server.signal(server.pid(), Signal::SIGSTOP);
         for handler in handlers {
             server.kill(handler);
@@ -358,7 +359,7 @@ fn adopted_handlers_that_all_die_at_once_get_one_replacement_each() {
     expect_no_zombies(&server);
 }
 
-/// How a client can go.
+/// How a client can end.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Goodbye,
@@ -435,7 +436,7 @@ fn a_client_that_ends_in_any_way_releases_all_its_resources() {
     expect_no_zombies(&server);
 }
 
-/// What happens in the client's room, which it listens to in a thread of its own, giving signs of life.
+/// The events in the client's room, which a thread receives while it sends heartbeats.
 fn all_events(mut client: Client) -> Receiver<RoomEvent> {
     let (events, heard) = channel();
     std::thread::spawn(move || {

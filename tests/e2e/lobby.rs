@@ -1,4 +1,5 @@
-//! Promise: who comes first gets it, and everybody else is told why not: names, seats, rooms, places.
+//! Promise: names, seats, rooms and places go to the first request, and every other client is told the reason
+//! of its refusal.
 
 use std::sync::Barrier;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use forkade_protocol::{
     RoomSummary, ServerMessage,
 };
 
-/// Why the server does not take a player of this name.
+/// The error with which the server refuses a player of this name.
 fn refusal(server: &Server, name: &str) -> Option<ErrorCode> {
     match Client::connect(server.game, name, patient()) {
         Ok(client) => {
@@ -28,7 +29,7 @@ fn refusal(server: &Server, name: &str) -> Option<ErrorCode> {
     }
 }
 
-/// Why a request was rejected.
+/// The code of a rejected request.
 #[track_caller]
 fn rejection<T: std::fmt::Debug>(result: Result<T, ClientError>) -> RejectCode {
     let error = result.expect_err("it should have been rejected");
@@ -43,7 +44,7 @@ fn rooms(client: &mut Client, filter: RoomFilter) -> Vec<RoomSummary> {
     rooms
 }
 
-/// Tic-tac-toe in a room of its own, all but begun.
+/// A room of tic-tac-toe that waits for a second player.
 fn table(server: &Server) -> (Client, Client, RoomId) {
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
     let room = ann
@@ -98,7 +99,7 @@ fn a_name_is_used_as_cleaned() {
     }
 }
 
-/// Lets `count` threads do something at the same moment, each with its number.
+/// Runs `count` threads that act at the same moment, each with its number.
 fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let barrier = Barrier::new(count);
     std::thread::scope(|scope| {
@@ -157,7 +158,7 @@ fn two_of_a_hundred_simultaneous_joins_of_two_seats_succeed() {
             .create_room(NewRoom::new("tictactoe", "two seats"))
             .expect("a room is free")
             .room;
-        // Somebody who watches keeps the room open, with both seats free.
+        // A spectator keeps the room open, with both seats free.
         watcher.spectate(room, None).expect("anybody may watch");
         host.leave().expect("in the room");
 
@@ -172,7 +173,7 @@ fn two_of_a_hundred_simultaneous_joins_of_two_seats_succeed() {
         for refused in joined.iter().filter_map(|joined| joined.as_ref().err()) {
             assert_eq!(refused.reject_code(), Some(RejectCode::RoomFull));
         }
-        // Those who got in, and nobody else, were seen by who was there.
+        // The spectator saw exactly the players that were admitted.
         let seen = [(); 2].map(|()| {
             event(&mut watcher, |event| match event {
                 RoomEvent::Joined { seat, name } => Some((*seat, name.clone())),
@@ -294,7 +295,7 @@ fn a_list_contains_the_rooms_that_match_its_filter() {
         ("tictactoe", Phase::Waiting, 2, 1)
     );
     assert_eq!((line.spectators, line.passcode), (0, false));
-    // Once a match is on, nobody can join it any more.
+    // A running match cannot be joined.
     let mut guest = server.client("Guest");
     guest.join_room(line.room, None).expect("a seat is free");
     hosts[0].ready(true).expect("not yet started");
@@ -341,7 +342,7 @@ fn a_server_without_free_connections_refuses_until_one_ends() {
         .map(|number| server.client(&format!("Client {number}")))
         .collect();
     for _ in 0..5 {
-        // Some say who they are, some wait for the server's word: both get it.
+        // Some clients send a handshake, some wait for the server: all are told.
         assert_eq!(refusal(&server, "One too many"), Some(ErrorCode::ServerFull));
         RawClient::connect(&server).expect_error(ErrorCode::ServerFull);
     }
@@ -382,7 +383,7 @@ fn short_visits_take_no_place_seat_or_mail_from_others() {
         newcomers.extend(Client::connect(server.game, name, patient()).ok());
         newcomers.len() == 2
     });
-    // Nobody is left who only takes a place, however long they are away.
+    // No player without a purpose is kept, however long the grace is.
     std::thread::sleep(Duration::from_millis(2 * LOBBY_GRACE_MS_MIN));
     assert_eq!(refusal(&server, "One too many"), Some(ErrorCode::ServerFull));
     let is_mail = |message: &ServerMessage| matches!(message, ServerMessage::Chat { .. });

@@ -1,5 +1,5 @@
-//! Promise: a log record is one line that says which process of what role wrote it, nothing a client sends can forge one, and whoever
-//! does not read the log stalls nobody.
+//! Promise: a log record is one line that names the role and pid of its writer, no client's input can forge
+//! one, and an unread log delays nobody.
 
 use std::io::{PipeReader, Read, pipe};
 use std::net::Shutdown;
@@ -22,7 +22,7 @@ const ROLES: [&str; 7] = [
 ];
 const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 
-/// A line of the log, taken apart.
+/// A parsed log record.
 #[derive(Debug)]
 struct LogRecord<'l> {
     level: &'l str,
@@ -32,7 +32,7 @@ struct LogRecord<'l> {
     message: &'l str,
 }
 
-/// Takes a line apart; `None` if it is no whole record.
+/// Parses a line; `None` if it is no complete record.
 fn parse(line: &str) -> Option<LogRecord<'_>> {
     let (time, rest) = line.split_once(' ')?;
     let is_time = time.len() == "2026-01-31T23:59:59.999Z".len() && time.ends_with('Z');
@@ -58,7 +58,7 @@ fn parse(line: &str) -> Option<LogRecord<'_>> {
     })
 }
 
-/// A text up to its closing quote, and what is behind it.
+/// A quoted text, and the rest behind its closing quote.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut name = String::new();
     let mut characters = text.char_indices();
@@ -72,7 +72,7 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// All records whose line is there to its end.
+/// All records whose line is complete.
 #[track_caller]
 fn records(log: &str) -> Vec<LogRecord<'_>> {
     let whole = log.rfind('\n').map_or("", |end| &log[..end]);
@@ -82,7 +82,8 @@ fn records(log: &str) -> Vec<LogRecord<'_>> {
         .collect()
 }
 
-/// Connects, greets under this name, and sends what cannot be understood, so that the handler logs why it closes.
+/// Connects, completes the handshake under this name, and sends an invalid message, so that the handler logs
+/// why it closes.
 fn provoke(server: &Server, name: &str) {
     let mut raw = RawClient::connect(server);
     raw.send(&[greeting(name), framed(&[0xff])].concat());
@@ -157,7 +158,7 @@ fn nothing_a_client_sends_can_forge_a_record() {
     for bytes in [forged.as_bytes(), b"\nERROR keeper[1] a: b\n", b"\xf7\n\n\n\n"] {
         let mut raw = RawClient::connect(&server);
         raw.send(bytes);
-        // What is no preamble is somebody who types, and stays for as long as that lasts.
+        // Input that is no preamble starts text mode, which lasts until the client disconnects.
         raw.stream.shutdown(Shutdown::Write).expect("it is connected");
         let mut answer = Vec::new();
         raw.stream
@@ -181,7 +182,7 @@ fn nothing_a_client_sends_can_forge_a_record() {
     let pids = [processes_below(server.pid()), vec![server.pid()]].concat();
     for record in records(&log) {
         assert!(!record.message.contains("the end is near"), "{record:?}");
-        // Those of the server that are named and run are no forgeries; neither 1 nor 2 nor 3 is among them.
+        // Records of the server that name and run it are no forgeries; neither 1 nor 2 nor 3 is among them.
         assert!(
             record.pid > 3
                 && (record.role == "handler" || record.role == "console" || pids.contains(&record.pid)),
@@ -218,7 +219,7 @@ fn the_log_contains_what_its_level_selects() {
     assert_eq!(levels_of("debug"), ["DEBUG", "INFO"]);
 }
 
-/// A server whose log goes into a pipe that nobody reads.
+/// A server whose log goes into a pipe that no process reads.
 fn unread(arguments: &[&str]) -> (Server, PipeReader) {
     let (reader, writer) = pipe().expect("a pipe");
     let server = Server::run_with_stderr(&mut command(arguments), Stdio::from(writer));
@@ -241,7 +242,7 @@ fn an_unread_log_delays_nobody_and_reports_lost_records_later() {
     server.kill(victim);
     control_pair.finish();
 
-    // Somebody begins to read: what was kept is whole records, and the next ones say how many are missing.
+    // When reading begins, the pipe contains complete records, and later ones report how many are missing.
     let read = std::thread::spawn(move || {
         let mut log = String::new();
         reader.read_to_string(&mut log).expect("UTF-8");
@@ -265,7 +266,7 @@ fn an_unread_log_delays_nobody_and_reports_lost_records_later() {
     assert!(log.contains("player=\"late visitor"), "records get through again");
 }
 
-/// How many lost records a message reports.
+/// The number of lost records that a message reports.
 fn dropped_before(message: &str) -> Option<u64> {
     let (_, report) = message.rsplit_once(" [")?;
     let count = report.strip_suffix(" dropped before this one]")?;

@@ -1,8 +1,9 @@
-//! What the server promises, one module per promise. All of it is tried on the real binary, or on the lobby as handlers run it.
+//! What the server promises, one module per promise, tested on the real binary or on the lobby as handlers
+//! run it.
 //!
-//! One program, since each would be linked with the whole server: `cargo test --test e2e chat::` runs one module.
-//! What must not be in here has a program of its own: who forks or is stepped through (a test harness has threads), and who is the
-//! server, with games that fail.
+//! One program, since each would be linked with the whole server: `cargo test --test e2e chat::` runs one
+//! module. Some tests need a program of their own: those that fork or single-step (a test harness has
+//! threads), and those whose program is also the server, with games that fail.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
-//! Promise: whatever comes in on the game's port gets a clear answer within limited time and memory, holds nothing afterwards,
-//! and nobody else notices.
+//! Promise: any input on the game port gets a clear answer within limited time and memory, leaves no
+//! resources behind, and affects no other client.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,8 +66,8 @@ fn text_http_and_telnet_clients_get_a_readable_answer() {
     });
 }
 
-/// All that somebody in text mode is sent up to the end of the connection, without the answers to telnet's commands: lines that
-/// control no terminal.
+/// All text-mode output up to the end of the connection, without answers to telnet commands: lines without
+/// control characters.
 fn words_of(raw: &mut RawClient) -> String {
     const IAC: u8 = 255;
     let mut answer = Vec::new();
@@ -202,7 +202,7 @@ fn a_client_that_disconnects_at_any_point_leaves_nothing_behind() {
                 1 => drop(raw),
                 _ => {
                     raw.half_close();
-                    // Whoever has greeted is answered before the end.
+                    // After a handshake, the client is answered before the connection ends.
                     raw.rest();
                 }
             }
@@ -310,7 +310,7 @@ fn a_request_in_the_wrong_state_is_rejected_and_the_session_continues() {
             raw.next_message(),
             Ok(ServerMessage::Pong { nonce: 9, .. })
         ));
-        // What follows a goodbye is not read any more.
+        // Input after a goodbye is not read.
         raw.send(
             &[
                 frame(&ClientMessage::Goodbye),
@@ -422,7 +422,7 @@ fn requests_at_their_longest_are_rejected_with_a_short_reason() {
     });
 }
 
-/// What a fuzzed client sends, if it greets first, and whether it then reads or just goes.
+/// A fuzzed client's input after an optional handshake, and whether it then reads or disconnects.
 #[derive(Debug, Clone)]
 struct Fuzz {
     greets: bool,
@@ -436,7 +436,7 @@ fn fuzz() -> impl Strategy<Value = Fuzz> {
     let of_some_message =
         (0..15_u8, body).prop_map(|(message, rest)| framed(&[&[message][..], &rest].concat()));
     let several = prop::collection::vec(of_some_message, 1..8).prop_map(|frames| frames.concat());
-    // Valid frames with a few bits changed: they get further than noise does.
+    // Valid frames with a few bits flipped, which get further than noise.
     let flipped =
         (prop::collection::vec(any::<(u16, u8)>(), 1..4), valid_frames()).prop_map(|(flips, mut bytes)| {
             for (at, bit) in flips {
@@ -533,7 +533,7 @@ fn garbage_is_answered_and_kills_no_process() {
                     prop_assert!(words.starts_with("Welcome to Forkade."), "{words:?}");
                     return Ok(());
                 }
-                // Whatever comes is whole frames, and they come to an end.
+                // The server sends only complete frames, and closes.
                 let (messages, _) = raw.rest();
                 let errors = messages
                     .iter()

@@ -1,11 +1,11 @@
-//! Promise: a match goes by its game's rules: it begins when all are ready, what the rules forbid is rejected with the reason, and it
-//! can be watched, given up and repeated.
+//! Promise: a match follows its game's rules. It starts when all are ready, illegal actions are rejected with
+//! the reason, and it can be watched, abandoned and repeated.
 
 use crate::common::{Server, WAIT_MAX};
 use forkade_protocol::client::{Client, ClientError, NewRoom};
 use forkade_protocol::{Outcome, Phase, RejectCode, RoomEvent, RoomId, ServerMessage, Snapshot, codec};
 
-/// The cells of a board, and whose turn it is.
+/// The cells of a board, and the seat to move.
 type Board = ([Option<u8>; 9], u8);
 
 /// Two players in a room, not ready yet.
@@ -116,7 +116,7 @@ fn a_match_starts_when_all_seats_are_taken_and_ready() {
         RoomEvent::Ready { seat, ready } => Some((*seat, *ready)),
         _ => None,
     };
-    // What was said before he came, he was told with the snapshot.
+    // The snapshot contained everything that happened before he joined.
     let heard: Vec<_> = std::iter::repeat_with(|| event(&mut bob, said)).take(3).collect();
     assert_eq!(heard, [(0, false), (1, true), (0, true)]);
 }

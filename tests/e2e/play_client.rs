@@ -1,5 +1,5 @@
-//! Promise: `forkade play` plays in a terminal, goes on when processes and connections are killed, and gives the terminal back
-//! whatever happens.
+//! Promise: `forkade play` plays in a terminal, continues when processes and connections are killed, and
+//! restores the terminal in every case.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -16,10 +16,10 @@ use forkade_protocol::{
 };
 use nix::sys::signal::Signal;
 
-/// What the screen would show if a player noticed anything.
+/// Texts that the screen would show if the player noticed a fault.
 const NOTICED: [&str; 3] = ["lost", "reconnecting", "again: nothing"];
 
-/// The only room there is.
+/// The number of the only room.
 fn the_room(client: &mut Client) -> RoomId {
     let mut found = Vec::new();
     eventually("there is a room", || {
@@ -39,7 +39,7 @@ fn answer(bob: &mut Client, cell: u8) {
         .expect("it is Bob's turn");
 }
 
-/// Kills the process of Ann's connection, and waits for its successor.
+/// Kills Ann's handler, and waits for its replacement.
 fn kill_anns_handler(server: &Server) {
     let handler = server.handler_of("Ann").expect("Ann is connected");
     server.kill(handler);
@@ -72,7 +72,7 @@ fn a_match_is_played_to_its_end_while_handlers_are_killed() {
     answer(&mut bob, 0);
     ann.expect(" O | 1 | 2");
     kill_anns_handler(&server);
-    // The first half of a line is typed before, the second after.
+    // The first half of a line is typed before the kill, the second after it.
     ann.types("sa");
     kill_anns_handler(&server);
     ann.types("y still here\r2\r");
@@ -104,7 +104,7 @@ fn a_match_is_played_to_its_end_while_handlers_are_killed() {
     ann.types("quit\r");
     assert!(ann.wait().success());
     ann.expect_restored();
-    // The goodbye was heard: seat and name are free at once, not after the grace.
+    // The server received the goodbye: seat and name are free at once, not after the grace.
     server.client("Ann").goodbye().expect("said in order");
 }
 
@@ -120,7 +120,7 @@ fn a_cut_connection_is_resumed_without_loss() {
     let room = the_room(&mut bob);
     bob.join_room(room, None).expect("a seat is free");
     proxy.be_rough(true);
-    // Moves of this game are any text, and nobody limits how fast they come.
+    // Moves of this game are arbitrary text without a rate limit.
     for number in 0..60_u8 {
         ann.types(&format!("number {number} of Ann's\r"));
         let of_bob = format!("number {number} of Bob's");
@@ -287,7 +287,7 @@ fn text_of_other_players_does_not_move_the_cursor() {
         "\u{1b}]0;title\u{7}boo\u{9b}2J 名前 👩\u{200d}🚀",
     )
     .expect("he is in the room");
-    // The payload of a move is nobody's to clean but the screen's.
+    // Only the screen can escape the payload of a move.
     bob.act(b"\x1b[2J\x1b[Hforged\r\nline".to_vec())
         .expect("relay takes all");
     ann.expect("boo");
@@ -329,7 +329,7 @@ fn an_invitation_is_accepted_and_a_turn_timeout_is_shown() {
     ann.expect("Bob took too long.");
 }
 
-/// A server that greets whoever comes, says the same to all, and then reads until the end.
+/// A server that completes every handshake, sends the same messages to all, and reads until the end.
 fn liar(messages: Vec<ServerMessage>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -450,7 +450,7 @@ fn a_failed_start_is_explained() {
     other.types("\x04");
     assert!(other.wait().success());
 
-    // The console's port does not speak the protocol, and a port of nobody's does not speak at all.
+    // The console's port does not speak the protocol, and an unused port does not answer.
     let Some(mut deaf) = Terminal::play(server.console, &[]) else {
         return;
     };

@@ -1,5 +1,5 @@
-//! Promise: of whom nothing is known yet, because not a byte has come, is told why the connection ends so that both a person and a
-//! program understand it.
+//! Promise: a client that has sent no byte, and so may be a person or a program, is told why the connection
+//! ends in a form that both understand.
 
 use crate::common::raw_client::{RawClient, greeting_preamble};
 use crate::common::text_client::TextClient;
@@ -16,7 +16,7 @@ fn a_silent_connection_is_told_why_it_ends_in_text_and_in_a_frame() {
     assert!(shown.ends_with(told), "{shown:?}");
     let said = RawClient::connect(&server).expect_error(ErrorCode::HandshakeTimeout);
     assert!(said.ends_with(told), "{said:?}");
-    // Of whom something is known, is told in the own way alone.
+    // A client whose protocol is known is told only in that protocol.
     let mut program = RawClient::connect(&server);
     program.send(&greeting_preamble()[..5]);
     let said = program.expect_error(ErrorCode::HandshakeTimeout);

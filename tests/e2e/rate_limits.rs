@@ -1,5 +1,5 @@
-//! Promise: whoever writes again and again into what others share is refused with a typed error, and pays nothing for that; and nobody
-//! who plays is.
+//! Promise: a player that repeatedly changes shared state is refused with a typed error. The refusal costs it
+//! nothing, and ordinary play never reaches the limit.
 
 use crate::common::rooms::{event, message, public, rejection, room_of, start};
 use crate::common::text_client::TextClient;
@@ -7,12 +7,12 @@ use crate::common::{Server, eventually};
 use forkade_protocol::client::{ClientError, NewRoom};
 use forkade_protocol::{RejectCode, RoomEvent, ServerMessage, codec};
 
-/// A player may ask for five things, and then for no more within the time of any test.
+/// A player may make five requests, and no more within the time of any test.
 const FIVE: [&str; 4] = ["--requests-burst", "5", "--requests-per-minute", "1"];
-/// A player may ask for one.
+/// A player may make one request.
 const ONE: [&str; 4] = ["--requests-burst", "1", "--requests-per-minute", "1"];
 
-/// Asks again and again, until it is refused. Gives how often it was not.
+/// Repeats a request until it is refused. Returns the number of accepted ones.
 fn until_too_fast(mut ask: impl FnMut() -> Result<(), ClientError>) -> usize {
     for done in 0..100 {
         match ask() {
@@ -31,13 +31,13 @@ fn until_too_fast(mut ask: impl FnMut() -> Result<(), ClientError>) -> usize {
 fn every_request_that_others_see_has_a_rate() {
     let server = Server::start(&FIVE);
     let (mut ann, [mut bob], room) = room_of(&server, "tictactoe", public(), ["Bob"]);
-    // Bob has come in, which was the first of his five, and Ann has opened the room.
+    // Bob has joined, which was the first of his five requests, and Ann has created the room.
     let toggles = until_too_fast(|| {
         bob.ready(true)?;
         bob.ready(false)
     });
     assert_eq!(toggles, 4);
-    // That is for all together.
+    // The limit counts all kinds of requests together.
     bob.leave().expect("whoever came in can leave");
     assert_eq!(rejection(bob.join_room(room, None)), RejectCode::TooFast);
     assert_eq!(rejection(bob.spectate(room, None)), RejectCode::TooFast);
@@ -50,7 +50,7 @@ fn every_request_that_others_see_has_a_rate() {
         RejectCode::TooFast
     );
     assert_eq!(rejection(bob.join_by_invite("0", false)), RejectCode::TooFast);
-    // And what one has spent is not what another has.
+    // Each player has its own limit.
     assert_eq!(until_too_fast(|| ann.configure(public())), 4);
     assert_eq!(rejection(ann.kick(1, "Bob")), RejectCode::TooFast);
     assert_eq!(rejection(ann.hand_over(1, "Bob")), RejectCode::TooFast);
@@ -74,7 +74,7 @@ fn every_request_that_others_see_has_a_rate() {
 fn a_repeated_ready_counts_towards_the_rate() {
     let server = Server::start(&FIVE);
     let (mut ann, [_bob], _) = room_of(&server, "tictactoe", public(), ["Bob"]);
-    // The first changes something, and is free.
+    // The first one changes state, and is free.
     assert_eq!(until_too_fast(|| ann.ready(true)), 5);
     server.expect_no_errors();
 }

@@ -1,5 +1,5 @@
-//! Promise: what a player says never looks like what the server says, nor like what anybody else does: not by a name, not by what is
-//! said, and not at any terminal.
+//! Promise: text of a player never looks like text of the server or of another player, whether by the name,
+//! by the text or at any terminal.
 
 use crate::common::operator::Operator;
 use crate::common::rooms::room_of;
@@ -8,7 +8,7 @@ use crate::common::{Server, patient};
 use forkade_protocol::client::Client;
 use forkade_protocol::{ChatScope, ErrorCode, RoomSettings};
 
-/// Names under which somebody could speak for others.
+/// Names that could impersonate the server or another player.
 const FORGED: [&str; 8] = [
     "The server",
     "the  SERVER",
@@ -57,7 +57,7 @@ fn text_mode_shows_unambiguously_who_says_what() {
     let mut operator = Operator::new(&server);
     operator.ask("say we close at ten");
     person.reads("*** The server says: we close at ten\r\n");
-    // To the end of a line of eighty columns, and what would stand in the next one.
+    // Fills a line of eighty columns, followed by what would start the next line.
     let filler = "x".repeat(80 - "Eve says: ".len());
     let forged = format!("{filler}*** The server says: we close now");
     eve.chat(ChatScope::Room, forged.as_str()).expect("it is short");

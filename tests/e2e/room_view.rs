@@ -1,4 +1,5 @@
-//! Promise: who looks is shown the room as it is, from the own seat; and that changes nothing about what else is told.
+//! Promise: `Look` returns the room's state as seen from the player's own seat, and does not change which
+//! events are delivered.
 
 use crate::common::{Server, WAIT_MAX};
 use forkade::games::eights::{Action, Table};

@@ -1,5 +1,5 @@
-//! Promise: a room is its owner's. The owner decides what it is like and who may be in it; the room always has an owner while anybody
-//! has a seat; and what only the owner may do, nobody else can.
+//! Promise: the owner of a room decides its settings and its members. A room has an owner as long as any seat
+//! is taken, and no other player can make the owner's requests.
 
 use crate::common::rooms::{
     event, expect_event, heard, listed, message, picture, public, rejection, removed, room_of, start,
@@ -51,7 +51,7 @@ fn a_room_that_forbids_spectators_cannot_be_watched() {
     assert_eq!(rejection(eve.spectate(room, None)), RejectCode::NoSpectators);
     ann.configure(public()).expect("the owner may");
     eve.spectate(room, None).expect("anybody may watch");
-    // Who watches already may go on.
+    // Present spectators may stay.
     ann.configure(private).expect("the owner may");
     assert!(picture(&mut eve).rules.no_spectators);
     eve.leave().expect("watching");
@@ -127,7 +127,7 @@ fn changed_settings_are_announced_and_reset_readiness() {
         (rules, Phase::Waiting, 2)
     );
     assert!(now.seats.iter().flatten().all(|seat| !seat.ready));
-    // A seat can be given up that nobody has, but none that is taken.
+    // A free seat can be removed, a taken one cannot.
     ann.configure(RoomSettings { seats: 6, ..public() })
         .expect("the owner may");
     let mut cyd = server.client("Cyd");
@@ -217,7 +217,7 @@ fn ownership_is_transferred_with_all_its_rights() {
     assert_eq!(picture(&mut bob).owner, Some(1));
 }
 
-/// Whoever the next owner is.
+/// The next owner.
 fn next_owner(client: &mut Client) -> u8 {
     event(client, |event| match event {
         RoomEvent::Owner { seat } => Some(*seat),
@@ -246,7 +246,7 @@ fn the_lowest_connected_seat_succeeds_an_owner_that_leaves() {
         assert_eq!(next_owner(client), 2);
     }
     assert_eq!(ann.join_room(room, None).expect("a seat is free").owner, Some(2));
-    // The one at seat 0 is not the owner, who goes for good now.
+    // The player on seat 0, who is not the owner, leaves for good.
     cyd.goodbye().expect("the server lives");
     assert_eq!(next_owner(&mut dan), 0);
     ann.leave().expect("in a room");
@@ -293,7 +293,7 @@ fn a_kicked_player_is_banned_and_the_others_are_told() {
         assert_eq!(picture(client).seats[1], None);
     }
     assert_eq!(removed(&mut bob), room);
-    // Nothing of the room comes any more.
+    // No event of the room is delivered any more.
     heard(&mut bob);
     cyd.act(b"gone?".to_vec()).expect("a match is on");
     event(&mut eve, |event| {
@@ -301,12 +301,12 @@ fn a_kicked_player_is_banned_and_the_others_are_told() {
     });
     assert_eq!(heard(&mut bob), []);
     assert_eq!(rejection(bob.act(b"here".to_vec())), RejectCode::NotInRoom);
-    // And nothing leads back.
+    // No request leads back into the room.
     assert_eq!(rejection(bob.join_room(room, None)), RejectCode::Banned);
     assert_eq!(rejection(bob.spectate(room, None)), RejectCode::Banned);
     let matched = bob.quick_match("relay", Vec::new()).expect("another room");
     assert_ne!(matched.room, room);
-    // The seat is anybody else's.
+    // Another player can take the seat.
     let mut dan = server.client("Dan");
     assert_eq!(dan.join_room(room, None).expect("a seat is free").seat, Some(1));
     server.expect_no_errors();
@@ -330,10 +330,10 @@ fn a_player_kicked_during_a_match_loses_it() {
 
 #[test]
 fn a_request_that_crosses_a_kick_is_rejected_after_the_removal_notice() {
-    // The watchdog lets be whoever is stopped.
+    // The watchdog ignores stopped processes.
     let server = Server::start(&["--watchdog-cpu-ms", "0"]);
     let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
-    // Bob's handler is held up while he is kicked and asks for more.
+    // Bob's handler is stopped while he is kicked and sends more requests.
     let handler = server.handler_of("Bob").expect("bob is connected");
     server.signal(handler, Signal::SIGSTOP);
     ann.kick(1, "Bob").expect("the owner may");
@@ -388,7 +388,7 @@ fn a_player_kicked_while_absent_is_told_on_resume_even_if_the_room_has_closed() 
         ann.kick(1, "Bob").expect("the owner may");
         if the_room_closes {
             ann.leave().expect("in a room");
-            // Another room begins in the same place.
+            // Another room uses the same record.
             let again = ann
                 .create_room(NewRoom::new("relay", "another"))
                 .expect("a room is free");
@@ -434,7 +434,7 @@ fn a_kick_does_not_remove_the_seats_next_player() {
     let (mut ann, [mut bob], room) =
         room_of(&server, "relay", RoomSettings { seats: 2, ..public() }, ["Bob"]);
     let mut cyd = server.client("Cyd");
-    // Ann has seen Bob in seat 1, and asks while Cyd takes his place.
+    // Ann has seen Bob on seat 1, and makes her request while Cyd replaces him.
     bob.leave().expect("in a room");
     cyd.join_room(room, None).expect("a seat is free");
     let before = picture(&mut ann);

@@ -1,4 +1,4 @@
-//! Promise: whoever was refused stays refused, and whoever takes all the time there is loses nothing by it.
+//! Promise: a refused client stays refused, and a client that uses all of its time limit loses nothing by it.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::common::raw_client::{RawClient, frame, greeting, greeting_preamble};
 use crate::common::{Server, eventually, is_alive};
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token};
 
-/// Greets as `name` and gives the token.
+/// The token in the answer to a handshake.
 fn token_of(client: &mut RawClient) -> Token {
     match client.next_message() {
         Ok(ServerMessage::Welcome { token, .. }) => token,
@@ -50,7 +50,7 @@ fn a_resume_late_in_the_handshake_does_not_kill_the_former_handler() {
     let (mut old, token) = greeted(&server, "Ann");
     let holder = server.handler_of("Ann").expect("she is served");
     let mut new = RawClient::connect(&server);
-    // Longer than a holder may take to let go, counted from the resume.
+    // Longer than the former handler may take to yield, counted from the resume.
     std::thread::sleep(Duration::from_millis(forkade::limits::YIELD_TIMEOUT_MS + 300));
     assert!(is_alive(holder));
     new.send(&greeting_preamble());

@@ -1,5 +1,5 @@
-//! Promise: a session belongs to who shows its token on the newest connection, for as long as its grace lasts, and to nobody else.
-//! What it missed meanwhile it gets, or a picture of what is true now.
+//! Promise: a session belongs to the newest connection that presents its token, until its grace expires. The
+//! client gets everything it missed, or a snapshot of the present state.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,10 +19,10 @@ use forkade_protocol::{
 };
 use nix::sys::signal::Signal;
 
-/// What the server keeps of its stream for a client that confirms nothing.
+/// Bytes of output that the server retains for a client that confirms nothing.
 const KEPT_BYTES: u64 = 64 * 1024;
 
-/// The next event, with its number, that is not somebody's coming in.
+/// The next event with its number, except joins.
 fn next_event(client: &mut Client) -> (u64, RoomEvent) {
     loop {
         let message = client.receive(WAIT_MAX).expect("the session lives");
@@ -46,14 +46,14 @@ fn expect_connection(client: &mut Client, is_alive: bool) {
     assert_eq!(event, expected);
 }
 
-/// What a relay tells when seat 0 says this.
+/// The event of a relay when seat 0 sends this payload.
 fn word(payload: &[u8]) -> RoomEvent {
     RoomEvent::Game {
         data: codec::encode(&(0_u8, payload)).expect("it can be encoded"),
     }
 }
 
-/// Ann opens a room of this game and takes seat 0.
+/// Ann creates a room of this game and takes seat 0.
 fn ann_in_a_room(server: &Server, game: &str) -> (Client, RoomId) {
     let mut ann = server.client("Ann");
     let room = ann
@@ -63,7 +63,7 @@ fn ann_in_a_room(server: &Server, game: &str) -> (Client, RoomId) {
     (ann, room)
 }
 
-/// Bob takes seat 1, as somebody who counts bytes himself.
+/// Bob takes seat 1, with a client that counts bytes itself.
 fn bob_in_room(server: &Server, room: RoomId) -> StreamClient {
     let mut bob = StreamClient::enter(server.game, "Bob");
     bob.say(&frame(&ClientMessage::JoinRoom {
@@ -140,7 +140,7 @@ fn a_resume_beyond_the_retained_output_gets_a_snapshot() {
     assert!(received > KEPT_BYTES + 8192);
 
     bob.cut(Cut::Reset);
-    // Back before the server has seen that he was gone, he would not have been away.
+    // If he resumed before the server noticed the cut, he would never have been absent.
     let is_gone = |message: &ServerMessage| {
         matches!(
             message,
@@ -228,7 +228,7 @@ fn a_resume_beyond_the_rooms_event_log_gets_one_snapshot() {
             ServerMessage::Resync {
                 snapshot: Some(snapshot),
             } => break snapshot,
-            // What had been made ready for Bob before he was found gone.
+            // Output that was prepared for Bob before his absence was noticed.
             ServerMessage::Event {
                 event: RoomEvent::Connection { .. },
                 ..
@@ -244,7 +244,7 @@ fn a_resume_beyond_the_rooms_event_log_gets_one_snapshot() {
     server.expect_no_errors();
 }
 
-/// Shows a token on a connection of its own, and gives the connection and the answer.
+/// Sends a resume on a new connection. Returns the connection and the answer.
 fn show(server: &Server, token: Token, received: u64) -> (TcpStream, ServerMessage) {
     let mut stream = connect(server.game, None);
     stream
@@ -263,7 +263,7 @@ fn expect_refusal(server: &Server, token: Token, received: u64, expected: ErrorC
     assert_eq!(code, expected, "{token:?} at {received}");
 }
 
-/// A player alone says something and hears it, on the connection it has had all along.
+/// A player alone in a room sends a message and receives it, on its original connection.
 struct Undisturbed(Client);
 
 impl Undisturbed {
@@ -295,7 +295,7 @@ fn a_token_with_any_wrong_byte_is_refused_and_affects_nobody() {
             expect_refusal(&server, wrong, 0, ErrorCode::TokenUnknown);
         }
     }
-    // Another player's record, or none, with this one's secret.
+    // Another player's record, or no record, with this player's secret.
     for place in [other.token().0[..4].to_vec(), vec![0xff; 4]] {
         let mut wrong = token;
         wrong.0[..4].copy_from_slice(&place);
@@ -323,7 +323,7 @@ fn the_token_of_an_ended_session_does_not_open_the_next_one() {
             }
         ) && server.status("players") == 0
     });
-    // These have the records of those who are gone.
+    // These players have the records of those that left.
     let mut owners = [Undisturbed::enter(&server), Undisturbed(server.client("Second"))];
     owners[1]
         .0
@@ -360,7 +360,7 @@ fn a_resume_that_claims_more_than_was_sent_is_refused_and_affects_nobody() {
     server.expect_no_errors();
 }
 
-/// All that is left to read is that the session goes on elsewhere.
+/// The rest of the connection: only the error that the session continues elsewhere.
 #[track_caller]
 fn expect_replaced(stream: TcpStream) {
     let rest = rest_of(stream);
@@ -377,7 +377,7 @@ fn is_replaced(message: &ServerMessage) -> bool {
     )
 }
 
-/// All that is left to read, whole frames up to the end.
+/// The rest of the connection: complete frames up to the end.
 #[track_caller]
 fn rest_of(mut stream: TcpStream) -> Vec<ServerMessage> {
     let mut rest = Vec::new();
@@ -411,7 +411,7 @@ fn a_newer_connection_takes_the_session_and_the_older_is_told() {
             panic!("{heard:?}")
         };
         assert_eq!(event, word(&[round]));
-        // Nobody saw him go: there was always a connection.
+        // No player saw him leave: there was always a connection.
         assert_eq!(next_event(&mut ann).1, word(&[round]));
     }
     server.expect_no_errors();
@@ -428,13 +428,13 @@ fn a_handler_killed_while_it_yields_a_session_still_tells_its_client() {
         let holder = server.handler_of("Bob").expect("he is served");
         let old = bob.cut(Cut::Abandon).expect("it was not ended");
         let number = &round.to_le_bytes()[..];
-        // Perhaps on its way to Bob when his handler is killed.
+        // This may be in transit to Bob when his handler is killed.
         ann.act(number.to_vec()).expect("accepted");
         let mut new = connect(server.game, None);
         let greeting = resume_greeting(bob.token, bob.received());
         let began = Instant::now();
         new.write_all(&greeting).expect("the server reads");
-        // The handler lets go somewhat after the middle of the time until the answer.
+        // The handler yields somewhat after the middle of the time until the answer.
         let kill_at = usual.mul_f64(0.3 + random.below(600) as f64 / 1000.0);
         let is_killed = round % 3 != 0;
         if is_killed {
@@ -465,7 +465,7 @@ fn a_handler_killed_while_it_yields_a_session_still_tells_its_client() {
             panic!("{heard:?}")
         };
         assert_eq!(event, word(number));
-        // Nobody saw him go: there was always a connection.
+        // No player saw him leave: there was always a connection.
         assert_eq!(next_event(&mut ann).1, word(number), "round {round}");
     }
     assert!(server.status("takeovers_total") > 0);
@@ -478,7 +478,7 @@ fn the_newest_of_many_connections_with_one_token_gets_the_session() {
     let mut owner = StreamClient::enter(server.game, "Owner");
     for _ in 0..15 {
         let old = owner.cut(Cut::Abandon).expect("it was not ended");
-        // The order in which they were made is the one that counts.
+        // The order in which the connections were made counts.
         let mut streams: Vec<TcpStream> = (0..8).map(|_| connect(server.game, None)).collect();
         let greeting = resume_greeting(owner.token, owner.received());
         std::thread::scope(|scope| {
@@ -517,12 +517,12 @@ fn the_newest_of_many_connections_with_one_token_gets_the_session() {
 
 #[test]
 fn a_hung_handler_cannot_keep_a_session_from_a_newer_connection() {
-    // The newer connection must not depend on somebody else's finding it.
+    // The newer connection must not depend on another process noticing.
     let server = Server::start(&["--watchdog-cpu-ms", "0"]);
     let mut owner = StreamClient::enter(server.game, "Owner");
     let handler = Handlers::of(&server).only();
     server.signal(handler, Signal::SIGSTOP);
-    // It was said while nobody listened.
+    // It was sent while no connection was open.
     owner.say(&frame(&ClientMessage::Ping { nonce: 1 }));
     owner.write(usize::MAX);
     let old = owner.cut(Cut::Abandon).expect("it was not ended");

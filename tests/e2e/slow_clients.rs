@@ -1,4 +1,5 @@
-//! Promise: clients that are slow, silent, or do not read cost nobody anything but a bounded time, and are told when it is over.
+//! Promise: clients that are slow, silent or do not read affect no other client, hold resources only for a
+//! bounded time, and are told when it is over.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -57,7 +58,7 @@ fn a_session_works_byte_by_byte() {
     });
 }
 
-/// Sends one byte at a time, with pauses, until the server has had enough. Gives how long that took since `began`.
+/// Sends single bytes with pauses until the server closes. Returns how long that took since `began`.
 fn drip(raw: &mut RawClient, byte: u8, began: Instant) -> Duration {
     raw.stream.set_nonblocking(true).expect("a socket");
     while raw
@@ -99,7 +100,7 @@ fn an_incomplete_frame_does_not_count_as_a_heartbeat() {
     });
 }
 
-/// A relay room of `seats` that the client has joined or, without a room to join, opened.
+/// A client in a relay room: joins `room` if it is given, or else creates one with `seats` seats.
 fn in_relay(raw: &mut RawClient, seats: u8, room: Option<RoomId>) -> RoomId {
     raw.say(&match room {
         Some(room) => ClientMessage::JoinRoom {
@@ -127,7 +128,7 @@ fn in_relay(raw: &mut RawClient, seats: u8, room: Option<RoomId>) -> RoomId {
 fn a_client_that_never_reads_delays_nobody_and_gets_a_snapshot_when_it_reads_again() {
     const ROUNDS: u64 = 2000;
     expect_harmless(&[], |server| {
-        // So little room that nearly all of the flood would have to be kept by the server.
+        // The kernel's buffers are so small that the server would have to keep nearly all of the flood.
         let mut sleeper = RawClient::with_receive_buffer(server, 4096);
         sleeper.send(&greeting("Sleeper"));
         let room = in_relay(&mut sleeper, 3, None);
@@ -162,7 +163,7 @@ fn a_client_that_never_reads_delays_nobody_and_gets_a_snapshot_when_it_reads_aga
         let number = number.expect("there were rounds");
         assert_eq!((ann.counters().resyncs, bob.counters().resyncs), (0, 0));
 
-        // Twice SO_SNDBUF, and the kernel lets the last packet go beyond it.
+        // Twice SO_SNDBUF, and the kernel lets the last packet exceed it.
         let queued = queued_bytes(server, &sleeper);
         assert!(
             (1..=3 * 64 * 1024).contains(&queued),
@@ -171,7 +172,7 @@ fn a_client_that_never_reads_delays_nobody_and_gets_a_snapshot_when_it_reads_aga
         let grown_kib = memory_kib(server).saturating_sub(memory_before_kib);
         assert!(grown_kib < 2048, "the server has grown by {grown_kib} KiB");
 
-        // What is left of the beginning, then the truth, and nothing twice.
+        // The rest of the old output, then a snapshot, and nothing twice.
         let mut last = 0;
         let resync = loop {
             match sleeper.next_message().expect("the connection lives") {
@@ -208,7 +209,7 @@ fn queued_bytes(server: &Server, raw: &RawClient) -> usize {
 
 #[test]
 fn a_client_that_only_sends_is_not_read_and_is_answered_in_full_later() {
-    // Far more than ring and kernel buffers hold.
+    // Far more than the ring and the kernel's buffers hold.
     const BYTES_MAX: usize = 64 << 20;
     expect_harmless(&[], |server| {
         let mut raw = RawClient::with_receive_buffer(server, 4096);
@@ -278,7 +279,7 @@ fn a_thousand_silent_connections_take_no_place_from_players() {
     let connections = 1000.min(raised_open_file_limit().saturating_sub(200));
     expect_harmless(&["--handshake-timeout-ms", "3000"], |server| {
         let mut silent: Vec<RawClient> = (0..connections).map(|_| RawClient::connect(server)).collect();
-        // Others come, play and go meanwhile.
+        // Other clients connect, play and leave meanwhile.
         let mut guest = server.client("Guest");
         guest
             .create_room(NewRoom::new("relay", "meanwhile"))
@@ -292,7 +293,7 @@ fn a_thousand_silent_connections_take_no_place_from_players() {
     });
 }
 
-/// Lifts this process's limit of open files as far as it goes.
+/// Raises this process's limit of open files to the hard limit.
 fn raised_open_file_limit() -> u64 {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");

@@ -1,4 +1,4 @@
-//! Promise: what people type is understood as they mean it.
+//! Promise: typed commands are understood in the usual spellings.
 
 use crate::common::Server;
 use crate::common::text_client::TextClient;

@@ -1,5 +1,5 @@
-//! Promise: who telnets to the game's port plays, in the same rooms as everybody else; whatever is typed gets a clear answer, and a
-//! handler killed in the middle of a half-typed line is not noticed.
+//! Promise: a telnet client on the game port can play, in the same rooms as all other clients. All input gets
+//! a clear answer, and a handler killed in the middle of a typed line is not noticed.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const WONT: u8 = 252;
 const WILL: u8 = 251;
 const DONT: u8 = 254;
 
-/// Latencies between a successor and its death.
+/// Longest pause between a replacement's start and its death.
 const PAUSE_MAX: Duration = Duration::from_millis(3);
 
 fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T {
@@ -31,7 +31,7 @@ fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T 
     }
 }
 
-/// Two people in a match of tic-tac-toe; Ann begins.
+/// Two text players in a match of tic-tac-toe; Ann begins.
 fn match_of_two(server: &Server) -> (TextClient, TextClient) {
     let (mut ann, mut bob) = (TextClient::named(server, "Ann"), TextClient::named(server, "Bob"));
     assert!(
@@ -51,7 +51,7 @@ fn match_of_two(server: &Server) -> (TextClient, TextClient) {
     (ann, bob)
 }
 
-/// Ann wins on the upper row.
+/// Ann wins with the upper row.
 fn play_to_the_end(ann: &mut TextClient, bob: &mut TextClient) {
     for (number, cell) in ["0", "3", "1", "4", "2"].into_iter().enumerate() {
         let (name, mark) = [("Ann", "X"), ("Bob", "O")][number % 2];
@@ -103,7 +103,7 @@ fn a_match_continues_while_all_handlers_are_killed() {
     assert_eq!(killer.stop(), kills(20));
     play_to_the_end(&mut ann, &mut bob);
     expect_no_pending_work(&server);
-    // Not a word was said twice.
+    // No line was sent twice.
     for person in [&ann, &bob] {
         let heard = String::from_utf8_lossy(&person.heard);
         let (matches, wins) = (
@@ -162,7 +162,8 @@ fn a_handler_killed_during_a_half_typed_line_is_not_noticed() {
         let mut last = Vec::new();
         for piece in script {
             person.sends(piece);
-            // The handler is killed when it may have taken the piece in and when it may not: at once, or a moment later.
+            // The handler is killed at once, when it may not have received the piece, or a moment later, when
+            // it may have.
             for pause in [0, 1500] {
                 if !kills {
                     continue;
@@ -228,7 +229,7 @@ fn a_text_player_and_a_binary_client_share_a_room() {
     ann.reads("Bob is ready.");
     ann.types("ready");
     ann.reads("The match begins. You are X.");
-    // Else the move may be part of what the program is shown first.
+    // Otherwise the move may be part of the first snapshot.
     let is_start = |message: &ServerMessage| matches!(message, ServerMessage::Started { .. });
     let started = bob.receive_where(WAIT_MAX, is_start).expect("the session lives");
     assert!(started.is_some());
@@ -297,7 +298,7 @@ fn a_text_player_that_disconnects_or_quits_is_removed_at_once() {
 fn telnet_negotiation_is_answered_once_and_loses_no_input() {
     let server = Server::start(&[]);
     let mut person = TextClient::named(&server, "Ann");
-    // A client that answers each answer.
+    // A client that replies to each reply.
     for _ in 0..3 {
         person.sends(&[
             b'g', b'a', IAC, DO, 1, IAC, WILL, 31, b'm', IAC, DO, 1, IAC, DONT, 1, IAC, WONT, 31,
@@ -308,7 +309,7 @@ fn telnet_negotiation_is_answered_once_and_loses_no_input() {
     }
     let answers = |wanted: &[u8]| person.heard.windows(3).filter(|part| *part == wanted).count();
     assert_eq!((answers(&[IAC, WONT, 1]), answers(&[IAC, DONT, 31])), (1, 1));
-    // A sub-negotiation that does not end for a megabyte, and then one in pieces.
+    // A sub-negotiation that does not end for a megabyte, and then one in fragments.
     person.sends(&[IAC, 250, 24]);
     for _ in 0..1024 {
         person.sends(&[b'\n'; 1024]);
@@ -329,7 +330,7 @@ fn unknown_input_is_explained_and_changes_nothing() {
     let mut told = |line: &[u8]| {
         person.sends(line);
         person.sends(b"\r\n");
-        // What did not fit into one row is said in two.
+        // A text that does not fit into one line is shown in two.
         person.reads("\r\n> ").replace("\r\n    ", " ")
     };
     assert!(told(b"name Z\xf6e").starts_with("No: that line is not UTF-8"));
@@ -404,7 +405,7 @@ fn a_name_can_change_only_in_the_lobby_and_only_to_a_free_one() {
     );
     assert_eq!(person.asks("name ANN"), "You are called ANN now.");
     assert_eq!(person.asks("name Zo\u{eb}"), "You are called Zo\u{eb} now.");
-    // The old name is free, the new one is taken.
+    // The old name is free, the new one taken.
     let _ann = server.client("Ann");
     assert!(Client::connect(server.game, "zo\u{eb}", crate::common::patient()).is_err());
     person.asks("create tictactoe");
@@ -429,7 +430,7 @@ fn a_text_player_that_thinks_stays_and_a_dead_connection_is_removed() {
     let server = Server::start(&["--text-idle-timeout-ms", "2500"]);
     let mut person = TextClient::named(&server, "Ann");
     let begun = Instant::now();
-    // Half a line is a sign of life.
+    // Half a line counts as activity.
     for _ in 0..4 {
         std::thread::sleep(Duration::from_millis(800));
         person.sends(b"x");

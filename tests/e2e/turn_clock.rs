@@ -1,5 +1,5 @@
-//! Promise: in a room with a turn clock nobody waits longer than that for somebody's move. A clock never runs out early, whatever dies,
-//! and what it means is the game's to say.
+//! Promise: with a turn clock, no player waits longer than its limit for a move. A clock never runs out
+//! early, whatever process dies, and the game decides what a timeout means.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ fn outcome(client: &mut Client) -> Outcome {
     })
 }
 
-/// The seats whose turns have timed out, up to the end of the match or the number wanted.
+/// The seats whose turns have timed out, up to the end of the match or `wanted` of them.
 fn timed_out(client: &mut Client) -> u8 {
     event(client, |event| match event {
         RoomEvent::TurnTimedOut { seat } => Some(*seat),
@@ -107,7 +107,7 @@ fn the_clock_restarts_with_each_turn() {
             );
         }
     }
-    // What changes nothing begins no turn.
+    // A request that changes nothing starts no turn.
     rejection(ann.act(codec::encode(&1_u8).expect("a number")));
     let left = picture(&mut bob).turn.expect("a clock is running");
     assert_eq!(left.seat, 1);
@@ -119,7 +119,7 @@ fn a_turn_timeout_passes_the_turn_in_a_game_that_continues() {
     let server = Server::start(&[]);
     let begun = Instant::now();
     let (mut ann, mut bob, _) = playing(&server, "eights", 1);
-    // Nobody does anything; whoever's turn it is draws and passes.
+    // No player acts; the timeout draws and passes for the seat to move.
     for turn in 0..3_u8 {
         let (seat, next) = (turn % 2, 1 - turn % 2);
         for client in [&mut ann, &mut bob] {

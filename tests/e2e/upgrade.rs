@@ -1,5 +1,5 @@
-//! Promise: a new program takes over the listening sockets, the lobby and the live connections; one that cannot is refused with the
-//! reason, and the old one keeps serving.
+//! Promise: a new program takes over the listening sockets, the lobby and the live connections. A program
+//! that cannot is refused with the reason, and the old one keeps serving.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,8 +14,8 @@ use crate::common::footprint::processes;
 use crate::common::{Server, command, eventually};
 use nix::sys::signal::Signal;
 
-/// Copies a program. Not by this process: what others of its threads start meanwhile would have the new file open for writing, and
-/// then it cannot be executed.
+/// Copies a program with another process: children of this process's other threads would inherit the open
+/// file, and it could not be executed.
 fn copy(program: &str, to: &Path) {
     let copied = Command::new("cp").arg(program).arg(to).status();
     assert!(
@@ -24,7 +24,7 @@ fn copy(program: &str, to: &Path) {
     );
 }
 
-/// A server whose program lies where this test may put another.
+/// A server whose program file this test can replace.
 struct Upgradable {
     server: Server,
     folder: PathBuf,
@@ -51,7 +51,7 @@ impl Upgradable {
         self.folder.join("forkade")
     }
 
-    /// Puts another program in the place of the one that runs, as an installation does: the old file lives on without a name.
+    /// Replaces the running program's file, as an installation does: the old file lives on without a name.
     fn install(&self, write: impl FnOnce(&Path)) {
         let new = self.folder.join("new");
         write(&new);
@@ -68,7 +68,7 @@ impl Upgradable {
         self.server.signal(self.server.pid(), Signal::SIGUSR2);
     }
 
-    /// What `forkade upgrade` makes of it.
+    /// Runs `forkade upgrade`.
     fn ask_by_command(&self) -> std::process::Output {
         Command::new(env!("CARGO_BIN_EXE_forkade"))
             .args(["upgrade", "--console", &self.server.console.to_string()])
@@ -80,7 +80,7 @@ impl Upgradable {
         self.server.log().matches(text).count()
     }
 
-    /// Upgrades, and waits until it is done.
+    /// Upgrades, and waits for the end of the upgrade.
     fn upgrade(&self) {
         let done = "upgraded: all processes run";
         let before = self.times_logged(done);
@@ -88,7 +88,7 @@ impl Upgradable {
         eventually("the upgrade is done", || self.times_logged(done) > before);
     }
 
-    /// Asks for an upgrade, and gives the reason for which it is refused.
+    /// Requests an upgrade, and returns the reason of its refusal.
     fn refusal(&self) -> String {
         let refused = "the upgrade is refused, and nothing has changed: ";
         let before = self.times_logged(refused);
@@ -99,7 +99,7 @@ impl Upgradable {
         reason.lines().next().unwrap_or_default().to_owned()
     }
 
-    /// The processes of a role, or of all.
+    /// The processes of a role, or all processes.
     fn pids(&self, role: Option<&str>) -> BTreeSet<u64> {
         let processes = self.server.ask_json("processes");
         let of_role = |process: &&serde_json::Value| {
@@ -153,7 +153,7 @@ fn an_upgrade_replaces_every_process_and_no_player_notices() {
     let upgradable = Upgradable::start(&[]);
     let control_pair = ControlPair::start(&upgradable.server);
     let stop = Arc::new(AtomicBool::new(false));
-    // People come and go all the time.
+    // Clients connect and disconnect throughout.
     let (stopped, address) = (Arc::clone(&stop), upgradable.server.game);
     let comers = std::thread::spawn(move || {
         let mut came = 0;
@@ -272,7 +272,7 @@ fn an_unsuitable_program_is_refused_and_the_old_one_keeps_serving() {
 fn a_program_that_writes_without_end_is_refused_and_affects_nobody() {
     let upgradable = Upgradable::start(&[]);
     let control_pair = ControlPair::start(&upgradable.server);
-    // The shell is told by the server's own arguments which script to run: `serve`.
+    // The server's own argument `serve` is the script that the shell runs.
     let script = "while :; do echo on and on >&${_FORKADE_HANDOVER##*:}; done\n";
     fs::write(upgradable.folder.join("serve"), script).expect("a file can be written");
     upgradable.install(|new| {

@@ -1,4 +1,4 @@
-//! Who kills processes at random, and knows which deaths may cost somebody a connection.
+//! Kills processes at random, and knows which deaths may cost a connection.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use crate::common::{children, of_name, processes_below};
 
 /// Longest pause between two deaths of handlers.
 const PAUSE_US_MAX: usize = 12_000;
-/// Longest time between two deaths of other processes. Those that die too often are started again only after a while.
+/// Longest time between two deaths of other processes. Processes that die too often are restarted with a
+/// delay.
 const ROLE_PAUSE_MS_MAX: usize = 1600;
 /// Handlers that die together with their keeper.
 const TOGETHER_MAX: usize = 3;
@@ -24,7 +25,7 @@ pub(crate) struct Tally {
     pub(crate) keepers: usize,
     pub(crate) tickers: usize,
     pub(crate) listeners: usize,
-    /// Handlers that were killed in the same moment as their keeper.
+    /// Handlers that were killed at the same moment as their keeper.
     pub(crate) double_faults: usize,
 }
 
@@ -34,20 +35,20 @@ impl Tally {
     }
 }
 
-/// What is killed besides handlers, one after the other.
+/// Victims other than handlers, in turn.
 #[derive(Debug, Clone, Copy)]
 enum Post {
     Ticker,
     Listener,
     Keeper,
-    /// And some of its handlers.
+    /// A keeper and some of its handlers.
     KeeperAndHandlers,
 }
 
 /// How long handlers are killed while a keeper is missing.
 const STRIKES_GO_ON_FOR: Duration = Duration::from_secs(2);
 
-/// In this order, again and again.
+/// Cycled through in this order.
 const POSTS: [Post; 4] = [
     Post::KeeperAndHandlers,
     Post::Ticker,
@@ -60,7 +61,7 @@ pub(crate) struct Chaos {
     pub(crate) tally: Tally,
     supervisor: u32,
     keepers: usize,
-    /// Handlers that were killed and may not be gone yet: on a busy machine it takes a while until a process finds the time to die.
+    /// Handlers that were killed and may still exist: on a busy machine a process takes a while to die.
     victims: Vec<u32>,
     random: Random,
     next_post: usize,
@@ -68,7 +69,7 @@ pub(crate) struct Chaos {
 }
 
 impl Chaos {
-    /// Nobody may be greeting just now.
+    /// Call it when no client is in its handshake.
     pub(crate) fn new(supervisor: u32, random: Random) -> Self {
         Self {
             tally: Tally::default(),
@@ -81,7 +82,7 @@ impl Chaos {
         }
     }
 
-    /// Waits for a moment, and kills somebody.
+    /// Waits for a moment, and kills a process.
     pub(crate) fn strike(&mut self) {
         if Instant::now() < self.next_post_at {
             self.strike_handler(None);
@@ -102,7 +103,7 @@ impl Chaos {
         self.next_post_at = Instant::now() + Duration::from_millis(pause_ms);
     }
 
-    /// Waits until there is a keeper in every post, and every handler has one.
+    /// Waits until every keeper runs and every handler has a keeper.
     pub(crate) fn wait_until_whole(&self) {
         eventually("every handler has a keeper again", || self.is_whole());
     }
@@ -112,9 +113,9 @@ impl Chaos {
         named.iter().filter(|pid| send(**pid, Signal::SIGKILL)).count()
     }
 
-    /// Kills a handler, but none of this keeper's.
+    /// Kills a handler, except those of this keeper.
     fn strike_handler(&mut self, spared: Option<u32>) {
-        // Often without a pause: some die before they have done anything.
+        // Often without a pause: some handlers die before they have done anything.
         if !self.random.chance(25) {
             std::thread::sleep(Duration::from_micros(self.random.below(PAUSE_US_MAX) as u64));
         }
@@ -125,7 +126,7 @@ impl Chaos {
             .flat_map(children)
             .collect();
         if spared.is_none() {
-            // Whose they are that outlived their keeper cannot be told.
+            // The keeper of an orphaned handler cannot be determined.
             handlers.extend(of_name(&all, "handler"));
         }
         if handlers.is_empty() {
@@ -139,12 +140,13 @@ impl Chaos {
         }
     }
 
-    /// Kills a keeper, with so many of its handlers, and others' handlers until it is replaced and has adopted what it had.
+    /// Kills a keeper with `with_handlers` of its handlers, and then handlers of other keepers, until the
+    /// keeper is replaced and its handlers are adopted.
     fn strike_keeper(&mut self, together: usize) {
         self.wait_until_whole();
         let keeper = *self.random.choose(&of_name(&children(self.supervisor), "keeper"));
         let mut handlers = children(keeper);
-        // Its handlers die before it or after it, and either way nobody is there to replace them.
+        // Its handlers die before it or after it. Either way no keeper is there to replace them.
         let keeper_first = self.random.chance(50);
         if keeper_first {
             send(keeper, Signal::SIGKILL);
@@ -162,20 +164,20 @@ impl Chaos {
         while of_name(&children(self.supervisor), "keeper").contains(&keeper) || !self.is_whole() {
             assert!(struck.elapsed() < WAIT_MAX, "the keeper was not replaced");
             if struck.elapsed() < STRIKES_GO_ON_FOR {
-                // Who is new among the keepers may be the one whose handlers are to be spared.
+                // The new keeper may be the one whose handlers must be spared.
                 self.strike_handler_of_the_old(keeper);
             } else {
-                // On a crowded machine nobody would ever see all of them whole.
+                // On a busy machine all of them would never be whole at once.
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
     }
 
-    /// Kills a handler whose keeper has been there for longer than the one that was killed.
+    /// Kills a handler whose keeper is older than the one that was killed.
     fn strike_handler_of_the_old(&mut self, killed: u32) {
         let keepers = of_name(&children(self.supervisor), "keeper");
         match keepers.iter().max() {
-            // Who was killed may not be dead yet, and its handlers its children.
+            // The killed keeper may not be dead yet, and its handlers still its children.
             Some(newest)
                 if keepers.len() == self.keepers && *newest > killed && !keepers.contains(&killed) =>
             {
@@ -185,8 +187,8 @@ impl Chaos {
         }
     }
 
-    /// Every post of a keeper is filled, every handler that has outlived its keeper was adopted by another, nobody is about to die, no
-    /// dead one waits to be replaced, and no keeper is in the middle of anything.
+    /// Every keeper runs, every orphaned handler was adopted, no process is about to die, no dead handler
+    /// waits to be replaced, and no keeper is busy.
     fn is_whole(&self) -> bool {
         let looks_whole = || {
             let all = children(self.supervisor);
@@ -202,25 +204,25 @@ impl Chaos {
                     .any(|pid| state(*pid) == Some('Z'))
         };
         looks_whole() && {
-            // A process bears its parent's name until it says what it is.
+            // A process has its parent's name until it sets its own.
             std::thread::sleep(Duration::from_millis(2));
             looks_whole()
         }
     }
 }
 
-/// Whether there is a process of this id, be it a dead one that nobody has taken note of.
+/// Whether this pid exists, including zombies.
 fn exists(pid: u32) -> bool {
     fs::exists(format!("/proc/{pid}")).expect("the kernel says")
 }
 
-/// As in stat(5): `S` waits for an event, `Z` has ended.
+/// As in proc(5): `S` sleeps, `Z` is a zombie.
 fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-/// How many processes that are not its children a process watches.
+/// Number of processes that a process watches without being their parent.
 fn pidfds(pid: u32) -> usize {
     let files = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()

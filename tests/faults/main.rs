@@ -1,12 +1,14 @@
-//! Promise: whatever process is killed, and however often, every word arrives exactly once and in order, nobody sleeps while there is
-//! work for them, and one death at a time costs nobody a connection.
+//! Promise: whatever process is killed, and however often, every message arrives exactly once and in order,
+//! no process sleeps while it has work, and a single death costs no connection.
 //!
-//! Players of the client library talk in rooms, come and go, and lose connections of their own; meanwhile handlers, keepers, the
-//! ticker and the listener are killed at random moments. Only who loses a handler *and* its keeper in the same moment may lose the
-//! connection, which is resumed without a loss; that is done on purpose now and then, and counted. Nobody gives a sign of life that
-//! would wake a handler asleep at the wrong time: the one word that is awaited would stay away, and the test fail.
+//! Players that use the client library send messages in rooms, join and leave, and lose connections of their
+//! own. Meanwhile handlers, keepers, the ticker and the listener are killed at random moments. Only a player
+//! that loses its handler *and* that handler's keeper at the same moment may lose its connection, which is
+//! resumed without loss. The test causes this now and then, and counts it. No client sends heartbeats that
+//! would wake a handler that sleeps wrongly: then the awaited message would not arrive, and the test would
+//! fail.
 //!
-//! A program of its own: beside other tests it would be seconds until a process that was killed is dead.
+//! This is a program of its own: beside other tests a killed process would take seconds to die.
 //!
 //! `FORKADE_TEST_FAULTS=100000 cargo test --release --test faults -- --nocapture` kills more often.
 
@@ -28,29 +30,29 @@ use chaos::{Chaos, Tally};
 use forkade_protocol::client::ClientOptions;
 use room_script::{Manner, Talk};
 
-/// Rooms in which much is said.
+/// Rooms with many messages.
 const LIVELY_ROOMS: u64 = 6;
-/// Rooms in which less is said, and others come and go.
+/// Rooms with fewer messages, in which visitors join and leave.
 const QUIET_ROOMS: u64 = 2;
-/// Who come and go at the same time.
+/// Visitors at the same time.
 const VISITORS: u64 = 2;
-/// How long anything may take: longer than a post may be vacant whose processes die one after the other.
+/// Time limit for any step: longer than a role whose processes keep dying may be without a process.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What happened to players, other than what they wanted.
+/// What happened to players beyond their own requests.
 #[derive(Debug, Default)]
 struct Figures {
-    /// How long every word took to be heard by everybody in the room, in microseconds.
+    /// Latency of every message until all in the room had received it, in microseconds.
     pauses_us: Vec<u64>,
     words: u64,
-    /// Connections that the players themselves have cut.
+    /// Connections cut by the players themselves.
     cuts: u64,
     resumes: u64,
     gaps: u64,
     resyncs: u64,
-    /// Greetings that were not answered in time.
+    /// Handshakes that were not answered in time.
     not_greeted: u64,
-    /// How often a room was told that somebody's connection is lost.
+    /// How often a room was told that a player's connection is lost.
     shown_away: u64,
     visits: u64,
 }
@@ -69,12 +71,12 @@ impl Figures {
     }
 }
 
-/// How many processes are killed.
+/// Number of processes to kill.
 fn kills() -> usize {
     std::env::var("FORKADE_TEST_FAULTS").map_or(1500, |kills| kills.parse().expect("a number"))
 }
 
-/// Of a client that sends nothing of its own accord, and gives up if nothing comes.
+/// Options of a client that sends no heartbeats, and gives up if nothing arrives.
 fn options() -> ClientOptions {
     ClientOptions {
         connect_timeout: LIMIT,
@@ -119,7 +121,7 @@ fn every_message_arrives_once_and_no_work_is_left_whatever_process_is_killed() {
     chaos.wait_until_whole();
     let seconds = began.elapsed().as_secs_f64();
     let mut figures = Figures::default();
-    // The visitors first: they are in the talkers' rooms.
+    // The visitors stop first: they are in the other players' rooms.
     for (stop, threads) in [(no_more_visits, visits), (no_more_talk, talks)] {
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
@@ -173,17 +175,17 @@ fn judge(server: &Server, tally: &Tally, figures: &Figures) {
     );
     assert!(figures.words > 0 && figures.visits > 0 && figures.cuts > 0);
     assert_eq!(figures.gaps, 0, "something was lost");
-    // Three deaths over the same frame are blamed on it, even if it was chance.
+    // Three deaths over one frame are attributed to that frame, even by chance.
     let excused = double_faults as u64
         + server.status("blamed_total")
-        // A keeper may have had somebody new in its hands.
+        // A dead keeper may have held a new connection.
         + server.status("lost_before_greeting_total");
     let unwanted = figures.resumes.saturating_sub(figures.cuts) + figures.not_greeted;
     assert!(
         unwanted <= excused,
         "{unwanted} connections were lost, of which {excused} may be"
     );
-    // Of the room's events, by who was away for longer than it remembers them.
+    // A player that was away for longer than the room's event log reaches gets a snapshot.
     assert!(figures.resyncs <= excused, "{} resyncs", figures.resyncs);
     assert!(
         figures.shown_away <= figures.cuts + excused,

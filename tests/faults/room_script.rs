@@ -1,4 +1,5 @@
-//! Players in a room of their own who say numbered words, all at once, and hear all of them before they go on.
+//! Players in a room of their own: all send a numbered message at once, and receive all of them before the
+//! next round.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,33 +14,33 @@ use crate::common::random::Random;
 
 /// Players of a room.
 const PLAYERS: u8 = 3;
-/// In so many of a thousand rounds somebody's connection is cut.
+/// Rounds in a thousand in which one player's connection is cut.
 const CUTS_PER_MILLE: usize = 3;
-/// Time between two lines of chat in a room: nobody is told to talk less.
+/// Time between two lines of chat in a room: below the rate limit.
 const CHAT_EVERY: Duration = Duration::from_secs(2);
-/// How much is said in a room.
+/// How many messages a room exchanges.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Manner {
-    /// Bytes of a word.
+    /// Longest message in bytes.
     pub(crate) word_bytes_max: usize,
     /// Time between two rounds.
     pub(crate) pause: Duration,
 }
 
 impl Manner {
-    /// As much as leaves time for others.
+    /// As many as leave time for others.
     pub(crate) const LIVELY: Self = Self {
         word_bytes_max: 400,
         pause: Duration::from_millis(2),
     };
-    /// So little that who is away for some seconds can still be told all of it.
+    /// So few that a player that is away for some seconds can still get all of them.
     pub(crate) const QUIET: Self = Self {
         word_bytes_max: 100,
         pause: Duration::from_millis(10),
     };
 }
 
-/// How long one listens before it is the next one's turn.
+/// How long one player receives before the next one's turn.
 const TURN: Duration = Duration::from_millis(2);
 
 /// See the module's documentation.
@@ -60,7 +61,7 @@ struct Player {
     shown_away: u64,
 }
 
-/// What is said in a round.
+/// A message of a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Word {
     /// By the player in this seat.
@@ -70,7 +71,7 @@ enum Word {
 }
 
 impl Talk {
-    /// All are in the room.
+    /// All players join the room.
     pub(crate) fn begin(server: SocketAddr, number: u64, manner: Manner, mut random: Random) -> Self {
         let mut room = None;
         let mut players = Vec::new();
@@ -101,7 +102,7 @@ impl Talk {
         }
     }
 
-    /// Talks until told to stop.
+    /// Sends and receives until told to stop.
     pub(crate) fn go_on(mut self, stop: &AtomicBool) -> Figures {
         let mut figures = Figures::default();
         let mut number = 0;
@@ -118,7 +119,7 @@ impl Talk {
             figures.shown_away += player.shown_away;
             player.client.goodbye().expect("said in order");
         }
-        // All three were shown the same.
+        // All three players were told the same.
         figures.shown_away /= u64::from(PLAYERS);
         figures
     }
@@ -151,7 +152,8 @@ impl Talk {
                 figures.cuts += 1;
             }
         }
-        // By turns: who has lost the connection comes back, and says what was to be said, only when asked.
+        // In turn: a client that lost its connection resumes, and sends what is pending, only when it is
+        // driven.
         let mut awaited = vec![said.clone(); self.players.len()];
         while awaited.iter().any(|awaited| !awaited.is_empty()) {
             for (player, awaited) in self.players.iter_mut().zip(&mut awaited) {
@@ -178,8 +180,8 @@ impl Player {
         }
     }
 
-    /// Hears what has come of what is awaited: each word once, everybody's in the order in which they were said, and nothing else.
-    /// Says whether that was all.
+    /// Receives the awaited messages: each one once, each sender's in order, and nothing else. Returns
+    /// whether all have arrived.
     fn hear(&mut self, round: u64, awaited: &mut Vec<Word>) -> bool {
         let name = &self.name;
         while !awaited.is_empty() {

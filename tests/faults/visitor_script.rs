@@ -1,4 +1,5 @@
-//! Those who come, take a seat beside the talkers or look on, say something, hear it, lose their connections perhaps, and go.
+//! Visitors that join a room as player or spectator, send something, receive it, may lose their connection,
+//! and leave.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +10,10 @@ use forkade_protocol::{ClientMessage, RoomEvent, RoomId, ServerMessage, codec};
 use super::{Figures, LIMIT, options};
 use crate::common::random::Random;
 
-/// Words of a visitor.
+/// Messages of a visitor.
 const WORDS: u64 = 5;
 
-/// Comes and goes until told to stop.
+/// Visits repeatedly until told to stop.
 pub(crate) fn visit(
     server: SocketAddr,
     visitor: u64,
@@ -24,7 +25,7 @@ pub(crate) fn visit(
     while !stop.load(Ordering::Relaxed) {
         figures.visits += 1;
         let name = format!("visitor {visitor}-{}", figures.visits);
-        // Whose handler and keeper died over the greeting finds a ghost in its place.
+        // If handler and keeper died during the handshake, the name is still taken.
         let Ok(mut client) = Client::connect(server, name, options()) else {
             figures.not_greeted += 1;
             continue;
@@ -86,7 +87,8 @@ fn said_by(event: &RoomEvent, speaker: u8) -> Option<Vec<u8>> {
     (seat == speaker).then_some(payload)
 }
 
-/// The next event that is awaited; or none, if the visitor was away for more than the room remembers, which is counted elsewhere.
+/// The next awaited event; `None` if the visitor was away for longer than the room's event log reaches, which
+/// is counted elsewhere.
 fn hear(client: &mut Client, is_awaited: impl Fn(&RoomEvent) -> bool) -> Option<RoomEvent> {
     loop {
         match client.receive(LIMIT).expect("the session lives") {

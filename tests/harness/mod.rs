@@ -1,7 +1,8 @@
-//! Clients and their handlers without processes and without TCP, for tests that drive the lobby itself.
+//! Clients and their sessions without processes and without TCP, for tests that drive the lobby itself.
 //!
-//! An [`Actor`] is both sides of one connection: the session that a handler would animate, over the server's own code, and the
-//! client at the other end of a socket pair. Nothing happens but what the test makes happen, in the order in which it does.
+//! An [`Actor`] is both sides of one connection: the session that a handler would drive, in the server's own
+//! code, and the client at the other end of a socket pair. Only the test makes progress, in the order that it
+//! chooses.
 
 #![allow(dead_code, reason = "each test uses its part")]
 
@@ -28,7 +29,7 @@ use forkade_protocol::frame::{self, Split};
 use forkade_protocol::{ClientMessage, ServerMessage, Token, codec, preamble};
 use serde::{Deserialize, Serialize};
 
-/// A game that goes on by time: counts its ticks aloud, and ends by itself. It panics when it is asked to.
+/// A game driven by time: it announces its ticks, and ends by itself. It panics on request.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Clock {
     ticks: u32,
@@ -78,7 +79,7 @@ impl Game for Clock {
     }
 }
 
-/// The memory of one server, and the games it offers.
+/// The shared memory and the games of one server.
 #[derive(Clone, Copy)]
 pub(crate) struct World {
     pub(crate) memory: &'static Memory,
@@ -96,7 +97,7 @@ impl World {
             .header
             .seat_reservation_ms
             .store(SEAT_RESERVATION_MS_DEFAULT.into(), Ordering::Relaxed);
-        // Requests have their price, but everybody can pay it.
+        // The rate of requests is never reached.
         for rate in [&memory.header.requests_burst, &memory.header.requests_per_minute] {
             rate.store(10_000_000, Ordering::Relaxed);
         }
@@ -131,9 +132,9 @@ pub(crate) struct Actor {
     pub(crate) slot: u32,
     server_end: UnixStream,
     client_end: UnixStream,
-    /// What the client has received and not yet taken for a message.
+    /// Bytes that the client has received and not yet parsed.
     unread: Vec<u8>,
-    /// Bytes of the server's stream that the client has taken for messages.
+    /// Bytes of the server's stream that the client has parsed into messages.
     pub(crate) received: u64,
     pub(crate) token: Option<Token>,
 }
@@ -159,7 +160,7 @@ impl Actor {
         }
     }
 
-    /// A new player.
+    /// A new player, after the handshake.
     pub(crate) fn greeted(world: World, slot: u32, name: &str) -> Self {
         let mut actor = Self::connect(world, slot);
         actor.say_hello(name);
@@ -187,7 +188,7 @@ impl Actor {
         self.token = Some(token);
     }
 
-    /// The client sends a message, and the handler receives it but does not look at it yet.
+    /// The client sends a message. The handler receives it but does not handle it yet.
     pub(crate) fn say(&mut self, message: &ClientMessage) {
         let mut bytes = Vec::new();
         frame::append_frame(message, &mut bytes).expect("a message fits a frame");
@@ -207,24 +208,25 @@ impl Actor {
         }
     }
 
-    /// The handler looks at the next frame.
+    /// The handler handles the next frame.
     pub(crate) fn handle(&mut self) -> Next {
         dispatch::handle_next_frame(&mut self.session)
     }
 
-    /// The handler handles a message that the client says.
+    /// The client sends a message, and the handler handles it.
     pub(crate) fn ask(&mut self, message: &ClientMessage) -> Next {
         self.say(message);
         self.handle()
     }
 
-    /// The handler delivers mail, the room's events and the lobby's chat, and sends all it has; gives what the client makes of it.
+    /// The handler delivers mail, room events and lobby chat, and sends all output. Returns the messages that
+    /// the client receives.
     pub(crate) fn hear(&mut self) -> Vec<ServerMessage> {
         let mut messages = Vec::new();
-        // As after word that was left: there may be mail.
+        // As after a notification: there may be mail.
         self.session.control_request();
         loop {
-            // Events may have to wait until there is space for them.
+            // Events may wait for space in the output.
             let delivered = self.session.phase() == Phase::OPEN
                 && delivery::deliver(&mut self.session).expect("events fit");
             let sent = self.flush();
@@ -235,7 +237,7 @@ impl Actor {
         }
     }
 
-    /// The first message that the client has received and not looked at yet.
+    /// The next message that the client has received and not parsed yet.
     pub(crate) fn first_message(&mut self) -> Option<ServerMessage> {
         let Split::Frame { body, total } = frame::split(&self.unread, FRAME_BYTES_MAX) else {
             return None;
@@ -251,7 +253,7 @@ impl Actor {
         Some(message)
     }
 
-    /// The handler sends what there is, which need not be kept; gives what the terminal of somebody in text mode shows of it.
+    /// The handler sends its output, without retaining it. Returns what a text client would show.
     #[allow(dead_code, reason = "not every program has people in text mode")]
     pub(crate) fn shown(&mut self) -> String {
         self.flush();
@@ -259,7 +261,7 @@ impl Actor {
         String::from_utf8(std::mem::take(&mut self.unread)).expect("text")
     }
 
-    /// The handler sends what there is, and the client receives it. Says whether there was anything.
+    /// The handler sends its output, and the client receives it. Returns whether there was any.
     pub(crate) fn flush(&mut self) -> bool {
         let before = self.session.byte_counts.sent;
         loop {
@@ -286,12 +288,12 @@ impl Actor {
         }
     }
 
-    /// The handler handles a message that the client says, and goes on.
+    /// The client sends a message, which the handler handles without closing the connection.
     pub(crate) fn asks(&mut self, message: &ClientMessage) {
         assert_eq!(self.ask(message), Next::Handled, "{message:?}");
     }
 
-    /// The handler handles a message after which it closes the connection.
+    /// The client sends a message after which the handler closes the connection.
     pub(crate) fn ask_and_close(&mut self, message: &ClientMessage) {
         match self.ask(message) {
             Next::Close { leaves, farewell } => self.session.close(leaves, &farewell),
@@ -299,20 +301,20 @@ impl Actor {
         }
     }
 
-    /// The player says goodbye, the connection ends, and the keeper gives its slot back.
+    /// The player says goodbye, the connection ends, and the keeper frees its slot.
     pub(crate) fn leave_for_good(&mut self) {
         self.ask_and_close(&ClientMessage::Goodbye);
         self.end();
     }
 
-    /// The connection ends, and the keeper gives its slot back.
+    /// The connection ends, and the keeper frees its slot.
     pub(crate) fn end(&mut self) {
         departure::finish(&mut self.session);
         assert_eq!(self.session.phase(), Phase::DONE);
         self.session.record().free();
     }
 
-    /// The handler answers the client's greeting.
+    /// The handler performs its part of the handshake.
     pub(crate) fn shake_hands(&mut self) -> Handshake {
         dispatch::shake_hands(&mut self.session)
     }

@@ -1,5 +1,5 @@
-//! The promise that all others rest on: any process can be killed at any moment, and no player notices. One module per proof;
-//! `cargo test --test kills takeover::` runs one.
+//! The promise on which all others rest: any process can be killed at any moment, and no player notices. One
+//! module per proof: `cargo test --test kills takeover::` runs one.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,7 +1,8 @@
-//! Many connections at once, each in a manner of its own: slow and fast readers, words of any length, urgent bytes, sides that are closed
-//! early. Handlers are killed all the time, and every byte is compared.
+//! Many connections at once, each with its own behaviour: slow and fast readers, payloads of any length,
+//! urgent bytes, half-closed connections. Handlers are killed throughout, and every byte is compared.
 //!
-//! `FORKADE_TEST_KILLS=40000 cargo test --release --test kills many:: -- --nocapture` kills more often, and shows the figures.
+//! `FORKADE_TEST_KILLS=40000 cargo test --release --test kills many_connections:: -- --nocapture` kills more
+//! often and shows the figures.
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -16,15 +17,16 @@ use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
 use crate::common::{Server, WAIT_MAX, eventually};
 
-/// Who talk at the same time.
+/// Number of simultaneous connections.
 const TALKERS: u64 = 12;
-/// Words of one connection that are said before they are heard, at most: so much fits on its way.
+/// Payloads of one connection that are sent before they are read, at most: they fit into the buffers on the
+/// way.
 const WORDS_AT_ONCE: usize = 12;
 const WORD_BYTES_MAX: usize = 3000;
-/// Between two kills, at most.
+/// Longest pause between two kills.
 const PAUSE_MAX: Duration = Duration::from_micros(2500);
 
-/// One connection after the other, until told to stop. Says how many there were.
+/// Opens one connection after the other until told to stop. Returns their number.
 fn talk(
     game: SocketAddr,
     talker: u64,
@@ -46,7 +48,7 @@ fn talk(
             .send(&beginning(&format!("talker {talker}-{connections}")));
         alone.listener.be_welcomed();
         for _ in 0..random.below(6) {
-            // One that is said alone shows how long it takes.
+            // A payload that is sent alone shows the latency.
             let count = if random.chance(50) {
                 1
             } else {
@@ -67,7 +69,7 @@ fn talk(
         if random.chance(50) {
             alone.leave();
         } else {
-            // What it has said is answered all the same.
+            // Everything sent before the half-close is still answered.
             (0..random.below(WORDS_AT_ONCE)).for_each(|_| alone.say());
             let speaker = &alone.speaker.stream;
             speaker.shutdown(Shutdown::Write).expect("the connection lives");

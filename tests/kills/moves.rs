@@ -1,8 +1,8 @@
-//! A client that moves from one process to another, since it has entered a room of somebody there: whoever dies in the middle of it, it is
-//! served, by one process, on the same connection.
+//! A client that moves to another handler because it has joined a room there. Whatever process dies during
+//! the move, the client is served by one handler, on the same connection.
 //!
-//! Processes are stopped to hold the move at the point where one of them is killed. `FORKADE_TEST_ROLE_KILLS=100` kills more keepers in the
-//! last test.
+//! Processes are stopped to hold the move at the point where one of them is killed.
+//! `FORKADE_TEST_ROLE_KILLS=100` kills more keepers in the last test.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::common::{Server, children, eventually, is_alive, is_asleep, of_name};
 
 const HOST: &str = "Client0";
 const MOVER: &str = "Client7";
-/// One keeper, whose handlers serve eight. Nobody is judged for being stopped here.
+/// One keeper, whose handlers serve eight clients each. The watchdog ignores stopped processes here.
 const SERVER: [&str; 8] = [
     "--connections-max",
     "900",
@@ -30,15 +30,15 @@ const SERVER: [&str; 8] = [
     "--watchdog-cpu-ms",
     "0",
 ];
-/// A keeper that dies sooner after it was started is started again later and later.
+/// A keeper that dies sooner than this is restarted with a growing delay.
 const LIFE: Duration = Duration::from_millis(510);
 
-/// A client in the middle of a move: its next process has been promised it, its present one is stopped and has not read that it is to
-/// let go.
+/// A client in the middle of a move: the target handler expects it, and the stopped source handler has not
+/// yet read that it is to release it.
 struct Move {
     server: Server,
     pair: Pair,
-    /// Others that are served by the process that the client moves to.
+    /// Other clients of the target handler.
     beside: Vec<Client>,
     ports: [Option<SocketAddr>; 2],
     keeper: u32,
@@ -49,7 +49,7 @@ struct Move {
 impl Move {
     fn begin() -> Self {
         let server = Server::start(&SERVER);
-        // Seven fill a process but for the place that is left for moves.
+        // Seven clients fill a handler except for the slot that is reserved for moves.
         let mut beside: Vec<Client> = (0..8).map(|nth| server.client(&format!("Client{nth}"))).collect();
         let (mut mover, mut host) = (beside.pop().expect("8"), beside.remove(0));
         let room = host
@@ -59,7 +59,7 @@ impl Move {
         let (from, to) = (handler_of(MOVER), handler_of(HOST));
         assert_ne!(from, to);
         let keeper = server.keeper();
-        // So that it does not ask the present process to let go before that is stopped.
+        // The keeper must not ask the source to release the client before the source is stopped.
         server.signal(keeper, Signal::SIGSTOP);
         mover.join_room(room.room, None).expect("a seat is free");
         eventually("the present process has asked for the move", || is_asleep(from));
@@ -91,12 +91,13 @@ impl Move {
         self.server.signal(process, Signal::SIGCONT);
     }
 
-    /// All are served, and are again when all their processes are killed: the keeper knows who serves whom.
+    /// All clients are served, and again after all their handlers were killed: the keeper knows which handler
+    /// serves which client.
     fn expect_all_are_served(mut self) {
         for killed in [false, true] {
             if killed {
                 for handler in [HOST, MOVER].map(|name| self.server.handler_of(name).expect("it is served")) {
-                    // Both may be served by the same.
+                    // Both may have the same handler.
                     if is_alive(handler) {
                         self.kill(handler);
                     }
@@ -154,7 +155,7 @@ fn a_move_is_kept_although_the_keeper_dies_before_it_is_told() {
     let mut it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
     it.let_go_on(it.from);
-    // Served without the keeper.
+    // The clients are served without the keeper.
     it.pair.say(20);
     it.pair.hear();
     eventually("the processes have nothing to do", || {
@@ -225,7 +226,7 @@ fn a_client_that_changes_rooms_without_waiting_is_served_by_one_handler() {
     let mut clients: Vec<Client> = (0..21)
         .map(|nth| server.client(&format!("Client{nth}")))
         .collect();
-    // Two rooms at home in one process, and one in another.
+    // Two rooms whose clients meet in one handler, and one room in another.
     let rooms = [0, 1, 8].map(|nth| {
         let host: &mut Client = &mut clients[nth];
         let room = host.create_room(NewRoom::new("relay", format!("room {nth}")));
@@ -287,7 +288,7 @@ fn clients_are_served_while_keepers_die_during_many_moves() {
     let server = Server::start(&SERVER);
     let mut random = Random::new(seed(), 0);
     for round in 0..deaths {
-        // Handlers that have outlived their keeper are given nobody: each round has new ones.
+        // Handlers that were adopted receive no new clients: each round has new ones.
         let come = |nth| server.client(&format!("Client{round}-{nth}"));
         let clients: Vec<Client> = (0..2 * PAIRS).map(come).collect();
         let ports: Vec<Option<SocketAddr>> = clients.iter().map(Client::local_addr).collect();

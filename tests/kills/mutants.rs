@@ -1,5 +1,6 @@
-//! The tests notice when what they are about is broken. Each switch of [`shmem::mutants`] is turned on, and a test of this program
-//! that passes without it must fail. (Those of the journal are turned on by the instruction sweep itself.)
+//! The tests notice when the behaviour that they check is broken. Each mutant of [`shmem::mutants`] is turned
+//! on, and a test of this program that passes without it must fail. (The instruction sweep itself turns on
+//! the mutants of the journal.)
 //!
 //! ```text
 //! cargo test --features mutants --test kills mutants::
@@ -9,10 +10,10 @@ use std::process::{Command, Output, Stdio};
 
 use shmem::mutants::Mutant;
 
-/// How often a test is run that does not meet with the broken thing every time.
+/// Runs of a test that does not hit the mutant every time.
 const ATTEMPTS_MAX: usize = 10;
 
-/// Runs one test of this program in a process of its own, with a switch turned on or with none.
+/// Runs one test of this program in a process of its own, with a mutant turned on or with none.
 fn run(test: &str, switch: Option<Mutant>) -> Output {
     let mut program = Command::new(std::env::current_exe().expect("a running program has a file"));
     program.args(["--exact", test]).stdin(Stdio::null());

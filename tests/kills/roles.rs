@@ -1,7 +1,8 @@
-//! Whatever role dies, and however often, under a stream of new connections: nobody is refused, whoever was greeted notices nothing, and
-//! of those who were not yet greeted no more lose their connection than are counted.
+//! Any role can die repeatedly under a stream of new connections. No connection is refused, no established
+//! session notices, and the connections lost before the handshake are at most those that are counted.
 //!
-//! `FORKADE_TEST_ROLE_KILLS=100 cargo test --release --test kills roles:: -- --nocapture` kills more often, and shows the figures.
+//! `FORKADE_TEST_ROLE_KILLS=100 cargo test --release --test kills roles:: -- --nocapture` kills more often
+//! and shows the figures.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,11 +20,11 @@ use crate::common::random::{Random, seed};
 use crate::common::raw_client::{End, RawClient, greeting};
 use crate::common::{Server, children, eventually, is_alive, of_name};
 
-/// Who come and go at the same time.
+/// Threads that connect and disconnect at the same time.
 const STREAMS: usize = 4;
-/// Connections that one of them makes at once, so that the listener often has its hands full.
+/// Connections that one thread opens at once, so that the listener is often in the middle of a transfer.
 const AT_ONCE: usize = 6;
-/// Who dies sooner after it was started is started again later and later.
+/// A process that dies sooner than this is restarted with a growing delay.
 const LIFE_MS_MIN: u64 = 510;
 
 /// How often a role is killed.
@@ -31,22 +32,23 @@ fn deaths() -> u64 {
     std::env::var("FORKADE_TEST_ROLE_KILLS").map_or(12, |deaths| deaths.parse().expect("a number"))
 }
 
-/// What became of those who came.
+/// What became of the new connections.
 #[derive(Debug, Default)]
 struct Tally {
-    /// And served to the end.
+    /// Completed the handshake and were served to the end.
     greeted: u64,
-    /// Connections that ended before they were greeted.
+    /// Connections that ended before the handshake.
     early_ends: u64,
 }
 
-/// Comes several times at once, is greeted and served, and goes, until told to stop.
+/// Opens several connections at once, completes the handshake, is served, and disconnects, until told to
+/// stop.
 fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     while !stop.load(Ordering::Relaxed) {
         let guests: Vec<RawClient> = (0..AT_ONCE).map(|_| RawClient::connect_to(game)).collect();
         for mut guest in guests {
-            // Who was lost may have been entered under its name: the next one has another.
+            // A lost connection's player may exist under its name: the next one gets another.
             let name = format!("guest {stream}-{}", tally.greeted + tally.early_ends);
             guest.send(&greeting(&name));
             match guest.next_message() {
@@ -71,9 +73,9 @@ fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
     tally
 }
 
-/// Kills the processes of a role in turn, while others come and go, and two play on.
+/// Kills the processes of a role in turn, while clients connect and disconnect and a control pair plays.
 fn dies_again_and_again(role: &str) {
-    // Several connect before one greets, and may have to wait for their turn.
+    // Several connect before the first handshake, and may have to wait.
     let server = Server::start(&[
         "--keepers",
         "3",
@@ -97,7 +99,7 @@ fn dies_again_and_again(role: &str) {
     let posts = of_role(role).len();
     let mut random = Random::new(seed(), 0);
     for _ in 0..deaths() {
-        // The one that has been there for longest.
+        // The oldest process of the role.
         let victim = of_role(role)[0];
         std::thread::sleep(Duration::from_micros(random.below(20_000) as u64));
         server.kill(victim);
@@ -140,7 +142,7 @@ fn dies_again_and_again(role: &str) {
         "{tally:?}, but {counted} are counted"
     );
     assert!(counted <= deaths(), "a death costs one connection at most");
-    // The handlers of those who were there all the time are the same, and somebody still looks after them.
+    // The control pair still has the same handlers, and they have a keeper.
     assert!(bystanders_handlers.iter().all(|pid| is_alive(*pid)));
     assert_eq!(server.status("takeovers_total"), 0);
     for handler in bystanders_handlers {
@@ -170,7 +172,7 @@ fn a_ticker_that_dies_repeatedly_affects_nobody() {
 
 #[test]
 fn new_connections_wait_for_overloaded_keepers_and_are_not_refused() {
-    // More than fit the channel to a keeper.
+    // More than fit into the channel to a keeper.
     const GUESTS: usize = 400;
     let server = Server::start(&[
         "--keepers",
@@ -183,7 +185,7 @@ fn new_connections_wait_for_overloaded_keepers_and_are_not_refused() {
     let keeper = of_name(&children(server.pid()), "keeper")[0];
     server.signal(keeper, Signal::SIGSTOP);
     let mut guests: Vec<RawClient> = (0..GUESTS).map(|_| RawClient::connect(&server)).collect();
-    // As long as it takes the listener to find that out.
+    // Until the listener finds the channel full.
     std::thread::sleep(Duration::from_millis(200));
     server.signal(keeper, Signal::SIGCONT);
     for (number, guest) in guests.iter_mut().enumerate() {

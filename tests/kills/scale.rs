@@ -1,8 +1,8 @@
-//! Hundreds of players: whose handlers are not killed notices nothing of those that are, and who comes in while all handlers die at once is
-//! served.
+//! Hundreds of players: those whose handlers live notice nothing of killed handlers, and clients that connect
+//! while all handlers die at once are served.
 //!
-//! `FORKADE_TEST_PLAYERS=500 FORKADE_TEST_SECONDS=30 cargo test --release --test kills scale:: -- --nocapture` for more of it, and the
-//! figures.
+//! `FORKADE_TEST_PLAYERS=500 FORKADE_TEST_SECONDS=30 cargo test --release --test kills scale:: --
+//! --nocapture` runs more of it and shows the figures.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,24 +22,24 @@ use crate::common::raw_client::{RawClient, greeting};
 use crate::common::tcp_table::server_end;
 use crate::common::{Server, WAIT_MAX, children, eventually, is_alive, is_asleep, of_name};
 
-/// Between two words of a pair.
+/// Pause between two messages of a pair.
 const ROUND: Duration = Duration::from_millis(100);
-/// Between two kills.
+/// Pause between two kills.
 const KILL_EVERY: Duration = Duration::from_millis(100);
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// What pairs are to do with the time that a word takes.
+/// What pairs do with the latency of a message.
 const FORGET: u8 = 0;
 const CALM: u8 = 1;
 const KILLING: u8 = 2;
 const STOP: u8 = 3;
 
-/// Two players in a room of their own, who talk by turns in a thread of their own.
+/// Two players in a room of their own that send messages alternately, driven by a thread.
 struct Pair {
-    /// By what was to be done with them.
+    /// By what was done with them.
     words: JoinHandle<[Latencies; STOP as usize]>,
 }
 
@@ -86,7 +86,7 @@ impl Pair {
     }
 }
 
-/// One says the number, and both hear it, once.
+/// One sends the number, and both receive it once.
 fn say_and_hear(players: &mut [Client; 2], said: u64) {
     let speaker = usize::from(said % 2 == 1);
     let action = said.to_le_bytes().to_vec();
@@ -130,7 +130,7 @@ fn players_do_not_notice_the_killed_handlers_of_others() {
         let begin = |number| Pair::begin(&server, number, &phase, &rounds);
         (from..to).map(begin).collect()
     };
-    // A tenth of them are those who die.
+    // A tenth of the players lose their handlers.
     let victims = pairs(0, players.div_ceil(20));
     let of_victims = victims.len() * 2;
     eventually("the victims are served", || handlers.pids().len() == of_victims);
@@ -144,7 +144,7 @@ fn players_do_not_notice_the_killed_handlers_of_others() {
     std::thread::sleep(Duration::from_secs(seconds as u64));
     phase.store(KILLING, Ordering::SeqCst);
     let (mut random, began) = (Random::new(seed(), 0), Instant::now());
-    // Nobody is killed twice: who was killed may be listed for a while.
+    // No pid is killed twice: a killed process may be listed for a while.
     let mut killed = HashSet::new();
     while began.elapsed() < Duration::from_secs(seconds as u64) {
         let mortal: Vec<u32> = handlers
@@ -207,7 +207,7 @@ fn a_client_that_connects_while_all_handlers_die_is_served() {
     let handlers = Handlers::of(&server);
     let enough = Arc::new(AtomicBool::new(false));
     let (told, killers) = (Arc::clone(&enough), handlers.clone());
-    // Storm after storm: whenever all are there again, all die.
+    // Repeatedly: whenever all handlers exist again, all are killed.
     let storms = std::thread::spawn(move || {
         let (mut storms, mut killed) = (0, HashSet::new());
         while !told.load(Ordering::Relaxed) {
@@ -254,7 +254,7 @@ fn a_client_that_connects_while_all_handlers_die_is_served() {
 #[test]
 fn a_client_that_connects_after_all_handlers_died_does_not_wait_for_all_replacements() {
     const PLAYERS: usize = 60;
-    // Nobody is judged for being stopped here.
+    // The watchdog ignores stopped processes here.
     let server = Server::start(&["--heartbeat-timeout-ms", "600000", "--watchdog-cpu-ms", "0"]);
     let mut established: Vec<Client> = (0..PLAYERS)
         .map(|number| server.client(&format!("player {number}")))
@@ -262,7 +262,7 @@ fn a_client_that_connects_after_all_handlers_died_does_not_wait_for_all_replacem
     let handlers = Handlers::of(&server);
     let keepers = of_name(&children(server.pid()), "keeper");
     eventually("all are served", || handlers.pids().len() == PLAYERS);
-    // They are to find all dead, and the newcomer waiting, when they look.
+    // When the keepers continue, they find all handlers dead and the new client waiting.
     for keeper in &keepers {
         server.signal(*keeper, Signal::SIGSTOP);
     }
@@ -286,7 +286,7 @@ fn a_client_that_connects_after_all_handlers_died_does_not_wait_for_all_replacem
         assert_eq!(player.counters().resumes, 0, "a connection was lost");
     }
     let its_handler = server.handler_of("newcomer").expect("it is served");
-    // In the order of their birth.
+    // In the order in which they started.
     let mut of_keepers = keepers.iter().map(|keeper| children(*keeper));
     let handlers = of_keepers
         .find(|handlers| handlers.contains(&its_handler))
@@ -300,7 +300,7 @@ fn a_client_that_connects_after_all_handlers_died_does_not_wait_for_all_replacem
     server.expect_no_errors();
 }
 
-/// A server with one keeper, where nobody is judged for being stopped, and players on it.
+/// A server with one keeper and these players. The watchdog ignores stopped processes.
 fn with_one_keeper(players: usize) -> (Server, Vec<Client>, Handlers) {
     let server = Server::start(&[
         "--keepers",
@@ -323,7 +323,7 @@ fn a_keeper_that_is_told_to_end_first_replaces_all_dead_handlers() {
     const PLAYERS: usize = 30;
     let (server, mut players, handlers) = with_one_keeper(PLAYERS);
     let (keeper, dying) = (server.keeper(), handlers.pids());
-    // As in an upgrade. It is to find all of this when it looks.
+    // As in an upgrade. The keeper finds all of this at once when it continues.
     server.signal(keeper, Signal::SIGSTOP);
     assert_eq!(handlers.signal_all(Signal::SIGKILL), PLAYERS);
     eventually("they have died", || !dying.iter().any(|pid| is_alive(*pid)));
@@ -334,7 +334,7 @@ fn a_keeper_that_is_told_to_end_first_replaces_all_dead_handlers() {
         player.ping().expect("the session lives");
         assert_eq!(player.counters().resumes, 0, "a connection was lost");
     }
-    // Only their own keeper knows.
+    // Only their parent learns how they died.
     eventually("it says of each how it died", || {
         server.log().matches("died (SIGKILL): replaced").count() == PLAYERS
     });
@@ -343,11 +343,11 @@ fn a_keeper_that_is_told_to_end_first_replaces_all_dead_handlers() {
 
 #[test]
 fn handlers_that_die_between_two_keepers_are_replaced() {
-    // More than one message hands on.
+    // More than one transfer message holds.
     const PLAYERS: usize = 130;
     let (server, mut players, handlers) = with_one_keeper(PLAYERS);
     let (keeper, dying) = (server.keeper(), handlers.pids());
-    // No other is started before it goes on.
+    // The supervisor is stopped, so it starts no other keeper.
     server.signal(server.pid(), Signal::SIGSTOP);
     server.signal(keeper, Signal::SIGTERM);
     eventually("the keeper has ended", || !is_alive(keeper));

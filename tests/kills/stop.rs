@@ -1,4 +1,5 @@
-//! Handlers that die while the server stops hold nothing up: everybody is told, once, and it ends as it should.
+//! Handlers that die while the server stops delay nothing: every client is told once, and the server exits
+//! cleanly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,7 @@ fn handlers_that_die_during_a_stop_leave_no_client_untold_and_no_process_running
             let mut killed = Vec::new();
             while !told.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_micros(moments.below(400) as u64));
-                // Each player's handler once: three in a row would be blamed on the player.
+                // Each player's handler dies once: three deaths in a row would be attributed to the player.
                 let pids = handlers.pids();
                 let mortal: Vec<u32> = pids.into_iter().filter(|pid| !killed.contains(pid)).collect();
                 if killed.len() < PLAYERS && !mortal.is_empty() {
@@ -68,7 +69,7 @@ fn players_of_a_dead_keeper_are_told_that_the_server_stops() {
         .map(|player| RawClient::greet(&server, &format!("player {player}")))
         .collect();
     let keepers = of_name(&children(server.pid()), "keeper");
-    // It hears of all this at once, and puts nobody in their place any more.
+    // The keeper learns of all deaths at once, and replaces no handler any more.
     server.signal(server.pid(), Signal::SIGSTOP);
     keepers.iter().for_each(|keeper| server.kill(*keeper));
     eventually("they have died", || {

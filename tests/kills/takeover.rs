@@ -1,6 +1,7 @@
 //! Promise: a killed handler is replaced by a fresh one on the same TCP connection. Not a byte is lost, repeated or reordered.
 //!
-//! `FORKADE_TEST_KILLS=20000 cargo test --release --test kills takeover:: -- --nocapture` kills more often, and shows the figures.
+//! `FORKADE_TEST_KILLS=20000 cargo test --release --test kills takeover:: -- --nocapture` kills more often
+//! and shows the figures.
 
 use std::collections::HashSet;
 use std::net::{Shutdown, TcpStream};
@@ -21,26 +22,28 @@ use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, co
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
-/// A server that takes nobody for gone: who sleeps in spite of work sleeps on, and the test sees it.
+/// A server without heartbeat timeout: a process that sleeps despite work is not woken by it, and the test
+/// notices.
 const NO_HEARTBEAT: [&str; 2] = ["--heartbeat-timeout-ms", "600000"];
 
-/// A server that lets be who is stopped.
+/// A server whose watchdog ignores stopped processes.
 const NO_WATCHDOG: [&str; 2] = ["--watchdog-cpu-ms", "0"];
 
-/// Latencies between a successor and its death: some die before they have done anything, some do much.
+/// Longest pauses between a replacement's start and its death: some die before they have done anything, some
+/// do much.
 const PAUSE_MAX: Duration = Duration::from_micros(2500);
 
-/// How one player speaks and listens while handlers die.
+/// How one player sends and receives while handlers die.
 struct Talk {
     script: Script,
     speaks: Manner,
     listens: Manner,
-    /// The client's receive buffer; 0 is the system's choice.
+    /// Bytes of the client's receive buffer; 0 for the system's default.
     receive_buffer_bytes: usize,
 }
 
 impl Talk {
-    /// One player, whose handler is killed all the time from before the greeting, says things to itself.
+    /// One player sends to itself while its handler is killed repeatedly, from before the handshake.
     fn hold(&self, server: &Server, random: &Random, kills: usize) {
         let (stream, killer) = (
             self.connect(server),
@@ -239,7 +242,7 @@ fn a_handler_is_replaced_whatever_way_it_dies() {
         Signal::SIGHUP,
         Signal::SIGKILL,
     ];
-    // What whoever runs the tests ignores (behind nohup, say), the server ignores, too.
+    // The server inherits signals ignored by the process that runs the tests (under nohup, for example).
     let deadly = signals.into_iter().filter(|signal| !is_ignored(*signal));
     let mut deaths = 0;
     for signal in deadly {
@@ -249,7 +252,7 @@ fn a_handler_is_replaced_whatever_way_it_dies() {
         send(victim, signal);
         alone.say();
         eventually("another process has taken over", || {
-            // Rust's runtime lets the first SIGSEGV pass that no instruction has caused.
+            // Rust's runtime ignores the first SIGSEGV that no instruction has caused.
             let dies = handlers.pids().contains(&victim);
             if dies {
                 send(victim, signal);
@@ -264,7 +267,7 @@ fn a_handler_is_replaced_whatever_way_it_dies() {
     assert_eq!(server.status("takeovers_total"), deaths);
 }
 
-/// Whether this process ignores the signal, and so all that it starts.
+/// Whether this process, and so its children, ignores the signal.
 fn is_ignored(signal: Signal) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("every process has one");
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -326,7 +329,7 @@ fn a_hundred_handlers_that_die_at_once_are_replaced() {
     server.expect_no_errors();
 }
 
-/// Who says the word of this round next.
+/// The seat that sent the next payload, which must be this round's.
 fn next_word(player: &mut Client, round: u64) -> u8 {
     loop {
         let message = player.receive(WAIT_MAX).expect("the session lives");
@@ -435,11 +438,11 @@ fn a_failed_doorbell_request_is_repeated() {
         .collect();
     let ticker = running(&server, "ticker")[0];
     let handlers = Handlers::of(&server);
-    // More handlers come up, and ask, than questions fit the channel while nobody answers.
+    // More handlers start and send requests than fit into the channel while no ticker answers.
     server.signal(ticker, Signal::SIGSTOP);
     let before = handlers.pids();
     handlers.signal_all(Signal::SIGKILL);
-    // They ask again from time to time, so not all sleep at one moment.
+    // They repeat the request from time to time, so they do not all sleep at one moment.
     let mut have_slept = HashSet::new();
     eventually("all successors have slept", || {
         let now = handlers.pids();
@@ -475,7 +478,7 @@ fn a_client_that_connects_without_a_ticker_receives_events() {
         .create_room(NewRoom::new("relay", "Stage"))
         .expect("a room")
         .room;
-    // It has the room's doorbell.
+    // The sender's handler has the room's doorbell.
     talker.act(b"first".to_vec()).expect("accepted");
     let ticker = running(&server, "ticker")[0];
     server.signal(ticker, Signal::SIGSTOP);
