@@ -167,7 +167,7 @@ impl Ticker {
         match crash_attribution::attribute_ticker_crash(&mut self.state) {
             Ok(None) => {}
             Ok(Some(RoomCrash::Counted { room, deaths })) => log::warn!(
-                "the ticker before this one ended while it ran the game in room {}, as the {deaths}. of late",
+                "the previous ticker ended while it ran the game in room {} ({deaths} such deaths recently)",
                 room.index()
             ),
             Ok(Some(RoomCrash::Abandoned { room })) => {
