@@ -1,12 +1,12 @@
-//! Blame: whether a connection whose handler has died gets another. A pure decision from the deaths so far.
+//! Whether a connection whose handler has died gets another: a pure decision from its crashes so far.
 //!
-//! Being killed is nobody's fault. But a frame that kills whoever handles it would do so for ever, and so would a fault that strikes
-//! every handler of a connection when it comes up.
+//! A process that was killed from outside is not at fault. But a frame that kills the handler that handles it would
+//! kill every successor, and so would a fault that strikes every handler of a connection when it starts.
 
 use crate::limits::{DEATHS_ANYWHERE_MAX, DEATHS_SAME_FRAME_MAX, DEATHS_SAME_ROOM_MAX, DEATHS_WINDOW_MS};
 use shmem::sys::process::Exit;
 
-/// How a connection's handlers have died lately.
+/// The recent crashes of a connection's handlers.
 #[derive(Debug, Default)]
 pub(crate) struct CrashHistory {
     window_began_ms: u64,
@@ -15,51 +15,52 @@ pub(crate) struct CrashHistory {
     in_frame: u32,
 }
 
-/// How a handler has died.
+/// How a handler died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Crash {
     /// The frame that it was handling; 0: none.
     pub(crate) current_frame: u64,
-    /// Not known of a process that is not one's own.
+    /// `None` if it was not a child of the process that asks.
     pub(crate) exit: Option<Exit>,
-    /// The watchdog has killed it.
-    pub(crate) stuck: Option<WatchdogKill>,
+    /// Set if the watchdog killed it.
+    pub(crate) watchdog_kill: Option<WatchdogKill>,
 }
 
-/// What the watchdog has killed a handler for.
+/// Why the watchdog killed a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WatchdogKill {
-    /// It did something, and came to no end with it. (Else it was stopped from outside, which is nobody's fault.)
-    pub(crate) by_itself: bool,
-    /// How long it had been at it, in milliseconds.
-    pub(crate) for_ms: u64,
+    /// It ran, and came to no end. Otherwise it was stopped from outside, which is not its fault.
+    pub(crate) is_self_inflicted: bool,
+    /// How long it had made no progress, in milliseconds.
+    pub(crate) hung_ms: u64,
 }
 
-/// Whether a connection whose handler has died is worth another.
+/// Whether a connection whose handler has died gets another handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RestartDecision {
-    /// It is.
+    /// It does.
     Replace,
-    /// It is, but the frame that this one died in is to be refused, and the connection closed: all who handled it have died.
+    /// It does, but the frame in which this handler died is refused and the connection closed: every handler of that
+    /// frame has died.
     RefuseFrame,
-    /// Its handlers die again and again: it is not.
+    /// It does not: its handlers die again and again.
     GiveUp,
 }
 
-/// In place of a frame: the handler did not come round, and no frame was its reason.
+/// In place of a frame: the handler hung outside any frame.
 const NO_FRAME: u64 = u64::MAX;
 
 impl CrashHistory {
-    /// How many have died in the frame in which the last one did, or without a frame, one after another.
+    /// How many handlers in a row died in the frame in which the last one did, or hung without a frame.
     pub(crate) fn in_same_frame(&self) -> u32 {
         self.in_frame
     }
 
-    /// Enters a death.
+    /// Enters a crash.
     pub(crate) fn enter(&mut self, now_ms: u64, crash: Crash) -> RestartDecision {
-        if let Some(stuck) = crash.stuck {
-            // Time in which it did not die, because it was stuck, speaks for nobody.
-            self.window_began_ms = self.window_began_ms.saturating_add(stuck.for_ms).min(now_ms);
+        if let Some(kill) = crash.watchdog_kill {
+            // Time spent hung does not count towards the window.
+            self.window_began_ms = self.window_began_ms.saturating_add(kill.hung_ms).min(now_ms);
         }
         if now_ms.saturating_sub(self.window_began_ms) > DEATHS_WINDOW_MS {
             *self = Self {
@@ -77,9 +78,8 @@ impl CrashHistory {
         } else {
             (self.frame, self.in_frame) = (frame, u32::from(frame != 0));
         }
-        // Who is killed by somebody else has done nothing wrong.
-        let killed = crash.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL));
-        self.anywhere += u32::from(!killed);
+        // A handler that was killed from outside is not at fault.
+        self.anywhere += u32::from(!crash.was_killed());
         if self.in_frame == DEATHS_SAME_FRAME_MAX && frame != NO_FRAME {
             RestartDecision::RefuseFrame
         } else if self.in_frame >= DEATHS_SAME_FRAME_MAX || self.anywhere >= DEATHS_ANYWHERE_MAX {
@@ -91,19 +91,24 @@ impl CrashHistory {
 }
 
 impl Crash {
-    /// Whether somebody or something outside has ended the process, and not twice in one frame of a suspect's.
+    fn was_killed(self) -> bool {
+        self.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL))
+    }
+
+    /// Whether the process was ended from outside, and not for the second time in one frame of the suspect.
     pub(crate) fn is_external_kill(self, crashes_of_suspect: u32) -> bool {
-        let killed = self.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL));
-        killed && !self.stuck.is_some_and(|stuck| stuck.by_itself) && crashes_of_suspect < 2
+        self.was_killed()
+            && !self.watchdog_kill.is_some_and(|kill| kill.is_self_inflicted)
+            && crashes_of_suspect < 2
     }
 }
 
-/// Who is to be served by one process again, after the handler of all of `connections` has died: a fault must not go on to cost those
-/// who have nothing to do with it but their place.
+/// Which connections share a handler again after the handler of all of `connections` has died: a fault should soon
+/// strike only the connection that it belongs to.
 ///
-/// - Killed from outside: all together, unless it was in the frame of a suspect before whom others have died so.
-/// - In a suspect's frame: the suspect alone.
-/// - Without a suspect: each half of them. Whoever it is, is alone after a few times.
+/// - Killed from outside: all stay together, unless it was in a frame of a suspect in which another handler has died.
+/// - In a frame of a suspect: the suspect alone.
+/// - Without a suspect: two halves. The connection at fault is alone after a few crashes.
 pub(crate) fn regroup(
     connections: Vec<u32>,
     suspect: Option<u32>,
@@ -127,19 +132,20 @@ pub(crate) fn regroup(
         .collect()
 }
 
-/// How many tickers a room's game has ended lately.
+/// How many tickers died recently while they ran a room's game.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RoomCrashHistory {
     /// When the present window began, in milliseconds of the monotonic clock.
     pub(crate) window_began_ms: u64,
-    /// The deaths within it.
+    /// The crashes in it.
     pub(crate) count: u32,
 }
 
 impl RoomCrashHistory {
-    /// Enters the death of a ticker that had run the game's code for `ran_for_ms`. [`RestartDecision::GiveUp`]: the match is to be abandoned.
+    /// Enters the crash of a ticker that had run the game's code for `ran_for_ms`. [`RestartDecision::GiveUp`]: the
+    /// match is to be abandoned.
     pub(crate) fn enter(&mut self, now_ms: u64, ran_for_ms: u64) -> RestartDecision {
-        // However long the game keeps a ticker, that does not speak for it.
+        // Time for which the game kept the ticker does not count towards the window.
         self.window_began_ms = self.window_began_ms.saturating_add(ran_for_ms).min(now_ms);
         if self.count == 0 || now_ms - self.window_began_ms > DEATHS_WINDOW_MS {
             (self.window_began_ms, self.count) = (now_ms, 0);
@@ -163,7 +169,7 @@ mod tests {
         Crash {
             current_frame,
             exit,
-            stuck: None,
+            watchdog_kill: None,
         }
     }
 
@@ -175,14 +181,9 @@ mod tests {
     }
 
     #[test]
-    fn who_is_killed_from_outside_leaves_its_clients_together() {
+    fn clients_stay_together_when_their_handler_is_killed_from_outside() {
         let all = vec![4, 5, 6];
-        for crash in [
-            crash(0, KILL),
-            crash(0, None),
-            stuck(0, false, 10),
-            crash(9, KILL),
-        ] {
+        for crash in [crash(0, KILL), crash(0, None), hung(0, false, 10), crash(9, KILL)] {
             assert_eq!(regroup(all.clone(), None, crash, 0), std::slice::from_ref(&all));
         }
         assert_eq!(regroup(vec![], None, crash(0, KILL), 0), Vec::<Vec<u32>>::new());
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn a_suspect_is_served_alone() {
         let alone = [vec![5], vec![4, 6]];
-        for crash in [crash(9, CRASH), stuck(9, true, 10)] {
+        for crash in [crash(9, CRASH), hung(9, true, 10)] {
             assert_eq!(regroup(vec![4, 5, 6], Some(5), crash, 1), alone);
         }
         let killed = crash(9, KILL);
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_nobody_s_is_alone_after_as_many_deaths_as_halving_takes() {
+    fn without_a_suspect_halving_isolates_the_connection_at_fault() {
         let mut group: Vec<u32> = (0..256).collect();
         for _ in 0..8 {
             let groups = regroup(group, None, crash(0, CRASH), 0);
@@ -219,9 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn after_three_deaths_in_the_same_frame_it_is_refused_and_after_a_fourth_all_is_given_up() {
-        let mut deaths = CrashHistory::default();
-        let decisions: Vec<_> = (1..=4).map(|time| deaths.enter(time, crash(7, CRASH))).collect();
+    fn the_third_crash_in_a_frame_refuses_it_and_the_fourth_gives_the_connection_up() {
+        let mut history = CrashHistory::default();
+        let decisions: Vec<_> = (1..=4).map(|time| history.enter(time, crash(7, CRASH))).collect();
         assert_eq!(
             decisions,
             [
@@ -234,26 +235,26 @@ mod tests {
     }
 
     #[test]
-    fn deaths_in_different_frames_or_at_long_intervals_are_forgiven() {
-        let mut deaths = CrashHistory::default();
+    fn crashes_in_different_frames_or_at_long_intervals_are_forgiven() {
+        let mut history = CrashHistory::default();
         for (time, frame) in (0..9).zip([7, 8, 7, 8, 9, 7, 8, 9, 7]) {
-            assert_eq!(deaths.enter(time, crash(frame, CRASH)), RestartDecision::Replace);
+            assert_eq!(history.enter(time, crash(frame, CRASH)), RestartDecision::Replace);
         }
         for time in 1..20 {
             assert_eq!(
-                deaths.enter(time * (DEATHS_WINDOW_MS + 1), crash(7, CRASH)),
+                history.enter(time * (DEATHS_WINDOW_MS + 1), crash(7, CRASH)),
                 RestartDecision::Replace
             );
         }
     }
 
     #[test]
-    fn a_frame_in_which_all_get_stuck_is_refused_however_long_each_takes() {
-        for by_itself in [true, false] {
-            let mut deaths = CrashHistory::default();
+    fn a_frame_in_which_every_handler_hangs_is_refused_however_long_each_hangs() {
+        for is_self_inflicted in [true, false] {
+            let mut history = CrashHistory::default();
             let hour_ms = 3_600_000;
             let decisions =
-                [1, 2, 3].map(|hour| deaths.enter(hour * hour_ms, stuck(7, by_itself, hour_ms - 10)));
+                [1, 2, 3].map(|hour| history.enter(hour * hour_ms, hung(7, is_self_inflicted, hour_ms - 10)));
             assert_eq!(
                 decisions,
                 [
@@ -266,10 +267,10 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_ends_three_tickers_is_given_up_however_long_it_keeps_each() {
+    fn a_room_that_kills_three_tickers_is_given_up_however_long_it_keeps_each() {
         for ran_for_ms in [0, 10, 1_000_000] {
-            let mut deaths = RoomCrashHistory::default();
-            let decisions = [1, 2, 3].map(|nth| deaths.enter(nth * (ran_for_ms + 100), ran_for_ms));
+            let mut history = RoomCrashHistory::default();
+            let decisions = [1, 2, 3].map(|nth| history.enter(nth * (ran_for_ms + 100), ran_for_ms));
             assert_eq!(
                 decisions,
                 [
@@ -279,19 +280,19 @@ mod tests {
                 ]
             );
         }
-        let mut deaths = RoomCrashHistory::default();
+        let mut history = RoomCrashHistory::default();
         for nth in 1..100 {
             assert_eq!(
-                deaths.enter(nth * (DEATHS_WINDOW_MS + 1), 0),
+                history.enter(nth * (DEATHS_WINDOW_MS + 1), 0),
                 RestartDecision::Replace
             );
         }
     }
 
     #[test]
-    fn a_connection_whose_handlers_loop_without_a_frame_is_given_up() {
-        let mut deaths = CrashHistory::default();
-        let decisions = [2000, 4000, 6000].map(|now| deaths.enter(now, stuck(0, true, 1900)));
+    fn a_connection_whose_handlers_loop_outside_frames_is_given_up() {
+        let mut history = CrashHistory::default();
+        let decisions = [2000, 4000, 6000].map(|now| history.enter(now, hung(0, true, 1900)));
         assert_eq!(
             decisions,
             [
@@ -303,19 +304,19 @@ mod tests {
     }
 
     #[test]
-    fn being_killed_or_stopped_between_frames_is_never_blamed() {
-        let mut deaths = CrashHistory::default();
+    fn handlers_that_are_killed_or_stopped_between_frames_are_always_replaced() {
+        let mut history = CrashHistory::default();
         for time in 0..1000 {
-            assert_eq!(deaths.enter(time, crash(0, KILL)), RestartDecision::Replace);
-            assert_eq!(deaths.enter(time, stuck(0, false, 1)), RestartDecision::Replace);
+            assert_eq!(history.enter(time, crash(0, KILL)), RestartDecision::Replace);
+            assert_eq!(history.enter(time, hung(0, false, 1)), RestartDecision::Replace);
         }
     }
 
     #[test]
-    fn crashing_outside_frames_is_given_up_at_last() {
-        let mut deaths = CrashHistory::default();
+    fn a_connection_whose_handlers_crash_outside_frames_is_given_up_at_last() {
+        let mut history = CrashHistory::default();
         let decisions: Vec<_> = (0..DEATHS_ANYWHERE_MAX)
-            .map(|time| deaths.enter(time.into(), crash(0, CRASH)))
+            .map(|time| history.enter(time.into(), crash(0, CRASH)))
             .collect();
         assert_eq!(decisions.last(), Some(&RestartDecision::GiveUp));
     }

@@ -43,7 +43,7 @@ shared_record! {
         handler_build: AtomicU32,
         peer_address: [AtomicU64; 2],
         /// What the watchdog has killed the handler for, as a [`HangKind`]'s number; 0 for nothing.
-        fault: AtomicU32,
+        hang: AtomicU32,
         /// Nonzero once what the connection wants has cost a process: it is served alone from then on.
         suspect: AtomicU32,
         /// Nonzero once the handler has brought the connection to its end: what is left is to be dropped.
@@ -187,7 +187,7 @@ impl ConnectionRecord {
         self.attention.store(0, Ordering::Relaxed);
         self.beside.store(0, Ordering::Relaxed);
         self.terminal.store(0, Ordering::Relaxed);
-        self.fault.store(0, Ordering::Relaxed);
+        self.hang.store(0, Ordering::Relaxed);
         let address = match peer.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             IpAddr::V6(address) => address.octets(),
@@ -352,13 +352,13 @@ impl ConnectionRecord {
     }
 
     /// The watchdog is about to kill the handler. Only the supervisor may say so.
-    pub fn set_fault(&self, fault: HangKind) {
-        self.fault.store(fault.number(), Ordering::Release);
+    pub fn set_hang(&self, hang: HangKind) {
+        self.hang.store(hang.number(), Ordering::Release);
     }
 
     /// What the watchdog has killed the handler for, if it was the watchdog. Asking forgets it.
-    pub fn take_fault(&self) -> Option<HangKind> {
-        HangKind::from_number(self.fault.swap(0, Ordering::AcqRel))
+    pub fn take_hang(&self) -> Option<HangKind> {
+        HangKind::from_number(self.hang.swap(0, Ordering::AcqRel))
     }
 
     /// The reference to the slot's present occupant.

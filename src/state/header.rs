@@ -184,7 +184,7 @@ shared_record! {
         /// What was stuck, as the word of a [`Subject`](shmem::hang_reports::Subject).
         pub last_subject: AtomicU64,
         /// What it was killed for: the number of a [`HangKind`](crate::state::hang_kind::HangKind).
-        pub last_fault: AtomicU32,
+        pub last_hang: AtomicU32,
     }
 }
 

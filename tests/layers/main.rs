@@ -87,8 +87,7 @@ const CRATES: &[Crate] = &[
 
 /// Violations that still have to go: the file, and the module that it must not refer to or the `impl` block that belongs elsewhere.
 /// An entry that is no longer needed fails the test, so the list only shrinks.
-const PENDING: &[(&str, &str)] = &[
-];
+const PENDING: &[(&str, &str)] = &[];
 
 #[test]
 fn nothing_refers_to_a_layer_above_it() {

@@ -499,7 +499,9 @@ impl Run {
         let now_ms = self.now_ms;
         for index in 0..self.size.rooms {
             if self.world.memory.rooms.at(index).is_due(now_ms) {
-                assert!(match_play::run_room_timers(self.lobby(), index, now_ms).expect("clocks do not fail"));
+                assert!(
+                    match_play::run_room_timers(self.lobby(), index, now_ms).expect("clocks do not fail")
+                );
             }
         }
         self.model.tick();

@@ -122,7 +122,7 @@ fn sum_over_keepers(lobby: &StateHandle, count: impl Fn(&KeeperSlot) -> &AtomicU
 /// The process that the watchdog killed last, and why.
 fn last_kill(lobby: &StateHandle) -> Value {
     let record = &lobby.memory.header.watchdog;
-    let Some(fault) = HangKind::from_number(record.last_fault.load(Ordering::Relaxed)) else {
+    let Some(hang) = HangKind::from_number(record.last_hang.load(Ordering::Relaxed)) else {
         return Value::Null;
     };
     let pid = record.last_pid.load(Ordering::Relaxed);
@@ -135,7 +135,7 @@ fn last_kill(lobby: &StateHandle) -> Value {
         Some(Subject::Connection { index }) => format!("as the handler of connection {index}"),
         Some(Subject::Role { .. }) | None => "in its loop".to_owned(),
     };
-    json!(format!("process {pid}, {fault} {over}, {seconds} seconds ago"))
+    json!(format!("process {pid}, {hang} {over}, {seconds} seconds ago"))
 }
 
 // --- Shared by the queries --------------------------------------------------------------------------------------

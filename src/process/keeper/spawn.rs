@@ -1,4 +1,4 @@
-//! Handlers come and go: they are forked, held ready, reaped and replaced.
+//! Forking handlers: for new connections, ahead of need, and as successors of handlers that died.
 
 use std::io;
 use std::net::Shutdown;
@@ -18,18 +18,19 @@ use shmem::sys::clock::now_ms;
 use shmem::sys::process::{ChildEvent, Exit, ForkError, ProcessId, Reaped, child_events, fork};
 use shmem::sys::sockets::{Channel, shut_down};
 
-/// Why there is no further handler.
+/// Why a handler could not be forked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpawnError {
-    #[error("a socket cannot be duplicated for it: {0}")]
+    #[error("cannot duplicate a socket for it: {0}")]
     Duplicate(#[source] io::Error),
-    #[error("there is no channel for it: {0}")]
+    #[error("cannot make a channel for it: {0}")]
     Channel(#[source] io::Error),
     #[error("{0}")]
     Fork(#[from] ForkError),
 }
 
-/// Connections that others have animated and nobody does now: they wait for their turn, or for the resources that a process needs.
+/// Connections that have lost their handler and wait for a new one: for their turn, or for the resources that a
+/// process needs.
 pub(crate) struct PendingRespawn {
     connections: Vec<u32>,
     with_channel: bool,
@@ -39,7 +40,7 @@ pub(crate) struct PendingRespawn {
 }
 
 impl PendingRespawn {
-    /// They get a process as soon as they can. With a channel it can be given more.
+    /// They get a handler as soon as possible. With a channel it can be given further connections.
     pub(crate) fn new(connections: Vec<u32>, with_channel: bool) -> Self {
         Self {
             connections,
@@ -51,13 +52,14 @@ impl PendingRespawn {
 }
 
 impl Keeper {
-    /// Whether handlers are given connections after their birth: they serve several, one after another or at once, or are forked ahead.
+    /// Whether running handlers are given connections: they serve several, one after another or at once, or are
+    /// forked ahead of need.
     pub(crate) fn assigns_connections(&self) -> bool {
         let config = self.context.config;
         config.handler_life > 1 || config.spare_handlers.max > 0
     }
 
-    /// Forks a handler for connections that this process keeps. With a channel it can be given more.
+    /// Forks a handler for connections that this keeper holds. With a channel it can be given further ones.
     pub(crate) fn spawn_handler(
         &mut self,
         connections: Vec<u32>,
@@ -103,7 +105,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Forks handlers ahead, and lets those go of which there are too many.
+    /// Forks spare handlers, or retires those beyond need.
     pub(crate) fn maintain_spares(&mut self) {
         let now = now_ms();
         if !self.assigns_connections() || self.stop_by_ms.is_some() {
@@ -119,7 +121,7 @@ impl Keeper {
         }
     }
 
-    /// When spares are to be looked at again, in milliseconds from now.
+    /// When the spare handlers are to be looked at again, in milliseconds from now.
     pub(crate) fn prefork_due_ms(&self) -> Option<u64> {
         let now = now_ms();
         let due_ms = match self.assigns_connections() && self.stop_by_ms.is_none() {
@@ -129,17 +131,17 @@ impl Keeper {
         Some(due_ms.saturating_sub(now))
     }
 
-    /// Lets so many handlers go that have nobody to serve.
+    /// Retires so many handlers that serve no connection.
     pub(crate) fn retire_idle(&mut self, count: u32) {
         for _ in 0..count.min(self.handlers.idle()) {
             if let Some(pid) = self.handlers.first_idle() {
-                // It ends when it sees that nothing will come.
+                // It exits when it sees its channel closed.
                 self.handlers.update(pid, |entry| entry.channel = None);
             }
         }
     }
 
-    /// Looks which handlers have ended, or were stopped.
+    /// Reaps handlers that have exited, and reports those that were stopped.
     pub(crate) fn reap_handlers(&mut self) {
         for event in child_events() {
             self.liveness.report();
@@ -159,15 +161,15 @@ impl Keeper {
         }
     }
 
-    /// A handler has ended. What it has not brought to an end goes on in others. Of one that was not this process's child it is not
-    /// known how it ended.
+    /// A handler has exited: other handlers go on with its unfinished connections. Without `exit` it was not this
+    /// process's child, and its exit status is not known.
     pub(crate) fn on_handler_exit(&mut self, pid: u32, exit: Option<Exit>) {
         let connections = self.handlers.get(pid).map(|entry| entry.connections.clone());
-        // It may have been handed some before it died that this process has not heard of, and have handed others over.
+        // Connections may have moved to it or away from it that this keeper has not been notified of.
         for index in connections.unwrap_or_default() {
             self.complete_move(index);
             if self.held.get(&index).is_some_and(|held| held.handler != pid) {
-                // Who has it may not have been told.
+                // The handler that it moved to may not have been signalled.
                 self.signal_handler(index);
             }
         }
@@ -183,8 +185,8 @@ impl Keeper {
         over.into_iter().for_each(|index| self.release_connection(index));
         if left.is_empty() {
             if exit.is_some_and(|exit| exit != Exit::Code(0)) {
-                log::warn!("handler {} died, which had nobody to serve", entry.process);
-                // If it could not even begin, nor will the next.
+                log::warn!("handler {} died, which served no connection", entry.process);
+                // If it failed while it started, the next one would, too.
                 self.prefork.fork_failed(now_ms());
             }
             return;
@@ -192,7 +194,7 @@ impl Keeper {
         self.replace(&entry, left, exit);
     }
 
-    /// Whether a dead handler was the one that animated the connection. It may have been promised only.
+    /// Whether a dead handler served the connection. (It may only have been moving to that handler.)
     fn was_serving(&mut self, index: u32, pid: u32) -> bool {
         let Some(held) = self.held.get_mut(&index) else {
             return false;
@@ -201,13 +203,13 @@ impl Keeper {
         held.handler == pid
     }
 
-    /// The handler of these connections is found dead, which this process did not know as one of its own.
+    /// The handler of these connections is found dead, and is not one that this keeper has tracked.
     pub(crate) fn replace_dead(&mut self, handler: ProcessId, connections: Vec<u32>) {
         let entry = HandlerEntry::new(handler, connections.clone(), None, self.context.config);
         self.replace(&entry, connections, None);
     }
 
-    /// A connection has come to its end.
+    /// A connection has ended: its slot is free.
     pub(crate) fn release_connection(&mut self, index: u32) {
         self.cancel_move(index);
         let Some(held) = self.held.remove(&index) else {
@@ -225,26 +227,21 @@ impl Keeper {
         self.slot().occupancy(kind).let_go();
     }
 
-    /// A handler has died: others go on with the same connections.
+    /// Gives the connections that a dead handler has left to other handlers.
     fn replace(&mut self, entry: &HandlerEntry, mut left: Vec<u32>, exit: Option<Exit>) {
         let dead = entry.process;
         let how = exit.map_or_else(
             || "adopted: exit status unknown".to_owned(),
             |exit| exit.to_string(),
         );
-        let is_blameless = entry.is_replaced || exit == Some(Exit::Code(0));
+        let is_crash = !entry.is_replaced && exit != Some(Exit::Code(0));
         let (suspect, crash) = self.crash_of(&left, exit);
-        // Without a frame, only who was alone can be meant.
-        let suspect = suspect.or(match left[..] {
-            [alone] => Some(alone),
-            _ => None,
-        });
         let (mut decision, mut crashes_of_suspect) = (RestartDecision::Replace, 0);
-        if let Some(held) = suspect.and_then(|index| self.held.get_mut(&index))
-            && !is_blameless
+        if let Some(index) = suspect
+            && is_crash
         {
-            decision = held.crash_history.enter(now_ms(), crash);
-            crashes_of_suspect = held.crash_history.in_same_frame();
+            (decision, crashes_of_suspect) =
+                self.enter_crash(index, crash, &format!("handler {dead} died ({how})"));
         }
         if let (Some(index), RestartDecision::RefuseFrame | RestartDecision::GiveUp) = (suspect, decision) {
             let header = self.context.memory.header;
@@ -268,14 +265,14 @@ impl Keeper {
             }
         }
         if let Some(index) = suspect
-            && !is_blameless
+            && is_crash
             && !crash.is_external_kill(crashes_of_suspect)
         {
             self.context.memory.connections.at(index).set_suspect();
         }
-        let groups = match is_blameless {
-            true => vec![left],
-            false => regroup(left, suspect, crash, crashes_of_suspect),
+        let groups = match is_crash {
+            true => regroup(left, suspect, crash, crashes_of_suspect),
+            false => vec![left],
         };
         if groups.iter().any(|group| !group.is_empty()) {
             let takeovers = &self.context.memory.header.takeovers_total;
@@ -291,38 +288,65 @@ impl Keeper {
         }
     }
 
-    /// What the records say of the death of a process that had `connections`: whom it was at work for, and how it died.
+    /// Enters a crash into the history of the connection that is suspected of it, and carries out what follows for that connection. Gives
+    /// the decision, and how many handlers in a row have died in the same frame.
+    fn enter_crash(&mut self, suspect: u32, crash: Crash, what: &str) -> (RestartDecision, u32) {
+        let Some(held) = self.held.get_mut(&suspect) else {
+            return (RestartDecision::Replace, 0);
+        };
+        let decision = held.crash_history.enter(now_ms(), crash);
+        let crashes = held.crash_history.in_same_frame();
+        let memory = self.context.memory;
+        match decision {
+            RestartDecision::Replace => return (decision, crashes),
+            RestartDecision::RefuseFrame => {
+                log::error!("{what} in a frame in which others have died: it is refused");
+                let record = memory.connections.at(suspect);
+                record.blocked_frame.store(crash.frame, Ordering::Release);
+            }
+            RestartDecision::GiveUp => {
+                log::error!("{what}, again and again: its connection is given up");
+                self.abandon_connection(suspect);
+            }
+        }
+        memory.header.blamed_total.fetch_add(1, Ordering::Relaxed);
+        (decision, crashes)
+    }
+
+    /// What the records say of the death of a process that served `connections`: which of them it died over, and how.
     fn crash_of(&self, connections: &[u32], exit: Option<Exit>) -> (Option<u32>, Crash) {
-        let (mut suspect, mut fault) = (None, None);
+        let (mut suspect, mut hang) = (None, None);
         for index in connections {
             let record = self.context.memory.connections.at(*index);
             let current_frame = match record.kind() {
-                // Taken away: a successor that dies before it has come to any frame must not be blamed on the same one again.
+                // Cleared: if its successor dies before it has come to a frame, this one is not counted again.
                 Kind::Game => record.current_frame.swap(0, Ordering::AcqRel),
-                // An operator is told by the successor that something was lost.
+                // Left for the successor, which tells the operator that something was lost.
                 Kind::Console => record.current_frame.load(Ordering::Acquire),
             };
             if current_frame != 0 {
                 suspect = Some((*index, current_frame));
             }
-            fault = record.take_fault().or(fault);
+            hang = record.take_hang().or(hang);
         }
         let at = suspect.map_or(connections[0], |(index, _)| index);
         let mark_ms = self.context.memory.connections.at(at).mark();
-        let stuck = fault.map(|fault| WatchdogKill {
-            by_itself: fault.is_self_inflicted(),
-            for_ms: now_ms().saturating_sub(mark_ms),
+        let watchdog_kill = hang.map(|hang| WatchdogKill {
+            is_self_inflicted: hang.is_self_inflicted(),
+            hung_ms: now_ms().saturating_sub(mark_ms),
         });
         let crash = Crash {
             current_frame: suspect.map_or(0, |(_, frame)| frame),
             exit,
-            stuck,
+            watchdog_kill,
         };
-        (suspect.map(|(index, _)| index), crash)
+        // Without a frame, only a connection that was served alone can be suspected.
+        let alone = || (connections.len() == 1).then(|| connections[0]);
+        (suspect.map(|(index, _)| index).or_else(alone), crash)
     }
 
-    /// Gives connections whose handler has died another. It gets nobody else to serve if one of them is a suspect, or may be: if it is
-    /// one of the parts of a set that was split.
+    /// Gives connections whose handler has died another one. That gets no further connections if one of these is a
+    /// suspect, or may be: if they are a part of a set that was split.
     fn schedule_respawn(&mut self, group: Vec<u32>, is_part: bool) {
         if group.is_empty() {
             return;
@@ -336,7 +360,7 @@ impl Keeper {
             .push_back(PendingRespawn::new(group, with_channel));
     }
 
-    /// Gives connections that others have animated a new handler; if that cannot be had now, a little later.
+    /// Forks a handler for connections that have none. If that fails, it is tried again a little later.
     fn respawn(&mut self, mut pending_respawns: PendingRespawn) {
         let is_unserved = |index: &u32| self.held.get(index).is_some_and(|held| held.handler == 0);
         pending_respawns.connections.retain(is_unserved);
@@ -352,7 +376,7 @@ impl Keeper {
         };
         pending_respawns.tries_left -= 1;
         if pending_respawns.tries_left == 0 {
-            log::error!("no other handler can be forked: {error}; the connection is given up");
+            log::error!("cannot fork another handler: {error}; the connection is given up");
             pending_respawns
                 .connections
                 .into_iter()
@@ -360,14 +384,14 @@ impl Keeper {
             return;
         }
         if pending_respawns.tries_left + 1 == TAKEOVER_TRIES_MAX {
-            log::error!("no other handler can be forked: {error}; trying again in {TAKEOVER_AGAIN_MS} ms");
+            log::error!("cannot fork another handler: {error}; trying again in {TAKEOVER_AGAIN_MS} ms");
         }
         pending_respawns.at_ms = now_ms() + TAKEOVER_AGAIN_MS;
         self.pending_respawns.push_back(pending_respawns);
     }
 
-    /// Forks handlers for those who have none, a few at a time: when a thousand have died together, whoever comes meanwhile must not wait
-    /// for all their successors.
+    /// Forks handlers for connections that have none, a few at a time: when a thousand have died at once, a new
+    /// connection must not wait for all successors.
     pub(crate) fn respawn_pending(&mut self) {
         let (now, mut forked) = (now_ms(), 0);
         for _ in 0..self.pending_respawns.len() {
@@ -384,7 +408,7 @@ impl Keeper {
         }
     }
 
-    /// How long until somebody of those who have no handler is to be given one, in milliseconds.
+    /// How long until the next of these handlers is forked, in milliseconds.
     pub(crate) fn respawn_due_ms(&self) -> Option<u64> {
         let due_ms = self
             .pending_respawns
@@ -394,7 +418,7 @@ impl Keeper {
         Some(due_ms.saturating_sub(now_ms()))
     }
 
-    /// The connection ends; the ticker frees what it held. The client may resume on a new one.
+    /// Ends a connection; the ticker frees what it held. The client may resume on a new one.
     pub(crate) fn abandon_connection(&mut self, index: u32) {
         self.cancel_move(index);
         let Some(held) = self.held.remove(&index) else {
@@ -407,12 +431,12 @@ impl Keeper {
         self.slot().occupancy(kind).let_go();
     }
 
-    /// The server stops, and these have not come to an end in time.
+    /// Kills the handlers that did not exit in time when the server stops.
     pub(crate) fn kill_handlers(&mut self) {
         self.held.clear();
         self.pending_respawns.clear();
         for entry in self.handlers.drain() {
-            log::warn!("handler {} did not end in time: killed", entry.process);
+            log::warn!("handler {} did not exit in time: killed", entry.process);
             let _ = entry.process.send_signal(Signal::SIGKILL);
             let _ = entry.process.wait();
         }
@@ -421,6 +445,6 @@ impl Keeper {
 
 fn end_connection(socket: &OwnedFd) {
     if let Err(error) = shut_down(socket, Shutdown::Both) {
-        log::warn!("cannot shut a connection down: {error}");
+        log::warn!("cannot shut down a connection: {error}");
     }
 }

@@ -259,7 +259,7 @@ impl Watchdog {
         );
         // Before it dies, so that whoever replaces it knows.
         if let Some((_, record)) = self.find_connection(|handler| handler == process) {
-            record.set_fault(fault.kind());
+            record.set_hang(fault.kind());
         }
         let figures = &memory.header.watchdog;
         figures.kills_total.fetch_add(1, Ordering::Relaxed);
@@ -278,7 +278,7 @@ impl Watchdog {
         figures
             .last_subject
             .store(open.subject.to_word(), Ordering::Relaxed);
-        figures.last_fault.store(fault.kind().number(), Ordering::Relaxed);
+        figures.last_hang.store(fault.kind().number(), Ordering::Relaxed);
     }
 }
 
