@@ -14,8 +14,8 @@ use crate::limits::{
 /// What a configuration needs at full capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Requirements {
-    /// Open files of a keeper: one per connection, for a moment once more as many as one handler serves, one per handler
-    /// (the channel to it, or for an adopted handler the descriptor that reports its exit), and its own.
+    /// Open files of a keeper: one per connection, for a moment once more as many as one handler serves, one per
+    /// handler (the channel to it, or for an adopted handler the descriptor that reports its exit), and its own.
     pub keeper_open_files: u64,
     /// Open files of supervisor and ticker: one doorbell per room and their own.
     pub ticker_open_files: u64,
@@ -54,8 +54,8 @@ impl Requirements {
     }
 }
 
-/// Reasons why `machine` cannot hold the capacity of `config` with a shared mapping of `mapping_bytes`, and warnings. The
-/// server refuses to start with errors.
+/// Reasons why `machine` cannot hold the capacity of `config` with a shared mapping of `mapping_bytes`, and warnings.
+/// The server refuses to start with errors.
 pub fn problems(config: &Config, machine: &Machine, mapping_bytes: u64) -> Vec<Problem> {
     let needs = Requirements::of(config, mapping_bytes);
     let mut problems = Vec::new();

@@ -1,8 +1,8 @@
-//! The configuration: one table of [`SETTINGS`] and three sources for their values. The command line takes precedence over
-//! the environment (`FORKADE_*`), the environment over a TOML file, and the file over the default.
+//! The configuration: one table of [`SETTINGS`] and three sources for their values. The command line takes precedence
+//! over the environment (`FORKADE_*`), the environment over a TOML file, and the file over the default.
 //!
-//! All mistakes are reported at once, each with its remedy; nothing is guessed. [`capacity`] decides whether this machine
-//! can hold the configured capacity.
+//! All mistakes are reported at once, each with its remedy; nothing is guessed. [`capacity`] decides whether this
+//! machine can hold the configured capacity.
 
 pub mod capacity;
 pub mod machine;
@@ -135,7 +135,8 @@ impl Config {
             self.connections_max = self.players_max + CONNECTIONS_BEYOND_PLAYERS_DEFAULT;
         }
         if self.keepers == AUTOMATIC {
-            // Where clients share handlers there is little to fork, and all players of a room should have the same keeper.
+            // Where clients share handlers there is little to fork, and all players of a room should have the same
+            // keeper.
             let at_once = if self.clients_per_handler == 1 { cores } else { 1 };
             self.keepers = self.keepers_min().max(at_once).min(number(KEEPERS_MAX));
         }

@@ -1,4 +1,5 @@
-//! One log record as one line of text. It is bounded, and nothing in it can end the line, move a cursor or reorder text.
+//! One log record as one line of text. It is bounded, and nothing in it can end the line, move a cursor or reorder
+//! text.
 
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -112,8 +113,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Year, month and day of the date `days` after 1970-01-01. This is Howard Hinnant's `civil_from_days`: its years begin in
-/// March, so that the leap day comes last.
+/// Year, month and day of the date `days` after 1970-01-01. This is Howard Hinnant's `civil_from_days`: its years begin
+/// in March, so that the leap day comes last.
 fn date(days: u64) -> (u64, u64, u64) {
     const DAYS_FROM_MARCH_OF_YEAR_0: u64 = 719_468;
     const DAYS_PER_ERA: u64 = 146_097;

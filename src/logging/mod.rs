@@ -1,12 +1,13 @@
-//! Logging: each record is one line, written in one write. Neither a client nor a reader of stderr can do harm through it.
+//! Logging: each record is one line, written in one write. Neither a client nor a reader of stderr can do harm through
+//! it.
 //!
 //! - **Origin.** Each record names the role, the pid and, in a handler, the player. [`set_role`] and [`set_player`] are
 //!   process-wide and are called again after every fork. (Processes have one thread, so no lock is held across a fork.)
-//! - **No forgery.** Control characters, line separators and characters that reorder text are escaped, in the message and
-//!   in the player's name. What a client sends stays inside its own record.
-//! - **No stall.** A process that blocks on stderr would stall its player, and under a lock the whole lobby. So stderr is
-//!   non-blocking. A record that does not fit is dropped and counted (see [`set_drop_counters`]); the next record that any
-//!   process writes reports the count.
+//! - **No forgery.** Control characters, line separators and characters that reorder text are escaped, in the message
+//!   and in the player's name. What a client sends stays inside its own record.
+//! - **No stall.** A process that blocks on stderr would stall its player, and under a lock the whole lobby. So stderr
+//!   is non-blocking. A record that does not fit is dropped and counted (see [`set_drop_counters`]); the next record
+//!   that any process writes reports the count.
 //! - **One level.** The level is one number in shared memory (see [`share_level`]), which each process reads for each
 //!   record. A change takes effect in all processes at once.
 //! - **Panics.** The [hook](forkade_games::panics) runs where the panic happens, perhaps under a lock, so it only keeps
@@ -119,8 +120,9 @@ pub(crate) struct DropCounters {
     pub(crate) unreported: &'static AtomicU64,
 }
 
-/// Counts dropped records in shared memory from now on, and adds those dropped before. Most processes end before they could
-/// report their own drops, so the next record of any process reports all of them. Only the first call has an effect.
+/// Counts dropped records in shared memory from now on, and adds those dropped before. Most processes end before they
+/// could report their own drops, so the next record of any process reports all of them. Only the first call has an
+/// effect.
 pub(crate) fn set_drop_counters(shared: DropCounters) {
     if SHARED_COUNTERS.set(shared).is_ok() {
         shared

@@ -1,7 +1,7 @@
 //! Writes log records to stderr without ever waiting.
 //!
-//! `O_NONBLOCK` belongs to the open file description, so setting it on stderr itself would affect all processes that share
-//! it: the shell, a service manager, a pipe's other writers. Pipes and terminals are therefore reopened through
+//! `O_NONBLOCK` belongs to the open file description, so setting it on stderr itself would affect all processes that
+//! share it: the shell, a service manager, a pipe's other writers. Pipes and terminals are therefore reopened through
 //! `/proc/self/fd`, which gives this server a file description of its own.
 
 use std::io::{self, Stderr};
@@ -52,8 +52,8 @@ impl NonblockingWriter<Stderr> {
 }
 
 impl<F: AsFd> NonblockingWriter<F> {
-    /// Writes the whole record without waiting, in one write if the kernel accepts it in one. `false`: it is lost, because
-    /// there is no space or no reader.
+    /// Writes the whole record without waiting, in one write if the kernel accepts it in one. `false`: it is lost,
+    /// because there is no space or no reader.
     pub(crate) fn write_record(&mut self, record: &[u8]) -> bool {
         if self.is_line_partial && !self.write_all(b"\n") {
             return false;
@@ -96,8 +96,8 @@ impl<F: AsFd> NonblockingWriter<F> {
     }
 }
 
-/// Opens a non-blocking file description of our own for the pipe or terminal behind `descriptor`. `None`: the descriptor is
-/// of a kind that needs none, or cannot be reopened.
+/// Opens a non-blocking file description of our own for the pipe or terminal behind `descriptor`. `None`: the
+/// descriptor is of a kind that needs none, or cannot be reopened.
 fn reopen_nonblocking(descriptor: BorrowedFd<'_>) -> rustix::io::Result<Option<OwnedFd>> {
     match file_type(descriptor)? {
         FileType::Fifo | FileType::CharacterDevice => {

@@ -48,7 +48,8 @@ pub(crate) enum DrainError {
     Over,
 }
 
-/// Begins a drain, or cancels it. While the server drains it refuses new players, and the ticker stops it after the last match.
+/// Begins a drain, or cancels it. While the server drains it refuses new players, and the ticker stops it after the
+/// last match.
 pub(crate) fn drain(context: ConsoleContext, drain: Drain) -> Result<(), DrainError> {
     let header = context.memory.header;
     if header.drained.load(Ordering::Acquire) != 0 {

@@ -1,7 +1,7 @@
 //! Formats messages and events as one line of text each, for `watch` and `trace`.
 //!
-//! The text is derived from the message's serialisation, so new messages and fields need no code here. Secrets are recognised by
-//! the field's name and left out. Everything is escaped, and a line's length is bounded.
+//! The text is derived from the message's serialisation, so new messages and fields need no code here. Secrets are
+//! recognised by the field's name and left out. Everything is escaped, and a line's length is bounded.
 
 use std::fmt::Write as _;
 

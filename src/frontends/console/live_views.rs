@@ -1,8 +1,9 @@
-//! Commands that last for a while: `watch` and `trace` follow a room or a player, `ping` and `upgrade` wait for a result.
+//! Commands that last for a while: `watch` and `trace` follow a room or a player, `ping` and `upgrade` wait for a
+//! result.
 //!
-//! A live view is advanced when the kernel has taken all its previous output, so it never buffers more than one piece. What it
-//! misses meanwhile is counted. Its state is in this process only: if the process is killed, the successor reports the view as
-//! interrupted.
+//! A live view is advanced when the kernel has taken all its previous output, so it never buffers more than one piece.
+//! What it misses meanwhile is counted. Its state is in this process only: if the process is killed, the successor
+//! reports the view as interrupted.
 
 mod ping;
 mod trace;

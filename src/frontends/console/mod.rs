@@ -1,17 +1,21 @@
 //! The console: an operator's connection, line by line, for `telnet` and for scripts.
 //!
-//! - Each line is a command; `help` lists them. Every reply ends in a line `OK` or `ERR <why>`. Lines end in CR LF. Nothing is
-//!   sent before the first command, so the first bytes that a script reads are the reply to its first command.
-//! - With `--json` the reply to a query is one line of JSON. Lists are read from the tables in small steps, each under one lock
-//!   for microseconds. A list is therefore no snapshot: it may or may not contain what is added or removed meanwhile.
+//! - Each line is a command; `help` lists them. Every reply ends in a line `OK` or `ERR <why>`. Lines end in CR LF.
+//!   Nothing is sent before the first command, so the first bytes that a script reads are the reply to its first
+//!   command.
+//! - With `--json` the reply to a query is one line of JSON. Lists are read from the tables in small steps, each under
+//!   one lock for microseconds. A list is therefore no snapshot: it may or may not contain what is added or removed
+//!   meanwhile.
 //! - When the server ends the connection, the last line is `ERR <why>`.
-//! - An operator at a telnet client can [edit](editor) the line. Scripts and netcat are not affected (see [`terminal`]).
-//! - There is no password: anyone who can connect to the console's port can use every command. It belongs on a loopback address.
+//! - An operator at a telnet client can [edit](editor) the line. Scripts and netcat are not affected (see
+//!   [`terminal`]).
+//! - There is no password: anyone who can connect to the console's port can use every command. It belongs on a loopback
+//!   address.
 //!
-//! The process is a handler like any other, with an operator in place of a player. It must never hold a lock while it waits for
-//! the operator's socket, and never buffer more than one step of a reply: if the operator does not read, only this reply waits.
-//! When the process is killed, its successor takes the connection over. Unfinished commands are not in shared memory, so the
-//! successor reports them as lost ([`INTERRUPTED`]), and only if there were any.
+//! The process is a handler like any other, with an operator in place of a player. It must never hold a lock while it
+//! waits for the operator's socket, and never buffer more than one step of a reply: if the operator does not read, only
+//! this reply waits. When the process is killed, its successor takes the connection over. Unfinished commands are not
+//! in shared memory, so the successor reports them as lost ([`INTERRUPTED`]), and only if there were any.
 
 mod actions;
 mod commands;
@@ -65,8 +69,8 @@ const DOORBELL_ANSWER: Token = Token(4);
 /// The first reply of a successor whose predecessor died with an unfinished command.
 const INTERRUPTED: &str = "interrupted: this console's process was replaced; repeat the command";
 
-/// Serves an operator, in the process that was forked for the connection. Returns the exit status; 0 means that the connection
-/// has ended.
+/// Serves an operator, in the process that was forked for the connection. Returns the exit status; 0 means that the
+/// connection has ended.
 pub(crate) fn run(state: &mut StateHandle, connection: u32, socket: OwnedFd, context: ConsoleContext) -> u8 {
     logging::set_role("console");
     let served = Console::attach(state, connection, socket, context).and_then(|mut console| console.serve());
@@ -119,8 +123,8 @@ enum Stage {
     Open,
     /// The remaining output is written; no further command is read.
     Closing,
-    /// All output is written. Input is discarded until the operator closes the connection too: if it were closed with unread
-    /// bytes, the kernel would reset it, and the last output could be lost.
+    /// All output is written. Input is discarded until the operator closes the connection too: if it were closed with
+    /// unread bytes, the kernel would reset it, and the last output could be lost.
     Lingering,
 }
 

@@ -140,7 +140,8 @@ fn last_kill(lobby: &StateHandle) -> Value {
 
 // --- Shared by the queries --------------------------------------------------------------------------------------
 
-/// Rows of the records from 0 up to the count that `prepare` returns, some at a time. `row` gets the other value of `prepare`.
+/// Rows of the records from 0 up to the count that `prepare` returns, some at a time. `row` gets the other value of
+/// `prepare`.
 fn rows_in_steps<T: 'static>(
     prepare: impl Fn(&mut StateHandle) -> (u32, T) + 'static,
     mut row: impl FnMut(&mut StateHandle, &T, u32) -> Option<Row> + 'static,

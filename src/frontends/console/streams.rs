@@ -30,8 +30,8 @@ impl Console<'_> {
 
     pub(super) fn receive(&mut self) -> Step {
         let record = self.session.record();
-        // Set before bytes are taken from the kernel, so that a successor notices every loss. The time distinguishes one piece of
-        // work from the next: the connection is given up only if its processes keep dying in the same one.
+        // Set before bytes are taken from the kernel, so that a successor notices every loss. The time distinguishes
+        // one piece of work from the next: the connection is given up only if its processes keep dying in the same one.
         record.current_frame.store(now_ms().max(1), Ordering::Release);
         let mut buffer = [0; RECEIVE_BYTES];
         match receive_into(&self.socket, &mut buffer) {

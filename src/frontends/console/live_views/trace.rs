@@ -1,5 +1,5 @@
-//! `trace`: follows a player's frames, which it reads from the player's rings (see [`crate::state::stream_tap`]). It does not
-//! involve the player's process, so it continues across takeovers and resumes.
+//! `trace`: follows a player's frames, which it reads from the player's rings (see [`crate::state::stream_tap`]). It
+//! does not involve the player's process, so it continues across takeovers and resumes.
 
 use forkade_protocol::frame;
 

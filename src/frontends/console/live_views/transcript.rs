@@ -1,5 +1,5 @@
-//! The lines that a player in text mode types and sees, for `trace`. Passcodes and invite codes are left out: they are part of
-//! typed lines, so they are searched for where commands contain them.
+//! The lines that a player in text mode types and sees, for `trace`. Passcodes and invite codes are left out: they are
+//! part of typed lines, so they are searched for where commands contain them.
 
 use crate::frontends::console::format_frame;
 use crate::limits::TEXT_LINE_RAW_BYTES_MAX;
@@ -39,8 +39,8 @@ impl Transcript {
         lines.collect()
     }
 
-    /// The lines that the player saw, without the bytes that clear the prompt. The text after the last line end is included; it is
-    /// usually the prompt.
+    /// The lines that the player saw, without the bytes that clear the prompt. The text after the last line end is
+    /// included; it is usually the prompt.
     pub(crate) fn shown(bytes: &[u8]) -> Vec<String> {
         let lines = bytes.split(|byte| *byte == b'\n');
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -61,7 +61,8 @@ fn without_secrets(line: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(line);
     let mut words = text.split_whitespace();
     let first = words.next().unwrap_or_default().to_lowercase();
-    // Commands may be abbreviated or misspelt, so rather one word too many is left out. They may begin with a slash or be in quotes.
+    // Commands may be abbreviated or misspelt, so rather one word too many is left out. They may begin with a slash or
+    // be in quotes.
     let bare = first.trim_matches(['/', '"']);
     let is_join = ["join", "watch", "spectate"]
         .iter()

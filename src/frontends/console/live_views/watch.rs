@@ -1,4 +1,5 @@
-//! `watch`: follows a room's events. It is a further reader of the room's log, woken by the room's doorbell; writers do not wait for it.
+//! `watch`: follows a room's events. It is a further reader of the room's log, woken by the room's doorbell; writers do
+//! not wait for it.
 
 use std::collections::BTreeMap;
 use std::io;
