@@ -13,7 +13,7 @@ use crate::limits::CONSOLE_DESCRIPTION_CHARACTERS_MAX;
 use forkade_text::escape::Escaped;
 
 /// Replaces a secret.
-const SECRET: &str = "(secret)";
+pub(crate) const SECRET: &str = "(secret)";
 
 /// Names of fields that are never shown.
 const SECRET_FIELDS: [&str; 3] = ["passcode", "token", "code"];

@@ -198,7 +198,9 @@ impl PlayerSummary {
     /// The record of the player's connection, if there is one.
     pub(crate) fn connection(&self, lobby: &StateHandle) -> Option<&'static ConnectionRecord> {
         let record = lobby.memory.connections.get(self.connection.index())?;
-        is_connection_of(self, record).then_some(record)
+        let is_current =
+            self.connection.is_some() && record.reference(self.connection.index()) == self.connection;
+        is_current.then_some(record)
     }
 
     /// The presence in words.
@@ -216,11 +218,6 @@ fn identities_touched(lobby: &mut StateHandle) -> u32 {
     let directory = lobby.memory.directory.record;
     let tx = lobby.attachment.begin(directory);
     tx.get(&directory.identities_touched)
-}
-
-/// Whether the connection's record still belongs to the connection of the player.
-fn is_connection_of(summary: &PlayerSummary, record: &ConnectionRecord) -> bool {
-    summary.connection.is_some() && record.reference(summary.connection.index()) == summary.connection
 }
 
 fn drain_seconds_left(lobby: &StateHandle) -> Value {

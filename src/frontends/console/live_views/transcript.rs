@@ -2,11 +2,10 @@
 //! part of typed lines, so they are searched for where commands contain them.
 
 use crate::frontends::console::format_frame;
+use crate::frontends::console::format_frame::SECRET;
 use crate::limits::TEXT_LINE_RAW_BYTES_MAX;
 use forkade_text::render;
 use forkade_text::telnet::{LineEvent, LineReader};
-
-const SECRET: &str = "(secret)";
 
 /// The state of a player's typed input, which may end within a line.
 pub(crate) struct Transcript {
