@@ -377,7 +377,7 @@ const _: () = {
     // Frames of both kinds wait whole, and a reader of the log has a moment before it falls out.
     assert!(100 * (FRAME_HEADER_BYTES + CHAT_LINE_BYTES) <= CHAT_LOG_BYTES);
     assert!(8 * (FRAME_HEADER_BYTES + CHAT_LINE_BYTES) <= MAILBOX_BYTES);
-    assert!(FRAME_HEADER_BYTES + WELCOME_BYTES <= GREETING_BYTES_MAX);
+    assert!(FRAME_HEADER_BYTES + WELCOME_BYTES <= HANDSHAKE_REPLY_BYTES_MAX);
     assert!(FRAME_HEADER_BYTES + HELLO_BYTES + 8 <= HANDSHAKE_BYTES_MAX);
     // One call's events never push each other out of the log, whatever the log needs for each (32 bytes are plenty).
     assert!(OUTBOX_BYTES_MAX + 32 * OUTBOX_EVENTS_MAX <= ROOM_LOG_BYTES);

@@ -318,7 +318,7 @@ fn handle_all(world: World, connection: u32, passed: ByteCounts) -> u8 {
             Next::Handled => {}
             Next::Wait if !delivery::deliver(&mut session).expect("events fit") => return 0,
             Next::Wait => {}
-            Next::Close { farewell, .. } => panic!("the connection is closed with {farewell:?}"),
+            Next::Close { reason, .. } => panic!("the connection is closed with {reason:?}"),
         }
     }
 }

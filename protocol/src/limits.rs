@@ -53,10 +53,10 @@ pub const GAME_NAME_BYTES_MAX: usize = 32;
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 
 /// Bytes of the answer to a greeting: the frame `Welcome`, `Resumed` or `Error`.
-pub const GREETING_BYTES_MAX: usize = 1024;
+pub const HANDSHAKE_REPLY_BYTES_MAX: usize = 1024;
 
 /// Bytes of the frame that ends a connection: an `Error` or `ShuttingDown` with its text.
-pub const FAREWELL_BYTES_MAX: usize = 256;
+pub const CLOSE_MESSAGE_BYTES_MAX: usize = 256;
 
 /// Rooms in one answer to `ListRooms`.
 pub const ROOMS_PER_PAGE_MAX: usize = 40;

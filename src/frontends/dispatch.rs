@@ -155,7 +155,7 @@ pub enum Next {
         /// Whether the player leaves for good.
         leaves: bool,
         /// What the client is told.
-        farewell: CloseReason,
+        reason: CloseReason,
     },
 }
 
@@ -209,7 +209,7 @@ pub(crate) fn handle_when_told(session: &mut Session<'_>, message: ClientMessage
 fn close(code: ErrorCode, text: impl Into<String>) -> Next {
     Next::Close {
         leaves: false,
-        farewell: CloseReason::Error(code, text.into()),
+        reason: CloseReason::Error(code, text.into()),
     }
 }
 
@@ -230,7 +230,7 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> Next {
         ClientMessage::Goodbye => {
             return Next::Close {
                 leaves: true,
-                farewell: CloseReason::None,
+                reason: CloseReason::None,
             };
         }
         ClientMessage::Confirm { received } => match session.confirm(received) {

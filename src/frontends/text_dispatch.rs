@@ -69,7 +69,7 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
         Command::Quit => {
             return Ok(Next::Close {
                 leaves: true,
-                farewell: CloseReason::Line("goodbye".into()),
+                reason: CloseReason::Line("goodbye".into()),
             });
         }
         Command::Who => return handled(session, text_requests::who),

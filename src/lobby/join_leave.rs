@@ -134,7 +134,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) 
     } else {
         tx.set(&record.phase, raw_phase(MatchPhase::Waiting));
     }
-    tx.set(&own.player.membership, Membership::change_room(room, Some(0)));
+    tx.set(&own.player.membership, Membership::in_room(room, Some(0)));
     tx.set(&own.player.log_cursor, record.log.head(&tx));
     let snapshot = snapshot(&tx, room, games, Some(0), &mut session.state.faults);
     own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
@@ -238,7 +238,7 @@ pub(crate) fn join(
     }
     events.finish(&mut tx);
     elect_owner(&mut tx)?;
-    tx.set(&own.player.membership, Membership::change_room(room, seat));
+    tx.set(&own.player.membership, Membership::in_room(room, seat));
     tx.set(&own.player.log_cursor, record.log.head(&tx));
     let snapshot = snapshot(&tx, room, games, seat, &mut session.state.faults);
     own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });

@@ -163,8 +163,14 @@ fn of_connection(attachment: &Attachment, record: &ConnectionRecord, passed: Byt
         attachment.read_own(&record.input_base),
         attachment.read_own(&record.output_base),
         attachment.read_own(&record.stream_end),
-        beginning_of(&record.greeting, attachment.read_own(&record.greeting_bytes)),
-        beginning_of(&record.farewell, attachment.read_own(&record.farewell_bytes)),
+        beginning_of(
+            &record.handshake_reply,
+            attachment.read_own(&record.handshake_reply_bytes)
+        ),
+        beginning_of(
+            &record.close_message,
+            attachment.read_own(&record.close_message_bytes)
+        ),
     )
 }
 

@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use crate::limits::{
-    ACCEPT_RETRY_MS, CONNECTIONS_PER_KEEPER_MAX, CONSOLE_CONNECTIONS_MAX, FAREWELL_BYTES_MAX,
+    ACCEPT_RETRY_MS, CLOSE_MESSAGE_BYTES_MAX, CONNECTIONS_PER_KEEPER_MAX, CONSOLE_CONNECTIONS_MAX,
     REFUSAL_LINGER_MS, REFUSED_LINGERING_MAX,
 };
 use crate::process::admission::{Admission, Load, Refusal, decide};
@@ -217,7 +217,7 @@ impl Listener {
     fn count_lost_in_flight(&self) {
         let header = self.context.memory.header;
         if header.listener_in_flight.load(Ordering::Acquire) != 0 {
-            header.lost_before_greeting_total.fetch_add(1, Ordering::Relaxed);
+            header.lost_before_handshake_total.fetch_add(1, Ordering::Relaxed);
             self.set_in_flight(false);
         }
     }
@@ -326,7 +326,7 @@ impl Listener {
 /// Tells a client that it cannot be served, in the words of its protocol, and so that a person can read it, too: nothing is known of who
 /// it is. The socket's buffer is empty: nothing waits.
 pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
-    let mut buffer = [0; FAREWELL_BYTES_MAX];
+    let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
     let code = match refusal {
         Refusal::Stopping => ErrorCode::ShuttingDown,
         Refusal::Full | Refusal::NoResources => ErrorCode::ServerFull,

@@ -1,8 +1,8 @@
-//! How a connection ends, and what becomes of its session.
+//! How a connection closes: what is still sent, and whether the session is kept for a resume.
 
 use forkade_protocol::{ErrorCode, ServerMessage, frame};
 
-use crate::limits::FAREWELL_BYTES_MAX;
+use crate::limits::CLOSE_MESSAGE_BYTES_MAX;
 use crate::session::Session;
 use crate::session::transport;
 use crate::state::connections::{ConnectionRecord, Phase};
@@ -13,73 +13,76 @@ use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::{Record, Tx};
 
-/// Why a connection ends.
+/// Why a connection closes, and what its client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloseReason {
-    /// Without a word: the client said goodbye or is gone.
+    /// The client said goodbye or is gone; nothing is sent.
     None,
-    /// With an error to the client.
+    /// An `Error` message with this code and text.
     Error(ErrorCode, String),
-    /// The server stops.
+    /// A `ShuttingDown` message with this text: the server stops.
     ShuttingDown(String),
-    /// In words, to somebody in text mode.
+    /// A line of text for a player in text mode.
     Line(String),
 }
 
 impl Session<'_> {
-    /// Begins to end the connection: what waits is still sent, then the farewell. With `leaves` the player then leaves for good.
-    pub fn close(&mut self, leaves: bool, farewell: &CloseReason) {
+    /// Starts to close the connection: pending output is still sent, then the message of the close reason. With
+    /// `leaves`, the player then leaves for good.
+    pub fn close(&mut self, leaves: bool, reason: &CloseReason) {
         let record = self.record;
         let stream_end = match self.player {
             Some((_, player)) => self.state.attachment.read_own(&player.output_head),
             None => transport::stream_sent(&self.state.attachment, record, self.byte_counts.sent),
         };
-        let mut buffer = [0; FAREWELL_BYTES_MAX];
-        let farewell = match self.is_text() {
-            true => farewell_line(farewell, &mut buffer),
-            false if self.byte_counts.received == 0 => farewell_frame(&for_anybody(farewell), &mut buffer),
-            false => farewell_frame(farewell, &mut buffer),
+        let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
+        let message = match self.is_text() {
+            true => close_line(reason, &mut buffer),
+            false if self.byte_counts.received == 0 => close_frame(&for_unknown_client(reason), &mut buffer),
+            false => close_frame(reason, &mut buffer),
         };
-        // Without a token nobody comes back.
+        // A player in text mode has no token, so it cannot resume.
         let leaves = leaves || self.is_text();
         let now = now_ms();
         match self.player {
             Some((_, player)) => {
                 let mut tx = self.state.attachment.begin(player);
-                enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
+                enter_closing(&mut tx, record, leaves, stream_end, now, message);
                 tx.commit().expect("closing fits the journal");
             }
             None => {
                 let asked_for = self.state.attachment.read_own(&record.player);
                 let mut tx = self.state.attachment.begin(self.state.memory.directory.record);
-                // Now, with the phase by which a successor knows that the session is only asked for: it would animate it.
+                // In the same transaction as the phase: a successor tells a requested session from an attached one by
+                // the phase.
                 drop_claim(&mut tx, self.state.memory, self.connection, record, asked_for);
-                enter_closing(&mut tx, record, leaves, stream_end, now, farewell);
+                enter_closing(&mut tx, record, leaves, stream_end, now, message);
                 tx.commit().expect("closing fits the journal");
             }
         }
     }
 
-    /// Lets go of the session for the newer connection that has published its token, and tells this one's client, in one transaction:
-    /// whoever dies over it has done both or neither. The caller has sent what could be sent: a frame that was cut off cannot be
-    /// followed by a farewell. Gives the keeper whose doorbell is to be rung.
+    /// Releases the session for the newer connection that presented its token, and tells this connection's client, in
+    /// one transaction. The caller has sent what it could: after a partly sent frame no message can follow. Returns
+    /// the keeper whose doorbell must be rung.
     pub fn yield_to_claimant(&mut self) -> Option<u32> {
         let (_, player) = self.player?;
         let stream_end = self.state.attachment.read_own(&player.output_head);
-        let farewell = if self.output_sent() == stream_end {
+        let message = if self.output_sent() == stream_end {
             let text = "your session goes on on a newer connection";
             CloseReason::Error(ErrorCode::Replaced, text.into())
         } else {
             CloseReason::None
         };
-        let mut buffer = [0; FAREWELL_BYTES_MAX];
-        let farewell = farewell_frame(&farewell, &mut buffer);
+        let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
+        let message = close_frame(&message, &mut buffer);
         let (record, now) = (self.record, now_ms());
-        self.detach(|tx| enter_closing(tx, record, false, stream_end, now, farewell))
+        self.detach(|tx| enter_closing(tx, record, false, stream_end, now, message))
     }
 
-    /// The player keeps the seat for the grace; the session waits for a resume. `also` is done in the same transaction, and ends the
-    /// connection's phase [`Phase::OPEN`].
+    /// Detaches the player from the connection: its seat is kept for the grace, and the session waits for a resume.
+    /// `also` runs in the same transaction and must end [`Phase::OPEN`]. Returns the keeper whose doorbell must be
+    /// rung.
     pub(crate) fn detach(&mut self, also: impl FnOnce(&mut LobbyTx<'_>)) -> Option<u32> {
         let (memory, record) = (self.state.memory, self.record);
         let (player, player_record) = self.player?;
@@ -111,7 +114,7 @@ impl Session<'_> {
     }
 }
 
-/// The session that the connection had asked for, if any, is not asked for any more.
+/// Withdraws the connection's request for a session, if it made one.
 fn drop_claim(
     tx: &mut LobbyTx<'_>,
     memory: &Memory,
@@ -133,12 +136,12 @@ fn enter_closing<R: Record>(
     leaves: bool,
     stream_end: u64,
     now_ms: u64,
-    farewell: &[u8],
+    message: &[u8],
 ) {
-    tx.write(&record.farewell, 0, farewell);
+    tx.write(&record.close_message, 0, message);
     tx.set(
-        &record.farewell_bytes,
-        u32::try_from(farewell.len()).expect("a farewell is small"),
+        &record.close_message_bytes,
+        u32::try_from(message.len()).expect("a message is small"),
     );
     tx.set(&record.phase, Phase::CLOSING.raw());
     tx.set(&record.leaves, u32::from(leaves));
@@ -146,39 +149,39 @@ fn enter_closing<R: Record>(
     tx.set(&record.closing_since_ms, now_ms);
 }
 
-/// A farewell to somebody who has not sent a byte: it may be a person as well as a program.
-fn for_anybody(farewell: &CloseReason) -> CloseReason {
-    match farewell {
+/// A close message for a client that has not sent a byte: it may be a program or a person at a terminal.
+fn for_unknown_client(reason: &CloseReason) -> CloseReason {
+    match reason {
         CloseReason::Error(code, text) => CloseReason::Error(*code, render::readable_by_any_client(text)),
         CloseReason::ShuttingDown(text) => CloseReason::ShuttingDown(render::readable_by_any_client(text)),
         other => other.clone(),
     }
 }
 
-fn farewell_frame<'b>(farewell: &CloseReason, buffer: &'b mut [u8]) -> &'b [u8] {
-    let message = match farewell {
+fn close_frame<'b>(reason: &CloseReason, buffer: &'b mut [u8]) -> &'b [u8] {
+    let message = match reason {
         CloseReason::None => return &[],
         CloseReason::Error(code, text) => ServerMessage::Error {
             code: *code,
             text: text[..floor_char_boundary(text, crate::limits::REJECTION_TEXT_BYTES_MAX)].to_owned(),
         },
         CloseReason::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
-        CloseReason::Line(_) => return farewell_line(farewell, buffer),
+        CloseReason::Line(_) => return close_line(reason, buffer),
     };
-    let length = frame::write_frame_into(&message, buffer).expect("farewells are short");
+    let length = frame::write_frame_into(&message, buffer).expect("close messages are short");
     &buffer[..length]
 }
 
-/// A farewell for people. It takes the place of the prompt, if there is one.
-fn farewell_line<'b>(farewell: &CloseReason, buffer: &'b mut [u8]) -> &'b [u8] {
-    let text = match farewell {
+/// A close message as a line of text. It overwrites the prompt, if there is one.
+fn close_line<'b>(reason: &CloseReason, buffer: &'b mut [u8]) -> &'b [u8] {
+    let text = match reason {
         CloseReason::None => return &[],
         CloseReason::Error(_, text) | CloseReason::ShuttingDown(text) | CloseReason::Line(text) => text,
     };
     let text =
         render::to_sentence(&text[..floor_char_boundary(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);
     let line = [render::OVERWRITE_PROMPT, &render::to_terminal(&text)].concat();
-    // Escapes can make it longer.
+    // Escaping can lengthen the text.
     let length = floor_char_boundary(&line, buffer.len());
     let target = &mut buffer[..length];
     target.copy_from_slice(&line.as_bytes()[..length]);

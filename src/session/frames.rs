@@ -1,5 +1,5 @@
-//! Frames of the client's stream, and what every transaction of the player's does besides its purpose: it consumes the frame
-//! that asked for it, and writes to the output.
+//! Frames of the input stream, and the part that every transaction of a player shares: it consumes the frame that
+//! caused it and appends to the output.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -17,11 +17,11 @@ use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::{Record, Tx};
 
-/// Frame of a message that consists of a few numbers.
+/// Bytes of a frame whose message holds only a few numbers.
 const SHORT_FRAME_BYTES_MAX: usize = 32;
 
 impl Session<'_> {
-    /// What the next transaction of the player's needs. `None` before the greeting.
+    /// What the player's next transaction needs. `None` before the handshake is complete.
     pub(crate) fn player_tx(&self) -> Option<PlayerTx> {
         let (_, player) = self.player?;
         Some(PlayerTx {
@@ -37,12 +37,12 @@ impl Session<'_> {
         })
     }
 
-    /// The next frame of the input, if it has arrived whole: it is being handled from now on, and consumed by the transaction that
-    /// does what it asks for.
+    /// The next frame of the input, if it has arrived whole. It becomes the current frame; the transaction that
+    /// executes it consumes it.
     ///
     /// # Errors
     ///
-    /// The announced length, if it is over the limit.
+    /// The announced length in bytes, if it exceeds [`FRAME_BYTES_MAX`].
     pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, usize> {
         let Some((_, player)) = self.player else {
             return Ok(None);
@@ -74,13 +74,13 @@ impl Session<'_> {
         Ok(Some(body))
     }
 
-    /// Whether the frame that is being handled has killed too many of those who handled it.
+    /// Whether the current frame is blocked because it crashed too many handlers.
     pub fn frame_is_blocked(&self) -> bool {
         let refused = self.record.blocked_frame.load(Ordering::Acquire);
         refused != 0 && self.frame_end == Some(refused)
     }
 
-    /// The frame was handled.
+    /// Ends the current frame.
     pub fn end_frame(&mut self) {
         self.frame_end = None;
         self.charge = None;
@@ -89,7 +89,7 @@ impl Session<'_> {
         self.publish_streams();
     }
 
-    /// Shows where the player's streams are. To be called between two transactions.
+    /// Publishes the state of the player's streams for readers without the lock. Call it between two transactions.
     pub(crate) fn publish_streams(&self) {
         let Some((player, record)) = self.player else {
             return;
@@ -106,7 +106,7 @@ impl Session<'_> {
         show(&published.output_sent, self.output_sent());
         show(&published.input_base, record.input.base(attachment));
         show(&published.output_base, record.output.base(attachment));
-        // Who sees these sees all that was stored before.
+        // A reader that sees these values sees all that was stored before them.
         published
             .consumed
             .store(attachment.read_own(&record.consumed), Ordering::Release);
@@ -116,24 +116,24 @@ impl Session<'_> {
         published.end(player);
     }
 
-    /// The client has received the output stream up to this offset: it need not be kept any longer.
+    /// The client confirms that it has received the output stream up to this offset: the server need not keep it.
     ///
     /// # Errors
     ///
-    /// How much was sent, if less than is confirmed.
+    /// The offset sent so far, if it is less.
     pub fn confirm(&mut self, received: u64) -> Result<Result<(), Rejection>, u64> {
         let sent = self.output_sent();
         if received > sent {
             return Err(sent);
         }
         if let Some((_, player)) = self.player {
-            // For good: what the client has said it has does not depend on the transaction.
+            // Not journaled: the confirmation holds whatever becomes of the transaction.
             player.output_kept_from.fetch_max(received, Ordering::AcqRel);
         }
         Ok(self.consume_and_reply(None))
     }
 
-    /// Answers a ping, with how much of the client's stream is taken in for good: up to the end of the ping itself.
+    /// Answers a ping with the input offset that is consumed for good: the end of the ping itself.
     ///
     /// # Errors
     ///
@@ -143,11 +143,11 @@ impl Session<'_> {
         self.consume_and_reply(Some(&ServerMessage::Pong { nonce, received }))
     }
 
-    /// Consumes the frame in a transaction of its own, and writes `reply`, if any.
+    /// Consumes the current frame in a transaction of its own, and writes `reply`, if any.
     ///
     /// # Errors
     ///
-    /// If the reply does not fit a frame, which is a mistake of this program's.
+    /// The reply does not fit a frame: a bug.
     pub fn consume_and_reply(&mut self, reply: Option<&ServerMessage>) -> Result<(), Rejection> {
         let Some(own) = self.player_tx() else {
             return Ok(());
@@ -162,29 +162,30 @@ impl Session<'_> {
     }
 }
 
-/// What a transaction of the player's does besides its purpose.
+/// The part that every transaction of a player shares: it consumes the current frame, enters its charge and writes
+/// output.
 #[derive(Clone, Copy)]
 pub(crate) struct PlayerTx {
     pub(crate) player: &'static PlayerRecord,
     frame_end: Option<u64>,
-    /// What it costs.
+    /// The charge for the current frame.
     charge: Option<RateCharge>,
     received: u64,
     sent: u64,
-    /// In text mode.
+    /// Set for a player in text mode.
     text: Option<TextMode>,
 }
 
-/// What is different with a player in text mode.
+/// What differs for a player in text mode.
 #[derive(Clone, Copy)]
 struct TextMode {
     games: &'static Games,
-    /// What the bytes of the line that is being handled mean for those behind.
+    /// The parser's state behind the line that is being executed.
     input_state: Option<InputState>,
 }
 
 impl PlayerTx {
-    /// The frame is handled by this transaction.
+    /// Makes the current frame consumed by this transaction.
     pub(crate) fn consume<R: Record>(&self, tx: &mut Tx<'_, R>) {
         if let Some(end) = self.frame_end {
             tx.set(&self.player.consumed, end);
@@ -204,11 +205,12 @@ impl PlayerTx {
         }
     }
 
-    /// Puts a message into the output stream; for a player in text mode in words.
+    /// Appends a message to the output stream; for a player in text mode, as text.
     ///
     /// # Panics
     ///
-    /// If the message does not fit a frame: what goes into messages is bounded so that it does (see [`limits`](crate::limits)).
+    /// If the message does not fit a frame. The contents of messages are bounded so that it does (see
+    /// [`limits`](crate::limits)).
     pub(crate) fn reply<R: Record>(&self, tx: &mut Tx<'_, R>, message: &ServerMessage) {
         if let Some(TextMode { games, .. }) = self.text {
             return self.say(tx, &render::message(games, message));
@@ -224,7 +226,7 @@ impl PlayerTx {
         self.text.is_some()
     }
 
-    /// Puts lines into the output stream of a player in text mode, and a prompt behind them. Others are told nothing.
+    /// Appends text and a prompt to the output of a player in text mode. Does nothing for other players.
     pub(crate) fn say<R: Record>(&self, tx: &mut Tx<'_, R>, text: &str) {
         if self.text.is_none() {
             return;
@@ -234,15 +236,15 @@ impl PlayerTx {
         output.finish(tx);
     }
 
-    /// Puts a whole frame into the output stream; for a player in text mode what it says. The caller has checked the
-    /// [space](Session::output_space).
+    /// Appends a whole frame to the output stream; for a player in text mode, its message as text. The caller has
+    /// checked the [space](Session::output_space).
     pub(crate) fn put<R: Record>(&self, tx: &mut Tx<'_, R>, frame: &[u8]) {
         let mut output = self.begin_output(tx);
         output.put(tx, frame);
         output.finish(tx);
     }
 
-    /// Begins to write several frames.
+    /// Starts a sequence of frames.
     pub(crate) fn begin_output<R: Record>(&self, tx: &Tx<'_, R>) -> Output {
         Output {
             player: self.player,
@@ -257,7 +259,7 @@ impl PlayerTx {
     }
 }
 
-/// Frames on their way into the output stream; nothing of it counts before [`Output::finish`] and the commit.
+/// Frames on their way into the output stream. They count only after [`Output::finish`] and the commit.
 #[must_use]
 pub(crate) struct Output {
     player: &'static PlayerRecord,
@@ -266,17 +268,17 @@ pub(crate) struct Output {
     text: Option<TextOutput>,
 }
 
-/// Output in words.
+/// Output as text.
 struct TextOutput {
     games: &'static Games,
-    /// It answers a line: the cursor is at the beginning of a line of its own, behind what was typed.
+    /// It answers a typed line, so the cursor is at the start of an empty line.
     is_asked_for: bool,
-    /// Some of it has been said: behind all of it there is to be a prompt.
+    /// Some text was written, so a prompt must follow.
     has_begun: bool,
 }
 
 impl Output {
-    /// One more frame; for a player in text mode what it says.
+    /// Appends a frame; for a player in text mode, its message as text.
     pub(crate) fn put<R: Record>(&mut self, tx: &mut Tx<'_, R>, frame: &[u8]) {
         let Some(TextOutput { games, .. }) = self.text else {
             return self.put_bytes(tx, frame);
@@ -290,7 +292,7 @@ impl Output {
         self.say(tx, &render::message(games, &message));
     }
 
-    /// Lines for a player in text mode.
+    /// Appends text for a player in text mode.
     pub(crate) fn say<R: Record>(&mut self, tx: &mut Tx<'_, R>, text: &str) {
         let Some(text_output) = &mut self.text else { return };
         let over = !text_output.is_asked_for && !text.is_empty() && !text_output.has_begun;
@@ -301,12 +303,12 @@ impl Output {
         self.put_bytes(tx, render::to_terminal(text).as_bytes());
     }
 
-    /// The stream offset behind all that was put.
+    /// The stream offset behind the last byte appended.
     pub(crate) fn head(&self) -> u64 {
         self.head
     }
 
-    /// Bytes as they are.
+    /// Appends bytes as they are.
     pub(crate) fn put_bytes<R: Record>(&mut self, tx: &mut Tx<'_, R>, frame: &[u8]) {
         let next = self.head + frame.len() as u64;
         let oldest = next.saturating_sub(OutputRing::BYTES);
@@ -314,7 +316,8 @@ impl Output {
             oldest <= self.sent,
             "output that was not sent would be overwritten"
         );
-        // For good: what is overwritten can not be kept for a resume, whatever becomes of the transaction.
+        // Not journaled: what is about to be overwritten cannot be kept for a resume, whatever becomes of the
+        // transaction.
         let kept_from = self
             .player
             .output_kept_from
@@ -325,13 +328,13 @@ impl Output {
             self.player.output.rebase(tx, self.head);
         }
         self.player.output_reached.fetch_max(next, Ordering::AcqRel);
-        // Who sees an overwritten byte sees how far was written.
+        // A reader that sees an overwritten byte also sees how far the ring was written.
         fence(Ordering::Release);
         self.player.output.write(tx, self.head, frame);
         self.head = next;
     }
 
-    /// Puts a short message of the server's own, of at most [`SHORT_FRAME_BYTES_MAX`] bytes.
+    /// Appends a message of at most [`SHORT_FRAME_BYTES_MAX`] bytes.
     pub(crate) fn put_short<R: Record>(&mut self, tx: &mut Tx<'_, R>, message: &ServerMessage) {
         let mut buffer = [0; SHORT_FRAME_BYTES_MAX];
         let length = frame::write_frame_into(message, &mut buffer).expect("a short message");

@@ -1,11 +1,11 @@
-//! How a connection comes to its session: a new one, or one that is resumed.
+//! The handshake: a connection gets a new session (`Hello`) or resumes one (`Resume`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use forkade_protocol::{ErrorCode, Limits, PlayerId, ServerMessage, Token, frame};
 
 use crate::limits::{
-    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, GREETING_BYTES_MAX, PLAYER_NAME_BYTES_MAX,
+    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX, PLAYER_NAME_BYTES_MAX,
 };
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::connections::{ConnectionRecord, Phase};
@@ -15,29 +15,29 @@ use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 use shmem::transaction::Record;
 
-/// Where a resume stands.
+/// The outcome of one attempt to resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {
-    /// The session goes on here.
+    /// The session continues on this connection.
     Done,
-    /// Its former handler has not let go of it yet.
+    /// The session's former handler still holds it.
     NotYet,
-    /// A still newer connection asks for it.
+    /// A newer connection requested the session.
     Superseded,
-    /// The session is gone.
+    /// The session has ended.
     Gone,
-    /// The client claims to have received more than was ever sent.
+    /// The client claims to have received more bytes than were sent.
     BeyondTheEnd,
 }
 
 impl Session<'_> {
-    /// Makes the client a new player: answers `Hello`. `used` of the received bytes were the handshake; those behind are the
-    /// first of the stream.
+    /// Creates a player for the client: answers `Hello`. `used` is the number of received bytes that belong to the
+    /// handshake; the rest starts the input stream.
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::NameTaken`], [`ErrorCode::ServerFull`] or, while the server drains, [`ErrorCode::ShuttingDown`]; nothing was
-    /// changed.
+    /// [`ErrorCode::NameTaken`], [`ErrorCode::ServerFull`] or, while the server drains, [`ErrorCode::ShuttingDown`].
+    /// Nothing was changed.
     pub fn greet(&mut self, version: u16, name: Name, used: usize) -> Result<(), ErrorCode> {
         if self.state.memory.header.is_draining() {
             return Err(ErrorCode::ShuttingDown);
@@ -47,7 +47,7 @@ impl Session<'_> {
         getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let (limits, games) = (self.limits(), self.state.games.infos());
-        // Of what was said before, the player hears nothing.
+        // A new player does not get older chat lines.
         let chat = self.state.end_of_chat();
 
         let mut tx = self.state.attachment.begin(memory.directory.record);
@@ -74,7 +74,7 @@ impl Session<'_> {
             limits,
             games,
         };
-        let mut buffer = [0; GREETING_BYTES_MAX];
+        let mut buffer = [0; HANDSHAKE_REPLY_BYTES_MAX];
         let done = frame::write_frame_into(&welcome, &mut buffer)
             .map(|length| open(&mut tx, record, player, used, (0, 0), &buffer[..length]))
             .map_err(|_| ErrorCode::InternalError)
@@ -89,13 +89,13 @@ impl Session<'_> {
         done
     }
 
-    /// Asks for the session that `token` belongs to: answers `Resume`. Its present handler, if it has one, is asked to yield.
-    /// Gives the keeper whose doorbell is to be rung.
+    /// Requests the session that `token` belongs to: answers `Resume`. The handler that holds the session, if any, is
+    /// asked to yield. Returns the keeper whose doorbell must be rung.
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::TokenUnknown`]; [`ErrorCode::Replaced`] if a newer connection has had the session or asked for it;
-    /// [`ErrorCode::Malformed`] if more was never sent than `received`. Nothing was changed for anybody.
+    /// [`ErrorCode::TokenUnknown`]; [`ErrorCode::Replaced`] if a newer connection has or requested the session;
+    /// [`ErrorCode::Malformed`] if fewer bytes than `received` were ever sent. Nothing was changed.
     pub fn request_resume(
         &mut self,
         token: Token,
@@ -112,17 +112,16 @@ impl Session<'_> {
             .ok_or(ErrorCode::TokenUnknown)?;
         let presence = Presence::from_raw(tx.get(&identity.presence));
         let resumable = [Presence::ATTACHED, Presence::DETACHED].contains(&presence);
-        // Who was sent out is not to come back in before the ticker has come by.
+        // A kicked player must not return before the ticker has removed it.
         let welcome = resumable && tx.get(&identity.kicked) == 0;
         if !welcome || tx.get(&identity.token_hash) != hash {
             return Err(ErrorCode::TokenUnknown);
         }
-        // A client's former attempt, overtaken by the next one, must not take the session from it again, nor have it go on from where it
-        // was then.
+        // An older attempt of the same client must not take the session back, nor rewind it.
         if record.order() < tx.get(&identity.newest) {
             return Err(ErrorCode::Replaced);
         }
-        // Token out only when the session's holder has let go, it would cost a rightful connection.
+        // If this were checked only after the holder had yielded, a false claim would cost the rightful connection.
         if received > memory.players.at(index).output_reached.load(Ordering::Acquire) {
             return Err(ErrorCode::Malformed);
         }
@@ -137,16 +136,16 @@ impl Session<'_> {
         tx.set(&record.handshake_bytes, u32::try_from(used).unwrap_or(u32::MAX));
         tx.set(&record.asked_from, received);
         tx.commit().map_err(|_| ErrorCode::InternalError)?;
-        // From now on the session's former holder has its time to let go.
+        // The time that the former holder has to yield starts now.
         record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
         if former_claimant.is_some() {
-            // It would find out by itself, but somewhat later. Its keeper may be rung with the holder's.
+            // It would notice by itself, but later. Its keeper may be rung together with the holder's.
             memory.raise_attention(former_claimant);
         }
         Ok(holder.is_some().then(|| memory.raise_attention(holder)))
     }
 
-    /// Goes on with the session that was asked for, once its former handler has let go: sends `Resumed`.
+    /// Continues the requested session once its former handler has released it: sends `Resumed`.
     pub fn try_resume(&mut self) -> Resume {
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let player = self.state.attachment.read_own(&record.player);
@@ -165,7 +164,7 @@ impl Session<'_> {
             _ => return Resume::Gone,
         }
         let player_record = memory.players.at(player.index());
-        // The session was detached under the lobby's lock, which is held: nothing of it is undecided.
+        // The session was detached under the lobby's lock, which is held, so nothing of it is undecided.
         tx.acquire(player_record);
         let (consumed, head) = (
             tx.get(&player_record.consumed),
@@ -190,8 +189,9 @@ impl Session<'_> {
             received: consumed,
             resuming_at,
         };
-        let mut buffer = [0; GREETING_BYTES_MAX];
-        let length = frame::write_frame_into(&resumed, &mut buffer).expect("Resumed fits the greeting");
+        let mut buffer = [0; HANDSHAKE_REPLY_BYTES_MAX];
+        let length =
+            frame::write_frame_into(&resumed, &mut buffer).expect("Resumed fits the handshake reply");
         open(
             &mut tx,
             record,
@@ -201,7 +201,7 @@ impl Session<'_> {
             &buffer[..length],
         );
         tx.commit().expect("resuming fits the journal");
-        // Confirmed by the client, so not needed any more. Not before the commit: another claimant might yet ask for more.
+        // The client has confirmed these bytes. Not before the commit: another claimant might still ask for them.
         player_record
             .output_kept_from
             .fetch_max(resuming_at, Ordering::AcqRel);
@@ -211,7 +211,7 @@ impl Session<'_> {
         Resume::Done
     }
 
-    /// The process that holds the session which this connection asks to resume, if one does.
+    /// The process that holds the session which this connection requests, if there is one.
     pub fn holder_of_session(&mut self) -> Option<ProcessId> {
         let holder = self.connection_of_session()?;
         let record = self.state.memory.connections.get(holder.index())?;
@@ -220,8 +220,8 @@ impl Session<'_> {
             .flatten()
     }
 
-    /// Leaves word again for who holds the session: a predecessor may have died before it did. Gives the keeper whose doorbell is to be
-    /// rung.
+    /// Notifies the session's holder again: a predecessor may have died before it did. Returns the keeper whose
+    /// doorbell must be rung.
     pub fn notify_holder_again(&mut self) -> Option<u32> {
         let holder = self.connection_of_session()?;
         Some(self.state.memory.raise_attention(holder))
@@ -250,24 +250,24 @@ impl Session<'_> {
     }
 }
 
-/// A limit as clients are told it.
+/// A limit in the type of the wire format.
 fn wire(limit: usize) -> u32 {
     u32::try_from(limit).expect("limits are small")
 }
 
-/// Opens the session's stream on the connection, with `greeting` in front of it.
+/// Opens the session's streams on the connection, with `reply` in front of the output stream.
 pub(crate) fn open(
     tx: &mut LobbyTx<'_>,
     record: &'static ConnectionRecord,
     player: PlayerRef,
     used: usize,
     (input_base, output_base): (u64, u64),
-    greeting: &[u8],
+    reply: &[u8],
 ) {
-    tx.write(&record.greeting, 0, greeting);
+    tx.write(&record.handshake_reply, 0, reply);
     tx.set(
-        &record.greeting_bytes,
-        u32::try_from(greeting.len()).expect("a greeting is small"),
+        &record.handshake_reply_bytes,
+        u32::try_from(reply.len()).expect("a handshake reply is small"),
     );
     tx.set(
         &record.handshake_bytes,
@@ -280,7 +280,7 @@ pub(crate) fn open(
     tx.set(&record.phase, Phase::OPEN.raw());
 }
 
-/// A token is the index of its player's record, in little-endian order, and 12 random bytes. To clients it is opaque.
+/// A token is the index of the player's record (little-endian) and 12 random bytes. It is opaque to clients.
 pub(crate) fn token_of(index: u32, secret: [u8; 12]) -> Token {
     let mut token = [0; 16];
     token[..4].copy_from_slice(&index.to_le_bytes());

@@ -1,12 +1,18 @@
-//! One connection and, after the greeting, the player it carries, as animated by this process.
+//! One player's byte streams on one TCP connection: bytes, frames, cursors, resume, close. No rule of the lobby.
 //!
-//! A session holds nothing that a successor would need: [`Session::attach`] finds everything in the records, and the kernel says
-//! how many bytes have byte_counts. The life of a connection:
+//! A session keeps nothing in the process that a successor would need: [`Session::attach`] reads everything from the
+//! records, and the kernel tells how many bytes were transferred. The phases of a connection:
 //!
 //! ```text
 //! HANDSHAKE ── greet ──────────────────────────────▶ OPEN ── close ──▶ CLOSING ── finish ──▶ DONE
-//!     └─────── request_resume ──▶ RESUMING ── resume ──▶┘
+//!     └─────── request_resume ──▶ RESUMING ── try_resume ──▶┘
 //! ```
+//!
+//! * [`transport`]: which bytes come next, computed from the kernel's counts and the records;
+//! * `frames`: the next frame of the input, and how a transaction consumes it and replies;
+//! * `handshake`, `close`: the start and the end of a connection;
+//! * [`text_session`]: what differs for players in text mode;
+//! * [`rate`]: how fast a player may make requests; [`rejection`]: why a request changed nothing.
 
 mod close;
 mod frames;
@@ -34,10 +40,11 @@ pub use crate::session::close::CloseReason;
 pub(crate) use crate::session::frames::PlayerTx;
 pub use crate::session::handshake::Resume;
 
-/// In a player's log cursor: the player must be given a snapshot before any further event.
+/// A player's log cursor with this value: the player must get a snapshot before any further event.
 pub(crate) const CURSOR_LOST: u64 = u64::MAX;
 
-/// What a process keeps of a session between two turns. [`IdleSession::activate`] makes it a [`Session`] again.
+/// What a handler keeps of a session while another one is active. [`IdleSession::activate`] makes it a [`Session`]
+/// again.
 #[derive(Clone, Copy)]
 pub struct IdleSession {
     connection: ConnectionRef,
@@ -54,7 +61,8 @@ impl IdleSession {
         self.connection
     }
 
-    /// The session's next turn. Until it [ends](Session::park), the process writes to the records of this session alone.
+    /// Activates the session. Until it is [parked](Session::park), this process writes to the records of this session
+    /// only.
     pub fn activate(self, state: &mut StateHandle) -> Session<'_> {
         state.attachment.release_all();
         state.attachment.acquire(self.record);
@@ -65,59 +73,59 @@ impl IdleSession {
     }
 }
 
-/// One connection and its player, for the duration of a turn.
+/// A connection and its player, while this process works for them.
 ///
-/// A process has one handle on the shared state, and so holds at most one lock, however many sessions it serves: a session borrows
-/// the handle while it is active.
+/// A process has one handle on the shared state, so it holds at most one lock, however many sessions it serves. A
+/// session borrows the handle while it is active.
 pub struct Session<'s> {
     /// This process's handle on the shared state.
     pub state: &'s mut StateHandle,
     /// The connection.
     pub connection: ConnectionRef,
-    /// What has byte_counts on the connection: the handler asks the kernel once and counts from there.
+    /// Bytes transferred on the connection: read once from the kernel, then counted.
     pub byte_counts: ByteCounts,
     pub(crate) record: &'static ConnectionRecord,
     pub(crate) player: Option<(PlayerRef, &'static PlayerRecord)>,
-    /// Stream offset behind the frame that is being handled, which the next transaction of the player's consumes.
+    /// Input offset behind the current frame, which the player's next transaction consumes.
     pub(crate) frame_end: Option<u64>,
-    /// What that frame costs.
+    /// The charge for the current frame.
     pub(crate) charge: Option<RateCharge>,
-    /// In text mode: what the bytes up to there mean for those behind.
+    /// In text mode: the parser's state behind the current line.
     pub(crate) input_state_behind: Option<InputState>,
-    /// Rooms whose log this process has written to, and whose doorbell is to be rung.
+    /// Rooms to whose log this process has written; their doorbells must be rung.
     pub(crate) doorbells: Vec<u32>,
-    /// This process has written to the lobby's chat, whose doorbell is to be rung.
+    /// This process has written to the lobby's chat; its doorbell must be rung.
     pub(crate) chat_doorbell: bool,
-    /// Keepers for one of whose handlers this process has left word, and whose doorbell is to be rung.
+    /// Keepers for whose handlers this process has set a flag; their doorbells must be rung.
     pub(crate) keeper_doorbells: Vec<u32>,
-    /// There is, or may be, mail for the player.
+    /// The player has mail, or may have.
     pub(crate) mail_waits: bool,
-    /// What is delivered first this time, the lobby's chat or the room's events.
+    /// Which source is delivered first this time: the lobby's chat or the room's events.
     pub(crate) chat_goes_first: bool,
 }
 
-/// The connection is beyond saving; the session is not.
+/// This connection cannot be continued. The session can, on another connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the kernel's counts of bytes do not fit the records: {0:?}")]
 pub struct Implausible(ByteCounts);
 
-/// What other processes want of this connection's handler.
+/// What other processes request of this connection's handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ControlRequest {
-    /// Nothing.
+    /// No request.
     Nothing,
-    /// A newer connection has published the player's token.
+    /// A newer connection has presented the player's token.
     Yield,
-    /// An operator wants the player out.
+    /// An operator removes the player.
     Kick,
     /// The server stops.
     Stop,
 }
 
 impl<'s> Session<'s> {
-    /// Begins to acquire a connection, as its first handler or as a successor. `byte_counts` is what the kernel says.
+    /// Takes over a connection, as its first handler or as a successor. `byte_counts` is what the kernel reports.
     ///
-    /// What a predecessor left under a lock is decided first.
+    /// Transactions that a predecessor left unfinished are decided first.
     ///
     /// # Errors
     ///
@@ -140,7 +148,7 @@ impl<'s> Session<'s> {
             },
         );
         session.take_over();
-        let plausible = if session.passed_is_plausible() {
+        let plausible = if session.byte_counts_are_plausible() {
             Ok(())
         } else {
             Err(Implausible(byte_counts))
@@ -166,18 +174,18 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Ends the turn: another session may use the handle.
+    /// Deactivates the session, so that another one can use the handle.
     ///
     /// # Panics
     ///
-    /// If something has been left half done: a frame that is being handled, a doorbell that is to be rung. A mistake of the caller's.
+    /// If a frame is still current or a doorbell is still to be rung: a bug of the caller.
     pub fn park(self) -> IdleSession {
         assert!(self.frame_end.is_none() && self.input_state_behind.is_none() && self.charge.is_none());
         assert!(self.doorbells.is_empty() && self.keeper_doorbells.is_empty() && !self.chat_doorbell);
         self.idle()
     }
 
-    /// What is to be kept of the session as it stands now.
+    /// The part of the session that is kept while it is not active.
     pub fn idle(&self) -> IdleSession {
         IdleSession {
             connection: self.connection,
@@ -207,7 +215,7 @@ impl<'s> Session<'s> {
             self.state.attachment.acquire(player_record);
             self.player = Some((player, player_record));
             if !Mutant::NoSecondRing.is_on() {
-                // The predecessor may have died between commit and doorbell.
+                // The predecessor may have died between its commit and ringing the doorbells.
                 self.chat_doorbell = true;
                 let place = self.membership().place();
                 self.doorbells.extend(place.map(|(room, _)| room.index()));
@@ -215,7 +223,7 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// The slot has a new occupant: the former's fields mean nothing.
+    /// Resets the record for the slot's new connection.
     fn reset_record(&mut self) {
         let (record, generation) = (self.record, self.connection.generation());
         let mut tx = self.state.attachment.begin(self.state.memory.directory.record);
@@ -224,8 +232,8 @@ impl<'s> Session<'s> {
         tx.set(&record.leaves, 0);
         for count in [
             &record.handshake_bytes,
-            &record.greeting_bytes,
-            &record.farewell_bytes,
+            &record.handshake_reply_bytes,
+            &record.close_message_bytes,
         ] {
             tx.set(count, 0);
         }
@@ -237,51 +245,51 @@ impl<'s> Session<'s> {
         tx.commit().expect("resetting a record fits the journal");
     }
 
-    /// Where the connection is in its life.
+    /// The connection's phase.
     pub fn phase(&self) -> Phase {
         Phase::from_raw(self.state.attachment.read_own(&self.record.phase))
     }
 
-    /// The record of the connection.
+    /// The connection's record.
     pub fn record(&self) -> &'static ConnectionRecord {
         self.record
     }
 
-    /// The player, after the greeting.
+    /// The player, once the handshake is complete.
     pub fn player(&self) -> Option<PlayerRef> {
         self.player.map(|(player, _)| player)
     }
 
-    /// The player's name; empty before the greeting.
+    /// The player's name; empty before the handshake is complete.
     pub fn name(&self) -> Name {
         self.player.map_or(Name::EMPTY, |(_, record)| {
             self.state.attachment.read_own(&record.name)
         })
     }
 
-    /// Where the player is.
+    /// Where the player is: in the lobby or in a room.
     pub fn membership(&self) -> Membership {
         self.player.map_or(Membership::LOBBY, |(_, record)| {
             self.state.attachment.read_own(&record.membership)
         })
     }
 
-    /// Since when the connection has been closing, in milliseconds of the monotonic clock.
+    /// When the connection started to close, in milliseconds of the monotonic clock.
     pub fn closing_since_ms(&self) -> u64 {
         self.state.attachment.read_own(&self.record.closing_since_ms)
     }
 
-    /// Rooms whose doorbell should be rung if their log has anything unannounced_head; asking empties the list.
+    /// Takes the list of rooms whose doorbells must be rung if their log has unannounced entries.
     pub fn take_doorbells(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.doorbells)
     }
 
-    /// Whether the lobby's chat is to be rung for; asking says that it will be.
+    /// Takes the flag that the doorbell of the lobby's chat must be rung.
     pub fn take_chat_doorbell(&mut self) -> bool {
         std::mem::take(&mut self.chat_doorbell)
     }
 
-    /// Keepers whose doorbell should be rung; asking empties the list.
+    /// Takes the list of keepers whose doorbells must be rung.
     pub fn take_keeper_doorbells(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.keeper_doorbells)
     }
@@ -296,7 +304,7 @@ impl<'s> Session<'s> {
         bytes
     }
 
-    /// What others want of this connection. Also finds out whether there is mail for the player.
+    /// What other processes request of this connection. Also updates whether the player has mail.
     pub fn control_request(&mut self) -> ControlRequest {
         let memory = self.state.memory;
         if memory.header.stopping.load(Ordering::Acquire) != 0 {

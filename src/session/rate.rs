@@ -1,12 +1,12 @@
-//! How fast a player may write into what others share.
+//! Rate limits for what a player writes into shared logs.
 //!
-//! There are two rates: one of lines that are said, and one of requests that everybody in a room, or whoever looks at the lobby, is
-//! published the traces of: coming in, opening a room, changing it. Moves in a match have none: their rate is the game's to say, and whoever
-//! plays in real time has to be as fast as it takes. Nor has leaving, for one must have come in before; nor getting ready, for one
-//! must have taken that back before, or a match must have been played.
+//! There are two rates: chat lines, and requests that others in a room or in the lobby see (join, create, configure
+//! and the like). Moves have no rate here: a game decides how fast it may be played. Leaving needs none, because a
+//! player must have joined before; neither does getting ready, because a player must have withdrawn it or finished a
+//! match before.
 //!
-//! What was paid for stands in the player's record, and is entered by the transaction that does what was asked for: a
-//! successor, or a resumed connection, goes on with the same account, and what was refused has cost nothing.
+//! The account lies in the player's record and is updated by the transaction that executes the request. So a
+//! successor or a resumed connection continues with the same account, and a refused request costs nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +22,7 @@ use shmem::transaction::{Record, Tx};
 const MINUTE_US: u64 = 60_000_000;
 
 impl Session<'_> {
-    /// What one more line costs the player, who may say it now.
+    /// The charge for one more chat line, if the player may send it now.
     pub(crate) fn charge_line(&self) -> Result<RateCharge, Rejection> {
         let header = self.state.memory.header;
         let rate = Rate::of(&header.chat_burst, &header.chat_per_minute);
@@ -33,7 +33,7 @@ impl Session<'_> {
             })
     }
 
-    /// What one more request costs the player, who may make it now.
+    /// The charge for one more rate-limited request, if the player may make it now.
     pub(crate) fn charge_request(&self) -> Result<RateCharge, Rejection> {
         let header = self.state.memory.header;
         let rate = Rate::of(&header.requests_burst, &header.requests_per_minute);
@@ -44,7 +44,7 @@ impl Session<'_> {
             })
     }
 
-    /// The frame that is being handled asks for something that has its price: whatever transaction consumes it, enters that.
+    /// Charges the current frame: the transaction that consumes it enters the charge.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// What was asked for is refused, and costs nothing.
+    /// Cancels the charge: the request was refused.
     pub fn cancel_charge(&mut self) {
         self.charge = None;
     }
@@ -72,7 +72,7 @@ impl Session<'_> {
     }
 }
 
-/// Whether the request has its price whatever comes of it.
+/// Whether the request is charged whatever it leads to.
 pub fn is_rate_limited(message: &ClientMessage) -> bool {
     match message {
         ClientMessage::CreateRoom { .. }
@@ -84,9 +84,9 @@ pub fn is_rate_limited(message: &ClientMessage) -> bool {
         | ClientMessage::Invite { .. }
         | ClientMessage::Kick { .. }
         | ClientMessage::HandOver { .. } => true,
-        // By what it changes: see `Session::ready`.
+        // Charged by what it changes: see `match_play::ready`.
         ClientMessage::Ready { .. } | ClientMessage::Rematch { .. } => false,
-        // As lines that are said.
+        // Charged as chat lines.
         ClientMessage::Chat { .. } | ClientMessage::Reserve { .. } => false,
         ClientMessage::Act { .. } | ClientMessage::Leave { .. } => false,
         // They change nothing that others see.
@@ -100,12 +100,12 @@ pub fn is_rate_limited(message: &ClientMessage) -> bool {
     }
 }
 
-/// How fast a player may do something.
+/// A rate limit.
 #[derive(Debug, Clone, Copy)]
 struct Rate {
-    /// How often at once.
+    /// Requests in a burst.
     burst: u64,
-    /// How often in the long run; 0: without a limit.
+    /// Requests per minute in the long run; 0: no limit.
     per_minute: u64,
 }
 
@@ -117,12 +117,12 @@ impl Rate {
         }
     }
 
-    /// Once more: each time takes its share of a minute to be paid for, and the player may run so far ahead as the burst
-    /// allows. (A token bucket, which fills as time passes, with one number to remember.)
+    /// Charges one request: it takes its share of a minute, and the account may run ahead of the clock by as much as
+    /// the burst allows. (A token bucket that stores one number.)
     ///
     /// # Errors
     ///
-    /// How many microseconds there are to wait.
+    /// Microseconds to wait.
     fn pay(self, paid_until_us: u64, now_us: u64) -> Result<RateCharge, u64> {
         if self.per_minute == 0 {
             return Ok(RateCharge { until_us: None });
@@ -139,7 +139,7 @@ impl Rate {
     }
 }
 
-/// Something that the player may do.
+/// A charge that was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct RateCharge {
@@ -147,7 +147,7 @@ pub(crate) struct RateCharge {
 }
 
 impl RateCharge {
-    /// It is done by this transaction; `paid_until_us` is where the player's record says so.
+    /// Enters the charge in this transaction; `paid_until_us` is the account in the player's record.
     pub(crate) fn enter<R: Record>(self, tx: &mut Tx<'_, R>, paid_until_us: &Guarded<u64>) {
         if let Some(until_us) = self.until_us {
             tx.set(paid_until_us, until_us);
@@ -161,7 +161,7 @@ mod tests {
 
     const SECOND_US: u64 = 1_000_000;
 
-    /// How many lines are accepted, one after the other, at one moment.
+    /// How many lines are accepted in a row at the same moment.
     fn said_at_once(rate: Rate, paid_until_us: &mut u64, now_us: u64) -> u64 {
         (0..)
             .find(|_| match rate.pay(*paid_until_us, now_us) {

@@ -1,11 +1,11 @@
-//! Why a request changed nothing.
+//! Rejections: why a request changed nothing.
 
 use forkade_protocol::RejectCode;
 
 use crate::state::mailbox::PostError;
 use forkade_games::{GameError, floor_char_boundary};
 
-/// Why a request changed nothing: goes to the client who made it.
+/// Why a request changed nothing. It goes to the client that made the request.
 #[derive(Debug, thiserror::Error)]
 #[error("{code:?}: {text}")]
 pub struct Rejection {
@@ -13,13 +13,13 @@ pub struct Rejection {
     pub code: RejectCode,
     /// For people.
     pub text: String,
-    /// What failed in the game's own code, for the server's log: to be published when no lock is held.
+    /// A failure in the game's own code, for the server's log. It must be logged only when no lock is held.
     pub fault: Option<Box<GameError>>,
 }
 
 impl Rejection {
-    /// A rejection with its reason, which is cut at [`REJECTION_TEXT_BYTES_MAX`](crate::limits::REJECTION_TEXT_BYTES_MAX):
-    /// it may repeat what the client sent.
+    /// A rejection whose text is cut to [`REJECTION_TEXT_BYTES_MAX`](crate::limits::REJECTION_TEXT_BYTES_MAX),
+    /// because it may repeat what the client sent.
     pub fn new(code: RejectCode, text: impl Into<String>) -> Self {
         let mut text = text.into();
         text.truncate(floor_char_boundary(

@@ -1,13 +1,14 @@
-//! Players in [text mode](forkade_text::input): how they come in, what they type, and what they are told.
+//! What differs for players in [text mode](forkade_text::input): how they connect, and how typed lines are consumed
+//! and answered.
 //!
-//! Whatever can be asked for in frames too is done by the same transactions; they consume a line instead of a frame, and their
-//! replies become words on the way into the output ring. Here is the rest.
+//! Requests that frames can make too run through the same transactions. They consume a line instead of a frame, and
+//! their replies are rendered as text on the way into the output ring.
 
 use std::sync::atomic::Ordering;
 
 use forkade_protocol::ErrorCode;
 
-use crate::limits::GREETING_BYTES_MAX;
+use crate::limits::HANDSHAKE_REPLY_BYTES_MAX;
 use crate::session::Session;
 use crate::session::handshake::{hash_of_token, open, token_of};
 use crate::session::rejection::Rejection;
@@ -19,17 +20,17 @@ use forkade_text::telnet::RefusedOptions;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
-/// Names that are tried for a newcomer, should some of them be taken by people who chose them.
+/// Guest names that are tried for a new player, in case others are taken.
 const GUEST_NAMES_TRIED: u32 = 16;
 
 impl Session<'_> {
-    /// Whether the connection carries somebody in text mode.
+    /// Whether the player is in text mode.
     pub fn is_text(&self) -> bool {
         self.player
             .is_some_and(|(_, player)| self.state.attachment.read_own(&player.is_text) != 0)
     }
 
-    /// Milliseconds of silence after which the player is taken for gone.
+    /// Milliseconds of silence after which the connection is closed.
     pub fn silence_timeout_ms(&self) -> u64 {
         let header = self.state.memory.header;
         let limit = match self.is_text() {
@@ -39,7 +40,7 @@ impl Session<'_> {
         limit.load(Ordering::Relaxed)
     }
 
-    /// What whoever has been silent for so long is told.
+    /// What a client that was silent for too long is told.
     pub fn silence_text(&self) -> String {
         match self.is_text() {
             true => render::idle_timeout_text(self.silence_timeout_ms()),
@@ -47,29 +48,30 @@ impl Session<'_> {
         }
     }
 
-    /// Something has arrived. What is typed comes in pieces, each a sign of life.
+    /// Records that input has arrived. A person types in pieces, and each piece shows that the client is alive.
     pub fn record_typing(&self) {
         if self.is_text() {
             self.record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
         }
     }
 
-    /// Makes whoever connected a new player in text mode. All that was received belongs to the player's stream.
+    /// Creates a player in text mode for the client. All received bytes belong to the player's stream.
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::ServerFull`], or [`ErrorCode::NameTaken`] if all names that were tried are; nothing was changed.
+    /// [`ErrorCode::ServerFull`], [`ErrorCode::ShuttingDown`] while the server drains, or [`ErrorCode::NameTaken`] if
+    /// all guest names that were tried are taken. Nothing was changed.
     pub fn create_guest(&mut self) -> Result<(), ErrorCode> {
         if self.state.memory.header.is_draining() {
             return Err(ErrorCode::ShuttingDown);
         }
         let typed = self.handshake();
         let mut secret = [0; 12];
-        // Nobody is ever published the token; but nobody shall guess it either.
+        // The token is never shown, but it must not be guessable either.
         getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let games = self.state.games;
-        // Of what was said before, the player hears nothing.
+        // A new player does not get older chat lines.
         let chat = self.state.end_of_chat();
         let mut tx = self.state.attachment.begin(memory.directory.record);
         let is_free = |tx: &LobbyTx<'_>, name: &Name| memory.directory.find_name(tx, name.as_str()).is_none();
@@ -91,10 +93,10 @@ impl Session<'_> {
         tx.set(&player_record.telnet_answered, 0);
         player_record.input.write(&mut tx, 0, &typed);
         let welcome = render::to_terminal(&render::welcome(name.as_str(), games));
-        let greeting = welcome.as_bytes();
-        let greeting = &greeting[..greeting.len().min(GREETING_BYTES_MAX)];
-        open(&mut tx, record, player, 0, (0, 0), greeting);
-        // Also if nobody is left to say so.
+        let reply = welcome.as_bytes();
+        let reply = &reply[..reply.len().min(HANDSHAKE_REPLY_BYTES_MAX)];
+        open(&mut tx, record, player, 0, (0, 0), reply);
+        // The player leaves with the connection, even if no handler survives to say so.
         tx.set(&record.leaves, 1);
         let done = tx.commit().map_err(|_| ErrorCode::InternalError);
         match done {
@@ -107,8 +109,8 @@ impl Session<'_> {
         done
     }
 
-    /// The next thing in a text player's input. A line is being handled from now on, and consumed by the transaction that does what
-    /// it asks for.
+    /// The next token of a text player's input. A line becomes the current frame; the transaction that executes it
+    /// consumes it.
     pub fn next_typed(&mut self) -> Token {
         let Some((_, player)) = self.player else {
             return Token::Incomplete;
@@ -142,11 +144,11 @@ impl Session<'_> {
         found
     }
 
-    /// Sends what telnet's commands are answered, up to `up_to` bytes behind what was consumed.
+    /// Sends replies to telnet commands, which cover `up_to` bytes behind the consumed input.
     ///
     /// # Errors
     ///
-    /// A transaction that does not fit, which is a mistake of this program's.
+    /// The transaction does not fit its journal: a bug.
     pub fn answer_telnet(
         &mut self,
         answers: &[u8],
@@ -166,11 +168,11 @@ impl Session<'_> {
         Ok(tx.commit()?)
     }
 
-    /// Answers a line.
+    /// Answers the current line.
     ///
     /// # Errors
     ///
-    /// A transaction that does not fit, which is a mistake of this program's.
+    /// The transaction does not fit its journal: a bug.
     pub fn say(&mut self, text: &str) -> Result<(), Rejection> {
         let Some(own) = self.player_tx() else {
             return Ok(());
@@ -181,7 +183,7 @@ impl Session<'_> {
         Ok(tx.commit()?)
     }
 
-    /// What was sent need not be kept: nobody can ask for it again.
+    /// Discards output that was sent: a text player cannot resume and ask for it again.
     pub fn discard_sent(&self) {
         if let Some((_, player)) = self.player.filter(|_| self.is_text()) {
             player
@@ -191,7 +193,7 @@ impl Session<'_> {
     }
 }
 
-/// Names for a newcomer: by the connection's place in the order of all.
+/// Guest names, derived from the connection's number in the order of acceptance.
 fn guest_names(order: u64) -> impl Iterator<Item = Name> {
     let names = (1..=GUEST_NAMES_TRIED).map(move |attempt| match attempt {
         1 => format!("guest-{order}"),

@@ -1,6 +1,6 @@
-//! Which bytes come next on a connection, computed from what the kernel says has byte_counts and from the records.
+//! Which bytes come next on a connection, computed from the kernel's byte counts and the records.
 //!
-//! Nothing here is remembered: a successor that asks the kernel computes the same.
+//! Nothing is remembered here: a successor that asks the kernel computes the same.
 
 use crate::limits::{HANDSHAKE_BYTES_MAX, INPUT_RING_BYTES};
 use crate::session::Session;
@@ -9,45 +9,46 @@ use crate::state::players::PlayerRecord;
 use shmem::sys::shared_io;
 use shmem::transaction::Attachment;
 
-/// What has byte_counts on this connection in each direction, in bytes since it was accepted.
+/// Bytes transferred on a connection in each direction since it was accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ByteCounts {
-    /// Bytes that this server's processes have received.
+    /// Bytes that processes of this server have received.
     pub received: u64,
-    /// Bytes that the kernel has taken for sending.
+    /// Bytes that the kernel has accepted for sending.
     pub sent: u64,
 }
 
-/// What one call has received.
+/// The result of one receive call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// How many bytes; none means that the client has ended its direction.
+    /// Bytes received; 0 means that the client has closed its direction.
     pub bytes: usize,
-    /// There was space for more: what arrives from now on, the poll will tell.
+    /// There was space for more, so the poll will report what arrives from now on.
     pub was_all: bool,
 }
 
-/// The next piece of output.
+/// The next segment of the output.
 enum OutputSegment<'a> {
-    Greeting(std::ops::Range<usize>),
+    HandshakeReply(std::ops::Range<usize>),
     Stream(&'a PlayerRecord, std::ops::Range<u64>),
-    CloseReason(std::ops::Range<usize>),
+    CloseMessage(std::ops::Range<usize>),
 }
 
 impl Session<'_> {
-    /// Stream offset behind the last byte received.
+    /// Input offset behind the last byte received.
     pub fn input_received(&self) -> u64 {
         let handshake = u64::from(self.state.attachment.read_own(&self.record.handshake_bytes));
         self.state.attachment.read_own(&self.record.input_base)
             + self.byte_counts.received.saturating_sub(handshake)
     }
 
-    /// Stream offset behind the last byte that the kernel has taken.
+    /// Output offset behind the last byte that the kernel has accepted.
     pub fn output_sent(&self) -> u64 {
         stream_sent(&self.state.attachment, self.record, self.byte_counts.sent)
     }
 
-    /// Receives once from the socket, straight into shared memory. `Ok(None)`: no space until something is handled.
+    /// Receives once from the socket, straight into shared memory. `Ok(None)`: there is no space until a frame is
+    /// consumed.
     ///
     /// # Errors
     ///
@@ -60,7 +61,7 @@ impl Session<'_> {
                 - usize::try_from(from - consumed).expect("the ring holds what was not consumed");
             let placement = player.input.view(attachment);
             let space = if player.traced.is_active() {
-                // So that it is the oldest bytes that go.
+                // So that the oldest bytes are overwritten first.
                 space.min(INPUT_RING_BYTES / 4)
             } else {
                 space
@@ -93,7 +94,7 @@ impl Session<'_> {
         }))
     }
 
-    /// Hands the next piece of output to the kernel. `Ok(None)`: there is nothing to send.
+    /// Passes the next segment of output to the kernel. `Ok(None)`: there is nothing to send.
     ///
     /// # Errors
     ///
@@ -102,8 +103,12 @@ impl Session<'_> {
         self.publish_streams();
         let sent = match self.next_piece() {
             None => return Ok(None),
-            Some(OutputSegment::Greeting(range)) => shared_io::send(socket, &self.record.greeting, range)?,
-            Some(OutputSegment::CloseReason(range)) => shared_io::send(socket, &self.record.farewell, range)?,
+            Some(OutputSegment::HandshakeReply(range)) => {
+                shared_io::send(socket, &self.record.handshake_reply, range)?
+            }
+            Some(OutputSegment::CloseMessage(range)) => {
+                shared_io::send(socket, &self.record.close_message, range)?
+            }
             Some(OutputSegment::Stream(player, stream)) => {
                 let placement = player.output.view(&self.state.attachment);
                 let length =
@@ -115,24 +120,24 @@ impl Session<'_> {
         Ok(Some(sent))
     }
 
-    /// Whether everything that this connection is to carry, so far, has been handed to the kernel.
+    /// Whether the kernel has accepted all output that exists so far.
     pub fn all_sent(&self) -> bool {
         self.next_piece().is_none()
     }
 
-    /// Bytes of stream that may be written before anything unsent would be overwritten.
+    /// Bytes of output that can be appended before unsent bytes would be overwritten.
     pub fn output_space(&self) -> u64 {
         let Some((_, player)) = self.player else { return 0 };
         let head = self.state.attachment.read_own(&player.output_head);
         crate::state::players::OutputRing::BYTES - head.saturating_sub(self.output_sent())
     }
 
-    /// Whether the kernel's counts fit the records. If not, this connection cannot be continued (the session can).
-    pub(crate) fn passed_is_plausible(&self) -> bool {
+    /// Whether the kernel's counts fit the records. If not, this connection cannot be continued; the session can.
+    pub(crate) fn byte_counts_are_plausible(&self) -> bool {
         let attachment = &self.state.attachment;
         let has_ended = [Phase::CLOSING, Phase::DONE].contains(&self.phase());
         let Some((_, player)) = self.player else {
-            // Who has let go of a session may have received any number of bytes, and receives no more.
+            // A connection that has released its session may have received any number of bytes, and receives no more.
             return has_ended || self.byte_counts.received <= HANDSHAKE_BYTES_MAX as u64;
         };
         let (consumed, head) = (
@@ -140,11 +145,11 @@ impl Session<'_> {
             attachment.read_own(&player.output_head),
         );
         let (received, sent) = (self.input_received(), self.output_sent());
-        // Behind the stream's end the farewell is counted.
+        // Behind the end of the stream, the close message is counted.
         let end = match has_ended {
             true => {
                 attachment.read_own(&self.record.stream_end)
-                    + u64::from(attachment.read_own(&self.record.farewell_bytes))
+                    + u64::from(attachment.read_own(&self.record.close_message_bytes))
             }
             false => head,
         };
@@ -155,10 +160,10 @@ impl Session<'_> {
 
     fn next_piece(&self) -> Option<OutputSegment<'static>> {
         let (attachment, record) = (&self.state.attachment, self.record);
-        let greeting = u64::from(attachment.read_own(&record.greeting_bytes));
-        if self.byte_counts.sent < greeting {
-            return Some(OutputSegment::Greeting(
-                small(self.byte_counts.sent)..small(greeting),
+        let reply = u64::from(attachment.read_own(&record.handshake_reply_bytes));
+        if self.byte_counts.sent < reply {
+            return Some(OutputSegment::HandshakeReply(
+                small(self.byte_counts.sent)..small(reply),
             ));
         }
         let (sent, stream_end) = (self.output_sent(), attachment.read_own(&record.stream_end));
@@ -168,17 +173,18 @@ impl Session<'_> {
                 return Some(OutputSegment::Stream(player, sent..end));
             }
         }
-        let farewell = u64::from(attachment.read_own(&record.farewell_bytes));
+        let close_message = u64::from(attachment.read_own(&record.close_message_bytes));
         let closing = attachment.read_own(&record.phase) == Phase::CLOSING.raw();
-        (closing && sent >= stream_end && sent - stream_end < farewell)
-            .then(|| OutputSegment::CloseReason(small(sent - stream_end)..small(farewell)))
+        (closing && sent >= stream_end && sent - stream_end < close_message)
+            .then(|| OutputSegment::CloseMessage(small(sent - stream_end)..small(close_message)))
     }
 }
 
-/// Stream offset behind the last byte that the kernel has taken. Behind the stream's end it counts the farewell.
+/// Output offset behind the last byte that the kernel has accepted. Behind the end of the stream it counts the close
+/// message.
 pub(crate) fn stream_sent(attachment: &Attachment, record: &ConnectionRecord, sent: u64) -> u64 {
     attachment.read_own(&record.output_base)
-        + sent.saturating_sub(u64::from(attachment.read_own(&record.greeting_bytes)))
+        + sent.saturating_sub(u64::from(attachment.read_own(&record.handshake_reply_bytes)))
 }
 
 fn small(count: u64) -> usize {

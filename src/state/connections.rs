@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::limits::{
-    CONNECTIONS_PER_KEEPER_MAX, FAREWELL_BYTES_MAX, GREETING_BYTES_MAX, HANDSHAKE_BYTES_MAX,
+    CLOSE_MESSAGE_BYTES_MAX, CONNECTIONS_PER_KEEPER_MAX, HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
 };
 use crate::state::hang_kind::HangKind;
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
@@ -74,9 +74,9 @@ shared_record! {
         /// Bytes from the client before its stream begins.
         pub handshake_bytes: Guarded<u32>,
         /// Bytes to the client before the session's stream begins.
-        pub greeting_bytes: Guarded<u32>,
+        pub handshake_reply_bytes: Guarded<u32>,
         /// Bytes to the client after the stream's end.
-        pub farewell_bytes: Guarded<u32>,
+        pub close_message_bytes: Guarded<u32>,
         /// The session that this connection carries or asks for.
         pub player: Guarded<PlayerRef>,
         /// Stream offset of the first byte after the handshake.
@@ -92,9 +92,9 @@ shared_record! {
         /// Received straight from the socket.
         pub handshake: SharedBytes<{ HANDSHAKE_BYTES_MAX / 8 }>,
         /// Sent straight from here.
-        pub greeting: SharedBytes<{ GREETING_BYTES_MAX / 8 }>,
+        pub handshake_reply: SharedBytes<{ HANDSHAKE_REPLY_BYTES_MAX / 8 }>,
         /// Sent straight from here.
-        pub farewell: SharedBytes<{ FAREWELL_BYTES_MAX / 8 }>,
+        pub close_message: SharedBytes<{ CLOSE_MESSAGE_BYTES_MAX / 8 }>,
     }
 }
 

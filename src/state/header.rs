@@ -68,7 +68,7 @@ shared_record! {
         pub refused_total: AtomicU64,
         /// Connections that were accepted but lost before a handler had them: at most so many, since who died over one may have been
         /// done with it.
-        pub lost_before_greeting_total: AtomicU64,
+        pub lost_before_handshake_total: AtomicU64,
         /// 1 while the listener accepts a connection, or has one that it has not handed on: it would be lost with it.
         pub listener_in_flight: AtomicU32,
         /// Handlers that were replaced on a living connection.

@@ -144,7 +144,7 @@ impl Membership {
     }
 
     /// In a room: in a seat, or watching.
-    pub fn change_room(room: RoomRef, seat: Option<u8>) -> Self {
+    pub fn in_room(room: RoomRef, seat: Option<u8>) -> Self {
         Self {
             state: 2,
             seat: seat.map_or(WATCHING, u32::from),

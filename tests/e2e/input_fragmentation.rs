@@ -89,7 +89,7 @@ fn handle_all(actor: &mut Actor) -> Option<(bool, CloseReason)> {
         match actor.handle() {
             Next::Handled => {}
             Next::Wait => return None,
-            Next::Close { leaves, farewell } => return Some((leaves, farewell)),
+            Next::Close { leaves, reason } => return Some((leaves, reason)),
         }
     }
 }

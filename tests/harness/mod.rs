@@ -296,7 +296,7 @@ impl Actor {
     /// The client sends a message after which the handler closes the connection.
     pub(crate) fn ask_and_close(&mut self, message: &ClientMessage) {
         match self.ask(message) {
-            Next::Close { leaves, farewell } => self.session.close(leaves, &farewell),
+            Next::Close { leaves, reason } => self.session.close(leaves, &reason),
             other => panic!("{message:?}: {other:?}"),
         }
     }

@@ -326,7 +326,7 @@ pub(crate) fn resume(session: &mut Session<'_>) {
 pub(crate) fn handle_frame() -> Act {
     Act::session(|session| {
         if session.phase() == Phase::OPEN
-            && let Next::Close { leaves, farewell } = dispatch::handle_next_frame(session)
+            && let Next::Close { leaves, reason } = dispatch::handle_next_frame(session)
         {
             session.close(leaves, &farewell);
         }

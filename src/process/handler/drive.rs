@@ -134,7 +134,7 @@ impl Driver<'_> {
                 log::debug!("greeted, from {}", self.session.record().peer());
             }
             Handshake::Resuming(keeper) => self.state.ring_keeper(keeper),
-            Handshake::Refused(farewell) => self.session.close(false, &farewell),
+            Handshake::Refused(reason) => self.session.close(false, &reason),
         }
         Ok(true)
     }
@@ -218,14 +218,14 @@ impl Driver<'_> {
             match dispatch::handle_next_frame(&mut self.session) {
                 Next::Handled => moved = true,
                 Next::Wait => break,
-                Next::Close { leaves, farewell } => {
-                    if farewell != CloseReason::None && !leaves {
+                Next::Close { leaves, reason } => {
+                    if reason != CloseReason::None && !leaves {
                         log::info!(
-                            "closing the connection from {}: {farewell:?}",
+                            "closing the connection from {}: {reason:?}",
                             self.session.record().peer()
                         );
                     }
-                    self.session.close(leaves, &farewell);
+                    self.session.close(leaves, &reason);
                     self.session.end_frame();
                     return true;
                 }
@@ -283,8 +283,8 @@ impl Driver<'_> {
                     .close(false, &CloseReason::ShuttingDown("the server is stopping".into()));
             }
             (Phase::OPEN, ControlRequest::Kick) => {
-                let farewell = CloseReason::Error(ErrorCode::Kicked, "an operator has sent you out".into());
-                self.session.close(true, &farewell);
+                let reason = CloseReason::Error(ErrorCode::Kicked, "an operator has sent you out".into());
+                self.session.close(true, &reason);
             }
             _ => {}
         }
@@ -375,23 +375,23 @@ impl Driver<'_> {
 
     /// Ends what has taken too long.
     fn check_deadlines(&mut self) {
-        let farewell = |code, text: &str| CloseReason::Error(code, text.into());
+        let error = |code, text: &str| CloseReason::Error(code, text.into());
         let passed = self
             .next_deadline()
             .filter(|deadline| deadline.at_ms <= now_ms())
             .map(|deadline| deadline.kind);
-        let farewell = match passed {
-            Some(TimeoutKind::Handshake) => farewell(
+        let reason = match passed {
+            Some(TimeoutKind::Handshake) => error(
                 ErrorCode::HandshakeTimeout,
                 "you did not greet in time; people press Enter first",
             ),
-            Some(TimeoutKind::Silent) => farewell(ErrorCode::Silent, &self.session.silence_text()),
-            Some(TimeoutKind::WriteStall) => farewell(ErrorCode::NotReading, "you did not read for too long"),
+            Some(TimeoutKind::Silent) => error(ErrorCode::Silent, &self.session.silence_text()),
+            Some(TimeoutKind::WriteStall) => error(ErrorCode::NotReading, "you did not read for too long"),
             Some(TimeoutKind::Closing) => return self.end(),
             None if self.session.phase() == Phase::CLOSING && self.session.all_sent() => return self.end(),
             Some(TimeoutKind::Recheck) | None => return,
         };
-        self.session.close(false, &farewell);
+        self.session.close(false, &reason);
     }
 
     fn next_deadline(&self) -> Option<Deadline> {

@@ -130,7 +130,7 @@ impl Keeper {
 
     /// Counts connections that a predecessor had received when it died, or whose descriptor did not arrive.
     fn count_lost(&self, connections: u32) {
-        let lost = &self.context.memory.header.lost_before_greeting_total;
+        let lost = &self.context.memory.header.lost_before_handshake_total;
         lost.fetch_add(connections.into(), Ordering::Relaxed);
     }
 

@@ -38,7 +38,7 @@ fn process_input(actor: &mut Actor) {
         match actor.handle() {
             Next::Handled => {}
             Next::Wait => break,
-            Next::Close { leaves, farewell } => actor.session.close(leaves, &farewell),
+            Next::Close { leaves, reason } => actor.session.close(leaves, &farewell),
         }
     }
     actor.hear();

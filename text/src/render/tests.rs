@@ -7,8 +7,8 @@ use crate::render::*;
 use forkade_games::tictactoe::{Placed, TicTacToe};
 use forkade_games::{Game, Viewer};
 use forkade_protocol::limits::{
-    FAREWELL_BYTES_MAX, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX, GREETING_BYTES_MAX,
-    PLAYER_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX, ROOMS_PER_PAGE_MAX,
+    CLOSE_MESSAGE_BYTES_MAX, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, GAME_NAME_BYTES_MAX,
+    HANDSHAKE_REPLY_BYTES_MAX, PLAYER_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX, ROOMS_PER_PAGE_MAX,
 };
 
 fn tictactoe() -> Games {
@@ -170,7 +170,7 @@ fn what_is_said_to_anybody_is_a_frame_and_can_be_read() {
         errors.into_iter().chain([stop])
     });
     for message in messages {
-        let mut buffer = [0; FAREWELL_BYTES_MAX];
+        let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
         let length = frame::write_frame_into(&message, &mut buffer).expect("it fits");
         let frame::Split::Frame { body, total } = frame::split(&buffer, FRAME_BYTES_MAX) else {
             panic!("no frame: {message:?}")
@@ -226,8 +226,8 @@ fn the_longest_page_of_rooms_is_shown_whole() {
 fn the_longest_welcome_fits_its_place() {
     let welcome = to_terminal(&welcome(&"n".repeat(PLAYER_NAME_BYTES_MAX), &tictactoe()));
     // Sixteen games are as many as there can be.
-    assert!(welcome.len() + 16 * (GAME_NAME_BYTES_MAX + 2) <= GREETING_BYTES_MAX);
-    assert!(to_sentence(&"x".repeat(200)).len() + 3 <= FAREWELL_BYTES_MAX);
+    assert!(welcome.len() + 16 * (GAME_NAME_BYTES_MAX + 2) <= HANDSHAKE_REPLY_BYTES_MAX);
+    assert!(to_sentence(&"x".repeat(200)).len() + 3 <= CLOSE_MESSAGE_BYTES_MAX);
 }
 
 proptest! {
