@@ -1,8 +1,8 @@
-//! Which calls of which processes are made to fail, with what, and what is going on meanwhile.
+//! Which calls of which processes fail, with which errors, and during which activity.
 
 use nix::errno::Errno;
 
-/// Whose call it is.
+/// The process that makes the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     Supervisor,
@@ -11,11 +11,11 @@ pub(crate) enum Role {
     Listener,
     Handler,
     Console,
-    /// Forked by the supervisor, and not yet anything.
+    /// Forked by the supervisor, with no role yet.
     Beginner,
 }
 
-/// A system call, or several that do the same.
+/// A system call, or several equivalent ones.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) name: &'static str,
@@ -23,10 +23,10 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The call with this number and these first arguments, if any row is about it.
+    /// The call with this number and first arguments, if any row concerns it.
     pub(crate) fn of(number: i64, arguments: [u64; 2]) -> Option<Self> {
         let call = CALLS.iter().find(|call| call.numbers.contains(&number))?;
-        // Of what fcntl(2) does, only this needs anything.
+        // Of all commands of fcntl(2), only this one needs a resource.
         let duplicates = arguments[1] == libc::F_DUPFD_CLOEXEC as u64;
         (call.name != DUPLICATE.name || duplicates).then_some(*call)
     }
@@ -108,37 +108,39 @@ const CALLS: &[Call] = &[
     EXECUTE,
 ];
 
-/// What is going on while a call fails.
+/// The activity during which a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scene {
-    /// Two players come, play, talk, lose a connection and go.
+    /// Two players connect, play, chat, lose a connection and leave.
     Visit,
-    /// The same, after one process of a role was killed.
+    /// The same, after a process of a role was killed.
     After(Role),
-    /// An operator asks.
+    /// An operator sends a query.
     Question,
     /// The server starts.
     Start,
     /// The server is upgraded in place.
     Upgrade,
-    /// The server is upgraded, and the call fails each time that the new program's role makes it, until another upgrade was begun.
+    /// The server is upgraded, and every such call of the new program's role fails, until another upgrade
+    /// begins.
     StalledUpgrade,
 }
 
-/// One row of the matrix: each of the errors is tried with each of the calls.
+/// One row of the matrix: each of the calls fails with each of the errors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) role: Role,
     pub(crate) call: Call,
     pub(crate) scene: Scene,
     pub(crate) errors: &'static [Errno],
-    /// Whether the log tells the operator. What is simply done again, or is everyday life of connections, need not be told.
+    /// Whether the log must report it. Calls that are simply repeated, and ordinary ends of connections, need
+    /// no report.
     pub(crate) is_told: bool,
-    /// Calls beyond this one are spared: there is no way back from them by design.
+    /// Calls beyond this one do not fail: by design the server cannot recover from that.
     pub(crate) nth_max: u32,
-    /// How many calls in a row fail.
+    /// Number of consecutive calls that fail.
     pub(crate) times: u32,
-    /// Who has called learns of it only after a while, in which others get on.
+    /// The caller gets the error after a delay, in which other processes continue.
     pub(crate) is_late: bool,
 }
 
@@ -194,26 +196,26 @@ use Scene::{After, Question, StalledUpgrade, Start, Upgrade, Visit};
 
 const NO_DESCRIPTOR: &[Errno] = &[EMFILE, ENFILE, ENOMEM];
 
-/// All of it. `EAGAIN` is tried only where the kernel gives it although there is something to do; an `EAGAIN` that promises an event which
-/// never comes would be a lie.
+/// The whole matrix. `EAGAIN` is tried only where the kernel returns it despite pending work. An `EAGAIN`
+/// that promises an event which never comes would be wrong.
 pub(crate) const MATRIX: &[Row] = &[
-    // Accepting.
+    // Accepting connections.
     told(Listener, ACCEPT, Visit, &[EMFILE, ENFILE, ENOMEM, ENOBUFS]),
     untold(Listener, ACCEPT, Visit, &[EINTR, ECONNABORTED, EPERM]),
     untold(Listener, POLL, Visit, &[EINTR]),
-    // Passing.
+    // Passing sockets.
     told(Listener, PASS, Visit, &[ENOMEM, ENOBUFS, ETOOMANYREFS]),
     untold(Listener, PASS, Visit, &[EINTR, EAGAIN]),
     told(Listener, PASS, Visit, &[EPIPE, ECONNRESET]),
     told(Keeper, RECEIVE_MESSAGE, Visit, &[ENOMEM, ENOBUFS]),
     untold(Keeper, RECEIVE_MESSAGE, Visit, &[EINTR]),
     untold(Keeper, POLL, Visit, &[EINTR]),
-    // Forking.
+    // Forking handlers.
     told(Keeper, DUPLICATE, Visit, NO_DESCRIPTOR),
     told(Keeper, FORK, Visit, &[EAGAIN, ENOMEM]),
     told(Keeper, OPEN, Visit, NO_DESCRIPTOR),
     told(Keeper, STAT, Visit, &[ENOMEM]),
-    // The child lives meanwhile.
+    // The child runs meanwhile.
     told(Keeper, OPEN, Visit, NO_DESCRIPTOR).late(),
     untold(Keeper, WAIT, Visit, &[EINTR]),
     untold(Keeper, READ, Visit, &[EINTR]),
@@ -235,7 +237,7 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Handler, RECEIVE_MESSAGE, Visit, &[ENOMEM, ENOBUFS]),
     untold(Handler, RECEIVE_MESSAGE, Visit, &[EINTR]),
     untold(Handler, READ, Visit, &[EINTR]),
-    // The ticker's.
+    // The ticker's own.
     told(Ticker, RECEIVE_MESSAGE, Visit, &[ENOMEM, ENOBUFS]),
     untold(Ticker, RECEIVE_MESSAGE, Visit, &[EINTR]),
     told(Ticker, PASS, Visit, &[ENOMEM, ENOBUFS, ETOOMANYREFS]),
@@ -279,7 +281,7 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Keeper, RECEIVE_MESSAGE, After(Keeper), &[ENOMEM, ENOBUFS]),
     told(Handler, PASS, After(Keeper), &[ENOMEM, ENOBUFS, ETOOMANYREFS]),
     untold(Handler, PASS, After(Keeper), &[EINTR, EAGAIN, EPIPE]),
-    // An operator asks.
+    // An operator sends a query.
     told(Handler, CLOSE_RANGE, Question, &[ENOMEM]),
     told(Console, NEW_POLL, Question, NO_DESCRIPTOR),
     told(Console, POLL_FOR, Question, &[ENOMEM]),
@@ -287,7 +289,7 @@ pub(crate) const MATRIX: &[Row] = &[
     untold(Console, RECEIVE, Question, &[EINTR, ECONNRESET]),
     untold(Console, SEND, Question, &[EINTR, EPIPE, ECONNRESET]),
     untold(Console, POLL, Question, &[EINTR]),
-    // A new program looks at the memory. (Once it is executed, there is no way back.)
+    // A new program attaches the memory. (Once it runs, the supervisor cannot go back.)
     told(Supervisor, OPEN, Upgrade, NO_DESCRIPTOR).up_to(4),
     told(Supervisor, PIPE, Upgrade, NO_DESCRIPTOR),
     told(Supervisor, MEMORY_FILE, Upgrade, NO_DESCRIPTOR),
@@ -295,7 +297,7 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Supervisor, FORK, Upgrade, &[EAGAIN, ENOMEM]),
     told(Beginner, EXECUTE, Upgrade, &[ENOMEM]),
     told(Supervisor, EXECUTE, Upgrade, &[ENOMEM]),
-    // Keepers hand on what they hold.
+    // Keepers transfer their connections.
     untold(
         Keeper,
         PASS,
@@ -308,7 +310,7 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Keeper, SIGNALFD, StalledUpgrade, &[EMFILE]),
     told(Keeper, NEW_POLL, StalledUpgrade, &[EMFILE]),
     told(Listener, NEW_POLL, StalledUpgrade, &[EMFILE]),
-    // It does not pass so soon.
+    // The failure lasts.
     told(Keeper, PASS, Upgrade, &[ETOOMANYREFS]).times(10_000),
     told(Listener, ACCEPT, Visit, &[EMFILE, ENOMEM]).times(4),
     told(Keeper, RECEIVE_MESSAGE, Visit, &[ENOMEM]).times(4),
@@ -320,7 +322,7 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Handler, PASS, After(Keeper), &[ETOOMANYREFS]).times(8),
     told(Supervisor, FORK, After(Ticker), &[EAGAIN]).times(3),
     told(Listener, SIGNALFD, After(Listener), &[EMFILE]).times(3),
-    // The start.
+    // The server's start.
     told(Supervisor, SOCKET, Start, NO_DESCRIPTOR),
     told(Supervisor, BIND, Start, &[ENOMEM]),
     told(Supervisor, LISTEN, Start, &[ENOMEM]),

@@ -1,22 +1,27 @@
-//! Promise: whatever system call of accepting, forking, passing, polling and sending fails, nobody hangs, no descriptor is lost, no
-//! zombie is left, the log tells, and the server goes on serving.
+//! Promise: whatever system call fails while the server accepts, forks, transfers, polls or sends, no process
+//! hangs, no descriptor is lost, no zombie is left, the log reports the error, and the server keeps serving.
 //!
-//! The real server runs under a tracer, which makes one call of one of its processes fail, the first of its kind, the second, and so on,
-//! with each error that the kernel may give there ([`calls::MATRIX`]). Meanwhile players come, play, talk, lose a connection and go, and
-//! two bystanders talk to each other. After each failure:
+//! The real server runs under a tracer that makes one call of one of its processes fail: the first of its
+//! kind, the second, and so on, with each error that the kernel may return there ([`calls::MATRIX`]).
+//! Meanwhile players connect, play, chat, lose a connection and leave, and a control pair exchanges messages.
+//! After each failure:
 //!
-//! - whoever was struck was served in spite of it, refused with a typed error, or disconnected and resumed; the next one is served;
-//! - the bystanders have lost, doubled and reordered nothing, and have not lost their connections, unless it was their own handler's call;
-//! - the server comes to hold what it held before: the same processes, no zombie, as many descriptors in each;
-//! - nobody has panicked, and the log has a warning or an error with what the kernel said (where it is worth telling).
+//! - the affected client was served all the same, refused with a typed error, or disconnected and resumed;
+//!   the next client is served;
+//! - the control pair has lost, doubled and reordered nothing, and has kept its connections, unless the call
+//!   was its own handler's;
+//! - the server returns to what it held before: the same processes, no zombie, as many descriptors in each;
+//! - no process has panicked, and the log has a warning or an error with the kernel's error (where the row
+//!   demands it).
 //!
-//! A server whose start is disturbed serves, or ends with the reason and leaves no process behind.
+//! A server whose start is disturbed either serves, or exits with the reason and leaves no process behind.
 //!
-//! A few calls of each row are tried, spread over all of them; `FORKADE_TEST_CALLS=20` tries more, and `FORKADE_TEST_CALLS=all` all of
-//! them, in some minutes. An argument selects rows by a part of their name: `cargo test --test failing_calls -- "Keeper fork"`.
+//! A few calls of each row are tried, spread over all of them. `FORKADE_TEST_CALLS=20` tries more, and
+//! `FORKADE_TEST_CALLS=all` tries all of them, in some minutes. An argument selects rows by a part of their
+//! name: `cargo test --test failing_calls -- "Keeper fork"`.
 //!
-//! Where this machine does not let processes be traced, nothing is proved, and the test says so and succeeds; with `REQUIRE_PTRACE=1`, as
-//! in the project's own checks, it fails. It knows the registers of x86-64.
+//! On a machine that does not allow tracing, nothing is proved: the test says so and succeeds. With
+//! `REQUIRE_PTRACE=1`, as in the project's own checks, it fails. It knows the registers of x86-64.
 
 #![cfg_attr(not(target_arch = "x86_64"), allow(unused))]
 
@@ -35,7 +40,7 @@ mod tracer;
 
 use std::process::ExitCode;
 
-/// Whether it counts as a failure that nothing can be proved on this machine.
+/// Whether the test fails if nothing can be proved on this machine.
 fn proof_is_required() -> bool {
     std::env::var_os("REQUIRE_PTRACE").is_some_and(|value| !value.is_empty() && value != "0")
 }
@@ -73,14 +78,14 @@ mod matrix {
     use crate::run::{Extent, Finding, run};
     use crate::tracer::TraceError;
 
-    /// Exit status of a worker that may not trace.
+    /// Exit status of a worker that is not allowed to trace.
     const NOT_PERMITTED: u8 = 77;
-    /// Rows that are tried on one server, if nothing goes wrong.
+    /// Rows that are tried on one server unless something goes wrong.
     const ROWS_PER_SERVER: usize = 6;
-    /// Calls of each row that fail with each error, unless told otherwise.
+    /// Default number of calls of each row that fail with each error.
     const CALLS_DEFAULT: u32 = 2;
 
-    /// What all workers share: whose turn is next, and the sums. All numbers.
+    /// Shared by all workers: the next row, and the sums. All numbers.
     struct Shared {
         next: &'static AtomicU64,
         failed: &'static AtomicU64,
@@ -112,7 +117,7 @@ mod matrix {
             violated: number(3),
         };
         let extent = extent();
-        // They wait for each other's processes more than they use a processor.
+        // The workers mostly wait for the servers' processes.
         let workers = 2 * std::thread::available_parallelism().map_or(1, usize::from);
         let children: Vec<_> = (0..workers)
             .map(|_| fork(|| {}, |_| work(&portions, extent, &shared)).expect("a worker can be forked"))

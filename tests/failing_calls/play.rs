@@ -1,4 +1,5 @@
-//! What goes on while calls fail: visitors who come, play, talk and go, and two bystanders who must not notice.
+//! The activity while calls fail: visitors that connect, play, chat and leave, and a control pair that must
+//! notice nothing.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -9,10 +10,11 @@ use forkade_protocol::{ChatScope, ClientMessage, RoomEvent, RoomSettings, Server
 
 use crate::subject::Subject;
 
-/// How long anything may take. (The longest that the server waits by itself is five seconds, between two attempts to start a role.)
+/// Time limit for any step. (The server's own longest wait is five seconds, between two attempts to start a
+/// role.)
 pub(crate) const LIMIT: Duration = Duration::from_secs(12);
 
-/// How often a visit is begun anew after the server has refused it, and said so.
+/// Attempts at a visit that the server refuses with a typed error.
 const ATTEMPTS_MAX: u32 = 5;
 
 fn options() -> ClientOptions {
@@ -25,11 +27,11 @@ fn options() -> ClientOptions {
     }
 }
 
-/// How a visit went that did not go well.
+/// How a visit failed.
 enum Trouble {
-    /// The server has refused something with a typed error: the next attempt must succeed.
+    /// The server refused a request with a typed error: the next attempt must succeed.
     Refused(String),
-    /// It has not kept what it promises.
+    /// The server broke a promise.
     Broken(String),
 }
 
@@ -44,7 +46,7 @@ impl From<ClientError> for Trouble {
     }
 }
 
-/// Two players come, play, talk, lose a connection and go. Gives how often they were refused before.
+/// Two players connect, play, chat, lose a connection and leave. Returns how often they were refused before.
 pub(crate) fn visit(subject: &Subject, number: u32) -> Result<u32, String> {
     let mut refusals = Vec::new();
     while refusals.len() < ATTEMPTS_MAX as usize {
@@ -61,7 +63,7 @@ pub(crate) fn visit(subject: &Subject, number: u32) -> Result<u32, String> {
 fn try_to_visit(subject: &Subject, name: &str) -> Result<(), Trouble> {
     let mut ann = Client::connect(subject.game, format!("ann {name}"), options())?;
     let played = play(subject, name, &mut ann);
-    // Refused or not, nothing of hers is to be left.
+    // Refused or not, nothing of hers may be left.
     ann.goodbye()?;
     played
 }
@@ -84,7 +86,7 @@ fn play(subject: &Subject, name: &str, ann: &mut Client) -> Result<(), Trouble> 
     bea.disconnect_abruptly();
     say_and_hear(ann, &mut bea, 2)?;
     say_and_hear(&mut bea, ann, 3)?;
-    // The session is taken from a connection that lives, and does not come back for it.
+    // The session is taken from a living connection, whose client does not resume.
     let token = bea.token();
     let for_good = ClientOptions {
         reconnect_timeout: Duration::ZERO,
@@ -93,7 +95,7 @@ fn play(subject: &Subject, name: &str, ann: &mut Client) -> Result<(), Trouble> 
     let mut displaced = Client::resume(subject.game, token, for_good)?;
     drop(bea);
     let mut bea = Client::resume(subject.game, token, options())?;
-    // With a token alone it has heard of nothing: what was said before this may be in it.
+    // With the token alone, the client has received nothing: earlier messages may be repeated.
     let is_picture = |message: &ServerMessage| matches!(message, ServerMessage::Resync { .. });
     if bea.receive_where(LIMIT, is_picture)?.is_none() {
         return Err(Trouble::Broken("silence instead of the picture".to_owned()));
@@ -111,7 +113,7 @@ fn play(subject: &Subject, name: &str, ann: &mut Client) -> Result<(), Trouble> 
     Ok(())
 }
 
-/// What one says, both hear.
+/// One client sends a number, and both receive it.
 fn say_and_hear(speaker: &mut Client, listener: &mut Client, word: u64) -> Result<(), Trouble> {
     let action = word.to_le_bytes().to_vec();
     speaker.send(&ClientMessage::Act { request: 0, action })?;
@@ -131,7 +133,7 @@ fn say_and_hear(speaker: &mut Client, listener: &mut Client, word: u64) -> Resul
     Ok(())
 }
 
-/// From which seat a word comes, if the message carries one.
+/// The seat and number of a relay event.
 fn word_in(message: &ServerMessage) -> Option<(u8, u64)> {
     let ServerMessage::Event {
         event: RoomEvent::Game { data },
@@ -147,7 +149,7 @@ fn word_in(message: &ServerMessage) -> Option<(u8, u64)> {
     ))
 }
 
-/// Two players in a room of their own, who talk to each other and lose nothing.
+/// Two players in a room of their own that exchange messages and lose nothing.
 pub(crate) struct ControlPair {
     players: [Client; 2],
     round: u64,
@@ -170,7 +172,7 @@ impl ControlPair {
         Ok(Self { players, round: 0 })
     }
 
-    /// Each says a word, and both hear both, once and in order.
+    /// Each sends a number, and both receive both, once and in order.
     pub(crate) fn talk(&mut self) -> Result<(), String> {
         self.round += 1;
         let [one, two] = &mut self.players;
@@ -183,7 +185,7 @@ impl ControlPair {
         }
     }
 
-    /// How often they have lost their connections.
+    /// Number of times that they resumed.
     pub(crate) fn resumes(&self) -> u64 {
         self.players.iter().map(|player| player.counters().resumes).sum()
     }
@@ -199,7 +201,7 @@ fn describe(trouble: Trouble) -> String {
     }
 }
 
-/// An operator asks, until there is an answer.
+/// An operator repeats a query until it is answered.
 pub(crate) fn question(subject: &Subject) -> Result<(), String> {
     let mut last = String::new();
     for _ in 0..ATTEMPTS_MAX {

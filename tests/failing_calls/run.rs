@@ -1,4 +1,4 @@
-//! Rows of the matrix, tried on real servers.
+//! Tries rows of the matrix on real servers.
 
 use std::io::PipeReader;
 use std::os::fd::AsFd;
@@ -15,8 +15,8 @@ use crate::play::{ControlPair, LIMIT, question, visit};
 use crate::subject::{Footprint, Log, Subject, eventually, within};
 use crate::tracer::{Fault, Plan, TraceError, Traced, follow, kill_process};
 
-/// A server of few records, so that what it makes for each of them is made to fail in a short time. Nobody is killed for being slow under
-/// a tracer.
+/// A small server, so that failing the setup of every record takes a short time. The watchdog kills no
+/// process for being slow under a tracer.
 const ARGUMENTS: [&str; 10] = [
     "--keepers",
     "1",
@@ -30,26 +30,27 @@ const ARGUMENTS: [&str; 10] = [
     "0",
 ];
 
-/// A role that has lived for so long is started again at once.
+/// A role that has lived for this long is restarted at once.
 const ROLE_IS_TRUSTED_AFTER: Duration = Duration::from_millis(600);
 
-/// Attempts in a second to start a role that has died three times in a row: with the delay doubled each time there are five.
+/// Attempts per second to start a role that has died three times in a row: with the delay doubled each time
+/// there are five.
 const FORKS_PER_SECOND_MAX: u32 = 8;
 
-/// A line that was logged is here by then.
+/// A logged line has arrived by then.
 const LOG_ARRIVES_IN: Duration = Duration::from_secs(3);
 
-/// How much of the matrix is tried.
+/// The part of the matrix to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// Each error with so many of the calls, spread over all of them.
+    /// Each error with this many of the calls, spread over all of them.
     Some(u32),
     /// Each error with each of the calls.
     All,
 }
 
 impl Extent {
-    /// Which of `count` calls fail with the error of this place among `errors`.
+    /// The calls, of `count`, that fail with the error at this position of `errors`.
     fn choose(self, count: u32, place: u32, errors: u32) -> Vec<u32> {
         match self {
             Self::Some(each) if each * errors < count => (0..each)
@@ -60,19 +61,19 @@ impl Extent {
     }
 }
 
-/// What came of a row.
+/// The result of a row.
 #[derive(Debug, Default)]
 pub(crate) struct Finding {
     /// Calls that were made to fail.
     pub(crate) failed: u32,
-    /// Calls that were not made this time: there were fewer of them.
+    /// Calls that were not made this time: there were fewer.
     pub(crate) not_made: u32,
-    /// Requests that were refused with a typed error, and then granted.
+    /// Requests that were refused with a typed error and then granted.
     pub(crate) refused: u32,
     pub(crate) violation: Option<String>,
 }
 
-/// Tries rows, on as few servers as possible: another is started only when one has broken a promise.
+/// Tries rows on as few servers as possible: a new one is started only after a violation.
 pub(crate) fn run(rows: &[Row], extent: Extent, report: impl Fn(&Row, &Finding)) -> Result<(), TraceError> {
     let mut rest = rows;
     while let Some(first) = rest.first() {
@@ -88,7 +89,8 @@ pub(crate) fn run(rows: &[Row], extent: Extent, report: impl Fn(&Row, &Finding))
     Ok(())
 }
 
-/// Runs a server, and beside it `script`, which is given the server if it comes up. Gives the script's result and the server's end.
+/// Runs a server, and beside it `script`, which gets the server if it starts. Returns the script's result and
+/// the server's exit.
 fn with_server<T: Send + 'static>(
     plan: &Arc<Mutex<Plan>>,
     script: impl FnOnce(Option<Subject>, &Log) -> T + Send + 'static,
@@ -116,7 +118,7 @@ fn with_server<T: Send + 'static>(
     Ok((result, exit, left))
 }
 
-/// A thread that was joined may be seen for a moment yet, and who forks must be alone.
+/// A joined thread may still be visible for a moment, and the process that forks must have one thread.
 fn await_solitude() {
     let is_alone = || std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
     assert!(eventually(is_alone), "a thread is left");
@@ -128,14 +130,14 @@ fn is_heard_of(stdout: &PipeReader) -> bool {
     poll(&mut descriptors, timeout).is_ok_and(|count| count > 0)
 }
 
-/// Sees to it that no process is left, whatever a script does.
+/// Ensures that no process is left, whatever the script does.
 struct EndOfServer {
     pid: u32,
     plan: Arc<Mutex<Plan>>,
 }
 
 impl EndOfServer {
-    /// Tells the server to stop. Gives the processes that had to be killed, and what they were at.
+    /// Stops the server. Returns the processes that had to be killed, with their state.
     fn bring_about(self) -> Vec<String> {
         let living = || self.plan.lock().map(|plan| plan.living()).unwrap_or_default();
         let _ = nix::sys::signal::kill(
@@ -205,14 +207,14 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "a panic".to_owned())
 }
 
-/// The ticker takes a connection for nobody's that has had neither a keeper nor a handler for a second.
+/// The ticker frees a connection that has had neither keeper nor handler for a second.
 const ORPHANS_ARE_FREED_AFTER: Duration = Duration::from_millis(1500);
 
-/// A server with two bystanders on it, before anything has failed.
+/// A server with a control pair, before any failure.
 struct Fixture {
     subject: Subject,
     control_pair: ControlPair,
-    /// What it holds while nothing is going on.
+    /// The server's footprint while idle.
     at_rest: Footprint,
     visits: u32,
     killed_at: Option<Instant>,
@@ -223,7 +225,7 @@ impl Fixture {
         let control_pair = ControlPair::enter(&subject).map_err(|error| format!("{error:?}"))?;
         visit(&subject, 0)?;
         question(&subject)?;
-        // The bystanders alone.
+        // The control pair alone.
         let at_rest = subject.settled(2);
         Ok(Self {
             subject,
@@ -279,7 +281,7 @@ impl Fixture {
         }
     }
 
-    /// Makes one call fail, and looks at everything that is promised.
+    /// Makes one call fail, and checks every promise.
     fn try_call(&mut self, row: &Row, errno: Errno, nth: u32, finding: &mut Finding) -> Result<(), String> {
         let (log_before, resumes_before) = (self.subject.log().len(), self.control_pair.resumes());
         let handlers_of_bystanders = self.subject.pids("handler");
@@ -303,7 +305,7 @@ impl Fixture {
             return self.expect_rest();
         }
         finding.failed += u32::try_from(failed.len()).expect("a few");
-        // As if nothing had been.
+        // As if nothing had happened.
         let afterwards = match row.scene {
             Scene::Question => question(&self.subject).map(|()| 0)?,
             Scene::Upgrade => self.enact(Scene::Upgrade)?,
@@ -322,7 +324,7 @@ impl Fixture {
         self.expect_told(row, errno, log_before)
     }
 
-    /// Lets happen what is to happen. Gives how often somebody was refused.
+    /// Runs the row's activity. Returns the number of typed refusals.
     fn enact(&mut self, scene: Scene) -> Result<u32, String> {
         match scene {
             Scene::Visit => {
@@ -370,7 +372,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// Asks for an upgrade to the same program, until it is done or refused.
+    /// Requests an upgrade to the same program, until it is done or refused.
     fn upgrade(&mut self) -> Result<u32, String> {
         let before = self.subject.log().len();
         self.subject.signal(Signal::SIGUSR2);
@@ -384,7 +386,7 @@ impl Fixture {
         Ok(refused)
     }
 
-    /// A role of the new program does not come up: it is tried ever more rarely, and another upgrade mends it.
+    /// A role of the new program does not start: the attempts become rarer, and another upgrade succeeds.
     fn stall(&mut self, row: &Row, finding: &mut Finding) -> Result<(), String> {
         let errno = row.errors[0];
         let (log_before, resumes_before) = (self.subject.log().len(), self.control_pair.resumes());
@@ -408,7 +410,7 @@ impl Fixture {
         }
         self.control_pair.talk()?;
         if row.role == Role::Keeper {
-            // Its client's socket waits where no keeper is there to take it.
+            // The dead handler's client waits: no keeper is there to replace it.
             let handler = self.subject.pids("handler").first().copied();
             kill_process(handler.ok_or("nobody to kill")?);
             std::thread::sleep(ORPHANS_ARE_FREED_AFTER);
@@ -441,7 +443,7 @@ impl Fixture {
         }
     }
 
-    /// Nothing is left of what was: no process, no zombie, no descriptor.
+    /// The server has left no process, zombie or descriptor behind.
     fn expect_rest(&self) -> Result<(), String> {
         let mut now = Footprint::new();
         let is_at_rest = || {
@@ -466,7 +468,7 @@ impl Fixture {
     }
 }
 
-/// Whether a warning or an error names what the kernel said.
+/// Whether a warning or an error in the log names the kernel's error.
 fn tells(log: &str, errno: Errno) -> bool {
     let what = format!("(os error {})", errno as i32);
     let is_end = matches!(errno, Errno::EPIPE | Errno::ECONNRESET);
@@ -476,7 +478,7 @@ fn tells(log: &str, errno: Errno) -> bool {
     })
 }
 
-/// Tries all errors of a row, each on a server that starts.
+/// Tries all errors of a row, each on a server that is starting.
 fn run_starts(row: &Row, extent: Extent) -> Result<Finding, TraceError> {
     let mut finding = Finding::default();
     let plan = Arc::new(Mutex::new(Plan::default()));
@@ -502,7 +504,7 @@ fn run_starts(row: &Row, extent: Extent) -> Result<Finding, TraceError> {
     Ok(finding)
 }
 
-/// How often a call is made before the server can be connected to.
+/// Number of calls before the server accepts connections.
 fn count_of_start(role: Role, call: Call) -> Result<u32, TraceError> {
     let plan = Arc::new(Mutex::new(Plan::default()));
     let (result, _, _) = with_server(&plan, move |subject, _| {
@@ -511,7 +513,7 @@ fn count_of_start(role: Role, call: Call) -> Result<u32, TraceError> {
     Ok(result.unwrap_or(0))
 }
 
-/// The server either says why it does not start, and leaves nothing behind, or serves.
+/// The server either serves, or reports why it does not start and leaves nothing behind.
 fn start_with(
     row: &Row,
     errno: Errno,

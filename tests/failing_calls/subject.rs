@@ -1,4 +1,4 @@
-//! A server whose calls fail, as seen from outside.
+//! The server under test, as seen from outside.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, PipeReader, Read};
@@ -14,13 +14,13 @@ use crate::common::footprint::processes_of;
 use crate::play::LIMIT;
 use crate::tracer::Plan;
 
-/// Looks in a row that must agree before the server counts as at rest.
+/// Consecutive equal samples after which the server counts as idle.
 const EQUAL_LOOKS: u32 = 3;
 
-/// By the processes' name: how many there are, and how many files they have open together.
+/// By process name: number of processes and of their open files.
 pub(crate) type Footprint = BTreeMap<String, (usize, usize)>;
 
-/// The server, once it can be connected to.
+/// The server, after it has printed its ready line.
 pub(crate) struct Subject {
     pub(crate) pid: u32,
     pub(crate) game: SocketAddr,
@@ -58,7 +58,7 @@ impl Subject {
         self.log.text()
     }
 
-    /// Process ids of all with a name.
+    /// Pids of all processes with this name.
     pub(crate) fn pids(&self, name: &str) -> Vec<u32> {
         let has_name = |pid: &u32| {
             let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
@@ -70,7 +70,7 @@ impl Subject {
             .collect()
     }
 
-    /// What it holds. Of a keeper's descriptors those are left out by which it watches handlers that it has adopted.
+    /// The server's footprint. Excludes the pidfds by which a keeper watches adopted handlers.
     pub(crate) fn footprint(&self) -> Footprint {
         let mut footprint = processes_of(self.pid);
         let orphans = self.orphans();
@@ -80,7 +80,7 @@ impl Subject {
         footprint
     }
 
-    /// How many handlers are the supervisor's children, because their keeper has died.
+    /// Number of orphaned handlers, which are children of the supervisor.
     fn orphans(&self) -> usize {
         let children = format!("/proc/{0}/task/{0}/children", self.pid);
         let children = std::fs::read_to_string(children).unwrap_or_default();
@@ -92,7 +92,7 @@ impl Subject {
         handlers.iter().filter(|pid| children.contains(pid)).count()
     }
 
-    /// What it holds when nothing changes any more, and so many are connected.
+    /// The footprint once it is stable and this many clients are connected.
     pub(crate) fn settled(&self, clients: usize) -> Footprint {
         let mut last = self.footprint();
         let mut equal_looks = 0;
@@ -118,7 +118,7 @@ impl Subject {
 pub(crate) struct Log(Arc<Mutex<String>>);
 
 impl Log {
-    /// Collects until the last process has closed its end.
+    /// Collects the log until the last process has closed the pipe.
     pub(crate) fn collect(&self, mut stderr: PipeReader) -> JoinHandle<()> {
         let log = self.clone();
         std::thread::spawn(move || {
@@ -138,12 +138,12 @@ impl Log {
     }
 }
 
-/// Waits until a condition holds; false if it does not in all the time that anything may take.
+/// Waits until a condition holds. Returns false if it does not within the time limit.
 pub(crate) fn eventually(holds: impl FnMut() -> bool) -> bool {
     within(LIMIT, holds)
 }
 
-/// As [`eventually`], with another limit.
+/// Like [`eventually`], with another limit.
 pub(crate) fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     while !holds() {

@@ -1,7 +1,8 @@
-//! The real server, stopped at each of the system calls that a test is about, so that one of them can be made to fail.
+//! Runs the real server, stops it at each system call of interest, and can make one of them fail.
 //!
-//! A system-call filter, put on before the server's program is executed and inherited by all it forks, reports those calls to this
-//! process, which traces all of them. Failing, a call is skipped, and its result is what the kernel would have given.
+//! A seccomp filter, installed before the server's program is executed and inherited by all its children,
+//! reports these calls to this process, which traces all of them. A failing call is skipped, and its result
+//! is replaced by the kernel's error.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, PipeReader};
@@ -20,52 +21,52 @@ use shmem::sys::process::{Exit, ForkError, fork};
 
 use crate::calls::{Call, Role};
 
-/// Exit status of a child that may not be traced, or may not have a filter.
+/// Exit status of a child that cannot be traced or cannot install a filter.
 const NOT_PERMITTED: u8 = 77;
 
-/// A call that is to fail.
+/// A call to fail.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) role: Role,
     pub(crate) call: Call,
     pub(crate) errno: Errno,
-    /// Which one of those calls, from 1.
+    /// The position of the first failing call, from 1.
     pub(crate) nth: u32,
-    /// How many in a row fail.
+    /// Number of consecutive calls that fail.
     pub(crate) times: u32,
-    /// Who has called learns of it only after [`LATE`].
+    /// The caller gets the error only after [`LATE`].
     pub(crate) is_late: bool,
 }
 
-/// Long enough for a handler to greet.
+/// Long enough for a handler to complete a handshake.
 const LATE: Duration = Duration::from_millis(50);
 
-/// What the tracer is to do, and what it has done.
+/// The tracer's orders and its results.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     fault: Option<Fault>,
     met: u32,
     failed: Vec<u32>,
-    /// How often each role has made each call.
+    /// Number of calls, by role and call.
     counts: BTreeMap<(Role, &'static str), u32>,
     /// Processes that have not ended.
     living: BTreeSet<i32>,
 }
 
 impl Plan {
-    /// From now on calls are counted, and fail as `fault` says.
+    /// Starts counting calls, which fail as `fault` says.
     pub(crate) fn arm(&mut self, fault: Fault) {
         self.count_anew();
         self.fault = Some(fault);
     }
 
-    /// No more faults. Gives the pids of those whose calls have failed.
+    /// Ends the fault. Returns the pids of the processes whose calls have failed.
     pub(crate) fn disarm(&mut self) -> Vec<u32> {
         self.fault = None;
         std::mem::take(&mut self.failed)
     }
 
-    /// From now on calls are counted, and none fails.
+    /// Starts counting calls, none of which fails.
     pub(crate) fn count_anew(&mut self) {
         *self = Self {
             living: std::mem::take(&mut self.living),
@@ -73,17 +74,17 @@ impl Plan {
         };
     }
 
-    /// Processes that have not ended, whoever's children they are.
+    /// Processes that have not ended, including orphans.
     pub(crate) fn living(&self) -> Vec<u32> {
         self.living.iter().map(|pid| pid.cast_unsigned()).collect()
     }
 
-    /// How often a role has made a call since then.
+    /// Number of a role's calls since then.
     pub(crate) fn count(&self, role: Role, call: Call) -> u32 {
         self.counts.get(&(role, call.name)).copied().unwrap_or(0)
     }
 
-    /// Whether this call is to fail, and with what.
+    /// The error with which this call fails, if it does.
     fn judge(&mut self, role: Role, call: Call, pid: Pid) -> Option<Fault> {
         *self.counts.entry((role, call.name)).or_default() += 1;
         let fault = self
@@ -98,10 +99,10 @@ impl Plan {
     }
 }
 
-/// Why there is no server to trace.
+/// Why the server cannot be traced.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TraceError {
-    /// A container's filter, say, forbids it.
+    /// For example, a container's filter forbids it.
     #[error("this machine does not let processes be traced")]
     NotPermitted,
     #[error("the server cannot be forked")]
@@ -116,7 +117,7 @@ fn trace_error(errno: Errno) -> TraceError {
     TraceError::Trace(errno.into())
 }
 
-/// A server that is about to begin.
+/// A server stopped before its first instruction.
 pub(crate) struct Traced {
     pub(crate) pid: Pid,
     pub(crate) stdout: PipeReader,
@@ -124,8 +125,8 @@ pub(crate) struct Traced {
 }
 
 impl Traced {
-    /// Starts the server's program, and stops it before its first instruction. From then on only [`Traced::follow`] lets it go on.
-    /// To be called by a process with one thread.
+    /// Starts the server's program and stops it before its first instruction; [`Traced::follow`] lets it
+    /// continue. To be called by a process with one thread.
     pub(crate) fn start(arguments: &[&str]) -> Result<Self, TraceError> {
         let (stdout, output) = io::pipe().map_err(TraceError::Pipe)?;
         let (stderr, errors) = io::pipe().map_err(TraceError::Pipe)?;
@@ -134,7 +135,7 @@ impl Traced {
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
             .args(arguments)
-            // No setting of the server's.
+            // Not a setting of the server.
             .env_remove("FORKADE_TEST_CALLS")
             .stdin(Stdio::null())
             .stdout(output)
@@ -169,8 +170,8 @@ impl Traced {
     }
 }
 
-/// Lets the server and all it forks run, failing calls as planned, until the last of them has ended. Gives the supervisor's end. To be
-/// called by the thread that has started it.
+/// Lets the server and all its children run, and fails calls as planned, until the last process has ended.
+/// Returns the supervisor's exit. To be called by the thread that has started the server.
 pub(crate) fn follow(root: Pid, plan: &Mutex<Plan>) -> Result<Exit, TraceError> {
     let mut family = Family {
         root,
@@ -184,7 +185,7 @@ pub(crate) fn follow(root: Pid, plan: &Mutex<Plan>) -> Result<Exit, TraceError> 
     loop {
         match waitpid(None, Some(family.manner_of_waiting())) {
             Err(Errno::EINTR) => {}
-            // Somebody is held.
+            // A process is being delayed.
             Ok(WaitStatus::StillAlive) => {
                 std::thread::sleep(Duration::from_millis(1));
                 family.release()?;
@@ -216,7 +217,7 @@ pub(crate) fn follow(root: Pid, plan: &Mutex<Plan>) -> Result<Exit, TraceError> 
                 }
                 go_on(pid, None)?;
             }
-            // A new process begins so.
+            // A new process begins with a stop.
             Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)) => go_on(pid, None)?,
             Ok(WaitStatus::Stopped(pid, signal)) => go_on(pid, Some(signal))?,
             Ok(_) => {}
@@ -228,7 +229,7 @@ fn locked(plan: &Mutex<Plan>) -> MutexGuard<'_, Plan> {
     plan.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One that was killed meanwhile cannot go on, which is no error.
+/// It is no error if the process was killed meanwhile.
 fn go_on(pid: Pid, signal: Option<Signal>) -> Result<(), TraceError> {
     match ptrace::cont(pid, signal) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
@@ -236,13 +237,13 @@ fn go_on(pid: Pid, signal: Option<Signal>) -> Result<(), TraceError> {
     }
 }
 
-/// Who forked whom.
+/// The parent of each process.
 struct Family {
     root: Pid,
     parents: HashMap<Pid, Pid>,
-    /// Who goes on only after a while.
+    /// Processes that continue after a delay.
     held: Vec<(Pid, Instant)>,
-    /// Whose end was told before their birth: what has happened to several processes is told in any order.
+    /// Processes whose end was reported before their fork: events of several processes come in any order.
     ended_early: HashSet<Pid>,
 }
 
@@ -268,7 +269,7 @@ impl Family {
         }
     }
 
-    /// Lets those go on whose time has come.
+    /// Continues the processes whose delay is over.
     fn release(&mut self) -> Result<(), TraceError> {
         let now = Instant::now();
         for (pid, _) in self.held.extract_if(.., |(_, until)| *until <= now) {
@@ -277,7 +278,7 @@ impl Family {
         Ok(())
     }
 
-    /// Lets the call fail, if it is to. Says whether the process is held.
+    /// Fails the call if the plan says so. Returns whether the process is delayed.
     fn stopped_at_call(&mut self, pid: Pid, plan: &Mutex<Plan>) -> Result<bool, TraceError> {
         let mut registers = match ptrace::getregs(pid) {
             Err(Errno::ESRCH) => return Ok(false),
@@ -290,7 +291,7 @@ impl Family {
         let role = self.role(pid);
         let fails = locked(plan).judge(role, call, pid);
         let Some(fault) = fails else { return Ok(false) };
-        // There is no such call, so it is skipped; and this is its result.
+        // There is no such call, so the kernel skips it; this is its result.
         registers.orig_rax = u64::MAX;
         registers.rax = (-i64::from(fault.errno as i32)).cast_unsigned();
         match ptrace::setregs(pid, registers) {
@@ -303,7 +304,7 @@ impl Family {
         Ok(fault.is_late)
     }
 
-    /// What a process is, also before it has got its name.
+    /// The role of a process, even before it has set its name.
     fn role(&self, pid: Pid) -> Role {
         let parent = self.parents.get(&pid).copied().unwrap_or(self.root);
         match name_of(pid).as_str() {
@@ -323,9 +324,9 @@ fn name_of(pid: Pid) -> String {
     name.trim_end().to_owned()
 }
 
-/// Kills a process of the server's.
+/// Kills a process of the server.
 pub(crate) fn kill_process(pid: u32) {
-    // It may have ended just now.
+    // The process may have ended just now.
     let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
 }
 

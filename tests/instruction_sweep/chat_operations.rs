@@ -1,4 +1,4 @@
-//! The operations by which players talk: to the lobby, and to one another.
+//! Operations of chat: to the lobby, and to single players.
 
 use forkade::limits::CHAT_BYTES_MAX;
 use forkade::testing::lobby::chat;
@@ -13,7 +13,7 @@ pub(crate) const TALK: &[Operation] = &[
         stage.players(["ann", "bob"]);
         stage.says(0, &say("hello"))
     }),
-    // Written across the end of the log and over the oldest lines, which bob has not been given.
+    // Written across the end of the log and over the oldest lines, which were not delivered to bob.
     Operation::new("say to the lobby over the oldest lines", 2, |stage| {
         stage.players(["ann", "bob"]);
         stage.fills_chat();
@@ -57,7 +57,7 @@ pub(crate) const TALK: &[Operation] = &[
         departure::finish(&mut stage.actors[1].session);
         stage.says(0, &whisper("bob", "psst"))
     }),
-    // Written across the end of the mailbox, where some has been delivered.
+    // Written across the end of the mailbox, part of which was delivered.
     Operation::new("whisper to somebody who has mail", 2, |stage| {
         stage.players(["ann", "bob"]);
         stage.fills_mailbox(1, "bob");

@@ -1,4 +1,4 @@
-//! The lobby in which an operation is prepared, and what handlers, clients and the ticker do there.
+//! The lobby in which an operation is prepared, and the steps of handlers, clients and the ticker there.
 
 use forkade::testing::lobby::delivery;
 use forkade::testing::lobby::departure;
@@ -17,14 +17,14 @@ use crate::harness::{Actor, World};
 use crate::stepper::Stepper;
 use crate::sweep::{Act, CAPACITY, Subject};
 
-/// The room that is opened first.
+/// The id of the first room that is created.
 pub(crate) const ROOM: RoomId = RoomId(1 << 32);
 
-/// Where an operation is prepared.
+/// The lobby in which an operation is prepared.
 pub(crate) struct Fixture {
     pub(crate) world: World,
     pub(crate) actors: Vec<Actor>,
-    /// Index of the actor by whom it is done.
+    /// Index of the actor that performs the operation.
     pub(crate) subject: usize,
 }
 
@@ -50,7 +50,7 @@ impl Fixture {
         self.subject = 0;
     }
 
-    /// Somebody on a new connection, whom the operation is about unless said otherwise.
+    /// An actor on a new connection, which becomes the subject of the operation.
     pub(crate) fn newcomer(&mut self, begin: impl FnOnce(&mut Actor)) {
         let slot = u32::try_from(self.actors.len()).expect("a few");
         let mut actor = Actor::connect(self.world, slot);
@@ -63,7 +63,7 @@ impl Fixture {
         &mut self.actors[self.subject]
     }
 
-    /// The first opens a room, the others join it, and all have heard of it.
+    /// The first actor creates a room, the others join it, and all receive the events.
     pub(crate) fn room_of<const N: usize>(&mut self, game: &str, names: [&str; N]) {
         self.players(names);
         self.actors[0].asks(&create(game, None));
@@ -102,20 +102,22 @@ impl Fixture {
         self.all_hear();
     }
 
-    /// The first one says this, it is handled, and the first one alone hears of it.
+    /// The first actor sends this request, which is handled; only the first actor receives output.
     pub(crate) fn tells(&mut self, message: &ClientMessage) {
         self.actors[0].asks(message);
         self.actors[0].hear();
     }
 
-    /// The first one says so much that the next thousands of bytes will not fit the room's log. Nobody else hears.
+    /// The first actor sends so much that the next thousands of bytes exceed the room's log. The others
+    /// receive nothing.
     pub(crate) fn fills_log(&mut self) {
         for _ in 0..ROOM_LOG_BYTES / 3000 - 1 {
             self.tells(&relayed(3000, b'.'));
         }
     }
 
-    /// The first one says so much to the lobby that the next long line will not fit the chat's log. Nobody else hears.
+    /// The first actor sends so much lobby chat that the next long line exceeds the chat log. The others
+    /// receive nothing.
     pub(crate) fn fills_chat(&mut self) {
         let line = "x".repeat(CHAT_BYTES_MAX);
         let entry_bytes = CHAT_BYTES_MAX + 24;
@@ -124,8 +126,8 @@ impl Fixture {
         }
     }
 
-    /// The actor has so much mail, of which some was delivered, that the next long whisper goes on at the mailbox's beginning. The
-    /// actor's output is as good as full.
+    /// The actor has so much mail, part of it delivered, that the next long whisper wraps to the mailbox's
+    /// beginning. The actor's output ring is almost full.
     pub(crate) fn fills_mailbox(&mut self, actor: usize, to: &str) {
         let space_left = FRAME_TOTAL_BYTES_MAX + CHAT_BYTES_MAX / 2;
         while self.actors[actor].session.output_space() > space_left as u64 {
@@ -148,14 +150,14 @@ impl Fixture {
         }
     }
 
-    /// The actor's client says this, and the operation is that the handler handles it.
+    /// The actor's client sends this; the operation is its handling.
     pub(crate) fn says(&mut self, actor: usize, message: &ClientMessage) -> Act {
         self.subject = actor;
         self.actors[actor].say(message);
         handle_frame()
     }
 
-    /// The operation is that the actor's handler delivers what has happened in the room.
+    /// The operation: the actor's handler delivers the room's events.
     pub(crate) fn delivers(&mut self, actor: usize) -> Act {
         self.subject = actor;
         Act::session(|session| {
@@ -163,7 +165,7 @@ impl Fixture {
         })
     }
 
-    /// The operation is that the actor's handler looks whether there is mail, and delivers it.
+    /// The operation: the actor's handler checks for mail and delivers it.
     pub(crate) fn delivers_mail(&mut self, actor: usize) -> Act {
         self.subject = actor;
         Act::session(|session| {
@@ -172,7 +174,7 @@ impl Fixture {
         })
     }
 
-    /// Ann has a seat in a room; her connection is gone. Gives what she had confirmed of what she has received.
+    /// Ann has a seat in a room, and her connection has ended. Returns the offset that she has confirmed.
     pub(crate) fn detached_in_room(&mut self) -> u64 {
         self.room_of("tictactoe", ["ann", "bob"]);
         let received = self.confirms(0);
@@ -182,7 +184,7 @@ impl Fixture {
         received
     }
 
-    /// The actor's client confirms all it has received, and that is handled; gives how much that is.
+    /// The actor's client confirms everything it has received, which is handled. Returns the offset.
     pub(crate) fn confirms(&mut self, actor: usize) -> u64 {
         let actor = &mut self.actors[actor];
         actor.hear();
@@ -191,20 +193,20 @@ impl Fixture {
         received
     }
 
-    /// The actor's client is back on a new connection, and claims to have received so much.
+    /// The actor's client returns on a new connection and claims to have received this many bytes.
     pub(crate) fn comes_back(&mut self, actor: usize, received: u64) {
         let token = self.actors[actor].token.expect("greeted");
         self.newcomer(|back| back.say_resume(token, received));
     }
 
-    /// The subject's handler dies when it has been given a room that it is to open.
+    /// The subject's handler dies after it has reserved a room record that it is about to open.
     pub(crate) fn dies_opening_a_room(&mut self, act: Act) {
         let published = &self.world.memory.directory.record.rooms_published;
         let before = published.load(Ordering::Relaxed);
         self.dies_when(act, || published.load(Ordering::Relaxed) > before);
     }
 
-    /// The subject's handler dies in the middle, at the instruction after which the condition holds.
+    /// The subject's handler dies at the instruction after which the condition holds.
     pub(crate) fn dies_when(&mut self, act: Act, condition: impl Fn() -> bool) {
         let subject = self.subject_doing(act, true);
         let mut stepper = Stepper::start(|| subject.prepare(self.world)).expect("a child to step through");
@@ -322,7 +324,7 @@ pub(crate) fn resume(session: &mut Session<'_>) {
     }
 }
 
-/// What a handler does about the next frame.
+/// What a handler does with the next frame.
 pub(crate) fn handle_frame() -> Act {
     Act::session(|session| {
         if session.phase() == Phase::OPEN

@@ -1,26 +1,27 @@
 //! The instruction sweep: a process is killed after every single instruction of every kind of operation.
 //!
-//! Not really killed, which would need a process for each: a child is single-stepped through the operation with ptrace, and whenever
-//! an instruction has changed the shared memory, the memory is copied, the copy's locks are marked as the kernel marks those of
-//! the dead, and recovery is run on the copy by the same code that runs in the server. Then
+//! A real kill would need a process for each instruction. Instead, a child is single-stepped through the
+//! operation with ptrace. Whenever an instruction has changed the shared memory, the memory is copied, the
+//! copy's locks are marked as the kernel marks those of a dead owner, and the server's own recovery code runs
+//! on the copy. Then
 //!
-//! - every state is one of those that the operation goes through when nobody dies, and their order is kept: before, after, and,
-//!   where an operation takes several transactions, the lasting states between them. Compared is everything that somebody could
-//!   notice ([`forkade::testing::maintenance::state_dump`]);
-//! - all of it is consistent ([`forkade::testing::maintenance::check`]);
-//! - a successor that has taken the connection over sees nothing that is undecided, although it settles only the locks noted in
-//!   its own records;
-//! - when it goes on and does the same again, it comes to the same end as if nobody had died: nothing is lost, nothing is done
-//!   twice.
+//! - every state is one that the undisturbed operation goes through, in the same order: before, after, and,
+//!   where an operation takes several transactions, the lasting states between them. The comparison covers
+//!   everything that a client or process could observe ([`forkade::testing::maintenance::state_dump`]);
+//! - the state is consistent ([`forkade::testing::maintenance::check`]);
+//! - a handler that takes the connection over finds nothing undecided, although it recovers only the locks
+//!   noted in its own records;
+//! - when it continues and repeats the step, it reaches the same final state as without the death: nothing is
+//!   lost, nothing is done twice;
 //!
-//! - and when nobody takes over, the ticker's sweeps free all it held.
+//! - if no handler takes over, the ticker's sweeps free everything that the connection held.
 //!
-//! Recovery is swept in the same way. From the state just before each commit, when the journal is fullest, a successor is
-//! stepped through the roll-back, and from states between transactions through the rest of the operation, too. It may die in
-//! turn at every instruction.
+//! Recovery is swept in the same way. From the state just before each commit, when the journal is fullest, a
+//! successor is stepped through the rollback; from states between transactions it is stepped through the rest
+//! of the operation, too. It may die in turn at every instruction.
 //!
-//! What runs is optimised code, as in the product: the development profile optimises, and with `--release` it is the
-//! product's own. An argument selects operations by a part of their name:
+//! The code under test is optimised, as in the product: the development profile optimises, and with
+//! `--release` it is the product's own. An argument selects operations by a part of their name:
 //!
 //! ```text
 //! cargo test --release --test instruction_sweep -- resume
@@ -33,7 +34,7 @@
 //! cargo test --release --features mutants --test instruction_sweep
 //! ```
 //!
-//! Where this machine does not let processes be traced, nothing is proved, and the test says so and succeeds; with
+//! On a machine that does not allow tracing, nothing is proved: the test says so and succeeds. With
 //! `REQUIRE_PTRACE=1`, as in the project's own checks, it fails.
 
 mod chat_operations;
@@ -64,17 +65,17 @@ use stepper::StepError;
 use sweep::{Findings, sweep, sweep_recovery};
 use text_operations::TYPING;
 
-/// Exit status of a worker that may not trace.
+/// Exit status of a worker that is not allowed to trace.
 const NOT_PERMITTED: u8 = 77;
 
-/// Violations of one operation that are shown in full.
+/// Number of violations of one operation that are shown in full.
 const SHOWN_MAX: usize = 3;
 
 /// A way to break the transactions on purpose, in the process that is stepped through.
 struct Sabotage {
     name: &'static str,
     begin: fn(),
-    /// Operations may come out of it whole, for they happen not to need what it breaks.
+    /// Operations may survive it, if they do not need what it breaks.
     spares_some: bool,
 }
 
@@ -88,14 +89,14 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage {
         name: "commit in two stores",
         begin: || Mutant::CommitInTwoStores.turn_on(),
-        // Between the two stores a death undoes the first change alone, which may be one that nobody notices.
+        // A death between the two stores undoes the first change alone, which may be unobservable.
         spares_some: true,
     },
 ];
 #[cfg(not(feature = "mutants"))]
 const SABOTAGES: &[Sabotage] = &[];
 
-/// What the workers have found about one operation. In shared memory, so all numbers.
+/// The workers' findings about one operation. It lies in shared memory, so it contains only numbers.
 #[derive(Default)]
 struct Row {
     done: u64,
@@ -104,7 +105,7 @@ struct Row {
     recovery_instructions: u64,
     recovery_states: u64,
     violations: u64,
-    /// By sabotage: what was reported.
+    /// By mutant: number of reported violations.
     caught: [u64; 2],
 }
 
@@ -155,13 +156,13 @@ fn main() -> ExitCode {
     verdict(&selected, &rows, &exits)
 }
 
-/// Whether it counts as a failure that nothing can be proved on this machine.
+/// Whether the test fails if nothing can be proved on this machine.
 fn proof_is_required() -> bool {
     std::env::var_os("REQUIRE_PTRACE").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// One instruction that copies or fills a range is stepped through once for each byte. The C library has other instructions for the
-/// same, which it is told to use: the buffers they fill are not shared, and the sweep takes a quarter of the time.
+/// An instruction that copies or fills a range is stepped through once for each byte. This makes the C
+/// library use other instructions: their buffers are not shared, and the sweep takes a quarter of the time.
 fn without_repeated_instructions() {
     const TUNABLES: &str = "GLIBC_TUNABLES";
     if std::env::var_os(TUNABLES).is_some() {
@@ -178,7 +179,7 @@ fn without_repeated_instructions() {
     panic!("cannot start again: {error}");
 }
 
-/// Some operations make games panic, and sabotaged ones whoever looks.
+/// Some operations make games panic, and mutants make recovery panic.
 fn be_brief_about_panics() {
     std::panic::set_hook(Box::new(|info| {
         let text = info.to_string();
@@ -230,7 +231,7 @@ fn examine(operation: &Operation) -> Result<Row, StepError> {
             sabotage.begin,
         ) {
             Ok(found) => found.violations.len() as u64,
-            // It has run into its own broken state: that was noticed, too.
+            // The worker hit its own broken state: the mutant was noticed.
             Err(StepError::Ended(_)) => 1,
             Err(error) => return Err(error),
         };

@@ -1,8 +1,8 @@
-//! The operations that are swept, and the lobby that each of them begins with.
+//! The operations to sweep, and the lobby in which each of them starts.
 //!
-//! An operation is what a handler does about one frame or in one phase, what the ticker does in one go, or what an operator's
-//! command does. `states` counts the pictures that it shows one after the other: one more than it has transactions that somebody
-//! could notice. What was done before happens at full speed, by the same code.
+//! An operation is what a handler does with one frame or in one phase, what the ticker does in one round, or
+//! what an operator's command does. `states` counts its observable states: one more than its observable
+//! transactions. The preparation runs at full speed, by the same code.
 
 use forkade::testing::lobby::departure;
 use forkade::testing::maintenance::expiry;
@@ -25,14 +25,14 @@ use crate::sweep::{Act, Subject};
 /// One operation.
 pub(crate) struct Operation {
     pub(crate) name: &'static str,
-    /// How many pictures it shows.
+    /// Number of its observable states.
     pub(crate) states: usize,
-    /// Makes the lobby and says what is done to it.
+    /// Prepares the lobby, and returns the operation.
     prepare: fn(&mut Fixture) -> Act,
-    /// Whether a successor that does it again comes to the same end. (It does not where chance is part of it, as in tokens, or
-    /// where the handler goes on in another way.)
+    /// Whether a successor that repeats it reaches the same final state. (It does not where chance is
+    /// involved, as in tokens, or where the handler continues differently.)
     repeatable: bool,
-    /// Whether it changes no more than one cell that somebody could notice: such a change is whole even without a journal.
+    /// Whether it changes at most one observable cell: such a change is atomic even without a journal.
     pub(crate) is_one_cell: bool,
 }
 
@@ -47,13 +47,13 @@ impl Operation {
         }
     }
 
-    /// A successor comes to another end.
+    /// A successor reaches another final state.
     pub(crate) const fn once(mut self) -> Self {
         self.repeatable = false;
         self
     }
 
-    /// It changes one cell.
+    /// It changes one observable cell.
     pub(crate) const fn one_cell(mut self) -> Self {
         self.is_one_cell = true;
         self
@@ -67,9 +67,9 @@ impl Operation {
     }
 }
 
-/// All of them, in the order of a connection's life.
+/// All operations, in the order of a connection's life.
 pub(crate) const OPERATIONS: &[Operation] = &[
-    // No transaction, but marks in an order that the ticker can make sense of.
+    // No transaction, but marks in an order that the ticker can interpret.
     Operation::new("claim a slot that was used before", 1, |stage| {
         stage.player("ann");
         stage.actors[0].leave_for_good();
@@ -123,7 +123,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.comes_back(0, 0);
         Act::session(shake_hands)
     }),
-    // The third picture: what the client has received is forgotten, after the commit; a successor leaves that to a `Confirm`.
+    // The third state: received output is forgotten after the commit; a successor leaves that to a `Confirm`.
     Operation::new("resume", 3, |stage| {
         stage.detached_in_room();
         let received = stage.actors[0].received;
@@ -184,7 +184,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.players(["ann"]);
         stage.says(0, &create("tictactoe", None))
     }),
-    // The salt of a passcode is chance.
+    // The salt of a passcode is random.
     Operation::new("create a room with a passcode", 3, |stage| {
         stage.players(["ann"]);
         stage.says(0, &create("relay", Some("sesame")))
@@ -215,7 +215,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.player("bob");
         stage.says(1, &join())
     }),
-    // There was no room to join yet when the predecessor died between being given one and opening it.
+    // The predecessor died between reserving a room record and opening the room, so there is no room to join
+    // yet.
     Operation::new(
         "quick match, after a predecessor had begun to open a room",
         3,
@@ -289,7 +290,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             },
         )
     }),
-    // Written across the end of the log and over the oldest events, which bob has not been given.
+    // Written across the end of the log and over the oldest events, which were not delivered to bob.
     Operation::new("act with thousands of bytes", 2, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
         stage.fills_log();
@@ -342,7 +343,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     }),
     Operation::new("deliver over output that is still kept", 2, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
-        // Nobody confirms.
+        // No client confirms.
         for _ in 0..=OUTPUT_RING_BYTES / 3000 {
             stage.tells(&relayed(3000, b'.'));
             stage.actors[1].hear();
@@ -370,7 +371,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.confirms(0);
         stage.says(0, &ClientMessage::Ping { nonce: 2 })
     }),
-    // What the client has is forgotten for good, and then the frame is consumed.
+    // Received output is forgotten for good, and then the frame is consumed.
     Operation::new("confirm", 3, |stage| {
         stage.players(["ann"]);
         stage.actors[0].asks(&ClientMessage::Ping { nonce: 1 });
@@ -447,7 +448,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             let _ = expiry::free_connection(lobby, 0);
         })
     }),
-    // Two are marked in one transaction; each then leaves room and lobby, and the last one's room is taken back.
+    // Two players are marked in one transaction; each then leaves room and lobby, and the last one's room is
+    // freed.
     Operation::new("let players go whose grace is over", 7, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
         departure::finish(&mut stage.actors[0].session);
@@ -457,7 +459,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             expiry::sweep_rooms(lobby);
         })
     }),
-    // She is marked, and leaves the lobby; who has a seat is kept.
+    // Ann is marked, and leaves the lobby; the player with a seat is kept.
     Operation::new("let a player go whose place is needed", 3, |stage| {
         stage.room_of("tictactoe", ["ann"]);
         stage.players(["bob", "cyd", "dan"]);

@@ -1,4 +1,4 @@
-//! The operations of rooms' owners, and of those whom they concern.
+//! Operations of room owners, and their effects on other players.
 
 use forkade::testing::lobby::departure;
 use forkade::testing::lobby::match_play;
@@ -46,7 +46,7 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.actors[0].asks(&kick());
         stage.delivers(2)
     }),
-    // What had happened before is delivered, and then the place is put right.
+    // Earlier events are delivered, and then the membership is corrected.
     Operation::new("be told of one's own kick", 3, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
         stage.actors[0].asks(&chat(5));
@@ -69,7 +69,7 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.actors[0].asks(&create("tictactoe", None));
         stage.delivers(1)
     }),
-    // The news, and then the answer.
+    // The removal notice, and then the answer.
     Operation::new("act after a kick", 3, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
         stage.actors[0].asks(&kick());
@@ -96,7 +96,7 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.room_of("relay", ["ann"]);
         stage.says(0, &invite(false))
     }),
-    // The new code is chance.
+    // The new code is random.
     Operation::new("renew the invite code", 2, |stage| {
         stage.room_of("relay", ["ann"]);
         stage.says(0, &invite(true))
@@ -113,7 +113,7 @@ pub(crate) const OWNERS: &[Operation] = &[
         };
         stage.says(1, &join)
     }),
-    // The seat is kept, and then the invitation posted. Who does it again keeps the seat anew.
+    // The seat is reserved, and then the invitation is mailed. A repetition renews the reservation.
     Operation::new("keep a seat", 3, |stage| {
         stage.room_of("relay", ["ann"]);
         stage.player("bob");
@@ -164,11 +164,11 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.match_with_clock();
         Act::lobby(run_room_timers)
     }),
-    // Room and lobby, as for anybody.
+    // Room and lobby, as for any player.
     Operation::new("leave for good after a kick", 4, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
         stage.actors[0].asks(&kick());
-        // Sent out by an operator, too: who says goodbye has heard of the kick before.
+        // Also kicked by an operator: a player that says goodbye was notified of the kick before.
         stage.actors[1].session.close(true, &CloseReason::None);
         stage.subject = 1;
         finish()
@@ -197,7 +197,7 @@ fn reserve() -> ClientMessage {
     }
 }
 
-/// All that is due by time.
+/// All timers that are due.
 fn run_room_timers(lobby: &mut StateHandle) {
     match_play::run_room_timers(lobby, 0, u64::MAX / 2).expect("no game fails");
 }
@@ -213,7 +213,7 @@ fn hand_over(name: &str) -> ClientMessage {
 }
 
 impl Fixture {
-    /// Ann keeps a seat for bob.
+    /// Ann reserves a seat for bob.
     fn keeps_a_seat(&mut self) {
         self.room_of("relay", ["ann"]);
         self.player("bob");
@@ -221,7 +221,7 @@ impl Fixture {
         self.all_hear();
     }
 
-    /// What ann's room is told to be opened by.
+    /// The invite code of ann's room.
     fn invite_code(&mut self) -> String {
         self.actors[0].asks(&invite(false));
         let code_in = |message| match message {
@@ -232,7 +232,7 @@ impl Fixture {
         heard.into_iter().find_map(code_in).expect("she owns it")
     }
 
-    /// Ann and bob in a match whose turns have an end.
+    /// Ann and bob in a match with a turn clock.
     fn match_with_clock(&mut self) {
         self.room_of("tictactoe", ["ann", "bob"]);
         let settings = RoomSettings {
@@ -245,7 +245,7 @@ impl Fixture {
         self.all_hear();
     }
 
-    /// Ann kicks bob from her room and leaves it, and bob has not heard of it.
+    /// Ann kicks bob from her room and leaves it, and bob was not notified yet.
     fn is_kicked_from_a_room_that_closes(&mut self) {
         self.room_of("tictactoe", ["ann", "bob"]);
         self.actors[0].asks(&kick());

@@ -1,4 +1,4 @@
-//! Tries deaths out on copies of the memory.
+//! Tries deaths on copies of the memory.
 
 use forkade::testing::maintenance::expiry;
 use std::ops::Range;
@@ -18,31 +18,31 @@ use crate::sweep::{Act, CAPACITY, Subject};
 
 pub(crate) const PAGE_BYTES: usize = 4096;
 
-/// In a picture, of a player with a connection.
+/// In a state dump: a player with a connection.
 const PRESENCE_ATTACHED: &str = " presence 1 ";
 
-/// Everything that somebody could notice.
+/// Everything observable.
 pub(crate) type Picture = Vec<String>;
 
-/// Tries deaths out on a copy of its own.
+/// Tries deaths on a copy of its own.
 pub(crate) struct RecoveryChecker<'s> {
     subject: &'s Subject,
     copy: World,
-    /// What of the mapping is used at all.
+    /// The used part of the mapping.
     parts: Vec<Range<usize>>,
 }
 
-/// What the operation does when nobody dies.
+/// What the operation does without a death.
 pub(crate) struct Undisturbed {
-    /// What it leads to.
+    /// Its final state.
     pub(crate) last: Picture,
-    /// What it leads to once the ticker has taken back rooms that have closed.
+    /// Its final state once the ticker has freed closed rooms.
     pub(crate) end: Picture,
-    /// The pages that it may change.
+    /// The pages that it changes.
     pub(crate) pages: Vec<Range<usize>>,
 }
 
-/// What a death leads to.
+/// The consequences of a death.
 pub(crate) struct Examined {
     pub(crate) picture: Picture,
     pub(crate) faults: Vec<String>,
@@ -64,21 +64,22 @@ impl<'s> RecoveryChecker<'s> {
         Self { subject, copy, parts }
     }
 
-    /// Copies whatever is used.
+    /// Copies the used part.
     pub(crate) fn copy(&self, target: &Mapping, original: &Mapping) {
         for part in &self.parts {
             target.copy_from(original, part.clone());
         }
     }
 
-    /// Does the operation on a copy, with nobody dying.
+    /// Runs the operation on a copy without a death.
     pub(crate) fn undisturbed(&self) -> Undisturbed {
         let original = self.subject.world.memory.mapping;
         self.take_copy(original);
         drop(self.subject.prepare(self.copy)());
-        // Figures and marks may change for a moment and change back: they lie in what all share and at the heads of records.
+        // Counters and marks may change for a moment and change back: they lie in the shared header and at
+        // the heads of records.
         let (shared, heads) = (self.parts[0].end, self.heads());
-        // Of what all share, these are large and hardly ever written to.
+        // These shared tables are large and rarely written.
         let (memory, mailboxes) = (self.copy.memory, &self.copy.memory.directory.mailboxes);
         let (mail, chat) = (offset(memory, mailboxes.at(0)), offset(memory, memory.chat));
         let mail = mail..mail + MAILBOX_BYTES * mailboxes.len() as usize;
@@ -99,11 +100,12 @@ impl<'s> RecoveryChecker<'s> {
         Undisturbed { last, end, pages }
     }
 
-    /// Sees to it that nothing has changed but what changes in an undisturbed run, since that alone is looked at every time.
+    /// Ensures that only pages that an undisturbed run changes have changed, since only those are compared
+    /// every time.
     ///
     /// # Panics
     ///
-    /// If something has.
+    /// If another page has changed.
     pub(crate) fn expect_no_change_beyond(&self, pages: &[Range<usize>], live: &Mapping, shadow: &Mapping) {
         for page in self.pages().filter(|page| !pages.contains(page)) {
             assert!(
@@ -113,7 +115,8 @@ impl<'s> RecoveryChecker<'s> {
         }
     }
 
-    /// What would be found if the process died now: by whoever takes each lock next, and by its own successor.
+    /// What a death at this moment leads to: for the next owner of each lock, and for the process's own
+    /// successor.
     pub(crate) fn examine(&self, original: &Mapping, end: &Picture) -> Examined {
         let examined = catch_unwind(AssertUnwindSafe(|| {
             self.take_copy(original);
@@ -133,13 +136,13 @@ impl<'s> RecoveryChecker<'s> {
         })
     }
 
-    /// A copy of the memory as the death of the process would leave it.
+    /// A copy of the memory as the process's death would leave it.
     fn take_copy(&self, original: &Mapping) {
         self.copy(self.copy.memory.mapping, original);
         self.copy.memory.abandon_copy();
     }
 
-    /// Settles everything in the copy, and looks.
+    /// Recovers all locks of the copy, and dumps its state.
     fn look(&self) -> Examined {
         let mut lobby = self.copy.lobby();
         state_dump::settle(&mut lobby);
@@ -150,7 +153,7 @@ impl<'s> RecoveryChecker<'s> {
         }
     }
 
-    /// A successor decides what its own records tell it to, goes on, and does again whatever was being done.
+    /// A successor recovers what its own records name, continues, and repeats the interrupted step.
     fn succeed(&self, end: &Picture) -> Vec<String> {
         let mut faults = Vec::new();
         match &self.subject.act {
@@ -171,7 +174,7 @@ impl<'s> RecoveryChecker<'s> {
                 act(&mut session);
             }
         }
-        // Where the last to leave a room had died before taking it back, the ticker does.
+        // If the last player to leave a room died before freeing it, the ticker frees it.
         expiry::sweep_rooms(&mut self.copy.lobby());
         let looked = self.look();
         faults.extend(
@@ -189,7 +192,8 @@ impl<'s> RecoveryChecker<'s> {
         faults
     }
 
-    /// Nobody takes the connection over: the ticker frees what it held, and lets all players go whose connections are gone.
+    /// No handler takes the connection over: the ticker frees what it held, and expires all players without
+    /// connection.
     fn abandon(&self) -> Vec<String> {
         let record = self.copy.memory.connections.at(self.subject.slot);
         record.abandon();
@@ -237,7 +241,7 @@ impl<'s> RecoveryChecker<'s> {
     }
 }
 
-/// The lines that one has and the other has not.
+/// The lines that only one of the two contains.
 pub(crate) fn difference(one: &Picture, other: &Picture) -> String {
     let only = |these: &Picture, those: &Picture| {
         these
@@ -250,7 +254,7 @@ pub(crate) fn difference(one: &Picture, other: &Picture) -> String {
     format!("\n  - {}\n  + {}", only(one, other), only(other, one))
 }
 
-/// Where a record lies in the mapping, which the header begins.
+/// Offset of a record in the mapping, which begins with the header.
 fn offset<R>(memory: &Memory, record: &'static R) -> usize {
     std::ptr::from_ref(record) as usize - std::ptr::from_ref(memory.header) as usize
 }

@@ -10,20 +10,20 @@ use nix::unistd::Pid;
 use shmem::sys::process;
 use shmem::sys::process::{ForkError, ProcessId};
 
-/// Exit status of a child that may not be traced.
+/// Exit status of a child that cannot be traced.
 const NOT_PERMITTED: u8 = 77;
 
 /// A child that runs one step at a time.
 pub(crate) struct Stepper {
     pid: Pid,
-    /// It has ended and was reaped: the pid may be another's by now.
+    /// It was reaped: the pid may belong to another process by now.
     reaped: bool,
 }
 
-/// Why there is no child to step through.
+/// Why the child cannot be stepped through.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
-    /// A container's filter, say, forbids it.
+    /// For example, a container's filter forbids it.
     #[error("this machine does not let processes be traced")]
     NotPermitted,
     #[error("no child can be forked")]
@@ -35,7 +35,8 @@ pub(crate) enum StepError {
 }
 
 impl Stepper {
-    /// Forks a child that runs `prepare`, and stops it before the first instruction of what that gives.
+    /// Forks a child that runs `prepare`, and stops it before the first instruction of the function that
+    /// `prepare` returns.
     pub(crate) fn start<R, A: FnOnce() -> R>(prepare: impl FnOnce() -> A) -> Result<Self, StepError> {
         let child: ProcessId = process::fork(
             || {},
@@ -61,12 +62,12 @@ impl Stepper {
             }
             ended => return Err(StepError::Ended(ended)),
         }
-        // Should this process die, so must the child: it may hold a lock for ever.
+        // If this process dies, the child must die, too: it may hold a lock for ever.
         ptrace::setoptions(stepper.pid, ptrace::Options::PTRACE_O_EXITKILL).map_err(trace_error)?;
         Ok(stepper)
     }
 
-    /// Lets the child execute one instruction; false when it has come to its end instead.
+    /// Executes one instruction of the child. Returns false when the child has ended.
     pub(crate) fn step(&mut self) -> Result<bool, StepError> {
         ptrace::step(self.pid, None).map_err(trace_error)?;
         match self.wait()? {

@@ -1,4 +1,4 @@
-//! One sweep: a process is stopped after every instruction of an operation, and its death there is tried out.
+//! One sweep: a process is stopped after every instruction of an operation, and its death there is tried.
 
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
@@ -14,21 +14,21 @@ use crate::harness::World;
 use crate::recovery_checker::{Examined, Picture, RecoveryChecker, difference, from_mapping, new_mapping};
 use crate::stepper::{StepError, Stepper};
 
-/// As small as it gets: all of it is copied for every state that is examined.
+/// The smallest capacity: all of it is copied for every examined state.
 pub(crate) const CAPACITY: Capacity = Capacity {
     players: 4,
     rooms: 2,
     keepers: 1,
 };
 
-/// Pages that were not expected to change are looked at so often.
+/// Steps between two checks of the pages that must not change.
 const INSTRUCTIONS_PER_FULL_LOOK: u64 = 4096;
 
-/// What is done while every instruction is looked at.
+/// The step that is swept.
 pub(crate) enum Act {
-    /// A handler begins to animate the connection.
+    /// A handler attaches to the connection.
     Attach,
-    /// A handler that animates the connection does this.
+    /// A handler of the connection does this.
     Session(Rc<dyn Fn(&mut Session<'_>)>),
     /// The ticker, or an operator's console, does this.
     Lobby(Rc<dyn Fn(&mut StateHandle)>),
@@ -44,22 +44,22 @@ impl Act {
     }
 }
 
-/// A lobby, and what is about to be done to it.
+/// A lobby, and the step that is about to happen.
 pub(crate) struct Subject {
     pub(crate) world: World,
-    /// Slot of the connection that it is done on.
+    /// Slot of the connection that it concerns.
     pub(crate) slot: u32,
-    /// What has passed on each connection, from the first slot on.
+    /// Bytes counted on each connection, from the first slot on.
     pub(crate) passed: Vec<ByteCounts>,
     pub(crate) act: Act,
-    /// Whether the handler's attaching is looked at, too.
+    /// Whether the handler's attaching is swept, too.
     pub(crate) attach_is_stepped: bool,
-    /// A successor that does it again comes to the same end.
+    /// A successor that repeats it reaches the same final state.
     pub(crate) repeatable: bool,
 }
 
 impl Subject {
-    /// Does everything up to the first instruction that is to be looked at.
+    /// Prepares everything up to the first instruction of the sweep.
     pub(crate) fn prepare<'s>(&'s self, world: World) -> Box<dyn FnOnce() -> Option<Session<'static>> + 's> {
         let lobby = world.leaked_lobby();
         match &self.act {
@@ -90,24 +90,24 @@ impl Subject {
     }
 }
 
-/// What a sweep has found.
+/// The findings of a sweep.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     /// Instructions that were stepped through.
     pub(crate) instructions: u64,
-    /// States in which a death was tried out: the first, and those after instructions that had changed the memory.
+    /// States in which a death was tried: the first, and those after instructions that changed the memory.
     pub(crate) states: u64,
     pub(crate) violations: Vec<String>,
-    /// The memory just before each commit that somebody could notice, when the journal is fullest.
+    /// The memory just before each observable commit, when the journal is fullest.
     pub(crate) undecided: Vec<&'static Mapping>,
 }
 
-/// Steps through the operation. `expected` is how many different pictures it shows, the first and the last included; `sabotage` is
-/// called in the process that is stepped through.
+/// Steps through the operation. `expected` is its number of observable states, the first and the last
+/// included; `sabotage` is called in the process that is stepped through.
 ///
 /// # Errors
 ///
-/// If there is no process to step through, or it ends before the operation does.
+/// If the process cannot be stepped through, or ends before the operation does.
 pub(crate) fn sweep(
     subject: &Subject,
     expected: RangeInclusive<usize>,
@@ -169,12 +169,13 @@ pub(crate) fn sweep(
     Ok(findings)
 }
 
-/// Steps through what a successor does with a memory that [`sweep`] has found just before a commit: takes the lock that its
-/// predecessor left, and undoes the changes. It may die in turn, at every instruction of that. `pictures` is how many the
-/// operation would still have shown.
+/// Steps through a successor's work on a memory that [`sweep`] has found just before a commit: it takes the
+/// lock that its predecessor left, and rolls back. It may die in turn at every instruction of that.
+/// `pictures` is the number of states that the operation would still have shown.
 ///
-/// If a transaction of the operation was committed before, the state in between is one that others can find: then it is stepped
-/// through the rest of the operation as well. (If none was, the rest is the operation, which is swept anyway.)
+/// If a transaction of the operation was committed before, other processes can find the state in between.
+/// Then the rest of the operation is swept as well. (Otherwise the rest is the whole operation, which is
+/// swept anyway.)
 ///
 /// # Errors
 ///
@@ -212,7 +213,8 @@ pub(crate) fn sweep_recovery(
 }
 
 impl Findings {
-    /// Enters what a death in the present state leads to. Says whether it leads to another picture than one before.
+    /// Records the consequences of a death in the present state. Returns whether it leads to a new observable
+    /// state.
     fn enter(&mut self, examined: &Examined, seen: &mut Vec<Picture>, pictures_max: usize) -> bool {
         self.states += 1;
         let place = format!("after instruction {}", self.instructions);

@@ -1,4 +1,4 @@
-//! The operations of players in text mode.
+//! Operations of players in text mode.
 
 use forkade::limits::{TEXT_LINE_BYTES_MAX, TEXT_SKIP_BYTES_MIN};
 use forkade::testing::frontends::dispatch;
@@ -27,7 +27,7 @@ pub(crate) const TYPING: &[Operation] = &[
         Act::session(shake_hands)
     })
     .once(),
-    // Nothing of it is anybody's business yet.
+    // No other process acts on half a line.
     Operation::new("look at half a line", 1, |stage| {
         stage.typist("ann");
         stage.types(0, b"name An")
@@ -92,7 +92,7 @@ pub(crate) const TYPING: &[Operation] = &[
         stage.typist("ann");
         stage.types(1, b"join 1\n")
     }),
-    // The move, and what it has led to.
+    // The move, and its events.
     Operation::new("type a move", 3, |stage| {
         stage.match_with_typist();
         stage.types(0, b"4\r\n");
@@ -126,7 +126,7 @@ pub(crate) const TYPING: &[Operation] = &[
         stage.actors[1].asks(&ready());
         stage.delivers(0)
     }),
-    // What has happened, and then the answer.
+    // The events, and then the answer.
     Operation::new("type when something has happened", 3, |stage| {
         stage.room_with_typist();
         stage.actors[1].asks(&chat(5));
@@ -144,7 +144,7 @@ pub(crate) const TYPING: &[Operation] = &[
 ];
 
 impl crate::fixture::Fixture {
-    /// Somebody in text mode, with a name.
+    /// A text player with a name.
     fn typist(&mut self, name: &str) {
         self.newcomer(|typist| {
             typist.send(b"\r\n");
@@ -155,14 +155,14 @@ impl crate::fixture::Fixture {
         });
     }
 
-    /// The actor types this, and the operation is that the handler handles what comes first.
+    /// The actor types this; the operation is the handling of its first line.
     fn types(&mut self, actor: usize, bytes: &[u8]) -> Act {
         self.subject = actor;
         self.actors[actor].send(bytes);
         handle_frame()
     }
 
-    /// Ann, who types, opens a room, and Bob, who does not, joins it.
+    /// Ann, in text mode, creates a room, and Bob joins it with the binary protocol.
     fn room_with_typist(&mut self) {
         self.typist("ann");
         self.types(0, b"create tictactoe\r\n");

@@ -1,5 +1,5 @@
-//! What is said to the lobby and to single players, and what of it each client has heard: every line once, in order, or counted as
-//! missed.
+//! The model of lobby chat and whispers, and of what each client has received of them: every line once, in
+//! order, or counted as missed.
 
 use std::collections::BTreeMap;
 
@@ -7,32 +7,32 @@ use forkade::limits::MAILBOX_BYTES;
 use forkade_protocol::frame::append_frame;
 use forkade_protocol::{ChatScope, RejectCode, ServerMessage};
 
-/// By whom, and what. No two are the same.
+/// Sender and text. All lines are different.
 type Said = (String, String);
 
-/// All that was said.
+/// All chat.
 #[derive(Default)]
 pub(crate) struct Talk {
     lobby: Vec<Said>,
-    /// By name in small letters.
+    /// By name in lower case.
     players: BTreeMap<String, Player>,
 }
 
 struct Player {
     name: String,
-    /// How much had been said to the lobby when the player came.
+    /// Number of lobby lines when the player joined.
     came_at: usize,
     lobby: Ear,
     whispers: Vec<Said>,
     whisper: Ear,
-    /// What waits in the mailbox.
+    /// Bytes in the mailbox.
     mail_bytes: usize,
 }
 
-/// How much of some lines a client has heard.
+/// How many of a list of lines a client has received.
 #[derive(Default)]
 struct Ear {
-    /// So many, at least.
+    /// At least this many.
     heard: usize,
     /// Some may have been lost with bytes of the stream.
     unsure: bool,
@@ -103,7 +103,7 @@ impl Talk {
         Ok(())
     }
 
-    /// Puts a message into the mailbox of a player who is here.
+    /// Puts a message into a player's mailbox.
     pub(crate) fn post(&mut self, to: &str, message: &ServerMessage) -> Result<(), RejectCode> {
         let mut frame = Vec::new();
         append_frame(message, &mut frame).expect("a message fits a frame");
@@ -119,7 +119,7 @@ impl Talk {
         Ok(())
     }
 
-    /// A client takes note of a message.
+    /// A client receives a message.
     pub(crate) fn hear(&mut self, who: &str, message: &ServerMessage) {
         let player = self
             .players
@@ -138,7 +138,7 @@ impl Talk {
             }
             ServerMessage::ChatMissed { lines } => {
                 assert!(*lines > 0, "no lines were missed");
-                // Of which ones is not known where bytes were lost, too.
+                // It is not known which ones if bytes were lost, too.
                 if !player.lobby.unsure {
                     player.lobby.heard += usize::try_from(*lines).expect("few");
                 }
@@ -147,12 +147,12 @@ impl Talk {
         }
     }
 
-    /// The player's mail has become a part of the stream.
+    /// The player's mail was moved to the output stream.
     pub(crate) fn mail_was_moved(&mut self, who: &str) {
         self.player(who).mail_bytes = 0;
     }
 
-    /// The client has taken note of all there is.
+    /// The client has received everything.
     pub(crate) fn expect_all_heard(&mut self, who: &str) {
         self.mail_was_moved(who);
         let player = &self.players[&who.to_lowercase()];
@@ -160,7 +160,7 @@ impl Talk {
         player.whisper.expect_all_heard(&player.whispers);
     }
 
-    /// The client hears the stream again, from its beginning.
+    /// The client receives the stream again, from its beginning.
     pub(crate) fn begins_anew(&mut self, who: &str) {
         let player = self.player(who);
         player.lobby = Ear {

@@ -1,12 +1,13 @@
 //! The lobby against a simple model: thousands of random requests, deaths, resumes and sweeps.
 //!
-//! Every operation is done to the real lobby, by the code that handlers and the ticker run, and to a model made of ordinary
-//! collections. After each of them the shared memory must be consistent ([`forkade::testing::maintenance::check`]), who is where must be as in the
-//! model, and every client must have been told exactly what the model says has happened: each event once, in order, across lost
-//! connections and replaced handlers.
+//! Every operation is applied to the real lobby, by the code that handlers and the ticker run, and to a model
+//! made of ordinary collections. After each of them the shared memory must be consistent
+//! ([`forkade::testing::maintenance::check`]), players and rooms must be as in the model, and every client
+//! must have received exactly what the model says: each event once, in order, across lost connections and
+//! replaced handlers.
 //!
-//! A run follows from its seed; in every fourth there are hundreds of players. A failure names it. To repeat that run, or to make more
-//! of them:
+//! A run is determined by its seed; every fourth has hundreds of players. A failure names the seed. To repeat
+//! that run, or to run more:
 //!
 //! ```text
 //! FORKADE_TEST_SEED=7 cargo test --test lobby_model
@@ -23,15 +24,15 @@ mod view;
 
 use run::Run;
 
-/// Runs that are the same every time.
+/// Number of fixed seeds.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
-/// Runs that nobody has tried yet, unless `FORKADE_TEST_RUNS` says otherwise.
+/// Number of new seeds, unless `FORKADE_TEST_RUNS` says otherwise.
 const RUNS: u64 = 4;
 const OPERATIONS: usize = 20_000;
 
 #[test]
 fn the_lobby_agrees_with_its_model() {
-    // Games are made to panic, and that is no news.
+    // Games panic on purpose, without output.
     std::panic::set_hook(Box::new(|info| {
         if !info.to_string().ends_with("on purpose") {
             eprintln!("{info}");
@@ -51,7 +52,7 @@ fn the_lobby_agrees_with_its_model() {
     let random = || getrandom::u64().expect("the kernel gives random bytes");
     match number("FORKADE_TEST_RUNS") {
         Some(runs) => (0..runs).for_each(|_| Run::new(random()).go(OPERATIONS)),
-        // Of those with hundreds of players one is enough for every day.
+        // One run with hundreds of players is enough by default.
         None => (0..RUNS).for_each(|_| Run::new(random() | 1).go(OPERATIONS)),
     }
 }

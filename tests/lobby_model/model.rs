@@ -1,4 +1,4 @@
-//! The lobby as it is meant to be: ordinary collections, one process, no deaths.
+//! The specification of the lobby: ordinary collections, one process, no deaths.
 
 mod room;
 
@@ -17,32 +17,32 @@ pub(crate) use self::room::Room;
 use self::room::{last_tick, rules};
 use crate::chat_model::Talk;
 
-/// Who is here, and which rooms there are.
+/// The players and the rooms.
 pub(crate) struct Model {
-    /// By name in small letters.
+    /// By name in lower case.
     pub(crate) players: BTreeMap<String, Player>,
     pub(crate) rooms: BTreeMap<RoomId, Room>,
     pub(crate) talk: Talk,
     players_max: usize,
     rooms_max: usize,
-    /// Players that there have been.
+    /// Number of players so far.
     players_total: u64,
 }
 
 pub(crate) struct Player {
-    /// Nobody else's, ever.
+    /// Never given to another player.
     id: u64,
     connected: bool,
     pub(crate) place: Option<(RoomId, Option<u8>)>,
-    /// The seat that was taken from the player, who was not told yet.
+    /// The seat that the player was removed from without having been told yet.
     pub(crate) lost: Option<(RoomId, Option<u8>)>,
 }
 
-/// What a request leads to.
+/// The result of a request.
 pub(crate) enum Effect {
     /// It is done.
     Done,
-    /// A room is opened, whose id is not known yet.
+    /// A room is created, whose id is not known yet.
     Opens(Box<Room>),
 }
 
@@ -58,7 +58,7 @@ impl Model {
         }
     }
 
-    /// Whether nobody else can come.
+    /// Whether no further player can join.
     pub(crate) fn is_full(&self) -> bool {
         self.players.len() == self.players_max
     }
@@ -75,7 +75,7 @@ impl Model {
         assert!(self.players.insert(who, player).is_none());
     }
 
-    /// What the server is to do about a request.
+    /// What the server must do with a request.
     pub(crate) fn request(&mut self, who: &str, message: &ClientMessage) -> Result<Effect, RejectCode> {
         match message {
             ClientMessage::CreateRoom { game, settings, .. } => self
@@ -161,7 +161,7 @@ impl Model {
         }
     }
 
-    /// The room that `who` has opened.
+    /// The room that `who` has created.
     pub(crate) fn opened(&mut self, who: &str, id: RoomId, room: Room) {
         assert!(
             self.rooms.insert(id, room).is_none(),
@@ -170,7 +170,7 @@ impl Model {
         self.player(who).place = Some((id, Some(0)));
     }
 
-    /// The player's connection is lost, or back.
+    /// The player's connection is lost or resumed.
     pub(crate) fn connected(&mut self, who: &str, connected: bool) {
         let player = self.player(who);
         player.connected = connected;
@@ -190,7 +190,7 @@ impl Model {
         self.players.remove(&who.to_lowercase());
     }
 
-    /// So much time has passed that all that is due by time is.
+    /// All timers have expired.
     pub(crate) fn tick(&mut self) {
         for room in self.rooms.values_mut() {
             for (seat, _) in std::mem::take(&mut room.kept) {
@@ -245,7 +245,7 @@ impl Model {
         }
     }
 
-    /// A seat that somebody else has, in the room that the player owns.
+    /// Another player's seat in the player's own room.
     fn other_seat(&mut self, who: &str, seat: u8, name: &str) -> Result<(RoomId, u8), RejectCode> {
         let (id, own) = self.own(who)?;
         match self.room(id).seats.get(usize::from(seat)) {
@@ -332,7 +332,7 @@ impl Model {
         if matches!(place, Some((room, Some(_))) if room == id) {
             return Err(RejectCode::AlreadyInRoom);
         }
-        // As it was given in the greeting.
+        // As given in the handshake.
         let room = self.room(id);
         let seat = match room.kept_for(invited) {
             Some(seat) => seat,
@@ -352,7 +352,7 @@ impl Model {
             game: room.game.to_owned(),
             name: room.name.clone(),
             from: who.to_owned(),
-            // One is as long as another.
+            // All codes have the same length.
             code: "0000-0000-0000".to_owned(),
             seconds: 0,
         };
@@ -386,7 +386,7 @@ impl Model {
             room.game == game && free && open && room.passcode.is_none() && !room.rules.unlisted
         };
         let player = self.player(who).id;
-        // The server looks in the order of its records.
+        // The server searches in the order of its records.
         let found = self
             .rooms
             .iter()

@@ -1,4 +1,4 @@
-//! Numbers that follow from a seed: splitmix64, by Sebastiano Vigna (public domain).
+//! Pseudo-random numbers: splitmix64, by Sebastiano Vigna (public domain).
 
 pub(crate) struct Random(u64);
 
@@ -20,12 +20,12 @@ impl Random {
         usize::try_from(self.next() % end as u64).expect("below a usize")
     }
 
-    /// True once in `times`.
+    /// True in one of `times` calls.
     pub(crate) fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    /// One of them.
+    /// One element at random.
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         (!from.is_empty()).then(|| from[self.below(from.len())])
     }

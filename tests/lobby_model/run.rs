@@ -1,4 +1,4 @@
-//! One run: what happens is drawn from the seed.
+//! One run: random operations from the seed.
 
 mod sessions;
 
@@ -22,35 +22,36 @@ use crate::model::{Effect, Model};
 use crate::random::Random;
 use crate::view::View;
 
-/// One seed in so many is that of a run with hundreds of players.
+/// One seed in this many has hundreds of players.
 const CROWDED_EVERY: u64 = 4;
-/// Long enough that nobody's grace is over but by a sweep at the end of time.
+/// Long enough that no grace expires except in the final sweep.
 const SEAT_GRACE_MS: u64 = 60_000;
 
-/// A client who has a session.
+/// A client with a session.
 struct TextClient {
-    /// As given in the greeting.
+    /// As given in the handshake.
     name: String,
     token: Token,
     /// Index of the player's record.
     record: u64,
-    /// Bytes of the server's stream that the client has made use of.
+    /// Bytes of the server's stream that the client has processed.
     received: u64,
     view: Option<View>,
     /// Slot of the connection, while there is one.
     slot: Option<u32>,
 }
 
-/// How much of everything there is in a run. It follows from the seed, as all does.
+/// The sizes of a run, which depend on its seed.
 struct Size {
     players: u32,
-    /// As many as fit a page of the list.
+    /// As many rooms as fit into a page of the list.
     rooms: u32,
-    /// More than there may be players: some are refused, and some connections wait for a session.
+    /// More than the maximum of players: some are refused, and some connections wait for a session.
     names: Vec<String>,
-    /// Of what makes players go only one in so many happens, or they would never be many.
+    /// Only one in this many operations that remove players happens, or else there would never be many.
     calm: usize,
-    /// Operations between two looks at all that is derived. With hundreds of players a look takes much longer than an operation.
+    /// Operations between two checks of derived data. With hundreds of players a check takes much longer than
+    /// an operation.
     check_every: usize,
 }
 
@@ -76,7 +77,7 @@ impl Size {
         }
     }
 
-    /// Connections at the same time, at most.
+    /// Maximum of simultaneous connections.
     fn slots(&self) -> u32 {
         self.players + 4
     }
@@ -87,16 +88,16 @@ pub(crate) struct Run {
     size: Size,
     random: Random,
     world: World,
-    /// The ticker's and the operator's.
+    /// Of the ticker and the operator.
     lobby: StateHandle,
     model: Model,
-    /// By name in small letters.
+    /// By name in lower case.
     people: BTreeMap<String, TextClient>,
     actors: BTreeMap<u32, Actor>,
     request: u32,
-    /// All invite codes that anybody was told, whether they are worth anything or not.
+    /// All invite codes that were ever returned, valid or not.
     codes: Vec<String>,
-    /// The ticker's time.
+    /// The ticker's clock.
     now_ms: u64,
     done: Vec<String>,
 }
@@ -196,11 +197,11 @@ impl Run {
     }
 
     fn note(&mut self, what: String) {
-        // Enough to recognise it: long actions are all the same.
+        // Enough to recognise it: long actions differ only in length.
         self.done.push(what.chars().take(120).collect());
     }
 
-    /// Of somebody who is here or not.
+    /// The name of an existing player or of none.
     fn some_name(&mut self) -> String {
         self.size.names[self.random.below(self.size.names.len())].clone()
     }
@@ -375,7 +376,7 @@ impl Run {
                 filter: RoomFilter::default(),
                 after: None,
             },
-            // Some never confirm what they have received.
+            // Some clients never confirm.
             22 if self.people[who].record.is_multiple_of(2) => ClientMessage::Confirm {
                 received: self.people[who].received,
             },
@@ -383,7 +384,7 @@ impl Run {
         }
     }
 
-    /// Something to say to the lobby, or to somebody who may be here or not.
+    /// Chat for the lobby or for a player that may exist.
     fn some_line(&mut self, request: u32) -> ClientMessage {
         let scope = match self.random.below(5) {
             0..=1 => ChatScope::Lobby,
@@ -392,7 +393,7 @@ impl Run {
                 ChatScope::Whisper { to }
             }
         };
-        // No two are the same.
+        // All texts are different.
         let text = format!("{request} {}", "x".repeat(self.random.below(490)));
         ClientMessage::Chat {
             request,
@@ -401,7 +402,7 @@ impl Run {
         }
     }
 
-    /// Says so much to one player that the mailbox of somebody who is away may not hold it.
+    /// Sends one player more than the mailbox of an absent player holds.
     fn chatters(&mut self, who: &str, to: &str) {
         for _ in 0..1 + self.random.below(40) {
             self.request += 1;
@@ -414,7 +415,7 @@ impl Run {
         }
     }
 
-    /// The operator says so much that some who do not listen fall out of the log's window.
+    /// The operator announces so much that slow readers fall out of the log's window.
     fn announces(&mut self) {
         let lines = 1 + self.random.below(400);
         self.note(format!("{lines} lines are announced"));
@@ -436,8 +437,7 @@ impl Run {
         }
     }
 
-    /// Sometimes one that no room has.
-    /// Some seat, and who has it in the room that `who` is in; now and then it is thought that somebody else has.
+    /// Sometimes a code of no room.
     fn somebody_seated(&mut self, who: &str) -> (u8, String) {
         let seat = [0, 0, 1, 1, 1, 2, 3, 31, 32, 255][self.random.below(10)];
         let place = self.model.player(who).place;
@@ -485,7 +485,7 @@ impl Run {
         expiry::sweep_players(self.lobby(), u64::MAX);
         let gone = self.people.iter().filter(|(_, person)| person.slot.is_none());
         let mut gone: Vec<(u64, String)> = gone.map(|(who, person)| (person.record, who.clone())).collect();
-        // The ticker goes through the records.
+        // The ticker processes the records.
         gone.sort();
         for (_, who) in gone {
             self.forget(&who);
@@ -494,7 +494,7 @@ impl Run {
 
     fn tick(&mut self) {
         self.note("the clocks tick".into());
-        // Far beyond what is due, again and again.
+        // Far beyond every deadline, repeatedly.
         self.now_ms += 1 << 40;
         let now_ms = self.now_ms;
         for index in 0..self.size.rooms {
@@ -514,7 +514,7 @@ impl Run {
         self.model.talk.remove(who);
     }
 
-    /// The actor of a player whose connection is about to end.
+    /// Removes and returns the actor of a player whose connection is about to end.
     fn take_actor(&mut self, who: &str) -> Actor {
         let slot = self
             .people
@@ -534,7 +534,7 @@ impl Run {
         }
     }
 
-    /// The client hears all there is, and then knows all there is to know.
+    /// The client receives everything, and then knows the whole state.
     fn listen(&mut self, who: &str) -> Vec<ServerMessage> {
         let person = self.people.get_mut(who).expect("a person");
         let actor = self
@@ -579,7 +579,7 @@ impl Run {
                 .map(|(room, seat)| (RoomId(room.to_id()), seat));
             let player = &self.model.players[who];
             if player.lost.is_some() {
-                // A seat that was taken from the player, who was told or is to be.
+                // A seat that the player was removed from, told or not.
                 assert!(place == player.place || place == player.lost, "where {who} is");
             } else {
                 assert_eq!(place, player.place, "where {who} is");

@@ -1,4 +1,4 @@
-//! What a client knows of its room, from what it was sent.
+//! A client's knowledge of its room, from the messages it received.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use forkade_protocol::{Phase, RoomEvent, RoomId, RoomRules, SeatInfo, ServerMess
 
 use crate::model::Room;
 
-/// A room as one client has pieced it together: a snapshot, and all events since.
+/// A room as a client has reconstructed it: a snapshot, and all events since.
 pub(crate) struct View {
     pub(crate) room: RoomId,
     pub(crate) seat: Option<u8>,
@@ -14,7 +14,7 @@ pub(crate) struct View {
     seats: Vec<Option<SeatInfo>>,
     owner: Option<u8>,
     rules: RoomRules,
-    /// By seat: for whom it is kept.
+    /// By seat: the player for whom it is reserved.
     kept: BTreeMap<u8, String>,
     turn: Option<u8>,
     /// Number of the last event.
@@ -22,7 +22,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Takes note of a message of the server's stream. `room_of` gives the rooms of the model.
+    /// Applies a message of the server's stream. `room_of` returns rooms of the model.
     pub(crate) fn hear<'m>(
         view: &mut Option<Self>,
         message: &ServerMessage,
@@ -146,7 +146,7 @@ impl View {
             .expect("news of a taken seat")
     }
 
-    /// Compares what the client knows, having heard all, with what is.
+    /// Compares the client's knowledge, after it has received everything, with the model.
     pub(crate) fn compare(&self, room: &Room) {
         assert_eq!(self.event, room.events.len() as u64, "the last event");
         assert_eq!(self.phase, room.phase, "the phase");

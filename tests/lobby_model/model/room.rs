@@ -11,27 +11,27 @@ pub(crate) struct Room {
     pub(super) passcode: Option<String>,
     pub(crate) rules: RoomRules,
     pub(crate) owner: Option<u8>,
-    /// The ids of those who were sent out, the oldest first.
+    /// Ids of banned players, the oldest first.
     pub(super) bans: VecDeque<u64>,
-    /// Seats that are kept for somebody: id and name.
+    /// Reserved seats: id and name of the player.
     pub(crate) kept: BTreeMap<u8, (u64, String)>,
-    /// Whose clock is running.
+    /// The seat whose turn clock is running.
     pub(crate) turn: Option<u8>,
-    /// The invite code, once somebody has asked for it.
+    /// The invite code, once it was requested.
     pub(crate) code: Option<String>,
     pub(crate) seats: Vec<Option<SeatInfo>>,
     pub(crate) spectators: BTreeSet<String>,
     pub(crate) phase: Phase,
-    /// The match that is on or was.
+    /// The current or last match.
     pub(crate) board: Option<TicTacToe>,
-    /// Ticks of a clock, and after how many it ends.
+    /// Ticks of the clock game, and the number after which it ends.
     pub(crate) ticks: (u32, u32),
-    /// All that has happened; the first has the number 1.
+    /// All events; the first has the number 1.
     pub(crate) events: Vec<RoomEvent>,
 }
 
 impl Room {
-    /// Somebody is gone from the seat.
+    /// The player has left the seat.
     pub(super) fn free(&mut self, seat: u8, how: RoomEvent) {
         self.seats[usize::from(seat)] = None;
         self.events.push(how);
@@ -68,7 +68,7 @@ impl Room {
         self.events.push(RoomEvent::Owner { seat });
     }
 
-    /// The seat that anybody would get.
+    /// The seat that the next player without reservation gets.
     pub(super) fn free_seat(&self) -> Option<u8> {
         let is_free =
             |(seat, info): &(u8, &Option<SeatInfo>)| info.is_none() && !self.kept.contains_key(seat);
@@ -95,7 +95,7 @@ impl Room {
     }
 }
 
-/// What the settings come to for a room of this game.
+/// The effective settings of a room of this game.
 pub(super) fn rules(game: &str, settings: &RoomSettings) -> Result<RoomRules, RejectCode> {
     let allowed = match game {
         "relay" => 1..=32,
@@ -123,7 +123,7 @@ pub(super) fn rules(game: &str, settings: &RoomSettings) -> Result<RoomRules, Re
     })
 }
 
-/// After how many ticks a clock with these options ends.
+/// The number of ticks after which a clock game with these options ends.
 pub(super) fn last_tick(rules: &RoomRules) -> u32 {
     codec::decode(&rules.options).unwrap_or_default()
 }

@@ -61,7 +61,7 @@ impl Run {
         self.actors.insert(actor.slot, actor);
     }
 
-    /// The connection is told why, and ends.
+    /// The connection is told the reason, and ends.
     fn refuse(&mut self, mut actor: Actor, farewell: &CloseReason) {
         if self.random.one_in(3) {
             actor.replace_handler(self.world);
@@ -92,7 +92,7 @@ impl Run {
         self.forget(who);
     }
 
-    /// What the client has not made use of is lost, and so is what the handler has not handled.
+    /// Unprocessed output is lost, and so is unhandled input.
     pub(super) fn lose_connection(&mut self, who: &str) {
         if self.people[who].slot.is_none() {
             return;
@@ -184,7 +184,7 @@ impl Run {
         assert!(matches!(answer, Handshake::Resuming(_)), "{answer:?}");
     }
 
-    /// A still newer connection shows the token, too.
+    /// A still newer connection presents the token, too.
     fn supersede(&mut self, mut older: Actor, token: Token, received: u64) -> Actor {
         let mut newer = self.connect();
         self.request_resume(&mut newer, token, received);
@@ -197,7 +197,7 @@ impl Run {
         newer
     }
 
-    /// The player's present connection lets go of the session.
+    /// The player's present connection yields the session.
     fn yields(&mut self, who: &str) {
         let mut actor = self.take_actor(who);
         if self.random.one_in(4) {
@@ -230,7 +230,7 @@ impl Run {
             actor.end();
         } else {
             assert_eq!(keeper, None);
-            // Nobody's grace is over at the beginning of time, but who was kicked has none.
+            // No grace has expired at the beginning, but a kicked player has none.
             expiry::sweep_players(self.lobby(), 0);
         }
         self.forget(who);
