@@ -68,9 +68,9 @@ impl CrashHistory {
                 ..Self::default()
             };
         }
-        let stuck_by_itself = crash.stuck.is_some_and(|stuck| stuck.by_itself);
+        let is_self_inflicted = crash.watchdog_kill.is_some_and(|kill| kill.is_self_inflicted);
         let frame = match crash.current_frame {
-            0 if stuck_by_itself => NO_FRAME,
+            0 if is_self_inflicted => NO_FRAME,
             frame => frame,
         };
         if frame != 0 && frame == self.frame {

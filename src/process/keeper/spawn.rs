@@ -302,7 +302,7 @@ impl Keeper {
             RestartDecision::RefuseFrame => {
                 log::error!("{what} in a frame in which others have died: it is refused");
                 let record = memory.connections.at(suspect);
-                record.blocked_frame.store(crash.frame, Ordering::Release);
+                record.blocked_frame.store(crash.current_frame, Ordering::Release);
             }
             RestartDecision::GiveUp => {
                 log::error!("{what}, again and again: its connection is given up");
