@@ -140,7 +140,7 @@ fn an_action_that_panics_is_rejected_and_room_and_process_survive() {
     let seen = server
         .client("Carol")
         .spectate(room, None)
-        .expect("anybody may watch");
+        .expect("spectators are allowed");
     assert_eq!(codec::decode::<u32>(&seen.view), Ok(7));
     assert_eq!(
         server.handler_of("Ann"),

@@ -68,7 +68,7 @@ impl ControlPair {
                 assert_eq!(
                     (counters.resumes, counters.gaps, counters.resyncs),
                     (0, 0, 0),
-                    "a bystander was disturbed"
+                    "the control pair was disturbed"
                 );
                 player.goodbye().expect("said in order");
             }
@@ -82,8 +82,8 @@ impl ControlPair {
     pub fn expect_progress(&self) {
         let before = self.rounds.load(Ordering::Relaxed);
         let goes_on = || self.rounds.load(Ordering::Relaxed) > before + 1 || self.thread.is_finished();
-        eventually("the bystanders go on talking", goes_on);
-        assert!(!self.thread.is_finished(), "a bystander noticed something");
+        eventually("the control pair makes progress", goes_on);
+        assert!(!self.thread.is_finished(), "the control pair noticed the fault");
     }
 
     /// Ends the exchange. Nothing was lost, repeated or reordered, and neither client had to resume.
@@ -140,7 +140,7 @@ fn next_word(player: &mut Client) -> (u8, u64) {
                 event: RoomEvent::Joined { .. },
                 ..
             } => {}
-            other => panic!("a bystander was told {other:?}"),
+            other => panic!("the control pair received {other:?}"),
         }
     }
 }

@@ -24,7 +24,7 @@ impl Footprint {
     pub fn settled(server: &Server) -> Self {
         let mut last = Self::of(server);
         let mut equal_looks = 0;
-        eventually("the server comes to rest", || {
+        eventually("the server becomes idle", || {
             let next = Self::of(server);
             equal_looks = if next == last { equal_looks + 1 } else { 0 };
             last = next;

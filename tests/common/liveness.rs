@@ -14,7 +14,7 @@ pub fn expect_no_pending_work(server: &Server) {
     while let Some(work) = work_left(server) {
         assert!(
             Instant::now() < deadline,
-            "for {WAIT_MAX:?} nobody has done this: {work}"
+            "work left undone for {WAIT_MAX:?}: {work}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -24,7 +24,7 @@ pub fn expect_no_pending_work(server: &Server) {
 fn work_left(server: &Server) -> Option<String> {
     let unread = unread_bytes(server);
     if unread > 0 {
-        return Some(format!("{unread} bytes are to be taken in"));
+        return Some(format!("{unread} bytes are unread"));
     }
     let asked = |query: String| server.try_ask(&query).ok().map(|reply| (query, reply));
     let of_rooms = ids(server, "rooms")

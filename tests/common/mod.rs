@@ -299,7 +299,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(
             Instant::now() < deadline,
-            "in {WAIT_MAX:?} it did not come true that {what}"
+            "in {WAIT_MAX:?} it did not happen that {what}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }

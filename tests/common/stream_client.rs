@@ -249,7 +249,7 @@ impl StreamClient {
         self.written = usize::try_from(received).expect("fits into memory");
         assert!(
             self.written <= self.said.len(),
-            "it has taken in more than was said"
+            "the server received more than was sent"
         );
         self.position = usize::try_from(resuming_at).expect("fits into memory");
         if self.position > self.heard.len() {

@@ -82,7 +82,7 @@ fn lobby_chat_reaches_all_players_in_one_order() {
         .expect("a room is free")
         .room;
     players[1].join_room(room, None).expect("a seat is free");
-    players[2].spectate(room, None).expect("anybody may watch");
+    players[2].spectate(room, None).expect("spectators are allowed");
     players[3]
         .create_room(NewRoom::new("relay", "alone"))
         .expect("a room is free");
@@ -107,7 +107,7 @@ fn lobby_chat_reaches_all_players_in_one_order() {
         let order: Vec<String> = (0..LINES).map(|line| format!("line {line}")).collect();
         assert_eq!(said, order.iter().collect::<Vec<_>>(), "what {name} has said");
     }
-    let order = heard.pop().expect("somebody has heard it");
+    let order = heard.pop().expect("it was delivered");
     assert!(heard.iter().all(|others| *others == order), "{heard:?}");
     assert_eq!(server.status("lobby_lines_total"), 4 * LINES as u64);
 
@@ -163,7 +163,7 @@ fn a_slow_reader_is_told_how_many_chat_lines_it_missed_and_delays_nobody() {
                 next += lines;
                 missed_total += lines;
             }
-            other => panic!("the sleeper was told {other:?}"),
+            other => panic!("the sleeper received {other:?}"),
         }
     }
     assert!(missed_total > 0 && next == LINES, "{missed_total} of {next}");
@@ -171,7 +171,7 @@ fn a_slow_reader_is_told_how_many_chat_lines_it_missed_and_delays_nobody() {
     ann.chat(ChatScope::Lobby, "awake?").expect("said");
     match sleeper.next_message() {
         Ok(ServerMessage::Chat { text, .. }) => assert_eq!(text, "awake?"),
-        other => panic!("the sleeper was told {other:?}"),
+        other => panic!("the sleeper received {other:?}"),
     }
     assert_eq!(server.status("takeovers_total"), 0);
     server.expect_no_errors();

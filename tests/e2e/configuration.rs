@@ -208,7 +208,7 @@ fn all_mistakes_are_reported_at_once() {
 #[test]
 fn an_unknown_environment_variable_is_warned_about() {
     let ended = run(forkade(&["check"]).env("FORKADE_PLAYERS_MIX", "5"));
-    assert_eq!(ended.status, Some(0), "it may be somebody else's: {ended:?}");
+    assert_eq!(ended.status, Some(0), "the port may be in use: {ended:?}");
     assert!(
         ended.out.contains("warning: FORKADE_PLAYERS_MIX is set"),
         "{ended:?}"

@@ -403,7 +403,7 @@ fn a_killed_console_session_continues_and_reports_what_was_lost() {
         });
     };
     // A console process killed between two commands loses nothing.
-    eventually("the console rests", || {
+    eventually("the console is idle", || {
         console_process(&server, &operator, "processes --memory")["state"] == "S"
     });
     kill(&operator);
@@ -439,7 +439,7 @@ fn an_operator_beyond_the_limit_is_refused_and_the_others_stay() {
         CONSOLE_CONNECTIONS_MAX
     );
     operators.pop();
-    eventually("there is a place again", || {
+    eventually("a place is free again", || {
         operators[0].ask_json("status")["consoles"] == CONSOLE_CONNECTIONS_MAX - 1
     });
     Operator::new(&server).ask_json("status");

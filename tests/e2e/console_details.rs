@@ -209,7 +209,7 @@ fn the_log_level_changes_for_all_processes_at_once() {
         let is_it = |process: &Value| process["role"] == "listener" && process["restarts"] == 1;
         processes.as_array().expect("a list").iter().any(is_it)
     });
-    assert_eq!(server.log(), before, "the supervisor logs though it is not to");
+    assert_eq!(server.log(), before, "the supervisor logs below its level");
 }
 
 #[test]

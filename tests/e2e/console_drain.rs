@@ -45,7 +45,7 @@ fn a_draining_server_waits_for_matches_and_resuming_players() {
     assert_eq!(newcomer(&server), Some(ErrorCode::ShuttingDown));
     // Existing players are not affected by a lost connection, a killed handler or a killed ticker.
     bob.disconnect_abruptly();
-    bob.ping().expect("it comes back by itself");
+    bob.ping().expect("it resumes by itself");
     server.kill(server.handler_of("Ann").expect("she has one"));
     let ticker = one(&operator.ask_json("processes"), "role", "ticker".into())["pid"].as_u64();
     server.kill(ticker.and_then(|pid| u32::try_from(pid).ok()).expect("a pid"));

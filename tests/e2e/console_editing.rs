@@ -80,7 +80,7 @@ fn a_console_killed_during_a_line_says_so_and_still_edits() {
     let seen = shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
     assert!(seen.contains("quit: ends this connection"), "{seen:?}");
     // Killed without pending input, it reports nothing.
-    eventually("the console rests", || {
+    eventually("the console is idle", || {
         console_process(&server, &operator, "processes --memory")["state"] == "S"
     });
     kill_console(&server, &operator);

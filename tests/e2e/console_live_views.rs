@@ -296,7 +296,7 @@ fn a_trace_survives_killed_handlers_and_resumes_and_ends_with_the_player() {
         );
     }
     ann.disconnect_abruptly();
-    ann.ping().expect("it comes back by itself");
+    ann.ping().expect("it resumes by itself");
     until(&mut operator, "connected from");
     ann.ping().expect("it answers");
     until(&mut operator, "< Pong");

@@ -59,13 +59,13 @@ impl Player {
                 table.has_drawn = true;
             }
             Event::Got { card } => {
-                assert_eq!(table.seat, Some(table.next), "nobody else may know {card}");
+                assert_eq!(table.seat, Some(table.next), "no other player may know {card}");
                 table.hand.push(card);
                 table.hand.sort();
             }
             Event::Passed { next, .. } => (table.next, table.has_drawn) = (next, false),
             Event::Turned { stock } => (table.stock, table.beneath) = (stock, 0),
-            Event::Left { .. } => panic!("nobody leaves"),
+            Event::Left { .. } => panic!("no player leaves"),
         }
         event
     }
@@ -104,7 +104,7 @@ fn cards_are_sent_only_to_the_player_that_holds_them() {
         .expect("a room is free")
         .room;
     let (mut looker, mut late) = (server.client("Dot"), server.client("Eve"));
-    looker.spectate(room, None).expect("anybody may look on");
+    looker.spectate(room, None).expect("spectators are allowed");
     for client in &mut clients[1..] {
         client.join_room(room, None).expect("a seat is free");
     }
@@ -123,7 +123,7 @@ fn cards_are_sent_only_to_the_player_that_holds_them() {
             break;
         }
         assert!(public.seat.is_none() && public.hand.is_empty(), "{public:?}");
-        let arrived = late.spectate(room, None).expect("anybody may look on");
+        let arrived = late.spectate(room, None).expect("spectators are allowed");
         assert_eq!(codec::decode(&arrived.view), Ok(public.clone()));
         late.leave().expect("it was there");
         let mover = usize::from(public.next);

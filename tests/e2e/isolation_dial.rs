@@ -81,7 +81,7 @@ fn a_killed_handler_loses_no_message_of_any_of_its_clients() {
         assert_eq!(server.status("takeovers_total"), round);
     }
     let ports_now: Vec<_> = pairs.iter().map(|pair| pair.clients[0].local_addr()).collect();
-    assert_eq!(ports_now, ports, "nobody had to connect again");
+    assert_eq!(ports_now, ports, "no client had to reconnect");
     server.expect_no_errors();
 }
 
@@ -137,7 +137,7 @@ fn a_client_that_joins_a_room_moves_to_the_handler_of_the_others_during_play() {
     assert_eq!(
         (server.status("takeovers_total"), server.status("resumes_total")),
         (0, 0),
-        "nobody died of it"
+        "no process died of it"
     );
     server.expect_no_errors();
 }
@@ -164,7 +164,7 @@ fn clients_of_a_room_meet_in_one_handler_while_all_handlers_are_killed() {
             client.goodbye().expect("the session lives");
         }
     }
-    eventually("nobody is left", || server.status("connections") == 0);
+    eventually("no player is left", || server.status("connections") == 0);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn empty_handlers_end_and_a_stop_does_not_wait_for_them() {
             client.goodbye().expect("the session lives");
         }
     }
-    eventually("nobody is left", || server.status("connections") == 0);
+    eventually("no player is left", || server.status("connections") == 0);
     assert_eq!(server.stop().code(), Some(0));
 }
 
@@ -317,7 +317,7 @@ fn silent_connections_occupy_a_slot_and_no_handler_of_their_own() {
     let silent: Vec<_> = (0..60).map(|_| server.connect()).collect();
     let mut client = server.client("Speaker");
     for _ in 0..100 {
-        client.ping().expect("nobody is in the way");
+        client.ping().expect("no player is in the way");
     }
     assert_eq!(served(&server).len(), 1);
     drop(silent);

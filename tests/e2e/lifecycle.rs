@@ -218,7 +218,7 @@ fn a_supervisor_that_is_killed_leaves_nothing_running() {
     eventually("nothing is left running", || {
         !everybody.iter().any(|pid| is_alive(*pid))
     });
-    let refused = std::net::TcpStream::connect(server.game).expect_err("nobody listens any more");
+    let refused = std::net::TcpStream::connect(server.game).expect_err("the listener is gone");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
@@ -253,13 +253,13 @@ fn killed_and_replaced(role: &str) {
             filled() == before.processes[role].0
         });
     }
-    eventually("those who are here are counted, and nobody else", || {
+    eventually("only connected clients are counted", || {
         held(&server) == before.held
     });
     expect_no_zombies(&server);
     control_pair.finish();
     expect_no_pending_work(&server);
-    eventually("nobody holds anything any more", || held(&server) == [0, 0, 0]);
+    eventually("all resources are released", || held(&server) == [0, 0, 0]);
     eventually("no handler is left", || {
         !processes(&server).contains_key("handler")
     });

@@ -75,11 +75,7 @@ fn a_name_belongs_to_one_player_regardless_of_case() {
     }
     assert_eq!(refusal(&server, "Anna"), None);
     ann.goodbye().expect("said in order");
-    assert_eq!(
-        refusal(&server, "ANN"),
-        None,
-        "who has said goodbye has given up the name"
-    );
+    assert_eq!(refusal(&server, "ANN"), None, "a goodbye frees the name");
 }
 
 #[test]
@@ -159,7 +155,7 @@ fn two_of_a_hundred_simultaneous_joins_of_two_seats_succeed() {
             .expect("a room is free")
             .room;
         // A spectator keeps the room open, with both seats free.
-        watcher.spectate(room, None).expect("anybody may watch");
+        watcher.spectate(room, None).expect("spectators are allowed");
         host.leave().expect("in the room");
 
         let joined = at_once(CLIENTS, |number| {
@@ -300,7 +296,7 @@ fn a_list_contains_the_rooms_that_match_its_filter() {
     guest.join_room(line.room, None).expect("a seat is free");
     hosts[0].ready(true).expect("not yet started");
     guest.ready(true).expect("not yet started");
-    reader.spectate(line.room, None).expect("anybody may watch");
+    reader.spectate(line.room, None).expect("spectators are allowed");
     let line = rooms(&mut reader, part("corner")).remove(0);
     assert_eq!((line.phase, line.taken, line.spectators), (Phase::Playing, 2, 1));
 }
@@ -351,7 +347,7 @@ fn a_server_without_free_connections_refuses_until_one_ends() {
         client.ping().expect("served as before");
     }
     clients.pop().expect("three").goodbye().expect("said in order");
-    eventually("there is a place again", || refusal(&server, "Next").is_none());
+    eventually("a place is free again", || refusal(&server, "Next").is_none());
 }
 
 #[test]
@@ -378,7 +374,7 @@ fn short_visits_take_no_place_seat_or_mail_from_others() {
         drop(server.client(&format!("Passer-by {number}")));
     }
     let mut newcomers = Vec::new();
-    eventually("there are places for somebody new", || {
+    eventually("there are places for new players", || {
         let name = format!("Newcomer {}", newcomers.len());
         newcomers.extend(Client::connect(server.game, name, patient()).ok());
         newcomers.len() == 2
@@ -431,7 +427,7 @@ fn a_room_closes_when_its_last_player_or_spectator_leaves() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, room) = table(&server);
     let mut watcher = server.client("Watcher");
-    watcher.spectate(room, None).expect("anybody may watch");
+    watcher.spectate(room, None).expect("spectators are allowed");
     ann.leave().expect("in the room");
     let left = |event: &RoomEvent| matches!(event, RoomEvent::Left { seat: 0 }).then_some(());
     event(&mut bob, left);
@@ -533,7 +529,10 @@ fn quick_match_joins_a_waiting_room() {
         rooms[0] == rooms[1] && rooms[2] == rooms[3] && rooms[1] != rooms[2],
         "{rooms:?}"
     );
-    assert!(!rooms.contains(&secret), "who is not invited must not be sent in");
+    assert!(
+        !rooms.contains(&secret),
+        "a quick match must not join a room with a passcode"
+    );
     assert_eq!(
         matched.each_ref().map(|snapshot| snapshot.seat),
         [Some(0), Some(1), Some(0), Some(1)]
@@ -545,7 +544,7 @@ fn room_chat_reaches_everybody_in_the_room_and_nobody_else() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, room) = table(&server);
     let (mut watcher, mut elsewhere) = (server.client("Watcher"), server.client("Elsewhere"));
-    watcher.spectate(room, None).expect("anybody may watch");
+    watcher.spectate(room, None).expect("spectators are allowed");
     elsewhere
         .create_room(NewRoom::new("relay", "elsewhere"))
         .expect("a room is free");

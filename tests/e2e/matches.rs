@@ -139,7 +139,7 @@ fn what_the_rules_forbid_is_rejected_and_changes_nothing() {
         assert_eq!(rejection(bob.act(action.clone())), expected, "{action:?}");
     }
     let mut watcher = server.client("Watcher");
-    let seen = watcher.spectate(room, None).expect("anybody may watch");
+    let seen = watcher.spectate(room, None).expect("spectators are allowed");
     let mut cells = [None; 9];
     cells[4] = Some(0);
     assert_eq!(board(&seen), (cells, 1));
@@ -152,7 +152,7 @@ fn a_running_match_cannot_be_joined() {
     let (_ann, _bob, room) = playing(&server);
     let mut carol = server.client("Carol");
     assert_eq!(rejection(carol.join_room(room, None)), RejectCode::AlreadyStarted);
-    carol.spectate(room, None).expect("but anybody may watch");
+    carol.spectate(room, None).expect("but spectators are allowed");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_spectator_sees_everything_and_can_do_nothing() {
     let server = Server::start(&[]);
     let (mut ann, mut bob, room) = table(&server);
     let mut watcher = server.client("Watcher");
-    let seen = watcher.spectate(room, None).expect("anybody may watch");
+    let seen = watcher.spectate(room, None).expect("spectators are allowed");
     assert_eq!(
         (seen.seat, seen.spectators, seen.phase),
         (None, 1, Phase::Waiting)

@@ -38,7 +38,7 @@ fn every_request_that_others_see_has_a_rate() {
     });
     assert_eq!(toggles, 4);
     // The limit counts all kinds of requests together.
-    bob.leave().expect("whoever came in can leave");
+    bob.leave().expect("a player that joined can leave");
     assert_eq!(rejection(bob.join_room(room, None)), RejectCode::TooFast);
     assert_eq!(rejection(bob.spectate(room, None)), RejectCode::TooFast);
     assert_eq!(

@@ -27,7 +27,7 @@ fn look_shows_a_player_only_its_own_hand() {
     let early = ann.look().expect("she is there");
     assert!(early.view.is_empty(), "there is no match yet");
     bob.join_room(room, None).expect("a seat is free");
-    eve.spectate(room, None).expect("anybody may watch");
+    eve.spectate(room, None).expect("spectators are allowed");
     for player in [&mut ann, &mut bob] {
         player.ready(true).expect("the match has not begun");
     }

@@ -50,7 +50,7 @@ fn a_room_that_forbids_spectators_cannot_be_watched() {
     let mut eve = server.client("Eve");
     assert_eq!(rejection(eve.spectate(room, None)), RejectCode::NoSpectators);
     ann.configure(public()).expect("the owner may");
-    eve.spectate(room, None).expect("anybody may watch");
+    eve.spectate(room, None).expect("spectators are allowed");
     // Present spectators may stay.
     ann.configure(private).expect("the owner may");
     assert!(picture(&mut eve).rules.no_spectators);
@@ -179,7 +179,7 @@ fn requests_of_the_owner_are_rejected_from_other_players() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
     let (mut eve, mut zoe) = (server.client("Eve"), server.client("Zoe"));
-    eve.spectate(room, None).expect("anybody may watch");
+    eve.spectate(room, None).expect("spectators are allowed");
     let before = picture(&mut ann);
     for (client, code) in [
         (&mut bob, RejectCode::NotOwner),
@@ -269,7 +269,7 @@ fn a_room_with_only_spectators_is_owned_by_the_next_player_that_joins() {
     let server = Server::start(&[]);
     let (mut ann, [], room) = room_of(&server, "relay", public(), []);
     let mut eve = server.client("Eve");
-    eve.spectate(room, None).expect("anybody may watch");
+    eve.spectate(room, None).expect("spectators are allowed");
     ann.leave().expect("in a room");
     expect_event(&mut eve, &RoomEvent::Left { seat: 0 });
     assert_eq!(picture(&mut eve).owner, None);
@@ -277,7 +277,7 @@ fn a_room_with_only_spectators_is_owned_by_the_next_player_that_joins() {
     let mut bob = server.client("Bob");
     assert_eq!(bob.join_room(room, None).expect("a seat is free").owner, Some(0));
     expect_event(&mut eve, &RoomEvent::Owner { seat: 0 });
-    bob.kick(1, "Bob").expect_err("nobody is there");
+    bob.kick(1, "Bob").expect_err("nobody is connected");
     bob.configure(public()).expect("the owner may");
 }
 
@@ -286,7 +286,7 @@ fn a_kicked_player_is_banned_and_the_others_are_told() {
     let server = Server::start(&[]);
     let (mut ann, [mut bob, mut cyd], room) = room_of(&server, "relay", public(), ["Bob", "Cyd"]);
     let mut eve = server.client("Eve");
-    eve.spectate(room, None).expect("anybody may watch");
+    eve.spectate(room, None).expect("spectators are allowed");
     ann.kick(1, "Bob").expect("the owner may");
     for client in [&mut ann, &mut cyd, &mut eve] {
         expect_event(client, &RoomEvent::Kicked { seat: 1 });

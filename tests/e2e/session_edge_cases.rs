@@ -41,7 +41,7 @@ fn a_kicked_player_cannot_resume() {
         server.ask(&format!("kick {name}"));
         resume(&server, token, 0).expect_error(ErrorCode::TokenUnknown);
     }
-    eventually("nobody is left", || server.status("players") == 0);
+    eventually("no player is left", || server.status("players") == 0);
 }
 
 #[test]

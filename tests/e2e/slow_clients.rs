@@ -181,7 +181,7 @@ fn a_client_that_never_reads_delays_nobody_and_gets_a_snapshot_when_it_reads_aga
                     last = number;
                 }
                 ServerMessage::Resync { snapshot } => break snapshot.expect("it is in the room"),
-                other => panic!("the sleeper was told {other:?}"),
+                other => panic!("the sleeper received {other:?}"),
             }
         };
         assert!(
@@ -194,7 +194,7 @@ fn a_client_that_never_reads_delays_nobody_and_gets_a_snapshot_when_it_reads_aga
                 number: next,
                 event: RoomEvent::Game { .. },
             }) => assert_eq!(next, number + 1),
-            other => panic!("the sleeper was told {other:?}"),
+            other => panic!("the sleeper received {other:?}"),
         }
         ann.goodbye().expect("said in order");
         bob.goodbye().expect("said in order");

@@ -20,11 +20,7 @@ fn with_clock(seconds: u16) -> RoomSettings {
 fn playing(server: &Server, game: &str, seconds: u16) -> (Client, Client, Snapshot) {
     let (mut ann, [mut bob], _) = room_of(server, game, with_clock(seconds), ["Bob"]);
     ann.ready(true).expect("not yet started");
-    assert_eq!(
-        picture(&mut ann).turn,
-        None,
-        "before the match nobody is waited for"
-    );
+    assert_eq!(picture(&mut ann).turn, None, "no turn before the match");
     bob.ready(true).expect("not yet started");
     let started = |client: &mut Client| {
         message(client, |message| match message {
@@ -74,11 +70,7 @@ fn a_turn_timeout_loses_tic_tac_toe_and_connect_four() {
             assert_eq!(outcome(client), Outcome::Won { seats: vec![1] });
         }
         assert!(begun.elapsed() >= Duration::from_secs(1), "early");
-        assert_eq!(
-            picture(&mut ann).turn,
-            None,
-            "after the match nobody is waited for"
-        );
+        assert_eq!(picture(&mut ann).turn, None, "no turn after the match");
         ann.goodbye().expect("the server lives");
         bob.goodbye().expect("the server lives");
         crate::common::eventually("both are gone", || server.status("players") == 0);

@@ -161,9 +161,9 @@ fn an_upgrade_replaces_every_process_and_no_player_notices() {
             let options = crate::common::patient();
             let client = forkade_protocol::Client::connect(address, format!("comer {came}"), options);
             client
-                .expect("who comes is served")
+                .expect("a new client is served")
                 .goodbye()
-                .expect("who goes may");
+                .expect("a client may leave");
             came += 1;
         }
         came
@@ -180,20 +180,20 @@ fn an_upgrade_replaces_every_process_and_no_player_notices() {
             supervisor,
             "the same process"
         );
-        eventually("nobody runs the old program", || {
+        eventually("no process runs the old program", || {
             let now = upgradable.pids(None);
             now.intersection(&rest).eq(supervisor.iter())
         });
         control_pair.expect_progress();
     }
     stop.store(true, Ordering::Relaxed);
-    assert!(comers.join().expect("nobody was refused") > 0);
+    assert!(comers.join().expect("no client was refused") > 0);
     control_pair.finish();
     upgradable.server.expect_no_errors();
     assert_eq!(
         upgradable.server.status("resumes_total"),
         0,
-        "nobody lost the connection"
+        "no client lost its connection"
     );
     assert_eq!(upgradable.server.status("refused_total"), 0);
 }
@@ -255,7 +255,10 @@ fn an_unsuitable_program_is_refused_and_the_old_one_keeps_serving() {
     assert!(reason.contains("cannot open"), "{reason}");
 
     ann.ping().expect("she is still served");
-    assert!(before.is_subset(&upgradable.pids(None)), "nobody was replaced");
+    assert!(
+        before.is_subset(&upgradable.pids(None)),
+        "no process was replaced"
+    );
     let _bob = upgradable.server.client("Bob");
     let asked = upgradable.ask_by_command();
     assert!(!asked.status.success());

@@ -106,7 +106,9 @@ fn play(subject: &Subject, name: &str, ann: &mut Client) -> Result<(), Trouble> 
         end = displaced.receive(LIMIT);
     }
     if end.is_ok() {
-        return Err(Trouble::Broken("silence for who was displaced".to_owned()));
+        return Err(Trouble::Broken(
+            "the replaced connection gets nothing more".to_owned(),
+        ));
     }
     bea.leave()?;
     bea.goodbye()?;
@@ -181,7 +183,7 @@ impl ControlPair {
         let gaps = |client: &Client| client.counters().gaps + client.counters().resyncs;
         match self.players.iter().map(gaps).sum::<u64>() {
             0 => Ok(()),
-            gaps => Err(format!("bystanders have lost something: {gaps} gaps")),
+            gaps => Err(format!("the control pair has lost something: {gaps} gaps")),
         }
     }
 

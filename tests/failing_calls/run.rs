@@ -298,7 +298,7 @@ impl Fixture {
         finding.refused += enacted?;
         let (what, forks) = (row.call.name, self.subject.plan().count(Role::Supervisor, FORK));
         if (row.scene, what) == (Scene::Upgrade, POLL_FOR.name) && forks > 0 {
-            return Err("a program was let look that nobody listened to".to_owned());
+            return Err("a program was tried that no process listened to".to_owned());
         }
         if failed.is_empty() {
             finding.not_made += 1;
@@ -312,7 +312,7 @@ impl Fixture {
             _ => self.visit()?,
         };
         if afterwards > 0 {
-            return Err("who came afterwards was refused".to_owned());
+            return Err("a later client was refused".to_owned());
         }
         self.control_pair.talk()?;
         self.expect_rest()?;
@@ -359,7 +359,12 @@ impl Fixture {
         if let Some(killed_at) = self.killed_at {
             std::thread::sleep(ROLE_IS_TRUSTED_AFTER.saturating_sub(killed_at.elapsed()));
         }
-        let victim = self.subject.pids(name).first().copied().ok_or("nobody to kill")?;
+        let victim = self
+            .subject
+            .pids(name)
+            .first()
+            .copied()
+            .ok_or("no process to kill")?;
         kill_process(victim);
         let is_replaced = || {
             let pids = self.subject.pids(name);
@@ -412,7 +417,7 @@ impl Fixture {
         if row.role == Role::Keeper {
             // The dead handler's client waits: no keeper is there to replace it.
             let handler = self.subject.pids("handler").first().copied();
-            kill_process(handler.ok_or("nobody to kill")?);
+            kill_process(handler.ok_or("no process to kill")?);
             std::thread::sleep(ORPHANS_ARE_FREED_AFTER);
         }
         self.begin_upgrade_that_stalls()?;
@@ -459,7 +464,7 @@ impl Fixture {
     fn expect_told(&self, row: &Row, errno: Errno, log_before: usize) -> Result<(), String> {
         let since = || self.subject.log()[log_before..].to_owned();
         if since().contains("panicked") {
-            return Err("somebody panicked".to_owned());
+            return Err("a process panicked".to_owned());
         }
         match !row.is_told || within(LOG_ARRIVES_IN, || tells(&since(), errno)) {
             true => Ok(()),
@@ -521,7 +526,7 @@ fn start_with(
     finding: &mut Finding,
 ) -> Result<Result<(), String>, TraceError> {
     let plan = Arc::new(Mutex::new(Plan::default()));
-    plan.lock().expect("nobody else has it").arm(Fault {
+    plan.lock().expect("no other thread has it").arm(Fault {
         role: row.role,
         call: row.call,
         errno,
@@ -543,7 +548,7 @@ fn start_with(
     let text = log.text();
     Ok(match (served, exit) {
         _ if !left.is_empty() => Err(format!("processes were left: {left:?}\n{text}")),
-        _ if text.contains("panicked") => Err(format!("somebody panicked\n{text}")),
+        _ if text.contains("panicked") => Err(format!("a process panicked\n{text}")),
         (Some(Ok(_)), Exit::Code(0)) => Ok(()),
         (None, Exit::Code(1..)) if tells(&text, errno) => {
             finding.refused += 1;

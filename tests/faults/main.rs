@@ -135,7 +135,7 @@ fn every_message_arrives_once_and_no_work_is_left_whatever_process_is_killed() {
     report(&tally, &mut figures, seconds);
     judge(&server, &tally, &figures);
     expect_no_pending_work(&server);
-    eventually("nobody holds anything any more", || held(&server) == [0, 0, 0]);
+    eventually("all resources are released", || held(&server) == [0, 0, 0]);
     assert!(!server.log().contains("panicked"), "{}", server.log());
     assert_eq!(server.stop().code(), Some(0));
 }
@@ -148,11 +148,11 @@ fn report(tally: &Tally, figures: &mut Figures, seconds: f64) {
     };
     println!("{tally:?} in {seconds:.1} s");
     println!(
-        "{} words heard by all, {} visits, {} connections cut by their players, {} resumes",
+        "{} messages received by all, {} visits, {} connections cut by their players, {} resumes",
         figures.words, figures.visits, figures.cuts, figures.resumes
     );
     println!(
-        "from word to hearing, in ms: p50 {:.2}  p90 {:.2}  p99 {:.1}  p99.9 {:.1}  max {:.1}",
+        "latency of a message, in ms: p50 {:.2}  p90 {:.2}  p99 {:.1}  p99.9 {:.1}  max {:.1}",
         at(500),
         at(900),
         at(990),
@@ -189,7 +189,7 @@ fn judge(server: &Server, tally: &Tally, figures: &Figures) {
     assert!(figures.resyncs <= excused, "{} resyncs", figures.resyncs);
     assert!(
         figures.shown_away <= figures.cuts + excused,
-        "{} times somebody was shown away",
+        "a player was shown as absent {} times",
         figures.shown_away
     );
 }

@@ -166,7 +166,7 @@ impl Talk {
             }
             assert!(
                 began.elapsed() < LIMIT,
-                "in {LIMIT:?} of round {number} {} have not heard {awaited:?}",
+                "in {LIMIT:?} of round {number} {} have not received {awaited:?}",
                 self.players[0].name
             );
         }
@@ -196,7 +196,7 @@ impl Player {
             assert_eq!(
                 number,
                 self.event + 1,
-                "{name} has missed an event, or hears it again"
+                "{name} missed an event, or received it again"
             );
             self.event = number;
             let word = match event {
@@ -217,7 +217,7 @@ impl Player {
             }
             let position = awaited.iter().position(|awaited| *awaited == word);
             let Some(position) = position else {
-                panic!("{name} has heard in round {round} what was not said, or twice: {word:?}")
+                panic!("{name} received in round {round} what was not sent, or twice: {word:?}")
             };
             awaited.remove(position);
         }

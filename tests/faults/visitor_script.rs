@@ -40,7 +40,7 @@ pub(crate) fn visit(
                 &mut figures,
             );
         } else {
-            client.spectate(room, None).expect("anybody may look on");
+            client.spectate(room, None).expect("spectators are allowed");
             hear(&mut client, |event| matches!(event, RoomEvent::Game { .. }));
         }
         if random.chance(30) {

@@ -9,12 +9,12 @@ use crate::operations::Operation;
 use crate::sweep::Act;
 
 pub(crate) const TALK: &[Operation] = &[
-    Operation::new("say to the lobby", 2, |stage| {
+    Operation::new("chat to the lobby", 2, |stage| {
         stage.players(["ann", "bob"]);
         stage.says(0, &say("hello"))
     }),
     // Written across the end of the log and over the oldest lines, which were not delivered to bob.
-    Operation::new("say to the lobby over the oldest lines", 2, |stage| {
+    Operation::new("chat to the lobby over the oldest lines", 2, |stage| {
         stage.players(["ann", "bob"]);
         stage.fills_chat();
         stage.says(0, &say(&"!".repeat(CHAT_BYTES_MAX)))
@@ -40,7 +40,7 @@ pub(crate) const TALK: &[Operation] = &[
         stage.delivers(1)
     }),
     // More than a batch.
-    Operation::new("deliver what is left of the lobby's chat", 3, |stage| {
+    Operation::new("deliver the rest of the lobby's chat", 3, |stage| {
         stage.players(["ann", "bob"]);
         stage.fills_chat();
         for _ in 0..2 {
@@ -52,13 +52,13 @@ pub(crate) const TALK: &[Operation] = &[
         stage.players(["ann", "bob"]);
         stage.says(0, &whisper("Bob", "psst"))
     }),
-    Operation::new("whisper to somebody who is away", 2, |stage| {
+    Operation::new("whisper to an absent player", 2, |stage| {
         stage.players(["ann", "bob"]);
         departure::finish(&mut stage.actors[1].session);
         stage.says(0, &whisper("bob", "psst"))
     }),
     // Written across the end of the mailbox, part of which was delivered.
-    Operation::new("whisper to somebody who has mail", 2, |stage| {
+    Operation::new("whisper to a player with mail", 2, |stage| {
         stage.players(["ann", "bob"]);
         stage.fills_mailbox(1, "bob");
         stage.says(0, &whisper("bob", &"!".repeat(CHAT_BYTES_MAX)))

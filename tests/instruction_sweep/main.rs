@@ -363,7 +363,7 @@ fn verdict(selected: &[&Operation], rows: &[Row], exits: &[Exit]) -> ExitCode {
             .collect();
         if !unnoticed.is_empty() || rows.iter().all(|row| row.caught[number] == 0) {
             println!(
-                "FAILED: nobody has noticed that transactions were broken ({}): {unnoticed:?}",
+                "FAILED: broken transactions were not noticed ({}): {unnoticed:?}",
                 sabotage.name
             );
             failed = true;

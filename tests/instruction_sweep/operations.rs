@@ -87,20 +87,20 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.actors[0].session.byte_counts = ByteCounts::default();
         Act::Attach
     }),
-    Operation::new("greet", 2, |stage| {
+    Operation::new("handshake", 2, |stage| {
         stage.player("ann");
         stage.newcomer(|bob| bob.say_hello("bob"));
         Act::session(shake_hands)
     })
     .once(),
-    Operation::new("greet in a record that was used before", 2, |stage| {
+    Operation::new("handshake in a record that was used before", 2, |stage| {
         stage.player("ann");
         stage.actors[0].leave_for_good();
         stage.newcomer(|bob| bob.say_hello("bob"));
         Act::session(shake_hands)
     })
     .once(),
-    Operation::new("greet and send a frame behind it", 2, |stage| {
+    Operation::new("handshake with a frame behind it", 2, |stage| {
         stage.newcomer(|ann| {
             ann.say_hello("ann");
             ann.say(&ClientMessage::Ping { nonce: 7 });
@@ -118,11 +118,15 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.comes_back(0, confirmed);
         Act::session(shake_hands)
     }),
-    Operation::new("ask to resume what lives elsewhere", 2, |stage| {
-        stage.players(["ann"]);
-        stage.comes_back(0, 0);
-        Act::session(shake_hands)
-    }),
+    Operation::new(
+        "ask to resume a session that another handler serves",
+        2,
+        |stage| {
+            stage.players(["ann"]);
+            stage.comes_back(0, 0);
+            Act::session(shake_hands)
+        },
+    ),
     // The third state: received output is forgotten after the commit; a successor leaves that to a `Confirm`.
     Operation::new("resume", 3, |stage| {
         stage.detached_in_room();
@@ -139,7 +143,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Act::session(resume)
     })
     .once(),
-    Operation::new("show that a player is back", 2, |stage| {
+    Operation::new("show that a player has resumed", 2, |stage| {
         let confirmed = stage.detached_in_room();
         stage.comes_back(0, confirmed);
         stage.subject().shake_hands();
@@ -200,7 +204,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.players(["ann"]);
         stage.says(0, &quick_match())
     }),
-    Operation::new("quick match, into a room that is there", 2, |stage| {
+    Operation::new("quick match, into an existing room", 2, |stage| {
         stage.room_of("tictactoe", ["ann"]);
         stage.player("bob");
         stage.says(1, &quick_match())
@@ -210,7 +214,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.player("bob");
         stage.says(1, &join())
     }),
-    Operation::new("join a match that is on", 2, |stage| {
+    Operation::new("join a running match", 2, |stage| {
         stage.room_of("relay", ["ann"]);
         stage.player("bob");
         stage.says(1, &join())
@@ -341,7 +345,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.tells(&relayed(3000, b'!'));
         stage.delivers(1)
     }),
-    Operation::new("deliver over output that is still kept", 2, |stage| {
+    Operation::new("deliver over retained output", 2, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
         // No client confirms.
         for _ in 0..=OUTPUT_RING_BYTES / 3000 {
@@ -351,16 +355,20 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.tells(&relayed(3000, b'!'));
         stage.delivers(1)
     }),
-    Operation::new("tell who lost bytes that there is no room", 2, |stage| {
-        stage.players(["ann"]);
-        stage.actors[0].asks(&ClientMessage::Ping { nonce: 1 });
-        stage.confirms(0);
-        departure::finish(&mut stage.actors[0].session);
-        stage.comes_back(0, 0);
-        stage.subject().shake_hands();
-        resume(&mut stage.subject().session);
-        stage.delivers(1)
-    }),
+    Operation::new(
+        "tell a client that lost bytes that it is in no room",
+        2,
+        |stage| {
+            stage.players(["ann"]);
+            stage.actors[0].asks(&ClientMessage::Ping { nonce: 1 });
+            stage.confirms(0);
+            departure::finish(&mut stage.actors[0].session);
+            stage.comes_back(0, 0);
+            stage.subject().shake_hands();
+            resume(&mut stage.subject().session);
+            stage.delivers(1)
+        },
+    ),
     Operation::new("answer a ping", 2, |stage| {
         stage.players(["ann"]);
         stage.says(0, &ClientMessage::Ping { nonce: 7 })
@@ -400,7 +408,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.players(["ann"]);
         stage.says(0, &ClientMessage::Goodbye)
     }),
-    Operation::new("end a connection that carries nobody", 2, |stage| {
+    Operation::new("end a connection without a player", 2, |stage| {
         stage.newcomer(|stranger| stranger.session.close(false, &CloseReason::None));
         finish()
     })
@@ -450,7 +458,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     }),
     // Two players are marked in one transaction; each then leaves room and lobby, and the last one's room is
     // freed.
-    Operation::new("let players go whose grace is over", 7, |stage| {
+    Operation::new("expire players whose grace is over", 7, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
         departure::finish(&mut stage.actors[0].session);
         departure::finish(&mut stage.actors[1].session);
@@ -460,7 +468,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         })
     }),
     // Ann is marked, and leaves the lobby; the player with a seat is kept.
-    Operation::new("let a player go whose place is needed", 3, |stage| {
+    Operation::new("evict a player whose place is needed", 3, |stage| {
         stage.room_of("tictactoe", ["ann"]);
         stage.players(["bob", "cyd", "dan"]);
         let header = stage.world.memory.header;
@@ -472,7 +480,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             expiry::sweep_players(lobby, now_ms() + LOBBY_GRACE_MS_MIN);
         })
     }),
-    Operation::new("take back a room that has closed", 2, |stage| {
+    Operation::new("free a closed room", 2, |stage| {
         stage.room_of("tictactoe", ["ann"]);
         let record = stage.world.memory.rooms.at(0);
         let leave = stage.says(0, &ClientMessage::Leave { request: 3 });

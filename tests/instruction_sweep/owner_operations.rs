@@ -15,21 +15,21 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.room_of("relay", ["ann", "bob"]);
         stage.says(0, &configure())
     }),
-    Operation::new("be refused what is the owner's", 2, |stage| {
+    Operation::new("be refused an owner's request", 2, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
         stage.says(1, &configure())
     }),
-    Operation::new("take readiness back", 2, |stage| {
+    Operation::new("withdraw readiness", 2, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
         stage.tells(&ready());
         let (request, ready) = (6, false);
         stage.says(0, &ClientMessage::Ready { request, ready })
     }),
-    Operation::new("hand a room over", 2, |stage| {
+    Operation::new("transfer a room", 2, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
         stage.says(0, &hand_over("bob"))
     }),
-    Operation::new("be refused a seat that somebody else has", 2, |stage| {
+    Operation::new("be refused a seat that another player has", 2, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
         stage.says(0, &hand_over("eve"))
     }),
@@ -41,20 +41,20 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.match_of(["ann", "bob"]);
         stage.says(0, &kick())
     }),
-    Operation::new("be told of another's kick", 2, |stage| {
+    Operation::new("be notified of another's kick", 2, |stage| {
         stage.room_of("relay", ["ann", "bob", "cyd"]);
         stage.actors[0].asks(&kick());
         stage.delivers(2)
     }),
     // Earlier events are delivered, and then the membership is corrected.
-    Operation::new("be told of one's own kick", 3, |stage| {
+    Operation::new("be notified of one's own kick", 3, |stage| {
         stage.room_of("tictactoe", ["ann", "bob"]);
         stage.actors[0].asks(&chat(5));
         stage.actors[0].asks(&kick());
         stage.delivers(1)
     }),
     Operation::new(
-        "be told of one's own kick when the log has moved on",
+        "be notified of one's own kick when the log has moved on",
         2,
         |stage| {
             stage.room_of("relay", ["ann", "bob"]);
@@ -64,11 +64,15 @@ pub(crate) const OWNERS: &[Operation] = &[
             stage.delivers(1)
         },
     ),
-    Operation::new("be told of one's own kick when the room is another", 2, |stage| {
-        stage.is_kicked_from_a_room_that_closes();
-        stage.actors[0].asks(&create("tictactoe", None));
-        stage.delivers(1)
-    }),
+    Operation::new(
+        "be notified of one's own kick when the record has another room",
+        2,
+        |stage| {
+            stage.is_kicked_from_a_room_that_closes();
+            stage.actors[0].asks(&create("tictactoe", None));
+            stage.delivers(1)
+        },
+    ),
     // The removal notice, and then the answer.
     Operation::new("act after a kick", 3, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
@@ -86,7 +90,7 @@ pub(crate) const OWNERS: &[Operation] = &[
         };
         stage.says(1, &join)
     }),
-    Operation::new("be refused the room one was sent out of", 2, |stage| {
+    Operation::new("be refused a room after a kick", 2, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
         stage.actors[0].asks(&kick());
         stage.actors[1].hear();
@@ -114,13 +118,13 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.says(1, &join)
     }),
     // The seat is reserved, and then the invitation is mailed. A repetition renews the reservation.
-    Operation::new("keep a seat", 3, |stage| {
+    Operation::new("reserve a seat", 3, |stage| {
         stage.room_of("relay", ["ann"]);
         stage.player("bob");
         stage.says(0, &reserve())
     })
     .once(),
-    Operation::new("keep a seat for who was sent out and is away", 3, |stage| {
+    Operation::new("reserve a seat for an absent kicked player", 3, |stage| {
         stage.room_of("relay", ["ann", "bob"]);
         stage.actors[0].asks(&kick());
         stage.actors[1].hear();
@@ -128,30 +132,26 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.says(0, &reserve())
     })
     .once(),
-    Operation::new("take a seat that is kept", 2, |stage| {
+    Operation::new("take a reserved seat", 2, |stage| {
         stage.keeps_a_seat();
         stage.says(1, &join())
     }),
-    Operation::new("let a reservation end", 2, |stage| {
+    Operation::new("let a reservation expire", 2, |stage| {
         stage.keeps_a_seat();
         Act::lobby(run_room_timers)
     }),
-    Operation::new(
-        "change settings so that a seat falls away that is kept",
-        2,
-        |stage| {
-            stage.clock(1);
-            tick(&mut stage.world.lobby());
-            stage.player("bob");
-            stage.actors[0].asks(&reserve());
-            let settings = RoomSettings {
-                seats: 1,
-                ..RoomSettings::default()
-            };
-            stage.says(0, &ClientMessage::Configure { request: 6, settings })
-        },
-    ),
-    Operation::new("act, so that a clock begins anew", 2, |stage| {
+    Operation::new("remove a reserved seat by changing settings", 2, |stage| {
+        stage.clock(1);
+        tick(&mut stage.world.lobby());
+        stage.player("bob");
+        stage.actors[0].asks(&reserve());
+        let settings = RoomSettings {
+            seats: 1,
+            ..RoomSettings::default()
+        };
+        stage.says(0, &ClientMessage::Configure { request: 6, settings })
+    }),
+    Operation::new("act, which restarts the turn clock", 2, |stage| {
         stage.match_with_clock();
         stage.says(0, &place(4))
     }),
@@ -160,7 +160,7 @@ pub(crate) const OWNERS: &[Operation] = &[
         stage.moves(&[0, 3, 1, 4]);
         stage.says(0, &place(2))
     }),
-    Operation::new("let a turn end, and the match with it", 2, |stage| {
+    Operation::new("time out a turn, which ends the match", 2, |stage| {
         stage.match_with_clock();
         Act::lobby(run_room_timers)
     }),

@@ -131,7 +131,7 @@ impl<'s> RecoveryChecker<'s> {
             let text = panic.downcast_ref::<String>().map_or("", String::as_str);
             Examined {
                 picture: Vec::new(),
-                faults: vec![format!("whoever looks panics: {text}")],
+                faults: vec![format!("the check panics: {text}")],
             }
         })
     }

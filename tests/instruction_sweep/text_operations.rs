@@ -14,13 +14,13 @@ const DO: u8 = 253;
 const BEGIN_SUBNEGOTIATION: [u8; 3] = [IAC, 250, 24];
 
 pub(crate) const TYPING: &[Operation] = &[
-    Operation::new("greet in text mode", 2, |stage| {
+    Operation::new("handshake in text mode", 2, |stage| {
         stage.player("ann");
         stage.newcomer(|guest| guest.send(b"\r\n"));
         Act::session(shake_hands)
     })
     .once(),
-    Operation::new("greet in text mode, in the middle of a line", 2, |stage| {
+    Operation::new("handshake in text mode, in the middle of a line", 2, |stage| {
         stage.player("ann");
         stage.actors[0].leave_for_good();
         stage.newcomer(|guest| guest.send(b"he"));
@@ -51,11 +51,11 @@ pub(crate) const TYPING: &[Operation] = &[
         stage.typist("ann");
         stage.types(0, b"say \xff\xff\x1b\n")
     }),
-    Operation::new("begin to throw a line away", 2, |stage| {
+    Operation::new("begin to discard a line", 2, |stage| {
         stage.typist("ann");
         stage.types(0, &[b'x'; TEXT_LINE_BYTES_MAX + 1])
     }),
-    Operation::new("throw the rest of a line away", 2, |stage| {
+    Operation::new("discard the rest of a line", 2, |stage| {
         stage.typist("ann");
         stage.types(0, &[b'x'; TEXT_LINE_BYTES_MAX + 9]);
         stage.subject().handle();
@@ -65,7 +65,7 @@ pub(crate) const TYPING: &[Operation] = &[
         stage.typist("ann");
         stage.types(0, &[b'h', b'e', IAC, DO, 1, b'l', IAC, DO, 6])
     }),
-    Operation::new("take in what telnet has to say", 2, |stage| {
+    Operation::new("skip telnet commands", 2, |stage| {
         stage.typist("ann");
         let said = [&BEGIN_SUBNEGOTIATION[..], &[b'x'; TEXT_SKIP_BYTES_MIN]].concat();
         stage.types(0, &said)
@@ -80,7 +80,7 @@ pub(crate) const TYPING: &[Operation] = &[
         stage.typist("ann");
         stage.types(1, b"name BOB\r\n")
     }),
-    Operation::new("list rooms in words", 2, |stage| {
+    Operation::new("list rooms in text mode", 2, |stage| {
         stage.player("bob");
         stage.actors[0].asks(&create("tictactoe", None));
         stage.typist("ann");
@@ -101,7 +101,7 @@ pub(crate) const TYPING: &[Operation] = &[
             delivery::deliver(session).expect("events fit");
         })
     }),
-    Operation::new("type no move", 2, |stage| {
+    Operation::new("type an invalid move", 2, |stage| {
         stage.match_with_typist();
         stage.types(0, b"middle\r\n")
     }),
@@ -110,7 +110,7 @@ pub(crate) const TYPING: &[Operation] = &[
         stage.typist("ann");
         stage.types(1, b"tell bob psst\n")
     }),
-    Operation::new("put events into words, and a picture", 2, |stage| {
+    Operation::new("render events and a view", 2, |stage| {
         stage.match_with_typist();
         stage.types(0, b"4\r\n");
         stage.subject().handle();
@@ -119,7 +119,7 @@ pub(crate) const TYPING: &[Operation] = &[
         stage.actors[1].asks(&place(0));
         stage.delivers(0)
     }),
-    Operation::new("put the start of a match into words", 3, |stage| {
+    Operation::new("render the start of a match", 3, |stage| {
         stage.room_with_typist();
         stage.types(0, b"ready\r\n");
         stage.subject().handle();
@@ -127,7 +127,7 @@ pub(crate) const TYPING: &[Operation] = &[
         stage.delivers(0)
     }),
     // The events, and then the answer.
-    Operation::new("type when something has happened", 3, |stage| {
+    Operation::new("type with events pending", 3, |stage| {
         stage.room_with_typist();
         stage.actors[1].asks(&chat(5));
         stage.types(0, b"look\n")

@@ -110,13 +110,13 @@ impl Move {
             }
         }
         let ports = self.pair.clients.each_ref().map(Client::local_addr);
-        assert_eq!(ports, self.ports, "nobody has connected again");
+        assert_eq!(ports, self.ports, "no client has reconnected");
         assert_eq!(self.server.status("resumes_total"), 0);
         expect_no_pending_work(&self.server);
         for client in self.beside.into_iter().chain(self.pair.clients) {
             client.goodbye().expect("the session lives");
         }
-        eventually("nobody is served any more", || {
+        eventually("no client is left", || {
             [HOST, MOVER].map(|name| self.server.handler_of(name)) == [None; 2]
         });
         eventually("all handlers have ended", || {
@@ -182,7 +182,7 @@ fn a_client_is_served_although_the_target_of_its_move_dies_without_having_accept
     it.server.signal(it.to, Signal::SIGSTOP);
     it.server.signal(it.keeper, Signal::SIGSTOP);
     it.let_go_on(it.from);
-    eventually("its process has let it go", || is_asleep(it.from));
+    eventually("its source handler has released it", || is_asleep(it.from));
     it.kill(it.to);
     it.let_go_on(it.keeper);
     it.expect_all_are_served();
@@ -200,7 +200,7 @@ fn a_client_is_served_although_the_source_of_its_move_dies_before_the_keeper_is_
     let it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
     it.let_go_on(it.from);
-    eventually("its process has let it go", || is_asleep(it.from));
+    eventually("its source handler has released it", || is_asleep(it.from));
     it.kill(it.from);
     it.let_go_on(it.keeper);
     it.expect_all_are_served();
@@ -317,7 +317,7 @@ fn clients_are_served_while_keepers_die_during_many_moves() {
         let now: Vec<Option<SocketAddr>> = now
             .chain(pairs.iter().map(|pair| pair.clients[1].local_addr()))
             .collect();
-        assert_eq!(now, ports, "somebody has connected again");
+        assert_eq!(now, ports, "a client has reconnected");
         std::thread::sleep(LIFE);
         expect_no_pending_work(&server);
         for client in pairs.into_iter().flat_map(|pair| pair.clients) {

@@ -125,10 +125,9 @@ fn dies_again_and_again(role: &str) {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
-    eventually(
-        "the keepers hold the sockets of those who were there all the time",
-        || kept() == kept_of_nobody + 2,
-    );
+    eventually("the keepers hold the sockets of the control pair", || {
+        kept() == kept_of_nobody + 2
+    });
     let counted = server.status("lost_before_greeting_total");
     println!(
         "{role} killed {} times: {} connections greeted, {} ended before, {counted} of those counted at most",
@@ -136,7 +135,7 @@ fn dies_again_and_again(role: &str) {
         tally.greeted,
         tally.early_ends
     );
-    assert!(tally.greeted > deaths(), "nobody came");
+    assert!(tally.greeted > deaths(), "no client connected");
     assert!(
         tally.early_ends <= counted,
         "{tally:?}, but {counted} are counted"
@@ -151,7 +150,7 @@ fn dies_again_and_again(role: &str) {
     control_pair.expect_progress();
     eventually("both are taken over", || server.status("takeovers_total") == 2);
     control_pair.finish();
-    eventually("nothing is left of anybody", || held(&server) == [0, 0, 0]);
+    eventually("no resources of clients are left", || held(&server) == [0, 0, 0]);
     expect_no_pending_work(&server);
 }
 

@@ -74,7 +74,7 @@ impl Pair {
                 assert_eq!(
                     (counters.resumes, counters.gaps, counters.resyncs),
                     (0, 0, 0),
-                    "somebody of pair {number} lost the connection"
+                    "a player of pair {number} lost its connection"
                 );
                 player.goodbye().expect("said in order");
             }
@@ -111,7 +111,7 @@ fn say_and_hear(players: &mut [Client; 2], said: u64) {
                     event: RoomEvent::Joined { .. },
                     ..
                 }) => {}
-                other => panic!("instead of a word: {other:?}"),
+                other => panic!("instead of an event: {other:?}"),
             }
         }
     }
@@ -169,11 +169,11 @@ fn players_do_not_notice_the_killed_handlers_of_others() {
         "a bystander's handler died"
     );
     let kills = killed.len() as u64;
-    eventually("all who were killed were replaced", || {
+    eventually("all killed handlers were replaced", || {
         server.status("takeovers_total") >= kills
     });
     phase.store(STOP, Ordering::SeqCst);
-    println!("{players} players, of whom {of_victims} had {kills} handlers killed in {seconds} s");
+    println!("{players} players, {of_victims} of them with {kills} handlers killed in {seconds} s");
     for (who, pairs) in [
         ("bystanders", control_pair),
         ("those whose handlers die", victims),
@@ -188,10 +188,14 @@ fn players_do_not_notice_the_killed_handlers_of_others() {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        calm.print(&format!("a word among {who}, without kills"));
-        killing.print(&format!("a word among {who}, with kills   "));
+        calm.print(&format!("a message among {who}, without kills"));
+        killing.print(&format!("a message among {who}, with kills   "));
     }
-    assert_eq!(server.status("takeovers_total"), kills, "and nobody else was");
+    assert_eq!(
+        server.status("takeovers_total"),
+        kills,
+        "and no other handler was"
+    );
     server.expect_no_errors();
     expect_no_pending_work(&server);
 }

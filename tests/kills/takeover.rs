@@ -346,7 +346,7 @@ fn next_word(player: &mut Client, round: u64) -> u8 {
                 event: RoomEvent::Joined { .. },
                 ..
             } => {}
-            other => panic!("instead of a word: {other:?}"),
+            other => panic!("instead of an event: {other:?}"),
         }
     }
 }
@@ -384,7 +384,7 @@ fn an_event_reaches_its_listener_although_the_senders_handler_is_killed() {
             assert_eq!(next_word(&mut listener, round), 0);
         });
     }
-    pauses.print("a word of somebody whose handler is killed meanwhile");
+    pauses.print("a message whose sender's handler is killed");
     expect_no_pending_work(&server);
     server.expect_no_errors();
 }

@@ -42,7 +42,7 @@ impl Ear {
     fn hear(&mut self, said: &Said, lines: &[Said]) {
         let next = &lines[self.heard..];
         let distance = next.iter().position(|line| line == said).unwrap_or_else(|| {
-            panic!("{said:?} was never said, or was heard before");
+            panic!("{said:?} was never sent, or was received before");
         });
         assert!(
             distance == 0 || self.unsure,
@@ -124,7 +124,7 @@ impl Talk {
         let player = self
             .players
             .get_mut(&who.to_lowercase())
-            .expect("a player who is here");
+            .expect("an existing player");
         match message {
             ServerMessage::Chat { scope, from, text } => {
                 let said = (from.clone(), text.clone());
@@ -133,7 +133,7 @@ impl Talk {
                     ChatScope::Whisper { to } if *to == player.name => {
                         player.whisper.hear(&said, &player.whispers);
                     }
-                    other => panic!("{who} was told what was said to {other:?}"),
+                    other => panic!("{who} received chat for {other:?}"),
                 }
             }
             ServerMessage::ChatMissed { lines } => {
@@ -180,6 +180,6 @@ impl Talk {
     fn player(&mut self, who: &str) -> &mut Player {
         self.players
             .get_mut(&who.to_lowercase())
-            .expect("a player who is here")
+            .expect("an existing player")
     }
 }

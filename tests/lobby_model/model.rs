@@ -220,7 +220,7 @@ impl Model {
     pub(crate) fn player(&mut self, who: &str) -> &mut Player {
         self.players
             .get_mut(&who.to_lowercase())
-            .expect("a player who is here")
+            .expect("an existing player")
     }
 
     fn room(&mut self, id: RoomId) -> &mut Room {
@@ -365,7 +365,7 @@ impl Model {
             .players
             .values_mut()
             .find(|player| player.place == Some((id, Some(seat))))
-            .expect("somebody has the seat");
+            .expect("the seat is taken");
         found.lost = found.place.take();
         let banned = found.id;
         let room = self.room(id);

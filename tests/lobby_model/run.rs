@@ -437,7 +437,7 @@ impl Run {
         }
     }
 
-    /// Sometimes a code of no room.
+    /// A seat in the room of `who`, and the player that has it; now and then another player's name.
     fn somebody_seated(&mut self, who: &str) -> (u8, String) {
         let seat = [0, 0, 1, 1, 1, 2, 3, 31, 32, 255][self.random.below(10)];
         let place = self.model.player(who).place;
@@ -585,7 +585,7 @@ impl Run {
                 assert_eq!(place, player.place, "where {who} is");
                 assert!(
                     place.is_some() || person.view.is_none(),
-                    "{who} was not told to be out"
+                    "{who} was not notified of the removal"
                 );
             }
         }

@@ -102,7 +102,7 @@ impl View {
                 });
             }
             RoomEvent::Left { seat } | RoomEvent::Kicked { seat } => {
-                assert_ne!(self.seat, Some(*seat), "who has lost the seat is told otherwise");
+                assert_ne!(self.seat, Some(*seat), "a removed player is told otherwise");
                 self.seats[usize::from(*seat)] = None;
                 if self.owner == Some(*seat) {
                     self.owner = None;

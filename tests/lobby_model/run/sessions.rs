@@ -240,7 +240,7 @@ impl Run {
         let mut bytes = [0; 16];
         bytes[0] = u8::try_from(self.random.below(8)).expect("few");
         bytes[15] = u8::try_from(self.random.below(256)).expect("a byte");
-        self.note(format!("somebody shows the token {bytes:?}"));
+        self.note(format!("a connection presents the token {bytes:?}"));
         let mut actor = self.connect();
         actor.say_resume(Token(bytes), 0);
         match actor.shake_hands() {
