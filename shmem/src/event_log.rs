@@ -1,12 +1,12 @@
 //! A room's events: written under the room's lock, read by all members without it.
 //!
-//! An entry is a header word (`audience << 32 | length`) and the event's bytes, ready to be sent, padded to words. Offsets are absolute.
-//! The writer never waits for readers: before it overwrites the oldest entries it advances the tail *for good*, outside
-//! the journal. A reader copies an entry and then looks whether the tail has passed it: if so it had fallen out of the
-//! window, and must resynchronise.
+//! An entry is a header word (`audience << 32 | length`) and the event's bytes, ready to be sent and padded to words. Offsets
+//! are absolute. The writer never waits for readers. Before it overwrites the oldest entries it advances the tail, *for
+//! good*: outside the journal. A reader copies an entry and then checks the tail. If the tail has passed the entry, the
+//! copy may be torn: the reader has fallen out of the window and must resynchronise.
 //!
-//! The entry at `offset` lies at `(offset − base) mod BYTES`. Whenever all readers have read everything, the writer may begin
-//! anew at the first byte: so a log whose readers keep up uses one page, and a long log costs memory only while somebody needs it.
+//! The entry at `offset` lies at `(offset − base) mod BYTES`. When all readers have read everything, the writer may start
+//! again at the first byte. So a log whose readers keep up uses one page.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -32,20 +32,20 @@ shared_record! {
         published_base: AtomicU64,
         /// `head`, published after the commit for readers.
         published: AtomicU64,
-        /// `published` when the doorbell was last rung. Behind `published`: somebody may be asleep who should look.
+        /// `published` when the doorbell was last rung. If it is less than `published`, a reader may sleep that should look.
         announced: AtomicU64,
         bytes: SharedBytes<WORDS>,
     }
 }
 
-/// The entry does not fit the log.
+/// The event is longer than [`EventLog::EVENT_BYTES_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event of {bytes} bytes does not fit the room's log")]
 pub struct EntryTooLarge {
     bytes: usize,
 }
 
-/// Appends events; nothing of it counts before [`Appender::finish`] and the commit.
+/// Appends events. They count after [`Appender::finish`] and the commit, not before.
 #[must_use]
 pub struct Appender<'l, const WORDS: usize> {
     log: &'l EventLog<WORDS>,
@@ -55,16 +55,16 @@ pub struct Appender<'l, const WORDS: usize> {
 }
 
 impl<const WORDS: usize> Appender<'_, WORDS> {
-    /// The number that the next event gets.
+    /// The number of the next event.
     pub fn next_number(&self) -> u64 {
         self.last_number + 1
     }
 
-    /// Appends one event.
+    /// Appends one event for an `audience`, a code of the caller's.
     ///
     /// # Errors
     ///
-    /// [`EntryTooLarge`].
+    /// [`EntryTooLarge`]; then nothing was appended.
     pub fn push<R: Record>(
         &mut self,
         tx: &mut Tx<'_, R>,
@@ -75,7 +75,7 @@ impl<const WORDS: usize> Appender<'_, WORDS> {
             return Err(EntryTooLarge { bytes: event.len() });
         }
         let next = self.head + HEADER_BYTES + (event.len() as u64).next_multiple_of(8);
-        self.log.make_room(self.base, next);
+        self.log.evict_until_fits(self.base, next);
         let header = u64::from(audience) << 32 | event.len() as u64;
         tx.write(
             &self.log.bytes,
@@ -93,7 +93,7 @@ impl<const WORDS: usize> Appender<'_, WORDS> {
 
     /// Makes the events part of the transaction.
     pub fn finish<R: Record>(self, tx: &mut Tx<'_, R>) {
-        if Mutant::RingBeforeCommit.is_on() {
+        if Mutant::RingBeforeCommit.is_active() {
             self.log.announced.store(self.head, Ordering::Release);
         }
         tx.set(&self.log.head, self.head);
@@ -108,11 +108,11 @@ pub enum Read {
     End,
     /// An entry, copied to the reader's buffer.
     Entry {
-        /// For whom it is; the writer's own code.
+        /// Its readers, as the writer's own code.
         audience: u32,
-        /// Length of the event's bytes.
+        /// Length of the event, in bytes.
         length: usize,
-        /// The cursor behind it.
+        /// The cursor after it.
         next: u64,
     },
     /// The entry at the cursor was overwritten.
@@ -120,26 +120,26 @@ pub enum Read {
 }
 
 impl<const WORDS: usize> EventLog<WORDS> {
-    /// How many bytes of entries fit.
+    /// Capacity in bytes, headers and padding included.
     pub const BYTES: u64 = WORDS as u64 * 8;
-    /// Longest event, in bytes: so that one entry never pushes out more than half of the log.
+    /// Longest event, in bytes: one entry never evicts more than half of the log.
     pub const EVENT_BYTES_MAX: usize = WORDS * 4 - 8;
 
-    /// Empties the log, for a room that is opened. Offsets go on: what a reader of the former room remembers stays lost.
+    /// Empties the log, when a room is opened. Offsets continue, so that a cursor into the former room's events stays lost.
     pub fn reset<R: Record>(&self, tx: &mut Tx<'_, R>) {
-        // The window closes first: readers of the former room's events must find nothing they may take.
+        // The window closes first: a reader of the former room's events must find none.
         let head = tx.get(&self.head);
         self.close_window(head);
         tx.set(&self.base, head);
         tx.set(&self.last_number, 0);
     }
 
-    /// Begins to append events, under the room's lock. Readers see them after the commit. With `all_read`, nobody needs what
-    /// is in the log, and the events go to its first bytes.
+    /// Begins to append events, under the room's lock. Readers see them after the commit. `all_read` says that no reader
+    /// needs what is in the log; the events then go to its first bytes.
     pub fn append<R: Record>(&self, tx: &mut Tx<'_, R>, all_read: bool) -> Appender<'_, WORDS> {
         let head = tx.get(&self.head);
         if all_read && tx.get(&self.base) != head {
-            // For good, as always: what lies there will be written over, whatever becomes of the transaction.
+            // Outside the journal: the old entries are overwritten even if the transaction is rolled back.
             self.close_window(head);
             tx.set(&self.base, head);
         }
@@ -151,23 +151,24 @@ impl<const WORDS: usize> EventLog<WORDS> {
         }
     }
 
-    /// The number that the next event gets.
+    /// The number of the next event, under the lock.
     pub fn next_number<R: Record>(&self, tx: &Tx<'_, R>) -> u64 {
         tx.get(&self.last_number) + 1
     }
 
-    /// The offset behind the last event: where a reader begins who has just been given a snapshot.
+    /// The offset after the last event, under the lock: where a reader starts that has just received a snapshot.
     pub fn head<R: Record>(&self, tx: &Tx<'_, R>) -> u64 {
         tx.get(&self.head)
     }
 
-    /// To be called from [`Record::publish`].
+    /// Publishes the head for readers. Call it from [`Record::publish`].
     pub fn publish(&self, view: &View<'_>) {
         self.published_base.store(view.get(&self.base), Ordering::Release);
         self.published.store(view.get(&self.head), Ordering::Release);
     }
 
-    /// Copies the entry at `cursor` into `target`, which must hold [`EVENT_BYTES_MAX`](Self::EVENT_BYTES_MAX). No lock is needed.
+    /// Copies the entry at `cursor` into `target`, which must have [`EVENT_BYTES_MAX`](Self::EVENT_BYTES_MAX) bytes. No lock
+    /// is needed.
     pub fn read(&self, cursor: u64, target: &mut [u8]) -> Read {
         let end = self.published.load(Ordering::Acquire);
         if cursor == end {
@@ -180,7 +181,7 @@ impl<const WORDS: usize> EventLog<WORDS> {
         let header = self.header(base, cursor);
         let length = usize::try_from(header & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         if length > Self::EVENT_BYTES_MAX || length > target.len() {
-            // Torn by a writer that has overtaken us: a whole header is never that long.
+            // The header was overwritten while it was read: no event is that long.
             return Read::Lost;
         }
         let start = position::<WORDS>(base, cursor + HEADER_BYTES);
@@ -199,23 +200,27 @@ impl<const WORDS: usize> EventLog<WORDS> {
         }
     }
 
-    /// Whether there is nothing behind `cursor`. No lock is needed.
+    /// True if there is no event after `cursor`. No lock is needed.
+    #[inline]
     pub fn ends_at(&self, cursor: u64) -> bool {
         self.published.load(Ordering::Acquire) == cursor
     }
 
-    /// How many bytes of entries there are behind `cursor`. No lock is needed.
+    /// Bytes of entries after `cursor`. No lock is needed.
+    #[inline]
     pub fn unread_bytes(&self, cursor: u64) -> u64 {
         self.published.load(Ordering::Acquire).saturating_sub(cursor)
     }
 
-    /// Whether events were published that the doorbell has not been rung for; the offset up to which.
+    /// The offset after the last published event, if the doorbell was not rung for it yet.
+    #[inline]
     pub fn unannounced_head(&self) -> Option<u64> {
         let published = self.published.load(Ordering::Acquire);
         (self.announced.load(Ordering::Acquire) != published).then_some(published)
     }
 
-    /// The doorbell has been rung for everything up to `offset`.
+    /// Notes that the doorbell was rung for the events before `offset`.
+    #[inline]
     pub fn set_announced(&self, offset: u64) {
         self.announced.store(offset, Ordering::Release);
     }
@@ -225,18 +230,18 @@ impl<const WORDS: usize> EventLog<WORDS> {
         tx.get(&self.last_number)
     }
 
-    /// Where a reader can go on who has fallen out of the window and need not know what it has missed. No lock is needed: the next
-    /// moment it may be lost again.
+    /// Offset of the oldest entry: where a reader can continue that fell out of the window and may skip events. No lock is
+    /// needed. The entry may be overwritten at any moment.
     pub fn tail(&self) -> u64 {
         self.tail.load(Ordering::Acquire)
     }
 
-    /// The offset up to which the doorbell has been rung.
+    /// The offset up to which the doorbell was rung.
     pub fn announced(&self) -> u64 {
         self.announced.load(Ordering::Acquire)
     }
 
-    /// The oldest readable offset and the end, for the consistency check and proofs.
+    /// The oldest readable offset and the end, for the consistency check and the tests.
     #[doc(hidden)]
     pub fn window(&self) -> (u64, u64) {
         (
@@ -251,8 +256,8 @@ impl<const WORDS: usize> EventLog<WORDS> {
         u64::from_ne_bytes(header)
     }
 
-    /// Advances the tail over whole entries until everything up to `next` fits.
-    fn make_room(&self, base: u64, next: u64) {
+    /// Advances the tail over whole entries until everything before `next` fits.
+    fn evict_until_fits(&self, base: u64, next: u64) {
         let mut tail = self.tail.load(Ordering::Relaxed);
         while next - tail > Self::BYTES {
             let length = self.header(base, tail) & u64::from(u32::MAX);
@@ -261,15 +266,15 @@ impl<const WORDS: usize> EventLog<WORDS> {
         self.close_window(tail);
     }
 
-    /// Nothing before `tail` may be read from now on, whatever becomes of the transaction.
+    /// Makes everything before `tail` unreadable, even if the transaction is rolled back.
     fn close_window(&self, tail: u64) {
         self.tail.store(tail, Ordering::Release);
-        // Readers must see the new tail before they can see a byte that is written over.
+        // Readers must see the new tail before they can see an overwritten byte.
         fence(Ordering::SeqCst);
     }
 }
 
-/// Entries are whole words, so a header never wraps.
+/// Index of a byte in the log's memory. Entries are whole words, so a header never wraps.
 fn position<const WORDS: usize>(base: u64, offset: u64) -> usize {
     usize::try_from(offset.wrapping_sub(base) % (WORDS as u64 * 8)).expect("a position in the log is small")
 }

@@ -1,11 +1,11 @@
 //! The undo journal of one lock: the old bytes of everything that the current transaction has changed.
 //!
-//! An entry is complete before it counts: its words are written first, then the length is stored. Commit is one store of the
-//! length, to zero. A roll-back puts the old bytes back from the newest entry to the oldest; it may be interrupted and begun again
-//! any number of times, since it does not change the journal until all is restored.
+//! An entry is complete before it counts: its words are written first, then the journal's length is stored. Commit is one
+//! store: the length becomes zero. A roll-back restores the old bytes from the newest entry to the oldest. It may be
+//! interrupted and started again any number of times, because it leaves the journal alone until all bytes are restored.
 //!
-//! Only SIGKILL has to be survived, after which every store the process executed is in memory: what matters is the order in
-//! which the compiler emits the stores, so the length is an atomic between compiler fences.
+//! Only SIGKILL has to be survived, and every store that the process executed before it is in memory. So only the order
+//! in which the compiler emits the stores matters. Hence the length is an atomic between compiler fences.
 
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
@@ -16,11 +16,11 @@ use crate::sys::memory::Mapping;
 
 const WORDS: usize = JOURNAL_BYTES / 8;
 /// Longest cell that can be journaled, in bytes.
-pub const CELL_BYTES_MAX: usize = 256;
+pub(crate) const CELL_BYTES_MAX: usize = 256;
 
 shared_record! {
-    /// Old bytes, each followed by a word that says where they belong: `offset << 16 | length`.
-    pub struct Journal {
+    /// Entries: a cell's old bytes, padded to words, then a word `offset << 16 | length in bytes`.
+    pub(crate) struct Journal {
         used_words: AtomicU64,
         words: [AtomicU64; WORDS],
     }
@@ -32,18 +32,23 @@ shared_record! {
 pub struct JournalFull;
 
 impl Journal {
-    /// Whether there is nothing to undo.
-    pub fn is_empty(&self) -> bool {
+    /// True if there is nothing to undo.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.used_words.load(Ordering::Relaxed) == 0
     }
 
-    /// Keeps the old bytes of the cell at `offset`. The caller may change the cell when this has returned.
+    /// Appends the old bytes of the cell at `offset` of the mapping. Only then may the caller change the cell.
     ///
     /// # Errors
     ///
-    /// [`JournalFull`]; then nothing was kept and the cell must not be changed.
-    pub fn append(&self, offset: usize, old: &[u8]) -> Result<(), JournalFull> {
-        if Mutant::JournalSkipped.is_on() {
+    /// [`JournalFull`]; then nothing was appended and the cell must not be changed.
+    ///
+    /// # Panics
+    ///
+    /// If the cell is longer than [`CELL_BYTES_MAX`].
+    pub(crate) fn append(&self, offset: usize, old: &[u8]) -> Result<(), JournalFull> {
+        if Mutant::JournalSkipped.is_active() {
             return Ok(());
         }
         assert!(old.len() <= CELL_BYTES_MAX, "cell too long for the journal");
@@ -64,21 +69,23 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes the changes final: one store.
-    pub fn commit(&self) {
-        if Mutant::CommitInTwoStores.is_on() {
+    /// Makes the changes final, by one store.
+    pub(crate) fn commit(&self) {
+        if Mutant::CommitInTwoStores.is_active() {
             self.set_used(self.first_entry_end());
         }
         self.set_used(0);
     }
 
-    /// Undoes the changes.
+    /// Undoes the changes. Does nothing to an empty journal.
     ///
     /// # Panics
     ///
-    /// If the journal is damaged. The caller is then inside [`Abandoned::repair`](crate::sys::mutex::Abandoned::repair), which
-    /// aborts the process instead of letting anybody see half a change.
-    pub fn roll_back(&self, mapping: &Mapping) {
+    /// If the journal is damaged. There are two callers. In [`Abandoned::repair`](crate::sys::mutex::Abandoned::repair)
+    /// a panic aborts the process. In [`Tx::drop`](crate::transaction::Tx) it unwinds, and the lock is released with the
+    /// changes half undone. The journal that `Tx::drop` rolls back was written by this process under the same lock, so
+    /// only a stray write to the mapping can damage it.
+    pub(crate) fn roll_back(&self, mapping: &Mapping) {
         let mut end = self.used();
         while end > 0 {
             let header = self.words[end - 1].load(Ordering::Relaxed);
@@ -112,7 +119,7 @@ impl Journal {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Where the oldest entry ends, found by walking back from the newest.
+    /// Word after the oldest entry, found by walking back from the newest.
     fn first_entry_end(&self) -> usize {
         let mut end = self.used();
         while end > 0 {

@@ -1,7 +1,8 @@
-//! Switches that break a promise on purpose, each the way in which it was broken once or could be. The tests must notice.
+//! Mutants: promises broken on purpose, to prove that the tests notice. Each is a mistake that was made once, or could be.
 //!
-//! A product is built without the feature `mutants`; then every question is answered by no, and costs nothing. With it, a switch is
-//! turned on in a process, or in all processes of a server by the environment (`FORKADE_MUTANT=ring-before-commit`).
+//! Without the feature `mutants`, as in a product, no mutant is ever active and the question costs nothing. With it, a
+//! mutant is activated in one process by a call, or in all processes of a server by the environment
+//! (`FORKADE_MUTANT=ring-before-commit`).
 
 #[cfg(feature = "mutants")]
 use std::sync::{
@@ -9,25 +10,25 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// What can be broken.
+/// A promise that can be broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
     /// Old bytes are not kept in the journal.
     JournalSkipped,
     /// The commit first drops a part of the journal.
     CommitInTwoStores,
-    /// A room's events count as rung for before they are committed: whoever looked, looked too early.
+    /// Events count as announced before they are committed, so that readers look too early.
     RingBeforeCommit,
-    /// A doorbell that was lost, or is not there yet, is rung again neither by the ticker nor by a successor.
+    /// A lost ring of a doorbell is repeated neither by the ticker nor by a handler that takes over.
     NoSecondRing,
-    /// The end of a client's stream counts as a byte of it.
+    /// A client's FIN counts as a received byte.
     FinCounted,
-    /// A mutex of a dead owner is repaired, but not made consistent.
+    /// A mutex whose owner died is repaired, but not marked consistent.
     NeverConsistent,
 }
 
 impl Mutant {
-    /// All there are.
+    /// All mutants.
     pub const ALL: [Self; 6] = [
         Self::JournalSkipped,
         Self::CommitInTwoStores,
@@ -37,7 +38,7 @@ impl Mutant {
         Self::NeverConsistent,
     ];
 
-    /// What it is called in the environment.
+    /// Its name in the environment.
     pub fn name(self) -> &'static str {
         match self {
             Self::JournalSkipped => "journal-skipped",
@@ -49,39 +50,41 @@ impl Mutant {
         }
     }
 
-    /// Breaks this, in this process and those it will fork.
+    /// Activates the mutant in this process and in those it will fork.
     #[cfg(feature = "mutants")]
-    pub fn turn_on(self) {
-        ON[self as usize].store(true, Ordering::Relaxed);
+    pub fn activate(self) {
+        ACTIVE[self as usize].store(true, Ordering::Relaxed);
     }
 
-    /// Whether this is broken.
+    /// Whether the mutant is active in this process.
     #[cfg(feature = "mutants")]
-    pub fn is_on(self) -> bool {
-        ON[self as usize].load(Ordering::Relaxed) || from_environment() == Some(self)
+    #[inline]
+    pub fn is_active(self) -> bool {
+        ACTIVE[self as usize].load(Ordering::Relaxed) || from_environment() == Some(self)
     }
 
-    /// Whether this is broken.
+    /// Always false: the crate was built without the feature.
     #[cfg(not(feature = "mutants"))]
-    pub const fn is_on(self) -> bool {
+    #[inline]
+    pub const fn is_active(self) -> bool {
         false
     }
 }
 
 #[cfg(feature = "mutants")]
-static ON: [AtomicBool; Mutant::ALL.len()] = [const { AtomicBool::new(false) }; Mutant::ALL.len()];
+static ACTIVE: [AtomicBool; Mutant::ALL.len()] = [const { AtomicBool::new(false) }; Mutant::ALL.len()];
 
-/// The switch that the environment names.
+/// The mutant that the environment names.
 ///
 /// # Panics
 ///
-/// If there is none of that name: a test that believes to break something would prove nothing.
+/// If there is none of that name: a test that runs with a mistyped mutant would prove nothing.
 #[cfg(feature = "mutants")]
 fn from_environment() -> Option<Mutant> {
     static CHOSEN: OnceLock<Option<Mutant>> = OnceLock::new();
     *CHOSEN.get_or_init(|| {
         let name = std::env::var("FORKADE_MUTANT").ok()?;
-        let found = Mutant::ALL.into_iter().find(|switch| switch.name() == name);
-        Some(found.unwrap_or_else(|| panic!("nothing can be sabotaged by the name of {name:?}")))
+        let found = Mutant::ALL.into_iter().find(|mutant| mutant.name() == name);
+        Some(found.unwrap_or_else(|| panic!("FORKADE_MUTANT={name:?} names no mutant")))
     })
 }

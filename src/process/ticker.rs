@@ -185,7 +185,7 @@ impl Ticker {
     /// Rings for a room whose events have been waiting for their doorbell for too long: whoever was to ring it has died.
     fn ring_overdue_room(&mut self, index: u32, now_ms: u64) {
         let log = &self.context.memory.rooms.at(index).log;
-        if log.unannounced_head().is_none() || Mutant::NoSecondRing.is_on() {
+        if log.unannounced_head().is_none() || Mutant::NoSecondRing.is_active() {
             self.unannounced_since_ms.remove(&index);
         } else if now_ms - *self.unannounced_since_ms.entry(index).or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
             self.context.ipc.doorbells.ring_room(index, log);
@@ -318,7 +318,7 @@ impl Ticker {
             log::warn!("cannot hand out the doorbell of room {room}: {error}");
         }
         // The one who asked may have come in with news for the others, and no doorbell to ring.
-        if !Mutant::NoSecondRing.is_on() {
+        if !Mutant::NoSecondRing.is_active() {
             self.context
                 .ipc
                 .doorbells

@@ -214,7 +214,7 @@ impl<'s> Session<'s> {
                 .recover(player_record.noted_lock().load(Ordering::Relaxed));
             self.state.attachment.acquire(player_record);
             self.player = Some((player, player_record));
-            if !Mutant::NoSecondRing.is_on() {
+            if !Mutant::NoSecondRing.is_active() {
                 // The predecessor may have died between its commit and ringing the doorbells.
                 self.chat_doorbell = true;
                 let place = self.membership().place();

@@ -83,12 +83,12 @@ struct Sabotage {
 const SABOTAGES: &[Sabotage] = &[
     Sabotage {
         name: "journal skipped",
-        begin: || Mutant::JournalSkipped.turn_on(),
+        begin: || Mutant::JournalSkipped.activate(),
         spares_some: false,
     },
     Sabotage {
         name: "commit in two stores",
-        begin: || Mutant::CommitInTwoStores.turn_on(),
+        begin: || Mutant::CommitInTwoStores.activate(),
         // A death between the two stores undoes the first change alone, which may be unobservable.
         spares_some: true,
     },

@@ -1,11 +1,11 @@
 //! The robust process-shared mutex of the C library.
 //!
-//! When its holder dies, the kernel marks the mutex, and the next taker is told so. Robustness frees the lock, not the data:
-//! taking it therefore gives either [`Acquired::Clean`] or [`Acquired::Abandoned`], and only an abandoned one that was declared
-//! repaired becomes a [`Held`]. Unlocking without repair would make the mutex unusable for good, so an [`Abandoned`] that is
-//! dropped aborts the process: the next taker then finds the mutex abandoned again.
+//! When its holder dies, the kernel marks the mutex, and the next process that locks it learns of the death. That frees the
+//! lock but repairs no data. Hence locking returns [`Acquired::Clean`] or [`Acquired::Abandoned`], and an abandoned mutex
+//! becomes a [`Held`] one only by [`Abandoned::repair`]. Unlocking without repair would make the mutex unusable for good. So
+//! dropping an [`Abandoned`] aborts the process, and the next one finds the mutex abandoned again.
 //!
-//! A mutex of zeroes is not yet one; [`RobustMutex::initialise`] makes it one, in place. It never moves.
+//! Zeroed memory is not yet a mutex. [`RobustMutex::initialise`] makes it one in place; it never moves.
 
 use std::cell::UnsafeCell;
 use std::io;
@@ -19,28 +19,28 @@ use crate::sys::memory::Shared;
 
 /// A mutex in shared memory that survives the death of its holder.
 #[repr(transparent)]
-pub struct RobustMutex(UnsafeCell<libc::pthread_mutex_t>);
+pub(crate) struct RobustMutex(UnsafeCell<libc::pthread_mutex_t>);
 
 // SAFETY: the C library's mutex is made to be used from many threads and processes at once.
 unsafe impl Sync for RobustMutex {}
 // SAFETY: it is only touched through the C library; zeroes are a valid (plain, unlocked) mutex.
 unsafe impl Shared for RobustMutex {}
 
-/// What taking the mutex gave.
-pub enum Acquired<'a> {
-    /// The previous holder released it.
+/// A mutex that was locked.
+pub(crate) enum Acquired<'a> {
+    /// The previous holder unlocked it.
     Clean(Held<'a>),
     /// The previous holder died while holding it.
     Abandoned(Abandoned<'a>),
 }
 
-/// Why the mutex was not taken.
+/// Why the mutex was not locked.
 #[derive(Debug, thiserror::Error)]
-pub enum LockError {
-    /// Somebody held it all the time.
-    #[error("the lock was held by somebody else for {0:?}")]
+pub(crate) enum LockError {
+    /// Other processes held it all the time.
+    #[error("another process held the lock for {0:?}")]
     TimedOut(Duration),
-    /// An earlier holder unlocked it without repair; it can never be taken again.
+    /// An earlier holder unlocked it without repair. It can never be locked again.
     #[error("the lock was released without repair and is unusable")]
     Unusable,
     /// The C library refused.
@@ -49,14 +49,14 @@ pub enum LockError {
 }
 
 impl RobustMutex {
-    /// Makes the bytes a robust process-shared mutex that nobody holds.
+    /// Makes the bytes a robust process-shared mutex that is unlocked.
     ///
-    /// To be called once, before anybody else can reach it, or on the copy of a mapping that is nobody else's.
+    /// Call it once, before any other process can reach the mutex.
     ///
     /// # Errors
     ///
-    /// What the C library reports; on Linux with the GNU library nothing is known to fail.
-    pub fn initialise(&self) -> io::Result<()> {
+    /// Those of the C library; on Linux with the GNU library none is known.
+    pub(crate) fn initialise(&self) -> io::Result<()> {
         let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         let attributes = attributes.as_mut_ptr();
         // SAFETY: the pointer is to space for one attribute object.
@@ -65,32 +65,32 @@ impl RobustMutex {
         checked(unsafe { libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED) })?;
         // SAFETY: as above.
         checked(unsafe { libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST) })?;
-        // SAFETY: the mutex lies in memory that never moves; by the caller's promise nobody holds it or waits for it.
+        // SAFETY: the mutex lies in memory that never moves, and by the caller's contract no process uses it yet.
         checked(unsafe { libc::pthread_mutex_init(self.0.get(), attributes) })?;
         // SAFETY: the attribute object was initialised above and is not used again.
         checked(unsafe { libc::pthread_mutexattr_destroy(attributes) })
     }
 
-    /// Takes the mutex if nobody holds it; `None` if somebody does.
+    /// Locks the mutex if it is unlocked; `None` if it is held.
     ///
     /// # Errors
     ///
     /// [`LockError::Unusable`] or [`LockError::Refused`].
-    pub fn try_lock(&self) -> Result<Option<Acquired<'_>>, LockError> {
-        // SAFETY: the mutex was initialised before anybody could reach it.
+    pub(crate) fn try_lock(&self) -> Result<Option<Acquired<'_>>, LockError> {
+        // SAFETY: the mutex was initialised before any process could reach it.
         match unsafe { libc::pthread_mutex_trylock(self.0.get()) } {
             libc::EBUSY => Ok(None),
             code => self.acquired(code).map(Some),
         }
     }
 
-    /// Takes the mutex, waiting for at most `limit` of wall time.
+    /// Locks the mutex; waits for at most `limit` of wall time.
     ///
     /// # Errors
     ///
-    /// [`LockError::TimedOut`] when somebody else held it for all of `limit`.
-    pub fn lock(&self, limit: Duration) -> Result<Acquired<'_>, LockError> {
-        // `pthread_mutex_timedlock` counts by the real-time clock: a clock set back lengthens one wait, once.
+    /// [`LockError`]; [`LockError::TimedOut`] when other processes held it for all of `limit`.
+    pub(crate) fn lock(&self, limit: Duration) -> Result<Acquired<'_>, LockError> {
+        // `pthread_mutex_timedlock` uses the real-time clock. If that is set back, one wait becomes longer, once.
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
         let nanoseconds = now.tv_nsec + i64::from(limit.subsec_nanos());
         let deadline = libc::timespec {
@@ -99,27 +99,23 @@ impl RobustMutex {
                 + nanoseconds / 1_000_000_000,
             tv_nsec: nanoseconds % 1_000_000_000,
         };
-        // SAFETY: the mutex was initialised before anybody could reach it, and the deadline outlives the call.
+        // SAFETY: the mutex was initialised before any process could reach it, and the deadline outlives the call.
         match unsafe { libc::pthread_mutex_timedlock(self.0.get(), &raw const deadline) } {
             libc::ETIMEDOUT => Err(LockError::TimedOut(limit)),
             code => self.acquired(code),
         }
     }
 
-    /// Who holds the mutex at this moment, from the moment that the kernel counts it as theirs; `None` if nobody does, or the last
-    /// holder died.
+    /// The pid of the process that holds the mutex now; `None` if it is unlocked or its holder died.
     ///
-    /// The mutex's first word holds the holder's thread id, which in a process of one thread is its pid.
-    pub fn holder(&self) -> Option<u32> {
+    /// The mutex's first word holds the thread id of its holder, which in a process of one thread is the pid.
+    pub(crate) fn holder(&self) -> Option<u32> {
         let holder = self.first_word().load(Ordering::Acquire) & libc::FUTEX_TID_MASK;
         (holder != 0).then_some(holder)
     }
 
-    /// In a copy of a mapping: does to the mutex what the kernel does to the original when its holder dies.
-    ///
-    /// The copy must be nobody else's.
-    #[doc(hidden)]
-    pub fn abandon_copy(&self) {
+    /// In a private copy of a mapping: does to the mutex what the kernel does to the original when its holder dies.
+    pub(crate) fn abandon_copy(&self) {
         let word = self.first_word();
         let value = word.load(Ordering::Relaxed);
         if value & libc::FUTEX_TID_MASK != 0 {
@@ -130,7 +126,7 @@ impl RobustMutex {
         }
     }
 
-    /// All that the kernel looks at: the holder's thread id and two flags (`futex(2)`; the C library's robust mutexes keep to it).
+    /// The word that the kernel reads and writes: the holder's thread id and two flags (futex(2), robust futexes).
     fn first_word(&self) -> &AtomicU32 {
         const { assert!(size_of::<libc::pthread_mutex_t>() >= size_of::<AtomicU32>()) };
         // SAFETY: inside the mutex, aligned as it is (8), and any bits are a number.
@@ -150,31 +146,31 @@ impl RobustMutex {
     }
 }
 
-/// The mutex is held, and what it guards is whole. Dropping it unlocks.
-pub struct Held<'a> {
+/// The mutex is held, and the data under it is consistent. Dropping this unlocks it.
+pub(crate) struct Held<'a> {
     mutex: &'a RobustMutex,
-    /// Only the thread that locked may unlock.
+    /// Only the thread that locked the mutex may unlock it.
     not_send: PhantomData<*const ()>,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        // SAFETY: this thread holds the mutex: a `Held` is made only by locking, and does not leave the thread.
+        // SAFETY: this thread holds the mutex: only locking makes a `Held`, which cannot leave the thread.
         let code = unsafe { libc::pthread_mutex_unlock(self.mutex.0.get()) };
         debug_assert_eq!(code, 0, "unlocking a mutex that is held cannot fail");
     }
 }
 
-/// The mutex is held, but its last holder died, and what it guards may be half changed.
-pub struct Abandoned<'a> {
+/// The mutex is held, but its last holder died, and the data under it may be half changed.
+pub(crate) struct Abandoned<'a> {
     mutex: &'a RobustMutex,
 }
 
 impl<'a> Abandoned<'a> {
-    /// Repairs what the mutex guards and makes it usable again.
+    /// Repairs the data under the mutex and makes the mutex usable again.
     ///
-    /// A panic in `repair` aborts the process. The repairer may itself be killed at any instruction: then the next taker repairs.
-    pub fn repair(self, repair: impl FnOnce(&Held<'a>)) -> Held<'a> {
+    /// A panic in `repair` aborts the process. The process may be killed at any instruction; the next holder then repairs.
+    pub(crate) fn repair(self, repair: impl FnOnce(&Held<'a>)) -> Held<'a> {
         let held = Held {
             mutex: self.mutex,
             not_send: PhantomData,
@@ -183,7 +179,7 @@ impl<'a> Abandoned<'a> {
         // Declared after `held`, so dropped before it: unwinding aborts and never unlocks.
         let unrepaired = AbortUnlessRepaired;
         repair(&held);
-        if !Mutant::NeverConsistent.is_on() {
+        if !Mutant::NeverConsistent.is_active() {
             // SAFETY: this thread holds the mutex, whose owner had died.
             let code = unsafe { libc::pthread_mutex_consistent(held.mutex.0.get()) };
             assert_eq!(code, 0, "a mutex taken from a dead owner can be made consistent");
@@ -199,7 +195,7 @@ impl Drop for Abandoned<'_> {
     }
 }
 
-/// Ends the process, without unlocking anything, if the repair unwinds.
+/// Aborts the process, without unlocking anything, if the repair unwinds.
 struct AbortUnlessRepaired;
 
 impl Drop for AbortUnlessRepaired {

@@ -1,40 +1,40 @@
-//! What `/proc` says about a process.
+//! The status of a process, from `/proc/PID/stat`.
 
 use std::fs::File;
 use std::io::{self, Read};
 
-use crate::sys::process::ProcessId;
+use crate::sys::process::id::ProcessId;
 
-/// What a process was at when it was looked at.
+/// The status of a process at the time of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessStatus {
-    /// Which process.
+    /// The process.
     pub process: ProcessId,
-    /// What the scheduler has of it.
+    /// Its scheduling state.
     pub state: RunState,
-    /// Milliseconds of processor time that it has used since it was forked, to the kernel's clock tick (10 ms).
+    /// CPU time used since its fork, in milliseconds, to the kernel's clock tick (10 ms).
     pub cpu_ms: u64,
 }
 
-/// Whether a process gets on.
+/// The scheduling state of a living process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// On a processor, or waiting for its turn.
+    /// On a CPU or runnable.
     Running,
-    /// Waiting for something that a signal would interrupt.
+    /// Waiting, interruptible by signals.
     Sleeping,
-    /// Stopped by a signal or a tracer: it gets no turn until somebody continues it.
+    /// Stopped by a signal or a tracer, until it is continued.
     Stopped,
-    /// Waiting inside the kernel, for a disk say.
+    /// Waiting in the kernel, not interruptible, for a disk for example.
     Blocked,
 }
 
 impl ProcessStatus {
-    /// Looks at a process; `None` if there is none with this pid that can still execute an instruction.
+    /// The status of the process with this pid; `None` if there is none, or only a zombie.
     ///
     /// # Errors
     ///
-    /// If `/proc` cannot be read, for want of a descriptor, say: then nothing is known.
+    /// If `/proc` cannot be read, for example without a free descriptor. The status is unknown then.
     pub fn of(pid: u32) -> io::Result<Option<Self>> {
         let stat = ProcessStat::of(pid)?.filter(|stat| !stat.is_dead());
         Ok(stat.map(|stat| Self {
@@ -53,7 +53,7 @@ impl ProcessStatus {
     }
 }
 
-/// What `/proc/PID/stat` says.
+/// Fields of `/proc/PID/stat`.
 pub(super) struct ProcessStat {
     pub start_time: u64,
     state: char,
@@ -88,19 +88,19 @@ impl ProcessStat {
         Self::parse(&text[..length]).map(Some).ok_or_else(malformed)
     }
 
-    /// Whether it can execute no instruction any more.
+    /// True if it can execute no more instruction.
     pub(super) fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        // The name stands in parentheses and may contain anything, more of them included: what counts is behind the last one.
+        // The name is in parentheses and may contain any character, parentheses included: the numbers follow the last one.
         let behind_name = text.iter().rposition(|byte| *byte == b')')? + 1;
         let mut fields = str::from_utf8(&text[behind_name..])
             .ok()?
             .split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
-        // The 14th, 15th and 22nd field of proc(5); the state was the third.
+        // Fields 14, 15 and 22 of proc(5); the state was field 3.
         let user: u64 = fields.nth(10)?.parse().ok()?;
         let system: u64 = fields.next()?.parse().ok()?;
         let start_time = fields.nth(6)?.parse().ok()?;
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_cannot_disguise_the_state_or_the_figures() {
+    fn a_process_name_cannot_forge_the_fields() {
         let numbers = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 99";
         let stat =
             ProcessStat::parse(format!("7 (x) Z 1 (\u{e9}) ) R {numbers}").as_bytes()).expect("parses");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn processor_time_is_seen_to_be_used() {
+    fn used_cpu_time_is_counted() {
         let look = || {
             ProcessStatus::of(std::process::id())
                 .expect("/proc can be read")
