@@ -1,10 +1,10 @@
-//! A window onto one direction of a player's byte stream, by absolute offsets.
+//! The part of one direction of a player's byte stream that is kept in shared memory, by absolute offsets.
 //!
-//! A stream's offsets count from its first byte and outlive connections, processes and the ring's size. The byte at `offset`
-//! lies at `(offset − base) mod BYTES`. Whenever the ring is empty the base may be moved to the current offset, so that a quiet
-//! player's bytes use the same few pages again and again.
+//! Offsets count from the stream's first byte. They outlive connections and processes. The byte at `offset` lies at
+//! `(offset − base) mod BYTES`. Whenever the ring is empty, the base may move to the current offset. So the bytes of a
+//! quiet player use the same few pages again and again.
 //!
-//! The ring's bytes are not journaled: they are written where nothing committed refers to them, and then an offset is.
+//! The bytes are not journaled: they are written where no committed offset refers to them. The offset is journaled.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::sys::memory::{Guarded, SharedBytes};
 use crate::transaction::{Attachment, Record, Tx};
 
 shared_record! {
-    /// `8 × WORDS` bytes of a stream, in a record that one process animates.
+    /// `8 × WORDS` bytes of a stream, in a record with a [single writer](crate::transaction::SingleWriter).
     pub struct ByteRing<const WORDS: usize> {
         base: Guarded<u64>,
         bytes: SharedBytes<WORDS>,
@@ -21,27 +21,35 @@ shared_record! {
 }
 
 impl<const WORDS: usize> ByteRing<WORDS> {
-    /// How many bytes of the stream fit.
+    /// Capacity in bytes.
     pub const BYTES: u64 = WORDS as u64 * 8;
 
-    /// Makes an empty ring begin at `offset`: at its first byte, so that the pages behind stay untouched.
+    /// Moves the base of an empty ring to `offset`, so that the next byte uses the ring's first page again.
     pub fn rebase<R: Record>(&self, tx: &mut Tx<'_, R>, offset: u64) {
         if tx.get(&self.base) != offset {
             tx.set(&self.base, offset);
         }
     }
 
-    /// Where the stream's bytes from `offset` on lie: see [`RingView`].
+    /// The ring as its writer sees it.
+    ///
+    /// # Panics
+    ///
+    /// If this process does not own the record.
     pub fn view(&self, attachment: &Attachment) -> RingView<'_, WORDS> {
         self.view_from(self.base(attachment))
     }
 
-    /// Offset of the byte that lies, or would lie, at the ring's first byte.
+    /// Stream offset of the byte that lies, or would lie, at the ring's first byte.
+    ///
+    /// # Panics
+    ///
+    /// If this process does not own the record.
     pub fn base(&self, attachment: &Attachment) -> u64 {
         attachment.read_own(&self.base)
     }
 
-    /// Where the stream's bytes lie if the ring was begun at offset `base`: for who does not animate the record, and was told.
+    /// The ring as seen with a `base` from elsewhere: for readers that do not own the record.
     pub fn view_from(&self, base: u64) -> RingView<'_, WORDS> {
         RingView {
             bytes: &self.bytes,
@@ -49,7 +57,11 @@ impl<const WORDS: usize> ByteRing<WORDS> {
         }
     }
 
-    /// Writes stream bytes that nothing committed refers to yet, from `offset` on.
+    /// Writes stream bytes from `offset` on, where no committed offset refers to them yet.
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` exceed the ring, or the transaction may not touch the record.
     pub fn write<R: Record>(&self, tx: &mut Tx<'_, R>, offset: u64, bytes: &[u8]) {
         let base = tx.get(&self.base);
         let first_range = contiguous::<WORDS>(base, offset, bytes.len());
@@ -61,7 +73,7 @@ impl<const WORDS: usize> ByteRing<WORDS> {
     }
 }
 
-/// A ring's bytes and its base, read once: valid until the next transaction that rebases the ring.
+/// A ring's bytes and its base. Valid until the next transaction that rebases the ring.
 #[derive(Clone, Copy)]
 pub struct RingView<'a, const WORDS: usize> {
     bytes: &'a SharedBytes<WORDS>,
@@ -74,12 +86,20 @@ impl<'a, const WORDS: usize> RingView<'a, WORDS> {
         self.bytes
     }
 
-    /// The longest piece, of at most `length` bytes, that lies in one stretch from `offset` on.
+    /// Where the bytes from `offset` on lie: at most `length` of them, and only up to the ring's last byte.
+    ///
+    /// # Panics
+    ///
+    /// If `length` exceeds the ring.
     pub fn range(&self, offset: u64, length: usize) -> Range<usize> {
         contiguous::<WORDS>(self.base, offset, length)
     }
 
-    /// Copies the stream's bytes from `offset` on.
+    /// Copies the stream's bytes from `offset` on into `target`.
+    ///
+    /// # Panics
+    ///
+    /// If `target` is longer than the ring.
     pub fn read(&self, offset: u64, target: &mut [u8]) {
         let range = self.range(offset, target.len());
         let (first, second) = target.split_at_mut(range.len());
@@ -90,9 +110,6 @@ impl<'a, const WORDS: usize> RingView<'a, WORDS> {
     }
 }
 
-/// # Panics
-///
-/// If `length` exceeds the ring: the caller has not checked its space.
 fn contiguous<const WORDS: usize>(base: u64, offset: u64, length: usize) -> Range<usize> {
     let size = ByteRing::<WORDS>::BYTES;
     assert!(length as u64 <= size, "more bytes than the ring holds");

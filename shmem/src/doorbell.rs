@@ -1,10 +1,11 @@
-//! How one process makes others look.
+//! Doorbells: how one process makes others look at shared memory.
 //!
-//! A doorbell only says "look": it carries nothing, and ringing twice is the same as once. What was to be announced is in shared
-//! memory, so a doorbell that was lost, because its ringer died between commit and ringing, is rung again by whoever notices that an
-//! event log is [unannounced_head](crate::event_log::EventLog::unannounced_head): a successor, the next writer, or the ticker.
+//! A doorbell only says "look". It carries no data, and two rings may count as one. The data is in shared memory. A process
+//! may die between commit and ring. Then the ring is lost, and the event log has an
+//! [unannounced head](crate::event_log::EventLog::unannounced_head). The next writer, a handler that takes over, or the
+//! ticker finds that and rings again.
 //!
-//! Who is the only one to [listen](Subscribers) need not ring.
+//! A writer that is the [only subscriber](Subscribers::is_only_subscriber) need not ring.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -13,9 +14,13 @@ use crate::shared_record;
 use crate::sys::eventfd::EventFd;
 use crate::sys::process::ProcessId;
 
-/// Wakes the readers of `log`, if anything was published since they were last woken.
+/// Wakes the readers of `log` if it has events that were not announced.
 ///
-/// The published offset is read before the doorbell is rung: what is committed in between will be announced by its own writer.
+/// The published offset is read before the ring: events that are committed in between are announced by their own writer.
+///
+/// # Panics
+///
+/// If `doorbell` is no eventfd.
 pub fn ring<const WORDS: usize>(log: &EventLog<WORDS>, doorbell: &EventFd) {
     if let Some(offset) = log.unannounced_head() {
         doorbell.ring();
@@ -23,76 +28,72 @@ pub fn ring<const WORDS: usize>(log: &EventLog<WORDS>, doorbell: &EventFd) {
     }
 }
 
-/// Processes that are known by name. Where more listen, everybody rings.
-const LISTENERS_KNOWN_MAX: usize = 6;
+/// Subscribers that are told apart. With more of them, every writer rings.
+const SUBSCRIBERS_MAX: usize = 6;
 
 shared_record! {
-    /// Which processes listen for a doorbell. It may name some that do not any more (they may have been killed), which costs a needless
-    /// ring, but never leaves out one that does.
+    /// The processes that listen for a doorbell. The set may hold processes that were killed, which costs a needless ring. It
+    /// never lacks a process that listens.
     pub struct Subscribers {
-        known: [AtomicU64; LISTENERS_KNOWN_MAX],
-        /// Nonzero once there was no place for somebody.
-        more: AtomicU64,
+        slots: [AtomicU64; SUBSCRIBERS_MAX],
+        /// Nonzero once a subscriber found no free place.
+        overflowed: AtomicU64,
     }
 }
 
 impl Subscribers {
-    /// `me` listens from now on. The caller looks at the log afterwards: of what was published before, nobody may have told it.
+    /// Adds `me`. The caller must look at the log afterwards: nothing announces to it what was published before.
     pub fn subscribe(&self, me: ProcessId) {
         let word = me.to_u64();
-        if self
-            .known
-            .iter()
-            .all(|known| known.load(Ordering::Relaxed) != word)
-            && !self.take_place(word)
-        {
-            self.more.store(1, Ordering::SeqCst);
+        if self.slots.iter().all(|slot| slot.load(Ordering::Relaxed) != word) && !self.take_slot(word) {
+            self.overflowed.store(1, Ordering::SeqCst);
         }
-        // See `is_only_subscriber`: either this process sees what the writer has published, or the writer sees this process.
+        // Pairs with the fence in `is_only_subscriber`: either this process sees what the writer has published, or the writer
+        // sees this process.
         fence(Ordering::SeqCst);
     }
 
-    /// `me` does not listen any more.
+    /// Removes `me`.
     pub fn unsubscribe(&self, me: ProcessId) {
         let word = me.to_u64();
-        for known in &self.known {
-            let _ = known.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
+        for slot in &self.slots {
+            let _ = slot.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
-    /// Whether nobody but `me` has to be told of what was published before this was asked.
+    /// True if no process but `me` must be woken for what was published before this call.
     pub fn is_only_subscriber(&self, me: ProcessId) -> bool {
         fence(Ordering::SeqCst);
-        let (word, load) = (me.to_u64(), |known: &AtomicU64| known.load(Ordering::Acquire));
-        self.more.load(Ordering::Acquire) == 0
+        let (word, load) = (me.to_u64(), |slot: &AtomicU64| slot.load(Ordering::Acquire));
+        self.overflowed.load(Ordering::Acquire) == 0
             && self
-                .known
+                .slots
                 .iter()
                 .map(load)
-                .all(|known| known == 0 || known == word)
+                .all(|occupant| occupant == 0 || occupant == word)
     }
 
-    /// Nobody listens any more, nor is anything published for them.
+    /// Removes all. Call it only when no process listens and none publishes.
     pub fn clear(&self) {
-        self.more.store(0, Ordering::Release);
-        self.known
+        self.overflowed.store(0, Ordering::Release);
+        self.slots
             .iter()
-            .for_each(|known| known.store(0, Ordering::Release));
+            .for_each(|slot| slot.store(0, Ordering::Release));
     }
 
-    fn take_place(&self, word: u64) -> bool {
-        self.known.iter().any(|known| {
-            let occupant = known.load(Ordering::Acquire);
+    fn take_slot(&self, word: u64) -> bool {
+        self.slots.iter().any(|slot| {
+            let occupant = slot.load(Ordering::Acquire);
             let is_free = occupant == 0 || is_gone(occupant);
             is_free
-                && known
+                && slot
                     .compare_exchange(occupant, word, Ordering::SeqCst, Ordering::Relaxed)
                     .is_ok()
         })
     }
 }
 
-/// Whether there is no process of that pid. If there is, it may be another: then a place is wasted, no more.
+/// True if no process has that pid. If another process has got the pid, a place stays occupied, which is harmless.
 fn is_gone(word: u64) -> bool {
     ProcessId::from_u64(word).is_none_or(ProcessId::pid_is_free)
 }
@@ -108,7 +109,7 @@ mod tests {
             .record(0)
     }
 
-    /// Processes that live: this one, under many names.
+    /// Living processes: this one, with different start times.
     fn process(start_time: u64) -> ProcessId {
         ProcessId {
             start_time,
@@ -117,10 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn only_who_listens_alone_is_told_so() {
+    fn a_subscriber_is_the_only_one_until_another_subscribes() {
         let subscribers = subscribers();
         let (one, other) = (process(1), process(2));
-        assert!(subscribers.is_only_subscriber(one), "nobody listens");
+        assert!(subscribers.is_only_subscriber(one), "no subscriber at all");
         subscribers.subscribe(one);
         subscribers.subscribe(one);
         assert!(subscribers.is_only_subscriber(one) && !subscribers.is_only_subscriber(other));
@@ -131,16 +132,16 @@ mod tests {
     }
 
     #[test]
-    fn where_too_many_listen_nobody_is_alone_until_all_are_forgotten() {
+    fn after_an_overflow_no_subscriber_is_the_only_one_until_all_are_cleared() {
         let subscribers = subscribers();
-        let all: Vec<_> = (1..=LISTENERS_KNOWN_MAX as u64 + 1).map(process).collect();
+        let all: Vec<_> = (1..=SUBSCRIBERS_MAX as u64 + 1).map(process).collect();
         all.iter().for_each(|process| subscribers.subscribe(*process));
         all[1..]
             .iter()
             .for_each(|process| subscribers.unsubscribe(*process));
         assert!(
             !subscribers.is_only_subscriber(all[0]),
-            "the last one was never known by name"
+            "the last one found no place"
         );
         subscribers.clear();
         assert!(subscribers.is_only_subscriber(all[0]));

@@ -1,7 +1,8 @@
-//! How a process that gets nowhere is reported: one word in a small table, and a signal to who judges.
+//! Reports of what seems to hang: one word in a small table, and a signal to the hang detector.
 //!
-//! A report is a single word, so that who reports can be killed at any instruction, and it names only *what* is stuck: who is to blame
-//! for it, the detector finds out. Many may report the same; it is in the table once, or, if they race, a few times.
+//! A report is one word, so that its sender may be killed at any instruction. It names only *what* makes no progress. The
+//! detector finds out which process is the cause. When many processes report the same thing, the table holds it once, or
+//! a few times if they race.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -12,47 +13,47 @@ use crate::shared_record;
 use crate::sys::process::ProcessId;
 
 shared_record! {
-    /// What seems to be stuck. Zeroes are an empty table, and nobody who would look at it.
+    /// The table of reports. Zeroed memory is an empty table without a detector.
     pub struct HangReports {
         detector_pid: AtomicU32,
         detector_start_time: AtomicU64,
-        /// How often somebody reported.
+        /// Calls of `report`.
         reported_total: AtomicU64,
-        /// Words of [`Subject`]s, with [`SEEN`] once the detector knows; 0 where there is none.
+        /// Words of [`Subject`]s, with [`SEEN`] once the detector has read them; 0 in a free place.
         reports: [AtomicU64; REPORTS_MAX],
     }
 }
 
-/// The detector knows about it, and need not be woken.
+/// The detector has read the report and need not be woken again.
 const SEEN: u64 = 1 << 63;
-/// What kind of subject a word names.
+/// The kind of subject is above this bit, its number below.
 const KIND_SHIFT: u32 = 56;
 const LOCK: u64 = 1;
 const CONNECTION: u64 = 2;
 const ROLE: u64 = 3;
 
-/// What seems to be stuck.
+/// What seems to hang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// A lock that others wait for.
+    /// A lock that processes wait for.
     Lock {
-        /// Where its record begins in the mapping.
+        /// Offset of its record in the mapping, in bytes.
         offset: u64,
     },
-    /// A connection whose handler does not get on.
+    /// A connection whose handler makes no progress.
     Connection {
-        /// Its index.
+        /// Its slot.
         index: u32,
     },
-    /// One of the supervisor's own processes.
+    /// A process of the supervisor's own.
     Role {
-        /// Index of its slot in the header.
+        /// Index of its entry in the header.
         slot: u32,
     },
 }
 
 impl Subject {
-    /// As one word, which is not 0.
+    /// The subject as one word, which is never 0.
     pub fn to_word(self) -> u64 {
         let (kind, number) = match self {
             Self::Lock { offset } => (LOCK, offset),
@@ -62,7 +63,7 @@ impl Subject {
         kind << KIND_SHIFT | number
     }
 
-    /// What a word says; `None` for one that no subject has.
+    /// The subject of a word; `None` if no subject has that word.
     pub fn from_word(word: u64) -> Option<Self> {
         let (kind, number) = ((word & !SEEN) >> KIND_SHIFT, word & ((1 << KIND_SHIFT) - 1));
         match kind {
@@ -75,15 +76,15 @@ impl Subject {
 }
 
 impl HangReports {
-    /// Names the process that looks at the table, which is sent SIGUSR1 whenever there is something new in it. Until then reports wake
-    /// nobody.
+    /// Sets the process that reads the table. It is sent SIGUSR1 whenever there is a new report. Before this call, reports
+    /// are only entered.
     pub fn set_detector(&self, detector: ProcessId) {
         self.detector_start_time
             .store(detector.start_time, Ordering::Relaxed);
         self.detector_pid.store(detector.pid, Ordering::Release);
     }
 
-    /// Reports. To be repeated while it lasts: where the table is full, a report is dropped.
+    /// Reports a subject. Repeat it as long as the condition lasts: a full table drops reports.
     pub fn report(&self, subject: Subject) {
         self.reported_total.fetch_add(1, Ordering::Relaxed);
         if !self.enter(subject.to_word()) {
@@ -94,17 +95,18 @@ impl HangReports {
             start_time: self.detector_start_time.load(Ordering::Relaxed),
         };
         if detector.pid != 0 {
-            // One that is gone takes this process with it in a moment.
+            // Ignored: without a supervisor, which runs the detector, this process is about to end too.
             let _ = detector.send_signal(Signal::SIGUSR1);
         }
     }
 
-    /// How often somebody reported.
+    /// How often a process reported, repetitions included.
     pub fn reported_total(&self) -> u64 {
         self.reported_total.load(Ordering::Relaxed)
     }
 
-    /// For the detector: what is reported, with the places in the table. What is given is taken for seen; a word that is none is removed.
+    /// For the detector: the reports with their places in the table, which are marked as seen. Words that name no subject
+    /// are removed.
     pub fn pending(&self) -> impl Iterator<Item = (usize, Subject)> {
         self.reports.iter().enumerate().filter_map(|(place, report)| {
             let word = report.load(Ordering::Acquire);
@@ -118,16 +120,20 @@ impl HangReports {
         })
     }
 
-    /// For the detector: what was reported there is settled. Who still waits reports anew.
+    /// For the detector: removes the report at `place`. A process that still waits reports again.
+    ///
+    /// # Panics
+    ///
+    /// If `place` is not from [`pending`](Self::pending).
     pub fn clear(&self, place: usize) {
         self.reports[place].store(0, Ordering::Release);
     }
 
-    /// Puts the word into the table, if it is not there. Says whether the detector should be woken.
+    /// Puts the word into the table, unless it is there. True if the detector must be woken.
     fn enter(&self, word: u64) -> bool {
         for report in &self.reports {
             match report.load(Ordering::Acquire) {
-                // Whoever has entered it may have died before waking the detector.
+                // The process that entered it may have died before it woke the detector.
                 entered if entered == word => return true,
                 entered if entered == word | SEEN => return false,
                 _ => {}

@@ -1,15 +1,26 @@
-//! Safe abstractions over the shared mapping: what makes "killed at any instruction" survivable.
+//! Shared memory whose state survives SIGKILL of any process at any instruction.
 //!
-//! * [`lock`]: a robust mutex with its undo journal beside it;
-//! * [`transaction`]: the only way to change shared state — one lock, all or nothing;
-//! * [`journal`]: the undo journal;
-//! * [`byte_ring`]: a player's bytes, in and out, by absolute offsets;
-//! * [`event_log`]: a room's events, written under its lock and read without;
-//! * [`hang_reports`]: how a process that waits in vain reports it;
-//! * [`doorbell`]: how one process makes others look;
-//! * [`liveness`]: how others see that a process gets on;
-//! * [`table`]: records by index and generation, and where they lie;
-//! * [`sys`]: the only unsafe code: a thin layer over the kernel and the C library.
+//! # Reading order
+//!
+//! 1. [`sys::memory`]: the mapping, and the types that may live in it;
+//! 2. [`sys::mutex`], then [`lock`]: a robust mutex, and the record's lock that is built on it;
+//! 3. [`journal`]: the undo journal beside each lock;
+//! 4. [`transaction`]: the only way to change shared state. It ties the three above together;
+//! 5. [`byte_ring`] and [`event_log`]: a stream's bytes, and a room's events that members read without a lock;
+//! 6. [`doorbell`], [`hang_reports`] and [`liveness`]: what one process tells the others;
+//! 7. [`table`]: records by index and generation, and where they lie in the mapping;
+//! 8. [`sys::process`], [`sys::sockets`] and the rest of [`sys`]: a thin layer over the kernel.
+//!
+//! # Invariants
+//!
+//! - No unsafe code outside [`sys`].
+//! - No pointers in shared memory, only indices and offsets. No type with an invalid bit pattern.
+//! - No transaction under two locks: beginning a second one does not compile.
+//! - No change of a [`Guarded`](sys::memory::Guarded) cell without its old bytes in the journal.
+//! - No unlocking of half-changed state: what a dead holder left is rolled back first, or the process aborts.
+//! - No system call while a lock is held, apart from those of the mutex itself, and no logging.
+//! - No wait that another process can make endless without a [report](hang_reports) of it.
+//! - No rule of the games or of the lobby. This crate knows neither players nor rooms; only comments name them.
 #![deny(unsafe_code)]
 
 pub mod byte_ring;

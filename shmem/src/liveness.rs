@@ -1,4 +1,4 @@
-//! A process's liveness: when it last came round its loop, for those who watch whether it gets on.
+//! When a process last made progress, for the watchdog.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,19 +6,22 @@ use crate::shared_record;
 use crate::sys::clock::now_ms;
 
 shared_record! {
-    /// The liveness of one process. One that waits has none, and need not have: only who has something to do must get on.
+    /// The liveness of one process. It is not updated while the process has nothing to do: the watchdog judges only
+    /// processes with pending work.
     pub struct Liveness {
         last_progress_ms: AtomicU64,
     }
 }
 
 impl Liveness {
-    /// The process gets on.
+    /// Notes that the event loop made progress now.
+    #[inline]
     pub fn record_progress(&self) {
         self.last_progress_ms.store(now_ms(), Ordering::Relaxed);
     }
 
-    /// When it last did, in milliseconds of [`now_ms`].
+    /// Time of the last progress, in milliseconds of [`now_ms`]; 0 if there was none.
+    #[inline]
     pub fn last_progress_ms(&self) -> u64 {
         self.last_progress_ms.load(Ordering::Relaxed)
     }

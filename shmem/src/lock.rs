@@ -1,4 +1,4 @@
-//! A lock in shared memory: a robust mutex, its undo journal, who holds it, and how it has fared.
+//! A lock in shared memory: a robust mutex, its undo journal, its holder and its statistics.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::sys::mutex::{Acquired, Held, LockError, RobustMutex};
 use crate::sys::process::ProcessId;
 
 shared_record! {
-    /// The lock at the head of a record. Zeroes are a lock that nobody has prepared yet.
+    /// The lock at the head of a record. In zeroed memory it is not yet prepared.
     pub struct Lock {
         mutex: RobustMutex,
         prepared: AtomicU32,
@@ -27,39 +27,43 @@ shared_record! {
     }
 }
 
-/// Who holds a lock, as far as one can say from outside.
+/// The process that holds a lock, as other processes see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
-    /// Its pid, from the moment that the kernel counts the lock as its own.
+    /// Its pid, from the moment that the mutex counts as its own.
     pub pid: u32,
-    /// When it was started; `None` while it has not entered itself yet.
+    /// Its start time as in [`ProcessId`]; `None` until the holder has written it.
     pub start_time: Option<u64>,
-    /// Which one of all holds it is.
+    /// How often the lock was acquired before: tells one hold from the next.
     pub epoch: u64,
 }
 
-/// How a lock has fared, for operators. The figures are read one by one, without the lock.
+/// Statistics of a lock, for operators. They are read one by one, without the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockStats {
-    /// Who holds it just now.
+    /// The process that holds it now.
     pub holder: Option<ProcessId>,
-    /// How often it was taken.
+    /// How often it was acquired.
     pub epoch: u64,
-    /// When it was last taken, in milliseconds of [`now_ms`].
+    /// When it was last acquired, in milliseconds of [`now_ms`].
     pub acquired_at_ms: u64,
-    /// How often somebody found it taken and waited.
+    /// How often a process found it held and waited.
     pub waits: u64,
-    /// How often a wait lasted [`LOCK_WAIT_REPORT_MS`] or more.
+    /// How often a wait lasted another [`LOCK_WAIT_REPORT_MS`].
     pub long_waits: u64,
-    /// How often a holder died and its transaction was decided by the next taker.
+    /// How often a holder died, and the next one rolled its transaction back.
     pub recoveries: u64,
 }
 
 impl Lock {
-    /// Makes zeroes a usable lock; does nothing to a lock that is one already.
+    /// Makes zeroed memory a usable lock. Does nothing if the lock is prepared already.
     ///
-    /// To be called before anybody else can reach the record: by the creator of the memory, or under the lock that guards
-    /// the allocation of records. Killed half-way, the next caller does it again.
+    /// Call it before another process can reach the record: from the creator of the memory, or under the lock that
+    /// guards the allocation of records. If the caller is killed half-way, the next caller starts again.
+    ///
+    /// # Panics
+    ///
+    /// If the C library refuses.
     pub fn prepare(&self) {
         if self.prepared.load(Ordering::Acquire) == 0 {
             self.mutex
@@ -69,12 +73,13 @@ impl Lock {
         }
     }
 
-    /// Whether the lock was ever prepared, and so may have been taken.
+    /// True if the lock was ever prepared, and so may have been acquired.
+    #[inline]
     pub fn is_prepared(&self) -> bool {
         self.prepared.load(Ordering::Acquire) != 0
     }
 
-    /// The figures for operators.
+    /// The statistics.
     pub fn stats(&self) -> LockStats {
         let pid = self.holder_pid.load(Ordering::Relaxed);
         let start_time = self.holder_start_time.load(Ordering::Relaxed);
@@ -88,36 +93,36 @@ impl Lock {
         }
     }
 
-    /// Who holds the lock: also a holder that is stopped between taking it and entering itself.
+    /// The process that holds the lock, even if it was stopped before it could write its start time.
     pub fn holder(&self) -> Option<Holder> {
         let pid = self.mutex.holder()?;
-        let has_entered_itself = self.holder_pid.load(Ordering::Acquire) == pid;
+        let has_written_itself = self.holder_pid.load(Ordering::Acquire) == pid;
         Some(Holder {
             pid,
-            start_time: has_entered_itself.then(|| self.holder_start_time.load(Ordering::Relaxed)),
+            start_time: has_written_itself.then(|| self.holder_start_time.load(Ordering::Relaxed)),
             epoch: self.epoch.load(Ordering::Acquire),
         })
     }
 
-    /// Takes the lock, waiting as long as it takes, and undoes what a dead holder left half done. Whenever another
-    /// [`LOCK_WAIT_REPORT_MS`] were waited, `report` is called.
+    /// Acquires the lock and rolls back what a dead holder left half done. Waits without limit, and calls `report`
+    /// each time another [`LOCK_WAIT_REPORT_MS`] have passed.
     ///
     /// # Panics
     ///
-    /// If the lock was never prepared or is unusable: nothing in this program unlocks without repair.
-    pub fn acquire(&'static self, me: ProcessId, mapping: &Mapping, report: impl Fn()) -> LockGuard {
-        assert!(self.is_prepared(), "lock taken before it was prepared");
+    /// If the lock was never prepared, or was unlocked without repair, which no code in this program does.
+    pub(crate) fn acquire(&'static self, me: ProcessId, mapping: &Mapping, report: impl Fn()) -> LockGuard {
+        assert!(self.is_prepared(), "lock acquired before it was prepared");
         let acquired = match self.mutex.try_lock() {
             Ok(Some(acquired)) => acquired,
             Ok(None) => self.wait(report),
-            Err(error) => panic!("cannot take a lock: {error}"),
+            Err(error) => panic!("cannot acquire a lock: {error}"),
         };
         let (held, recovered) = match acquired {
             Acquired::Clean(held) => (held, false),
             Acquired::Abandoned(abandoned) => (abandoned.repair(|_| self.journal.roll_back(mapping)), true),
         };
         self.holder_start_time.store(me.start_time, Ordering::Relaxed);
-        // Last, so that who sees the one sees the other.
+        // After the start time: a reader that sees this pid sees its start time.
         self.holder_pid.store(me.pid, Ordering::Release);
         self.acquired_at_ms.store(now_ms(), Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +136,7 @@ impl Lock {
         }
     }
 
-    /// In a copy of a mapping that is nobody else's: leaves the lock as the death of its holder, if it has one, would leave it.
+    /// In a private copy of a mapping: leaves the lock as the death of its holder, if there is one, would.
     #[doc(hidden)]
     pub fn abandon_copy(&self) {
         if self.is_prepared() {
@@ -139,8 +144,9 @@ impl Lock {
         }
     }
 
-    /// The undo journal beside it.
-    pub fn journal(&self) -> &Journal {
+    /// The undo journal of the transaction under this lock.
+    #[inline]
+    pub(crate) fn journal(&self) -> &Journal {
         &self.journal
     }
 
@@ -149,23 +155,23 @@ impl Lock {
         loop {
             match self.mutex.lock(Duration::from_millis(LOCK_WAIT_REPORT_MS)) {
                 Ok(acquired) => return acquired,
-                // Not logged here: a thousand may wait for the same lock.
+                // Not logged: a thousand processes may wait for the same lock.
                 Err(LockError::TimedOut(_)) => {
                     self.long_waits.fetch_add(1, Ordering::Relaxed);
                     report();
                 }
-                Err(error) => panic!("cannot take a lock: {error}"),
+                Err(error) => panic!("cannot acquire a lock: {error}"),
             }
         }
     }
 }
 
-/// The lock is held; dropping this releases it.
-pub struct LockGuard {
+/// Holds the lock; dropping it releases the lock.
+pub(crate) struct LockGuard {
     held: Option<Held<'static>>,
     lock: &'static Lock,
-    /// Whether a dead holder left something to decide.
-    pub recovered: bool,
+    /// True if the previous holder died, and its transaction was rolled back.
+    pub(crate) recovered: bool,
 }
 
 impl Drop for LockGuard {

@@ -1,4 +1,4 @@
-//! Tables of records by index, references that go stale, and where everything lies in the mapping.
+//! Tables of records by index, references that go stale, and the layout of the mapping.
 
 use std::marker::PhantomData;
 
@@ -6,9 +6,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::sys::memory::{Mapping, Shared};
 
-/// Names a record's present occupant. When the record is given to another, the generation differs and the reference is stale.
+/// Names an occupant of a record. When the record is reused, its generation changes and the reference is stale.
 ///
-/// Generation 0 is nobody: the value of zeroed memory.
+/// Generation 0, the value of zeroed memory, refers to nothing.
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(transparent)]
 pub struct Reference<R> {
@@ -18,7 +18,7 @@ pub struct Reference<R> {
 }
 
 impl<R> Reference<R> {
-    /// Refers to nobody.
+    /// Refers to nothing.
     pub const NONE: Self = Self::from_id(0);
 
     /// Refers to the occupant `generation` of the record `index`.
@@ -27,26 +27,31 @@ impl<R> Reference<R> {
     }
 
     /// The record's index in its table.
+    #[inline]
     pub fn index(self) -> u32 {
         u32::try_from(self.packed & u64::from(u32::MAX)).expect("masked to 32 bits")
     }
 
-    /// Which of the record's occupants, counted from 1.
+    /// The occupant's number among those of the record, counted from 1.
+    #[inline]
     pub fn generation(self) -> u32 {
         (self.packed >> 32) as u32
     }
 
-    /// Whether this refers to somebody.
+    /// False for [`NONE`](Self::NONE).
+    #[inline]
     pub fn is_some(self) -> bool {
         self.generation() != 0
     }
 
-    /// The reference as one number, unique for the server's life: what clients are given as an id.
+    /// The reference as one number, unique in the server's lifetime: the id that clients see.
+    #[inline]
     pub fn to_id(self) -> u64 {
         self.packed
     }
 
-    /// The reference that a client's id stands for. It may be stale or point nowhere.
+    /// The reference for an id from a client. It may be stale or refer to nothing.
+    #[inline]
     pub const fn from_id(id: u64) -> Self {
         Self {
             packed: id,
@@ -55,7 +60,7 @@ impl<R> Reference<R> {
     }
 }
 
-// Derived implementations would ask for the same of `R`.
+// Derived implementations would demand the same traits of `R`.
 impl<R> Clone for Reference<R> {
     fn clone(&self) -> Self {
         *self
@@ -74,11 +79,11 @@ impl<R> std::fmt::Debug for Reference<R> {
     }
 }
 
-/// `len` records of one type, one after the other in the mapping.
+/// `len` records of one type, one after another in the mapping.
 pub struct Table<R> {
     mapping: &'static Mapping,
     offset: usize,
-    /// From the beginning of one record to that of the next.
+    /// Distance of two records, in bytes.
     stride: usize,
     len: u32,
     record: PhantomData<fn() -> R>,
@@ -92,17 +97,20 @@ impl<R> Clone for Table<R> {
 impl<R> Copy for Table<R> {}
 
 impl<R: Shared> Table<R> {
-    /// How many records there are.
+    /// Number of records.
+    #[inline]
     pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether there are none.
+    /// True if there are no records.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The record at `index`, if there is one.
+    /// The record at `index`, or `None` beyond the table's end.
+    #[inline]
     pub fn get(&self, index: u32) -> Option<&'static R> {
         (index < self.len).then(|| self.mapping.record(self.offset + index as usize * self.stride))
     }
@@ -111,12 +119,13 @@ impl<R: Shared> Table<R> {
     ///
     /// # Panics
     ///
-    /// If there is none: an index from shared memory is always one.
+    /// If `index` is beyond the table's end, which an index from shared memory never is.
+    #[inline]
     pub fn at(&self, index: u32) -> &'static R {
         self.get(index).expect("an index in shared memory names a record")
     }
 
-    /// Index of the record that begins at `offset` of the mapping, if one of this table does.
+    /// Index of the record that begins at `offset` of the mapping, if it is one of this table.
     pub fn index_of_offset(&self, offset: u64) -> Option<u32> {
         let distance = usize::try_from(offset).ok()?.checked_sub(self.offset)?;
         let index = u32::try_from(distance / self.stride).ok()?;
@@ -130,7 +139,8 @@ impl<R: Shared> Table<R> {
     }
 }
 
-/// A record that is larger than a page begins with one: what is touched of it lies at its beginning, and should not be cut in two.
+/// Distance of two records, in bytes. A record larger than a page starts on a page, because its hot cells are at its start and
+/// should share one page.
 fn stride<R>() -> usize {
     let page = rustix::param::page_size();
     match size_of::<R>() {
@@ -139,14 +149,14 @@ fn stride<R>() -> usize {
     }
 }
 
-/// Lays tables out one after the other, each at the start of a page.
+/// Lays out tables one after another, each at the start of a page.
 #[derive(Debug, Default)]
 pub struct LayoutPlan {
     bytes: usize,
 }
 
 impl LayoutPlan {
-    /// Reserves the place for `len` records and gives its offset.
+    /// Reserves space for `len` records and returns its offset, in bytes.
     pub fn reserve<R: Shared>(&mut self, len: u32) -> usize {
         let offset = self
             .bytes
@@ -155,12 +165,16 @@ impl LayoutPlan {
         offset
     }
 
-    /// How many bytes the mapping needs.
+    /// Size that the mapping needs, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The table whose place was reserved at `offset`.
+    /// The table of `len` records whose space was reserved at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If it ends beyond the mapping.
     pub fn table<R: Shared>(mapping: &'static Mapping, offset: usize, len: u32) -> Table<R> {
         let stride = stride::<R>();
         assert!(

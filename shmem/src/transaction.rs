@@ -1,6 +1,6 @@
-//! The only way to change shared state: a transaction, under exactly one lock, that happens as a whole or not at all.
+//! The only way to change shared state: a transaction under exactly one lock, all or nothing.
 //!
-//! A process has one [`Attachment`]. Beginning a transaction borrows it mutably, so a second lock beside the first does not compile:
+//! A process has one [`Attachment`]. Beginning a transaction borrows it mutably, so holding two locks does not compile:
 //!
 //! ```compile_fail,E0499
 //! # use shmem::transaction::{Attachment, Record};
@@ -11,9 +11,10 @@
 //! }
 //! ```
 //!
-//! A transaction may touch the record whose lock it holds, and the records its process *animates*: those that no living process
-//! but this one changes (a handler's connection and player). Before the first write the lock is noted in the animated records; a
-//! successor takes and releases the noted lock before it reads anything else, and so finds them as they were before or after.
+//! A transaction may touch the record whose lock it holds, and the records that its process *owns*. An owned record has a
+//! [single writer](SingleWriter), this process; an example is the connection that a handler serves. Before a transaction
+//! writes, it notes its lock in the owned records. After a crash, the process that takes them over acquires and releases
+//! the noted lock before it reads anything else. That rolls the transaction back, or finds it committed.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
@@ -24,9 +25,10 @@ use crate::lock::{Lock, LockGuard};
 use crate::sys::memory::{Guarded, Mapping, Plain, Shared, SharedBytes};
 use crate::sys::process::ProcessId;
 
-/// A record with a lock of its own, which guards all its cells (except where they belong to who animates them).
+/// A record with a lock of its own, which guards all its cells. Cells of a record that also is a [`SingleWriter`] may be
+/// changed under another lock, by the owner.
 pub trait Record: Shared + Sized {
-    /// The lock, which should be the record's first field.
+    /// The lock. It should be the record's first field.
     fn lock(&self) -> &Lock;
 
     /// The addresses that the lock guards: the record, unless it is the head of a larger region.
@@ -34,18 +36,18 @@ pub trait Record: Shared + Sized {
         range_of(self)
     }
 
-    /// Stores in atomics what others read without the lock. Called after every commit, and after every recovery, before the
-    /// lock is released.
+    /// Stores in atomics what other processes read without the lock. Called after every commit and every recovery, before
+    /// the lock is released.
     fn publish(&'static self, view: &View<'_>);
 }
 
-/// A record that is changed by one process at a time, under whatever lock that process happens to hold.
+/// A record that one process at a time may change, its owner, under whatever lock the owner holds.
 pub trait SingleWriter: Shared + Sized {
-    /// Offset of the record whose lock was noted before the animator's last transaction; 0 for none.
+    /// Offset in the mapping of the record under whose lock the owner last began a transaction, in bytes; 0 for none.
     fn noted_lock(&self) -> &AtomicU64;
 }
 
-/// One process's access to shared state.
+/// One process's access to shared state: the attached mapping and the records that the process owns.
 pub struct Attachment {
     mapping: &'static Mapping,
     me: ProcessId,
@@ -55,7 +57,12 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// The hand of the calling process. A process has only one: see [`Memory::attach`](crate::state::layout::Memory::attach).
+    /// Attaches the calling process, which must not have another attachment. `recoveries_total` counts roll-backs of what
+    /// dead processes left; waits for locks are reported to `hang_reports`.
+    ///
+    /// # Panics
+    ///
+    /// If the process's own start time cannot be read from `/proc`.
     pub fn new(
         mapping: &'static Mapping,
         recoveries_total: &'static AtomicU64,
@@ -70,12 +77,13 @@ impl Attachment {
         }
     }
 
-    /// The process this is the hand of.
+    /// The attached process.
+    #[inline]
     pub fn process(&self) -> ProcessId {
         self.me
     }
 
-    /// From now on this process, and no other, changes `record`.
+    /// Makes this process the owner of `record`. The caller must know that no other process owns it.
     pub fn acquire<A: SingleWriter>(&mut self, record: &'static A) {
         let range = range_of(record);
         if !self.owned.iter().any(|(other, _)| *other == range) {
@@ -83,38 +91,45 @@ impl Attachment {
         }
     }
 
-    /// This process does not animate `record` any more.
+    /// Gives up the ownership of `record`.
     pub fn release<A: SingleWriter>(&mut self, record: &'static A) {
         let range = range_of(record);
         self.owned.retain(|(other, _)| *other != range);
     }
 
-    /// This process owns nothing any more.
+    /// Gives up the ownership of all records, for example before a process turns to another session.
     pub fn release_all(&mut self) {
         self.owned.clear();
     }
 
-    /// The value of a cell in a record that this process animates. No lock is needed: nobody else changes it.
+    /// The value of a cell in a record that this process owns. No lock is needed, because no other process changes it.
     ///
     /// # Panics
     ///
     /// If the cell lies elsewhere.
+    #[inline]
     pub fn read_own<T: Plain>(&self, cell: &Guarded<T>) -> T {
         assert!(
             self.owns(cell.address(), size_of::<T>()),
-            "a cell read as one's own that is not"
+            "read of a cell that this process does not own"
         );
         cell.load()
     }
 
-    /// Takes the record's lock, waiting for it, and opens a transaction. If its last holder died, its changes are undone first.
+    /// Acquires the record's lock and opens a transaction. Waits for the lock without limit, and reports every
+    /// [`LOCK_WAIT_REPORT_MS`](crate::limits::LOCK_WAIT_REPORT_MS) of waiting. If the last holder died, its changes are
+    /// rolled back first.
+    ///
+    /// # Panics
+    ///
+    /// If the record's lock was never prepared, or the record lies outside the mapping.
     pub fn begin<R: Record>(&mut self, record: &'static R) -> Tx<'_, R> {
         let record_range = record.guarded_addresses();
         let offset = self.mapping.offset_of(record_range.start) as u64;
         for (_, noted) in &self.owned {
             noted.store(offset, Ordering::Relaxed);
         }
-        // The note must be in memory before the first write is.
+        // The note must be in memory before the transaction's first write.
         compiler_fence(Ordering::SeqCst);
         let hang_reports = self.hang_reports;
         let guard = record.lock().acquire(self.me, self.mapping, || {
@@ -139,7 +154,7 @@ impl Attachment {
         tx
     }
 
-    /// Decides what a dead process left under this record's lock, by taking and releasing it.
+    /// Rolls back what a dead process left uncommitted under this record's lock, by acquiring and releasing it.
     pub fn recover<R: Record>(&mut self, record: &'static R) {
         drop(self.begin(record));
     }
@@ -151,7 +166,7 @@ impl Attachment {
     }
 }
 
-/// What a transaction may read.
+/// Read access to what the held lock guards and to the owned records.
 pub struct View<'h> {
     attachment: &'h mut Attachment,
     record_range: Range<usize>,
@@ -162,7 +177,8 @@ impl View<'_> {
     ///
     /// # Panics
     ///
-    /// If neither the held lock guards the cell nor this process animates it.
+    /// If neither the held lock guards the cell nor this process owns it.
+    #[inline]
     pub fn get<T: Plain>(&self, cell: &Guarded<T>) -> T {
         self.check(cell.address(), size_of::<T>());
         cell.load()
@@ -171,12 +187,12 @@ impl View<'_> {
     fn check(&self, address: usize, bytes: usize) {
         assert!(
             contains(&self.record_range, address, bytes) || self.attachment.owns(address, bytes),
-            "a cell that the held lock does not guard"
+            "access to a cell that the held lock does not guard"
         );
     }
 }
 
-/// An open transaction on the record `R`. Dropped without [`Tx::commit`], it never happened.
+/// An open transaction under the lock of a record `R`. Dropping it without [`Tx::commit`] rolls it back.
 pub struct Tx<'h, R: Record> {
     view: View<'h>,
     record: &'static R,
@@ -186,22 +202,29 @@ pub struct Tx<'h, R: Record> {
 
 impl<'h, R: Record> Tx<'h, R> {
     /// The record whose lock is held.
+    #[inline]
     pub fn record(&self) -> &'static R {
         self.record
     }
 
-    /// The cell's value. See [`View::get`].
+    /// The cell's value: see [`View::get`].
+    ///
+    /// # Panics
+    ///
+    /// Like [`View::get`].
+    #[inline]
     pub fn get<T: Plain>(&self, cell: &Guarded<T>) -> T {
         self.view.get(cell)
     }
 
-    /// Changes the cell, after its old bytes have gone into the journal.
+    /// Changes the cell, after its old bytes were appended to the journal.
     ///
-    /// If the journal is full, nothing is changed, and the commit will say so.
+    /// If the journal is full, the cell is not changed, and [`commit`](Self::commit) will fail.
     ///
     /// # Panics
     ///
-    /// If neither the held lock guards the cell nor this process animates it.
+    /// If neither the held lock guards the cell nor this process owns it.
+    #[inline]
     pub fn set<T: Plain>(&mut self, cell: &Guarded<T>, value: T) {
         self.view.check(cell.address(), size_of::<T>());
         let offset = self.view.attachment.mapping.offset_of(cell.address());
@@ -218,15 +241,15 @@ impl<'h, R: Record> Tx<'h, R> {
             return;
         }
         cell.store(value);
-        // The next entry must not be written before this cell is.
+        // The cell must be stored before the next journal entry is.
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Writes bytes that nothing committed refers to yet: no journal needed.
+    /// Writes bytes that no committed value refers to yet, so without the journal.
     ///
     /// # Panics
     ///
-    /// If the bytes are neither guarded by the held lock nor animated by this process, or do not fit.
+    /// If neither the held lock guards `target` nor this process owns it, or the bytes do not fit.
     pub fn write<const WORDS: usize>(&mut self, target: &SharedBytes<WORDS>, at: usize, bytes: &[u8]) {
         self.view.check(
             std::ptr::from_ref(target) as usize,
@@ -235,9 +258,9 @@ impl<'h, R: Record> Tx<'h, R> {
         target.copy_in(at, bytes);
     }
 
-    /// From now on this process animates `record` as well, which the open transaction gives to it.
+    /// Makes this process the owner of `record`, which the open transaction gives to it.
     ///
-    /// If the transaction comes to nothing, the caller must [`Attachment::release`] of it.
+    /// If the transaction is not committed, the caller must [release](Attachment::release) the record.
     pub fn acquire<A: SingleWriter>(&mut self, record: &'static A) {
         record.noted_lock().store(self.lock_offset(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
@@ -255,7 +278,7 @@ impl<'h, R: Record> Tx<'h, R> {
     ///
     /// # Errors
     ///
-    /// [`JournalFull`] if the transaction changed more than its journal holds; then it never happened.
+    /// [`JournalFull`] if the transaction changed more than its journal can hold. It is then rolled back.
     pub fn commit(self) -> Result<(), JournalFull> {
         if self.full {
             return Err(JournalFull);
@@ -267,7 +290,7 @@ impl<'h, R: Record> Tx<'h, R> {
 }
 
 impl<R: Record> Drop for Tx<'_, R> {
-    /// Undoes what was not committed; then the lock is released. After a commit there is nothing to undo.
+    /// Rolls back what was not committed. The lock is released afterwards. After a commit there is nothing to undo.
     fn drop(&mut self) {
         self.record
             .lock()

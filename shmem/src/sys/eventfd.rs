@@ -1,4 +1,4 @@
-//! A doorbell that many processes can hear: an eventfd.
+//! The descriptor of a doorbell: an eventfd that many processes can poll.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,19 +6,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
-/// An eventfd: ringing makes it readable for all processes that have a descriptor of it.
+/// An eventfd. A ring makes it readable in all processes that have a descriptor of it.
 ///
-/// There are two ways to listen, and one doorbell has one of them:
+/// A doorbell is used in one of two ways:
 ///
-/// - **One listener** polls it and [clears](EventFd::clear) it when it rang, *before* it looks for what was announced.
-/// - **Many listeners** each have their own epoll (made after the fork), registered *edge-triggered*, and nobody ever clears:
-///   each ring is a new edge for everybody. One that cleared would take the ring from those that have not
-///   been woken yet: epoll asks the descriptor again before it reports it.
+/// - **One subscriber** polls it and [clears](EventFd::clear) it after a ring, *before* it looks for what was announced.
+/// - **Many subscribers** poll it, each with its own epoll (made after the fork), *edge-triggered*. None of them clears it,
+///   so that each ring is a new edge for all. A process that cleared it would take the ring from those that were not woken
+///   yet, because epoll checks the descriptor again before it reports it.
 #[derive(Debug)]
 pub struct EventFd(OwnedFd);
 
 impl EventFd {
-    /// A silent doorbell; closed on exec, never blocking.
+    /// A new eventfd, not rung, closed on exec and non-blocking.
     ///
     /// # Errors
     ///
@@ -30,21 +30,21 @@ impl EventFd {
         )?))
     }
 
-    /// Rings. Costs the more the more listeners wait (0.45 ms for 100).
+    /// Rings. The cost grows with the number of processes that wait (0.45 ms for 100).
     ///
     /// # Panics
     ///
-    /// If the descriptor is no eventfd: another kind was passed to this process in its place.
+    /// If the descriptor, received from another process, is no eventfd.
     pub fn ring(&self) {
         let one = 1_u64.to_ne_bytes();
         match rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &one)) {
-            // Full after 2^64 rings without a listener clearing it: it is readable, and that is all there is to it.
+            // The counter is full after 2^64 rings without a clear. It is readable, which is all that counts.
             Ok(_) | Err(Errno::AGAIN) => {}
             Err(error) => panic!("ringing an eventfd failed: {error}"),
         }
     }
 
-    /// Silences the doorbell; tells whether it had rung. Only for a doorbell with one listener.
+    /// Clears the doorbell and returns whether it was rung. Only for a doorbell with one subscriber.
     ///
     /// # Panics
     ///
@@ -59,7 +59,7 @@ impl EventFd {
     }
 }
 
-/// For a doorbell that another process has passed on.
+/// For an eventfd received from another process.
 impl From<OwnedFd> for EventFd {
     fn from(descriptor: OwnedFd) -> Self {
         Self(descriptor)
@@ -81,10 +81,10 @@ mod tests {
 
     use super::*;
 
-    /// One of many listeners, as a process of its own would be.
-    struct Listener(OwnedFd);
+    /// One of many subscribers, as a process of its own would be.
+    struct Subscriber(OwnedFd);
 
-    impl Listener {
+    impl Subscriber {
         fn new(doorbell: &EventFd) -> Self {
             let poll = epoll::create(CreateFlags::CLOEXEC).expect("a descriptor");
             let edges = EventFlags::IN | EventFlags::ET;
@@ -92,19 +92,19 @@ mod tests {
             Self(poll)
         }
 
-        fn hears(&self) -> bool {
+        fn is_woken(&self) -> bool {
             let at_once = Timespec {
                 tv_sec: 0,
                 tv_nsec: 0,
             };
             let mut events = [MaybeUninit::uninit(); 1];
-            let (heard, _) = epoll::wait(&self.0, &mut events, Some(&at_once)).expect("polls");
-            !heard.is_empty()
+            let (woken, _) = epoll::wait(&self.0, &mut events, Some(&at_once)).expect("polls");
+            !woken.is_empty()
         }
     }
 
     #[test]
-    fn ringing_twice_is_as_ringing_once() {
+    fn two_rings_count_as_one() {
         let doorbell = EventFd::new().expect("a descriptor");
         assert!(!doorbell.clear());
         doorbell.ring();
@@ -114,22 +114,22 @@ mod tests {
     }
 
     #[test]
-    fn each_ring_is_new_to_every_listener_if_nobody_clears() {
+    fn each_ring_wakes_every_subscriber_if_none_clears() {
         let doorbell = EventFd::new().expect("a descriptor");
-        let listeners = [Listener::new(&doorbell), Listener::new(&doorbell)];
+        let subscribers = [Subscriber::new(&doorbell), Subscriber::new(&doorbell)];
         for _ in 0..3 {
             doorbell.ring();
-            assert!(listeners.iter().all(Listener::hears));
-            assert!(!listeners.iter().any(Listener::hears));
+            assert!(subscribers.iter().all(Subscriber::is_woken));
+            assert!(!subscribers.iter().any(Subscriber::is_woken));
         }
     }
 
     #[test]
-    fn one_that_clears_takes_the_ring_from_the_others() {
+    fn a_subscriber_that_clears_takes_the_ring_from_the_others() {
         let doorbell = EventFd::new().expect("a descriptor");
-        let [quick, late] = [Listener::new(&doorbell), Listener::new(&doorbell)];
+        let [quick, late] = [Subscriber::new(&doorbell), Subscriber::new(&doorbell)];
         doorbell.ring();
-        assert!(quick.hears() && doorbell.clear());
-        assert!(!late.hears());
+        assert!(quick.is_woken() && doorbell.clear());
+        assert!(!late.is_woken());
     }
 }

@@ -1,8 +1,8 @@
-//! Another program in a process's place: what it keeps open over `execve(2)`, and how the program finds it again.
+//! Replacing the program of a process: descriptors that stay open over execve(2), and how the new program finds them.
 //!
-//! All that this program opens is closed on exec. [`keep_open`] makes an exception, and the program that follows
-//! [takes](take_inherited) it by its number: a descriptor that is open and *not* closed on exec can only have been left by its
-//! predecessor, so no other part of the new program owns it.
+//! Everything that this program opens is closed on exec. [`keep_open`] makes an exception, and the new program
+//! [takes](take_inherited) the descriptor by its number. A descriptor that is open and *not* closed on exec was left by the
+//! old program, so no other part of the new program owns it.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 
-/// Leaves a descriptor open for the program that follows; gives the number by which it can claim it.
+/// Keeps a descriptor open over execve(2). Returns the number by which the new program takes it.
 ///
 /// # Errors
 ///
@@ -21,41 +21,37 @@ pub fn keep_open(descriptor: BorrowedFd<'_>) -> io::Result<RawFd> {
     Ok(descriptor.as_raw_fd())
 }
 
-/// There is no program that follows, after all.
-///
-/// # Errors
-///
-/// Those of fcntl(2).
-pub fn close_on_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+fn close_on_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     Ok(fcntl_setfd(
         descriptor,
         fcntl_getfd(descriptor)? | FdFlags::CLOEXEC,
     )?)
 }
 
-/// The descriptor of this number, which the program before this one has [kept open](keep_open). From now on it is closed on exec,
-/// so that it can be claimed only once.
+/// Takes the descriptor of this number, which the old program has [kept open](keep_open). It is then closed on exec, so that
+/// it can be taken only once.
 ///
 /// # Errors
 ///
-/// It is a standard stream, not open, or something that this program has opened itself.
+/// The number is a standard stream, is not open, or was opened by this program.
 pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
     if number <= 2 {
         return Err(Errno::BADF.into());
     }
-    // SAFETY: only asked for its flags, which fails harmlessly if it is not open.
+    // SAFETY: used only to read and set its flags, which fails without harm if it is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     if fcntl_getfd(borrowed)?.contains(FdFlags::CLOEXEC) {
         let text = format!("descriptor {number} was not handed over");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     close_on_exec(borrowed)?;
-    // SAFETY: open, and nobody owns it: what this program opens is closed on exec, and what was claimed before is now, too.
+    // SAFETY: it is open and has no owner: it was not closed on exec, as all are that this program opens or has taken.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Replaces the program that this process runs by the one in the file that `program` is open on: same process, same children, same
-/// blocked and pending signals; nothing open but the standard streams and what was [kept](keep_open). Returns only if it fails.
+/// Replaces the program of this process by the one in the file that `program` refers to. The process, its children, its blocked
+/// and its pending signals stay. Only the standard streams and what was [kept open](keep_open) stay open. Returns only on
+/// failure: an error of fexecve(3), or a NUL byte in an argument.
 pub fn execute(
     program: BorrowedFd<'_>,
     arguments: impl IntoIterator<Item = OsString>,
@@ -90,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_program_opened_itself_cannot_be_claimed() {
+    fn a_descriptor_of_this_program_cannot_be_taken() {
         let (reader, writer) = io::pipe().expect("descriptors");
         assert!(take_inherited(reader.as_raw_fd()).is_err());
         assert!(
@@ -100,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_open_is_claimed_once() {
+    fn a_descriptor_that_was_kept_open_is_taken_once() {
         let (reader, _writer) = io::pipe().expect("descriptors");
         let number = keep_open(reader.as_fd()).expect("it is open");
         std::mem::forget(reader);

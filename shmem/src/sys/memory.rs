@@ -1,8 +1,8 @@
 //! Memory that all processes of one server share: one sealed memfd, and the types that may live in it.
 //!
-//! What lives here is plain data by construction. A [`Shared`] type is made of atomics, [`Guarded`] cells and
-//! [`SharedBytes`] alone: every bit pattern is a value of it and every part may change under a reference, so a reference
-//! handed out stays valid whatever the other processes do. There are no pointers in shared memory, only indices.
+//! Shared memory holds plain data only. A [`Shared`] type consists of atomics, [`Guarded`] cells and [`SharedBytes`]: every
+//! bit pattern is a valid value, and every part may change under a reference. So a reference stays valid whatever other
+//! processes do. There are no pointers in shared memory, only indices and offsets.
 
 use std::cell::UnsafeCell;
 use std::io;
@@ -15,7 +15,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A value that is nothing but its bytes: any bytes are a value of the type, and it has no padding.
+/// A value that is only its bytes: any bytes are a valid value, and there is no padding.
 pub trait Plain: FromBytes + IntoBytes + Immutable + Copy + Send + 'static {}
 impl<T: FromBytes + IntoBytes + Immutable + Copy + Send + 'static> Plain for T {}
 
@@ -23,8 +23,8 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy + Send + 'static> Plain for T {
 ///
 /// # Safety
 ///
-/// Any bytes must be a valid value, zeroes included, and every byte must lie in an atomic, a [`Guarded`] cell or a type that is
-/// itself `Shared`. Declare such types with [`shared_record!`](crate::shared_record), which checks that.
+/// Any bytes must be a valid value, and every byte must lie in an atomic, a [`Guarded`] cell or a type that is itself
+/// `Shared`. Declare such types with [`shared_record!`](crate::shared_record), which checks that.
 pub unsafe trait Shared: Sync + 'static {}
 
 // SAFETY: atomics have no invalid values and may change under a reference.
@@ -38,9 +38,9 @@ unsafe impl Shared for AtomicU64 {}
 // SAFETY: an array has no bytes beside those of its elements.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
 
-/// Declares a record that lives in shared memory, and refuses fields that must not.
+/// Declares a record for shared memory. A field that is not [`Shared`](crate::sys::memory::Shared) does not compile.
 ///
-/// The record gets `FINGERPRINT`, the text of its fields, which goes into the layout hash at the mapping's head.
+/// The record gets a constant `FINGERPRINT`, the text of its fields, for the layout hash at the mapping's head.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! shared_record {
@@ -66,16 +66,17 @@ macro_rules! shared_record {
 }
 
 shared_record! {
-    /// Takes no space. What follows it in a record begins a page (of 4096 bytes): what is touched of it then lies on as few as can be.
+    /// Takes no space. The next field of the record starts on a page (of 4096 bytes), so that its hot part touches as few
+    /// pages as possible.
     #[repr(align(4096))]
     pub struct PageStart {}
 }
 
-/// A cell that only the holder of the lock that guards it may touch.
+/// A cell that only the holder of the lock that guards it may access.
 ///
-/// Only [`Tx`](crate::transaction::Tx) and [`Attachment`](crate::transaction::Attachment) look inside, and they check the address
-/// against what the held lock guards. Were that check wrong, a reader could see a torn mixture of two values: a wrong value, but
-/// never an invalid one, for the content is [`Plain`].
+/// [`Tx`](crate::transaction::Tx) and [`Attachment`](crate::transaction::Attachment) access it, after a check that the held
+/// lock guards its address. If that check were wrong, a reader could get bytes of two values: a wrong value, but never an
+/// invalid one, because the content is [`Plain`].
 #[repr(transparent)]
 pub struct Guarded<T>(UnsafeCell<T>);
 
@@ -85,19 +86,22 @@ unsafe impl<T: Plain> Sync for Guarded<T> {}
 unsafe impl<T: Plain> Shared for Guarded<T> {}
 
 impl<T: Plain> Guarded<T> {
-    /// The cell's value.
-    pub fn load(&self) -> T {
+    /// The cell's value. The caller holds the lock.
+    #[inline]
+    pub(crate) fn load(&self) -> T {
         // SAFETY: the pointer is to an initialised, aligned cell of plain data.
         unsafe { self.0.get().read_volatile() }
     }
 
-    /// Replaces the cell's value.
-    pub fn store(&self, value: T) {
-        // SAFETY: the pointer is to an aligned cell of plain data that nobody has a reference into.
+    /// Replaces the cell's value. The caller holds the lock.
+    #[inline]
+    pub(crate) fn store(&self, value: T) {
+        // SAFETY: the pointer is to an aligned cell of plain data, and there is no reference into it.
         unsafe { self.0.get().write_volatile(value) }
     }
 
-    /// Where the cell lies.
+    /// The cell's address.
+    #[inline]
     pub fn address(&self) -> usize {
         self.0.get() as usize
     }
@@ -105,8 +109,8 @@ impl<T: Plain> Guarded<T> {
 
 /// `8 × WORDS` bytes that one process writes while others may be reading.
 ///
-/// A reader that races with the writer gets old and new bytes mixed; who reads without a lock must check afterwards that
-/// the bytes were not being overwritten (see [`EventLog`](crate::event_log::EventLog)).
+/// A reader that races with the writer gets a mixture of old and new bytes. A reader without the lock must check afterwards
+/// that the bytes were not overwritten meanwhile (see [`EventLog`](crate::event_log::EventLog)).
 #[repr(C)]
 pub struct SharedBytes<const WORDS: usize>([AtomicU64; WORDS]);
 
@@ -114,14 +118,14 @@ pub struct SharedBytes<const WORDS: usize>([AtomicU64; WORDS]);
 unsafe impl<const WORDS: usize> Shared for SharedBytes<WORDS> {}
 
 impl<const WORDS: usize> SharedBytes<WORDS> {
-    /// How many bytes there are.
+    /// Size in bytes.
     pub const BYTES: usize = WORDS * 8;
 
-    /// Copies `bytes` to position `at`. There must be only one writer at a time.
+    /// Copies `bytes` to index `at`. There must be one writer at a time.
     ///
     /// # Panics
     ///
-    /// If they do not fit: the caller has mistaken an offset.
+    /// If they do not fit.
     pub fn copy_in(&self, at: usize, bytes: &[u8]) {
         assert!(
             at <= Self::BYTES && bytes.len() <= Self::BYTES - at,
@@ -142,11 +146,11 @@ impl<const WORDS: usize> SharedBytes<WORDS> {
         }
     }
 
-    /// Copies the bytes from position `at` on into `target`.
+    /// Copies the bytes from index `at` on into `target`.
     ///
     /// # Panics
     ///
-    /// If there are not that many: the caller has mistaken an offset.
+    /// If there are fewer bytes than `target` is long.
     pub fn copy_out(&self, at: usize, target: &mut [u8]) {
         assert!(
             at <= Self::BYTES && target.len() <= Self::BYTES - at,
@@ -170,8 +174,8 @@ impl<const WORDS: usize> SharedBytes<WORDS> {
         }
     }
 
-    /// The address of the first byte, for system calls that fill or send a part of it.
-    pub fn as_ptr(&self) -> *mut u8 {
+    /// The address of the first byte, for system calls that fill or send a part of the bytes.
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.0.as_ptr().cast_mut().cast()
     }
 
@@ -182,10 +186,10 @@ impl<const WORDS: usize> SharedBytes<WORDS> {
     }
 }
 
-/// One shared mapping of fixed size: made before the first fork, inherited by all, and never unmapped.
+/// One shared mapping of fixed size: created before the first fork, inherited by all processes, never unmapped.
 ///
-/// The kernel writes into a robust mutex when its owner dies, at whatever lies there by then (sourceware bug 14485): hence it is
-/// leaked on purpose and its size is sealed. It is left out of core dumps.
+/// When the owner of a robust mutex dies, the kernel writes to the mutex's address, whatever is mapped there by then
+/// (sourceware bug 14485). Hence the mapping is leaked on purpose and its size is sealed. It is left out of core dumps.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<u8>,
@@ -193,26 +197,27 @@ pub struct Mapping {
     descriptor: OwnedFd,
 }
 
-/// What a program may do with memory that another one has created.
+/// Access to memory that another program has created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Look.
+    /// Read only: a write ends the process with SIGSEGV.
     Read,
-    /// Whatever its creator may.
+    /// As its creator.
     ReadAndWrite,
 }
 
-// SAFETY: the mapping is never unmapped, and what it gives out is `Shared`.
+// SAFETY: the mapping is never unmapped, and the references that it returns are to `Shared` types.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Creates a mapping of `bytes` zeroes, rounded up to whole pages. Only pages that are touched cost memory.
+    /// Creates a mapping of `bytes` zeroes, rounded up to whole pages. Only touched pages cost memory. `name` is shown in
+    /// `/proc/PID/maps`.
     ///
     /// # Errors
     ///
-    /// Those of `memfd_create`, `ftruncate` and `mmap`: no memory, or no descriptor left.
+    /// Those of memfd_create(2), ftruncate(2) and mmap(2): no memory, or no descriptor left.
     pub fn create(name: &str, bytes: usize) -> io::Result<&'static Self> {
         let bytes = bytes.next_multiple_of(rustix::param::page_size());
         let descriptor = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
@@ -221,13 +226,13 @@ impl Mapping {
         Self::of(descriptor, bytes, ProtFlags::READ | ProtFlags::WRITE)
     }
 
-    /// Maps what another program has created, all of it. To read from what was opened for reading only: the kernel ends who writes.
+    /// Maps all of the memory that another program has created.
     ///
     /// # Errors
     ///
-    /// The descriptor is no memory whose size is sealed, or cannot be mapped.
+    /// The descriptor is not a memfd of sealed size, or cannot be mapped with that access.
     pub fn open(descriptor: OwnedFd, access: Access) -> io::Result<&'static Self> {
-        // A file that could be cut short would be no memory to rely on.
+        // If the file could shrink, an access beyond its end would end the process with SIGBUS.
         if !fcntl_get_seals(&descriptor)?.contains(SealFlags::SHRINK | SealFlags::GROW) {
             return Err(io::Error::other("the size of the shared memory is not sealed"));
         }
@@ -251,7 +256,7 @@ impl Mapping {
                 0,
             )?
         };
-        // SAFETY: the range is the mapping just made; the advice keeps its content.
+        // SAFETY: the range is the mapping just made, and this advice does not change its content.
         unsafe { madvise(start, bytes, Advice::LinuxDontDump)? };
         let start =
             NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mmap gave the null address"))?;
@@ -262,16 +267,18 @@ impl Mapping {
         })))
     }
 
-    /// The mapping's size in bytes.
+    /// The mapping's size, in bytes.
+    #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The record of type `T` at `offset`.
+    /// The record of type `T` at `offset`, in bytes.
     ///
     /// # Panics
     ///
-    /// If it would lie outside the mapping or not be aligned: the layout is wrong.
+    /// If it is not aligned, or not inside the mapping.
+    #[inline]
     pub fn record<T: Shared>(&'static self, offset: usize) -> &'static T {
         let end = offset
             .checked_add(size_of::<T>())
@@ -280,27 +287,28 @@ impl Mapping {
         // SAFETY: the offset was just found to lie inside.
         let record = unsafe { self.start.add(offset) }.cast::<T>();
         assert!(record.is_aligned(), "record not aligned");
-        // SAFETY: in bounds and aligned for ever, and any content is a `T` that may change under the reference (`Shared`).
+        // SAFETY: in bounds and aligned, never unmapped, and any content is a `T` that may change under the reference (`Shared`).
         unsafe { record.as_ref() }
     }
 
-    /// The offset of an address inside the mapping.
+    /// The offset in the mapping of an address, in bytes.
     ///
     /// # Panics
     ///
-    /// If the address is not inside.
+    /// If the address is not inside the mapping.
+    #[inline]
     pub fn offset_of(&self, address: usize) -> usize {
         let offset = address.wrapping_sub(self.start.as_ptr() as usize);
         assert!(offset < self.bytes, "address outside the mapping");
         offset
     }
 
-    /// Puts old bytes back, for the roll-back of a journal.
+    /// Restores old bytes at `offset`, for the roll-back of a journal.
     ///
     /// # Panics
     ///
-    /// If they would not lie inside the mapping: the journal is damaged.
-    pub fn restore(&self, offset: usize, old: &[u8]) {
+    /// If they do not fit into the mapping: the journal is damaged.
+    pub(crate) fn restore(&self, offset: usize, old: &[u8]) {
         assert!(
             offset <= self.bytes && old.len() <= self.bytes - offset,
             "journal entry outside the mapping"
@@ -308,16 +316,16 @@ impl Mapping {
         for (index, byte) in old.iter().enumerate() {
             // SAFETY: the range was just found to lie inside.
             let target = unsafe { self.start.add(offset + index) };
-            // SAFETY: inside the mapping, where everything is plain data and nobody holds a plain reference.
+            // SAFETY: inside the mapping, which holds only plain data, and only references to `Shared` types exist.
             unsafe { target.write_volatile(*byte) };
         }
     }
 
-    /// Overwrites a part of this mapping with the same part of another of the same size, at one moment at which nobody writes to
-    /// either.
+    /// Overwrites a part of this mapping with the same part of another one of the same size. No process may write to either
+    /// meanwhile.
     ///
-    /// For proofs that look at the memory of a stopped process. The locks in the copy are those of the original: see
-    /// [`RobustMutex::abandon_copy`](crate::sys::mutex::RobustMutex::abandon_copy).
+    /// For tests that look at the memory of a stopped process. The locks in the copy are those of the original: see
+    /// [`Lock::abandon_copy`](crate::lock::Lock::abandon_copy).
     ///
     /// # Panics
     ///
@@ -329,11 +337,11 @@ impl Mapping {
         let target = unsafe { self.start.add(part.start) };
         // SAFETY: as above.
         let source = unsafe { other.start.add(part.start) };
-        // SAFETY: both are valid for that length, and what is copied to is plain data of a mapping of its own.
+        // SAFETY: both are valid for that length and belong to different mappings, and the target holds plain data.
         unsafe { target.copy_from(source, length) };
     }
 
-    /// Whether a part equals the same part of another mapping of the same size, at one moment at which nobody writes to either.
+    /// True if a part equals the same part of another mapping of the same size. No process may write to either meanwhile.
     ///
     /// # Panics
     ///
@@ -352,7 +360,7 @@ impl Mapping {
         mine == theirs
     }
 
-    /// The length of a part of two mappings.
+    /// The length of a part, after a check that both mappings contain it.
     fn part(&self, other: &Self, part: &Range<usize>) -> usize {
         assert_eq!(self.bytes, other.bytes, "mappings of different size");
         assert!(

@@ -1,7 +1,7 @@
 //! The only unsafe code: a thin layer over the kernel and the C library.
 //!
 //! Each file wraps one thing behind a safe interface that cannot be misused: memory that several processes share, the
-//! robust mutex, forking and reaping, signals as descriptors, sockets. No rule of the game or of the lobby lives here.
+//! robust mutex, forking and reaping, signals as descriptors, sockets.
 #![allow(unsafe_code)]
 
 pub mod clock;
@@ -9,7 +9,7 @@ pub mod eventfd;
 pub mod exec;
 pub mod heap;
 pub mod memory;
-pub mod mutex;
+pub(crate) mod mutex;
 pub mod process;
 pub mod shared_io;
 pub mod signals;

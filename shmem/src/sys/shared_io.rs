@@ -1,4 +1,4 @@
-//! System calls that read into, and send from, shared memory: no copy in between.
+//! System calls that receive into shared memory and send from it, without a copy.
 
 use std::io;
 use std::ops::Range;
@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use crate::sys::memory::SharedBytes;
 
-/// Receives what the kernel has for this socket into `range`, without waiting. Zero bytes mean the peer's end (FIN).
+/// Receives into `range`, without waiting, and returns the number of bytes. Zero bytes mean the peer's FIN.
 ///
-/// Only the process that animates the ring these bytes belong to may call this.
+/// Only the process that owns the ring of these bytes may call this.
 ///
 /// # Errors
 ///
@@ -16,7 +16,7 @@ use crate::sys::memory::SharedBytes;
 ///
 /// # Panics
 ///
-/// If the range is not within the bytes.
+/// If the range is not inside the bytes.
 pub fn receive<const WORDS: usize>(
     socket: &impl AsFd,
     bytes: &SharedBytes<WORDS>,
@@ -26,10 +26,10 @@ pub fn receive<const WORDS: usize>(
         range.start <= range.end && range.end <= SharedBytes::<WORDS>::BYTES,
         "receive beyond shared bytes"
     );
-    // SAFETY: the start was just found to lie inside.
+    // SAFETY: the start was checked to lie inside.
     let start = unsafe { bytes.as_ptr().add(range.start) };
     let flags = libc::MSG_DONTWAIT;
-    // SAFETY: the kernel writes at most the range's length there, into atomics, which may change under any reference.
+    // SAFETY: the kernel writes at most the range's length, into atomics, which may change under any reference.
     let received = unsafe {
         libc::recv(
             socket.as_fd().as_raw_fd(),
@@ -41,7 +41,7 @@ pub fn receive<const WORDS: usize>(
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
-/// Hands the bytes of `range` to the kernel, without waiting and without a SIGPIPE; gives how many it took.
+/// Sends the bytes of `range`, without waiting and without SIGPIPE, and returns how many the kernel took.
 ///
 /// # Errors
 ///
@@ -49,7 +49,7 @@ pub fn receive<const WORDS: usize>(
 ///
 /// # Panics
 ///
-/// If the range is not within the bytes.
+/// If the range is not inside the bytes.
 pub fn send<const WORDS: usize>(
     socket: &impl AsFd,
     bytes: &SharedBytes<WORDS>,
@@ -59,10 +59,10 @@ pub fn send<const WORDS: usize>(
         range.start <= range.end && range.end <= SharedBytes::<WORDS>::BYTES,
         "send beyond shared bytes"
     );
-    // SAFETY: the start was just found to lie inside.
+    // SAFETY: the start was checked to lie inside.
     let start = unsafe { bytes.as_ptr().add(range.start) };
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the kernel reads at most the range's length there.
+    // SAFETY: the kernel reads at most the range's length.
     let sent = unsafe {
         libc::send(
             socket.as_fd().as_raw_fd(),

@@ -1,8 +1,8 @@
-//! Signals as events of a poll: blocked in the mask and read from a signalfd, never handled where they strike.
+//! Signals as events of a poll: blocked in the signal mask and read from a signalfd. There are no signal handlers.
 //!
-//! After a fork: the mask is inherited, pending signals are not. An inherited signalfd reads the signals of the *reading*
-//! process, but an inherited epoll reports those of the process that registered it. So a child makes its own poll
-//! and its own [`Signals`], and the parent's stay out of it.
+//! A forked child inherits the mask but no pending signals. An inherited signalfd reads the signals of the process that
+//! *reads* it, but an inherited epoll reports those of the process that registered it. So a child makes its own poll and its
+//! own [`Signals`].
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,23 +14,23 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 pub use nix::sys::signal::Signal;
 
-/// Signals that arrive as something to read.
+/// A descriptor from which signals are read.
 #[derive(Debug)]
 pub struct Signals(SignalFd);
 
 /// One signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceivedSignal {
-    /// Which one. Of several of the same kind that were not read yet, the kernel keeps only the first.
+    /// The signal. Of several equal signals that were not read yet, the kernel keeps only the first.
     pub signal: Signal,
-    /// Who sent it, or whose end it tells of (SIGCHLD); 0 if the kernel did.
+    /// The process that sent it, or the child that SIGCHLD is about; 0 if the kernel sent it.
     pub sender_pid: u32,
 }
 
 impl Signals {
-    /// From now on, exactly `signals` are blocked, and read here instead. Those that were blocked before are no longer.
+    /// Blocks exactly `signals`, to be read here. All others are unblocked.
     ///
-    /// For a process with one thread; when the value is dropped, the signals stay blocked.
+    /// For a process with one thread. The signals stay blocked when the value is dropped.
     ///
     /// # Errors
     ///
@@ -42,11 +42,11 @@ impl Signals {
         Ok(Self(descriptor))
     }
 
-    /// The next signal that has arrived, or `None`. Read until there is none.
+    /// The next pending signal, or `None`. Call it until there is none.
     ///
     /// # Errors
     ///
-    /// Those of read(2), which this descriptor has no cause to give.
+    /// Those of read(2); none is expected.
     pub fn read(&self) -> io::Result<Option<ReceivedSignal>> {
         loop {
             return match self.0.read_signal() {
@@ -54,7 +54,7 @@ impl Signals {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => Err(error.into()),
                 Ok(Some(info)) => {
-                    // Only signals of the closed list `Signal` can have been asked for.
+                    // Cannot fail: only members of the enum `Signal` were blocked.
                     let signal = Signal::try_from(info.ssi_signo.cast_signed())?;
                     Ok(Some(ReceivedSignal {
                         signal,
@@ -72,11 +72,11 @@ impl AsFd for Signals {
     }
 }
 
-/// Lets all signals strike again, as a new program expects it. Those that were pending strike at once.
+/// Unblocks all signals, as a new program expects. Pending ones are delivered at once.
 ///
 /// # Errors
 ///
-/// Those of pthread_sigmask(3), which has no cause to give any.
+/// Those of pthread_sigmask(3); none is expected.
 pub fn unblock_all() -> io::Result<()> {
     Ok(pthread_sigmask(
         SigmaskHow::SIG_SETMASK,
@@ -85,41 +85,41 @@ pub fn unblock_all() -> io::Result<()> {
     )?)
 }
 
-/// Gives every signal that is ignored its usual effect again, but for those in `keep`. Whoever started this program may have left some
-/// ignored (a shell does so for SIGINT and SIGQUIT in the background): children would not be reaped as they must (SIGCHLD), and who is
-/// to die would live.
+/// Restores the default action of every ignored signal, apart from those in `keep`. The program that started this one may
+/// have ignored some (a shell ignores SIGINT and SIGQUIT in the background). With SIGCHLD ignored, the kernel would reap the
+/// children; with SIGTERM ignored, processes would survive it.
 ///
 /// # Errors
 ///
-/// Those of sigaction(2), which has no cause to give any.
+/// Those of sigaction(2); none is expected.
 pub fn reset_ignored(keep: &[Signal]) -> io::Result<()> {
     for signal in Signal::iterator() {
         if keep.contains(&signal) || matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
             continue;
         }
-        // Asked first, and changed only if it must be: that would throw away a SIGCHLD that waits to be read.
+        // Only if it is ignored: setting the default action would discard a pending SIGCHLD.
         if is_ignored(signal)? {
-            // SAFETY: the default action installs no code that could run at a bad moment.
+            // SAFETY: the default action installs no handler, so no code runs at an arbitrary moment.
             unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
         }
     }
     Ok(())
 }
 
-/// Makes Ctrl-C on the terminal, which goes to all processes at once, a matter of others. Inherited by children.
+/// Ignores SIGINT, which Ctrl-C on a terminal sends to all its processes at once. Inherited by children.
 ///
 /// # Errors
 ///
-/// Those of sigaction(2), which has no cause to give any.
+/// Those of sigaction(2); none is expected.
 pub fn ignore_interrupts() -> io::Result<()> {
-    // SAFETY: ignoring a signal installs no code that could run at a bad moment.
+    // SAFETY: ignoring a signal installs no handler, so no code runs at an arbitrary moment.
     unsafe { nix::sys::signal::signal(Signal::SIGINT, SigHandler::SigIgn) }?;
     Ok(())
 }
 
 fn is_ignored(signal: Signal) -> io::Result<bool> {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: nothing is changed, and the kernel's answer fits where the pointer points.
+    // SAFETY: no action is set, and the kernel writes one `sigaction` where the pointer points.
     if unsafe { libc::sigaction(signal as i32, ptr::null(), action.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -128,13 +128,13 @@ fn is_ignored(signal: Signal) -> io::Result<bool> {
     Ok(action.sa_sigaction == libc::SIG_IGN)
 }
 
-/// Makes writing to a pipe without a reader an error instead of death. Inherited by children.
+/// Ignores SIGPIPE: writing to a pipe without a reader fails with `EPIPE`. Inherited by children.
 ///
 /// # Errors
 ///
-/// Those of sigaction(2), which has no cause to give any.
+/// Those of sigaction(2); none is expected.
 pub fn ignore_broken_pipes() -> io::Result<()> {
-    // SAFETY: ignoring a signal installs no code that could run at a bad moment.
+    // SAFETY: ignoring a signal installs no handler, so no code runs at an arbitrary moment.
     unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
     Ok(())
 }

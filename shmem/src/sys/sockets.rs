@@ -1,4 +1,4 @@
-//! Sockets: listening, the bytes of a connection, and channels between processes. Nothing here ever waits.
+//! Sockets: listening, the bytes of a connection, and channels between processes. No function here waits.
 
 mod channel;
 
@@ -15,26 +15,26 @@ pub use crate::sys::sockets::channel::{
 
 // --- Listening ---------------------------------------------------------------------------------------------------
 
-/// How a listening socket is made. All but the backlog is inherited by the connections that it accepts.
+/// Options of a listening socket. The accepted connections inherit all but the backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+    /// Connections that may wait to be accepted. The kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
-    /// Size of the send buffer, in bytes; the kernel doubles it for its book-keeping. Bounds what a client that never
-    /// reads can fill.
+    /// Size of the send buffer, in bytes. The kernel doubles it for its bookkeeping. It bounds the memory that a client
+    /// uses that never reads.
     pub send_buffer_bytes: u32,
 }
 
-/// Why nobody listens.
+/// Why [`listen`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody else listens there.
+    /// Another program listens there.
     #[error("{0} is in use by another program: stop that one, or choose another port (0 takes a free one)")]
     AddressInUse(SocketAddr),
-    /// No interface has the address.
+    /// No interface of this machine has the address.
     #[error("this machine has no address {}: choose one that `ip address` shows", .0.ip())]
     AddressNotHere(SocketAddr),
-    /// A port below 1024, as a rule.
+    /// No permission, usually for a port below 1024.
     #[error("not allowed to listen on {0}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one")]
     NotAllowed(SocketAddr),
     /// The named step failed.
@@ -42,17 +42,17 @@ pub enum ListenError {
     System {
         /// The system call.
         step: &'static str,
-        /// Where it was to listen.
+        /// The address to listen on.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// Listens on `address` (port 0: a free one), without blocking. Connections will have `TCP_NODELAY`, urgent bytes in line (so that
-/// [`TcpProgress`](crate::sys::tcp_progress::TcpProgress) can count), and a bounded send buffer. A port whose last connections still
-/// linger can be listened on again at once.
+/// Listens on `address`, non-blocking; port 0 takes a free one. Accepted connections have `TCP_NODELAY`, urgent bytes in line
+/// (which [`TcpProgress`](crate::sys::tcp_progress::TcpProgress) needs) and a bounded send buffer. A port with old connections
+/// in TIME_WAIT can be used again at once.
 ///
 /// # Errors
 ///
@@ -98,27 +98,27 @@ pub fn listen(address: SocketAddr, options: ListenOptions) -> Result<TcpListener
 
 // --- Bytes of a connection ---------------------------------------------------------------------------------------
 
-/// What receiving gave.
+/// The result of receiving.
 #[must_use]
 #[derive(Debug)]
 pub enum Received {
-    /// So many bytes: at least one.
+    /// This many bytes, at least one.
     Bytes(usize),
-    /// None now.
+    /// No bytes have arrived.
     WouldBlock,
-    /// None ever again: the peer has ended its direction (FIN), and all was received.
+    /// The peer has sent a FIN, and all bytes before it were received.
     Ended,
     /// The connection is lost: reset, timed out, unreachable.
     Gone(io::Error),
 }
 
-/// What sending gave.
+/// The result of sending.
 #[must_use]
 #[derive(Debug)]
 pub enum Sent {
-    /// The kernel took so many bytes: at least one.
+    /// The kernel took this many bytes, at least one.
     Bytes(usize),
-    /// It took none: its buffer is full.
+    /// The send buffer is full; no byte was taken.
     WouldBlock,
     /// The connection is lost: reset, timed out, unreachable, or shut down for sending.
     Gone(io::Error),
@@ -128,7 +128,7 @@ pub enum Sent {
 ///
 /// # Panics
 ///
-/// If the buffer is empty: nothing received would look like the end.
+/// If the buffer is empty: zero bytes received would look like a FIN.
 pub fn receive_into(socket: &impl AsFd, buffer: &mut [u8]) -> Received {
     assert!(!buffer.is_empty(), "receiving into an empty buffer");
     rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT))
@@ -137,7 +137,7 @@ pub fn receive_into(socket: &impl AsFd, buffer: &mut [u8]) -> Received {
         .into()
 }
 
-/// Hands bytes to the kernel, as many as it takes, without waiting and without SIGPIPE.
+/// Sends as many of the bytes as the kernel takes, without waiting and without SIGPIPE.
 ///
 /// # Panics
 ///
@@ -149,7 +149,7 @@ pub fn send_from(socket: &impl AsFd, bytes: &[u8]) -> Sent {
         .into()
 }
 
-/// How many bytes have arrived that nobody has received.
+/// Bytes that have arrived and were not received yet.
 ///
 /// # Errors
 ///
@@ -158,8 +158,7 @@ pub fn unread_bytes(socket: &impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
 }
 
-/// Whether a connection that was lost with this error was lost for what happened to the peer or on the way, as happens every day, and not
-/// for want of something on this machine.
+/// True if the cause of this error is the peer or the network, as happens every day, and not a shortage on this machine.
 pub fn is_remote_failure(error: &io::Error) -> bool {
     use ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
@@ -178,12 +177,12 @@ pub fn is_remote_failure(error: &io::Error) -> bool {
     )
 }
 
-/// Ends one direction of a connection or both, for all processes that have a descriptor of it. One that is over already
-/// stays so.
+/// Shuts down one direction of a connection or both, for all processes that have a descriptor of it. Does nothing if the
+/// connection is over.
 ///
 /// # Errors
 ///
-/// The descriptor is no connection's.
+/// The descriptor is not a connection.
 pub fn shut_down(socket: &impl AsFd, which: Shutdown) -> io::Result<()> {
     match SockRef::from(socket).shutdown(which) {
         Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
@@ -191,7 +190,7 @@ pub fn shut_down(socket: &impl AsFd, which: Shutdown) -> io::Result<()> {
     }
 }
 
-/// Of recv(2) into a buffer that is not empty.
+/// From the result of recv(2) into a buffer that is not empty.
 impl From<io::Result<usize>> for Received {
     fn from(result: io::Result<usize>) -> Self {
         match result {
@@ -203,7 +202,7 @@ impl From<io::Result<usize>> for Received {
     }
 }
 
-/// Of send(2) with bytes to send.
+/// From the result of send(2) with at least one byte.
 impl From<io::Result<usize>> for Sent {
     fn from(result: io::Result<usize>) -> Self {
         match result {
@@ -232,8 +231,8 @@ mod tests {
     #[test]
     fn accepted_connections_inherit_the_options() {
         let listener = listen(loopback(0), OPTIONS).expect("a free port");
-        let nobody = listener.accept().expect_err("nobody is there");
-        assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+        let error = listener.accept().expect_err("no client yet");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
         let _client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
         let accepted = loop {
             if let Ok((accepted, _)) = listener.accept() {
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_listened_on_is_named_with_what_to_do() {
+    fn an_address_that_cannot_be_listened_on_is_named_with_a_remedy() {
         let listener = listen(loopback(0), OPTIONS).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let error = listen(address, OPTIONS).expect_err("in use");
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn receiving_and_sending_tell_the_end_from_the_loss() {
+    fn receiving_and_sending_tell_a_fin_from_a_lost_connection() {
         let listener = listen(loopback(0), OPTIONS).expect("a free port");
         listener.set_nonblocking(false).expect("fcntl");
         let open = || {

@@ -1,4 +1,4 @@
-//! Channels between processes of the server: whole messages that can carry descriptors.
+//! Channels between processes: whole messages that can carry descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,18 +10,18 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-/// Descriptors that one message can carry. (The kernel would take 253, `SCM_MAX_FD`.)
+/// Descriptors that one message can carry. (The kernel's maximum is 253, `SCM_MAX_FD`.)
 pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 120;
 
-/// One end of a channel between two processes: whole messages, in order, each with some descriptors.
+/// One end of a channel between two processes: whole messages in order, each with zero or more descriptors.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
 
-/// What became of a message.
+/// The result of sending.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// It is on its way, all of it.
+    /// The whole message was sent.
     Sent,
     /// The channel is full. Nothing was sent.
     WouldBlock,
@@ -29,39 +29,39 @@ pub enum SendOutcome {
     PeerGone,
 }
 
-/// What came out of a channel.
+/// The result of receiving.
 #[must_use]
 #[derive(Debug)]
 pub enum ReceiveOutcome {
     /// A message.
     Message {
-        /// How many bytes at the start of the buffer it is.
+        /// Its length at the start of the buffer, in bytes.
         bytes: usize,
-        /// What it carried, in the order in which it was sent.
+        /// Its descriptors, in the order in which they were sent.
         descriptors: Vec<OwnedFd>,
     },
-    /// There is none now.
+    /// No message has arrived.
     WouldBlock,
-    /// There will be none: all copies of the other end are closed, and everything was received.
+    /// All copies of the other end are closed, and every message was received.
     PeerGone,
 }
 
-/// Why a message was not sent, or not received as it was sent.
+/// Why a message was not sent, or not received complete.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    /// A message without bytes could not be told from the channel's end.
+    /// A message without bytes would look like the end of the channel.
     #[error("an empty message cannot be sent")]
     Empty,
     /// See [`DESCRIPTORS_PER_MESSAGE_MAX`].
     #[error("{0} descriptors in one message: {DESCRIPTORS_PER_MESSAGE_MAX} is the maximum")]
     TooManyDescriptors(usize),
-    /// The message was longer than the buffer, and its end is lost, with all descriptors.
+    /// The message was longer than the buffer. Its end is lost, with all its descriptors.
     #[error("a message is longer than the {0} bytes that were expected")]
     Truncated(usize),
-    /// Not all descriptors arrived (this process's limit of open files is the usual cause). Those that did were closed.
+    /// Not all descriptors arrived, usually because of this process's limit of open files. Those that arrived were closed.
     #[error("descriptors were lost on their way (is this process's limit of open files reached?)")]
     DescriptorsLost {
-        /// How many bytes at the start of the buffer the message is: it did arrive.
+        /// Length of the message at the start of the buffer, in bytes: its bytes did arrive.
         bytes: usize,
     },
     /// The system call failed.
@@ -69,14 +69,14 @@ pub enum ChannelError {
     System {
         /// The system call.
         step: &'static str,
-        /// What the kernel said. `ETOOMANYREFS`, when sending: too many descriptors of this user are under way.
+        /// The kernel's error. `ETOOMANYREFS` when sending: too many descriptors of this user are in flight.
         #[source]
         source: io::Error,
     },
 }
 
 impl Channel {
-    /// Both ends of a new channel; closed on exec, never blocking.
+    /// Both ends of a new channel, closed on exec and non-blocking.
     ///
     /// # Errors
     ///
@@ -87,13 +87,13 @@ impl Channel {
         Ok((Self(one), Self(other)))
     }
 
-    /// Sends a message. The descriptors are copied: the sender keeps its own, and the copies live even if the
-    /// sender ends before they are received.
+    /// Sends a message. The descriptors are copied: the sender keeps its own, and the copies stay valid even if the sender
+    /// ends before they are received.
     ///
     /// # Errors
     ///
-    /// [`ChannelError::Empty`], [`ChannelError::TooManyDescriptors`], or [`ChannelError::System`] (a message beyond the
-    /// socket's buffer, for one). Nothing was sent then.
+    /// [`ChannelError::Empty`], [`ChannelError::TooManyDescriptors`], or [`ChannelError::System`], for example for a message
+    /// longer than the socket's buffer. Nothing was sent then.
     pub fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<SendOutcome, ChannelError> {
         if message.is_empty() {
             return Err(ChannelError::Empty);
@@ -120,12 +120,12 @@ impl Channel {
         }
     }
 
-    /// Receives a message into `buffer`. Its descriptors are closed on exec; their file's flags are the sender's.
+    /// Receives a message into `buffer`. Its descriptors are closed on exec. Their file status flags are the sender's.
     ///
     /// # Errors
     ///
-    /// [`ChannelError::Truncated`], [`ChannelError::DescriptorsLost`] or [`ChannelError::System`]. The channel stays
-    /// usable: the next message is whole.
+    /// [`ChannelError::Truncated`], [`ChannelError::DescriptorsLost`] or [`ChannelError::System`]. The channel stays usable:
+    /// the next message is complete.
     pub fn receive(&self, buffer: &mut [u8]) -> Result<ReceiveOutcome, ChannelError> {
         let expected = buffer.len();
         let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
@@ -145,7 +145,7 @@ impl Channel {
                 });
             }
         };
-        // Taken out before anything is decided: who is dropped here is closed.
+        // Taken out before any return, so that every received descriptor has an owner that closes it.
         let mut descriptors = Vec::new();
         for part in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = part {
@@ -170,7 +170,7 @@ impl Channel {
     }
 }
 
-/// From an end that came through another channel.
+/// For an end that was received through another channel.
 impl From<OwnedFd> for Channel {
     fn from(descriptor: OwnedFd) -> Self {
         Self(descriptor)
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_apart_or_does_not_fit_is_not_sent() {
+    fn a_message_that_is_empty_or_too_large_is_not_sent() {
         let (one, other) = Channel::pair().expect("descriptors");
         assert!(matches!(one.send(b"", &[]), Err(ChannelError::Empty)));
         let most = [other.as_fd(); DESCRIPTORS_PER_MESSAGE_MAX + 1];
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_channel_blocks_nobody_and_a_deserted_one_says_so() {
+    fn sending_never_blocks_and_a_closed_end_is_reported() {
         let (one, other) = Channel::pair().expect("descriptors");
         let mut sent = 0;
         while one.send(&[1; 1000], &[]).expect("sends") == SendOutcome::Sent {
