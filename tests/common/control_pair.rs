@@ -42,7 +42,7 @@ pub struct ControlPair {
 impl ControlPair {
     /// Starts exchanging messages.
     pub fn start(server: &Server) -> Self {
-        let mut players = [server.client("bystander one"), server.client("bystander two")];
+        let mut players = [server.client("control one"), server.client("control two")];
         let room = players[0]
             .create_room(NewRoom {
                 settings: RoomSettings {

@@ -238,7 +238,7 @@ fn an_unread_log_delays_nobody_and_reports_lost_records_later() {
         }
     }
     control_pair.expect_progress();
-    let victim = server.handler_of("bystander one").expect("served");
+    let victim = server.handler_of("control one").expect("served");
     server.kill(victim);
     control_pair.finish();
 

@@ -160,7 +160,7 @@ pub(crate) struct ControlPair {
 impl ControlPair {
     pub(crate) fn enter(subject: &Subject) -> Result<Self, ClientError> {
         let enter = |name: &str| Client::connect(subject.game, name, options());
-        let mut players = [enter("bystander one")?, enter("bystander two")?];
+        let mut players = [enter("control one")?, enter("control two")?];
         let settings = RoomSettings {
             seats: 2,
             ..RoomSettings::default()
@@ -199,7 +199,7 @@ impl ControlPair {
 
 fn describe(trouble: Trouble) -> String {
     match trouble {
-        Trouble::Refused(what) | Trouble::Broken(what) => format!("a bystander met with {what}"),
+        Trouble::Refused(what) | Trouble::Broken(what) => format!("the control pair met with {what}"),
     }
 }
 

@@ -284,7 +284,7 @@ impl Fixture {
     /// Makes one call fail, and checks every promise.
     fn try_call(&mut self, row: &Row, errno: Errno, nth: u32, finding: &mut Finding) -> Result<(), String> {
         let (log_before, resumes_before) = (self.subject.log().len(), self.control_pair.resumes());
-        let handlers_of_bystanders = self.subject.pids("handler");
+        let control_handlers = self.subject.pids("handler");
         self.subject.plan().arm(Fault {
             role: row.role,
             call: row.call,
@@ -316,10 +316,10 @@ impl Fixture {
         }
         self.control_pair.talk()?;
         self.expect_rest()?;
-        let is_their_own = failed.iter().any(|pid| handlers_of_bystanders.contains(pid));
+        let is_their_own = failed.iter().any(|pid| control_handlers.contains(pid));
         let is_second_fault = matches!(row.scene, Scene::After(_));
         if self.control_pair.resumes() != resumes_before && !is_their_own && !is_second_fault {
-            return Err("a bystander has lost the connection".to_owned());
+            return Err("the control pair has lost its connection".to_owned());
         }
         self.expect_told(row, errno, log_before)
     }
@@ -429,7 +429,7 @@ impl Fixture {
         }
         self.control_pair.talk()?;
         if self.control_pair.resumes() != resumes_before {
-            return Err("a bystander has lost the connection".to_owned());
+            return Err("the control pair has lost its connection".to_owned());
         }
         self.visit()?;
         self.expect_rest()?;

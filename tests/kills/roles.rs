@@ -88,7 +88,7 @@ fn dies_again_and_again(role: &str) {
     let kept = || of_role("keeper").into_iter().map(sockets).sum::<usize>();
     let kept_of_nobody = kept();
     let control_pair = ControlPair::start(&server);
-    let bystanders_handlers = Handlers::of(&server).pids();
+    let control_handlers = Handlers::of(&server).pids();
     let stop = Arc::new(AtomicBool::new(false));
     let streams: Vec<_> = (0..STREAMS)
         .map(|stream| {
@@ -142,9 +142,9 @@ fn dies_again_and_again(role: &str) {
     );
     assert!(counted <= deaths(), "a death costs one connection at most");
     // The control pair still has the same handlers, and they have a keeper.
-    assert!(bystanders_handlers.iter().all(|pid| is_alive(*pid)));
+    assert!(control_handlers.iter().all(|pid| is_alive(*pid)));
     assert_eq!(server.status("takeovers_total"), 0);
-    for handler in bystanders_handlers {
+    for handler in control_handlers {
         send(handler, Signal::SIGKILL);
     }
     control_pair.expect_progress();

@@ -166,7 +166,7 @@ fn players_do_not_notice_the_killed_handlers_of_others() {
     });
     assert!(
         spared.iter().all(|pid| is_alive(*pid)),
-        "a bystander's handler died"
+        "a handler of a control pair died"
     );
     let kills = killed.len() as u64;
     eventually("all killed handlers were replaced", || {
@@ -175,7 +175,7 @@ fn players_do_not_notice_the_killed_handlers_of_others() {
     phase.store(STOP, Ordering::SeqCst);
     println!("{players} players, {of_victims} of them with {kills} handlers killed in {seconds} s");
     for (who, pairs) in [
-        ("bystanders", control_pair),
+        ("control pairs", control_pair),
         ("those whose handlers die", victims),
     ] {
         let (mut calm, mut killing) = (Latencies::default(), Latencies::default());
