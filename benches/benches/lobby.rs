@@ -15,12 +15,12 @@ use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use forkade::games::{Game, Games, Outbox, Outcome, Rejection, Start, Viewer};
 use forkade::testing::state::layout::{Capacity, Memory};
 use forkade::testing::state::rooms::{read_state, write_state};
-use shmem::transaction::{Attachment, Record};
 use forkade_benches::lmdb::Lmdb;
 use forkade_benches::redis_server::{Redis, RedisServer};
-use forkade_benches::{COUNT_INDEX, ROOM_BYTES, BackgroundProcess};
+use forkade_benches::{BackgroundProcess, COUNT_INDEX, ROOM_BYTES};
 use forkade_protocol::{ClientMessage, RoomId, RoomSettings, ServerMessage, codec};
 use serde::{Deserialize, Serialize};
+use shmem::transaction::{Attachment, Record};
 
 use crate::harness::{Actor, World};
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use forkade::limits::FRAME_BYTES_MAX;
 use forkade::testing::state::layout::{Capacity, Memory};
-use shmem::event_log::Read;
-use shmem::transaction::{Attachment, Record};
 use forkade_protocol::frame::{self, Split};
 use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
+use shmem::event_log::Read;
+use shmem::transaction::{Attachment, Record};
 
 const CAPACITY: Capacity = Capacity {
     players: 1,

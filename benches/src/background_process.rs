@@ -21,7 +21,8 @@ impl BackgroundProcess {
     /// # Panics
     /// If the fork fails.
     pub fn start<Work: FnMut()>(prepare: impl FnOnce() -> Work) -> Self {
-        let counters: &'static SharedCounters = Mapping::create("background", 4096).expect("a page").record(0);
+        let counters: &'static SharedCounters =
+            Mapping::create("background", 4096).expect("a page").record(0);
         let [stop, done] = counters;
         let process = fork(
             || eprintln!("the second process has panicked"),
