@@ -173,9 +173,12 @@ mod tests {
         }
     }
 
-    fn stuck(current_frame: u64, by_itself: bool, for_ms: u64) -> Crash {
+    fn hung(current_frame: u64, is_self_inflicted: bool, hung_ms: u64) -> Crash {
         Crash {
-            stuck: Some(WatchdogKill { by_itself, for_ms }),
+            watchdog_kill: Some(WatchdogKill {
+                is_self_inflicted,
+                hung_ms,
+            }),
             ..crash(current_frame, KILL)
         }
     }

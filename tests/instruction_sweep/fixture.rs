@@ -330,7 +330,7 @@ pub(crate) fn handle_frame() -> Act {
         if session.phase() == Phase::OPEN
             && let Next::Close { leaves, reason } = dispatch::handle_next_frame(session)
         {
-            session.close(leaves, &farewell);
+            session.close(leaves, &reason);
         }
     })
 }
