@@ -243,20 +243,8 @@ impl Keeper {
             (decision, crashes_of_suspect) =
                 self.enter_crash(index, crash, &format!("handler {dead} died ({how})"));
         }
-        if let (Some(index), RestartDecision::RefuseFrame | RestartDecision::GiveUp) = (suspect, decision) {
-            let header = self.context.memory.header;
-            header.blamed_total.fetch_add(1, Ordering::Relaxed);
-            let record = self.context.memory.connections.at(index);
-            if decision == RestartDecision::RefuseFrame {
-                log::error!(
-                    "handler {dead} died ({how}) in a frame in which others have died: it is refused"
-                );
-                record.blocked_frame.store(crash.current_frame, Ordering::Release);
-            } else {
-                log::error!("handler {dead} died ({how}), again and again: its connection is given up");
-                self.abandon_connection(index);
-                left.retain(|other| *other != index);
-            }
+        if decision == RestartDecision::GiveUp {
+            left.retain(|index| Some(*index) != suspect);
         }
         for index in &left {
             self.cancel_move(*index);
