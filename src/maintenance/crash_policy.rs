@@ -174,20 +174,11 @@ mod tests {
     }
 
     fn hung(current_frame: u64, is_self_inflicted: bool, hung_ms: u64) -> Crash {
-<<<<<<< HEAD
         Crash {
             watchdog_kill: Some(WatchdogKill {
                 is_self_inflicted,
                 hung_ms,
             }),
-=======
-        let watchdog_kill = Some(WatchdogKill {
-            is_self_inflicted,
-            hung_ms,
-        });
-        Crash {
-            watchdog_kill,
->>>>>>> 197164f (Finish the renames in the crash policy, which a merge had undone)
             ..crash(current_frame, KILL)
         }
     }
