@@ -398,7 +398,7 @@ fn allocate_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef
     let mut tx = session.state.attachment.begin(memory.directory.record);
     let (index, generation) = memory
         .directory
-        .give_room(&mut tx, player)
+        .add_room(&mut tx, player)
         .ok_or_else(|| Rejection::new(RejectCode::RoomsFull, "the server has no room left for rooms"))?;
     memory.rooms.at(index).lock().prepare();
     let room = RoomRef::new(index, generation);

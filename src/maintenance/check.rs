@@ -14,7 +14,7 @@ use crate::lobby::ownership::{is_banned, owner_of};
 use crate::lobby::reservations::seat_reserved_for;
 use crate::lobby::turns;
 use crate::session::CURSOR_LOST;
-use crate::state::chat::ChatPlace;
+use crate::state::chat::ChatCursor;
 use crate::state::connections::{Claim, Phase};
 use crate::state::directory::{Directory, LobbyTx, Name, Presence};
 use crate::state::handle::StateHandle;
@@ -104,7 +104,7 @@ fn check_room_entries(directory: Directory, tx: &LobbyTx<'_>, faults: &mut Fault
     faults.compare(
         "rooms given out",
         given.len(),
-        tx.get(&directory.record.rooms_given) as usize,
+        tx.get(&directory.record.rooms_in_use) as usize,
     );
     let published = directory.record.rooms_published.load(Ordering::Relaxed);
     faults.compare("rooms given out, as published", published, given.len() as u64);
@@ -167,7 +167,7 @@ struct Believed {
     cursors: BTreeMap<u64, u64>,
     names: BTreeMap<u64, Name>,
     /// By the player's id: up to where in the lobby's chat.
-    chat: BTreeMap<u64, ChatPlace>,
+    chat: BTreeMap<u64, ChatCursor>,
     /// By the room's index: who is about to open it.
     opening: BTreeMap<u32, (RoomRef, PlayerRef)>,
 }
@@ -237,7 +237,7 @@ fn check_player(
         lobby.attachment.read_own(&record.name).as_str(),
         name.as_str(),
     );
-    let chat = ChatPlace {
+    let chat = ChatCursor {
         cursor: lobby.attachment.read_own(&record.chat_cursor),
         line: lobby.attachment.read_own(&record.chat_line),
     };

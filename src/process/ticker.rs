@@ -269,11 +269,11 @@ impl Ticker {
         let memory = self.context.memory;
         for keeper in 0..self.context.config.keepers {
             let slot = &memory.header.keepers[keeper as usize];
-            let before = KINDS.map(|kind| slot.occupancy(kind).moment());
+            let before = KINDS.map(|kind| slot.connection_counts(kind).snapshot());
             let orphaned_counts = memory.orphaned_counts(keeper);
             for (kind, before) in KINDS.into_iter().zip(before) {
-                slot.occupancy(kind)
-                    .set_outliving(orphaned_counts[kind as usize], before);
+                slot.connection_counts(kind)
+                    .set_orphaned(orphaned_counts[kind as usize], before);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The lobby's chat: one log with a lock of its own.
+//! The record of the lobby's chat: one log with a lock of its own.
 
 use crate::limits::CHAT_LOG_BYTES;
 use crate::state::handle::StateHandle;
@@ -8,7 +8,7 @@ use shmem::shared_record;
 use shmem::transaction::{Record, View};
 
 shared_record! {
-    /// What is said to the lobby.
+    /// The lobby's chat.
     pub struct ChatRecord {
         lock: Lock,
         /// The lines, as frames that are ready to be sent.
@@ -26,21 +26,21 @@ impl Record for ChatRecord {
     }
 }
 
-/// A reader's place in the lobby's chat.
+/// A reader's position in the lobby's chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChatPlace {
-    /// Offset in the log behind the last line that was read.
+pub struct ChatCursor {
+    /// Log offset behind the last line that was read.
     pub cursor: u64,
-    /// That line's number.
+    /// The number of that line.
     pub line: u64,
 }
 
 impl StateHandle {
-    /// The end of the lobby's chat: where somebody begins to hear it who comes in now.
-    pub(crate) fn end_of_chat(&mut self) -> ChatPlace {
+    /// The position of a reader that starts now.
+    pub(crate) fn end_of_chat(&mut self) -> ChatCursor {
         let tx = self.attachment.begin(self.memory.chat);
         let log = &tx.record().log;
-        ChatPlace {
+        ChatCursor {
             cursor: log.head(&tx),
             line: log.last_number(&tx),
         }

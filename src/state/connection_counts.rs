@@ -1,4 +1,5 @@
-//! How many connections of a kind a keeper has: one word, so that whoever adds them up counts nobody twice, whatever moment it looks at.
+//! How many connections of a kind a keeper has. All counts share one word, so a reader that adds up several keepers
+//! never counts a connection twice.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,27 +7,28 @@ use crate::limits::CONNECTIONS_PER_KEEPER_MAX;
 use shmem::shared_record;
 
 shared_record! {
-    /// What a keeper has of one kind of connection. The keeper writes it, and the ticker the count of those without a keeper.
-    pub struct Occupancy {
+    /// A keeper's counts for one kind of connection. The keeper writes them; the ticker writes the count of orphaned
+    /// connections.
+    pub struct ConnectionCounts {
         word: AtomicU64,
     }
 }
 
-/// What was there at some time.
+/// The counts at one moment.
 #[derive(Debug, Clone, Copy)]
-pub struct CountSnapshot(u64);
+pub struct CountsSnapshot(u64);
 
-/// What the word says.
+/// The fields of the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counts {
-    /// Number of the last connection that the keeper has taken out of its channel.
-    taken: u32,
-    /// Connections that it holds.
+    /// Number of the last connection that the keeper received from its channel.
+    received: u32,
+    /// Connections that the keeper holds.
     held: u16,
     /// Connections whose handlers live on without a keeper.
-    orphaned_counts: u16,
-    /// One of those it holds is not yet counted as taken.
-    is_taking: bool,
+    orphaned: u16,
+    /// One of the held connections is not yet counted as received.
+    is_receiving: bool,
 }
 
 const COUNT_BITS: u32 = 15;
@@ -37,106 +39,109 @@ impl Counts {
     fn of(word: u64) -> Self {
         let count = |shift: u32| u16::try_from(word >> shift & u64::from(COUNT_MAX)).expect("masked");
         Self {
-            taken: u32::try_from(word >> 32).expect("what is left"),
+            received: u32::try_from(word >> 32).expect("what is left"),
             held: count(1 + COUNT_BITS),
-            orphaned_counts: count(1),
-            is_taking: word & 1 != 0,
+            orphaned: count(1),
+            is_receiving: word & 1 != 0,
         }
     }
 
     fn word(self) -> u64 {
-        u64::from(self.taken) << 32
+        u64::from(self.received) << 32
             | u64::from(self.held.min(COUNT_MAX)) << (1 + COUNT_BITS)
-            | u64::from(self.orphaned_counts.min(COUNT_MAX)) << 1
-            | u64::from(self.is_taking)
+            | u64::from(self.orphaned.min(COUNT_MAX)) << 1
+            | u64::from(self.is_receiving)
     }
 }
 
-impl Occupancy {
-    /// How many connections there are, if the last that was sent to the keeper has this number: those that it holds or is being sent, and
-    /// those that live on without one.
+impl ConnectionCounts {
+    /// How many connections there are, if `sent` is the number of the last one sent to the keeper: held, in flight,
+    /// and orphaned.
     pub fn open(&self, sent: u32) -> u32 {
         let counts = self.counts();
-        // The keeper may have taken what the listener has yet to enter as sent.
+        // The keeper may have received a connection before the listener has counted it as sent.
         let under_way = sent
-            .wrapping_sub(counts.taken)
+            .wrapping_sub(counts.received)
             .cast_signed()
             .max(0)
             .cast_unsigned();
-        let on_the_way = under_way.saturating_sub(counts.is_taking.into());
-        on_the_way + u32::from(counts.held) + u32::from(counts.orphaned_counts)
+        let on_the_way = under_way.saturating_sub(counts.is_receiving.into());
+        on_the_way + u32::from(counts.held) + u32::from(counts.orphaned)
     }
 
-    /// How many the keeper holds.
+    /// Connections that the keeper holds.
     pub fn held(&self) -> u32 {
         self.counts().held.into()
     }
 
-    /// The keeper holds a new one, which it will [have taken](Self::set_taken_up_to) in a moment.
-    pub fn hold_new(&self) {
+    /// Counts a new connection as held; [`set_received_up_to`](Self::set_received_up_to) follows.
+    pub fn add_new(&self) {
         self.change(|counts| Counts {
             held: counts.held.saturating_add(1),
-            is_taking: true,
+            is_receiving: true,
             ..counts
         });
     }
 
-    /// The keeper holds one that has lived on without.
-    pub fn hold_adopted(&self) {
+    /// Counts an adopted connection as held.
+    pub fn add_adopted(&self) {
         self.change(|counts| Counts {
             held: counts.held.saturating_add(1),
-            orphaned_counts: counts.orphaned_counts.saturating_sub(1),
+            orphaned: counts.orphaned.saturating_sub(1),
             ..counts
         });
     }
 
-    /// The keeper holds one less, which lives on without.
-    pub fn let_live_on(&self) {
+    /// Counts a held connection as orphaned.
+    pub fn mark_orphaned(&self) {
         self.change(|counts| Counts {
             held: counts.held.saturating_sub(1),
-            orphaned_counts: counts.orphaned_counts.saturating_add(1),
+            orphaned: counts.orphaned.saturating_add(1),
             ..counts
         });
     }
 
-    /// The keeper holds one less.
-    pub fn let_go(&self) {
+    /// Counts a connection as no longer held.
+    pub fn remove(&self) {
         self.change(|counts| Counts {
             held: counts.held.saturating_sub(1),
-            is_taking: false,
+            is_receiving: false,
             ..counts
         });
     }
 
-    /// The keeper has taken all connections up to this number, or they were lost on their way. Says how many are new with that.
-    pub fn set_taken_up_to(&self, number: u32) -> u32 {
-        let is_new = |taken: u32| number.wrapping_sub(taken).cast_signed().max(0).cast_unsigned();
+    /// The keeper has received all connections up to this number, or they were lost in flight. Returns how many are
+    /// new.
+    pub fn set_received_up_to(&self, number: u32) -> u32 {
+        let is_new = |received: u32| number.wrapping_sub(received).cast_signed().max(0).cast_unsigned();
         let before = self.change(|counts| Counts {
-            taken: counts.taken.wrapping_add(is_new(counts.taken)),
-            is_taking: false,
+            received: counts.received.wrapping_add(is_new(counts.received)),
+            is_receiving: false,
             ..counts
         });
-        is_new(before.taken)
+        is_new(before.received)
     }
 
-    /// Another keeper begins, which holds nothing yet: so many live on without. (One that its predecessor was taking is among them.)
-    pub fn begin(&self, orphaned_counts: u16) {
+    /// Starts a new keeper's counts: it holds none, and `orphaned` live on. (A connection that its predecessor was
+    /// receiving is among them.)
+    pub fn begin(&self, orphaned: u16) {
         self.change(|counts| Counts {
             held: 0,
-            orphaned_counts,
+            orphaned,
             ..counts
         });
     }
 
-    /// As it is now, for who is about to [count anew](Self::set_outliving).
-    pub fn moment(&self) -> CountSnapshot {
-        CountSnapshot(self.word.load(Ordering::Acquire))
+    /// The counts now, for a later [`set_orphaned`](Self::set_orphaned).
+    pub fn snapshot(&self) -> CountsSnapshot {
+        CountsSnapshot(self.word.load(Ordering::Acquire))
     }
 
-    /// So many live on without a keeper, if nothing has changed since that moment; else it is to be counted again.
-    pub fn set_outliving(&self, orphaned_counts: u16, since: CountSnapshot) {
+    /// Sets the count of orphaned connections, if nothing has changed since the snapshot. Otherwise the caller must
+    /// count again.
+    pub fn set_orphaned(&self, orphaned: u16, since: CountsSnapshot) {
         let counts = Counts {
-            orphaned_counts,
+            orphaned,
             ..Counts::of(since.0)
         };
         let _ = self
@@ -148,7 +153,7 @@ impl Occupancy {
         Counts::of(self.word.load(Ordering::Acquire))
     }
 
-    /// Gives what was there before.
+    /// Returns the previous counts.
     fn change(&self, change: impl Fn(Counts) -> Counts) -> Counts {
         let change = |word| Some(change(Counts::of(word)).word());
         let before = self
@@ -163,86 +168,102 @@ mod tests {
     use super::*;
     use shmem::sys::memory::Mapping;
 
-    fn occupancy() -> &'static Occupancy {
-        Mapping::create("occupancy-test", 4096)
+    fn connection_counts() -> &'static ConnectionCounts {
+        Mapping::create("connection_counts-test", 4096)
             .expect("memory is there")
             .record(0)
     }
 
     #[test]
-    fn nobody_is_counted_twice_on_the_way_from_the_listener_to_the_keeper() {
-        let occupancy = occupancy();
-        assert_eq!(occupancy.open(3), 3, "all are on their way");
+    fn a_connection_in_flight_to_the_keeper_is_counted_once() {
+        let connection_counts = connection_counts();
+        assert_eq!(connection_counts.open(3), 3, "all are on their way");
         for number in 1..=3 {
-            occupancy.hold_new();
-            assert_eq!(occupancy.open(3), 3);
-            assert_eq!(occupancy.set_taken_up_to(number), 1);
-            assert_eq!(occupancy.open(3), 3);
+            connection_counts.add_new();
+            assert_eq!(connection_counts.open(3), 3);
+            assert_eq!(connection_counts.set_received_up_to(number), 1);
+            assert_eq!(connection_counts.open(3), 3);
         }
-        occupancy.hold_new();
-        assert_eq!(occupancy.open(3), 4, "the listener has yet to enter it");
+        connection_counts.add_new();
+        assert_eq!(connection_counts.open(3), 4, "the listener has yet to enter it");
         assert_eq!(
-            (occupancy.set_taken_up_to(4), occupancy.open(3), occupancy.open(4)),
+            (
+                connection_counts.set_received_up_to(4),
+                connection_counts.open(3),
+                connection_counts.open(4)
+            ),
             (1, 4, 4)
         );
-        occupancy.let_go();
-        assert_eq!((occupancy.open(4), occupancy.held()), (3, 3));
+        connection_counts.remove();
+        assert_eq!((connection_counts.open(4), connection_counts.held()), (3, 3));
     }
 
     #[test]
-    fn what_is_lost_on_its_way_or_refused_does_not_stay_counted() {
-        let occupancy = occupancy();
-        assert_eq!((occupancy.set_taken_up_to(5), occupancy.open(5)), (5, 0));
-        assert_eq!(occupancy.set_taken_up_to(5), 0);
-        occupancy.hold_new();
-        occupancy.let_go();
-        assert_eq!(occupancy.open(6), 1, "it is still to be taken");
-        assert_eq!((occupancy.set_taken_up_to(6), occupancy.open(6)), (1, 0));
-    }
-
-    #[test]
-    fn nobody_is_counted_twice_on_the_way_from_a_keeper_to_the_next() {
-        let occupancy = occupancy();
-        for number in 1..=3 {
-            occupancy.hold_new();
-            occupancy.set_taken_up_to(number);
-        }
-        occupancy.begin(3);
-        assert_eq!((occupancy.open(3), occupancy.held()), (3, 0));
-        occupancy.hold_adopted();
-        assert_eq!((occupancy.open(3), occupancy.held()), (3, 1));
-        occupancy.let_live_on();
-        assert_eq!((occupancy.open(3), occupancy.held()), (3, 0));
-        occupancy.hold_adopted();
-        let moment = occupancy.moment();
-        occupancy.hold_adopted();
-        occupancy.set_outliving(2, moment);
+    fn a_connection_lost_in_flight_or_refused_is_not_counted() {
+        let connection_counts = connection_counts();
         assert_eq!(
-            occupancy.open(3),
+            (connection_counts.set_received_up_to(5), connection_counts.open(5)),
+            (5, 0)
+        );
+        assert_eq!(connection_counts.set_received_up_to(5), 0);
+        connection_counts.add_new();
+        connection_counts.remove();
+        assert_eq!(connection_counts.open(6), 1, "it is still to be received");
+        assert_eq!(
+            (connection_counts.set_received_up_to(6), connection_counts.open(6)),
+            (1, 0)
+        );
+    }
+
+    #[test]
+    fn a_connection_between_two_keepers_is_counted_once() {
+        let connection_counts = connection_counts();
+        for number in 1..=3 {
+            connection_counts.add_new();
+            connection_counts.set_received_up_to(number);
+        }
+        connection_counts.begin(3);
+        assert_eq!((connection_counts.open(3), connection_counts.held()), (3, 0));
+        connection_counts.add_adopted();
+        assert_eq!((connection_counts.open(3), connection_counts.held()), (3, 1));
+        connection_counts.mark_orphaned();
+        assert_eq!((connection_counts.open(3), connection_counts.held()), (3, 0));
+        connection_counts.add_adopted();
+        let snapshot = connection_counts.snapshot();
+        connection_counts.add_adopted();
+        connection_counts.set_orphaned(2, snapshot);
+        assert_eq!(
+            connection_counts.open(3),
             3,
             "what was counted before that is not true any more"
         );
-        occupancy.set_outliving(0, occupancy.moment());
-        assert_eq!(occupancy.open(3), 2);
+        connection_counts.set_orphaned(0, connection_counts.snapshot());
+        assert_eq!(connection_counts.open(3), 2);
     }
 
     #[test]
-    fn who_was_being_taken_when_the_keeper_died_is_counted_once() {
-        let occupancy = occupancy();
-        occupancy.hold_new();
-        occupancy.begin(1);
-        assert_eq!(occupancy.open(1), 1);
-        assert_eq!((occupancy.set_taken_up_to(1), occupancy.open(1)), (1, 1));
+    fn a_connection_being_received_when_the_keeper_dies_is_counted_once() {
+        let connection_counts = connection_counts();
+        connection_counts.add_new();
+        connection_counts.begin(1);
+        assert_eq!(connection_counts.open(1), 1);
+        assert_eq!(
+            (connection_counts.set_received_up_to(1), connection_counts.open(1)),
+            (1, 1)
+        );
     }
 
     #[test]
-    fn numbers_begin_anew_after_the_greatest() {
-        let occupancy = occupancy();
-        occupancy.set_taken_up_to(1 << 30);
-        occupancy.set_taken_up_to(1 << 31);
-        occupancy.set_taken_up_to(3 << 30);
-        occupancy.set_taken_up_to(u32::MAX);
-        assert_eq!(occupancy.open(1), 2);
-        assert_eq!((occupancy.set_taken_up_to(1), occupancy.open(1)), (2, 0));
+    fn numbers_wrap_around() {
+        let connection_counts = connection_counts();
+        connection_counts.set_received_up_to(1 << 30);
+        connection_counts.set_received_up_to(1 << 31);
+        connection_counts.set_received_up_to(3 << 30);
+        connection_counts.set_received_up_to(u32::MAX);
+        assert_eq!(connection_counts.open(1), 2);
+        assert_eq!(
+            (connection_counts.set_received_up_to(1), connection_counts.open(1)),
+            (2, 0)
+        );
     }
 }

@@ -1,15 +1,16 @@
-//! Connection records: what a successor needs to go on with the same TCP connection.
+//! Connection records: what a successor needs to continue on the same TCP connection.
 //!
-//! A connection's bytes are, in each direction: the greeting (what comes before the session's byte stream), a part of the stream,
-//! and at the end perhaps a farewell (an error that belongs to this connection alone). How many bytes have passed is known by the
-//! kernel; what they mean is written here:
+//! In each direction, a connection carries handshake bytes, then a part of the session's stream and, to the client,
+//! perhaps a close message (an error for this connection alone). The kernel knows how many bytes were transferred;
+//! the record says what they are:
 //!
 //! ```text
 //! from the client:  preamble, Hello or Resume │ stream from `input_base` on …
-//! to the client:    Welcome, Resumed or Error │ stream from `output_base` to `stream_end` │ farewell
+//! to the client:    Welcome, Resumed or Error │ stream from `output_base` to `stream_end` │ close message
 //! ```
 //!
-//! Keepers claim a slot of their own range and give it back; everything guarded belongs to the handler that animates the record.
+//! A keeper claims and frees the slots of its own range. Guarded fields belong to the handler that serves the
+//! connection.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -31,63 +32,66 @@ shared_record! {
         noted_lock: AtomicU64,
         /// A [`Claim`].
         claim: AtomicU32,
-        /// Which occupant of the slot this is, counted from 1.
+        /// Counts the connections that have used this slot, from 1.
         generation: AtomicU32,
         /// Epoch of the keeper that holds the connection.
         keeper_epoch: AtomicU32,
         kind: AtomicU32,
-        /// The process that animates the connection, [as a number](ProcessId::to_u64); 0: none does.
+        /// The process that serves the connection, [as a number](ProcessId::to_u64); 0 for none.
         handler: AtomicU64,
         peer_port: AtomicU32,
-        /// Which of the programs that have run this server the handler's process runs, counted up with each upgrade.
+        /// The [build](crate::state::header::Header::build) that the handler's process runs.
         handler_build: AtomicU32,
         peer_address: [AtomicU64; 2],
-        /// What the watchdog has killed the handler for, as a [`HangKind`]'s number; 0 for nothing.
+        /// Why the watchdog killed the handler, as a [`HangKind`]'s number; 0 if it did not.
         hang: AtomicU32,
-        /// Nonzero once what the connection wants has cost a process: it is served alone from then on.
+        /// Nonzero once a handler crashed over this connection: it is then served alone.
         suspect: AtomicU32,
-        /// Nonzero once the handler has brought the connection to its end: what is left is to be dropped.
+        /// Nonzero once the handler has ended the connection and its slot can be freed.
         over: AtomicU32,
-        /// Nonzero if somebody has left word for the handler, who should look at what is wanted.
+        /// Nonzero if another process asks the handler to check its flags.
         attention: AtomicU32,
-        /// Index + 1 of a connection beside which this one would be better served; 0 for none.
+        /// Index + 1 of a connection near which this one should be served; 0 for none.
         beside: AtomicU32,
-        /// Of an operator's connection: what was agreed on with the terminal. See the console.
+        /// For an operator's connection: what was negotiated with the terminal. See the console.
         pub terminal: AtomicU32,
         order: AtomicU64,
         /// When the connection was accepted, in milliseconds of the monotonic clock.
         pub accepted_at_ms: AtomicU64,
-        /// When the last whole frame arrived: who is silent for too long is taken for gone.
+        /// When the last complete frame arrived, in milliseconds of the monotonic clock. A client that is silent for
+        /// too long is disconnected.
         pub last_frame_at_ms: AtomicU64,
-        /// That the handler gets on.
+        /// The handler's heartbeat.
         pub liveness: Liveness,
-        /// Offset + 1 of the frame that is being handled; 0 between frames. For blame, when the handler dies.
+        /// Input offset behind the frame that is being executed; 0 between frames. Crashes are attributed by it.
         pub current_frame: AtomicU64,
-        /// The frame, as in `current_frame`, that no handler is to handle any more: all who did have died. 0 for none.
+        /// The frame, as in `current_frame`, that no handler executes any more because all that did crashed; 0 for
+        /// none.
         pub blocked_frame: AtomicU64,
-        /// Which generation the guarded fields belong to: they are reset by the first handler of a new occupant.
+        /// The generation that the guarded fields belong to. The first handler of a new connection resets them.
         pub occupant: Guarded<u32>,
         /// A [`Phase`].
         pub phase: Guarded<u32>,
-        /// Nonzero if the player leaves for good when the connection has closed, instead of keeping the seat for the grace.
+        /// Nonzero if the player leaves for good when the connection has closed; otherwise its seat is kept for the
+        /// grace.
         pub leaves: Guarded<u32>,
-        /// Bytes from the client before its stream begins.
+        /// Bytes from the client before the input stream.
         pub handshake_bytes: Guarded<u32>,
-        /// Bytes to the client before the session's stream begins.
+        /// Bytes to the client before the output stream.
         pub handshake_reply_bytes: Guarded<u32>,
-        /// Bytes to the client after the stream's end.
+        /// Bytes to the client behind the end of the output stream.
         pub close_message_bytes: Guarded<u32>,
-        /// The session that this connection carries or asks for.
+        /// The session that this connection carries or requests.
         pub player: Guarded<PlayerRef>,
-        /// Stream offset of the first byte after the handshake.
+        /// Input offset of the first byte behind the handshake.
         pub input_base: Guarded<u64>,
-        /// Stream offset of the first byte after the greeting.
+        /// Output offset of the first byte behind the handshake reply.
         pub output_base: Guarded<u64>,
-        /// How much of the output stream the client has, as it says when it asks to resume.
+        /// Output offset up to which the client has received the stream, as it claims in `Resume`.
         pub asked_from: Guarded<u64>,
-        /// Stream offset at which this connection's part of the output ends; `u64::MAX` while it is open.
+        /// Output offset at which the stream ends on this connection; `u64::MAX` while it is open.
         pub stream_end: Guarded<u64>,
-        /// When the phase [`Phase::CLOSING`] was entered, in milliseconds of the monotonic clock.
+        /// When [`Phase::CLOSING`] began, in milliseconds of the monotonic clock.
         pub closing_since_ms: Guarded<u64>,
         /// Received straight from the socket.
         pub handshake: SharedBytes<{ HANDSHAKE_BYTES_MAX / 8 }>,
@@ -104,31 +108,31 @@ impl SingleWriter for ConnectionRecord {
     }
 }
 
-/// Who is responsible for a connection slot.
+/// The state of a connection slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Claim {
-    /// Nobody: a keeper may take it.
+    /// A keeper may claim it.
     Free = 0,
-    /// A keeper holds the socket's duplicate and restarts the handler.
+    /// A keeper holds a duplicate of the socket and replaces the handler if it dies.
     Held = 1,
-    /// Its keeper is gone or has given up; the ticker frees what the connection held once its handler is dead.
+    /// The keeper is dead or has given up. The ticker frees what the connection holds, once its handler is dead.
     Abandoned = 2,
 }
 
-/// Where a connection is in its life.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase(u32);
 
 impl Phase {
     /// The preamble and the first frame are awaited.
     pub const HANDSHAKE: Self = Self(0);
-    /// A valid token was published; the session's record is awaited from its former handler. `player` is asked for, not animated, and
-    /// `asked_from` holds the offset that the client asks for.
+    /// A valid token was presented; the session must be released by its former handler. `player` is requested, not
+    /// owned, and `asked_from` holds the offset that the client requests.
     pub const RESUMING: Self = Self(1);
-    /// The session's stream flows.
+    /// The session's streams are open.
     pub const OPEN: Self = Self(2);
-    /// Nothing is read any more; what is left to send is sent, and the connection shut down.
+    /// Nothing more is read. Pending output is sent, then the connection is shut down.
     pub const CLOSING: Self = Self(3);
     /// The connection holds nothing any more.
     pub const DONE: Self = Self(4);
@@ -144,7 +148,7 @@ impl Phase {
     }
 }
 
-/// What a connection speaks.
+/// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A player.
@@ -157,12 +161,12 @@ pub enum Kind {
 pub const KINDS: [Kind; Kind::COUNT] = [Kind::Game, Kind::Console];
 
 impl Kind {
-    /// How many kinds there are.
+    /// The number of kinds.
     pub const COUNT: usize = 2;
 }
 
 impl ConnectionRecord {
-    /// Takes a free slot for a connection that was just accepted. Only the slot's keeper may ask.
+    /// Claims a free slot for a connection that was just accepted. Only the slot's keeper may call this.
     pub fn claim(&self, kind: Kind, peer: SocketAddr, keeper_epoch: u32, now_ms: u64) -> bool {
         let (free, held) = (Claim::Free as u32, Claim::Held as u32);
         if self
@@ -172,7 +176,7 @@ impl ConnectionRecord {
         {
             return false;
         }
-        // Whoever dies here leaves a held slot with the phase DONE: nobody's handler, nothing to free.
+        // A keeper that dies here leaves a held slot in phase DONE, with no handler and nothing to free.
         let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1).max(1);
         self.generation.store(generation, Ordering::Relaxed);
         self.keeper_epoch.store(keeper_epoch, Ordering::Relaxed);
@@ -199,19 +203,19 @@ impl ConnectionRecord {
         true
     }
 
-    /// Gives the slot back, by its keeper or by the ticker, when no process animates it.
+    /// Frees the slot. Its keeper or the ticker calls this when no process serves the connection.
     pub fn free(&self) {
         self.handler.store(0, Ordering::Relaxed);
         self.claim.store(Claim::Free as u32, Ordering::Release);
     }
 
-    /// The keeper cannot go on with this connection: the ticker is to free what it held.
+    /// The keeper gives up this connection; the ticker frees what it holds.
     pub fn abandon(&self) {
         self.claim.store(Claim::Abandoned as u32, Ordering::Release);
     }
 
-    /// Changes who is responsible for the slot, if it is who is thought. Whoever looks afterwards at what others enter before they look
-    /// at this sees it, or they see this.
+    /// Changes the slot's state, if it is `from`. Fenced: either this process sees what another one stored before it
+    /// called [`claim_after_store`](Self::claim_after_store), or that one sees the change.
     pub fn exchange_claim(&self, from: Claim, to: Claim) -> bool {
         let exchanged = self
             .claim
@@ -221,14 +225,14 @@ impl ConnectionRecord {
         exchanged
     }
 
-    /// Who is responsible for the slot, for who has entered something that the ticker looks at after it has
-    /// [exchanged](Self::exchange_claim) that.
+    /// Like [`claimed`](Self::claimed), but fenced: call it after storing what the ticker reads after its
+    /// [`exchange_claim`](Self::exchange_claim).
     pub fn claim_after_store(&self) -> Claim {
         fence(Ordering::SeqCst);
         self.claimed()
     }
 
-    /// Who is responsible for the slot.
+    /// The slot's state.
     pub fn claimed(&self) -> Claim {
         match self.claim.load(Ordering::Acquire) {
             0 => Claim::Free,
@@ -242,42 +246,45 @@ impl ConnectionRecord {
         self.keeper_epoch.load(Ordering::Relaxed)
     }
 
-    /// A keeper holds the connection whose predecessor had claimed the slot.
+    /// Enters the epoch of the keeper that adopted the connection.
     pub fn set_keeper_epoch(&self, epoch: u32) {
         self.keeper_epoch.store(epoch, Ordering::Release);
     }
 
-    /// The handler has brought the connection to its end. For keepers that are not its parent and cannot see its exit status.
+    /// Marks the connection as ended, for a keeper that is not the handler's parent and cannot see its exit status.
     pub fn set_over(&self) {
         self.over.store(1, Ordering::Release);
     }
 
-    /// Whether the connection has come to its end.
+    /// Whether the handler has ended the connection.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire) != 0
     }
 
-    /// From now on the connection is served by a process of its own. Only its keeper may say so; the next keeper goes by it, too.
+    /// Marks the connection to be served by a handler of its own. Only its keeper may call this; the mark outlives
+    /// the keeper.
     pub fn set_suspect(&self) {
         self.suspect.store(1, Ordering::Release);
     }
 
-    /// Whether what it wants has cost a process.
+    /// Whether a handler has crashed over this connection.
     pub fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Acquire) != 0
     }
 
-    /// Enters the connection's place in the order in which all were accepted. Only the slot's keeper may, before its first handler.
+    /// Enters the connection's number in the order of acceptance. Only the slot's keeper may call this, before the
+    /// first handler.
     pub fn set_order(&self, order: u64) {
         self.order.store(order, Ordering::Relaxed);
     }
 
-    /// The connection's place in the order in which all were accepted. (Two are in the same place if the listener died between them.)
+    /// The connection's number in the order of acceptance. (Two connections share a number if the listener died
+    /// between them.)
     pub fn order(&self) -> u64 {
         self.order.load(Ordering::Relaxed)
     }
 
-    /// What the connection speaks.
+    /// What the connection is for.
     pub fn kind(&self) -> Kind {
         if self.kind.load(Ordering::Relaxed) == 0 {
             Kind::Game
@@ -286,7 +293,7 @@ impl ConnectionRecord {
         }
     }
 
-    /// Where the client connects from.
+    /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         let [high, low] = self
             .peer_address
@@ -297,78 +304,78 @@ impl ConnectionRecord {
         SocketAddr::new(address.to_canonical(), port)
     }
 
-    /// The process that animates the connection: entered by itself, by its keeper, or by the one before it.
+    /// The process that serves the connection, as entered by itself, its keeper or its predecessor.
     pub fn handler(&self) -> Option<ProcessId> {
         ProcessId::from_u64(self.handler.load(Ordering::Acquire))
     }
 
-    /// Which of the programs that have run this server the handler's process runs: see [`Header::build`](crate::state::header::Header::build).
+    /// The [build](crate::state::header::Header::build) that the handler's process runs.
     pub fn handler_build(&self) -> u32 {
         self.handler_build.load(Ordering::Relaxed)
     }
 
-    /// Enters the process that animates the connection, and which program it runs.
+    /// Enters the process that serves the connection, and the build that it runs.
     pub fn set_handler(&self, handler: ProcessId, build: u32) {
         self.handler_build.store(build, Ordering::Relaxed);
         self.handler.store(handler.to_u64(), Ordering::Release);
     }
 
-    /// The handler does not serve the connection after all.
+    /// Removes this process as the handler.
     pub fn clear_handler(&self, handler: ProcessId) {
         self.exchange_handler(handler.to_u64(), 0);
     }
 
-    /// From here on another process animates the connection, which has its socket already. Only who animates it may say so.
+    /// Enters another process, which has the socket already, as the handler. Only the current handler may call this.
     pub fn hand_over(&self, from: ProcessId, to: ProcessId) {
         self.exchange_handler(from.to_u64(), to.to_u64());
     }
 
-    /// Does nothing if the entry is another's already: that of a successor.
+    /// Does nothing if another process is entered: a successor.
     fn exchange_handler(&self, from: u64, to: u64) {
         let _ = self
             .handler
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Whether somebody has left word since this was last asked.
+    /// Takes the flag by which another process asks the handler to check its flags.
     pub fn take_attention(&self) -> bool {
         self.attention.swap(0, Ordering::AcqRel) != 0
     }
 
-    /// The handler would rather have the connection served where the other one of this keeper's is.
+    /// Requests to be served near another connection of the same keeper.
     pub fn request_move_near(&self, other: u32) {
         self.beside.store(other + 1, Ordering::Release);
     }
 
-    /// Beside which connection this one should be served, if its handler has said so. Asking forgets it.
+    /// Takes the request to be served near another connection.
     pub fn take_move_near(&self) -> Option<u32> {
         self.beside.swap(0, Ordering::AcqRel).checked_sub(1)
     }
 
-    /// When the handler last got on, in milliseconds of the monotonic clock: by coming round its loop, or from one frame to the next.
+    /// When the handler last made progress, in milliseconds of the monotonic clock: a round of its loop, or a frame.
     pub fn mark(&self) -> u64 {
         let last_frame_ms = self.last_frame_at_ms.load(Ordering::Relaxed);
         self.liveness.last_progress_ms().max(last_frame_ms)
     }
 
-    /// The watchdog is about to kill the handler. Only the supervisor may say so.
+    /// Enters why the watchdog is about to kill the handler. Only the supervisor may call this.
     pub fn set_hang(&self, hang: HangKind) {
         self.hang.store(hang.number(), Ordering::Release);
     }
 
-    /// What the watchdog has killed the handler for, if it was the watchdog. Asking forgets it.
+    /// Takes the reason for which the watchdog killed the handler; `None` if it did not.
     pub fn take_hang(&self) -> Option<HangKind> {
         HangKind::from_number(self.hang.swap(0, Ordering::AcqRel))
     }
 
-    /// The reference to the slot's present occupant.
+    /// The reference to the slot's present connection.
     pub fn reference(&self, index: u32) -> ConnectionRef {
         ConnectionRef::new(index, self.generation.load(Ordering::Relaxed))
     }
 }
 
 impl Memory {
-    /// Leaves word that a connection's handler should look at its flags; gives the keeper whose doorbell is to be rung.
+    /// Asks a connection's handler to check its flags. Returns the keeper whose doorbell must be rung.
     pub fn raise_attention(&self, connection: ConnectionRef) -> u32 {
         let slots = CONNECTIONS_PER_KEEPER_MAX;
         let (keeper, slot) = (connection.index() / slots, connection.index() % slots);
@@ -381,8 +388,7 @@ impl Memory {
         keeper
     }
 
-    /// Leaves word for its keeper that there is news of a connection: it is over, or should be served elsewhere. The keeper's doorbell is to
-    /// be rung.
+    /// Notifies the keeper that a connection has ended or should be moved. The keeper's doorbell must be rung.
     pub fn notify_keeper(&self, connection: u32) {
         let slot = connection % CONNECTIONS_PER_KEEPER_MAX;
         let word = &self.keeper_of(connection).news[slot as usize / 64];

@@ -1,6 +1,7 @@
-//! What the lobby's lock guards: who is here, which rooms are given out, and the index of names.
+//! What the lobby's lock guards: players, rooms in use, and the index of names.
 //!
-//! The index and the free lists follow from the identities and room entries; [`check`](crate::maintenance::check) rebuilds and compares them.
+//! The index and the free lists can be derived from the identities and room entries. The consistency check derives
+//! and compares them.
 
 use std::hash::Hasher;
 use std::ops::Range;
@@ -27,8 +28,8 @@ shared_record! {
         name_hash_key: [AtomicU64; 2],
         /// Players present: connected, in their grace, or expiring.
         pub players_present: Guarded<u32>,
-        /// Rooms given out.
-        pub rooms_given: Guarded<u32>,
+        /// Rooms in use.
+        pub rooms_in_use: Guarded<u32>,
         /// Index + 1 of the first free identity that was used before; 0 for none.
         pub free_identity: Guarded<u32>,
         /// Identities from this index on were never used.
@@ -39,35 +40,35 @@ shared_record! {
         pub rooms_touched: Guarded<u32>,
         /// `players_present`, for readers without the lock.
         pub players_published: AtomicU64,
-        /// `rooms_given`, for readers without the lock.
+        /// `rooms_in_use`, for readers without the lock.
         pub rooms_published: AtomicU64,
     }
 }
 
 shared_record! {
-    /// Who occupies a player record.
+    /// The player that uses a player record.
     pub struct Identity {
-        /// Which occupant of the record this is, counted from 1.
+        /// Counts the players that have used the record, from 1.
         pub generation: Guarded<u32>,
         /// A [`Presence`].
         pub presence: Guarded<u32>,
         /// Index + 1 of the next identity in the free list or in the bucket of the name index.
         pub next: Guarded<u32>,
-        /// Nonzero when an operator wants the player out.
+        /// Nonzero when an operator has removed the player.
         pub kicked: Guarded<u32>,
         /// SHA-256 of the resume token.
         pub token_hash: Guarded<[u8; 32]>,
-        /// The connection whose handler animates the player record.
+        /// The connection whose handler owns the player record.
         pub connection: Guarded<ConnectionRef>,
-        /// A newer connection that has published the token and waits for the record.
+        /// A newer connection that presented the token and waits for the record.
         pub claimant: Guarded<ConnectionRef>,
-        /// Place of the newest connection that has had or asked for the session, in the order in which connections were accepted.
+        /// Number, in the order of acceptance, of the newest connection that had or requested the session.
         pub newest: Guarded<u64>,
         /// When the player was detached, in milliseconds of the monotonic clock.
         pub detached_at_ms: Guarded<u64>,
         /// Offset of the oldest frame in the player's mailbox.
         pub mail_tail: Guarded<u64>,
-        /// Offset behind the newest frame in the player's mailbox; where it equals the tail, there is no mail.
+        /// Offset behind the newest frame in the player's mailbox. Equal to the tail if there is no mail.
         pub mail_head: Guarded<u64>,
         /// The player's name.
         pub name: Guarded<Name>,
@@ -75,15 +76,15 @@ shared_record! {
 }
 
 shared_record! {
-    /// Whether a room record is given out, and in which life.
+    /// Whether a room record is in use, and its generation.
     pub struct RoomEntry {
-        /// Which life of the record was given out last. The room's own generation follows when it is opened.
+        /// Generation of the room that last used the record. The room's own field follows when it is opened.
         pub generation: Guarded<u32>,
-        /// Nonzero while the record is not in the free list.
+        /// Nonzero while the record is in use.
         pub given: Guarded<u32>,
         /// Index + 1 of the next free room.
         pub next: Guarded<u32>,
-        /// The player it was given to for opening.
+        /// The player that is to open the room.
         pub opener: Guarded<PlayerRef>,
     }
 }
@@ -91,19 +92,19 @@ shared_record! {
 /// A player's name, as plain data.
 pub type Name = Text<PLAYER_NAME_BYTES_MAX>;
 
-/// How present a player is.
+/// Whether a player is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(transparent)]
 pub struct Presence(u32);
 
 impl Presence {
-    /// Nobody.
+    /// The record is free.
     pub const FREE: Self = Self(0);
-    /// A connection's handler animates the record.
+    /// A connection's handler owns the record.
     pub const ATTACHED: Self = Self(1);
-    /// The connection is gone; the seat is kept for the grace, and a resume is welcome.
+    /// There is no connection; the seat is kept for the grace, and the client may resume.
     pub const DETACHED: Self = Self(2);
-    /// The player is leaving for good: whoever finds this completes it.
+    /// The player is leaving for good. Any process that finds this completes it.
     pub const EXPIRING: Self = Self(3);
 
     /// From the raw number in an [`Identity`].
@@ -131,7 +132,7 @@ impl Record for DirectoryRecord {
         self.players_published
             .store(u64::from(view.get(&self.players_present)), Ordering::Relaxed);
         self.rooms_published
-            .store(u64::from(view.get(&self.rooms_given)), Ordering::Relaxed);
+            .store(u64::from(view.get(&self.rooms_in_use)), Ordering::Relaxed);
     }
 }
 
@@ -147,20 +148,20 @@ pub struct Directory {
     pub identities: Table<Identity>,
     /// One per room record.
     pub rooms: Table<RoomEntry>,
-    /// Index + 1 of the first identity whose name hashes to the bucket; 0 for none. As many as a power of two.
+    /// Index + 1 of the first identity whose name hashes to the bucket; 0 for none. Their number is a power of two.
     pub name_buckets: Table<Guarded<u32>>,
-    /// One per player record; the identity says what of it is mail.
+    /// One per player record; the identity says which bytes are mail.
     pub mailboxes: Table<Mailbox>,
 }
 
 impl Directory {
-    /// Makes zeroed memory a directory, before the first fork.
+    /// Initialises the directory in zeroed memory, before the first fork.
     pub(crate) fn prepare(&self, region_bytes: usize) {
         self.record
             .region_bytes
             .store(region_bytes as u64, Ordering::Relaxed);
         for key in &self.record.name_hash_key {
-            // A key that nobody outside knows: players cannot choose names that all fall into one bucket.
+            // A secret key, so that players cannot choose names that collide.
             key.store(
                 getrandom::u64().expect("the kernel gives random bytes"),
                 Ordering::Relaxed,
@@ -169,7 +170,7 @@ impl Directory {
         self.record.lock.prepare();
     }
 
-    /// The identity that a reference names, unless it has become stale.
+    /// The identity that a reference names; `None` if the reference is stale.
     pub fn identity(&self, tx: &LobbyTx<'_>, player: PlayerRef) -> Option<&'static Identity> {
         let identity = self.identities.get(player.index())?;
         let current = player.is_some()
@@ -178,7 +179,7 @@ impl Directory {
         current.then_some(identity)
     }
 
-    /// The player of that name, upper and lower case being the same.
+    /// The player of that name, ignoring case.
     pub fn find_name(&self, tx: &LobbyTx<'_>, name: &str) -> Option<PlayerRef> {
         let folded = name.to_lowercase();
         let mut link = tx.get(self.bucket(name));
@@ -192,7 +193,7 @@ impl Directory {
         None
     }
 
-    /// Gives out a player record to a new player; `None` if all are taken. The name must be free.
+    /// Allocates a record for a new player; `None` if all are in use. The name must be free.
     pub(crate) fn add_player(
         &self,
         tx: &mut LobbyTx<'_>,
@@ -230,14 +231,14 @@ impl Directory {
         Some(player)
     }
 
-    /// Gives a present player another name, which must be free.
+    /// Renames a player. The new name must be free.
     pub(crate) fn rename_player(&self, tx: &mut LobbyTx<'_>, player: PlayerRef, name: Name) {
         self.unlink_name(tx, player);
         tx.set(&self.identities.at(player.index()).name, name);
         self.link_name(tx, player);
     }
 
-    /// Takes a player's record back.
+    /// Frees a player's record.
     pub(crate) fn remove_player(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
         let head = self.record;
         let identity = self.identities.at(player.index());
@@ -250,8 +251,9 @@ impl Directory {
         tx.set(&head.players_present, tx.get(&head.players_present) - 1);
     }
 
-    /// Gives out a room record for opening; `None` if all are taken. Gives its index and the generation that the room will have.
-    pub(crate) fn give_room(&self, tx: &mut LobbyTx<'_>, opener: PlayerRef) -> Option<(u32, u32)> {
+    /// Allocates a room record; `None` if all are in use. Returns its index and the generation that the room will
+    /// have.
+    pub(crate) fn add_room(&self, tx: &mut LobbyTx<'_>, opener: PlayerRef) -> Option<(u32, u32)> {
         let head = self.record;
         let index = match tx.get(&head.free_room).checked_sub(1) {
             Some(index) => {
@@ -270,11 +272,11 @@ impl Directory {
         tx.set(&entry.generation, generation);
         tx.set(&entry.given, 1);
         tx.set(&entry.opener, opener);
-        tx.set(&head.rooms_given, tx.get(&head.rooms_given) + 1);
+        tx.set(&head.rooms_in_use, tx.get(&head.rooms_in_use) + 1);
         Some((index, generation))
     }
 
-    /// Takes a room record back, if it is still given out in that life.
+    /// Frees a room record, if it is still in use by that generation.
     pub(crate) fn free_room(&self, tx: &mut LobbyTx<'_>, index: u32, generation: u32) {
         let head = self.record;
         let entry = self.rooms.at(index);
@@ -285,10 +287,10 @@ impl Directory {
         tx.set(&entry.opener, PlayerRef::NONE);
         tx.set(&entry.next, tx.get(&head.free_room));
         tx.set(&head.free_room, index + 1);
-        tx.set(&head.rooms_given, tx.get(&head.rooms_given) - 1);
+        tx.set(&head.rooms_in_use, tx.get(&head.rooms_in_use) - 1);
     }
 
-    /// Enters a player into the index of names.
+    /// Adds a player to the index of names.
     fn link_name(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
         let identity = self.identities.at(player.index());
         let bucket = self.bucket(tx.get(&identity.name).as_str());
@@ -296,7 +298,7 @@ impl Directory {
         tx.set(bucket, player.index() + 1);
     }
 
-    /// Takes a player out of the index of names.
+    /// Removes a player from the index of names.
     fn unlink_name(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
         let identity = self.identities.at(player.index());
         let mut link = self.bucket(tx.get(&identity.name).as_str());
@@ -310,7 +312,7 @@ impl Directory {
         tx.set(link, tx.get(&identity.next));
     }
 
-    /// The bucket of the index in which a name belongs.
+    /// The bucket of the index for a name.
     pub(crate) fn bucket(&self, name: &str) -> &'static Guarded<u32> {
         let [key0, key1] = self
             .record
@@ -325,7 +327,7 @@ impl Directory {
     }
 }
 
-/// Generations count from 1 and skip 0, which is nobody.
+/// Generations start at 1 and skip 0, which means none.
 fn next_generation(generation: u32) -> u32 {
     generation.wrapping_add(1).max(1)
 }

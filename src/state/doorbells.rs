@@ -8,14 +8,14 @@ use shmem::event_log::EventLog;
 use shmem::sys::eventfd::EventFd;
 use shmem::sys::sockets::Channel;
 
-/// All doorbells. A process closes those that it does not ring or listen to; ringing one that was closed is a mistake.
+/// All doorbells. A process closes those that it neither rings nor polls; ringing a closed one is a bug.
 #[derive(Debug)]
 pub(crate) struct Doorbells {
-    /// One per keeper, rung when it should look at its slot.
+    /// One per keeper, rung when the keeper must look at its slot.
     pub(crate) keepers: Vec<EventFd>,
-    /// One per room, rung when its log has something new. The ticker keeps all of them and serves the requests for them.
+    /// One per room, rung when its log has new entries. The ticker keeps all of them and serves requests for them.
     pub(crate) rooms: Vec<EventFd>,
-    /// Rung when the lobby's chat has something new. Every handler listens.
+    /// Rung when the lobby's chat has new lines. Every handler polls it.
     pub(crate) chat: EventFd,
     /// Requests for a room's doorbell: the room's index, with a channel for the reply.
     pub(crate) requests: ChannelPair,
@@ -36,7 +36,7 @@ impl ChannelPair {
 }
 
 impl Doorbells {
-    /// Makes the doorbells of so many keepers and rooms.
+    /// Creates the doorbells for this many keepers and rooms.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl Doorbells {
         })
     }
 
-    /// What a process needs that rings any keeper, listens to the chat and subscribes to rooms.
+    /// What a process needs to ring keepers, poll the chat and subscribe to rooms.
     pub(crate) fn for_clients(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let keepers = self.keepers.iter().map(AsFd::as_fd);
         keepers.chain([self.chat.as_fd(), self.requests.sender.as_fd()])
@@ -61,12 +61,12 @@ impl Doorbells {
         self.keepers[keeper as usize].ring();
     }
 
-    /// Wakes every handler, if the chat's log has an entry that was not announced.
+    /// Wakes every handler, if the chat's log has an unannounced entry.
     pub(crate) fn ring_chat<const WORDS: usize>(&self, log: &EventLog<WORDS>) {
         doorbell::ring(log, &self.chat);
     }
 
-    /// Wakes the room's listeners, if its log has an entry that was not announced. Only the ticker has all of these doorbells open.
+    /// Wakes the room's subscribers, if its log has an unannounced entry. Only the ticker has these doorbells open.
     pub(crate) fn ring_room<const WORDS: usize>(&self, room: u32, log: &EventLog<WORDS>) {
         doorbell::ring(log, &self.rooms[room as usize]);
     }

@@ -1,8 +1,8 @@
-//! Short texts and bytes as plain data.
+//! Short texts and byte strings as plain data.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// At most `BYTES` bytes, held in place.
+/// At most `BYTES` bytes, stored in place.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct ShortBytes<const BYTES: usize> {
@@ -11,13 +11,13 @@ pub struct ShortBytes<const BYTES: usize> {
 }
 
 impl<const BYTES: usize> ShortBytes<BYTES> {
-    /// None.
+    /// No bytes.
     pub const EMPTY: Self = Self {
         length: 0,
         bytes: [0; BYTES],
     };
 
-    /// Holds `bytes`, or `None` if they are more than `BYTES`.
+    /// Stores `bytes`; `None` if they are more than `BYTES`.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let mut held = Self::EMPTY;
         held.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -31,7 +31,7 @@ impl<const BYTES: usize> ShortBytes<BYTES> {
     }
 }
 
-/// At most `BYTES` bytes of UTF-8, held in place.
+/// At most `BYTES` bytes of UTF-8, stored in place.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(transparent)]
 pub struct Text<const BYTES: usize>(ShortBytes<BYTES>);
@@ -40,12 +40,12 @@ impl<const BYTES: usize> Text<BYTES> {
     /// No text.
     pub const EMPTY: Self = Self(ShortBytes::EMPTY);
 
-    /// Holds `text`, or `None` if it is longer than `BYTES` bytes.
+    /// Stores `text`; `None` if it is longer than `BYTES` bytes.
     pub fn new(text: &str) -> Option<Self> {
         ShortBytes::new(text.as_bytes()).map(Self)
     }
 
-    /// The text. Bytes that are no text, which only a taken-over process could write, show as nothing.
+    /// The text. Invalid UTF-8, which only a compromised process could write, reads as empty.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(self.0.as_slice()).unwrap_or_default()
     }

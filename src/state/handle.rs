@@ -4,23 +4,23 @@ use crate::state::layout::Memory;
 use forkade_games::{ErasedOutbox, GameError, Games};
 use shmem::transaction::Attachment;
 
-/// One process's handle on the shared state: the memory, the attachment by which it takes locks, and the games.
+/// One process's handle on the shared state: the memory, the attachment that takes its locks, and the games.
 pub struct StateHandle {
     /// The shared memory.
     pub memory: &'static Memory,
     /// The games that this server offers.
     pub games: &'static Games,
     pub(crate) attachment: Attachment,
-    /// The events of one call of a game; used again and again.
+    /// The events of one call of a game; reused.
     pub(crate) outbox: ErasedOutbox,
-    /// Whether this process is the one that [notes](blame) whose game's code it runs.
+    /// Whether this process publishes which room's game it runs: see [`running_game`](crate::state::running_game).
     pub(crate) tracks_running_game: bool,
-    /// See [`Lobby::take_faults`].
+    /// See [`StateHandle::take_faults`].
     pub(crate) faults: Vec<GameError>,
 }
 
 impl StateHandle {
-    /// The calling process's access. To be called once per process, after its fork.
+    /// Attaches the calling process. Call it once per process, after its fork.
     pub fn attach(memory: &'static Memory, games: &'static Games) -> Self {
         Self {
             memory,
@@ -32,7 +32,7 @@ impl StateHandle {
         }
     }
 
-    /// What has failed in games' code where nobody's request could be rejected for it. For the log, when no lock is held.
+    /// Takes the failures of game code that no request could be rejected for. Log them when no lock is held.
     pub fn take_faults(&mut self) -> Vec<GameError> {
         std::mem::take(&mut self.faults)
     }
@@ -44,7 +44,8 @@ impl StateHandle {
         tx.get(&directory.record.rooms_touched)
     }
 
-    /// Decides what a dead process left under the lock at `offset`, as noted in a record that it wrote to.
+    /// Decides the transaction that a dead process left unfinished under the lock at `offset`, as noted in a record
+    /// that it owned.
     pub fn recover(&mut self, offset: u64) {
         self.memory.recover(&mut self.attachment, offset);
     }

@@ -1,4 +1,4 @@
-//! What the watchdog kills a process for, as it lies in shared memory.
+//! Why the watchdog kills a process, as it lies in shared memory.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum HangKind {
-    /// It used too much processor time over one thing.
+    /// It used too much processor time on one thing.
     Looping = 1,
-    /// It was stopped, and not continued.
+    /// It was stopped and not continued.
     Stopped = 2,
     /// It slept while it held a lock.
     Asleep = 3,
 }
 
 impl HangKind {
-    /// For shared memory.
+    /// The number in shared memory.
     pub fn number(self) -> u32 {
         self as u32
     }
@@ -27,8 +27,8 @@ impl HangKind {
             .find(|kind| kind.number() == number)
     }
 
-    /// Whether the process hung by what it did. A stopped process is assumed to have been stopped from outside; one that stops itself
-    /// shows when all that do the same are stopped.
+    /// Whether the process hung by its own doing. A stopped process is assumed to have been stopped from outside; one
+    /// that stops itself is noticed when every process that does the same stops.
     pub fn is_self_inflicted(self) -> bool {
         self != Self::Stopped
     }

@@ -1,9 +1,10 @@
-//! What lies at the memory's beginning and can be read without a lock: counters, settings, what roles and keepers show of themselves.
+//! The head of the memory, which every process reads without a lock: counters, settings, and the slots of roles and
+//! keepers.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX, UPGRADE_TEXT_BYTES};
-use crate::state::connection_counts::Occupancy;
+use crate::state::connection_counts::ConnectionCounts;
 use crate::state::connections::Kind;
 use crate::state::running_game::RunningGame;
 use forkade_games::floor_char_boundary;
@@ -15,9 +16,10 @@ use shmem::sys::memory::SharedBytes;
 use shmem::sys::process::ProcessId;
 
 shared_record! {
-    /// The head of the mapping: what all processes may read at any time, without a lock.
+    /// The head of the mapping. Every process may read it at any time, without a lock.
     pub struct Header {
-        /// Of the record types and the capacity: a process built otherwise must not touch the mapping.
+        /// Hash of the record layouts and the capacity. A process built with another layout must not touch the
+        /// mapping.
         pub layout_hash: AtomicU64,
         /// When the server started, in milliseconds of the monotonic clock.
         pub started_at_ms: AtomicU64,
@@ -43,63 +45,64 @@ shared_record! {
         pub requests_burst: AtomicU64,
         /// Rate-limited requests that a player may make per minute in the long run; 0: no limit.
         pub requests_per_minute: AtomicU64,
-        /// Nonzero from the moment that the server begins to stop.
+        /// Nonzero once the server has begun to stop.
         pub stopping: AtomicU32,
         /// Process id of the supervisor.
         pub supervisor_pid: AtomicU32,
-        /// Counts the programs that have run this server: up by one with each upgrade in place.
+        /// Counts the programs that have run this server: incremented by each upgrade in place.
         pub build: AtomicU32,
-        /// How far an upgrade has come.
+        /// The progress of an upgrade.
         pub upgrade: UpgradeSlot,
-        /// Least important log records that are written, as the number of a [`log::LevelFilter`] + 1; 0 until it is set.
+        /// The log level, as the number of a [`log::LevelFilter`] + 1; 0 until it is set.
         pub log_level: AtomicU32,
-        /// Nonzero once a drain has come to its end: the supervisor is to stop the server.
+        /// Nonzero once a drain is complete: the supervisor must stop the server.
         pub drained: AtomicU32,
-        /// While the server drains: when it ends at the latest, in milliseconds of the monotonic clock (`u64::MAX`: when the last match
-        /// has). 0 while it does not.
+        /// While the server drains: when it stops at the latest, in milliseconds of the monotonic clock (`u64::MAX`:
+        /// when the last match has ended). 0 while it does not drain.
         pub drain_until_ms: AtomicU64,
-        /// Number of the last question for a sign of life: see [`RoleSlot::pong`].
+        /// Number of the last ping: see [`RoleSlot::pong`].
         pub ping: AtomicU64,
-        /// The supervisor's answer.
+        /// The supervisor's reply.
         pub supervisor_pong: Pong,
-        /// Connections that were accepted and given to a keeper.
+        /// Connections accepted and sent to a keeper.
         pub accepted_total: AtomicU64,
-        /// Connections that were refused, with a typed error.
+        /// Connections refused with a typed error.
         pub refused_total: AtomicU64,
-        /// Connections that were accepted but lost before a handler had them: at most so many, since who died over one may have been
-        /// done with it.
+        /// Upper bound of the connections that were accepted but lost before a handler served them. (A process that
+        /// dies over one may already have passed it on.)
         pub lost_before_handshake_total: AtomicU64,
-        /// 1 while the listener accepts a connection, or has one that it has not handed on: it would be lost with it.
+        /// 1 while the listener accepts a connection or holds one that it has not yet sent: it is lost if the
+        /// listener dies.
         pub listener_in_flight: AtomicU32,
-        /// Handlers that were replaced on a living connection.
+        /// Handlers replaced on a living connection.
         pub takeovers_total: AtomicU64,
-        /// Transactions of dead processes that were undone or found complete by the next taker of their lock.
+        /// Transactions of dead processes that the next holder of their lock rolled back or found complete.
         pub recoveries_total: AtomicU64,
-        /// Sessions that went on on a new connection.
+        /// Sessions resumed on a new connection.
         pub resumes_total: AtomicU64,
-        /// Players who fell out of their room's log and were given a snapshot.
+        /// Players that fell behind their room's log and got a snapshot.
         pub resyncs_total: AtomicU64,
-        /// Lines said to the lobby.
+        /// Chat lines sent to the lobby.
         pub lobby_lines_total: AtomicU64,
-        /// Lines said to the lobby that were lost on the way to somebody, once for each.
+        /// Lobby chat lines that a reader missed, counted once for each reader.
         pub lobby_lines_missed_total: AtomicU64,
-        /// Lines said to one player.
+        /// Whispers sent.
         pub whispers_total: AtomicU64,
-        /// Connections that were closed because their handler kept dying in the same frame.
+        /// Connections closed because the same frame crashed several handlers.
         pub blamed_total: AtomicU64,
         /// Doorbells that the ticker rang again.
         pub doorbells_rung_again_total: AtomicU64,
-        /// Log records that were dropped because nobody read stderr.
+        /// Log records dropped because stderr was not read.
         pub log_records_dropped_total: AtomicU64,
-        /// Those of them that no later record has reported yet.
+        /// Dropped log records that no later record has reported yet.
         pub log_records_unreported: AtomicU64,
-        /// What seems to be stuck.
+        /// Suspected hangs.
         pub hang_reports: HangReports,
-        /// What the watchdog has done about it.
+        /// What the watchdog has done.
         pub watchdog: WatchdogRecord,
-        /// Whose game's code the ticker runs.
+        /// Which room's game the ticker runs.
         pub running_game: RunningGame,
-        /// Matches that were abandoned because their game had killed several tickers.
+        /// Matches abandoned because their game crashed several tickers.
         pub rooms_blamed_total: AtomicU64,
         /// The processes that the supervisor forked.
         pub roles: [RoleSlot; ROLES_MAX],
@@ -109,36 +112,36 @@ shared_record! {
 }
 
 shared_record! {
-    /// How far the last upgrade has come. Only the supervisor writes it.
+    /// The progress of the last upgrade. Only the supervisor writes it.
     pub struct UpgradeSlot {
-        /// An [`UpgradeStage`], and in the upper bits how many upgrades were begun.
+        /// An [`UpgradeStage`]; the upper bits count upgrades.
         state: AtomicU32,
         text_bytes: AtomicU32,
         text: SharedBytes<{ UPGRADE_TEXT_BYTES / 8 }>,
     }
 }
 
-/// What an upgrade in place is at.
+/// The stage of an upgrade in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum UpgradeStage {
-    /// There was none.
+    /// There was no upgrade.
     None = 0,
-    /// The new program is looking at the memory, without touching it.
+    /// The new program checks the memory without changing it.
     Checking = 1,
-    /// The new program will not do; nothing has changed.
+    /// The new program was refused; nothing has changed.
     Refused = 2,
     /// The new program runs the supervisor; the other processes are replaced one after another.
     Replacing = 3,
     /// All processes run the new program.
     Done = 4,
-    /// As [`Replacing`](Self::Replacing), but a process of the new program does not come up. It is tried again and again, and another
-    /// upgrade may be begun.
+    /// Like [`Replacing`](Self::Replacing), but a process of the new program fails to start. Starting it is retried,
+    /// and another upgrade may be started.
     Stalled = 5,
 }
 
 impl UpgradeSlot {
-    /// Which upgrade it is, how far it has come, and what there is to say about it.
+    /// The upgrade's number, its stage, and a text about it.
     pub fn read(&self) -> (u32, UpgradeStage, String) {
         loop {
             let state = self.state.load(Ordering::Acquire);
@@ -161,7 +164,7 @@ impl UpgradeSlot {
         }
     }
 
-    /// Enters how far the upgrade has come. [`UpgradeStage::Checking`] begins another one.
+    /// Enters the stage of the upgrade. [`UpgradeStage::Checking`] starts the next one.
     pub fn enter(&self, stage: UpgradeStage, text: &str) {
         let begun = (self.state.load(Ordering::Acquire) >> 3) + u32::from(stage == UpgradeStage::Checking);
         let length = floor_char_boundary(text, UPGRADE_TEXT_BYTES);
@@ -175,41 +178,41 @@ impl UpgradeSlot {
 shared_record! {
     /// What the watchdog has done, for operators. Only the supervisor writes it.
     pub struct WatchdogRecord {
-        /// Processes that it has killed.
+        /// Processes killed.
         pub kills_total: AtomicU64,
-        /// The last one: its process id, and when it was killed, in milliseconds of the monotonic clock.
+        /// Pid of the process killed last.
         pub last_pid: AtomicU32,
-        /// See `last_pid`.
+        /// When it was killed, in milliseconds of the monotonic clock.
         pub last_at_ms: AtomicU64,
-        /// What was stuck, as the word of a [`Subject`](shmem::hang_reports::Subject).
+        /// What it hung over, as the word of a [`Subject`](shmem::hang_reports::Subject).
         pub last_subject: AtomicU64,
-        /// What it was killed for: the number of a [`HangKind`](crate::state::hang_kind::HangKind).
+        /// Why it was killed: the number of a [`HangKind`](crate::state::hang_kind::HangKind).
         pub last_hang: AtomicU32,
     }
 }
 
 shared_record! {
-    /// A process of the supervisor's.
+    /// A process that the supervisor forked.
     pub struct RoleSlot {
-        /// Its id; 0 while there is none.
+        /// Its pid; 0 while there is none.
         pub pid: AtomicU32,
-        /// How often it was started again.
+        /// How often it was restarted.
         pub restarts: AtomicU32,
-        /// When it was started: see [`ProcessId`].
+        /// Its start time: see [`ProcessId`].
         pub start_time: AtomicU64,
         /// Nonzero once the process has reported ready.
         pub ready: AtomicU32,
-        /// Its answer to a [`ping`](Header::ping).
+        /// Its reply to a [`ping`](Header::ping).
         pub pong: Pong,
-        /// That it gets on.
+        /// Its heartbeat.
         pub liveness: Liveness,
     }
 }
 
 shared_record! {
-    /// A sign of life.
+    /// A reply to a ping.
     pub struct Pong {
-        /// When the process saw it, in nanoseconds of the monotonic clock. Written first.
+        /// When the process saw the ping, in nanoseconds of the monotonic clock. Written first.
         at_ns: AtomicU64,
         /// The last [`ping`](Header::ping) that the process has seen.
         seen: AtomicU64,
@@ -217,7 +220,7 @@ shared_record! {
 }
 
 impl Pong {
-    /// Answers what was asked; to be called by the process whose answer it is, whenever it wakes up.
+    /// Replies to the ping `asked`. The process that owns this slot calls it whenever it wakes up.
     pub fn answer(&self, asked: &AtomicU64) {
         let asked = asked.load(Ordering::Acquire);
         if self.seen.load(Ordering::Relaxed) != asked {
@@ -226,7 +229,7 @@ impl Pong {
         }
     }
 
-    /// When the answer to the question `asked`, or to a later one, was given, in nanoseconds of the monotonic clock.
+    /// When the process replied to the ping `asked` or to a later one, in nanoseconds of the monotonic clock.
     pub fn answered(&self, asked: u64) -> Option<u64> {
         (self.seen.load(Ordering::Acquire) >= asked).then(|| self.at_ns.load(Ordering::Relaxed))
     }
@@ -235,7 +238,7 @@ impl Pong {
 impl RoleSlot {
     /// The process; `None` while there is none.
     pub fn process(&self) -> Option<ProcessId> {
-        // The start time is entered first.
+        // The start time is stored first.
         let pid = self.pid.load(Ordering::Acquire);
         let start_time = self.start_time.load(Ordering::Relaxed);
         (pid != 0).then_some(ProcessId { pid, start_time })
@@ -243,70 +246,70 @@ impl RoleSlot {
 }
 
 shared_record! {
-    /// What others leave for a keeper to find.
+    /// A keeper's slot: flags that other processes set for it, and its counts.
     pub struct KeeperSlot {
-        /// One bit per connection slot whose handler should look at its flags.
+        /// One bit per connection slot whose handler must check its flags.
         pub attention: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
-        /// One bit per connection slot of which a handler has news for the keeper.
+        /// One bit per connection slot for which a handler has notified the keeper.
         pub news: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
-        /// By kind: number of the last connection that the listener has sent. Only the listener writes it.
+        /// By kind: number of the last connection sent to the keeper. Only the listener writes it.
         sent: [AtomicU32; Kind::COUNT],
-        /// By kind: connections that the keeper has taken, holds, or is yet to adopt.
-        occupancy: [Occupancy; Kind::COUNT],
-        /// Handlers of players that are this keeper's, and those of them that serve nobody yet, for operators. Only the keeper writes them.
+        /// By kind: connections that the keeper has received, holds, or has yet to adopt.
+        connection_counts: [ConnectionCounts; Kind::COUNT],
+        /// The keeper's handlers of players, for operators. Only the keeper writes it.
         pub handlers: AtomicU32,
-        /// See `handlers`.
+        /// Those of `handlers` that serve no connection yet. Only the keeper writes it.
         pub spare_handlers: AtomicU32,
-        /// Connection slots from this one on were never claimed: their pages cost no memory until somebody looks.
+        /// Connection slots from this one on were never claimed, so their pages cost no memory.
         slots_touched: AtomicU32,
-        /// Counts the processes that have held this slot, so that connections of a dead keeper are known.
+        /// Counts the processes that have had this slot, so that connections of a dead keeper are recognised.
         pub epoch: AtomicU32,
-        /// The last epoch whose keeper has taken all that its predecessor had left in the channel.
+        /// The last epoch whose keeper has received everything that its predecessor left in the channel.
         settled_epoch: AtomicU32,
     }
 }
 
 impl Header {
-    /// Whether new players are refused, since the server is to end when its matches have.
+    /// Whether the server drains: new players and matches are refused.
     pub fn is_draining(&self) -> bool {
         self.drain_until_ms.load(Ordering::Acquire) != 0
     }
 }
 
 impl KeeperSlot {
-    /// How many connections of the kind the keeper holds or is being sent, and how many live on without one.
+    /// Connections of the kind that the keeper holds or is being sent, and those that live on without a keeper.
     pub fn open(&self, kind: Kind) -> u32 {
-        self.occupancy(kind).open(self.sent(kind))
+        self.connection_counts(kind).open(self.sent(kind))
     }
 
-    /// What the keeper has of the kind.
-    pub fn occupancy(&self, kind: Kind) -> &Occupancy {
-        &self.occupancy[kind as usize]
+    /// The keeper's counts for the kind.
+    pub fn connection_counts(&self, kind: Kind) -> &ConnectionCounts {
+        &self.connection_counts[kind as usize]
     }
 
-    /// Number of the last connection that the listener has entered as sent.
+    /// Number of the last connection that the listener has counted as sent.
     pub fn sent(&self, kind: Kind) -> u32 {
         self.sent[kind as usize].load(Ordering::Acquire)
     }
 
-    /// The listener has sent the connection of this number: one more than the last.
+    /// Counts the connection of this number, one more than the last, as sent.
     pub fn set_sent(&self, kind: Kind, number: u32) {
         self.sent[kind as usize].store(number, Ordering::Release);
     }
 
-    /// The keeper has taken all that its predecessor had left for it.
+    /// The keeper has received everything that its predecessor left.
     pub fn settle(&self) {
         let epoch = self.epoch.load(Ordering::Relaxed);
         self.settled_epoch.store(epoch, Ordering::Release);
     }
 
-    /// The epoch of the keeper; `None` while sockets may lie in the channel that no keeper has yet, or not any more.
+    /// The keeper's epoch; `None` while sockets may lie in the channel for which there is no keeper.
     pub fn settled_epoch(&self) -> Option<u32> {
         let settled = self.settled_epoch.load(Ordering::Acquire);
         (settled == self.epoch.load(Ordering::Acquire)).then_some(settled)
     }
 
-    /// The slot from which on none was ever claimed, counted from the keeper's first.
+    /// Slots from this one on, counted from the keeper's first, were never claimed.
     pub fn slots_touched(&self) -> u32 {
         self.slots_touched.load(Ordering::Acquire)
     }

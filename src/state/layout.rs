@@ -1,11 +1,12 @@
-//! What lies where in the shared mapping, and how it is made.
+//! Where every record lies in the shared mapping, and how the mapping is created.
 //!
 //! ```text
 //! header │ chat │ directory: lobby lock, identities, room entries, name buckets, mailboxes │ connections │ players │ rooms
 //! ```
 //!
-//! The [header](crate::state::header) is read without a lock. The directory is one region under the lobby's lock. The lobby's chat and each player
-//! and room record begin with their own lock. What one process touches lies together, and untouched records cost no memory.
+//! The [header](crate::state::header) is read without a lock. The directory is one region under the lobby's lock. The
+//! lobby's chat and every player and room record start with a lock of their own. What one process touches lies
+//! together; untouched records cost no memory.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -24,34 +25,34 @@ use shmem::sys::memory::{Guarded, Mapping};
 use shmem::table::{LayoutPlan, Table};
 use shmem::transaction::{Attachment, Record};
 
-/// A reference to a connection's present occupant.
+/// A reference to a slot's present connection.
 pub type ConnectionRef = shmem::table::Reference<ConnectionRecord>;
 /// A reference to a player.
 pub type PlayerRef = shmem::table::Reference<PlayerRecord>;
-/// A reference to a room's present life.
+/// A reference to a room.
 pub type RoomRef = shmem::table::Reference<RoomRecord>;
 
-/// How many of everything there is room for.
+/// How many records of each kind the memory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// Players, connected or in their grace.
     pub players: u32,
     /// Rooms.
     pub rooms: u32,
-    /// Keepers, each with [`CONNECTIONS_PER_KEEPER_MAX`] connections.
+    /// Keepers, with [`CONNECTIONS_PER_KEEPER_MAX`] connections each.
     pub keepers: u32,
 }
 
-/// Whose lock it is.
+/// What a lock guards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockOwner {
-    /// The lobby's: the directory.
+    /// The directory.
     Lobby,
-    /// That of the lobby's chat.
+    /// The lobby's chat.
     Chat,
-    /// That of the player record with this index.
+    /// The player record with this index.
     Player(u32),
-    /// That of the room record with this index.
+    /// The room record with this index.
     Room(u32),
 }
 
@@ -66,31 +67,31 @@ impl std::fmt::Display for LockOwner {
     }
 }
 
-/// The shared memory of one server.
+/// The shared memory of a server.
 pub struct Memory {
-    /// The mapping itself.
+    /// The mapping.
     pub mapping: &'static Mapping,
-    /// What can be read without a lock.
+    /// What is read without a lock.
     pub header: &'static Header,
     /// What the lobby's lock guards.
     pub directory: Directory,
-    /// Transport state, in a fixed range of slots per keeper.
+    /// Connections, in a fixed range of slots per keeper.
     pub connections: Table<ConnectionRecord>,
-    /// Sessions.
+    /// Players.
     pub players: Table<PlayerRecord>,
     /// Rooms.
     pub rooms: Table<RoomRecord>,
-    /// What is said to the lobby.
+    /// The lobby's chat.
     pub chat: &'static ChatRecord,
 }
 
 impl Memory {
-    /// How many bytes of (virtual) memory the capacity needs.
+    /// Bytes of virtual memory that the capacity needs.
     pub fn bytes_needed(capacity: Capacity) -> usize {
         Plan::new(capacity).bytes
     }
 
-    /// Creates the memory of a new server. To be called before the first fork.
+    /// Creates the memory of a new server. Call it before the first fork.
     ///
     /// # Errors
     ///
@@ -107,16 +108,16 @@ impl Memory {
         Ok(memory)
     }
 
-    /// What [`Header::layout_hash`] says in the memory of a server with this capacity, made by this program.
+    /// The [`Header::layout_hash`] that this program writes for the capacity.
     pub fn layout_hash(capacity: Capacity) -> u64 {
         Plan::new(capacity).hash
     }
 
-    /// The memory of a running server, for a program that is to go on with it.
+    /// Opens the memory of a running server, for a program that continues it.
     ///
     /// # Errors
     ///
-    /// The server has another capacity, or its program lays the memory out otherwise.
+    /// The server has another capacity, or its program uses another layout.
     pub fn open(mapping: &'static Mapping, capacity: Capacity) -> std::io::Result<&'static Self> {
         let plan = Plan::new(capacity);
         if mapping.bytes() < plan.bytes {
@@ -129,7 +130,7 @@ impl Memory {
         Ok(Self::from_mapping(mapping, capacity))
     }
 
-    /// Lays the tables over a mapping that was created for the same capacity.
+    /// Maps the tables onto a mapping that was created for the same capacity.
     pub fn from_mapping(mapping: &'static Mapping, capacity: Capacity) -> &'static Self {
         let plan = Plan::new(capacity);
         let connections = connections_of(capacity);
@@ -150,7 +151,7 @@ impl Memory {
         }))
     }
 
-    /// The calling process's access to shared state. To be called once per process, after its fork.
+    /// Attaches the calling process. Call it once per process, after its fork.
     pub fn attach(&self) -> Attachment {
         Attachment::new(
             self.mapping,
@@ -159,7 +160,8 @@ impl Memory {
         )
     }
 
-    /// Decides what a dead process left under the lock that lies at `offset`, as noted in a record it animated.
+    /// Decides the transaction that a dead process left unfinished under the lock at `offset`, as noted in a record
+    /// that it owned.
     pub fn recover(&self, attachment: &mut Attachment, offset: u64) {
         if offset == self.offset_of(self.directory.record) {
             attachment.recover(self.directory.record);
@@ -177,7 +179,7 @@ impl Memory {
         }
     }
 
-    /// The lock of the record that begins at `offset`, and whose it is; `None` if there is none.
+    /// The lock of the record at `offset`, and what it guards; `None` if there is none.
     pub fn lock_at(&self, offset: u64) -> Option<(&'static Lock, LockOwner)> {
         if offset == self.offset_of(self.directory.record) {
             Some((self.directory.record.lock(), LockOwner::Lobby))
@@ -195,7 +197,7 @@ impl Memory {
         self.mapping.offset_of(record.guarded_addresses().start) as u64
     }
 
-    /// In a copy of another server's mapping, which is nobody else's: leaves every lock as its holder's death would.
+    /// In a private copy of a server's mapping: leaves every lock as its holder's death would.
     #[doc(hidden)]
     pub fn abandon_copy(&self) {
         let players = self.players.iter().map(|(_, player)| player.lock());
@@ -206,13 +208,13 @@ impl Memory {
         }
     }
 
-    /// The connection slots that belong to a keeper.
+    /// The connection slots of a keeper.
     pub fn connections_of_keeper(&self, keeper: u32) -> Range<u32> {
         let first = keeper * CONNECTIONS_PER_KEEPER_MAX;
         first..(first + CONNECTIONS_PER_KEEPER_MAX).min(self.connections.len())
     }
 
-    /// Those of a keeper's slots that were ever claimed.
+    /// The keeper's slots that were ever claimed.
     pub fn touched_connections_of_keeper(&self, keeper: u32) -> Range<u32> {
         let all = self.connections_of_keeper(keeper);
         all.start
@@ -229,17 +231,17 @@ impl Memory {
             .map(|index| (index, self.connections.at(index)))
     }
 
-    /// The index of the keeper that a connection belongs to.
+    /// The index of the connection's keeper.
     pub fn keeper_index_of(&self, connection: u32) -> u32 {
         connection / CONNECTIONS_PER_KEEPER_MAX
     }
 
-    /// The slot of the keeper that a connection belongs to.
+    /// The slot of the connection's keeper.
     pub fn keeper_of(&self, connection: u32) -> &'static KeeperSlot {
         &self.header.keepers[self.keeper_index_of(connection) as usize]
     }
 
-    /// How many connections of a keeper's slots live on though that keeper, or the one that was, is dead, by kind.
+    /// By kind: connections of the keeper's slots that live on though the keeper that held them is dead.
     pub fn orphaned_counts(&self, keeper: u32) -> [u16; Kind::COUNT] {
         let epoch = self.header.keepers[keeper as usize].epoch.load(Ordering::Acquire);
         let mut orphaned_counts = [0; Kind::COUNT];
@@ -275,8 +277,8 @@ fn name_buckets_of(capacity: Capacity) -> u32 {
     capacity.players.next_power_of_two()
 }
 
-/// Where everything lies. What every process touches comes first, and small tables before large ones: each region of 2 MiB in which a
-/// process touches anything costs it a page table.
+/// Where each table lies. What every process touches comes first, and small tables before large ones: each 2 MiB
+/// region that a process touches costs it a page table.
 struct Plan {
     header: usize,
     chat: usize,
@@ -313,12 +315,13 @@ impl Plan {
         places
     }
 
-    /// The directory's region ends where the connections begin.
+    /// The directory's region ends where the connections start.
     fn directory_bytes(&self) -> usize {
         self.connections - self.directory
     }
 
-    /// FNV-1a over the fields of every record, its place and the capacity: equal layouts have equal hashes.
+    /// FNV-1a over the fields of every record, the position of every table, and the capacity. Equal layouts have
+    /// equal hashes.
     fn layout_hash(&self, capacity: Capacity) -> u64 {
         let records = [
             Header::FINGERPRINT,

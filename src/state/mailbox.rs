@@ -1,8 +1,8 @@
-//! What waits for one player: whispers and invitations, in whole frames, under the lobby's lock.
+//! A player's mailbox: whispers and invitations that wait for the player, as whole frames, under the lobby's lock.
 //!
-//! Whoever posts a frame leaves word for the addressee's handler, which moves the mail to the player's output as there is space. An
-//! addressee who is away finds the mail when the session is resumed. The word is left *before* the post is committed, but under the
-//! lock that the handler will wait for: should the one who posts die before ringing, the ticker rings for the word that was left.
+//! The sender sets the attention flag of the addressee's handler, which moves the mail to the output when there is
+//! space. A player without a connection gets the mail when it resumes. The flag is set before the commit, but under
+//! the lock that the handler waits for. If the sender dies before it rings, the ticker rings for the flag.
 
 use forkade_protocol::{ServerMessage, frame};
 
@@ -15,7 +15,8 @@ use shmem::sys::memory::SharedBytes;
 
 shared_record! {
     /// The bytes of one player's mail; the [`Identity`] says which of them count. The byte at `offset` lies at
-    /// `offset mod MAILBOX_BYTES`. Offsets begin anew whenever there is no mail, so that little mail touches little memory.
+    /// `offset mod MAILBOX_BYTES`. Offsets restart at 0 when the mailbox is empty, so that little mail touches little
+    /// memory.
     pub struct Mailbox {
         bytes: SharedBytes<{ MAILBOX_BYTES / 8 }>,
     }
@@ -30,20 +31,20 @@ impl Mailbox {
     }
 }
 
-/// A frame that was not posted.
+/// Why a message was not posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
-    /// The player has left, or is about to.
+    /// The player has left or is leaving.
     #[error("the player has left")]
     Gone,
-    /// Too much mail waits already.
+    /// The mailbox is full.
     #[error("too many messages wait for this player already")]
     Full,
 }
 
 impl Memory {
-    /// Puts a message into a player's mailbox, as a part of the transaction. Gives the keeper whose doorbell is to be rung after the
-    /// commit; `None`: the player is away, and finds the message with the resume.
+    /// Posts a message to a player as part of the transaction. Returns the keeper whose doorbell must be rung after
+    /// the commit; `None` if the player has no connection.
     ///
     /// # Errors
     ///
@@ -82,11 +83,11 @@ impl Memory {
         Ok(connection.is_some().then(|| self.raise_attention(connection)))
     }
 
-    /// Whether a message of so many bytes, with its frame, could be posted now.
+    /// Checks that a frame of this many bytes could be posted now.
     ///
     /// # Errors
     ///
-    /// [`PostError`], as posting it would give.
+    /// The [`PostError`] that posting it would return.
     pub(crate) fn check_mailbox_space(
         &self,
         tx: &LobbyTx<'_>,
@@ -115,7 +116,7 @@ impl Memory {
         Some(frames)
     }
 
-    /// Copies the first frame of what lies in a player's mailbox, and gives its length; `None` if it is not whole.
+    /// Copies the first frame in a player's mailbox and returns its length; `None` if it is not whole.
     pub(crate) fn first_frame(
         &self,
         index: u32,
@@ -135,7 +136,7 @@ impl Memory {
     }
 }
 
-/// Whether there is mail for the player.
+/// Whether the player has mail.
 pub(crate) fn has_mail(tx: &LobbyTx<'_>, identity: &Identity) -> bool {
     tx.get(&identity.mail_tail) != tx.get(&identity.mail_head)
 }

@@ -1,10 +1,12 @@
-//! What lies in shared memory: where every record lies, what it holds, and how it is referred to. No rule of the lobby.
+//! What lies in shared memory: where each record lies, what it holds, and how it is referred to. No rule of the
+//! lobby.
 //!
-//! * [`layout`]: what lies where, and how the memory is made;
+//! * [`layout`]: where every record lies, and how the memory is created; [`handle`]: a process's access to it;
 //! * [`header`]: what every process reads without a lock;
-//! * [`directory`]: names, tokens and room entries, under the lobby's lock;
+//! * [`directory`]: names, tokens and rooms in use, under the lobby's lock; [`mailbox`], [`chat`];
 //! * [`connections`], [`players`], [`rooms`]: the records;
-//! * [`roles`], [`doorbells`], [`hang_kind`]: what all layers say of the server's processes.
+//! * [`stream_tap`], [`running_game`], [`connection_counts`]: parts of them;
+//! * [`roles`], [`doorbells`], [`hang_kind`]: the server's processes, as every layer names them.
 
 pub(crate) mod buffers;
 pub mod chat;

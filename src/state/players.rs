@@ -1,14 +1,15 @@
-//! Player records: a session's bytes and where its player is. They outlive connections and processes.
+//! Player records: a session's byte streams, and where its player is. They outlive connections and processes.
 //!
-//! Who the player *is* (name, token, presence) lies in the [`Identity`](crate::state::directory::Identity), under the lobby's lock. What lies
-//! here belongs to the one process that animates the player, and is changed under whatever lock that process holds.
+//! Name, token and presence lie in the [`Identity`](crate::state::directory::Identity), under the lobby's lock. A
+//! player record is owned by the one process that serves the player, which changes it under whatever lock it holds.
+//! Other processes read only its atomic fields.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::limits::{INPUT_RING_BYTES, OUTPUT_RING_BYTES};
-use crate::state::chat::ChatPlace;
+use crate::state::chat::ChatCursor;
 use crate::state::directory::Name;
 use crate::state::layout::RoomRef;
 use crate::state::stream_tap::TapLease;
@@ -20,9 +21,9 @@ use shmem::shared_record;
 use shmem::sys::memory::{Guarded, PageStart};
 use shmem::transaction::{Attachment, Record, SingleWriter, Tx, View};
 
-/// The ring of what the player has sent.
+/// The ring of bytes from the player.
 pub type InputRing = ByteRing<{ INPUT_RING_BYTES / 8 }>;
-/// The ring of what the player is sent.
+/// The ring of bytes to the player.
 pub type OutputRing = ByteRing<{ OUTPUT_RING_BYTES / 8 }>;
 
 shared_record! {
@@ -34,58 +35,59 @@ shared_record! {
         pub name: Guarded<Name>,
         /// Where the player is.
         pub membership: Guarded<Membership>,
-        /// Offset in the room's log behind the last event that was put into the output ring.
+        /// Offset in the room's log behind the last event copied to the output ring.
         pub log_cursor: Guarded<u64>,
-        /// Offset in the lobby's chat behind the last line that was put into the output ring.
+        /// Offset in the lobby's chat behind the last line copied to the output ring.
         pub chat_cursor: Guarded<u64>,
-        /// Number of that line, or of the last one before the player came.
+        /// Number of that line, or of the last one before the player connected.
         pub chat_line: Guarded<u64>,
-        /// Until when the lines that the player has said are paid for, in microseconds of the monotonic clock.
+        /// Chat account: the time up to which the player's lines are charged, in microseconds of the monotonic clock.
         pub chat_paid_until_us: Guarded<u64>,
-        /// The same of the requests that [have their price](crate::session::rate).
+        /// The same account for [rate-limited](crate::session::rate) requests.
         pub requests_paid_until_us: Guarded<u64>,
-        /// Stream offset up to which the input was handled: always the end of a frame, or of a line.
+        /// Input offset up to which frames or lines were executed.
         pub consumed: Guarded<u64>,
-        /// Stream offset behind the last byte of output: always the end of a frame.
+        /// Output offset behind the last whole frame.
         pub output_head: Guarded<u64>,
-        /// Stream offset of the oldest byte of output that is still kept for a resume. It is advanced for good before the byte is
-        /// overwritten, outside the journal.
+        /// Offset of the oldest output byte kept for a resume. Advanced before the byte is overwritten, outside the
+        /// journal.
         pub output_kept_from: AtomicU64,
-        /// Stream offset beyond which no byte of output was ever written, and so none received. It is advanced for good before one is,
-        /// outside the journal: others look at it, without a lock that guards the player's record.
+        /// Output offset up to which bytes were ever written. Advanced before a byte is written, outside the journal,
+        /// because other processes read it without a lock.
         pub output_reached: AtomicU64,
-        /// Nonzero: somebody in [text mode](forkade_text::input).
+        /// Nonzero for a player in [text mode](forkade_text::input).
         pub is_text: Guarded<u32>,
-        /// Of a text player: what the input that was consumed means for the byte behind it.
+        /// In text mode: the parser's state behind the consumed input.
         pub input_state: Guarded<input::InputState>,
-        /// Of a text player: what telnet options were refused.
+        /// In text mode: the telnet options that were refused.
         pub telnet_refused: Guarded<RefusedOptions>,
-        /// Of a text player: stream offset up to which telnet's commands were answered.
+        /// In text mode: input offset up to which telnet commands were answered.
         pub telnet_answered: Guarded<u64>,
-        /// Stream offset before which bytes of input may have been overwritten. It is advanced for good before they are.
+        /// Input offset before which bytes may have been overwritten. Advanced before they are.
         pub(crate) input_overwritten_before: AtomicU64,
-        /// Stream offset before which bytes of output may have been overwritten because the ring was begun anew. As above.
+        /// Output offset before which bytes may have been overwritten because the ring was restarted. Advanced before
+        /// they are.
         pub(crate) output_restarted_at: AtomicU64,
-        /// Whether an operator follows the streams.
+        /// Held while an operator traces the streams.
         pub traced: TapLease,
-        /// What an operator is published.
+        /// The state of the streams, for readers without the lock.
         pub(crate) published: PublishedStreams,
-        /// What the player has sent.
+        /// Bytes from the player.
         pub input: InputRing,
         output_begins_a_page: PageStart,
-        /// What the player is sent.
+        /// Bytes to the player.
         pub output: OutputRing,
     }
 }
 
 shared_record! {
-    /// Where a player's streams were when the player's process was last between two transactions: committed, and never undone.
+    /// The state of a player's streams as the player's process last published it, between two transactions.
     pub(crate) struct PublishedStreams {
         /// The player's reference.
         pub(crate) player: AtomicU64,
         /// The room's reference, if the player is in one.
         pub(crate) room: AtomicU64,
-        /// Nonzero for somebody in text mode.
+        /// Nonzero in text mode.
         pub(crate) is_text: AtomicU64,
         /// The player's seat + 1; 0 without one.
         pub(crate) seat: AtomicU64,
@@ -103,7 +105,7 @@ impl Record for PlayerRecord {
         &self.lock
     }
 
-    /// Nobody else reads a player's record.
+    /// Nothing: other processes read only what the owner stores itself.
     fn publish(&'static self, _view: &View<'_>) {}
 }
 
@@ -123,7 +125,7 @@ pub struct Membership {
     pub room: RoomRef,
 }
 
-/// In a [`Membership`]: no seat, but watching.
+/// In a [`Membership`]: a spectator, without a seat.
 const WATCHING: u32 = u32::MAX;
 
 impl Membership {
@@ -134,7 +136,8 @@ impl Membership {
         room: RoomRef::NONE,
     };
 
-    /// The room record was given to this player, who has yet to open it: whoever finds this completes or undoes it.
+    /// The player was given this room record but has not opened it yet. Any process that finds this completes or
+    /// undoes it.
     pub fn opening(room: RoomRef) -> Self {
         Self {
             state: 1,
@@ -143,7 +146,7 @@ impl Membership {
         }
     }
 
-    /// In a room: in a seat, or watching.
+    /// In a room, in a seat or as a spectator.
     pub fn in_room(room: RoomRef, seat: Option<u8>) -> Self {
         Self {
             state: 2,
@@ -152,20 +155,20 @@ impl Membership {
         }
     }
 
-    /// The room that this player is about to open.
+    /// The room that the player is about to open.
     pub fn being_opened(self) -> Option<RoomRef> {
         (self.state == 1).then_some(self.room)
     }
 
-    /// The room this player is in, and the seat unless watching.
+    /// The player's room, and the seat unless it is a spectator.
     pub fn place(self) -> Option<(RoomRef, Option<u8>)> {
         (self.state == 2).then(|| (self.room, u8::try_from(self.seat).ok()))
     }
 }
 
 impl PlayerRecord {
-    /// Makes the record a new player's, in the transaction that gives it out.
-    pub(crate) fn reset<R: Record>(&self, tx: &mut Tx<'_, R>, name: Name, chat: ChatPlace) {
+    /// Initialises the record for a new player, in the transaction that allocates it.
+    pub(crate) fn reset<R: Record>(&self, tx: &mut Tx<'_, R>, name: Name, chat: ChatCursor) {
         tx.set(&self.name, name);
         tx.set(&self.membership, Membership::LOBBY);
         tx.set(&self.log_cursor, 0);
@@ -178,14 +181,14 @@ impl PlayerRecord {
         tx.set(&self.is_text, 0);
         self.input.rebase(tx, 0);
         self.output.rebase(tx, 0);
-        // Not journaled: until the commit the record is nobody's.
+        // Not journaled: until the commit the record belongs to no player.
         self.output_kept_from.store(0, Ordering::Release);
         self.output_reached.store(0, Ordering::Release);
         self.input_overwritten_before.store(0, Ordering::Release);
         self.output_restarted_at.store(0, Ordering::Release);
     }
 
-    /// The bytes of output that are kept, from the oldest to the head.
+    /// The output offsets that are kept, from the oldest byte to the head.
     pub(crate) fn kept_output(&self, attachment: &Attachment) -> std::ops::Range<u64> {
         self.output_kept_from.load(Ordering::Acquire)..attachment.read_own(&self.output_head)
     }

@@ -1,4 +1,4 @@
-//! The processes that the supervisor keeps running, and where each shows itself in the header.
+//! The processes that the supervisor keeps running, and their slots in the header.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -11,12 +11,12 @@ use crate::state::header::{Header, RoleSlot};
 use crate::state::layout::Memory;
 use shmem::sys::process::Lifeline;
 
-/// One kind of process that the supervisor forks.
+/// A kind of process that the supervisor forks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Does what happens by time.
+    /// Runs what happens by time.
     Ticker,
-    /// Holds the connections' sockets and forks their handlers.
+    /// Holds the sockets of connections and forks their handlers.
     Keeper,
     /// Accepts connections.
     Listener,
@@ -26,7 +26,7 @@ impl Role {
     /// All roles, in the order in which they are started.
     pub(crate) const ALL: [Self; 3] = [Self::Ticker, Self::Keeper, Self::Listener];
 
-    /// For logs, `ps` and the console.
+    /// The name in logs, `ps` and the console.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ticker => "ticker",
@@ -44,7 +44,7 @@ impl Role {
     }
 }
 
-/// One process of a role, whichever pid it has at the moment.
+/// One process of a role, independent of its present pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RoleInstance {
     pub(crate) role: Role,
@@ -55,7 +55,7 @@ pub(crate) struct RoleInstance {
 }
 
 impl RoleInstance {
-    /// All instances of a server, in the order in which they are started.
+    /// All instances, in the order in which they are started.
     pub(crate) fn all(config: &Config) -> Vec<Self> {
         let instances = Role::ALL
             .into_iter()
@@ -66,7 +66,7 @@ impl RoleInstance {
             .collect()
     }
 
-    /// For logs and the console: `listener`, `keeper 0`.
+    /// The name in logs and the console: `listener`, `keeper 0`.
     pub(crate) fn name(self, config: &Config) -> String {
         match self.role.count(config) {
             1 => self.role.name().to_owned(),
@@ -74,7 +74,7 @@ impl RoleInstance {
         }
     }
 
-    /// What the process shows of itself.
+    /// The instance's slot.
     pub(crate) fn slot(self, memory: &Memory) -> &'static RoleSlot {
         &memory.header.roles[self.slot]
     }

@@ -22,82 +22,83 @@ use shmem::sys::memory::{Guarded, SharedBytes};
 use shmem::transaction::{Record, Tx, View};
 
 shared_record! {
-    /// A room. Everything guarded is guarded by the room's own lock.
+    /// A room. Guarded fields are guarded by the room's own lock.
     pub struct RoomRecord {
         lock: Lock,
-        /// Which life of the record this is; [`RoomEntry`](crate::state::directory::RoomEntry) says which was given out last.
+        /// Counts the rooms that have used the record; [`RoomEntry`](crate::state::directory::RoomEntry) has the last
+        /// one given out.
         pub generation: Guarded<u32>,
         /// A [`RoomLife`].
         pub life: Guarded<u32>,
-        /// A phase of the match: see [`phase_of`].
+        /// The match's phase: see [`phase_of`].
         pub phase: Guarded<u32>,
         /// Index of the game among the server's games.
         pub game: Guarded<u32>,
-        /// How many seats the room has.
+        /// The number of seats.
         pub capacity: Guarded<u32>,
-        /// The owner's seat; `u32::MAX` if nobody has a seat.
+        /// The owner's seat; `u32::MAX` if no seat is taken.
         pub owner: Guarded<u32>,
-        /// Who may find and watch the room: see the settings.
+        /// Whether the room is listed and may be spectated: see the settings.
         pub flags: Guarded<u32>,
-        /// How long a turn may take, in seconds; 0: as long as it takes.
+        /// Time for a turn, in seconds; 0: no limit.
         pub turn_seconds: Guarded<u32>,
-        /// How many players watch without a seat.
+        /// Players that watch without a seat.
         pub spectators: Guarded<u32>,
-        /// Bit per seat: somebody sits there.
+        /// Bit per seat: it is taken.
         pub taken: Guarded<u64>,
-        /// Bit per seat: its player's connection is alive.
+        /// Bit per seat: its player is connected.
         pub connected: Guarded<u64>,
         /// Bit per seat: its player is ready for the next match.
         pub ready: Guarded<u64>,
-        /// Which of the two states is the current one.
+        /// Which of the two states is current.
         pub state_slot: Guarded<u32>,
-        /// Length of the current state, in bytes. A state may well have none.
+        /// Bytes of the current state. A state may be empty.
         pub state_bytes: Guarded<u32>,
-        /// Nonzero if there is a state: a match that is being played or was. It is the number of its seats.
+        /// Number of seats of the present or last match; 0 if there was none.
         pub match_seats: Guarded<u32>,
-        /// The options the room was created with, as its game encodes them.
+        /// The options of the room, as its game encodes them.
         pub options: Guarded<RoomOptions>,
         /// When the game's next tick is due, in milliseconds of the monotonic clock.
         pub next_tick_at_ms: Guarded<u64>,
         /// The room's name.
         pub name: Guarded<RoomName>,
-        /// The passcode's salt and hash, if it has one.
+        /// The passcode's salt and hash, if there is a passcode.
         pub passcode: Guarded<Passcode>,
-        /// Whom the owner has sent out.
+        /// The players that the owner has kicked.
         pub bans: Guarded<Bans>,
         /// The secret of the room's invite code.
         pub invite_secret: Guarded<u64>,
-        /// Whose clock is running; `u32::MAX`: nobody's.
+        /// The seat whose turn clock runs; `u32::MAX` for none.
         pub turn_seat: Guarded<u32>,
-        /// When it runs out, in milliseconds of the monotonic clock; `u64::MAX`: never.
+        /// When the turn clock runs out, in milliseconds of the monotonic clock; `u64::MAX` for never.
         pub turn_ends_at_ms: Guarded<u64>,
-        /// Bit per seat: it is kept for somebody.
+        /// Bit per seat: it is reserved.
         pub reserved: Guarded<u64>,
-        /// Who sits where.
+        /// The players in the seats.
         pub seats: [Guarded<Seat>; SEATS_MAX as usize],
-        /// For whom seats are kept; means something only where [`reserved`](Self::reserved) says so.
+        /// The players for whom seats are reserved; valid where [`reserved`](Self::reserved) has the bit.
         pub kept_for: [Guarded<Seat>; SEATS_MAX as usize],
-        /// And until when, in milliseconds of the monotonic clock.
+        /// When each reservation expires, in milliseconds of the monotonic clock.
         pub kept_until_ms: [Guarded<u64>; SEATS_MAX as usize],
-        /// The room's reference while it is open, else 0; for readers without the lock.
+        /// The room's generation while it is open, else 0; for readers without the lock.
         open: AtomicU64,
-        /// When time next makes a difference (a tick, the end of a turn or of a reservation), in milliseconds of the monotonic clock;
-        /// `u64::MAX` if it does not; for the ticker.
+        /// When a timer of the room (tick, turn clock, reservation) is next due, in milliseconds of the monotonic
+        /// clock; `u64::MAX` for never. For the ticker.
         due_ms: AtomicU64,
-        /// Which processes listen for the room's doorbell.
+        /// The processes that subscribe to the room's doorbell.
         pub subscribers: Subscribers,
-        /// The connection beside which the room's members are to be served, as a reference's number; 0 for none.
+        /// The connection near which the room's members are to be served, as a reference's number; 0 for none.
         home: AtomicU64,
-        /// Whether an operator watches.
+        /// Held while an operator watches the room.
         pub watched: TapLease,
-        /// What it has cost in tickers.
+        /// Crashes of tickers that this room's game caused.
         pub blame: RoomCrashCounter,
-        /// Offset in the log up to which the seat's player was given the events, or less; for the writer, who need not keep what
-        /// all have read.
+        /// Log offset up to which the seat's player was given the events, or less. The writer need not keep what
+        /// every player has read.
         read_up_to: [AtomicU64; SEATS_MAX as usize],
         /// The encoded game, twice: a change is written to the slot that is not current.
         pub states: [SharedBytes<{ GAME_STATE_BYTES_MAX / 8 }>; 2],
-        /// What happened, for everybody in the room.
+        /// The events of the room.
         pub log: EventLog<{ ROOM_LOG_BYTES / 8 }>,
     }
 }
@@ -109,14 +110,14 @@ pub type RoomOptions = ShortBytes<GAME_OPTIONS_BYTES_MAX>;
 /// A room's name, as plain data.
 pub type RoomName = Text<ROOM_NAME_BYTES_MAX>;
 
-/// The players whom a room's owner has sent out, the last one first. Beyond the limit the oldest is forgotten.
+/// The players that the owner has kicked, newest first. Beyond the limit the oldest is dropped.
 pub(crate) type Bans = [PlayerRef; BANS_PER_ROOM_MAX];
 
-/// Who sits in a seat.
+/// A seat.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Seat {
-    /// The player; nobody if the seat is free.
+    /// The player; none if the seat is free.
     pub player: PlayerRef,
     /// The player's name.
     pub name: Name,
@@ -137,20 +138,20 @@ impl Seat {
     }
 }
 
-/// A room's passcode as it is kept.
+/// A room's passcode, as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Passcode {
-    /// Nonzero if there is one.
+    /// Nonzero if there is a passcode.
     pub set: u8,
-    /// Random, so that equal passcodes do not look equal.
+    /// Random, so that equal passcodes have different hashes.
     pub salt: [u8; 15],
     /// SHA-256 of salt and passcode.
     pub hash: [u8; 32],
 }
 
 impl Passcode {
-    /// None is asked for.
+    /// No passcode.
     pub const NONE: Self = Self {
         set: 0,
         salt: [0; 15],
@@ -159,8 +160,8 @@ impl Passcode {
 
     /// Hashes a passcode with a fresh salt.
     ///
-    /// SHA-256 is quick to guess through for who can read the server's memory; it lives no longer than its room, and
-    /// a slow hash would let anybody who asks to join burn the server's time.
+    /// SHA-256 can be brute-forced quickly by an attacker that reads the server's memory. The passcode lives no
+    /// longer than its room, and a slow hash would let any client burn the server's time.
     pub fn new(text: &str) -> Self {
         let mut salt = [0; 15];
         getrandom::fill(&mut salt).expect("the kernel gives random bytes");
@@ -171,7 +172,7 @@ impl Passcode {
         }
     }
 
-    /// Whether somebody who gives `text` may come in.
+    /// Whether a player that gives `text` may join.
     pub fn admits(&self, text: Option<&str>) -> bool {
         self.set == 0 || text.is_some_and(|text| hash_of(&self.salt, text) == self.hash)
     }
@@ -191,11 +192,11 @@ fn hash_of(salt: &[u8], text: &str) -> [u8; 32] {
 pub struct RoomLife(u32);
 
 impl RoomLife {
-    /// Not opened, or not yet again.
+    /// The record holds no room.
     pub const CLOSED: Self = Self(0);
-    /// Can be seen and joined.
+    /// The room can be listed and joined.
     pub const OPEN: Self = Self(1);
-    /// Everybody has left; the record is to be taken back by whoever finds this.
+    /// The last player has left. Any process that finds this frees the record.
     pub const CLOSING: Self = Self(2);
 
     /// From the raw number in a [`RoomRecord`].
@@ -209,7 +210,7 @@ impl RoomLife {
     }
 }
 
-/// The phase of a match that a room's raw number stands for.
+/// The phase of a match, from the raw number in a room's record.
 pub fn phase_of(raw: u32) -> forkade_protocol::Phase {
     match raw {
         1 => forkade_protocol::Phase::Playing,
@@ -218,7 +219,7 @@ pub fn phase_of(raw: u32) -> forkade_protocol::Phase {
     }
 }
 
-/// The raw number in a room's record for a phase of the match.
+/// The raw number of a match's phase.
 pub fn raw_phase(phase: forkade_protocol::Phase) -> u32 {
     match phase {
         forkade_protocol::Phase::Waiting => 0,
@@ -233,7 +234,7 @@ impl Record for RoomRecord {
     }
 
     fn publish(&'static self, view: &View<'_>) {
-        // `open` names only a generation; the index is the reader's, who found the record by it.
+        // `open` holds only a generation: the reader knows the index by which it found the record.
         let open = view.get(&self.life) == RoomLife::OPEN.raw();
         self.open.store(
             if open {
@@ -256,14 +257,15 @@ impl Record for RoomRecord {
 }
 
 impl RoomRecord {
-    /// The generation of the room that is open in this record, without the lock: it may be gone the next moment.
+    /// The generation of the open room, read without the lock: it may close at any moment.
     pub fn open_generation(&self) -> Option<u32> {
         u32::try_from(self.open.load(Ordering::Acquire))
             .ok()
             .filter(|generation| *generation != 0)
     }
 
-    /// Beside which connection the room's members are to be served: if there is none any more, beside `mine` from now on.
+    /// The connection near which the room's members are to be served. If there is none any more, it is `mine` from
+    /// now on.
     pub fn colocation_anchor(
         &self,
         mine: ConnectionRef,
@@ -283,17 +285,17 @@ impl RoomRecord {
         }
     }
 
-    /// The connection is not one of a member any more: the others are to gather elsewhere from now on, if it was beside this one.
+    /// Removes the connection as the anchor: it no longer belongs to a member.
     pub fn clear_colocation_anchor(&self, connection: ConnectionRef) {
         let _ = self
             .home
             .compare_exchange(connection.to_id(), 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Nobody listens yet: the room is about to be opened, under its lock. (When it closed, those who had been in it were to hear of it.)
+    /// Clears the subscribers of a room that is about to be opened, under its lock.
     pub(crate) fn reset_subscribers(&self) {
         self.home.store(0, Ordering::Release);
-        // Somebody may still have to hear how the former room ended.
+        // A member of the former room may still have to be told how it ended.
         if self.log.unannounced_head().is_none() {
             self.subscribers.clear();
         }
@@ -304,24 +306,24 @@ impl RoomRecord {
         self.read_up_to[usize::from(seat)].store(offset, Ordering::Release);
     }
 
-    /// Whether time makes a difference in the room now, without the lock.
+    /// Whether a timer of the room is due, read without the lock.
     pub fn is_due(&self, now_ms: u64) -> bool {
         self.open_generation().is_some() && self.due_ms() <= now_ms
     }
 
-    /// When time next makes a difference, in milliseconds of the monotonic clock, without the lock.
+    /// When a timer of the room is next due, in milliseconds of the monotonic clock, read without the lock.
     pub(crate) fn due_ms(&self) -> u64 {
         self.due_ms.load(Ordering::Acquire)
     }
 }
 
-/// Whether nobody needs the events in the room's log any more: all are connected, and were given them. (How far those who only
-/// watch have read is not known.)
+/// Whether no player needs the events in the log any more: all are connected and were given them. (How far spectators
+/// have read is not known.)
 pub fn all_read(tx: &RoomTx<'_>) -> bool {
     let record = tx.record();
     let taken = tx.get(&record.taken);
     let head = record.log.head(tx);
-    // Offsets only grow, so what a former occupant of the seat had read is never more than what the present one has.
+    // Offsets only grow, so a former player's offset is never beyond the present player's.
     let has_read =
         |(seat, offset): (u32, &AtomicU64)| taken >> seat & 1 == 0 || offset.load(Ordering::Acquire) == head;
     taken != 0
@@ -335,25 +337,25 @@ pub fn all_read(tx: &RoomTx<'_>) -> bool {
 ///
 /// # Panics
 ///
-/// If the server does not offer it: rooms are created with a game that it does, and all its processes offer the same.
+/// If the server does not offer it. Rooms are created with an offered game, and all processes offer the same.
 pub fn game_of<'g>(tx: &RoomTx<'_>, games: &'g Games) -> &'g dyn AnyGame {
     let index = u16::try_from(tx.get(&tx.record().game)).unwrap_or(u16::MAX);
     games.get(index).expect("a room's game is one of the server's")
 }
 
-/// Whether the transaction's room is still the one that `room` names.
+/// Whether the transaction's room is the one that `room` names, and is open.
 pub fn is_open(tx: &RoomTx<'_>, room: RoomRef) -> bool {
     let record = tx.record();
     tx.get(&record.generation) == room.generation() && tx.get(&record.life) == RoomLife::OPEN.raw()
 }
 
-/// Whether the player is where its own record says. A seat may have been taken from it without its doing.
+/// Whether the player is where its own record says. The owner may have taken its seat meanwhile.
 pub fn is_member(tx: &RoomTx<'_>, room: RoomRef, player: PlayerRef, seat: Option<u8>) -> bool {
     let seats = &tx.record().seats;
     is_open(tx, room) && seat.is_none_or(|seat| tx.get(&seats[usize::from(seat)]).player == player)
 }
 
-/// The seats that the room has and their present occupants.
+/// The taken seats.
 pub fn occupants(tx: &RoomTx<'_>) -> impl Iterator<Item = (u8, Seat)> {
     let record = tx.record();
     let capacity = tx.get(&record.capacity) as usize;
@@ -366,7 +368,7 @@ pub fn occupants(tx: &RoomTx<'_>) -> impl Iterator<Item = (u8, Seat)> {
     (0..).zip(seats).filter(|(_, seat)| seat.player.is_some())
 }
 
-/// Copies the current state of the game.
+/// Copies the game's current state.
 pub fn read_state(tx: &RoomTx<'_>) -> Vec<u8> {
     let record = tx.record();
     let mut state = vec![0; (tx.get(&record.state_bytes) as usize).min(GAME_STATE_BYTES_MAX)];
@@ -374,8 +376,8 @@ pub fn read_state(tx: &RoomTx<'_>) -> Vec<u8> {
     state
 }
 
-/// Makes `state` the current state, of a match with `seats` seats: written to the other slot, which nothing refers to until the
-/// commit.
+/// Makes `state` the current state of a match with `seats` seats. It is written to the other slot, which nothing
+/// refers to before the commit.
 pub fn write_state(tx: &mut RoomTx<'_>, state: &[u8], seats: u32) {
     let record = tx.record();
     let slot = 1 - tx.get(&record.state_slot) % 2;
@@ -390,7 +392,7 @@ pub fn write_state(tx: &mut RoomTx<'_>, state: &[u8], seats: u32) {
 
 /// The seats whose bits are set.
 pub(crate) fn seats_in(bits: u64) -> impl Iterator<Item = u8> {
-    // Mostly there are none, and every commit in a room asks.
+    // Allocates nothing: mostly no bit is set, and every commit in a room calls this.
     let mut rest = bits;
     std::iter::from_fn(move || {
         let seat = (rest != 0).then(|| rest.trailing_zeros())?;

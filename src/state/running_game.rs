@@ -1,4 +1,4 @@
-//! Which room's game the ticker runs, and how many tickers a room has cost.
+//! Which room's game the ticker runs, and how many tickers a room's game has crashed.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -7,7 +7,7 @@ use shmem::shared_record;
 use shmem::sys::clock::now_ms;
 
 shared_record! {
-    /// Whose game's code the ticker runs.
+    /// The room whose game the ticker runs.
     pub struct RunningGame {
         /// A room's reference; 0 for none.
         pub(crate) room: AtomicU64,
@@ -16,7 +16,7 @@ shared_record! {
 }
 
 shared_record! {
-    /// How many tickers a room has cost lately. Only the ticker writes it.
+    /// Recent crashes of tickers that a room's game caused. Only the ticker writes it.
     pub struct RoomCrashCounter {
         pub(crate) generation: AtomicU32,
         pub(crate) deaths: AtomicU32,
@@ -24,7 +24,7 @@ shared_record! {
     }
 }
 
-/// The room is noted until this is dropped.
+/// Clears the running game when dropped.
 #[must_use]
 pub(crate) struct RunningGameGuard(Option<&'static RunningGame>);
 
@@ -36,7 +36,7 @@ impl Drop for RunningGameGuard {
     }
 }
 
-/// Notes that the room's game is about to run, if this process is the one that does so.
+/// Enters that the room's game is about to run, if this process tracks that.
 pub(crate) fn mark_game_running(
     memory: &Memory,
     tracks_running_game: bool,

@@ -1,9 +1,9 @@
-//! An operator's look at a player's byte streams, without a lock and without the player's process having to do anything for it.
+//! Reading a player's byte streams for an operator, without a lock and without involving the player's process.
 //!
-//! The bytes lie in the player's rings anyway, at absolute offsets. The process that animates the player shows (`Session::show`) where
-//! the streams are whenever it is between two transactions, which costs it some stores; who looks copies what lies up to there and then
-//! sees by two marks, which are advanced for good *before* anything is overwritten, whether the copy is whole. Nobody waits for who
-//! looks, and who looks and is killed leaves nothing behind but a time that passes.
+//! The bytes lie in the player's rings at absolute offsets. The process that serves the player publishes the state of
+//! the streams between two transactions, which costs it a few stores. A reader copies the bytes up to there, and then
+//! checks two marks that are advanced *before* anything is overwritten: they tell whether the copy is whole. No
+//! writer waits for a reader, and a reader that is killed leaves nothing behind but a lease that expires.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -13,28 +13,28 @@ use shmem::byte_ring::ByteRing;
 use shmem::shared_record;
 use shmem::sys::clock::now_ms;
 
-/// How long a ring or log is left as it is after somebody has last looked.
+/// How long a lease keeps a ring or log from being restarted.
 const FOLLOWED_MS: u64 = 2000;
 
-/// In [`PublishedStreams::player`]: what is published is not all of one player's. No reference has this id.
+/// In [`PublishedStreams::player`]: the published values are not all of one player. No reference has this id.
 const NONE: u64 = 0;
 
 shared_record! {
-    /// Whether somebody follows what is written to a ring or log. It is not begun anew meanwhile, though all who need to have read it:
-    /// what has passed can be seen for longer.
+    /// A lease on a ring or log. While it is held, the writer does not restart the ring when all has been read, so
+    /// that a reader can see older bytes.
     pub struct TapLease {
-        /// In milliseconds of the monotonic clock; 0 for nobody.
+        /// When the lease expires, in milliseconds of the monotonic clock; 0: not held.
         until_ms: AtomicU64,
     }
 }
 
 impl TapLease {
-    /// Says that somebody follows, for a moment from now on.
+    /// Holds the lease for a moment from now on.
     pub fn follow(&self) {
         self.until_ms.store(now_ms() + FOLLOWED_MS, Ordering::Relaxed);
     }
 
-    /// Whether somebody does. To be asked by who writes.
+    /// Whether the lease is held. The writer calls this.
     pub(crate) fn is_active(&self) -> bool {
         let until_ms = self.until_ms.load(Ordering::Relaxed);
         if until_ms == 0 {
@@ -42,14 +42,15 @@ impl TapLease {
         }
         let is_active = until_ms > now_ms();
         if !is_active {
-            // So that the clock is asked no more. Should somebody just begin, that one says so again in a moment.
+            // So that the clock is not read again. A reader that renews the lease at this moment renews it again
+            // soon.
             self.until_ms.store(0, Ordering::Relaxed);
         }
         is_active
     }
 }
 
-/// Which way bytes go.
+/// The direction of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// From the client.
@@ -58,58 +59,58 @@ pub enum Direction {
     Out,
 }
 
-/// What a look has published.
+/// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
-    /// The stream's bytes from the offset asked for on, up to the end of what was handled. Perhaps none.
+    /// The stream's bytes from the given offset up to the end of what was consumed or written; may be empty.
     Bytes(Vec<u8>),
-    /// They were overwritten. The stream goes on at this offset.
+    /// The bytes were overwritten. The stream continues at this offset.
     Missed {
-        /// Where a frame begins.
+        /// The start of a frame.
         goes_on_at: u64,
     },
-    /// The record is another player's now.
+    /// The record belongs to another player now.
     Gone,
 }
 
-/// Where a player's streams are and where the player is. The figures are read one by one.
+/// The state of a player's streams, and where the player is. The values are read one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamStatus {
     /// The room, if the player is in one.
     pub room: Option<RoomRef>,
-    /// The seat, unless the player only watches.
+    /// The seat, unless the player is a spectator.
     pub seat: Option<u8>,
-    /// Somebody in text mode: the streams are text, not frames.
+    /// The player is in text mode: the streams are text, not frames.
     pub is_text: bool,
-    /// Stream offset behind the last byte received.
+    /// Input offset behind the last byte received.
     pub input_received: u64,
-    /// Stream offset behind the last frame that was handled.
+    /// Input offset behind the last frame executed.
     pub consumed: u64,
-    /// Stream offset behind the last byte of output that the kernel has taken.
+    /// Output offset behind the last byte that the kernel has accepted.
     pub output_sent: u64,
-    /// Stream offset behind the last frame of output.
+    /// Output offset behind the last frame.
     pub output_head: u64,
-    /// Stream offset of the oldest byte of output that is kept for a resume.
+    /// Output offset of the oldest byte kept for a resume.
     pub output_kept_from: u64,
 }
 
 impl PublishedStreams {
-    /// What is published from here on is about this player: until all of it is, it is nobody's, lest somebody take the place of the
-    /// record's former player for the new one's.
+    /// Starts to publish values of this player. Until all are published they belong to no player, so that no reader
+    /// takes a former player's values for the new one's.
     pub(crate) fn begin(&self, player: PlayerRef) {
         if self.player.load(Ordering::Relaxed) != player.to_id() {
             self.player.store(NONE, Ordering::Relaxed);
-            // Who sees anything of the new player's does not see the former one any more.
+            // A reader that sees a value of the new player no longer sees the former player here.
             fence(Ordering::Release);
         }
     }
 
-    /// All is published of this player.
+    /// All values of this player are published.
     pub(crate) fn end(&self, player: PlayerRef) {
         self.player.store(player.to_id(), Ordering::Release);
     }
 
-    /// Whether what has been read since `is_of` was last asked, and what will be read, is about this player.
+    /// Whether the values read before this call, and those read next, belong to this player.
     fn is_of(&self, player: PlayerRef) -> bool {
         fence(Ordering::Acquire);
         self.player.load(Ordering::Acquire) == player.to_id()
@@ -117,20 +118,20 @@ impl PublishedStreams {
 }
 
 impl PlayerRecord {
-    /// Bytes of the input ring are about to be overwritten, so that all before this offset may be gone.
+    /// Marks input bytes before this offset as about to be overwritten.
     pub(crate) fn mark_input_overwritten(&self, offset: u64) {
         self.input_overwritten_before.fetch_max(offset, Ordering::AcqRel);
-        // Who sees an overwritten byte sees this mark.
+        // A reader that sees an overwritten byte sees this mark.
         fence(Ordering::Release);
     }
 
-    /// The output ring is begun anew: bytes before this offset are about to be overwritten.
+    /// Marks that the output ring is restarted: bytes before this offset are about to be overwritten.
     pub(crate) fn mark_output_restarted(&self, offset: u64) {
         self.output_restarted_at.fetch_max(offset, Ordering::AcqRel);
         fence(Ordering::Release);
     }
 
-    /// Where the player and the player's streams are, as last published; nothing if nothing was published yet or the record is another's.
+    /// The state last published; `None` if none was, or if the record belongs to another player.
     pub fn stream_status(&self, player: PlayerRef) -> Option<StreamStatus> {
         let published = &self.published;
         let load = |cell: &AtomicU64| cell.load(Ordering::Acquire);
@@ -153,7 +154,7 @@ impl PlayerRecord {
         published.is_of(player).then_some(stream_status)
     }
 
-    /// Copies the handled bytes of a stream from offset `from` on.
+    /// Copies a stream's bytes from offset `from` on.
     pub fn look(&self, player: PlayerRef, direction: Direction, from: u64) -> Look {
         let published = &self.published;
         if !published.is_of(player) {
@@ -164,7 +165,7 @@ impl PlayerRecord {
                 &self.input,
                 (&published.input_base, &published.consumed),
                 from,
-                // Read once more when the copy has been made.
+                // Called again after the copy.
                 || self.input_overwritten_before.load(Ordering::Relaxed),
             ),
             Direction::Out => copy(
@@ -218,7 +219,7 @@ mod tests {
     use super::*;
     use crate::state::layout::{Capacity, Memory};
 
-    /// A player whose process has published that both streams begin at `base` in their rings and were handled up to `end`.
+    /// A player whose process has published that both streams start at `base` and reach to `end`.
     fn player(base: u64, end: u64) -> (&'static PlayerRecord, PlayerRef) {
         let capacity = Capacity {
             players: 1,
@@ -262,7 +263,7 @@ mod tests {
             (look(Direction::In, 1020), look(Direction::In, 1019)),
             (whole.clone(), missed.clone())
         );
-        // Written so far that the ring has come round.
+        // Written so far that the ring has wrapped around.
         record
             .output_reached
             .store(1020 + OutputRing::BYTES, Ordering::Relaxed);
@@ -291,7 +292,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for round in 0..100_000 {
-                    // One player's figures are all alike, and another's are others.
+                    // All values of a player are equal, and those of the other player differ.
                     let (player, value) = if round % 2 == 0 {
                         (second, 2000)
                     } else {
@@ -322,7 +323,7 @@ mod tests {
                         seen.consumed,
                         seen.output_head,
                     ];
-                    // The record began with figures of nobody's.
+                    // The record starts with values of no player.
                     let is_one = |figures: [u64; 4]| figures == [value; 4] || figures == [0; 4];
                     assert!(is_one(figures), "{player:?}: {figures:?}");
                 }

@@ -166,7 +166,7 @@ impl Keeper {
             record.set_keeper_epoch(self.epoch.wrapping_sub(1));
             return None;
         }
-        self.slot().occupancy(record.kind()).hold_adopted();
+        self.slot().connection_counts(record.kind()).add_adopted();
         let mut held = HeldConnection::new(socket);
         held.handler = handler.pid;
         self.held.insert(index, held);
@@ -187,7 +187,7 @@ impl Keeper {
         }
         let record = self.context.memory.connections.at(index);
         record.set_keeper_epoch(self.epoch.wrapping_sub(1));
-        self.slot().occupancy(record.kind()).let_live_on();
+        self.slot().connection_counts(record.kind()).mark_orphaned();
         self.to_adopt.push(index);
     }
 

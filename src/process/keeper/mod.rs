@@ -145,7 +145,7 @@ impl Keeper {
         let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         let orphaned_counts = context.memory.orphaned_counts(start.index);
         for kind in KINDS {
-            slot.occupancy(kind).begin(orphaned_counts[kind as usize]);
+            slot.connection_counts(kind).begin(orphaned_counts[kind as usize]);
         }
         slot.handlers.store(0, Ordering::Relaxed);
         slot.spare_handlers.store(0, Ordering::Relaxed);
@@ -358,7 +358,7 @@ impl Keeper {
         let for_players = self
             .handlers
             .len()
-            .saturating_sub(slot.occupancy(Kind::Console).held());
+            .saturating_sub(slot.connection_counts(Kind::Console).held());
         slot.handlers.store(for_players, Ordering::Relaxed);
         slot.spare_handlers.store(self.handlers.idle(), Ordering::Relaxed);
     }

@@ -55,7 +55,7 @@ impl Keeper {
                                 accepted += 1;
                                 self.accept_connection(kind, order, socket);
                                 // This connection has arrived; an earlier one that has not is lost.
-                                let new = slot.occupancy(kind).set_taken_up_to(number);
+                                let new = slot.connection_counts(kind).set_received_up_to(number);
                                 self.count_lost(new.saturating_sub(1));
                             }
                         }
@@ -84,7 +84,7 @@ impl Keeper {
         }
         // All that were sent before have arrived, or died with a predecessor.
         for (kind, sent) in KINDS.into_iter().zip(sent_before) {
-            self.count_lost(slot.occupancy(kind).set_taken_up_to(sent));
+            self.count_lost(slot.connection_counts(kind).set_received_up_to(sent));
         }
         slot.settle();
         Ok(())
@@ -105,7 +105,7 @@ impl Keeper {
         };
         record.set_order(order);
         self.held.insert(index, HeldConnection::new(socket));
-        self.slot().occupancy(kind).hold_new();
+        self.slot().connection_counts(kind).add_new();
         let may_share = kind == Kind::Game && self.assigns_connections();
         if may_share {
             let is_assigned = self.assign_to_running_handler(index);

@@ -224,7 +224,7 @@ impl Keeper {
     pub(crate) fn free_slot(&mut self, index: u32, kind: Kind) {
         self.context.memory.connections.at(index).free();
         self.free.push(index);
-        self.slot().occupancy(kind).let_go();
+        self.slot().connection_counts(kind).remove();
     }
 
     /// Gives the connections that a dead handler has left to other handlers.
@@ -416,7 +416,7 @@ impl Keeper {
         let record = self.context.memory.connections.at(index);
         let kind = record.kind();
         record.abandon();
-        self.slot().occupancy(kind).let_go();
+        self.slot().connection_counts(kind).remove();
     }
 
     /// Kills the handlers that did not exit in time when the server stops.
