@@ -39,7 +39,7 @@ pub const PLACES_FOR_MOVES_ONE_IN: u32 = 8;
 pub const SPARE_HANDLERS_MAX: u32 = 250;
 
 /// Spare handlers that a keeper forks in one go, before it looks at what else there is to do.
-pub const SPARES_AT_ONCE_MAX: u32 = 4;
+pub const SPARE_FORK_BATCH_MAX: u32 = 4;
 
 /// How long no connection must have come in before a keeper holds half as many handlers ready.
 pub const SPARES_SHRINK_AFTER_MS: u64 = 5000;
@@ -121,7 +121,7 @@ pub const REMOVAL_TEXT_BYTES: usize = 64;
 // --- Transactions -----------------------------------------------------------------------------------------------
 
 /// An announced head that lags behind its log for longer than this is announced and rung for again.
-pub const RING_AGAIN_AFTER_MS: u64 = 20;
+pub const DOORBELL_RETRY_MS: u64 = 20;
 
 // --- Patience with peers ----------------------------------------------------------------------------------------
 
@@ -154,10 +154,10 @@ pub const REFUSED_LINGERING_MAX: usize = 256;
 pub const CLOSING_TIMEOUT_MS: u64 = 2000;
 
 /// How long a session's former handler may take to let go of it before it is killed for the newer connection's sake.
-pub const YIELD_TIMEOUT_MS: u64 = 1000;
+pub const SESSION_RELEASE_TIMEOUT_MS: u64 = 1000;
 
 /// How often a connection that waits for a session looks whether it is free, should the word be lost.
-pub const RESUME_AGAIN_MS: u64 = 20;
+pub const RESUME_RETRY_MS: u64 = 20;
 
 /// How long a connection waits for the session it asks to resume.
 pub const RESUME_TIMEOUT_MS: u64 = 10_000;
@@ -181,10 +181,10 @@ pub const CONSOLE_DESCRIPTION_CHARACTERS_MAX: usize = 1000;
 pub const PING_TIMEOUT_MS: u64 = 1000;
 
 /// How often a player's streams are looked at for an operator who follows them.
-pub const TRACE_LOOK_MS: u64 = 4;
+pub const TRACE_POLL_MS: u64 = 4;
 
 /// How often an operator who follows something is told that it has ended or changed, should nothing else happen.
-pub const FOLLOW_LOOK_MS: u64 = 200;
+pub const FOLLOW_POLL_MS: u64 = 200;
 
 /// Time for somebody in text mode between two keys that arrive, unless configured: people think longer than programs.
 pub const TEXT_IDLE_TIMEOUT_MS_DEFAULT: u32 = 30 * 60_000;
@@ -214,64 +214,64 @@ pub const RESTART_BACKOFF_MS_MAX: u64 = 5000;
 /// who wait for a listener that is not there.
 pub const RESTART_BACKOFF_RESET_AFTER_MS: u64 = 500;
 
-/// Deaths of handlers in the same frame, within [`DEATHS_WINDOW_MS`], after which its connection is closed.
-pub const DEATHS_SAME_FRAME_MAX: u32 = 3;
+/// Deaths of handlers in the same frame, within [`CRASH_WINDOW_MS`], after which its connection is closed.
+pub const CRASHES_SAME_FRAME_MAX: u32 = 3;
 
-/// Deaths of tickers in the same room's game, within [`DEATHS_WINDOW_MS`], after which its match is abandoned.
-pub const DEATHS_SAME_ROOM_MAX: u32 = 3;
+/// Deaths of tickers in the same room's game, within [`CRASH_WINDOW_MS`], after which its match is abandoned.
+pub const CRASHES_SAME_ROOM_MAX: u32 = 3;
 
-/// See [`DEATHS_SAME_FRAME_MAX`].
-pub const DEATHS_WINDOW_MS: u64 = 5000;
+/// See [`CRASHES_SAME_FRAME_MAX`].
+pub const CRASH_WINDOW_MS: u64 = 5000;
 
-/// Deaths of one connection's handlers within [`DEATHS_WINDOW_MS`], other than by SIGKILL, after which it is given up: a fault that
+/// Deaths of one connection's handlers within [`CRASH_WINDOW_MS`], other than by SIGKILL, after which it is given up: a fault that
 /// strikes outside frames would otherwise fork for ever.
-pub const DEATHS_ANYWHERE_MAX: u32 = 10;
+pub const CRASHES_PER_CONNECTION_MAX: u32 = 10;
 
 /// How soon a keeper tries again to fork a handler for connections whose handler has died, after that failed for want of processes, memory
 /// or descriptors.
-pub const TAKEOVER_AGAIN_MS: u64 = 50;
+pub const TAKEOVER_RETRY_MS: u64 = 50;
 
 /// How often it tries in all, before it gives the connections up: 5 s. Their clients resume.
 pub const TAKEOVER_TRIES_MAX: u32 = 100;
 
 /// How soon a handler looks whether a connection that it has been promised is its own now, if nobody says so.
-pub const EXPECTED_LOOK_MS_MIN: u64 = 20;
+pub const PENDING_MOVE_POLL_MS_MIN: u64 = 20;
 
 /// It waits twice as long each time, and at most so long.
-pub const EXPECTED_LOOK_MS_MAX: u64 = 1000;
+pub const PENDING_MOVE_POLL_MS_MAX: u64 = 1000;
 
 /// Successors that a keeper forks in one go, before it looks who else has come.
-pub const TAKEOVERS_AT_ONCE_MAX: u32 = 4;
+pub const TAKEOVER_BATCH_MAX: u32 = 4;
 
 /// New connections that a keeper takes in one go, before it looks who has lost a handler.
-pub const NEWCOMERS_AT_ONCE_MAX: u32 = 8;
+pub const ASSIGN_BATCH_MAX: u32 = 8;
 
 /// How often a keeper that took a dead one's place asks the handlers that live on for their sockets.
-pub const ADOPT_AGAIN_MS: u64 = 50;
+pub const ADOPTION_RETRY_MS: u64 = 50;
 
 /// Connections for whose sockets it asks in one go, before it takes what is offered: the channel holds some 280 offers. (A handler that
 /// has more is asked alone, and offers all.)
-pub const ADOPTIONS_AT_ONCE_MAX: usize = 64;
+pub const ADOPTION_BATCH_MAX: usize = 64;
 
 /// Processor time that a process may use under a lock that others wait for, or without coming round its loop, before the watchdog kills
 /// it, unless configured.
 pub const WATCHDOG_CPU_MS_DEFAULT: u32 = 1000;
 
 /// How often the watchdog looks at those under suspicion.
-pub const WATCHDOG_LOOK_MS: u64 = 100;
+pub const WATCHDOG_POLL_MS: u64 = 100;
 
 /// How often keepers look whether their handlers get on, and the watchdog whether the supervisor's own processes do.
-pub const WATCHDOG_PULSE_LOOK_MS: u64 = 1000;
+pub const LIVENESS_POLL_MS: u64 = 1000;
 
 /// How often a handler shows that it gets on, if it does: often enough to be seen at each look.
-pub const PULSE_EVERY_MS: u64 = WATCHDOG_PULSE_LOOK_MS / 4;
+pub const LIVENESS_UPDATE_MS: u64 = LIVENESS_POLL_MS / 4;
 
-/// Looks in a row, [`WATCHDOG_LOOK_MS`] apart, that must find a suspect stopped before it is killed: somebody may be about to continue it.
-pub const WATCHDOG_STOPPED_LOOKS: u32 = 5;
+/// Looks in a row, [`WATCHDOG_POLL_MS`] apart, that must find a suspect stopped before it is killed: somebody may be about to continue it.
+pub const WATCHDOG_STOPPED_POLLS: u32 = 5;
 
 /// Looks in a row that must find the holder of a lock asleep, without having used any processor time, before it is killed: nothing of
 /// this server's sleeps under a lock, but a game's code might.
-pub const WATCHDOG_ASLEEP_LOOKS: u32 = 50;
+pub const WATCHDOG_ASLEEP_POLLS: u32 = 50;
 
 /// Kills of the watchdog within a second: should it ever be wrong about many, the server lives on.
 pub const WATCHDOG_KILLS_PER_SECOND_MAX: u32 = 10;
@@ -283,16 +283,16 @@ pub const DRAIN_TIMEOUT_MS_DEFAULT: u32 = 5000;
 pub const TERMINATE_TIMEOUT_MS: u64 = 5000;
 
 /// How long a keeper that makes way goes on to replace handlers that have died, before it leaves that to the next.
-pub const MAKE_WAY_TIMEOUT_MS: u64 = TERMINATE_TIMEOUT_MS / 2;
+pub const KEEPER_HANDOFF_TIMEOUT_MS: u64 = TERMINATE_TIMEOUT_MS / 2;
 
 /// How soon it tries again to hand its connections on, when the channel to the next keeper had no place for all.
-pub const HAND_ON_AGAIN_MS: u64 = 5;
+pub const TRANSFER_RETRY_MS: u64 = 5;
 
 /// The ticker's step: how often it looks for seats whose grace is over, lagging doorbells and what the dead left behind.
 pub const TICK_MS: u64 = 10;
 
 /// How often the ticker looks at what changes slowly: graces, closed rooms, orphaned connections.
-pub const SWEEP_MS: u64 = 100;
+pub const EXPIRY_INTERVAL_MS: u64 = 100;
 
 /// How long a connection must have been without keeper and handler before the ticker frees it: a handler that was just forked has not
 /// entered itself yet. (While sockets lie in a channel that no keeper has emptied yet, it has no keeper *yet*, and the time does not count.)
@@ -305,26 +305,26 @@ pub const ACCEPT_RETRY_MS: u64 = 100;
 // --- Upgrade in place -------------------------------------------------------------------------------------------
 
 /// Time for a new program to look at the running server's memory and say whether it can go on with it.
-pub const UPGRADE_CHECK_TIMEOUT_MS: u64 = 10_000;
+pub const UPGRADE_PROBE_TIMEOUT_MS: u64 = 10_000;
 
 /// How often it is looked how far an upgrade has come.
-pub const UPGRADE_LOOK_EVERY_MS: u64 = 20;
+pub const UPGRADE_POLL_MS: u64 = 20;
 
 /// What a new program may say about itself, in bytes.
 pub const UPGRADE_TEXT_BYTES: usize = 512;
 
 /// What a new program may say about itself in all, as JSON: a text of [`UPGRADE_TEXT_BYTES`] in any spelling, its version, and the names.
-pub const UPGRADE_ANSWER_BYTES_MAX: usize = 8 * UPGRADE_TEXT_BYTES;
+pub const UPGRADE_REPLY_BYTES_MAX: usize = 8 * UPGRADE_TEXT_BYTES;
 
 /// Deaths in a row of a new program's process that has not come up, after which the upgrade counts as stalled, and another may be begun.
-pub const UPGRADE_STALLED_AFTER_DEATHS: u32 = 3;
+pub const UPGRADE_STALLED_AFTER_CRASHES: u32 = 3;
 
 /// What is handed over to the new program: numbers of descriptors, mostly. In bytes.
 pub const HANDOVER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// After an upgrade each keeper replaces one handler in so many milliseconds: 200 a second, so that forking them does not keep those
 /// who play from the processors.
-pub const UPGRADE_HANDLER_EVERY_MS: u64 = 5;
+pub const UPGRADE_HANDLER_INTERVAL_MS: u64 = 5;
 
 // --- Logging ----------------------------------------------------------------------------------------------------
 

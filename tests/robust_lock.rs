@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use forkade::games::relay::Relayed;
 use forkade::testing::frontends::dispatch;
-use forkade::testing::frontends::dispatch::Next;
+use forkade::testing::frontends::dispatch::FrameOutcome;
 use forkade::testing::maintenance::check::check_all;
-use forkade::testing::maintenance::state_dump::settle;
+use forkade::testing::maintenance::state_dump::recover_all;
 use forkade::testing::session::Session;
 use forkade::testing::session::transport::ByteCounts;
 use forkade::testing::state::directory::Name;
@@ -299,7 +299,7 @@ fn play_a_round(killer: &mut Killer, world: World) {
         };
     }
     let mut lobby = world.lobby();
-    settle(&mut lobby);
+    recover_all(&mut lobby);
     assert_eq!(check_all(&mut lobby), Vec::<String>::new());
     for actor in &mut actors {
         actor.replace_handler(world);
@@ -315,10 +315,10 @@ fn handle_all(world: World, connection: u32, passed: ByteCounts) -> u8 {
     plausible.expect("what has passed is what was counted");
     loop {
         match dispatch::handle_next_frame(&mut session) {
-            Next::Handled => {}
-            Next::Wait if !delivery::deliver(&mut session).expect("events fit") => return 0,
-            Next::Wait => {}
-            Next::Close { reason, .. } => panic!("the connection is closed with {reason:?}"),
+            FrameOutcome::Handled => {}
+            FrameOutcome::Wait if !delivery::deliver(&mut session).expect("events fit") => return 0,
+            FrameOutcome::Wait => {}
+            FrameOutcome::Close { reason, .. } => panic!("the connection is closed with {reason:?}"),
         }
     }
 }

@@ -113,7 +113,7 @@ fn leave_incomplete(attachment: &mut Attachment, memory: &'static Memory, cells:
     let room = memory.rooms.at(0);
     let mut tx = attachment.begin(room);
     for cell in room
-        .kept_until_ms
+        .reserved_until_ms
         .iter()
         .chain(std::iter::repeat(&room.ready))
         .take(cells)

@@ -25,7 +25,7 @@ use crate::state::directory::Name;
 
 /// What the handshake has led to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Handshake {
+pub enum HandshakeOutcome {
     /// More bytes are needed.
     Incomplete,
     /// The client is a player now.
@@ -37,10 +37,10 @@ pub enum Handshake {
 }
 
 /// Looks at the bytes of the handshake that have arrived, and acts when they are complete.
-pub fn shake_hands(session: &mut Session<'_>) -> Handshake {
+pub fn process_handshake(session: &mut Session<'_>) -> HandshakeOutcome {
     let bytes = session.handshake();
     let (min, max) = match preamble::classify(&bytes) {
-        PreambleResult::Incomplete => return Handshake::Incomplete,
+        PreambleResult::Incomplete => return HandshakeOutcome::Incomplete,
         PreambleResult::Preamble { min, max } => (min, max),
         PreambleResult::Invalid => {
             return refused(
@@ -61,7 +61,7 @@ pub fn shake_hands(session: &mut Session<'_>) -> Handshake {
     let rest = &bytes[preamble::PREAMBLE_BYTES..];
     let first_frame_max = HANDSHAKE_BYTES_MAX - preamble::PREAMBLE_BYTES - FRAME_HEADER_BYTES;
     let (body, total) = match frame::split(rest, first_frame_max) {
-        frame::Split::Incomplete { .. } => return Handshake::Incomplete,
+        frame::Split::Incomplete { .. } => return HandshakeOutcome::Incomplete,
         frame::Split::TooLarge { .. } => {
             return refused(
                 ErrorCode::FrameTooLarge,
@@ -87,7 +87,7 @@ pub fn shake_hands(session: &mut Session<'_>) -> Handshake {
         ),
         Ok(ClientMessage::Resume { token, received }) => {
             match session.request_resume(token, received, used) {
-                Ok(keeper) => Handshake::Resuming(keeper),
+                Ok(keeper) => HandshakeOutcome::Resuming(keeper),
                 Err(code @ ErrorCode::Replaced) => {
                     refused(code, "your session goes on on a newer connection")
                 }
@@ -102,7 +102,7 @@ pub fn shake_hands(session: &mut Session<'_>) -> Handshake {
     }
 }
 
-fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> Handshake {
+fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> HandshakeOutcome {
     let cleaned = text::clean_player_name(name);
     let held = cleaned.map(|cleaned| Name::new(&cleaned));
     let name = match held {
@@ -116,7 +116,7 @@ fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> Ha
         }
     };
     match session.greet(version, name, used) {
-        Ok(()) => Handshake::Greeted,
+        Ok(()) => HandshakeOutcome::Greeted,
         Err(code @ ErrorCode::NameTaken) => refused(code, "somebody here has this name; choose another"),
         Err(code @ ErrorCode::ServerFull) => {
             refused(code, "the server has as many players as it can; try again later")
@@ -129,23 +129,23 @@ fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> Ha
 }
 
 /// Anything else than a preamble is somebody at a terminal.
-fn create_guest(session: &mut Session<'_>) -> Handshake {
+fn create_guest(session: &mut Session<'_>) -> HandshakeOutcome {
     let why = match session.create_guest() {
-        Ok(()) => return Handshake::Greeted,
+        Ok(()) => return HandshakeOutcome::Greeted,
         Err(ErrorCode::ServerFull) => "the server has as many players as it can; try again later",
         Err(ErrorCode::ShuttingDown) => "the server is about to stop and takes in nobody new",
         Err(_) => "the server failed; try again",
     };
-    Handshake::Refused(CloseReason::Line(why.into()))
+    HandshakeOutcome::Refused(CloseReason::Line(why.into()))
 }
 
-fn refused(code: ErrorCode, text: impl Into<String>) -> Handshake {
-    Handshake::Refused(CloseReason::Error(code, text.into()))
+fn refused(code: ErrorCode, text: impl Into<String>) -> HandshakeOutcome {
+    HandshakeOutcome::Refused(CloseReason::Error(code, text.into()))
 }
 
 /// What is next in the input.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum FrameOutcome {
     /// A frame was handled.
     Handled,
     /// No whole frame is there, or what it leads to has [no space](Session::is_blocked_on_output).
@@ -161,16 +161,16 @@ pub enum Next {
 
 /// Handles the next frame of the player's input, or what was typed in text mode, if it has arrived whole and there is space for what
 /// it leads to.
-pub fn handle_next_frame(session: &mut Session<'_>) -> Next {
+pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
     if delivery::is_blocked_on_output(session) {
-        return Next::Wait;
+        return FrameOutcome::Wait;
     }
     if session.is_text() {
         return super::text_dispatch::handle_next(session);
     }
     let body = match session.next_frame() {
         Ok(Some(body)) => body,
-        Ok(None) => return Next::Wait,
+        Ok(None) => return FrameOutcome::Wait,
         Err(length) => {
             let text = format!("a frame of {length} bytes was announced; the limit is {FRAME_BYTES_MAX}");
             return close(ErrorCode::FrameTooLarge, text);
@@ -178,21 +178,21 @@ pub fn handle_next_frame(session: &mut Session<'_>) -> Next {
     };
     match codec::decode::<ClientMessage>(&body) {
         Ok(message) if session.frame_is_blocked() => refuse(session, &message),
-        Ok(message) => handle_when_told(session, message),
+        Ok(message) => deliver_then_handle(session, message),
         Err(error) => close(ErrorCode::Malformed, format!("a message is malformed: {error}")),
     }
 }
 
 /// Handles a message; before the player leaves, what has happened in the room until now is delivered: it is the player's to know, and
 /// cannot be told afterwards.
-pub(crate) fn handle_when_told(session: &mut Session<'_>, message: ClientMessage) -> Next {
+pub(crate) fn deliver_then_handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     if !matches!(message, ClientMessage::Leave { .. } | ClientMessage::Goodbye) {
         return handle(session, message);
     }
     match delivery::catch_up(session) {
         Ok(false) if message != ClientMessage::Goodbye => {
             session.end_frame();
-            Next::Wait
+            FrameOutcome::Wait
         }
         // Who says goodbye and does not read has waived the rest.
         Ok(_) => handle(session, message),
@@ -206,14 +206,14 @@ pub(crate) fn handle_when_told(session: &mut Session<'_>, message: ClientMessage
     }
 }
 
-fn close(code: ErrorCode, text: impl Into<String>) -> Next {
-    Next::Close {
+fn close(code: ErrorCode, text: impl Into<String>) -> FrameOutcome {
+    FrameOutcome::Close {
         leaves: false,
         reason: CloseReason::Error(code, text.into()),
     }
 }
 
-fn handle(session: &mut Session<'_>, message: ClientMessage) -> Next {
+fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     let request = message.request();
     if is_rate_limited(&message)
         && let Some(request) = request
@@ -221,14 +221,14 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> Next {
     {
         reject(session, request, rejection);
         session.end_frame();
-        return Next::Handled;
+        return FrameOutcome::Handled;
     }
     let result = match message {
         ClientMessage::Hello { .. } | ClientMessage::Resume { .. } => {
             return close(ErrorCode::WrongState, "you have greeted already");
         }
         ClientMessage::Goodbye => {
-            return Next::Close {
+            return FrameOutcome::Close {
                 leaves: true,
                 reason: CloseReason::None,
             };
@@ -306,14 +306,14 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> Next {
         }
     }
     session.end_frame();
-    Next::Handled
+    FrameOutcome::Handled
 }
 
 /// What is said of a frame in which all who handled it have died.
 pub(crate) const REFUSED: &str = "what you asked for has ended every process that tried it; it was not done";
 
 /// All who handled this frame have died. It is done with, so that it is not tried again when the client resumes.
-fn refuse(session: &mut Session<'_>, message: &ClientMessage) -> Next {
+fn refuse(session: &mut Session<'_>, message: &ClientMessage) -> FrameOutcome {
     match message.request() {
         Some(request) => reject(session, request, Rejection::new(RejectCode::GameFailed, REFUSED)),
         None => session

@@ -4,7 +4,7 @@ use crate::lobby::delivery;
 use crate::lobby::text_requests;
 use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, Snapshot, text};
 
-use crate::frontends::dispatch::{Next, reject};
+use crate::frontends::dispatch::{FrameOutcome, reject};
 use crate::limits::TEXT_LINE_BYTES_MAX;
 use crate::logging;
 use crate::session::rejection::Rejection;
@@ -16,16 +16,16 @@ use forkade_text::input::Token;
 use forkade_text::render;
 
 /// Handles the next thing that was typed.
-pub(crate) fn handle_next(session: &mut Session<'_>) -> Next {
+pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
     // What the line before has led to is published before anything that the next one does.
     if let Err(rejection) = delivery::deliver(session) {
         log::error!("cannot deliver the room's events: {rejection}");
     }
     if delivery::is_blocked_on_output(session) {
-        return Next::Wait;
+        return FrameOutcome::Wait;
     }
     let done = match session.next_typed() {
-        Token::Incomplete => return Next::Wait,
+        Token::Incomplete => return FrameOutcome::Wait,
         Token::TelnetReply {
             answers,
             up_to,
@@ -50,10 +50,10 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> Next {
         log::error!("what was typed was rejected as a whole: {rejection}");
     }
     session.end_frame();
-    Next::Handled
+    FrameOutcome::Handled
 }
 
-fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
+fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, Rejection> {
     let command = match commands::parse(line) {
         Ok(command) => command,
         Err(complaint) => return say(session, &render::refusal(&complaint.to_string())),
@@ -67,7 +67,7 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
             return say(session, &games);
         }
         Command::Quit => {
-            return Ok(Next::Close {
+            return Ok(FrameOutcome::Close {
                 leaves: true,
                 reason: CloseReason::Line("goodbye".into()),
             });
@@ -143,20 +143,20 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<Next, Rejection> {
         Command::Look => ClientMessage::Look { request: REQUEST },
         Command::Ask(message) => message,
     };
-    Ok(crate::frontends::dispatch::handle_when_told(session, message))
+    Ok(crate::frontends::dispatch::deliver_then_handle(session, message))
 }
 
-fn say(session: &mut Session<'_>, text: &str) -> Result<Next, Rejection> {
+fn say(session: &mut Session<'_>, text: &str) -> Result<FrameOutcome, Rejection> {
     handled(session, |session| session.say(text))
 }
 
 fn handled(
     session: &mut Session<'_>,
     act: impl FnOnce(&mut Session<'_>) -> Result<(), Rejection>,
-) -> Result<Next, Rejection> {
+) -> Result<FrameOutcome, Rejection> {
     act(session)?;
     session.end_frame();
-    Ok(Next::Handled)
+    Ok(FrameOutcome::Handled)
 }
 
 fn clean_player_name(name: &str) -> Result<Name, Rejection> {

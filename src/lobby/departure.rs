@@ -5,7 +5,7 @@ use crate::lobby::join_leave;
 use forkade_protocol::RoomEvent;
 
 use crate::lobby::delivery::Events;
-use crate::lobby::join_leave::vacate;
+use crate::lobby::join_leave::remove_member;
 use crate::session::Session;
 use crate::state::connections::Phase;
 use crate::state::directory::{LobbyTx, Presence};
@@ -98,7 +98,7 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
     let record = memory.players.at(player.index());
     let mut tx = state.attachment.begin(memory.rooms.at(room.index()));
     let _noted = mark_game_running(memory, state.tracks_running_game, room);
-    let vacated = vacate(
+    let vacated = remove_member(
         &mut tx,
         state.games,
         (&mut state.outbox, &mut state.faults),

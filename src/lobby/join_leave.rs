@@ -256,7 +256,7 @@ pub(crate) fn join(
 pub fn leave_room(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
     let left = change_room(session, |tx, context| {
         let RoomContext { own, room, .. } = *context;
-        vacate(
+        remove_member(
             tx,
             context.games,
             (context.outbox, context.faults),
@@ -418,7 +418,7 @@ pub(crate) fn free_room(state: &mut StateHandle, room: RoomRef) {
 }
 
 /// Frees a player's seat or place. In a match that is being played, the game decides what it means. The last one closes the room.
-pub(crate) fn vacate(
+pub(crate) fn remove_member(
     tx: &mut RoomTx<'_>,
     games: &Games,
     (outbox, faults): (&mut ErasedOutbox, &mut Vec<GameError>),
@@ -434,7 +434,7 @@ pub(crate) fn vacate(
         if tx.get(&record.seats[usize::from(number)]).player != player {
             return Ok(());
         }
-        vacate_seat(tx, games, (outbox, faults), number, LeaveReason::Left)?;
+        free_seat(tx, games, (outbox, faults), number, LeaveReason::Left)?;
     } else {
         tx.set(&record.spectators, tx.get(&record.spectators).saturating_sub(1));
     }
@@ -445,7 +445,7 @@ pub(crate) fn vacate(
 }
 
 /// Frees a taken seat for good.
-pub(crate) fn vacate_seat(
+pub(crate) fn free_seat(
     tx: &mut RoomTx<'_>,
     games: &Games,
     (outbox, faults): (&mut ErasedOutbox, &mut Vec<GameError>),

@@ -6,7 +6,7 @@ use forkade_protocol::{RejectCode, RoomEvent};
 
 use crate::limits::BANS_PER_ROOM_MAX;
 use crate::lobby::delivery::Events;
-use crate::lobby::join_leave::{LeaveReason, RoomContext, vacate_seat};
+use crate::lobby::join_leave::{LeaveReason, RoomContext, free_seat};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::layout::PlayerRef;
@@ -28,7 +28,7 @@ pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result
         context.ensure_owner(tx)?;
         let Seat { player, .. } = other_in_seat(tx, context, seat, name)?;
         ban(tx, player);
-        vacate_seat(
+        free_seat(
             tx,
             context.games,
             (context.outbox, context.faults),

@@ -40,13 +40,13 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
         .header
         .seat_reservation_ms
         .load(Ordering::Relaxed);
-    let (room, (invited, kept_until_ms)) = join_leave::with_room(session, |mut tx, context| {
+    let (room, (invited, reserved_until_ms)) = join_leave::with_room(session, |mut tx, context| {
         context.ensure_owner(&tx)?;
-        let kept_until_ms = seat_reserved_for(&tx, player.0)
-            .map(|seat| tx.get(&tx.record().kept_until_ms[usize::from(seat)]));
+        let reserved_until_ms = seat_reserved_for(&tx, player.0)
+            .map(|seat| tx.get(&tx.record().reserved_until_ms[usize::from(seat)]));
         let invited = reserve_seat(&mut tx, context, player, lasts_ms)?;
         tx.commit()?;
-        Ok((context.room, (invited, kept_until_ms)))
+        Ok((context.room, (invited, reserved_until_ms)))
     })?;
     session.doorbells.push(room.index());
 
@@ -66,7 +66,7 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
         // Others filled the mailbox meanwhile, or the player has left.
         Err(error) => {
             drop(tx);
-            cancel_reservation(session.state, room, player.0, kept_until_ms)?;
+            cancel_reservation(session.state, room, player.0, reserved_until_ms)?;
             Err(error.into())
         }
     }
@@ -93,8 +93,8 @@ fn reserve_seat(
     };
     unban(tx, player);
     tx.set(&record.reserved, tx.get(&record.reserved) | 1 << seat);
-    tx.set(&record.kept_for[usize::from(seat)], Seat::of(player, name));
-    tx.set(&record.kept_until_ms[usize::from(seat)], now_ms() + lasts_ms);
+    tx.set(&record.reserved_for[usize::from(seat)], Seat::of(player, name));
+    tx.set(&record.reserved_until_ms[usize::from(seat)], now_ms() + lasts_ms);
     let mut events = Events::begin(tx);
     let name = name.as_str().to_owned();
     events.push_to_all(tx, RoomEvent::Reserved { seat, name })?;
@@ -133,14 +133,14 @@ fn cancel_reservation(
     state: &mut StateHandle,
     room: RoomRef,
     player: PlayerRef,
-    kept_until_ms: Option<u64>,
+    reserved_until_ms: Option<u64>,
 ) -> Result<(), Rejection> {
     let mut tx = state.attachment.begin(state.memory.rooms.at(room.index()));
     if is_open(&tx, room)
         && let Some(seat) = seat_reserved_for(&tx, player)
     {
-        match kept_until_ms {
-            Some(until_ms) => tx.set(&tx.record().kept_until_ms[usize::from(seat)], until_ms),
+        match reserved_until_ms {
+            Some(until_ms) => tx.set(&tx.record().reserved_until_ms[usize::from(seat)], until_ms),
             None => release_reservations(&mut tx, 1 << seat)?,
         }
     }
@@ -163,7 +163,7 @@ pub(crate) fn expire_reservations(
         return Ok(false);
     }
     let over = seats_in(tx.get(&record.reserved))
-        .filter(|seat| tx.get(&record.kept_until_ms[usize::from(*seat)]) <= now_ms)
+        .filter(|seat| tx.get(&record.reserved_until_ms[usize::from(*seat)]) <= now_ms)
         .fold(0, |over, seat| over | 1 << seat);
     if over == 0 {
         return Ok(false);
@@ -177,7 +177,7 @@ pub(crate) fn expire_reservations(
 pub(crate) fn seat_reserved_for(tx: &RoomTx<'_>, player: PlayerRef) -> Option<u8> {
     let record = tx.record();
     seats_in(tx.get(&record.reserved))
-        .find(|seat| tx.get(&record.kept_for[usize::from(*seat)]).player == player)
+        .find(|seat| tx.get(&record.reserved_for[usize::from(*seat)]).player == player)
 }
 
 /// Whoever it was kept for has come, and sits there.
@@ -204,11 +204,11 @@ pub(crate) fn reservations(tx: &RoomTx<'_>) -> Vec<Reservation> {
     let published = |seat: u8| Reservation {
         seat,
         name: tx
-            .get(&record.kept_for[usize::from(seat)])
+            .get(&record.reserved_for[usize::from(seat)])
             .name
             .as_str()
             .to_owned(),
-        milliseconds: remaining_ms(tx.get(&record.kept_until_ms[usize::from(seat)]), now_ms),
+        milliseconds: remaining_ms(tx.get(&record.reserved_until_ms[usize::from(seat)]), now_ms),
     };
     seats_in(tx.get(&record.reserved)).map(published).collect()
 }

@@ -15,7 +15,7 @@ use crate::state::layout::RoomRef;
 use crate::state::rooms::game_of;
 
 /// Identities looked at in one transaction of `who`.
-const IDENTITIES_PER_LOOK: u32 = 64;
+const IDENTITIES_PER_TRANSACTION: u32 = 64;
 
 /// Gives the player another name.
 ///
@@ -119,7 +119,7 @@ fn online_names(state: &mut StateHandle) -> (Vec<String>, bool) {
     loop {
         let tx = state.attachment.begin(directory.record);
         let touched = tx.get(&directory.record.identities_touched);
-        let end = touched.min(first + IDENTITIES_PER_LOOK);
+        let end = touched.min(first + IDENTITIES_PER_TRANSACTION);
         for identity in (first..end).map(|index| directory.identities.at(index)) {
             let presence = Presence::from_raw(tx.get(&identity.presence));
             if presence != Presence::ATTACHED {

@@ -363,11 +363,11 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
         ));
     }
     for seat in seats_in(reserved) {
-        let kept_for = tx.get(&record.kept_for[usize::from(seat)]);
-        if is_banned(tx, kept_for.player) || seat_reserved_for(tx, kept_for.player) != Some(seat) {
+        let reserved_for = tx.get(&record.reserved_for[usize::from(seat)]);
+        if is_banned(tx, reserved_for.player) || seat_reserved_for(tx, reserved_for.player) != Some(seat) {
             faults.0.push(format!(
                 "room {room:?} keeps seat {seat} for {:?}, who is sent out or has another",
-                kept_for.name
+                reserved_for.name
             ));
         }
     }
@@ -382,7 +382,7 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
         ));
     }
     let due_ms = seats_in(reserved)
-        .map(|seat| tx.get(&record.kept_until_ms[usize::from(seat)]))
+        .map(|seat| tx.get(&record.reserved_until_ms[usize::from(seat)]))
         .chain([turn_ends_at_ms, tx.get(&record.next_tick_at_ms)])
         .min();
     faults.compare(

@@ -1,7 +1,9 @@
-//! Blame of rooms: a room whose game kills the ticker must not do it for ever.
+//! Attributes a ticker's crash to the room whose game it was running. A game that crashes one ticker after another loses its match.
 //!
-//! Before the ticker runs a game's code it notes the room, and takes the note back afterwards. Its successor finds the note of one that
-//! did not come back, and counts.
+//! The ticker marks the room in the header before it runs a game's code, and clears the mark afterwards. A ticker that finds a mark
+//! when it starts counts a crash for that room. The mark and the counter are atomics outside every lock, and only the ticker writes
+//! them. The match is abandoned in one transaction under the room's lock. If the ticker dies after it has cleared the mark and before
+//! it has stored the count, that one crash is not counted.
 
 use std::sync::atomic::Ordering;
 
@@ -10,74 +12,72 @@ use crate::maintenance::crash_policy::{RestartDecision, RoomCrashHistory};
 use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
-use crate::state::rooms::{RoomLife, is_open, phase_of};
+use crate::state::rooms::{is_open, phase_of};
 use forkade_protocol::{Outcome, Phase as MatchPhase};
 use shmem::sys::clock::now_ms;
 
-/// What the predecessor's death has led to.
+/// The consequence of a crash of the previous ticker in a game's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoomCrash {
-    /// It died while it ran a game's code.
+pub enum TickerCrash {
+    /// The crash was counted; the match goes on.
     Counted {
-        /// The room.
+        /// The room whose game was running.
         room: RoomRef,
-        /// How many have died so lately.
-        deaths: u32,
+        /// Crashes of this room's game within the crash window, this one included.
+        crashes: u32,
     },
-    /// As others did: the match is abandoned.
-    Abandoned {
-        /// The room.
+    /// The limit was reached; the match is abandoned.
+    MatchAbandoned {
+        /// The room whose game was running.
         room: RoomRef,
     },
 }
 
-/// The ticker's access: from now on this process notes whose game's code it runs. Looks first at what its predecessor had noted.
+/// Counts the crash of the previous ticker, if it died in a game's code. From here on, this process marks each game that it runs.
 ///
 /// # Errors
 ///
-/// If the match that is to blame cannot be abandoned, which is a mistake of this program's.
-pub fn attribute_ticker_crash(state: &mut StateHandle) -> Result<Option<RoomCrash>, Rejection> {
+/// If the match cannot be abandoned. That is a bug in the server.
+pub fn attribute_ticker_crash(state: &mut StateHandle) -> Result<Option<TickerCrash>, Rejection> {
     state.tracks_running_game = true;
-    let note = &state.memory.header.running_game;
-    let id = note.room.swap(0, Ordering::AcqRel);
+    let mark = &state.memory.header.running_game;
+    let id = mark.room.swap(0, Ordering::AcqRel);
     let room = RoomRef::from_id(id);
     let Some(record) = (id != 0).then(|| state.memory.rooms.get(room.index())).flatten() else {
         return Ok(None);
     };
-    let (now, blame) = (now_ms(), &record.blame);
-    let mut deaths = RoomCrashHistory::default();
-    if blame.generation.swap(room.generation(), Ordering::Relaxed) == room.generation() {
-        deaths.window_began_ms = blame.window_began_ms.load(Ordering::Relaxed);
-        deaths.count = blame.deaths.load(Ordering::Relaxed);
+    let (now, counter) = (now_ms(), &record.crash_counter);
+    let mut history = RoomCrashHistory::default();
+    if counter.generation.swap(room.generation(), Ordering::Relaxed) == room.generation() {
+        history.window_began_ms = counter.window_began_ms.load(Ordering::Relaxed);
+        history.count = counter.deaths.load(Ordering::Relaxed);
     }
-    let decision = deaths.enter(now, now.saturating_sub(note.since_ms.load(Ordering::Relaxed)));
-    blame
+    let decision = history.enter(now, now.saturating_sub(mark.since_ms.load(Ordering::Relaxed)));
+    counter
         .window_began_ms
-        .store(deaths.window_began_ms, Ordering::Relaxed);
-    blame.deaths.store(deaths.count, Ordering::Relaxed);
-    if decision == RestartDecision::Replace || !abandon_match_in(state, room)? {
-        let deaths = deaths.count;
-        return Ok(Some(RoomCrash::Counted { room, deaths }));
+        .store(history.window_began_ms, Ordering::Relaxed);
+    counter.deaths.store(history.count, Ordering::Relaxed);
+    if decision == RestartDecision::Replace || !abandon_running_match(state, room)? {
+        let crashes = history.count;
+        return Ok(Some(TickerCrash::Counted { room, crashes }));
     }
-    blame.deaths.store(0, Ordering::Relaxed);
+    counter.deaths.store(0, Ordering::Relaxed);
     state
         .memory
         .header
         .rooms_blamed_total
         .fetch_add(1, Ordering::Relaxed);
-    Ok(Some(RoomCrash::Abandoned { room }))
+    Ok(Some(TickerCrash::MatchAbandoned { room }))
 }
 
-/// Ends the match in a room without asking its game. Says whether there was one.
-fn abandon_match_in(state: &mut StateHandle, room: RoomRef) -> Result<bool, Rejection> {
+/// Abandons the match in a room without a call of its game. Returns false if no match is being played.
+fn abandon_running_match(state: &mut StateHandle, room: RoomRef) -> Result<bool, Rejection> {
     let mut tx = state.attachment.begin(state.memory.rooms.at(room.index()));
     let record = tx.record();
-    let is_played = is_open(&tx, room)
-        && tx.get(&record.life) == RoomLife::OPEN.raw()
-        && phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
-    if is_played {
+    let is_playing = is_open(&tx, room) && phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
+    if is_playing {
         finish(&mut tx, Outcome::Abandoned)?;
         tx.commit()?;
     }
-    Ok(is_played)
+    Ok(is_playing)
 }

@@ -3,7 +3,9 @@
 //! A process that was killed from outside is not at fault. But a frame that kills the handler that handles it would
 //! kill every successor, and so would a fault that strikes every handler of a connection when it starts.
 
-use crate::limits::{DEATHS_ANYWHERE_MAX, DEATHS_SAME_FRAME_MAX, DEATHS_SAME_ROOM_MAX, DEATHS_WINDOW_MS};
+use crate::limits::{
+    CRASH_WINDOW_MS, CRASHES_PER_CONNECTION_MAX, CRASHES_SAME_FRAME_MAX, CRASHES_SAME_ROOM_MAX,
+};
 use shmem::sys::process::Exit;
 
 /// The recent crashes of a connection's handlers.
@@ -62,7 +64,7 @@ impl CrashHistory {
             // Time spent hung does not count towards the window.
             self.window_began_ms = self.window_began_ms.saturating_add(kill.hung_ms).min(now_ms);
         }
-        if now_ms.saturating_sub(self.window_began_ms) > DEATHS_WINDOW_MS {
+        if now_ms.saturating_sub(self.window_began_ms) > CRASH_WINDOW_MS {
             *self = Self {
                 window_began_ms: now_ms,
                 ..Self::default()
@@ -80,9 +82,9 @@ impl CrashHistory {
         }
         // A handler that was killed from outside is not at fault.
         self.anywhere += u32::from(!crash.was_killed());
-        if self.in_frame == DEATHS_SAME_FRAME_MAX && frame != NO_FRAME {
+        if self.in_frame == CRASHES_SAME_FRAME_MAX && frame != NO_FRAME {
             RestartDecision::RefuseFrame
-        } else if self.in_frame >= DEATHS_SAME_FRAME_MAX || self.anywhere >= DEATHS_ANYWHERE_MAX {
+        } else if self.in_frame >= CRASHES_SAME_FRAME_MAX || self.anywhere >= CRASHES_PER_CONNECTION_MAX {
             RestartDecision::GiveUp
         } else {
             RestartDecision::Replace
@@ -147,11 +149,11 @@ impl RoomCrashHistory {
     pub(crate) fn enter(&mut self, now_ms: u64, ran_for_ms: u64) -> RestartDecision {
         // Time for which the game kept the ticker does not count towards the window.
         self.window_began_ms = self.window_began_ms.saturating_add(ran_for_ms).min(now_ms);
-        if self.count == 0 || now_ms - self.window_began_ms > DEATHS_WINDOW_MS {
+        if self.count == 0 || now_ms - self.window_began_ms > CRASH_WINDOW_MS {
             (self.window_began_ms, self.count) = (now_ms, 0);
         }
         self.count += 1;
-        match self.count >= DEATHS_SAME_ROOM_MAX {
+        match self.count >= CRASHES_SAME_ROOM_MAX {
             true => RestartDecision::GiveUp,
             false => RestartDecision::Replace,
         }
@@ -245,7 +247,7 @@ mod tests {
         }
         for time in 1..20 {
             assert_eq!(
-                history.enter(time * (DEATHS_WINDOW_MS + 1), crash(7, CRASH)),
+                history.enter(time * (CRASH_WINDOW_MS + 1), crash(7, CRASH)),
                 RestartDecision::Replace
             );
         }
@@ -286,7 +288,7 @@ mod tests {
         let mut history = RoomCrashHistory::default();
         for nth in 1..100 {
             assert_eq!(
-                history.enter(nth * (DEATHS_WINDOW_MS + 1), 0),
+                history.enter(nth * (CRASH_WINDOW_MS + 1), 0),
                 RestartDecision::Replace
             );
         }
@@ -318,7 +320,7 @@ mod tests {
     #[test]
     fn a_connection_whose_handlers_crash_outside_frames_is_given_up_at_last() {
         let mut history = CrashHistory::default();
-        let decisions: Vec<_> = (0..DEATHS_ANYWHERE_MAX)
+        let decisions: Vec<_> = (0..CRASHES_PER_CONNECTION_MAX)
             .map(|time| history.enter(time.into(), crash(0, CRASH)))
             .collect();
         assert_eq!(decisions.last(), Some(&RestartDecision::GiveUp));

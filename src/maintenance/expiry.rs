@@ -16,13 +16,13 @@ use shmem::transaction::SingleWriter;
 use std::sync::atomic::Ordering;
 
 /// Identities looked at in one transaction: the lobby's lock is held for microseconds.
-const IDENTITIES_PER_LOOK: u32 = 64;
+const IDENTITIES_PER_TRANSACTION: u32 = 64;
 /// A mark is one word in the journal, and one that says where it belongs.
-const _: () = assert!(IDENTITIES_PER_LOOK as usize * 16 <= JOURNAL_BYTES);
+const _: () = assert!(IDENTITIES_PER_TRANSACTION as usize * 16 <= JOURNAL_BYTES);
 
 /// Lets players go whose grace is over at `now_ms`, and completes the leave of those whose process died over it.
 /// Gives the rooms whose doorbell is to be rung.
-pub fn sweep_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
+pub fn expire_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
     let mut doorbells = Vec::new();
     let mut first = 0;
     loop {
@@ -58,7 +58,7 @@ fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<Pla
     let places = directory.identities.len();
     let lobby_grace_ms = lobby_grace_ms(grace_ms, tx.get(&directory.record.players_present), places);
     let touched = tx.get(&directory.record.identities_touched);
-    let end = touched.min(first + IDENTITIES_PER_LOOK);
+    let end = touched.min(first + IDENTITIES_PER_TRANSACTION);
     let (mut leaving, mut looked_at) = (Vec::new(), Vec::new());
     for index in first..end {
         let identity = directory.identities.at(index);
@@ -95,7 +95,7 @@ fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<Pla
 }
 
 /// Takes back the records of rooms that have closed, where the last to leave died before doing so.
-pub fn sweep_rooms(state: &mut StateHandle) {
+pub fn free_closed_rooms(state: &mut StateHandle) {
     let directory = state.memory.directory;
     for index in 0..state.rooms_touched() {
         let record = state.memory.rooms.at(index);

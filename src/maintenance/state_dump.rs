@@ -24,7 +24,7 @@ use shmem::transaction::{Attachment, Record};
 const EVENTS_SHOWN: usize = 4;
 
 /// Decides what dead processes have left under any lock, by taking and releasing them all.
-pub fn settle(lobby: &mut StateHandle) {
+pub fn recover_all(lobby: &mut StateHandle) {
     let memory = lobby.memory;
     lobby.attachment.recover(memory.directory.record);
     lobby.attachment.recover(memory.chat);
@@ -41,7 +41,7 @@ pub fn settle(lobby: &mut StateHandle) {
 }
 
 /// The picture of all of it. `passed` is what has passed on each connection, from the first slot on.
-pub fn of_everything(lobby: &mut StateHandle, passed: &[ByteCounts]) -> Vec<String> {
+pub fn dump_all(lobby: &mut StateHandle, passed: &[ByteCounts]) -> Vec<String> {
     let memory = lobby.memory;
     let mut lines = Vec::new();
     // By the room's index: the offset in its log from which on somebody needs the events.
@@ -90,7 +90,7 @@ pub fn of_everything(lobby: &mut StateHandle, passed: &[ByteCounts]) -> Vec<Stri
 }
 
 /// What one session's read_own records show, without any lock: a successor sees this when it has attached.
-pub fn of_session(session: &Session<'_>) -> Vec<String> {
+pub fn dump_session(session: &Session<'_>) -> Vec<String> {
     let attachment = &session.state.attachment;
     let mut lines = vec![of_connection(attachment, session.record, session.byte_counts)];
     if let Some((_, player)) = session.player {
@@ -240,8 +240,8 @@ fn of_room(lobby: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Ve
         tx.get(&record.turn_seat),
     ));
     lines.extend(seats_in(tx.get(&record.reserved)).map(|number| {
-        let kept_for = tx.get(&record.kept_for[usize::from(number)]);
-        format!("  seat {number} is kept for {kept_for:?}")
+        let reserved_for = tx.get(&record.reserved_for[usize::from(number)]);
+        format!("  seat {number} is kept for {reserved_for:?}")
     }));
     lines.extend(occupants(&tx).map(|(number, seat)| format!("  seat {number} {seat:?}")));
     drop(tx);

@@ -16,9 +16,9 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
-use crate::limits::{ORPHAN_AFTER_MS, RING_AGAIN_AFTER_MS, SWEEP_MS, TICK_MS};
+use crate::limits::{DOORBELL_RETRY_MS, EXPIRY_INTERVAL_MS, ORPHAN_AFTER_MS, TICK_MS};
 use crate::maintenance::crash_attribution;
-use crate::maintenance::crash_attribution::RoomCrash;
+use crate::maintenance::crash_attribution::TickerCrash;
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::session::rejection::Rejection;
 use crate::state::connections::KINDS;
@@ -146,8 +146,8 @@ impl Ticker {
         self.ring_overdue_chat(now_ms);
         self.ring_overdue_keepers();
         if now_ms >= self.next_sweep_ms {
-            self.next_sweep_ms = now_ms + SWEEP_MS;
-            for room in expiry::sweep_players(&mut self.state, now_ms) {
+            self.next_sweep_ms = now_ms + EXPIRY_INTERVAL_MS;
+            for room in expiry::expire_players(&mut self.state, now_ms) {
                 self.context
                     .ipc
                     .doorbells
@@ -156,7 +156,7 @@ impl Ticker {
             for fault in self.state.take_faults() {
                 log::warn!("the game's code failed when a player was gone: {fault}");
             }
-            expiry::sweep_rooms(&mut self.state);
+            expiry::free_closed_rooms(&mut self.state);
             self.free_orphans(now_ms);
             self.finish_drain(now_ms);
         }
@@ -166,11 +166,11 @@ impl Ticker {
     fn attribute_predecessor_crash(&mut self) {
         match crash_attribution::attribute_ticker_crash(&mut self.state) {
             Ok(None) => {}
-            Ok(Some(RoomCrash::Counted { room, deaths })) => log::warn!(
-                "the previous ticker ended while it ran the game in room {} ({deaths} such deaths recently)",
+            Ok(Some(TickerCrash::Counted { room, crashes })) => log::warn!(
+                "the previous ticker ended while it ran the game in room {} ({crashes} such crashes recently)",
                 room.index()
             ),
-            Ok(Some(RoomCrash::Abandoned { room })) => {
+            Ok(Some(TickerCrash::MatchAbandoned { room })) => {
                 log::error!(
                     "the game in room {} has ended one ticker after another, and the match is abandoned",
                     room.index()
@@ -187,7 +187,7 @@ impl Ticker {
         let log = &self.context.memory.rooms.at(index).log;
         if log.unannounced_head().is_none() || Mutant::NoSecondRing.is_active() {
             self.unannounced_since_ms.remove(&index);
-        } else if now_ms - *self.unannounced_since_ms.entry(index).or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
+        } else if now_ms - *self.unannounced_since_ms.entry(index).or_insert(now_ms) >= DOORBELL_RETRY_MS {
             self.context.ipc.doorbells.ring_room(index, log);
             self.context
                 .memory
@@ -203,7 +203,7 @@ impl Ticker {
         let chat = self.context.memory.chat;
         if chat.log.unannounced_head().is_none() {
             self.chat_unannounced_since_ms = None;
-        } else if now_ms - *self.chat_unannounced_since_ms.get_or_insert(now_ms) >= RING_AGAIN_AFTER_MS {
+        } else if now_ms - *self.chat_unannounced_since_ms.get_or_insert(now_ms) >= DOORBELL_RETRY_MS {
             self.context.ipc.doorbells.ring_chat(&chat.log);
             self.context
                 .memory

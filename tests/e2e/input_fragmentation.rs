@@ -2,7 +2,7 @@
 //! dies between the fragments.
 
 use crate::harness::{Actor, World};
-use forkade::testing::frontends::dispatch::{Handshake, Next};
+use forkade::testing::frontends::dispatch::{FrameOutcome, HandshakeOutcome};
 use forkade::testing::session::CloseReason;
 use forkade::testing::state::layout::Capacity;
 use forkade_protocol::{
@@ -63,10 +63,10 @@ fn run(pieces: &[&[u8]], dies: &[bool]) -> Outcome {
             actor.replace_handler(world);
         }
         if !greeted {
-            match actor.shake_hands() {
-                Handshake::Incomplete => continue,
-                Handshake::Greeted => greeted = true,
-                Handshake::Refused(farewell) => {
+            match actor.process_handshake() {
+                HandshakeOutcome::Incomplete => continue,
+                HandshakeOutcome::Greeted => greeted = true,
+                HandshakeOutcome::Refused(farewell) => {
                     outcome.farewell = Some((false, farewell));
                     break;
                 }
@@ -87,9 +87,9 @@ fn run(pieces: &[&[u8]], dies: &[bool]) -> Outcome {
 fn handle_all(actor: &mut Actor) -> Option<(bool, CloseReason)> {
     loop {
         match actor.handle() {
-            Next::Handled => {}
-            Next::Wait => return None,
-            Next::Close { leaves, reason } => return Some((leaves, reason)),
+            FrameOutcome::Handled => {}
+            FrameOutcome::Wait => return None,
+            FrameOutcome::Close { leaves, reason } => return Some((leaves, reason)),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::harness::{Actor, World};
 use forkade::limits::FRAME_TOTAL_BYTES_MAX;
-use forkade::testing::frontends::dispatch::Next;
+use forkade::testing::frontends::dispatch::FrameOutcome;
 use forkade::testing::state::layout::Capacity;
 use forkade_protocol::{ChatScope, ClientMessage, RoomId};
 
@@ -19,7 +19,7 @@ fn room_with_typist() -> (Actor, Actor) {
     });
     let mut ann = Actor::connect(world, 0);
     ann.send(b"\r\n");
-    ann.shake_hands();
+    ann.process_handshake();
     types(&mut ann, "name Ann");
     types(&mut ann, "create tictactoe");
     let mut bob = Actor::greeted(world, 1, "Bob");
@@ -28,13 +28,13 @@ fn room_with_typist() -> (Actor, Actor) {
         room: ROOM,
         passcode: None,
     });
-    while ann.handle() == Next::Handled {}
+    while ann.handle() == FrameOutcome::Handled {}
     (ann, bob)
 }
 
 fn types(actor: &mut Actor, line: &str) {
     actor.send(format!("{line}\r\n").as_bytes());
-    while actor.handle() == Next::Handled {}
+    while actor.handle() == FrameOutcome::Handled {}
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_text_player_that_leaves_first_gets_all_earlier_events() {
         let more = ann.shown();
         assert!(!more.is_empty(), "nothing comes any more, after {shown}");
         shown.push_str(&more);
-        while ann.handle() == Next::Handled {}
+        while ann.handle() == FrameOutcome::Handled {}
     }
     let said = shown.find("Bob says: farewell").expect("she hears it");
     assert!(said < shown.find("You are back").expect("it is there"));

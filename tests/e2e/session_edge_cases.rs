@@ -51,7 +51,9 @@ fn a_resume_late_in_the_handshake_does_not_kill_the_former_handler() {
     let holder = server.handler_of("Ann").expect("she is served");
     let mut new = RawClient::connect(&server);
     // Longer than the former handler may take to yield, counted from the resume.
-    std::thread::sleep(Duration::from_millis(forkade::limits::YIELD_TIMEOUT_MS + 300));
+    std::thread::sleep(Duration::from_millis(
+        forkade::limits::SESSION_RELEASE_TIMEOUT_MS + 300,
+    ));
     assert!(is_alive(holder));
     new.send(&greeting_preamble());
     new.send(&frame(&ClientMessage::Resume { token, received: 0 }));

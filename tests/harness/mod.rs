@@ -19,7 +19,7 @@ use forkade::games::tictactoe::TicTacToe;
 use forkade::games::{Game, Games, Outbox, Outcome, Rejection, Start, Viewer};
 use forkade::limits::{FRAME_BYTES_MAX, SEAT_RESERVATION_MS_DEFAULT};
 use forkade::testing::frontends::dispatch;
-use forkade::testing::frontends::dispatch::{Handshake, Next};
+use forkade::testing::frontends::dispatch::{FrameOutcome, HandshakeOutcome};
 use forkade::testing::session::Session;
 use forkade::testing::session::transport::ByteCounts;
 use forkade::testing::state::connections::{Kind, Phase};
@@ -165,8 +165,8 @@ impl Actor {
         let mut actor = Self::connect(world, slot);
         actor.say_hello(name);
         assert_eq!(
-            dispatch::shake_hands(&mut actor.session),
-            dispatch::Handshake::Greeted
+            dispatch::process_handshake(&mut actor.session),
+            dispatch::HandshakeOutcome::Greeted
         );
         actor.hear();
         actor
@@ -209,12 +209,12 @@ impl Actor {
     }
 
     /// The handler handles the next frame.
-    pub(crate) fn handle(&mut self) -> Next {
+    pub(crate) fn handle(&mut self) -> FrameOutcome {
         dispatch::handle_next_frame(&mut self.session)
     }
 
     /// The client sends a message, and the handler handles it.
-    pub(crate) fn ask(&mut self, message: &ClientMessage) -> Next {
+    pub(crate) fn ask(&mut self, message: &ClientMessage) -> FrameOutcome {
         self.say(message);
         self.handle()
     }
@@ -290,13 +290,13 @@ impl Actor {
 
     /// The client sends a message, which the handler handles without closing the connection.
     pub(crate) fn asks(&mut self, message: &ClientMessage) {
-        assert_eq!(self.ask(message), Next::Handled, "{message:?}");
+        assert_eq!(self.ask(message), FrameOutcome::Handled, "{message:?}");
     }
 
     /// The client sends a message after which the handler closes the connection.
     pub(crate) fn ask_and_close(&mut self, message: &ClientMessage) {
         match self.ask(message) {
-            Next::Close { leaves, reason } => self.session.close(leaves, &reason),
+            FrameOutcome::Close { leaves, reason } => self.session.close(leaves, &reason),
             other => panic!("{message:?}: {other:?}"),
         }
     }
@@ -315,8 +315,8 @@ impl Actor {
     }
 
     /// The handler performs its part of the handshake.
-    pub(crate) fn shake_hands(&mut self) -> Handshake {
-        dispatch::shake_hands(&mut self.session)
+    pub(crate) fn process_handshake(&mut self) -> HandshakeOutcome {
+        dispatch::process_handshake(&mut self.session)
     }
 
     /// The handler dies, and the keeper forks another for the same connection.

@@ -80,7 +80,7 @@ pub(crate) const TALK: &[Operation] = &[
         stage.tells(&whisper("bob", "psst"));
         let received = stage.actors[1].received;
         stage.comes_back(1, received);
-        stage.subject().shake_hands();
+        stage.subject().process_handshake();
         resume(&mut stage.subject().session);
         stage.delivers_mail(2)
     }),

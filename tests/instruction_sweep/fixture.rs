@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use forkade::limits::{CHAT_BYTES_MAX, CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX, MAILBOX_BYTES, ROOM_LOG_BYTES};
 use forkade::testing::frontends::dispatch;
-use forkade::testing::frontends::dispatch::{Handshake, Next};
+use forkade::testing::frontends::dispatch::{FrameOutcome, HandshakeOutcome};
 use forkade::testing::session::{ControlRequest, Resume, Session};
 use forkade::testing::state::connections::Phase;
 use forkade::testing::state::handle::StateHandle;
@@ -40,7 +40,7 @@ impl Fixture {
     pub(crate) fn player(&mut self, name: &str) {
         self.newcomer(|actor| {
             actor.say_hello(name);
-            actor.shake_hands();
+            actor.process_handshake();
             actor.hear();
         });
     }
@@ -309,9 +309,9 @@ pub(crate) fn whisper(to: &str, text: &str) -> ClientMessage {
 }
 
 /// What a handler does in the phase HANDSHAKE.
-pub(crate) fn shake_hands(session: &mut Session<'_>) {
+pub(crate) fn process_handshake(session: &mut Session<'_>) {
     if session.phase() == Phase::HANDSHAKE
-        && let Handshake::Refused(farewell) = dispatch::shake_hands(session)
+        && let HandshakeOutcome::Refused(farewell) = dispatch::process_handshake(session)
     {
         session.close(false, &farewell);
     }
@@ -328,7 +328,7 @@ pub(crate) fn resume(session: &mut Session<'_>) {
 pub(crate) fn handle_frame() -> Act {
     Act::session(|session| {
         if session.phase() == Phase::OPEN
-            && let Next::Close { leaves, reason } = dispatch::handle_next_frame(session)
+            && let FrameOutcome::Close { leaves, reason } = dispatch::handle_next_frame(session)
         {
             session.close(leaves, &reason);
         }

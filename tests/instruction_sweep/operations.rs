@@ -17,8 +17,8 @@ use forkade_protocol::{ClientMessage, ErrorCode, RoomFilter};
 use shmem::sys::clock::now_ms;
 
 use crate::fixture::{
-    Fixture, ROOM, chat, create, finish, handle_frame, join, place, quick_match, ready, relayed, resume,
-    shake_hands, tick,
+    Fixture, ROOM, chat, create, finish, handle_frame, join, place, process_handshake, quick_match, ready,
+    relayed, resume, tick,
 };
 use crate::sweep::{Act, Subject};
 
@@ -90,14 +90,14 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     Operation::new("handshake", 2, |stage| {
         stage.player("ann");
         stage.newcomer(|bob| bob.say_hello("bob"));
-        Act::session(shake_hands)
+        Act::session(process_handshake)
     })
     .once(),
     Operation::new("handshake in a record that was used before", 2, |stage| {
         stage.player("ann");
         stage.actors[0].leave_for_good();
         stage.newcomer(|bob| bob.say_hello("bob"));
-        Act::session(shake_hands)
+        Act::session(process_handshake)
     })
     .once(),
     Operation::new("handshake with a frame behind it", 2, |stage| {
@@ -105,18 +105,18 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             ann.say_hello("ann");
             ann.say(&ClientMessage::Ping { nonce: 7 });
         });
-        Act::session(shake_hands)
+        Act::session(process_handshake)
     })
     .once(),
     Operation::new("refuse a name that is taken", 2, |stage| {
         stage.player("ann");
         stage.newcomer(|other| other.say_hello("ANN"));
-        Act::session(shake_hands)
+        Act::session(process_handshake)
     }),
     Operation::new("ask to resume", 2, |stage| {
         let confirmed = stage.detached_in_room();
         stage.comes_back(0, confirmed);
-        Act::session(shake_hands)
+        Act::session(process_handshake)
     }),
     Operation::new(
         "ask to resume a session that another handler serves",
@@ -124,7 +124,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         |stage| {
             stage.players(["ann"]);
             stage.comes_back(0, 0);
-            Act::session(shake_hands)
+            Act::session(process_handshake)
         },
     ),
     // The third state: received output is forgotten after the commit; a successor leaves that to a `Confirm`.
@@ -132,28 +132,28 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         stage.detached_in_room();
         let received = stage.actors[0].received;
         stage.comes_back(0, received);
-        stage.subject().shake_hands();
+        stage.subject().process_handshake();
         Act::session(resume)
     })
     .once(),
     Operation::new("resume when bytes were lost", 3, |stage| {
         let confirmed = stage.detached_in_room();
         stage.comes_back(0, confirmed - 1);
-        stage.subject().shake_hands();
+        stage.subject().process_handshake();
         Act::session(resume)
     })
     .once(),
     Operation::new("show that a player has resumed", 2, |stage| {
         let confirmed = stage.detached_in_room();
         stage.comes_back(0, confirmed);
-        stage.subject().shake_hands();
+        stage.subject().process_handshake();
         resume(&mut stage.subject().session);
         Act::session(|session| departure::set_connected(session, true))
     }),
     Operation::new("yield to a newer connection", 2, |stage| {
         stage.players(["ann"]);
         stage.comes_back(0, 0);
-        stage.subject().shake_hands();
+        stage.subject().process_handshake();
         stage.subject = 0;
         Act::session(|session| {
             if session.phase() == Phase::OPEN {
@@ -164,9 +164,9 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     Operation::new("be told that a still newer connection resumes", 2, |stage| {
         stage.players(["ann"]);
         stage.comes_back(0, 0);
-        stage.subject().shake_hands();
+        stage.subject().process_handshake();
         stage.comes_back(0, 0);
-        stage.subject().shake_hands();
+        stage.subject().process_handshake();
         stage.subject = 1;
         Act::session(|session| {
             if session.phase() == Phase::RESUMING {
@@ -181,7 +181,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     Operation::new("give up waiting for a session", 2, |stage| {
         stage.players(["ann"]);
         stage.comes_back(0, 0);
-        stage.subject().shake_hands();
+        stage.subject().process_handshake();
         Act::session(|session| session.close(false, &CloseReason::None))
     }),
     Operation::new("create a room", 3, |stage| {
@@ -364,7 +364,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             stage.confirms(0);
             departure::finish(&mut stage.actors[0].session);
             stage.comes_back(0, 0);
-            stage.subject().shake_hands();
+            stage.subject().process_handshake();
             resume(&mut stage.subject().session);
             stage.delivers(1)
         },
@@ -416,7 +416,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     Operation::new("end a connection that waits for a session", 2, |stage| {
         stage.players(["ann"]);
         stage.comes_back(0, 0);
-        stage.subject().shake_hands();
+        stage.subject().process_handshake();
         finish()
     }),
     Operation::new("detach a player in the lobby", 2, |stage| {
@@ -463,8 +463,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         departure::finish(&mut stage.actors[0].session);
         departure::finish(&mut stage.actors[1].session);
         Act::lobby(|lobby| {
-            expiry::sweep_players(lobby, u64::MAX);
-            expiry::sweep_rooms(lobby);
+            expiry::expire_players(lobby, u64::MAX);
+            expiry::free_closed_rooms(lobby);
         })
     }),
     // Ann is marked, and leaves the lobby; the player with a seat is kept.
@@ -477,7 +477,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             departure::finish(&mut actor.session);
         }
         Act::lobby(|lobby| {
-            expiry::sweep_players(lobby, now_ms() + LOBBY_GRACE_MS_MIN);
+            expiry::expire_players(lobby, now_ms() + LOBBY_GRACE_MS_MIN);
         })
     }),
     Operation::new("free a closed room", 2, |stage| {
@@ -486,7 +486,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         let leave = stage.says(0, &ClientMessage::Leave { request: 3 });
         stage.dies_when(leave, || record.open_generation().is_none());
         Act::lobby(|lobby| {
-            expiry::sweep_rooms(lobby);
+            expiry::free_closed_rooms(lobby);
         })
     }),
     Operation::new("kick", 2, |stage| {

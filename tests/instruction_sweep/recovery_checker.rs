@@ -95,7 +95,7 @@ impl<'s> RecoveryChecker<'s> {
             |page: &Range<usize>| page.start < shared && !is_large(page) || is_head(page) || changes(page);
         let pages = self.pages().filter(may_change).collect();
         let last = self.look().picture;
-        expiry::sweep_rooms(&mut self.copy.lobby());
+        expiry::free_closed_rooms(&mut self.copy.lobby());
         let end = self.look().picture;
         Undisturbed { last, end, pages }
     }
@@ -145,10 +145,10 @@ impl<'s> RecoveryChecker<'s> {
     /// Recovers all locks of the copy, and dumps its state.
     fn look(&self) -> Examined {
         let mut lobby = self.copy.lobby();
-        state_dump::settle(&mut lobby);
+        state_dump::recover_all(&mut lobby);
         let faults = check_all(&mut lobby);
         Examined {
-            picture: state_dump::of_everything(&mut lobby, &self.subject.passed),
+            picture: state_dump::dump_all(&mut lobby, &self.subject.passed),
             faults,
         }
     }
@@ -162,9 +162,9 @@ impl<'s> RecoveryChecker<'s> {
             Act::Session(act) => {
                 let mut lobby = self.copy.lobby();
                 let mut session = self.subject.attach(&mut lobby);
-                let seen = state_dump::of_session(&session);
-                state_dump::settle(session.state);
-                let settled = state_dump::of_session(&session);
+                let seen = state_dump::dump_session(&session);
+                state_dump::recover_all(session.state);
+                let settled = state_dump::dump_session(&session);
                 if seen != settled {
                     faults.push(format!(
                         "a successor has seen what was undecided: {}",
@@ -175,7 +175,7 @@ impl<'s> RecoveryChecker<'s> {
             }
         }
         // If the last player to leave a room died before freeing it, the ticker frees it.
-        expiry::sweep_rooms(&mut self.copy.lobby());
+        expiry::free_closed_rooms(&mut self.copy.lobby());
         let looked = self.look();
         faults.extend(
             looked
@@ -199,8 +199,8 @@ impl<'s> RecoveryChecker<'s> {
         record.abandon();
         let mut lobby = self.copy.lobby();
         let _ = expiry::free_connection(&mut lobby, self.subject.slot);
-        expiry::sweep_players(&mut lobby, u64::MAX);
-        expiry::sweep_rooms(&mut lobby);
+        expiry::expire_players(&mut lobby, u64::MAX);
+        expiry::free_closed_rooms(&mut lobby);
         let looked = self.look();
         let mut faults = looked.faults;
         let is_left = |line: &&String| line.starts_with("player ") && !line.contains(PRESENCE_ATTACHED);

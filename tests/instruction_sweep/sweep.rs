@@ -197,7 +197,7 @@ pub(crate) fn sweep_recovery(
         Act::Lobby(act) if goes_on => Act::Lobby(Rc::clone(act)),
         Act::Session(_) => Act::Attach,
         Act::Attach | Act::Lobby(_) => Act::lobby(|lobby| {
-            state_dump::settle(lobby);
+            state_dump::recover_all(lobby);
         }),
     };
     let (slot, passed) = (subject.slot, subject.passed.clone());

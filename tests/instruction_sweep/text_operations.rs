@@ -2,10 +2,10 @@
 
 use forkade::limits::{TEXT_LINE_BYTES_MAX, TEXT_SKIP_BYTES_MIN};
 use forkade::testing::frontends::dispatch;
-use forkade::testing::frontends::dispatch::Next;
+use forkade::testing::frontends::dispatch::FrameOutcome;
 use forkade::testing::lobby::delivery;
 
-use crate::fixture::{chat, create, finish, handle_frame, join, place, ready, shake_hands};
+use crate::fixture::{chat, create, finish, handle_frame, join, place, process_handshake, ready};
 use crate::operations::Operation;
 use crate::sweep::Act;
 
@@ -17,14 +17,14 @@ pub(crate) const TYPING: &[Operation] = &[
     Operation::new("handshake in text mode", 2, |stage| {
         stage.player("ann");
         stage.newcomer(|guest| guest.send(b"\r\n"));
-        Act::session(shake_hands)
+        Act::session(process_handshake)
     })
     .once(),
     Operation::new("handshake in text mode, in the middle of a line", 2, |stage| {
         stage.player("ann");
         stage.actors[0].leave_for_good();
         stage.newcomer(|guest| guest.send(b"he"));
-        Act::session(shake_hands)
+        Act::session(process_handshake)
     })
     .once(),
     // No other process acts on half a line.
@@ -148,9 +148,9 @@ impl crate::fixture::Fixture {
     fn typist(&mut self, name: &str) {
         self.newcomer(|typist| {
             typist.send(b"\r\n");
-            typist.shake_hands();
+            typist.process_handshake();
             typist.send(format!("name {name}\r\n").as_bytes());
-            while typist.handle() == Next::Handled {}
+            while typist.handle() == FrameOutcome::Handled {}
             typist.hear();
         });
     }

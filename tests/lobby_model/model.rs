@@ -334,7 +334,7 @@ impl Model {
         }
         // As given in the handshake.
         let room = self.room(id);
-        let seat = match room.kept_for(invited) {
+        let seat = match room.reserved_for(invited) {
             Some(seat) => seat,
             None if room.phase == Phase::Playing && room.game == "tictactoe" => {
                 return Err(RejectCode::AlreadyStarted);
@@ -434,7 +434,7 @@ impl Model {
     ) -> Result<Effect, RejectCode> {
         let player = self.player(who).id;
         let room = self.rooms.get_mut(&id).ok_or(RejectCode::RoomNotFound)?;
-        let kept = room.kept_for(player).filter(|_| !watch);
+        let kept = room.reserved_for(player).filter(|_| !watch);
         admit(room, kept.is_some())?;
         if room.bans.contains(&player) {
             return Err(RejectCode::Banned);

@@ -8,7 +8,7 @@ use forkade::testing::maintenance::expiry;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use forkade::testing::frontends::dispatch::Next;
+use forkade::testing::frontends::dispatch::FrameOutcome;
 use forkade::testing::maintenance::check::check_all;
 use forkade::testing::state::connections::{Claim, Phase};
 use forkade::testing::state::handle::StateHandle;
@@ -191,7 +191,7 @@ impl Run {
             (98, Some(who), Some(other)) if self.random.one_in(3) => self.chatters(&who, &other),
             (98, ..) => self.show_bad_token(),
             (99, ..) if self.random.one_in(3) => self.announces(),
-            (99, ..) => expiry::sweep_rooms(self.lobby()),
+            (99, ..) => expiry::free_closed_rooms(self.lobby()),
             _ => self.hello(),
         }
     }
@@ -237,7 +237,7 @@ impl Run {
             self.replace_handler(who);
         }
         let next = self.actors.get_mut(&slot).expect("an actor").handle();
-        assert_eq!(next, Next::Handled);
+        assert_eq!(next, FrameOutcome::Handled);
         let answers: Vec<ServerMessage> = self
             .listen(who)
             .into_iter()
@@ -482,7 +482,7 @@ impl Run {
 
     fn grace_is_over(&mut self) {
         self.note("the grace is over".into());
-        expiry::sweep_players(self.lobby(), u64::MAX);
+        expiry::expire_players(self.lobby(), u64::MAX);
         let gone = self.people.iter().filter(|(_, person)| person.slot.is_none());
         let mut gone: Vec<(u64, String)> = gone.map(|(who, person)| (person.record, who.clone())).collect();
         // The ticker processes the records.

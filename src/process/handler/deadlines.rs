@@ -1,6 +1,6 @@
 //! How long a handler waits for what: its connection's deadlines, decided by the phase and some times alone.
 
-use crate::limits::{CLOSING_TIMEOUT_MS, RESUME_AGAIN_MS, RING_AGAIN_AFTER_MS, WRITE_STALL_TIMEOUT_MS};
+use crate::limits::{CLOSING_TIMEOUT_MS, DOORBELL_RETRY_MS, RESUME_RETRY_MS, WRITE_STALL_TIMEOUT_MS};
 use crate::state::connections::Phase;
 
 /// What the deadlines depend on besides the phase; all times in milliseconds of the monotonic clock.
@@ -56,7 +56,7 @@ pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
             times.accepted_at_ms + times.handshake_timeout_ms,
             TimeoutKind::Handshake,
         ),
-        Phase::RESUMING => deadline(times.now_ms + RESUME_AGAIN_MS, TimeoutKind::Recheck),
+        Phase::RESUMING => deadline(times.now_ms + RESUME_RETRY_MS, TimeoutKind::Recheck),
         Phase::OPEN => {
             let silent = deadline(
                 times.last_frame_at_ms + times.heartbeat_timeout_ms,
@@ -67,7 +67,7 @@ pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
                 .and_then(|since_ms| deadline(since_ms + WRITE_STALL_TIMEOUT_MS, TimeoutKind::WriteStall));
             let look_again = times
                 .doorbell_is_unavailable
-                .then_some(times.now_ms + RING_AGAIN_AFTER_MS)
+                .then_some(times.now_ms + DOORBELL_RETRY_MS)
                 .and_then(|at_ms| deadline(at_ms, TimeoutKind::Recheck));
             let all = [silent, not_reading, look_again];
             all.into_iter().flatten().min_by_key(|deadline| deadline.at_ms)
@@ -116,7 +116,7 @@ mod tests {
         expect(
             Phase::RESUMING,
             &times(),
-            NOW_MS + RESUME_AGAIN_MS,
+            NOW_MS + RESUME_RETRY_MS,
             TimeoutKind::Recheck,
         );
     }
@@ -154,7 +154,7 @@ mod tests {
             doorbell_is_unavailable: true,
             ..times()
         };
-        let soon_ms = NOW_MS + RING_AGAIN_AFTER_MS;
+        let soon_ms = NOW_MS + DOORBELL_RETRY_MS;
         expect(Phase::OPEN, &deaf, soon_ms, TimeoutKind::Recheck);
         let and_silent = Times {
             heartbeat_timeout_ms: 300,

@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::frontends::dispatch;
-use crate::frontends::dispatch::{Handshake, Next};
-use crate::limits::{RESUME_TIMEOUT_MS, TEXT_KEEPALIVE_SECONDS, YIELD_TIMEOUT_MS};
+use crate::frontends::dispatch::{FrameOutcome, HandshakeOutcome};
+use crate::limits::{RESUME_TIMEOUT_MS, SESSION_RELEASE_TIMEOUT_MS, TEXT_KEEPALIVE_SECONDS};
 use crate::logging;
 use crate::process::handler::client::{Client, HandlerState};
 use crate::process::handler::deadlines::{Deadline, TimeoutKind, Times, next_deadline};
@@ -82,7 +82,7 @@ impl Driver<'_> {
             }
             let phase = self.session.phase();
             let mut moved = match phase {
-                Phase::HANDSHAKE => self.shake_hands()?,
+                Phase::HANDSHAKE => self.process_handshake()?,
                 Phase::RESUMING => self.resume()?,
                 Phase::OPEN => self.play(),
                 Phase::DONE => return Ok(false),
@@ -123,18 +123,18 @@ impl Driver<'_> {
         }
     }
 
-    fn shake_hands(&mut self) -> io::Result<bool> {
+    fn process_handshake(&mut self) -> io::Result<bool> {
         let received = self.receive();
-        match dispatch::shake_hands(&mut self.session) {
-            Handshake::Incomplete if self.client.readiness.client_has_ended => self.end(),
-            Handshake::Incomplete => return Ok(received),
-            Handshake::Greeted => {
+        match dispatch::process_handshake(&mut self.session) {
+            HandshakeOutcome::Incomplete if self.client.readiness.client_has_ended => self.end(),
+            HandshakeOutcome::Incomplete => return Ok(received),
+            HandshakeOutcome::Greeted => {
                 self.state.listen_to_chat()?;
                 self.enter_player();
                 log::debug!("greeted, from {}", self.session.record().peer());
             }
-            Handshake::Resuming(keeper) => self.state.ring_keeper(keeper),
-            Handshake::Refused(reason) => self.session.close(false, &reason),
+            HandshakeOutcome::Resuming(keeper) => self.state.ring_keeper(keeper),
+            HandshakeOutcome::Refused(reason) => self.session.close(false, &reason),
         }
         Ok(true)
     }
@@ -184,7 +184,7 @@ impl Driver<'_> {
                 false,
                 &CloseReason::Error(ErrorCode::InternalError, text.to_owned()),
             );
-        } else if waited >= YIELD_TIMEOUT_MS
+        } else if waited >= SESSION_RELEASE_TIMEOUT_MS
             && let Some(holder) = self.session.holder_of_session()
         {
             // One that is dead already has no keeper just now: it is replaced, or its connection freed, in a moment.
@@ -216,9 +216,9 @@ impl Driver<'_> {
         let mut moved = self.receive();
         loop {
             match dispatch::handle_next_frame(&mut self.session) {
-                Next::Handled => moved = true,
-                Next::Wait => break,
-                Next::Close { leaves, reason } => {
+                FrameOutcome::Handled => moved = true,
+                FrameOutcome::Wait => break,
+                FrameOutcome::Close { leaves, reason } => {
                     if reason != CloseReason::None && !leaves {
                         log::info!(
                             "closing the connection from {}: {reason:?}",

@@ -26,7 +26,7 @@ use nix::sys::signal::Signal;
 
 use crate::frontends::console;
 use crate::frontends::console::context::ConsoleContext;
-use crate::limits::PULSE_EVERY_MS;
+use crate::limits::LIVENESS_UPDATE_MS;
 use crate::logging;
 use crate::process::handler::client::{Client, HandlerState};
 use crate::process::handler::doorbells::{FIRST_DOORBELL, FIRST_REPLY};
@@ -326,7 +326,7 @@ impl Handler {
         if now < self.next_liveness_ms {
             return;
         }
-        self.next_liveness_ms = now + PULSE_EVERY_MS;
+        self.next_liveness_ms = now + LIVENESS_UPDATE_MS;
         for client in self.clients.iter().flatten() {
             let record = self
                 .state

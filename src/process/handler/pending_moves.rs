@@ -8,7 +8,7 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::limits::{EXPECTED_LOOK_MS_MAX, EXPECTED_LOOK_MS_MIN};
+use crate::limits::{PENDING_MOVE_POLL_MS_MAX, PENDING_MOVE_POLL_MS_MIN};
 use crate::state::connections::{Claim, ConnectionRecord};
 use crate::state::layout::ConnectionRef;
 use shmem::sys::process::ProcessId;
@@ -76,7 +76,7 @@ impl PendingMoves {
         });
         // It may have been handed over already.
         self.look_at_ms = now_ms;
-        self.pause_ms = EXPECTED_LOOK_MS_MIN;
+        self.pause_ms = PENDING_MOVE_POLL_MS_MIN;
     }
 
     /// Takes out those that are this process's now, and forgets those that do not come any more.
@@ -98,7 +98,7 @@ impl PendingMoves {
         self.connections.retain(|arrival| state(arrival) != State::Gone);
         if self.look_at_ms <= now_ms {
             self.look_at_ms = now_ms + self.pause_ms;
-            self.pause_ms = (self.pause_ms * 2).min(EXPECTED_LOOK_MS_MAX);
+            self.pause_ms = (self.pause_ms * 2).min(PENDING_MOVE_POLL_MS_MAX);
         }
         arrived
             .into_iter()

@@ -12,7 +12,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use nix::sys::signal::Signal;
 
-use crate::limits::{ADOPT_AGAIN_MS, ADOPTIONS_AT_ONCE_MAX, HAND_ON_AGAIN_MS, UPGRADE_HANDLER_EVERY_MS};
+use crate::limits::{ADOPTION_BATCH_MAX, ADOPTION_RETRY_MS, TRANSFER_RETRY_MS, UPGRADE_HANDLER_INTERVAL_MS};
 use crate::process::ipc::KeeperMessage;
 use crate::process::keeper::handlers::HandlerEntry;
 use crate::process::keeper::{FIRST_ADOPTED, HeldConnection, Keeper};
@@ -50,7 +50,7 @@ impl Keeper {
             }
             // It is full of newcomers, or too many descriptors are under way.
             self.receive_connections()?;
-            std::thread::sleep(Duration::from_millis(HAND_ON_AGAIN_MS));
+            std::thread::sleep(Duration::from_millis(TRANSFER_RETRY_MS));
         }
         Ok(())
     }
@@ -88,7 +88,7 @@ impl Keeper {
             self.refresh_adoptions();
         }
         let mut asked_for = 0;
-        while asked_for < ADOPTIONS_AT_ONCE_MAX
+        while asked_for < ADOPTION_BATCH_MAX
             && let Some((index, count)) = self.handlers_to_request.pop_front()
         {
             if self.context.memory.connections.at(index).keeper_epoch() != self.epoch {
@@ -108,7 +108,7 @@ impl Keeper {
 
     fn refresh_adoptions(&mut self) {
         let memory = self.context.memory;
-        self.next_adoption_round_ms = now_ms() + ADOPT_AGAIN_MS;
+        self.next_adoption_round_ms = now_ms() + ADOPTION_RETRY_MS;
         let (over, to_adopt) = std::mem::take(&mut self.to_adopt)
             .into_iter()
             .partition::<Vec<u32>, _>(|index| {
@@ -236,7 +236,7 @@ impl Keeper {
         if self.outdated.is_empty() || now < self.replace_outdated_at_ms {
             return;
         }
-        self.replace_outdated_at_ms = now + UPGRADE_HANDLER_EVERY_MS;
+        self.replace_outdated_at_ms = now + UPGRADE_HANDLER_INTERVAL_MS;
         for _ in 0..self.outdated.len() {
             let Some(pid) = self.outdated.pop_front() else {
                 return;

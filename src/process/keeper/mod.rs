@@ -25,7 +25,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
-use crate::limits::MAKE_WAY_TIMEOUT_MS;
+use crate::limits::KEEPER_HANDOFF_TIMEOUT_MS;
 use crate::maintenance::crash_policy::CrashHistory;
 use crate::process::keeper::handlers::HandlerSet;
 use crate::process::keeper::prefork::PreforkPolicy;
@@ -259,7 +259,7 @@ impl Keeper {
             Event::Stop if !self.server_is_stopping() => {
                 self.reap_handlers();
                 self.receive_again_at_ms = None;
-                self.transfer_deadline_ms = Some(now_ms() + MAKE_WAY_TIMEOUT_MS);
+                self.transfer_deadline_ms = Some(now_ms() + KEEPER_HANDOFF_TIMEOUT_MS);
             }
             Event::Stop => {
                 if self.transfer_deadline_ms.take().is_some() {

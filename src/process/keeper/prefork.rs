@@ -1,7 +1,7 @@
 //! How many spare handlers a keeper forks ahead of need: a pure decision from when connections have arrived.
 
 use crate::config::Span;
-use crate::limits::{SPARES_AT_ONCE_MAX, SPARES_SHRINK_AFTER_MS};
+use crate::limits::{SPARE_FORK_BATCH_MAX, SPARES_SHRINK_AFTER_MS};
 
 /// The policy: twice as many whenever there were not enough, half as many after a quiet time.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl PreforkPolicy {
     pub(crate) fn to_fork(&self, idle: u32, now_ms: u64) -> u32 {
         match now_ms < self.retry_at_ms {
             true => 0,
-            false => self.target.saturating_sub(idle).min(SPARES_AT_ONCE_MAX),
+            false => self.target.saturating_sub(idle).min(SPARE_FORK_BATCH_MAX),
         }
     }
 
@@ -102,10 +102,13 @@ mod tests {
     #[test]
     fn few_are_forked_at_a_time_and_none_for_a_while_after_a_failure() {
         let mut policy = PreforkPolicy::new(Span { min: 9, max: 9 }, 0);
-        assert_eq!(policy.to_fork(0, 1), SPARES_AT_ONCE_MAX);
+        assert_eq!(policy.to_fork(0, 1), SPARE_FORK_BATCH_MAX);
         assert_eq!(policy.to_fork(8, 1), 1);
         policy.fork_failed(1);
         assert_eq!(policy.to_fork(0, 2), 0);
-        assert_eq!(policy.to_fork(0, 1 + SPARES_SHRINK_AFTER_MS), SPARES_AT_ONCE_MAX);
+        assert_eq!(
+            policy.to_fork(0, 1 + SPARES_SHRINK_AFTER_MS),
+            SPARE_FORK_BATCH_MAX
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use crate::limits::{ACCEPT_RETRY_MS, HANDSHAKE_BYTES_MAX, NEWCOMERS_AT_ONCE_MAX};
+use crate::limits::{ACCEPT_RETRY_MS, ASSIGN_BATCH_MAX, HANDSHAKE_BYTES_MAX};
 use crate::process::admission::Refusal;
 use crate::process::ipc::KeeperMessage;
 use crate::process::keeper::spawn::SpawnError;
@@ -42,7 +42,7 @@ impl Keeper {
         loop {
             // Others get a handler in between, first of all those that have lost theirs. (Adopted connections do not
             // count: a handler whose connection was not adopted yet could die unnoticed.)
-            if accepted == NEWCOMERS_AT_ONCE_MAX {
+            if accepted == ASSIGN_BATCH_MAX {
                 self.receive_again_at_ms = Some(now_ms());
                 return Ok(());
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use nix::sys::signal::Signal;
 
-use crate::limits::{TAKEOVER_AGAIN_MS, TAKEOVER_TRIES_MAX, TAKEOVERS_AT_ONCE_MAX};
+use crate::limits::{TAKEOVER_BATCH_MAX, TAKEOVER_RETRY_MS, TAKEOVER_TRIES_MAX};
 use crate::maintenance::crash_policy::{Crash, RestartDecision, WatchdogKill, regroup};
 use crate::process::handler;
 use crate::process::handler::HandlerArgs;
@@ -372,9 +372,9 @@ impl Keeper {
             return;
         }
         if pending_respawns.tries_left + 1 == TAKEOVER_TRIES_MAX {
-            log::error!("cannot fork another handler: {error}; trying again in {TAKEOVER_AGAIN_MS} ms");
+            log::error!("cannot fork another handler: {error}; trying again in {TAKEOVER_RETRY_MS} ms");
         }
-        pending_respawns.at_ms = now_ms() + TAKEOVER_AGAIN_MS;
+        pending_respawns.at_ms = now_ms() + TAKEOVER_RETRY_MS;
         self.pending_respawns.push_back(pending_respawns);
     }
 
@@ -383,7 +383,7 @@ impl Keeper {
     pub(crate) fn respawn_pending(&mut self) {
         let (now, mut forked) = (now_ms(), 0);
         for _ in 0..self.pending_respawns.len() {
-            if forked == TAKEOVERS_AT_ONCE_MAX {
+            if forked == TAKEOVER_BATCH_MAX {
                 return;
             }
             match self.pending_respawns.pop_front() {

@@ -17,8 +17,8 @@ use rustix::pipe::PipeFlags;
 
 use crate::config::Settings;
 use crate::limits::{
-    ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, UPGRADE_ANSWER_BYTES_MAX, UPGRADE_CHECK_TIMEOUT_MS,
-    UPGRADE_LOOK_EVERY_MS, UPGRADE_STALLED_AFTER_DEATHS,
+    ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, UPGRADE_POLL_MS, UPGRADE_PROBE_TIMEOUT_MS,
+    UPGRADE_REPLY_BYTES_MAX, UPGRADE_STALLED_AFTER_CRASHES,
 };
 use crate::logging;
 use crate::process::ipc::IpcHandles;
@@ -76,7 +76,7 @@ impl Check {
 
     /// A program that says more than an answer can have is none of ours.
     fn reply_is_too_long(&self) -> bool {
-        self.reply.len() > UPGRADE_ANSWER_BYTES_MAX
+        self.reply.len() > UPGRADE_REPLY_BYTES_MAX
     }
 
     /// What the program has said in the end: its version, or why it will not do.
@@ -114,7 +114,7 @@ pub(crate) struct RollingRestart {
 impl RollingRestart {
     /// The new program does not come up. Another may be put in its place.
     fn is_stalled(&self) -> bool {
-        self.deaths >= UPGRADE_STALLED_AFTER_DEATHS
+        self.deaths >= UPGRADE_STALLED_AFTER_CRASHES
     }
 }
 
@@ -248,17 +248,14 @@ impl Supervisor {
             reply: Vec::new(),
             reply_is_complete: false,
             ended: None,
-            give_up_at_ms: now_ms() + UPGRADE_CHECK_TIMEOUT_MS,
+            give_up_at_ms: now_ms() + UPGRADE_PROBE_TIMEOUT_MS,
         })
     }
 
     /// When the upgrade needs this process's attention, if nothing happens before.
     pub(crate) fn upgrade_due_ms(&self) -> Option<u64> {
         let probe = self.probe.as_ref().map(|probe| probe.give_up_at_ms);
-        let look = self
-            .replacement
-            .is_some()
-            .then(|| now_ms() + UPGRADE_LOOK_EVERY_MS);
+        let look = self.replacement.is_some().then(|| now_ms() + UPGRADE_POLL_MS);
         probe.into_iter().chain(look).min()
     }
 
@@ -268,7 +265,7 @@ impl Supervisor {
             probe.read_reply();
             if probe.reply_is_too_long() {
                 self.cancel_probe(&format!(
-                    "it says more than the {UPGRADE_ANSWER_BYTES_MAX} bytes that an answer can have: it is another program"
+                    "it says more than the {UPGRADE_REPLY_BYTES_MAX} bytes that an answer can have: it is another program"
                 ));
             } else if probe.reply_is_complete && probe.ended.is_some() {
                 match probe.verdict() {
@@ -488,7 +485,7 @@ impl Supervisor {
             return;
         }
         replacement.deaths = replacement.deaths.saturating_add(1);
-        if replacement.deaths == UPGRADE_STALLED_AFTER_DEATHS {
+        if replacement.deaths == UPGRADE_STALLED_AFTER_CRASHES {
             let text = format!(
                 "the new {name} does not come up ({why}): it is tried again, ever more rarely, and another upgrade may be begun"
             );

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::limits::{CONSOLE_LINE_BYTES_MAX, UPGRADE_CHECK_TIMEOUT_MS};
+use crate::limits::{CONSOLE_LINE_BYTES_MAX, UPGRADE_PROBE_TIMEOUT_MS};
 
 /// Why nothing is known of the upgrade.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ fn ask(console: Option<SocketAddr>) -> Result<(), RequestError> {
     let console = console.ok_or(RequestError::NoConsole)?;
     let failed = |source| RequestError::Connection { console, source };
     // The server says something at least when it has checked, and whenever a step is done.
-    let poll_timeout = Duration::from_millis(2 * UPGRADE_CHECK_TIMEOUT_MS);
+    let poll_timeout = Duration::from_millis(2 * UPGRADE_PROBE_TIMEOUT_MS);
     let mut stream = TcpStream::connect_timeout(&console, poll_timeout).map_err(failed)?;
     stream.set_read_timeout(Some(poll_timeout)).map_err(failed)?;
     stream.write_all(b"upgrade\n").map_err(failed)?;

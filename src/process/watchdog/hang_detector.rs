@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::limits::{WATCHDOG_ASLEEP_LOOKS, WATCHDOG_STOPPED_LOOKS};
+use crate::limits::{WATCHDOG_ASLEEP_POLLS, WATCHDOG_STOPPED_POLLS};
 use crate::state::hang_kind::HangKind;
 use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
 
@@ -22,7 +22,7 @@ impl HangLimits {
     pub(crate) fn with_cpu_ms(cpu_ms: u64) -> Self {
         Self {
             cpu_ms,
-            stopped_looks: WATCHDOG_STOPPED_LOOKS,
+            stopped_looks: WATCHDOG_STOPPED_POLLS,
             asleep_looks: None,
         }
     }
@@ -31,7 +31,7 @@ impl HangLimits {
     #[must_use]
     pub(crate) fn under_a_lock(self) -> Self {
         Self {
-            asleep_looks: Some(WATCHDOG_ASLEEP_LOOKS),
+            asleep_looks: Some(WATCHDOG_ASLEEP_POLLS),
             ..self
         }
     }

@@ -14,7 +14,7 @@ pub(crate) mod hang_detector;
 pub(crate) mod progress;
 mod targets;
 
-use crate::limits::{REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_LOOK_MS, WATCHDOG_PULSE_LOOK_MS};
+use crate::limits::{LIVENESS_POLL_MS, REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_POLL_MS};
 use crate::process::process_table::Context;
 use crate::state::roles::RoleInstance;
 use shmem::hang_reports::Subject;
@@ -84,13 +84,13 @@ impl Watchdog {
     pub(crate) fn run_checks(&mut self, now_ms: u64) {
         self.collect_reports();
         if now_ms >= self.next_pulse_look_ms {
-            self.next_pulse_look_ms = now_ms + WATCHDOG_PULSE_LOOK_MS;
+            self.next_pulse_look_ms = now_ms + LIVENESS_POLL_MS;
             self.check_role_liveness();
         }
         if self.open.is_empty() || now_ms < self.next_look_ms {
             return;
         }
-        self.next_look_ms = now_ms + WATCHDOG_LOOK_MS;
+        self.next_look_ms = now_ms + WATCHDOG_POLL_MS;
         let mut open = std::mem::take(&mut self.open);
         open.retain_mut(|detector| {
             if self.evaluate(detector, now_ms) {
@@ -291,7 +291,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, ConfigSource, SETTINGS, Settings};
-    use crate::limits::WATCHDOG_STOPPED_LOOKS;
+    use crate::limits::WATCHDOG_STOPPED_POLLS;
     use crate::process::ipc::IpcHandles;
     use crate::state::layout::{Capacity, Memory};
     use forkade_games::Games;
@@ -373,8 +373,8 @@ mod tests {
 
     /// Lets the watchdog look until it must have judged.
     fn look_on(watchdog: &mut Watchdog) {
-        let looks = u64::from(2 * WATCHDOG_STOPPED_LOOKS) + 2 * WATCHDOG_PULSE_LOOK_MS / WATCHDOG_LOOK_MS;
-        (1..=looks).for_each(|run_checks| watchdog.run_checks(run_checks * WATCHDOG_LOOK_MS));
+        let looks = u64::from(2 * WATCHDOG_STOPPED_POLLS) + 2 * LIVENESS_POLL_MS / WATCHDOG_POLL_MS;
+        (1..=looks).for_each(|run_checks| watchdog.run_checks(run_checks * WATCHDOG_POLL_MS));
     }
 
     #[test]
@@ -416,14 +416,14 @@ mod tests {
         let kills = &context.memory.header.watchdog.kills_total;
         let mut looks = 1..100;
         while kills.load(Ordering::Relaxed) == 0 {
-            watchdog.run_checks(looks.next().expect("it is judged by then") * WATCHDOG_LOOK_MS);
+            watchdog.run_checks(looks.next().expect("it is judged by then") * WATCHDOG_POLL_MS);
         }
         expect_killed(&mut first);
         let (mut second, process) = stopped_process();
         enter(process);
         // Its stop is told only once.
         watchdog.on_child_stopped(process.pid);
-        looks.for_each(|run_checks| watchdog.run_checks(run_checks * WATCHDOG_LOOK_MS));
+        looks.for_each(|run_checks| watchdog.run_checks(run_checks * WATCHDOG_POLL_MS));
         expect_killed(&mut second);
     }
 }

@@ -3,7 +3,7 @@
 //! A process that waits for something makes no progress and is not at fault. So a candidate is reported only if it has something to do
 //! and is stopped or uses a processor ([`run_state`]).
 
-use crate::limits::WATCHDOG_PULSE_LOOK_MS;
+use crate::limits::LIVENESS_POLL_MS;
 use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
 
 /// A set of processes, by index, and how far each was at the last look.
@@ -18,7 +18,7 @@ impl ProgressMarks {
     pub(crate) fn begin_look(&mut self, count: usize, now_ms: u64) -> bool {
         let is_due = self.next_look_ms <= now_ms;
         if is_due {
-            self.next_look_ms = now_ms + WATCHDOG_PULSE_LOOK_MS;
+            self.next_look_ms = now_ms + LIVENESS_POLL_MS;
             self.marks.resize(count, 0);
         }
         is_due

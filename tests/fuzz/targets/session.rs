@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use harness::{Actor, World};
 use forkade::testing::state::connections::Phase;
 use forkade::testing::state::layout::Capacity;
-use forkade::testing::frontends::dispatch::{Handshake, Next};
+use forkade::testing::frontends::dispatch::{FrameOutcome, HandshakeOutcome};
 use libfuzzer_sys::fuzz_target;
 
 fn world() -> World {
@@ -27,18 +27,18 @@ fn world() -> World {
 fn process_input(actor: &mut Actor) {
     actor.send(&[]);
     if actor.session.phase() == Phase::HANDSHAKE {
-        match actor.shake_hands() {
-            Handshake::Refused(farewell) => actor.session.close(false, &farewell),
-            Handshake::Incomplete | Handshake::Resuming(_) => return,
+        match actor.process_handshake() {
+            HandshakeOutcome::Refused(farewell) => actor.session.close(false, &farewell),
+            HandshakeOutcome::Incomplete | HandshakeOutcome::Resuming(_) => return,
             _ => {}
         }
     }
     while actor.session.phase() == Phase::OPEN {
         actor.send(&[]);
         match actor.handle() {
-            Next::Handled => {}
-            Next::Wait => break,
-            Next::Close { leaves, reason } => actor.session.close(leaves, &farewell),
+            FrameOutcome::Handled => {}
+            FrameOutcome::Wait => break,
+            FrameOutcome::Close { leaves, reason } => actor.session.close(leaves, &reason),
         }
     }
     actor.hear();
@@ -63,8 +63,8 @@ fuzz_target!(|bytes: &[u8]| {
     actor.end();
     let mut lobby = world.lobby();
     // The grace time of all players has ended.
-    forkade::testing::maintenance::expiry::sweep_players(&mut lobby, u64::MAX);
-    forkade::testing::maintenance::expiry::sweep_rooms(&mut lobby);
+    forkade::testing::maintenance::expiry::expire_players(&mut lobby, u64::MAX);
+    forkade::testing::maintenance::expiry::free_closed_rooms(&mut lobby);
     let faults = forkade::testing::maintenance::check::check_all(&mut lobby);
     assert!(faults.is_empty(), "{faults:#?}");
 });

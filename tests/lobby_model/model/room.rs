@@ -75,8 +75,11 @@ impl Room {
         (0..).zip(&self.seats).find(is_free).map(|(seat, _)| seat)
     }
 
-    pub(super) fn kept_for(&self, player: u64) -> Option<u8> {
-        let found = self.kept.iter().find(|(_, (kept_for, _))| *kept_for == player);
+    pub(super) fn reserved_for(&self, player: u64) -> Option<u8> {
+        let found = self
+            .kept
+            .iter()
+            .find(|(_, (reserved_for, _))| *reserved_for == player);
         found.map(|(seat, _)| *seat)
     }
 

@@ -1,6 +1,6 @@
 //! How sessions begin, move to other connections, and end.
 
-use forkade::testing::frontends::dispatch::Handshake;
+use forkade::testing::frontends::dispatch::HandshakeOutcome;
 use forkade::testing::lobby::departure;
 use forkade::testing::maintenance::expiry;
 use forkade::testing::session::{CloseReason, ControlRequest, Resume};
@@ -28,9 +28,11 @@ impl Run {
         } else {
             None
         };
-        match (actor.shake_hands(), refusal) {
-            (Handshake::Greeted, None) => {}
-            (Handshake::Refused(CloseReason::Error(code, text)), Some(expected)) if code == expected => {
+        match (actor.process_handshake(), refusal) {
+            (HandshakeOutcome::Greeted, None) => {}
+            (HandshakeOutcome::Refused(CloseReason::Error(code, text)), Some(expected))
+                if code == expected =>
+            {
                 return self.refuse(actor, &CloseReason::Error(code, text));
             }
             (answer, expected) => panic!("{name} is answered {answer:?}, not {expected:?}"),
@@ -180,8 +182,8 @@ impl Run {
 
     fn request_resume(&mut self, actor: &mut Actor, token: Token, received: u64) {
         actor.say_resume(token, received);
-        let answer = actor.shake_hands();
-        assert!(matches!(answer, Handshake::Resuming(_)), "{answer:?}");
+        let answer = actor.process_handshake();
+        assert!(matches!(answer, HandshakeOutcome::Resuming(_)), "{answer:?}");
     }
 
     /// A still newer connection presents the token, too.
@@ -231,7 +233,7 @@ impl Run {
         } else {
             assert_eq!(keeper, None);
             // No grace has expired at the beginning, but a kicked player has none.
-            expiry::sweep_players(self.lobby(), 0);
+            expiry::expire_players(self.lobby(), 0);
         }
         self.forget(who);
     }
@@ -243,8 +245,8 @@ impl Run {
         self.note(format!("a connection presents the token {bytes:?}"));
         let mut actor = self.connect();
         actor.say_resume(Token(bytes), 0);
-        match actor.shake_hands() {
-            Handshake::Refused(farewell @ CloseReason::Error(ErrorCode::TokenUnknown, _)) => {
+        match actor.process_handshake() {
+            HandshakeOutcome::Refused(farewell @ CloseReason::Error(ErrorCode::TokenUnknown, _)) => {
                 self.refuse(actor, &farewell)
             }
             other => panic!("a bad token is answered by {other:?}"),

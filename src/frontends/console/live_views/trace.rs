@@ -8,7 +8,7 @@ use crate::frontends::console::live_views::transcript::Transcript;
 use crate::frontends::console::live_views::{LINES_PER_STEP_MAX, Progress};
 use crate::frontends::console::queries::{NotFound, PlayerSummary, find_player};
 use crate::frontends::console::replies::Reply;
-use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, TRACE_LOOK_MS};
+use crate::limits::{FOLLOW_POLL_MS, FRAME_BYTES_MAX, TRACE_POLL_MS};
 use crate::state::connections::ConnectionRecord;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef};
@@ -66,7 +66,7 @@ impl Trace {
         self.record.traced.follow();
         let mut lines = Vec::new();
         if self.summary_due_at_ms <= now {
-            self.summary_due_at_ms = now + FOLLOW_LOOK_MS;
+            self.summary_due_at_ms = now + FOLLOW_POLL_MS;
             let Some(summary) = PlayerSummary::of(lobby, self.player) else {
                 return Progress::Finished(Reply::lines(vec![self.line(now, '*', "the player has left")]));
             };
@@ -83,7 +83,7 @@ impl Trace {
         }
         if lines.is_empty() {
             Progress::Wait {
-                until_ms: now + TRACE_LOOK_MS,
+                until_ms: now + TRACE_POLL_MS,
             }
         } else {
             Progress::Output(lines)

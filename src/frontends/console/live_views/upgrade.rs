@@ -5,7 +5,7 @@ use std::io;
 use crate::frontends::console::context::ConsoleContext;
 use crate::frontends::console::live_views::Progress;
 use crate::frontends::console::replies::Reply;
-use crate::limits::UPGRADE_LOOK_EVERY_MS;
+use crate::limits::UPGRADE_POLL_MS;
 use crate::state::header::{UpgradeSlot, UpgradeStage};
 use shmem::sys::clock::now_ms;
 
@@ -40,7 +40,7 @@ impl Upgrade {
 
     pub(crate) fn advance(&mut self) -> Progress {
         let wait = Progress::Wait {
-            until_ms: now_ms() + UPGRADE_LOOK_EVERY_MS,
+            until_ms: now_ms() + UPGRADE_POLL_MS,
         };
         let (begun, stage, text) = self.slot.read();
         if begun == self.begun_before {

@@ -15,7 +15,7 @@ use crate::frontends::console::queries::NotFound;
 use crate::frontends::console::replies::Reply;
 use crate::frontends::console::{DOORBELL_ANSWER, ROOM_DOORBELL};
 use crate::frontends::room_doorbell::RoomDoorbell;
-use crate::limits::{FOLLOW_LOOK_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX, RING_AGAIN_AFTER_MS};
+use crate::limits::{DOORBELL_RETRY_MS, FOLLOW_POLL_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX};
 use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
@@ -120,9 +120,9 @@ impl Watch {
         }
         let until_ms = now_ms()
             + if self.doorbell.is_unavailable() {
-                RING_AGAIN_AFTER_MS
+                DOORBELL_RETRY_MS
             } else {
-                FOLLOW_LOOK_MS
+                FOLLOW_POLL_MS
             };
         Ok(if lines.is_empty() {
             Progress::Wait { until_ms }
