@@ -101,7 +101,7 @@ shared_record! {
         pub watched: TapLease,
 <<<<<<< HEAD
         /// Crashes of tickers that this room's game caused.
-        pub blame: RoomCrashCounter,
+        pub crash_counter: RoomCrashCounter,
         /// Log offset up to which the seat's player was given the events, or less. The writer need not keep what
         /// every player has read.
 =======
