@@ -76,19 +76,11 @@ shared_record! {
         pub reserved: Guarded<u64>,
         /// The players in the seats.
         pub seats: [Guarded<Seat>; SEATS_MAX as usize],
-<<<<<<< HEAD
         /// The players for whom seats are reserved; valid where [`reserved`](Self::reserved) has the bit.
         pub reserved_for: [Guarded<Seat>; SEATS_MAX as usize],
         /// When each reservation expires, in milliseconds of the monotonic clock.
         pub reserved_until_ms: [Guarded<u64>; SEATS_MAX as usize],
         /// The room's generation while it is open, else 0; for readers without the lock.
-=======
-        /// For whom seats are kept; means something only where [`reserved`](Self::reserved) says so.
-        pub reserved_for: [Guarded<Seat>; SEATS_MAX as usize],
-        /// And until when, in milliseconds of the monotonic clock.
-        pub reserved_until_ms: [Guarded<u64>; SEATS_MAX as usize],
-        /// The room's reference while it is open, else 0; for readers without the lock.
->>>>>>> 987e778 (Give the limits, the crash history and the frames' outcomes standard names)
         open: AtomicU64,
         /// When a timer of the room (tick, turn clock, reservation) is next due, in milliseconds of the monotonic
         /// clock; `u64::MAX` for never. For the ticker.
@@ -99,17 +91,10 @@ shared_record! {
         home: AtomicU64,
         /// Held while an operator watches the room.
         pub watched: TapLease,
-<<<<<<< HEAD
         /// Crashes of tickers that this room's game caused.
         pub crash_counter: RoomCrashCounter,
         /// Log offset up to which the seat's player was given the events, or less. The writer need not keep what
         /// every player has read.
-=======
-        /// What it has cost in tickers.
-        pub crash_counter: RoomCrashCounter,
-        /// Offset in the log up to which the seat's player was given the events, or less; for the writer, who need not keep what
-        /// all have read.
->>>>>>> 987e778 (Give the limits, the crash history and the frames' outcomes standard names)
         read_up_to: [AtomicU64; SEATS_MAX as usize],
         /// The encoded game, twice: a change is written to the slot that is not current.
         pub states: [SharedBytes<{ GAME_STATE_BYTES_MAX / 8 }>; 2],
