@@ -2,7 +2,3 @@
 
 pub(crate) mod kill_log;
 pub(crate) mod killer;
-
-const SUPERVISOR: &str = "supervisor";
-const HANDLER: &str = "handler";
-const KEEPER: &str = "keeper";

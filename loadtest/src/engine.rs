@@ -42,6 +42,7 @@ const TIMER: Token = Token(usize::MAX);
 const EVENTS_PER_POLL: usize = 1024;
 /// How long one iteration of the loop sleeps at most, because phases also end by time.
 const POLL_TIMEOUT_MAX: Duration = Duration::from_millis(50);
+
 /// All clients and the loop that drives them.
 pub(crate) struct Engine {
     server: SocketAddr,

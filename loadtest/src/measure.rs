@@ -26,13 +26,12 @@ use crate::run_state::RunState;
 use crate::server::console::{Console, ConsoleError, ServerCounters};
 use crate::server::peer::ServerChoice;
 use crate::server::process::{ServerError, ServerProcess};
+use crate::server::roles::SUPERVISOR;
 
 /// A killed process is restarted within this time: 5 s by the server's own limits, and the time that a busy
 /// machine may add.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(60);
 const RESTART_POLL: Duration = Duration::from_millis(100);
-/// The role of the server's root process.
-const SUPERVISOR: &str = "supervisor";
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -299,7 +298,7 @@ fn follow(
                 observed.after = tested.figures()?;
                 observed.counters_after =
                     tested.await_counters(&observed.counters_before, observed.kill_log.as_ref())?;
-                progress.phase("saying goodbye", state);
+                progress.phase("disconnecting", state);
                 proceed(commands);
             }
             Err(RecvTimeoutError::Timeout) => progress.show(state),

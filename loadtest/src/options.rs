@@ -77,7 +77,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
     /// This process is a worker of a run with several processes.
-    #[arg(long, hide = true)]
+    #[arg(long = "part-of-a-fleet", hide = true)]
     pub is_worker: bool,
     /// Give up when no further client has joined for this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0, value_parser = seconds)]

@@ -4,3 +4,4 @@ pub(crate) mod console;
 mod log;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod roles;

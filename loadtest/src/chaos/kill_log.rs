@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{HANDLER, KEEPER};
 use crate::server::console::Process;
+use crate::server::roles::{HANDLER, KEEPER};
 
 /// Within this time a killed keeper has a successor, and that one has adopted the living handlers. It takes
 /// some ten milliseconds, but each process concerned (the dying keeper, the supervisor, the successor, the

@@ -17,12 +17,14 @@ use crate::options::KillRates;
 use crate::random::Random;
 use crate::schedule::Schedule;
 use crate::server::console::{Console, ConsoleError, Process};
+use crate::server::roles::{CONSOLE, HANDLER, KEEPER, SUPERVISOR};
 
 /// The process list is refreshed when it is older than this. The replacements of killed processes are
 /// candidates, too.
 const LIST_AGE_MAX: Duration = Duration::from_secs(1);
 /// How many times another victim is chosen if the chosen one is gone, before the kill is skipped.
 const ATTEMPTS_MAX: usize = 3;
+
 /// Why no process can be killed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChaosError {
@@ -60,7 +62,7 @@ impl KillPlan {
     pub(crate) fn new(
         root: u32,
         console: SocketAddr,
-        chaos: &KillRates,
+        kill_rates: &KillRates,
         seed: u64,
     ) -> Result<Self, ChaosError> {
         let mut console = Console::connect(console)?;
@@ -74,15 +76,15 @@ impl KillPlan {
             }
         }
         let mut roles: BTreeSet<&str> = processes.iter().map(|process| process.role.as_str()).collect();
-        roles.extend(["handler", "console"]);
-        roles.remove(super::SUPERVISOR);
-        if let Some((role, _)) = chaos.rates().find(|(role, _)| !roles.contains(role)) {
+        roles.extend([HANDLER, CONSOLE]);
+        roles.remove(SUPERVISOR);
+        if let Some((role, _)) = kill_rates.rates().find(|(role, _)| !roles.contains(role)) {
             return Err(ChaosError::NoSuchRole {
                 role: role.to_owned(),
                 roles: roles.into_iter().collect::<Vec<_>>().join(", "),
             });
         }
-        let rates = chaos
+        let rates = kill_rates
             .rates()
             .map(|(role, rate)| (role.to_owned(), rate))
             .collect();
@@ -207,7 +209,7 @@ impl KillerState {
             let of_role = |victim: &Victim| victim.process.role == role;
             // For the kill of a keeper the list must be fresh: it tells which handlers have no successor yet.
             let process_list = self.process_list.take().filter(|process_list| {
-                role != super::KEEPER
+                role != KEEPER
                     && process_list.at.elapsed() <= LIST_AGE_MAX
                     && self.victims.iter().any(of_role)
             });

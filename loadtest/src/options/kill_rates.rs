@@ -3,10 +3,7 @@
 use std::str::FromStr;
 
 use crate::plan::check_per_second;
-
-/// Its death ends the server, so there would be nothing left to measure.
-const SUPERVISOR: &str = "supervisor";
-const HANDLER: &str = "handler";
+use crate::server::roles::{HANDLER, SUPERVISOR};
 
 /// Kills per second, by role.
 #[derive(Debug, Clone, PartialEq)]

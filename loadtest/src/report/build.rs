@@ -14,6 +14,7 @@ use crate::machine;
 use crate::machine::process_tree::TreeFigures;
 use crate::machine::sampler::Sample;
 use crate::options::Options;
+use crate::server::roles::HANDLER;
 use crate::workload::Counts;
 
 /// A keeper that restarts and adopts handlers waits for a core several times. Each wait is estimated by the
@@ -81,7 +82,7 @@ impl Report {
                 observed.counters_before.takeovers,
                 observed.counters_after.takeovers,
             ),
-            handlers_killed: kill_log.map_or(0, |kill_log| kill_log.count("handler")),
+            handlers_killed: kill_log.map_or(0, |kill_log| kill_log.count(HANDLER)),
             chaos: kill_log.map(|kill_log| ChaosReport::of(kill_log, &observed, slack)),
             matches: counts.matches,
             matches_per_second: per_second(counts.matches),
