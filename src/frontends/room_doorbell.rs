@@ -1,8 +1,8 @@
-//! The doorbell of the room that a handler's player is in.
+//! A process's subscription to the doorbell of one room.
 //!
-//! All members poll the same eventfd, edge-triggered: one write wakes all. The supervisor made one for each room, and the
-//! ticker, who keeps them all, hands them out. Until the answer comes, the ticker also rings for this process, which looks by itself
-//! now and then: the ticker may be dead.
+//! All subscribers poll the same eventfd, edge-triggered: one write wakes all. The supervisor creates one for each
+//! room, and the ticker, which keeps all of them, sends them on request. Until the reply arrives, the ticker also
+//! rings for this process, and this process looks by itself now and then, because the ticker may be dead.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,18 +15,18 @@ use shmem::doorbell;
 use shmem::sys::eventfd::EventFd;
 use shmem::sys::sockets::{Channel, ReceiveOutcome, SendOutcome};
 
-/// Where a handler listens for its room, or is about to.
+/// The doorbell that a process has or has requested.
 pub(crate) struct RoomDoorbell {
     doorbell_token: Token,
     reply_token: Token,
     held: Option<(u32, EventFd)>,
     requested: Option<(u32, Channel)>,
-    /// It could not even be asked for.
+    /// The request could not be sent.
     request_failed: bool,
 }
 
 impl RoomDoorbell {
-    /// No room, no doorbell.
+    /// No subscription.
     pub(crate) fn new(doorbell_token: Token, reply_token: Token) -> Self {
         Self {
             doorbell_token,
@@ -37,12 +37,12 @@ impl RoomDoorbell {
         }
     }
 
-    /// Nothing will wake this process when something happens in its room, and it must look again soon.
+    /// No doorbell wakes this process when something happens in its room: it must look again soon.
     pub(crate) fn is_unavailable(&self) -> bool {
         self.request_failed || self.requested.is_some()
     }
 
-    /// Wakes the members of `room`, if its doorbell is the one held.
+    /// Rings the room's doorbell, if it is the one held.
     pub(crate) fn ring(&self, room: u32, record: &RoomRecord) {
         if let Some((held, eventfd)) = &self.held
             && *held == room
@@ -51,7 +51,7 @@ impl RoomDoorbell {
         }
     }
 
-    /// Listens for `room` from now on, or for none. Asks for its doorbell if it is not held.
+    /// Subscribes to `room` from now on, or to none. Requests its doorbell if it is not held.
     pub(crate) fn follow(&mut self, room: Option<u32>, poll: &Poll, requests: &Channel) -> io::Result<()> {
         let held = self.held.as_ref().map(|(held, _)| *held);
         if held != room
@@ -75,7 +75,7 @@ impl RoomDoorbell {
         }
     }
 
-    /// Takes the doorbell that was asked for, if it has come.
+    /// Takes the doorbell that was requested, if it has arrived.
     pub(crate) fn take_reply(&mut self, poll: &Poll) -> io::Result<()> {
         let Some((room, answers)) = self.requested.take() else {
             return Ok(());
@@ -89,7 +89,7 @@ impl RoomDoorbell {
                     self.hold(room, descriptor, poll)?;
                 }
             }
-            // The ticker died over the question: it is asked again.
+            // The ticker died over the request: it is sent again.
             ended => {
                 if let Err(error) = ended {
                     log::warn!("the doorbell of room {room} was lost on its way: {error}");
@@ -126,7 +126,7 @@ impl RoomDoorbell {
                     .register(&mut SourceFd(&raw), self.reply_token, Interest::READABLE)?;
                 self.requested = Some((room, mine));
             }
-            // So many ask at once.
+            // The channel is full of requests.
             Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => self.request_failed = true,
             Err(error) => {
                 log::warn!("cannot ask for the doorbell of room {room}: {error}");

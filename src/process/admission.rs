@@ -14,7 +14,7 @@ pub(crate) struct Load<'a> {
     /// Most connections of that kind.
     pub(crate) open_max: u64,
     /// Clients share handlers, and should find those whom they play with in the same keeper's hands.
-    pub(crate) together: bool,
+    pub(crate) fill_in_order: bool,
 }
 
 /// What becomes of a connection.
@@ -63,7 +63,7 @@ pub(crate) fn decide(load: Load<'_>) -> Admission {
     (0..)
         .zip(load.keepers)
         .filter(|(_, connections)| **connections < load.keeper_max)
-        .min_by_key(|(_, connections)| if load.together { 0 } else { **connections })
+        .min_by_key(|(_, connections)| if load.fill_in_order { 0 } else { **connections })
         .map_or(Admission::Refuse(Refusal::Full), |(keeper, _)| Admission::Admit {
             keeper,
         })
@@ -79,7 +79,7 @@ mod tests {
         keeper_max: 3,
         open: 4,
         open_max: 5,
-        together: false,
+        fill_in_order: false,
     };
 
     #[test]
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_comes_in_beyond_a_limit() {
+    fn no_connection_is_admitted_beyond_a_limit() {
         assert_eq!(
             decide(Load { open: 5, ..QUIET }),
             Admission::Refuse(Refusal::Full)

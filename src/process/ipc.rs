@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_delivery_is_read_as_it_was_written_and_nothing_else_is() {
+    fn a_keeper_message_is_decoded_as_it_was_encoded_and_nothing_else_is() {
         let kind = Kind::Console;
         let (number, order) = (u32::MAX, u64::MAX - 1);
         let most = (1..)

@@ -1,7 +1,7 @@
-//! The listener: accepts connections and gives each to a keeper, or refuses it with a reason.
+//! The listener: accepts connections and sends each to a keeper, or refuses it with a reason.
 //!
-//! It must never read from a client's socket or register one in its poll: a client has no way to make it busy but by
-//! connecting. It must never wait for a lock, and it never forks: nothing can make it slow.
+//! It must never read from a client's socket or register one in its poll: then a client can keep it busy only by
+//! connecting. It must never wait for a lock, and never fork: nothing can delay it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -54,19 +54,19 @@ struct Listener {
     poll: Poll,
     game: TcpListener,
     console: Option<TcpListener>,
-    /// Given up for a moment when descriptors run out, so that the next connection can be accepted and refused.
+    /// Closed for a moment when descriptors run out, so that the next connection can be accepted and refused.
     reserve_descriptor: Option<OwnedFd>,
-    /// Sockets that were refused, kept open so that the reason is not lost to a reset, each until a time.
+    /// Refused sockets, each kept open until a time, so that a reset does not destroy the reason.
     refused: VecDeque<(u64, TcpStream)>,
-    /// Accepting rests until then, after a failure for want of resources.
+    /// After a failure for lack of resources no connection is accepted until then.
     paused_until_ms: Option<u64>,
-    /// Accepted when every keeper already had as much to take as its channel holds. Nobody is accepted before it is handed on.
+    /// A connection that was accepted when the channels of all keepers were full. No other is accepted before it is
+    /// sent.
     unsent: Option<(Kind, TcpStream)>,
-    /// Another listener is to take this one's place: nobody is accepted any more.
+    /// Another listener replaces this one: no connection is accepted any more.
     is_stopping: bool,
 }
 
-/// What there is to do.
 enum Event {
     Accept(Kind),
     Stop,
@@ -112,7 +112,7 @@ impl Listener {
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(16);
         self.count_lost_in_flight();
-        // What has arrived while no listener was there gives no edge to this one.
+        // The poll gives this process no edge for what arrived before it was started.
         self.accept_all(Kind::Game)?;
         self.accept_all(Kind::Console)?;
         loop {
@@ -130,7 +130,7 @@ impl Listener {
                 }
             }
             self.run_timers()?;
-            // Whom it has accepted it hands on; others wait for the next listener.
+            // It sends what it has accepted; other connections wait for the next listener.
             if self.is_stopping && self.unsent.is_none() {
                 return Ok(0);
             }
@@ -153,7 +153,7 @@ impl Listener {
         })
     }
 
-    /// Time until something is to be done that no descriptor announces.
+    /// Time until something is due that no descriptor announces.
     fn poll_timeout(&self) -> Option<Duration> {
         let lingering = self.refused.front().map(|(until_ms, _)| *until_ms);
         let next_ms = [lingering, self.paused_until_ms].into_iter().flatten().min()?;
@@ -178,7 +178,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Accepts until there is none: the poll tells only once.
+    /// Accepts until no connection is left: the poll tells only once.
     fn accept_all(&mut self, kind: Kind) -> io::Result<()> {
         while self.paused_until_ms.is_none() && !self.is_stopping {
             self.liveness.report();
@@ -197,7 +197,7 @@ impl Listener {
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE) => self.refuse_without_descriptors(kind, &error),
                     Some(libc::ENOMEM | libc::ENOBUFS) => self.pause_accepting(&error),
-                    // The connection is gone already (ECONNABORTED and its like): the next one may be well.
+                    // The connection is gone already (ECONNABORTED and its like): the next one may be fine.
                     _ if is_per_connection_error(&error) => {}
                     _ => return Err(error),
                 },
@@ -207,13 +207,14 @@ impl Listener {
         Ok(())
     }
 
-    /// Notes whether a connection would be lost if this process died now. (Noted before it is accepted: rather one too many.)
+    /// Notes whether a connection would be lost if this process died now. (Set before accept: rather one too many.)
     fn set_in_flight(&self, has: bool) {
         let header = self.context.memory.header;
         header.listener_in_flight.store(has.into(), Ordering::Release);
     }
 
-    /// Counts the connection that a predecessor may have died over. (Who dies here leaves it to be counted twice, not to be forgotten.)
+    /// Counts the connection that a predecessor may have died over. (A death here leaves it to be counted twice,
+    /// rather than never.)
     fn count_lost_in_flight(&self) {
         let header = self.context.memory.header;
         if header.listener_in_flight.load(Ordering::Acquire) != 0 {
@@ -248,10 +249,10 @@ impl Listener {
                 keeper_max: CONNECTIONS_PER_KEEPER_MAX,
                 open: self.context.memory.open_connections(kind),
                 open_max,
-                together: self.context.config.clients_per_handler > 1,
+                fill_in_order: self.context.config.clients_per_handler > 1,
             });
             let keeper = match admission {
-                // There are places, and whoever is to give them out is busy: those who come wait, in the kernel's backlog.
+                // A keeper has room, but its channel is full: connections wait in the kernel's backlog.
                 Admission::Refuse(Refusal::Full) if full.contains(&true) => {
                     self.unsent = Some((kind, socket));
                     self.paused_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
@@ -273,9 +274,9 @@ impl Listener {
                     header.accepted_total.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
-                // Its channel is full: it has enough to do. The next one may have less.
+                // Its channel is full. Another keeper may have less to do.
                 Ok(SendOutcome::WouldBlock) => {}
-                // The supervisor keeps the other end: nobody else could receive there.
+                // The supervisor keeps the other end open: no other process could receive there.
                 Ok(SendOutcome::PeerGone) => log::error!("the channel to keeper {keeper} is closed"),
                 Err(error) => log::warn!("cannot hand a connection to keeper {keeper}: {error}"),
             }
@@ -290,14 +291,16 @@ impl Listener {
             .refused_total
             .fetch_add(1, Ordering::Relaxed);
         send_refusal(kind, &socket, refusal);
-        // Closed at once, with the client's greeting unread, the kernel would send a reset, and the reason could be lost.
+        // If it were closed at once, with bytes of the client unread, the kernel would send a reset, and the reason
+        // could be lost.
         if self.refused.len() == REFUSED_LINGERING_MAX {
             self.refused.pop_front();
         }
         self.refused.push_back((now_ms() + REFUSAL_LINGER_MS, socket));
     }
 
-    /// With the spare descriptor the connection that waits is accepted and refused; a stalled edge would never be told again.
+    /// Accepts and refuses the waiting connection with the reserved descriptor: the poll would never announce it
+    /// again.
     fn refuse_without_descriptors(&mut self, kind: Kind, error: &io::Error) {
         self.reserve_descriptor = None;
         self.refused.clear();
@@ -323,8 +326,8 @@ impl Listener {
     }
 }
 
-/// Tells a client that it cannot be served, in the words of its protocol, and so that a person can read it, too: nothing is known of who
-/// it is. The socket's buffer is empty: nothing waits.
+/// Tells a client that it cannot be served, in its protocol and in a form that a person can read, because it is not
+/// known which of the two it is. The socket's buffer is empty, so nothing waits.
 pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
     let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
     let code = match refusal {
@@ -343,7 +346,7 @@ pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
         Kind::Console => send_from(socket, format!("ERR {}\n", refusal.text()).as_bytes()),
     };
     if matches!(sent, Sent::Bytes(_)) {
-        // Gone or not: it is refused either way.
+        // It is refused whether this succeeds or not.
         let _ = shut_down(socket, Shutdown::Write);
     }
 }
@@ -352,7 +355,7 @@ fn new_reserve_descriptor(context: &Context) -> io::Result<OwnedFd> {
     context.ipc.lifeline.as_fd().try_clone_to_owned()
 }
 
-/// Whether accept(2) failed for what happened to the one connection on the network, not to the listening socket.
+/// Whether accept(2) failed because of this one connection's network, not because of the listening socket.
 fn is_per_connection_error(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,7 +1,8 @@
-//! The ticker: what happens by time and not by message. It lets players go whose grace is over, takes back what dead processes
-//! held, lets time pass in rooms (ticks, turns, reservations), and rings again where a doorbell was lost. It also hands out the rooms' doorbells.
+//! The ticker: does what happens by time and not by a message. It runs the timers of rooms (ticks, turn clocks,
+//! reservations), ends the seats of players whose grace is over, frees what dead processes held, and rings doorbells
+//! again that were lost. It also serves requests for the rooms' doorbells.
 //!
-//! It must never hold two locks, and never one while it waits.
+//! It must never hold two locks, nor wait while it holds one: every room would wait with it.
 
 use crate::lobby::listing;
 use crate::lobby::match_play;
@@ -56,14 +57,14 @@ struct Ticker {
     state: StateHandle,
     signals: Signals,
     poll: Poll,
-    /// Rooms with unannounced_head events, and since when.
+    /// Rooms with unannounced events, and since when.
     unannounced_since_ms: HashMap<u32, u64>,
-    /// Since when something that was said to the lobby has been unannounced_head.
+    /// Since when the lobby's chat has had unannounced lines.
     chat_unannounced_since_ms: Option<u64>,
-    /// Connections that seem to be nobody's, and since when.
+    /// Connections that seem to be orphaned, and since when.
     orphans: HashMap<u32, u64>,
     next_sweep_ms: u64,
-    /// Questions for doorbells could not be received, and are not announced anew.
+    /// Requests for doorbells could not be received, and the poll does not announce them again.
     requests_pending: bool,
 }
 
@@ -122,7 +123,7 @@ impl Ticker {
         }
         let touched = self.state.rooms_touched();
         for index in 0..touched {
-            // A thousand rooms, each of which takes its time, take long.
+            // A thousand rooms that each take their time take long.
             self.liveness.report();
             let record = self.context.memory.rooms.at(index);
             if record.is_due(now_ms) {
@@ -162,7 +163,7 @@ impl Ticker {
         }
     }
 
-    /// If the predecessor died of a game's code, that is the room's fault.
+    /// Attributes the predecessor's death to a room, if it died while it ran that room's game.
     fn attribute_predecessor_crash(&mut self) {
         match crash_attribution::attribute_ticker_crash(&mut self.state) {
             Ok(None) => {}
@@ -182,7 +183,7 @@ impl Ticker {
         }
     }
 
-    /// Rings for a room whose events have been waiting for their doorbell for too long: whoever was to ring it has died.
+    /// Rings for a room whose events have been unannounced for too long: the process that should have rung has died.
     fn ring_overdue_room(&mut self, index: u32, now_ms: u64) {
         let log = &self.context.memory.rooms.at(index).log;
         if log.unannounced_head().is_none() || Mutant::NoSecondRing.is_active() {
@@ -214,7 +215,8 @@ impl Ticker {
         }
     }
 
-    /// Rings for keepers who have word to pass on: the doorbell may have been lost with whoever left it.
+    /// Rings for keepers with notifications to look at: the doorbell may have been lost when the process that left
+    /// them died.
     fn ring_overdue_keepers(&self) {
         for (keeper, slot) in (0..).zip(&self.context.memory.header.keepers[..self.context.ipc.keepers.len()])
         {
@@ -225,7 +227,7 @@ impl Ticker {
         }
     }
 
-    /// Has the server stopped when it drains and the last match is over, or its time.
+    /// Tells the supervisor to stop the server when it drains and the last match or the time is over.
     fn finish_drain(&mut self, now_ms: u64) {
         let header = self.context.memory.header;
         let until_ms = header.drain_until_ms.load(Ordering::Acquire);
@@ -239,7 +241,7 @@ impl Ticker {
         if header.drained.swap(1, Ordering::AcqRel) == 0 {
             log::info!("the drain is over, with {matches} matches under way");
         }
-        // Again and again, until it has been heard.
+        // Repeated until the supervisor stops the server.
         if let Err(error) = self.context.signal_supervisor(rustix::process::Signal::USR1) {
             log::error!("cannot signal the supervisor: {error}");
         }
@@ -264,7 +266,8 @@ impl Ticker {
         self.recount_orphaned();
     }
 
-    /// Counts anew who lives on without a keeper: some have come to an end without that anybody was there to be told.
+    /// Counts again the connections that live on without a keeper: some may have ended while no keeper was there to
+    /// count that.
     fn recount_orphaned(&self) {
         let memory = self.context.memory;
         for keeper in 0..self.context.config.keepers {
@@ -278,7 +281,7 @@ impl Ticker {
         }
     }
 
-    /// Answers those who ask for the doorbell of a room.
+    /// Answers requests for the doorbell of a room.
     fn serve_doorbell_requests(&mut self) {
         let requests = &self.context.ipc.doorbells.requests.receiver;
         self.requests_pending = false;
@@ -303,7 +306,7 @@ impl Ticker {
                     self.requests_pending = true;
                     return;
                 }
-                // Who asked sees its channel closed, and asks again.
+                // The requester sees its channel closed, and asks again.
                 Err(error) => log::error!("a question for a doorbell was lost: {error}"),
             }
         }
@@ -317,7 +320,7 @@ impl Ticker {
         if let Err(error) = answers.send(&[1], &[doorbell.as_fd()]) {
             log::warn!("cannot hand out the doorbell of room {room}: {error}");
         }
-        // The one who asked may have come in with news for the others, and no doorbell to ring.
+        // The requester may have entered the room with events for others and had no doorbell to ring.
         if !Mutant::NoSecondRing.is_active() {
             self.context
                 .ipc

@@ -1,4 +1,4 @@
-//! One connection of a handler's: what it remembers between its [turns](crate::process::handler::drive).
+//! One connection of a handler: what it remembers between its [runs](crate::process::handler::drive).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -28,45 +28,45 @@ pub(crate) struct HandlerState {
     pub(crate) me: ProcessId,
     pub(crate) poll: Poll,
     pub(crate) doorbells: RoomDoorbells,
-    /// Places of clients that have something to do now, through what another one did.
+    /// Keys of clients that another client has given something to do.
     pub(crate) woken: Vec<usize>,
-    /// Whether there may be others than the one whose turn it is.
+    /// Whether there may be other clients than the one that is run.
     pub(crate) serves_several: bool,
     /// The chat's doorbell wakes this process.
     hears_chat_doorbell: bool,
 }
 
-/// One connection, between its turns.
+/// One connection, between its runs.
 pub(crate) struct Client {
     pub(crate) socket: OwnedFd,
-    /// In the list of those who have something to do.
+    /// It is in the list of the clients that have something to do.
     pub(crate) is_ready: bool,
-    /// Somebody may want something of this connection.
+    /// The connection's flags may be set.
     pub(crate) check_flags: bool,
     /// The process that the keeper wants it served by.
     pub(crate) move_to: Option<ProcessId>,
-    /// When the next turn is due, whatever happens; `u64::MAX`: never.
+    /// When the next run is due at the latest, in milliseconds of the monotonic clock; `u64::MAX`: never.
     pub(crate) due_ms: u64,
     /// The room whose doorbell wakes this client.
     pub(crate) room: Option<RoomRef>,
     session: IdleSession,
     pub(crate) readiness: SocketReadiness,
-    /// All is said; what still arrives is thrown away until then, or until the client ends the connection, too.
+    /// Everything was sent. What still arrives is discarded until then, or until the client shuts down its direction.
     pub(crate) linger_until_ms: Option<u64>,
 }
 
 /// What is known of the socket.
 pub(crate) struct SocketReadiness {
-    /// The socket may have bytes: true until it says that it has not.
+    /// The socket may have bytes: true until reading would block.
     pub(crate) readable: bool,
-    /// The socket may take bytes: true until it says that it does not.
+    /// The socket may take bytes: true until writing would block.
     pub(crate) writable: bool,
-    /// The poll has told of the client's end, or of an urgent byte, before which receiving stops: behind what is received at once
-    /// there is more, and it will not be told again.
+    /// The poll has reported the end of the client's direction, or an urgent byte, at which receiving stops. More
+    /// follows behind the bytes received first, and the poll does not report it again.
     pub(crate) more_behind: bool,
-    /// The client has ended its direction, and everything was received.
+    /// The client has shut down its direction, and everything was received.
     pub(crate) client_has_ended: bool,
-    /// When the client last took bytes, or nothing waited for it.
+    /// When the client last took bytes, or nothing was left to send.
     pub(crate) last_taken_ms: u64,
 }
 
@@ -84,13 +84,13 @@ impl HandlerState {
         })
     }
 
-    /// Nobody in `place` listens for the room any more.
-    pub(crate) fn leave_room(&mut self, place: usize, room: Option<RoomRef>) -> io::Result<()> {
+    /// The client with this key leaves its room.
+    pub(crate) fn leave_room(&mut self, key: usize, room: Option<RoomRef>) -> io::Result<()> {
         let requests = &self.context.ipc.doorbells.requests.sender;
-        self.doorbells.follow(place, (room, None), &self.poll, requests)
+        self.doorbells.follow(key, (room, None), &self.poll, requests)
     }
 
-    /// From now on this process is woken when something is said to the lobby.
+    /// From now on this process is woken when the lobby's chat has something new.
     pub(crate) fn listen_to_chat(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.hears_chat_doorbell, true) {
             let doorbell = self.context.ipc.doorbells.chat.as_fd().as_raw_fd();
@@ -108,9 +108,9 @@ impl HandlerState {
 }
 
 impl Client {
-    /// Begins to animate a connection. If others have before, the kernel is asked how far they have come.
+    /// Begins to serve a connection. For a successor, the kernel says how many bytes have passed.
     pub(crate) fn attach(
-        place: usize,
+        key: usize,
         index: u32,
         socket: OwnedFd,
         is_successor: bool,
@@ -132,7 +132,7 @@ impl Client {
         let mut client = Self {
             socket,
             is_ready: false,
-            // What a predecessor was told, its successor has to find by itself; and the server may be stopping.
+            // A successor was not told what its predecessor was told, so it looks; and the server may be stopping.
             check_flags: true,
             move_to: None,
             due_ms: 0,
@@ -141,20 +141,20 @@ impl Client {
             readiness: SocketReadiness::new(),
             linger_until_ms: None,
         };
-        client.with_driver(place, state, session, |turn| {
+        client.with_driver(key, state, session, |driver| {
             match (over, plausible) {
-                (Some(TcpProgressError::ConnectionOver), _) => turn.end(),
+                (Some(TcpProgressError::ConnectionOver), _) => driver.end(),
                 (Some(error), _) => {
                     log::error!("the connection cannot be taken over: {error}");
-                    turn.end();
+                    driver.end();
                 }
                 (None, Err(implausible)) => {
                     log::error!("the connection cannot be taken over: {implausible}");
-                    turn.end();
+                    driver.end();
                 }
-                (None, Ok(())) => turn.begin()?,
+                (None, Ok(())) => driver.begin()?,
             }
-            turn.ring_doorbells().map(drop)
+            driver.ring_doorbells().map(drop)
         })?;
         Ok(client)
     }
@@ -164,27 +164,27 @@ impl Client {
         self.session.connection()
     }
 
-    /// The poll has told of the socket.
+    /// The poll has reported an event of the socket.
     pub(crate) fn on_socket_event(&mut self, event: &Event) {
         self.readiness.more_behind |= event.is_read_closed() || event.is_priority();
         self.readiness.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.readiness.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
     }
 
-    /// Does what can be done without waiting, or a good part of it.
+    /// Does what can be done without waiting, up to a limit.
     pub(crate) fn drive(
         &mut self,
-        place: usize,
+        key: usize,
         state: &mut HandlerState,
         shared_state: &mut StateHandle,
     ) -> io::Result<DriveOutcome> {
         let session = self.session.activate(shared_state);
-        self.with_driver(place, state, session, |turn| turn.run())
+        self.with_driver(key, state, session, |driver| driver.run())
     }
 
     fn with_driver<R>(
         &mut self,
-        place: usize,
+        key: usize,
         state: &mut HandlerState,
         session: Session<'_>,
         act: impl FnOnce(&mut Driver<'_>) -> io::Result<R>,
@@ -193,19 +193,19 @@ impl Client {
             let name = session.name();
             logging::set_player(Some(name.as_str()).filter(|name| !name.is_empty()));
         }
-        let mut turn = Driver {
-            place,
+        let mut driver = Driver {
+            key,
             state,
             client: self,
             session,
         };
-        // If this fails, so does the process: what its clients have begun, their successors end.
-        let done = act(&mut turn)?;
-        let due_ms = turn.due_ms();
-        for fault in turn.session.state.take_faults() {
+        // If this fails, the process exits: successors finish what its clients have begun.
+        let done = act(&mut driver)?;
+        let due_ms = driver.due_ms();
+        for fault in driver.session.state.take_faults() {
             log::warn!("the game's code failed: {fault}");
         }
-        self.session = turn.session.park();
+        self.session = driver.session.park();
         self.due_ms = due_ms;
         Ok(done)
     }

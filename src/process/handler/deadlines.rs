@@ -1,54 +1,55 @@
-//! How long a handler waits for what: its connection's deadlines, decided by the phase and some times alone.
+//! How long a handler waits, and for what: the deadlines of a connection, decided by its phase and some times alone.
 
 use crate::limits::{CLOSING_TIMEOUT_MS, DOORBELL_RETRY_MS, RESUME_RETRY_MS, WRITE_STALL_TIMEOUT_MS};
 use crate::state::connections::Phase;
 
-/// What the deadlines depend on besides the phase; all times in milliseconds of the monotonic clock.
+/// What the deadlines depend on besides the phase. All times are in milliseconds of the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
-    /// The time of this moment.
+    /// The present time.
     pub(crate) now_ms: u64,
     /// When the connection was accepted.
     pub(crate) accepted_at_ms: u64,
     /// When the client's last whole frame arrived.
     pub(crate) last_frame_at_ms: u64,
-    /// When the client last took bytes; `None` if nothing waits for it.
+    /// When the client last took bytes; `None` if nothing is left to send.
     pub(crate) not_taking_since_ms: Option<u64>,
     /// When the connection began to close.
     pub(crate) closing_since_ms: u64,
-    /// Nothing will wake the handler when something happens in its room.
+    /// No doorbell wakes the handler when something happens in its room.
     pub(crate) doorbell_is_unavailable: bool,
-    /// How long a client may take to greet, in milliseconds.
+    /// How long the handshake may take, in milliseconds.
     pub(crate) handshake_timeout_ms: u64,
     /// How long a client may be silent, in milliseconds.
     pub(crate) heartbeat_timeout_ms: u64,
 }
 
-/// A time at which something is to be done although nothing has happened.
+/// A time at which something must be done although nothing has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
     /// When, in milliseconds of the monotonic clock.
     pub(crate) at_ms: u64,
-    /// What it means that this time has come.
+    /// What has run out at that time.
     pub(crate) kind: TimeoutKind,
 }
 
-/// What it means that a deadline has passed.
+/// What has run out when a deadline has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimeoutKind {
-    /// The client has not greeted in time.
+    /// The client has not completed the handshake in time.
     Handshake,
-    /// Nothing was heard of the client for too long.
+    /// The client has sent nothing for too long.
     Silent,
-    /// The client has taken nothing of what waits for it for too long.
+    /// The client has taken nothing of what is to be sent for too long.
     WriteStall,
-    /// The client has not taken its last words in time.
+    /// The client has not taken the rest in time while the connection closes.
     Closing,
-    /// It is time to look whether something has happened of which no word comes. Never past: it is always so far ahead.
+    /// It is time to look for an event that is not announced. Such a deadline is never past: it is always computed
+    /// ahead of the present time.
     Recheck,
 }
 
-/// The first deadline of a connection. None of one that has come to its end.
+/// The first deadline of a connection; `None` if it has ended.
 pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
     let deadline = |at_ms: u64, kind| Some(Deadline { at_ms, kind });
     match phase {
@@ -83,7 +84,7 @@ mod tests {
 
     const NOW_MS: u64 = 1_000_000;
 
-    /// Of a connection that is well at this moment.
+    /// Of a connection without problems.
     fn times() -> Times {
         Times {
             now_ms: NOW_MS,
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_greeted_is_timed_from_the_accept_whatever_it_sends() {
+    fn the_handshake_is_timed_from_the_accept_whatever_the_client_sends() {
         let times = Times {
             doorbell_is_unavailable: true,
             not_taking_since_ms: Some(0),
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_session_looks_again_soon() {
+    fn a_connection_that_waits_for_its_session_looks_again_soon() {
         expect(
             Phase::RESUMING,
             &times(),
@@ -122,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn who_plays_may_be_silent_for_so_long() {
+    fn a_player_may_be_silent_for_the_heartbeat_timeout() {
         expect(Phase::OPEN, &times(), NOW_MS + 19_600, TimeoutKind::Silent);
     }
 
     #[test]
-    fn what_comes_first_decides() {
+    fn the_earliest_deadline_decides() {
         let stalled_first = Times {
             heartbeat_timeout_ms: WRITE_STALL_TIMEOUT_MS,
             not_taking_since_ms: Some(NOW_MS - 401),
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn who_hears_no_doorbell_looks_again_soon_but_does_not_miss_what_is_due_before() {
+    fn without_a_doorbell_the_handler_looks_again_soon_but_misses_no_earlier_deadline() {
         let deaf = Times {
             doorbell_is_unavailable: true,
             ..times()
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_closing_is_not_asked_for_anything_else() {
+    fn a_closing_connection_has_no_other_deadline() {
         let times = Times {
             heartbeat_timeout_ms: 300,
             not_taking_since_ms: Some(0),
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_waits_for_nothing() {
+    fn an_ended_connection_has_no_deadline() {
         assert_eq!(next_deadline(Phase::DONE, &times()), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What a client's process does in one turn of the client's: bytes in, frames handled, events and answers out.
+//! One run of a client by its handler: bytes in, frames handled, events and replies out.
 
 use crate::lobby::delivery;
 use crate::lobby::departure;
@@ -26,28 +26,28 @@ use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 use shmem::sys::sockets::SendOutcome;
 
-/// Rounds of work in one turn, after which others come to theirs, however much there still is to do; and the process looks at its signals
-/// and its lifeline.
+/// Rounds of work in one run. Then other clients are run, however much there still is to do, and the process looks at
+/// its signals and its lifeline.
 const ROUNDS_PER_TURN: u32 = 64;
-/// The same where others wait for their turn.
+/// The same where other clients wait.
 const ROUNDS_PER_SHARED_TURN: u32 = 8;
 
-/// How a turn has ended.
+/// How a run has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DriveOutcome {
-    /// Until something happens, or the time comes that is due.
+    /// There is nothing to do until an event or the next deadline.
     Wait,
-    /// There was no end of what could be done without waiting.
+    /// There is more to do that needs no waiting.
     More,
-    /// Nothing is left of the connection.
+    /// The connection has ended.
     Finished,
-    /// Another process is to have it now.
+    /// The connection moves to this process.
     Move(ProcessId),
 }
 
-/// A client while it is being served.
+/// A client while it is being run.
 pub(crate) struct Driver<'a> {
-    pub(crate) place: usize,
+    pub(crate) key: usize,
     pub(crate) state: &'a mut HandlerState,
     pub(crate) client: &'a mut Client,
     pub(crate) session: Session<'a>,
@@ -62,14 +62,14 @@ impl Driver<'_> {
         if has_more {
             return Ok(DriveOutcome::More);
         }
-        // Others know this one as theirs while it plays, and only then.
+        // A connection moves only while its session is open.
         Ok(match self.client.move_to.take() {
             Some(other) if self.session.phase() == Phase::OPEN => DriveOutcome::Move(other),
             _ => DriveOutcome::Wait,
         })
     }
 
-    /// Does what can be done without waiting. Says whether there is more.
+    /// Does what can be done without waiting, up to a limit. Says whether there is more.
     fn work(&mut self) -> io::Result<bool> {
         let rounds = match self.state.serves_several {
             true => ROUNDS_PER_SHARED_TURN,
@@ -98,24 +98,25 @@ impl Driver<'_> {
         Ok(true)
     }
 
-    /// What a successor makes up for.
+    /// Makes up, as a successor, for what the handler before may have missed.
     pub(crate) fn begin(&mut self) -> io::Result<()> {
         if self.session.phase() == Phase::OPEN {
             self.enter_player();
             self.state.listen_to_chat()?;
             departure::set_connected(&mut self.session, true);
-            // There may be mail, which came while nobody was here to be told.
+            // Mail may have arrived while no handler was there to be notified.
             self.client.check_flags = true;
         }
         Ok(())
     }
 
-    /// The connection carries a player.
+    /// The connection carries a player from now on.
     fn enter_player(&self) {
         let name = self.session.name();
         logging::set_player(Some(name.as_str()));
         if self.session.is_text() {
-            // Nothing is to be expected of a person's machine for as long as the person thinks.
+            // A person may think for any time, and send nothing. So the kernel asks the machine whether it is still
+            // there.
             let poll_timeout = TcpKeepalive::new().with_time(Duration::from_secs(TEXT_KEEPALIVE_SECONDS));
             if let Err(error) = SockRef::from(&self.client.socket).set_tcp_keepalive(&poll_timeout) {
                 log::warn!("the connection will not be asked whether it lives: {error}");
@@ -175,7 +176,8 @@ impl Driver<'_> {
         Ok(true)
     }
 
-    /// The session's former handler has not let go yet. One that does not answer is killed: its successor will let go at once.
+    /// The session's former handler has not released it yet. A handler that does not respond is killed: its successor
+    /// releases it at once.
     fn wait_for_session(&mut self) {
         let waited = now_ms().saturating_sub(self.session.record().last_frame_at_ms.load(Ordering::Relaxed));
         if waited >= RESUME_TIMEOUT_MS {
@@ -187,7 +189,7 @@ impl Driver<'_> {
         } else if waited >= SESSION_RELEASE_TIMEOUT_MS
             && let Some(holder) = self.session.holder_of_session()
         {
-            // One that is dead already has no keeper just now: it is replaced, or its connection freed, in a moment.
+            // A dead one has no keeper at the moment: it will be replaced, or its connection freed, soon.
             match holder.is_alive() {
                 Ok(false) => {}
                 _ => self.kill_holder(holder),
@@ -195,7 +197,7 @@ impl Driver<'_> {
         } else {
             let keeper = self.session.notify_holder_again();
             self.state.ring_keeper(keeper);
-            // Its keeper may be what does not get on.
+            // Its keeper may be the process that makes no progress.
             if let Some(holder) = self.session.holder_of_session()
                 && let Err(error) = holder.send_signal(Signal::SIGUSR1)
             {
@@ -234,14 +236,14 @@ impl Driver<'_> {
         moved |= self.deliver();
         if self.client.readiness.client_has_ended && !moved && !delivery::is_blocked_on_output(&self.session)
         {
-            // It will send nothing more, and all it sent was handled.
+            // It sends nothing more, and all that it sent was handled.
             self.session.close(false, &CloseReason::None);
             return true;
         }
         moved
     }
 
-    /// Says whether there was anything to deliver.
+    /// Delivers the room's events. Says whether there were any.
     fn deliver(&mut self) -> bool {
         delivery::deliver(&mut self.session).unwrap_or_else(|rejection| {
             log::error!("cannot deliver the room's events: {rejection}");
@@ -249,7 +251,8 @@ impl Driver<'_> {
         })
     }
 
-    /// If the keeper is another than the one that forked this process, gives it a duplicate of the socket: it adopts the connection.
+    /// If the keeper is another than the one that holds the connection, sends it a duplicate of the socket, so that
+    /// it adopts the connection.
     fn offer_to_keeper(&mut self) {
         let (connection, memory) = (self.session.connection.index(), self.state.context.memory);
         let keeper = memory.keeper_of(connection);
@@ -262,7 +265,7 @@ impl Driver<'_> {
         };
         match channel.send(&offer.encode(), &[self.client.socket.as_fd()]) {
             Ok(SendOutcome::Sent) => {}
-            // A thousand offer themselves at once: the keeper asks again those whose offer it has not had.
+            // A thousand handlers offer their sockets at once. The keeper asks again for those that it did not get.
             Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
             Err(error) => log::warn!("cannot offer the connection to the keeper: {error}"),
         }
@@ -276,7 +279,7 @@ impl Driver<'_> {
             (Phase::CLOSING | Phase::DONE, _) | (_, ControlRequest::Nothing) => {}
             (_, ControlRequest::Stop) => {
                 if phase == Phase::OPEN {
-                    // How the last match has ended, for one.
+                    // For example the outcome of the last match.
                     self.deliver();
                 }
                 self.session
@@ -290,9 +293,9 @@ impl Driver<'_> {
         }
     }
 
-    /// A newer connection is to have the session. What this one was still to get of it, that one will.
+    /// Releases the session to a newer connection, which gets what this one was still to receive.
     fn let_go_of_session(&mut self) {
-        // A predecessor may have died over it, and behind half a frame nothing can be said.
+        // A predecessor may have died in the middle of a frame, after which nothing else can be sent.
         self.send();
         match self.session.phase() {
             Phase::OPEN => {
@@ -305,8 +308,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Wakes whoever is to look at what this client has done, and listens to the room that it is in. Says whether that is another than
-    /// before, at whose log it must look now.
+    /// Wakes the processes that should look at what this client has done, and subscribes to the room that it is in.
+    /// Says whether that is another room than before: then its log must be read now.
     pub(crate) fn ring_doorbells(&mut self) -> io::Result<bool> {
         self.ring_pending();
         let room = self.session.membership().place().map(|(room, _)| room);
@@ -314,7 +317,7 @@ impl Driver<'_> {
         let requests = &self.state.context.ipc.doorbells.requests.sender;
         self.state
             .doorbells
-            .follow(self.place, (before, room), &self.state.poll, requests)?;
+            .follow(self.key, (before, room), &self.state.poll, requests)?;
         if before == room {
             return Ok(false);
         }
@@ -344,12 +347,12 @@ impl Driver<'_> {
             context.ipc.doorbells.ring_keeper(keeper);
         }
         for room in self.session.take_doorbells() {
-            doorbells.ring(room, |place| woken.push(place));
+            doorbells.ring(room, |key| woken.push(key));
         }
     }
 
-    /// Asks to be served by the process that serves the others in the room, if there is one of the same keeper's: what they say to each
-    /// other then needs no second process.
+    /// Asks to be served by the process that serves the other members of the room, if the same keeper has one. What
+    /// they send each other then needs no second process.
     fn request_colocation(&self, room: RoomRef) {
         let Context {
             memory, config, ipc, ..
@@ -410,14 +413,14 @@ impl Driver<'_> {
         next_deadline(self.session.phase(), &times)
     }
 
-    /// Ends the connection's hold on everything.
+    /// Ends the connection and frees what it held.
     pub(crate) fn end(&mut self) {
         let keeper = departure::finish(&mut self.session);
         self.state.ring_keeper(keeper);
         self.ring_pending();
     }
 
-    /// When the next turn is due, if nothing happens.
+    /// When the next run is due, if nothing happens.
     pub(crate) fn due_ms(&self) -> u64 {
         let deadline_ms = || self.next_deadline().map(|deadline| deadline.at_ms);
         self.client

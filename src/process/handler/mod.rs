@@ -1,11 +1,11 @@
-//! A handler: animates connections and their players. Bytes in, transactions, bytes out.
+//! A handler: runs connections and their players. It receives bytes, carries out transactions, and sends bytes.
 //!
-//! How many it serves is the isolation dial: one, unless configured otherwise, and then it ends with it. One that may serve several is
-//! given them by its keeper over a [channel](HandlerMessage), and they take [turns](turn): it is one loop over a set, whose size
-//! may be one.
+//! The isolation dial decides how many connections it serves. By default that is one, and the handler exits with it.
+//! A handler that may serve several is given them by its keeper over a [channel](HandlerMessage), and runs each of
+//! them in turn: it is one loop over a set, whose size may be one.
 //!
-//! It must never keep anything that a successor would need anywhere but in shared memory: it can be killed between any two
-//! instructions, and the next one goes on from what the kernel and the records say.
+//! It must never keep anything that a successor would need anywhere but in shared memory. It can be killed between
+//! any two instructions, and its successor goes on from what the kernel and the records say.
 
 mod client;
 mod deadlines;
@@ -46,14 +46,14 @@ const SIGNALS: Token = Token(0);
 const LIFELINE: Token = Token(1);
 const CHAT_DOORBELL: Token = Token(2);
 const KEEPER_MESSAGES: Token = Token(3);
-/// From here on: sockets, by place.
+/// Tokens from here on: sockets, by client key.
 const FIRST_SOCKET: usize = 16;
 const _: () = assert!(FIRST_SOCKET + (crate::limits::CLIENTS_PER_HANDLER_MAX as usize) < FIRST_DOORBELL);
 
-/// Events that one look at the poll tells of.
+/// Events that one poll returns at most.
 const EVENTS_MAX: usize = 64;
 
-/// Times that all who have something to do get a turn between two looks at the poll.
+/// How often all ready clients are run between two polls.
 const PASSES_PER_LOOK: u32 = 4;
 
 /// What a keeper gives to a handler.
@@ -63,9 +63,9 @@ pub(crate) struct HandlerArgs {
     pub(crate) keeper: u32,
     /// Indices of the connections, each with its socket.
     pub(crate) connections: Vec<(u32, OwnedFd)>,
-    /// Another handler has animated them before.
+    /// Another handler has served them before.
     pub(crate) is_successor: bool,
-    /// Where more connections come from.
+    /// Where the keeper sends further connections.
     pub(crate) assignments: Option<Channel>,
 }
 
@@ -125,15 +125,15 @@ fn serve(new_process: &NewProcess, inheritance: HandlerArgs, me: ProcessId) -> i
 struct Handler {
     state: HandlerState,
     shared_state: StateHandle,
-    /// By place. Places are used again.
+    /// By key. Keys are reused.
     clients: Vec<Option<Client>>,
-    /// By place: when the client's next turn is due at the latest.
+    /// By key: when the client must be run, at the latest.
     due_ms: Vec<u64>,
-    /// Places of those who have something to do, each once.
+    /// Keys of the clients that have something to do, each once.
     ready: Vec<usize>,
     signals: Signals,
     assignments: Option<Channel>,
-    /// Connections that others are about to hand over.
+    /// Connections that other handlers are about to release to this one.
     pending_moves: PendingMoves,
     next_liveness_ms: u64,
     supervisor_is_gone: bool,
@@ -174,11 +174,11 @@ impl Handler {
         Ok(handler)
     }
 
-    /// Serves until there is nobody left, nor will be.
+    /// Serves until no client is left and none can come.
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
-            // Those whom a turn has woken have theirs before the kernel is asked for more.
+            // Clients that another client has woken are run before the next poll.
             for _ in 0..PASSES_PER_LOOK {
                 self.drive_ready()?;
                 if self.ready.is_empty() {
@@ -221,72 +221,72 @@ impl Handler {
                 self.serve_completed_moves()?;
             }
             LIFELINE => self.supervisor_is_gone = true,
-            CHAT_DOORBELL => (0..self.clients.len()).for_each(|place| self.wake(place)),
+            CHAT_DOORBELL => (0..self.clients.len()).for_each(|key| self.wake(key)),
             KEEPER_MESSAGES => self.receive_messages()?,
             Token(answer @ FIRST_REPLY..) => {
                 let room = room_of(answer - FIRST_REPLY);
                 self.state.doorbells.take_reply(room, &self.state.poll)?;
                 self.wake_room(room);
             }
-            // Nothing to clear: all who listen share the doorbell, and each ring is a new edge.
+            // Nothing to clear: all subscribers share the doorbell, and each ring is a new edge.
             Token(doorbell @ FIRST_DOORBELL..) => self.wake_room(room_of(doorbell - FIRST_DOORBELL)),
             Token(socket) => {
-                let place = socket - FIRST_SOCKET;
-                if let Some(Some(client)) = self.clients.get_mut(place) {
+                let key = socket - FIRST_SOCKET;
+                if let Some(Some(client)) = self.clients.get_mut(key) {
                     client.on_socket_event(event);
-                    self.wake(place);
+                    self.wake(key);
                 }
             }
         }
         Ok(())
     }
 
-    /// Everybody who has something to do does a part of it.
+    /// Runs every client that has something to do, for a while.
     fn drive_ready(&mut self) -> io::Result<()> {
         let mut batch = std::mem::take(&mut self.ready);
-        for place in batch.drain(..) {
+        for key in batch.drain(..) {
             self.report_liveness();
-            let Some(client) = &mut self.clients[place] else {
+            let Some(client) = &mut self.clients[key] else {
                 continue;
             };
             client.is_ready = false;
-            let outcome = client.drive(place, &mut self.state, &mut self.shared_state)?;
-            self.due_ms[place] = client.due_ms;
+            let outcome = client.drive(key, &mut self.state, &mut self.shared_state)?;
+            self.due_ms[key] = client.due_ms;
             match outcome {
                 DriveOutcome::Wait => {}
-                DriveOutcome::More => self.wake(place),
-                DriveOutcome::Finished => self.end(place)?,
-                DriveOutcome::Move(to) => self.move_out(place, to)?,
+                DriveOutcome::More => self.wake(key),
+                DriveOutcome::Finished => self.end(key)?,
+                DriveOutcome::Move(to) => self.move_out(key, to)?,
             }
             while let Some(woken) = self.state.woken.pop() {
                 self.wake(woken);
             }
         }
-        // Its space serves the next time.
+        // Its allocation is reused.
         batch.append(&mut self.ready);
         self.ready = batch;
         Ok(())
     }
 
-    fn wake(&mut self, place: usize) {
-        if let Some(Some(client)) = self.clients.get_mut(place)
+    fn wake(&mut self, key: usize) {
+        if let Some(Some(client)) = self.clients.get_mut(key)
             && !std::mem::replace(&mut client.is_ready, true)
         {
-            self.ready.push(place);
+            self.ready.push(key);
         }
     }
 
     fn wake_room(&mut self, room: u32) {
-        for nth in 0..self.state.doorbells.places(room).len() {
-            self.wake(self.state.doorbells.places(room)[nth]);
+        for nth in 0..self.state.doorbells.client_keys(room).len() {
+            self.wake(self.state.doorbells.client_keys(room)[nth]);
         }
     }
 
     fn wake_due(&mut self) {
         let now = now_ms();
-        for place in 0..self.due_ms.len() {
-            if self.due_ms[place] <= now {
-                self.wake(place);
+        for key in 0..self.due_ms.len() {
+            if self.due_ms[key] <= now {
+                self.wake(key);
             }
         }
     }
@@ -301,26 +301,26 @@ impl Handler {
         Some(Duration::from_millis(due_ms.saturating_sub(now_ms()).max(1)))
     }
 
-    /// Some process has left word for clients of this one.
+    /// Another process has set flags in connections of this one.
     fn check_flags(&mut self) {
         let memory = self.state.context.memory;
         let stopping = memory.header.stopping.load(Ordering::Acquire) != 0;
         let epoch = memory.header.keepers[self.state.keeper as usize]
             .epoch
             .load(Ordering::Acquire);
-        for place in 0..self.clients.len() {
-            let Some(client) = &mut self.clients[place] else {
+        for key in 0..self.clients.len() {
+            let Some(client) = &mut self.clients[key] else {
                 continue;
             };
             let record = memory.connections.at(client.connection().index());
             if record.take_attention() || stopping || record.keeper_epoch() != epoch {
                 client.check_flags = true;
-                self.wake(place);
+                self.wake(key);
             }
         }
     }
 
-    /// Shows, to those who watch whether it does, that this process gets on: all whom it serves come to their turn.
+    /// Shows the watchdog and the keeper that this process makes progress: it runs all its clients.
     fn report_liveness(&mut self) {
         let now = now_ms();
         if now < self.next_liveness_ms {
@@ -360,13 +360,13 @@ impl Handler {
                     }
                 }
                 Ok(ReceiveOutcome::WouldBlock) => return Ok(()),
-                // The keeper wants no more served here, or is dead.
+                // The keeper sends no further connections, or is dead.
                 Ok(ReceiveOutcome::PeerGone) => {
                     let raw = channel.as_fd().as_raw_fd();
                     self.state.poll.registry().deregister(&mut SourceFd(&raw))?;
                     self.assignments = None;
                 }
-                // The keeper has a duplicate. It finds out by this process's end, so that must come.
+                // The keeper counts the connection as served here. It learns otherwise only if this process exits.
                 Err(error @ ChannelError::DescriptorsLost { .. }) => return Err(io::Error::other(error)),
                 Err(error) => log::error!("a message from the keeper was lost: {error}"),
             }
@@ -382,52 +382,53 @@ impl Handler {
         if is_still_there() {
             record.set_handler(self.state.me, self.state.context.build);
         }
-        // Again: whoever gives it up looks for a handler after that, or is seen here.
+        // Checked again: a process that abandons the connection looks for a handler afterwards, or its claim is seen
+        // here.
         if !is_still_there() {
             log::warn!("connection {connection:?} was given up before it was served");
             record.clear_handler(self.state.me);
             return Ok(());
         }
         record.liveness.record_progress();
-        // Whether anybody has animated it before is not known; the kernel is asked in any case.
+        // It is not known whether a handler has served it before; the kernel is asked in any case.
         self.start_serving(index, socket, true)
     }
 
     fn start_serving(&mut self, index: u32, socket: OwnedFd, is_successor: bool) -> io::Result<()> {
         let free = self.clients.iter().position(Option::is_none);
-        let place = free.unwrap_or(self.clients.len());
+        let key = free.unwrap_or(self.clients.len());
         if free.is_none() {
             self.clients.push(None);
             self.due_ms.push(u64::MAX);
         }
-        self.state.serves_several |= place > 0 || self.assignments.is_some();
+        self.state.serves_several |= key > 0 || self.assignments.is_some();
         let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let token = Token(FIRST_SOCKET + place);
+        let token = Token(FIRST_SOCKET + key);
         register(&self.state.poll, socket.as_raw_fd(), token, all)?;
         let client = Client::attach(
-            place,
+            key,
             index,
             socket,
             is_successor,
             &mut self.state,
             &mut self.shared_state,
         )?;
-        self.clients[place] = Some(client);
-        self.wake(place);
+        self.clients[key] = Some(client);
+        self.wake(key);
         while let Some(woken) = self.state.woken.pop() {
             self.wake(woken);
         }
         Ok(())
     }
 
-    /// Serves those that were expected, and whose former handlers have said that they are this process's now.
+    /// Serves the connections that were moving here and that their former handlers have released.
     fn serve_completed_moves(&mut self) -> io::Result<()> {
         let (memory, me) = (self.state.context.memory, self.state.me);
         for (connection, socket) in self
             .pending_moves
             .take_completed(&memory.connections, me, now_ms())
         {
-            // Promised again when it was here already.
+            // Announced again although it was here already.
             if self.place_of(connection).is_some() {
                 continue;
             }
@@ -442,39 +443,39 @@ impl Handler {
     /// The keeper wants the connection served by another process.
     fn start_move_out(&mut self, connection: ConnectionRef, to: ProcessId) -> io::Result<()> {
         if self.place_of(connection).is_none() {
-            // It may have been handed over just now.
+            // It may have been released to this process just now.
             self.serve_completed_moves()?;
         }
-        if let Some(place) = self.place_of(connection)
-            && let Some(client) = &mut self.clients[place]
+        if let Some(key) = self.place_of(connection)
+            && let Some(client) = &mut self.clients[key]
         {
             client.move_to = Some(to);
-            self.wake(place);
+            self.wake(key);
         }
         Ok(())
     }
 
-    /// Where the connection is served, if it is.
+    /// Key of the client with this connection, if it is served here.
     fn place_of(&self, connection: ConnectionRef) -> Option<usize> {
         let is_it = |client: &Option<Client>| client.as_ref().is_some_and(|it| it.connection() == connection);
         self.clients.iter().position(is_it)
     }
 
-    /// Lets another process serve a connection: it has the socket already, and waits for this.
-    fn move_out(&mut self, place: usize, to: ProcessId) -> io::Result<()> {
-        let Some(client) = &self.clients[place] else {
+    /// Releases a connection to another process, which has its socket already and waits for this.
+    fn move_out(&mut self, key: usize, to: ProcessId) -> io::Result<()> {
+        let Some(client) = &self.clients[key] else {
             return Ok(());
         };
         let context = self.state.context;
         let connection = client.connection().index();
-        self.remove_client(place)?;
-        // Up to here it was this process's, and from here on it is the other's: there is nothing between.
+        self.remove_client(key)?;
+        // Up to here it belongs to this process, and from here on to the other: there is nothing between.
         context
             .memory
             .connections
             .at(connection)
             .hand_over(self.state.me, to);
-        // If it cannot be signalled, it looks by itself in a moment; if it is dead, the keeper has a successor for it.
+        // If it cannot be signalled, it looks by itself soon; if it is dead, the keeper finds a successor.
         if let Err(error) = to.send_signal(Signal::SIGUSR1) {
             log::warn!("cannot tell handler {to} that connection {connection} is its own now: {error}");
         }
@@ -483,15 +484,15 @@ impl Handler {
         Ok(())
     }
 
-    /// The connection has come to its end.
-    fn end(&mut self, place: usize) -> io::Result<()> {
-        let Some(client) = &self.clients[place] else {
+    /// The connection has ended.
+    fn end(&mut self, key: usize) -> io::Result<()> {
+        let Some(client) = &self.clients[key] else {
             return Ok(());
         };
         let context = self.state.context;
         let connection = client.connection().index();
-        self.remove_client(place)?;
-        // From here on the slot is the keeper's to give to another.
+        self.remove_client(key)?;
+        // From here on the keeper may give the slot to another connection.
         context.memory.connections.at(connection).set_over();
         if self.assignments.is_some() || self.clients.iter().any(Option::is_some) {
             context.memory.notify_keeper(connection);
@@ -501,13 +502,13 @@ impl Handler {
     }
 
     /// This process has nothing to do with the connection any more.
-    fn remove_client(&mut self, place: usize) -> io::Result<()> {
-        let Some(client) = self.clients[place].take() else {
+    fn remove_client(&mut self, key: usize) -> io::Result<()> {
+        let Some(client) = self.clients[key].take() else {
             return Ok(());
         };
-        self.due_ms[place] = u64::MAX;
-        self.state.leave_room(place, client.room)?;
-        // While the keeper has a duplicate, closing this one would not end its events.
+        self.due_ms[key] = u64::MAX;
+        self.state.leave_room(key, client.room)?;
+        // Closing this descriptor would not end its events, because the keeper has a duplicate.
         let raw = client.socket.as_raw_fd();
         self.state.poll.registry().deregister(&mut SourceFd(&raw))
     }

@@ -1,10 +1,12 @@
-//! Connections that this process is about to serve: it has their sockets, and others animate them until they say that they do not any more.
+//! Connections that are moving to this process: it has their sockets, and their present handlers serve them until
+//! they release them.
 //!
-//! So a connection that moves from one process to another has an owner at every moment, entered in its record, who has its socket:
-//! whoever is killed meanwhile, somebody goes on with it.
+//! So a connection that moves has exactly one handler at every moment, which is entered in its record and has its
+//! socket. Whichever process is killed meanwhile, another goes on with the connection.
 //!
-//! A keeper that dies between its two messages leaves a promise that nobody will keep. It costs this process a descriptor and a look
-//! per second until the connection ends or changes hands: it cannot be told from one whose second message has not been read yet.
+//! A keeper that dies between its two messages leaves a move that is never completed. It costs this process a
+//! descriptor and a look per second until the connection ends or moves again: it cannot be told from one whose second
+//! message was not read yet.
 
 use std::os::fd::OwnedFd;
 
@@ -14,7 +16,8 @@ use crate::state::layout::ConnectionRef;
 use shmem::sys::process::ProcessId;
 use shmem::table::Table;
 
-/// Those connections. Who hands one over sends a signal; they are looked at all the same now and then, since it can be killed before.
+/// Those connections. The handler that releases one sends a signal. Since it can be killed before that, the records
+/// are looked at now and then, too.
 #[derive(Debug, Default)]
 pub(crate) struct PendingMoves {
     connections: Vec<PendingMove>,
@@ -26,18 +29,19 @@ pub(crate) struct PendingMoves {
 struct PendingMove {
     connection: ConnectionRef,
     socket: OwnedFd,
-    /// Who is to hand it over. If anybody else comes to have it, it does not come from there any more.
+    /// The handler that is to release it. If the record names a third process, the connection does not come from
+    /// there any more.
     from: ProcessId,
 }
 
-/// What an entry says of an expected connection.
+/// What the record says of a moving connection.
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// Its handler has not let go of it.
+    /// Its present handler has not released it.
     ToCome,
-    /// It is this process's.
+    /// It belongs to this process.
     HandedOver,
-    /// It ended, or another process has it, and it does not come any more.
+    /// It has ended, or another process has it: it does not come here.
     Gone,
 }
 
@@ -60,26 +64,26 @@ impl PendingMoves {
         self.connections.is_empty()
     }
 
-    /// When it is time to look, in milliseconds of the monotonic clock.
+    /// When to look at the records, in milliseconds of the monotonic clock.
     pub(crate) fn due_ms(&self) -> Option<u64> {
         (!self.is_empty()).then_some(self.look_at_ms)
     }
 
-    /// The keeper has announced one.
+    /// The keeper has announced a move.
     pub(crate) fn enter(&mut self, connection: ConnectionRef, socket: OwnedFd, from: ProcessId, now_ms: u64) {
-        // Announced again, it is expected from whoever has it now.
+        // Announced again, it comes from the handler that it has now.
         self.connections.retain(|other| other.connection != connection);
         self.connections.push(PendingMove {
             connection,
             socket,
             from,
         });
-        // It may have been handed over already.
+        // It may have been released already.
         self.look_at_ms = now_ms;
         self.pause_ms = PENDING_MOVE_POLL_MS_MIN;
     }
 
-    /// Takes out those that are this process's now, and forgets those that do not come any more.
+    /// Takes out the connections that belong to this process now, and drops those that do not come any more.
     pub(crate) fn take_completed(
         &mut self,
         records: &Table<ConnectionRecord>,
@@ -94,7 +98,7 @@ impl PendingMoves {
             .into_iter()
             .partition::<Vec<PendingMove>, _>(|arrival| state(arrival) == State::HandedOver);
         self.connections = others;
-        // (Looked at once more: what has been handed over meanwhile is kept.)
+        // (Checked once more: one that was released meanwhile is kept.)
         self.connections.retain(|arrival| state(arrival) != State::Gone);
         if self.look_at_ms <= now_ms {
             self.look_at_ms = now_ms + self.pause_ms;

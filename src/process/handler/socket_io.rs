@@ -1,4 +1,4 @@
-//! Bytes between a client's socket and shared memory, and how a connection is let go.
+//! Bytes between a client's socket and shared memory, and how a connection is shut down.
 
 use std::io;
 use std::net::Shutdown;
@@ -9,11 +9,11 @@ use crate::session::transport::Receipt;
 use shmem::sys::clock::now_ms;
 use shmem::sys::sockets::{Received, is_remote_failure, receive_into, shut_down};
 
-/// Times that bytes are received in one turn to be thrown away.
+/// How often bytes are received and discarded in one run.
 const DISCARDS_PER_TURN: u32 = 64;
 
 impl Driver<'_> {
-    /// Receives what there is and what there is space for. Says whether anything came.
+    /// Receives what has arrived, as far as there is space for it. Says whether anything came.
     pub(crate) fn receive(&mut self) -> bool {
         let mut moved = false;
         while self.client.readiness.readable {
@@ -68,7 +68,7 @@ impl Driver<'_> {
         moved
     }
 
-    /// The client may resume the session on another connection.
+    /// The connection is broken. The client may resume the session on another one.
     fn lose_connection(&mut self, error: &io::Error) {
         if !is_remote_failure(error) {
             let peer = self.session.record().peer();
@@ -77,8 +77,8 @@ impl Driver<'_> {
         self.end();
     }
 
-    /// Shuts the connection down, and reads on for a moment: closed with unread bytes, the kernel would send a reset, and the
-    /// client could lose what it has not read yet.
+    /// Shuts the connection down, and reads on for a moment: if it were closed with bytes unread, the kernel would
+    /// send a reset, and the client could lose what it has not read yet.
     pub(crate) fn linger(&mut self) -> io::Result<DriveOutcome> {
         let socket = &self.client.socket;
         let until_ms = match self.client.linger_until_ms {
@@ -96,8 +96,8 @@ impl Driver<'_> {
         Ok(DriveOutcome::Finished)
     }
 
-    /// Reads what the client still sends, and ignores it. (Not inline: its buffer would lie on the stack of every process, and clearing it
-    /// turns that into memory.)
+    /// Reads what the client still sends, and discards it. (Not inlined: the buffer would lie on the stack of every
+    /// process, and clearing it would turn that into resident memory.)
     #[inline(never)]
     fn discard(&mut self, until_ms: u64) -> DriveOutcome {
         let readiness = &mut self.client.readiness;

@@ -1,7 +1,8 @@
-//! How the connections of one keeper become the next one's.
+//! How the connections of one keeper pass to the next.
 //!
-//! A keeper that makes way hands on what it holds: no handler notices. One that was killed could not: the handlers were given to the
-//! supervisor when their parent died, so their end is seen by pidfd; and asked by signal, each offers duplicates of its sockets.
+//! A keeper that is replaced transfers its sockets, and no handler notices. A keeper that was killed cannot: its
+//! handlers become children of the supervisor. The next keeper watches their exit by pidfd, and asks them by signal
+//! to send duplicates of their sockets.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +23,7 @@ use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 use shmem::sys::sockets::{ChannelError, SendOutcome};
 
-/// Why connections could not be handed on.
+/// Why connections could not be transferred.
 #[derive(Debug, thiserror::Error)]
 enum TransferError {
     #[error("the channel is full")]
@@ -31,24 +32,24 @@ enum TransferError {
     Send(#[from] ChannelError),
 }
 
-/// Where that cannot be found out it counts as alive: who is left out here is never adopted.
+/// True if that cannot be found out: a connection that is left out here is never adopted.
 fn may_be_alive(handler: ProcessId) -> bool {
     handler.is_alive().unwrap_or_else(|error| {
-        log::warn!("cannot look whether handler {handler} lives: {error}");
+        log::warn!("cannot tell whether handler {handler} is alive: {error}");
         true
     })
 }
 
 impl Keeper {
-    /// Hands all connections on to the keeper that takes this one's place. Those for which the channel has no place until `by_ms`, their
-    /// handlers are asked for.
+    /// Sends all connections to the keeper that replaces this one. If the channel stays full until `by_ms`, the next
+    /// keeper requests the rest from their handlers.
     pub(crate) fn transfer_connections(&mut self, by_ms: u64) -> io::Result<()> {
         while let Err(why) = self.transfer_remaining() {
             if by_ms <= now_ms() {
-                log::warn!("cannot hand all connections on to the next keeper: {why}");
+                log::warn!("cannot transfer all connections to the next keeper: {why}");
                 return Ok(());
             }
-            // It is full of newcomers, or too many descriptors are under way.
+            // It is full of new connections, or too many descriptors are in flight.
             self.receive_connections()?;
             std::thread::sleep(Duration::from_millis(TRANSFER_RETRY_MS));
         }
@@ -61,7 +62,7 @@ impl Keeper {
             memory.connections.at(**index).kind() == Kind::Game && !self.transferred.contains(index)
         };
         let mut left: Vec<(&u32, &HeldConnection)> = self.held.iter().filter(is_left).collect();
-        // If a handler dies meanwhile, its successor gets all that it had.
+        // Sorted by handler: if a handler dies meanwhile, one successor gets all its connections.
         left.sort_by_key(|(_, held)| held.handler);
         let channel = self.context.ipc.keeper_channel(self.index);
         for part in left.chunks(KeeperMessage::CONNECTIONS_MAX) {
@@ -79,7 +80,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes handlers whose keeper has died offer their sockets: a few at a time, for their offers to find place in the channel.
+    /// Signals handlers that outlived their keeper to offer their sockets: a few at a time, so that the channel has
+    /// room for the offers.
     pub(crate) fn request_sockets(&mut self) {
         if self.to_adopt.is_empty() {
             return;
@@ -98,11 +100,11 @@ impl Keeper {
         }
     }
 
-    /// When others are to be asked, in milliseconds from now.
+    /// When handlers are to be signalled next, in milliseconds from now.
     pub(crate) fn adoption_due_ms(&self) -> Option<u64> {
         let is_due = !self.handlers_to_request.is_empty();
         let next_round_ms = self.next_adoption_round_ms.saturating_sub(now_ms());
-        // Offers come first.
+        // Offers that are on their way are received first.
         (!self.to_adopt.is_empty()).then_some(if is_due { 1 } else { next_round_ms })
     }
 
@@ -117,7 +119,7 @@ impl Keeper {
             });
         self.to_adopt = to_adopt;
         for index in over {
-            // Nobody has it any more, and its handler lives for others.
+            // No keeper holds it, and its handler lives on for others.
             let record = memory.connections.at(index);
             if record.exchange_claim(Claim::Held, Claim::Abandoned) {
                 record.free();
@@ -128,7 +130,8 @@ impl Keeper {
             let record = memory.connections.at(*index);
             record.claimed() == Claim::Held
                 && record.keeper_epoch() != self.epoch
-                // One without an entry may be on its way to a handler. (If it is not, the ticker frees it in a moment.)
+                // A connection without an entry may be on its way to a handler. (If it is not, the ticker frees it
+                // soon.)
                 && record.handler().is_none_or(may_be_alive)
         };
         self.to_adopt.retain(lives_on);
@@ -141,28 +144,29 @@ impl Keeper {
         self.handlers_to_request = by_handler.into_values().collect();
     }
 
-    /// Takes over the keeping of a connection. If its handler has died, and will not be reported, gives that.
+    /// Holds a connection from now on. If its handler is already dead, so that no exit will be seen, gives that.
     pub(crate) fn adopt(&mut self, connection: ConnectionRef, socket: OwnedFd) -> Option<ProcessId> {
         let index = connection.index();
         let record = self.context.memory.connections.get(index)?;
         let is_still_there = || record.claimed() == Claim::Held && record.reference(index) == connection;
         let handler = record.handler().filter(|_| is_still_there())?;
         if self.held.contains_key(&index) {
-            // Offered twice; or handed on by this keeper itself, which has come upon it again.
+            // Offered twice; or transferred by this keeper itself, which has received it again.
             self.transferred.remove(&index);
             return None;
         }
         let lives = match self.ensure_tracked(handler, record.handler_build()) {
             Ok(lives) => lives,
             Err(error) => {
-                // It goes on without a keeper until it is asked again, in a moment.
+                // It goes on without a keeper until it is asked again, soon.
                 log::error!("cannot adopt handler {handler} yet: {error}");
                 return None;
             }
         };
         record.set_keeper_epoch(self.epoch);
         if record.claim_after_store() != Claim::Held {
-            // The ticker has just found it to be nobody's. If it thinks better of that, it is to find it again.
+            // The ticker has just found it orphaned. If the ticker then leaves it alone, it must find it orphaned
+            // again.
             record.set_keeper_epoch(self.epoch.wrapping_sub(1));
             return None;
         }
@@ -173,14 +177,14 @@ impl Keeper {
         self.handlers
             .update(handler.pid, |entry| entry.add_connection(index));
         if record.is_over() {
-            // Its end was told before the offer was looked at.
+            // The handler reported its end before the offer was received.
             self.release_connection(index);
             return None;
         }
         (!lives).then_some(handler)
     }
 
-    /// Keeps a connection no more until its handler has offered it, as if this keeper had just begun.
+    /// Drops a connection until its handler offers it, as if this keeper had just started.
     pub(crate) fn requeue_adoption(&mut self, index: u32) {
         if self.held.remove(&index).is_none() {
             return;
@@ -191,7 +195,7 @@ impl Keeper {
         self.to_adopt.push(index);
     }
 
-    /// Makes a handler one of this keeper's, if it is not. Says whether its end is still to come.
+    /// Adds a handler to this keeper's set, if it is not there. Says whether its exit is still to come.
     pub(crate) fn ensure_tracked(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
         let is_it = |entry: &HandlerEntry| entry.process == handler;
         match self.handlers.get(handler.pid).is_some_and(is_it) {
@@ -200,7 +204,8 @@ impl Keeper {
         }
     }
 
-    /// Whether a connection that the handler serves, or may be about to serve, has not been offered yet: it would be lost with it.
+    /// Whether a connection that the handler serves, or may be about to serve, was not adopted yet: it would be lost
+    /// with the handler.
     fn has_unadopted_connections(&self, pid: u32) -> bool {
         let may_be_its = |index: &u32| {
             let record = self.context.memory.connections.at(*index);
@@ -211,8 +216,8 @@ impl Keeper {
         self.to_adopt.iter().any(may_be_its)
     }
 
-    /// From now on this process watches for the end of a handler that is not its child. It cannot give it anybody new to serve.
-    /// Says whether there is an end to be watched for yet.
+    /// Watches for the exit of a handler that is not a child of this process. It cannot be given new connections.
+    /// Says whether its exit is still to come.
     fn track_adopted_handler(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
         let Some(pidfd) = handler.open_pidfd()? else {
             return Ok(false);
@@ -245,7 +250,8 @@ impl Keeper {
                 self.outdated.push_back(pid);
                 continue;
             }
-            // It may have died meanwhile, and another's successor, this process's child, have its pid.
+            // It may have died meanwhile, and its pid may be that of another handler, which is a child of this
+            // process.
             let Some(entry) = self.handlers.get(pid).filter(|entry| entry.pidfd.is_some()) else {
                 continue;
             };
@@ -262,7 +268,7 @@ impl Keeper {
         }
     }
 
-    /// A process has the pid of a handler that this one has not yet been told the end of.
+    /// Removes a handler that had the same pid and whose exit was not seen yet.
     pub(crate) fn evict_stale_pid(&mut self, process: ProcessId) {
         if self
             .handlers
@@ -273,20 +279,21 @@ impl Keeper {
         }
     }
 
-    /// The end of a handler that this process watches, because it is not its child, is seen.
+    /// An adopted handler has exited.
     pub(crate) fn on_adopted_exit(&mut self, pid: u32) {
         let take_pidfd = |entry: &mut HandlerEntry| entry.pidfd.take();
         let Some(pidfd) = self.handlers.update(pid, take_pidfd).flatten() else {
-            // The end of this process's own children is seen elsewhere.
+            // The exit of this process's own children is seen elsewhere.
             return;
         };
-        // To close it is not enough while a handler that was just forked has a copy. The end is told again when the supervisor has reaped
-        // the dead one, and would be taken for its successor's, which lives.
+        // Closing it is not enough: a handler that was just forked may have a copy. The pidfd becomes readable again
+        // when the supervisor reaps the dead handler, and that would be taken for the exit of its living successor.
         let raw = pidfd.as_raw_fd();
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&raw)) {
-            log::error!("cannot leave off watching a handler that has ended: {error}");
+            log::error!("cannot stop watching a handler that has exited: {error}");
         }
-        // Its exit status is the supervisor's to see, who was given the orphan; but the records tell what it has brought to an end.
+        // Only the supervisor, as its parent, sees the exit status. The records tell which connections it has
+        // finished.
         self.on_handler_exit(pid, None);
     }
 }

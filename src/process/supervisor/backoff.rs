@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_lived_is_started_again_at_once_and_what_dies_young_later_each_time() {
+    fn a_role_that_ran_for_long_restarts_at_once_and_one_that_dies_early_later_each_time() {
         let mut backoff = Backoff::new();
         backoff.started(0);
         assert_eq!(
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_started_is_tried_later_each_time_however_long_its_predecessor_had_lived() {
+    fn a_role_that_cannot_be_started_is_tried_later_each_time_however_long_it_ran_before() {
         let mut backoff = Backoff::new();
         backoff.started(0);
         let tries = [7000, 7000, 7010, 9000].map(|now_ms| backoff.ended(now_ms) - now_ms);

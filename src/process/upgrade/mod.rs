@@ -321,14 +321,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_program_may_go_on_and_so_may_one_with_more_games() {
+    fn the_same_program_may_continue_and_so_may_one_with_more_games() {
         let config = Config::default();
         assert_eq!(handover(&games(true)).objection(&config, &games(true)), None);
         assert_eq!(handover(&games(false)).objection(&config, &games(true)), None);
     }
 
     #[test]
-    fn a_program_that_would_not_understand_what_is_there_may_not() {
+    fn a_program_that_cannot_read_the_running_state_may_not_continue() {
         let config = Config::default();
         let objection = |handover: Handover, config: &Config, games: &Games| {
             handover.objection(config, games).expect("it may not")

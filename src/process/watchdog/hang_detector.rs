@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_processor_is_innocent_however_long_it_takes() {
+    fn a_process_that_waits_for_a_processor_never_hangs_however_long_it_takes() {
         let mut detector = HangDetector::open(seen(RunState::Running, 5_000));
         for _ in 0..100_000 {
             assert_eq!(detector.judge(seen(RunState::Running, 5_999), LIMITS), None);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn who_uses_processor_time_is_guilty_and_what_it_had_used_before_does_not_count() {
+    fn a_process_that_uses_up_its_processor_time_hangs_and_earlier_use_does_not_count() {
         let mut detector = HangDetector::open(seen(RunState::Running, 50_000));
         assert_eq!(detector.judge(seen(RunState::Running, 50_990), LIMITS), None);
         assert_eq!(
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_stopped_is_guilty_unless_it_is_continued_in_time() {
+    fn a_stopped_process_hangs_unless_it_is_continued_in_time() {
         let mut detector = HangDetector::open(seen(RunState::Stopped, 0));
         let (stopped, running) = (seen(RunState::Stopped, 0), seen(RunState::Running, 0));
         for look in [stopped, stopped, stopped, stopped, running] {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sleeps_under_a_lock_is_guilty_unless_it_wakes_now_and_then() {
+    fn a_process_that_sleeps_under_a_lock_hangs_unless_it_wakes_now_and_then() {
         let asleep = |cpu_ms| seen(RunState::Sleeping, cpu_ms);
         let mut sleeps_all_the_time = HangDetector::open(asleep(10));
         let mut wakes = HangDetector::open(asleep(10));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_no_lock_may_sleep_and_a_disk_may_be_waited_for() {
+    fn a_process_without_a_lock_may_sleep_and_any_may_wait_for_a_disk() {
         for state in [RunState::Sleeping, RunState::Blocked] {
             let mut detector = HangDetector::open(seen(state, 0));
             for _ in 0..100_000 {

@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_pid_of_one_that_has_ended_is_not_taken_for_it() {
+    fn a_process_that_has_the_pid_of_an_ended_one_is_not_taken_for_it() {
         let context = context();
         let mut watchdog = Watchdog::new(context).expect("it is wanted");
         let (mut child, process) = stopped_process();
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_that_is_stopped_before_the_case_of_its_predecessor_is_closed_is_killed_too() {
+    fn a_successor_that_is_stopped_before_its_predecessors_report_is_closed_is_killed_too() {
         let context = context();
         let mut watchdog = Watchdog::new(context).expect("it is wanted");
         let slot = &context.memory.header.roles[0];
