@@ -154,7 +154,7 @@ mod tests {
         let panic = catch_panic(|| break_something("a cup")).expect_err("it panics");
         assert_eq!(panic.message(), "broke a cup");
         let text = panic.to_string();
-        assert!(text.starts_with("panicked at src/panics.rs:"), "{text}");
+        assert!(text.starts_with("panicked at games/src/panics.rs:"), "{text}");
         assert!(text.contains(": broke a cup; called from "), "{text}");
         assert!(text.contains("break_something (./src/panics.rs:"), "{text}");
         assert!(
