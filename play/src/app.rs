@@ -14,13 +14,21 @@ use forkade_protocol::{ClientMessage, Limits};
 pub(crate) use crate::app::commands::commands_here;
 
 use crate::connection::SessionEnd;
-use crate::input_line::InputLine;
-use crate::keys::Key;
-use crate::limits::PLAY_LOG_LINES_MAX;
+use crate::limits::{PLAY_HISTORY_LINES_MAX, PLAY_INPUT_CHARACTERS_MAX, PLAY_LOG_LINES_MAX};
 use crate::listing::Listing;
 use crate::room::Room;
 use crate::styled::{Line, Style};
 use forkade_games::Games;
+use forkade_text::keys::Key;
+use forkade_text::line_editor::{LineEditor, LineLimits};
+
+/// Any visible or invisible character may be typed: the server decides what it takes.
+const INPUT_LIMITS: LineLimits = LineLimits {
+    characters_max: PLAY_INPUT_CHARACTERS_MAX,
+    bytes_max: usize::MAX,
+    history_lines_max: PLAY_HISTORY_LINES_MAX,
+    accepts: |_| true,
+};
 
 /// Lines by which the log is scrolled.
 const SCROLL_LINES: usize = 5;
@@ -78,7 +86,7 @@ pub(crate) struct App<'g> {
     pub connection_status: ConnectionStatus,
     pub location: Location,
     pub listing: Listing,
-    pub input: InputLine,
+    pub input: LineEditor,
     log: VecDeque<Line>,
     /// Lines of the log below the screen.
     pub scrolled: usize,
@@ -118,7 +126,7 @@ impl<'g> App<'g> {
             connection_status: ConnectionStatus::Connecting,
             location: Location::Lobby,
             listing: Listing::default(),
-            input: InputLine::default(),
+            input: LineEditor::new(INPUT_LIMITS),
             log: VecDeque::new(),
             scrolled: 0,
             help: None,
@@ -135,6 +143,9 @@ impl<'g> App<'g> {
 
     /// A key was pressed.
     pub(crate) fn on_key(&mut self, key: Key, now_ms: u64) {
+        if key == Key::Unknown {
+            return;
+        }
         let quit_key_pressed = std::mem::take(&mut self.quit_key_pressed);
         match key {
             Key::Redraw => self.wants_redraw = true,

@@ -17,8 +17,6 @@
 
 mod app;
 mod connection;
-mod input_line;
-mod keys;
 mod limits;
 mod listing;
 mod options;
@@ -38,11 +36,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::app::{App, ExitReason};
 use crate::connection::{Connection, ConnectionEvent};
-use crate::keys::KeyDecoder;
 use crate::options::Options;
 use crate::terminal::Terminal;
 use forkade_games::Games;
 use forkade_games::panics;
+use forkade_text::keys::KeyDecoder;
 use shmem::sys::signals::{Signal, Signals};
 
 pub use crate::options::command;
@@ -125,7 +123,7 @@ fn run(games: &Games, options: Options, servers: Vec<SocketAddr>) -> io::Result<
         connection,
         terminal: Terminal::take()?,
         signals,
-        decoder: KeyDecoder::default(),
+        decoder: KeyDecoder::with_bracketed_paste(),
         started: Instant::now(),
         goodbye_sent_at: None,
         terminal_lost: false,
@@ -324,7 +322,7 @@ impl Client<'_> {
         let keys = if !is_ready {
             self.decoder.decide().into_iter().collect()
         } else if let Some(bytes) = self.terminal.read()? {
-            self.decoder.take_in(&bytes)
+            self.decoder.push(&bytes)
         } else {
             self.terminal_lost = true;
             self.app.quit();

@@ -9,6 +9,7 @@ use crate::app::{App, ConnectionStatus, Location, commands_here};
 use crate::listing::Entry;
 use crate::room::{Drawing, Room};
 use crate::styled::{Line, Style};
+use forkade_text::columns::columns_of;
 use forkade_text::render::room_number;
 
 /// What stands before the line that is typed.
@@ -343,10 +344,12 @@ fn log(app: &App<'_>, columns: usize, rows: usize) -> Vec<Line> {
 fn input(app: &App<'_>, columns: usize) -> (Line, usize) {
     // Where there is no space for both, the prompt goes.
     let prompt = if columns > 4 * PROMPT.len() { PROMPT } else { "" };
-    let (shown, cursor) = app.input.shown(columns - prompt.len());
+    let window = app.input.window(0, columns - prompt.len());
+    let shown = |range| app.input.characters(range).iter().collect::<String>();
+    let before_cursor = shown(window.start..app.input.cursor());
     (
-        Line::of(Style::Strong, prompt).and(Style::Plain, &shown),
-        prompt.len() + cursor,
+        Line::of(Style::Strong, prompt).and(Style::Plain, &shown(window)),
+        prompt.len() + columns_of(&before_cursor),
     )
 }
 

@@ -3,8 +3,7 @@
 //! This is the only way for text to the terminal, so it is here that nothing gets through which could do more than be seen:
 //! control and direction characters are shown as escapes, whoever they come from.
 
-use unicode_width::UnicodeWidthChar as _;
-
+use forkade_text::columns::{columns_of, columns_of_character};
 use forkade_text::escape::Escaped;
 
 /// Marks on one character that are shown; a pile of them would reach into the lines above.
@@ -20,16 +19,6 @@ pub(crate) enum Style {
     Selected,
     Good,
     Bad,
-}
-
-/// Columns that a character takes; 0 for marks on the one before it.
-pub(crate) fn columns_of_character(character: char) -> usize {
-    character.width().unwrap_or(0)
-}
-
-/// Columns that a text takes.
-pub(crate) fn columns_of(text: &str) -> usize {
-    text.chars().map(columns_of_character).sum()
 }
 
 /// One line.

@@ -27,10 +27,10 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
     let done = match session.next_typed() {
         Token::Incomplete => return FrameOutcome::Wait,
         Token::TelnetReply {
-            answers,
+            replies,
             up_to,
             refused,
-        } => session.answer_telnet(&answers, up_to, refused),
+        } => session.answer_telnet(&replies, up_to, refused),
         Token::Skip { .. } => session.consume_and_reply(None),
         Token::LineTooLong { .. } => session.say(&render::refusal(&format!(
             "that line has more than {TEXT_LINE_BYTES_MAX} bytes; it is thrown away up to its end"

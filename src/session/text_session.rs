@@ -16,7 +16,7 @@ use crate::state::directory::{LobbyTx, Name};
 use forkade_text::input;
 use forkade_text::input::Token;
 use forkade_text::render;
-use forkade_text::telnet::RefusedOptions;
+use forkade_text::telnet::options::RefusedOptions;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 

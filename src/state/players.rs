@@ -14,7 +14,7 @@ use crate::state::directory::Name;
 use crate::state::layout::RoomRef;
 use crate::state::stream_tap::TapLease;
 use forkade_text::input;
-use forkade_text::telnet::RefusedOptions;
+use forkade_text::telnet::options::RefusedOptions;
 use shmem::byte_ring::ByteRing;
 use shmem::lock::Lock;
 use shmem::shared_record;

@@ -1,14 +1,15 @@
-//! Text mode: a player at a telnet client or netcat instead of a program. Pure: bytes in, lines, commands and words out.
+//! Text mode's input: a player uses telnet or netcat instead of a client program. Pure: bytes in, tokens out.
 //!
-//! A text player is a player like any other, in the same rooms; only the connection speaks otherwise:
+//! A text player is a player like any other, in the same rooms. Only the bytes on the connection differ:
 //!
-//! - **In.** What arrives lies in the player's input ring, and [`next_token`] finds the next thing in it: a line, or something for telnet.
-//!   Each is consumed by the transaction that deals with it, exactly as a frame is. Half a line stays where it is, and whoever
-//!   looks again, this process or its successor, finds the same half: so nobody sees a takeover while somebody types. What the
-//!   bytes consumed so far mean for the next one is a [`InputState`], in the player's record, moved by the same transaction.
-//! - **Out.** What a program would be sent as frames is put into [words] at the moment at which it becomes output.
+//! - **In.** Bytes that arrive lie in the player's input ring. [`next_token`] finds the next thing in them: a line, or something
+//!   for telnet. The transaction that handles a token consumes it, as it would consume a frame. An incomplete line stays in the
+//!   ring, so a takeover in the middle of a line loses nothing: the successor finds the same bytes. The [`InputState`] in the
+//!   player's record says what the consumed bytes mean for the next one; the same transaction updates it.
+//! - **Out.** A message that a client program would receive as a frame is [rendered](crate::render) when it enters the output
+//!   ring.
 //!
-//! There is no token to show, so a text player cannot come back: the end of the connection is the end of the player.
+//! A text player has no token to show, so it cannot resume: when the connection ends, the player leaves.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -16,129 +17,127 @@ use crate::limits::{
     TELNET_REPLY_BATCH_BYTES, TEXT_LINE_BYTES_MAX, TEXT_LINE_RAW_BYTES_MAX, TEXT_SKIP_BYTES_MIN,
 };
 use crate::telnet;
-use crate::telnet::{Event, Parser, RefusedOptions};
+use crate::telnet::options::RefusedOptions;
+use crate::telnet::{Event, Parser};
 
-/// What the input that was consumed means for the byte behind it, as plain data.
+/// What the consumed input means for the next byte, as plain data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct InputState {
     telnet: telnet::ParserState,
-    /// Nonzero within a line that was too long: it is thrown away up to its end.
-    swallowing: u32,
+    /// Nonzero within a line that is too long: its bytes are discarded up to its end.
+    discarding: u32,
 }
 
-/// What is next in a text player's input. Ends are counted in bytes from its beginning.
+/// The next thing in a text player's input. Ends are offsets in bytes from the beginning of the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Token {
-    /// Nothing before more has arrived.
+    /// Nothing is complete yet.
     Incomplete,
-    /// Commands of telnet's are to be answered, wherever they stand; nothing is consumed.
+    /// Telnet's commands need replies, wherever in the input they stand. Nothing is consumed.
     TelnetReply {
-        /// The client is to be sent this.
-        answers: Vec<u8>,
-        /// How far the answers go.
+        /// The bytes to send.
+        replies: Vec<u8>,
+        /// The offset up to which commands are answered by them.
         up_to: usize,
-        /// What is refused from now on.
+        /// All options refused so far, these included.
         refused: RefusedOptions,
     },
     /// A line.
     Line {
-        /// What was typed. Any bytes but CR, LF and NUL.
+        /// What was typed: any bytes but CR, LF and NUL.
         line: Vec<u8>,
         /// Where it ends.
         end: usize,
-        /// What its bytes mean for those behind.
+        /// The state behind it.
         state: InputState,
     },
-    /// A line has become too long. The rest of it will be skipped.
+    /// A line is too long. The rest of it will be skipped.
     LineTooLong {
-        /// Up to where nothing of it is needed.
+        /// Up to where its bytes can be discarded.
         end: usize,
-        /// What these bytes mean for those behind.
+        /// The state behind them.
         state: InputState,
     },
-    /// There is nothing in these bytes that anybody needs; their space is.
+    /// These bytes mean nothing, but they take space in the ring.
     Skip {
         /// Where they end.
         end: usize,
-        /// What they mean for those behind.
+        /// The state behind them.
         state: InputState,
     },
 }
 
-/// Looks for the next thing in the input that has arrived, which begins at `place`. Telnet's commands in the first `answered` bytes
-/// were answered, and what was `refused` so far is not refused again.
+/// Finds the next token in `input`, which begins in `state`. Telnet's commands in the first `answered` bytes have been answered;
+/// options in `refused` have been refused.
 ///
-/// What is found does not depend on how much more has arrived behind it.
+/// The token does not depend on the bytes behind it.
 pub fn next_token(input: &[u8], state: InputState, refused: RefusedOptions, answered: usize) -> Token {
-    let mut filter = Parser {
-        state: state.telnet,
-        refused,
-    };
-    let mut swallowing = state.swallowing != 0;
-    let (mut line, mut answers) = (Vec::new(), Vec::new());
-    // Where the line begins, and what is meant by the bytes before.
-    let mut beginning = (0, state);
-    let mut looked_at = 0;
+    let mut parser = Parser { state: state.telnet };
+    let mut refused = refused;
+    let mut discarding = state.discarding != 0;
+    let (mut line, mut replies) = (Vec::new(), Vec::new());
+    // The last offset at which the line was empty, and the state there.
+    let mut line_start = (0, state);
+    let mut parsed = 0;
     for (end, byte) in (1..).zip(input) {
-        let mut found = None;
-        looked_at = end;
-        let typed = filter.push(*byte);
-        let here = |swallowing: bool| InputState {
-            telnet: filter.state,
-            swallowing: u32::from(swallowing),
+        let mut token = None;
+        parsed = end;
+        let event = parser.push(*byte);
+        let state_with = |discarding: bool| InputState {
+            telnet: parser.state,
+            discarding: u32::from(discarding),
         };
-        match typed {
-            Some(Event::Reply(answer)) if end > answered => {
-                answers.extend(answer);
-                if answers.len() >= TELNET_REPLY_BATCH_BYTES {
+        match event {
+            Some(Event::Option(verb, option)) => {
+                let reply = refused.refuse(verb, option);
+                replies.extend(reply.filter(|_| end > answered).into_iter().flatten());
+                if replies.len() >= TELNET_REPLY_BATCH_BYTES {
                     break;
                 }
             }
-            Some(Event::Enter) if swallowing => {
-                swallowing = false;
-                found = Some(Token::Skip {
-                    end,
-                    state: here(false),
-                });
-            }
             Some(Event::Enter) => {
-                found = Some(Token::Line {
-                    line: std::mem::take(&mut line),
-                    end,
-                    state: here(false),
+                let state = state_with(false);
+                token = Some(match std::mem::take(&mut discarding) {
+                    true => Token::Skip { end, state },
+                    false => Token::Line {
+                        line: std::mem::take(&mut line),
+                        end,
+                        state,
+                    },
                 });
             }
-            Some(Event::EraseLine) => {
+            Some(Event::EraseLine | Event::Interrupt) => {
                 line.clear();
-                swallowing = false;
+                discarding = false;
             }
             Some(Event::EraseCharacter) => telnet::erase_character(&mut line),
-            Some(Event::Byte(byte)) if !swallowing => line.push(byte),
-            Some(Event::Byte(_) | Event::Reply(_)) | None => {}
+            Some(Event::Byte(byte)) if !discarding => line.push(byte),
+            Some(Event::Byte(_) | Event::SubnegotiationByte(_) | Event::SubnegotiationEnd) | None => {}
         }
-        if found.is_none() && line.is_empty() {
-            beginning = (end, here(swallowing));
-        } else if line.len() > TEXT_LINE_BYTES_MAX || end - beginning.0 > TEXT_LINE_RAW_BYTES_MAX {
-            let state = here(true);
-            found = found.or(Some(Token::LineTooLong { end, state }));
+        if token.is_none() && line.is_empty() {
+            line_start = (end, state_with(discarding));
+        } else if line.len() > TEXT_LINE_BYTES_MAX || end - line_start.0 > TEXT_LINE_RAW_BYTES_MAX {
+            let state = state_with(true);
+            token = token.or(Some(Token::LineTooLong { end, state }));
         }
-        match found {
+        match token {
             None => {}
-            Some(_) if !answers.is_empty() => break,
-            Some(found) => return found,
+            // The replies go out first; the token is found again then.
+            Some(_) if !replies.is_empty() => break,
+            Some(token) => return token,
         }
     }
-    let (before, state) = beginning;
-    if !answers.is_empty() {
+    if !replies.is_empty() {
         return Token::TelnetReply {
-            answers,
-            up_to: looked_at,
-            refused: filter.refused,
+            replies,
+            up_to: parsed,
+            refused,
         };
     }
-    if before >= TEXT_SKIP_BYTES_MIN || before > 0 && swallowing {
-        return Token::Skip { end: before, state };
+    let (end, state) = line_start;
+    if end >= TEXT_SKIP_BYTES_MIN || end > 0 && discarding {
+        return Token::Skip { end, state };
     }
     Token::Incomplete
 }

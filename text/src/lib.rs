@@ -1,14 +1,23 @@
-//! What people type and read: everything between bytes at a terminal and the protocol's messages. Pure: it has no sockets, and knows
+//! What people type and read: the translation between bytes at a terminal and the protocol's messages. Pure: no sockets, no clock,
 //! no server.
 //!
-//! * [`input`]: the next line in what a player at telnet or netcat has sent; [`telnet`]: telnet's commands between the bytes;
-//! * [`commands`]: what a typed line asks for;
-//! * [`render`]: what a message of the server looks like to a reader;
-//! * [`escape`]: text from outside, made harmless.
+//! Reading order, in the direction of the data:
+//!
+//! 1. [`telnet`]: bytes from a telnet client to events and lines, and the answers to its options.
+//! 2. [`input`]: the next token in what a player in text mode has sent.
+//! 3. [`commands`]: a typed line to a [`Command`](commands::Command).
+//! 4. [`render`]: a message of the server to text.
+//! 5. [`escape`]: text from outside made harmless, for terminals and logs.
+//!
+//! For terminals that send single keys (the console in character mode, `forkade play`): [`keys`] decodes bytes into keys,
+//! [`line_editor`] applies keys to a line, and [`columns`] measures text.
 
+pub mod columns;
 pub mod commands;
 pub mod escape;
 pub mod input;
+pub mod keys;
 pub mod limits;
+pub mod line_editor;
 pub mod render;
 pub mod telnet;

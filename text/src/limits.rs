@@ -1,22 +1,22 @@
-//! The bounds of what people type and read, with their units in their names.
+//! The limits of typed and rendered text, with their units in their names.
 
 use forkade_protocol::limits::FRAME_TOTAL_BYTES_MAX;
 
-/// What a player has sent and nobody has processed yet.
+/// The size of a player's input ring: input that is received and not handled yet.
 pub const INPUT_RING_BYTES: usize = 16 * 1024;
 
-/// A line that somebody types in text mode, when all that was taken back is gone.
+/// A line in text mode, after erased characters and telnet's commands are removed.
 pub const TEXT_LINE_BYTES_MAX: usize = 1024;
 
-/// The same with all that was taken back, and with telnet's commands in between: it waits in the input ring for its end.
+/// The same line as it was received, with erased characters and telnet's commands: it waits in the input ring for its end.
 pub const TEXT_LINE_RAW_BYTES_MAX: usize = INPUT_RING_BYTES / 2;
 
-/// So many bytes of telnet's commands in front of a line are worth a transaction that takes them in.
+/// Bytes without meaning in front of a line are consumed once there are this many; fewer are not worth a transaction.
 pub const TEXT_SKIP_BYTES_MIN: usize = 1024;
 
-/// Answers to telnet's commands that go out together, and not many more.
+/// Replies to telnet's commands are sent once there are this many bytes of them. The last reply may exceed it.
 pub const TELNET_REPLY_BATCH_BYTES: usize = 1024;
 
-/// What a text player is shown at once: what a frame would take, less what may come with it (the prompt, the word that a seat was
-/// lost).
+/// Text that a text player is sent at once: a frame's size, less what may be sent with it (the prompt, the message that a seat
+/// was lost).
 pub const TEXT_OUTPUT_BYTES_MAX: usize = FRAME_TOTAL_BYTES_MAX - 128;

@@ -27,7 +27,6 @@ mod live_views;
 mod queries;
 mod replies;
 mod streams;
-mod telnet_options;
 mod terminal;
 
 use crate::lobby::departure;
@@ -296,7 +295,7 @@ impl<'s> Console<'s> {
 
     fn finish_output(&mut self) -> Step {
         if let Some(why) = self.close_reason.take() {
-            self.terminal.make_way(&mut self.output);
+            self.terminal.clear_prompt(&mut self.output);
             self.write_error(&why);
             return Step::Continue;
         }

@@ -1,38 +1,40 @@
-//! The operator's side of a console: lines from whatever is there, a script, netcat or telnet. Pure.
+//! From the operator's bytes to lines: a script, netcat or telnet. Pure.
 //!
-//! A client that sends nothing but lines is sent nothing but replies. One that shows that it is telnet, by negotiating, by an empty
-//! first line with telnet's line end, or because the operator says `edit`, is offered character mode, and if it agrees, its line is
-//! [edited](crate::frontends::console::editor) here.
+//! A client that sends nothing but lines receives nothing but replies. A client is offered character mode once it shows that it is
+//! telnet: it negotiates, its first line is empty and ends as telnet ends lines, or the operator sends `edit`. If it agrees, the
+//! server [edits](crate::frontends::console::editor) its line.
 
-use crate::frontends::console::editor::{Edited, Editor};
-use crate::frontends::console::telnet_options::{Event, Negotiation};
+use crate::frontends::console::editor::{Edited, TerminalEditor};
 use crate::limits::CONSOLE_LINE_BYTES_MAX;
-use forkade_text::telnet::{Event as TelnetEvent, LineReader, Parser};
+use forkade_text::telnet::options::{Change, Negotiation};
+use forkade_text::telnet::{Event, Line, LineReader, Parser};
 
-/// What the operator has typed.
+/// What the operator has entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
+    /// A line without its end.
     Line(Vec<u8>),
+    /// A line that is longer than [`CONSOLE_LINE_BYTES_MAX`]; it is discarded.
     TooLong,
     /// Ctrl-C.
     Interrupt,
-    /// Ctrl-D where nothing was typed.
+    /// Ctrl-D on an empty line.
     End,
 }
 
-/// Lines under construction.
+/// What an operator types, from bytes to lines.
 #[derive(Debug)]
 pub(crate) struct Terminal {
+    parser: Parser,
     negotiation: Negotiation,
-    /// For a client in line mode.
+    /// The line of a client in line mode.
     reader: LineReader,
-    /// For one in character mode.
-    filter: Parser,
-    editor: Editor,
-    edits: bool,
-    /// The prompt is on the screen.
-    is_prompted: bool,
+    /// The line of a client in character mode.
+    editor: TerminalEditor,
+    is_character_mode: bool,
+    is_prompt_shown: bool,
     is_first_line: bool,
+    /// Columns of the window; 0: not known.
     columns: u16,
 }
 
@@ -40,24 +42,24 @@ impl Terminal {
     /// For a new connection.
     pub(crate) fn new() -> Self {
         Self {
+            parser: Parser::default(),
             negotiation: Negotiation::default(),
             reader: LineReader::new(CONSOLE_LINE_BYTES_MAX),
-            filter: Parser::default(),
-            editor: Editor::default(),
-            edits: false,
-            is_prompted: false,
+            editor: TerminalEditor::new(0),
+            is_character_mode: false,
+            is_prompt_shown: false,
             is_first_line: true,
             columns: 0,
         }
     }
 
-    /// For a connection whose former process has left `mode`.
+    /// For a connection whose former process has left [`mode`](Self::mode).
     pub(crate) fn resumed(mode: u32) -> Self {
         let mut terminal = Self::new();
         terminal.is_first_line = false;
         if let Some(columns) = mode.checked_sub(1) {
             terminal.negotiation = Negotiation::agreed();
-            terminal.edits = true;
+            terminal.is_character_mode = true;
             terminal.columns = u16::try_from(columns).unwrap_or(0);
             terminal.editor.resize(terminal.columns);
         }
@@ -66,40 +68,38 @@ impl Terminal {
 
     /// What a successor must know: 0 in line mode, else the window's columns + 1.
     pub(crate) fn mode(&self) -> u32 {
-        if self.edits {
+        if self.is_character_mode {
             u32::from(self.columns) + 1
         } else {
             0
         }
     }
 
-    /// Columns of the operator's terminal, if there is one and it is known to be.
+    /// Columns of the operator's terminal, if it is in character mode and they are known.
     pub(crate) fn columns(&self) -> Option<usize> {
         (self.mode() > 1).then(|| usize::from(self.columns))
     }
 
-    /// Nothing has begun that is not complete: neither a line nor a command of telnet's.
+    /// Whether nothing has begun that is incomplete: neither a line nor a telnet command.
     pub(crate) fn is_between_lines(&self) -> bool {
-        let typed = if self.edits {
-            self.editor.is_empty() && self.filter.is_between_commands()
+        let is_line_empty = if self.is_character_mode {
+            self.editor.is_empty()
         } else {
             self.reader.is_between_lines()
         };
-        typed && self.negotiation.is_between_commands()
+        is_line_empty && self.parser.is_between_commands()
     }
 
     /// Shows the prompt, if the operator's terminal is in character mode and does not show it yet.
     pub(crate) fn prompt(&mut self, output: &mut impl Extend<u8>) {
-        if self.edits && !std::mem::replace(&mut self.is_prompted, true) {
-            let mut drawn = String::new();
-            self.editor.draw(&mut drawn);
-            output.extend(drawn.into_bytes());
+        if self.is_character_mode && !std::mem::replace(&mut self.is_prompt_shown, true) {
+            self.draw(output);
         }
     }
 
-    /// Something is about to be said where the prompt may stand.
-    pub(crate) fn make_way(&mut self, output: &mut impl Extend<u8>) {
-        if self.edits && std::mem::take(&mut self.is_prompted) {
+    /// Removes the prompt, if it is shown, because output follows.
+    pub(crate) fn clear_prompt(&mut self, output: &mut impl Extend<u8>) {
+        if self.is_character_mode && std::mem::take(&mut self.is_prompt_shown) {
             output.extend(*b"\r\x1b[K");
         }
     }
@@ -110,73 +110,62 @@ impl Terminal {
             self.offer(output);
         } else {
             output.extend(self.negotiation.withdraw().iter().copied());
-            self.edit(false);
+            self.set_character_mode(false);
         }
     }
 
-    /// Takes in one byte. While the operator `follows` something, keys end that, and are not shown.
-    pub(crate) fn push(&mut self, byte: u8, follows: bool, output: &mut impl Extend<u8>) -> Option<Input> {
-        let (passed, event) = self.negotiation.push(byte);
-        let mut input = None;
+    /// Consumes one byte. While a live view runs, keys end it and are not shown.
+    pub(crate) fn push(
+        &mut self,
+        byte: u8,
+        in_live_view: bool,
+        output: &mut impl Extend<u8>,
+    ) -> Option<Input> {
+        let event = self.parser.push(byte)?;
         match event {
-            Some(Event::IsTelnet) => self.offer(output),
-            Some(Event::CharacterMode(on)) => self.edit(on),
-            Some(Event::Columns(columns)) => self.resize(columns, output),
-            // In character mode the editor is told as well.
-            Some(Event::Interrupt) if !self.edits => input = Some(Input::Interrupt),
-            Some(Event::Interrupt) | None => {}
-        }
-        for byte in passed {
-            let typed = if self.edits {
-                self.key(byte, follows, output)
-            } else {
-                self.letter(byte, output)
-            };
-            input = input.or(typed);
-        }
-        input
-    }
-
-    fn letter(&mut self, byte: u8, output: &mut impl Extend<u8>) -> Option<Input> {
-        use forkade_text::telnet::LineEvent as Read;
-        match self.reader.push(byte)? {
-            Read::Reply(answer) => {
-                output.extend(answer);
+            Event::Option(..) | Event::SubnegotiationByte(_) | Event::SubnegotiationEnd => {
+                self.negotiate(event, output);
                 None
             }
-            Read::TooLong => Some(Input::TooLong),
-            Read::Line(line) => {
-                // A script has no reason to say nothing, and netcat ends a line otherwise.
+            _ if self.is_character_mode && in_live_view => ends_live_view(event).then_some(Input::Interrupt),
+            _ if self.is_character_mode => self.edit(event, output),
+            _ => self.read(event, byte, output),
+        }
+    }
+
+    fn negotiate(&mut self, event: Event, output: &mut impl Extend<u8>) {
+        let (change, refusal) = self.negotiation.push(event);
+        match change {
+            Some(Change::IsTelnet) => self.offer(output),
+            Some(Change::CharacterMode(on)) => self.set_character_mode(on),
+            Some(Change::Columns(columns)) => self.resize(columns, output),
+            None => {}
+        }
+        output.extend(refusal.into_iter().flatten());
+    }
+
+    /// Handles an event in line mode.
+    fn read(&mut self, event: Event, byte: u8, output: &mut impl Extend<u8>) -> Option<Input> {
+        match self.reader.push(event) {
+            Some(Line::TooLong) => Some(Input::TooLong),
+            Some(Line::Complete(line)) => {
+                // Telnet ends a line with CR. A script has no reason to send an empty line, and netcat ends it with LF alone.
                 if std::mem::take(&mut self.is_first_line) && line.is_empty() && byte == b'\r' {
                     self.offer(output);
                 }
                 Some(Input::Line(line))
             }
+            None => (event == Event::Interrupt).then_some(Input::Interrupt),
         }
     }
 
-    fn key(&mut self, byte: u8, follows: bool, output: &mut impl Extend<u8>) -> Option<Input> {
-        const CTRL_C: u8 = 3;
-        const CTRL_D: u8 = 4;
-        let typed = match self.filter.push(byte)? {
-            TelnetEvent::Reply(answer) => {
-                output.extend(answer);
-                return None;
-            }
-            typed => typed,
-        };
-        if follows {
-            let ends = matches!(
-                typed,
-                TelnetEvent::Enter | TelnetEvent::EraseLine | TelnetEvent::Byte(CTRL_C | CTRL_D | b'q')
-            );
-            return ends.then_some(Input::Interrupt);
-        }
+    /// Handles an event in character mode.
+    fn edit(&mut self, event: Event, output: &mut impl Extend<u8>) -> Option<Input> {
         let mut drawn = String::new();
-        let edited = self.editor.push(typed, &mut drawn);
+        let edited = self.editor.push(event, &mut drawn);
         output.extend(drawn.into_bytes());
         let edited = edited?;
-        self.is_prompted = false;
+        self.is_prompt_shown = false;
         Some(match edited {
             Edited::Line(line) => Input::Line(line.into_bytes()),
             Edited::Cancelled => Input::Interrupt,
@@ -187,19 +176,16 @@ impl Terminal {
     fn offer(&mut self, output: &mut impl Extend<u8>) {
         if !self.negotiation.has_offered() {
             output.extend(self.negotiation.offer().iter().copied());
-            // Asked for before it was offered, it is agreed on now.
-            self.edit(self.negotiation.is_agreed());
+            // The client may have agreed before it was offered anything.
+            self.set_character_mode(self.negotiation.is_agreed());
         }
     }
 
-    fn edit(&mut self, on: bool) {
-        if self.edits != on {
-            self.edits = on;
-            self.is_prompted = false;
-            self.filter = Parser::default();
-            let mut editor = Editor::default();
-            editor.resize(self.columns);
-            self.editor = editor;
+    fn set_character_mode(&mut self, on: bool) {
+        if self.is_character_mode != on {
+            self.is_character_mode = on;
+            self.is_prompt_shown = false;
+            self.editor = TerminalEditor::new(self.columns);
             self.reader = LineReader::new(CONSOLE_LINE_BYTES_MAX);
         }
     }
@@ -207,12 +193,25 @@ impl Terminal {
     fn resize(&mut self, columns: u16, output: &mut impl Extend<u8>) {
         self.columns = columns;
         self.editor.resize(columns);
-        if self.edits && self.is_prompted {
-            let mut drawn = String::new();
-            self.editor.draw(&mut drawn);
-            output.extend(drawn.into_bytes());
+        if self.is_character_mode && self.is_prompt_shown {
+            self.draw(output);
         }
     }
+
+    fn draw(&mut self, output: &mut impl Extend<u8>) {
+        let mut drawn = String::new();
+        self.editor.draw(&mut drawn);
+        output.extend(drawn.into_bytes());
+    }
+}
+
+fn ends_live_view(event: Event) -> bool {
+    const CTRL_C: u8 = 3;
+    const CTRL_D: u8 = 4;
+    matches!(
+        event,
+        Event::Enter | Event::EraseLine | Event::Interrupt | Event::Byte(CTRL_C | CTRL_D | b'q')
+    )
 }
 
 #[cfg(test)]
@@ -243,7 +242,7 @@ mod tests {
         }
         let mut output = Vec::new();
         terminal.prompt(&mut output);
-        terminal.make_way(&mut output);
+        terminal.clear_prompt(&mut output);
         assert_eq!((output, terminal.mode()), (vec![], 0));
     }
 

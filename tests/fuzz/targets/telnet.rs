@@ -2,16 +2,15 @@
 #![no_main]
 
 use forkade::limits::CONSOLE_LINE_BYTES_MAX;
-use forkade_text::telnet::{LineEvent, LineReader};
+use forkade_text::telnet::{Line, LineReader, Parser};
 use libfuzzer_sys::fuzz_target;
 
-fn inputs(pieces: &[&[u8]]) -> Vec<LineEvent> {
+fn lines(pieces: &[&[u8]]) -> Vec<Line> {
+    let mut parser = Parser::default();
     let mut reader = LineReader::new(CONSOLE_LINE_BYTES_MAX);
-    pieces
-        .iter()
-        .flat_map(|piece| piece.iter())
-        .filter_map(|byte| reader.push(*byte))
-        .collect()
+    let bytes = pieces.iter().flat_map(|piece| piece.iter());
+    let events = bytes.filter_map(|byte| parser.push(*byte));
+    events.filter_map(|event| reader.push(event)).collect()
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -20,5 +19,5 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let at = usize::from(*cut).min(stream.len());
     let (first, second) = stream.split_at(at);
-    assert_eq!(inputs(&[first, second]), inputs(&[stream]));
+    assert_eq!(lines(&[first, second]), lines(&[stream]));
 });

@@ -46,12 +46,12 @@ impl Records {
         let (end, state) = match next_token(&self.pending, self.state, self.refused, self.answered) {
             Token::Incomplete => return false,
             Token::TelnetReply {
-                answers,
+                replies,
                 up_to,
                 refused,
             } => {
                 assert!(up_to > self.answered && up_to <= self.pending.len());
-                self.answers.extend(answers);
+                self.answers.extend(replies);
                 (self.answered, self.refused) = (up_to, refused);
                 return true;
             }

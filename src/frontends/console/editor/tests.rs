@@ -37,14 +37,14 @@ impl Screen {
     }
 }
 
-fn type_in(editor: &mut Editor, bytes: &[u8], out: &mut String) -> Vec<Edited> {
+fn type_in(editor: &mut TerminalEditor, bytes: &[u8], out: &mut String) -> Vec<Edited> {
     let mut filter = Parser::default();
     let typed = bytes.iter().filter_map(|byte| filter.push(*byte));
     typed.filter_map(|typed| editor.push(typed, out)).collect()
 }
 
 fn lines(bytes: &[u8]) -> Vec<Edited> {
-    type_in(&mut Editor::default(), bytes, &mut String::new())
+    type_in(&mut TerminalEditor::new(0), bytes, &mut String::new())
 }
 
 fn line(text: &str) -> Edited {
@@ -106,7 +106,7 @@ fn history_goes_up_and_down_and_back_to_what_was_typed() {
             line("ft")
         ]
     );
-    let mut editor = Editor::default();
+    let mut editor = TerminalEditor::new(0);
     for number in 0..3 * CONSOLE_HISTORY_LINES_MAX {
         type_in(
             &mut editor,
@@ -128,14 +128,14 @@ fn what_is_no_visible_text_is_not_taken() {
     assert_eq!(lines(b"a\xfeb\xc3(c\x80d\r\n"), [line("abcd")]);
     let mut out = String::new();
     let long = "x".repeat(CONSOLE_LINE_BYTES_MAX + 100) + "\r\n";
-    let entered = type_in(&mut Editor::default(), long.as_bytes(), &mut out);
+    let entered = type_in(&mut TerminalEditor::new(0), long.as_bytes(), &mut out);
     assert_eq!(entered, [line(&"x".repeat(CONSOLE_LINE_BYTES_MAX))]);
 }
 
 #[test]
 fn a_window_of_any_size_shows_the_cursor_s_part_of_a_long_line() {
     for columns in [0, 1, 19, 20, 21, 80, u16::MAX] {
-        let (mut editor, mut screen, mut out) = (Editor::default(), Screen::default(), String::new());
+        let (mut editor, mut screen, mut out) = (TerminalEditor::new(0), Screen::default(), String::new());
         editor.resize(columns);
         editor.draw(&mut out);
         type_in(&mut editor, "0123456789".repeat(30).as_bytes(), &mut out);
@@ -164,7 +164,7 @@ proptest! {
         ]), 0..200),
         columns in 20_u16..50,
     ) {
-        let (mut editor, mut screen, mut out) = (Editor::default(), Screen::default(), String::new());
+        let (mut editor, mut screen, mut out) = (TerminalEditor::new(0), Screen::default(), String::new());
         editor.resize(columns);
         editor.draw(&mut out);
         for key in keys {
@@ -174,9 +174,9 @@ proptest! {
             screen.show(&out);
             out.clear();
             let shown = editor.window();
-            let text: String = editor.text[shown.clone()].iter().collect();
+            let text: String = editor.line.characters(shown.clone()).iter().collect();
             prop_assert_eq!(screen.line(), format!("{PROMPT}{text}"));
-            prop_assert_eq!(screen.column, PROMPT.len() + editor.cursor - shown.start);
+            prop_assert_eq!(screen.column, PROMPT.len() + editor.line.cursor() - shown.start);
             prop_assert!(screen.column < usize::from(columns) && screen.line.len() < usize::from(columns));
         }
     }
@@ -190,7 +190,7 @@ proptest! {
 
     #[test]
     fn no_bytes_do_harm(bytes in proptest::collection::vec(any::<u8>(), 0..2000), columns in any::<u16>()) {
-        let (mut editor, mut out) = (Editor::default(), String::new());
+        let (mut editor, mut out) = (TerminalEditor::new(0), String::new());
         editor.resize(columns);
         for edited in type_in(&mut editor, &bytes, &mut out) {
             if let Edited::Line(line) = edited {

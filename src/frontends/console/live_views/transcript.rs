@@ -5,10 +5,11 @@ use crate::frontends::console::format_frame;
 use crate::frontends::console::format_frame::SECRET;
 use crate::limits::TEXT_LINE_RAW_BYTES_MAX;
 use forkade_text::render;
-use forkade_text::telnet::{LineEvent, LineReader};
+use forkade_text::telnet::{Line, LineReader, Parser};
 
 /// The state of a player's typed input, which may end within a line.
 pub(crate) struct Transcript {
+    parser: Parser,
     reader: LineReader,
     /// No byte was read yet. The first byte may be the rest of the previous line's end.
     is_new: bool,
@@ -17,6 +18,7 @@ pub(crate) struct Transcript {
 impl Transcript {
     pub(crate) fn new() -> Self {
         Self {
+            parser: Parser::default(),
             reader: LineReader::new(TEXT_LINE_RAW_BYTES_MAX),
             is_new: true,
         }
@@ -29,11 +31,11 @@ impl Transcript {
             bytes => bytes,
         };
         self.is_new &= bytes.is_empty();
-        let inputs = bytes.iter().filter_map(|byte| self.reader.push(*byte));
-        let lines = inputs.filter_map(|input| match input {
-            LineEvent::Line(line) => Some(format_frame::typed(&without_secrets(&line))),
-            LineEvent::TooLong => Some("(a line too long)".to_owned()),
-            LineEvent::Reply(_) => None,
+        let events = bytes.iter().filter_map(|byte| self.parser.push(*byte));
+        let lines = events.filter_map(|event| self.reader.push(event));
+        let lines = lines.map(|line| match line {
+            Line::Complete(line) => format_frame::typed(&without_secrets(&line)),
+            Line::TooLong => "(a line too long)".to_owned(),
         });
         lines.collect()
     }
