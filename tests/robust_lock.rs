@@ -248,30 +248,30 @@ const FRAMES: usize = 250;
 /// them; and at the end everybody has every frame's event, once, and those of each player in order.
 fn play_a_round(killer: &mut Killer, world: World) {
     let mut actors: Vec<Actor> = (0..PLAYERS)
-        .map(|slot| Actor::greeted(world, slot, &format!("player {slot}")))
+        .map(|slot| Actor::connect_as(world, slot, &format!("player {slot}")))
         .collect();
     let (game, name) = ("relay".to_owned(), "Here".to_owned());
-    actors[0].asks(&ClientMessage::CreateRoom {
+    actors[0].request(&ClientMessage::CreateRoom {
         request: 1,
         game,
         name,
         settings: RoomSettings::default(),
     });
-    let room = match &actors[0].hear()[..] {
+    let room = match &actors[0].receive_messages()[..] {
         [ServerMessage::Joined { snapshot, .. }] => snapshot.room,
         other => panic!("instead of joining: {other:?}"),
     };
     for actor in &mut actors[1..] {
-        actor.asks(&ClientMessage::JoinRoom {
+        actor.request(&ClientMessage::JoinRoom {
             request: 1,
             room,
             passcode: None,
         });
     }
     for actor in &mut actors {
-        actor.hear();
+        actor.receive_messages();
         for number in 0..FRAMES {
-            actor.say(&ClientMessage::Act {
+            actor.send_message(&ClientMessage::Act {
                 request: 2,
                 action: parse_action(number),
             });
@@ -303,7 +303,7 @@ fn play_a_round(killer: &mut Killer, world: World) {
     assert_eq!(check_all(&mut lobby), Vec::<String>::new());
     for actor in &mut actors {
         actor.replace_handler(world);
-        check_what_was_heard(&actor.hear());
+        check_what_was_heard(&actor.receive_messages());
     }
     actors.iter_mut().for_each(Actor::leave_for_good);
 }

@@ -122,14 +122,14 @@ fn world() -> World {
 
 /// A player that has created a room, and the room.
 fn with_room(world: World, slot: u32) -> (Actor, RoomId) {
-    let mut actor = Actor::greeted(world, slot, &format!("owner {slot}"));
-    actor.asks(&ClientMessage::CreateRoom {
+    let mut actor = Actor::connect_as(world, slot, &format!("owner {slot}"));
+    actor.request(&ClientMessage::CreateRoom {
         request: 0,
         game: Ledger::NAME.to_owned(),
         name: format!("room {slot}"),
         settings: RoomSettings::default(),
     });
-    let room = actor.hear().into_iter().find_map(|message| match message {
+    let room = actor.receive_messages().into_iter().find_map(|message| match message {
         ServerMessage::Joined { snapshot, .. } => Some(snapshot.room),
         _ => None,
     });
@@ -140,12 +140,12 @@ fn with_room(world: World, slot: u32) -> (Actor, RoomId) {
 fn handle(actor: &mut Actor, messages: &[ClientMessage]) -> Duration {
     let mut elapsed = Duration::ZERO;
     for message in messages {
-        actor.say(message);
+        actor.send_message(message);
         let started = Instant::now();
         let next = actor.handle();
         elapsed += started.elapsed();
         black_box(next);
-        black_box(actor.hear());
+        black_box(actor.receive_messages());
     }
     elapsed
 }
@@ -216,10 +216,10 @@ fn whole_acts(group: &mut BenchmarkGroup<'_, WallTime>, contention: Contention) 
     let background = contention.start(|room| {
         let mut other = match room {
             MEASURED => {
-                let mut guest = Actor::greeted(world, 1, "guest");
+                let mut guest = Actor::connect_as(world, 1, "guest");
                 let [join, _] = join_and_leave(my_room);
-                guest.asks(&join);
-                guest.hear();
+                guest.request(&join);
+                guest.receive_messages();
                 guest
             }
             _ => with_room(world, 1).0,
@@ -242,9 +242,9 @@ fn joins_and_leaves(criterion: &mut Criterion) {
         // The owners keep both rooms open.
         let rooms = [0, 1].map(|slot| with_room(world, slot));
         let messages = [0, 1].map(|place: usize| join_and_leave(rooms[place].1));
-        let mut mine = Actor::greeted(world, 2, "mine");
+        let mut mine = Actor::connect_as(world, 2, "mine");
         let background = contention.start(|room| {
-            let mut other = Actor::greeted(world, 3, "other");
+            let mut other = Actor::connect_as(world, 3, "other");
             let messages = messages[room as usize].clone();
             move || {
                 black_box(handle(&mut other, &messages));

@@ -16,7 +16,7 @@ use forkade_protocol::{ClientMessage, Phase, RoomEvent, RoomSettings, ServerMess
 use socket2::SockRef;
 
 use super::random::Random;
-use super::raw_client::{frame, greeting};
+use super::raw_client::{frame, handshake};
 
 /// The payloads to send: numbered, of random lengths.
 #[derive(Debug, Clone, Copy)]
@@ -75,12 +75,12 @@ pub fn beginning(name: &str) -> Vec<u8> {
             ..RoomSettings::default()
         },
     };
-    [greeting(name), frame(&create)].concat()
+    [handshake(name), frame(&create)].concat()
 }
 
-/// How a [`Speaker`] sends and a [`Listener`] reads.
+/// How a [`Sender`] sends and a [`Receiver`] reads.
 #[derive(Debug, Clone, Copy)]
-pub struct Manner {
+pub struct Pacing {
     /// Longest piece that is written or read at once.
     pub piece_bytes_max: usize,
     /// Percentage of pieces that follow a pause.
@@ -89,7 +89,7 @@ pub struct Manner {
     pub urgent_percent: usize,
 }
 
-impl Manner {
+impl Pacing {
     /// As fast as possible.
     pub const FAST: Self = Self {
         piece_bytes_max: 5000,
@@ -105,45 +105,45 @@ impl Manner {
 }
 
 /// Sender and receiver of a player alone in a room, for tests that alternate between them.
-pub struct Alone {
-    pub speaker: Speaker,
-    pub listener: Listener,
+pub struct SoloPlayer {
+    pub speaker: Sender,
+    pub listener: Receiver,
     said: u64,
 }
 
-impl Alone {
+impl SoloPlayer {
     /// A new player, in a room of its own.
-    pub fn enter(stream: TcpStream, name: &str, random: &Random, manner: Manner, script: Script) -> Self {
+    pub fn enter(stream: TcpStream, name: &str, random: &Random, manner: Pacing, script: Script) -> Self {
         let mut alone = Self::connected(stream, random, manner, script);
         alone.speaker.send(&beginning(name));
-        alone.listener.be_welcomed();
+        alone.listener.expect_welcome();
         alone
     }
 
     /// A connection on which nothing was sent yet.
-    pub fn connected(stream: TcpStream, random: &Random, manner: Manner, script: Script) -> Self {
+    pub fn connected(stream: TcpStream, random: &Random, manner: Pacing, script: Script) -> Self {
         stream.set_nodelay(true).expect("an option can be set");
         let (mut random, other) = (random.clone(), stream.try_clone().expect("a descriptor"));
         Self {
-            speaker: Speaker {
+            speaker: Sender {
                 stream: other,
                 random: Random::new(random.next(), 1),
                 manner,
             },
-            listener: Listener::new(stream, Random::new(random.next(), 2), manner, script),
+            listener: Receiver::new(stream, Random::new(random.next(), 2), manner, script),
             said: 0,
         }
     }
 
     /// Sends the next payload.
-    pub fn say(&mut self) {
+    pub fn send_next(&mut self) {
         self.speaker.send(&self.listener.script.said(self.said));
         self.said += 1;
     }
 
     /// Receives all payloads sent so far, and compares every byte.
-    pub fn hear(&mut self) {
-        self.listener.hear(&AtomicU64::new(self.said));
+    pub fn receive_sent(&mut self) {
+        self.listener.receive(&AtomicU64::new(self.said));
     }
 
     /// Says goodbye. The server closes the connection and sends nothing more.
@@ -154,13 +154,13 @@ impl Alone {
 }
 
 /// Writes bytes in random pieces.
-pub struct Speaker {
+pub struct Sender {
     pub stream: TcpStream,
     pub random: Random,
-    pub manner: Manner,
+    pub manner: Pacing,
 }
 
-impl Speaker {
+impl Sender {
     /// Sends all bytes.
     pub fn send(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
@@ -177,27 +177,27 @@ impl Speaker {
 }
 
 /// Reads the server's bytes and compares them with the expected ones.
-pub struct Listener {
+pub struct Receiver {
     pub stream: TcpStream,
     pub random: Random,
-    pub manner: Manner,
+    pub manner: Pacing,
     script: Script,
     /// Number of payloads received so far.
-    pub heard: u64,
+    pub payloads: u64,
     /// The expected rest of the current frame.
     expected: VecDeque<u8>,
     /// Bytes of the stream received so far; shared with the sender, which confirms them.
     received: Arc<AtomicU64>,
 }
 
-impl Listener {
-    pub fn new(stream: TcpStream, random: Random, manner: Manner, script: Script) -> Self {
+impl Receiver {
+    pub fn new(stream: TcpStream, random: Random, manner: Pacing, script: Script) -> Self {
         Self {
             stream,
             random,
             manner,
             script,
-            heard: 0,
+            payloads: 0,
             expected: VecDeque::new(),
             received: Arc::default(),
         }
@@ -209,7 +209,7 @@ impl Listener {
     }
 
     /// Reads `Welcome` and `Joined`, which must describe the requested room.
-    pub fn be_welcomed(&mut self) {
+    pub fn expect_welcome(&mut self) {
         let mut read = Vec::new();
         let (welcome, _) = self.read_frame(&mut read);
         assert!(matches!(welcome, ServerMessage::Welcome { .. }), "{welcome:?}");
@@ -226,16 +226,16 @@ impl Listener {
     }
 
     /// Reads until `count` payloads have arrived, comparing every byte. `count` may change meanwhile.
-    pub fn hear(&mut self, count: &AtomicU64) {
+    pub fn receive(&mut self, count: &AtomicU64) {
         let mut buffer = vec![0; self.manner.piece_bytes_max];
-        while self.heard < count.load(Ordering::SeqCst) {
+        while self.payloads < count.load(Ordering::SeqCst) {
             self.manner.pause(&mut self.random);
             let length = 1 + self.random.below(buffer.len());
             let count = self
                 .stream
                 .read(&mut buffer[..length])
                 .expect("bytes come in time");
-            assert_ne!(count, 0, "the server closed after {} payloads", self.heard);
+            assert_ne!(count, 0, "the server closed after {} payloads", self.payloads);
             self.compare(&buffer[..count]);
         }
     }
@@ -251,16 +251,16 @@ impl Listener {
     fn compare(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if self.expected.is_empty() {
-                self.expected.extend(self.script.heard(self.heard));
+                self.expected.extend(self.script.heard(self.payloads));
             }
             let at = self.received.fetch_add(1, Ordering::Relaxed);
             assert_eq!(
                 Some(*byte),
                 self.expected.pop_front(),
                 "byte {at} of the stream, in the event of payload {}",
-                self.heard
+                self.payloads
             );
-            self.heard += u64::from(self.expected.is_empty());
+            self.payloads += u64::from(self.expected.is_empty());
         }
     }
 

@@ -105,14 +105,14 @@ fn round(players: &mut [Client; 2], round: u64) {
             .expect("the session lives");
     }
     for player in players {
-        let mut heard = [next_word(player), next_word(player)];
+        let mut heard = [next_payload(player), next_payload(player)];
         heard.sort_unstable();
         assert_eq!(heard, [(0, round), (1, round)]);
     }
 }
 
 /// The seat and payload of the next event.
-fn next_word(player: &mut Client) -> (u8, u64) {
+fn next_payload(player: &mut Client) -> (u8, u64) {
     loop {
         match player
             .receive(WAIT_MAX)

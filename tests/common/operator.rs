@@ -27,7 +27,7 @@ impl Operator {
         }
     }
 
-    pub fn say(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the console reads");
     }
 
@@ -79,7 +79,7 @@ impl Operator {
     }
 
     pub fn ask(&mut self, command: &str) -> Vec<String> {
-        self.say(format!("{command}\r\n").as_bytes());
+        self.send(format!("{command}\r\n").as_bytes());
         self.reply()
     }
 
@@ -90,7 +90,7 @@ impl Operator {
     }
 
     /// Everything up to the end of the connection.
-    pub fn rest(&mut self) -> String {
+    pub fn read_to_end(&mut self) -> String {
         while self.receive() {}
         String::from_utf8(std::mem::take(&mut self.received)).expect("the console speaks UTF-8")
     }

@@ -14,7 +14,7 @@ pub struct Pair {
 
 impl Pair {
     /// Both join a new room.
-    pub fn meet(mut one: Client, mut other: Client) -> Self {
+    pub fn in_new_room(mut one: Client, mut other: Client) -> Self {
         let room = one
             .create_room(NewRoom::new("relay", "a pair"))
             .expect("a room is free");
@@ -32,7 +32,7 @@ impl Pair {
     }
 
     /// They send `count` numbers, alternating.
-    pub fn say(&mut self, count: u32) {
+    pub fn send(&mut self, count: u32) {
         for _ in 0..count {
             let speaker = self.said as usize % 2;
             let action = self.said.to_le_bytes().to_vec();
@@ -42,7 +42,7 @@ impl Pair {
     }
 
     /// Both receive what was sent: each sender's numbers once and in order.
-    pub fn hear(&mut self) {
+    pub fn receive(&mut self) {
         // Seat 0 sends even numbers, seat 1 odd ones. Everything before was received by both.
         let all = self.heard[0];
         let mut next = [[all.next_multiple_of(2), all / 2 * 2 + 1]; 2];

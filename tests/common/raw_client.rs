@@ -11,7 +11,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::{Server, WAIT_MAX};
 
 /// The preamble of a client that speaks this server's version.
-pub fn greeting_preamble() -> [u8; preamble::PREAMBLE_BYTES] {
+pub fn handshake_preamble() -> [u8; preamble::PREAMBLE_BYTES] {
     preamble::build(preamble::VERSION_MIN, preamble::VERSION_MAX)
 }
 
@@ -29,12 +29,12 @@ pub fn framed(body: &[u8]) -> Vec<u8> {
 }
 
 /// Preamble and `Hello`.
-pub fn greeting(name: &str) -> Vec<u8> {
+pub fn handshake(name: &str) -> Vec<u8> {
     let hello = ClientMessage::Hello {
         name: name.to_owned(),
         client: "raw".to_owned(),
     };
-    [&greeting_preamble()[..], &frame(&hello)].concat()
+    [&handshake_preamble()[..], &frame(&hello)].concat()
 }
 
 /// How a connection ended.
@@ -93,9 +93,9 @@ impl RawClient {
     }
 
     /// Connects and completes the handshake as `name`.
-    pub fn greet(server: &Server, name: &str) -> Self {
+    pub fn connect_as(server: &Server, name: &str) -> Self {
         let mut raw = Self::connect(server);
-        raw.send(&greeting(name));
+        raw.send(&handshake(name));
         let welcome = raw.next_message();
         assert!(
             matches!(welcome, Ok(ServerMessage::Welcome { .. })),
@@ -113,7 +113,7 @@ impl RawClient {
     }
 
     /// Sends a message.
-    pub fn say(&mut self, message: &ClientMessage) {
+    pub fn send_message(&mut self, message: &ClientMessage) {
         self.send(&frame(message));
     }
 

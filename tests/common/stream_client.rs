@@ -11,7 +11,7 @@ use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token, codec};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::WAIT_MAX;
-use super::raw_client::{frame, greeting, greeting_preamble};
+use super::raw_client::{frame, handshake, handshake_preamble};
 
 /// How a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +61,9 @@ impl StreamClient {
     /// A new player.
     pub fn enter(server: SocketAddr, name: &str) -> Self {
         let mut stream = connect(server, None);
-        stream.write_all(&greeting(name)).expect("the server reads");
-        let ServerMessage::Welcome { token, .. } = read_greeting(&mut stream).expect("an answer") else {
+        stream.write_all(&handshake(name)).expect("the server reads");
+        let ServerMessage::Welcome { token, .. } = read_handshake_reply(&mut stream).expect("an answer")
+        else {
             panic!("{name} was not welcome");
         };
         Self {
@@ -79,7 +80,7 @@ impl StreamClient {
     }
 
     /// Adds a frame to the stream; nothing is written yet.
-    pub fn say(&mut self, frame: &[u8]) {
+    pub fn append(&mut self, frame: &[u8]) {
         self.said.extend_from_slice(frame);
     }
 
@@ -87,7 +88,7 @@ impl StreamClient {
     pub fn confirm(&mut self) {
         // Without the bytes that are about to be repeated.
         let received = self.parsed.min(self.position) as u64;
-        self.say(&frame(&ClientMessage::Confirm { received }));
+        self.append(&frame(&ClientMessage::Confirm { received }));
         self.confirmed = self.confirmed.max(received);
     }
 
@@ -214,15 +215,15 @@ impl StreamClient {
     pub fn resume(&mut self, local: Option<IpAddr>, from: u64) -> Result<Resumed, ErrorCode> {
         let mut stream = connect(self.server, local);
         stream
-            .write_all(&resume_greeting(self.token, from))
+            .write_all(&resume_handshake(self.token, from))
             .expect("the server reads");
         self.confirmed = self.confirmed.max(from);
-        match read_greeting(&mut stream) {
+        match read_handshake_reply(&mut stream) {
             Ok(ServerMessage::Resumed {
                 received,
                 resuming_at,
             }) => {
-                self.go_on_with(stream, received, resuming_at);
+                self.continue_on(stream, received, resuming_at);
                 Ok(Resumed {
                     received,
                     resuming_at,
@@ -234,8 +235,8 @@ impl StreamClient {
     }
 
     /// Sends a resume on a connection that ends after `bytes` bytes, before the answer arrives.
-    pub fn resume_in_vain(&mut self, bytes: usize, from: u64) {
-        let greeting = resume_greeting(self.token, from);
+    pub fn resume_and_cut(&mut self, bytes: usize, from: u64) {
+        let greeting = resume_handshake(self.token, from);
         let mut stream = connect(self.server, None);
         stream
             .write_all(&greeting[..bytes.min(greeting.len())])
@@ -244,7 +245,7 @@ impl StreamClient {
     }
 
     /// Continues on a connection whose resume was answered.
-    pub fn go_on_with(&mut self, stream: TcpStream, received: u64, resuming_at: u64) {
+    pub fn continue_on(&mut self, stream: TcpStream, received: u64, resuming_at: u64) {
         self.stream = Some(stream);
         self.written = usize::try_from(received).expect("fits into memory");
         assert!(
@@ -260,9 +261,9 @@ impl StreamClient {
 }
 
 /// Preamble and `Resume`.
-pub fn resume_greeting(token: Token, received: u64) -> Vec<u8> {
+pub fn resume_handshake(token: Token, received: u64) -> Vec<u8> {
     [
-        &greeting_preamble()[..],
+        &handshake_preamble()[..],
         &frame(&ClientMessage::Resume { token, received }),
     ]
     .concat()
@@ -289,7 +290,7 @@ pub fn connect(server: SocketAddr, local: Option<IpAddr>) -> TcpStream {
 /// # Errors
 ///
 /// The connection ended before the frame was complete.
-pub fn read_greeting(stream: &mut TcpStream) -> Result<ServerMessage, ErrorKind> {
+pub fn read_handshake_reply(stream: &mut TcpStream) -> Result<ServerMessage, ErrorKind> {
     let mut bytes = vec![0; 4];
     stream.read_exact(&mut bytes).map_err(|error| error.kind())?;
     let length = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;

@@ -94,7 +94,7 @@ impl Terminal {
     }
 
     /// Types keys. `\r` is the Enter key.
-    pub fn types(&mut self, keys: &str) {
+    pub fn type_keys(&mut self, keys: &str) {
         let keyboard = self.keyboard.as_mut().expect("it was not pulled");
         keyboard
             .write_all(keys.as_bytes())

@@ -13,7 +13,7 @@ pub const IAC: u8 = 255;
 pub struct TextClient {
     pub stream: TcpStream,
     /// Everything received.
-    pub heard: Vec<u8>,
+    pub received: Vec<u8>,
     /// How much of it was read by the test.
     seen: usize,
 }
@@ -25,37 +25,37 @@ impl TextClient {
         stream.set_nodelay(true).expect("an option can be set");
         Self {
             stream,
-            heard: Vec::new(),
+            received: Vec::new(),
             seen: 0,
         }
     }
 
     /// Connects, presses Enter, and sets a name.
     pub fn named(server: &Server, name: &str) -> Self {
-        let mut person = Self::connect(server);
-        person.types("");
-        person.reads("Welcome to Forkade.");
-        person.types(&format!("name {name}"));
-        person.reads(&format!("You are called {name} now.\r\n> "));
-        person
+        let mut text_player = Self::connect(server);
+        text_player.type_line("");
+        text_player.read_until("Welcome to Forkade.");
+        text_player.type_line(&format!("name {name}"));
+        text_player.read_until(&format!("You are called {name} now.\r\n> "));
+        text_player
     }
 
     /// Types a line, and Enter.
-    pub fn types(&mut self, line: &str) {
-        self.sends(line.as_bytes());
-        self.sends(b"\r\n");
+    pub fn type_line(&mut self, line: &str) {
+        self.send(line.as_bytes());
+        self.send(b"\r\n");
     }
 
     /// Sends bytes.
-    pub fn sends(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server takes it");
     }
 
     /// Reads up to these words. Returns the text before them.
     #[track_caller]
-    pub fn reads(&mut self, words: &str) -> String {
+    pub fn read_until(&mut self, words: &str) -> String {
         loop {
-            let unseen = &self.heard[self.seen..];
+            let unseen = &self.received[self.seen..];
             let found = unseen
                 .windows(words.len())
                 .position(|part| part == words.as_bytes());
@@ -65,47 +65,47 @@ impl TextClient {
                 return before;
             }
             assert!(
-                self.hears(),
+                self.receive(),
                 "the connection ended before {words:?} came, after {:?}",
-                String::from_utf8_lossy(&self.heard[self.seen..])
+                String::from_utf8_lossy(&self.received[self.seen..])
             );
         }
     }
 
     /// Reads up to the end of the connection. Returns the text not yet read.
-    pub fn reads_to_the_end(&mut self) -> String {
-        while self.hears() {}
-        let rest = String::from_utf8_lossy(&self.heard[self.seen..]).into_owned();
-        self.seen = self.heard.len();
+    pub fn read_to_end(&mut self) -> String {
+        while self.receive() {}
+        let rest = String::from_utf8_lossy(&self.received[self.seen..]).into_owned();
+        self.seen = self.received.len();
         rest
     }
 
     /// Types a line, and reads up to the next prompt.
     #[track_caller]
-    pub fn asks(&mut self, line: &str) -> String {
-        self.types(line);
-        self.reads("\r\n> ")
+    pub fn ask(&mut self, line: &str) -> String {
+        self.type_line(line);
+        self.read_until("\r\n> ")
     }
 
     /// Closes the sending direction.
-    pub fn hangs_up(&self) {
+    pub fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).expect("connected");
     }
 
     /// Receives more bytes. Returns false at the end of the connection.
     #[track_caller]
-    fn hears(&mut self) -> bool {
+    fn receive(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(0) => false,
             Ok(count) => {
-                self.heard.extend_from_slice(&buffer[..count]);
+                self.received.extend_from_slice(&buffer[..count]);
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
             Err(error) => panic!(
                 "in {WAIT_MAX:?} nothing more came than {:?}: {error}",
-                String::from_utf8_lossy(&self.heard[self.seen..])
+                String::from_utf8_lossy(&self.received[self.seen..])
             ),
         }
     }

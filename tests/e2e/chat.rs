@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::common::killer::{Killer, kills, send};
 use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
-use crate::common::raw_client::{RawClient, greeting};
+use crate::common::raw_client::{RawClient, handshake};
 use crate::common::{Server, WAIT_MAX, eventually, processes_below};
 use crate::harness::{Actor, World};
 use forkade::limits::MAILBOX_BYTES;
@@ -139,7 +139,7 @@ fn a_slow_reader_is_told_how_many_chat_lines_it_missed_and_delays_nobody() {
     let server = Server::start(&NO_RATE);
     // The kernel's buffers are so small that the server would have to keep nearly everything.
     let mut sleeper = RawClient::with_receive_buffer(&server, 4096);
-    sleeper.send(&greeting("Sleeper"));
+    sleeper.send(&handshake("Sleeper"));
     assert!(matches!(
         sleeper.next_message(),
         Ok(ServerMessage::Welcome { .. })
@@ -233,41 +233,41 @@ fn a_slow_reader_gets_both_room_events_and_lobby_chat() {
         rooms: 1,
         keepers: 1,
     });
-    let mut ann = Actor::greeted(world, 0, "ann");
-    let mut bob = Actor::greeted(world, 1, "bob");
-    ann.asks(&ClientMessage::QuickMatch {
+    let mut ann = Actor::connect_as(world, 0, "ann");
+    let mut bob = Actor::connect_as(world, 1, "bob");
+    ann.request(&ClientMessage::QuickMatch {
         request: 1,
         game: "relay".into(),
         options: Vec::new(),
     });
-    bob.asks(&ClientMessage::QuickMatch {
+    bob.request(&ClientMessage::QuickMatch {
         request: 1,
         game: "relay".into(),
         options: Vec::new(),
     });
-    bob.hear();
+    bob.receive_messages();
     // Far more of both than fits into the output ring.
     for _ in 0..25 {
-        ann.asks(&ClientMessage::Act {
+        ann.request(&ClientMessage::Act {
             request: 2,
             action: vec![0; 4000],
         });
-        ann.hear();
+        ann.receive_messages();
     }
     for _ in 0..150 {
-        ann.asks(&ClientMessage::Chat {
+        ann.request(&ClientMessage::Chat {
             request: 3,
             scope: ChatScope::Lobby,
             text: "x".repeat(480),
         });
-        ann.hear();
+        ann.receive_messages();
     }
     let mut counts = [0; 2];
     for _ in 0..6 {
         delivery::deliver(&mut bob.session).expect("events fit");
         bob.flush();
         let mut now = [0; 2];
-        while let Some(message) = bob.first_message() {
+        while let Some(message) = bob.next_message() {
             match message {
                 ServerMessage::Event { .. } => now[0] += 1,
                 ServerMessage::Chat { .. } => now[1] += 1,

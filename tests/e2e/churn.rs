@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::common::Server;
 use crate::common::footprint::{Footprint, memory_kib};
-use crate::common::raw_client::{RawClient, frame, greeting};
+use crate::common::raw_client::{RawClient, frame, handshake};
 use forkade_protocol::ClientMessage;
 
 /// Threads that connect and disconnect at the same time.
@@ -34,25 +34,25 @@ fn visit(server: &Server, number: usize) {
         0 => drop(raw),
         1 => raw.reset(),
         2 => {
-            raw.send(&[greeting(&name), frame(&create), frame(&ClientMessage::Goodbye)].concat());
+            raw.send(&[handshake(&name), frame(&create), frame(&ClientMessage::Goodbye)].concat());
             raw.rest();
         }
         3 => {
-            raw.send(&[greeting(&name), frame(&create)].concat());
+            raw.send(&[handshake(&name), frame(&create)].concat());
             raw.next_message().expect("a welcome");
         }
         4 => {
-            raw.send(&[greeting(&name), frame(&create)].concat());
+            raw.send(&[handshake(&name), frame(&create)].concat());
             raw.next_message().expect("a welcome");
             raw.reset();
         }
         5 => {
-            raw.send(&greeting(&name)[..20]);
+            raw.send(&handshake(&name)[..20]);
             raw.half_close();
             raw.rest();
         }
         _ => {
-            raw.send(&[greeting(&name), vec![0xff; 100]].concat());
+            raw.send(&[handshake(&name), vec![0xff; 100]].concat());
             raw.rest();
         }
     }

@@ -222,7 +222,7 @@ fn text_chosen_by_players_is_escaped_for_the_terminal() {
     );
     // Lines that are shown live cannot be forged: each begins with a number written by the console.
     for command in [format!("watch {room} --hidden"), format!("trace {player}")] {
-        operator.say(format!("{command}\n").as_bytes());
+        operator.send(format!("{command}\n").as_bytes());
         operator.line().expect("it begins");
         let forged = "x\r\nOK\r\nERR\n\u{1b}[2J\u{202e}\u{9b}A".to_owned();
         ann.chat(ChatScope::Room, forged.clone()).expect("sent");
@@ -237,7 +237,7 @@ fn text_chosen_by_players_is_escaped_for_the_terminal() {
                 break;
             }
         }
-        operator.say(b"\n");
+        operator.send(b"\n");
         while operator.reply().pop().expect("a last line") != "OK" {}
     }
 }
@@ -248,13 +248,13 @@ fn a_command_is_the_same_in_any_case_spacing_and_fragmentation() {
     let mut operator = Operator::new(&server);
     let expected = operator.ask("help kick");
     for end in ["\n", "\r\n", "\r\0"] {
-        operator.say(format!("help kick{end}help kick{end}").as_bytes());
+        operator.send(format!("help kick{end}help kick{end}").as_bytes());
         assert_eq!(
             (operator.reply(), operator.reply()),
             (expected.clone(), expected.clone())
         );
     }
-    operator.say("hellpé\u{8}\u{8}\u{7f}p kick\r\n".as_bytes());
+    operator.send("hellpé\u{8}\u{8}\u{7f}p kick\r\n".as_bytes());
     assert_eq!(operator.reply(), expected);
     // Telnet options before, inside and between CR and LF of the command, each byte in a packet of its own.
     let parts: [&[u8]; 6] = [
@@ -266,7 +266,7 @@ fn a_command_is_the_same_in_any_case_spacing_and_fragmentation() {
         b"\n",
     ];
     for byte in parts.concat() {
-        operator.say(&[byte]);
+        operator.send(&[byte]);
     }
     // A client that negotiates is a telnet client and is offered line editing (which this one does not
     // answer).
@@ -285,23 +285,23 @@ fn a_command_is_the_same_in_any_case_spacing_and_fragmentation() {
 fn endless_lines_and_binary_are_refused_and_the_next_command_is_answered() {
     let server = Server::start(&[]);
     let mut operator = Operator::new(&server);
-    operator.say(&vec![b'x'; 5_000_000]);
+    operator.send(&vec![b'x'; 5_000_000]);
     assert_eq!(
         operator.reply(),
         [format!(
             "ERR line too long: at most {CONSOLE_LINE_BYTES_MAX} bytes"
         )]
     );
-    operator.say(b"\n");
+    operator.send(b"\n");
     operator.ask_json("status");
     let garbage: Vec<u8> = (1..=250).filter(|byte| !b"\r\n\x08\x7f".contains(byte)).collect();
-    operator.say(&[garbage, b"\nstat\x1b[Aus\n".to_vec()].concat());
+    operator.send(&[garbage, b"\nstat\x1b[Aus\n".to_vec()].concat());
     assert!(operator.reply()[0].starts_with("ERR not a command"));
     assert!(operator.reply()[0].starts_with("ERR not a command"));
     // An endless sub-negotiation takes nothing but time.
-    operator.say(&[255, 250, 1]);
-    operator.say(&vec![b'\n'; 5_000_000]);
-    operator.say(&[255, 240]);
+    operator.send(&[255, 250, 1]);
+    operator.send(&vec![b'\n'; 5_000_000]);
+    operator.send(&[255, 240]);
     operator.ask_json("status");
 }
 
@@ -314,7 +314,7 @@ fn an_operator_that_does_not_read_delays_nobody_and_loses_nothing() {
     socket2::SockRef::from(&operator.stream)
         .set_recv_buffer_size(64 * 1024)
         .expect("an option can be set");
-    operator.say("help\n".repeat(COMMANDS).as_bytes());
+    operator.send("help\n".repeat(COMMANDS).as_bytes());
     operator.stream.peek(&mut [0]).expect("it begins to answer");
     let process = || console_process(&server, &operator, "processes --memory");
     eventually("it waits for its reader", || process()["state"] == "S");
@@ -334,7 +334,7 @@ fn an_operator_that_does_not_read_delays_nobody_and_loses_nothing() {
 fn commands_before_end_of_input_are_executed_except_an_incomplete_one() {
     let server = Server::start(&[]);
     let mut operator = Operator::new(&server);
-    operator.say(b"players --json\nhelp quit\nstop");
+    operator.send(b"players --json\nhelp quit\nstop");
     operator
         .stream
         .shutdown(Shutdown::Write)
@@ -409,8 +409,8 @@ fn a_killed_console_session_continues_and_reports_what_was_lost() {
     kill(&operator);
     operator.ask_json("status");
     // Half a command is lost.
-    operator.say(b"stat");
-    operator.say(&TIMING_MARK.0);
+    operator.send(b"stat");
+    operator.send(&TIMING_MARK.0);
     while operator.received.len() < TIMING_MARK.1.len() {
         assert!(operator.receive());
     }
@@ -432,7 +432,7 @@ fn an_operator_beyond_the_limit_is_refused_and_the_others_stay() {
         .iter_mut()
         .for_each(|operator| drop(operator.ask_json("status")));
     let mut refused = Operator::new(&server);
-    let told = refused.rest();
+    let told = refused.read_to_end();
     assert!(told.starts_with("ERR ") && told.ends_with('\n'), "{told:?}");
     assert_eq!(
         operators[0].ask_json("status")["consoles"],

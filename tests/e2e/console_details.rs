@@ -225,7 +225,7 @@ fn ping_names_the_process_that_does_not_answer() {
     assert_eq!(pong.as_array().map(Vec::len), Some(6));
     assert!(operator.ask("ping")[0].starts_with("pong"));
     // Answered in order, together with the commands after it.
-    operator.say(b"ping --json\nhelp quit\n");
+    operator.send(b"ping --json\nhelp quit\n");
     assert_eq!((operator.reply().len(), operator.reply().len()), (2, 2));
     for role in ["listener", "ticker"] {
         let pid = one(&pong, "pong", role.into())["pid"].as_u64().expect("a number");

@@ -24,15 +24,15 @@ fn shown(operator: &mut Operator, end: &str) -> String {
 /// An operator with a telnet client whose window has this many columns.
 fn at_telnet(server: &Server, columns: u16) -> Operator {
     let mut operator = Operator::new(server);
-    operator.say(b"\r\n");
+    operator.send(b"\r\n");
     while operator.received.len() < OFFER.len() {
         assert!(operator.receive());
     }
     assert_eq!(operator.received.drain(..OFFER.len()).collect::<Vec<_>>(), OFFER);
     assert_eq!(operator.reply().pop().expect("a last line"), "OK");
-    operator.say(&AGREE);
+    operator.send(&AGREE);
     let [high, low] = columns.to_be_bytes();
-    operator.say(&[255, 250, 31, high, low, 0, 24, 255, 240]);
+    operator.send(&[255, 250, 31, high, low, 0, 24, 255, 240]);
     shown(&mut operator, &format!("{PROMPT}\u{1b}[K"));
     operator
 }
@@ -53,17 +53,17 @@ fn keys_edit_the_line_and_recall_history() {
     let server = Server::start(&[]);
     for columns in [0, 1, 80, 400] {
         let mut operator = at_telnet(&server, columns);
-        operator.say(b"xelp quix\x7ft\x01\x04h\r\0");
+        operator.send(b"xelp quix\x7ft\x01\x04h\r\0");
         let seen = shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
         assert!(seen.contains("quit: ends this connection"), "{seen:?}");
-        operator.say(b"\x1b[A\r\0");
+        operator.send(b"\x1b[A\r\0");
         let again = shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
         assert!(again.contains("quit: ends this connection"), "{again:?}");
         // Ctrl-C discards the line, Ctrl-D ends the session.
-        operator.say(b"stop\x03");
+        operator.send(b"stop\x03");
         shown(&mut operator, &format!("^C\r\n\r{PROMPT}\u{1b}[K"));
-        operator.say(b"\x04");
-        assert!(!operator.rest().contains("ERR"));
+        operator.send(b"\x04");
+        assert!(!operator.read_to_end().contains("ERR"));
     }
 }
 
@@ -71,12 +71,12 @@ fn keys_edit_the_line_and_recall_history() {
 fn a_console_killed_during_a_line_says_so_and_still_edits() {
     let server = Server::start(&[]);
     let mut operator = at_telnet(&server, 80);
-    operator.say(b"stat");
+    operator.send(b"stat");
     shown(&mut operator, "stat");
     kill_console(&server, &operator);
     let seen = shown(&mut operator, &format!("\r{PROMPT}\u{1b}[K"));
     assert!(seen.starts_with("\r\nERR interrupted: "), "{seen:?}");
-    operator.say(b"help quix\x7ft\r\0");
+    operator.send(b"help quix\x7ft\r\0");
     let seen = shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
     assert!(seen.contains("quit: ends this connection"), "{seen:?}");
     // Killed without pending input, it reports nothing.
@@ -85,7 +85,7 @@ fn a_console_killed_during_a_line_says_so_and_still_edits() {
     });
     kill_console(&server, &operator);
     shown(&mut operator, &format!("\r{PROMPT}\u{1b}[K"));
-    operator.say(b"edit off\r\0");
+    operator.send(b"edit off\r\0");
     while !operator.received.ends_with(b"OK\r\n") {
         assert!(operator.receive());
     }
@@ -104,14 +104,14 @@ fn ctrl_c_ends_a_watch_and_other_keys_do_not() {
         .expect("a room is free")
         .room;
     let mut operator = at_telnet(&server, 80);
-    operator.say(format!("watch {room}\r\0").as_bytes());
+    operator.send(format!("watch {room}\r\0").as_bytes());
     shown(&mut operator, "Enter ends it)\r\n");
-    operator.say(b"abc\x1b[A");
+    operator.send(b"abc\x1b[A");
     ann.ready(true).ok();
     ann.act(b"payload".to_vec()).expect("sent");
     let seen = shown(&mut operator, "\r\n");
     assert!(!seen.contains("abc") && seen.contains("Game"), "{seen:?}");
-    operator.say(b"\x03");
+    operator.send(b"\x03");
     shown(&mut operator, &format!("OK\r\n\r{PROMPT}\u{1b}[K"));
 }
 
@@ -119,7 +119,7 @@ fn ctrl_c_ends_a_watch_and_other_keys_do_not() {
 fn a_client_that_does_not_answer_the_offer_stays_in_line_mode() {
     let server = Server::start(&[]);
     let mut operator = Operator::new(&server);
-    operator.say(b"edit\n");
+    operator.send(b"edit\n");
     while operator.received.len() < OFFER.len() {
         assert!(operator.receive());
     }
@@ -127,6 +127,6 @@ fn a_client_that_does_not_answer_the_offer_stays_in_line_mode() {
     assert_eq!(operator.reply(), ["OK"]);
     assert_eq!(operator.ask("help quit").len(), 2);
     // So does a client that refuses.
-    operator.say(&[255, 254, 1, 255, 254, 3, 255, 252, 31]);
+    operator.send(&[255, 254, 1, 255, 254, 3, 255, 252, 31]);
     assert_eq!(operator.ask("help quit").len(), 2);
 }

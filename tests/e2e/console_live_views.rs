@@ -22,7 +22,7 @@ fn table(server: &Server) -> (Client, Client, RoomId) {
 
 /// Starts a live view, and returns its first line.
 fn follow(operator: &mut Operator, command: &str) -> String {
-    operator.say(format!("{command}\n").as_bytes());
+    operator.send(format!("{command}\n").as_bytes());
     let line = operator.line().expect("it begins");
     assert!(!line.starts_with("ERR"), "{command}: {line}");
     line
@@ -89,13 +89,13 @@ fn watch_shows_a_rooms_events_in_order_until_enter() {
     assert!(lines.iter().any(|line| line.contains("Game Ann")), "{lines:?}");
     assert!(!lines.concat().contains('\u{1b}'), "{lines:?}");
     // The line that ends the view is not executed; the next one is.
-    operator.say(b"stop\nhelp quit\n");
+    operator.send(b"stop\nhelp quit\n");
     assert_eq!(operator.reply(), ["OK"]);
     assert_eq!(operator.reply().len(), 2);
     assert_eq!(operator.ask_json("status")["stopping"], false);
     // An empty line ends it, too.
     follow(&mut operator, &format!("watch {room}"));
-    operator.say(b"\r\n");
+    operator.send(b"\r\n");
     assert_eq!(operator.reply(), ["OK"]);
 }
 
@@ -275,7 +275,7 @@ fn trace_shows_frames_in_both_directions_without_secrets() {
         place("> Chat") < place("> ListRooms") && place("< Event") < place("< Rooms"),
         "{seen}"
     );
-    operator.say(b"\n");
+    operator.send(b"\n");
     assert_eq!(operator.reply(), ["OK"]);
 }
 

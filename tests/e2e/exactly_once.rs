@@ -34,7 +34,7 @@ struct Wanderer {
 impl Wanderer {
     fn enter(server: &Server, mut random: Random) -> Self {
         let mut streams = StreamClient::enter(server.game, "Wanderer");
-        streams.say(&frame(&ClientMessage::CreateRoom {
+        streams.append(&frame(&ClientMessage::CreateRoom {
             request: 1,
             game: "relay".into(),
             name: "alone".into(),
@@ -72,7 +72,7 @@ impl Wanderer {
     fn step(&mut self) {
         match self.random.below(10) {
             0..4 => {
-                self.streams.say(&self.script.said(self.said));
+                self.streams.append(&self.script.said(self.said));
                 self.said += 1;
             }
             4..6 => {
@@ -102,7 +102,7 @@ impl Wanderer {
         };
         while self.random.chance(25) {
             let bytes = self.random.below(60);
-            self.streams.resume_in_vain(bytes, from);
+            self.streams.resume_and_cut(bytes, from);
         }
         let local = if self.random.chance(50) { ELSEWHERE } else { None };
         let resumed = self.streams.resume(local, from).expect("the token is good");

@@ -76,7 +76,7 @@ fn run(pieces: &[&[u8]], dies: &[bool]) -> Outcome {
         // The handshake reads at most its own limit from the socket.
         actor.send(&[]);
         outcome.farewell = handle_all(&mut actor);
-        outcome.take(actor.hear());
+        outcome.take(actor.receive_messages());
         if outcome.farewell.is_some() {
             break;
         }

@@ -66,18 +66,18 @@ fn a_killed_handler_loses_no_message_of_any_of_its_clients() {
     let mut clients = crowd(&server, 14).into_iter();
     let mut pairs = Vec::new();
     while let (Some(one), Some(other)) = (clients.next(), clients.next()) {
-        pairs.push(Pair::meet(one, other));
+        pairs.push(Pair::in_new_room(one, other));
     }
     let ports: Vec<_> = pairs.iter().map(|pair| pair.clients[0].local_addr()).collect();
     for round in 1..=10 {
         let served = served(&server);
         assert_eq!(served.len(), 1, "all are in one process again");
-        pairs.iter_mut().for_each(|pair| pair.say(5));
+        pairs.iter_mut().for_each(|pair| pair.send(5));
         for pid in served.keys() {
             server.kill(u32::try_from(*pid).expect("a pid"));
         }
-        pairs.iter_mut().for_each(|pair| pair.say(5));
-        pairs.iter_mut().for_each(Pair::hear);
+        pairs.iter_mut().for_each(|pair| pair.send(5));
+        pairs.iter_mut().for_each(Pair::receive);
         assert_eq!(server.status("takeovers_total"), round);
     }
     let ports_now: Vec<_> = pairs.iter().map(|pair| pair.clients[0].local_addr()).collect();
@@ -92,22 +92,22 @@ fn clients_of_one_handler_survive_the_death_of_their_keeper_and_then_of_the_hand
     let mut clients = crowd(&server, 6).into_iter();
     let mut pairs = Vec::new();
     while let (Some(one), Some(other)) = (clients.next(), clients.next()) {
-        pairs.push(Pair::meet(one, other));
+        pairs.push(Pair::in_new_room(one, other));
     }
     for _ in 0..3 {
         let killed = server.keeper();
-        pairs.iter_mut().for_each(|pair| pair.say(3));
+        pairs.iter_mut().for_each(|pair| pair.send(3));
         server.kill(killed);
-        pairs.iter_mut().for_each(|pair| pair.say(3));
-        pairs.iter_mut().for_each(Pair::hear);
+        pairs.iter_mut().for_each(|pair| pair.send(3));
+        pairs.iter_mut().for_each(Pair::receive);
         let keeper = server.keeper_after(killed);
         eventually("it has adopted all", || sockets(keeper) == of_its_own + 6);
         let (before, takeovers) = (served(&server), server.status("takeovers_total"));
         for pid in before.keys() {
             server.kill(u32::try_from(*pid).expect("a pid"));
         }
-        pairs.iter_mut().for_each(|pair| pair.say(3));
-        pairs.iter_mut().for_each(Pair::hear);
+        pairs.iter_mut().for_each(|pair| pair.send(3));
+        pairs.iter_mut().for_each(Pair::receive);
         assert_eq!(server.status("takeovers_total"), takeovers + 1);
     }
     assert_eq!(server.status("resumes_total"), 0);
@@ -123,16 +123,16 @@ fn a_client_that_joins_a_room_moves_to_the_handler_of_the_others_during_play() {
     let (first_name, last_name) = ("Client0", "Client13");
     assert_ne!(server.handler_of(first_name), server.handler_of(last_name));
     let port = last.local_addr();
-    let mut pair = Pair::meet(first, last);
-    pair.say(50);
-    pair.hear();
+    let mut pair = Pair::in_new_room(first, last);
+    pair.send(50);
+    pair.receive();
     eventually("both are served by one process", || {
-        pair.say(2);
-        pair.hear();
+        pair.send(2);
+        pair.receive();
         server.handler_of(first_name) == server.handler_of(last_name)
     });
-    pair.say(50);
-    pair.hear();
+    pair.send(50);
+    pair.receive();
     assert_eq!(pair.clients[1].local_addr(), port);
     assert_eq!(
         (server.status("takeovers_total"), server.status("resumes_total")),
@@ -149,14 +149,14 @@ fn clients_of_a_room_meet_in_one_handler_while_all_handlers_are_killed() {
     let late = clients.split_off(12);
     let mut pairs: Vec<Pair> = Vec::new();
     for (one, other) in clients.into_iter().zip(late) {
-        pairs.push(Pair::meet(one, other));
+        pairs.push(Pair::in_new_room(one, other));
         for pid in served(&server).into_keys() {
             // Some handlers have ended by themselves, having no client left.
             let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
-        pairs.iter_mut().for_each(|pair| pair.say(4));
-        pairs.iter_mut().for_each(Pair::hear);
+        pairs.iter_mut().for_each(|pair| pair.send(4));
+        pairs.iter_mut().for_each(Pair::receive);
     }
     assert_eq!(server.status("resumes_total"), 0, "no connection was lost");
     for pair in pairs {
@@ -192,9 +192,9 @@ fn empty_handlers_end_and_a_stop_does_not_wait_for_them() {
     // The clients of the second handler move one after another to the first, and leave from there.
     while clients.len() > 1 {
         let (last, first) = (clients.pop().expect("two"), clients.remove(0));
-        let mut pair = Pair::meet(first, last);
-        pair.say(10);
-        pair.hear();
+        let mut pair = Pair::in_new_room(first, last);
+        pair.send(10);
+        pair.receive();
         for client in pair.clients {
             client.goodbye().expect("the session lives");
         }

@@ -22,8 +22,8 @@ fn room_with_typist() -> (Actor, Actor) {
     ann.process_handshake();
     types(&mut ann, "name Ann");
     types(&mut ann, "create tictactoe");
-    let mut bob = Actor::greeted(world, 1, "Bob");
-    bob.asks(&ClientMessage::JoinRoom {
+    let mut bob = Actor::connect_as(world, 1, "Bob");
+    bob.request(&ClientMessage::JoinRoom {
         request: 1,
         room: ROOM,
         passcode: None,
@@ -46,7 +46,7 @@ fn a_text_player_that_leaves_first_gets_all_earlier_events() {
         types(&mut ann, "help");
     }
     assert!(ann.session.output_space() >= FRAME_TOTAL_BYTES_MAX as u64);
-    bob.asks(&ClientMessage::Chat {
+    bob.request(&ClientMessage::Chat {
         request: 2,
         scope: ChatScope::Room,
         text: "farewell".into(),
@@ -54,7 +54,7 @@ fn a_text_player_that_leaves_first_gets_all_earlier_events() {
     let mut shown = String::new();
     types(&mut ann, "leave");
     while !shown.contains("You are back in the lobby.") {
-        let more = ann.shown();
+        let more = ann.terminal_output();
         assert!(!more.is_empty(), "nothing comes any more, after {shown}");
         shown.push_str(&more);
         while ann.handle() == FrameOutcome::Handled {}

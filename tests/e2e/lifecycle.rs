@@ -47,7 +47,7 @@ fn a_stop_answers_received_requests_tells_every_client_and_exits_with_success() 
         .expect("a room is free");
     let mut silent = RawClient::connect(&server);
     // The client sends many requests, and reads only after the server was told to stop.
-    let mut behind = RawClient::greet(&server, "Behind");
+    let mut behind = RawClient::connect_as(&server, "Behind");
     let pings: Vec<u8> = (1..=4000)
         .flat_map(|nonce| frame(&ClientMessage::Ping { nonce }))
         .collect();
@@ -392,7 +392,7 @@ fn a_client_that_ends_in_any_way_releases_all_its_resources() {
         match way {
             Way::Goodbye => {
                 let mut guest = guest;
-                guest.say(&ClientMessage::Goodbye);
+                guest.send_message(&ClientMessage::Goodbye);
                 assert_eq!(guest.rest().1, End::Closed);
             }
             Way::Close => drop(guest),
@@ -452,8 +452,8 @@ fn all_events(mut client: Client) -> Receiver<RoomEvent> {
 }
 
 fn guest_in(server: &Server, room: RoomId) -> RawClient {
-    let mut guest = RawClient::greet(server, "Guest");
-    guest.say(&ClientMessage::JoinRoom {
+    let mut guest = RawClient::connect_as(server, "Guest");
+    guest.send_message(&ClientMessage::JoinRoom {
         request: 1,
         room,
         passcode: None,

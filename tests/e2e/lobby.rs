@@ -4,7 +4,7 @@
 use std::sync::Barrier;
 use std::time::Duration;
 
-use crate::common::raw_client::{RawClient, greeting};
+use crate::common::raw_client::{RawClient, handshake};
 use crate::common::{Server, WAIT_MAX, eventually, patient};
 use forkade::limits::LOBBY_GRACE_MS_MIN;
 use forkade_protocol::client::{Client, ClientError, NewRoom};
@@ -120,7 +120,7 @@ fn one_of_fifty_simultaneous_claims_of_a_name_succeeds() {
     let server = Server::start(&[]);
     let answers = at_once(50, |_| {
         let mut raw = RawClient::connect(&server);
-        raw.send(&greeting("Highlander"));
+        raw.send(&handshake("Highlander"));
         (raw.next_message(), raw)
     });
     let (welcome, refused): (Vec<_>, Vec<_>) = answers
@@ -586,7 +586,7 @@ fn room_chat_reaches_everybody_in_the_room_and_nobody_else() {
 #[test]
 fn a_list_omits_a_room_that_closed_meanwhile() {
     let server = Server::start(&[]);
-    let mut reader = RawClient::greet(&server, "Reader");
+    let mut reader = RawClient::connect_as(&server, "Reader");
     let mut host = server.client("Host");
     for request in 0..20 {
         let room = host
@@ -594,12 +594,12 @@ fn a_list_omits_a_room_that_closed_meanwhile() {
             .expect("a room is free")
             .room;
         host.leave().expect("in the room");
-        reader.say(&ClientMessage::ListRooms {
+        reader.send_message(&ClientMessage::ListRooms {
             request,
             filter: RoomFilter::default(),
             after: Some(room),
         });
-        reader.say(&ClientMessage::ListRooms {
+        reader.send_message(&ClientMessage::ListRooms {
             request,
             filter: RoomFilter::default(),
             after: None,

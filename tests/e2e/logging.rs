@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::process::Stdio;
 
 use crate::common::control_pair::ControlPair;
-use crate::common::raw_client::{RawClient, framed, greeting, greeting_preamble};
+use crate::common::raw_client::{RawClient, framed, handshake, handshake_preamble};
 use crate::common::{Server, command, eventually, processes_below};
 use forkade_protocol::client::NewRoom;
 use forkade_protocol::{ChatScope, ErrorCode, RoomSettings};
@@ -86,7 +86,7 @@ fn records(log: &str) -> Vec<LogRecord<'_>> {
 /// why it closes.
 fn provoke(server: &Server, name: &str) {
     let mut raw = RawClient::connect(server);
-    raw.send(&[greeting(name), framed(&[0xff])].concat());
+    raw.send(&[handshake(name), framed(&[0xff])].concat());
     raw.expect_error(ErrorCode::Malformed);
 }
 
@@ -166,7 +166,7 @@ fn nothing_a_client_sends_can_forge_a_record() {
             .expect("an answer, and the end");
     }
     let mut raw = RawClient::connect(&server);
-    raw.send(&[&greeting_preamble()[..], &framed(forged.as_bytes())].concat());
+    raw.send(&[&handshake_preamble()[..], &framed(forged.as_bytes())].concat());
     raw.rest();
 
     let names = names.map(|name| forkade_protocol::text::clean_player_name(name).expect("a name"));

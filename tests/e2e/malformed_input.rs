@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::control_pair::expect_harmless;
 use crate::common::eventually;
-use crate::common::raw_client::{End, RawClient, frame, framed, greeting, greeting_preamble};
+use crate::common::raw_client::{End, RawClient, frame, framed, handshake, handshake_preamble};
 use forkade_protocol::limits::{FRAME_BYTES_MAX, HANDSHAKE_BYTES_MAX};
 use forkade_protocol::{
     ChatScope, ClientMessage, ErrorCode, RejectCode, RoomFilter, RoomId, RoomSettings, ServerMessage, Token,
@@ -38,7 +38,7 @@ fn a_client_of_other_versions_is_told_the_supported_ones() {
         }
         let mut raw = RawClient::connect(server);
         raw.send(&preamble::build(0, u16::MAX));
-        raw.send(&greeting("New")[greeting_preamble().len()..]);
+        raw.send(&handshake("New")[handshake_preamble().len()..]);
         let welcome = raw.next_message();
         assert!(
             matches!(welcome, Ok(ServerMessage::Welcome { version: 1, .. })),
@@ -93,15 +93,15 @@ fn words_of(raw: &mut RawClient) -> String {
 #[test]
 fn a_frame_beyond_the_limit_is_refused_by_its_header() {
     expect_harmless(&[], |server| {
-        let greeting_max = HANDSHAKE_BYTES_MAX - greeting_preamble().len() - 4;
+        let greeting_max = HANDSHAKE_BYTES_MAX - handshake_preamble().len() - 4;
         for length in [greeting_max + 1, FRAME_BYTES_MAX, u32::MAX as usize] {
             let mut raw = RawClient::connect(server);
-            raw.send(&greeting_preamble());
+            raw.send(&handshake_preamble());
             raw.send(&u32::try_from(length).expect("small").to_le_bytes());
             raw.expect_error(ErrorCode::FrameTooLarge);
         }
         for (name, length) in [("a", FRAME_BYTES_MAX + 1), ("b", u32::MAX as usize)] {
-            let mut raw = RawClient::greet(server, name);
+            let mut raw = RawClient::connect_as(server, name);
             raw.send(&u32::try_from(length).expect("small").to_le_bytes());
             raw.expect_error(ErrorCode::FrameTooLarge);
         }
@@ -111,7 +111,7 @@ fn a_frame_beyond_the_limit_is_refused_by_its_header() {
 #[test]
 fn a_frame_at_the_limit_is_handled() {
     expect_harmless(&[], |server| {
-        let mut raw = RawClient::greet(server, "Long");
+        let mut raw = RawClient::connect_as(server, "Long");
         let act = |bytes| ClientMessage::Act {
             request: 7,
             action: vec![0; bytes],
@@ -149,7 +149,7 @@ fn a_handshake_with_too_long_a_name_is_refused() {
         ];
         for refused in refused {
             let mut raw = RawClient::connect(server);
-            raw.send(&[&greeting_preamble()[..], &frame(&refused)].concat());
+            raw.send(&[&handshake_preamble()[..], &frame(&refused)].concat());
             raw.expect_error(ErrorCode::NameInvalid);
         }
     });
@@ -174,11 +174,11 @@ fn a_body_that_is_not_one_message_is_malformed() {
             ),
         ];
         for (what, body) in bodies {
-            let mut raw = RawClient::greet(server, what);
+            let mut raw = RawClient::connect_as(server, what);
             raw.send(&framed(body));
             raw.expect_error(ErrorCode::Malformed);
             let mut raw = RawClient::connect(server);
-            raw.send(&greeting_preamble());
+            raw.send(&handshake_preamble());
             raw.send(&framed(body));
             raw.expect_error(ErrorCode::Malformed);
         }
@@ -193,7 +193,7 @@ fn a_client_that_disconnects_at_any_point_leaves_nothing_behind() {
             scope: ChatScope::Room,
             text: "half".to_owned(),
         };
-        let whole = [greeting("Half"), frame(&chat)].concat();
+        let whole = [handshake("Half"), frame(&chat)].concat();
         for (index, length) in (0..whole.len()).enumerate() {
             let mut raw = RawClient::connect(server);
             raw.send(&whole[..length]);
@@ -230,20 +230,20 @@ fn a_valid_message_in_the_wrong_phase_is_refused() {
             ClientMessage::Leave { request: 1 },
         ] {
             let mut raw = RawClient::connect(server);
-            raw.send(&[&greeting_preamble()[..], &frame(&first)].concat());
+            raw.send(&[&handshake_preamble()[..], &frame(&first)].concat());
             raw.expect_error(ErrorCode::WrongState);
         }
         for (name, second) in [("One", &hello), ("Two", &resume)] {
-            let mut raw = RawClient::greet(server, name);
-            raw.say(second);
+            let mut raw = RawClient::connect_as(server, name);
+            raw.send_message(second);
             raw.expect_error(ErrorCode::WrongState);
         }
         let mut raw = RawClient::connect(server);
-        raw.send(&[&greeting_preamble()[..], &frame(&resume)].concat());
+        raw.send(&[&handshake_preamble()[..], &frame(&resume)].concat());
         raw.expect_error(ErrorCode::TokenUnknown);
 
-        let mut raw = RawClient::greet(server, "Impatient");
-        raw.say(&ClientMessage::Confirm { received: 1 });
+        let mut raw = RawClient::connect_as(server, "Impatient");
+        raw.send_message(&ClientMessage::Confirm { received: 1 });
         let text = raw.expect_error(ErrorCode::Malformed);
         assert!(text.contains("confirmed"), "{text}");
     });
@@ -260,7 +260,7 @@ fn bytes_after_a_resume_are_refused_and_affect_nobody() {
         let mut raw = RawClient::connect(server);
         raw.send(
             &[
-                &greeting_preamble()[..],
+                &handshake_preamble()[..],
                 &frame(&resume),
                 &frame(&ClientMessage::Ping { nonce: 1 }),
             ]
@@ -274,7 +274,7 @@ fn bytes_after_a_resume_are_refused_and_affect_nobody() {
 #[test]
 fn a_request_in_the_wrong_state_is_rejected_and_the_session_continues() {
     expect_harmless(&[], |server| {
-        let mut raw = RawClient::greet(server, "Hasty");
+        let mut raw = RawClient::connect_as(server, "Hasty");
         let without_a_room = [
             ClientMessage::Leave { request: 1 },
             ClientMessage::Ready {
@@ -293,7 +293,7 @@ fn a_request_in_the_wrong_state_is_rejected_and_the_session_continues() {
             ClientMessage::Rematch { request: 5 },
         ];
         for message in &without_a_room {
-            raw.say(message);
+            raw.send_message(message);
             match raw.next_message() {
                 Ok(ServerMessage::Rejected {
                     request,
@@ -305,7 +305,7 @@ fn a_request_in_the_wrong_state_is_rejected_and_the_session_continues() {
                 other => panic!("{message:?} was answered {other:?}"),
             }
         }
-        raw.say(&ClientMessage::Ping { nonce: 9 });
+        raw.send_message(&ClientMessage::Ping { nonce: 9 });
         assert!(matches!(
             raw.next_message(),
             Ok(ServerMessage::Pong { nonce: 9, .. })
@@ -325,7 +325,7 @@ fn a_request_in_the_wrong_state_is_rejected_and_the_session_continues() {
 #[test]
 fn requests_at_their_longest_are_rejected_with_a_short_reason() {
     expect_harmless(&[], |server| {
-        let mut raw = RawClient::greet(server, "Windy");
+        let mut raw = RawClient::connect_as(server, "Windy");
         // Escaped, a control character becomes several characters.
         let long = |bytes| "\u{7f}".repeat(bytes);
         let (almost_a_frame, request) = (FRAME_BYTES_MAX - 64, 1);
@@ -399,7 +399,7 @@ fn requests_at_their_longest_are_rejected_with_a_short_reason() {
             ),
         ];
         for (message, expected) in expected {
-            raw.say(&message);
+            raw.send_message(&message);
             match raw.next_message() {
                 Ok(ServerMessage::Rejected { code, text, .. }) => {
                     assert_eq!(code, expected);
@@ -413,7 +413,7 @@ fn requests_at_their_longest_are_rejected_with_a_short_reason() {
             name_contains: Some(long(almost_a_frame)),
             joinable: true,
         };
-        raw.say(&ClientMessage::ListRooms {
+        raw.send_message(&ClientMessage::ListRooms {
             request,
             filter,
             after: Some(RoomId(u64::MAX)),
@@ -447,7 +447,7 @@ fn fuzz() -> impl Strategy<Value = Fuzz> {
         });
     let behind_a_preamble = bytes
         .clone()
-        .prop_map(|bytes| [&greeting_preamble()[..], &bytes].concat());
+        .prop_map(|bytes| [&handshake_preamble()[..], &bytes].concat());
     let sent = prop_oneof![bytes, several, flipped, behind_a_preamble, valid_frames()];
     (any::<bool>(), sent, any::<bool>()).prop_map(|(greets, bytes, reads)| Fuzz { greets, bytes, reads })
 }
@@ -516,7 +516,7 @@ fn garbage_is_answered_and_kills_no_process() {
         let names = AtomicU64::new(0);
         let outcome = runner.run(&fuzz(), |fuzz| {
             let mut raw = if fuzz.greets {
-                RawClient::greet(server, &format!("fuzz {}", names.fetch_add(1, Ordering::Relaxed)))
+                RawClient::connect_as(server, &format!("fuzz {}", names.fetch_add(1, Ordering::Relaxed)))
             } else {
                 RawClient::connect(server)
             };

@@ -58,30 +58,30 @@ fn a_match_is_played_to_its_end_while_handlers_are_killed() {
     };
     let mut bob = server.client("Bob");
     ann.expect("new room: tictactoe");
-    ann.types("create tic\t A duel\r");
+    ann.type_keys("create tic\t A duel\r");
     ann.expect("A duel: tictactoe, waiting");
     let room = the_room(&mut bob);
     bob.join_room(room, None).expect("a seat is free");
     bob.ready(true).expect("the match has not begun");
     ann.expect("Bob, ready");
-    ann.types("\r");
+    ann.type_keys("\r");
     ann.expect("X is to move");
 
-    ann.types("4\r");
+    ann.type_keys("4\r");
     ann.expect(" 3 | X | 5");
     answer(&mut bob, 0);
     ann.expect(" O | 1 | 2");
     kill_anns_handler(&server);
     // The first half of a line is typed before the kill, the second after it.
-    ann.types("sa");
+    ann.type_keys("sa");
     kill_anns_handler(&server);
-    ann.types("y still here\r2\r");
+    ann.type_keys("y still here\r2\r");
     answer(&mut bob, 1);
     ann.expect(" O | O | X");
     ann.expect("Ann says: still here");
     let handler = server.handler_of("Ann").expect("Ann is connected");
     server.kill(handler);
-    ann.types("6\r");
+    ann.type_keys("6\r");
     ann.expect("You have won!");
     ann.expect(" X | 7 | 8");
     for text in NOTICED {
@@ -99,9 +99,9 @@ fn a_match_is_played_to_its_end_while_handlers_are_killed() {
             .is_some()
     );
 
-    ann.types("\r");
+    ann.type_keys("\r");
     ann.expect("Ann (you), owner, ready");
-    ann.types("quit\r");
+    ann.type_keys("quit\r");
     assert!(ann.wait().success());
     ann.expect_restored();
     // The server received the goodbye: seat and name are free at once, not after the grace.
@@ -122,7 +122,7 @@ fn a_cut_connection_is_resumed_without_loss() {
     proxy.be_rough(true);
     // Moves of this game are arbitrary text without a rate limit.
     for number in 0..60_u8 {
-        ann.types(&format!("number {number} of Ann's\r"));
+        ann.type_keys(&format!("number {number} of Ann's\r"));
         let of_bob = format!("number {number} of Bob's");
         bob.act(of_bob.clone().into_bytes()).expect("he is in the room");
         ann.expect_written(&of_bob);
@@ -150,8 +150,8 @@ fn a_cut_connection_is_resumed_without_loss() {
             Some(format!("number {number} of Ann's").into_bytes())
         );
     }
-    ann.types("\x03");
-    ann.types("\x03");
+    ann.type_keys("\x03");
+    ann.type_keys("\x03");
     assert!(ann.wait().success());
 }
 
@@ -165,7 +165,7 @@ fn the_client_waits_for_a_dead_server_and_then_gives_up() {
     ann.expect("tictactoe for anybody");
     server.kill(server.pid());
     ann.expect("reconnecting");
-    ann.types("say is anybody there?\r");
+    ann.type_keys("say is anybody there?\r");
     assert_eq!(ann.wait().code(), Some(1));
     ann.expect("your session is gone");
     ann.expect_restored();
@@ -226,7 +226,7 @@ fn the_client_suspends_and_continues_under_job_control() {
         return;
     };
     ann.expect("Welcome, Ann");
-    ann.types("\x1a");
+    ann.type_keys("\x1a");
     let stat = format!("/proc/{}/stat", ann.pid());
     eventually("it is stopped", || {
         let stat = std::fs::read_to_string(&stat).expect("it has not ended");
@@ -236,7 +236,7 @@ fn the_client_suspends_and_continues_under_job_control() {
     ann.expect_restored();
     ann.signal(Signal::SIGCONT);
     eventually("it has the terminal again", || ann.is_raw());
-    ann.types("create relay\r");
+    ann.type_keys("create relay\r");
     ann.expect("the match is on");
 }
 
@@ -250,7 +250,7 @@ fn a_terminal_without_a_size_can_be_played_in() {
     };
     let mut bob = server.client("Bob");
     eventually("Ann is there", || server.handler_of("Ann").is_some());
-    ann.types("create tictactoe Blind\r");
+    ann.type_keys("create tictactoe Blind\r");
     let room = the_room(&mut bob);
     bob.join_room(room, None).expect("a seat is free");
     for (columns, rows) in [(1, 1), (2, 3), (20, 5), (100, 30)] {
@@ -259,7 +259,7 @@ fn a_terminal_without_a_size_can_be_played_in() {
     ann.expect("Blind: tictactoe");
     ann.expect("Bob");
     ann.resize(0, 0);
-    ann.types("leave\r");
+    ann.type_keys("leave\r");
     bob.leave().expect("he is in a room");
     eventually("the room is gone", || {
         bob.list_rooms(RoomFilter::default(), None)
@@ -267,7 +267,7 @@ fn a_terminal_without_a_size_can_be_played_in() {
             .0
             .is_empty()
     });
-    ann.types("quit\r");
+    ann.type_keys("quit\r");
     assert!(ann.wait().success());
     ann.expect_restored();
 }
@@ -292,7 +292,7 @@ fn text_of_other_players_does_not_move_the_cursor() {
         .expect("relay takes all");
     ann.expect("boo");
     ann.expect("forged");
-    ann.types("tell Nobody \x1b hi\r");
+    ann.type_keys("tell Nobody \x1b hi\r");
     ann.expect("boo");
     for forged in ["\x1b]0;title", "\x1b[31m", "\x1b[Hforged", "\x07", "\u{9b}2J"] {
         assert!(!ann.written().contains(forged), "{forged:?} was written");
@@ -321,7 +321,7 @@ fn an_invitation_is_accepted_and_a_turn_timeout_is_shown() {
     ann.expect("Secret: tictactoe, waiting for players, unlisted, 5 s for a turn");
     bob.ready(true).expect("the match has not begun");
     ann.expect("Bob, owner, ready");
-    ann.types("\r");
+    ann.type_keys("\r");
     ann.expect_that("a clock that runs for Bob", |screen| {
         let has_clock = |line: &str| line.contains("Bob, owner, ") && line.contains(" s left");
         screen.lines().any(has_clock)
@@ -423,7 +423,7 @@ fn text_of_the_server_does_not_move_the_cursor() {
     for forged in ["\u{1b}[2J\u{1b}]", "\u{1b}]0;", "\u{7}", "\u{9b}", "\u{202e}"] {
         assert!(!ann.written().contains(forged), "{forged:?} was written");
     }
-    ann.types("\x03");
+    ann.type_keys("\x03");
     ann.wait();
     ann.expect_restored();
 }
@@ -447,7 +447,7 @@ fn a_failed_start_is_explained() {
         return;
     };
     other.expect("Welcome, Bob 2");
-    other.types("\x04");
+    other.type_keys("\x04");
     assert!(other.wait().success());
 
     // The console's port does not speak the protocol, and an unused port does not answer.

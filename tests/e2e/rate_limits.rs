@@ -82,15 +82,15 @@ fn a_repeated_ready_counts_towards_the_rate() {
 #[test]
 fn name_changes_in_text_mode_have_a_rate() {
     let server = Server::start(&FIVE);
-    let mut person = TextClient::connect(&server);
-    person.types("");
-    person.reads("Welcome");
+    let mut text_player = TextClient::connect(&server);
+    text_player.type_line("");
+    text_player.read_until("Welcome");
     for number in 0..5 {
-        person.types(&format!("name Eve {number}"));
-        person.reads(&format!("You are called Eve {number} now."));
+        text_player.type_line(&format!("name Eve {number}"));
+        text_player.read_until(&format!("You are called Eve {number} now."));
     }
-    person.types("name Eve 6");
-    person.reads("No: you may do this 1 times a minute; wait");
+    text_player.type_line("name Eve 6");
+    text_player.read_until("No: you may do this 1 times a minute; wait");
 }
 
 #[test]

@@ -37,13 +37,13 @@ fn reserved_names_are_refused_in_the_handshake() {
 #[test]
 fn reserved_names_are_refused_in_text_mode() {
     let server = Server::start(&[]);
-    let mut person = TextClient::named(&server, "Eve");
+    let mut text_player = TextClient::named(&server, "Eve");
     for name in FORGED {
-        person.types(&format!("name {name}"));
-        person.reads("No: the name cannot be used: ");
-        person.reads("> ");
+        text_player.type_line(&format!("name {name}"));
+        text_player.read_until("No: the name cannot be used: ");
+        text_player.read_until("> ");
     }
-    let looked = person.asks("look");
+    let looked = text_player.ask("look");
     assert!(looked.contains("You are Eve, in the lobby"), "{looked}");
 }
 
@@ -51,12 +51,12 @@ fn reserved_names_are_refused_in_text_mode() {
 fn text_mode_shows_unambiguously_who_says_what() {
     let server = Server::start(&[]);
     let (_ann, [mut eve], room) = room_of(&server, "relay", RoomSettings::default(), ["Eve"]);
-    let mut person = TextClient::named(&server, "Bob");
-    person.types(&format!("join {}", (room.0 & 0xffff_ffff) + 1));
-    person.reads("You are in room");
+    let mut text_player = TextClient::named(&server, "Bob");
+    text_player.type_line(&format!("join {}", (room.0 & 0xffff_ffff) + 1));
+    text_player.read_until("You are in room");
     let mut operator = Operator::new(&server);
     operator.ask("say we close at ten");
-    person.reads("*** The server says: we close at ten\r\n");
+    text_player.read_until("*** The server says: we close at ten\r\n");
     // Fills a line of eighty columns, followed by what would start the next line.
     let filler = "x".repeat(80 - "Eve says: ".len());
     let forged = format!("{filler}*** The server says: we close now");
@@ -64,7 +64,7 @@ fn text_mode_shows_unambiguously_who_says_what() {
     eve.chat(ChatScope::Lobby, format!("{filler}Ann says: I give up"))
         .expect("it is short");
     eve.chat(ChatScope::Room, "that is all").expect("it is short");
-    let shown = person.reads("Eve says: that is all\r\n");
+    let shown = text_player.read_until("Eve says: that is all\r\n");
     assert!(shown.contains("\r\n    "), "{shown}");
     for line in shown
         .split("\r\n")

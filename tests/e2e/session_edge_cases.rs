@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::raw_client::{RawClient, frame, greeting, greeting_preamble};
+use crate::common::raw_client::{RawClient, frame, handshake, handshake_preamble};
 use crate::common::{Server, eventually, is_alive};
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, Token};
 
@@ -16,14 +16,14 @@ fn token_of(client: &mut RawClient) -> Token {
 
 fn resume(server: &Server, token: Token, received: u64) -> RawClient {
     let mut client = RawClient::connect(server);
-    client.send(&greeting_preamble());
+    client.send(&handshake_preamble());
     client.send(&frame(&ClientMessage::Resume { token, received }));
     client
 }
 
 fn greeted(server: &Server, name: &str) -> (RawClient, Token) {
     let mut client = RawClient::connect(server);
-    client.send(&greeting(name));
+    client.send(&handshake(name));
     let token = token_of(&mut client);
     (client, token)
 }
@@ -55,7 +55,7 @@ fn a_resume_late_in_the_handshake_does_not_kill_the_former_handler() {
         forkade::limits::SESSION_RELEASE_TIMEOUT_MS + 300,
     ));
     assert!(is_alive(holder));
-    new.send(&greeting_preamble());
+    new.send(&handshake_preamble());
     new.send(&frame(&ClientMessage::Resume { token, received: 0 }));
     assert!(matches!(new.next_message(), Ok(ServerMessage::Resumed { .. })));
     old.expect_error(ErrorCode::Replaced);
@@ -67,9 +67,9 @@ fn the_heartbeat_timeout_starts_after_the_handshake() {
     let server = Server::start(&["--heartbeat-timeout-ms", "4000"]);
     let mut ann = RawClient::connect(&server);
     std::thread::sleep(Duration::from_millis(4500));
-    ann.send(&greeting("Ann"));
+    ann.send(&handshake("Ann"));
     token_of(&mut ann);
-    ann.say(&ClientMessage::Ping { nonce: 7 });
+    ann.send_message(&ClientMessage::Ping { nonce: 7 });
     assert!(matches!(
         ann.next_message(),
         Ok(ServerMessage::Pong { nonce: 7, .. })
@@ -100,7 +100,7 @@ fn a_client_that_connects_during_a_stop_is_told_so() {
     server.signal(server.pid(), nix::sys::signal::Signal::SIGTERM);
     eventually("the stop has begun", || {
         let mut late = RawClient::connect(&server);
-        late.send(&greeting("Late"));
+        late.send(&handshake("Late"));
         matches!(
             late.next_message(),
             Ok(ServerMessage::Error {

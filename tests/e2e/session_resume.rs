@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use crate::common::killer::{Handlers, kills, send};
 use crate::common::random::{Random, seed};
 use crate::common::raw_client::frame;
-use crate::common::stream_client::{Cut, Resumed, StreamClient, connect, read_greeting, resume_greeting};
+use crate::common::stream_client::{
+    Cut, Resumed, StreamClient, connect, read_handshake_reply, resume_handshake,
+};
 use crate::common::{Server, WAIT_MAX, eventually};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::frame::{Split, split};
@@ -66,7 +68,7 @@ fn ann_in_a_room(server: &Server, game: &str) -> (Client, RoomId) {
 /// Bob takes seat 1, with a client that counts bytes itself.
 fn bob_in_room(server: &Server, room: RoomId) -> StreamClient {
     let mut bob = StreamClient::enter(server.game, "Bob");
-    bob.say(&frame(&ClientMessage::JoinRoom {
+    bob.append(&frame(&ClientMessage::JoinRoom {
         request: 1,
         room,
         passcode: None,
@@ -114,7 +116,7 @@ fn a_resume_beyond_the_retained_output_gets_a_snapshot() {
     let (mut ann, room) = ann_in_a_room(&server, "tictactoe");
     let mut bob = bob_in_room(&server, room);
     ann.ready(true).expect("not yet started");
-    bob.say(&frame(&ClientMessage::Ready {
+    bob.append(&frame(&ClientMessage::Ready {
         request: 2,
         ready: true,
     }));
@@ -125,7 +127,7 @@ fn a_resume_beyond_the_retained_output_gets_a_snapshot() {
     .expect("the session lives")
     .expect("the match starts");
     ann.act(vec![0]).expect("a legal move");
-    bob.say(&frame(&ClientMessage::Act {
+    bob.append(&frame(&ClientMessage::Act {
         request: 3,
         action: vec![8],
     }));
@@ -248,9 +250,9 @@ fn a_resume_beyond_the_rooms_event_log_gets_one_snapshot() {
 fn show(server: &Server, token: Token, received: u64) -> (TcpStream, ServerMessage) {
     let mut stream = connect(server.game, None);
     stream
-        .write_all(&resume_greeting(token, received))
+        .write_all(&resume_handshake(token, received))
         .expect("the server reads");
-    let answer = read_greeting(&mut stream).expect("an answer");
+    let answer = read_handshake_reply(&mut stream).expect("an answer");
     (stream, answer)
 }
 
@@ -431,7 +433,7 @@ fn a_handler_killed_while_it_yields_a_session_still_tells_its_client() {
         // This may be in transit to Bob when his handler is killed.
         ann.act(number.to_vec()).expect("accepted");
         let mut new = connect(server.game, None);
-        let greeting = resume_greeting(bob.token, bob.received());
+        let greeting = resume_handshake(bob.token, bob.received());
         let began = Instant::now();
         new.write_all(&greeting).expect("the server reads");
         // The handler yields somewhat after the middle of the time until the answer.
@@ -443,7 +445,7 @@ fn a_handler_killed_while_it_yields_a_session_still_tells_its_client() {
             }
             send(holder, Signal::SIGKILL);
         }
-        let resumed = read_greeting(&mut new).expect("an answer");
+        let resumed = read_handshake_reply(&mut new).expect("an answer");
         if !is_killed {
             usual = (usual * 3 + began.elapsed()) / 4;
         }
@@ -459,7 +461,7 @@ fn a_handler_killed_while_it_yields_a_session_still_tells_its_client() {
             last_words.last().is_some_and(is_replaced),
             "round {round}, killed after {kill_at:?}: {last_words:?}"
         );
-        bob.go_on_with(new, received, resuming_at);
+        bob.continue_on(new, received, resuming_at);
         let heard = bob.wait_for_message();
         let ServerMessage::Event { event, .. } = heard else {
             panic!("{heard:?}")
@@ -480,18 +482,18 @@ fn the_newest_of_many_connections_with_one_token_gets_the_session() {
         let old = owner.cut(Cut::Abandon).expect("it was not ended");
         // The order in which the connections were made counts.
         let mut streams: Vec<TcpStream> = (0..8).map(|_| connect(server.game, None)).collect();
-        let greeting = resume_greeting(owner.token, owner.received());
+        let greeting = resume_handshake(owner.token, owner.received());
         std::thread::scope(|scope| {
             for stream in &mut streams {
                 scope.spawn(|| stream.write_all(&greeting).expect("the server reads"));
             }
         });
         let mut newest = streams.pop().expect("one of eight");
-        let resumed = read_greeting(&mut newest).expect("an answer");
+        let resumed = read_handshake_reply(&mut newest).expect("an answer");
         assert!(matches!(resumed, ServerMessage::Resumed { .. }), "{resumed:?}");
         expect_replaced(old);
         for mut stream in streams {
-            match read_greeting(&mut stream).expect("an answer") {
+            match read_handshake_reply(&mut stream).expect("an answer") {
                 ServerMessage::Resumed { .. } => expect_replaced(stream),
                 ServerMessage::Error {
                     code: ErrorCode::Replaced,
@@ -507,8 +509,8 @@ fn the_newest_of_many_connections_with_one_token_gets_the_session() {
         else {
             unreachable!()
         };
-        owner.go_on_with(newest, received, resuming_at);
-        owner.say(&frame(&ClientMessage::Ping { nonce: 5 }));
+        owner.continue_on(newest, received, resuming_at);
+        owner.append(&frame(&ClientMessage::Ping { nonce: 5 }));
         let pong = owner.wait_for_message();
         assert!(matches!(pong, ServerMessage::Pong { nonce: 5, .. }), "{pong:?}");
     }
@@ -523,7 +525,7 @@ fn a_hung_handler_cannot_keep_a_session_from_a_newer_connection() {
     let handler = Handlers::of(&server).only();
     server.signal(handler, Signal::SIGSTOP);
     // It was sent while no connection was open.
-    owner.say(&frame(&ClientMessage::Ping { nonce: 1 }));
+    owner.append(&frame(&ClientMessage::Ping { nonce: 1 }));
     owner.write(usize::MAX);
     let old = owner.cut(Cut::Abandon).expect("it was not ended");
     owner.resume(None, owner.received()).expect("the token is good");

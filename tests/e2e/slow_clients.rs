@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::control_pair::expect_harmless;
 use crate::common::footprint::memory_kib;
-use crate::common::raw_client::{End, RawClient, frame, greeting, greeting_preamble};
+use crate::common::raw_client::{End, RawClient, frame, handshake, handshake_preamble};
 use crate::common::tcp_table::server_end;
 use crate::common::{Server, WAIT_MAX, eventually};
 use forkade_protocol::client::NewRoom;
@@ -34,7 +34,7 @@ fn a_session_works_byte_by_byte() {
             },
             ClientMessage::Goodbye,
         ];
-        let bytes: Vec<u8> = greeting("Morse")
+        let bytes: Vec<u8> = handshake("Morse")
             .into_iter()
             .chain(said.iter().flat_map(frame))
             .collect();
@@ -81,7 +81,7 @@ fn a_handshake_timeout_is_reported_to_the_client() {
         silent.expect_error(ErrorCode::HandshakeTimeout);
         let began = Instant::now();
         let mut slow = RawClient::connect(server);
-        slow.send(&greeting_preamble());
+        slow.send(&handshake_preamble());
         slow.send(&400_u32.to_le_bytes());
         // The server counts in whole milliseconds.
         assert!(drip(&mut slow, 0, began) >= Duration::from_millis(1498));
@@ -93,7 +93,7 @@ fn a_handshake_timeout_is_reported_to_the_client() {
 fn an_incomplete_frame_does_not_count_as_a_heartbeat() {
     expect_harmless(&["--heartbeat-timeout-ms", "3000"], |server| {
         let began = Instant::now();
-        let mut slow = RawClient::greet(server, "Slow");
+        let mut slow = RawClient::connect_as(server, "Slow");
         slow.send(&8000_u32.to_le_bytes());
         assert!(drip(&mut slow, 0, began) >= Duration::from_millis(2998));
         slow.expect_error(ErrorCode::Silent);
@@ -102,7 +102,7 @@ fn an_incomplete_frame_does_not_count_as_a_heartbeat() {
 
 /// A client in a relay room: joins `room` if it is given, or else creates one with `seats` seats.
 fn in_relay(raw: &mut RawClient, seats: u8, room: Option<RoomId>) -> RoomId {
-    raw.say(&match room {
+    raw.send_message(&match room {
         Some(room) => ClientMessage::JoinRoom {
             request: 1,
             room,
@@ -130,7 +130,7 @@ fn a_client_that_never_reads_delays_nobody_and_gets_a_snapshot_when_it_reads_aga
     expect_harmless(&[], |server| {
         // The kernel's buffers are so small that the server would have to keep nearly all of the flood.
         let mut sleeper = RawClient::with_receive_buffer(server, 4096);
-        sleeper.send(&greeting("Sleeper"));
+        sleeper.send(&handshake("Sleeper"));
         let room = in_relay(&mut sleeper, 3, None);
         let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
         ann.join_room(room, None).expect("a seat is free");
@@ -213,7 +213,7 @@ fn a_client_that_only_sends_is_not_read_and_is_answered_in_full_later() {
     const BYTES_MAX: usize = 64 << 20;
     expect_harmless(&[], |server| {
         let mut raw = RawClient::with_receive_buffer(server, 4096);
-        raw.send(&greeting("Talker"));
+        raw.send(&handshake("Talker"));
         let first_nonce = 1 << 40;
         let ping = |nonce| frame(&ClientMessage::Ping { nonce });
         let memory_before_kib = memory_kib(server);
@@ -262,7 +262,7 @@ fn a_client_that_only_sends_is_not_read_and_is_answered_in_full_later() {
 fn a_client_that_does_not_read_for_too_long_is_disconnected() {
     let server = Server::start(&["--seat-grace-ms", "100", "--heartbeat-timeout-ms", "120000"]);
     let mut raw = RawClient::with_receive_buffer(&server, 4096);
-    raw.send(&greeting("Statue"));
+    raw.send(&handshake("Statue"));
     in_relay(&mut raw, 1, None);
     raw.stream.set_nonblocking(true).expect("a socket");
     let act = frame(&ClientMessage::Act {

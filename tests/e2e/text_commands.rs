@@ -7,19 +7,19 @@ use crate::common::text_client::TextClient;
 fn an_invite_code_is_accepted_as_read_aloud() {
     let server = Server::start(&[]);
     let mut ann = TextClient::named(&server, "Ann");
-    ann.types("create relay");
-    ann.reads("You are in room");
-    ann.types("invite");
-    ann.reads("With the code ");
-    let code = ann.reads(" anybody");
+    ann.type_line("create relay");
+    ann.read_until("You are in room");
+    ann.type_line("invite");
+    ann.read_until("With the code ");
+    let code = ann.read_until(" anybody");
     let spoken = code.replace('-', " ").to_lowercase();
     for typed in [spoken.clone(), format!("\"{spoken}\""), spoken.replace(' ', "")] {
         let mut bob = TextClient::named(&server, "Bob");
-        bob.types(&format!("join {typed}"));
-        bob.reads("You are in room");
-        bob.types("quit");
-        bob.reads("Goodbye.");
-        bob.reads_to_the_end();
+        bob.type_line(&format!("join {typed}"));
+        bob.read_until("You are in room");
+        bob.type_line("quit");
+        bob.read_until("Goodbye.");
+        bob.read_to_end();
     }
 }
 
@@ -27,10 +27,10 @@ fn an_invite_code_is_accepted_as_read_aloud() {
 fn options_are_parsed_by_the_game() {
     let server = Server::start(&[]);
     let mut ann = TextClient::named(&server, "Ann");
-    ann.types("create connect4 options=9x9");
-    ann.reads("No: connect4 has no options.");
-    ann.types("create connect4 Mine options=");
-    ann.reads("You are in room");
-    ann.types("set options=9x9");
-    ann.reads("No: connect4 has no options.");
+    ann.type_line("create connect4 options=9x9");
+    ann.read_until("No: connect4 has no options.");
+    ann.type_line("create connect4 Mine options=");
+    ann.read_until("You are in room");
+    ann.type_line("set options=9x9");
+    ann.read_until("No: connect4 has no options.");
 }

@@ -35,19 +35,19 @@ fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T 
 fn match_of_two(server: &Server) -> (TextClient, TextClient) {
     let (mut ann, mut bob) = (TextClient::named(server, "Ann"), TextClient::named(server, "Bob"));
     assert!(
-        ann.asks("create tictactoe")
+        ann.ask("create tictactoe")
             .contains("You are in room 1, \"Ann's room\": tictactoe")
     );
-    assert!(bob.asks("rooms").contains("1/2"));
-    bob.types("join 1");
-    bob.reads("seat 1 (O): Bob (you)");
-    ann.reads("Bob takes seat 1 (O).");
-    ann.types("ready");
-    bob.types("ready");
-    ann.reads("The match begins. You are X.");
-    bob.reads("The match begins. You are O.");
-    ann.reads(" 6 | 7 | 8\r\nX is to move\r\nIt is your move.\r\n> ");
-    bob.reads(" 6 | 7 | 8\r\nX is to move\r\n> ");
+    assert!(bob.ask("rooms").contains("1/2"));
+    bob.type_line("join 1");
+    bob.read_until("seat 1 (O): Bob (you)");
+    ann.read_until("Bob takes seat 1 (O).");
+    ann.type_line("ready");
+    bob.type_line("ready");
+    ann.read_until("The match begins. You are X.");
+    bob.read_until("The match begins. You are O.");
+    ann.read_until(" 6 | 7 | 8\r\nX is to move\r\nIt is your move.\r\n> ");
+    bob.read_until(" 6 | 7 | 8\r\nX is to move\r\n> ");
     (ann, bob)
 }
 
@@ -56,16 +56,18 @@ fn play_to_the_end(ann: &mut TextClient, bob: &mut TextClient) {
     for (number, cell) in ["0", "3", "1", "4", "2"].into_iter().enumerate() {
         let (name, mark) = [("Ann", "X"), ("Bob", "O")][number % 2];
         let typist = if number % 2 == 0 { &mut *ann } else { &mut *bob };
-        typist.types(cell);
-        for person in [&mut *ann, &mut *bob] {
-            person.reads(&format!("{name} puts {mark} on {cell}.\r\n"));
+        typist.type_line(cell);
+        for text_player in [&mut *ann, &mut *bob] {
+            text_player.read_until(&format!("{name} puts {mark} on {cell}.\r\n"));
         }
     }
-    for person in [&mut *ann, &mut *bob] {
-        person.reads(" X | X | X\r\n---+---+---\r\n O | O | 5\r\n---+---+---\r\n 6 | 7 | 8\r\nX has won\r\n");
+    for text_player in [&mut *ann, &mut *bob] {
+        text_player.read_until(
+            " X | X | X\r\n---+---+---\r\n O | O | 5\r\n---+---+---\r\n 6 | 7 | 8\r\nX has won\r\n",
+        );
     }
-    ann.reads("You have won!");
-    bob.reads("Ann has won.");
+    ann.read_until("You have won!");
+    bob.read_until("Ann has won.");
 }
 
 #[test]
@@ -73,17 +75,17 @@ fn two_text_players_play_a_match_and_a_rematch() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = match_of_two(&server);
     play_to_the_end(&mut ann, &mut bob);
-    ann.types("rematch");
-    bob.reads("Ann is ready.");
-    bob.types("rematch");
-    for person in [&mut ann, &mut bob] {
-        person.reads("The match begins.");
-        person.reads("X is to move\r\n");
+    ann.type_line("rematch");
+    bob.read_until("Ann is ready.");
+    bob.type_line("rematch");
+    for text_player in [&mut ann, &mut bob] {
+        text_player.read_until("The match begins.");
+        text_player.read_until("X is to move\r\n");
     }
     play_to_the_end(&mut ann, &mut bob);
-    bob.types("quit");
-    assert!(bob.reads_to_the_end().ends_with("Goodbye.\r\n"));
-    ann.reads("Bob has left.");
+    bob.type_line("quit");
+    assert!(bob.read_to_end().ends_with("Goodbye.\r\n"));
+    ann.read_until("Bob has left.");
     server.expect_no_errors();
 }
 
@@ -94,18 +96,18 @@ fn a_match_continues_while_all_handlers_are_killed() {
     let killer = Killer::start(&server, Random::new(seed(), 0), kills(20), PAUSE_MAX);
     while !killer.is_done() {
         play_to_the_end(&mut ann, &mut bob);
-        ann.types("rematch");
-        bob.types("rematch");
-        for person in [&mut ann, &mut bob] {
-            person.reads("The match begins.");
+        ann.type_line("rematch");
+        bob.type_line("rematch");
+        for text_player in [&mut ann, &mut bob] {
+            text_player.read_until("The match begins.");
         }
     }
     assert_eq!(killer.stop(), kills(20));
     play_to_the_end(&mut ann, &mut bob);
     expect_no_pending_work(&server);
     // No line was sent twice.
-    for person in [&ann, &bob] {
-        let heard = String::from_utf8_lossy(&person.heard);
+    for text_player in [&ann, &bob] {
+        let heard = String::from_utf8_lossy(&text_player.received);
         let (matches, wins) = (
             heard.matches("The match begins.").count(),
             heard.matches("X has won").count(),
@@ -157,11 +159,11 @@ fn a_handler_killed_during_a_half_typed_line_is_not_noticed() {
     ];
     let talk = |kills: bool| {
         let server = Server::start(&[]);
-        let mut person = TextClient::connect(&server);
+        let mut text_player = TextClient::connect(&server);
         let handlers = Handlers::of(&server);
         let mut last = Vec::new();
         for piece in script {
-            person.sends(piece);
+            text_player.send(piece);
             // The handler is killed at once, when it may not have received the piece, or a moment later, when
             // it may have.
             for pause in [0, 1500] {
@@ -180,13 +182,13 @@ fn a_handler_killed_during_a_half_typed_line_is_not_noticed() {
                 handlers.signal_all(Signal::SIGKILL);
             }
         }
-        person.reads_to_the_end();
+        text_player.read_to_end();
         let takeovers = if kills {
             server.status("takeovers_total")
         } else {
             0
         };
-        (person.heard, takeovers)
+        (text_player.received, takeovers)
     };
     let (undisturbed, _) = talk(false);
     let (disturbed, takeovers) = talk(true);
@@ -212,7 +214,7 @@ fn a_handler_killed_during_a_half_typed_line_is_not_noticed() {
 fn a_text_player_and_a_binary_client_share_a_room() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = (TextClient::named(&server, "Ann"), server.client("Bob"));
-    ann.asks("create tictactoe Open House");
+    ann.ask("create tictactoe Open House");
     let (rooms, _) = bob
         .list_rooms(forkade_protocol::RoomFilter::default(), None)
         .expect("a list");
@@ -226,22 +228,22 @@ fn a_text_player_and_a_binary_client_share_a_room() {
         .collect();
     assert_eq!(names, ["Ann", "Bob"]);
     bob.ready(true).expect("not started");
-    ann.reads("Bob is ready.");
-    ann.types("ready");
-    ann.reads("The match begins. You are X.");
+    ann.read_until("Bob is ready.");
+    ann.type_line("ready");
+    ann.read_until("The match begins. You are X.");
     // Otherwise the move may be part of the first snapshot.
     let is_start = |message: &ServerMessage| matches!(message, ServerMessage::Started { .. });
     let started = bob.receive_where(WAIT_MAX, is_start).expect("the session lives");
     assert!(started.is_some());
-    ann.types("4");
+    ann.type_line("4");
     let placed = event(&mut bob, |event| match event {
         RoomEvent::Game { data } => codec::decode::<(u8, u8)>(data).ok(),
         _ => None,
     });
     assert_eq!(placed, (0, 4));
     bob.act(vec![8]).expect("a free cell");
-    ann.reads("Bob puts O on 8.\r\n 0 | 1 | 2\r\n---+---+---\r\n 3 | X | 5\r\n---+---+---\r\n 6 | 7 | O\r\nX is to move\r\nIt is your move.\r\n> ");
-    ann.types("say well done");
+    ann.read_until("Bob puts O on 8.\r\n 0 | 1 | 2\r\n---+---+---\r\n 3 | X | 5\r\n---+---+---\r\n 6 | 7 | O\r\nX is to move\r\nIt is your move.\r\n> ");
+    ann.type_line("say well done");
     let said = event(&mut bob, |event| match event {
         RoomEvent::Chat { from, text } => Some((from.clone(), text.clone())),
         _ => None,
@@ -249,12 +251,12 @@ fn a_text_player_and_a_binary_client_share_a_room() {
     assert_eq!(said, ("Ann".to_owned(), "well done".to_owned()));
     bob.chat(ChatScope::Whisper { to: "ann".into() }, "thank you")
         .expect("it is sent");
-    ann.reads("Bob tells Ann: thank you\r\n> ");
+    ann.read_until("Bob tells Ann: thank you\r\n> ");
     assert_eq!(
-        ann.asks("tell Bob \u{fc}ber"),
+        ann.ask("tell Bob \u{fc}ber"),
         "\u{fc}ber".replace('\u{fc}', "You tell Bob: \u{fc}")
     );
-    ann.asks("shout hello all");
+    ann.ask("shout hello all");
     let is_chat = |wanted: &'static str| move |message: &ServerMessage| matches!(message, ServerMessage::Chat { text, .. } if text == wanted);
     for words in ["\u{fc}ber", "hello all"] {
         let heard = bob
@@ -270,18 +272,18 @@ fn a_text_player_that_disconnects_or_quits_is_removed_at_once() {
     let mut bob = server.client("Bob");
     for way in ["half-closed", "reset", "quit"] {
         let mut ann = TextClient::named(&server, "Ann");
-        ann.asks("create tictactoe");
+        ann.ask("create tictactoe");
         let room = RoomId(server.ask_json("rooms")[0]["id"].as_u64().expect("a room"));
         bob.join_room(room, None).expect("a seat is free");
         match way {
             "half-closed" => {
-                ann.hangs_up();
-                ann.reads_to_the_end();
+                ann.half_close();
+                ann.read_to_end();
             }
             "reset" => socket2::SockRef::from(&ann.stream)
                 .set_linger(Some(Duration::ZERO))
                 .expect("an option can be set"),
-            _ => ann.types("quit"),
+            _ => ann.type_line("quit"),
         }
         drop(ann);
         let seat = event(&mut bob, |event| match event {
@@ -297,41 +299,47 @@ fn a_text_player_that_disconnects_or_quits_is_removed_at_once() {
 #[test]
 fn telnet_negotiation_is_answered_once_and_loses_no_input() {
     let server = Server::start(&[]);
-    let mut person = TextClient::named(&server, "Ann");
+    let mut text_player = TextClient::named(&server, "Ann");
     // A client that replies to each reply.
     for _ in 0..3 {
-        person.sends(&[
+        text_player.send(&[
             b'g', b'a', IAC, DO, 1, IAC, WILL, 31, b'm', IAC, DO, 1, IAC, DONT, 1, IAC, WONT, 31,
         ]);
-        person.sends(b"es\r\n");
-        person.reads("tictactoe");
-        person.reads("> ");
+        text_player.send(b"es\r\n");
+        text_player.read_until("tictactoe");
+        text_player.read_until("> ");
     }
-    let answers = |wanted: &[u8]| person.heard.windows(3).filter(|part| *part == wanted).count();
+    let answers = |wanted: &[u8]| {
+        text_player
+            .received
+            .windows(3)
+            .filter(|part| *part == wanted)
+            .count()
+    };
     assert_eq!((answers(&[IAC, WONT, 1]), answers(&[IAC, DONT, 31])), (1, 1));
     // A sub-negotiation that does not end for a megabyte, and then one in fragments.
-    person.sends(&[IAC, 250, 24]);
+    text_player.send(&[IAC, 250, 24]);
     for _ in 0..1024 {
-        person.sends(&[b'\n'; 1024]);
+        text_player.send(&[b'\n'; 1024]);
     }
-    person.sends(&[IAC, 240]);
+    text_player.send(&[IAC, 240]);
     for byte in [b'w', IAC, 250, 39, IAC, IAC, b'x', IAC, 240, b'h', b'o', b'\r', 0] {
-        person.sends(&[byte]);
+        text_player.send(&[byte]);
     }
-    assert_eq!(person.reads("\r\n> "), "Here are Ann.");
+    assert_eq!(text_player.read_until("\r\n> "), "Here are Ann.");
     server.expect_no_errors();
 }
 
 #[test]
 fn unknown_input_is_explained_and_changes_nothing() {
     let server = Server::start(&[]);
-    let mut person = TextClient::named(&server, "Ann");
+    let mut text_player = TextClient::named(&server, "Ann");
     let before = server.ask_json("players");
     let mut told = |line: &[u8]| {
-        person.sends(line);
-        person.sends(b"\r\n");
+        text_player.send(line);
+        text_player.send(b"\r\n");
         // A text that does not fit into one line is shown in two.
-        person.reads("\r\n> ").replace("\r\n    ", " ")
+        text_player.read_until("\r\n> ").replace("\r\n    ", " ")
     };
     assert!(told(b"name Z\xf6e").starts_with("No: that line is not UTF-8"));
     assert!(
@@ -397,21 +405,24 @@ fn unknown_input_is_explained_and_changes_nothing() {
 #[test]
 fn a_name_can_change_only_in_the_lobby_and_only_to_a_free_one() {
     let server = Server::start(&[]);
-    let mut person = TextClient::named(&server, "Ann");
+    let mut text_player = TextClient::named(&server, "Ann");
     let _bob = server.client("Bob");
     assert_eq!(
-        person.asks("name BOB"),
+        text_player.ask("name BOB"),
         "No: somebody here has this name; choose another."
     );
-    assert_eq!(person.asks("name ANN"), "You are called ANN now.");
-    assert_eq!(person.asks("name Zo\u{eb}"), "You are called Zo\u{eb} now.");
+    assert_eq!(text_player.ask("name ANN"), "You are called ANN now.");
+    assert_eq!(text_player.ask("name Zo\u{eb}"), "You are called Zo\u{eb} now.");
     // The old name is free, the new one taken.
     let _ann = server.client("Ann");
     assert!(Client::connect(server.game, "zo\u{eb}", crate::common::patient()).is_err());
-    person.asks("create tictactoe");
-    assert_eq!(person.asks("name Zed"), "No: leave the room you are in first.");
-    person.asks("leave");
-    assert_eq!(person.asks("name Zed"), "You are called Zed now.");
+    text_player.ask("create tictactoe");
+    assert_eq!(
+        text_player.ask("name Zed"),
+        "No: leave the room you are in first."
+    );
+    text_player.ask("leave");
+    assert_eq!(text_player.ask("name Zed"), "You are called Zed now.");
     assert!(server.ask_json("processes").to_string().contains("\"Zed\""));
 }
 
@@ -423,19 +434,19 @@ fn a_text_player_that_thinks_stays_and_a_dead_connection_is_removed() {
         "--text-idle-timeout-ms",
         "600000",
     ]);
-    let mut person = TextClient::named(&server, "Ann");
+    let mut text_player = TextClient::named(&server, "Ann");
     std::thread::sleep(Duration::from_millis(900));
-    assert_eq!(person.asks("who"), "Here are Ann.");
+    assert_eq!(text_player.ask("who"), "Here are Ann.");
 
     let server = Server::start(&["--text-idle-timeout-ms", "2500"]);
-    let mut person = TextClient::named(&server, "Ann");
+    let mut text_player = TextClient::named(&server, "Ann");
     let begun = Instant::now();
     // Half a line counts as activity.
     for _ in 0..4 {
         std::thread::sleep(Duration::from_millis(800));
-        person.sends(b"x");
+        text_player.send(b"x");
     }
-    let last_words = person.reads_to_the_end();
+    let last_words = text_player.read_to_end();
     assert_eq!(last_words, "\rYou have typed nothing for 3 seconds.\r\n");
     assert!(begun.elapsed() >= Duration::from_millis(3200));
     eventually("the player is gone", || server.status("players") == 0);
@@ -449,68 +460,65 @@ fn a_room_owner_has_all_rights_in_text_mode() {
         TextClient::named(&server, "Bob"),
         TextClient::named(&server, "Cyd Lee"),
     );
-    ann.asks("create eights passcode=sesame seats=3");
-    assert_eq!(bob.asks("join 1"), "No: this room asks for a passcode.");
-    bob.types("join 1 sesame");
-    bob.reads("rules: passcode");
-    ann.reads("Bob takes seat 1.\r\n> ");
-    assert!(
-        ann.asks("set seats=4")
-            .starts_with("No: your room has a passcode")
-    );
-    ann.types("set passcode= seats=4 unlisted=yes");
-    bob.reads("The owner has changed the room: 4 seats, unlisted.");
-    assert!(cyd.asks("rooms").contains("There is no such room."));
-    cyd.types("join 1");
-    cyd.reads("seat 2: Cyd Lee (you)");
-    ann.types("kick cyd lee");
-    cyd.reads("\r\n> ");
-    bob.reads("The owner has sent Cyd Lee out.");
+    ann.ask("create eights passcode=sesame seats=3");
+    assert_eq!(bob.ask("join 1"), "No: this room asks for a passcode.");
+    bob.type_line("join 1 sesame");
+    bob.read_until("rules: passcode");
+    ann.read_until("Bob takes seat 1.\r\n> ");
+    assert!(ann.ask("set seats=4").starts_with("No: your room has a passcode"));
+    ann.type_line("set passcode= seats=4 unlisted=yes");
+    bob.read_until("The owner has changed the room: 4 seats, unlisted.");
+    assert!(cyd.ask("rooms").contains("There is no such room."));
+    cyd.type_line("join 1");
+    cyd.read_until("seat 2: Cyd Lee (you)");
+    ann.type_line("kick cyd lee");
+    cyd.read_until("\r\n> ");
+    bob.read_until("The owner has sent Cyd Lee out.");
     let mut dan = TextClient::named(&server, "Dan");
-    ann.types("invite");
-    ann.reads("With the code ");
-    let code = ann.reads(" anybody can come in");
-    ann.types("reserve Dan");
-    dan.reads("Ann keeps a seat for you");
-    dan.types(&format!("join {}", code.to_lowercase()));
-    dan.reads("Dan (you)");
-    ann.reads("Dan takes seat 2.\r\n> ");
-    ann.types("owner Bob");
-    bob.reads("You own the room now.");
-    ann.reads("Bob owns the room now.\r\n> ");
-    assert_eq!(ann.asks("set seats=2"), "No: only the room's owner may do this.");
+    ann.type_line("invite");
+    ann.read_until("With the code ");
+    let code = ann.read_until(" anybody can come in");
+    ann.type_line("reserve Dan");
+    dan.read_until("Ann keeps a seat for you");
+    dan.type_line(&format!("join {}", code.to_lowercase()));
+    dan.read_until("Dan (you)");
+    ann.read_until("Dan takes seat 2.\r\n> ");
+    ann.type_line("owner Bob");
+    bob.read_until("You own the room now.");
+    ann.read_until("Bob owns the room now.\r\n> ");
+    assert_eq!(ann.ask("set seats=2"), "No: only the room's owner may do this.");
 }
 
 #[test]
 fn a_hidden_hand_is_shown_only_to_its_own_seat() {
     let server = Server::start(&[]);
     let mut people: Vec<_> = ["Ann", "Bob"].map(|name| TextClient::named(&server, name)).into();
-    people[0].asks("create eights seats=2");
-    people[1].asks("join 1");
+    people[0].ask("create eights seats=2");
+    people[1].ask("join 1");
     let mut watcher = TextClient::named(&server, "Eve");
-    watcher.types("watch 1");
-    watcher.reads("You are watching.");
-    for person in &mut people {
-        person.types("ready");
+    watcher.type_line("watch 1");
+    watcher.read_until("You are watching.");
+    for text_player in &mut people {
+        text_player.type_line("ready");
     }
     let mut hands = Vec::new();
-    for person in &mut people {
-        person.reads("The match begins.");
-        person.reads("your hand: ");
-        hands.push(person.reads("\r\n"));
+    for text_player in &mut people {
+        text_player.read_until("The match begins.");
+        text_player.read_until("your hand: ");
+        hands.push(text_player.read_until("\r\n"));
     }
     assert_ne!(hands[0], hands[1]);
-    watcher.reads("The match begins.");
-    let table = watcher.reads("seat 0 is to move\r\n");
+    watcher.read_until("The match begins.");
+    let table = watcher.read_until("seat 0 is to move\r\n");
     assert!(!table.contains("your hand"), "{table}");
     let plain = |hand: &str| hand.replace(['[', ']'], "");
-    assert!(!String::from_utf8_lossy(&people[1].heard).contains(&plain(&hands[0])));
+    assert!(!String::from_utf8_lossy(&people[1].received).contains(&plain(&hands[0])));
 }
 
 #[test]
 fn text_players_are_told_that_the_server_stops() {
     let mut server = Server::start(&[]);
-    let mut person = TextClient::named(&server, "Ann");
+    let mut text_player = TextClient::named(&server, "Ann");
     assert!(server.stop().success());
-    assert_eq!(person.reads_to_the_end(), "\rThe server is stopping.\r\n");
+    assert_eq!(text_player.read_to_end(), "\rThe server is stopping.\r\n");
 }

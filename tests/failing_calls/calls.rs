@@ -8,7 +8,7 @@ pub(crate) enum Role {
     Supervisor,
     Ticker,
     Keeper,
-    Listener,
+    Receiver,
     Handler,
     Console,
     /// Forked by the supervisor, with no role yet.
@@ -191,7 +191,7 @@ use Errno::{
     EAGAIN, ECONNABORTED, ECONNRESET, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, EPERM, EPIPE,
     ETOOMANYREFS,
 };
-use Role::{Beginner, Console, Handler, Keeper, Listener, Supervisor, Ticker};
+use Role::{Beginner, Console, Handler, Keeper, Receiver, Supervisor, Ticker};
 use Scene::{After, Question, StalledUpgrade, Start, Upgrade, Visit};
 
 const NO_DESCRIPTOR: &[Errno] = &[EMFILE, ENFILE, ENOMEM];
@@ -200,13 +200,13 @@ const NO_DESCRIPTOR: &[Errno] = &[EMFILE, ENFILE, ENOMEM];
 /// that promises an event which never comes would be wrong.
 pub(crate) const MATRIX: &[Row] = &[
     // Accepting connections.
-    told(Listener, ACCEPT, Visit, &[EMFILE, ENFILE, ENOMEM, ENOBUFS]),
-    untold(Listener, ACCEPT, Visit, &[EINTR, ECONNABORTED, EPERM]),
-    untold(Listener, POLL, Visit, &[EINTR]),
+    told(Receiver, ACCEPT, Visit, &[EMFILE, ENFILE, ENOMEM, ENOBUFS]),
+    untold(Receiver, ACCEPT, Visit, &[EINTR, ECONNABORTED, EPERM]),
+    untold(Receiver, POLL, Visit, &[EINTR]),
     // Passing sockets.
-    told(Listener, PASS, Visit, &[ENOMEM, ENOBUFS, ETOOMANYREFS]),
-    untold(Listener, PASS, Visit, &[EINTR, EAGAIN]),
-    told(Listener, PASS, Visit, &[EPIPE, ECONNRESET]),
+    told(Receiver, PASS, Visit, &[ENOMEM, ENOBUFS, ETOOMANYREFS]),
+    untold(Receiver, PASS, Visit, &[EINTR, EAGAIN]),
+    told(Receiver, PASS, Visit, &[EPIPE, ECONNRESET]),
     told(Keeper, RECEIVE_MESSAGE, Visit, &[ENOMEM, ENOBUFS]),
     untold(Keeper, RECEIVE_MESSAGE, Visit, &[EINTR]),
     untold(Keeper, POLL, Visit, &[EINTR]),
@@ -255,17 +255,17 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Handler, SIGNALFD, After(Handler), NO_DESCRIPTOR),
     told(Handler, POLL_FOR, After(Handler), &[ENOMEM]),
     // Roles are started again.
-    told(Supervisor, FORK, After(Listener), &[EAGAIN, ENOMEM]),
+    told(Supervisor, FORK, After(Receiver), &[EAGAIN, ENOMEM]),
     told(Supervisor, OPEN, After(Ticker), NO_DESCRIPTOR),
     told(Supervisor, STAT, After(Ticker), &[ENOMEM]),
     untold(Supervisor, WAIT, After(Ticker), &[EINTR]),
     untold(Supervisor, READ, After(Ticker), &[EINTR]),
     untold(Supervisor, POLL, After(Ticker), &[EINTR]),
-    told(Listener, CLOSE_RANGE, After(Listener), &[ENOMEM]),
-    told(Listener, NEW_POLL, After(Listener), NO_DESCRIPTOR),
-    told(Listener, POLL_FOR, After(Listener), &[ENOMEM]),
-    told(Listener, SIGNALFD, After(Listener), NO_DESCRIPTOR),
-    told(Listener, DUPLICATE, After(Listener), &[EMFILE]),
+    told(Receiver, CLOSE_RANGE, After(Receiver), &[ENOMEM]),
+    told(Receiver, NEW_POLL, After(Receiver), NO_DESCRIPTOR),
+    told(Receiver, POLL_FOR, After(Receiver), &[ENOMEM]),
+    told(Receiver, SIGNALFD, After(Receiver), NO_DESCRIPTOR),
+    told(Receiver, DUPLICATE, After(Receiver), &[EMFILE]),
     told(Ticker, CLOSE_RANGE, After(Ticker), &[ENOMEM]),
     told(Ticker, NEW_POLL, After(Ticker), NO_DESCRIPTOR),
     told(Ticker, POLL_FOR, After(Ticker), &[ENOMEM]),
@@ -309,10 +309,10 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Ticker, CLOSE_RANGE, StalledUpgrade, &[ENOMEM]),
     told(Keeper, SIGNALFD, StalledUpgrade, &[EMFILE]),
     told(Keeper, NEW_POLL, StalledUpgrade, &[EMFILE]),
-    told(Listener, NEW_POLL, StalledUpgrade, &[EMFILE]),
+    told(Receiver, NEW_POLL, StalledUpgrade, &[EMFILE]),
     // The failure lasts.
     told(Keeper, PASS, Upgrade, &[ETOOMANYREFS]).times(10_000),
-    told(Listener, ACCEPT, Visit, &[EMFILE, ENOMEM]).times(4),
+    told(Receiver, ACCEPT, Visit, &[EMFILE, ENOMEM]).times(4),
     told(Keeper, RECEIVE_MESSAGE, Visit, &[ENOMEM]).times(4),
     told(Ticker, RECEIVE_MESSAGE, Visit, &[ENOMEM]).times(20),
     told(Ticker, PASS, Visit, &[ENOBUFS]).times(4),
@@ -321,7 +321,7 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Keeper, PIDFD, After(Keeper), &[EMFILE]).times(4),
     told(Handler, PASS, After(Keeper), &[ETOOMANYREFS]).times(8),
     told(Supervisor, FORK, After(Ticker), &[EAGAIN]).times(3),
-    told(Listener, SIGNALFD, After(Listener), &[EMFILE]).times(3),
+    told(Receiver, SIGNALFD, After(Receiver), &[EMFILE]).times(3),
     // The server's start.
     told(Supervisor, SOCKET, Start, NO_DESCRIPTOR),
     told(Supervisor, BIND, Start, &[ENOMEM]),
@@ -334,7 +334,7 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Supervisor, NEW_POLL, Start, NO_DESCRIPTOR),
     told(Supervisor, POLL_FOR, Start, &[ENOMEM]),
     told(Supervisor, FORK, Start, &[EAGAIN, ENOMEM]),
-    told(Listener, NEW_POLL, Start, NO_DESCRIPTOR),
+    told(Receiver, NEW_POLL, Start, NO_DESCRIPTOR),
     told(Keeper, NEW_POLL, Start, NO_DESCRIPTOR),
     told(Ticker, NEW_POLL, Start, NO_DESCRIPTOR),
 ];

@@ -81,11 +81,11 @@ fn play(subject: &Subject, name: &str, ann: &mut Client) -> Result<(), Trouble> 
         .room;
     let mut bea = Client::connect(subject.game, format!("bea {name}"), options())?;
     bea.join_room(room, None)?;
-    say_and_hear(ann, &mut bea, 1)?;
+    send_and_receive(ann, &mut bea, 1)?;
     ann.chat(ChatScope::Room, "hello")?;
     bea.disconnect_abruptly();
-    say_and_hear(ann, &mut bea, 2)?;
-    say_and_hear(&mut bea, ann, 3)?;
+    send_and_receive(ann, &mut bea, 2)?;
+    send_and_receive(&mut bea, ann, 3)?;
     // The session is taken from a living connection, whose client does not resume.
     let token = bea.token();
     let for_good = ClientOptions {
@@ -100,7 +100,7 @@ fn play(subject: &Subject, name: &str, ann: &mut Client) -> Result<(), Trouble> 
     if bea.receive_where(LIMIT, is_picture)?.is_none() {
         return Err(Trouble::Broken("silence instead of the picture".to_owned()));
     }
-    say_and_hear(ann, &mut bea, 4)?;
+    send_and_receive(ann, &mut bea, 4)?;
     let mut end = displaced.receive(LIMIT);
     while let Ok(Some(_)) = end {
         end = displaced.receive(LIMIT);
@@ -116,7 +116,7 @@ fn play(subject: &Subject, name: &str, ann: &mut Client) -> Result<(), Trouble> 
 }
 
 /// One client sends a number, and both receive it.
-fn say_and_hear(speaker: &mut Client, listener: &mut Client, word: u64) -> Result<(), Trouble> {
+fn send_and_receive(speaker: &mut Client, listener: &mut Client, word: u64) -> Result<(), Trouble> {
     let action = word.to_le_bytes().to_vec();
     speaker.send(&ClientMessage::Act { request: 0, action })?;
     for player in [speaker, listener] {
@@ -178,8 +178,8 @@ impl ControlPair {
     pub(crate) fn talk(&mut self) -> Result<(), String> {
         self.round += 1;
         let [one, two] = &mut self.players;
-        say_and_hear(one, two, 2 * self.round).map_err(describe)?;
-        say_and_hear(two, one, 2 * self.round + 1).map_err(describe)?;
+        send_and_receive(one, two, 2 * self.round).map_err(describe)?;
+        send_and_receive(two, one, 2 * self.round + 1).map_err(describe)?;
         let gaps = |client: &Client| client.counters().gaps + client.counters().resyncs;
         match self.players.iter().map(gaps).sum::<u64>() {
             0 => Ok(()),

@@ -167,14 +167,14 @@ fn run_on_one_server(rows: &[Row], extent: Extent) -> Result<Vec<Finding>, Trace
     let (result, exit, left) = with_server(&plan, move |subject, log| {
         let mut findings = Vec::new();
         match subject.map(Fixture::prepare) {
-            Some(Ok(mut stage)) => {
+            Some(Ok(mut fixture)) => {
                 for row in &rows_of_script {
-                    findings.push(stage.play(row, extent));
+                    findings.push(fixture.play(row, extent));
                     if findings.last().is_some_and(|finding| finding.violation.is_some()) {
                         return findings;
                     }
                 }
-                if let Err(error) = stage.control_pair.leave() {
+                if let Err(error) = fixture.control_pair.leave() {
                     findings.last_mut().expect("a row").violation = Some(format!("control_pair: {error:?}"));
                 }
             }
@@ -353,7 +353,7 @@ impl Fixture {
         let name = match role {
             Role::Ticker => "ticker",
             Role::Keeper => "keeper",
-            Role::Listener => "listener",
+            Role::Receiver => "listener",
             _ => "handler",
         };
         if let Some(killed_at) = self.killed_at {

@@ -310,7 +310,7 @@ impl Family {
         match name_of(pid).as_str() {
             _ if pid == self.root => Role::Supervisor,
             "ticker" => Role::Ticker,
-            "listener" => Role::Listener,
+            "listener" => Role::Receiver,
             "keeper" if parent == self.root => Role::Keeper,
             "keeper" | "handler" => Role::Handler,
             "console" => Role::Console,

@@ -39,7 +39,7 @@ impl Tally {
 #[derive(Debug, Clone, Copy)]
 enum Post {
     Ticker,
-    Listener,
+    Receiver,
     Keeper,
     /// A keeper and some of its handlers.
     KeeperAndHandlers,
@@ -52,7 +52,7 @@ const STRIKES_GO_ON_FOR: Duration = Duration::from_secs(2);
 const POSTS: [Post; 4] = [
     Post::KeeperAndHandlers,
     Post::Ticker,
-    Post::Listener,
+    Post::Receiver,
     Post::Keeper,
 ];
 
@@ -93,7 +93,7 @@ impl Chaos {
         self.next_post += 1;
         match post {
             Post::Ticker => self.tally.tickers += self.kill_by_name("ticker"),
-            Post::Listener => self.tally.listeners += self.kill_by_name("listener"),
+            Post::Receiver => self.tally.listeners += self.kill_by_name("listener"),
             Post::Keeper => self.strike_keeper(0),
             Post::KeeperAndHandlers => {
                 let together = 1 + self.random.below(TOGETHER_MAX);

@@ -28,7 +28,7 @@ use crate::common::random::{Random, seed};
 use crate::common::{Server, WAIT_MAX, eventually};
 use chaos::{Chaos, Tally};
 use forkade_protocol::client::ClientOptions;
-use room_script::{Manner, Talk};
+use room_script::{Pacing, Talk};
 
 /// Rooms with many messages.
 const LIVELY_ROOMS: u64 = 6;
@@ -96,7 +96,7 @@ fn every_message_arrives_once_and_no_work_is_left_whatever_process_is_killed() {
     let (mut rooms, mut talks, mut visits) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..LIVELY_ROOMS + QUIET_ROOMS {
         let is_lively = number < LIVELY_ROOMS;
-        let manner = if is_lively { Manner::LIVELY } else { Manner::QUIET };
+        let manner = if is_lively { Pacing::LIVELY } else { Pacing::QUIET };
         let random = Random::new(random.clone().next(), number);
         let talk = Talk::begin(server.game, number, manner, random);
         if !is_lively {

@@ -20,14 +20,14 @@ const CUTS_PER_MILLE: usize = 3;
 const CHAT_EVERY: Duration = Duration::from_secs(2);
 /// How many messages a room exchanges.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Manner {
+pub(crate) struct Pacing {
     /// Longest message in bytes.
     pub(crate) word_bytes_max: usize,
     /// Time between two rounds.
     pub(crate) pause: Duration,
 }
 
-impl Manner {
+impl Pacing {
     /// As many as leave time for others.
     pub(crate) const LIVELY: Self = Self {
         word_bytes_max: 400,
@@ -48,7 +48,7 @@ pub(crate) struct Talk {
     pub(crate) room: RoomId,
     players: Vec<Player>,
     random: Random,
-    manner: Manner,
+    manner: Pacing,
     chat_at: Instant,
 }
 
@@ -72,7 +72,7 @@ enum Word {
 
 impl Talk {
     /// All players join the room.
-    pub(crate) fn begin(server: SocketAddr, number: u64, manner: Manner, mut random: Random) -> Self {
+    pub(crate) fn begin(server: SocketAddr, number: u64, manner: Pacing, mut random: Random) -> Self {
         let mut room = None;
         let mut players = Vec::new();
         for seat in 0..PLAYERS {

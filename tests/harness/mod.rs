@@ -161,35 +161,35 @@ impl Actor {
     }
 
     /// A new player, after the handshake.
-    pub(crate) fn greeted(world: World, slot: u32, name: &str) -> Self {
+    pub(crate) fn connect_as(world: World, slot: u32, name: &str) -> Self {
         let mut actor = Self::connect(world, slot);
-        actor.say_hello(name);
+        actor.send_hello(name);
         assert_eq!(
             dispatch::process_handshake(&mut actor.session),
             dispatch::HandshakeOutcome::Greeted
         );
-        actor.hear();
+        actor.receive_messages();
         actor
     }
 
     /// The client sends its preamble and `Hello`, and the handler receives it.
-    pub(crate) fn say_hello(&mut self, name: &str) {
+    pub(crate) fn send_hello(&mut self, name: &str) {
         self.send(&preamble::build(1, 1));
-        self.say(&ClientMessage::Hello {
+        self.send_message(&ClientMessage::Hello {
             name: name.into(),
             client: String::new(),
         });
     }
 
     /// The client sends its preamble and `Resume`, and the handler receives it.
-    pub(crate) fn say_resume(&mut self, token: Token, received: u64) {
+    pub(crate) fn send_resume(&mut self, token: Token, received: u64) {
         self.send(&preamble::build(1, 1));
-        self.say(&ClientMessage::Resume { token, received });
+        self.send_message(&ClientMessage::Resume { token, received });
         self.token = Some(token);
     }
 
     /// The client sends a message. The handler receives it but does not handle it yet.
-    pub(crate) fn say(&mut self, message: &ClientMessage) {
+    pub(crate) fn send_message(&mut self, message: &ClientMessage) {
         let mut bytes = Vec::new();
         frame::append_frame(message, &mut bytes).expect("a message fits a frame");
         self.send(&bytes);
@@ -214,14 +214,14 @@ impl Actor {
     }
 
     /// The client sends a message, and the handler handles it.
-    pub(crate) fn ask(&mut self, message: &ClientMessage) -> FrameOutcome {
-        self.say(message);
+    pub(crate) fn send_and_handle(&mut self, message: &ClientMessage) -> FrameOutcome {
+        self.send_message(message);
         self.handle()
     }
 
     /// The handler delivers mail, room events and lobby chat, and sends all output. Returns the messages that
     /// the client receives.
-    pub(crate) fn hear(&mut self) -> Vec<ServerMessage> {
+    pub(crate) fn receive_messages(&mut self) -> Vec<ServerMessage> {
         let mut messages = Vec::new();
         // As after a notification: there may be mail.
         self.session.control_request();
@@ -230,7 +230,7 @@ impl Actor {
             let delivered = self.session.phase() == Phase::OPEN
                 && delivery::deliver(&mut self.session).expect("events fit");
             let sent = self.flush();
-            messages.extend(std::iter::from_fn(|| self.first_message()));
+            messages.extend(std::iter::from_fn(|| self.next_message()));
             if !delivered && !sent {
                 return messages;
             }
@@ -238,7 +238,7 @@ impl Actor {
     }
 
     /// The next message that the client has received and not parsed yet.
-    pub(crate) fn first_message(&mut self) -> Option<ServerMessage> {
+    pub(crate) fn next_message(&mut self) -> Option<ServerMessage> {
         let Split::Frame { body, total } = frame::split(&self.unread, FRAME_BYTES_MAX) else {
             return None;
         };
@@ -255,7 +255,7 @@ impl Actor {
 
     /// The handler sends its output, without retaining it. Returns what a text client would show.
     #[allow(dead_code, reason = "not every program has people in text mode")]
-    pub(crate) fn shown(&mut self) -> String {
+    pub(crate) fn terminal_output(&mut self) -> String {
         self.flush();
         self.session.discard_sent();
         String::from_utf8(std::mem::take(&mut self.unread)).expect("text")
@@ -267,16 +267,16 @@ impl Actor {
         loop {
             match self.session.send(&self.server_end) {
                 Ok(None) => break,
-                Ok(Some(_)) => self.take_in(),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.take_in(),
+                Ok(Some(_)) => self.receive_bytes(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.receive_bytes(),
                 Err(error) => panic!("cannot send: {error}"),
             }
         }
-        self.take_in();
+        self.receive_bytes();
         self.session.byte_counts.sent != before
     }
 
-    fn take_in(&mut self) {
+    fn receive_bytes(&mut self) {
         let mut buffer = [0; 65536];
         loop {
             match self.client_end.read(&mut buffer) {
@@ -289,13 +289,17 @@ impl Actor {
     }
 
     /// The client sends a message, which the handler handles without closing the connection.
-    pub(crate) fn asks(&mut self, message: &ClientMessage) {
-        assert_eq!(self.ask(message), FrameOutcome::Handled, "{message:?}");
+    pub(crate) fn request(&mut self, message: &ClientMessage) {
+        assert_eq!(
+            self.send_and_handle(message),
+            FrameOutcome::Handled,
+            "{message:?}"
+        );
     }
 
     /// The client sends a message after which the handler closes the connection.
     pub(crate) fn ask_and_close(&mut self, message: &ClientMessage) {
-        match self.ask(message) {
+        match self.send_and_handle(message) {
             FrameOutcome::Close { leaves, reason } => self.session.close(leaves, &reason),
             other => panic!("{message:?}: {other:?}"),
         }

@@ -39,9 +39,9 @@ impl Fixture {
 
     pub(crate) fn player(&mut self, name: &str) {
         self.newcomer(|actor| {
-            actor.say_hello(name);
+            actor.send_hello(name);
             actor.process_handshake();
-            actor.hear();
+            actor.receive_messages();
         });
     }
 
@@ -66,17 +66,17 @@ impl Fixture {
     /// The first actor creates a room, the others join it, and all receive the events.
     pub(crate) fn room_of<const N: usize>(&mut self, game: &str, names: [&str; N]) {
         self.players(names);
-        self.actors[0].asks(&create(game, None));
+        self.actors[0].request(&create(game, None));
         for actor in &mut self.actors[1..] {
-            actor.asks(&join());
+            actor.request(&join());
         }
         self.all_hear();
     }
 
     pub(crate) fn match_of(&mut self, names: [&str; 2]) {
         self.room_of("tictactoe", names);
-        self.actors[0].asks(&ready());
-        self.actors[1].asks(&ready());
+        self.actors[0].request(&ready());
+        self.actors[1].request(&ready());
         self.all_hear();
     }
 
@@ -84,7 +84,7 @@ impl Fixture {
         self.players(["ann"]);
         let options = codec::encode(&ticks).expect("a number");
         let name = "Here".to_owned();
-        self.actors[0].asks(&ClientMessage::CreateRoom {
+        self.actors[0].request(&ClientMessage::CreateRoom {
             request: 1,
             game: "clock".into(),
             name,
@@ -97,15 +97,15 @@ impl Fixture {
 
     pub(crate) fn moves(&mut self, cells: &[u8]) {
         for (number, cell) in cells.iter().enumerate() {
-            self.actors[number % 2].asks(&place(*cell));
+            self.actors[number % 2].request(&place(*cell));
         }
         self.all_hear();
     }
 
     /// The first actor sends this request, which is handled; only the first actor receives output.
     pub(crate) fn tells(&mut self, message: &ClientMessage) {
-        self.actors[0].asks(message);
-        self.actors[0].hear();
+        self.actors[0].request(message);
+        self.actors[0].receive_messages();
     }
 
     /// The first actor sends so much that the next thousands of bytes exceed the room's log. The others
@@ -131,7 +131,7 @@ impl Fixture {
     pub(crate) fn fills_mailbox(&mut self, actor: usize, to: &str) {
         let space_left = FRAME_TOTAL_BYTES_MAX + CHAT_BYTES_MAX / 2;
         while self.actors[actor].session.output_space() > space_left as u64 {
-            self.actors[actor].asks(&ClientMessage::Ping { nonce: 1 });
+            self.actors[actor].request(&ClientMessage::Ping { nonce: 1 });
         }
         let line = whisper(to, &"x".repeat(CHAT_BYTES_MAX));
         for number in 0..MAILBOX_BYTES / (CHAT_BYTES_MAX + 10) - 1 {
@@ -146,14 +146,14 @@ impl Fixture {
 
     pub(crate) fn all_hear(&mut self) {
         for actor in &mut self.actors {
-            actor.hear();
+            actor.receive_messages();
         }
     }
 
     /// The actor's client sends this; the operation is its handling.
     pub(crate) fn says(&mut self, actor: usize, message: &ClientMessage) -> Act {
         self.subject = actor;
-        self.actors[actor].say(message);
+        self.actors[actor].send_message(message);
         handle_frame()
     }
 
@@ -178,8 +178,8 @@ impl Fixture {
     pub(crate) fn detached_in_room(&mut self) -> u64 {
         self.room_of("tictactoe", ["ann", "bob"]);
         let received = self.confirms(0);
-        self.actors[1].asks(&chat(20));
-        self.actors[0].hear();
+        self.actors[1].request(&chat(20));
+        self.actors[0].receive_messages();
         departure::finish(&mut self.actors[0].session);
         received
     }
@@ -187,16 +187,16 @@ impl Fixture {
     /// The actor's client confirms everything it has received, which is handled. Returns the offset.
     pub(crate) fn confirms(&mut self, actor: usize) -> u64 {
         let actor = &mut self.actors[actor];
-        actor.hear();
+        actor.receive_messages();
         let received = actor.received;
-        actor.asks(&ClientMessage::Confirm { received });
+        actor.request(&ClientMessage::Confirm { received });
         received
     }
 
     /// The actor's client returns on a new connection and claims to have received this many bytes.
     pub(crate) fn comes_back(&mut self, actor: usize, received: u64) {
         let token = self.actors[actor].token.expect("greeted");
-        self.newcomer(|back| back.say_resume(token, received));
+        self.newcomer(|back| back.send_resume(token, received));
     }
 
     /// The subject's handler dies after it has reserved a room record that it is about to open.

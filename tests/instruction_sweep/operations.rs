@@ -61,18 +61,18 @@ impl Operation {
 
     /// A new lobby in which the operation is about to happen.
     pub(crate) fn set_up(&self) -> Subject {
-        let mut stage = Fixture::new();
-        let act = (self.prepare)(&mut stage);
-        stage.subject_doing(act, self.repeatable)
+        let mut fixture = Fixture::new();
+        let act = (self.prepare)(&mut fixture);
+        fixture.subject_doing(act, self.repeatable)
     }
 }
 
 /// All operations, in the order of a connection's life.
 pub(crate) const OPERATIONS: &[Operation] = &[
     // No transaction, but marks in an order that the ticker can interpret.
-    Operation::new("claim a slot that was used before", 1, |stage| {
-        stage.player("ann");
-        stage.actors[0].leave_for_good();
+    Operation::new("claim a slot that was used before", 1, |fixture| {
+        fixture.player("ann");
+        fixture.actors[0].leave_for_good();
         Act::lobby(|lobby| {
             // On the memory that the lobby is attached to, which may be a copy.
             let record = lobby.memory.connections.at(0);
@@ -80,94 +80,94 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         })
     })
     .one_cell(),
-    Operation::new("reset a slot that was used before", 2, |stage| {
-        stage.player("ann");
-        stage.actors[0].leave_for_good();
-        stage.world.claim(0);
-        stage.actors[0].session.byte_counts = ByteCounts::default();
+    Operation::new("reset a slot that was used before", 2, |fixture| {
+        fixture.player("ann");
+        fixture.actors[0].leave_for_good();
+        fixture.world.claim(0);
+        fixture.actors[0].session.byte_counts = ByteCounts::default();
         Act::Attach
     }),
-    Operation::new("handshake", 2, |stage| {
-        stage.player("ann");
-        stage.newcomer(|bob| bob.say_hello("bob"));
+    Operation::new("handshake", 2, |fixture| {
+        fixture.player("ann");
+        fixture.newcomer(|bob| bob.send_hello("bob"));
         Act::session(process_handshake)
     })
     .once(),
-    Operation::new("handshake in a record that was used before", 2, |stage| {
-        stage.player("ann");
-        stage.actors[0].leave_for_good();
-        stage.newcomer(|bob| bob.say_hello("bob"));
+    Operation::new("handshake in a record that was used before", 2, |fixture| {
+        fixture.player("ann");
+        fixture.actors[0].leave_for_good();
+        fixture.newcomer(|bob| bob.send_hello("bob"));
         Act::session(process_handshake)
     })
     .once(),
-    Operation::new("handshake with a frame behind it", 2, |stage| {
-        stage.newcomer(|ann| {
-            ann.say_hello("ann");
-            ann.say(&ClientMessage::Ping { nonce: 7 });
+    Operation::new("handshake with a frame behind it", 2, |fixture| {
+        fixture.newcomer(|ann| {
+            ann.send_hello("ann");
+            ann.send_message(&ClientMessage::Ping { nonce: 7 });
         });
         Act::session(process_handshake)
     })
     .once(),
-    Operation::new("refuse a name that is taken", 2, |stage| {
-        stage.player("ann");
-        stage.newcomer(|other| other.say_hello("ANN"));
+    Operation::new("refuse a name that is taken", 2, |fixture| {
+        fixture.player("ann");
+        fixture.newcomer(|other| other.send_hello("ANN"));
         Act::session(process_handshake)
     }),
-    Operation::new("ask to resume", 2, |stage| {
-        let confirmed = stage.detached_in_room();
-        stage.comes_back(0, confirmed);
+    Operation::new("ask to resume", 2, |fixture| {
+        let confirmed = fixture.detached_in_room();
+        fixture.comes_back(0, confirmed);
         Act::session(process_handshake)
     }),
     Operation::new(
         "ask to resume a session that another handler serves",
         2,
-        |stage| {
-            stage.players(["ann"]);
-            stage.comes_back(0, 0);
+        |fixture| {
+            fixture.players(["ann"]);
+            fixture.comes_back(0, 0);
             Act::session(process_handshake)
         },
     ),
     // The third state: received output is forgotten after the commit; a successor leaves that to a `Confirm`.
-    Operation::new("resume", 3, |stage| {
-        stage.detached_in_room();
-        let received = stage.actors[0].received;
-        stage.comes_back(0, received);
-        stage.subject().process_handshake();
+    Operation::new("resume", 3, |fixture| {
+        fixture.detached_in_room();
+        let received = fixture.actors[0].received;
+        fixture.comes_back(0, received);
+        fixture.subject().process_handshake();
         Act::session(resume)
     })
     .once(),
-    Operation::new("resume when bytes were lost", 3, |stage| {
-        let confirmed = stage.detached_in_room();
-        stage.comes_back(0, confirmed - 1);
-        stage.subject().process_handshake();
+    Operation::new("resume when bytes were lost", 3, |fixture| {
+        let confirmed = fixture.detached_in_room();
+        fixture.comes_back(0, confirmed - 1);
+        fixture.subject().process_handshake();
         Act::session(resume)
     })
     .once(),
-    Operation::new("show that a player has resumed", 2, |stage| {
-        let confirmed = stage.detached_in_room();
-        stage.comes_back(0, confirmed);
-        stage.subject().process_handshake();
-        resume(&mut stage.subject().session);
+    Operation::new("show that a player has resumed", 2, |fixture| {
+        let confirmed = fixture.detached_in_room();
+        fixture.comes_back(0, confirmed);
+        fixture.subject().process_handshake();
+        resume(&mut fixture.subject().session);
         Act::session(|session| departure::set_connected(session, true))
     }),
-    Operation::new("yield to a newer connection", 2, |stage| {
-        stage.players(["ann"]);
-        stage.comes_back(0, 0);
-        stage.subject().process_handshake();
-        stage.subject = 0;
+    Operation::new("yield to a newer connection", 2, |fixture| {
+        fixture.players(["ann"]);
+        fixture.comes_back(0, 0);
+        fixture.subject().process_handshake();
+        fixture.subject = 0;
         Act::session(|session| {
             if session.phase() == Phase::OPEN {
                 session.yield_to_claimant();
             }
         })
     }),
-    Operation::new("be told that a still newer connection resumes", 2, |stage| {
-        stage.players(["ann"]);
-        stage.comes_back(0, 0);
-        stage.subject().process_handshake();
-        stage.comes_back(0, 0);
-        stage.subject().process_handshake();
-        stage.subject = 1;
+    Operation::new("be told that a still newer connection resumes", 2, |fixture| {
+        fixture.players(["ann"]);
+        fixture.comes_back(0, 0);
+        fixture.subject().process_handshake();
+        fixture.comes_back(0, 0);
+        fixture.subject().process_handshake();
+        fixture.subject = 1;
         Act::session(|session| {
             if session.phase() == Phase::RESUMING {
                 assert_eq!(session.try_resume(), Resume::Superseded);
@@ -178,70 +178,70 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             }
         })
     }),
-    Operation::new("give up waiting for a session", 2, |stage| {
-        stage.players(["ann"]);
-        stage.comes_back(0, 0);
-        stage.subject().process_handshake();
+    Operation::new("give up waiting for a session", 2, |fixture| {
+        fixture.players(["ann"]);
+        fixture.comes_back(0, 0);
+        fixture.subject().process_handshake();
         Act::session(|session| session.close(false, &CloseReason::None))
     }),
-    Operation::new("create a room", 3, |stage| {
-        stage.players(["ann"]);
-        stage.says(0, &create("tictactoe", None))
+    Operation::new("create a room", 3, |fixture| {
+        fixture.players(["ann"]);
+        fixture.says(0, &create("tictactoe", None))
     }),
     // The salt of a passcode is random.
-    Operation::new("create a room with a passcode", 3, |stage| {
-        stage.players(["ann"]);
-        stage.says(0, &create("relay", Some("sesame")))
+    Operation::new("create a room with a passcode", 3, |fixture| {
+        fixture.players(["ann"]);
+        fixture.says(0, &create("relay", Some("sesame")))
     })
     .once(),
-    Operation::new("create a room in a record that was used before", 3, |stage| {
-        stage.players(["ann"]);
-        stage.actors[0].asks(&create("relay", None));
-        stage.actors[0].asks(&ClientMessage::Leave { request: 2 });
-        stage.says(0, &create("tictactoe", None))
+    Operation::new("create a room in a record that was used before", 3, |fixture| {
+        fixture.players(["ann"]);
+        fixture.actors[0].request(&create("relay", None));
+        fixture.actors[0].request(&ClientMessage::Leave { request: 2 });
+        fixture.says(0, &create("tictactoe", None))
     }),
-    Operation::new("quick match, into a new room", 3, |stage| {
-        stage.players(["ann"]);
-        stage.says(0, &quick_match())
+    Operation::new("quick match, into a new room", 3, |fixture| {
+        fixture.players(["ann"]);
+        fixture.says(0, &quick_match())
     }),
-    Operation::new("quick match, into an existing room", 2, |stage| {
-        stage.room_of("tictactoe", ["ann"]);
-        stage.player("bob");
-        stage.says(1, &quick_match())
+    Operation::new("quick match, into an existing room", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann"]);
+        fixture.player("bob");
+        fixture.says(1, &quick_match())
     }),
-    Operation::new("join", 2, |stage| {
-        stage.room_of("tictactoe", ["ann"]);
-        stage.player("bob");
-        stage.says(1, &join())
+    Operation::new("join", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann"]);
+        fixture.player("bob");
+        fixture.says(1, &join())
     }),
-    Operation::new("join a running match", 2, |stage| {
-        stage.room_of("relay", ["ann"]);
-        stage.player("bob");
-        stage.says(1, &join())
+    Operation::new("join a running match", 2, |fixture| {
+        fixture.room_of("relay", ["ann"]);
+        fixture.player("bob");
+        fixture.says(1, &join())
     }),
     // The predecessor died between reserving a room record and opening the room, so there is no room to join
     // yet.
     Operation::new(
         "quick match, after a predecessor had begun to open a room",
         3,
-        |stage| {
-            stage.players(["ann", "bob"]);
-            let act = stage.says(1, &quick_match());
-            stage.dies_opening_a_room(act);
-            stage.actors[0].asks(&create("tictactoe", None));
-            stage.subject = 1;
+        |fixture| {
+            fixture.players(["ann", "bob"]);
+            let act = fixture.says(1, &quick_match());
+            fixture.dies_opening_a_room(act);
+            fixture.actors[0].request(&create("tictactoe", None));
+            fixture.subject = 1;
             handle_frame()
         },
     ),
-    Operation::new("be refused a seat", 2, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
-        stage.player("cyd");
-        stage.says(2, &join())
+    Operation::new("be refused a seat", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
+        fixture.player("cyd");
+        fixture.says(2, &join())
     }),
-    Operation::new("watch", 2, |stage| {
-        stage.match_of(["ann", "bob"]);
-        stage.player("cyd");
-        stage.says(
+    Operation::new("watch", 2, |fixture| {
+        fixture.match_of(["ann", "bob"]);
+        fixture.player("cyd");
+        fixture.says(
             2,
             &ClientMessage::Spectate {
                 request: 2,
@@ -250,43 +250,43 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             },
         )
     }),
-    Operation::new("leave", 2, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
-        stage.says(0, &ClientMessage::Leave { request: 3 })
+    Operation::new("leave", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
+        fixture.says(0, &ClientMessage::Leave { request: 3 })
     }),
-    Operation::new("leave in the middle of a match", 2, |stage| {
-        stage.match_of(["ann", "bob"]);
-        stage.says(0, &ClientMessage::Leave { request: 3 })
+    Operation::new("leave in the middle of a match", 2, |fixture| {
+        fixture.match_of(["ann", "bob"]);
+        fixture.says(0, &ClientMessage::Leave { request: 3 })
     }),
-    Operation::new("leave as the last one", 3, |stage| {
-        stage.room_of("tictactoe", ["ann"]);
-        stage.says(0, &ClientMessage::Leave { request: 3 })
+    Operation::new("leave as the last one", 3, |fixture| {
+        fixture.room_of("tictactoe", ["ann"]);
+        fixture.says(0, &ClientMessage::Leave { request: 3 })
     }),
-    Operation::new("be ready", 2, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
-        stage.says(0, &ready())
+    Operation::new("be ready", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
+        fixture.says(0, &ready())
     }),
-    Operation::new("be ready, so that the match starts", 2, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
-        stage.actors[0].asks(&ready());
-        stage.says(1, &ready())
+    Operation::new("be ready, so that the match starts", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
+        fixture.actors[0].request(&ready());
+        fixture.says(1, &ready())
     }),
-    Operation::new("act", 2, |stage| {
-        stage.match_of(["ann", "bob"]);
-        stage.says(0, &place(4))
+    Operation::new("act", 2, |fixture| {
+        fixture.match_of(["ann", "bob"]);
+        fixture.says(0, &place(4))
     }),
-    Operation::new("act and win", 2, |stage| {
-        stage.match_of(["ann", "bob"]);
-        stage.moves(&[0, 3, 1, 4]);
-        stage.says(0, &place(2))
+    Operation::new("act and win", 2, |fixture| {
+        fixture.match_of(["ann", "bob"]);
+        fixture.moves(&[0, 3, 1, 4]);
+        fixture.says(0, &place(2))
     }),
-    Operation::new("act against the rules", 2, |stage| {
-        stage.match_of(["ann", "bob"]);
-        stage.says(1, &place(4))
+    Operation::new("act against the rules", 2, |fixture| {
+        fixture.match_of(["ann", "bob"]);
+        fixture.says(1, &place(4))
     }),
-    Operation::new("act so that the game panics", 2, |stage| {
-        stage.clock(1000);
-        stage.says(
+    Operation::new("act so that the game panics", 2, |fixture| {
+        fixture.clock(1000);
+        fixture.says(
             0,
             &ClientMessage::Act {
                 request: 4,
@@ -295,107 +295,107 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         )
     }),
     // Written across the end of the log and over the oldest events, which were not delivered to bob.
-    Operation::new("act with thousands of bytes", 2, |stage| {
-        stage.room_of("relay", ["ann", "bob"]);
-        stage.fills_log();
-        stage.says(0, &relayed(3000, b'!'))
+    Operation::new("act with thousands of bytes", 2, |fixture| {
+        fixture.room_of("relay", ["ann", "bob"]);
+        fixture.fills_log();
+        fixture.says(0, &relayed(3000, b'!'))
     }),
-    Operation::new("ask for a rematch", 2, |stage| {
-        stage.match_of(["ann", "bob"]);
-        stage.moves(&[0, 3, 1, 4, 2]);
-        stage.says(0, &ClientMessage::Rematch { request: 9 })
+    Operation::new("ask for a rematch", 2, |fixture| {
+        fixture.match_of(["ann", "bob"]);
+        fixture.moves(&[0, 3, 1, 4, 2]);
+        fixture.says(0, &ClientMessage::Rematch { request: 9 })
     }),
-    Operation::new("chat", 2, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
-        stage.says(0, &chat(5))
+    Operation::new("chat", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
+        fixture.says(0, &chat(5))
     }),
-    Operation::new("chat, with another frame behind it", 2, |stage| {
-        stage.room_of("tictactoe", ["ann"]);
-        let act = stage.says(0, &chat(5));
-        stage.actors[0].say(&chat(6));
+    Operation::new("chat, with another frame behind it", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann"]);
+        let act = fixture.says(0, &chat(5));
+        fixture.actors[0].send_message(&chat(6));
         act
     })
     .once(),
-    Operation::new("chat over the oldest events", 2, |stage| {
-        stage.room_of("relay", ["ann", "bob"]);
-        stage.fills_log();
-        stage.says(0, &chat(500))
+    Operation::new("chat over the oldest events", 2, |fixture| {
+        fixture.room_of("relay", ["ann", "bob"]);
+        fixture.fills_log();
+        fixture.says(0, &chat(500))
     }),
-    Operation::new("look, with an event not yet delivered", 2, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
-        stage.actors[1].asks(&chat(5));
-        stage.says(0, &ClientMessage::Look { request: 3 })
+    Operation::new("look, with an event not yet delivered", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
+        fixture.actors[1].request(&chat(5));
+        fixture.says(0, &ClientMessage::Look { request: 3 })
     }),
-    Operation::new("deliver events", 2, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
+    Operation::new("deliver events", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
         for _ in 0..3 {
-            stage.actors[0].asks(&chat(40));
+            fixture.actors[0].request(&chat(40));
         }
-        stage.delivers(1)
+        fixture.delivers(1)
     }),
-    Operation::new("deliver the start of a match", 3, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
-        stage.actors[0].asks(&ready());
-        stage.actors[1].asks(&ready());
-        stage.delivers(0)
+    Operation::new("deliver the start of a match", 3, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
+        fixture.actors[0].request(&ready());
+        fixture.actors[1].request(&ready());
+        fixture.delivers(0)
     }),
-    Operation::new("deliver more than the log still has", 2, |stage| {
-        stage.room_of("relay", ["ann", "bob"]);
-        stage.fills_log();
-        stage.tells(&relayed(3000, b'!'));
-        stage.delivers(1)
+    Operation::new("deliver more than the log still has", 2, |fixture| {
+        fixture.room_of("relay", ["ann", "bob"]);
+        fixture.fills_log();
+        fixture.tells(&relayed(3000, b'!'));
+        fixture.delivers(1)
     }),
-    Operation::new("deliver over retained output", 2, |stage| {
-        stage.room_of("relay", ["ann", "bob"]);
+    Operation::new("deliver over retained output", 2, |fixture| {
+        fixture.room_of("relay", ["ann", "bob"]);
         // No client confirms.
         for _ in 0..=OUTPUT_RING_BYTES / 3000 {
-            stage.tells(&relayed(3000, b'.'));
-            stage.actors[1].hear();
+            fixture.tells(&relayed(3000, b'.'));
+            fixture.actors[1].receive_messages();
         }
-        stage.tells(&relayed(3000, b'!'));
-        stage.delivers(1)
+        fixture.tells(&relayed(3000, b'!'));
+        fixture.delivers(1)
     }),
     Operation::new(
         "tell a client that lost bytes that it is in no room",
         2,
-        |stage| {
-            stage.players(["ann"]);
-            stage.actors[0].asks(&ClientMessage::Ping { nonce: 1 });
-            stage.confirms(0);
-            departure::finish(&mut stage.actors[0].session);
-            stage.comes_back(0, 0);
-            stage.subject().process_handshake();
-            resume(&mut stage.subject().session);
-            stage.delivers(1)
+        |fixture| {
+            fixture.players(["ann"]);
+            fixture.actors[0].request(&ClientMessage::Ping { nonce: 1 });
+            fixture.confirms(0);
+            departure::finish(&mut fixture.actors[0].session);
+            fixture.comes_back(0, 0);
+            fixture.subject().process_handshake();
+            resume(&mut fixture.subject().session);
+            fixture.delivers(1)
         },
     ),
-    Operation::new("answer a ping", 2, |stage| {
-        stage.players(["ann"]);
-        stage.says(0, &ClientMessage::Ping { nonce: 7 })
+    Operation::new("answer a ping", 2, |fixture| {
+        fixture.players(["ann"]);
+        fixture.says(0, &ClientMessage::Ping { nonce: 7 })
     }),
-    Operation::new("answer when all output was confirmed", 2, |stage| {
-        stage.players(["ann"]);
-        stage.actors[0].asks(&ClientMessage::Ping { nonce: 1 });
-        stage.confirms(0);
-        stage.says(0, &ClientMessage::Ping { nonce: 2 })
+    Operation::new("answer when all output was confirmed", 2, |fixture| {
+        fixture.players(["ann"]);
+        fixture.actors[0].request(&ClientMessage::Ping { nonce: 1 });
+        fixture.confirms(0);
+        fixture.says(0, &ClientMessage::Ping { nonce: 2 })
     }),
     // Received output is forgotten for good, and then the frame is consumed.
-    Operation::new("confirm", 3, |stage| {
-        stage.players(["ann"]);
-        stage.actors[0].asks(&ClientMessage::Ping { nonce: 1 });
-        stage.actors[0].hear();
-        let received = stage.actors[0].received;
-        stage.says(0, &ClientMessage::Confirm { received })
+    Operation::new("confirm", 3, |fixture| {
+        fixture.players(["ann"]);
+        fixture.actors[0].request(&ClientMessage::Ping { nonce: 1 });
+        fixture.actors[0].receive_messages();
+        let received = fixture.actors[0].received;
+        fixture.says(0, &ClientMessage::Confirm { received })
     })
     .one_cell(),
-    Operation::new("list rooms", 2, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
+    Operation::new("list rooms", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
         let filter = RoomFilter {
             game: None,
             name_contains: None,
             joinable: false,
         };
-        stage.says(
+        fixture.says(
             0,
             &ClientMessage::ListRooms {
                 request: 4,
@@ -404,105 +404,105 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             },
         )
     }),
-    Operation::new("say goodbye", 2, |stage| {
-        stage.players(["ann"]);
-        stage.says(0, &ClientMessage::Goodbye)
+    Operation::new("say goodbye", 2, |fixture| {
+        fixture.players(["ann"]);
+        fixture.says(0, &ClientMessage::Goodbye)
     }),
-    Operation::new("end a connection without a player", 2, |stage| {
-        stage.newcomer(|stranger| stranger.session.close(false, &CloseReason::None));
+    Operation::new("end a connection without a player", 2, |fixture| {
+        fixture.newcomer(|stranger| stranger.session.close(false, &CloseReason::None));
         finish()
     })
     .one_cell(),
-    Operation::new("end a connection that waits for a session", 2, |stage| {
-        stage.players(["ann"]);
-        stage.comes_back(0, 0);
-        stage.subject().process_handshake();
+    Operation::new("end a connection that waits for a session", 2, |fixture| {
+        fixture.players(["ann"]);
+        fixture.comes_back(0, 0);
+        fixture.subject().process_handshake();
         finish()
     }),
-    Operation::new("detach a player in the lobby", 2, |stage| {
-        stage.players(["ann"]);
+    Operation::new("detach a player in the lobby", 2, |fixture| {
+        fixture.players(["ann"]);
         finish()
     }),
-    Operation::new("detach a player with a seat", 3, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
+    Operation::new("detach a player with a seat", 3, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
         finish()
     }),
-    Operation::new("leave for good, from the lobby", 3, |stage| {
-        stage.players(["ann"]);
-        stage.actors[0].ask_and_close(&ClientMessage::Goodbye);
+    Operation::new("leave for good, from the lobby", 3, |fixture| {
+        fixture.players(["ann"]);
+        fixture.actors[0].ask_and_close(&ClientMessage::Goodbye);
         finish()
     }),
-    Operation::new("leave for good, from a match", 4, |stage| {
-        stage.match_of(["ann", "bob"]);
-        stage.actors[0].ask_and_close(&ClientMessage::Goodbye);
+    Operation::new("leave for good, from a match", 4, |fixture| {
+        fixture.match_of(["ann", "bob"]);
+        fixture.actors[0].ask_and_close(&ClientMessage::Goodbye);
         finish()
     }),
-    Operation::new("leave for good, as the last in a room", 5, |stage| {
-        stage.room_of("tictactoe", ["ann"]);
-        stage.actors[0].ask_and_close(&ClientMessage::Goodbye);
+    Operation::new("leave for good, as the last in a room", 5, |fixture| {
+        fixture.room_of("tictactoe", ["ann"]);
+        fixture.actors[0].ask_and_close(&ClientMessage::Goodbye);
         finish()
     }),
-    Operation::new("leave for good, while opening a room", 3, |stage| {
-        stage.players(["ann"]);
-        let act = stage.says(0, &create("relay", None));
-        stage.dies_opening_a_room(act);
-        stage.actors[0].session.close(true, &CloseReason::None);
+    Operation::new("leave for good, while opening a room", 3, |fixture| {
+        fixture.players(["ann"]);
+        let act = fixture.says(0, &create("relay", None));
+        fixture.dies_opening_a_room(act);
+        fixture.actors[0].session.close(true, &CloseReason::None);
         finish()
     }),
-    Operation::new("free a connection without processes", 3, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
-        stage.actors[0].session.record().abandon();
+    Operation::new("free a connection without processes", 3, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
+        fixture.actors[0].session.record().abandon();
         Act::lobby(|lobby| {
             let _ = expiry::free_connection(lobby, 0);
         })
     }),
     // Two players are marked in one transaction; each then leaves room and lobby, and the last one's room is
     // freed.
-    Operation::new("expire players whose grace is over", 7, |stage| {
-        stage.room_of("tictactoe", ["ann", "bob"]);
-        departure::finish(&mut stage.actors[0].session);
-        departure::finish(&mut stage.actors[1].session);
+    Operation::new("expire players whose grace is over", 7, |fixture| {
+        fixture.room_of("tictactoe", ["ann", "bob"]);
+        departure::finish(&mut fixture.actors[0].session);
+        departure::finish(&mut fixture.actors[1].session);
         Act::lobby(|lobby| {
             expiry::expire_players(lobby, u64::MAX);
             expiry::free_closed_rooms(lobby);
         })
     }),
     // Ann is marked, and leaves the lobby; the player with a seat is kept.
-    Operation::new("evict a player whose place is needed", 3, |stage| {
-        stage.room_of("tictactoe", ["ann"]);
-        stage.players(["bob", "cyd", "dan"]);
-        let header = stage.world.memory.header;
+    Operation::new("evict a player whose place is needed", 3, |fixture| {
+        fixture.room_of("tictactoe", ["ann"]);
+        fixture.players(["bob", "cyd", "dan"]);
+        let header = fixture.world.memory.header;
         header.seat_grace_ms.store(3_600_000, Ordering::Relaxed);
-        for actor in &mut stage.actors[..2] {
+        for actor in &mut fixture.actors[..2] {
             departure::finish(&mut actor.session);
         }
         Act::lobby(|lobby| {
             expiry::expire_players(lobby, now_ms() + LOBBY_GRACE_MS_MIN);
         })
     }),
-    Operation::new("free a closed room", 2, |stage| {
-        stage.room_of("tictactoe", ["ann"]);
-        let record = stage.world.memory.rooms.at(0);
-        let leave = stage.says(0, &ClientMessage::Leave { request: 3 });
-        stage.dies_when(leave, || record.open_generation().is_none());
+    Operation::new("free a closed room", 2, |fixture| {
+        fixture.room_of("tictactoe", ["ann"]);
+        let record = fixture.world.memory.rooms.at(0);
+        let leave = fixture.says(0, &ClientMessage::Leave { request: 3 });
+        fixture.dies_when(leave, || record.open_generation().is_none());
         Act::lobby(|lobby| {
             expiry::free_closed_rooms(lobby);
         })
     }),
-    Operation::new("kick", 2, |stage| {
-        stage.players(["ann"]);
+    Operation::new("kick", 2, |fixture| {
+        fixture.players(["ann"]);
         Act::lobby(|lobby| {
             departure::kick(lobby, "ann").expect("she is here");
         })
     })
     .one_cell(),
-    Operation::new("tick", 2, |stage| {
-        stage.clock(1000);
+    Operation::new("tick", 2, |fixture| {
+        fixture.clock(1000);
         Act::lobby(tick)
     })
     .once(),
-    Operation::new("tick that ends the match", 2, |stage| {
-        stage.clock(1);
+    Operation::new("tick that ends the match", 2, |fixture| {
+        fixture.clock(1);
         Act::lobby(tick)
     }),
 ];

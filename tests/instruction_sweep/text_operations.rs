@@ -14,131 +14,131 @@ const DO: u8 = 253;
 const BEGIN_SUBNEGOTIATION: [u8; 3] = [IAC, 250, 24];
 
 pub(crate) const TYPING: &[Operation] = &[
-    Operation::new("handshake in text mode", 2, |stage| {
-        stage.player("ann");
-        stage.newcomer(|guest| guest.send(b"\r\n"));
+    Operation::new("handshake in text mode", 2, |fixture| {
+        fixture.player("ann");
+        fixture.newcomer(|guest| guest.send(b"\r\n"));
         Act::session(process_handshake)
     })
     .once(),
-    Operation::new("handshake in text mode, in the middle of a line", 2, |stage| {
-        stage.player("ann");
-        stage.actors[0].leave_for_good();
-        stage.newcomer(|guest| guest.send(b"he"));
+    Operation::new("handshake in text mode, in the middle of a line", 2, |fixture| {
+        fixture.player("ann");
+        fixture.actors[0].leave_for_good();
+        fixture.newcomer(|guest| guest.send(b"he"));
         Act::session(process_handshake)
     })
     .once(),
     // No other process acts on half a line.
-    Operation::new("look at half a line", 1, |stage| {
-        stage.typist("ann");
-        stage.types(0, b"name An")
+    Operation::new("look at half a line", 1, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, b"name An")
     })
     .one_cell(),
-    Operation::new("handle a line", 2, |stage| {
-        stage.typist("ann");
-        stage.types(0, b"games\r\n")
+    Operation::new("handle a line", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, b"games\r\n")
     }),
-    Operation::new("handle a line that was corrected", 2, |stage| {
-        stage.typist("ann");
-        stage.types(0, b"gix\x08\x7fames\r\0")
+    Operation::new("handle a line that was corrected", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, b"gix\x08\x7fames\r\0")
     }),
-    Operation::new("handle a line with half a line behind it", 2, |stage| {
-        stage.typist("ann");
-        let act = stage.types(0, b"look\r\nha");
-        stage.subject().send(b"l");
+    Operation::new("handle a line with half a line behind it", 2, |fixture| {
+        fixture.typist("ann");
+        let act = fixture.types(0, b"look\r\nha");
+        fixture.subject().send(b"l");
         act
     }),
-    Operation::new("refuse a line", 2, |stage| {
-        stage.typist("ann");
-        stage.types(0, b"say \xff\xff\x1b\n")
+    Operation::new("refuse a line", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, b"say \xff\xff\x1b\n")
     }),
-    Operation::new("begin to discard a line", 2, |stage| {
-        stage.typist("ann");
-        stage.types(0, &[b'x'; TEXT_LINE_BYTES_MAX + 1])
+    Operation::new("begin to discard a line", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, &[b'x'; TEXT_LINE_BYTES_MAX + 1])
     }),
-    Operation::new("discard the rest of a line", 2, |stage| {
-        stage.typist("ann");
-        stage.types(0, &[b'x'; TEXT_LINE_BYTES_MAX + 9]);
-        stage.subject().handle();
-        stage.types(0, b"x\r\nhelp")
+    Operation::new("discard the rest of a line", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, &[b'x'; TEXT_LINE_BYTES_MAX + 9]);
+        fixture.subject().handle();
+        fixture.types(0, b"x\r\nhelp")
     }),
-    Operation::new("answer telnet in the middle of a line", 2, |stage| {
-        stage.typist("ann");
-        stage.types(0, &[b'h', b'e', IAC, DO, 1, b'l', IAC, DO, 6])
+    Operation::new("answer telnet in the middle of a line", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, &[b'h', b'e', IAC, DO, 1, b'l', IAC, DO, 6])
     }),
-    Operation::new("skip telnet commands", 2, |stage| {
-        stage.typist("ann");
+    Operation::new("skip telnet commands", 2, |fixture| {
+        fixture.typist("ann");
         let said = [&BEGIN_SUBNEGOTIATION[..], &[b'x'; TEXT_SKIP_BYTES_MIN]].concat();
-        stage.types(0, &said)
+        fixture.types(0, &said)
     }),
-    Operation::new("rename", 2, |stage| {
-        stage.player("bob");
-        stage.typist("ann");
-        stage.types(1, b"name Cyd\r\n")
+    Operation::new("rename", 2, |fixture| {
+        fixture.player("bob");
+        fixture.typist("ann");
+        fixture.types(1, b"name Cyd\r\n")
     }),
-    Operation::new("be refused a name", 2, |stage| {
-        stage.player("bob");
-        stage.typist("ann");
-        stage.types(1, b"name BOB\r\n")
+    Operation::new("be refused a name", 2, |fixture| {
+        fixture.player("bob");
+        fixture.typist("ann");
+        fixture.types(1, b"name BOB\r\n")
     }),
-    Operation::new("list rooms in text mode", 2, |stage| {
-        stage.player("bob");
-        stage.actors[0].asks(&create("tictactoe", None));
-        stage.typist("ann");
-        stage.types(1, b"rooms\n")
+    Operation::new("list rooms in text mode", 2, |fixture| {
+        fixture.player("bob");
+        fixture.actors[0].request(&create("tictactoe", None));
+        fixture.typist("ann");
+        fixture.types(1, b"rooms\n")
     }),
-    Operation::new("join by typing", 2, |stage| {
-        stage.player("bob");
-        stage.actors[0].asks(&create("tictactoe", None));
-        stage.typist("ann");
-        stage.types(1, b"join 1\n")
+    Operation::new("join by typing", 2, |fixture| {
+        fixture.player("bob");
+        fixture.actors[0].request(&create("tictactoe", None));
+        fixture.typist("ann");
+        fixture.types(1, b"join 1\n")
     }),
     // The move, and its events.
-    Operation::new("type a move", 3, |stage| {
-        stage.match_with_typist();
-        stage.types(0, b"4\r\n");
+    Operation::new("type a move", 3, |fixture| {
+        fixture.match_with_typist();
+        fixture.types(0, b"4\r\n");
         Act::session(|session| {
             dispatch::handle_next_frame(session);
             delivery::deliver(session).expect("events fit");
         })
     }),
-    Operation::new("type an invalid move", 2, |stage| {
-        stage.match_with_typist();
-        stage.types(0, b"middle\r\n")
+    Operation::new("type an invalid move", 2, |fixture| {
+        fixture.match_with_typist();
+        fixture.types(0, b"middle\r\n")
     }),
-    Operation::new("type a whisper", 2, |stage| {
-        stage.player("bob");
-        stage.typist("ann");
-        stage.types(1, b"tell bob psst\n")
+    Operation::new("type a whisper", 2, |fixture| {
+        fixture.player("bob");
+        fixture.typist("ann");
+        fixture.types(1, b"tell bob psst\n")
     }),
-    Operation::new("render events and a view", 2, |stage| {
-        stage.match_with_typist();
-        stage.types(0, b"4\r\n");
-        stage.subject().handle();
-        stage.all_hear();
-        stage.actors[1].asks(&chat(5));
-        stage.actors[1].asks(&place(0));
-        stage.delivers(0)
+    Operation::new("render events and a view", 2, |fixture| {
+        fixture.match_with_typist();
+        fixture.types(0, b"4\r\n");
+        fixture.subject().handle();
+        fixture.all_hear();
+        fixture.actors[1].request(&chat(5));
+        fixture.actors[1].request(&place(0));
+        fixture.delivers(0)
     }),
-    Operation::new("render the start of a match", 3, |stage| {
-        stage.room_with_typist();
-        stage.types(0, b"ready\r\n");
-        stage.subject().handle();
-        stage.actors[1].asks(&ready());
-        stage.delivers(0)
+    Operation::new("render the start of a match", 3, |fixture| {
+        fixture.room_with_typist();
+        fixture.types(0, b"ready\r\n");
+        fixture.subject().handle();
+        fixture.actors[1].request(&ready());
+        fixture.delivers(0)
     }),
     // The events, and then the answer.
-    Operation::new("type with events pending", 3, |stage| {
-        stage.room_with_typist();
-        stage.actors[1].asks(&chat(5));
-        stage.types(0, b"look\n")
+    Operation::new("type with events pending", 3, |fixture| {
+        fixture.room_with_typist();
+        fixture.actors[1].request(&chat(5));
+        fixture.types(0, b"look\n")
     }),
-    Operation::new("quit by typing", 2, |stage| {
-        stage.typist("ann");
-        stage.types(0, b"quit\r\n")
+    Operation::new("quit by typing", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, b"quit\r\n")
     }),
-    Operation::new("leave for good with the connection", 4, |stage| {
-        stage.match_with_typist();
-        stage.subject = 0;
+    Operation::new("leave for good with the connection", 4, |fixture| {
+        fixture.match_with_typist();
+        fixture.subject = 0;
         finish()
     }),
 ];
@@ -151,7 +151,7 @@ impl crate::fixture::Fixture {
             typist.process_handshake();
             typist.send(format!("name {name}\r\n").as_bytes());
             while typist.handle() == FrameOutcome::Handled {}
-            typist.hear();
+            typist.receive_messages();
         });
     }
 
@@ -168,7 +168,7 @@ impl crate::fixture::Fixture {
         self.types(0, b"create tictactoe\r\n");
         self.subject().handle();
         self.player("bob");
-        self.actors[1].asks(&join());
+        self.actors[1].request(&join());
         self.all_hear();
     }
 
@@ -176,7 +176,7 @@ impl crate::fixture::Fixture {
         self.room_with_typist();
         self.types(0, b"ready\r\n");
         self.subject().handle();
-        self.actors[1].asks(&ready());
+        self.actors[1].request(&ready());
         self.all_hear();
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::byte_exact::{Alone, Manner, Script, beginning};
+use crate::common::byte_exact::{Pacing, Script, SoloPlayer, beginning};
 use crate::common::footprint::held;
 use crate::common::killer::{Killer, kills};
 use crate::common::latencies::Latencies;
@@ -37,16 +37,16 @@ fn talk(
     let (mut connections, mut echoes) = (0, Latencies::default());
     while !stop.load(Ordering::Relaxed) {
         let script = Script::new(random.next(), *random.choose(&[8, 100, 600, WORD_BYTES_MAX]));
-        let manner = Manner {
+        let manner = Pacing {
             piece_bytes_max: *random.choose(&[7, 100, 1500, 8000]),
             pauses_percent: *random.choose(&[0, 2, 20]),
             urgent_percent: *random.choose(&[0, 0, 30]),
         };
-        let mut alone = Alone::connected(connect(game), &random, manner, script);
+        let mut alone = SoloPlayer::connected(connect(game), &random, manner, script);
         alone
             .speaker
             .send(&beginning(&format!("talker {talker}-{connections}")));
-        alone.listener.be_welcomed();
+        alone.listener.expect_welcome();
         for _ in 0..random.below(6) {
             // A payload that is sent alone shows the latency.
             let count = if random.chance(50) {
@@ -54,15 +54,15 @@ fn talk(
             } else {
                 1 + random.below(WORDS_AT_ONCE)
             };
-            let said = |alone: &mut Alone| (0..count).for_each(|_| alone.say());
+            let said = |alone: &mut SoloPlayer| (0..count).for_each(|_| alone.send_next());
             if count == 1 && manner.pauses_percent == 0 {
                 echoes.measure(|| {
                     said(&mut alone);
-                    alone.hear();
+                    alone.receive_sent();
                 });
             } else {
                 said(&mut alone);
-                alone.hear();
+                alone.receive_sent();
             }
             words.fetch_add(count as u64, Ordering::Relaxed);
         }
@@ -70,10 +70,10 @@ fn talk(
             alone.leave();
         } else {
             // Everything sent before the half-close is still answered.
-            (0..random.below(WORDS_AT_ONCE)).for_each(|_| alone.say());
+            (0..random.below(WORDS_AT_ONCE)).for_each(|_| alone.send_next());
             let speaker = &alone.speaker.stream;
             speaker.shutdown(Shutdown::Write).expect("the connection lives");
-            alone.hear();
+            alone.receive_sent();
             alone.listener.expect_end();
         }
         connections += 1;

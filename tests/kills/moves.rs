@@ -103,8 +103,8 @@ impl Move {
                     }
                 }
             }
-            self.pair.say(20);
-            self.pair.hear();
+            self.pair.send(20);
+            self.pair.receive();
             for client in &mut self.beside {
                 client.ping().expect("the session lives");
             }
@@ -156,8 +156,8 @@ fn a_move_is_kept_although_the_keeper_dies_before_it_is_told() {
     it.server.signal(it.keeper, Signal::SIGSTOP);
     it.let_go_on(it.from);
     // The clients are served without the keeper.
-    it.pair.say(20);
-    it.pair.hear();
+    it.pair.send(20);
+    it.pair.receive();
     eventually("the processes have nothing to do", || {
         is_asleep(it.from) && is_asleep(it.to)
     });
@@ -211,8 +211,8 @@ fn a_client_is_served_although_source_and_target_die_before_the_keeper_is_told()
     let mut it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
     it.let_go_on(it.from);
-    it.pair.say(20);
-    it.pair.hear();
+    it.pair.send(20);
+    it.pair.receive();
     it.kill(it.to);
     it.kill(it.from);
     it.let_go_on(it.keeper);
@@ -232,7 +232,7 @@ fn a_client_that_changes_rooms_without_waiting_is_served_by_one_handler() {
         let room = host.create_room(NewRoom::new("relay", format!("room {nth}")));
         room.expect("a room is free").room
     });
-    let mut hopper = RawClient::greet(&server, "hopper");
+    let mut hopper = RawClient::connect_as(&server, "hopper");
     let mut random = Random::new(seed(), 0);
     let hop = |room| {
         let join = ClientMessage::JoinRoom {
@@ -247,7 +247,7 @@ fn a_client_that_changes_rooms_without_waiting_is_served_by_one_handler() {
             .flat_map(|_| hop(*random.choose(&rooms)))
             .collect();
         hopper.send(&hops);
-        hopper.say(&ClientMessage::Ping { nonce });
+        hopper.send_message(&ClientMessage::Ping { nonce });
         hopper.next_where(
             |message| matches!(message, ServerMessage::Pong { nonce: back, .. } if *back == nonce),
         );
@@ -307,12 +307,12 @@ fn clients_are_served_while_keepers_die_during_many_moves() {
             let firsts: Vec<Client> = others.drain(..PAIRS).collect();
             let pairs = firsts.into_iter().zip(others);
             pairs
-                .map(|(one, other)| Pair::meet(one, other))
+                .map(|(one, other)| Pair::in_new_room(one, other))
                 .collect::<Vec<Pair>>()
         });
         server.keeper_after(keeper);
-        pairs.iter_mut().for_each(|pair| pair.say(20));
-        pairs.iter_mut().for_each(Pair::hear);
+        pairs.iter_mut().for_each(|pair| pair.send(20));
+        pairs.iter_mut().for_each(Pair::receive);
         let now = pairs.iter().map(|pair| pair.clients[0].local_addr());
         let now: Vec<Option<SocketAddr>> = now
             .chain(pairs.iter().map(|pair| pair.clients[1].local_addr()))

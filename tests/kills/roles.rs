@@ -17,7 +17,7 @@ use crate::common::footprint::{held, sockets};
 use crate::common::killer::{Handlers, send};
 use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
-use crate::common::raw_client::{End, RawClient, greeting};
+use crate::common::raw_client::{End, RawClient, handshake};
 use crate::common::{Server, children, eventually, is_alive, of_name};
 
 /// Threads that connect and disconnect at the same time.
@@ -50,7 +50,7 @@ fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
         for mut guest in guests {
             // A lost connection's player may exist under its name: the next one gets another.
             let name = format!("guest {stream}-{}", tally.greeted + tally.early_ends);
-            guest.send(&greeting(&name));
+            guest.send(&handshake(&name));
             match guest.next_message() {
                 Ok(ServerMessage::Welcome { .. }) => {}
                 Ok(other) => panic!("{name} was not greeted, but told {other:?}"),
@@ -59,13 +59,13 @@ fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
                     continue;
                 }
             }
-            guest.say(&ClientMessage::Ping { nonce: 7 });
+            guest.send_message(&ClientMessage::Ping { nonce: 7 });
             let pong = guest.next_message();
             assert!(
                 matches!(pong, Ok(ServerMessage::Pong { nonce: 7, .. })),
                 "{pong:?}"
             );
-            guest.say(&ClientMessage::Goodbye);
+            guest.send_message(&ClientMessage::Goodbye);
             assert_eq!(guest.rest(), (Vec::new(), End::Closed), "{name}");
             tally.greeted += 1;
         }
@@ -188,7 +188,7 @@ fn new_connections_wait_for_overloaded_keepers_and_are_not_refused() {
     std::thread::sleep(Duration::from_millis(200));
     server.signal(keeper, Signal::SIGCONT);
     for (number, guest) in guests.iter_mut().enumerate() {
-        guest.send(&greeting(&format!("guest {number}")));
+        guest.send(&handshake(&format!("guest {number}")));
     }
     for guest in &mut guests {
         let welcome = guest.next_message();

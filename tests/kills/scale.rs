@@ -18,7 +18,7 @@ use crate::common::killer::{Handlers, send};
 use crate::common::latencies::Latencies;
 use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
-use crate::common::raw_client::{RawClient, greeting};
+use crate::common::raw_client::{RawClient, handshake};
 use crate::common::tcp_table::server_end;
 use crate::common::{Server, WAIT_MAX, children, eventually, is_alive, is_asleep, of_name};
 
@@ -64,7 +64,7 @@ impl Pair {
                 if now == STOP {
                     break;
                 }
-                words[usize::from(now)].measure(|| say_and_hear(&mut players, said));
+                words[usize::from(now)].measure(|| send_and_receive(&mut players, said));
                 said += 1;
                 rounds.fetch_add(1, Ordering::Relaxed);
                 std::thread::sleep(ROUND);
@@ -87,7 +87,7 @@ impl Pair {
 }
 
 /// One sends the number, and both receive it once.
-fn say_and_hear(players: &mut [Client; 2], said: u64) {
+fn send_and_receive(players: &mut [Client; 2], said: u64) {
     let speaker = usize::from(said % 2 == 1);
     let action = said.to_le_bytes().to_vec();
     players[speaker]
@@ -230,7 +230,8 @@ fn a_client_that_connects_while_all_handlers_die_is_served() {
     let newcomers: Vec<RawClient> = (0..NEWCOMERS)
         .map(|number| {
             let mut newcomer = None;
-            greetings.measure(|| newcomer = Some(RawClient::greet(&server, &format!("newcomer {number}"))));
+            greetings
+                .measure(|| newcomer = Some(RawClient::connect_as(&server, &format!("newcomer {number}"))));
             newcomer.expect("greeted")
         })
         .collect();
@@ -239,7 +240,7 @@ fn a_client_that_connects_while_all_handlers_die_is_served() {
     println!("{killed} handlers of {players} players killed, all at once in each of {storms} storms");
     greetings.print("a greeting meanwhile");
     for mut newcomer in newcomers {
-        newcomer.say(&ClientMessage::Ping { nonce: 1 });
+        newcomer.send_message(&ClientMessage::Ping { nonce: 1 });
         let pong = newcomer.next_message();
         assert!(
             matches!(pong, Ok(ServerMessage::Pong { nonce: 1, .. })),
@@ -272,7 +273,7 @@ fn a_client_that_connects_after_all_handlers_died_does_not_wait_for_all_replacem
     }
     assert_eq!(handlers.signal_all(Signal::SIGKILL), PLAYERS);
     let mut newcomer = RawClient::connect(&server);
-    newcomer.send(&greeting("newcomer"));
+    newcomer.send(&handshake("newcomer"));
     eventually("the listener has accepted the newcomer", || {
         server_end(server.game.port(), newcomer.port()).is_some_and(|end| end.inode != 0)
     });

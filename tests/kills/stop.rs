@@ -23,7 +23,7 @@ fn handlers_that_die_during_a_stop_leave_no_client_untold_and_no_process_running
     for round in 0..ROUNDS {
         let mut server = Server::start(&["--heartbeat-timeout-ms", "600000"]);
         let mut players: Vec<RawClient> = (0..PLAYERS)
-            .map(|player| RawClient::greet(&server, &format!("player {player}")))
+            .map(|player| RawClient::connect_as(&server, &format!("player {player}")))
             .collect();
         let handlers = Handlers::of(&server);
         let is_over = Arc::new(AtomicBool::new(false));
@@ -66,7 +66,7 @@ fn handlers_that_die_during_a_stop_leave_no_client_untold_and_no_process_running
 fn players_of_a_dead_keeper_are_told_that_the_server_stops() {
     let mut server = Server::start(&["--heartbeat-timeout-ms", "600000"]);
     let mut players: Vec<RawClient> = (0..PLAYERS)
-        .map(|player| RawClient::greet(&server, &format!("player {player}")))
+        .map(|player| RawClient::connect_as(&server, &format!("player {player}")))
         .collect();
     let keepers = of_name(&children(server.pid()), "keeper");
     // The keeper learns of all deaths at once, and replaces no handler any more.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::byte_exact::{Alone, Listener, Manner, Script, Speaker, beginning};
+use crate::common::byte_exact::{Pacing, Receiver, Script, Sender, SoloPlayer, beginning};
 use crate::common::footprint::{held, running};
 use crate::common::killer::{Handlers, Killer, kills, send};
 use crate::common::latencies::Latencies;
@@ -36,8 +36,8 @@ const PAUSE_MAX: Duration = Duration::from_micros(2500);
 /// How one player sends and receives while handlers die.
 struct Talk {
     script: Script,
-    speaks: Manner,
-    listens: Manner,
+    speaks: Pacing,
+    listens: Pacing,
     /// Bytes of the client's receive buffer; 0 for the system's default.
     receive_buffer_bytes: usize,
 }
@@ -49,12 +49,12 @@ impl Talk {
             self.connect(server),
             Killer::start(server, random.clone(), kills, PAUSE_MAX),
         );
-        let mut speaker = Speaker {
+        let mut speaker = Sender {
             stream: stream.try_clone().expect("a descriptor"),
             random: Random::new(random.clone().next(), 1),
             manner: self.speaks,
         };
-        let mut listener = Listener::new(
+        let mut listener = Receiver::new(
             stream,
             Random::new(random.clone().next(), 2),
             self.listens,
@@ -63,8 +63,8 @@ impl Talk {
         let (received, count) = (listener.received(), Arc::new(AtomicU64::new(u64::MAX)));
         let awaited = Arc::clone(&count);
         let listening = std::thread::spawn(move || {
-            listener.be_welcomed();
-            listener.hear(&awaited);
+            listener.expect_welcome();
+            listener.receive(&awaited);
             listener
         });
         speaker.send(&beginning("Talker"));
@@ -85,7 +85,7 @@ impl Talk {
         println!(
             "{} handlers killed over {} payloads, {} bytes",
             killer.stop(),
-            listener.heard,
+            listener.payloads,
             received.load(Ordering::Relaxed)
         );
         expect_no_pending_work(server);
@@ -115,8 +115,8 @@ fn no_byte_is_lost_repeated_or_reordered_however_often_the_handler_is_killed() {
     let random = Random::new(seed(), 1);
     let talk = Talk {
         script: Script::new(random.clone().next(), 300),
-        speaks: Manner::FAST,
-        listens: Manner::FAST,
+        speaks: Pacing::FAST,
+        listens: Pacing::FAST,
         receive_buffer_bytes: 0,
     };
     talk.hold(&Server::start(&NO_HEARTBEAT), &random, kills(40));
@@ -127,8 +127,8 @@ fn no_byte_to_a_slow_reader_is_lost_when_its_handler_is_killed() {
     let random = Random::new(seed(), 2);
     let talk = Talk {
         script: Script::new(random.clone().next(), 4000),
-        speaks: Manner::FAST,
-        listens: Manner {
+        speaks: Pacing::FAST,
+        listens: Pacing {
             piece_bytes_max: 2000,
             pauses_percent: 90,
             urgent_percent: 0,
@@ -144,12 +144,12 @@ fn urgent_bytes_are_received_like_all_others() {
     let random = Random::new(seed(), 3);
     let talk = Talk {
         script: Script::new(random.clone().next(), 100),
-        speaks: Manner {
+        speaks: Pacing {
             piece_bytes_max: 100,
             pauses_percent: 20,
             urgent_percent: 30,
         },
-        listens: Manner::FAST,
+        listens: Pacing::FAST,
         receive_buffer_bytes: 0,
     };
     talk.hold(&Server::start(&NO_HEARTBEAT), &random, kills(10));
@@ -160,7 +160,7 @@ fn a_fragmented_handshake_is_answered_once_although_handlers_are_killed() {
     let server = Server::start(&NO_HEARTBEAT);
     let random = Random::new(seed(), 4);
     let script = Script::new(random.clone().next(), 200);
-    let manner = Manner {
+    let manner = Pacing {
         piece_bytes_max: 30,
         pauses_percent: 30,
         urgent_percent: 0,
@@ -169,7 +169,7 @@ fn a_fragmented_handshake_is_answered_once_although_handlers_are_killed() {
     let mut greeted = 0;
     while !killer.is_done() {
         let random = Random::new(random.clone().next(), greeted);
-        let mut alone = Alone::enter(
+        let mut alone = SoloPlayer::enter(
             server.connect(),
             &format!("Guest {greeted}"),
             &random,
@@ -177,9 +177,9 @@ fn a_fragmented_handshake_is_answered_once_although_handlers_are_killed() {
             script,
         );
         for _ in 0..5 {
-            alone.say();
+            alone.send_next();
         }
-        alone.hear();
+        alone.receive_sent();
         alone.leave();
         greeted += 1;
     }
@@ -193,7 +193,7 @@ fn all_input_before_a_half_close_is_answered() {
     let server = Server::start(&[&NO_HEARTBEAT[..], &["--seat-grace-ms", "1000"]].concat());
     let mut random = Random::new(seed(), 5);
     let script = Script::new(random.clone().next(), 3000);
-    let manner = Manner {
+    let manner = Pacing {
         piece_bytes_max: 8000,
         pauses_percent: 20,
         urgent_percent: 0,
@@ -202,18 +202,18 @@ fn all_input_before_a_half_close_is_answered() {
     let mut greeted = 0;
     while !killer.is_done() {
         let random = Random::new(random.next(), greeted);
-        let mut alone = Alone::connected(server.connect(), &random, manner, script);
+        let mut alone = SoloPlayer::connected(server.connect(), &random, manner, script);
         alone.speaker.send(&beginning(&format!("Guest {greeted}")));
         for _ in 0..random.clone().below(60) {
-            alone.say();
+            alone.send_next();
         }
         alone
             .speaker
             .stream
             .shutdown(Shutdown::Write)
             .expect("the connection lives");
-        alone.listener.be_welcomed();
-        alone.hear();
+        alone.listener.expect_welcome();
+        alone.receive_sent();
         alone.listener.expect_end();
         greeted += 1;
     }
@@ -230,7 +230,7 @@ fn a_handler_is_replaced_whatever_way_it_dies() {
     let server = Server::start(&NO_HEARTBEAT);
     let random = Random::new(seed(), 6);
     let script = Script::new(random.clone().next(), 300);
-    let mut alone = Alone::enter(server.connect(), "Cat", &random, Manner::FAST, script);
+    let mut alone = SoloPlayer::enter(server.connect(), "Cat", &random, Pacing::FAST, script);
     let handlers = Handlers::of(&server);
     let signals = [
         Signal::SIGSEGV,
@@ -248,9 +248,9 @@ fn a_handler_is_replaced_whatever_way_it_dies() {
     for signal in deadly {
         deaths += 1;
         let victim = handlers.only();
-        alone.say();
+        alone.send_next();
         send(victim, signal);
-        alone.say();
+        alone.send_next();
         eventually("another process has taken over", || {
             // Rust's runtime ignores the first SIGSEGV that no instruction has caused.
             let dies = handlers.pids().contains(&victim);
@@ -259,7 +259,7 @@ fn a_handler_is_replaced_whatever_way_it_dies() {
             }
             !dies
         });
-        alone.hear();
+        alone.receive_sent();
     }
     expect_no_pending_work(&server);
     alone.leave();
@@ -314,7 +314,7 @@ fn a_hundred_handlers_that_die_at_once_are_replaced() {
         }
         killed += killing.join().expect("killing does not fail");
         for player in &mut players {
-            let mut heard: Vec<u8> = (0..SEATS).map(|_| next_word(player, round)).collect();
+            let mut heard: Vec<u8> = (0..SEATS).map(|_| next_payload(player, round)).collect();
             heard.sort_unstable();
             assert_eq!(heard, (0..SEATS).collect::<Vec<_>>());
         }
@@ -330,7 +330,7 @@ fn a_hundred_handlers_that_die_at_once_are_replaced() {
 }
 
 /// The seat that sent the next payload, which must be this round's.
-fn next_word(player: &mut Client, round: u64) -> u8 {
+fn next_payload(player: &mut Client, round: u64) -> u8 {
     loop {
         let message = player.receive(WAIT_MAX).expect("the session lives");
         match message.expect("an event in time") {
@@ -381,7 +381,7 @@ fn an_event_reaches_its_listener_although_the_senders_handler_is_killed() {
                 .expect("the session lives");
             std::thread::sleep(Duration::from_micros(random.below(300) as u64));
             send(victim_before, Signal::SIGKILL);
-            assert_eq!(next_word(&mut listener, round), 0);
+            assert_eq!(next_payload(&mut listener, round), 0);
         });
     }
     pauses.print("a message whose sender's handler is killed");
@@ -395,17 +395,17 @@ fn a_takeover_is_seen_only_as_a_pause() {
     let handlers = Handlers::of(&server);
     let random = Random::new(seed(), 9);
     let script = Script::new(random.clone().next(), 100);
-    let mut alone = Alone::enter(server.connect(), "Cat", &random, Manner::FAST, script);
+    let mut alone = SoloPlayer::enter(server.connect(), "Cat", &random, Pacing::FAST, script);
     let (mut undisturbed, mut killed) = (Latencies::default(), Latencies::default());
     for _ in 0..kills(10) {
         undisturbed.measure(|| {
-            alone.say();
-            alone.hear();
+            alone.send_next();
+            alone.receive_sent();
         });
         killed.measure(|| {
             handlers.signal_all(Signal::SIGKILL);
-            alone.say();
-            alone.hear();
+            alone.send_next();
+            alone.receive_sent();
         });
     }
     undisturbed.print("an echo");
@@ -426,8 +426,8 @@ fn a_failed_doorbell_request_is_repeated() {
         .room;
     let mut watchers: Vec<RawClient> = (0..WATCHERS)
         .map(|index| {
-            let mut watcher = RawClient::greet(&server, &format!("Watcher {index}"));
-            watcher.say(&ClientMessage::Spectate {
+            let mut watcher = RawClient::connect_as(&server, &format!("Watcher {index}"));
+            watcher.send_message(&ClientMessage::Spectate {
                 request: 0,
                 room,
                 passcode: None,

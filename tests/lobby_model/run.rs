@@ -232,7 +232,10 @@ impl Run {
         self.note(format!("{name} asks {message:?}"));
         let expected = self.model.request(&name, message);
         let slot = self.people[who].slot.expect("attached");
-        self.actors.get_mut(&slot).expect("an actor").say(message);
+        self.actors
+            .get_mut(&slot)
+            .expect("an actor")
+            .send_message(message);
         if self.random.one_in(10) {
             self.replace_handler(who);
         }
@@ -542,7 +545,7 @@ impl Run {
             .get_mut(&person.slot.expect("attached"))
             .expect("an actor");
         assert_eq!(actor.session.phase(), Phase::OPEN);
-        let messages = actor.hear();
+        let messages = actor.receive_messages();
         for message in &messages {
             View::hear(&mut person.view, message, |id| self.model.rooms.get(&id));
             self.model.talk.hear(who, message);

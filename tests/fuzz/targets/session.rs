@@ -41,7 +41,7 @@ fn process_input(actor: &mut Actor) {
             FrameOutcome::Close { leaves, reason } => actor.session.close(leaves, &reason),
         }
     }
-    actor.hear();
+    actor.receive_messages();
 }
 
 fuzz_target!(|bytes: &[u8]| {

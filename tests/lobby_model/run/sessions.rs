@@ -20,7 +20,7 @@ impl Run {
         self.note(format!("{name} says hello"));
         let who = name.to_lowercase();
         let mut actor = self.connect();
-        actor.say_hello(&name);
+        actor.send_hello(&name);
         let refusal = if self.model.players.contains_key(&who) {
             Some(ErrorCode::NameTaken)
         } else if self.model.is_full() {
@@ -37,7 +37,7 @@ impl Run {
             }
             (answer, expected) => panic!("{name} is answered {answer:?}, not {expected:?}"),
         }
-        let (token, record) = match &actor.hear()[..] {
+        let (token, record) = match &actor.receive_messages()[..] {
             [
                 ServerMessage::Welcome {
                     token,
@@ -75,7 +75,7 @@ impl Run {
         let CloseReason::Error(expected, _) = farewell else {
             panic!("a refusal has a reason")
         };
-        match &actor.hear()[..] {
+        match &actor.receive_messages()[..] {
             [ServerMessage::Error { code, .. }] if code == expected => {}
             other => panic!("instead of {expected:?} the client hears {other:?}"),
         }
@@ -102,11 +102,11 @@ impl Run {
         self.note(format!("{who}'s connection is lost"));
         let mut actor = self.take_actor(who);
         if self.random.one_in(2) {
-            actor.hear();
+            actor.receive_messages();
             self.model.talk.mail_was_moved(who);
         }
         if self.random.one_in(4) {
-            actor.say(&ClientMessage::Leave { request: 0 });
+            actor.send_message(&ClientMessage::Leave { request: 0 });
         }
         if self.random.one_in(4) {
             actor.session.close(
@@ -162,7 +162,7 @@ impl Run {
         person.slot = Some(actor.slot);
         actor.received = received;
         actor.flush();
-        match actor.first_message() {
+        match actor.next_message() {
             Some(ServerMessage::Resumed { resuming_at, .. }) => {
                 if resuming_at != received || forgot {
                     person.view = None;
@@ -181,7 +181,7 @@ impl Run {
     }
 
     fn request_resume(&mut self, actor: &mut Actor, token: Token, received: u64) {
-        actor.say_resume(token, received);
+        actor.send_resume(token, received);
         let answer = actor.process_handshake();
         assert!(matches!(answer, HandshakeOutcome::Resuming(_)), "{answer:?}");
     }
@@ -244,7 +244,7 @@ impl Run {
         bytes[15] = u8::try_from(self.random.below(256)).expect("a byte");
         self.note(format!("a connection presents the token {bytes:?}"));
         let mut actor = self.connect();
-        actor.say_resume(Token(bytes), 0);
+        actor.send_resume(Token(bytes), 0);
         match actor.process_handshake() {
             HandshakeOutcome::Refused(farewell @ CloseReason::Error(ErrorCode::TokenUnknown, _)) => {
                 self.refuse(actor, &farewell)
