@@ -215,17 +215,17 @@ fn check_impls(file: &File, types: &HashMap<&str, Vec<&str>>, violations: &mut V
             continue;
         };
         let named = type_layer(block, &file.source).filter(|layer| layers.contains(&layer.as_str()));
-        let stands_right = named
+        let is_in_own_layer = named
             .as_ref()
             .map_or_else(|| layers.contains(&own), |layer| layer == own);
-        if !stands_right {
-            let home = named.unwrap_or_else(|| layers.join("` or `"));
+        if !is_in_own_layer {
+            let layer = named.unwrap_or_else(|| layers.join("` or `"));
             violations.push(Violation {
                 file: file.name.clone(),
                 line: block.line,
                 what: format!("impl {}", block.type_name),
                 reason: format!(
-                    "methods of {} belong into `{home}`, where it is defined",
+                    "methods of {} belong to `{layer}`, where it is defined",
                     block.type_name
                 ),
             });
