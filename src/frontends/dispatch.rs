@@ -2,22 +2,13 @@
 //!
 //! Whatever a client sends, the worst that comes of it is a typed error and the end of its own connection.
 
-use crate::lobby::chat;
-use crate::lobby::delivery;
-use crate::lobby::invites;
-use crate::lobby::join_leave;
-use crate::lobby::listing;
-use crate::lobby::match_play;
-use crate::lobby::ownership;
-use crate::lobby::reservations;
-use crate::lobby::room_query;
-use crate::lobby::settings;
 use forkade_protocol::preamble::{self, PreambleResult};
 use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
 
 use crate::limits::{CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX};
-use crate::lobby::chat::clean_line;
-use crate::lobby::join_leave::NewRoom;
+use crate::lobby::chat::{self, clean_line};
+use crate::lobby::join_leave::{self, NewRoom};
+use crate::lobby::{delivery, invites, listing, match_play, ownership, reservations, room_query, settings};
 use crate::session::rate::is_rate_limited;
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Session};

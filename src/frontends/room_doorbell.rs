@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
-
-use crate::state::rooms::RoomRecord;
 use shmem::doorbell;
 use shmem::sys::eventfd::EventFd;
 use shmem::sys::sockets::{Channel, ReceiveOutcome, SendOutcome};
+
+use crate::state::rooms::RoomRecord;
 
 /// The doorbell that a process has or has requested.
 pub(crate) struct RoomDoorbell {

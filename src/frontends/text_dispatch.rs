@@ -1,19 +1,17 @@
 //! What is typed in text mode, made into calls of the lobby.
 
-use crate::lobby::delivery;
-use crate::lobby::text_requests;
 use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, Snapshot, text};
+use forkade_text::commands::{self, Command, REQUEST, Setting};
+use forkade_text::input::Token;
+use forkade_text::render;
 
 use crate::frontends::dispatch::{FrameOutcome, reject};
 use crate::limits::TEXT_LINE_BYTES_MAX;
+use crate::lobby::{delivery, text_requests};
 use crate::logging;
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Session};
 use crate::state::directory::Name;
-use forkade_text::commands;
-use forkade_text::commands::{Command, REQUEST, Setting};
-use forkade_text::input::Token;
-use forkade_text::render;
 
 /// Handles the next thing that was typed.
 pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {

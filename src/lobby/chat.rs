@@ -5,22 +5,22 @@
 //! transactions of its own. An entry's audience is the number of its line, so a reader who finds another number than the next one
 //! knows how many lines it has missed.
 
-use crate::lobby::join_leave;
-use crate::state::chat::ChatRecord;
 use std::sync::atomic::Ordering;
 
-use forkade_protocol::text::TextError;
-use forkade_protocol::{ChatScope, RejectCode, RoomEvent, ServerMessage, frame, text};
+use forkade_protocol::text::{self, TextError};
+use forkade_protocol::{ChatScope, RejectCode, RoomEvent, ServerMessage, frame};
+use shmem::event_log::Read;
+use shmem::transaction::Tx;
 
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::lobby::delivery::Events;
+use crate::lobby::join_leave;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
+use crate::state::chat::ChatRecord;
 use crate::state::handle::StateHandle;
 use crate::state::mailbox::PostError;
-use shmem::event_log::Read;
-use shmem::transaction::Tx;
 
 /// Lines that one transaction delivers at most.
 const BATCH_MAX: usize = 64;

@@ -4,24 +4,21 @@
 //! A log's entries are whole frames, ready to be sent; delivering is copying. The reader's place in the log is part of the
 //! player's record, and moves in the same transaction in which the frames become output.
 
-use crate::lobby::chat;
-use crate::lobby::join_leave;
-use crate::lobby::mailbox;
-use crate::lobby::text_delivery;
 use std::sync::atomic::Ordering;
 
+use forkade_games::Audience;
 use forkade_protocol::{RejectCode, RoomEvent, ServerMessage, frame};
+use forkade_text::render;
+use shmem::event_log::{Appender, Read};
 
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
 use crate::lobby::room_view::snapshot;
-use crate::lobby::text_delivery::turn_hint;
+use crate::lobby::text_delivery::{self, turn_hint};
+use crate::lobby::{chat, join_leave, mailbox};
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
 use crate::state::rooms::{RoomRecord, RoomTx, all_read, is_member};
-use forkade_games::Audience;
-use forkade_text::render;
-use shmem::event_log::{Appender, Read};
 
 /// For everybody in the room.
 pub(crate) const TO_ALL: u32 = u32::MAX;

@@ -1,11 +1,9 @@
 //! How a connection's hold on its session ends, and how a player leaves for good.
 
-use crate::lobby::join_leave;
-
 use forkade_protocol::RoomEvent;
 
 use crate::lobby::delivery::Events;
-use crate::lobby::join_leave::remove_member;
+use crate::lobby::join_leave::{self, remove_member};
 use crate::session::Session;
 use crate::state::connections::Phase;
 use crate::state::directory::{LobbyTx, Presence};

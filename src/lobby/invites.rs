@@ -3,13 +3,13 @@
 //! A code names the room's record and repeats a secret of 40 bits that lies in it, so nothing has to be looked up, and a code that was
 //! renewed or whose room has closed leads nowhere. Guessing at the rate at which one room can be asked takes months for each.
 
-use crate::lobby::join_leave;
 use std::fmt;
 
 use forkade_protocol::limits::INVITE_CODE_BYTES;
 use forkade_protocol::{RejectCode, ServerMessage};
 
 use crate::limits::PLAYERS_OR_ROOMS_MAX;
+use crate::lobby::join_leave;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::layout::RoomRef;

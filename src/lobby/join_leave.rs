@@ -1,18 +1,17 @@
 //! Coming into rooms and leaving them. Who gets the last seat is decided by the room's lock.
 
+use forkade_games::{ErasedOutbox, GameError, Games, Start};
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
+use shmem::transaction::Record;
 
 use crate::limits::REMOVAL_TEXT_BYTES;
 use crate::lobby::delivery::Events;
 use crate::lobby::invites::random_secret;
-use crate::lobby::ownership;
-use crate::lobby::ownership::{elect_owner, is_banned};
+use crate::lobby::ownership::{self, elect_owner, is_banned};
 use crate::lobby::reservations::{claim_reservation, seat_reserved_for};
 use crate::lobby::room_view::snapshot;
-use crate::lobby::settings;
-use crate::lobby::settings::{CheckedSettings, allows_spectators};
-use crate::lobby::turns;
-use crate::lobby::turns::start_turn_clock;
+use crate::lobby::settings::{self, CheckedSettings, allows_spectators};
+use crate::lobby::turns::{self, start_turn_clock};
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, PlayerTx, Session};
 use crate::state::handle::StateHandle;
@@ -21,8 +20,6 @@ use crate::state::players::Membership;
 use crate::state::rooms::{
     RoomLife, RoomName, RoomTx, Seat, game_of, is_member, is_open, phase_of, raw_phase, write_state,
 };
-use forkade_games::{ErasedOutbox, GameError, Games, Start};
-use shmem::transaction::Record;
 
 /// What a room is to be like.
 #[derive(Debug, Clone)]

@@ -1,10 +1,10 @@
 //! What rooms there are: read one room at a time, so that a list never holds anybody up.
 
-use crate::lobby::join_leave;
+use forkade_games::Games;
 use forkade_protocol::{Phase, RejectCode, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage};
 
 use crate::limits::ROOMS_PER_PAGE_MAX;
-use crate::lobby::join_leave::{NewRoom, first_free_seat};
+use crate::lobby::join_leave::{self, NewRoom, first_free_seat};
 use crate::lobby::room_view::summary;
 use crate::lobby::settings::is_unlisted;
 use crate::session::Session;
@@ -12,7 +12,6 @@ use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, is_open};
-use forkade_games::Games;
 
 /// Answers with a page of the rooms that pass the filter, from the one behind `after` on.
 ///

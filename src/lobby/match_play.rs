@@ -2,14 +2,14 @@
 //!
 //! Game code runs context the transaction and may fail or panic: then the transaction never happened, and the request is rejected.
 
-use crate::lobby::join_leave;
-use crate::lobby::reservations;
-use crate::lobby::turns;
+use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
+use shmem::sys::clock::now_ms;
 
 use crate::lobby::delivery::Events;
-use crate::lobby::join_leave::random_seed;
-use crate::lobby::turns::{start_turn_clock, update_turn_clock};
+use crate::lobby::join_leave::{self, random_seed};
+use crate::lobby::reservations;
+use crate::lobby::turns::{self, start_turn_clock, update_turn_clock};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
@@ -20,8 +20,6 @@ use crate::state::rooms::{
     RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state,
 };
 use crate::state::running_game::mark_game_running;
-use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
-use shmem::sys::clock::now_ms;
 
 /// Says whether the player is ready for the match. When all seats are, it begins.
 ///

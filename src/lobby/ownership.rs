@@ -1,16 +1,14 @@
 //! A room's owner: who it is, who it is next, and what is the owner's alone.
 
-use crate::lobby::join_leave;
-use crate::state::rooms::Bans;
 use forkade_protocol::{RejectCode, RoomEvent};
 
 use crate::limits::BANS_PER_ROOM_MAX;
 use crate::lobby::delivery::Events;
-use crate::lobby::join_leave::{LeaveReason, RoomContext, free_seat};
+use crate::lobby::join_leave::{self, LeaveReason, RoomContext, free_seat};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::layout::PlayerRef;
-use crate::state::rooms::{RoomTx, Seat};
+use crate::state::rooms::{Bans, RoomTx, Seat};
 
 /// In a room's `owner`: nobody has a seat.
 pub(crate) const NONE: u32 = u32::MAX;

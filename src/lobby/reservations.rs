@@ -4,16 +4,15 @@
 //! invitation, and the owner's frame is consumed. Who takes over in between handles the frame again: the seat is kept already, and
 //! its time begins anew.
 
-use crate::lobby::join_leave;
-use crate::state::rooms::seats_in;
 use std::sync::atomic::Ordering;
 
 use forkade_protocol::{RejectCode, Reservation, RoomEvent, RoomId, ServerMessage, text};
+use shmem::sys::clock::now_ms;
 
 use crate::limits::INVITED_BYTES_MAX;
 use crate::lobby::delivery::Events;
 use crate::lobby::invites::code_of;
-use crate::lobby::join_leave::{RoomContext, first_free_seat};
+use crate::lobby::join_leave::{self, RoomContext, first_free_seat};
 use crate::lobby::ownership::unban;
 use crate::lobby::turns::remaining_ms;
 use crate::session::Session;
@@ -21,8 +20,7 @@ use crate::session::rejection::Rejection;
 use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
-use crate::state::rooms::{RoomLife, RoomTx, Seat, game_of, is_open};
-use shmem::sys::clock::now_ms;
+use crate::state::rooms::{RoomLife, RoomTx, Seat, game_of, is_open, seats_in};
 
 /// Keeps a free seat for the player of that name, for a while: as the room's owner. Counts as a line of chat.
 ///

@@ -1,9 +1,8 @@
 //! Looking at the room one is in: the one way for a client that knows a game only by its view to learn what an event has made of it.
 
-use crate::lobby::join_leave;
 use forkade_protocol::ServerMessage;
 
-use crate::lobby::join_leave::RoomContext;
+use crate::lobby::join_leave::{self, RoomContext};
 use crate::lobby::room_view::snapshot;
 use crate::session::Session;
 use crate::session::rejection::Rejection;

@@ -1,5 +1,6 @@
 //! What a room looks like: to somebody in it, and in a list.
 
+use forkade_games::{GameError, Games, Viewer};
 use forkade_protocol::{RoomId, RoomSummary, SeatInfo, Snapshot};
 
 use crate::limits::GAME_VIEW_BYTES_MAX;
@@ -9,7 +10,6 @@ use crate::lobby::settings::rules;
 use crate::lobby::turns::current_turn;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, game_of, occupants, phase_of, read_state};
-use forkade_games::{GameError, Games, Viewer};
 
 /// The room as somebody in it sees it, up to the last event. If the game fails to show itself, `faults` says how.
 pub fn snapshot(

@@ -1,17 +1,16 @@
 //! What a room is like: the settings that its owner chooses, at first and later.
 
-use crate::lobby::join_leave;
+use forkade_games::{AnyGame, GameError, Step};
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomRules, RoomSettings};
 
 use crate::limits::{GAME_OPTIONS_BYTES_MAX, PASSCODE_BYTES_MAX, SEATS_MAX, TURN_SECONDS_MAX};
 use crate::lobby::delivery::Events;
-use crate::lobby::join_leave::random_seed;
+use crate::lobby::join_leave::{self, random_seed};
 use crate::lobby::reservations::release_reservations;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
 use crate::state::rooms::{Passcode, RoomOptions, RoomTx, game_of, phase_of};
-use forkade_games::{AnyGame, GameError, Step};
 
 /// In a room's `flags`: in no list and no quick match.
 const UNLISTED: u32 = 1;

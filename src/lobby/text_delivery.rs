@@ -1,7 +1,8 @@
 //! From a room's log to the output of a player in text mode: events in words, and the match as it is drawn.
 
-use forkade_protocol::Phase as MatchPhase;
-use forkade_protocol::{RoomEvent, ServerMessage, codec};
+use forkade_games::{GameError, Games};
+use forkade_protocol::{Phase as MatchPhase, RoomEvent, ServerMessage, codec};
+use forkade_text::render::RenderContext;
 
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX};
 use crate::lobby::delivery::{BATCH_MAX, DeliveryStop, Entry, read_entry};
@@ -11,8 +12,6 @@ use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, Seat, game_of, is_member, phase_of, read_state};
-use forkade_games::{GameError, Games};
-use forkade_text::render::RenderContext;
 
 /// Puts what has happened in the room into words, with a picture if the game has changed. Under the room's lock: who sits where
 /// is told by names, and the picture belongs to the last event that is told.

@@ -1,11 +1,11 @@
 //! What only players in text mode ask for: another name, who is here, the lobby, a room by its number.
 
-use crate::lobby::join_leave;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use forkade_protocol::{RejectCode, RoomId, Snapshot};
 
 use crate::limits::TEXT_NAMES_SHOWN_MAX;
+use crate::lobby::join_leave;
 use crate::lobby::room_view::snapshot;
 use crate::session::Session;
 use crate::session::rejection::Rejection;

@@ -4,17 +4,16 @@
 //! something. When it has run out, the ticker tells the game, which decides what that means. A ticker that was away is late, but a
 //! clock never runs out early.
 
-use crate::lobby::match_play;
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, Turn};
+use shmem::sys::clock::now_ms;
 
 use crate::lobby::delivery::Events;
-use crate::lobby::match_play::call_game;
+use crate::lobby::match_play::{self, call_game};
 use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomLife, RoomTx, phase_of};
 use crate::state::running_game::mark_game_running;
-use shmem::sys::clock::now_ms;
 
 /// In a room's `turn_seat`: no clock is running.
 pub(crate) const NONE: u32 = u32::MAX;

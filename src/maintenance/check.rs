@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 
 use forkade_protocol::{Phase as MatchPhase, ServerMessage, codec};
+use shmem::event_log::{EventLog, Read};
 
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, OUTPUT_RING_BYTES};
 use crate::lobby::ownership::{is_banned, owner_of};
@@ -19,9 +20,7 @@ use crate::state::connections::{Claim, Phase};
 use crate::state::directory::{Directory, LobbyTx, Name, Presence};
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
-use crate::state::rooms::seats_in;
-use crate::state::rooms::{RoomLife, RoomTx, occupants, phase_of};
-use shmem::event_log::{EventLog, Read};
+use crate::state::rooms::{RoomLife, RoomTx, occupants, phase_of, seats_in};
 
 /// Rebuilds the free lists, counts and the index of names from the identities and room entries, under the lobby's lock, and
 /// gives a sentence for each difference.

@@ -7,14 +7,15 @@
 
 use std::sync::atomic::Ordering;
 
+use forkade_protocol::{Outcome, Phase as MatchPhase};
+use shmem::sys::clock::now_ms;
+
 use crate::lobby::match_play::finish;
 use crate::maintenance::crash_policy::{RestartDecision, RoomCrashHistory};
 use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{is_open, phase_of};
-use forkade_protocol::{Outcome, Phase as MatchPhase};
-use shmem::sys::clock::now_ms;
 
 /// The consequence of a crash of the previous ticker in a game's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,11 @@
 //! A process that was killed from outside is not at fault. But a frame that kills the handler that handles it would
 //! kill every successor, and so would a fault that strikes every handler of a connection when it starts.
 
+use shmem::sys::process::Exit;
+
 use crate::limits::{
     CRASH_WINDOW_MS, CRASHES_PER_CONNECTION_MAX, CRASHES_SAME_FRAME_MAX, CRASHES_SAME_ROOM_MAX,
 };
-use shmem::sys::process::Exit;
 
 /// The recent crashes of a connection's handlers.
 #[derive(Debug, Default)]

@@ -1,8 +1,11 @@
 //! What happens by time, and what dead processes left behind: the ticker's work, one small transaction at a time.
 
+use std::sync::atomic::Ordering;
+
+use shmem::transaction::SingleWriter;
+
 use crate::limits::JOURNAL_BYTES;
-use crate::lobby::departure;
-use crate::lobby::join_leave;
+use crate::lobby::{departure, join_leave};
 use crate::maintenance::eviction::lobby_grace_ms;
 use crate::session::Session;
 use crate::session::transport::ByteCounts;
@@ -12,8 +15,6 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::players::Membership;
 use crate::state::rooms::RoomLife;
-use shmem::transaction::SingleWriter;
-use std::sync::atomic::Ordering;
 
 /// Identities looked at in one transaction: the lobby's lock is held for microseconds.
 const IDENTITIES_PER_TRANSACTION: u32 = 64;

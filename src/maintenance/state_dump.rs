@@ -5,6 +5,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use shmem::event_log::{EventLog, Read};
+use shmem::sys::memory::SharedBytes;
+use shmem::transaction::{Attachment, Record};
+
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::maintenance::check::present_players;
 use crate::session::Session;
@@ -13,11 +17,7 @@ use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::handle::StateHandle;
 use crate::state::layout::PlayerRef;
 use crate::state::players::PlayerRecord;
-use crate::state::rooms::seats_in;
-use crate::state::rooms::{RoomLife, occupants, read_state};
-use shmem::event_log::{EventLog, Read};
-use shmem::sys::memory::SharedBytes;
-use shmem::transaction::{Attachment, Record};
+use crate::state::rooms::{RoomLife, occupants, read_state, seats_in};
 
 /// Events that a picture shows of each room, of those that a player has yet to be given. The oldest may go for good before the
 /// transaction that needs their place is decided.
