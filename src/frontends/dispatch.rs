@@ -8,7 +8,7 @@ use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMe
 use crate::limits::{CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX};
 use crate::lobby::chat::{self, clean_line};
 use crate::lobby::join_leave::{self, NewRoom};
-use crate::lobby::{delivery, invites, listing, match_play, ownership, reservations, room_query, settings};
+use crate::lobby::{delivery, invites, listing, match_play, ownership, reservations, room_view, settings};
 use crate::session::rate::is_rate_limited;
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Session};
@@ -270,7 +270,7 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
             options,
         } => listing::quick_match(session, request, &game, &options),
         ClientMessage::Leave { request } => join_leave::leave_room(session, request),
-        ClientMessage::Look { request } => room_query::look(session, request),
+        ClientMessage::Look { request } => room_view::look(session, request),
         ClientMessage::Ready { ready, .. } => match_play::ready(session, ready),
         ClientMessage::Rematch { .. } => match_play::rematch(session),
         ClientMessage::Act { action, .. } => match_play::act(session, &action),

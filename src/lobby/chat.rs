@@ -41,7 +41,7 @@ pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejecti
         let mut events = Events::begin(tx);
         events.push_to_all(tx, chat)?;
         events.finish(tx);
-        paid.enter(tx, &context.own.player.chat_paid_until_us);
+        paid.enter(tx, &context.player_tx.player.chat_paid_until_us);
         Ok(())
     })
 }
@@ -52,15 +52,15 @@ pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejecti
 ///
 /// If the player has said too much lately.
 pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
-    let Some(own) = session.player_tx() else {
+    let Some(player_tx) = session.player_tx() else {
         return Ok(());
     };
     let paid = session.charge_line()?;
     let from = session.name().as_str().to_owned();
     let mut tx = session.state.attachment.begin(session.state.memory.chat);
     append_line(&mut tx, from, text)?;
-    paid.enter(&mut tx, &own.player.chat_paid_until_us);
-    own.consume(&mut tx);
+    paid.enter(&mut tx, &player_tx.player.chat_paid_until_us);
+    player_tx.consume(&mut tx);
     tx.commit()?;
     session.chat_doorbell = true;
     count_line(session.state);
@@ -73,7 +73,7 @@ pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Reject
 ///
 /// Nobody has that name, the addressee's mailbox is full, or the player has said too much lately.
 pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Rejection> {
-    let Some(own) = session.player_tx() else {
+    let Some(player_tx) = session.player_tx() else {
         return Ok(());
     };
     let unknown = || {
@@ -101,10 +101,10 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
         PostError::Gone => unknown(),
         PostError::Full => error.into(),
     })?;
-    paid.enter(&mut tx, &own.player.chat_paid_until_us);
+    paid.enter(&mut tx, &player_tx.player.chat_paid_until_us);
     // Programs know what they have asked for.
-    own.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
-    own.consume(&mut tx);
+    player_tx.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
+    player_tx.consume(&mut tx);
     tx.commit()?;
     session.keeper_doorbells.extend(keeper);
     memory.header.whispers_total.fetch_add(1, Ordering::Relaxed);
@@ -114,18 +114,18 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
 /// Moves what was said to the lobby into the player's output, as far as there is space, but no more than a batch. Says whether
 /// anything moved.
 pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection> {
-    let Some(own) = session.player_tx() else {
+    let Some(player_tx) = session.player_tx() else {
         return Ok(false);
     };
     let (log, header) = (&session.state.memory.chat.log, session.state.memory.header);
-    let mut cursor = session.state.attachment.read_own(&own.player.chat_cursor);
+    let mut cursor = session.state.attachment.read_own(&player_tx.player.chat_cursor);
     let space = session.output_space();
     if log.ends_at(cursor) || space < FRAME_TOTAL_BYTES_MAX as u64 {
         return Ok(false);
     }
-    let mut tx = session.state.attachment.begin(own.player);
-    let mut line = tx.get(&own.player.chat_line);
-    let mut output = own.begin_output(&tx);
+    let mut tx = session.state.attachment.begin(player_tx.player);
+    let mut line = tx.get(&player_tx.player.chat_line);
+    let mut output = player_tx.begin_output(&tx);
     let space_end = output.head() + space;
     let (before, mut missed_total) = (line, 0);
     buffers::with_frame(|buffer| {
@@ -156,8 +156,8 @@ pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection>
         }
     });
     output.finish(&mut tx);
-    tx.set(&own.player.chat_cursor, cursor);
-    tx.set(&own.player.chat_line, line);
+    tx.set(&player_tx.player.chat_cursor, cursor);
+    tx.set(&player_tx.player.chat_line, line);
     tx.commit()?;
     header
         .lobby_lines_missed_total

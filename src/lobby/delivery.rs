@@ -14,7 +14,7 @@ use shmem::event_log::{Appender, Read};
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
 use crate::lobby::room_view::snapshot;
 use crate::lobby::text_delivery::{self, turn_hint};
-use crate::lobby::{chat, join_leave, mailbox};
+use crate::lobby::{chat, join_leave, mail_delivery};
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
@@ -79,7 +79,7 @@ pub fn catch_up(session: &mut Session<'_>) -> Result<bool, Rejection> {
 ///
 /// A snapshot that fits no transaction, which is a mistake of this program's.
 pub fn deliver(session: &mut Session<'_>) -> Result<bool, Rejection> {
-    let mut moved = mailbox::deliver_mail(session)?;
+    let mut moved = mail_delivery::deliver_mail(session)?;
     loop {
         // Whose turn it is to be first where space is short.
         session.chat_goes_first = !session.chat_goes_first;
@@ -97,10 +97,10 @@ pub fn deliver(session: &mut Session<'_>) -> Result<bool, Rejection> {
 fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
     let mut moved = false;
     loop {
-        let Some(own) = session.player_tx() else {
+        let Some(player_tx) = session.player_tx() else {
             return Ok(moved);
         };
-        let cursor = session.state.attachment.read_own(&own.player.log_cursor);
+        let cursor = session.state.attachment.read_own(&player_tx.player.log_cursor);
         let Some((room, seat)) = session.membership().place() else {
             if cursor == CURSOR_LOST && session.output_space() >= FRAME_TOTAL_BYTES_MAX as u64 {
                 send_lobby_resync(session)?;
@@ -183,13 +183,13 @@ fn copy_events(
     if record.log.ends_at(cursor) {
         return Ok(DeliveryStop::Idle);
     }
-    let Some(own) = session.player_tx() else {
+    let Some(player_tx) = session.player_tx() else {
         return Ok(DeliveryStop::Idle);
     };
     let mut space = session.output_space();
-    let mut tx = session.state.attachment.begin(own.player);
+    let mut tx = session.state.attachment.begin(player_tx.player);
     let mut next_cursor = cursor;
-    let mut output = own.begin_output(&tx);
+    let mut output = player_tx.begin_output(&tx);
     let pause = buffers::with_frame(|frame| {
         for _ in 0..BATCH_MAX {
             if space < FRAME_TOTAL_BYTES_MAX as u64 {
@@ -208,7 +208,7 @@ fn copy_events(
         DeliveryStop::Batch
     });
     output.finish(&mut tx);
-    tx.set(&own.player.log_cursor, next_cursor);
+    tx.set(&player_tx.player.log_cursor, next_cursor);
     tx.commit()?;
     if let Some(seat) = seat {
         record.set_read_up_to(seat, next_cursor);
@@ -222,7 +222,7 @@ fn send_snapshot(
     session: &mut Session<'_>,
     message: impl FnOnce(forkade_protocol::Snapshot) -> ServerMessage,
 ) -> Result<bool, Rejection> {
-    let (Some(own), Some((room, seat))) = (session.player_tx(), session.membership().place()) else {
+    let (Some(player_tx), Some((room, seat))) = (session.player_tx(), session.membership().place()) else {
         return Ok(false);
     };
     if session.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
@@ -244,13 +244,13 @@ fn send_snapshot(
     let snapshot = snapshot(&tx, room, games, seat, &mut session.state.faults);
     let head = tx.record().log.head(&tx);
     let message = message(snapshot);
-    if own.is_text() {
+    if player_tx.is_text() {
         let hint = turn_hint(&tx, games, seat, &mut session.state.faults);
-        own.say(&mut tx, &(render::message(games, &message) + hint));
+        player_tx.say(&mut tx, &(render::message(games, &message) + hint));
     } else {
-        own.reply(&mut tx, &message);
+        player_tx.reply(&mut tx, &message);
     }
-    tx.set(&own.player.log_cursor, head);
+    tx.set(&player_tx.player.log_cursor, head);
     let record = tx.record();
     tx.commit()?;
     if let Some(seat) = seat {
@@ -261,12 +261,12 @@ fn send_snapshot(
 
 /// Tells a player who lost bytes that there is no room to be in.
 fn send_lobby_resync(session: &mut Session<'_>) -> Result<(), Rejection> {
-    let Some(own) = session.player_tx() else {
+    let Some(player_tx) = session.player_tx() else {
         return Ok(());
     };
-    let mut tx = session.state.attachment.begin(own.player);
-    own.reply(&mut tx, &ServerMessage::Resync { snapshot: None });
-    tx.set(&own.player.log_cursor, 0);
+    let mut tx = session.state.attachment.begin(player_tx.player);
+    player_tx.reply(&mut tx, &ServerMessage::Resync { snapshot: None });
+    tx.set(&player_tx.player.log_cursor, 0);
     tx.commit()?;
     session
         .state

@@ -4,6 +4,7 @@ use forkade_protocol::RoomEvent;
 
 use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::{self, remove_member};
+use crate::lobby::match_play::GameCalls;
 use crate::session::Session;
 use crate::state::connections::Phase;
 use crate::state::directory::{LobbyTx, Presence};
@@ -98,8 +99,11 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
     let _noted = mark_game_running(memory, state.tracks_running_game, room);
     let vacated = remove_member(
         &mut tx,
-        state.games,
-        (&mut state.outbox, &mut state.faults),
+        &mut GameCalls {
+            games: state.games,
+            outbox: &mut state.outbox,
+            faults: &mut state.faults,
+        },
         room,
         player,
         seat,

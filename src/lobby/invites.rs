@@ -89,7 +89,7 @@ pub fn invite(session: &mut Session<'_>, request: u32, renew: bool) -> Result<()
         }
         let code = code_of(tx, context.room).to_string();
         context
-            .own
+            .player_tx
             .reply(tx, &ServerMessage::Invitation { request, code });
         Ok(())
     })

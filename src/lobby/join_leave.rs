@@ -1,12 +1,13 @@
 //! Coming into rooms and leaving them. Who gets the last seat is decided by the room's lock.
 
-use forkade_games::{ErasedOutbox, GameError, Games, Start};
+use forkade_games::{Games, Start};
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
 use shmem::transaction::Record;
 
 use crate::limits::REMOVAL_TEXT_BYTES;
 use crate::lobby::delivery::Events;
 use crate::lobby::invites::random_secret;
+use crate::lobby::match_play::{self, GameCalls};
 use crate::lobby::ownership::{self, elect_owner, is_banned};
 use crate::lobby::reservations::{claim_reservation, seat_reserved_for};
 use crate::lobby::room_view::snapshot;
@@ -38,14 +39,12 @@ const _: () = assert!(REMOVED.len() <= REMOVAL_TEXT_BYTES);
 
 /// What a transaction on the room that the player is in can use.
 pub(crate) struct RoomContext<'l> {
-    pub(crate) own: PlayerTx,
+    pub(crate) player_tx: PlayerTx,
     pub(crate) player: PlayerRef,
     pub(crate) room: RoomRef,
     /// `None`: watching.
     pub(crate) seat: Option<u8>,
-    pub(crate) games: &'static Games,
-    pub(crate) outbox: &'l mut ErasedOutbox,
-    pub(crate) faults: &'l mut Vec<GameError>,
+    pub(crate) calls: GameCalls<'l>,
 }
 
 impl RoomContext<'_> {
@@ -75,23 +74,23 @@ pub(crate) enum LeaveReason {
 ///
 /// The game unknown, its options or the number of seats not to its liking, no room record free, already in a room, or a server that
 /// is about to stop.
-pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) -> Result<(), Rejection> {
-    let Some((player, own)) = session.player().zip(session.player_tx()) else {
+pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'_>) -> Result<(), Rejection> {
+    let Some((player, player_tx)) = session.player().zip(session.player_tx()) else {
         return Ok(());
     };
     ensure_in_lobby(session)?;
     let (memory, games) = (session.state.memory, session.state.games);
-    crate::lobby::match_play::ensure_not_draining(memory.header)?;
-    let (game_index, game) = games.find(wish.game).ok_or_else(|| {
+    match_play::ensure_not_draining(memory.header)?;
+    let (game_index, game) = games.find(new_room.game).ok_or_else(|| {
         Rejection::new(
             RejectCode::UnknownGame,
-            format!("no game is called \"{}\"", wish.game.escape_debug()),
+            format!("no game is called \"{}\"", new_room.game.escape_debug()),
         )
     })?;
-    let name = RoomName::new(wish.name)
+    let name = RoomName::new(new_room.name)
         .ok_or_else(|| Rejection::new(RejectCode::RoomNameInvalid, "the room's name is too long"))?;
     // The game says now, before anything is changed, whether it likes options and seats.
-    let (settings, first) = CheckedSettings::check(game, wish.settings)?;
+    let (settings, first) = CheckedSettings::check(game, new_room.settings)?;
 
     let invite_secret = random_secret()?;
 
@@ -107,7 +106,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) 
     tx.set(&record.bans, ownership::NO_BANS);
     tx.set(&record.invite_secret, invite_secret);
     tx.set(&record.reserved, 0);
-    tx.set(&record.turn_seat, turns::NONE);
+    tx.set(&record.turn_seat, turns::NO_TURN);
     tx.set(&record.turn_ends_at_ms, u64::MAX);
     tx.set(&record.spectators, 0);
     tx.set(&record.taken, 1);
@@ -123,19 +122,19 @@ pub fn create_room(session: &mut Session<'_>, request: u32, wish: &NewRoom<'_>) 
         let seats = tx.get(&record.capacity);
         write_state(&mut tx, &first.state, seats);
         tx.set(&record.phase, raw_phase(MatchPhase::Playing));
-        crate::lobby::match_play::schedule_first_tick(&mut tx, game.ticks_per_second());
+        match_play::schedule_first_tick(&mut tx, game.ticks_per_second());
         start_turn_clock(&mut tx, first.step.to_move);
         if let Some(outcome) = first.step.outcome {
-            crate::lobby::match_play::finish(&mut tx, outcome)?;
+            match_play::finish(&mut tx, outcome)?;
         }
     } else {
         tx.set(&record.phase, raw_phase(MatchPhase::Waiting));
     }
-    tx.set(&own.player.membership, Membership::in_room(room, Some(0)));
-    tx.set(&own.player.log_cursor, record.log.head(&tx));
+    tx.set(&player_tx.player.membership, Membership::in_room(room, Some(0)));
+    tx.set(&player_tx.player.log_cursor, record.log.head(&tx));
     let snapshot = snapshot(&tx, room, games, Some(0), &mut session.state.faults);
-    own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
-    own.consume(&mut tx);
+    player_tx.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
+    player_tx.consume(&mut tx);
     tx.commit()?;
     Ok(())
 }
@@ -180,7 +179,7 @@ pub(crate) fn join(
     watch: bool,
     admit: impl FnOnce(&RoomTx<'_>, RoomRef, bool) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
-    let Some((player, own)) = session.player().zip(session.player_tx()) else {
+    let Some((player, player_tx)) = session.player().zip(session.player_tx()) else {
         return Ok(());
     };
     ensure_in_lobby(session)?;
@@ -235,11 +234,11 @@ pub(crate) fn join(
     }
     events.finish(&mut tx);
     elect_owner(&mut tx)?;
-    tx.set(&own.player.membership, Membership::in_room(room, seat));
-    tx.set(&own.player.log_cursor, record.log.head(&tx));
+    tx.set(&player_tx.player.membership, Membership::in_room(room, seat));
+    tx.set(&player_tx.player.log_cursor, record.log.head(&tx));
     let snapshot = snapshot(&tx, room, games, seat, &mut session.state.faults);
-    own.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
-    own.consume(&mut tx);
+    player_tx.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
+    player_tx.consume(&mut tx);
     tx.commit()?;
     session.doorbells.push(room.index());
     Ok(())
@@ -252,18 +251,11 @@ pub(crate) fn join(
 /// If the player is in none.
 pub fn leave_room(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
     let left = change_room(session, |tx, context| {
-        let RoomContext { own, room, .. } = *context;
-        remove_member(
-            tx,
-            context.games,
-            (context.outbox, context.faults),
-            room,
-            context.player,
-            context.seat,
-        )?;
-        tx.set(&own.player.membership, Membership::LOBBY);
-        tx.set(&own.player.log_cursor, 0);
-        own.reply(tx, &ServerMessage::Left { request });
+        let RoomContext { player_tx, room, .. } = *context;
+        remove_member(tx, &mut context.calls, room, context.player, context.seat)?;
+        tx.set(&player_tx.player.membership, Membership::LOBBY);
+        tx.set(&player_tx.player.log_cursor, 0);
+        player_tx.reply(tx, &ServerMessage::Left { request });
         Ok((tx.get(&tx.record().life) == RoomLife::CLOSING.raw()).then_some(room))
     })?;
     if let Some(closing) = left {
@@ -284,7 +276,7 @@ pub(crate) fn change_room<R>(
     let (room, _) = current_room(session)?;
     let result = with_room(session, |mut tx, context| {
         let result = change(&mut tx, context)?;
-        context.own.consume(&mut tx);
+        context.player_tx.consume(&mut tx);
         tx.commit()?;
         Ok(result)
     })?;
@@ -302,25 +294,27 @@ pub(crate) fn with_room<R>(
     look: impl FnOnce(RoomTx<'_>, &mut RoomContext<'_>) -> Result<R, Rejection>,
 ) -> Result<R, Rejection> {
     let (room, seat) = current_room(session)?;
-    let (player, own) = session
+    let (player, player_tx) = session
         .player()
         .zip(session.player_tx())
         .ok_or_else(not_in_room)?;
-    let lobby = &mut session.state;
-    let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
+    let state = &mut session.state;
+    let tx = state.attachment.begin(state.memory.rooms.at(room.index()));
     if !is_member(&tx, room, player, seat) {
         drop(tx);
         apply_kick(session)?;
         return Err(not_in_room());
     }
     let mut context = RoomContext {
-        own,
+        player_tx,
         player,
         room,
         seat,
-        games: lobby.games,
-        outbox: &mut lobby.outbox,
-        faults: &mut lobby.faults,
+        calls: GameCalls {
+            games: state.games,
+            outbox: &mut state.outbox,
+            faults: &mut state.faults,
+        },
     };
     look(tx, &mut context)
 }
@@ -356,33 +350,33 @@ pub(crate) fn ensure_in_lobby(session: &mut Session<'_>) -> Result<(), Rejection
 ///
 /// A transaction that does not fit, which is a mistake of this program's.
 pub(crate) fn apply_kick(session: &mut Session<'_>) -> Result<(), Rejection> {
-    let Some((own, (room, _))) = session.player_tx().zip(session.membership().place()) else {
+    let Some((player_tx, (room, _))) = session.player_tx().zip(session.membership().place()) else {
         return Ok(());
     };
-    let mut tx = session.state.attachment.begin(own.player);
-    tx.set(&own.player.membership, Membership::LOBBY);
+    let mut tx = session.state.attachment.begin(player_tx.player);
+    tx.set(&player_tx.player.membership, Membership::LOBBY);
     // Who lost bytes is still owed the word that there is no room.
-    if tx.get(&own.player.log_cursor) != CURSOR_LOST {
-        tx.set(&own.player.log_cursor, 0);
+    if tx.get(&player_tx.player.log_cursor) != CURSOR_LOST {
+        tx.set(&player_tx.player.log_cursor, 0);
     }
     let removed = ServerMessage::Removed {
         room: RoomId(room.to_id()),
         text: REMOVED.to_owned(),
     };
-    own.reply(&mut tx, &removed);
+    player_tx.reply(&mut tx, &removed);
     Ok(tx.commit()?)
 }
 
 /// Gives back the room record that a predecessor was given and did not open: the player goes elsewhere, or the record would be
 /// nobody's for ever.
 fn abandon_opening(session: &mut Session<'_>) -> Result<(), Rejection> {
-    let Some((own, room)) = session.player_tx().zip(session.membership().being_opened()) else {
+    let Some((player_tx, room)) = session.player_tx().zip(session.membership().being_opened()) else {
         return Ok(());
     };
     let directory = session.state.memory.directory;
     let mut tx = session.state.attachment.begin(directory.record);
     directory.free_room(&mut tx, room.index(), room.generation());
-    tx.set(&own.player.membership, Membership::LOBBY);
+    tx.set(&player_tx.player.membership, Membership::LOBBY);
     Ok(tx.commit()?)
 }
 
@@ -391,7 +385,7 @@ fn allocate_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef
     if let Some(room) = session.membership().being_opened() {
         return Ok(room);
     }
-    let (memory, own) = (session.state.memory, session.player_tx());
+    let (memory, player_tx) = (session.state.memory, session.player_tx());
     let mut tx = session.state.attachment.begin(memory.directory.record);
     let (index, generation) = memory
         .directory
@@ -399,8 +393,8 @@ fn allocate_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef
         .ok_or_else(|| Rejection::new(RejectCode::RoomsFull, "the server has no room left for rooms"))?;
     memory.rooms.at(index).lock().prepare();
     let room = RoomRef::new(index, generation);
-    if let Some(own) = own {
-        tx.set(&own.player.membership, Membership::opening(room));
+    if let Some(player_tx) = player_tx {
+        tx.set(&player_tx.player.membership, Membership::opening(room));
     }
     tx.commit()?;
     Ok(room)
@@ -417,8 +411,7 @@ pub(crate) fn free_room(state: &mut StateHandle, room: RoomRef) {
 /// Frees a player's seat or place. In a match that is being played, the game decides what it means. The last one closes the room.
 pub(crate) fn remove_member(
     tx: &mut RoomTx<'_>,
-    games: &Games,
-    (outbox, faults): (&mut ErasedOutbox, &mut Vec<GameError>),
+    calls: &mut GameCalls<'_>,
     room: RoomRef,
     player: PlayerRef,
     seat: Option<u8>,
@@ -431,7 +424,7 @@ pub(crate) fn remove_member(
         if tx.get(&record.seats[usize::from(number)]).player != player {
             return Ok(());
         }
-        free_seat(tx, games, (outbox, faults), number, LeaveReason::Left)?;
+        free_seat(tx, calls, number, LeaveReason::Left)?;
     } else {
         tx.set(&record.spectators, tx.get(&record.spectators).saturating_sub(1));
     }
@@ -444,8 +437,7 @@ pub(crate) fn remove_member(
 /// Frees a taken seat for good.
 pub(crate) fn free_seat(
     tx: &mut RoomTx<'_>,
-    games: &Games,
-    (outbox, faults): (&mut ErasedOutbox, &mut Vec<GameError>),
+    calls: &mut GameCalls<'_>,
     number: u8,
     how: LeaveReason,
 ) -> Result<(), Rejection> {
@@ -464,7 +456,7 @@ pub(crate) fn free_seat(
     events.finish(tx);
     elect_owner(tx)?;
     if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
-        crate::lobby::match_play::player_left(tx, games, (outbox, faults), number)?;
+        match_play::player_left(tx, calls, number)?;
     }
     Ok(())
 }

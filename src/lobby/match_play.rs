@@ -21,6 +21,15 @@ use crate::state::rooms::{
 };
 use crate::state::running_game::mark_game_running;
 
+/// What a transaction needs for a call of a game.
+pub(crate) struct GameCalls<'l> {
+    pub(crate) games: &'static Games,
+    /// The events that the call emits.
+    pub(crate) outbox: &'l mut ErasedOutbox,
+    /// Failures of a game that reject no request; for the log, once no lock is held.
+    pub(crate) faults: &'l mut Vec<GameError>,
+}
+
 /// Says whether the player is ready for the match. When all seats are, it begins.
 ///
 /// # Errors
@@ -61,8 +70,8 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
         }
         call_game(
             tx,
-            context.games,
-            context.outbox,
+            context.calls.games,
+            context.calls.outbox,
             Some(seat),
             |game, state, out, next| game.act(state, seat, action, out, next),
         )?
@@ -85,13 +94,13 @@ fn set_ready(
         let (bits, bit) = (tx.get(&record.ready), 1 << seat);
         // Who becomes ready has taken it back before, which had its price, or has played a match since.
         if !ready || bits & bit != 0 {
-            paid?.enter(tx, &context.own.player.requests_paid_until_us);
+            paid?.enter(tx, &context.player_tx.player.requests_paid_until_us);
         }
         tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
         let mut events = Events::begin(tx);
         events.push_to_all(tx, RoomEvent::Ready { seat, ready })?;
         events.finish(tx);
-        start_if_all_are_ready(tx, context.games, seed)
+        start_if_all_are_ready(tx, context.calls.games, seed)
     })
 }
 
@@ -151,21 +160,16 @@ pub(crate) fn abandon_match(state: &mut StateHandle, index: u32) -> Result<(), R
 }
 
 /// A seat was vacated for good while the match was being played: the game decides, and a game that cannot is over.
-pub(crate) fn player_left(
-    tx: &mut RoomTx<'_>,
-    games: &Games,
-    (outbox, faults): (&mut ErasedOutbox, &mut Vec<GameError>),
-    seat: u8,
-) -> Result<(), Rejection> {
-    let game = game_of(tx, games);
+pub(crate) fn player_left(tx: &mut RoomTx<'_>, calls: &mut GameCalls<'_>, seat: u8) -> Result<(), Rejection> {
+    let game = game_of(tx, calls.games);
     let too_few = occupants(tx).count() < usize::from(*game.seats().start());
-    let left = call_game(tx, games, outbox, None, |game, state, out, next| {
+    let left = call_game(tx, calls.games, calls.outbox, None, |game, state, out, next| {
         game.leave(state, seat, out, next)
     });
     match left {
         Ok(applied) => applied?,
         Err(fault) => {
-            faults.push(fault);
+            calls.faults.push(fault);
             return finish(tx, Outcome::Abandoned);
         }
     }

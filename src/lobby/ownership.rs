@@ -11,7 +11,7 @@ use crate::state::layout::PlayerRef;
 use crate::state::rooms::{Bans, RoomTx, Seat};
 
 /// In a room's `owner`: nobody has a seat.
-pub(crate) const NONE: u32 = u32::MAX;
+pub(crate) const NO_OWNER: u32 = u32::MAX;
 
 /// Nobody was sent out.
 pub(crate) const NO_BANS: Bans = [PlayerRef::NONE; BANS_PER_ROOM_MAX];
@@ -26,13 +26,7 @@ pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result
         context.ensure_owner(tx)?;
         let Seat { player, .. } = other_in_seat(tx, context, seat, name)?;
         ban(tx, player);
-        free_seat(
-            tx,
-            context.games,
-            (context.outbox, context.faults),
-            seat,
-            LeaveReason::Kicked,
-        )
+        free_seat(tx, &mut context.calls, seat, LeaveReason::Kicked)
     })
 }
 
@@ -80,7 +74,7 @@ pub(crate) fn elect_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
         taken
     };
     if candidates == 0 {
-        tx.set(&record.owner, NONE);
+        tx.set(&record.owner, NO_OWNER);
         return Ok(());
     }
     set_owner(tx, u8::try_from(candidates.trailing_zeros()).expect("few seats"))

@@ -48,15 +48,15 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
     })?;
     session.doorbells.push(room.index());
 
-    let Some(own) = session.player_tx() else {
+    let Some(player_tx) = session.player_tx() else {
         return Ok(());
     };
     let memory = session.state.memory;
     let mut tx = session.state.attachment.begin(memory.directory.record);
     match memory.post(&mut tx, player.0, &invited) {
         Ok(keeper) => {
-            paid.enter(&mut tx, &own.player.chat_paid_until_us);
-            own.consume(&mut tx);
+            paid.enter(&mut tx, &player_tx.player.chat_paid_until_us);
+            player_tx.consume(&mut tx);
             tx.commit()?;
             session.keeper_doorbells.extend(keeper);
             Ok(())
@@ -87,7 +87,7 @@ fn reserve_seat(
     }
     let seat = match seat_reserved_for(tx, player) {
         Some(seat) => seat,
-        None => first_free_seat(tx, context.games)?,
+        None => first_free_seat(tx, context.calls.games)?,
     };
     unban(tx, player);
     tx.set(&record.reserved, tx.get(&record.reserved) | 1 << seat);
@@ -102,7 +102,7 @@ fn reserve_seat(
         .map(|seat| tx.get(&record.seats[usize::from(seat)]).name);
     Ok(ServerMessage::Invited {
         room: RoomId(context.room.to_id()),
-        game: game_of(tx, context.games).name().to_owned(),
+        game: game_of(tx, context.calls.games).name().to_owned(),
         name: tx.get(&record.name).as_str().to_owned(),
         from: owner.map_or_else(String::new, |name| name.as_str().to_owned()),
         code: code_of(tx, context.room).to_string(),

@@ -1,15 +1,41 @@
 //! What a room looks like: to somebody in it, and in a list.
 
 use forkade_games::{GameError, Games, Viewer};
-use forkade_protocol::{RoomId, RoomSummary, SeatInfo, Snapshot};
+use forkade_protocol::{RoomId, RoomSummary, SeatInfo, ServerMessage, Snapshot};
 
 use crate::limits::GAME_VIEW_BYTES_MAX;
+use crate::lobby::join_leave;
 use crate::lobby::ownership::owner_of;
 use crate::lobby::reservations::reservations;
 use crate::lobby::settings::rules;
 use crate::lobby::turns::current_turn;
+use crate::session::Session;
+use crate::session::rejection::Rejection;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, game_of, occupants, phase_of, read_state};
+
+/// Sends the player a snapshot of the room as it is now. The player's cursor does not move: events up to now are delivered
+/// as usual, before or after the reply.
+///
+/// # Errors
+///
+/// If the player is in no room, or no longer has the seat.
+pub fn look(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
+    join_leave::with_room(session, |mut tx, context| {
+        // A player who has lost the seat does not get here, and never sees the view of the seat's new player.
+        let snapshot = snapshot(
+            &tx,
+            context.room,
+            context.calls.games,
+            context.seat,
+            context.calls.faults,
+        );
+        let player_tx = context.player_tx;
+        player_tx.reply(&mut tx, &ServerMessage::Picture { request, snapshot });
+        player_tx.consume(&mut tx);
+        Ok(tx.commit()?)
+    })
+}
 
 /// The room as somebody in it sees it, up to the last event. If the game fails to show itself, `faults` says how.
 pub fn snapshot(

@@ -108,7 +108,7 @@ pub fn configure(session: &mut Session<'_>, wish: &RoomSettings) -> Result<(), R
     // The passcode is hashed and the game asked without the lock; a room's game never changes.
     let game = join_leave::with_room(session, |tx, context| {
         context.ensure_owner(&tx)?;
-        Ok(game_of(&tx, context.games))
+        Ok(game_of(&tx, context.calls.games))
     })?;
     let (settings, _) = CheckedSettings::check(game, wish)?;
     join_leave::change_room(session, |tx, context| {

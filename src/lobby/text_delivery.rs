@@ -28,14 +28,14 @@ pub(crate) fn deliver_as_text(
     if record.log.ends_at(cursor) {
         return Ok(DeliveryStop::Idle);
     }
-    let Some((player, own)) = session.player().zip(session.player_tx()) else {
+    let Some((player, player_tx)) = session.player().zip(session.player_tx()) else {
         return Ok(DeliveryStop::Idle);
     };
-    let space_end = session.output_space() + session.state.attachment.read_own(&own.player.output_head);
+    let space_end = session.output_space() + session.state.attachment.read_own(&player_tx.player.output_head);
     let (games, faults) = (session.state.games, &mut session.state.faults);
     let mut tx = session.state.attachment.begin(record);
     let mut next_cursor = cursor;
-    let mut output = own.begin_output(&tx);
+    let mut output = player_tx.begin_output(&tx);
     let seats = seats_with_names(&tx);
     let named = |seat: u8, is_taken: bool| {
         let cell = seats.get(usize::from(seat))?;
@@ -92,7 +92,7 @@ pub(crate) fn deliver_as_text(
         output.say(&mut tx, &picture);
     }
     output.finish(&mut tx);
-    tx.set(&own.player.log_cursor, next_cursor);
+    tx.set(&player_tx.player.log_cursor, next_cursor);
     tx.commit()?;
     if let Some(seat) = seat {
         record.set_read_up_to(seat, next_cursor);

@@ -23,7 +23,7 @@ const IDENTITIES_PER_TRANSACTION: u32 = 64;
 ///
 /// In a room, where the others know the player by the old one; or the name taken.
 pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
-    let Some((player, own)) = session.player().zip(session.player_tx()) else {
+    let Some((player, player_tx)) = session.player().zip(session.player_tx()) else {
         return Ok(());
     };
     join_leave::ensure_in_lobby(session)?;
@@ -35,9 +35,9 @@ pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
         return Err(Rejection::new(RejectCode::TextInvalid, text));
     }
     directory.rename_player(&mut tx, player, name);
-    tx.set(&own.player.name, name);
-    own.say(&mut tx, &format!("You are called {} now.\n", name.as_str()));
-    own.consume(&mut tx);
+    tx.set(&player_tx.player.name, name);
+    player_tx.say(&mut tx, &format!("You are called {} now.\n", name.as_str()));
+    player_tx.consume(&mut tx);
     Ok(tx.commit()?)
 }
 
@@ -90,7 +90,7 @@ pub fn list_cursor_before(_session: &Session<'_>, number: u64) -> RoomId {
 ///
 /// In no room, or words that mean no action.
 pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
-    let game = join_leave::with_room(session, |tx, context| Ok(game_of(&tx, context.games)))?;
+    let game = join_leave::with_room(session, |tx, context| Ok(game_of(&tx, context.calls.games)))?;
     Ok(game.parse_action(text)?)
 }
 
@@ -104,9 +104,9 @@ pub fn current_snapshot(session: &mut Session<'_>) -> Result<Snapshot, Rejection
         Ok(snapshot(
             &tx,
             context.room,
-            context.games,
+            context.calls.games,
             context.seat,
-            context.faults,
+            context.calls.faults,
         ))
     })
 }

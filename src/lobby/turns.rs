@@ -16,7 +16,7 @@ use crate::state::rooms::{RoomLife, RoomTx, phase_of};
 use crate::state::running_game::mark_game_running;
 
 /// In a room's `turn_seat`: no clock is running.
-pub(crate) const NONE: u32 = u32::MAX;
+pub(crate) const NO_TURN: u32 = u32::MAX;
 
 /// Ends the turn in a room whose clock has run out. Says whether there was one.
 ///
@@ -87,7 +87,7 @@ pub(crate) fn start_turn_clock(tx: &mut RoomTx<'_>, to_move: Option<u8>) {
     // Only seats that the room has can be waited for.
     let seat = to_move.filter(|seat| lasts_ms > 0 && u32::from(*seat) < tx.get(&record.match_seats));
     let ends_at_ms = seat.map_or(u64::MAX, |_| now_ms() + lasts_ms);
-    tx.set(&record.turn_seat, seat.map_or(NONE, u32::from));
+    tx.set(&record.turn_seat, seat.map_or(NO_TURN, u32::from));
     tx.set(&record.turn_ends_at_ms, ends_at_ms);
 }
 

@@ -373,8 +373,8 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
     let (turn_seat, turn_ends_at_ms) = (tx.get(&record.turn_seat), tx.get(&record.turn_ends_at_ms));
     let has_clock = playing && tx.get(&record.turn_seconds) > 0;
-    if (turn_seat == turns::NONE) != (turn_ends_at_ms == u64::MAX)
-        || turn_seat != turns::NONE && (!has_clock || turn_seat >= tx.get(&record.match_seats))
+    if (turn_seat == turns::NO_TURN) != (turn_ends_at_ms == u64::MAX)
+        || turn_seat != turns::NO_TURN && (!has_clock || turn_seat >= tx.get(&record.match_seats))
     {
         faults.0.push(format!(
             "room {room:?} waits for seat {turn_seat} until {turn_ends_at_ms}"

@@ -7,7 +7,7 @@ use crate::state::buffers;
 
 /// Moves the player's mail to the output, as far as there is space. Says whether any moved.
 pub(crate) fn deliver_mail(session: &mut Session<'_>) -> Result<bool, Rejection> {
-    let (Some((player, _)), Some(own)) = (session.player, session.player_tx()) else {
+    let (Some((player, _)), Some(player_tx)) = (session.player, session.player_tx()) else {
         return Ok(false);
     };
     let space = session.output_space();
@@ -18,7 +18,7 @@ pub(crate) fn deliver_mail(session: &mut Session<'_>) -> Result<bool, Rejection>
     let mut tx = session.state.attachment.begin(memory.directory.record);
     let identity = memory.directory.identities.at(player.index());
     let (tail, head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
-    let (mut offset, mut output) = (tail, own.begin_output(&tx));
+    let (mut offset, mut output) = (tail, player_tx.begin_output(&tx));
     let space_end = output.head() + space;
     buffers::with_frame(|buffer| {
         while offset != head && space_end - output.head() >= FRAME_TOTAL_BYTES_MAX as u64 {
