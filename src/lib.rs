@@ -15,22 +15,31 @@
 //!
 //! # The story, in the order in which a connection meets it
 //!
-//! 1. `server` reads the [configuration](config); the `supervisor` creates the [shared memory](lobby::memory) and the sockets, and forks
-//!    the roles in the table of `role`. `wiring` is what they inherit.
-//! 2. The `listener` accepts a connection, asks [`admission`], and sends the socket to a keeper.
-//! 3. The `keeper` forks a `handler` for it, or gives it to one that has a place, and to another whenever that one dies (unless
-//!    [`deaths`] says that it is hopeless).
-//! 4. The `handler` gives its clients turns, in which it lets [`player`] shake hands, and then turn frames into calls of the [`lobby`].
-//! 5. Every such call is a [transaction](shm::transaction) on a room, the player, or the directory. [Games](games) run inside.
-//! 6. What happened lies in the room's [log](shm::event_log). A doorbell wakes the others in the room, who
-//!    [deliver](lobby::delivery) it to their players. (`room_doorbell` is a handler's, the `ticker` rings what was not rung.)
-//! 7. Operators look in through the `console`.
-//! 8. An `upgrade` puts a new program into the supervisor's process, and then into all others by takeover.
+//! 1. **Start.** [`server`] reads the [`config`]. The [`supervisor`](process::supervisor) creates the
+//!    [shared memory](state::layout) and the listening sockets, and forks the roles of the
+//!    [process table](process::process_table). They inherit the channels and doorbells of [`ipc`](process::ipc).
+//! 2. **Accept.** The [`listener`](process::listener) accepts a connection, lets [`admission`](process::admission)
+//!    decide, and sends the socket to a keeper.
+//! 3. **Fork.** The [`keeper`](process::keeper) claims a slot for the connection and gives it a handler, a new process
+//!    or one that serves others. When a handler dies, the keeper forks a successor on the same connection, unless
+//!    [`crash_policy`](maintenance::crash_policy) decides otherwise.
+//! 4. **Handshake.** The [`handler`](process::handler) receives bytes into shared memory. The
+//!    [`session`] layer knows which byte is which; [`dispatch`](frontends::dispatch) reads the preamble and `Hello` or
+//!    `Resume`.
+//! 5. **Lobby.** [`dispatch`](frontends::dispatch) turns each frame into one call of the [`lobby`], and each such call
+//!    commits one or more [transactions](shmem::transaction). Operators use the [`console`](frontends::console) instead.
+//! 6. **Room.** [`match_play`](lobby::match_play) runs the [game](games) under the room's lock. The resulting events go
+//!    to the room's [event log](shmem::event_log), and a doorbell wakes the other members' handlers.
+//! 7. **Wire.** [`delivery`](lobby::delivery) copies events from the log into each player's output ring;
+//!    [`transport`](session::transport) sends them.
 //!
-//! `play` is the other side of all this: a client in a terminal, which has nothing of the server but the games' code.
+//! Beside this flow, the [`ticker`](process::ticker) does what is due by time, the [`watchdog`](process::watchdog) kills
+//! processes that hang, and an [`upgrade`](process::upgrade) replaces the program in place.
 //!
-//! Below all that lie [`shm`], the safe abstractions over the mapping, and [`sys`], the only unsafe code. The bounds that
-//! clients and operators can meet are in [`limits`].
+//! Modules form layers: none refers to a module above it. `docs/architecture.md` has the layers, the invariants, a
+//! glossary, and where a change would go. The crate [`shmem`] has the only unsafe code. All bounds are in [`limits`].
+// The story links to private modules: they resolve with `--document-private-items`.
+#![allow(rustdoc::private_intra_doc_links)]
 #![deny(unsafe_code)]
 #![cfg_attr(not(feature = "testing"), allow(unreachable_pub, dead_code))]
 
