@@ -139,7 +139,7 @@ fn refused(code: ErrorCode, text: impl Into<String>) -> HandshakeOutcome {
 pub enum FrameOutcome {
     /// A frame was handled.
     Handled,
-    /// No whole frame is there, or what it leads to has [no space](Session::is_blocked_on_output).
+    /// No whole frame is there, or what it leads to has [no space](delivery::is_blocked_on_output).
     Wait,
     /// The connection is to be closed with this word; `leaves`: and the player leaves for good.
     Close {

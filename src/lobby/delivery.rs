@@ -52,7 +52,7 @@ pub(crate) enum DeliveryStop {
 ///
 /// # Errors
 ///
-/// Those of [`Session::deliver`].
+/// Those of [`deliver`].
 pub fn catch_up(session: &mut Session<'_>) -> Result<bool, Rejection> {
     let frame_end = session.frame_end.take();
     // The frame that is being handled is not consumed by what comes before it.

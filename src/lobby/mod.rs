@@ -1,20 +1,23 @@
-//! The lobby: an API over shared state. Every change is a transaction under exactly one lock.
+//! The lobby's rules, as functions on a session or on the shared state. Every change is a transaction under exactly one
+//! lock.
 //!
-//! * [`memory`]: what lies where; [`header`]: what is read without a lock; [`directory`], [`connections`], [`players`], [`rooms`]: the records;
-//! * [`session`]: one connection and its player, as animated by a handler: [greeting](session::Session::greet), resume, end;
-//! * [`membership`]: create, join, watch, leave; `settings`, `ownership`, [`invites`] and `reservations`: what a room's owner decides;
-//! * [`play`]: ready, act; `turns`: their clocks; [`listing`]: what rooms there are;
-//! * [`chat`]: what is said, and to whom; [`rate`]: how fast; [`mailbox`]: what waits for one player;
-//! * [`delivery`]: from the room's log, the lobby's chat and the mailbox to the player's output;
-//! * [`text_session`]: what is different with players in text mode;
-//! * [`blame`]: rooms whose game kills the ticker;
-//! * [`spyglass`]: an operator's look at a player's streams;
-//! * [`sweep`]: what happens by time, and what dead processes left;
-//! * [`check`]: whether all of it is consistent; [`picture`]: what it shows, for proofs.
+//! Reading order:
 //!
-//! What concerns the lobby *and* a room takes two transactions with a lasting state in between, which whoever finds it can
-//! complete or undo: a [player opening a room](players::Membership::opening), a [room that
-//! closes](rooms::RoomLife::CLOSING), a [player who leaves for good](directory::Presence::EXPIRING).
+//! 1. [`join_leave`]: create, join, spectate and leave a room. [`change_room`](join_leave::change_room) is the frame of
+//!    every request about the room that the player is in.
+//! 2. [`match_play`]: ready, act, ticks, and the end of a match; [`turns`]: turn clocks.
+//! 3. [`delivery`]: from the room's event log, the lobby's chat and the [`mailbox`] to the player's output;
+//!    [`text_delivery`]: the same for text mode.
+//! 4. [`settings`], [`ownership`], [`reservations`], [`invites`]: what a room's owner decides.
+//! 5. [`listing`], [`room_query`], [`room_view`]: what a client sees of rooms.
+//! 6. [`chat`]; [`text_requests`]: what only text mode asks for.
+//! 7. [`departure`]: how a connection gives up its session, and how a player leaves for good.
+//!
+//! A change of the lobby *and* of a room takes two transactions. The state between them is stored in the records, so any
+//! process that finds it can complete or undo it: a [player opening a
+//! room](crate::state::players::Membership::opening), a [room that
+//! closes](crate::state::rooms::RoomLife::CLOSING), a [player that leaves for
+//! good](crate::state::directory::Presence::EXPIRING).
 
 pub mod chat;
 pub mod delivery;

@@ -2,7 +2,7 @@
 //!
 //! Robust mutexes and takeover help against processes that die. One that is stopped, or runs in an endless loop, does not die: others
 //! would wait for its lock for ever, and its player for an answer. So whoever waits too long [reports](shmem::hang_reports) *what* is
-//! stuck, the watchdog looks at who is to blame for it, [again and again](detector), and if need be makes a dead process of a stuck one. The
+//! stuck, the watchdog looks at who is to blame for it, [again and again](hang_detector), and if need be makes a dead process of a stuck one. The
 //! rest is as for any death.
 //!
 //! That somebody waits proves nothing: on a crowded machine an innocent process may not get its turn for seconds. Who is judged is judged
@@ -175,8 +175,8 @@ impl Watchdog {
             return false;
         }
         match self.new_report(subject, place) {
-            Ok(Some(detector)) => {
-                self.open.push(detector);
+            Ok(Some(hang_detector)) => {
+                self.open.push(hang_detector);
                 true
             }
             Ok(None) => false,
