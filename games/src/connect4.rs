@@ -1,6 +1,6 @@
 //! Connect four: seven columns of six cells. Two seats drop discs in turn, and each falls to the lowest free cell of its
-//! column. Four in a row, upright, level or slanting, win; a full grid without them is a draw. Seat 0 begins. Who leaves
-//! loses, and so does who takes too long.
+//! column. Four in a row, vertical, horizontal or diagonal, win; a full grid without them is a draw. Seat 0 begins. A
+//! player who leaves or takes too long loses.
 
 use std::ops::RangeInclusive;
 
@@ -21,23 +21,23 @@ pub struct Connect4 {
     forfeited_by: Option<u8>,
 }
 
-/// What everybody sees; nothing is hidden in this game.
+/// The view of every viewer; nothing is hidden in this game.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grid {
-    /// The seat whose disc is in each cell: rows from the bottom, in each the columns from the left.
+    /// The seat whose disc is in each cell: row by row from the bottom, each from the left.
     pub rows: [[Option<u8>; COLUMNS]; ROWS],
     /// The seat that is to move.
     pub next: u8,
 }
 
-/// A disc has come to rest. (An action is just the number of a column, from 0 to 6.)
+/// A disc has come to rest. (An action is the number of a column, from 0 to 6.)
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// Whose.
+    /// The seat that dropped it.
     pub seat: u8,
-    /// In which column, from 0 at the left to 6.
+    /// The column, from 0 at the left to 6.
     pub column: u8,
-    /// In which row, from 0 at the bottom to 5.
+    /// The row, from 0 at the bottom to 5.
     pub row: u8,
 }
 
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use crate::{Audience, ErasedOutbox, Games, Step};
 
-    /// The rules once more, from the other end: columns that grow as texts, and lines that are read as texts.
+    /// The rules implemented a second time and differently: columns are texts that grow, and lines are read as texts.
     #[derive(Clone, Default)]
     struct Model {
         columns: [String; COLUMNS],
@@ -197,7 +197,7 @@ mod tests {
             self.columns[column].chars().nth(row).unwrap_or(' ')
         }
 
-        /// All upright, level and slanting lines; a slanting one is all cells with the same sum or difference.
+        /// All vertical, horizontal and diagonal lines; a diagonal is all cells with the same sum or difference.
         fn lines(&self) -> Vec<String> {
             let text = |on_line: &dyn Fn(usize, usize) -> bool| -> String {
                 let cells = (0..COLUMNS).flat_map(|column| (0..ROWS).map(move |row| (column, row)));
@@ -227,7 +227,7 @@ mod tests {
             }
         }
 
-        /// Gives the row, or why not.
+        /// Returns the row, or why the drop is illegal.
         fn play(&mut self, seat: u8, column: u8) -> Result<usize, RejectCode> {
             if self.outcome().is_some() {
                 return Err(RejectCode::NotPlaying);
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn four_in_a_row_win_wherever_they_are() {
-        // Every line there is, on its own: 24 level, 21 upright, 12 for each slant.
+        // Every line on its own: 24 horizontal, 21 vertical, 12 for each diagonal.
         let mut lines = 0;
         for (right, up) in [(1, 0), (0, 1), (1, 1), (1, -1)] {
             for (column, row) in (0..7_i32).flat_map(|column| (0..6_i32).map(move |row| (column, row))) {
@@ -374,7 +374,7 @@ mod tests {
         ) {
             let (mut game, mut model) = (new(), Model::default());
             for (column, whim) in actions {
-                // Mostly whose turn it is: else few matches would come to an end.
+                // Mostly the seat that is to move: otherwise few matches would end.
                 let seat = if whim == 0 { 2 } else { game.grid.next ^ u8::from(whim == 1) };
                 let mut out = Outbox::new();
                 let before = game.clone();

@@ -4,24 +4,24 @@
 //!
 //! - One pack of 52 cards. Two players get seven cards each, more get five. The next card is turned up as the top of the
 //!   pile, and the others are the stock, face down. Seat 0 begins, and the seats follow in their order.
-//! - Whose turn it is plays a card of the suit to follow, or of the rank of the top card. That is the suit of the top card,
-//!   unless it was an eight.
-//! - An eight goes on any card, and who plays it names the suit to follow. (One turned up at the beginning asks for its own
+//! - The player to move plays a card of the suit to follow, or of the rank of the top card. The suit to follow is that of the
+//!   top card, unless that is an eight.
+//! - An eight goes on any card, and its player names the suit to follow. (An eight turned up at the beginning asks for its own
 //!   suit.)
-//! - Instead, or because nothing fits, one may draw the top card of the stock, once in a turn, and then play any fitting card
-//!   or pass. Nobody passes without having drawn, unless there is nothing to draw.
-//! - If the stock is empty when somebody draws, all cards of the pile but the top one are shuffled and become the stock.
-//! - Who has no card left has won.
-//! - If everybody in turn passes because there is nothing to draw, the match is over too: the fewest cards win. If several
-//!   have them, they have won together; if all have, it is a draw.
-//! - Who leaves is out: the cards of that seat are shuffled into the stock. The last one left has won.
-//! - Who takes too long over a turn draws, if that can be done, and passes.
+//! - Instead, the player may draw the top card of the stock, once in a turn, and then play any fitting card or pass. A player
+//!   who has not drawn may pass only if there is nothing to draw.
+//! - If the stock is empty when a player draws, all cards of the pile but the top one are shuffled and become the stock.
+//! - A player without cards has won.
+//! - If all players in turn pass because there is nothing to draw, the match is over: the fewest cards win. If several players
+//!   have the fewest, they have won together; if all have, it is a draw.
+//! - A player who leaves is out, and the cards of that seat are shuffled into the stock. The last remaining player has won.
+//! - A player who takes too long over a turn draws, if possible, and passes.
 //!
 //! # What is hidden
 //!
-//! A hand from all but its seat, and the order of the stock from all. How many cards each seat and the stock have is public,
-//! as is every card in the pile. No public thing depends on a hidden one: the winner is told from public numbers alone.
-//! A card that is drawn is told to its drawer alone ([`Event::Got`]).
+//! A hand is hidden from all but its seat, and the order of the stock from all. The numbers of cards of each seat and of the stock
+//! are public, as is every card in the pile. Nothing public depends on what is hidden: the winner follows from public numbers
+//! alone. Only the player who draws a card sees it ([`Event::Got`]).
 
 mod card;
 
@@ -37,14 +37,14 @@ use crate::{Game, Outbox, Outcome, Rejection, Start, Viewer};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Eights {
     seed: u64,
-    /// How often cards were shuffled: each time differently.
+    /// The number of shuffles so far; each uses another order.
     shuffles: u64,
     /// Each seat's cards in the order in which it got them; none once it has left.
     hands: Vec<Option<Vec<Card>>>,
-    /// The last is drawn first.
+    /// The stock; the last card is drawn first.
     stock: Vec<Card>,
     top: Card,
-    /// The pile without its top, which is the last one's successor.
+    /// The pile without its top card, the last played card last.
     beneath: Vec<Card>,
     follow: Suit,
     next: u8,
@@ -59,14 +59,14 @@ pub struct Eights {
 pub enum Action {
     /// Plays a card.
     Play {
-        /// Which.
+        /// The card.
         card: Card,
         /// The suit to follow, with an eight and only with an eight.
         named: Option<Suit>,
     },
     /// Draws a card from the stock.
     Draw,
-    /// Lets the next one move.
+    /// Ends the turn without a card.
     Pass,
 }
 
@@ -75,44 +75,44 @@ pub enum Action {
 pub enum Event {
     /// A card was played.
     Played {
-        /// By whom.
+        /// The seat.
         seat: u8,
         /// The new top card.
         card: Card,
         /// The suit to follow: the card's own, or the named one.
         follow: Suit,
-        /// Who is to move.
+        /// The seat that is to move.
         next: u8,
     },
     /// A card was drawn. It is still that seat's turn.
     Drew {
-        /// By whom.
+        /// The seat.
         seat: u8,
     },
-    /// The card that was just drawn; told to nobody but the seat that drew it.
+    /// The card that was just drawn. Only the seat that drew it gets this event.
     Got {
-        /// Which.
+        /// The card.
         card: Card,
     },
     /// A seat has passed.
     Passed {
-        /// Which.
+        /// The seat.
         seat: u8,
-        /// Who is to move.
+        /// The seat that is to move.
         next: u8,
     },
-    /// The stock was empty: the pile without its top is the stock now.
+    /// The stock was empty, so the pile without its top card became the stock.
     Turned {
         /// Number of cards in the stock.
         stock: u8,
     },
     /// A seat has left, and its cards were shuffled into the stock.
     Left {
-        /// Which.
+        /// The seat.
         seat: u8,
         /// Number of cards in the stock.
         stock: u8,
-        /// Who is to move.
+        /// The seat that is to move.
         next: u8,
     },
 }
@@ -120,11 +120,11 @@ pub enum Event {
 /// A match as one viewer sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// The viewer's seat; none for a spectator.
+    /// The viewer's seat; `None` for a spectator.
     pub seat: Option<u8>,
     /// The viewer's cards, sorted; empty for a spectator.
     pub hand: Vec<Card>,
-    /// How many cards each seat has; none for one that has left.
+    /// The number of cards of each seat; `None` for a seat that has left.
     pub counts: Vec<Option<u8>>,
     /// The top of the pile.
     pub top: Card,
@@ -138,7 +138,7 @@ pub struct Table {
     pub next: u8,
     /// Whether that seat has drawn in this turn.
     pub has_drawn: bool,
-    /// Whether the match is over. Who then has the fewest cards has won.
+    /// Whether the match is over. The seat with the fewest cards has won.
     pub over: bool,
 }
 
@@ -196,7 +196,7 @@ impl Game for Eights {
         let Some(hand) = self.hands.get_mut(usize::from(seat)).and_then(Option::take) else {
             return;
         };
-        // All of it, not just the cards put back: else one could tell later which of the cards drawn were that seat's.
+        // The whole stock, not only the cards put back: otherwise players could tell later which drawn cards were that seat's.
         self.stock.extend(hand);
         self.stock = shuffled(std::mem::take(&mut self.stock), self.seed, self.shuffles);
         self.shuffles += 1;
@@ -216,10 +216,10 @@ impl Game for Eights {
         if self.is_over() || seat != self.next {
             return;
         }
-        // Refused if there is nothing to draw or it was drawn already: then one may pass without.
+        // Refused if there is nothing to draw, or if the seat has drawn; then it may pass without drawing.
         let _ = self.draw_card(seat, out);
         self.pass(seat, out)
-            .expect("who has drawn or cannot draw may pass");
+            .expect("a seat that has drawn or cannot draw may pass");
     }
 
     fn view(&self, viewer: Viewer) -> Table {
@@ -388,7 +388,7 @@ impl Eights {
         self.has_drawn = false;
     }
 
-    /// From public things alone.
+    /// Uses public information alone.
     fn is_over(&self) -> bool {
         let mut present = self.hands.iter().flatten();
         let players = present.clone().count();
@@ -406,7 +406,7 @@ impl Eights {
 }
 
 impl Table {
-    /// Who has the fewest cards.
+    /// The seats with the fewest cards.
     fn winners(&self) -> Vec<u8> {
         let fewest = self.counts.iter().flatten().min();
         let has_fewest = |(_, cards): &(u8, &Option<u8>)| cards.is_some() && cards.as_ref() == fewest;
@@ -455,9 +455,9 @@ impl Table {
     }
 }
 
-/// The cards in an order that only `seed` and the number of the shuffle tell. It has to be a cryptographic hash: with a plain
-/// generator, a player could find the seed from the cards seen so far, and then know all hands. Where each card goes depends
-/// on its position, not on its face, so that a shuffle of hidden cards tells nothing of them.
+/// The cards in an order that depends on `seed` and the number of the shuffle alone. It must be a cryptographic hash: with a plain
+/// generator, a player could compute the seed from the cards seen so far, and then know all hands. The new position of a card
+/// depends on its old position, not on its face, so a shuffle of hidden cards reveals nothing about them.
 fn shuffled(cards: Vec<Card>, seed: u64, number: u64) -> Vec<Card> {
     let key = |position: u64| -> [u8; 32] {
         let parts = [seed, number, position].map(u64::to_le_bytes);

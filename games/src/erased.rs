@@ -1,8 +1,8 @@
-//! A game without its types: what lobby, handlers and ticker call, bytes in and bytes out.
+//! A game without its types, bytes in and bytes out, as handlers and ticker call it. Internal to the server.
 //!
-//! Game code is not trusted to work. A call decodes the state, runs, and encodes the new state elsewhere, all inside
-//! one `catch_unwind`; whatever goes wrong, the caller's current state has not been touched. (What cannot be caught — an
-//! endless loop, an overflowing stack — costs the process, and is the watchdog's and the keeper's business.)
+//! Game code may fail. A call decodes the state, runs, and encodes the new state in another slot, inside one `catch_unwind`. If it
+//! fails, the current state is unchanged. An endless loop or a stack overflow cannot be caught: it costs the process, which the
+//! watchdog kills or the keeper replaces.
 
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
@@ -16,24 +16,24 @@ use crate::limits::{ACTION_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX,
 use crate::panics::{Panic, catch_panic};
 use crate::{ErasedOutbox, Game, Outbox, OutboxError, Rejection, Start, Viewer};
 
-/// What a call of a game led to.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Bytes of the new state, at the beginning of the slot it was to go into. A state may well have none.
+    /// The length of the new state in its slot, in bytes. It may be 0.
     pub state_bytes: usize,
-    /// How the match ended, if it is over in the new state.
+    /// How the match ended, if it is over.
     pub outcome: Option<Outcome>,
-    /// Whose turn it is in the new state: [`Game::to_move`].
+    /// The seat that is to move: [`Game::to_move`].
     pub to_move: Option<u8>,
 }
 
-/// Why a call of a game failed. It then has not happened: no new state, no events.
+/// Why a call failed. A failed call has not happened: there is no new state, and there are no events.
 #[derive(Debug, Error)]
 pub enum GameError {
     /// The game refused.
     #[error("rejected: {0}")]
     Rejected(Rejection),
-    /// The game panicked. Log it once no lock is held: showing the backtrace can take a tenth of a second.
+    /// The game panicked. Log it without a lock: displaying the backtrace can take a tenth of a second.
     #[error("{0}")]
     Panicked(Panic),
     /// The game gave out more events than it may.
@@ -42,37 +42,36 @@ pub enum GameError {
     /// The new state is too large.
     #[error("its state would need more than {bytes_max} bytes")]
     StateTooLarge {
-        /// What there was room for.
+        /// The size of the slot.
         bytes_max: usize,
     },
     /// The view is too large.
     #[error("its view would need more than {bytes_max} bytes")]
     ViewTooLarge {
-        /// What there was room for.
+        /// The size of the slot.
         bytes_max: usize,
     },
-    /// The stored state is no state of this game, or its `Deserialize` does not understand its `Serialize`.
+    /// The stored state is no state of this game, or its `Deserialize` cannot read what its `Serialize` wrote.
     #[error("its state cannot be decoded: {0}")]
     Undecodable(CodecError),
     /// A state or view of a type that the codec cannot encode.
     #[error("its state or view cannot be encoded: {0}")]
     Unencodable(CodecError),
-    /// Winners that are no seats, or not in ascending order.
+    /// The outcome's winners are no seats, or not in ascending order.
     #[error("its outcome names impossible seats: {0:?}")]
     BadOutcome(Vec<u8>),
-    /// A seat to move that no match has.
+    /// The seat to move does not exist.
     #[error("it waits for seat {0}, which there cannot be")]
     BadTurn(u8),
 }
 
 impl GameError {
-    /// Whether the player asked for what is not allowed, and not the game's own code failed. The latter is worth a
-    /// warning in the log.
+    /// Whether the game refused the player's request. Otherwise the game's code has failed, which is worth a warning in the log.
     pub fn is_rejection(&self) -> bool {
         matches!(self, GameError::Rejected(_))
     }
 
-    /// What the player is told; of faults in the game's code no more than that.
+    /// What the player is told. Of a fault in the game's code the player learns only that there was one.
     pub fn rejection(&self) -> Rejection {
         match self {
             GameError::Rejected(rejection) => rejection.clone(),
@@ -88,10 +87,10 @@ impl GameError {
     }
 }
 
-/// A game over bytes, as the server calls it. Every [`Game`] is one: see [`Games::add`](crate::Games::add).
+/// A game over bytes, as the server calls it. [`Games::add`](crate::Games::add) makes one of every [`Game`].
 ///
-/// `state` is always the current encoded state, `next_state` the slot for the new one; what is in `next_state` after an
-/// error is of no use. `out` is cleared first, and holds events after an `Ok` only.
+/// `state` is the current encoded state, and `next_state` the slot for the new one, whose content after an error means nothing. `out`
+/// is cleared first, and holds events after an `Ok` only.
 pub trait AnyGame: Send + Sync {
     /// [`Game::NAME`].
     fn name(&self) -> &'static str;
@@ -108,7 +107,7 @@ pub trait AnyGame: Send + Sync {
     /// [`Game::STATE_VERSION`].
     fn state_version(&self) -> u32;
 
-    /// What clients are told about the game.
+    /// What clients learn about the game.
     fn info(&self) -> GameInfo {
         GameInfo {
             name: self.name().to_owned(),
@@ -172,7 +171,7 @@ pub trait AnyGame: Send + Sync {
         next_state: &mut [u8],
     ) -> Result<Step, GameError>;
 
-    /// [`Game::view`], encoded at the beginning of `view`. Gives its length in bytes.
+    /// [`Game::view`], encoded at the beginning of `view`. Returns its length in bytes.
     ///
     /// # Errors
     ///
@@ -197,14 +196,14 @@ pub trait AnyGame: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Text that means no action, or a fault of the game's code.
+    /// Text that is no action, or a fault of the game's code.
     fn parse_action(&self, text: &str) -> Result<Vec<u8>, GameError>;
 
     /// [`Game::parse_options`].
     ///
     /// # Errors
     ///
-    /// Text that means no options, or a fault of the game's code.
+    /// Text that is no options, or a fault of the game's code.
     fn parse_options(&self, text: &str) -> Result<Vec<u8>, GameError>;
 
     /// [`Game::draw`] of an encoded view.
@@ -382,12 +381,12 @@ impl From<Rejection> for GameError {
     }
 }
 
-/// Runs game code; a panic in it is an error like any other.
+/// Runs game code and turns a panic into an error.
 fn catching_panics<R>(run: impl FnOnce() -> Result<R, GameError>) -> Result<R, GameError> {
     catch_panic(run).map_err(GameError::Panicked)?
 }
 
-/// One call that may change the state and give out events.
+/// Runs one call that may change the state and give out events.
 fn run_call<G: Game>(
     state: &[u8],
     out: &mut ErasedOutbox,
@@ -440,7 +439,8 @@ fn checked_outcome<G: Game>(game: &G) -> Result<Option<Outcome>, GameError> {
 }
 
 fn decode_state<G: Game>(state: &[u8]) -> Result<G, GameError> {
-    // Twice the most that the codec charges for a byte of state (an `u128` that takes one): our own bytes, no attack.
+    // Twice the most that the codec charges for a byte of state (a `u128` that takes one byte). The server itself encoded these
+    // bytes, so they are no attack.
     const DECODE_BYTES_MAX: usize = 32 * GAME_STATE_BYTES_MAX;
     codec::decode_within::<DECODE_BYTES_MAX, G>(state).map_err(GameError::Undecodable)
 }

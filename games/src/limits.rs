@@ -1,36 +1,36 @@
-//! The bounds of games, with their units in their names.
+//! The limits of games, with their units in their names.
 
 use forkade_protocol::limits::FRAME_BYTES_MAX;
 
-/// Seats of a room: a snapshot with all their names and the longest view still fits a frame.
+/// Seats of a room. A snapshot with all their names and the longest view still fits a frame.
 pub const SEATS_MAX: u8 = 32;
 
-/// Games that a server offers; all of them are listed in the `Welcome`.
+/// Games that a server offers. The `Welcome` message lists all of them.
 pub const GAMES_MAX: usize = 16;
 
 /// Options of a room, as its game encodes them.
 pub const GAME_OPTIONS_BYTES_MAX: usize = 64;
 
-/// A game's encoded state; a room has two slots of this size.
+/// A game's encoded state. A room has two slots of this size.
 pub const GAME_STATE_BYTES_MAX: usize = 8 * 1024;
 
-/// A viewer's encoded picture of a game.
+/// An encoded view of a match.
 pub const GAME_VIEW_BYTES_MAX: usize = 4 * 1024;
 
 /// An encoded action: a frame less its longest envelope.
 pub const ACTION_BYTES_MAX: usize = FRAME_BYTES_MAX - 64;
 
-/// An encoded event of a game: a frame less its longest envelope. More than an action, so that a game can pass one on.
+/// An encoded event of a game: a frame less its longest envelope. It is more than an action, so that a game can pass one on.
 pub const GAME_EVENT_BYTES_MAX: usize = FRAME_BYTES_MAX - 32;
 
 /// Events that one call of a game can give out.
 pub const OUTBOX_EVENTS_MAX: usize = 256;
 
-/// Bytes of events that one call of a game can give out, with [`OUTBOX_EVENT_HEADER_BYTES`] each.
+/// Bytes of all events that one call of a game can give out, including [`OUTBOX_EVENT_HEADER_BYTES`] for each.
 pub const OUTBOX_BYTES_MAX: usize = 16 * 1024;
 
-/// What an event in an outbox needs besides its own bytes: audience and length.
+/// Bytes that an event in an outbox needs besides its own: audience and length.
 pub const OUTBOX_EVENT_HEADER_BYTES: usize = 4;
 
-/// Bytes of the text of a rejection; what is longer is cut.
+/// Bytes of a rejection's text. A longer text is cut.
 pub const REJECTION_TEXT_BYTES_MAX: usize = 200;

@@ -1,4 +1,4 @@
-//! Where a game puts its events: [`Outbox`], typed, over [`ErasedOutbox`], a flat buffer that is used again and again.
+//! The events that a call of a game gives out: [`Outbox`] for the game, over [`ErasedOutbox`], a buffer that the server reuses.
 
 use std::marker::PhantomData;
 
@@ -12,13 +12,13 @@ use crate::limits::{GAME_EVENT_BYTES_MAX, OUTBOX_BYTES_MAX, OUTBOX_EVENT_HEADER_
 /// Who gets an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// Everybody in the room, spectators included.
+    /// Everyone in the room, spectators included.
     All,
     /// This seat alone.
     Seat(u8),
 }
 
-/// What one call of a game may not give out. The call fails as a whole and none of its events is seen.
+/// A limit that the events of one call exceed. The call fails as a whole, and none of its events is seen.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum OutboxError {
     /// More events than a call may give out.
@@ -30,15 +30,15 @@ pub enum OutboxError {
     /// An event that is too long for a frame.
     #[error("an event of more than {GAME_EVENT_BYTES_MAX} bytes")]
     EventTooLarge,
-    /// An event of a type that the codec cannot encode.
+    /// An event of a type that the codec cannot encode; the codec's message.
     #[error("an event that cannot be encoded: {0}")]
     Unencodable(String),
 }
 
-/// The events of one call of a game, in the order in which everybody will see them.
+/// The events of one call of a game, in the order in which everyone sees them.
 ///
-/// There is no error to handle: if the limits ([`OUTBOX_EVENTS_MAX`], [`OUTBOX_BYTES_MAX`], [`GAME_EVENT_BYTES_MAX`])
-/// are exceeded, the outbox remembers it and the server fails the whole call with an [`OutboxError`].
+/// A game has no error to handle: if a limit ([`OUTBOX_EVENTS_MAX`], [`OUTBOX_BYTES_MAX`], [`GAME_EVENT_BYTES_MAX`]) is exceeded,
+/// the outbox records it, and the server fails the whole call with an [`OutboxError`].
 #[derive(Debug)]
 pub struct Outbox<E> {
     erased: ErasedOutbox,
@@ -46,17 +46,15 @@ pub struct Outbox<E> {
 }
 
 impl<E> Outbox<E> {
-    /// An empty one.
+    /// An empty outbox.
     pub fn new() -> Self {
         Self::from_erased(ErasedOutbox::new())
     }
 
-    /// What went wrong so far.
+    /// The first limit that was exceeded.
     pub fn error(&self) -> Option<&OutboxError> {
         self.erased.error()
     }
-
-    /// What went wrong so far.
 
     pub(crate) fn from_erased(erased: ErasedOutbox) -> Self {
         Outbox {
@@ -71,23 +69,23 @@ impl<E> Outbox<E> {
 }
 
 impl<E: Serialize> Outbox<E> {
-    /// Lets everybody in the room see `event`.
+    /// Sends `event` to everyone in the room, spectators included.
     pub fn to_all(&mut self, event: &E) {
         self.erased.push(Audience::All, event);
     }
 
-    /// Lets `seat` alone see `event`.
+    /// Sends `event` to `seat` alone.
     pub fn to_seat(&mut self, seat: u8, event: &E) {
         self.erased.push(Audience::Seat(seat), event);
     }
 }
 
 impl<E: DeserializeOwned> Outbox<E> {
-    /// All events so far, for tests of games.
+    /// All events so far with their audiences, for tests of games.
     ///
     /// # Panics
     ///
-    /// If the event type's `Deserialize` does not understand its `Serialize`.
+    /// If the event type's `Deserialize` cannot read what its `Serialize` wrote.
     pub fn events(&self) -> Vec<(Audience, E)> {
         let decoded = |bytes| codec::decode(bytes).expect("an event decodes as it was encoded");
         self.erased
@@ -103,13 +101,13 @@ impl<E> Default for Outbox<E> {
     }
 }
 
-/// Bytes that are allocated on first use.
+/// The size of the first allocation.
 const OUTBOX_BYTES_FIRST: usize = 256;
 
-/// Encoded events with their audiences. Made once and used for every call; it allocates on first use only.
+/// Encoded events with their audiences. Internal to the server, which reuses one for every call.
 #[derive(Debug, Default)]
 pub struct ErasedOutbox {
-    /// Events one after the other, each behind its header: length (`u16`), 0 or 1 for all or a seat, the seat.
+    /// The events, each after its header: length (`u16`, little-endian), 0 for all or 1 for a seat, the seat.
     bytes: Vec<u8>,
     used: usize,
     count: usize,
@@ -117,12 +115,12 @@ pub struct ErasedOutbox {
 }
 
 impl ErasedOutbox {
-    /// An empty one.
+    /// An empty outbox.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Number of events.
+    /// The number of events.
     pub fn len(&self) -> usize {
         self.count
     }
@@ -132,12 +130,12 @@ impl ErasedOutbox {
         self.count == 0
     }
 
-    /// Bytes of all encoded events, their headers included.
+    /// Bytes of all encoded events with their headers.
     pub fn bytes_used(&self) -> usize {
         self.used
     }
 
-    /// Forgets all events, and what went wrong.
+    /// Removes all events and the error.
     pub fn clear(&mut self) {
         (self.used, self.count, self.error) = (0, 0, None);
     }
@@ -168,7 +166,7 @@ impl ErasedOutbox {
         self.error.take()
     }
 
-    /// Adds an event, unless something went wrong before: the first error is the one to report.
+    /// Adds an event, unless there is an error: the first error is the one to report.
     fn push(&mut self, audience: Audience, event: &impl Serialize) {
         if self.error.is_none() {
             self.error = self.try_push(audience, event).err();
@@ -181,7 +179,7 @@ impl ErasedOutbox {
         }
         loop {
             match self.try_push_into_space(audience, event) {
-                // Most games say little: what is never needed is never touched.
+                // Most games give out little, so the buffer grows only as far as it is needed.
                 Err(OutboxError::TooManyBytes) if self.bytes.len() < OUTBOX_BYTES_MAX => {
                     let doubled = (self.bytes.len() * 2).clamp(OUTBOX_BYTES_FIRST, OUTBOX_BYTES_MAX);
                     self.bytes.resize(doubled, 0);
@@ -249,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_bytes_are_an_error_and_clear_forgets_it() {
+    fn too_many_bytes_are_an_error_and_clear_removes_it() {
         let mut out = Outbox::new();
         let half = vec![7_u8; OUTBOX_BYTES_MAX / 2 - OUTBOX_EVENT_HEADER_BYTES - 3];
         out.to_all(&half);
@@ -273,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_encoded_is_an_error() {
+    fn an_event_that_cannot_be_encoded_is_an_error() {
         struct Unencodable;
         impl Serialize for Unencodable {
             fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {

@@ -1,7 +1,7 @@
-//! Panics, kept until it is safe to log them.
+//! Panics are kept until it is safe to log them. Internal to the server.
 //!
-//! The hook runs at the place of the panic, perhaps under a lock of the lobby. Resolving a backtrace reads debug
-//! information for a tenth of a second, so there it only captures the addresses; names are looked up when the panic is shown.
+//! The hook runs where the panic occurs, perhaps under a lock. Resolving the names of a backtrace takes a tenth of a second, so the
+//! hook only captures addresses; the names are resolved when the panic is displayed.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -9,12 +9,12 @@ use std::cell::RefCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
-/// A panic that was caught. Shown as one line: place, message and backtrace. Showing it can take a tenth of a second (the
-/// backtrace's names are looked up only then), so it is not done under a lock.
+/// A panic that was caught. It is displayed as one line: location, message and backtrace. Do not display it under a lock: that can
+/// take a tenth of a second.
 #[derive(Debug)]
 pub struct Panic {
     message: String,
-    /// What only the hook sees; without logging there is no hook.
+    /// Location and backtrace; `None` if [`install_hook`] was not called.
     origin: Option<(String, Backtrace)>,
 }
 
@@ -30,19 +30,19 @@ thread_local! {
     static LAST_PANIC: RefCell<Option<Panic>> = const { RefCell::new(None) };
 }
 
-/// Makes every panic be kept for who catches it, instead of being printed where it happens.
+/// Keeps every panic of this process for the code that catches it, instead of printing it where it occurs.
 pub fn install_hook() {
     std::panic::set_hook(Box::new(store_panic));
 }
 
-/// Runs `run`; should it panic, gives the panic. What `run` had changed is the caller's to undo or throw away.
+/// Runs `run` and returns its panic, if it panics. The caller must undo or discard what `run` has changed.
 pub fn catch_panic<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
     let result = catch_unwind(AssertUnwindSafe(run));
     let kept = take_panic();
     result.map_err(|payload| {
         let message = payload_text(&*payload).map(str::to_owned);
         if message.is_none() {
-            // A value of a type we do not know: its drop is not our code and could panic in turn.
+            // The drop of an unknown type could panic in turn.
             std::mem::forget(payload);
         }
         kept.unwrap_or_else(|| Panic {
@@ -52,12 +52,12 @@ pub fn catch_panic<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
     })
 }
 
-/// The last panic of this thread, if nobody has taken it: for who catches panics with [`catch_unwind`].
+/// Takes the last panic of this thread, unless it was taken: for code that uses [`catch_unwind`].
 pub fn take_panic() -> Option<Panic> {
     LAST_PANIC.take()
 }
 
-/// Logs the last panic of this thread, if nobody has taken it. Call it after unwinding, with no lock held.
+/// Logs the last panic of this thread, unless it was taken. Call it after unwinding, without a lock.
 pub fn log_panic() {
     if let Some(panic) = take_panic() {
         log::error!("{panic}");
@@ -73,8 +73,8 @@ fn store_panic(info: &PanicHookInfo<'_>) {
         message,
         origin: Some((place, Backtrace::force_capture())),
     };
-    // One is kept already, so this one came while that one unwound, and the runtime is about to abort: it is now or
-    // never. (Or whoever caught the first one forgot to take it; then the log shows both.)
+    // A panic is kept already: this one occurred while that one unwound, and the runtime is about to abort. This is the last chance
+    // to log them. (Or the first one was caught and not taken; then the log shows both.)
     if let Ok(Some(first)) = LAST_PANIC.try_with(|last| last.replace(Some(panic))) {
         log::error!("{first}");
         log_panic();
@@ -105,8 +105,8 @@ impl fmt::Display for Panic {
     }
 }
 
-/// The frames of `text`, a displayed backtrace, innermost first, as `function (file:line:column)`; without those of Rust's
-/// own libraries and of the hook, which are the same every time and would push the others off the end of the record.
+/// The frames of `text`, a displayed backtrace, innermost first, as `function (file:line:column)`. Those of Rust's libraries and of
+/// the hook are left out: they are always the same, and would push the others off the end of the log record.
 fn frames(text: &str) -> Vec<String> {
     let mut frames = Vec::new();
     let mut lines = text.lines().map(str::trim).peekable();

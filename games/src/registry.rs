@@ -1,4 +1,4 @@
-//! The games of one server, in the order in which they were added.
+//! The games of a server.
 
 use std::fmt;
 
@@ -13,34 +13,35 @@ use forkade_protocol::limits::GAME_NAME_BYTES_MAX;
 /// Why a game cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum GamesError {
-    /// Clients could not tell the two apart.
+    /// Another game has this name, so clients could not tell the two apart.
     #[error("two games are called {name:?}: give one of them another NAME")]
     NameTaken {
         /// The name of both.
         name: &'static str,
     },
-    /// The list would not fit the server's greeting.
+    /// There are [`GAMES_MAX`] games already; more would not fit the `Welcome` message.
     #[error("a server offers at most {GAMES_MAX} games: leave {name:?} out")]
     TooMany {
-        /// The one too many.
+        /// The game that was to be added.
         name: &'static str,
     },
 }
 
-/// The games that a server offers. A room keeps the index of its game in shared memory; every process has the same
-/// list, since it is made before the first fork.
+/// The games that a server offers, in the order in which they were added. It is complete before the server starts.
+///
+/// A room keeps the index of its game in shared memory. Every process has the same list, because it is made before the first fork.
 #[derive(Default)]
 pub struct Games {
     games: Vec<Box<dyn AnyGame>>,
 }
 
 impl Games {
-    /// None.
+    /// A list without games.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a game. A name or number of seats that cannot be is found by the compiler:
+    /// Adds a game. The compiler rejects a [name](Game::NAME) or [number of seats](Game::SEATS) that is not valid:
     ///
     /// ```compile_fail,E0080
     /// # use forkade::games::*;
@@ -66,7 +67,7 @@ impl Games {
     ///
     /// # Errors
     ///
-    /// [`GamesError`]; the list is as before.
+    /// [`GamesError`]; the list does not change.
     pub fn add<G: Game>(&mut self) -> Result<(), GamesError> {
         const {
             assert!(
@@ -93,26 +94,29 @@ impl Games {
     }
 
     /// The game with this index.
+    #[doc(hidden)]
     pub fn get(&self, index: u16) -> Option<&dyn AnyGame> {
         self.games.get(usize::from(index)).map(Box::as_ref)
     }
 
     /// The game with this name, and its index.
+    #[doc(hidden)]
     pub fn find(&self, name: &str) -> Option<(u16, &dyn AnyGame)> {
         self.iter().find(|(_, game)| game.name() == name)
     }
 
     /// All games with their indices.
+    #[doc(hidden)]
     pub fn iter(&self) -> impl Iterator<Item = (u16, &dyn AnyGame)> {
         (0..).zip(self.games.iter().map(Box::as_ref))
     }
 
-    /// What clients are told about the games.
+    /// What clients learn about the games.
     pub fn infos(&self) -> Vec<GameInfo> {
         self.games.iter().map(|game| game.info()).collect()
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.games.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What a game answers to what it does not allow.
+//! The answer of a game to an action or options that it does not allow.
 
 use std::borrow::Cow;
 
@@ -7,8 +7,8 @@ use thiserror::Error;
 
 use crate::limits::REJECTION_TEXT_BYTES_MAX;
 
-/// Why a game refuses: a code for programs, from those that are a game's to give, and a text for people. The text is cut
-/// at [`REJECTION_TEXT_BYTES_MAX`].
+/// Why a game refuses: a code for programs, and a text for people. The constructors cover the codes that a game may give. A text
+/// of more than [`REJECTION_TEXT_BYTES_MAX`] bytes is cut.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{text}")]
 pub struct Rejection {
@@ -32,27 +32,27 @@ impl Rejection {
         Self::new(RejectCode::NotPlaying, "the match is over".into())
     }
 
-    /// What came is no action of this game at all.
+    /// The text or bytes are no action of this game.
     pub fn bad_action(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(RejectCode::BadAction, text.into())
     }
 
-    /// What came are no options of this game, or impossible ones.
+    /// The text or bytes are no options of this game, or options that contradict each other.
     pub fn bad_options(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(RejectCode::BadOptions, text.into())
     }
 
-    /// The options do not go with so many seats.
+    /// The game cannot be played with this number of seats, or not with these options.
     pub fn seats_out_of_range(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(RejectCode::SeatsOutOfRange, text.into())
     }
 
-    /// Why, for programs.
+    /// The reason, for programs.
     pub fn code(&self) -> RejectCode {
         self.code
     }
 
-    /// Why, for people.
+    /// The reason, for people.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -66,7 +66,8 @@ impl Rejection {
     }
 }
 
-/// How much of a text is kept where there is space for `bytes_max` bytes, in bytes.
+/// The largest number of bytes, at most `bytes_max`, at which `text` can be cut between two characters. (The standard library has
+/// `str::floor_char_boundary` since Rust 1.91.)
 pub fn floor_char_boundary(text: &str, bytes_max: usize) -> usize {
     let longest = text.len().min(bytes_max);
     (0..=longest)

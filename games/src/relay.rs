@@ -1,7 +1,6 @@
-//! Relay: whatever one seat sends, everybody in the room receives. For games whose rules live in their clients, and for
-//! measuring.
+//! Relay: everyone in the room receives what a seat sends. For games whose rules are in their clients, and for measurements.
 //!
-//! An action is any bytes. Its event is [`Relayed`]. There is no state, no view and no end.
+//! An action is any bytes. Its event is [`Relayed`]. There is no state and no view, and a match does not end.
 
 use std::ops::RangeInclusive;
 
@@ -17,10 +16,10 @@ const SHOWN_BYTES_MAX: usize = 400;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relay;
 
-/// A message as everybody in the room receives it.
+/// A message as everyone in the room receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relayed {
-    /// Who sent it.
+    /// The sender's seat.
     pub seat: u8,
     /// What was sent.
     #[serde(serialize_with = "as_bytes")]
@@ -78,7 +77,7 @@ impl Game for Relay {
     }
 }
 
-/// The same encoding as serde's own, which goes byte by byte.
+/// The same encoding as serde's own, which encodes byte by byte.
 fn as_bytes<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(payload)
 }
@@ -92,7 +91,7 @@ mod tests {
     use crate::limits::ACTION_BYTES_MAX;
     use crate::{Audience, ErasedOutbox, GameError, Games, Step};
 
-    /// What everybody receives when `seat` sends `action`.
+    /// What everyone receives when `seat` sends `action`.
     fn relayed(seat: u8, action: &[u8]) -> Result<Vec<u8>, GameError> {
         let mut games = Games::new();
         games.add::<Relay>().expect("the first game");

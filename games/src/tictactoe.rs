@@ -1,4 +1,4 @@
-//! Tic-tac-toe: two seats, nine cells, three in a row. Seat 0 begins. Who leaves loses, and so does who takes too long.
+//! Tic-tac-toe: two seats, nine cells, three in a row. Seat 0 begins. A player who leaves or takes too long loses.
 
 use std::ops::RangeInclusive;
 
@@ -25,7 +25,7 @@ pub struct TicTacToe {
     forfeited_by: Option<u8>,
 }
 
-/// What everybody sees; nothing is hidden in this game.
+/// The view of every viewer; nothing is hidden in this game.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Board {
     /// The seat that has each cell, row by row from the top left.
@@ -34,12 +34,12 @@ pub struct Board {
     pub next: u8,
 }
 
-/// A seat has taken a cell. (An action is just the number of a cell, from 0 to 8.)
+/// A seat has taken a cell. (An action is the number of a cell, from 0 to 8.)
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
-    /// Who.
+    /// The seat.
     pub seat: u8,
-    /// Which, from 0 to 8.
+    /// The number of the cell, from 0 to 8.
     pub cell: u8,
 }
 
@@ -173,8 +173,8 @@ mod tests {
     use super::*;
     use crate::{Audience, ErasedOutbox, Games, Step};
 
-    /// The rules once more, from the other end: the moves made so far, and sets of cells that add up to 15 on the magic
-    /// square.
+    /// The rules implemented a second time and differently: the moves made so far, and sets of cells that add up to 15 on the
+    /// magic square.
     #[derive(Default)]
     struct Model {
         moves: Vec<u8>,
@@ -224,7 +224,7 @@ mod tests {
         TicTacToe::new((), 2, 0).expect("no options to reject")
     }
 
-    /// Every match that can be played, move by move; gives how many ended in X, in O, and in a draw.
+    /// Plays every possible match, move by move. Returns how many ended in X, in O, and in a draw.
     fn play_all(game: &TicTacToe, moves: &mut Vec<u8>, ended: &mut [u32; 3]) {
         let model = Model { moves: moves.clone() };
         assert_eq!(game.outcome(), model.outcome(), "after {moves:?}");

@@ -22,34 +22,34 @@ pub enum Suit {
     Spades,
 }
 
-/// A number that is no card's.
+/// The error for a number that no card has.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("cards are numbered 0 to 51")]
 pub struct NoSuchCard;
 
 impl Card {
-    /// All 52, in ascending order.
+    /// All 52 cards, in ascending order.
     pub fn pack() -> impl Iterator<Item = Card> {
         (0..52).map(Card)
     }
 
-    /// The card that a text like `10h` or `QS` means.
+    /// Parses a card, such as `10h` or `QS`.
     pub fn parse(text: &str) -> Option<Card> {
         let text = text.to_ascii_uppercase();
         Card::pack().find(|card| card.to_string() == text)
     }
 
-    /// Its suit.
+    /// The suit.
     pub fn suit(self) -> Suit {
         Suit::ALL[usize::from(self.0 / 13)]
     }
 
-    /// Whether it is an eight.
+    /// Whether the card is an eight.
     pub fn is_eight(self) -> bool {
         self.rank() == "8"
     }
 
-    /// Whether it may be played on `top` when `follow` is the suit to follow.
+    /// Whether the card may be played on `top` when `follow` is the suit to follow.
     pub fn fits(self, top: Card, follow: Suit) -> bool {
         self.is_eight() || self.suit() == follow || self.rank() == top.rank()
     }
@@ -60,10 +60,10 @@ impl Card {
 }
 
 impl Suit {
-    /// All four, in ascending order.
+    /// All four suits, in ascending order.
     pub const ALL: [Suit; 4] = [Suit::Clubs, Suit::Diamonds, Suit::Hearts, Suit::Spades];
 
-    /// The suit that a text like `h`, `heart` or `Hearts` means.
+    /// Parses a suit, such as `h`, `heart` or `Hearts`.
     pub fn parse(text: &str) -> Option<Suit> {
         let text = text.to_ascii_lowercase();
         Suit::ALL.into_iter().find(|suit| {
@@ -100,7 +100,7 @@ impl From<Card> for u8 {
     }
 }
 
-/// `10H`.
+/// As in `10H`.
 impl fmt::Display for Card {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let suit = self.suit().name()[..1].to_ascii_uppercase();
@@ -108,7 +108,7 @@ impl fmt::Display for Card {
     }
 }
 
-/// `hearts`.
+/// As in `hearts`.
 impl fmt::Display for Suit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(self.name())

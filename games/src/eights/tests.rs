@@ -1,4 +1,4 @@
-//! Whole matches by chance, against rules that were written a second time, and against twins whose hidden cards are others.
+//! Random matches, compared with a second implementation of the rules, and with twin matches whose hidden cards differ.
 
 mod hidden;
 mod rules;
@@ -12,14 +12,14 @@ use proptest::sample::Index;
 use crate::eights::*;
 use crate::{Audience, ErasedOutbox, Games};
 
-/// What happens to a match from outside.
+/// An input to a match.
 #[derive(Clone, Copy, Debug)]
 enum Input {
     Act(u8, Action),
     Leave(u8),
 }
 
-/// A match by chance: how many play, the seed, how much they like playing better than drawing, and their whims.
+/// A random match: the number of players, the seed, how much they prefer playing to drawing, and random choices.
 type Course = (u8, u64, u8, Vec<u16>);
 
 fn courses() -> impl Strategy<Value = Course> {
@@ -31,7 +31,7 @@ fn new(seats: u8, seed: u64) -> Eights {
     Eights::new((), seats, seed).expect("there are cards enough")
 }
 
-/// All actions that can be written down.
+/// All possible actions.
 fn all_actions() -> Vec<Action> {
     let named = || [None].into_iter().chain(Suit::ALL.map(Some));
     Card::pack()
@@ -57,7 +57,7 @@ fn go(game: &Eights, input: Input) -> (Eights, Vec<(Audience, Event)>) {
     }
 }
 
-/// What comes next in a match; nothing after its end.
+/// The next input of a match; `None` after its end.
 fn choose(game: &Eights, whim: u16, eagerness: u8) -> Option<Input> {
     let seat = game.next;
     if whim < 200 && !game.is_over() {
@@ -108,7 +108,7 @@ proptest! {
                 }
             }
             assert_eq!((late, events.events()), expected);
-            // Who is not to move has nothing to be late with.
+            // A seat that is not to move cannot take too long.
             let (mut other, mut events) = (game.clone(), Outbox::new());
             other.turn_timed_out(game.next + 1, &mut events);
             assert!(other == *game && events.events().is_empty());
@@ -201,7 +201,7 @@ fn every_card_comes_to_every_place_about_as_often() {
             often[place][usize::from(u8::from(card))] += 1;
         }
     }
-    // Each is binomial with mean 100 and deviation 9.9; six deviations are never met by chance.
+    // Each is binomial with mean 100 and deviation 9.9; six deviations do not occur by chance.
     let (least, most) = often
         .iter()
         .flatten()

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::erased::*;
 use crate::limits::OUTBOX_EVENTS_MAX;
 
-/// A game that does what it is told, right or wrong. Its state is what it was told last.
+/// A game that does what an action says, right or wrong. Its state is the last action.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Obedient(String);
 

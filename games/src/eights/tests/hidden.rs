@@ -1,4 +1,4 @@
-//! What is hidden stays so: matches and their twins, which differ in hidden cards alone.
+//! Hidden cards stay hidden: each match is compared with a twin that differs in hidden cards alone.
 
 use crate::eights::tests::*;
 
@@ -6,7 +6,7 @@ fn viewers(seats: u8) -> impl Iterator<Item = Viewer> {
     (0..seats).map(Viewer::Seat).chain([Viewer::Spectator])
 }
 
-/// The events that `viewer` is told, as they go over the wire.
+/// The events that `viewer` receives, as bytes.
 fn stream(events: &[(Audience, Event)], viewer: Viewer) -> Vec<Vec<u8>> {
     let hears = |audience: Audience| match audience {
         Audience::All => true,
@@ -22,7 +22,7 @@ fn view(game: &Eights, viewer: Viewer) -> Vec<u8> {
     codec::encode(&game.view(viewer)).expect("it encodes")
 }
 
-/// The faces that lie open to `viewer`: told by the rules, not by the view.
+/// The faces that `viewer` can see, according to the rules and not to the view.
 fn open_cards(game: &Eights, viewer: Viewer) -> BTreeSet<Card> {
     let own = match viewer {
         Viewer::Seat(seat) => game.hands[usize::from(seat)].clone(),
@@ -51,7 +51,7 @@ fn relabelled(game: &Eights, faces: &BTreeMap<Card, Card>) -> Eights {
 proptest! {
        #![proptest_config(ProptestConfig::with_cases(64))]
 
-       /// Two matches in which all cards have other faces that the viewer never gets to see, in other hands and in the
+       /// Two matches in which all cards that the viewer never sees have other faces, in other hands and in the
        /// stock. If the viewer saw one bit of them, in a view, an event, a rejection or an outcome, the two would differ.
        #[test]
        fn nobody_can_tell_which_cards_the_others_hold(
@@ -65,7 +65,7 @@ proptest! {
                story.push((game.clone(), input, next.clone(), events.to_vec()));
            });
            prop_assume!(!story.is_empty());
-           // Most beginnings are the deal, and most ends the match's: the longer the part, the more can be given away.
+           // Most parts begin with the deal and end with the match: the longer the part, the more could be revealed.
            let from = from.index(story.len() * 2).saturating_sub(story.len());
            let to = (from + 1 + to.index(story.len() * 2)).min(story.len());
            let part = &story[from..to];
@@ -92,7 +92,7 @@ open.insert(*card);
                    if let Viewer::Seat(seat) = viewer {
                        for action in all_actions() {
                            let outside = |game| attempt(game, seat, action).map(|(_, events)| events);
-                           // A card drawn now is one that is hidden here: its drawer may see it.
+                           // A card drawn now is hidden in this comparison: its drawer may see it.
                            if action != Action::Draw {
                                prop_assert_eq!(outside(&twin), outside(game));
                            }

@@ -1,4 +1,4 @@
-//! The rules a second time, and matches that are played by both.
+//! The rules implemented a second time, and matches that both implementations play.
 
 use crate::eights::tests::*;
 
@@ -10,10 +10,10 @@ enum Place {
     Hand(u8),
 }
 
-/// The rules once more, from the other end: where each card is, by its name. Of the stock's order it knows nothing.
+/// The rules implemented differently: where each card is, by its name. The order of the stock is not part of it.
 struct Model {
     places: BTreeMap<String, Place>,
-    /// The seats that are in, the one that is to move first.
+    /// The seats that still play, the one that is to move first.
     order: VecDeque<u8>,
     follow: char,
     has_drawn: bool,
@@ -70,7 +70,7 @@ impl Model {
         })
     }
 
-    /// Whether the action is legal; if not, why.
+    /// Whether the action is legal; if not, the reason.
     fn judge(&self, seat: u8, action: Action) -> Result<(), RejectCode> {
         if self.outcome().is_some() {
             return Err(RejectCode::NotPlaying);
@@ -102,7 +102,7 @@ impl Model {
         }
     }
 
-    /// Does what was judged legal, and says what is told of it.
+    /// Applies a legal action and returns its events.
     fn apply(&mut self, input: Input, got: Option<Card>) -> Vec<(Audience, Event)> {
         let mut told = Vec::new();
         match input {
@@ -115,7 +115,7 @@ impl Model {
                 self.order.retain(|&other| other != seat);
                 self.idle_passes = 0;
                 let stock = self.stock();
-                // When nobody is left, the turn stays where it was.
+                // When no seat is left, the turn stays where it was.
                 let next = self.order.front().copied().unwrap_or(seat);
                 told.push((Audience::All, Event::Left { seat, stock, next }));
             }
