@@ -1,4 +1,4 @@
-//! What can be typed: one table of commands, and a line made into one. Pure.
+//! Commands that are typed: [`parse`] turns a line into a [`Command`]. Pure.
 
 use forkade_protocol::{ChatScope, ClientMessage, RoomFilter, RoomSettings};
 use thiserror::Error;
@@ -7,86 +7,86 @@ use crate::escape::Escaped;
 use forkade_games::{AnyGame, GameError, Rejection};
 use forkade_protocol::limits::INVITE_CODE_BYTES;
 
-/// The number of every request: an answer is shown when it comes, whatever it answers.
+/// The request number of everything that is typed: a reply is shown when it arrives, whichever request it answers.
 pub const REQUEST: u32 = 0;
 
-/// What a line means.
+/// The meaning of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Nothing was typed.
+    /// A blank line.
     Nothing,
-    /// To know the commands, or one of them.
+    /// Explain all commands, or one.
     Help(Option<&'static Description>),
-    /// To have another name.
+    /// Change the player's name.
     Rename(String),
-    /// To know the games.
+    /// List the games.
     Games,
-    /// To know who is here.
+    /// List the players.
     Who,
-    /// To see the room, or the lobby.
+    /// Show the room, or the lobby.
     Look,
-    /// To open a room.
+    /// Create a room.
     Create {
-        /// Name of the game.
+        /// The game's name.
         game: String,
-        /// The room's name; none was given if it is empty.
+        /// The room's name; empty if none was given.
         name: String,
-        /// What it is to be like, where that is not as usual.
+        /// Settings that differ from the default.
         settings: Vec<Setting>,
     },
-    /// To come into the room of this [number](crate::render::room_number), or id.
+    /// Join the room with this [number](crate::render::room_number), or id.
     Join {
-        /// Which.
+        /// The number or id.
         room: u64,
-        /// What was said to be let in.
+        /// The passcode, if one was given.
         passcode: Option<String>,
-        /// Only to watch.
+        /// Join as a spectator.
         watch: bool,
     },
-    /// A list of rooms behind the one of this number.
+    /// List rooms.
     Rooms {
         /// Which rooms.
         filter: RoomFilter,
-        /// The number, or id, of the last room that was seen.
+        /// Begin behind the room with this number or id.
         after: Option<u64>,
     },
-    /// To have the own room like this.
+    /// Change the settings of the player's room.
     Set(Vec<Setting>),
-    /// Whoever has this name out of the own room. (Not whoever has a seat: that may change while somebody types its number.)
+    /// Remove the player with this name from the room. (Not the player in a seat: that can change while the number is typed.)
     Kick(String),
-    /// Whoever has this name to own the room.
+    /// Make the player with this name the owner of the room.
     HandOver(String),
-    /// What a program would ask for in the same words.
+    /// A request that needs no translation.
     Ask(ClientMessage),
-    /// A move, in the words of the game.
+    /// A move, to be parsed by the game.
     Move(String),
-    /// To leave the server.
+    /// Leave the server.
     Quit,
 }
 
-/// One thing about a room.
+/// One setting of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Setting {
-    /// What one must know to come in; nothing any more if there is none.
+    /// The passcode; `None` removes it.
     Passcode(Option<String>),
-    /// How many seats; 0: as many as the game can have.
+    /// The number of seats; 0: as many as the game can have.
     Seats(u8),
-    /// Seconds that a turn may take; 0: as long as it takes.
+    /// Seconds that a turn may take; 0: no limit.
     TurnSeconds(u16),
-    /// In no list.
+    /// Whether the room is left out of lists.
     Unlisted(bool),
-    /// Nobody may watch.
+    /// Whether spectators are refused.
     NoSpectators(bool),
-    /// What is to be chosen about the game itself, in its own words; nothing any more if it is empty.
+    /// Options of the game, to be parsed by it; empty: the default.
     Options(String),
 }
 
 impl Setting {
-    /// Changes the settings accordingly, of a room of `game`, if that is known here.
+    /// Applies the setting to those of a room of `game`; `None`: this program does not have the game.
     ///
     /// # Errors
     ///
-    /// Options that the game does not understand.
+    /// Options that the game rejects, or that need a game that this program does not have.
     pub fn apply(self, settings: &mut RoomSettings, game: Option<&dyn AnyGame>) -> Result<(), GameError> {
         match self {
             Self::Passcode(passcode) => settings.passcode = passcode,
@@ -105,253 +105,57 @@ impl Setting {
     }
 }
 
-/// Why a line means nothing.
+/// Why a line is no command.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ParseError {
-    /// Bytes that are no UTF-8.
+    /// The line is not UTF-8.
     #[error("that line is not UTF-8, so nothing was done: set your terminal to UTF-8, or use plain letters")]
     NotUtf8,
-    /// A key that is no character.
+    /// The line contains a control character.
     #[error("that line has the control character {}{hint} in it, so nothing was done", Escaped(&.found.to_string()))]
     ControlCharacter {
-        /// It.
+        /// The character.
         found: char,
-        /// What it may have been.
+        /// The key that may have produced it.
         hint: &'static str,
     },
-    /// Something is missing, or there is too much.
+    /// An argument is missing, or there are too many.
     #[error("the command is: {usage}")]
     Usage {
-        /// How it is used.
+        /// The command's usage.
         usage: &'static str,
     },
-    /// A number was expected.
+    /// An argument is not what was expected.
     #[error("\"{}\" is no {what}; the command is: {usage}", Escaped(.found))]
     NoSuch {
-        /// What was found.
+        /// The argument.
         found: String,
         /// What was expected.
         what: &'static str,
-        /// How the command is used.
+        /// The command's usage.
         usage: &'static str,
     },
-    /// Help was asked for about something that is no command.
+    /// Help was requested for an unknown command.
     #[error("there is no command \"{}\"; \"help\" lists them", Escaped(.0))]
     NoCommand(String),
 }
 
-/// A command as `help` describes it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Description {
-    name: &'static str,
-    usage: &'static str,
-    summary: &'static str,
-    more: &'static [&'static str],
-}
+mod table;
 
-impl Description {
-    /// The command's name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
+pub use crate::commands::table::{Description, all, overview};
 
-    /// Its line in a list of commands.
-    pub fn line(&self) -> String {
-        format!("{:30}{}", self.usage, self.summary)
-    }
-
-    /// The lines of `help NAME`.
-    pub fn explanation(&self) -> impl Iterator<Item = &'static str> {
-        [self.usage, self.summary]
-            .into_iter()
-            .chain(self.more.iter().copied())
-    }
-}
+use crate::commands::table::find;
 
 /// Groups of an invite code, with a hyphen between two.
 const CODE_GROUPS: usize = 3;
 /// Letters and digits of an invite code.
 const CODE_LETTERS: usize = INVITE_CODE_BYTES - (CODE_GROUPS - 1);
 
-const SETTINGS: &str =
-    "passcode=WORD seats=NUMBER turn=SECONDS unlisted=yes|no spectators=yes|no options=WORD (the game's own)";
-
-const COMMANDS: &[Description] = &[
-    Description {
-        name: "help",
-        usage: "help [COMMAND]",
-        summary: "this list, or more about one command",
-        more: &[],
-    },
-    Description {
-        name: "name",
-        usage: "name NEW",
-        summary: "call yourself something else; only in the lobby",
-        more: &["A name has at most 24 characters, and nobody else here may have it."],
-    },
-    Description {
-        name: "games",
-        usage: "games",
-        summary: "what can be played here",
-        more: &[],
-    },
-    Description {
-        name: "rooms",
-        usage: "rooms [GAME] [after N]",
-        summary: "where people play, or wait for somebody to play with",
-        more: &["A list has a page; it says how to ask for the next one."],
-    },
-    Description {
-        name: "who",
-        usage: "who",
-        summary: "who is here",
-        more: &[],
-    },
-    Description {
-        name: "quick",
-        usage: "quick GAME",
-        summary: "a seat in any room of the game, or a new room",
-        more: &[],
-    },
-    Description {
-        name: "create",
-        usage: "create GAME [NAME] [OPTIONS]",
-        summary: "open a room and take its first seat",
-        more: &["Options, of which any may be left out:", SETTINGS],
-    },
-    Description {
-        name: "join",
-        usage: "join N|CODE [PASSCODE]",
-        summary: "take a seat in room N, or in the room of an invite code",
-        more: &[],
-    },
-    Description {
-        name: "watch",
-        usage: "watch N|CODE [PASSCODE]",
-        summary: "look on in room N, without a seat",
-        more: &[],
-    },
-    Description {
-        name: "look",
-        usage: "look",
-        summary: "the room with its board, or the lobby",
-        more: &[],
-    },
-    Description {
-        name: "ready",
-        usage: "ready",
-        summary: "say that the match may begin; it does when all are ready",
-        more: &[],
-    },
-    Description {
-        name: "unready",
-        usage: "unready",
-        summary: "take that back",
-        more: &[],
-    },
-    Description {
-        name: "move",
-        usage: "move MOVE",
-        summary: "make a move; \"move\" may be left out, as in \"4\"",
-        more: &["What a move looks like depends on the game. Whatever is no command is taken for one."],
-    },
-    Description {
-        name: "rematch",
-        usage: "rematch",
-        summary: "another match with the same people, once one is over",
-        more: &[],
-    },
-    Description {
-        name: "leave",
-        usage: "leave",
-        summary: "back to the lobby; your seat is given up",
-        more: &[],
-    },
-    Description {
-        name: "say",
-        usage: "say TEXT",
-        summary: "talk to all in the room",
-        more: &[],
-    },
-    Description {
-        name: "shout",
-        usage: "shout TEXT",
-        summary: "talk to all on the server",
-        more: &[],
-    },
-    Description {
-        name: "tell",
-        usage: "tell NAME TEXT",
-        summary: "talk to one player",
-        more: &["A name with a space in it stands in quotes: tell \"Ann Lee\" hello"],
-    },
-    Description {
-        name: "invite",
-        usage: "invite [new]",
-        summary: "the invite code of your room; \"new\" makes the old one worthless",
-        more: &[],
-    },
-    Description {
-        name: "reserve",
-        usage: "reserve NAME",
-        summary: "keep a free seat of your room for somebody",
-        more: &[],
-    },
-    Description {
-        name: "kick",
-        usage: "kick NAME",
-        summary: "send somebody out of your room for good",
-        more: &[],
-    },
-    Description {
-        name: "owner",
-        usage: "owner NAME",
-        summary: "make somebody else the owner of your room",
-        more: &[],
-    },
-    Description {
-        name: "set",
-        usage: "set OPTIONS",
-        summary: "change your room, while no match is on",
-        more: &[
-            "Options, of which the others stay as they are:",
-            SETTINGS,
-            "\"passcode=\" lets everybody in again.",
-        ],
-    },
-    Description {
-        name: "quit",
-        usage: "quit",
-        summary: "leave the server",
-        more: &[],
-    },
-];
-
-/// Other names.
-const ALIASES: &[(&str, &str)] = &[
-    ("?", "help"),
-    ("nick", "name"),
-    ("whisper", "tell"),
-    ("spectate", "watch"),
-    ("exit", "quit"),
-    ("bye", "quit"),
-];
-
-/// The lines of `help`.
-pub fn overview() -> impl Iterator<Item = String> {
-    all().map(Description::line)
-}
-
-/// All commands.
-pub fn all() -> impl Iterator<Item = &'static Description> {
-    COMMANDS.iter()
-}
-
-/// What a line means that somebody has typed.
+/// Parses a typed line. A line that is no command is a [`Command::Move`].
 ///
 /// # Errors
 ///
-/// [`ParseError`]; nothing is to be done.
+/// [`ParseError`]; the line has no effect.
 pub fn parse(line: &[u8]) -> Result<Command, ParseError> {
     let line = std::str::from_utf8(line).map_err(|_| ParseError::NotUtf8)?;
     if let Some(found) = line.chars().find(|found| found.is_control() && *found != '\t') {
@@ -368,20 +172,13 @@ pub fn parse(line: &[u8]) -> Result<Command, ParseError> {
     if line.is_empty() {
         return Ok(Command::Nothing);
     }
-    match described(first) {
-        Some(description) => understand(description, rest),
+    match find(first) {
+        Some(description) => parse_arguments(description, rest),
         None => Ok(Command::Move(line.to_owned())),
     }
 }
 
-fn described(word: &str) -> Option<&'static Description> {
-    let word = word.strip_prefix('/').unwrap_or(word).to_lowercase();
-    let alias = ALIASES.iter().find(|(alias, _)| *alias == word);
-    let name = alias.map_or(word.as_str(), |(_, name)| name);
-    COMMANDS.iter().find(|command| command.name == name)
-}
-
-fn understand(description: &'static Description, rest: &str) -> Result<Command, ParseError> {
+fn parse_arguments(description: &'static Description, rest: &str) -> Result<Command, ParseError> {
     let usage = description.usage;
     let wrong = || ParseError::Usage { usage };
     let no_such = |found: &str, what| ParseError::NoSuch {
@@ -389,7 +186,7 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
         what,
         usage,
     };
-    let something = || match rest {
+    let text_argument = || match rest {
         "" => Err(wrong()),
         text => Ok(text.to_owned()),
     };
@@ -398,7 +195,7 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
         (word, "") => Ok(word),
         _ => Err(wrong()),
     };
-    let nothing = |command: Command| {
+    let no_arguments = |command: Command| {
         if rest.is_empty() {
             Ok(command)
         } else {
@@ -416,15 +213,15 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
     match description.name {
         "help" => match rest {
             "" => Ok(Command::Help(None)),
-            word => match described(word) {
+            word => match find(word) {
                 Some(description) => Ok(Command::Help(Some(description))),
                 None => Err(ParseError::NoCommand(word.to_owned())),
             },
         },
-        "name" => Ok(Command::Rename(something()?)),
-        "games" => nothing(Command::Games),
-        "who" => nothing(Command::Who),
-        "look" => nothing(Command::Look),
+        "name" => Ok(Command::Rename(text_argument()?)),
+        "games" => no_arguments(Command::Games),
+        "who" => no_arguments(Command::Who),
+        "look" => no_arguments(Command::Look),
         "rooms" => rooms(rest).ok_or_else(wrong),
         "create" => {
             let (game, rest) = split_word(rest);
@@ -461,16 +258,16 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
                 (found, _) => Err(no_such(found, "number of a room")),
             }
         }
-        "ready" => nothing(Command::Ask(ClientMessage::Ready { request, ready: true })),
-        "unready" => nothing(Command::Ask(ClientMessage::Ready {
+        "ready" => no_arguments(Command::Ask(ClientMessage::Ready { request, ready: true })),
+        "unready" => no_arguments(Command::Ask(ClientMessage::Ready {
             request,
             ready: false,
         })),
-        "rematch" => nothing(Command::Ask(ClientMessage::Rematch { request })),
-        "leave" => nothing(Command::Ask(ClientMessage::Leave { request })),
-        "move" => Ok(Command::Move(something()?)),
-        "say" => Ok(chat(ChatScope::Room, something()?)),
-        "shout" => Ok(chat(ChatScope::Lobby, something()?)),
+        "rematch" => no_arguments(Command::Ask(ClientMessage::Rematch { request })),
+        "leave" => no_arguments(Command::Ask(ClientMessage::Leave { request })),
+        "move" => Ok(Command::Move(text_argument()?)),
+        "say" => Ok(chat(ChatScope::Room, text_argument()?)),
+        "shout" => Ok(chat(ChatScope::Lobby, text_argument()?)),
         "tell" => match split_word(rest) {
             ("", _) | (_, "") => Err(wrong()),
             (to, text) => Ok(chat(ChatScope::Whisper { to: to.to_owned() }, text.to_owned())),
@@ -484,15 +281,15 @@ fn understand(description: &'static Description, rest: &str) -> Result<Command, 
         },
         "reserve" => Ok(Command::Ask(ClientMessage::Reserve {
             request,
-            player: unquoted(&something()?).to_owned(),
+            player: unquoted(&text_argument()?).to_owned(),
         })),
-        "kick" => Ok(Command::Kick(unquoted(&something()?).to_owned())),
-        "owner" => Ok(Command::HandOver(unquoted(&something()?).to_owned())),
-        "set" => match settings(&something()?, &no_such)? {
+        "kick" => Ok(Command::Kick(unquoted(&text_argument()?).to_owned())),
+        "owner" => Ok(Command::HandOver(unquoted(&text_argument()?).to_owned())),
+        "set" => match settings(&text_argument()?, &no_such)? {
             (words, settings) if words.is_empty() => Ok(Command::Set(settings)),
             (words, _) => Err(no_such(words.first().copied().unwrap_or_default(), "option")),
         },
-        _ => nothing(Command::Quit),
+        _ => no_arguments(Command::Quit),
     }
 }
 
@@ -508,7 +305,7 @@ fn rooms(rest: &str) -> Option<Command> {
     words.next().is_none().then_some(Command::Rooms { filter, after })
 }
 
-/// The words that are no options, and the options.
+/// The words that are no settings, and the settings.
 fn settings<'l>(
     rest: &'l str,
     no_such: &dyn Fn(&str, &'static str) -> ParseError,
@@ -537,14 +334,14 @@ fn settings<'l>(
     Ok((words, settings))
 }
 
-/// Whether this is an invite code with spaces in it: as many letters and digits as it has, and hyphens.
+/// Whether this is an invite code that may contain spaces and hyphens.
 fn is_spaced_code(text: &str) -> bool {
     let letters = text.chars().filter(char::is_ascii_alphanumeric).count();
     let is_part = |one: char| one == ' ' || one == '-' || one.is_ascii_alphanumeric();
     letters == CODE_LETTERS && text.chars().all(is_part)
 }
 
-/// Whether it is one as it is read out: in its groups.
+/// Whether this is an invite code in groups, as people read it out.
 fn is_code_in_groups(text: &str) -> bool {
     is_spaced_code(text)
         && text
@@ -552,7 +349,7 @@ fn is_code_in_groups(text: &str) -> bool {
             .all(|group| group.len() == CODE_LETTERS / CODE_GROUPS)
 }
 
-/// The first word, which may stand in quotes, and what is behind it.
+/// The first word, which may be in quotes, and the rest.
 fn split_word(text: &str) -> (&str, &str) {
     if let Some((word, rest)) = text.strip_prefix('"').and_then(|text| text.split_once('"')) {
         return (word, rest.trim_start());

@@ -1,9 +1,8 @@
-//! Text from outside, made harmless for logs and terminals.
+//! Text from outside, escaped for logs and terminals.
 
 use std::fmt::{self, Write as _};
 
-/// Text from outside, shown so that it can neither end a line, control a terminal, nor hide or reorder its neighbours.
-/// For the log and for the console.
+/// Displays text from outside so that it can neither end a line, nor control a terminal, nor hide or reorder the text around it.
 pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -12,7 +11,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Passes text on, escaped.
+/// Writes text escaped.
 pub struct Escaper<W>(pub W);
 
 impl<W: fmt::Write> fmt::Write for Escaper<W> {
@@ -33,7 +32,7 @@ impl<W: fmt::Write> fmt::Write for Escaper<W> {
 }
 
 impl<W: fmt::Write> Escaper<W> {
-    /// Character by character, so that a line that is full ends where the text no longer fits, not before all of it.
+    /// Writes as much as fits: if the whole text does not, character by character.
     fn plain(&mut self, text: &str) -> fmt::Result {
         if self.0.write_str(text).is_ok() {
             return Ok(());
@@ -43,7 +42,7 @@ impl<W: fmt::Write> Escaper<W> {
     }
 }
 
-/// Whether a terminal or a reader of logs could take `character` for something other than a visible part of its text.
+/// Whether `character` is no visible part of a text: it could mislead a terminal or a reader of the log.
 pub fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character,

@@ -1,7 +1,10 @@
-//! What is told, and that nobody can tell what another seems to have told.
+//! Rendered messages, and that no player can forge lines of another.
 
 use forkade_protocol::SeatInfo;
 use proptest::prelude::*;
+
+use forkade_protocol::{ChatScope, Outcome, RoomEvent, RoomId, RoomRules, RoomSummary, Snapshot};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::render::*;
 use forkade_games::tictactoe::{Placed, TicTacToe};
@@ -47,7 +50,7 @@ fn snapshot(names: &[&str]) -> Snapshot {
     }
 }
 
-fn told(event: &RoomEvent, seat: Option<u8>) -> String {
+fn described(event: &RoomEvent, seat: Option<u8>) -> String {
     let games = tictactoe();
     let names = |seat: u8| {
         ["Ann", "Bob"]
@@ -64,7 +67,7 @@ fn told(event: &RoomEvent, seat: Option<u8>) -> String {
 }
 
 #[test]
-fn a_match_begins_with_the_board_and_the_own_mark() {
+fn a_match_begins_with_the_board_and_the_players_mark() {
     let message = message(
         &tictactoe(),
         &ServerMessage::Started {
@@ -78,7 +81,7 @@ fn a_match_begins_with_the_board_and_the_own_mark() {
 }
 
 #[test]
-fn a_room_is_called_by_a_short_number_and_shows_who_is_there() {
+fn a_room_has_a_short_number_and_shows_its_players() {
     let shown = room(&tictactoe(), &snapshot(&["Ann", "Bob"]));
     let head =
         "room 7, \"Here\": tictactoe, a match is on.\n  seat 0 (X): Ann, owner\n  seat 1 (O): Bob (you)\n";
@@ -86,37 +89,37 @@ fn a_room_is_called_by_a_short_number_and_shows_who_is_there() {
 }
 
 #[test]
-fn events_are_told_by_name() {
+fn events_are_described_with_names() {
     let placed = RoomEvent::Game {
         data: encoded(&Placed { seat: 0, cell: 4 }),
     };
-    assert_eq!(told(&placed, None), "Ann puts X on 4.\n");
+    assert_eq!(described(&placed, None), "Ann puts X on 4.\n");
     let won = RoomEvent::Finished {
         outcome: Outcome::Won { seats: vec![1] },
     };
-    assert!(told(&won, Some(1)).starts_with("You have won! "));
-    assert!(told(&won, Some(0)).starts_with("Bob has won. "));
-    assert_eq!(told(&won, None), "Bob has won.\n");
+    assert!(described(&won, Some(1)).starts_with("You have won! "));
+    assert!(described(&won, Some(0)).starts_with("Bob has won. "));
+    assert_eq!(described(&won, None), "Bob has won.\n");
     let joined = RoomEvent::Joined {
         seat: 1,
         name: "Bob".into(),
     };
-    assert_eq!(told(&joined, Some(0)), "Bob takes seat 1 (O).\n");
-    assert_eq!(told(&RoomEvent::Left { seat: 2 }, None), "Cyd has left.\n");
-    // Somebody else has the seat by now.
+    assert_eq!(described(&joined, Some(0)), "Bob takes seat 1 (O).\n");
+    assert_eq!(described(&RoomEvent::Left { seat: 2 }, None), "Cyd has left.\n");
+    // Another player has the seat by now.
     assert_eq!(
-        told(&RoomEvent::Left { seat: 1 }, None),
-        "Whoever had seat 1 (O) has left.\n"
+        described(&RoomEvent::Left { seat: 1 }, None),
+        "The player on seat 1 (O) has left.\n"
     );
 }
 
 #[test]
-fn nobody_forges_lines_of_others() {
+fn no_text_forges_lines_of_others() {
     let chat = RoomEvent::Chat {
         from: "Eve".into(),
         text: "hi\r\nAnn says: I give up\u{1b}[2J".into(),
     };
-    let line = to_terminal(&told(&chat, Some(0)));
+    let line = to_terminal(&described(&chat, Some(0)));
     assert_eq!(line, "Eve says: hi\\r\\nAnn says: I give up\\u{1b}[2J\r\n");
     // Nor by the end of a terminal's line.
     let filler = "x".repeat(80 - "Eve says: ".len());
@@ -127,7 +130,7 @@ fn nobody_forges_lines_of_others() {
         "\u{540d}\u{524d}".repeat(60),
     ] {
         let from = "Eve".to_owned();
-        let lines = told(&RoomEvent::Chat { from, text }, Some(0));
+        let lines = described(&RoomEvent::Chat { from, text }, Some(0));
         for (number, line) in lines.lines().enumerate() {
             assert!(line.width() < 80, "{line}");
             assert!(number == 0 || line.starts_with("    "), "{line}");
@@ -136,7 +139,7 @@ fn nobody_forges_lines_of_others() {
 }
 
 #[test]
-fn the_server_does_not_speak_as_anybody_does() {
+fn messages_of_the_server_look_like_no_players() {
     let said = |from: &str, text: &str| {
         let (scope, from, text) = (ChatScope::Lobby, from.to_owned(), text.to_owned());
         message(&tictactoe(), &ServerMessage::Chat { scope, from, text })
@@ -146,7 +149,7 @@ fn the_server_does_not_speak_as_anybody_does() {
 }
 
 #[test]
-fn what_is_said_to_anybody_is_a_frame_and_can_be_read() {
+fn a_close_message_to_an_unknown_client_is_a_frame_and_can_be_read() {
     use forkade_protocol::{ErrorCode, codec, frame};
     let said = |text: &str| readable_by_any_client(text);
     let texts = [
@@ -223,7 +226,7 @@ fn the_longest_page_of_rooms_is_shown_whole() {
 }
 
 #[test]
-fn the_longest_welcome_fits_its_place() {
+fn the_longest_welcome_fits_the_handshake_reply() {
     let welcome = to_terminal(&welcome(&"n".repeat(PLAYER_NAME_BYTES_MAX), &tictactoe()));
     // Sixteen games are as many as there can be.
     assert!(welcome.len() + 16 * (GAME_NAME_BYTES_MAX + 2) <= HANDSHAKE_REPLY_BYTES_MAX);
@@ -232,7 +235,7 @@ fn the_longest_welcome_fits_its_place() {
 
 proptest! {
     #[test]
-    fn who_speaks_can_be_told_from_the_line(
+    fn the_line_shows_who_speaks(
         name in "[A-Za-z '.:*<>_-]{1,24}",
         other in "(says|tells|shouts|server|[A-Za-z .'-]){1,4}",
         text in "[ -~]{1,80}",
@@ -259,7 +262,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whatever_is_said_is_visible_lines_that_fit(text in "(\\PC|[\u{0}-\u{9f}]|\u{202e}|\n){0,1000}", times in 1..12_usize) {
+    fn any_text_becomes_visible_lines_that_fit(text in "(\\PC|[\u{0}-\u{9f}]|\u{202e}|\n){0,1000}", times in 1..12_usize) {
         let sent = to_terminal(&text.repeat(times));
         prop_assert!(sent.len() + OVERWRITE_PROMPT.len() + PROMPT.len() <= FRAME_TOTAL_BYTES_MAX);
         prop_assert!(sent.is_empty() || sent.ends_with("\r\n"));
