@@ -10,12 +10,13 @@ mod common;
 mod games;
 mod many;
 
+use common::rooms::rejection;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use common::{Server, WAIT_MAX, eventually};
 use forkade::games::relay::Relay;
-use forkade_protocol::client::{Client, ClientError, NewRoom};
+use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{
     ClientMessage, Outcome, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage, codec,
 };
@@ -73,13 +74,6 @@ fn number(client: &mut Client) -> u32 {
         }) => codec::decode(&data).expect("a number"),
         other => panic!("the game says nothing, but {other:?}"),
     }
-}
-
-fn rejection<T: std::fmt::Debug>(result: Result<T, ClientError>) -> RejectCode {
-    let error = result.expect_err("it should have been rejected");
-    error
-        .reject_code()
-        .unwrap_or_else(|| panic!("not rejected, but {error}"))
 }
 
 fn room_failing_in(fails_in: FailsIn) -> NewRoom {

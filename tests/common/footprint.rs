@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{Server, WAIT_MAX, eventually, is_alive, processes_below};
+use super::{Server, WAIT_MAX, eventually, is_alive, of_name, processes_below};
 
 /// Consecutive equal samples after which the server counts as idle.
 const EQUAL_LOOKS: u32 = 3;
@@ -96,12 +96,9 @@ pub fn processes_of(supervisor: u32) -> BTreeMap<String, (usize, usize)> {
 
 /// Pids of all living processes with this name.
 pub fn running(server: &Server, name: &str) -> Vec<u32> {
-    let bears_it = |pid: &u32| {
-        let bears = fs::read_to_string(format!("/proc/{pid}/comm"));
-        bears.is_ok_and(|bears| bears.trim_end() == name)
-    };
-    let processes = processes_below(server.pid()).into_iter();
-    processes.filter(|pid| bears_it(pid) && is_alive(*pid)).collect()
+    let mut pids = of_name(&processes_below(server.pid()), name);
+    pids.retain(|pid| is_alive(*pid));
+    pids
 }
 
 /// Number of files that a process has open.

@@ -324,11 +324,7 @@ pub fn of_name(pids: &[u32], name: &str) -> Vec<u32> {
 
 /// All descendants of a process.
 pub fn processes_below(pid: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let children: Vec<u32> = children
-        .split_whitespace()
-        .filter_map(|child| child.parse().ok())
-        .collect();
+    let children = children(pid);
     children
         .iter()
         .flat_map(|child| processes_below(*child))

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use super::{Server, WAIT_MAX};
+use super::{Server, WAIT_MAX, eventually};
 
 /// A connection to the console.
 pub struct Operator {
@@ -113,4 +113,16 @@ pub fn one<'l>(list: &'l Value, key: &str, value: Value) -> &'l Value {
 pub fn console_process(server: &Server, operator: &Operator, query: &str) -> Value {
     let processes = Operator::new(server).ask_json(query);
     one(&processes, "peer", operator.address().to_string().into()).clone()
+}
+
+/// Kills the process that serves an operator, and waits for its replacement.
+pub fn kill_console(server: &Server, operator: &Operator) {
+    let takeovers = server.status("takeovers_total");
+    let pid = console_process(server, operator, "processes")["pid"]
+        .as_u64()
+        .expect("a number");
+    server.kill(u32::try_from(pid).expect("a pid"));
+    eventually("another process takes over", || {
+        server.status("takeovers_total") > takeovers
+    });
 }

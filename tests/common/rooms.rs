@@ -30,6 +30,17 @@ pub fn room_of<const N: usize>(
     (ann, others, snapshot.room)
 }
 
+/// Ann and Bob in a room of tic-tac-toe, not ready yet.
+pub fn table(server: &Server) -> (Client, Client, RoomId) {
+    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
+    let room = ann
+        .create_room(NewRoom::new("tictactoe", "table"))
+        .expect("a room is free")
+        .room;
+    bob.join_room(room, None).expect("a seat is free");
+    (ann, bob, room)
+}
+
 /// The default settings.
 pub fn public() -> RoomSettings {
     RoomSettings::default()

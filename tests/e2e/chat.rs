@@ -1,6 +1,7 @@
 //! Promise: lobby chat reaches all players in one order, and a whisper only its addressee. A player that
 //! reads slowly or loses its handler costs the others nothing. No player can exceed the chat rate.
 
+use crate::common::rooms::rejection;
 use forkade::testing::lobby::delivery;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -24,13 +25,6 @@ const NO_RATE: [&str; 2] = ["--chat-per-minute", "0"];
 
 fn to(name: &str) -> ChatScope {
     ChatScope::Whisper { to: name.to_owned() }
-}
-
-fn rejection<T: std::fmt::Debug>(result: Result<T, ClientError>) -> RejectCode {
-    let error = result.expect_err("the server must refuse");
-    error
-        .reject_code()
-        .unwrap_or_else(|| panic!("no rejection: {error:?}"))
 }
 
 /// Sends chat without waiting for its result.

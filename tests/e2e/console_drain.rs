@@ -2,19 +2,14 @@
 //! its matches have ended.
 
 use crate::common::operator::{Operator, one};
-use crate::common::rooms::rejection;
+use crate::common::rooms::{rejection, table};
 use crate::common::{Server, WAIT_MAX, eventually, patient};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{ErrorCode, RejectCode, RoomEvent, ServerMessage, codec};
 use serde_json::Value;
 
 fn playing(server: &Server) -> (Client, Client) {
-    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
-    let room = ann
-        .create_room(NewRoom::new("tictactoe", "table"))
-        .expect("a room is free")
-        .room;
-    bob.join_room(room, None).expect("a seat is free");
+    let (mut ann, mut bob, _) = table(server);
     ann.ready(true).expect("not yet started");
     bob.ready(true).expect("not yet started");
     (ann, bob)

@@ -1,7 +1,7 @@
 //! Promise: an operator with a telnet client can edit lines and has a history, whatever process is killed
 //! meanwhile. A script receives no byte of it.
 
-use crate::common::operator::{Operator, console_process};
+use crate::common::operator::{Operator, console_process, kill_console};
 use crate::common::{Server, eventually};
 use forkade_protocol::client::NewRoom;
 
@@ -35,17 +35,6 @@ fn at_telnet(server: &Server, columns: u16) -> Operator {
     operator.send(&[255, 250, 31, high, low, 0, 24, 255, 240]);
     shown(&mut operator, &format!("{PROMPT}\u{1b}[K"));
     operator
-}
-
-fn kill_console(server: &Server, operator: &Operator) {
-    let takeovers = server.status("takeovers_total");
-    let pid = console_process(server, operator, "processes")["pid"]
-        .as_u64()
-        .expect("a number");
-    server.kill(u32::try_from(pid).expect("a pid"));
-    eventually("another process takes over", || {
-        server.status("takeovers_total") > takeovers
-    });
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Promise: an operator sees a room's events and a player's frames as they happen, whatever is killed
 //! meanwhile, and delays nobody.
 
+use crate::common::operator::{Operator, kill_console};
 use std::time::Duration;
 
-use crate::common::operator::{Operator, console_process};
 use crate::common::{Server, WAIT_MAX, eventually};
 use forkade::games::eights::Action;
 use forkade::limits::WRITE_STALL_TIMEOUT_MS;
@@ -49,17 +49,6 @@ fn until(operator: &mut Operator, part: &str) -> Vec<String> {
 
 fn say(client: &mut Client, text: &str) {
     client.chat(ChatScope::Room, text).expect("sent");
-}
-
-fn kill_console(server: &Server, operator: &Operator) {
-    let takeovers = server.status("takeovers_total");
-    let pid = console_process(server, operator, "processes")["pid"]
-        .as_u64()
-        .expect("a number");
-    server.kill(u32::try_from(pid).expect("a pid"));
-    eventually("another process takes over", || {
-        server.status("takeovers_total") > takeovers
-    });
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Promise: names, seats, rooms and places go to the first request, and every other client is told the reason
 //! of its refusal.
 
+use crate::common::rooms::{event, rejection, table};
 use std::sync::Barrier;
 use std::time::Duration;
 
 use crate::common::raw_client::{RawClient, handshake};
 use crate::common::{Server, WAIT_MAX, eventually, patient};
 use forkade::limits::LOBBY_GRACE_MS_MIN;
-use forkade_protocol::client::{Client, ClientError, NewRoom};
+use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::limits::ROOM_NAME_BYTES_MAX;
 use forkade_protocol::{
     ChatScope, ClientMessage, ErrorCode, Phase, RejectCode, RoomEvent, RoomFilter, RoomId, RoomSettings,
@@ -29,41 +30,10 @@ fn refusal(server: &Server, name: &str) -> Option<ErrorCode> {
     }
 }
 
-/// The code of a rejected request.
-#[track_caller]
-fn rejection<T: std::fmt::Debug>(result: Result<T, ClientError>) -> RejectCode {
-    let error = result.expect_err("it should have been rejected");
-    error
-        .reject_code()
-        .unwrap_or_else(|| panic!("not rejected, but {error}"))
-}
-
 fn rooms(client: &mut Client, filter: RoomFilter) -> Vec<RoomSummary> {
     let (rooms, next) = client.list_rooms(filter, None).expect("a list");
     assert_eq!(next, None, "all rooms fit one page");
     rooms
-}
-
-/// A room of tic-tac-toe that waits for a second player.
-fn table(server: &Server) -> (Client, Client, RoomId) {
-    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
-    let room = ann
-        .create_room(NewRoom::new("tictactoe", "table"))
-        .expect("a room is free")
-        .room;
-    bob.join_room(room, None).expect("a seat is free");
-    (ann, bob, room)
-}
-
-fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T {
-    let is_wanted = |message: &ServerMessage| matches!(message, ServerMessage::Event { event, .. } if wanted(event).is_some());
-    match client
-        .receive_where(WAIT_MAX, is_wanted)
-        .expect("the session lives")
-    {
-        Some(ServerMessage::Event { event, .. }) => wanted(&event).expect("it was picked"),
-        other => panic!("no such event, but {other:?}"),
-    }
 }
 
 #[test]

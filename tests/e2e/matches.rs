@@ -1,23 +1,13 @@
 //! Promise: a match follows its game's rules. It starts when all are ready, illegal actions are rejected with
 //! the reason, and it can be watched, abandoned and repeated.
 
+use crate::common::rooms::{event, rejection, table};
 use crate::common::{Server, WAIT_MAX};
-use forkade_protocol::client::{Client, ClientError, NewRoom};
+use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{Outcome, Phase, RejectCode, RoomEvent, RoomId, ServerMessage, Snapshot, codec};
 
 /// The cells of a board, and the seat to move.
 type Board = ([Option<u8>; 9], u8);
-
-/// Two players in a room, not ready yet.
-fn table(server: &Server) -> (Client, Client, RoomId) {
-    let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));
-    let room = ann
-        .create_room(NewRoom::new("tictactoe", "table"))
-        .expect("a room is free")
-        .room;
-    bob.join_room(room, None).expect("a seat is free");
-    (ann, bob, room)
-}
 
 /// Two players in a match.
 fn playing(server: &Server) -> (Client, Client, RoomId) {
@@ -45,30 +35,11 @@ fn board(snapshot: &Snapshot) -> Board {
     codec::decode(&snapshot.view).expect("a board")
 }
 
-fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T {
-    let is_wanted = |message: &ServerMessage| matches!(message, ServerMessage::Event { event, .. } if wanted(event).is_some());
-    match client
-        .receive_where(WAIT_MAX, is_wanted)
-        .expect("the session lives")
-    {
-        Some(ServerMessage::Event { event, .. }) => wanted(&event).expect("it was picked"),
-        other => panic!("no such event, but {other:?}"),
-    }
-}
-
 fn outcome(client: &mut Client) -> Outcome {
     event(client, |event| match event {
         RoomEvent::Finished { outcome } => Some(outcome.clone()),
         _ => None,
     })
-}
-
-#[track_caller]
-fn rejection<T: std::fmt::Debug>(result: Result<T, ClientError>) -> RejectCode {
-    let error = result.expect_err("it should have been rejected");
-    error
-        .reject_code()
-        .unwrap_or_else(|| panic!("not rejected, but {error}"))
 }
 
 #[test]

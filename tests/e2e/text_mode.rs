@@ -1,6 +1,7 @@
 //! Promise: a telnet client on the game port can play, in the same rooms as all other clients. All input gets
 //! a clear answer, and a handler killed in the middle of a typed line is not noticed.
 
+use crate::common::rooms::event;
 use std::time::{Duration, Instant};
 
 use crate::common::killer::{Handlers, Killer, kills};
@@ -19,17 +20,6 @@ const DONT: u8 = 254;
 
 /// Longest pause between a replacement's start and its death.
 const PAUSE_MAX: Duration = Duration::from_millis(3);
-
-fn event<T>(client: &mut Client, wanted: impl Fn(&RoomEvent) -> Option<T>) -> T {
-    let is_wanted = |message: &ServerMessage| matches!(message, ServerMessage::Event { event, .. } if wanted(event).is_some());
-    match client
-        .receive_where(WAIT_MAX, is_wanted)
-        .expect("the session lives")
-    {
-        Some(ServerMessage::Event { event, .. }) => wanted(&event).expect("it was picked"),
-        other => panic!("no such event, but {other:?}"),
-    }
-}
 
 /// Two text players in a match of tic-tac-toe; Ann begins.
 fn match_of_two(server: &Server) -> (TextClient, TextClient) {
