@@ -64,14 +64,14 @@ impl Group {
     pub(crate) fn start(&mut self, now_ns: u64, end_ns: u64) -> Actions {
         let mut actions = Actions::default();
         self.workload.start(now_ns, end_ns, &mut actions);
-        self.to_run_indices(actions)
+        self.record_and_translate(actions)
     }
 
     pub(crate) fn due(&mut self, client: ClientIndex, intended_ns: u64, now_ns: u64) -> Actions {
         let mut actions = Actions::default();
         self.workload
             .due(client - self.first, intended_ns, now_ns, &mut actions);
-        self.to_run_indices(actions)
+        self.record_and_translate(actions)
     }
 
     /// `client` has received `messages`.
@@ -96,7 +96,7 @@ impl Group {
                 self.join_phase.received(client, message, &mut actions)?;
             }
         }
-        Ok(self.to_run_indices(actions))
+        Ok(self.record_and_translate(actions))
     }
 
     pub(crate) fn stop(&mut self, now_ns: u64) {
@@ -104,7 +104,7 @@ impl Group {
     }
 
     /// Records the receipts, and replaces indices within the workload by those within the run.
-    fn to_run_indices(&mut self, mut actions: Actions) -> Actions {
+    fn record_and_translate(&mut self, mut actions: Actions) -> Actions {
         for Receipt { latency_ns, own } in &actions.receipts {
             self.latency.record(*latency_ns);
             if *own {

@@ -69,7 +69,7 @@ impl Lobby {
         let request = member.request;
         match &kind {
             RequestKind::Join { room, .. } => self.model.add_pending_join(*room),
-            RequestKind::QuickMatch => self.model.quick_matches(true),
+            RequestKind::QuickMatch => self.model.add_quick_match(),
             RequestKind::Leave { room } => self.model.client_leaving(*room, client),
             _ => {}
         }

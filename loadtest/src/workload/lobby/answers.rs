@@ -61,7 +61,7 @@ impl Lobby {
             }
             RequestKind::QuickMatch => {
                 self.count_detail("matched_quickly");
-                self.model.quick_matches(false);
+                self.model.end_quick_match();
                 let is_locked = self
                     .model
                     .room(snapshot.room)
@@ -163,7 +163,7 @@ impl Lobby {
             )),
         };
         if let RequestKind::QuickMatch = pending.kind {
-            self.model.quick_matches(false);
+            self.model.end_quick_match();
         }
         self.check(result);
     }

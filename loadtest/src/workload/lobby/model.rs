@@ -109,13 +109,14 @@ impl Model {
         self.close_if_empty(id, now_ns);
     }
 
-    /// A client asks for a quick match, or has received the answer.
-    pub(super) fn quick_matches(&mut self, is_pending: bool) {
-        self.quick_matches = if is_pending {
-            self.quick_matches + 1
-        } else {
-            self.quick_matches.saturating_sub(1)
-        };
+    /// A client asks for a quick match.
+    pub(super) fn add_quick_match(&mut self) {
+        self.quick_matches += 1;
+    }
+
+    /// A request for a quick match was answered.
+    pub(super) fn end_quick_match(&mut self) {
+        self.quick_matches = self.quick_matches.saturating_sub(1);
     }
 
     /// A client has received that it is in a room. `created` gives the properties of a room that is not in
