@@ -19,7 +19,7 @@
 //! ```
 //!
 //! The modules form layers, here from the top down. A module uses only modules of lower layers, or of its own
-//! layer without a cycle.
+//! layer without a cycle. `tests/layers` of the workspace checks that.
 //!
 //! 1. `compare`, `scaling`
 //! 2. `measure`
@@ -31,7 +31,8 @@
 //! 8. `options`
 //! 9. `server`
 //! 10. `plan`
-//! 11. `machine`, `run_state`, `open_files`, `interrupt`, `progress`, `output`, `latency`, `schedule`, `random`
+//! 11. `interrupt`, `latency`, `machine`, `progress`
+//! 12. `open_files`, `output`, `random`, `run_state`, `schedule`
 
 #![forbid(unsafe_code)]
 
