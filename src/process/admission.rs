@@ -1,6 +1,6 @@
-//! Who may come in: a pure decision from what is known about the load.
+//! Which connections are admitted, and to which keeper: a pure decision from the load.
 
-/// What the listener knows when a connection has been accepted.
+/// What the listener knows when it has accepted a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load<'a> {
     /// The server has begun to stop.
@@ -9,18 +9,19 @@ pub(crate) struct Load<'a> {
     pub(crate) keepers: &'a [u32],
     /// Most connections of one keeper.
     pub(crate) keeper_max: u32,
-    /// Connections of the kind that asks, now.
+    /// Open connections of the same kind.
     pub(crate) open: u64,
     /// Most connections of that kind.
     pub(crate) open_max: u64,
-    /// Clients share handlers, and should find those whom they play with in the same keeper's hands.
+    /// Fill one keeper after another: where clients share handlers, those that play together should have the same
+    /// keeper.
     pub(crate) fill_in_order: bool,
 }
 
 /// What becomes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// The keeper of this index is to have it.
+    /// It goes to this keeper.
     Admit {
         /// Index of the keeper.
         keeper: u32,
@@ -34,9 +35,9 @@ pub(crate) enum Admission {
 pub(crate) enum Refusal {
     /// As many connections as the server is configured for.
     Full,
-    /// The server is about to end.
+    /// The server is stopping.
     Stopping,
-    /// The machine gives no process or no descriptor.
+    /// No process or no descriptor is left on the machine.
     NoResources,
 }
 
@@ -51,8 +52,8 @@ impl Refusal {
     }
 }
 
-/// Decides about one connection: it goes to the keeper with the fewest, so that forking is shared between the cores; or, where clients
-/// share handlers, to the first that has room.
+/// Decides about one connection: it goes to the keeper with the fewest, so that forking is spread over the cores; or,
+/// where clients share handlers, to the first that has room.
 pub(crate) fn decide(load: Load<'_>) -> Admission {
     if load.stopping {
         return Admission::Refuse(Refusal::Stopping);

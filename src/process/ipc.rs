@@ -1,7 +1,9 @@
-//! What the processes of one server inherit from the supervisor: channels, doorbells, and the lifeline.
+//! What the processes of one server inherit from the supervisor: sockets, channels, doorbells and the lifeline; and
+//! the messages that go through the channels.
 //!
-//! All of it is made before the first fork, and the supervisor keeps all of it, so that a role that is started again finds what its
-//! predecessor had, with everything that was sent to it meanwhile. Each role closes what it must not have.
+//! All of it is created before the first fork, and the supervisor keeps all of it open. So a role that is started
+//! again finds what its predecessor had, with everything that was sent meanwhile. Each role closes what it must not
+//! have.
 
 use std::io;
 use std::net::TcpListener;
@@ -24,19 +26,19 @@ pub(crate) struct IpcHandles {
     pub(crate) game: TcpListener,
     /// Where operators connect.
     pub(crate) console: Option<TcpListener>,
-    /// Held by the supervisor alone: when it ends, so do all others.
+    /// Open in the supervisor alone: when it exits, all others exit, too.
     lifeline_holder: LifelineHolder,
-    /// The other end, which everybody watches.
+    /// The other end, which every process watches.
     pub(crate) lifeline: Lifeline,
-    /// One per keeper: to it, with sockets in each message, from the listener, from handlers whose keeper has died, and from a keeper that
-    /// makes way.
+    /// One per keeper. Its messages carry sockets, from the listener, from handlers whose keeper has died, and from a
+    /// keeper that is replaced.
     pub(crate) keepers: Vec<ChannelPair>,
     pub(crate) doorbells: Doorbells,
-    /// Rung by a role that has come up.
+    /// Rung by a role that is ready.
     pub(crate) ready: EventFd,
 }
 
-/// By which numbers the program that goes on in the supervisor's place finds the [`IpcHandles`].
+/// The descriptor numbers by which the program that replaces this one finds the [`IpcHandles`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct IpcDescriptors {
     game: RawFd,
@@ -55,7 +57,7 @@ pub(crate) struct IpcDescriptors {
 }
 
 impl IpcHandles {
-    /// Makes everything that is to be inherited.
+    /// Creates everything that is inherited.
     ///
     /// # Errors
     ///
@@ -80,7 +82,7 @@ impl IpcHandles {
         })
     }
 
-    /// Leaves everything open for the program that goes on in the supervisor's place.
+    /// Leaves everything open for the program that replaces this one.
     ///
     /// # Errors
     ///
@@ -157,29 +159,30 @@ impl IpcHandles {
         })
     }
 
-    /// Where messages are sent to that keeper: to it, or to the one that takes its place.
+    /// Where messages to this keeper are sent: to it, or to the one that replaces it.
     pub(crate) fn keeper_channel(&self, keeper: u32) -> &Channel {
         &self.keepers[keeper as usize].sender
     }
 }
 
-/// To be counted on with each change to what processes send each other through the channels here: in the course of an upgrade those of
-/// two programs do.
+/// To be increased with each change to the messages below: during an upgrade, processes of two programs exchange
+/// them.
 pub(crate) const MESSAGES_VERSION: u32 = 1;
 
-/// What a message to a keeper says about the sockets that it carries.
+/// A message to a keeper about the sockets that it carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum KeeperMessage {
     /// From the listener: a connection that was just accepted.
     New {
         /// What it speaks.
         kind: Kind,
-        /// Which one of its kind for this keeper: counted on, so that one that is lost does not stay counted as under way.
+        /// Its number among those of its kind for this keeper. A gap in the numbers shows that a connection was lost
+        /// on the way.
         number: u32,
-        /// Which one of all: who was accepted later has a greater one.
+        /// Its number among all: a connection that was accepted later has a greater one.
         order: u64,
     },
-    /// From a handler whose keeper has died, or from a keeper that makes way for the next: duplicates of connections' sockets.
+    /// From a handler whose keeper has died, or from a keeper that is replaced: duplicates of connections' sockets.
     Adopt {
         /// The connections, in the order of the sockets.
         connections: Vec<ConnectionRef>,
@@ -190,9 +193,9 @@ pub(crate) enum KeeperMessage {
 const ADOPT: u8 = u8::MAX;
 
 impl KeeperMessage {
-    /// Connections that one message can hand on.
+    /// Most connections in one message.
     pub(crate) const CONNECTIONS_MAX: usize = DESCRIPTORS_PER_MESSAGE_MAX;
-    /// Length of the longest message.
+    /// Length of the longest message, in bytes.
     pub(crate) const BYTES_MAX: usize = 1 + Self::CONNECTIONS_MAX * size_of::<u64>();
 
     /// The message.
@@ -210,7 +213,7 @@ impl KeeperMessage {
         }
     }
 
-    /// What the message says; `None` for one that no process of this server sends.
+    /// What a message says; `None` if no process of this server sends such a message.
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
         let (tag, numbers) = message.split_first()?;
         if *tag == ADOPT {
@@ -229,22 +232,22 @@ impl KeeperMessage {
     }
 }
 
-/// What a keeper says to a handler of several connections.
+/// A message from a keeper to a handler that serves several connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HandlerMessage {
-    /// The handler is to serve the connection, whose socket comes with it.
+    /// The handler is to serve the connection, whose socket comes with the message.
     Serve {
         /// The connection, and which occupant of the slot.
         connection: ConnectionRef,
     },
-    /// The handler is to serve the connection, whose socket comes with it, as soon as its present handler says so.
+    /// As [`Self::Serve`], as soon as the connection's present handler releases it.
     ExpectMove {
         /// The connection.
         connection: ConnectionRef,
         /// The present handler.
         from: ProcessId,
     },
-    /// Another process is to serve the connection, and has its socket already.
+    /// The handler is to release the connection to another process, which has its socket already.
     MoveTo {
         /// The connection.
         connection: ConnectionRef,
@@ -254,7 +257,7 @@ pub(crate) enum HandlerMessage {
 }
 
 impl HandlerMessage {
-    /// Length of each message.
+    /// Length of each message, in bytes.
     pub(crate) const BYTES: usize = 17;
 
     /// The message.
@@ -270,7 +273,7 @@ impl HandlerMessage {
         message
     }
 
-    /// What the message says; `None` for one that no process of this server sends.
+    /// What a message says; `None` if no process of this server sends such a message.
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
         let (tag, numbers) = message.split_first()?;
         let (id, other) = numbers.split_first_chunk()?;

@@ -1,4 +1,4 @@
-//! The table of the supervisor's processes, and what each of them does first.
+//! The table of the roles' entry functions, and how each role begins.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -24,9 +24,9 @@ pub(crate) struct Context {
     pub(crate) games: &'static Games,
     pub(crate) ipc: &'static IpcHandles,
     pub(crate) config: &'static Config,
-    /// Which of the programs that have run this server this process runs: see [`Header::build`](crate::state::header::Header::build).
+    /// Number of the program that this process runs: see [`Header::build`](crate::state::header::Header::build).
     pub(crate) build: u32,
-    /// Where the configuration came from.
+    /// The configuration with the source of each setting.
     pub(crate) settings: &'static Settings,
 }
 
@@ -35,13 +35,14 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// Those of pidfd_open(2) and pidfd_send_signal(2); `ESRCH` if it is gone.
+    /// Those of [`signal_supervisor`].
     pub(crate) fn signal_supervisor(self, signal: Signal) -> io::Result<()> {
         signal_supervisor(self.memory.header, &self.ipc.lifeline, signal)
     }
 }
 
-/// What the processes of a role run; it gives their exit status. Each is started again whenever it ends before the server does.
+/// What the processes of a role run, which gives their exit status. Each is started again whenever it exits before
+/// the server does.
 fn entry_of(role: Role) -> fn(&RoleStart) -> io::Result<u8> {
     match role {
         Role::Ticker => ticker::run,
@@ -50,7 +51,7 @@ fn entry_of(role: Role) -> fn(&RoleStart) -> io::Result<u8> {
     }
 }
 
-/// A process of a role at its beginning.
+/// A process of a role when it starts.
 pub(crate) struct RoleStart {
     pub(crate) context: Context,
     pub(crate) index: u32,
@@ -69,7 +70,8 @@ impl RoleStart {
             instance,
             new_process,
         };
-        // The supervisor alone decides how the server ends: its roles, and the handlers after them, wait for its word.
+        // The supervisor alone decides how the server ends. Its roles, and the handlers after them, wait for its
+        // signal.
         let begun = set_name(role.name()).and_then(|()| ignore_interrupts());
         let begun = begun.and_then(|()| ProcessId::try_current());
         match begun.and_then(|_| entry_of(role)(&start)) {
@@ -81,12 +83,12 @@ impl RoleStart {
         }
     }
 
-    /// Closes everything but the standard streams and `keep`.
+    /// Closes every descriptor but the standard streams and `keep`.
     pub(crate) fn close_all_except(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.new_process.close_all_except(keep)
     }
 
-    /// Tells the supervisor that the role has come up.
+    /// Tells the supervisor that the role is ready.
     pub(crate) fn report_ready(&self) {
         self.instance
             .slot(self.context.memory)
@@ -95,7 +97,7 @@ impl RoleStart {
         self.context.ipc.ready.ring();
     }
 
-    /// What answers those who ask whether the process is alive.
+    /// By which the process shows that it makes progress.
     pub(crate) fn liveness(&self) -> LivenessHandle {
         LivenessHandle {
             memory: self.context.memory,
@@ -104,7 +106,7 @@ impl RoleStart {
     }
 }
 
-/// Shows that a process of a role is alive: that it comes round to this.
+/// By which a process of a role shows that it makes progress.
 #[derive(Clone, Copy)]
 pub(crate) struct LivenessHandle {
     memory: &'static Memory,
@@ -112,7 +114,7 @@ pub(crate) struct LivenessHandle {
 }
 
 impl LivenessHandle {
-    /// To be called whenever the process wakes up, and in whatever takes long.
+    /// To be called whenever the process wakes up, and repeatedly in whatever takes long.
     pub(crate) fn report(self) {
         self.slot.liveness.record_progress();
         self.slot.pong.answer(&self.memory.header.ping);

@@ -1,11 +1,11 @@
-//! When a role that has ended is started again: a pure decision from how long it had lived.
+//! When a role that has exited is started again: a pure decision from how long it ran.
 
 use crate::limits::{RESTART_BACKOFF_MS_MAX, RESTART_BACKOFF_MS_MIN, RESTART_BACKOFF_RESET_AFTER_MS};
 
-/// The policy: at once if it had lived for a while, else later each time.
+/// The policy: at once if it ran for long, else later each time.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    /// `None`: it has not been started since it ended.
+    /// `None`: it was not started since it exited.
     started_at_ms: Option<u64>,
     delay_ms: u64,
 }
@@ -23,12 +23,12 @@ impl Backoff {
         self.started_at_ms = Some(now_ms);
     }
 
-    /// When it was started, if it has not ended since.
+    /// When it was started, if it has not exited since.
     pub(crate) fn started_at_ms(&self) -> Option<u64> {
         self.started_at_ms
     }
 
-    /// It has ended, or could not be started. Gives the time at which it is to be started again.
+    /// It has exited, or could not be started. Gives the time at which to start it again.
     pub(crate) fn ended(&mut self, now_ms: u64) -> u64 {
         let lived_ms = self
             .started_at_ms
@@ -43,7 +43,7 @@ impl Backoff {
         restart_at_ms
     }
 
-    /// It has ended because it was told to: nothing speaks against its successor.
+    /// It has exited because it was told to: its successor starts without delay.
     pub(crate) fn begin_anew(&mut self) {
         *self = Self::new();
     }

@@ -1,9 +1,11 @@
-//! The supervisor: creates the memory and the listening sockets, forks the roles, starts them again when they end, and stops all.
+//! The supervisor: creates the memory and the listening sockets, forks the roles, starts them again when they exit,
+//! and stops all.
 //!
 //! An upgrade in place puts another program into this process: see [`upgrade`].
 //!
-//! It must never take a lock (nobody could free it from one that is stuck), read a byte a client sent, hold a client's socket or start a
-//! thread: what it does not touch cannot kill it, and its end is everybody's.
+//! It must never take a lock: if it hung under one, no process could kill it and free the lock. It must never read a
+//! byte that a client sent, hold a client's socket or start a thread: what it does not touch cannot kill it, and when
+//! it exits, the server ends.
 
 mod backoff;
 pub(crate) mod upgrade;
@@ -43,7 +45,7 @@ use shmem::sys::sockets::{ListenError, ListenOptions, listen};
 
 const SIGNALS: Token = Token(0);
 const READY: Token = Token(1);
-/// The new program's answer, while it looks at the memory.
+/// The reply of the new program that an upgrade probes.
 const PROBE_REPLY: Token = Token(2);
 
 /// Why the server did not start.
@@ -61,7 +63,7 @@ pub(crate) enum StartError {
         #[source]
         source: io::Error,
     },
-    /// Nothing to go on with was handed over, or nothing that will do.
+    /// The handover is missing or cannot be used.
     #[error("cannot go on in the place of another program: {0}")]
     Handover(#[from] HandoverError),
     /// A role's process was not forked.
@@ -73,7 +75,7 @@ pub(crate) enum StartError {
         #[source]
         source: ForkError,
     },
-    /// A role's process ended before it reported ready, or did not report in time.
+    /// A role's process exited before it reported ready, or did not report in time.
     #[error("the {role} did not come up: {why}")]
     NotReady {
         /// Its name.
@@ -146,8 +148,9 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
     Ok(())
 }
 
-/// What stays ignored if whoever started the server has had it ignored: the end of the terminal, because of nohup(1), and what a shell's
-/// job control would do to it. All others have their usual effect in all processes, whatever a shell had ignored in the background.
+/// Signals that stay ignored if the server was started with them ignored: the end of the terminal, for nohup(1), and
+/// the stop signals of a shell's job control. All others have their default effect in all processes, whatever a shell
+/// ignored for a background job.
 const KEPT_IGNORED: [Signal; 4] = [Signal::SIGHUP, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
 
 /// What the process itself needs, whichever program has run in it before.
@@ -162,7 +165,7 @@ fn prepare_process() -> Result<(), StartError> {
     Ok(())
 }
 
-/// Where the running program lies: what lies there later is what an upgrade upgrades to.
+/// Path of the running program. An upgrade takes the program that lies there then.
 fn own_program() -> Option<PathBuf> {
     let program = std::env::current_exe();
     if let Err(error) = &program {
@@ -194,15 +197,15 @@ fn configure(memory: &Memory, config: &Config) {
     }
 }
 
-/// Makes the heap one that costs little to copy: every process will be forked from this one.
+/// Makes the heap cheap to copy: every process is forked from this one.
 fn prepare_heap() {
     buffers::prepare();
-    // The configuration has left some everywhere.
+    // Reading the configuration has left holes everywhere.
     let used_up = use_up_heap_holes();
     log::debug!("{used_up} bytes of holes in the heap are used up");
 }
 
-/// Tells whoever started the server that it can be connected to.
+/// Prints that the server accepts connections.
 fn announce(game: SocketAddr, console: Option<SocketAddr>) {
     let ready = serde_json::json!({
         "event": "ready",
@@ -210,7 +213,7 @@ fn announce(game: SocketAddr, console: Option<SocketAddr>) {
         "console": console.map(|console| console.to_string()),
         "pid": std::process::id(),
     });
-    // Nobody needs to be listening.
+    // Standard output may be closed.
     let _ = writeln!(io::stdout(), "{ready}");
 }
 
@@ -219,9 +222,9 @@ struct Supervisor {
     signals: Signals,
     poll: Poll,
     children: Vec<Child>,
-    /// Where the program lies that an upgrade takes.
+    /// Path of the program that an upgrade takes.
     program: Option<PathBuf>,
-    /// A new program that looks at the memory.
+    /// A new program that is being probed.
     probe: Option<upgrade::Check>,
     /// After an upgrade, until all processes of the program before are replaced.
     replacement: Option<upgrade::RollingRestart>,
@@ -230,11 +233,11 @@ struct Supervisor {
     stop_requests: u32,
 }
 
-/// A post and who fills it.
+/// A role's instance and the process that runs it.
 struct Child {
     instance: RoleInstance,
     process: Option<ProcessId>,
-    /// When the post is to be filled again.
+    /// When it is started again, in milliseconds of the monotonic clock.
     restart_at_ms: u64,
     backoff: Backoff,
 }
@@ -286,7 +289,7 @@ impl Supervisor {
         log::info!("stopped");
     }
 
-    /// Fills all posts, one role after the other: each must be ready before the next is started.
+    /// Starts all roles, one after the other: each must be ready before the next is started.
     fn start_all(&mut self) -> Result<(), StartError> {
         for role in Role::ALL {
             let of_role: Vec<usize> = (0..self.children.len())
@@ -343,7 +346,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Keeps all posts filled until the server is told to stop.
+    /// Restarts roles that exit until the server is told to stop.
     fn supervise(&mut self) {
         while self.stop_requests == 0 {
             let vacant = self.children.iter().filter(|child| child.process.is_none());
@@ -384,7 +387,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits for signals, for the time given at most, and takes note of what they say. Meanwhile the watchdog watches.
+    /// Waits for signals, for the time given at most, and handles them. Runs the watchdog meanwhile.
     fn wait(&mut self, timeout_ms: Option<u64>) {
         let mut events = Events::with_capacity(4);
         let watchdog_ms = self
@@ -395,7 +398,7 @@ impl Supervisor {
         match self.poll.poll(&mut events, timeout_ms.map(Duration::from_millis)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Without a poll there is nothing to go on with.
+            // Without a poll the supervisor cannot continue.
             Err(error) => panic!("cannot poll: {error}"),
         }
         self.context.ipc.ready.clear();
@@ -404,7 +407,7 @@ impl Supervisor {
                 Signal::SIGTERM | Signal::SIGINT => self.stop_requests += 1,
                 Signal::SIGUSR2 => self.start_upgrade(),
                 Signal::SIGCHLD => self.reap_children(),
-                // The watchdog, too, is told so that there is something to look at.
+                // Reports for the watchdog are announced by this signal, too.
                 Signal::SIGUSR1 => self.process_requests(),
                 _ => {}
             }
@@ -414,11 +417,11 @@ impl Supervisor {
         }
     }
 
-    /// What other processes want of this one.
+    /// Answers what other processes have left in the header.
     fn process_requests(&mut self) {
         let header = self.context.memory.header;
         header.supervisor_pong.answer(&header.ping);
-        // Said twice it is the same: two words to stop would mean at once.
+        // The signal may be repeated, and a second request to stop would mean at once.
         if header.drained.load(Ordering::Acquire) != 0 && self.stop_requests == 0 {
             log::info!("drained");
             self.stop_requests = 1;
@@ -459,7 +462,7 @@ impl Supervisor {
         }
     }
 
-    /// The post is to be filled again, the later the more often it has been lately.
+    /// A role's process has exited: it is started again, the later the more often that happened recently.
     fn mark_exited(&mut self, index: usize) {
         let child = &mut self.children[index];
         child
@@ -471,8 +474,8 @@ impl Supervisor {
         child.restart_at_ms = child.backoff.ended(now_ms());
     }
 
-    /// Stops all processes in the order in which nothing is lost: the keepers with their handlers first, while the listener tells those
-    /// who come that they come too late.
+    /// Stops all processes in the order in which nothing is lost: first the keepers with their handlers, while the
+    /// listener refuses new connections with the reason.
     fn stop_all(&mut self) {
         self.stop_requests = self.stop_requests.max(1);
         self.cancel_probe("the server stops");
@@ -509,7 +512,7 @@ impl Supervisor {
             .any(|child| child.instance.role == role && child.process.is_some())
         {
             let now = now_ms();
-            // A second word to stop means at once.
+            // A second request to stop means at once.
             if !killed && (now >= give_up_at_ms || self.stop_requests > 1) {
                 log::warn!("the {} did not end in time: killed", role.name());
                 self.signal_role(role, Signal::SIGKILL);
@@ -523,7 +526,7 @@ impl Supervisor {
         }
     }
 
-    /// Handlers that no keeper had adopted are this process's children.
+    /// Waits for handlers that no keeper has adopted: they are children of this process.
     fn await_orphaned_handlers(&mut self) {
         let give_up_at_ms = now_ms() + TERMINATE_TIMEOUT_MS;
         // They look whether the server stops.

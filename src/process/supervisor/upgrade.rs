@@ -1,5 +1,5 @@
-//! The supervisor's side of an upgrade in place: it lets the new program look, puts it into its own process, and, being the new
-//! one by then, replaces the other processes one after another.
+//! The supervisor's side of an upgrade in place: it probes the new program, executes it in its own process, and,
+//! being the new program by then, replaces the other processes one after another.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -37,9 +37,9 @@ use shmem::sys::exec;
 use shmem::sys::memory::Access;
 use shmem::sys::process::{Exit, ForkError, ProcessId, die_with_parent, fork};
 
-/// A new program that looks at the memory.
+/// A new program that looks whether it can use the memory.
 pub(crate) struct Check {
-    /// Open on the file that is executed in the end, too: nobody can put another in its place meanwhile.
+    /// Open on the file that is executed later, too: it cannot be exchanged in between.
     program: OwnedFd,
     process: ProcessId,
     report: File,
@@ -50,7 +50,7 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// Takes note of the end of a process, if it is this one.
+    /// Notes the exit of a process, if it is this one.
     pub(crate) fn on_exit(&mut self, pid: u32, exit: Exit) -> bool {
         let is_it = pid == self.process.pid;
         if is_it {
@@ -59,8 +59,8 @@ impl Check {
         is_it
     }
 
-    /// Takes in what the program has said by now, up to what an answer can have: one that goes on for ever must not keep this process
-    /// from everything else.
+    /// Reads what the program has written by now, up to the limit of a reply: a program that writes for ever must not
+    /// keep this process from everything else.
     fn read_reply(&mut self) {
         let mut bytes = [0; 1024];
         while !self.reply_is_complete && !self.reply_is_too_long() {
@@ -74,12 +74,12 @@ impl Check {
         }
     }
 
-    /// A program that says more than an answer can have is none of ours.
+    /// A reply that is too long comes from another kind of program.
     fn reply_is_too_long(&self) -> bool {
         self.reply.len() > UPGRADE_REPLY_BYTES_MAX
     }
 
-    /// What the program has said in the end: its version, or why it will not do.
+    /// What the program has found: its version, or why it cannot continue.
     fn verdict(&self) -> Result<String, String> {
         let ended = self.ended.map_or_else(String::new, |exit| exit.to_string());
         match serde_json::from_slice(&self.reply) {
@@ -100,29 +100,30 @@ impl Check {
     }
 }
 
-/// What there is still to replace after an upgrade. Handlers come after the posts, and are the keepers' to replace.
+/// What is still to be replaced after an upgrade. Handlers follow the roles, and are replaced by their keepers.
 #[derive(Default)]
 pub(crate) struct RollingRestart {
-    /// Posts, in the order in which they are replaced, with their processes of the program before; `None`: it had just died.
+    /// Roles in the order in which they are replaced, with their processes of the program before; `None`: it had just
+    /// died.
     children: VecDeque<(usize, Option<ProcessId>)>,
-    /// When the first of those processes, who was told to end, is killed.
+    /// When the first of those processes, which was told to exit, is killed.
     kill_at_ms: Option<u64>,
-    /// How often in a row the first post's new process has not come up.
+    /// How often in a row the new process of the first role has failed to start.
     deaths: u32,
 }
 
 impl RollingRestart {
-    /// The new program does not come up. Another may be put in its place.
+    /// The new program does not start. Another upgrade may be begun.
     fn is_stalled(&self) -> bool {
         self.deaths >= UPGRADE_STALLED_AFTER_CRASHES
     }
 }
 
-/// Goes on with what the program before this one has handed over, until the server is told to stop.
+/// Continues with what the program before this one has handed over, until the server is told to stop.
 ///
 /// # Errors
 ///
-/// [`StartError`]: then the server has come to its end, for nobody else can go on with it.
+/// [`StartError`]: then the server ends, because no other process can continue it.
 pub(crate) fn go_on(
     handover: &Handover,
     settings: &'static Settings,
@@ -166,7 +167,7 @@ pub(crate) fn go_on(
 }
 
 impl Supervisor {
-    /// Lets the program that lies where this one was started from look at the memory.
+    /// Begins an upgrade: probes the program that lies where this one was started from.
     pub(crate) fn start_upgrade(&mut self) {
         let is_in_the_middle = self
             .replacement
@@ -206,7 +207,8 @@ impl Supervisor {
         let memory = open(memory.as_ref()).map_err(system("cannot open the memory for reading"))?;
         let (report, answer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .map_err(system("cannot make a pipe for the answer"))?;
-        // Before there is a process: none may be left behind that nobody listens to. (If all else fails, it ends with the descriptor.)
+        // Before the fork: no process may be left behind whose reply is not read. (If all else fails, it exits when
+        // the pipe is closed.)
         self.poll
             .registry()
             .register(
@@ -222,7 +224,7 @@ impl Supervisor {
         let handover = self.handover(memory.as_raw_fd()).write()?;
         let run = || -> io::Result<std::convert::Infallible> {
             die_with_parent()?;
-            // Standard output is the server's own.
+            // Standard output belongs to the server.
             rustix::stdio::dup2_stdout(&nothing)?;
             exec::keep_open(memory.as_fd())?;
             let environment = upgrade::environment_for_check(&handover, &answer)?;
@@ -252,14 +254,14 @@ impl Supervisor {
         })
     }
 
-    /// When the upgrade needs this process's attention, if nothing happens before.
+    /// When the upgrade needs attention, if nothing happens before.
     pub(crate) fn upgrade_due_ms(&self) -> Option<u64> {
         let probe = self.probe.as_ref().map(|probe| probe.give_up_at_ms);
         let look = self.replacement.is_some().then(|| now_ms() + UPGRADE_POLL_MS);
         probe.into_iter().chain(look).min()
     }
 
-    /// Does the next step of an upgrade, if it can be done now.
+    /// Does the next step of an upgrade, if it is due.
     pub(crate) fn continue_upgrade(&mut self, now: u64) {
         if let Some(probe) = &mut self.probe {
             probe.read_reply();
@@ -280,7 +282,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends the check, if there is one, and says why the upgrade is not to be.
+    /// Ends the probe, if there is one, and refuses the upgrade.
     pub(crate) fn cancel_probe(&mut self, why: &str) {
         if let Some(probe) = self.probe.take() {
             if probe.ended.is_none() {
@@ -300,7 +302,7 @@ impl Supervisor {
             .enter(UpgradeStage::Refused, why);
     }
 
-    /// Puts the new program into this process. Returns only if that fails.
+    /// Executes the new program in this process. Returns only if that fails.
     fn execute(&mut self, version: &str) {
         let Some(probe) = self.probe.take() else { return };
         log::info!("version {version} can go on: it is put into this process");
@@ -323,7 +325,8 @@ impl Supervisor {
             Ok(error) => format!("it cannot be executed: {error}"),
             Err(error) => error.to_string(),
         };
-        // Children of this process close what they do not need by number; only another program would inherit these.
+        // The children of this process close by number what they do not need; only another program would inherit
+        // these.
         self.refuse_upgrade(&why);
     }
 
@@ -347,7 +350,7 @@ impl Supervisor {
         )
     }
 
-    /// The posts are filled by the processes of the program before: each is to be replaced.
+    /// Registers the processes of the program before as those of the roles: each is to be replaced.
     fn register_old_processes(&mut self, handover: &Handover) {
         let now = now_ms();
         let mut replacement = RollingRestart::default();
@@ -369,7 +372,7 @@ impl Supervisor {
                     self.children[index].process = Some(process);
                     self.children[index].backoff.started(now);
                 }
-                // A role that the program before did not have, or whose process had just died.
+                // The program before did not have this role, or its process had just died.
                 None => slot.pid.store(0, Ordering::Release),
             }
             replacement.children.push_back((index, process));
@@ -384,7 +387,7 @@ impl Supervisor {
         }
     }
 
-    /// Replaces the processes of the program before, one at a time; the handlers are the keepers' to replace.
+    /// Replaces the processes of the program before, one at a time. The keepers replace the handlers.
     fn replace_next(&mut self, now: u64) {
         let Some(replacement) = &mut self.replacement else {
             return;
@@ -416,7 +419,7 @@ impl Supervisor {
                     self.kill_first(process, "come up", now);
                 }
             }
-            // It is started when its time has come.
+            // It is started when its delay is over.
             None => {}
         }
     }
@@ -430,7 +433,7 @@ impl Supervisor {
         let _ = process.send_signal(Signal::SIGKILL);
     }
 
-    /// The first post's new process has come up.
+    /// The new process of the first role is ready.
     fn finish_first(&mut self) {
         let Some(replacement) = &mut self.replacement else {
             return;
@@ -445,7 +448,7 @@ impl Supervisor {
         (replacement.kill_at_ms, replacement.deaths) = (None, 0);
     }
 
-    /// All posts are replaced: the upgrade is done once all handlers are, too.
+    /// All roles are replaced: the upgrade is done once all handlers are, too.
     fn finish_rolling_restart(&mut self) {
         if self.any_handler_is_outdated() {
             return;
@@ -457,7 +460,8 @@ impl Supervisor {
         slot.enter(UpgradeStage::Done, &text);
     }
 
-    /// Takes note of the end of a post's process. Says whether it ended because it was to be replaced: its successor need not wait.
+    /// Notes the exit of a role's process. Says whether it exited because it is replaced: then its successor starts
+    /// without delay.
     pub(crate) fn on_replaced_exit(&mut self, index: usize, process: ProcessId) -> bool {
         let Some(replacement) = &self.replacement else {
             return false;
@@ -470,8 +474,8 @@ impl Supervisor {
         was_outdated
     }
 
-    /// Takes note that a post's new process has ended, or could not be forked: if it is the one that the upgrade waits for, the upgrade
-    /// stalls.
+    /// Notes that a role's new process has exited or could not be forked. If it is the one that the upgrade waits
+    /// for, the upgrade stalls.
     pub(crate) fn on_start_failure(&mut self, index: usize, why: &str) {
         let name = self.name(index);
         let Some(replacement) = &mut self.replacement else {
@@ -505,7 +509,7 @@ impl Supervisor {
     }
 }
 
-/// Why the new program could not be made to look.
+/// Why the new program could not be probed.
 #[derive(Debug, thiserror::Error)]
 enum ProbeError {
     #[error("it is not known where the program lies")]

@@ -8,10 +8,10 @@
 //!                              one after another: ticker, keepers, listener; then each handler, by takeover
 //! ```
 //!
-//! Nothing is given up before the new program has said yes, and if executing it fails the old one goes on. What it cannot
-//! go on with is a memory laid out otherwise, processes that talk to each other otherwise, games whose states it does not
-//! understand, and a configuration that would need other memory or other sockets: such an upgrade is refused with the
-//! reason, and needs a drain and a fresh start.
+//! Nothing is given up before the new program has agreed, and if executing it fails, the old one continues. The new
+//! program cannot continue with a memory of another layout, with processes that exchange other messages, with games
+//! whose states it cannot read, or with a configuration that needs other memory or other sockets. Such an upgrade is
+//! refused with the reason, and needs a drain and a fresh start.
 
 pub(crate) mod request;
 
@@ -33,19 +33,19 @@ use shmem::sys::exec;
 use shmem::sys::memory::{Access, Mapping};
 use shmem::sys::process::ProcessId;
 
-/// In the environment of the new program: what it is there for, and the numbers of the descriptors that say the rest. It does not begin
-/// with `FORKADE_`, for it is no setting.
+/// Environment variable of the new program: why it was started, and the numbers of the descriptors that say the rest.
+/// The name does not begin with `FORKADE_`, because it is not a setting.
 const VARIABLE: &str = "_FORKADE_HANDOVER";
 
-/// What a program is given that is to go on in another's place.
+/// What a program is given that replaces another.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Handover {
-    /// Where the program lies, in bytes: the next upgrade takes what lies there then.
+    /// Path of the program, in bytes: the next upgrade takes what lies there then.
     pub(crate) program: Vec<u8>,
     /// The memory.
     memory: RawFd,
     layout_hash: u64,
-    /// [`MESSAGES_VERSION`]: the processes of both programs work together until all are replaced.
+    /// [`MESSAGES_VERSION`]: the processes of both programs exchange messages until all are replaced.
     #[serde(default)]
     messages: u32,
     players_max: u32,
@@ -53,21 +53,21 @@ pub(crate) struct Handover {
     keepers: u32,
     listen: SocketAddr,
     console: Option<SocketAddr>,
-    /// Name and version of the state of each game, in their order.
+    /// Name of each game, in order, and the version of its state.
     games: Vec<(String, u32)>,
-    /// Sockets, channels and doorbells; not for who only looks.
+    /// Sockets, channels and doorbells; `None` for a probe.
     #[serde(rename = "wiring")]
     pub(crate) ipc: Option<IpcDescriptors>,
-    /// The processes that the supervisor had forked, by role and number of their kind.
+    /// The processes that the supervisor had forked: role, index and process.
     pub(crate) processes: Vec<(String, u32, ProcessId)>,
 }
 
-/// What this program was started for, when it was started by another in the course of an upgrade.
+/// Why this program was started, if another one started it during an upgrade.
 #[derive(Debug)]
 pub(crate) enum StartMode {
-    /// To say, by the pipe, whether it could go on.
+    /// To say, through the pipe, whether it could continue.
     Probe(Handover, File),
-    /// To go on.
+    /// To continue in the place of the other.
     Continue(Handover),
 }
 
@@ -95,7 +95,7 @@ fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> HandoverErr
 }
 
 impl Handover {
-    /// What a server hands over. The memory's descriptor is left open.
+    /// What a server hands over. The caller leaves the memory's descriptor open.
     pub(crate) fn of(
         program: Vec<u8>,
         memory: RawFd,
@@ -119,7 +119,7 @@ impl Handover {
         }
     }
 
-    /// Writes it down for the program that follows, and gives what stays open for it, and what its environment is to have.
+    /// Writes it to a memfd for the next program.
     ///
     /// # Errors
     ///
@@ -147,7 +147,7 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// It is not there, or was made by a program that lays it out otherwise.
+    /// It is missing, or was created by a program with another layout.
     pub(crate) fn open_memory(
         &self,
         access: Access,
@@ -158,7 +158,7 @@ impl Handover {
         Memory::open(mapping, capacity_of(config)).map_err(step("cannot use the shared memory"))
     }
 
-    /// Why this program, with this configuration and these games, cannot go on with what is handed over.
+    /// Why this program, with this configuration and these games, cannot continue with what is handed over.
     pub(crate) fn objection(&self, config: &Config, games: &Games) -> Option<String> {
         let numbers = [
             ("players_max", self.players_max, config.players_max),
@@ -225,20 +225,20 @@ fn versions(games: &Games) -> Vec<(String, u32)> {
         .collect()
 }
 
-/// What a program says to the one that asked it to look.
+/// What a probed program replies.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ProbeReply {
     /// Its version.
     pub(crate) version: String,
-    /// Why it cannot go on, if it cannot.
+    /// Why it cannot continue, if it cannot.
     pub(crate) objection: Option<String>,
 }
 
-/// What this program was started for, if it was started in the course of an upgrade.
+/// Why this program was started, if that was during an upgrade.
 ///
 /// # Errors
 ///
-/// Somebody else has set the variable, or the other program is of a version that hands over in another form.
+/// The variable was set by something else, or the other program's handover has another form.
 pub(crate) fn start_mode() -> Result<Option<StartMode>, HandoverError> {
     let Some(value) = std::env::var_os(VARIABLE) else {
         return Ok(None);
@@ -265,7 +265,7 @@ pub(crate) fn start_mode() -> Result<Option<StartMode>, HandoverError> {
     }
 }
 
-/// The environment of a program that is to look: this one's, and where it finds the handover and is to answer.
+/// The environment of a program that is probed: this one's, and where it finds the handover and replies.
 ///
 /// # Errors
 ///
@@ -281,7 +281,7 @@ pub(crate) fn environment_for_check(
     Ok(environment(format!("check:{handover}:{report}")))
 }
 
-/// The environment of the program that is to go on.
+/// The environment of the program that continues.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! `forkade upgrade`: asks a running server, by its console, to go on in the program that lies where it was started from.
+//! `forkade upgrade`: asks a running server, through its console, to continue in the program that lies where it was
+//! started from.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use crate::limits::{CONSOLE_LINE_BYTES_MAX, UPGRADE_PROBE_TIMEOUT_MS};
 
-/// Why nothing is known of the upgrade.
+/// Why the result of the upgrade is not known.
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
     #[error("the server has no console to be asked by (`--console`); send its supervisor SIGUSR2 instead")]
@@ -24,8 +25,8 @@ enum RequestError {
     NoAnswer,
 }
 
-/// Asks, and shows what the server says until the upgrade is done or refused. Exit status 0 means that all processes run the new
-/// program.
+/// Asks, and prints what the server replies until the upgrade is done or refused. Exit status 0 means that all
+/// processes run the new program.
 pub(crate) fn run(console: Option<SocketAddr>) -> ExitCode {
     match ask(console) {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,7 +40,7 @@ pub(crate) fn run(console: Option<SocketAddr>) -> ExitCode {
 fn ask(console: Option<SocketAddr>) -> Result<(), RequestError> {
     let console = console.ok_or(RequestError::NoConsole)?;
     let failed = |source| RequestError::Connection { console, source };
-    // The server says something at least when it has checked, and whenever a step is done.
+    // The server sends something at least after the probe, and after each step.
     let poll_timeout = Duration::from_millis(2 * UPGRADE_PROBE_TIMEOUT_MS);
     let mut stream = TcpStream::connect_timeout(&console, poll_timeout).map_err(failed)?;
     stream.set_read_timeout(Some(poll_timeout)).map_err(failed)?;

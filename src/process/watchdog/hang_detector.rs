@@ -1,4 +1,4 @@
-//! A case: one process that is at one thing and does not get on with it. A pure decision from what is seen of it.
+//! Whether one process that is at one thing hangs: a pure decision from what is seen of it.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::limits::{WATCHDOG_ASLEEP_POLLS, WATCHDOG_STOPPED_POLLS};
 use crate::state::hang_kind::HangKind;
 use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
 
-/// What a suspect may do, while the case is open, before it is guilty.
+/// What a process may do, while it is observed, before it counts as hung.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HangLimits {
     /// Processor time that it may use, in milliseconds.
@@ -18,7 +18,7 @@ pub(crate) struct HangLimits {
 }
 
 impl HangLimits {
-    /// The usual ones, for so much processor time. Who holds no lock may sleep.
+    /// The usual limits, with so much processor time. A process without a lock may sleep.
     pub(crate) fn with_cpu_ms(cpu_ms: u64) -> Self {
         Self {
             cpu_ms,
@@ -27,9 +27,9 @@ impl HangLimits {
         }
     }
 
-    /// For who holds a lock: nothing of this server's sleeps under one.
+    /// For a process that holds a lock: no process of this server sleeps under one.
     #[must_use]
-    pub(crate) fn under_a_lock(self) -> Self {
+    pub(crate) fn under_lock(self) -> Self {
         Self {
             asleep_looks: Some(WATCHDOG_ASLEEP_POLLS),
             ..self
@@ -37,14 +37,14 @@ impl HangLimits {
     }
 }
 
-/// What a process is guilty of.
+/// How a process hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hang {
     /// It has used so many milliseconds of processor time.
     Looping(u64),
-    /// It was stopped, and nobody continued it.
+    /// It was stopped, and not continued.
     Stopped,
-    /// It sleeps where it must not.
+    /// It sleeps under a lock.
     Asleep,
 }
 
@@ -69,8 +69,8 @@ impl fmt::Display for Hang {
     }
 }
 
-/// A process under suspicion, since the first look at it. Time counts in its own processor time and in looks, and so stands still while
-/// the watchdog itself does not get its turn.
+/// What was seen of a process since the first look. Time is measured in the process's own processor time and in
+/// looks, and so stands still while the watchdog itself is not scheduled.
 #[derive(Debug, Clone)]
 pub(crate) struct HangDetector {
     first: ProcessStatus,
@@ -80,7 +80,7 @@ pub(crate) struct HangDetector {
 }
 
 impl HangDetector {
-    /// Opens a case with the first look.
+    /// Begins with the first look.
     pub(crate) fn open(first: ProcessStatus) -> Self {
         Self {
             first,
@@ -90,12 +90,12 @@ impl HangDetector {
         }
     }
 
-    /// Who is under suspicion.
+    /// The process that is observed.
     pub(crate) fn process(&self) -> ProcessId {
         self.first.process
     }
 
-    /// Enters another look at the same process, which is still at the same thing. Says what it is guilty of, if it is.
+    /// Enters another look at the process, which is still at the same thing. Says how it hangs, if it does.
     pub(crate) fn judge(&mut self, seen: ProcessStatus, limits: HangLimits) -> Option<Hang> {
         let slept = seen.state == RunState::Sleeping && seen.cpu_ms == self.cpu_ms_at_last_look;
         self.cpu_ms_at_last_look = seen.cpu_ms;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_sleeps_under_a_lock_hangs_unless_it_wakes_now_and_then() {
+    fn a_process_that_sleeps_under_lock_hangs_unless_it_wakes_now_and_then() {
         let asleep = |cpu_ms| seen(RunState::Sleeping, cpu_ms);
         let mut sleeps_all_the_time = HangDetector::open(asleep(10));
         let mut wakes = HangDetector::open(asleep(10));

@@ -1,26 +1,28 @@
-//! The watchdog: kills who is stuck, and nobody else. It is a part of the supervisor.
+//! The watchdog: kills processes that hang, and no others. It is a part of the supervisor.
 //!
-//! Robust mutexes and takeover help against processes that die. One that is stopped, or runs in an endless loop, does not die: others
-//! would wait for its lock for ever, and its player for an answer. So whoever waits too long [reports](shmem::hang_reports) *what* is
-//! stuck, the watchdog looks at who is to blame for it, [again and again](hang_detector), and if need be makes a dead process of a stuck one. The
-//! rest is as for any death.
+//! Robust mutexes and takeover help against processes that die. A process that is stopped or loops for ever does not
+//! die: others would wait for its lock, and its player for a reply. So a process that waits for too long
+//! [reports](shmem::hang_reports) *what* hangs. The watchdog finds the process that is responsible, [observes
+//! it](hang_detector) over several looks, and kills it if it hangs. The rest is as for any death.
 //!
-//! That somebody waits proves nothing: on a crowded machine an innocent process may not get its turn for seconds. Who is judged is judged
-//! by the processor time that it has used while it was at one and the same thing, or because it is stopped; never by wall time.
+//! That a process waits proves nothing: on a crowded machine another may not be scheduled for seconds. What counts is
+//! the processor time that a process has used over one and the same thing, or that it is stopped; never wall time.
 //!
-//! It must never take a lock: it would wait for those it is to judge. What it reads of shared memory are atomics.
+//! It must never take a lock: it would wait for the processes that it should kill. What it reads of shared memory are
+//! atomics.
 
 pub(crate) mod hang_detector;
 pub(crate) mod progress;
 mod targets;
 
-use crate::limits::{LIVENESS_POLL_MS, REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_POLL_MS};
+use crate::limits::{REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_POLL_MS};
 use crate::process::process_table::Context;
 use crate::state::roles::RoleInstance;
 use shmem::hang_reports::Subject;
 use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
 
 use crate::process::watchdog::hang_detector::{Hang, HangDetector, HangLimits};
+use crate::process::watchdog::progress::{ProgressMarks, run_state};
 use crate::process::watchdog::targets::Target;
 use std::sync::atomic::Ordering;
 
@@ -32,26 +34,25 @@ pub(crate) struct Watchdog {
     limits: HangLimits,
     open: Vec<OpenReport>,
     next_look_ms: u64,
-    /// By slot: when the supervisor's own processes were last seen to get on.
-    pulses: Vec<u64>,
-    next_pulse_look_ms: u64,
+    /// By slot, of the supervisor's roles.
+    progress_marks: ProgressMarks,
     /// When the present second began, and the kills within it.
     kills: (u64, u32),
 }
 
-/// A case, and where it was reported.
+/// A report that is being followed.
 struct OpenReport {
-    /// `None` for what was not reported, but found by the supervisor itself.
+    /// Index in the table of reports; `None` if the supervisor itself found it.
     place: Option<usize>,
     subject: Subject,
-    /// Changes when the accused gets on.
+    /// Changes when the process makes progress.
     mark: u64,
     detector: HangDetector,
-    is_closed: bool,
+    is_killed: bool,
 }
 
 impl Watchdog {
-    /// A watchdog, which from now on is told what seems to be stuck; `None` if it is not wanted.
+    /// A watchdog, which receives reports from now on; `None` if it is switched off.
     pub(crate) fn new(context: Context) -> Option<Self> {
         let cpu_ms = u64::from(context.config.watchdog_cpu_ms);
         if cpu_ms == 0 {
@@ -67,43 +68,40 @@ impl Watchdog {
             limits: HangLimits::with_cpu_ms(cpu_ms),
             open: Vec::with_capacity(REPORTS_MAX),
             next_look_ms: 0,
-            pulses: vec![0; RoleInstance::all(context.config).len()],
-            next_pulse_look_ms: 0,
+            progress_marks: ProgressMarks::default(),
             kills: (0, 0),
         })
     }
 
-    /// How long it has nothing to do, unless something is reported.
+    /// How long it has nothing to do, in milliseconds, unless something is reported.
     pub(crate) fn timeout_ms(&self, now_ms: u64) -> u64 {
         let look_ms = (!self.open.is_empty()).then_some(self.next_look_ms);
-        let next_ms = look_ms.map_or(self.next_pulse_look_ms, |at| at.min(self.next_pulse_look_ms));
+        let marks_ms = self.progress_marks.next_look_ms();
+        let next_ms = look_ms.map_or(marks_ms, |look_ms| look_ms.min(marks_ms));
         next_ms.saturating_sub(now_ms)
     }
 
-    /// Takes up what was reported, and looks at those under suspicion, if it is time.
+    /// Takes up new reports, and looks at the processes that are followed, if it is time.
     pub(crate) fn run_checks(&mut self, now_ms: u64) {
         self.collect_reports();
-        if now_ms >= self.next_pulse_look_ms {
-            self.next_pulse_look_ms = now_ms + LIVENESS_POLL_MS;
-            self.check_role_liveness();
-        }
+        self.check_role_liveness(now_ms);
         if self.open.is_empty() || now_ms < self.next_look_ms {
             return;
         }
         self.next_look_ms = now_ms + WATCHDOG_POLL_MS;
         let mut open = std::mem::take(&mut self.open);
-        open.retain_mut(|detector| {
-            if self.evaluate(detector, now_ms) {
+        open.retain_mut(|report| {
+            if self.evaluate(report, now_ms) {
                 return true;
             }
-            // Who was killed has a successor now. What was reported of that meanwhile has not been heard: the case was open.
-            if detector.is_closed
-                && let Ok(Some(next)) = self.new_report(detector.subject, detector.place)
+            // The killed process has a successor now. A report about that was ignored while this one was open.
+            if report.is_killed
+                && let Ok(Some(next)) = self.new_report(report.subject, report.place)
             {
-                *detector = next;
+                *report = next;
                 return true;
             }
-            if let Some(place) = detector.place {
+            if let Some(place) = report.place {
                 self.context.memory.header.hang_reports.clear(place);
             }
             false
@@ -111,7 +109,7 @@ impl Watchdog {
         self.open = open;
     }
 
-    /// A child of the supervisor's was stopped: one of its own processes, or a handler whose keeper has died.
+    /// A child of the supervisor was stopped: one of its roles, or a handler whose keeper has died.
     pub(crate) fn on_child_stopped(&mut self, pid: u32) {
         let children = RoleInstance::all(self.context.config);
         let slot_of = |instance: &RoleInstance| instance.slot(self.context.memory);
@@ -129,29 +127,29 @@ impl Watchdog {
         }
     }
 
-    /// Suspects those of the supervisor's own processes that have not come round since the last time, and do not wait for anything.
-    fn check_role_liveness(&mut self) {
-        for slot in 0..self.pulses.len() {
-            let role = &self.context.memory.header.roles[slot];
+    /// Follows the supervisor's roles that have made no progress since the last look and do not wait for anything.
+    fn check_role_liveness(&mut self, now_ms: u64) {
+        let instances = RoleInstance::all(self.context.config);
+        if !self.progress_marks.begin_look(instances.len(), now_ms) {
+            return;
+        }
+        for instance in instances {
+            let role = instance.slot(self.context.memory);
             let Some(process) = role.process() else {
                 continue;
             };
-            let liveness = role.liveness.last_progress_ms();
-            if std::mem::replace(&mut self.pulses[slot], liveness) != liveness {
+            let mark = role.liveness.last_progress_ms();
+            if !self.progress_marks.is_unchanged(instance.slot, mark) {
                 continue;
             }
-            let seen = ProcessStatus::of(process.pid).ok().flatten();
-            let gets_nowhere = |seen: ProcessStatus| {
-                seen.process == process
-                    && match seen.state {
-                        RunState::Stopped => true,
-                        // To come up may take a while.
-                        RunState::Running => role.ready.load(Ordering::Acquire) != 0,
-                        _ => false,
-                    }
+            let hangs = match run_state(process) {
+                Some(RunState::Stopped) => true,
+                // Starting may take a while.
+                Some(RunState::Running) => role.ready.load(Ordering::Acquire) != 0,
+                _ => false,
             };
-            if seen.is_some_and(gets_nowhere) {
-                let slot = u32::try_from(slot).expect("bounded by the limit of roles");
+            if hangs {
+                let slot = u32::try_from(instance.slot).expect("bounded by the limit of roles");
                 self.open_report(Subject::Role { slot }, None);
             }
         }
@@ -160,7 +158,7 @@ impl Watchdog {
     fn collect_reports(&mut self) {
         let hang_reports = &self.context.memory.header.hang_reports;
         for (place, subject) in hang_reports.pending() {
-            if self.open.iter().any(|detector| detector.place == Some(place)) {
+            if self.open.iter().any(|report| report.place == Some(place)) {
                 continue;
             }
             if !self.open_report(subject, Some(place)) {
@@ -169,9 +167,9 @@ impl Watchdog {
         }
     }
 
-    /// Opens a case, if there is somebody to suspect. Says whether the report is to stay.
+    /// Begins to follow a report, if a process is responsible for it. Says whether the report stays in the table.
     fn open_report(&mut self, subject: Subject, place: Option<usize>) -> bool {
-        if self.open.iter().any(|detector| detector.subject == subject) {
+        if self.open.iter().any(|report| report.subject == subject) {
             return false;
         }
         match self.new_report(subject, place) {
@@ -180,12 +178,12 @@ impl Watchdog {
                 true
             }
             Ok(None) => false,
-            // Nothing is known now.
+            // Nothing is known at the moment.
             Err(()) => true,
         }
     }
 
-    /// A case against whoever is to blame at this moment, if anybody is. An error is logged.
+    /// The report with the process that is responsible now, if there is one. An error is logged.
     fn new_report(&self, subject: Subject, place: Option<usize>) -> Result<Option<OpenReport>, ()> {
         let Some(target_of) = self.target_of(subject) else {
             return Ok(None);
@@ -199,11 +197,11 @@ impl Watchdog {
             subject,
             mark: target_of.mark,
             detector: HangDetector::open(activity),
-            is_closed: false,
+            is_killed: false,
         }))
     }
 
-    /// Looks at a suspect; kills it if it is found guilty. Says whether the case goes on.
+    /// Looks at the process again, and kills it if it hangs. Says whether the report is followed further.
     fn evaluate(&mut self, open: &mut OpenReport, now_ms: u64) -> bool {
         let suspect = open.detector.process();
         let is_still_at_it = |target_of: Target| target_of.is(suspect) && target_of.mark == open.mark;
@@ -220,27 +218,27 @@ impl Watchdog {
         };
         let holds_lock = matches!(open.subject, Subject::Lock { .. });
         if activity.state == RunState::Sleeping && !holds_lock {
-            // It waits for something, as is its right.
+            // It waits for something, which it may.
             return false;
         }
-        if !open.is_closed
-            && let Some(fault) = open.detector.judge(activity, self.limits_for(open.subject))
+        if !open.is_killed
+            && let Some(hang) = open.detector.judge(activity, self.limits_for(open.subject))
             && self.take_kill_allowance(now_ms)
         {
-            self.kill(open, fault, now_ms);
-            open.is_closed = true;
+            self.kill(open, hang, now_ms);
+            open.is_killed = true;
         }
         true
     }
 
     fn limits_for(&self, subject: Subject) -> HangLimits {
         match subject {
-            Subject::Lock { .. } => self.limits.under_a_lock(),
+            Subject::Lock { .. } => self.limits.under_lock(),
             Subject::Connection { .. } | Subject::Role { .. } => self.limits,
         }
     }
 
-    /// Whether another may be killed in this second; counts it.
+    /// Whether another process may be killed in this second; counts it.
     fn take_kill_allowance(&mut self, now_ms: u64) -> bool {
         let (began_ms, count) = &mut self.kills;
         if now_ms.saturating_sub(*began_ms) >= 1000 {
@@ -250,16 +248,16 @@ impl Watchdog {
         *count <= WATCHDOG_KILLS_PER_SECOND_MAX
     }
 
-    fn kill(&self, open: &OpenReport, fault: Hang, now_ms: u64) {
+    fn kill(&self, open: &OpenReport, hang: Hang, now_ms: u64) {
         let (process, memory) = (open.detector.process(), self.context.memory);
         log::error!(
-            "{} {} and {fault}: killed",
+            "{} {} and {hang}: killed",
             self.name_of(process),
             self.describe_hang(open.subject)
         );
-        // Before it dies, so that whoever replaces it knows.
+        // Set before it dies, so that the process that replaces it knows.
         if let Some((_, record)) = self.find_connection(|handler| handler == process) {
-            record.set_hang(fault.kind());
+            record.set_hang(hang.kind());
         }
         let figures = &memory.header.watchdog;
         figures.kills_total.fetch_add(1, Ordering::Relaxed);
@@ -278,7 +276,7 @@ impl Watchdog {
         figures
             .last_subject
             .store(open.subject.to_word(), Ordering::Relaxed);
-        figures.last_hang.store(fault.kind().number(), Ordering::Relaxed);
+        figures.last_hang.store(hang.kind().number(), Ordering::Relaxed);
     }
 }
 
@@ -291,7 +289,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, ConfigSource, SETTINGS, Settings};
-    use crate::limits::WATCHDOG_STOPPED_POLLS;
+    use crate::limits::{LIVENESS_POLL_MS, WATCHDOG_STOPPED_POLLS};
     use crate::process::ipc::IpcHandles;
     use crate::state::layout::{Capacity, Memory};
     use forkade_games::Games;
@@ -340,7 +338,7 @@ mod tests {
         }
     }
 
-    /// A process that is stopped, and has nothing to do with any server.
+    /// A stopped process that belongs to no server.
     fn stopped_process() -> (Bystander, ProcessId) {
         let child = Command::new("sleep")
             .arg("86400")
@@ -360,7 +358,7 @@ mod tests {
         (Bystander(child), process)
     }
 
-    /// It dies of the watchdog, if not at once: on a busy machine that takes a while.
+    /// Waits until the watchdog has killed it, which takes a while on a busy machine.
     fn expect_killed(child: &mut Bystander) {
         for _ in 0..1000 {
             if let Some(status) = child.0.try_wait().expect("a child") {
@@ -371,7 +369,7 @@ mod tests {
         panic!("it lives");
     }
 
-    /// Lets the watchdog look until it must have judged.
+    /// Lets the watchdog look so often that it must have decided.
     fn look_on(watchdog: &mut Watchdog) {
         let looks = u64::from(2 * WATCHDOG_STOPPED_POLLS) + 2 * LIVENESS_POLL_MS / WATCHDOG_POLL_MS;
         (1..=looks).for_each(|run_checks| watchdog.run_checks(run_checks * WATCHDOG_POLL_MS));
@@ -383,7 +381,7 @@ mod tests {
         let mut watchdog = Watchdog::new(context).expect("it is wanted");
         let (mut child, process) = stopped_process();
         let slot = &context.memory.header.roles[0];
-        // A role's process that was started earlier, and had the same pid.
+        // An earlier process of the role, which had the same pid.
         slot.start_time.store(process.start_time - 1, Ordering::Relaxed);
         slot.pid.store(process.pid, Ordering::Release);
         slot.ready.store(1, Ordering::Release);
@@ -421,7 +419,7 @@ mod tests {
         expect_killed(&mut first);
         let (mut second, process) = stopped_process();
         enter(process);
-        // Its stop is told only once.
+        // Its stop is reported only once.
         watchdog.on_child_stopped(process.pid);
         looks.for_each(|run_checks| watchdog.run_checks(run_checks * WATCHDOG_POLL_MS));
         expect_killed(&mut second);

@@ -1,4 +1,4 @@
-//! Who is to blame for what is stuck, as shared memory tells without a lock.
+//! Which process is responsible for a reported hang, as shared memory tells without a lock.
 
 use crate::process::watchdog::Watchdog;
 use crate::state::connections::{Claim, ConnectionRecord};
@@ -6,13 +6,13 @@ use crate::state::roles::RoleInstance;
 use shmem::hang_reports::Subject;
 use shmem::sys::process::ProcessId;
 
-/// Who is to blame at a moment.
+/// The process that is responsible at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) pid: u32,
-    /// Not known of who holds a lock and has not entered itself yet.
+    /// Not known of a process that holds a lock and has not entered itself yet.
     start_time: Option<u64>,
-    /// Changes when it gets on.
+    /// Changes when it makes progress.
     pub(crate) mark: u64,
 }
 
@@ -25,7 +25,7 @@ impl Target {
         }
     }
 
-    /// Whether this process is meant, and not one that has got the pid of who is meant.
+    /// True if pid and start time match: this guards against pid reuse.
     pub(crate) fn is(self, process: ProcessId) -> bool {
         self.pid == process.pid
             && self
@@ -35,7 +35,7 @@ impl Target {
 }
 
 impl Watchdog {
-    /// Who is to blame at this moment; `None` if nobody is.
+    /// The process that is responsible at this moment; `None` if there is none.
     pub(crate) fn target_of(&self, subject: Subject) -> Option<Target> {
         let memory = self.context.memory;
         match subject {
@@ -53,14 +53,14 @@ impl Watchdog {
                 Some(Target::new(handler, record.mark()))
             }
             Subject::Role { slot } => {
-                // One that has not come up yet may be stopped, too.
+                // One that is not ready yet may be stopped, too.
                 let role = memory.header.roles.get(slot as usize)?;
                 Some(Target::new(role.process()?, role.liveness.last_progress_ms()))
             }
         }
     }
 
-    /// What is said against who is stuck with it, for the log.
+    /// What a hung process does to others, for the log.
     pub(crate) fn describe_hang(&self, subject: Subject) -> String {
         match subject {
             Subject::Lock { offset } => match self.context.memory.lock_at(offset) {
@@ -71,7 +71,7 @@ impl Watchdog {
         }
     }
 
-    /// What a process of this server's is, for the log.
+    /// What a process of this server is, for the log.
     pub(crate) fn name_of(&self, process: ProcessId) -> String {
         let children = RoleInstance::all(self.context.config);
         let is_it = |instance: &&RoleInstance| instance.slot(self.context.memory).process() == Some(process);
@@ -84,13 +84,13 @@ impl Watchdog {
         }
     }
 
-    /// The connection whose handler is the one that is meant. Looks at all that were ever claimed: for the rare case.
+    /// The connection whose handler is the wanted one. Looks at all slots that were ever claimed: for the rare case.
     pub(crate) fn find_connection(
         &self,
-        is_meant: impl Fn(ProcessId) -> bool,
+        is_wanted: impl Fn(ProcessId) -> bool,
     ) -> Option<(u32, &'static ConnectionRecord)> {
         let is_its = |(_, record): &(u32, &ConnectionRecord)| {
-            record.claimed() != Claim::Free && record.handler().is_some_and(&is_meant)
+            record.claimed() != Claim::Free && record.handler().is_some_and(&is_wanted)
         };
         self.context.memory.touched_connections().find(is_its)
     }
