@@ -1,5 +1,5 @@
-//! What `forkade play` knows and shows, and what it makes of keys and of the server's words. Pure: time comes in as milliseconds of
-//! the caller's clock, messages go out by [`App::take_messages`], and drawing is the business of [`screen`](crate::screen).
+//! The client's state, and what keys and messages of the server do to it. Pure: time is passed in as milliseconds of the caller's
+//! clock, messages leave through [`App::take_messages`], and [`screen`](crate::screen) draws the state.
 
 mod commands;
 mod events;
@@ -22,7 +22,7 @@ use forkade_games::Games;
 use forkade_text::keys::Key;
 use forkade_text::line_editor::{LineEditor, LineLimits};
 
-/// Any visible or invisible character may be typed: the server decides what it takes.
+/// Any character but control characters may be typed; the server decides what it accepts.
 const INPUT_LIMITS: LineLimits = LineLimits {
     characters_max: PLAY_INPUT_CHARACTERS_MAX,
     bytes_max: usize::MAX,
@@ -30,38 +30,38 @@ const INPUT_LIMITS: LineLimits = LineLimits {
     accepts: |_| true,
 };
 
-/// Lines by which the log is scrolled.
+/// Lines by which one key scrolls.
 const SCROLL_LINES: usize = 5;
 
-/// What to do as soon as the server has greeted us.
+/// What to do once the server has sent its `Welcome`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StartupAction {
     /// Show the lobby.
     ShowLobby,
-    /// A seat wherever one is free.
+    /// Take a seat in any room of a game.
     QuickMatch(String),
-    /// A room by its number or id.
+    /// Join a room by its number or id.
     Join { number: u64, watch: bool },
-    /// A room by its invite code.
+    /// Join a room by its invite code.
     JoinByInvite { code: String, watch: bool },
 }
 
-/// How it ends.
+/// Why the client exits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ExitReason {
-    /// As the player wished.
+    /// The player has quit.
     Quit,
-    /// Otherwise, and why.
+    /// The session has ended; the reason.
     SessionEnded(String),
 }
 
-/// How the connection is.
+/// The state of the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionStatus {
-    /// There was none yet.
+    /// The first connection is not established yet.
     Connecting,
     Up,
-    /// It was lost then, and is made again for so many seconds.
+    /// It was lost at that time, and is retried for so many seconds.
     Lost {
         since_ms: u64,
         retry_for_seconds: u64,
@@ -75,7 +75,7 @@ pub(crate) enum Location {
     Room(Box<Room>),
 }
 
-/// Everything that is shown.
+/// The client's state.
 #[derive(Debug)]
 pub(crate) struct App<'g> {
     pub games: &'g Games,
@@ -90,32 +90,32 @@ pub(crate) struct App<'g> {
     log: VecDeque<Line>,
     /// Lines of the log below the screen.
     pub scrolled: usize,
-    /// Whether help is shown in place of everything else, and from which line on.
+    /// The first line of the help that is shown; `None`: no help is shown.
     pub help: Option<usize>,
-    /// The next key that would quit, quits.
+    /// The last key was the quit key in a match: the same key again quits.
     quit_key_pressed: bool,
     messages: Vec<ClientMessage>,
     next_list_request: u32,
-    /// Whether a picture of the room is awaited, and whether to ask once more when it has come.
+    /// The pending request for the room's view.
     view_request: ViewRequest,
-    /// The passcode that we came in with, or have set: the server tells nobody.
+    /// The passcode that the player has joined with or set: the server reveals it to no client.
     passcode_given: Option<String>,
     exit_reason: Option<ExitReason>,
     wants_suspend: bool,
     wants_redraw: bool,
 }
 
-/// How the question for the room's picture stands. One at a time is enough.
+/// The request for the room's view. One at a time is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ViewRequest {
     None,
     Pending,
-    /// Something has happened since it was asked.
+    /// Something has happened since the request, so another one follows the reply.
     PendingAndStale,
 }
 
 impl<'g> App<'g> {
-    /// Before the first connection.
+    /// The state before the first connection.
     pub(crate) fn new(games: &'g Games, server: &str, startup_action: StartupAction) -> Self {
         Self {
             games,
@@ -141,7 +141,7 @@ impl<'g> App<'g> {
         }
     }
 
-    /// A key was pressed.
+    /// Handles a key.
     pub(crate) fn on_key(&mut self, key: Key, now_ms: u64) {
         if key == Key::Unknown {
             return;
@@ -168,7 +168,7 @@ impl<'g> App<'g> {
         }
     }
 
-    /// Time has passed.
+    /// Does what is due at `now_ms`.
     pub(crate) fn run_timers(&mut self, now_ms: u64) {
         if self.is_in_lobby() && self.connection_status == ConnectionStatus::Up && self.help.is_none() {
             let request = self.next_list_request;
@@ -179,7 +179,7 @@ impl<'g> App<'g> {
         }
     }
 
-    /// When time has something to change by itself.
+    /// When to call [`run_timers`](Self::run_timers) or to draw again, even if nothing happens.
     pub(crate) fn next_change_ms(&self, now_ms: u64) -> Option<u64> {
         let next_second = now_ms - now_ms % 1000 + 1000;
         match (&self.connection_status, &self.location) {
@@ -190,27 +190,27 @@ impl<'g> App<'g> {
         }
     }
 
-    /// What is to be sent.
+    /// Takes the messages to send.
     pub(crate) fn take_messages(&mut self) -> Vec<ClientMessage> {
         std::mem::take(&mut self.messages)
     }
 
-    /// Whether and how it ends.
+    /// The reason to exit, if there is one.
     pub(crate) fn exit_reason(&self) -> Option<&ExitReason> {
         self.exit_reason.as_ref()
     }
 
-    /// It ends as the player wished, whether by key, command or signal.
+    /// Quits: by key, command or signal.
     pub(crate) fn quit(&mut self) {
         self.exit_reason.get_or_insert(ExitReason::Quit);
     }
 
-    /// Whether the terminal is to be given back for a while; asking forgets it.
+    /// Whether to suspend the program; the request is cleared.
     pub(crate) fn take_suspend_request(&mut self) -> bool {
         std::mem::take(&mut self.wants_suspend)
     }
 
-    /// Whether the screen is to be drawn from scratch; asking forgets it.
+    /// Whether to redraw the whole screen; the request is cleared.
     pub(crate) fn take_redraw_request(&mut self) -> bool {
         std::mem::take(&mut self.wants_redraw)
     }
@@ -220,7 +220,7 @@ impl<'g> App<'g> {
         &self.log
     }
 
-    /// Whether the player is in no room.
+    /// Whether the player is in the lobby.
     pub(crate) fn is_in_lobby(&self) -> bool {
         matches!(self.location, Location::Lobby)
     }
@@ -233,7 +233,7 @@ impl<'g> App<'g> {
         }
     }
 
-    /// Something that could not be sent.
+    /// A message could not be sent.
     pub(crate) fn on_send_failed(&mut self, why: &str) {
         self.print(Style::Bad, &format!("That could not be sent: {why}."));
     }
@@ -249,7 +249,7 @@ impl<'g> App<'g> {
             self.log.pop_front();
         }
         self.log.push_back(line);
-        // Who reads what was said before, goes on reading it.
+        // A scrolled log keeps showing the same lines.
         if self.scrolled > 0 {
             self.scrolled = (self.scrolled + 1).min(self.log.len());
         }
@@ -286,7 +286,7 @@ impl<'g> App<'g> {
         }
     }
 
-    /// A chat text as the server would take it.
+    /// A chat text as the server would accept it.
     fn clean_chat(&self, text: &str) -> Result<String, String> {
         let cleaned = clean_chat(text).map_err(|error| error.to_string())?;
         let bytes_max = self.limits.map_or(u32::MAX, |limits| limits.chat_bytes_max);
@@ -299,7 +299,7 @@ impl<'g> App<'g> {
         }
     }
 
-    /// There will be no other connection.
+    /// The session has ended: no connection follows.
     pub(crate) fn connection_ended(&mut self, end: SessionEnd) {
         let why = match end {
             SessionEnd::Left => return self.quit(),

@@ -1,4 +1,4 @@
-//! The connection to the server, without ever waiting: a [`ClientSession`] over one socket at a time.
+//! The connection to the server: a [`ClientSession`] over one non-blocking socket at a time.
 //!
 //! Whoever drives it polls the [socket](Connection::socket) until the [deadline](Connection::deadline), calls
 //! [`Connection::step`], and is told by [`ConnectionEvent`]s what came of it. A lost connection is made again with growing pauses until
@@ -15,94 +15,94 @@ use forkade_protocol::session::SessionError;
 use forkade_protocol::{ClientMessage, ClientSession, ErrorCode, ServerMessage};
 use socket2::{Domain, Socket, Type};
 
-/// How long one attempt may take, from the socket to the greeting.
+/// How long one attempt may take, from the socket to the end of the handshake.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the first greeting is tried for.
+/// How long the first handshake is tried for.
 const FIRST_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Pauses between attempts: none before the first, then from the smallest on, each twice as long as the one before.
+/// Delays between attempts: none before the first, then from the minimum on, each twice as long as the one before.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(20);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// How much longer than the seat's grace a lost connection is tried to be made again: the server notices later than we do.
+/// How much longer than the seat's grace to retry: the server notices a lost connection later than the client.
 const RETRY_BEYOND_GRACE: Duration = Duration::from_secs(5);
 
-/// Heartbeats without an answer after which the connection is taken for lost.
+/// The connection counts as lost after the time of this many heartbeats without a reply.
 const HEARTBEATS_UNANSWERED_MAX: u32 = 3;
 
-/// After how long without sending a sign of life is sent, if the server does not say.
+/// The heartbeat interval, until the server's limits are known.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
 
-/// Shortest time between two signs of life, whatever the server says.
+/// The shortest heartbeat interval, whatever the server's limits are.
 const HEARTBEAT_MS_MIN: u32 = 20;
 
 /// Bytes read at once.
 const READ_BYTES_MAX: usize = 16 * 1024;
 
-/// Reads in one step, so that a server that never stops does not keep the keyboard waiting.
+/// Reads in one step, so that a server that never stops sending does not delay the keyboard.
 const READS_MAX: usize = 16;
 
-/// What happened.
+/// What has happened.
 #[derive(Debug)]
 pub(crate) enum ConnectionEvent {
-    /// The server says something.
+    /// A message has arrived.
     Message(ServerMessage),
-    /// A connection that was up is lost; another is tried for so long.
+    /// A connection that was up is lost.
     Lost {
-        /// Why.
+        /// The reason.
         cause: String,
-        /// How long it will be tried to make another.
+        /// How long it is retried.
         retry_for: Duration,
     },
-    /// There will be no other connection, and why.
+    /// The session has ended.
     Ended(SessionEnd),
 }
 
-/// Why there will be no other connection.
+/// Why the session has ended.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SessionEnd {
-    /// The goodbye was heard.
+    /// The server has received the goodbye.
     #[error("goodbye")]
     Left,
-    /// Nobody could be reached at the start.
+    /// No connection could be established at the start.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
     /// The server stops.
     #[error("the server has stopped: {0}")]
     Stopped(String),
-    /// The server did not want us.
+    /// The server has refused the handshake.
     #[error("the server refuses: {1}")]
     Refused(ErrorCode, String),
-    /// The server does not want us any more, or does not know us.
+    /// The server has ended the session, or does not know it.
     #[error("the server has ended your session: {1}")]
     Closed(ErrorCode, String),
-    /// It could not be reached any more for so long.
+    /// The server could not be reached for so long.
     #[error(
         "the server could not be reached for {seconds} seconds, and by now your session is gone: {cause}"
     )]
     GaveUp { seconds: u64, cause: String },
-    /// It does not speak as it should.
+    /// The server has violated the protocol.
     #[error("this is no server that can be understood: {0}")]
     ProtocolError(String),
 }
 
-/// See the module's documentation.
+/// The connection; see the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Connection {
     servers: Vec<SocketAddr>,
     client: String,
-    /// Names to try if those before them are taken.
+    /// Names to try next if a name is taken.
     names: VecDeque<String>,
     session: ClientSession,
     transport: Option<Transport>,
-    /// Which attempt is next, since when there is no greeted connection, and why.
+    /// The state of the retries while no connection is up.
     retry: Option<RetryState>,
-    /// Whether the present connection has been greeted.
+    /// Whether the handshake on the current connection is complete.
     is_up: bool,
-    /// Whether any connection was ever made.
+    /// Whether any connection was ever established.
     has_ever_connected: bool,
-    /// A greeting went out on a connection that was lost before the answer: our own ghost may have the name.
+    /// A handshake was lost before the reply: the server may hold a session of this client, which has the name.
     hello_lost: bool,
     seat_grace: Duration,
     heartbeat: Duration,
@@ -123,11 +123,11 @@ struct Transport {
     stream: TcpStream,
     is_connected: bool,
     last_write: Instant,
-    /// Since when the server owes us a byte.
+    /// Since when a reply is due.
     reply_due_since: Option<Instant>,
 }
 
-/// What to do about a connection that failed.
+/// Why a connection failed.
 enum Failure {
     /// The server closed, or the network failed.
     Socket(String),
@@ -135,9 +135,9 @@ enum Failure {
 }
 
 impl Connection {
-    /// Nothing is done before the first [step](Self::step). The first of `names` that is free becomes the player's.
+    /// Does nothing before the first [step](Self::step). The first of `names` that is free becomes the player's.
     ///
-    /// `None`: no server, or no name.
+    /// `None` without a server or without a name.
     pub(crate) fn new(
         servers: Vec<SocketAddr>,
         names: Vec<String>,
@@ -165,7 +165,7 @@ impl Connection {
         })
     }
 
-    /// What to poll, and whether for writing, too.
+    /// The socket to poll, and whether to poll it for writing, too.
     pub(crate) fn socket(&self) -> Option<(BorrowedFd<'_>, bool)> {
         let transport = self.transport.as_ref()?;
         let writes = !transport.is_connected || !self.session.bytes().is_empty();
@@ -195,7 +195,7 @@ impl Connection {
         self.is_up
     }
 
-    /// Whether the server keeps a seat for us that it could not be told to give up.
+    /// Whether the server keeps a seat for this client, because it could not be told that the client leaves.
     pub(crate) fn has_resumable_session(&self) -> bool {
         !self.is_over && !self.is_up && self.session.token().is_some()
     }
@@ -204,12 +204,12 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Why it can not be sent, for people.
+    /// The reason why it cannot be sent, for the player.
     pub(crate) fn send(&mut self, message: &ClientMessage) -> Result<(), String> {
         self.session.send(message).map_err(|error| error.to_string())
     }
 
-    /// Does whatever can be done without waiting.
+    /// Does everything that is possible without waiting.
     pub(crate) fn step(&mut self, now: Instant) -> Vec<ConnectionEvent> {
         let mut events = Vec::new();
         if self.is_over {
@@ -227,7 +227,7 @@ impl Connection {
         events
     }
 
-    /// Begins another connection, if it is time to.
+    /// Begins another connection, if it is due.
     fn try_connect(&mut self, now: Instant, events: &mut Vec<ConnectionEvent>) {
         let Some(retry) = &mut self.retry else { return };
         if now < retry.next {
@@ -258,12 +258,13 @@ impl Connection {
             self.session.begin().map_err(Failure::Session)?;
         }
         if self.session.is_established() && now >= transport.last_write + self.heartbeat {
-            // With no room for a sign of life there is enough else to be written.
+            // If there is no space for a heartbeat, other bytes are about to be sent.
             let _ = self.session.ping();
             transport.last_write = now;
             transport.reply_due_since.get_or_insert(now);
         }
-        // Reading comes first: the server may have said why before it closed. What fails to be written fails to be read next.
+        // The result of the read counts first: the server may have sent a reason before it closed. A connection that cannot be written
+        // fails at the next read.
         let written = transport.write(&mut self.session, now);
         let read = self.read(transport, events);
         read.and(written)?;
@@ -329,7 +330,7 @@ impl Connection {
         }
     }
 
-    /// The connection is gone, or was never made: from here on either another is tried, or the session is over.
+    /// The connection is lost, or was not established: schedules a retry, or ends the session.
     fn on_failure(&mut self, failure: Failure, now: Instant, events: &mut Vec<ConnectionEvent>) {
         let was_up = std::mem::take(&mut self.is_up);
         self.session.connection_lost();
@@ -357,7 +358,7 @@ impl Connection {
             .retry
             .get_or_insert_with(|| RetryState::starting(retry_for, now));
         retry.schedule_next(cause.clone(), self.servers.len(), now);
-        // Nobody there at all is an answer too, at the start.
+        // At the start, one round of failures means that there is no server.
         if !self.has_ever_connected && retry.attempts >= self.servers.len() {
             return self.end(SessionEnd::Unreachable(cause), events);
         }
@@ -366,7 +367,7 @@ impl Connection {
         }
     }
 
-    /// The server ended the connection: why another one may be tried, or why none.
+    /// The server has closed the connection: returns the reason to retry, or the end of the session.
     fn on_server_close(&mut self, code: ErrorCode, text: String) -> Result<String, SessionEnd> {
         match self.session.token() {
             Some(_) if self.session.is_leaving() => Err(SessionEnd::Left),
@@ -375,7 +376,7 @@ impl Connection {
             None if code == ErrorCode::NameTaken => match self.names.pop_front() {
                 Some(name) => {
                     self.session = ClientSession::new(name, self.client.clone());
-                    // It was an answer, not a failure.
+                    // The refusal was a reply, not a failure.
                     self.retry = None;
                     Ok(text)
                 }
@@ -404,8 +405,8 @@ impl RetryState {
         }
     }
 
-    /// An attempt failed. Once all addresses were tried, there is a pause, half of it by chance so that many clients do not come
-    /// back in step.
+    /// An attempt failed. Once all addresses were tried, there is a delay. Half of it is random, so that many clients do not return at
+    /// the same time.
     fn schedule_next(&mut self, cause: String, servers: usize, now: Instant) {
         let rounds = u32::try_from(self.attempts / servers).unwrap_or(u32::MAX);
         let pause = match rounds {
@@ -440,13 +441,13 @@ impl Transport {
         })
     }
 
-    /// Whether the connection has been made.
+    /// Whether the connection is established.
     fn has_connected(&mut self) -> Result<bool, Failure> {
         let socket = |error: io::Error| Failure::Socket(error.to_string());
         if let Some(error) = self.stream.take_error().map_err(socket)? {
             return Err(socket(error));
         }
-        // Without a peer and without an error it is still on its way.
+        // Without a peer and without an error it is still being established.
         self.is_connected = self.stream.peer_addr().is_ok();
         Ok(self.is_connected)
     }

@@ -1,19 +1,19 @@
-//! `forkade play`: a client in a terminal, for any game that this program knows.
+//! `forkade play`: a client in a terminal, for any game that this program was built with.
 //!
-//! It is a client like any other and shares nothing with the server but the protocol and the games' code: [`Games`] draws the views
-//! and understands the moves. So a server binary with games of its own plays those, too. After an event of a game it asks for the
-//! new view ([`Look`](forkade_protocol::ClientMessage::Look)): what an event makes of a view, only the game itself could say.
+//! It shares nothing with the server but the protocol and the games' code: [`Games`] draws the views and parses the moves. After an
+//! event of a game it requests the new view ([`Look`](forkade_protocol::ClientMessage::Look)), because only the game itself could
+//! apply an event to a view.
 //!
-//! One thread waits in one poll for keys, signals and the socket; nothing else ever waits.
+//! One thread waits in one poll for keys, signals and the socket; nothing else ever waits. Reading order:
 //!
 //! | | |
 //! |---|---|
+//! | this file | [`main`] and the loop |
 //! | `options` | the command line |
-//! | `terminal` | the terminal: taken, drawn on, given back whatever happens |
-//! | `keys`, `input_line` | bytes to keys, keys to a line; pure |
-//! | `connection` | the socket, lost and made again, over the sans-io session of the protocol |
-//! | `app`, `listing`, `room` | what is known, and what becomes of keys and messages; pure |
-//! | `screen`, `styled` | what is shown of it; pure, and the only way to the terminal |
+//! | `terminal` | the terminal: taken, drawn on, and always given back |
+//! | `connection` | the socket, reconnected when it is lost, over the protocol's sans-io session |
+//! | `app`, `listing`, `room` | the state, and what keys and messages do to it; pure |
+//! | `screen`, `styled` | what the screen shows; pure, and the only way to the terminal |
 
 mod app;
 mod connection;
@@ -45,28 +45,28 @@ use shmem::sys::signals::{Signal, Signals};
 
 pub use crate::options::command;
 
-/// Exit status when the command line is at fault, or there is no terminal.
+/// The exit status for a bad command line, or without a terminal.
 const USAGE: u8 = 2;
 
-/// Signals that end a program are 128 and their number as its exit status.
+/// The exit status after a signal is this plus the signal's number.
 const SIGNALLED: i32 = 128;
 
-/// After so long a lone escape is the escape key: a sequence comes in one piece, or over a slow line nearly so.
+/// After this time a lone escape byte is the escape key: the bytes of a sequence arrive together, or nearly so on a slow line.
 const ESCAPE_DELAY: Duration = Duration::from_millis(50);
 
-/// How long the server has for hearing a goodbye.
+/// How long to wait until the server has closed the connection after a goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the server is told about this program.
+/// How this program introduces itself to the server.
 const CLIENT: &str = concat!("forkade play ", env!("CARGO_PKG_VERSION"));
 
-/// Plays as `arguments` say, the first two of which are the names of program and subcommand.
+/// Runs the client. The first two `arguments` are the names of program and subcommand.
 pub fn main(games: &Games, arguments: &[OsString]) -> ExitCode {
     let user = std::env::var("USER").ok();
     let options = match options::parse(arguments, user.as_deref()) {
         Ok(options) => options,
         Err(error) => {
-            // Help goes to stdout, and errors to stderr. With neither of them there is nobody left to tell.
+            // Help goes to stdout, errors to stderr. If it cannot be written, there is no other place for it.
             let _ = error.print();
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
@@ -88,7 +88,7 @@ pub fn main(games: &Games, arguments: &[OsString]) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    // A panic is shown once the terminal is as it was, not on the screen that goes away with us.
+    // A panic is shown once the terminal is restored, not on the alternate screen.
     panics::install_hook();
     match panics::catch_panic(|| run(games, options, servers)) {
         Ok(Ok(status)) => status,
@@ -103,7 +103,7 @@ pub fn main(games: &Games, arguments: &[OsString]) -> ExitCode {
     }
 }
 
-/// Takes the terminal, plays, and gives it back.
+/// Takes the terminal, runs the client, and gives the terminal back.
 fn run(games: &Games, options: Options, servers: Vec<SocketAddr>) -> io::Result<ExitCode> {
     let signals = Signals::block(&[
         Signal::SIGTERM,
@@ -135,7 +135,7 @@ fn run(games: &Games, options: Options, servers: Vec<SocketAddr>) -> io::Result<
         connection,
         ..
     } = client;
-    // Words from here on go where the shell is.
+    // What is printed from here on appears on the shell's screen.
     drop(terminal);
     let signalled = ended?;
     if connection.has_resumable_session() {
@@ -156,7 +156,7 @@ fn run(games: &Games, options: Options, servers: Vec<SocketAddr>) -> io::Result<
     }
 }
 
-/// All that plays.
+/// The running client.
 struct Client<'g> {
     app: App<'g>,
     connection: Connection,
@@ -164,20 +164,20 @@ struct Client<'g> {
     signals: Signals,
     decoder: KeyDecoder,
     started: Instant,
-    /// Since when the server has been told that we leave.
+    /// When the goodbye was sent.
     goodbye_sent_at: Option<Instant>,
-    /// Nothing can be read from it or shown on it any more.
+    /// The terminal can no longer be read or written.
     terminal_lost: bool,
 }
 
-/// What there is to look after.
+/// What is ready after a wait.
 struct Ready {
     keys: bool,
     signals: bool,
 }
 
 impl Client<'_> {
-    /// Plays to the end. Gives the signal that ended it, if one did.
+    /// Runs until the end. Returns the signal that caused it, if one did.
     fn run(&mut self) -> io::Result<Option<Signal>> {
         let mut ended_by = None;
         loop {
@@ -226,15 +226,14 @@ impl Client<'_> {
                     self.app.on_send_failed(&why);
                 }
             }
-            // What was queued goes out now rather than when something else happens. An answer may be here at once, and lead to the
-            // next question.
+            // Send now rather than at the next event. A reply may arrive at once and lead to the next request.
             for event in self.connection.step(Instant::now()) {
                 self.on_event(event);
             }
         }
         if self.app.exit_reason() == Some(&ExitReason::Quit) && self.goodbye_sent_at.is_none() {
             self.goodbye_sent_at = Some(Instant::now());
-            // What cannot be sent has nobody to be told to: we leave in any case.
+            // The client leaves even if this cannot be sent.
             let _ = self.connection.send(&ClientMessage::Goodbye);
         }
         for event in self.connection.step(Instant::now()) {
@@ -242,7 +241,7 @@ impl Client<'_> {
         }
     }
 
-    /// Whether there is nothing left to wait for.
+    /// Whether the client can exit.
     fn is_over(&self) -> bool {
         match (self.app.exit_reason(), self.goodbye_sent_at) {
             (None, _) => false,
@@ -254,7 +253,7 @@ impl Client<'_> {
         }
     }
 
-    /// Waits for a key, a signal, the socket, or for time to change something.
+    /// Waits for a key, a signal, the socket, or the next timer.
     fn wait(&self) -> io::Result<Ready> {
         let (now, now_ms) = (Instant::now(), self.now_ms());
         let escape = self.decoder.is_undecided().then_some(ESCAPE_DELAY);
@@ -269,7 +268,7 @@ impl Client<'_> {
             .map(|since| (since + GOODBYE_TIMEOUT).saturating_duration_since(now));
         let waits = [escape, change, connection, goodbye].into_iter().flatten();
         let timeout = waits.min().map(|wait| {
-            // A whole millisecond more: a wait that ends too early would be one of many.
+            // One millisecond more: a wait that ends too early would be repeated many times.
             let wait = wait + Duration::from_millis(1);
             Timespec {
                 tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),

@@ -1,4 +1,4 @@
-//! The lobby as it is shown: the rooms, and the games of which a new room could be opened. One of these is chosen.
+//! The lobby: the rooms, and the games of which a room can be created. One entry is selected.
 
 use forkade_protocol::{ClientMessage, GameInfo, Phase, RoomFilter, RoomId, RoomSummary};
 
@@ -6,66 +6,66 @@ use crate::limits::PLAY_ROOMS_MAX;
 use forkade_games::{Games, Start};
 use forkade_text::render::room_number;
 
-/// How often the list is asked for while it is looked at.
+/// The interval of requests for the list while it is shown.
 const REFRESH_MS: u64 = 3000;
 
-/// The list.
+/// The entries of the lobby.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    /// Which rooms are shown.
+    /// Which rooms to list.
     pub filter: RoomFilter,
     rooms: Vec<RoomSummary>,
     games: Vec<GameInfo>,
     selected: Option<Entry>,
-    /// Pages that have come of a list that is not complete yet.
+    /// The received pages of an incomplete list.
     pages: Vec<RoomSummary>,
-    /// The request whose answer is awaited. It differs from those before, whose answers come too late.
+    /// The number of the pending request. Replies to earlier requests are ignored.
     pending_request: Option<u32>,
     requested_at_ms: Option<u64>,
-    /// Whether there has been a whole list.
+    /// Whether a complete list was received.
     is_known: bool,
 }
 
-/// Something that can be chosen.
+/// An entry that can be selected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     Room(RoomId),
-    /// A new room, of a game.
+    /// Create a room of this game.
     New(String),
 }
 
-/// What to do about a chosen entry.
+/// The action of an entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum EntryAction {
     Join(RoomId),
     Watch(RoomId),
-    /// A passcode is asked for.
+    /// The player must type the passcode of the room with this number.
     AskPasscode(u64),
     Create(String),
 }
 
 impl Listing {
-    /// Sets what can be played here.
+    /// Sets the games of the server.
     pub(crate) fn set_games(&mut self, games: Vec<GameInfo>) {
         self.games = games;
     }
 
-    /// What can be played here.
+    /// The games of the server.
     pub(crate) fn games(&self) -> &[GameInfo] {
         &self.games
     }
 
-    /// Whether the rooms are known at all.
+    /// Whether a complete list was received.
     pub(crate) fn is_known(&self) -> bool {
         self.is_known
     }
 
-    /// The rooms that were listed last.
+    /// The rooms of the last complete list.
     pub(crate) fn rooms(&self) -> &[RoomSummary] {
         &self.rooms
     }
 
-    /// The room that people call by this number, or whose id it is.
+    /// The room with this number or id.
     pub(crate) fn room(&self, number: u64) -> Option<RoomId> {
         let listed = self.rooms.iter().map(|room| room.room);
         let mut meant = listed.filter(|room| room_number(*room) == number);
@@ -75,13 +75,13 @@ impl Listing {
             .or((number > u64::from(u32::MAX)).then_some(RoomId(number)))
     }
 
-    /// All that can be chosen, from above to below.
+    /// All entries from top to bottom.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
         let rooms = self.rooms.iter().map(|room| Entry::Room(room.room));
         rooms.chain(self.games.iter().map(|game| Entry::New(game.name.clone())))
     }
 
-    /// Which of the [entries](Self::entries) is chosen; the first unless another one was.
+    /// The index of the selected one of the [entries](Self::entries).
     pub(crate) fn selected(&self) -> usize {
         let chosen = self.selected.as_ref();
         chosen
@@ -89,7 +89,7 @@ impl Listing {
             .unwrap_or(0)
     }
 
-    /// Chooses another entry, so many below or above.
+    /// Moves the selection down, or up if `by` is negative.
     pub(crate) fn move_selection(&mut self, by: isize) {
         let last = self.entries().count().saturating_sub(1);
         let index = self.selected().saturating_add_signed(by).min(last);
@@ -97,7 +97,7 @@ impl Listing {
         self.selected = chosen;
     }
 
-    /// What is to be done about the chosen entry: to sit down where that is possible, unless one only wants to `watch`.
+    /// The action of the selected entry: to join where a seat is free, unless the player only wants to `watch`.
     pub(crate) fn selected_action(&self, watch: bool, games: &Games) -> Option<EntryAction> {
         match self.entries().nth(self.selected())? {
             Entry::New(game) => Some(EntryAction::Create(game)),
@@ -114,7 +114,7 @@ impl Listing {
         }
     }
 
-    /// The message that asks for the list anew, if it is time.
+    /// The request for the list, if it is due.
     pub(crate) fn request_if_due(&mut self, request: u32, now_ms: u64) -> Option<ClientMessage> {
         if self.due_ms().is_some_and(|due| now_ms < due) {
             return None;
@@ -124,17 +124,17 @@ impl Listing {
         Some(self.page(request, None))
     }
 
-    /// Asks as soon as possible.
+    /// Makes the next request due at once.
     pub(crate) fn refresh_now(&mut self) {
         (self.requested_at_ms, self.pending_request) = (None, None);
     }
 
-    /// When the list is to be asked for again.
+    /// When the next request is due; `None`: at once.
     pub(crate) fn due_ms(&self) -> Option<u64> {
         self.requested_at_ms.map(|asked| asked + REFRESH_MS)
     }
 
-    /// Takes a page of the list. Gives the message that asks for the next one.
+    /// Adds a page of the list. Returns the request for the next page, if there is one.
     pub(crate) fn on_page(
         &mut self,
         request: u32,
@@ -152,7 +152,7 @@ impl Listing {
             return Some(self.page(next_request, Some(after)));
         }
         (self.pending_request, self.is_known) = (None, true);
-        // The choice stays where it was on the screen if what was chosen is gone.
+        // If the selected entry is gone, the selection stays at its position.
         let index = self.selected();
         self.rooms = std::mem::take(&mut self.pages);
         let is_gone = |chosen: &Entry| !self.entries().any(|entry| entry == *chosen);
@@ -173,7 +173,7 @@ impl Listing {
     }
 }
 
-/// Whether one could sit down, as far as can be known: of games that this program does not know, it cannot be.
+/// Whether a seat can be taken, as far as this program knows: it does not know when matches of an unknown game begin.
 fn has_free_seat(room: &RoomSummary, games: &Games) -> bool {
     let begins_at_once = games
         .find(&room.game)
@@ -231,7 +231,11 @@ mod tests {
             Some(EntryAction::Watch(RoomId(2)))
         );
         renew(&mut list, &[0, 1, 3]);
-        assert_eq!(list.selected(), 2, "what is gone gives its place to the next");
+        assert_eq!(
+            list.selected(),
+            2,
+            "the next entry takes the position of one that is gone"
+        );
         list.move_selection(100);
         assert_eq!(
             list.selected_action(false, &Games::new()),

@@ -7,34 +7,34 @@ use forkade_protocol::text::clean_player_name;
 
 use crate::app::StartupAction;
 
-/// Where a server listens unless it is told otherwise.
+/// The default address of a server.
 const SERVER_DEFAULT: &str = "127.0.0.1:4000";
 
-/// Who one is without a name of one's own.
+/// The name of a player whose user name cannot be used.
 const NAME_DEFAULT: &str = "Player";
 
-/// Names to try when the first is taken, unless it was chosen.
+/// Names to try, if none was given with `--name`.
 const NAMES_MAX: usize = 9;
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// Address and port.
     pub server: String,
-    /// Names, of which the first that is free is taken.
+    /// Names to try in this order.
     pub names: Vec<String>,
-    /// What to do first.
+    /// What to do after the handshake.
     pub startup_action: StartupAction,
 }
 
 /// The subcommand as `--help` shows it.
 pub fn command() -> clap::Command {
     clap::Command::new("play")
-        .about("Plays in this terminal: lists rooms, plays any of the games, chats, and comes back by itself")
+        .about("Plays in this terminal: lists rooms, plays any of the games, chats, and reconnects by itself")
         .long_about(
             "Plays in this terminal. In the lobby, choose a room or a game with the arrow keys and press Enter; in a match, type your \
              move. F1 shows all commands and keys.\n\n\
-             When the connection is lost, or the server's process for you is killed, it goes on by itself where it was. The \
+             When the connection is lost, or the server's process for you is killed, it continues by itself where it was. The \
              games that can be played are those that this program was built with.",
         )
         .after_help(
@@ -80,15 +80,15 @@ pub fn command() -> clap::Command {
                 .action(ArgAction::SetTrue)
                 .conflicts_with("game")
                 .requires("where")
-                .help("With --room or --invite: look on instead of taking a seat"),
+                .help("With --room or --invite: watch instead of taking a seat"),
         )
 }
 
-/// What `arguments` ask for; the first two are the names of program and subcommand.
+/// Parses `arguments`; the first two are the names of program and subcommand.
 ///
 /// # Errors
 ///
-/// A command line that does not make sense, and `--help`.
+/// An invalid command line, and `--help`.
 pub(crate) fn parse(arguments: &[OsString], user: Option<&str>) -> Result<Options, clap::Error> {
     let mut command = command().bin_name("forkade play");
     let matches = command.try_get_matches_from_mut(arguments.iter().skip(1))?;
@@ -123,7 +123,7 @@ pub(crate) fn parse(arguments: &[OsString], user: Option<&str>) -> Result<Option
     })
 }
 
-/// The user's own name, and the same with a number.
+/// The user's name, and the same with a number.
 fn names_of(user: Option<&str>) -> Vec<String> {
     let user = user.and_then(|user| clean_player_name(user).ok());
     let user = user.unwrap_or_else(|| NAME_DEFAULT.to_owned());
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_says_where_to_go() {
+    fn the_command_line_selects_server_name_and_action() {
         let options = parsed("forkade play").expect("nothing is needed");
         assert_eq!(options.server, SERVER_DEFAULT);
         assert_eq!(options.names[..2], ["ann", "ann 2"]);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn an_invalid_command_line_is_refused() {
         for line in [
             "forkade play --watch",
             "forkade play --game a --room 1",

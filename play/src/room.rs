@@ -1,4 +1,4 @@
-//! The room one is in, as it is shown: the last snapshot, and what has happened since.
+//! The room that the player is in: the last snapshot, with the events since applied.
 
 use std::collections::BTreeMap;
 
@@ -12,31 +12,31 @@ use forkade_text::render::RenderContext;
 pub(crate) struct Room {
     snapshot: Snapshot,
     drawing: Drawing,
-    /// By seat, who had it last: a picture may know that somebody has left before we are told.
+    /// The last player of each seat: a snapshot may show that a player has left before the event arrives.
     former: BTreeMap<u8, String>,
-    /// When the snapshot's clocks were right, in milliseconds of the caller's clock.
+    /// When the snapshot's clocks were current, in milliseconds of the caller's clock.
     seen_at_ms: u64,
 }
 
-/// The game's picture.
+/// The game's drawing of the view.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Drawing {
-    /// There is no match yet, or nothing to be seen of it.
+    /// There is no match yet, or its drawing is empty.
     Nothing,
     /// Its lines.
     Lines(Vec<String>),
     /// This program does not have the game.
     Unknown,
-    /// The game's code has failed.
+    /// The game's code has failed; its error.
     Failed(String),
 }
 
-/// What an event means for the one who shows it.
+/// The effect of an event on what is shown.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Nothing that was not shown.
+    /// The event itself says all.
     None,
-    /// The game's view may be another one.
+    /// The snapshot may have changed in ways that the event does not say.
     ViewChanged,
 }
 
@@ -52,7 +52,7 @@ impl Room {
         room
     }
 
-    /// Takes a newer picture of the same room.
+    /// Replaces the snapshot by a newer one of the same room.
     pub(crate) fn update(&mut self, snapshot: Snapshot, games: &Games, now_ms: u64) {
         self.remember_names();
         self.snapshot = snapshot;
@@ -78,7 +78,7 @@ impl Room {
         };
     }
 
-    /// What has happened, in words. A fault of the game's own code is told like an event.
+    /// Describes an event. A fault of the game's code is described like an event.
     pub(crate) fn describe(&self, event: &RoomEvent, games: &Games) -> String {
         let name = |seat| {
             let name = self.name_of(seat).map(str::to_owned);
@@ -88,7 +88,7 @@ impl Room {
             game: game(&self.snapshot, games),
             seat: self.snapshot.seat,
             names: &name,
-            // Told before it is applied: who leaves still has the seat.
+            // Described before it is applied: a player who leaves still has the seat.
             left: &name,
         };
         match (context.event(event), event) {
@@ -104,7 +104,7 @@ impl Room {
         }
     }
 
-    /// Takes in what has happened. An event that the snapshot contains changes nothing.
+    /// Applies an event. An event that the snapshot contains changes nothing.
     pub(crate) fn apply(&mut self, number: u64, event: &RoomEvent, now_ms: u64) -> Effect {
         if number <= self.snapshot.event {
             return Effect::None;
@@ -150,9 +150,9 @@ impl Room {
             RoomEvent::Game { .. } | RoomEvent::Finished { .. } | RoomEvent::TurnTimedOut { .. } => {
                 Effect::ViewChanged
             }
-            // It says for whom, but not for how long.
+            // It does not say for how long.
             RoomEvent::Reserved { .. } => Effect::ViewChanged,
-            // The game may take its share.
+            // The game may react.
             RoomEvent::Joined { .. } | RoomEvent::Left { .. } | RoomEvent::Kicked { .. }
                 if !self.snapshot.view.is_empty() =>
             {
@@ -182,7 +182,7 @@ impl Room {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, for people.
+    /// The reason why it is no move, for the player.
     pub(crate) fn parse_move(&self, text: &str, games: &Games) -> Result<Vec<u8>, String> {
         let name = &self.snapshot.game;
         let Some(game) = game(&self.snapshot, games) else {
@@ -196,12 +196,12 @@ impl Room {
         })
     }
 
-    /// Whether there is a match in which we have a seat.
+    /// Whether the player has a seat in a running match.
     pub(crate) fn is_playing(&self) -> bool {
         self.snapshot.phase == Phase::Playing && self.snapshot.seat.is_some()
     }
 
-    /// Our own seat, if it is taken by us.
+    /// The player's own seat.
     pub(crate) fn own_seat(&self) -> Option<&SeatInfo> {
         self.snapshot
             .seats
@@ -209,13 +209,13 @@ impl Room {
             .as_ref()
     }
 
-    /// Who has a seat.
+    /// The name of the player in a seat.
     pub(crate) fn name_of(&self, seat: u8) -> Option<&str> {
         let info = self.snapshot.seats.get(usize::from(seat))?.as_ref()?;
         Some(&info.name)
     }
 
-    /// Which seat somebody has.
+    /// The seat of the player with this name, in any case.
     pub(crate) fn seat_of(&self, name: &str) -> Option<u8> {
         let names = (0..).zip(&self.snapshot.seats);
         let mut named = names.filter_map(|(seat, info)| Some((seat, &info.as_ref()?.name)));
@@ -224,13 +224,13 @@ impl Room {
             .map(|(seat, _)| seat)
     }
 
-    /// Whose clock runs, and how many seconds are left.
+    /// The seat whose turn clock runs, and the seconds left.
     pub(crate) fn turn(&self, now_ms: u64) -> Option<(u8, u64)> {
         let Turn { seat, milliseconds } = self.snapshot.turn?;
         Some((seat, self.seconds_left(milliseconds, now_ms)))
     }
 
-    /// For whom a seat is kept, and for how many more seconds.
+    /// The name of the player for whom a seat is reserved, and the seconds left.
     pub(crate) fn reservation(&self, seat: u8, now_ms: u64) -> Option<(&str, u64)> {
         let Reservation {
             name, milliseconds, ..
@@ -238,7 +238,7 @@ impl Room {
         Some((name, self.seconds_left(*milliseconds, now_ms)))
     }
 
-    /// Whether something on the screen counts down.
+    /// Whether a clock runs.
     pub(crate) fn has_clock(&self) -> bool {
         self.snapshot.turn.is_some() || !self.snapshot.reservations.is_empty()
     }
@@ -261,7 +261,7 @@ fn seated(name: &str) -> SeatInfo {
     }
 }
 
-/// Sets a seat. One that there is not was none of this room's: a server may say what it likes.
+/// Sets a seat. A seat that does not exist is ignored: the server may send anything.
 fn set(seats: &mut [Option<SeatInfo>], seat: u8, info: Option<SeatInfo>) {
     if let Some(place) = seats.get_mut(usize::from(seat)) {
         *place = info;

@@ -1,7 +1,7 @@
-//! What the screen shows: a function of what is known, the terminal's size and the time.
+//! What the screen shows: a function of the client's state, the terminal's size and the time.
 //!
-//! From above: the title, the lobby or the room, chat and events, the line that is typed, a hint. A terminal that is too small for
-//! all of it goes without what it needs least; the line that is typed stays to the last.
+//! From the top: the title, the lobby or the room, chat and events, the input line, a hint. If the terminal is too small, the least
+//! important parts are omitted first and the input line last.
 
 use forkade_protocol::{Phase, RoomSummary};
 
@@ -12,31 +12,31 @@ use crate::styled::{Line, Style};
 use forkade_text::columns::columns_of;
 use forkade_text::render::room_number;
 
-/// What stands before the line that is typed.
+/// The beginning of the input line.
 const PROMPT: &str = "> ";
 
 /// Columns between the board and the seats.
 const GAP: usize = 3;
 
-/// Fewest columns in which the seats stand beside the board.
+/// The seats are shown beside the board from this width on.
 const BESIDE_COLUMNS_MIN: usize = 60;
 
-/// Free seats that are shown one by one: some games have very many.
+/// Free seats that are listed one by one: some games have very many.
 const FREE_SEATS_SHOWN_MAX: usize = 2;
 
-/// Lines for chat and events that the room or the lobby does not take.
+/// Lines that are kept for chat and events.
 const LOG_LINES_MIN: usize = 5;
 
-/// What is to be on the screen.
+/// The contents of the screen.
 #[derive(Debug, Default)]
 pub(crate) struct ScreenContents {
-    /// One for each row.
+    /// One line for each row.
     pub lines: Vec<Line>,
-    /// Column and row of the cursor, if there is a place for it.
+    /// The cursor's column and row; `None` on a screen without rows.
     pub cursor: Option<(u16, u16)>,
 }
 
-/// How many rows each part has.
+/// The number of rows of each part.
 #[derive(Debug, PartialEq, Eq)]
 struct Layout {
     title: usize,
@@ -48,7 +48,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// Shares the rows out. `main_lines`: as many as the room or the lobby has lines.
+    /// Distributes the rows. `main_lines` is the number of lines of the room or the lobby.
     fn new(rows: usize, main_lines: usize) -> Self {
         let input = rows.min(1);
         let title = usize::from(rows >= 2);
@@ -69,7 +69,7 @@ impl Layout {
     }
 }
 
-/// Draws it.
+/// Draws the state.
 pub(crate) fn draw(app: &App<'_>, (columns, rows): (usize, usize), now_ms: u64) -> ScreenContents {
     if columns == 0 || rows == 0 {
         return ScreenContents::default();
@@ -83,7 +83,7 @@ pub(crate) fn draw(app: &App<'_>, (columns, rows): (usize, usize), now_ms: u64) 
     };
     let layout = Layout::new(rows, main.len());
     let (main_rows, log_rows) = match help {
-        // Help takes all the space there is.
+        // Help takes all the space.
         Some(_) => (layout.main + layout.log, 0),
         None => (layout.main, layout.log),
     };
@@ -109,7 +109,7 @@ pub(crate) fn draw(app: &App<'_>, (columns, rows): (usize, usize), now_ms: u64) 
     }
 }
 
-/// So many of the lines from one of them on, and empty ones where there are none.
+/// `rows` lines from the line `from` on, filled up with empty ones.
 fn window(lines: Vec<Line>, from: usize, rows: usize) -> impl Iterator<Item = Line> {
     let shown = lines.into_iter().skip(from);
     shown.chain(std::iter::repeat_with(Line::default)).take(rows)
@@ -136,7 +136,7 @@ fn title(app: &App<'_>, columns: usize, now_ms: u64) -> Line {
             Line::of(Style::Bad, &text)
         }
     };
-    // How the connection is goes before where it goes to.
+    // The state of the connection is more important than the server's address.
     let room = columns.saturating_sub(right.columns() + 1);
     left.cut(room).padded(room + 1).and_line(right)
 }
@@ -325,7 +325,7 @@ fn seats(app: &App<'_>, room: &Room, now_ms: u64) -> Vec<Line> {
 
 /// The last lines of the log, or those that it was scrolled to.
 fn log(app: &App<'_>, columns: usize, rows: usize) -> Vec<Line> {
-    // From the newest back, until there are enough.
+    // From the newest backwards, until there are enough.
     let mut shown: Vec<Line> = Vec::new();
     let wanted = rows.saturating_add(app.scrolled);
     for line in app.log().iter().rev() {
@@ -342,7 +342,7 @@ fn log(app: &App<'_>, columns: usize, rows: usize) -> Vec<Line> {
 }
 
 fn input(app: &App<'_>, columns: usize) -> (Line, usize) {
-    // Where there is no space for both, the prompt goes.
+    // Without space for both, the prompt is omitted.
     let prompt = if columns > 4 * PROMPT.len() { PROMPT } else { "" };
     let window = app.input.window(0, columns - prompt.len());
     let shown = |range| app.input.characters(range).iter().collect::<String>();
@@ -353,7 +353,7 @@ fn input(app: &App<'_>, columns: usize) -> (Line, usize) {
     )
 }
 
-/// What to do next.
+/// The hint at the next step.
 fn hint(app: &App<'_>) -> Line {
     let text = match (&app.help, &app.location, &app.connection_status) {
         (Some(_), ..) => "↑↓ PgUp PgDn: scroll · any other key: back",
@@ -421,7 +421,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_somebodys_and_the_typed_line_stays_to_the_last() {
+    fn every_row_is_used_and_the_input_line_is_always_shown() {
         for rows in 1..80 {
             for wanted in [0, 1, 5, 20, 1000] {
                 let layout = Layout::new(rows, wanted);

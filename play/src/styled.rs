@@ -1,21 +1,20 @@
-//! Lines of a screen: text that takes a known number of columns, in a few styles.
+//! Lines of a screen: text in a few styles, whose width in columns is known.
 //!
-//! This is the only way for text to the terminal, so it is here that nothing gets through which could do more than be seen:
-//! control and direction characters are shown as escapes, whoever they come from.
+//! All text reaches the terminal through these lines, so this is where control and direction characters are escaped.
 
 use forkade_text::columns::{columns_of, columns_of_character};
 use forkade_text::escape::Escaped;
 
-/// Marks on one character that are shown; a pile of them would reach into the lines above.
+/// Combining marks that are shown on one character; more would reach into the lines above.
 const COMBINING_MARKS_MAX: usize = 3;
 
-/// How text looks.
+/// The look of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     Plain,
     Dim,
     Strong,
-    /// The entry under the cursor keys.
+    /// The selected entry.
     Selected,
     Good,
     Bad,
@@ -39,7 +38,7 @@ impl Line {
         Self::of(Style::Plain, text)
     }
 
-    /// The same with more text behind it.
+    /// Appends text.
     pub(crate) fn and(mut self, style: Style, text: &str) -> Self {
         let text = sanitized(text);
         self.columns += columns_of(&text);
@@ -50,20 +49,20 @@ impl Line {
         self
     }
 
-    /// The same with another line behind it.
+    /// Appends a line.
     pub(crate) fn and_line(mut self, other: Self) -> Self {
         self.columns += other.columns;
         self.spans.extend(other.spans);
         self
     }
 
-    /// The same with spaces behind it, up to so many columns.
+    /// Pads the line with spaces to so many columns.
     pub(crate) fn padded(self, columns: usize) -> Self {
         let missing = columns.saturating_sub(self.columns);
         self.and(Style::Plain, &" ".repeat(missing))
     }
 
-    /// What of it fits, with a sign that there is more.
+    /// The beginning that fits, with a sign that there is more.
     pub(crate) fn cut(self, columns: usize) -> Self {
         if self.columns <= columns {
             return self;
@@ -75,7 +74,7 @@ impl Line {
         head.and(Style::Dim, "…")
     }
 
-    /// The line in as many lines of so many columns as it takes; those after the first are indented.
+    /// Wraps the line into lines of at most so many columns. Those after the first are indented.
     pub(crate) fn wrapped(self, columns: usize) -> Vec<Self> {
         const INDENT: usize = 2;
         let indent = if columns > 4 * INDENT { INDENT } else { 0 };
@@ -98,23 +97,22 @@ impl Line {
         lines
     }
 
-    /// Columns it takes.
+    /// The width in columns.
     pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 
-    /// Its pieces.
+    /// The pieces with their styles.
     pub(crate) fn spans(&self) -> impl Iterator<Item = (Style, &str)> {
         self.spans.iter().map(|(style, text)| (*style, text.as_str()))
     }
 
-    /// Its text.
+    /// The text without styles.
     pub(crate) fn text(&self) -> String {
         self.spans.iter().map(|(_, text)| text.as_str()).collect()
     }
 
-    /// After how many columns to begin another line: behind the last space that leaves at least half of the line, or else where
-    /// the line is full.
+    /// After how many columns to break: behind the last space in the second half of the line, or else where the line is full.
     fn break_before(&self, columns: usize) -> usize {
         let (mut at, mut found) = (0, None);
         for character in self.text().chars() {
@@ -129,7 +127,7 @@ impl Line {
         found.unwrap_or(columns)
     }
 
-    /// The first columns, and the rest. A character that would be cut in two goes to the rest.
+    /// The first columns, and the rest. A wide character at the boundary belongs to the rest.
     fn split(self, columns: usize) -> (Self, Self) {
         let (mut head, mut rest) = (Self::default(), Self::default());
         for (style, text) in self.spans {
@@ -163,12 +161,12 @@ impl Line {
     }
 }
 
-/// Text of which everything can be seen, one character after the other.
+/// Text with every character visible, and nothing that changes the position of others.
 fn sanitized(text: &str) -> String {
     let mut marks = 0;
     let joins = |character| matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
     let kept = text.chars().filter(|character| {
-        // Joined or varied characters take columns that terminals do not agree on.
+        // Terminals do not agree on the width of joined or varied characters.
         if joins(*character) {
             return false;
         }
@@ -190,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_move_the_cursor_is_shown_instead() {
+    fn characters_that_would_move_the_cursor_are_escaped() {
         let line = Line::plain("a\x1b[2Jb\rc\u{9b}d\u{202e}e\u{200d}f");
         assert_eq!(line.text(), "a\\u{1b}[2Jb\\rc\\u{9b}d\\u{202e}ef");
         assert_eq!(line.columns(), line.text().len());

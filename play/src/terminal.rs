@@ -1,4 +1,4 @@
-//! The terminal: taken when a value of [`Terminal`] is made, given back as it was when that is dropped.
+//! The terminal: taken when a [`Terminal`] is created, and restored when that is dropped.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::BorrowedFd;
@@ -14,37 +14,37 @@ use rustix::process::{Signal, kill_current_process_group};
 use crate::screen::ScreenContents;
 use crate::styled::{Line, Style};
 
-/// Pasted text is marked as such, so that a line end in it sends nothing.
+/// The terminal marks pasted text, so that a line end in it sends nothing.
 const BRACKETED_PASTE_ON: &str = "\x1b[?2004h";
 const BRACKETED_PASTE_OFF: &str = "\x1b[?2004l";
 
-/// A screen of ours.
+/// The terminal while this program has it.
 #[derive(Debug)]
 pub(crate) struct Terminal {
-    /// What is on it.
+    /// The lines on the screen.
     shown: Vec<Line>,
 }
 
 impl Terminal {
-    /// Whether input and output are a terminal at all.
+    /// Whether input and output are a terminal.
     pub(crate) fn is_there() -> bool {
         io::stdin().is_terminal() && io::stdout().is_terminal()
     }
 
-    /// Takes the terminal: every key is a byte at once, and the screen is another one.
+    /// Takes the terminal: raw mode, on the alternate screen.
     ///
     /// # Errors
     ///
     /// Those of tcsetattr(3) and write(2).
     pub(crate) fn take() -> io::Result<Self> {
         terminal::enable_raw_mode()?;
-        // From here on a failure gives back what was taken.
+        // From here on, a failure restores the terminal.
         let mut terminal = Self { shown: Vec::new() };
         terminal.enter()?;
         Ok(terminal)
     }
 
-    /// Columns and rows. Where the terminal does not know, or says that it has none, those of the first ones there were.
+    /// Columns and rows; 80 and 24 if the terminal does not know them or reports 0.
     pub(crate) fn size(&self) -> (usize, usize) {
         let size = rustix::termios::tcgetwinsize(io::stdout());
         match size {
@@ -53,16 +53,16 @@ impl Terminal {
         }
     }
 
-    /// Where keys come from.
+    /// The descriptor of the input.
     pub(crate) fn input(&self) -> BorrowedFd<'static> {
         rustix::stdio::stdin()
     }
 
-    /// The bytes of keys that were pressed. `None`: the terminal is gone.
+    /// The bytes of pressed keys. `None`: the terminal is gone.
     ///
     /// # Errors
     ///
-    /// Those of read(2), but for the one by which a terminal says that it is gone.
+    /// Those of read(2), except EIO, which means that the terminal is gone.
     pub(crate) fn read(&self) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = [0; 1024];
         match rustix::io::read(self.input(), &mut bytes) {
@@ -73,7 +73,7 @@ impl Terminal {
         }
     }
 
-    /// Shows a contents: writes the lines that differ from what is there.
+    /// Shows the contents: writes the lines that differ from those on the screen.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl Terminal {
         }
         for (row, line) in (0_u16..).zip(&contents.lines) {
             if self.shown.get(usize::from(row)) != Some(line) {
-                // Cleared before it is written: behind a full line the cursor still stands on its last column.
+                // Cleared before it is written: after a full line the cursor is still on its last column.
                 queue!(bytes, MoveTo(0, row), Clear(ClearType::CurrentLine))?;
                 write_line(&mut bytes, line)?;
             }
@@ -99,19 +99,19 @@ impl Terminal {
         write_all(&bytes)
     }
 
-    /// Forgets what is on the screen: it is another size now, or somebody else wrote on it.
+    /// Makes the next [`draw`](Self::draw) write all lines: the size has changed, or another program has written on the screen.
     pub(crate) fn redraw_all(&mut self) {
         self.shown.clear();
     }
 
-    /// Gives the terminal back, stops this job as the key Ctrl-Z does elsewhere, and takes the terminal again once the job goes on.
+    /// Restores the terminal, stops this job as Ctrl-Z does for other programs, and takes the terminal again once the job continues.
     ///
     /// # Errors
     ///
     /// Those of taking a terminal, or of kill(2).
     pub(crate) fn suspend(&mut self) -> io::Result<()> {
         self.leave();
-        // The shell that started us stops with its whole job, of which we may not be the only process.
+        // This may not be the only process of the shell's job.
         kill_current_process_group(Signal::TSTP)?;
         terminal::enable_raw_mode()?;
         self.enter()
@@ -132,7 +132,7 @@ impl Terminal {
 
     fn leave(&mut self) {
         let mut bytes = Vec::new();
-        // A terminal that is gone needs nothing back, and there is nobody to be told.
+        // Errors are ignored: a terminal that is gone needs no restoring.
         let _ = queue!(
             bytes,
             ResetColor,
@@ -168,7 +168,7 @@ fn write_line(bytes: &mut Vec<u8>, line: &Line) -> io::Result<()> {
     Ok(())
 }
 
-/// In one write, past the line buffer of the standard library.
+/// Writes without waiting for a line end, at which the standard library's buffer would flush.
 fn write_all(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;

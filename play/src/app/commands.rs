@@ -1,4 +1,4 @@
-//! From what is typed to what the server is asked.
+//! From typed lines to requests.
 
 use forkade_protocol::{ChatScope, ClientMessage, Phase, RoomId, RoomSettings};
 
@@ -10,27 +10,27 @@ use forkade_text::commands;
 use forkade_text::commands::{Command, Description, REQUEST, Setting};
 use forkade_text::render;
 
-/// The request number of [`ClientMessage::Look`]. (What is typed has [`REQUEST`].)
+/// The request number of [`ClientMessage::Look`]. (What is typed uses [`REQUEST`].)
 pub(super) const LOOK_REQUEST: u32 = 1;
 
-/// Request numbers from here on are those of lists, each another one.
+/// Request numbers of lists begin here; each list has its own.
 pub(super) const LIST_REQUESTS_FROM: u32 = 2;
 
-/// Commands of the text mode that make no sense here: the name is chosen at the start, and the protocol lists nobody.
-const ELSEWHERE: [&str; 2] = ["name", "who"];
+/// Commands of text mode that do not exist here: the name is chosen at the start, and the protocol has no list of players.
+const TEXT_MODE_ONLY: [&str; 2] = ["name", "who"];
 
-/// What can be typed here.
+/// The commands of this client.
 pub(crate) fn commands_here() -> impl Iterator<Item = &'static Description> {
-    commands::all().filter(|command| !ELSEWHERE.contains(&command.name()))
+    commands::all().filter(|command| !TEXT_MODE_ONLY.contains(&command.name()))
 }
 
-/// The number of the next list.
+/// The request number of the next list.
 pub(super) fn list_request_after(request: u32) -> u32 {
     request.checked_add(1).unwrap_or(LIST_REQUESTS_FROM)
 }
 
-/// The line as it goes on: the one command, or behind `create` and `quick` the one game, that begins like this; or what several of
-/// them begin with.
+/// Completes a line: to the only command, or after `create`, `quick` and `rooms` the only game, that begins like this; or to the common
+/// beginning of several.
 pub(super) fn completed(line: &str, games: &[&str]) -> Option<String> {
     let (slash, typed) = match line.strip_prefix('/') {
         Some(typed) => ("/", typed),
@@ -66,7 +66,7 @@ pub(super) fn completed(line: &str, games: &[&str]) -> Option<String> {
 }
 
 impl App<'_> {
-    /// Enter was pressed.
+    /// Handles Enter.
     pub(crate) fn enter(&mut self, now_ms: u64) {
         self.scrolled = 0;
         let line = self.input.take();
@@ -77,7 +77,7 @@ impl App<'_> {
         }
     }
 
-    /// What an empty line means: what one would most likely do next.
+    /// Handles an empty line: the most likely next step.
     fn run_default_action(&mut self) {
         let Location::Room(room) = &self.location else {
             return self.activate_selection(false);
@@ -136,7 +136,7 @@ impl App<'_> {
             } => match self.listing.room(room) {
                 Some(id) => self.join(id, passcode, watch),
                 None => {
-                    // It may have been opened since.
+                    // It may be new.
                     self.listing.refresh_now();
                     let what = format!(
                         "There is no room {room} in the list, which is asked for anew: try again. (An unlisted one is joined by its invite code.)"
@@ -165,7 +165,7 @@ impl App<'_> {
         self.run_timers(now_ms);
     }
 
-    /// What was typed is no command: a move in a match, and else something to say.
+    /// Handles a line that is no command: a move in a match, otherwise chat.
     fn make_move(&mut self, text: &str, line: &str) {
         if line.trim_start().starts_with('/') {
             let what = format!("There is no command {}; F1 lists them.", line.trim());
@@ -190,7 +190,7 @@ impl App<'_> {
         }
     }
 
-    /// Does what the chosen line of the lobby stands for.
+    /// Runs the action of the selected line of the lobby.
     pub(crate) fn activate_selection(&mut self, watch: bool) {
         match self.listing.selected_action(watch, self.games) {
             None => {}
@@ -208,7 +208,7 @@ impl App<'_> {
         }
     }
 
-    /// Asks for the room as it is now, unless that is asked already.
+    /// Requests the room's view, unless a request is pending.
     pub(crate) fn request_view(&mut self) {
         self.view_request = match self.view_request {
             ViewRequest::None => {
@@ -221,7 +221,7 @@ impl App<'_> {
         };
     }
 
-    /// Does what the command line asked for.
+    /// Runs the action of the command line.
     pub(crate) fn run_startup_action(&mut self) {
         use crate::app::StartupAction;
         match std::mem::replace(&mut self.startup_action, StartupAction::ShowLobby) {
@@ -231,7 +231,7 @@ impl App<'_> {
                 game,
                 options: Vec::new(),
             }),
-            // Its number says nothing before there is a list.
+            // The number cannot be resolved before there is a list.
             StartupAction::Join { number, watch }
                 if self.listing.room(number).is_none() && !self.listing.is_known() =>
             {
@@ -308,7 +308,7 @@ impl App<'_> {
         }
     }
 
-    /// The room's settings travel together, so those that are not changed are repeated.
+    /// The message contains all settings, so those that do not change are repeated.
     fn configure(&mut self, changes: Vec<Setting>) {
         let Some(room) = self.room() else {
             return self.print(Style::Bad, "You are in no room.");
@@ -341,7 +341,7 @@ impl App<'_> {
         });
     }
 
-    /// The settings with these changes. Errors are for people.
+    /// The settings with these changes, or an error for the player.
     fn changed_settings(
         &self,
         game: &str,

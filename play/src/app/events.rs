@@ -1,4 +1,4 @@
-//! What the server says, and what becomes of the connection.
+//! Messages of the server, and changes of the connection.
 
 use forkade_protocol::{ChatScope, Phase, RejectCode, RoomEvent, ServerMessage, Snapshot};
 
@@ -11,7 +11,7 @@ use forkade_text::render;
 use forkade_text::render::room_number;
 
 impl App<'_> {
-    /// Something came from the connection.
+    /// Handles an event of the connection.
     pub(crate) fn on_event(&mut self, event: ConnectionEvent, now_ms: u64) {
         match event {
             ConnectionEvent::Message(message) => self.on_message(message, now_ms),
@@ -67,7 +67,7 @@ impl App<'_> {
             | ServerMessage::ChatMissed { .. }) => {
                 self.print(Style::Strong, &render::message(self.games, &message));
             }
-            // The first belongs to the session; of the others the connection makes its end.
+            // The session handles the first; the connection turns the others into its end.
             ServerMessage::Pong { .. } | ServerMessage::Error { .. } | ServerMessage::ShuttingDown { .. } => {
             }
         }
@@ -147,7 +147,7 @@ impl App<'_> {
             Style::Bad,
             "Some messages were lost on the way to you; this is how things are now.",
         );
-        // Whatever was asked, its answer may be among what was lost.
+        // Replies may be among the lost messages.
         self.view_request = ViewRequest::None;
         self.listing.refresh_now();
         match snapshot {
@@ -181,7 +181,7 @@ impl App<'_> {
         let Location::Room(room) = &mut self.location else {
             return;
         };
-        // Told before it is applied: whoever leaves has a name until then. But whoever comes has one only then.
+        // Described before it is applied: a player who leaves has a name until then. (The event itself names one who joins.)
         let before = room.describe(event, self.games);
         let effect = room.apply(number, event, now_ms);
         match event {
@@ -207,7 +207,7 @@ impl App<'_> {
     fn on_rejected(&mut self, request: u32, code: RejectCode, text: &str) {
         if request == LOOK_REQUEST {
             self.view_request = ViewRequest::None;
-            // That one has left meanwhile is told by another message.
+            // The player has left meanwhile, which another message says.
             if code == RejectCode::NotInRoom {
                 return;
             }

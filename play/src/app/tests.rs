@@ -1,6 +1,6 @@
 //! The client without a terminal and without a server.
 
-mod pictures;
+mod screens;
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ fn say(app: &mut App<'_>, line: &str) -> Vec<ClientMessage> {
     asked(app)
 }
 
-/// What was asked, but for lists of rooms.
+/// The requests so far, except those for lists of rooms.
 fn asked(app: &mut App<'_>) -> Vec<ClientMessage> {
     let mut messages = app.take_messages();
     messages.retain(|message| !matches!(message, ClientMessage::ListRooms { .. }));
@@ -222,7 +222,7 @@ fn the_chosen_room_is_joined_or_watched() {
 }
 
 #[test]
-fn a_move_is_sent_and_its_picture_is_asked_for_once() {
+fn a_move_is_sent_and_the_view_is_requested_once() {
     let games = games();
     let mut app = in_room(&games, "tictactoe", Phase::Playing);
     let action = codec::encode(&4_u8).expect("an action");
@@ -256,7 +256,7 @@ fn a_move_is_sent_and_its_picture_is_asked_for_once() {
 }
 
 #[test]
-fn an_event_that_the_picture_contains_is_told_but_changes_nothing() {
+fn an_event_that_the_snapshot_contains_is_shown_but_changes_nothing() {
     let games = games();
     let mut app = in_room(&games, "tictactoe", Phase::Playing);
     event(
@@ -279,7 +279,7 @@ fn an_event_that_the_picture_contains_is_told_but_changes_nothing() {
 }
 
 #[test]
-fn an_answer_that_was_lost_is_not_waited_for() {
+fn a_lost_reply_is_not_waited_for() {
     let games = games();
     let mut app = in_room(&games, "tictactoe", Phase::Playing);
     let left = || RoomEvent::TurnTimedOut { seat: 1 };
@@ -299,7 +299,7 @@ fn an_answer_that_was_lost_is_not_waited_for() {
 }
 
 #[test]
-fn an_unknown_game_is_said_to_be_and_its_events_are_told() {
+fn an_unknown_game_is_reported_and_its_events_are_shown_as_bytes() {
     let games = games();
     let mut app = in_room(&games, "mystery", Phase::Playing);
     expect_seen(&app, "does not know the game");
@@ -316,7 +316,7 @@ fn an_unknown_game_is_said_to_be_and_its_events_are_told() {
 }
 
 #[test]
-fn a_view_that_is_none_is_not_drawn_and_nothing_breaks() {
+fn an_invalid_view_is_not_drawn_and_nothing_breaks() {
     let games = games();
     let mut app = in_room(&games, "tictactoe", Phase::Playing);
     let mut snapshot = snapshot("tictactoe", Phase::Playing);
@@ -327,7 +327,7 @@ fn a_view_that_is_none_is_not_drawn_and_nothing_breaks() {
 }
 
 #[test]
-fn outside_of_a_match_what_is_typed_is_said() {
+fn outside_of_a_match_a_typed_line_is_chat() {
     let games = games();
     let mut app = in_room(&games, "tictactoe", Phase::Waiting);
     let asked = say(&mut app, "hello there");
@@ -387,7 +387,7 @@ fn the_rooms_settings_that_are_not_changed_stay() {
 }
 
 #[test]
-fn somebody_is_meant_by_name() {
+fn players_are_addressed_by_name() {
     let games = games();
     let mut app = in_room(&games, "tictactoe", Phase::Waiting);
     let (request, seat, name) = (0, 1, "Bob".to_owned());
@@ -463,7 +463,7 @@ fn in_a_match_one_key_does_not_quit() {
 }
 
 #[test]
-fn what_the_command_line_wished_for_is_asked_first() {
+fn the_action_of_the_command_line_is_requested_first() {
     let games = games();
     let mut app = greeted(&games, StartupAction::QuickMatch("eights".into()));
     assert!(matches!(&asked(&mut app)[..], [ClientMessage::QuickMatch { game, .. }] if game == "eights"));

@@ -1,11 +1,11 @@
-//! What is shown, on screens of all sizes.
+//! The contents of screens of all sizes.
 
 use proptest::prelude::*;
 
 use crate::app::tests::*;
 
 #[test]
-fn who_scrolls_back_is_left_alone_by_what_comes() {
+fn a_scrolled_log_stays_where_it_is_when_lines_arrive() {
     let games = games();
     let mut app = in_room(&games, "tictactoe", Phase::Waiting);
     for number in 0..2 * PLAY_LOG_LINES_MAX {
@@ -52,10 +52,10 @@ fn rejected(code: RejectCode) -> ServerMessage {
 }
 
 proptest! {
-    /// Whatever names, texts, keys and sizes there are: every row is there, none is too long, the cursor is on the screen, and
-    /// no control character gets through.
+    /// With any names, texts, keys and sizes: every row is there, none is too long, the cursor is on the screen, and no control
+    /// character is shown.
     #[test]
-    fn every_picture_fits_its_screen(
+    fn the_contents_fit_every_screen(
         (columns, rows) in (0_usize..140, 0_usize..60),
         name in any::<String>(),
         text in any::<String>(),
