@@ -1,30 +1,36 @@
-//! Where what a process allocates lies: together, so that a forked child touches, and so copies, few pages of its parent's.
+//! The heap before the first fork: without holes, so that a forked child copies few of its parent's pages.
 //!
-//! What a child allocates comes from holes first, wherever its parent has freed something, and every hole is on another page. In a process
-//! that has read its configuration that made 13 pages for the few KiB that a handler needs.
+//! The allocator serves a child from holes first, which are wherever its parent has freed something. Each hole may be on another
+//! page, and a write to it copies that page. In a parent that has read its configuration, the few KiB that a handler needs are
+//! spread over the whole heap.
+//!
+//! Measured with 200 idle clients, one handler each, by `smaps_rollup`: a handler has 78 KiB of private dirty memory (19 of them
+//! heap) with this, and 120 KiB (56 of them heap) without.
 
-/// Uses up the holes in this process's heap, for good, so that whatever is allocated from now on lies beyond them. To be called before
-/// children are forked. It costs address space; the pages are there already, and no child touches them. Returns the bytes used up. (It asks for
-/// `mallinfo2`, which glibc has since 2.33, of 2021.)
+/// Allocates the holes in this process's heap and never frees them, so that later allocations lie after them. Call it before the
+/// first fork. It needs no new pages, and no child touches those that it uses. Returns the number of bytes allocated.
+///
+/// It needs `mallinfo2`, which glibc has since version 2.33 (2021).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn use_up_heap_holes() -> usize {
-    /// Larger ones are one mapping each at first, and leave no hole.
+    /// Larger allocations are mappings of their own at first, and leave no hole.
     const LARGEST: usize = 128 << 10;
-    /// Sizes differ by this much.
+    /// Distance of two sizes that the allocator tells apart, in bytes.
     const STEP: usize = 16;
-    /// Up to here freed pieces are set aside by size, up to seven of each, and count as in use.
-    const SET_ASIDE_MAX: usize = 1032;
-    const SET_ASIDE_OF_EACH: usize = 7;
+    /// The thread cache holds freed pieces up to this size, in bytes, and counts them as in use.
+    const CACHED_BYTES_MAX: usize = 1032;
+    /// And this many of each size.
+    const CACHED_OF_EACH_SIZE: usize = 7;
     // SAFETY: it only reads the allocator's state, under the allocator's lock.
     let state = unsafe { libc::mallinfo2() };
     // SAFETY: an increment of 0 changes nothing.
     let end = unsafe { libc::sbrk(0) }.addr();
-    // What is left of the heap at its end is no hole.
+    // The free space at the heap's end is no hole.
     let Some(first_beyond) = end.checked_sub(state.keepcost) else {
         return 0;
     };
-    let set_aside_max = SET_ASIDE_OF_EACH * (SET_ASIDE_MAX / STEP) * SET_ASIDE_MAX;
-    let holes_max = state.fordblks.saturating_sub(state.keepcost) + set_aside_max;
+    let cached_max = CACHED_OF_EACH_SIZE * (CACHED_BYTES_MAX / STEP) * CACHED_BYTES_MAX;
+    let holes_max = state.fordblks.saturating_sub(state.keepcost) + cached_max;
     let mut used_up = 0;
     for size in (8..LARGEST).rev().step_by(STEP) {
         while used_up < holes_max {
@@ -34,9 +40,9 @@ pub fn use_up_heap_holes() -> usize {
                 used_up += size;
                 continue;
             }
-            // A small one would only be set aside.
-            if size > SET_ASIDE_MAX {
-                // SAFETY: it was allocated above, and nothing refers to it.
+            // A small one would only go to the thread cache.
+            if size > CACHED_BYTES_MAX {
+                // SAFETY: `malloc` returned it, it was not freed, and nothing refers to it.
                 unsafe { libc::free(piece) };
             }
             break;
@@ -45,7 +51,7 @@ pub fn use_up_heap_holes() -> usize {
     used_up
 }
 
-/// Does nothing: this is about the way in which glibc's allocator looks for space.
+/// Does nothing: only glibc's allocator is known to search holes first.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn use_up_heap_holes() -> usize {
     0
