@@ -3,7 +3,7 @@
 //! # Reading order
 //!
 //! 1. [`sys::memory`]: the mapping, and the types that may live in it;
-//! 2. [`sys::mutex`], then [`lock`]: a robust mutex, and the record's lock that is built on it;
+//! 2. `sys::mutex`, then [`lock`]: a robust mutex, and the record's lock that is built on it;
 //! 3. [`journal`]: the undo journal beside each lock;
 //! 4. [`transaction`]: the only way to change shared state. It ties the three above together;
 //! 5. [`byte_ring`] and [`event_log`]: a stream's bytes, and a room's events that members read without a lock;
