@@ -19,7 +19,6 @@ use forkade_games::eights::Eights;
 use forkade_games::relay::Relay;
 use forkade_games::tictactoe::TicTacToe;
 use forkade_games::{Game, Games, GamesError, floor_char_boundary};
-use forkade_play;
 use shmem::sys::memory::Access;
 
 /// Exit status when the command line, the environment or the configuration file is at fault, or the machine cannot hold what they ask for.

@@ -13,7 +13,6 @@ use crate::config::{
     AUTOMATIC, Config, ConfigError, ConfigSource, Problem, SETTINGS, Setting, Settings, Subcommand,
 };
 use crate::limits::CONFIG_FILE_BYTES_MAX;
-use forkade_play;
 
 /// Prefix of each environment variable.
 pub(crate) const VARIABLE_PREFIX: &str = "FORKADE_";

@@ -37,7 +37,7 @@ pub fn set_connected(session: &mut Session<'_>, connected: bool) {
     let Some((room, Some(seat))) = session.membership().place() else {
         return;
     };
-    if publish_connected(&mut session.state, player, room, seat, connected) {
+    if publish_connected(session.state, player, room, seat, connected) {
         session.doorbells.push(room.index());
     }
 }

@@ -241,7 +241,7 @@ impl<'s> Console<'s> {
             return Ok(self.send());
         }
         if let Some(reply) = &mut self.reply {
-            if !reply.write_next(&mut self.session.state, &mut self.output) {
+            if !reply.write_next(self.session.state, &mut self.output) {
                 self.reply = None;
             }
             return Ok(Step::Continue);
@@ -277,7 +277,7 @@ impl<'s> Console<'s> {
         self.view_due_at_ms = u64::MAX;
         self.live_view
             .take()
-            .map_or(Ok(()), |live_view| live_view.end(&self.session.state, &self.poll))
+            .map_or(Ok(()), |live_view| live_view.end(self.session.state, &self.poll))
     }
 
     /// Ends the connection after the current reply, if any, is complete.
