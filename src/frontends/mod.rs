@@ -3,7 +3,7 @@
 //! * [`dispatch`]: the handshake, and one call for each frame; the way in for every player;
 //! * [`text_dispatch`]: the same for lines typed in text mode;
 //! * [`room_doorbell`]: how a process listens to one room;
-//! * [`console`]: operators.
+//! * [`console`] for operators.
 
 pub(crate) mod console;
 pub mod dispatch;
