@@ -46,7 +46,7 @@ impl PreforkPolicy {
     }
 
     /// How many to retire now.
-    pub(crate) fn to_retire(&mut self, idle: u32, now_ms: u64) -> u32 {
+    pub(crate) fn retire_count(&mut self, idle: u32, now_ms: u64) -> u32 {
         if now_ms.saturating_sub(self.quiet_since_ms) < SPARES_SHRINK_AFTER_MS {
             return 0;
         }
@@ -86,9 +86,9 @@ mod tests {
     fn the_target_halves_after_each_quiet_time_down_to_the_minimum() {
         let mut policy = PreforkPolicy::new(SPAN, 0);
         (0..4).for_each(|now| policy.on_connection(0, now));
-        assert_eq!(policy.to_retire(16, 100), 0, "it has not been quiet for long");
+        assert_eq!(policy.retire_count(16, 100), 0, "it has not been quiet for long");
         let times = [1, 2, 3, 4].map(|nth| nth * SPARES_SHRINK_AFTER_MS + 100);
-        assert_eq!(times.map(|now| policy.to_retire(16, now)), [8, 12, 14, 14]);
+        assert_eq!(times.map(|now| policy.retire_count(16, now)), [8, 12, 14, 14]);
     }
 
     #[test]

@@ -111,8 +111,8 @@ impl Keeper {
         if !self.assigns_connections() || self.stop_by_ms.is_some() {
             return;
         }
-        let to_retire = self.prefork.to_retire(self.handlers.idle(), now);
-        self.retire_idle(to_retire);
+        let retire_count = self.prefork.retire_count(self.handlers.idle(), now);
+        self.retire_idle(retire_count);
         for _ in 0..self.prefork.to_fork(self.handlers.idle(), now) {
             if let Err(error) = self.spawn_handler(Vec::new(), false, true) {
                 log::warn!("cannot fork a handler ahead: {error}");
