@@ -1,4 +1,4 @@
-//! The server as a program: which games it offers, what the command line says, and what comes of it.
+//! The server as a program: the games that it offers, its command line, and its exit status.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -21,7 +21,7 @@ use forkade_games::tictactoe::TicTacToe;
 use forkade_games::{Game, Games, GamesError, floor_char_boundary};
 use shmem::sys::memory::Access;
 
-/// Exit status when the command line, the environment or the configuration file is at fault, or the machine cannot hold what they ask for.
+/// Exit status if the command line, the environment or the configuration file is invalid, or asks for more than the machine has.
 const BAD_CONFIGURATION: u8 = 2;
 
 /// A server and the games it offers.
@@ -54,7 +54,7 @@ impl Server {
             .game::<Eights>()
     }
 
-    /// Offers a game as well. Two of the same name, or too many, are reported when the server is run.
+    /// Adds a game. Two of the same name, or too many, are reported when the server is run.
     #[must_use]
     pub fn game<G: Game>(mut self) -> Self {
         if let Err(error) = self.games.add::<G>() {
@@ -63,12 +63,12 @@ impl Server {
         self
     }
 
-    /// Does what this program's command line says: serves, checks the configuration, or plays.
+    /// Runs what this program's command line says: the server, a check of the configuration, an upgrade, or the client.
     pub fn main(self) -> ExitCode {
         self.main_from(std::env::args_os())
     }
 
-    /// Does what `arguments` say; the first is the program's name.
+    /// As [`Self::main`], with these arguments; the first is the program's name.
     pub fn main_from(self, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         let start_mode = match upgrade::start_mode() {
             Ok(start_mode) => start_mode,
@@ -82,7 +82,7 @@ impl Server {
             return ExitCode::from(BAD_CONFIGURATION);
         }
         let arguments: Vec<OsString> = arguments.into_iter().collect();
-        // A client has nothing to do with a server's settings, wherever they come from.
+        // The client does not read a server's settings.
         if arguments.get(1).is_some_and(|first| first == "play") {
             return forkade_play::main(&self.games, &arguments);
         }
@@ -92,7 +92,7 @@ impl Server {
                 Ok((_, settings)) => objection(handover, settings, &self.games),
                 Err(error) => Some(error.to_string()),
             };
-            return answer(report, objection);
+            return send_probe_reply(report, objection);
         }
         let (command, settings) = match loaded {
             Ok(loaded) => loaded,
@@ -149,13 +149,13 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
         return ExitCode::from(BAD_CONFIGURATION);
     }
     // They live as long as the process: every role inherits them.
-    ended(supervisor::run(
+    exit_code(supervisor::run(
         Box::leak(Box::new(settings)),
         Box::leak(Box::new(games)),
     ))
 }
 
-/// Why this program cannot go on in the place of the one that runs.
+/// Why this program cannot continue in the place of the running one.
 fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<String> {
     let config = &settings.config;
     let machine = match Machine::read() {
@@ -173,22 +173,22 @@ fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<
         })
 }
 
-/// Tells the program that runs what this one has found.
-fn answer(mut report: &File, objection: Option<String>) -> ExitCode {
-    let answer = ProbeReply {
+/// Replies to the running program.
+fn send_probe_reply(mut report: &File, objection: Option<String>) -> ExitCode {
+    let reply = ProbeReply {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         objection: objection.map(|mut text| {
             text.truncate(floor_char_boundary(&text, UPGRADE_TEXT_BYTES));
             text
         }),
     };
-    match serde_json::to_writer(&mut report, &answer) {
+    match serde_json::to_writer(&mut report, &reply) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// Goes on in the place of the program that ran in this process before.
+/// Continues in the place of the program that ran in this process before.
 fn go_on(handover: &Handover, games: Games, settings: Settings) -> ExitCode {
     if let Err(error) = logging::start(settings.config.log) {
         eprintln!("forkade: {error}");
@@ -196,14 +196,14 @@ fn go_on(handover: &Handover, games: Games, settings: Settings) -> ExitCode {
     }
     logging::set_role("supervisor");
     // They live as long as the process: every role inherits them.
-    ended(supervisor::upgrade::go_on(
+    exit_code(supervisor::upgrade::go_on(
         handover,
         Box::leak(Box::new(settings)),
         Box::leak(Box::new(games)),
     ))
 }
 
-fn ended(result: Result<(), StartError>) -> ExitCode {
+fn exit_code(result: Result<(), StartError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

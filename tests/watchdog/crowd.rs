@@ -1,4 +1,4 @@
-//! A machine on which nobody gets a turn for long.
+//! A machine on which no process is scheduled for long.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::{ANY_PORTS, number, send, this_program};
 
 pub(crate) fn on_a_crowded_machine_no_innocent_process_is_killed() {
     let crowd = std::env::var("FORKADE_TEST_CROWD").map_or(300, |crowd| crowd.parse().expect("a number"));
-    // As unimportant as the crowd, so that it has to wait for its turn with them.
+    // Of the same low priority as the crowd, so that it waits for the processor with them.
     let server = Server::run(
         unimportant()
             .args(["serve", "--heartbeat-timeout-ms", "3600000"])
@@ -33,7 +33,7 @@ pub(crate) fn on_a_crowded_machine_no_innocent_process_is_killed() {
     let crowd = Crowd::gather(crowd);
     let began = Instant::now();
     let mut sums = vec![0; rooms.len()];
-    // All work under their room's lock for many turns of the scheduler, and nearly always somebody waits for it.
+    // All work under their room's lock for many turns of the scheduler, and nearly always a process waits for it.
     while began.elapsed() < Duration::from_secs(10) {
         for clients in &mut rooms {
             for client in clients {
@@ -63,7 +63,7 @@ fn unimportant() -> Command {
     command
 }
 
-/// Uses all the processor time that it gets, until whoever started it is gone.
+/// Uses all the processor time that it gets, until the process that started it is gone.
 pub(crate) fn be_busy() -> ! {
     let parent = std::os::unix::process::parent_id();
     while std::os::unix::process::parent_id() == parent {

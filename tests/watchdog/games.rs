@@ -1,4 +1,4 @@
-//! Games that get stuck.
+//! Games that hang.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use forkade_protocol::Outcome;
 use nix::sys::signal::{Signal, raise};
 use serde::{Deserialize, Serialize};
 
-/// A sum that everybody adds to, and many ways to get stuck over it.
+/// A sum that every player adds to, and many ways to hang over it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Sticky {
     sum: u32,
@@ -18,9 +18,9 @@ pub(crate) struct Sticky {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Deed {
     Add(u32),
-    /// Get stuck, whoever tries it.
+    /// Hang in every process that tries it.
     Stick(How),
-    /// Get stuck if there is this file, which is removed first. What comes after, adds 1.
+    /// Hang if there is this file, which is removed first. What comes after, adds 1.
     StickOnce(How, PathBuf),
     /// Use so many milliseconds of processor time, and then add 1.
     Work(u32),
@@ -61,7 +61,7 @@ impl Game for Sticky {
     }
 
     fn act(&mut self, _seat: u8, deed: Deed, out: &mut Outbox<u32>) -> Result<(), Rejection> {
-        // What is changed by who gets stuck must be undone.
+        // What a process that hangs has changed must be undone.
         let before = self.sum;
         self.sum += 1_000_000;
         let addend = match deed {
@@ -105,7 +105,7 @@ impl Game for Sticky {
     }
 }
 
-/// Counts its ticks, and gets stuck in its third, if its options say so.
+/// Counts its ticks, and hangs in its third, if its options say so.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Metronome {
     ticks: u32,

@@ -1,7 +1,7 @@
-//! Promise: a process that is stuck is killed, and then it is as if it had died; and nobody who is innocent is killed, however crowded the
-//! machine is.
+//! Promise: a process that hangs is killed, and then it is as if it had died. A process that does not hang is never killed, however crowded
+//! the machine is.
 //!
-//! Without the test harness, since this program is also the server: started with `serve` it offers games that get stuck.
+//! Without the test harness, since this program is also the server: started with `serve` it offers games that hang.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -29,13 +29,13 @@ fn this_program() -> PathBuf {
     std::env::current_exe().expect("a running program has a file")
 }
 
-/// This program as a server, with a watchdog that does not take long.
+/// This program as a server, with a watchdog that decides soon.
 fn start() -> Server {
     let arguments = ["serve", "--watchdog-cpu-ms", "500"];
     Server::run(Command::new(this_program()).args(arguments).args(ANY_PORTS))
 }
 
-/// How often each way to get stuck is tried.
+/// How often each way to hang is tried.
 fn rounds() -> u32 {
     std::env::var("FORKADE_TEST_STUCK").map_or(20, |rounds| rounds.parse().expect("a number"))
 }
@@ -61,7 +61,7 @@ fn send(client: &mut Client, what: &Deed) {
         .expect("the session lives");
 }
 
-/// The next number that the game says.
+/// The next number that the game sends.
 fn number(client: &mut Client) -> u32 {
     loop {
         match client.receive(WAIT_MAX).expect("the session lives") {
@@ -78,7 +78,7 @@ fn number(client: &mut Client) -> u32 {
     }
 }
 
-/// A file that makes one process get stuck.
+/// A file that makes one process hang.
 struct Token(PathBuf);
 
 impl Token {
@@ -102,7 +102,7 @@ impl Drop for Token {
     }
 }
 
-/// Ann's process gets stuck under the lock of her room, once in each round.
+/// Ann's process hangs under the lock of her room, once in each round.
 fn stuck_under_a_rooms_lock(how: How, rounds: u32) {
     let server = start();
     let [mut ann, mut bob] = together(&server);
@@ -163,7 +163,7 @@ fn a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_oth
         let deadline = Instant::now() + WAIT_MAX;
         let (mut refusal, mut sum) = (None, 5);
         while refusal.is_none() && Instant::now() < deadline {
-            // Bob waits for the lock, whoever holds it.
+            // Bob waits for the lock, whichever process holds it.
             send(&mut bob, &Deed::Add(1));
             sum += 1;
             assert_eq!(number(&mut bob), sum);
@@ -181,7 +181,7 @@ fn a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_oth
             ),
             "{refusal:?}"
         );
-        // Her connection has ended, her session has not: she goes on behind what was refused.
+        // Her connection has ended, but not her session: she continues after the refused frame.
         eventually("she is back", || {
             ann.ping().expect("the session goes on");
             ann.counters().resumes == 1
@@ -235,7 +235,7 @@ fn a_handler_that_loops_is_killed_also_when_nobody_waits_for_it() {
     assert_eq!(number(&mut ann), 1);
     assert_eq!(server.status("watchdog_kills_total"), 1);
     assert_eq!(server.status("takeovers_total"), 1);
-    // And one that is not worth it is not tried for ever.
+    // A connection whose handlers hang again and again is given up.
     let refused = ann.act(deed(&Deed::Stick(How::Looping)));
     let code = refused.expect_err("nobody can do it").reject_code();
     assert_eq!(code, Some(RejectCode::GameFailed));
@@ -266,7 +266,7 @@ fn a_role_that_is_stopped_is_replaced_and_players_do_not_notice() {
                 .iter()
                 .all(|pid| !common::is_alive(u32::try_from(*pid).expect("a pid")))
         });
-        // Who comes meanwhile, waits and is served.
+        // A client that connects meanwhile waits and is served.
         server.client("Carol").goodbye().expect("said in order");
         eventually("all are replaced", || pids(role).len() == before.len());
         control_pair.expect_progress();
@@ -329,7 +329,7 @@ fn main() -> ExitCode {
         Some("be-busy") => be_busy(),
         _ => {}
     }
-    // What these wait for is mostly that time passes, so they wait beside each other.
+    // These mostly wait for time to pass, so they run in parallel.
     run_all(&[
         named!(a_process_that_is_stopped_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
         named!(an_endless_loop_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
@@ -347,7 +347,7 @@ fn main() -> ExitCode {
 
 type Test = (&'static str, fn());
 
-/// Runs tests beside each other; those whose names contain the first argument, if there is one. A panic in one ends the program when
+/// Runs tests in parallel; those whose names contain the first argument, if there is one. A panic in one ends the program when
 /// the others have ended, with a status that says so.
 fn run_all(tests: &[Test]) {
     let part = std::env::args().nth(1).unwrap_or_default();

@@ -169,7 +169,7 @@ fn prepare_process() -> Result<(), StartError> {
 fn own_program() -> Option<PathBuf> {
     let program = std::env::current_exe();
     if let Err(error) = &program {
-        log::warn!("cannot tell where this program lies, so it cannot be upgraded in place: {error}");
+        log::warn!("cannot find the path of this program, so it cannot be upgraded in place: {error}");
     }
     program.ok()
 }
@@ -202,7 +202,7 @@ fn prepare_heap() {
     buffers::prepare();
     // Reading the configuration has left holes everywhere.
     let used_up = use_up_heap_holes();
-    log::debug!("{used_up} bytes of holes in the heap are used up");
+    log::debug!("{used_up} bytes of holes in the heap were filled");
 }
 
 /// Prints that the server accepts connections.
@@ -332,11 +332,13 @@ impl Supervisor {
         let slot = self.children[index].instance.slot(self.context.memory);
         while slot.ready.load(Ordering::Acquire) == 0 {
             if self.children[index].process.is_none() {
-                return Err("it ended at once; its last words are in the log".into());
+                return Err("it exited at once; the log says why".into());
             }
             let now = now_ms();
             if now >= give_up_at_ms {
-                return Err(format!("it did not report within {ROLE_READY_TIMEOUT_MS} ms"));
+                return Err(format!(
+                    "it did not report ready within {ROLE_READY_TIMEOUT_MS} ms"
+                ));
             }
             self.wait(Some(give_up_at_ms - now));
             if self.stop_requests > 0 {

@@ -91,7 +91,7 @@ impl Check {
                 version,
                 objection: None,
             }) if self.ended == Some(Exit::Code(0)) => Ok(version),
-            Ok(_) => Err(format!("it said yes, and ended with {ended}")),
+            Ok(_) => Err(format!("it agreed, but ended with {ended}")),
             Err(_) if self.reply.is_empty() => Err(format!(
                 "it ended with {ended} and said nothing: it cannot run here, or is another program"
             )),
@@ -174,7 +174,7 @@ impl Supervisor {
             .as_ref()
             .is_some_and(|replacement| !replacement.is_stalled());
         if self.stop_requests > 0 || self.probe.is_some() || is_in_the_middle {
-            log::warn!("an upgrade was asked for in the middle of another, or of the stop: not done");
+            log::warn!("an upgrade was requested during another one or during the stop: ignored");
             return;
         }
         let slot = &self.context.memory.header.upgrade;
@@ -267,7 +267,7 @@ impl Supervisor {
             probe.read_reply();
             if probe.reply_is_too_long() {
                 self.cancel_probe(&format!(
-                    "it says more than the {UPGRADE_REPLY_BYTES_MAX} bytes that an answer can have: it is another program"
+                    "it says more than the {UPGRADE_REPLY_BYTES_MAX} bytes that a reply can have: it is another program"
                 ));
             } else if probe.reply_is_complete && probe.ended.is_some() {
                 match probe.verdict() {
@@ -275,7 +275,7 @@ impl Supervisor {
                     Err(objection) => self.cancel_probe(&objection),
                 }
             } else if probe.give_up_at_ms <= now {
-                self.cancel_probe("it did not answer in time");
+                self.cancel_probe("it did not reply in time");
             }
         } else if self.replacement.is_some() {
             self.replace_next(now);
@@ -305,7 +305,7 @@ impl Supervisor {
     /// Executes the new program in this process. Returns only if that fails.
     fn execute(&mut self, version: &str) {
         let Some(probe) = self.probe.take() else { return };
-        log::info!("version {version} can go on: it is put into this process");
+        log::info!("version {version} can continue: it is executed in this process");
         let memory = self.context.memory.mapping.as_fd();
         let ipc = self.context.ipc;
         let attempt = || -> Result<io::Error, HandoverError> {
@@ -382,7 +382,7 @@ impl Supervisor {
             Role::ALL.iter().any(|known| known.name() == role.as_str())
         };
         for (role, _, process) in handover.processes.iter().filter(|process| !is_known(process)) {
-            log::info!("the {role} (process {process}) has no place in this version, and is ended");
+            log::info!("the {role} (process {process}) does not exist in this version, and is terminated");
             let _ = process.send_signal(Signal::SIGTERM);
         }
     }
@@ -429,7 +429,7 @@ impl Supervisor {
             return;
         };
         replacement.kill_at_ms = Some(now + TERMINATE_TIMEOUT_MS);
-        log::warn!("process {process}, in the course of an upgrade, did not {what} in time: killed");
+        log::warn!("process {process}, during an upgrade, did not {what} in time: killed");
         let _ = process.send_signal(Signal::SIGKILL);
     }
 
@@ -439,7 +439,7 @@ impl Supervisor {
             return;
         };
         if replacement.is_stalled() {
-            let text = "the new program comes up after all; the processes are replaced one after another";
+            let text = "the new program starts after all; the processes are replaced one after another";
             log::info!("{text}");
             let slot = &self.context.memory.header.upgrade;
             slot.enter(UpgradeStage::Replacing, text);
@@ -512,7 +512,7 @@ impl Supervisor {
 /// Why the new program could not be probed.
 #[derive(Debug, thiserror::Error)]
 enum ProbeError {
-    #[error("it is not known where the program lies")]
+    #[error("the path of the program is not known")]
     Unknown,
     #[error("cannot open {}: {source}", path.display())]
     Open {
