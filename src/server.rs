@@ -4,15 +4,12 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::process::ExitCode;
 
-use crate::config;
-use crate::config::capacity;
 use crate::config::machine::Machine;
-use crate::config::{Settings, Subcommand};
+use crate::config::{self, Settings, Subcommand, capacity};
 use crate::limits::UPGRADE_TEXT_BYTES;
 use crate::logging;
-use crate::process::supervisor::StartError;
-use crate::process::upgrade::{Handover, ProbeReply, StartMode};
-use crate::process::{supervisor, upgrade};
+use crate::process::supervisor::{self, StartError};
+use crate::process::upgrade::{self, Handover, ProbeReply, StartMode};
 use crate::state::layout::{Capacity, Memory};
 use forkade_games::connect4::Connect4;
 use forkade_games::eights::Eights;

@@ -19,8 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forkade::games::relay::Relayed;
-use forkade::testing::frontends::dispatch;
-use forkade::testing::frontends::dispatch::FrameOutcome;
+use forkade::testing::frontends::dispatch::{self, FrameOutcome};
 use forkade::testing::maintenance::check::check_all;
 use forkade::testing::maintenance::state_dump::recover_all;
 use forkade::testing::session::Session;

@@ -12,12 +12,10 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shmem::sys::eventfd::EventFd;
-use shmem::sys::process;
 use shmem::sys::process::{
-    EXIT_STATUS_PANIC, Exit, ForkError, NewProcess, ProcessId, Reaped, lifeline, reap,
+    self, EXIT_STATUS_PANIC, Exit, ForkError, NewProcess, ProcessId, Reaped, lifeline, reap,
 };
-use shmem::sys::signals;
-use shmem::sys::signals::{Signal, Signals};
+use shmem::sys::signals::{self, Signal, Signals};
 use shmem::sys::sockets::{Channel, ChannelError, ReceiveOutcome, SendOutcome};
 
 macro_rules! claims {

@@ -17,8 +17,7 @@ pub(crate) use self::compare::CompareOptions;
 pub(crate) use self::kill_rates::KillRates;
 pub(crate) use self::scaling::ScalingOptions;
 use crate::plan::{CLIENTS_PER_PROCESS_MAX, WorkloadKind, WorkloadOptions, WorkloadPlan, per_second};
-use crate::server::peer::Protocol;
-use crate::server::peer::{self, Peer, ServerChoice};
+use crate::server::peer::{self, Peer, Protocol, ServerChoice};
 
 const SECONDS_MAX: f64 = 86_400.0;
 

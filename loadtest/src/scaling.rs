@@ -5,12 +5,11 @@
 mod probe;
 
 use std::ffi::OsString;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Instant;
+use std::{fmt, io};
 
 use clap::Parser;
 use serde::Serialize;
@@ -19,8 +18,7 @@ use self::probe::{ProbeError, Probes};
 use crate::clients::{Milestone, Outcome, Proceed};
 use crate::interrupt::{Interrupt, InterruptError};
 use crate::latency::Percentiles;
-use crate::machine::Machine;
-use crate::machine::process_tree;
+use crate::machine::{Machine, process_tree};
 use crate::multiprocess::{WorkerError, WorkerPool};
 use crate::options::{Options, ScalingOptions};
 use crate::output::{self, Output, OutputError};

@@ -38,8 +38,7 @@ use crate::app::{App, ExitReason};
 use crate::connection::{Connection, ConnectionEvent};
 use crate::options::Options;
 use crate::terminal::Terminal;
-use forkade_games::Games;
-use forkade_games::panics;
+use forkade_games::{Games, panics};
 use forkade_text::keys::KeyDecoder;
 use shmem::sys::signals::{Signal, Signals};
 

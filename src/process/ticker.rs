@@ -4,8 +4,7 @@
 //!
 //! It must never hold two locks, nor wait while it holds one: every room would wait with it.
 
-use crate::lobby::listing;
-use crate::lobby::match_play;
+use crate::lobby::{listing, match_play};
 use crate::maintenance::expiry;
 use std::collections::HashMap;
 use std::io;
@@ -18,8 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
 use crate::limits::{DOORBELL_RETRY_MS, EXPIRY_INTERVAL_MS, ORPHAN_AFTER_MS, TICK_MS};
-use crate::maintenance::crash_attribution;
-use crate::maintenance::crash_attribution::TickerCrash;
+use crate::maintenance::crash_attribution::{self, TickerCrash};
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::session::rejection::Rejection;
 use crate::state::connections::KINDS;

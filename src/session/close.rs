@@ -3,8 +3,7 @@
 use forkade_protocol::{ErrorCode, ServerMessage, frame};
 
 use crate::limits::CLOSE_MESSAGE_BYTES_MAX;
-use crate::session::Session;
-use crate::session::transport;
+use crate::session::{Session, transport};
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::{LobbyTx, Presence};
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};

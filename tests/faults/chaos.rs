@@ -7,8 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::common::killer::send;
 use crate::common::random::Random;
-use crate::common::{WAIT_MAX, eventually};
-use crate::common::{children, of_name, processes_below};
+use crate::common::{WAIT_MAX, children, eventually, of_name, processes_below};
 
 /// Longest pause between two deaths of handlers.
 const PAUSE_US_MAX: usize = 12_000;

@@ -6,8 +6,7 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
-use forkade::testing::lobby::delivery;
-use forkade::testing::lobby::departure;
+use forkade::testing::lobby::{delivery, departure};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -18,8 +17,7 @@ use forkade::games::relay::Relay;
 use forkade::games::tictactoe::TicTacToe;
 use forkade::games::{Game, Games, Outbox, Outcome, Rejection, Start, Viewer};
 use forkade::limits::{FRAME_BYTES_MAX, SEAT_RESERVATION_MS_DEFAULT};
-use forkade::testing::frontends::dispatch;
-use forkade::testing::frontends::dispatch::{FrameOutcome, HandshakeOutcome};
+use forkade::testing::frontends::dispatch::{self, FrameOutcome, HandshakeOutcome};
 use forkade::testing::session::Session;
 use forkade::testing::session::transport::ByteCounts;
 use forkade::testing::state::connections::{Kind, Phase};

@@ -1,8 +1,7 @@
 //! Operations of chat: to the lobby, and to single players.
 
 use forkade::limits::CHAT_BYTES_MAX;
-use forkade::testing::lobby::chat;
-use forkade::testing::lobby::departure;
+use forkade::testing::lobby::{chat, departure};
 
 use crate::fixture::{chat, resume, say, whisper};
 use crate::operations::Operation;

@@ -1,13 +1,10 @@
 //! The lobby in which an operation is prepared, and the steps of handlers, clients and the ticker there.
 
-use forkade::testing::lobby::delivery;
-use forkade::testing::lobby::departure;
-use forkade::testing::lobby::match_play;
+use forkade::testing::lobby::{delivery, departure, match_play};
 use std::sync::atomic::Ordering;
 
 use forkade::limits::{CHAT_BYTES_MAX, CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX, MAILBOX_BYTES, ROOM_LOG_BYTES};
-use forkade::testing::frontends::dispatch;
-use forkade::testing::frontends::dispatch::{FrameOutcome, HandshakeOutcome};
+use forkade::testing::frontends::dispatch::{self, FrameOutcome, HandshakeOutcome};
 use forkade::testing::session::{ControlRequest, Resume, Session};
 use forkade::testing::state::connections::Phase;
 use forkade::testing::state::handle::StateHandle;

@@ -1,7 +1,6 @@
 //! Operations of room owners, and their effects on other players.
 
-use forkade::testing::lobby::departure;
-use forkade::testing::lobby::match_play;
+use forkade::testing::lobby::{departure, match_play};
 use forkade::testing::session::CloseReason;
 use forkade::testing::state::handle::StateHandle;
 use forkade_protocol::{ClientMessage, RoomId, RoomSettings, ServerMessage};

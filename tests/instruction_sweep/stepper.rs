@@ -7,8 +7,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use shmem::sys::process;
-use shmem::sys::process::{ForkError, ProcessId};
+use shmem::sys::process::{self, ForkError, ProcessId};
 
 /// Exit status of a child that cannot be traced.
 const NOT_PERMITTED: u8 = 77;

@@ -1,8 +1,7 @@
 //! Operations of players in text mode.
 
 use forkade::limits::{TEXT_LINE_BYTES_MAX, TEXT_SKIP_BYTES_MIN};
-use forkade::testing::frontends::dispatch;
-use forkade::testing::frontends::dispatch::FrameOutcome;
+use forkade::testing::frontends::dispatch::{self, FrameOutcome};
 use forkade::testing::lobby::delivery;
 
 use crate::fixture::{chat, create, finish, handle_frame, join, place, process_handshake, ready};

@@ -2,8 +2,7 @@
 
 mod sessions;
 
-use forkade::testing::lobby::chat;
-use forkade::testing::lobby::match_play;
+use forkade::testing::lobby::{chat, match_play};
 use forkade::testing::maintenance::expiry;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

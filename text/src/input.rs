@@ -16,9 +16,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::limits::{
     TELNET_REPLY_BATCH_BYTES, TEXT_LINE_BYTES_MAX, TEXT_LINE_RAW_BYTES_MAX, TEXT_SKIP_BYTES_MIN,
 };
-use crate::telnet;
 use crate::telnet::options::RefusedOptions;
-use crate::telnet::{Event, Parser};
+use crate::telnet::{self, Event, Parser};
 
 /// What the consumed input means for the next byte, as plain data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]

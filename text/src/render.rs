@@ -12,8 +12,7 @@ mod wrap;
 use forkade_games::{AnyGame, Games, floor_char_boundary};
 use forkade_protocol::{Phase, ServerMessage};
 
-use crate::commands;
-use crate::commands::Description;
+use crate::commands::{self, Description};
 use crate::escape::Escaped;
 use crate::render::rooms::{list_of_rooms, own_label, view_text};
 

@@ -12,8 +12,7 @@
 //! each, nothing would remain.)
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
+use std::{fs, io};
 
 use rustix::time::{ClockId, clock_gettime};
 

@@ -9,11 +9,10 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 
 use super::messages::{GO, Message, STOP, WorkerCounts, WorkerOutcome};
 use crate::clients::{ClientRun, ClientRunError, Milestone, Outcome, Proceed};
-use crate::open_files;
 use crate::options::Options;
 use crate::plan::WorkloadPlan;
-use crate::progress;
 use crate::run_state::RunState;
+use crate::{open_files, progress};
 
 /// Runs this worker's clients from start to end.
 pub(crate) fn run(options: &Options, server: SocketAddr, plans: Vec<WorkloadPlan>) -> ExitCode {

@@ -362,8 +362,7 @@ impl fmt::Display for Escaped<'_> {
 mod tests {
     use super::*;
     use crate::engine::timeline::{LatencySummary, Point};
-    use crate::report::ServerPoint;
-    use crate::report::{ChaosReport, KillPoint, WorkloadReport};
+    use crate::report::{ChaosReport, KillPoint, ServerPoint, WorkloadReport};
 
     fn report() -> Report {
         let point = |second: f64| Point {

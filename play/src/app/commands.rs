@@ -6,8 +6,7 @@ use crate::app::{App, Location, ViewRequest};
 use crate::listing::EntryAction;
 use crate::styled::Style;
 use forkade_games::GameError;
-use forkade_text::commands;
-use forkade_text::commands::{Command, Description, REQUEST, Setting};
+use forkade_text::commands::{self, Command, Description, REQUEST, Setting};
 use forkade_text::render;
 
 /// The request number of [`ClientMessage::Look`]. (What is typed uses [`REQUEST`].)

@@ -7,8 +7,7 @@ use crate::app::{App, ConnectionStatus, Location, ViewRequest};
 use crate::connection::ConnectionEvent;
 use crate::room::{Effect, Room};
 use crate::styled::{Line, Style};
-use forkade_text::render;
-use forkade_text::render::room_number;
+use forkade_text::render::{self, room_number};
 
 impl App<'_> {
     /// Handles an event of the connection.

@@ -4,10 +4,9 @@
 //! *reads* it, but an inherited epoll reports those of the process that registered it. So a child makes its own poll and its
 //! own [`Signals`].
 
-use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::ptr;
+use std::{io, ptr};
 
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};

@@ -1,7 +1,6 @@
 //! Commands that change the server: kick, say, drain, stop.
 
-use crate::lobby::chat;
-use crate::lobby::departure;
+use crate::lobby::{chat, departure};
 use std::io;
 use std::sync::atomic::Ordering;
 

@@ -1,10 +1,8 @@
 //! Executes commands.
 
-use crate::frontends::console::commands;
-use crate::frontends::console::commands::{ConsoleCommand, Format, Query};
+use crate::frontends::console::commands::{self, ConsoleCommand, Format, Query};
 use crate::frontends::console::live_views::{LiveView, Ping, Trace, Upgrade, Watch};
-use crate::frontends::console::replies;
-use crate::frontends::console::replies::Reply;
+use crate::frontends::console::replies::{self, Reply};
 use crate::frontends::console::{Console, Stage, actions, queries};
 use crate::logging;
 

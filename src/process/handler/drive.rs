@@ -1,7 +1,6 @@
 //! One run of a client by its handler: bytes in, frames handled, events and replies out.
 
-use crate::lobby::delivery;
-use crate::lobby::departure;
+use crate::lobby::{delivery, departure};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -11,8 +10,7 @@ use forkade_protocol::ErrorCode;
 use nix::sys::signal::Signal;
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::frontends::dispatch;
-use crate::frontends::dispatch::{FrameOutcome, HandshakeOutcome};
+use crate::frontends::dispatch::{self, FrameOutcome, HandshakeOutcome};
 use crate::limits::{RESUME_TIMEOUT_MS, SESSION_RELEASE_TIMEOUT_MS, TEXT_KEEPALIVE_SECONDS};
 use crate::logging;
 use crate::process::handler::client::{Client, HandlerState};

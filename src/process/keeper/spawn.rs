@@ -9,8 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::limits::{TAKEOVER_BATCH_MAX, TAKEOVER_RETRY_MS, TAKEOVER_TRIES_MAX};
 use crate::maintenance::crash_policy::{Crash, RestartDecision, WatchdogKill, regroup};
-use crate::process::handler;
-use crate::process::handler::HandlerArgs;
+use crate::process::handler::{self, HandlerArgs};
 use crate::process::keeper::Keeper;
 use crate::process::keeper::handlers::HandlerEntry;
 use crate::state::connections::Kind;

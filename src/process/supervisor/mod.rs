@@ -23,8 +23,7 @@ use nix::sys::signal::Signal;
 
 use crate::config::{Config, Settings};
 use crate::limits::{ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS};
-use crate::logging;
-use crate::logging::DropCounters;
+use crate::logging::{self, DropCounters};
 use crate::process::ipc::IpcHandles;
 use crate::process::process_table::{Context, RoleStart};
 use crate::process::supervisor::backoff::Backoff;

@@ -26,8 +26,7 @@ use crate::process::process_table::Context;
 use crate::process::supervisor::{
     Child, PROBE_REPLY, StartError, Supervisor, configure, prepare_process, step,
 };
-use crate::process::upgrade;
-use crate::process::upgrade::{Handover, HandoverError, ProbeReply};
+use crate::process::upgrade::{self, Handover, HandoverError, ProbeReply};
 use crate::state::connections::{Claim, Kind};
 use crate::state::header::UpgradeStage;
 use crate::state::roles::Role;

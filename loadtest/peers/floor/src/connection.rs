@@ -2,8 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use forkade_protocol::ServerMessage;
-use forkade_protocol::frame;
+use forkade_protocol::{ServerMessage, frame};
 use mio::net::TcpStream;
 
 /// See the module's documentation.

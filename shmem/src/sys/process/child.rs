@@ -1,7 +1,6 @@
 //! How children end, and reaping them.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use nix::sys::signal::Signal;
 use rustix::io::Errno;

@@ -1,9 +1,8 @@
 //! Forking, and what only a process just forked may do.
 
-use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{io, mem};
 
 use nix::unistd::ForkResult;
 use rustix::io::Errno;

@@ -1,9 +1,8 @@
 //! The identity of a process, which survives the reuse of its pid.
 
-use std::fmt;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::{fmt, io};
 
 use nix::sys::signal::Signal;
 use rustix::io::Errno;

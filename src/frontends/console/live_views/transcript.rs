@@ -1,8 +1,7 @@
 //! The lines that a player in text mode types and sees, for `trace`. Passcodes and invite codes are left out: they are
 //! part of typed lines, so they are searched for where commands contain them.
 
-use crate::frontends::console::format_frame;
-use crate::frontends::console::format_frame::SECRET;
+use crate::frontends::console::format_frame::{self, SECRET};
 use crate::limits::TEXT_LINE_RAW_BYTES_MAX;
 use forkade_text::render;
 use forkade_text::telnet::{Line, LineReader, Parser};

@@ -8,12 +8,10 @@ use forkade_protocol::{RoomEvent, ServerMessage, codec, frame};
 use mio::Poll;
 
 use crate::frontends::console::context::ConsoleContext;
-use crate::frontends::console::format_frame;
 use crate::frontends::console::live_views::{LINES_PER_STEP_MAX, Progress};
-use crate::frontends::console::queries;
-use crate::frontends::console::queries::NotFound;
+use crate::frontends::console::queries::{self, NotFound};
 use crate::frontends::console::replies::Reply;
-use crate::frontends::console::{DOORBELL_ANSWER, ROOM_DOORBELL};
+use crate::frontends::console::{DOORBELL_ANSWER, ROOM_DOORBELL, format_frame};
 use crate::frontends::room_doorbell::RoomDoorbell;
 use crate::limits::{DOORBELL_RETRY_MS, FOLLOW_POLL_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX};
 use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
