@@ -18,9 +18,10 @@
 mod line;
 mod nonblocking_stderr;
 
-use std::io::Stderr;
+use std::cell::Cell;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -33,10 +34,21 @@ use crate::logging::nonblocking_stderr::NonblockingWriter;
 ///
 /// The process already has a logger.
 pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
+    let writer = env_logger::Builder::new()
+        // `LevelFilterLogger` alone applies the level, because it can change at run time.
+        .filter_level(LevelFilter::Trace)
+        .format(|out, record| {
+            let dropped = drop_counters().unreported.swap(0, Ordering::Relaxed);
+            let line = line_of(record, dropped);
+            REPORTING.set(dropped);
+            out.write_all(line.as_bytes())
+        })
+        .target(env_logger::Target::Pipe(Box::new(Sink(
+            NonblockingWriter::stderr(),
+        ))))
+        .build();
     OWN_LEVEL.store(to_raw(level), Ordering::Relaxed);
-    let stderr = Mutex::new(NonblockingWriter::stderr());
-    log::set_boxed_logger(Box::new(StderrLogger(stderr)))?;
-    // `StderrLogger` alone applies the level, because it can change at run time.
+    log::set_boxed_logger(Box::new(LevelFilterLogger(writer)))?;
     log::set_max_level(LevelFilter::Trace);
     forkade_games::panics::install_hook();
     Ok(())
@@ -47,7 +59,7 @@ pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
 pub(crate) fn share_level(shared: &'static AtomicU32) {
     let own = OWN_LEVEL.load(Ordering::Relaxed);
     let _ = shared.compare_exchange(UNSET, own, Ordering::Relaxed, Ordering::Relaxed);
-    // Only the first call has an effect.
+    // An upgrade calls this in a process where it is set already.
     let _ = SHARED_LEVEL.set(shared);
 }
 
@@ -75,30 +87,24 @@ fn level_cell() -> &'static AtomicU32 {
     SHARED_LEVEL.get().copied().unwrap_or(&OWN_LEVEL)
 }
 
-/// Writes the records that the level in force allows.
-struct StderrLogger(Mutex<NonblockingWriter<Stderr>>);
+/// Passes on the records that the level in force allows.
+struct LevelFilterLogger(env_logger::Logger);
 
-impl Log for StderrLogger {
+impl Log for LevelFilterLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         to_raw(metadata.level().to_level_filter()) <= level_cell().load(Ordering::Relaxed)
+            && self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        let counters = drop_counters();
-        let dropped = counters.unreported.swap(0, Ordering::Relaxed);
-        // Locked only after the message is formatted: its `Display` may do anything, even log.
-        let line = line_of(record, dropped);
-        let mut stderr = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !stderr.write_record(line.as_bytes()) {
-            counters.total.fetch_add(1, Ordering::Relaxed);
-            counters.unreported.fetch_add(dropped + 1, Ordering::Relaxed);
+        if self.enabled(record.metadata()) {
+            self.0.log(record);
         }
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 /// Sets the role that this process's records name, and clears the player. To be called first after a fork.
@@ -161,7 +167,12 @@ static OWN_LEVEL: AtomicU32 = AtomicU32::new(to_raw(LevelFilter::Info));
 static OWN_TOTAL: AtomicU64 = AtomicU64::new(0);
 static OWN_UNREPORTED: AtomicU64 = AtomicU64::new(0);
 
-fn label() -> MutexGuard<'static, ProcessLabel> {
+thread_local! {
+    /// Dropped records that the line being written reports.
+    static REPORTING: Cell<u64> = const { Cell::new(0) };
+}
+
+fn label() -> std::sync::MutexGuard<'static, ProcessLabel> {
     PROCESS_LABEL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -180,6 +191,26 @@ fn line_of(record: &Record<'_>, dropped: u64) -> Line {
     line.message(record.args());
     line.end(dropped);
     line
+}
+
+/// The target of env_logger, which writes one whole record at a time.
+struct Sink(NonblockingWriter<io::Stderr>);
+
+impl Write for Sink {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let reported = REPORTING.take();
+        if !self.0.write_record(record) {
+            let counters = drop_counters();
+            counters.total.fetch_add(1, Ordering::Relaxed);
+            counters.unreported.fetch_add(reported + 1, Ordering::Relaxed);
+        }
+        // Also for a dropped record: on an error env_logger would try to write the rest of it.
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
