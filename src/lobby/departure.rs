@@ -1,4 +1,8 @@
-//! How a connection's hold on its session ends, and how a player leaves for good.
+//! Disconnect, kick, and leave for good.
+//!
+//! Leaving for good takes three transactions: the lobby's lock marks the player as [`Presence::EXPIRING`], the room's lock removes
+//! it from its room, the lobby's lock frees its record. After a crash between them the ticker completes the leave
+//! (`maintenance::expiry`). Disconnecting leaves a player detached, for the length of its grace.
 
 use forkade_protocol::RoomEvent;
 
@@ -14,8 +18,8 @@ use crate::state::players::Membership;
 use crate::state::rooms::{RoomLife, is_open};
 use crate::state::running_game::mark_game_running;
 
-/// Ends the connection's hold on everything, when its last bytes are out or nobody waits for them.
-/// Gives the keeper whose doorbell is to be rung.
+/// Ends the connection's part of shared state: the player is detached or, if so requested, leaves for good. To be called when the
+/// last bytes are sent, or cannot be. Returns the keeper whose doorbell is to be rung.
 pub fn finish(session: &mut Session<'_>) -> Option<u32> {
     match session.player {
         Some(_) if session.state.attachment.read_own(&session.record.leaves) != 0 => {
@@ -31,7 +35,7 @@ pub fn finish(session: &mut Session<'_>) -> Option<u32> {
     }
 }
 
-/// Tells the room whether this player's connection is alive, if it does not know.
+/// Tells the room whether this player is connected, if that has changed.
 pub fn set_connected(session: &mut Session<'_>, connected: bool) {
     let Some((player, _)) = session.player else { return };
     let Some((room, Some(seat))) = session.membership().place() else {
@@ -59,7 +63,7 @@ fn leave_for_good(session: &mut Session<'_>) {
     session.player = None;
 }
 
-/// Marks a player as leaving for good.
+/// Marks a player as leaving for good. From here on, any process that finds the mark completes the leave.
 pub(crate) fn mark_expiring(state: &mut StateHandle, player: PlayerRef) {
     let directory = state.memory.directory;
     let mut tx = state.attachment.begin(directory.record);
@@ -69,8 +73,8 @@ pub(crate) fn mark_expiring(state: &mut StateHandle, player: PlayerRef) {
     tx.commit().expect("one mark fits the journal");
 }
 
-/// Completes the leave of a player whom this process animates: out of the room, then out of the lobby. `also` is done in
-/// the transaction that takes the record back.
+/// Completes the leave of a player whose record this process has acquired: out of the room, then out of the lobby. `also` runs in
+/// the transaction that frees the record.
 pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOnce(&mut LobbyTx<'_>)) {
     let memory = state.memory;
     let record = memory.players.at(player.index());
@@ -89,15 +93,15 @@ pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOn
         memory.directory.remove_player(&mut tx, player);
     }
     also(&mut tx);
-    tx.commit().expect("taking a player back fits the journal");
+    tx.commit().expect("freeing a player's record fits the journal");
 }
 
 fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef, seat: Option<u8>) {
     let memory = state.memory;
     let record = memory.players.at(player.index());
     let mut tx = state.attachment.begin(memory.rooms.at(room.index()));
-    let _noted = mark_game_running(memory, state.tracks_running_game, room);
-    let vacated = remove_member(
+    let _running_mark = mark_game_running(memory, state.tracks_running_game, room);
+    let removed = remove_member(
         &mut tx,
         &mut GameCalls {
             games: state.games,
@@ -110,9 +114,9 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
     );
     tx.set(&record.membership, Membership::LOBBY);
     let closing = tx.get(&tx.record().life) == RoomLife::CLOSING.raw();
-    let committed = vacated.and_then(|()| Ok(tx.commit()?));
+    let committed = removed.and_then(|()| Ok(tx.commit()?));
     if let Err(rejection) = committed {
-        // Bounds of events and journal are chosen so that leaving always fits: a mistake of this program's.
+        // The limits of events and journal are chosen so that leaving always fits. This is a bug in the server.
         panic!("a player cannot leave the room: {rejection}");
     }
     if closing {
@@ -120,7 +124,12 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
     }
 }
 
-/// Wants a player out; gives the keeper whose doorbell is to be rung. `None`: nobody is connected, the ticker does it.
+/// Marks the player of that name as kicked by an operator. Returns the keeper whose doorbell is to be rung, or `None` if the player is
+/// not connected and the ticker applies the kick.
+///
+/// # Errors
+///
+/// If no player has that name.
 pub fn kick(state: &mut StateHandle, name: &str) -> Result<Option<u32>, NoSuchPlayer> {
     let directory = state.memory.directory;
     let mut tx = state.attachment.begin(directory.record);
@@ -134,7 +143,8 @@ pub fn kick(state: &mut StateHandle, name: &str) -> Result<Option<u32>, NoSuchPl
         .then(|| state.memory.raise_attention(connection)))
 }
 
-/// Enters into the room whether a player's connection is alive, and tells all. Says whether that was news.
+/// Stores in the room whether a player is connected, and tells the room. Returns false if that was known, or the seat is another
+/// player's.
 pub(crate) fn publish_connected(
     state: &mut StateHandle,
     player: PlayerRef,
@@ -161,7 +171,7 @@ pub(crate) fn publish_connected(
     told.is_ok() && tx.commit().is_ok()
 }
 
-/// Nobody here has that name.
+/// No player has that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no player has that name")]
 pub struct NoSuchPlayer;

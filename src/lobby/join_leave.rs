@@ -1,4 +1,13 @@
-//! Coming into rooms and leaving them. Who gets the last seat is decided by the room's lock.
+//! Create, join, spectate and leave a room.
+//!
+//! The lock of the room decides which of two players gets the last seat: [`join`] looks for a free seat and takes it in the same
+//! transaction, which also writes the player's membership, the reply, and that the frame is consumed. After a crash the player is in
+//! the room and has the reply, or neither.
+//!
+//! Creating takes two transactions: one under the lobby's lock allocates a room record and notes it in the player's membership
+//! ([`Membership::opening`]), one under the room's lock opens it. The handler that takes over between them opens the same record, or
+//! frees it if the player does something else. Leaving an otherwise empty room marks it as [`RoomLife::CLOSING`]; its record is freed in
+//! a second transaction, by the leaving player's process or else by the ticker.
 
 use forkade_games::{Games, Start};
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
@@ -22,49 +31,49 @@ use crate::state::rooms::{
     RoomLife, RoomName, RoomTx, Seat, game_of, is_member, is_open, phase_of, raw_phase, write_state,
 };
 
-/// What a room is to be like.
+/// The game, name and settings of a room to create.
 #[derive(Debug, Clone)]
 pub struct NewRoom<'a> {
     /// Name of the game.
     pub game: &'a str,
-    /// Name of the room, validated.
+    /// Name of the room, cleaned.
     pub name: &'a str,
-    /// What its owner chooses.
+    /// The settings that its owner chooses.
     pub settings: &'a RoomSettings,
 }
 
-/// What a client is told whose seat was taken from it.
+/// The text for a client whose player was kicked.
 const REMOVED: &str = "the room's owner has taken your seat";
 const _: () = assert!(REMOVED.len() <= REMOVAL_TEXT_BYTES);
 
-/// What a transaction on the room that the player is in can use.
+/// The context of a transaction on the player's room.
 pub(crate) struct RoomContext<'l> {
     pub(crate) player_tx: PlayerTx,
     pub(crate) player: PlayerRef,
     pub(crate) room: RoomRef,
-    /// `None`: watching.
+    /// `None` for a spectator.
     pub(crate) seat: Option<u8>,
     pub(crate) calls: GameCalls<'l>,
 }
 
 impl RoomContext<'_> {
-    /// The player's seat.
+    /// Returns the player's seat.
     ///
     /// # Errors
     ///
-    /// For who only watches.
+    /// If the player is a spectator.
     pub(crate) fn ensure_seat(&self) -> Result<u8, Rejection> {
         self.seat
             .ok_or_else(|| Rejection::new(RejectCode::Spectating, "you are only watching"))
     }
 }
 
-/// How a seat became free.
+/// Why a seat becomes free.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeaveReason {
-    /// Its player has left, or its grace is over.
+    /// Its player has left, or the player's grace is over.
     Left,
-    /// The room's owner has taken it.
+    /// The room's owner has kicked its player.
     Kicked,
 }
 
@@ -72,8 +81,8 @@ pub(crate) enum LeaveReason {
 ///
 /// # Errors
 ///
-/// The game unknown, its options or the number of seats not to its liking, no room record free, already in a room, or a server that
-/// is about to stop.
+/// If the game is unknown or refuses the options or the number of seats, no room record is free, the player is in a room already, or
+/// the server drains.
 pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'_>) -> Result<(), Rejection> {
     let Some((player, player_tx)) = session.player().zip(session.player_tx()) else {
         return Ok(());
@@ -89,7 +98,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     })?;
     let name = RoomName::new(new_room.name)
         .ok_or_else(|| Rejection::new(RejectCode::RoomNameInvalid, "the room's name is too long"))?;
-    // The game says now, before anything is changed, whether it likes options and seats.
+    // The game checks options and seats before anything is changed.
     let (settings, first) = CheckedSettings::check(game, new_room.settings)?;
 
     let invite_secret = random_secret()?;
@@ -101,7 +110,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     tx.set(&record.generation, room.generation());
     tx.set(&record.life, RoomLife::OPEN.raw());
     tx.set(&record.game, u32::from(game_index));
-    settings.enter(&mut tx);
+    settings.store(&mut tx);
     tx.set(&record.owner, 0);
     tx.set(&record.bans, ownership::NO_BANS);
     tx.set(&record.invite_secret, invite_secret);
@@ -139,11 +148,12 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     Ok(())
 }
 
-/// Takes a seat in a room, or with `watch` a place to look on.
+/// Takes a seat in a room, or with `watch` joins as a spectator.
 ///
 /// # Errors
 ///
-/// No such room, no seat free, the match under way, a wrong passcode, sent out before, nobody to watch, or already in a room.
+/// If there is no such room, no seat is free, the match has begun, the passcode is wrong, the player is banned, the room allows no
+/// spectators, or the player is in a room already.
 pub fn join_room(
     session: &mut Session<'_>,
     request: u32,
@@ -157,8 +167,8 @@ pub fn join_room(
         request,
         Some(RoomRef::from_id(room.0)),
         watch,
-        |tx, _, is_expected| {
-            if is_expected || tx.get(&tx.record().passcode).admits(passcode) {
+        |tx, _, has_reservation| {
+            if has_reservation || tx.get(&tx.record().passcode).admits(passcode) {
                 return Ok(());
             }
             let text = if passcode.is_some() {
@@ -171,7 +181,8 @@ pub fn join_room(
     )
 }
 
-/// Takes a seat in a room, or a place to look on, unless `admit` refuses, which is told whether a seat is kept for the player.
+/// Takes a seat in a room, or with `watch` joins as a spectator, unless `admit` refuses. Its last argument says whether a seat is reserved
+/// for the player.
 pub(crate) fn join(
     session: &mut Session<'_>,
     request: u32,
@@ -200,8 +211,8 @@ pub(crate) fn join(
     if !is_open(&tx, room) {
         return Err(not_found());
     }
-    let kept = seat_reserved_for(&tx, player).filter(|_| !watch);
-    admit(&tx, room, kept.is_some())?;
+    let reserved = seat_reserved_for(&tx, player).filter(|_| !watch);
+    admit(&tx, room, reserved.is_some())?;
     if is_banned(&tx, player) {
         let text = "the owner of this room has sent you out";
         return Err(Rejection::new(RejectCode::Banned, text));
@@ -210,7 +221,7 @@ pub(crate) fn join(
         let text = "nobody may watch this room";
         return Err(Rejection::new(RejectCode::NoSpectators, text));
     }
-    let seat = match kept {
+    let seat = match reserved {
         Some(seat) => Some(seat),
         None if watch => None,
         None => Some(first_free_seat(&tx, games)?),
@@ -248,7 +259,7 @@ pub(crate) fn join(
 ///
 /// # Errors
 ///
-/// If the player is in none.
+/// If the player is in no room.
 pub fn leave_room(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
     let left = change_room(session, |tx, context| {
         let RoomContext { player_tx, room, .. } = *context;
@@ -264,11 +275,11 @@ pub fn leave_room(session: &mut Session<'_>, request: u32) -> Result<(), Rejecti
     Ok(())
 }
 
-/// Does something about the room that the player is in, in one transaction that consumes the frame. The others are to be told.
+/// Runs `change` in a transaction on the player's room that also consumes the frame, and has the room's doorbell rung afterwards.
 ///
 /// # Errors
 ///
-/// If the player is in none (any more), or what `change` says.
+/// If the player is in no room (any more), or those of `change`.
 pub(crate) fn change_room<R>(
     session: &mut Session<'_>,
     change: impl FnOnce(&mut RoomTx<'_>, &mut RoomContext<'_>) -> Result<R, Rejection>,
@@ -284,14 +295,14 @@ pub(crate) fn change_room<R>(
     Ok(result)
 }
 
-/// Opens a transaction on the room that the player is in, for sure.
+/// Runs `run` with a transaction on the player's room, after a check under the room's lock that the player still is a member.
 ///
 /// # Errors
 ///
-/// If the player is in none (any more), or what `look` says.
+/// If the player is in no room (any more), or those of `run`.
 pub(crate) fn with_room<R>(
     session: &mut Session<'_>,
-    look: impl FnOnce(RoomTx<'_>, &mut RoomContext<'_>) -> Result<R, Rejection>,
+    run: impl FnOnce(RoomTx<'_>, &mut RoomContext<'_>) -> Result<R, Rejection>,
 ) -> Result<R, Rejection> {
     let (room, seat) = current_room(session)?;
     let (player, player_tx) = session
@@ -316,18 +327,24 @@ pub(crate) fn with_room<R>(
             faults: &mut state.faults,
         },
     };
-    look(tx, &mut context)
+    run(tx, &mut context)
 }
 
-/// The room that the player is in, and the seat unless watching. The seat may have been lost meanwhile.
+/// Returns the player's room, and the seat unless spectating, as the player's own record has it. The owner may have kicked the player
+/// since.
 ///
 /// # Errors
 ///
-/// If the player is in none.
+/// If the player is in no room.
 pub(crate) fn current_room(session: &Session<'_>) -> Result<(RoomRef, Option<u8>), Rejection> {
     session.membership().place().ok_or_else(not_in_room)
 }
 
+/// Checks that the player is in no room. If the owner has kicked the player, that is applied first.
+///
+/// # Errors
+///
+/// If the player is in a room.
 pub(crate) fn ensure_in_lobby(session: &mut Session<'_>) -> Result<(), Rejection> {
     let is_in_room = || Rejection::new(RejectCode::AlreadyInRoom, "leave the room you are in first");
     if session.membership().place().is_none() {
@@ -335,7 +352,7 @@ pub(crate) fn ensure_in_lobby(session: &mut Session<'_>) -> Result<(), Rejection
     }
     match with_room(session, |_, _| Ok(())) {
         Ok(()) => Err(is_in_room()),
-        // The seat was lost, and the player was told.
+        // The player had been kicked, which `with_room` has applied.
         Err(Rejection {
             code: RejectCode::NotInRoom,
             ..
@@ -344,18 +361,18 @@ pub(crate) fn ensure_in_lobby(session: &mut Session<'_>) -> Result<(), Rejection
     }
 }
 
-/// The player's seat was taken from it: puts right where the player is, and tells the client.
+/// Applies the owner's kick to the player's own record: the player is in the lobby, and the client is told.
 ///
 /// # Errors
 ///
-/// A transaction that does not fit, which is a mistake of this program's.
+/// If the transaction does not fit. That is a bug in the server.
 pub(crate) fn apply_kick(session: &mut Session<'_>) -> Result<(), Rejection> {
     let Some((player_tx, (room, _))) = session.player_tx().zip(session.membership().place()) else {
         return Ok(());
     };
     let mut tx = session.state.attachment.begin(player_tx.player);
     tx.set(&player_tx.player.membership, Membership::LOBBY);
-    // Who lost bytes is still owed the word that there is no room.
+    // A player that lost bytes must still get the `Resync` which says that there is no room.
     if tx.get(&player_tx.player.log_cursor) != CURSOR_LOST {
         tx.set(&player_tx.player.log_cursor, 0);
     }
@@ -367,8 +384,8 @@ pub(crate) fn apply_kick(session: &mut Session<'_>) -> Result<(), Rejection> {
     Ok(tx.commit()?)
 }
 
-/// Gives back the room record that a predecessor was given and did not open: the player goes elsewhere, or the record would be
-/// nobody's for ever.
+/// Frees the room record that a previous handler allocated and did not open. The player joins another room, so nothing else would
+/// free the record.
 fn abandon_opening(session: &mut Session<'_>) -> Result<(), Rejection> {
     let Some((player_tx, room)) = session.player_tx().zip(session.membership().being_opened()) else {
         return Ok(());
@@ -380,7 +397,7 @@ fn abandon_opening(session: &mut Session<'_>) -> Result<(), Rejection> {
     Ok(tx.commit()?)
 }
 
-/// A room record for this player to open. If a predecessor died between taking and opening, it is the same one.
+/// Allocates a room record for this player to open. If a previous handler died between allocating and opening, returns the same one.
 fn allocate_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef, Rejection> {
     if let Some(room) = session.membership().being_opened() {
         return Ok(room);
@@ -400,15 +417,16 @@ fn allocate_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef
     Ok(room)
 }
 
-/// Takes back the record of a room that has closed, if nobody has done so yet.
+/// Frees the record of a room that has closed, unless that is done already.
 pub(crate) fn free_room(state: &mut StateHandle, room: RoomRef) {
     let directory = state.memory.directory;
     let mut tx = state.attachment.begin(directory.record);
     directory.free_room(&mut tx, room.index(), room.generation());
-    tx.commit().expect("taking a room back fits the journal");
+    tx.commit().expect("freeing a room record fits the journal");
 }
 
-/// Frees a player's seat or place. In a match that is being played, the game decides what it means. The last one closes the room.
+/// Removes a player or spectator from the room. In a running match, the game decides what that means. The last member to leave closes
+/// the room.
 pub(crate) fn remove_member(
     tx: &mut RoomTx<'_>,
     calls: &mut GameCalls<'_>,
@@ -434,7 +452,7 @@ pub(crate) fn remove_member(
     Ok(())
 }
 
-/// Frees a taken seat for good.
+/// Frees a taken seat, and tells the room and the game.
 pub(crate) fn free_seat(
     tx: &mut RoomTx<'_>,
     calls: &mut GameCalls<'_>,
@@ -442,7 +460,7 @@ pub(crate) fn free_seat(
     how: LeaveReason,
 ) -> Result<(), Rejection> {
     let record = tx.record();
-    // The name stays, for those who are yet to be told that its bearer has left.
+    // The name stays, for text players that are yet to be told which player left.
     let cell = &record.seats[usize::from(number)];
     tx.set(cell, Seat::of(PlayerRef::NONE, tx.get(cell).name));
     tx.set(&record.taken, tx.get(&record.taken) & !(1 << number));
@@ -465,11 +483,11 @@ fn not_in_room() -> Rejection {
     Rejection::new(RejectCode::NotInRoom, "you are in no room")
 }
 
-/// The seat that anybody who comes now would get.
+/// Returns the lowest seat that is neither taken nor reserved.
 ///
 /// # Errors
 ///
-/// None is free, or the match is under way.
+/// If no seat is free, or the match has begun.
 pub(crate) fn first_free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Rejection> {
     let record = tx.record();
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
@@ -486,7 +504,7 @@ pub(crate) fn first_free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Reje
         .ok_or_else(|| Rejection::new(RejectCode::RoomFull, "all seats are taken or kept for somebody"))
 }
 
-/// A seed for a match, from the kernel: forked processes would draw the same from a generator of their own.
+/// Returns a random seed for a match, from the kernel: a generator in user space would give the same numbers to forked processes.
 pub(crate) fn random_seed() -> Result<u64, Rejection> {
     getrandom::u64().map_err(|error| {
         Rejection::new(

@@ -1,4 +1,7 @@
-//! What rooms there are: read one room at a time, so that a list never holds anybody up.
+//! The list of rooms, and quick match.
+//!
+//! A list takes the lock of one room at a time, to copy its line. It is no snapshot of all rooms: each line is true at the moment
+//! of its copy. Nothing is changed here, so a crash leaves nothing; quick match ends in `join_leave`.
 
 use forkade_games::Games;
 use forkade_protocol::{Phase, RejectCode, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage};
@@ -13,11 +16,11 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, is_open};
 
-/// Answers with a page of the rooms that pass the filter, from the one behind `after` on.
+/// Replies with one page of the rooms that pass the filter, starting behind `after`.
 ///
 /// # Errors
 ///
-/// If the answer does not fit, which is a mistake of this program's.
+/// If the reply does not fit. That is a bug in the server.
 pub fn list_rooms(
     session: &mut Session<'_>,
     request: u32,
@@ -26,14 +29,14 @@ pub fn list_rooms(
 ) -> Result<(), Rejection> {
     let first = after.map_or(0, |room| RoomRef::from_id(room.0).index().saturating_add(1));
     let mut rooms = rooms_from(session.state, first, filter, ROOMS_PER_PAGE_MAX + 1);
-    // The page ends with a room only if there is one behind it.
+    // One room more than fits was asked for: `next` is set only if there is another page.
     let more = rooms.len() > ROOMS_PER_PAGE_MAX;
     rooms.truncate(ROOMS_PER_PAGE_MAX);
     let next = rooms.last().filter(|_| more).map(|room| room.room);
     session.consume_and_reply(Some(&ServerMessage::Rooms { request, rooms, next }))
 }
 
-/// Joins any public room of the game that has a seat free, or opens one.
+/// Joins the first listed room of the game that has a free seat and no passcode, or opens a new room.
 ///
 /// # Errors
 ///
@@ -50,10 +53,10 @@ pub fn quick_match(
         joinable: true,
     };
     let mut first = 0;
-    // Whoever comes first gets the seat: a room that was full by then is passed over.
+    // Another player may take the seat between the list and the join: then the next room is tried.
     while let Some(candidate) = rooms_from(session.state, first, &filter, 1).first() {
         match join_leave::join_room(session, request, candidate.room, None, false) {
-            Err(Rejection { code, .. }) if lost_the_race(code) => {}
+            Err(Rejection { code, .. }) if is_lost_race(code) => {}
             decided => return decided,
         }
         first = RoomRef::from_id(candidate.room.0).index() + 1;
@@ -73,7 +76,7 @@ pub fn quick_match(
     )
 }
 
-/// At most `count` listed rooms that pass the filter, in the order of their records from `first` on.
+/// Returns at most `count` listed rooms that pass the filter, in the order of their slots from `first` on.
 pub fn rooms_from(
     state: &mut StateHandle,
     first: u32,
@@ -91,7 +94,7 @@ pub fn rooms_from(
     found
 }
 
-/// The line of the room that is open in a record, if one is.
+/// Returns the summary of the room that is open in the slot, listed or not.
 pub fn room_summary(state: &mut StateHandle, index: u32) -> Option<RoomSummary> {
     let (record, games) = (state.memory.rooms.get(index)?, state.games);
     let room = RoomRef::new(index, record.open_generation()?);
@@ -99,14 +102,14 @@ pub fn room_summary(state: &mut StateHandle, index: u32) -> Option<RoomSummary> 
     is_open(&tx, room).then(|| summary(&tx, room, games))
 }
 
-/// How many rooms have a match under way.
+/// Returns the number of rooms in which a match is being played.
 pub fn matches_under_way(state: &mut StateHandle) -> u32 {
     let rooms = (0..state.rooms_touched()).filter_map(|index| room_summary(state, index));
     let playing = rooms.filter(|room| room.phase == Phase::Playing).count();
     u32::try_from(playing).unwrap_or(u32::MAX)
 }
 
-/// The line of the room that is open in a record, if it is listed and passes the filter.
+/// Returns the summary of the room that is open in the slot, if it is listed and passes the filter.
 fn listed_room(state: &mut StateHandle, index: u32, filter: &RoomFilter) -> Option<RoomSummary> {
     let (record, games) = (state.memory.rooms.get(index)?, state.games);
     let room = RoomRef::new(index, record.open_generation()?);
@@ -124,12 +127,13 @@ fn listed_room(state: &mut StateHandle, index: u32, filter: &RoomFilter) -> Opti
     (game_fits && name_fits).then_some(room)
 }
 
-/// Whether anybody, without a passcode, could take a seat.
+/// Whether a player without passcode and reservation could take a seat.
 fn is_joinable(tx: &RoomTx<'_>, games: &Games) -> bool {
     tx.get(&tx.record().passcode).set == 0 && first_free_seat(tx, games).is_ok()
 }
 
-fn lost_the_race(code: RejectCode) -> bool {
+/// Whether a join was refused because the room has changed since it was listed.
+fn is_lost_race(code: RejectCode) -> bool {
     matches!(
         code,
         RejectCode::RoomFull

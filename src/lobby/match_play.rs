@@ -1,6 +1,8 @@
-//! Playing: ready, act, the passing of time, and the end of a match. All of it under the room's own lock.
+//! Plays a match: ready, act, tick, and the end. Everything happens under the room's lock.
 //!
-//! Game code runs context the transaction and may fail or panic: then the transaction never happened, and the request is rejected.
+//! A call of the game and everything that follows from it (state, events, turn clock, the consumed frame) is one transaction.
+//! If the game fails or panics, the transaction is rolled back and the request is rejected. If the process dies, a transaction that
+//! has not committed is rolled back, and the next handler handles the frame again.
 
 use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
@@ -30,11 +32,11 @@ pub(crate) struct GameCalls<'l> {
     pub(crate) faults: &'l mut Vec<GameError>,
 }
 
-/// Says whether the player is ready for the match. When all seats are, it begins.
+/// Sets whether the player is ready. The match begins when all seats are.
 ///
 /// # Errors
 ///
-/// In no room, only watching, the match under way, or a server that is about to stop.
+/// If the player is in no room or a spectator, the match has begun, or the server drains.
 pub fn ready(session: &mut Session<'_>, ready: bool) -> Result<(), Rejection> {
     set_ready(session, ready, |phase| match phase {
         MatchPhase::Playing => Err(Rejection::new(RejectCode::AlreadyStarted, "the match has begun")),
@@ -42,11 +44,11 @@ pub fn ready(session: &mut Session<'_>, ready: bool) -> Result<(), Rejection> {
     })
 }
 
-/// Asks for another match in the same seats: ready, once the last match is over.
+/// Sets the player ready for another match, after the last one is over.
 ///
 /// # Errors
 ///
-/// In no room, only watching, no match that is over, or a server that is about to stop.
+/// If the player is in no room or a spectator, no match is over, or the server drains.
 pub fn rematch(session: &mut Session<'_>) -> Result<(), Rejection> {
     set_ready(session, true, |phase| match phase {
         MatchPhase::Finished => Ok(()),
@@ -57,11 +59,11 @@ pub fn rematch(session: &mut Session<'_>) -> Result<(), Rejection> {
     })
 }
 
-/// Makes a move.
+/// Passes the player's action to the game.
 ///
 /// # Errors
 ///
-/// In no room, only watching, no match, or the game refuses or fails.
+/// If the player is in no room or a spectator, no match is being played, or the game refuses or fails.
 pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
     join_leave::change_room(session, |tx, context| {
         let seat = context.ensure_seat()?;
@@ -92,7 +94,7 @@ fn set_ready(
             ensure_not_draining(header)?;
         }
         let (bits, bit) = (tx.get(&record.ready), 1 << seat);
-        // Who becomes ready has taken it back before, which had its price, or has played a match since.
+        // Becoming ready is free: the player has withdrawn it before, which was charged, or has played a match since.
         if !ready || bits & bit != 0 {
             paid?.enter(tx, &context.player_tx.player.requests_paid_until_us);
         }
@@ -104,22 +106,23 @@ fn set_ready(
     })
 }
 
-/// Does what is due in a room at that time: reservations end, a turn ends, the game ticks. Says whether anything was.
+/// Runs the room's timers that are due at `now_ms`: reservations, turn clock, tick; each in a transaction of its own. Returns whether any
+/// was due.
 ///
 /// # Errors
 ///
-/// If the game fails: the match is then over, abandoned.
+/// If the game fails; the match is then abandoned.
 pub fn run_room_timers(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-    let ended = reservations::expire_reservations(state, index, now_ms)?;
+    let expired = reservations::expire_reservations(state, index, now_ms)?;
     let timed_out = turns::run_turn_timer(state, index, now_ms)?;
-    Ok(tick(state, index, now_ms)? || timed_out || ended)
+    Ok(tick(state, index, now_ms)? || timed_out || expired)
 }
 
-/// Lets time pass in a room whose game is due for a tick. Says whether it was.
+/// Ticks the room's game, if it is due at `now_ms`. Returns whether it was.
 ///
 /// # Errors
 ///
-/// If the game fails: the match is then over, abandoned.
+/// If the game fails; the match is then abandoned.
 pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
     let mut tx = state.attachment.begin(state.memory.rooms.at(index));
     let record = tx.record();
@@ -130,7 +133,7 @@ pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Re
         return Ok(false);
     }
     let room = RoomRef::new(index, tx.get(&record.generation));
-    let noted = mark_game_running(state.memory, state.tracks_running_game, room);
+    let running_mark = mark_game_running(state.memory, state.tracks_running_game, room);
     let ticked = call_game(
         &mut tx,
         state.games,
@@ -144,22 +147,24 @@ pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Re
         return Err(rejection);
     }
     if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
-        // A ticker that was away does not make up for what it missed: time in the game stood still.
+        // Ticks that were missed while no ticker ran are not made up for: the game's time stood still.
         let period = 1000 / u64::from(game_of(&tx, state.games).ticks_per_second().max(1));
         tx.set(&record.next_tick_at_ms, (due + period).max(now_ms));
     }
     tx.commit()?;
-    drop(noted);
+    drop(running_mark);
     Ok(true)
 }
 
+/// Ends the room's match as abandoned, without a call of the game.
 pub(crate) fn abandon_match(state: &mut StateHandle, index: u32) -> Result<(), Rejection> {
     let mut tx = state.attachment.begin(state.memory.rooms.at(index));
     finish(&mut tx, Outcome::Abandoned)?;
     Ok(tx.commit()?)
 }
 
-/// A seat was vacated for good while the match was being played: the game decides, and a game that cannot is over.
+/// Tells the game that a seat became free during the match. If the game fails, or too few players are left for one that needs all seats,
+/// the match is abandoned.
 pub(crate) fn player_left(tx: &mut RoomTx<'_>, calls: &mut GameCalls<'_>, seat: u8) -> Result<(), Rejection> {
     let game = game_of(tx, calls.games);
     let too_few = occupants(tx).count() < usize::from(*game.seats().start());
@@ -180,7 +185,7 @@ pub(crate) fn player_left(tx: &mut RoomTx<'_>, calls: &mut GameCalls<'_>, seat: 
     Ok(())
 }
 
-/// Enters when a match that begins now is to be ticked first.
+/// Sets the time of the first tick of a match that begins now.
 pub(crate) fn schedule_first_tick(tx: &mut RoomTx<'_>, ticks_per_second: u16) {
     let first = match ticks_per_second {
         0 => u64::MAX,
@@ -213,8 +218,8 @@ fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Resu
     step.outcome.map_or(Ok(()), |outcome| finish(tx, outcome))
 }
 
-/// Calls the game about what the seat `mover` has done, if any has, and makes what it led to part of the transaction. The outer error
-/// is the game's, the inner one the room's.
+/// Calls the game and stores the result in the transaction. `mover` is the seat whose action or timeout it is. The outer error is
+/// the game's, the inner one the room's.
 pub(crate) fn call_game(
     tx: &mut RoomTx<'_>,
     games: &Games,
@@ -229,7 +234,7 @@ pub(crate) fn call_game(
     })
 }
 
-/// Makes what a call of the game led to part of the transaction.
+/// Stores the state, the events and the outcome that a call of the game has returned.
 fn apply(
     tx: &mut RoomTx<'_>,
     step: &Step,
@@ -250,11 +255,11 @@ fn apply(
     }
 }
 
-/// No match begins any more once the server is to stop when its matches have ended.
+/// Checks that matches may begin.
 ///
 /// # Errors
 ///
-/// [`RejectCode::Draining`].
+/// [`RejectCode::Draining`] while the server waits for its matches to end before it stops.
 pub(crate) fn ensure_not_draining(header: &Header) -> Result<(), Rejection> {
     if !header.is_draining() {
         return Ok(());
@@ -263,6 +268,7 @@ pub(crate) fn ensure_not_draining(header: &Header) -> Result<(), Rejection> {
     Err(Rejection::new(RejectCode::Draining, text))
 }
 
+/// Ends the match with `outcome`, and stops tick and turn clock.
 pub(crate) fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Rejection> {
     let record = tx.record();
     tx.set(&record.phase, raw_phase(MatchPhase::Finished));

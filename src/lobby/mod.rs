@@ -1,23 +1,25 @@
-//! The lobby's rules, as functions on a session or on the shared state. Every change is a transaction under exactly one
-//! lock.
+//! The rules of the lobby and its rooms: functions that change shared state on behalf of one session, or of time.
 //!
-//! Reading order:
+//! In the order of a match's life:
 //!
-//! 1. [`join_leave`]: create, join, spectate and leave a room. [`change_room`](join_leave::change_room) is the frame of
-//!    every request about the room that the player is in.
-//! 2. [`match_play`]: ready, act, ticks, and the end of a match; [`turns`]: turn clocks.
-//! 3. [`delivery`]: from the room's event log, the lobby's chat and the [`mailbox`] to the player's output;
-//!    [`text_delivery`]: the same for text mode.
-//! 4. [`settings`], [`ownership`], [`reservations`], [`invites`]: what a room's owner decides.
-//! 5. [`listing`], [`room_query`], [`room_view`]: what a client sees of rooms.
-//! 6. [`chat`]; [`text_requests`]: what only text mode asks for.
-//! 7. [`departure`]: how a connection gives up its session, and how a player leaves for good.
+//! * [`listing`]: which rooms there are, and quick match;
+//! * [`join_leave`]: create, join, spectate, leave. The room's lock decides which player gets the last seat
+//!   (`join_leave::join`). [`invites`] and [`reservations`] are other ways to a seat;
+//! * [`settings`] and [`ownership`]: what the room's owner decides;
+//! * [`match_play`]: ready, act, tick, end of the match; [`turns`]: the turn clock;
+//! * [`delivery`]: from the room's log to the player's output. [`text_delivery`] does it for text mode, [`mail_delivery`]
+//!   for a player's mailbox. [`room_view`] builds snapshots and lines of a list;
+//! * [`chat`]: to a room, to the lobby, to one player (the rate limit is [`rate`](crate::session::rate));
+//! * [`departure`]: disconnect, kick, and leave for good. Expiry is in `maintenance`;
+//! * [`text_requests`]: requests that only text mode has.
 //!
-//! A change of the lobby *and* of a room takes two transactions. The state between them is stored in the records, so any
-//! process that finds it can complete or undo it: a [player opening a
-//! room](crate::state::players::Membership::opening), a [room that
-//! closes](crate::state::rooms::RoomLife::CLOSING), a [player that leaves for
-//! good](crate::state::directory::Presence::EXPIRING).
+//! Every change is one transaction under one lock: the room's for a match, the lobby's for names and room records, the chat's
+//! for the lobby's chat, or none but the session's own. If the process dies, the next to take the lock completes a transaction that
+//! had committed and rolls back one that had not.
+//!
+//! A change of the lobby *and* a room takes two transactions. The state in between is valid, and any process that finds it
+//! completes or undoes it: a [player that opens a room](crate::state::players::Membership::opening), a [room that
+//! closes](crate::state::rooms::RoomLife::CLOSING), a [player that expires](crate::state::directory::Presence::EXPIRING).
 
 pub mod chat;
 pub mod delivery;

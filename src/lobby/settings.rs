@@ -81,7 +81,7 @@ impl CheckedSettings {
     }
 
     /// Makes them the room's.
-    pub(crate) fn enter(&self, tx: &mut RoomTx<'_>) {
+    pub(crate) fn store(&self, tx: &mut RoomTx<'_>) {
         let record = tx.record();
         tx.set(&record.capacity, u32::from(self.seats));
         tx.set(&record.options, self.options);
@@ -128,7 +128,7 @@ fn apply(tx: &mut RoomTx<'_>, settings: &CheckedSettings) -> Result<(), Rejectio
         let text = "somebody sits in a seat that the room would not have any more";
         return Err(Rejection::new(RejectCode::BadSettings, text));
     }
-    settings.enter(tx);
+    settings.store(tx);
     tx.set(&record.ready, 0);
     let beyond = tx.get(&record.reserved) >> settings.seats << settings.seats;
     release_reservations(tx, beyond)?;

@@ -1,8 +1,8 @@
-//! Turn clocks: in a room that has one, a turn takes so long and no longer.
+//! The turn clock: in a room that has one, a turn has a time limit.
 //!
-//! The game says after each call whose turn it is. The clock begins when a turn does, and anew whenever the seat to move has done
-//! something. When it has run out, the ticker tells the game, which decides what that means. A ticker that was away is late, but a
-//! clock never runs out early.
+//! After each call the game says whose turn it is. The clock starts with a turn, and starts again whenever the seat to move has acted.
+//! When it has run out, the ticker calls the game, which decides the consequence. The clock is part of the room, under the
+//! room's lock. If the ticker dies, its successor finds the same deadline: a turn may end late, never early.
 
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, Turn};
 use shmem::sys::clock::now_ms;
@@ -15,14 +15,14 @@ use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomLife, RoomTx, phase_of};
 use crate::state::running_game::mark_game_running;
 
-/// In a room's `turn_seat`: no clock is running.
+/// Value of a room's `turn_seat` while no clock is running.
 pub(crate) const NO_TURN: u32 = u32::MAX;
 
-/// Ends the turn in a room whose clock has run out. Says whether there was one.
+/// Ends the turn, if the room's clock has run out at `now_ms`. Returns whether it had.
 ///
 /// # Errors
 ///
-/// If the game fails: the match is then over, abandoned.
+/// If the game fails; the match is then abandoned.
 pub(crate) fn run_turn_timer(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
     let mut tx = state.attachment.begin(state.memory.rooms.at(index));
     let record = tx.record();
@@ -38,7 +38,7 @@ pub(crate) fn run_turn_timer(state: &mut StateHandle, index: u32, now_ms: u64) -
     events.push_to_all(&mut tx, RoomEvent::TurnTimedOut { seat })?;
     events.finish(&mut tx);
     let room = RoomRef::new(index, tx.get(&record.generation));
-    let noted = mark_game_running(state.memory, state.tracks_running_game, room);
+    let running_mark = mark_game_running(state.memory, state.tracks_running_game, room);
     let ended = call_game(
         &mut tx,
         state.games,
@@ -52,11 +52,11 @@ pub(crate) fn run_turn_timer(state: &mut StateHandle, index: u32, now_ms: u64) -
         return Err(rejection);
     }
     tx.commit()?;
-    drop(noted);
+    drop(running_mark);
     Ok(true)
 }
 
-/// Sees to the clock after a call of the game: whose turn it is now, and by whose doing.
+/// Starts, restarts or stops the clock after a call of the game, and tells the room. `mover` is the seat that acted.
 pub(crate) fn update_turn_clock(
     tx: &mut RoomTx<'_>,
     to_move: Option<u8>,
@@ -80,18 +80,18 @@ pub(crate) fn update_turn_clock(
     Ok(())
 }
 
-/// Begins a turn without saying so: a match begins, and everybody is published it. Nobody's turn: the clock stops.
+/// Starts the clock for the seat to move, or stops it for `None`. Pushes no event.
 pub(crate) fn start_turn_clock(tx: &mut RoomTx<'_>, to_move: Option<u8>) {
     let record = tx.record();
     let lasts_ms = u64::from(tx.get(&record.turn_seconds)) * 1000;
-    // Only seats that the room has can be waited for.
+    // A seat that the match does not have cannot be waited for.
     let seat = to_move.filter(|seat| lasts_ms > 0 && u32::from(*seat) < tx.get(&record.match_seats));
     let ends_at_ms = seat.map_or(u64::MAX, |_| now_ms() + lasts_ms);
     tx.set(&record.turn_seat, seat.map_or(NO_TURN, u32::from));
     tx.set(&record.turn_ends_at_ms, ends_at_ms);
 }
 
-/// Whose clock is running, and for how much longer.
+/// Returns the seat whose clock is running, and the time left.
 pub(crate) fn current_turn(tx: &RoomTx<'_>) -> Option<Turn> {
     let ends_at_ms = tx.get(&tx.record().turn_ends_at_ms);
     seat_to_move(tx).map(|seat| Turn {
@@ -104,7 +104,7 @@ fn seat_to_move(tx: &RoomTx<'_>) -> Option<u8> {
     u8::try_from(tx.get(&tx.record().turn_seat)).ok()
 }
 
-/// Milliseconds until then, as clients are told them.
+/// Returns the milliseconds from `now_ms` until `until_ms`, 0 if that has passed, as the protocol encodes them.
 pub(crate) fn remaining_ms(until_ms: u64, now_ms: u64) -> u32 {
     u32::try_from(until_ms.saturating_sub(now_ms)).unwrap_or(u32::MAX)
 }
