@@ -70,7 +70,7 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, Rejectio
                 reason: CloseReason::Line("goodbye".into()),
             });
         }
-        Command::Who => return handled(session, text_requests::who),
+        Command::Who => return handled(session, text_requests::list_players),
         Command::Rename(name) => {
             let name = clean_player_name(&name)?;
             session.charge()?;
@@ -90,7 +90,7 @@ fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, Rejectio
         Command::Rooms { filter, after } => ClientMessage::ListRooms {
             request: REQUEST,
             filter,
-            after: after.map(|number| text_requests::list_cursor_before(session, number)),
+            after: after.map(|number| text_requests::list_cursor_before(number)),
         },
         Command::Join {
             room,

@@ -1,9 +1,11 @@
-//! What players say: to their room, to the lobby, to one another. ([`rate`](crate::session::rate) says how fast they may.)
+//! Chat: to the room, to the lobby, to one player. The rate limit is in [`rate`](crate::session::rate).
 //!
-//! What is said to the lobby lies in one log with a lock of its own, as a room's events do in theirs. Everybody on the server hears
-//! it, in the same order: each reader has a place in the log, in the player's record, and copies lines from there without a lock, in
-//! transactions of its own. An entry's audience is the number of its line, so a reader who finds another number than the next one
-//! knows how many lines it has missed.
+//! A line to the room is an event in the room's log, under the room's lock; a line to one player goes to its mailbox, under the lobby's
+//! lock. Lines to the lobby are appended to one log with a lock of its own. Every player reads that log, in the same order: the player's
+//! record has a cursor, and the player's handler copies lines without the log's lock, in transactions of its own. An entry's audience is
+//! the number of its line, so a gap in the numbers tells a reader how many lines it has missed.
+//!
+//! Line, charge and consumed frame are one transaction: after a crash a line was said once, or not at all and is handled again.
 
 use std::sync::atomic::Ordering;
 
@@ -25,11 +27,11 @@ use crate::state::mailbox::PostError;
 /// Lines that one transaction delivers at most.
 const BATCH_MAX: usize = 64;
 
-/// Says something to everybody in the room. The text is validated.
+/// Sends a line to the room. The text was cleaned.
 ///
 /// # Errors
 ///
-/// If the player is in no room, or has said too much lately.
+/// If the player is in no room, or above the rate limit.
 pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
     join_leave::current_room(session)?;
     let paid = session.charge_line()?;
@@ -46,11 +48,11 @@ pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejecti
     })
 }
 
-/// Says something to everybody on the server. The text is validated.
+/// Sends a line to all players of the server. The text was cleaned.
 ///
 /// # Errors
 ///
-/// If the player has said too much lately.
+/// If the player is above the rate limit.
 pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
     let Some(player_tx) = session.player_tx() else {
         return Ok(());
@@ -67,11 +69,11 @@ pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Reject
     Ok(())
 }
 
-/// Says something to one player, who may be oneself. The text is validated.
+/// Sends a line to one player, which may be the sender. The text was cleaned.
 ///
 /// # Errors
 ///
-/// Nobody has that name, the addressee's mailbox is full, or the player has said too much lately.
+/// If no player has that name, its mailbox is full, or the sender is above the rate limit.
 pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Rejection> {
     let Some(player_tx) = session.player_tx() else {
         return Ok(());
@@ -82,7 +84,7 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
             format!("nobody here is called \"{}\"", to.escape_debug()),
         )
     };
-    // As the names of those who are here were cleaned.
+    // Stored names were cleaned in the same way.
     let to_name = text::clean_player_name(to).map_err(|_| unknown())?;
     let paid = session.charge_line()?;
     let from = session.name().as_str().to_owned();
@@ -102,7 +104,7 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
         PostError::Full => error.into(),
     })?;
     paid.enter(&mut tx, &player_tx.player.chat_paid_until_us);
-    // Programs know what they have asked for.
+    // In text mode only: a client program knows what it has sent.
     player_tx.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
     player_tx.consume(&mut tx);
     tx.commit()?;
@@ -111,8 +113,7 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
     Ok(())
 }
 
-/// Moves what was said to the lobby into the player's output, as far as there is space, but no more than a batch. Says whether
-/// anything moved.
+/// Copies lines of the lobby's chat to the player's output, as far as there is space, one batch at most. Returns whether any was copied.
 pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection> {
     let Some(player_tx) = session.player_tx() else {
         return Ok(false);
@@ -130,7 +131,7 @@ pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection>
     let (before, mut missed_total) = (line, 0);
     buffers::with_frame(|buffer| {
         for _ in 0..BATCH_MAX {
-            // For the line, and for the word that others were missed. (In text mode both take more space than their frames.)
+            // Space for the line and for the notice of missed lines. In text mode both take more than their frames.
             if space_end - output.head() < FRAME_TOTAL_BYTES_MAX as u64 {
                 return;
             }
@@ -142,7 +143,7 @@ pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection>
                     length,
                     next,
                 } => {
-                    // Numbers are compared as far as the entry tells them.
+                    // An entry holds only the low half of its number.
                     let missed = u64::from(audience.wrapping_sub(low_half(line + 1)));
                     if missed > 0 {
                         output.put_short(&mut tx, &ServerMessage::ChatMissed { lines: missed });
@@ -165,11 +166,11 @@ pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection>
     Ok(line != before)
 }
 
-/// Says something to everybody on the server, in the server's own name: nobody's. The chat's doorbell is to be rung then.
+/// Sends a line to all players in the server's name, which is empty. The caller rings the chat's doorbell afterwards.
 ///
 /// # Errors
 ///
-/// If nothing can be seen of the text, or it is too long.
+/// If no character of the text is visible, or it is too long.
 pub fn announce(state: &mut StateHandle, said: &str) -> Result<(), Rejection> {
     let said = clean_line(said)?;
     let mut tx = state.attachment.begin(state.memory.chat);
@@ -187,11 +188,11 @@ fn count_line(state: &StateHandle) {
         .fetch_add(1, Ordering::Relaxed);
 }
 
-/// Cleans what somebody says.
+/// Cleans a line of chat.
 ///
 /// # Errors
 ///
-/// If nothing can be seen of it, or it is too long.
+/// If no character of it is visible, or it is too long.
 pub fn clean_line(said: &str) -> Result<String, Rejection> {
     text::clean_chat(said).map_err(|error| {
         let code = match error {
@@ -210,7 +211,7 @@ fn append_line(tx: &mut Tx<'_, ChatRecord>, from: String, text: &str) -> Result<
         from,
         text: text.to_owned(),
     };
-    // Those who are away, or slow, may still want what others have read.
+    // `false`: not all have read the log. Detached and slow players still need the old lines.
     let mut lines = tx.record().log.append(tx, false);
     buffers::with_frame(|buffer| {
         let length = frame::write_frame_into(&message, buffer).expect("every line fits a frame");
@@ -221,7 +222,7 @@ fn append_line(tx: &mut Tx<'_, ChatRecord>, from: String, text: &str) -> Result<
     Ok(())
 }
 
-/// A line's number, as far as an entry of the log tells it. Nobody misses four thousand million lines.
+/// Returns the part of a line's number that an entry holds. It suffices, because no reader misses 2^32 lines.
 fn low_half(number: u64) -> u32 {
     u32::try_from(number & u64::from(u32::MAX)).expect("masked to 32 bits")
 }

@@ -1,8 +1,9 @@
-//! From a room's log to the output of each of its players: who writes never waits for who reads. What was said to the lobby and
-//! what lies in the player's mailbox comes in between, so that none of the three starves the others.
+//! Delivers the room's events to the output of each member. A writer of the log never waits for its readers. The lobby's chat and the
+//! player's mailbox are delivered in alternation, so that none of the three starves the others.
 //!
-//! A log's entries are whole frames, ready to be sent; delivering is copying. The reader's place in the log is part of the
-//! player's record, and moves in the same transaction in which the frames become output.
+//! The log's entries are complete frames, so delivery copies them, without the room's lock. The reader's cursor is part of the player's
+//! record, and advances in the same transaction that appends the frames to the output: a crash neither loses nor repeats an event.
+//! A reader that falls behind the log gets a snapshot instead, under the room's lock.
 
 use std::sync::atomic::Ordering;
 
@@ -20,42 +21,42 @@ use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
 use crate::state::rooms::{RoomRecord, RoomTx, all_read, is_member};
 
-/// For everybody in the room.
+/// Audience: all members of the room.
 pub(crate) const TO_ALL: u32 = u32::MAX;
-/// Not an event to pass on: each player is to be published the beginning match as seen from the own seat.
+/// Audience of an entry without a frame: the match starts, and each member gets a snapshot as seen from its own seat.
 pub(crate) const MATCH_STARTED: u32 = u32::MAX - 1;
 
-/// And the number of a seat: its player has lost it, and is told in another way; for all others, an event like any other.
+/// Audience, with the number of a seat added: an event for all but the player that was kicked from the seat, which is told otherwise.
 pub(crate) const TO_ALL_BUT_KICKED: u32 = 1 << 16;
 
-/// Entries that one transaction delivers at most.
+/// Maximum of entries that one transaction delivers.
 pub(crate) const BATCH_MAX: usize = 64;
 
-/// A player's frames wait while more than this of the room's log waits for space in the player's own output.
+/// A player's frames are not handled while it has more than this of the room's log undelivered.
 const UNDELIVERED_BYTES_MAX: u64 = ROOM_LOG_BYTES as u64 / 4;
 
 /// Why delivery paused.
 pub(crate) enum DeliveryStop {
-    /// Nothing more to deliver, or no space for more.
+    /// There is nothing more to deliver, or no space.
     Idle,
     /// The batch is full.
     Batch,
-    /// The match has started: the player gets a picture of it.
+    /// The match has started: the player gets a snapshot.
     Started,
-    /// The seat was taken from the player.
+    /// The player was kicked.
     Removed,
-    /// The log has moved on without this player.
+    /// The log has overwritten events that the player has not got.
     Lost,
 }
 
-/// Delivers what has happened in the player's room until now. Says whether that was all of it: false if space is short.
+/// Delivers the events of the player's room up to now. Returns false if not all of them fit.
 ///
 /// # Errors
 ///
 /// Those of [`deliver`].
 pub fn catch_up(session: &mut Session<'_>) -> Result<bool, Rejection> {
     let frame_end = session.frame_end.take();
-    // The frame that is being handled is not consumed by what comes before it.
+    // Delivery must not consume the frame that is being handled.
     let delivered = loop {
         match deliver_room(session) {
             Ok(true) => {}
@@ -72,16 +73,15 @@ pub fn catch_up(session: &mut Session<'_>) -> Result<bool, Rejection> {
     Ok(session.state.memory.rooms.at(room.index()).log.ends_at(cursor))
 }
 
-/// Moves what has happened in the player's room, what was said to the lobby, and what was said to this player, into the player's
-/// output, as far as there is space. Says whether anything moved.
+/// Delivers the player's mail, the events of its room and the lobby's chat, as far as there is space. Returns whether anything moved.
 ///
 /// # Errors
 ///
-/// A snapshot that fits no transaction, which is a mistake of this program's.
+/// If a snapshot does not fit a transaction. That is a bug in the server.
 pub fn deliver(session: &mut Session<'_>) -> Result<bool, Rejection> {
     let mut moved = mail_delivery::deliver_mail(session)?;
     loop {
-        // Whose turn it is to be first where space is short.
+        // Room and chat take turns to go first, in case there is no space for both.
         session.chat_goes_first = !session.chat_goes_first;
         let mut moved_now = session.chat_goes_first && chat::deliver_chat(session)?;
         moved_now |= deliver_room(session)?;
@@ -93,7 +93,7 @@ pub fn deliver(session: &mut Session<'_>) -> Result<bool, Rejection> {
     }
 }
 
-/// Moves the room's events, a batch at most. Says whether there may be more to move.
+/// Delivers the room's events, one batch at most. Returns whether anything moved, so that there may be more.
 fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
     let mut moved = false;
     loop {
@@ -133,7 +133,7 @@ fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
                 })? {
                     return Ok(moved);
                 }
-                // Else the seat was lost, too.
+                // Otherwise the player had been kicked, too, and got no snapshot.
                 if session.membership().place().is_some() {
                     session
                         .state
@@ -148,8 +148,8 @@ fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
     }
 }
 
-/// Whether the next frame must wait: because there may be no space for its reply, or because so many events wait for space that
-/// those it leads to could push them out of the log. Who does not read is not read from.
+/// Whether the next frame must wait: its reply may not fit, or so many events are undelivered that those of the frame could overwrite
+/// them in the log. A client that does not read is not read from.
 pub fn is_blocked_on_output(session: &Session<'_>) -> bool {
     let Some((_, player)) = session.player else {
         return true;
@@ -216,7 +216,7 @@ fn copy_events(
     Ok(pause)
 }
 
-/// Gives the player a snapshot of the room; the next event delivered is the one after it. (Or says that the seat is lost.) False: no
+/// Sends the player a snapshot of the room, and moves its cursor to the event after it; or applies a kick. Returns false if there is no
 /// space yet.
 fn send_snapshot(
     session: &mut Session<'_>,
@@ -259,7 +259,7 @@ fn send_snapshot(
     Ok(true)
 }
 
-/// Tells a player who lost bytes that there is no room to be in.
+/// Tells a player that lost bytes that it is in no room.
 fn send_lobby_resync(session: &mut Session<'_>) -> Result<(), Rejection> {
     let Some(player_tx) = session.player_tx() else {
         return Ok(());
@@ -277,25 +277,25 @@ fn send_lobby_resync(session: &mut Session<'_>) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// What lies at some place of a room's log, for the player in a seat or who watches.
+/// An entry of a room's log, as one member sees it.
 pub(crate) enum Entry {
     /// An event, as a frame.
     Frame {
         /// Its length, in bytes.
         length: usize,
-        /// The place behind it.
+        /// The cursor behind it.
         next: u64,
     },
-    /// Something that is not for this player.
+    /// An entry for other members.
     ForOthers {
-        /// The place behind it.
+        /// The cursor behind it.
         next: u64,
     },
-    /// Nothing that could be passed on.
+    /// No frame to deliver.
     None(DeliveryStop),
 }
 
-/// Copies the entry at `cursor` into `frame`.
+/// Reads the entry at `cursor` for the member in `seat` (`None`: a spectator), and copies it into `frame`.
 pub(crate) fn read_entry(record: &RoomRecord, cursor: u64, seat: Option<u8>, frame: &mut [u8]) -> Entry {
     let (audience, length, next) = match record.log.read(cursor, frame) {
         Read::Entry {
@@ -315,31 +315,31 @@ pub(crate) fn read_entry(record: &RoomRecord, cursor: u64, seat: Option<u8>, fra
     }
 }
 
-/// The events of one transaction, on their way into the room's log.
+/// The events that one transaction appends to the room's log.
 pub(crate) struct Events<'l>(Appender<'l, { ROOM_LOG_BYTES / 8 }>);
 
 impl Events<'_> {
-    /// Begins to write to the log of the transaction's room.
+    /// Starts to append to the log of the transaction's room.
     pub(crate) fn begin(tx: &mut RoomTx<'_>) -> Events<'static> {
         let all_read = all_read(tx);
         Events(tx.record().log.append(tx, all_read))
     }
 
-    /// An event for everybody.
+    /// Appends an event for all members.
     pub(crate) fn push_to_all(&mut self, tx: &mut RoomTx<'_>, event: RoomEvent) -> Result<(), Rejection> {
-        self.tell(tx, TO_ALL, event)
+        self.push(tx, TO_ALL, event)
     }
 
-    /// The owner has taken this seat from its player.
+    /// Appends the event that the owner has kicked the player in this seat.
     pub(crate) fn push_kick(&mut self, tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
-        self.tell(
+        self.push(
             tx,
             TO_ALL_BUT_KICKED + u32::from(seat),
             RoomEvent::Kicked { seat },
         )
     }
 
-    /// An event that a game gave out.
+    /// Appends an event that a game has emitted.
     pub(crate) fn push_game_event(
         &mut self,
         tx: &mut RoomTx<'_>,
@@ -350,10 +350,10 @@ impl Events<'_> {
             Audience::All => TO_ALL,
             Audience::Seat(seat) => u32::from(seat),
         };
-        self.tell(tx, audience, RoomEvent::Game { data: data.to_vec() })
+        self.push(tx, audience, RoomEvent::Game { data: data.to_vec() })
     }
 
-    /// The match begins.
+    /// Appends the mark that the match starts.
     pub(crate) fn start_match(&mut self, tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
         Ok(self.0.push(tx, MATCH_STARTED, &[])?)
     }
@@ -363,7 +363,7 @@ impl Events<'_> {
         self.0.finish(tx);
     }
 
-    fn tell(&mut self, tx: &mut RoomTx<'_>, audience: u32, event: RoomEvent) -> Result<(), Rejection> {
+    fn push(&mut self, tx: &mut RoomTx<'_>, audience: u32, event: RoomEvent) -> Result<(), Rejection> {
         let message = ServerMessage::Event {
             number: self.0.next_number(),
             event,

@@ -1,7 +1,8 @@
-//! Invite codes: what stands in for a room's id and passcode, short enough to be read out.
+//! Invite codes: a substitute for a room's id and passcode, short enough to be read aloud.
 //!
-//! A code names the room's record and repeats a secret of 40 bits that lies in it, so nothing has to be looked up, and a code that was
-//! renewed or whose room has closed leads nowhere. Guessing at the rate at which one room can be asked takes months for each.
+//! A code holds the slot of the room's record and a secret of 40 bits, which the record repeats. So it needs no index, and a code that was
+//! renewed or whose room has closed is invalid. Guessing the code of one room takes months at the rate that its lock allows.
+//! The secret is part of the room, under the room's lock; renewing it is one transaction.
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ use crate::session::rejection::Rejection;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::RoomTx;
 
-/// Crockford's base 32: no letter that could be taken for a digit, and none that makes words.
+/// Crockford's base 32: it omits letters that look like digits, and U.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// Letters and digits of a code, 5 bits each.
 const DIGITS: u32 = 12;
@@ -25,18 +26,18 @@ const ROOM_BITS: u32 = 5 * DIGITS - SECRET_BITS;
 const _: () = assert!(PLAYERS_OR_ROOMS_MAX <= 1 << ROOM_BITS);
 const _: () = assert!(INVITE_CODE_BYTES == (DIGITS + DIGITS / DIGITS_PER_GROUP - 1) as usize);
 
-/// What a code says.
+/// A decoded code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InviteCode {
     /// Index of the room's record.
     pub room: u32,
-    /// What the room's record must say, too.
+    /// The secret, equal to the one in the room's record.
     pub secret: u64,
 }
 
 impl InviteCode {
-    /// What a text means that somebody may have typed: capital and small letters are the same, as are `O` and `0`, and `I`, `L` and
-    /// `1`; hyphens and spaces may be anywhere. `None`: no code.
+    /// Parses a code as people type it: case is ignored, `O` counts as `0`, `I` and `L` count as `1`, hyphens and spaces are ignored.
+    /// Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bits = 0;
         let mut digits = 0;
@@ -60,7 +61,7 @@ impl InviteCode {
 }
 
 impl fmt::Display for InviteCode {
-    /// As people are published it: `00B7-Q2HM-ZK4T`.
+    /// Formats the code for people: `00B7-Q2HM-ZK4T`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = u64::from(self.room) << SECRET_BITS | self.secret;
         for digit in 0..DIGITS {
@@ -75,11 +76,11 @@ impl fmt::Display for InviteCode {
     }
 }
 
-/// Tells the owner the room's invite code; with `renew`, a new one.
+/// Tells the owner the room's invite code; with `renew`, a new one that makes the old one invalid.
 ///
 /// # Errors
 ///
-/// In no room, or not the owner.
+/// If the player is in no room, or not the owner.
 pub fn invite(session: &mut Session<'_>, request: u32, renew: bool) -> Result<(), Rejection> {
     let secret = random_secret()?;
     join_leave::change_room(session, |tx, context| {
@@ -95,11 +96,11 @@ pub fn invite(session: &mut Session<'_>, request: u32, renew: bool) -> Result<()
     })
 }
 
-/// Takes a seat, or with `watch` a place to look on, in the room that has this code.
+/// Joins the room that has this code, or with `watch` joins it as a spectator. No passcode is needed.
 ///
 /// # Errors
 ///
-/// No room has it, or as for joining; but no passcode is asked for.
+/// If no room has the code, or those of joining.
 pub fn join_by_invite(
     session: &mut Session<'_>,
     request: u32,
@@ -128,7 +129,7 @@ pub fn join_by_invite(
     })
 }
 
-/// The room's invite code.
+/// Returns the room's invite code.
 pub(crate) fn code_of(tx: &RoomTx<'_>, room: RoomRef) -> InviteCode {
     InviteCode {
         room: room.index(),
@@ -136,7 +137,7 @@ pub(crate) fn code_of(tx: &RoomTx<'_>, room: RoomRef) -> InviteCode {
     }
 }
 
-/// The secret of a new code, from the kernel: forked processes would draw the same from a generator of their own.
+/// Returns a random secret for a new code, from the kernel: a generator in user space would give the same numbers to forked processes.
 pub(crate) fn random_secret() -> Result<u64, Rejection> {
     let random = getrandom::u64().map_err(|error| {
         let text = format!("the kernel gave no random bytes: {error}");

@@ -1,11 +1,14 @@
-//! From a player's mailbox to the player's output.
+//! Delivers a player's mailbox to the player's output.
+//!
+//! The mailbox is guarded by the lobby's lock. One transaction removes frames from it and appends them to the output, so a crash
+//! neither loses nor repeats a message.
 
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
 
-/// Moves the player's mail to the output, as far as there is space. Says whether any moved.
+/// Moves the player's mail to the output, as far as there is space. Returns whether any moved.
 pub(crate) fn deliver_mail(session: &mut Session<'_>) -> Result<bool, Rejection> {
     let (Some((player, _)), Some(player_tx)) = (session.player, session.player_tx()) else {
         return Ok(false);

@@ -1,4 +1,7 @@
-//! A room's owner: who it is, who it is next, and what is the owner's alone.
+//! The owner of a room: which seat it is, which is next, and what only the owner may do.
+//!
+//! Owner and bans are part of the room, under the room's lock. Each change is one transaction with its events, so a crash leaves
+//! the room with its old owner or its new one, never without.
 
 use forkade_protocol::{RejectCode, RoomEvent};
 
@@ -10,17 +13,17 @@ use crate::session::rejection::Rejection;
 use crate::state::layout::PlayerRef;
 use crate::state::rooms::{Bans, RoomTx, Seat};
 
-/// In a room's `owner`: nobody has a seat.
+/// Value of a room's `owner` while no seat is taken.
 pub(crate) const NO_OWNER: u32 = u32::MAX;
 
-/// Nobody was sent out.
+/// An empty list of bans.
 pub(crate) const NO_BANS: Bans = [PlayerRef::NONE; BANS_PER_ROOM_MAX];
 
-/// Takes the seat from the player of that name, for good: as the owner.
+/// Kicks the player of that name from the seat, and bans it from the room.
 ///
 /// # Errors
 ///
-/// In no room, not the owner, nobody else in that seat, or another than the owner has seen there.
+/// If the caller is in no room or not the owner, the seat is free or its own, or a player of another name has it.
 pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
     join_leave::change_room(session, |tx, context| {
         context.ensure_owner(tx)?;
@@ -34,7 +37,7 @@ pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result
 ///
 /// # Errors
 ///
-/// In no room, not the owner, nobody else in that seat, or another than the owner has seen there.
+/// As for a kick.
 pub fn transfer_ownership(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
     join_leave::change_room(session, |tx, context| {
         context.ensure_owner(tx)?;
@@ -44,11 +47,11 @@ pub fn transfer_ownership(session: &mut Session<'_>, seat: u8, name: &str) -> Re
 }
 
 impl RoomContext<'_> {
-    /// Only for the room's owner.
+    /// Checks that the player is the room's owner. Returns its seat.
     ///
     /// # Errors
     ///
-    /// For anybody else.
+    /// If it is not.
     pub(crate) fn ensure_owner(&self, tx: &RoomTx<'_>) -> Result<u8, Rejection> {
         self.seat
             .filter(|seat| owner_of(tx) == Some(*seat))
@@ -56,12 +59,12 @@ impl RoomContext<'_> {
     }
 }
 
-/// The seat of the room's owner; `None` if nobody has a seat.
+/// Returns the seat of the room's owner; `None` if no seat is taken.
 pub(crate) fn owner_of(tx: &RoomTx<'_>) -> Option<u8> {
     u8::try_from(tx.get(&tx.record().owner)).ok()
 }
 
-/// Sees to it that the room has an owner if anybody has a seat: the lowest, of those with a connection before all others.
+/// Elects an owner if the room has none and a seat is taken: the lowest seat whose player is connected, else the lowest taken one.
 pub(crate) fn elect_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
     let record = tx.record();
     let (taken, connected) = (tx.get(&record.taken), tx.get(&record.connected));
@@ -80,7 +83,7 @@ pub(crate) fn elect_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
     set_owner(tx, u8::try_from(candidates.trailing_zeros()).expect("few seats"))
 }
 
-/// Whether the owner has sent this player out.
+/// Whether the owner has kicked this player.
 pub(crate) fn is_banned(tx: &RoomTx<'_>, player: PlayerRef) -> bool {
     tx.get(&tx.record().bans).contains(&player)
 }
@@ -101,7 +104,7 @@ fn ban(tx: &mut RoomTx<'_>, player: PlayerRef) {
     tx.set(&record.bans, bans);
 }
 
-/// The player may come in again.
+/// Lifts the ban of a player, if there is one.
 pub(crate) fn unban(tx: &mut RoomTx<'_>, player: PlayerRef) {
     let record = tx.record();
     let bans = tx.get(&record.bans);
@@ -112,8 +115,8 @@ pub(crate) fn unban(tx: &mut RoomTx<'_>, player: PlayerRef) {
     }
 }
 
-/// Who sits there, under the name by which the owner knows them: a seat may change hands while a request is on its way, but a name
-/// belongs to one player at a time, and in a room it stays the same.
+/// Returns the player in the seat, if it has the name that the owner has seen there. The seat may get another player while a request
+/// is on its way; but a name belongs to one player at a time, and does not change inside a room.
 fn other_in_seat(
     tx: &RoomTx<'_>,
     context: &RoomContext<'_>,

@@ -1,8 +1,8 @@
-//! Seats that are kept for somebody: the owner names a player, who is told and finds a seat free for a while.
+//! Reserved seats: the owner names a player, who is invited and has a seat reserved for a limited time.
 //!
-//! A reservation takes two transactions: the room keeps the seat, and then the player's mailbox, under the lobby's lock, is given the
-//! invitation, and the owner's frame is consumed. Who takes over in between handles the frame again: the seat is kept already, and
-//! its time begins anew.
+//! A reservation takes two transactions. The first, under the room's lock, reserves the seat. The second, under the lobby's lock, puts the
+//! invitation into the player's mailbox and consumes the owner's frame. A handler that takes over between them handles the frame
+//! again: it finds the seat reserved, and its time starts again.
 
 use std::sync::atomic::Ordering;
 
@@ -22,12 +22,12 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::rooms::{RoomLife, RoomTx, Seat, game_of, is_open, seats_in};
 
-/// Keeps a free seat for the player of that name, for a while: as the room's owner. Counts as a line of chat.
+/// Reserves a free seat for the player of that name, and invites it. Is charged like a line of chat.
 ///
 /// # Errors
 ///
-/// In no room, not the owner, nobody has the name or has a seat here already, no seat is free, the match under way, or the
-/// player's mailbox is full.
+/// If the caller is in no room or not the owner, no player has the name, the player has a seat here already, no seat is free, the match
+/// has begun, or the player's mailbox is full.
 pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
     join_leave::with_room(session, |tx, context| context.ensure_owner(&tx))?;
     let paid = session.charge_line()?;
@@ -61,7 +61,7 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
             session.keeper_doorbells.extend(keeper);
             Ok(())
         }
-        // Others filled the mailbox meanwhile, or the player has left.
+        // The mailbox has filled up since the check, or the player has left.
         Err(error) => {
             drop(tx);
             cancel_reservation(session.state, room, player.0, reserved_until_ms)?;
@@ -70,7 +70,7 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
     }
 }
 
-/// Keeps a seat for the player, who is no member of the room. Gives what the player is to be told.
+/// Reserves a seat for a player that has none in the room. Returns the invitation.
 fn reserve_seat(
     tx: &mut RoomTx<'_>,
     context: &RoomContext<'_>,
@@ -110,13 +110,13 @@ fn reserve_seat(
     })
 }
 
-/// The player of that name, who can be invited.
+/// Returns the player of that name, if its mailbox has space for an invitation.
 fn find_addressee(state: &mut StateHandle, name: &str) -> Result<(PlayerRef, Name), Rejection> {
     let unknown = || {
         let text = format!("nobody here is called \"{}\"", name.escape_debug());
         Rejection::new(RejectCode::UnknownPlayer, text)
     };
-    // As the names of those who are here were cleaned.
+    // Stored names were cleaned in the same way.
     let cleaned = text::clean_player_name(name).map_err(|_| unknown())?;
     let directory = state.memory.directory;
     let tx = state.attachment.begin(directory.record);
@@ -126,7 +126,7 @@ fn find_addressee(state: &mut StateHandle, name: &str) -> Result<(PlayerRef, Nam
     Ok((player, name))
 }
 
-/// The seat is kept for the player no longer than it was before: not at all, if it was not.
+/// Sets a player's reservation back to the time that it had before, or releases it for `None`.
 fn cancel_reservation(
     state: &mut StateHandle,
     room: RoomRef,
@@ -145,11 +145,11 @@ fn cancel_reservation(
     Ok(tx.commit()?)
 }
 
-/// Frees the seats in a room that were kept for too long. Says whether there were any.
+/// Releases the reservations in a room that have expired at `now_ms`. Returns whether there were any.
 ///
 /// # Errors
 ///
-/// Events that do not fit, which is a mistake of this program's.
+/// If the events do not fit. That is a bug in the server.
 pub(crate) fn expire_reservations(
     state: &mut StateHandle,
     index: u32,
@@ -160,31 +160,31 @@ pub(crate) fn expire_reservations(
     if tx.get(&record.life) != RoomLife::OPEN.raw() {
         return Ok(false);
     }
-    let over = seats_in(tx.get(&record.reserved))
+    let expired = seats_in(tx.get(&record.reserved))
         .filter(|seat| tx.get(&record.reserved_until_ms[usize::from(*seat)]) <= now_ms)
-        .fold(0, |over, seat| over | 1 << seat);
-    if over == 0 {
+        .fold(0, |expired, seat| expired | 1 << seat);
+    if expired == 0 {
         return Ok(false);
     }
-    release_reservations(&mut tx, over)?;
+    release_reservations(&mut tx, expired)?;
     tx.commit()?;
     Ok(true)
 }
 
-/// The seat that is kept for the player, if one is.
+/// Returns the seat that is reserved for the player.
 pub(crate) fn seat_reserved_for(tx: &RoomTx<'_>, player: PlayerRef) -> Option<u8> {
     let record = tx.record();
     seats_in(tx.get(&record.reserved))
         .find(|seat| tx.get(&record.reserved_for[usize::from(*seat)]).player == player)
 }
 
-/// Whoever it was kept for has come, and sits there.
+/// Removes the reservation of a seat whose player takes it.
 pub(crate) fn claim_reservation(tx: &mut RoomTx<'_>, seat: u8) {
     let record = tx.record();
     tx.set(&record.reserved, tx.get(&record.reserved) & !(1 << seat));
 }
 
-/// These seats are kept no longer, and all are told.
+/// Releases the reservations of these seats (a bit per seat), and tells the room.
 pub(crate) fn release_reservations(tx: &mut RoomTx<'_>, seats: u64) -> Result<(), Rejection> {
     let record = tx.record();
     tx.set(&record.reserved, tx.get(&record.reserved) & !seats);
@@ -196,10 +196,10 @@ pub(crate) fn release_reservations(tx: &mut RoomTx<'_>, seats: u64) -> Result<()
     Ok(())
 }
 
-/// The room's reservations, as its members are published them.
+/// Returns the room's reservations, as its members see them.
 pub(crate) fn reservations(tx: &RoomTx<'_>) -> Vec<Reservation> {
     let (record, now_ms) = (tx.record(), now_ms());
-    let published = |seat: u8| Reservation {
+    let reservation = |seat: u8| Reservation {
         seat,
         name: tx
             .get(&record.reserved_for[usize::from(seat)])
@@ -208,5 +208,5 @@ pub(crate) fn reservations(tx: &RoomTx<'_>) -> Vec<Reservation> {
             .to_owned(),
         milliseconds: remaining_ms(tx.get(&record.reserved_until_ms[usize::from(seat)]), now_ms),
     };
-    seats_in(tx.get(&record.reserved)).map(published).collect()
+    seats_in(tx.get(&record.reserved)).map(reservation).collect()
 }

@@ -1,4 +1,4 @@
-//! What a room looks like: to somebody in it, and in a list.
+//! Views of a room: the snapshot for its members, and the summary for lists. Read under the room's lock; nothing is changed.
 
 use forkade_games::{GameError, Games, Viewer};
 use forkade_protocol::{RoomId, RoomSummary, SeatInfo, ServerMessage, Snapshot};
@@ -37,7 +37,8 @@ pub fn look(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
     })
 }
 
-/// The room as somebody in it sees it, up to the last event. If the game fails to show itself, `faults` says how.
+/// Returns the room as its member in `seat` (`None`: a spectator) sees it, up to the last event. If the game's view fails, the error is
+/// added to `faults`.
 pub fn snapshot(
     tx: &RoomTx<'_>,
     room: RoomRef,
@@ -66,7 +67,7 @@ pub fn snapshot(
         seats,
         spectators: tx.get(&record.spectators),
         event: record.log.next_number(tx) - 1,
-        // A game that fails to draw itself leaves its viewer without a picture, not without a room.
+        // If the game's view fails, the player still gets the rest of the snapshot.
         view: view_for(tx, games, seat).unwrap_or_else(|fault| {
             faults.push(fault);
             Vec::new()
@@ -78,14 +79,14 @@ pub fn snapshot(
     }
 }
 
-/// What the game shows to a seat or a spectator; empty while there is no match.
+/// Returns the game's view for a seat or a spectator; empty if there was no match yet.
 pub(crate) fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Result<Vec<u8>, GameError> {
     let record = tx.record();
     let match_seats = tx.get(&record.match_seats);
     if match_seats == 0 {
         return Ok(Vec::new());
     }
-    // A room can have grown since its last match: its new seats have nothing of their own to see in that.
+    // The room may have grown since its last match, in which the new seats had no part.
     let seat = seat.filter(|seat| u32::from(*seat) < match_seats);
     let viewer = seat.map_or(Viewer::Spectator, Viewer::Seat);
     let mut view = vec![0; GAME_VIEW_BYTES_MAX];
@@ -94,7 +95,7 @@ pub(crate) fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Resu
     Ok(view)
 }
 
-/// The room's line in a list.
+/// Returns the room's entry in a list.
 pub fn summary(tx: &RoomTx<'_>, room: RoomRef, games: &Games) -> RoomSummary {
     let record = tx.record();
     RoomSummary {

@@ -1,4 +1,7 @@
-//! What a room is like: the settings that its owner chooses, at first and later.
+//! The settings of a room, which its owner chooses on creation and may change later.
+//!
+//! They are part of the room, under the room's lock. Passcodes are hashed and the game is asked without a lock, before the transaction.
+//! A change is one transaction: after a crash all of it is stored, or none.
 
 use forkade_games::{AnyGame, GameError, Step};
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomRules, RoomSettings};
@@ -12,12 +15,12 @@ use crate::session::rejection::Rejection;
 use crate::state::buffers;
 use crate::state::rooms::{Passcode, RoomOptions, RoomTx, game_of, phase_of};
 
-/// In a room's `flags`: in no list and no quick match.
+/// Bit of a room's `flags`: the room is in no list and no quick match.
 const UNLISTED: u32 = 1;
-/// In a room's `flags`: nobody may watch.
+/// Bit of a room's `flags`: spectators are refused.
 const NO_SPECTATORS: u32 = 2;
 
-/// CheckedSettings that the server and the game allow, as a room's record keeps them.
+/// Settings that the server and the game allow, as a room's record stores them.
 pub(crate) struct CheckedSettings {
     seats: u8,
     options: RoomOptions,
@@ -26,7 +29,7 @@ pub(crate) struct CheckedSettings {
     turn_seconds: u16,
 }
 
-/// A match as it would begin with certain settings.
+/// A match as it begins with certain settings.
 pub(crate) struct InitialState {
     /// The encoded state.
     pub(crate) state: Vec<u8>,
@@ -34,15 +37,18 @@ pub(crate) struct InitialState {
 }
 
 impl CheckedSettings {
-    /// Checks settings for a room of `game`, which itself says whether it likes options and seats: it begins a match with them.
+    /// Checks settings for a room of `game`. The game checks options and seats by starting a match with them.
     ///
-    /// Hashes the passcode, so no lock should be held.
+    /// Hashes the passcode, which is slow: to be called without a lock.
     ///
     /// # Errors
     ///
-    /// Too many seats, too long options or passcode, a turn clock that cannot be, or what the game does not like.
-    pub(crate) fn check(game: &dyn AnyGame, wish: &RoomSettings) -> Result<(Self, InitialState), Rejection> {
-        let seats = match wish.seats {
+    /// If there are too many seats, options or passcode are too long, the turn clock is impossible, or the game refuses.
+    pub(crate) fn check(
+        game: &dyn AnyGame,
+        requested: &RoomSettings,
+    ) -> Result<(Self, InitialState), Rejection> {
+        let seats = match requested.seats {
             0 => (*game.seats().end()).min(SEATS_MAX),
             seats if seats > SEATS_MAX => {
                 let text = format!("a room has at most {SEATS_MAX} seats");
@@ -50,22 +56,22 @@ impl CheckedSettings {
             }
             seats => seats,
         };
-        let options = RoomOptions::new(&wish.options).ok_or_else(|| {
+        let options = RoomOptions::new(&requested.options).ok_or_else(|| {
             let text = format!("options have at most {GAME_OPTIONS_BYTES_MAX} bytes");
             Rejection::new(RejectCode::BadOptions, text)
         })?;
-        let passcode = check_passcode_length(wish.passcode.as_deref())?;
-        if wish.turn_seconds > TURN_SECONDS_MAX {
+        let passcode = check_passcode_length(requested.passcode.as_deref())?;
+        if requested.turn_seconds > TURN_SECONDS_MAX {
             let text = format!("a turn may be given at most {TURN_SECONDS_MAX} seconds");
             return Err(Rejection::new(RejectCode::BadSettings, text));
         }
         let seed = random_seed()?;
         let first = buffers::with_state(|state| {
-            let step = game.start(&wish.options, seats, seed, state)?;
+            let step = game.start(&requested.options, seats, seed, state)?;
             let state = state[..step.state_bytes].to_vec();
             Ok::<_, GameError>(InitialState { state, step })
         })?;
-        if wish.turn_seconds > 0 && first.step.to_move.is_none() {
+        if requested.turn_seconds > 0 && first.step.to_move.is_none() {
             let text = "this game does not say whose turn it is, so turns have no end";
             return Err(Rejection::new(RejectCode::BadSettings, text));
         }
@@ -74,13 +80,13 @@ impl CheckedSettings {
             seats,
             options,
             passcode: passcode.map_or(Passcode::NONE, Passcode::new),
-            flags: flag(wish.unlisted, UNLISTED) | flag(wish.no_spectators, NO_SPECTATORS),
-            turn_seconds: wish.turn_seconds,
+            flags: flag(requested.unlisted, UNLISTED) | flag(requested.no_spectators, NO_SPECTATORS),
+            turn_seconds: requested.turn_seconds,
         };
         Ok((settings, first))
     }
 
-    /// Makes them the room's.
+    /// Stores the settings in the room.
     pub(crate) fn store(&self, tx: &mut RoomTx<'_>) {
         let record = tx.record();
         tx.set(&record.capacity, u32::from(self.seats));
@@ -90,8 +96,8 @@ impl CheckedSettings {
         tx.set(&record.turn_seconds, u32::from(self.turn_seconds));
     }
 
-    /// Whether a match that is being played in the room could go on as if nothing had changed.
-    fn leave_the_match_alone(&self, tx: &RoomTx<'_>) -> bool {
+    /// Whether a running match is unaffected: it keeps its seats, options and turn clock.
+    fn preserve_match(&self, tx: &RoomTx<'_>) -> bool {
         let record = tx.record();
         u32::from(self.seats) == tx.get(&record.capacity)
             && u32::from(self.turn_seconds) == tx.get(&record.turn_seconds)
@@ -103,14 +109,14 @@ impl CheckedSettings {
 ///
 /// # Errors
 ///
-/// In no room, not the owner, settings that cannot be, or a match under way that they would change.
-pub fn configure(session: &mut Session<'_>, wish: &RoomSettings) -> Result<(), Rejection> {
-    // The passcode is hashed and the game asked without the lock; a room's game never changes.
+/// If the player is in no room or not the owner, the settings are invalid, or they would affect a running match.
+pub fn configure(session: &mut Session<'_>, requested: &RoomSettings) -> Result<(), Rejection> {
+    // The settings are checked without the lock. That is safe, because a room's game never changes.
     let game = join_leave::with_room(session, |tx, context| {
         context.ensure_owner(&tx)?;
         Ok(game_of(&tx, context.calls.games))
     })?;
-    let (settings, _) = CheckedSettings::check(game, wish)?;
+    let (settings, _) = CheckedSettings::check(game, requested)?;
     join_leave::change_room(session, |tx, context| {
         context.ensure_owner(tx)?;
         apply(tx, &settings)
@@ -119,7 +125,7 @@ pub fn configure(session: &mut Session<'_>, wish: &RoomSettings) -> Result<(), R
 
 fn apply(tx: &mut RoomTx<'_>, settings: &CheckedSettings) -> Result<(), Rejection> {
     let record = tx.record();
-    if phase_of(tx.get(&record.phase)) == MatchPhase::Playing && !settings.leave_the_match_alone(tx) {
+    if phase_of(tx.get(&record.phase)) == MatchPhase::Playing && !settings.preserve_match(tx) {
         let text = "while a match is being played, seats, options and turn clock must stay as they are";
         return Err(Rejection::new(RejectCode::AlreadyStarted, text));
     }
@@ -139,7 +145,7 @@ fn apply(tx: &mut RoomTx<'_>, settings: &CheckedSettings) -> Result<(), Rejectio
     Ok(())
 }
 
-/// The room's settings, as everybody in it may know them.
+/// Returns the room's settings as its members see them: without the passcode itself.
 pub(crate) fn rules(tx: &RoomTx<'_>) -> RoomRules {
     let record = tx.record();
     RoomRules {
@@ -157,12 +163,12 @@ pub(crate) fn is_unlisted(tx: &RoomTx<'_>) -> bool {
     tx.get(&tx.record().flags) & UNLISTED != 0
 }
 
-/// Whether one may watch the room.
+/// Whether the room admits spectators.
 pub(crate) fn allows_spectators(tx: &RoomTx<'_>) -> bool {
     tx.get(&tx.record().flags) & NO_SPECTATORS == 0
 }
 
-/// A passcode that is short enough to be looked at: hashing takes its time.
+/// Checks that a passcode is short enough: hashing a longer one would take too long.
 pub(crate) fn check_passcode_length(passcode: Option<&str>) -> Result<Option<&str>, Rejection> {
     if passcode.is_some_and(|passcode| passcode.len() > PASSCODE_BYTES_MAX) {
         let text = format!("a passcode has at most {PASSCODE_BYTES_MAX} bytes");

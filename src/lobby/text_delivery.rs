@@ -1,4 +1,7 @@
-//! From a room's log to the output of a player in text mode: events in words, and the match as it is drawn.
+//! Delivers the room's events to a player in text mode: events as sentences, and the match as the game draws it.
+//!
+//! As in [`delivery`](crate::lobby::delivery), but one transaction under the room's lock: it reads the names of the seats, and
+//! a drawing belongs to the last event before it.
 
 use forkade_games::{GameError, Games};
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, ServerMessage, codec};
@@ -13,8 +16,7 @@ use crate::state::buffers;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, Seat, game_of, is_member, phase_of, read_state};
 
-/// Puts what has happened in the room into words, with a picture if the game has changed. Under the room's lock: who sits where
-/// is told by names, and the picture belongs to the last event that is told.
+/// Delivers a batch of events as sentences, with a drawing if the game has changed.
 pub(crate) fn deliver_as_text(
     session: &mut Session<'_>,
     room: RoomRef,
@@ -48,12 +50,12 @@ pub(crate) fn deliver_as_text(
         names: &|seat| named(seat, true),
         left: &|seat| named(seat, false),
     };
-    // Who has lost the seat must not see what whoever has it now may see.
+    // A player that was kicked must not see the view of the seat's new player.
     let is_there = is_member(&tx, room, player, seat);
     let mut has_changed = false;
     let mut entries = 0;
     let pause = loop {
-        // What is told of one event, the picture, and the prompt.
+        // Space for the text of one event, the drawing and the prompt.
         if space_end - output.head() < 2 * FRAME_TOTAL_BYTES_MAX as u64 {
             break DeliveryStop::Idle;
         }
@@ -62,7 +64,7 @@ pub(crate) fn deliver_as_text(
         }
         entries += 1;
         let read = buffers::with_frame(|frame| match read_entry(record, next_cursor, seat, frame) {
-            Entry::Frame { length, next } => Ok((Some(event_in(&frame[..length])), next)),
+            Entry::Frame { length, next } => Ok((Some(decode_event(&frame[..length])), next)),
             Entry::ForOthers { next } => Ok((None, next)),
             Entry::None(pause) => Err(pause),
         });
@@ -76,20 +78,20 @@ pub(crate) fn deliver_as_text(
         let Some(event) = event else { continue };
         let is_end = matches!(event, RoomEvent::Finished { .. });
         if is_end && std::mem::take(&mut has_changed) {
-            let picture = picture(&tx, games, seat, faults);
-            output.say(&mut tx, &picture);
+            let drawing = draw_match(&tx, games, seat, faults);
+            output.say(&mut tx, &drawing);
         }
-        // Of a game in real time, which changes all the time, the picture is published by `look` alone.
+        // A real-time game changes all the time, so only `look` shows its drawing.
         has_changed |= is_there && matches!(event, RoomEvent::Game { .. }) && game.ticks_per_second() == 0;
-        let told = context.event(&event).unwrap_or_else(|fault| {
+        let sentence = context.event(&event).unwrap_or_else(|fault| {
             faults.push(fault);
             String::new()
         });
-        output.say(&mut tx, &told);
+        output.say(&mut tx, &sentence);
     };
     if has_changed {
-        let picture = picture(&tx, games, seat, faults);
-        output.say(&mut tx, &picture);
+        let drawing = draw_match(&tx, games, seat, faults);
+        output.say(&mut tx, &drawing);
     }
     output.finish(&mut tx);
     tx.set(&player_tx.player.log_cursor, next_cursor);
@@ -100,7 +102,8 @@ pub(crate) fn deliver_as_text(
     Ok(pause)
 }
 
-fn event_in(frame: &[u8]) -> RoomEvent {
+/// Decodes an event from a frame of the room's log.
+fn decode_event(frame: &[u8]) -> RoomEvent {
     let body = frame.get(FRAME_HEADER_BYTES..).unwrap_or_default();
     match codec::decode(body) {
         Ok(ServerMessage::Event { event, .. }) => event,
@@ -108,8 +111,8 @@ fn event_in(frame: &[u8]) -> RoomEvent {
     }
 }
 
-/// The match as the player sees it. If the game fails to show itself, `faults` says how.
-fn picture(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>, faults: &mut Vec<GameError>) -> String {
+/// Returns the drawing of the match as the player sees it. If the game fails, the error is added to `faults`.
+fn draw_match(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>, faults: &mut Vec<GameError>) -> String {
     let drawn = view_for(tx, games, seat).and_then(|view| match view.is_empty() {
         true => Ok(String::new()),
         false => game_of(tx, games).draw(&view),
@@ -121,7 +124,7 @@ fn picture(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>, faults: &mut Vec<Ga
     drawn + turn_hint(tx, games, seat, faults)
 }
 
-/// Says so if it is for this seat to move.
+/// Returns a sentence for the player whose move it is, else an empty string.
 pub(crate) fn turn_hint(
     tx: &RoomTx<'_>,
     games: &Games,
@@ -143,7 +146,7 @@ pub(crate) fn turn_hint(
     }
 }
 
-/// All seats: who has them, and the names of those who had them last.
+/// Returns all seats: their players, and the names of their last players.
 fn seats_with_names(tx: &RoomTx<'_>) -> Vec<Seat> {
     let record = tx.record();
     let capacity = tx.get(&record.capacity) as usize;

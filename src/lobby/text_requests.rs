@@ -1,4 +1,7 @@
-//! What only players in text mode ask for: another name, who is here, the lobby, a room by its number.
+//! Requests that only text mode has: another name, the names of the players, the lobby, a room by its number.
+//!
+//! A new name is one transaction under the lobby's lock, with the reply and the consumed line. The others only read, under the lobby's lock or
+//! the room's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,14 +17,14 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::game_of;
 
-/// Identities looked at in one transaction of `who`.
+/// Identities that `list_players` reads in one transaction.
 const IDENTITIES_PER_TRANSACTION: u32 = 64;
 
 /// Gives the player another name.
 ///
 /// # Errors
 ///
-/// In a room, where the others know the player by the old one; or the name taken.
+/// If the player is in a room, where the others know it by the old name, or the name is taken.
 pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
     let Some((player, player_tx)) = session.player().zip(session.player_tx()) else {
         return Ok(());
@@ -41,11 +44,11 @@ pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
     Ok(tx.commit()?)
 }
 
-/// Shows the lobby.
+/// Replies with the player's name and the numbers of players and rooms.
 ///
 /// # Errors
 ///
-/// A transaction that does not fit, which is a mistake of this program's.
+/// If the transaction does not fit. That is a bug in the server.
 pub fn describe_lobby(session: &mut Session<'_>) -> Result<(), Rejection> {
     let head = session.state.memory.directory.record;
     let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -57,18 +60,18 @@ pub fn describe_lobby(session: &mut Session<'_>) -> Result<(), Rejection> {
     ))
 }
 
-/// Tells who is here.
+/// Replies with the names of the connected players.
 ///
 /// # Errors
 ///
-/// A transaction that does not fit, which is a mistake of this program's.
-pub fn who(session: &mut Session<'_>) -> Result<(), Rejection> {
+/// If the transaction does not fit. That is a bug in the server.
+pub fn list_players(session: &mut Session<'_>) -> Result<(), Rejection> {
     let (names, more) = online_names(session.state);
     let more = if more { " and more" } else { "" };
     session.say(&format!("Here are {}{more}.\n", names.join(", ")))
 }
 
-/// The room that people mean by a number: the one that is open in that place now, or any by its id.
+/// Returns the room for a number that was typed: the room that is open in that slot (counted from 1), else the one with that id.
 pub fn room_by_number(session: &Session<'_>, number: u64) -> RoomId {
     let index = number.checked_sub(1).and_then(|index| u32::try_from(index).ok());
     let record = index.and_then(|index| Some((index, session.state.memory.rooms.get(index)?)));
@@ -76,29 +79,29 @@ pub fn room_by_number(session: &Session<'_>, number: u64) -> RoomId {
     RoomId(open.map_or(number, RoomRef::to_id))
 }
 
-/// The room behind whose number a list is to begin.
-pub fn list_cursor_before(_session: &Session<'_>, number: u64) -> RoomId {
+/// Returns the cursor for a list that starts with the room of that number.
+pub fn list_cursor_before(number: u64) -> RoomId {
     match u32::try_from(number) {
         Ok(number) => RoomId(u64::from(number.saturating_sub(1))),
         Err(_) => RoomId(number),
     }
 }
 
-/// An action in the words of the room's game.
+/// Parses an action in the notation of the room's game.
 ///
 /// # Errors
 ///
-/// In no room, or words that mean no action.
+/// If the player is in no room, or the text is no action.
 pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
     let game = join_leave::with_room(session, |tx, context| Ok(game_of(&tx, context.calls.games)))?;
     Ok(game.parse_action(text)?)
 }
 
-/// The player's room as it is now.
+/// Returns a snapshot of the player's room.
 ///
 /// # Errors
 ///
-/// In no room.
+/// If the player is in no room.
 pub fn current_snapshot(session: &mut Session<'_>) -> Result<Snapshot, Rejection> {
     join_leave::with_room(session, |tx, context| {
         Ok(snapshot(
@@ -111,7 +114,7 @@ pub fn current_snapshot(session: &mut Session<'_>) -> Result<Snapshot, Rejection
     })
 }
 
-/// The names of those who are here, up to a number; and whether there are more.
+/// Returns the names of the connected players, up to a limit, and whether there are more.
 fn online_names(state: &mut StateHandle) -> (Vec<String>, bool) {
     let directory = state.memory.directory;
     let mut names = Vec::new();
