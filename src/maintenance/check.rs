@@ -1,7 +1,7 @@
-//! Whether shared state is consistent: what can be derived is derived again and compared.
+//! Checks that shared state is consistent: derives what can be derived, and compares it with what is stored. Changes nothing.
 //!
-//! [`check_directory`] holds the lobby's lock and may be called on a living server. [`check_all`] also compares what lies under
-//! different locks, which is only true at a moment at which nobody changes anything: on a copy, or when all is quiet.
+//! [`check_directory`] takes the lobby's lock once and may run on a live server. [`check_all`] also compares records under
+//! different locks, so it needs a mapping that no other process changes: a copy, or an idle server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -22,11 +22,11 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
 use crate::state::rooms::{RoomLife, RoomTx, occupants, phase_of, seats_in};
 
-/// Rebuilds the free lists, counts and the index of names from the identities and room entries, under the lobby's lock, and
-/// gives a sentence for each difference.
-pub fn check_directory(lobby: &mut StateHandle) -> Vec<String> {
-    let directory = lobby.memory.directory;
-    let tx = lobby.attachment.begin(directory.record);
+/// Derives free lists, counts and the index of names from the identities and room entries, under the lobby's lock. Returns a sentence for
+/// each difference.
+pub fn check_directory(state: &mut StateHandle) -> Vec<String> {
+    let directory = state.memory.directory;
+    let tx = state.attachment.begin(directory.record);
     let mut faults = Faults::default();
 
     let touched = tx.get(&directory.record.identities_touched);
@@ -81,11 +81,11 @@ pub fn check_directory(lobby: &mut StateHandle) -> Vec<String> {
             faults.0.push(format!("the name {name:?} is taken twice"));
         }
     }
-    check_room_entries(lobby.memory.directory, &tx, &mut faults);
+    check_room_entries(state.memory.directory, &tx, &mut faults);
     for index in present {
         let is_message =
             |frame: &Vec<u8>| codec::decode::<ServerMessage>(&frame[FRAME_HEADER_BYTES..]).is_ok();
-        let mail = lobby.memory.mail_of(&tx, index);
+        let mail = state.memory.mail_of(&tx, index);
         if !mail.is_some_and(|frames| frames.iter().all(is_message)) {
             faults.0.push(format!(
                 "the mailbox of player {index} holds more than whole messages"
@@ -123,70 +123,71 @@ fn check_room_entries(directory: Directory, tx: &LobbyTx<'_>, faults: &mut Fault
     );
 }
 
-/// Checks everything, on a mapping that nobody else changes meanwhile.
+/// Checks everything, on a mapping that no other process changes. Returns a sentence for each inconsistency.
 ///
-/// States between the transactions of one operation are no faults: a player who is [opening a
-/// room](crate::state::players::Membership::opening), a [room that closes](RoomLife::CLOSING), a player who is
-/// [expiring](Presence::EXPIRING). What dead processes left under a lock must have been decided before.
-pub fn check_all(lobby: &mut StateHandle) -> Vec<String> {
-    let mut faults = Faults(check_directory(lobby));
-    let mut believed = Believed::default();
-    let mut carried = carried_players(lobby, &mut faults);
-    for player in present_players(lobby) {
-        check_player(lobby, player, &mut carried, &mut believed, &mut faults);
+/// States between the transactions of one operation are consistent: a player that is [opening a
+/// room](crate::state::players::Membership::opening), a [room that closes](RoomLife::CLOSING), a player that is
+/// [expiring](Presence::EXPIRING). What dead processes left under a lock must have been recovered before.
+pub fn check_all(state: &mut StateHandle) -> Vec<String> {
+    let mut faults = Faults(check_directory(state));
+    let mut recorded = RecordedByPlayers::default();
+    let mut carried = carried_players(state, &mut faults);
+    for player in present_players(state) {
+        check_player(state, player, &mut carried, &mut recorded, &mut faults);
     }
     for (player, connection) in carried {
         faults.0.push(format!(
-            "connection {connection:?} carries player {player:x}, who does not know"
+            "connection {connection:?} carries player {player:x}, whose identity names another"
         ));
     }
-    for index in 0..lobby.rooms_touched() {
-        check_room(lobby, index, &mut believed, &mut faults);
+    for index in 0..state.rooms_touched() {
+        check_room(state, index, &mut recorded, &mut faults);
     }
-    check_chat(lobby, &believed, &mut faults);
-    for (player, (room, seat)) in believed.places {
-        // Whose seat was taken has yet to read that in the room's log, or to find that the log has moved on.
-        let cursor = believed.cursors[&player];
-        let log = &lobby.memory.rooms.at(room.index()).log;
-        let will_notice = seat.is_some() && (cursor == CURSOR_LOST || !log.ends_at(cursor));
-        if !will_notice {
+    check_chat(state, &recorded, &mut faults);
+    for (player, (room, seat)) in recorded.places {
+        // A kicked player has yet to read the kick in the room's log, or to find that the log has overwritten it.
+        let cursor = recorded.cursors[&player];
+        let log = &state.memory.rooms.at(room.index()).log;
+        let will_learn = seat.is_some() && (cursor == CURSOR_LOST || !log.ends_at(cursor));
+        if !will_learn {
             faults.0.push(format!(
-                "player {player:x} believes to be in {room:?} at {seat:?}, which does not know"
+                "player {player:x} is in {room:?} at {seat:?} by its own record only"
             ));
         }
     }
     faults.0
 }
 
-/// What the players' records say about rooms.
+/// What the players' records hold.
 #[derive(Default)]
-struct Believed {
-    /// By the player's id: where the player is, and up to where in the room's log.
+struct RecordedByPlayers {
+    /// By the player's id: room and seat.
     places: BTreeMap<u64, (RoomRef, Option<u8>)>,
+    /// By the player's id: the cursor in the room's log.
     cursors: BTreeMap<u64, u64>,
     names: BTreeMap<u64, Name>,
-    /// By the player's id: up to where in the lobby's chat.
+    /// By the player's id: the cursor in the lobby's chat.
     chat: BTreeMap<u64, ChatCursor>,
-    /// By the room's index: who is about to open it.
+    /// By the room's index: the room that is being opened, and the player that opens it.
     opening: BTreeMap<u32, (RoomRef, PlayerRef)>,
 }
 
-/// By the player's id: the connection that carries the session.
-fn carried_players(lobby: &mut StateHandle, faults: &mut Faults) -> BTreeMap<u64, ConnectionRef> {
+/// Returns the connection that carries the session, by the player's id.
+fn carried_players(state: &mut StateHandle, faults: &mut Faults) -> BTreeMap<u64, ConnectionRef> {
     let mut carried = BTreeMap::new();
-    for (index, record) in lobby
+    for (index, record) in state
         .memory
         .touched_connections()
         .filter(|(_, record)| record.claimed() != Claim::Free)
     {
         let connection = record.reference(index);
-        lobby.attachment.acquire(record);
+        state.attachment.acquire(record);
         let (occupant, phase) = (
-            lobby.attachment.read_own(&record.occupant),
-            Phase::from_raw(lobby.attachment.read_own(&record.phase)),
+            state.attachment.read_own(&record.occupant),
+            Phase::from_raw(state.attachment.read_own(&record.phase)),
         );
-        let player = lobby.attachment.read_own(&record.player);
-        lobby.attachment.release(record);
+        let player = state.attachment.read_own(&record.player);
+        state.attachment.release(record);
         if occupant != connection.generation() || !player.is_some() || phase == Phase::RESUMING {
             continue;
         }
@@ -200,14 +201,14 @@ fn carried_players(lobby: &mut StateHandle, faults: &mut Faults) -> BTreeMap<u64
 }
 
 fn check_player(
-    lobby: &mut StateHandle,
+    state: &mut StateHandle,
     player: PlayerRef,
     carried: &mut BTreeMap<u64, ConnectionRef>,
-    believed: &mut Believed,
+    recorded: &mut RecordedByPlayers,
     faults: &mut Faults,
 ) {
-    let (memory, id) = (lobby.memory, player.to_id());
-    let tx = lobby.attachment.begin(memory.directory.record);
+    let (memory, id) = (state.memory, player.to_id());
+    let tx = state.attachment.begin(memory.directory.record);
     let identity = memory.directory.identities.at(player.index());
     let (presence, connection) = (
         Presence::from_raw(tx.get(&identity.presence)),
@@ -226,35 +227,35 @@ fn check_player(
     }
 
     let record = memory.players.at(player.index());
-    lobby.attachment.acquire(record);
+    state.attachment.acquire(record);
     let (membership, cursor) = (
-        lobby.attachment.read_own(&record.membership),
-        lobby.attachment.read_own(&record.log_cursor),
+        state.attachment.read_own(&record.membership),
+        state.attachment.read_own(&record.log_cursor),
     );
     faults.compare(
         "name of a player",
-        lobby.attachment.read_own(&record.name).as_str(),
+        state.attachment.read_own(&record.name).as_str(),
         name.as_str(),
     );
     let chat = ChatCursor {
-        cursor: lobby.attachment.read_own(&record.chat_cursor),
-        line: lobby.attachment.read_own(&record.chat_line),
+        cursor: state.attachment.read_own(&record.chat_cursor),
+        line: state.attachment.read_own(&record.chat_line),
     };
-    believed.chat.insert(id, chat);
-    let kept = record.kept_output(&lobby.attachment);
-    lobby.attachment.release(record);
+    recorded.chat.insert(id, chat);
+    let kept = record.kept_output(&state.attachment);
+    state.attachment.release(record);
     if kept.start > kept.end || kept.end - kept.start > OUTPUT_RING_BYTES as u64 {
         faults
             .0
             .push(format!("player {player:?} keeps the output {kept:?}"));
     }
     if let Some((room, seat)) = membership.place() {
-        believed.places.insert(id, (room, seat));
-        believed.cursors.insert(id, cursor);
-        believed.names.insert(id, name);
+        recorded.places.insert(id, (room, seat));
+        recorded.cursors.insert(id, cursor);
+        recorded.names.insert(id, name);
     }
     if let Some(room) = membership.being_opened()
-        && let Some((_, other)) = believed.opening.insert(room.index(), (room, player))
+        && let Some((_, other)) = recorded.opening.insert(room.index(), (room, player))
     {
         faults.0.push(format!(
             "players {player:?} and {other:?} are both opening room {room:?}"
@@ -262,9 +263,9 @@ fn check_player(
     }
 }
 
-fn check_room(lobby: &mut StateHandle, index: u32, believed: &mut Believed, faults: &mut Faults) {
-    let memory = lobby.memory;
-    let tx = lobby.attachment.begin(memory.directory.record);
+fn check_room(state: &mut StateHandle, index: u32, recorded: &mut RecordedByPlayers, faults: &mut Faults) {
+    let memory = state.memory;
+    let tx = state.attachment.begin(memory.directory.record);
     let entry = memory.directory.rooms.at(index);
     let (given, generation, opener) = (
         tx.get(&entry.given) != 0,
@@ -274,10 +275,10 @@ fn check_room(lobby: &mut StateHandle, index: u32, believed: &mut Believed, faul
     drop(tx);
     let room = RoomRef::new(index, generation);
     let record = memory.rooms.at(index);
-    let tx = lobby.attachment.begin(record);
+    let tx = state.attachment.begin(record);
     let life = RoomLife::from_raw(tx.get(&record.life));
     let current = tx.get(&record.generation) == generation;
-    let opening = believed.opening.remove(&index);
+    let opening = recorded.opening.remove(&index);
     match (given, life) {
         (false, RoomLife::OPEN) => faults
             .0
@@ -296,17 +297,17 @@ fn check_room(lobby: &mut StateHandle, index: u32, believed: &mut Believed, faul
     }
     let open = life == RoomLife::OPEN;
     faults.compare(
-        "room that others see",
+        "published generation of a room",
         record.open_generation(),
         open.then_some(generation),
     );
     check_log(&record.log, record.log.head(&tx), faults);
     if open {
-        check_open_room(&tx, room, believed, faults);
+        check_open_room(&tx, room, recorded, faults);
     }
 }
 
-fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faults: &mut Faults) {
+fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, recorded: &mut RecordedByPlayers, faults: &mut Faults) {
     let record = tx.record();
     let (connected, ready) = (tx.get(&record.connected), tx.get(&record.ready));
     let head = record.log.head(tx);
@@ -316,12 +317,12 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
         let id = seat.player.to_id();
         faults.compare(
             "place of a player in a seat",
-            believed.places.remove(&id),
+            recorded.places.remove(&id),
             Some((room, Some(number))),
         );
-        let name = believed.names.get(&id).map(Name::as_str);
+        let name = recorded.names.get(&id).map(Name::as_str);
         faults.compare("name on a seat", seat.name.as_str(), name.unwrap_or_default());
-        faults.check_cursor(room, believed.cursors.get(&id), head);
+        faults.check_cursor(room, recorded.cursors.get(&id), head);
     }
     faults.compare("seats taken", tx.get(&record.taken), taken);
     if owner_of(tx).map_or(taken != 0, |owner| taken >> owner & 1 == 0) {
@@ -332,7 +333,7 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
     }
     if let Some((_, seat)) = occupants(tx).find(|(_, seat)| is_banned(tx, seat.player)) {
         faults.0.push(format!(
-            "{:?} has a seat in room {room:?}, and was sent out",
+            "{:?} has a seat in room {room:?}, and is banned",
             seat.name
         ));
     }
@@ -341,7 +342,7 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
             "room {room:?} has free seats that are connected or ready"
         ));
     }
-    let watching: Vec<u64> = believed
+    let watching: Vec<u64> = recorded
         .places
         .iter()
         .filter(|(_, place)| **place == (room, None))
@@ -352,20 +353,20 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
         faults.0.push(format!("room {room:?} is open and empty"));
     }
     for player in watching {
-        believed.places.remove(&player);
-        faults.check_cursor(room, believed.cursors.get(&player), head);
+        recorded.places.remove(&player);
+        faults.check_cursor(room, recorded.cursors.get(&player), head);
     }
     let reserved = tx.get(&record.reserved);
     if reserved & taken != 0 || reserved >> tx.get(&record.capacity) != 0 {
         faults.0.push(format!(
-            "room {room:?} keeps the seats {reserved:b}, and {taken:b} are taken"
+            "room {room:?} reserves the seats {reserved:b}, and {taken:b} are taken"
         ));
     }
     for seat in seats_in(reserved) {
         let reserved_for = tx.get(&record.reserved_for[usize::from(seat)]);
         if is_banned(tx, reserved_for.player) || seat_reserved_for(tx, reserved_for.player) != Some(seat) {
             faults.0.push(format!(
-                "room {room:?} keeps seat {seat} for {:?}, who is sent out or has another",
+                "room {room:?} reserves seat {seat} for {:?}, who is banned or has another",
                 reserved_for.name
             ));
         }
@@ -385,7 +386,7 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
         .chain([turn_ends_at_ms, tx.get(&record.next_tick_at_ms)])
         .min();
     faults.compare(
-        "when time makes a difference",
+        "time of the next timer",
         record.due_ms(),
         due_ms.unwrap_or(u64::MAX),
     );
@@ -397,8 +398,8 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, believed: &mut Believed, faul
     }
 }
 
-/// The log's entries lead from the window's beginning to its end, and that is published. Gives each entry's audience, and the
-/// offset behind it.
+/// Checks that the log's entries lead from its tail to its head, which is published. Returns each entry's audience, and the offset behind
+/// it.
 fn check_log<const WORDS: usize>(log: &EventLog<WORDS>, head: u64, faults: &mut Faults) -> Vec<(u32, u64)> {
     let (mut cursor, published) = log.window();
     faults.compare("end of a log", published, head);
@@ -420,9 +421,9 @@ fn check_log<const WORDS: usize>(log: &EventLog<WORDS>, head: u64, faults: &mut 
     }
 }
 
-/// The lines of the lobby's chat are numbered without a gap, and each reader knows the number of the line that it has read last.
-fn check_chat(lobby: &mut StateHandle, believed: &Believed, faults: &mut Faults) {
-    let tx = lobby.attachment.begin(lobby.memory.chat);
+/// Checks that the lines of the lobby's chat are numbered without a gap, and that each reader has the number of the line it read last.
+fn check_chat(state: &mut StateHandle, recorded: &RecordedByPlayers, faults: &mut Faults) {
+    let tx = state.attachment.begin(state.memory.chat);
     let log = &tx.record().log;
     let (head, last_number) = (log.head(&tx), log.last_number(&tx));
     let entries = check_log(log, head, faults);
@@ -431,7 +432,7 @@ fn check_chat(lobby: &mut StateHandle, believed: &Believed, faults: &mut Faults)
         faults.compare("number of a line", u64::from(*audience), number);
         numbers.insert(*next, number);
     }
-    for (player, place) in &believed.chat {
+    for (player, place) in &recorded.chat {
         if place.cursor > head || place.line > last_number {
             faults.0.push(format!(
                 "player {player:x} has read the chat up to {place:?}, beyond the end {head}, line {last_number}"
@@ -443,9 +444,10 @@ fn check_chat(lobby: &mut StateHandle, believed: &Believed, faults: &mut Faults)
     }
 }
 
-pub(crate) fn present_players(lobby: &mut StateHandle) -> Vec<PlayerRef> {
-    let directory = lobby.memory.directory;
-    let tx = lobby.attachment.begin(directory.record);
+/// Returns all players that have an identity, attached or not.
+pub(crate) fn present_players(state: &mut StateHandle) -> Vec<PlayerRef> {
+    let directory = state.memory.directory;
+    let tx = state.attachment.begin(directory.record);
     let touched = tx.get(&directory.record.identities_touched);
     (0..touched)
         .filter(|index| tx.get(&directory.identities.at(*index).presence) != Presence::FREE.raw())
@@ -472,7 +474,7 @@ impl Faults {
         }
     }
 
-    /// The indices of a linked list of `index + 1`, which must end before it has named every record once.
+    /// Follows a linked list, whose links are `index + 1` and 0 at the end. Returns its indices. Longer than `touched` is a fault.
     fn walk(&mut self, what: &str, first: u32, touched: u32, next_of: impl Fn(u32) -> u32) -> Vec<u32> {
         let mut indices = Vec::new();
         let mut link = first;

@@ -1,4 +1,8 @@
-//! What happens by time, and what dead processes left behind: the ticker's work, one small transaction at a time.
+//! Expiry, and recovery of what dead processes left: the ticker's work, in small transactions.
+//!
+//! Players are marked as expiring under the lobby's lock, then leave as in [`departure`]; closed rooms' records are freed under the
+//! lobby's lock. Connections are claimed without a lock, by a compare-and-swap. If the ticker dies in between, its successor finds the
+//! same marks and goes on.
 
 use std::sync::atomic::Ordering;
 
@@ -16,13 +20,13 @@ use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::players::Membership;
 use crate::state::rooms::RoomLife;
 
-/// Identities looked at in one transaction: the lobby's lock is held for microseconds.
+/// Identities that one transaction examines, so that the lobby's lock is held for microseconds.
 const IDENTITIES_PER_TRANSACTION: u32 = 64;
-/// A mark is one word in the journal, and one that says where it belongs.
+/// A mark takes two words in the journal: its value and its offset.
 const _: () = assert!(IDENTITIES_PER_TRANSACTION as usize * 16 <= JOURNAL_BYTES);
 
-/// Lets players go whose grace is over at `now_ms`, and completes the leave of those whose process died over it.
-/// Gives the rooms whose doorbell is to be rung.
+/// Removes players whose grace has expired at `now_ms`, and completes the leave of players whose process died during it.
+/// Returns the rooms whose doorbell is to be rung.
 pub fn expire_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
     let mut doorbells = Vec::new();
     let mut first = 0;
@@ -51,7 +55,7 @@ pub fn expire_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
     }
 }
 
-/// Marks the players of one stretch of the table whose time is over, and gives them, with where the next stretch begins.
+/// Marks the expired players among the next identities from `first` on. Returns them, and the index to go on with, if any.
 fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<PlayerRef>, Option<u32>) {
     let (memory, directory) = (state.memory, state.memory.directory);
     let grace_ms = memory.header.seat_grace_ms.load(Ordering::Relaxed);
@@ -60,42 +64,42 @@ fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<Pla
     let lobby_grace_ms = lobby_grace_ms(grace_ms, tx.get(&directory.record.players_present), places);
     let touched = tx.get(&directory.record.identities_touched);
     let end = touched.min(first + IDENTITIES_PER_TRANSACTION);
-    let (mut leaving, mut looked_at) = (Vec::new(), Vec::new());
+    let (mut leaving, mut examined) = (Vec::new(), Vec::new());
     for index in first..end {
         let identity = directory.identities.at(index);
         let presence = Presence::from_raw(tx.get(&identity.presence));
-        // Who is attached, or leaving while attached, is the business of the connection's handler.
+        // A player that has a connection, even one that leaves for good, belongs to the connection's handler.
         if tx.get(&identity.connection).is_some() {
             continue;
         }
         let away_ms = now_ms.saturating_sub(tx.get(&identity.detached_at_ms));
         let is_detached = presence == Presence::DETACHED;
-        let over = is_detached && (away_ms >= grace_ms || tx.get(&identity.kicked) != 0);
-        let is_awaited = tx.get(&identity.claimant).is_some()
+        let expired = is_detached && (away_ms >= grace_ms || tx.get(&identity.kicked) != 0);
+        let is_needed = tx.get(&identity.claimant).is_some()
             || tx.get(&identity.mail_head) != tx.get(&identity.mail_tail);
-        let over = over
-            || is_detached && away_ms >= lobby_grace_ms && !is_awaited && {
-                // It was detached under the lobby's lock, which is held: nothing of it is undecided.
+        let expired = expired
+            || is_detached && away_ms >= lobby_grace_ms && !is_needed && {
+                // The player was detached under the lobby's lock, which is held, so its record has no undecided transaction.
                 let player_record = memory.players.at(index);
                 tx.acquire(player_record);
-                looked_at.push(player_record);
+                examined.push(player_record);
                 tx.get(&player_record.membership) == Membership::LOBBY
             };
-        if over {
+        if expired {
             tx.set(&identity.presence, Presence::EXPIRING.raw());
         }
-        if over || presence == Presence::EXPIRING {
+        if expired || presence == Presence::EXPIRING {
             leaving.push(PlayerRef::new(index, tx.get(&identity.generation)));
         }
     }
-    tx.commit().expect("the marks of one look fit the journal");
-    for player_record in looked_at {
+    tx.commit().expect("the marks of one transaction fit the journal");
+    for player_record in examined {
         state.attachment.release(player_record);
     }
     (leaving, (end < touched).then_some(end))
 }
 
-/// Takes back the records of rooms that have closed, where the last to leave died before doing so.
+/// Frees the records of closed rooms, where the process of the last player to leave died before it did so.
 pub fn free_closed_rooms(state: &mut StateHandle) {
     let directory = state.memory.directory;
     for index in 0..state.rooms_touched() {
@@ -117,8 +121,8 @@ pub fn free_closed_rooms(state: &mut StateHandle) {
     }
 }
 
-/// Frees what a connection held that no process animates any more and none will: its player is detached, its slot given
-/// back. To be called only when the handler is dead. Gives the keepers whose doorbell is to be rung.
+/// Frees a connection that no process serves or will serve: detaches its player and frees its slot. To be called only when the
+/// handler is dead. Returns the keeper whose doorbell is to be rung.
 #[must_use]
 pub fn free_connection(state: &mut StateHandle, index: u32) -> Option<u32> {
     let record = state.memory.connections.at(index);
@@ -129,7 +133,7 @@ pub fn free_connection(state: &mut StateHandle, index: u32) -> Option<u32> {
     keeper
 }
 
-/// Connections that need freeing: their keeper has given them up or is dead, and so is their handler.
+/// Returns the connections to free: their keeper has abandoned them or is dead, and their handler is dead.
 pub fn orphaned_connections(state: &StateHandle) -> Vec<u32> {
     state
         .memory
@@ -143,7 +147,8 @@ pub fn orphaned_connections(state: &StateHandle) -> Vec<u32> {
         .collect()
 }
 
-/// From here on no keeper adopts the connection, and no handler begins to serve it. Says whether none has at the last moment.
+/// Claims an orphaned connection: from here on no keeper adopts it, and no handler starts to serve it. Returns false if one did just
+/// before.
 pub fn claim_orphan(state: &StateHandle, index: u32) -> bool {
     let record = state.memory.connections.at(index);
     if record.claimed() == Claim::Abandoned {
@@ -159,7 +164,7 @@ pub fn claim_orphan(state: &StateHandle, index: u32) -> bool {
     is_orphan
 }
 
-/// Whether no keeper has the connection, nor will have.
+/// Whether no keeper has the connection or will adopt it.
 fn is_without_keeper(state: &StateHandle, index: u32, record: &ConnectionRecord) -> bool {
     let keeper = state.memory.keeper_of(index);
     keeper

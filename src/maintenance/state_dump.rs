@@ -1,7 +1,7 @@
-//! Pictures of the lobby, for proofs that compare what it was before a change and what it is after.
+//! Dumps of shared state as text, for proofs that compare the state before and after a change.
 //!
-//! A picture is everything that somebody could notice, as text: two states with equal pictures are the same state. Left out is
-//! what means nothing: unreferenced bytes, figures, marks of time. Take one at a moment at which nobody changes anything.
+//! A dump holds everything that can be observed: two states with equal dumps are the same state. Unreferenced bytes, counters and
+//! timestamps are left out. Only [`recover_all`] changes anything. A dump needs a mapping that no other process changes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,83 +19,83 @@ use crate::state::layout::PlayerRef;
 use crate::state::players::PlayerRecord;
 use crate::state::rooms::{RoomLife, occupants, read_state, seats_in};
 
-/// Events that a picture shows of each room, of those that a player has yet to be given. The oldest may go for good before the
-/// transaction that needs their place is decided.
+/// The number of undelivered events that a dump shows of each log, the latest ones. Older ones may be overwritten before the transaction that
+/// needs their space is decided.
 const EVENTS_SHOWN: usize = 4;
 
-/// Decides what dead processes have left under any lock, by taking and releasing them all.
-pub fn recover_all(lobby: &mut StateHandle) {
-    let memory = lobby.memory;
-    lobby.attachment.recover(memory.directory.record);
-    lobby.attachment.recover(memory.chat);
+/// Recovers what dead processes have left under any lock, by taking and releasing each.
+pub fn recover_all(state: &mut StateHandle) {
+    let memory = state.memory;
+    state.attachment.recover(memory.directory.record);
+    state.attachment.recover(memory.chat);
     for (_, player) in memory
         .players
         .iter()
         .filter(|(_, player)| player.lock().is_prepared())
     {
-        lobby.attachment.recover(player);
+        state.attachment.recover(player);
     }
     for (_, room) in memory.rooms.iter().filter(|(_, room)| room.lock().is_prepared()) {
-        lobby.attachment.recover(room);
+        state.attachment.recover(room);
     }
 }
 
-/// The picture of all of it. `passed` is what has passed on each connection, from the first slot on.
-pub fn dump_all(lobby: &mut StateHandle, passed: &[ByteCounts]) -> Vec<String> {
-    let memory = lobby.memory;
+/// Dumps everything. `byte_counts` holds the bytes passed on each connection, from the first slot on.
+pub fn dump_all(state: &mut StateHandle, byte_counts: &[ByteCounts]) -> Vec<String> {
+    let memory = state.memory;
     let mut lines = Vec::new();
-    // By the room's index: the offset in its log from which on somebody needs the events.
+    // By the room's index: the lowest cursor of its members in its log.
     let mut needed = BTreeMap::new();
     let mut chat_needed = u64::MAX;
-    for player in present_players(lobby) {
-        lines.push(identity(lobby, player));
+    for player in present_players(state) {
+        lines.push(dump_identity(state, player));
         let record = memory.players.at(player.index());
-        lobby.attachment.acquire(record);
-        lines.push(of_player(&lobby.attachment, record));
-        if let Some((room, _)) = lobby.attachment.read_own(&record.membership).place() {
+        state.attachment.acquire(record);
+        lines.push(dump_player(&state.attachment, record));
+        if let Some((room, _)) = state.attachment.read_own(&record.membership).place() {
             let from = needed.entry(room.index()).or_insert(u64::MAX);
-            *from = lobby.attachment.read_own(&record.log_cursor).min(*from);
+            *from = state.attachment.read_own(&record.log_cursor).min(*from);
         }
-        chat_needed = lobby.attachment.read_own(&record.chat_cursor).min(chat_needed);
-        lobby.attachment.release(record);
+        chat_needed = state.attachment.read_own(&record.chat_cursor).min(chat_needed);
+        state.attachment.release(record);
     }
-    lines.extend(of_chat(lobby, chat_needed));
-    for index in 0..lobby.rooms_touched() {
-        of_room(
-            lobby,
+    lines.extend(dump_chat(state, chat_needed));
+    for index in 0..state.rooms_touched() {
+        dump_room(
+            state,
             index,
             needed.get(&index).copied().unwrap_or(u64::MAX),
             &mut lines,
         );
     }
-    for (index, passed) in (0..).zip(passed) {
+    for (index, byte_counts) in (0..).zip(byte_counts) {
         let record = memory.connections.at(index);
-        lobby.attachment.acquire(record);
-        let player = lobby.attachment.read_own(&record.player);
+        state.attachment.acquire(record);
+        let player = state.attachment.read_own(&record.player);
         let player_record = memory.players.at(player.index());
-        // A player who is only asked for is animated by another process.
-        let carried = player.is_some() && lobby.attachment.read_own(&record.phase) != Phase::RESUMING.raw();
+        // A connection that is still resuming does not own the player's record.
+        let carried = player.is_some() && state.attachment.read_own(&record.phase) != Phase::RESUMING.raw();
         if carried {
-            lobby.attachment.acquire(player_record);
+            state.attachment.acquire(player_record);
         }
         lines.push(format!(
             "connection {index} {}",
-            of_connection(&lobby.attachment, record, *passed)
+            dump_connection(&state.attachment, record, *byte_counts)
         ));
-        lines.extend(carried.then(|| pending_input(&lobby.attachment, record, player_record, *passed)));
-        lobby.attachment.release(player_record);
-        lobby.attachment.release(record);
+        lines.extend(carried.then(|| dump_input(&state.attachment, record, player_record, *byte_counts)));
+        state.attachment.release(player_record);
+        state.attachment.release(record);
     }
     lines
 }
 
-/// What one session's read_own records show, without any lock: a successor sees this when it has attached.
+/// Dumps the records that one session owns, without any lock: what the next handler sees after it has attached.
 pub fn dump_session(session: &Session<'_>) -> Vec<String> {
     let attachment = &session.state.attachment;
-    let mut lines = vec![of_connection(attachment, session.record, session.byte_counts)];
+    let mut lines = vec![dump_connection(attachment, session.record, session.byte_counts)];
     if let Some((_, player)) = session.player {
-        lines.push(of_player(attachment, player));
-        lines.push(pending_input(
+        lines.push(dump_player(attachment, player));
+        lines.push(dump_input(
             attachment,
             session.record,
             player,
@@ -105,9 +105,9 @@ pub fn dump_session(session: &Session<'_>) -> Vec<String> {
     lines
 }
 
-fn identity(lobby: &mut StateHandle, player: PlayerRef) -> String {
-    let directory = lobby.memory.directory;
-    let tx = lobby.attachment.begin(directory.record);
+fn dump_identity(state: &mut StateHandle, player: PlayerRef) -> String {
+    let directory = state.memory.directory;
+    let tx = state.attachment.begin(directory.record);
     let identity = directory.identities.at(player.index());
     format!(
         "player {player:?} {:?} presence {} kicked {} connection {:?} claimant {:?} newest {} token {:?} mail {:?}",
@@ -118,11 +118,11 @@ fn identity(lobby: &mut StateHandle, player: PlayerRef) -> String {
         tx.get(&identity.claimant),
         tx.get(&identity.newest),
         tx.get(&identity.token_hash),
-        lobby.memory.mail_of(&tx, player.index()),
+        state.memory.mail_of(&tx, player.index()),
     )
 }
 
-fn of_player(attachment: &Attachment, record: &PlayerRecord) -> String {
+fn dump_player(attachment: &Attachment, record: &PlayerRecord) -> String {
     let kept = record.kept_output(attachment);
     let published = kept
         .start
@@ -137,7 +137,7 @@ fn of_player(attachment: &Attachment, record: &PlayerRecord) -> String {
             attachment.read_own(&record.telnet_answered),
         )
     });
-    // When it was is another matter each time.
+    // Whether a charge is outstanding; the time differs in each run.
     let paid = [&record.chat_paid_until_us, &record.requests_paid_until_us]
         .map(|until_us| attachment.read_own(until_us) != 0);
     format!(
@@ -152,9 +152,9 @@ fn of_player(attachment: &Attachment, record: &PlayerRecord) -> String {
     )
 }
 
-fn of_connection(attachment: &Attachment, record: &ConnectionRecord, passed: ByteCounts) -> String {
+fn dump_connection(attachment: &Attachment, record: &ConnectionRecord, byte_counts: ByteCounts) -> String {
     format!(
-        "occupant {} phase {} leaves {} handshake {} player {:?} bases {} {} end {} passed {passed:?} greeting {:?} farewell {:?}",
+        "occupant {} phase {} leaves {} handshake {} player {:?} bases {} {} end {} passed {byte_counts:?} greeting {:?} farewell {:?}",
         attachment.read_own(&record.occupant),
         attachment.read_own(&record.phase),
         attachment.read_own(&record.leaves),
@@ -163,42 +163,42 @@ fn of_connection(attachment: &Attachment, record: &ConnectionRecord, passed: Byt
         attachment.read_own(&record.input_base),
         attachment.read_own(&record.output_base),
         attachment.read_own(&record.stream_end),
-        beginning_of(
+        prefix_of(
             &record.handshake_reply,
             attachment.read_own(&record.handshake_reply_bytes)
         ),
-        beginning_of(
+        prefix_of(
             &record.close_message,
             attachment.read_own(&record.close_message_bytes)
         ),
     )
 }
 
-/// What the client has sent and nobody has handled yet.
-fn pending_input(
+/// Dumps the input that was received and not handled yet.
+fn dump_input(
     attachment: &Attachment,
     record: &ConnectionRecord,
     player: &PlayerRecord,
-    passed: ByteCounts,
+    byte_counts: ByteCounts,
 ) -> String {
     let handshake = u64::from(attachment.read_own(&record.handshake_bytes));
-    let received = attachment.read_own(&record.input_base) + passed.received.saturating_sub(handshake);
+    let received = attachment.read_own(&record.input_base) + byte_counts.received.saturating_sub(handshake);
     let consumed = attachment.read_own(&player.consumed);
     let mut input = vec![0; usize::try_from(received.saturating_sub(consumed)).expect("at most a ring")];
     player.input.view(attachment).read(consumed, &mut input);
     format!("  input up to {received}: {input:?}")
 }
 
-fn beginning_of<const WORDS: usize>(bytes: &SharedBytes<WORDS>, length: u32) -> Vec<u8> {
-    let mut beginning = vec![0; length as usize];
-    bytes.copy_out(0, &mut beginning);
-    beginning
+fn prefix_of<const WORDS: usize>(bytes: &SharedBytes<WORDS>, length: u32) -> Vec<u8> {
+    let mut prefix = vec![0; length as usize];
+    bytes.copy_out(0, &mut prefix);
+    prefix
 }
 
-fn of_room(lobby: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Vec<String>) {
-    let memory = lobby.memory;
+fn dump_room(state: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Vec<String>) {
+    let memory = state.memory;
     let entry = memory.directory.rooms.at(index);
-    let tx = lobby.attachment.begin(memory.directory.record);
+    let tx = state.attachment.begin(memory.directory.record);
     let given = (
         tx.get(&entry.given),
         tx.get(&entry.generation),
@@ -206,7 +206,7 @@ fn of_room(lobby: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Ve
     );
     drop(tx);
     let record = memory.rooms.at(index);
-    let tx = lobby.attachment.begin(record);
+    let tx = state.attachment.begin(record);
     let life = RoomLife::from_raw(tx.get(&record.life));
     let generation = tx.get(&record.generation);
     lines.push(format!(
@@ -216,7 +216,7 @@ fn of_room(lobby: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Ve
         record.log.next_number(&tx),
     ));
     if life != RoomLife::OPEN {
-        // Nobody is there who could read the log of a closed room.
+        // No player can read the log of a closed room.
         return;
     }
     lines.push(format!(
@@ -241,28 +241,28 @@ fn of_room(lobby: &mut StateHandle, index: u32, needed_from: u64, lines: &mut Ve
     ));
     lines.extend(seats_in(tx.get(&record.reserved)).map(|number| {
         let reserved_for = tx.get(&record.reserved_for[usize::from(number)]);
-        format!("  seat {number} is kept for {reserved_for:?}")
+        format!("  seat {number} is reserved for {reserved_for:?}")
     }));
     lines.extend(occupants(&tx).map(|(number, seat)| format!("  seat {number} {seat:?}")));
     drop(tx);
-    lines.extend(of_log(&record.log, needed_from));
+    lines.extend(dump_log(&record.log, needed_from));
 }
 
-/// What was said to the lobby.
-fn of_chat(lobby: &mut StateHandle, needed_from: u64) -> Vec<String> {
-    let tx = lobby.attachment.begin(lobby.memory.chat);
+/// Dumps the lobby's chat.
+fn dump_chat(state: &mut StateHandle, needed_from: u64) -> Vec<String> {
+    let tx = state.attachment.begin(state.memory.chat);
     let log = &tx.record().log;
     let mut lines = vec![format!(
         "chat up to {} line {}",
         log.head(&tx),
         log.last_number(&tx)
     )];
-    lines.extend(of_log(log, needed_from));
+    lines.extend(dump_log(log, needed_from));
     lines
 }
 
-/// The last of the events that somebody has yet to be given.
-fn of_log<const WORDS: usize>(log: &EventLog<WORDS>, needed_from: u64) -> Vec<String> {
+/// Dumps the latest events at or behind `needed_from`.
+fn dump_log<const WORDS: usize>(log: &EventLog<WORDS>, needed_from: u64) -> Vec<String> {
     let (mut cursor, _) = log.window();
     let mut event = [0; FRAME_TOTAL_BYTES_MAX];
     let mut events = VecDeque::new();
