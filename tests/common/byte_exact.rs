@@ -65,7 +65,7 @@ impl Script {
 }
 
 /// What a new player sends first: the handshake and a request for a relay room of its own.
-pub fn beginning(name: &str) -> Vec<u8> {
+pub fn handshake_and_room(name: &str) -> Vec<u8> {
     let create = ClientMessage::CreateRoom {
         request: 1,
         game: "relay".into(),
@@ -115,7 +115,7 @@ impl SoloPlayer {
     /// A new player, in a room of its own.
     pub fn enter(stream: TcpStream, name: &str, random: &Random, manner: Pacing, script: Script) -> Self {
         let mut alone = Self::connected(stream, random, manner, script);
-        alone.speaker.send(&beginning(name));
+        alone.speaker.send(&handshake_and_room(name));
         alone.listener.expect_welcome();
         alone
     }

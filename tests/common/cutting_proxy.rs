@@ -17,18 +17,18 @@ pub struct CuttingProxy {
     /// Where clients connect.
     pub address: SocketAddr,
     cuts: Arc<AtomicUsize>,
-    is_rough: Arc<AtomicBool>,
+    is_cutting: Arc<AtomicBool>,
 }
 
 impl CuttingProxy {
-    /// Starts the proxy. While it is [rough](Self::be_rough), a connection carries at most `bytes_max` in
+    /// Starts the proxy. While it is [cutting](Self::set_cutting), a connection carries at most `bytes_max` in
     /// each direction.
     pub fn start(server: SocketAddr, mut random: Random, bytes_max: usize) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let proxy = Self {
             address: listener.local_addr().expect("bound"),
             cuts: Arc::default(),
-            is_rough: Arc::default(),
+            is_cutting: Arc::default(),
         };
         let this = proxy.clone();
         std::thread::spawn(move || {
@@ -58,23 +58,23 @@ impl CuttingProxy {
     }
 
     /// Turns the cutting of connections on or off.
-    pub fn be_rough(&self, is_rough: bool) {
-        self.is_rough.store(is_rough, Ordering::Relaxed);
+    pub fn set_cutting(&self, is_cutting: bool) {
+        self.is_cutting.store(is_cutting, Ordering::Relaxed);
     }
 
     fn pump(&self, pair: &Pair, from: usize, mut left: usize, reset: bool) {
         let mut buffer = [0; 2048];
         let (mut source, mut target) = (&pair.ends[from], &pair.ends[1 - from]);
         while left > 0 {
-            let is_rough = self.is_rough.load(Ordering::Relaxed);
-            let space = if is_rough {
+            let is_cutting = self.is_cutting.load(Ordering::Relaxed);
+            let space = if is_cutting {
                 left.min(buffer.len())
             } else {
                 buffer.len()
             };
             match source.read(&mut buffer[..space]) {
                 Ok(count @ 1..) if target.write_all(&buffer[..count]).is_ok() => {
-                    left -= if is_rough { count } else { 0 };
+                    left -= if is_cutting { count } else { 0 };
                 }
                 _ => {
                     // The connection ended by itself, or the other direction's thread ended it.

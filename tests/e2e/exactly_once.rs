@@ -176,7 +176,7 @@ fn the_client_library_resumes_by_itself_over_an_unreliable_network() {
         .expect("a room")
         .room;
     players[1].join_room(room, None).expect("a seat is free");
-    proxy.be_rough(true);
+    proxy.set_cutting(true);
     let talks = players.map(|mut player| {
         std::thread::spawn(move || {
             let mut heard = [0; 2];
@@ -200,7 +200,7 @@ fn the_client_library_resumes_by_itself_over_an_unreliable_network() {
         })
     });
     let players = talks.map(|talk| talk.join().expect("everything came once and in order"));
-    proxy.be_rough(false);
+    proxy.set_cutting(false);
     for player in players {
         let counters = player.counters();
         assert!(counters.resumes > 0);

@@ -30,7 +30,7 @@ fn served(server: &Server) -> BTreeMap<u64, usize> {
     served
 }
 
-fn crowd(server: &Server, count: usize) -> Vec<Client> {
+fn connect_clients(server: &Server, count: usize) -> Vec<Client> {
     (0..count)
         .map(|nth| server.client(&format!("Client{nth}")))
         .collect()
@@ -39,7 +39,7 @@ fn crowd(server: &Server, count: usize) -> Vec<Client> {
 #[test]
 fn clients_share_handlers_up_to_the_limit_with_room_left_for_moves() {
     let server = start(&["--clients-per-handler", "8"]);
-    let clients = crowd(&server, 20);
+    let clients = connect_clients(&server, 20);
     let served = served(&server);
     let mut counts: Vec<usize> = served.into_values().collect();
     counts.sort_unstable();
@@ -54,7 +54,7 @@ fn clients_share_handlers_up_to_the_limit_with_room_left_for_moves() {
 #[test]
 fn by_default_each_client_has_its_own_handler_and_there_are_no_spares() {
     let server = start(&[]);
-    let clients = crowd(&server, 5);
+    let clients = connect_clients(&server, 5);
     assert_eq!(served(&server).into_values().collect::<Vec<_>>(), [1; 5]);
     assert_eq!(server.status("spare_handlers"), 0);
     drop(clients);
@@ -63,7 +63,7 @@ fn by_default_each_client_has_its_own_handler_and_there_are_no_spares() {
 #[test]
 fn a_killed_handler_loses_no_message_of_any_of_its_clients() {
     let server = start(&["--clients-per-handler", "16"]);
-    let mut clients = crowd(&server, 14).into_iter();
+    let mut clients = connect_clients(&server, 14).into_iter();
     let mut pairs = Vec::new();
     while let (Some(one), Some(other)) = (clients.next(), clients.next()) {
         pairs.push(Pair::in_new_room(one, other));
@@ -89,7 +89,7 @@ fn a_killed_handler_loses_no_message_of_any_of_its_clients() {
 fn clients_of_one_handler_survive_the_death_of_their_keeper_and_then_of_the_handler() {
     let server = start(&["--clients-per-handler", "8"]);
     let of_its_own = sockets(server.keeper());
-    let mut clients = crowd(&server, 6).into_iter();
+    let mut clients = connect_clients(&server, 6).into_iter();
     let mut pairs = Vec::new();
     while let (Some(one), Some(other)) = (clients.next(), clients.next()) {
         pairs.push(Pair::in_new_room(one, other));
@@ -118,7 +118,7 @@ fn clients_of_one_handler_survive_the_death_of_their_keeper_and_then_of_the_hand
 #[test]
 fn a_client_that_joins_a_room_moves_to_the_handler_of_the_others_during_play() {
     let server = start(&["--clients-per-handler", "8"]);
-    let mut clients = crowd(&server, 14);
+    let mut clients = connect_clients(&server, 14);
     let (last, first) = (clients.pop().expect("14"), clients.remove(0));
     let (first_name, last_name) = ("Client0", "Client13");
     assert_ne!(server.handler_of(first_name), server.handler_of(last_name));
@@ -145,7 +145,7 @@ fn a_client_that_joins_a_room_moves_to_the_handler_of_the_others_during_play() {
 #[test]
 fn clients_of_a_room_meet_in_one_handler_while_all_handlers_are_killed() {
     let server = start(&["--clients-per-handler", "6"]);
-    let mut clients = crowd(&server, 24);
+    let mut clients = connect_clients(&server, 24);
     let late = clients.split_off(12);
     let mut pairs: Vec<Pair> = Vec::new();
     for (one, other) in clients.into_iter().zip(late) {
@@ -180,7 +180,7 @@ fn a_console_process_that_took_over_serves_no_players() {
         .expect("there is one");
     server.kill(u32::try_from(pid).expect("a pid"));
     operator.ask("status");
-    for mut client in crowd(&server, 20) {
+    for mut client in connect_clients(&server, 20) {
         client.ping().expect("it is served");
     }
 }
@@ -188,7 +188,7 @@ fn a_console_process_that_took_over_serves_no_players() {
 #[test]
 fn empty_handlers_end_and_a_stop_does_not_wait_for_them() {
     let mut server = start(&["--clients-per-handler", "8", "--drain-timeout-ms", "3600000"]);
-    let mut clients = crowd(&server, 14);
+    let mut clients = connect_clients(&server, 14);
     // The clients of the second handler move one after another to the first, and leave from there.
     while clients.len() > 1 {
         let (last, first) = (clients.pop().expect("two"), clients.remove(0));
@@ -284,7 +284,7 @@ fn a_killed_spare_handler_affects_nobody() {
         let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }
-    let mut clients = crowd(&server, 5);
+    let mut clients = connect_clients(&server, 5);
     for client in &mut clients {
         client.ping().expect("it is served");
     }

@@ -119,7 +119,7 @@ fn a_cut_connection_is_resumed_without_loss() {
     let mut bob = server.client("Bob");
     let room = the_room(&mut bob);
     bob.join_room(room, None).expect("a seat is free");
-    proxy.be_rough(true);
+    proxy.set_cutting(true);
     // Moves of this game are arbitrary text without a rate limit.
     for number in 0..60_u8 {
         ann.type_keys(&format!("number {number} of Ann's\r"));
@@ -128,7 +128,7 @@ fn a_cut_connection_is_resumed_without_loss() {
         ann.expect_written(&of_bob);
         ann.expect_written(&format!("number {number} of Ann's"));
     }
-    proxy.be_rough(false);
+    proxy.set_cutting(false);
     let cuts = proxy.cuts();
     assert!(cuts >= 3, "only {cuts} connections were cut");
     ann.expect_written("Connected again: nothing is lost.");

@@ -122,7 +122,7 @@ fn send_and_receive(speaker: &mut Client, listener: &mut Client, word: u64) -> R
     for player in [speaker, listener] {
         loop {
             let heard = player.receive(LIMIT)?;
-            match heard.as_ref().map(word_in) {
+            match heard.as_ref().map(relay_payload) {
                 None => return Err(Trouble::Broken(format!("silence instead of word {word}"))),
                 Some(None) => {}
                 Some(Some((_, heard))) if heard == word => break,
@@ -136,7 +136,7 @@ fn send_and_receive(speaker: &mut Client, listener: &mut Client, word: u64) -> R
 }
 
 /// The seat and number of a relay event.
-fn word_in(message: &ServerMessage) -> Option<(u8, u64)> {
+fn relay_payload(message: &ServerMessage) -> Option<(u8, u64)> {
     let ServerMessage::Event {
         event: RoomEvent::Game { data },
         ..

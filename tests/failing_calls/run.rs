@@ -105,7 +105,7 @@ fn with_server<T: Send + 'static>(
             pid,
             plan: Arc::clone(&for_script),
         };
-        let subject = is_heard_of(&stdout)
+        let subject = has_input(&stdout)
             .then(|| Subject::await_ready(pid, stdout, log.clone(), for_script))
             .flatten();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| script(subject, &log)));
@@ -114,17 +114,17 @@ fn with_server<T: Send + 'static>(
     let exit = follow(pid, plan)?;
     let (result, left) = script.join().expect("it catches panics");
     collector.join().expect("it only collects");
-    await_solitude();
+    wait_until_single_threaded();
     Ok((result, exit, left))
 }
 
 /// A joined thread may still be visible for a moment, and the process that forks must have one thread.
-fn await_solitude() {
+fn wait_until_single_threaded() {
     let is_alone = || std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
     assert!(eventually(is_alone), "a thread is left");
 }
 
-fn is_heard_of(stdout: &PipeReader) -> bool {
+fn has_input(stdout: &PipeReader) -> bool {
     let timeout = PollTimeout::try_from(LIMIT).expect("not that long");
     let mut descriptors = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
     poll(&mut descriptors, timeout).is_ok_and(|count| count > 0)

@@ -82,7 +82,7 @@ impl Chaos {
     }
 
     /// Waits for a moment, and kills a process.
-    pub(crate) fn strike(&mut self) {
+    pub(crate) fn kill_next(&mut self) {
         if Instant::now() < self.next_post_at {
             self.strike_handler(None);
             return;
@@ -103,8 +103,8 @@ impl Chaos {
     }
 
     /// Waits until every keeper runs and every handler has a keeper.
-    pub(crate) fn wait_until_whole(&self) {
-        eventually("every handler has a keeper again", || self.is_whole());
+    pub(crate) fn wait_until_recovered(&self) {
+        eventually("every handler has a keeper again", || self.is_recovered());
     }
 
     fn kill_by_name(&self, name: &str) -> usize {
@@ -142,7 +142,7 @@ impl Chaos {
     /// Kills a keeper with `with_handlers` of its handlers, and then handlers of other keepers, until the
     /// keeper is replaced and its handlers are adopted.
     fn strike_keeper(&mut self, together: usize) {
-        self.wait_until_whole();
+        self.wait_until_recovered();
         let keeper = *self.random.choose(&of_name(&children(self.supervisor), "keeper"));
         let mut handlers = children(keeper);
         // Its handlers die before it or after it. Either way no keeper is there to replace them.
@@ -160,7 +160,7 @@ impl Chaos {
         send(keeper, Signal::SIGKILL);
         self.tally.keepers += 1;
         let struck = Instant::now();
-        while of_name(&children(self.supervisor), "keeper").contains(&keeper) || !self.is_whole() {
+        while of_name(&children(self.supervisor), "keeper").contains(&keeper) || !self.is_recovered() {
             assert!(struck.elapsed() < WAIT_MAX, "the keeper was not replaced");
             if struck.elapsed() < STRIKES_GO_ON_FOR {
                 // The new keeper may be the one whose handlers must be spared.
@@ -188,7 +188,7 @@ impl Chaos {
 
     /// Every keeper runs, every orphaned handler was adopted, no process is about to die, no dead handler
     /// waits to be replaced, and no keeper is busy.
-    fn is_whole(&self) -> bool {
+    fn is_recovered(&self) -> bool {
         let looks_whole = || {
             let all = children(self.supervisor);
             let keepers = of_name(&all, "keeper");

@@ -28,7 +28,7 @@ use crate::common::random::{Random, seed};
 use crate::common::{Server, WAIT_MAX, eventually};
 use chaos::{Chaos, Tally};
 use forkade_protocol::client::ClientOptions;
-use room_script::{Pacing, Talk};
+use room_script::{Pacing, RoomScript};
 
 /// Rooms with many messages.
 const LIVELY_ROOMS: u64 = 6;
@@ -98,12 +98,12 @@ fn every_message_arrives_once_and_no_work_is_left_whatever_process_is_killed() {
         let is_lively = number < LIVELY_ROOMS;
         let manner = if is_lively { Pacing::LIVELY } else { Pacing::QUIET };
         let random = Random::new(random.clone().next(), number);
-        let talk = Talk::begin(server.game, number, manner, random);
+        let talk = RoomScript::begin(server.game, number, manner, random);
         if !is_lively {
             rooms.push(talk.room);
         }
         let stop = Arc::clone(&no_more_talk);
-        talks.push(std::thread::spawn(move || talk.go_on(&stop)));
+        talks.push(std::thread::spawn(move || talk.run(&stop)));
     }
     for number in 0..VISITORS {
         let random = Random::new(random.clone().next(), 1000 + number);
@@ -116,9 +116,9 @@ fn every_message_arrives_once_and_no_work_is_left_whatever_process_is_killed() {
     let all_go_on = || talks.iter().chain(&visits).all(|thread| !thread.is_finished());
     let mut chaos = Chaos::new(server.pid(), Random::new(random.clone().next(), 2000));
     while chaos.tally.total() < kills() && all_go_on() {
-        chaos.strike();
+        chaos.kill_next();
     }
-    chaos.wait_until_whole();
+    chaos.wait_until_recovered();
     let seconds = began.elapsed().as_secs_f64();
     let mut figures = Figures::default();
     // The visitors stop first: they are in the other players' rooms.
@@ -133,7 +133,7 @@ fn every_message_arrives_once_and_no_work_is_left_whatever_process_is_killed() {
     }
     let tally = chaos.tally;
     report(&tally, &mut figures, seconds);
-    judge(&server, &tally, &figures);
+    check_figures(&server, &tally, &figures);
     expect_no_pending_work(&server);
     eventually("all resources are released", || held(&server) == [0, 0, 0]);
     assert!(!server.log().contains("panicked"), "{}", server.log());
@@ -161,7 +161,7 @@ fn report(tally: &Tally, figures: &mut Figures, seconds: f64) {
     );
 }
 
-fn judge(server: &Server, tally: &Tally, figures: &Figures) {
+fn check_figures(server: &Server, tally: &Tally, figures: &Figures) {
     let Tally {
         handlers,
         keepers,

@@ -44,7 +44,7 @@ impl Pacing {
 const TURN: Duration = Duration::from_millis(2);
 
 /// See the module's documentation.
-pub(crate) struct Talk {
+pub(crate) struct RoomScript {
     pub(crate) room: RoomId,
     players: Vec<Player>,
     random: Random,
@@ -63,14 +63,14 @@ struct Player {
 
 /// A message of a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Word {
+enum RoomMessage {
     /// By the player in this seat.
     Act(u8, Vec<u8>),
     /// By the player of this name.
     Chat(String, String),
 }
 
-impl Talk {
+impl RoomScript {
     /// All players join the room.
     pub(crate) fn begin(server: SocketAddr, number: u64, manner: Pacing, mut random: Random) -> Self {
         let mut room = None;
@@ -103,7 +103,7 @@ impl Talk {
     }
 
     /// Sends and receives until told to stop.
-    pub(crate) fn go_on(mut self, stop: &AtomicBool) -> Figures {
+    pub(crate) fn run(mut self, stop: &AtomicBool) -> Figures {
         let mut figures = Figures::default();
         let mut number = 0;
         while !stop.load(Ordering::Relaxed) {
@@ -131,11 +131,11 @@ impl Talk {
         for (index, player) in self.players.iter_mut().enumerate() {
             let seat = u8::try_from(index).expect("a few");
             let action = player.script.payload(number);
-            said.push(Word::Act(seat, action.clone()));
+            said.push(RoomMessage::Act(seat, action.clone()));
             player.say(&ClientMessage::Act { request: 0, action });
             if chatter == Some(index) {
                 let text = format!("round {number}");
-                said.push(Word::Chat(player.name.clone(), text.clone()));
+                said.push(RoomMessage::Chat(player.name.clone(), text.clone()));
                 let scope = ChatScope::Room;
                 player.say(&ClientMessage::Chat {
                     request: 0,
@@ -182,7 +182,7 @@ impl Player {
 
     /// Receives the awaited messages: each one once, each sender's in order, and nothing else. Returns
     /// whether all have arrived.
-    fn hear(&mut self, round: u64, awaited: &mut Vec<Word>) -> bool {
+    fn hear(&mut self, round: u64, awaited: &mut Vec<RoomMessage>) -> bool {
         let name = &self.name;
         while !awaited.is_empty() {
             let message = match self.client.receive(TURN) {
@@ -202,9 +202,9 @@ impl Player {
             let word = match event {
                 RoomEvent::Game { data } => {
                     let (seat, payload) = codec::decode(&data).expect("an event of the relay");
-                    Word::Act(seat, payload)
+                    RoomMessage::Act(seat, payload)
                 }
-                RoomEvent::Chat { from, text } => Word::Chat(from, text),
+                RoomEvent::Chat { from, text } => RoomMessage::Chat(from, text),
                 RoomEvent::Connection { connected, .. } => {
                     self.shown_away += u64::from(!connected);
                     continue;
@@ -225,9 +225,9 @@ impl Player {
     }
 }
 
-fn is_a_visitors(word: &Word) -> bool {
+fn is_a_visitors(word: &RoomMessage) -> bool {
     match word {
-        Word::Act(seat, _) => *seat >= PLAYERS,
-        Word::Chat(from, _) => !from.starts_with("talker"),
+        RoomMessage::Act(seat, _) => *seat >= PLAYERS,
+        RoomMessage::Chat(from, _) => !from.starts_with("talker"),
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::byte_exact::{Pacing, Script, SoloPlayer, beginning};
+use crate::common::byte_exact::{Pacing, Script, SoloPlayer, handshake_and_room};
 use crate::common::footprint::held;
 use crate::common::killer::{Killer, kills};
 use crate::common::latencies::Latencies;
@@ -45,7 +45,7 @@ fn talk(
         let mut alone = SoloPlayer::connected(connect(game), &random, manner, script);
         alone
             .speaker
-            .send(&beginning(&format!("talker {talker}-{connections}")));
+            .send(&handshake_and_room(&format!("talker {talker}-{connections}")));
         alone.listener.expect_welcome();
         for _ in 0..random.below(6) {
             // A payload that is sent alone shows the latency.

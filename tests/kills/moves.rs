@@ -87,7 +87,7 @@ impl Move {
         eventually("it is dead", || !is_alive(handler));
     }
 
-    fn let_go_on(&self, process: u32) {
+    fn continue_process(&self, process: u32) {
         self.server.signal(process, Signal::SIGCONT);
     }
 
@@ -132,7 +132,7 @@ impl Move {
 #[test]
 fn a_client_moves_to_another_handler() {
     let it = Move::begin();
-    it.let_go_on(it.from);
+    it.continue_process(it.from);
     eventually("both are served by one process", || {
         it.server.handler_of(MOVER) == Some(it.to)
     });
@@ -143,7 +143,7 @@ fn a_client_moves_to_another_handler() {
 fn a_move_completes_although_the_keeper_dies_before_the_source_releases_the_client() {
     let mut it = Move::begin();
     it.kill_keeper();
-    it.let_go_on(it.from);
+    it.continue_process(it.from);
     eventually("both are served by one process", || {
         it.server.handler_of(MOVER) == Some(it.to)
     });
@@ -154,7 +154,7 @@ fn a_move_completes_although_the_keeper_dies_before_the_source_releases_the_clie
 fn a_move_is_kept_although_the_keeper_dies_before_it_is_told() {
     let mut it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
-    it.let_go_on(it.from);
+    it.continue_process(it.from);
     // The clients are served without the keeper.
     it.pair.send(20);
     it.pair.receive();
@@ -172,7 +172,7 @@ fn a_move_is_kept_although_the_keeper_dies_before_it_is_told() {
 fn a_client_is_served_although_the_target_of_its_move_dies_first() {
     let it = Move::begin();
     it.kill(it.to);
-    it.let_go_on(it.from);
+    it.continue_process(it.from);
     it.expect_all_are_served();
 }
 
@@ -181,10 +181,10 @@ fn a_client_is_served_although_the_target_of_its_move_dies_without_having_accept
     let it = Move::begin();
     it.server.signal(it.to, Signal::SIGSTOP);
     it.server.signal(it.keeper, Signal::SIGSTOP);
-    it.let_go_on(it.from);
+    it.continue_process(it.from);
     eventually("its source handler has released it", || is_asleep(it.from));
     it.kill(it.to);
-    it.let_go_on(it.keeper);
+    it.continue_process(it.keeper);
     it.expect_all_are_served();
 }
 
@@ -199,10 +199,10 @@ fn a_client_is_served_although_the_source_of_its_move_dies_before_it_releases_th
 fn a_client_is_served_although_the_source_of_its_move_dies_before_the_keeper_is_told() {
     let it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
-    it.let_go_on(it.from);
+    it.continue_process(it.from);
     eventually("its source handler has released it", || is_asleep(it.from));
     it.kill(it.from);
-    it.let_go_on(it.keeper);
+    it.continue_process(it.keeper);
     it.expect_all_are_served();
 }
 
@@ -210,12 +210,12 @@ fn a_client_is_served_although_the_source_of_its_move_dies_before_the_keeper_is_
 fn a_client_is_served_although_source_and_target_die_before_the_keeper_is_told() {
     let mut it = Move::begin();
     it.server.signal(it.keeper, Signal::SIGSTOP);
-    it.let_go_on(it.from);
+    it.continue_process(it.from);
     it.pair.send(20);
     it.pair.receive();
     it.kill(it.to);
     it.kill(it.from);
-    it.let_go_on(it.keeper);
+    it.continue_process(it.keeper);
     it.expect_all_are_served();
 }
 
@@ -276,7 +276,7 @@ fn a_client_is_served_although_source_and_target_of_its_move_die() {
     it.server.signal(it.keeper, Signal::SIGSTOP);
     it.kill(it.from);
     it.kill(it.to);
-    it.let_go_on(it.keeper);
+    it.continue_process(it.keeper);
     it.expect_all_are_served();
 }
 

@@ -74,7 +74,7 @@ fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
 }
 
 /// Kills the processes of a role in turn, while clients connect and disconnect and a control pair plays.
-fn dies_again_and_again(role: &str) {
+fn kill_repeatedly(role: &str) {
     // Several connect before the first handshake, and may have to wait.
     let server = Server::start(&[
         "--keepers",
@@ -156,17 +156,17 @@ fn dies_again_and_again(role: &str) {
 
 #[test]
 fn a_listener_that_dies_repeatedly_loses_only_connections_in_transfer() {
-    dies_again_and_again("listener");
+    kill_repeatedly("listener");
 }
 
 #[test]
 fn keepers_that_die_repeatedly_lose_only_connections_in_transfer() {
-    dies_again_and_again("keeper");
+    kill_repeatedly("keeper");
 }
 
 #[test]
 fn a_ticker_that_dies_repeatedly_affects_nobody() {
-    dies_again_and_again("ticker");
+    kill_repeatedly("ticker");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::byte_exact::{Pacing, Receiver, Script, Sender, SoloPlayer, beginning};
+use crate::common::byte_exact::{Pacing, Receiver, Script, Sender, SoloPlayer, handshake_and_room};
 use crate::common::footprint::{held, running};
 use crate::common::killer::{Handlers, Killer, kills, send};
 use crate::common::latencies::Latencies;
@@ -67,7 +67,7 @@ impl Talk {
             listener.receive(&awaited);
             listener
         });
-        speaker.send(&beginning("Talker"));
+        speaker.send(&handshake_and_room("Talker"));
         let mut said = 0;
         while !killer.is_done() && !listening.is_finished() {
             speaker.send(&self.script.said(said));
@@ -203,7 +203,9 @@ fn all_input_before_a_half_close_is_answered() {
     while !killer.is_done() {
         let random = Random::new(random.next(), greeted);
         let mut alone = SoloPlayer::connected(server.connect(), &random, manner, script);
-        alone.speaker.send(&beginning(&format!("Guest {greeted}")));
+        alone
+            .speaker
+            .send(&handshake_and_room(&format!("Guest {greeted}")));
         for _ in 0..random.clone().below(60) {
             alone.send_next();
         }

@@ -12,7 +12,7 @@ type Said = (String, String);
 
 /// All chat.
 #[derive(Default)]
-pub(crate) struct Talk {
+pub(crate) struct ChatModel {
     lobby: Vec<Said>,
     /// By name in lower case.
     players: BTreeMap<String, Player>,
@@ -22,23 +22,23 @@ struct Player {
     name: String,
     /// Number of lobby lines when the player joined.
     came_at: usize,
-    lobby: Ear,
+    lobby: DeliveryCursor,
     whispers: Vec<Said>,
-    whisper: Ear,
+    whisper: DeliveryCursor,
     /// Bytes in the mailbox.
     mail_bytes: usize,
 }
 
 /// How many of a list of lines a client has received.
 #[derive(Default)]
-struct Ear {
+struct DeliveryCursor {
     /// At least this many.
     heard: usize,
     /// Some may have been lost with bytes of the stream.
     unsure: bool,
 }
 
-impl Ear {
+impl DeliveryCursor {
     fn hear(&mut self, said: &Said, lines: &[Said]) {
         let next = &lines[self.heard..];
         let distance = next.iter().position(|line| line == said).unwrap_or_else(|| {
@@ -52,7 +52,7 @@ impl Ear {
         self.unsure = false;
     }
 
-    fn expect_all_heard(&self, lines: &[Said]) {
+    fn expect_all_received(&self, lines: &[Said]) {
         assert!(
             self.unsure || self.heard == lines.len(),
             "{:?} was not heard",
@@ -61,17 +61,17 @@ impl Ear {
     }
 }
 
-impl Talk {
+impl ChatModel {
     pub(crate) fn add(&mut self, name: &str) {
         let player = Player {
             name: name.to_owned(),
             came_at: self.lobby.len(),
-            lobby: Ear {
+            lobby: DeliveryCursor {
                 heard: self.lobby.len(),
                 unsure: false,
             },
             whispers: Vec::new(),
-            whisper: Ear::default(),
+            whisper: DeliveryCursor::default(),
             mail_bytes: 0,
         };
         self.players.insert(name.to_lowercase(), player);
@@ -153,21 +153,21 @@ impl Talk {
     }
 
     /// The client has received everything.
-    pub(crate) fn expect_all_heard(&mut self, who: &str) {
+    pub(crate) fn expect_all_received(&mut self, who: &str) {
         self.mail_was_moved(who);
         let player = &self.players[&who.to_lowercase()];
-        player.lobby.expect_all_heard(&self.lobby);
-        player.whisper.expect_all_heard(&player.whispers);
+        player.lobby.expect_all_received(&self.lobby);
+        player.whisper.expect_all_received(&player.whispers);
     }
 
     /// The client receives the stream again, from its beginning.
-    pub(crate) fn begins_anew(&mut self, who: &str) {
+    pub(crate) fn restart_stream(&mut self, who: &str) {
         let player = self.player(who);
-        player.lobby = Ear {
+        player.lobby = DeliveryCursor {
             heard: player.came_at,
             unsure: false,
         };
-        player.whisper = Ear::default();
+        player.whisper = DeliveryCursor::default();
     }
 
     /// Bytes of the stream were lost on the way to the client.

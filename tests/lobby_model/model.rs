@@ -15,14 +15,14 @@ use forkade_protocol::{
 
 pub(crate) use self::room::Room;
 use self::room::{last_tick, rules};
-use crate::chat_model::Talk;
+use crate::chat_model::ChatModel;
 
 /// The players and the rooms.
 pub(crate) struct Model {
     /// By name in lower case.
     pub(crate) players: BTreeMap<String, Player>,
     pub(crate) rooms: BTreeMap<RoomId, Room>,
-    pub(crate) talk: Talk,
+    pub(crate) talk: ChatModel,
     players_max: usize,
     rooms_max: usize,
     /// Number of players so far.
@@ -51,7 +51,7 @@ impl Model {
         Self {
             players: BTreeMap::new(),
             rooms: BTreeMap::new(),
-            talk: Talk::default(),
+            talk: ChatModel::default(),
             players_max,
             rooms_max,
             players_total: 0,

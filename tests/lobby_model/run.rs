@@ -314,11 +314,11 @@ impl Run {
                 }
             }
             26..=27 => {
-                let (seat, name) = self.somebody_seated(who);
+                let (seat, name) = self.random_seat(who);
                 ClientMessage::Kick { request, seat, name }
             }
             28 => {
-                let (seat, name) = self.somebody_seated(who);
+                let (seat, name) = self.random_seat(who);
                 ClientMessage::HandOver { request, seat, name }
             }
             30..=32 => {
@@ -440,7 +440,7 @@ impl Run {
     }
 
     /// A seat in the room of `who`, and the player that has it; now and then another player's name.
-    fn somebody_seated(&mut self, who: &str) -> (u8, String) {
+    fn random_seat(&mut self, who: &str) -> (u8, String) {
         let seat = [0, 0, 1, 1, 1, 2, 3, 31, 32, 255][self.random.below(10)];
         let place = self.model.player(who).place;
         let seated = place.and_then(|(room, _)| {
@@ -549,7 +549,7 @@ impl Run {
             View::hear(&mut person.view, message, |id| self.model.rooms.get(&id));
             self.model.talk.hear(who, message);
         }
-        self.model.talk.expect_all_heard(who);
+        self.model.talk.expect_all_received(who);
         person.received = actor.received;
         let player = self.model.player(who);
         player.lost = None;

@@ -170,7 +170,7 @@ impl Run {
                 if resuming_at != received {
                     self.model.talk.loses_bytes(who);
                 } else if forgot {
-                    self.model.talk.begins_anew(who);
+                    self.model.talk.restart_stream(who);
                 }
                 assert!(resuming_at >= received, "sent again what was received");
             }
