@@ -19,15 +19,15 @@ use crate::state::directory::Name;
 pub enum HandshakeOutcome {
     /// More bytes are needed.
     Incomplete,
-    /// The client is a player now.
+    /// The client has a session now.
     Greeted,
-    /// A session was asked for; the keeper whose doorbell is to be rung.
+    /// The client asks to resume a session. Holds the keeper whose doorbell is to be rung.
     Resuming(Option<u32>),
-    /// The connection is to be closed with this word.
+    /// The connection is to be closed for this reason.
     Refused(CloseReason),
 }
 
-/// Looks at the bytes of the handshake that have arrived, and acts when they are complete.
+/// Parses the bytes of the handshake that have arrived, and acts once they are complete.
 pub fn process_handshake(session: &mut Session<'_>) -> HandshakeOutcome {
     let bytes = session.handshake();
     let (min, max) = match preamble::classify(&bytes) {
@@ -119,7 +119,7 @@ fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> Ha
     }
 }
 
-/// Anything else than a preamble is somebody at a terminal.
+/// Anything but a preamble comes from a person at a terminal.
 fn create_guest(session: &mut Session<'_>) -> HandshakeOutcome {
     let why = match session.create_guest() {
         Ok(()) => return HandshakeOutcome::Greeted,
@@ -134,14 +134,14 @@ fn refused(code: ErrorCode, text: impl Into<String>) -> HandshakeOutcome {
     HandshakeOutcome::Refused(CloseReason::Error(code, text.into()))
 }
 
-/// What is next in the input.
+/// The outcome of an attempt to handle the next frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FrameOutcome {
     /// A frame was handled.
     Handled,
     /// No whole frame is there, or what it leads to has [no space](delivery::is_blocked_on_output).
     Wait,
-    /// The connection is to be closed with this word; `leaves`: and the player leaves for good.
+    /// The connection is to be closed.
     Close {
         /// Whether the player leaves for good.
         leaves: bool,
@@ -150,8 +150,7 @@ pub enum FrameOutcome {
     },
 }
 
-/// Handles the next frame of the player's input, or what was typed in text mode, if it has arrived whole and there is space for what
-/// it leads to.
+/// Handles the next frame of the player's input, or the next line in text mode, if it is complete and its output has space.
 pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
     if delivery::is_blocked_on_output(session) {
         return FrameOutcome::Wait;
@@ -185,7 +184,7 @@ pub(crate) fn deliver_then_handle(session: &mut Session<'_>, message: ClientMess
             session.end_frame();
             FrameOutcome::Wait
         }
-        // Who says goodbye and does not read has waived the rest.
+        // A client that says goodbye and does not read gives up the rest.
         Ok(_) => handle(session, message),
         Err(rejection) => {
             log::error!("cannot deliver the room's events: {rejection}");
@@ -287,7 +286,7 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     match (result, request) {
         (Ok(()), _) => {}
         (Err(rejection), Some(request)) => reject(session, request, rejection),
-        // Confirm and Ping ask for nothing that could be refused.
+        // Confirm and Ping cannot be rejected.
         (Err(rejection), None) => {
             log::error!("a message without a request was rejected: {rejection}");
             return close(

@@ -1,4 +1,4 @@
-//! What is typed in text mode, made into calls of the lobby.
+//! Turns what is typed in text mode into calls of the lobby.
 
 use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, Snapshot, text};
 use forkade_text::commands::{self, Command, REQUEST, Setting};
@@ -15,7 +15,7 @@ use crate::state::directory::Name;
 
 /// Handles the next thing that was typed.
 pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
-    // What the line before has led to is published before anything that the next one does.
+    // The events of the previous line are shown before the output of this one.
     if let Err(rejection) = delivery::deliver(session) {
         log::error!("cannot deliver the room's events: {rejection}");
     }
@@ -36,7 +36,7 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
         Token::Line { .. } if session.frame_is_blocked() => {
             session.say(&render::refusal(crate::frontends::dispatch::REFUSED))
         }
-        Token::Line { line, .. } => match obey(session, &line) {
+        Token::Line { line, .. } => match execute_line(session, &line) {
             Ok(next) => return next,
             Err(rejection) => {
                 reject(session, REQUEST, rejection);
@@ -51,7 +51,7 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
     FrameOutcome::Handled
 }
 
-fn obey(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, Rejection> {
+fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, Rejection> {
     let command = match commands::parse(line) {
         Ok(command) => command,
         Err(complaint) => return say(session, &render::refusal(&complaint.to_string())),
@@ -164,7 +164,7 @@ fn clean_player_name(name: &str) -> Result<Name, Rejection> {
     Name::new(&cleaned).ok_or_else(|| invalid("the name is too long".into()))
 }
 
-/// Whatever is no command may be a move.
+/// Parses text that is no command as a move.
 fn action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
     let what = render::quoted_input(text);
     match text_requests::parse_action(session, text) {
@@ -183,7 +183,7 @@ fn action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
     }
 }
 
-/// What a room of the game is to be like.
+/// Returns the default settings for a room of the game, with these changes.
 fn chosen_settings(
     session: &Session<'_>,
     game: &str,
@@ -197,7 +197,7 @@ fn chosen_settings(
     Ok(settings)
 }
 
-/// The room's settings with these changes.
+/// Returns the room's settings with these changes.
 fn changed_settings(session: &mut Session<'_>, changes: Vec<Setting>) -> Result<RoomSettings, Rejection> {
     let Snapshot { game, rules, .. } = text_requests::current_snapshot(session)?;
     let says_passcode = changes
