@@ -13,9 +13,8 @@
 //! * [`departure`]: disconnect, kick, and leave for good. Expiry is in `maintenance`;
 //! * [`text_requests`]: requests that only text mode has.
 //!
-//! Every change is one transaction under one lock: the room's for a match, the lobby's for names and room records, the chat's
-//! for the lobby's chat, or none but the session's own. If the process dies, the next to take the lock completes a transaction that
-//! had committed and rolls back one that had not.
+//! Every change is one transaction under one lock: a room's, the lobby's (names, mailboxes, rooms in use), that of the
+//! lobby's chat, or the player's own. If the process dies before the commit, the next one that takes the lock rolls back.
 //!
 //! A change of the lobby *and* a room takes two transactions. The state in between is valid, and any process that finds it
 //! completes or undoes it: a [player that opens a room](crate::state::players::Membership::opening), a [room that
