@@ -90,7 +90,7 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
         Command::Rooms { filter, after } => ClientMessage::ListRooms {
             request: REQUEST,
             filter,
-            after: after.map(|number| text_requests::list_cursor_before(number)),
+            after: after.map(text_requests::list_cursor_before),
         },
         Command::Join {
             room,
