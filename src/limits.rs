@@ -1,8 +1,8 @@
 //! Every bound of the server, in one place, with its unit in its name.
 //!
-//! Reaching a bound gives a typed error to whoever caused it and nothing to anybody else. Bounds that clients know about
-//! too are those of [`forkade_protocol::limits`]; what an operator may change has its default here and its range in
-//! [`config`](crate::config). How the bounds depend on each other is checked below, when the crate is compiled.
+//! Reaching a bound gives a typed error to the client that caused it, and nothing to any other. Bounds that clients
+//! know too are in [`forkade_protocol::limits`]. A bound that an operator may change has its default here and its
+//! range in [`config`](crate::config). How the bounds depend on each other is checked below, at compile time.
 
 pub use forkade_games::limits::*;
 pub use forkade_text::limits::*;
@@ -12,59 +12,60 @@ pub use forkade_protocol::limits::*;
 
 // --- Capacity ---------------------------------------------------------------------------------------------------
 
-/// Players that exist at once, connected or in their grace, unless configured.
+/// Players, connected or in their grace, unless configured.
 pub const PLAYERS_MAX_DEFAULT: u32 = 2000;
 
-/// Rooms that exist at once, unless configured.
+/// Rooms, unless configured.
 pub const ROOMS_MAX_DEFAULT: u32 = 1000;
 
 /// Most players or rooms that can be configured: far above what one machine serves with a process per client, and low
 /// enough that no size in the mapping overflows.
 pub const PLAYERS_OR_ROOMS_MAX: u32 = 100_000;
 
-/// Connections beyond the players, unless configured: those that are not greeted yet, the old ones of players who
-/// resume, and consoles.
+/// Connections beyond the number of players, unless configured: connections in the handshake, former connections of
+/// players that resume, and consoles.
 pub const CONNECTIONS_BEYOND_PLAYERS_DEFAULT: u32 = 100;
 
-/// Connections of one keeper: `waitpid` and fork cost it more with each child and each open file.
+/// Connections of one keeper. The cost of `waitpid` and fork grows with children and open files.
 pub const CONNECTIONS_PER_KEEPER_MAX: u32 = 1000;
 
-/// Clients of one handler, at the widest setting of the isolation dial: its successor makes the last of so many wait a few milliseconds.
+/// Clients of one handler at the widest setting of the isolation dial. A takeover of so many makes the last one wait
+/// a few milliseconds.
 pub const CLIENTS_PER_HANDLER_MAX: u32 = 256;
 
-/// Of a handler's places, one in so many is kept from new clients, for those who are moved to where their room is.
+/// One in so many of a handler's slots is reserved for clients that move to the handler of their room.
 pub const PLACES_FOR_MOVES_ONE_IN: u32 = 8;
 
-/// Handlers that one keeper may hold ready.
+/// Spare handlers of one keeper.
 pub const SPARE_HANDLERS_MAX: u32 = 250;
 
-/// Spare handlers that a keeper forks in one go, before it looks at what else there is to do.
+/// Spare handlers that a keeper forks before it looks at its other work.
 pub const SPARE_FORK_BATCH_MAX: u32 = 4;
 
-/// How long no connection must have come in before a keeper holds half as many handlers ready.
+/// Time without a new connection after which a keeper halves its spare handlers.
 pub const SPARES_SHRINK_AFTER_MS: u64 = 5000;
 
-/// Keepers; their slots lie in the header of the shared memory.
+/// Keepers. Their slots lie in the header of the shared memory.
 pub const KEEPERS_MAX: usize = 128;
 
-/// Processes that the supervisor itself forks: keepers, listener, ticker, and those to come.
+/// Processes that the supervisor forks: keepers, listener, ticker, and roles to come.
 pub const ROLES_MAX: usize = KEEPERS_MAX + 8;
 
-/// Console connections at once: operators, not clients.
+/// Console connections.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 16;
 
-/// Connections that the kernel holds until they are accepted, unless configured; `net.core.somaxconn` caps it.
+/// Connections that the kernel queues until they are accepted, unless configured; `net.core.somaxconn` caps it.
 pub const BACKLOG_DEFAULT: u32 = 1024;
 
 /// Open files of a process besides those that grow with the capacity: standard streams, polls, signals, pipes to
 /// other processes, listening sockets.
 pub const OPEN_FILES_BASE: u64 = 64;
 
-/// Memory of one handler, everything counted: page tables, kernel stack, private pages. (The load test measures 200 KiB for each client that
-/// has a process of its own, what it touches of the shared memory included.)
+/// Memory of one handler: page tables, kernel stack, private pages. (The load test measures 200 KiB per client with a
+/// process of its own, shared memory that it touches included.)
 pub const MEMORY_PER_HANDLER_BYTES: u64 = 176 * 1024;
 
-/// Memory of one connection: what the kernel has for its socket and its descriptors in two processes, as long as nothing waits in it.
+/// Memory of one idle connection: the kernel's socket, and its descriptors in two processes.
 pub const MEMORY_PER_CONNECTION_BYTES: u64 = 16 * 1024;
 
 /// Bytes of a configuration file.
@@ -72,124 +73,126 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 // --- A player's bytes -------------------------------------------------------------------------------------------
 
-/// What a player was sent and has not confirmed yet.
+/// Output that is kept until the client confirms it.
 pub const OUTPUT_RING_BYTES: usize = 64 * 1024;
 
-/// Send buffer (`SO_SNDBUF`) of each connection, unless configured: a client that never reads fills no more of the
-/// kernel's memory than twice this (the kernel doubles it for its own book-keeping).
+/// Send buffer (`SO_SNDBUF`) of a connection, unless configured. A client that never reads fills at most twice this,
+/// because the kernel doubles it for its own book-keeping.
 pub const SEND_BUFFER_BYTES_DEFAULT: u32 = 64 * 1024;
 
 // --- Rooms and games --------------------------------------------------------------------------------------------
 
-/// Players that a room remembers as sent out by its owner; beyond them the oldest is forgotten, and could come in again.
+/// Players that a room remembers as kicked. Beyond them the oldest is dropped and may join again.
 pub const BANS_PER_ROOM_MAX: usize = 16;
 
-/// A room's events that slow readers can still catch up with; who falls further behind gets a snapshot. Two players who do nothing but
-/// play 70,000 times a second fill it in 70 ms, which a reader's process may have to wait for its turn on a crowded machine (with 32 KiB
-/// such readers fell out). It costs memory only in rooms whose readers do not keep up.
+/// A room's log. A reader that falls further behind gets a snapshot. Two players who do nothing but send 70,000 moves
+/// a second fill it in 70 ms; on a crowded machine a reader's process may have to wait that long for a processor.
+/// (With 32 KiB such readers fell behind.) It costs memory only in rooms whose readers do not keep up.
 pub const ROOM_LOG_BYTES: usize = 256 * 1024;
 
-/// The lobby's chat that slow readers can still catch up with; who falls further behind is told how many lines were missed. Some 190 of
-/// the longest lines, or 1,500 of the usual.
+/// The log of the lobby's chat. A reader that falls further behind is told how many lines it missed. It holds some
+/// 190 of the longest lines, or 1,500 usual ones.
 pub const CHAT_LOG_BYTES: usize = 128 * 1024;
 
-/// What waits for one player, in whole frames: whispers and invitations. Eleven of the longest whispers, or a hundred of the usual.
+/// A player's mailbox, in whole frames: eleven of the longest whispers, or a hundred usual ones.
 pub const MAILBOX_BYTES: usize = 8 * 1024;
 
-/// Lines that a player may say at once, in all scopes together, unless configured.
+/// Chat lines that a player may send at once, in all scopes together, unless configured.
 pub const CHAT_BURST_DEFAULT: u32 = 10;
 
-/// Lines that a player may say in a minute in the long run, unless configured.
+/// Chat lines that a player may send per minute in the long run, unless configured.
 pub const CHAT_PER_MINUTE_DEFAULT: u32 = 60;
 
-/// Requests that leave traces for others (to come into a room, to open or to change one) which a player may make at once, unless
-/// configured: so few that what they lead to fits a room's log.
+/// Rate-limited requests (those that others see: join, create, configure a room) that a player may make at once,
+/// unless configured. Few enough that their events fit a room's log.
 pub const REQUESTS_BURST_DEFAULT: u32 = 1000;
 
-/// The same in a minute in the long run, unless configured: more than programs ask for that play match after match, each in a room of its
-/// own, as fast as they can; and a tenth of what one that does nothing else could (its part of the lobby's lock is then some 4 %).
+/// Rate-limited requests that a player may make per minute in the long run, unless configured: more than programs
+/// need that play match after match, each in a new room, as fast as they can; and a tenth of what a client that does
+/// nothing else could make (it then uses some 4 % of the lobby's lock).
 pub const REQUESTS_PER_MINUTE_DEFAULT: u32 = 60_000;
 
-/// Bytes of the events that one such request leads to, at most: a longest name, and a few numbers.
+/// Bytes of the events that one such request causes, at most: a longest name and a few numbers.
 const REQUEST_EVENTS_BYTES_MAX: usize = 256;
 
 const _: () = assert!(REQUESTS_BURST_DEFAULT as usize * REQUEST_EVENTS_BYTES_MAX <= ROOM_LOG_BYTES);
 
-/// Bytes of the text that tells why a seat was lost, at most.
+/// Bytes of the text that tells why a seat was lost.
 pub const REMOVAL_TEXT_BYTES: usize = 64;
 
 // --- Transactions -----------------------------------------------------------------------------------------------
 
-/// An announced head that lags behind its log for longer than this is announced and rung for again.
+/// Time that a log's announced head may lag behind before the ticker rings again.
 pub const DOORBELL_RETRY_MS: u64 = 20;
 
-// --- Patience with peers ----------------------------------------------------------------------------------------
+// --- Timeouts for clients and operators -------------------------------------------------------------------------
 
-/// Time for a connection to say who it is, unless configured.
+/// Time for the handshake, unless configured.
 pub const HANDSHAKE_TIMEOUT_MS_DEFAULT: u32 = 10_000;
 
-/// A client that completes no frame for so long is taken for gone, unless configured.
+/// A client that completes no frame for this long counts as gone, unless configured.
 pub const HEARTBEAT_TIMEOUT_MS_DEFAULT: u32 = 30_000;
 
-/// How long a seat is kept for a player without a connection, unless configured.
+/// Time that a seat is kept for a player without a connection, unless configured.
 pub const SEAT_GRACE_MS_DEFAULT: u32 = 60_000;
 
-/// How long a player in no room, for whom no mail waits, is kept without a connection even if the last place is taken. With more places
-/// free it is longer, up to the grace of a seat.
+/// Time that a player in no room and without mail is kept without a connection even if no other place is free. The
+/// more places are free, the longer, up to the grace of a seat.
 pub const LOBBY_GRACE_MS_MIN: u64 = 1000;
 
-/// How long a seat is kept for a player whom the room's owner has invited, unless configured.
+/// Time that a seat is reserved for an invited player, unless configured.
 pub const SEAT_RESERVATION_MS_DEFAULT: u32 = 30_000;
 
-/// A client that takes nothing of what waits for it for so long is taken for gone.
+/// A client that reads nothing of its pending output for this long counts as gone.
 pub const WRITE_STALL_TIMEOUT_MS: u64 = 30_000;
 
-/// How long a refused connection is read from after its error was sent, so that the error is not lost to a reset.
+/// Time that a refused connection is still read from after its error was sent, so that a reset does not destroy the
+/// error.
 pub const REFUSAL_LINGER_MS: u64 = 1000;
 
-/// Refused connections that linger at once; beyond them the oldest is closed early.
+/// Refused connections in that state; beyond them the oldest is closed early.
 pub const REFUSED_LINGERING_MAX: usize = 256;
 
-/// How long a closing connection may take for what waits to be sent, and then for the client to close its side.
+/// Time that a closing connection has to send its pending output, and then again for the client to close its side.
 pub const CLOSING_TIMEOUT_MS: u64 = 2000;
 
-/// How long a session's former handler may take to let go of it before it is killed for the newer connection's sake.
+/// Time that a session's former handler has to release it before it is killed for the newer connection.
 pub const SESSION_RELEASE_TIMEOUT_MS: u64 = 1000;
 
-/// How often a connection that waits for a session looks whether it is free, should the word be lost.
+/// How often a connection that waits for a session checks whether it is released, in case a notification is lost.
 pub const RESUME_RETRY_MS: u64 = 20;
 
-/// How long a connection waits for the session it asks to resume.
+/// Time that a connection waits for the session that it requests.
 pub const RESUME_TIMEOUT_MS: u64 = 10_000;
 
 /// Time for a console connection between two lines.
 pub const CONSOLE_IDLE_TIMEOUT_MS: u64 = 600_000;
 
-/// Lines that a console remembers for who edits them.
+/// Lines of history that a console keeps for line editing.
 pub const CONSOLE_HISTORY_LINES_MAX: usize = 100;
 
-/// Silence on a console's connection after which the kernel asks whether the other side is still there.
+/// Silence on a console connection after which the kernel probes the other side.
 pub const CONSOLE_KEEP_ALIVE_MS: u64 = 60_000;
 
 /// A line on the console.
 pub const CONSOLE_LINE_BYTES_MAX: usize = 1024;
 
-/// Characters of a message as the console describes it, before they are escaped; what is longer is cut.
+/// Characters of a message in the console's description of it, before escaping; the rest is cut.
 pub const CONSOLE_DESCRIPTION_CHARACTERS_MAX: usize = 1000;
 
-/// Time that a process has to answer when an operator asks whether it is alive.
+/// Time for a process to reply to an operator's ping.
 pub const PING_TIMEOUT_MS: u64 = 1000;
 
-/// How often a player's streams are looked at for an operator who follows them.
+/// How often a traced player's streams are read.
 pub const TRACE_POLL_MS: u64 = 4;
 
-/// How often an operator who follows something is told that it has ended or changed, should nothing else happen.
+/// How often a live view of the console checks whether its subject has ended or changed.
 pub const FOLLOW_POLL_MS: u64 = 200;
 
-/// Time for somebody in text mode between two keys that arrive, unless configured: people think longer than programs.
+/// Time for a player in text mode between two keys, unless configured: people think longer than programs.
 pub const TEXT_IDLE_TIMEOUT_MS_DEFAULT: u32 = 30 * 60_000;
 
-/// How long nothing may be heard of a text player's machine before it is asked whether it is still there (TCP keepalive).
+/// Silence on a text player's connection after which the kernel probes the other side (TCP keepalive).
 pub const TEXT_KEEPALIVE_SECONDS: u64 = 60;
 
 // --- Text mode --------------------------------------------------------------------------------------------------
@@ -197,133 +200,135 @@ pub const TEXT_KEEPALIVE_SECONDS: u64 = 60;
 /// Names in one answer to `who`.
 pub const TEXT_NAMES_SHOWN_MAX: usize = 50;
 
-// --- The terminal client ----------------------------------------------------------------------------------------
-
-// --- Patience with our own processes ----------------------------------------------------------------------------
+// --- Timeouts for the server's own processes --------------------------------------------------------------------
 
 /// Time for a role to report ready.
 pub const ROLE_READY_TIMEOUT_MS: u64 = 10_000;
 
-/// Delay before a role that died, and had not lived long, is started again: doubled with each death in a row, up to the maximum.
+/// Delay before a role that died young is restarted; doubled with each death in a row, up to the maximum.
 pub const RESTART_BACKOFF_MS_MIN: u64 = 10;
 
 /// See [`RESTART_BACKOFF_MS_MIN`].
 pub const RESTART_BACKOFF_MS_MAX: u64 = 5000;
 
-/// A role that has lived so long is started again at once: it could do its work, and starting it twice a second costs less than players
-/// who wait for a listener that is not there.
+/// A role that lived this long is restarted at once: it could do its work, and starting it twice a second costs less
+/// than players that wait for a missing listener.
 pub const RESTART_BACKOFF_RESET_AFTER_MS: u64 = 500;
 
-/// Deaths of handlers in the same frame, within [`CRASH_WINDOW_MS`], after which its connection is closed.
+/// Crashes of handlers in the same frame, within [`CRASH_WINDOW_MS`], after which the connection is closed.
 pub const CRASHES_SAME_FRAME_MAX: u32 = 3;
 
-/// Deaths of tickers in the same room's game, within [`CRASH_WINDOW_MS`], after which its match is abandoned.
+/// Crashes of tickers in the same room's game, within [`CRASH_WINDOW_MS`], after which its match is abandoned.
 pub const CRASHES_SAME_ROOM_MAX: u32 = 3;
 
 /// See [`CRASHES_SAME_FRAME_MAX`].
 pub const CRASH_WINDOW_MS: u64 = 5000;
 
-/// Deaths of one connection's handlers within [`CRASH_WINDOW_MS`], other than by SIGKILL, after which it is given up: a fault that
-/// strikes outside frames would otherwise fork for ever.
+/// Crashes of one connection's handlers within [`CRASH_WINDOW_MS`], other than by SIGKILL, after which it is given
+/// up: a bug outside frames would otherwise fork forever.
 pub const CRASHES_PER_CONNECTION_MAX: u32 = 10;
 
-/// How soon a keeper tries again to fork a handler for connections whose handler has died, after that failed for want of processes, memory
-/// or descriptors.
+/// How soon a keeper retries to fork a handler for connections without one, after fork failed for lack of processes,
+/// memory or descriptors.
 pub const TAKEOVER_RETRY_MS: u64 = 50;
 
-/// How often it tries in all, before it gives the connections up: 5 s. Their clients resume.
+/// How often it tries before it gives the connections up: 5 s in all. Their clients resume.
 pub const TAKEOVER_TRIES_MAX: u32 = 100;
 
-/// How soon a handler looks whether a connection that it has been promised is its own now, if nobody says so.
+/// How soon a handler checks whether a connection that it expects has been released to it, if it is not notified.
 pub const PENDING_MOVE_POLL_MS_MIN: u64 = 20;
 
-/// It waits twice as long each time, and at most so long.
+/// The check's interval doubles each time, up to this.
 pub const PENDING_MOVE_POLL_MS_MAX: u64 = 1000;
 
-/// Successors that a keeper forks in one go, before it looks who else has come.
+/// Successors that a keeper forks before it looks at new connections.
 pub const TAKEOVER_BATCH_MAX: u32 = 4;
 
-/// New connections that a keeper takes in one go, before it looks who has lost a handler.
+/// New connections that a keeper takes before it looks at connections without a handler.
 pub const ASSIGN_BATCH_MAX: u32 = 8;
 
-/// How often a keeper that took a dead one's place asks the handlers that live on for their sockets.
+/// How often a new keeper asks its predecessor's handlers for their sockets.
 pub const ADOPTION_RETRY_MS: u64 = 50;
 
-/// Connections for whose sockets it asks in one go, before it takes what is offered: the channel holds some 280 offers. (A handler that
-/// has more is asked alone, and offers all.)
+/// Connections for whose sockets it asks before it receives what is offered: the channel holds some 280 offers. (A
+/// handler with more connections is asked alone, and offers all.)
 pub const ADOPTION_BATCH_MAX: usize = 64;
 
-/// Processor time that a process may use under a lock that others wait for, or without coming round its loop, before the watchdog kills
-/// it, unless configured.
+/// Processor time that a process may use under a lock that others wait for, or without a round of its loop, before
+/// the watchdog kills it, unless configured.
 pub const WATCHDOG_CPU_MS_DEFAULT: u32 = 1000;
 
-/// How often the watchdog looks at those under suspicion.
+/// How often the watchdog checks suspects.
 pub const WATCHDOG_POLL_MS: u64 = 100;
 
-/// How often keepers look whether their handlers get on, and the watchdog whether the supervisor's own processes do.
+/// How often keepers check their handlers for progress, and the watchdog the supervisor's own processes.
 pub const LIVENESS_POLL_MS: u64 = 1000;
 
-/// How often a handler shows that it gets on, if it does: often enough to be seen at each look.
+/// How often a handler records progress: often enough for every check to see it.
 pub const LIVENESS_UPDATE_MS: u64 = LIVENESS_POLL_MS / 4;
 
-/// Looks in a row, [`WATCHDOG_POLL_MS`] apart, that must find a suspect stopped before it is killed: somebody may be about to continue it.
+/// Checks in a row, [`WATCHDOG_POLL_MS`] apart, that must find a suspect stopped before it is killed: it may be about
+/// to be continued.
 pub const WATCHDOG_STOPPED_POLLS: u32 = 5;
 
-/// Looks in a row that must find the holder of a lock asleep, without having used any processor time, before it is killed: nothing of
-/// this server's sleeps under a lock, but a game's code might.
+/// Checks in a row that must find the holder of a lock asleep, without using processor time, before it is killed. No
+/// code of the server sleeps under a lock, but a game's code might.
 pub const WATCHDOG_ASLEEP_POLLS: u32 = 50;
 
-/// Kills of the watchdog within a second: should it ever be wrong about many, the server lives on.
+/// Kills by the watchdog per second: should it be wrong about many processes, the server survives.
 pub const WATCHDOG_KILLS_PER_SECOND_MAX: u32 = 10;
 
-/// How long an orderly stop waits for what is still on its way to clients, unless configured.
+/// Time that an orderly stop waits for pending output, unless configured.
 pub const DRAIN_TIMEOUT_MS_DEFAULT: u32 = 5000;
 
-/// Time between being asked to end and being killed, for a process of the server.
+/// Time between SIGTERM and SIGKILL for a process of the server.
 pub const TERMINATE_TIMEOUT_MS: u64 = 5000;
 
-/// How long a keeper that makes way goes on to replace handlers that have died, before it leaves that to the next.
+/// Time that a keeper that is being replaced goes on to respawn handlers, before it leaves that to its successor.
 pub const KEEPER_HANDOFF_TIMEOUT_MS: u64 = TERMINATE_TIMEOUT_MS / 2;
 
-/// How soon it tries again to hand its connections on, when the channel to the next keeper had no place for all.
+/// How soon it retries to transfer connections when the channel to the next keeper is full.
 pub const TRANSFER_RETRY_MS: u64 = 5;
 
-/// The ticker's step: how often it looks for seats whose grace is over, lagging doorbells and what the dead left behind.
+/// The ticker's interval: it checks timers of rooms and unannounced logs.
 pub const TICK_MS: u64 = 10;
 
-/// How often the ticker looks at what changes slowly: graces, closed rooms, orphaned connections.
+/// How often the ticker checks what changes slowly: graces, closed rooms, orphaned connections.
 pub const EXPIRY_INTERVAL_MS: u64 = 100;
 
-/// How long a connection must have been without keeper and handler before the ticker frees it: a handler that was just forked has not
-/// entered itself yet. (While sockets lie in a channel that no keeper has emptied yet, it has no keeper *yet*, and the time does not count.)
+/// Time that a connection must have been without keeper and handler before the ticker frees it: a handler that was
+/// just forked has not entered itself yet. (While sockets lie in a channel that no keeper has emptied, the time does
+/// not count.)
 pub const ORPHAN_AFTER_MS: u64 = 1000;
 
-/// How long accepting rests after it failed for want of descriptors or memory, or because every keeper has as much to take as its channel
-/// holds.
+/// How long accepting pauses after it failed for lack of descriptors or memory, or because every keeper's channel is
+/// full.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 
 // --- Upgrade in place -------------------------------------------------------------------------------------------
 
-/// Time for a new program to look at the running server's memory and say whether it can go on with it.
+/// Time for a new program to check the running server's memory and report whether it can continue.
 pub const UPGRADE_PROBE_TIMEOUT_MS: u64 = 10_000;
 
-/// How often it is looked how far an upgrade has come.
+/// How often the progress of an upgrade is checked.
 pub const UPGRADE_POLL_MS: u64 = 20;
 
-/// What a new program may say about itself, in bytes.
+/// Bytes of text that a new program may report.
 pub const UPGRADE_TEXT_BYTES: usize = 512;
 
-/// What a new program may say about itself in all, as JSON: a text of [`UPGRADE_TEXT_BYTES`] in any spelling, its version, and the names.
+/// Bytes of a new program's whole report, as JSON: a text of [`UPGRADE_TEXT_BYTES`] with every character escaped, its
+/// version, and the field names.
 pub const UPGRADE_REPLY_BYTES_MAX: usize = 8 * UPGRADE_TEXT_BYTES;
 
-/// Deaths in a row of a new program's process that has not come up, after which the upgrade counts as stalled, and another may be begun.
+/// Crashes in a row of a new program's process before it is ready, after which the upgrade counts as stalled and
+/// another may be started.
 pub const UPGRADE_STALLED_AFTER_CRASHES: u32 = 3;
 
-/// What is handed over to the new program: numbers of descriptors, mostly. In bytes.
+/// Bytes of what the old program passes to the new one: mostly numbers of descriptors.
 pub const HANDOVER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// After an upgrade each keeper replaces one handler in so many milliseconds: 200 a second, so that forking them does not keep those
-/// who play from the processors.
+/// Interval at which each keeper replaces handlers after an upgrade: 200 a second, so that forking leaves processor
+/// time to players.
 pub const UPGRADE_HANDLER_INTERVAL_MS: u64 = 5;
 
 // --- Logging ----------------------------------------------------------------------------------------------------
@@ -331,8 +336,9 @@ pub const UPGRADE_HANDLER_INTERVAL_MS: u64 = 5;
 /// A log record with its line end: what Linux writes to a pipe in one piece (`PIPE_BUF`).
 pub const LOG_RECORD_BYTES_MAX: usize = 4096;
 
-// --- How they depend on each other ------------------------------------------------------------------------------
-// Integers are taken at their longest encoding: 1 byte for the tag, the full width behind it.
+// --- How the bounds depend on each other ------------------------------------------------------------------------
+//
+// Integers are counted at their longest encoding: 1 byte for the tag, and the full width behind it.
 
 const TAG: usize = 1;
 const LENGTH: usize = 3;
@@ -341,14 +347,14 @@ const U64: usize = 9;
 
 const ROOM_SUMMARY_BYTES: usize =
     U64 + (1 + GAME_NAME_BYTES_MAX) + (1 + ROOM_NAME_BYTES_MAX) + TAG + 1 + 1 + U32 + 1;
-/// A seat is taken, or free and kept for somebody: then it has a tag for itself and a reservation.
+/// A seat is taken, or it is free and reserved: then it has a tag for itself and a reservation.
 const SEAT_INFO_BYTES: usize = TAG + (1 + PLAYER_NAME_BYTES_MAX) + 1 + U32;
 const RULES_BYTES: usize = 1 + 1 + (LENGTH + GAME_OPTIONS_BYTES_MAX) + 1 + 1 + 3;
 const SNAPSHOT_BYTES: usize = (U64 + (1 + GAME_NAME_BYTES_MAX) + (1 + ROOM_NAME_BYTES_MAX) + TAG + TAG + 1)
     + (1 + 1 + SEATS_MAX as usize * SEAT_INFO_BYTES)
     + (U32 + U64 + LENGTH + GAME_VIEW_BYTES_MAX)
     + (TAG + 1 + RULES_BYTES + TAG + 1 + U32);
-/// Bytes of the message that tells of a reservation, with its frame, at most.
+/// Bytes of the message about a reservation, with its frame, at most.
 pub const INVITED_BYTES_MAX: usize = FRAME_HEADER_BYTES
     + (TAG + U64 + (1 + GAME_NAME_BYTES_MAX) + (1 + ROOM_NAME_BYTES_MAX))
     + (1 + PLAYER_NAME_BYTES_MAX)
@@ -361,25 +367,26 @@ const CHAT_LINE_BYTES: usize =
     TAG + (TAG + 1 + PLAYER_NAME_BYTES_MAX) + (1 + PLAYER_NAME_BYTES_MAX) + LENGTH + CHAT_BYTES_MAX;
 const HELLO_BYTES: usize = TAG + (1 + PLAYER_NAME_BYTES_MAX) + (1 + CLIENT_NAME_BYTES_MAX);
 
-/// Every message fits its frame at its longest, and every frame the ring or record it waits in.
+/// Every message at its longest fits its frame, and every frame fits the ring or record that it waits in.
 const _: () = {
     assert!(FRAME_TOTAL_BYTES_MAX <= INPUT_RING_BYTES);
     assert!(2 * FRAME_TOTAL_BYTES_MAX <= OUTPUT_RING_BYTES);
-    // Who has lost a seat may learn it by asking to be let in elsewhere.
+    // A player may learn that its seat was lost by asking to join elsewhere: both messages fit one frame.
     assert!(REMOVED_BYTES + FRAME_HEADER_BYTES + TAG + U32 + SNAPSHOT_BYTES <= FRAME_BYTES_MAX);
-    // Half a line and what is skipped before it leave space for more to arrive.
+    // Half a line, and what is skipped before it, leave space for more input.
     assert!(TEXT_LINE_RAW_BYTES_MAX + 2 * TEXT_SKIP_BYTES_MIN < INPUT_RING_BYTES);
     assert!(TEXT_LINE_BYTES_MAX < TEXT_LINE_RAW_BYTES_MAX && CHAT_BYTES_MAX < TEXT_LINE_BYTES_MAX);
     assert!(TELNET_REPLY_BATCH_BYTES + 3 <= TEXT_OUTPUT_BYTES_MAX);
     assert!(TAG + U32 + LENGTH + ROOMS_PER_PAGE_MAX * ROOM_SUMMARY_BYTES + TAG + U64 <= FRAME_BYTES_MAX);
     assert!(TAG + U32 + LENGTH + ACTION_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(TAG + U64 + TAG + LENGTH + GAME_EVENT_BYTES_MAX <= FRAME_BYTES_MAX);
-    // Frames of both kinds wait whole, and a reader of the log has a moment before it falls out.
+    // Frames of both kinds wait whole, and a reader has some time before it falls behind.
     assert!(100 * (FRAME_HEADER_BYTES + CHAT_LINE_BYTES) <= CHAT_LOG_BYTES);
     assert!(8 * (FRAME_HEADER_BYTES + CHAT_LINE_BYTES) <= MAILBOX_BYTES);
     assert!(FRAME_HEADER_BYTES + WELCOME_BYTES <= HANDSHAKE_REPLY_BYTES_MAX);
     assert!(FRAME_HEADER_BYTES + HELLO_BYTES + 8 <= HANDSHAKE_BYTES_MAX);
-    // One call's events never push each other out of the log, whatever the log needs for each (32 bytes are plenty).
+    // The events of one call never push each other out of the log, with 32 bytes of log overhead each (more than it
+    // needs).
     assert!(OUTBOX_BYTES_MAX + 32 * OUTBOX_EVENTS_MAX <= ROOM_LOG_BYTES);
     assert!(GAME_EVENT_BYTES_MAX + OUTBOX_EVENT_HEADER_BYTES <= OUTBOX_BYTES_MAX);
     assert!(PLAYERS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX && ROOMS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX);

@@ -1,6 +1,7 @@
-//! A player's state machine: bytes of the handshake and frames in, lobby calls out. No sockets and no clock.
+//! The state machine of a connection: bytes of the handshake and frames in, calls of the lobby out. No sockets and no
+//! clock.
 //!
-//! Whatever a client sends, the worst that comes of it is a typed error and the end of its own connection.
+//! Whatever a client sends, the worst result is a typed error and the end of its own connection.
 
 use forkade_protocol::preamble::{self, PreambleResult};
 use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMessage, codec, frame, text};
@@ -139,7 +140,7 @@ fn refused(code: ErrorCode, text: impl Into<String>) -> HandshakeOutcome {
 pub enum FrameOutcome {
     /// A frame was handled.
     Handled,
-    /// No whole frame is there, or what it leads to has [no space](delivery::is_blocked_on_output).
+    /// No whole frame has arrived, or there is [no space](delivery::is_blocked_on_output) for its output.
     Wait,
     /// The connection is to be closed.
     Close {
@@ -173,8 +174,8 @@ pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
     }
 }
 
-/// Handles a message; before the player leaves, what has happened in the room until now is delivered: it is the player's to know, and
-/// cannot be told afterwards.
+/// Handles a message. Before the player leaves a room, the room's events up to now are delivered: afterwards they
+/// could not be.
 pub(crate) fn deliver_then_handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     if !matches!(message, ClientMessage::Leave { .. } | ClientMessage::Goodbye) {
         return handle(session, message);
@@ -299,10 +300,11 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     FrameOutcome::Handled
 }
 
-/// What is said of a frame in which all who handled it have died.
+/// The error for a frame that crashed every handler that executed it.
 pub(crate) const REFUSED: &str = "what you asked for has ended every process that tried it; it was not done";
 
-/// All who handled this frame have died. It is done with, so that it is not tried again when the client resumes.
+/// Refuses a frame that crashed every handler that executed it. It is consumed, so that it is not tried again after a
+/// resume.
 fn refuse(session: &mut Session<'_>, message: &ClientMessage) -> FrameOutcome {
     match message.request() {
         Some(request) => reject(session, request, Rejection::new(RejectCode::GameFailed, REFUSED)),
@@ -315,7 +317,7 @@ fn refuse(session: &mut Session<'_>, message: &ClientMessage) -> FrameOutcome {
 }
 
 pub(crate) fn reject(session: &mut Session<'_>, request: u32, rejection: Rejection) {
-    // No lock is held here: showing a panic's backtrace takes its time.
+    // No lock is held here: formatting a backtrace takes time.
     if let Some(fault) = &rejection.fault {
         log::warn!(
             "the game's code failed in {}'s request: {fault}",

@@ -54,7 +54,7 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
 fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, Rejection> {
     let command = match commands::parse(line) {
         Ok(command) => command,
-        Err(complaint) => return say(session, &render::refusal(&complaint.to_string())),
+        Err(error) => return say(session, &render::refusal(&error.to_string())),
     };
     let message = match command {
         Command::Nothing => return say(session, ""),
@@ -115,16 +115,16 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
             request: REQUEST,
             settings: changed_settings(session, settings)?,
         },
-        Command::Kick(whom) => {
-            let (seat, name) = seat_of(session, &whom)?;
+        Command::Kick(player) => {
+            let (seat, name) = seat_of(session, &player)?;
             ClientMessage::Kick {
                 request: REQUEST,
                 seat,
                 name,
             }
         }
-        Command::HandOver(whom) => {
-            let (seat, name) = seat_of(session, &whom)?;
+        Command::HandOver(player) => {
+            let (seat, name) = seat_of(session, &player)?;
             ClientMessage::HandOver {
                 request: REQUEST,
                 seat,
@@ -225,15 +225,15 @@ fn changed_settings(session: &mut Session<'_>, changes: Vec<Setting>) -> Result<
 }
 
 /// The seat of whoever has this name, and the name as it is written.
-fn seat_of(session: &mut Session<'_>, whom: &str) -> Result<(u8, String), Rejection> {
-    let name = whom.to_lowercase();
+fn seat_of(session: &mut Session<'_>, player: &str) -> Result<(u8, String), Rejection> {
+    let name = player.to_lowercase();
     let seats = text_requests::current_snapshot(session)?.seats;
     let names = (0..)
         .zip(seats)
         .filter_map(|(seat, info)| Some((seat, info?.name)));
     let mut found = names.filter(|(_, other)| other.to_lowercase() == name);
     found.next().ok_or_else(|| {
-        let text = format!("nobody in this room is called {}", render::quoted_input(whom));
+        let text = format!("nobody in this room is called {}", render::quoted_input(player));
         Rejection::new(RejectCode::NoSuchSeat, text)
     })
 }

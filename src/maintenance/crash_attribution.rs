@@ -51,22 +51,22 @@ pub fn attribute_ticker_crash(state: &mut StateHandle) -> Result<Option<TickerCr
     let mut history = RoomCrashHistory::default();
     if counter.generation.swap(room.generation(), Ordering::Relaxed) == room.generation() {
         history.window_began_ms = counter.window_began_ms.load(Ordering::Relaxed);
-        history.count = counter.deaths.load(Ordering::Relaxed);
+        history.count = counter.crashes.load(Ordering::Relaxed);
     }
     let decision = history.enter(now, now.saturating_sub(mark.since_ms.load(Ordering::Relaxed)));
     counter
         .window_began_ms
         .store(history.window_began_ms, Ordering::Relaxed);
-    counter.deaths.store(history.count, Ordering::Relaxed);
+    counter.crashes.store(history.count, Ordering::Relaxed);
     if decision == RestartDecision::Replace || !abandon_running_match(state, room)? {
         let crashes = history.count;
         return Ok(Some(TickerCrash::Counted { room, crashes }));
     }
-    counter.deaths.store(0, Ordering::Relaxed);
+    counter.crashes.store(0, Ordering::Relaxed);
     state
         .memory
         .header
-        .rooms_blamed_total
+        .matches_abandoned_total
         .fetch_add(1, Ordering::Relaxed);
     Ok(Some(TickerCrash::MatchAbandoned { room }))
 }

@@ -218,7 +218,7 @@ impl Ticker {
     fn ring_overdue_keepers(&self) {
         for (keeper, slot) in (0..).zip(&self.context.memory.header.keepers[..self.context.ipc.keepers.len()])
         {
-            let mut words = slot.attention.iter().chain(&slot.news);
+            let mut words = slot.attention.iter().chain(&slot.notifications);
             if words.any(|word| word.load(Ordering::Relaxed) != 0) {
                 self.context.ipc.doorbells.ring_keeper(keeper);
             }

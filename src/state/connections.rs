@@ -52,7 +52,7 @@ shared_record! {
         /// Nonzero if another process asks the handler to check its flags.
         attention: AtomicU32,
         /// Index + 1 of a connection near which this one should be served; 0 for none.
-        beside: AtomicU32,
+        near: AtomicU32,
         /// For an operator's connection: what was negotiated with the terminal. See the console.
         pub terminal: AtomicU32,
         order: AtomicU64,
@@ -61,7 +61,7 @@ shared_record! {
         /// When the last complete frame arrived, in milliseconds of the monotonic clock. A client that is silent for
         /// too long is disconnected.
         pub last_frame_at_ms: AtomicU64,
-        /// The handler's heartbeat.
+        /// When the handler last made progress.
         pub liveness: Liveness,
         /// Input offset behind the frame that is being executed; 0 between frames. Crashes are attributed by it.
         pub current_frame: AtomicU64,
@@ -189,7 +189,7 @@ impl ConnectionRecord {
         self.over.store(0, Ordering::Relaxed);
         self.suspect.store(0, Ordering::Relaxed);
         self.attention.store(0, Ordering::Relaxed);
-        self.beside.store(0, Ordering::Relaxed);
+        self.near.store(0, Ordering::Relaxed);
         self.terminal.store(0, Ordering::Relaxed);
         self.hang.store(0, Ordering::Relaxed);
         let address = match peer.ip() {
@@ -344,12 +344,12 @@ impl ConnectionRecord {
 
     /// Requests to be served near another connection of the same keeper.
     pub fn request_move_near(&self, other: u32) {
-        self.beside.store(other + 1, Ordering::Release);
+        self.near.store(other + 1, Ordering::Release);
     }
 
     /// Takes the request to be served near another connection.
     pub fn take_move_near(&self) -> Option<u32> {
-        self.beside.swap(0, Ordering::AcqRel).checked_sub(1)
+        self.near.swap(0, Ordering::AcqRel).checked_sub(1)
     }
 
     /// When the handler last made progress, in milliseconds of the monotonic clock: a round of its loop, or a frame.
@@ -391,7 +391,7 @@ impl Memory {
     /// Notifies the keeper that a connection has ended or should be moved. The keeper's doorbell must be rung.
     pub fn notify_keeper(&self, connection: u32) {
         let slot = connection % CONNECTIONS_PER_KEEPER_MAX;
-        let word = &self.keeper_of(connection).news[slot as usize / 64];
+        let word = &self.keeper_of(connection).notifications[slot as usize / 64];
         word.fetch_or(1 << (slot % 64), Ordering::AcqRel);
     }
 }

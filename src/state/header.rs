@@ -89,7 +89,7 @@ shared_record! {
         /// Whispers sent.
         pub whispers_total: AtomicU64,
         /// Connections closed because the same frame crashed several handlers.
-        pub blamed_total: AtomicU64,
+        pub blocked_frames_total: AtomicU64,
         /// Doorbells that the ticker rang again.
         pub doorbells_rung_again_total: AtomicU64,
         /// Log records dropped because stderr was not read.
@@ -103,7 +103,7 @@ shared_record! {
         /// Which room's game the ticker runs.
         pub running_game: RunningGame,
         /// Matches abandoned because their game crashed several tickers.
-        pub rooms_blamed_total: AtomicU64,
+        pub matches_abandoned_total: AtomicU64,
         /// The processes that the supervisor forked.
         pub roles: [RoleSlot; ROLES_MAX],
         /// One per keeper.
@@ -204,7 +204,7 @@ shared_record! {
         pub ready: AtomicU32,
         /// Its reply to a [`ping`](Header::ping).
         pub pong: Pong,
-        /// Its heartbeat.
+        /// When it last made progress.
         pub liveness: Liveness,
     }
 }
@@ -251,7 +251,7 @@ shared_record! {
         /// One bit per connection slot whose handler must check its flags.
         pub attention: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
         /// One bit per connection slot for which a handler has notified the keeper.
-        pub news: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
+        pub notifications: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
         /// By kind: number of the last connection sent to the keeper. Only the listener writes it.
         sent: [AtomicU32; Kind::COUNT],
         /// By kind: connections that the keeper has received, holds, or has yet to adopt.

@@ -88,7 +88,7 @@ shared_record! {
         /// The processes that subscribe to the room's doorbell.
         pub subscribers: Subscribers,
         /// The connection near which the room's members are to be served, as a reference's number; 0 for none.
-        home: AtomicU64,
+        anchor: AtomicU64,
         /// Held while an operator watches the room.
         pub watched: TapLease,
         /// Crashes of tickers that this room's game caused.
@@ -271,14 +271,14 @@ impl RoomRecord {
         mine: ConnectionRef,
         is_there: impl Fn(ConnectionRef) -> bool,
     ) -> ConnectionRef {
-        let known = self.home.load(Ordering::Acquire);
-        let home = ConnectionRef::from_id(known);
-        if known != 0 && is_there(home) {
-            return home;
+        let current = self.anchor.load(Ordering::Acquire);
+        let anchor = ConnectionRef::from_id(current);
+        if current != 0 && is_there(anchor) {
+            return anchor;
         }
         match self
-            .home
-            .compare_exchange(known, mine.to_id(), Ordering::AcqRel, Ordering::Acquire)
+            .anchor
+            .compare_exchange(current, mine.to_id(), Ordering::AcqRel, Ordering::Acquire)
         {
             Ok(_) | Err(0) => mine,
             Err(other) => ConnectionRef::from_id(other),
@@ -288,13 +288,13 @@ impl RoomRecord {
     /// Removes the connection as the anchor: it no longer belongs to a member.
     pub fn clear_colocation_anchor(&self, connection: ConnectionRef) {
         let _ = self
-            .home
+            .anchor
             .compare_exchange(connection.to_id(), 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Clears the subscribers of a room that is about to be opened, under its lock.
     pub(crate) fn reset_subscribers(&self) {
-        self.home.store(0, Ordering::Release);
+        self.anchor.store(0, Ordering::Release);
         // A member of the former room may still have to be told how it ended.
         if self.log.unannounced_head().is_none() {
             self.subscribers.clear();
@@ -318,7 +318,7 @@ impl RoomRecord {
 }
 
 /// Whether no player needs the events in the log any more: all are connected and were given them. (How far spectators
-/// have read is not known.)
+/// have read is not current.)
 pub fn all_read(tx: &RoomTx<'_>) -> bool {
     let record = tx.record();
     let taken = tx.get(&record.taken);

@@ -19,7 +19,7 @@ shared_record! {
     /// Recent crashes of tickers that a room's game caused. Only the ticker writes it.
     pub struct RoomCrashCounter {
         pub(crate) generation: AtomicU32,
-        pub(crate) deaths: AtomicU32,
+        pub(crate) crashes: AtomicU32,
         pub(crate) window_began_ms: AtomicU64,
     }
 }

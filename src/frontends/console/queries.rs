@@ -94,8 +94,8 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
             count(&header.lobby_lines_missed_total),
         ),
         ("whispers_total", count(&header.whispers_total)),
-        ("blamed_total", count(&header.blamed_total)),
-        ("rooms_blamed_total", count(&header.rooms_blamed_total)),
+        ("blamed_total", count(&header.blocked_frames_total)),
+        ("rooms_blamed_total", count(&header.matches_abandoned_total)),
         (
             "lock_waits_reported_total",
             json!(header.hang_reports.reported_total()),

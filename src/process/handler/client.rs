@@ -33,7 +33,7 @@ pub(crate) struct HandlerState {
     /// Whether there may be other clients than the one that is run.
     pub(crate) serves_several: bool,
     /// The chat's doorbell wakes this process.
-    hears_chat_doorbell: bool,
+    polls_chat_doorbell: bool,
 }
 
 /// One connection, between its runs.
@@ -80,7 +80,7 @@ impl HandlerState {
             doorbells: RoomDoorbells::new(context.memory, me),
             woken: Vec::new(),
             serves_several: false,
-            hears_chat_doorbell: false,
+            polls_chat_doorbell: false,
         })
     }
 
@@ -92,7 +92,7 @@ impl HandlerState {
 
     /// From now on this process is woken when the lobby's chat has something new.
     pub(crate) fn listen_to_chat(&mut self) -> io::Result<()> {
-        if !std::mem::replace(&mut self.hears_chat_doorbell, true) {
+        if !std::mem::replace(&mut self.polls_chat_doorbell, true) {
             let doorbell = self.context.ipc.doorbells.chat.as_fd().as_raw_fd();
             let registry = self.poll.registry();
             registry.register(&mut SourceFd(&doorbell), CHAT_DOORBELL, Interest::READABLE)?;

@@ -273,7 +273,7 @@ impl Driver<'_> {
         let phase = self.session.phase();
         let wanted = self.session.control_request();
         match (phase, wanted) {
-            (Phase::CLOSING | Phase::OPEN, ControlRequest::Yield) => self.let_go_of_session(),
+            (Phase::CLOSING | Phase::OPEN, ControlRequest::Yield) => self.release_session(),
             (Phase::CLOSING | Phase::DONE, _) | (_, ControlRequest::Nothing) => {}
             (_, ControlRequest::Stop) => {
                 if phase == Phase::OPEN {
@@ -292,7 +292,7 @@ impl Driver<'_> {
     }
 
     /// Releases the session to a newer connection, which gets what this one was still to receive.
-    fn let_go_of_session(&mut self) {
+    fn release_session(&mut self) {
         // A predecessor may have died in the middle of a frame, after which nothing else can be sent.
         self.send();
         match self.session.phase() {
@@ -363,12 +363,12 @@ impl Driver<'_> {
             let record = memory.connections.get(it.index());
             record.is_some_and(|record| record.claimed() == Claim::Held && record.reference(it.index()) == it)
         };
-        let home = memory.rooms.at(room.index()).colocation_anchor(mine, is_there);
-        let handler = memory.connections.at(home.index()).handler();
-        if memory.keeper_index_of(home.index()) == self.state.keeper
+        let anchor = memory.rooms.at(room.index()).colocation_anchor(mine, is_there);
+        let handler = memory.connections.at(anchor.index()).handler();
+        if memory.keeper_index_of(anchor.index()) == self.state.keeper
             && handler.is_some_and(|handler| handler != self.state.me)
         {
-            self.session.record().request_move_near(home.index());
+            self.session.record().request_move_near(anchor.index());
             memory.notify_keeper(mine.index());
             ipc.doorbells.ring_keeper(self.state.keeper);
         }

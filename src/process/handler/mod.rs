@@ -70,17 +70,17 @@ pub(crate) struct HandlerArgs {
 }
 
 /// Runs in the process that was just forked. Exit status 0 means that there is nothing left to serve.
-pub(crate) fn run(new_process: &NewProcess, inheritance: HandlerArgs) -> u8 {
+pub(crate) fn run(new_process: &NewProcess, args: HandlerArgs) -> u8 {
     logging::set_role("handler");
     let found = ProcessId::try_current();
     let served = found.and_then(|me| {
-        let context = inheritance.context;
-        for (index, _) in &inheritance.connections {
+        let context = args.context;
+        for (index, _) in &args.connections {
             let record = context.memory.connections.at(*index);
             record.liveness.record_progress();
             record.set_handler(me, context.build);
         }
-        serve(new_process, inheritance, me)
+        serve(new_process, args, me)
     });
     served.unwrap_or_else(|error| {
         log::error!("cannot go on: {error}");
@@ -88,22 +88,19 @@ pub(crate) fn run(new_process: &NewProcess, inheritance: HandlerArgs) -> u8 {
     })
 }
 
-fn serve(new_process: &NewProcess, inheritance: HandlerArgs, me: ProcessId) -> io::Result<u8> {
-    let Context { memory, ipc, .. } = inheritance.context;
-    let mut keep = vec![
-        ipc.lifeline.as_fd(),
-        ipc.keeper_channel(inheritance.keeper).as_fd(),
-    ];
+fn serve(new_process: &NewProcess, args: HandlerArgs, me: ProcessId) -> io::Result<u8> {
+    let Context { memory, ipc, .. } = args.context;
+    let mut keep = vec![ipc.lifeline.as_fd(), ipc.keeper_channel(args.keeper).as_fd()];
     keep.extend(ipc.doorbells.for_clients());
-    keep.extend(inheritance.connections.iter().map(|(_, socket)| socket.as_fd()));
-    keep.extend(inheritance.assignments.as_ref().map(AsFd::as_fd));
+    keep.extend(args.connections.iter().map(|(_, socket)| socket.as_fd()));
+    keep.extend(args.assignments.as_ref().map(AsFd::as_fd));
     new_process.close_all_except(&keep)?;
     set_name("handler")?;
-    let mut state = StateHandle::attach(memory, inheritance.context.games);
-    if let [(index, _)] = inheritance.connections[..]
+    let mut state = StateHandle::attach(memory, args.context.games);
+    if let [(index, _)] = args.connections[..]
         && memory.connections.at(index).kind() == Kind::Console
     {
-        let (context, mut connections) = (inheritance.context, inheritance.connections);
+        let (context, mut connections) = (args.context, args.connections);
         let (_, socket) = connections.remove(0);
         let console_context = ConsoleContext {
             memory,
@@ -119,7 +116,7 @@ fn serve(new_process: &NewProcess, inheritance: HandlerArgs, me: ProcessId) -> i
         }
         return Ok(status);
     }
-    Handler::new(inheritance, state, me)?.serve()
+    Handler::new(args, state, me)?.serve()
 }
 
 struct Handler {
@@ -140,19 +137,14 @@ struct Handler {
 }
 
 impl Handler {
-    fn new(inheritance: HandlerArgs, shared_state: StateHandle, me: ProcessId) -> io::Result<Self> {
+    fn new(args: HandlerArgs, shared_state: StateHandle, me: ProcessId) -> io::Result<Self> {
         let signals = Signals::block(&[Signal::SIGUSR1, Signal::SIGTERM])?;
-        let state = HandlerState::new(inheritance.context, inheritance.keeper, me)?;
+        let state = HandlerState::new(args.context, args.keeper, me)?;
         let mut descriptors = vec![
             (signals.as_fd(), SIGNALS),
-            (inheritance.context.ipc.lifeline.as_fd(), LIFELINE),
+            (args.context.ipc.lifeline.as_fd(), LIFELINE),
         ];
-        descriptors.extend(
-            inheritance
-                .assignments
-                .iter()
-                .map(|it| (it.as_fd(), KEEPER_MESSAGES)),
-        );
+        descriptors.extend(args.assignments.iter().map(|it| (it.as_fd(), KEEPER_MESSAGES)));
         for (descriptor, token) in descriptors {
             register(&state.poll, descriptor.as_raw_fd(), token, Interest::READABLE)?;
         }
@@ -163,13 +155,13 @@ impl Handler {
             due_ms: Vec::new(),
             ready: Vec::new(),
             signals,
-            assignments: inheritance.assignments,
+            assignments: args.assignments,
             pending_moves: PendingMoves::default(),
             next_liveness_ms: 0,
             supervisor_is_gone: false,
         };
-        for (index, socket) in inheritance.connections {
-            handler.start_serving(index, socket, inheritance.is_successor)?;
+        for (index, socket) in args.connections {
+            handler.start_serving(index, socket, args.is_successor)?;
         }
         Ok(handler)
     }

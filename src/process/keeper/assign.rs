@@ -19,7 +19,7 @@ impl Keeper {
     pub(crate) fn process_notifications(&mut self) {
         let memory = self.context.memory;
         let first = memory.connections_of_keeper(self.index).start;
-        for (word_index, word) in (0_u32..).zip(&self.slot().news) {
+        for (word_index, word) in (0_u32..).zip(&self.slot().notifications) {
             let mut bits = word.swap(0, Ordering::AcqRel);
             while bits != 0 {
                 let index = first + word_index * 64 + bits.trailing_zeros();

@@ -82,14 +82,14 @@ impl Keeper {
         };
         let (context, keeper) = (self.context, self.index);
         let process = fork(forkade_games::panics::log_panic, move |new_process| {
-            let inheritance = HandlerArgs {
+            let args = HandlerArgs {
                 context,
                 keeper,
                 connections: sockets,
                 is_successor,
                 assignments: theirs,
             };
-            handler::run(&new_process, inheritance)
+            handler::run(&new_process, args)
         })?;
         self.evict_stale_pid(process);
         for index in &connections {
@@ -296,7 +296,7 @@ impl Keeper {
                 self.abandon_connection(suspect);
             }
         }
-        memory.header.blamed_total.fetch_add(1, Ordering::Relaxed);
+        memory.header.blocked_frames_total.fetch_add(1, Ordering::Relaxed);
         (decision, crashes)
     }
 

@@ -108,13 +108,13 @@ pub(crate) struct RollingRestart {
     /// When the first of those processes, which was told to exit, is killed.
     kill_at_ms: Option<u64>,
     /// How often in a row the new process of the first role has failed to start.
-    deaths: u32,
+    crashes: u32,
 }
 
 impl RollingRestart {
     /// The new program does not start. Another upgrade may be begun.
     fn is_stalled(&self) -> bool {
-        self.deaths >= UPGRADE_STALLED_AFTER_CRASHES
+        self.crashes >= UPGRADE_STALLED_AFTER_CRASHES
     }
 }
 
@@ -444,7 +444,7 @@ impl Supervisor {
             slot.enter(UpgradeStage::Replacing, text);
         }
         replacement.children.pop_front();
-        (replacement.kill_at_ms, replacement.deaths) = (None, 0);
+        (replacement.kill_at_ms, replacement.crashes) = (None, 0);
     }
 
     /// All roles are replaced: the upgrade is done once all handlers are, too.
@@ -487,8 +487,8 @@ impl Supervisor {
         {
             return;
         }
-        replacement.deaths = replacement.deaths.saturating_add(1);
-        if replacement.deaths == UPGRADE_STALLED_AFTER_CRASHES {
+        replacement.crashes = replacement.crashes.saturating_add(1);
+        if replacement.crashes == UPGRADE_STALLED_AFTER_CRASHES {
             let text = format!(
                 "the new {name} does not come up ({why}): it is tried again, ever more rarely, and another upgrade may be begun"
             );
