@@ -130,7 +130,7 @@ fn a_hung_handler_is_killed_at_the_end_of_the_drain() {
     server.signal(server.handler_of("Bob").expect("he is served"), Signal::SIGSTOP);
     server.signal(server.pid(), Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
-    server.expect_logged("did not end in time: killed");
+    server.expect_logged("did not exit in time: killed");
 }
 
 #[test]
