@@ -29,6 +29,7 @@
 //! assert!(game.act(0, 5, &mut out).is_err(), "it is the other player's turn");
 //! # Ok::<(), forkade::games::Rejection>(())
 //! ```
+#![forbid(unsafe_code)]
 
 pub mod connect4;
 pub mod eights;

@@ -14,6 +14,7 @@
 //! | `connection` | the socket, reconnected when it is lost, over the protocol's sans-io session |
 //! | `app`, `listing`, `room` | the state, and what keys and messages do to it; pure |
 //! | `screen`, `styled` | what the screen shows; pure, and the only way to the terminal |
+#![forbid(unsafe_code)]
 
 mod app;
 mod connection;

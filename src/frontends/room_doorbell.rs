@@ -92,7 +92,7 @@ impl RoomDoorbell {
             // The ticker died over the request: it is sent again.
             ended => {
                 if let Err(error) = ended {
-                    log::warn!("the doorbell of room {room} was lost on its way: {error}");
+                    log::warn!("the doorbell of room {room} was lost in transit: {error}");
                 }
                 poll.registry()
                     .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;

@@ -77,7 +77,7 @@ impl RoleStart {
         match begun.and_then(|_| entry_of(role)(&start)) {
             Ok(status) => status,
             Err(error) => {
-                log::error!("cannot go on: {error}");
+                log::error!("cannot continue: {error}");
                 1
             }
         }

@@ -153,7 +153,7 @@ impl Ticker {
                     .ring_room(room, &self.context.memory.rooms.at(room).log);
             }
             for fault in self.state.take_faults() {
-                log::warn!("the game's code failed when a player was gone: {fault}");
+                log::warn!("the game's code failed when a player left: {fault}");
             }
             expiry::free_closed_rooms(&mut self.state);
             self.free_orphans(now_ms);
@@ -295,7 +295,7 @@ impl Ticker {
                         self.send_doorbell(room, &answers);
                     }
                 }
-                Ok(ReceiveOutcome::Message { .. }) => log::error!("a question for a doorbell was malformed"),
+                Ok(ReceiveOutcome::Message { .. }) => log::error!("a request for a doorbell was malformed"),
                 Ok(ReceiveOutcome::WouldBlock | ReceiveOutcome::PeerGone) => return,
                 Err(error @ ChannelError::System { .. }) => {
                     log::error!(
@@ -305,18 +305,18 @@ impl Ticker {
                     return;
                 }
                 // The requester sees its channel closed, and asks again.
-                Err(error) => log::error!("a question for a doorbell was lost: {error}"),
+                Err(error) => log::error!("a request for a doorbell was lost: {error}"),
             }
         }
     }
 
     fn send_doorbell(&self, room: u32, answers: &Channel) {
         let Some(doorbell) = self.context.ipc.doorbells.rooms.get(room as usize) else {
-            log::error!("the bell of room {room} was asked for, which does not exist");
+            log::error!("the doorbell of room {room} was requested, which does not exist");
             return;
         };
         if let Err(error) = answers.send(&[1], &[doorbell.as_fd()]) {
-            log::warn!("cannot hand out the doorbell of room {room}: {error}");
+            log::warn!("cannot send the doorbell of room {room}: {error}");
         }
         // The requester may have entered the room with events for others and had no doorbell to ring.
         if !Mutant::NoSecondRing.is_active() {

@@ -11,6 +11,7 @@
 //!
 //! For terminals that send single keys (the console in character mode, `forkade play`): [`keys`] decodes bytes into keys,
 //! [`line_editor`] applies keys to a line, and [`columns`] measures text.
+#![deny(unsafe_code)]
 
 pub mod columns;
 pub mod commands;

@@ -117,7 +117,7 @@ impl Driver<'_> {
             // there.
             let poll_timeout = TcpKeepalive::new().with_time(Duration::from_secs(TEXT_KEEPALIVE_SECONDS));
             if let Err(error) = SockRef::from(&self.client.socket).set_tcp_keepalive(&poll_timeout) {
-                log::warn!("the connection will not be asked whether it lives: {error}");
+                log::warn!("cannot enable keepalive on the connection: {error}");
             }
         }
     }
@@ -205,7 +205,7 @@ impl Driver<'_> {
     }
 
     fn kill_holder(&self, holder: ProcessId) {
-        log::warn!("handler {holder} does not let go of the session: killed");
+        log::warn!("handler {holder} did not release the session in time: killed");
         if let Err(error) = holder.send_signal(Signal::SIGKILL) {
             log::error!("cannot kill handler {holder}: {error}");
         }

@@ -83,7 +83,7 @@ pub(crate) fn run(new_process: &NewProcess, args: HandlerArgs) -> u8 {
         serve(new_process, args, me)
     });
     served.unwrap_or_else(|error| {
-        log::error!("cannot go on: {error}");
+        log::error!("cannot continue: {error}");
         1
     })
 }
@@ -469,7 +469,7 @@ impl Handler {
             .hand_over(self.state.me, to);
         // If it cannot be signalled, it looks by itself soon; if it is dead, the keeper finds a successor.
         if let Err(error) = to.send_signal(Signal::SIGUSR1) {
-            log::warn!("cannot tell handler {to} that connection {connection} is its own now: {error}");
+            log::warn!("cannot tell handler {to} that connection {connection} was released to it: {error}");
         }
         context.memory.notify_keeper(connection);
         context.ipc.doorbells.ring_keeper(self.state.keeper);

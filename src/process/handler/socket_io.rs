@@ -112,7 +112,7 @@ impl Driver<'_> {
                 Received::Ended => readiness.client_has_ended = true,
                 Received::Gone(error) => {
                     if !is_remote_failure(&error) {
-                        log::warn!("the connection is closed without reading on: {error}");
+                        log::warn!("the connection is closed with unread input: {error}");
                     }
                     readiness.client_has_ended = true;
                 }

@@ -79,7 +79,7 @@ impl Keeper {
                     return Ok(());
                 }
                 // A new client sees a reset and connects again. A connection with a handler is requested again.
-                Err(error) => log::error!("sockets were lost on their way here: {error}"),
+                Err(error) => log::error!("sockets were lost in transit: {error}"),
             }
         }
         // All that were sent before have arrived, or died with a predecessor.

@@ -292,7 +292,7 @@ impl Keeper {
                 record.blocked_frame.store(crash.current_frame, Ordering::Release);
             }
             RestartDecision::GiveUp => {
-                log::error!("{what}, again and again: its connection is given up");
+                log::error!("{what} repeatedly: its connection is given up");
                 self.abandon_connection(suspect);
             }
         }

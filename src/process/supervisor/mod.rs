@@ -201,7 +201,7 @@ fn prepare_heap() {
     buffers::prepare();
     // Reading the configuration has left holes everywhere.
     let used_up = use_up_heap_holes();
-    log::debug!("{used_up} bytes of holes in the heap were filled");
+    log::debug!("filled {used_up} bytes of holes in the heap");
 }
 
 /// Prints that the server accepts connections.
@@ -515,7 +515,7 @@ impl Supervisor {
             let now = now_ms();
             // A second request to stop means at once.
             if !killed && (now >= give_up_at_ms || self.stop_requests > 1) {
-                log::warn!("the {} did not end in time: killed", role.name());
+                log::warn!("the {} did not exit in time: killed", role.name());
                 self.signal_role(role, Signal::SIGKILL);
                 killed = true;
             }
