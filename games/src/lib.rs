@@ -19,15 +19,15 @@
 //!   `BTreeMap`). In return, matches can be replayed, taken over at any instruction, and tested without a server.
 //!
 //! ```
-//! use forkade::games::tictactoe::{Placed, TicTacToe};
-//! use forkade::games::{Game, Outbox};
+//! use forkade_games::tictactoe::{Placed, TicTacToe};
+//! use forkade_games::{Game, Outbox};
 //!
 //! let mut game = TicTacToe::new((), 2, 0)?;
 //! let mut out = Outbox::new();
 //! game.act(0, 4, &mut out)?;
 //! assert_eq!(out.events()[0].1, Placed { seat: 0, cell: 4 });
 //! assert!(game.act(0, 5, &mut out).is_err(), "it is the other player's turn");
-//! # Ok::<(), forkade::games::Rejection>(())
+//! # Ok::<(), forkade_games::Rejection>(())
 //! ```
 #![forbid(unsafe_code)]
 
