@@ -47,12 +47,9 @@ pub(crate) struct IpcDescriptors {
     lifeline: RawFd,
     /// Sender and receiver of its channel, and its doorbell.
     keepers: Vec<([RawFd; 2], RawFd)>,
-    #[serde(rename = "room_doorbells")]
     room_doorbells: Vec<RawFd>,
     ready: RawFd,
-    #[serde(rename = "doorbell_requests")]
     doorbell_requests: [RawFd; 2],
-    #[serde(rename = "chat_doorbell")]
     chat_doorbell: RawFd,
 }
 

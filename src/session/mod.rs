@@ -182,6 +182,8 @@ impl<'s> Session<'s> {
     pub fn park(self) -> IdleSession {
         assert!(self.frame_end.is_none() && self.input_state_behind.is_none() && self.charge.is_none());
         assert!(self.doorbells.is_empty() && self.keeper_doorbells.is_empty() && !self.chat_doorbell);
+        // The connection may move to another process, which then writes to its records.
+        self.state.attachment.release_all();
         self.idle()
     }
 
@@ -200,8 +202,9 @@ impl<'s> Session<'s> {
     fn take_over(&mut self) {
         use shmem::transaction::SingleWriter;
         let record = self.record;
-        self.state.recover(record.noted_lock().load(Ordering::Relaxed));
+        // Before anything is locked: that would note the lock in another session's records.
         self.state.attachment.release_all();
+        self.state.recover(record.noted_lock().load(Ordering::Relaxed));
         self.state.attachment.acquire(record);
         if self.state.attachment.read_own(&record.occupant) != self.connection.generation() {
             self.reset_record();
@@ -325,5 +328,39 @@ impl<'s> Session<'s> {
         } else {
             ControlRequest::Nothing
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::state::connections::Kind;
+    use crate::state::layout::{Capacity, Memory};
+    use forkade_games::Games;
+    use shmem::transaction::SingleWriter;
+
+    #[test]
+    fn attaching_one_session_leaves_the_records_of_a_parked_one_alone() {
+        let capacity = Capacity {
+            players: 2,
+            rooms: 1,
+            keepers: 1,
+        };
+        let memory = Memory::create(capacity).expect("there is memory");
+        let [first, second] = [0, 1].map(|slot| {
+            let record = memory.connections.at(slot);
+            assert!(record.claim(Kind::Game, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), 0, 0));
+            record
+        });
+        let mut state = StateHandle::attach(memory, Box::leak(Box::new(Games::default())));
+        Session::attach(&mut state, 0, ByteCounts::default()).0.park();
+        // Another process may own the first record now; a predecessor of the second has noted a lock.
+        let noted = first.noted_lock().swap(0, Ordering::Relaxed);
+        assert_ne!(noted, 0);
+        second.noted_lock().store(noted, Ordering::Relaxed);
+        Session::attach(&mut state, 1, ByteCounts::default()).0.park();
+        assert_eq!(first.noted_lock().load(Ordering::Relaxed), 0);
     }
 }

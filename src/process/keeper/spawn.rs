@@ -283,9 +283,13 @@ impl Keeper {
         };
         let decision = held.crash_history.enter(now_ms(), crash);
         let crashes = held.crash_history.in_same_frame();
+        if decision == RestartDecision::Replace {
+            return (decision, crashes);
+        }
         let memory = self.context.memory;
+        memory.header.blocked_frames_total.fetch_add(1, Ordering::Relaxed);
         match decision {
-            RestartDecision::Replace => return (decision, crashes),
+            RestartDecision::Replace => {}
             RestartDecision::RefuseFrame => {
                 log::error!("{what} in a frame in which others have died: it is refused");
                 let record = memory.connections.at(suspect);
@@ -296,7 +300,6 @@ impl Keeper {
                 self.abandon_connection(suspect);
             }
         }
-        memory.header.blocked_frames_total.fetch_add(1, Ordering::Relaxed);
         (decision, crashes)
     }
 

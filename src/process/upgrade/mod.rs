@@ -56,7 +56,6 @@ pub(crate) struct Handover {
     /// Name of each game, in order, and the version of its state.
     games: Vec<(String, u32)>,
     /// Sockets, channels and doorbells; `None` for a probe.
-    #[serde(rename = "wiring")]
     pub(crate) ipc: Option<IpcDescriptors>,
     /// The processes that the supervisor had forked: role, index and process.
     pub(crate) processes: Vec<(String, u32, ProcessId)>,
