@@ -98,7 +98,7 @@ pub fn check_directory(state: &mut StateHandle) -> Vec<String> {
 fn check_room_entries(directory: Directory, tx: &LobbyTx<'_>, faults: &mut Faults) {
     let touched = tx.get(&directory.record.rooms_touched);
     let given: BTreeSet<u32> = (0..touched)
-        .filter(|index| tx.get(&directory.rooms.at(*index).given) != 0)
+        .filter(|index| tx.get(&directory.rooms.at(*index).in_use) != 0)
         .collect();
     faults.compare(
         "rooms given out",
@@ -268,7 +268,7 @@ fn check_room(state: &mut StateHandle, index: u32, recorded: &mut RecordedByPlay
     let tx = state.attachment.begin(memory.directory.record);
     let entry = memory.directory.rooms.at(index);
     let (given, generation, opener) = (
-        tx.get(&entry.given) != 0,
+        tx.get(&entry.in_use) != 0,
         tx.get(&entry.generation),
         tx.get(&entry.opener),
     );

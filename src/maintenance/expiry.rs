@@ -113,7 +113,7 @@ pub fn free_closed_rooms(state: &mut StateHandle) {
         drop(tx);
         let tx = state.attachment.begin(directory.record);
         let entry = directory.rooms.at(index);
-        let still_given = tx.get(&entry.given) != 0 && tx.get(&entry.generation) == generation;
+        let still_given = tx.get(&entry.in_use) != 0 && tx.get(&entry.generation) == generation;
         drop(tx);
         if closing && still_given {
             join_leave::free_room(state, RoomRef::new(index, generation));

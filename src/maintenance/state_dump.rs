@@ -200,7 +200,7 @@ fn dump_room(state: &mut StateHandle, index: u32, needed_from: u64, lines: &mut 
     let entry = memory.directory.rooms.at(index);
     let tx = state.attachment.begin(memory.directory.record);
     let given = (
-        tx.get(&entry.given),
+        tx.get(&entry.in_use),
         tx.get(&entry.generation),
         tx.get(&entry.opener),
     );

@@ -54,7 +54,7 @@ impl Session<'_> {
                 let mut tx = self.state.attachment.begin(self.state.memory.directory.record);
                 // In the same transaction as the phase: a successor tells a requested session from an attached one by
                 // the phase.
-                drop_claim(&mut tx, self.state.memory, self.connection, record, asked_for);
+                withdraw_request(&mut tx, self.state.memory, self.connection, record, asked_for);
                 enter_closing(&mut tx, record, leaves, stream_end, now, message);
                 tx.commit().expect("closing fits the journal");
             }
@@ -106,7 +106,7 @@ impl Session<'_> {
         let (memory, record) = (self.state.memory, self.record);
         let asked_for = self.state.attachment.read_own(&record.player);
         let mut tx = self.state.attachment.begin(memory.directory.record);
-        drop_claim(&mut tx, memory, self.connection, record, asked_for);
+        withdraw_request(&mut tx, memory, self.connection, record, asked_for);
         tx.set(&record.phase, Phase::DONE.raw());
         tx.commit().expect("ending a connection fits the journal");
         None
@@ -114,7 +114,7 @@ impl Session<'_> {
 }
 
 /// Withdraws the connection's request for a session, if it made one.
-fn drop_claim(
+fn withdraw_request(
     tx: &mut LobbyTx<'_>,
     memory: &Memory,
     connection: ConnectionRef,

@@ -22,7 +22,7 @@ use shmem::transaction::{Record, Tx};
 const MINUTE_US: u64 = 60_000_000;
 
 impl Session<'_> {
-    /// The charge for one more chat line, if the player may send it now.
+    /// The charge for one more chat line, if the player may send it now. It counts once it is [entered](RateCharge::enter).
     pub(crate) fn charge_line(&self) -> Result<RateCharge, Rejection> {
         let header = self.state.memory.header;
         let rate = Rate::of(&header.chat_burst, &header.chat_per_minute);
@@ -33,7 +33,8 @@ impl Session<'_> {
             })
     }
 
-    /// The charge for one more rate-limited request, if the player may make it now.
+    /// The charge for one more rate-limited request, if the player may make it now. It counts once it is
+    /// [entered](RateCharge::enter).
     pub(crate) fn charge_request(&self) -> Result<RateCharge, Rejection> {
         let header = self.state.memory.header;
         let rate = Rate::of(&header.requests_burst, &header.requests_per_minute);
@@ -72,7 +73,7 @@ impl Session<'_> {
     }
 }
 
-/// Whether the request is charged whatever it leads to.
+/// Whether the dispatcher charges the request. (Others are charged where their effect is known.)
 pub fn is_rate_limited(message: &ClientMessage) -> bool {
     match message {
         ClientMessage::CreateRoom { .. }

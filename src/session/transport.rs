@@ -24,7 +24,7 @@ pub struct Receipt {
     /// Bytes received; 0 means that the client has closed its direction.
     pub bytes: usize,
     /// There was space for more, so the poll will report what arrives from now on.
-    pub was_all: bool,
+    pub socket_drained: bool,
 }
 
 /// The next segment of the output.
@@ -90,7 +90,7 @@ impl Session<'_> {
         self.byte_counts.received += received as u64;
         Ok(Some(Receipt {
             bytes: received,
-            was_all: received < space,
+            socket_drained: received < space,
         }))
     }
 

@@ -326,7 +326,7 @@ impl ConnectionRecord {
     }
 
     /// Enters another process, which has the socket already, as the handler. Only the current handler may call this.
-    pub fn hand_over(&self, from: ProcessId, to: ProcessId) {
+    pub fn move_to(&self, from: ProcessId, to: ProcessId) {
         self.exchange_handler(from.to_u64(), to.to_u64());
     }
 
@@ -353,7 +353,7 @@ impl ConnectionRecord {
     }
 
     /// When the handler last made progress, in milliseconds of the monotonic clock: a round of its loop, or a frame.
-    pub fn mark(&self) -> u64 {
+    pub fn last_progress_ms(&self) -> u64 {
         let last_frame_ms = self.last_frame_at_ms.load(Ordering::Relaxed);
         self.liveness.last_progress_ms().max(last_frame_ms)
     }

@@ -81,7 +81,7 @@ shared_record! {
         /// Generation of the room that last used the record. The room's own field follows when it is opened.
         pub generation: Guarded<u32>,
         /// Nonzero while the record is in use.
-        pub given: Guarded<u32>,
+        pub in_use: Guarded<u32>,
         /// Index + 1 of the next free room.
         pub next: Guarded<u32>,
         /// The player that is to open the room.
@@ -270,7 +270,7 @@ impl Directory {
         let entry = self.rooms.at(index);
         let generation = next_generation(tx.get(&entry.generation));
         tx.set(&entry.generation, generation);
-        tx.set(&entry.given, 1);
+        tx.set(&entry.in_use, 1);
         tx.set(&entry.opener, opener);
         tx.set(&head.rooms_in_use, tx.get(&head.rooms_in_use) + 1);
         Some((index, generation))
@@ -280,10 +280,10 @@ impl Directory {
     pub(crate) fn free_room(&self, tx: &mut LobbyTx<'_>, index: u32, generation: u32) {
         let head = self.record;
         let entry = self.rooms.at(index);
-        if tx.get(&entry.given) == 0 || tx.get(&entry.generation) != generation {
+        if tx.get(&entry.in_use) == 0 || tx.get(&entry.generation) != generation {
             return;
         }
-        tx.set(&entry.given, 0);
+        tx.set(&entry.in_use, 0);
         tx.set(&entry.opener, PlayerRef::NONE);
         tx.set(&entry.next, tx.get(&head.free_room));
         tx.set(&head.free_room, index + 1);

@@ -128,7 +128,7 @@ impl Seat {
     /// A free seat.
     pub const FREE: Self = Self::of(PlayerRef::NONE, Name::EMPTY);
 
-    /// A taken seat.
+    /// A seat with this player and name. A free seat may keep its last player's name.
     pub const fn of(player: PlayerRef, name: Name) -> Self {
         Self {
             player,

@@ -421,7 +421,7 @@ impl Handler {
             .take_completed(&memory.connections, me, now_ms())
         {
             // Announced again although it was here already.
-            if self.place_of(connection).is_some() {
+            if self.key_of(connection).is_some() {
                 continue;
             }
             let record = memory.connections.at(connection.index());
@@ -434,11 +434,11 @@ impl Handler {
 
     /// The keeper wants the connection served by another process.
     fn start_move_out(&mut self, connection: ConnectionRef, to: ProcessId) -> io::Result<()> {
-        if self.place_of(connection).is_none() {
+        if self.key_of(connection).is_none() {
             // It may have been released to this process just now.
             self.serve_completed_moves()?;
         }
-        if let Some(key) = self.place_of(connection)
+        if let Some(key) = self.key_of(connection)
             && let Some(client) = &mut self.clients[key]
         {
             client.move_to = Some(to);
@@ -448,7 +448,7 @@ impl Handler {
     }
 
     /// Key of the client with this connection, if it is served here.
-    fn place_of(&self, connection: ConnectionRef) -> Option<usize> {
+    fn key_of(&self, connection: ConnectionRef) -> Option<usize> {
         let is_it = |client: &Option<Client>| client.as_ref().is_some_and(|it| it.connection() == connection);
         self.clients.iter().position(is_it)
     }
@@ -466,7 +466,7 @@ impl Handler {
             .memory
             .connections
             .at(connection)
-            .hand_over(self.state.me, to);
+            .move_to(self.state.me, to);
         // If it cannot be signalled, it looks by itself soon; if it is dead, the keeper finds a successor.
         if let Err(error) = to.send_signal(Signal::SIGUSR1) {
             log::warn!("cannot tell handler {to} that connection {connection} was released to it: {error}");

@@ -25,7 +25,8 @@ impl Driver<'_> {
                 Ok(Some(receipt)) => {
                     moved = true;
                     self.session.record_typing();
-                    self.client.readiness.readable = !receipt.was_all || self.client.readiness.more_behind;
+                    self.client.readiness.readable =
+                        !receipt.socket_drained || self.client.readiness.more_behind;
                 }
                 // Full: what is there must be handled first.
                 Ok(None) => break,

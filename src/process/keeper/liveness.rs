@@ -31,7 +31,7 @@ impl Keeper {
             if record.claimed() != Claim::Held {
                 continue;
             }
-            let hangs = self.progress_marks.is_unchanged(nth, record.mark())
+            let hangs = self.progress_marks.is_unchanged(nth, record.last_progress_ms())
                 && self.has_something_to_do(index, record)
                 && matches!(
                     record.handler().and_then(run_state),

@@ -320,7 +320,7 @@ impl Keeper {
             hang = record.take_hang().or(hang);
         }
         let at = suspect.map_or(connections[0], |(index, _)| index);
-        let mark_ms = self.context.memory.connections.at(at).mark();
+        let mark_ms = self.context.memory.connections.at(at).last_progress_ms();
         let watchdog_kill = hang.map(|hang| WatchdogKill {
             is_self_inflicted: hang.is_self_inflicted(),
             hung_ms: now_ms().saturating_sub(mark_ms),

@@ -50,7 +50,7 @@ impl Watchdog {
             Subject::Connection { index } => {
                 let record = memory.connections.get(index)?;
                 let handler = record.handler().filter(|_| record.claimed() == Claim::Held)?;
-                Some(Target::new(handler, record.mark()))
+                Some(Target::new(handler, record.last_progress_ms()))
             }
             Subject::Role { slot } => {
                 // One that is not ready yet may be stopped, too.
