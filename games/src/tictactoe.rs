@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_loses_unless_the_match_is_decided() {
+    fn a_player_that_leaves_loses_unless_the_match_is_decided() {
         let mut game = new();
         game.leave(0, &mut Outbox::new());
         assert_eq!(game.outcome(), Some(Outcome::Won { seats: vec![1] }));

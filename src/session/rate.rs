@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_too_fast_is_told_how_long_to_wait_and_may_speak_then() {
+    fn a_player_over_the_rate_is_told_how_long_to_wait() {
         let rate = Rate {
             burst: 2,
             per_minute: 30,

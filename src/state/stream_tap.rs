@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_shown_another_players_place() {
+    fn a_reader_never_mixes_values_of_two_players() {
         let (record, first) = player(0, 0);
         let second = PlayerRef::new(0, 2);
         let is_over = std::sync::atomic::AtomicBool::new(false);
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn who_follows_is_noticed_for_a_while() {
+    fn a_lease_expires_after_a_while() {
         let (record, _) = player(0, 0);
         assert!(!record.traced.is_active());
         record.traced.follow();

@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn a_match_in_which_nobody_does_anything_ends(seats in 2..=6_u8, seed: u64) {
+    fn a_match_without_any_action_ends(seats in 2..=6_u8, seed: u64) {
         let mut game = new(seats, seed);
         // Each card of the stock is drawn once, and then all pass in turn.
         for _ in 0..52 + seats {
@@ -158,7 +158,7 @@ fn a_match_in_which_nothing_can_be_drawn_ends_with_the_fewest_cards() {
 }
 
 #[test]
-fn who_is_left_alone_has_won() {
+fn the_last_player_in_the_room_wins() {
     let mut game = new(3, 1);
     for (leaver, told) in [
         (

@@ -130,7 +130,7 @@ fn expect_seen(app: &App<'_>, text: &str) {
 }
 
 #[test]
-fn who_just_presses_enter_is_playing_soon() {
+fn pressing_enter_alone_starts_a_match() {
     let games = games();
     let mut app = greeted(&games, StartupAction::ShowLobby);
     expect_seen(&app, "new room: tictactoe");
