@@ -14,12 +14,20 @@ mod harness;
 #[path = "lobby_model/random.rs"]
 mod random;
 
-use forkade::testing::lobby::delivery;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forkade::games::relay::Relayed;
+use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
+use harness::{Actor, World};
+use nix::sys::signal::Signal;
+use random::Random;
+use shmem::sys::memory::Mapping;
+use shmem::sys::process::{Exit, ProcessId, fork};
+use shmem::transaction::{Attachment, Record};
+
 use forkade::testing::frontends::dispatch::{self, FrameOutcome};
+use forkade::testing::lobby::delivery;
 use forkade::testing::maintenance::check::check_all;
 use forkade::testing::maintenance::state_dump::recover_all;
 use forkade::testing::session::Session;
@@ -27,14 +35,6 @@ use forkade::testing::session::transport::ByteCounts;
 use forkade::testing::state::directory::Name;
 use forkade::testing::state::layout::{Capacity, PlayerRef};
 use forkade::testing::state::rooms::{RoomRecord, RoomTx, Seat};
-use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
-use nix::sys::signal::Signal;
-use shmem::sys::memory::Mapping;
-use shmem::sys::process::{Exit, ProcessId, fork};
-use shmem::transaction::{Attachment, Record};
-
-use harness::{Actor, World};
-use random::Random;
 
 const KILLS_DEFAULT: usize = 2000;
 const WORKERS: usize = 4;

@@ -4,8 +4,6 @@
 //!
 //! It must never hold two locks, nor wait while it holds one: every room would wait with it.
 
-use crate::lobby::{listing, match_play};
-use crate::maintenance::expiry;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,17 +13,19 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
-
-use crate::limits::{DOORBELL_RETRY_MS, EXPIRY_INTERVAL_MS, ORPHAN_AFTER_MS, TICK_MS};
-use crate::maintenance::crash_attribution::{self, TickerCrash};
-use crate::process::process_table::{Context, LivenessHandle, RoleStart};
-use crate::session::rejection::Rejection;
-use crate::state::connections::KINDS;
-use crate::state::handle::StateHandle;
 use shmem::mutants::Mutant;
 use shmem::sys::clock::now_ms;
 use shmem::sys::signals::Signals;
 use shmem::sys::sockets::{Channel, ChannelError, ReceiveOutcome};
+
+use crate::limits::{DOORBELL_RETRY_MS, EXPIRY_INTERVAL_MS, ORPHAN_AFTER_MS, TICK_MS};
+use crate::lobby::{listing, match_play};
+use crate::maintenance::crash_attribution::{self, TickerCrash};
+use crate::maintenance::expiry;
+use crate::process::process_table::{Context, LivenessHandle, RoleStart};
+use crate::session::rejection::Rejection;
+use crate::state::connections::KINDS;
+use crate::state::handle::StateHandle;
 
 const SIGNALS: Token = Token(0);
 const LIFELINE: Token = Token(1);

@@ -1,18 +1,7 @@
 //! Room records: seats, the game's state, and the log of events.
 
-use crate::limits::BANS_PER_ROOM_MAX;
-use crate::state::running_game::RoomCrashCounter;
-use crate::state::stream_tap::TapLease;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zerocopy::{FromBytes, Immutable, IntoBytes};
-
-use crate::limits::{
-    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX, SEATS_MAX,
-};
-use crate::state::directory::Name;
-use crate::state::fixed_string::{ShortBytes, Text};
-use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
 use forkade_games::{AnyGame, Games};
 use shmem::doorbell::Subscribers;
 use shmem::event_log::EventLog;
@@ -20,6 +9,17 @@ use shmem::lock::Lock;
 use shmem::shared_record;
 use shmem::sys::memory::{Guarded, SharedBytes};
 use shmem::transaction::{Record, Tx, View};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::limits::BANS_PER_ROOM_MAX;
+use crate::limits::{
+    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX, SEATS_MAX,
+};
+use crate::state::directory::Name;
+use crate::state::fixed_string::{ShortBytes, Text};
+use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
+use crate::state::running_game::RoomCrashCounter;
+use crate::state::stream_tap::TapLease;
 
 shared_record! {
     /// A room. Guarded fields are guarded by the room's own lock.

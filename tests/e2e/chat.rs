@@ -1,24 +1,25 @@
 //! Promise: lobby chat reaches all players in one order, and a whisper only its addressee. A player that
 //! reads slowly or loses its handler costs the others nothing. No player can exceed the chat rate.
 
-use crate::common::rooms::rejection;
-use forkade::testing::lobby::delivery;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
+
+use forkade::limits::MAILBOX_BYTES;
+use forkade_protocol::client::{Client, ClientError, NewRoom};
+use forkade_protocol::frame::append_frame;
+use forkade_protocol::{ChatScope, ClientMessage, RejectCode, RoomEvent, ServerMessage};
+use nix::sys::signal::Signal;
 
 use crate::common::killer::{Killer, kills, send};
 use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
 use crate::common::raw_client::{RawClient, handshake};
+use crate::common::rooms::rejection;
 use crate::common::{Server, WAIT_MAX, eventually, processes_below};
 use crate::harness::{Actor, World};
-use forkade::limits::MAILBOX_BYTES;
+use forkade::testing::lobby::delivery;
 use forkade::testing::state::layout::Capacity;
-use forkade_protocol::client::{Client, ClientError, NewRoom};
-use forkade_protocol::frame::append_frame;
-use forkade_protocol::{ChatScope, ClientMessage, RejectCode, RoomEvent, ServerMessage};
-use nix::sys::signal::Signal;
 
 /// No chat rate limit.
 const NO_RATE: [&str; 2] = ["--chat-per-minute", "0"];

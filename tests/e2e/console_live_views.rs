@@ -1,14 +1,15 @@
 //! Promise: an operator sees a room's events and a player's frames as they happen, whatever is killed
 //! meanwhile, and delays nobody.
 
-use crate::common::operator::{Operator, kill_console};
 use std::time::Duration;
 
-use crate::common::{Server, WAIT_MAX, eventually};
 use forkade::games::eights::Action;
 use forkade::limits::WRITE_STALL_TIMEOUT_MS;
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{ChatScope, ClientMessage, RoomFilter, RoomId, RoomSettings, ServerMessage, codec};
+
+use crate::common::operator::{Operator, kill_console};
+use crate::common::{Server, WAIT_MAX, eventually};
 
 fn table(server: &Server) -> (Client, Client, RoomId) {
     let (mut ann, mut bob) = (server.client("Ann"), server.client("Bob"));

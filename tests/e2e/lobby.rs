@@ -1,12 +1,9 @@
 //! Promise: names, seats, rooms and places go to the first request, and every other client is told the reason
 //! of its refusal.
 
-use crate::common::rooms::{event, rejection, table};
 use std::sync::Barrier;
 use std::time::Duration;
 
-use crate::common::raw_client::{RawClient, handshake};
-use crate::common::{Server, WAIT_MAX, eventually, patient};
 use forkade::limits::LOBBY_GRACE_MS_MIN;
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::limits::ROOM_NAME_BYTES_MAX;
@@ -14,6 +11,10 @@ use forkade_protocol::{
     ChatScope, ClientMessage, ErrorCode, Phase, RejectCode, RoomEvent, RoomFilter, RoomId, RoomSettings,
     RoomSummary, ServerMessage,
 };
+
+use crate::common::raw_client::{RawClient, handshake};
+use crate::common::rooms::{event, rejection, table};
+use crate::common::{Server, WAIT_MAX, eventually, patient};
 
 /// The error with which the server refuses a player of this name.
 fn refusal(server: &Server, name: &str) -> Option<ErrorCode> {

@@ -1,17 +1,18 @@
 //! Promise: a telnet client on the game port can play, in the same rooms as all other clients. All input gets
 //! a clear answer, and a handler killed in the middle of a typed line is not noticed.
 
-use crate::common::rooms::event;
 use std::time::{Duration, Instant};
+
+use forkade_protocol::client::Client;
+use forkade_protocol::{ChatScope, RoomEvent, RoomId, ServerMessage, codec};
+use nix::sys::signal::Signal;
 
 use crate::common::killer::{Handlers, Killer, kills};
 use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
+use crate::common::rooms::event;
 use crate::common::text_client::{IAC, TextClient};
 use crate::common::{Server, WAIT_MAX, eventually};
-use forkade_protocol::client::Client;
-use forkade_protocol::{ChatScope, RoomEvent, RoomId, ServerMessage, codec};
-use nix::sys::signal::Signal;
 
 const DO: u8 = 253;
 const WONT: u8 = 252;

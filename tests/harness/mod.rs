@@ -6,7 +6,6 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
-use forkade::testing::lobby::{delivery, departure};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -17,15 +16,17 @@ use forkade::games::relay::Relay;
 use forkade::games::tictactoe::TicTacToe;
 use forkade::games::{Game, Games, Outbox, Outcome, Rejection, Start, Viewer};
 use forkade::limits::{FRAME_BYTES_MAX, SEAT_RESERVATION_MS_DEFAULT};
+use forkade_protocol::frame::{self, Split};
+use forkade_protocol::{ClientMessage, ServerMessage, Token, codec, preamble};
+use serde::{Deserialize, Serialize};
+
 use forkade::testing::frontends::dispatch::{self, FrameOutcome, HandshakeOutcome};
+use forkade::testing::lobby::{delivery, departure};
 use forkade::testing::session::Session;
 use forkade::testing::session::transport::ByteCounts;
 use forkade::testing::state::connections::{Kind, Phase};
 use forkade::testing::state::handle::StateHandle;
 use forkade::testing::state::layout::{Capacity, Memory};
-use forkade_protocol::frame::{self, Split};
-use forkade_protocol::{ClientMessage, ServerMessage, Token, codec, preamble};
-use serde::{Deserialize, Serialize};
 
 /// A game driven by time: it announces its ticks, and ends by itself. It panics on request.
 #[derive(Serialize, Deserialize)]

@@ -1,18 +1,18 @@
 //! The lobby in which an operation is prepared, and the steps of handlers, clients and the ticker there.
 
-use forkade::testing::lobby::{delivery, departure, match_play};
 use std::sync::atomic::Ordering;
 
 use forkade::limits::{CHAT_BYTES_MAX, CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX, MAILBOX_BYTES, ROOM_LOG_BYTES};
-use forkade::testing::frontends::dispatch::{self, FrameOutcome, HandshakeOutcome};
-use forkade::testing::session::{ControlRequest, Resume, Session};
-use forkade::testing::state::connections::Phase;
-use forkade::testing::state::handle::StateHandle;
 use forkade_protocol::{ChatScope, ClientMessage, RoomId, RoomSettings, codec};
 
 use crate::harness::{Actor, World};
 use crate::stepper::Stepper;
 use crate::sweep::{Act, CAPACITY, Subject};
+use forkade::testing::frontends::dispatch::{self, FrameOutcome, HandshakeOutcome};
+use forkade::testing::lobby::{delivery, departure, match_play};
+use forkade::testing::session::{ControlRequest, Resume, Session};
+use forkade::testing::state::connections::Phase;
+use forkade::testing::state::handle::StateHandle;
 
 /// The id of the first room that is created.
 pub(crate) const ROOM: RoomId = RoomId(1 << 32);

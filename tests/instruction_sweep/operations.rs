@@ -4,15 +4,10 @@
 //! what an operator's command does. `states` counts its observable states: one more than its observable
 //! transactions. The preparation runs at full speed, by the same code.
 
-use forkade::testing::lobby::departure;
-use forkade::testing::maintenance::expiry;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 
 use forkade::limits::{LOBBY_GRACE_MS_MIN, OUTPUT_RING_BYTES};
-use forkade::testing::session::transport::ByteCounts;
-use forkade::testing::session::{CloseReason, Resume};
-use forkade::testing::state::connections::{Kind, Phase};
 use forkade_protocol::{ClientMessage, ErrorCode, RoomFilter};
 use shmem::sys::clock::now_ms;
 
@@ -21,6 +16,11 @@ use crate::fixture::{
     relayed, resume, tick,
 };
 use crate::sweep::{Act, Subject};
+use forkade::testing::lobby::departure;
+use forkade::testing::maintenance::expiry;
+use forkade::testing::session::transport::ByteCounts;
+use forkade::testing::session::{CloseReason, Resume};
+use forkade::testing::state::connections::{Kind, Phase};
 
 /// One operation.
 pub(crate) struct Operation {

@@ -1,20 +1,20 @@
 //! Tries deaths on copies of the memory.
 
-use forkade::testing::maintenance::expiry;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use forkade::limits::MAILBOX_BYTES;
+use shmem::sys::memory::Mapping;
+
+use crate::harness::World;
+use crate::sweep::{Act, CAPACITY, Subject};
 use forkade::testing::maintenance::check::check_all;
+use forkade::testing::maintenance::expiry;
 use forkade::testing::maintenance::state_dump;
 use forkade::testing::state::connections::Claim;
 use forkade::testing::state::layout::Memory;
 use forkade::testing::state::players::PlayerRecord;
 use forkade::testing::state::rooms::RoomRecord;
-use shmem::sys::memory::Mapping;
-
-use crate::harness::World;
-use crate::sweep::{Act, CAPACITY, Subject};
 
 pub(crate) const PAGE_BYTES: usize = 4096;
 

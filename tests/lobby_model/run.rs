@@ -2,16 +2,9 @@
 
 mod sessions;
 
-use forkade::testing::lobby::{chat, match_play};
-use forkade::testing::maintenance::expiry;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use forkade::testing::frontends::dispatch::FrameOutcome;
-use forkade::testing::maintenance::check::check_all;
-use forkade::testing::state::connections::{Claim, Phase};
-use forkade::testing::state::handle::StateHandle;
-use forkade::testing::state::layout::Capacity;
 use forkade_protocol::{
     ChatScope, ClientMessage, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage, Token, codec,
 };
@@ -20,6 +13,13 @@ use crate::harness::{Actor, World};
 use crate::model::{Effect, Model};
 use crate::random::Random;
 use crate::view::View;
+use forkade::testing::frontends::dispatch::FrameOutcome;
+use forkade::testing::lobby::{chat, match_play};
+use forkade::testing::maintenance::check::check_all;
+use forkade::testing::maintenance::expiry;
+use forkade::testing::state::connections::{Claim, Phase};
+use forkade::testing::state::handle::StateHandle;
+use forkade::testing::state::layout::Capacity;
 
 /// One seed in this many has hundreds of players.
 const CROWDED_EVERY: u64 = 4;

@@ -1,19 +1,19 @@
 //! Commands that change the server: kick, say, drain, stop.
 
-use crate::lobby::{chat, departure};
 use std::io;
 use std::sync::atomic::Ordering;
 
 use rustix::process::Signal;
+use shmem::sys::clock::now_ms;
 use thiserror::Error;
 
 use crate::frontends::console::commands::Drain;
 use crate::frontends::console::context::ConsoleContext;
 use crate::lobby::departure::NoSuchPlayer;
+use crate::lobby::{chat, departure};
 use crate::session::rejection::Rejection;
 use crate::state::doorbells::Doorbells;
 use crate::state::handle::StateHandle;
-use shmem::sys::clock::now_ms;
 
 /// Removes a player from the server. The ticker removes a player without a connection, at its next sweep.
 pub(crate) fn kick(lobby: &mut StateHandle, doorbells: &Doorbells, name: &str) -> Result<(), NoSuchPlayer> {

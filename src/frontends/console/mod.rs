@@ -29,7 +29,6 @@ mod replies;
 mod streams;
 mod terminal;
 
-use crate::lobby::departure;
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
@@ -39,6 +38,11 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use shmem::sys::clock::now_ms;
+use shmem::sys::process::set_name;
+use shmem::sys::signals::{Signal, Signals};
+use shmem::sys::sockets::shut_down;
+use shmem::transaction::SingleWriter;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::frontends::console::context::ConsoleContext;
@@ -48,16 +52,12 @@ use crate::frontends::console::terminal::Terminal;
 use crate::limits::{
     CLOSING_TIMEOUT_MS, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_KEEP_ALIVE_MS, WRITE_STALL_TIMEOUT_MS,
 };
+use crate::lobby::departure;
 use crate::logging;
 use crate::session::transport::ByteCounts;
 use crate::session::{ControlRequest, Session};
 use crate::state::connections::Phase;
 use crate::state::handle::StateHandle;
-use shmem::sys::clock::now_ms;
-use shmem::sys::process::set_name;
-use shmem::sys::signals::{Signal, Signals};
-use shmem::sys::sockets::shut_down;
-use shmem::transaction::SingleWriter;
 
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);

@@ -1,6 +1,5 @@
 //! One run of a client by its handler: bytes in, frames handled, events and replies out.
 
-use crate::lobby::{delivery, departure};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -8,10 +7,14 @@ use std::time::Duration;
 
 use forkade_protocol::ErrorCode;
 use nix::sys::signal::Signal;
+use shmem::sys::clock::now_ms;
+use shmem::sys::process::ProcessId;
+use shmem::sys::sockets::SendOutcome;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::frontends::dispatch::{self, FrameOutcome, HandshakeOutcome};
 use crate::limits::{RESUME_TIMEOUT_MS, SESSION_RELEASE_TIMEOUT_MS, TEXT_KEEPALIVE_SECONDS};
+use crate::lobby::{delivery, departure};
 use crate::logging;
 use crate::process::handler::client::{Client, HandlerState};
 use crate::process::handler::deadlines::{Deadline, TimeoutKind, Times, next_deadline};
@@ -20,9 +23,6 @@ use crate::process::process_table::Context;
 use crate::session::{CloseReason, ControlRequest, Resume, Session};
 use crate::state::connections::{Claim, Phase};
 use crate::state::layout::{ConnectionRef, RoomRef};
-use shmem::sys::clock::now_ms;
-use shmem::sys::process::ProcessId;
-use shmem::sys::sockets::SendOutcome;
 
 /// Rounds of work in one run. Then other clients are run, however much there still is to do, and the process looks at
 /// its signals and its lifeline.
