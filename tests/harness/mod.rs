@@ -199,7 +199,7 @@ impl Actor {
         loop {
             match self.session.receive(&self.server_end) {
                 Ok(None) => return,
-                Ok(Some(receipt)) if receipt.was_all => return,
+                Ok(Some(receipt)) if receipt.socket_drained => return,
                 Ok(Some(_)) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => panic!("cannot receive: {error}"),
