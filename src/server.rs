@@ -18,7 +18,8 @@ use forkade_games::tictactoe::TicTacToe;
 use forkade_games::{Game, Games, GamesError, floor_char_boundary};
 use shmem::sys::memory::Access;
 
-/// Exit status if the command line, the environment or the configuration file is invalid, or asks for more than the machine has.
+/// Exit status if the command line, the environment or the configuration file is invalid, or asks for more than the
+/// machine has.
 const BAD_CONFIGURATION: u8 = 2;
 
 /// A server and the games it offers.

@@ -83,7 +83,8 @@ impl Killer {
         self.kills >= self.kills_wanted
     }
 
-    /// Waits for a moment, then kills one of the workers, unless it has ended by itself. Gives which one, and how it ended.
+    /// Waits for a moment, then kills one of the workers, unless it has ended by itself. Gives which one, and how it
+    /// ended.
     fn kill_one(&mut self, workers: &[Option<ProcessId>]) -> (usize, Exit) {
         let alive: Vec<usize> = (0..workers.len())
             .filter(|number| workers[*number].is_some())
@@ -243,8 +244,8 @@ const _: () = assert!(PLAYERS as usize == WORKERS);
 /// Frames of each client in a round: what they lead to fits everybody's output ring, for nothing is sent meanwhile.
 const FRAMES: usize = 250;
 
-/// Some players are in one room, and each has sent all its frames. Their handlers are killed again and again while they handle
-/// them; and at the end everybody has every frame's event, once, and those of each player in order.
+/// Some players are in one room, and each has sent all its frames. Their handlers are killed again and again while they
+/// handle them; and at the end everybody has every frame's event, once, and those of each player in order.
 fn play_a_round(killer: &mut Killer, world: World) {
     let mut actors: Vec<Actor> = (0..PLAYERS)
         .map(|slot| Actor::connect_as(world, slot, &format!("player {slot}")))

@@ -1,7 +1,7 @@
 //! Processes: forking, identity, reaping, lifelines, signals, descriptors and doorbells between real processes.
 //!
-//! These tests fork, which only a process with one thread may do: hence no test harness, but a list of functions. An argument
-//! selects those whose name contains it.
+//! These tests fork, which only a process with one thread may do: hence no test harness, but a list of functions. An
+//! argument selects those whose name contains it.
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -1,6 +1,6 @@
-//! Connect four: seven columns of six cells. Two seats drop discs in turn, and each falls to the lowest free cell of its
-//! column. Four in a row, vertical, horizontal or diagonal, win; a full grid without them is a draw. Seat 0 begins. A
-//! player who leaves or takes too long loses.
+//! Connect four: seven columns of six cells. Two seats drop discs in turn, and each falls to the lowest free cell of
+//! its column. Four in a row, vertical, horizontal or diagonal, win; a full grid without them is a draw. Seat 0 begins.
+//! A player who leaves or takes too long loses.
 
 use std::ops::RangeInclusive;
 

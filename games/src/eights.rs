@@ -2,26 +2,28 @@
 //!
 //! # Rules
 //!
-//! - One pack of 52 cards. Two players get seven cards each, more get five. The next card is turned up as the top of the
-//!   pile, and the others are the stock, face down. Seat 0 begins, and the seats follow in their order.
-//! - The player to move plays a card of the suit to follow, or of the rank of the top card. The suit to follow is that of the
-//!   top card, unless that is an eight.
-//! - An eight goes on any card, and its player names the suit to follow. (An eight turned up at the beginning asks for its own
-//!   suit.)
-//! - Instead, the player may draw the top card of the stock, once in a turn, and then play any fitting card or pass. A player
-//!   who has not drawn may pass only if there is nothing to draw.
-//! - If the stock is empty when a player draws, all cards of the pile but the top one are shuffled and become the stock.
+//! - One pack of 52 cards. Two players get seven cards each, more get five. The next card is turned up as the top of
+//!   the pile, and the others are the stock, face down. Seat 0 begins, and the seats follow in their order.
+//! - The player to move plays a card of the suit to follow, or of the rank of the top card. The suit to follow is that
+//!   of the top card, unless that is an eight.
+//! - An eight goes on any card, and its player names the suit to follow. (An eight turned up at the beginning asks for
+//!   its own suit.)
+//! - Instead, the player may draw the top card of the stock, once in a turn, and then play any fitting card or pass. A
+//!   player who has not drawn may pass only if there is nothing to draw.
+//! - If the stock is empty when a player draws, all cards of the pile but the top one are shuffled and become the
+//!   stock.
 //! - A player without cards has won.
-//! - If all players in turn pass because there is nothing to draw, the match is over: the fewest cards win. If several players
-//!   have the fewest, they have won together; if all have, it is a draw.
-//! - A player who leaves is out, and the cards of that seat are shuffled into the stock. The last remaining player has won.
+//! - If all players in turn pass because there is nothing to draw, the match is over: the fewest cards win. If several
+//!   players have the fewest, they have won together; if all have, it is a draw.
+//! - A player who leaves is out, and the cards of that seat are shuffled into the stock. The last remaining player has
+//!   won.
 //! - A player who takes too long over a turn draws, if possible, and passes.
 //!
 //! # What is hidden
 //!
-//! A hand is hidden from all but its seat, and the order of the stock from all. The numbers of cards of each seat and of the stock
-//! are public, as is every card in the pile. Nothing public depends on what is hidden: the winner follows from public numbers
-//! alone. Only the player who draws a card sees it ([`Event::Got`]).
+//! A hand is hidden from all but its seat, and the order of the stock from all. The numbers of cards of each seat and
+//! of the stock are public, as is every card in the pile. Nothing public depends on what is hidden: the winner follows
+//! from public numbers alone. Only the player who draws a card sees it ([`Event::Got`]).
 
 mod card;
 
@@ -196,7 +198,8 @@ impl Game for Eights {
         let Some(hand) = self.hands.get_mut(usize::from(seat)).and_then(Option::take) else {
             return;
         };
-        // The whole stock, not only the cards put back: otherwise players could tell later which drawn cards were that seat's.
+        // The whole stock, not only the cards put back: otherwise players could tell later which drawn cards were that
+        // seat's.
         self.stock.extend(hand);
         self.stock = shuffled(std::mem::take(&mut self.stock), self.seed, self.shuffles);
         self.shuffles += 1;
@@ -455,9 +458,10 @@ impl Table {
     }
 }
 
-/// The cards in an order that depends on `seed` and the number of the shuffle alone. It must be a cryptographic hash: with a plain
-/// generator, a player could compute the seed from the cards seen so far, and then know all hands. The new position of a card
-/// depends on its old position, not on its face, so a shuffle of hidden cards reveals nothing about them.
+/// The cards in an order that depends on `seed` and the number of the shuffle alone. It must be a cryptographic hash:
+/// with a plain generator, a player could compute the seed from the cards seen so far, and then know all hands. The new
+/// position of a card depends on its old position, not on its face, so a shuffle of hidden cards reveals nothing about
+/// them.
 fn shuffled(cards: Vec<Card>, seed: u64, number: u64) -> Vec<Card> {
     let key = |position: u64| -> [u8; 32] {
         let parts = [seed, number, position].map(u64::to_le_bytes);

@@ -1,8 +1,8 @@
 //! A game without its types, bytes in and bytes out, as handlers and ticker call it. Internal to the server.
 //!
-//! Game code may fail. A call decodes the state, runs, and encodes the new state in another slot, inside one `catch_unwind`. If it
-//! fails, the current state is unchanged. An endless loop or a stack overflow cannot be caught: it costs the process, which the
-//! watchdog kills or the keeper replaces.
+//! Game code may fail. A call decodes the state, runs, and encodes the new state in another slot, inside one
+//! `catch_unwind`. If it fails, the current state is unchanged. An endless loop or a stack overflow cannot be caught:
+//! it costs the process, which the watchdog kills or the keeper replaces.
 
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
@@ -66,7 +66,8 @@ pub enum GameError {
 }
 
 impl GameError {
-    /// Whether the game refused the player's request. Otherwise the game's code has failed, which is worth a warning in the log.
+    /// Whether the game refused the player's request. Otherwise the game's code has failed, which is worth a warning in
+    /// the log.
     pub fn is_rejection(&self) -> bool {
         matches!(self, GameError::Rejected(_))
     }
@@ -89,8 +90,8 @@ impl GameError {
 
 /// A game over bytes, as the server calls it. [`Games::add`](crate::Games::add) makes one of every [`Game`].
 ///
-/// `state` is the current encoded state, and `next_state` the slot for the new one, whose content after an error means nothing. `out`
-/// is cleared first, and holds events after an `Ok` only.
+/// `state` is the current encoded state, and `next_state` the slot for the new one, whose content after an error means
+/// nothing. `out` is cleared first, and holds events after an `Ok` only.
 pub trait AnyGame: Send + Sync {
     /// [`Game::NAME`].
     fn name(&self) -> &'static str;
@@ -439,8 +440,8 @@ fn checked_outcome<G: Game>(game: &G) -> Result<Option<Outcome>, GameError> {
 }
 
 fn decode_state<G: Game>(state: &[u8]) -> Result<G, GameError> {
-    // Twice the most that the codec charges for a byte of state (a `u128` that takes one byte). The server itself encoded these
-    // bytes, so they are no attack.
+    // Twice the most that the codec charges for a byte of state (a `u128` that takes one byte). The server itself
+    // encoded these bytes, so they are no attack.
     const DECODE_BYTES_MAX: usize = 32 * GAME_STATE_BYTES_MAX;
     codec::decode_within::<DECODE_BYTES_MAX, G>(state).map_err(GameError::Undecodable)
 }

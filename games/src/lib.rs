@@ -87,8 +87,8 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     /// The match as one viewer may see it.
     type View: Serialize + DeserializeOwned;
 
-    /// The name that clients use for the game: 1 to 32 bytes of `a`–`z`, `0`–`9`, `-` and `_`. No two games of a server have
-    /// the same.
+    /// The name that clients use for the game: 1 to 32 bytes of `a`–`z`, `0`–`9`, `-` and `_`. No two games of a server
+    /// have the same.
     const NAME: &'static str;
     /// The numbers of seats that a room can have, from 1 to [`SEATS_MAX`](crate::limits::SEATS_MAX).
     const SEATS: RangeInclusive<u8>;
@@ -96,19 +96,21 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     const TICKS_PER_SECOND: u16;
     /// When a match begins.
     const START: Start;
-    /// The version of the encoded state. Increase it whenever this program cannot decode the states of the version before. An
-    /// upgrade in place continues the running matches, so it is refused if the version differs.
+    /// The version of the encoded state. Increase it whenever this program cannot decode the states of the version
+    /// before. An upgrade in place continues the running matches, so it is refused if the version differs.
     const STATE_VERSION: u32 = 1;
 
-    /// Begins a match with `seats` seats, a number within [`SEATS`](Game::SEATS). All randomness of the match comes from `seed`.
+    /// Begins a match with `seats` seats, a number within [`SEATS`](Game::SEATS). All randomness of the match comes
+    /// from `seed`.
     ///
     /// # Errors
     ///
-    /// [`Rejection::bad_options`] for options that the game does not have;
-    /// [`Rejection::seats_out_of_range`] for options that it does not have with so many seats.
+    /// [`Rejection::bad_options`] for options that the game does not have; [`Rejection::seats_out_of_range`] for
+    /// options that it does not have with so many seats.
     fn new(options: Self::Options, seats: u8, seed: u64) -> Result<Self, Rejection>;
 
-    /// Player `seat`, counted from 0, does `action`. The game may change `self` before it refuses; the change is discarded.
+    /// Player `seat`, counted from 0, does `action`. The game may change `self` before it refuses; the change is
+    /// discarded.
     ///
     /// # Errors
     ///
@@ -119,19 +121,19 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     /// `1 / TICKS_PER_SECOND` of a second has passed. The default does nothing.
     fn tick(&mut self, _out: &mut Outbox<Self::Event>) {}
 
-    /// The player in `seat` has left for good while the match runs. (A lost connection does not call this: the seat is kept for
-    /// its grace.) The default does nothing.
+    /// The player in `seat` has left for good while the match runs. (A lost connection does not call this: the seat is
+    /// kept for its grace.) The default does nothing.
     fn leave(&mut self, _seat: u8, _out: &mut Outbox<Self::Event>) {}
 
-    /// The seat that is to move, for games in which the seats move in turn. A room can then limit the time of a turn. `None`:
-    /// the match does not wait for one seat. Asked after each call that changed the state.
+    /// The seat that is to move, for games in which the seats move in turn. A room can then limit the time of a turn.
+    /// `None`: the match does not wait for one seat. Asked after each call that changed the state.
     fn to_move(&self) -> Option<u8> {
         None
     }
 
-    /// `seat`, which was [to move](Game::to_move), has taken longer than the room allows. By default the game treats the seat
-    /// as given up; a later [`leave`](Game::leave) of the same seat may follow. If the seat is still to move after this, its
-    /// turn clock starts again.
+    /// `seat`, which was [to move](Game::to_move), has taken longer than the room allows. By default the game treats
+    /// the seat as given up; a later [`leave`](Game::leave) of the same seat may follow. If the seat is still to move
+    /// after this, its turn clock starts again.
     fn turn_timed_out(&mut self, seat: u8, out: &mut Outbox<Self::Event>) {
         self.leave(seat, out);
     }
@@ -149,8 +151,8 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     /// [`Rejection::bad_action`] for text that is no action; its text says what would be one.
     fn parse_action(text: &str) -> Result<Self::Action, Rejection>;
 
-    /// Parses the options that a player types as `options=TEXT` after `create`, and encodes them with [`codec::encode`] as a
-    /// client would. By default a game has no options.
+    /// Parses the options that a player types as `options=TEXT` after `create`, and encodes them with [`codec::encode`]
+    /// as a client would. By default a game has no options.
     ///
     /// # Errors
     ///
@@ -162,8 +164,8 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     /// Draws a view for people, in text mode and on the console: lines of plain text, each ending in `\n`, or nothing.
     fn draw(view: &Self::View) -> String;
 
-    /// Describes an event in one line of plain text for people, in text mode. Empty if the drawn view alone shows it, which is
-    /// the default. `name_of` gives the name of the player in a seat.
+    /// Describes an event in one line of plain text for people, in text mode. Empty if the drawn view alone shows it,
+    /// which is the default. `name_of` gives the name of the player in a seat.
     fn describe(_event: &Self::Event, _name_of: &dyn Fn(u8) -> String) -> String {
         String::new()
     }

@@ -20,7 +20,8 @@ pub const GAME_VIEW_BYTES_MAX: usize = 4 * 1024;
 /// An encoded action: a frame less its longest envelope.
 pub const ACTION_BYTES_MAX: usize = FRAME_BYTES_MAX - 64;
 
-/// An encoded event of a game: a frame less its longest envelope. It is more than an action, so that a game can pass one on.
+/// An encoded event of a game: a frame less its longest envelope. It is more than an action, so that a game can pass
+/// one on.
 pub const GAME_EVENT_BYTES_MAX: usize = FRAME_BYTES_MAX - 32;
 
 /// Events that one call of a game can give out.

@@ -1,4 +1,5 @@
-//! The events that a call of a game gives out: [`Outbox`] for the game, over [`ErasedOutbox`], a buffer that the server reuses.
+//! The events that a call of a game gives out: [`Outbox`] for the game, over [`ErasedOutbox`], a buffer that the server
+//! reuses.
 
 use std::marker::PhantomData;
 
@@ -37,8 +38,8 @@ pub enum OutboxError {
 
 /// The events of one call of a game, in the order in which everyone sees them.
 ///
-/// A game has no error to handle: if a limit ([`OUTBOX_EVENTS_MAX`], [`OUTBOX_BYTES_MAX`], [`GAME_EVENT_BYTES_MAX`]) is exceeded,
-/// the outbox records it, and the server fails the whole call with an [`OutboxError`].
+/// A game has no error to handle: if a limit ([`OUTBOX_EVENTS_MAX`], [`OUTBOX_BYTES_MAX`], [`GAME_EVENT_BYTES_MAX`]) is
+/// exceeded, the outbox records it, and the server fails the whole call with an [`OutboxError`].
 #[derive(Debug)]
 pub struct Outbox<E> {
     erased: ErasedOutbox,

@@ -1,7 +1,7 @@
 //! Panics are kept until it is safe to log them. Internal to the server.
 //!
-//! The hook runs where the panic occurs, perhaps under a lock. Resolving the names of a backtrace takes a tenth of a second, so the
-//! hook only captures addresses; the names are resolved when the panic is displayed.
+//! The hook runs where the panic occurs, perhaps under a lock. Resolving the names of a backtrace takes a tenth of a
+//! second, so the hook only captures addresses; the names are resolved when the panic is displayed.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -9,8 +9,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
-/// A panic that was caught. It is displayed as one line: location, message and backtrace. Do not display it under a lock: that can
-/// take a tenth of a second.
+/// A panic that was caught. It is displayed as one line: location, message and backtrace. Do not display it under a
+/// lock: that can take a tenth of a second.
 #[derive(Debug)]
 pub struct Panic {
     message: String,
@@ -73,8 +73,8 @@ fn store_panic(info: &PanicHookInfo<'_>) {
         message,
         origin: Some((place, Backtrace::force_capture())),
     };
-    // A panic is kept already: this one occurred while that one unwound, and the runtime is about to abort. This is the last chance
-    // to log them. (Or the first one was caught and not taken; then the log shows both.)
+    // A panic is kept already: this one occurred while that one unwound, and the runtime is about to abort. This is the
+    // last chance to log them. (Or the first one was caught and not taken; then the log shows both.)
     if let Ok(Some(first)) = LAST_PANIC.try_with(|last| last.replace(Some(panic))) {
         log::error!("{first}");
         log_panic();
@@ -105,8 +105,9 @@ impl fmt::Display for Panic {
     }
 }
 
-/// The frames of `text`, a displayed backtrace, innermost first, as `function (file:line:column)`. Those of Rust's libraries and of
-/// the hook are left out: they are always the same, and would push the others off the end of the log record.
+/// The frames of `text`, a displayed backtrace, innermost first, as `function (file:line:column)`. Those of Rust's
+/// libraries and of the hook are left out: they are always the same, and would push the others off the end of the log
+/// record.
 fn frames(text: &str) -> Vec<String> {
     let mut frames = Vec::new();
     let mut lines = text.lines().map(str::trim).peekable();

@@ -29,7 +29,8 @@ pub enum GamesError {
 
 /// The games that a server offers, in the order in which they were added. It is complete before the server starts.
 ///
-/// A room keeps the index of its game in shared memory. Every process has the same list, because it is made before the first fork.
+/// A room keeps the index of its game in shared memory. Every process has the same list, because it is made before the
+/// first fork.
 #[derive(Default)]
 pub struct Games {
     games: Vec<Box<dyn AnyGame>>,

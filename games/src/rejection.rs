@@ -7,8 +7,8 @@ use thiserror::Error;
 
 use crate::limits::REJECTION_TEXT_BYTES_MAX;
 
-/// Why a game refuses: a code for programs, and a text for people. The constructors cover the codes that a game may give. A text
-/// of more than [`REJECTION_TEXT_BYTES_MAX`] bytes is cut.
+/// Why a game refuses: a code for programs, and a text for people. The constructors cover the codes that a game may
+/// give. A text of more than [`REJECTION_TEXT_BYTES_MAX`] bytes is cut.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{text}")]
 pub struct Rejection {
@@ -66,8 +66,8 @@ impl Rejection {
     }
 }
 
-/// The largest number of bytes, at most `bytes_max`, at which `text` can be cut between two characters. (The standard library has
-/// `str::floor_char_boundary` since Rust 1.91.)
+/// The largest number of bytes, at most `bytes_max`, at which `text` can be cut between two characters. (The standard
+/// library has `str::floor_char_boundary` since Rust 1.91.)
 pub fn floor_char_boundary(text: &str, bytes_max: usize) -> usize {
     let longest = text.len().min(bytes_max);
     (0..=longest)

@@ -1,4 +1,5 @@
-//! Relay: everyone in the room receives what a seat sends. For games whose rules are in their clients, and for measurements.
+//! Relay: everyone in the room receives what a seat sends. For games whose rules are in their clients, and for
+//! measurements.
 //!
 //! An action is any bytes. Its event is [`Relayed`]. There is no state and no view, and a match does not end.
 

@@ -173,8 +173,8 @@ mod tests {
     use super::*;
     use crate::{Audience, ErasedOutbox, Games, Step};
 
-    /// The rules implemented a second time and differently: the moves made so far, and sets of cells that add up to 15 on the
-    /// magic square.
+    /// The rules implemented a second time and differently: the moves made so far, and sets of cells that add up to 15
+    /// on the magic square.
     #[derive(Default)]
     struct Model {
         moves: Vec<u8>,

@@ -1,5 +1,5 @@
-//! The client's state, and what keys and messages of the server do to it. Pure: time is passed in as milliseconds of the caller's
-//! clock, messages leave through [`App::take_messages`], and [`screen`](crate::screen) draws the state.
+//! The client's state, and what keys and messages of the server do to it. Pure: time is passed in as milliseconds of
+//! the caller's clock, messages leave through [`App::take_messages`], and [`screen`](crate::screen) draws the state.
 
 mod commands;
 mod events;

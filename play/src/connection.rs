@@ -1,8 +1,8 @@
 //! The connection to the server: a [`ClientSession`] over one non-blocking socket at a time.
 //!
 //! Whoever drives it polls the [socket](Connection::socket) until the [deadline](Connection::deadline), calls
-//! [`Connection::step`], and is told by [`ConnectionEvent`]s what came of it. A lost connection is made again with growing pauses until
-//! the server says that the session is gone, or until the seat's grace must be over.
+//! [`Connection::step`], and is told by [`ConnectionEvent`]s what came of it. A lost connection is made again with
+//! growing pauses until the server says that the session is gone, or until the seat's grace must be over.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -263,8 +263,8 @@ impl Connection {
             transport.last_write = now;
             transport.reply_due_since.get_or_insert(now);
         }
-        // The result of the read counts first: the server may have sent a reason before it closed. A connection that cannot be written
-        // fails at the next read.
+        // The result of the read counts first: the server may have sent a reason before it closed. A connection that
+        // cannot be written fails at the next read.
         let written = transport.write(&mut self.session, now);
         let read = self.read(transport, events);
         read.and(written)?;
@@ -405,8 +405,8 @@ impl RetryState {
         }
     }
 
-    /// An attempt failed. Once all addresses were tried, there is a delay. Half of it is random, so that many clients do not return at
-    /// the same time.
+    /// An attempt failed. Once all addresses were tried, there is a delay. Half of it is random, so that many clients
+    /// do not return at the same time.
     fn schedule_next(&mut self, cause: String, servers: usize, now: Instant) {
         let rounds = u32::try_from(self.attempts / servers).unwrap_or(u32::MAX);
         let pause = match rounds {

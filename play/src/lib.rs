@@ -51,7 +51,8 @@ const USAGE: u8 = 2;
 /// The exit status after a signal is this plus the signal's number.
 const SIGNALLED: i32 = 128;
 
-/// After this time a lone escape byte is the escape key: the bytes of a sequence arrive together, or nearly so on a slow line.
+/// After this time a lone escape byte is the escape key: the bytes of a sequence arrive together, or nearly so on a
+/// slow line.
 const ESCAPE_DELAY: Duration = Duration::from_millis(50);
 
 /// How long to wait until the server has closed the connection after a goodbye.

@@ -1,7 +1,7 @@
 //! What the screen shows: a function of the client's state, the terminal's size and the time.
 //!
-//! From the top: the title, the lobby or the room, chat and events, the input line, a hint. If the terminal is too small, the least
-//! important parts are omitted first and the input line last.
+//! From the top: the title, the lobby or the room, chat and events, the input line, a hint. If the terminal is too
+//! small, the least important parts are omitted first and the input line last.
 
 use forkade_protocol::{Phase, RoomSummary};
 

@@ -112,7 +112,8 @@ impl Line {
         self.spans.iter().map(|(_, text)| text.as_str()).collect()
     }
 
-    /// After how many columns to break: behind the last space in the second half of the line, or else where the line is full.
+    /// After how many columns to break: behind the last space in the second half of the line, or else where the line is
+    /// full.
     fn break_before(&self, columns: usize) -> usize {
         let (mut at, mut found) = (0, None);
         for character in self.text().chars() {

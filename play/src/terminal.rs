@@ -99,12 +99,14 @@ impl Terminal {
         write_all(&bytes)
     }
 
-    /// Makes the next [`draw`](Self::draw) write all lines: the size has changed, or another program has written on the screen.
+    /// Makes the next [`draw`](Self::draw) write all lines: the size has changed, or another program has written on the
+    /// screen.
     pub(crate) fn redraw_all(&mut self) {
         self.shown.clear();
     }
 
-    /// Restores the terminal, stops this job as Ctrl-Z does for other programs, and takes the terminal again once the job continues.
+    /// Restores the terminal, stops this job as Ctrl-Z does for other programs, and takes the terminal again once the
+    /// job continues.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! Doorbells: how one process makes others look at shared memory.
 //!
-//! A doorbell only says "look". It carries no data, and two rings may count as one. The data is in shared memory. A process
-//! may die between commit and ring. Then the ring is lost, and the event log has an
-//! [unannounced head](crate::event_log::EventLog::unannounced_head). The next writer, a handler that takes over, or the
-//! ticker finds that and rings again.
+//! A doorbell only says "look". It carries no data, and two rings may count as one. The data is in shared memory. A
+//! process may die between commit and ring. Then the ring is lost, and the event log has an [unannounced
+//! head](crate::event_log::EventLog::unannounced_head). The next writer, a handler that takes over, or the ticker finds
+//! that and rings again.
 //!
 //! A writer that is the [only subscriber](Subscribers::is_only_subscriber) need not ring.
 
@@ -16,7 +16,8 @@ use crate::sys::process::ProcessId;
 
 /// Wakes the readers of `log` if it has events that were not announced.
 ///
-/// The published offset is read before the ring: events that are committed in between are announced by their own writer.
+/// The published offset is read before the ring: events that are committed in between are announced by their own
+/// writer.
 ///
 /// # Panics
 ///
@@ -32,8 +33,8 @@ pub fn ring<const WORDS: usize>(log: &EventLog<WORDS>, doorbell: &EventFd) {
 const SUBSCRIBERS_MAX: usize = 6;
 
 shared_record! {
-    /// The processes that listen for a doorbell. The set may hold processes that were killed, which costs a needless ring. It
-    /// never lacks a process that listens.
+    /// The processes that listen for a doorbell. The set may hold processes that were killed, which costs a needless
+    /// ring. It never lacks a process that listens.
     pub struct Subscribers {
         slots: [AtomicU64; SUBSCRIBERS_MAX],
         /// Nonzero once a subscriber found no free place.
@@ -48,8 +49,8 @@ impl Subscribers {
         if self.slots.iter().all(|slot| slot.load(Ordering::Relaxed) != word) && !self.take_slot(word) {
             self.overflowed.store(1, Ordering::SeqCst);
         }
-        // Pairs with the fence in `is_only_subscriber`: either this process sees what the writer has published, or the writer
-        // sees this process.
+        // Pairs with the fence in `is_only_subscriber`: either this process sees what the writer has published, or the
+        // writer sees this process.
         fence(Ordering::SeqCst);
     }
 

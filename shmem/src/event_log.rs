@@ -1,12 +1,12 @@
 //! A room's events: written under the room's lock, read by all members without it.
 //!
-//! An entry is a header word (`audience << 32 | length`) and the event's bytes, ready to be sent and padded to words. Offsets
-//! are absolute. The writer never waits for readers. Before it overwrites the oldest entries it advances the tail, *for
-//! good*: outside the journal. A reader copies an entry and then checks the tail. If the tail has passed the entry, the
-//! copy may be torn: the reader has fallen out of the window and must resynchronise.
+//! An entry is a header word (`audience << 32 | length`) and the event's bytes, ready to be sent and padded to words.
+//! Offsets are absolute. The writer never waits for readers. Before it overwrites the oldest entries it advances the
+//! tail, *for good*: outside the journal. A reader copies an entry and then checks the tail. If the tail has passed the
+//! entry, the copy may be torn: the reader has fallen out of the window and must resynchronise.
 //!
-//! The entry at `offset` lies at `(offset − base) mod BYTES`. When all readers have read everything, the writer may start
-//! again at the first byte. So a log whose readers keep up uses one page.
+//! The entry at `offset` lies at `(offset − base) mod BYTES`. When all readers have read everything, the writer may
+//! start again at the first byte. So a log whose readers keep up uses one page.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -32,7 +32,8 @@ shared_record! {
         published_base: AtomicU64,
         /// `head`, published after the commit for readers.
         published: AtomicU64,
-        /// `published` when the doorbell was last rung. If it is less than `published`, a reader may sleep that should look.
+        /// `published` when the doorbell was last rung. If it is less than `published`, a reader may sleep that should
+        /// look.
         announced: AtomicU64,
         bytes: SharedBytes<WORDS>,
     }
@@ -125,7 +126,8 @@ impl<const WORDS: usize> EventLog<WORDS> {
     /// Longest event, in bytes: one entry never evicts more than half of the log.
     pub const EVENT_BYTES_MAX: usize = WORDS * 4 - 8;
 
-    /// Empties the log, when a room is opened. Offsets continue, so that a cursor into the former room's events stays lost.
+    /// Empties the log, when a room is opened. Offsets continue, so that a cursor into the former room's events stays
+    /// lost.
     pub fn reset<R: Record>(&self, tx: &mut Tx<'_, R>) {
         // The window closes first: a reader of the former room's events must find none.
         let head = tx.get(&self.head);
@@ -134,8 +136,8 @@ impl<const WORDS: usize> EventLog<WORDS> {
         tx.set(&self.last_number, 0);
     }
 
-    /// Begins to append events, under the room's lock. Readers see them after the commit. `all_read` says that no reader
-    /// needs what is in the log; the events then go to its first bytes.
+    /// Begins to append events, under the room's lock. Readers see them after the commit. `all_read` says that no
+    /// reader needs what is in the log; the events then go to its first bytes.
     pub fn append<R: Record>(&self, tx: &mut Tx<'_, R>, all_read: bool) -> Appender<'_, WORDS> {
         let head = tx.get(&self.head);
         if all_read && tx.get(&self.base) != head {
@@ -167,8 +169,8 @@ impl<const WORDS: usize> EventLog<WORDS> {
         self.published.store(view.get(&self.head), Ordering::Release);
     }
 
-    /// Copies the entry at `cursor` into `target`, which must have [`EVENT_BYTES_MAX`](Self::EVENT_BYTES_MAX) bytes. No lock
-    /// is needed.
+    /// Copies the entry at `cursor` into `target`, which must have [`EVENT_BYTES_MAX`](Self::EVENT_BYTES_MAX) bytes. No
+    /// lock is needed.
     pub fn read(&self, cursor: u64, target: &mut [u8]) -> Read {
         let end = self.published.load(Ordering::Acquire);
         if cursor == end {
@@ -230,8 +232,8 @@ impl<const WORDS: usize> EventLog<WORDS> {
         tx.get(&self.last_number)
     }
 
-    /// Offset of the oldest entry: where a reader can continue that fell out of the window and may skip events. No lock is
-    /// needed. The entry may be overwritten at any moment.
+    /// Offset of the oldest entry: where a reader can continue that fell out of the window and may skip events. No lock
+    /// is needed. The entry may be overwritten at any moment.
     pub fn tail(&self) -> u64 {
         self.tail.load(Ordering::Acquire)
     }

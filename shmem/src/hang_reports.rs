@@ -1,8 +1,8 @@
 //! Reports of what seems to hang: one word in a small table, and a signal to the hang detector.
 //!
-//! A report is one word, so that its sender may be killed at any instruction. It names only *what* makes no progress. The
-//! detector finds out which process is the cause. When many processes report the same thing, the table holds it once, or
-//! a few times if they race.
+//! A report is one word, so that its sender may be killed at any instruction. It names only *what* makes no progress.
+//! The detector finds out which process is the cause. When many processes report the same thing, the table holds it
+//! once, or a few times if they race.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -76,8 +76,8 @@ impl Subject {
 }
 
 impl HangReports {
-    /// Sets the process that reads the table. It is sent SIGUSR1 whenever there is a new report. Before this call, reports
-    /// are only entered.
+    /// Sets the process that reads the table. It is sent SIGUSR1 whenever there is a new report. Before this call,
+    /// reports are only entered.
     pub fn set_detector(&self, detector: ProcessId) {
         self.detector_start_time
             .store(detector.start_time, Ordering::Relaxed);
@@ -105,8 +105,8 @@ impl HangReports {
         self.reported_total.load(Ordering::Relaxed)
     }
 
-    /// For the detector: the reports with their places in the table, which are marked as seen. Words that name no subject
-    /// are removed.
+    /// For the detector: the reports with their places in the table, which are marked as seen. Words that name no
+    /// subject are removed.
     pub fn pending(&self) -> impl Iterator<Item = (usize, Subject)> {
         self.reports.iter().enumerate().filter_map(|(place, report)| {
             let word = report.load(Ordering::Acquire);

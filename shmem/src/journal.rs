@@ -1,8 +1,9 @@
 //! The undo journal of one lock: the old bytes of everything that the current transaction has changed.
 //!
-//! An entry is complete before it counts: its words are written first, then the journal's length is stored. Commit is one
-//! store: the length becomes zero. A roll-back restores the old bytes from the newest entry to the oldest. It may be
-//! interrupted and started again any number of times, because it leaves the journal alone until all bytes are restored.
+//! An entry is complete before it counts: its words are written first, then the journal's length is stored. Commit is
+//! one store: the length becomes zero. A roll-back restores the old bytes from the newest entry to the oldest. It may
+//! be interrupted and started again any number of times, because it leaves the journal alone until all bytes are
+//! restored.
 //!
 //! Only SIGKILL has to be survived, and every store that the process executed before it is in memory. So only the order
 //! in which the compiler emits the stores matters. Hence the length is an atomic between compiler fences.
@@ -82,9 +83,9 @@ impl Journal {
     /// # Panics
     ///
     /// If the journal is damaged. There are two callers. In [`Abandoned::repair`](crate::sys::mutex::Abandoned::repair)
-    /// a panic aborts the process. In [`Tx::drop`](crate::transaction::Tx) it unwinds, and the lock is released with the
-    /// changes half undone. The journal that `Tx::drop` rolls back was written by this process under the same lock, so
-    /// only a stray write to the mapping can damage it.
+    /// a panic aborts the process. In [`Tx::drop`](crate::transaction::Tx) it unwinds, and the lock is released with
+    /// the changes half undone. The journal that `Tx::drop` rolls back was written by this process under the same lock,
+    /// so only a stray write to the mapping can damage it.
     pub(crate) fn roll_back(&self, mapping: &Mapping) {
         let mut end = self.used();
         while end > 0 {

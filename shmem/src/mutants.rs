@@ -1,4 +1,5 @@
-//! Mutants: promises broken on purpose, to prove that the tests notice. Each is a mistake that was made once, or could be.
+//! Mutants: promises broken on purpose, to prove that the tests notice. Each is a mistake that was made once, or could
+//! be.
 //!
 //! Without the feature `mutants`, as in a product, no mutant is ever active and the question costs nothing. With it, a
 //! mutant is activated in one process by a call, or in all processes of a server by the environment

@@ -139,8 +139,8 @@ impl<R: Shared> Table<R> {
     }
 }
 
-/// Distance of two records, in bytes. A record larger than a page starts on a page, because its hot cells are at its start and
-/// should share one page.
+/// Distance of two records, in bytes. A record larger than a page starts on a page, because its hot cells are at its
+/// start and should share one page.
 fn stride<R>() -> usize {
     let page = rustix::param::page_size();
     match size_of::<R>() {

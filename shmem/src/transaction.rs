@@ -25,8 +25,8 @@ use crate::lock::{Lock, LockGuard};
 use crate::sys::memory::{Guarded, Mapping, Plain, Shared, SharedBytes};
 use crate::sys::process::ProcessId;
 
-/// A record with a lock of its own, which guards all its cells. Cells of a record that also is a [`SingleWriter`] may be
-/// changed under another lock, by the owner.
+/// A record with a lock of its own, which guards all its cells. Cells of a record that also is a [`SingleWriter`] may
+/// be changed under another lock, by the owner.
 pub trait Record: Shared + Sized {
     /// The lock. It should be the record's first field.
     fn lock(&self) -> &Lock;
@@ -36,8 +36,8 @@ pub trait Record: Shared + Sized {
         range_of(self)
     }
 
-    /// Stores in atomics what other processes read without the lock. Called after every commit and every recovery, before
-    /// the lock is released.
+    /// Stores in atomics what other processes read without the lock. Called after every commit and every recovery,
+    /// before the lock is released.
     fn publish(&'static self, view: &View<'_>);
 }
 
@@ -57,8 +57,8 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Attaches the calling process, which must not have another attachment. `recoveries_total` counts roll-backs of what
-    /// dead processes left; waits for locks are reported to `hang_reports`.
+    /// Attaches the calling process, which must not have another attachment. `recoveries_total` counts roll-backs of
+    /// what dead processes left; waits for locks are reported to `hang_reports`.
     ///
     /// # Panics
     ///

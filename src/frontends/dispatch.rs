@@ -151,7 +151,8 @@ pub enum FrameOutcome {
     },
 }
 
-/// Handles the next frame of the player's input, or the next line in text mode, if it is complete and its output has space.
+/// Handles the next frame of the player's input, or the next line in text mode, if it is complete and its output has
+/// space.
 pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
     if delivery::is_blocked_on_output(session) {
         return FrameOutcome::Wait;

@@ -1,11 +1,13 @@
 //! Chat: to the room, to the lobby, to one player. The rate limit is in [`rate`](crate::session::rate).
 //!
-//! A line to the room is an event in the room's log, under the room's lock; a line to one player goes to its mailbox, under the lobby's
-//! lock. Lines to the lobby are appended to one log with a lock of its own. Every player reads that log, in the same order: the player's
-//! record has a cursor, and the player's handler copies lines without the log's lock, in transactions of its own. An entry's audience is
-//! the number of its line, so a gap in the numbers tells a reader how many lines it has missed.
+//! A line to the room is an event in the room's log, under the room's lock; a line to one player goes to its mailbox,
+//! under the lobby's lock. Lines to the lobby are appended to one log with a lock of its own. Every player reads that
+//! log, in the same order: the player's record has a cursor, and the player's handler copies lines without the log's
+//! lock, in transactions of its own. An entry's audience is the number of its line, so a gap in the numbers tells a
+//! reader how many lines it has missed.
 //!
-//! Line, charge and consumed frame are one transaction: after a crash a line was said once, or not at all and is handled again.
+//! Line, charge and consumed frame are one transaction: after a crash a line was said once, or not at all and is
+//! handled again.
 
 use std::sync::atomic::Ordering;
 
@@ -113,7 +115,8 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
     Ok(())
 }
 
-/// Copies lines of the lobby's chat to the player's output, as far as there is space, one batch at most. Returns whether any was copied.
+/// Copies lines of the lobby's chat to the player's output, as far as there is space, one batch at most. Returns
+/// whether any was copied.
 pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection> {
     let Some(player_tx) = session.player_tx() else {
         return Ok(false);

@@ -1,9 +1,9 @@
-//! Delivers the room's events to the output of each member. A writer of the log never waits for its readers. The lobby's chat and the
-//! player's mailbox are delivered in alternation, so that none of the three starves the others.
+//! Delivers the room's events to the output of each member. A writer of the log never waits for its readers. The
+//! lobby's chat and the player's mailbox are delivered in alternation, so that none of the three starves the others.
 //!
-//! The log's entries are complete frames, so delivery copies them, without the room's lock. The reader's cursor is part of the player's
-//! record, and advances in the same transaction that appends the frames to the output: a crash neither loses nor repeats an event.
-//! A reader that falls behind the log gets a snapshot instead, under the room's lock.
+//! The log's entries are complete frames, so delivery copies them, without the room's lock. The reader's cursor is part
+//! of the player's record, and advances in the same transaction that appends the frames to the output: a crash neither
+//! loses nor repeats an event. A reader that falls behind the log gets a snapshot instead, under the room's lock.
 
 use std::sync::atomic::Ordering;
 
@@ -26,7 +26,8 @@ pub(crate) const TO_ALL: u32 = u32::MAX;
 /// Audience of an entry without a frame: the match starts, and each member gets a snapshot as seen from its own seat.
 pub(crate) const MATCH_STARTED: u32 = u32::MAX - 1;
 
-/// Audience, with the number of a seat added: an event for all but the player that was kicked from the seat, which is told otherwise.
+/// Audience, with the number of a seat added: an event for all but the player that was kicked from the seat, which is
+/// told otherwise.
 pub(crate) const TO_ALL_BUT_KICKED: u32 = 1 << 16;
 
 /// Maximum of entries that one transaction delivers.
@@ -73,7 +74,8 @@ pub fn catch_up(session: &mut Session<'_>) -> Result<bool, Rejection> {
     Ok(session.state.memory.rooms.at(room.index()).log.ends_at(cursor))
 }
 
-/// Delivers the player's mail, the events of its room and the lobby's chat, as far as there is space. Returns whether anything moved.
+/// Delivers the player's mail, the events of its room and the lobby's chat, as far as there is space. Returns whether
+/// anything moved.
 ///
 /// # Errors
 ///
@@ -148,8 +150,8 @@ fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
     }
 }
 
-/// Whether the next frame must wait: its reply may not fit, or so many events are undelivered that those of the frame could overwrite
-/// them in the log. A client that does not read is not read from.
+/// Whether the next frame must wait: its reply may not fit, or so many events are undelivered that those of the frame
+/// could overwrite them in the log. A client that does not read is not read from.
 pub fn is_blocked_on_output(session: &Session<'_>) -> bool {
     let Some((_, player)) = session.player else {
         return true;
@@ -216,8 +218,8 @@ fn copy_events(
     Ok(pause)
 }
 
-/// Sends the player a snapshot of the room, and moves its cursor to the event after it; or applies a kick. Returns false if there is no
-/// space yet.
+/// Sends the player a snapshot of the room, and moves its cursor to the event after it; or applies a kick. Returns
+/// false if there is no space yet.
 fn send_snapshot(
     session: &mut Session<'_>,
     message: impl FnOnce(forkade_protocol::Snapshot) -> ServerMessage,

@@ -1,8 +1,8 @@
 //! Disconnect, kick, and leave for good.
 //!
-//! Leaving for good takes three transactions: the lobby's lock marks the player as [`Presence::EXPIRING`], the room's lock removes
-//! it from its room, the lobby's lock frees its record. After a crash between them the ticker completes the leave
-//! (`maintenance::expiry`). Disconnecting leaves a player detached, for the length of its grace.
+//! Leaving for good takes three transactions: the lobby's lock marks the player as [`Presence::EXPIRING`], the room's
+//! lock removes it from its room, the lobby's lock frees its record. After a crash between them the ticker completes
+//! the leave (`maintenance::expiry`). Disconnecting leaves a player detached, for the length of its grace.
 
 use forkade_protocol::RoomEvent;
 
@@ -18,8 +18,8 @@ use crate::state::players::Membership;
 use crate::state::rooms::{RoomLife, is_open};
 use crate::state::running_game::mark_game_running;
 
-/// Ends the connection's part of shared state: the player is detached or, if so requested, leaves for good. To be called when the
-/// last bytes are sent, or cannot be. Returns the keeper whose doorbell is to be rung.
+/// Ends the connection's part of shared state: the player is detached or, if so requested, leaves for good. To be
+/// called when the last bytes are sent, or cannot be. Returns the keeper whose doorbell is to be rung.
 pub fn finish(session: &mut Session<'_>) -> Option<u32> {
     match session.player {
         Some(_) if session.state.attachment.read_own(&session.record.leaves) != 0 => {
@@ -73,8 +73,8 @@ pub(crate) fn mark_expiring(state: &mut StateHandle, player: PlayerRef) {
     tx.commit().expect("one mark fits the journal");
 }
 
-/// Completes the leave of a player whose record this process has acquired: out of the room, then out of the lobby. `also` runs in
-/// the transaction that frees the record.
+/// Completes the leave of a player whose record this process has acquired: out of the room, then out of the lobby.
+/// `also` runs in the transaction that frees the record.
 pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOnce(&mut LobbyTx<'_>)) {
     let memory = state.memory;
     let record = memory.players.at(player.index());
@@ -124,8 +124,8 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
     }
 }
 
-/// Marks the player of that name as kicked by an operator. Returns the keeper whose doorbell is to be rung, or `None` if the player is
-/// not connected and the ticker applies the kick.
+/// Marks the player of that name as kicked by an operator. Returns the keeper whose doorbell is to be rung, or `None`
+/// if the player is not connected and the ticker applies the kick.
 ///
 /// # Errors
 ///
@@ -143,8 +143,8 @@ pub fn kick(state: &mut StateHandle, name: &str) -> Result<Option<u32>, NoSuchPl
         .then(|| state.memory.raise_attention(connection)))
 }
 
-/// Stores in the room whether a player is connected, and tells the room. Returns false if that was known, or the seat is another
-/// player's.
+/// Stores in the room whether a player is connected, and tells the room. Returns false if that was known, or the seat
+/// is another player's.
 pub(crate) fn publish_connected(
     state: &mut StateHandle,
     player: PlayerRef,

@@ -1,8 +1,8 @@
 //! Invite codes: a substitute for a room's id and passcode, short enough to be read aloud.
 //!
-//! A code holds the slot of the room's record and a secret of 40 bits, which the record repeats. So it needs no index, and a code that was
-//! renewed or whose room has closed is invalid. Guessing the code of one room takes months at the rate that its lock allows.
-//! The secret is part of the room, under the room's lock; renewing it is one transaction.
+//! A code holds the slot of the room's record and a secret of 40 bits, which the record repeats. So it needs no index,
+//! and a code that was renewed or whose room has closed is invalid. Guessing the code of one room takes months at the
+//! rate that its lock allows. The secret is part of the room, under the room's lock; renewing it is one transaction.
 
 use std::fmt;
 
@@ -36,8 +36,8 @@ pub struct InviteCode {
 }
 
 impl InviteCode {
-    /// Parses a code as people type it: case is ignored, `O` counts as `0`, `I` and `L` count as `1`, hyphens and spaces are ignored.
-    /// Returns `None` for any other text.
+    /// Parses a code as people type it: case is ignored, `O` counts as `0`, `I` and `L` count as `1`, hyphens and
+    /// spaces are ignored. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bits = 0;
         let mut digits = 0;
@@ -137,7 +137,8 @@ pub(crate) fn code_of(tx: &RoomTx<'_>, room: RoomRef) -> InviteCode {
     }
 }
 
-/// Returns a random secret for a new code, from the kernel: a generator in user space would give the same numbers to forked processes.
+/// Returns a random secret for a new code, from the kernel: a generator in user space would give the same numbers to
+/// forked processes.
 pub(crate) fn random_secret() -> Result<u64, Rejection> {
     let random = getrandom::u64().map_err(|error| {
         let text = format!("the kernel gave no random bytes: {error}");

@@ -1,13 +1,14 @@
 //! Create, join, spectate and leave a room.
 //!
-//! The lock of the room decides which of two players gets the last seat: [`join`] looks for a free seat and takes it in the same
-//! transaction, which also writes the player's membership, the reply, and that the frame is consumed. After a crash the player is in
-//! the room and has the reply, or neither.
+//! The lock of the room decides which of two players gets the last seat: [`join`] looks for a free seat and takes it in
+//! the same transaction, which also writes the player's membership, the reply, and that the frame is consumed. After a
+//! crash the player is in the room and has the reply, or neither.
 //!
-//! Creating takes two transactions: one under the lobby's lock allocates a room record and notes it in the player's membership
-//! ([`Membership::opening`]), one under the room's lock opens it. The handler that takes over between them opens the same record, or
-//! frees it if the player does something else. Leaving an otherwise empty room marks it as [`RoomLife::CLOSING`]; its record is freed in
-//! a second transaction, by the leaving player's process or else by the ticker.
+//! Creating takes two transactions: one under the lobby's lock allocates a room record and notes it in the player's
+//! membership ([`Membership::opening`]), one under the room's lock opens it. The handler that takes over between them
+//! opens the same record, or frees it if the player does something else. Leaving an otherwise empty room marks it as
+//! [`RoomLife::CLOSING`]; its record is freed in a second transaction, by the leaving player's process or else by the
+//! ticker.
 
 use forkade_games::{Games, Start};
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
@@ -81,8 +82,8 @@ pub(crate) enum LeaveReason {
 ///
 /// # Errors
 ///
-/// If the game is unknown or refuses the options or the number of seats, no room record is free, the player is in a room already, or
-/// the server drains.
+/// If the game is unknown or refuses the options or the number of seats, no room record is free, the player is in a
+/// room already, or the server drains.
 pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'_>) -> Result<(), Rejection> {
     let Some((player, player_tx)) = session.player().zip(session.player_tx()) else {
         return Ok(());
@@ -152,8 +153,8 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
 ///
 /// # Errors
 ///
-/// If there is no such room, no seat is free, the match has begun, the passcode is wrong, the player is banned, the room allows no
-/// spectators, or the player is in a room already.
+/// If there is no such room, no seat is free, the match has begun, the passcode is wrong, the player is banned, the
+/// room allows no spectators, or the player is in a room already.
 pub fn join_room(
     session: &mut Session<'_>,
     request: u32,
@@ -181,8 +182,8 @@ pub fn join_room(
     )
 }
 
-/// Takes a seat in a room, or with `watch` joins as a spectator, unless `admit` refuses. Its last argument says whether a seat is reserved
-/// for the player.
+/// Takes a seat in a room, or with `watch` joins as a spectator, unless `admit` refuses. Its last argument says whether
+/// a seat is reserved for the player.
 pub(crate) fn join(
     session: &mut Session<'_>,
     request: u32,
@@ -275,7 +276,8 @@ pub fn leave_room(session: &mut Session<'_>, request: u32) -> Result<(), Rejecti
     Ok(())
 }
 
-/// Runs `change` in a transaction on the player's room that also consumes the frame, and has the room's doorbell rung afterwards.
+/// Runs `change` in a transaction on the player's room that also consumes the frame, and has the room's doorbell rung
+/// afterwards.
 ///
 /// # Errors
 ///
@@ -295,7 +297,8 @@ pub(crate) fn change_room<R>(
     Ok(result)
 }
 
-/// Runs `run` with a transaction on the player's room, after a check under the room's lock that the player still is a member.
+/// Runs `run` with a transaction on the player's room, after a check under the room's lock that the player still is a
+/// member.
 ///
 /// # Errors
 ///
@@ -330,8 +333,8 @@ pub(crate) fn with_room<R>(
     run(tx, &mut context)
 }
 
-/// Returns the player's room, and the seat unless spectating, as the player's own record has it. The owner may have kicked the player
-/// since.
+/// Returns the player's room, and the seat unless spectating, as the player's own record has it. The owner may have
+/// kicked the player since.
 ///
 /// # Errors
 ///
@@ -384,8 +387,8 @@ pub(crate) fn apply_kick(session: &mut Session<'_>) -> Result<(), Rejection> {
     Ok(tx.commit()?)
 }
 
-/// Frees the room record that a previous handler allocated and did not open. The player joins another room, so nothing else would
-/// free the record.
+/// Frees the room record that a previous handler allocated and did not open. The player joins another room, so nothing
+/// else would free the record.
 fn abandon_opening(session: &mut Session<'_>) -> Result<(), Rejection> {
     let Some((player_tx, room)) = session.player_tx().zip(session.membership().being_opened()) else {
         return Ok(());
@@ -397,7 +400,8 @@ fn abandon_opening(session: &mut Session<'_>) -> Result<(), Rejection> {
     Ok(tx.commit()?)
 }
 
-/// Allocates a room record for this player to open. If a previous handler died between allocating and opening, returns the same one.
+/// Allocates a room record for this player to open. If a previous handler died between allocating and opening, returns
+/// the same one.
 fn allocate_room(session: &mut Session<'_>, player: PlayerRef) -> Result<RoomRef, Rejection> {
     if let Some(room) = session.membership().being_opened() {
         return Ok(room);
@@ -425,8 +429,8 @@ pub(crate) fn free_room(state: &mut StateHandle, room: RoomRef) {
     tx.commit().expect("freeing a room record fits the journal");
 }
 
-/// Removes a player or spectator from the room. In a running match, the game decides what that means. The last member to leave closes
-/// the room.
+/// Removes a player or spectator from the room. In a running match, the game decides what that means. The last member
+/// to leave closes the room.
 pub(crate) fn remove_member(
     tx: &mut RoomTx<'_>,
     calls: &mut GameCalls<'_>,
@@ -504,7 +508,8 @@ pub(crate) fn first_free_seat(tx: &RoomTx<'_>, games: &Games) -> Result<u8, Reje
         .ok_or_else(|| Rejection::new(RejectCode::RoomFull, "all seats are taken or kept for somebody"))
 }
 
-/// Returns a random seed for a match, from the kernel: a generator in user space would give the same numbers to forked processes.
+/// Returns a random seed for a match, from the kernel: a generator in user space would give the same numbers to forked
+/// processes.
 pub(crate) fn random_seed() -> Result<u64, Rejection> {
     getrandom::u64().map_err(|error| {
         Rejection::new(

@@ -1,7 +1,7 @@
 //! The list of rooms, and quick match.
 //!
-//! A list takes the lock of one room at a time, to copy its line. It is no snapshot of all rooms: each line is true at the moment
-//! of its copy. Nothing is changed here, so a crash leaves nothing; quick match ends in `join_leave`.
+//! A list takes the lock of one room at a time, to copy its line. It is no snapshot of all rooms: each line is true at
+//! the moment of its copy. Nothing is changed here, so a crash leaves nothing; quick match ends in `join_leave`.
 
 use forkade_games::Games;
 use forkade_protocol::{Phase, RejectCode, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage};

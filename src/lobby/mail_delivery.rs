@@ -1,7 +1,7 @@
 //! Delivers a player's mailbox to the player's output.
 //!
-//! The mailbox is guarded by the lobby's lock. One transaction removes frames from it and appends them to the output, so a crash
-//! neither loses nor repeats a message.
+//! The mailbox is guarded by the lobby's lock. One transaction removes frames from it and appends them to the output,
+//! so a crash neither loses nor repeats a message.
 
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::session::Session;

@@ -1,8 +1,8 @@
 //! Plays a match: ready, act, tick, and the end. Everything happens under the room's lock.
 //!
-//! A call of the game and everything that follows from it (state, events, turn clock, the consumed frame) is one transaction.
-//! If the game fails or panics, the transaction is rolled back and the request is rejected. If the process dies, a transaction that
-//! has not committed is rolled back, and the next handler handles the frame again.
+//! A call of the game and everything that follows from it (state, events, turn clock, the consumed frame) is one
+//! transaction. If the game fails or panics, the transaction is rolled back and the request is rejected. If the process
+//! dies, a transaction that has not committed is rolled back, and the next handler handles the frame again.
 
 use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
@@ -106,8 +106,8 @@ fn set_ready(
     })
 }
 
-/// Runs the room's timers that are due at `now_ms`: reservations, turn clock, tick; each in a transaction of its own. Returns whether any
-/// was due.
+/// Runs the room's timers that are due at `now_ms`: reservations, turn clock, tick; each in a transaction of its own.
+/// Returns whether any was due.
 ///
 /// # Errors
 ///
@@ -163,8 +163,8 @@ pub(crate) fn abandon_match(state: &mut StateHandle, index: u32) -> Result<(), R
     Ok(tx.commit()?)
 }
 
-/// Tells the game that a seat became free during the match. If the game fails, or too few players are left for one that needs all seats,
-/// the match is abandoned.
+/// Tells the game that a seat became free during the match. If the game fails, or too few players are left for one that
+/// needs all seats, the match is abandoned.
 pub(crate) fn player_left(tx: &mut RoomTx<'_>, calls: &mut GameCalls<'_>, seat: u8) -> Result<(), Rejection> {
     let game = game_of(tx, calls.games);
     let too_few = occupants(tx).count() < usize::from(*game.seats().start());
@@ -218,8 +218,8 @@ fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Resu
     step.outcome.map_or(Ok(()), |outcome| finish(tx, outcome))
 }
 
-/// Calls the game and stores the result in the transaction. `mover` is the seat whose action or timeout it is. The outer error is
-/// the game's, the inner one the room's.
+/// Calls the game and stores the result in the transaction. `mover` is the seat whose action or timeout it is. The
+/// outer error is the game's, the inner one the room's.
 pub(crate) fn call_game(
     tx: &mut RoomTx<'_>,
     games: &Games,

@@ -7,18 +7,20 @@
 //!   (`join_leave::join`). [`invites`] and [`reservations`] are other ways to a seat;
 //! * [`settings`] and [`ownership`]: what the room's owner decides;
 //! * [`match_play`]: ready, act, tick, end of the match; [`turns`]: the turn clock;
-//! * [`delivery`]: from the room's log to the player's output. [`text_delivery`] does it for text mode, [`mail_delivery`]
-//!   for a player's mailbox. [`room_view`] builds snapshots and lines of a list;
+//! * [`delivery`]: from the room's log to the player's output. [`text_delivery`] does it for text mode,
+//!   [`mail_delivery`] for a player's mailbox. [`room_view`] builds snapshots and lines of a list;
 //! * [`chat`]: to a room, to the lobby, to one player (the rate limit is [`rate`](crate::session::rate));
 //! * [`departure`]: disconnect, kick, and leave for good. Expiry is in `maintenance`;
 //! * [`text_requests`]: requests that only text mode has.
 //!
 //! Every change is one transaction under one lock: a room's, the lobby's (names, mailboxes, rooms in use), that of the
-//! lobby's chat, or the player's own. If the process dies before the commit, the next one that takes the lock rolls back.
+//! lobby's chat, or the player's own. If the process dies before the commit, the next one that takes the lock rolls
+//! back.
 //!
-//! A change of the lobby *and* a room takes two transactions. The state in between is valid, and any process that finds it
-//! completes or undoes it: a [player that opens a room](crate::state::players::Membership::opening), a [room that
-//! closes](crate::state::rooms::RoomLife::CLOSING), a [player that expires](crate::state::directory::Presence::EXPIRING).
+//! A change of the lobby *and* a room takes two transactions. The state in between is valid, and any process that finds
+//! it completes or undoes it: a [player that opens a room](crate::state::players::Membership::opening), a [room that
+//! closes](crate::state::rooms::RoomLife::CLOSING), a [player that
+//! expires](crate::state::directory::Presence::EXPIRING).
 
 pub mod chat;
 pub mod delivery;

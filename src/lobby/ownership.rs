@@ -1,7 +1,7 @@
 //! The owner of a room: which seat it is, which is next, and what only the owner may do.
 //!
-//! Owner and bans are part of the room, under the room's lock. Each change is one transaction with its events, so a crash leaves
-//! the room with its old owner or its new one, never without.
+//! Owner and bans are part of the room, under the room's lock. Each change is one transaction with its events, so a
+//! crash leaves the room with its old owner or its new one, never without.
 
 use forkade_protocol::{RejectCode, RoomEvent};
 
@@ -64,7 +64,8 @@ pub(crate) fn owner_of(tx: &RoomTx<'_>) -> Option<u8> {
     u8::try_from(tx.get(&tx.record().owner)).ok()
 }
 
-/// Elects an owner if the room has none and a seat is taken: the lowest seat whose player is connected, else the lowest taken one.
+/// Elects an owner if the room has none and a seat is taken: the lowest seat whose player is connected, else the lowest
+/// taken one.
 pub(crate) fn elect_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
     let record = tx.record();
     let (taken, connected) = (tx.get(&record.taken), tx.get(&record.connected));
@@ -115,8 +116,8 @@ pub(crate) fn unban(tx: &mut RoomTx<'_>, player: PlayerRef) {
     }
 }
 
-/// Returns the player in the seat, if it has the name that the owner has seen there. The seat may get another player while a request
-/// is on its way; but a name belongs to one player at a time, and does not change inside a room.
+/// Returns the player in the seat, if it has the name that the owner has seen there. The seat may get another player
+/// while a request is on its way; but a name belongs to one player at a time, and does not change inside a room.
 fn other_in_seat(
     tx: &RoomTx<'_>,
     context: &RoomContext<'_>,

@@ -1,8 +1,8 @@
 //! Reserved seats: the owner names a player, who is invited and has a seat reserved for a limited time.
 //!
-//! A reservation takes two transactions. The first, under the room's lock, reserves the seat. The second, under the lobby's lock, puts the
-//! invitation into the player's mailbox and consumes the owner's frame. A handler that takes over between them handles the frame
-//! again: it finds the seat reserved, and its time starts again.
+//! A reservation takes two transactions. The first, under the room's lock, reserves the seat. The second, under the
+//! lobby's lock, puts the invitation into the player's mailbox and consumes the owner's frame. A handler that takes
+//! over between them handles the frame again: it finds the seat reserved, and its time starts again.
 
 use std::sync::atomic::Ordering;
 
@@ -26,8 +26,8 @@ use crate::state::rooms::{RoomLife, RoomTx, Seat, game_of, is_open, seats_in};
 ///
 /// # Errors
 ///
-/// If the caller is in no room or not the owner, no player has the name, the player has a seat here already, no seat is free, the match
-/// has begun, or the player's mailbox is full.
+/// If the caller is in no room or not the owner, no player has the name, the player has a seat here already, no seat is
+/// free, the match has begun, or the player's mailbox is full.
 pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
     join_leave::with_room(session, |tx, context| context.ensure_owner(&tx))?;
     let paid = session.charge_line()?;

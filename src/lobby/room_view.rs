@@ -1,4 +1,5 @@
-//! Views of a room: the snapshot for its members, and the summary for lists. Read under the room's lock; nothing is changed.
+//! Views of a room: the snapshot for its members, and the summary for lists. Read under the room's lock; nothing is
+//! changed.
 
 use forkade_games::{GameError, Games, Viewer};
 use forkade_protocol::{RoomId, RoomSummary, SeatInfo, ServerMessage, Snapshot};
@@ -14,8 +15,8 @@ use crate::session::rejection::Rejection;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, game_of, occupants, phase_of, read_state};
 
-/// Sends the player a snapshot of the room as it is now. The player's cursor does not move: events up to now are delivered
-/// as usual, before or after the reply.
+/// Sends the player a snapshot of the room as it is now. The player's cursor does not move: events up to now are
+/// delivered as usual, before or after the reply.
 ///
 /// # Errors
 ///
@@ -37,8 +38,8 @@ pub fn look(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
     })
 }
 
-/// Returns the room as its member in `seat` (`None`: a spectator) sees it, up to the last event. If the game's view fails, the error is
-/// added to `faults`.
+/// Returns the room as its member in `seat` (`None`: a spectator) sees it, up to the last event. If the game's view
+/// fails, the error is added to `faults`.
 pub fn snapshot(
     tx: &RoomTx<'_>,
     room: RoomRef,

@@ -1,7 +1,7 @@
 //! The settings of a room, which its owner chooses on creation and may change later.
 //!
-//! They are part of the room, under the room's lock. Passcodes are hashed and the game is asked without a lock, before the transaction.
-//! A change is one transaction: after a crash all of it is stored, or none.
+//! They are part of the room, under the room's lock. Passcodes are hashed and the game is asked without a lock, before
+//! the transaction. A change is one transaction: after a crash all of it is stored, or none.
 
 use forkade_games::{AnyGame, GameError, Step};
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomRules, RoomSettings};
@@ -43,7 +43,8 @@ impl CheckedSettings {
     ///
     /// # Errors
     ///
-    /// If there are too many seats, options or passcode are too long, the turn clock is impossible, or the game refuses.
+    /// If there are too many seats, options or passcode are too long, the turn clock is impossible, or the game
+    /// refuses.
     pub(crate) fn check(
         game: &dyn AnyGame,
         requested: &RoomSettings,

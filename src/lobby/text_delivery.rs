@@ -1,7 +1,7 @@
 //! Delivers the room's events to a player in text mode: events as sentences, and the match as the game draws it.
 //!
-//! As in [`delivery`](crate::lobby::delivery), but one transaction under the room's lock: it reads the names of the seats, and
-//! a drawing belongs to the last event before it.
+//! As in [`delivery`](crate::lobby::delivery), but one transaction under the room's lock: it reads the names of the
+//! seats, and a drawing belongs to the last event before it.
 
 use forkade_games::{GameError, Games};
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, ServerMessage, codec};

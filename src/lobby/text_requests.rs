@@ -1,7 +1,7 @@
 //! Requests that only text mode has: another name, the names of the players, the lobby, a room by its number.
 //!
-//! A new name is one transaction under the lobby's lock, with the reply and the consumed line. The others only read, under the lobby's lock or
-//! the room's.
+//! A new name is one transaction under the lobby's lock, with the reply and the consumed line. The others only read,
+//! under the lobby's lock or the room's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -71,7 +71,8 @@ pub fn list_players(session: &mut Session<'_>) -> Result<(), Rejection> {
     session.say(&format!("Here are {}{more}.\n", names.join(", ")))
 }
 
-/// Returns the room for a number that was typed: the room that is open in that slot (counted from 1), else the one with that id.
+/// Returns the room for a number that was typed: the room that is open in that slot (counted from 1), else the one with
+/// that id.
 pub fn room_by_number(session: &Session<'_>, number: u64) -> RoomId {
     let index = number.checked_sub(1).and_then(|index| u32::try_from(index).ok());
     let record = index.and_then(|index| Some((index, session.state.memory.rooms.get(index)?)));

@@ -1,8 +1,9 @@
 //! The turn clock: in a room that has one, a turn has a time limit.
 //!
-//! After each call the game says whose turn it is. The clock starts with a turn, and starts again whenever the seat to move has acted.
-//! When it has run out, the ticker calls the game, which decides the consequence. The clock is part of the room, under the
-//! room's lock. If the ticker dies, its successor finds the same deadline: a turn may end late, never early.
+//! After each call the game says whose turn it is. The clock starts with a turn, and starts again whenever the seat to
+//! move has acted. When it has run out, the ticker calls the game, which decides the consequence. The clock is part of
+//! the room, under the room's lock. If the ticker dies, its successor finds the same deadline: a turn may end late,
+//! never early.
 
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, Turn};
 use shmem::sys::clock::now_ms;

@@ -1,7 +1,8 @@
-//! Checks that shared state is consistent: derives what can be derived, and compares it with what is stored. Changes nothing.
+//! Checks that shared state is consistent: derives what can be derived, and compares it with what is stored. Changes
+//! nothing.
 //!
-//! [`check_directory`] takes the lobby's lock once and may run on a live server. [`check_all`] also compares records under
-//! different locks, so it needs a mapping that no other process changes: a copy, or an idle server.
+//! [`check_directory`] takes the lobby's lock once and may run on a live server. [`check_all`] also compares records
+//! under different locks, so it needs a mapping that no other process changes: a copy, or an idle server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -22,8 +23,8 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
 use crate::state::rooms::{RoomLife, RoomTx, occupants, phase_of, seats_in};
 
-/// Derives free lists, counts and the index of names from the identities and room entries, under the lobby's lock. Returns a sentence for
-/// each difference.
+/// Derives free lists, counts and the index of names from the identities and room entries, under the lobby's lock.
+/// Returns a sentence for each difference.
 pub fn check_directory(state: &mut StateHandle) -> Vec<String> {
     let directory = state.memory.directory;
     let tx = state.attachment.begin(directory.record);
@@ -398,8 +399,8 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, recorded: &mut RecordedByPlay
     }
 }
 
-/// Checks that the log's entries lead from its tail to its head, which is published. Returns each entry's audience, and the offset behind
-/// it.
+/// Checks that the log's entries lead from its tail to its head, which is published. Returns each entry's audience, and
+/// the offset behind it.
 fn check_log<const WORDS: usize>(log: &EventLog<WORDS>, head: u64, faults: &mut Faults) -> Vec<(u32, u64)> {
     let (mut cursor, published) = log.window();
     faults.compare("end of a log", published, head);
@@ -421,7 +422,8 @@ fn check_log<const WORDS: usize>(log: &EventLog<WORDS>, head: u64, faults: &mut 
     }
 }
 
-/// Checks that the lines of the lobby's chat are numbered without a gap, and that each reader has the number of the line it read last.
+/// Checks that the lines of the lobby's chat are numbered without a gap, and that each reader has the number of the
+/// line it read last.
 fn check_chat(state: &mut StateHandle, recorded: &RecordedByPlayers, faults: &mut Faults) {
     let tx = state.attachment.begin(state.memory.chat);
     let log = &tx.record().log;
@@ -474,7 +476,8 @@ impl Faults {
         }
     }
 
-    /// Follows a linked list, whose links are `index + 1` and 0 at the end. Returns its indices. Longer than `touched` is a fault.
+    /// Follows a linked list, whose links are `index + 1` and 0 at the end. Returns its indices. Longer than `touched`
+    /// is a fault.
     fn walk(&mut self, what: &str, first: u32, touched: u32, next_of: impl Fn(u32) -> u32) -> Vec<u32> {
         let mut indices = Vec::new();
         let mut link = first;

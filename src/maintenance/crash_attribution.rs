@@ -1,9 +1,10 @@
-//! Attributes a ticker's crash to the room whose game it was running. A game that crashes one ticker after another loses its match.
+//! Attributes a ticker's crash to the room whose game it was running. A game that crashes one ticker after another
+//! loses its match.
 //!
-//! The ticker marks the room in the header before it runs a game's code, and clears the mark afterwards. A ticker that finds a mark
-//! when it starts counts a crash for that room. The mark and the counter are atomics outside every lock, and only the ticker writes
-//! them. The match is abandoned in one transaction under the room's lock. If the ticker dies after it has cleared the mark and before
-//! it has stored the count, that one crash is not counted.
+//! The ticker marks the room in the header before it runs a game's code, and clears the mark afterwards. A ticker that
+//! finds a mark when it starts counts a crash for that room. The mark and the counter are atomics outside every lock,
+//! and only the ticker writes them. The match is abandoned in one transaction under the room's lock. If the ticker dies
+//! after it has cleared the mark and before it has stored the count, that one crash is not counted.
 
 use std::sync::atomic::Ordering;
 
@@ -34,7 +35,8 @@ pub enum TickerCrash {
     },
 }
 
-/// Counts the crash of the previous ticker, if it died in a game's code. From here on, this process marks each game that it runs.
+/// Counts the crash of the previous ticker, if it died in a game's code. From here on, this process marks each game
+/// that it runs.
 ///
 /// # Errors
 ///

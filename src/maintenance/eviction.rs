@@ -1,14 +1,15 @@
 //! How long a detached player in the lobby keeps its identity when few identities are free.
 //!
-//! Without this limit, one client could fill the server: connect, do the handshake, disconnect, and repeat, for the whole grace each time.
+//! Without this limit, one client could fill the server: connect, do the handshake, disconnect, and repeat, for the
+//! whole grace each time.
 
 use crate::limits::LOBBY_GRACE_MS_MIN;
 
 /// While more than one in so many identities is free, every player keeps the whole grace.
 const LAST_IDENTITIES_ONE_IN: u64 = 8;
 
-/// Returns the grace of a detached player in the lobby, in milliseconds: `grace_ms`, shortened in proportion when few identities are
-/// free. So the players that have been detached for longest expire first.
+/// Returns the grace of a detached player in the lobby, in milliseconds: `grace_ms`, shortened in proportion when few
+/// identities are free. So the players that have been detached for longest expire first.
 pub(crate) fn lobby_grace_ms(grace_ms: u64, players: u32, players_max: u32) -> u64 {
     let last_identities = (u64::from(players_max) / LAST_IDENTITIES_ONE_IN).max(1);
     let free = u64::from(players_max.saturating_sub(players));

@@ -1,8 +1,8 @@
 //! Expiry, and recovery of what dead processes left: the ticker's work, in small transactions.
 //!
-//! Players are marked as expiring under the lobby's lock, then leave as in [`departure`]; closed rooms' records are freed under the
-//! lobby's lock. Connections are claimed without a lock, by a compare-and-swap. If the ticker dies in between, its successor finds the
-//! same marks and goes on.
+//! Players are marked as expiring under the lobby's lock, then leave as in [`departure`]; closed rooms' records are
+//! freed under the lobby's lock. Connections are claimed without a lock, by a compare-and-swap. If the ticker dies in
+//! between, its successor finds the same marks and goes on.
 
 use std::sync::atomic::Ordering;
 
@@ -25,8 +25,8 @@ const IDENTITIES_PER_TRANSACTION: u32 = 64;
 /// A mark takes two words in the journal: its value and its offset.
 const _: () = assert!(IDENTITIES_PER_TRANSACTION as usize * 16 <= JOURNAL_BYTES);
 
-/// Removes players whose grace has expired at `now_ms`, and completes the leave of players whose process died during it.
-/// Returns the rooms whose doorbell is to be rung.
+/// Removes players whose grace has expired at `now_ms`, and completes the leave of players whose process died during
+/// it. Returns the rooms whose doorbell is to be rung.
 pub fn expire_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
     let mut doorbells = Vec::new();
     let mut first = 0;
@@ -55,7 +55,8 @@ pub fn expire_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
     }
 }
 
-/// Marks the expired players among the next identities from `first` on. Returns them, and the index to go on with, if any.
+/// Marks the expired players among the next identities from `first` on. Returns them, and the index to go on with, if
+/// any.
 fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<PlayerRef>, Option<u32>) {
     let (memory, directory) = (state.memory, state.memory.directory);
     let grace_ms = memory.header.seat_grace_ms.load(Ordering::Relaxed);
@@ -79,7 +80,8 @@ fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<Pla
             || tx.get(&identity.mail_head) != tx.get(&identity.mail_tail);
         let expired = expired
             || is_detached && away_ms >= lobby_grace_ms && !is_needed && {
-                // The player was detached under the lobby's lock, which is held, so its record has no undecided transaction.
+                // The player was detached under the lobby's lock, which is held, so its record has no undecided
+                // transaction.
                 let player_record = memory.players.at(index);
                 tx.acquire(player_record);
                 examined.push(player_record);
@@ -121,8 +123,8 @@ pub fn free_closed_rooms(state: &mut StateHandle) {
     }
 }
 
-/// Frees a connection that no process serves or will serve: detaches its player and frees its slot. To be called only when the
-/// handler is dead. Returns the keeper whose doorbell is to be rung.
+/// Frees a connection that no process serves or will serve: detaches its player and frees its slot. To be called only
+/// when the handler is dead. Returns the keeper whose doorbell is to be rung.
 #[must_use]
 pub fn free_connection(state: &mut StateHandle, index: u32) -> Option<u32> {
     let record = state.memory.connections.at(index);
@@ -147,8 +149,8 @@ pub fn orphaned_connections(state: &StateHandle) -> Vec<u32> {
         .collect()
 }
 
-/// Claims an orphaned connection: from here on no keeper adopts it, and no handler starts to serve it. Returns false if one did just
-/// before.
+/// Claims an orphaned connection: from here on no keeper adopts it, and no handler starts to serve it. Returns false if
+/// one did just before.
 pub fn claim_orphan(state: &StateHandle, index: u32) -> bool {
     let record = state.memory.connections.at(index);
     if record.claimed() == Claim::Abandoned {

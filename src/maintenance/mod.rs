@@ -2,7 +2,8 @@
 //!
 //! * [`expiry`]: players whose grace is over, closed rooms, orphaned connections; [`eviction`]: a shorter grace when
 //!   places run out;
-//! * [`crash_policy`]: whether a connection gets another handler; [`crash_attribution`]: which room's game ended a ticker;
+//! * [`crash_policy`]: whether a connection gets another handler; [`crash_attribution`]: which room's game ended a
+//!   ticker;
 //! * [`check`]: whether all records agree; [`state_dump`]: their contents, for proofs.
 
 pub mod check;

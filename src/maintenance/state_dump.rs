@@ -1,7 +1,8 @@
 //! Dumps of shared state as text, for proofs that compare the state before and after a change.
 //!
-//! A dump holds everything that can be observed: two states with equal dumps are the same state. Unreferenced bytes, counters and
-//! timestamps are left out. Only [`recover_all`] changes anything. A dump needs a mapping that no other process changes.
+//! A dump holds everything that can be observed: two states with equal dumps are the same state. Unreferenced bytes,
+//! counters and timestamps are left out. Only [`recover_all`] changes anything. A dump needs a mapping that no other
+//! process changes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,8 +20,8 @@ use crate::state::layout::PlayerRef;
 use crate::state::players::PlayerRecord;
 use crate::state::rooms::{RoomLife, occupants, read_state, seats_in};
 
-/// The number of undelivered events that a dump shows of each log, the latest ones. Older ones may be overwritten before the transaction that
-/// needs their space is decided.
+/// The number of undelivered events that a dump shows of each log, the latest ones. Older ones may be overwritten
+/// before the transaction that needs their space is decided.
 const EVENTS_SHOWN: usize = 4;
 
 /// Recovers what dead processes have left under any lock, by taking and releasing each.

@@ -22,7 +22,8 @@ use shmem::transaction::{Record, Tx};
 const MINUTE_US: u64 = 60_000_000;
 
 impl Session<'_> {
-    /// The charge for one more chat line, if the player may send it now. It counts once it is [entered](RateCharge::enter).
+    /// The charge for one more chat line, if the player may send it now. It counts once it is
+    /// [entered](RateCharge::enter).
     pub(crate) fn charge_line(&self) -> Result<RateCharge, Rejection> {
         let header = self.state.memory.header;
         let rate = Rate::of(&header.chat_burst, &header.chat_per_minute);

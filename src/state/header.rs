@@ -23,10 +23,10 @@ shared_record! {
         pub layout_hash: AtomicU64,
         /// When the server started, in milliseconds of the monotonic clock.
         pub started_at_ms: AtomicU64,
-        // The settings that `Welcome` announces or that change what players may do lie here, not only in each process's own
-        // settings. An upgrade in place may change them, and handlers, ticker and consoles are then replaced one after another.
-        // Here the new values hold for all processes at once, so the grace and the heartbeat timeout that one process
-        // announces are those that another one enforces.
+        // The settings that `Welcome` announces or that change what players may do lie here, not only in each process's
+        // own settings. An upgrade in place may change them, and handlers, ticker and consoles are then replaced one
+        // after another. Here the new values hold for all processes at once, so the grace and the heartbeat timeout
+        // that one process announces are those that another one enforces.
         /// How long the seat of a player without a connection is kept, in milliseconds.
         pub seat_grace_ms: AtomicU64,
         /// How long a seat is kept for an invited player, in milliseconds.

@@ -92,7 +92,8 @@ pub(crate) fn signal_supervisor(header: &Header, lifeline: &Lifeline, signal: Si
         .and_then(Pid::from_raw)
         .ok_or(Errno::SRCH)?;
     let supervisor = pidfd_open(pid, PidfdFlags::empty())?;
-    // The lifeline is cut when the supervisor ends. While it holds, the pid was the supervisor's when the descriptor was opened.
+    // The lifeline is cut when the supervisor ends. While it holds, the pid was the supervisor's when the descriptor
+    // was opened.
     if lifeline.is_cut()? {
         return Err(Errno::SRCH.into());
     }

@@ -1,7 +1,8 @@
-//! Promise: a killed handler is replaced by a fresh one on the same TCP connection. Not a byte is lost, repeated or reordered.
+//! Promise: a killed handler is replaced by a fresh one on the same TCP connection. Not a byte is lost, repeated or
+//! reordered.
 //!
-//! `FORKADE_TEST_KILLS=20000 cargo test --release --test kills takeover:: -- --nocapture` kills more often
-//! and shows the figures.
+//! `FORKADE_TEST_KILLS=20000 cargo test --release --test kills takeover:: -- --nocapture` kills more often and shows
+//! the figures.
 
 use std::collections::HashSet;
 use std::net::{Shutdown, TcpStream};

@@ -1,8 +1,9 @@
-//! Checks the layers: a module refers to no module above it, neither in a `use` declaration nor by a path in its code, and inherent
-//! methods of a type stand in the type's own layer.
+//! Checks the layers: a module refers to no module above it, neither in a `use` declaration nor by a path in its code,
+//! and inherent methods of a type stand in the type's own layer.
 //!
-//! Cargo refuses cycles between crates. This test checks the modules directly below a crate's root; it does not check the
-//! submodules of one module against each other. The crates `games` and `play` have no list: unit tests there refer upwards.
+//! Cargo refuses cycles between crates. This test checks the modules directly below a crate's root; it does not check
+//! the submodules of one module against each other. The crates `games` and `play` have no list: unit tests there refer
+//! upwards.
 
 mod rules;
 mod source;
@@ -10,8 +11,8 @@ mod tokens;
 
 use rules::Crate;
 
-/// Each crate's modules, from the bottom to the top. Modules of one line do not refer to each other. `lib` is what the root
-/// module itself defines.
+/// Each crate's modules, from the bottom to the top. Modules of one line do not refer to each other. `lib` is what the
+/// root module itself defines.
 const CRATES: &[Crate] = &[
     Crate {
         folder: "src",

@@ -194,8 +194,8 @@ impl Crate {
         }
     }
 
-    /// The module below the root to which a path leads; nothing if it leads to another crate. `in_root` says it of names that the
-    /// root module imports from elsewhere.
+    /// The module below the root to which a path leads; nothing if it leads to another crate. `in_root` says it of
+    /// names that the root module imports from elsewhere.
     fn target(&self, path: &Path, in_root: &HashMap<&str, Option<String>>) -> Option<String> {
         let first = path.first().map_or("*", String::as_str);
         if self.height(first).is_some() {

@@ -13,7 +13,8 @@ pub(crate) struct Source {
     pub(crate) imports: Vec<(String, Path)>,
     /// The names of all types and traits that are defined.
     pub(crate) types: Vec<String>,
-    /// The names of all macros that are defined: to other modules, those of them that are exported are in the crate's root.
+    /// The names of all macros that are defined: to other modules, those of them that are exported are in the crate's
+    /// root.
     pub(crate) macros: Vec<String>,
     /// The types of all `impl` blocks without a trait.
     pub(crate) impls: Vec<InherentImpl>,

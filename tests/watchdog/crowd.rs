@@ -56,7 +56,8 @@ pub(crate) fn on_a_crowded_machine_no_innocent_process_is_killed() {
     assert_eq!(server.status("takeovers_total"), 0);
 }
 
-/// What starts this program such that it, and all that it starts in turn, has to wait for whatever else the machine has to do.
+/// What starts this program such that it, and all that it starts in turn, has to wait for whatever else the machine has
+/// to do.
 fn unimportant() -> Command {
     let mut command = Command::new("nice");
     command.args(["-n", "19"]).arg(this_program());

@@ -1,5 +1,5 @@
-//! Promise: a process that hangs is killed, and then it is as if it had died. A process that does not hang is never killed, however crowded
-//! the machine is.
+//! Promise: a process that hangs is killed, and then it is as if it had died. A process that does not hang is never
+//! killed, however crowded the machine is.
 //!
 //! Without the test harness, since this program is also the server: started with `serve` it offers games that hang.
 
@@ -347,8 +347,8 @@ fn main() -> ExitCode {
 
 type Test = (&'static str, fn());
 
-/// Runs tests in parallel; those whose names contain the first argument, if there is one. A panic in one ends the program when
-/// the others have ended, with a status that says so.
+/// Runs tests in parallel; those whose names contain the first argument, if there is one. A panic in one ends the
+/// program when the others have ended, with a status that says so.
 fn run_all(tests: &[Test]) {
     let part = std::env::args().nth(1).unwrap_or_default();
     std::thread::scope(|scope| {

@@ -52,7 +52,8 @@ pub enum Command {
     },
     /// Change the settings of the player's room.
     Set(Vec<Setting>),
-    /// Remove the player with this name from the room. (Not the player in a seat: that can change while the number is typed.)
+    /// Remove the player with this name from the room. (Not the player in a seat: that can change while the number is
+    /// typed.)
     Kick(String),
     /// Make the player with this name the owner of the room.
     HandOver(String),
@@ -245,7 +246,8 @@ fn parse_arguments(description: &'static Description, rest: &str) -> Result<Comm
             let (which, passcode) = split_word(rest);
             match (which, which.trim_start_matches('#').parse()) {
                 ("", _) => Err(wrong()),
-                // A room of four digits with a passcode of two words is less likely than a code that begins with digits.
+                // A room of four digits with a passcode of two words is less likely than a code that begins with
+                // digits.
                 (_, Ok(room)) if !is_code_in_groups(rest) => Ok(Command::Join {
                     room,
                     passcode: (!passcode.is_empty()).then(|| passcode.to_owned()),

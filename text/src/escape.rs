@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-/// Displays text from outside so that it can neither end a line, nor control a terminal, nor hide or reorder the text around it.
+/// Displays text from outside so that it can neither end a line, nor control a terminal, nor hide or reorder the text
+/// around it.
 pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {

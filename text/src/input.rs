@@ -2,12 +2,13 @@
 //!
 //! A text player is a player like any other, in the same rooms. Only the bytes on the connection differ:
 //!
-//! - **In.** Bytes that arrive lie in the player's input ring. [`next_token`] finds the next thing in them: a line, or something
-//!   for telnet. The transaction that handles a token consumes it, as it would consume a frame. An incomplete line stays in the
-//!   ring, so a takeover in the middle of a line loses nothing: the successor finds the same bytes. The [`InputState`] in the
-//!   player's record says what the consumed bytes mean for the next one; the same transaction updates it.
-//! - **Out.** A message that a client program would receive as a frame is [rendered](crate::render) when it enters the output
-//!   ring.
+//! - **In.** Bytes that arrive lie in the player's input ring. [`next_token`] finds the next thing in them: a line, or
+//!   something for telnet. The transaction that handles a token consumes it, as it would consume a frame. An incomplete
+//!   line stays in the ring, so a takeover in the middle of a line loses nothing: the successor finds the same bytes.
+//!   The [`InputState`] in the player's record says what the consumed bytes mean for the next one; the same transaction
+//!   updates it.
+//! - **Out.** A message that a client program would receive as a frame is [rendered](crate::render) when it enters the
+//!   output ring.
 //!
 //! A text player has no token to show, so it cannot resume: when the connection ends, the player leaves.
 
@@ -67,8 +68,8 @@ pub enum Token {
     },
 }
 
-/// Finds the next token in `input`, which begins in `state`. Telnet's commands in the first `answered` bytes have been answered;
-/// options in `refused` have been refused.
+/// Finds the next token in `input`, which begins in `state`. Telnet's commands in the first `answered` bytes have been
+/// answered; options in `refused` have been refused.
 ///
 /// The token does not depend on the bytes behind it.
 pub fn next_token(input: &[u8], state: InputState, refused: RefusedOptions, answered: usize) -> Token {

@@ -1,7 +1,9 @@
-//! Decodes the bytes that a terminal sends into keys. Pure: an incomplete key waits for more bytes, and the caller keeps the time.
+//! Decodes the bytes that a terminal sends into keys. Pure: an incomplete key waits for more bytes, and the caller
+//! keeps the time.
 //!
-//! All escape sequences begin with the byte of the escape key. So a lone escape is [undecided](KeyDecoder::is_undecided) until
-//! more bytes come, or until the caller has waited long enough and calls [`KeyDecoder::decide`].
+//! All escape sequences begin with the byte of the escape key. So a lone escape is
+//! [undecided](KeyDecoder::is_undecided) until more bytes come, or until the caller has waited long enough and calls
+//! [`KeyDecoder::decide`].
 
 /// The longest escape sequence in bytes; no key's is longer.
 const SEQUENCE_BYTES_MAX: usize = 32;
@@ -244,8 +246,8 @@ fn ascii_key(byte: u8) -> Key {
     }
 }
 
-/// A character beyond ASCII. Bytes that are none are dropped together with the byte that shows it, unless that is a control
-/// character.
+/// A character beyond ASCII. Bytes that are none are dropped together with the byte that shows it, unless that is a
+/// control character.
 fn character(bytes: &[u8]) -> First {
     for length in 1..=bytes.len() {
         match std::str::from_utf8(&bytes[..length]) {

@@ -1,5 +1,5 @@
-//! What people type and read: the translation between bytes at a terminal and the protocol's messages. Pure: no sockets, no clock,
-//! no server.
+//! What people type and read: the translation between bytes at a terminal and the protocol's messages. Pure: no
+//! sockets, no clock, no server.
 //!
 //! Reading order, in the direction of the data:
 //!
@@ -9,8 +9,8 @@
 //! 4. [`render`]: a message of the server to text.
 //! 5. [`escape`]: text from outside made harmless, for terminals and logs.
 //!
-//! For terminals that send single keys (the console in character mode, `forkade play`): [`keys`] decodes bytes into keys,
-//! [`line_editor`] applies keys to a line, and [`columns`] measures text.
+//! For terminals that send single keys (the console in character mode, `forkade play`): [`keys`] decodes bytes into
+//! keys, [`line_editor`] applies keys to a line, and [`columns`] measures text.
 #![deny(unsafe_code)]
 
 pub mod columns;

@@ -1,4 +1,5 @@
-//! The line that is typed: its text, the cursor, and the lines entered before. Pure: keys in; what shows the line draws it.
+//! The line that is typed: its text, the cursor, and the lines entered before. Pure: keys in; what shows the line draws
+//! it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -130,8 +131,8 @@ impl LineEditor {
         if has_effect { Edit::Changed } else { Edit::NoEffect }
     }
 
-    /// The characters to show in a window of `columns`, of which the last one stays free for the cursor. The window begins at
-    /// the character `first`, or as much further as the cursor requires.
+    /// The characters to show in a window of `columns`, of which the last one stays free for the cursor. The window
+    /// begins at the character `first`, or as much further as the cursor requires.
     pub fn window(&self, first: usize, columns: usize) -> Range<usize> {
         let space = columns.saturating_sub(1);
         let columns_of = |index: usize| columns_of_character(self.text[index]);

@@ -1,9 +1,10 @@
 //! Messages of the server as text for people without a client program. Pure.
 //!
-//! All text here is lines that end in `\n`; [`to_terminal`] turns it into what is sent. Text that players or games have chosen
-//! (names, chat, drawings) reaches a terminal only as visible characters of one line.
+//! All text here is lines that end in `\n`; [`to_terminal`] turns it into what is sent. Text that players or games have
+//! chosen (names, chat, drawings) reaches a terminal only as visible characters of one line.
 //!
-//! Reading order: [`message`] renders a message. Rooms, the events of a room, and the wrapping of lines have a module each.
+//! Reading order: [`message`] renders a message. Rooms, the events of a room, and the wrapping of lines have a module
+//! each.
 
 mod events;
 mod rooms;
@@ -154,12 +155,13 @@ pub fn to_sentence(text: &str) -> String {
     )
 }
 
-/// The text of a close message to a client that may be a program or a person at a terminal, because it has sent nothing yet. The
-/// message is a frame for a program, and a person can read its text.
+/// The text of a close message to a client that may be a program or a person at a terminal, because it has sent nothing
+/// yet. The message is a frame for a program, and a person can read its text.
 ///
-/// A terminal shows the beginning of the frame like this: the frame's length is a visible character and three bytes that show nothing;
-/// the variant's number is a line end; the code may be a line end, too, or switch the character set (14), which the first character here
-/// reverts; the text's length is a visible character, which the sentence overwrites.
+/// A terminal shows the beginning of the frame like this: the frame's length is a visible character and three bytes
+/// that show nothing; the variant's number is a line end; the code may be a line end, too, or switch the character set
+/// (14), which the first character here reverts; the text's length is a visible character, which the sentence
+/// overwrites.
 pub fn readable_by_any_client(text: &str) -> String {
     const SHIFT_IN: char = '\u{f}';
     let text = &text[..floor_char_boundary(text, READABLE_TEXT_BYTES.end - 10)];

@@ -1,11 +1,12 @@
-//! Telnet (RFC 854): separates what a person types from telnet's own commands. Pure, and byte by byte: how the bytes were cut
-//! into packets makes no difference.
+//! Telnet (RFC 854): separates what a person types from telnet's own commands. Pure, and byte by byte: how the bytes
+//! were cut into packets makes no difference.
 //!
-//! Reading order: [`Parser`] turns bytes into [`Event`]s; [`LineReader`] turns events into lines; [`options`] answers a client
-//! that negotiates. The console and the text mode use the same parser. The text mode refuses all options; the console
-//! negotiates a few.
+//! Reading order: [`Parser`] turns bytes into [`Event`]s; [`LineReader`] turns events into lines; [`options`] answers a
+//! client that negotiates. The console and the text mode use the same parser. The text mode refuses all options; the
+//! console negotiates a few.
 //!
-//! Nothing here grows with what is sent: a subnegotiation of any length is passed on byte by byte, and a line is bounded.
+//! Nothing here grows with what is sent: a subnegotiation of any length is passed on byte by byte, and a line is
+//! bounded.
 //!
 //! Output needs no escaping: byte 255, which telnet would double, never occurs in UTF-8.
 

@@ -15,7 +15,8 @@ pub(super) const LOOK_REQUEST: u32 = 1;
 /// Request numbers of lists begin here; each list has its own.
 pub(super) const LIST_REQUESTS_FROM: u32 = 2;
 
-/// Commands of text mode that do not exist here: the name is chosen at the start, and the protocol has no list of players.
+/// Commands of text mode that do not exist here: the name is chosen at the start, and the protocol has no list of
+/// players.
 const TEXT_MODE_ONLY: [&str; 2] = ["name", "who"];
 
 /// The commands of this client.
@@ -28,8 +29,8 @@ pub(super) fn list_request_after(request: u32) -> u32 {
     request.checked_add(1).unwrap_or(LIST_REQUESTS_FROM)
 }
 
-/// Completes a line: to the only command, or after `create`, `quick` and `rooms` the only game, that begins like this; or to the common
-/// beginning of several.
+/// Completes a line: to the only command, or after `create`, `quick` and `rooms` the only game, that begins like this;
+/// or to the common beginning of several.
 pub(super) fn completed(line: &str, games: &[&str]) -> Option<String> {
     let (slash, typed) = match line.strip_prefix('/') {
         Some(typed) => ("/", typed),

@@ -180,7 +180,8 @@ impl App<'_> {
         let Location::Room(room) = &mut self.location else {
             return;
         };
-        // Described before it is applied: a player who leaves has a name until then. (The event itself names one who joins.)
+        // Described before it is applied: a player who leaves has a name until then. (The event itself names one who
+        // joins.)
         let before = room.describe(event, self.games);
         let effect = room.apply(number, event, now_ms);
         match event {

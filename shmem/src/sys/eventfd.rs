@@ -10,10 +10,11 @@ use rustix::io::Errno;
 ///
 /// A doorbell is used in one of two ways:
 ///
-/// - **One subscriber** polls it and [clears](EventFd::clear) it after a ring, *before* it looks for what was announced.
-/// - **Many subscribers** poll it, each with its own epoll (made after the fork), *edge-triggered*. None of them clears it,
-///   so that each ring is a new edge for all. A process that cleared it would take the ring from those that were not woken
-///   yet, because epoll checks the descriptor again before it reports it.
+/// - **One subscriber** polls it and [clears](EventFd::clear) it after a ring, *before* it looks for what was
+///   announced.
+/// - **Many subscribers** poll it, each with its own epoll (made after the fork), *edge-triggered*. None of them clears
+///   it, so that each ring is a new edge for all. A process that cleared it would take the ring from those that were
+///   not woken yet, because epoll checks the descriptor again before it reports it.
 #[derive(Debug)]
 pub struct EventFd(OwnedFd);
 

@@ -1,8 +1,8 @@
 //! Replacing the program of a process: descriptors that stay open over execve(2), and how the new program finds them.
 //!
 //! Everything that this program opens is closed on exec. [`keep_open`] makes an exception, and the new program
-//! [takes](take_inherited) the descriptor by its number. A descriptor that is open and *not* closed on exec was left by the
-//! old program, so no other part of the new program owns it.
+//! [takes](take_inherited) the descriptor by its number. A descriptor that is open and *not* closed on exec was left by
+//! the old program, so no other part of the new program owns it.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -28,8 +28,8 @@ fn close_on_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     )?)
 }
 
-/// Takes the descriptor of this number, which the old program has [kept open](keep_open). It is then closed on exec, so that
-/// it can be taken only once.
+/// Takes the descriptor of this number, which the old program has [kept open](keep_open). It is then closed on exec, so
+/// that it can be taken only once.
 ///
 /// # Errors
 ///
@@ -49,9 +49,9 @@ pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Replaces the program of this process by the one in the file that `program` refers to. The process, its children, its blocked
-/// and its pending signals stay. Only the standard streams and what was [kept open](keep_open) stay open. Returns only on
-/// failure: an error of fexecve(3), or a NUL byte in an argument.
+/// Replaces the program of this process by the one in the file that `program` refers to. The process, its children, its
+/// blocked and its pending signals stay. Only the standard streams and what was [kept open](keep_open) stay open.
+/// Returns only on failure: an error of fexecve(3), or a NUL byte in an argument.
 pub fn execute(
     program: BorrowedFd<'_>,
     arguments: impl IntoIterator<Item = OsString>,

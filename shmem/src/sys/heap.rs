@@ -1,14 +1,15 @@
 //! The heap before the first fork: without holes, so that a forked child copies few of its parent's pages.
 //!
-//! The allocator serves a child from holes first, which are wherever its parent has freed something. Each hole may be on another
-//! page, and a write to it copies that page. In a parent that has read its configuration, the few KiB that a handler needs are
-//! spread over the whole heap.
+//! The allocator serves a child from holes first, which are wherever its parent has freed something. Each hole may be
+//! on another page, and a write to it copies that page. In a parent that has read its configuration, the few KiB that a
+//! handler needs are spread over the whole heap.
 //!
-//! Measured with 200 idle clients, one handler each, by `smaps_rollup`: a handler has 78 KiB of private dirty memory (19 of them
-//! heap) with this, and 120 KiB (56 of them heap) without.
+//! Measured with 200 idle clients, one handler each, by `smaps_rollup`: a handler has 78 KiB of private dirty memory
+//! (19 of them heap) with this, and 120 KiB (56 of them heap) without.
 
-/// Allocates the holes in this process's heap and never frees them, so that later allocations lie after them. Call it before the
-/// first fork. It needs no new pages, and no child touches those that it uses. Returns the number of bytes allocated.
+/// Allocates the holes in this process's heap and never frees them, so that later allocations lie after them. Call it
+/// before the first fork. It needs no new pages, and no child touches those that it uses. Returns the number of bytes
+/// allocated.
 ///
 /// It needs `mallinfo2`, which glibc has since version 2.33 (2021).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

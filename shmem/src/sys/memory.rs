@@ -1,8 +1,8 @@
 //! Memory that all processes of one server share: one sealed memfd, and the types that may live in it.
 //!
-//! Shared memory holds plain data only. A [`Shared`] type consists of atomics, [`Guarded`] cells and [`SharedBytes`]: every
-//! bit pattern is a valid value, and every part may change under a reference. So a reference stays valid whatever other
-//! processes do. There are no pointers in shared memory, only indices and offsets.
+//! Shared memory holds plain data only. A [`Shared`] type consists of atomics, [`Guarded`] cells and [`SharedBytes`]:
+//! every bit pattern is a valid value, and every part may change under a reference. So a reference stays valid whatever
+//! other processes do. There are no pointers in shared memory, only indices and offsets.
 
 use std::cell::UnsafeCell;
 use std::io;
@@ -66,17 +66,17 @@ macro_rules! shared_record {
 }
 
 shared_record! {
-    /// Takes no space. The next field of the record starts on a page (of 4096 bytes), so that its hot part touches as few
-    /// pages as possible.
+    /// Takes no space. The next field of the record starts on a page (of 4096 bytes), so that its hot part touches as
+    /// few pages as possible.
     #[repr(align(4096))]
     pub struct PageStart {}
 }
 
 /// A cell that only the holder of the lock that guards it may access.
 ///
-/// [`Tx`](crate::transaction::Tx) and [`Attachment`](crate::transaction::Attachment) access it, after a check that the held
-/// lock guards its address. If that check were wrong, a reader could get bytes of two values: a wrong value, but never an
-/// invalid one, because the content is [`Plain`].
+/// [`Tx`](crate::transaction::Tx) and [`Attachment`](crate::transaction::Attachment) access it, after a check that the
+/// held lock guards its address. If that check were wrong, a reader could get bytes of two values: a wrong value, but
+/// never an invalid one, because the content is [`Plain`].
 #[repr(transparent)]
 pub struct Guarded<T>(UnsafeCell<T>);
 
@@ -109,8 +109,8 @@ impl<T: Plain> Guarded<T> {
 
 /// `8 × WORDS` bytes that one process writes while others may be reading.
 ///
-/// A reader that races with the writer gets a mixture of old and new bytes. A reader without the lock must check afterwards
-/// that the bytes were not overwritten meanwhile (see [`EventLog`](crate::event_log::EventLog)).
+/// A reader that races with the writer gets a mixture of old and new bytes. A reader without the lock must check
+/// afterwards that the bytes were not overwritten meanwhile (see [`EventLog`](crate::event_log::EventLog)).
 #[repr(C)]
 pub struct SharedBytes<const WORDS: usize>([AtomicU64; WORDS]);
 
@@ -212,8 +212,8 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Creates a mapping of `bytes` zeroes, rounded up to whole pages. Only touched pages cost memory. `name` is shown in
-    /// `/proc/PID/maps`.
+    /// Creates a mapping of `bytes` zeroes, rounded up to whole pages. Only touched pages cost memory. `name` is shown
+    /// in `/proc/PID/maps`.
     ///
     /// # Errors
     ///
@@ -287,7 +287,8 @@ impl Mapping {
         // SAFETY: the offset was just found to lie inside.
         let record = unsafe { self.start.add(offset) }.cast::<T>();
         assert!(record.is_aligned(), "record not aligned");
-        // SAFETY: in bounds and aligned, never unmapped, and any content is a `T` that may change under the reference (`Shared`).
+        // SAFETY: in bounds and aligned, never unmapped, and any content is a `T` that may change under the reference
+        // (`Shared`).
         unsafe { record.as_ref() }
     }
 
@@ -321,8 +322,8 @@ impl Mapping {
         }
     }
 
-    /// Overwrites a part of this mapping with the same part of another one of the same size. No process may write to either
-    /// meanwhile.
+    /// Overwrites a part of this mapping with the same part of another one of the same size. No process may write to
+    /// either meanwhile.
     ///
     /// For tests that look at the memory of a stopped process. The locks in the copy are those of the original: see
     /// [`Lock::abandon_copy`](crate::lock::Lock::abandon_copy).
@@ -341,7 +342,8 @@ impl Mapping {
         unsafe { target.copy_from(source, length) };
     }
 
-    /// True if a part equals the same part of another mapping of the same size. No process may write to either meanwhile.
+    /// True if a part equals the same part of another mapping of the same size. No process may write to either
+    /// meanwhile.
     ///
     /// # Panics
     ///

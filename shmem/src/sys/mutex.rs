@@ -1,9 +1,9 @@
 //! The robust process-shared mutex of the C library.
 //!
-//! When its holder dies, the kernel marks the mutex, and the next process that locks it learns of the death. That frees the
-//! lock but repairs no data. Hence locking returns [`Acquired::Clean`] or [`Acquired::Abandoned`], and an abandoned mutex
-//! becomes a [`Held`] one only by [`Abandoned::repair`]. Unlocking without repair would make the mutex unusable for good. So
-//! dropping an [`Abandoned`] aborts the process, and the next one finds the mutex abandoned again.
+//! When its holder dies, the kernel marks the mutex, and the next process that locks it learns of the death. That frees
+//! the lock but repairs no data. Hence locking returns [`Acquired::Clean`] or [`Acquired::Abandoned`], and an abandoned
+//! mutex becomes a [`Held`] one only by [`Abandoned::repair`]. Unlocking without repair would make the mutex unusable
+//! for good. So dropping an [`Abandoned`] aborts the process, and the next one finds the mutex abandoned again.
 //!
 //! Zeroed memory is not yet a mutex. [`RobustMutex::initialise`] makes it one in place; it never moves.
 
@@ -169,7 +169,8 @@ pub(crate) struct Abandoned<'a> {
 impl<'a> Abandoned<'a> {
     /// Repairs the data under the mutex and makes the mutex usable again.
     ///
-    /// A panic in `repair` aborts the process. The process may be killed at any instruction; the next holder then repairs.
+    /// A panic in `repair` aborts the process. The process may be killed at any instruction; the next holder then
+    /// repairs.
     pub(crate) fn repair(self, repair: impl FnOnce(&Held<'a>)) -> Held<'a> {
         let held = Held {
             mutex: self.mutex,

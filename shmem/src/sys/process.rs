@@ -1,7 +1,8 @@
 //! Processes: forking, identity, reaping, lifelines, and settings of the calling process.
 //!
-//! A forked child has the parent's memory and open files. It never returns into the parent's code and never runs the parent's
-//! destructors; [`fork`] sees to that. It closes the files that it does not need with [`NewProcess::close_all_except`].
+//! A forked child has the parent's memory and open files. It never returns into the parent's code and never runs the
+//! parent's destructors; [`fork`] sees to that. It closes the files that it does not need with
+//! [`NewProcess::close_all_except`].
 
 mod child;
 mod fork;
@@ -28,10 +29,11 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(process::set_child_subreaper(Some(process::getpid()))?)
 }
 
-/// Disables core dumps for this process and its future children: the locks of a dead process stay held while a dump is written.
+/// Disables core dumps for this process and its future children: the locks of a dead process stay held while a dump is
+/// written.
 ///
-/// The limit is one byte, not zero. No dump fits into one byte, and where `/proc/sys/kernel/core_pattern` is a pipe the kernel
-/// obeys no other limit. (`PR_SET_DUMPABLE` would also hide the process's files in `/proc`.)
+/// The limit is one byte, not zero. No dump fits into one byte, and where `/proc/sys/kernel/core_pattern` is a pipe the
+/// kernel obeys no other limit. (`PR_SET_DUMPABLE` would also hide the process's files in `/proc`.)
 ///
 /// # Errors
 ///
@@ -75,7 +77,8 @@ pub fn set_name(name: &str) -> io::Result<()> {
     Ok(rustix::thread::set_name(&std::ffi::CString::new(name)?)?)
 }
 
-/// Lets the kernel kill this process when its parent ends. For a child that will run another program, without a lifeline.
+/// Lets the kernel kill this process when its parent ends. For a child that will run another program, without a
+/// lifeline.
 ///
 /// # Errors
 ///

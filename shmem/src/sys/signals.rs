@@ -1,8 +1,8 @@
 //! Signals as events of a poll: blocked in the signal mask and read from a signalfd. There are no signal handlers.
 //!
 //! A forked child inherits the mask but no pending signals. An inherited signalfd reads the signals of the process that
-//! *reads* it, but an inherited epoll reports those of the process that registered it. So a child makes its own poll and its
-//! own [`Signals`].
+//! *reads* it, but an inherited epoll reports those of the process that registered it. So a child makes its own poll
+//! and its own [`Signals`].
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -84,9 +84,9 @@ pub fn unblock_all() -> io::Result<()> {
     )?)
 }
 
-/// Restores the default action of every ignored signal, apart from those in `keep`. The program that started this one may
-/// have ignored some (a shell ignores SIGINT and SIGQUIT in the background). With SIGCHLD ignored, the kernel would reap the
-/// children; with SIGTERM ignored, processes would survive it.
+/// Restores the default action of every ignored signal, apart from those in `keep`. The program that started this one
+/// may have ignored some (a shell ignores SIGINT and SIGQUIT in the background). With SIGCHLD ignored, the kernel would
+/// reap the children; with SIGTERM ignored, processes would survive it.
 ///
 /// # Errors
 ///

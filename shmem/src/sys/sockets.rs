@@ -50,9 +50,9 @@ pub enum ListenError {
     },
 }
 
-/// Listens on `address`, non-blocking; port 0 takes a free one. Accepted connections have `TCP_NODELAY`, urgent bytes in line
-/// (which [`TcpProgress`](crate::sys::tcp_progress::TcpProgress) needs) and a bounded send buffer. A port with old connections
-/// in TIME_WAIT can be used again at once.
+/// Listens on `address`, non-blocking; port 0 takes a free one. Accepted connections have `TCP_NODELAY`, urgent bytes
+/// in line (which [`TcpProgress`](crate::sys::tcp_progress::TcpProgress) needs) and a bounded send buffer. A port with
+/// old connections in TIME_WAIT can be used again at once.
 ///
 /// # Errors
 ///
@@ -158,7 +158,8 @@ pub fn unread_bytes(socket: &impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
 }
 
-/// True if the cause of this error is the peer or the network, as happens every day, and not a shortage on this machine.
+/// True if the cause of this error is the peer or the network, as happens every day, and not a shortage on this
+/// machine.
 pub fn is_remote_failure(error: &io::Error) -> bool {
     use ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
@@ -177,8 +178,8 @@ pub fn is_remote_failure(error: &io::Error) -> bool {
     )
 }
 
-/// Shuts down one direction of a connection or both, for all processes that have a descriptor of it. Does nothing if the
-/// connection is over.
+/// Shuts down one direction of a connection or both, for all processes that have a descriptor of it. Does nothing if
+/// the connection is over.
 ///
 /// # Errors
 ///

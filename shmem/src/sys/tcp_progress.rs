@@ -1,9 +1,9 @@
-//! How many bytes of a TCP connection were received and sent, from the kernel. After a crash no other place knows what the dead
-//! process had received and sent.
+//! How many bytes of a TCP connection were received and sent, from the kernel. After a crash no other place knows what
+//! the dead process had received and sent.
 //!
-//! The kernel's counts need two corrections. A FIN counts as one byte of its direction, from the moment it arrives (or, our
-//! own, is queued). And the counts come from several system calls, so bytes that arrive between two of them make the results
-//! inconsistent.
+//! The kernel's counts need two corrections. A FIN counts as one byte of its direction, from the moment it arrives (or,
+//! our own, is queued). And the counts come from several system calls, so bytes that arrive between two of them make
+//! the results inconsistent.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::mutants::Mutant;
 
-/// Attempts before giving up, some 10 ms in total. No process receives from the socket meanwhile, so the socket's buffers bound
-/// what can still change.
+/// Attempts before giving up, some 10 ms in total. No process receives from the socket meanwhile, so the socket's
+/// buffers bound what can still change.
 const READINGS_MAX: u32 = 10_000;
 
 /// Progress of an accepted connection, in bytes since it was accepted.
@@ -62,8 +62,8 @@ pub enum TcpProgressError {
 }
 
 impl TcpProgress {
-    /// Reads the progress of a socket that was accepted from a listening socket with `SO_OOBINLINE`. (For a socket that was
-    /// connected from here, the kernel counts the SYN too.) No other process may receive or send on it meanwhile.
+    /// Reads the progress of a socket that was accepted from a listening socket with `SO_OOBINLINE`. (For a socket that
+    /// was connected from here, the kernel counts the SYN too.) No other process may receive or send on it meanwhile.
     ///
     /// # Errors
     ///
@@ -79,8 +79,8 @@ impl TcpProgress {
             let queued_in = rustix::io::ioctl_fionread(socket).map_err(failed("ioctl(SIOCINQ)"))?;
             let queued_out = queued_out(socket)?;
             let after = TcpInfo::read(socket)?;
-            // These counts only grow. If they are equal before and after, nothing arrived and nothing was acknowledged in
-            // between, so the queue lengths belong to them.
+            // These counts only grow. If they are equal before and after, nothing arrived and nothing was acknowledged
+            // in between, so the queue lengths belong to them.
             if before == after {
                 return after.progress(queued_in, queued_out);
             }
@@ -98,7 +98,8 @@ struct TcpInfo {
     acknowledged: u64,
 }
 
-// The states of a connection, numbered as in the kernel's include/net/tcp_states.h; libc names them for some targets only.
+// The states of a connection, numbered as in the kernel's include/net/tcp_states.h; libc names them for some targets
+// only.
 const ESTABLISHED: u8 = 1;
 const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
@@ -153,8 +154,8 @@ impl TcpInfo {
     /// Corrects these counts and queue lengths for the FINs.
     fn progress(self, queued_in: u64, queued_out: u64) -> Result<TcpProgress, TcpProgressError> {
         let (fin_received, fin_sent) = self.fins()?;
-        // The peer's FIN counts as received, but never as unread. Our own counts as queued until the peer has acknowledged it
-        // (as only FIN_WAIT2 shows), and as acknowledged from then on.
+        // The peer's FIN counts as received, but never as unread. Our own counts as queued until the peer has
+        // acknowledged it (as only FIN_WAIT2 shows), and as acknowledged from then on.
         let fin_is_subtracted = fin_received && !Mutant::FinCounted.is_active();
         let arrived = self.received.saturating_sub(u64::from(fin_is_subtracted));
         let queued_and_acknowledged = self.acknowledged + queued_out;

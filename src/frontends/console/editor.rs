@@ -1,8 +1,8 @@
 //! Shows the operator's line while it is typed, and applies keys to it. Pure.
 //!
-//! It is for a terminal in character mode, which shows nothing by itself. It sends visible characters, CR, LF, BEL and "erase to the
-//! end of the line" (`ESC [ K`), which every terminal understands. A line longer than the window is shown in part, so that it never
-//! wraps, whatever size the client says its window has.
+//! It is for a terminal in character mode, which shows nothing by itself. It sends visible characters, CR, LF, BEL and
+//! "erase to the end of the line" (`ESC [ K`), which every terminal understands. A line longer than the window is shown
+//! in part, so that it never wraps, whatever size the client says its window has.
 
 use std::ops::Range;
 

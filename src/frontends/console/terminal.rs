@@ -1,8 +1,8 @@
 //! From the operator's bytes to lines: a script, netcat or telnet. Pure.
 //!
-//! A client that sends nothing but lines receives nothing but replies. A client is offered character mode once it shows that it is
-//! telnet: it negotiates, its first line is empty and ends as telnet ends lines, or the operator sends `edit`. If it agrees, the
-//! server [edits](crate::frontends::console::editor) its line.
+//! A client that sends nothing but lines receives nothing but replies. A client is offered character mode once it shows
+//! that it is telnet: it negotiates, its first line is empty and ends as telnet ends lines, or the operator sends
+//! `edit`. If it agrees, the server [edits](crate::frontends::console::editor) its line.
 
 use crate::frontends::console::editor::{Edited, TerminalEditor};
 use crate::limits::CONSOLE_LINE_BYTES_MAX;
@@ -149,7 +149,8 @@ impl Terminal {
         match self.reader.push(event) {
             Some(Line::TooLong) => Some(Input::TooLong),
             Some(Line::Complete(line)) => {
-                // Telnet ends a line with CR. A script has no reason to send an empty line, and netcat ends it with LF alone.
+                // Telnet ends a line with CR. A script has no reason to send an empty line, and netcat ends it with LF
+                // alone.
                 if std::mem::take(&mut self.is_first_line) && line.is_empty() && byte == b'\r' {
                     self.offer(output);
                 }

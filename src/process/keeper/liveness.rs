@@ -1,7 +1,8 @@
 //! How a keeper finds handlers that hang. It only reports them; the [watchdog](crate::process::watchdog) decides.
 //!
-//! A handler that waits for its client, or for a lock, is not at fault, whatever has arrived for it. So a handler is reported only if it has
-//! something to do, has not come round its loop since the last look, and is stopped or uses a processor.
+//! A handler that waits for its client, or for a lock, is not at fault, whatever has arrived for it. So a handler is
+//! reported only if it has something to do, has not come round its loop since the last look, and is stopped or uses a
+//! processor.
 
 use std::sync::atomic::Ordering;
 
@@ -49,7 +50,8 @@ impl Keeper {
         hang_reports.report(Subject::Connection { index });
     }
 
-    /// Whether the handler is in the middle of something, has bytes to receive, or should offer its socket to this keeper.
+    /// Whether the handler is in the middle of something, has bytes to receive, or should offer its socket to this
+    /// keeper.
     fn has_something_to_do(&self, index: u32, record: &ConnectionRecord) -> bool {
         record.current_frame.load(Ordering::Relaxed) != 0
             || self

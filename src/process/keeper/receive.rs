@@ -118,7 +118,8 @@ impl Keeper {
         if let Err(error) = self.spawn_handler(vec![index], false, may_share) {
             log::error!("cannot fork a handler: {error}");
             if matches!(error, SpawnError::Fork(ForkError::Identify(_))) {
-                // The handler ran, and may have begun a session: the ticker frees what it held. The client connects again.
+                // The handler ran, and may have begun a session: the ticker frees what it held. The client connects
+                // again.
                 return self.abandon_connection(index);
             }
             if let Some(held) = self.held.remove(&index) {

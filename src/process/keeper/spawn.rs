@@ -275,8 +275,8 @@ impl Keeper {
         }
     }
 
-    /// Enters a crash into the history of the connection that is suspected of it, and carries out what follows for that connection. Gives
-    /// the decision, and how many handlers in a row have died in the same frame.
+    /// Enters a crash into the history of the connection that is suspected of it, and carries out what follows for that
+    /// connection. Gives the decision, and how many handlers in a row have died in the same frame.
     fn enter_crash(&mut self, suspect: u32, crash: Crash, what: &str) -> (RestartDecision, u32) {
         let Some(held) = self.held.get_mut(&suspect) else {
             return (RestartDecision::Replace, 0);

@@ -1,7 +1,7 @@
 //! Which of many processes have made no progress since the last look: those are candidates for a hang report.
 //!
-//! A process that waits for something makes no progress and is not at fault. So a candidate is reported only if it has something to do
-//! and is stopped or uses a processor ([`run_state`]).
+//! A process that waits for something makes no progress and is not at fault. So a candidate is reported only if it has
+//! something to do and is stopped or uses a processor ([`run_state`]).
 
 use crate::limits::LIVENESS_POLL_MS;
 use shmem::sys::process::{ProcessId, ProcessStatus, RunState};

@@ -15,8 +15,9 @@ const INDENT: &str = "    ";
 /// What is sent in place of the end of text that is too long.
 const CUT: &str = "[this was too long to show all of it]\r\n";
 
-/// Text as it is sent to a terminal, at most [`TEXT_OUTPUT_BYTES_MAX`] bytes. Lines end in CR LF; what else could control a terminal is
-/// escaped. Lines that are too long are [wrapped](wrap) here: at a terminal's edge, any part of a line could begin a row of its own.
+/// Text as it is sent to a terminal, at most [`TEXT_OUTPUT_BYTES_MAX`] bytes. Lines end in CR LF; what else could
+/// control a terminal is escaped. Lines that are too long are [wrapped](wrap) here: at a terminal's edge, any part of a
+/// line could begin a row of its own.
 pub fn to_terminal(text: &str) -> String {
     let mut wire = String::with_capacity(text.len() + 64);
     let mut lines = text.lines().peekable();
@@ -32,8 +33,8 @@ pub fn to_terminal(text: &str) -> String {
     wire
 }
 
-/// Text behind a prefix, wrapped into lines for a terminal of 80 columns. Continued lines are indented, so that they are not taken for
-/// messages of their own. Both are escaped.
+/// Text behind a prefix, wrapped into lines for a terminal of 80 columns. Continued lines are indented, so that they
+/// are not taken for messages of their own. Both are escaped.
 pub fn wrap(prefix: &str, text: &str) -> String {
     wrap_to(prefix, text, COLUMNS_MAX)
 }
@@ -74,8 +75,8 @@ pub fn wrap_to(prefix: &str, text: &str, columns_max: usize) -> String {
 
 /// What precedes a chat message: who says it, and to whom.
 ///
-/// No other text looks like this: a [name](forkade_protocol::text::clean_player_name) has no colon, and does not begin as the server's
-/// own messages do.
+/// No other text looks like this: a [name](forkade_protocol::text::clean_player_name) has no colon, and does not begin
+/// as the server's own messages do.
 pub fn chat_prefix(scope: &ChatScope, from: &str) -> String {
     if from.is_empty() {
         return "*** The server says: ".into();

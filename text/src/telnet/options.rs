@@ -1,8 +1,8 @@
 //! What the server answers to telnet's options.
 //!
-//! [`RefusedOptions`] refuses each option once: two programs that answer each other's answers never stop. [`Negotiation`] uses
-//! three options for a client at the console and refuses all others. It never answers a client's answer to its own offer, so it
-//! cannot loop either.
+//! [`RefusedOptions`] refuses each option once: two programs that answer each other's answers never stop.
+//! [`Negotiation`] uses three options for a client at the console and refuses all others. It never answers a client's
+//! answer to its own offer, so it cannot loop either.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -40,8 +40,8 @@ pub struct RefusedOptions {
 }
 
 impl RefusedOptions {
-    /// The refusal of an offer or a request. `None`: it was refused before, or the client says that the option is not in use
-    /// (WONT, DONT), which needs no answer.
+    /// The refusal of an offer or a request. `None`: it was refused before, or the client says that the option is not
+    /// in use (WONT, DONT), which needs no answer.
     pub fn refuse(&mut self, verb: Verb, option: u8) -> Option<[u8; 3]> {
         let (refused, answer) = match verb {
             Verb::Will => (&mut self.offers, DONT),
@@ -56,8 +56,8 @@ impl RefusedOptions {
     }
 }
 
-/// The negotiation of character mode and of the window's size. In character mode the server echoes what is typed, so that it can
-/// edit the line.
+/// The negotiation of character mode and of the window's size. In character mode the server echoes what is typed, so
+/// that it can edit the line.
 #[derive(Debug, Default)]
 pub struct Negotiation {
     offered: bool,

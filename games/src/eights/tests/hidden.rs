@@ -51,8 +51,8 @@ fn relabelled(game: &Eights, faces: &BTreeMap<Card, Card>) -> Eights {
 proptest! {
        #![proptest_config(ProptestConfig::with_cases(64))]
 
-       /// Two matches in which all cards that the viewer never sees have other faces, in other hands and in the
-       /// stock. If the viewer saw one bit of them, in a view, an event, a rejection or an outcome, the two would differ.
+       /// Two matches in which all cards that the viewer never sees have other faces, in other hands and in the stock.
+       /// If the viewer saw one bit of them, in a view, an event, a rejection or an outcome, the two would differ.
        #[test]
        fn nobody_can_tell_which_cards_the_others_hold(
            course in courses(),

@@ -52,8 +52,8 @@ fn rejected(code: RejectCode) -> ServerMessage {
 }
 
 proptest! {
-    /// With any names, texts, keys and sizes: every row is there, none is too long, the cursor is on the screen, and no control
-    /// character is shown.
+    /// With any names, texts, keys and sizes: every row is there, none is too long, the cursor is on the screen, and no
+    /// control character is shown.
     #[test]
     fn the_contents_fit_every_screen(
         (columns, rows) in (0_usize..140, 0_usize..60),

@@ -59,7 +59,8 @@ pub enum ChildEvent {
     },
 }
 
-/// Reaps the children that have ended, without waiting. Exhaust the iterator: one SIGCHLD may stand for several children.
+/// Reaps the children that have ended, without waiting. Exhaust the iterator: one SIGCHLD may stand for several
+/// children.
 ///
 /// Each step costs one `waitpid(-1)`, which grows with the number of living children (34 µs with 1,000).
 pub fn reap() -> impl Iterator<Item = Reaped> {

@@ -49,8 +49,9 @@ pub fn fork(on_panic: fn(), child: impl FnOnce(NewProcess) -> u8) -> Result<Proc
     if !is_alone().map_err(ForkError::CountThreads)? {
         return Err(ForkError::HasThreads);
     }
-    // SAFETY: in a process with more threads the child may call only async-signal-safe functions. This is the only thread, and
-    // no other can start one, so no lock in the child's memory is held by a thread that does not exist there.
+    // SAFETY: in a process with more threads the child may call only async-signal-safe functions. This is the only
+    // thread, and no other can start one, so no lock in the child's memory is held by a thread that does not exist
+    // there.
     match unsafe { nix::unistd::fork() } {
         Ok(ForkResult::Child) => exit_now(run_child(on_panic, child)),
         Ok(ForkResult::Parent { child: pid }) => identify(pid.as_raw()),
@@ -65,9 +66,9 @@ pub struct NewProcess(());
 impl NewProcess {
     /// Closes all open files apart from standard input, output and error and those in `keep`.
     ///
-    /// Owners in the process's memory do not notice. So `keep` must contain what the process will use, and also what it will
-    /// drop, because the number of a closed descriptor may belong to another file by then. Owners that it never touches, such
-    /// as its parent's, are harmless. Closing a copy of the parent's epoll does not change that epoll.
+    /// Owners in the process's memory do not notice. So `keep` must contain what the process will use, and also what it
+    /// will drop, because the number of a closed descriptor may belong to another file by then. Owners that it never
+    /// touches, such as its parent's, are harmless. Closing a copy of the parent's epoll does not change that epoll.
     ///
     /// Costs one system call per gap between the kept descriptors, and the closing itself.
     ///
@@ -95,8 +96,8 @@ pub fn exit_now(status: u8) -> ! {
 }
 
 fn is_alone() -> io::Result<bool> {
-    // The directory has two links of its own and one for each thread. (Reading its entries would dirty a buffer before every
-    // fork, and each child would keep pages of it.)
+    // The directory has two links of its own and one for each thread. (Reading its entries would dirty a buffer before
+    // every fork, and each child would keep pages of it.)
     let links = rustix::fs::stat("/proc/self/task")?.st_nlink;
     Ok(links == 3)
 }
@@ -134,8 +135,8 @@ fn identify(pid: i32) -> Result<ProcessId, ForkError> {
 }
 
 fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
-    // SAFETY: only a process just forked has a `NewProcess`. The owners that it inherited never run again, apart from those that
-    // its caller kept. No memory depends on a descriptor.
+    // SAFETY: only a process just forked has a `NewProcess`. The owners that it inherited never run again, apart from
+    // those that its caller kept. No memory depends on a descriptor.
     let result = unsafe { libc::close_range(first.cast_unsigned(), last.cast_unsigned(), 0) };
     if result == 0 {
         Ok(())

@@ -71,8 +71,8 @@ impl ProcessId {
         Self::try_current().expect("/proc/self/stat can be read")
     }
 
-    /// True if the process can still execute an instruction. A zombie cannot: its files are closed by then, and its robust
-    /// mutexes marked.
+    /// True if the process can still execute an instruction. A zombie cannot: its files are closed by then, and its
+    /// robust mutexes marked.
     ///
     /// # Errors
     ///
@@ -82,7 +82,8 @@ impl ProcessId {
         Ok(stat.is_some_and(|stat| stat.start_time == self.start_time && !stat.is_dead()))
     }
 
-    /// True if no process has this pid, neither this one nor a later one. A zombie still has it. Costs one short system call.
+    /// True if no process has this pid, neither this one nor a later one. A zombie still has it. Costs one short system
+    /// call.
     pub(crate) fn pid_is_free(self) -> bool {
         self.raw()
             .is_none_or(|pid| matches!(process::test_kill_process(pid), Err(Errno::SRCH)))

@@ -16,8 +16,8 @@ pub fn lifeline() -> io::Result<(LifelineHolder, Lifeline)> {
     Ok((LifelineHolder { write_end }, Lifeline { read_end }))
 }
 
-/// The end of a lifeline whose closing cuts it. Every child forked while it exists must close its copy, for example with
-/// [`NewProcess::close_all_except`](crate::sys::process::NewProcess::close_all_except).
+/// The end of a lifeline whose closing cuts it. Every child forked while it exists must close its copy, for example
+/// with [`NewProcess::close_all_except`](crate::sys::process::NewProcess::close_all_except).
 #[derive(Debug)]
 pub struct LifelineHolder {
     write_end: OwnedFd,
@@ -36,8 +36,8 @@ impl From<OwnedFd> for LifelineHolder {
     }
 }
 
-/// The end of a lifeline that processes inherit which must not outlive its holder. A poll reports it as hung up when the
-/// holder has ended, for whatever reason. No byte is ever sent.
+/// The end of a lifeline that processes inherit which must not outlive its holder. A poll reports it as hung up when
+/// the holder has ended, for whatever reason. No byte is ever sent.
 #[derive(Debug)]
 pub struct Lifeline {
     read_end: OwnedFd,

@@ -94,7 +94,8 @@ impl ProcessStat {
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        // The name is in parentheses and may contain any character, parentheses included: the numbers follow the last one.
+        // The name is in parentheses and may contain any character, parentheses included: the numbers follow the last
+        // one.
         let behind_name = text.iter().rposition(|byte| *byte == b')')? + 1;
         let mut fields = str::from_utf8(&text[behind_name..])
             .ok()?

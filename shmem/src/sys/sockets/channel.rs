@@ -58,7 +58,8 @@ pub enum ChannelError {
     /// The message was longer than the buffer. Its end is lost, with all its descriptors.
     #[error("a message is longer than the {0} bytes that were expected")]
     Truncated(usize),
-    /// Not all descriptors arrived, usually because of this process's limit of open files. Those that arrived were closed.
+    /// Not all descriptors arrived, usually because of this process's limit of open files. Those that arrived were
+    /// closed.
     #[error("descriptors were lost on their way (is this process's limit of open files reached?)")]
     DescriptorsLost {
         /// Length of the message at the start of the buffer, in bytes: its bytes did arrive.
@@ -87,13 +88,13 @@ impl Channel {
         Ok((Self(one), Self(other)))
     }
 
-    /// Sends a message. The descriptors are copied: the sender keeps its own, and the copies stay valid even if the sender
-    /// ends before they are received.
+    /// Sends a message. The descriptors are copied: the sender keeps its own, and the copies stay valid even if the
+    /// sender ends before they are received.
     ///
     /// # Errors
     ///
-    /// [`ChannelError::Empty`], [`ChannelError::TooManyDescriptors`], or [`ChannelError::System`], for example for a message
-    /// longer than the socket's buffer. Nothing was sent then.
+    /// [`ChannelError::Empty`], [`ChannelError::TooManyDescriptors`], or [`ChannelError::System`], for example for a
+    /// message longer than the socket's buffer. Nothing was sent then.
     pub fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<SendOutcome, ChannelError> {
         if message.is_empty() {
             return Err(ChannelError::Empty);
@@ -124,8 +125,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`ChannelError::Truncated`], [`ChannelError::DescriptorsLost`] or [`ChannelError::System`]. The channel stays usable:
-    /// the next message is complete.
+    /// [`ChannelError::Truncated`], [`ChannelError::DescriptorsLost`] or [`ChannelError::System`]. The channel stays
+    /// usable: the next message is complete.
     pub fn receive(&self, buffer: &mut [u8]) -> Result<ReceiveOutcome, ChannelError> {
         let expected = buffer.len();
         let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
