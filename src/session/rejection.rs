@@ -2,6 +2,7 @@
 
 use forkade_protocol::RejectCode;
 
+use crate::state::budget::TooSoon;
 use crate::state::mailbox::PostError;
 use forkade_games::{GameError, floor_char_boundary};
 
@@ -15,6 +16,8 @@ pub struct Rejection {
     pub text: String,
     /// A failure in the game's own code, for the server's log. It must be logged only when no lock is held.
     pub fault: Option<Box<GameError>>,
+    /// Milliseconds after which the same request may be granted, if it came too soon.
+    pub retry_after_ms: Option<u32>,
 }
 
 impl Rejection {
@@ -30,6 +33,15 @@ impl Rejection {
             code,
             text,
             fault: None,
+            retry_after_ms: None,
+        }
+    }
+
+    /// A rejection of what came too soon. `rule` says what is limited; the time to wait is added to it.
+    pub(crate) fn too_soon(code: RejectCode, rule: &str, too_soon: TooSoon) -> Self {
+        Self {
+            retry_after_ms: Some(u32::try_from(too_soon.wait_us.div_ceil(1000)).unwrap_or(u32::MAX)),
+            ..Self::new(code, format!("{rule}; {too_soon}"))
         }
     }
 }
@@ -42,6 +54,7 @@ impl From<GameError> for Rejection {
             code: rejection.code(),
             text: rejection.text().to_owned(),
             fault,
+            retry_after_ms: None,
         }
     }
 }

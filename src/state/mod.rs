@@ -5,9 +5,10 @@
 //! * [`header`]: what every process reads without a lock;
 //! * [`directory`]: names, tokens and rooms in use, under the lobby's lock; [`mailbox`], [`chat`];
 //! * [`connections`], [`players`], [`rooms`]: the records;
-//! * [`stream_tap`], [`running_game`], [`connection_counts`]: parts of them;
+//! * [`stream_tap`], [`running_game`], [`connection_counts`], [`budget`]: parts of them;
 //! * [`roles`], [`doorbells`], [`hang_kind`]: the server's processes, as every layer names them.
 
+pub(crate) mod budget;
 pub(crate) mod buffers;
 pub mod chat;
 pub mod connection_counts;
