@@ -130,6 +130,10 @@ pub const DOORBELL_RETRY_MS: u64 = 20;
 /// Time for the handshake, unless configured.
 pub const HANDSHAKE_TIMEOUT_MS_DEFAULT: u32 = 10_000;
 
+/// Time from the accept in which Enter alone does not make a player in text mode: the header of a proxy begins with
+/// it, and its rest may come in another packet.
+pub const ENTER_WAIT_MS: u64 = 300;
+
 /// A client that completes no frame for this long counts as gone, unless configured.
 pub const HEARTBEAT_TIMEOUT_MS_DEFAULT: u32 = 30_000;
 

@@ -14,6 +14,7 @@ use crate::session::rate::is_rate_limited;
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Session};
 use crate::state::directory::Name;
+use forkade_text::opening::{self, ForeignProtocol, Opening};
 
 /// What the handshake has led to.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,10 +27,26 @@ pub enum HandshakeOutcome {
     Resuming(Option<u32>),
     /// The connection is to be closed for this reason.
     Refused(CloseReason),
+    /// The client speaks another protocol. The connection is to be closed with [`foreign_text`].
+    Foreign(ForeignProtocol),
+}
+
+/// What a client of another protocol is told.
+pub fn foreign_text(protocol: ForeignProtocol) -> String {
+    format!("this is the port of a game server, which does not speak {protocol}")
 }
 
 /// Parses the bytes of the handshake that have arrived, and acts once they are complete.
 pub fn process_handshake(session: &mut Session<'_>) -> HandshakeOutcome {
+    handshake(session, false)
+}
+
+/// Like [`process_handshake`], for a client that sends nothing more.
+pub fn process_ended_handshake(session: &mut Session<'_>) -> HandshakeOutcome {
+    handshake(session, true)
+}
+
+fn handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome {
     let bytes = session.handshake();
     let (min, max) = match preamble::classify(&bytes) {
         PreambleResult::Incomplete => return HandshakeOutcome::Incomplete,
@@ -40,7 +57,14 @@ pub fn process_handshake(session: &mut Session<'_>) -> HandshakeOutcome {
                 "this is no preamble of the Forkade protocol",
             );
         }
-        PreambleResult::Text(_) => return create_guest(session),
+        PreambleResult::Text(_) => {
+            return match opening::classify(&bytes, has_ended || bytes.len() == HANDSHAKE_BYTES_MAX) {
+                Opening::Incomplete => HandshakeOutcome::Incomplete,
+                Opening::Enter if session.is_just_accepted() => HandshakeOutcome::Incomplete,
+                Opening::Enter | Opening::Person => create_guest(session),
+                Opening::Foreign(protocol) => HandshakeOutcome::Foreign(protocol),
+            };
+        }
     };
     let Some(version) = preamble::negotiate(min, max) else {
         let text = format!(

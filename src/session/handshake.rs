@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use forkade_protocol::{ErrorCode, Limits, PlayerId, ServerMessage, Token, frame};
 
 use crate::limits::{
-    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX, PLAYER_NAME_BYTES_MAX,
+    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, ENTER_WAIT_MS, FRAME_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
+    PLAYER_NAME_BYTES_MAX,
 };
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::connections::{ConnectionRecord, Phase};
@@ -87,6 +88,16 @@ impl Session<'_> {
             Err(_) => self.state.attachment.release(player_record),
         }
         done
+    }
+
+    /// Whether more of what the client sends at once may still be on its way: see [`ENTER_WAIT_MS`].
+    pub fn is_just_accepted(&self) -> bool {
+        now_ms() < self.enter_decided_at_ms()
+    }
+
+    /// From when on Enter alone is taken for a person, in milliseconds of the monotonic clock.
+    pub fn enter_decided_at_ms(&self) -> u64 {
+        self.record.accepted_at_ms.load(Ordering::Relaxed) + ENTER_WAIT_MS
     }
 
     /// Requests the session that `token` belongs to: answers `Resume`. The handler that holds the session, if any, is

@@ -55,6 +55,8 @@ shared_record! {
         near: AtomicU32,
         /// For an operator's connection: what was negotiated with the terminal. See the console.
         pub terminal: AtomicU32,
+        /// For an operator's connection: what it has proved, as flags of [`OperatorFlag`].
+        operator_flags: AtomicU32,
         order: AtomicU64,
         /// When the connection was accepted, in milliseconds of the monotonic clock.
         pub accepted_at_ms: AtomicU64,
@@ -157,6 +159,15 @@ pub enum Kind {
     Console,
 }
 
+/// What an operator's connection has proved. A successor must know it, too: else it would obey what its predecessor
+/// would not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum OperatorFlag {
+    /// Its first line was a command, and no line since was of HTTP.
+    Commands = 1,
+}
+
 /// All kinds.
 pub const KINDS: [Kind; Kind::COUNT] = [Kind::Game, Kind::Console];
 
@@ -191,6 +202,7 @@ impl ConnectionRecord {
         self.attention.store(0, Ordering::Relaxed);
         self.near.store(0, Ordering::Relaxed);
         self.terminal.store(0, Ordering::Relaxed);
+        self.operator_flags.store(0, Ordering::Relaxed);
         self.hang.store(0, Ordering::Relaxed);
         let address = match peer.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
@@ -291,6 +303,19 @@ impl ConnectionRecord {
         } else {
             Kind::Console
         }
+    }
+
+    /// Whether an operator's connection has proved this.
+    pub fn has_operator_flag(&self, flag: OperatorFlag) -> bool {
+        self.operator_flags.load(Ordering::Acquire) & flag as u32 != 0
+    }
+
+    /// Notes that an operator's connection has proved this, or that it has not. Only its handler may call this.
+    pub fn set_operator_flag(&self, flag: OperatorFlag, on: bool) {
+        match on {
+            true => self.operator_flags.fetch_or(flag as u32, Ordering::AcqRel),
+            false => self.operator_flags.fetch_and(!(flag as u32), Ordering::AcqRel),
+        };
     }
 
     /// The client's address.

@@ -68,6 +68,8 @@ shared_record! {
         pub accepted_total: AtomicU64,
         /// Connections refused with a typed error.
         pub refused_total: AtomicU64,
+        /// Connections to the game port that were closed because they speak another protocol: HTTP, TLS, SSH or PROXY.
+        pub foreign_openings_total: AtomicU64,
         /// Upper bound of the connections that were accepted but lost before a handler served them. (A process that
         /// dies over one may already have passed it on.)
         pub lost_before_handshake_total: AtomicU64,

@@ -20,6 +20,7 @@ mod console_editing;
 mod console_live_views;
 mod documentation;
 mod exactly_once;
+mod foreign_protocols;
 mod hidden_information;
 mod input_fragmentation;
 mod invitations;

@@ -78,7 +78,7 @@ const CRATES: &[Crate] = &[
         folder: "text/src",
         root: "lib.rs",
         layers: &[
-            &["limits", "escape", "telnet", "columns", "keys"],
+            &["limits", "escape", "telnet", "columns", "keys", "opening"],
             &["line_editor"],
             &["commands"],
             &["render"],

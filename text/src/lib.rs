@@ -9,6 +9,8 @@
 //! 4. [`render`]: a message of the server to text.
 //! 5. [`escape`]: text from outside made harmless, for terminals and logs.
 //!
+//! [`opening`] tells a person from a program of another protocol, before any of it.
+//!
 //! For terminals that send single keys (the console in character mode, `forkade play`): [`keys`] decodes bytes into
 //! keys, [`line_editor`] applies keys to a line, and [`columns`] measures text.
 #![deny(unsafe_code)]
@@ -20,5 +22,6 @@ pub mod input;
 pub mod keys;
 pub mod limits;
 pub mod line_editor;
+pub mod opening;
 pub mod render;
 pub mod telnet;

@@ -7,6 +7,8 @@
 //!   one lock for microseconds. A list is therefore no snapshot: it may or may not contain what is added or removed
 //!   meanwhile.
 //! - When the server ends the connection, the last line is `ERR <why>`.
+//! - A web page can make a browser send lines to the port. So a connection that speaks another protocol, as its first
+//!   line or a line `Host:` shows, is closed, and nothing behind that is executed.
 //! - An operator at a telnet client can [edit](editor) the line. Scripts and netcat are not affected (see
 //!   [`terminal`]).
 //! - There is no password: anyone who can connect to the console's port can use every command. It belongs on a loopback
@@ -56,8 +58,9 @@ use crate::lobby::departure;
 use crate::logging;
 use crate::session::transport::ByteCounts;
 use crate::session::{ControlRequest, Session};
-use crate::state::connections::Phase;
+use crate::state::connections::{OperatorFlag, Phase};
 use crate::state::handle::StateHandle;
+use forkade_text::opening::ForeignProtocol;
 
 const SOCKET: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -190,7 +193,15 @@ impl<'s> Console<'s> {
         if predecessor == Predecessor::Interrupted {
             // The predecessor may have written half a line.
             console.write_line("");
-            console.write_error(INTERRUPTED);
+            // A client that negotiates as telnet does speaks nothing else.
+            let is_operator = console.session.record().has_operator_flag(OperatorFlag::Commands);
+            match is_operator || mode != 0 {
+                true => console.write_error(INTERRUPTED),
+                // The lines that would have shown another protocol are lost.
+                false => {
+                    console.close_with(INTERRUPTED);
+                }
+            }
         }
         Ok(console)
     }
@@ -278,6 +289,21 @@ impl<'s> Console<'s> {
         self.live_view
             .take()
             .map_or(Ok(()), |live_view| live_view.end(self.session.state, &self.poll))
+    }
+
+    /// Ends the connection because it speaks another protocol. What has arrived behind is not executed, by a successor
+    /// neither.
+    fn refuse_protocol(&mut self, protocol: ForeignProtocol) {
+        let record = self.session.record();
+        record.set_operator_flag(OperatorFlag::Commands, false);
+        log::warn!(
+            "a client at {} has sent {protocol} to the console: nothing of it is executed",
+            record.peer()
+        );
+        self.input.clear();
+        self.close_with(&format!(
+            "this is the console of a game server, which does not speak {protocol}"
+        ));
     }
 
     /// Ends the connection after the current reply, if any, is complete.

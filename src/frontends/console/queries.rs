@@ -80,6 +80,7 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
         ),
         ("accepted_total", count(&header.accepted_total)),
         ("refused_total", count(&header.refused_total)),
+        ("foreign_openings_total", count(&header.foreign_openings_total)),
         (
             "lost_before_greeting_total",
             count(&header.lost_before_handshake_total),

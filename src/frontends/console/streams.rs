@@ -8,9 +8,14 @@ use crate::frontends::console::terminal::Input;
 use crate::frontends::console::{Console, Stage, Step, replies};
 use crate::limits::CONSOLE_LINE_BYTES_MAX;
 use crate::session::ControlRequest;
+use crate::state::connections::OperatorFlag;
+use forkade_text::opening::{self, ForeignProtocol};
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::sys::sockets::{Received, Sent, receive_into, send_from};
+
+/// The first byte of TLS.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Most bytes that one call receives.
 const RECEIVE_BYTES: usize = 4096;
@@ -59,6 +64,10 @@ impl Console<'_> {
                 && console.stage == Stage::Open
                 && console.live_view.as_ref().is_none_or(LiveView::ends_on_input)
         };
+        let is_new = !self.session.record().has_operator_flag(OperatorFlag::Commands);
+        if is_new && self.input.front() == Some(&TLS_HANDSHAKE) {
+            self.refuse_protocol(ForeignProtocol::Tls);
+        }
         while accepts_more(self) {
             let Some(byte) = self.input.pop_front() else { break };
             let is_viewing = self.live_view.is_some();
@@ -66,6 +75,12 @@ impl Console<'_> {
                 continue;
             };
             self.last_active_ms = now_ms();
+            if let Input::Line(line) = &input
+                && let Some(protocol) = self.foreign_protocol(line)
+            {
+                self.refuse_protocol(protocol);
+                break;
+            }
             match input {
                 Input::TooLong => {
                     self.write_error(&format!("line too long: at most {CONSOLE_LINE_BYTES_MAX} bytes"))
@@ -85,6 +100,24 @@ impl Console<'_> {
         let mode = self.terminal.mode();
         self.session.record().terminal.store(mode, Ordering::Release);
         Ok(Step::Continue)
+    }
+
+    /// The protocol of another kind of client that a line shows, if it does.
+    fn foreign_protocol(&self, line: &[u8]) -> Option<ForeignProtocol> {
+        let record = self.session.record();
+        if opening::is_host_header(line) {
+            return Some(ForeignProtocol::Http);
+        }
+        if line.is_empty() || record.has_operator_flag(OperatorFlag::Commands) {
+            return None;
+        }
+        // A request may have any word as its method; no first command of an operator says `HTTP/` by chance.
+        let protocol = match opening::names_http_version(line) {
+            true => Some(ForeignProtocol::Http),
+            false => opening::foreign_line(line),
+        };
+        record.set_operator_flag(OperatorFlag::Commands, protocol.is_none());
+        protocol
     }
 
     /// Writes the live view's next lines.

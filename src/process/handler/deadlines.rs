@@ -10,6 +10,8 @@ pub(crate) struct Times {
     pub(crate) now_ms: u64,
     /// When the connection was accepted.
     pub(crate) accepted_at_ms: u64,
+    /// When bytes of the handshake that have arrived may mean something else than before; `None`: none have.
+    pub(crate) enter_decided_at_ms: Option<u64>,
     /// When the client's last whole frame arrived.
     pub(crate) last_frame_at_ms: u64,
     /// When the client last took bytes; `None` if nothing is left to send.
@@ -53,10 +55,18 @@ pub(crate) enum TimeoutKind {
 pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
     let deadline = |at_ms: u64, kind| Some(Deadline { at_ms, kind });
     match phase {
-        Phase::HANDSHAKE => deadline(
-            times.accepted_at_ms + times.handshake_timeout_ms,
-            TimeoutKind::Handshake,
-        ),
+        Phase::HANDSHAKE => {
+            let timeout = deadline(
+                times.accepted_at_ms + times.handshake_timeout_ms,
+                TimeoutKind::Handshake,
+            );
+            let look_again = times
+                .enter_decided_at_ms
+                .filter(|at_ms| *at_ms > times.now_ms)
+                .and_then(|at_ms| deadline(at_ms, TimeoutKind::Recheck));
+            let both = [timeout, look_again];
+            both.into_iter().flatten().min_by_key(|deadline| deadline.at_ms)
+        }
         Phase::RESUMING => deadline(times.now_ms + RESUME_RETRY_MS, TimeoutKind::Recheck),
         Phase::OPEN => {
             let silent = deadline(
@@ -89,6 +99,7 @@ mod tests {
         Times {
             now_ms: NOW_MS,
             accepted_at_ms: NOW_MS - 5000,
+            enter_decided_at_ms: None,
             last_frame_at_ms: NOW_MS - 400,
             not_taking_since_ms: None,
             closing_since_ms: NOW_MS - 30,
@@ -110,6 +121,20 @@ mod tests {
             ..times()
         };
         expect(Phase::HANDSHAKE, &times, NOW_MS + 5000, TimeoutKind::Handshake);
+    }
+
+    #[test]
+    fn a_handshake_of_enter_alone_is_looked_at_again_once() {
+        let times = Times {
+            enter_decided_at_ms: Some(NOW_MS + 200),
+            ..times()
+        };
+        expect(Phase::HANDSHAKE, &times, NOW_MS + 200, TimeoutKind::Recheck);
+        let later = Times {
+            enter_decided_at_ms: Some(NOW_MS),
+            ..times
+        };
+        expect(Phase::HANDSHAKE, &later, NOW_MS + 5000, TimeoutKind::Handshake);
     }
 
     #[test]

@@ -124,7 +124,11 @@ impl Driver<'_> {
 
     fn process_handshake(&mut self) -> io::Result<bool> {
         let received = self.receive();
-        match dispatch::process_handshake(&mut self.session) {
+        let outcome = match self.client.readiness.client_has_ended {
+            false => dispatch::process_handshake(&mut self.session),
+            true => dispatch::process_ended_handshake(&mut self.session),
+        };
+        match outcome {
             HandshakeOutcome::Incomplete if self.client.readiness.client_has_ended => self.end(),
             HandshakeOutcome::Incomplete => return Ok(received),
             HandshakeOutcome::Greeted => {
@@ -134,6 +138,17 @@ impl Driver<'_> {
             }
             HandshakeOutcome::Resuming(keeper) => self.state.ring_keeper(keeper),
             HandshakeOutcome::Refused(reason) => self.session.close(false, &reason),
+            HandshakeOutcome::Foreign(protocol) => {
+                let record = self.session.record();
+                log::info!(
+                    "closing the connection from {}: it speaks {protocol}",
+                    record.peer()
+                );
+                let header = self.state.context.memory.header;
+                header.foreign_openings_total.fetch_add(1, Ordering::Relaxed);
+                let reason = CloseReason::Line(dispatch::foreign_text(protocol));
+                self.session.close(false, &reason);
+            }
         }
         Ok(true)
     }
@@ -401,6 +416,8 @@ impl Driver<'_> {
         let times = Times {
             now_ms: now_ms(),
             accepted_at_ms: record.accepted_at_ms.load(Ordering::Relaxed),
+            enter_decided_at_ms: (self.session.byte_counts.received > 0)
+                .then(|| self.session.enter_decided_at_ms()),
             last_frame_at_ms: record.last_frame_at_ms.load(Ordering::Relaxed),
             not_taking_since_ms: (!self.session.all_sent()).then_some(self.client.readiness.last_taken_ms),
             closing_since_ms: self.session.closing_since_ms(),
