@@ -22,6 +22,9 @@ pub const ROOMS_MAX_DEFAULT: u32 = 1000;
 /// enough that no size in the mapping overflows.
 pub const PLAYERS_OR_ROOMS_MAX: u32 = 100_000;
 
+/// Names that the operator's list may reserve. Each is compared with each name that is chosen.
+pub const RESERVED_NAMES_MAX: usize = 100;
+
 /// Connections beyond the number of players, unless configured: connections in the handshake, former connections of
 /// players that resume, and consoles.
 pub const CONNECTIONS_BEYOND_PLAYERS_DEFAULT: u32 = 100;

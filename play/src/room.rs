@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use forkade_protocol::text::is_same_name;
 use forkade_protocol::{Phase, Reservation, RoomEvent, RoomId, SeatInfo, Snapshot, Turn};
 
 use forkade_games::{AnyGame, GameError, Games};
@@ -220,7 +221,7 @@ impl Room {
         let names = (0..).zip(&self.snapshot.seats);
         let mut named = names.filter_map(|(seat, info)| Some((seat, &info.as_ref()?.name)));
         named
-            .find(|(_, other)| other.to_lowercase() == name.to_lowercase())
+            .find(|(_, other)| is_same_name(other, name))
             .map(|(seat, _)| seat)
     }
 

@@ -28,6 +28,12 @@ pub const PLAYER_NAME_CHARACTERS_MAX: usize = 24;
 /// Bytes of a player's name in UTF-8, after cleaning.
 pub const PLAYER_NAME_BYTES_MAX: usize = 96;
 
+/// General combining marks on one letter. Precomposed letters count as letters.
+pub const MARKS_ON_A_LETTER_MAX: usize = 2;
+
+/// Combining marks that belong to the letter's own script, on one letter: some scripts write vowels and tones so.
+pub const MARKS_OF_A_SCRIPT_MAX: usize = 4;
+
 /// Characters of a room's name, after cleaning.
 pub const ROOM_NAME_CHARACTERS_MAX: usize = 40;
 

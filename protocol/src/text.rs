@@ -1,19 +1,25 @@
 //! Cleaning of names and chat. The server applies it; a client can apply it first to check a text.
 //!
 //! Cleaning removes invisible characters (control characters, direction overrides, zero-width characters), so that no
-//! text can forge a line of a log or a terminal, and no two names look alike. It replaces any run of white space by one
-//! space, and removes white space at both ends.
+//! text can forge a line of a log or a terminal. It replaces any run of white space by one space, and removes white
+//! space at both ends.
 //!
-//! In the lines that the server writes, a player's name precedes the player's text. A name therefore cannot contain the
-//! characters that end a name in such a line (for example a colon), and cannot be the name that such lines use for the
-//! server or for the reader.
+//! [`names`] has the further rules for players' names: in the lines that the server writes, a player's name precedes
+//! the player's text.
+
+pub mod names;
 
 use thiserror::Error;
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
+use unicode_script::{Script, UnicodeScript as _};
 
 use crate::limits::{
-    CHAT_BYTES_MAX, PLAYER_NAME_BYTES_MAX, PLAYER_NAME_CHARACTERS_MAX, ROOM_NAME_BYTES_MAX,
+    CHAT_BYTES_MAX, MARKS_OF_A_SCRIPT_MAX, MARKS_ON_A_LETTER_MAX, ROOM_NAME_BYTES_MAX,
     ROOM_NAME_CHARACTERS_MAX,
 };
+
+pub use crate::text::names::{clean_player_name, is_same_name};
 
 /// Why a text is not valid after cleaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -40,92 +46,97 @@ pub enum TextError {
     /// A character that a player's name cannot contain, because it could make a line look like another player's.
     #[error("a name cannot contain '{0}'")]
     ForbiddenCharacter(char),
-    /// A name that the server uses for itself or for the reader.
-    #[error("the name \"{0}\" is reserved")]
-    Reserved(&'static str),
+    /// More marks on a letter of a player's name than any reader needs.
+    #[error("a name cannot have more than {MARKS_ON_A_LETTER_MAX} marks on a letter")]
+    TooManyMarks,
+    /// A word of a player's name mixes scripts, as if to look like another name.
+    #[error("a word of a name cannot mix letters of several scripts")]
+    MixedScripts,
+    /// A player's name with the end of a sentence in it would read as if the server spoke.
+    #[error("a name cannot contain the end of a sentence")]
+    Sentence,
+    /// A name that the server uses for itself or for the reader, that claims authority, or that its operator reserves;
+    /// or a name that looks like one of these.
+    #[error("that name is reserved")]
+    Reserved,
 }
 
-/// Names that a player cannot have, ignoring case and all characters but letters and digits.
-pub const PLAYER_NAMES_RESERVED: [&str; 3] = ["server", "the server", "you"];
-
-/// Characters that a player's name cannot contain: those that follow a name or enclose remarks in the server's lines,
-/// the asterisk, which begins the server's own lines, and all that look like a colon or an asterisk.
-pub const PLAYER_NAME_CHARACTERS_FORBIDDEN: &str = ":*,()\
-    \u{2D0}\u{2F8}\u{589}\u{5C3}\u{703}\u{704}\u{16EC}\u{1803}\u{1809}\u{205A}\u{2236}\u{A4FD}\u{A789}\u{FE13}\u{FE30}\u{FE55}\u{FF1A}\
-    \u{66D}\u{204E}\u{2051}\u{2217}\u{2731}\u{2732}\u{2733}\u{FE61}\u{FF0A}";
-
-/// Cleans a player's name.
-///
-/// # Errors
-/// Any [`TextError`]. The limits are [`PLAYER_NAME_CHARACTERS_MAX`] and [`PLAYER_NAME_BYTES_MAX`]. A name contains none
-/// of [`PLAYER_NAME_CHARACTERS_FORBIDDEN`], and its letters and digits are none of [`PLAYER_NAMES_RESERVED`].
-pub fn clean_player_name(name: &str) -> Result<String, TextError> {
-    let name = check_length(
-        clean(name, is_invisible),
-        PLAYER_NAME_CHARACTERS_MAX,
-        PLAYER_NAME_BYTES_MAX,
-    )?;
-    if let Some(unfit) = name
-        .chars()
-        .find(|character| PLAYER_NAME_CHARACTERS_FORBIDDEN.contains(*character))
-    {
-        return Err(TextError::ForbiddenCharacter(unfit));
-    }
-    match PLAYER_NAMES_RESERVED
-        .into_iter()
-        .find(|reserved| lowercase_alphanumerics(reserved) == lowercase_alphanumerics(&name))
-    {
-        Some(reserved) => Err(TextError::Reserved(reserved)),
-        None => Ok(name),
-    }
-}
-
-/// The form of a name that is compared with reserved names.
-fn lowercase_alphanumerics(name: &str) -> String {
-    let letters = name.chars().filter(|character| character.is_alphanumeric());
-    letters.flat_map(char::to_lowercase).collect()
-}
-
-/// Cleans a room's name.
+/// Cleans a room's name. It is in composed form (NFC), and has no joiners.
 ///
 /// # Errors
 /// Any [`TextError`]. The limits are [`ROOM_NAME_CHARACTERS_MAX`] and [`ROOM_NAME_BYTES_MAX`].
 pub fn clean_room_name(name: &str) -> Result<String, TextError> {
     check_length(
-        clean(name, is_invisible),
+        cap_marks(&clean_composed(name)),
         ROOM_NAME_CHARACTERS_MAX,
         ROOM_NAME_BYTES_MAX,
     )
 }
 
-/// Cleans a chat text. Joiners and variation selectors stay, because scripts and emoji need them.
+/// Cleans a chat text. Variation selectors stay, and joiners between two characters, because scripts and emoji need
+/// them. Marks beyond those that a letter may carry are removed.
 ///
 /// # Errors
 /// [`TextError::Empty`] or [`TextError::TooManyBytes`]. The limit is [`CHAT_BYTES_MAX`].
 pub fn clean_chat(text: &str) -> Result<String, TextError> {
-    let is_removed = |character| is_invisible(character) && !shapes_neighbours(character);
-    check_length(clean(text, is_removed), CHAT_BYTES_MAX, CHAT_BYTES_MAX)
+    let is_removed = |character| is_invisible(character) && !is_variation_selector(character);
+    check_length(
+        cap_marks(&clean(text, is_removed, is_joiner)),
+        CHAT_BYTES_MAX,
+        CHAT_BYTES_MAX,
+    )
 }
 
-fn clean(text: &str, is_removed: impl Fn(char) -> bool) -> String {
+/// Without invisible characters, and in composed form (NFC).
+fn clean_composed(text: &str) -> String {
+    // What is removed could keep a letter and its mark apart.
+    clean(text, is_invisible, |_| false).nfc().collect()
+}
+
+/// Removes the characters that `is_removed` tells. A character that `joins` stays between two others that stay.
+fn clean(text: &str, is_removed: impl Fn(char) -> bool, joins: impl Fn(char) -> bool) -> String {
     let mut cleaned = String::new();
-    let mut space_before = false;
+    let (mut space_before, mut joiner_before) = (false, None);
     for character in text.chars() {
         if character.is_whitespace() {
             space_before = !cleaned.is_empty();
+            joiner_before = None;
+        } else if joins(character) {
+            joiner_before = joiner_before.or((!space_before && !cleaned.is_empty()).then_some(character));
         } else if !is_removed(character) {
             if std::mem::take(&mut space_before) {
                 cleaned.push(' ');
             }
+            cleaned.extend(joiner_before.take());
             cleaned.push(character);
         }
     }
     cleaned
 }
 
+/// Removes the marks of a letter beyond those that it may carry: stacked, they cover the lines above and below.
+fn cap_marks(text: &str) -> String {
+    let (mut general, mut of_script) = (0, 0);
+    let is_kept = |character: &char| {
+        let (marks, marks_max) = match character.script() {
+            _ if is_joiner(*character) => return true,
+            _ if !is_combining_mark(*character) => {
+                (general, of_script) = (0, 0);
+                return true;
+            }
+            Script::Inherited => (&mut general, MARKS_ON_A_LETTER_MAX),
+            // Some scripts write vowels and tones in such marks.
+            _ => (&mut of_script, MARKS_OF_A_SCRIPT_MAX),
+        };
+        *marks += 1;
+        *marks <= marks_max
+    };
+    text.chars().filter(is_kept).collect()
+}
+
 fn check_length(text: String, characters_max: usize, bytes_max: usize) -> Result<String, TextError> {
-    // Joiners alone are not visible.
-    if !text.chars().any(|character| !is_invisible(character)) {
+    // Joiners, variation selectors and marks alone are not visible.
+    if !text.chars().any(is_visible) {
         return Err(TextError::Empty);
     }
     let bytes = text.len();
@@ -142,10 +153,16 @@ fn check_length(text: String, characters_max: usize, bytes_max: usize) -> Result
     Ok(text)
 }
 
+/// Whether the character shows by itself.
+fn is_visible(character: char) -> bool {
+    !is_invisible(character) && !is_combining_mark(character) && !character.is_whitespace()
+}
+
 /// Control characters, characters that Unicode defines to render as nothing (Default_Ignorable_Code_Point, and format
-/// characters for direction and annotation), and the blank braille pattern.
+/// characters for direction and annotation), characters that are drawn blank, and those that Unicode does not assign.
 fn is_invisible(character: char) -> bool {
     character.is_control()
+        || character.script() == Script::Unknown
         || matches!(
             character,
             '\u{AD}'
@@ -162,86 +179,29 @@ fn is_invisible(character: char) -> bool {
                 | '\u{FE00}'..='\u{FE0F}'
                 | '\u{FEFF}'
                 | '\u{FFA0}'
-                | '\u{FFF0}'..='\u{FFFB}'
+                | '\u{FFF0}'..='\u{FFFC}'
+                | '\u{13430}'..='\u{1343F}'
+                | '\u{13441}'..='\u{13446}'
                 | '\u{1BCA0}'..='\u{1BCA3}'
+                | '\u{1D159}'
                 | '\u{1D173}'..='\u{1D17A}'
                 | '\u{E0000}'..='\u{E0FFF}'
         )
 }
 
-/// Zero-width joiner and non-joiner, and variation selectors.
-fn shapes_neighbours(character: char) -> bool {
-    matches!(character, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}')
+/// Zero-width joiner and non-joiner.
+fn is_joiner(character: char) -> bool {
+    matches!(character, '\u{200C}' | '\u{200D}')
+}
+
+fn is_variation_selector(character: char) -> bool {
+    matches!(character, '\u{FE00}'..='\u{FE0F}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_loses_its_invisible_characters() {
-        assert_eq!(
-            clean_player_name("  An\u{202E}n\u{200B} \t\r\n  B\u{7}o\u{1B}b\u{9B} "),
-            Ok("Ann Bob".into())
-        );
-        assert_eq!(clean_player_name("A\u{200D}nn"), Ok("Ann".into()));
-        assert_eq!(clean_player_name("Zoë-Ωλ 名前"), Ok("Zoë-Ωλ 名前".into()));
-    }
-
-    #[test]
-    fn a_name_cannot_contain_a_character_that_ends_names() {
-        for name in [
-            "Ann: I",
-            "Ann\u{FF1A} I",
-            "Ann \u{2236}",
-            "a, b",
-            "*Ann",
-            "\u{2731} Ann",
-            "Ann (you)",
-        ] {
-            assert!(
-                matches!(clean_player_name(name), Err(TextError::ForbiddenCharacter(_))),
-                "{name:?}"
-            );
-        }
-        for name in [
-            "J. R. O'Neil-Smith_2",
-            "[7] of \"9\"",
-            "\u{1F3B2} Jos\u{e9}",
-            "\u{0928}\u{092E}\u{0903}",
-        ] {
-            assert_eq!(clean_player_name(name), Ok(name.into()));
-        }
-    }
-
-    #[test]
-    fn a_player_cannot_have_the_name_of_the_server_or_of_the_reader() {
-        for name in [
-            "The server",
-            "the  SERVER",
-            "Server",
-            "T.h.e-server",
-            "~ Server ~",
-            "You",
-            "y_o_u",
-        ] {
-            assert!(
-                matches!(clean_player_name(name), Err(TextError::Reserved(_))),
-                "{name:?}"
-            );
-        }
-        for name in ["Serverin", "The servers", "Youssef", "No"] {
-            assert_eq!(clean_player_name(name), Ok(name.into()));
-        }
-    }
-
-    #[test]
-    fn a_name_needs_a_visible_character() {
-        for name in ["", " ", "\u{200B}\u{2800}", "\u{3000}\n", "\u{3164}"] {
-            assert_eq!(clean_player_name(name), Err(TextError::Empty), "{name:?}");
-        }
-        assert_eq!(clean_chat("\u{200D}"), Err(TextError::Empty));
-    }
+    use proptest::prelude::*;
 
     #[test]
     fn length_limits_apply_after_cleaning() {
@@ -275,10 +235,56 @@ mod tests {
 
     #[test]
     fn chat_keeps_joined_emoji_and_stays_on_one_line() {
-        assert_eq!(
-            clean_chat("👩\u{200D}🚀 \u{2764}\u{FE0F}\nok"),
-            Ok("👩\u{200D}🚀 \u{2764}\u{FE0F} ok".into())
-        );
+        for text in [
+            "👩\u{200D}🚀 \u{2764}\u{FE0F}",
+            "\u{645}\u{6CC}\u{200C}\u{62E}\u{648}\u{627}\u{647}\u{645}",
+            "\u{2764}\u{FE0F}\u{200D}🔥",
+        ] {
+            assert_eq!(clean_chat(text), Ok(text.into()));
+        }
         assert_eq!(clean_chat("a\u{2028}b\u{85}c\u{202E}d"), Ok("a b cd".into()));
+    }
+
+    #[test]
+    fn a_joiner_that_joins_nothing_is_removed() {
+        assert_eq!(
+            clean_chat("\u{200D}a\u{200D}\u{200C}b\u{200D} \u{200C}c\u{200D}"),
+            Ok("a\u{200D}b c".into())
+        );
+        assert_eq!(clean_chat("\u{200D}"), Err(TextError::Empty));
+    }
+
+    #[test]
+    fn a_letter_of_a_chat_text_keeps_few_marks() {
+        let marks = "\u{301}".repeat(12);
+        assert_eq!(clean_chat(&format!("Z{marks}al")), Ok("Z\u{301}\u{301}al".into()));
+        let joined = "\u{301}\u{200D}".repeat(12);
+        let kept = clean_chat(&format!("Z{joined}al")).expect("it has letters");
+        assert_eq!(kept.matches('\u{301}').count(), 2);
+        // Of two consonants, with a vowel and tones each.
+        let burmese = "\u{1019}\u{103C}\u{102D}\u{102F}\u{1037}";
+        assert_eq!(clean_chat(burmese), Ok(burmese.into()));
+    }
+
+    #[test]
+    fn a_room_name_is_composed_and_draws_something() {
+        assert_eq!(
+            clean_room_name("Zoe\u{308}'s \u{202E}room"),
+            Ok("Zo\u{eb}'s room".into())
+        );
+        for blank in ["\u{1D159}", "\u{FFFC}", "\u{E000} \u{301}", "\u{2800}"] {
+            assert_eq!(clean_room_name(blank), Err(TextError::Empty), "{blank:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_clean_text_is_clean(text in "\\PC{0,60}|[a-z\u{301}\u{200c}\u{200d} \u{202e}\u{5d0}\u{410}\u{fe0f}]{0,20}") {
+            for clean in [clean_player_name, clean_room_name, clean_chat] {
+                if let Ok(cleaned) = clean(&text) {
+                    prop_assert_eq!(clean(&cleaned), Ok(cleaned));
+                }
+            }
+        }
     }
 }

@@ -75,8 +75,23 @@ pub struct Config {
     pub watchdog_cpu_ms: u32,
     /// `SO_SNDBUF` of each connection.
     pub send_buffer_bytes: u32,
+    /// Names that players cannot have, besides those that no server allows.
+    pub reserved_names: ReservedNames,
     /// The level of logging.
     pub log: LevelFilter,
+}
+
+/// A list of names. (It is read once, for all the life of the program.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReservedNames(pub &'static [String]);
+
+impl fmt::Display for ReservedNames {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => out.write_str("none"),
+            names => out.write_str(&names.join(",")),
+        }
+    }
 }
 
 /// A range of numbers, both ends included.
@@ -123,6 +138,7 @@ impl Default for Config {
             requests_per_minute: REQUESTS_PER_MINUTE_DEFAULT,
             watchdog_cpu_ms: WATCHDOG_CPU_MS_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
+            reserved_names: ReservedNames::default(),
             log: LevelFilter::Info,
         }
     }

@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 
 use log::LevelFilter;
 
-use crate::config::{AUTOMATIC, Config, Span, sources};
+use crate::config::{AUTOMATIC, Config, ReservedNames, Span, sources};
 use crate::limits::{
     CLIENTS_PER_HANDLER_MAX, CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, PLAYERS_OR_ROOMS_MAX,
-    SPARE_HANDLERS_MAX,
+    RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX,
 };
 
 /// One setting.
@@ -31,6 +31,7 @@ enum ValueKind {
     NumberOrAutomatic(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
     /// Two numbers up to a maximum, as `MIN..MAX`.
     Span(fn(&mut Config) -> &mut Span, u32),
+    Names(fn(&mut Config) -> &mut ReservedNames),
     Level(fn(&mut Config) -> &mut LevelFilter),
 }
 
@@ -38,7 +39,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 23] = [
+pub const SETTINGS: [Setting; 24] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -178,6 +179,12 @@ pub const SETTINGS: [Setting; 23] = [
         kind: ValueKind::Number(|config| &mut config.send_buffer_bytes, 4096..=16 << 20),
     },
     Setting {
+        flag: "reserved-names",
+        value_name: "NAME,NAME...|none",
+        help: "Names that players cannot have, nor any that looks like one of them",
+        kind: ValueKind::Names(|config| &mut config.reserved_names),
+    },
+    Setting {
         flag: "log",
         value_name: "LEVEL",
         help: "Level of the log on stderr: off, error, warn, info, debug or trace",
@@ -208,6 +215,7 @@ impl Setting {
                 field(&mut config).to_string()
             }
             ValueKind::Span(field, _) => field(&mut config).to_string(),
+            ValueKind::Names(field) => field(&mut config).to_string(),
             ValueKind::Level(field) => field(&mut config).to_string().to_lowercase(),
         }
     }
@@ -249,6 +257,7 @@ impl Setting {
                 *field(config) = span
                     .ok_or_else(|| format!("two numbers up to {max}, the smaller one first, like 2..16"))?;
             }
+            ValueKind::Names(field) => *field(config) = names(text)?,
             ValueKind::Level(field) => {
                 let level = text
                     .parse()
@@ -258,6 +267,20 @@ impl Setting {
         }
         Ok(())
     }
+}
+
+fn names(text: &str) -> Result<ReservedNames, String> {
+    if text == "none" {
+        return Ok(ReservedNames::default());
+    }
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    // Only letters and digits are compared.
+    if names.len() > RESERVED_NAMES_MAX || !names.iter().all(|name| name.contains(char::is_alphanumeric)) {
+        return Err(format!(
+            "up to {RESERVED_NAMES_MAX} names with letters or digits and a comma between two, or `none`"
+        ));
+    }
+    Ok(ReservedNames(Vec::leak(names)))
 }
 
 /// A limit in the type of a setting's value.

@@ -9,11 +9,12 @@ use forkade_protocol::{ChatScope, ClientMessage, ErrorCode, RejectCode, ServerMe
 use crate::limits::{CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HANDSHAKE_BYTES_MAX};
 use crate::lobby::chat::{self, clean_line};
 use crate::lobby::join_leave::{self, NewRoom};
-use crate::lobby::{delivery, invites, listing, match_play, ownership, reservations, room_view, settings};
+use crate::lobby::{
+    delivery, invites, listing, match_play, names, ownership, reservations, room_view, settings,
+};
 use crate::session::rate::is_rate_limited;
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Session};
-use crate::state::directory::Name;
 use forkade_text::opening::{self, ForeignProtocol, Opening};
 
 /// What the handshake has led to.
@@ -119,11 +120,8 @@ fn handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome {
 }
 
 fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> HandshakeOutcome {
-    let cleaned = text::clean_player_name(name);
-    let held = cleaned.map(|cleaned| Name::new(&cleaned));
-    let name = match held {
-        Ok(Some(name)) => name,
-        Ok(None) => return refused(ErrorCode::NameInvalid, "the name is too long"),
+    let name = match names::player_name(session.state, name) {
+        Ok(name) => name,
         Err(error) => {
             return refused(
                 ErrorCode::NameInvalid,

@@ -7,11 +7,10 @@ use forkade_text::render;
 
 use crate::frontends::dispatch::{FrameOutcome, reject};
 use crate::limits::TEXT_LINE_BYTES_MAX;
-use crate::lobby::{delivery, text_requests};
+use crate::lobby::{delivery, names, text_requests};
 use crate::logging;
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Session};
-use crate::state::directory::Name;
 
 /// Handles the next thing that was typed.
 pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
@@ -72,7 +71,12 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
         }
         Command::Who => return handled(session, text_requests::list_players),
         Command::Rename(name) => {
-            let name = clean_player_name(&name)?;
+            let name = names::player_name(session.state, &name).map_err(|error| {
+                Rejection::new(
+                    RejectCode::TextInvalid,
+                    format!("the name cannot be used: {error}"),
+                )
+            })?;
             session.charge()?;
             let renamed = handled(session, |session| text_requests::rename(session, name))?;
             logging::set_player(Some(name.as_str()));
@@ -157,13 +161,6 @@ fn handled(
     Ok(FrameOutcome::Handled)
 }
 
-fn clean_player_name(name: &str) -> Result<Name, Rejection> {
-    let invalid = |why: String| Rejection::new(RejectCode::TextInvalid, why);
-    let cleaned = text::clean_player_name(name)
-        .map_err(|error| invalid(format!("the name cannot be used: {error}")))?;
-    Name::new(&cleaned).ok_or_else(|| invalid("the name is too long".into()))
-}
-
 /// Parses text that is no command as a move.
 fn action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
     let what = render::quoted_input(text);
@@ -226,12 +223,11 @@ fn changed_settings(session: &mut Session<'_>, changes: Vec<Setting>) -> Result<
 
 /// The seat of whoever has this name, and the name as it is written.
 fn seat_of(session: &mut Session<'_>, player: &str) -> Result<(u8, String), Rejection> {
-    let name = player.to_lowercase();
     let seats = text_requests::current_snapshot(session)?.seats;
     let names = (0..)
         .zip(seats)
         .filter_map(|(seat, info)| Some((seat, info?.name)));
-    let mut found = names.filter(|(_, other)| other.to_lowercase() == name);
+    let mut found = names.filter(|(_, other)| text::is_same_name(other, player));
     found.next().ok_or_else(|| {
         let text = format!("nobody in this room is called {}", render::quoted_input(player));
         Rejection::new(RejectCode::NoSuchSeat, text)

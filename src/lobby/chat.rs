@@ -200,9 +200,7 @@ pub fn clean_line(said: &str) -> Result<String, Rejection> {
     text::clean_chat(said).map_err(|error| {
         let code = match error {
             TextError::TooManyCharacters { .. } | TextError::TooManyBytes { .. } => RejectCode::ChatTooLong,
-            TextError::Empty | TextError::ForbiddenCharacter(_) | TextError::Reserved(_) => {
-                RejectCode::TextInvalid
-            }
+            _ => RejectCode::TextInvalid,
         };
         Rejection::new(code, error.to_string())
     })

@@ -30,6 +30,7 @@ pub mod join_leave;
 pub mod listing;
 pub mod mail_delivery;
 pub mod match_play;
+pub mod names;
 pub mod ownership;
 pub mod reservations;
 pub mod room_view;

@@ -32,8 +32,10 @@ pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
     join_leave::ensure_in_lobby(session)?;
     let directory = session.state.memory.directory;
     let mut tx = session.state.attachment.begin(directory.record);
-    let holder = directory.find_name(&tx, name.as_str());
-    if holder.is_some_and(|holder| holder != player) {
+    if directory
+        .holders(&tx, name.as_str())
+        .any(|holder| holder != player)
+    {
         let text = "somebody here has this name; choose another";
         return Err(Rejection::new(RejectCode::TextInvalid, text));
     }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 
+use forkade_protocol::text::names::name_keys;
 use forkade_protocol::{Phase as MatchPhase, ServerMessage, codec};
 use shmem::event_log::{EventLog, Read};
 
@@ -18,7 +19,7 @@ use crate::lobby::turns;
 use crate::session::CURSOR_LOST;
 use crate::state::chat::ChatCursor;
 use crate::state::connections::{Claim, Phase};
-use crate::state::directory::{Directory, LobbyTx, Name, Presence};
+use crate::state::directory::{Directory, LobbyTx, NAME_KEYS, Name, NameLink, Presence};
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
 use crate::state::rooms::{RoomLife, RoomTx, occupants, phase_of, seats_in};
@@ -57,29 +58,38 @@ pub fn check_directory(state: &mut StateHandle) -> Vec<String> {
     );
 
     let mut indexed = BTreeMap::new();
+    let next_of_link = |number: u32| {
+        let (index, key) = NameLink(number + 1).target().expect("it is a link");
+        tx.get(&directory.identities.at(index).next_of_key[key])
+    };
     for (bucket, head) in directory.name_buckets.iter() {
-        for index in faults.walk("names in a bucket", tx.get(head), touched, next_of) {
-            indexed.insert(index, bucket);
+        for number in faults.walk("names in a bucket", tx.get(head), 2 * touched, next_of_link) {
+            indexed.insert(NameLink(number + 1).target(), bucket);
         }
     }
     faults.compare(
         "names in the index",
-        indexed.keys().copied().collect(),
-        present.clone(),
+        indexed.keys().copied().collect::<BTreeSet<_>>(),
+        present
+            .iter()
+            .flat_map(|index| (0..NAME_KEYS).map(|key| Some((*index, key))))
+            .collect(),
     );
-    let mut names = BTreeSet::new();
+    let mut keys_taken = BTreeSet::new();
     for index in &present {
         let name = tx.get(&directory.identities.at(*index).name);
-        let bucket = indexed
-            .get(index)
-            .map(|bucket| directory.name_buckets.at(*bucket).address());
-        faults.compare(
-            "bucket of a name",
-            bucket,
-            Some(directory.bucket(name.as_str()).address()),
-        );
-        if !names.insert(name.as_str().to_lowercase()) {
-            faults.0.push(format!("the name {name:?} is taken twice"));
+        for (which, key) in name_keys(name.as_str()).into_iter().enumerate() {
+            let bucket = indexed
+                .get(&Some((*index, which)))
+                .map(|bucket| directory.name_buckets.at(*bucket).address());
+            faults.compare(
+                "bucket of a name",
+                bucket,
+                Some(directory.bucket(which, &key).address()),
+            );
+            if !keys_taken.insert((which, key)) {
+                faults.0.push(format!("the name {name:?} is taken twice"));
+            }
         }
     }
     check_room_entries(state.memory.directory, &tx, &mut faults);

@@ -7,6 +7,7 @@ use std::hash::Hasher;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use forkade_protocol::text::names::name_keys;
 use siphasher::sip::SipHasher13;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -52,8 +53,10 @@ shared_record! {
         pub generation: Guarded<u32>,
         /// A [`Presence`].
         pub presence: Guarded<u32>,
-        /// Index + 1 of the next identity in the free list or in the bucket of the name index.
+        /// Index + 1 of the next identity in the free list.
         pub next: Guarded<u32>,
+        /// For each key of the name: the next [link](NameLink) in its bucket of the name index.
+        pub next_of_key: [Guarded<u32>; NAME_KEYS],
         /// Nonzero when an operator has removed the player.
         pub kicked: Guarded<u32>,
         /// SHA-256 of the resume token.
@@ -148,7 +151,7 @@ pub struct Directory {
     pub identities: Table<Identity>,
     /// One per room record.
     pub rooms: Table<RoomEntry>,
-    /// Index + 1 of the first identity whose name hashes to the bucket; 0 for none. Their number is a power of two.
+    /// The first [link](NameLink) of each bucket of the name index. Their number is a power of two.
     pub name_buckets: Table<Guarded<u32>>,
     /// One per player record; the identity says which bytes are mail.
     pub mailboxes: Table<Mailbox>,
@@ -179,18 +182,26 @@ impl Directory {
         current.then_some(identity)
     }
 
-    /// The player of that name, ignoring case.
+    /// The player of that name, ignoring case, or else of a name that looks like it.
     pub fn find_name(&self, tx: &LobbyTx<'_>, name: &str) -> Option<PlayerRef> {
-        let folded = name.to_lowercase();
-        let mut link = tx.get(self.bucket(name));
-        while let Some(index) = link.checked_sub(1) {
-            let identity = self.identities.at(index);
-            if tx.get(&identity.name).as_str().to_lowercase() == folded {
-                return Some(PlayerRef::new(index, tx.get(&identity.generation)));
+        self.holders(tx, name).next()
+    }
+
+    /// The players who have this name, in any case, or one that looks like it: another player may have it only if there
+    /// is none. At most one for each key.
+    pub(crate) fn holders(&self, tx: &LobbyTx<'_>, name: &str) -> impl Iterator<Item = PlayerRef> {
+        let keys = name_keys(name);
+        (0..NAME_KEYS).filter_map(move |which| {
+            let mut link = NameLink(tx.get(self.bucket(which, &keys[which])));
+            while let Some((index, key)) = link.target() {
+                let identity = self.identities.at(index);
+                if key == which && name_keys(tx.get(&identity.name).as_str())[which] == keys[which] {
+                    return Some(PlayerRef::new(index, tx.get(&identity.generation)));
+                }
+                link = NameLink(tx.get(&identity.next_of_key[key]));
             }
-            link = tx.get(&identity.next);
-        }
-        None
+            None
+        })
     }
 
     /// Allocates a record for a new player; `None` if all are in use. The name must be free.
@@ -293,37 +304,64 @@ impl Directory {
     /// Adds a player to the index of names.
     fn link_name(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
         let identity = self.identities.at(player.index());
-        let bucket = self.bucket(tx.get(&identity.name).as_str());
-        tx.set(&identity.next, tx.get(bucket));
-        tx.set(bucket, player.index() + 1);
+        let keys = name_keys(tx.get(&identity.name).as_str());
+        for (which, key) in keys.iter().enumerate() {
+            let bucket = self.bucket(which, key);
+            tx.set(&identity.next_of_key[which], tx.get(bucket));
+            tx.set(bucket, NameLink::to(player.index(), which).0);
+        }
     }
 
     /// Removes a player from the index of names.
     fn unlink_name(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
         let identity = self.identities.at(player.index());
-        let mut link = self.bucket(tx.get(&identity.name).as_str());
-        while tx.get(link) != player.index() + 1 {
-            let index = tx
-                .get(link)
-                .checked_sub(1)
-                .expect("a present player is in the name index");
-            link = &self.identities.at(index).next;
+        let keys = name_keys(tx.get(&identity.name).as_str());
+        for (which, key) in keys.iter().enumerate() {
+            let own = NameLink::to(player.index(), which);
+            let mut link = self.bucket(which, key);
+            while tx.get(link) != own.0 {
+                let (index, key) = NameLink(tx.get(link))
+                    .target()
+                    .expect("a present player is in the name index");
+                link = &self.identities.at(index).next_of_key[key];
+            }
+            tx.set(link, tx.get(&identity.next_of_key[which]));
         }
-        tx.set(link, tx.get(&identity.next));
     }
 
-    /// The bucket of the index for a name.
-    pub(crate) fn bucket(&self, name: &str) -> &'static Guarded<u32> {
+    /// The bucket of the index for one key of a name.
+    pub(crate) fn bucket(&self, which: usize, key: &str) -> &'static Guarded<u32> {
         let [key0, key1] = self
             .record
             .name_hash_key
             .each_ref()
             .map(|key| key.load(Ordering::Relaxed));
         let mut hasher = SipHasher13::new_with_keys(key0, key1);
-        hasher.write(name.to_lowercase().as_bytes());
+        hasher.write_usize(which);
+        hasher.write(key.as_bytes());
         let mask = u64::from(self.name_buckets.len() - 1);
         self.name_buckets
             .at(u32::try_from(hasher.finish() & mask).expect("masked to the number of buckets"))
+    }
+}
+
+/// The number of keys by which a name is in the index.
+pub(crate) const NAME_KEYS: usize = 2;
+
+/// A link of the name index: to an identity, by one of the [keys](name_keys) of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NameLink(pub(crate) u32);
+
+impl NameLink {
+    fn to(index: u32, which: usize) -> Self {
+        let which = u32::try_from(which).expect("there are two keys");
+        Self(index * 2 + which + 1)
+    }
+
+    /// The identity's index, and which key of its name.
+    pub(crate) fn target(self) -> Option<(u32, usize)> {
+        let number = self.0.checked_sub(1)?;
+        Some((number / 2, usize::from(number % 2 == 1)))
     }
 }
 

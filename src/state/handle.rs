@@ -10,6 +10,8 @@ pub struct StateHandle {
     pub memory: &'static Memory,
     /// The games that this server offers.
     pub games: &'static Games,
+    /// Names that players cannot have, besides those of the protocol.
+    pub reserved_names: &'static [String],
     pub(crate) attachment: Attachment,
     /// The events of one call of a game; reused.
     pub(crate) outbox: ErasedOutbox,
@@ -25,6 +27,7 @@ impl StateHandle {
         Self {
             memory,
             games,
+            reserved_names: &[],
             attachment: memory.attach(),
             outbox: ErasedOutbox::new(),
             tracks_running_game: false,

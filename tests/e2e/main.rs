@@ -32,6 +32,7 @@ mod logging;
 mod malformed_input;
 mod matches;
 mod play_client;
+mod player_names;
 mod protocol_detection;
 mod rate_limits;
 mod reserved_names;

@@ -97,6 +97,7 @@ fn serve(new_process: &NewProcess, args: HandlerArgs, me: ProcessId) -> io::Resu
     new_process.close_all_except(&keep)?;
     set_name("handler")?;
     let mut state = StateHandle::attach(memory, args.context.games);
+    state.reserved_names = args.context.config.reserved_names.0;
     if let [(index, _)] = args.connections[..]
         && memory.connections.at(index).kind() == Kind::Console
     {
