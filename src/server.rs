@@ -16,7 +16,6 @@ use forkade_games::eights::Eights;
 use forkade_games::relay::Relay;
 use forkade_games::tictactoe::TicTacToe;
 use forkade_games::{Game, Games, GamesError, floor_char_boundary};
-use shmem::sys::memory::Access;
 
 /// Exit status if the command line, the environment or the configuration file is invalid, or asks for more than the
 /// machine has.
@@ -166,8 +165,8 @@ fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<
         .map(|problem| problem.what)
         .or_else(|| handover.objection(config, games))
         .or_else(|| {
-            let opened = handover.open_memory(Access::Read, config);
-            opened.err().map(|error| error.to_string())
+            let checked = handover.check_memory(config);
+            checked.err().map(|error| error.to_string())
         })
 }
 

@@ -22,7 +22,7 @@ impl BackgroundProcess {
     /// If the fork fails.
     pub fn start<Work: FnMut()>(prepare: impl FnOnce() -> Work) -> Self {
         let counters: &'static SharedCounters =
-            Mapping::create("background", 4096).expect("a page").record(0);
+            Mapping::create_record("background").expect("a page");
         let [stop, done] = counters;
         let process = fork(
             || eprintln!("the second process has panicked"),

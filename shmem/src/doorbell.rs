@@ -105,9 +105,7 @@ mod tests {
     use crate::sys::memory::Mapping;
 
     fn subscribers() -> &'static Subscribers {
-        Mapping::create("doorbell-test", 4096)
-            .expect("memory is there")
-            .record(0)
+        Mapping::create_record("doorbell-test").expect("memory is there")
     }
 
     /// Living processes: this one, with different start times.

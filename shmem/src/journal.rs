@@ -34,7 +34,7 @@ pub struct JournalFull;
 
 impl Journal {
     /// True if there is nothing to undo.
-    #[cfg(test)]
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.used_words.load(Ordering::Relaxed) == 0
     }
@@ -82,10 +82,10 @@ impl Journal {
     ///
     /// # Panics
     ///
-    /// If the journal is damaged. There are two callers. In [`Abandoned::repair`](crate::sys::mutex::Abandoned::repair)
-    /// a panic aborts the process. In [`Tx::drop`](crate::transaction::Tx) it unwinds, and the lock is released with
-    /// the changes half undone. The journal that `Tx::drop` rolls back was written by this process under the same lock,
-    /// so only a stray write to the mapping can damage it.
+    /// If the journal is damaged, which only a stray write to the mapping can do. In
+    /// [`Abandoned::repair`](crate::sys::mutex::Abandoned::repair) a panic aborts the process. In
+    /// [`Tx::drop`](crate::transaction::Tx) it unwinds, and the lock is released with the changes half undone: the journal
+    /// is not empty then, and the next holder rolls it back before anything else.
     pub(crate) fn roll_back(&self, mapping: &Mapping) {
         let mut end = self.used();
         while end > 0 {

@@ -8,8 +8,10 @@ use crate::limits::LOCK_WAIT_REPORT_MS;
 use crate::shared_record;
 use crate::sys::clock::now_ms;
 use crate::sys::memory::Mapping;
+#[cfg(any(test, feature = "testing"))]
+use crate::sys::memory::PrivateCopy;
 use crate::sys::mutex::{Acquired, Held, LockError, RobustMutex};
-use crate::sys::process::ProcessId;
+use crate::sys::process::{ProcessId, process_of_thread};
 
 shared_record! {
     /// The lock at the head of a record. In zeroed memory it is not yet prepared.
@@ -30,7 +32,7 @@ shared_record! {
 /// The process that holds a lock, as other processes see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
-    /// Its pid, from the moment that the mutex counts as its own.
+    /// Its pid, from the moment that the mutex counts as its own: the pid of the process, whichever thread holds it.
     pub pid: u32,
     /// Its start time as in [`ProcessId`]; `None` until the holder has written it.
     pub start_time: Option<u64>,
@@ -56,10 +58,8 @@ pub struct LockStats {
 }
 
 impl Lock {
-    /// Makes zeroed memory a usable lock. Does nothing if the lock is prepared already.
-    ///
-    /// Call it before another process can reach the record: from the creator of the memory, or under the lock that
-    /// guards the allocation of records. If the caller is killed half-way, the next caller starts again.
+    /// Makes zeroed memory a usable lock. Does nothing if the lock is prepared already, or is being prepared by another
+    /// process. If the caller is killed half-way, the next caller completes it.
     ///
     /// # Panics
     ///
@@ -95,7 +95,9 @@ impl Lock {
 
     /// The process that holds the lock, even if it was stopped before it could write its start time.
     pub fn holder(&self) -> Option<Holder> {
-        let pid = self.mutex.holder()?;
+        let thread = self.mutex.holding_thread()?;
+        // Unknown if it has ended meanwhile, or if `/proc` cannot be read: whoever waits asks again.
+        let pid = process_of_thread(thread).ok()??;
         let has_written_itself = self.holder_pid.load(Ordering::Acquire) == pid;
         Some(Holder {
             pid,
@@ -118,7 +120,12 @@ impl Lock {
             Err(error) => panic!("cannot acquire a lock: {error}"),
         };
         let (held, recovered) = match acquired {
-            Acquired::Clean(held) => (held, false),
+            Acquired::Clean(held) if self.journal.is_empty() => (held, false),
+            // A roll-back of the last holder's has panicked, and its lock was released all the same.
+            Acquired::Clean(held) => {
+                self.journal.roll_back(mapping);
+                (held, true)
+            }
             Acquired::Abandoned(abandoned) => (abandoned.repair(|_| self.journal.roll_back(mapping)), true),
         };
         self.holder_start_time.store(me.start_time, Ordering::Relaxed);
@@ -138,9 +145,10 @@ impl Lock {
 
     /// In a private copy of a mapping: leaves the lock as the death of its holder, if there is one, would.
     #[doc(hidden)]
-    pub fn abandon_copy(&self) {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn abandon_copy(&self, copy: &PrivateCopy) {
         if self.is_prepared() {
-            self.mutex.abandon_copy();
+            self.mutex.abandon_copy(copy);
         }
     }
 
@@ -172,6 +180,16 @@ pub(crate) struct LockGuard {
     lock: &'static Lock,
     /// True if the previous holder died, and its transaction was rolled back.
     pub(crate) recovered: bool,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl LockGuard {
+    /// For tests: what is left when the holder dies, without its death.
+    pub(crate) fn imitate_death(&self) {
+        if let Some(held) = &self.held {
+            held.imitate_death();
+        }
+    }
 }
 
 impl Drop for LockGuard {

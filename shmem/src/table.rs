@@ -1,10 +1,10 @@
-//! Tables of records by index, references that go stale, and the layout of the mapping.
+//! Tables of records by index, and references that go stale.
 
 use std::marker::PhantomData;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::sys::memory::{Mapping, Shared};
+use crate::sys::memory::{Mapping, Place, Region, Shared};
 
 /// Names an occupant of a record. When the record is reused, its generation changes and the reference is stale.
 ///
@@ -79,14 +79,9 @@ impl<R> std::fmt::Debug for Reference<R> {
     }
 }
 
-/// `len` records of one type, one after another in the mapping.
+/// The records of one [place](Place), by index.
 pub struct Table<R> {
-    mapping: &'static Mapping,
-    offset: usize,
-    /// Distance of two records, in bytes.
-    stride: usize,
-    len: u32,
-    record: PhantomData<fn() -> R>,
+    region: Region<R>,
 }
 
 impl<R> Clone for Table<R> {
@@ -97,22 +92,33 @@ impl<R> Clone for Table<R> {
 impl<R> Copy for Table<R> {}
 
 impl<R: Shared> Table<R> {
+    /// The table of what the mapping's plan has reserved.
+    ///
+    /// # Panics
+    ///
+    /// If the place is not of the mapping's plan.
+    pub fn new(mapping: &'static Mapping, place: Place<R>) -> Self {
+        Self {
+            region: mapping.region(place),
+        }
+    }
+
     /// Number of records.
     #[inline]
     pub fn len(&self) -> u32 {
-        self.len
+        self.region.len()
     }
 
     /// True if there are no records.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.region.is_empty()
     }
 
     /// The record at `index`, or `None` beyond the table's end.
     #[inline]
     pub fn get(&self, index: u32) -> Option<&'static R> {
-        (index < self.len).then(|| self.mapping.record(self.offset + index as usize * self.stride))
+        self.region.get(index)
     }
 
     /// The record at `index`.
@@ -127,66 +133,12 @@ impl<R: Shared> Table<R> {
 
     /// Index of the record that begins at `offset` of the mapping, if it is one of this table.
     pub fn index_of_offset(&self, offset: u64) -> Option<u32> {
-        let distance = usize::try_from(offset).ok()?.checked_sub(self.offset)?;
-        let index = u32::try_from(distance / self.stride).ok()?;
-        (distance.is_multiple_of(self.stride) && index < self.len).then_some(index)
+        self.region.index_of_offset(offset)
     }
 
     /// All records with their indices.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &'static R)> {
         let table = *self;
-        (0..self.len).map(move |index| (index, table.at(index)))
-    }
-}
-
-/// Distance of two records, in bytes. A record larger than a page starts on a page, because its hot cells are at its
-/// start and should share one page.
-fn stride<R>() -> usize {
-    let page = rustix::param::page_size();
-    match size_of::<R>() {
-        small if small < page => small,
-        large => large.next_multiple_of(page),
-    }
-}
-
-/// Lays out tables one after another, each at the start of a page.
-#[derive(Debug, Default)]
-pub struct LayoutPlan {
-    bytes: usize,
-}
-
-impl LayoutPlan {
-    /// Reserves space for `len` records and returns its offset, in bytes.
-    pub fn reserve<R: Shared>(&mut self, len: u32) -> usize {
-        let offset = self
-            .bytes
-            .next_multiple_of(rustix::param::page_size().max(align_of::<R>()));
-        self.bytes = offset + stride::<R>() * len as usize;
-        offset
-    }
-
-    /// Size that the mapping needs, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The table of `len` records whose space was reserved at `offset`.
-    ///
-    /// # Panics
-    ///
-    /// If it ends beyond the mapping.
-    pub fn table<R: Shared>(mapping: &'static Mapping, offset: usize, len: u32) -> Table<R> {
-        let stride = stride::<R>();
-        assert!(
-            offset + stride * len as usize <= mapping.bytes(),
-            "table beyond the mapping"
-        );
-        Table {
-            mapping,
-            offset,
-            stride,
-            len,
-            record: PhantomData,
-        }
+        (0..self.len()).map(move |index| (index, table.at(index)))
     }
 }

@@ -1,6 +1,7 @@
 //! The only way to change shared state: a transaction under exactly one lock, all or nothing.
 //!
-//! A process has one [`Attachment`]. Beginning a transaction borrows it mutably, so holding two locks does not compile:
+//! A process has one [`Attachment`]: a second one is refused, and a forked process needs its own. Beginning a transaction
+//! borrows it mutably, so holding two locks does not compile:
 //!
 //! ```compile_fail,E0499
 //! # use shmem::transaction::{Attachment, Record};
@@ -17,13 +18,13 @@
 //! the noted lock before it reads anything else. That rolls the transaction back, or finds it committed.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use crate::hang_reports::{HangReports, Subject};
 use crate::journal::JournalFull;
 use crate::lock::{Lock, LockGuard};
 use crate::sys::memory::{Guarded, Mapping, Plain, Shared, SharedBytes};
-use crate::sys::process::ProcessId;
+use crate::sys::process::{ProcessId, generation};
 
 /// A record with a lock of its own, which guards all its cells. Cells of a record that also is a [`SingleWriter`] may
 /// be changed under another lock, by the owner.
@@ -47,8 +48,16 @@ pub trait SingleWriter: Shared + Sized {
     fn noted_lock(&self) -> &AtomicU64;
 }
 
+/// The [generation](crate::sys::process::generation) + 1 of the process that has an attachment: a forked process does not
+/// have its parent's.
+static ATTACHED: AtomicU32 = AtomicU32::new(0);
+
 /// One process's access to shared state: the attached mapping and the records that the process owns.
 pub struct Attachment {
+    /// The generation of the process.
+    generation: u32,
+    /// It is the one attachment of its process, not one of a test's.
+    is_only: bool,
     mapping: &'static Mapping,
     me: ProcessId,
     recoveries_total: &'static AtomicU64,
@@ -57,18 +66,45 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Attaches the calling process, which must not have another attachment. `recoveries_total` counts roll-backs of
-    /// what dead processes left; waits for locks are reported to `hang_reports`.
+    /// Attaches the calling process. `recoveries_total` counts roll-backs of what dead processes left; waits for locks
+    /// are reported to `hang_reports`.
     ///
     /// # Panics
     ///
-    /// If the process's own start time cannot be read from `/proc`.
+    /// If the process has another attachment, or its own start time cannot be read from `/proc`.
     pub fn new(
         mapping: &'static Mapping,
         recoveries_total: &'static AtomicU64,
         hang_reports: &'static HangReports,
     ) -> Self {
+        let generation = generation();
+        let before = ATTACHED.swap(generation + 1, Ordering::Relaxed);
+        assert_ne!(before, generation + 1, "this process is attached already");
+        let mut attachment = Self::beside_others(mapping, recoveries_total, hang_reports);
+        attachment.is_only = true;
+        attachment
+    }
+
+    /// For tests that imitate several processes in one: an attachment as if of another process. Each thread has still at
+    /// most one transaction open.
+    #[doc(hidden)]
+    #[cfg(any(test, feature = "testing"))]
+    pub fn imitate(
+        mapping: &'static Mapping,
+        recoveries_total: &'static AtomicU64,
+        hang_reports: &'static HangReports,
+    ) -> Self {
+        Self::beside_others(mapping, recoveries_total, hang_reports)
+    }
+
+    fn beside_others(
+        mapping: &'static Mapping,
+        recoveries_total: &'static AtomicU64,
+        hang_reports: &'static HangReports,
+    ) -> Self {
         Self {
+            generation: generation(),
+            is_only: false,
             mapping,
             me: ProcessId::current(),
             recoveries_total,
@@ -122,8 +158,14 @@ impl Attachment {
     ///
     /// # Panics
     ///
-    /// If the record's lock was never prepared, or the record lies outside the mapping.
+    /// If the record's lock was never prepared, or the record lies outside the mapping; if this process was forked from
+    /// the one that made the attachment, or this thread has a transaction open through another one.
     pub fn begin<R: Record>(&mut self, record: &'static R) -> Tx<'_, R> {
+        assert_eq!(
+            self.generation,
+            generation(),
+            "the attachment of a process's parent"
+        );
         let record_range = record.guarded_addresses();
         let offset = self.mapping.offset_of(record_range.start) as u64;
         for (_, noted) in &self.owned {
@@ -166,6 +208,15 @@ impl Attachment {
     }
 }
 
+impl Drop for Attachment {
+    /// The process may attach again.
+    fn drop(&mut self) {
+        if self.is_only && self.generation == generation() {
+            ATTACHED.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Read access to what the held lock guards and to the owned records.
 pub struct View<'h> {
     attachment: &'h mut Attachment,
@@ -196,6 +247,7 @@ impl View<'_> {
 pub struct Tx<'h, R: Record> {
     view: View<'h>,
     record: &'static R,
+    /// Dropped last, when the journal is empty.
     _guard: LockGuard,
     full: bool,
 }
@@ -286,6 +338,17 @@ impl<'h, R: Record> Tx<'h, R> {
         self.record.lock().journal().commit();
         self.record.publish(&self.view);
         Ok(())
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl<R: Record> Tx<'_, R> {
+    /// For tests: what is left when the process dies, without its death. The lock stays taken.
+    #[doc(hidden)]
+    pub fn imitate_death(self) {
+        // Nothing is rolled back: this type's own destructor must not run.
+        let tx = std::mem::ManuallyDrop::new(self);
+        tx._guard.imitate_death();
     }
 }
 

@@ -354,7 +354,7 @@ mod tests {
             assert!(record.claim(Kind::Game, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), 0, 0));
             record
         });
-        let mut state = StateHandle::attach(memory, Box::leak(Box::new(Games::default())));
+        let mut state = StateHandle::imitate(memory, Box::leak(Box::new(Games::default())));
         Session::attach(&mut state, 0, ByteCounts::default()).0.park();
         // Another process may own the first record now; a predecessor of the second has noted a lock.
         let noted = first.noted_lock().swap(0, Ordering::Relaxed);

@@ -169,9 +169,7 @@ mod tests {
     use shmem::sys::memory::Mapping;
 
     fn connection_counts() -> &'static ConnectionCounts {
-        Mapping::create("connection_counts-test", 4096)
-            .expect("memory is there")
-            .record(0)
+        Mapping::create_record("connection_counts-test").expect("memory is there")
     }
 
     #[test]

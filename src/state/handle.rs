@@ -23,12 +23,27 @@ pub struct StateHandle {
 
 impl StateHandle {
     /// Attaches the calling process. Call it once per process, after its fork.
+    ///
+    /// # Panics
+    ///
+    /// If the process is attached already.
     pub fn attach(memory: &'static Memory, games: &'static Games) -> Self {
+        Self::over(memory, games, memory.attach())
+    }
+
+    /// For tests that imitate several processes in one: a handle as if of another process.
+    #[doc(hidden)]
+    #[cfg(any(test, feature = "testing"))]
+    pub fn imitate(memory: &'static Memory, games: &'static Games) -> Self {
+        Self::over(memory, games, memory.imitate_attachment())
+    }
+
+    fn over(memory: &'static Memory, games: &'static Games, attachment: Attachment) -> Self {
         Self {
             memory,
             games,
             reserved_names: &[],
-            attachment: memory.attach(),
+            attachment,
             outbox: ErasedOutbox::new(),
             tracks_running_game: false,
             faults: Vec::new(),

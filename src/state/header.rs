@@ -18,9 +18,6 @@ use shmem::sys::process::ProcessId;
 shared_record! {
     /// The head of the mapping. Every process may read it at any time, without a lock.
     pub struct Header {
-        /// Hash of the record layouts and the capacity. A process built with another layout must not touch the
-        /// mapping.
-        pub layout_hash: AtomicU64,
         /// When the server started, in milliseconds of the monotonic clock.
         pub started_at_ms: AtomicU64,
         // The settings that `Welcome` announces or that change what players may do lie here, not only in each process's

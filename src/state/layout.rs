@@ -9,20 +9,26 @@
 //! together; untouched records cost no memory.
 
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
+
+use forkade_protocol::Phase as MatchPhase;
 
 use crate::limits::CONNECTIONS_PER_KEEPER_MAX;
 use crate::state::chat::ChatRecord;
-use crate::state::connections::{Claim, ConnectionRecord, Kind};
-use crate::state::directory::{Directory, DirectoryRecord, Identity, RoomEntry};
+use crate::state::connections::{Claim, ConnectionRecord, Kind, Phase};
+use crate::state::directory::{Directory, DirectoryRecord, Identity, Presence, RoomEntry};
+use crate::state::hang_kind::HangKind;
 use crate::state::header::{Header, KeeperSlot};
 use crate::state::mailbox::Mailbox;
 use crate::state::players::PlayerRecord;
-use crate::state::rooms::RoomRecord;
+use crate::state::rooms::{RoomLife, RoomRecord, raw_phase};
 use shmem::lock::Lock;
 use shmem::sys::clock::now_ms;
-use shmem::sys::memory::{Guarded, Mapping};
-use shmem::table::{LayoutPlan, Table};
+#[cfg(any(test, feature = "testing"))]
+use shmem::sys::memory::PrivateCopy;
+use shmem::sys::memory::{Guarded, LayoutPlan, Mapping, Place, ReadOnlyMapping};
+use shmem::table::Table;
 use shmem::transaction::{Attachment, Record};
 
 /// A reference to a slot's present connection.
@@ -88,7 +94,7 @@ pub struct Memory {
 impl Memory {
     /// Bytes of virtual memory that the capacity needs.
     pub fn bytes_needed(capacity: Capacity) -> usize {
-        Plan::new(capacity).bytes
+        Plan::new(capacity).layout.bytes()
     }
 
     /// Creates the memory of a new server. Call it before the first fork.
@@ -98,9 +104,8 @@ impl Memory {
     /// Those of [`Mapping::create`].
     pub fn create(capacity: Capacity) -> std::io::Result<&'static Self> {
         let plan = Plan::new(capacity);
-        let memory = Self::from_mapping(Mapping::create("forkade", plan.bytes)?, capacity);
+        let memory = plan.over(Mapping::create("forkade", &plan.layout)?);
         let header = memory.header;
-        header.layout_hash.store(plan.hash, Ordering::Relaxed);
         header.started_at_ms.store(now_ms(), Ordering::Relaxed);
         header.supervisor_pid.store(std::process::id(), Ordering::Relaxed);
         memory.directory.prepare(plan.directory_bytes());
@@ -108,9 +113,9 @@ impl Memory {
         Ok(memory)
     }
 
-    /// The [`Header::layout_hash`] that this program writes for the capacity.
+    /// The hash by which programs tell whether they lay out the memory of this capacity alike.
     pub fn layout_hash(capacity: Capacity) -> u64 {
-        Plan::new(capacity).hash
+        Plan::new(capacity).layout.hash()
     }
 
     /// Opens the memory of a running server, for a program that continues it.
@@ -118,42 +123,50 @@ impl Memory {
     /// # Errors
     ///
     /// The server has another capacity, or its program uses another layout.
-    pub fn open(mapping: &'static Mapping, capacity: Capacity) -> std::io::Result<&'static Self> {
+    pub fn open(descriptor: OwnedFd, capacity: Capacity) -> std::io::Result<&'static Self> {
         let plan = Plan::new(capacity);
-        if mapping.bytes() < plan.bytes {
-            return Err(std::io::Error::other("it is smaller than this program's"));
-        }
-        let header: &Header = mapping.record(plan.header);
-        if header.layout_hash.load(Ordering::Relaxed) != plan.hash {
-            return Err(std::io::Error::other("it is laid out otherwise"));
-        }
-        Ok(Self::from_mapping(mapping, capacity))
+        Ok(plan.over(Mapping::open(descriptor, &plan.layout)?))
     }
 
-    /// Maps the tables onto a mapping that was created for the same capacity.
-    pub fn from_mapping(mapping: &'static Mapping, capacity: Capacity) -> &'static Self {
+    /// Checks, without changing anything, whether [`open`](Self::open) could open the memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn check(descriptor: OwnedFd, capacity: Capacity) -> std::io::Result<()> {
+        ReadOnlyMapping::open(descriptor)?.check(&Plan::new(capacity).layout)
+    }
+
+    /// Memory of zeroes, to be overwritten with a copy of a server's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Mapping::create`].
+    #[doc(hidden)]
+    #[cfg(any(test, feature = "testing"))]
+    pub fn zeroed(capacity: Capacity) -> std::io::Result<&'static Self> {
         let plan = Plan::new(capacity);
-        let connections = connections_of(capacity);
-        Box::leak(Box::new(Self {
-            mapping,
-            header: mapping.record(plan.header),
-            directory: Directory {
-                record: mapping.record(plan.directory),
-                identities: LayoutPlan::table(mapping, plan.identities, capacity.players),
-                rooms: LayoutPlan::table(mapping, plan.room_entries, capacity.rooms),
-                name_buckets: LayoutPlan::table(mapping, plan.name_buckets, name_buckets_of(capacity)),
-                mailboxes: LayoutPlan::table(mapping, plan.mailboxes, capacity.players),
-            },
-            connections: LayoutPlan::table(mapping, plan.connections, connections),
-            players: LayoutPlan::table(mapping, plan.players, capacity.players),
-            rooms: LayoutPlan::table(mapping, plan.rooms, capacity.rooms),
-            chat: mapping.record(plan.chat),
-        }))
+        Ok(plan.over(Mapping::create("forkade-copy", &plan.layout)?))
     }
 
     /// Attaches the calling process. Call it once per process, after its fork.
+    ///
+    /// # Panics
+    ///
+    /// If the process is attached already.
     pub fn attach(&self) -> Attachment {
         Attachment::new(
+            self.mapping,
+            &self.header.recoveries_total,
+            &self.header.hang_reports,
+        )
+    }
+
+    /// For tests that imitate several processes in one: an attachment as if of another process.
+    #[doc(hidden)]
+    #[cfg(any(test, feature = "testing"))]
+    pub fn imitate_attachment(&self) -> Attachment {
+        Attachment::imitate(
             self.mapping,
             &self.header.recoveries_total,
             &self.header.hang_reports,
@@ -199,12 +212,13 @@ impl Memory {
 
     /// In a private copy of a server's mapping: leaves every lock as its holder's death would.
     #[doc(hidden)]
-    pub fn abandon_copy(&self) {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn abandon_copy(&self, copy: &PrivateCopy) {
         let players = self.players.iter().map(|(_, player)| player.lock());
         let rooms = self.rooms.iter().map(|(_, room)| room.lock());
         let others = [self.directory.record.lock(), self.chat.lock()];
         for lock in players.chain(rooms).chain(others) {
-            lock.abandon_copy();
+            lock.abandon_copy(copy);
         }
     }
 
@@ -277,93 +291,101 @@ fn name_buckets_of(capacity: Capacity) -> u32 {
     capacity.players.next_power_of_two()
 }
 
+/// Counts by hand the changes of what the memory means that the hash of its layout cannot see: a field that keeps its name
+/// and type but gets another unit, for example. A program of another version must not continue the server.
+const MEMORY_VERSION: u64 = 1;
+
 /// Where each table lies. What every process touches comes first, and small tables before large ones: each 2 MiB
 /// region that a process touches costs it a page table.
 struct Plan {
-    header: usize,
-    chat: usize,
-    directory: usize,
-    identities: usize,
-    room_entries: usize,
-    name_buckets: usize,
-    mailboxes: usize,
-    connections: usize,
-    players: usize,
-    rooms: usize,
-    bytes: usize,
-    hash: u64,
+    header: Place<Header>,
+    chat: Place<ChatRecord>,
+    directory: Place<DirectoryRecord>,
+    identities: Place<Identity>,
+    room_entries: Place<RoomEntry>,
+    name_buckets: Place<Guarded<u32>>,
+    mailboxes: Place<Mailbox>,
+    connections: Place<ConnectionRecord>,
+    players: Place<PlayerRecord>,
+    rooms: Place<RoomRecord>,
+    layout: LayoutPlan,
 }
 
 impl Plan {
     fn new(capacity: Capacity) -> Self {
-        let mut plan = LayoutPlan::default();
-        let mut places = Self {
-            header: plan.reserve::<Header>(1),
-            chat: plan.reserve::<ChatRecord>(1),
-            directory: plan.reserve::<DirectoryRecord>(1),
-            identities: plan.reserve::<Identity>(capacity.players),
-            room_entries: plan.reserve::<RoomEntry>(capacity.rooms),
-            name_buckets: plan.reserve::<Guarded<u32>>(name_buckets_of(capacity)),
-            mailboxes: plan.reserve::<Mailbox>(capacity.players),
-            connections: plan.reserve::<ConnectionRecord>(connections_of(capacity)),
-            players: plan.reserve::<PlayerRecord>(capacity.players),
-            rooms: plan.reserve::<RoomRecord>(capacity.rooms),
-            bytes: plan.bytes(),
-            hash: 0,
-        };
-        places.hash = places.layout_hash(capacity);
-        places
+        let mut layout = LayoutPlan::default();
+        layout.include("memory version", MEMORY_VERSION);
+        for (name, number) in stored_numbers() {
+            layout.include(name, number);
+        }
+        Self {
+            header: layout.reserve(1),
+            chat: layout.reserve(1),
+            directory: layout.reserve(1),
+            identities: layout.reserve(capacity.players),
+            room_entries: layout.reserve(capacity.rooms),
+            name_buckets: layout.reserve(name_buckets_of(capacity)),
+            mailboxes: layout.reserve(capacity.players),
+            connections: layout.reserve(connections_of(capacity)),
+            players: layout.reserve(capacity.players),
+            rooms: layout.reserve(capacity.rooms),
+            layout,
+        }
+    }
+
+    /// The tables in a mapping that was created for this plan.
+    fn over(&self, mapping: &'static Mapping) -> &'static Memory {
+        Box::leak(Box::new(Memory {
+            mapping,
+            header: mapping.record(self.header),
+            directory: Directory {
+                record: mapping.record(self.directory),
+                identities: Table::new(mapping, self.identities),
+                rooms: Table::new(mapping, self.room_entries),
+                name_buckets: Table::new(mapping, self.name_buckets),
+                mailboxes: Table::new(mapping, self.mailboxes),
+            },
+            connections: Table::new(mapping, self.connections),
+            players: Table::new(mapping, self.players),
+            rooms: Table::new(mapping, self.rooms),
+            chat: mapping.record(self.chat),
+        }))
     }
 
     /// The directory's region ends where the connections start.
     fn directory_bytes(&self) -> usize {
-        self.connections - self.directory
+        self.connections.offset() - self.directory.offset()
     }
+}
 
-    /// FNV-1a over the fields of every record, the position of every table, and the capacity. Equal layouts have
-    /// equal hashes.
-    fn layout_hash(&self, capacity: Capacity) -> u64 {
-        let records = [
-            Header::FINGERPRINT,
-            DirectoryRecord::FINGERPRINT,
-            Identity::FINGERPRINT,
-            RoomEntry::FINGERPRINT,
-            Mailbox::FINGERPRINT,
-            ConnectionRecord::FINGERPRINT,
-            PlayerRecord::FINGERPRINT,
-            RoomRecord::FINGERPRINT,
-            ChatRecord::FINGERPRINT,
-        ];
-        let sizes = [
-            size_of::<Header>(),
-            size_of::<DirectoryRecord>(),
-            size_of::<Identity>(),
-            size_of::<RoomEntry>(),
-            size_of::<Mailbox>(),
-            size_of::<ConnectionRecord>(),
-            size_of::<PlayerRecord>(),
-            size_of::<RoomRecord>(),
-            size_of::<ChatRecord>(),
-            capacity.players as usize,
-            capacity.rooms as usize,
-            capacity.keepers as usize,
-        ];
-        let places = [
-            self.header,
-            self.chat,
-            self.directory,
-            self.identities,
-            self.room_entries,
-            self.name_buckets,
-            self.mailboxes,
-            self.connections,
-            self.players,
-            self.rooms,
-        ];
-        let text = records.iter().flat_map(|fields| fields.bytes());
-        let numbers = sizes.iter().chain(&places).flat_map(|size| size.to_le_bytes());
-        text.chain(numbers).fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-        })
-    }
+/// The numbers of states and kinds, as they are stored.
+fn stored_numbers() -> impl Iterator<Item = (&'static str, u64)> {
+    let narrow = [
+        ("claim free", Claim::Free as u32),
+        ("claim held", Claim::Held as u32),
+        ("claim abandoned", Claim::Abandoned as u32),
+        ("kind game", Kind::Game as u32),
+        ("kind console", Kind::Console as u32),
+        ("connection in handshake", Phase::HANDSHAKE.raw()),
+        ("connection resuming", Phase::RESUMING.raw()),
+        ("connection open", Phase::OPEN.raw()),
+        ("connection closing", Phase::CLOSING.raw()),
+        ("connection done", Phase::DONE.raw()),
+        ("player free", Presence::FREE.raw()),
+        ("player attached", Presence::ATTACHED.raw()),
+        ("player detached", Presence::DETACHED.raw()),
+        ("player expiring", Presence::EXPIRING.raw()),
+        ("room closed", RoomLife::CLOSED.raw()),
+        ("room open", RoomLife::OPEN.raw()),
+        ("room closing", RoomLife::CLOSING.raw()),
+        ("match waiting", raw_phase(MatchPhase::Waiting)),
+        ("match playing", raw_phase(MatchPhase::Playing)),
+        ("match finished", raw_phase(MatchPhase::Finished)),
+        ("hang looping", HangKind::Looping.number()),
+        ("hang stopped", HangKind::Stopped.number()),
+        ("hang asleep", HangKind::Asleep.number()),
+    ];
+    narrow
+        .into_iter()
+        .map(|(name, number)| (name, number.into()))
 }

@@ -108,13 +108,13 @@ mod matrix {
             .flat_map(|of_kind| of_kind.chunks(ROWS_PER_SERVER))
             .collect();
         let begun = Instant::now();
-        let numbers = Mapping::create("failing-calls", 4 * size_of::<AtomicU64>()).expect("a page");
-        let number = |index: usize| numbers.record(index * size_of::<AtomicU64>());
+        let [next, failed, refused, violated]: &'static [AtomicU64; 4] =
+            Mapping::create_record("failing-calls").expect("a page");
         let shared = Shared {
-            next: number(0),
-            failed: number(1),
-            refused: number(2),
-            violated: number(3),
+            next,
+            failed,
+            refused,
+            violated,
         };
         let extent = extent();
         // The workers mostly wait for the servers' processes.

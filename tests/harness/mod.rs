@@ -107,7 +107,7 @@ impl World {
     }
 
     pub(crate) fn lobby(self) -> StateHandle {
-        StateHandle::attach(self.memory, self.games)
+        StateHandle::imitate(self.memory, self.games)
     }
 
     /// A handle that lives as long as the test, so that a session can borrow it for as long.

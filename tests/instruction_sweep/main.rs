@@ -127,10 +127,8 @@ fn main() -> ExitCode {
         .collect();
     assert!(selected.len() <= ROWS_MAX, "more operations than rows");
     let begun = Instant::now();
-    let results =
-        Mapping::create("sweep-results", size_of::<Cells>() + size_of::<AtomicU64>()).expect("a page or two");
-    let cells: &'static Cells = results.record(0);
-    let next: &'static AtomicU64 = results.record(size_of::<Cells>());
+    let cells: &'static Cells = Mapping::create_record("sweep-results").expect("a page or two");
+    let next: &'static AtomicU64 = Mapping::create_record("sweep-next").expect("a page");
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let children: Vec<_> = (0..workers)
         .map(|_| fork(|| {}, |_| work(&selected, cells, next)).expect("a worker can be forked"))

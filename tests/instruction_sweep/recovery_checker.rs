@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use forkade::limits::MAILBOX_BYTES;
-use shmem::sys::memory::Mapping;
+use shmem::sys::memory::{Mapping, PrivateCopy};
 
 use crate::harness::World;
 use crate::sweep::{Act, CAPACITY, Subject};
@@ -52,7 +52,7 @@ impl<'s> RecoveryChecker<'s> {
     pub(crate) fn new(subject: &'s Subject) -> Self {
         let memory = subject.world.memory;
         let copy = World {
-            memory: from_mapping(new_mapping(memory.mapping)),
+            memory: new_memory(),
             games: subject.world.games,
         };
         let connections = u32::try_from(subject.passed.len()).expect("a few");
@@ -67,7 +67,8 @@ impl<'s> RecoveryChecker<'s> {
     /// Copies the used part.
     pub(crate) fn copy(&self, target: &Mapping, original: &Mapping) {
         for part in &self.parts {
-            target.copy_from(original, part.clone());
+            // SAFETY: the processes that use them are stopped, or killed; a copy's locks are free, or abandoned.
+            unsafe { target.copy_from(original, part.clone()) };
         }
     }
 
@@ -90,7 +91,7 @@ impl<'s> RecoveryChecker<'s> {
                 .iter()
                 .any(|head| head.start < page.end && page.start < head.end)
         };
-        let changes = |page: &Range<usize>| !self.copy.memory.mapping.equals(original, page.clone());
+        let changes = |page: &Range<usize>| !are_equal(self.copy.memory.mapping, original, page);
         let may_change =
             |page: &Range<usize>| page.start < shared && !is_large(page) || is_head(page) || changes(page);
         let pages = self.pages().filter(may_change).collect();
@@ -109,7 +110,7 @@ impl<'s> RecoveryChecker<'s> {
     pub(crate) fn expect_no_change_beyond(&self, pages: &[Range<usize>], live: &Mapping, shadow: &Mapping) {
         for page in self.pages().filter(|page| !pages.contains(page)) {
             assert!(
-                shadow.equals(live, page.clone()),
+                are_equal(shadow, live, &page),
                 "page {page:x?} has changed, which an undisturbed run leaves alone"
             );
         }
@@ -139,7 +140,7 @@ impl<'s> RecoveryChecker<'s> {
     /// A copy of the memory as the process's death would leave it.
     fn take_copy(&self, original: &Mapping) {
         self.copy(self.copy.memory.mapping, original);
-        self.copy.memory.abandon_copy();
+        abandon(self.copy.memory);
     }
 
     /// Recovers all locks of the copy, and dumps its state.
@@ -254,15 +255,23 @@ pub(crate) fn difference(one: &Picture, other: &Picture) -> String {
     format!("\n  - {}\n  + {}", only(one, other), only(other, one))
 }
 
-/// Offset of a record in the mapping, which begins with the header.
+/// Offset of a record in the mapping.
 fn offset<R>(memory: &Memory, record: &'static R) -> usize {
-    std::ptr::from_ref(record) as usize - std::ptr::from_ref(memory.header) as usize
+    memory.mapping.offset_of(std::ptr::from_ref(record) as usize)
 }
 
-pub(crate) fn new_mapping(like: &Mapping) -> &'static Mapping {
-    Mapping::create("forkade-copy", like.bytes()).expect("memory for a copy")
+pub(crate) fn new_memory() -> &'static Memory {
+    Memory::zeroed(CAPACITY).expect("memory for a copy")
 }
 
-pub(crate) fn from_mapping(mapping: &'static Mapping) -> &'static Memory {
-    Memory::from_mapping(mapping, CAPACITY)
+/// Whether a page is the same in both mappings.
+pub(crate) fn are_equal(one: &Mapping, other: &Mapping, page: &Range<usize>) -> bool {
+    // SAFETY: the processes that use them are stopped.
+    unsafe { one.equals(other, page.clone()) }
+}
+
+/// Leaves every lock of a copy as its holder's death would.
+pub(crate) fn abandon(copy: &Memory) {
+    // SAFETY: the memory is a copy, in which no lock is held by this process.
+    copy.abandon_copy(&unsafe { PrivateCopy::new() });
 }

@@ -7,11 +7,12 @@ use forkade::testing::maintenance::state_dump;
 use forkade::testing::session::Session;
 use forkade::testing::session::transport::ByteCounts;
 use forkade::testing::state::handle::StateHandle;
-use forkade::testing::state::layout::Capacity;
-use shmem::sys::memory::Mapping;
+use forkade::testing::state::layout::{Capacity, Memory};
 
 use crate::harness::World;
-use crate::recovery_checker::{Examined, Picture, RecoveryChecker, difference, from_mapping, new_mapping};
+use crate::recovery_checker::{
+    Examined, Picture, RecoveryChecker, abandon, are_equal, difference, new_memory,
+};
 use crate::stepper::{StepError, Stepper};
 
 /// The smallest capacity: all of it is copied for every examined state.
@@ -91,7 +92,7 @@ impl Subject {
 }
 
 /// The findings of a sweep.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Findings {
     /// Instructions that were stepped through.
     pub(crate) instructions: u64,
@@ -99,7 +100,7 @@ pub(crate) struct Findings {
     pub(crate) states: u64,
     pub(crate) violations: Vec<String>,
     /// The memory just before each observable commit, when the journal is fullest.
-    pub(crate) undecided: Vec<&'static Mapping>,
+    pub(crate) undecided: Vec<&'static Memory>,
 }
 
 /// Steps through the operation. `expected` is its number of observable states, the first and the last
@@ -116,7 +117,7 @@ pub(crate) fn sweep(
     let live = subject.world.memory.mapping;
     let checker = RecoveryChecker::new(subject);
     let undisturbed = checker.undisturbed();
-    let (shadow, before) = (new_mapping(live), new_mapping(live));
+    let (shadow, before) = (new_memory().mapping, new_memory().mapping);
     let mut stepper = Stepper::start(|| {
         sabotage();
         subject.prepare(subject.world)
@@ -134,25 +135,27 @@ pub(crate) fn sweep(
         if findings.instructions % INSTRUCTIONS_PER_FULL_LOOK == 0 {
             checker.expect_no_change_beyond(&undisturbed.pages, live, shadow);
         }
-        let has_changed = |page: &&Range<usize>| !shadow.equals(live, (*page).clone());
+        let has_changed = |page: &&Range<usize>| !are_equal(shadow, live, page);
         let changed: Vec<_> = undisturbed.pages.iter().filter(has_changed).cloned().collect();
         if changed.is_empty() {
             continue;
         }
         for page in &changed {
-            shadow.copy_from(live, page.clone());
+            // SAFETY: the process is stopped, and nobody holds a lock in a shadow.
+            unsafe { shadow.copy_from(live, page.clone()) };
         }
         if findings.enter(
             &checker.examine(shadow, &undisturbed.end),
             &mut seen,
             *expected.end(),
         ) {
-            let undecided = new_mapping(live);
-            checker.copy(undecided, before);
+            let undecided = new_memory();
+            checker.copy(undecided.mapping, before);
             findings.undecided.push(undecided);
         }
         for page in &changed {
-            before.copy_from(shadow, page.clone());
+            // SAFETY: no process uses either.
+            unsafe { before.copy_from(shadow, page.clone()) };
         }
     }
     checker.expect_no_change_beyond(&undisturbed.pages, live, shadow);
@@ -182,15 +185,15 @@ pub(crate) fn sweep(
 /// Those of [`sweep`].
 pub(crate) fn sweep_recovery(
     subject: &Subject,
-    undecided: &'static Mapping,
+    undecided: &'static Memory,
     pictures: usize,
     is_first: bool,
 ) -> Result<Findings, StepError> {
     let world = World {
-        memory: from_mapping(undecided),
+        memory: undecided,
         games: subject.world.games,
     };
-    world.memory.abandon_copy();
+    abandon(undecided);
     let goes_on = subject.repeatable && !is_first;
     let act = match &subject.act {
         Act::Session(act) if goes_on => Act::Session(Rc::clone(act)),

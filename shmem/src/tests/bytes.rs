@@ -9,7 +9,7 @@ const WORDS: usize = 6;
 const BYTES: usize = SharedBytes::<WORDS>::BYTES;
 
 fn shared() -> &'static SharedBytes<WORDS> {
-    Mapping::create("bytes", BYTES).expect("a page").record(0)
+    Mapping::create_record("bytes").expect("a page")
 }
 
 proptest! {

@@ -107,7 +107,7 @@ proptest! {
                 End::Commit => prop_assert_eq!(tx.commit(), Err(JournalFull)),
                 End::Drop => drop(tx),
                 End::Die => {
-                    std::mem::forget(tx);
+                    tx.imitate_death();
                     (mapping, memory, attachment) = after_death(mapping);
                     prop_assert_eq!(Values::read(&mut attachment, &memory.bench), model);
                     prop_assert_eq!(memory.recoveries.load(Ordering::Relaxed), recoveries + 1);
@@ -133,7 +133,7 @@ proptest! {
             undo.push((cell, tx.get(cell)));
             tx.set(cell, *value);
         }
-        std::mem::forget(tx);
+        tx.imitate_death();
         for restored in interruptions {
             // So far had each recoverer come, from the newest entry on, when it was killed.
             undo.iter().rev().take(restored).for_each(|(cell, old)| cell.store(*old));
@@ -225,7 +225,7 @@ fn figures_tell_how_a_lock_has_fared() {
         (figures.holder, figures.epoch, figures.recoveries),
         (Some(me), 1, 0)
     );
-    std::mem::forget(tx);
+    tx.imitate_death();
     let (_, memory, mut attachment) = after_death(mapping);
     drop(attachment.begin(&memory.bench));
     let figures = memory.bench.lock().stats();

@@ -14,7 +14,7 @@ use crate::event_log::EventLog;
 use crate::hang_reports::HangReports;
 use crate::lock::Lock;
 use crate::shared_record;
-use crate::sys::memory::{Guarded, Mapping};
+use crate::sys::memory::{Guarded, LayoutPlan, Mapping, PrivateCopy};
 use crate::transaction::{Attachment, Record, SingleWriter, View};
 
 /// Words of the ring and of the log: so few that everything wraps around all the time.
@@ -70,28 +70,40 @@ impl SingleWriter for Owned {
     }
 }
 
-/// A mapping of its own, and a hand that animates what can be.
+fn zeroed() -> (&'static Mapping, &'static Memory) {
+    let mut plan = LayoutPlan::default();
+    let place = plan.reserve(1);
+    let mapping = Mapping::create("shm-tests", &plan).expect("memory for a test");
+    (mapping, mapping.record(place))
+}
+
+/// A mapping of its own, and an attachment that owns what can be owned.
 fn bench() -> (&'static Mapping, &'static Memory, Attachment) {
-    let mapping = Mapping::create("shm-tests", size_of::<Memory>()).expect("memory for a test");
-    let memory: &'static Memory = mapping.record(0);
+    let (mapping, memory) = zeroed();
     memory.bench.lock.prepare();
     memory.other.lock.prepare();
-    let mut attachment = Attachment::new(mapping, &memory.recoveries, &memory.hang_reports);
+    let mut attachment = Attachment::imitate(mapping, &memory.recoveries, &memory.hang_reports);
     attachment.acquire(&memory.owned);
     (mapping, memory, attachment)
 }
 
 /// The memory as the death of whoever holds a lock would leave it.
 fn after_death(original: &Mapping) -> (&'static Mapping, &'static Memory, Attachment) {
-    let mapping = Mapping::create("shm-tests-copy", original.bytes()).expect("memory for a test");
-    mapping.copy_from(original, 0..original.bytes());
-    let memory: &'static Memory = mapping.record(0);
-    memory.bench.lock.abandon_copy();
-    memory.other.lock.abandon_copy();
+    let (mapping, memory) = zeroed();
+    // SAFETY: of equal plans, and only this test uses them.
+    #[allow(unsafe_code, reason = "only tests copy mappings")]
+    unsafe {
+        mapping.copy_from(original, 0..original.bytes());
+    };
+    // SAFETY: the memory is a copy, in which no lock was acquired.
+    #[allow(unsafe_code, reason = "as above")]
+    let copy = unsafe { PrivateCopy::new() };
+    memory.bench.lock.abandon_copy(&copy);
+    memory.other.lock.abandon_copy(&copy);
     (
         mapping,
         memory,
-        Attachment::new(mapping, &memory.recoveries, &memory.hang_reports),
+        Attachment::imitate(mapping, &memory.recoveries, &memory.hang_reports),
     )
 }
 

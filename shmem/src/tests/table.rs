@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::sys::memory::{Guarded, Mapping};
-use crate::table::{LayoutPlan, Reference, Table};
+use crate::sys::memory::{Guarded, LayoutPlan, Mapping};
+use crate::table::{Reference, Table};
 
 /// Whatever a reference refers to.
 struct Anything;
@@ -25,7 +25,7 @@ proptest! {
         let tables: Vec<(usize, usize)> = lengths
             .iter()
             .map(|len| {
-                let offset = plan.reserve::<Guarded<[u8; 12]>>(*len);
+                let offset = plan.reserve::<Guarded<[u8; 12]>>(*len).offset();
                 (offset, offset + 12 * *len as usize)
             })
             .collect();
@@ -37,8 +37,10 @@ proptest! {
 
     #[test]
     fn an_offset_names_the_record_that_begins_there_and_no_other(len in 1..50_u32, offset in 0..2000_u64) {
-        let mapping = Mapping::create("table", 8192).expect("two pages");
-        let table: Table<Guarded<[u64; 3]>> = LayoutPlan::table(mapping, 4096, len);
+        let mut plan = LayoutPlan::default();
+        let place = plan.reserve::<Guarded<[u64; 3]>>(len);
+        let mapping = Mapping::create("table", &plan).expect("two pages");
+        let table = Table::new(mapping, place);
         let found = table.index_of_offset(4096 + offset);
         let expected = u32::try_from(offset / 24).expect("few");
         prop_assert_eq!(found, (offset % 24 == 0 && expected < len).then_some(expected));

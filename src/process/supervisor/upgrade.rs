@@ -33,7 +33,6 @@ use crate::state::roles::Role;
 use forkade_games::Games;
 use shmem::sys::clock::now_ms;
 use shmem::sys::exec;
-use shmem::sys::memory::Access;
 use shmem::sys::process::{Exit, ForkError, ProcessId, die_with_parent, fork};
 
 /// A new program that looks whether it can use the memory.
@@ -130,7 +129,7 @@ pub(crate) fn go_on(
 ) -> Result<(), StartError> {
     let config = &settings.config;
     prepare_process()?;
-    let memory = handover.open_memory(Access::ReadAndWrite, config)?;
+    let memory = handover.open_memory(config)?;
     let numbers = handover
         .ipc
         .as_ref()

@@ -30,7 +30,6 @@ use crate::process::ipc::{IpcDescriptors, MESSAGES_VERSION};
 use crate::state::layout::{Capacity, Memory};
 use forkade_games::Games;
 use shmem::sys::exec;
-use shmem::sys::memory::{Access, Mapping};
 use shmem::sys::process::ProcessId;
 
 /// Environment variable of the new program: why it was started, and the numbers of the descriptors that say the rest.
@@ -147,14 +146,21 @@ impl Handover {
     /// # Errors
     ///
     /// It is missing, or was created by a program with another layout.
-    pub(crate) fn open_memory(
-        &self,
-        access: Access,
-        config: &Config,
-    ) -> Result<&'static Memory, HandoverError> {
-        let descriptor = exec::take_inherited(self.memory).map_err(step("the shared memory is not there"))?;
-        let mapping = Mapping::open(descriptor, access).map_err(step("cannot map the shared memory"))?;
-        Memory::open(mapping, capacity_of(config)).map_err(step("cannot use the shared memory"))
+    pub(crate) fn open_memory(&self, config: &Config) -> Result<&'static Memory, HandoverError> {
+        Memory::open(self.take_memory()?, capacity_of(config)).map_err(step("cannot use the shared memory"))
+    }
+
+    /// Checks whether [`open_memory`](Self::open_memory) could map the memory, without changing it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open_memory`](Self::open_memory).
+    pub(crate) fn check_memory(&self, config: &Config) -> Result<(), HandoverError> {
+        Memory::check(self.take_memory()?, capacity_of(config)).map_err(step("cannot use the shared memory"))
+    }
+
+    fn take_memory(&self) -> Result<OwnedFd, HandoverError> {
+        exec::take_inherited(self.memory).map_err(step("the shared memory is not there"))
     }
 
     /// Why this program, with this configuration and these games, cannot continue with what is handed over.

@@ -2,12 +2,14 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{io, mem};
 
 use nix::unistd::ForkResult;
 use rustix::io::Errno;
 use rustix::process::{self, Pid};
 
+use crate::sys::{exec, mutex};
 use crate::sys::process::child::wait_for;
 use crate::sys::process::id::{ProcessId, forget_current};
 use crate::sys::process::status::ProcessStat;
@@ -21,6 +23,9 @@ pub enum ForkError {
     /// Other threads would be missing in the child, and the locks that they hold would stay locked.
     #[error("this process has more than one thread: it must not fork")]
     HasThreads,
+    /// The child would inherit the transaction, and could end it without holding its lock.
+    #[error("this process has a transaction open: it must not fork")]
+    InTransaction,
     /// The threads of this process could not be counted.
     #[error("cannot count this process's threads in /proc/self/task: {0}")]
     CountThreads(#[source] io::Error),
@@ -30,6 +35,16 @@ pub enum ForkError {
     /// The child's start time could not be read. The child was killed and reaped.
     #[error("cannot read the new process's start time: {0}")]
     Identify(#[source] io::Error),
+}
+
+/// How often [`fork`] has made a new process of this one's line, up to this process: tells a process from its parent
+/// without a system call.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// A number that this process shares with none that it was forked from.
+#[inline]
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
 }
 
 /// Runs `child` in a new process, which exits with its result.
@@ -46,6 +61,9 @@ pub enum ForkError {
 ///
 /// [`ForkError`].
 pub fn fork(on_panic: fn(), child: impl FnOnce(NewProcess) -> u8) -> Result<ProcessId, ForkError> {
+    if mutex::is_one_held() {
+        return Err(ForkError::InTransaction);
+    }
     if !is_alone().map_err(ForkError::CountThreads)? {
         return Err(ForkError::HasThreads);
     }
@@ -76,6 +94,7 @@ impl NewProcess {
     ///
     /// Those of close_range(2): a kernel before Linux 5.9, or a system-call filter.
     pub fn close_all_except(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+        exec::forget_inherited();
         let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         kept.sort_unstable();
         let mut next = 3;
@@ -104,6 +123,7 @@ fn is_alone() -> io::Result<bool> {
 
 fn run_child(on_panic: fn(), child: impl FnOnce(NewProcess) -> u8) -> u8 {
     forget_current();
+    GENERATION.fetch_add(1, Ordering::Relaxed);
     // Unwind safe: the process ends, so no data that a panic left half changed is used again.
     let result = catch_unwind(AssertUnwindSafe(|| child(NewProcess(()))));
     result.unwrap_or_else(|payload| {

@@ -53,6 +53,23 @@ impl ProcessStatus {
     }
 }
 
+/// The pid of the process that the thread belongs to; `None` if there is no such thread.
+///
+/// # Errors
+///
+/// If `/proc` cannot be read, for example without a free descriptor.
+pub fn process_of_thread(thread: u32) -> io::Result<Option<u32>> {
+    let text = match std::fs::read_to_string(format!("/proc/{thread}/status")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        read => read?,
+    };
+    let group = text.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/status is not as in proc(5)");
+    let pid = group.and_then(|pid| pid.trim().parse().ok());
+    pid.map(Some).ok_or_else(malformed)
+}
+
 /// Fields of `/proc/PID/stat`.
 pub(super) struct ProcessStat {
     pub start_time: u64,
