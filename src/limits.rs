@@ -225,7 +225,8 @@ pub const RESTART_BACKOFF_RESET_AFTER_MS: u64 = 500;
 /// Crashes of handlers in the same frame, within [`CRASH_WINDOW_MS`], after which the connection is closed.
 pub const CRASHES_SAME_FRAME_MAX: u32 = 3;
 
-/// Crashes of tickers in the same room's game, within [`CRASH_WINDOW_MS`], after which its match is abandoned.
+/// Crashes of tickers in the same room's game, within [`CRASH_WINDOW_MS`], after which its match is abandoned; and of
+/// handlers while they show it, after which it is not shown any more.
 pub const CRASHES_SAME_ROOM_MAX: u32 = 3;
 
 /// See [`CRASHES_SAME_FRAME_MAX`].

@@ -20,6 +20,7 @@ use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
 use crate::state::rooms::{RoomRecord, RoomTx, all_read, is_member};
+use crate::state::shown_game::ShownGame;
 
 /// Audience: all members of the room.
 pub(crate) const TO_ALL: u32 = u32::MAX;
@@ -243,11 +244,12 @@ fn send_snapshot(
         join_leave::apply_kick(session)?;
         return Ok(true);
     }
-    let snapshot = snapshot(&tx, room, games, seat, &mut session.state.faults);
+    let shown = ShownGame::mark(session.state.serving, tx.record(), room);
+    let snapshot = snapshot(&tx, &shown, games, seat, &mut session.state.faults);
     let head = tx.record().log.head(&tx);
     let message = message(snapshot);
     if player_tx.is_text() {
-        let hint = turn_hint(&tx, games, seat, &mut session.state.faults);
+        let hint = turn_hint(&tx, &shown, games, seat, &mut session.state.faults);
         player_tx.say(&mut tx, &(render::message(games, &message) + hint));
     } else {
         player_tx.reply(&mut tx, &message);

@@ -25,12 +25,14 @@ use crate::lobby::settings::{self, CheckedSettings, allows_spectators};
 use crate::lobby::turns::{self, start_turn_clock};
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, PlayerTx, Session};
+use crate::state::connections::ConnectionRecord;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::players::Membership;
 use crate::state::rooms::{
     RoomLife, RoomName, RoomTx, Seat, game_of, is_member, is_open, phase_of, raw_phase, write_state,
 };
+use crate::state::shown_game::ShownGame;
 
 /// The game, name and settings of a room to create.
 #[derive(Debug, Clone)]
@@ -54,10 +56,17 @@ pub(crate) struct RoomContext<'l> {
     pub(crate) room: RoomRef,
     /// `None` for a spectator.
     pub(crate) seat: Option<u8>,
+    /// The player's connection.
+    pub(crate) connection: &'static ConnectionRecord,
     pub(crate) calls: GameCalls<'l>,
 }
 
 impl RoomContext<'_> {
+    /// Marks that the room's game is about to run in order to show its match.
+    pub(crate) fn mark_shown(&self, tx: &RoomTx<'_>) -> ShownGame {
+        ShownGame::mark(Some(self.connection), tx.record(), self.room)
+    }
+
     /// Returns the player's seat.
     ///
     /// # Errors
@@ -142,7 +151,8 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     }
     tx.set(&player_tx.player.membership, Membership::in_room(room, Some(0)));
     tx.set(&player_tx.player.log_cursor, record.log.head(&tx));
-    let snapshot = snapshot(&tx, room, games, Some(0), &mut session.state.faults);
+    let shown = ShownGame::mark(session.state.serving, record, room);
+    let snapshot = snapshot(&tx, &shown, games, Some(0), &mut session.state.faults);
     player_tx.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
     player_tx.consume(&mut tx);
     tx.commit()?;
@@ -248,7 +258,8 @@ pub(crate) fn join(
     elect_owner(&mut tx)?;
     tx.set(&player_tx.player.membership, Membership::in_room(room, seat));
     tx.set(&player_tx.player.log_cursor, record.log.head(&tx));
-    let snapshot = snapshot(&tx, room, games, seat, &mut session.state.faults);
+    let shown = ShownGame::mark(session.state.serving, record, room);
+    let snapshot = snapshot(&tx, &shown, games, seat, &mut session.state.faults);
     player_tx.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
     player_tx.consume(&mut tx);
     tx.commit()?;
@@ -312,7 +323,7 @@ pub(crate) fn with_room<R>(
         .player()
         .zip(session.player_tx())
         .ok_or_else(not_in_room)?;
-    let state = &mut session.state;
+    let (state, connection) = (&mut session.state, session.record);
     let tx = state.attachment.begin(state.memory.rooms.at(room.index()));
     if !is_member(&tx, room, player, seat) {
         drop(tx);
@@ -324,6 +335,7 @@ pub(crate) fn with_room<R>(
         player,
         room,
         seat,
+        connection,
         calls: GameCalls {
             games: state.games,
             outbox: &mut state.outbox,

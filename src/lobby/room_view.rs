@@ -14,6 +14,7 @@ use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, game_of, occupants, phase_of, read_state};
+use crate::state::shown_game::ShownGame;
 
 /// Sends the player a snapshot of the room as it is now. The player's cursor does not move: events up to now are
 /// delivered as usual, before or after the reply.
@@ -24,9 +25,10 @@ use crate::state::rooms::{RoomTx, game_of, occupants, phase_of, read_state};
 pub fn look(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
     join_leave::with_room(session, |mut tx, context| {
         // A player who has lost the seat does not get here, and never sees the view of the seat's new player.
+        let shown = context.mark_shown(&tx);
         let snapshot = snapshot(
             &tx,
-            context.room,
+            &shown,
             context.calls.games,
             context.seat,
             context.calls.faults,
@@ -40,9 +42,9 @@ pub fn look(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
 
 /// Returns the room as its member in `seat` (`None`: a spectator) sees it, up to the last event. If the game's view
 /// fails, the error is added to `faults`.
-pub fn snapshot(
+pub(crate) fn snapshot(
     tx: &RoomTx<'_>,
-    room: RoomRef,
+    shown: &ShownGame,
     games: &Games,
     seat: Option<u8>,
     faults: &mut Vec<GameError>,
@@ -60,7 +62,7 @@ pub fn snapshot(
         });
     }
     Snapshot {
-        room: RoomId(room.to_id()),
+        room: RoomId(shown.room().to_id()),
         game: game.name().to_owned(),
         name: tx.get(&record.name).as_str().to_owned(),
         phase: phase_of(tx.get(&record.phase)),
@@ -69,7 +71,7 @@ pub fn snapshot(
         spectators: tx.get(&record.spectators),
         event: record.log.next_number(tx) - 1,
         // If the game's view fails, the player still gets the rest of the snapshot.
-        view: view_for(tx, games, seat).unwrap_or_else(|fault| {
+        view: view_for(tx, shown, games, seat).unwrap_or_else(|fault| {
             faults.push(fault);
             Vec::new()
         }),
@@ -80,11 +82,16 @@ pub fn snapshot(
     }
 }
 
-/// Returns the game's view for a seat or a spectator; empty if there was no match yet.
-pub(crate) fn view_for(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>) -> Result<Vec<u8>, GameError> {
+/// Returns the game's view for a seat or a spectator; empty if there was no match yet, or the game cannot show it.
+pub(crate) fn view_for(
+    tx: &RoomTx<'_>,
+    shown: &ShownGame,
+    games: &Games,
+    seat: Option<u8>,
+) -> Result<Vec<u8>, GameError> {
     let record = tx.record();
     let match_seats = tx.get(&record.match_seats);
-    if match_seats == 0 {
+    if match_seats == 0 || shown.is_switched_off() {
         return Ok(Vec::new());
     }
     // The room may have grown since its last match, in which the new seats had no part.

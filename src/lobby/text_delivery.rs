@@ -5,7 +5,7 @@
 
 use forkade_games::{GameError, Games};
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, ServerMessage, codec};
-use forkade_text::render::RenderContext;
+use forkade_text::render::{self, RenderContext};
 
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX};
 use crate::lobby::delivery::{BATCH_MAX, DeliveryStop, Entry, read_entry};
@@ -15,6 +15,7 @@ use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, Seat, game_of, is_member, phase_of, read_state};
+use crate::state::shown_game::ShownGame;
 
 /// Delivers a batch of events as sentences, with a drawing if the game has changed.
 pub(crate) fn deliver_as_text(
@@ -44,8 +45,9 @@ pub(crate) fn deliver_as_text(
         (cell.player.is_some() == is_taken).then(|| cell.name.as_str().to_owned())
     };
     let game = game_of(&tx, games);
+    let shown = ShownGame::mark(session.state.serving, record, room);
     let context = RenderContext {
-        game: Some(game),
+        game: (!shown.is_switched_off()).then_some(game),
         seat,
         names: &|seat| named(seat, true),
         left: &|seat| named(seat, false),
@@ -78,7 +80,7 @@ pub(crate) fn deliver_as_text(
         let Some(event) = event else { continue };
         let is_end = matches!(event, RoomEvent::Finished { .. });
         if is_end && std::mem::take(&mut has_changed) {
-            let drawing = draw_match(&tx, games, seat, faults);
+            let drawing = draw_match(&tx, &shown, games, seat, faults);
             output.say(&mut tx, &drawing);
         }
         // A real-time game changes all the time, so only `look` shows its drawing.
@@ -90,7 +92,7 @@ pub(crate) fn deliver_as_text(
         output.say(&mut tx, &sentence);
     };
     if has_changed {
-        let drawing = draw_match(&tx, games, seat, faults);
+        let drawing = draw_match(&tx, &shown, games, seat, faults);
         output.say(&mut tx, &drawing);
     }
     output.finish(&mut tx);
@@ -112,8 +114,17 @@ fn decode_event(frame: &[u8]) -> RoomEvent {
 }
 
 /// Returns the drawing of the match as the player sees it. If the game fails, the error is added to `faults`.
-fn draw_match(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>, faults: &mut Vec<GameError>) -> String {
-    let drawn = view_for(tx, games, seat).and_then(|view| match view.is_empty() {
+fn draw_match(
+    tx: &RoomTx<'_>,
+    shown: &ShownGame,
+    games: &Games,
+    seat: Option<u8>,
+    faults: &mut Vec<GameError>,
+) -> String {
+    if shown.is_switched_off() {
+        return render::NO_DRAWING.to_owned();
+    }
+    let drawn = view_for(tx, shown, games, seat).and_then(|view| match view.is_empty() {
         true => Ok(String::new()),
         false => game_of(tx, games).draw(&view),
     });
@@ -121,17 +132,18 @@ fn draw_match(tx: &RoomTx<'_>, games: &Games, seat: Option<u8>, faults: &mut Vec
         faults.push(fault);
         String::new()
     });
-    drawn + turn_hint(tx, games, seat, faults)
+    drawn + turn_hint(tx, shown, games, seat, faults)
 }
 
 /// Returns a sentence for the player whose move it is, else an empty string.
 pub(crate) fn turn_hint(
     tx: &RoomTx<'_>,
+    shown: &ShownGame,
     games: &Games,
     seat: Option<u8>,
     faults: &mut Vec<GameError>,
 ) -> &'static str {
-    if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
+    if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing || shown.is_switched_off() {
         return "";
     }
     let to_move = game_of(tx, games)

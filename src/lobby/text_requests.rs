@@ -107,9 +107,10 @@ pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Re
 /// If the player is in no room.
 pub fn current_snapshot(session: &mut Session<'_>) -> Result<Snapshot, Rejection> {
     join_leave::with_room(session, |tx, context| {
+        let shown = context.mark_shown(&tx);
         Ok(snapshot(
             &tx,
-            context.room,
+            &shown,
             context.calls.games,
             context.seat,
             context.calls.faults,

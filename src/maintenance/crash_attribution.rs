@@ -1,10 +1,14 @@
-//! Attributes a ticker's crash to the room whose game it was running. A game that crashes one ticker after another
-//! loses its match.
+//! Attributes a crash to the room whose game the process was running. A game that crashes one ticker after another
+//! loses its match; one that crashes one handler after another while it shows the match is not asked to show it any
+//! more. No connection is blamed for either.
 //!
 //! The ticker marks the room in the header before it runs a game's code, and clears the mark afterwards. A ticker that
 //! finds a mark when it starts counts a crash for that room. The mark and the counter are atomics outside every lock,
 //! and only the ticker writes them. The match is abandoned in one transaction under the room's lock. If the ticker dies
 //! after it has cleared the mark and before it has stored the count, that one crash is not counted.
+//!
+//! A handler marks the room in the record of its connection ([`ShownGame`](crate::state::shown_game::ShownGame)). Its
+//! keeper, which takes no lock, counts the crash, unless the handler was killed from outside.
 
 use std::sync::atomic::Ordering;
 
@@ -15,8 +19,9 @@ use crate::lobby::match_play::finish;
 use crate::maintenance::crash_policy::{RestartDecision, RoomCrashHistory};
 use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
-use crate::state::layout::RoomRef;
+use crate::state::layout::{Memory, RoomRef};
 use crate::state::rooms::{is_open, phase_of};
+use crate::state::running_game::RoomCrashCounter;
 
 /// The consequence of a crash of the previous ticker in a game's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,28 +54,52 @@ pub fn attribute_ticker_crash(state: &mut StateHandle) -> Result<Option<TickerCr
     let Some(record) = (id != 0).then(|| state.memory.rooms.get(room.index())).flatten() else {
         return Ok(None);
     };
-    let (now, counter) = (now_ms(), &record.crash_counter);
-    let mut history = RoomCrashHistory::default();
-    if counter.generation.swap(room.generation(), Ordering::Relaxed) == room.generation() {
-        history.window_began_ms = counter.window_began_ms.load(Ordering::Relaxed);
-        history.count = counter.crashes.load(Ordering::Relaxed);
-    }
-    let decision = history.enter(now, now.saturating_sub(mark.since_ms.load(Ordering::Relaxed)));
-    counter
-        .window_began_ms
-        .store(history.window_began_ms, Ordering::Relaxed);
-    counter.crashes.store(history.count, Ordering::Relaxed);
+    let ran_for_ms = now_ms().saturating_sub(mark.since_ms.load(Ordering::Relaxed));
+    let (decision, crashes) = enter_crash(&record.crash_counter, room, ran_for_ms);
     if decision == RestartDecision::Replace || !abandon_running_match(state, room)? {
-        let crashes = history.count;
         return Ok(Some(TickerCrash::Counted { room, crashes }));
     }
-    counter.crashes.store(0, Ordering::Relaxed);
+    record.crash_counter.crashes.store(0, Ordering::Relaxed);
     state
         .memory
         .header
         .matches_abandoned_total
         .fetch_add(1, Ordering::Relaxed);
     Ok(Some(TickerCrash::MatchAbandoned { room }))
+}
+
+/// Counts the crash of a handler in code of the room's game that showed its match. Returns whether the room is not shown
+/// any more from now on, and how many such crashes there were within the crash window. A hang for which the watchdog
+/// killed the handler proves enough by itself: that code has no reason to compute for a second, and everyone in the room
+/// has waited.
+pub(crate) fn attribute_show_crash(memory: &Memory, room: RoomRef, has_hung: bool) -> (bool, u32) {
+    let Some(record) = memory.rooms.get(room.index()) else {
+        return (false, 0);
+    };
+    let (decision, crashes) = enter_crash(&record.show_crash_counter, room, 0);
+    let is_over = (has_hung || decision != RestartDecision::Replace)
+        && record.not_shown.swap(room.generation(), Ordering::AcqRel) != room.generation();
+    if is_over {
+        let total = &memory.header.matches_not_shown_total;
+        total.fetch_add(1, Ordering::Relaxed);
+    }
+    (is_over, crashes)
+}
+
+/// Enters a crash into a room's counter. Returns what follows from it, and the number of crashes. (If two keepers enter
+/// one at the same time, one of them may be lost.)
+fn enter_crash(counter: &RoomCrashCounter, room: RoomRef, ran_for_ms: u64) -> (RestartDecision, u32) {
+    let mut history = RoomCrashHistory::default();
+    if counter.generation.swap(room.generation(), Ordering::Relaxed) == room.generation() {
+        history.window_began_ms = counter.window_began_ms.load(Ordering::Relaxed);
+        history.count = counter.crashes.load(Ordering::Relaxed);
+    }
+    let decision = history.enter(now_ms(), ran_for_ms);
+    counter
+        .window_began_ms
+        .store(history.window_began_ms, Ordering::Relaxed);
+    counter.crashes.store(history.count, Ordering::Relaxed);
+    (decision, history.count)
 }
 
 /// Abandons the match in a room without a call of its game. Returns false if no match is being played.

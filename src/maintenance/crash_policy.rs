@@ -5,6 +5,8 @@
 
 use shmem::sys::process::Exit;
 
+use crate::state::layout::RoomRef;
+
 use crate::limits::{
     CRASH_WINDOW_MS, CRASHES_PER_CONNECTION_MAX, CRASHES_SAME_FRAME_MAX, CRASHES_SAME_ROOM_MAX,
 };
@@ -27,6 +29,8 @@ pub(crate) struct Crash {
     pub(crate) exit: Option<Exit>,
     /// Set if the watchdog killed it.
     pub(crate) watchdog_kill: Option<WatchdogKill>,
+    /// The room whose game it ran in order to show its match.
+    pub(crate) shown_room: Option<RoomRef>,
 }
 
 /// Why the watchdog killed a handler.
@@ -94,15 +98,18 @@ impl CrashHistory {
 }
 
 impl Crash {
+    /// Whether the process died or hung by its own doing.
+    pub(crate) fn is_self_inflicted(self) -> bool {
+        !self.was_killed() || self.watchdog_kill.is_some_and(|kill| kill.is_self_inflicted)
+    }
+
     fn was_killed(self) -> bool {
         self.exit.is_none_or(|exit| exit == Exit::Signal(libc::SIGKILL))
     }
 
     /// Whether the process was ended from outside, and not for the second time in one frame of the suspect.
     pub(crate) fn is_external_kill(self, crashes_of_suspect: u32) -> bool {
-        self.was_killed()
-            && !self.watchdog_kill.is_some_and(|kill| kill.is_self_inflicted)
-            && crashes_of_suspect < 2
+        !self.is_self_inflicted() && crashes_of_suspect < 2
     }
 }
 
@@ -135,7 +142,7 @@ pub(crate) fn regroup(
         .collect()
 }
 
-/// How many tickers died recently while they ran a room's game.
+/// How many processes died recently while they ran a room's game.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RoomCrashHistory {
     /// When the present window began, in milliseconds of the monotonic clock.
@@ -145,10 +152,10 @@ pub(crate) struct RoomCrashHistory {
 }
 
 impl RoomCrashHistory {
-    /// Enters the crash of a ticker that had run the game's code for `ran_for_ms`. [`RestartDecision::GiveUp`]: the
-    /// match is to be abandoned.
+    /// Enters the crash of a process that had run the game's code for `ran_for_ms`. [`RestartDecision::GiveUp`]: the
+    /// match is to be abandoned, or not to be shown any more.
     pub(crate) fn enter(&mut self, now_ms: u64, ran_for_ms: u64) -> RestartDecision {
-        // Time for which the game kept the ticker does not count towards the window.
+        // Time for which the game kept the process does not count towards the window.
         self.window_began_ms = self.window_began_ms.saturating_add(ran_for_ms).min(now_ms);
         if self.count == 0 || now_ms - self.window_began_ms > CRASH_WINDOW_MS {
             (self.window_began_ms, self.count) = (now_ms, 0);
@@ -173,6 +180,7 @@ mod tests {
             current_frame,
             exit,
             watchdog_kill: None,
+            shown_room: None,
         }
     }
 

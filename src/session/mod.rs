@@ -157,6 +157,7 @@ impl<'s> Session<'s> {
     }
 
     fn with(state: &'s mut StateHandle, idle: IdleSession) -> Self {
+        state.serving = Some(idle.record);
         Self {
             state,
             connection: idle.connection,

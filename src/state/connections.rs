@@ -19,7 +19,7 @@ use crate::limits::{
     CLOSE_MESSAGE_BYTES_MAX, CONNECTIONS_PER_KEEPER_MAX, HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
 };
 use crate::state::hang_kind::HangKind;
-use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
+use crate::state::layout::{ConnectionRef, Memory, PlayerRef, RoomRef};
 use shmem::liveness::Liveness;
 use shmem::shared_record;
 use shmem::sys::memory::{Guarded, SharedBytes};
@@ -47,6 +47,9 @@ shared_record! {
         hang: AtomicU32,
         /// Nonzero once a handler crashed over this connection: it is then served alone.
         suspect: AtomicU32,
+        /// The room whose game the handler runs in order to show its match, as a reference's number; 0 for none. See
+        /// [`shown_game`](crate::state::shown_game).
+        pub(crate) shown_room: AtomicU64,
         /// Nonzero once the handler has ended the connection and its slot can be freed.
         over: AtomicU32,
         /// Nonzero if another process asks the handler to check its flags.
@@ -204,6 +207,7 @@ impl ConnectionRecord {
         self.terminal.store(0, Ordering::Relaxed);
         self.operator_flags.store(0, Ordering::Relaxed);
         self.hang.store(0, Ordering::Relaxed);
+        self.shown_room.store(0, Ordering::Relaxed);
         let address = match peer.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             IpAddr::V6(address) => address.octets(),
@@ -391,6 +395,12 @@ impl ConnectionRecord {
     /// Takes the reason for which the watchdog killed the handler; `None` if it did not.
     pub fn take_hang(&self) -> Option<HangKind> {
         HangKind::from_number(self.hang.swap(0, Ordering::AcqRel))
+    }
+
+    /// Takes the mark of the room whose game the handler was running when it died, in order to show its match.
+    pub(crate) fn take_shown_room(&self) -> Option<RoomRef> {
+        let id = self.shown_room.swap(0, Ordering::AcqRel);
+        (id != 0).then(|| RoomRef::from_id(id))
     }
 
     /// The reference to the slot's present connection.

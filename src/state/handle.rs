@@ -1,5 +1,6 @@
 //! One process's handle on the shared state.
 
+use crate::state::connections::ConnectionRecord;
 use crate::state::layout::Memory;
 use forkade_games::{ErasedOutbox, GameError, Games};
 use shmem::transaction::Attachment;
@@ -17,6 +18,8 @@ pub struct StateHandle {
     pub(crate) outbox: ErasedOutbox,
     /// Whether this process publishes which room's game it runs: see [`running_game`](crate::state::running_game).
     pub(crate) tracks_running_game: bool,
+    /// The connection that this process works for at present, if it serves any.
+    pub(crate) serving: Option<&'static ConnectionRecord>,
     /// See [`StateHandle::take_faults`].
     pub(crate) faults: Vec<GameError>,
 }
@@ -46,6 +49,7 @@ impl StateHandle {
             attachment,
             outbox: ErasedOutbox::new(),
             tracks_running_game: false,
+            serving: None,
             faults: Vec::new(),
         }
     }

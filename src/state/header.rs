@@ -103,6 +103,8 @@ shared_record! {
         pub running_game: RunningGame,
         /// Matches abandoned because their game crashed several tickers.
         pub matches_abandoned_total: AtomicU64,
+        /// Rooms that are not shown any more because their game crashed several handlers that showed the match.
+        pub matches_not_shown_total: AtomicU64,
         /// The processes that the supervisor forked.
         pub roles: [RoleSlot; ROLES_MAX],
         /// One per keeper.

@@ -5,7 +5,7 @@
 //! * [`header`]: what every process reads without a lock;
 //! * [`directory`]: names, tokens and rooms in use, under the lobby's lock; [`mailbox`], [`chat`];
 //! * [`connections`], [`players`], [`rooms`]: the records;
-//! * [`stream_tap`], [`running_game`], [`connection_counts`], [`budget`]: parts of them;
+//! * [`stream_tap`], [`running_game`], [`shown_game`], [`connection_counts`], [`budget`]: parts of them;
 //! * [`roles`], [`doorbells`], [`hang_kind`]: the server's processes, as every layer names them.
 
 pub(crate) mod budget;
@@ -25,4 +25,5 @@ pub mod players;
 pub(crate) mod roles;
 pub mod rooms;
 pub mod running_game;
+pub mod shown_game;
 pub mod stream_tap;

@@ -1,6 +1,6 @@
 //! Room records: seats, the game's state, and the log of events.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use forkade_games::{AnyGame, Games};
 use shmem::doorbell::Subscribers;
@@ -91,8 +91,14 @@ shared_record! {
         anchor: AtomicU64,
         /// Held while an operator watches the room.
         pub watched: TapLease,
-        /// Crashes of tickers that this room's game caused.
+        /// Crashes of tickers that this room's game caused. Only the ticker writes it.
         pub crash_counter: RoomCrashCounter,
+        /// Crashes of handlers that this room's game caused while it showed its match. The keepers write it.
+        pub show_crash_counter: RoomCrashCounter,
+        /// The generation of the room whose game is not asked any more to show its match.
+        pub not_shown: AtomicU32,
+        /// Index of the game, for readers without the lock.
+        published_game: AtomicU32,
         /// Log offset up to which the seat's player was given the events, or less. The writer need not keep what
         /// every player has read.
         read_up_to: [AtomicU64; SEATS_MAX as usize],
@@ -244,6 +250,7 @@ impl Record for RoomRecord {
             },
             Ordering::Release,
         );
+        self.published_game.store(view.get(&self.game), Ordering::Relaxed);
         let clocks = [view.get(&self.next_tick_at_ms), view.get(&self.turn_ends_at_ms)];
         let reserved = seats_in(view.get(&self.reserved));
         let due_ms = reserved
@@ -262,6 +269,13 @@ impl RoomRecord {
         u32::try_from(self.open.load(Ordering::Acquire))
             .ok()
             .filter(|generation| *generation != 0)
+    }
+
+    /// The name of the room's game, read without the lock.
+    pub fn game_name(&self, games: &Games) -> &'static str {
+        let game = u16::try_from(self.published_game.load(Ordering::Relaxed)).ok();
+        game.and_then(|index| games.get(index))
+            .map_or("of an unknown name", |game| game.name())
     }
 
     /// The connection near which the room's members are to be served. If there is none any more, it is `mine` from

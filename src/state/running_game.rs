@@ -16,7 +16,7 @@ shared_record! {
 }
 
 shared_record! {
-    /// Recent crashes of tickers that a room's game caused. Only the ticker writes it.
+    /// Recent crashes of tickers, or of handlers, that a room's game caused.
     pub struct RoomCrashCounter {
         pub(crate) generation: AtomicU32,
         pub(crate) crashes: AtomicU32,

@@ -173,3 +173,85 @@ impl Game for Clock {
         format!("{view}\n")
     }
 }
+
+/// A sum that cannot be shown once it is not 0.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Unseen {
+    sum: u32,
+    fault: (Shows, Way),
+}
+
+/// A call that shows the match.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Shows {
+    #[default]
+    Nothing,
+    View,
+    Draw,
+    Describe,
+}
+
+/// How a call ends its process.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Way {
+    #[default]
+    Loops,
+    Aborts,
+}
+
+impl Unseen {
+    fn fail(shows: Shows, (sum, fault): (u32, (Shows, Way))) {
+        match fault {
+            (at, Way::Loops) if at == shows && sum != 0 => loop {
+                std::hint::spin_loop();
+            },
+            (at, Way::Aborts) if at == shows && sum != 0 => std::process::abort(),
+            _ => {}
+        }
+    }
+}
+
+impl Game for Unseen {
+    type Options = (Shows, Way);
+    type Action = u32;
+    type Event = (u32, (Shows, Way));
+    type View = (u32, (Shows, Way));
+
+    const NAME: &'static str = "unseen";
+    const SEATS: RangeInclusive<u8> = 1..=4;
+    const TICKS_PER_SECOND: u16 = 0;
+    const START: Start = Start::AtOnce;
+
+    fn new(fault: (Shows, Way), _seats: u8, _seed: u64) -> Result<Self, Rejection> {
+        Ok(Self { sum: 0, fault })
+    }
+
+    fn act(&mut self, _seat: u8, addend: u32, out: &mut Outbox<Self::Event>) -> Result<(), Rejection> {
+        self.sum += addend;
+        out.to_all(&(self.sum, self.fault));
+        Ok(())
+    }
+
+    fn view(&self, _viewer: Viewer) -> Self::View {
+        Self::fail(Shows::View, (self.sum, self.fault));
+        (self.sum, self.fault)
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        None
+    }
+
+    fn parse_action(text: &str) -> Result<u32, Rejection> {
+        text.parse().map_err(|_| Rejection::bad_action("a number"))
+    }
+
+    fn draw(view: &Self::View) -> String {
+        Self::fail(Shows::Draw, *view);
+        format!("the sum is {}\n", view.0)
+    }
+
+    fn describe(event: &Self::Event, _name_of: &dyn Fn(u8) -> String) -> String {
+        Self::fail(Shows::Describe, *event);
+        format!("now {}", event.0)
+    }
+}

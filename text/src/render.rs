@@ -24,6 +24,9 @@ pub use crate::render::wrap::{chat_prefix, quoted_input, quoted_name, to_termina
 /// The beginning of the line in which the player types.
 pub const PROMPT: &str = "> ";
 
+/// Shown in place of a match that its game cannot draw.
+pub const NO_DRAWING: &str = "(The game cannot draw itself.)\n";
+
 /// Sent before text that was not asked for, so that it overwrites the prompt.
 pub const OVERWRITE_PROMPT: &str = "\r";
 

@@ -96,7 +96,13 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
         ),
         ("whispers_total", count(&header.whispers_total)),
         ("blamed_total", count(&header.blocked_frames_total)),
-        ("rooms_blamed_total", count(&header.matches_abandoned_total)),
+        (
+            "rooms_blamed_total",
+            json!(
+                header.matches_abandoned_total.load(Ordering::Relaxed)
+                    + header.matches_not_shown_total.load(Ordering::Relaxed)
+            ),
+        ),
         (
             "lock_waits_reported_total",
             json!(header.hang_reports.reported_total()),

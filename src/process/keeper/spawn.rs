@@ -8,11 +8,16 @@ use std::sync::atomic::Ordering;
 use nix::sys::signal::Signal;
 
 use crate::limits::{TAKEOVER_BATCH_MAX, TAKEOVER_RETRY_MS, TAKEOVER_TRIES_MAX};
+use crate::maintenance::crash_attribution;
 use crate::maintenance::crash_policy::{Crash, RestartDecision, WatchdogKill, regroup};
 use crate::process::handler::{self, HandlerArgs};
 use crate::process::keeper::Keeper;
 use crate::process::keeper::handlers::HandlerEntry;
+use crate::process::process_table::Context;
 use crate::state::connections::Kind;
+use crate::state::layout::RoomRef;
+use forkade_protocol::RoomId;
+use forkade_text::render::room_number;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{ChildEvent, Exit, ForkError, ProcessId, Reaped, child_events, fork};
 use shmem::sys::sockets::{Channel, shut_down};
@@ -236,7 +241,12 @@ impl Keeper {
         let is_crash = !entry.is_replaced && exit != Some(Exit::Code(0));
         let (suspect, crash) = self.crash_of(&left, exit);
         let (mut decision, mut crashes_of_suspect) = (RestartDecision::Replace, 0);
-        if let Some(index) = suspect
+        if is_crash
+            && crash.is_self_inflicted()
+            && let Some(room) = crash.shown_room
+        {
+            self.blame_room(room, crash, &format!("handler {dead} died ({how})"));
+        } else if let Some(index) = suspect
             && is_crash
         {
             (decision, crashes_of_suspect) =
@@ -275,6 +285,25 @@ impl Keeper {
         }
     }
 
+    /// Counts a crash against the room whose game the handler ran in order to show its match.
+    fn blame_room(&self, room: RoomRef, crash: Crash, what: &str) {
+        let Context { memory, games, .. } = self.context;
+        let has_hung = crash.watchdog_kill.is_some();
+        let (is_over, crashes) = crash_attribution::attribute_show_crash(memory, room, has_hung);
+        let game = memory.rooms.at(room.index()).game_name(games);
+        let number = room_number(RoomId(room.to_id()));
+        if is_over {
+            log::error!(
+                "{what} in view, draw or describe of the game {game}: room {number} gets no pictures any more"
+            );
+        } else {
+            log::warn!(
+                "{what} in view, draw or describe of the game {game} in room {number} ({crashes} such crashes \
+                 recently)"
+            );
+        }
+    }
+
     /// Enters a crash into the history of the connection that is suspected of it, and carries out what follows for that
     /// connection. Gives the decision, and how many handlers in a row have died in the same frame.
     fn enter_crash(&mut self, suspect: u32, crash: Crash, what: &str) -> (RestartDecision, u32) {
@@ -305,9 +334,12 @@ impl Keeper {
 
     /// What the records say of the death of a process that served `connections`: which of them it died over, and how.
     fn crash_of(&self, connections: &[u32], exit: Option<Exit>) -> (Option<u32>, Crash) {
-        let (mut suspect, mut hang) = (None, None);
+        let (mut suspect, mut hang, mut shown) = (None, None, None);
         for index in connections {
             let record = self.context.memory.connections.at(*index);
+            if let Some(room) = record.take_shown_room() {
+                shown = Some((*index, room));
+            }
             let current_frame = match record.kind() {
                 // Cleared: if its successor dies before it has come to a frame, this one is not counted again.
                 Kind::Game => record.current_frame.swap(0, Ordering::AcqRel),
@@ -329,10 +361,12 @@ impl Keeper {
             current_frame: suspect.map_or(0, |(_, frame)| frame),
             exit,
             watchdog_kill,
+            shown_room: shown.map(|(_, room)| room),
         };
-        // Without a frame, only a connection that was served alone can be suspected.
+        // Without a frame or a room, only a connection that was served alone can be suspected.
         let alone = || (connections.len() == 1).then(|| connections[0]);
-        (suspect.map(|(index, _)| index).or_else(alone), crash)
+        let suspect = suspect.map(|(index, _)| index).or(shown.map(|(index, _)| index));
+        (suspect.or_else(alone), crash)
     }
 
     /// Gives connections whose handler has died another one. That gets no further connections if one of these is a

@@ -3,6 +3,7 @@
 use forkade_games::{AnyGame, Games};
 use forkade_protocol::{Phase, RoomId, RoomRules, RoomSummary, Snapshot};
 
+use crate::render::NO_DRAWING;
 use crate::render::wrap::quoted_name;
 
 /// The number by which people refer to a room. It is short, and is used again once the room is gone.
@@ -67,7 +68,7 @@ pub(super) fn view_text(games: &Games, snapshot: &Snapshot) -> String {
     match drawn {
         None => String::new(),
         Some(Ok(drawn)) => drawn,
-        Some(Err(_)) => "(The game cannot draw itself.)\n".into(),
+        Some(Err(_)) => NO_DRAWING.into(),
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) const COMMANDS: [Description; 20] = [
             "takeovers_total: handlers that were replaced while their connection stayed open.",
             "recoveries_total: locks whose holder died, and whose transaction was rolled back or found committed.",
             "blamed_total: connections closed because the same input killed their handler repeatedly.",
+            "rooms_blamed_total: rooms whose game crashed tickers (the match was abandoned), or handlers that showed it (it is",
+            "not shown any more).",
         ],
     },
     Description {

@@ -18,6 +18,7 @@ use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomName, game_of, is_open, occupants};
+use crate::state::shown_game::ShownGame;
 use forkade_games::{AnyGame, Games};
 use forkade_text::escape::Escaped;
 use shmem::event_log::Read;
@@ -86,6 +87,7 @@ impl Watch {
         self.doorbell.follow(Some(self.room.index()), poll, requests)?;
         let record = lobby.memory.rooms.at(self.room.index());
         record.watched.follow();
+        let shown = ShownGame::mark(lobby.serving, record, self.room);
         let mut lines = Vec::from_iter(self.opening.take());
         while lines.len() < LINES_PER_STEP_MAX {
             let open = record.open_generation();
@@ -103,7 +105,7 @@ impl Watch {
                 } => {
                     self.cursor = next;
                     self.number += 1;
-                    lines.push(self.line(audience, length));
+                    lines.push(self.line(&shown, audience, length));
                 }
                 Read::Lost => match end_of_log(lobby, self.room) {
                     None => return Ok(self.finished(lines)),
@@ -145,21 +147,21 @@ impl Watch {
         Progress::Finished(Reply::lines(lines))
     }
 
-    fn line(&mut self, audience: u32, length: usize) -> String {
+    fn line(&mut self, shown: &ShownGame, audience: u32, length: usize) -> String {
         let number = self.number;
         if audience == MATCH_STARTED {
             return format!("{number:<6} Started");
         }
         let event = match audience {
             // A kick is an event for all except the player who was kicked.
-            TO_ALL_BUT_KICKED.. => self.event(length),
-            seat if self.hidden => format!("(to seat {seat} only) {}", self.event(length)),
+            TO_ALL_BUT_KICKED.. => self.event(shown, length),
+            seat if self.hidden => format!("(to seat {seat} only) {}", self.event(shown, length)),
             seat => format!("(to seat {seat} only)"),
         };
         format!("{number:<6} {event}")
     }
 
-    fn event(&mut self, length: usize) -> String {
+    fn event(&mut self, shown: &ShownGame, length: usize) -> String {
         let body = match frame::split(&self.frame[..length], FRAME_BYTES_MAX) {
             frame::Split::Frame { body, .. } => body,
             _ => &self.frame[..length],
@@ -167,7 +169,7 @@ impl Watch {
         match codec::decode(body) {
             Ok(ServerMessage::Event { event, .. }) => {
                 self.track_names(&event);
-                self.described(&event)
+                self.described(shown, &event)
                     .unwrap_or_else(|| format_frame::event(&event))
             }
             _ => format_frame::server_frame(body),
@@ -190,10 +192,13 @@ impl Watch {
     }
 
     /// The game's own description of one of its events, if it has one.
-    fn described(&self, event: &RoomEvent) -> Option<String> {
+    fn described(&self, shown: &ShownGame, event: &RoomEvent) -> Option<String> {
         let RoomEvent::Game { data } = event else {
             return None;
         };
+        if shown.is_switched_off() {
+            return None;
+        }
         let name_of = |seat: u8| {
             let name = self.names.get(&seat).cloned();
             name.unwrap_or_else(|| format!("seat {seat}"))

@@ -15,6 +15,7 @@ use crate::state::connections::ConnectionRecord;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::rooms::{RoomRecord, is_open, occupants};
+use crate::state::shown_game::ShownGame;
 use forkade_text::escape::Escaped;
 use shmem::lock::LockStats;
 use shmem::sys::clock::now_ms;
@@ -171,7 +172,8 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
     if seat.is_some_and(|seat| u32::from(seat) >= tx.get(&record.capacity)) {
         return Err(NotFound::Seat);
     }
-    let snapshot = snapshot(&tx, room, games, seat, &mut faults);
+    let shown = ShownGame::mark(lobby.serving, record, room);
+    let snapshot = snapshot(&tx, &shown, games, seat, &mut faults);
     let players: Vec<(u8, PlayerRef)> = occupants(&tx)
         .map(|(number, seat)| (number, seat.player))
         .collect();
@@ -184,6 +186,7 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
     let next_tick_ms = (due_ms != u64::MAX && has_state).then(|| due_ms.saturating_sub(now_ms()));
     let (oldest, newest) = record.log.window();
     let picture = draw_game(lobby, &snapshot);
+    drop(shown);
     let seats: Vec<Value> = (0..)
         .zip(&snapshot.seats)
         .map(|(number, taken)| seat_value(number, taken.as_ref(), &players))
