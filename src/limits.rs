@@ -115,6 +115,24 @@ pub const REQUESTS_BURST_DEFAULT: u32 = 1000;
 /// nothing else could make (it then uses some 4 % of the lobby's lock).
 pub const REQUESTS_PER_MINUTE_DEFAULT: u32 = 60_000;
 
+/// Requests of a player that may be rejected in a row before the next one has to wait, unless configured: more than a
+/// person mistypes.
+pub const FAILURES_BURST_DEFAULT: u32 = 10;
+
+/// Requests of a player that may be rejected per minute in the long run, unless configured: one every five seconds.
+pub const FAILURES_PER_MINUTE_DEFAULT: u32 = 12;
+
+/// Wrong passcodes that a room judges in a row, and as many wrong invite codes. Half of them are kept for players that
+/// have not failed before.
+pub const GUESSES_BURST: u64 = 20;
+
+/// Wrong passcodes, and as many wrong invite codes, that a room judges per minute, unless configured. Half of all
+/// passcodes of six digits take 58 days, however many connections guess.
+pub const GUESSES_PER_MINUTE_DEFAULT: u32 = 6;
+
+/// Departed players whose accounts are remembered. Beyond them the account that is settled earliest is forgotten.
+pub const REMEMBERED_ACCOUNTS_MAX: usize = 1024;
+
 /// Bytes of the events that one such request causes, at most: a longest name and a few numbers.
 const REQUEST_EVENTS_BYTES_MAX: usize = 256;
 

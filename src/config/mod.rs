@@ -19,7 +19,8 @@ use log::LevelFilter;
 use crate::config::settings::number;
 use crate::limits::{
     BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CONNECTIONS_BEYOND_PLAYERS_DEFAULT,
-    CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
+    CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, FAILURES_BURST_DEFAULT,
+    FAILURES_PER_MINUTE_DEFAULT, GUESSES_PER_MINUTE_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
     HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, PLAYERS_MAX_DEFAULT, REQUESTS_BURST_DEFAULT,
     REQUESTS_PER_MINUTE_DEFAULT, ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT,
     SEND_BUFFER_BYTES_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
@@ -71,6 +72,12 @@ pub struct Config {
     pub requests_burst: u32,
     /// Rate-limited requests that a player may make per minute in the long run; 0: no limit.
     pub requests_per_minute: u32,
+    /// Requests of a player that may be rejected in a row before the next one has to wait.
+    pub failures_burst: u32,
+    /// Requests of a player that may be rejected per minute in the long run; 0: no limit.
+    pub failures_per_minute: u32,
+    /// Wrong passcodes, and as many wrong invite codes, that a room judges per minute; 0: no limit.
+    pub guesses_per_minute: u32,
     /// Processor time that a hung process may use before the watchdog kills it; 0: the watchdog kills no process.
     pub watchdog_cpu_ms: u32,
     /// `SO_SNDBUF` of each connection.
@@ -136,6 +143,9 @@ impl Default for Config {
             chat_per_minute: CHAT_PER_MINUTE_DEFAULT,
             requests_burst: REQUESTS_BURST_DEFAULT,
             requests_per_minute: REQUESTS_PER_MINUTE_DEFAULT,
+            failures_burst: FAILURES_BURST_DEFAULT,
+            failures_per_minute: FAILURES_PER_MINUTE_DEFAULT,
+            guesses_per_minute: GUESSES_PER_MINUTE_DEFAULT,
             watchdog_cpu_ms: WATCHDOG_CPU_MS_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
             reserved_names: ReservedNames::default(),

@@ -39,7 +39,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 24] = [
+pub const SETTINGS: [Setting; 27] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -165,6 +165,24 @@ pub const SETTINGS: [Setting; 24] = [
         value_name: "NUMBER",
         help: "Rate-limited requests that a player may make per minute in the long run; 0: no limit",
         kind: ValueKind::Number(|config| &mut config.requests_per_minute, 0..=6_000_000),
+    },
+    Setting {
+        flag: "failures-burst",
+        value_name: "NUMBER",
+        help: "Requests of a player that may be rejected in a row before the next one has to wait",
+        kind: ValueKind::Number(|config| &mut config.failures_burst, 1..=100_000),
+    },
+    Setting {
+        flag: "failures-per-minute",
+        value_name: "NUMBER",
+        help: "Requests of a player that may be rejected per minute in the long run; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.failures_per_minute, 0..=6_000_000),
+    },
+    Setting {
+        flag: "guesses-per-minute",
+        value_name: "NUMBER",
+        help: "Wrong passcodes, and as many wrong invite codes, that a room judges per minute; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.guesses_per_minute, 0..=6_000_000),
     },
     Setting {
         flag: "watchdog-cpu-ms",

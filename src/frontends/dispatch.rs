@@ -12,7 +12,7 @@ use crate::lobby::join_leave::{self, NewRoom};
 use crate::lobby::{
     delivery, invites, listing, match_play, names, ownership, reservations, room_view, settings,
 };
-use crate::session::rate::is_rate_limited;
+use crate::session::rate::{costs_if_rejected, is_rate_limited};
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Session};
 use forkade_text::opening::{self, ForeignProtocol, Opening};
@@ -229,9 +229,8 @@ fn close(code: ErrorCode, text: impl Into<String>) -> FrameOutcome {
 
 fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     let request = message.request();
-    if is_rate_limited(&message)
-        && let Some(request) = request
-        && let Err(rejection) = session.charge()
+    if let Some(request) = request
+        && let Err(rejection) = charge(session, &message)
     {
         reject(session, request, rejection);
         session.end_frame();
@@ -323,6 +322,17 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     FrameOutcome::Handled
 }
 
+/// Checks that the player may make this request now, and notes what it will cost.
+fn charge(session: &mut Session<'_>, message: &ClientMessage) -> Result<(), Rejection> {
+    if is_rate_limited(message) {
+        session.charge()?;
+    }
+    if costs_if_rejected(message) {
+        session.charge_if_rejected()?;
+    }
+    Ok(())
+}
+
 /// The error for a frame that crashed every handler that executed it.
 pub(crate) const REFUSED: &str = "what you asked for has ended every process that tried it; it was not done";
 
@@ -348,7 +358,7 @@ pub(crate) fn reject(session: &mut Session<'_>, request: u32, rejection: Rejecti
         );
     }
     let Rejection { code, text, .. } = rejection;
-    session.cancel_charge();
+    session.fail();
     let reply = ServerMessage::Rejected { request, code, text };
     session
         .consume_and_reply(Some(&reply))

@@ -78,6 +78,7 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
                 )
             })?;
             session.charge()?;
+            session.charge_if_rejected()?;
             let renamed = handled(session, |session| text_requests::rename(session, name))?;
             logging::set_player(Some(name.as_str()));
             return Ok(renamed);

@@ -45,7 +45,7 @@ pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejecti
         let mut events = Events::begin(tx);
         events.push_to_all(tx, chat)?;
         events.finish(tx);
-        paid.enter(tx, &context.player_tx.player.chat_paid_until_us);
+        paid.enter(tx, context.player_tx.player);
         Ok(())
     })
 }
@@ -63,7 +63,7 @@ pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Reject
     let from = session.name().as_str().to_owned();
     let mut tx = session.state.attachment.begin(session.state.memory.chat);
     append_line(&mut tx, from, text)?;
-    paid.enter(&mut tx, &player_tx.player.chat_paid_until_us);
+    paid.enter(&mut tx, player_tx.player);
     player_tx.consume(&mut tx);
     tx.commit()?;
     session.chat_doorbell = true;
@@ -105,7 +105,7 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
         PostError::Gone => unknown(),
         PostError::Full => error.into(),
     })?;
-    paid.enter(&mut tx, &player_tx.player.chat_paid_until_us);
+    paid.enter(&mut tx, player_tx.player);
     // In text mode only: a client program knows what it has sent.
     player_tx.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
     player_tx.consume(&mut tx);

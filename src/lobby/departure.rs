@@ -89,7 +89,12 @@ pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOn
             .free_room(&mut tx, room.index(), room.generation());
     }
     tx.set(&record.membership, Membership::LOBBY);
-    if memory.directory.identity(&tx, player).is_some() {
+    if let Some(identity) = memory.directory.identity(&tx, player) {
+        let (name, accounts) = (tx.get(&identity.name), record.paid_until_us.each_ref());
+        let paid_until_us = accounts.map(|account| tx.get(account));
+        memory
+            .directory
+            .remember_accounts(&mut tx, name.as_str(), paid_until_us);
         memory.directory.remove_player(&mut tx, player);
     }
     also(&mut tx);

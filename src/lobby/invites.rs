@@ -1,8 +1,8 @@
 //! Invite codes: a substitute for a room's id and passcode, short enough to be read aloud.
 //!
 //! A code holds the slot of the room's record and a secret of 40 bits, which the record repeats. So it needs no index,
-//! and a code that was renewed or whose room has closed is invalid. Guessing the code of one room takes months at the
-//! rate that its lock allows. The secret is part of the room, under the room's lock; renewing it is one transaction.
+//! and a code that was renewed or whose room has closed is invalid. [`guesses`](crate::lobby::guesses) says how fast codes
+//! may be tried. The secret is part of the room, under the room's lock; renewing it is one transaction.
 
 use std::fmt;
 
@@ -10,6 +10,7 @@ use forkade_protocol::limits::INVITE_CODE_BYTES;
 use forkade_protocol::{RejectCode, ServerMessage};
 
 use crate::limits::PLAYERS_OR_ROOMS_MAX;
+use crate::lobby::guesses::Guesser;
 use crate::lobby::join_leave;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
@@ -116,12 +117,10 @@ pub fn join_by_invite(
         let generation = session.state.memory.rooms.get(code.room)?.open_generation()?;
         Some(RoomRef::new(code.room, generation))
     });
+    let guesser = Guesser::of(session);
     join_leave::join(session, request, room, watch, |tx, room, _| {
-        if Some(code_of(tx, room)) == code {
-            Ok(())
-        } else {
-            Err(unknown())
-        }
+        let is_right = Some(code_of(tx, room)) == code;
+        guesser.judge(&tx.record().invite_guesses, is_right, unknown())
     })
     .map_err(|rejection| match rejection.code {
         RejectCode::RoomNotFound => unknown(),

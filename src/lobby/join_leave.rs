@@ -16,6 +16,7 @@ use shmem::transaction::Record;
 
 use crate::limits::REMOVAL_TEXT_BYTES;
 use crate::lobby::delivery::Events;
+use crate::lobby::guesses::Guesser;
 use crate::lobby::invites::random_secret;
 use crate::lobby::match_play::{self, GameCalls};
 use crate::lobby::ownership::{self, elect_owner, is_banned};
@@ -137,6 +138,8 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     tx.set(&record.seats[0], Seat::of(player, clean_player_name));
     record.log.reset(&mut tx);
     record.reset_subscribers();
+    record.passcode_guesses.reset();
+    record.invite_guesses.reset();
     if game.start_rule() == Start::AtOnce {
         let seats = tx.get(&record.capacity);
         write_state(&mut tx, &first.state, seats);
@@ -173,21 +176,24 @@ pub fn join_room(
     watch: bool,
 ) -> Result<(), Rejection> {
     let passcode = settings::check_passcode_length(passcode)?;
+    let guesser = Guesser::of(session);
     join(
         session,
         request,
         Some(RoomRef::from_id(room.0)),
         watch,
         |tx, _, has_reservation| {
-            if has_reservation || tx.get(&tx.record().passcode).admits(passcode) {
+            let record = tx.record();
+            let stored = tx.get(&record.passcode);
+            if has_reservation || stored.set == 0 {
                 return Ok(());
             }
-            let text = if passcode.is_some() {
-                "wrong passcode"
-            } else {
-                "this room asks for a passcode"
-            };
-            Err(Rejection::new(RejectCode::WrongPasscode, text))
+            if passcode.is_none() {
+                let text = "this room asks for a passcode";
+                return Err(Rejection::new(RejectCode::WrongPasscode, text));
+            }
+            let wrong = Rejection::new(RejectCode::WrongPasscode, "wrong passcode");
+            guesser.judge(&record.passcode_guesses, stored.admits(passcode), wrong)
         },
     )
 }

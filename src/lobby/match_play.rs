@@ -96,7 +96,7 @@ fn set_ready(
         let (bits, bit) = (tx.get(&record.ready), 1 << seat);
         // Becoming ready is free: the player has withdrawn it before, which was charged, or has played a match since.
         if !ready || bits & bit != 0 {
-            paid?.enter(tx, &context.player_tx.player.requests_paid_until_us);
+            paid?.enter(tx, context.player_tx.player);
         }
         tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
         let mut events = Events::begin(tx);

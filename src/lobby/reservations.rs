@@ -55,7 +55,7 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
     let mut tx = session.state.attachment.begin(memory.directory.record);
     match memory.post(&mut tx, player.0, &invited) {
         Ok(keeper) => {
-            paid.enter(&mut tx, &player_tx.player.chat_paid_until_us);
+            paid.enter(&mut tx, player_tx.player);
             player_tx.consume(&mut tx);
             tx.commit()?;
             session.keeper_doorbells.extend(keeper);

@@ -60,6 +60,7 @@ pub fn dump_all(state: &mut StateHandle, byte_counts: &[ByteCounts]) -> Vec<Stri
         chat_needed = state.attachment.read_own(&record.chat_cursor).min(chat_needed);
         state.attachment.release(record);
     }
+    lines.push(dump_remembered_accounts(state));
     lines.extend(dump_chat(state, chat_needed));
     for index in 0..state.rooms_touched() {
         dump_room(
@@ -123,6 +124,17 @@ fn dump_identity(state: &mut StateHandle, player: PlayerRef) -> String {
     )
 }
 
+fn dump_remembered_accounts(state: &mut StateHandle) -> String {
+    let directory = state.memory.directory;
+    let tx = state.attachment.begin(directory.record);
+    let remembered = directory.all_remembered_accounts(&tx);
+    // As for players, the times differ in each run.
+    let settled = remembered
+        .into_iter()
+        .map(|(name_hash, paid)| (name_hash, paid.map(|until_us| until_us != 0)));
+    format!("remembered accounts {:?}", settled.collect::<Vec<_>>())
+}
+
 fn dump_player(attachment: &Attachment, record: &PlayerRecord) -> String {
     let kept = record.kept_output(attachment);
     let published = kept
@@ -139,7 +151,9 @@ fn dump_player(attachment: &Attachment, record: &PlayerRecord) -> String {
         )
     });
     // Whether a charge is outstanding; the time differs in each run.
-    let paid = [&record.chat_paid_until_us, &record.requests_paid_until_us]
+    let paid = record
+        .paid_until_us
+        .each_ref()
         .map(|until_us| attachment.read_own(until_us) != 0);
     format!(
         "  {:?} membership {:?} cursor {} chat {} line {} paid {paid:?} consumed {} text {text:?} output up to {}: {output:?}",

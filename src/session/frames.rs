@@ -84,6 +84,7 @@ impl Session<'_> {
     pub fn end_frame(&mut self) {
         self.frame_end = None;
         self.charge = None;
+        self.charge_if_rejected = None;
         self.input_state_behind = None;
         self.record.current_frame.store(0, Ordering::Release);
         self.publish_streams();
@@ -190,7 +191,7 @@ impl PlayerTx {
         if let Some(end) = self.frame_end {
             tx.set(&self.player.consumed, end);
             if let Some(paid) = self.charge {
-                paid.enter(tx, &self.player.requests_paid_until_us);
+                paid.enter(tx, self.player);
             }
             if let Some(TextMode {
                 input_state: Some(input_state),

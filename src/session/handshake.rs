@@ -65,7 +65,8 @@ impl Session<'_> {
         let player_record = memory.players.at(player.index());
         player_record.lock().prepare();
         tx.acquire(player_record);
-        player_record.reset(&mut tx, name, chat);
+        let accounts = memory.directory.remembered_accounts(&tx, name.as_str());
+        player_record.reset(&mut tx, name, chat, accounts);
         player_record.input.write(&mut tx, 0, &handshake[used..]);
         let welcome = ServerMessage::Welcome {
             version,

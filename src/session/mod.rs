@@ -90,6 +90,8 @@ pub struct Session<'s> {
     pub(crate) frame_end: Option<u64>,
     /// The charge for the current frame.
     pub(crate) charge: Option<RateCharge>,
+    /// The charge for the current frame if it is rejected.
+    pub(crate) charge_if_rejected: Option<RateCharge>,
     /// In text mode: the parser's state behind the current line.
     pub(crate) input_state_behind: Option<InputState>,
     /// Rooms to whose log this process has written; their doorbells must be rung.
@@ -166,6 +168,7 @@ impl<'s> Session<'s> {
             player: idle.player,
             frame_end: None,
             charge: None,
+            charge_if_rejected: None,
             input_state_behind: None,
             doorbells: Vec::new(),
             chat_doorbell: false,

@@ -1,47 +1,35 @@
-//! Rate limits for what a player writes into shared logs.
+//! Rate limits for what a player asks for.
 //!
-//! There are two rates: chat lines, and requests that others in a room or in the lobby see (join, create, configure
-//! and the like). Moves have no rate here: a game decides how fast it may be played. Leaving needs none, because a
-//! player must have joined before; neither does getting ready, because a player must have withdrawn it or finished a
-//! match before.
+//! A player has three accounts: for chat lines; for requests that others in a room or in the lobby see (join, create,
+//! configure and the like); and for requests that were rejected, so that nobody tries passcodes or names in large
+//! numbers. Moves have no rate here: a game decides how fast it may be played. Leaving needs none, because a player
+//! must have joined before; neither does getting ready, because a player must have withdrawn it or finished a match
+//! before.
 //!
-//! The account lies in the player's record and is updated by the transaction that executes the request. So a
-//! successor or a resumed connection continues with the same account, and a refused request costs nothing.
+//! The accounts lie in the player's record and are updated by the transaction that executes or rejects the request. So
+//! a successor, a resumed connection, or a new player of the same name continues with the same accounts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use forkade_protocol::{ClientMessage, RejectCode};
+use forkade_protocol::{ChatScope, ClientMessage, RejectCode};
 
 use crate::session::Session;
 use crate::session::rejection::Rejection;
-use crate::state::budget::{Rate, TooSoon, now_us};
-use crate::state::players::PlayerRecord;
-use shmem::sys::memory::Guarded;
+use crate::state::budget::{Rate, now_us};
+use crate::state::players::{Account, PlayerRecord};
 use shmem::transaction::{Record, Tx};
 
 impl Session<'_> {
     /// The charge for one more chat line, if the player may send it now. It counts once it is
     /// [entered](RateCharge::enter).
     pub(crate) fn charge_line(&self) -> Result<RateCharge, Rejection> {
-        let header = self.state.memory.header;
-        let (burst, per_minute) = (&header.chat_burst, &header.chat_per_minute);
-        self.pay((burst, per_minute), |player| &player.chat_paid_until_us)
-            .map_err(|(per_minute, too_soon)| {
-                let rule = format!("you may say {per_minute} lines a minute");
-                Rejection::too_soon(RejectCode::ChatTooFast, &rule, too_soon)
-            })
+        self.pay(Account::Chat)
     }
 
     /// The charge for one more rate-limited request, if the player may make it now. It counts once it is
     /// [entered](RateCharge::enter).
     pub(crate) fn charge_request(&self) -> Result<RateCharge, Rejection> {
-        let header = self.state.memory.header;
-        let (burst, per_minute) = (&header.requests_burst, &header.requests_per_minute);
-        self.pay((burst, per_minute), |player| &player.requests_paid_until_us)
-            .map_err(|(per_minute, too_soon)| {
-                let rule = format!("you may do this {per_minute} times a minute");
-                Rejection::too_soon(RejectCode::TooFast, &rule, too_soon)
-            })
+        self.pay(Account::Requests)
     }
 
     /// Charges the current frame: the transaction that consumes it enters the charge.
@@ -54,24 +42,68 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Cancels the charge: the request was refused.
-    pub fn cancel_charge(&mut self) {
-        self.charge = None;
+    /// Makes the current frame one that is charged if it is [rejected](Session::fail).
+    ///
+    /// # Errors
+    ///
+    /// [`RejectCode::TooFast`] if too many were rejected. The request must not be judged then: its result would be
+    /// worth a guess.
+    pub fn charge_if_rejected(&mut self) -> Result<(), Rejection> {
+        self.charge_if_rejected = Some(self.pay(Account::Failures)?);
+        Ok(())
     }
 
-    fn pay(
-        &self,
-        (burst, per_minute): (&AtomicU64, &AtomicU64),
-        account: impl FnOnce(&PlayerRecord) -> &Guarded<u64>,
-    ) -> Result<RateCharge, (u64, TooSoon)> {
+    /// The current frame is rejected: it costs a failure, if it was [to](Session::charge_if_rejected), and nothing
+    /// else.
+    pub fn fail(&mut self) {
+        self.charge = self.charge_if_rejected.take();
+        if self.charge.is_some() {
+            let header = self.state.memory.header;
+            header.failed_requests_total.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the player has no rejected request that still counts.
+    pub(crate) fn has_not_failed(&self) -> bool {
+        self.paid_until_us(Account::Failures) <= now_us()
+    }
+
+    fn pay(&self, account: Account) -> Result<RateCharge, Rejection> {
+        let header = self.state.memory.header;
+        let (burst, per_minute) = match account {
+            Account::Chat => (&header.chat_burst, &header.chat_per_minute),
+            Account::Requests => (&header.requests_burst, &header.requests_per_minute),
+            Account::Failures => (&header.failures_burst, &header.failures_per_minute),
+        };
         let [burst, per_minute] = [burst, per_minute].map(|setting| setting.load(Ordering::Relaxed));
-        let paid_until_us = self
-            .player
-            .map_or(0, |(_, player)| self.state.attachment.read_own(account(player)));
         Rate::per_minute(per_minute, burst)
-            .pay(paid_until_us, now_us(), 1)
-            .map(|until_us| RateCharge { until_us })
-            .map_err(|too_soon| (per_minute, too_soon))
+            .pay(self.paid_until_us(account), now_us(), 1)
+            .map(|until_us| RateCharge { account, until_us })
+            .map_err(|too_soon| {
+                header.too_fast_total.fetch_add(1, Ordering::Relaxed);
+                let (code, rule) = match account {
+                    Account::Chat => (
+                        RejectCode::ChatTooFast,
+                        format!("you may say {per_minute} lines a minute"),
+                    ),
+                    Account::Requests => (
+                        RejectCode::TooFast,
+                        format!("you may do this {per_minute} times a minute"),
+                    ),
+                    Account::Failures => (
+                        RejectCode::TooFast,
+                        "too many of your requests were refused".to_owned(),
+                    ),
+                };
+                Rejection::too_soon(code, &rule, too_soon)
+            })
+    }
+
+    fn paid_until_us(&self, account: Account) -> u64 {
+        self.player.map_or(0, |(_, player)| {
+            let account = &player.paid_until_us[account as usize];
+            self.state.attachment.read_own(account)
+        })
     }
 }
 
@@ -103,16 +135,30 @@ pub fn is_rate_limited(message: &ClientMessage) -> bool {
     }
 }
 
+/// Whether a request costs its player something if it is rejected: it is rate-limited, or it tells who is here.
+pub fn costs_if_rejected(message: &ClientMessage) -> bool {
+    let names_player = matches!(
+        message,
+        ClientMessage::Reserve { .. }
+            | ClientMessage::Chat {
+                scope: ChatScope::Whisper { .. },
+                ..
+            }
+    );
+    names_player || is_rate_limited(message)
+}
+
 /// A charge that was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct RateCharge {
+    account: Account,
     until_us: u64,
 }
 
 impl RateCharge {
-    /// Enters the charge in this transaction; `paid_until_us` is the account in the player's record.
-    pub(crate) fn enter<R: Record>(self, tx: &mut Tx<'_, R>, paid_until_us: &Guarded<u64>) {
-        tx.set(paid_until_us, self.until_us);
+    /// Enters the charge in this transaction, in the player's record.
+    pub(crate) fn enter<R: Record>(self, tx: &mut Tx<'_, R>, player: &PlayerRecord) {
+        tx.set(&player.paid_until_us[self.account as usize], self.until_us);
     }
 }

@@ -85,7 +85,8 @@ impl Session<'_> {
         let player_record = memory.players.at(player.index());
         player_record.lock().prepare();
         tx.acquire(player_record);
-        player_record.reset(&mut tx, name, chat);
+        let accounts = memory.directory.remembered_accounts(&tx, name.as_str());
+        player_record.reset(&mut tx, name, chat, accounts);
         tx.set(&player_record.is_text, 1);
         tx.set(&player_record.input_state, input::InputState::default());
         tx.set(&player_record.telnet_refused, RefusedOptions::default());

@@ -11,10 +11,11 @@ use forkade_protocol::text::names::name_keys;
 use siphasher::sip::SipHasher13;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::limits::PLAYER_NAME_BYTES_MAX;
+use crate::limits::{PLAYER_NAME_BYTES_MAX, REMEMBERED_ACCOUNTS_MAX};
 use crate::state::fixed_string::Text;
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use crate::state::mailbox::Mailbox;
+use crate::state::players::{Account, PaidUntil};
 use shmem::lock::Lock;
 use shmem::shared_record;
 use shmem::sys::memory::Guarded;
@@ -39,6 +40,8 @@ shared_record! {
         pub free_room: Guarded<u32>,
         /// Rooms from this index on were never used.
         pub rooms_touched: Guarded<u32>,
+        /// The accounts of players that have left, by the hash of their names.
+        pub remembered_accounts: [Guarded<RememberedAccounts>; REMEMBERED_ACCOUNTS_MAX],
         /// `players_present`, for readers without the lock.
         pub players_published: AtomicU64,
         /// `rooms_in_use`, for readers without the lock.
@@ -94,6 +97,20 @@ shared_record! {
 
 /// A player's name, as plain data.
 pub type Name = Text<PLAYER_NAME_BYTES_MAX>;
+
+/// The accounts of a player that has left. A new player of the same name continues with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct RememberedAccounts {
+    name_hash: u64,
+    paid_until_us: PaidUntil,
+}
+
+impl RememberedAccounts {
+    fn last_us(&self) -> u64 {
+        self.paid_until_us.into_iter().max().unwrap_or(0)
+    }
+}
 
 /// Whether a player is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -301,6 +318,45 @@ impl Directory {
         tx.set(&head.rooms_in_use, tx.get(&head.rooms_in_use) - 1);
     }
 
+    /// Remembers the accounts of a player that leaves, in place of others that are settled earlier.
+    pub(crate) fn remember_accounts(&self, tx: &mut LobbyTx<'_>, name: &str, paid_until_us: PaidUntil) {
+        let name_hash = self.hash_of(0, &name_keys(name)[0]);
+        let leaving = RememberedAccounts {
+            name_hash,
+            paid_until_us,
+        };
+        let place = self.place_of_accounts(name_hash);
+        let other = tx.get(place);
+        if other.name_hash == name_hash || other.last_us() < leaving.last_us() {
+            tx.set(place, leaving);
+        }
+    }
+
+    /// The accounts with which a new player of that name begins.
+    pub(crate) fn remembered_accounts(&self, tx: &LobbyTx<'_>, name: &str) -> PaidUntil {
+        let name_hash = self.hash_of(0, &name_keys(name)[0]);
+        let found = tx.get(self.place_of_accounts(name_hash));
+        if found.name_hash == name_hash {
+            found.paid_until_us
+        } else {
+            [0; Account::COUNT]
+        }
+    }
+
+    /// The hashes of names whose accounts are remembered, and the accounts.
+    pub(crate) fn all_remembered_accounts(&self, tx: &LobbyTx<'_>) -> Vec<(u64, PaidUntil)> {
+        let places = self.record.remembered_accounts.iter().map(|place| tx.get(place));
+        let used = places.filter(|found| found.last_us() != 0);
+        used.map(|found| (found.name_hash, found.paid_until_us)).collect()
+    }
+
+    fn place_of_accounts(&self, name_hash: u64) -> &'static Guarded<RememberedAccounts> {
+        let places = &self.record.remembered_accounts;
+        // The high bits: the low ones choose the bucket of the index.
+        let place = (name_hash >> 32) % places.len() as u64;
+        &places[usize::try_from(place).expect("less than the length")]
+    }
+
     /// Adds a player to the index of names.
     fn link_name(&self, tx: &mut LobbyTx<'_>, player: PlayerRef) {
         let identity = self.identities.at(player.index());
@@ -331,6 +387,13 @@ impl Directory {
 
     /// The bucket of the index for one key of a name.
     pub(crate) fn bucket(&self, which: usize, key: &str) -> &'static Guarded<u32> {
+        let mask = u64::from(self.name_buckets.len() - 1);
+        let bucket = self.hash_of(which, key) & mask;
+        self.name_buckets
+            .at(u32::try_from(bucket).expect("masked to the number of buckets"))
+    }
+
+    fn hash_of(&self, which: usize, key: &str) -> u64 {
         let [key0, key1] = self
             .record
             .name_hash_key
@@ -339,9 +402,7 @@ impl Directory {
         let mut hasher = SipHasher13::new_with_keys(key0, key1);
         hasher.write_usize(which);
         hasher.write(key.as_bytes());
-        let mask = u64::from(self.name_buckets.len() - 1);
-        self.name_buckets
-            .at(u32::try_from(hasher.finish() & mask).expect("masked to the number of buckets"))
+        hasher.finish()
     }
 }
 

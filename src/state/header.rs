@@ -42,6 +42,12 @@ shared_record! {
         pub requests_burst: AtomicU64,
         /// Rate-limited requests that a player may make per minute in the long run; 0: no limit.
         pub requests_per_minute: AtomicU64,
+        /// Requests of a player that may be rejected in a row before the next one has to wait.
+        pub failures_burst: AtomicU64,
+        /// Requests of a player that may be rejected per minute in the long run; 0: no limit.
+        pub failures_per_minute: AtomicU64,
+        /// Wrong passcodes, and as many wrong invite codes, that a room judges per minute; 0: no limit.
+        pub guesses_per_minute: AtomicU64,
         /// Nonzero once the server has begun to stop.
         pub stopping: AtomicU32,
         /// Process id of the supervisor.
@@ -87,6 +93,12 @@ shared_record! {
         pub lobby_lines_missed_total: AtomicU64,
         /// Whispers sent.
         pub whispers_total: AtomicU64,
+        /// Requests and lines refused because the player's own account was spent.
+        pub too_fast_total: AtomicU64,
+        /// Rejected requests that were charged to their player.
+        pub failed_requests_total: AtomicU64,
+        /// Passcodes and invite codes refused unjudged because too many wrong ones were given at the room.
+        pub guesses_refused_total: AtomicU64,
         /// Connections closed because the same frame crashed several handlers.
         pub blocked_frames_total: AtomicU64,
         /// Doorbells that the ticker rang again.

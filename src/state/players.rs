@@ -41,10 +41,8 @@ shared_record! {
         pub chat_cursor: Guarded<u64>,
         /// Number of that line, or of the last one before the player connected.
         pub chat_line: Guarded<u64>,
-        /// Chat account: the time up to which the player's lines are charged, in microseconds of the monotonic clock.
-        pub chat_paid_until_us: Guarded<u64>,
-        /// The same account for [rate-limited](crate::session::rate) requests.
-        pub requests_paid_until_us: Guarded<u64>,
+        /// By [`Account`]: the time up to which the player has paid, in microseconds of the monotonic clock.
+        pub paid_until_us: [Guarded<u64>; Account::COUNT],
         /// Input offset up to which frames or lines were executed.
         pub consumed: Guarded<u64>,
         /// Output offset behind the last whole frame.
@@ -115,6 +113,25 @@ impl SingleWriter for PlayerRecord {
     }
 }
 
+/// What a player is charged for: see [`rate`](crate::session::rate).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    /// Lines of chat.
+    Chat,
+    /// Requests that others see.
+    Requests,
+    /// Requests that were rejected.
+    Failures,
+}
+
+impl Account {
+    /// The number of accounts.
+    pub const COUNT: usize = 3;
+}
+
+/// A player's accounts: by [`Account`], the time up to which the player has paid.
+pub type PaidUntil = [u64; Account::COUNT];
+
 /// Where a player is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -168,14 +185,21 @@ impl Membership {
 
 impl PlayerRecord {
     /// Initialises the record for a new player, in the transaction that allocates it.
-    pub(crate) fn reset<R: Record>(&self, tx: &mut Tx<'_, R>, name: Name, chat: ChatCursor) {
+    pub(crate) fn reset<R: Record>(
+        &self,
+        tx: &mut Tx<'_, R>,
+        name: Name,
+        chat: ChatCursor,
+        paid_until_us: PaidUntil,
+    ) {
         tx.set(&self.name, name);
         tx.set(&self.membership, Membership::LOBBY);
         tx.set(&self.log_cursor, 0);
         tx.set(&self.chat_cursor, chat.cursor);
         tx.set(&self.chat_line, chat.line);
-        tx.set(&self.chat_paid_until_us, 0);
-        tx.set(&self.requests_paid_until_us, 0);
+        for (account, until_us) in self.paid_until_us.iter().zip(paid_until_us) {
+            tx.set(account, until_us);
+        }
         tx.set(&self.consumed, 0);
         tx.set(&self.output_head, 0);
         tx.set(&self.is_text, 0);

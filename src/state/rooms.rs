@@ -15,6 +15,7 @@ use crate::limits::BANS_PER_ROOM_MAX;
 use crate::limits::{
     GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX, SEATS_MAX,
 };
+use crate::state::budget::Budget;
 use crate::state::directory::Name;
 use crate::state::fixed_string::{ShortBytes, Text};
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
@@ -64,6 +65,10 @@ shared_record! {
         pub name: Guarded<RoomName>,
         /// The passcode's salt and hash, if there is a passcode.
         pub passcode: Guarded<Passcode>,
+        /// Wrong passcodes that the room judges.
+        pub passcode_guesses: Budget,
+        /// Wrong invite codes that the room judges.
+        pub invite_guesses: Budget,
         /// The players that the owner has kicked.
         pub bans: Guarded<Bans>,
         /// The secret of the room's invite code.

@@ -28,6 +28,9 @@ use forkade_protocol::client::{Client, ClientOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// Arguments for tests that make many requests which are rejected.
+pub const MAY_FAIL: [&str; 4] = ["--failures-per-minute", "0", "--guesses-per-minute", "0"];
+
 /// Time limit for any condition: much longer than it ever takes.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::rooms::{expect_event, message, picture, public, rejection, removed, room_of};
-use crate::common::{Server, eventually};
+use crate::common::{MAY_FAIL, Server, eventually};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{Phase, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
 use nix::sys::signal::Signal;
@@ -68,7 +68,7 @@ fn an_invite_code_admits_to_its_room_in_any_spelling() {
 
 #[test]
 fn an_unknown_invite_code_is_rejected() {
-    let server = Server::start(&[]);
+    let server = Server::start(&MAY_FAIL);
     let (mut ann, [], room) = room_of(&server, "relay", public(), []);
     let code = ann.invite(false).expect("the owner may ask");
     let mut bob = server.client("Bob");

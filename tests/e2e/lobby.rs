@@ -14,7 +14,7 @@ use forkade_protocol::{
 
 use crate::common::raw_client::{RawClient, handshake};
 use crate::common::rooms::{event, rejection, table};
-use crate::common::{Server, WAIT_MAX, eventually, patient};
+use crate::common::{MAY_FAIL, Server, WAIT_MAX, eventually, patient};
 
 /// The error with which the server refuses a player of this name.
 fn refusal(server: &Server, name: &str) -> Option<ErrorCode> {
@@ -412,7 +412,7 @@ fn a_room_closes_when_its_last_player_or_spectator_leaves() {
 
 #[test]
 fn an_impossible_request_is_rejected_with_the_reason() {
-    let server = Server::start(&[]);
+    let server = Server::start(&MAY_FAIL);
     let mut ann = server.client("Ann");
     let wishes = [
         (NewRoom::new("chess", "r"), RejectCode::UnknownGame),

@@ -21,6 +21,7 @@ mod console_live_views;
 mod documentation;
 mod exactly_once;
 mod foreign_protocols;
+mod guessing;
 mod hidden_information;
 mod input_fragmentation;
 mod invitations;

@@ -96,8 +96,15 @@ impl World {
             .header
             .seat_reservation_ms
             .store(SEAT_RESERVATION_MS_DEFAULT.into(), Ordering::Relaxed);
-        // The rate of requests is never reached.
-        for rate in [&memory.header.requests_burst, &memory.header.requests_per_minute] {
+        // The rates are never reached.
+        let header = memory.header;
+        for rate in [
+            &header.requests_burst,
+            &header.requests_per_minute,
+            &header.failures_burst,
+            &header.failures_per_minute,
+            &header.guesses_per_minute,
+        ] {
             rate.store(10_000_000, Ordering::Relaxed);
         }
         Self {

@@ -141,6 +141,19 @@ impl Fixture {
         }
     }
 
+    /// The first actor makes a request that is rejected, and says a line in the lobby.
+    pub(crate) fn fails_and_chats(&mut self) {
+        self.tells(&join());
+        self.tells(&say("hello"));
+    }
+
+    /// A player has come, been charged, and left for good.
+    pub(crate) fn leaves_with_accounts(&mut self, name: &str) {
+        self.players([name]);
+        self.fails_and_chats();
+        self.actors[0].leave_for_good();
+    }
+
     pub(crate) fn all_hear(&mut self) {
         for actor in &mut self.actors {
             actor.receive_messages();
@@ -249,6 +262,14 @@ pub(crate) fn quick_match() -> ClientMessage {
         request: 2,
         game: "tictactoe".into(),
         options: Vec::new(),
+    }
+}
+
+pub(crate) fn join_with(passcode: &str) -> ClientMessage {
+    ClientMessage::JoinRoom {
+        request: 2,
+        room: ROOM,
+        passcode: Some(passcode.to_owned()),
     }
 }
 

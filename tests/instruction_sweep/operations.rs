@@ -12,8 +12,8 @@ use forkade_protocol::{ClientMessage, ErrorCode, RoomFilter};
 use shmem::sys::clock::now_ms;
 
 use crate::fixture::{
-    Fixture, ROOM, chat, create, finish, handle_frame, join, place, process_handshake, quick_match, ready,
-    relayed, resume, tick,
+    Fixture, ROOM, chat, create, finish, handle_frame, join, join_with, place, process_handshake,
+    quick_match, ready, relayed, resume, tick,
 };
 use crate::sweep::{Act, Subject};
 use forkade::testing::lobby::departure;
@@ -107,6 +107,16 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         });
         Act::session(process_handshake)
     })
+    .once(),
+    Operation::new(
+        "handshake under the name of a player that has left",
+        2,
+        |fixture| {
+            fixture.leaves_with_accounts("ann");
+            fixture.newcomer(|again| again.send_hello("Ann"));
+            Act::session(process_handshake)
+        },
+    )
     .once(),
     Operation::new("refuse a name that is taken", 2, |fixture| {
         fixture.player("ann");
@@ -238,6 +248,22 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         fixture.player("cyd");
         fixture.says(2, &join())
     }),
+    Operation::new("guess a passcode", 2, |fixture| {
+        fixture.players(["ann", "bob"]);
+        fixture.actors[0].request(&create("relay", Some("sesame")));
+        fixture.says(1, &join_with("guess"))
+    }),
+    Operation::new("ask again after too many rejected requests", 2, |fixture| {
+        fixture.players(["ann", "bob"]);
+        fixture.actors[0].request(&create("relay", Some("sesame")));
+        let header = fixture.world.memory.header;
+        header.failures_burst.store(1, Ordering::Relaxed);
+        header.failures_per_minute.store(1, Ordering::Relaxed);
+        fixture.actors[1].request(&join_with("guess"));
+        fixture.says(1, &join_with("sesame"))
+    })
+    // It is told how long to wait.
+    .once(),
     Operation::new("watch", 2, |fixture| {
         fixture.match_of(["ann", "bob"]);
         fixture.player("cyd");
@@ -429,6 +455,12 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     }),
     Operation::new("leave for good, from the lobby", 3, |fixture| {
         fixture.players(["ann"]);
+        fixture.actors[0].ask_and_close(&ClientMessage::Goodbye);
+        finish()
+    }),
+    Operation::new("leave for good, with accounts to remember", 3, |fixture| {
+        fixture.players(["ann"]);
+        fixture.fails_and_chats();
         fixture.actors[0].ask_and_close(&ClientMessage::Goodbye);
         finish()
     }),

@@ -89,6 +89,9 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
         ("recoveries_total", count(&header.recoveries_total)),
         ("resumes_total", count(&header.resumes_total)),
         ("resyncs_total", count(&header.resyncs_total)),
+        ("too_fast_total", count(&header.too_fast_total)),
+        ("failed_requests_total", count(&header.failed_requests_total)),
+        ("guesses_refused_total", count(&header.guesses_refused_total)),
         ("lobby_lines_total", count(&header.lobby_lines_total)),
         (
             "lobby_lines_missed_total",

@@ -191,6 +191,9 @@ fn configure(memory: &Memory, config: &Config) {
         (&header.chat_per_minute, config.chat_per_minute),
         (&header.requests_burst, config.requests_burst),
         (&header.requests_per_minute, config.requests_per_minute),
+        (&header.failures_burst, config.failures_burst),
+        (&header.failures_per_minute, config.failures_per_minute),
+        (&header.guesses_per_minute, config.guesses_per_minute),
     ] {
         shared.store(value.into(), Ordering::Relaxed);
     }
