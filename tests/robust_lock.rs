@@ -113,8 +113,7 @@ fn transactions_are_whole_and_counted_once(killer: &mut Killer) {
     let room = world.memory.rooms.at(0);
     room.lock().prepare();
     // What each worker knows to be committed.
-    let acknowledged: &'static [AtomicU64; WORKERS] =
-        Mapping::create_record("acknowledged").expect("a page");
+    let acknowledged: &'static [AtomicU64; WORKERS] = Mapping::create_record("acknowledged").expect("a page");
     let spawn = |number: usize| {
         let work = || count_up(&mut world.memory.attach(), room, acknowledged, number);
         fork(|| eprintln!("a worker has panicked"), move |_| work()).expect("a worker can be forked")

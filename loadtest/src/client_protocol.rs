@@ -198,6 +198,11 @@ impl ProtocolSession {
         }
     }
 
+    /// Whether another connection can ask again for a lost answer to the greeting.
+    pub(crate) fn can_greet_again(&self) -> bool {
+        matches!(self, Self::Forkade(session) if session.can_greet_again())
+    }
+
     /// The player's name, as the server normalized it.
     pub(crate) fn player_name(&self) -> Option<&str> {
         match self {

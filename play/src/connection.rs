@@ -372,6 +372,11 @@ impl Connection {
         match self.session.token() {
             Some(_) if self.session.is_leaving() => Err(SessionEnd::Left),
             Some(_) if code.may_resume() => Ok(text),
+            None if self.session.falls_back() => {
+                // The refusal was a reply, not a failure.
+                self.retry = None;
+                Ok(text)
+            }
             None if code == ErrorCode::NameTaken && self.hello_lost => Ok(text),
             None if code == ErrorCode::NameTaken => match self.names.pop_front() {
                 Some(name) => {

@@ -58,6 +58,8 @@ pub enum ClientError {
         code: RejectCode,
         /// The reason, for people.
         text: String,
+        /// How long to wait before the request is sent again, if it came too early and the server says so.
+        retry_after: Option<Duration>,
     },
     /// Bytes of the server's stream were lost while a request waited, possibly with its answer. A `Resync` with the
     /// current state follows.
@@ -106,6 +108,9 @@ pub struct ClientOptions {
     pub heartbeat: Option<Duration>,
     /// The local address to connect from. `None`: the kernel chooses.
     pub local_address: Option<IpAddr>,
+    /// Whether requests that have no answer of their own wait for an `Accepted` instead of a pong. Such messages that
+    /// [`Client::send`] has sent are answered with `Accepted`, too.
+    pub acknowledge: bool,
     /// Bytes kept for resending, see [`ClientSession::with_unacknowledged_bytes_max`].
     pub unacknowledged_bytes_max: usize,
 }
@@ -120,6 +125,7 @@ impl Default for ClientOptions {
             reply_timeout: Duration::from_secs(10),
             heartbeat: None,
             local_address: None,
+            acknowledge: false,
             unacknowledged_bytes_max: crate::session::UNACKNOWLEDGED_BYTES_MAX,
         }
     }
@@ -157,7 +163,10 @@ impl Client {
         name: impl Into<String>,
         options: ClientOptions,
     ) -> Result<Self, ClientError> {
-        let session = ClientSession::new(name, options.client.clone());
+        let mut session = ClientSession::new(name, options.client.clone());
+        if options.acknowledge {
+            session = session.with_acknowledgements();
+        }
         Self::connect_session(server, session, options)
     }
 

@@ -19,9 +19,9 @@ pub mod text;
 
 pub use client::{Client, ClientError, ClientOptions};
 pub use messages::{
-    ChatScope, ClientMessage, ErrorCode, GameInfo, Limits, Outcome, Phase, PlayerId, RejectCode, Reservation,
-    RoomEvent, RoomFilter, RoomId, RoomRules, RoomSettings, RoomSummary, SeatInfo, ServerMessage, Snapshot,
-    Token, Turn,
+    Budgets, ChatScope, ClientMessage, ErrorCode, GameInfo, Limits, Outcome, Phase, PlayerId, RejectCode,
+    Reservation, RoomEvent, RoomFilter, RoomId, RoomRules, RoomSettings, RoomSummary, SeatInfo,
+    ServerMessage, Snapshot, Token, Turn,
 };
 pub use preamble::{VERSION_MAX, VERSION_MIN};
 pub use session::{ClientSession, SessionError};

@@ -219,6 +219,19 @@ pub enum ClientMessage {
         /// Repeated in the answer.
         request: u32,
     },
+    /// Version 2: first frame of a new player, instead of `Hello`. If its answer is lost, the same frame on a new
+    /// connection asks for it again. Answer: `Greeted` or `Error`.
+    Greet {
+        /// The player's name, as in `Hello`.
+        name: String,
+        /// Program and version of the client, as in `Hello`.
+        client: String,
+        /// A random number, which the client keeps secret: who repeats name and nonce gets the session. 0: the greeting
+        /// cannot be repeated.
+        nonce: u64,
+        /// The server answers accepted requests that have no other answer with `Accepted`.
+        acknowledge: bool,
+    },
 }
 
 impl ClientMessage {
@@ -243,6 +256,7 @@ impl ClientMessage {
             | Self::HandOver { request, .. }
             | Self::Look { request } => Some(*request),
             Self::Hello { .. }
+            | Self::Greet { .. }
             | Self::Resume { .. }
             | Self::Confirm { .. }
             | Self::Ping { .. }
@@ -402,6 +416,43 @@ pub enum ServerMessage {
         /// The room.
         snapshot: Snapshot,
     },
+    /// Version 2: answer to `Greet`. The server's stream begins after it.
+    Greeted {
+        /// The protocol version of the session.
+        version: u16,
+        /// The token for `Resume`. A repeated greeting gets a new one, and the former one is void.
+        token: Token,
+        /// The client's player id.
+        player: PlayerId,
+        /// The player's name, as the server cleaned it.
+        name: String,
+        /// The server's limits.
+        limits: Limits,
+        /// What the server allows a client in the long run.
+        budgets: Budgets,
+        /// Offset up to which the server has processed the client's stream: 0, except after a repeated greeting.
+        received: u64,
+        /// The games that the server offers.
+        #[serde(with = "list")]
+        games: Vec<GameInfo>,
+    },
+    /// Version 2: the server has accepted and executed a request that has no other answer. Only for clients that asked
+    /// for it in `Greet`.
+    Accepted {
+        /// The request.
+        request: u32,
+    },
+    /// Version 2, instead of `Rejected`: the server rejected a request that came too early.
+    RejectedTooFast {
+        /// The request that this answers.
+        request: u32,
+        /// The reason, for programs.
+        code: RejectCode,
+        /// The reason, for people.
+        text: String,
+        /// The same request can succeed after this time, in milliseconds.
+        retry_after_ms: u32,
+    },
 }
 
 impl ServerMessage {
@@ -413,7 +464,9 @@ impl ServerMessage {
             | Self::Rejected { request, .. }
             | Self::Left { request }
             | Self::Invitation { request, .. }
-            | Self::Picture { request, .. } => Some(*request),
+            | Self::Picture { request, .. }
+            | Self::Accepted { request }
+            | Self::RejectedTooFast { request, .. } => Some(*request),
             _ => None,
         }
     }
@@ -461,4 +514,24 @@ pub struct Limits {
     pub heartbeat_timeout_ms: u32,
     /// How long the server keeps the seat of a player without a connection, in milliseconds.
     pub seat_grace_ms: u32,
+}
+
+/// Version 2: what the server allows a client besides [`Limits`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Budgets {
+    /// Greatest number of bytes of its stream that the server sends before the client confirms any of them.
+    pub unconfirmed_bytes_max: u32,
+    /// The server closes the connection of a client that lets so many bytes wait unconfirmed for this time, in
+    /// milliseconds.
+    pub unconfirmed_timeout_ms: u32,
+    /// Bytes of a room's log. A client that falls further behind the room's events gets `Resync`.
+    pub room_log_bytes: u32,
+    /// Chat lines that a player may send at once.
+    pub chat_burst: u32,
+    /// Chat lines that a player may send per minute in the long run; 0: no limit.
+    pub chat_per_minute: u32,
+    /// Rate-limited requests that a player may make at once.
+    pub requests_burst: u32,
+    /// Rate-limited requests that a player may make per minute in the long run; 0: no limit.
+    pub requests_per_minute: u32,
 }

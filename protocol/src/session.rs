@@ -19,6 +19,11 @@
 mod error;
 mod output;
 
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    time::Duration,
+};
+
 pub use self::error::SessionError;
 pub use self::output::UNACKNOWLEDGED_BYTES_MAX;
 use self::output::{OutputStream, Reserve};
@@ -27,8 +32,8 @@ use crate::{
     codec,
     frame::{self, Split},
     limits::{CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX},
-    messages::{ClientMessage, GameInfo, Limits, PlayerId, ServerMessage, Token},
-    preamble,
+    messages::{Budgets, ClientMessage, ErrorCode, GameInfo, Limits, PlayerId, ServerMessage, Token},
+    preamble::{self, VERSION_MAX, VERSION_MIN},
 };
 
 /// Bytes that a session accepts before they are fetched as messages.
@@ -37,10 +42,13 @@ pub const INPUT_BYTES_MAX: usize = 256 * 1024;
 /// The nonce of the session's own pings. The session does not return their pongs.
 pub const SESSION_NONCE: u64 = u64::MAX;
 
-/// The content of the `Welcome`, except the token.
+/// The first protocol version with `Greet`.
+const VERSION_WITH_GREET: u16 = 2;
+
+/// The content of the `Welcome` or `Greeted`, except the token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionInfo {
-    /// Protocol version of the connection.
+    /// Protocol version of the session.
     pub version: u16,
     /// The client's player id.
     pub player: PlayerId,
@@ -48,6 +56,8 @@ pub struct SessionInfo {
     pub name: String,
     /// The server's limits.
     pub limits: Limits,
+    /// What the server allows in the long run; `None` from a server that speaks only version 1.
+    pub budgets: Option<Budgets>,
     /// The games that the server offers.
     pub games: Vec<GameInfo>,
 }
@@ -68,8 +78,8 @@ pub struct Counters {
 enum Stage {
     /// There was no connection yet.
     New,
-    /// `Hello` is queued or sent, and not answered.
-    HelloSent,
+    /// `Greet` or `Hello` is queued or sent, and not answered.
+    GreetingSent,
     /// `Resume` is queued or sent, and not answered.
     ResumeSent,
     /// The handshake is complete.
@@ -85,6 +95,15 @@ pub struct ClientSession {
     client: String,
     token: Option<Token>,
     info: Option<SessionInfo>,
+    /// The highest protocol version that the session offers.
+    version_max: u16,
+    /// The server has refused the offered version, and the next connection offers a lower one.
+    falls_back: bool,
+    /// A secret of this session, which asks again for a lost `Greeted`.
+    nonce: u64,
+    acknowledge: bool,
+    /// A `Greet` was sent before on a connection that is lost. The server may have processed some of the stream.
+    greeting_is_repeated: bool,
     stage: Stage,
     connected: bool,
     leaving: bool,
@@ -101,6 +120,8 @@ pub struct ClientSession {
     confirmed: u64,
     /// A ping of the session itself is not answered yet.
     ping_pending: bool,
+    /// The latest request that was rejected because it came too early, and the time to wait.
+    retry_after: Option<(u32, Duration)>,
     counters: Counters,
 }
 
@@ -112,6 +133,11 @@ impl ClientSession {
             client: client.into(),
             token: None,
             info: None,
+            version_max: VERSION_MAX,
+            falls_back: false,
+            nonce: random_nonce(),
+            acknowledge: false,
+            greeting_is_repeated: false,
             stage: Stage::New,
             connected: false,
             leaving: false,
@@ -122,6 +148,7 @@ impl ClientSession {
             received: 0,
             confirmed: 0,
             ping_pending: false,
+            retry_after: None,
             counters: Counters::default(),
         }
     }
@@ -143,7 +170,20 @@ impl ClientSession {
         self
     }
 
-    /// Begins the handshake on a new connection: queues the preamble and `Hello`, or `Resume` if there is a token.
+    /// Asks the server to answer requests that have no other answer with `Accepted`. A server that speaks only version
+    /// 1 does not do so.
+    pub fn with_acknowledgements(mut self) -> Self {
+        self.acknowledge = true;
+        self
+    }
+
+    /// Offers no higher protocol version than this one.
+    pub fn with_version_max(mut self, version_max: u16) -> Self {
+        self.version_max = version_max.clamp(VERSION_MIN, VERSION_MAX);
+        self
+    }
+
+    /// Begins the handshake on a new connection: queues the preamble and a greeting, or `Resume` if there is a token.
     /// Discards received bytes that were not fetched yet; the server sends them again.
     ///
     /// # Errors
@@ -153,25 +193,38 @@ impl ClientSession {
         if self.stage == Stage::Ended {
             return Err(SessionError::Ended);
         }
-        let first_message = match self.token {
-            Some(token) => ClientMessage::Resume {
-                token,
-                received: self.received,
-            },
-            None => ClientMessage::Hello {
-                name: self.name.clone(),
-                client: self.client.clone(),
-            },
+        let (name, client) = (self.name.clone(), self.client.clone());
+        let (version_min, first_message) = match self.token {
+            // The server continues with the session's version.
+            Some(token) => {
+                let received = self.received;
+                (VERSION_MIN, ClientMessage::Resume { token, received })
+            }
+            // A server that does not speak this version refuses it before it reads the greeting.
+            None if self.version_max >= VERSION_WITH_GREET => {
+                let (nonce, acknowledge) = (self.nonce, self.acknowledge);
+                let greet = ClientMessage::Greet {
+                    name,
+                    client,
+                    nonce,
+                    acknowledge,
+                };
+                (VERSION_WITH_GREET, greet)
+            }
+            None => (VERSION_MIN, ClientMessage::Hello { name, client }),
         };
+        self.greeting_is_repeated =
+            self.stage == Stage::GreetingSent && self.version_max >= VERSION_WITH_GREET;
+        self.falls_back = false;
         self.input.clear();
         self.handshake.clear();
-        let preamble = preamble::build(preamble::VERSION_MIN, preamble::VERSION_MAX);
+        let preamble = preamble::build(version_min, self.version_max);
         self.handshake.tail_mut().extend_from_slice(&preamble);
         frame::append_frame(&first_message, self.handshake.tail_mut()).map_err(SessionError::Unsendable)?;
         self.stage = if self.token.is_some() {
             Stage::ResumeSent
         } else {
-            Stage::HelloSent
+            Stage::GreetingSent
         };
         self.output.rewind();
         self.connected = true;
@@ -192,9 +245,10 @@ impl ClientSession {
             return self.handshake.as_slice();
         }
         match self.stage {
-            Stage::HelloSent | Stage::Established => self.output.unwritten(),
             // The offset to continue at is not known before the answer.
+            Stage::GreetingSent if self.greeting_is_repeated => &[],
             Stage::ResumeSent => &[],
+            Stage::GreetingSent | Stage::Established => self.output.unwritten(),
             Stage::New | Stage::Ended => &[],
         }
     }
@@ -228,7 +282,8 @@ impl ClientSession {
     }
 
     /// Returns the next complete message, including `Welcome` and `Resumed` but not the answers to the session's own
-    /// pings. After `ShuttingDown` the session has ended.
+    /// pings. A `Greeted` is returned as the `Welcome` and a `RejectedTooFast` as the `Rejected` that it replaces;
+    /// [`session_info`](Self::session_info) and [`retry_after`](Self::retry_after) have their other content. After `ShuttingDown` the session has ended.
     ///
     /// # Errors
     /// [`SessionError::Closed`] if the server ended the connection, others if the server violated the protocol. In each
@@ -254,7 +309,7 @@ impl ClientSession {
                             ..
                         }
                     ) => {}
-                Ok(()) => return Ok(Some(message)),
+                Ok(()) => return Ok(Some(as_in_version_1(message))),
             }
         }
     }
@@ -267,9 +322,10 @@ impl ClientSession {
     pub fn send(&mut self, message: &ClientMessage) -> Result<(), SessionError> {
         match message {
             _ if self.leaving || self.stage == Stage::Ended => return Err(SessionError::Ended),
-            ClientMessage::Hello { .. } | ClientMessage::Resume { .. } | ClientMessage::Confirm { .. } => {
-                return Err(SessionError::Reserved);
-            }
+            ClientMessage::Hello { .. }
+            | ClientMessage::Greet { .. }
+            | ClientMessage::Resume { .. }
+            | ClientMessage::Confirm { .. } => return Err(SessionError::Reserved),
             ClientMessage::Ping { nonce: SESSION_NONCE } => return Err(SessionError::Reserved),
             _ => {}
         }
@@ -326,6 +382,31 @@ impl ClientSession {
         self.info.as_ref()
     }
 
+    /// How long to wait before this request is sent again, if it is the latest that was rejected because it came too
+    /// early. A server that speaks only version 1 says so only in the rejection's text.
+    pub fn retry_after(&self, request: u32) -> Option<Duration> {
+        self.retry_after
+            .filter(|(rejected, _)| *rejected == request)
+            .map(|(_, wait)| wait)
+    }
+
+    /// Whether the server has refused the offered protocol version and another connection would offer a lower one.
+    pub fn falls_back(&self) -> bool {
+        self.falls_back
+    }
+
+    /// Whether another connection can ask again for an answer to the greeting that was lost. If not, the player of the
+    /// lost answer keeps the name for a while.
+    pub fn can_greet_again(&self) -> bool {
+        self.version_max >= VERSION_WITH_GREET || self.falls_back
+    }
+
+    /// Whether the server answers every request of this session: those that have no other answer, with `Accepted`.
+    pub fn has_acknowledgements(&self) -> bool {
+        let version = self.info.as_ref().map_or(VERSION_MIN, |info| info.version);
+        self.acknowledge && version >= VERSION_WITH_GREET
+    }
+
     /// Offset in the server's stream up to which messages were fetched.
     pub fn received(&self) -> u64 {
         self.received
@@ -354,6 +435,14 @@ impl ClientSession {
             SessionError::Closed { code, .. } => self.token.is_none() || code.may_resume(),
             _ => false,
         };
+        if let SessionError::Closed { code, .. } = &error
+            && *code == ErrorCode::VersionUnsupported
+            && self.token.is_none()
+            && self.version_max > VERSION_MIN
+        {
+            self.version_max = VERSION_MIN;
+            self.falls_back = true;
+        }
         if !may_retry {
             self.stage = Stage::Ended;
         }
@@ -374,7 +463,9 @@ impl ClientSession {
                 self.stage = Stage::Ended;
                 Ok(())
             }
-            (Stage::HelloSent, ServerMessage::Welcome { .. }) => self.on_welcome(message),
+            (Stage::GreetingSent, ServerMessage::Welcome { .. } | ServerMessage::Greeted { .. }) => {
+                self.on_welcome(message)
+            }
             (
                 Stage::ResumeSent,
                 ServerMessage::Resumed {
@@ -382,9 +473,10 @@ impl ClientSession {
                     resuming_at,
                 },
             ) => self.on_resumed(*received, *resuming_at),
-            (Stage::Established, ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. }) => {
-                Err(SessionError::Violation("a second answer to the handshake"))
-            }
+            (
+                Stage::Established,
+                ServerMessage::Welcome { .. } | ServerMessage::Greeted { .. } | ServerMessage::Resumed { .. },
+            ) => Err(SessionError::Violation("a second answer to the handshake")),
             (Stage::Established, _) => self.on_stream_message(message, total),
             _ => Err(SessionError::Violation(
                 "a message before the answer to the handshake",
@@ -392,24 +484,54 @@ impl ClientSession {
         }
     }
 
-    fn on_welcome(&mut self, welcome: &ServerMessage) -> Result<(), SessionError> {
-        let ServerMessage::Welcome {
-            version,
-            token,
-            player,
-            name,
-            limits,
-            games,
-        } = welcome
-        else {
-            return Err(SessionError::Violation("another answer to the handshake"));
+    fn on_welcome(&mut self, answer: &ServerMessage) -> Result<(), SessionError> {
+        let (version, token, player, name, limits, games, budgets, received) = match answer {
+            ServerMessage::Welcome {
+                version,
+                token,
+                player,
+                name,
+                limits,
+                games,
+            } if self.version_max < VERSION_WITH_GREET => {
+                (version, token, player, name, limits, games, None, 0)
+            }
+            ServerMessage::Greeted {
+                version,
+                token,
+                player,
+                name,
+                limits,
+                budgets,
+                received,
+                games,
+            } if self.version_max >= VERSION_WITH_GREET => (
+                version,
+                token,
+                player,
+                name,
+                limits,
+                games,
+                Some(*budgets),
+                *received,
+            ),
+            _ => return Err(SessionError::Violation("another answer to the handshake")),
         };
+        if received > if self.greeting_is_repeated { self.sent() } else { 0 } {
+            return Err(SessionError::Violation(
+                "it acknowledges bytes that were never sent",
+            ));
+        }
+        if self.greeting_is_repeated {
+            self.output.resume_at(received);
+        }
         self.token = Some(*token);
         self.info = Some(SessionInfo {
             version: *version,
             player: *player,
             name: name.clone(),
             limits: *limits,
+            budgets,
             games: games.clone(),
         });
         self.stage = Stage::Established;
@@ -467,6 +589,13 @@ impl ClientSession {
                 }
             }
             ServerMessage::Resync { .. } => self.counters.resyncs += 1,
+            ServerMessage::RejectedTooFast {
+                request,
+                retry_after_ms,
+                ..
+            } => {
+                self.retry_after = Some((*request, Duration::from_millis((*retry_after_ms).into())));
+            }
             _ => {}
         }
         if self.received - self.confirmed >= self.confirm_every_bytes() && !self.leaving {
@@ -506,5 +635,36 @@ impl ClientSession {
             // If there is no space for the ping, an earlier one is among the queued bytes.
             self.ping_pending = self.output.append(&ping, Reserve::Use).is_ok();
         }
+    }
+}
+
+/// A number that nobody else can guess: the hasher's keys are random.
+fn random_nonce() -> u64 {
+    RandomState::new().build_hasher().finish().max(1)
+}
+
+/// The message of version 1 that this one replaces, if it does.
+fn as_in_version_1(message: ServerMessage) -> ServerMessage {
+    match message {
+        ServerMessage::RejectedTooFast {
+            request, code, text, ..
+        } => ServerMessage::Rejected { request, code, text },
+        ServerMessage::Greeted {
+            version,
+            token,
+            player,
+            name,
+            limits,
+            games,
+            ..
+        } => ServerMessage::Welcome {
+            version,
+            token,
+            player,
+            name,
+            limits,
+            games,
+        },
+        message => message,
     }
 }

@@ -102,11 +102,18 @@ proptest! {
     }
 }
 
+/// Whether the message is in the stream, and the session returns it as it is.
 fn is_streamed(message: &ServerMessage) -> bool {
     use ServerMessage::*;
     !matches!(
         message,
-        Welcome { .. } | Resumed { .. } | Error { .. } | ShuttingDown { .. } | Pong { .. }
+        Welcome { .. }
+            | Greeted { .. }
+            | Resumed { .. }
+            | Error { .. }
+            | ShuttingDown { .. }
+            | Pong { .. }
+            | RejectedTooFast { .. }
     )
 }
 
@@ -172,8 +179,9 @@ fn a_frame_beyond_the_limit_is_refused_by_its_header() {
 #[test]
 fn negotiation_selects_the_highest_common_version() {
     assert_eq!(preamble::negotiate(1, 1), Some(1));
-    assert_eq!(preamble::negotiate(0, u16::MAX), Some(1));
-    assert_eq!(preamble::negotiate(2, 7), None);
+    assert_eq!(preamble::negotiate(0, u16::MAX), Some(2));
+    assert_eq!(preamble::negotiate(2, 7), Some(2));
+    assert_eq!(preamble::negotiate(3, 7), None);
     assert_eq!(preamble::negotiate(0, 0), None);
     assert_eq!(
         preamble::classify(&preamble::build(2, 1)),

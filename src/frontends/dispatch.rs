@@ -14,7 +14,8 @@ use crate::lobby::{
 };
 use crate::session::rate::{costs_if_rejected, is_rate_limited};
 use crate::session::rejection::Rejection;
-use crate::session::{CloseReason, Session};
+use crate::session::{CloseReason, Greeting, Session};
+use crate::state::directory::Name;
 use forkade_text::opening::{self, ForeignProtocol, Opening};
 
 /// What the handshake has led to.
@@ -93,20 +94,51 @@ fn handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome {
             ErrorCode::Malformed,
             format!("the greeting is malformed: {error}"),
         ),
-        Ok(ClientMessage::Hello { client, .. }) if client.len() > CLIENT_NAME_BYTES_MAX => refused(
-            ErrorCode::NameInvalid,
-            format!("the client's name for itself has more than {CLIENT_NAME_BYTES_MAX} bytes"),
+        Ok(ClientMessage::Greet { .. }) if version < 2 => refused(
+            ErrorCode::Malformed,
+            "the greeting is malformed: version 1 has no Greet",
         ),
-        Ok(ClientMessage::Hello { name, .. }) => greet(session, version, &name, used),
+        Ok(ClientMessage::Hello { client, .. } | ClientMessage::Greet { client, .. })
+            if client.len() > CLIENT_NAME_BYTES_MAX =>
+        {
+            refused(
+                ErrorCode::NameInvalid,
+                format!("the client's name for itself has more than {CLIENT_NAME_BYTES_MAX} bytes"),
+            )
+        }
+        Ok(ClientMessage::Hello { name, .. }) => {
+            let greeting = Greeting {
+                version,
+                nonce: None,
+                acknowledge: false,
+            };
+            greet(session, greeting, &name, used)
+        }
+        Ok(ClientMessage::Greet {
+            name,
+            nonce,
+            acknowledge,
+            ..
+        }) => {
+            let greeting = Greeting {
+                version,
+                nonce: Some(nonce),
+                acknowledge,
+            };
+            greet(session, greeting, &name, used)
+        }
         Ok(ClientMessage::Resume { .. }) if bytes.len() > used => refused(
             ErrorCode::WrongState,
             "after Resume, wait for Resumed: only then it is known what to send",
         ),
         Ok(ClientMessage::Resume { token, received }) => {
-            match session.request_resume(token, received, used) {
+            match session.request_resume(min..=max, token, received, used) {
                 Ok(keeper) => HandshakeOutcome::Resuming(keeper),
                 Err(code @ ErrorCode::Replaced) => {
                     refused(code, "your session goes on on a newer connection")
+                }
+                Err(code @ ErrorCode::VersionUnsupported) => {
+                    refused(code, "your session has another version than you speak")
                 }
                 Err(code @ ErrorCode::TokenUnknown) => refused(code, "no session has this token (any more)"),
                 Err(code @ ErrorCode::Malformed) => {
@@ -119,7 +151,7 @@ fn handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome {
     }
 }
 
-fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> HandshakeOutcome {
+fn greet(session: &mut Session<'_>, greeting: Greeting, name: &str, used: usize) -> HandshakeOutcome {
     let name = match names::player_name(session.state, name) {
         Ok(name) => name,
         Err(error) => {
@@ -129,16 +161,41 @@ fn greet(session: &mut Session<'_>, version: u16, name: &str, used: usize) -> Ha
             );
         }
     };
-    match session.greet(version, name, used) {
+    match session.greet(greeting, name, used) {
         Ok(()) => HandshakeOutcome::Greeted,
-        Err(code @ ErrorCode::NameTaken) => refused(code, "somebody here has this name; choose another"),
+        Err(code @ (ErrorCode::NameTaken | ErrorCode::ShuttingDown)) => {
+            greet_again(session, greeting, name, used, code)
+        }
         Err(code @ ErrorCode::ServerFull) => {
             refused(code, "the server has as many players as it can; try again later")
         }
-        Err(code @ ErrorCode::ShuttingDown) => {
+        Err(code) => refused(code, "the server failed; nothing was changed"),
+    }
+}
+
+/// A greeting was refused with `code`. If it repeats one whose answer was lost, it is answered again.
+fn greet_again(
+    session: &mut Session<'_>,
+    greeting: Greeting,
+    name: Name,
+    used: usize,
+    code: ErrorCode,
+) -> HandshakeOutcome {
+    let nonce = greeting.nonce.unwrap_or(0);
+    match session.request_repeated_greeting(name, nonce, used) {
+        Ok(keeper) => HandshakeOutcome::Resuming(keeper),
+        Err(ErrorCode::WrongState) => refused(
+            ErrorCode::WrongState,
+            "after a repeated greeting, wait for the answer: only then it is known what to send",
+        ),
+        Err(ErrorCode::Replaced) => refused(
+            ErrorCode::Replaced,
+            "you have greeted again on a newer connection",
+        ),
+        Err(_) if code == ErrorCode::ShuttingDown => {
             refused(code, "the server is about to stop and takes no new players")
         }
-        Err(code) => refused(code, "the server failed; nothing was changed"),
+        Err(_) => refused(code, "somebody here has this name; choose another"),
     }
 }
 
@@ -229,6 +286,7 @@ fn close(code: ErrorCode, text: impl Into<String>) -> FrameOutcome {
 
 fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     let request = message.request();
+    session.to_acknowledge = request.filter(|_| session.dialect().acknowledges && !has_answer(&message));
     if let Some(request) = request
         && let Err(rejection) = charge(session, &message)
     {
@@ -237,7 +295,7 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
         return FrameOutcome::Handled;
     }
     let result = match message {
-        ClientMessage::Hello { .. } | ClientMessage::Resume { .. } => {
+        ClientMessage::Hello { .. } | ClientMessage::Greet { .. } | ClientMessage::Resume { .. } => {
             return close(ErrorCode::WrongState, "you have greeted already");
         }
         ClientMessage::Goodbye => {
@@ -357,12 +415,55 @@ pub(crate) fn reject(session: &mut Session<'_>, request: u32, rejection: Rejecti
             session.name().as_str()
         );
     }
-    let Rejection { code, text, .. } = rejection;
+    let Rejection {
+        code,
+        text,
+        retry_after_ms,
+        ..
+    } = rejection;
     session.fail();
-    let reply = ServerMessage::Rejected { request, code, text };
+    session.to_acknowledge = None;
+    let reply = match retry_after_ms.filter(|_| session.dialect().version >= 2) {
+        Some(retry_after_ms) => ServerMessage::RejectedTooFast {
+            request,
+            code,
+            text,
+            retry_after_ms,
+        },
+        None => ServerMessage::Rejected { request, code, text },
+    };
     session
         .consume_and_reply(Some(&reply))
         .expect("a rejection fits its transaction");
+}
+
+/// Whether an accepted request has an answer of its own.
+fn has_answer(message: &ClientMessage) -> bool {
+    match message {
+        ClientMessage::Ready { .. }
+        | ClientMessage::Rematch { .. }
+        | ClientMessage::Act { .. }
+        | ClientMessage::Chat { .. }
+        | ClientMessage::Configure { .. }
+        | ClientMessage::Reserve { .. }
+        | ClientMessage::Kick { .. }
+        | ClientMessage::HandOver { .. } => false,
+        ClientMessage::ListRooms { .. }
+        | ClientMessage::CreateRoom { .. }
+        | ClientMessage::JoinRoom { .. }
+        | ClientMessage::QuickMatch { .. }
+        | ClientMessage::Spectate { .. }
+        | ClientMessage::JoinByInvite { .. }
+        | ClientMessage::Leave { .. }
+        | ClientMessage::Invite { .. }
+        | ClientMessage::Look { .. } => true,
+        ClientMessage::Hello { .. }
+        | ClientMessage::Greet { .. }
+        | ClientMessage::Resume { .. }
+        | ClientMessage::Confirm { .. }
+        | ClientMessage::Ping { .. }
+        | ClientMessage::Goodbye => true,
+    }
 }
 
 fn chat(session: &mut Session<'_>, scope: &ChatScope, said: &str) -> Result<(), Rejection> {

@@ -34,6 +34,7 @@ impl Session<'_> {
             Some((_, player)) => self.state.attachment.read_own(&player.output_head),
             None => transport::stream_sent(&self.state.attachment, record, self.byte_counts.sent),
         };
+        let reason = &in_version(reason, self.dialect().version);
         let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
         let message = match self.is_text() {
             true => close_line(reason, &mut buffer),
@@ -146,6 +147,14 @@ fn enter_closing<R: Record>(
     tx.set(&record.leaves, u32::from(leaves));
     tx.set(&record.stream_end, stream_end);
     tx.set(&record.closing_since_ms, now_ms);
+}
+
+/// The reason as a client of this protocol version knows it.
+fn in_version(reason: &CloseReason, version: u16) -> CloseReason {
+    match reason {
+        CloseReason::Error(code, text) => CloseReason::Error(code.in_version(version), text.clone()),
+        reason => reason.clone(),
+    }
 }
 
 /// A close message for a client that has not sent a byte: it may be a program or a person at a terminal.

@@ -28,6 +28,7 @@ impl Session<'_> {
             player,
             frame_end: self.frame_end,
             charge: self.charge,
+            to_acknowledge: self.to_acknowledge,
             received: self.input_received(),
             sent: self.output_sent(),
             text: self.is_text().then_some(TextMode {
@@ -85,6 +86,7 @@ impl Session<'_> {
         self.frame_end = None;
         self.charge = None;
         self.charge_if_rejected = None;
+        self.to_acknowledge = None;
         self.input_state_behind = None;
         self.record.current_frame.store(0, Ordering::Release);
         self.publish_streams();
@@ -171,6 +173,8 @@ pub(crate) struct PlayerTx {
     frame_end: Option<u64>,
     /// The charge for the current frame.
     charge: Option<RateCharge>,
+    /// The request in the current frame, if its client wants to know that it was accepted.
+    to_acknowledge: Option<u32>,
     received: u64,
     sent: u64,
     /// Set for a player in text mode.
@@ -192,6 +196,9 @@ impl PlayerTx {
             tx.set(&self.player.consumed, end);
             if let Some(paid) = self.charge {
                 paid.enter(tx, self.player);
+            }
+            if let Some(request) = self.to_acknowledge {
+                self.reply(tx, &ServerMessage::Accepted { request });
             }
             if let Some(TextMode {
                 input_state: Some(input_state),

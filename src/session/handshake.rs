@@ -2,16 +2,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forkade_protocol::{ErrorCode, Limits, PlayerId, ServerMessage, Token, frame};
+use forkade_protocol::{Budgets, ErrorCode, GameInfo, Limits, PlayerId, ServerMessage, Token, frame};
 
 use crate::limits::{
     CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, ENTER_WAIT_MS, FRAME_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
-    PLAYER_NAME_BYTES_MAX,
+    OUTPUT_RING_BYTES, PLAYER_NAME_BYTES_MAX, ROOM_LOG_BYTES, WRITE_STALL_TIMEOUT_MS,
 };
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::{LobbyTx, Name, Presence};
-use crate::state::layout::{ConnectionRef, PlayerRef};
+use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
+use crate::state::players::Dialect;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 use shmem::transaction::Record;
@@ -29,25 +30,37 @@ pub enum Resume {
     Gone,
     /// The client claims to have received more bytes than were sent.
     BeyondTheEnd,
+    /// The client repeats its greeting, but has received the answer to an earlier one.
+    AnsweredBefore,
+}
+
+/// What a client negotiates when it greets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Greeting {
+    /// The protocol version.
+    pub version: u16,
+    /// The number of a `Greet`, with which it can be repeated; `None` for a `Hello`.
+    pub nonce: Option<u64>,
+    /// Accepted requests are to be acknowledged.
+    pub acknowledge: bool,
 }
 
 impl Session<'_> {
-    /// Creates a player for the client: answers `Hello`. `used` is the number of received bytes that belong to the
+    /// Creates a player for the client: answers `Hello` or `Greet`. `used` is the number of received bytes that belong to the
     /// handshake; the rest starts the input stream.
     ///
     /// # Errors
     ///
     /// [`ErrorCode::NameTaken`], [`ErrorCode::ServerFull`] or, while the server drains, [`ErrorCode::ShuttingDown`].
     /// Nothing was changed.
-    pub fn greet(&mut self, version: u16, name: Name, used: usize) -> Result<(), ErrorCode> {
+    pub fn greet(&mut self, greeting: Greeting, name: Name, used: usize) -> Result<(), ErrorCode> {
         if self.state.memory.header.is_draining() {
             return Err(ErrorCode::ShuttingDown);
         }
         let handshake = self.handshake();
-        let mut secret = [0; 12];
-        getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;
+        let secret = random_secret()?;
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
-        let (limits, games) = (self.limits(), self.state.games.infos());
+        let terms = self.terms();
         // A new player does not get older chat lines.
         let chat = self.state.end_of_chat();
 
@@ -66,18 +79,21 @@ impl Session<'_> {
         player_record.lock().prepare();
         tx.acquire(player_record);
         let accounts = memory.directory.remembered_accounts(&tx, name.as_str());
-        player_record.reset(&mut tx, name, chat, accounts);
+        let dialect = Dialect {
+            version: greeting.version,
+            acknowledges: greeting.acknowledge,
+        };
+        player_record.reset(&mut tx, name, chat, accounts, dialect);
         player_record.input.write(&mut tx, 0, &handshake[used..]);
-        let welcome = ServerMessage::Welcome {
-            version,
-            token: token_of(player.index(), secret),
-            player: PlayerId(player.to_id()),
-            name: name.as_str().to_owned(),
-            limits,
-            games,
+        let identity = memory.directory.identities.at(player.index());
+        tx.set(&identity.greeting_nonce, greeting.nonce.unwrap_or(0));
+        let token = token_of(player.index(), secret);
+        let reply = match greeting.nonce {
+            None => terms.welcome(greeting.version, token, player, name),
+            Some(_) => terms.greeted(greeting.version, token, player, name, 0),
         };
         let mut buffer = [0; HANDSHAKE_REPLY_BYTES_MAX];
-        let done = frame::write_frame_into(&welcome, &mut buffer)
+        let done = frame::write_frame_into(&reply, &mut buffer)
             .map(|length| open(&mut tx, record, player, used, (0, 0), &buffer[..length]))
             .map_err(|_| ErrorCode::InternalError)
             .and_then(|()| tx.commit().map_err(|_| ErrorCode::InternalError));
@@ -102,21 +118,23 @@ impl Session<'_> {
     }
 
     /// Requests the session that `token` belongs to: answers `Resume`. The handler that holds the session, if any, is
-    /// asked to yield. Returns the keeper whose doorbell must be rung.
+    /// asked to yield. `versions` are those that the client speaks. Returns the keeper whose doorbell must be rung.
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::TokenUnknown`]; [`ErrorCode::Replaced`] if a newer connection has or requested the session;
-    /// [`ErrorCode::Malformed`] if fewer bytes than `received` were ever sent. Nothing was changed.
+    /// [`ErrorCode::TokenUnknown`]; [`ErrorCode::VersionUnsupported`] if the client does not speak the session's
+    /// version; [`ErrorCode::Replaced`] if a newer connection has or requested the session; [`ErrorCode::Malformed`] if
+    /// fewer bytes than `received` were ever sent. Nothing was changed.
     pub fn request_resume(
         &mut self,
+        versions: std::ops::RangeInclusive<u16>,
         token: Token,
         received: u64,
         used: usize,
     ) -> Result<Option<u32>, ErrorCode> {
-        let (memory, record, connection) = (self.state.memory, self.record, self.connection);
+        let memory = self.state.memory;
         let (index, hash) = (index_of_token(token), hash_of_token(token));
-        let mut tx = self.state.attachment.begin(memory.directory.record);
+        let tx = self.state.attachment.begin(memory.directory.record);
         let identity = memory
             .directory
             .identities
@@ -129,39 +147,65 @@ impl Session<'_> {
         if !welcome || tx.get(&identity.token_hash) != hash {
             return Err(ErrorCode::TokenUnknown);
         }
-        // An older attempt of the same client must not take the session back, nor rewind it.
-        if record.order() < tx.get(&identity.newest) {
-            return Err(ErrorCode::Replaced);
+        let player_record = memory.players.at(index);
+        if !versions.contains(&player_record.dialect().version) {
+            return Err(ErrorCode::VersionUnsupported);
         }
         // If this were checked only after the holder had yielded, a false claim would cost the rightful connection.
-        if received > memory.players.at(index).output_reached.load(Ordering::Acquire) {
+        if received > player_record.output_reached.load(Ordering::Acquire) {
             return Err(ErrorCode::Malformed);
         }
-        let (former_claimant, holder) = (tx.get(&identity.claimant), tx.get(&identity.connection));
-        tx.set(&identity.newest, record.order());
-        tx.set(&identity.claimant, connection);
-        tx.set(
-            &record.player,
-            PlayerRef::new(index, tx.get(&identity.generation)),
-        );
-        tx.set(&record.phase, Phase::RESUMING.raw());
-        tx.set(&record.handshake_bytes, u32::try_from(used).unwrap_or(u32::MAX));
-        tx.set(&record.asked_from, received);
-        tx.commit().map_err(|_| ErrorCode::InternalError)?;
-        // The time that the former holder has to yield starts now.
-        record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
-        if former_claimant.is_some() {
-            // It would notice by itself, but later. Its keeper may be rung together with the holder's.
-            memory.raise_attention(former_claimant);
-        }
-        Ok(holder.is_some().then(|| memory.raise_attention(holder)))
+        let player = PlayerRef::new(index, tx.get(&identity.generation));
+        let asked = (received, Proof::Token);
+        request_session(tx, memory, (self.record, self.connection), player, used, asked)
     }
 
+    /// Requests the session that an earlier greeting of the same client has created and whose answer the client has not
+    /// received. `used` as in [`greet`](Self::greet). Returns the keeper whose doorbell must be rung.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::NameTaken`] if the player of that name has another nonce or has confirmed the answer; as
+    /// [`request_resume`](Self::request_resume). Nothing was changed.
+    pub fn request_repeated_greeting(
+        &mut self,
+        name: Name,
+        nonce: u64,
+        used: usize,
+    ) -> Result<Option<u32>, ErrorCode> {
+        let memory = self.state.memory;
+        let tx = self.state.attachment.begin(memory.directory.record);
+        let player = memory
+            .directory
+            .find_name(&tx, name.as_str())
+            .ok_or(ErrorCode::NameTaken)?;
+        let identity = memory.directory.identities.at(player.index());
+        let presence = Presence::from_raw(tx.get(&identity.presence));
+        let is_same_client = nonce != 0
+            && tx.get(&identity.greeting_nonce) == nonce
+            && tx.get(&identity.kicked) == 0
+            && [Presence::ATTACHED, Presence::DETACHED].contains(&presence)
+            && !has_confirmed(memory, player);
+        if !is_same_client {
+            return Err(ErrorCode::NameTaken);
+        }
+        // What the client sends depends on the answer.
+        if self.byte_counts.received > used as u64 {
+            return Err(ErrorCode::WrongState);
+        }
+        let asked = (0, Proof::RepeatedGreeting);
+        request_session(tx, memory, (self.record, self.connection), player, used, asked)
+    }
     /// Continues the requested session once its former handler has released it: sends `Resumed`.
     pub fn try_resume(&mut self) -> Resume {
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let player = self.state.attachment.read_own(&record.player);
         let asked = self.state.attachment.read_own(&record.asked_from);
+        let greets_again = self.state.attachment.read_own(&record.greets_again) != 0;
+        let Ok(secret) = random_secret() else {
+            return Resume::NotYet;
+        };
+        let terms = self.terms();
         let mut tx = self.state.attachment.begin(memory.directory.record);
         let Some(identity) = memory.directory.identity(&tx, player) else {
             return Resume::Gone;
@@ -174,6 +218,10 @@ impl Session<'_> {
             Presence::DETACHED => {}
             Presence::ATTACHED => return Resume::NotYet,
             _ => return Resume::Gone,
+        }
+        // A confirm may have arrived in the meantime, on the earlier connection.
+        if greets_again && has_confirmed(memory, player) {
+            return Resume::AnsweredBefore;
         }
         let player_record = memory.players.at(player.index());
         // The session was detached under the lobby's lock, which is held, so nothing of it is undecided.
@@ -197,13 +245,20 @@ impl Session<'_> {
         tx.set(&identity.claimant, ConnectionRef::NONE);
         player_record.input.rebase(&mut tx, consumed);
         let used = tx.get(&record.handshake_bytes) as usize;
-        let resumed = ServerMessage::Resumed {
-            received: consumed,
-            resuming_at,
+        let reply = if greets_again {
+            // The former token was lost with the former answer, and only its hash is known.
+            let token = token_of(player.index(), secret);
+            tx.set(&identity.token_hash, hash_of_token(token));
+            let version = player_record.dialect().version;
+            terms.greeted(version, token, player, tx.get(&identity.name), consumed)
+        } else {
+            ServerMessage::Resumed {
+                received: consumed,
+                resuming_at,
+            }
         };
         let mut buffer = [0; HANDSHAKE_REPLY_BYTES_MAX];
-        let length =
-            frame::write_frame_into(&resumed, &mut buffer).expect("Resumed fits the handshake reply");
+        let length = frame::write_frame_into(&reply, &mut buffer).expect("a reply to a handshake fits");
         open(
             &mut tx,
             record,
@@ -247,19 +302,122 @@ impl Session<'_> {
         holder.is_some().then_some(holder)
     }
 
-    fn limits(&self) -> Limits {
+    fn terms(&self) -> Terms {
         let header = self.state.memory.header;
-        let milliseconds =
-            |value: &AtomicU64| u32::try_from(value.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        Limits {
-            frame_bytes_max: wire(FRAME_BYTES_MAX),
-            name_bytes_max: wire(PLAYER_NAME_BYTES_MAX),
-            chat_bytes_max: wire(CHAT_BYTES_MAX),
-            confirm_every_bytes: CONFIRM_EVERY_BYTES,
-            heartbeat_timeout_ms: milliseconds(&header.heartbeat_timeout_ms),
-            seat_grace_ms: milliseconds(&header.seat_grace_ms),
+        let number = |value: &AtomicU64| u32::try_from(value.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        Terms {
+            limits: Limits {
+                frame_bytes_max: wire(FRAME_BYTES_MAX),
+                name_bytes_max: wire(PLAYER_NAME_BYTES_MAX),
+                chat_bytes_max: wire(CHAT_BYTES_MAX),
+                confirm_every_bytes: CONFIRM_EVERY_BYTES,
+                heartbeat_timeout_ms: number(&header.heartbeat_timeout_ms),
+                seat_grace_ms: number(&header.seat_grace_ms),
+            },
+            budgets: Budgets {
+                unconfirmed_bytes_max: wire(OUTPUT_RING_BYTES),
+                unconfirmed_timeout_ms: u32::try_from(WRITE_STALL_TIMEOUT_MS).unwrap_or(u32::MAX),
+                room_log_bytes: wire(ROOM_LOG_BYTES),
+                chat_burst: number(&header.chat_burst),
+                chat_per_minute: number(&header.chat_per_minute),
+                requests_burst: number(&header.requests_burst),
+                requests_per_minute: number(&header.requests_per_minute),
+            },
+            games: self.state.games.infos(),
         }
     }
+}
+
+/// What the answer to a greeting says of the server.
+struct Terms {
+    limits: Limits,
+    budgets: Budgets,
+    games: Vec<GameInfo>,
+}
+
+impl Terms {
+    fn welcome(self, version: u16, token: Token, player: PlayerRef, name: Name) -> ServerMessage {
+        ServerMessage::Welcome {
+            version,
+            token,
+            player: PlayerId(player.to_id()),
+            name: name.as_str().to_owned(),
+            limits: self.limits,
+            games: self.games,
+        }
+    }
+
+    fn greeted(
+        self,
+        version: u16,
+        token: Token,
+        player: PlayerRef,
+        name: Name,
+        received: u64,
+    ) -> ServerMessage {
+        ServerMessage::Greeted {
+            version,
+            token,
+            player: PlayerId(player.to_id()),
+            name: name.as_str().to_owned(),
+            limits: self.limits,
+            budgets: self.budgets,
+            received,
+            games: self.games,
+        }
+    }
+}
+
+/// How a client proves that a session is its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    Token,
+    RepeatedGreeting,
+}
+
+/// Makes the connection the claimant of the session, and asks the holder to yield. Returns the keeper whose doorbell
+/// must be rung.
+fn request_session(
+    mut tx: LobbyTx<'_>,
+    memory: &Memory,
+    (record, connection): (&'static ConnectionRecord, ConnectionRef),
+    player: PlayerRef,
+    used: usize,
+    (received, proof): (u64, Proof),
+) -> Result<Option<u32>, ErrorCode> {
+    let identity = memory.directory.identities.at(player.index());
+    // An older attempt of the same client must not take the session back, nor rewind it.
+    if record.order() < tx.get(&identity.newest) {
+        return Err(ErrorCode::Replaced);
+    }
+    let (former_claimant, holder) = (tx.get(&identity.claimant), tx.get(&identity.connection));
+    tx.set(&identity.newest, record.order());
+    tx.set(&identity.claimant, connection);
+    tx.set(&record.player, player);
+    tx.set(&record.phase, Phase::RESUMING.raw());
+    tx.set(&record.handshake_bytes, u32::try_from(used).unwrap_or(u32::MAX));
+    tx.set(&record.asked_from, received);
+    tx.set(&record.greets_again, u32::from(proof == Proof::RepeatedGreeting));
+    tx.commit().map_err(|_| ErrorCode::InternalError)?;
+    // The time that the former holder has to yield starts now.
+    record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
+    if former_claimant.is_some() {
+        // It would notice by itself, but later. Its keeper may be rung together with the holder's.
+        memory.raise_attention(former_claimant);
+    }
+    Ok(holder.is_some().then(|| memory.raise_attention(holder)))
+}
+
+/// Whether the client has confirmed any of its stream, and so has received the answer to its greeting.
+fn has_confirmed(memory: &Memory, player: PlayerRef) -> bool {
+    let record = memory.players.at(player.index());
+    record.output_kept_from.load(Ordering::Acquire) > 0
+}
+
+fn random_secret() -> Result<[u8; 12], ErrorCode> {
+    let mut secret = [0; 12];
+    getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;
+    Ok(secret)
 }
 
 /// A limit in the type of the wire format.

@@ -32,13 +32,13 @@ use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use crate::state::mailbox::has_mail;
-use crate::state::players::{Membership, PlayerRecord};
+use crate::state::players::{Dialect, Membership, PlayerRecord};
 use forkade_text::input::InputState;
 use shmem::mutants::Mutant;
 
 pub use crate::session::close::CloseReason;
 pub(crate) use crate::session::frames::PlayerTx;
-pub use crate::session::handshake::Resume;
+pub use crate::session::handshake::{Greeting, Resume};
 
 /// A player's log cursor with this value: the player must get a snapshot before any further event.
 pub(crate) const CURSOR_LOST: u64 = u64::MAX;
@@ -92,6 +92,8 @@ pub struct Session<'s> {
     pub(crate) charge: Option<RateCharge>,
     /// The charge for the current frame if it is rejected.
     pub(crate) charge_if_rejected: Option<RateCharge>,
+    /// The request in the current frame, if its client wants to know that it was accepted.
+    pub(crate) to_acknowledge: Option<u32>,
     /// In text mode: the parser's state behind the current line.
     pub(crate) input_state_behind: Option<InputState>,
     /// Rooms to whose log this process has written; their doorbells must be rung.
@@ -169,6 +171,7 @@ impl<'s> Session<'s> {
             frame_end: None,
             charge: None,
             charge_if_rejected: None,
+            to_acknowledge: None,
             input_state_behind: None,
             doorbells: Vec::new(),
             chat_doorbell: false,
@@ -248,6 +251,7 @@ impl<'s> Session<'s> {
         tx.set(&record.input_base, 0);
         tx.set(&record.output_base, 0);
         tx.set(&record.asked_from, 0);
+        tx.set(&record.greets_again, 0);
         tx.set(&record.stream_end, u64::MAX);
         tx.commit().expect("resetting a record fits the journal");
     }
@@ -265,6 +269,11 @@ impl<'s> Session<'s> {
     /// The player, once the handshake is complete.
     pub fn player(&self) -> Option<PlayerRef> {
         self.player.map(|(player, _)| player)
+    }
+
+    /// What the client has negotiated; before the handshake is complete, the least.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.player.map_or(Dialect::FIRST, |(_, record)| record.dialect())
     }
 
     /// The player's name; empty before the handshake is complete.

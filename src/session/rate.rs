@@ -126,6 +126,7 @@ pub fn is_rate_limited(message: &ClientMessage) -> bool {
         ClientMessage::Act { .. } | ClientMessage::Leave { .. } => false,
         // They change nothing that others see.
         ClientMessage::Hello { .. }
+        | ClientMessage::Greet { .. }
         | ClientMessage::Resume { .. }
         | ClientMessage::ListRooms { .. }
         | ClientMessage::Look { .. }

@@ -13,6 +13,7 @@ use crate::session::Session;
 use crate::session::handshake::{hash_of_token, open, token_of};
 use crate::session::rejection::Rejection;
 use crate::state::directory::{LobbyTx, Name};
+use crate::state::players::Dialect;
 use forkade_text::input::{self, Token};
 use forkade_text::render;
 use forkade_text::telnet::options::RefusedOptions;
@@ -86,7 +87,7 @@ impl Session<'_> {
         player_record.lock().prepare();
         tx.acquire(player_record);
         let accounts = memory.directory.remembered_accounts(&tx, name.as_str());
-        player_record.reset(&mut tx, name, chat, accounts);
+        player_record.reset(&mut tx, name, chat, accounts, Dialect::FIRST);
         tx.set(&player_record.is_text, 1);
         tx.set(&player_record.input_state, input::InputState::default());
         tx.set(&player_record.telnet_refused, RefusedOptions::default());

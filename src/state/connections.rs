@@ -94,6 +94,8 @@ shared_record! {
         pub output_base: Guarded<u64>,
         /// Output offset up to which the client has received the stream, as it claims in `Resume`.
         pub asked_from: Guarded<u64>,
+        /// Nonzero if the client asks for the session by repeating its greeting, not by the token.
+        pub greets_again: Guarded<u32>,
         /// Output offset at which the stream ends on this connection; `u64::MAX` while it is open.
         pub stream_end: Guarded<u64>,
         /// When [`Phase::CLOSING`] began, in milliseconds of the monotonic clock.

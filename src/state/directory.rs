@@ -62,6 +62,8 @@ shared_record! {
         pub next_of_key: [Guarded<u32>; NAME_KEYS],
         /// Nonzero when an operator has removed the player.
         pub kicked: Guarded<u32>,
+        /// The number with which the client can repeat its greeting; 0 for none.
+        pub greeting_nonce: Guarded<u64>,
         /// SHA-256 of the resume token.
         pub token_hash: Guarded<[u8; 32]>,
         /// The connection whose handler owns the player record.
@@ -247,6 +249,7 @@ impl Directory {
         tx.set(&identity.generation, player.generation());
         tx.set(&identity.presence, Presence::ATTACHED.raw());
         tx.set(&identity.kicked, 0);
+        tx.set(&identity.greeting_nonce, 0);
         tx.set(&identity.token_hash, token_hash_of(index));
         tx.set(&identity.connection, connection);
         tx.set(&identity.claimant, ConnectionRef::NONE);

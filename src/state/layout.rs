@@ -385,7 +385,5 @@ fn stored_numbers() -> impl Iterator<Item = (&'static str, u64)> {
         ("hang stopped", HangKind::Stopped.number()),
         ("hang asleep", HangKind::Asleep.number()),
     ];
-    narrow
-        .into_iter()
-        .map(|(name, number)| (name, number.into()))
+    narrow.into_iter().map(|(name, number)| (name, number.into()))
 }

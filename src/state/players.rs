@@ -4,7 +4,7 @@
 //! player record is owned by the one process that serves the player, which changes it under whatever lock it holds.
 //! Other processes read only its atomic fields.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -53,6 +53,10 @@ shared_record! {
         /// Output offset up to which bytes were ever written. Advanced before a byte is written, outside the journal,
         /// because other processes read it without a lock.
         pub output_reached: AtomicU64,
+        /// Protocol version of the session. Set before the player exists, and constant from then on.
+        pub version: AtomicU32,
+        /// Nonzero if the client wants accepted requests acknowledged. Constant like the version.
+        pub acknowledges: AtomicU32,
         /// Nonzero for a player in [text mode](forkade_text::input).
         pub is_text: Guarded<u32>,
         /// In text mode: the parser's state behind the consumed input.
@@ -183,7 +187,31 @@ impl Membership {
     }
 }
 
+/// What a client has negotiated in its greeting. It holds for the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dialect {
+    pub(crate) version: u16,
+    /// The client wants accepted requests acknowledged.
+    pub(crate) acknowledges: bool,
+}
+
+impl Dialect {
+    /// Of players in text mode and of programs that negotiate nothing.
+    pub(crate) const FIRST: Self = Self {
+        version: 1,
+        acknowledges: false,
+    };
+}
+
 impl PlayerRecord {
+    /// What the client has negotiated.
+    pub(crate) fn dialect(&self) -> Dialect {
+        Dialect {
+            version: u16::try_from(self.version.load(Ordering::Acquire)).unwrap_or(1),
+            acknowledges: self.acknowledges.load(Ordering::Acquire) != 0,
+        }
+    }
+
     /// Initialises the record for a new player, in the transaction that allocates it.
     pub(crate) fn reset<R: Record>(
         &self,
@@ -191,6 +219,7 @@ impl PlayerRecord {
         name: Name,
         chat: ChatCursor,
         paid_until_us: PaidUntil,
+        dialect: Dialect,
     ) {
         tx.set(&self.name, name);
         tx.set(&self.membership, Membership::LOBBY);
@@ -206,6 +235,9 @@ impl PlayerRecord {
         self.input.rebase(tx, 0);
         self.output.rebase(tx, 0);
         // Not journaled: until the commit the record belongs to no player.
+        self.version.store(dialect.version.into(), Ordering::Release);
+        self.acknowledges
+            .store(dialect.acknowledges.into(), Ordering::Release);
         self.output_kept_from.store(0, Ordering::Release);
         self.output_reached.store(0, Ordering::Release);
         self.input_overwritten_before.store(0, Ordering::Release);

@@ -10,7 +10,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{Server, WAIT_MAX};
 
-/// The preamble of a client that speaks this server's version.
+/// The preamble of a client that speaks all of this server's versions.
 pub fn handshake_preamble() -> [u8; preamble::PREAMBLE_BYTES] {
     preamble::build(preamble::VERSION_MIN, preamble::VERSION_MAX)
 }
@@ -28,13 +28,13 @@ pub fn framed(body: &[u8]) -> Vec<u8> {
     [&length.to_le_bytes(), body].concat()
 }
 
-/// Preamble and `Hello`.
+/// Preamble and `Hello` of a client that speaks version 1 only.
 pub fn handshake(name: &str) -> Vec<u8> {
     let hello = ClientMessage::Hello {
         name: name.to_owned(),
         client: "raw".to_owned(),
     };
-    [&handshake_preamble()[..], &frame(&hello)].concat()
+    [&preamble::build(1, 1)[..], &frame(&hello)].concat()
 }
 
 /// How a connection ended.

@@ -393,7 +393,7 @@ fn the_chat_rate_covers_all_scopes_and_survives_the_handler() {
     ann.chat(to("Bob"), "three").expect("within the burst");
     for scope in [ChatScope::Room, ChatScope::Lobby, to("Bob")] {
         match ann.chat(scope.clone(), "four") {
-            Err(ClientError::Rejected { code, text }) => {
+            Err(ClientError::Rejected { code, text, .. }) => {
                 assert_eq!(code, RejectCode::ChatTooFast);
                 assert!(text.contains("wait"), "{text}");
             }

@@ -35,6 +35,7 @@ mod matches;
 mod play_client;
 mod player_names;
 mod protocol_detection;
+mod protocol_versions;
 mod rate_limits;
 mod reserved_names;
 mod room_view;

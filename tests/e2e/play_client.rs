@@ -11,8 +11,8 @@ use crate::common::terminal::Terminal;
 use crate::common::{Server, WAIT_MAX, eventually, is_alive};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{
-    ChatScope, GameInfo, Limits, Phase, PlayerId, RejectCode, RoomEvent, RoomFilter, RoomId, RoomRules,
-    RoomSettings, SeatInfo, ServerMessage, Snapshot, Token, codec, frame,
+    Budgets, ChatScope, GameInfo, Limits, Phase, PlayerId, RejectCode, RoomEvent, RoomFilter, RoomId,
+    RoomRules, RoomSettings, SeatInfo, ServerMessage, Snapshot, Token, codec, frame,
 };
 use nix::sys::signal::Signal;
 
@@ -355,8 +355,8 @@ fn text_of_the_server_does_not_move_the_cursor() {
         seats_max: 255,
         ticks_per_second: 0,
     };
-    let welcome = ServerMessage::Welcome {
-        version: 1,
+    let greeted = ServerMessage::Greeted {
+        version: 2,
         token: Token([7; 16]),
         player: PlayerId(1),
         name: evil(),
@@ -368,6 +368,16 @@ fn text_of_the_server_does_not_move_the_cursor() {
             heartbeat_timeout_ms: 0,
             seat_grace_ms: 0,
         },
+        budgets: Budgets {
+            unconfirmed_bytes_max: 0,
+            unconfirmed_timeout_ms: 0,
+            room_log_bytes: 0,
+            chat_burst: 0,
+            chat_per_minute: 0,
+            requests_burst: 0,
+            requests_per_minute: 0,
+        },
+        received: 0,
         games: vec![game],
     };
     let seat = |name| SeatInfo {
@@ -392,7 +402,7 @@ fn text_of_the_server_does_not_move_the_cursor() {
     };
     let event = |number, event| ServerMessage::Event { number, event };
     let messages = vec![
-        welcome,
+        greeted,
         ServerMessage::Joined {
             request: 0,
             snapshot: snapshot(),

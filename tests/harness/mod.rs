@@ -187,9 +187,21 @@ impl Actor {
         });
     }
 
+    /// The client sends its preamble and `Greet`, and the handler receives it.
+    #[allow(dead_code, reason = "not every program repeats a greeting")]
+    pub(crate) fn send_greet(&mut self, name: &str, nonce: u64) {
+        self.send(&preamble::build(2, 2));
+        self.send_message(&ClientMessage::Greet {
+            name: name.into(),
+            client: String::new(),
+            nonce,
+            acknowledge: true,
+        });
+    }
+
     /// The client sends its preamble and `Resume`, and the handler receives it.
     pub(crate) fn send_resume(&mut self, token: Token, received: u64) {
-        self.send(&preamble::build(1, 1));
+        self.send(&preamble::build(1, 2));
         self.send_message(&ClientMessage::Resume { token, received });
         self.token = Some(token);
     }
@@ -251,7 +263,9 @@ impl Actor {
         let message: ServerMessage = codec::decode(body).expect("the server sends messages");
         self.unread.drain(..total);
         match message {
-            ServerMessage::Welcome { token, .. } => self.token = Some(token),
+            ServerMessage::Welcome { token, .. } | ServerMessage::Greeted { token, .. } => {
+                self.token = Some(token);
+            }
             ServerMessage::Resumed { resuming_at, .. } => self.received = resuming_at,
             ServerMessage::Error { .. } | ServerMessage::ShuttingDown { .. } => {}
             _ => self.received += total as u64,

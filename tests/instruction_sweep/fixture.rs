@@ -209,6 +209,15 @@ impl Fixture {
         self.newcomer(|back| back.send_resume(token, received));
     }
 
+    /// Ann's greeting has created her player, and she repeats it on a new connection.
+    pub(crate) fn loses_its_greeting(&mut self) {
+        self.newcomer(|ann| ann.send_greet("ann", 7));
+        self.subject().process_handshake();
+        self.subject().request(&create("relay", None));
+        departure::finish(&mut self.subject().session);
+        self.newcomer(|ann| ann.send_greet("ann", 7));
+    }
+
     /// The subject's handler dies after it has reserved a room record that it is about to open.
     pub(crate) fn dies_opening_a_room(&mut self, act: Act) {
         let published = &self.world.memory.directory.record.rooms_published;

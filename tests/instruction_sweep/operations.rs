@@ -153,6 +153,23 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Act::session(resume)
     })
     .once(),
+    Operation::new("ask for a lost answer to a greeting", 2, |fixture| {
+        fixture.loses_its_greeting();
+        Act::session(process_handshake)
+    }),
+    // The token is random. A successor that repeats what was rolled back makes another one.
+    Operation::new("answer a greeting again", 2, |fixture| {
+        fixture.loses_its_greeting();
+        fixture.subject().process_handshake();
+        Act::session(resume)
+    })
+    .once(),
+    Operation::new("acknowledge a move", 2, |fixture| {
+        fixture.newcomer(|ann| ann.send_greet("ann", 7));
+        fixture.subject().process_handshake();
+        fixture.subject().request(&create("relay", None));
+        fixture.says(0, &relayed(100, 5))
+    }),
     Operation::new("show that a player has resumed", 2, |fixture| {
         let confirmed = fixture.detached_in_room();
         fixture.comes_back(0, confirmed);

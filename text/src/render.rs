@@ -104,7 +104,7 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
         ServerMessage::Resync { snapshot: None } => "You are in the lobby.\n".into(),
         ServerMessage::Picture { snapshot, .. } => format!("You are in {}", room(games, snapshot)),
         ServerMessage::Left { .. } => "You are back in the lobby.\n".into(),
-        ServerMessage::Rejected { text, .. } => refusal(text),
+        ServerMessage::Rejected { text, .. } | ServerMessage::RejectedTooFast { text, .. } => refusal(text),
         ServerMessage::Chat { scope, from, text } => wrap(&chat_prefix(scope, from), text),
         ServerMessage::Event { event, .. } => {
             let context = RenderContext {
@@ -136,9 +136,11 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
         ServerMessage::Removed { text, .. } => to_sentence(text),
         ServerMessage::ChatMissed { lines } => format!("{lines} lines of the lobby's chat were lost.\n"),
         // For programs.
-        ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. } | ServerMessage::Pong { .. } => {
-            String::new()
-        }
+        ServerMessage::Welcome { .. }
+        | ServerMessage::Greeted { .. }
+        | ServerMessage::Resumed { .. }
+        | ServerMessage::Accepted { .. }
+        | ServerMessage::Pong { .. } => String::new(),
     }
 }
 

@@ -71,7 +71,7 @@ impl Engine {
                 false => Err(EngineError::Rejected { client: index, error }),
             };
         }
-        if !client.session().has_player() {
+        if !client.session().has_player() && !client.session().can_greet_again() {
             // If the server has read the handshake and its answer is lost, a player of this name stays for a
             // while.
             client.start_new_player();

@@ -66,9 +66,13 @@ impl App<'_> {
             | ServerMessage::ChatMissed { .. }) => {
                 self.print(Style::Strong, &render::message(self.games, &message));
             }
-            // The session handles the first; the connection turns the others into its end.
-            ServerMessage::Pong { .. } | ServerMessage::Error { .. } | ServerMessage::ShuttingDown { .. } => {
-            }
+            // The session handles the first ones; the connection turns the others into its end.
+            ServerMessage::Greeted { .. }
+            | ServerMessage::RejectedTooFast { .. }
+            | ServerMessage::Accepted { .. }
+            | ServerMessage::Pong { .. }
+            | ServerMessage::Error { .. }
+            | ServerMessage::ShuttingDown { .. } => {}
         }
     }
 

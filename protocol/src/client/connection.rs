@@ -303,14 +303,15 @@ impl Client {
             Some(_) => !self.session.is_ended(),
             // If the answer to an earlier `Hello` was lost, the name may be taken by the player of that `Hello`.
             None => {
-                self.hello_lost
-                    && matches!(
-                        error,
-                        SessionError::Closed {
-                            code: ErrorCode::NameTaken,
-                            ..
-                        }
-                    )
+                self.session.falls_back()
+                    || self.hello_lost
+                        && matches!(
+                            error,
+                            SessionError::Closed {
+                                code: ErrorCode::NameTaken,
+                                ..
+                            }
+                        )
             }
         }
     }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::{Client, ClientError, LIBRARY_NONCE_MIN};
 use crate::{
     messages::{
-        ChatScope, ClientMessage, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage, Snapshot,
+        ChatScope, ClientMessage, RejectCode, RoomFilter, RoomId, RoomSettings, RoomSummary, ServerMessage,
+        Snapshot,
     },
     session::{SESSION_NONCE, SessionError},
 };
@@ -265,14 +266,30 @@ impl Client {
         let request = self.send_request(message)?;
         let timeout = self.options.reply_timeout;
         match self.receive_where(timeout, |answer| answer.request() == Some(request))? {
-            Some(ServerMessage::Rejected { code, text, .. }) => Err(ClientError::Rejected { code, text }),
+            Some(ServerMessage::Rejected { code, text, .. }) => Err(self.rejected(request, code, text)),
             Some(answer) => Ok(answer),
             None => Err(self.missing_answer_error(gaps)),
         }
     }
 
-    /// Sends a message that the server answers only if it rejects it, and waits until the server has accepted it.
+    fn rejected(&self, request: u32, code: RejectCode, text: String) -> ClientError {
+        let retry_after = self.session.retry_after(request);
+        ClientError::Rejected {
+            code,
+            text,
+            retry_after,
+        }
+    }
+
+    /// Sends a message that the server answers only if it rejects it or acknowledges all, and waits until the server
+    /// has accepted it.
     fn request_accepted(&mut self, message: impl FnOnce(u32) -> ClientMessage) -> Result<(), ClientError> {
+        if self.session.has_acknowledgements() {
+            return match self.request(message)? {
+                ServerMessage::Accepted { .. } => Ok(()),
+                _ => Err(wrong_answer_error()),
+            };
+        }
         let gaps = self.counters().gaps;
         let request = self.send_request(message)?;
         self.wait_for_pong()?;
@@ -283,7 +300,7 @@ impl Client {
             .position(is_answer)
             .and_then(|index| self.queue.remove(index))
         {
-            Some(ServerMessage::Rejected { code, text, .. }) => Err(ClientError::Rejected { code, text }),
+            Some(ServerMessage::Rejected { code, text, .. }) => Err(self.rejected(request, code, text)),
             Some(_) => Err(wrong_answer_error()),
             None if self.counters().gaps != gaps => Err(ClientError::AnswerLost),
             None => Ok(()),

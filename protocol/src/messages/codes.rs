@@ -37,9 +37,19 @@ pub enum ErrorCode {
     ShuttingDown,
     /// An error in the server. The player's seat is kept for its grace time.
     InternalError,
+    /// Version 2: the client reads, but does not confirm what it has received.
+    NotConfirming,
 }
 
 impl ErrorCode {
+    /// The code for a client of this protocol version, which knows no later codes.
+    pub fn in_version(self, version: u16) -> Self {
+        match self {
+            Self::NotConfirming if version < 2 => Self::NotReading,
+            code => code,
+        }
+    }
+
     /// Whether a client that has a token can expect a `Resume` to succeed, now or a little later. After any other code
     /// a `Resume` is useless, or would take the session from the connection that has it now.
     pub fn may_resume(self) -> bool {
@@ -47,6 +57,7 @@ impl ErrorCode {
             Self::HandshakeTimeout
             | Self::Silent
             | Self::NotReading
+            | Self::NotConfirming
             | Self::ServerFull
             | Self::InternalError => true,
             Self::BadPreamble

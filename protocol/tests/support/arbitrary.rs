@@ -212,6 +212,14 @@ pub(crate) fn client_message() -> impl Strategy<Value = ClientMessage> {
             name
         }),
         any::<u32>().prop_map(|request| Message::Look { request }),
+        (text(), text(), any::<u64>(), any::<bool>()).prop_map(|(name, client, nonce, acknowledge)| {
+            Message::Greet {
+                name,
+                client,
+                nonce,
+                acknowledge,
+            }
+        }),
     ]
 }
 
@@ -273,5 +281,42 @@ pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
         (room(), text()).prop_map(|(room, text)| Message::Removed { room, text }),
         any::<u64>().prop_map(|lines| Message::ChatMissed { lines }),
         (any::<u32>(), snapshot()).prop_map(|(request, snapshot)| Message::Picture { request, snapshot }),
+        (
+            any::<(u16, u64, u64)>(),
+            token(),
+            text(),
+            limits(),
+            any::<[u32; 7]>(),
+            vec(game(), 0..5)
+        )
+            .prop_map(
+                |((version, player, received), token, name, limits, budgets, games)| {
+                    Message::Greeted {
+                        version,
+                        token,
+                        player: PlayerId(player),
+                        name,
+                        limits,
+                        budgets: Budgets {
+                            unconfirmed_bytes_max: budgets[0],
+                            unconfirmed_timeout_ms: budgets[1],
+                            room_log_bytes: budgets[2],
+                            chat_burst: budgets[3],
+                            chat_per_minute: budgets[4],
+                            requests_burst: budgets[5],
+                            requests_per_minute: budgets[6],
+                        },
+                        received,
+                        games,
+                    }
+                }
+            ),
+        any::<u32>().prop_map(|request| Message::Accepted { request }),
+        any::<(u32, u32)>().prop_map(|(request, retry_after_ms)| Message::RejectedTooFast {
+            request,
+            code: RejectCode::TooFast,
+            text: String::new(),
+            retry_after_ms,
+        }),
     ]
 }

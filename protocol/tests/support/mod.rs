@@ -1,7 +1,7 @@
 //! A model of the server with one player: enough of the protocol to test clients against.
 
 use forkade_protocol::{
-    ClientMessage, ErrorCode, GameInfo, Limits, PlayerId, RejectCode, ServerMessage, Token, codec,
+    Budgets, ClientMessage, ErrorCode, GameInfo, Limits, PlayerId, RejectCode, ServerMessage, Token, codec,
     frame::{self, Split},
     limits::{CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX},
     preamble::{self, PREAMBLE_BYTES, PreambleResult},
@@ -133,7 +133,7 @@ impl ModelServer {
         if !connection.preamble_seen {
             match preamble::classify(&connection.input) {
                 PreambleResult::Incomplete => {}
-                PreambleResult::Preamble { min: 1, max: 1 } => {
+                PreambleResult::Preamble { max: 1..=2, .. } => {
                     connection.preamble_seen = true;
                     connection.input.drain(..PREAMBLE_BYTES);
                 }
@@ -166,13 +166,13 @@ impl ModelServer {
             return self.refuse_connection(connection, code);
         }
         let answer = match message {
-            ClientMessage::Hello { name, .. } => {
-                // A `Hello` creates a new player with new streams.
+            ClientMessage::Hello { name, .. } | ClientMessage::Greet { name, .. } => {
+                // A greeting creates a new player with new streams.
                 (self.processed, self.confirmed, self.kept_from) = (0, 0, 0);
                 self.stream.clear();
                 self.messages.clear();
                 connection.sent = 0;
-                welcome(name, self.heartbeat_timeout_ms)
+                greeted(name, self.heartbeat_timeout_ms)
             }
             ClientMessage::Resume { token, received } if token == TOKEN => {
                 assert!(
@@ -256,9 +256,9 @@ impl ModelServer {
     }
 }
 
-fn welcome(name: String, heartbeat_timeout_ms: u32) -> ServerMessage {
-    ServerMessage::Welcome {
-        version: 1,
+fn greeted(name: String, heartbeat_timeout_ms: u32) -> ServerMessage {
+    ServerMessage::Greeted {
+        version: 2,
         token: TOKEN,
         player: PlayerId(1),
         name,
@@ -270,6 +270,16 @@ fn welcome(name: String, heartbeat_timeout_ms: u32) -> ServerMessage {
             heartbeat_timeout_ms,
             seat_grace_ms: 60_000,
         },
+        budgets: Budgets {
+            unconfirmed_bytes_max: 65_536,
+            unconfirmed_timeout_ms: 30_000,
+            room_log_bytes: 262_144,
+            chat_burst: 10,
+            chat_per_minute: 60,
+            requests_burst: 60,
+            requests_per_minute: 120,
+        },
+        received: 0,
         games: vec![GameInfo {
             name: "relay".into(),
             seats_min: 1,

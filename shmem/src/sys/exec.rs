@@ -154,10 +154,17 @@ mod tests {
         let number = keep_open(reader.as_fd()).expect("it is open");
         let program = std::env::current_exe().expect("a process knows its program");
         let output = std::process::Command::new(program)
-            .args(["--exact", "sys::exec::tests::a_descriptor_that_was_inherited_is_taken_once"])
+            .args([
+                "--exact",
+                "sys::exec::tests::a_descriptor_that_was_inherited_is_taken_once",
+            ])
             .env(NUMBER, number.to_string())
             .output()
             .expect("it starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
     }
 }

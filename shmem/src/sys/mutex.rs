@@ -21,7 +21,9 @@ use crate::mutants::Mutant;
 use crate::sys::memory::{LayoutText, Shared};
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-compile_error!("a mutex's owner is read from its first word, and a mutex is made from its bytes, as the GNU C library on Linux lays them out");
+compile_error!(
+    "a mutex's owner is read from its first word, and a mutex is made from its bytes, as the GNU C library on Linux lays them out"
+);
 
 unsafe extern "C" {
     /// Like `pthread_mutex_timedlock`, with a deadline on the given clock (glibc 2.30).
@@ -155,9 +157,7 @@ impl RobustMutex {
             tv_nsec: nanoseconds % 1_000_000_000,
         };
         // SAFETY: the mutex was initialised before any process could reach it, and the deadline outlives the call.
-        match unsafe {
-            pthread_mutex_clocklock(self.0.get(), libc::CLOCK_MONOTONIC, &raw const deadline)
-        } {
+        match unsafe { pthread_mutex_clocklock(self.0.get(), libc::CLOCK_MONOTONIC, &raw const deadline) } {
             libc::ETIMEDOUT => Err(LockError::TimedOut(limit)),
             code => self.acquired(code),
         }

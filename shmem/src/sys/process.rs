@@ -15,8 +15,8 @@ use std::io;
 use rustix::process::{self, Resource, Rlimit};
 
 pub use crate::sys::process::child::{ChildEvent, Exit, Reaped, child_events, reap};
-pub use crate::sys::process::fork::{EXIT_STATUS_PANIC, ForkError, NewProcess, exit_now, fork};
 pub(crate) use crate::sys::process::fork::generation;
+pub use crate::sys::process::fork::{EXIT_STATUS_PANIC, ForkError, NewProcess, exit_now, fork};
 pub use crate::sys::process::id::ProcessId;
 pub use crate::sys::process::lifeline::{Lifeline, LifelineHolder, lifeline};
 pub use crate::sys::process::status::{ProcessStatus, RunState, process_of_thread};

@@ -178,6 +178,11 @@ impl Driver<'_> {
                 ErrorCode::TokenUnknown,
                 "the session has come to its end",
             ),
+            Resume::AnsweredBefore => refuse(
+                &mut self.session,
+                ErrorCode::NameTaken,
+                "your greeting was answered on another connection",
+            ),
             Resume::BeyondTheEnd => {
                 refuse(
                     &mut self.session,

@@ -6,8 +6,8 @@ use forkade_protocol::frame::{self, Split};
 use forkade_protocol::limits::{CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, FRAME_BYTES_MAX, PLAYER_NAME_BYTES_MAX};
 use forkade_protocol::preamble::{self, PreambleResult};
 use forkade_protocol::{
-    ClientMessage, GameInfo, Limits, Phase, PlayerId, RoomEvent, RoomId, RoomRules, ServerMessage, Snapshot,
-    Token, VERSION_MAX, codec,
+    Budgets, ClientMessage, GameInfo, Limits, Phase, PlayerId, RoomEvent, RoomId, RoomRules, ServerMessage,
+    Snapshot, Token, VERSION_MAX, codec,
 };
 use mio::event::Event;
 
@@ -106,11 +106,11 @@ impl Relay {
         let Some(connection) = &mut self.connections[client] else {
             return Ok(());
         };
-        if !matches!(message, ClientMessage::Hello { .. }) {
+        if !matches!(message, ClientMessage::Hello { .. } | ClientMessage::Greet { .. }) {
             connection.handled_bytes += frame_bytes as u64;
         }
         match message {
-            ClientMessage::Hello { name, .. } => connection.queue(&welcome(client, name)),
+            ClientMessage::Greet { name, .. } => connection.queue(&greeted(client, name)),
             ClientMessage::CreateRoom { request, .. } => {
                 self.rooms.push(Room::default());
                 self.join(client, request, self.rooms.len() - 1)
@@ -190,9 +190,9 @@ impl Relay {
     }
 }
 
-fn welcome(client: usize, name: String) -> ServerMessage {
+fn greeted(client: usize, name: String) -> ServerMessage {
     let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-    ServerMessage::Welcome {
+    ServerMessage::Greeted {
         version: VERSION_MAX,
         token: Token([0; 16]),
         player: PlayerId(client as u64),
@@ -205,6 +205,17 @@ fn welcome(client: usize, name: String) -> ServerMessage {
             heartbeat_timeout_ms: HEARTBEAT_TIMEOUT_MS,
             seat_grace_ms: 0,
         },
+        // It limits nothing.
+        budgets: Budgets {
+            unconfirmed_bytes_max: u32::MAX,
+            unconfirmed_timeout_ms: u32::MAX,
+            room_log_bytes: u32::MAX,
+            chat_burst: u32::MAX,
+            chat_per_minute: 0,
+            requests_burst: u32::MAX,
+            requests_per_minute: 0,
+        },
+        received: 0,
         games: vec![GameInfo {
             name: GAME.to_owned(),
             seats_min: 1,

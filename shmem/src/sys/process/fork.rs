@@ -9,10 +9,10 @@ use nix::unistd::ForkResult;
 use rustix::io::Errno;
 use rustix::process::{self, Pid};
 
-use crate::sys::{exec, mutex};
 use crate::sys::process::child::wait_for;
 use crate::sys::process::id::{ProcessId, forget_current};
 use crate::sys::process::status::ProcessStat;
+use crate::sys::{exec, mutex};
 
 /// The exit status of a child whose closure panicked.
 pub const EXIT_STATUS_PANIC: u8 = 101;

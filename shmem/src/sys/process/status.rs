@@ -65,7 +65,12 @@ pub fn process_of_thread(thread: u32) -> io::Result<Option<u32>> {
         read => read?,
     };
     let group = text.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/status is not as in proc(5)");
+    let malformed = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "/proc/PID/status is not as in proc(5)",
+        )
+    };
     let pid = group.and_then(|pid| pid.trim().parse().ok());
     pid.map(Some).ok_or_else(malformed)
 }
