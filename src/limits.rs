@@ -133,6 +133,23 @@ pub const GUESSES_PER_MINUTE_DEFAULT: u32 = 6;
 /// Departed players whose accounts are remembered. Beyond them the account that is settled earliest is forgotten.
 pub const REMEMBERED_ACCOUNTS_MAX: usize = 1024;
 
+/// Rooms that one list examines. Then it ends, and the client asks for the rest: so a list takes at most some hundred
+/// microseconds, in which the other clients of its process wait.
+pub const ROOMS_EXAMINED_PER_LIST_MAX: u32 = 1024;
+
+/// Rooms that lists and searches of one player examine per second in the long run. Beyond that, its input waits.
+pub const ROOMS_EXAMINED_PER_SECOND: u64 = 20_000;
+
+/// Rooms that lists and searches of one player examine at once.
+pub const ROOMS_EXAMINED_BURST: u64 = 20_000;
+
+/// Bytes of the part of a name in a list's filter. A name in lower case may be longer than as it is written.
+pub const ROOM_FILTER_BYTES_MAX: usize = 2 * ROOM_NAME_BYTES_MAX;
+
+/// Time that one quick match waits for the locks of rooms, in all. A room whose game hangs is passed over; one that is
+/// only busy is free sooner.
+pub const QUICK_MATCH_LOCK_WAIT_MS: u64 = 25;
+
 /// Bytes of the events that one such request causes, at most: a longest name and a few numbers.
 const REQUEST_EVENTS_BYTES_MAX: usize = 256;
 
@@ -192,6 +209,9 @@ pub const RESUME_TIMEOUT_MS: u64 = 10_000;
 
 /// Time for a console connection between two lines.
 pub const CONSOLE_IDLE_TIMEOUT_MS: u64 = 600_000;
+
+/// Time that a query of the console waits for the lock of one room: its game may hang.
+pub const CONSOLE_ROOM_WAIT_MS: u64 = 100;
 
 /// Lines of history that a console keeps for line editing.
 pub const CONSOLE_HISTORY_LINES_MAX: usize = 100;
@@ -415,6 +435,8 @@ const _: () = {
     // needs).
     assert!(OUTBOX_BYTES_MAX + 32 * OUTBOX_EVENTS_MAX <= ROOM_LOG_BYTES);
     assert!(GAME_EVENT_BYTES_MAX + OUTBOX_EVENT_HEADER_BYTES <= OUTBOX_BYTES_MAX);
+    // An account of nothing spent allows any list.
+    assert!(ROOMS_EXAMINED_PER_LIST_MAX as u64 <= ROOMS_EXAMINED_BURST);
     assert!(PLAYERS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX && ROOMS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX);
     assert!(
         (PLAYERS_OR_ROOMS_MAX + CONNECTIONS_BEYOND_PLAYERS_DEFAULT) as usize

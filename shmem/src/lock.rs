@@ -113,12 +113,49 @@ impl Lock {
     ///
     /// If the lock was never prepared, or was unlocked without repair, which no code in this program does.
     pub(crate) fn acquire(&'static self, me: ProcessId, mapping: &Mapping, report: impl Fn()) -> LockGuard {
-        assert!(self.is_prepared(), "lock acquired before it was prepared");
-        let acquired = match self.mutex.try_lock() {
-            Ok(Some(acquired)) => acquired,
-            Ok(None) => self.wait(report),
-            Err(error) => panic!("cannot acquire a lock: {error}"),
+        let acquired = self.try_lock().unwrap_or_else(|| self.wait(report));
+        self.enter_holder(acquired, me, mapping)
+    }
+
+    /// Like [`acquire`](Self::acquire), but waits for at most `patience` and reports nothing; `None` if other processes
+    /// held the lock all the time.
+    ///
+    /// # Panics
+    ///
+    /// Like [`acquire`](Self::acquire).
+    pub(crate) fn try_acquire(
+        &'static self,
+        me: ProcessId,
+        mapping: &Mapping,
+        patience: Duration,
+    ) -> Option<LockGuard> {
+        let acquired = match self.try_lock() {
+            Some(acquired) => acquired,
+            None if patience.is_zero() => return None,
+            None => match self.mutex.lock(patience) {
+                Ok(acquired) => acquired,
+                Err(LockError::TimedOut(_)) => return None,
+                Err(error) => panic!("cannot acquire a lock: {error}"),
+            },
         };
+        Some(self.enter_holder(acquired, me, mapping))
+    }
+
+    fn try_lock(&self) -> Option<Acquired<'_>> {
+        assert!(self.is_prepared(), "lock acquired before it was prepared");
+        match self.mutex.try_lock() {
+            Ok(acquired) => acquired,
+            Err(error) => panic!("cannot acquire a lock: {error}"),
+        }
+    }
+
+    /// The mutex is held: rolls back what a dead holder left, and enters this process as the holder.
+    fn enter_holder(
+        &'static self,
+        acquired: Acquired<'static>,
+        me: ProcessId,
+        mapping: &Mapping,
+    ) -> LockGuard {
         let (held, recovered) = match acquired {
             Acquired::Clean(held) if self.journal.is_empty() => (held, false),
             // A roll-back of the last holder's has panicked, and its lock was released all the same.

@@ -19,6 +19,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::time::Duration;
 
 use crate::hang_reports::{HangReports, Subject};
 use crate::journal::JournalFull;
@@ -161,22 +162,56 @@ impl Attachment {
     /// If the record's lock was never prepared, or the record lies outside the mapping; if this process was forked from
     /// the one that made the attachment, or this thread has a transaction open through another one.
     pub fn begin<R: Record>(&mut self, record: &'static R) -> Tx<'_, R> {
+        let record_range = record.guarded_addresses();
+        let offset = self.note_lock(&record_range);
+        let hang_reports = self.hang_reports;
+        let guard = record.lock().acquire(self.me, self.mapping, || {
+            hang_reports.report(Subject::Lock { offset });
+        });
+        self.open(record, record_range, guard)
+    }
+
+    /// Like [`begin`](Self::begin), but waits for at most `patience`, and reports nothing; `None` if other processes
+    /// held the lock all the time.
+    ///
+    /// # Panics
+    ///
+    /// Like [`begin`](Self::begin).
+    pub fn try_begin<R: Record>(&mut self, record: &'static R, patience: Duration) -> Option<Tx<'_, R>> {
+        let record_range = record.guarded_addresses();
+        self.note_lock(&record_range);
+        let Some(guard) = record.lock().try_acquire(self.me, self.mapping, patience) else {
+            // Nothing is open: a successor must not wait for this lock.
+            for (_, noted) in &self.owned {
+                noted.store(0, Ordering::Relaxed);
+            }
+            return None;
+        };
+        Some(self.open(record, record_range, guard))
+    }
+
+    /// Notes the lock of the record at these addresses in the owned records. Returns its offset.
+    fn note_lock(&self, record_range: &Range<usize>) -> u64 {
         assert_eq!(
             self.generation,
             generation(),
             "the attachment of a process's parent"
         );
-        let record_range = record.guarded_addresses();
         let offset = self.mapping.offset_of(record_range.start) as u64;
         for (_, noted) in &self.owned {
             noted.store(offset, Ordering::Relaxed);
         }
         // The note must be in memory before the transaction's first write.
         compiler_fence(Ordering::SeqCst);
-        let hang_reports = self.hang_reports;
-        let guard = record.lock().acquire(self.me, self.mapping, || {
-            hang_reports.report(Subject::Lock { offset });
-        });
+        offset
+    }
+
+    fn open<R: Record>(
+        &mut self,
+        record: &'static R,
+        record_range: Range<usize>,
+        guard: LockGuard,
+    ) -> Tx<'_, R> {
         if guard.recovered {
             self.recoveries_total.fetch_add(1, Ordering::Relaxed);
         }

@@ -219,7 +219,8 @@ fn refused(code: ErrorCode, text: impl Into<String>) -> HandshakeOutcome {
 pub enum FrameOutcome {
     /// A frame was handled.
     Handled,
-    /// No whole frame has arrived, or there is [no space](delivery::is_blocked_on_output) for its output.
+    /// No whole frame has arrived, there is [no space](delivery::is_blocked_on_output) for its output, or the player's
+    /// input [waits](Session::input_held_until_ms).
     Wait,
     /// The connection is to be closed.
     Close {
@@ -233,7 +234,7 @@ pub enum FrameOutcome {
 /// Handles the next frame of the player's input, or the next line in text mode, if it is complete and its output has
 /// space.
 pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
-    if delivery::is_blocked_on_output(session) {
+    if delivery::is_blocked_on_output(session) || session.input_held_until_ms().is_some() {
         return FrameOutcome::Wait;
     }
     if session.is_text() {
@@ -286,6 +287,15 @@ fn close(code: ErrorCode, text: impl Into<String>) -> FrameOutcome {
 
 fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     let request = message.request();
+    if matches!(
+        message,
+        ClientMessage::ListRooms { .. } | ClientMessage::QuickMatch { .. }
+    ) && let Err(too_soon) = listing::admit_search(session)
+    {
+        session.hold_input(too_soon);
+        session.end_frame();
+        return FrameOutcome::Wait;
+    }
     session.to_acknowledge = request.filter(|_| session.dialect().acknowledges && !has_answer(&message));
     if let Some(request) = request
         && let Err(rejection) = charge(session, &message)

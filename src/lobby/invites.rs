@@ -118,7 +118,7 @@ pub fn join_by_invite(
         Some(RoomRef::new(code.room, generation))
     });
     let guesser = Guesser::of(session);
-    join_leave::join(session, request, room, watch, |tx, room, _| {
+    join_leave::join(session, request, (room, None), watch, |tx, room, _| {
         let is_right = Some(code_of(tx, room)) == code;
         guesser.judge(&tx.record().invite_guesses, is_right, unknown())
     })

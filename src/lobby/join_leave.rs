@@ -10,6 +10,8 @@
 //! [`RoomLife::CLOSING`]; its record is freed in a second transaction, by the leaving player's process or else by the
 //! ticker.
 
+use std::time::Duration;
+
 use forkade_games::{Games, Start};
 use forkade_protocol::{Phase as MatchPhase, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage};
 use shmem::transaction::Record;
@@ -180,30 +182,53 @@ pub fn join_room(
     join(
         session,
         request,
-        Some(RoomRef::from_id(room.0)),
+        (Some(RoomRef::from_id(room.0)), None),
         watch,
-        |tx, _, has_reservation| {
-            let record = tx.record();
-            let stored = tx.get(&record.passcode);
-            if has_reservation || stored.set == 0 {
-                return Ok(());
-            }
-            if passcode.is_none() {
-                let text = "this room asks for a passcode";
-                return Err(Rejection::new(RejectCode::WrongPasscode, text));
-            }
-            let wrong = Rejection::new(RejectCode::WrongPasscode, "wrong passcode");
-            guesser.judge(&record.passcode_guesses, stored.admits(passcode), wrong)
-        },
+        admit_with(guesser, passcode),
     )
 }
 
+/// Takes a seat in a room without a passcode, if the room's lock can be had within `patience`.
+///
+/// # Errors
+///
+/// As for [`join_room`]; and `RoomFull` if other processes held the lock all the time.
+pub(crate) fn join_open_room(
+    session: &mut Session<'_>,
+    request: u32,
+    room: RoomRef,
+    patience: Duration,
+) -> Result<(), Rejection> {
+    let (place, guesser) = ((Some(room), Some(patience)), Guesser::of(session));
+    join(session, request, place, false, admit_with(guesser, None))
+}
+
+/// Admits a player that gives this passcode or has a reservation.
+fn admit_with(
+    guesser: Guesser,
+    passcode: Option<&str>,
+) -> impl FnOnce(&RoomTx<'_>, RoomRef, bool) -> Result<(), Rejection> {
+    move |tx, _, has_reservation| {
+        let record = tx.record();
+        let stored = tx.get(&record.passcode);
+        if has_reservation || stored.set == 0 {
+            return Ok(());
+        }
+        if passcode.is_none() {
+            let text = "this room asks for a passcode";
+            return Err(Rejection::new(RejectCode::WrongPasscode, text));
+        }
+        let wrong = Rejection::new(RejectCode::WrongPasscode, "wrong passcode");
+        guesser.judge(&record.passcode_guesses, stored.admits(passcode), wrong)
+    }
+}
+
 /// Takes a seat in a room, or with `watch` joins as a spectator, unless `admit` refuses. Its last argument says whether
-/// a seat is reserved for the player.
+/// a seat is reserved for the player. The room's lock is waited for as long as it takes, or for a limited time.
 pub(crate) fn join(
     session: &mut Session<'_>,
     request: u32,
-    room: Option<RoomRef>,
+    (room, patience): (Option<RoomRef>, Option<Duration>),
     watch: bool,
     admit: impl FnOnce(&RoomTx<'_>, RoomRef, bool) -> Result<(), Rejection>,
 ) -> Result<(), Rejection> {
@@ -224,7 +249,13 @@ pub(crate) fn join(
     // A record that was never opened has no lock to take.
     record.open_generation().ok_or_else(not_found)?;
 
-    let mut tx = session.state.attachment.begin(record);
+    let attachment = &mut session.state.attachment;
+    let mut tx = match patience {
+        None => attachment.begin(record),
+        Some(patience) => attachment
+            .try_begin(record, patience)
+            .ok_or_else(|| Rejection::new(RejectCode::RoomFull, "the room is busy"))?,
+    };
     if !is_open(&tx, room) {
         return Err(not_found());
     }

@@ -1,8 +1,7 @@
-//! Views of a room: the snapshot for its members, and the summary for lists. Read under the room's lock; nothing is
-//! changed.
+//! Views of a room for its members. Read under the room's lock; nothing is changed.
 
 use forkade_games::{GameError, Games, Viewer};
-use forkade_protocol::{RoomId, RoomSummary, SeatInfo, ServerMessage, Snapshot};
+use forkade_protocol::{RoomId, SeatInfo, ServerMessage, Snapshot};
 
 use crate::limits::GAME_VIEW_BYTES_MAX;
 use crate::lobby::join_leave;
@@ -12,7 +11,6 @@ use crate::lobby::settings::rules;
 use crate::lobby::turns::current_turn;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
-use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, game_of, occupants, phase_of, read_state};
 use crate::state::shown_game::ShownGame;
 
@@ -101,19 +99,4 @@ pub(crate) fn view_for(
     let length = game_of(tx, games).view(&read_state(tx), viewer, &mut view)?;
     view.truncate(length);
     Ok(view)
-}
-
-/// Returns the room's entry in a list.
-pub fn summary(tx: &RoomTx<'_>, room: RoomRef, games: &Games) -> RoomSummary {
-    let record = tx.record();
-    RoomSummary {
-        room: RoomId(room.to_id()),
-        game: game_of(tx, games).name().to_owned(),
-        name: tx.get(&record.name).as_str().to_owned(),
-        phase: phase_of(tx.get(&record.phase)),
-        seats: u8::try_from(tx.get(&record.capacity)).unwrap_or(u8::MAX),
-        taken: u8::try_from(occupants(tx).count()).unwrap_or(u8::MAX),
-        spectators: tx.get(&record.spectators),
-        passcode: tx.get(&record.passcode).set != 0,
-    }
 }

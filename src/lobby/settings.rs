@@ -13,10 +13,8 @@ use crate::lobby::reservations::release_reservations;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
-use crate::state::rooms::{Passcode, RoomOptions, RoomTx, game_of, phase_of};
+use crate::state::rooms::{Passcode, RoomOptions, RoomTx, UNLISTED, game_of, phase_of};
 
-/// Bit of a room's `flags`: the room is in no list and no quick match.
-const UNLISTED: u32 = 1;
 /// Bit of a room's `flags`: spectators are refused.
 const NO_SPECTATORS: u32 = 2;
 

@@ -118,6 +118,12 @@ fn check_room_entries(directory: Directory, tx: &LobbyTx<'_>, faults: &mut Fault
     );
     let published = directory.record.rooms_published.load(Ordering::Relaxed);
     faults.compare("rooms given out, as published", published, given.len() as u64);
+    let visited: BTreeSet<u32> = directory.visited_rooms(0).collect();
+    faults.compare(
+        "rooms given out that are not visited",
+        given.difference(&visited).collect(),
+        Vec::new(),
+    );
     let next_of = |index: u32| tx.get(&directory.rooms.at(index).next);
     let free = faults.walk(
         "free rooms",
@@ -312,6 +318,33 @@ fn check_room(state: &mut StateHandle, index: u32, recorded: &mut RecordedByPlay
         record.open_generation(),
         open.then_some(generation),
     );
+    if let Some(published) = record.published() {
+        let numbers = published.numbers;
+        faults.compare(
+            "published numbers of a room",
+            [
+                numbers.game.into(),
+                numbers.seats.into(),
+                numbers.taken.into(),
+                numbers.phase.into(),
+                numbers.spectators,
+                numbers.has_passcode.into(),
+            ],
+            [
+                tx.get(&record.game),
+                tx.get(&record.capacity),
+                u32::try_from(occupants(&tx).count()).unwrap_or(u32::MAX),
+                tx.get(&record.phase),
+                tx.get(&record.spectators),
+                u32::from(tx.get(&record.passcode).set != 0),
+            ],
+        );
+        faults.compare(
+            "published name of a room",
+            published.name.as_str(),
+            tx.get(&record.name).as_str(),
+        );
+    }
     check_log(&record.log, record.log.head(&tx), faults);
     if open {
         check_open_room(&tx, room, recorded, faults);

@@ -5,6 +5,7 @@
 //! between, its successor finds the same marks and goes on.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use shmem::transaction::SingleWriter;
 
@@ -25,34 +26,40 @@ const IDENTITIES_PER_TRANSACTION: u32 = 64;
 /// A mark takes two words in the journal: its value and its offset.
 const _: () = assert!(IDENTITIES_PER_TRANSACTION as usize * 16 <= JOURNAL_BYTES);
 
-/// Removes players whose grace has expired at `now_ms`, and completes the leave of players whose process died during
-/// it. Returns the rooms whose doorbell is to be rung.
+/// Removes all players whose grace has expired at `now_ms`, and completes the leave of players whose process died
+/// during it. Returns the rooms whose doorbell is to be rung.
 pub fn expire_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
-    let mut doorbells = Vec::new();
-    let mut first = 0;
-    loop {
-        let (leaving, next) = collect_expired(state, first, now_ms);
-        for player in leaving {
-            let record = state.memory.players.at(player.index());
-            state
-                .memory
-                .recover(&mut state.attachment, record.noted_lock().load(Ordering::Relaxed));
-            state.attachment.acquire(record);
-            doorbells.extend(
-                state
-                    .attachment
-                    .read_own(&record.membership)
-                    .place()
-                    .map(|(room, _)| room.index()),
-            );
-            departure::expire(state, player, |_| {});
-            state.attachment.release(record);
-        }
-        match next {
-            Some(next) => first = next,
-            None => return doorbells,
-        }
+    let (mut doorbells, mut first) = (Vec::new(), Some(0));
+    while let Some(from) = first {
+        let (rooms, next) = expire_some_players(state, from, now_ms);
+        doorbells.extend(rooms);
+        first = next;
     }
+    doorbells
+}
+
+/// A bounded part of [`expire_players`], with the players from the record `first` on. Returns the rooms whose doorbell
+/// is to be rung, and the record to go on with, if any.
+pub fn expire_some_players(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<u32>, Option<u32>) {
+    let mut doorbells = Vec::new();
+    let (leaving, next) = collect_expired(state, first, now_ms);
+    for player in leaving {
+        let record = state.memory.players.at(player.index());
+        state
+            .memory
+            .recover(&mut state.attachment, record.noted_lock().load(Ordering::Relaxed));
+        state.attachment.acquire(record);
+        doorbells.extend(
+            state
+                .attachment
+                .read_own(&record.membership)
+                .place()
+                .map(|(room, _)| room.index()),
+        );
+        departure::expire(state, player, |_| {});
+        state.attachment.release(record);
+    }
+    (doorbells, next)
 }
 
 /// Marks the expired players among the next identities from `first` on. Returns them, and the index to go on with, if
@@ -103,23 +110,32 @@ fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<Pla
 
 /// Frees the records of closed rooms, where the process of the last player to leave died before it did so.
 pub fn free_closed_rooms(state: &mut StateHandle) {
-    let directory = state.memory.directory;
-    for index in 0..state.rooms_touched() {
-        let record = state.memory.rooms.at(index);
-        if record.open_generation().is_some() {
-            continue;
-        }
-        let tx = state.attachment.begin(record);
-        let closing = tx.get(&record.life) == RoomLife::CLOSING.raw();
-        let generation = tx.get(&record.generation);
-        drop(tx);
-        let tx = state.attachment.begin(directory.record);
-        let entry = directory.rooms.at(index);
-        let still_given = tx.get(&entry.in_use) != 0 && tx.get(&entry.generation) == generation;
-        drop(tx);
-        if closing && still_given {
-            join_leave::free_room(state, RoomRef::new(index, generation));
-        }
+    for index in state.memory.directory.visited_rooms(0) {
+        free_room_if_closed(state, index);
+    }
+}
+
+/// Frees the record if its room has closed, and ends the visits to a record that is free. It waits for no room's lock:
+/// the game of a room that is being opened may hang.
+pub fn free_room_if_closed(state: &mut StateHandle, index: u32) {
+    let (directory, record) = (state.memory.directory, state.memory.rooms.at(index));
+    if record.open_generation().is_some() {
+        return;
+    }
+    let tx = state.attachment.begin(directory.record);
+    let is_announced = || record.log.unannounced_head().is_none();
+    if !directory.is_room_in_use(&tx, index, is_announced) {
+        return;
+    }
+    let given = tx.get(&directory.rooms.at(index).generation);
+    drop(tx);
+    let Some(tx) = state.attachment.try_begin(record, Duration::ZERO) else {
+        return;
+    };
+    let closing = tx.get(&record.life) == RoomLife::CLOSING.raw() && tx.get(&record.generation) == given;
+    drop(tx);
+    if closing {
+        join_leave::free_room(state, RoomRef::new(index, given));
     }
 }
 
@@ -135,7 +151,7 @@ pub fn free_connection(state: &mut StateHandle, index: u32) -> Option<u32> {
     keeper
 }
 
-/// Returns the connections to free: their keeper has abandoned them or is dead, and their handler is dead.
+/// Returns the connections to free, in the order of their slots: their keeper has abandoned them or is dead, and their handler is dead.
 pub fn orphaned_connections(state: &StateHandle) -> Vec<u32> {
     state
         .memory

@@ -31,6 +31,11 @@ const SIGNALS: Token = Token(0);
 const LIFELINE: Token = Token(1);
 const DOORBELL_REQUESTS: Token = Token(2);
 
+/// Requests for doorbells that are served before the ticker looks at its rooms and shows that it makes progress.
+const REQUESTS_PER_ROUND: u32 = 256;
+/// Parts of a sweep over the players that are done in one round.
+const SWEEP_PARTS_PER_ROUND: u32 = 8;
+
 /// The role's entry.
 pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     let ipc = start.context.ipc;
@@ -62,8 +67,21 @@ struct Ticker {
     /// Connections that seem to be orphaned, and since when.
     orphans: HashMap<u32, u64>,
     next_sweep_ms: u64,
-    /// Requests for doorbells could not be received, and the poll does not announce them again.
-    requests_pending: bool,
+    /// The player's record with which the sweep goes on; `None` between two sweeps.
+    sweep_from: Option<u32>,
+    /// Requests for doorbells are left, and the poll does not announce them again.
+    requests_left: RequestsLeft,
+}
+
+/// Whether requests for doorbells are left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RequestsLeft {
+    /// None, as far as is known.
+    None,
+    /// A round has served as many as it may.
+    More,
+    /// They could not be received, and are tried again later.
+    Later,
 }
 
 impl Ticker {
@@ -89,7 +107,8 @@ impl Ticker {
             chat_unannounced_since_ms: None,
             orphans: HashMap::new(),
             next_sweep_ms: 0,
-            requests_pending: false,
+            sweep_from: None,
+            requests_left: RequestsLeft::None,
         })
     }
 
@@ -98,7 +117,11 @@ impl Ticker {
         self.attribute_predecessor_crash();
         self.serve_doorbell_requests();
         loop {
-            match self.poll.poll(&mut events, Some(Duration::from_millis(TICK_MS))) {
+            let timeout = match self.requests_left {
+                RequestsLeft::More => Duration::ZERO,
+                RequestsLeft::None | RequestsLeft::Later => Duration::from_millis(TICK_MS),
+            };
+            match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
@@ -116,11 +139,10 @@ impl Ticker {
     }
 
     fn tick(&mut self, now_ms: u64) {
-        if self.requests_pending {
+        if self.requests_left != RequestsLeft::None {
             self.serve_doorbell_requests();
         }
-        let touched = self.state.rooms_touched();
-        for index in 0..touched {
+        for index in self.context.memory.directory.visited_rooms(0) {
             // A thousand rooms that each take their time take long.
             self.liveness.report();
             let record = self.context.memory.rooms.at(index);
@@ -146,7 +168,25 @@ impl Ticker {
         self.ring_overdue_keepers();
         if now_ms >= self.next_sweep_ms {
             self.next_sweep_ms = now_ms + EXPIRY_INTERVAL_MS;
-            for room in expiry::expire_players(&mut self.state, now_ms) {
+            self.sweep_from.get_or_insert(0);
+            for index in self.context.memory.directory.visited_rooms(0) {
+                self.liveness.report();
+                expiry::free_room_if_closed(&mut self.state, index);
+            }
+            self.free_orphans(now_ms);
+            self.finish_drain(now_ms);
+        }
+        self.sweep_players(now_ms);
+    }
+
+    /// Goes on with the sweep over the players, for a while.
+    fn sweep_players(&mut self, now_ms: u64) {
+        for _ in 0..SWEEP_PARTS_PER_ROUND {
+            let Some(first) = self.sweep_from else { return };
+            self.liveness.report();
+            let (doorbells, next) = expiry::expire_some_players(&mut self.state, first, now_ms);
+            self.sweep_from = next;
+            for room in doorbells {
                 self.context
                     .ipc
                     .doorbells
@@ -155,9 +195,6 @@ impl Ticker {
             for fault in self.state.take_faults() {
                 log::warn!("the game's code failed when a player left: {fault}");
             }
-            expiry::free_closed_rooms(&mut self.state);
-            self.free_orphans(now_ms);
-            self.finish_drain(now_ms);
         }
     }
 
@@ -232,7 +269,7 @@ impl Ticker {
         if until_ms == 0 || header.stopping.load(Ordering::Acquire) != 0 {
             return;
         }
-        let matches = listing::matches_under_way(&mut self.state);
+        let matches = listing::matches_under_way(&self.state);
         if matches != 0 && now_ms < until_ms {
             return;
         }
@@ -247,8 +284,10 @@ impl Ticker {
 
     fn free_orphans(&mut self, now_ms: u64) {
         let orphaned = expiry::orphaned_connections(&self.state);
-        self.orphans.retain(|index, _| orphaned.contains(index));
+        self.orphans
+            .retain(|index, _| orphaned.binary_search(index).is_ok());
         for index in orphaned {
+            self.liveness.report();
             if now_ms - *self.orphans.entry(index).or_insert(now_ms) < ORPHAN_AFTER_MS {
                 continue;
             }
@@ -282,8 +321,8 @@ impl Ticker {
     /// Answers requests for the doorbell of a room.
     fn serve_doorbell_requests(&mut self) {
         let requests = &self.context.ipc.doorbells.requests.receiver;
-        self.requests_pending = false;
-        loop {
+        self.requests_left = RequestsLeft::None;
+        for _ in 0..REQUESTS_PER_ROUND {
             let mut room = [0; 4];
             match requests.receive(&mut room) {
                 Ok(ReceiveOutcome::Message {
@@ -301,13 +340,14 @@ impl Ticker {
                     log::error!(
                         "cannot receive questions for doorbells: {error}; trying again in {TICK_MS} ms"
                     );
-                    self.requests_pending = true;
+                    self.requests_left = RequestsLeft::Later;
                     return;
                 }
                 // The requester sees its channel closed, and asks again.
                 Err(error) => log::error!("a request for a doorbell was lost: {error}"),
             }
         }
+        self.requests_left = RequestsLeft::More;
     }
 
     fn send_doorbell(&self, room: u32, answers: &Channel) {

@@ -29,6 +29,7 @@ impl Session<'_> {
             frame_end: self.frame_end,
             charge: self.charge,
             to_acknowledge: self.to_acknowledge,
+            search_charge: self.search_charge,
             received: self.input_received(),
             sent: self.output_sent(),
             text: self.is_text().then_some(TextMode {
@@ -87,6 +88,7 @@ impl Session<'_> {
         self.charge = None;
         self.charge_if_rejected = None;
         self.to_acknowledge = None;
+        self.search_charge = None;
         self.input_state_behind = None;
         self.record.current_frame.store(0, Ordering::Release);
         self.publish_streams();
@@ -175,6 +177,8 @@ pub(crate) struct PlayerTx {
     charge: Option<RateCharge>,
     /// The request in the current frame, if its client wants to know that it was accepted.
     to_acknowledge: Option<u32>,
+    /// The charge for the rooms that it has examined.
+    search_charge: Option<RateCharge>,
     received: u64,
     sent: u64,
     /// Set for a player in text mode.
@@ -199,6 +203,9 @@ impl PlayerTx {
             }
             if let Some(request) = self.to_acknowledge {
                 self.reply(tx, &ServerMessage::Accepted { request });
+            }
+            if let Some(paid) = self.search_charge {
+                paid.enter(tx, self.player);
             }
             if let Some(TextMode {
                 input_state: Some(input_state),

@@ -27,6 +27,7 @@ use std::sync::atomic::Ordering;
 use crate::limits::HANDSHAKE_BYTES_MAX;
 use crate::session::rate::RateCharge;
 use crate::session::transport::ByteCounts;
+use crate::state::budget::{TooSoon, now_us};
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
@@ -53,6 +54,7 @@ pub struct IdleSession {
     player: Option<(PlayerRef, &'static PlayerRecord)>,
     mail_waits: bool,
     chat_goes_first: bool,
+    input_held_until_us: u64,
 }
 
 impl IdleSession {
@@ -94,6 +96,8 @@ pub struct Session<'s> {
     pub(crate) charge_if_rejected: Option<RateCharge>,
     /// The request in the current frame, if its client wants to know that it was accepted.
     pub(crate) to_acknowledge: Option<u32>,
+    /// The charge for the rooms that the current frame has examined.
+    pub(crate) search_charge: Option<RateCharge>,
     /// In text mode: the parser's state behind the current line.
     pub(crate) input_state_behind: Option<InputState>,
     /// Rooms to whose log this process has written; their doorbells must be rung.
@@ -106,6 +110,8 @@ pub struct Session<'s> {
     pub(crate) mail_waits: bool,
     /// Which source is delivered first this time: the lobby's chat or the room's events.
     pub(crate) chat_goes_first: bool,
+    /// No frame is handled before this time, in microseconds of the monotonic clock: see [`Session::hold_input`].
+    input_held_until_us: u64,
 }
 
 /// This connection cannot be continued. The session can, on another connection.
@@ -149,6 +155,7 @@ impl<'s> Session<'s> {
                 player: None,
                 mail_waits: false,
                 chat_goes_first: false,
+                input_held_until_us: 0,
             },
         );
         session.take_over();
@@ -172,12 +179,14 @@ impl<'s> Session<'s> {
             charge: None,
             charge_if_rejected: None,
             to_acknowledge: None,
+            search_charge: None,
             input_state_behind: None,
             doorbells: Vec::new(),
             chat_doorbell: false,
             keeper_doorbells: Vec::new(),
             mail_waits: idle.mail_waits,
             chat_goes_first: idle.chat_goes_first,
+            input_held_until_us: idle.input_held_until_us,
         }
     }
 
@@ -188,6 +197,7 @@ impl<'s> Session<'s> {
     /// If a frame is still current or a doorbell is still to be rung: a bug of the caller.
     pub fn park(self) -> IdleSession {
         assert!(self.frame_end.is_none() && self.input_state_behind.is_none() && self.charge.is_none());
+        assert!(self.search_charge.is_none());
         assert!(self.doorbells.is_empty() && self.keeper_doorbells.is_empty() && !self.chat_doorbell);
         // The connection may move to another process, which then writes to its records.
         self.state.attachment.release_all();
@@ -203,6 +213,7 @@ impl<'s> Session<'s> {
             player: self.player,
             mail_waits: self.mail_waits,
             chat_goes_first: self.chat_goes_first,
+            input_held_until_us: self.input_held_until_us,
         }
     }
 
@@ -293,6 +304,18 @@ impl<'s> Session<'s> {
     /// When the connection started to close, in milliseconds of the monotonic clock.
     pub fn closing_since_ms(&self) -> u64 {
         self.state.attachment.read_own(&self.record.closing_since_ms)
+    }
+
+    /// Lets the player's input wait until the account that `too_soon` is about allows the next frame. Nothing is
+    /// refused; the client notices that its bytes are not taken. (A successor asks the account again.)
+    pub(crate) fn hold_input(&mut self, too_soon: TooSoon) {
+        self.input_held_until_us = now_us() + too_soon.wait_us;
+    }
+
+    /// When the input that is [held](Self::hold_input) is handled again, in milliseconds of the monotonic clock, if
+    /// that is still to come.
+    pub fn input_held_until_ms(&self) -> Option<u64> {
+        (self.input_held_until_us > now_us()).then(|| self.input_held_until_us.div_ceil(1000))
     }
 
     /// Takes the list of rooms whose doorbells must be rung if their log has unannounced entries.

@@ -13,9 +13,10 @@ use std::sync::atomic::Ordering;
 
 use forkade_protocol::{ChatScope, ClientMessage, RejectCode};
 
+use crate::limits::{ROOMS_EXAMINED_BURST, ROOMS_EXAMINED_PER_SECOND};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
-use crate::state::budget::{Rate, now_us};
+use crate::state::budget::{Rate, TooSoon, now_us};
 use crate::state::players::{Account, PlayerRecord};
 use shmem::transaction::{Record, Tx};
 
@@ -68,14 +69,37 @@ impl Session<'_> {
         self.paid_until_us(Account::Failures) <= now_us()
     }
 
-    fn pay(&self, account: Account) -> Result<RateCharge, Rejection> {
+    /// The charge for a list or search that examines so many rooms, if the player's account allows it now. It counts
+    /// once it is [entered](RateCharge::enter).
+    pub(crate) fn charge_search(&self, rooms: u64) -> Result<RateCharge, TooSoon> {
+        let account = Account::Searches;
+        let (burst, per_minute) = self.burst_and_rate(account);
+        Rate::per_minute(per_minute, burst)
+            .pay(self.paid_until_us(account), now_us(), rooms.max(1))
+            .map(|until_us| RateCharge { account, until_us })
+    }
+
+    /// Charges the current frame for the rooms that it has examined, which the account has allowed before: the
+    /// transaction that consumes the frame enters the charge, also if it is rejected.
+    pub(crate) fn charge_for_search(&mut self, rooms: u32) {
+        self.search_charge = self.charge_search(rooms.into()).ok();
+    }
+
+    /// The burst of an account, and its units per minute in the long run.
+    fn burst_and_rate(&self, account: Account) -> (u64, u64) {
         let header = self.state.memory.header;
         let (burst, per_minute) = match account {
             Account::Chat => (&header.chat_burst, &header.chat_per_minute),
             Account::Requests => (&header.requests_burst, &header.requests_per_minute),
             Account::Failures => (&header.failures_burst, &header.failures_per_minute),
+            Account::Searches => return (ROOMS_EXAMINED_BURST, 60 * ROOMS_EXAMINED_PER_SECOND),
         };
-        let [burst, per_minute] = [burst, per_minute].map(|setting| setting.load(Ordering::Relaxed));
+        (burst.load(Ordering::Relaxed), per_minute.load(Ordering::Relaxed))
+    }
+
+    fn pay(&self, account: Account) -> Result<RateCharge, Rejection> {
+        let header = self.state.memory.header;
+        let (burst, per_minute) = self.burst_and_rate(account);
         Rate::per_minute(per_minute, burst)
             .pay(self.paid_until_us(account), now_us(), 1)
             .map(|until_us| RateCharge { account, until_us })
@@ -93,6 +117,10 @@ impl Session<'_> {
                     Account::Failures => (
                         RejectCode::TooFast,
                         "too many of your requests were refused".to_owned(),
+                    ),
+                    Account::Searches => (
+                        RejectCode::TooFast,
+                        format!("you may look through {per_minute} rooms a minute"),
                     ),
                 };
                 Rejection::too_soon(code, &rule, too_soon)

@@ -174,6 +174,8 @@ pub struct Directory {
     pub name_buckets: Table<Guarded<u32>>,
     /// One per player record; the identity says which bytes are mail.
     pub mailboxes: Table<Mailbox>,
+    /// A bit for each room record to look at, read without the lock: see [`Directory::visited_rooms`].
+    pub(crate) visited: Table<AtomicU64>,
 }
 
 impl Directory {
@@ -298,6 +300,10 @@ impl Directory {
                 index
             }
         };
+        // Outside the journal: a bit too many costs a look, and the ticker clears it.
+        self.visited
+            .at(index / u64::BITS)
+            .fetch_or(1 << (index % u64::BITS), Ordering::AcqRel);
         let entry = self.rooms.at(index);
         let generation = next_generation(tx.get(&entry.generation));
         tx.set(&entry.generation, generation);
@@ -358,6 +364,34 @@ impl Directory {
         // The high bits: the low ones choose the bucket of the index.
         let place = (name_hash >> 32) % places.len() as u64;
         &places[usize::try_from(place).expect("less than the length")]
+    }
+
+    /// The room records from `first` on that are in use or have a doorbell to be rung, in the order of their slots,
+    /// and perhaps some others. Read without a lock; the cost depends on the rooms there are, not on those there were.
+    pub fn visited_rooms(self, first: u32) -> impl Iterator<Item = u32> {
+        let words = first / u64::BITS..self.visited.len();
+        words.flat_map(move |word| {
+            let bits = self.visited.at(word).load(Ordering::Acquire);
+            let below = first.saturating_sub(word * u64::BITS).min(u64::BITS - 1);
+            set_bits(bits >> below << below).map(move |bit| word * u64::BITS + bit)
+        })
+    }
+
+    /// Whether the room record is in use and so prepared. If not, and `is_done`, it is visited no more.
+    pub(crate) fn is_room_in_use(
+        &self,
+        tx: &LobbyTx<'_>,
+        index: u32,
+        is_done: impl FnOnce() -> bool,
+    ) -> bool {
+        let in_use = tx.get(&self.rooms.at(index).in_use) != 0;
+        // The bit is set only under the lobby's lock, which is held.
+        if !in_use && is_done() {
+            self.visited
+                .at(index / u64::BITS)
+                .fetch_and(!(1 << (index % u64::BITS)), Ordering::AcqRel);
+        }
+        in_use
     }
 
     /// Adds a player to the index of names.
@@ -427,6 +461,16 @@ impl NameLink {
         let number = self.0.checked_sub(1)?;
         Some((number / 2, usize::from(number % 2 == 1)))
     }
+}
+
+/// The numbers of the bits that are set.
+fn set_bits(bits: u64) -> impl Iterator<Item = u32> {
+    let mut rest = bits;
+    std::iter::from_fn(move || {
+        let bit = (rest != 0).then(|| rest.trailing_zeros())?;
+        rest &= rest - 1;
+        Some(bit)
+    })
 }
 
 /// Generations start at 1 and skip 0, which means none.

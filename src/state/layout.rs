@@ -1,7 +1,8 @@
 //! Where every record lies in the shared mapping, and how the mapping is created.
 //!
 //! ```text
-//! header │ chat │ directory: lobby lock, identities, room entries, name buckets, mailboxes │ connections │ players │ rooms
+//! header │ chat │ directory: lobby lock, identities, room entries, bits of rooms, name buckets, mailboxes
+//! │ connections │ players │ rooms
 //! ```
 //!
 //! The [header](crate::state::header) is read without a lock. The directory is one region under the lobby's lock. The
@@ -10,7 +11,7 @@
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use forkade_protocol::Phase as MatchPhase;
 
@@ -303,6 +304,7 @@ struct Plan {
     directory: Place<DirectoryRecord>,
     identities: Place<Identity>,
     room_entries: Place<RoomEntry>,
+    visited: Place<AtomicU64>,
     name_buckets: Place<Guarded<u32>>,
     mailboxes: Place<Mailbox>,
     connections: Place<ConnectionRecord>,
@@ -324,6 +326,7 @@ impl Plan {
             directory: layout.reserve(1),
             identities: layout.reserve(capacity.players),
             room_entries: layout.reserve(capacity.rooms),
+            visited: layout.reserve(capacity.rooms.div_ceil(u64::BITS)),
             name_buckets: layout.reserve(name_buckets_of(capacity)),
             mailboxes: layout.reserve(capacity.players),
             connections: layout.reserve(connections_of(capacity)),
@@ -344,6 +347,7 @@ impl Plan {
                 rooms: Table::new(mapping, self.room_entries),
                 name_buckets: Table::new(mapping, self.name_buckets),
                 mailboxes: Table::new(mapping, self.mailboxes),
+                visited: Table::new(mapping, self.visited),
             },
             connections: Table::new(mapping, self.connections),
             players: Table::new(mapping, self.players),

@@ -126,11 +126,13 @@ pub enum Account {
     Requests,
     /// Requests that were rejected.
     Failures,
+    /// Rooms that lists and searches have examined.
+    Searches,
 }
 
 impl Account {
     /// The number of accounts.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 }
 
 /// A player's accounts: by [`Account`], the time up to which the player has paid.

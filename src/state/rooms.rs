@@ -1,6 +1,6 @@
 //! Room records: seats, the game's state, and the log of events.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use forkade_games::{AnyGame, Games};
 use shmem::doorbell::Subscribers;
@@ -13,7 +13,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::limits::BANS_PER_ROOM_MAX;
 use crate::limits::{
-    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, ROOM_LOG_BYTES, ROOM_NAME_BYTES_MAX, SEATS_MAX,
+    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAMES_MAX, PLAYERS_OR_ROOMS_MAX, ROOM_LOG_BYTES,
+    ROOM_NAME_BYTES_MAX, SEATS_MAX,
 };
 use crate::state::budget::Budget;
 use crate::state::directory::Name;
@@ -87,6 +88,11 @@ shared_record! {
         pub reserved_until_ms: [Guarded<u64>; SEATS_MAX as usize],
         /// The room's generation while it is open, else 0; for readers without the lock.
         open: AtomicU64,
+        /// The numbers of the room's [`PublishedRoom`], packed; for readers without the lock.
+        published_numbers: AtomicU64,
+        /// The name of the open room, as far as the numbers say; for readers without the lock. It is written before
+        /// the room is published as open, and stays.
+        published_name: SharedBytes<{ ROOM_NAME_BYTES_MAX / 8 }>,
         /// When a timer of the room (tick, turn clock, reservation) is next due, in milliseconds of the monotonic
         /// clock; `u64::MAX` for never. For the ticker.
         due_ms: AtomicU64,
@@ -102,8 +108,6 @@ shared_record! {
         pub show_crash_counter: RoomCrashCounter,
         /// The generation of the room whose game is not asked any more to show its match.
         pub not_shown: AtomicU32,
-        /// Index of the game, for readers without the lock.
-        published_game: AtomicU32,
         /// Log offset up to which the seat's player was given the events, or less. The writer need not keep what
         /// every player has read.
         read_up_to: [AtomicU64; SEATS_MAX as usize],
@@ -116,6 +120,8 @@ shared_record! {
 
 /// A transaction under a room's lock.
 pub type RoomTx<'h> = Tx<'h, RoomRecord>;
+/// Bit of a room's `flags`: the room is in no list and no quick match.
+pub(crate) const UNLISTED: u32 = 1;
 /// A room's options, as plain data.
 pub type RoomOptions = ShortBytes<GAME_OPTIONS_BYTES_MAX>;
 /// A room's name, as plain data.
@@ -247,15 +253,21 @@ impl Record for RoomRecord {
     fn publish(&'static self, view: &View<'_>) {
         // `open` holds only a generation: the reader knows the index by which it found the record.
         let open = view.get(&self.life) == RoomLife::OPEN.raw();
-        self.open.store(
-            if open {
-                u64::from(view.get(&self.generation))
-            } else {
-                0
-            },
-            Ordering::Release,
-        );
-        self.published_game.store(view.get(&self.game), Ordering::Relaxed);
+        let generation = if open {
+            u64::from(view.get(&self.generation))
+        } else {
+            0
+        };
+        let name = view.get(&self.name);
+        if generation == 0 || self.open.load(Ordering::Relaxed) != generation {
+            // A reader that sees anything of the next room also sees that the former one is gone.
+            self.open.store(0, Ordering::Relaxed);
+            fence(Ordering::Release);
+            self.published_name.copy_in(0, name.as_str().as_bytes());
+        }
+        let numbers = PublishedNumbers::of(view, self, name.as_str().len());
+        self.published_numbers.store(numbers.pack(), Ordering::Release);
+        self.open.store(generation, Ordering::Release);
         let clocks = [view.get(&self.next_tick_at_ms), view.get(&self.turn_ends_at_ms)];
         let reserved = seats_in(view.get(&self.reserved));
         let due_ms = reserved
@@ -278,9 +290,39 @@ impl RoomRecord {
 
     /// The name of the room's game, read without the lock.
     pub fn game_name(&self, games: &Games) -> &'static str {
-        let game = u16::try_from(self.published_game.load(Ordering::Relaxed)).ok();
-        game.and_then(|index| games.get(index))
+        let numbers = PublishedNumbers::unpack(self.published_numbers.load(Ordering::Acquire));
+        games
+            .get(numbers.game)
             .map_or("of an unknown name", |game| game.name())
+    }
+
+    /// What the room shows to everybody, read without the lock; `None` if no room is open. It was true at one moment.
+    pub fn published(&self) -> Option<PublishedRoom> {
+        loop {
+            let generation = self.open_generation()?;
+            let numbers = PublishedNumbers::unpack(self.published_numbers.load(Ordering::Acquire));
+            let mut name = [0; ROOM_NAME_BYTES_MAX];
+            let name = &mut name[..usize::from(numbers.name_bytes).min(ROOM_NAME_BYTES_MAX)];
+            self.published_name.copy_out(0, name);
+            fence(Ordering::Acquire);
+            // Otherwise the record was given to another room meanwhile, which takes a writer two transactions.
+            if self.open_generation() == Some(generation) {
+                let name = std::str::from_utf8(name).ok().and_then(RoomName::new);
+                return Some(PublishedRoom {
+                    generation,
+                    numbers,
+                    name: name.unwrap_or(RoomName::EMPTY),
+                });
+            }
+        }
+    }
+
+    /// The numbers of [`published`](Self::published) alone, read without the lock; `None` if no room is open.
+    pub fn published_numbers(&self) -> Option<PublishedNumbers> {
+        self.open_generation()?;
+        Some(PublishedNumbers::unpack(
+            self.published_numbers.load(Ordering::Acquire),
+        ))
     }
 
     /// The connection near which the room's members are to be served. If there is none any more, it is `mine` from
@@ -333,6 +375,103 @@ impl RoomRecord {
     /// When a timer of the room is next due, in milliseconds of the monotonic clock, read without the lock.
     pub(crate) fn due_ms(&self) -> u64 {
         self.due_ms.load(Ordering::Acquire)
+    }
+}
+
+/// What a room shows to everybody, copied at one moment without its lock.
+#[derive(Debug, Clone, Copy)]
+pub struct PublishedRoom {
+    /// Which of the rooms that have used the record it is.
+    pub generation: u32,
+    /// Its numbers.
+    pub numbers: PublishedNumbers,
+    /// Its name.
+    pub name: RoomName,
+}
+
+/// The numbers that a room shows to everybody. They are published in one word, so they fit each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedNumbers {
+    /// Index of the game among the server's games.
+    pub game: u16,
+    /// The number of seats.
+    pub seats: u8,
+    /// Taken seats.
+    pub taken: u8,
+    /// The match's phase: see [`phase_of`].
+    pub phase: u8,
+    /// The room has a passcode.
+    pub has_passcode: bool,
+    /// The room is in no list and no quick match.
+    pub is_unlisted: bool,
+    /// A seat is neither taken nor reserved.
+    pub has_free_seat: bool,
+    /// Players that watch without a seat.
+    pub spectators: u32,
+    name_bytes: u8,
+}
+
+const _: () = {
+    assert!(GAMES_MAX <= 1 << 8 && SEATS_MAX < 1 << 6 && ROOM_NAME_BYTES_MAX < 1 << 7);
+    assert!(PLAYERS_OR_ROOMS_MAX < 1 << 24);
+};
+
+impl PublishedNumbers {
+    fn of(view: &View<'_>, record: &RoomRecord, name_bytes: usize) -> Self {
+        let number = |cell: &Guarded<u32>| u8::try_from(view.get(cell)).unwrap_or(u8::MAX);
+        let (taken, seats) = (view.get(&record.taken), view.get(&record.capacity));
+        let occupied = taken | view.get(&record.reserved);
+        Self {
+            game: number(&record.game).into(),
+            seats: number(&record.capacity),
+            taken: u8::try_from(taken.count_ones()).unwrap_or(u8::MAX),
+            phase: number(&record.phase),
+            has_passcode: view.get(&record.passcode).set != 0,
+            is_unlisted: view.get(&record.flags) & UNLISTED != 0,
+            has_free_seat: occupied.trailing_ones() < seats,
+            spectators: view.get(&record.spectators),
+            name_bytes: u8::try_from(name_bytes).unwrap_or(0),
+        }
+    }
+
+    fn pack(self) -> u64 {
+        let flags = [self.has_passcode, self.is_unlisted, self.has_free_seat];
+        let fields = [
+            (u64::from(self.game), 8),
+            (u64::from(self.seats), 6),
+            (u64::from(self.taken), 6),
+            (u64::from(self.phase), 2),
+            (u64::from(self.name_bytes), 7),
+            (u64::from(self.spectators), 24),
+        ];
+        let bits = flags.map(|flag| (u64::from(flag), 1));
+        let packed = fields.into_iter().chain(bits);
+        packed.fold(0, |word, (value, bits)| word << bits | value & ((1 << bits) - 1))
+    }
+
+    fn unpack(word: u64) -> Self {
+        // From the last field packed to the first.
+        let mut rest = word;
+        let mut take = |bits: u32| {
+            let value = rest & ((1 << bits) - 1);
+            rest >>= bits;
+            value
+        };
+        let [has_free_seat, is_unlisted, has_passcode] = [take(1), take(1), take(1)].map(|flag| flag != 0);
+        let spectators = u32::try_from(take(24)).expect("masked");
+        let [name_bytes, phase, taken, seats, game] =
+            [7, 2, 6, 6, 8].map(|bits| u8::try_from(take(bits)).expect("masked"));
+        Self {
+            game: game.into(),
+            seats,
+            taken,
+            phase,
+            has_passcode,
+            is_unlisted,
+            has_free_seat,
+            spectators,
+            name_bytes,
+        }
     }
 }
 
@@ -418,4 +557,26 @@ pub(crate) fn seats_in(bits: u64) -> impl Iterator<Item = u8> {
         rest &= rest - 1;
         u8::try_from(seat).ok()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn published_numbers_are_read_as_they_were_written(
+            (game, seats, phase, name_bytes) in (0_u16..256, 0_u8..=SEATS_MAX, 0_u8..3, 0_u8..=120),
+            taken in 0_u8..=SEATS_MAX,
+            spectators in 0_u32..=PLAYERS_OR_ROOMS_MAX,
+            (has_passcode, is_unlisted, has_free_seat) in any::<(bool, bool, bool)>(),
+        ) {
+            let numbers = PublishedNumbers {
+                game, seats, taken, phase, has_passcode, is_unlisted, has_free_seat, spectators, name_bytes,
+            };
+            prop_assert_eq!(PublishedNumbers::unpack(numbers.pack()), numbers);
+        }
+    }
 }

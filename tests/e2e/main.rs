@@ -46,4 +46,5 @@ mod slow_clients;
 mod text_commands;
 mod text_mode;
 mod turn_clock;
+mod turns;
 mod upgrade;

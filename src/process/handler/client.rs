@@ -11,6 +11,7 @@ use crate::logging;
 use crate::process::handler::CHAT_DOORBELL;
 use crate::process::handler::doorbells::RoomDoorbells;
 use crate::process::handler::drive::{DriveOutcome, Driver};
+use crate::process::handler::turns::Turn;
 use crate::process::process_table::Context;
 use crate::session::transport::ByteCounts;
 use crate::session::{IdleSession, Session};
@@ -41,6 +42,10 @@ pub(crate) struct Client {
     pub(crate) socket: OwnedFd,
     /// It is in the list of the clients that have something to do.
     pub(crate) is_ready: bool,
+    /// The time that its turns have taken, in microseconds, or more: see [`ReadyQueue`].
+    ///
+    /// [`ReadyQueue`]: crate::process::handler::turns::ReadyQueue
+    pub(crate) used_us: u64,
     /// The connection's flags may be set.
     pub(crate) check_flags: bool,
     /// The process that the keeper wants it served by.
@@ -132,6 +137,7 @@ impl Client {
         let mut client = Self {
             socket,
             is_ready: false,
+            used_us: 0,
             // A successor was not told what its predecessor was told, so it looks; and the server may be stopping.
             check_flags: true,
             move_to: None,
@@ -171,15 +177,16 @@ impl Client {
         self.readiness.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
     }
 
-    /// Does what can be done without waiting, up to a limit.
+    /// Does what can be done without waiting, up to the end of the turn.
     pub(crate) fn drive(
         &mut self,
         key: usize,
+        turn: Turn,
         state: &mut HandlerState,
         shared_state: &mut StateHandle,
     ) -> io::Result<DriveOutcome> {
         let session = self.session.activate(shared_state);
-        self.with_driver(key, state, session, |driver| driver.run())
+        self.with_driver(key, state, session, |driver| driver.run(turn))
     }
 
     fn with_driver<R>(

@@ -18,17 +18,13 @@ use crate::lobby::{delivery, departure};
 use crate::logging;
 use crate::process::handler::client::{Client, HandlerState};
 use crate::process::handler::deadlines::{Deadline, TimeoutKind, Times, next_deadline};
+use crate::process::handler::turns::Turn;
 use crate::process::ipc::KeeperMessage;
 use crate::process::process_table::Context;
 use crate::session::{CloseReason, ControlRequest, Resume, Session};
+use crate::state::budget::now_us;
 use crate::state::connections::{Claim, Phase};
 use crate::state::layout::{ConnectionRef, RoomRef};
-
-/// Rounds of work in one run. Then other clients are run, however much there still is to do, and the process looks at
-/// its signals and its lifeline.
-const ROUNDS_PER_TURN: u32 = 64;
-/// The same where other clients wait.
-const ROUNDS_PER_SHARED_TURN: u32 = 8;
 
 /// How a run has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +48,8 @@ pub(crate) struct Driver<'a> {
 }
 
 impl Driver<'_> {
-    pub(crate) fn run(&mut self) -> io::Result<DriveOutcome> {
-        let has_more = self.client.linger_until_ms.is_none() && self.work()?;
+    pub(crate) fn run(&mut self, turn: Turn) -> io::Result<DriveOutcome> {
+        let has_more = self.client.linger_until_ms.is_none() && self.work(turn)?;
         if self.session.phase() == Phase::DONE {
             return self.linger();
         }
@@ -67,13 +63,10 @@ impl Driver<'_> {
         })
     }
 
-    /// Does what can be done without waiting, up to a limit. Says whether there is more.
-    fn work(&mut self) -> io::Result<bool> {
-        let rounds = match self.state.serves_several {
-            true => ROUNDS_PER_SHARED_TURN,
-            false => ROUNDS_PER_TURN,
-        };
-        for _ in 0..rounds {
+    /// Does what can be done without waiting, up to the end of the turn: then other clients are run, however much there
+    /// still is to do. Says whether there is more.
+    fn work(&mut self, mut turn: Turn) -> io::Result<bool> {
+        loop {
             if std::mem::take(&mut self.client.check_flags) {
                 self.offer_to_keeper();
                 self.apply_control_request();
@@ -82,7 +75,7 @@ impl Driver<'_> {
             let mut moved = match phase {
                 Phase::HANDSHAKE => self.process_handshake()?,
                 Phase::RESUMING => self.resume()?,
-                Phase::OPEN => self.play(),
+                Phase::OPEN => self.play(&mut turn),
                 Phase::DONE => return Ok(false),
                 _ => false,
             };
@@ -92,8 +85,10 @@ impl Driver<'_> {
             if !moved && self.session.phase() == phase {
                 return Ok(false);
             }
+            if turn.is_over(now_us()) {
+                return Ok(true);
+            }
         }
-        Ok(true)
     }
 
     /// Makes up, as a successor, for what the handler before may have missed.
@@ -232,11 +227,17 @@ impl Driver<'_> {
     }
 
     /// Frames in, events out.
-    fn play(&mut self) -> bool {
+    fn play(&mut self, turn: &mut Turn) -> bool {
         let mut moved = self.receive();
         loop {
             match dispatch::handle_next_frame(&mut self.session) {
-                FrameOutcome::Handled => moved = true,
+                FrameOutcome::Handled => {
+                    moved = true;
+                    turn.count_frame();
+                    if turn.is_over(now_us()) {
+                        break;
+                    }
+                }
                 FrameOutcome::Wait => break,
                 FrameOutcome::Close { leaves, reason } => {
                     if reason != CloseReason::None && !leaves {
@@ -252,8 +253,9 @@ impl Driver<'_> {
             }
         }
         moved |= self.deliver();
-        if self.client.readiness.client_has_ended && !moved && !delivery::is_blocked_on_output(&self.session)
-        {
+        let input_waits =
+            delivery::is_blocked_on_output(&self.session) || self.session.input_held_until_ms().is_some();
+        if self.client.readiness.client_has_ended && !moved && !input_waits {
             // It sends nothing more, and all that it sent was handled.
             self.session.close(false, &CloseReason::None);
             return true;
@@ -442,7 +444,11 @@ impl Driver<'_> {
 
     /// When the next run is due, if nothing happens.
     pub(crate) fn due_ms(&self) -> u64 {
-        let deadline_ms = || self.next_deadline().map(|deadline| deadline.at_ms);
+        let deadline_ms = || {
+            let deadline_ms = self.next_deadline().map(|deadline| deadline.at_ms);
+            let input_ms = self.session.input_held_until_ms();
+            deadline_ms.into_iter().chain(input_ms).min()
+        };
         self.client
             .linger_until_ms
             .or_else(deadline_ms)

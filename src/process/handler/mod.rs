@@ -13,6 +13,7 @@ mod doorbells;
 mod drive;
 mod pending_moves;
 mod socket_io;
+mod turns;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -32,8 +33,10 @@ use crate::process::handler::client::{Client, HandlerState};
 use crate::process::handler::doorbells::{FIRST_DOORBELL, FIRST_REPLY};
 use crate::process::handler::drive::DriveOutcome;
 use crate::process::handler::pending_moves::PendingMoves;
+use crate::process::handler::turns::{LOOK_EVERY_US, ReadyQueue, Turn};
 use crate::process::ipc::HandlerMessage;
 use crate::process::process_table::Context;
+use crate::state::budget::now_us;
 use crate::state::connections::{Claim, Kind};
 use crate::state::handle::StateHandle;
 use crate::state::layout::ConnectionRef;
@@ -52,9 +55,6 @@ const _: () = assert!(FIRST_SOCKET + (crate::limits::CLIENTS_PER_HANDLER_MAX as 
 
 /// Events that one poll returns at most.
 const EVENTS_MAX: usize = 64;
-
-/// How often all ready clients are run between two polls.
-const PASSES_PER_LOOK: u32 = 4;
 
 /// What a keeper gives to a handler.
 pub(crate) struct HandlerArgs {
@@ -127,8 +127,8 @@ struct Handler {
     clients: Vec<Option<Client>>,
     /// By key: when the client must be run, at the latest.
     due_ms: Vec<u64>,
-    /// Keys of the clients that have something to do, each once.
-    ready: Vec<usize>,
+    /// The clients that have something to do, each once.
+    ready: ReadyQueue,
     signals: Signals,
     assignments: Option<Channel>,
     /// Connections that other handlers are about to release to this one.
@@ -154,7 +154,7 @@ impl Handler {
             shared_state,
             clients: Vec::new(),
             due_ms: Vec::new(),
-            ready: Vec::new(),
+            ready: ReadyQueue::default(),
             signals,
             assignments: args.assignments,
             pending_moves: PendingMoves::default(),
@@ -171,13 +171,7 @@ impl Handler {
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
-            // Clients that another client has woken are run before the next poll.
-            for _ in 0..PASSES_PER_LOOK {
-                self.drive_ready()?;
-                if self.ready.is_empty() {
-                    break;
-                }
-            }
+            self.drive_ready()?;
             if self.supervisor_is_gone {
                 return Ok(1);
             }
@@ -234,16 +228,23 @@ impl Handler {
         Ok(())
     }
 
-    /// Runs every client that has something to do, for a while.
+    /// Runs clients that have something to do, until it is time to look for events. Each gets one turn at a time.
     fn drive_ready(&mut self) -> io::Result<()> {
-        let mut batch = std::mem::take(&mut self.ready);
-        for key in batch.drain(..) {
+        let mut now = now_us();
+        let until_us = now + LOOK_EVERY_US;
+        while now < until_us
+            && let Some(key) = self.ready.pop()
+        {
             self.report_liveness();
             let Some(client) = &mut self.clients[key] else {
                 continue;
             };
             client.is_ready = false;
-            let outcome = client.drive(key, &mut self.state, &mut self.shared_state)?;
+            let turn = Turn::begin(now);
+            let outcome = client.drive(key, turn, &mut self.state, &mut self.shared_state)?;
+            let began_us = std::mem::replace(&mut now, now_us());
+            // At least 1, so that of two clients with short turns none is always first.
+            client.used_us += (now - began_us).max(1);
             self.due_ms[key] = client.due_ms;
             match outcome {
                 DriveOutcome::Wait => {}
@@ -255,9 +256,6 @@ impl Handler {
                 self.wake(woken);
             }
         }
-        // Its allocation is reused.
-        batch.append(&mut self.ready);
-        self.ready = batch;
         Ok(())
     }
 
@@ -265,7 +263,7 @@ impl Handler {
         if let Some(Some(client)) = self.clients.get_mut(key)
             && !std::mem::replace(&mut client.is_ready, true)
         {
-            self.ready.push(key);
+            self.ready.push(key, &mut client.used_us);
         }
     }
 

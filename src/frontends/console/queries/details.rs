@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use forkade_protocol::{SeatInfo, Snapshot};
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use thiserror::Error;
 
 use crate::frontends::console::queries::lists::phase_name;
 use crate::frontends::console::queries::{Fields, PlayerSummary, seconds_since, text};
-use crate::limits::{INPUT_RING_BYTES, MAILBOX_BYTES, OUTPUT_RING_BYTES};
+use crate::limits::{CONSOLE_ROOM_WAIT_MS, INPUT_RING_BYTES, MAILBOX_BYTES, OUTPUT_RING_BYTES};
 use crate::lobby::room_view::snapshot;
 use crate::state::connections::ConnectionRecord;
 use crate::state::handle::StateHandle;
@@ -30,6 +31,10 @@ pub(crate) enum NotFound {
     Room,
     #[error("the room has no such seat: they count from 0")]
     Seat,
+    #[error(
+        "the room's lock is held for long, perhaps because its game hangs: `locks` shows by which process"
+    )]
+    Busy,
 }
 
 /// The player whose id is `id_or_name`, or else the one with this name.
@@ -118,13 +123,11 @@ pub(crate) fn player(lobby: &mut StateHandle, id_or_name: &str) -> Result<Fields
     Ok(fields)
 }
 
-fn room_name(lobby: &mut StateHandle, room: Option<RoomRef>) -> Value {
+fn room_name(lobby: &StateHandle, room: Option<RoomRef>) -> Value {
     let Some(room) = room else { return Value::Null };
-    let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
-    if is_open(&tx, room) {
-        text(tx.get(&tx.record().name).as_str())
-    } else {
-        Value::Null
+    match lobby.memory.rooms.at(room.index()).published() {
+        Some(published) if published.generation == room.generation() => text(published.name.as_str()),
+        _ => Value::Null,
     }
 }
 
@@ -165,7 +168,9 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
     let room = open_room(lobby, id)?;
     let record = lobby.memory.rooms.at(room.index());
     let (games, mut faults) = (lobby.games, Vec::new());
-    let tx = lobby.attachment.begin(record);
+    let patience = Duration::from_millis(CONSOLE_ROOM_WAIT_MS);
+    let tx = lobby.attachment.try_begin(record, patience);
+    let tx = tx.ok_or(NotFound::Busy)?;
     if !is_open(&tx, room) {
         return Err(NotFound::Room);
     }

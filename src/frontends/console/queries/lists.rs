@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use forkade_protocol::Phase;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::frontends::console::queries::{
     Column, List, identities_touched, player_summary, rows_in_steps, seconds_since, text,
 };
-use crate::lobby::room_view::summary;
+use crate::limits::CONSOLE_ROOM_WAIT_MS;
+use crate::lobby::listing::summary;
 use crate::state::connections::ConnectionRecord;
 use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
@@ -66,8 +68,11 @@ fn seats(lobby: &mut StateHandle) -> HashMap<u64, (RoomRef, u8)> {
             continue;
         };
         let room = RoomRef::new(index, generation);
-        let tx = lobby.attachment.begin(record);
-        if is_open(&tx, room) {
+        // Without the seats of a room whose game hangs.
+        let tx = lobby
+            .attachment
+            .try_begin(record, Duration::from_millis(CONSOLE_ROOM_WAIT_MS));
+        if let Some(tx) = tx.filter(|tx| is_open(tx, room)) {
             seats.extend(occupants(&tx).map(|(number, seat)| (seat.player.to_id(), (room, number))));
         }
     }
@@ -87,20 +92,27 @@ const ROOMS: [Column; 10] = [
     ("players", 24),
 ];
 
-/// The open rooms.
+/// The open rooms. Of a room whose lock is held for long, perhaps because its game hangs, the columns `events` and
+/// `players` are null.
 pub(crate) fn rooms() -> List {
     let row = |lobby: &mut StateHandle, (): &(), index: u32| {
         let record = lobby.memory.rooms.at(index);
-        let room = RoomRef::new(index, record.open_generation()?);
-        let games = lobby.games;
-        let tx = lobby.attachment.begin(record);
-        if !is_open(&tx, room) {
-            return None;
-        }
-        let summary = summary(&tx, room, games);
-        let events = record.log.next_number(&tx) - 1;
-        let names: Vec<Name> = occupants(&tx).map(|(_, seat)| seat.name).collect();
-        drop(tx);
+        let published = record.published()?;
+        let room = RoomRef::new(index, published.generation);
+        let summary = summary(lobby.games, index, &published);
+        let tx = lobby
+            .attachment
+            .try_begin(record, Duration::from_millis(CONSOLE_ROOM_WAIT_MS));
+        let (events, names) = match tx {
+            Some(tx) if !is_open(&tx, room) => return None,
+            Some(tx) => {
+                let events = record.log.next_number(&tx) - 1;
+                let names: Vec<Name> = occupants(&tx).map(|(_, seat)| seat.name).collect();
+                (Some(events), Some(names))
+            }
+            None => (None, None),
+        };
+        let names = names.map(|names| names.iter().map(|name| text(name.as_str())).collect());
         Some(vec![
             json!(summary.room.0),
             json!(summary.game),
@@ -111,7 +123,7 @@ pub(crate) fn rooms() -> List {
             json!(summary.passcode),
             json!(events),
             text(&summary.name),
-            names.iter().map(|name| text(name.as_str())).collect(),
+            names.unwrap_or(Value::Null),
         ])
     };
     List {
