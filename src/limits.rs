@@ -260,6 +260,10 @@ pub const RESTART_BACKOFF_MS_MAX: u64 = 5000;
 /// than players that wait for a missing listener.
 pub const RESTART_BACKOFF_RESET_AFTER_MS: u64 = 500;
 
+/// A call of a game that takes this long is logged, because everyone in the room waits for it. More than a process on a
+/// crowded machine usually waits for a processor.
+pub const GAME_CALL_REPORTED_MS: u64 = 250;
+
 /// Crashes of handlers in the same frame, within [`CRASH_WINDOW_MS`], after which the connection is closed.
 pub const CRASHES_SAME_FRAME_MAX: u32 = 3;
 

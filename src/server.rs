@@ -168,6 +168,10 @@ fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<
             let checked = handover.check_memory(config);
             checked.err().map(|error| error.to_string())
         })
+        .or_else(|| {
+            let checked = handover.objection_to_states(games);
+            checked.unwrap_or_else(|error| Some(error.to_string()))
+        })
 }
 
 /// Replies to the running program.

@@ -54,6 +54,16 @@ pub enum GameError {
     /// The stored state is no state of this game, or its `Deserialize` cannot read what its `Serialize` wrote.
     #[error("its state cannot be decoded: {0}")]
     Undecodable(CodecError),
+    /// A state is encoded otherwise than it was decoded.
+    #[error(
+        "its state of {decoded_bytes} bytes becomes one of {encoded_bytes} bytes when it is encoded again"
+    )]
+    StateChanged {
+        /// Length of the state that was decoded.
+        decoded_bytes: usize,
+        /// Length of the same state when it is encoded.
+        encoded_bytes: usize,
+    },
     /// A state or view of a type that the codec cannot encode.
     #[error("its state or view cannot be encoded: {0}")]
     Unencodable(CodecError),
@@ -63,6 +73,48 @@ pub enum GameError {
     /// The seat to move does not exist.
     #[error("it waits for seat {0}, which there cannot be")]
     BadTurn(u8),
+    /// A call names a seat that the match does not have.
+    #[error("its {what} names seat {seat}, and the match has {seats} seats, counted from 0")]
+    NoSuchSeat {
+        /// What names the seat: outcome, event, or `to_move`.
+        what: &'static str,
+        /// The seat.
+        seat: u8,
+        /// The number of seats of the match.
+        seats: u8,
+    },
+    /// A call took too long. It took effect, but everyone in the room has waited.
+    #[error("{game}'s {call} took {took_ms} ms, while nobody else in the room could do anything")]
+    Slow {
+        /// The game's name.
+        game: &'static str,
+        /// The method.
+        call: &'static str,
+        /// How long it took, in milliseconds.
+        took_ms: u64,
+    },
+}
+
+impl Step {
+    /// Checks that the step and its events name seats of a match with `seats` seats only.
+    ///
+    /// # Errors
+    ///
+    /// [`GameError::NoSuchSeat`].
+    pub fn check_seats(&self, out: &ErasedOutbox, seats: u8) -> Result<(), GameError> {
+        let winners = match &self.outcome {
+            Some(Outcome::Won { seats }) => seats.as_slice(),
+            _ => &[],
+        };
+        let addressed = out.iter().filter_map(|(audience, _)| audience.seat());
+        let named = (winners.iter().map(|seat| ("outcome", *seat)))
+            .chain(addressed.map(|seat| ("event", seat)))
+            .chain(self.to_move.map(|seat| ("to_move", seat)));
+        let mut wrong = named.filter(|(_, seat)| *seat >= seats);
+        wrong.next().map_or(Ok(()), |(what, seat)| {
+            Err(GameError::NoSuchSeat { what, seat, seats })
+        })
+    }
 }
 
 impl GameError {
@@ -172,6 +224,13 @@ pub trait AnyGame: Send + Sync {
         next_state: &mut [u8],
     ) -> Result<Step, GameError>;
 
+    /// Decodes a state and encodes it again in `scratch`, to find out whether this game can continue with it.
+    ///
+    /// # Errors
+    ///
+    /// The state has another form, or a fault of the game's code.
+    fn check_state(&self, state: &[u8], scratch: &mut [u8]) -> Result<(), GameError>;
+
     /// [`Game::view`], encoded at the beginning of `view`. Returns its length in bytes.
     ///
     /// # Errors
@@ -273,7 +332,9 @@ impl<G: Game> AnyGame for Erased<G> {
                 [] => G::Options::default(),
                 bytes => codec::decode(bytes).map_err(|error| Rejection::bad_options(error.to_string()))?,
             };
-            encode_step(&G::new(options, seats, seed)?, next_state)
+            let step = encode_step(&G::new(options, seats, seed)?, next_state)?;
+            step.check_seats(&ErasedOutbox::new(), seats)?;
+            Ok(step)
         })
     }
 
@@ -324,6 +385,20 @@ impl<G: Game> AnyGame for Erased<G> {
     ) -> Result<Step, GameError> {
         run_call::<G>(state, out, next_state, |game, out| {
             game.turn_timed_out(seat, out);
+            Ok(())
+        })
+    }
+
+    fn check_state(&self, state: &[u8], scratch: &mut [u8]) -> Result<(), GameError> {
+        catching_panics(|| {
+            let encoded_bytes = encode_state(&decode_state::<G>(state)?, scratch)?;
+            // Not byte by byte: the order in a hash map may differ.
+            if encoded_bytes != state.len() {
+                return Err(GameError::StateChanged {
+                    decoded_bytes: state.len(),
+                    encoded_bytes,
+                });
+            }
             Ok(())
         })
     }
@@ -414,9 +489,7 @@ fn run_call<G: Game>(
 
 fn encode_step<G: Game>(game: &G, next_state: &mut [u8]) -> Result<Step, GameError> {
     let outcome = checked_outcome(game)?;
-    let state_bytes = encode_into(game, next_state, GAME_STATE_BYTES_MAX, |bytes_max| {
-        GameError::StateTooLarge { bytes_max }
-    })?;
+    let state_bytes = encode_state(game, next_state)?;
     let to_move = if outcome.is_none() { game.to_move() } else { None };
     if let Some(seat) = to_move.filter(|seat| seat >= G::SEATS.end()) {
         return Err(GameError::BadTurn(seat));
@@ -444,6 +517,12 @@ fn decode_state<G: Game>(state: &[u8]) -> Result<G, GameError> {
     // encoded these bytes, so they are no attack.
     const DECODE_BYTES_MAX: usize = 32 * GAME_STATE_BYTES_MAX;
     codec::decode_within::<DECODE_BYTES_MAX, G>(state).map_err(GameError::Undecodable)
+}
+
+fn encode_state<G: Game>(game: &G, next_state: &mut [u8]) -> Result<usize, GameError> {
+    encode_into(game, next_state, GAME_STATE_BYTES_MAX, |bytes_max| {
+        GameError::StateTooLarge { bytes_max }
+    })
 }
 
 fn encode_into(

@@ -19,6 +19,16 @@ pub enum Audience {
     Seat(u8),
 }
 
+impl Audience {
+    /// The seat that is named.
+    pub(crate) fn seat(self) -> Option<u8> {
+        match self {
+            Audience::All => None,
+            Audience::Seat(seat) => Some(seat),
+        }
+    }
+}
+
 /// A limit that the events of one call exceed. The call fails as a whole, and none of its events is seen.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum OutboxError {

@@ -8,6 +8,7 @@ use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 use shmem::sys::clock::now_ms;
 
+use crate::limits::GAME_CALL_REPORTED_MS;
 use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::{self, random_seed};
 use crate::lobby::reservations;
@@ -70,13 +71,23 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
         if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
             return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
         }
-        call_game(
+        let began_ms = now_ms();
+        let acted = call_game(
             tx,
             context.calls.games,
             context.calls.outbox,
             Some(seat),
             |game, state, out, next| game.act(state, seat, action, out, next),
-        )?
+        );
+        let took_ms = now_ms() - began_ms;
+        if took_ms >= GAME_CALL_REPORTED_MS {
+            context.calls.faults.push(GameError::Slow {
+                game: game_of(tx, context.calls.games).name(),
+                call: "act",
+                took_ms,
+            });
+        }
+        acted?
     })
 }
 
@@ -228,8 +239,10 @@ pub(crate) fn call_game(
     call: impl FnOnce(&dyn AnyGame, &[u8], &mut ErasedOutbox, &mut [u8]) -> Result<Step, GameError>,
 ) -> Result<Result<(), Rejection>, GameError> {
     let state = read_state(tx);
+    let seats = u8::try_from(tx.get(&tx.record().match_seats)).unwrap_or(u8::MAX);
     buffers::with_state(|next| {
         let step = call(game_of(tx, games), &state, outbox, next)?;
+        step.check_seats(outbox, seats)?;
         Ok(apply(tx, &step, next, outbox, mover))
     })
 }

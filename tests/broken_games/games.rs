@@ -26,6 +26,8 @@ pub(crate) enum FailsIn {
     Timeout,
 }
 
+const SEAT_9_WINS: u32 = u32::MAX - 9;
+
 /// The sum at which no seat is to move.
 pub(crate) const NOBODYS_TURN: u32 = 77;
 
@@ -37,6 +39,11 @@ pub(crate) enum Deed {
     GrowTooLarge,
     SaySoMuch,
     WinWithoutASeat,
+    /// Seat 9 wins.
+    WinForSeat9,
+    /// Seat 9 gets an event.
+    TellSeat9,
+    Sleep,
     Abort,
     /// Aborts if this file exists, and removes it first. Otherwise adds 1.
     AbortOnce(PathBuf),
@@ -83,6 +90,9 @@ impl Game for Fragile {
             Deed::GrowTooLarge => self.padding.resize(1 << 20, 0),
             Deed::SaySoMuch => (0..100_000).for_each(|number| out.to_all(&number)),
             Deed::WinWithoutASeat => self.sum = u32::MAX,
+            Deed::WinForSeat9 => self.sum = SEAT_9_WINS,
+            Deed::TellSeat9 => out.to_seat(9, &self.sum),
+            Deed::Sleep => std::thread::sleep(std::time::Duration::from_millis(1500)),
             Deed::AbortOnce(file) => {
                 if std::fs::remove_file(file).is_ok() {
                     std::process::abort();
@@ -113,7 +123,12 @@ impl Game for Fragile {
     }
 
     fn outcome(&self) -> Option<Outcome> {
-        (self.sum == u32::MAX).then(|| Outcome::Won { seats: vec![200] })
+        let seat = match self.sum {
+            u32::MAX => 200,
+            SEAT_9_WINS => 9,
+            _ => return None,
+        };
+        Some(Outcome::Won { seats: vec![seat] })
     }
 
     fn parse_action(_text: &str) -> Result<Deed, Rejection> {
@@ -253,5 +268,53 @@ impl Game for Unseen {
     fn describe(event: &Self::Event, _name_of: &dyn Fn(u8) -> String) -> String {
         Self::fail(Shows::Describe, *event);
         format!("now {}", event.0)
+    }
+}
+
+/// A sum, and something else that belongs to the state.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Ledger<T> {
+    sum: u32,
+    more: T,
+}
+
+impl<T: Default + Serialize + serde::de::DeserializeOwned + 'static> Game for Ledger<T> {
+    type Options = ();
+    type Action = u32;
+    type Event = u32;
+    type View = u32;
+
+    const NAME: &'static str = "ledger";
+    const SEATS: RangeInclusive<u8> = 1..=2;
+    const TICKS_PER_SECOND: u16 = 0;
+    const START: Start = Start::AtOnce;
+
+    fn new((): (), _seats: u8, _seed: u64) -> Result<Self, Rejection> {
+        Ok(Self {
+            sum: 0,
+            more: T::default(),
+        })
+    }
+
+    fn act(&mut self, _seat: u8, addend: u32, out: &mut Outbox<u32>) -> Result<(), Rejection> {
+        self.sum += addend;
+        out.to_all(&self.sum);
+        Ok(())
+    }
+
+    fn view(&self, _viewer: Viewer) -> u32 {
+        self.sum
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        None
+    }
+
+    fn parse_action(_text: &str) -> Result<u32, Rejection> {
+        Err(Rejection::bad_action("this game is not for people"))
+    }
+
+    fn draw(view: &u32) -> String {
+        format!("{view}\n")
     }
 }

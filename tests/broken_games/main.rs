@@ -5,12 +5,14 @@
 //! This program runs without the test harness because it is also the server: started with `serve`, it offers
 //! games that fail.
 
+mod changed_state;
 #[path = "../common/mod.rs"]
 mod common;
 mod games;
 mod many;
 mod shown;
 
+use changed_state::{a_program_that_cannot_read_a_running_match_is_refused_with_game_and_room, with_ledger};
 use common::rooms::rejection;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -124,6 +126,8 @@ fn an_action_that_panics_is_rejected_and_room_and_process_survive() {
         (Deed::SaySoMuch, RejectCode::GameFailed),
         (Deed::WinWithoutASeat, RejectCode::GameFailed),
         (Deed::GrowTooLarge, RejectCode::StateTooLarge),
+        (Deed::WinForSeat9, RejectCode::GameFailed),
+        (Deed::TellSeat9, RejectCode::GameFailed),
     ];
     for (failing, expected) in failing {
         assert_eq!(rejection(ann.act(deed(&failing))), expected, "{failing:?}");
@@ -153,6 +157,21 @@ fn an_action_that_panics_is_rejected_and_room_and_process_survive() {
     ];
     expect_logged(&server, &record);
     expect_logged(&server, &["handler", "nothing is there", "called from", "act"]);
+    for what in ["outcome", "event"] {
+        let text = format!("its {what} names seat 9, and the match has 4 seats");
+        expect_logged(&server, &["handler", "player=\"Ann\"", &text]);
+    }
+}
+
+fn an_action_that_sleeps_is_logged_even_if_nobody_waits_for_it() {
+    let server = start();
+    let mut ann = server.client("Ann");
+    ann.create_room(NewRoom::new("fragile", "alone"))
+        .expect("a room is free");
+    ann.act(deed(&Deed::Add(5))).expect("legal");
+    assert!(!server.log().contains("took"), "{}", server.log());
+    ann.act(deed(&Deed::Sleep)).expect("legal, though slow");
+    expect_logged(&server, &["handler", "player=\"Ann\"", "fragile's act took 15"]);
 }
 
 fn a_game_whose_constructor_fails_leaves_no_room_behind() {
@@ -415,15 +434,16 @@ fn an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection() 
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("serve") {
-        return forkade::Server::new()
+        let server = forkade::Server::new()
             .game::<Fragile>()
             .game::<Clock>()
             .game::<Unseen>()
-            .game::<Relay>()
-            .main();
+            .game::<Relay>();
+        return with_ledger(server).main();
     }
     run![
         an_action_that_panics_is_rejected_and_room_and_process_survive,
+        an_action_that_sleeps_is_logged_even_if_nobody_waits_for_it,
         a_game_whose_constructor_fails_leaves_no_room_behind,
         a_game_whose_view_fails_keeps_its_players_in_the_room,
         a_game_whose_leave_fails_is_over_and_releases_the_player,
@@ -434,6 +454,7 @@ fn main() -> ExitCode {
         an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection,
         a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
         a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,
+        a_program_that_cannot_read_a_running_match_is_refused_with_game_and_room,
         a_match_that_cannot_be_shown_goes_on_without_pictures_and_nobody_loses_a_connection,
     ];
     ExitCode::SUCCESS

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use mio::Interest;
 use mio::unix::SourceFd;
 use nix::sys::signal::Signal;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use crate::config::Settings;
@@ -219,18 +219,29 @@ impl Supervisor {
                 source,
             })?;
         let nothing = open("/dev/null".as_ref()).map_err(system("cannot open /dev/null"))?;
-        let handover = self.handover(memory.as_raw_fd()).write()?;
+        let states = rustix::fs::memfd_create("states", MemfdFlags::CLOEXEC)
+            .map_err(system("cannot create a file for the states of the matches"))?;
+        let mut handover = self.handover(memory.as_raw_fd());
+        handover.states = Some(states.as_raw_fd());
+        let handover = handover.write()?;
+        let Context {
+            memory: lobby, games, ..
+        } = self.context;
         let run = || -> io::Result<std::convert::Infallible> {
             die_with_parent()?;
             // Standard output belongs to the server.
             rustix::stdio::dup2_stdout(&nothing)?;
             exec::keep_open(memory.as_fd())?;
+            let mut copy = BufWriter::new(File::from(states.try_clone()?));
+            upgrade::states::write(lobby, games, &mut copy)?;
+            copy.flush()?;
+            exec::keep_open(states.as_fd())?;
             let environment = upgrade::environment_for_check(&handover, &answer)?;
             Err(exec::execute(program.as_fd(), std::env::args_os(), environment))
         };
         let process = fork(forkade_games::panics::log_panic, |new_process| {
             logging::set_role("upgrade");
-            let keep = [&program, &memory, &answer, &nothing, &handover].map(AsFd::as_fd);
+            let keep = [&program, &memory, &answer, &nothing, &handover, &states].map(AsFd::as_fd);
             let Err(error) = new_process.close_all_except(&keep).and_then(|()| run());
             log::error!("the new program cannot be executed: {error}");
             let objection = Some(format!("it cannot be executed: {error}"));

@@ -14,10 +14,11 @@
 //! refused with the reason, and needs a drain and a fresh start.
 
 pub(crate) mod request;
+pub(crate) mod states;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
@@ -54,6 +55,9 @@ pub(crate) struct Handover {
     console: Option<SocketAddr>,
     /// Name of each game, in order, and the version of its state.
     games: Vec<(String, u32)>,
+    /// A file with the [states] of all matches, for a probe.
+    #[serde(default)]
+    pub(crate) states: Option<RawFd>,
     /// Sockets, channels and doorbells; `None` for a probe.
     pub(crate) ipc: Option<IpcDescriptors>,
     /// The processes that the supervisor had forked: role, index and process.
@@ -112,6 +116,7 @@ impl Handover {
             listen: config.listen,
             console: config.console,
             games: versions(games),
+            states: None,
             ipc: None,
             processes,
         }
@@ -157,6 +162,23 @@ impl Handover {
     /// Those of [`open_memory`](Self::open_memory).
     pub(crate) fn check_memory(&self, config: &Config) -> Result<(), HandoverError> {
         Memory::check(self.take_memory()?, capacity_of(config)).map_err(step("cannot use the shared memory"))
+    }
+
+    /// Why these games cannot continue with the matches under way.
+    ///
+    /// # Errors
+    ///
+    /// The states cannot be read.
+    pub(crate) fn objection_to_states(&self, games: &Games) -> Result<Option<String>, HandoverError> {
+        let Some(number) = self.states else {
+            return Ok(None);
+        };
+        let file = exec::take_inherited(number).map_err(step("the states of the matches are not there"))?;
+        let mut file = BufReader::new(File::from(file));
+        // It was written through the same open file.
+        file.rewind()
+            .and_then(|()| states::objection(file, games))
+            .map_err(step("cannot read the states of the matches"))
     }
 
     fn take_memory(&self) -> Result<OwnedFd, HandoverError> {
