@@ -240,6 +240,17 @@ pub const TEXT_IDLE_TIMEOUT_MS_DEFAULT: u32 = 30 * 60_000;
 /// Silence on a text player's connection after which the kernel probes the other side (TCP keepalive).
 pub const TEXT_KEEPALIVE_SECONDS: u64 = 60;
 
+/// Time between two such probes.
+pub const TEXT_KEEPALIVE_INTERVAL_SECONDS: u64 = 10;
+
+/// Probes without an answer after which the connection is lost: 110 s after the other side was last heard of.
+pub const TEXT_KEEPALIVE_PROBES: u32 = 5;
+
+/// The same time for output that the other side does not acknowledge (TCP_USER_TIMEOUT): the kernel does not probe
+/// while it has something to send.
+pub const TEXT_UNACKNOWLEDGED_SECONDS: u64 =
+    TEXT_KEEPALIVE_SECONDS + TEXT_KEEPALIVE_INTERVAL_SECONDS * TEXT_KEEPALIVE_PROBES as u64;
+
 // --- Text mode --------------------------------------------------------------------------------------------------
 
 /// Names in one answer to `who`.

@@ -66,8 +66,13 @@ pub enum TextError {
 /// # Errors
 /// Any [`TextError`]. The limits are [`ROOM_NAME_CHARACTERS_MAX`] and [`ROOM_NAME_BYTES_MAX`].
 pub fn clean_room_name(name: &str) -> Result<String, TextError> {
+    let mut marks = MarkLimit::default();
     check_length(
-        cap_marks(&clean_composed(name)),
+        clean_composed(name)
+            .chars()
+            .filter(|character| marks.allows(*character))
+            .nfc()
+            .collect(),
         ROOM_NAME_CHARACTERS_MAX,
         ROOM_NAME_BYTES_MAX,
     )
@@ -79,22 +84,23 @@ pub fn clean_room_name(name: &str) -> Result<String, TextError> {
 /// # Errors
 /// [`TextError::Empty`] or [`TextError::TooManyBytes`]. The limit is [`CHAT_BYTES_MAX`].
 pub fn clean_chat(text: &str) -> Result<String, TextError> {
-    let is_removed = |character| is_invisible(character) && !is_variation_selector(character);
-    check_length(
-        cap_marks(&clean(text, is_removed, is_joiner)),
-        CHAT_BYTES_MAX,
-        CHAT_BYTES_MAX,
-    )
+    let mut marks = MarkLimit::default();
+    let is_kept =
+        |character| (!is_invisible(character) || is_variation_selector(character)) && marks.allows(character);
+    check_length(clean(text, is_kept, is_joiner), CHAT_BYTES_MAX, CHAT_BYTES_MAX)
 }
 
 /// Without invisible characters, and in composed form (NFC).
 fn clean_composed(text: &str) -> String {
     // What is removed could keep a letter and its mark apart.
-    clean(text, is_invisible, |_| false).nfc().collect()
+    clean(text, |character| !is_invisible(character), |_| false)
+        .nfc()
+        .collect()
 }
 
-/// Removes the characters that `is_removed` tells. A character that `joins` stays between two others that stay.
-fn clean(text: &str, is_removed: impl Fn(char) -> bool, joins: impl Fn(char) -> bool) -> String {
+/// Keeps the characters that `is_kept` tells, and one space for white space between them. A character that `joins` stays
+/// between two others that stay.
+fn clean(text: &str, mut is_kept: impl FnMut(char) -> bool, joins: impl Fn(char) -> bool) -> String {
     let mut cleaned = String::new();
     let (mut space_before, mut joiner_before) = (false, None);
     for character in text.chars() {
@@ -103,7 +109,7 @@ fn clean(text: &str, is_removed: impl Fn(char) -> bool, joins: impl Fn(char) -> 
             joiner_before = None;
         } else if joins(character) {
             joiner_before = joiner_before.or((!space_before && !cleaned.is_empty()).then_some(character));
-        } else if !is_removed(character) {
+        } else if is_kept(character) {
             if std::mem::take(&mut space_before) {
                 cleaned.push(' ');
             }
@@ -114,24 +120,28 @@ fn clean(text: &str, is_removed: impl Fn(char) -> bool, joins: impl Fn(char) -> 
     cleaned
 }
 
-/// Removes the marks of a letter beyond those that it may carry: stacked, they cover the lines above and below.
-fn cap_marks(text: &str) -> String {
-    let (mut general, mut of_script) = (0, 0);
-    let is_kept = |character: &char| {
+/// Counts the marks of a letter: stacked, they cover the lines above and below.
+#[derive(Default)]
+struct MarkLimit {
+    general: usize,
+    of_script: usize,
+}
+
+impl MarkLimit {
+    /// Whether the next character of a text is none of those marks that a letter has too many of.
+    fn allows(&mut self, character: char) -> bool {
+        if !is_combining_mark(character) {
+            *self = Self::default();
+            return true;
+        }
         let (marks, marks_max) = match character.script() {
-            _ if is_joiner(*character) => return true,
-            _ if !is_combining_mark(*character) => {
-                (general, of_script) = (0, 0);
-                return true;
-            }
-            Script::Inherited => (&mut general, MARKS_ON_A_LETTER_MAX),
+            Script::Inherited => (&mut self.general, MARKS_ON_A_LETTER_MAX),
             // Some scripts write vowels and tones in such marks.
-            _ => (&mut of_script, MARKS_OF_A_SCRIPT_MAX),
+            _ => (&mut self.of_script, MARKS_OF_A_SCRIPT_MAX),
         };
         *marks += 1;
         *marks <= marks_max
-    };
-    text.chars().filter(is_kept).collect()
+    }
 }
 
 fn check_length(text: String, characters_max: usize, bytes_max: usize) -> Result<String, TextError> {

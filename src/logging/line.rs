@@ -4,7 +4,7 @@
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use forkade_text::escape::{Escaped, Escaper};
+use forkade_text::escape::Escaper;
 use log::Level;
 
 use crate::limits::LOG_RECORD_BYTES_MAX;
@@ -40,13 +40,10 @@ impl Line {
             std::process::id()
         );
         if let Some(player) = player {
-            let _ = write!(
-                self,
-                "player=\"{}\" ",
-                Escaped(&player.replace('\\', "\\\\").replace('"', "\\\""))
-            );
+            let player = player.replace('\\', "\\\\").replace('"', "\\\"");
+            let _ = write!(Escaper(&mut *self), "player=\"{player}\" ");
         }
-        let _ = write!(self, "{}: ", Escaped(target));
+        let _ = write!(Escaper(&mut *self), "{target}: ");
     }
 
     /// Writes the message, escaped, or as much of it as fits.

@@ -43,6 +43,7 @@ mod rooms;
 mod session_edge_cases;
 mod session_resume;
 mod slow_clients;
+mod telnet;
 mod text_commands;
 mod text_mode;
 mod turn_clock;

@@ -308,10 +308,10 @@ fn telnet_negotiation_is_answered_once_and_loses_no_input() {
             .count()
     };
     assert_eq!((answers(&[IAC, WONT, 1]), answers(&[IAC, DONT, 31])), (1, 1));
-    // A sub-negotiation that does not end for a megabyte, and then one in fragments.
-    text_player.send(&[IAC, 250, 24]);
+    // Sub-negotiations of a megabyte, and then one in fragments.
     for _ in 0..1024 {
-        text_player.send(&[b'\n'; 1024]);
+        text_player.send(&[IAC, 250, 24]);
+        text_player.send(&[b'\n'; 1023]);
     }
     text_player.send(&[IAC, 240]);
     for byte in [b'w', IAC, 250, 39, IAC, IAC, b'x', IAC, 240, b'h', b'o', b'\r', 0] {

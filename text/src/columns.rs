@@ -1,10 +1,21 @@
 //! How many columns of a terminal text takes.
 
-use unicode_width::UnicodeWidthChar as _;
+use unicode_segmentation::UnicodeSegmentation as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Columns that a character takes; 0 for a mark on the character before it.
 pub fn columns_of_character(character: char) -> usize {
     character.width().unwrap_or(0)
+}
+
+/// Columns that a grapheme cluster takes at most: some terminals draw its characters as one, others draw each.
+pub fn columns_of_grapheme(grapheme: &str) -> usize {
+    grapheme.width().max(columns_of(grapheme))
+}
+
+/// Columns that a text takes at most, at any terminal.
+pub fn columns_at_most(text: &str) -> usize {
+    text.graphemes(true).map(columns_of_grapheme).sum()
 }
 
 /// Columns that a text takes, character by character.

@@ -1,18 +1,38 @@
 //! Text from outside, escaped for logs and terminals.
 
 use std::fmt::{self, Write as _};
+use std::ops::Range;
 
 /// Displays text from outside so that it can neither end a line, nor control a terminal, nor hide or reorder the text
-/// around it.
+/// around it. A joiner between two characters stays: some scripts and emoji are not what they are without it.
 pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Escaper(out).write_str(self.0)
+        let mut rest = self.0;
+        while let Some(joiner) = find_joiner(rest) {
+            Escaper(&mut *out).write_str(&rest[..joiner.start])?;
+            out.write_str(&rest[joiner.clone()])?;
+            rest = &rest[joiner.end..];
+        }
+        Escaper(out).write_str(rest)
     }
 }
 
-/// Writes text escaped.
+/// The first joiner between two visible characters.
+fn find_joiner(text: &str) -> Option<Range<usize>> {
+    let joins = |character: Option<char>| {
+        character.is_some_and(|character| !is_harmful(character) && !character.is_whitespace())
+    };
+    let mut joiners = text.match_indices(['\u{200c}', '\u{200d}']);
+    joiners.find_map(|(start, joiner)| {
+        let end = start + joiner.len();
+        let between = joins(text[..start].chars().next_back()) && joins(text[end..].chars().next());
+        between.then_some(start..end)
+    })
+}
+
+/// Writes text escaped, joiners too: it may be called with pieces of a text.
 pub struct Escaper<W>(pub W);
 
 impl<W: fmt::Write> fmt::Write for Escaper<W> {
@@ -71,5 +91,19 @@ mod tests {
             "\\u{202e}live\\u{2028}"
         );
         assert_eq!(Escaped("Zoë 🎲 日本").to_string(), "Zoë 🎲 日本");
+    }
+
+    #[test]
+    fn a_joiner_stays_where_it_joins() {
+        for text in [
+            "\u{645}\u{6CC}\u{200C}\u{62E}\u{648}\u{627}\u{647}\u{645} 👩\u{200D}🚀",
+            "\u{2764}\u{FE0F}\u{200D}🔥",
+        ] {
+            assert_eq!(Escaped(text).to_string(), text);
+        }
+        assert_eq!(
+            Escaped("\u{200d}a\u{200d}\u{200d}b\u{200c} \u{200c}\u{1b}").to_string(),
+            "\\u{200d}a\\u{200d}\\u{200d}b\\u{200c} \\u{200c}\\u{1b}"
+        );
     }
 }

@@ -17,6 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::limits::{
     TELNET_REPLY_BATCH_BYTES, TEXT_LINE_BYTES_MAX, TEXT_LINE_RAW_BYTES_MAX, TEXT_SKIP_BYTES_MIN,
 };
+use crate::render;
 use crate::telnet::options::RefusedOptions;
 use crate::telnet::{self, Event, Parser};
 
@@ -107,13 +108,23 @@ pub fn next_token(input: &[u8], state: InputState, refused: RefusedOptions, answ
                     },
                 });
             }
+            Some(Event::AreYouThere) if end > answered => {
+                replies.extend_from_slice(telnet::I_AM_HERE);
+                replies.extend_from_slice(render::PROMPT.as_bytes());
+                if replies.len() >= TELNET_REPLY_BATCH_BYTES {
+                    break;
+                }
+            }
             Some(Event::EraseLine | Event::Interrupt) => {
                 line.clear();
                 discarding = false;
             }
             Some(Event::EraseCharacter) => telnet::erase_character(&mut line),
             Some(Event::Byte(byte)) if !discarding => line.push(byte),
-            Some(Event::Byte(_) | Event::SubnegotiationByte(_) | Event::SubnegotiationEnd) | None => {}
+            Some(
+                Event::Byte(_) | Event::AreYouThere | Event::SubnegotiationByte(_) | Event::SubnegotiationEnd,
+            )
+            | None => {}
         }
         if token.is_none() && line.is_empty() {
             line_start = (end, state_with(discarding));

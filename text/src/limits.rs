@@ -12,6 +12,9 @@ pub const TEXT_LINE_BYTES_MAX: usize = 1024;
 /// end.
 pub const TEXT_LINE_RAW_BYTES_MAX: usize = INPUT_RING_BYTES / 2;
 
+/// A telnet subnegotiation that is not ended. What follows is text again: 255 and 250 may have been typed.
+pub const SUBNEGOTIATION_BYTES_MAX: u32 = 1024;
+
 /// Bytes without meaning in front of a line are consumed once there are this many; fewer are not worth a transaction.
 pub const TEXT_SKIP_BYTES_MIN: usize = 1024;
 

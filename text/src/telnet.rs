@@ -5,8 +5,8 @@
 //! client that negotiates. The console and the text mode use the same parser. The text mode refuses all options; the
 //! console negotiates a few.
 //!
-//! Nothing here grows with what is sent: a subnegotiation of any length is passed on byte by byte, and a line is
-//! bounded.
+//! Nothing here grows with what is sent: a subnegotiation is passed on byte by byte, and ends at the next command or at
+//! its limit, as if it had been ended; a line is bounded.
 //!
 //! Output needs no escaping: byte 255, which telnet would double, never occurs in UTF-8.
 
@@ -14,6 +14,8 @@ mod line_reader;
 pub mod options;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::limits::SUBNEGOTIATION_BYTES_MAX;
 
 pub use crate::telnet::line_reader::{Line, LineReader, erase_character};
 
@@ -27,8 +29,14 @@ pub(crate) const WILL: u8 = 251;
 const SUBNEGOTIATION: u8 = 250;
 const ERASE_LINE: u8 = 248;
 const ERASE_CHARACTER: u8 = 247;
+const ARE_YOU_THERE: u8 = 246;
 const INTERRUPT_PROCESS: u8 = 244;
 const SUBNEGOTIATION_END: u8 = 240;
+/// The command with the lowest number (RFC 1184). A byte below it, after [`IAC`], is no command.
+const END_OF_FILE: u8 = 236;
+
+/// What "are you there" is answered with (RFC 854).
+pub const I_AM_HERE: &[u8] = b"\r\n[Yes]\r\n";
 
 /// The meaning of one byte of the stream, or of the command that the byte completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +51,13 @@ pub enum Event {
     EraseLine,
     /// Ctrl-C in a client that sends a command for it. It erases the line, too.
     Interrupt,
+    /// The client asks for [a visible sign](I_AM_HERE) that the server is there.
+    AreYouThere,
     /// The client negotiates an option.
     Option(Verb, u8),
     /// A byte between the two ends of a subnegotiation. The first one is the option.
     SubnegotiationByte(u8),
-    /// A subnegotiation has ended.
+    /// A subnegotiation has ended. (It has ended as well, unfinished, at any event but one of its bytes.)
     SubnegotiationEnd,
 }
 
@@ -84,6 +94,8 @@ pub struct ParserState {
     /// Nonzero if the last byte of text was CR: LF or NUL behind it belongs to the same line end.
     after_return: u8,
     padding: u8,
+    /// Bytes of the subnegotiation so far.
+    subnegotiation_bytes: u32,
 }
 
 const TEXT: u8 = 0;
@@ -106,15 +118,18 @@ impl Parser {
                 state.mode = COMMAND_IN_SUBNEGOTIATION;
                 None
             }
-            IN_SUBNEGOTIATION => Some(Event::SubnegotiationByte(byte)),
+            IN_SUBNEGOTIATION => self.subnegotiation(byte),
             COMMAND_IN_SUBNEGOTIATION if byte == SUBNEGOTIATION_END => {
                 state.mode = TEXT;
                 Some(Event::SubnegotiationEnd)
             }
-            COMMAND_IN_SUBNEGOTIATION => {
-                state.mode = IN_SUBNEGOTIATION;
-                (byte == IAC).then_some(Event::SubnegotiationByte(IAC))
+            COMMAND_IN_SUBNEGOTIATION if byte == IAC || byte < END_OF_FILE => self.subnegotiation(byte),
+            COMMAND_IN_SUBNEGOTIATION if byte == SUBNEGOTIATION => {
+                (state.mode, state.subnegotiation_bytes) = (IN_SUBNEGOTIATION, 0);
+                Some(Event::SubnegotiationEnd)
             }
+            // Its end is missing. Otherwise the rest of what the client sends would be lost in it.
+            COMMAND_IN_SUBNEGOTIATION => self.command(byte),
             _ if byte == IAC => {
                 state.mode = IN_COMMAND;
                 None
@@ -126,6 +141,17 @@ impl Parser {
     /// Whether the last command, if any, is complete.
     pub fn is_between_commands(&self) -> bool {
         self.state.mode == TEXT
+    }
+
+    fn subnegotiation(&mut self, byte: u8) -> Option<Event> {
+        let state = &mut self.state;
+        state.subnegotiation_bytes += 1;
+        if state.subnegotiation_bytes > SUBNEGOTIATION_BYTES_MAX {
+            state.mode = TEXT;
+            return self.text(byte);
+        }
+        state.mode = IN_SUBNEGOTIATION;
+        Some(Event::SubnegotiationByte(byte))
     }
 
     fn text(&mut self, byte: u8) -> Option<Event> {
@@ -146,12 +172,14 @@ impl Parser {
             _ => TEXT,
         };
         self.state.verb = byte;
+        self.state.subnegotiation_bytes = 0;
         match byte {
             IAC => self.text(IAC),
             ERASE_CHARACTER => Some(Event::EraseCharacter),
             ERASE_LINE => Some(Event::EraseLine),
             INTERRUPT_PROCESS => Some(Event::Interrupt),
-            // Go-ahead, "are you there", the data mark of a Synch …: a line needs none of them.
+            ARE_YOU_THERE => Some(Event::AreYouThere),
+            // Go-ahead, the data mark of a Synch …: a line needs none of them.
             _ => None,
         }
     }

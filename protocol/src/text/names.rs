@@ -10,7 +10,7 @@ use unicode_security::mixed_script::AugmentedScriptSet;
 use unicode_security::skeleton;
 
 use crate::limits::{PLAYER_NAME_BYTES_MAX, PLAYER_NAME_CHARACTERS_MAX};
-use crate::text::{TextError, cap_marks, check_length, clean_composed};
+use crate::text::{MarkLimit, TextError, check_length, clean_composed};
 
 /// Names that a player cannot have, and none that looks like one of them without regard to case and to all characters
 /// but letters and digits.
@@ -53,7 +53,8 @@ pub fn clean_player_name(name: &str) -> Result<String, TextError> {
     {
         return Err(TextError::ForbiddenCharacter(unfit));
     }
-    if cap_marks(&name) != name {
+    let mut marks = MarkLimit::default();
+    if !name.chars().all(|character| marks.allows(character)) {
         return Err(TextError::TooManyMarks);
     }
     let mut words = name.split(' ');

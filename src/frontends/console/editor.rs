@@ -106,7 +106,10 @@ impl TerminalEditor {
                 self.keys = KeyDecoder::default();
                 self.key(Key::Backspace, out)
             }
-            Event::Option(..) | Event::SubnegotiationByte(_) | Event::SubnegotiationEnd => None,
+            Event::Option(..)
+            | Event::AreYouThere
+            | Event::SubnegotiationByte(_)
+            | Event::SubnegotiationEnd => None,
         }
     }
 

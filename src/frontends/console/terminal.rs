@@ -7,7 +7,7 @@
 use crate::frontends::console::editor::{Edited, TerminalEditor};
 use crate::limits::CONSOLE_LINE_BYTES_MAX;
 use forkade_text::telnet::options::{Change, Negotiation};
-use forkade_text::telnet::{Event, Line, LineReader, Parser};
+use forkade_text::telnet::{Event, I_AM_HERE, Line, LineReader, Parser};
 
 /// What the operator has entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,9 +122,14 @@ impl Terminal {
         output: &mut impl Extend<u8>,
     ) -> Option<Input> {
         let event = self.parser.push(byte)?;
+        self.negotiate(event, output);
         match event {
-            Event::Option(..) | Event::SubnegotiationByte(_) | Event::SubnegotiationEnd => {
-                self.negotiate(event, output);
+            Event::Option(..) | Event::SubnegotiationByte(_) | Event::SubnegotiationEnd => None,
+            Event::AreYouThere => {
+                output.extend(I_AM_HERE.iter().copied());
+                if self.is_character_mode && self.is_prompt_shown {
+                    self.draw(output);
+                }
                 None
             }
             _ if self.is_character_mode && in_live_view => ends_live_view(event).then_some(Input::Interrupt),
@@ -272,6 +277,36 @@ mod tests {
         assert_eq!(Terminal::resumed(0).mode(), 0);
         successor.set_editing(false, &mut Vec::new());
         assert_eq!(successor.mode(), 0);
+    }
+
+    #[test]
+    fn a_client_that_asks_whether_the_server_is_there_is_told_so() {
+        let mut terminal = Terminal::new();
+        assert_eq!(push(&mut terminal, &[255, 246]).1, b"\r\n[Yes]\r\n");
+        push(&mut terminal, b"\r\n");
+        push(&mut terminal, &AGREE);
+        push(&mut terminal, b"pi");
+        let mut output = Vec::new();
+        terminal.prompt(&mut output);
+        let shown = push(&mut terminal, &[255, 246]).1;
+        assert!(shown.starts_with(b"\r\n[Yes]\r\n\rforkade> pi"), "{shown:?}");
+    }
+
+    #[test]
+    fn an_unfinished_window_size_does_not_spoil_the_next_one() {
+        let mut terminal = Terminal::new();
+        push(&mut terminal, b"\r\n");
+        push(&mut terminal, &AGREE);
+        for unfinished in [
+            &[255, 250, 31, 0, 100][..],
+            &[255, 250, 31, 0, 255, 241],
+            &[255, 250, 24, 0],
+        ] {
+            push(&mut terminal, unfinished);
+            push(&mut terminal, &[255, 250, 31, 0, 90, 0, 30, 255, 240]);
+            assert_eq!(terminal.mode(), 91, "{unfinished:?}");
+            push(&mut terminal, &[255, 250, 31, 0, 80, 0, 30, 255, 240]);
+        }
     }
 
     #[test]

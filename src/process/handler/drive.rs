@@ -13,7 +13,10 @@ use shmem::sys::sockets::SendOutcome;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::frontends::dispatch::{self, FrameOutcome, HandshakeOutcome};
-use crate::limits::{RESUME_TIMEOUT_MS, SESSION_RELEASE_TIMEOUT_MS, TEXT_KEEPALIVE_SECONDS};
+use crate::limits::{
+    RESUME_TIMEOUT_MS, SESSION_RELEASE_TIMEOUT_MS, TEXT_KEEPALIVE_INTERVAL_SECONDS, TEXT_KEEPALIVE_PROBES,
+    TEXT_KEEPALIVE_SECONDS, TEXT_UNACKNOWLEDGED_SECONDS,
+};
 use crate::lobby::{delivery, departure};
 use crate::logging;
 use crate::process::handler::client::{Client, HandlerState};
@@ -110,8 +113,16 @@ impl Driver<'_> {
         if self.session.is_text() {
             // A person may think for any time, and send nothing. So the kernel asks the machine whether it is still
             // there.
-            let poll_timeout = TcpKeepalive::new().with_time(Duration::from_secs(TEXT_KEEPALIVE_SECONDS));
-            if let Err(error) = SockRef::from(&self.client.socket).set_tcp_keepalive(&poll_timeout) {
+            let probes = TcpKeepalive::new()
+                .with_time(Duration::from_secs(TEXT_KEEPALIVE_SECONDS))
+                .with_interval(Duration::from_secs(TEXT_KEEPALIVE_INTERVAL_SECONDS))
+                .with_retries(TEXT_KEEPALIVE_PROBES);
+            let unacknowledged = Duration::from_secs(TEXT_UNACKNOWLEDGED_SECONDS);
+            let socket = SockRef::from(&self.client.socket);
+            let done = socket
+                .set_tcp_keepalive(&probes)
+                .and_then(|()| socket.set_tcp_user_timeout(Some(unacknowledged)));
+            if let Err(error) = done {
                 log::warn!("cannot enable keepalive on the connection: {error}");
             }
         }

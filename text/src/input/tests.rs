@@ -12,6 +12,7 @@ const IAC: u8 = 255;
 const DO: u8 = 253;
 const WILL: u8 = 251;
 const TIMING_MARK: u8 = 6;
+const ARE_YOU_THERE: u8 = 246;
 
 /// What came of the input so far, as somebody outside would notice it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,8 +138,8 @@ fn an_endless_line_is_told_once_and_what_follows_is_whole() {
 #[test]
 fn subnegotiations_without_end_take_no_space() {
     let mut records = Records::default();
-    records.arrives(&[IAC, 250, 24]);
     for _ in 0..1000 {
+        records.arrives(&[IAC, 250, 24]);
         records.arrives(&[b'x'; 1000]);
         assert!(records.pending.len() < 2 * TEXT_SKIP_BYTES_MIN);
     }
@@ -253,4 +254,16 @@ proptest! {
             prop_assert!(!told.is_empty() && told.lines().skip(1).all(goes_on), "{told:?}");
         }
     }
+}
+
+#[test]
+fn a_client_is_told_each_time_that_the_server_is_there() {
+    let mut records = Records::default();
+    records.arrives(&[b'w', IAC, ARE_YOU_THERE, b'h']);
+    records.arrives(&[IAC, ARE_YOU_THERE, b'o', b'\n']);
+    assert_eq!(records.answers, b"\r\n[Yes]\r\n> \r\n[Yes]\r\n> ");
+    assert_eq!(records.seen, [Seen::Line(b"who".to_vec())]);
+    let mut many = Records::default();
+    many.arrives(&[IAC, ARE_YOU_THERE].repeat(1000));
+    assert_eq!(many.answers.len(), 1000 * "\r\n[Yes]\r\n> ".len());
 }

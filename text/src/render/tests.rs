@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use forkade_protocol::{ChatScope, Outcome, RoomEvent, RoomId, RoomRules, RoomSummary, Snapshot};
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::columns::columns_of_character;
 use crate::render::*;
 use forkade_games::tictactoe::{Placed, TicTacToe};
 use forkade_games::{Game, Viewer};
@@ -262,13 +263,67 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_text_becomes_visible_lines_that_fit(text in "(\\PC|[\u{0}-\u{9f}]|\u{202e}|\n){0,1000}", times in 1..12_usize) {
+    fn any_text_becomes_visible_lines_that_fit(text in "(\\PC|[\u{0}-\u{9f}]|\u{202e}|\n|👩\u{200d}🚀|\u{2764}\u{fe0f}|1\u{fe0f}\u{20e3}){0,1000}", times in 1..12_usize) {
         let sent = to_terminal(&text.repeat(times));
         prop_assert!(sent.len() + OVERWRITE_PROMPT.len() + PROMPT.len() <= FRAME_TOTAL_BYTES_MAX);
         prop_assert!(sent.is_empty() || sent.ends_with("\r\n"));
         for line in sent.split_terminator("\r\n") {
             prop_assert!(!line.contains(char::is_control));
-            prop_assert!(line.width() < 80, "a row of its own would be made of its end: {line:?}");
+            let by_character: usize = line.chars().map(columns_of_character).sum();
+            prop_assert!(by_character < 80 && line.width() < 80, "a row of its own would be made of its end: {line:?}");
+        }
+    }
+}
+
+#[test]
+fn a_cluster_of_characters_is_not_cut_in_two() {
+    let family = "👩\u{200d}👩\u{200d}👧";
+    // Six columns at a terminal that draws each, so eleven of them with a letter fit a row.
+    let sent = to_terminal(&format!("a{}", family.repeat(20)));
+    let rows: Vec<_> = sent.lines().collect();
+    assert_eq!(
+        rows,
+        [
+            format!("a{}", family.repeat(13)),
+            format!("    {}", family.repeat(7))
+        ]
+    );
+    // Unless no row could hold it.
+    let endless = format!("a{}", "\u{200d}👩".repeat(100));
+    assert!(
+        to_terminal(&endless)
+            .lines()
+            .all(|row| row.chars().map(columns_of_character).sum::<usize>() < 80)
+    );
+    let heart = to_terminal(&"\u{2764}\u{fe0f}".repeat(100));
+    assert!(heart.lines().all(|row| row.width() < 80), "{heart}");
+}
+
+proptest! {
+    /// At a terminal that reorders text written from the right, too.
+    #[test]
+    fn who_speaks_is_drawn_in_front_of_what_is_said(
+        name in "[A-Za-z]{1,8}|[\u{5d0}-\u{5ea}]{1,8}( [\u{5d0}-\u{5ea}]{1,4})?|[\u{627}-\u{63a}]{1,8}",
+        text in "([a-z:*]|[\u{5d0}-\u{5ea}]|[\u{627}-\u{63a}]|[0-9\u{660}-\u{669}]|[ .,:!-]|\u{202e}|\u{2067}|\u{200f}){1,60}",
+    ) {
+        use forkade_protocol::text::{clean_chat, clean_player_name};
+        use unicode_bidi::BidiInfo;
+        let (Ok(name), Ok(text)) = (clean_player_name(&name), clean_chat(&text)) else {
+            return Ok(());
+        };
+        let sent = to_terminal(&wrap(&chat_prefix(&ChatScope::Room, &name), &text));
+        for (number, row) in sent.lines().enumerate() {
+            let order = BidiInfo::new(row, None);
+            let paragraph = &order.paragraphs[0];
+            prop_assert!(paragraph.level.is_ltr(), "{row:?}");
+            let drawn = order.reorder_line(paragraph, paragraph.range.clone());
+            let drawn = drawn.replace('\u{200e}', "");
+            let in_front = |row: &str| row.split_once(" says: ").map(|(name, _)| name.chars().count());
+            if number == 0 {
+                prop_assert_eq!(in_front(&drawn), Some(name.chars().count()), "{:?}", drawn);
+            } else {
+                prop_assert!(drawn.starts_with("    "), "{:?}", drawn);
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Text that a terminal can be sent: wrapped, quoted and escaped.
 
 use forkade_protocol::ChatScope;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_segmentation::UnicodeSegmentation as _;
 
+use crate::columns::{columns_at_most, columns_of_grapheme};
 use crate::escape::Escaped;
 use crate::limits::TEXT_OUTPUT_BYTES_MAX;
 
@@ -22,7 +23,7 @@ pub fn to_terminal(text: &str) -> String {
     let mut wire = String::with_capacity(text.len() + 64);
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        let rows = wrap("", line).replace('\n', "\r\n");
+        let rows = read_from_the_left(&wrap("", line)).replace('\n', "\r\n");
         let reserved = if lines.peek().is_some() { CUT.len() } else { 0 };
         if wire.len() + rows.len() + reserved > TEXT_OUTPUT_BYTES_MAX {
             wire.push_str(CUT);
@@ -44,33 +45,70 @@ pub fn wrap_to(prefix: &str, text: &str, columns_max: usize) -> String {
     // A narrower terminal cannot show text usefully.
     let columns_max = columns_max.max(4 * INDENT.len());
     let mut lines = Escaped(prefix).to_string();
-    let mut column = lines.width();
+    let mut column = columns_at_most(&lines);
     let words = Escaped(text).to_string();
     for (number, word) in words.split(' ').enumerate() {
-        let space = if number == 0 { "" } else { " " };
-        let is_too_long = column + space.len() + word.width() > columns_max;
-        if is_too_long && word.width() <= columns_max - INDENT.len() {
+        let (space, columns) = (if number == 0 { "" } else { " " }, columns_at_most(word));
+        let is_too_long = column + space.len() + columns > columns_max;
+        if is_too_long && columns <= columns_max - INDENT.len() {
             lines.push('\n');
             lines.push_str(INDENT);
             lines.push_str(word);
-            column = INDENT.len() + word.width();
+            column = INDENT.len() + columns;
             continue;
         }
         lines.push_str(space);
         column += space.len();
-        for character in word.chars() {
-            let columns = character.width().unwrap_or(0);
+        let mut put = |piece: &str| {
+            let columns = columns_of_grapheme(piece);
             if column + columns > columns_max {
                 lines.push('\n');
                 lines.push_str(INDENT);
                 column = INDENT.len();
             }
-            lines.push(character);
+            lines.push_str(piece);
             column += columns;
+        };
+        for grapheme in word.graphemes(true) {
+            match columns_of_grapheme(grapheme) <= columns_max - INDENT.len() {
+                true => put(grapheme),
+                // At a terminal that draws each of its characters, it would not fit any line.
+                false => grapheme
+                    .chars()
+                    .for_each(|character| put(character.encode_utf8(&mut [0; 4]))),
+            }
         }
     }
     lines.push('\n');
     lines
+}
+
+/// Rows of which each is read from the left: one that begins with a letter of a script that is written from the right
+/// gets a mark in front. Otherwise a terminal could draw the row from the right, and what is said before who says it.
+fn read_from_the_left(rows: &str) -> String {
+    let begins_from_the_right = |row: &str| {
+        let first = row.chars().find(|character| character.is_alphabetic());
+        first.is_some_and(is_written_from_the_right)
+    };
+    let marked = rows
+        .split_inclusive('\n')
+        .map(|row| match begins_from_the_right(row) {
+            true => LEFT_TO_RIGHT_MARK.to_owned() + row,
+            false => row.to_owned(),
+        });
+    marked.collect()
+}
+
+const LEFT_TO_RIGHT_MARK: &str = "\u{200e}";
+
+/// Whether the letter is one of the blocks that Unicode keeps for scripts that are written from right to left.
+fn is_written_from_the_right(letter: char) -> bool {
+    matches!(letter,
+        '\u{590}'..='\u{8FF}'
+        | '\u{FB1D}'..='\u{FDFF}'
+        | '\u{FE70}'..='\u{FEFE}'
+        | '\u{10800}'..='\u{10FFF}'
+        | '\u{1E800}'..='\u{1EFFF}')
 }
 
 /// What precedes a chat message: who says it, and to whom.
@@ -91,7 +129,7 @@ pub fn chat_prefix(scope: &ChatScope, from: &str) -> String {
 /// What was typed, in quotes; its beginning if it is long.
 pub fn quoted_input(typed: &str) -> String {
     const CHARACTERS_MAX: usize = 40;
-    let shown: String = typed.chars().take(CHARACTERS_MAX).collect();
+    let shown: String = typed.graphemes(true).take(CHARACTERS_MAX).collect();
     let more = if shown.len() < typed.len() { "..." } else { "" };
     format!("\"{}{more}\"", Escaped(&shown))
 }

@@ -48,7 +48,10 @@ impl LineReader {
                 return Some(Line::TooLong);
             }
             Event::Byte(byte) => self.line.push(byte),
-            Event::Option(..) | Event::SubnegotiationByte(_) | Event::SubnegotiationEnd => {}
+            Event::Option(..)
+            | Event::AreYouThere
+            | Event::SubnegotiationByte(_)
+            | Event::SubnegotiationEnd => {}
         }
         None
     }

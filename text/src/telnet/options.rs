@@ -130,6 +130,9 @@ impl Negotiation {
 
     /// Consumes one event. Returns what it changes, and an option's refusal to send after that.
     pub fn push(&mut self, event: Event) -> (Option<Change>, Option<[u8; 3]>) {
+        if !matches!(event, Event::SubnegotiationByte(_) | Event::SubnegotiationEnd) {
+            self.subnegotiation = Subnegotiation::None;
+        }
         match event {
             Event::Option(verb, option) => self.option(verb, option),
             Event::SubnegotiationByte(byte) => {

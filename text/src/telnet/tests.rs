@@ -108,11 +108,9 @@ fn a_doubled_255_is_text_and_commands_are_not() {
 }
 
 #[test]
-fn a_subnegotiation_of_any_length_is_skipped() {
+fn a_subnegotiation_is_skipped_up_to_its_end() {
     let mut bytes = vec![b'a', IAC, SUBNEGOTIATION, 24];
-    for _ in 0..100_000 {
-        bytes.extend([b'\n', IAC, IAC, IAC, WILL, 1]);
-    }
+    bytes.extend([b'\n', IAC, IAC, b'x'].repeat(200));
     let mut reader = Client::new(16);
     assert!(bytes.iter().all(|byte| reader.push(*byte).is_none()));
     assert!(!reader.is_between_lines());
@@ -120,6 +118,32 @@ fn a_subnegotiation_of_any_length_is_skipped() {
     let read: Vec<_> = rest.iter().filter_map(|byte| reader.push(*byte)).collect();
     assert_eq!(read, [LineEvent::Line(b"ab".to_vec())]);
     assert!(reader.is_between_lines());
+}
+
+#[test]
+fn an_unfinished_subnegotiation_ends_at_the_next_command() {
+    for command in [
+        &[IAC, WONT, 31][..],
+        &[IAC, 241],
+        &[IAC, SUBNEGOTIATION, 31, IAC, SUBNEGOTIATION_END],
+    ] {
+        let bytes = [&[b'a', IAC, SUBNEGOTIATION, 24][..], b"who\r\n", command, b"b\n"].concat();
+        assert_eq!(read(&bytes), [LineEvent::Line(b"ab".to_vec())], "{command:?}");
+    }
+}
+
+#[test]
+fn an_unfinished_subnegotiation_ends_at_its_limit() {
+    let skipped = vec![b'x'; SUBNEGOTIATION_BYTES_MAX as usize];
+    let bytes = [&[b'a', IAC, SUBNEGOTIATION][..], &skipped, b"bc\n"].concat();
+    assert_eq!(read(&bytes), [LineEvent::Line(b"abc".to_vec())]);
+    // Each has the limit for itself.
+    let half = vec![b'x'; skipped.len() / 2 + 1];
+    let one = [&[IAC, SUBNEGOTIATION][..], &half, &[IAC, SUBNEGOTIATION_END]].concat();
+    assert_eq!(
+        read(&[&one[..], &one, b"d\n"].concat()),
+        [LineEvent::Line(b"d".to_vec())]
+    );
 }
 
 #[test]
