@@ -29,8 +29,11 @@ pub const RESERVED_NAMES_MAX: usize = 100;
 /// players that resume, and consoles.
 pub const CONNECTIONS_BEYOND_PLAYERS_DEFAULT: u32 = 100;
 
-/// Connections of one keeper. The cost of `waitpid` and fork grows with children and open files.
+/// Clients' connections of one keeper. The cost of `waitpid` and fork grows with children and open files.
 pub const CONNECTIONS_PER_KEEPER_MAX: u32 = 1000;
+
+/// Connection slots of one keeper: those of consoles are never used for clients, so that a full server has a console.
+pub const CONNECTION_SLOTS_PER_KEEPER: u32 = CONNECTIONS_PER_KEEPER_MAX + CONSOLE_SLOTS_PER_KEEPER;
 
 /// Clients of one handler at the widest setting of the isolation dial. A takeover of so many makes the last one wait
 /// a few milliseconds.
@@ -54,8 +57,25 @@ pub const KEEPERS_MAX: usize = 128;
 /// Processes that the supervisor forks: keepers, listener, ticker, and roles to come.
 pub const ROLES_MAX: usize = KEEPERS_MAX + 8;
 
-/// Console connections.
+/// Console connections. One more takes the place of the one that was idle the longest.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 16;
+
+/// Console connections beyond those that were told to make room and have not ended yet.
+pub const CONSOLES_LEAVING_MAX: usize = 8;
+
+/// Console slots of one keeper: one may have all consoles.
+pub const CONSOLE_SLOTS_PER_KEEPER: u32 = 24;
+
+const _: () = assert!(CONSOLE_CONNECTIONS_MAX + CONSOLES_LEAVING_MAX <= CONSOLE_SLOTS_PER_KEEPER as usize);
+
+/// Connections that one listening socket accepts before the listener looks at its other sockets and at its signals.
+pub const ACCEPTS_PER_ROUND_MAX: u32 = 64;
+
+/// Clients' connections on their way to one keeper. A console's connection waits behind as many at most.
+pub const CONNECTIONS_IN_FLIGHT_MAX: u32 = 16;
+
+/// How soon a connection that no keeper could take is offered to the keepers again.
+pub const KEEPER_CHANNEL_RETRY_MS: u64 = 5;
 
 /// Connections that the kernel queues until they are accepted, unless configured; `net.core.somaxconn` caps it.
 pub const BACKLOG_DEFAULT: u32 = 1024;
@@ -70,6 +90,22 @@ pub const MEMORY_PER_HANDLER_BYTES: u64 = 176 * 1024;
 
 /// Memory of one idle connection: the kernel's socket, and its descriptors in two processes.
 pub const MEMORY_PER_CONNECTION_BYTES: u64 = 16 * 1024;
+
+/// Path of a unix socket, in bytes: what the kernel's address holds, less the NUL at its end.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// Bytes of the file with the console's password.
+pub const PASSWORD_FILE_BYTES_MAX: u64 = 512;
+
+/// Time that a guess at the console's password takes, whether it is right or wrong. With as many consoles as there can
+/// be, so many guesses a second are possible.
+pub const PASSWORD_GUESS_MS: u64 = 1000;
+
+/// Wrong guesses on one connection.
+pub const PASSWORD_GUESSES_MAX: u32 = 3;
+
+/// Time for a console connection without the password between two lines.
+pub const PASSWORD_IDLE_TIMEOUT_MS: u64 = 30_000;
 
 /// Bytes of a configuration file.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -362,8 +398,7 @@ pub const EXPIRY_INTERVAL_MS: u64 = 100;
 /// not count.)
 pub const ORPHAN_AFTER_MS: u64 = 1000;
 
-/// How long accepting pauses after it failed for lack of descriptors or memory, or because every keeper's channel is
-/// full.
+/// How long accepting pauses after it failed for lack of descriptors or memory.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 
 // --- Upgrade in place -------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ impl Server {
         };
         match command {
             Subcommand::Check => check(&settings, &machine),
-            Subcommand::Upgrade => upgrade::request::run(settings.config.console),
+            Subcommand::Upgrade => upgrade::request::run(&settings.config),
             Subcommand::Serve => serve(self.games, settings, &machine),
         }
     }

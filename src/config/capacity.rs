@@ -76,7 +76,7 @@ pub fn problems(config: &Config, machine: &Machine, mapping_bytes: u64) -> Vec<P
     }
     if let Some(console) = config.console.filter(|console| !console.ip().is_loopback()) {
         problems.push(Problem::warning(
-            format!("the console listens on {console}, and everyone who can reach it can stop the server"),
+            format!("the console listens on {console}, and its password crosses the network unencrypted"),
             "keep it on 127.0.0.1 and connect through ssh, or protect it with a firewall",
         ));
     }
@@ -361,7 +361,7 @@ mod tests {
         assert!(!is_error && text.contains("somaxconn=5000"), "{text}");
         let console = "0.0.0.0:4001".parse().ok();
         let (is_error, text) = problem(&Config { console, ..config() }, &machine());
-        assert!(!is_error && text.contains("can stop the server"), "{text}");
+        assert!(!is_error && text.contains("unencrypted"), "{text}");
     }
 
     #[test]

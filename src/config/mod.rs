@@ -11,7 +11,7 @@ mod sources;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use log::LevelFilter;
@@ -28,14 +28,19 @@ use crate::limits::{
 
 pub use crate::config::settings::{SETTINGS, Setting};
 pub use crate::config::sources::load;
+pub(crate) use crate::config::sources::{password_digest, password_in};
 
 /// The values of all settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Address for clients; port 0 lets the kernel choose.
     pub listen: SocketAddr,
-    /// Address for operators; `None`: there is no console.
+    /// Address for operators; `None`: there is no console on TCP.
     pub console: Option<SocketAddr>,
+    /// Path of the unix socket for operators of this machine; `None`: there is none.
+    pub console_unix: Option<&'static Path>,
+    /// File with the password of the console on TCP; `None`: it has none.
+    pub console_password_file: Option<&'static Path>,
     /// Most players at once, connected or within their grace.
     pub players_max: u32,
     /// Most rooms at once.
@@ -125,6 +130,8 @@ impl Default for Config {
         Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)),
             console: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4001))),
+            console_unix: None,
+            console_password_file: None,
             players_max: PLAYERS_MAX_DEFAULT,
             rooms_max: ROOMS_MAX_DEFAULT,
             connections_max: AUTOMATIC,
@@ -206,6 +213,15 @@ impl Config {
                 "give the console another port, or switch it off with `none`",
             ));
         }
+        if let Some(console) = self.console.filter(|console| !console.ip().is_loopback())
+            && self.console_password_file.is_none()
+        {
+            problems.push(Problem::error(
+                format!("the console would listen on {console}, where everyone who can reach it could stop the server"),
+                "name a file with its password (console-password-file), or keep it on 127.0.0.1 or on a unix socket \
+                 (unix:PATH)",
+            ));
+        }
         problems
     }
 }
@@ -235,6 +251,8 @@ pub struct Settings {
     pub sources: [ConfigSource; SETTINGS.len()],
     /// The configuration file, if one was named.
     pub file: Option<PathBuf>,
+    /// SHA-256 of the password of the console on TCP, if it has one.
+    pub console_password: Option<[u8; 32]>,
     /// Possible mistakes that do not prevent the start.
     pub warnings: Vec<Problem>,
 }

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use log::LevelFilter;
 
 use crate::config::{AUTOMATIC, Config, ReservedNames, Span, sources};
 use crate::limits::{
     CLIENTS_PER_HANDLER_MAX, CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, PLAYERS_OR_ROOMS_MAX,
-    RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX,
+    RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX, UNIX_PATH_BYTES_MAX,
 };
 
 /// One setting.
@@ -26,7 +27,9 @@ pub struct Setting {
 #[derive(Debug)]
 enum ValueKind {
     Address(fn(&mut Config) -> &mut SocketAddr),
-    AddressOrNone(fn(&mut Config) -> &mut Option<SocketAddr>),
+    /// Where operators connect: an address, a unix socket, both, or neither.
+    Consoles,
+    PathOrNone(fn(&mut Config) -> &mut Option<&'static Path>),
     Number(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
     NumberOrAutomatic(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
     /// Two numbers up to a maximum, as `MIN..MAX`.
@@ -39,7 +42,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 27] = [
+pub const SETTINGS: [Setting; 28] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -48,9 +51,15 @@ pub const SETTINGS: [Setting; 27] = [
     },
     Setting {
         flag: "console",
-        value_name: "IP:PORT|none",
-        help: "Address for operators. The console has no password: keep it on a loopback address",
-        kind: ValueKind::AddressOrNone(|config| &mut config.console),
+        value_name: "IP:PORT|unix:PATH|none",
+        help: "Where operators connect: an address, a unix socket, or both (give the option twice, or a comma between)",
+        kind: ValueKind::Consoles,
+    },
+    Setting {
+        flag: "console-password-file",
+        value_name: "FILE|none",
+        help: "File with the password of the console's address; required unless that is a loopback address",
+        kind: ValueKind::PathOrNone(|config| &mut config.console_password_file),
     },
     Setting {
         flag: "players-max",
@@ -211,6 +220,11 @@ pub const SETTINGS: [Setting; 27] = [
 ];
 
 impl Setting {
+    /// Whether the option may be given several times, with one value in effect of each kind.
+    pub(super) fn is_repeatable(&self) -> bool {
+        matches!(self.kind, ValueKind::Consoles)
+    }
+
     /// Its key in the configuration file.
     pub fn key(&self) -> String {
         self.flag.replace('-', "_")
@@ -225,8 +239,19 @@ impl Setting {
     pub fn format_value(&self, mut config: Config) -> String {
         match &self.kind {
             ValueKind::Address(field) => field(&mut config).to_string(),
-            ValueKind::AddressOrNone(field) => {
-                field(&mut config).map_or("none".to_owned(), |address| address.to_string())
+            ValueKind::Consoles => {
+                let address = config.console.map(|address| address.to_string());
+                let unix = config
+                    .console_unix
+                    .map(|path| format!("{UNIX_PREFIX}{}", path.display()));
+                match (address, unix) {
+                    (None, None) => "none".to_owned(),
+                    (Some(one), None) | (None, Some(one)) => one,
+                    (Some(address), Some(unix)) => format!("{address},{unix}"),
+                }
+            }
+            ValueKind::PathOrNone(field) => {
+                field(&mut config).map_or("none".to_owned(), |path| path.display().to_string())
             }
             ValueKind::NumberOrAutomatic(field, _) if *field(&mut config) == AUTOMATIC => "auto".to_owned(),
             ValueKind::Number(field, _) | ValueKind::NumberOrAutomatic(field, _) => {
@@ -250,10 +275,26 @@ impl Setting {
             |range: &RangeInclusive<u32>| format!("a number from {} to {}", range.start(), range.end());
         match &self.kind {
             ValueKind::Address(field) => *field(config) = text.parse().map_err(|_| ADDRESS.to_owned())?,
-            ValueKind::AddressOrNone(field) => {
+            ValueKind::Consoles => {
+                (config.console, config.console_unix) = (None, None);
+                // The last one of each kind counts, as for all options.
+                for part in text.split(',') {
+                    if part == "none" {
+                        (config.console, config.console_unix) = (None, None);
+                    } else if let Some(path) = part.strip_prefix(UNIX_PREFIX) {
+                        config.console_unix = Some(unix_path(path)?);
+                    } else {
+                        let address = part.parse();
+                        config.console =
+                            Some(address.map_err(|_| format!("{ADDRESS}, `unix:PATH`, or `none`"))?);
+                    }
+                }
+            }
+            ValueKind::PathOrNone(field) => {
                 *field(config) = match text {
+                    "" => return Err("the path of a file, or `none`".to_owned()),
                     "none" => None,
-                    address => Some(address.parse().map_err(|_| format!("{ADDRESS}, or `none`"))?),
+                    path => Some(leaked(path)),
                 }
             }
             ValueKind::Number(field, range) => {
@@ -299,6 +340,23 @@ fn names(text: &str) -> Result<ReservedNames, String> {
         ));
     }
     Ok(ReservedNames(Vec::leak(names)))
+}
+
+/// What the path of a unix socket begins with.
+const UNIX_PREFIX: &str = "unix:";
+
+fn unix_path(path: &str) -> Result<&'static Path, String> {
+    match path.len() {
+        1..=UNIX_PATH_BYTES_MAX => Ok(leaked(path)),
+        _ => Err(format!(
+            "a path of 1 to {UNIX_PATH_BYTES_MAX} bytes after `unix:`"
+        )),
+    }
+}
+
+/// A path that lives as long as the process, as the configuration does.
+fn leaked(path: &str) -> &'static Path {
+    Path::new(Box::leak(Box::<str>::from(path)))
 }
 
 /// A limit in the type of a setting's value.

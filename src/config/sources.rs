@@ -6,13 +6,13 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgMatches};
+use clap::{Arg, ArgAction, ArgMatches};
 use toml::de::{DeTable, DeValue};
 
 use crate::config::{
     AUTOMATIC, Config, ConfigError, ConfigSource, Problem, SETTINGS, Setting, Settings, Subcommand,
 };
-use crate::limits::CONFIG_FILE_BYTES_MAX;
+use crate::limits::{CONFIG_FILE_BYTES_MAX, PASSWORD_FILE_BYTES_MAX};
 
 /// Prefix of each environment variable.
 pub(crate) const VARIABLE_PREFIX: &str = "FORKADE_";
@@ -66,6 +66,10 @@ fn command_line() -> clap::Command {
             .long(setting.flag)
             .value_name(setting.value_name)
             .help(format!("{} [default: {default}] [env: {variable}]", setting.help))
+            .action(match setting.is_repeatable() {
+                true => ArgAction::Append,
+                false => ArgAction::Set,
+            })
     });
     clap::Command::new("forkade")
         .about("A multi-process TCP game server: any process can be killed at any instruction, and no player notices")
@@ -171,10 +175,11 @@ impl Loader {
 
     fn options(&mut self, matches: &ArgMatches) {
         for (index, setting) in SETTINGS.iter().enumerate() {
-            if let Some(text) = matches.get_one::<String>(setting.flag) {
+            if let Some(values) = matches.get_many::<String>(setting.flag) {
+                let text = values.map(String::as_str).collect::<Vec<_>>().join(",");
                 self.set(
                     index,
-                    text,
+                    &text,
                     ConfigSource::CommandLine,
                     &format!("--{}", setting.flag),
                 );
@@ -184,7 +189,7 @@ impl Loader {
 
     fn file(&mut self, path: &Path) {
         let shown = path.display();
-        let text = match read_bounded(path) {
+        let text = match read_bounded(path, CONFIG_FILE_BYTES_MAX) {
             Ok(text) => text,
             Err(cause) => {
                 let what = format!("cannot read the configuration file {shown}: {cause}");
@@ -243,6 +248,14 @@ impl Loader {
             debug_assert!(self.config.keepers != AUTOMATIC && self.config.connections_max != AUTOMATIC);
             self.errors = self.config.conflicts();
         }
+        let password = self.config.console_password_file.map(read_password);
+        let console_password = match password.transpose() {
+            Ok(password) => password,
+            Err(problem) => {
+                self.errors.push(problem);
+                None
+            }
+        };
         if self.errors.is_empty() {
             let Loader {
                 config,
@@ -254,6 +267,7 @@ impl Loader {
                 config,
                 sources,
                 file,
+                console_password,
                 warnings,
             })
         } else {
@@ -267,15 +281,47 @@ fn list_all(name: fn(&Setting) -> String) -> String {
     SETTINGS.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
+/// SHA-256 of the password in a file.
+fn read_password(path: &Path) -> Result<[u8; 32], Problem> {
+    let text = password_in(path).map_err(|cause| {
+        let what = format!("cannot use the password file {}: {cause}", path.display());
+        Problem::error(
+            what,
+            "write the password into it as one line, without spaces or tabs at its ends",
+        )
+    })?;
+    Ok(password_digest(&text))
+}
+
+/// The password in a file.
+///
+/// # Errors
+///
+/// The file cannot be read, or is not one line that can be entered at a console.
+pub(crate) fn password_in(path: &Path) -> io::Result<String> {
+    let text = read_bounded(path, PASSWORD_FILE_BYTES_MAX)?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        return Err(io::Error::other("it is empty"));
+    }
+    if password.contains(char::is_control) || password.trim() != password {
+        return Err(io::Error::other("a console cannot be sent this"));
+    }
+    Ok(password.to_owned())
+}
+
+/// SHA-256 of a password, by which two are compared.
+pub(crate) fn password_digest(password: &str) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(password).into()
+}
+
+fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?
-        .take(CONFIG_FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > CONFIG_FILE_BYTES_MAX {
-        return Err(io::Error::other(format!(
-            "it is longer than {CONFIG_FILE_BYTES_MAX} bytes"
-        )));
+    File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > bytes_max {
+        return Err(io::Error::other(format!("it is longer than {bytes_max} bytes")));
     }
     Ok(text)
 }

@@ -8,6 +8,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, RawFd};
+use std::os::unix::net::UnixListener;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,8 @@ pub(crate) struct IpcHandles {
     pub(crate) game: TcpListener,
     /// Where operators connect.
     pub(crate) console: Option<TcpListener>,
+    /// Where operators of this machine connect.
+    pub(crate) console_unix: Option<UnixListener>,
     /// Open in the supervisor alone: when it exits, all others exit, too.
     lifeline_holder: LifelineHolder,
     /// The other end, which every process watches.
@@ -43,6 +46,8 @@ pub(crate) struct IpcHandles {
 pub(crate) struct IpcDescriptors {
     game: RawFd,
     console: Option<RawFd>,
+    #[serde(default)]
+    console_unix: Option<RawFd>,
     lifeline_holder: RawFd,
     lifeline: RawFd,
     /// Sender and receiver of its channel, and its doorbell.
@@ -62,6 +67,7 @@ impl IpcHandles {
     pub(crate) fn new(
         game: TcpListener,
         console: Option<TcpListener>,
+        console_unix: Option<UnixListener>,
         keepers: u32,
         rooms: u32,
     ) -> io::Result<Self> {
@@ -69,6 +75,7 @@ impl IpcHandles {
         Ok(Self {
             game,
             console,
+            console_unix,
             lifeline_holder,
             lifeline,
             keepers: (0..keepers)
@@ -98,6 +105,11 @@ impl IpcHandles {
             game: exec::keep_open(self.game.as_fd())?,
             console: self
                 .console
+                .as_ref()
+                .map(|console| exec::keep_open(console.as_fd()))
+                .transpose()?,
+            console_unix: self
+                .console_unix
                 .as_ref()
                 .map(|console| exec::keep_open(console.as_fd()))
                 .transpose()?,
@@ -132,6 +144,10 @@ impl IpcHandles {
             console: numbers
                 .console
                 .map(|number| exec::take_inherited(number).map(TcpListener::from))
+                .transpose()?,
+            console_unix: numbers
+                .console_unix
+                .map(|number| exec::take_inherited(number).map(UnixListener::from))
                 .transpose()?,
             lifeline_holder: exec::take_inherited(numbers.lifeline_holder)?.into(),
             lifeline: exec::take_inherited(numbers.lifeline)?.into(),

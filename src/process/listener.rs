@@ -11,34 +11,37 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forkade_protocol::{ErrorCode, ServerMessage, frame};
-use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
+use rustix::net::SocketFlags;
 
 use crate::limits::{
-    ACCEPT_RETRY_MS, CLOSE_MESSAGE_BYTES_MAX, CONNECTIONS_PER_KEEPER_MAX, CONSOLE_CONNECTIONS_MAX,
-    REFUSAL_LINGER_MS, REFUSED_LINGERING_MAX,
+    ACCEPT_RETRY_MS, ACCEPTS_PER_ROUND_MAX, CLOSE_MESSAGE_BYTES_MAX, CONNECTIONS_IN_FLIGHT_MAX,
+    CONNECTIONS_PER_KEEPER_MAX, CONSOLE_CONNECTIONS_MAX, CONSOLE_SLOTS_PER_KEEPER, CONSOLES_LEAVING_MAX,
+    KEEPER_CHANNEL_RETRY_MS, REFUSAL_LINGER_MS, REFUSED_LINGERING_MAX,
 };
 use crate::process::admission::{Admission, Load, Refusal, decide};
 use crate::process::ipc::KeeperMessage;
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
-use crate::state::connections::Kind;
+use crate::state::connections::{Claim, ConnectionRecord, Kind, OperatorFlag};
+use crate::state::header::KeeperSlot;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::sys::signals::Signals;
 use shmem::sys::sockets::{SendOutcome, Sent, send_from, shut_down};
 
-const GAME: Token = Token(0);
-const CONSOLE: Token = Token(1);
-const SIGNALS: Token = Token(2);
-const LIFELINE: Token = Token(3);
+const SIGNALS: Token = Token(0);
+const LIFELINE: Token = Token(1);
+/// Tokens from here on: listening sockets, by index.
+const FIRST_SOCKET: usize = 2;
 
 /// The role's entry.
 pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     let ipc = start.context.ipc;
     let mut keep = vec![ipc.game.as_fd(), ipc.lifeline.as_fd(), ipc.ready.as_fd()];
     keep.extend(ipc.console.as_ref().map(AsFd::as_fd));
+    keep.extend(ipc.console_unix.as_ref().map(AsFd::as_fd));
     keep.extend(ipc.keepers.iter().map(|keeper| keeper.sender.as_fd()));
     start.close_all_except(&keep)?;
     let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGUSR1])?;
@@ -52,44 +55,88 @@ struct Listener {
     liveness: LivenessHandle,
     signals: Signals,
     poll: Poll,
-    game: TcpListener,
-    console: Option<TcpListener>,
+    /// The console's come first: a flood of clients must not keep operators out.
+    sockets: Vec<ListeningSocket>,
     /// Closed for a moment when descriptors run out, so that the next connection can be accepted and refused.
     reserve_descriptor: Option<OwnedFd>,
     /// Refused sockets, each kept open until a time, so that a reset does not destroy the reason.
-    refused: VecDeque<(u64, TcpStream)>,
-    /// After a failure for lack of resources no connection is accepted until then.
-    paused_until_ms: Option<u64>,
-    /// A connection that was accepted when the channels of all keepers were full. No other is accepted before it is
-    /// sent.
-    unsent: Option<(Kind, TcpStream)>,
+    refused: VecDeque<(u64, OwnedFd)>,
     /// Another listener replaces this one: no connection is accepted any more.
     is_stopping: bool,
 }
 
-enum Event {
-    Accept(Kind),
-    Stop,
-    SupervisorGone,
+/// A socket that listens, and the connection that was accepted from it last.
+struct ListeningSocket {
+    kind: Kind,
+    descriptor: OwnedFd,
+    /// Connections may wait: true until accepting would block. The poll tells only once.
+    is_ready: bool,
+    /// A connection that no keeper could take. No other is accepted before it is sent.
+    unsent: Option<OwnedFd>,
+    /// No connection is accepted before: resources are short, or `unsent` waits.
+    paused_until_ms: Option<u64>,
+}
+
+impl ListeningSocket {
+    fn new(kind: Kind, descriptor: OwnedFd) -> Self {
+        Self {
+            kind,
+            descriptor,
+            // The poll gives this process no edge for what arrived before it was started.
+            is_ready: true,
+            unsent: None,
+            paused_until_ms: None,
+        }
+    }
+
+    fn can_accept(&self) -> bool {
+        self.is_ready && self.paused_until_ms.is_none()
+    }
+
+    fn accept(&self) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        Ok(rustix::net::accept_with(&self.descriptor, flags)?)
+    }
+}
+
+/// What became of a connection.
+enum Admitted {
+    /// A keeper was sent it, or it was refused.
+    Done,
+    /// The channels of all keepers that have room are full.
+    NotYet(OwnedFd),
 }
 
 impl Listener {
     fn new(start: &RoleStart, signals: Signals) -> io::Result<Self> {
         let context = start.context;
-        let poll = Poll::new()?;
-        let mut game = TcpListener::from_std(context.ipc.game.try_clone()?);
-        poll.registry().register(&mut game, GAME, Interest::READABLE)?;
-        let mut console = None;
-        if let Some(inherited) = &context.ipc.console {
-            let mut listener = TcpListener::from_std(inherited.try_clone()?);
-            poll.registry()
-                .register(&mut listener, CONSOLE, Interest::READABLE)?;
-            console = Some(listener);
+        let ipc = context.ipc;
+        let mut sockets = Vec::new();
+        if let Some(console) = &ipc.console_unix {
+            sockets.push(ListeningSocket::new(
+                Kind::Console,
+                console.as_fd().try_clone_to_owned()?,
+            ));
         }
-        for (descriptor, token) in [
-            (signals.as_fd(), SIGNALS),
-            (context.ipc.lifeline.as_fd(), LIFELINE),
-        ] {
+        if let Some(console) = &ipc.console {
+            sockets.push(ListeningSocket::new(
+                Kind::Console,
+                console.as_fd().try_clone_to_owned()?,
+            ));
+        }
+        sockets.push(ListeningSocket::new(
+            Kind::Game,
+            ipc.game.as_fd().try_clone_to_owned()?,
+        ));
+        let poll = Poll::new()?;
+        let listening = sockets
+            .iter()
+            .zip(FIRST_SOCKET..)
+            .map(|(socket, token)| (socket.descriptor.as_fd(), Token(token)));
+        for (descriptor, token) in [(signals.as_fd(), SIGNALS), (ipc.lifeline.as_fd(), LIFELINE)]
+            .into_iter()
+            .chain(listening)
+        {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
         }
@@ -99,12 +146,9 @@ impl Listener {
             liveness: start.liveness(),
             signals,
             poll,
-            game,
-            console,
+            sockets,
             reserve_descriptor,
             refused: VecDeque::new(),
-            paused_until_ms: None,
-            unsent: None,
             is_stopping: false,
         })
     }
@@ -112,9 +156,6 @@ impl Listener {
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(16);
         self.count_lost_in_flight();
-        // The poll gives this process no edge for what arrived before it was started.
-        self.accept_all(Kind::Game)?;
-        self.accept_all(Kind::Console)?;
         loop {
             match self.poll.poll(&mut events, self.poll_timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -122,95 +163,88 @@ impl Listener {
             }
             self.liveness.report();
             for event in &events {
-                match self.event_of(event.token())? {
-                    Some(Event::Accept(kind)) => self.accept_all(kind)?,
-                    Some(Event::Stop) => self.is_stopping = true,
-                    Some(Event::SupervisorGone) => return Ok(1),
-                    None => {}
+                match event.token() {
+                    // SIGUSR1 only wakes it up.
+                    SIGNALS => {
+                        while let Some(received) = self.signals.read()? {
+                            self.is_stopping |= received.signal == Signal::SIGTERM;
+                        }
+                    }
+                    LIFELINE => return Ok(1),
+                    Token(socket) => self.sockets[socket - FIRST_SOCKET].is_ready = true,
                 }
             }
-            self.run_timers()?;
+            self.run_timers();
             // It sends what it has accepted; other connections wait for the next listener.
-            if self.is_stopping && self.unsent.is_none() {
+            if self.is_stopping && self.sockets.iter().all(|socket| socket.unsent.is_none()) {
                 return Ok(0);
             }
-        }
-    }
-
-    fn event_of(&self, token: Token) -> io::Result<Option<Event>> {
-        Ok(match token {
-            GAME => Some(Event::Accept(Kind::Game)),
-            CONSOLE => Some(Event::Accept(Kind::Console)),
-            // SIGUSR1 only wakes it up.
-            SIGNALS => {
-                let mut told = None;
-                while let Some(received) = self.signals.read()? {
-                    told = told.or((received.signal == Signal::SIGTERM).then_some(Event::Stop));
-                }
-                told
+            for index in 0..self.sockets.len() {
+                self.accept_some(index)?;
             }
-            _ => Some(Event::SupervisorGone),
-        })
+        }
     }
 
     /// Time until something is due that no descriptor announces.
     fn poll_timeout(&self) -> Option<Duration> {
+        if !self.is_stopping && self.sockets.iter().any(ListeningSocket::can_accept) {
+            return Some(Duration::ZERO);
+        }
         let lingering = self.refused.front().map(|(until_ms, _)| *until_ms);
-        let next_ms = [lingering, self.paused_until_ms].into_iter().flatten().min()?;
+        let paused = self.sockets.iter().filter_map(|socket| socket.paused_until_ms);
+        let next_ms = paused.chain(lingering).min()?;
         Some(Duration::from_millis(next_ms.saturating_sub(now_ms()) + 1))
     }
 
-    fn run_timers(&mut self) -> io::Result<()> {
+    fn run_timers(&mut self) {
         let now = now_ms();
-        let is_over = |(until_ms, _): &(u64, TcpStream)| *until_ms <= now;
+        let is_over = |(until_ms, _): &(u64, OwnedFd)| *until_ms <= now;
         while self.refused.front().is_some_and(is_over) {
             self.refused.pop_front();
         }
-        if self.paused_until_ms.is_some_and(|until_ms| until_ms <= now) {
-            self.paused_until_ms = None;
-            if let Some((kind, socket)) = self.unsent.take() {
-                self.admit(kind, socket);
-                self.set_in_flight(self.unsent.is_some());
+        for index in 0..self.sockets.len() {
+            let socket = &mut self.sockets[index];
+            if socket.paused_until_ms.is_some_and(|until_ms| until_ms <= now) {
+                socket.paused_until_ms = None;
+                if let Some(unsent) = socket.unsent.take() {
+                    self.admit(index, unsent);
+                    self.publish_in_flight();
+                }
             }
-            self.accept_all(Kind::Game)?;
-            self.accept_all(Kind::Console)?;
         }
-        Ok(())
     }
 
-    /// Accepts until no connection is left: the poll tells only once.
-    fn accept_all(&mut self, kind: Kind) -> io::Result<()> {
-        while self.paused_until_ms.is_none() && !self.is_stopping {
+    /// Accepts from one socket, up to a limit: then the others, and signals, have their turn.
+    fn accept_some(&mut self, index: usize) -> io::Result<()> {
+        for _ in 0..ACCEPTS_PER_ROUND_MAX {
+            let socket = &mut self.sockets[index];
+            if !socket.can_accept() || self.is_stopping {
+                break;
+            }
             self.liveness.report();
-            self.set_in_flight(true);
-            let accepted = match (kind, &self.console) {
-                (Kind::Game, _) => self.game.accept(),
-                (Kind::Console, Some(console)) => console.accept(),
-                (Kind::Console, None) => Err(io::ErrorKind::WouldBlock.into()),
-            };
-            match accepted {
-                Ok((socket, _)) => self.admit(kind, socket),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.set_in_flight(false);
-                    return Ok(());
-                }
+            set_in_flight(&self.context, true);
+            match socket.accept() {
+                Ok(accepted) => self.admit(index, accepted),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_ready = false,
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EMFILE | libc::ENFILE) => self.refuse_without_descriptors(kind, &error),
-                    Some(libc::ENOMEM | libc::ENOBUFS) => self.pause_accepting(&error),
+                    Some(libc::EMFILE | libc::ENFILE) => self.refuse_without_descriptors(index, &error),
+                    Some(libc::ENOMEM | libc::ENOBUFS) => self.pause_accepting(index, &error),
                     // The connection is gone already (ECONNABORTED and its like): the next one may be fine.
                     _ if is_per_connection_error(&error) => {}
                     _ => return Err(error),
                 },
             }
-            self.set_in_flight(self.unsent.is_some());
+            self.publish_in_flight();
         }
         Ok(())
     }
 
-    /// Notes whether a connection would be lost if this process died now. (Set before accept: rather one too many.)
-    fn set_in_flight(&self, has: bool) {
-        let header = self.context.memory.header;
-        header.listener_in_flight.store(has.into(), Ordering::Release);
+    /// Notes whether a connection would be lost if this process died now.
+    fn publish_in_flight(&self) {
+        set_in_flight(
+            &self.context,
+            self.sockets.iter().any(|socket| socket.unsent.is_some()),
+        );
     }
 
     /// Counts the connection that a predecessor may have died over. (A death here leaves it to be counted twice,
@@ -219,24 +253,54 @@ impl Listener {
         let header = self.context.memory.header;
         if header.listener_in_flight.load(Ordering::Acquire) != 0 {
             header.lost_before_handshake_total.fetch_add(1, Ordering::Relaxed);
-            self.set_in_flight(false);
+            set_in_flight(&self.context, false);
         }
     }
 
-    fn admit(&mut self, kind: Kind, socket: TcpStream) {
-        let header = self.context.memory.header;
-        let open_max = match kind {
-            Kind::Game => u64::from(self.context.config.connections_max),
-            Kind::Console => CONSOLE_CONNECTIONS_MAX as u64,
+    fn admit(&mut self, index: usize, accepted: OwnedFd) {
+        let kind = self.sockets[index].kind;
+        if let Admitted::NotYet(accepted) = self.try_admit(kind, accepted) {
+            let socket = &mut self.sockets[index];
+            socket.unsent = Some(accepted);
+            socket.paused_until_ms = Some(now_ms() + KEEPER_CHANNEL_RETRY_MS);
+        }
+    }
+
+    fn try_admit(&mut self, kind: Kind, socket: OwnedFd) -> Admitted {
+        let memory = self.context.memory;
+        let header = memory.header;
+        let open = memory.open_connections(kind);
+        let (open_max, keeper_max) = match kind {
+            Kind::Game => (
+                u64::from(self.context.config.connections_max),
+                CONNECTIONS_PER_KEEPER_MAX,
+            ),
+            Kind::Console => {
+                if open >= CONSOLE_CONNECTIONS_MAX as u64 {
+                    // Of those on their way it is not known yet which will be idle.
+                    if header.keepers.iter().any(|keeper| keeper.in_flight(kind) > 0) {
+                        return Admitted::NotYet(socket);
+                    }
+                    self.make_room_for_operator(open);
+                }
+                let open_max = CONSOLE_CONNECTIONS_MAX + CONSOLES_LEAVING_MAX;
+                (open_max as u64, CONSOLE_SLOTS_PER_KEEPER)
+            }
         };
-        let mut full = vec![false; self.context.ipc.keepers.len()];
+        let has_room = |keeper: &KeeperSlot| keeper.open(kind) < keeper_max;
+        let mut is_busy: Vec<bool> = header
+            .keepers
+            .iter()
+            .take(self.context.ipc.keepers.len())
+            .map(|keeper| kind == Kind::Game && keeper.in_flight(kind) >= CONNECTIONS_IN_FLIGHT_MAX)
+            .collect();
         loop {
             let keepers: Vec<u32> = header
                 .keepers
                 .iter()
-                .zip(&full)
-                .map(|(keeper, full)| {
-                    if *full {
+                .zip(&is_busy)
+                .map(|(keeper, is_busy)| {
+                    if *is_busy || !has_room(keeper) {
                         u32::MAX
                     } else {
                         keeper.open(Kind::Game) + keeper.open(Kind::Console)
@@ -246,19 +310,27 @@ impl Listener {
             let admission = decide(Load {
                 stopping: header.stopping.load(Ordering::Acquire) != 0,
                 keepers: &keepers,
-                keeper_max: CONNECTIONS_PER_KEEPER_MAX,
-                open: self.context.memory.open_connections(kind),
+                keeper_max: u32::MAX,
+                open,
                 open_max,
                 fill_in_order: self.context.config.clients_per_handler > 1,
             });
             let keeper = match admission {
                 // A keeper has room, but its channel is full: connections wait in the kernel's backlog.
-                Admission::Refuse(Refusal::Full) if full.contains(&true) => {
-                    self.unsent = Some((kind, socket));
-                    self.paused_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
-                    return;
+                Admission::Refuse(Refusal::Full)
+                    if open < open_max
+                        && header
+                            .keepers
+                            .iter()
+                            .zip(&is_busy)
+                            .any(|(it, is_busy)| *is_busy && has_room(it)) =>
+                {
+                    return Admitted::NotYet(socket);
                 }
-                Admission::Refuse(refusal) => return self.refuse(kind, socket, refusal),
+                Admission::Refuse(refusal) => {
+                    self.refuse(kind, socket, refusal);
+                    return Admitted::Done;
+                }
                 Admission::Admit { keeper } => keeper,
             };
             let slot = &header.keepers[keeper as usize];
@@ -272,7 +344,7 @@ impl Listener {
                 Ok(SendOutcome::Sent) => {
                     slot.set_sent(kind, number);
                     header.accepted_total.fetch_add(1, Ordering::Relaxed);
-                    return;
+                    return Admitted::Done;
                 }
                 // Its channel is full. Another keeper may have less to do.
                 Ok(SendOutcome::WouldBlock) => {}
@@ -280,11 +352,40 @@ impl Listener {
                 Ok(SendOutcome::PeerGone) => log::error!("the channel to keeper {keeper} is closed"),
                 Err(error) => log::warn!("cannot hand a connection to keeper {keeper}: {error}"),
             }
-            full[keeper as usize] = true;
+            is_busy[keeper as usize] = true;
         }
     }
 
-    fn refuse(&mut self, kind: Kind, socket: TcpStream, refusal: Refusal) {
+    /// Tells the console connection that was idle the longest to end, unless enough of the `open` ones are about to. One
+    /// that has entered no command yet goes before all that have, so that connecting alone drives no operator out.
+    fn make_room_for_operator(&self, open: u64) {
+        let is_held =
+            |record: &&ConnectionRecord| record.kind() == Kind::Console && record.claimed() == Claim::Held;
+        let (leaving, staying): (Vec<_>, Vec<_>) = self
+            .context
+            .memory
+            .touched_connections()
+            .map(|(_, record)| record)
+            .filter(is_held)
+            .partition(|record| record.has_operator_flag(OperatorFlag::MakesRoom) || record.is_over());
+        if open.saturating_sub(leaving.len() as u64) < CONSOLE_CONNECTIONS_MAX as u64 {
+            return;
+        }
+        let idle_longest = staying.into_iter().min_by_key(|record| {
+            let is_operator = record.has_operator_flag(OperatorFlag::Commands);
+            (is_operator, record.last_frame_at_ms.load(Ordering::Relaxed))
+        });
+        let Some(record) = idle_longest else { return };
+        record.set_operator_flag(OperatorFlag::MakesRoom, true);
+        // It looks at the flag at every event, and a handler that is not entered yet looks when it starts.
+        if let Some(handler) = record.handler()
+            && let Err(error) = handler.send_signal(Signal::SIGUSR1)
+        {
+            log::warn!("cannot tell console {handler} to make room: {error}");
+        }
+    }
+
+    fn refuse(&mut self, kind: Kind, socket: OwnedFd, refusal: Refusal) {
         self.context
             .memory
             .header
@@ -301,14 +402,11 @@ impl Listener {
 
     /// Accepts and refuses the waiting connection with the reserved descriptor: the poll would never announce it
     /// again.
-    fn refuse_without_descriptors(&mut self, kind: Kind, error: &io::Error) {
+    fn refuse_without_descriptors(&mut self, index: usize, error: &io::Error) {
         self.reserve_descriptor = None;
         self.refused.clear();
-        let accepted = match (kind, &self.console) {
-            (Kind::Console, Some(console)) => console.accept(),
-            _ => self.game.accept(),
-        };
-        if let Ok((socket, _)) = accepted {
+        let kind = self.sockets[index].kind;
+        if let Ok(socket) = self.sockets[index].accept() {
             self.context
                 .memory
                 .header
@@ -317,13 +415,19 @@ impl Listener {
             send_refusal(kind, &socket, Refusal::NoResources);
         }
         self.reserve_descriptor = new_reserve_descriptor(&self.context).ok();
-        self.pause_accepting(error);
+        self.pause_accepting(index, error);
     }
 
-    fn pause_accepting(&mut self, error: &io::Error) {
+    fn pause_accepting(&mut self, index: usize, error: &io::Error) {
         log::error!("cannot accept connections: {error}; trying again in {ACCEPT_RETRY_MS} ms");
-        self.paused_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
+        self.sockets[index].paused_until_ms = Some(now_ms() + ACCEPT_RETRY_MS);
     }
+}
+
+/// Notes whether a connection would be lost if this process died now. (Set before accept: rather one too many.)
+fn set_in_flight(context: &Context, has: bool) {
+    let header = context.memory.header;
+    header.listener_in_flight.store(has.into(), Ordering::Release);
 }
 
 /// Tells a client that it cannot be served, in its protocol and in a form that a person can read, because it is not

@@ -18,5 +18,6 @@ pub(crate) mod listener;
 pub(crate) mod process_table;
 pub(crate) mod supervisor;
 pub(crate) mod ticker;
+pub(crate) mod unix_console;
 pub(crate) mod upgrade;
 pub(crate) mod watchdog;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::limits::CONNECTIONS_PER_KEEPER_MAX;
+use crate::limits::CONNECTION_SLOTS_PER_KEEPER;
 use shmem::shared_record;
 
 shared_record! {
@@ -33,7 +33,7 @@ struct Counts {
 
 const COUNT_BITS: u32 = 15;
 const COUNT_MAX: u16 = (1 << COUNT_BITS) - 1;
-const _: () = assert!(CONNECTIONS_PER_KEEPER_MAX <= COUNT_MAX as u32);
+const _: () = assert!(CONNECTION_SLOTS_PER_KEEPER <= COUNT_MAX as u32);
 
 impl Counts {
     fn of(word: u64) -> Self {
@@ -44,6 +44,16 @@ impl Counts {
             orphaned: count(1),
             is_receiving: word & 1 != 0,
         }
+    }
+
+    fn in_flight(self, sent: u32) -> u32 {
+        // The keeper may have received a connection before the listener has counted it as sent.
+        let under_way = sent
+            .wrapping_sub(self.received)
+            .cast_signed()
+            .max(0)
+            .cast_unsigned();
+        under_way.saturating_sub(self.is_receiving.into())
     }
 
     fn word(self) -> u64 {
@@ -59,14 +69,12 @@ impl ConnectionCounts {
     /// and orphaned.
     pub fn open(&self, sent: u32) -> u32 {
         let counts = self.counts();
-        // The keeper may have received a connection before the listener has counted it as sent.
-        let under_way = sent
-            .wrapping_sub(counts.received)
-            .cast_signed()
-            .max(0)
-            .cast_unsigned();
-        let on_the_way = under_way.saturating_sub(counts.is_receiving.into());
-        on_the_way + u32::from(counts.held) + u32::from(counts.orphaned)
+        counts.in_flight(sent) + u32::from(counts.held) + u32::from(counts.orphaned)
+    }
+
+    /// How many of them are in flight.
+    pub fn in_flight(&self, sent: u32) -> u32 {
+        self.counts().in_flight(sent)
     }
 
     /// Connections that the keeper holds.

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::limits::{
-    CLOSE_MESSAGE_BYTES_MAX, CONNECTIONS_PER_KEEPER_MAX, HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
+    CLOSE_MESSAGE_BYTES_MAX, CONNECTION_SLOTS_PER_KEEPER, HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
 };
 use crate::state::hang_kind::HangKind;
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef, RoomRef};
@@ -58,7 +58,7 @@ shared_record! {
         near: AtomicU32,
         /// For an operator's connection: what was negotiated with the terminal. See the console.
         pub terminal: AtomicU32,
-        /// For an operator's connection: what it has proved, as flags of [`OperatorFlag`].
+        /// For an operator's connection: flags of [`OperatorFlag`].
         operator_flags: AtomicU32,
         order: AtomicU64,
         /// When the connection was accepted, in milliseconds of the monotonic clock.
@@ -164,14 +164,50 @@ pub enum Kind {
     Console,
 }
 
-/// What an operator's connection has proved. A successor must know it, too: else it would obey what its predecessor
+/// What is known of an operator's connection. A successor must know it, too: else it would execute what its predecessor
 /// would not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum OperatorFlag {
     /// Its first line was a command, and no line since was of HTTP.
     Commands = 1,
+    /// It has given the password.
+    Password = 2,
+    /// It is to end, because it was idle the longest and another operator has connected. The listener sets this.
+    MakesRoom = 4,
 }
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// An address of a network.
+    Network(SocketAddr),
+    /// A process of this machine, on a unix socket.
+    Process {
+        /// Its user.
+        uid: u32,
+        /// Its pid when it connected.
+        pid: u32,
+    },
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network(address) => write!(formatter, "{address}"),
+            Self::Process { uid, pid } => write!(formatter, "unix:uid={uid},pid={pid}"),
+        }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self::Network(address)
+    }
+}
+
+/// In place of a port: the peer is a process.
+const PORT_OF_PROCESS: u32 = u32::MAX;
 
 /// All kinds.
 pub const KINDS: [Kind; Kind::COUNT] = [Kind::Game, Kind::Console];
@@ -183,7 +219,7 @@ impl Kind {
 
 impl ConnectionRecord {
     /// Claims a free slot for a connection that was just accepted. Only the slot's keeper may call this.
-    pub fn claim(&self, kind: Kind, peer: SocketAddr, keeper_epoch: u32, now_ms: u64) -> bool {
+    pub fn claim(&self, kind: Kind, peer: impl Into<Peer>, keeper_epoch: u32, now_ms: u64) -> bool {
         let (free, held) = (Claim::Free as u32, Claim::Held as u32);
         if self
             .claim
@@ -210,14 +246,23 @@ impl ConnectionRecord {
         self.operator_flags.store(0, Ordering::Relaxed);
         self.hang.store(0, Ordering::Relaxed);
         self.shown_room.store(0, Ordering::Relaxed);
-        let address = match peer.ip() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-            IpAddr::V6(address) => address.octets(),
+        let (words, port) = match peer.into() {
+            Peer::Network(address) => {
+                let octets = match address.ip() {
+                    IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                    IpAddr::V6(address) => address.octets(),
+                };
+                let number = u128::from_be_bytes(octets);
+                #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+                let words = [(number >> 64) as u64, number as u64];
+                (words, u32::from(address.port()))
+            }
+            Peer::Process { uid, pid } => ([uid.into(), pid.into()], PORT_OF_PROCESS),
         };
-        for (word, half) in self.peer_address.iter().zip(address.as_chunks::<8>().0) {
-            word.store(u64::from_be_bytes(*half), Ordering::Relaxed);
+        for (word, half) in self.peer_address.iter().zip(words) {
+            word.store(half, Ordering::Relaxed);
         }
-        self.peer_port.store(u32::from(peer.port()), Ordering::Relaxed);
+        self.peer_port.store(port, Ordering::Relaxed);
         true
     }
 
@@ -316,7 +361,7 @@ impl ConnectionRecord {
         self.operator_flags.load(Ordering::Acquire) & flag as u32 != 0
     }
 
-    /// Notes that an operator's connection has proved this, or that it has not. Only its handler may call this.
+    /// Sets or clears the flag of an operator's connection.
     pub fn set_operator_flag(&self, flag: OperatorFlag, on: bool) {
         match on {
             true => self.operator_flags.fetch_or(flag as u32, Ordering::AcqRel),
@@ -324,15 +369,23 @@ impl ConnectionRecord {
         };
     }
 
-    /// The client's address.
-    pub fn peer(&self) -> SocketAddr {
+    /// The other end of the connection.
+    pub fn peer(&self) -> Peer {
         let [high, low] = self
             .peer_address
             .each_ref()
             .map(|half| half.load(Ordering::Relaxed));
+        let port = self.peer_port.load(Ordering::Relaxed);
+        if port == PORT_OF_PROCESS {
+            let number = |word| u32::try_from(word).unwrap_or(u32::MAX);
+            return Peer::Process {
+                uid: number(high),
+                pid: number(low),
+            };
+        }
         let address = Ipv6Addr::from((u128::from(high) << 64) | u128::from(low));
-        let port = u16::try_from(self.peer_port.load(Ordering::Relaxed)).unwrap_or(0);
-        SocketAddr::new(address.to_canonical(), port)
+        let port = u16::try_from(port).unwrap_or(0);
+        Peer::Network(SocketAddr::new(address.to_canonical(), port))
     }
 
     /// The process that serves the connection, as entered by itself, its keeper or its predecessor.
@@ -414,7 +467,7 @@ impl ConnectionRecord {
 impl Memory {
     /// Asks a connection's handler to check its flags. Returns the keeper whose doorbell must be rung.
     pub fn raise_attention(&self, connection: ConnectionRef) -> u32 {
-        let slots = CONNECTIONS_PER_KEEPER_MAX;
+        let slots = CONNECTION_SLOTS_PER_KEEPER;
         let (keeper, slot) = (connection.index() / slots, connection.index() % slots);
         let word = &self.header.keepers[keeper as usize].attention[slot as usize / 64];
         self.connections
@@ -427,7 +480,7 @@ impl Memory {
 
     /// Notifies the keeper that a connection has ended or should be moved. The keeper's doorbell must be rung.
     pub fn notify_keeper(&self, connection: u32) {
-        let slot = connection % CONNECTIONS_PER_KEEPER_MAX;
+        let slot = connection % CONNECTION_SLOTS_PER_KEEPER;
         let word = &self.keeper_of(connection).notifications[slot as usize / 64];
         word.fetch_or(1 << (slot % 64), Ordering::AcqRel);
     }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::limits::{CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, ROLES_MAX, UPGRADE_TEXT_BYTES};
+use crate::limits::{CONNECTION_SLOTS_PER_KEEPER, KEEPERS_MAX, ROLES_MAX, UPGRADE_TEXT_BYTES};
 use crate::state::connection_counts::ConnectionCounts;
 use crate::state::connections::Kind;
 use crate::state::running_game::RunningGame;
@@ -262,9 +262,9 @@ shared_record! {
     /// A keeper's slot: flags that other processes set for it, and its counts.
     pub struct KeeperSlot {
         /// One bit per connection slot whose handler must check its flags.
-        pub attention: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
+        pub attention: [AtomicU64; CONNECTION_SLOTS_PER_KEEPER.div_ceil(64) as usize],
         /// One bit per connection slot for which a handler has notified the keeper.
-        pub notifications: [AtomicU64; CONNECTIONS_PER_KEEPER_MAX.div_ceil(64) as usize],
+        pub notifications: [AtomicU64; CONNECTION_SLOTS_PER_KEEPER.div_ceil(64) as usize],
         /// By kind: number of the last connection sent to the keeper. Only the listener writes it.
         sent: [AtomicU32; Kind::COUNT],
         /// By kind: connections that the keeper has received, holds, or has yet to adopt.
@@ -293,6 +293,11 @@ impl KeeperSlot {
     /// Connections of the kind that the keeper holds or is being sent, and those that live on without a keeper.
     pub fn open(&self, kind: Kind) -> u32 {
         self.connection_counts(kind).open(self.sent(kind))
+    }
+
+    /// Connections of the kind that are on their way to the keeper.
+    pub fn in_flight(&self, kind: Kind) -> u32 {
+        self.connection_counts(kind).in_flight(self.sent(kind))
     }
 
     /// The keeper's counts for the kind.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use forkade_protocol::Phase as MatchPhase;
 
-use crate::limits::CONNECTIONS_PER_KEEPER_MAX;
+use crate::limits::CONNECTION_SLOTS_PER_KEEPER;
 use crate::state::chat::ChatRecord;
 use crate::state::connections::{Claim, ConnectionRecord, Kind, Phase};
 use crate::state::directory::{Directory, DirectoryRecord, Identity, Presence, RoomEntry};
@@ -46,7 +46,7 @@ pub struct Capacity {
     pub players: u32,
     /// Rooms.
     pub rooms: u32,
-    /// Keepers, with [`CONNECTIONS_PER_KEEPER_MAX`] connections each.
+    /// Keepers, with [`CONNECTION_SLOTS_PER_KEEPER`] connection slots each.
     pub keepers: u32,
 }
 
@@ -225,8 +225,8 @@ impl Memory {
 
     /// The connection slots of a keeper.
     pub fn connections_of_keeper(&self, keeper: u32) -> Range<u32> {
-        let first = keeper * CONNECTIONS_PER_KEEPER_MAX;
-        first..(first + CONNECTIONS_PER_KEEPER_MAX).min(self.connections.len())
+        let first = keeper * CONNECTION_SLOTS_PER_KEEPER;
+        first..(first + CONNECTION_SLOTS_PER_KEEPER).min(self.connections.len())
     }
 
     /// The keeper's slots that were ever claimed.
@@ -240,7 +240,7 @@ impl Memory {
 
     /// The connection slots that were ever claimed, with their indices.
     pub fn touched_connections(&self) -> impl Iterator<Item = (u32, &'static ConnectionRecord)> {
-        let keepers = 0..self.connections.len().div_ceil(CONNECTIONS_PER_KEEPER_MAX);
+        let keepers = 0..self.connections.len().div_ceil(CONNECTION_SLOTS_PER_KEEPER);
         keepers
             .flat_map(|keeper| self.touched_connections_of_keeper(keeper))
             .map(|index| (index, self.connections.at(index)))
@@ -248,7 +248,7 @@ impl Memory {
 
     /// The index of the connection's keeper.
     pub fn keeper_index_of(&self, connection: u32) -> u32 {
-        connection / CONNECTIONS_PER_KEEPER_MAX
+        connection / CONNECTION_SLOTS_PER_KEEPER
     }
 
     /// The slot of the connection's keeper.
@@ -285,7 +285,7 @@ impl Memory {
 }
 
 fn connections_of(capacity: Capacity) -> u32 {
-    capacity.keepers * CONNECTIONS_PER_KEEPER_MAX
+    capacity.keepers * CONNECTION_SLOTS_PER_KEEPER
 }
 
 fn name_buckets_of(capacity: Capacity) -> u32 {

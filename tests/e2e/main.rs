@@ -14,6 +14,7 @@ mod chat;
 mod churn;
 mod configuration;
 mod console;
+mod console_access;
 mod console_details;
 mod console_drain;
 mod console_editing;

@@ -161,7 +161,7 @@ fn all_mistakes_are_reported_at_once_with_their_place_and_remedy() {
         "{errors:#?}"
     );
     assert!(
-        errors[1].contains("there are listen, console, players_max"),
+        errors[1].contains("there are listen, console, console_password_file, players_max"),
         "{errors:#?}"
     );
     assert!(
@@ -262,4 +262,71 @@ fn clap_rejects_an_invalid_command_line() {
         help.contains("[default: 127.0.0.1:4000] [env: FORKADE_LISTEN]"),
         "{help}"
     );
+}
+
+#[test]
+fn consoles_can_be_given_together_and_the_last_of_each_kind_counts() {
+    let consoles = |arguments: &[&str]| {
+        let config = config(arguments, &[]);
+        (
+            config.console.map(|address| address.port()),
+            config.console_unix.and_then(Path::to_str),
+        )
+    };
+    let (one, other) = (["--console", "127.0.0.1:1"], ["--console", "127.0.0.1:2"]);
+    let unix = ["--console", "unix:/run/a b"];
+    assert_eq!(consoles(&[]), (Some(4001), None));
+    assert_eq!(
+        consoles(&unix),
+        (None, Some("/run/a b")),
+        "it replaces the default"
+    );
+    assert_eq!(
+        consoles(&[one, unix, other].concat()),
+        (Some(2), Some("/run/a b"))
+    );
+    assert_eq!(
+        consoles(&[one, ["--console", "none"], unix].concat()),
+        (None, Some("/run/a b"))
+    );
+    assert_eq!(consoles(&[unix, ["--console", "none"]].concat()), (None, None));
+    let environment = [("FORKADE_CONSOLE", "unix:/x,127.0.0.1:3")];
+    let (_, settings) = loaded(&[], &environment).expect("a good configuration");
+    let shown = settings.iter().find(|(setting, ..)| setting.flag == "console");
+    assert_eq!(
+        shown.map(|(_, value, _)| value).as_deref(),
+        Some("127.0.0.1:3,unix:/x")
+    );
+    let long = format!("unix:/{}", "x".repeat(107));
+    for wrong in ["unix:", "somewhere", &long] {
+        assert!(
+            mistakes(&["--console", wrong], &[])[0].contains("is not valid"),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn a_console_off_loopback_needs_a_password_file_with_one_line() {
+    for address in ["0.0.0.0:1", "192.0.2.7:1", "[::]:1"] {
+        assert!(
+            mistakes(&["--console", address], &[])[0].contains("could stop the server"),
+            "{address}"
+        );
+    }
+    for (text, is_good) in [
+        ("secret word\n", true),
+        ("secret", true),
+        ("", false),
+        ("two\nlines\n", false),
+        (" spaces ", false),
+    ] {
+        with_file(text, |path| {
+            let arguments = ["--console", "0.0.0.0:1", "--console-password-file", path];
+            match loaded(&arguments, &[]) {
+                Ok((_, settings)) => assert!(is_good && settings.console_password.is_some(), "{text:?}"),
+                Err(error) => assert!(!is_good && error.to_string().contains(path), "{text:?}: {error}"),
+            }
+        });
+    }
 }

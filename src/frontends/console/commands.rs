@@ -34,6 +34,8 @@ pub(crate) enum ConsoleCommand {
     Drain(Drain),
     /// Stop the server.
     Stop,
+    /// Give the console's password.
+    Password(String),
     /// Switch line editing on or off.
     Edit(bool),
     /// End the connection.
@@ -136,6 +138,7 @@ fn parse_arguments(name: &str, rest: &str) -> Option<ConsoleCommand> {
     match name {
         // The argument is the rest of the line, spaces included.
         "kick" => (!rest.is_empty()).then(|| ConsoleCommand::Kick(rest.to_owned())),
+        "password" => (!rest.is_empty()).then(|| ConsoleCommand::Password(rest.to_owned())),
         "say" => (!rest.is_empty()).then(|| ConsoleCommand::Say(rest.to_owned())),
         "trace" => (!rest.is_empty()).then(|| ConsoleCommand::Trace(rest.to_owned())),
         "player" => {
@@ -353,7 +356,7 @@ mod tests {
             let wrong = parse(format!("{} --wrong", command.name).as_bytes());
             match command.name {
                 "help" => assert!(matches!(wrong, Err(CommandError::Unknown(_)))),
-                "kick" | "player" | "trace" | "say" => assert!(wrong.is_ok()),
+                "kick" | "password" | "player" | "trace" | "say" => assert!(wrong.is_ok()),
                 _ => assert_eq!(wrong, Err(CommandError::Usage(command.usage))),
             }
         }

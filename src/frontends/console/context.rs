@@ -20,6 +20,8 @@ pub(crate) struct ConsoleContext {
     pub(crate) settings: &'static Settings,
     pub(crate) doorbells: &'static Doorbells,
     pub(crate) lifeline: &'static Lifeline,
+    /// SHA-256 of the password of the console on TCP, if it has one.
+    pub(crate) password: Option<[u8; 32]>,
 }
 
 impl ConsoleContext {

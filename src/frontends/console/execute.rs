@@ -9,6 +9,14 @@ use crate::logging;
 impl Console<'_> {
     pub(crate) fn execute_line(&mut self, line: &[u8]) {
         match commands::parse(line) {
+            Ok(command) if self.needs_password() => match command {
+                ConsoleCommand::Password(guess) => self.guess_password(&guess),
+                ConsoleCommand::Quit => self.execute(command),
+                _ => self.write_error("a password is needed: enter `password WORD`"),
+            },
+            Err(_) if self.needs_password() => {
+                self.write_error("a password is needed: enter `password WORD`");
+            }
             Ok(command) => self.execute(command),
             Err(error) => self.write_error(&error.to_string()),
         }
@@ -31,6 +39,8 @@ impl Console<'_> {
                 Ok(trace) => return self.start_view(LiveView::Trace(trace)),
                 Err(error) => Err(error.to_string()),
             },
+            // Without effect where none is needed, so that a script can send it in any case.
+            ConsoleCommand::Password(_) => Ok(()),
             ConsoleCommand::Log(level) => {
                 logging::set_level(level);
                 log::info!("an operator has set the log's level to {level}");

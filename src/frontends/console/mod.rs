@@ -11,8 +11,7 @@
 //!   line or a line `Host:` shows, is closed, and nothing behind that is executed.
 //! - An operator at a telnet client can [edit](editor) the line. Scripts and netcat are not affected (see
 //!   [`terminal`]).
-//! - There is no password: anyone who can connect to the console's port can use every command. It belongs on a loopback
-//!   address.
+//! - On a unix socket and on a loopback address without a [`password`], anyone who can connect can use every command.
 //!
 //! The process is a handler like any other, with an operator in place of a player. It must never hold a lock while it
 //! waits for the operator's socket, and never buffer more than one step of a reply: if the operator does not read, only
@@ -26,6 +25,7 @@ mod editor;
 mod execute;
 mod format_frame;
 mod live_views;
+mod password;
 mod queries;
 mod replies;
 mod streams;
@@ -52,13 +52,14 @@ use crate::frontends::console::live_views::LiveView;
 use crate::frontends::console::replies::Reply;
 use crate::frontends::console::terminal::Terminal;
 use crate::limits::{
-    CLOSING_TIMEOUT_MS, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_KEEP_ALIVE_MS, WRITE_STALL_TIMEOUT_MS,
+    CLOSING_TIMEOUT_MS, CONSOLE_CONNECTIONS_MAX, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_KEEP_ALIVE_MS,
+    PASSWORD_IDLE_TIMEOUT_MS, WRITE_STALL_TIMEOUT_MS,
 };
 use crate::lobby::departure;
 use crate::logging;
 use crate::session::transport::ByteCounts;
 use crate::session::{ControlRequest, Session};
-use crate::state::connections::{OperatorFlag, Phase};
+use crate::state::connections::{OperatorFlag, Peer, Phase};
 use crate::state::handle::StateHandle;
 use forkade_text::opening::ForeignProtocol;
 
@@ -115,6 +116,9 @@ struct Console<'s> {
     stage_began_ms: u64,
     /// Why the server ends the connection; `None` if the operator does.
     close_reason: Option<String>,
+    /// A guess at the password whose time is not over: whether it is right, and when that is told.
+    guess: Option<(bool, u64)>,
+    wrong_guesses: u32,
     /// When the operator last completed a line or read a part of the reply.
     last_active_ms: u64,
 }
@@ -159,7 +163,9 @@ impl<'s> Console<'s> {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, interest)?;
         }
-        enable_keepalive(&socket)?;
+        if let Peer::Network(_) = state.memory.connections.at(connection).peer() {
+            enable_keepalive(&socket)?;
+        }
         let predecessor = predecessor_of(state, connection);
         let mode = state
             .memory
@@ -188,6 +194,8 @@ impl<'s> Console<'s> {
             stage: Stage::Open,
             stage_began_ms: now,
             close_reason: None,
+            guess: None,
+            wrong_guesses: 0,
             last_active_ms: now,
         };
         if predecessor == Predecessor::Interrupted {
@@ -248,6 +256,12 @@ impl<'s> Console<'s> {
         if self.stage == Stage::Open && self.session.control_request() == ControlRequest::Stop {
             return Ok(self.close_with("the server is stopping"));
         }
+        if self.stage == Stage::Open && self.session.record().has_operator_flag(OperatorFlag::MakesRoom) {
+            return Ok(self.close_with(&format!(
+                "closed: another operator has connected, {CONSOLE_CONNECTIONS_MAX} consoles were open, and this one \
+                 was idle the longest"
+            )));
+        }
         if !self.output.is_empty() {
             return Ok(self.send());
         }
@@ -262,6 +276,15 @@ impl<'s> Console<'s> {
             if !self.output.is_empty() {
                 return Ok(self.send());
             }
+        }
+        if let Some((is_right, at_ms)) = self.guess {
+            return Ok(match now_ms() < at_ms {
+                true => {
+                    self.view_due_at_ms = at_ms;
+                    Step::Wait
+                }
+                false => self.judge_guess(is_right),
+            });
         }
         let accepts_input = self.live_view.as_ref().is_none_or(LiveView::ends_on_input);
         Ok(match self.stage {
@@ -289,6 +312,16 @@ impl<'s> Console<'s> {
         self.live_view
             .take()
             .map_or(Ok(()), |live_view| live_view.end(self.session.state, &self.poll))
+    }
+
+    /// The operator has entered a line, or has read a part of the reply.
+    fn record_activity(&mut self) {
+        self.last_active_ms = now_ms();
+        // By which the listener finds the console that is idle the longest.
+        let record = self.session.record();
+        record
+            .last_frame_at_ms
+            .store(self.last_active_ms, Ordering::Relaxed);
     }
 
     /// Ends the connection because it speaks another protocol. What has arrived behind is not executed, by a successor
@@ -336,9 +369,16 @@ impl<'s> Console<'s> {
         match self.stage {
             // A live view may last for any time; TCP keepalive detects an operator that is gone.
             Stage::Open if self.output.is_empty() && self.live_view.is_some() => u64::MAX,
-            Stage::Open if self.output.is_empty() => self.last_active_ms + CONSOLE_IDLE_TIMEOUT_MS,
+            Stage::Open if self.output.is_empty() => self.last_active_ms + self.idle_timeout_ms(),
             Stage::Open => self.last_active_ms + WRITE_STALL_TIMEOUT_MS,
             Stage::Closing | Stage::Lingering => self.stage_began_ms + CLOSING_TIMEOUT_MS,
+        }
+    }
+
+    fn idle_timeout_ms(&self) -> u64 {
+        match self.needs_password() {
+            true => PASSWORD_IDLE_TIMEOUT_MS,
+            false => CONSOLE_IDLE_TIMEOUT_MS,
         }
     }
 
@@ -356,7 +396,7 @@ impl<'s> Console<'s> {
         }
         self.close_with(&format!(
             "closed: no line for {} seconds",
-            CONSOLE_IDLE_TIMEOUT_MS / 1000
+            self.idle_timeout_ms() / 1000
         ));
         false
     }

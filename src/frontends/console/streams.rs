@@ -25,7 +25,7 @@ impl Console<'_> {
         match send_from(&self.socket, self.output.as_slices().0) {
             Sent::Bytes(bytes) => {
                 self.output.drain(..bytes);
-                self.last_active_ms = now_ms();
+                self.record_activity();
                 Step::Continue
             }
             Sent::WouldBlock => Step::Wait,
@@ -61,6 +61,7 @@ impl Console<'_> {
         let accepts_more = |console: &Self| {
             console.output.is_empty()
                 && console.reply.is_none()
+                && console.guess.is_none()
                 && console.stage == Stage::Open
                 && console.live_view.as_ref().is_none_or(LiveView::ends_on_input)
         };
@@ -74,7 +75,7 @@ impl Console<'_> {
             let Some(input) = self.terminal.push(byte, is_viewing, &mut self.output) else {
                 continue;
             };
-            self.last_active_ms = now_ms();
+            self.record_activity();
             if let Input::Line(line) = &input
                 && let Some(protocol) = self.foreign_protocol(line)
             {

@@ -110,6 +110,7 @@ fn serve(new_process: &NewProcess, args: HandlerArgs, me: ProcessId) -> io::Resu
             settings: context.settings,
             doorbells: &ipc.doorbells,
             lifeline: &ipc.lifeline,
+            password: context.settings.console_password,
         };
         let status = console::run(&mut state, index, socket, console_context);
         if status == 0 {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
@@ -12,10 +12,13 @@ use crate::process::ipc::KeeperMessage;
 use crate::process::keeper::spawn::SpawnError;
 use crate::process::keeper::{HeldConnection, Keeper};
 use crate::process::listener::send_refusal;
-use crate::state::connections::{Claim, ConnectionRecord, KINDS, Kind};
+use crate::state::connections::{Claim, ConnectionRecord, KINDS, Kind, Peer};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{ForkError, ProcessId};
 use shmem::sys::sockets::{ChannelError, ReceiveOutcome, receive_into};
+use socket2::SockRef;
 
 impl Keeper {
     /// Receives what is in the channel: from the listener, from handlers that outlived a keeper, and from a
@@ -92,12 +95,10 @@ impl Keeper {
 
     /// Gives a connection that was just accepted a slot and a handler, or refuses it.
     pub(crate) fn accept_connection(&mut self, kind: Kind, order: u64, socket: OwnedFd) {
-        let socket = TcpStream::from(socket);
-        // The socket of a client that has disconnected already has no peer address.
-        let peer = socket
-            .peer_addr()
-            .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-        let socket = OwnedFd::from(socket);
+        let peer = peer_of(&socket);
+        if let Peer::Process { .. } = peer {
+            log::info!("a console connection from {peer}");
+        }
         let Some((index, record)) = self.claim_slot(kind, peer) else {
             log::error!("no connection slot is free");
             self.refuse(kind, &socket, Refusal::Full);
@@ -148,7 +149,7 @@ impl Keeper {
         let _ = receive_into(socket, &mut ignored);
     }
 
-    fn claim_slot(&mut self, kind: Kind, peer: SocketAddr) -> Option<(u32, &'static ConnectionRecord)> {
+    fn claim_slot(&mut self, kind: Kind, peer: Peer) -> Option<(u32, &'static ConnectionRecord)> {
         let memory = self.context.memory;
         loop {
             // A slot that was free when it was noted may be in use again.
@@ -172,5 +173,27 @@ impl Keeper {
                 self.free.push(touched.end);
             }
         }
+    }
+}
+
+/// The other end of a connection, as the kernel tells it.
+fn peer_of(socket: &OwnedFd) -> Peer {
+    let address = SockRef::from(socket).peer_addr();
+    match address {
+        Ok(address) if address.is_unix() => {
+            // The pid is 0 for a process of another pid namespace.
+            let credentials = getsockopt(socket, PeerCredentials);
+            let (uid, pid) = credentials.map_or((u32::MAX, 0), |it| (it.uid(), it.pid()));
+            Peer::Process {
+                uid,
+                pid: pid.cast_unsigned(),
+            }
+        }
+        // The socket of a client that has disconnected already has no peer address.
+        other => other
+            .ok()
+            .and_then(|address| address.as_socket())
+            .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+            .into(),
     }
 }

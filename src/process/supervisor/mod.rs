@@ -11,9 +11,10 @@ mod backoff;
 pub(crate) mod upgrade;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::logging::{self, DropCounters};
 use crate::process::ipc::IpcHandles;
 use crate::process::process_table::{Context, RoleStart};
 use crate::process::supervisor::backoff::Backoff;
+use crate::process::unix_console::{self, UnixConsoleError};
 use crate::process::upgrade::HandoverError;
 use crate::process::watchdog::Watchdog;
 use crate::state::buffers;
@@ -53,6 +55,9 @@ pub(crate) enum StartError {
     /// It cannot listen.
     #[error("{0}")]
     Listen(#[from] ListenError),
+    /// It cannot listen on the console's unix socket.
+    #[error("{0}")]
+    UnixConsole(#[from] UnixConsoleError),
     /// A step of the start failed.
     #[error("{step}: {source}")]
     Step {
@@ -105,6 +110,27 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
         .console
         .map(|address| listen(address, options))
         .transpose()?;
+    let console_unix = config
+        .console_unix
+        .map(|path| unix_console::listen(path, config.backlog))
+        .transpose()?;
+    let started = start(settings, games, (game, console, console_unix));
+    if let (Err(_), Some(path)) = (&started, config.console_unix) {
+        unix_console::unlink(path);
+    }
+    started?.serve();
+    Ok(())
+}
+
+/// The sockets that the server listens on: for players, and for operators.
+type ListeningSockets = (TcpListener, Option<TcpListener>, Option<UnixListener>);
+
+fn start(
+    settings: &'static Settings,
+    games: &'static Games,
+    (game, console, console_unix): ListeningSockets,
+) -> Result<Supervisor, StartError> {
+    let config = &settings.config;
     let game_address = game
         .local_addr()
         .map_err(step("cannot tell the game's address"))?;
@@ -122,7 +148,7 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
         "cannot create the shared memory (lower players_max and rooms_max, or raise the limits of memory)",
     ))?;
     configure(memory, config);
-    let ipc = IpcHandles::new(game, console, config.keepers, config.rooms_max);
+    let ipc = IpcHandles::new(game, console, console_unix, config.keepers, config.rooms_max);
     let context = Context {
         memory,
         games,
@@ -138,13 +164,12 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
         supervisor.stop_all();
         return Err(error);
     }
-    announce(game_address, console_address);
+    announce(game_address, console_address, config.console_unix);
     log::info!(
         "serving players on {game_address} with {} keepers",
         config.keepers
     );
-    supervisor.serve();
-    Ok(())
+    Ok(supervisor)
 }
 
 /// Signals that stay ignored if the server was started with them ignored: the end of the terminal, for nohup(1), and
@@ -208,11 +233,12 @@ fn prepare_heap() {
 }
 
 /// Prints that the server accepts connections.
-fn announce(game: SocketAddr, console: Option<SocketAddr>) {
+fn announce(game: SocketAddr, console: Option<SocketAddr>, console_unix: Option<&Path>) {
     let ready = serde_json::json!({
         "event": "ready",
         "game": game.to_string(),
         "console": console.map(|console| console.to_string()),
+        "console_unix": console_unix.map(|path| path.display().to_string()),
         "pid": std::process::id(),
     });
     // Standard output may be closed.
@@ -288,6 +314,9 @@ impl Supervisor {
     fn serve(&mut self) {
         self.supervise();
         self.stop_all();
+        if let Some(path) = self.context.config.console_unix {
+            unix_console::unlink(path);
+        }
         log::info!("stopped");
     }
 

@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub(crate) struct Handover {
     keepers: u32,
     listen: SocketAddr,
     console: Option<SocketAddr>,
+    #[serde(default)]
+    console_unix: Option<PathBuf>,
     /// Name of each game, in order, and the version of its state.
     games: Vec<(String, u32)>,
     /// A file with the [states] of all matches, for a probe.
@@ -115,6 +118,7 @@ impl Handover {
             keepers: config.keepers,
             listen: config.listen,
             console: config.console,
+            console_unix: config.console_unix.map(Path::to_owned),
             games: versions(games),
             states: None,
             ipc: None,
@@ -206,6 +210,13 @@ impl Handover {
                 address.map_or("none".to_owned(), |address| address.to_string())
             };
             let (running, new) = (shown(self.console), shown(config.console));
+            return Some(format!("console would change from {running} to {new}"));
+        }
+        if self.console_unix.as_deref() != config.console_unix {
+            let shown = |path: Option<&Path>| {
+                path.map_or("none".to_owned(), |path| format!("unix:{}", path.display()))
+            };
+            let (running, new) = (shown(self.console_unix.as_deref()), shown(config.console_unix));
             return Some(format!("console would change from {running} to {new}"));
         }
         let new = versions(games);

@@ -314,13 +314,14 @@ mod tests {
             config,
             sources: [ConfigSource::Default; SETTINGS.len()],
             file: None,
+            console_password: None,
             warnings: Vec::new(),
         }));
         Context {
             memory: Memory::create(capacity).expect("memory"),
             games: Box::leak(Box::new(Games::new())),
             ipc: Box::leak(Box::new(
-                IpcHandles::new(game, None, config.keepers, config.rooms_max).expect("descriptors"),
+                IpcHandles::new(game, None, None, config.keepers, config.rooms_max).expect("descriptors"),
             )),
             config: &settings.config,
             build: 0,

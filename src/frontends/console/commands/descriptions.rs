@@ -10,7 +10,7 @@ pub(crate) struct Description {
 }
 
 /// All commands, in the order in which they are listed.
-pub(crate) const COMMANDS: [Description; 20] = [
+pub(crate) const COMMANDS: [Description; 21] = [
     Description {
         name: "help",
         usage: "help [COMMAND]",
@@ -182,6 +182,15 @@ pub(crate) const COMMANDS: [Description; 20] = [
         usage: "stop",
         summary: "stops the server in order, as SIGTERM does",
         more: &["Clients are told, and pending output is sent. A second `stop` ends the server at once."],
+    },
+    Description {
+        name: "password",
+        usage: "password WORD",
+        summary: "gives the console's password, where one is needed",
+        more: &[
+            "On an address with a password (console-password-file) no other command is executed before. A guess takes a",
+            "second, right or wrong, and three wrong ones end the connection. A console on a unix socket needs none.",
+        ],
     },
     Description {
         name: "edit",

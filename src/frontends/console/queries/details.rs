@@ -74,7 +74,7 @@ pub(crate) fn player(lobby: &mut StateHandle, id_or_name: &str) -> Result<Fields
         ("presence", json!(summary.presence())),
         ("seconds", seconds_since(since_ms)),
         ("idle_seconds", json!(idle)),
-        ("peer", json!(connection.map(ConnectionRecord::peer))),
+        ("peer", json!(connection.map(|it| it.peer().to_string()))),
         (
             "connection",
             json!(connection.map(|_| summary.connection.index())),

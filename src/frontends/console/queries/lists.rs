@@ -47,7 +47,7 @@ pub(crate) fn players() -> List {
                     .and_then(ConnectionRecord::handler)
                     .map(|handler| handler.pid)
             ),
-            json!(record.map(ConnectionRecord::peer)),
+            json!(record.map(|it| it.peer().to_string())),
             json!(seat.map(|(room, _)| room.to_id())),
             json!(seat.map(|(_, seat)| seat)),
             text(summary.name.as_str()),

@@ -96,7 +96,7 @@ fn connection_row(record: &ConnectionRecord, player: Option<&Value>) -> Option<(
         json!(handler.pid),
         Value::Null,
         seconds_since(record.accepted_at_ms.load(Ordering::Relaxed)),
-        json!(record.peer()),
+        json!(record.peer().to_string()),
         player.cloned().unwrap_or_default(),
     ];
     Some((handler.pid, row))
