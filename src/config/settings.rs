@@ -51,14 +51,14 @@ pub const SETTINGS: [Setting; 28] = [
     },
     Setting {
         flag: "console",
-        value_name: "IP:PORT|unix:PATH|none",
-        help: "Where operators connect: an address, a unix socket, or both (give the option twice, or a comma between)",
+        value_name: "IP:PORT|unix:PATH",
+        help: "Where operators connect: an address, a unix socket, both (give it twice), or `none`",
         kind: ValueKind::Consoles,
     },
     Setting {
         flag: "console-password-file",
-        value_name: "FILE|none",
-        help: "File with the password of the console's address; required unless that is a loopback address",
+        value_name: "FILE",
+        help: "Password of the console's address, in a file; required unless that is a loopback address",
         kind: ValueKind::PathOrNone(|config| &mut config.console_password_file),
     },
     Setting {
@@ -207,7 +207,7 @@ pub const SETTINGS: [Setting; 28] = [
     },
     Setting {
         flag: "reserved-names",
-        value_name: "NAME,NAME...|none",
+        value_name: "NAME,…|none",
         help: "Names that players cannot have, nor any that looks like one of them",
         kind: ValueKind::Names(|config| &mut config.reserved_names),
     },
