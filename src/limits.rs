@@ -214,9 +214,13 @@ pub const HEARTBEAT_TIMEOUT_MS_DEFAULT: u32 = 30_000;
 /// Time that a seat is kept for a player without a connection, unless configured.
 pub const SEAT_GRACE_MS_DEFAULT: u32 = 60_000;
 
-/// Time that a player in no room and without mail is kept without a connection even if no other place is free. The
-/// more places are free, the longer, up to the grace of a seat.
+/// Time that a player without a seat is kept without a connection even if no other place is free. The more places are
+/// free, the longer, up to the grace of a seat.
 pub const LOBBY_GRACE_MS_MIN: u64 = 1000;
+
+/// How often a player in text mode that sits silent in the lobby is looked at: when few places are free, its place is
+/// needed sooner.
+pub const LOBBY_GUEST_RECHECK_MS: u64 = 3000;
 
 /// Time that a seat is reserved for an invited player, unless configured.
 pub const SEAT_RESERVATION_MS_DEFAULT: u32 = 30_000;
@@ -234,7 +238,7 @@ pub const REFUSED_LINGERING_MAX: usize = 256;
 /// Time that a closing connection has to send its pending output, and then again for the client to close its side.
 pub const CLOSING_TIMEOUT_MS: u64 = 2000;
 
-/// Time that a session's former handler has to release it before it is killed for the newer connection.
+/// Time that a session's former handler has to release it before it is reported to the watchdog.
 pub const SESSION_RELEASE_TIMEOUT_MS: u64 = 1000;
 
 /// How often a connection that waits for a session checks whether it is released, in case a notification is lost.

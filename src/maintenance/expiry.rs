@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use shmem::transaction::SingleWriter;
 
-use crate::limits::JOURNAL_BYTES;
+use crate::limits::{JOURNAL_BYTES, LOBBY_GRACE_MS_MIN};
 use crate::lobby::{departure, join_leave};
-use crate::maintenance::eviction::lobby_grace_ms;
+use crate::maintenance::eviction::shortened_ms;
 use crate::session::Session;
 use crate::session::transport::ByteCounts;
 use crate::state::connections::{Claim, ConnectionRecord};
 use crate::state::directory::Presence;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
-use crate::state::players::Membership;
 use crate::state::rooms::RoomLife;
 
 /// Identities that one transaction examines, so that the lobby's lock is held for microseconds.
@@ -69,7 +68,8 @@ fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<Pla
     let grace_ms = memory.header.seat_grace_ms.load(Ordering::Relaxed);
     let mut tx = state.attachment.begin(directory.record);
     let places = directory.identities.len();
-    let lobby_grace_ms = lobby_grace_ms(grace_ms, tx.get(&directory.record.players_present), places);
+    let players = tx.get(&directory.record.players_present);
+    let lobby_grace_ms = shortened_ms(grace_ms, LOBBY_GRACE_MS_MIN, players, places);
     let touched = tx.get(&directory.record.identities_touched);
     let end = touched.min(first + IDENTITIES_PER_TRANSACTION);
     let (mut leaving, mut examined) = (Vec::new(), Vec::new());
@@ -83,16 +83,16 @@ fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<Pla
         let away_ms = now_ms.saturating_sub(tx.get(&identity.detached_at_ms));
         let is_detached = presence == Presence::DETACHED;
         let expired = is_detached && (away_ms >= grace_ms || tx.get(&identity.kicked) != 0);
-        let is_needed = tx.get(&identity.claimant).is_some()
-            || tx.get(&identity.mail_head) != tx.get(&identity.mail_tail);
+        let is_resuming = tx.get(&identity.claimant).is_some();
+        // The grace is for seats. Mail keeps no place: whoever has two players could keep places for ever.
         let expired = expired
-            || is_detached && away_ms >= lobby_grace_ms && !is_needed && {
+            || is_detached && away_ms >= lobby_grace_ms && !is_resuming && {
                 // The player was detached under the lobby's lock, which is held, so its record has no undecided
                 // transaction.
                 let player_record = memory.players.at(index);
                 tx.acquire(player_record);
                 examined.push(player_record);
-                tx.get(&player_record.membership) == Membership::LOBBY
+                !tx.get(&player_record.membership).has_seat()
             };
         if expired {
             tx.set(&identity.presence, Presence::EXPIRING.raw());

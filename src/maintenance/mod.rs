@@ -9,7 +9,7 @@
 pub mod check;
 pub mod crash_attribution;
 pub(crate) mod crash_policy;
-mod eviction;
+pub(crate) mod eviction;
 pub mod expiry;
 #[doc(hidden)]
 pub mod state_dump;

@@ -1,5 +1,6 @@
 //! How a connection closes: what is still sent, and whether the session is kept for a resume.
 
+use forkade_protocol::preamble::{self, PreambleResult};
 use forkade_protocol::{ErrorCode, ServerMessage, frame};
 
 use crate::limits::CLOSE_MESSAGE_BYTES_MAX;
@@ -34,10 +35,14 @@ impl Session<'_> {
             Some((_, player)) => self.state.attachment.read_own(&player.output_head),
             None => transport::stream_sent(&self.state.attachment, record, self.byte_counts.sent),
         };
-        let reason = &in_version(reason, self.dialect().version);
+        let reason = &in_version(reason, self.spoken_version());
         let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
         let message = match self.is_text() {
             true => close_line(reason, &mut buffer),
+            // Half a line was typed, and no Enter.
+            false if matches!(preamble::classify(&self.handshake()), PreambleResult::Text(_)) => {
+                close_line(reason, &mut buffer)
+            }
             false if self.byte_counts.received == 0 => close_frame(&for_unknown_client(reason), &mut buffer),
             false => close_frame(reason, &mut buffer),
         };
@@ -60,6 +65,19 @@ impl Session<'_> {
                 tx.commit().expect("closing fits the journal");
             }
         }
+    }
+
+    /// The protocol version that the client understands: the negotiated one, or, before it has a session, the one that
+    /// its preamble leads to.
+    fn spoken_version(&self) -> u16 {
+        if self.player.is_some() {
+            return self.dialect().version;
+        }
+        let negotiated = match preamble::classify(&self.handshake()) {
+            PreambleResult::Preamble { min, max } => preamble::negotiate(min, max),
+            _ => None,
+        };
+        negotiated.unwrap_or(preamble::VERSION_MIN)
     }
 
     /// Releases the session for the newer connection that presented its token, and tells this connection's client, in

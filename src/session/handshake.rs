@@ -278,28 +278,21 @@ impl Session<'_> {
         Resume::Done
     }
 
-    /// The process that holds the session which this connection requests, if there is one.
-    pub fn holder_of_session(&mut self) -> Option<ProcessId> {
-        let holder = self.connection_of_session()?;
-        let record = self.state.memory.connections.get(holder.index())?;
-        (record.reference(holder.index()) == holder)
-            .then(|| record.handler())
-            .flatten()
-    }
-
-    /// Notifies the session's holder again: a predecessor may have died before it did. Returns the keeper whose
-    /// doorbell must be rung.
-    pub fn notify_holder_again(&mut self) -> Option<u32> {
-        let holder = self.connection_of_session()?;
-        Some(self.state.memory.raise_attention(holder))
-    }
-
-    fn connection_of_session(&mut self) -> Option<ConnectionRef> {
+    /// The connection that holds the session which this one requests, if there is one.
+    pub fn holder_of_session(&mut self) -> Option<ConnectionRef> {
         let memory = self.state.memory;
         let player = self.state.attachment.read_own(&self.record.player);
         let tx = self.state.attachment.begin(memory.directory.record);
         let holder = tx.get(&memory.directory.identity(&tx, player)?.connection);
         holder.is_some().then_some(holder)
+    }
+
+    /// The process that serves a connection, if the connection is still there.
+    pub fn process_of(&self, connection: ConnectionRef) -> Option<ProcessId> {
+        let record = self.state.memory.connections.get(connection.index())?;
+        (record.reference(connection.index()) == connection)
+            .then(|| record.handler())
+            .flatten()
     }
 
     fn terms(&self) -> Terms {

@@ -30,7 +30,7 @@ impl Session<'_> {
             .is_some_and(|(_, player)| self.state.attachment.read_own(&player.is_text) != 0)
     }
 
-    /// Milliseconds of silence after which the connection is closed.
+    /// Milliseconds of silence after which the connection is closed, if places are free.
     pub fn silence_timeout_ms(&self) -> u64 {
         let header = self.state.memory.header;
         let limit = match self.is_text() {
@@ -40,10 +40,10 @@ impl Session<'_> {
         limit.load(Ordering::Relaxed)
     }
 
-    /// What a client that was silent for too long is told.
-    pub fn silence_text(&self) -> String {
+    /// What a client that was silent for longer than `timeout_ms` is told.
+    pub fn silence_text(&self, timeout_ms: u64) -> String {
         match self.is_text() {
-            true => render::idle_timeout_text(self.silence_timeout_ms()),
+            true => render::idle_timeout_text(timeout_ms),
             false => "nothing was heard of you for too long".into(),
         }
     }

@@ -183,6 +183,11 @@ impl Membership {
         (self.state == 1).then_some(self.room)
     }
 
+    /// Whether the player has a seat in a room.
+    pub fn has_seat(self) -> bool {
+        matches!(self.place(), Some((_, Some(_))))
+    }
+
     /// The player's room, and the seat unless it is a spectator.
     pub fn place(self) -> Option<(RoomRef, Option<u8>)> {
         (self.state == 2).then(|| (self.room, u8::try_from(self.seat).ok()))

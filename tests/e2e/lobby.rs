@@ -14,7 +14,8 @@ use forkade_protocol::{
 
 use crate::common::raw_client::{RawClient, handshake};
 use crate::common::rooms::{event, rejection, table};
-use crate::common::{MAY_FAIL, Server, WAIT_MAX, eventually, patient};
+use crate::common::text_client::TextClient;
+use crate::common::{MAY_FAIL, Server, eventually, patient};
 
 /// The error with which the server refuses a player of this name.
 fn refusal(server: &Server, name: &str) -> Option<ErrorCode> {
@@ -322,7 +323,7 @@ fn a_server_without_free_connections_refuses_until_one_ends() {
 }
 
 #[test]
-fn short_visits_take_no_place_seat_or_mail_from_others() {
+fn short_visits_take_no_place_or_seat_from_others() {
     let server = Server::start(&["--players-max", "5", "--seat-grace-ms", "600000"]);
     let mut seated = server.client("Seated");
     seated
@@ -348,19 +349,73 @@ fn short_visits_take_no_place_seat_or_mail_from_others() {
     eventually("there are places for new players", || {
         let name = format!("Newcomer {}", newcomers.len());
         newcomers.extend(Client::connect(server.game, name, patient()).ok());
-        newcomers.len() == 2
+        // Mail keeps no place when places are short.
+        newcomers.len() == 3
     });
-    // No player without a purpose is kept, however long the grace is.
+    // No player without a seat is kept, however long the grace is; a player with a seat is.
     std::thread::sleep(Duration::from_millis(2 * LOBBY_GRACE_MS_MIN));
     assert_eq!(refusal(&server, "One too many"), Some(ErrorCode::ServerFull));
-    let is_mail = |message: &ServerMessage| matches!(message, ServerMessage::Chat { .. });
-    assert!(
-        written_to
-            .receive_where(WAIT_MAX, is_mail)
-            .expect("still here")
-            .is_some()
-    );
     seated.act(b"still here".to_vec()).expect("the seat was kept");
+}
+
+#[test]
+fn spectators_that_reset_their_connections_keep_no_places() {
+    let server = Server::start(&["--players-max", "8", "--seat-grace-ms", "600000"]);
+    let (mut ann, mut bob, room) = table(&server);
+    for number in 0..6 {
+        let mut watcher = server.client(&format!("Watcher {number}"));
+        watcher.spectate(room, None).expect("spectators are allowed");
+        watcher.disconnect_abruptly();
+    }
+    bob.disconnect_abruptly();
+    let mut newcomers = Vec::new();
+    eventually("the spectators' places are free", || {
+        let name = format!("Newcomer {}", newcomers.len());
+        newcomers.extend(Client::connect(server.game, name, patient()).ok());
+        newcomers.len() == 6
+    });
+    assert_eq!(refusal(&server, "One too many"), Some(ErrorCode::ServerFull));
+    bob.ready(true).expect("the seat was kept");
+    ann.ready(true).expect("in the room");
+}
+
+#[test]
+fn a_byte_is_no_greeting_and_takes_no_players_place() {
+    let server = Server::start(&["--players-max", "2", "--handshake-timeout-ms", "2000"]);
+    let mut silent = Vec::new();
+    for byte in [b'x', b'7', b'/', b' ', 255, 0x16] {
+        let mut text_player = TextClient::connect(&server);
+        text_player.send(&[byte]);
+        silent.push(text_player);
+    }
+    eventually("all are served", || server.status("connections") == 6);
+    let _players = [server.client("Ann"), server.client("Bob")];
+    assert_eq!(server.status("players"), 2);
+    for mut text_player in silent {
+        let told = text_player.read_to_end();
+        assert!(told.contains("You did not greet in time"), "{told:?}");
+    }
+}
+
+#[test]
+fn a_silent_guest_in_the_lobby_keeps_its_place_only_while_places_are_free() {
+    let server = Server::start(&["--players-max", "2", "--handshake-timeout-ms", "1000"]);
+    let mut guests = [0, 1].map(|_| TextClient::connect(&server));
+    for guest in &mut guests {
+        guest.type_line("");
+        guest.read_until("Welcome to Forkade.");
+    }
+    // One of them plays.
+    guests[0].type_line("create relay");
+    eventually("a newcomer gets the other's place", || {
+        Client::connect(server.game, "Newcomer", patient()).is_ok()
+    });
+    assert!(
+        guests[1]
+            .read_to_end()
+            .contains("You have typed nothing for 1 seconds")
+    );
+    guests[0].ask("rooms");
 }
 
 #[test]

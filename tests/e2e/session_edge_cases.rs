@@ -63,6 +63,28 @@ fn a_resume_late_in_the_handshake_does_not_kill_the_former_handler() {
 }
 
 #[test]
+fn a_resume_kills_nothing_and_its_client_is_told_to_try_again() {
+    // Nobody judges whether the former handler hangs.
+    let server = Server::start(&["--watchdog-cpu-ms", "0"]);
+    let (old, token) = greeted(&server, "Ann");
+    let holder = server.handler_of("Ann").expect("she is served");
+    server.signal(holder, nix::sys::signal::Signal::SIGSTOP);
+    let text = resume(&server, token, 0).expect_error(ErrorCode::SessionHeld);
+    assert_eq!(
+        text,
+        "the session is still held by its former connection; try again"
+    );
+    assert!(is_alive(holder));
+    server.signal(holder, nix::sys::signal::Signal::SIGCONT);
+    assert!(matches!(
+        resume(&server, token, 0).next_message(),
+        Ok(ServerMessage::Resumed { .. })
+    ));
+    assert_eq!(server.status("takeovers_total"), 0);
+    drop(old);
+}
+
+#[test]
 fn the_heartbeat_timeout_starts_after_the_handshake() {
     let server = Server::start(&["--heartbeat-timeout-ms", "4000"]);
     let mut ann = RawClient::connect(&server);

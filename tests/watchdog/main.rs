@@ -18,7 +18,9 @@ use common::{Server, WAIT_MAX, eventually};
 use crowd::{be_busy, on_a_crowded_machine_no_innocent_process_is_killed};
 use forkade::games::relay::Relay;
 use forkade_protocol::client::{Client, NewRoom};
-use forkade_protocol::{ClientMessage, Outcome, RejectCode, RoomEvent, RoomSettings, ServerMessage, codec};
+use forkade_protocol::{
+    ClientMessage, Outcome, RejectCode, RoomEvent, RoomFilter, RoomId, RoomSettings, ServerMessage, codec,
+};
 use games::{Deed, How, Metronome, Sticky};
 use nix::sys::signal::Signal;
 
@@ -148,6 +150,47 @@ fn an_endless_loop_under_a_rooms_lock_is_killed_and_its_player_is_taken_over() {
 
 fn a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_over() {
     stuck_under_a_rooms_lock(How::Asleep, 1);
+}
+
+fn nobody_waits_for_a_room_whose_game_hangs() {
+    let mut server = start();
+    let (mut ann, mut cyd, mut dan) = (server.client("Ann"), server.client("Cyd"), server.client("Dan"));
+    let hung = ann
+        .create_room(NewRoom::new("sticky", "fly paper"))
+        .expect("a room is free");
+    let token = Token::lay("hung");
+    send(&mut ann, &Deed::StickOnce(How::Asleep, token.0.clone()));
+    eventually("the game hangs", || token.was_taken());
+    let (rooms, _) = cyd
+        .list_rooms(RoomFilter::default(), None)
+        .expect("the session lives");
+    let listed: Vec<_> = rooms.iter().map(|room| (room.room, room.taken)).collect();
+    assert_eq!(listed, [(hung.room, 1)]);
+    // Two players still find each other.
+    let cyds = cyd.quick_match("sticky", vec![]).expect("a seat");
+    let dans = dan.quick_match("sticky", vec![]).expect("a seat");
+    assert!(cyds.room != hung.room && cyds.room == dans.room);
+    let shown = server.ask_json("rooms");
+    let names = |room: RoomId| {
+        let is_it = |row: &&serde_json::Value| row["id"] == room.0;
+        let row = shown.as_array().expect("a list").iter().find(is_it);
+        row.expect("it is listed")["players"].clone()
+    };
+    assert_eq!(names(hung.room), serde_json::Value::Null);
+    assert_eq!(names(cyds.room), serde_json::json!(["Cyd", "Dan"]));
+    assert_eq!(server.ask_json("players").as_array().map(Vec::len), Some(3));
+    let busy = server.try_ask(&format!("room {}", hung.room.0));
+    assert!(busy.is_err_and(|why| why.contains("its game hangs")));
+    // The ticker does not wait, either: the time given to the drain ends it.
+    server.ask("drain 1");
+    eventually("the server stops", || {
+        server
+            .log()
+            .contains("the drain is over, with 2 matches under way")
+    });
+    assert!(!server.log().contains(" and sleeps: killed"), "it was waited for");
+    server.expect_any_end();
+    server.wait();
 }
 
 fn a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_other() {
@@ -334,6 +377,7 @@ fn main() -> ExitCode {
         named!(a_process_that_is_stopped_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
         named!(an_endless_loop_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
         named!(a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
+        named!(nobody_waits_for_a_room_whose_game_hangs),
         named!(a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_other),
         named!(a_handler_that_is_stopped_is_killed_and_its_player_is_taken_over),
         named!(a_handler_that_loops_is_killed_also_when_nobody_waits_for_it),

@@ -78,6 +78,8 @@ pub fn classify(bytes: &[u8], is_complete: bool) -> Opening {
     match may_be_continued {
         true if is_complete && begins_http_request(line) => Opening::Foreign(ForeignProtocol::Http),
         true => undecided,
+        // A byte is no greeting: a person presses Enter.
+        false if end.is_none() && blank_bytes == 0 => undecided,
         false => Opening::Person,
     }
 }
@@ -207,11 +209,17 @@ mod tests {
             assert_eq!(classify(enter, false), Opening::Enter);
         }
         assert_eq!(classify(b"\r\nh", false), Opening::Incomplete);
-        assert_eq!(
-            classify(&[255, 251, 31], false),
-            Opening::Person,
-            "telnet negotiates"
-        );
+        let negotiates = [255, 251, 31];
+        assert_eq!(classify(&negotiates, false), Opening::Incomplete);
+        let and_enters = [&negotiates[..], b"\r\n"].concat();
+        assert_eq!(classify(&and_enters, false), Opening::Person);
+    }
+
+    #[test]
+    fn no_byte_but_enter_is_a_greeting() {
+        for byte in (0..=u8::MAX).filter(|byte| !b"\r\n\0".contains(byte)) {
+            assert_eq!(classify(&[byte], false), Opening::Incomplete, "{byte}");
+        }
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub enum ErrorCode {
     InternalError,
     /// Version 2: the client reads, but does not confirm what it has received.
     NotConfirming,
+    /// Version 2: the session is still held by its former connection, whose process has not released it in time. The
+    /// client may try again.
+    SessionHeld,
 }
 
 impl ErrorCode {
@@ -46,6 +49,7 @@ impl ErrorCode {
     pub fn in_version(self, version: u16) -> Self {
         match self {
             Self::NotConfirming if version < 2 => Self::NotReading,
+            Self::SessionHeld if version < 2 => Self::InternalError,
             code => code,
         }
     }
@@ -59,6 +63,7 @@ impl ErrorCode {
             | Self::NotReading
             | Self::NotConfirming
             | Self::ServerFull
+            | Self::SessionHeld
             | Self::InternalError => true,
             Self::BadPreamble
             | Self::VersionUnsupported

@@ -1,6 +1,8 @@
 //! How long a handler waits, and for what: the deadlines of a connection, decided by its phase and some times alone.
 
-use crate::limits::{CLOSING_TIMEOUT_MS, DOORBELL_RETRY_MS, RESUME_RETRY_MS, WRITE_STALL_TIMEOUT_MS};
+use crate::limits::{
+    CLOSING_TIMEOUT_MS, DOORBELL_RETRY_MS, LOBBY_GUEST_RECHECK_MS, RESUME_RETRY_MS, WRITE_STALL_TIMEOUT_MS,
+};
 use crate::state::connections::Phase;
 
 /// What the deadlines depend on besides the phase. All times are in milliseconds of the monotonic clock.
@@ -20,6 +22,8 @@ pub(crate) struct Times {
     pub(crate) closing_since_ms: u64,
     /// No doorbell wakes the handler when something happens in its room.
     pub(crate) doorbell_is_unavailable: bool,
+    /// A player in text mode that is in no room: how long it may be silent depends on how many places are free.
+    pub(crate) is_lobby_guest: bool,
     /// How long the handshake may take, in milliseconds.
     pub(crate) handshake_timeout_ms: u64,
     /// How long a client may be silent, in milliseconds.
@@ -80,7 +84,11 @@ pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
                 .doorbell_is_unavailable
                 .then_some(times.now_ms + DOORBELL_RETRY_MS)
                 .and_then(|at_ms| deadline(at_ms, TimeoutKind::Recheck));
-            let all = [silent, not_reading, look_again];
+            let free_places = times
+                .is_lobby_guest
+                .then_some(times.now_ms + LOBBY_GUEST_RECHECK_MS)
+                .and_then(|at_ms| deadline(at_ms, TimeoutKind::Recheck));
+            let all = [silent, not_reading, look_again, free_places];
             all.into_iter().flatten().min_by_key(|deadline| deadline.at_ms)
         }
         Phase::CLOSING => deadline(times.closing_since_ms + CLOSING_TIMEOUT_MS, TimeoutKind::Closing),
@@ -104,6 +112,7 @@ mod tests {
             not_taking_since_ms: None,
             closing_since_ms: NOW_MS - 30,
             doorbell_is_unavailable: false,
+            is_lobby_guest: false,
             handshake_timeout_ms: 10_000,
             heartbeat_timeout_ms: 20_000,
         }
@@ -187,6 +196,17 @@ mod tests {
             ..deaf
         };
         expect(Phase::OPEN, &and_silent, NOW_MS - 100, TimeoutKind::Silent);
+    }
+
+    #[test]
+    fn a_silent_guest_in_the_lobby_looks_again_whether_places_are_free() {
+        let guest = Times {
+            is_lobby_guest: true,
+            heartbeat_timeout_ms: 1_800_000,
+            ..times()
+        };
+        let again_ms = NOW_MS + LOBBY_GUEST_RECHECK_MS;
+        expect(Phase::OPEN, &guest, again_ms, TimeoutKind::Recheck);
     }
 
     #[test]

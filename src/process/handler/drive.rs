@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use forkade_protocol::ErrorCode;
 use nix::sys::signal::Signal;
+use shmem::hang_reports::Subject;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 use shmem::sys::sockets::SendOutcome;
@@ -19,6 +20,7 @@ use crate::limits::{
 };
 use crate::lobby::{delivery, departure};
 use crate::logging;
+use crate::maintenance::eviction::shortened_ms;
 use crate::process::handler::client::{Client, HandlerState};
 use crate::process::handler::deadlines::{Deadline, TimeoutKind, Times, next_deadline};
 use crate::process::handler::turns::Turn;
@@ -200,40 +202,31 @@ impl Driver<'_> {
         Ok(true)
     }
 
-    /// The session's former handler has not released it yet. A handler that does not respond is killed: its successor
-    /// releases it at once.
+    /// The session's former handler has not released it yet. One that does not respond is reported: it may have to
+    /// wait for a processor, which only the watchdog can tell from a hang.
     fn wait_for_session(&mut self) {
         let waited = now_ms().saturating_sub(self.session.record().last_frame_at_ms.load(Ordering::Relaxed));
         if waited >= RESUME_TIMEOUT_MS {
             let text = "the session is still held by its former connection; try again";
-            self.session.close(
-                false,
-                &CloseReason::Error(ErrorCode::InternalError, text.to_owned()),
-            );
-        } else if waited >= SESSION_RELEASE_TIMEOUT_MS
-            && let Some(holder) = self.session.holder_of_session()
-        {
-            // A dead one has no keeper at the moment: it will be replaced, or its connection freed, soon.
-            match holder.is_alive() {
-                Ok(false) => {}
-                _ => self.kill_holder(holder),
-            }
-        } else {
-            let keeper = self.session.notify_holder_again();
-            self.state.ring_keeper(keeper);
-            // Its keeper may be the process that makes no progress.
-            if let Some(holder) = self.session.holder_of_session()
-                && let Err(error) = holder.send_signal(Signal::SIGUSR1)
-            {
-                log::warn!("cannot signal handler {holder}: {error}");
-            }
+            let reason = CloseReason::Error(ErrorCode::SessionHeld, text.to_owned());
+            return self.session.close(false, &reason);
         }
-    }
-
-    fn kill_holder(&self, holder: ProcessId) {
-        log::warn!("handler {holder} did not release the session in time: killed");
-        if let Err(error) = holder.send_signal(Signal::SIGKILL) {
-            log::error!("cannot kill handler {holder}: {error}");
+        let Some(holder) = self.session.holder_of_session() else {
+            return;
+        };
+        if waited >= SESSION_RELEASE_TIMEOUT_MS {
+            let index = holder.index();
+            let hang_reports = &self.state.context.memory.header.hang_reports;
+            hang_reports.report(Subject::Connection { index });
+        }
+        // Again, because a predecessor may have died before it did.
+        let keeper = self.state.context.memory.raise_attention(holder);
+        self.state.ring_keeper(Some(keeper));
+        // Its keeper may be the process that makes no progress.
+        if let Some(process) = self.session.process_of(holder)
+            && let Err(error) = process.send_signal(Signal::SIGUSR1)
+        {
+            log::warn!("cannot signal handler {process}: {error}");
         }
     }
 
@@ -419,13 +412,34 @@ impl Driver<'_> {
                 ErrorCode::HandshakeTimeout,
                 "you did not greet in time; people press Enter first",
             ),
-            Some(TimeoutKind::Silent) => error(ErrorCode::Silent, &self.session.silence_text()),
+            Some(TimeoutKind::Silent) => error(
+                ErrorCode::Silent,
+                &self.session.silence_text(self.silence_timeout_ms()),
+            ),
             Some(TimeoutKind::WriteStall) => error(ErrorCode::NotReading, "you did not read for too long"),
             Some(TimeoutKind::Closing) => return self.end(),
             None if self.session.phase() == Phase::CLOSING && self.session.all_sent() => return self.end(),
             Some(TimeoutKind::Recheck) | None => return,
         };
         self.session.close(false, &reason);
+    }
+
+    /// Whether this is a player in text mode that is in no room.
+    fn is_lobby_guest(&self) -> bool {
+        self.session.is_text() && self.session.membership().place().is_none()
+    }
+
+    /// Milliseconds of silence after which the connection is closed.
+    fn silence_timeout_ms(&self) -> u64 {
+        let whole_ms = self.session.silence_timeout_ms();
+        if !self.is_lobby_guest() {
+            return whole_ms;
+        }
+        let memory = self.state.context.memory;
+        let players = memory.directory.record.players_published.load(Ordering::Relaxed);
+        let min_ms = memory.header.handshake_timeout_ms.load(Ordering::Relaxed);
+        let players = u32::try_from(players).unwrap_or(u32::MAX);
+        shortened_ms(whole_ms, min_ms, players, memory.directory.identities.len())
     }
 
     fn next_deadline(&self) -> Option<Deadline> {
@@ -441,7 +455,8 @@ impl Driver<'_> {
             closing_since_ms: self.session.closing_since_ms(),
             doorbell_is_unavailable: self.client.room.is_some_and(is_unavailable),
             handshake_timeout_ms: header.handshake_timeout_ms.load(Ordering::Relaxed),
-            heartbeat_timeout_ms: self.session.silence_timeout_ms(),
+            heartbeat_timeout_ms: self.silence_timeout_ms(),
+            is_lobby_guest: self.is_lobby_guest(),
         };
         next_deadline(self.session.phase(), &times)
     }
