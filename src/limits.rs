@@ -143,13 +143,25 @@ pub const CHAT_BURST_DEFAULT: u32 = 10;
 pub const CHAT_PER_MINUTE_DEFAULT: u32 = 60;
 
 /// Rate-limited requests (those that others see: join, create, configure a room) that a player may make at once,
-/// unless configured. Few enough that their events fit a room's log.
-pub const REQUESTS_BURST_DEFAULT: u32 = 1000;
+/// unless configured: more than a person makes in a minute of changing rooms.
+pub const REQUESTS_BURST_DEFAULT: u32 = 60;
 
-/// Rate-limited requests that a player may make per minute in the long run, unless configured: more than programs
-/// need that play match after match, each in a new room, as fast as they can; and a tenth of what a client that does
-/// nothing else could make (it then uses some 4 % of the lobby's lock).
-pub const REQUESTS_PER_MINUTE_DEFAULT: u32 = 60_000;
+/// Rate-limited requests that a player may make per minute in the long run, unless configured: two a second.
+pub const REQUESTS_PER_MINUTE_DEFAULT: u32 = 120;
+
+/// Deliveries of lobby lines per second, to all players together, unless configured: a third of what two processors
+/// deliver. With 2,000 players these are five lines a second.
+pub const LOBBY_FANOUT_DEFAULT: u32 = 10_000;
+
+/// Deliveries of a room's events per second, those of its game apart, unless configured. A room with ten members never
+/// reaches it; with 2,000 spectators, two events a second do.
+pub const ROOM_FANOUT_DEFAULT: u32 = 4000;
+
+/// The same for all rooms together, unless configured.
+pub const SERVER_FANOUT_DEFAULT: u32 = 20_000;
+
+/// Seconds of the rate that a burst of deliveries may take at once.
+pub const FANOUT_BURST_SECONDS: u64 = 4;
 
 /// Requests of a player that may be rejected in a row before the next one has to wait, unless configured: more than a
 /// person mistypes.

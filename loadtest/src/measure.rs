@@ -89,7 +89,7 @@ pub(crate) fn run(options: &Options, plans: Vec<WorkloadPlan>) -> Result<Report,
     // The server inherits the original limit of open files and raises its own.
     let server = &options.server;
     let choice = server.choice().map(|choice| match choice {
-        ServerChoice::Forkade(given) => ServerChoice::Forkade(server_arguments(&given, &plans)),
+        ServerChoice::Forkade(given) => ServerChoice::Forkade(server_arguments(&given)),
         peer => peer,
     });
     let own_server = choice
@@ -313,14 +313,25 @@ fn proceed(commands: &Sender<Proceed>) {
     let _ = commands.send(Proceed);
 }
 
-/// The arguments of the server to start. A client in a closed loop exceeds the request rate that a server
-/// allows each player, and a closed loop is meant to measure without that limit.
-fn server_arguments(given: &[OsString], plans: &[WorkloadPlan]) -> Vec<OsString> {
-    const RATE: &str = "--requests-per-minute";
-    let is_given = given
-        .iter()
-        .any(|argument| argument.to_string_lossy().starts_with(RATE));
-    let is_closed_loop = plans.iter().any(|plan| plan.rate == 0.0);
-    let unbounded = (is_closed_loop && !is_given).then(|| format!("{RATE}=0").into());
-    unbounded.into_iter().chain(given.iter().cloned()).collect()
+/// The limits of a server that are meant for people: a load test measures without them.
+const LIMITS_FOR_PEOPLE: [&str; 6] = [
+    "--requests-per-minute",
+    "--failures-per-minute",
+    "--guesses-per-minute",
+    "--lobby-fanout",
+    "--room-fanout",
+    "--server-fanout",
+];
+
+/// The arguments of the server to start: those given, and no limits for people unless they are given.
+fn server_arguments(given: &[OsString]) -> Vec<OsString> {
+    let is_given = |limit: &str| {
+        let mut given = given.iter();
+        given.any(|argument| argument.to_string_lossy().starts_with(limit))
+    };
+    let unbounded = LIMITS_FOR_PEOPLE.into_iter().filter(|limit| !is_given(limit));
+    unbounded
+        .map(|limit| format!("{limit}=0").into())
+        .chain(given.iter().cloned())
+        .collect()
 }

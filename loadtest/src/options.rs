@@ -167,6 +167,18 @@ pub(crate) struct Thresholds {
     /// Most of them that may be lost other than by a double fault of --chaos (handler and keeper at once).
     #[arg(long, value_name = "N")]
     pub max_unexplained_disconnects: Option<u64>,
+    /// Most messages that the server may refuse.
+    #[arg(long, value_name = "N")]
+    pub max_rejected: Option<u64>,
+    /// Most messages that may be due and not sent when the load ends.
+    #[arg(long, value_name = "N")]
+    pub max_unsent: Option<u64>,
+    /// Most snapshots that clients may get because they fell behind.
+    #[arg(long, value_name = "N")]
+    pub max_resyncs: Option<u64>,
+    /// Most sessions that may be lost: their clients could not resume.
+    #[arg(long, value_name = "N")]
+    pub max_sessions_lost: Option<u64>,
     /// Fewest joins per second.
     #[arg(long, value_name = "N")]
     pub min_joins_per_second: Option<f64>,

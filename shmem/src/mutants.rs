@@ -26,17 +26,20 @@ pub enum Mutant {
     FinCounted,
     /// A mutex whose owner died is repaired, but not marked consistent.
     NeverConsistent,
+    /// One action of a player in a hundred is rejected for no reason.
+    OneActRejected,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::JournalSkipped,
         Self::CommitInTwoStores,
         Self::RingBeforeCommit,
         Self::NoSecondRing,
         Self::FinCounted,
         Self::NeverConsistent,
+        Self::OneActRejected,
     ];
 
     /// Its name in the environment.
@@ -48,6 +51,7 @@ impl Mutant {
             Self::NoSecondRing => "no-second-ring",
             Self::FinCounted => "fin-counted",
             Self::NeverConsistent => "never-consistent",
+            Self::OneActRejected => "one-act-rejected",
         }
     }
 

@@ -21,9 +21,10 @@ use crate::limits::{
     BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CONNECTIONS_BEYOND_PLAYERS_DEFAULT,
     CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, FAILURES_BURST_DEFAULT,
     FAILURES_PER_MINUTE_DEFAULT, GUESSES_PER_MINUTE_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
-    HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, PLAYERS_MAX_DEFAULT, REQUESTS_BURST_DEFAULT,
-    REQUESTS_PER_MINUTE_DEFAULT, ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT,
-    SEND_BUFFER_BYTES_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
+    HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, LOBBY_FANOUT_DEFAULT, PLAYERS_MAX_DEFAULT,
+    REQUESTS_BURST_DEFAULT, REQUESTS_PER_MINUTE_DEFAULT, ROOM_FANOUT_DEFAULT, ROOMS_MAX_DEFAULT,
+    SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT, SERVER_FANOUT_DEFAULT,
+    TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
 };
 
 pub use crate::config::settings::{SETTINGS, Setting};
@@ -83,6 +84,12 @@ pub struct Config {
     pub failures_per_minute: u32,
     /// Wrong passcodes, and as many wrong invite codes, that a room judges per minute; 0: no limit.
     pub guesses_per_minute: u32,
+    /// Deliveries of lobby lines per second, to all players together; 0: no limit.
+    pub lobby_fanout: u32,
+    /// Deliveries of a room's events per second, to its members together; 0: no limit.
+    pub room_fanout: u32,
+    /// Deliveries of all rooms' events per second; 0: no limit.
+    pub server_fanout: u32,
     /// Processor time that a hung process may use before the watchdog kills it; 0: the watchdog kills no process.
     pub watchdog_cpu_ms: u32,
     /// `SO_SNDBUF` of each connection.
@@ -153,6 +160,9 @@ impl Default for Config {
             failures_burst: FAILURES_BURST_DEFAULT,
             failures_per_minute: FAILURES_PER_MINUTE_DEFAULT,
             guesses_per_minute: GUESSES_PER_MINUTE_DEFAULT,
+            lobby_fanout: LOBBY_FANOUT_DEFAULT,
+            room_fanout: ROOM_FANOUT_DEFAULT,
+            server_fanout: SERVER_FANOUT_DEFAULT,
             watchdog_cpu_ms: WATCHDOG_CPU_MS_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
             reserved_names: ReservedNames::default(),

@@ -42,7 +42,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 28] = [
+pub const SETTINGS: [Setting; 31] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -192,6 +192,24 @@ pub const SETTINGS: [Setting; 28] = [
         value_name: "NUMBER",
         help: "Wrong passcodes, and as many wrong invite codes, that a room judges per minute; 0: no limit",
         kind: ValueKind::Number(|config| &mut config.guesses_per_minute, 0..=6_000_000),
+    },
+    Setting {
+        flag: "lobby-fanout",
+        value_name: "NUMBER",
+        help: "Deliveries of lobby lines per second, to all players together; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.lobby_fanout, 0..=1_000_000),
+    },
+    Setting {
+        flag: "room-fanout",
+        value_name: "NUMBER",
+        help: "Deliveries of a room's events per second, moves apart, to its members together; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.room_fanout, 0..=1_000_000),
+    },
+    Setting {
+        flag: "server-fanout",
+        value_name: "NUMBER",
+        help: "Deliveries of the events of all rooms per second, moves apart; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.server_fanout, 0..=1_000_000),
     },
     Setting {
         flag: "watchdog-cpu-ms",

@@ -12,7 +12,7 @@ use crate::lobby::join_leave::{self, NewRoom};
 use crate::lobby::{
     delivery, invites, listing, match_play, names, ownership, reservations, room_view, settings,
 };
-use crate::session::rate::{costs_if_rejected, is_rate_limited};
+use crate::session::rate::{costs_if_rejected, price_of};
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Greeting, Session};
 use crate::state::directory::Name;
@@ -392,8 +392,9 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
 
 /// Checks that the player may make this request now, and notes what it will cost.
 fn charge(session: &mut Session<'_>, message: &ClientMessage) -> Result<(), Rejection> {
-    if is_rate_limited(message) {
-        session.charge()?;
+    let price = price_of(message);
+    if price > 0 {
+        session.charge(price)?;
     }
     if costs_if_rejected(message) {
         session.charge_if_rejected()?;
@@ -431,7 +432,10 @@ pub(crate) fn reject(session: &mut Session<'_>, request: u32, rejection: Rejecti
         retry_after_ms,
         ..
     } = rejection;
-    session.fail();
+    // What came too soon costs what it would have cost: it may have taken a lock, and is asked again.
+    if retry_after_ms.is_none() {
+        session.fail();
+    }
     session.to_acknowledge = None;
     let reply = match retry_after_ms.filter(|_| session.dialect().version >= 2) {
         Some(retry_after_ms) => ServerMessage::RejectedTooFast {

@@ -9,6 +9,7 @@ use crate::frontends::dispatch::{FrameOutcome, reject};
 use crate::limits::TEXT_LINE_BYTES_MAX;
 use crate::lobby::{delivery, names, text_requests};
 use crate::logging;
+use crate::session::rate::REQUEST_PRICE;
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Session};
 
@@ -77,7 +78,7 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
                     format!("the name cannot be used: {error}"),
                 )
             })?;
-            session.charge()?;
+            session.charge(REQUEST_PRICE)?;
             session.charge_if_rejected()?;
             let renamed = handled(session, |session| text_requests::rename(session, name))?;
             logging::set_player(Some(name.as_str()));

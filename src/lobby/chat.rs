@@ -18,6 +18,7 @@ use shmem::transaction::Tx;
 
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::lobby::delivery::Events;
+use crate::lobby::fanout::{self, Cause};
 use crate::lobby::join_leave;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
@@ -36,16 +37,18 @@ const BATCH_MAX: usize = 64;
 /// If the player is in no room, or above the rate limit.
 pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
     join_leave::current_room(session)?;
-    let paid = session.charge_line()?;
+    session.charge_line()?;
+    let header = session.state.memory.header;
     let chat = RoomEvent::Chat {
         from: session.name().as_str().to_owned(),
         text: text.to_owned(),
     };
     join_leave::change_room(session, |tx, context| {
+        let cause = (Cause::member(context.seat), 1);
+        fanout::charge_room(tx, header, cause, RejectCode::ChatTooFast)?;
         let mut events = Events::begin(tx);
         events.push_to_all(tx, chat)?;
         events.finish(tx);
-        paid.enter(tx, context.player_tx.player);
         Ok(())
     })
 }
@@ -56,14 +59,14 @@ pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejecti
 ///
 /// If the player is above the rate limit.
 pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
+    session.charge_line()?;
+    fanout::charge_lobby(session.state.memory)?;
     let Some(player_tx) = session.player_tx() else {
         return Ok(());
     };
-    let paid = session.charge_line()?;
     let from = session.name().as_str().to_owned();
     let mut tx = session.state.attachment.begin(session.state.memory.chat);
     append_line(&mut tx, from, text)?;
-    paid.enter(&mut tx, player_tx.player);
     player_tx.consume(&mut tx);
     tx.commit()?;
     session.chat_doorbell = true;
@@ -77,9 +80,6 @@ pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Reject
 ///
 /// If no player has that name, its mailbox is full, or the sender is above the rate limit.
 pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Rejection> {
-    let Some(player_tx) = session.player_tx() else {
-        return Ok(());
-    };
     let unknown = || {
         Rejection::new(
             RejectCode::UnknownPlayer,
@@ -88,7 +88,10 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
     };
     // Stored names were cleaned in the same way.
     let to_name = text::clean_player_name(to).map_err(|_| unknown())?;
-    let paid = session.charge_line()?;
+    session.charge_line()?;
+    let Some(player_tx) = session.player_tx() else {
+        return Ok(());
+    };
     let from = session.name().as_str().to_owned();
     let memory = session.state.memory;
     let mut tx = session.state.attachment.begin(memory.directory.record);
@@ -105,7 +108,6 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
         PostError::Gone => unknown(),
         PostError::Full => error.into(),
     })?;
-    paid.enter(&mut tx, player_tx.player);
     // In text mode only: a client program knows what it has sent.
     player_tx.say(&mut tx, &format!("You tell {}: {text}\n", to_name.as_str()));
     player_tx.consume(&mut tx);

@@ -18,6 +18,7 @@ use shmem::transaction::Record;
 
 use crate::limits::REMOVAL_TEXT_BYTES;
 use crate::lobby::delivery::Events;
+use crate::lobby::fanout::{self, Cause};
 use crate::lobby::guesses::Guesser;
 use crate::lobby::invites::random_secret;
 use crate::lobby::match_play::{self, GameCalls};
@@ -30,6 +31,7 @@ use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, PlayerTx, Session};
 use crate::state::connections::ConnectionRecord;
 use crate::state::handle::StateHandle;
+use crate::state::header::Header;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::players::Membership;
 use crate::state::rooms::{
@@ -52,6 +54,9 @@ pub struct NewRoom<'a> {
 const REMOVED: &str = "the room's owner has taken your seat";
 const _: () = assert!(REMOVED.len() <= REMOVAL_TEXT_BYTES);
 
+/// The events that a player is charged for when it takes a seat: its coming and its leaving.
+const VISIT_EVENTS: u64 = 2;
+
 /// The context of a transaction on the player's room.
 pub(crate) struct RoomContext<'l> {
     pub(crate) player_tx: PlayerTx,
@@ -68,6 +73,15 @@ impl RoomContext<'_> {
     /// Marks that the room's game is about to run in order to show its match.
     pub(crate) fn mark_shown(&self, tx: &RoomTx<'_>) -> ShownGame {
         ShownGame::mark(Some(self.connection), tx.record(), self.room)
+    }
+
+    /// Charges an event that the player causes in the room.
+    ///
+    /// # Errors
+    ///
+    /// [`RejectCode::TooFast`], if the room has too much to deliver.
+    pub(crate) fn charge_event(&self, tx: &RoomTx<'_>, header: &Header) -> Result<(), Rejection> {
+        fanout::charge_room(tx, header, (Cause::member(self.seat), 1), RejectCode::TooFast)
     }
 
     /// Returns the player's seat.
@@ -140,6 +154,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     tx.set(&record.seats[0], Seat::of(player, clean_player_name));
     record.log.reset(&mut tx);
     record.reset_subscribers();
+    record.deliveries.reset();
     record.passcode_guesses.reset();
     record.invite_guesses.reset();
     if game.start_rule() == Start::AtOnce {
@@ -238,6 +253,7 @@ pub(crate) fn join(
     ensure_in_lobby(session)?;
     abandon_opening(session)?;
     let (games, name) = (session.state.games, session.name());
+    let header = session.state.memory.header;
     let not_found = || Rejection::new(RejectCode::RoomNotFound, "there is no such room (any more)");
     let room = room.ok_or_else(not_found)?;
     let record = session
@@ -274,6 +290,13 @@ pub(crate) fn join(
         None if watch => None,
         None => Some(first_free_seat(&tx, games)?),
     };
+    if watch {
+        fanout::charge_look(&tx, header, None)?;
+    } else {
+        // A seat that is kept for the player is as good as one that it has.
+        let cause = Cause::member(reserved);
+        fanout::charge_room(&tx, header, (cause, VISIT_EVENTS), RejectCode::TooFast)?;
+    }
     let mut events = Events::begin(&mut tx);
     if let Some(number) = seat {
         claim_reservation(&mut tx, number);

@@ -6,6 +6,7 @@
 
 use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
+use shmem::mutants::Mutant;
 use shmem::sys::clock::now_ms;
 
 use crate::limits::GAME_CALL_REPORTED_MS;
@@ -71,6 +72,12 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
         if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing {
             return Err(Rejection::new(RejectCode::NotPlaying, "no match is being played"));
         }
+        if Mutant::OneActRejected.is_active() && random_seed()? % 100 == 0 {
+            return Err(Rejection::new(
+                RejectCode::BadAction,
+                "a mutant has rejected this",
+            ));
+        }
         let began_ms = now_ms();
         let acted = call_game(
             tx,
@@ -109,6 +116,7 @@ fn set_ready(
         if !ready || bits & bit != 0 {
             paid?.enter(tx, context.player_tx.player);
         }
+        context.charge_event(tx, header)?;
         tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
         let mut events = Events::begin(tx);
         events.push_to_all(tx, RoomEvent::Ready { seat, ready })?;

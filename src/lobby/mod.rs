@@ -11,6 +11,7 @@
 //! * [`delivery`]: from the room's log to the player's output. [`text_delivery`] does it for text mode,
 //!   [`mail_delivery`] for a player's mailbox. [`room_view`] builds snapshots and lines of a list;
 //! * [`chat`]: to a room, to the lobby, to one player (the rate limit is [`rate`](crate::session::rate));
+//! * [`fanout`]: budgets for what reaches many;
 //! * [`departure`]: disconnect, kick, and leave for good. Expiry is in `maintenance`;
 //! * [`text_requests`]: requests that only text mode has.
 //!
@@ -26,6 +27,7 @@
 pub mod chat;
 pub mod delivery;
 pub mod departure;
+pub(crate) mod fanout;
 pub(crate) mod guesses;
 pub mod invites;
 pub mod join_leave;

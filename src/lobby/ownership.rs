@@ -25,9 +25,11 @@ pub(crate) const NO_BANS: Bans = [PlayerRef::NONE; BANS_PER_ROOM_MAX];
 ///
 /// If the caller is in no room or not the owner, the seat is free or its own, or a player of another name has it.
 pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
+    let header = session.state.memory.header;
     join_leave::change_room(session, |tx, context| {
         context.ensure_owner(tx)?;
         let Seat { player, .. } = other_in_seat(tx, context, seat, name)?;
+        context.charge_event(tx, header)?;
         ban(tx, player);
         free_seat(tx, &mut context.calls, seat, LeaveReason::Kicked)
     })
@@ -39,9 +41,11 @@ pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result
 ///
 /// As for a kick.
 pub fn transfer_ownership(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
+    let header = session.state.memory.header;
     join_leave::change_room(session, |tx, context| {
         context.ensure_owner(tx)?;
         other_in_seat(tx, context, seat, name)?;
+        context.charge_event(tx, header)?;
         set_owner(tx, seat)
     })
 }

@@ -30,7 +30,7 @@ use crate::state::rooms::{RoomLife, RoomTx, Seat, game_of, is_open, seats_in};
 /// free, the match has begun, or the player's mailbox is full.
 pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
     join_leave::with_room(session, |tx, context| context.ensure_owner(&tx))?;
-    let paid = session.charge_line()?;
+    session.charge_line()?;
     let player = find_addressee(session.state, name)?;
     let lasts_ms = session
         .state
@@ -38,8 +38,10 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
         .header
         .seat_reservation_ms
         .load(Ordering::Relaxed);
+    let header = session.state.memory.header;
     let (room, (invited, reserved_until_ms)) = join_leave::with_room(session, |mut tx, context| {
         context.ensure_owner(&tx)?;
+        context.charge_event(&tx, header)?;
         let reserved_until_ms = seat_reserved_for(&tx, player.0)
             .map(|seat| tx.get(&tx.record().reserved_until_ms[usize::from(seat)]));
         let invited = reserve_seat(&mut tx, context, player, lasts_ms)?;
@@ -55,7 +57,6 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
     let mut tx = session.state.attachment.begin(memory.directory.record);
     match memory.post(&mut tx, player.0, &invited) {
         Ok(keeper) => {
-            paid.enter(&mut tx, player_tx.player);
             player_tx.consume(&mut tx);
             tx.commit()?;
             session.keeper_doorbells.extend(keeper);

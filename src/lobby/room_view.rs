@@ -4,6 +4,7 @@ use forkade_games::{GameError, Games, Viewer};
 use forkade_protocol::{RoomId, SeatInfo, ServerMessage, Snapshot};
 
 use crate::limits::GAME_VIEW_BYTES_MAX;
+use crate::lobby::fanout;
 use crate::lobby::join_leave;
 use crate::lobby::ownership::owner_of;
 use crate::lobby::reservations::reservations;
@@ -21,7 +22,9 @@ use crate::state::shown_game::ShownGame;
 ///
 /// If the player is in no room, or no longer has the seat.
 pub fn look(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
+    let header = session.state.memory.header;
     join_leave::with_room(session, |mut tx, context| {
+        fanout::charge_look(&tx, header, context.seat)?;
         // A player who has lost the seat does not get here, and never sees the view of the seat's new player.
         let shown = context.mark_shown(&tx);
         let snapshot = snapshot(

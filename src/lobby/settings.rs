@@ -116,8 +116,10 @@ pub fn configure(session: &mut Session<'_>, requested: &RoomSettings) -> Result<
         Ok(game_of(&tx, context.calls.games))
     })?;
     let (settings, _) = CheckedSettings::check(game, requested)?;
+    let header = session.state.memory.header;
     join_leave::change_room(session, |tx, context| {
         context.ensure_owner(tx)?;
+        context.charge_event(tx, header)?;
         apply(tx, &settings)
     })
 }

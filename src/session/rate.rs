@@ -21,25 +21,29 @@ use crate::state::players::{Account, PlayerRecord};
 use shmem::transaction::{Record, Tx};
 
 impl Session<'_> {
-    /// The charge for one more chat line, if the player may send it now. It counts once it is
-    /// [entered](RateCharge::enter).
-    pub(crate) fn charge_line(&self) -> Result<RateCharge, Rejection> {
-        self.pay(Account::Chat)
+    /// Charges the current frame as a line of chat: the transaction that consumes it enters the charge.
+    ///
+    /// # Errors
+    ///
+    /// [`RejectCode::ChatTooFast`].
+    pub(crate) fn charge_line(&mut self) -> Result<(), Rejection> {
+        self.charge = Some(self.pay(Account::Chat, 1)?);
+        Ok(())
     }
 
     /// The charge for one more rate-limited request, if the player may make it now. It counts once it is
     /// [entered](RateCharge::enter).
     pub(crate) fn charge_request(&self) -> Result<RateCharge, Rejection> {
-        self.pay(Account::Requests)
+        self.pay(Account::Requests, REQUEST_PRICE)
     }
 
-    /// Charges the current frame: the transaction that consumes it enters the charge.
+    /// Charges the current frame its [price](price_of): the transaction that consumes it enters the charge.
     ///
     /// # Errors
     ///
     /// [`RejectCode::TooFast`].
-    pub fn charge(&mut self) -> Result<(), Rejection> {
-        self.charge = Some(self.charge_request()?);
+    pub fn charge(&mut self, price: u64) -> Result<(), Rejection> {
+        self.charge = Some(self.pay(Account::Requests, price)?);
         Ok(())
     }
 
@@ -50,12 +54,12 @@ impl Session<'_> {
     /// [`RejectCode::TooFast`] if too many were rejected. The request must not be judged then: its result would be
     /// worth a guess.
     pub fn charge_if_rejected(&mut self) -> Result<(), Rejection> {
-        self.charge_if_rejected = Some(self.pay(Account::Failures)?);
+        self.charge_if_rejected = Some(self.pay(Account::Failures, 1)?);
         Ok(())
     }
 
-    /// The current frame is rejected: it costs a failure, if it was [to](Session::charge_if_rejected), and nothing
-    /// else.
+    /// The current frame is rejected for what it asks: it costs a failure, if it was
+    /// [to](Session::charge_if_rejected), and nothing else.
     pub fn fail(&mut self) {
         self.charge = self.charge_if_rejected.take();
         if self.charge.is_some() {
@@ -94,14 +98,21 @@ impl Session<'_> {
             Account::Failures => (&header.failures_burst, &header.failures_per_minute),
             Account::Searches => return (ROOMS_EXAMINED_BURST, 60 * ROOMS_EXAMINED_PER_SECOND),
         };
-        (burst.load(Ordering::Relaxed), per_minute.load(Ordering::Relaxed))
+        let units = match account {
+            Account::Requests => REQUEST_PRICE,
+            Account::Chat | Account::Failures | Account::Searches => 1,
+        };
+        (
+            burst.load(Ordering::Relaxed) * units,
+            per_minute.load(Ordering::Relaxed) * units,
+        )
     }
 
-    fn pay(&self, account: Account) -> Result<RateCharge, Rejection> {
+    fn pay(&self, account: Account, price: u64) -> Result<RateCharge, Rejection> {
         let header = self.state.memory.header;
         let (burst, per_minute) = self.burst_and_rate(account);
         Rate::per_minute(per_minute, burst)
-            .pay(self.paid_until_us(account), now_us(), 1)
+            .pay(self.paid_until_us(account), now_us(), price)
             .map(|until_us| RateCharge { account, until_us })
             .map_err(|too_soon| {
                 header.too_fast_total.fetch_add(1, Ordering::Relaxed);
@@ -112,7 +123,7 @@ impl Session<'_> {
                     ),
                     Account::Requests => (
                         RejectCode::TooFast,
-                        format!("you may do this {per_minute} times a minute"),
+                        format!("you may do this {} times a minute", per_minute / REQUEST_PRICE),
                     ),
                     Account::Failures => (
                         RejectCode::TooFast,
@@ -135,8 +146,14 @@ impl Session<'_> {
     }
 }
 
-/// Whether the dispatcher charges the request. (Others are charged where their effect is known.)
-pub fn is_rate_limited(message: &ClientMessage) -> bool {
+/// The price of a rate-limited request.
+pub const REQUEST_PRICE: u64 = 10;
+
+/// The price of a look at the room: its lock is held for a moment, but nobody else sees anything.
+const LOOK_PRICE: u64 = 1;
+
+/// What the dispatcher charges for a request; 0: nothing. (Others are charged where their effect is known.)
+pub fn price_of(message: &ClientMessage) -> u64 {
     match message {
         ClientMessage::CreateRoom { .. }
         | ClientMessage::JoinRoom { .. }
@@ -146,25 +163,25 @@ pub fn is_rate_limited(message: &ClientMessage) -> bool {
         | ClientMessage::Configure { .. }
         | ClientMessage::Invite { .. }
         | ClientMessage::Kick { .. }
-        | ClientMessage::HandOver { .. } => true,
+        | ClientMessage::HandOver { .. } => REQUEST_PRICE,
+        ClientMessage::Look { .. } => LOOK_PRICE,
         // Charged by what it changes: see `match_play::ready`.
-        ClientMessage::Ready { .. } | ClientMessage::Rematch { .. } => false,
+        ClientMessage::Ready { .. } | ClientMessage::Rematch { .. } => 0,
         // Charged as chat lines.
-        ClientMessage::Chat { .. } | ClientMessage::Reserve { .. } => false,
-        ClientMessage::Act { .. } | ClientMessage::Leave { .. } => false,
+        ClientMessage::Chat { .. } | ClientMessage::Reserve { .. } => 0,
+        ClientMessage::Act { .. } | ClientMessage::Leave { .. } => 0,
         // They change nothing that others see.
         ClientMessage::Hello { .. }
         | ClientMessage::Greet { .. }
         | ClientMessage::Resume { .. }
         | ClientMessage::ListRooms { .. }
-        | ClientMessage::Look { .. }
         | ClientMessage::Confirm { .. }
         | ClientMessage::Ping { .. }
-        | ClientMessage::Goodbye => false,
+        | ClientMessage::Goodbye => 0,
     }
 }
 
-/// Whether a request costs its player something if it is rejected: it is rate-limited, or it tells who is here.
+/// Whether a request counts as a failure if it is rejected: it is rate-limited, or it tells who is here.
 pub fn costs_if_rejected(message: &ClientMessage) -> bool {
     let names_player = matches!(
         message,
@@ -174,7 +191,7 @@ pub fn costs_if_rejected(message: &ClientMessage) -> bool {
                 ..
             }
     );
-    names_player || is_rate_limited(message)
+    names_player || price_of(message) == REQUEST_PRICE
 }
 
 /// A charge that was granted.

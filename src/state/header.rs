@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{CONNECTION_SLOTS_PER_KEEPER, KEEPERS_MAX, ROLES_MAX, UPGRADE_TEXT_BYTES};
+use crate::state::budget::Budget;
 use crate::state::connection_counts::ConnectionCounts;
 use crate::state::connections::Kind;
 use crate::state::running_game::RunningGame;
@@ -48,6 +49,17 @@ shared_record! {
         pub failures_per_minute: AtomicU64,
         /// Wrong passcodes, and as many wrong invite codes, that a room judges per minute; 0: no limit.
         pub guesses_per_minute: AtomicU64,
+        /// Deliveries of lobby lines per second, to all players together; 0: no limit.
+        pub lobby_fanout: AtomicU64,
+        /// Deliveries of a room's events per second, to its members together; 0: no limit. (A game's own events are
+        /// not limited.)
+        pub room_fanout: AtomicU64,
+        /// The same for all rooms together.
+        pub server_fanout: AtomicU64,
+        /// What of [`lobby_fanout`](Self::lobby_fanout) is spent.
+        pub(crate) lobby_deliveries: Budget,
+        /// What of [`server_fanout`](Self::server_fanout) is spent.
+        pub(crate) server_deliveries: Budget,
         /// Nonzero once the server has begun to stop.
         pub stopping: AtomicU32,
         /// Process id of the supervisor.
@@ -99,6 +111,8 @@ shared_record! {
         pub failed_requests_total: AtomicU64,
         /// Passcodes and invite codes refused unjudged because too many wrong ones were given at the room.
         pub guesses_refused_total: AtomicU64,
+        /// Requests and lines refused because a room, all rooms or the lobby had too much to deliver.
+        pub fanout_refused_total: AtomicU64,
         /// Connections closed because the same frame crashed several handlers.
         pub blocked_frames_total: AtomicU64,
         /// Doorbells that the ticker rang again.

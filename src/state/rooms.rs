@@ -66,6 +66,8 @@ shared_record! {
         pub name: Guarded<RoomName>,
         /// The passcode's salt and hash, if there is a passcode.
         pub passcode: Guarded<Passcode>,
+        /// Deliveries of the room's events.
+        pub(crate) deliveries: Budget,
         /// Wrong passcodes that the room judges.
         pub passcode_guesses: Budget,
         /// Wrong invite codes that the room judges.

@@ -22,7 +22,7 @@ use forkade::testing::lobby::delivery;
 use forkade::testing::state::layout::Capacity;
 
 /// No chat rate limit.
-const NO_RATE: [&str; 2] = ["--chat-per-minute", "0"];
+const NO_RATE: [&str; 4] = ["--chat-per-minute", "0", "--lobby-fanout", "0"];
 
 fn to(name: &str) -> ChatScope {
     ChatScope::Whisper { to: name.to_owned() }

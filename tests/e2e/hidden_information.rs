@@ -90,7 +90,7 @@ impl Player {
 
 #[test]
 fn cards_are_sent_only_to_the_player_that_holds_them() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--requests-per-minute", "0"]);
     let names = ["Ann", "Bob", "Cid"];
     let mut clients = names.map(|name| server.client(name));
     let room = clients[0]

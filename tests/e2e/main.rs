@@ -21,6 +21,7 @@ mod console_editing;
 mod console_live_views;
 mod documentation;
 mod exactly_once;
+mod fanout;
 mod foreign_protocols;
 mod guessing;
 mod hidden_information;

@@ -91,7 +91,14 @@ fn options() -> ClientOptions {
 #[test]
 fn every_message_arrives_once_and_no_work_is_left_whatever_process_is_killed() {
     let random = Random::new(seed(), 0);
-    let mut server = Server::start(&["--heartbeat-timeout-ms", "86400000", "--keepers", "3"]);
+    let mut server = Server::start(&[
+        "--heartbeat-timeout-ms",
+        "86400000",
+        "--keepers",
+        "3",
+        "--requests-per-minute",
+        "0",
+    ]);
     let [no_more_visits, no_more_talk] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let (mut rooms, mut talks, mut visits) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..LIVELY_ROOMS + QUIET_ROOMS {

@@ -104,6 +104,9 @@ impl World {
             &header.failures_burst,
             &header.failures_per_minute,
             &header.guesses_per_minute,
+            &header.lobby_fanout,
+            &header.room_fanout,
+            &header.server_fanout,
         ] {
             rate.store(10_000_000, Ordering::Relaxed);
         }

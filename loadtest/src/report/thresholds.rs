@@ -81,6 +81,10 @@ impl Report {
                 self.disconnects - self.double_faults.min(self.disconnects),
                 thresholds.max_unexplained_disconnects,
             ),
+            at_most("messages rejected", self.rejected, thresholds.max_rejected),
+            at_most("messages not sent", self.unsent, thresholds.max_unsent),
+            at_most("resyncs", self.resyncs, thresholds.max_resyncs),
+            at_most("sessions lost", self.sessions_lost, thresholds.max_sessions_lost),
             at_most(
                 "mismatches (wrong content, boards, results or lists)",
                 self.mismatches,
@@ -143,7 +147,7 @@ mod tests {
     fn each_threshold_holds_at_its_limit_and_fails_beyond() {
         type Case = (fn(&mut Report), Thresholds);
         let none = Thresholds::default;
-        let cases: [Case; 9] = [
+        let cases: [Case; 13] = [
             (
                 |report| report.lost += 1,
                 Thresholds {
@@ -176,6 +180,34 @@ mod tests {
                 |report| report.disconnects += 1,
                 Thresholds {
                     max_unexplained_disconnects: Some(0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.rejected += 1,
+                Thresholds {
+                    max_rejected: Some(0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.unsent += 1,
+                Thresholds {
+                    max_unsent: Some(0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.resyncs += 1,
+                Thresholds {
+                    max_resyncs: Some(0),
+                    ..none()
+                },
+            ),
+            (
+                |report| report.sessions_lost += 1,
+                Thresholds {
+                    max_sessions_lost: Some(0),
                     ..none()
                 },
             ),

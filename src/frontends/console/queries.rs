@@ -92,6 +92,7 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
         ("too_fast_total", count(&header.too_fast_total)),
         ("failed_requests_total", count(&header.failed_requests_total)),
         ("guesses_refused_total", count(&header.guesses_refused_total)),
+        ("fanout_refused_total", count(&header.fanout_refused_total)),
         ("lobby_lines_total", count(&header.lobby_lines_total)),
         (
             "lobby_lines_missed_total",

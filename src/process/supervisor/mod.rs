@@ -219,6 +219,9 @@ fn configure(memory: &Memory, config: &Config) {
         (&header.failures_burst, config.failures_burst),
         (&header.failures_per_minute, config.failures_per_minute),
         (&header.guesses_per_minute, config.guesses_per_minute),
+        (&header.lobby_fanout, config.lobby_fanout),
+        (&header.room_fanout, config.room_fanout),
+        (&header.server_fanout, config.server_fanout),
     ] {
         shared.store(value.into(), Ordering::Relaxed);
     }

@@ -1,0 +1,198 @@
+//! Promise: what reaches many costs what it causes, so no number of players makes the server deliver more than it can;
+//! and when a room has too much to deliver, those with a seat go before those who watch or want to come in.
+
+use std::time::Instant;
+
+use crate::common::rooms::{event, heard, public, room_of};
+use crate::common::{Server, eventually};
+use forkade_protocol::client::{Client, ClientError, NewRoom};
+use forkade_protocol::{ChatScope, RejectCode, RoomEvent, RoomId, ServerMessage};
+
+/// Deliveries per second in these tests. Four times as many are granted at once.
+const RATE: usize = 10;
+const ROOM: [&str; 6] = [
+    "--room-fanout",
+    "10",
+    "--requests-per-minute",
+    "0",
+    "--chat-per-minute",
+    "0",
+];
+const SERVER: [&str; 6] = [
+    "--server-fanout",
+    "10",
+    "--requests-per-minute",
+    "0",
+    "--chat-per-minute",
+    "0",
+];
+
+/// Repeats a request for a hundred times. Returns how often it was granted, and the whole seconds that it took.
+fn granted(code: RejectCode, mut ask: impl FnMut() -> Result<(), ClientError>) -> (usize, usize) {
+    let began = Instant::now();
+    let done = (0..100).filter(|_| match ask() {
+        Ok(()) => true,
+        Err(error) => {
+            assert_eq!(error.reject_code(), Some(code), "{error}");
+            assert!(error.to_string().contains("; wait "), "{error}");
+            false
+        }
+    });
+    let count = done.count();
+    let seconds = usize::try_from(began.elapsed().as_secs()).expect("a test ends");
+    (count, seconds + 1)
+}
+
+/// Repeats a request until it is refused.
+fn until_refused(code: RejectCode, mut ask: impl FnMut() -> Result<(), ClientError>) {
+    let refused = (0..1000).any(|_| match ask() {
+        Ok(()) => false,
+        Err(error) => {
+            assert_eq!(error.reject_code(), Some(code), "{error}");
+            true
+        }
+    });
+    assert!(refused, "never refused");
+}
+
+fn watchers(server: &Server, room: RoomId, count: usize) -> Vec<Client> {
+    (0..count)
+        .map(|number| {
+            let mut watcher = server.client(&format!("Watcher {number}"));
+            eventually("a watcher is let in", || watcher.spectate(room, None).is_ok());
+            watcher
+        })
+        .collect()
+}
+
+#[test]
+fn who_comes_and_goes_is_charged_for_every_member_that_is_told() {
+    let server = Server::start(&ROOM);
+    let (_ann, [], room) = room_of(&server, "relay", public(), []);
+    let mut watchers = watchers(&server, room, 4);
+    let mut eve = server.client("Eve");
+    let (visits, seconds) = granted(RejectCode::TooFast, || {
+        eve.join_room(room, None)?;
+        eve.leave()
+    });
+    // A visit of a room with five members is ten deliveries. Half of the burst is kept for those with a seat.
+    assert!(visits * 10 <= RATE * (2 + seconds), "{visits} in {seconds} s");
+    assert!(visits >= 1);
+    let of_eve = |message: &ServerMessage| {
+        matches!(
+            message,
+            ServerMessage::Event {
+                event: RoomEvent::Joined { .. } | RoomEvent::Left { .. },
+                ..
+            }
+        )
+    };
+    for watcher in &mut watchers {
+        let told = heard(watcher).iter().filter(|message| of_eve(message)).count();
+        assert_eq!(told, 2 * visits);
+    }
+    assert!(server.status("fanout_refused_total") >= 1);
+    server.expect_no_errors();
+}
+
+#[test]
+fn those_with_a_seat_go_before_those_who_watch_or_want_to_come_in() {
+    let server = Server::start(&ROOM);
+    let (mut ann, [], room) = room_of(&server, "relay", public(), []);
+    let mut watchers = watchers(&server, room, 1);
+    let mut eve = server.client("Eve");
+    until_refused(RejectCode::TooFast, || {
+        eve.join_room(room, None)?;
+        eve.leave()
+    });
+    until_refused(RejectCode::ChatTooFast, || {
+        watchers[0].chat(ChatScope::Room, "boo")
+    });
+    until_refused(RejectCode::TooFast, || watchers[0].look().map(drop));
+    // Half of the burst is left.
+    for _ in 0..3 {
+        ann.chat(ChatScope::Room, "good evening").expect("Ann has a seat");
+    }
+    // A seat that is kept for somebody is as good.
+    ann.reserve("Eve").expect("a seat is free");
+    eve.join_room(room, None).expect("the seat is kept for Eve");
+    let line =
+        |event: &RoomEvent| matches!(event, RoomEvent::Chat { from, .. } if from == "Ann").then_some(());
+    event(&mut watchers[0], line);
+    // In the end a seat has no more than the whole burst.
+    until_refused(RejectCode::ChatTooFast, || ann.chat(ChatScope::Room, "and"));
+    server.expect_no_errors();
+}
+
+#[test]
+fn leaving_is_never_refused() {
+    let server = Server::start(&ROOM);
+    let (mut ann, [mut bob], room) = room_of(&server, "relay", public(), ["Bob"]);
+    let mut watchers = watchers(&server, room, 2);
+    until_refused(RejectCode::ChatTooFast, || ann.chat(ChatScope::Room, "and"));
+    watchers[0].leave().expect("one can always leave");
+    bob.leave().expect("one can always leave");
+    ann.leave().expect("one can always leave");
+}
+
+#[test]
+fn all_rooms_together_deliver_no_more_than_the_server_can() {
+    let server = Server::start(&SERVER);
+    let mut rooms: Vec<_> = (0..4)
+        .map(|number| {
+            let mut owner = server.client(&format!("Owner {number}"));
+            let new = NewRoom::new("relay", "room");
+            owner.create_room(new).expect("a room is free");
+            owner
+        })
+        .collect();
+    let began = Instant::now();
+    let mut lines = 0;
+    for number in 0..100 {
+        let owner = &mut rooms[number % 4];
+        lines += usize::from(owner.chat(ChatScope::Room, "hello").is_ok());
+    }
+    let seconds = usize::try_from(began.elapsed().as_secs()).expect("a test ends") + 1;
+    assert!(lines >= 30, "{lines}");
+    assert!(lines <= RATE * (4 + seconds), "{lines} in {seconds} s");
+}
+
+#[test]
+fn a_line_to_the_lobby_is_charged_for_every_player() {
+    let server = Server::start(&["--lobby-fanout", "10", "--chat-per-minute", "0"]);
+    let mut players: Vec<_> = (0..5)
+        .map(|number| server.client(&format!("Player {number}")))
+        .collect();
+    let (lines, seconds) = granted(RejectCode::ChatTooFast, || {
+        players[0].chat(ChatScope::Lobby, "hello")
+    });
+    assert!(lines >= 8, "{lines}");
+    assert!(lines * 5 <= RATE * (4 + seconds), "{lines} in {seconds} s");
+    // The budget of rooms is another one, and an operator's words are not charged.
+    let new = NewRoom::new("relay", "room");
+    players[0].create_room(new).expect("a room is free");
+    players[0].chat(ChatScope::Room, "hello").expect("in a room");
+    server.ask("say the server stops at noon");
+    server.expect_no_errors();
+}
+
+#[test]
+fn the_defaults_are_limits() {
+    let server = Server::run(crate::common::command(&[]).env_clear());
+    let mut ann = server.client("Ann");
+    let began = Instant::now();
+    let mut rooms = 0;
+    loop {
+        let new = NewRoom::new("relay", "room");
+        match ann.create_room(new) {
+            Ok(_) => rooms += 1,
+            Err(error) => {
+                assert_eq!(error.reject_code(), Some(RejectCode::TooFast), "{error}");
+                break;
+            }
+        }
+        ann.leave().expect("in a room");
+    }
+    let seconds = usize::try_from(began.elapsed().as_secs()).expect("a test ends") + 1;
+    assert!(rooms >= 60 && rooms <= 60 + 2 * seconds, "{rooms} in {seconds} s");
+}
