@@ -112,7 +112,7 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 // --- A player's bytes -------------------------------------------------------------------------------------------
 
-/// Output that is kept until the client confirms it.
+/// Output that is kept until the client confirms it: also the most that is sent before it does.
 pub const OUTPUT_RING_BYTES: usize = 64 * 1024;
 
 /// Send buffer (`SO_SNDBUF`) of a connection, unless configured. A client that never reads fills at most twice this,
@@ -128,6 +128,19 @@ pub const BANS_PER_ROOM_MAX: usize = 16;
 /// a second fill it in 70 ms; on a crowded machine a reader's process may have to wait that long for a processor.
 /// (With 32 KiB such readers fell behind.) It costs memory only in rooms whose readers do not keep up.
 pub const ROOM_LOG_BYTES: usize = 256 * 1024;
+
+/// Unread bytes of a room's log beyond which a seat's reader is waited for. The rest is for what writers append that
+/// were let through at the same time: 15 events of the largest size.
+pub const ROOM_LOG_UNREAD_BYTES_MAX: u64 = ROOM_LOG_BYTES as u64 / 2;
+
+/// Time that a move or chat line waits for the readers of its room that have fallen behind, unless configured.
+pub const READER_WAIT_MS_DEFAULT: u32 = 200;
+
+/// Time for which a reader is not waited for again after it was waited for in vain.
+pub const READER_GIVEN_UP_FOR_MS: u64 = 10_000;
+
+/// How often a writer that waits for readers checks how far they have read.
+pub const READER_WAIT_POLL_MS: u64 = 2;
 
 /// The log of the lobby's chat. A reader that falls further behind is told how many lines it missed. It holds some
 /// 190 of the longest lines, or 1,500 usual ones.
@@ -237,7 +250,8 @@ pub const LOBBY_GUEST_RECHECK_MS: u64 = 3000;
 /// Time that a seat is reserved for an invited player, unless configured.
 pub const SEAT_RESERVATION_MS_DEFAULT: u32 = 30_000;
 
-/// A client that reads nothing of its pending output for this long counts as gone.
+/// A client that reads nothing of its pending output, or confirms nothing although no more can be sent, for this long
+/// counts as gone.
 pub const WRITE_STALL_TIMEOUT_MS: u64 = 30_000;
 
 /// Time that a refused connection is still read from after its error was sent, so that a reset does not destroy the

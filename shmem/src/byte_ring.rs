@@ -40,6 +40,11 @@ impl<const WORDS: usize> ByteRing<WORDS> {
         self.view_from(self.base(attachment))
     }
 
+    /// The ring as a transaction sees it that may touch the record.
+    pub fn view_in<R: Record>(&self, tx: &Tx<'_, R>) -> RingView<'_, WORDS> {
+        self.view_from(tx.get(&self.base))
+    }
+
     /// Stream offset of the byte that lies, or would lie, at the ring's first byte.
     ///
     /// # Panics

@@ -22,9 +22,9 @@ use crate::limits::{
     CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, FAILURES_BURST_DEFAULT,
     FAILURES_PER_MINUTE_DEFAULT, GUESSES_PER_MINUTE_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
     HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, LOBBY_FANOUT_DEFAULT, PLAYERS_MAX_DEFAULT,
-    REQUESTS_BURST_DEFAULT, REQUESTS_PER_MINUTE_DEFAULT, ROOM_FANOUT_DEFAULT, ROOMS_MAX_DEFAULT,
-    SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT, SERVER_FANOUT_DEFAULT,
-    TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
+    READER_WAIT_MS_DEFAULT, REQUESTS_BURST_DEFAULT, REQUESTS_PER_MINUTE_DEFAULT, ROOM_FANOUT_DEFAULT,
+    ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
+    SERVER_FANOUT_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
 };
 
 pub use crate::config::settings::{SETTINGS, Setting};
@@ -66,6 +66,8 @@ pub struct Config {
     pub seat_grace_ms: u32,
     /// How long a seat is kept for a player whom the room's owner invited.
     pub seat_reservation_ms: u32,
+    /// How long a move or chat line waits for readers of its room that have fallen behind.
+    pub reader_wait_ms: u32,
     /// Time for a connection's handshake.
     pub handshake_timeout_ms: u32,
     /// How long an orderly stop waits for output on its way to clients.
@@ -151,6 +153,7 @@ impl Default for Config {
             text_idle_timeout_ms: TEXT_IDLE_TIMEOUT_MS_DEFAULT,
             seat_grace_ms: SEAT_GRACE_MS_DEFAULT,
             seat_reservation_ms: SEAT_RESERVATION_MS_DEFAULT,
+            reader_wait_ms: READER_WAIT_MS_DEFAULT,
             handshake_timeout_ms: HANDSHAKE_TIMEOUT_MS_DEFAULT,
             drain_timeout_ms: DRAIN_TIMEOUT_MS_DEFAULT,
             chat_burst: CHAT_BURST_DEFAULT,

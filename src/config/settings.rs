@@ -42,7 +42,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 31] = [
+pub const SETTINGS: [Setting; 32] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -138,6 +138,12 @@ pub const SETTINGS: [Setting; 31] = [
         value_name: "MS",
         help: "How long a seat is kept for a player whom the room's owner invited",
         kind: ValueKind::Number(|config| &mut config.seat_reservation_ms, 100..=HOUR_MS),
+    },
+    Setting {
+        flag: "reader-wait-ms",
+        value_name: "MS",
+        help: "How long a move waits for players of its room who read on but have fallen behind",
+        kind: ValueKind::Number(|config| &mut config.reader_wait_ms, 0..=5000),
     },
     Setting {
         flag: "handshake-timeout-ms",

@@ -234,7 +234,10 @@ pub enum FrameOutcome {
 /// Handles the next frame of the player's input, or the next line in text mode, if it is complete and its output has
 /// space.
 pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
-    if delivery::is_blocked_on_output(session) || session.input_held_until_ms().is_some() {
+    if session.input_held_until_ms().is_some() {
+        if session.waits_for_confirm() {
+            session.enter_confirms_ahead();
+        }
         return FrameOutcome::Wait;
     }
     if session.is_text() {
@@ -242,17 +245,52 @@ pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
     }
     let body = match session.next_frame() {
         Ok(Some(body)) => body,
-        Ok(None) => return FrameOutcome::Wait,
+        Ok(None) => {
+            session.waits_since_ms = None;
+            return FrameOutcome::Wait;
+        }
         Err(length) => {
             let text = format!("a frame of {length} bytes was announced; the limit is {FRAME_BYTES_MAX}");
             return close(ErrorCode::FrameTooLarge, text);
         }
     };
     match codec::decode::<ClientMessage>(&body) {
+        Ok(message) if must_wait(session, &message) => {
+            session.end_frame();
+            FrameOutcome::Wait
+        }
         Ok(message) if session.frame_is_blocked() => refuse(session, &message),
         Ok(message) => deliver_then_handle(session, message),
         Err(error) => close(ErrorCode::Malformed, format!("a message is malformed: {error}")),
     }
+}
+
+/// Whether the message cannot be handled yet: there is [no space](delivery::is_blocked_on_output) for its reply, or
+/// [readers](delivery::must_wait_for_readers) of the room have fallen behind.
+fn must_wait(session: &mut Session<'_>, message: &ClientMessage) -> bool {
+    // It needs no space, and may give some.
+    if matches!(message, ClientMessage::Confirm { .. }) {
+        return false;
+    }
+    if session.waits_for_confirm() {
+        session.enter_confirms_ahead();
+    }
+    let fills_the_log = matches!(
+        message,
+        ClientMessage::Act { .. }
+            | ClientMessage::Chat {
+                scope: ChatScope::Room,
+                ..
+            }
+    );
+    if delivery::is_blocked_on_output(session) || delivery::lacks_space_for_reply(session) {
+        return true;
+    }
+    let waits = fills_the_log && delivery::must_wait_for_readers(session);
+    if !waits {
+        session.waits_since_ms = None;
+    }
+    waits
 }
 
 /// Handles a message. Before the player leaves a room, the room's events up to now are delivered: afterwards they

@@ -125,7 +125,7 @@ pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection>
     };
     let (log, header) = (&session.state.memory.chat.log, session.state.memory.header);
     let mut cursor = session.state.attachment.read_own(&player_tx.player.chat_cursor);
-    let space = session.output_space();
+    let space = session.space_for_events();
     if log.ends_at(cursor) || space < FRAME_TOTAL_BYTES_MAX as u64 {
         return Ok(false);
     }

@@ -1,5 +1,6 @@
-//! Delivers the room's events to the output of each member. A writer of the log never waits for its readers. The
-//! lobby's chat and the player's mailbox are delivered in alternation, so that none of the three starves the others.
+//! Delivers the room's events to the output of each member. A writer of the log never waits for its readers under the
+//! lock; before a move it [waits](must_wait_for_readers) a bounded time for those that have fallen behind. The lobby's
+//! chat and the player's mailbox are delivered in alternation, so that none of the three starves the others.
 //!
 //! The log's entries are complete frames, so delivery copies them, without the room's lock. The reader's cursor is part
 //! of the player's record, and advances in the same transaction that appends the frames to the output: a crash neither
@@ -11,6 +12,7 @@ use forkade_games::Audience;
 use forkade_protocol::{RejectCode, RoomEvent, ServerMessage, frame};
 use forkade_text::render;
 use shmem::event_log::{Appender, Read};
+use shmem::sys::clock::now_ms;
 
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
 use crate::lobby::room_view::snapshot;
@@ -105,7 +107,7 @@ fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
         };
         let cursor = session.state.attachment.read_own(&player_tx.player.log_cursor);
         let Some((room, seat)) = session.membership().place() else {
-            if cursor == CURSOR_LOST && session.output_space() >= FRAME_TOTAL_BYTES_MAX as u64 {
+            if cursor == CURSOR_LOST && session.space_for_events() >= FRAME_TOTAL_BYTES_MAX as u64 {
                 send_lobby_resync(session)?;
                 return Ok(true);
             }
@@ -125,7 +127,7 @@ fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
                 }
             }
             DeliveryStop::Removed => {
-                if session.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
+                if session.space_for_events() < FRAME_TOTAL_BYTES_MAX as u64 {
                     return Ok(moved);
                 }
                 join_leave::apply_kick(session)?;
@@ -151,8 +153,8 @@ fn deliver_room(session: &mut Session<'_>) -> Result<bool, Rejection> {
     }
 }
 
-/// Whether the next frame must wait: its reply may not fit, or so many events are undelivered that those of the frame
-/// could overwrite them in the log. A client that does not read is not read from.
+/// Whether the next frame must wait because the client does not read: its reply may not fit, or so many events are
+/// undelivered that those of the frame could overwrite them in the log.
 pub fn is_blocked_on_output(session: &Session<'_>) -> bool {
     let Some((_, player)) = session.player else {
         return true;
@@ -160,18 +162,45 @@ pub fn is_blocked_on_output(session: &Session<'_>) -> bool {
     let undelivered = || {
         let (room, _) = session.membership().place()?;
         let cursor = session.state.attachment.read_own(&player.log_cursor);
-        Some(
-            session
-                .state
-                .memory
-                .rooms
-                .at(room.index())
-                .log
-                .unread_bytes(cursor),
-        )
+        let record = session.state.memory.rooms.at(room.index());
+        Some(record.log.unread_bytes(cursor))
     };
+    !session.all_sent()
+        && (lacks_space_for_reply(session)
+            || undelivered().is_some_and(|bytes| bytes > UNDELIVERED_BYTES_MAX))
+}
+
+/// Whether the reply to the next frame may not fit the output. It may be sent in full and wait for a confirm.
+pub(crate) fn lacks_space_for_reply(session: &Session<'_>) -> bool {
     session.output_space() < FRAME_TOTAL_BYTES_MAX as u64
-        || undelivered().is_some_and(|bytes| bytes > UNDELIVERED_BYTES_MAX)
+}
+
+/// Whether the player's next move or chat line must wait, because seats of its room have fallen so far behind that it
+/// could overwrite what they have not read. It waits for a bounded time. Readers that have not caught up by then are
+/// given up for a while, so that one that stalls does not slow a writer again and again.
+pub(crate) fn must_wait_for_readers(session: &mut Session<'_>) -> bool {
+    let Some((room, seat)) = session.membership().place() else {
+        return false;
+    };
+    let (now_ms, header) = (now_ms(), session.state.memory.header);
+    let record = session.state.memory.rooms.at(room.index());
+    let behind = record.readers_behind(seat, now_ms);
+    if behind == 0 {
+        return false;
+    }
+    let since_ms = session.waits_since_ms.unwrap_or(now_ms);
+    if now_ms - since_ms < header.reader_wait_ms.load(Ordering::Relaxed) {
+        if session.waits_since_ms.replace(since_ms).is_none() {
+            header.reader_waits_total.fetch_add(1, Ordering::Relaxed);
+        }
+        return true;
+    }
+    record.give_up_readers(behind, now_ms);
+    let given_up = u64::from(behind.count_ones());
+    header
+        .readers_given_up_total
+        .fetch_add(given_up, Ordering::Relaxed);
+    false
 }
 
 fn copy_events(
@@ -189,7 +218,7 @@ fn copy_events(
     let Some(player_tx) = session.player_tx() else {
         return Ok(DeliveryStop::Idle);
     };
-    let mut space = session.output_space();
+    let mut space = session.space_for_events();
     let mut tx = session.state.attachment.begin(player_tx.player);
     let mut next_cursor = cursor;
     let mut output = player_tx.begin_output(&tx);
@@ -228,7 +257,7 @@ fn send_snapshot(
     let (Some(player_tx), Some((room, seat))) = (session.player_tx(), session.membership().place()) else {
         return Ok(false);
     };
-    if session.output_space() < FRAME_TOTAL_BYTES_MAX as u64 {
+    if session.space_for_events() < FRAME_TOTAL_BYTES_MAX as u64 {
         return Ok(false);
     }
     let Some(player) = session.player() else {

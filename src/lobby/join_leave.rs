@@ -170,12 +170,14 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
         tx.set(&record.phase, raw_phase(MatchPhase::Waiting));
     }
     tx.set(&player_tx.player.membership, Membership::in_room(room, Some(0)));
-    tx.set(&player_tx.player.log_cursor, record.log.head(&tx));
+    let head = record.log.head(&tx);
+    tx.set(&player_tx.player.log_cursor, head);
     let shown = ShownGame::mark(session.state.serving, record, room);
     let snapshot = snapshot(&tx, &shown, games, Some(0), &mut session.state.faults);
     player_tx.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
     player_tx.consume(&mut tx);
     tx.commit()?;
+    record.begin_reading(0, head);
     Ok(())
 }
 
@@ -317,12 +319,16 @@ pub(crate) fn join(
     events.finish(&mut tx);
     elect_owner(&mut tx)?;
     tx.set(&player_tx.player.membership, Membership::in_room(room, seat));
-    tx.set(&player_tx.player.log_cursor, record.log.head(&tx));
+    let head = record.log.head(&tx);
+    tx.set(&player_tx.player.log_cursor, head);
     let shown = ShownGame::mark(session.state.serving, record, room);
     let snapshot = snapshot(&tx, &shown, games, seat, &mut session.state.faults);
     player_tx.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
     player_tx.consume(&mut tx);
     tx.commit()?;
+    if let Some(seat) = seat {
+        record.begin_reading(seat, head);
+    }
     session.doorbells.push(room.index());
     Ok(())
 }

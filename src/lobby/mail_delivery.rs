@@ -13,7 +13,7 @@ pub(crate) fn deliver_mail(session: &mut Session<'_>) -> Result<bool, Rejection>
     let (Some((player, _)), Some(player_tx)) = (session.player, session.player_tx()) else {
         return Ok(false);
     };
-    let space = session.output_space();
+    let space = session.space_for_events();
     if !session.mail_waits || space < FRAME_TOTAL_BYTES_MAX as u64 {
         return Ok(false);
     }

@@ -34,7 +34,8 @@ pub(crate) fn deliver_as_text(
     let Some((player, player_tx)) = session.player().zip(session.player_tx()) else {
         return Ok(DeliveryStop::Idle);
     };
-    let space_end = session.output_space() + session.state.attachment.read_own(&player_tx.player.output_head);
+    let space_end =
+        session.space_for_events() + session.state.attachment.read_own(&player_tx.player.output_head);
     let (games, faults) = (session.state.games, &mut session.state.faults);
     let mut tx = session.state.attachment.begin(record);
     let mut next_cursor = cursor;

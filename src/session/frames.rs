@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use forkade_protocol::{ServerMessage, codec, frame};
+use forkade_protocol::{ClientMessage, ServerMessage, codec, frame};
 
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::session::Session;
@@ -127,6 +127,11 @@ impl Session<'_> {
     ///
     /// The offset sent so far, if it is less.
     pub fn confirm(&mut self, received: u64) -> Result<Result<(), Rejection>, u64> {
+        self.enter_confirm(received)?;
+        Ok(self.consume_and_reply(None))
+    }
+
+    fn enter_confirm(&self, received: u64) -> Result<(), u64> {
         let sent = self.output_sent();
         if received > sent {
             return Err(sent);
@@ -134,8 +139,39 @@ impl Session<'_> {
         if let Some((_, player)) = self.player {
             // Not journaled: the confirmation holds whatever becomes of the transaction.
             player.output_kept_from.fetch_max(received, Ordering::AcqRel);
+            player.confirms.store(1, Ordering::Release);
         }
-        Ok(self.consume_and_reply(None))
+        Ok(())
+    }
+
+    /// Enters the confirms among the frames that have arrived but must wait: what they wait for may be a confirm.
+    /// (Each is entered again, without effect, when its turn comes.)
+    pub(crate) fn enter_confirms_ahead(&self) {
+        let Some((_, player)) = self.player else { return };
+        let (mut start, received) = (
+            self.state.attachment.read_own(&player.consumed),
+            self.input_received(),
+        );
+        let input = player.input.view(&self.state.attachment);
+        while received >= start + FRAME_HEADER_BYTES as u64 {
+            let mut header = [0; FRAME_HEADER_BYTES];
+            input.read(start, &mut header);
+            let length = u32::from_le_bytes(header) as usize;
+            let body_start = start + FRAME_HEADER_BYTES as u64;
+            start = body_start + length as u64;
+            if length > FRAME_BYTES_MAX || received < start {
+                return;
+            }
+            let mut body = [0; SHORT_FRAME_BYTES_MAX];
+            let Some(body) = body.get_mut(..length) else {
+                continue;
+            };
+            input.read(body_start, body);
+            if let Ok(ClientMessage::Confirm { received }) = codec::decode(body) {
+                // A false one is answered when its turn comes.
+                let _ = self.enter_confirm(received);
+            }
+        }
     }
 
     /// Answers a ping with the input offset that is consumed for good: the end of the ping itself.
@@ -330,6 +366,11 @@ impl Output {
         assert!(
             oldest <= self.sent,
             "output that was not sent would be overwritten"
+        );
+        assert!(
+            oldest <= self.player.output_kept_from.load(Ordering::Acquire)
+                || self.player.confirms.load(Ordering::Acquire) == 0,
+            "output that was not confirmed would be overwritten"
         );
         // Not journaled: what is about to be overwritten cannot be kept for a resume, whatever becomes of the
         // transaction.

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use forkade_protocol::{Budgets, ErrorCode, GameInfo, Limits, PlayerId, ServerMessage, Token, frame};
 
 use crate::limits::{
-    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, ENTER_WAIT_MS, FRAME_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
-    OUTPUT_RING_BYTES, PLAYER_NAME_BYTES_MAX, ROOM_LOG_BYTES, WRITE_STALL_TIMEOUT_MS,
+    CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, ENTER_WAIT_MS, FRAME_BYTES_MAX, FRAME_HEADER_BYTES,
+    HANDSHAKE_REPLY_BYTES_MAX, OUTPUT_RING_BYTES, PLAYER_NAME_BYTES_MAX, ROOM_LOG_BYTES,
+    WRITE_STALL_TIMEOUT_MS,
 };
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::{LobbyTx, Name, Presence};
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
-use crate::state::players::Dialect;
+use crate::state::players::{Dialect, PlayerRecord};
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 use shmem::transaction::Record;
@@ -236,7 +237,12 @@ impl Session<'_> {
             self.state.attachment.release(player_record);
             return Resume::BeyondTheEnd;
         }
-        let resuming_at = if asked >= kept_from { asked } else { head };
+        let resuming_at = match asked {
+            asked if asked >= kept_from => asked,
+            // What is still kept is sent, if the client confirmed whole frames.
+            _ if kept_frames_begin_at(&tx, player_record, kept_from, head) => kept_from,
+            _ => head,
+        };
         if resuming_at != asked {
             tx.set(&player_record.log_cursor, CURSOR_LOST);
         }
@@ -399,6 +405,22 @@ fn request_session(
         memory.raise_attention(former_claimant);
     }
     Ok(holder.is_some().then(|| memory.raise_attention(holder)))
+}
+
+/// Whether whole frames lie in the kept output from this offset on: they end where the output does.
+fn kept_frames_begin_at(tx: &LobbyTx<'_>, player: &PlayerRecord, kept_from: u64, head: u64) -> bool {
+    let output = player.output.view_in(tx);
+    let mut offset = kept_from;
+    while offset + (FRAME_HEADER_BYTES as u64) < head {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        output.read(offset, &mut header);
+        let length = u32::from_le_bytes(header);
+        if length == 0 || length as usize > FRAME_BYTES_MAX {
+            return false;
+        }
+        offset += FRAME_HEADER_BYTES as u64 + u64::from(length);
+    }
+    offset == head
 }
 
 /// Whether the client has confirmed any of its stream, and so has received the answer to its greeting.

@@ -55,6 +55,7 @@ pub struct IdleSession {
     mail_waits: bool,
     chat_goes_first: bool,
     input_held_until_us: u64,
+    waits_since_ms: Option<u64>,
 }
 
 impl IdleSession {
@@ -112,6 +113,9 @@ pub struct Session<'s> {
     pub(crate) chat_goes_first: bool,
     /// No frame is handled before this time, in microseconds of the monotonic clock: see [`Session::hold_input`].
     input_held_until_us: u64,
+    /// Since when the next frame waits for other readers of the room, in milliseconds of the monotonic clock. A
+    /// successor begins again: the wait is short.
+    pub(crate) waits_since_ms: Option<u64>,
 }
 
 /// This connection cannot be continued. The session can, on another connection.
@@ -156,6 +160,7 @@ impl<'s> Session<'s> {
                 mail_waits: false,
                 chat_goes_first: false,
                 input_held_until_us: 0,
+                waits_since_ms: None,
             },
         );
         session.take_over();
@@ -187,6 +192,7 @@ impl<'s> Session<'s> {
             mail_waits: idle.mail_waits,
             chat_goes_first: idle.chat_goes_first,
             input_held_until_us: idle.input_held_until_us,
+            waits_since_ms: idle.waits_since_ms,
         }
     }
 
@@ -214,6 +220,7 @@ impl<'s> Session<'s> {
             mail_waits: self.mail_waits,
             chat_goes_first: self.chat_goes_first,
             input_held_until_us: self.input_held_until_us,
+            waits_since_ms: self.waits_since_ms,
         }
     }
 
@@ -316,6 +323,11 @@ impl<'s> Session<'s> {
     /// that is still to come.
     pub fn input_held_until_ms(&self) -> Option<u64> {
         (self.input_held_until_us > now_us()).then(|| self.input_held_until_us.div_ceil(1000))
+    }
+
+    /// Whether the next frame waits for other readers of the room.
+    pub fn waits_for_readers(&self) -> bool {
+        self.waits_since_ms.is_some()
     }
 
     /// Takes the list of rooms whose doorbells must be rung if their log has unannounced entries.

@@ -2,10 +2,12 @@
 //!
 //! Nothing is remembered here: a successor that asks the kernel computes the same.
 
-use crate::limits::{HANDSHAKE_BYTES_MAX, INPUT_RING_BYTES};
+use std::sync::atomic::Ordering;
+
+use crate::limits::{FRAME_TOTAL_BYTES_MAX, HANDSHAKE_BYTES_MAX, INPUT_RING_BYTES};
 use crate::session::Session;
 use crate::state::connections::{ConnectionRecord, Phase};
-use crate::state::players::PlayerRecord;
+use crate::state::players::{OutputRing, PlayerRecord};
 use shmem::sys::shared_io;
 use shmem::transaction::Attachment;
 
@@ -125,11 +127,34 @@ impl Session<'_> {
         self.next_piece().is_none()
     }
 
-    /// Bytes of output that can be appended before unsent bytes would be overwritten.
+    /// Bytes of output that can be appended before bytes would be overwritten that were not sent, or that the client
+    /// has not confirmed and may ask for again.
     pub fn output_space(&self) -> u64 {
         let Some((_, player)) = self.player else { return 0 };
         let head = self.state.attachment.read_own(&player.output_head);
-        crate::state::players::OutputRing::BYTES - head.saturating_sub(self.output_sent())
+        let needed_from = match self.must_confirm() {
+            true => player.output_kept_from.load(Ordering::Acquire),
+            false => self.output_sent(),
+        };
+        OutputRing::BYTES - head.saturating_sub(needed_from)
+    }
+
+    /// The part of the [space](Self::output_space) that events, chat and mail may use. The rest is for the reply to the
+    /// next frame: a client whose confirm lies behind other frames could not be heard otherwise.
+    pub fn space_for_events(&self) -> u64 {
+        self.output_space().saturating_sub(FRAME_TOTAL_BYTES_MAX as u64)
+    }
+
+    /// Whether nothing more can be sent before the client confirms what it has received.
+    pub fn waits_for_confirm(&self) -> bool {
+        self.must_confirm() && self.space_for_events() < FRAME_TOTAL_BYTES_MAX as u64
+    }
+
+    /// Whether output is kept until the client confirms it. A client of version 1 that has never confirmed has no claim
+    /// to bytes that its kernel has acknowledged, and neither have people in text mode.
+    fn must_confirm(&self) -> bool {
+        self.player
+            .is_some_and(|(_, player)| player.confirms.load(Ordering::Acquire) != 0)
     }
 
     /// Whether the kernel's counts fit the records. If not, this connection cannot be continued; the session can.
@@ -155,7 +180,7 @@ impl Session<'_> {
         };
         (consumed..=consumed + INPUT_RING_BYTES as u64).contains(&received)
             && sent <= end
-            && head.saturating_sub(sent) <= crate::state::players::OutputRing::BYTES
+            && head.saturating_sub(sent) <= OutputRing::BYTES
     }
 
     fn next_piece(&self) -> Option<OutputSegment<'static>> {

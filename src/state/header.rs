@@ -33,6 +33,8 @@ shared_record! {
         pub heartbeat_timeout_ms: AtomicU64,
         /// Silence after which a player in text mode counts as gone, in milliseconds.
         pub text_idle_timeout_ms: AtomicU64,
+        /// How long a move or chat line waits for readers of its room that have fallen behind, in milliseconds.
+        pub reader_wait_ms: AtomicU64,
         /// Time for a client's handshake, in milliseconds.
         pub handshake_timeout_ms: AtomicU64,
         /// Chat lines that a player may send at once.
@@ -99,6 +101,12 @@ shared_record! {
         pub resumes_total: AtomicU64,
         /// Players that fell behind their room's log and got a snapshot.
         pub resyncs_total: AtomicU64,
+        /// Moves and chat lines that waited for readers that had fallen behind.
+        pub reader_waits_total: AtomicU64,
+        /// Readers that writers stopped waiting for.
+        pub readers_given_up_total: AtomicU64,
+        /// Connections closed because the client confirmed nothing.
+        pub unconfirmed_closed_total: AtomicU64,
         /// Chat lines sent to the lobby.
         pub lobby_lines_total: AtomicU64,
         /// Lobby chat lines that a reader missed, counted once for each reader.

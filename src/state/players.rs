@@ -50,6 +50,9 @@ shared_record! {
         /// Offset of the oldest output byte kept for a resume. Advanced before the byte is overwritten, outside the
         /// journal.
         pub output_kept_from: AtomicU64,
+        /// Nonzero if at most one ring of output is sent before the client confirms it. So it is for clients of version
+        /// 2, and for others from their first confirm on.
+        pub confirms: AtomicU32,
         /// Output offset up to which bytes were ever written. Advanced before a byte is written, outside the journal,
         /// because other processes read it without a lock.
         pub output_reached: AtomicU64,
@@ -243,6 +246,8 @@ impl PlayerRecord {
         self.output.rebase(tx, 0);
         // Not journaled: until the commit the record belongs to no player.
         self.version.store(dialect.version.into(), Ordering::Release);
+        self.confirms
+            .store(u32::from(dialect.version >= 2), Ordering::Release);
         self.acknowledges
             .store(dialect.acknowledges.into(), Ordering::Release);
         self.output_kept_from.store(0, Ordering::Release);

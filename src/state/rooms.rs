@@ -13,8 +13,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::limits::BANS_PER_ROOM_MAX;
 use crate::limits::{
-    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAMES_MAX, PLAYERS_OR_ROOMS_MAX, ROOM_LOG_BYTES,
-    ROOM_NAME_BYTES_MAX, SEATS_MAX,
+    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAMES_MAX, PLAYERS_OR_ROOMS_MAX, READER_GIVEN_UP_FOR_MS,
+    ROOM_LOG_BYTES, ROOM_LOG_UNREAD_BYTES_MAX, ROOM_NAME_BYTES_MAX, SEATS_MAX,
 };
 use crate::state::budget::Budget;
 use crate::state::directory::Name;
@@ -113,6 +113,10 @@ shared_record! {
         /// Log offset up to which the seat's player was given the events, or less. The writer need not keep what
         /// every player has read.
         read_up_to: [AtomicU64; SEATS_MAX as usize],
+        /// Bit per seat: it has a player with a connection. For readers without the lock.
+        readers: AtomicU64,
+        /// When a writer waits for the seat's reader again, in milliseconds of the monotonic clock.
+        waited_for_from_ms: [AtomicU64; SEATS_MAX as usize],
         /// The encoded game, twice: a change is written to the slot that is not current.
         pub states: [SharedBytes<{ GAME_STATE_BYTES_MAX / 8 }>; 2],
         /// The events of the room.
@@ -278,6 +282,10 @@ impl Record for RoomRecord {
             .filter(|_| open)
             .min();
         self.due_ms.store(due_ms.unwrap_or(u64::MAX), Ordering::Release);
+        self.readers.store(
+            view.get(&self.taken) & view.get(&self.connected),
+            Ordering::Release,
+        );
         self.log.publish(view);
     }
 }
@@ -367,6 +375,41 @@ impl RoomRecord {
     /// The seat's player was given the events up to `offset`, for good.
     pub fn set_read_up_to(&self, seat: u8, offset: u64) {
         self.read_up_to[usize::from(seat)].store(offset, Ordering::Release);
+    }
+
+    /// The seat has a new player, whose reading begins at `offset` of the log.
+    pub(crate) fn begin_reading(&self, seat: u8, offset: u64) {
+        self.set_read_up_to(seat, offset);
+        self.waited_for_from_ms[usize::from(seat)].store(0, Ordering::Release);
+    }
+
+    /// The seats, as bits, whose connected readers have so much unread that the room's writers should wait for them:
+    /// more than [`ROOM_LOG_UNREAD_BYTES_MAX`], or half of that for the writer's own seat. Read without the lock.
+    pub(crate) fn readers_behind(&self, own_seat: Option<u8>, now_ms: u64) -> u64 {
+        let readers = self.readers.load(Ordering::Acquire);
+        let tail = self.log.tail();
+        let is_behind = |seat: &u8| {
+            let offset = self.read_up_to[usize::from(*seat)].load(Ordering::Acquire);
+            let bytes_max = match Some(*seat) == own_seat {
+                true => ROOM_LOG_UNREAD_BYTES_MAX / 2,
+                false => ROOM_LOG_UNREAD_BYTES_MAX,
+            };
+            // What was overwritten already is lost, whoever waits.
+            self.log.unread_bytes(offset) > bytes_max
+                && offset >= tail
+                && self.waited_for_from_ms[usize::from(*seat)].load(Ordering::Acquire) <= now_ms
+        };
+        seats_in(readers)
+            .filter(is_behind)
+            .fold(0, |seats, seat| seats | 1 << seat)
+    }
+
+    /// Writers have waited for these readers, as bits, in vain.
+    pub(crate) fn give_up_readers(&self, seats: u64, now_ms: u64) {
+        for seat in seats_in(seats) {
+            self.waited_for_from_ms[usize::from(seat)]
+                .store(now_ms + READER_GIVEN_UP_FOR_MS, Ordering::Release);
+        }
     }
 
     /// Whether a timer of the room is due, read without the lock.

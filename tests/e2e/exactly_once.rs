@@ -14,6 +14,7 @@ use crate::common::raw_client::frame;
 use crate::common::stream_client::{Cut, StreamClient};
 use crate::common::{Server, WAIT_MAX, patient};
 use forkade_protocol::client::{Client, NewRoom};
+use forkade_protocol::limits::CONFIRM_EVERY_BYTES;
 use forkade_protocol::{ClientMessage, RoomEvent, RoomSettings, ServerMessage, codec};
 
 const ELSEWHERE: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
@@ -66,6 +67,9 @@ impl Wanderer {
         while self.heard < self.said {
             let message = self.streams.wait_for_message();
             self.take(&message);
+            if self.streams.processed() >= self.streams.confirmed() + u64::from(CONFIRM_EVERY_BYTES) {
+                self.streams.confirm();
+            }
         }
     }
 

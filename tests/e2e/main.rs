@@ -45,6 +45,7 @@ mod rooms;
 mod session_edge_cases;
 mod session_resume;
 mod slow_clients;
+mod stream_window;
 mod telnet;
 mod text_commands;
 mod text_mode;

@@ -126,7 +126,7 @@ impl Fixture {
     /// The actor has so much mail, part of it delivered, that the next long whisper wraps to the mailbox's
     /// beginning. The actor's output ring is almost full.
     pub(crate) fn fills_mailbox(&mut self, actor: usize, to: &str) {
-        let space_left = FRAME_TOTAL_BYTES_MAX + CHAT_BYTES_MAX / 2;
+        let space_left = 2 * FRAME_TOTAL_BYTES_MAX + CHAT_BYTES_MAX / 2;
         while self.actors[actor].session.output_space() > space_left as u64 {
             self.actors[actor].request(&ClientMessage::Ping { nonce: 1 });
         }

@@ -89,6 +89,12 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
         ("recoveries_total", count(&header.recoveries_total)),
         ("resumes_total", count(&header.resumes_total)),
         ("resyncs_total", count(&header.resyncs_total)),
+        ("reader_waits_total", count(&header.reader_waits_total)),
+        ("readers_given_up_total", count(&header.readers_given_up_total)),
+        (
+            "unconfirmed_closed_total",
+            count(&header.unconfirmed_closed_total),
+        ),
         ("too_fast_total", count(&header.too_fast_total)),
         ("failed_requests_total", count(&header.failed_requests_total)),
         ("guesses_refused_total", count(&header.guesses_refused_total)),

@@ -1,7 +1,8 @@
 //! How long a handler waits, and for what: the deadlines of a connection, decided by its phase and some times alone.
 
 use crate::limits::{
-    CLOSING_TIMEOUT_MS, DOORBELL_RETRY_MS, LOBBY_GUEST_RECHECK_MS, RESUME_RETRY_MS, WRITE_STALL_TIMEOUT_MS,
+    CLOSING_TIMEOUT_MS, DOORBELL_RETRY_MS, LOBBY_GUEST_RECHECK_MS, READER_WAIT_POLL_MS, RESUME_RETRY_MS,
+    WRITE_STALL_TIMEOUT_MS,
 };
 use crate::state::connections::Phase;
 
@@ -16,10 +17,12 @@ pub(crate) struct Times {
     pub(crate) enter_decided_at_ms: Option<u64>,
     /// When the client's last whole frame arrived.
     pub(crate) last_frame_at_ms: u64,
-    /// When the client last took bytes; `None` if nothing is left to send.
+    /// When the client last took bytes; `None` if nothing is left to send and no confirm is missing.
     pub(crate) not_taking_since_ms: Option<u64>,
     /// When the connection began to close.
     pub(crate) closing_since_ms: u64,
+    /// The client's next frame waits for other readers of its room, and no doorbell says when they have read.
+    pub(crate) waits_for_readers: bool,
     /// No doorbell wakes the handler when something happens in its room.
     pub(crate) doorbell_is_unavailable: bool,
     /// A player in text mode that is in no room: how long it may be silent depends on how many places are free.
@@ -46,7 +49,7 @@ pub(crate) enum TimeoutKind {
     Handshake,
     /// The client has sent nothing for too long.
     Silent,
-    /// The client has taken nothing of what is to be sent for too long.
+    /// The client has taken nothing of what is to be sent for too long, or has confirmed nothing of what was sent.
     WriteStall,
     /// The client has not taken the rest in time while the connection closes.
     Closing,
@@ -80,10 +83,13 @@ pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
             let not_reading = times
                 .not_taking_since_ms
                 .and_then(|since_ms| deadline(since_ms + WRITE_STALL_TIMEOUT_MS, TimeoutKind::WriteStall));
-            let look_again = times
-                .doorbell_is_unavailable
-                .then_some(times.now_ms + DOORBELL_RETRY_MS)
-                .and_then(|at_ms| deadline(at_ms, TimeoutKind::Recheck));
+            let pause_ms = match (times.waits_for_readers, times.doorbell_is_unavailable) {
+                (true, _) => Some(READER_WAIT_POLL_MS),
+                (false, true) => Some(DOORBELL_RETRY_MS),
+                (false, false) => None,
+            };
+            let look_again =
+                pause_ms.and_then(|pause_ms| deadline(times.now_ms + pause_ms, TimeoutKind::Recheck));
             let free_places = times
                 .is_lobby_guest
                 .then_some(times.now_ms + LOBBY_GUEST_RECHECK_MS)
@@ -111,6 +117,7 @@ mod tests {
             last_frame_at_ms: NOW_MS - 400,
             not_taking_since_ms: None,
             closing_since_ms: NOW_MS - 30,
+            waits_for_readers: false,
             doorbell_is_unavailable: false,
             is_lobby_guest: false,
             handshake_timeout_ms: 10_000,
@@ -207,6 +214,21 @@ mod tests {
         };
         let again_ms = NOW_MS + LOBBY_GUEST_RECHECK_MS;
         expect(Phase::OPEN, &guest, again_ms, TimeoutKind::Recheck);
+    }
+
+    #[test]
+    fn a_writer_that_waits_for_readers_looks_again_at_once() {
+        let held = Times {
+            waits_for_readers: true,
+            doorbell_is_unavailable: true,
+            ..times()
+        };
+        expect(
+            Phase::OPEN,
+            &held,
+            NOW_MS + READER_WAIT_POLL_MS,
+            TimeoutKind::Recheck,
+        );
     }
 
     #[test]

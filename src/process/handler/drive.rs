@@ -257,8 +257,10 @@ impl Driver<'_> {
             }
         }
         moved |= self.deliver();
-        let input_waits =
-            delivery::is_blocked_on_output(&self.session) || self.session.input_held_until_ms().is_some();
+        // A client that sends nothing more confirms nothing more, either.
+        let input_waits = delivery::is_blocked_on_output(&self.session)
+            || self.session.waits_for_readers()
+            || self.session.input_held_until_ms().is_some();
         if self.client.readiness.client_has_ended && !moved && !input_waits {
             // It sends nothing more, and all that it sent was handled.
             self.session.close(false, &CloseReason::None);
@@ -416,6 +418,14 @@ impl Driver<'_> {
                 ErrorCode::Silent,
                 &self.session.silence_text(self.silence_timeout_ms()),
             ),
+            Some(TimeoutKind::WriteStall) if self.session.all_sent() => {
+                let header = self.state.context.memory.header;
+                header.unconfirmed_closed_total.fetch_add(1, Ordering::Relaxed);
+                error(
+                    ErrorCode::NotConfirming,
+                    "you confirm nothing of what you have received: send Confirm, or resume from where you are",
+                )
+            }
             Some(TimeoutKind::WriteStall) => error(ErrorCode::NotReading, "you did not read for too long"),
             Some(TimeoutKind::Closing) => return self.end(),
             None if self.session.phase() == Phase::CLOSING && self.session.all_sent() => return self.end(),
@@ -451,7 +461,9 @@ impl Driver<'_> {
             enter_decided_at_ms: (self.session.byte_counts.received > 0)
                 .then(|| self.session.enter_decided_at_ms()),
             last_frame_at_ms: record.last_frame_at_ms.load(Ordering::Relaxed),
-            not_taking_since_ms: (!self.session.all_sent()).then_some(self.client.readiness.last_taken_ms),
+            not_taking_since_ms: (!self.session.all_sent() || self.session.waits_for_confirm())
+                .then_some(self.client.readiness.last_taken_ms),
+            waits_for_readers: self.session.waits_for_readers(),
             closing_since_ms: self.session.closing_since_ms(),
             doorbell_is_unavailable: self.client.room.is_some_and(is_unavailable),
             handshake_timeout_ms: header.handshake_timeout_ms.load(Ordering::Relaxed),

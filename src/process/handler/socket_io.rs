@@ -60,7 +60,7 @@ impl Driver<'_> {
                 },
             }
         }
-        if moved || self.session.all_sent() {
+        if moved || (self.session.all_sent() && !self.session.waits_for_confirm()) {
             self.client.readiness.last_taken_ms = now_ms();
         }
         if moved {

@@ -211,6 +211,7 @@ fn configure(memory: &Memory, config: &Config) {
         (&header.seat_reservation_ms, config.seat_reservation_ms),
         (&header.heartbeat_timeout_ms, config.heartbeat_timeout_ms),
         (&header.text_idle_timeout_ms, config.text_idle_timeout_ms),
+        (&header.reader_wait_ms, config.reader_wait_ms),
         (&header.handshake_timeout_ms, config.handshake_timeout_ms),
         (&header.chat_burst, config.chat_burst),
         (&header.chat_per_minute, config.chat_per_minute),
