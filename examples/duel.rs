@@ -20,24 +20,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = std::env::args()
         .nth(1)
         .unwrap_or_else(|| "127.0.0.1:4000".to_owned());
-    let mut ann = Client::connect(&server, "Ann", ClientOptions::default())?;
-    let mut bob = Client::connect(&server, "Bob", ClientOptions::default())?;
-    let room = ann.create_room(NewRoom::new("tictactoe", "A duel"))?.room;
-    bob.join_room(room, None)?;
+    let mut xenia = Client::connect(&server, "Xenia", ClientOptions::default())?;
+    let mut yuri = Client::connect(&server, "Yuri", ClientOptions::default())?;
+    let room = xenia.create_room(NewRoom::new("tictactoe", "A duel"))?.room;
+    yuri.join_room(room, None)?;
     // A third client watches: the answer to each `Spectate` has a snapshot of the room.
-    let mut eve = Client::connect(&server, "Eve", ClientOptions::default())?;
-    ann.ready(true)?;
-    bob.ready(true)?;
+    let mut zoe = Client::connect(&server, "Zoe", ClientOptions::default())?;
+    xenia.ready(true)?;
+    yuri.ready(true)?;
     for (turn, cell) in [4_u8, 0, 2, 6, 3, 5, 1, 7, 8].into_iter().enumerate() {
         std::thread::sleep(MOVE_INTERVAL);
         let (name, player) = if turn % 2 == 0 {
-            ("Ann", &mut ann)
+            ("Xenia", &mut xenia)
         } else {
-            ("Bob", &mut bob)
+            ("Yuri", &mut yuri)
         };
         player.act(codec::encode(&cell)?)?;
-        println!("{name} takes {cell}:\n{}", board(&eve.spectate(room, None)?)?);
-        eve.leave()?;
+        println!("{name} takes {cell}:\n{}", board(&zoe.spectate(room, None)?)?);
+        zoe.leave()?;
     }
     let is_end = |message: &ServerMessage| {
         matches!(
@@ -48,11 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         )
     };
-    if let Some(ServerMessage::Event { number, event }) = ann.receive_where(TIMEOUT, is_end)? {
+    if let Some(ServerMessage::Event { number, event }) = xenia.receive_where(TIMEOUT, is_end)? {
         println!("event {number}: {event:?}");
     }
-    println!("Ann's client reconnected {} times.", ann.counters().resumes);
-    for client in [ann, bob, eve] {
+    println!("Xenia's client reconnected {} times.", xenia.counters().resumes);
+    for client in [xenia, yuri, zoe] {
         client.goodbye()?;
     }
     Ok(())

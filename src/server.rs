@@ -60,6 +60,23 @@ impl Server {
         self
     }
 
+    /// Names the program, for `--version`, `--help`, the players' welcome and the operators' console and log. Both are
+    /// visible ASCII characters, at most 32.
+    ///
+    /// ```no_run
+    /// use forkade::games::tictactoe::TicTacToe;
+    ///
+    /// let server = forkade::Server::new().game::<TicTacToe>();
+    /// server.program("board-club", env!("CARGO_PKG_VERSION")).main();
+    /// ```
+    #[must_use]
+    pub fn program(mut self, name: &'static str, version: &'static str) -> Self {
+        if let Err(error) = self.games.set_program(name, version) {
+            self.fault.get_or_insert(error);
+        }
+        self
+    }
+
     /// Runs what this program's command line says: the server, a check of the configuration, an upgrade, or the client.
     pub fn main(self) -> ExitCode {
         self.main_from(std::env::args_os())
@@ -83,13 +100,14 @@ impl Server {
         if arguments.get(1).is_some_and(|first| first == "play") {
             return forkade_play::main(&self.games, &arguments);
         }
-        let loaded = config::load(arguments, std::env::vars_os());
+        let program = self.games.program();
+        let loaded = config::load(program, arguments, std::env::vars_os());
         if let Some(StartMode::Probe(handover, report)) = &start_mode {
             let objection = match &loaded {
                 Ok((_, settings)) => objection(handover, settings, &self.games),
                 Err(error) => Some(error.to_string()),
             };
-            return send_probe_reply(report, objection);
+            return send_probe_reply(report, program.version(), objection);
         }
         let (command, settings) = match loaded {
             Ok(loaded) => loaded,
@@ -129,6 +147,9 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
         return ExitCode::FAILURE;
     }
     logging::set_role("supervisor");
+    if games.is_empty() {
+        log::warn!("this server has no games, so its players can only talk: add games with Server::game");
+    }
     let problems = capacity::problems(&settings.config, machine, mapping_bytes(&settings));
     for problem in settings.warnings.iter().chain(&problems) {
         log::log!(
@@ -175,9 +196,9 @@ fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<
 }
 
 /// Replies to the running program.
-fn send_probe_reply(mut report: &File, objection: Option<String>) -> ExitCode {
+fn send_probe_reply(mut report: &File, version: String, objection: Option<String>) -> ExitCode {
     let reply = ProbeReply {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version,
         objection: objection.map(|mut text| {
             text.truncate(floor_char_boundary(&text, UPGRADE_TEXT_BYTES));
             text

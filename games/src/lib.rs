@@ -38,6 +38,7 @@ pub mod limits;
 mod outbox;
 #[doc(hidden)]
 pub mod panics;
+mod program;
 mod registry;
 mod rejection;
 pub mod relay;
@@ -50,6 +51,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use crate::outbox::{Audience, Outbox, OutboxError};
+pub use crate::program::Program;
 pub use crate::registry::{Games, GamesError};
 pub use crate::rejection::Rejection;
 pub use forkade_protocol::Outcome;

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::erased::Erased;
 use crate::limits::{GAMES_MAX, SEATS_MAX};
-use crate::{AnyGame, Game};
+use crate::{AnyGame, Game, Program};
 use forkade_protocol::limits::GAME_NAME_BYTES_MAX;
 
 /// Why a game cannot be added.
@@ -25,6 +25,17 @@ pub enum GamesError {
         /// The game that was to be added.
         name: &'static str,
     },
+    /// The program's name or version is empty, too long, or has other than visible ASCII characters.
+    #[error(
+        "{name:?} {version:?} is no name and version of a program: 1 to {} visible ASCII characters each",
+        Program::TEXT_BYTES_MAX
+    )]
+    BadProgram {
+        /// The name.
+        name: &'static str,
+        /// The version.
+        version: &'static str,
+    },
 }
 
 /// The games that a server offers, in the order in which they were added. It is complete before the server starts.
@@ -34,6 +45,7 @@ pub enum GamesError {
 #[derive(Default)]
 pub struct Games {
     games: Vec<Box<dyn AnyGame>>,
+    program: Option<Program>,
 }
 
 impl Games {
@@ -92,6 +104,22 @@ impl Games {
         }
         self.games.push(Box::new(Erased::<G>::new()));
         Ok(())
+    }
+
+    /// Sets name and version of the program that offers the games.
+    ///
+    /// # Errors
+    ///
+    /// [`GamesError::BadProgram`].
+    pub fn set_program(&mut self, name: &'static str, version: &'static str) -> Result<(), GamesError> {
+        let program = Program::new(name, version).ok_or(GamesError::BadProgram { name, version })?;
+        self.program = Some(program);
+        Ok(())
+    }
+
+    /// The program that offers the games; Forkade itself if it has no other name.
+    pub fn program(&self) -> Program {
+        self.program.unwrap_or(Program::FORKADE)
     }
 
     /// The game with this index.

@@ -367,7 +367,8 @@ mod tests {
     #[test]
     fn a_report_lists_settings_requirements_and_problems() {
         let arguments = ["forkade", "--backlog", "5000"].map(Into::into);
-        let (_, settings) = crate::config::load(arguments, []).expect("a good command line");
+        let (_, settings) = crate::config::load(forkade_games::Games::new().program(), arguments, [])
+            .expect("a good command line");
         let (text, can_start) = report(&settings, &machine(), MAPPING_BYTES);
         assert!(
             can_start && text.ends_with("ok: the server can start\n"),

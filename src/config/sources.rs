@@ -13,6 +13,7 @@ use crate::config::{
     AUTOMATIC, Config, ConfigError, ConfigSource, Problem, SETTINGS, Setting, Settings, Subcommand,
 };
 use crate::limits::{CONFIG_FILE_BYTES_MAX, PASSWORD_FILE_BYTES_MAX};
+use forkade_games::Program;
 
 /// Prefix of each environment variable.
 pub(crate) const VARIABLE_PREFIX: &str = "FORKADE_";
@@ -27,15 +28,16 @@ const CONFIG_VARIABLE: &str = "FORKADE_CONFIG";
 /// [`ConfigError::CommandLine`] for a command line that clap rejects, and for `--help` and `--version`.
 /// [`ConfigError::Invalid`] with all other mistakes, including those in the file and the environment.
 pub fn load(
+    program: Program,
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<(Subcommand, Settings), ConfigError> {
-    let matches = command_line().try_get_matches_from(arguments)?;
+    let matches = command_line(program).try_get_matches_from(arguments)?;
     let (command, matches) = match matches.subcommand() {
         Some(("check", matches)) => (Subcommand::Check, matches),
         Some(("upgrade", matches)) => (Subcommand::Upgrade, matches),
         // `play` as the first argument does not come here: the caller handles it.
-        Some(("play", _)) => return Err(misplaced_play_error().into()),
+        Some(("play", _)) => return Err(misplaced_play_error(program).into()),
         Some((_, matches)) => (Subcommand::Serve, matches),
         None => (Subcommand::Serve, &matches),
     };
@@ -52,7 +54,7 @@ pub fn load(
     Ok((command, loader.finish(file)?))
 }
 
-fn command_line() -> clap::Command {
+fn command_line(program: Program) -> clap::Command {
     let config = Arg::new(CONFIG_FLAG)
         .long(CONFIG_FLAG)
         .value_name("FILE")
@@ -71,9 +73,12 @@ fn command_line() -> clap::Command {
                 false => ArgAction::Set,
             })
     });
-    clap::Command::new("forkade")
+    // Once in the life of a process.
+    let version: &'static str = program.version().leak();
+    clap::Command::new(program.name())
+        .bin_name(program.name())
         .about("A multi-process TCP game server: any process can be killed at any instruction, and no player notices")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(version)
         // The last value counts, so that a script can append an option to those it has already.
         .args_override_self(true)
         .args(
@@ -93,9 +98,10 @@ fn command_line() -> clap::Command {
         .subcommand(forkade_play::command())
 }
 
-fn misplaced_play_error() -> clap::Error {
-    let text = "the options of the server do not apply to `forkade play`: leave them out, or put options of `play` after it";
-    command_line().error(clap::error::ErrorKind::ArgumentConflict, text)
+fn misplaced_play_error(program: Program) -> clap::Error {
+    let text =
+        "the options of the server do not apply to `play`: leave them out, or put options of `play` after it";
+    command_line(program).error(clap::error::ErrorKind::ArgumentConflict, text)
 }
 
 /// A configuration that is being loaded.

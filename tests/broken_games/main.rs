@@ -396,6 +396,40 @@ fn a_tick_that_panics_stops_only_its_own_clock() {
     );
 }
 
+fn a_program_has_its_authors_name_and_version() {
+    let printed = |argument: &str| {
+        let this_program = std::env::current_exe().expect("a running program has a file");
+        let run = Command::new(this_program)
+            .args(["without-command", argument])
+            .output();
+        String::from_utf8(run.expect("it can be run").stdout).expect("text")
+    };
+    let own = format!("7.1 (Forkade {})", env!("CARGO_PKG_VERSION"));
+    assert_eq!(printed("--version"), format!("broken-games {own}\n"));
+    assert!(
+        printed("--help").contains("Usage: broken-games"),
+        "{}",
+        printed("--help")
+    );
+    let server = start();
+    let mut ann = common::text_client::TextClient::connect(&server);
+    ann.type_line("");
+    ann.read_until("Welcome to broken-games 7.1. You are called");
+    ann.ask("create relay \"my room\" seats=3");
+    assert!(ann.ask("look").contains("room 1, \"my room\": relay"));
+    let status = server.ask_json("status");
+    assert_eq!(
+        (status["program"].as_str(), status["version"].as_str()),
+        (Some("broken-games"), Some(&*own))
+    );
+}
+
+fn a_server_without_games_says_so() {
+    let this_program = std::env::current_exe().expect("a running program has a file");
+    let server = Server::run(Command::new(this_program).arg("serve-nothing"));
+    server.expect_logged("this server has no games");
+}
+
 fn an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection() {
     let server = start();
     let (mut ann, mut bob, _) = together(&server);
@@ -432,17 +466,30 @@ fn an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection() 
     assert_eq!(bob.counters().resumes, 0);
 }
 
+/// The server that this program is, too.
+fn program() -> forkade::Server {
+    let server = forkade::Server::new()
+        .game::<Fragile>()
+        .game::<Clock>()
+        .game::<Unseen>()
+        .game::<Relay>();
+    with_ledger(server).program("broken-games", "7.1")
+}
+
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("serve") {
-        let server = forkade::Server::new()
-            .game::<Fragile>()
-            .game::<Clock>()
-            .game::<Unseen>()
-            .game::<Relay>();
-        return with_ledger(server).main();
+    match std::env::args().nth(1).as_deref() {
+        Some("serve") => return program().main(),
+        Some("without-command") => return program().main_from(std::env::args_os().skip(1)),
+        Some("serve-nothing") => {
+            let arguments = ["x", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"];
+            return forkade::Server::new().main_from(arguments.map(Into::into));
+        }
+        _ => {}
     }
     run![
         an_action_that_panics_is_rejected_and_room_and_process_survive,
+        a_program_has_its_authors_name_and_version,
+        a_server_without_games_says_so,
         an_action_that_sleeps_is_logged_even_if_nobody_waits_for_it,
         a_game_whose_constructor_fails_leaves_no_room_behind,
         a_game_whose_view_fails_keeps_its_players_in_the_room,

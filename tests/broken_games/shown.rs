@@ -29,7 +29,12 @@ fn expect_room_blamed(fault: (Shows, Way)) {
     let server = start();
     let control_pair = ControlPair::start(&server);
     let mut ann = server.client("Ann");
-    let mut bob = TextClient::named(&server, "Bob");
+    let mut bob = {
+        let mut bob = TextClient::connect(&server);
+        bob.type_line("name Bob");
+        bob.read_until("You are called Bob now.");
+        bob
+    };
     let joined = ann.create_room(room(fault)).expect("a room is free");
     assert_eq!(sum(&joined.view), 0, "there is nothing wrong yet");
     let number = (joined.room.0 & u64::from(u32::MAX)) + 1;

@@ -231,7 +231,7 @@ fn parse_arguments(description: &'static Description, rest: &str) -> Result<Comm
                 "" => Err(wrong()),
                 game => Ok(Command::Create {
                     game: game.to_lowercase(),
-                    name: words.join(" "),
+                    name: unquoted(&words.join(" ")).to_owned(),
                     settings,
                 }),
             }

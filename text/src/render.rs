@@ -32,10 +32,16 @@ pub const OVERWRITE_PROMPT: &str = "\r";
 
 /// The first text that a new player sees.
 pub fn welcome(name: &str, games: &Games) -> String {
+    let title = games.program().title();
     let names: Vec<_> = games.iter().map(|(_, game)| game.name()).collect();
-    let first = names.first().copied().unwrap_or("GAME");
+    let Some(first) = names.first() else {
+        return format!(
+            "Welcome to {title}. You are called {name}; \"name NEW\" changes that.\n\
+             This server has no games. \"help\" lists all commands.\n"
+        );
+    };
     format!(
-        "Welcome to Forkade. You are called {name}; \"name NEW\" changes that.\n\
+        "Welcome to {title}. You are called {name}; \"name NEW\" changes that.\n\
          Games: {}.\n\
          \"quick {first}\" finds somebody to play with, \"rooms\" shows who plays,\n\
          \"help\" lists all commands.\n",

@@ -7,6 +7,7 @@ fn loaded(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(Subcomman
         .chain(arguments.iter().copied())
         .map(OsString::from);
     load(
+        forkade_games::Games::new().program(),
         arguments,
         environment
             .iter()

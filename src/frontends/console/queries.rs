@@ -55,7 +55,8 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
     let count = |counter: &AtomicU64| json!(counter.load(Ordering::Relaxed));
     let uptime_ms = now_ms().saturating_sub(header.started_at_ms.load(Ordering::Relaxed));
     vec![
-        ("version", json!(env!("CARGO_PKG_VERSION"))),
+        ("program", json!(context.games.program().name())),
+        ("version", json!(context.games.program().version())),
         ("pid", json!(header.supervisor_pid.load(Ordering::Relaxed))),
         ("uptime_seconds", seconds(uptime_ms)),
         ("stopping", json!(header.stopping.load(Ordering::Relaxed) != 0)),

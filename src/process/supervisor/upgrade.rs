@@ -148,18 +148,12 @@ pub(crate) fn go_on(
     let program = PathBuf::from(std::ffi::OsString::from_vec(handover.program.clone()));
     let mut supervisor = Supervisor::new(context, Some(program))?;
     supervisor.register_old_processes(handover);
+    let version = games.program().version();
     memory.header.upgrade.enter(
         UpgradeStage::Replacing,
-        concat!(
-            "version ",
-            env!("CARGO_PKG_VERSION"),
-            " goes on; the processes are replaced one after another"
-        ),
+        &format!("version {version} goes on; the processes are replaced one after another"),
     );
-    log::info!(
-        "version {} goes on in the place of the program before",
-        env!("CARGO_PKG_VERSION")
-    );
+    log::info!("version {version} goes on in the place of the program before");
     supervisor.serve();
     Ok(())
 }
@@ -463,7 +457,10 @@ impl Supervisor {
             return;
         }
         self.replacement = None;
-        let text = format!("all processes run version {}", env!("CARGO_PKG_VERSION"));
+        let text = format!(
+            "all processes run version {}",
+            self.context.games.program().version()
+        );
         log::info!("upgraded: {text}");
         let slot = &self.context.memory.header.upgrade;
         slot.enter(UpgradeStage::Done, &text);
