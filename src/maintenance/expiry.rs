@@ -195,3 +195,45 @@ fn has_no_handler(record: &ConnectionRecord) -> bool {
         .handler()
         .is_none_or(|handler| !handler.is_alive().unwrap_or(true))
 }
+
+#[cfg(test)]
+mod tests {
+    use forkade_games::Games;
+    use shmem::transaction::Record;
+
+    use super::*;
+    use crate::state::layout::{Capacity, Memory};
+
+    #[test]
+    fn the_rooms_to_visit_are_those_that_there_are_and_not_those_that_there_were() {
+        let capacity = Capacity {
+            players: 1,
+            rooms: 300,
+            keepers: 1,
+        };
+        let memory = Memory::create(capacity).expect("there is memory");
+        let directory = memory.directory;
+        let mut state = StateHandle::imitate(memory, Box::leak(Box::new(Games::default())));
+        let rooms: Vec<RoomRef> = (0..300)
+            .map(|_| {
+                let mut tx = state.attachment.begin(directory.record);
+                let (index, generation) = directory
+                    .add_room(&mut tx, PlayerRef::NONE)
+                    .expect("a record is free");
+                memory.rooms.at(index).lock().prepare();
+                tx.commit().expect("it fits the journal");
+                RoomRef::new(index, generation)
+            })
+            .collect();
+        let visited = |first| directory.visited_rooms(first).collect::<Vec<u32>>();
+        assert_eq!(visited(0), (0..300).collect::<Vec<_>>());
+        assert_eq!(visited(130), (130..300).collect::<Vec<_>>());
+        let kept = [7, 64, 299];
+        for room in rooms.iter().filter(|room| !kept.contains(&room.index())) {
+            join_leave::free_room(&mut state, *room);
+        }
+        free_closed_rooms(&mut state);
+        assert_eq!(visited(0), kept);
+        assert_eq!(visited(65), [299]);
+    }
+}
