@@ -7,12 +7,13 @@
 //!
 //! A writer that is the [only subscriber](Subscribers::is_only_subscriber) need not ring.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event_log::EventLog;
 use crate::shared_record;
 use crate::sys::eventfd::EventFd;
 use crate::sys::process::ProcessId;
+use crate::word::Word;
 
 /// Wakes the readers of `log` if it has events that were not announced.
 ///
@@ -42,36 +43,78 @@ shared_record! {
     }
 }
 
+/// The words of a set of subscribers, each of which is a word other than 0.
+#[derive(Debug)]
+pub struct Subscriptions<'s, W> {
+    /// A subscriber, or 0, in each.
+    pub places: &'s [W],
+    /// Nonzero once a subscriber found no free place.
+    pub overflowed: &'s W,
+}
+
+impl<W: Word> Subscriptions<'_, W> {
+    /// Adds `me`. It may take the place of a subscriber of which `is_gone` is true.
+    #[inline]
+    pub fn add(&self, me: u64, is_gone: impl Fn(u64) -> bool) {
+        let is_in = self
+            .places
+            .iter()
+            .any(|place| place.load(Ordering::Relaxed) == me);
+        if !is_in && !self.take_place(me, is_gone) {
+            self.overflowed.store(1, Ordering::SeqCst);
+        }
+        // Pairs with the fence in `is_only`: either this process sees what the writer has published, or the writer sees
+        // this process.
+        W::fence(Ordering::SeqCst);
+    }
+
+    /// Removes `me`.
+    #[inline]
+    pub fn remove(&self, me: u64) {
+        for place in self.places {
+            let _ = place.compare_exchange(me, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// True if no subscriber but `me` must be woken for what was published before this call.
+    #[inline]
+    pub fn is_only(&self, me: u64) -> bool {
+        // Pairs with the fence in `add`.
+        W::fence(Ordering::SeqCst);
+        self.overflowed.load(Ordering::Acquire) == 0
+            && self
+                .places
+                .iter()
+                .map(|place| place.load(Ordering::Acquire))
+                .all(|occupant| occupant == 0 || occupant == me)
+    }
+
+    fn take_place(&self, me: u64, is_gone: impl Fn(u64) -> bool) -> bool {
+        self.places.iter().any(|place| {
+            let occupant = place.load(Ordering::Acquire);
+            let is_free = occupant == 0 || is_gone(occupant);
+            is_free
+                && place
+                    .compare_exchange(occupant, me, Ordering::SeqCst, Ordering::Relaxed)
+                    .is_ok()
+        })
+    }
+}
+
 impl Subscribers {
     /// Adds `me`. The caller must look at the log afterwards: nothing announces to it what was published before.
     pub fn subscribe(&self, me: ProcessId) {
-        let word = me.to_u64();
-        if self.slots.iter().all(|slot| slot.load(Ordering::Relaxed) != word) && !self.take_slot(word) {
-            self.overflowed.store(1, Ordering::SeqCst);
-        }
-        // Pairs with the fence in `is_only_subscriber`: either this process sees what the writer has published, or the
-        // writer sees this process.
-        fence(Ordering::SeqCst);
+        self.subscriptions().add(me.to_u64(), is_gone);
     }
 
     /// Removes `me`.
     pub fn unsubscribe(&self, me: ProcessId) {
-        let word = me.to_u64();
-        for slot in &self.slots {
-            let _ = slot.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
-        }
+        self.subscriptions().remove(me.to_u64());
     }
 
     /// True if no process but `me` must be woken for what was published before this call.
     pub fn is_only_subscriber(&self, me: ProcessId) -> bool {
-        fence(Ordering::SeqCst);
-        let (word, load) = (me.to_u64(), |slot: &AtomicU64| slot.load(Ordering::Acquire));
-        self.overflowed.load(Ordering::Acquire) == 0
-            && self
-                .slots
-                .iter()
-                .map(load)
-                .all(|occupant| occupant == 0 || occupant == word)
+        self.subscriptions().is_only(me.to_u64())
     }
 
     /// Removes all. Call it only when no process listens and none publishes.
@@ -82,15 +125,11 @@ impl Subscribers {
             .for_each(|slot| slot.store(0, Ordering::Release));
     }
 
-    fn take_slot(&self, word: u64) -> bool {
-        self.slots.iter().any(|slot| {
-            let occupant = slot.load(Ordering::Acquire);
-            let is_free = occupant == 0 || is_gone(occupant);
-            is_free
-                && slot
-                    .compare_exchange(occupant, word, Ordering::SeqCst, Ordering::Relaxed)
-                    .is_ok()
-        })
+    fn subscriptions(&self) -> Subscriptions<'_, AtomicU64> {
+        Subscriptions {
+            places: &self.slots,
+            overflowed: &self.overflowed,
+        }
     }
 }
 

@@ -8,12 +8,13 @@
 //! The entry at `offset` lies at `(offset − base) mod BYTES`. When all readers have read everything, the writer may
 //! start again at the first byte. So a log whose readers keep up uses one page.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::mutants::Mutant;
 use crate::shared_record;
 use crate::sys::memory::{Guarded, SharedBytes};
 use crate::transaction::{Record, Tx, View};
+use crate::word::Word;
 
 const HEADER_BYTES: u64 = 8;
 
@@ -36,6 +37,92 @@ shared_record! {
         /// look.
         announced: AtomicU64,
         bytes: SharedBytes<WORDS>,
+    }
+}
+
+/// The words by which a log's writer tells its readers, which take no lock, what can be read.
+#[derive(Debug)]
+pub struct Window<'l, W> {
+    /// Offset of the oldest entry that is still whole.
+    pub tail: &'l W,
+    /// Offset of the entry that lies at the first byte.
+    pub base: &'l W,
+    /// Offset after the last committed entry.
+    pub head: &'l W,
+}
+
+/// What a reader found in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found<T> {
+    /// Nothing new.
+    End,
+    /// A copy, which is whole.
+    Copy(T),
+    /// What was there was overwritten.
+    Lost,
+}
+
+impl<W: Word> Window<'_, W> {
+    /// Makes everything before `tail` unreadable. The writer calls it before it overwrites that.
+    #[inline]
+    pub fn close(&self, tail: u64) {
+        self.tail.store(tail, Ordering::Release);
+        // Pairs with the fence in `read`: a reader that has copied a byte stored after this sees the new tail.
+        W::fence(Ordering::Release);
+    }
+
+    /// Makes everything before `head` readable. The writer calls it when the bytes are written and committed.
+    #[inline]
+    pub fn publish(&self, base: u64, head: u64) {
+        self.base.store(base, Ordering::Release);
+        // Pairs with the load in `read`: a reader that sees this head sees its bytes, and this base or a later one.
+        self.head.store(head, Ordering::Release);
+    }
+
+    /// Copies what lies at `cursor`. `copy` gets the base. It may find bytes of two entries, and returns `None` if they
+    /// cannot be an entry.
+    #[inline]
+    pub fn read<T>(&self, cursor: u64, copy: impl FnOnce(u64) -> Option<T>) -> Found<T> {
+        let end = self.head.load(Ordering::Acquire);
+        if cursor == end {
+            return Found::End;
+        }
+        if cursor > end || cursor < self.tail.load(Ordering::Acquire) {
+            return Found::Lost;
+        }
+        // The base may be that of later entries. Then the tail is past the cursor, and the second look finds that.
+        let copied = copy(self.base.load(Ordering::Acquire));
+        // Pairs with the fence in `close`.
+        W::fence(Ordering::Acquire);
+        match copied {
+            Some(copied) if self.tail.load(Ordering::Relaxed) <= cursor => Found::Copy(copied),
+            _ => Found::Lost,
+        }
+    }
+}
+
+/// The words by which a ring that is lost, because the process died that should have rung, is noticed.
+#[derive(Debug)]
+pub struct Announcement<'l, W> {
+    /// Offset after the last committed entry.
+    pub head: &'l W,
+    /// The head when the doorbell was last rung.
+    pub announced: &'l W,
+}
+
+impl<W: Word> Announcement<'_, W> {
+    /// The head, if the doorbell was not rung for it yet. Ring, and then [note](Self::note) it.
+    #[inline]
+    pub fn due(&self) -> Option<u64> {
+        let head = self.head.load(Ordering::Acquire);
+        (self.announced.load(Ordering::Acquire) != head).then_some(head)
+    }
+
+    /// Notes that the doorbell was rung for the entries before `head`. An entry committed since then stays due, whoever
+    /// rings for it: the head is another one.
+    #[inline]
+    pub fn note(&self, head: u64) {
+        self.announced.store(head, Ordering::Release);
     }
 }
 
@@ -165,40 +252,35 @@ impl<const WORDS: usize> EventLog<WORDS> {
 
     /// Publishes the head for readers. Call it from [`Record::publish`].
     pub fn publish(&self, view: &View<'_>) {
-        self.published_base.store(view.get(&self.base), Ordering::Release);
-        self.published.store(view.get(&self.head), Ordering::Release);
+        self.window_words()
+            .publish(view.get(&self.base), view.get(&self.head));
     }
 
     /// Copies the entry at `cursor` into `target`, which must have [`EVENT_BYTES_MAX`](Self::EVENT_BYTES_MAX) bytes. No
     /// lock is needed.
     pub fn read(&self, cursor: u64, target: &mut [u8]) -> Read {
-        let end = self.published.load(Ordering::Acquire);
-        if cursor == end {
-            return Read::End;
-        }
-        if cursor > end || cursor < self.tail.load(Ordering::Acquire) {
-            return Read::Lost;
-        }
-        let base = self.published_base.load(Ordering::Acquire);
-        let header = self.header(base, cursor);
-        let length = usize::try_from(header & u64::from(u32::MAX)).unwrap_or(usize::MAX);
-        if length > Self::EVENT_BYTES_MAX || length > target.len() {
-            // The header was overwritten while it was read: no event is that long.
-            return Read::Lost;
-        }
-        let start = position::<WORDS>(base, cursor + HEADER_BYTES);
-        let (first, second) = target[..length].split_at_mut(length.min(SharedBytes::<WORDS>::BYTES - start));
-        self.bytes.copy_out(start, first);
-        self.bytes.copy_out(0, second);
-        fence(Ordering::Acquire);
-        if self.tail.load(Ordering::Relaxed) > cursor {
-            return Read::Lost;
-        }
-        let next = cursor + HEADER_BYTES + (length as u64).next_multiple_of(8);
-        Read::Entry {
-            audience: (header >> 32) as u32,
-            length,
-            next,
+        let found = self.window_words().read(cursor, |base| {
+            let header = self.header(base, cursor);
+            let length = usize::try_from(header & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+            if length > Self::EVENT_BYTES_MAX || length > target.len() {
+                // The header was overwritten while it was read: no event is that long.
+                return None;
+            }
+            let start = position::<WORDS>(base, cursor + HEADER_BYTES);
+            let (first, second) =
+                target[..length].split_at_mut(length.min(SharedBytes::<WORDS>::BYTES - start));
+            self.bytes.copy_out(start, first);
+            self.bytes.copy_out(0, second);
+            Some(((header >> 32) as u32, length))
+        });
+        match found {
+            Found::End => Read::End,
+            Found::Lost => Read::Lost,
+            Found::Copy((audience, length)) => Read::Entry {
+                audience,
+                length,
+                next: cursor + HEADER_BYTES + (length as u64).next_multiple_of(8),
+            },
         }
     }
 
@@ -217,14 +299,28 @@ impl<const WORDS: usize> EventLog<WORDS> {
     /// The offset after the last published event, if the doorbell was not rung for it yet.
     #[inline]
     pub fn unannounced_head(&self) -> Option<u64> {
-        let published = self.published.load(Ordering::Acquire);
-        (self.announced.load(Ordering::Acquire) != published).then_some(published)
+        self.announcement().due()
     }
 
     /// Notes that the doorbell was rung for the events before `offset`.
     #[inline]
     pub fn set_announced(&self, offset: u64) {
-        self.announced.store(offset, Ordering::Release);
+        self.announcement().note(offset);
+    }
+
+    fn announcement(&self) -> Announcement<'_, AtomicU64> {
+        Announcement {
+            head: &self.published,
+            announced: &self.announced,
+        }
+    }
+
+    fn window_words(&self) -> Window<'_, AtomicU64> {
+        Window {
+            tail: &self.tail,
+            base: &self.published_base,
+            head: &self.published,
+        }
     }
 
     /// Number of the last event, under the lock.
@@ -270,9 +366,7 @@ impl<const WORDS: usize> EventLog<WORDS> {
 
     /// Makes everything before `tail` unreadable, even if the transaction is rolled back.
     fn close_window(&self, tail: u64) {
-        self.tail.store(tail, Ordering::Release);
-        // Readers must see the new tail before they can see an overwritten byte.
-        fence(Ordering::SeqCst);
+        self.window_words().close(tail);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Frames of the input stream, and the part that every transaction of a player shares: it consumes the frame that
 //! caused it and appends to the output.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use forkade_protocol::{ClientMessage, ServerMessage, codec, frame};
 
@@ -383,9 +383,7 @@ impl Output {
             self.player.mark_output_restarted(self.head);
             self.player.output.rebase(tx, self.head);
         }
-        self.player.output_reached.fetch_max(next, Ordering::AcqRel);
-        // A reader that sees an overwritten byte also sees how far the ring was written.
-        fence(Ordering::Release);
+        self.player.mark_output_reached(next);
         self.player.output.write(tx, self.head, frame);
         self.head = next;
     }

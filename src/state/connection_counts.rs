@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::CONNECTION_SLOTS_PER_KEEPER;
 use shmem::shared_record;
+use shmem::word::Word;
 
 shared_record! {
     /// A keeper's counts for one kind of connection. The keeper writes them; the ticker writes the count of orphaned
@@ -20,7 +21,7 @@ pub struct CountsSnapshot(u64);
 
 /// The fields of the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Counts {
+pub struct Counts {
     /// Number of the last connection that the keeper received from its channel.
     received: u32,
     /// Connections that the keeper holds.
@@ -36,7 +37,8 @@ const COUNT_MAX: u16 = (1 << COUNT_BITS) - 1;
 const _: () = assert!(CONNECTION_SLOTS_PER_KEEPER <= COUNT_MAX as u32);
 
 impl Counts {
-    fn of(word: u64) -> Self {
+    /// The counts in a word.
+    pub fn of(word: u64) -> Self {
         let count = |shift: u32| u16::try_from(word >> shift & u64::from(COUNT_MAX)).expect("masked");
         Self {
             received: u32::try_from(word >> 32).expect("what is left"),
@@ -48,12 +50,7 @@ impl Counts {
 
     fn in_flight(self, sent: u32) -> u32 {
         // The keeper may have received a connection before the listener has counted it as sent.
-        let under_way = sent
-            .wrapping_sub(self.received)
-            .cast_signed()
-            .max(0)
-            .cast_unsigned();
-        under_way.saturating_sub(self.is_receiving.into())
+        newer(sent, self.received).saturating_sub(self.is_receiving.into())
     }
 
     fn word(self) -> u64 {
@@ -62,14 +59,77 @@ impl Counts {
             | u64::from(self.orphaned.min(COUNT_MAX)) << 1
             | u64::from(self.is_receiving)
     }
+
+    /// How many connections there are: see [`ConnectionCounts::open`].
+    pub fn open(self, sent: u32) -> u32 {
+        self.in_flight(sent) + u32::from(self.held) + u32::from(self.orphaned)
+    }
+
+    /// See [`ConnectionCounts::add_new`].
+    #[must_use]
+    pub fn with_new(self) -> Self {
+        Self {
+            held: self.held.saturating_add(1),
+            is_receiving: true,
+            ..self
+        }
+    }
+
+    /// See [`ConnectionCounts::add_adopted`].
+    #[must_use]
+    pub fn with_adopted(self) -> Self {
+        Self {
+            held: self.held.saturating_add(1),
+            orphaned: self.orphaned.saturating_sub(1),
+            ..self
+        }
+    }
+
+    /// See [`ConnectionCounts::begin`].
+    #[must_use]
+    pub fn with_orphaned(self, orphaned: u16) -> Self {
+        Self {
+            held: 0,
+            orphaned,
+            ..self
+        }
+    }
+
+    /// See [`ConnectionCounts::set_received_up_to`].
+    #[must_use]
+    pub fn with_received_up_to(self, number: u32) -> Self {
+        Self {
+            received: self.received.wrapping_add(newer(number, self.received)),
+            is_receiving: false,
+            ..self
+        }
+    }
+
+    /// Changes the counts in a word, and returns the former ones.
+    pub fn change<W: Word>(word: &W, change: impl Fn(Self) -> Self) -> Self {
+        Self::of(word.update(|word| change(Self::of(word)).word()))
+    }
+
+    /// Sets the count of orphaned connections in a word, if nothing has changed since it was `since`.
+    pub fn set_orphaned<W: Word>(word: &W, orphaned: u16, since: u64) {
+        let counts = Self {
+            orphaned,
+            ..Self::of(since)
+        };
+        let _ = word.compare_exchange(since, counts.word(), Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+/// How many numbers `number` is after `last`; 0 if it is not. Numbers wrap around.
+fn newer(number: u32, last: u32) -> u32 {
+    number.wrapping_sub(last).cast_signed().max(0).cast_unsigned()
 }
 
 impl ConnectionCounts {
     /// How many connections there are, if `sent` is the number of the last one sent to the keeper: held, in flight,
     /// and orphaned.
     pub fn open(&self, sent: u32) -> u32 {
-        let counts = self.counts();
-        counts.in_flight(sent) + u32::from(counts.held) + u32::from(counts.orphaned)
+        self.counts().open(sent)
     }
 
     /// How many of them are in flight.
@@ -84,25 +144,17 @@ impl ConnectionCounts {
 
     /// Counts a new connection as held; [`set_received_up_to`](Self::set_received_up_to) follows.
     pub fn add_new(&self) {
-        self.change(|counts| Counts {
-            held: counts.held.saturating_add(1),
-            is_receiving: true,
-            ..counts
-        });
+        Counts::change(&self.word, Counts::with_new);
     }
 
     /// Counts an adopted connection as held.
     pub fn add_adopted(&self) {
-        self.change(|counts| Counts {
-            held: counts.held.saturating_add(1),
-            orphaned: counts.orphaned.saturating_sub(1),
-            ..counts
-        });
+        Counts::change(&self.word, Counts::with_adopted);
     }
 
     /// Counts a held connection as orphaned.
     pub fn mark_orphaned(&self) {
-        self.change(|counts| Counts {
+        Counts::change(&self.word, |counts| Counts {
             held: counts.held.saturating_sub(1),
             orphaned: counts.orphaned.saturating_add(1),
             ..counts
@@ -111,7 +163,7 @@ impl ConnectionCounts {
 
     /// Counts a connection as no longer held.
     pub fn remove(&self) {
-        self.change(|counts| Counts {
+        Counts::change(&self.word, |counts| Counts {
             held: counts.held.saturating_sub(1),
             is_receiving: false,
             ..counts
@@ -121,23 +173,14 @@ impl ConnectionCounts {
     /// The keeper has received all connections up to this number, or they were lost in flight. Returns how many are
     /// new.
     pub fn set_received_up_to(&self, number: u32) -> u32 {
-        let is_new = |received: u32| number.wrapping_sub(received).cast_signed().max(0).cast_unsigned();
-        let before = self.change(|counts| Counts {
-            received: counts.received.wrapping_add(is_new(counts.received)),
-            is_receiving: false,
-            ..counts
-        });
-        is_new(before.received)
+        let before = Counts::change(&self.word, |counts| counts.with_received_up_to(number));
+        newer(number, before.received)
     }
 
     /// Starts a new keeper's counts: it holds none, and `orphaned` live on. (A connection that its predecessor was
     /// receiving is among them.)
     pub fn begin(&self, orphaned: u16) {
-        self.change(|counts| Counts {
-            held: 0,
-            orphaned,
-            ..counts
-        });
+        Counts::change(&self.word, |counts| counts.with_orphaned(orphaned));
     }
 
     /// The counts now, for a later [`set_orphaned`](Self::set_orphaned).
@@ -148,26 +191,11 @@ impl ConnectionCounts {
     /// Sets the count of orphaned connections, if nothing has changed since the snapshot. Otherwise the caller must
     /// count again.
     pub fn set_orphaned(&self, orphaned: u16, since: CountsSnapshot) {
-        let counts = Counts {
-            orphaned,
-            ..Counts::of(since.0)
-        };
-        let _ = self
-            .word
-            .compare_exchange(since.0, counts.word(), Ordering::AcqRel, Ordering::Relaxed);
+        Counts::set_orphaned(&self.word, orphaned, since.0);
     }
 
     fn counts(&self) -> Counts {
         Counts::of(self.word.load(Ordering::Acquire))
-    }
-
-    /// Returns the previous counts.
-    fn change(&self, change: impl Fn(Counts) -> Counts) -> Counts {
-        let change = |word| Some(change(Counts::of(word)).word());
-        let before = self
-            .word
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
-        Counts::of(before.expect("there is always a change"))
     }
 }
 

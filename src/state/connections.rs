@@ -13,7 +13,7 @@
 //! connection.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{
     CLOSE_MESSAGE_BYTES_MAX, CONNECTION_SLOTS_PER_KEEPER, HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
@@ -25,6 +25,7 @@ use shmem::shared_record;
 use shmem::sys::memory::{Guarded, SharedBytes};
 use shmem::sys::process::ProcessId;
 use shmem::transaction::SingleWriter;
+use shmem::word::Word;
 
 shared_record! {
     /// One TCP connection.
@@ -125,6 +126,34 @@ pub enum Claim {
     Held = 1,
     /// The keeper is dead or has given up. The ticker frees what the connection holds, once its handler is dead.
     Abandoned = 2,
+}
+
+impl Claim {
+    fn of(number: u64) -> Self {
+        match number {
+            0 => Self::Free,
+            1 => Self::Held,
+            _ => Self::Abandoned,
+        }
+    }
+}
+
+/// Stores `to` in the word if it holds `from`, before the caller looks at what other processes store elsewhere.
+pub fn exchange_then_look<W: Word>(claim: &W, from: u64, to: u64) -> bool {
+    let exchanged = claim
+        .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+        .is_ok();
+    // Pairs with the fence in `load_after_store`: either this process sees what the other one has stored before that, or
+    // the other one sees the exchange.
+    W::fence(Ordering::SeqCst);
+    exchanged
+}
+
+/// Loads the word, after the caller has stored elsewhere what others look at after an [`exchange_then_look`].
+pub fn load_after_store<W: Word>(claim: &W) -> u64 {
+    // Pairs with the fence in `exchange_then_look`.
+    W::fence(Ordering::SeqCst);
+    claim.load(Ordering::Acquire)
 }
 
 /// The phase of a connection.
@@ -280,28 +309,18 @@ impl ConnectionRecord {
     /// Changes the slot's state, if it is `from`. Fenced: either this process sees what another one stored before it
     /// called [`claim_after_store`](Self::claim_after_store), or that one sees the change.
     pub fn exchange_claim(&self, from: Claim, to: Claim) -> bool {
-        let exchanged = self
-            .claim
-            .compare_exchange(from as u32, to as u32, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
-        fence(Ordering::SeqCst);
-        exchanged
+        exchange_then_look(&self.claim, from as u64, to as u64)
     }
 
     /// Like [`claimed`](Self::claimed), but fenced: call it after storing what the ticker reads after its
     /// [`exchange_claim`](Self::exchange_claim).
     pub fn claim_after_store(&self) -> Claim {
-        fence(Ordering::SeqCst);
-        self.claimed()
+        Claim::of(load_after_store(&self.claim))
     }
 
     /// The slot's state.
     pub fn claimed(&self) -> Claim {
-        match self.claim.load(Ordering::Acquire) {
-            0 => Claim::Free,
-            1 => Claim::Held,
-            _ => Claim::Abandoned,
-        }
+        Claim::of(self.claim.load(Ordering::Acquire).into())
     }
 
     /// Epoch of the keeper that claimed the slot.

@@ -477,3 +477,42 @@ fn set_bits(bits: u64) -> impl Iterator<Item = u32> {
 fn next_generation(generation: u32) -> u32 {
     generation.wrapping_add(1).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use forkade_games::Games;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::state::handle::StateHandle;
+    use crate::state::layout::{Capacity, Memory, RoomRef};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn a_reference_is_stale_after_its_record_was_reused_even_where_generations_wrap(
+            before_the_end in 0..4_u32,
+            reuses in 1..8_usize,
+        ) {
+            let capacity = Capacity { players: 1, rooms: 1, keepers: 1 };
+            let memory = Memory::create(capacity).expect("there is memory");
+            let mut state = StateHandle::imitate(memory, Box::leak(Box::new(Games::default())));
+            let directory = &memory.directory;
+            let mut tx = state.attachment.begin(directory.record);
+            tx.set(&directory.rooms.at(0).generation, u32::MAX - before_the_end);
+            let mut given: Vec<RoomRef> = Vec::new();
+            for _ in 0..reuses {
+                let (index, generation) = directory.add_room(&mut tx, PlayerRef::NONE).expect("it is free");
+                let room = RoomRef::new(index, generation);
+                prop_assert!(room.is_some() && !given.contains(&room));
+                // Freeing a former room again frees nothing.
+                given.iter().for_each(|former| directory.free_room(&mut tx, index, former.generation()));
+                prop_assert_eq!(tx.get(&directory.record.rooms_in_use), 1);
+                directory.free_room(&mut tx, index, generation);
+                prop_assert_eq!(tx.get(&directory.record.rooms_in_use), 0);
+                given.push(room);
+            }
+        }
+    }
+}

@@ -15,6 +15,7 @@ use shmem::shared_record;
 use shmem::sys::clock::now_ns;
 use shmem::sys::memory::SharedBytes;
 use shmem::sys::process::ProcessId;
+use shmem::word::Word;
 
 shared_record! {
     /// The head of the mapping. Every process may read it at any time, without a lock.
@@ -149,11 +150,55 @@ shared_record! {
 shared_record! {
     /// The progress of the last upgrade. Only the supervisor writes it.
     pub struct UpgradeSlot {
-        /// An [`UpgradeStage`]; the upper bits count upgrades.
-        state: AtomicU32,
-        text_bytes: AtomicU32,
-        text: SharedBytes<{ UPGRADE_TEXT_BYTES / 8 }>,
+        /// See [`Editions`].
+        editions: AtomicU64,
+        /// By edition: an [`UpgradeStage`]; the upper bits count upgrades.
+        states: [AtomicU32; 2],
+        text_bytes: [AtomicU32; 2],
+        texts: [SharedBytes<{ UPGRADE_TEXT_BYTES / 8 }>; 2],
     }
+}
+
+/// The word that counts the editions of something that one process writes and others read without a lock. Two editions
+/// are kept, in two places that take turns. So a writer that is killed leaves the last edition whole, and no reader waits
+/// for it.
+#[derive(Debug)]
+pub struct Editions<'e, W>(pub &'e W);
+
+impl<W: Word> Editions<'_, W> {
+    /// Writes the next edition: `write` gets its place.
+    pub fn publish<T>(&self, write: impl FnOnce(usize) -> T) -> T {
+        let edition = self.0.load(Ordering::Relaxed);
+        // Pairs with the fence in `read`: a reader that sees a part of the next edition sees that the last one was
+        // published, so that this place's former edition is not the last any more.
+        W::fence(Ordering::Release);
+        let written = write(place_of(edition.wrapping_add(1)));
+        // Pairs with the load in `read`: a reader that sees this number sees the whole edition.
+        self.0.store(edition.wrapping_add(1), Ordering::Release);
+        written
+    }
+
+    /// The place of the last edition, for its writer.
+    pub fn last(&self) -> usize {
+        place_of(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Reads the last edition: `read` gets its place, and is repeated when a further edition was published meanwhile.
+    pub fn read<T>(&self, read: impl Fn(usize) -> T) -> T {
+        loop {
+            let edition = self.0.load(Ordering::Acquire);
+            let found = read(place_of(edition));
+            // Pairs with the fence in `publish`.
+            W::fence(Ordering::Acquire);
+            if self.0.load(Ordering::Relaxed) == edition {
+                return found;
+            }
+        }
+    }
+}
+
+fn place_of(edition: u64) -> usize {
+    usize::from(!edition.is_multiple_of(2))
 }
 
 /// The stage of an upgrade in place.
@@ -178,35 +223,35 @@ pub enum UpgradeStage {
 impl UpgradeSlot {
     /// The upgrade's number, its stage, and a text about it.
     pub fn read(&self) -> (u32, UpgradeStage, String) {
-        loop {
-            let state = self.state.load(Ordering::Acquire);
+        let (state, length, text) = Editions(&self.editions).read(|place| {
             let mut text = [0; UPGRADE_TEXT_BYTES];
-            self.text.copy_out(0, &mut text);
-            let length = self.text_bytes.load(Ordering::Acquire) as usize;
-            if self.state.load(Ordering::Acquire) != state {
-                continue;
-            }
-            let stage = match state & 7 {
-                1 => UpgradeStage::Checking,
-                2 => UpgradeStage::Refused,
-                3 => UpgradeStage::Replacing,
-                4 => UpgradeStage::Done,
-                5 => UpgradeStage::Stalled,
-                _ => UpgradeStage::None,
-            };
-            let text = String::from_utf8_lossy(&text[..length.min(UPGRADE_TEXT_BYTES)]);
-            return (state >> 3, stage, text.into_owned());
-        }
+            self.texts[place].copy_out(0, &mut text);
+            let length = self.text_bytes[place].load(Ordering::Relaxed) as usize;
+            (self.states[place].load(Ordering::Relaxed), length, text)
+        });
+        let stage = match state & 7 {
+            1 => UpgradeStage::Checking,
+            2 => UpgradeStage::Refused,
+            3 => UpgradeStage::Replacing,
+            4 => UpgradeStage::Done,
+            5 => UpgradeStage::Stalled,
+            _ => UpgradeStage::None,
+        };
+        let text = String::from_utf8_lossy(&text[..length.min(UPGRADE_TEXT_BYTES)]);
+        (state >> 3, stage, text.into_owned())
     }
 
     /// Enters the stage of the upgrade. [`UpgradeStage::Checking`] starts the next one.
     pub fn enter(&self, stage: UpgradeStage, text: &str) {
-        let begun = (self.state.load(Ordering::Acquire) >> 3) + u32::from(stage == UpgradeStage::Checking);
+        let editions = Editions(&self.editions);
+        let last = self.states[editions.last()].load(Ordering::Relaxed) >> 3;
+        let number = last + u32::from(stage == UpgradeStage::Checking);
         let length = floor_char_boundary(text, UPGRADE_TEXT_BYTES);
-        self.text.copy_in(0, &text.as_bytes()[..length]);
-        self.text_bytes
-            .store(u32::try_from(length).expect("cut to less"), Ordering::Release);
-        self.state.store(begun << 3 | stage as u32, Ordering::Release);
+        editions.publish(|place| {
+            self.texts[place].copy_in(0, &text.as_bytes()[..length]);
+            self.text_bytes[place].store(u32::try_from(length).expect("cut to less"), Ordering::Relaxed);
+            self.states[place].store(number << 3 | stage as u32, Ordering::Relaxed);
+        });
     }
 }
 

@@ -20,7 +20,7 @@ use crate::state::chat::ChatRecord;
 use crate::state::connections::{Claim, ConnectionRecord, Kind, Phase};
 use crate::state::directory::{Directory, DirectoryRecord, Identity, Presence, RoomEntry};
 use crate::state::hang_kind::HangKind;
-use crate::state::header::{Header, KeeperSlot};
+use crate::state::header::{Header, KeeperSlot, UpgradeStage};
 use crate::state::mailbox::Mailbox;
 use crate::state::players::PlayerRecord;
 use crate::state::rooms::{RoomLife, RoomRecord, raw_phase};
@@ -385,6 +385,12 @@ fn stored_numbers() -> impl Iterator<Item = (&'static str, u64)> {
         ("match waiting", raw_phase(MatchPhase::Waiting)),
         ("match playing", raw_phase(MatchPhase::Playing)),
         ("match finished", raw_phase(MatchPhase::Finished)),
+        ("upgrade none", UpgradeStage::None as u32),
+        ("upgrade checking", UpgradeStage::Checking as u32),
+        ("upgrade refused", UpgradeStage::Refused as u32),
+        ("upgrade replacing", UpgradeStage::Replacing as u32),
+        ("upgrade done", UpgradeStage::Done as u32),
+        ("upgrade stalled", UpgradeStage::Stalled as u32),
         ("hang looping", HangKind::Looping.number()),
         ("hang stopped", HangKind::Stopped.number()),
         ("hang asleep", HangKind::Asleep.number()),

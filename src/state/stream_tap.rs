@@ -5,13 +5,14 @@
 //! checks two marks that are advanced *before* anything is overwritten: they tell whether the copy is whole. No
 //! writer waits for a reader, and a reader that is killed leaves nothing behind but a lease that expires.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::state::layout::{PlayerRef, RoomRef};
-use crate::state::players::{OutputRing, PlayerRecord, PublishedStreams};
+use crate::state::players::{InputRing, OutputRing, PlayerRecord, PublishedStreams};
 use shmem::byte_ring::ByteRing;
 use shmem::shared_record;
 use shmem::sys::clock::now_ms;
+use shmem::word::Word;
 
 /// How long a lease keeps a ring or log from being restarted.
 const FOLLOWED_MS: u64 = 2000;
@@ -61,9 +62,9 @@ pub enum Direction {
 
 /// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Look {
+pub enum Look<T = Vec<u8>> {
     /// The stream's bytes from the given offset up to the end of what was consumed or written; may be empty.
-    Bytes(Vec<u8>),
+    Bytes(T),
     /// The bytes were overwritten. The stream continues at this offset.
     Missed {
         /// The start of a frame.
@@ -98,37 +99,70 @@ impl PublishedStreams {
     /// Starts to publish values of this player. Until all are published they belong to no player, so that no reader
     /// takes a former player's values for the new one's.
     pub(crate) fn begin(&self, player: PlayerRef) {
-        if self.player.load(Ordering::Relaxed) != player.to_id() {
-            self.player.store(NONE, Ordering::Relaxed);
-            // A reader that sees a value of the new player no longer sees the former player here.
-            fence(Ordering::Release);
-        }
+        Ownership(&self.player).begin(player.to_id());
     }
 
     /// All values of this player are published.
     pub(crate) fn end(&self, player: PlayerRef) {
-        self.player.store(player.to_id(), Ordering::Release);
+        Ownership(&self.player).end(player.to_id());
     }
 
     /// Whether the values read before this call, and those read next, belong to this player.
     fn is_of(&self, player: PlayerRef) -> bool {
-        fence(Ordering::Acquire);
-        self.player.load(Ordering::Acquire) == player.to_id()
+        Ownership(&self.player).is_of(player.to_id())
     }
+}
+
+/// The word that says to which player the values beside it belong.
+#[derive(Debug)]
+pub struct Ownership<'p, W>(pub &'p W);
+
+impl<W: Word> Ownership<'_, W> {
+    /// Starts to publish values of this player.
+    pub fn begin(&self, player: u64) {
+        if self.0.load(Ordering::Relaxed) != player {
+            self.0.store(NONE, Ordering::Relaxed);
+            // Pairs with the fence in `is_of`: a reader that sees a value of the new player no longer sees the former
+            // player here.
+            W::fence(Ordering::Release);
+        }
+    }
+
+    /// All values of this player are published.
+    pub fn end(&self, player: u64) {
+        // Pairs with the load in `is_of`: a reader that sees this player sees its values, or later ones.
+        self.0.store(player, Ordering::Release);
+    }
+
+    /// Whether the values read before this call, and those read next, belong to this player. Ask before and after.
+    pub fn is_of(&self, player: u64) -> bool {
+        // Pairs with the fence in `begin`.
+        W::fence(Ordering::Acquire);
+        self.0.load(Ordering::Acquire) == player
+    }
+}
+
+/// Advances the mark before which a ring's bytes are about to be overwritten.
+pub fn mark_overwritten<W: Word>(mark: &W, before: u64) {
+    mark.update(|marked| marked.max(before));
+    // Pairs with the fence in `copy`: a reader that has copied an overwritten byte sees this mark.
+    W::fence(Ordering::Release);
 }
 
 impl PlayerRecord {
     /// Marks input bytes before this offset as about to be overwritten.
     pub(crate) fn mark_input_overwritten(&self, offset: u64) {
-        self.input_overwritten_before.fetch_max(offset, Ordering::AcqRel);
-        // A reader that sees an overwritten byte sees this mark.
-        fence(Ordering::Release);
+        mark_overwritten(&self.input_overwritten_before, offset);
     }
 
     /// Marks that the output ring is restarted: bytes before this offset are about to be overwritten.
     pub(crate) fn mark_output_restarted(&self, offset: u64) {
-        self.output_restarted_at.fetch_max(offset, Ordering::AcqRel);
-        fence(Ordering::Release);
+        mark_overwritten(&self.output_restarted_at, offset);
+    }
+
+    /// Marks that output is about to be written up to this offset, over what lies a ring's length before it.
+    pub(crate) fn mark_output_reached(&self, offset: u64) {
+        mark_overwritten(&self.output_reached, offset);
     }
 
     /// The state last published; `None` if none was, or if the record belongs to another player.
@@ -162,21 +196,23 @@ impl PlayerRecord {
         }
         let seen = match direction {
             Direction::In => copy(
-                &self.input,
                 (&published.input_base, &published.consumed),
                 from,
+                InputRing::BYTES,
                 // Called again after the copy.
                 || self.input_overwritten_before.load(Ordering::Relaxed),
+                |base, length| bytes_of(&self.input, base, from, length),
             ),
             Direction::Out => copy(
-                &self.output,
                 (&published.output_base, &published.output_head),
                 from,
+                OutputRing::BYTES,
                 || {
                     let reached = self.output_reached.load(Ordering::Relaxed);
                     let begun_anew_at = self.output_restarted_at.load(Ordering::Relaxed);
                     begun_anew_at.max(reached.saturating_sub(OutputRing::BYTES))
                 },
+                |base, length| bytes_of(&self.output, base, from, length),
             ),
         };
         if !published.is_of(player) {
@@ -186,12 +222,22 @@ impl PlayerRecord {
     }
 }
 
-fn copy<const WORDS: usize>(
-    ring: &ByteRing<WORDS>,
-    (base, end): (&AtomicU64, &AtomicU64),
+fn bytes_of<const WORDS: usize>(ring: &ByteRing<WORDS>, base: u64, from: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    ring.view_from(base).read(from, &mut bytes);
+    bytes
+}
+
+/// Copies a stream's bytes from offset `from` up to the published end, of a ring of `capacity` bytes. `read` gets the
+/// ring's base and the number of bytes; `gone_before` is the mark that is advanced before bytes are overwritten.
+pub fn copy<W: Word, T>(
+    (base, end): (&W, &W),
     from: u64,
+    capacity: u64,
     gone_before: impl Fn() -> u64,
-) -> Look {
+    read: impl FnOnce(u64, usize) -> T,
+) -> Look<T> {
+    // Pairs with the store that publishes the end: whoever sees it sees its bytes, and its base or a later one.
     let end = end.load(Ordering::Acquire);
     let missed = Look::Missed { goes_on_at: end };
     let base = base.load(Ordering::Relaxed);
@@ -200,14 +246,14 @@ fn copy<const WORDS: usize>(
     }
     let length = usize::try_from(end - from).unwrap_or(usize::MAX);
     if length == 0 {
-        return Look::Bytes(Vec::new());
+        return Look::Bytes(read(from, 0));
     }
-    if base > from || gone_before() > from || length as u64 > ByteRing::<WORDS>::BYTES {
+    if base > from || gone_before() > from || length as u64 > capacity {
         return missed;
     }
-    let mut bytes = vec![0; length];
-    ring.view_from(base).read(from, &mut bytes);
-    fence(Ordering::Acquire);
+    let bytes = read(base, length);
+    // Pairs with the fence in `mark_overwritten`.
+    W::fence(Ordering::Acquire);
     if gone_before() > from {
         return missed;
     }

@@ -63,7 +63,7 @@ const CRATES: &[Crate] = &[
         folder: "shmem/src",
         root: "lib.rs",
         layers: &[
-            &["limits", "mutants"],
+            &["limits", "mutants", "word"],
             &["sys"],
             &["table", "liveness", "hang_reports"],
             &["journal"],

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::sys::memory::{Mapping, SharedBytes};
+use crate::shared_record;
+use crate::sys::memory::{Guarded, Mapping, Plain, SharedBytes};
 use crate::tests::panics;
 
 const WORDS: usize = 6;
@@ -44,4 +45,37 @@ fn nothing_is_read_or_written_beyond_the_end() {
     assert_eq!(all, [0; BYTES], "a refused write has written");
     shared.copy_in(BYTES, &[]);
     shared.copy_out(BYTES, &mut []);
+}
+
+shared_record! {
+    /// Cells of every alignment, each between two others.
+    struct Cells {
+        odd: [Guarded<[u8; 3]>; 9],
+        pairs: [Guarded<[u16; 3]>; 5],
+        quads: [Guarded<[u32; 3]>; 5],
+        wide: [Guarded<[u64; 3]>; 3],
+        long: [Guarded<[u8; 33]>; 9],
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_cell_holds_its_value_and_leaves_its_neighbours_alone(byte in 1..=u8::MAX) {
+        fn check<T: Plain + PartialEq, const N: usize>(cells: &[Guarded<T>; N], byte: u8) {
+            let value = T::read_from_bytes(&vec![byte; size_of::<T>()]).expect("its size");
+            for chosen in 0..N {
+                cells[chosen].store(value);
+                for (index, cell) in cells.iter().enumerate() {
+                    assert_eq!(cell.load() == value, index == chosen, "{index}, {chosen}");
+                }
+                cells[chosen].store(T::new_zeroed());
+            }
+        }
+        let cells: &Cells = Mapping::create_record("cells").expect("a page");
+        check(&cells.odd, byte);
+        check(&cells.pairs, byte);
+        check(&cells.quads, byte);
+        check(&cells.wide, byte);
+        check(&cells.long, byte);
+    }
 }

@@ -141,6 +141,30 @@ proptest! {
         let (_, memory, mut attachment) = after_death(mapping);
         prop_assert_eq!(Values::read(&mut attachment, &memory.bench), model);
     }
+
+    #[test]
+    fn a_journal_that_is_cut_anywhere_leads_back_to_the_start(
+        sets in proptest::collection::vec(set(), 1..12),
+        is_appended in any::<bool>(),
+    ) {
+        // A process dies after each of its changes, or when the next one's old bytes are in the journal already.
+        for cut in 0..=sets.len() {
+            let (mapping, memory, mut attachment) = bench();
+            let start = Values::read(&mut attachment, &memory.bench);
+            let mut values = start;
+            let mut tx = attachment.begin(&memory.bench);
+            sets[..cut].iter().for_each(|set| set.apply(&mut tx, &mut values));
+            if is_appended {
+                let cell = &memory.bench.cells[0];
+                let old = tx.get(cell).to_ne_bytes();
+                let offset = mapping.offset_of(cell.address());
+                memory.bench.lock().journal().append(offset, &old).expect("there is space");
+            }
+            tx.imitate_death();
+            let (_, memory, mut attachment) = after_death(mapping);
+            prop_assert_eq!(Values::read(&mut attachment, &memory.bench), start);
+        }
+    }
 }
 
 #[test]

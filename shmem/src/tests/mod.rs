@@ -4,6 +4,7 @@ mod bytes;
 mod event_log;
 mod hang_reports;
 mod journal;
+mod misuse;
 mod rings;
 mod table;
 

@@ -94,3 +94,29 @@ fn more_than_the_ring_holds_is_a_mistake_of_the_caller() {
     drop(tx);
     assert!(panics(|| memory.owned.ring.view(&attachment).range(0, BYTES + 1)));
 }
+
+#[test]
+fn a_ring_holds_what_was_written_at_every_offset() {
+    let (_, memory, mut attachment) = bench();
+    let ring: &ByteRing<WORDS> = &memory.owned.ring;
+    // The base is anywhere in a word, also where offsets are about to exceed what fits 63 bits.
+    for base in [0, 3, (1 << 63) - 5] {
+        let mut tx = attachment.begin(&memory.bench);
+        ring.rebase(&mut tx, base);
+        tx.commit().expect("one cell fits");
+        for position in 0..BYTES {
+            for length in [1, 7, 8, 9, BYTES - 1, BYTES] {
+                let offset = base + position as u64;
+                let bytes: Vec<u8> = (0..length)
+                    .map(|index| (position + index).to_le_bytes()[0])
+                    .collect();
+                let mut tx = attachment.begin(&memory.bench);
+                ring.write(&mut tx, offset, &bytes);
+                tx.commit().expect("nothing is journaled");
+                let mut read = vec![0; length];
+                ring.view(&attachment).read(offset, &mut read);
+                assert_eq!(read, bytes, "{length} bytes at {offset}");
+            }
+        }
+    }
+}
