@@ -262,13 +262,17 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Session`] if the session has ended or the message cannot be sent; [`ClientError::Timeout`] if the
-    /// server does not process what was sent before.
+    /// server does not process what was sent before; [`ClientError::QueueFull`] if too many messages wait meanwhile.
     pub fn send(&mut self, message: &ClientMessage) -> Result<(), ClientError> {
         let deadline = Instant::now() + self.options.reply_timeout;
         loop {
             match self.session.send(message) {
                 Ok(()) => break,
-                Err(SessionError::BufferFull { .. }) if Instant::now() < deadline => self.step(deadline)?,
+                Err(SessionError::BufferFull { .. }) if Instant::now() < deadline => {
+                    // Messages that arrive meanwhile are queued.
+                    self.check_before_waiting()?;
+                    self.step(deadline)?;
+                }
                 Err(SessionError::BufferFull { .. }) => {
                     return Err(ClientError::Timeout(self.options.reply_timeout));
                 }

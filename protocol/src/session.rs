@@ -42,6 +42,18 @@ pub const INPUT_BYTES_MAX: usize = 256 * 1024;
 /// The nonce of the session's own pings. The session does not return their pongs.
 pub const SESSION_NONCE: u64 = u64::MAX;
 
+/// Fewest bytes of the server's stream after which a session confirms, whatever the server announces.
+pub const CONFIRM_EVERY_BYTES_MIN: u32 = 256;
+
+/// Shortest heartbeat timeout that a session believes.
+pub const HEARTBEAT_TIMEOUT_MS_MIN: u32 = 300;
+
+/// Longest heartbeat timeout that a session believes.
+pub const HEARTBEAT_TIMEOUT_MS_MAX: u32 = 600_000;
+
+/// Longest grace for a seat that a session believes.
+pub const SEAT_GRACE_MS_MAX: u32 = 86_400_000;
+
 /// The first protocol version with `Greet`.
 const VERSION_WITH_GREET: u16 = 2;
 
@@ -530,7 +542,7 @@ impl ClientSession {
             version: *version,
             player: *player,
             name: name.clone(),
-            limits: *limits,
+            limits: clamped(*limits),
             budgets,
             games: games.clone(),
         });
@@ -638,12 +650,27 @@ impl ClientSession {
     }
 }
 
+/// The limits within what this library can work with, whatever a server announces: it confirms in good time before a
+/// server's output stops, not after every byte, and pings neither without pause nor never.
+fn clamped(limits: Limits) -> Limits {
+    Limits {
+        confirm_every_bytes: limits
+            .confirm_every_bytes
+            .clamp(CONFIRM_EVERY_BYTES_MIN, CONFIRM_EVERY_BYTES),
+        heartbeat_timeout_ms: limits
+            .heartbeat_timeout_ms
+            .clamp(HEARTBEAT_TIMEOUT_MS_MIN, HEARTBEAT_TIMEOUT_MS_MAX),
+        seat_grace_ms: limits.seat_grace_ms.min(SEAT_GRACE_MS_MAX),
+        ..limits
+    }
+}
+
 /// A number that nobody else can guess: the hasher's keys are random.
 fn random_nonce() -> u64 {
     RandomState::new().build_hasher().finish().max(1)
 }
 
-/// The message of version 1 that this one replaces, if it does.
+/// The message of version 1 that this one replaces, if it does, with limits that the library can work with.
 fn as_in_version_1(message: ServerMessage) -> ServerMessage {
     match message {
         ServerMessage::RejectedTooFast {
@@ -657,12 +684,20 @@ fn as_in_version_1(message: ServerMessage) -> ServerMessage {
             limits,
             games,
             ..
-        } => ServerMessage::Welcome {
+        }
+        | ServerMessage::Welcome {
             version,
             token,
             player,
             name,
             limits,
+            games,
+        } => ServerMessage::Welcome {
+            version,
+            token,
+            player,
+            name,
+            limits: clamped(limits),
             games,
         },
         message => message,

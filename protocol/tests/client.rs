@@ -86,6 +86,30 @@ impl TestServer {
     }
 }
 
+#[test]
+fn pauses_are_forgotten_only_after_a_connection_has_proved_itself() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    // Every connection is lost right after its handshake.
+    server.shared.cut_after_bytes.store(30, Ordering::Relaxed);
+    let before = server.shared.accepted.load(Ordering::Relaxed);
+    client.disconnect_abruptly();
+    assert_eq!(
+        client.receive(Duration::from_secs(2)).expect("the session lives"),
+        None
+    );
+    let attempts = server.shared.accepted.load(Ordering::Relaxed) - before;
+    // Pauses of 10, 20, 40 ms and so on, of which half is random, up to a second.
+    assert!((3..=15).contains(&attempts), "{attempts} attempts in two seconds");
+    server.shared.cut_after_bytes.store(usize::MAX, Ordering::Relaxed);
+    server.send_event(1);
+    let event = client.receive(TIMEOUT).expect("the session lives");
+    assert!(
+        matches!(event, Some(ServerMessage::Event { number: 1, .. })),
+        "{event:?}"
+    );
+}
+
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);

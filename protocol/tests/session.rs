@@ -509,3 +509,41 @@ fn receive(session: &mut ClientSession, message: &ServerMessage) {
     frame::append_frame(message, &mut bytes).expect("it fits");
     session.receive(&bytes).expect("there is space");
 }
+
+#[test]
+fn limits_of_a_server_are_clamped_to_what_the_library_can_work_with() {
+    for (announced, expected) in [(0, (256, 300, 0)), (u32::MAX, (4096, 600_000, 86_400_000))] {
+        let mut session = ClientSession::new("Ann", "test").with_version_max(1);
+        session.begin().expect("it can begin");
+        let welcome = ServerMessage::Welcome {
+            version: 1,
+            token: forkade_protocol::Token([1; 16]),
+            player: forkade_protocol::PlayerId(1),
+            name: "Ann".into(),
+            limits: forkade_protocol::Limits {
+                frame_bytes_max: announced,
+                name_bytes_max: announced,
+                chat_bytes_max: announced,
+                confirm_every_bytes: announced,
+                heartbeat_timeout_ms: announced,
+                seat_grace_ms: announced,
+            },
+            games: Vec::new(),
+        };
+        let mut bytes = Vec::new();
+        forkade_protocol::frame::append_frame(&welcome, &mut bytes).expect("it fits");
+        session.receive(&bytes).expect("there is space");
+        let Ok(Some(ServerMessage::Welcome { limits: returned, .. })) = session.next_message() else {
+            panic!("no welcome")
+        };
+        let kept = session.session_info().expect("it is established").limits;
+        for limits in [returned, kept] {
+            let clamped = (
+                limits.confirm_every_bytes,
+                limits.heartbeat_timeout_ms,
+                limits.seat_grace_ms,
+            );
+            assert_eq!(clamped, expected);
+        }
+    }
+}

@@ -19,6 +19,8 @@ struct Vectors {
     server_frames: Vec<Frame<ServerMessage>>,
     refused_bodies: Vec<Refused>,
     games: Vec<GameBytes>,
+    /// The test `resume_vectors` runs these.
+    resume: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +60,7 @@ struct GameBytes {
 fn vectors() -> Vectors {
     let vectors: Vectors =
         serde_json::from_str(include_str!("../vectors.json")).expect("vectors.json is valid");
-    assert!(!vectors.about.is_empty());
+    assert!(!vectors.about.is_empty() && !vectors.resume.is_empty());
     vectors
 }
 

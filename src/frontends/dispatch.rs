@@ -316,9 +316,10 @@ pub(crate) fn deliver_then_handle(session: &mut Session<'_>, message: ClientMess
     }
 }
 
+/// Ends the connection. After an error that no resume can mend the session is over, too, and its name is free.
 fn close(code: ErrorCode, text: impl Into<String>) -> FrameOutcome {
     FrameOutcome::Close {
-        leaves: false,
+        leaves: !code.may_resume(),
         reason: CloseReason::Error(code, text.into()),
     }
 }

@@ -1,6 +1,9 @@
 //! Promise: a client of version 1 gets exactly what version 1 has. What version 2 adds reaches only clients that have
 //! negotiated it, and a session keeps its version.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
 use crate::common::Server;
 use crate::common::raw_client::{RawClient, frame, handshake};
 use forkade_protocol::client::{Client, ClientError, ClientOptions, NewRoom};
@@ -167,6 +170,50 @@ fn a_lost_answer_to_a_greeting_can_be_asked_for_again() {
         Ok(ServerMessage::Resumed { .. })
     ));
     server.expect_no_errors();
+}
+
+#[test]
+fn the_library_asks_again_for_a_lost_answer_to_its_greeting() {
+    let server = Server::start(&[]);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let (address, game) = (listener.local_addr().expect("bound"), server.game);
+    std::thread::spawn(move || {
+        for nth in 0.. {
+            let (Ok((client, _)), Ok(upstream)) = (listener.accept(), TcpStream::connect(game)) else {
+                return;
+            };
+            if nth == 0 {
+                // The greeting arrives, and its answer is lost with the connection.
+                let mut buffer = [0; 512];
+                let count = (&client).read(&mut buffer).expect("a greeting");
+                (&upstream).write_all(&buffer[..count]).expect("it is sent on");
+                upstream.peek(&mut [0]).expect("it is answered");
+                continue;
+            }
+            let (mut to, mut from) = (
+                upstream.try_clone().expect("a descriptor"),
+                client.try_clone().expect("a descriptor"),
+            );
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            let (mut from, mut to) = (upstream, client);
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        }
+    });
+    let mut ann = Client::connect(address, "Ann", ClientOptions::default()).expect("the name is her own");
+    ann.ping().expect("the session lives");
+    assert_eq!(server.status("players"), 1);
+    server.expect_no_errors();
+}
+
+#[test]
+fn an_error_that_ends_a_session_frees_its_name_at_once() {
+    let server = Server::start(&[]);
+    for _ in 0..3 {
+        let mut raw = RawClient::connect_as(&server, "Ann");
+        raw.send(&[1, 0, 0, 0, 255]);
+        raw.expect_error(ErrorCode::Malformed);
+        crate::common::eventually("the name is free", || server.status("players") == 0);
+    }
 }
 
 #[test]

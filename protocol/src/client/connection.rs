@@ -27,6 +27,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
 /// The pause before the second attempt to reconnect. The first has none; each later pause is twice as long.
 const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(10);
 
+/// How long a connection must have been up before the pauses after earlier failures are forgotten. A server that
+/// accepts and then fails is not reconnected to without pause.
+const PROVED_AFTER: Duration = Duration::from_secs(5);
+
 /// Bytes of one read.
 const READ_BYTES_MAX: usize = 16 * 1024;
 
@@ -61,6 +65,8 @@ pub(super) struct RetryState {
     attempts_failed: u32,
     next_attempt: Instant,
     cause: Option<io::Error>,
+    /// When the handshake of the present connection was completed.
+    up_since: Option<Instant>,
 }
 
 impl RetryState {
@@ -72,11 +78,29 @@ impl RetryState {
             attempts_failed: 0,
             next_attempt: now,
             cause: None,
+            up_since: None,
+        }
+    }
+
+    /// A connection has completed its handshake. The time for reconnecting is counted anew if it is lost, the pauses
+    /// are not: see [`PROVED_AFTER`].
+    fn connection_is_up(&mut self) {
+        self.up_since = Some(Instant::now());
+    }
+
+    /// The connection is lost, or was not established.
+    fn connection_is_lost(&mut self, duration_max: Duration) {
+        if let Some(up_since) = self.up_since.take() {
+            (self.since, self.duration_max) = (Instant::now(), duration_max);
+            if up_since.elapsed() >= PROVED_AFTER {
+                self.attempts_failed = 0;
+            }
         }
     }
 
     /// Schedules the next attempt after a failure: the first at once, later ones after growing pauses. Half of each
-    /// pause is random, so that many clients do not reconnect in step.
+    /// pause is random, so that many clients do not reconnect in step. (The first is at once because most connections
+    /// are lost alone.)
     fn schedule(&mut self, cause: io::Error, pause_max: Duration) {
         let doublings = self.attempts_failed.saturating_sub(1).min(16);
         let pause = match self.attempts_failed {
@@ -261,7 +285,11 @@ impl Client {
     fn dispatch_messages(&mut self) -> Result<(), ConnectionError> {
         while let Some(message) = self.session.next_message().map_err(ConnectionError::Session)? {
             match message {
-                ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. } => self.retry = None,
+                ServerMessage::Welcome { .. } | ServerMessage::Resumed { .. } => {
+                    if let Some(retry) = &mut self.retry {
+                        retry.connection_is_up();
+                    }
+                }
                 ServerMessage::Pong { nonce, .. } if nonce >= LIBRARY_NONCE_MIN => {
                     self.last_pong = Some(nonce)
                 }
@@ -293,6 +321,7 @@ impl Client {
                 let pause_max = self.options.reconnect_pause_max;
                 let duration_max = self.options.reconnect_timeout;
                 let retry = self.retry.get_or_insert_with(|| RetryState::new(duration_max));
+                retry.connection_is_lost(duration_max);
                 retry.schedule(error.into(), pause_max);
             }
         }

@@ -244,7 +244,7 @@ impl Driver<'_> {
                 }
                 FrameOutcome::Wait => break,
                 FrameOutcome::Close { leaves, reason } => {
-                    if reason != CloseReason::None && !leaves {
+                    if reason != CloseReason::None {
                         log::info!(
                             "closing the connection from {}: {reason:?}",
                             self.session.record().peer()
