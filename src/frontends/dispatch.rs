@@ -431,12 +431,13 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
 
 /// Checks that the player may make this request now, and notes what it will cost.
 fn charge(session: &mut Session<'_>, message: &ClientMessage) -> Result<(), Rejection> {
+    // First what makes the player wait for longest: it is told so.
+    if costs_if_rejected(message) {
+        session.charge_if_rejected()?;
+    }
     let price = price_of(message);
     if price > 0 {
         session.charge(price)?;
-    }
-    if costs_if_rejected(message) {
-        session.charge_if_rejected()?;
     }
     Ok(())
 }

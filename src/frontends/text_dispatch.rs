@@ -78,8 +78,8 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
                     format!("the name cannot be used: {error}"),
                 )
             })?;
-            session.charge(REQUEST_PRICE)?;
             session.charge_if_rejected()?;
+            session.charge(REQUEST_PRICE)?;
             let renamed = handled(session, |session| text_requests::rename(session, name))?;
             logging::set_player(Some(name.as_str()));
             return Ok(renamed);
