@@ -319,6 +319,9 @@ pub const TEXT_UNACKNOWLEDGED_SECONDS: u64 =
 
 // --- Text mode --------------------------------------------------------------------------------------------------
 
+/// Resume words that a text player may try before its connection is closed.
+pub const RESUME_WORDS_TRIED_MAX: u32 = 3;
+
 /// Names in one answer to `who`.
 pub const TEXT_NAMES_SHOWN_MAX: usize = 50;
 

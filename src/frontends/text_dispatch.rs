@@ -6,11 +6,13 @@ use forkade_text::input::Token;
 use forkade_text::render;
 
 use crate::frontends::dispatch::{FrameOutcome, reject};
-use crate::limits::TEXT_LINE_BYTES_MAX;
-use crate::lobby::{delivery, names, text_requests};
+use crate::limits::{RESUME_WORDS_TRIED_MAX, TEXT_LINE_BYTES_MAX};
+use crate::lobby::{delivery, join_leave, names, text_requests};
 use crate::logging;
 use crate::session::rate::REQUEST_PRICE;
 use crate::session::rejection::Rejection;
+use crate::session::resume_word::ResumeWord;
+use crate::session::text_session::ResumeRefusal;
 use crate::session::{CloseReason, Session};
 
 /// Handles the next thing that was typed.
@@ -70,6 +72,13 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
                 reason: CloseReason::Line("goodbye".into()),
             });
         }
+        Command::WhoAmI => {
+            let word = session.resume_word().map(|word| word.to_string());
+            let hint = render::resume_hint(&word.unwrap_or_default());
+            let text = format!("You are {}.\n{hint}", session.name().as_str());
+            return say(session, &text);
+        }
+        Command::Resume(word) => return resume(session, &word),
         Command::Who => return handled(session, text_requests::list_players),
         Command::Rename(name) => {
             let name = names::player_name(session.state, &name).map_err(|error| {
@@ -148,6 +157,33 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
         Command::Ask(message) => message,
     };
     Ok(crate::frontends::dispatch::deliver_then_handle(session, message))
+}
+
+/// Continues another session on this connection. The player that has typed this leaves.
+fn resume(session: &mut Session<'_>, word: &str) -> Result<FrameOutcome, Rejection> {
+    join_leave::ensure_in_lobby(session)?;
+    let asked = ResumeWord::parse(word)
+        .ok_or(ResumeRefusal::UnknownWord)
+        .and_then(|word| session.request_resume_by_word(word));
+    match asked {
+        Ok(keeper) => session.keeper_doorbells.extend(keeper),
+        Err(ResumeRefusal::NotYet) => {
+            session.end_frame();
+            return Ok(FrameOutcome::Wait);
+        }
+        Err(ResumeRefusal::UnknownWord) => {
+            let text = ResumeRefusal::UnknownWord.to_string();
+            if session.refuse_word(&render::refusal(&text))? >= RESUME_WORDS_TRIED_MAX {
+                return Ok(FrameOutcome::Close {
+                    leaves: true,
+                    reason: CloseReason::Line("that was the last word you can try here".into()),
+                });
+            }
+        }
+        Err(refusal) => session.say(&render::refusal(&refusal.to_string()))?,
+    }
+    session.end_frame();
+    Ok(FrameOutcome::Handled)
 }
 
 fn say(session: &mut Session<'_>, text: &str) -> Result<FrameOutcome, Rejection> {

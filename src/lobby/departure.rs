@@ -22,7 +22,10 @@ use crate::state::running_game::mark_game_running;
 /// called when the last bytes are sent, or cannot be. Returns the keeper whose doorbell is to be rung.
 pub fn finish(session: &mut Session<'_>) -> Option<u32> {
     match session.player {
-        Some(_) if session.state.attachment.read_own(&session.record.leaves) != 0 => {
+        Some(_)
+            if session.state.attachment.read_own(&session.record.leaves) != 0
+                || session.has_nothing_to_keep() =>
+        {
             leave_for_good(session);
             None
         }

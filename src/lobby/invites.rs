@@ -16,16 +16,14 @@ use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::RoomTx;
+use forkade_text::code;
 
-/// Crockford's base 32: it omits letters that look like digits, and U.
-const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// Letters and digits of a code, 5 bits each.
 const DIGITS: u32 = 12;
-const DIGITS_PER_GROUP: u32 = 4;
 const SECRET_BITS: u32 = 40;
 const ROOM_BITS: u32 = 5 * DIGITS - SECRET_BITS;
 const _: () = assert!(PLAYERS_OR_ROOMS_MAX <= 1 << ROOM_BITS);
-const _: () = assert!(INVITE_CODE_BYTES == (DIGITS + DIGITS / DIGITS_PER_GROUP - 1) as usize);
+const _: () = assert!(INVITE_CODE_BYTES == (DIGITS + DIGITS / 4 - 1) as usize);
 
 /// A decoded code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,27 +35,13 @@ pub struct InviteCode {
 }
 
 impl InviteCode {
-    /// Parses a code as people type it: case is ignored, `O` counts as `0`, `I` and `L` count as `1`, hyphens and
-    /// spaces are ignored. Returns `None` for any other text.
+    /// Parses a [code](forkade_text::code::parse). Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut bits = 0;
-        let mut digits = 0;
-        for byte in text.bytes().filter(|byte| !b"- ".contains(byte)) {
-            let digit = match byte.to_ascii_uppercase() {
-                b'O' => b'0',
-                b'I' | b'L' => b'1',
-                other => other,
-            };
-            let value = ALPHABET.iter().position(|known| *known == digit)?;
-            digits += 1;
-            if digits > DIGITS {
-                return None;
-            }
-            bits = bits << 5 | value as u64;
-        }
-        let room = u32::try_from(bits >> SECRET_BITS).ok()?;
-        let secret = bits & ((1 << SECRET_BITS) - 1);
-        (digits == DIGITS).then_some(Self { room, secret })
+        let bits = u64::try_from(code::parse(text, DIGITS)?).ok()?;
+        Some(Self {
+            room: u32::try_from(bits >> SECRET_BITS).ok()?,
+            secret: bits & ((1 << SECRET_BITS) - 1),
+        })
     }
 }
 
@@ -65,15 +49,7 @@ impl fmt::Display for InviteCode {
     /// Formats the code for people: `00B7-Q2HM-ZK4T`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = u64::from(self.room) << SECRET_BITS | self.secret;
-        for digit in 0..DIGITS {
-            if digit > 0 && digit.is_multiple_of(DIGITS_PER_GROUP) {
-                formatter.write_str("-")?;
-            }
-            let value = bits >> (5 * (DIGITS - 1 - digit)) & 31;
-            let value = usize::try_from(value).expect("five bits");
-            write!(formatter, "{}", char::from(ALPHABET[value]))?;
-        }
-        Ok(())
+        formatter.write_str(&code::format(bits.into(), DIGITS))
     }
 }
 

@@ -46,8 +46,7 @@ impl Session<'_> {
             false if self.byte_counts.received == 0 => close_frame(&for_unknown_client(reason), &mut buffer),
             false => close_frame(reason, &mut buffer),
         };
-        // A player in text mode has no token, so it cannot resume.
-        let leaves = leaves || self.is_text();
+        let leaves = leaves || self.has_nothing_to_keep();
         let now = now_ms();
         match self.player {
             Some((_, player)) => {
@@ -93,7 +92,10 @@ impl Session<'_> {
             CloseReason::None
         };
         let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
-        let message = close_frame(&message, &mut buffer);
+        let message = match self.is_text() {
+            true => close_line(&message, &mut buffer),
+            false => close_frame(&message, &mut buffer),
+        };
         let (record, now) = (self.record, now_ms());
         self.detach(|tx| enter_closing(tx, record, false, stream_end, now, message))
     }

@@ -329,6 +329,16 @@ struct TextOutput {
 }
 
 impl Output {
+    /// Output to a player to which everything was sent, as bytes.
+    pub(crate) fn of_idle_stream(player: &'static PlayerRecord, head: u64) -> Self {
+        Self {
+            player,
+            sent: head,
+            head,
+            text: None,
+        }
+    }
+
     /// Appends a frame; for a player in text mode, its message as text.
     pub(crate) fn put<R: Record>(&mut self, tx: &mut Tx<'_, R>, frame: &[u8]) {
         let Some(TextOutput { games, .. }) = self.text else {

@@ -6,14 +6,17 @@ use forkade_protocol::{Budgets, ErrorCode, GameInfo, Limits, PlayerId, ServerMes
 
 use crate::limits::{
     CHAT_BYTES_MAX, CONFIRM_EVERY_BYTES, ENTER_WAIT_MS, FRAME_BYTES_MAX, FRAME_HEADER_BYTES,
-    HANDSHAKE_REPLY_BYTES_MAX, OUTPUT_RING_BYTES, PLAYER_NAME_BYTES_MAX, ROOM_LOG_BYTES,
+    HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX, OUTPUT_RING_BYTES, PLAYER_NAME_BYTES_MAX, ROOM_LOG_BYTES,
     WRITE_STALL_TIMEOUT_MS,
 };
+use crate::session::frames::Output;
+use crate::session::resume_word::ResumeWord;
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::{LobbyTx, Name, Presence};
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
 use crate::state::players::{Dialect, PlayerRecord};
+use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 use shmem::transaction::Record;
@@ -202,8 +205,9 @@ impl Session<'_> {
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let player = self.state.attachment.read_own(&record.player);
         let asked = self.state.attachment.read_own(&record.asked_from);
-        let greets_again = self.state.attachment.read_own(&record.greets_again) != 0;
-        let Ok(secret) = random_secret() else {
+        let proof = self.state.attachment.read_own(&record.proof);
+        let greets_again = Proof::RepeatedGreeting.is(proof);
+        let (Ok(secret), Ok(random)) = (random_secret(), random_word()) else {
             return Resume::NotYet;
         };
         let terms = self.terms();
@@ -232,18 +236,20 @@ impl Session<'_> {
             tx.get(&player_record.output_head),
         );
         let kept_from = player_record.output_kept_from.load(Ordering::Acquire);
-        if asked > head {
+        let is_text = Proof::Word.is(proof);
+        if asked > head && !is_text {
             drop(tx);
             self.state.attachment.release(player_record);
             return Resume::BeyondTheEnd;
         }
         let resuming_at = match asked {
+            _ if is_text => head,
             asked if asked >= kept_from => asked,
             // What is still kept is sent, if the client confirmed whole frames.
             _ if kept_frames_begin_at(&tx, player_record, kept_from, head) => kept_from,
             _ => head,
         };
-        if resuming_at != asked {
+        if resuming_at != asked || is_text {
             tx.set(&player_record.log_cursor, CURSOR_LOST);
         }
         tx.set(&identity.presence, Presence::ATTACHED.raw());
@@ -263,16 +269,17 @@ impl Session<'_> {
                 resuming_at,
             }
         };
-        let mut buffer = [0; HANDSHAKE_REPLY_BYTES_MAX];
-        let length = frame::write_frame_into(&reply, &mut buffer).expect("a reply to a handshake fits");
-        open(
-            &mut tx,
-            record,
-            player,
-            used,
-            (consumed, resuming_at),
-            &buffer[..length],
-        );
+        let bases = (consumed, resuming_at);
+        if is_text {
+            let word = ResumeWord::new(player.index(), random);
+            tx.set(&identity.token_hash, word.hash());
+            tx.set(&player_record.resume_secret, random);
+            reopen_text(&mut tx, record, (player, player_record), used, bases, word);
+        } else {
+            let mut buffer = [0; HANDSHAKE_REPLY_BYTES_MAX];
+            let length = frame::write_frame_into(&reply, &mut buffer).expect("a reply to a handshake fits");
+            open(&mut tx, record, player, used, bases, &buffer[..length]);
+        }
         tx.commit().expect("resuming fits the journal");
         // The client has confirmed these bytes. Not before the commit: another claimant might still ask for them.
         player_record
@@ -369,14 +376,24 @@ impl Terms {
 
 /// How a client proves that a session is its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Proof {
-    Token,
-    RepeatedGreeting,
+pub(crate) enum Proof {
+    /// By the token.
+    Token = 0,
+    /// By the name and the number of its greeting.
+    RepeatedGreeting = 1,
+    /// By the resume word: a player in text mode, who cannot say how many bytes have arrived.
+    Word = 2,
+}
+
+impl Proof {
+    pub(crate) fn is(self, raw: u32) -> bool {
+        raw == self as u32
+    }
 }
 
 /// Makes the connection the claimant of the session, and asks the holder to yield. Returns the keeper whose doorbell
 /// must be rung.
-fn request_session(
+pub(crate) fn request_session(
     mut tx: LobbyTx<'_>,
     memory: &Memory,
     (record, connection): (&'static ConnectionRecord, ConnectionRef),
@@ -396,7 +413,7 @@ fn request_session(
     tx.set(&record.phase, Phase::RESUMING.raw());
     tx.set(&record.handshake_bytes, u32::try_from(used).unwrap_or(u32::MAX));
     tx.set(&record.asked_from, received);
-    tx.set(&record.greets_again, u32::from(proof == Proof::RepeatedGreeting));
+    tx.set(&record.proof, proof as u32);
     tx.commit().map_err(|_| ErrorCode::InternalError)?;
     // The time that the former holder has to yield starts now.
     record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
@@ -429,10 +446,17 @@ fn has_confirmed(memory: &Memory, player: PlayerRef) -> bool {
     record.output_kept_from.load(Ordering::Acquire) > 0
 }
 
-fn random_secret() -> Result<[u8; 12], ErrorCode> {
+pub(crate) fn random_secret() -> Result<[u8; 12], ErrorCode> {
     let mut secret = [0; 12];
     getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;
     Ok(secret)
+}
+
+/// The random part of a resume word.
+pub(crate) fn random_word() -> Result<u64, ErrorCode> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|_| ErrorCode::InternalError)?;
+    Ok(u64::from_le_bytes(random))
 }
 
 /// A limit in the type of the wire format.
@@ -463,6 +487,34 @@ pub(crate) fn open(
     tx.set(&record.output_base, output_base);
     tx.set(&record.stream_end, u64::MAX);
     tx.set(&record.phase, Phase::OPEN.raw());
+}
+
+/// Continues the session of a player in text mode: says so, with the next resume word, and takes in what was typed
+/// behind the former one.
+fn reopen_text(
+    tx: &mut LobbyTx<'_>,
+    record: &'static ConnectionRecord,
+    (player, player_record): (PlayerRef, &'static PlayerRecord),
+    used: usize,
+    (consumed, resuming_at): (u64, u64),
+    word: ResumeWord,
+) {
+    let mut typed = [0; HANDSHAKE_BYTES_MAX];
+    let typed = &mut typed[..tx.get(&record.typed_behind) as usize];
+    record.handshake.copy_out(0, typed);
+    player_record.input.write(tx, consumed, typed);
+    tx.set(&player_record.input_state, tx.get(&record.typed_state));
+    tx.set(&player_record.telnet_refused, tx.get(&record.telnet_refused));
+    tx.set(&player_record.telnet_answered, consumed);
+    // All that the client was sent on this connection was sent before the stream.
+    let sent = tx.get(&record.handshake_reply_bytes);
+    open(tx, record, player, used, (consumed, resuming_at), &[]);
+    tx.set(&record.handshake_reply_bytes, sent);
+    let name = tx.get(&player_record.name);
+    let text = render::to_terminal(&render::resumed(name.as_str(), &word.to_string())) + render::PROMPT;
+    let mut output = Output::of_idle_stream(player_record, resuming_at);
+    output.put_bytes(tx, text.as_bytes());
+    output.finish(tx);
 }
 
 /// A token is the index of the player's record (little-endian) and 12 random bytes. It is opaque to clients.

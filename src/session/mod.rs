@@ -11,7 +11,7 @@
 //! * [`transport`]: which bytes come next, computed from the kernel's counts and the records;
 //! * `frames`: the next frame of the input, and how a transaction consumes it and replies;
 //! * `handshake`, `close`: the start and the end of a connection;
-//! * [`text_session`]: what differs for players in text mode;
+//! * [`text_session`]: what differs for players in text mode, and [`resume_word`], by which they come back;
 //! * [`rate`]: how fast a player may make requests; [`rejection`]: why a request changed nothing.
 
 mod close;
@@ -19,6 +19,7 @@ mod frames;
 pub(crate) mod handshake;
 pub mod rate;
 pub mod rejection;
+pub mod resume_word;
 pub mod text_session;
 pub mod transport;
 
@@ -269,7 +270,7 @@ impl<'s> Session<'s> {
         tx.set(&record.input_base, 0);
         tx.set(&record.output_base, 0);
         tx.set(&record.asked_from, 0);
-        tx.set(&record.greets_again, 0);
+        tx.set(&record.proof, 0);
         tx.set(&record.stream_end, u64::MAX);
         tx.commit().expect("resetting a record fits the journal");
     }

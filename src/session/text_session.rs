@@ -8,11 +8,14 @@ use std::sync::atomic::Ordering;
 
 use forkade_protocol::ErrorCode;
 
-use crate::limits::HANDSHAKE_REPLY_BYTES_MAX;
+use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX};
 use crate::session::Session;
-use crate::session::handshake::{hash_of_token, open, token_of};
+use crate::session::handshake::{Proof, open, random_word, request_session};
 use crate::session::rejection::Rejection;
-use crate::state::directory::{LobbyTx, Name};
+use crate::session::resume_word::ResumeWord;
+use crate::state::connections::Phase;
+use crate::state::directory::{LobbyTx, Name, Presence};
+use crate::state::layout::{ConnectionRef, PlayerRef};
 use crate::state::players::Dialect;
 use forkade_text::input::{self, Token};
 use forkade_text::render;
@@ -20,14 +23,151 @@ use forkade_text::telnet::options::RefusedOptions;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
+/// Why a player in text mode cannot resume a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResumeRefusal {
+    /// Output is still to be sent: the line is to be handled again.
+    #[error("output is on its way; try again")]
+    NotYet,
+    /// No session has the word.
+    #[error("no session has this word (any more)")]
+    UnknownWord,
+    /// It is the word of the player that types it.
+    #[error("that is your own word: keep it for when you have lost the connection")]
+    OwnWord,
+    /// A newer connection has the session.
+    #[error("the session goes on on a newer connection")]
+    Replaced,
+    /// Too much was typed behind the line.
+    #[error("you typed more behind that line than can wait; type it again")]
+    TypedAhead,
+    /// The connection has carried too much.
+    #[error("this connection is too old for that: connect again")]
+    TooLate,
+}
+
 /// Guest names that are tried for a new player, in case others are taken.
 const GUEST_NAMES_TRIED: u32 = 16;
 
 impl Session<'_> {
-    /// Whether the player is in text mode.
+    /// Whether the player is in text mode, or asks for the session of one.
     pub fn is_text(&self) -> bool {
-        self.player
-            .is_some_and(|(_, player)| self.state.attachment.read_own(&player.is_text) != 0)
+        let attachment = &self.state.attachment;
+        match self.player {
+            Some((_, player)) => attachment.read_own(&player.is_text) != 0,
+            None => {
+                self.phase() == Phase::RESUMING && Proof::Word.is(attachment.read_own(&self.record.proof))
+            }
+        }
+    }
+
+    /// Whether the player leaves with its connection: in text mode, only a seat is kept. Somebody who has none connects
+    /// again and has lost nothing, and finds the name free.
+    pub fn has_nothing_to_keep(&self) -> bool {
+        let has_seat = matches!(self.membership().place(), Some((_, Some(_))));
+        self.is_text() && !has_seat
+    }
+
+    /// The word by which the player in text mode can resume.
+    pub fn resume_word(&self) -> Option<ResumeWord> {
+        let (player, record) = self.player?;
+        let secret = self.state.attachment.read_own(&record.resume_secret);
+        Some(ResumeWord::new(player.index(), secret))
+    }
+
+    /// Requests the session that `word` belongs to, in place of the player that typed it. That player leaves, and its
+    /// handler is not ready for its next line. Returns the keeper whose doorbell must be rung.
+    ///
+    /// # Errors
+    ///
+    /// [`ResumeRefusal`]. Nothing was changed.
+    pub fn request_resume_by_word(&mut self, word: ResumeWord) -> Result<Option<u32>, ResumeRefusal> {
+        let (Some((guest, guest_record)), Some(end)) = (self.player, self.frame_end) else {
+            return Err(ResumeRefusal::UnknownWord);
+        };
+        // What is not sent yet is the guest's.
+        if !self.all_sent() {
+            return Err(ResumeRefusal::NotYet);
+        }
+        let (memory, record, connection) = (self.state.memory, self.record, self.connection);
+        let behind = usize::try_from(self.input_received() - end).unwrap_or(usize::MAX);
+        if behind > HANDSHAKE_BYTES_MAX {
+            return Err(ResumeRefusal::TypedAhead);
+        }
+        let mut typed = vec![0; behind];
+        guest_record
+            .input
+            .view(&self.state.attachment)
+            .read(end, &mut typed);
+        let used = self.byte_counts.received - behind as u64;
+        let (Ok(used), Ok(sent)) = (u32::try_from(used), u32::try_from(self.byte_counts.sent)) else {
+            return Err(ResumeRefusal::TooLate);
+        };
+        let refused = self.state.attachment.read_own(&guest_record.telnet_refused);
+        let state = self.input_state_behind.unwrap_or_default();
+
+        let mut tx = self.state.attachment.begin(memory.directory.record);
+        let identities = &memory.directory.identities;
+        let identity = identities.get(word.index).ok_or(ResumeRefusal::UnknownWord)?;
+        let presence = Presence::from_raw(tx.get(&identity.presence));
+        let resumable = [Presence::ATTACHED, Presence::DETACHED].contains(&presence)
+            && tx.get(&identity.kicked) == 0
+            && tx.get(&identity.token_hash) == word.hash();
+        if !resumable {
+            return Err(ResumeRefusal::UnknownWord);
+        }
+        if word.index == guest.index() {
+            return Err(ResumeRefusal::OwnWord);
+        }
+        tx.write(&record.handshake, 0, &typed);
+        tx.set(
+            &record.typed_behind,
+            u32::try_from(behind).expect("less than a handshake"),
+        );
+        tx.set(&record.typed_state, state);
+        tx.set(&record.telnet_refused, refused);
+        tx.set(&record.handshake_reply_bytes, sent);
+        tx.set(&record.output_base, 0);
+        // Any process that finds this completes it.
+        let guest_identity = identities.at(guest.index());
+        tx.set(&guest_identity.presence, Presence::EXPIRING.raw());
+        tx.set(&guest_identity.connection, ConnectionRef::NONE);
+        let player = PlayerRef::new(word.index, tx.get(&identity.generation));
+        // It has not received what it cannot count.
+        let asked = (0, Proof::Word);
+        let requested = request_session(
+            tx,
+            memory,
+            (record, connection),
+            player,
+            usize::try_from(used).expect("a count of bytes in a record"),
+            asked,
+        );
+        let keeper = requested.map_err(|code| match code {
+            ErrorCode::Replaced => ResumeRefusal::Replaced,
+            _ => ResumeRefusal::UnknownWord,
+        })?;
+        self.state.attachment.release(guest_record);
+        self.player = None;
+        Ok(keeper)
+    }
+
+    /// Refuses what was typed as a resume word. Returns how many words this player has tried.
+    ///
+    /// # Errors
+    ///
+    /// The transaction does not fit its journal: a bug.
+    pub fn refuse_word(&mut self, text: &str) -> Result<u32, Rejection> {
+        let Some(own) = self.player_tx() else {
+            return Ok(0);
+        };
+        let mut tx = self.state.attachment.begin(own.player);
+        let tried = tx.get(&own.player.words_refused) + 1;
+        tx.set(&own.player.words_refused, tried);
+        own.say(&mut tx, text);
+        own.consume(&mut tx);
+        tx.commit()?;
+        Ok(tried)
     }
 
     /// Milliseconds of silence after which the connection is closed, if places are free.
@@ -66,9 +206,7 @@ impl Session<'_> {
             return Err(ErrorCode::ShuttingDown);
         }
         let typed = self.handshake();
-        let mut secret = [0; 12];
-        // The token is never shown, but it must not be guessable either.
-        getrandom::fill(&mut secret).map_err(|_| ErrorCode::InternalError)?;
+        let random = random_word()?;
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let games = self.state.games;
         // A new player does not get older chat lines.
@@ -78,7 +216,7 @@ impl Session<'_> {
         let name = guest_names(record.order())
             .find(|name| is_free(&tx, name))
             .ok_or(ErrorCode::NameTaken)?;
-        let hash_of = |index| hash_of_token(token_of(index, secret));
+        let hash_of = |index| ResumeWord::new(index, random).hash();
         let player = memory
             .directory
             .add_player(&mut tx, name, (connection, record.order()), hash_of)
@@ -89,16 +227,17 @@ impl Session<'_> {
         let accounts = memory.directory.remembered_accounts(&tx, name.as_str());
         player_record.reset(&mut tx, name, chat, accounts, Dialect::FIRST);
         tx.set(&player_record.is_text, 1);
+        tx.set(&player_record.resume_secret, random);
+        tx.set(&player_record.words_refused, 0);
         tx.set(&player_record.input_state, input::InputState::default());
         tx.set(&player_record.telnet_refused, RefusedOptions::default());
         tx.set(&player_record.telnet_answered, 0);
         player_record.input.write(&mut tx, 0, &typed);
-        let welcome = render::to_terminal(&render::welcome(name.as_str(), games));
+        let word = ResumeWord::new(player.index(), random).to_string();
+        let welcome = render::to_terminal(&render::welcome(name.as_str(), &word, games));
         let reply = welcome.as_bytes();
         let reply = &reply[..reply.len().min(HANDSHAKE_REPLY_BYTES_MAX)];
         open(&mut tx, record, player, 0, (0, 0), reply);
-        // The player leaves with the connection, even if no handler survives to say so.
-        tx.set(&record.leaves, 1);
         let done = tx.commit().map_err(|_| ErrorCode::InternalError);
         match done {
             Ok(()) => {

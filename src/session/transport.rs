@@ -163,7 +163,9 @@ impl Session<'_> {
         let has_ended = [Phase::CLOSING, Phase::DONE].contains(&self.phase());
         let Some((_, player)) = self.player else {
             // A connection that has released its session may have received any number of bytes, and receives no more.
-            return has_ended || self.byte_counts.received <= HANDSHAKE_BYTES_MAX as u64;
+            let handshake = u64::from(attachment.read_own(&self.record.handshake_bytes));
+            return has_ended
+                || self.byte_counts.received.saturating_sub(handshake) <= HANDSHAKE_BYTES_MAX as u64;
         };
         let (consumed, head) = (
             attachment.read_own(&player.consumed),

@@ -20,6 +20,8 @@ use crate::limits::{
 };
 use crate::state::hang_kind::HangKind;
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef, RoomRef};
+use forkade_text::input::InputState;
+use forkade_text::telnet::options::RefusedOptions;
 use shmem::liveness::Liveness;
 use shmem::shared_record;
 use shmem::sys::memory::{Guarded, SharedBytes};
@@ -95,8 +97,15 @@ shared_record! {
         pub output_base: Guarded<u64>,
         /// Output offset up to which the client has received the stream, as it claims in `Resume`.
         pub asked_from: Guarded<u64>,
-        /// Nonzero if the client asks for the session by repeating its greeting, not by the token.
-        pub greets_again: Guarded<u32>,
+        /// How the client proves that the session is its own: a [`Proof`](crate::session::handshake::Proof).
+        pub proof: Guarded<u32>,
+        /// Of a player in text mode that asks for a session: how many bytes it has typed behind that line. They lie in
+        /// `handshake`.
+        pub typed_behind: Guarded<u32>,
+        /// The parser's state in front of these bytes.
+        pub typed_state: Guarded<InputState>,
+        /// The telnet options that were refused on this connection.
+        pub telnet_refused: Guarded<RefusedOptions>,
         /// Output offset at which the stream ends on this connection; `u64::MAX` while it is open.
         pub stream_end: Guarded<u64>,
         /// When [`Phase::CLOSING`] began, in milliseconds of the monotonic clock.

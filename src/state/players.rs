@@ -66,6 +66,11 @@ shared_record! {
         pub input_state: Guarded<input::InputState>,
         /// In text mode: the telnet options that were refused.
         pub telnet_refused: Guarded<RefusedOptions>,
+        /// In text mode: the secret part of the resume word. Others check its hash, in the identity; the player can ask
+        /// for the word.
+        pub resume_secret: Guarded<u64>,
+        /// In text mode: resume words that were refused.
+        pub words_refused: Guarded<u32>,
         /// In text mode: input offset up to which telnet commands were answered.
         pub telnet_answered: Guarded<u64>,
         /// Input offset before which bytes may have been overwritten. Advanced before they are.

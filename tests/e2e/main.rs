@@ -49,6 +49,7 @@ mod stream_window;
 mod telnet;
 mod text_commands;
 mod text_mode;
+mod text_resume;
 mod turn_clock;
 mod turns;
 mod upgrade;

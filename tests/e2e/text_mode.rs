@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use forkade_protocol::client::Client;
+use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{ChatScope, RoomEvent, RoomId, ServerMessage, codec};
 use nix::sys::signal::Signal;
 
@@ -181,8 +181,20 @@ fn a_handler_killed_during_a_half_typed_line_is_not_noticed() {
         };
         (text_player.received, takeovers)
     };
-    let (undisturbed, _) = talk(false);
-    let (disturbed, takeovers) = talk(true);
+    // Each has its own resume word.
+    let without_word = |mut said: Vec<u8>| {
+        let before = b"\"resume ";
+        let at = said
+            .windows(before.len())
+            .position(|part| part == before)
+            .expect("shown");
+        said.drain(at + before.len()..at + before.len() + 19);
+        said
+    };
+    let (undisturbed, disturbed, takeovers) = {
+        let ((undisturbed, _), (disturbed, takeovers)) = (talk(false), talk(true));
+        (without_word(undisturbed), without_word(disturbed), takeovers)
+    };
     assert!(takeovers >= script.len() as u64, "only {takeovers} takeovers");
     assert_eq!(
         String::from_utf8_lossy(&disturbed),
@@ -258,33 +270,46 @@ fn a_text_player_and_a_binary_client_share_a_room() {
 }
 
 #[test]
-fn a_text_player_that_disconnects_or_quits_is_removed_at_once() {
+fn a_text_player_that_quits_is_removed_at_once_and_so_is_one_without_a_seat() {
     let server = Server::start(&["--seat-grace-ms", "600000"]);
     let mut bob = server.client("Bob");
-    for way in ["half-closed", "reset", "quit"] {
+    for way in ["half-closed", "reset", "watching", "quit"] {
         let mut ann = TextClient::named(&server, "Ann");
-        ann.ask("create tictactoe");
-        let room = RoomId(server.ask_json("rooms")[0]["id"].as_u64().expect("a room"));
-        bob.join_room(room, None).expect("a seat is free");
+        if way == "watching" {
+            bob.create_room(NewRoom::new("tictactoe", "Bob's"))
+                .expect("there is space");
+            ann.type_line("watch 1");
+            ann.read_until("You are watching.");
+        }
         match way {
             "half-closed" => {
                 ann.half_close();
                 ann.read_to_end();
             }
-            "reset" => socket2::SockRef::from(&ann.stream)
+            "quit" => ann.type_line("quit"),
+            _ => socket2::SockRef::from(&ann.stream)
                 .set_linger(Some(Duration::ZERO))
                 .expect("an option can be set"),
-            _ => ann.type_line("quit"),
         }
         drop(ann);
-        let seat = event(&mut bob, |event| match event {
-            RoomEvent::Left { seat } => Some(*seat),
-            _ => None,
-        });
-        assert_eq!(seat, 0, "{way}");
-        bob.leave().expect("in a room");
         eventually("the name is free", || server.status("players") == 1);
+        if way == "watching" {
+            bob.leave().expect("in a room");
+        }
     }
+    let mut ann = TextClient::named(&server, "Ann");
+    ann.ask("create tictactoe");
+    let room = RoomId(server.ask_json("rooms")[0]["id"].as_u64().expect("a room"));
+    bob.join_room(room, None).expect("a seat is free");
+    ann.type_line("quit");
+    ann.read_to_end();
+    let seat = event(&mut bob, |event| match event {
+        RoomEvent::Left { seat } => Some(*seat),
+        _ => None,
+    });
+    assert_eq!(seat, 0);
+    bob.leave().expect("in a room");
+    eventually("the name is free", || server.status("players") == 1);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use forkade::limits::{TEXT_LINE_BYTES_MAX, TEXT_SKIP_BYTES_MIN};
 use forkade::testing::frontends::dispatch::{self, FrameOutcome};
-use forkade::testing::lobby::delivery;
+use forkade::testing::lobby::{delivery, departure};
 
-use crate::fixture::{chat, create, finish, handle_frame, join, place, process_handshake, ready};
+use crate::fixture::{chat, create, finish, handle_frame, join, place, process_handshake, ready, resume};
 use crate::operations::Operation;
 use crate::sweep::Act;
 
@@ -135,11 +135,31 @@ pub(crate) const TYPING: &[Operation] = &[
         fixture.typist("ann");
         fixture.types(0, b"quit\r\n")
     }),
-    Operation::new("leave for good with the connection", 4, |fixture| {
-        fixture.match_with_typist();
+    Operation::new("leave for good with the connection", 2, |fixture| {
+        fixture.typist("ann");
         fixture.subject = 0;
         finish()
     }),
+    Operation::new(
+        "keep the seat without the connection, in text mode",
+        3,
+        |fixture| {
+            fixture.match_with_typist();
+            fixture.subject = 0;
+            finish()
+        },
+    ),
+    Operation::new("ask to resume by a word", 2, |fixture| fixture.types_word()),
+    Operation::new("be refused a word", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, b"resume 0000-0000-0000-0000\r\n")
+    }),
+    Operation::new("resume by a word", 3, |fixture| {
+        fixture.types_word();
+        fixture.subject().handle();
+        Act::session(resume)
+    })
+    .once(),
 ];
 
 impl crate::fixture::Fixture {
@@ -152,6 +172,17 @@ impl crate::fixture::Fixture {
             while typist.handle() == FrameOutcome::Handled {}
             typist.receive_messages();
         });
+    }
+
+    /// The first player of a match, in text mode, is back on a new connection and types its word, with half a line
+    /// behind it.
+    fn types_word(&mut self) -> Act {
+        self.match_with_typist();
+        let word = self.actors[0].session.resume_word().expect("in text mode");
+        departure::finish(&mut self.actors[0].session);
+        self.typist("guest");
+        let guest = self.actors.len() - 1;
+        self.types(guest, format!("resume {word}\r\nloo").as_bytes())
     }
 
     /// The actor types this; the operation is the handling of its first line.

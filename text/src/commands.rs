@@ -19,6 +19,10 @@ pub enum Command {
     Help(Option<&'static Description>),
     /// Change the player's name.
     Rename(String),
+    /// Go on with the session that has this resume word.
+    Resume(String),
+    /// Show the player's name and resume word.
+    WhoAmI,
     /// List the games.
     Games,
     /// List the players.
@@ -220,6 +224,8 @@ fn parse_arguments(description: &'static Description, rest: &str) -> Result<Comm
             },
         },
         "name" => Ok(Command::Rename(text_argument()?)),
+        "resume" => Ok(Command::Resume(text_argument()?)),
+        "whoami" => no_arguments(Command::WhoAmI),
         "games" => no_arguments(Command::Games),
         "who" => no_arguments(Command::Who),
         "look" => no_arguments(Command::Look),

@@ -10,7 +10,8 @@
 //! - **Out.** A message that a client program would receive as a frame is [rendered](crate::render) when it enters the
 //!   output ring.
 //!
-//! A text player has no token to show, so it cannot resume: when the connection ends, the player leaves.
+//! A text player has no token to show, but a word to type (`resume WORD`). It cannot count what it has received, so it
+//! sees the room anew. When the connection ends, a player without a seat leaves.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 

@@ -11,10 +11,13 @@
 //!
 //! [`opening`] tells a person from a program of another protocol, before any of it.
 //!
+//! [`code`] has the notation of codes that people type.
+//!
 //! For terminals that send single keys (the console in character mode, `forkade play`): [`keys`] decodes bytes into
 //! keys, [`line_editor`] applies keys to a line, and [`columns`] measures text.
 #![deny(unsafe_code)]
 
+pub mod code;
 pub mod columns;
 pub mod commands;
 pub mod escape;

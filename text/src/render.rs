@@ -31,21 +31,35 @@ pub const NO_DRAWING: &str = "(The game cannot draw itself.)\n";
 pub const OVERWRITE_PROMPT: &str = "\r";
 
 /// The first text that a new player sees.
-pub fn welcome(name: &str, games: &Games) -> String {
+pub fn welcome(name: &str, resume_word: &str, games: &Games) -> String {
     let title = games.program().title();
+    let hint = resume_hint(resume_word);
     let names: Vec<_> = games.iter().map(|(_, game)| game.name()).collect();
     let Some(first) = names.first() else {
         return format!(
             "Welcome to {title}. You are called {name}; \"name NEW\" changes that.\n\
-             This server has no games. \"help\" lists all commands.\n"
+             This server has no games. \"help\" lists all commands.\n{hint}"
         );
     };
     format!(
         "Welcome to {title}. You are called {name}; \"name NEW\" changes that.\n\
          Games: {}.\n\
          \"quick {first}\" finds somebody to play with, \"rooms\" shows who plays,\n\
-         \"help\" lists all commands.\n",
+         \"help\" lists all commands.\n{hint}",
         names.join(", ")
+    )
+}
+
+/// How a player gets a seat back after a lost connection.
+pub fn resume_hint(resume_word: &str) -> String {
+    format!("After a lost connection, \"resume {resume_word}\" takes you to your seat.\n")
+}
+
+/// What a player sees who has come back.
+pub fn resumed(name: &str, next_resume_word: &str) -> String {
+    format!(
+        "Welcome back, {name}. That word is used up.\n{}",
+        resume_hint(next_resume_word)
     )
 }
 

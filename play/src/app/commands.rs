@@ -17,7 +17,7 @@ pub(super) const LIST_REQUESTS_FROM: u32 = 2;
 
 /// Commands of text mode that do not exist here: the name is chosen at the start, and the protocol has no list of
 /// players.
-const TEXT_MODE_ONLY: [&str; 2] = ["name", "who"];
+const TEXT_MODE_ONLY: [&str; 4] = ["name", "resume", "whoami", "who"];
 
 /// The commands of this client.
 pub(crate) fn commands_here() -> impl Iterator<Item = &'static Description> {
@@ -105,6 +105,10 @@ impl App<'_> {
             Command::Rename(_) => self.print(
                 Style::Bad,
                 "A name is chosen at the start here: forkade play --name NAME.",
+            ),
+            Command::Resume(_) | Command::WhoAmI => self.print(
+                Style::Bad,
+                "This program comes back by itself after a lost connection.",
             ),
             Command::Games => self.print_games(),
             Command::Who => self.print(

@@ -45,6 +45,21 @@ const COMMANDS: &[Description] = &[
         more: &["A name has at most 24 characters, and no other player here may have it."],
     },
     Description {
+        name: "resume",
+        usage: "resume WORD",
+        summary: "your seat, after a lost connection; only in the lobby",
+        more: &[
+            "You were shown the word when you came in, and \"whoami\" shows it. Each word works",
+            "once: you are shown another one when you are back.",
+        ],
+    },
+    Description {
+        name: "whoami",
+        usage: "whoami",
+        summary: "your name, and the word for \"resume\"",
+        more: &[],
+    },
+    Description {
         name: "games",
         usage: "games",
         summary: "the games that can be played here",

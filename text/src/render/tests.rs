@@ -231,7 +231,8 @@ fn the_longest_welcome_fits_the_handshake_reply() {
     let mut games = tictactoe();
     let longest = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
     games.set_program(longest, longest).expect("as long as it may be");
-    let welcome = to_terminal(&welcome(&"n".repeat(PLAYER_NAME_BYTES_MAX), &games));
+    let name = "n".repeat(PLAYER_NAME_BYTES_MAX);
+    let welcome = to_terminal(&welcome(&name, "0000-0000-0000-0000", &games));
     // Sixteen games are as many as there can be.
     assert!(welcome.len() + 16 * (GAME_NAME_BYTES_MAX + 2) <= HANDSHAKE_REPLY_BYTES_MAX);
     assert!(to_sentence(&"x".repeat(200)).len() + 3 <= CLOSE_MESSAGE_BYTES_MAX);
@@ -240,11 +241,11 @@ fn the_longest_welcome_fits_the_handshake_reply() {
 #[test]
 fn a_player_is_welcomed_to_the_authors_program_and_told_of_games() {
     let mut games = tictactoe();
-    assert!(welcome("Ann", &games).starts_with("Welcome to Forkade. You are called Ann;"));
+    assert!(welcome("Ann", "", &games).starts_with("Welcome to Forkade. You are called Ann;"));
     games.set_program("club", "1.2").expect("a name and a version");
-    assert!(welcome("Ann", &games).starts_with("Welcome to club 1.2. You are called Ann;"));
+    assert!(welcome("Ann", "", &games).starts_with("Welcome to club 1.2. You are called Ann;"));
     assert!(games.set_program("two words", "1").is_err());
-    let empty = welcome("Ann", &Games::new());
+    let empty = welcome("Ann", "", &Games::new());
     assert!(
         empty.contains("This server has no games.") && !empty.contains("quick"),
         "{empty}"
