@@ -53,6 +53,7 @@ mod process;
 mod server;
 mod session;
 mod state;
+pub mod test_kit;
 
 pub use forkade_games as games;
 pub use server::Server;

@@ -147,6 +147,16 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
         return ExitCode::FAILURE;
     }
     logging::set_role("supervisor");
+    for (_, game) in games.iter() {
+        if let Err(fault) = game.check_types() {
+            log::error!(
+                "{} cannot be played: {fault} (serde's tag, untagged, flatten and skip_serializing_if do not work with \
+                 this encoding)",
+                game.name()
+            );
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    }
     if games.is_empty() {
         log::warn!("this server has no games, so its players can only talk: add games with Server::game");
     }

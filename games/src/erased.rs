@@ -231,6 +231,35 @@ pub trait AnyGame: Send + Sync {
     /// The state has another form, or a fault of the game's code.
     fn check_state(&self, state: &[u8], scratch: &mut [u8]) -> Result<(), GameError>;
 
+    /// Begins a match with default options, and encodes and decodes its state and views: finds types that the codec
+    /// cannot encode or decode, before a player does. A game that does not begin, or panics, is not judged.
+    ///
+    /// # Errors
+    ///
+    /// What the codec found.
+    fn check_types(&self) -> Result<(), GameError> {
+        let (mut state, mut scratch) = (vec![0; GAME_STATE_BYTES_MAX], vec![0; GAME_STATE_BYTES_MAX]);
+        let checked = self
+            .start(&[], *self.seats().start(), 0, &mut state)
+            .and_then(|step| {
+                let state = &state[..step.state_bytes];
+                self.check_state(state, &mut scratch)?;
+                for viewer in [Viewer::Seat(0), Viewer::Spectator] {
+                    let length = self.view(state, viewer, &mut scratch)?;
+                    self.draw(&scratch[..length])?;
+                }
+                Ok(())
+            });
+        match checked {
+            Err(
+                fault @ (GameError::Undecodable(_)
+                | GameError::Unencodable(_)
+                | GameError::StateChanged { .. }),
+            ) => Err(fault),
+            _ => Ok(()),
+        }
+    }
+
     /// [`Game::view`], encoded at the beginning of `view`. Returns its length in bytes.
     ///
     /// # Errors

@@ -42,11 +42,11 @@ mod program;
 mod registry;
 mod rejection;
 pub mod relay;
+pub mod test_kit;
 pub mod tictactoe;
 
 use std::ops::RangeInclusive;
 
-use forkade_protocol::codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -55,6 +55,8 @@ pub use crate::program::Program;
 pub use crate::registry::{Games, GamesError};
 pub use crate::rejection::Rejection;
 pub use forkade_protocol::Outcome;
+/// The encoding of options, actions, events and views.
+pub use forkade_protocol::codec;
 
 // For the server. A game needs none of these.
 #[doc(hidden)]

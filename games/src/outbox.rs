@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::Viewer;
 use crate::limits::{GAME_EVENT_BYTES_MAX, OUTBOX_BYTES_MAX, OUTBOX_EVENT_HEADER_BYTES, OUTBOX_EVENTS_MAX};
 
 /// Who gets an event.
@@ -17,14 +18,28 @@ pub enum Audience {
     All,
     /// This seat alone.
     Seat(u8),
+    /// Everyone in the room but this seat, spectators included.
+    AllBut(u8),
+    /// The spectators alone.
+    Spectators,
 }
 
 impl Audience {
+    /// Whether the viewer gets the event.
+    pub fn includes(self, viewer: Viewer) -> bool {
+        match self {
+            Audience::All => true,
+            Audience::Seat(seat) => viewer == Viewer::Seat(seat),
+            Audience::AllBut(seat) => viewer != Viewer::Seat(seat),
+            Audience::Spectators => viewer == Viewer::Spectator,
+        }
+    }
+
     /// The seat that is named.
     pub(crate) fn seat(self) -> Option<u8> {
         match self {
-            Audience::All => None,
-            Audience::Seat(seat) => Some(seat),
+            Audience::All | Audience::Spectators => None,
+            Audience::Seat(seat) | Audience::AllBut(seat) => Some(seat),
         }
     }
 }
@@ -89,6 +104,16 @@ impl<E: Serialize> Outbox<E> {
     pub fn to_seat(&mut self, seat: u8, event: &E) {
         self.erased.push(Audience::Seat(seat), event);
     }
+
+    /// Sends `event` to everyone in the room but `seat`, spectators included.
+    pub fn to_all_but(&mut self, seat: u8, event: &E) {
+        self.erased.push(Audience::AllBut(seat), event);
+    }
+
+    /// Sends `event` to the spectators alone.
+    pub fn to_spectators(&mut self, event: &E) {
+        self.erased.push(Audience::Spectators, event);
+    }
 }
 
 impl<E: DeserializeOwned> Outbox<E> {
@@ -118,7 +143,7 @@ const OUTBOX_BYTES_FIRST: usize = 256;
 /// Encoded events with their audiences. Internal to the server, which reuses one for every call.
 #[derive(Debug, Default)]
 pub struct ErasedOutbox {
-    /// The events, each after its header: length (`u16`, little-endian), 0 for all or 1 for a seat, the seat.
+    /// The events, each after its header: length (`u16`, little-endian), the kind of audience, its seat or 0.
     bytes: Vec<u8>,
     used: usize,
     count: usize,
@@ -155,17 +180,16 @@ impl ErasedOutbox {
     pub fn iter(&self) -> impl Iterator<Item = (Audience, &[u8])> {
         let mut rest = &self.bytes[..self.used];
         std::iter::from_fn(move || {
-            let (&[length_low, length_high, is_seat, seat], behind) = rest.split_first_chunk()?;
+            let (&[length_low, length_high, kind, seat], behind) = rest.split_first_chunk()?;
             let (event, next) = behind.split_at(u16::from_le_bytes([length_low, length_high]).into());
             rest = next;
-            Some((
-                if is_seat == 0 {
-                    Audience::All
-                } else {
-                    Audience::Seat(seat)
-                },
-                event,
-            ))
+            let audience = match kind {
+                0 => Audience::All,
+                1 => Audience::Seat(seat),
+                2 => Audience::AllBut(seat),
+                _ => Audience::Spectators,
+            };
+            Some((audience, event))
         })
     }
 
@@ -212,13 +236,15 @@ impl ErasedOutbox {
             CodecError::BufferFull { .. } => OutboxError::TooManyBytes,
             other => OutboxError::Unencodable(other.to_string()),
         })?;
-        let (is_seat, seat) = match audience {
+        let (kind, seat) = match audience {
             Audience::All => (0, 0),
             Audience::Seat(seat) => (1, seat),
+            Audience::AllBut(seat) => (2, seat),
+            Audience::Spectators => (3, 0),
         };
         let length_field = u16::try_from(length).expect("GAME_EVENT_BYTES_MAX fits the length field");
         let [length_low, length_high] = length_field.to_le_bytes();
-        *header = [length_low, length_high, is_seat, seat];
+        *header = [length_low, length_high, kind, seat];
         self.used += OUTBOX_EVENT_HEADER_BYTES + length;
         self.count += 1;
         Ok(())
@@ -292,6 +318,25 @@ mod tests {
         let mut out = Outbox::new();
         out.to_all(&Unencodable);
         assert!(matches!(out.error(), Some(OutboxError::Unencodable(_))));
+    }
+
+    #[test]
+    fn each_audience_includes_whom_it_names() {
+        let mut out = Outbox::new();
+        out.to_all(&0);
+        out.to_seat(1, &1);
+        out.to_all_but(1, &2);
+        out.to_spectators(&3);
+        let got = |viewer| -> Vec<i32> {
+            let events = out.events().into_iter();
+            events
+                .filter(|(audience, _)| audience.includes(viewer))
+                .map(|(_, event)| event)
+                .collect()
+        };
+        assert_eq!(got(Viewer::Seat(0)), [0, 2]);
+        assert_eq!(got(Viewer::Seat(1)), [0, 1]);
+        assert_eq!(got(Viewer::Spectator), [0, 2, 3]);
     }
 
     proptest! {

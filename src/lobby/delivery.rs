@@ -33,6 +33,12 @@ pub(crate) const MATCH_STARTED: u32 = u32::MAX - 1;
 /// told otherwise.
 pub(crate) const TO_ALL_BUT_KICKED: u32 = 1 << 16;
 
+/// Audience: the spectators.
+pub(crate) const TO_SPECTATORS: u32 = 1 << 8;
+
+/// Audience, with the number of a seat added: all members but that seat.
+pub(crate) const TO_ALL_BUT: u32 = 1 << 9;
+
 /// Maximum of entries that one transaction delivers.
 pub(crate) const BATCH_MAX: usize = 64;
 
@@ -344,6 +350,8 @@ pub(crate) fn read_entry(record: &RoomRecord, cursor: u64, seat: Option<u8>, fra
         MATCH_STARTED => Entry::None(DeliveryStop::Started),
         _ if is_for_seat(TO_ALL_BUT_KICKED) => Entry::None(DeliveryStop::Removed),
         _ if audience >= TO_ALL_BUT_KICKED || is_for_seat(0) => Entry::Frame { length, next },
+        TO_SPECTATORS if seat.is_none() => Entry::Frame { length, next },
+        TO_ALL_BUT.. if !is_for_seat(TO_ALL_BUT) => Entry::Frame { length, next },
         _ => Entry::ForOthers { next },
     }
 }
@@ -382,6 +390,8 @@ impl Events<'_> {
         let audience = match audience {
             Audience::All => TO_ALL,
             Audience::Seat(seat) => u32::from(seat),
+            Audience::AllBut(seat) => TO_ALL_BUT + u32::from(seat),
+            Audience::Spectators => TO_SPECTATORS,
         };
         self.push(tx, audience, RoomEvent::Game { data: data.to_vec() })
     }

@@ -8,11 +8,7 @@ fn viewers(seats: u8) -> impl Iterator<Item = Viewer> {
 
 /// The events that `viewer` receives, as bytes.
 fn stream(events: &[(Audience, Event)], viewer: Viewer) -> Vec<Vec<u8>> {
-    let hears = |audience: Audience| match audience {
-        Audience::All => true,
-        Audience::Seat(seat) => viewer == Viewer::Seat(seat),
-    };
-    let heard = events.iter().filter(|(audience, _)| hears(*audience));
+    let heard = events.iter().filter(|(audience, _)| audience.includes(viewer));
     heard
         .map(|(_, event)| codec::encode(event).expect("it encodes"))
         .collect()

@@ -14,7 +14,7 @@ use crate::frontends::console::replies::Reply;
 use crate::frontends::console::{DOORBELL_ANSWER, ROOM_DOORBELL, format_frame};
 use crate::frontends::room_doorbell::RoomDoorbell;
 use crate::limits::{DOORBELL_RETRY_MS, FOLLOW_POLL_MS, FRAME_BYTES_MAX, FRAME_TOTAL_BYTES_MAX};
-use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT_KICKED};
+use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT, TO_ALL_BUT_KICKED, TO_SPECTATORS};
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomName, game_of, is_open, occupants};
@@ -155,8 +155,17 @@ impl Watch {
         let event = match audience {
             // A kick is an event for all except the player who was kicked.
             TO_ALL_BUT_KICKED.. => self.event(shown, length),
-            seat if self.hidden => format!("(to seat {seat} only) {}", self.event(shown, length)),
-            seat => format!("(to seat {seat} only)"),
+            _ => {
+                let to = match audience {
+                    TO_ALL_BUT.. => format!("(to all but seat {})", audience - TO_ALL_BUT),
+                    TO_SPECTATORS => "(to spectators only)".to_owned(),
+                    seat => format!("(to seat {seat} only)"),
+                };
+                match self.hidden {
+                    true => format!("{to} {}", self.event(shown, length)),
+                    false => to,
+                }
+            }
         };
         format!("{number:<6} {event}")
     }
