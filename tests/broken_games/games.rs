@@ -44,6 +44,7 @@ pub(crate) enum Deed {
     /// Seat 9 gets an event.
     TellSeat9,
     Sleep,
+    Loop,
     Abort,
     /// Aborts if this file exists, and removes it first. Otherwise adds 1.
     AbortOnce(PathBuf),
@@ -101,6 +102,9 @@ impl Game for Fragile {
                 out.to_all(&self.sum);
             }
             Deed::Abort => std::process::abort(),
+            Deed::Loop => loop {
+                std::hint::spin_loop();
+            },
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ mod common;
 mod games;
 mod many;
 mod shown;
+mod table;
 
 use changed_state::{a_program_that_cannot_read_a_running_match_is_refused_with_game_and_room, with_ledger};
 use common::rooms::rejection;
@@ -479,6 +480,10 @@ fn program() -> forkade::Server {
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("serve") => return program().main(),
+        Some("table") => {
+            table::print();
+            return ExitCode::SUCCESS;
+        }
         Some("without-command") => return program().main_from(std::env::args_os().skip(1)),
         Some("serve-nothing") => {
             let arguments = ["x", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"];

@@ -25,7 +25,7 @@ const CRATES: &[Crate] = &[
             &["lobby"],
             &["frontends", "maintenance"],
             &["process"],
-            &["server"],
+            &["server", "test_kit"],
         ],
     },
     Crate {
