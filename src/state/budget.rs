@@ -39,7 +39,10 @@ impl Rate {
     const fn new(period_us: u64, units: u64, burst: u64) -> Self {
         Self {
             // A rate too high to count is no limit.
-            share_us: if units == 0 { 0 } else { period_us / units },
+            share_us: match period_us.checked_div(units) {
+                Some(share_us) => share_us,
+                None => 0,
+            },
             burst: if burst == 0 { 1 } else { burst },
             kept: 0,
         }
