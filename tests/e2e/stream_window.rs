@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::raw_client::{End, RawClient, frame};
 use crate::common::{Server, WAIT_MAX};
+use crate::harness::{Actor, World};
+use forkade::testing::frontends::dispatch::FrameOutcome;
+use forkade::testing::state::layout::Capacity;
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::limits::CONFIRM_EVERY_BYTES;
 use forkade_protocol::{
@@ -281,6 +284,61 @@ fn who_reads_promptly_loses_nothing_when_a_seat_sends_half_a_mebibyte_at_once() 
     }
     assert_eq!(server.status("resyncs_total"), 0);
     server.expect_no_errors();
+}
+
+#[test]
+fn a_move_waits_for_a_reader_that_could_lose_it_and_not_again_and_again() {
+    let world = World::new(Capacity {
+        players: 4,
+        rooms: 4,
+        keepers: 1,
+    });
+    let wait_ms = &world.memory.header.reader_wait_ms;
+    // Longer than the test takes.
+    wait_ms.store(10 * 60_000, Ordering::Relaxed);
+    let mut ann = Actor::connect_as(world, 0, "Ann");
+    ann.request(&ClientMessage::CreateRoom {
+        request: 1,
+        game: "relay".into(),
+        name: "flooded".into(),
+        settings: RoomSettings::default(),
+    });
+    let mut bob = Actor::connect_as(world, 1, "Bob");
+    bob.request(&ClientMessage::JoinRoom {
+        request: 1,
+        room: RoomId(1 << 32),
+        passcode: None,
+    });
+    let is_resync = |message: &ServerMessage| matches!(message, ServerMessage::Resync { .. });
+    for _ in 0..3 {
+        // Four times what the log holds; Ann reads what she says, Bob only when she has to wait.
+        let mut waits = 0;
+        for number in 0..1000 {
+            ann.send_message(&act(number));
+            while ann.handle() == FrameOutcome::Wait {
+                waits += 1;
+                assert!(
+                    !bob.receive_messages().iter().any(is_resync),
+                    "move {number} was lost"
+                );
+            }
+            ann.receive_messages();
+        }
+        assert!(waits > 3, "the writer never waited");
+    }
+    bob.receive_messages();
+    // Now Bob reads nothing. Once the time is over he is given up, and Ann never waits for him again.
+    let handled = |ann: &mut Actor, number| {
+        let outcome = ann.send_and_handle(&act(number));
+        ann.receive_messages();
+        outcome == FrameOutcome::Handled
+    };
+    assert!(!(0..1000).all(|number| handled(&mut ann, number)));
+    wait_ms.store(0, Ordering::Relaxed);
+    assert_eq!(ann.handle(), FrameOutcome::Handled);
+    wait_ms.store(10 * 60_000, Ordering::Relaxed);
+    assert!((0..1000).all(|number| handled(&mut ann, number)));
+    assert!(bob.receive_messages().iter().any(is_resync));
 }
 
 #[test]
