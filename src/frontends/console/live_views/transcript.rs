@@ -86,6 +86,9 @@ fn without_secrets(line: &[u8]) -> Vec<u8> {
         }
         return shown.into_bytes();
     }
+    if !bare.is_empty() && ("resume".starts_with(bare) || bare.starts_with("resume")) {
+        return format!("{first} {SECRET}").into_bytes();
+    }
     if !text.to_lowercase().contains("pass") {
         return without_codes(line);
     }
@@ -99,25 +102,30 @@ fn without_secrets(line: &[u8]) -> Vec<u8> {
     without_codes(shown.join(" ").as_bytes())
 }
 
-/// A text without invite codes, which are three groups of four letters or digits, joined by hyphens.
+/// A text without invite codes and resume words, which are three or four groups of four letters or digits, joined by
+/// hyphens.
 fn without_codes(line: &[u8]) -> Vec<u8> {
     const GROUP: usize = 4;
-    const CODE: usize = 3 * GROUP + 2;
     let is_code = |part: &[u8]| {
         part.iter().enumerate().all(|(at, byte)| match at % (GROUP + 1) {
             GROUP => *byte == b'-',
             _ => byte.is_ascii_alphanumeric(),
         })
     };
+    // The longer one first, whose beginning looks like the shorter one.
+    let lengths = [4, 3].map(|groups| groups * (GROUP + 1) - 1);
     let mut shown = Vec::with_capacity(line.len());
     let mut rest = line;
     while let Some((byte, behind)) = rest.split_first() {
-        match rest.get(..CODE) {
-            Some(part) if is_code(part) => {
+        match lengths
+            .into_iter()
+            .find(|length| rest.get(..*length).is_some_and(is_code))
+        {
+            Some(length) => {
                 shown.extend(SECRET.as_bytes());
-                rest = &rest[CODE..];
+                rest = &rest[length..];
             }
-            _ => {
+            None => {
                 shown.push(*byte);
                 rest = behind;
             }
@@ -134,6 +142,21 @@ mod tests {
 
     fn typed(bytes: &[u8]) -> Vec<String> {
         Transcript::new().typed(bytes)
+    }
+
+    #[test]
+    fn resume_words_are_not_shown() {
+        let secret = "0007-Q2HM-ZK4T-9WXP";
+        for line in [
+            format!("resume {secret}"),
+            format!("/Resum {}", secret.replace('-', " ")),
+            format!("x {secret}"),
+        ] {
+            let shown = typed(format!("{line}\r\n").as_bytes()).concat();
+            assert!(!shown.contains("9WXP") && !shown.contains("Q2HM"), "{shown}");
+        }
+        let shown = Transcript::shown(format!("\"resume {secret}\" takes\r\n").as_bytes()).concat();
+        assert!(!shown.contains("9WXP"), "{shown}");
     }
 
     #[test]
